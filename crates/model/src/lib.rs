@@ -1,0 +1,30 @@
+//! The nouns of dfs as types: identities, ranges, layouts, hosts, units. No I/O, no clock, no randomness.
+//!
+//! Everything that is frozen on disk or on the wire by its byte layout ([`TaskId`], [`RouteKey`],
+//! rendezvous ranking, [`GroupSet`]'s encoding) is defined here once and pinned by test vectors.
+
+mod digest;
+mod group_set;
+mod host;
+mod id;
+mod layout;
+mod priority;
+mod range;
+mod route;
+mod task;
+mod units;
+mod url;
+mod validator;
+
+pub use digest::{Digest, DigestParseError};
+pub use group_set::{GroupSet, GroupSetDecodeError};
+pub use host::{HostInfo, HostKind, Location};
+pub use id::{HostId, IdParseError, TaskId};
+pub use layout::PieceLayout;
+pub use priority::Priority;
+pub use range::{ByteRange, GROUP_BYTES, GroupRange, RangeParseError, groups_in};
+pub use route::{RouteKey, rank};
+pub use task::{TaskKey, TaskKind, Transform};
+pub use units::{ByteSize, Rate, UnitParseError, parse_duration};
+pub use url::{CanonicalUrl, UrlError, redact};
+pub use validator::{Validator, ValidatorStrength};

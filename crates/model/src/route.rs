@@ -1,0 +1,96 @@
+//! Who is responsible for what: rendezvous hashing over the member list (design §4).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::task::FieldHasher;
+use crate::{CanonicalUrl, HostId};
+
+/// Key of one thing whatever its version: all versions and askers in an area meet at one scheduler.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RouteKey([u8; 32]);
+
+impl RouteKey {
+    /// The key of a URL in a domain; frozen by test vectors.
+    pub fn of(domain: &str, url: &CanonicalUrl) -> Self {
+        let mut hasher = FieldHasher::new("dfs.route.v1");
+        hasher.field(domain);
+        hasher.field(url.as_str());
+        Self(hasher.finish())
+    }
+
+    /// The raw bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RouteKey({:02x}{:02x}{:02x}…)", self.0[0], self.0[1], self.0[2])
+    }
+}
+
+/// Members ranked for a key, the responsible one first (highest random weight).
+///
+/// Every client with the same member list ranks alike; adding or losing a member moves only its
+/// share. Load is not an input on purpose.
+pub fn rank<'m>(key: &RouteKey, members: impl IntoIterator<Item = &'m HostId>) -> Vec<HostId> {
+    let mut weighted: Vec<([u8; 32], HostId)> = members
+        .into_iter()
+        .map(|member| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(b"dfs.rank.v1").update(key.as_bytes()).update(member.as_bytes());
+            (*hasher.finalize().as_bytes(), *member)
+        })
+        .collect();
+    weighted.sort_unstable_by(|a, b| b.cmp(a));
+    weighted.into_iter().map(|(_, member)| member).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(path: &str) -> CanonicalUrl {
+        CanonicalUrl::parse(&format!("https://example.org/{path}")).unwrap()
+    }
+
+    fn members(count: u8) -> Vec<HostId> {
+        (0..count).map(|n| HostId::from_bytes([n; 16])).collect()
+    }
+
+    #[test]
+    fn key_and_ranking_are_frozen() {
+        let key = RouteKey::of("public", &url("a"));
+        let hex: String = key.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "ROUTE_VECTOR");
+        let ranked: Vec<u8> = rank(&key, &members(8)).iter().map(|m| m.as_bytes()[0]).collect();
+        assert_eq!(ranked, RANK_VECTOR);
+    }
+
+    #[test]
+    fn losing_a_member_moves_only_its_share() {
+        let all = members(10);
+        let fewer = &all[..9];
+        for n in 0..500 {
+            let key = RouteKey::of("public", &url(&n.to_string()));
+            let before = rank(&key, &all);
+            let after = rank(&key, fewer);
+            let kept: Vec<HostId> = before.into_iter().filter(|m| fewer.contains(m)).collect();
+            assert_eq!(kept, after);
+        }
+    }
+
+    #[test]
+    fn shares_are_even() {
+        let all = members(10);
+        let mut count = [0u32; 10];
+        for n in 0..5_000 {
+            let key = RouteKey::of("public", &url(&n.to_string()));
+            count[usize::from(rank(&key, &all)[0].as_bytes()[0])] += 1;
+        }
+        assert!(count.iter().all(|&n| (400..600).contains(&n)), "{count:?}");
+    }
+}

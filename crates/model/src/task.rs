@@ -1,0 +1,162 @@
+//! Identity of tasks (design §4).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CanonicalUrl, TaskId, Validator};
+
+/// What the bytes of a task are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskKind {
+    /// The content behind one URL.
+    Blob,
+    /// Members of a listing laid side by side; the validator's ETag is the digest of the member table.
+    Space,
+    /// An EROFS index with its dfs sections.
+    Index,
+}
+
+impl TaskKind {
+    fn tag(self) -> &'static str {
+        match self {
+            Self::Blob => "blob",
+            Self::Space => "space",
+            Self::Index => "index",
+        }
+    }
+}
+
+/// What was done to the origin's bytes before they became the task's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transform {
+    /// Nothing.
+    #[default]
+    Identity,
+}
+
+impl Transform {
+    fn tag(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+        }
+    }
+}
+
+/// Everything that makes a task what it is. Piece size is not part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TaskKey {
+    /// `public` when fetched without credentials, else the tenant.
+    pub domain: String,
+    /// What the bytes are.
+    pub kind: TaskKind,
+    /// Where they come from.
+    pub url: CanonicalUrl,
+    /// Headers that change content, lower-case names, sorted.
+    pub headers: Vec<(String, String)>,
+    /// Which version.
+    pub validator: Validator,
+    /// What was done to them.
+    pub transform: Transform,
+}
+
+impl TaskKey {
+    /// The domain of content fetched without credentials.
+    pub const PUBLIC: &'static str = "public";
+
+    /// BLAKE3 over a version tag and the length-prefixed fields; frozen by test vectors.
+    pub fn id(&self) -> TaskId {
+        let mut hasher = FieldHasher::new("dfs.task.v1");
+        hasher.field(&self.domain);
+        hasher.field(self.kind.tag());
+        hasher.field(self.url.as_str());
+        hasher.field(&self.headers.len().to_string());
+        for (name, value) in &self.headers {
+            hasher.field(name);
+            hasher.field(value);
+        }
+        self.validator.hash_into(&mut hasher);
+        hasher.field(self.transform.tag());
+        TaskId::from_bytes(hasher.finish())
+    }
+}
+
+/// Hashes fields so that no two sequences of fields give the same bytes.
+pub(crate) struct FieldHasher(blake3::Hasher);
+
+impl FieldHasher {
+    pub(crate) fn new(tag: &str) -> Self {
+        let mut hasher = Self(blake3::Hasher::new());
+        hasher.field(tag);
+        hasher
+    }
+
+    pub(crate) fn field(&mut self, field: &str) {
+        self.0.update(&(field.len() as u64).to_le_bytes());
+        self.0.update(field.as_bytes());
+    }
+
+    pub(crate) fn optional(&mut self, field: Option<&str>) {
+        match field {
+            Some(field) => {
+                self.0.update(&[1]);
+                self.field(field);
+            }
+            None => {
+                self.0.update(&[0]);
+            }
+        }
+    }
+
+    pub(crate) fn finish(&self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> TaskKey {
+        TaskKey {
+            domain: TaskKey::PUBLIC.into(),
+            kind: TaskKind::Blob,
+            url: CanonicalUrl::parse("https://example.org/model.bin").unwrap(),
+            headers: Vec::new(),
+            validator: Validator {
+                etag: Some("\"a1b2\"".into()),
+                length: Some(10),
+                ..Validator::default()
+            },
+            transform: Transform::Identity,
+        }
+    }
+
+    #[test]
+    fn the_byte_layout_is_frozen() {
+        assert_eq!(
+            key().id().to_string(),
+            "TASK_VECTOR"
+        );
+    }
+
+    #[test]
+    fn every_field_counts() {
+        let base = key().id();
+        let mut other = key();
+        other.validator.etag = Some("\"a1b3\"".into());
+        assert_ne!(base, other.id());
+        let mut other = key();
+        other.validator.modified = Some(String::new());
+        assert_ne!(base, other.id());
+        let mut other = key();
+        other.domain = "tenant".into();
+        assert_ne!(base, other.id());
+        let mut other = key();
+        other.headers.push(("accept".into(), "x".into()));
+        assert_ne!(base, other.id());
+        let mut other = key();
+        other.kind = TaskKind::Index;
+        assert_ne!(base, other.id());
+    }
+}
