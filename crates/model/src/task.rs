@@ -136,7 +136,7 @@ mod tests {
     fn the_byte_layout_is_frozen() {
         assert_eq!(
             key().id().to_string(),
-            "TASK_VECTOR"
+            "f20513f8e45c1b417a3080389d3f820570be28caeaac2eff80c758e1a9697baf"
         );
     }
 

@@ -1,0 +1,323 @@
+//! Checked conversions at the edge of every process.
+
+use std::net::{IpAddr, SocketAddr};
+
+use dfs_model::{
+    CanonicalUrl, GroupRange, GroupSet, HostId, HostInfo, HostKind, Location, PieceLayout, TaskId,
+    TaskKey, TaskKind, Transform, Validator,
+};
+
+use crate::common;
+
+/// A message that does not say what it must.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("message field '{field}' {problem}")]
+pub struct BadMessage {
+    field: &'static str,
+    problem: &'static str,
+}
+
+/// Most runs a message may list: more say nothing useful and cost memory.
+pub const MAX_RUNS: usize = 65_536;
+
+const MAX_ADDRESSES: usize = 16;
+const MAX_HEADERS: usize = 64;
+const MAX_TEXT: usize = 8_192;
+
+fn bad(field: &'static str, problem: &'static str) -> BadMessage {
+    BadMessage { field, problem }
+}
+
+fn text(field: &'static str, value: String) -> Result<String, BadMessage> {
+    if value.len() > MAX_TEXT {
+        return Err(bad(field, "is too long"));
+    }
+    Ok(value)
+}
+
+/// Reads a task id.
+pub fn task_id(bytes: &[u8]) -> Result<TaskId, BadMessage> {
+    TaskId::from_slice(bytes).ok_or_else(|| bad("task_id", "is not 32 bytes"))
+}
+
+/// Reads a host id.
+pub fn host_id(bytes: &[u8]) -> Result<HostId, BadMessage> {
+    HostId::from_slice(bytes).ok_or_else(|| bad("host_id", "is not 16 bytes"))
+}
+
+impl From<SocketAddr> for common::Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self { ip: address.ip().to_string(), port: address.port().into() }
+    }
+}
+
+impl TryFrom<common::Endpoint> for SocketAddr {
+    type Error = BadMessage;
+
+    fn try_from(endpoint: common::Endpoint) -> Result<Self, BadMessage> {
+        let ip: IpAddr = endpoint.ip.parse().map_err(|_| bad("endpoint.ip", "is no address"))?;
+        let port = u16::try_from(endpoint.port).ok().filter(|port| *port != 0);
+        Ok(Self::new(ip, port.ok_or_else(|| bad("endpoint.port", "is no port"))?))
+    }
+}
+
+fn addresses(endpoints: Vec<common::Endpoint>) -> Result<Vec<SocketAddr>, BadMessage> {
+    if endpoints.len() > MAX_ADDRESSES {
+        return Err(bad("host.pieces", "lists too many addresses"));
+    }
+    endpoints.into_iter().map(SocketAddr::try_from).collect()
+}
+
+impl From<&HostInfo> for common::Host {
+    fn from(host: &HostInfo) -> Self {
+        let kind = match host.kind {
+            HostKind::Node => common::HostKind::Node,
+            HostKind::Seed => common::HostKind::Seed,
+        };
+        Self {
+            id: host.id.as_bytes().to_vec().into(),
+            kind: kind.into(),
+            name: host.name.clone(),
+            location: Some(common::Location {
+                area: host.location.area.clone(),
+                idc: host.location.idc.clone(),
+                rack: host.location.rack.clone(),
+            }),
+            pieces: host.addresses.iter().copied().map(Into::into).collect(),
+            grpc: Vec::new(),
+            public_key: host.public_key.to_vec().into(),
+            upload_slots: host.upload_slots,
+            protocol: 1,
+        }
+    }
+}
+
+impl TryFrom<common::Host> for HostInfo {
+    type Error = BadMessage;
+
+    fn try_from(host: common::Host) -> Result<Self, BadMessage> {
+        let kind = match host.kind() {
+            common::HostKind::Node => HostKind::Node,
+            common::HostKind::Seed => HostKind::Seed,
+            common::HostKind::Unspecified => return Err(bad("host.kind", "is missing")),
+        };
+        let location = host.location.unwrap_or_default();
+        Ok(Self {
+            id: host_id(&host.id)?,
+            kind,
+            name: text("host.name", host.name)?,
+            location: Location {
+                area: text("location.area", location.area)?,
+                idc: text("location.idc", location.idc)?,
+                rack: text("location.rack", location.rack)?,
+            },
+            addresses: addresses(host.pieces)?,
+            public_key: host.public_key[..]
+                .try_into()
+                .map_err(|_| bad("host.public_key", "is not 32 bytes"))?,
+            upload_slots: host.upload_slots,
+        })
+    }
+}
+
+/// The gRPC addresses a host announces.
+pub fn grpc_addresses(host: &common::Host) -> Result<Vec<SocketAddr>, BadMessage> {
+    addresses(host.grpc.clone())
+}
+
+impl From<GroupRange> for common::GroupRun {
+    fn from(range: GroupRange) -> Self {
+        Self { first: range.first, count: range.count }
+    }
+}
+
+/// Writes a set as runs, at most [`MAX_RUNS`] of them.
+pub fn runs(set: &GroupSet) -> Vec<common::GroupRun> {
+    set.ranges().take(MAX_RUNS).map(Into::into).collect()
+}
+
+/// Reads canonical runs below `limit` groups.
+pub fn group_set(runs: &[common::GroupRun], limit: u64) -> Result<GroupSet, BadMessage> {
+    if runs.len() > MAX_RUNS {
+        return Err(bad("groups", "lists too many runs"));
+    }
+    GroupSet::from_ranges(runs.iter().map(|run| GroupRange::new(run.first, run.count)), limit)
+        .map_err(|_| bad("groups", "is not an ascending list of runs within the task"))
+}
+
+/// Writes headers.
+pub fn to_headers(headers: &[(String, String)]) -> Vec<common::Header> {
+    headers
+        .iter()
+        .map(|(name, value)| common::Header { name: name.clone(), value: value.clone() })
+        .collect()
+}
+
+/// Reads headers, bounded.
+pub fn headers(headers: Vec<common::Header>) -> Result<Vec<(String, String)>, BadMessage> {
+    if headers.len() > MAX_HEADERS {
+        return Err(bad("headers", "lists too many headers"));
+    }
+    headers
+        .into_iter()
+        .map(|header| Ok((text("header.name", header.name)?, text("header.value", header.value)?)))
+        .collect()
+}
+
+impl From<&Validator> for common::Validator {
+    fn from(validator: &Validator) -> Self {
+        Self {
+            etag: validator.etag.clone(),
+            modified: validator.modified.clone(),
+            version: validator.version.clone(),
+            length: validator.length,
+        }
+    }
+}
+
+impl TryFrom<common::Validator> for Validator {
+    type Error = BadMessage;
+
+    fn try_from(validator: common::Validator) -> Result<Self, BadMessage> {
+        let bounded = |field, value: Option<String>| value.map(|v| text(field, v)).transpose();
+        Ok(Self {
+            etag: bounded("validator.etag", validator.etag)?,
+            modified: bounded("validator.modified", validator.modified)?,
+            version: bounded("validator.version", validator.version)?,
+            length: validator.length,
+        })
+    }
+}
+
+impl From<&TaskKey> for common::TaskKey {
+    fn from(key: &TaskKey) -> Self {
+        let kind = match key.kind {
+            TaskKind::Blob => common::TaskKind::Blob,
+            TaskKind::Space => common::TaskKind::Space,
+            TaskKind::Index => common::TaskKind::Index,
+        };
+        let Transform::Identity = key.transform;
+        Self {
+            domain: key.domain.clone(),
+            kind: kind.into(),
+            url: key.url.as_str().to_owned(),
+            headers: to_headers(&key.headers),
+            validator: Some((&key.validator).into()),
+            transform: "identity".to_owned(),
+        }
+    }
+}
+
+impl TryFrom<common::TaskKey> for TaskKey {
+    type Error = BadMessage;
+
+    fn try_from(key: common::TaskKey) -> Result<Self, BadMessage> {
+        let kind = match key.kind() {
+            common::TaskKind::Blob => TaskKind::Blob,
+            common::TaskKind::Space => TaskKind::Space,
+            common::TaskKind::Index => TaskKind::Index,
+            common::TaskKind::Unspecified => return Err(bad("task.kind", "is missing")),
+        };
+        if key.transform != "identity" {
+            return Err(bad("task.transform", "is unknown to this version"));
+        }
+        let url = CanonicalUrl::parse(&text("task.url", key.url)?)
+            .map_err(|_| bad("task.url", "is not a canonical URL"))?;
+        Ok(Self {
+            domain: text("task.domain", key.domain)?,
+            kind,
+            url,
+            headers: headers(key.headers)?,
+            validator: key.validator.unwrap_or_default().try_into()?,
+            transform: Transform::Identity,
+        })
+    }
+}
+
+/// A task as it travels: its key, and what is known of its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskInfo {
+    /// Its identity.
+    pub key: TaskKey,
+    /// The key's hash.
+    pub id: TaskId,
+    /// Bytes, where known.
+    pub length: Option<u64>,
+    /// Groups per piece, as a power of two.
+    pub piece_level: u8,
+    /// Whether its origin can be read in ranges.
+    pub ranges: bool,
+}
+
+impl TaskInfo {
+    /// A task with the customary layout for its length.
+    pub fn new(key: TaskKey, length: Option<u64>, ranges: bool) -> Self {
+        let piece_level = PieceLayout::for_length(length.unwrap_or(1 << 30)).level();
+        Self { id: key.id(), key, length, piece_level, ranges }
+    }
+}
+
+impl From<&TaskInfo> for common::Task {
+    fn from(task: &TaskInfo) -> Self {
+        Self {
+            id: task.id.as_bytes().to_vec().into(),
+            key: Some((&task.key).into()),
+            length: task.length,
+            piece_level: task.piece_level.into(),
+            unpinned: task.key.validator.strength() == dfs_model::ValidatorStrength::None,
+            ranges: task.ranges,
+        }
+    }
+}
+
+impl TryFrom<common::Task> for TaskInfo {
+    type Error = BadMessage;
+
+    fn try_from(task: common::Task) -> Result<Self, BadMessage> {
+        let key: TaskKey = task.key.ok_or_else(|| bad("task.key", "is missing"))?.try_into()?;
+        let id = key.id();
+        if id.as_bytes()[..] != task.id[..] {
+            return Err(bad("task.id", "is not the hash of its key"));
+        }
+        let piece_level = u8::try_from(task.piece_level)
+            .ok()
+            .filter(|level| *level <= PieceLayout::MAX_LOG2)
+            .ok_or_else(|| bad("task.piece_level", "is out of bounds"))?;
+        Ok(Self { key, id, length: task.length, piece_level, ranges: task.ranges })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task() -> TaskInfo {
+        let key = TaskKey {
+            domain: TaskKey::PUBLIC.into(),
+            kind: TaskKind::Blob,
+            url: CanonicalUrl::parse("https://example.org/a").unwrap(),
+            headers: vec![("accept".into(), "x".into())],
+            validator: Validator { etag: Some("\"1\"".into()), ..Validator::default() },
+            transform: Transform::Identity,
+        };
+        TaskInfo::new(key, Some(1 << 20), true)
+    }
+
+    #[test]
+    fn a_task_survives_the_wire_and_a_forged_id_does_not() {
+        let message = common::Task::from(&task());
+        assert_eq!(TaskInfo::try_from(message.clone()), Ok(task()));
+        let forged = common::Task { id: vec![0; 32].into(), ..message };
+        assert!(TaskInfo::try_from(forged).is_err());
+    }
+
+    #[test]
+    fn debug_output_never_shows_credentials() {
+        let secret = common::Credentials {
+            kind: Some(common::credentials::Kind::Bearer("hunter2".into())),
+            headers: vec![common::Header { name: "x".into(), value: "hunter2".into() }],
+        };
+        let target = common::Target { credentials: Some(secret), ..common::Target::default() };
+        assert!(!format!("{target:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,23 @@
+//! `Debug` of messages that carry secrets.
+
+use std::fmt;
+
+use crate::common::{Credentials, credentials};
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(<redacted>)")
+    }
+}
+
+impl fmt::Debug for credentials::Basic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Basic(<redacted>)")
+    }
+}
+
+impl fmt::Debug for credentials::Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kind(<redacted>)")
+    }
+}
