@@ -1,1 +1,3 @@
 //! (dfs-peer)
+pub mod hashtree;
+pub mod conductor;
