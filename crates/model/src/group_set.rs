@@ -82,13 +82,16 @@ impl GroupSet {
 
     /// Removes every group of `range`.
     pub fn remove_range(&mut self, range: GroupRange) {
-        for group in range.iter() {
+        let known = GroupRange::new(0, self.words.len() as u64 * 64);
+        for group in range.intersection(known).iter() {
             self.remove(group);
         }
     }
 
     /// First group at or after `from` whose membership is `present`, below `end`.
     fn next(&self, from: u64, end: u64, present: bool) -> Option<u64> {
+        // Beyond the last word nothing is present, and everything is missing.
+        let end = if present { end.min(self.words.len() as u64 * 64) } else { end };
         let mut group = from;
         while group < end {
             let word = self.words.get((group / 64) as usize).copied().unwrap_or(0);
@@ -184,5 +187,8 @@ mod tests {
         assert!(!set.remove(99));
         assert!(!set.insert(0));
         assert_eq!(set.len(), 99);
+        set.remove_range(GroupRange::new(90, u64::MAX));
+        assert_eq!(set.len(), 89);
+        assert_eq!(set.present_in(GroupRange::new(0, u64::MAX)).count(), 1);
     }
 }

@@ -1,0 +1,325 @@
+//! Which groups to fetch next, and from whom: the pure core of every download.
+//!
+//! The conductor of one task is told what is wanted ([`Conductor::want`]), who offers what
+//! ([`Conductor::set_parents`], [`Conductor::parent_holds`]), what came and what failed, and answers
+//! with [`Action`]s. It owns no clock, no socket and no randomness: time is passed in as the time
+//! since the engine began, the random start of a download as a number.
+//!
+//! Kept here: a group is in at most one flight, so however many ask, it is fetched once (invariant 3);
+//! demand goes before read-ahead before bulk, bulk is rarest first among the known parents; what a
+//! parent fails to deliver goes to another one or, when that is allowed, to the source (invariant 4).
+
+mod parents;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use dfs_model::{GroupRange, GroupSet, HostId, Priority, groups_in};
+
+use self::parents::Parent;
+pub use self::parents::{Failure, Offer};
+
+/// Names one request under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlightId(u64);
+
+/// Where a flight's bytes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Provider {
+    /// Another host's piece plane.
+    Parent(HostId),
+    /// The origin.
+    Source,
+}
+
+/// What the shell must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Ask a parent for groups.
+    Request {
+        /// The flight that it is.
+        flight: FlightId,
+        /// Whom to ask.
+        parent: HostId,
+        /// For what.
+        groups: GroupRange,
+        /// How urgently.
+        priority: Priority,
+    },
+    /// Read a run from the origin in one request; `None` is all of it in one sequential stream.
+    ReadSource {
+        /// The flight that it is.
+        flight: FlightId,
+        /// Which groups.
+        groups: Option<GroupRange>,
+    },
+    /// Give a flight up; nothing of it is waited for any more.
+    Cancel(FlightId),
+    /// Nobody known can deliver what is wanted: ask the scheduler for other parents.
+    AskForParents {
+        /// Parents that failed.
+        bad: Vec<HostId>,
+    },
+}
+
+/// Bounds of one task's download.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Groups asked of one parent at a time.
+    pub parent_window: u64,
+    /// Groups in one request to a parent.
+    pub request: u64,
+    /// Requests to the origin at a time.
+    pub source_flights: usize,
+    /// Groups in one request to the origin.
+    pub source_run: u64,
+    /// Unwanted groups that a request to the origin may include to join two wanted runs.
+    pub source_gap: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { parent_window: 128, request: 32, source_flights: 4, source_run: 256, source_gap: 2 }
+    }
+}
+
+/// Whether the origin may be read by this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceAccess {
+    /// The swarm provides.
+    Forbidden,
+    /// In ranges, any order.
+    Ranges,
+    /// Only from the beginning to the end, in one stream.
+    Sequential,
+}
+
+#[derive(Debug)]
+struct Flight {
+    provider: Provider,
+    /// What has not arrived yet; for a sequential stream everything from here on.
+    rest: GroupRange,
+    began: Duration,
+    groups: u64,
+}
+
+/// Number of [`Priority`] levels.
+const LEVELS: usize = 5;
+
+/// The download of one task. See the module's documentation.
+#[derive(Debug)]
+pub struct Conductor {
+    limits: Limits,
+    groups: Option<u64>,
+    piece_level: u8,
+    have: GroupSet,
+    wanted: [GroupSet; LEVELS],
+    flying: GroupSet,
+    flights: HashMap<FlightId, Flight>,
+    next_flight: u64,
+    parents: Vec<Parent>,
+    source: SourceAccess,
+    /// Where bulk picking begins, so that peers that start together fetch different pieces.
+    spread: u64,
+    asked_for_parents: Option<Duration>,
+    bad: Vec<HostId>,
+}
+
+impl Conductor {
+    /// A download of a task of which `have` is here already. `spread` is any random number.
+    pub fn new(length: Option<u64>, piece_level: u8, have: GroupSet, spread: u64) -> Self {
+        Self {
+            limits: Limits::default(),
+            groups: length.map(groups_in),
+            piece_level,
+            have,
+            wanted: Default::default(),
+            flying: GroupSet::new(),
+            flights: HashMap::new(),
+            next_flight: 0,
+            parents: Vec::new(),
+            source: SourceAccess::Forbidden,
+            spread,
+            asked_for_parents: None,
+            bad: Vec::new(),
+        }
+    }
+
+    /// Replaces the bounds.
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The length became known.
+    pub fn set_length(&mut self, length: u64) {
+        let groups = groups_in(length);
+        self.groups = Some(groups);
+        let beyond = GroupRange::new(groups, u64::from(u32::MAX));
+        for wanted in &mut self.wanted {
+            let excess: Vec<GroupRange> = wanted.present_in(beyond).collect();
+            excess.into_iter().for_each(|range| wanted.remove_range(range));
+        }
+    }
+
+    /// Somebody wants these groups; those that are here or known not to exist are passed over.
+    pub fn want(&mut self, groups: GroupRange, priority: Priority) {
+        let existing = match self.groups {
+            Some(count) => groups.intersection(GroupRange::new(0, count)),
+            None => groups,
+        };
+        let missing: Vec<GroupRange> = self.have.missing_in(existing).collect();
+        for run in missing {
+            self.wanted[priority as usize].insert_range(run);
+        }
+    }
+
+    /// Nobody wants these groups any more.
+    pub fn forget(&mut self, groups: GroupRange) {
+        for wanted in &mut self.wanted {
+            wanted.remove_range(groups);
+        }
+    }
+
+    /// Replaces the parents; flights to those that are gone are cancelled.
+    pub fn set_parents(&mut self, offers: Vec<Offer>) -> Vec<Action> {
+        let mut kept: Vec<Parent> = Vec::with_capacity(offers.len());
+        for offer in offers {
+            match self.parents.iter().position(|parent| parent.host == offer.host) {
+                Some(at) => kept.push(self.parents.swap_remove(at).renewed(offer)),
+                None => kept.push(Parent::new(offer)),
+            }
+        }
+        let gone = std::mem::replace(&mut self.parents, kept);
+        self.asked_for_parents = None;
+        gone.into_iter().flat_map(|parent| self.cancel_from(parent.host)).collect()
+    }
+
+    /// The hosts that are parents now.
+    pub fn parents(&self) -> impl Iterator<Item = HostId> + '_ {
+        self.parents.iter().map(|parent| parent.host)
+    }
+
+    /// A parent says what more it holds.
+    pub fn parent_holds(&mut self, host: HostId, groups: &[GroupRange]) {
+        if let Some(parent) = self.parent_mut(host) {
+            groups.iter().for_each(|range| parent.gained(*range));
+        }
+    }
+
+    /// Whether and how the origin may be read from now on.
+    pub fn set_source(&mut self, access: SourceAccess) {
+        self.source = access;
+    }
+
+    /// Whether and how the origin may be read.
+    pub fn source(&self) -> SourceAccess {
+        self.source
+    }
+
+    /// Groups arrived, were verified and kept.
+    pub fn arrived(&mut self, flight: FlightId, groups: GroupRange, now: Duration) {
+        self.have.insert_range(groups);
+        self.flying.remove_range(groups);
+        self.forget(groups);
+        let Some(flight) = self.flights.get_mut(&flight) else { return };
+        if flight.rest.first <= groups.first {
+            let end = flight.rest.end();
+            let first = groups.end().min(end).max(flight.rest.first);
+            flight.rest = GroupRange::new(first, end - first);
+        }
+        if let Provider::Parent(host) = flight.provider {
+            let took = now.saturating_sub(flight.began);
+            if let Some(parent) = self.parent_mut(host) {
+                parent.delivered(groups.count, took);
+            }
+        }
+    }
+
+    /// A flight is over; what it did not bring is wanted again.
+    pub fn ended(&mut self, flight: FlightId, failure: Option<Failure>, now: Duration) {
+        let Some(flight) = self.flights.remove(&flight) else { return };
+        let rest = match self.groups {
+            Some(count) => flight.rest.intersection(GroupRange::new(0, count)),
+            None => flight.rest,
+        };
+        let undelivered: Vec<GroupRange> = self.flying.present_in(rest).collect();
+        for run in undelivered {
+            self.flying.remove_range(run);
+        }
+        let Provider::Parent(host) = flight.provider else { return };
+        let missing = rest.count;
+        let Some(parent) = self.parent_mut(host) else { return };
+        parent.landed(missing);
+        match failure {
+            Some(failure) => {
+                let banned = parent.failed(failure, rest, now);
+                if banned && !self.bad.contains(&host) {
+                    self.bad.push(host);
+                }
+            }
+            None if missing > 0 => {
+                parent.failed(Failure::NotHeld, rest, now);
+            }
+            None => {
+                let took = now.saturating_sub(flight.began);
+                parent.finished(flight.groups, took);
+            }
+        }
+    }
+
+    /// Groups that turned out damaged on disk: no longer here.
+    pub fn lost(&mut self, groups: GroupRange) {
+        self.have.remove_range(groups);
+    }
+
+    /// Whether anything wanted is still missing.
+    pub fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.wanted.iter().all(GroupSet::is_empty)
+    }
+
+    /// Number of flights under way.
+    pub fn flights(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Wanted groups that are in no flight: nobody can or may deliver them now.
+    pub fn stuck(&self) -> bool {
+        self.wanted.iter().any(|wanted| {
+            wanted.ranges().any(|run| self.flying.missing_in(run).next().is_some())
+        })
+    }
+
+    fn parent_mut(&mut self, host: HostId) -> Option<&mut Parent> {
+        self.parents.iter_mut().find(|parent| parent.host == host)
+    }
+
+    fn cancel_from(&mut self, host: HostId) -> Vec<Action> {
+        let ids: Vec<FlightId> = self
+            .flights
+            .iter()
+            .filter(|(_, flight)| flight.provider == Provider::Parent(host))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &ids {
+            self.ended(*id, None, Duration::ZERO);
+        }
+        ids.into_iter().map(Action::Cancel).collect()
+    }
+
+    fn take_off(&mut self, provider: Provider, rest: GroupRange, now: Duration) -> FlightId {
+        let id = FlightId(self.next_flight);
+        self.next_flight += 1;
+        self.flying.insert_range(rest);
+        if let Provider::Parent(host) = provider
+            && let Some(parent) = self.parent_mut(host)
+        {
+            parent.took(rest.count);
+        }
+        self.flights.insert(id, Flight { provider, rest, began: now, groups: rest.count });
+        id
+    }
+}

@@ -1,0 +1,162 @@
+//! What is known of one parent: what it holds, how fast it is, whether it may be asked now.
+
+use std::time::Duration;
+
+use dfs_model::{GROUP_BYTES, GroupRange, GroupSet, HostId};
+
+/// A host that may be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Who it is.
+    pub host: HostId,
+    /// Whether it goes back to source for what it lacks.
+    pub fetches: bool,
+}
+
+/// Why a flight did not bring what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It does not hold the groups after all.
+    NotHeld,
+    /// It has no free slot.
+    Busy,
+    /// The connection broke or could not be made.
+    Disconnected,
+    /// Nothing came in time.
+    Timeout,
+    /// The bytes did not verify: never asked again.
+    BadDigest,
+    /// It cannot get the groups from the origin.
+    OriginFailed,
+    /// Anything else.
+    Other,
+}
+
+/// Rate assumed of a parent that has not delivered yet, in bytes per second.
+const FIRST_GUESS: f64 = 50e6;
+
+/// Extra cost of asking a seed for what it must fetch itself.
+const SOURCE_TRIP: Duration = Duration::from_millis(20);
+
+/// Pause after the first failure; doubles with each further one up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Failures in a row after which other parents are asked for.
+const BAD_AFTER: u32 = 3;
+
+#[derive(Debug)]
+pub(super) struct Parent {
+    pub(super) host: HostId,
+    fetches: bool,
+    held: GroupSet,
+    /// Groups that it said it cannot get.
+    refused: GroupSet,
+    outstanding: u64,
+    bytes_per_second: f64,
+    failures: u32,
+    paused_until: Duration,
+    never: bool,
+}
+
+impl Parent {
+    pub(super) fn new(offer: Offer) -> Self {
+        Self {
+            host: offer.host,
+            fetches: offer.fetches,
+            held: GroupSet::new(),
+            refused: GroupSet::new(),
+            outstanding: 0,
+            bytes_per_second: FIRST_GUESS,
+            failures: 0,
+            paused_until: Duration::ZERO,
+            never: false,
+        }
+    }
+
+    pub(super) fn renewed(mut self, offer: Offer) -> Self {
+        self.fetches = offer.fetches;
+        self
+    }
+
+    pub(super) fn gained(&mut self, groups: GroupRange) {
+        self.held.insert_range(groups);
+        self.refused.remove_range(groups);
+    }
+
+    pub(super) fn holds(&self, group: u64) -> bool {
+        self.held.contains(group)
+    }
+
+    pub(super) fn can_give(&self, group: u64) -> bool {
+        self.held.contains(group) || (self.fetches && !self.refused.contains(group))
+    }
+
+    pub(super) fn may_be_asked(&self, now: Duration) -> bool {
+        !self.never && now >= self.paused_until
+    }
+
+    /// Whether it could be asked at some later time.
+    pub(super) fn has_prospects(&self) -> bool {
+        !self.never
+    }
+
+    pub(super) fn room(&self, window: u64) -> u64 {
+        window.saturating_sub(self.outstanding)
+    }
+
+    /// How long until it would have sent `groups` more, were they asked for now.
+    pub(super) fn expected(&self, first: u64, groups: u64) -> Duration {
+        let bytes = (self.outstanding + groups) * GROUP_BYTES;
+        let queue = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.max(1.0));
+        if self.held.contains(first) { queue } else { queue + SOURCE_TRIP }
+    }
+
+    pub(super) fn took(&mut self, groups: u64) {
+        self.outstanding += groups;
+    }
+
+    pub(super) fn landed(&mut self, groups: u64) {
+        self.outstanding = self.outstanding.saturating_sub(groups);
+    }
+
+    pub(super) fn delivered(&mut self, groups: u64, _took: Duration) {
+        self.landed(groups);
+        self.failures = 0;
+    }
+
+    /// A whole flight came: its rate enters a moving average.
+    pub(super) fn finished(&mut self, groups: u64, took: Duration) {
+        let seconds = took.as_secs_f64().max(1e-4);
+        let rate = (groups * GROUP_BYTES) as f64 / seconds;
+        self.bytes_per_second = self.bytes_per_second * 0.75 + rate * 0.25;
+    }
+
+    /// Records a failure; whether the parent has become a bad one.
+    pub(super) fn failed(&mut self, failure: Failure, groups: GroupRange, now: Duration) -> bool {
+        match failure {
+            Failure::NotHeld => {
+                self.held.remove_range(groups);
+                self.refused.insert_range(groups);
+                return false;
+            }
+            Failure::OriginFailed => {
+                self.refused.insert_range(groups);
+                return false;
+            }
+            Failure::BadDigest => {
+                self.never = true;
+                return true;
+            }
+            Failure::Busy => {
+                self.paused_until = now + FIRST_PAUSE;
+                return false;
+            }
+            Failure::Disconnected | Failure::Timeout | Failure::Other => {}
+        }
+        self.failures = self.failures.saturating_add(1);
+        let pause = FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(10) - 1);
+        self.paused_until = now + pause.min(LONGEST_PAUSE);
+        self.failures >= BAD_AFTER
+    }
+}

@@ -1,0 +1,288 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn host(n: u8) -> HostId {
+    HostId::from_bytes([n; 16])
+}
+
+fn peer(n: u8) -> Offer {
+    Offer { host: host(n), fetches: false }
+}
+
+fn seed(n: u8) -> Offer {
+    Offer { host: host(n), fetches: true }
+}
+
+fn conductor(groups: u64) -> Conductor {
+    Conductor::new(Some(groups * dfs_model::GROUP_BYTES), 2, GroupSet::new(), 5)
+}
+
+fn requests(actions: &[Action]) -> Vec<(HostId, GroupRange)> {
+    actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Request { parent, groups, .. } => Some((*parent, *groups)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn however_many_ask_a_group_is_fetched_once() {
+    let mut conductor = conductor(8);
+    conductor.set_parents(vec![seed(1)]);
+    conductor.want(GroupRange::new(2, 1), Priority::Demand);
+    assert_eq!(requests(&conductor.plan(SECOND)), [(host(1), GroupRange::new(2, 1))]);
+    conductor.want(GroupRange::new(2, 1), Priority::Demand);
+    conductor.want(GroupRange::new(2, 1), Priority::Bulk);
+    assert!(conductor.plan(SECOND).is_empty());
+}
+
+#[test]
+fn a_neighbour_that_holds_is_asked_before_a_seed_that_must_fetch() {
+    let mut conductor = conductor(8);
+    conductor.set_parents(vec![seed(1), peer(2)]);
+    conductor.parent_holds(host(2), &[GroupRange::new(0, 4)]);
+    conductor.want(GroupRange::new(0, 8), Priority::Demand);
+    let asked = requests(&conductor.plan(SECOND));
+    assert_eq!(asked, [(host(2), GroupRange::new(0, 4)), (host(1), GroupRange::new(4, 4))]);
+}
+
+#[test]
+fn bulk_takes_the_rarest_first() {
+    let mut conductor = conductor(64).with_limits(Limits { parent_window: 4, ..Limits::default() });
+    conductor.set_parents(vec![peer(1), peer(2)]);
+    conductor.parent_holds(host(1), &[GroupRange::new(0, 64)]);
+    conductor.parent_holds(host(2), &[GroupRange::new(0, 60)]);
+    conductor.want(GroupRange::new(0, 64), Priority::Bulk);
+    let asked = requests(&conductor.plan(SECOND));
+    assert!(asked.contains(&(host(1), GroupRange::new(60, 4))), "{asked:?}");
+}
+
+#[test]
+fn what_a_liar_sent_is_asked_of_somebody_else_and_of_the_liar_never_again() {
+    let mut conductor = conductor(2);
+    conductor.set_parents(vec![peer(1), peer(2)]);
+    for n in [1, 2] {
+        conductor.parent_holds(host(n), &[GroupRange::new(0, 2)]);
+    }
+    conductor.want(GroupRange::new(0, 2), Priority::Demand);
+    let actions = conductor.plan(SECOND);
+    let [Action::Request { flight, parent, .. }] = actions[..] else { panic!("{actions:?}") };
+    conductor.ended(flight, Some(Failure::BadDigest), SECOND);
+    let again = requests(&conductor.plan(100 * SECOND));
+    assert_eq!(again.len(), 1);
+    assert_ne!(again[0].0, parent);
+}
+
+#[test]
+fn the_source_is_read_in_runs_joined_over_small_gaps() {
+    let mut conductor = conductor(1000);
+    conductor.set_source(SourceAccess::Ranges);
+    conductor.want(GroupRange::new(0, 3), Priority::Demand);
+    conductor.want(GroupRange::new(5, 3), Priority::ReadAhead);
+    conductor.want(GroupRange::new(100, 1), Priority::Bulk);
+    let runs: Vec<_> = conductor
+        .plan(SECOND)
+        .into_iter()
+        .map(|action| match action {
+            Action::ReadSource { groups, .. } => groups,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(runs, [Some(GroupRange::new(0, 8)), Some(GroupRange::new(100, 1))]);
+}
+
+#[test]
+fn the_source_is_not_read_for_what_a_parent_can_give() {
+    let mut conductor = conductor(4);
+    conductor.set_parents(vec![peer(1)]);
+    conductor.parent_holds(host(1), &[GroupRange::new(0, 2)]);
+    conductor.set_source(SourceAccess::Ranges);
+    conductor.want(GroupRange::new(0, 4), Priority::Demand);
+    let actions = conductor.plan(SECOND);
+    assert_eq!(requests(&actions), [(host(1), GroupRange::new(0, 2))]);
+    assert!(actions.iter().any(|action| matches!(
+        action,
+        Action::ReadSource { groups: Some(run), .. } if *run == GroupRange::new(2, 2)
+    )));
+}
+
+#[test]
+fn a_source_without_ranges_is_read_in_one_stream() {
+    let mut conductor = Conductor::new(None, 0, GroupSet::new(), 0);
+    conductor.set_source(SourceAccess::Sequential);
+    conductor.want(GroupRange::new(3, 1), Priority::Demand);
+    let actions = conductor.plan(SECOND);
+    let [Action::ReadSource { flight, groups: None }] = actions[..] else { panic!("{actions:?}") };
+    for group in 0..3 {
+        conductor.arrived(flight, GroupRange::new(group, 1), SECOND);
+        assert!(conductor.plan(SECOND).is_empty());
+    }
+    conductor.arrived(flight, GroupRange::new(3, 1), SECOND);
+    conductor.set_length(4 * dfs_model::GROUP_BYTES);
+    conductor.ended(flight, None, SECOND);
+    assert!(conductor.is_idle());
+}
+
+#[test]
+fn a_parent_that_is_taken_away_loses_its_flights_and_others_take_over() {
+    let mut conductor = conductor(4);
+    conductor.set_parents(vec![seed(1)]);
+    conductor.want(GroupRange::new(0, 4), Priority::Demand);
+    let first = conductor.plan(SECOND);
+    assert_eq!(requests(&first).len(), 1);
+    let cancelled = conductor.set_parents(vec![seed(2)]);
+    assert!(matches!(cancelled[..], [Action::Cancel(_)]));
+    assert_eq!(requests(&conductor.plan(SECOND)), [(host(2), GroupRange::new(0, 4))]);
+}
+
+#[test]
+fn with_nobody_to_ask_it_asks_for_parents_once_a_second() {
+    let mut conductor = conductor(4);
+    conductor.want(GroupRange::new(0, 1), Priority::Demand);
+    assert!(matches!(conductor.plan(SECOND)[..], [Action::AskForParents { .. }]));
+    assert!(conductor.plan(SECOND).is_empty());
+    assert!(matches!(conductor.plan(2 * SECOND)[..], [Action::AskForParents { .. }]));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Want(u64, u64, u8),
+    Arrive(usize, u64),
+    Fail(usize, u8),
+    Hold(u8, u64, u64),
+    Parents(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..64u64, 1..16u64, 0..5u8).prop_map(|(a, n, p)| Step::Want(a, n, p)),
+        (0..16usize, 1..8u64).prop_map(|(f, n)| Step::Arrive(f, n)),
+        (0..16usize, 0..7u8).prop_map(|(f, k)| Step::Fail(f, k)),
+        (0..4u8, 0..64u64, 1..32u64).prop_map(|(p, a, n)| Step::Hold(p, a, n)),
+        any::<u8>().prop_map(Step::Parents),
+    ]
+}
+
+fn failure(kind: u8) -> Failure {
+    [
+        Failure::NotHeld,
+        Failure::Busy,
+        Failure::Disconnected,
+        Failure::Timeout,
+        Failure::BadDigest,
+        Failure::OriginFailed,
+        Failure::Other,
+    ][usize::from(kind)]
+}
+
+/// What a correct shell would know: flights under way and what is left of each.
+#[derive(Default)]
+struct Model {
+    flying: HashMap<FlightId, GroupRange>,
+    order: Vec<FlightId>,
+}
+
+impl Model {
+    fn apply(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            let (flight, groups) = match action {
+                Action::Request { flight, groups, .. } => (flight, groups),
+                Action::ReadSource { flight, groups: Some(groups) } => (flight, groups),
+                Action::Cancel(flight) => {
+                    self.flying.remove(&flight);
+                    continue;
+                }
+                _ => continue,
+            };
+            assert!(groups.count > 0 && groups.end() <= 64, "{groups}");
+            let twice = self.flying.values().any(|other| other.intersection(groups).count > 0);
+            assert!(!twice, "{groups} is in two flights");
+            self.flying.insert(flight, groups);
+            self.order.push(flight);
+        }
+    }
+
+    fn pick(&self, n: usize) -> Option<FlightId> {
+        let alive: Vec<_> = self.order.iter().filter(|id| self.flying.contains_key(id)).collect();
+        (!alive.is_empty()).then(|| *alive[n % alive.len()])
+    }
+
+    fn arrive(&mut self, conductor: &mut Conductor, flight: FlightId, count: u64, now: Duration) {
+        let rest = self.flying[&flight];
+        let came = GroupRange::new(rest.first, count.min(rest.count));
+        conductor.arrived(flight, came, now);
+        let left = GroupRange::new(came.end(), rest.count - came.count);
+        self.flying.insert(flight, left);
+        if left.is_empty() {
+            self.flying.remove(&flight);
+            conductor.ended(flight, None, now);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_group_flies_twice_and_everything_wanted_comes(
+        steps in proptest::collection::vec(step(), 1..80)
+    ) {
+        let mut conductor = conductor(64);
+        let mut model = Model::default();
+        let mut wanted = GroupSet::new();
+        let mut now = SECOND;
+        for step in steps {
+            now += Duration::from_millis(50);
+            match step {
+                Step::Want(first, count, priority) => {
+                    let run = GroupRange::new(first, count.min(64 - first));
+                    wanted.insert_range(run);
+                    conductor.want(run, Priority::from_wire(priority));
+                }
+                Step::Arrive(flight, count) => {
+                    if let Some(flight) = model.pick(flight) {
+                        model.arrive(&mut conductor, flight, count, now);
+                    }
+                }
+                Step::Fail(flight, kind) => {
+                    if let Some(flight) = model.pick(flight) {
+                        model.flying.remove(&flight);
+                        conductor.ended(flight, Some(failure(kind)), now);
+                    }
+                }
+                Step::Hold(parent, first, count) => {
+                    let run = GroupRange::new(first, count.min(64 - first));
+                    conductor.parent_holds(host(parent), &[run]);
+                }
+                Step::Parents(mask) => {
+                    let offers = (0..4).filter(|n| mask >> n & 1 == 1).map(|n| Offer {
+                        host: host(n),
+                        fetches: mask >> (n + 4) & 1 == 1,
+                    });
+                    let actions = conductor.set_parents(offers.collect());
+                    model.apply(actions);
+                }
+            }
+            let actions = conductor.plan(now);
+            model.apply(actions);
+        }
+        conductor.set_source(SourceAccess::Ranges);
+        for _ in 0..400 {
+            now += SECOND;
+            let actions = conductor.plan(now);
+            model.apply(actions);
+            while let Some(flight) = model.pick(0) {
+                model.arrive(&mut conductor, flight, 64, now);
+            }
+        }
+        prop_assert!(conductor.is_idle());
+        for run in wanted.ranges() {
+            prop_assert!(conductor.have.contains_all(run));
+        }
+    }
+}
