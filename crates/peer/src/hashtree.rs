@@ -16,6 +16,7 @@ mod tests;
 
 pub use digest::{ContentError, fold, group_digest, group_digests, merge};
 pub use proof::{Proof, ProofDecodeError, ProveError, VerifyError, prove, verify, verify_bytes};
+pub(crate) use proof::{decode_node, encode_node};
 pub use shape::{Node, Shape};
 
 /// Digest of a subtree: a chaining value, or the finalized hash at the root.

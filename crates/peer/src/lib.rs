@@ -1,3 +1,4 @@
 //! (dfs-peer)
 pub mod hashtree;
 pub mod conductor;
+pub mod digests;
