@@ -1,1 +1,18 @@
-//! (dfs-service)
+//! What every long-running process shares: configuration, telemetry, lifecycle, the network's edge.
+//!
+//! A process is assembled from these pieces in the order in which it starts: load the options
+//! ([`config`]), begin logging ([`telemetry`]), take its private directory ([`data_dir`]), bind its
+//! listeners ([`net`]), start its services ([`lifecycle`]), announce itself ([`run_info`]) and let
+//! people look inside ([`admin`], [`metrics`]). Nothing here knows what the process is for.
+
+pub mod admin;
+pub mod config;
+pub mod data_dir;
+pub mod identity;
+pub mod lifecycle;
+pub mod metrics;
+pub mod net;
+pub mod run_info;
+pub mod telemetry;
+
+pub use lifecycle::{Backoff, Lifecycle, OnFailure, Tracker};

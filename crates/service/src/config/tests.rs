@@ -1,0 +1,181 @@
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Options {
+    data_dir: PathBuf,
+    port_grpc: Option<u16>,
+    token: Option<String>,
+    verbose: bool,
+    hosts: Vec<String>,
+    labels: BTreeMap<String, String>,
+    store: Store,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Store {
+    capacity: String,
+    tries: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            data_dir: "/var/lib/dfs".into(),
+            port_grpc: None,
+            token: None,
+            verbose: false,
+            hosts: Vec::new(),
+            labels: BTreeMap::new(),
+            store: Store { capacity: "1GiB".into(), tries: 4 },
+        }
+    }
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Flags {
+    port_grpc: Option<u16>,
+    hosts: Vec<String>,
+    store: StoreFlags,
+}
+
+#[derive(Default, Serialize)]
+struct StoreFlags {
+    tries: Option<u32>,
+}
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        Self { dir }
+    }
+
+    fn loader(&self, environment: &[(&str, &str)]) -> Loader {
+        Loader::new("dfs-fuse").system_dir(self.dir.path()).environment(environment.iter().copied())
+    }
+}
+
+fn options(loader: &Loader) -> Options {
+    loader.load::<Options, _>(&Flags::default()).unwrap().options
+}
+
+fn failure(loader: &Loader) -> String {
+    loader.load::<Options, _>(&Flags::default()).unwrap_err().to_string()
+}
+
+#[test]
+fn nothing_configured_gives_the_defaults() {
+    let loader = Loader::new("dfs-fuse").system_dir("/nonexistent/dfs").environment([("A", "b")]);
+    assert_eq!(options(&loader), Options::default());
+}
+
+#[test]
+fn a_higher_layer_wins_and_leaves_its_siblings_alone() {
+    let place = Place::new(&[
+        ("10-site.toml", "verbose = true\n[store]\ncapacity = '1'\ntries = 1\n"),
+        ("20-host.toml", "[store]\ncapacity = '2'\n"),
+        ("given.conf", "[store]\ncapacity = '3'\n"),
+    ]);
+    let loader = place.loader(&[]);
+    assert_eq!(options(&loader).store, Store { capacity: "2".into(), tries: 1 });
+    let loader = loader.file(Some(place.dir.path().join("given.conf")));
+    assert_eq!(options(&loader).store, Store { capacity: "3".into(), tries: 1 });
+    let loader = loader.environment([("DFS_STORE__CAPACITY", "4")]);
+    assert_eq!(options(&loader).store, Store { capacity: "4".into(), tries: 1 });
+    let flags = Flags { store: StoreFlags { tries: Some(9) }, ..Flags::default() };
+    let loaded = loader.load::<Options, _>(&flags).unwrap().options;
+    assert_eq!(loaded.store, Store { capacity: "4".into(), tries: 9 });
+    assert!(loaded.verbose);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_file() {
+    let place = Place::new(&[("site.toml", "[store]\ncapacty = '1'\n")]);
+    let message = failure(&place.loader(&[]));
+    assert!(message.contains("site.toml"), "{message}");
+    assert!(message.contains("`store.capacty`"), "{message}");
+    assert!(message.contains("capacity, tries"), "{message}");
+}
+
+#[test]
+fn a_table_named_after_a_process_speaks_to_it_alone() {
+    let place = Place::new(&[(
+        "site.toml",
+        "verbose = true\n[dfs-fuse]\ndata-dir = '/a'\n[dfs-cluster]\nwhatever = 1\n",
+    )]);
+    let options = options(&place.loader(&[]));
+    assert_eq!(options.data_dir, PathBuf::from("/a"));
+    assert!(options.verbose);
+}
+
+#[test]
+fn a_variable_takes_the_type_of_its_option() {
+    let place = Place::new(&[]);
+    let loader = place.loader(&[
+        ("DFS_PORT_GRPC", "4000"),
+        ("DFS_TOKEN", "4000"),
+        ("DFS_VERBOSE", "true"),
+        ("DFS_HOSTS", "a, b"),
+        ("DFS_LABELS__RACK", "7"),
+        ("DFS_STORE__TRIES", "2"),
+        ("DFS_SOMEBODY_ELSES", "x"),
+        ("DFS_DATA_DIR", ""),
+    ]);
+    let options = options(&loader);
+    assert_eq!(options.port_grpc, Some(4000));
+    assert_eq!(options.token.as_deref(), Some("4000"));
+    assert!(options.verbose);
+    assert_eq!(options.hosts, ["a", "b"]);
+    assert_eq!(options.labels["rack"], "7");
+    assert_eq!(options.store.tries, 2);
+    assert_eq!(options.data_dir, Options::default().data_dir);
+}
+
+#[test]
+fn a_wrong_value_is_named_with_the_layer_that_gave_it() {
+    let place = Place::new(&[("site.toml", "port-grpc = 1\n")]);
+    let message = failure(&place.loader(&[("DFS_PORT_GRPC", "many")]));
+    assert!(message.contains("DFS_PORT_GRPC") && message.contains("`port-grpc`"), "{message}");
+    let place = Place::new(&[("site.toml", "port-grpc = 70000\n")]);
+    let message = failure(&place.loader(&[]));
+    assert!(message.contains("site.toml") && message.contains("`port-grpc`"), "{message}");
+}
+
+#[test]
+fn a_file_that_was_asked_for_must_be_there() {
+    let place = Place::new(&[]);
+    let absent = place.dir.path().join("absent.conf");
+    assert!(failure(&place.loader(&[]).file(Some(absent.clone()))).contains("absent.conf"));
+    assert_eq!(options(&place.loader(&[]).user_file(Some(absent))), Options::default());
+}
+
+#[test]
+fn explain_names_the_deciding_layer_and_those_below_it() {
+    let place = Place::new(&[("site.toml", "port-grpc = 1\n")]);
+    let file = Origin::File(place.dir.path().join("site.toml"));
+    let loader = place.loader(&[("DFS_PORT_GRPC", "2")]);
+    let flags = Flags { port_grpc: Some(3), ..Flags::default() };
+    let loaded = loader.load::<Options, _>(&flags).unwrap();
+    let explanation = loaded.explain("port-grpc").unwrap();
+    assert_eq!(explanation.value, "3");
+    assert_eq!(explanation.origin, Origin::CommandLine);
+    let variable = Origin::Environment("DFS_PORT_GRPC".into());
+    assert_eq!(explanation.overridden, [variable, file, Origin::Default]);
+    assert_eq!(loaded.explain("store.tries").unwrap().origin, Origin::Default);
+    assert_eq!(loaded.explain("nothing"), None);
+    assert!(loaded.keys().contains(&"store.capacity".to_owned()));
+}

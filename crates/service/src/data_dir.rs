@@ -1,0 +1,252 @@
+//! The directories of a process: where they are by default, and that they are its own.
+//!
+//! What lies in a data directory is trusted after a restart, and holds keys and other people's
+//! content. So it must be a real directory of this user that nobody else can enter; one that is
+//! not is refused, never repaired: it may be somebody's home.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags};
+
+const PRIVATE: u32 = 0o700;
+const LOCK_FILE: &str = "lock";
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// The directory could not be made or looked at.
+    #[error("cannot use directory {}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The name is a symbolic link or a file.
+    #[error("{} is not a directory (symbolic links are not followed here)", path.display())]
+    NotADirectory {
+        /// The name.
+        path: PathBuf,
+    },
+    /// It belongs to somebody else.
+    #[error("{} belongs to uid {owner}, not to uid {own}", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who this process is.
+        own: u32,
+    },
+    /// Others may enter it.
+    #[error(
+        "{} is open to others (mode {mode:04o}): close it with `chmod 700`, or name another",
+        path.display()
+    )]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Another process works on it.
+    #[error("{} is in use by another process", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// A private directory that this process alone works on, until this is dropped or the process
+/// ends in whatever way.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes sure that `path` is a private directory, and takes it.
+    pub fn take(path: &Path) -> Result<Self, DataDirError> {
+        let path = private_dir(path)?;
+        let failed = |source| DataDirError::Io { path: path.clone(), source };
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path.join(LOCK_FILE))
+            .map_err(failed)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::InUse { path }),
+            Err(errno) => Err(failed(errno.into())),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A private directory inside, made if it is not there.
+    pub fn subdir(&self, name: &str) -> Result<PathBuf, DataDirError> {
+        private_dir(&self.path.join(name))
+    }
+}
+
+/// Makes `path` with mode 0700 (and its missing parents), or checks that what is there is a
+/// directory of this user that no other can enter. Returns its absolute name.
+pub fn private_dir(path: &Path) -> Result<PathBuf, DataDirError> {
+    let failed = |source| DataDirError::Io { path: path.to_owned(), source };
+    // Also takes away a trailing slash, which would follow a link.
+    let path: PathBuf = std::path::absolute(path).map_err(failed)?.components().collect();
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    match DirBuilder::new().mode(PRIVATE).create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => check(&path)?,
+    }
+    Ok(path)
+}
+
+fn check(path: &Path) -> Result<(), DataDirError> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed())
+        .open(path);
+    let status = match opened.and_then(|dir| dir.metadata()) {
+        Ok(status) => status,
+        Err(error) if is_not_a_directory(&error) => {
+            return Err(DataDirError::NotADirectory { path: path.to_owned() });
+        }
+        Err(source) => return Err(DataDirError::Io { path: path.to_owned(), source }),
+    };
+    let own = rustix::process::geteuid().as_raw();
+    if status.uid() != own {
+        return Err(DataDirError::Foreign { path: path.to_owned(), owner: status.uid(), own });
+    }
+    let mode = status.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(DataDirError::Open { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+fn is_not_a_directory(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(errno, Some(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP))
+}
+
+/// Where things are kept when nobody says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Data: `/var/lib/dfs`, or `~/.local/share/dfs` of an ordinary user.
+    pub data: PathBuf,
+    /// Sockets: `/run/dfs`, or below `$XDG_RUNTIME_DIR`, or `/tmp/dfs-<uid>`.
+    pub runtime: PathBuf,
+    /// The user's own configuration: `~/.config/dfs`.
+    pub config: PathBuf,
+}
+
+impl Places {
+    /// The places of the user this process runs as.
+    pub fn current() -> Self {
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        Self::of(rustix::process::geteuid().as_raw(), variable)
+    }
+
+    fn of(uid: u32, variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
+        let absolute = |name| variable(name).filter(|path| path.is_absolute());
+        let home = absolute("HOME").unwrap_or_else(|| PathBuf::from("/"));
+        let config =
+            absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")).join("dfs");
+        if uid == 0 {
+            return Self { data: "/var/lib/dfs".into(), runtime: "/run/dfs".into(), config };
+        }
+        let data = absolute("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share"));
+        let runtime = absolute("XDG_RUNTIME_DIR")
+            .map_or_else(|| PathBuf::from(format!("/tmp/dfs-{uid}")), |dir| dir.join("dfs"));
+        Self { data: data.join("dfs"), runtime, config }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_new_directory_is_private() {
+        let place = tempfile::tempdir().unwrap();
+        let path = private_dir(&place.path().join("a/b/data")).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(private_dir(&path).unwrap(), path);
+    }
+
+    #[test]
+    fn a_directory_open_to_others_is_refused_and_left_as_it_is() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("open");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let error = private_dir(&path).unwrap_err();
+        assert!(matches!(error, DataDirError::Open { mode: 0o755, .. }), "{error}");
+        assert_eq!(mode(&path), 0o755);
+    }
+
+    #[test]
+    fn a_link_to_a_directory_is_refused_with_or_without_a_slash() {
+        let place = tempfile::tempdir().unwrap();
+        private_dir(&place.path().join("real")).unwrap();
+        let link = place.path().join("link");
+        symlink("real", &link).unwrap();
+        for name in [link.clone(), place.path().join("link/")] {
+            let error = private_dir(&name).unwrap_err();
+            assert!(matches!(error, DataDirError::NotADirectory { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_another_user_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let path = private_dir(&place.path().join("theirs")).unwrap();
+        // Only root can give a directory away; for others the root directory is somebody else's.
+        let theirs = match std::os::unix::fs::chown(&path, Some(4242), None) {
+            Ok(()) => path,
+            Err(_) => PathBuf::from("/"),
+        };
+        let error = private_dir(&theirs).unwrap_err();
+        assert!(matches!(error, DataDirError::Foreign { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_directory_is_taken_by_one_at_a_time() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("data");
+        let first = DataDir::take(&path).unwrap();
+        assert!(matches!(DataDir::take(&path), Err(DataDirError::InUse { .. })));
+        drop(first);
+        assert!(DataDir::take(&path).is_ok());
+    }
+
+    #[test]
+    fn ordinary_users_keep_their_things_at_home() {
+        let variable = |name: &str| (name == "HOME").then(|| PathBuf::from("/home/ann"));
+        let places = Places::of(1000, variable);
+        assert_eq!(places.data, Path::new("/home/ann/.local/share/dfs"));
+        assert_eq!(places.runtime, Path::new("/tmp/dfs-1000"));
+        assert_eq!(places.config, Path::new("/home/ann/.config/dfs"));
+        assert_eq!(Places::of(0, variable).data, Path::new("/var/lib/dfs"));
+    }
+}

@@ -1,0 +1,205 @@
+//! From the first service to a clean exit.
+//!
+//! Services start in the order in which they are named and stop in reverse: each is cancelled, then
+//! waited for, then dropped. They share one deadline, and each may use an equal share of what the
+//! ones before it left, so that a stubborn one cannot take the time of the store below it. The process stops at SIGTERM
+//! or SIGINT, when a task that it cannot live without fails, or when it is asked to; a second
+//! signal while it stops ends the wait at once.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+mod notify;
+mod tracker;
+
+pub use notify::{NotifyError, notify};
+pub use tracker::{Backoff, OnFailure, TaskError, TaskFailure, Tracker};
+
+/// How a process ended otherwise than cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum LifecycleError {
+    /// A task failed that the process cannot live without.
+    #[error("stopped because of a failure")]
+    Failed(#[from] TaskFailure),
+    /// Services did not stop within the deadline and were dropped.
+    #[error("not stopped within {deadline:?}: {}", services.join(", "))]
+    StillRunning {
+        /// The services, in the order in which they were asked.
+        services: Vec<&'static str>,
+        /// What they had in all.
+        deadline: Duration,
+    },
+    /// A second signal came while the process was stopping.
+    #[error("interrupted while stopping")]
+    Interrupted,
+    /// Signals cannot be received.
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+}
+
+/// The services of a process, in order.
+#[derive(Debug)]
+pub struct Lifecycle {
+    services: Vec<Tracker>,
+    signals: Signals,
+    failures: mpsc::Receiver<TaskFailure>,
+    report: mpsc::Sender<TaskFailure>,
+    asked: CancellationToken,
+    deadline: Duration,
+}
+
+/// Asks the process to stop, from anywhere in it.
+#[derive(Debug, Clone)]
+pub struct Stopper(CancellationToken);
+
+impl Stopper {
+    /// Stops the process as a signal would.
+    pub fn stop(&self) {
+        self.0.cancel();
+    }
+}
+
+enum End {
+    Signal(&'static str),
+    Failure(TaskFailure),
+    Asked,
+}
+
+impl Lifecycle {
+    /// From now on signals are received; those that come before [`run`](Self::run) end it at its
+    /// start. Stopping all services may take `deadline` together. Needs a runtime.
+    pub fn new(deadline: Duration) -> Result<Self, LifecycleError> {
+        let (report, failures) = mpsc::channel(1);
+        Ok(Self {
+            services: Vec::new(),
+            signals: Signals::listen().map_err(LifecycleError::Signals)?,
+            failures,
+            report,
+            asked: CancellationToken::new(),
+            deadline,
+        })
+    }
+
+    /// The next service: stopped before all that were named earlier. Its tasks go into the tracker.
+    pub fn service(&mut self, name: &'static str) -> Tracker {
+        let tracker = Tracker::new(name, self.report.clone());
+        self.services.push(tracker.clone());
+        tracker
+    }
+
+    /// A handle to end [`run`](Self::run).
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.asked.clone())
+    }
+
+    /// Says that the process is ready (to systemd, if it listens), waits for a reason to stop, and
+    /// stops. `Ok` after a signal or a request, if everything stopped in time.
+    pub async fn run(mut self) -> Result<(), LifecycleError> {
+        tell("READY=1");
+        let end = self.end().await;
+        tell("STOPPING=1");
+        match end {
+            End::Signal(name) => tracing::info!(signal = name, "stopping"),
+            End::Asked => tracing::info!("stopping as asked"),
+            End::Failure(failure) => {
+                if let Err(error) = self.stop().await {
+                    tracing::warn!(%error, "the failed process did not stop cleanly either");
+                }
+                return Err(failure.into());
+            }
+        }
+        self.stop().await
+    }
+
+    async fn end(&mut self) -> End {
+        tokio::select! {
+            biased;
+            Some(failure) = self.failures.recv() => End::Failure(failure),
+            name = self.signals.next() => End::Signal(name),
+            () = self.asked.cancelled() => End::Asked,
+        }
+    }
+
+    /// Stops what was started so far, in reverse: also for a start that failed half-way.
+    pub async fn stop(mut self) -> Result<(), LifecycleError> {
+        let until = Instant::now() + self.deadline;
+        let mut late = Vec::new();
+        while let Some(service) = self.services.pop() {
+            let now = Instant::now();
+            let left = u32::try_from(self.services.len() + 1).unwrap_or(u32::MAX);
+            let share = until.saturating_duration_since(now) / left;
+            tokio::select! {
+                stopped = service.stop(now + share) => {
+                    if !stopped {
+                        late.push(service.name());
+                    }
+                }
+                _ = self.signals.next() => return Err(LifecycleError::Interrupted),
+            }
+        }
+        if late.is_empty() {
+            return Ok(());
+        }
+        Err(LifecycleError::StillRunning { services: late, deadline: self.deadline })
+    }
+}
+
+/// Runs a process's `main` on a runtime of its own. Returns when `main` does: what still runs then
+/// (a blocking call, a task outside of any tracker) is left behind, so that the exit is at once.
+pub fn block_on<F: Future>(main: F) -> io::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let output = runtime.block_on(main);
+    runtime.shutdown_background();
+    Ok(output)
+}
+
+fn tell(state: &str) {
+    if let Err(error) = notify(state) {
+        tracing::warn!(%error, state, "the service manager was not told");
+    }
+}
+
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl Tracker {
+    /// Cancels the tasks and waits for them; those that are not done at `until` are dropped and
+    /// the answer is false.
+    async fn stop(&self, until: Instant) -> bool {
+        self.cancel();
+        if timeout_at(until, self.finished()).await.is_ok() {
+            return true;
+        }
+        self.drop_tasks();
+        self.finished().await;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! The one place that makes connections and listens for them.
+//!
+//! Links between machines carry no protection yet, so nothing here listens on an address that
+//! another machine could reach: [`bind`] refuses. Small frames wait for nobody: `TCP_NODELAY` is on
+//! everywhere.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use tokio::net::TcpListener;
+
+mod grpc;
+mod local;
+
+pub use grpc::{grpc_channel, grpc_local_channel, grpc_server, serve_grpc, serve_grpc_local};
+pub use local::{LocalListener, SocketAccess};
+
+/// Why a listener could not be made, or an address not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The address can be reached from other machines.
+    #[error(
+        "refusing to listen on {address} for {service}: links between machines are not protected \
+         yet, so only loopback addresses are allowed (127.0.0.1 or ::1)"
+    )]
+    NotLoopback {
+        /// What was to be served.
+        service: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// The port is taken, or the address is not this machine's.
+    #[error("cannot listen on {address} for {service}")]
+    Bind {
+        /// What was to be served.
+        service: String,
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The Unix socket cannot be made.
+    #[error("cannot make the socket {}", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Somebody answers on the Unix socket.
+    #[error("another process answers on {}", path.display())]
+    SocketInUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Not an address of a gRPC service.
+    #[error("'{address}' is not an address: write it as host:port")]
+    Address {
+        /// What was given.
+        address: String,
+    },
+}
+
+/// Which port to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    /// The usual one; a free one if it is taken.
+    Usual(u16),
+    /// This one and no other; 0 is a free one.
+    Exactly(u16),
+}
+
+impl Port {
+    /// The port that was given, else the usual one.
+    pub fn given_or(given: Option<u16>, usual: u16) -> Self {
+        given.map_or(Self::Usual(usual), Self::Exactly)
+    }
+}
+
+/// Listens on a loopback address for `service` (the word for it in messages).
+pub async fn bind(service: &str, ip: IpAddr, port: Port) -> Result<TcpListener, NetError> {
+    if !ip.to_canonical().is_loopback() {
+        return Err(NetError::NotLoopback { service: service.to_owned(), address: ip });
+    }
+    let (first, otherwise) = match port {
+        Port::Usual(port) => (port, Some(0)),
+        Port::Exactly(port) => (port, None),
+    };
+    let address = SocketAddr::new(ip, first);
+    let bound = match (TcpListener::bind(address).await, otherwise) {
+        (Err(error), Some(free)) if error.kind() == io::ErrorKind::AddrInUse => {
+            TcpListener::bind(SocketAddr::new(ip, free)).await
+        }
+        (bound, _) => bound,
+    };
+    bound.map_err(|source| NetError::Bind { service: service.to_owned(), address, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[tokio::test]
+    async fn an_address_that_others_can_reach_is_refused() {
+        let mapped = Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped();
+        for address in [
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+            IpAddr::V6(mapped),
+        ] {
+            let error = bind("pieces", address, Port::Exactly(0)).await.unwrap_err().to_string();
+            assert!(error.contains("pieces") && error.contains("loopback"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_usual_port_gives_way_and_a_taken_exact_one_does_not() {
+        let first = bind("pieces", LOOPBACK, Port::Exactly(0)).await.unwrap();
+        let taken = first.local_addr().unwrap().port();
+        let error = bind("pieces", LOOPBACK, Port::Exactly(taken)).await.unwrap_err();
+        assert!(error.to_string().contains(&taken.to_string()), "{error}");
+        let second = bind("pieces", LOOPBACK, Port::Usual(taken)).await.unwrap();
+        assert_ne!(second.local_addr().unwrap().port(), taken);
+    }
+
+    #[test]
+    fn a_given_port_is_exact() {
+        assert_eq!(Port::given_or(Some(0), 4001), Port::Exactly(0));
+        assert_eq!(Port::given_or(None, 4001), Port::Usual(4001));
+    }
+}

@@ -1,0 +1,232 @@
+//! gRPC channels and servers, set up alike everywhere.
+//!
+//! A channel connects when it is first used and again after it broke; a call while the other side
+//! is away fails at once or within the connect timeout, and callers retry. Dead peers are noticed by
+//! keep-alive pings. How long a call may take is the caller's to say (`Request::set_timeout`).
+
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, UnixStream};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::{Channel, Endpoint, Server};
+use tower::service_fn;
+
+use super::{LocalListener, NetError};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PONG_WITHIN: Duration = Duration::from_secs(5);
+/// How long calls in progress may go on once a server is to stop.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Calls at a time on one connection.
+const MAX_STREAMS: u32 = 1024;
+
+/// A channel to `address` (`host:port`).
+pub fn grpc_channel(address: &str) -> Result<Channel, NetError> {
+    let invalid = || NetError::Address { address: address.to_owned() };
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| invalid())?;
+    let uri = endpoint.uri();
+    let is_plain = uri.path() == "/" && uri.query().is_none() && !address.contains(['/', '@']);
+    if uri.port_u16().is_none() || !is_plain {
+        return Err(invalid());
+    }
+    Ok(configured(endpoint).connect_lazy())
+}
+
+/// A channel to the Unix socket `path`.
+pub fn grpc_local_channel(path: &Path) -> Channel {
+    let path = path.to_owned();
+    let connect = move |_: Uri| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    };
+    // The authority is only a name here: nothing resolves it.
+    configured(Endpoint::from_static("http://localhost"))
+        .connect_with_connector_lazy(service_fn(connect))
+}
+
+fn configured(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true)
+}
+
+/// A server to add services to.
+pub fn grpc_server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PONG_WITHIN))
+        .max_concurrent_streams(MAX_STREAMS)
+}
+
+/// Serves until `token` is cancelled. Calls in progress then have two seconds: streams that live
+/// long are ended by their services, which watch the same token.
+pub async fn serve_grpc(
+    router: Router,
+    listener: TcpListener,
+    token: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stop = token.clone().cancelled_owned();
+    until_stopped(router.serve_with_incoming_shutdown(incoming, stop), token).await
+}
+
+/// Serves a Unix socket until `token` is cancelled, as [`serve_grpc`] does. Who calls is in the
+/// request's extensions (`tonic::transport::server::UdsConnectInfo`).
+pub async fn serve_grpc_local(
+    router: Router,
+    listener: LocalListener,
+    token: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let (listener, _name) = listener.into_parts();
+    let incoming = UnixListenerStream::new(listener);
+    let stop = token.clone().cancelled_owned();
+    until_stopped(router.serve_with_incoming_shutdown(incoming, stop), token).await
+}
+
+async fn until_stopped(
+    serving: impl Future<Output = Result<(), tonic::transport::Error>>,
+    token: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let grace = async {
+        token.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        ended = serving => ended,
+        () = grace => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::task::{Context, Poll};
+
+    use axum::http::{Request, Response, StatusCode};
+    use futures::future::{BoxFuture, FutureExt};
+    use tokio::sync::mpsc;
+    use tonic::body::Body;
+    use tonic::server::NamedService;
+    use tower::{Service, ServiceExt};
+
+    use super::*;
+    use crate::net::{Port, SocketAccess, bind};
+
+    /// Answers `/trial/now` and never answers `/trial/never`, but says that it was asked.
+    #[derive(Clone)]
+    struct Trial {
+        asked: mpsc::UnboundedSender<()>,
+    }
+
+    impl NamedService for Trial {
+        const NAME: &'static str = "trial";
+    }
+
+    impl Service<Request<Body>> for Trial {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Body>) -> Self::Future {
+            if request.uri().path() == "/trial/never" {
+                self.asked.send(()).unwrap();
+                return std::future::pending().boxed();
+            }
+            std::future::ready(Ok(Response::new(Body::empty()))).boxed()
+        }
+    }
+
+    async fn call(channel: &Channel, method: &str) -> Result<StatusCode, String> {
+        let request = Request::post(format!("/trial/{method}")).body(Body::empty()).unwrap();
+        let response = channel.clone().oneshot(request).await;
+        response.map(|response| response.status()).map_err(|error| error.to_string())
+    }
+
+    fn router() -> (Router, mpsc::UnboundedReceiver<()>) {
+        let (asked, seen) = mpsc::unbounded_channel();
+        (grpc_server().add_service(Trial { asked }), seen)
+    }
+
+    #[tokio::test]
+    async fn a_channel_connects_when_used_and_again_when_its_server_is_back() {
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let listener = bind("trial", ip, Port::Exactly(0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let channel = grpc_channel(&address.to_string()).unwrap();
+        for _ in 0..2 {
+            let listener = bind("trial", ip, Port::Exactly(address.port())).await;
+            let token = CancellationToken::new();
+            let serving = serve_grpc(router().0, listener.unwrap(), token.clone());
+            let calling = async {
+                assert_eq!(call(&channel, "now").await, Ok(StatusCode::OK));
+                token.cancel();
+            };
+            let (served, ()) = tokio::join!(serving, calling);
+            served.unwrap();
+            assert!(call(&channel, "now").await.is_err(), "nobody serves now");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_serves_as_well_and_its_name_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let listener = LocalListener::bind(&path, SocketAccess::Owner).unwrap();
+        let channel = grpc_local_channel(&path);
+        let token = CancellationToken::new();
+        let serving = serve_grpc_local(router().0, listener, token.clone());
+        let calling = async {
+            assert_eq!(call(&channel, "now").await, Ok(StatusCode::OK));
+            token.cancel();
+        };
+        let (served, ()) = tokio::join!(serving, calling);
+        served.unwrap();
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_never_ends_does_not_hold_up_the_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let listener = LocalListener::bind(&path, SocketAccess::Owner).unwrap();
+        let channel = grpc_local_channel(&path);
+        let token = CancellationToken::new();
+        let (router, mut asked) = router();
+        let serving = serve_grpc_local(router, listener, token.clone());
+        let stopping = async {
+            asked.recv().await.unwrap();
+            token.cancel();
+        };
+        tokio::select! {
+            biased;
+            answer = call(&channel, "never") => panic!("answered: {answer:?}"),
+            (served, ()) = async { tokio::join!(serving, stopping) } => served.unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_is_a_host_and_a_port() {
+        for good in ["127.0.0.1:4000", "[::1]:4000", "localhost:4000"] {
+            assert!(grpc_channel(good).is_ok(), "{good}");
+        }
+        for bad in ["", "127.0.0.1", "http://a:1", "a:1/b", "u@a:1", "a b:1"] {
+            assert!(grpc_channel(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A Unix socket that appears ready and with the right permissions, and goes with its owner.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixListener;
+
+use super::NetError;
+
+/// Who may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketAccess {
+    /// This user: mode 0600.
+    Owner,
+    /// This user and the members of a group, by number: mode 0660.
+    Group(u32),
+}
+
+/// A listening Unix socket; its name goes when this is dropped.
+#[derive(Debug)]
+pub struct LocalListener {
+    listener: UnixListener,
+    name: SocketName,
+}
+
+/// The name of a socket, and which file it was.
+#[derive(Debug)]
+pub(super) struct SocketName {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl LocalListener {
+    /// Listens on `path`, in place of a socket on which nobody answers. The caller makes sure that
+    /// the directory is private or that only this process makes sockets in it.
+    pub fn bind(path: &Path, access: SocketAccess) -> Result<Self, NetError> {
+        let failed = |source| NetError::Socket { path: path.to_owned(), source };
+        if answers(path).map_err(failed)? {
+            return Err(NetError::SocketInUse { path: path.to_owned() });
+        }
+        // Made beside and renamed: nobody can connect before the permissions are right.
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(format!(".{}", std::process::id()));
+        let partial = PathBuf::from(partial);
+        remove(&partial).map_err(failed)?;
+        let listener = UnixListener::bind(&partial).map_err(failed)?;
+        let published = permit(&partial, access).and_then(|()| fs::rename(&partial, path));
+        if let Err(error) = published {
+            // Best effort: the error that matters is the first.
+            let _ = remove(&partial);
+            return Err(failed(error));
+        }
+        let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
+        Ok(Self { listener, name: SocketName { path: path.to_owned(), inode } })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.name.path
+    }
+
+    pub(super) fn into_parts(self) -> (UnixListener, SocketName) {
+        (self.listener, self.name)
+    }
+}
+
+impl Drop for SocketName {
+    fn drop(&mut self) {
+        // A successor may have put its own socket there.
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|status| status.ino() == self.inode);
+        if ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Whether somebody listens on `path`. A file that is not a socket is an error.
+fn answers(path: &Path) -> io::Result<bool> {
+    match StdUnixStream::connect(path) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => Ok(false),
+            io::ErrorKind::ConnectionRefused if is_socket(path)? => Ok(false),
+            io::ErrorKind::ConnectionRefused => {
+                Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of this name"))
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+fn is_socket(path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::FileTypeExt;
+    fs::symlink_metadata(path).map(|status| status.file_type().is_socket())
+}
+
+fn permit(path: &Path, access: SocketAccess) -> io::Result<()> {
+    match access {
+        SocketAccess::Owner => fs::set_permissions(path, Permissions::from_mode(0o600)),
+        SocketAccess::Group(group) => {
+            chown(path, None, Some(group))?;
+            fs::set_permissions(path, Permissions::from_mode(0o660))
+        }
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_its_owners_and_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let listener = LocalListener::bind(&path, SocketAccess::Owner).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        assert!(StdUnixStream::connect(listener.path()).is_ok());
+        drop(listener);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_group_may_be_let_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let own = rustix::process::getegid().as_raw();
+        let _listener = LocalListener::bind(&path, SocketAccess::Group(own)).unwrap();
+        assert_eq!(mode(&path), 0o660);
+    }
+
+    #[tokio::test]
+    async fn a_socket_left_by_a_crash_is_replaced_and_one_in_use_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "the crash left its socket");
+        let _listener = LocalListener::bind(&path, SocketAccess::Owner).unwrap();
+        let error = LocalListener::bind(&path, SocketAccess::Owner).unwrap_err();
+        assert!(matches!(error, NetError::SocketInUse { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(LocalListener::bind(&path, SocketAccess::Owner).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+}
