@@ -3,22 +3,45 @@
 //! A [`Source`] answers three questions about a URL — what is it ([`Source::stat`]), what bytes does
 //! one pinned version of it hold ([`Source::read`]), what lies below it ([`Source::list`]) — and never
 //! mixes two versions (design §3.2). [`Sources`] picks the adapter by scheme.
+//!
+//! What an origin sends is hostile until checked: every name of an [`Entry`], every length, every
+//! header. Credentials travel in [`Credentials`] and are sent to the origin they were given for,
+//! never to another one; no error, log line or `Debug` shows them. Nothing is kept on disk: when the process dies
+//! here, only the request in flight is lost.
+
+mod counters;
+mod credentials;
+mod entry;
+mod error;
+mod file;
+mod http;
+mod index_page;
+mod merge;
+mod retry;
+mod sources;
+mod stat;
+mod target;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_model::{ByteRange, CanonicalUrl, Validator};
+use dfs_model::{ByteRange, Validator};
 use futures::stream::BoxStream;
 
-/// What a person names, with what is needed to ask for it. `Debug` and `Display` never show secrets.
-#[derive(Clone)]
-pub struct Target {
-    /// Where it is; never carries credentials.
-    pub url: CanonicalUrl,
-    /// Headers that change content; lower-case names, sorted; part of the task's identity.
-    pub headers: Vec<(String, String)>,
-    /// Who asks; never part of an identity.
-    pub credentials: Credentials,
-}
+pub use counters::{Counters, CountersSnapshot};
+pub use credentials::{Credentials, Secret};
+pub use entry::{
+    Attributes, Entry, EntryKind, ListLimits, MAX_NAME_BYTES, MAX_PATH_BYTES, PathError,
+    SpecialKind, check_path,
+};
+pub use error::{Action, Attempt, Cause, SourceError};
+pub use file::{FileOptions, FileSource};
+pub use http::{HttpOptions, HttpSource};
+pub use index_page::{IndexPageError, Link, parse_index_page};
+pub use merge::merge_ranges;
+pub use retry::RetryPolicy;
+pub use sources::{Sources, SourcesBuilder};
+pub use stat::{Stat, StatKind, Timestamp};
+pub use target::Target;
 
 /// Bytes as they come.
 pub type ByteStream = BoxStream<'static, Result<Bytes, SourceError>>;
@@ -26,7 +49,8 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, SourceError>>;
 /// One kind of origin.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// Length, validator, content type. One request.
+    /// Length, validator, content type. One request where the origin tells enough in its answer, one
+    /// more where it does not.
     async fn stat(&self, target: &Target) -> Result<Stat, SourceError>;
 
     /// The bytes of `range` (all of it when `None`) of exactly the version `pin` names; fails with
@@ -39,6 +63,6 @@ pub trait Source: Send + Sync + 'static {
         pin: &Validator,
     ) -> Result<ByteStream, SourceError>;
 
-    /// Everything below a directory, depth first, as it is found.
+    /// Everything below a directory, as it is found: a directory always before what lies in it.
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>>;
 }

@@ -1,0 +1,336 @@
+//! Everything that can go wrong between here and an origin.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_model::{ByteRange, CanonicalUrl, UrlError};
+
+/// A cause further down; shared, so that one failure can be told to all who waited for it.
+pub type Cause = Arc<dyn Error + Send + Sync>;
+
+/// What was asked of an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// What is it?
+    Stat,
+    /// Its bytes: a range, or all.
+    Read(Option<ByteRange>),
+    /// What lies below it?
+    List,
+}
+
+/// What was attempted on what; printed as in `read bytes 0..10 of https://host/x`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// What was asked.
+    pub action: Action,
+    /// Where, with the values of secret-looking query parameters removed.
+    pub url: Arc<str>,
+}
+
+impl Attempt {
+    /// An attempt at `url`; signatures and tokens in its query are not kept.
+    pub fn new(action: Action, url: &CanonicalUrl) -> Self {
+        Self { action, url: without_secrets(url).into() }
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.action {
+            Action::Stat => write!(f, "stat {}", self.url),
+            Action::Read(None) => write!(f, "read {}", self.url),
+            Action::Read(Some(range)) => write!(f, "read bytes {range} of {}", self.url),
+            Action::List => write!(f, "list {}", self.url),
+        }
+    }
+}
+
+/// The URL as text, with the values of query parameters removed whose names look secret.
+fn without_secrets(url: &CanonicalUrl) -> String {
+    const SECRET: [&str; 7] = ["sig", "token", "key", "secret", "passw", "credential", "auth"];
+    let Some(query) = url.url().query() else { return url.as_str().to_owned() };
+    let shown: Vec<String> = query
+        .split('&')
+        .map(|pair| match pair.split_once('=') {
+            Some((name, _))
+                if SECRET.iter().any(|part| name.to_ascii_lowercase().contains(part)) =>
+            {
+                format!("{name}=<redacted>")
+            }
+            _ => pair.to_owned(),
+        })
+        .collect();
+    let before = url.as_str().split('?').next().unwrap_or_default();
+    format!("{before}?{}", shown.join("&"))
+}
+
+/// Why an origin did not give what was asked of it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SourceError {
+    /// Nothing there.
+    #[error("cannot {attempt}: not found")]
+    NotFound {
+        /// What was attempted.
+        attempt: Attempt,
+    },
+    /// The origin refuses; an HTTP status, or `None` from a file system.
+    #[error("cannot {attempt}: not permitted{}", status.map(|s| format!(" (status {s})")).unwrap_or_default())]
+    NotPermitted {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The HTTP status: 401, 403, 407.
+        status: Option<u16>,
+    },
+    /// The origin has another version than the pinned one.
+    #[error("origin changed: cannot {attempt}: {detail}")]
+    Changed {
+        /// What was attempted.
+        attempt: Attempt,
+        /// What differs.
+        detail: String,
+    },
+    /// An answer with a status that is neither success nor told by another variant.
+    #[error("cannot {attempt}: the origin answered status {status}")]
+    Status {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The HTTP status.
+        status: u16,
+        /// When the origin wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// No connection, or it broke before an answer.
+    #[error("cannot {attempt}: no answer from the origin")]
+    Unreachable {
+        /// What was attempted.
+        attempt: Attempt,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
+    /// Given up after several attempts; the cause is the last one's.
+    #[error("cannot {attempt}: given up after {attempts} attempts")]
+    Unavailable {
+        /// What was attempted.
+        attempt: Attempt,
+        /// How often.
+        attempts: u32,
+        /// When the origin wants to be asked again.
+        retry_after: Option<Duration>,
+        /// Why the last one failed.
+        #[source]
+        cause: Box<SourceError>,
+    },
+    /// Connecting, or the answer, took too long.
+    #[error("cannot {attempt}: no answer within {}", seconds(*limit))]
+    Timeout {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The limit that was passed.
+        limit: Duration,
+    },
+    /// The answer began and then no byte came.
+    #[error("cannot {attempt}: stalled, no byte for {}", seconds(*limit))]
+    Stalled {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The limit that was passed.
+        limit: Duration,
+    },
+    /// The answer ended before its last byte.
+    #[error("cannot {attempt}: cut off after {received} bytes")]
+    Truncated {
+        /// What was attempted.
+        attempt: Attempt,
+        /// Bytes that had come by then.
+        received: u64,
+        /// Why, where the connection broke.
+        #[source]
+        cause: Option<Cause>,
+    },
+    /// The origin sends the whole content whatever range is asked; the version is the pinned one.
+    #[error("cannot {attempt}: the origin ignores ranges, it can only be read whole")]
+    RangeIgnored {
+        /// What was attempted.
+        attempt: Attempt,
+    },
+    /// The certificate or the handshake is wrong; never retried.
+    #[error("cannot {attempt}: the connection is not secure")]
+    Tls {
+        /// What was attempted.
+        attempt: Attempt,
+        /// Why.
+        #[source]
+        cause: Cause,
+    },
+    /// More than the limits allow.
+    #[error("cannot {attempt}: more than {limit} {what}")]
+    TooLarge {
+        /// What was attempted.
+        attempt: Attempt,
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// The answer makes no sense, or the question did not.
+    #[error("cannot {attempt}: {reason}")]
+    Malformed {
+        /// What was attempted.
+        attempt: Attempt,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The answer is compressed although that was refused: its bytes are not the content's.
+    #[error(
+        "cannot {attempt}: the origin sends it with Content-Encoding '{encoding}' although asked for plain bytes"
+    )]
+    Encoded {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The origin's word.
+        encoding: String,
+    },
+    /// A redirect that is not followed: too many, or to something that is not the web.
+    #[error("cannot {attempt}: {reason}")]
+    Redirect {
+        /// What was attempted.
+        attempt: Attempt,
+        /// Why.
+        reason: String,
+    },
+    /// No adapter for this scheme.
+    #[error("no source for '{scheme}://' (known: {known})")]
+    Unsupported {
+        /// The URL's scheme.
+        scheme: String,
+        /// The schemes that are known.
+        known: String,
+    },
+    /// Not a URL that dfs can take.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// A file system said no.
+    #[error("cannot {attempt}")]
+    Io {
+        /// What was attempted.
+        attempt: Attempt,
+        /// Why.
+        #[source]
+        cause: Arc<io::Error>,
+    },
+    /// A source cannot be set up as configured.
+    #[error("cannot set up a source: {what}")]
+    Setup {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        #[source]
+        cause: Cause,
+    },
+}
+
+fn seconds(limit: Duration) -> String {
+    format!("{} s", limit.as_secs_f64())
+}
+
+impl SourceError {
+    /// Whether asking again, later, may succeed.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => is_transient_status(*status),
+            Self::Unavailable { .. }
+            | Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Stalled { .. }
+            | Self::Truncated { .. } => true,
+            Self::NotFound { .. }
+            | Self::NotPermitted { .. }
+            | Self::Changed { .. }
+            | Self::RangeIgnored { .. }
+            | Self::Tls { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed { .. }
+            | Self::Encoded { .. }
+            | Self::Redirect { .. }
+            | Self::Unsupported { .. }
+            | Self::Url(_)
+            | Self::Io { .. }
+            | Self::Setup { .. } => false,
+        }
+    }
+
+    /// What was attempted on what; `None` where nothing was asked of an origin yet.
+    pub fn attempt(&self) -> Option<&Attempt> {
+        match self {
+            Self::NotFound { attempt }
+            | Self::NotPermitted { attempt, .. }
+            | Self::Changed { attempt, .. }
+            | Self::Status { attempt, .. }
+            | Self::Unreachable { attempt, .. }
+            | Self::Unavailable { attempt, .. }
+            | Self::Timeout { attempt, .. }
+            | Self::Stalled { attempt, .. }
+            | Self::Truncated { attempt, .. }
+            | Self::RangeIgnored { attempt }
+            | Self::Tls { attempt, .. }
+            | Self::TooLarge { attempt, .. }
+            | Self::Malformed { attempt, .. }
+            | Self::Encoded { attempt, .. }
+            | Self::Redirect { attempt, .. }
+            | Self::Io { attempt, .. } => Some(attempt),
+            Self::Unsupported { .. } | Self::Url(_) | Self::Setup { .. } => None,
+        }
+    }
+
+    /// When the origin wants to be asked again, where it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
+}
+
+/// 408, 425, 429 and what a server blames itself for, except "not implemented" and "version not supported".
+fn is_transient_status(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429)
+        || (500..600).contains(&status) && !matches!(status, 501 | 505)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_what_was_attempted_and_no_secret() {
+        let url = CanonicalUrl::parse("https://h/x?v=1&X-Amz-Signature=abcd&Token=t0").unwrap();
+        let attempt = Attempt::new(Action::Read(Some(ByteRange::new(0, 9))), &url);
+        let text = SourceError::NotFound { attempt }.to_string();
+        assert_eq!(
+            text,
+            "cannot read bytes 0..9 of https://h/x?v=1&X-Amz-Signature=<redacted>&Token=<redacted>: not found"
+        );
+    }
+
+    #[test]
+    fn only_what_may_pass_is_transient() {
+        let url = CanonicalUrl::parse("https://h/x").unwrap();
+        let attempt = Attempt::new(Action::Stat, &url);
+        let status =
+            |status| SourceError::Status { attempt: attempt.clone(), status, retry_after: None };
+        for transient in [408, 425, 429, 500, 502, 503, 504] {
+            assert!(status(transient).is_transient(), "{transient}");
+        }
+        for lasting in [400, 405, 409, 418, 501] {
+            assert!(!status(lasting).is_transient(), "{lasting}");
+        }
+        assert!(std::mem::size_of::<SourceError>() <= 128);
+    }
+}

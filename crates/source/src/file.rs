@@ -1,0 +1,194 @@
+//! `file://`: the asker's own files, read with the asker's own rights.
+//!
+//! A file's version is its length, its time of change and its inode. It is compared when the file is opened and again after every
+//! part is read and before it is passed on, so that bytes written meanwhile are never taken for the old ones
+//! (a writer that changes a file in place within the file system's time step and restores nothing else is beyond what a file system can tell).
+
+mod list;
+mod read;
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dfs_model::{ByteRange, CanonicalUrl, Validator};
+use futures::stream::BoxStream;
+
+use crate::{
+    Action, Attempt, ByteStream, Counters, Entry, ListLimits, Source, SourceError, Stat, StatKind,
+    Target, Timestamp,
+};
+
+/// How files are read.
+#[derive(Debug, Clone, Default)]
+pub struct FileOptions {
+    /// Bounds of a listing; the ones about pages do not apply.
+    pub listing: ListLimits,
+}
+
+/// The machine's own files.
+pub struct FileSource {
+    options: FileOptions,
+    counters: Arc<Counters>,
+}
+
+impl FileSource {
+    /// A source that counts in `counters`.
+    pub fn new(options: FileOptions, counters: Arc<Counters>) -> Self {
+        Self { options, counters }
+    }
+}
+
+#[async_trait]
+impl Source for FileSource {
+    async fn stat(&self, target: &Target) -> Result<Stat, SourceError> {
+        self.counters.stat();
+        self.counters.request();
+        let attempt = Attempt::new(Action::Stat, &target.url);
+        let path = path_of(target, &attempt)?;
+        let url = target.url.clone();
+        blocking(move || {
+            let metadata = std::fs::metadata(&path).map_err(|error| failed(error, &attempt))?;
+            stat_of(&metadata, url, &attempt)
+        })
+        .await
+    }
+
+    async fn read(
+        &self,
+        target: &Target,
+        range: Option<ByteRange>,
+        pin: &Validator,
+    ) -> Result<ByteStream, SourceError> {
+        self.counters.read();
+        self.counters.request();
+        let attempt = Attempt::new(Action::Read(range), &target.url);
+        let path = path_of(target, &attempt)?;
+        read::read(path, range, pin.clone(), attempt, Arc::clone(&self.counters)).await
+    }
+
+    fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
+        let attempt = Attempt::new(Action::List, &target.url);
+        let root = path_of(target, &attempt);
+        list::list(root, self.options.listing.clone(), attempt, Arc::clone(&self.counters))
+    }
+}
+
+/// Runs blocking work where blocking is allowed.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
+) -> Result<T, SourceError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(SourceError::Setup {
+                what: "blocking work: the runtime is shutting down".to_owned(),
+                cause: Arc::new(error),
+            }),
+        },
+    }
+}
+
+fn path_of(target: &Target, attempt: &Attempt) -> Result<PathBuf, SourceError> {
+    let malformed = |reason: &str| SourceError::Malformed {
+        attempt: attempt.clone(),
+        reason: reason.to_owned(),
+    };
+    let url = target.url.url();
+    if url.query().is_some() {
+        return Err(malformed("a file URL has no query: write '?' in a name as %3F"));
+    }
+    let path = url.to_file_path().map_err(|()| {
+        malformed("a file URL is file:///path, without a host or with 'localhost'")
+    })?;
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(malformed("a path has no NUL byte"));
+    }
+    Ok(path)
+}
+
+/// An I/O error in this crate's words.
+fn failed(error: io::Error, attempt: &Attempt) -> SourceError {
+    let attempt = attempt.clone();
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SourceError::NotFound { attempt },
+        io::ErrorKind::PermissionDenied => SourceError::NotPermitted { attempt, status: None },
+        _ => SourceError::Io { attempt, cause: Arc::new(error) },
+    }
+}
+
+fn stat_of(metadata: &Metadata, url: CanonicalUrl, attempt: &Attempt) -> Result<Stat, SourceError> {
+    let kind = if metadata.is_dir() { StatKind::Directory } else { StatKind::File };
+    if kind == StatKind::File && !metadata.is_file() {
+        return Err(not_a_file(metadata, attempt));
+    }
+    let validator = validator_of(metadata);
+    let length = validator.length;
+    Ok(Stat {
+        length,
+        validator,
+        content_type: None,
+        ranges: kind == StatKind::File,
+        kind,
+        url,
+        unpinned: false,
+        max_age: None,
+    })
+}
+
+fn not_a_file(metadata: &Metadata, attempt: &Attempt) -> SourceError {
+    let kind = metadata.file_type();
+    let what = match () {
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a named pipe",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    };
+    let reason = format!("it is {what}, not a file");
+    SourceError::Malformed { attempt: attempt.clone(), reason }
+}
+
+/// When the thing was last changed.
+fn modified_of(metadata: &Metadata) -> Timestamp {
+    let nanos = u32::try_from(metadata.mtime_nsec()).unwrap_or(0);
+    Timestamp { seconds: metadata.mtime(), nanos }
+}
+
+/// The version of a file; weak, since times can be set back.
+fn validator_of(metadata: &Metadata) -> Validator {
+    Validator {
+        etag: Some(format!("W/\"inode-{:x}\"", metadata.ino())),
+        modified: Some(modified_of(metadata).to_string()),
+        version: None,
+        length: metadata.is_file().then(|| metadata.len()),
+    }
+}
+
+/// How a file differs from the pinned version; `None` when nothing pinned differs.
+fn difference(pin: &Validator, seen: &Validator) -> Option<String> {
+    fn differs<T: PartialEq>(pinned: &Option<T>, seen: &Option<T>) -> bool {
+        pinned.is_some() && pinned != seen
+    }
+    if let (Some(pinned), Some(seen)) = (pin.length, seen.length)
+        && pinned != seen
+    {
+        return Some(format!("it has {seen} bytes now, {pinned} before"));
+    }
+    match () {
+        () if differs(&pin.modified, &seen.modified) => Some("it was written to".to_owned()),
+        () if differs(&pin.etag, &seen.etag) => {
+            Some("it is another file by the same name".to_owned())
+        }
+        () => None,
+    }
+}
+
+/// Opens for reading without waiting for anybody (a named pipe would).
+fn open(path: &PathBuf) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+}

@@ -1,0 +1,275 @@
+//! Walks directories without ever following a symlink.
+//!
+//! Each directory is opened from the root's own file descriptor with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, so that a directory that is
+//! replaced by a symlink during the walk cannot lead it elsewhere. Entries that vanish during the walk are left out.
+
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream, StreamExt as _};
+use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::{blocking, failed, modified_of, validator_of};
+use crate::{
+    Action, Attempt, Attributes, Counters, Entry, EntryKind, ListLimits, SourceError, SpecialKind,
+};
+
+/// Entries looked at in one go on a blocking thread.
+const BATCH_ENTRIES: usize = 256;
+
+/// Largest list or value of extended attributes (the kernel's own limit).
+const MAX_XATTR_BYTES: usize = 64 * 1024;
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
+
+/// A walk under way.
+struct Walk {
+    root: Arc<OwnedFd>,
+    limits: ListLimits,
+    attempt: Attempt,
+    counters: Arc<Counters>,
+    /// Directories still to be read; the deepest last found go first.
+    waiting: Vec<Vec<u8>>,
+    current: Option<Directory>,
+    ready: VecDeque<Entry>,
+    found: usize,
+}
+
+/// A directory being looked through.
+struct Directory {
+    path: Vec<u8>,
+    fd: OwnedFd,
+    /// Sorted, so that the same tree lists the same way everywhere.
+    names: VecDeque<CString>,
+    below: Vec<Vec<u8>>,
+}
+
+pub(super) fn list(
+    root: Result<PathBuf, SourceError>,
+    limits: ListLimits,
+    attempt: Attempt,
+    counters: Arc<Counters>,
+) -> BoxStream<'static, Result<Entry, SourceError>> {
+    let begin = async move {
+        let root = root?;
+        let opening = attempt.clone();
+        let root = blocking(move || open_root(&root, &opening)).await?;
+        let walk = Walk {
+            root: Arc::new(root),
+            limits,
+            attempt,
+            counters,
+            waiting: vec![Vec::new()],
+            current: None,
+            ready: VecDeque::new(),
+            found: 0,
+        };
+        Ok(stream::try_unfold(walk, async |mut walk| {
+            while walk.ready.is_empty() {
+                if walk.current.is_none() && walk.waiting.is_empty() {
+                    return Ok(None);
+                }
+                walk = blocking(move || walk.step()).await?;
+            }
+            Ok(walk.ready.pop_front().map(|entry| (entry, walk)))
+        }))
+    };
+    stream::once(begin)
+        .flat_map(|begun| match begun {
+            Ok(entries) => entries.boxed(),
+            Err(error) => stream::once(async { Err(error) }).boxed(),
+        })
+        .boxed()
+}
+
+/// The root itself may be named through symlinks: the asker named it.
+fn open_root(path: &Path, attempt: &Attempt) -> Result<OwnedFd, SourceError> {
+    rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).map_err(|error| match error {
+        Errno::NOTDIR => SourceError::Malformed {
+            attempt: attempt.clone(),
+            reason: "it is not a directory".to_owned(),
+        },
+        error => failed(error.into(), attempt),
+    })
+}
+
+impl Walk {
+    /// Looks at the next batch of entries. Blocks.
+    fn step(mut self) -> Result<Self, SourceError> {
+        let mut directory = match self.current.take() {
+            Some(directory) => directory,
+            None => match self.enter()? {
+                Some(directory) => directory,
+                None => return Ok(self),
+            },
+        };
+        for _ in 0..BATCH_ENTRIES {
+            let Some(name) = directory.names.pop_front() else { break };
+            let Some(entry) = self.look(&directory, &name)? else { continue };
+            self.found += 1;
+            if self.found > self.limits.entries {
+                return Err(self.too_large("entries", self.limits.entries));
+            }
+            if entry.kind == EntryKind::Directory {
+                directory.below.push(entry.path.clone());
+            }
+            self.ready.push_back(entry);
+        }
+        if directory.names.is_empty() {
+            self.waiting.extend(directory.below.into_iter().rev());
+        } else {
+            self.current = Some(directory);
+        }
+        Ok(self)
+    }
+
+    fn too_large(&self, what: &'static str, limit: usize) -> SourceError {
+        SourceError::TooLarge { attempt: self.attempt.clone(), what, limit: limit as u64 }
+    }
+
+    /// An error about something below the root names that thing.
+    fn failed(&self, error: Errno, path: &[u8]) -> SourceError {
+        let url = format!("{} ({})", self.attempt.url, path.escape_ascii());
+        failed(io::Error::from(error), &Attempt { action: Action::List, url: url.into() })
+    }
+
+    /// Opens the next directory; `None` when it is gone.
+    fn enter(&mut self) -> Result<Option<Directory>, SourceError> {
+        let Some(path) = self.waiting.pop() else { return Ok(None) };
+        self.counters.list();
+        self.counters.request();
+        let depth = path.iter().filter(|byte| **byte == b'/').count() + 1;
+        if depth > self.limits.depth && !path.is_empty() {
+            return Err(self.too_large("directories below one another", self.limits.depth));
+        }
+        let relative: &[u8] = if path.is_empty() { b"." } else { &path };
+        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let opened = rustix::fs::openat2(&*self.root, relative, DIRECTORY, Mode::empty(), inside);
+        let fd = match opened {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(self.failed(error, &path)),
+        };
+        let names = self.names(&fd).map_err(|error| self.failed(error, &path))?;
+        if names.len() > self.limits.entries.saturating_sub(self.found) {
+            return Err(self.too_large("entries", self.limits.entries));
+        }
+        Ok(Some(Directory { path, fd, names: names.into(), below: Vec::new() }))
+    }
+
+    /// The sorted names of a directory, at most one more than the limit.
+    fn names(&self, fd: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(fd)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            names.push(name.to_owned());
+            if names.len() > self.limits.entries {
+                break;
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// One entry with all that is known of it; `None` when it is gone.
+    fn look(&self, directory: &Directory, name: &CStr) -> Result<Option<Entry>, SourceError> {
+        let path = match directory.path.is_empty() {
+            true => name.to_bytes().to_vec(),
+            false => [&directory.path[..], b"/", name.to_bytes()].concat(),
+        };
+        match describe(&directory.fd, name, path.clone()) {
+            Ok(entry) => entry.map(Some).map_err(|reason| SourceError::Malformed {
+                attempt: self.attempt.clone(),
+                reason: format!("member '{}': {reason}", path.escape_ascii()),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                Err(self.failed(errno, &path))
+            }
+        }
+    }
+}
+
+fn describe(
+    directory: &OwnedFd,
+    name: &CStr,
+    path: Vec<u8>,
+) -> io::Result<Result<Entry, crate::PathError>> {
+    // A path through the open directory: neither it nor the name's parents can be exchanged any more.
+    let place = Path::new("/proc/self/fd")
+        .join(directory.as_raw_fd().to_string())
+        .join(OsStr::from_bytes(name.to_bytes()));
+    let metadata = std::fs::symlink_metadata(&place)?;
+    let kind = match metadata.file_type() {
+        kind if kind.is_dir() => EntryKind::Directory,
+        kind if kind.is_symlink() => {
+            EntryKind::Symlink(std::fs::read_link(&place)?.into_os_string().into_vec())
+        }
+        kind if kind.is_fifo() => EntryKind::Special(SpecialKind::Fifo),
+        kind if kind.is_socket() => EntryKind::Special(SpecialKind::Socket),
+        kind if kind.is_char_device() => {
+            let (major, minor) = device(metadata.rdev());
+            EntryKind::Special(SpecialKind::CharDevice(major, minor))
+        }
+        kind if kind.is_block_device() => {
+            let (major, minor) = device(metadata.rdev());
+            EntryKind::Special(SpecialKind::BlockDevice(major, minor))
+        }
+        _ => EntryKind::File,
+    };
+    let several = metadata.nlink() > 1 && !metadata.is_dir();
+    let attributes = Attributes {
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        hard_link: several.then(|| (metadata.dev(), metadata.ino())),
+        xattrs: xattrs(&place)?,
+    };
+    let is_file = kind == EntryKind::File;
+    Ok(Entry::new(path, kind).map(|entry| Entry {
+        length: is_file.then(|| metadata.len()),
+        modified: Some(modified_of(&metadata)),
+        validator: is_file.then(|| validator_of(&metadata)),
+        attributes: Some(attributes),
+        ..entry
+    }))
+}
+
+fn device(number: u64) -> (u32, u32) {
+    (rustix::fs::major(number), rustix::fs::minor(number))
+}
+
+/// The extended attributes that may be read; a file system without them has none.
+fn xattrs(place: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut names = Vec::new();
+    match rustix::fs::llistxattr(place, &mut [0_u8; 0]) {
+        Ok(0) | Err(Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => return Ok(Vec::new()),
+        Ok(_) => {}
+        Err(error) => return Err(error.into()),
+    }
+    names.resize(MAX_XATTR_BYTES, 0);
+    let length = rustix::fs::llistxattr(place, &mut names[..])?;
+    let mut value = vec![0; MAX_XATTR_BYTES];
+    let mut found = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match rustix::fs::lgetxattr(place, name, &mut value[..]) {
+            Ok(length) => found.push((name.to_vec(), value[..length].to_vec())),
+            Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    found.sort();
+    Ok(found)
+}

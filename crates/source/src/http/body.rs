@@ -1,0 +1,45 @@
+//! The bytes of one answer, as they come, watched for stalls.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use reqwest::Response;
+
+use super::Web;
+use crate::{Attempt, SourceError};
+
+/// What the bytes are counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    Content,
+    Listing,
+}
+
+impl Web {
+    /// The next bytes; `None` at the end. `received` is what came before, for the error.
+    pub(super) async fn chunk(
+        &self,
+        response: &mut Response,
+        counted: Counted,
+        received: u64,
+        attempt: &Attempt,
+    ) -> Result<Option<Bytes>, SourceError> {
+        let limit = self.options.stall_timeout;
+        let attempt = || attempt.clone();
+        match tokio::time::timeout(limit, response.chunk()).await {
+            Ok(Ok(Some(bytes))) => {
+                match counted {
+                    Counted::Content => self.counters.received(bytes.len()),
+                    Counted::Listing => self.counters.received_listing(bytes.len()),
+                }
+                Ok(Some(bytes))
+            }
+            Ok(Ok(None)) => Ok(None),
+            Ok(Err(error)) => {
+                let cause = Some(Arc::new(error.without_url()) as crate::Cause);
+                Err(SourceError::Truncated { attempt: attempt(), received, cause })
+            }
+            Err(_) => Err(SourceError::Stalled { attempt: attempt(), limit }),
+        }
+    }
+}

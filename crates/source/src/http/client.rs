@@ -1,0 +1,104 @@
+//! The one HTTP client set-up.
+
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use reqwest::{Certificate, Client, ClientBuilder};
+
+use super::HttpOptions;
+use crate::{Attempt, Cause, SourceError};
+
+/// Largest CA file taken.
+const MAX_CA_BYTES: u64 = 16 << 20;
+
+pub(super) fn build(options: &HttpOptions) -> Result<Client, SourceError> {
+    let certificates = read_authorities(options)?;
+    let built = if certificates.is_empty() {
+        builder(options).build()
+    } else {
+        builder(options).tls_certs_merge(certificates).build()
+    };
+    // A machine without any CA certificate can still speak plain HTTP: there, https trusts nobody.
+    let built = match built {
+        Err(_) if options.ca_files.is_empty() => builder(options).tls_certs_only([]).build(),
+        built => built,
+    };
+    built.map_err(|error| setup("the HTTP client", error))
+}
+
+fn builder(options: &HttpOptions) -> ClientBuilder {
+    Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never())
+        .user_agent(&options.user_agent)
+        .connect_timeout(options.connect_timeout)
+        .pool_idle_timeout(options.idle_timeout)
+        .pool_max_idle_per_host(options.idle_connections)
+        .tcp_nodelay(true)
+}
+
+fn read_authorities(options: &HttpOptions) -> Result<Vec<Certificate>, SourceError> {
+    let mut all = Vec::new();
+    for path in &options.ca_files {
+        let what = || format!("CA file {}", path.display());
+        let pem = read_bounded(path).map_err(|error| setup(&what(), error))?;
+        let mut found =
+            Certificate::from_pem_bundle(&pem).map_err(|error| setup(&what(), error))?;
+        if found.is_empty() {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "it holds no PEM certificate");
+            return Err(setup(&what(), error));
+        }
+        all.append(&mut found);
+    }
+    Ok(all)
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    if std::fs::metadata(path)?.len() > MAX_CA_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "no CA file is above 16 MiB"));
+    }
+    std::fs::read(path)
+}
+
+fn setup(what: &str, error: impl Error + Send + Sync + 'static) -> SourceError {
+    SourceError::Setup { what: what.to_owned(), cause: Arc::new(error) }
+}
+
+/// A failure before there was an answer, in this crate's words.
+pub(super) fn classify(
+    error: reqwest::Error,
+    attempt: &Attempt,
+    options: &HttpOptions,
+) -> SourceError {
+    let attempt = attempt.clone();
+    if error.is_builder() {
+        return SourceError::Malformed { attempt, reason: error.without_url().to_string() };
+    }
+    if error.is_timeout() {
+        return SourceError::Timeout { attempt, limit: options.connect_timeout };
+    }
+    let insecure = is_tls(&error);
+    // Its URL is told by the attempt, redacted.
+    let cause: Cause = Arc::new(error.without_url());
+    match insecure {
+        true => SourceError::Tls { attempt, cause },
+        false => SourceError::Unreachable { attempt, cause },
+    }
+}
+
+/// Whether TLS itself said no: somewhere down the chain, possibly inside an I/O error, stands its error.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if error.is::<rustls::Error>() || inside.is_some_and(|inside| inside.is::<rustls::Error>())
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}

@@ -1,0 +1,188 @@
+//! One request and its answer, through its redirects. No retry here.
+
+use std::time::SystemTime;
+
+use dfs_model::CanonicalUrl;
+use reqwest::header::{
+    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LOCATION, RANGE,
+};
+use reqwest::{Method, Response};
+use url::Url;
+
+use super::redirect::{NotFollowed, Route};
+use super::{Web, client, headers};
+use crate::target::RESERVED_HEADERS;
+use crate::{Attempt, SourceError, Target};
+
+/// What one request asks for.
+pub(super) struct Ask {
+    method: Method,
+    /// First byte and, where known, last byte.
+    range: Option<(u64, Option<u64>)>,
+    if_range: Option<String>,
+}
+
+/// An answer that is not a redirect; its body is unread.
+pub(super) struct Answer {
+    pub response: Response,
+    /// The URL that answered.
+    pub url: Url,
+    /// The name of the thing, see [`Route::stays`].
+    pub stays: CanonicalUrl,
+}
+
+impl Ask {
+    pub fn head() -> Self {
+        Self { method: Method::HEAD, range: None, if_range: None }
+    }
+
+    pub fn whole() -> Self {
+        Self { method: Method::GET, range: None, if_range: None }
+    }
+
+    pub fn range(first: u64, last: Option<u64>, if_range: Option<&str>) -> Self {
+        Self { range: Some((first, last)), if_range: if_range.map(str::to_owned), ..Self::whole() }
+    }
+
+    pub fn is_ranged(&self) -> bool {
+        self.range.is_some()
+    }
+}
+
+impl Answer {
+    pub fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    pub fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// What an unwelcome status means.
+    pub fn refusal(&self, attempt: &Attempt) -> SourceError {
+        let attempt = attempt.clone();
+        match self.status() {
+            404 | 410 => SourceError::NotFound { attempt },
+            status @ (401 | 403 | 407) => {
+                SourceError::NotPermitted { attempt, status: Some(status) }
+            }
+            status => {
+                let retry_after = headers::retry_after(self.headers(), SystemTime::now());
+                SourceError::Status { attempt, status, retry_after }
+            }
+        }
+    }
+}
+
+impl Web {
+    /// Sends one request and follows where it leads.
+    pub(super) async fn exchange(
+        &self,
+        target: &Target,
+        ask: &Ask,
+        attempt: &Attempt,
+    ) -> Result<Answer, SourceError> {
+        let mut route = Route::new(&target.url);
+        for _ in 0..=self.options.redirects {
+            let response = self.send(&route, target, ask, attempt).await?;
+            let status = response.status().as_u16();
+            if !Route::is_redirect(status) {
+                return plain(Answer { response, url: route.url, stays: route.stays }, attempt);
+            }
+            let location = response.headers().get(LOCATION).map(HeaderValue::as_bytes);
+            route.follow(status, location).map_err(|NotFollowed(reason)| {
+                SourceError::Redirect { attempt: attempt.clone(), reason }
+            })?;
+        }
+        let reason = format!("the origin redirects more than {} times", self.options.redirects);
+        Err(SourceError::Redirect { attempt: attempt.clone(), reason })
+    }
+
+    async fn send(
+        &self,
+        route: &Route,
+        target: &Target,
+        ask: &Ask,
+        attempt: &Attempt,
+    ) -> Result<Response, SourceError> {
+        let headers = request_headers(route, target, ask, attempt)?;
+        let request = self.client.request(ask.method.clone(), route.url.clone()).headers(headers);
+        self.counters.request();
+        match tokio::time::timeout(self.options.answer_timeout, request.send()).await {
+            Ok(answer) => answer.map_err(|error| client::classify(error, attempt, &self.options)),
+            Err(_) => Err(SourceError::Timeout {
+                attempt: attempt.clone(),
+                limit: self.options.answer_timeout,
+            }),
+        }
+    }
+
+    /// Bounds a whole operation where the options ask for it.
+    pub(super) async fn bounded<T>(
+        &self,
+        attempt: &Attempt,
+        work: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
+        let Some(limit) = self.options.total_timeout else { return work.await };
+        match tokio::time::timeout(limit, work).await {
+            Ok(result) => result,
+            Err(_) => Err(SourceError::Timeout { attempt: attempt.clone(), limit }),
+        }
+    }
+}
+
+/// An answer with an encoding holds other bytes than the content's, so no part of it can be used.
+fn plain(answer: Answer, attempt: &Attempt) -> Result<Answer, SourceError> {
+    match headers::encoding(answer.headers()) {
+        Some(encoding) if answer.response.status().is_success() => {
+            Err(SourceError::Encoded { attempt: attempt.clone(), encoding })
+        }
+        _ => Ok(answer),
+    }
+}
+
+fn request_headers(
+    route: &Route,
+    target: &Target,
+    ask: &Ask,
+    attempt: &Attempt,
+) -> Result<HeaderMap, SourceError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &target.headers {
+        put(&mut headers, name, value, attempt)?;
+    }
+    if route.trusted {
+        for (name, value) in target.credentials.headers() {
+            put(&mut headers, &name, value.expose(), attempt)?.set_sensitive(true);
+        }
+    }
+    // Ours come last, so that nothing above can change what is asked for.
+    for name in RESERVED_HEADERS {
+        headers.remove(name);
+    }
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some((first, last)) = ask.range {
+        let last = last.map(|last| last.to_string()).unwrap_or_default();
+        put(&mut headers, RANGE.as_str(), &format!("bytes={first}-{last}"), attempt)?;
+    }
+    if let Some(etag) = &ask.if_range {
+        put(&mut headers, IF_RANGE.as_str(), etag, attempt)?;
+    }
+    Ok(headers)
+}
+
+fn put<'a>(
+    headers: &'a mut HeaderMap,
+    name: &str,
+    value: &str,
+    attempt: &Attempt,
+) -> Result<&'a mut HeaderValue, SourceError> {
+    let bad = || SourceError::Malformed {
+        attempt: attempt.clone(),
+        reason: format!("header '{}' cannot be sent", name.escape_default()),
+    };
+    let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+    let value = HeaderValue::from_str(value).map_err(|_| bad())?;
+    headers.insert(key.clone(), value);
+    headers.get_mut(&key).ok_or_else(bad)
+}

@@ -1,0 +1,161 @@
+//! Walks index pages, several at a time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
+
+use super::body::Counted;
+use super::exchange::Ask;
+use super::{Web, headers};
+use crate::index_page::{Link, parse_index_page};
+use crate::{Action, Attempt, Entry, EntryKind, SourceError, Target};
+
+/// A listing under way.
+struct Walk {
+    web: Arc<Web>,
+    target: Target,
+    attempt: Attempt,
+    /// Directories still to be fetched; the deepest last found go first.
+    waiting: Vec<Vec<u8>>,
+    fetching: FuturesUnordered<BoxFuture<'static, Result<Page, SourceError>>>,
+    ready: VecDeque<Entry>,
+    found: usize,
+}
+
+/// What one directory holds.
+struct Page {
+    directory: Vec<u8>,
+    links: Vec<Link>,
+}
+
+pub(super) fn list(
+    web: Arc<Web>,
+    target: Target,
+) -> BoxStream<'static, Result<Entry, SourceError>> {
+    let walk = Walk {
+        attempt: Attempt::new(Action::List, &target.url),
+        web,
+        target,
+        waiting: vec![Vec::new()],
+        fetching: FuturesUnordered::new(),
+        ready: VecDeque::new(),
+        found: 0,
+    };
+    stream::try_unfold(walk, async |mut walk| Ok(walk.next().await?.map(|entry| (entry, walk))))
+        .boxed()
+}
+
+impl Walk {
+    async fn next(&mut self) -> Result<Option<Entry>, SourceError> {
+        loop {
+            if let Some(entry) = self.ready.pop_front() {
+                return Ok(Some(entry));
+            }
+            self.fetch_more()?;
+            match self.fetching.next().await {
+                Some(page) => self.take(page?)?,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn fetch_more(&mut self) -> Result<(), SourceError> {
+        let at_once = self.web.options.listing.pages_at_once.max(1);
+        while self.fetching.len() < at_once {
+            let Some(directory) = self.waiting.pop() else { break };
+            let target = match directory.is_empty() {
+                true => self.target.clone(),
+                false => self.target.join_directory(&directory)?,
+            };
+            let web = Arc::clone(&self.web);
+            let page = async move {
+                let links = web.index_page(&target).await?;
+                Ok(Page { directory, links })
+            };
+            self.fetching.push(Box::pin(page));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, page: Page) -> Result<(), SourceError> {
+        let limits = &self.web.options.listing;
+        self.found += page.links.len();
+        if self.found > limits.entries {
+            return Err(self.too_large("entries", limits.entries));
+        }
+        let mut below = Vec::new();
+        for link in page.links {
+            let path = match page.directory.is_empty() {
+                true => link.name,
+                false => [&page.directory[..], b"/", &link.name].concat(),
+            };
+            let depth = path.iter().filter(|byte| **byte == b'/').count() + 1;
+            if depth > limits.depth {
+                return Err(self.too_large("directories below one another", limits.depth));
+            }
+            let kind = if link.directory { EntryKind::Directory } else { EntryKind::File };
+            let entry = Entry::new(path, kind).map_err(|error| SourceError::Malformed {
+                attempt: self.attempt.clone(),
+                reason: format!("the path of a member cannot be taken: {error}"),
+            })?;
+            if link.directory {
+                below.push(entry.path.clone());
+            }
+            self.ready.push_back(Entry { length: link.length, ..entry });
+        }
+        self.waiting.extend(below.into_iter().rev());
+        Ok(())
+    }
+
+    fn too_large(&self, what: &'static str, limit: usize) -> SourceError {
+        SourceError::TooLarge { attempt: self.attempt.clone(), what, limit: limit as u64 }
+    }
+}
+
+impl Web {
+    /// The links of one index page.
+    async fn index_page(&self, target: &Target) -> Result<Vec<Link>, SourceError> {
+        self.counters.list();
+        let attempt = Attempt::new(Action::List, &target.url);
+        let fetch = self.retrier.run(|| self.fetch_page(target, &attempt));
+        self.bounded(&attempt, fetch).await
+    }
+
+    async fn fetch_page(
+        &self,
+        target: &Target,
+        attempt: &Attempt,
+    ) -> Result<Vec<Link>, SourceError> {
+        let mut answer = self.exchange(target, &Ask::whole(), attempt).await?;
+        if answer.status() != 200 {
+            return Err(answer.refusal(attempt));
+        }
+        let malformed =
+            |reason: String| SourceError::Malformed { attempt: attempt.clone(), reason };
+        if !headers::is_html(answer.headers()) || !answer.url.path().ends_with('/') {
+            return Err(malformed("it is not a directory: no index page is there".to_owned()));
+        }
+        let limit = self.options.listing.page_bytes;
+        let mut page = Vec::new();
+        loop {
+            let received = page.len() as u64;
+            let response = &mut answer.response;
+            let Some(bytes) = self.chunk(response, Counted::Listing, received, attempt).await?
+            else {
+                break;
+            };
+            if page.len() + bytes.len() > limit {
+                let (attempt, limit) = (attempt.clone(), limit as u64);
+                return Err(SourceError::TooLarge {
+                    attempt,
+                    what: "bytes in an index page",
+                    limit,
+                });
+            }
+            page.extend_from_slice(&bytes);
+        }
+        parse_index_page(&page, &answer.url).map_err(|error| malformed(error.to_string()))
+    }
+}

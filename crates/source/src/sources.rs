@@ -1,0 +1,103 @@
+//! Which adapter answers for which scheme.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::{
+    Counters, FileOptions, FileSource, HttpOptions, HttpSource, Source, SourceError, Target,
+};
+
+/// The sources a process knows, by scheme; cheap to clone.
+#[derive(Clone)]
+pub struct Sources {
+    by_scheme: Arc<BTreeMap<String, Arc<dyn Source>>>,
+    counters: Arc<Counters>,
+}
+
+/// Puts [`Sources`] together; nothing is known that was not asked for.
+#[derive(Default)]
+pub struct SourcesBuilder {
+    http: Option<HttpOptions>,
+    file: Option<FileOptions>,
+    others: Vec<(String, Arc<dyn Source>)>,
+    counters: Arc<Counters>,
+}
+
+impl Sources {
+    /// Starts with none.
+    pub fn builder() -> SourcesBuilder {
+        SourcesBuilder::default()
+    }
+
+    /// The adapter for a target's scheme.
+    pub fn for_target(&self, target: &Target) -> Result<Arc<dyn Source>, SourceError> {
+        let scheme = target.url.url().scheme();
+        self.by_scheme.get(scheme).cloned().ok_or_else(|| SourceError::Unsupported {
+            scheme: scheme.to_owned(),
+            known: self.by_scheme.keys().cloned().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// What all of them asked of their origins.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+}
+
+impl SourcesBuilder {
+    /// Knows `http` and `https`.
+    pub fn http(mut self, options: HttpOptions) -> Self {
+        self.http = Some(options);
+        self
+    }
+
+    /// Knows `file`.
+    pub fn file(mut self, options: FileOptions) -> Self {
+        self.file = Some(options);
+        self
+    }
+
+    /// Knows one more scheme, or takes one over.
+    pub fn with(mut self, scheme: &str, source: Arc<dyn Source>) -> Self {
+        self.others.push((scheme.to_ascii_lowercase(), source));
+        self
+    }
+
+    /// The counters that the built sources share; a source of one's own counts here too.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Makes the clients; fails when a CA file cannot be read.
+    pub fn build(self) -> Result<Sources, SourceError> {
+        let mut by_scheme: BTreeMap<String, Arc<dyn Source>> = BTreeMap::new();
+        if let Some(options) = self.http {
+            let http = Arc::new(HttpSource::new(options, Arc::clone(&self.counters))?);
+            by_scheme.insert("http".to_owned(), Arc::clone(&http) as Arc<dyn Source>);
+            by_scheme.insert("https".to_owned(), http);
+        }
+        if let Some(options) = self.file {
+            let file = FileSource::new(options, Arc::clone(&self.counters));
+            by_scheme.insert("file".to_owned(), Arc::new(file));
+        }
+        by_scheme.extend(self.others);
+        Ok(Sources { by_scheme: Arc::new(by_scheme), counters: self.counters })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_can_add_its_own_source_and_unknown_ones_are_named() {
+        let file = Arc::new(FileSource::new(FileOptions::default(), Arc::default()));
+        let sources =
+            Sources::builder().http(HttpOptions::default()).with("NFS", file).build().unwrap();
+        for known in ["http://h/", "https://h/", "nfs://h/x"] {
+            assert!(sources.for_target(&Target::parse(known).unwrap()).is_ok(), "{known}");
+        }
+        let error = sources.for_target(&Target::parse("/etc/passwd").unwrap()).err().unwrap();
+        assert_eq!(error.to_string(), "no source for 'file://' (known: http, https, nfs)");
+    }
+}
