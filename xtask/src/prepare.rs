@@ -1,0 +1,100 @@
+//! What the tests need of the machine, installed when it is missing.
+//!
+//! Cargo's tools go where cargo puts them; Debian packages are installed when this runs as root,
+//! otherwise the line to run is printed. Nothing is skipped because it is missing.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::run::{Failure, run, succeeds};
+use crate::workspace::cargo;
+
+mod oracle;
+
+pub use oracle::ensure as erofs_oracle;
+
+/// A Debian package and a program that shows that it (or one like it) is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Package {
+    name: &'static str,
+    program: &'static str,
+}
+
+/// What unit and end-to-end tests run beside our own programs.
+pub const FOR_TESTS: &[Package] = &[
+    Package { name: "fuse3", program: "fusermount3" },
+    Package { name: "nginx-light", program: "nginx" },
+    Package { name: "apache2-bin", program: "apache2" },
+    Package { name: "python3", program: "python3" },
+    Package { name: "curl", program: "curl" },
+    Package { name: "mmdebstrap", program: "mmdebstrap" },
+    Package { name: "attr", program: "getfattr" },
+];
+
+/// Installs those of `packages` that are missing.
+pub fn packages(packages: &[Package]) -> Result<(), Failure> {
+    let missing: Vec<_> = packages
+        .iter()
+        .filter(|package| !is_installed(package.program))
+        .map(|package| package.name)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    if !is_root() {
+        return Err(Failure::Missing {
+            remedy: format!("sudo apt-get install --no-install-recommends -y {names}"),
+            what: names,
+        });
+    }
+    println!("installing {names}");
+    run(apt_get().args(["update", "-qq"]))?;
+    run(apt_get().args(["install", "-qq", "-y", "--no-install-recommends"]).args(missing))
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "Dpkg::Use-Pty=0"]);
+    command
+}
+
+/// Installs cargo's subcommand `name` from the package `cargo-<name>` when it is missing.
+pub fn cargo_tool(name: &str) -> Result<(), Failure> {
+    if succeeds(cargo(&[name, "--version"])?.env_remove("CARGO_TARGET_DIR")) {
+        return Ok(());
+    }
+    let package = format!("cargo-{name}");
+    println!("installing {package}");
+    // Built in a directory of its own: the project's target is no place for it.
+    run(cargo(&["install", "--locked", &package])?.env_remove("CARGO_TARGET_DIR"))
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Servers live where an ordinary user's PATH does not go.
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path).chain(system).any(|dir| is_executable(&dir.join(program)))
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_where_the_path_leads() {
+        assert!(is_installed("sh"));
+        assert!(!is_installed("dfs-no-such-program"));
+    }
+}

@@ -1,0 +1,129 @@
+//! `cargo xtask test`: everything that CI runs, in the order in which it fails fastest.
+
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use crate::prepare;
+use crate::run::{self, Failure};
+use crate::workspace::cargo;
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only format, lints and unit tests: nothing beside cargo's own tools is needed
+    #[arg(long)]
+    fast: bool,
+    /// Only this step; may be given several times
+    #[arg(long, value_name = "STEP")]
+    only: Vec<Step>,
+}
+
+/// In the order in which they run; the tests are last, so that their summary ends the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// Install what the other steps need; comes before them in any case
+    Prepare,
+    /// Formatting
+    Fmt,
+    /// Lints, warnings denied
+    Clippy,
+    /// Licences, sources and bans of dependencies
+    Deny,
+    /// Examples in the documentation
+    Doc,
+    /// Unit and end-to-end tests
+    Tests,
+}
+
+const ALL: &[Step] = &[Step::Prepare, Step::Fmt, Step::Clippy, Step::Deny, Step::Doc, Step::Tests];
+const FAST: &[Step] = &[Step::Prepare, Step::Fmt, Step::Clippy, Step::Tests];
+
+/// Runs the steps that were asked for, up to the first that fails.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let candidates = if args.fast { FAST } else { ALL };
+    let steps: Vec<_> = candidates
+        .iter()
+        .copied()
+        .filter(|step| args.only.is_empty() || args.only.contains(step))
+        .collect();
+    if steps.is_empty() {
+        return Err(Failure::Other("--fast leaves this step out".to_owned()));
+    }
+
+    let needing = if steps.contains(&Step::Prepare) { candidates } else { &steps };
+    let mut times = vec![timed("prepare", || prepare(needing, args.fast))?];
+    for step in steps {
+        if let Some(arguments) = step.arguments(args.fast) {
+            times.push(timed(step.name(), || run::run(&mut cargo(arguments)?))?);
+        }
+    }
+    let total: Duration = times.iter().map(|(_, time)| *time).sum();
+    let parts: Vec<_> =
+        times.iter().map(|(name, time)| format!("{name} {}", seconds(*time))).collect();
+    println!("\npassed in {}: {}", seconds(total), parts.join(" · "));
+    Ok(())
+}
+
+/// Everything is installed before the first step, so that a machine that is not ready says so at
+/// once and not after the lints.
+fn prepare(steps: &[Step], fast: bool) -> Result<(), Failure> {
+    if steps.contains(&Step::Tests) && !fast {
+        prepare::packages(prepare::FOR_TESTS)?;
+        prepare::erofs_oracle()?;
+    }
+    if steps.contains(&Step::Tests) {
+        prepare::cargo_tool("nextest")?;
+    }
+    if steps.contains(&Step::Deny) {
+        prepare::cargo_tool("deny")?;
+    }
+    Ok(())
+}
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Fmt => "fmt",
+            Self::Clippy => "clippy",
+            Self::Deny => "deny",
+            Self::Doc => "doc",
+            Self::Tests => "tests",
+        }
+    }
+
+    /// What cargo does for this step; preparing is not its work.
+    fn arguments(self, fast: bool) -> Option<&'static [&'static str]> {
+        Some(match self {
+            Self::Prepare => return None,
+            Self::Fmt => &["fmt", "--all", "--check"],
+            Self::Clippy => &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+            Self::Deny => {
+                &["deny", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]
+            }
+            Self::Doc => &["test", "--quiet", "--workspace", "--doc"],
+            Self::Tests if fast => &["nextest", "run", "--workspace", "--lib", "--bins"],
+            Self::Tests => &["nextest", "run", "--workspace"],
+        })
+    }
+}
+
+fn timed(
+    name: &'static str,
+    step: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(&'static str, Duration), Failure> {
+    println!("\n━━ {name}");
+    let started = Instant::now();
+    let result = step();
+    let time = started.elapsed();
+    match &result {
+        Ok(()) => println!("━━ {name}: done in {}", seconds(time)),
+        Err(_) => println!("━━ {name}: FAILED after {}", seconds(time)),
+    }
+    result.map(|()| (name, time))
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}

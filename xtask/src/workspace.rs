@@ -1,0 +1,34 @@
+//! Where things are: the checkout, the cache outside of it, the target directory.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::run::Failure;
+
+/// The checkout's top directory.
+pub fn root() -> PathBuf {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    own.parent().map_or_else(|| own.clone(), Path::to_owned)
+}
+
+/// `$XDG_CACHE_HOME/dfs`, or `~/.cache/dfs`.
+pub fn cache() -> Result<PathBuf, Failure> {
+    let given = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
+    base.map(|base| base.join("dfs"))
+        .ok_or_else(|| Failure::Other("neither XDG_CACHE_HOME nor HOME is set".to_owned()))
+}
+
+/// `cargo` with `args`, started at the top of the checkout. In CI its target directory is in the
+/// cache, so that a fresh checkout does not begin with an empty one.
+pub fn cargo(args: &[&str]) -> Result<Command, Failure> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.args(args).current_dir(root());
+    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    if in_ci && std::env::var_os("CARGO_TARGET_DIR").is_none() {
+        command.env("CARGO_TARGET_DIR", cache()?.join("target"));
+    }
+    Ok(command)
+}
