@@ -1,0 +1,3 @@
+//! Who may be whose parent: a pure [`core`] and the gRPC shell around it.
+
+pub mod core;

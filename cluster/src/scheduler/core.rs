@@ -1,0 +1,199 @@
+//! The scheduler's pure core: `(state, event, now) → decisions`.
+//!
+//! Owns what the swarm looks like: hosts, tasks, who feeds whom. It has no clock, no socket and no
+//! random source of its own, and knows no crate of this project but the nouns, so the same code runs
+//! in the service and under a simulator. All of it is lost when the process dies; hosts re-announce.
+//!
+//! What always holds: edges never form a cycle; a child has at most [`MAX_PARENTS`] parents, none of
+//! them itself, gone, blacklisted or beyond its upload limit when granted; and whoever registered and
+//! still wants something has parents, or waits for a seed or a timer, or was sent to the source, or
+//! was refused.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_model::{HostId, HostInfo, TaskId};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+mod assign;
+mod dag;
+mod host;
+mod message;
+mod peer;
+mod presence;
+mod registration;
+mod report;
+mod seeds;
+mod strategy;
+mod task;
+mod timers;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+use dag::Dag;
+use host::Host;
+pub use message::{
+    Decision, Done, Event, Failed, FailureKind, Held, Lease, Millis, Outcome, RefusalKind,
+    SeedEvent, SizeScope, TaskSpec, Wanted,
+};
+use peer::Peer;
+pub use peer::PeerState;
+pub use report::{PeerReport, TaskReport};
+pub use strategy::seed004::Seed004;
+pub use strategy::{Ask, Assignment, Strategy, Swarm};
+use task::Task;
+pub use task::{TINY_BYTES, TaskState};
+use timers::{Timer, Timers};
+
+/// Most parents a child has (`candidateParentLimit`).
+pub const MAX_PARENTS: usize = 4;
+
+/// Longest content the core keeps bitmaps for: 4 TiB, 8 MiB of bitmap a peer.
+pub const MAX_GROUPS: u64 = 1 << 26;
+
+/// Most tasks one host may take part in.
+pub const MAX_TASKS_PER_HOST: usize = 65_536;
+
+/// Limits and spans of the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Uploads at a time of a host that names no limit.
+    pub upload_slots: u32,
+    /// Schedulings in vain before a peer is sent to the source.
+    pub tries: u32,
+    /// Between two of them.
+    pub retry_after: Duration,
+    /// Peers of one task at the source at a time.
+    pub at_source: usize,
+    /// How long a host may be silent before its peers are collected.
+    pub host_lease: Duration,
+    /// How long a seed may take to answer an order.
+    pub seed_answer: Duration,
+    /// How long a seed that failed a task is not asked for it again.
+    pub seed_pause: Duration,
+    /// How long a child does without a parent that failed it.
+    pub block: Duration,
+    /// How long the origin's "no" stands.
+    pub refusal: Duration,
+    /// How long a task that only seeds hold is remembered.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            upload_slots: 200,
+            tries: 4,
+            retry_after: Duration::from_millis(500),
+            at_source: 200,
+            host_lease: Duration::from_secs(30),
+            seed_answer: Duration::from_secs(5),
+            seed_pause: Duration::from_secs(30),
+            block: Duration::from_secs(30),
+            refusal: Duration::from_secs(10),
+            idle: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// The scheduler's state.
+pub struct Core {
+    limits: Limits,
+    strategy: Box<dyn Strategy>,
+    random: StdRng,
+    hosts: BTreeMap<HostId, Host>,
+    tasks: BTreeMap<TaskId, Task>,
+    timers: Timers,
+    /// Peers to be scheduled before the event is over.
+    queue: VecDeque<(TaskId, HostId)>,
+    last_obtain: u64,
+    last_lease: u64,
+    now: Millis,
+    out: Vec<Decision>,
+}
+
+impl Core {
+    /// An empty swarm. Equal seeds and events give equal decisions.
+    pub fn new(limits: Limits, strategy: Box<dyn Strategy>, seed: u64) -> Self {
+        Self {
+            limits,
+            strategy,
+            random: StdRng::seed_from_u64(seed),
+            hosts: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            timers: Timers::default(),
+            queue: VecDeque::new(),
+            last_obtain: 0,
+            last_lease: 0,
+            now: Millis::default(),
+            out: Vec::new(),
+        }
+    }
+
+    /// The strategy's name.
+    pub fn strategy(&self) -> &'static str {
+        self.strategy.name()
+    }
+
+    /// When [`Event::Tick`] is due at the latest.
+    pub fn next_tick(&self) -> Option<Millis> {
+        self.timers.next()
+    }
+
+    /// What a host says of itself.
+    pub fn host(&self, host: &HostId) -> Option<&Arc<HostInfo>> {
+        self.hosts.get(host).map(|host| &host.info)
+    }
+
+    /// Number of hosts and of tasks known.
+    pub fn size(&self) -> (usize, usize) {
+        (self.hosts.len(), self.tasks.len())
+    }
+
+    /// Takes an event in and says what is to be done. `now` never goes back.
+    pub fn handle(&mut self, event: Event, now: Millis) -> Vec<Decision> {
+        self.now = self.now.max(now);
+        match event {
+            Event::HostJoined(info) => self.host_joined(info),
+            Event::HostSilent(host) => self.host_silent(host),
+            Event::HostLeft(host) => self.host_left(host),
+            Event::Announced { host, task, held, digests } => {
+                self.announced(host, task, held, digests);
+            }
+            Event::Register { host, task, wanted, held, priority } => {
+                self.register(host, task, registration::Ask { wanted, held, priority });
+            }
+            Event::Progress { host, task, done, failed, uploads } => {
+                self.progress(host, task, &done, &failed, uploads);
+            }
+            Event::Want { host, task, groups, priority } => self.want(host, task, groups, priority),
+            Event::Reschedule { host, task, bad_parents } => {
+                self.reschedule(host, task, &bad_parents);
+            }
+            Event::Digests { host, task, batch } => self.stand_in_digests(host, task, batch),
+            Event::PeerResult { host, task, outcome } => self.peer_result(host, task, outcome),
+            Event::Leave { host, task } => self.leave(host, task),
+            Event::Seed { seed, task, obtain, event } => self.seed_event(seed, task, obtain, event),
+            Event::Tick => self.tick(),
+        }
+        self.settle();
+        std::mem::take(&mut self.out)
+    }
+
+    fn tick(&mut self) {
+        while let Some((at, timer)) = self.timers.pop(self.now) {
+            match timer {
+                Timer::Lease(host) => self.lease_ran_out(host, at),
+                Timer::Obtain(task) => self.seed_is_late(task, at),
+                Timer::Retry(task, host) => self.retry(task, host, at),
+                Timer::Idle(task) => self.idle(task, at),
+            }
+            self.settle();
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Finding parents, and what happens to a peer for whom there are none.
+
+use std::sync::Arc;
+
+use dfs_model::{HostId, TaskId, TaskKey};
+
+use super::strategy::{Ask, Assignment, Swarm};
+use super::{
+    Core, Decision, Lease, MAX_PARENTS, Millis, PeerState, RefusalKind, SizeScope, TaskState, Timer,
+};
+
+impl Core {
+    /// Has several peers scheduled before this event is over, the most urgent first.
+    pub(super) fn schedule_all(&mut self, task_id: TaskId, mut hosts: Vec<HostId>) {
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        hosts.sort_by_key(|host| task.peer(host).map(|peer| (peer.priority, *host)));
+        self.queue.extend(hosts.into_iter().map(|host| (task_id, host)));
+    }
+
+    /// The same for everybody in the task who waits.
+    pub(super) fn schedule_waiting(&mut self, task_id: TaskId) {
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        let waiting = task.hosts_where(|peer| matches!(peer.state(), PeerState::Waiting { .. }));
+        self.schedule_all(task_id, waiting);
+    }
+
+    /// Schedules whoever the event left without what they need, and whoever that touches in turn.
+    pub(super) fn settle(&mut self) {
+        while let Some((task, host)) = self.queue.pop_front() {
+            self.schedule(task, host);
+        }
+    }
+
+    /// Gives a peer that wants something the best parents there are now, or the next best thing.
+    fn schedule(&mut self, task_id: TaskId, child: HostId) {
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        let Some(peer) = task.peer(&child) else { return };
+        if !matches!(peer.state(), PeerState::Waiting { .. } | PeerState::Fetching) {
+            return;
+        }
+        let had_parents = !task.dag.parents(&child).is_empty();
+        if self.answer_with_content(task_id, child) || self.waits_for_content(task_id, child) {
+            return;
+        }
+        let parents = match self.assign(task_id, child) {
+            Assignment::Parents(parents) => self.grant(task_id, child, &parents),
+            Assignment::Leases(leases) => return self.lease(task_id, child, leases),
+        };
+        if !parents.is_empty() {
+            return self.send_parents(task_id, child, parents);
+        }
+        if had_parents {
+            self.out.push(Decision::SendParents {
+                host: child,
+                task: task_id,
+                parents: Vec::new(),
+            });
+        }
+        self.find_origin(task_id, child);
+    }
+
+    /// A tiny content comes with the answer, as soon as the seed has given it.
+    fn waits_for_content(&mut self, task_id: TaskId, child: HostId) -> bool {
+        let Some(task) = self.tasks.get(&task_id) else { return false };
+        let unanswered = task.peer(&child).is_some_and(|peer| !peer.answered);
+        if task.scope() != SizeScope::Tiny || !unanswered {
+            return false;
+        }
+        if matches!(task.state, TaskState::Asked { .. }) {
+            let due = self.now.after(self.limits.seed_answer);
+            self.wait(task_id, child, due);
+            return true;
+        }
+        // Digests follow the seed's first word: the answer waits for them once.
+        let expects_digests = task.tiny.is_some()
+            && task.digests.is_empty()
+            && matches!(task.state, TaskState::Seeded { obtain: Some(_), .. })
+            && task.peer(&child).is_some_and(|peer| peer.tries < self.limits.tries);
+        if expects_digests {
+            self.count_try(task_id, child);
+            let due = self.now.after(self.limits.retry_after);
+            self.wait(task_id, child, due);
+        }
+        expects_digests
+    }
+
+    fn assign(&mut self, task_id: TaskId, child: HostId) -> Assignment {
+        let former = self.release_parents(task_id, child);
+        let nobody = Assignment::Parents(Vec::new());
+        let Some(task) = self.tasks.get(&task_id) else { return nobody };
+        let Some(peer) = task.peer(&child) else { return nobody };
+        let descendants = task.dag.descendants(&child);
+        let swarm = Swarm { task, hosts: &self.hosts, now: self.now };
+        let ask = Ask { child, peer, former: &former, descendants: &descendants };
+        let assignment = self.strategy.assign(&swarm, &ask, &mut self.random);
+        let Assignment::Parents(mut parents) = assignment else { return assignment };
+        parents.retain(|parent| swarm.may_serve(&ask, parent));
+        parents.truncate(MAX_PARENTS);
+        // What nobody else has, the seed fetches: it joins the four where they do not suffice.
+        if let Some(seed) = task.state.seed().filter(|seed| swarm.may_serve(&ask, seed))
+            && !parents.contains(&seed)
+            && !task.covers(&parents, peer)
+        {
+            parents.truncate(MAX_PARENTS - 1);
+            parents.push(seed);
+        }
+        let covered = task.covers(&parents, peer);
+        if !covered && task.is_void(self.now) {
+            return nobody;
+        }
+        if task.scope() == SizeScope::Small && task.covers(&parents[..parents.len().min(1)], peer) {
+            parents.truncate(1);
+        }
+        Assignment::Parents(parents)
+    }
+
+    /// Draws the edges; says which there are.
+    fn grant(&mut self, task_id: TaskId, child: HostId, parents: &[HostId]) -> Vec<HostId> {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return Vec::new() };
+        let mut granted = Vec::new();
+        for parent in parents {
+            let Some(host) = self.hosts.get_mut(parent).filter(|host| host.has_room()) else {
+                continue;
+            };
+            if task.dag.connect(*parent, child) {
+                host.granted += 1;
+                granted.push(*parent);
+            }
+        }
+        granted
+    }
+
+    fn send_parents(&mut self, task_id: TaskId, child: HostId, parents: Vec<HostId>) {
+        self.answer(task_id, child);
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(peer) = task.peer_mut(&child) else { return };
+        peer.become_(PeerState::Fetching);
+        parents.iter().for_each(|parent| peer.meet(*parent));
+        let infos: Vec<_> = parents
+            .iter()
+            .filter_map(|parent| self.hosts.get(parent).map(|host| Arc::clone(&host.info)))
+            .collect();
+        self.out.push(Decision::SendParents { host: child, task: task_id, parents: infos });
+        let covered = task.peer(&child).is_some_and(|peer| task.covers(&parents, peer));
+        if !covered {
+            self.order_seed(task_id, child);
+        }
+    }
+
+    fn lease(&mut self, task_id: TaskId, child: HostId, leases: Vec<Lease>) {
+        self.answer(task_id, child);
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        let Some(peer) = task.peer(&child) else { return };
+        let descendants = std::collections::BTreeSet::new();
+        let swarm = Swarm { task, hosts: &self.hosts, now: self.now };
+        let ask = Ask { child, peer, former: &[], descendants: &descendants };
+        for lease in leases {
+            if lease.child == child && swarm.may_serve(&ask, &lease.parent) {
+                self.last_lease += 1;
+                let leases = vec![(self.last_lease, lease)];
+                let host = lease.parent;
+                self.out.push(Decision::SendLeases { host, task: task_id, leases });
+            }
+        }
+        // Leases are small: the next look decides what follows them.
+        let due = self.now.after(self.limits.retry_after);
+        self.wait(task_id, child, due);
+    }
+
+    /// Takes a peer's parents away without a word; says who they were.
+    pub(super) fn release_parents(&mut self, task_id: TaskId, child: HostId) -> Vec<HostId> {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return Vec::new() };
+        let former = task.dag.orphan(&child);
+        for parent in &former {
+            if let Some(host) = self.hosts.get_mut(parent) {
+                host.take_back(1);
+            }
+        }
+        former
+    }
+
+    /// No parents: a seed, else the source, else patience.
+    fn find_origin(&mut self, task_id: TaskId, child: HostId) {
+        let peer = self.tasks.get(&task_id).and_then(|task| task.peer(&child));
+        let is_patient = peer.is_some_and(|peer| peer.tries < self.limits.tries);
+        if is_patient && self.order_seed(task_id, child) {
+            self.answer_unless_tiny(task_id, child);
+            let due = self.now.after(self.limits.seed_answer);
+            return self.wait(task_id, child, due);
+        }
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        if let TaskState::Void { kind, reason, .. } = &task.state
+            && task.is_void(self.now)
+        {
+            let (kind, reason) = (*kind, reason.clone());
+            let own = task.spec.key.domain != TaskKey::PUBLIC;
+            if kind == RefusalKind::NotPermitted && own {
+                return self.send_to_source(task_id, child, false, &reason);
+            }
+            return self.refuse(task_id, child, kind, reason);
+        }
+        let has_seed = task.state.seed().is_some();
+        if !has_seed && self.is_needed_as_stand_in(task_id, child) {
+            return self.send_to_source(task_id, child, true, "no seed is alive");
+        }
+        self.count_try(task_id, child);
+        let Some(peer) = self.tasks.get(&task_id).and_then(|task| task.peer(&child)) else {
+            return;
+        };
+        if peer.tries >= self.limits.tries {
+            return self.send_to_source(task_id, child, false, "no parent could serve it");
+        }
+        self.answer(task_id, child);
+        let due = self.now.after(self.limits.retry_after);
+        self.wait(task_id, child, due);
+    }
+
+    pub(super) fn count_try(&mut self, task_id: TaskId, child: HostId) {
+        let peer = self.tasks.get_mut(&task_id).and_then(|task| task.peer_mut(&child));
+        if let Some(peer) = peer {
+            peer.tries += 1;
+        }
+    }
+
+    /// With no seed alive, one node per IDC reads the source for the others; two where there are none.
+    pub(super) fn is_needed_as_stand_in(&self, task_id: TaskId, child: HostId) -> bool {
+        let Some(task) = self.tasks.get(&task_id) else { return false };
+        let idc_of = |host: &HostId| {
+            self.hosts.get(host).map(|host| host.info.location.idc.to_ascii_lowercase())
+        };
+        let Some(idc) = idc_of(&child) else { return false };
+        let enough = if idc.is_empty() { 2 } else { 1 };
+        let standing_in = task.peers().filter(|(host, peer)| {
+            peer.state() == PeerState::Source { stand_in: true }
+                && self.hosts.get(host).is_some_and(|host| host.silent_since.is_none())
+                && idc_of(host).as_ref() == Some(&idc)
+        });
+        standing_in.take(enough).count() < enough
+    }
+
+    pub(super) fn send_to_source(
+        &mut self,
+        task_id: TaskId,
+        child: HostId,
+        stand_in: bool,
+        reason: &str,
+    ) {
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        let there = task.hosts_where(|peer| matches!(peer.state(), PeerState::Source { .. }));
+        if there.len() >= self.limits.at_source {
+            let reason = format!("{} hosts of this task read the source already", there.len());
+            return self.refuse(task_id, child, RefusalKind::Busy, reason);
+        }
+        self.answer(task_id, child);
+        self.release_parents(task_id, child);
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(peer) = task.peer_mut(&child) else { return };
+        peer.become_(PeerState::Source { stand_in });
+        peer.stand_in |= stand_in;
+        let reason = reason.to_owned();
+        self.out.push(Decision::BackToSource { host: child, task: task_id, reason, stand_in });
+        if stand_in {
+            self.schedule_waiting(task_id);
+        }
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        task_id: TaskId,
+        child: HostId,
+        kind: RefusalKind,
+        reason: String,
+    ) {
+        self.release_parents(task_id, child);
+        let task = self.tasks.get_mut(&task_id);
+        if let Some(peer) = task.and_then(|task| task.peer_mut(&child)) {
+            peer.become_(PeerState::Failed);
+        }
+        self.out.push(Decision::Refuse { host: child, task: task_id, kind, reason });
+        self.abandon_children(task_id, child);
+    }
+
+    /// A peer that failed is nobody's parent: its children are told.
+    pub(super) fn abandon_children(&mut self, task_id: TaskId, parent: HostId) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let children = task.dag.childless(&parent);
+        if let Some(host) = self.hosts.get_mut(&parent) {
+            host.take_back(children.len());
+        }
+        self.schedule_all(task_id, children);
+    }
+
+    pub(super) fn wait(&mut self, task_id: TaskId, child: HostId, due: Millis) {
+        let task = self.tasks.get_mut(&task_id);
+        let Some(peer) = task.and_then(|task| task.peer_mut(&child)) else { return };
+        peer.become_(PeerState::Waiting { due });
+        self.timers.set(due, Timer::Retry(task_id, child));
+    }
+
+    pub(super) fn retry(&mut self, task_id: TaskId, child: HostId, at: Millis) {
+        let peer = self.tasks.get(&task_id).and_then(|task| task.peer(&child));
+        if peer.is_some_and(|peer| peer.state() == PeerState::Waiting { due: at }) {
+            self.queue.push_back((task_id, child));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A host as the scheduler sees it: where it stands, how much it uploads, how well.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use dfs_model::{HostInfo, HostKind, TaskId};
+
+use super::Millis;
+
+/// One machine, over all of its tasks.
+#[derive(Debug)]
+pub struct Host {
+    /// What it says of itself.
+    pub info: Arc<HostInfo>,
+    /// Since when its stream is broken.
+    pub silent_since: Option<Millis>,
+    /// Tasks it takes part in.
+    pub tasks: BTreeSet<TaskId>,
+    /// Children granted to it, over all tasks.
+    pub granted: u32,
+    /// Uploads under way as it reported last.
+    pub reported_uploads: u32,
+    /// Runs its children took from it.
+    pub uploads_done: u64,
+    /// Runs its children asked for in vain.
+    pub uploads_failed: u64,
+    /// Uploads it serves at a time.
+    pub limit: u32,
+}
+
+impl Host {
+    /// A host that has just come; one without a limit of its own gets `default_limit`.
+    pub fn new(info: Arc<HostInfo>, default_limit: u32) -> Self {
+        let limit = if info.upload_slots == 0 { default_limit } else { info.upload_slots };
+        Self {
+            info,
+            silent_since: None,
+            tasks: BTreeSet::new(),
+            granted: 0,
+            reported_uploads: 0,
+            uploads_done: 0,
+            uploads_failed: 0,
+            limit,
+        }
+    }
+
+    /// Whether it belongs to the cluster.
+    pub fn is_seed(&self) -> bool {
+        self.info.kind == HostKind::Seed
+    }
+
+    /// Whether another child may be granted to it now.
+    pub fn has_room(&self) -> bool {
+        self.silent_since.is_none() && self.granted < self.limit
+    }
+
+    /// Takes grants back.
+    pub fn take_back(&mut self, grants: usize) {
+        self.granted = self.granted.saturating_sub(u32::try_from(grants).unwrap_or(u32::MAX));
+    }
+
+    /// Share of its upload limit that is free, 0 to 1.
+    pub fn free_share(&self) -> f64 {
+        let busy = self.granted.max(self.reported_uploads).min(self.limit);
+        f64::from(self.limit - busy) / f64::from(self.limit.max(1))
+    }
+
+    /// Share of its uploads that succeeded, 0 to 1; a newcomer has the benefit of the doubt.
+    pub fn success_share(&self) -> f64 {
+        let all = self.uploads_done + self.uploads_failed;
+        if all == 0 {
+            return 1.0;
+        }
+        self.uploads_done as f64 / all as f64
+    }
+}

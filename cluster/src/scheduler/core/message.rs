@@ -1,0 +1,422 @@
+//! What the core is told and what it answers: plain values, no wire types.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, TaskKey};
+
+/// Milliseconds on a clock that only moves forward and means nothing outside this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// This instant plus `span`.
+    pub fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A task as the scheduler needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskSpec {
+    /// The key's hash.
+    pub id: TaskId,
+    /// Its identity.
+    pub key: TaskKey,
+    /// Bytes, where known.
+    pub length: Option<u64>,
+    /// Groups per piece, as a power of two.
+    pub piece_level: u8,
+    /// Whether its origin can be read in ranges.
+    pub ranges: bool,
+}
+
+/// What a peer wants of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Everything.
+    All,
+    /// These groups; more may follow.
+    Groups(GroupSet),
+}
+
+/// What a peer holds of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// Everything: no bitmap is kept.
+    All,
+    /// These groups.
+    Part(GroupSet),
+}
+
+impl Held {
+    /// Nothing yet.
+    pub fn nothing() -> Self {
+        Self::Part(GroupSet::new())
+    }
+
+    /// Whether there is nothing to give.
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Self::Part(groups) if groups.is_empty())
+    }
+
+    /// Groups held of a task of `groups` groups.
+    pub fn count(&self, groups: u64) -> u64 {
+        match self {
+            Self::All => groups,
+            Self::Part(set) => set.len(),
+        }
+    }
+
+    /// Adds groups, and drops the bitmap once it says no more than "all".
+    pub fn insert(&mut self, range: GroupRange, groups: Option<u64>) {
+        if let Self::Part(set) = self {
+            set.insert_range(range);
+            if groups.is_some_and(|groups| set.len() >= groups) {
+                *self = Self::All;
+            }
+        }
+    }
+
+    /// Whether every group of `range` is held.
+    pub fn contains_all(&self, range: GroupRange) -> bool {
+        match self {
+            Self::All => true,
+            Self::Part(set) => set.contains_all(range),
+        }
+    }
+}
+
+/// Why groups did not come from a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No answer in time.
+    Timeout,
+    /// The connection broke.
+    Disconnected,
+    /// The parent does not hold them.
+    NotHeld,
+    /// The parent has no slot free.
+    Busy,
+    /// The bytes did not verify: the parent lies or is broken.
+    BadDigest,
+    /// Anything else.
+    Other,
+}
+
+/// Why a task cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The origin does not have it.
+    NotFound,
+    /// The origin, or we, do not give it to this asker.
+    NotPermitted,
+    /// The origin has another version now.
+    OriginChanged,
+    /// The origin fails.
+    OriginFailed,
+    /// Too much is under way.
+    Busy,
+}
+
+impl RefusalKind {
+    /// Whether asking another seed would give the same answer.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::NotFound | Self::NotPermitted | Self::OriginChanged)
+    }
+}
+
+/// Groups that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// Which.
+    pub groups: GroupRange,
+    /// Who gave them; `None` is the source.
+    pub parent: Option<HostId>,
+    /// How long it took, in milliseconds.
+    pub cost_ms: u32,
+}
+
+/// Groups that did not arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed {
+    /// Who did not give them.
+    pub parent: HostId,
+    /// Why.
+    pub kind: FailureKind,
+}
+
+/// What a seed says about a task it was asked to obtain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeedEvent {
+    /// It takes part.
+    Obtaining {
+        /// The length it found.
+        length: Option<u64>,
+        /// What it holds already.
+        held: GroupSet,
+        /// The whole content where it is at most [`TINY_BYTES`](super::TINY_BYTES).
+        tiny: Option<Bytes>,
+    },
+    /// Digests it has signed, in their canonical encoding.
+    Digests(Bytes),
+    /// Groups it has verified, and the length once the end is known.
+    Verified {
+        /// Which.
+        groups: GroupSet,
+        /// Bytes in the whole content.
+        length: Option<u64>,
+    },
+    /// It cannot.
+    Failed {
+        /// Why, for programs.
+        kind: RefusalKind,
+        /// Why, for people.
+        reason: String,
+    },
+    /// It has no more to say; it keeps what it holds.
+    Ended,
+}
+
+/// What happens to the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A host is here: its stream opened, or the member list names it.
+    HostJoined(Arc<HostInfo>),
+    /// A host's stream broke: it is gone unless it comes back within its lease.
+    HostSilent(HostId),
+    /// A host is gone for good.
+    HostLeft(HostId),
+    /// A host holds this already, as it says.
+    Announced {
+        /// Who.
+        host: HostId,
+        /// What.
+        task: TaskSpec,
+        /// Which groups.
+        held: GroupSet,
+        /// Signed digests, checked by the shell.
+        digests: Vec<Bytes>,
+    },
+    /// A host takes part in a task from now on.
+    Register {
+        /// Who.
+        host: HostId,
+        /// In what.
+        task: TaskSpec,
+        /// What it wants.
+        wanted: Wanted,
+        /// What it holds already.
+        held: GroupSet,
+        /// How urgent that is.
+        priority: Priority,
+    },
+    /// Groups arrived, or did not.
+    Progress {
+        /// Who reports.
+        host: HostId,
+        /// On what.
+        task: TaskId,
+        /// Arrived.
+        done: Vec<Done>,
+        /// Did not arrive.
+        failed: Vec<Failed>,
+        /// Uploads under way on this host.
+        uploads: u32,
+    },
+    /// A host wants more groups.
+    Want {
+        /// Who.
+        host: HostId,
+        /// Of what.
+        task: TaskId,
+        /// Which.
+        groups: GroupSet,
+        /// How urgently.
+        priority: Priority,
+    },
+    /// A host's parents no longer serve it.
+    Reschedule {
+        /// Who asks.
+        host: HostId,
+        /// For what.
+        task: TaskId,
+        /// Parents it wants no more.
+        bad_parents: Vec<HostId>,
+    },
+    /// A stand-in publishes what it has signed.
+    Digests {
+        /// Who signed.
+        host: HostId,
+        /// Of what.
+        task: TaskId,
+        /// Canonical encoding.
+        batch: Bytes,
+    },
+    /// A peer has what it wanted, or gives up.
+    PeerResult {
+        /// Who.
+        host: HostId,
+        /// On what.
+        task: TaskId,
+        /// Which of the two.
+        outcome: Outcome,
+    },
+    /// A host no longer holds a task.
+    Leave {
+        /// Who.
+        host: HostId,
+        /// What.
+        task: TaskId,
+    },
+    /// News from a seed.
+    Seed {
+        /// Which seed.
+        seed: HostId,
+        /// On what.
+        task: TaskId,
+        /// The number of the order it answers.
+        obtain: u64,
+        /// What it says.
+        event: SeedEvent,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// How a peer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has what it wanted.
+    Success,
+    /// It gives up.
+    Failure,
+}
+
+/// How a task is answered, by its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SizeScope {
+    /// Nothing in it.
+    Empty,
+    /// The content comes with the answer.
+    Tiny,
+    /// One piece: one parent does.
+    Small,
+    /// Anything else.
+    Normal,
+}
+
+/// One parent's word to send a run of pieces to one child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Who sends.
+    pub parent: HostId,
+    /// Who receives.
+    pub child: HostId,
+    /// First piece.
+    pub first: u64,
+    /// Number of pieces.
+    pub count: u32,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Answer a registration.
+    SendRegistered {
+        /// To whom.
+        host: HostId,
+        /// The task as known now.
+        task: TaskSpec,
+        /// By its size.
+        scope: SizeScope,
+        /// All of it, where tiny.
+        content: Option<Bytes>,
+        /// Every digest batch known.
+        digests: Vec<Bytes>,
+        /// Number of the last delta that `digests` includes.
+        version: u64,
+    },
+    /// Replace a child's parents.
+    SendParents {
+        /// The child.
+        host: HostId,
+        /// Of what.
+        task: TaskId,
+        /// Best first; empty when all are gone and others are being found.
+        parents: Vec<Arc<HostInfo>>,
+    },
+    /// Tell a parent what to send to whom.
+    SendLeases {
+        /// The parent.
+        host: HostId,
+        /// Of what.
+        task: TaskId,
+        /// Numbered leases.
+        leases: Vec<(u64, Lease)>,
+    },
+    /// Tell the takers of a task what is new about it.
+    SendUpdate {
+        /// To whom.
+        hosts: Vec<HostId>,
+        /// About what.
+        task: TaskId,
+        /// Number of this delta.
+        version: u64,
+        /// The length, when it is news.
+        length: Option<u64>,
+        /// New digest batches.
+        digests: Vec<Bytes>,
+    },
+    /// Order a seed to take part in a task.
+    ObtainFromSeed {
+        /// Which seed.
+        seed: HostId,
+        /// In what.
+        task: TaskSpec,
+        /// Which groups first.
+        wanted: Wanted,
+        /// The number its events must carry.
+        obtain: u64,
+    },
+    /// An order nobody waits for any more.
+    EndObtain {
+        /// Its number.
+        obtain: u64,
+    },
+    /// Send a peer to the source.
+    BackToSource {
+        /// Which.
+        host: HostId,
+        /// For what.
+        task: TaskId,
+        /// Why, for people.
+        reason: String,
+        /// Whether it may sign what it reads and serve it to others.
+        stand_in: bool,
+    },
+    /// Tell a peer that it cannot have it.
+    Refuse {
+        /// Which.
+        host: HostId,
+        /// What.
+        task: TaskId,
+        /// Why, for programs.
+        kind: RefusalKind,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A host served bytes that did not verify: it is no parent of this task any more.
+    Blacklisted {
+        /// Which.
+        host: HostId,
+        /// Of what.
+        task: TaskId,
+    },
+    /// Nothing is known of a task any more.
+    Forget {
+        /// Which.
+        task: TaskId,
+    },
+}

@@ -1,0 +1,278 @@
+//! The rules of [`super`], against random events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use dfs_model::{GroupRange, GroupSet, HostKind, Priority};
+use proptest::prelude::{ProptestConfig, any, prop, prop_assert_eq, prop_oneof, proptest};
+use proptest::strategy::Strategy as _;
+
+use super::tests::{MIB, Scene, id, info, spec};
+use super::*;
+
+const NODES: std::ops::Range<u8> = 1..8;
+const SEEDS: std::ops::Range<u8> = 100..102;
+const GROUPS: u64 = 32;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Join(u8),
+    Silent(u8),
+    Gone(u8),
+    Announce(u8, u8, u64),
+    Register(u8, u8, Option<u64>),
+    Done(u8, u8, u64, Option<u8>),
+    Fail(u8, u8, u8, u8),
+    Want(u8, u8, u64),
+    Reschedule(u8, u8, u8),
+    Result(u8, u8, bool),
+    Leave(u8, u8),
+    SeedObtains(u8),
+    SeedDigests(u8, u8),
+    SeedVerifies(u8, u64),
+    SeedFails(u8, bool),
+    SeedEnds(u8),
+    Pass(u16),
+}
+
+fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+    let host = prop_oneof![4 => NODES, 1 => SEEDS];
+    let node = || NODES;
+    let task = || 0u8..3;
+    let group = || 0..GROUPS;
+    prop_oneof![
+        2 => host.clone().prop_map(Step::Join),
+        1 => host.clone().prop_map(Step::Silent),
+        1 => host.prop_map(Step::Gone),
+        2 => (node(), task(), group()).prop_map(|(n, t, g)| Step::Announce(n, t, g)),
+        8 => (node(), task(), prop::option::of(group())).prop_map(|(n, t, g)| Step::Register(n, t, g)),
+        8 => (node(), task(), group(), prop::option::of(NODES))
+            .prop_map(|(n, t, g, p)| Step::Done(n, t, g, p)),
+        3 => (node(), task(), NODES, 0u8..6).prop_map(|(n, t, p, k)| Step::Fail(n, t, p, k)),
+        3 => (node(), task(), group()).prop_map(|(n, t, g)| Step::Want(n, t, g)),
+        2 => (node(), task(), NODES).prop_map(|(n, t, p)| Step::Reschedule(n, t, p)),
+        2 => (node(), task(), any::<bool>()).prop_map(|(n, t, ok)| Step::Result(n, t, ok)),
+        2 => (node(), task()).prop_map(|(n, t)| Step::Leave(n, t)),
+        4 => task().prop_map(Step::SeedObtains),
+        2 => (task(), any::<u8>()).prop_map(|(t, n)| Step::SeedDigests(t, n)),
+        2 => (task(), group()).prop_map(|(t, g)| Step::SeedVerifies(t, g)),
+        2 => (task(), any::<bool>()).prop_map(|(t, end)| Step::SeedFails(t, end)),
+        1 => task().prop_map(Step::SeedEnds),
+        4 => (0u16..30_000).prop_map(Step::Pass),
+    ]
+}
+
+fn task(n: u8) -> TaskSpec {
+    match n {
+        0 => spec("normal", Some(2 * MIB)),
+        1 => spec("unknown", None),
+        _ => spec("tiny", Some(100)),
+    }
+}
+
+fn limits() -> Limits {
+    Limits { upload_slots: 2, at_source: 3, ..Limits::default() }
+}
+
+fn kind_of(n: u8) -> HostKind {
+    if SEEDS.contains(&n) { HostKind::Seed } else { HostKind::Node }
+}
+
+/// The event of a step; `None` when it has no object now.
+fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
+    let seed_event = |scene: &Scene, t: u8, event| {
+        let state = &scene.core.tasks.get(&task(t).id)?.state;
+        let (seed, obtain) = (state.seed()?, state.obtain()?);
+        Some(Event::Seed { seed, task: task(t).id, obtain, event })
+    };
+    Some(match step {
+        Step::Join(n) => {
+            let idc = ["", "a", "b"][usize::from(n % 3)];
+            Event::HostJoined(info(n, kind_of(n), idc))
+        }
+        Step::Silent(n) => Event::HostSilent(id(n)),
+        Step::Gone(n) => Event::HostLeft(id(n)),
+        Step::Announce(n, t, g) => Event::Announced {
+            host: id(n),
+            task: task(t),
+            held: GroupSet::full(g),
+            digests: vec![Bytes::from(vec![n, t])],
+        },
+        Step::Register(n, t, g) => Event::Register {
+            host: id(n),
+            task: task(t),
+            wanted: g.map_or(Wanted::All, |g| Wanted::Groups(GroupSet::full(g))),
+            held: GroupSet::new(),
+            priority: Priority::from_wire(n % 5),
+        },
+        Step::Done(n, t, g, parent) => Event::Progress {
+            host: id(n),
+            task: task(t).id,
+            done: vec![Done {
+                groups: GroupRange::new(g, 4),
+                parent: parent.map(id),
+                cost_ms: u32::from(n) * 100,
+            }],
+            failed: Vec::new(),
+            uploads: u32::from(n % 3),
+        },
+        Step::Fail(n, t, parent, kind) => Event::Progress {
+            host: id(n),
+            task: task(t).id,
+            done: Vec::new(),
+            failed: vec![Failed { parent: id(parent), kind: failure(kind) }],
+            uploads: 0,
+        },
+        Step::Want(n, t, g) => Event::Want {
+            host: id(n),
+            task: task(t).id,
+            groups: GroupSet::full(g),
+            priority: Priority::Demand,
+        },
+        Step::Reschedule(n, t, bad) => {
+            Event::Reschedule { host: id(n), task: task(t).id, bad_parents: vec![id(bad)] }
+        }
+        Step::Result(n, t, ok) => {
+            let outcome = if ok { Outcome::Success } else { Outcome::Failure };
+            Event::PeerResult { host: id(n), task: task(t).id, outcome }
+        }
+        Step::Leave(n, t) => Event::Leave { host: id(n), task: task(t).id },
+        Step::SeedObtains(t) => {
+            let (length, held) = (Some(task(t).length.unwrap_or(MIB)), GroupSet::new());
+            let tiny = (t == 2).then(|| Bytes::from(vec![0; 100]));
+            seed_event(scene, t, SeedEvent::Obtaining { length, held, tiny })?
+        }
+        Step::SeedDigests(t, n) => {
+            seed_event(scene, t, SeedEvent::Digests(Bytes::from(vec![n; 9])))?
+        }
+        Step::SeedVerifies(t, g) => {
+            let groups = GroupSet::full(g);
+            seed_event(scene, t, SeedEvent::Verified { groups, length: None })?
+        }
+        Step::SeedFails(t, end) => {
+            let kind = if end { RefusalKind::OriginChanged } else { RefusalKind::OriginFailed };
+            seed_event(scene, t, SeedEvent::Failed { kind, reason: "injected".into() })?
+        }
+        Step::SeedEnds(t) => seed_event(scene, t, SeedEvent::Ended)?,
+        Step::Pass(ms) => {
+            scene.now = scene.now.after(Duration::from_millis(ms.into()));
+            Event::Tick
+        }
+    })
+}
+
+fn failure(kind: u8) -> FailureKind {
+    [
+        FailureKind::Timeout,
+        FailureKind::Disconnected,
+        FailureKind::NotHeld,
+        FailureKind::Busy,
+        FailureKind::BadDigest,
+        FailureKind::Other,
+    ][usize::from(kind)]
+}
+
+/// What must hold of the state after every event.
+fn check(core: &Core) {
+    let mut granted: BTreeMap<HostId, u32> = BTreeMap::new();
+    for (task_id, task) in &core.tasks {
+        assert!(!task.roster().is_empty() || matches!(task.state, TaskState::Void { .. }));
+        for (parent, child) in task.dag.edges() {
+            *granted.entry(parent).or_default() += 1;
+            assert!(!task.dag.descendants(&child).contains(&parent), "a circle");
+            assert!(core.hosts.contains_key(&parent) && task.peer(&parent).is_some(), "gone");
+            assert!(!task.blacklist.contains(&parent), "blacklisted");
+            assert_ne!(parent, child);
+        }
+        for (host, peer) in task.peers() {
+            assert!(core.hosts[host].tasks.contains(task_id));
+            let parents = task.dag.parents(host);
+            assert!(parents.len() <= MAX_PARENTS);
+            match peer.state() {
+                PeerState::Fetching => assert!(!parents.is_empty(), "fetching from nobody"),
+                PeerState::Waiting { due } => {
+                    assert!(due >= core.now && core.next_tick() <= Some(due), "nobody looks again");
+                    assert!(parents.is_empty());
+                }
+                _ => assert!(parents.is_empty()),
+            }
+            let starved = peer.registered
+                && peer.state() == PeerState::Resting
+                && !matches!(peer.wanted, Wanted::All)
+                && peer.is_hungry(task.groups());
+            assert!(!starved || task.scope() == SizeScope::Tiny, "hungry at rest");
+        }
+    }
+    for (id, host) in &core.hosts {
+        assert_eq!(host.granted, granted.get(id).copied().unwrap_or(0), "grants are counted");
+        assert!(host.granted <= host.limit, "beyond its upload limit");
+        assert!(host.tasks.iter().all(|t| core.tasks[t].peer(id).is_some()));
+    }
+}
+
+/// What must hold of the decisions themselves.
+fn check_decisions(core: &Core, decisions: &[Decision]) {
+    for decision in decisions {
+        if let Decision::SendParents { host, parents, .. } = decision {
+            let distinct: BTreeSet<_> = parents.iter().map(|parent| parent.id).collect();
+            assert_eq!(distinct.len(), parents.len());
+            assert!(parents.len() <= MAX_PARENTS && !distinct.contains(host));
+            assert!(distinct.iter().all(|parent| core.hosts.contains_key(parent)));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn the_rules_hold_whatever_happens(steps in prop::collection::vec(step(), 1..150)) {
+        let mut scene = Scene::with(limits());
+        for n in NODES.chain(SEEDS) {
+            let event = event_of(&mut scene, Step::Join(n)).unwrap();
+            scene.tell(event);
+        }
+        for step in steps {
+            let Some(event) = event_of(&mut scene, step) else { continue };
+            let decisions = scene.tell(event);
+            check_decisions(&scene.core, &decisions);
+            check(&scene.core);
+        }
+        everybody_ends_somewhere(&mut scene);
+        nothing_is_left_when_all_are_gone(&mut scene);
+    }
+
+    #[test]
+    fn equal_seeds_and_events_give_equal_decisions(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let (mut a, mut b) = (Scene::with(limits()), Scene::with(limits()));
+        for step in steps {
+            let Some(event) = event_of(&mut a, step.clone()) else { continue };
+            event_of(&mut b, step);
+            prop_assert_eq!(a.tell(event.clone()), b.tell(event));
+        }
+    }
+}
+
+/// Without another word from anybody, nobody waits for ever.
+fn everybody_ends_somewhere(scene: &mut Scene) {
+    for _ in 0..100 {
+        scene.pass(Duration::from_millis(500));
+        check(&scene.core);
+    }
+    for task in scene.core.tasks.values() {
+        let waiting = task.hosts_where(|peer| matches!(peer.state(), PeerState::Waiting { .. }));
+        assert!(waiting.is_empty(), "{waiting:?} wait for ever in {:?}", task.state);
+    }
+}
+
+fn nothing_is_left_when_all_are_gone(scene: &mut Scene) {
+    for n in NODES.chain(SEEDS) {
+        scene.tell(Event::HostLeft(id(n)));
+        check(&scene.core);
+    }
+    scene.pass(Limits::default().idle * 2);
+    assert_eq!(scene.core.size(), (0, 0));
+    assert_eq!(scene.core.timers.len(), 0);
+}

@@ -1,0 +1,265 @@
+//! A host's part in one task, as an explicit state machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dfs_model::{GroupRange, HostId, Priority};
+
+use super::{Held, Millis, Wanted};
+
+/// Where a peer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerState {
+    /// Takes nothing now: it has what it wanted, or only announced what it holds. May give.
+    Resting,
+    /// Wants groups and has no parents; looked at again at `due`.
+    Waiting {
+        /// When.
+        due: Millis,
+    },
+    /// Has parents.
+    Fetching,
+    /// Was sent to the source.
+    Source {
+        /// Whether it may sign and serve what it reads.
+        stand_in: bool,
+    },
+    /// A seed that takes part by order.
+    Seeding,
+    /// Gave up or was refused; may register again.
+    Failed,
+}
+
+impl PeerState {
+    /// Whether the machine has this transition.
+    pub fn may_become(self, next: Self) -> bool {
+        use PeerState::{Failed, Fetching, Resting, Seeding, Source, Waiting};
+        match (self, next) {
+            (Seeding, _) | (_, Seeding) => false,
+            (Resting | Failed, Resting | Waiting { .. } | Failed) => true,
+            (Resting | Failed, Fetching | Source { .. }) => false,
+            (Waiting { .. } | Fetching, _) => true,
+            (Source { .. }, Fetching) => false,
+            (Source { .. }, _) => true,
+        }
+    }
+
+    /// A word for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Resting => "resting",
+            Self::Waiting { .. } => "waiting",
+            Self::Fetching => "fetching",
+            Self::Source { .. } => "source",
+            Self::Seeding => "seeding",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What groups cost a peer to get: enough for a mean and a deviation, not a history.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Costs {
+    count: u64,
+    mean: f64,
+    squares: f64,
+    last: f64,
+    /// From which cost on the last run counted as broken, judged by the runs before it.
+    bound: f64,
+}
+
+impl Costs {
+    const FEW: u64 = 30;
+    const NEVER_BAD_MS: f64 = 5.0;
+
+    /// Notes a run of groups.
+    pub fn add(&mut self, cost_ms: u32, groups: u64) {
+        let cost = f64::from(cost_ms) / groups.max(1) as f64;
+        self.bound = self.bound_for_next();
+        self.count += 1;
+        let off = cost - self.mean;
+        self.mean += off / self.count as f64;
+        self.squares += off * (cost - self.mean);
+        self.last = cost;
+    }
+
+    /// Whether the last run was so slow that the peer counts as broken (seed 004's "bad node").
+    pub fn is_bad(&self) -> bool {
+        self.last > self.bound && self.count > 1
+    }
+
+    fn bound_for_next(&self) -> f64 {
+        if self.count < Self::FEW {
+            // A mean of nearly nothing must not turn a millisecond into a fault.
+            return (20.0 * self.mean).max(Self::NEVER_BAD_MS);
+        }
+        let deviation = (self.squares / self.count as f64).sqrt();
+        (self.mean + 3.0 * deviation).max(Self::NEVER_BAD_MS)
+    }
+}
+
+/// A host's part in one task.
+#[derive(Debug)]
+pub struct Peer {
+    /// Where it stands.
+    state: PeerState,
+    /// Whether it asked to take part, not only announced.
+    pub registered: bool,
+    /// Whether its registration has been answered.
+    pub answered: bool,
+    /// Whether it was ever allowed to sign what it read.
+    pub stand_in: bool,
+    /// Whether it holds groups that it read from the source without being a stand-in.
+    pub serves_only_itself: bool,
+    /// How urgently it wants.
+    pub priority: Priority,
+    /// What it wants.
+    pub wanted: Wanted,
+    /// What it holds.
+    pub held: Held,
+    /// What groups cost it.
+    pub costs: Costs,
+    /// Schedulings in vain since the last group arrived.
+    pub tries: u32,
+    /// Parents it wants no more, each until when.
+    pub blocked: BTreeMap<HostId, Millis>,
+    /// Parents it was ever given.
+    pub met: BTreeSet<HostId>,
+    /// Its place in the task's roster.
+    pub(super) place: usize,
+}
+
+/// Most parents remembered per peer for judging its reports.
+const MET: usize = 128;
+
+impl Peer {
+    /// A peer in `state` that wants nothing.
+    pub fn new(state: PeerState, held: Held) -> Self {
+        Self {
+            state,
+            registered: false,
+            answered: false,
+            stand_in: false,
+            serves_only_itself: false,
+            priority: Priority::default(),
+            wanted: Wanted::Groups(dfs_model::GroupSet::new()),
+            held,
+            costs: Costs::default(),
+            tries: 0,
+            blocked: BTreeMap::new(),
+            met: BTreeSet::new(),
+            place: 0,
+        }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> PeerState {
+        self.state
+    }
+
+    /// Moves along the machine.
+    pub fn become_(&mut self, next: PeerState) {
+        debug_assert!(self.state.may_become(next), "{:?} to {next:?}", self.state);
+        self.state = next;
+    }
+
+    /// Whether it wants groups it does not hold.
+    pub fn is_hungry(&self, groups: Option<u64>) -> bool {
+        match (&self.wanted, &self.held, groups) {
+            (_, Held::All, _) => false,
+            (Wanted::All, Held::Part(held), Some(groups)) => held.len() < groups,
+            (Wanted::All, Held::Part(_), None) => true,
+            (Wanted::Groups(wanted), held, _) => {
+                wanted.ranges().any(|range| !held.contains_all(range))
+            }
+        }
+    }
+
+    /// Whether it takes part and still wants something.
+    pub fn is_active(&self) -> bool {
+        matches!(
+            self.state,
+            PeerState::Waiting { .. } | PeerState::Fetching | PeerState::Source { .. }
+        )
+    }
+
+    /// Notes a parent it was given.
+    pub fn meet(&mut self, parent: HostId) {
+        if self.met.len() < MET {
+            self.met.insert(parent);
+        }
+    }
+
+    /// Does without `parent` until `until`.
+    pub fn block(&mut self, parent: HostId, until: Millis) {
+        if self.met.contains(&parent) {
+            self.blocked.insert(parent, until);
+        }
+    }
+
+    /// Whether it does without `parent` now.
+    pub fn blocks(&self, parent: &HostId, now: Millis) -> bool {
+        self.blocked.get(parent).is_some_and(|until| *until > now)
+    }
+
+    /// Whether it will hold everything, however long that turns out to be.
+    pub fn will_hold_all(&self) -> bool {
+        self.state == PeerState::Seeding
+            || self.held == Held::All
+            || (self.is_active() && self.wanted == Wanted::All)
+    }
+
+    /// The parts of `run` that it neither holds nor will hold once it has what it wants.
+    pub fn lacks(&self, run: GroupRange) -> Vec<GroupRange> {
+        let Held::Part(held) = &self.held else { return Vec::new() };
+        if self.state == PeerState::Seeding {
+            return Vec::new();
+        }
+        let missing = held.missing_in(run);
+        match &self.wanted {
+            _ if !self.is_active() => missing.collect(),
+            Wanted::All => Vec::new(),
+            Wanted::Groups(wanted) => {
+                missing.flat_map(|run| wanted.missing_in(run).collect::<Vec<_>>()).collect()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_twenty_times_slower_than_its_mean_is_bad() {
+        let mut costs = Costs::default();
+        for _ in 0..5 {
+            costs.add(10, 1);
+        }
+        assert!(!costs.is_bad());
+        costs.add(199, 1);
+        assert!(!costs.is_bad());
+        costs.add(10_000, 1);
+        assert!(costs.is_bad());
+    }
+
+    #[test]
+    fn with_many_samples_three_deviations_are_bad() {
+        let mut costs = Costs::default();
+        for n in 0..100 {
+            costs.add(if n % 2 == 0 { 9 } else { 11 }, 1);
+        }
+        assert!(!costs.is_bad());
+        costs.add(20, 1);
+        assert!(costs.is_bad());
+        costs.add(10, 1);
+        assert!(!costs.is_bad());
+    }
+
+    #[test]
+    fn seeds_change_state_for_nobody_and_resting_peers_wait_first() {
+        assert!(!PeerState::Seeding.may_become(PeerState::Failed));
+        assert!(!PeerState::Resting.may_become(PeerState::Fetching));
+        assert!(PeerState::Waiting { due: Millis(0) }.may_become(PeerState::Fetching));
+        assert!(PeerState::Failed.may_become(PeerState::Waiting { due: Millis(0) }));
+    }
+}

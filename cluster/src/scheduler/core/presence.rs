@@ -1,0 +1,116 @@
+//! Who is here: hosts come, fall silent, go; tasks nobody takes are forgotten.
+
+use std::sync::Arc;
+
+use dfs_model::{HostId, HostInfo, TaskId};
+
+use super::{Core, Decision, Host, Millis, PeerState, Task, Timer};
+
+impl Core {
+    pub(super) fn host_joined(&mut self, info: Arc<HostInfo>) {
+        let id = info.id;
+        let fresh = Host::new(info, self.limits.upload_slots);
+        match self.hosts.get_mut(&id) {
+            Some(host) => {
+                host.info = fresh.info;
+                host.limit = fresh.limit;
+                host.silent_since = None;
+            }
+            None => {
+                self.hosts.insert(id, fresh);
+            }
+        }
+    }
+
+    pub(super) fn host_silent(&mut self, id: HostId) {
+        let Some(host) = self.hosts.get_mut(&id) else { return };
+        host.silent_since = Some(self.now);
+        self.timers.set(self.now.after(self.limits.host_lease), Timer::Lease(id));
+    }
+
+    pub(super) fn lease_ran_out(&mut self, id: HostId, at: Millis) {
+        let lease = self.limits.host_lease;
+        let silent = self.hosts.get(&id).and_then(|host| host.silent_since);
+        if silent.is_some_and(|since| since.after(lease) <= at) {
+            self.host_left(id);
+        }
+    }
+
+    pub(super) fn host_left(&mut self, id: HostId) {
+        // Out of the table first: nobody may be rescheduled to a host that is going.
+        let Some(host) = self.hosts.remove(&id) else { return };
+        for task in &host.tasks {
+            self.remove_peer(*task, id);
+        }
+    }
+
+    /// Takes a host's part in a task away; its children are told, and the task may be forgotten.
+    pub(super) fn remove_peer(&mut self, task_id: TaskId, id: HostId) {
+        self.release_parents(task_id, id);
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        if task.exit(&id).is_none() {
+            return;
+        }
+        let children = task.dag.childless(&id);
+        if let Some(host) = self.hosts.get_mut(&id) {
+            host.tasks.remove(&task_id);
+            host.take_back(children.len());
+        }
+        if task.state.seed() == Some(id) {
+            self.drop_order(task_id);
+            self.schedule_waiting(task_id);
+        }
+        self.schedule_all(task_id, children);
+        self.forget_if_unused(task_id);
+    }
+
+    /// Forgets a task without peers; sets the idle timer of one that only seeds hold.
+    pub(super) fn forget_if_unused(&mut self, task_id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        if task.peers().any(|(_, peer)| peer.state() != PeerState::Seeding) {
+            return;
+        }
+        if task.roster().is_empty() && !matches!(task.state, super::TaskState::Void { .. }) {
+            self.forget(task_id);
+        } else if task.idle_due.is_none() {
+            let due = self.now.after(self.limits.idle);
+            task.idle_due = Some(due);
+            self.timers.set(due, Timer::Idle(task_id));
+        }
+    }
+
+    pub(super) fn idle(&mut self, task_id: TaskId, at: Millis) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        if task.idle_due != Some(at) {
+            return;
+        }
+        task.idle_due = None;
+        if task.peers().all(|(_, peer)| peer.state() == PeerState::Seeding) {
+            self.forget(task_id);
+        }
+    }
+
+    fn forget(&mut self, task_id: TaskId) {
+        self.drop_order(task_id);
+        let Some(task) = self.tasks.remove(&task_id) else { return };
+        for host in task.roster() {
+            if let Some(host) = self.hosts.get_mut(host) {
+                host.tasks.remove(&task_id);
+            }
+        }
+        self.out.push(Decision::Forget { task: task_id });
+    }
+
+    /// The task of `spec`, made when it is new; `None` where a host overreaches.
+    pub(super) fn task_for(&mut self, host: HostId, spec: super::TaskSpec) -> Option<&mut Task> {
+        let host = self.hosts.get_mut(&host)?;
+        if host.tasks.len() >= super::MAX_TASKS_PER_HOST && !host.tasks.contains(&spec.id) {
+            return None;
+        }
+        if spec.length.is_some_and(|length| dfs_model::groups_in(length) > super::MAX_GROUPS) {
+            return None;
+        }
+        host.tasks.insert(spec.id);
+        Some(self.tasks.entry(spec.id).or_insert_with(|| Task::new(spec)))
+    }
+}

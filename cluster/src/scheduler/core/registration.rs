@@ -1,0 +1,380 @@
+//! What peers say of themselves: they register, report, want more, end, leave.
+
+use bytes::Bytes;
+use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId};
+
+use super::{
+    Core, Decision, Done, Failed, FailureKind, Held, Millis, Outcome, Peer, PeerState, RefusalKind,
+    SizeScope, Task, TaskSpec, Wanted,
+};
+
+/// The particulars of a registration.
+pub struct Ask {
+    /// What the host wants.
+    pub wanted: Wanted,
+    /// What it holds already.
+    pub held: GroupSet,
+    /// How urgent that is.
+    pub priority: Priority,
+}
+
+fn held_from(groups: GroupSet, task: &Task) -> Held {
+    if task.groups().is_some_and(|all| groups.len() >= all) {
+        Held::All
+    } else {
+        Held::Part(groups)
+    }
+}
+
+impl Core {
+    pub(super) fn announced(
+        &mut self,
+        host: HostId,
+        spec: TaskSpec,
+        groups: GroupSet,
+        digests: Vec<Bytes>,
+    ) {
+        let id = spec.id;
+        let Some(task) = self.task_for(host, spec) else { return };
+        task.idle_due = None;
+        let held = held_from(groups, task);
+        let peer = task.enter(host, || Peer::new(PeerState::Resting, Held::nothing()));
+        peer.held = held;
+        if !peer.is_active() {
+            // What it wants it will register anew; what it once wanted it may have evicted since.
+            peer.wanted = Wanted::Groups(GroupSet::new());
+        }
+        let fresh: Vec<Bytes> =
+            digests.into_iter().filter(|batch| task.digests.add(batch.clone())).collect();
+        self.publish(id, None, fresh);
+        self.schedule_waiting(id);
+    }
+
+    pub(super) fn register(&mut self, host: HostId, spec: TaskSpec, ask: Ask) {
+        let id = spec.id;
+        let Some(task) = self.task_for(host, spec) else {
+            let known = self.hosts.contains_key(&host);
+            let (kind, reason) = if known {
+                (RefusalKind::Busy, "the host or the task is beyond what a scheduler keeps")
+            } else {
+                (RefusalKind::NotPermitted, "the host has not announced itself")
+            };
+            return self.out.push(Decision::Refuse { host, task: id, kind, reason: reason.into() });
+        };
+        task.idle_due = None;
+        let held = held_from(ask.held, task);
+        let peer = task.enter(host, || Peer::new(PeerState::Resting, Held::nothing()));
+        if peer.state() == PeerState::Seeding {
+            let reason = "a seed that takes part by order needs no registration".to_owned();
+            let kind = RefusalKind::NotPermitted;
+            return self.out.push(Decision::Refuse { host, task: id, kind, reason });
+        }
+        peer.registered = true;
+        peer.answered = false;
+        peer.held = held;
+        peer.serves_only_itself = false;
+        peer.wanted = ask.wanted;
+        peer.priority = ask.priority;
+        peer.tries = 0;
+        peer.blocked.clear();
+        self.start(id, host);
+    }
+
+    /// Puts a registered peer to work, or to rest when it wants nothing.
+    fn start(&mut self, task_id: TaskId, host: HostId) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let groups = task.groups();
+        let Some(peer) = task.peer_mut(&host) else { return };
+        let is_hungry = peer.is_hungry(groups);
+        peer.become_(if is_hungry {
+            PeerState::Waiting { due: self.now }
+        } else {
+            PeerState::Resting
+        });
+        self.release_parents(task_id, host);
+        if is_hungry {
+            return self.schedule_all(task_id, vec![host]);
+        }
+        self.answer(task_id, host);
+    }
+
+    /// Answers a registration, once.
+    pub(super) fn answer(&mut self, task_id: TaskId, host: HostId) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let scope = match task.scope() {
+            SizeScope::Tiny => SizeScope::Small,
+            scope => scope,
+        };
+        let (spec, version) = (task.spec.clone(), task.version);
+        let digests = task.digests.snapshot();
+        let Some(peer) = task.peer_mut(&host).filter(|peer| !peer.answered) else { return };
+        peer.answered = true;
+        let content = None;
+        self.out.push(Decision::SendRegistered {
+            host,
+            task: spec,
+            scope,
+            content,
+            digests,
+            version,
+        });
+    }
+
+    pub(super) fn answer_unless_tiny(&mut self, task_id: TaskId, host: HostId) {
+        if self.tasks.get(&task_id).is_some_and(|task| task.scope() != SizeScope::Tiny) {
+            self.answer(task_id, host);
+        }
+    }
+
+    /// Answers with the whole content, where it is tiny and known; whether it did.
+    pub(super) fn answer_with_content(&mut self, task_id: TaskId, host: HostId) -> bool {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return false };
+        if task.scope() != SizeScope::Tiny || !task.tiny_is_ready() {
+            return false;
+        }
+        let (spec, version, content) = (task.spec.clone(), task.version, task.tiny.clone());
+        let digests = task.digests.snapshot();
+        let Some(peer) = task.peer_mut(&host).filter(|peer| !peer.answered) else { return false };
+        peer.answered = true;
+        peer.become_(PeerState::Resting);
+        let scope = SizeScope::Tiny;
+        self.out.push(Decision::SendRegistered {
+            host,
+            task: spec,
+            scope,
+            content,
+            digests,
+            version,
+        });
+        self.release_parents(task_id, host);
+        true
+    }
+
+    pub(super) fn progress(
+        &mut self,
+        id: HostId,
+        task_id: TaskId,
+        done: &[Done],
+        failed: &[Failed],
+        uploads: u32,
+    ) {
+        let Some(host) = self.hosts.get_mut(&id) else { return };
+        host.reported_uploads = uploads;
+        let lost_a_parent = self.note_failures(id, task_id, failed);
+        self.note_done(id, task_id, done);
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let groups = task.groups();
+        let Some(peer) = task.peer_mut(&id) else { return };
+        if !done.is_empty() {
+            peer.tries = 0;
+        }
+        if peer.is_active() && peer.registered && !peer.is_hungry(groups) {
+            return self.rest(task_id, id);
+        }
+        if lost_a_parent {
+            self.schedule_all(task_id, vec![id]);
+        }
+    }
+
+    /// Notes what arrived, for the child, its parents and the seed's bitmap.
+    fn note_done(&mut self, id: HostId, task_id: TaskId, done: &[Done]) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let groups = task.groups();
+        let limit = groups.unwrap_or(super::MAX_GROUPS);
+        let Some(peer) = task.peer_mut(&id) else { return };
+        for run in done.iter().filter(|run| run.groups.end() <= limit) {
+            peer.held.insert(run.groups, groups);
+            match run.parent {
+                Some(parent) if peer.met.contains(&parent) => {
+                    peer.costs.add(run.cost_ms, run.groups.count);
+                    if let Some(host) = self.hosts.get_mut(&parent) {
+                        host.uploads_done += 1;
+                    }
+                }
+                Some(_) => {}
+                // What an ordinary node read from the source serves only itself.
+                None => peer.serves_only_itself |= !peer.stand_in,
+            }
+        }
+    }
+
+    /// Notes what did not arrive; whether the child must do without a parent it has.
+    fn note_failures(&mut self, id: HostId, task_id: TaskId, failed: &[Failed]) -> bool {
+        let block_until = self.now.after(self.limits.block);
+        let mut liars = Vec::new();
+        let mut lost = false;
+        let Some(task) = self.tasks.get_mut(&task_id) else { return false };
+        let parents = task.dag.parents(&id).to_vec();
+        let Some(peer) = task.peer_mut(&id) else { return false };
+        for failure in failed {
+            if !peer.met.contains(&failure.parent) {
+                continue;
+            }
+            let until = match failure.kind {
+                FailureKind::BadDigest => {
+                    liars.push(failure.parent);
+                    Millis(u64::MAX)
+                }
+                FailureKind::Timeout | FailureKind::Disconnected | FailureKind::Other => {
+                    block_until
+                }
+                FailureKind::NotHeld | FailureKind::Busy => continue,
+            };
+            peer.block(failure.parent, until);
+            lost |= parents.contains(&failure.parent);
+            if let Some(host) = self.hosts.get_mut(&failure.parent) {
+                host.uploads_failed += 1;
+            }
+        }
+        for liar in liars {
+            self.blacklist(task_id, liar);
+        }
+        lost
+    }
+
+    fn blacklist(&mut self, task_id: TaskId, liar: HostId) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        if task.peer(&liar).is_none() || !task.blacklist.insert(liar) {
+            return;
+        }
+        self.out.push(Decision::Blacklisted { host: liar, task: task_id });
+        self.abandon_children(task_id, liar);
+    }
+
+    /// A peer has what it wanted: it gives its parents free.
+    fn rest(&mut self, task_id: TaskId, host: HostId) {
+        let task = self.tasks.get_mut(&task_id);
+        let Some(peer) = task.and_then(|task| task.peer_mut(&host)) else { return };
+        peer.become_(PeerState::Resting);
+        self.release_parents(task_id, host);
+        self.schedule_waiting(task_id);
+    }
+
+    pub(super) fn want(
+        &mut self,
+        host: HostId,
+        task_id: TaskId,
+        groups: GroupSet,
+        priority: Priority,
+    ) {
+        let task = self.tasks.get_mut(&task_id);
+        let Some(task) = task.filter(|task| task.peer(&host).is_some_and(|p| p.registered)) else {
+            let (kind, reason) = (RefusalKind::Busy, "the host has not registered".to_owned());
+            return self.out.push(Decision::Refuse { host, task: task_id, kind, reason });
+        };
+        let all = task.groups();
+        let parents = task.dag.parents(&host).to_vec();
+        let Some(peer) = task.peer_mut(&host) else { return };
+        peer.priority = priority;
+        if let Wanted::Groups(wanted) = &mut peer.wanted {
+            groups.ranges().for_each(|range: GroupRange| wanted.insert_range(range));
+        }
+        if !peer.is_hungry(all) {
+            return;
+        }
+        match peer.state() {
+            PeerState::Resting | PeerState::Failed => {
+                peer.tries = 0;
+                peer.become_(PeerState::Waiting { due: self.now });
+                self.schedule_all(task_id, vec![host]);
+            }
+            PeerState::Fetching => {
+                let covered = task.peer(&host).is_some_and(|peer| task.covers(&parents, peer));
+                if !covered {
+                    self.schedule_all(task_id, vec![host]);
+                }
+            }
+            PeerState::Waiting { .. } | PeerState::Source { .. } | PeerState::Seeding => {}
+        }
+    }
+
+    pub(super) fn reschedule(&mut self, host: HostId, task_id: TaskId, bad: &[HostId]) {
+        let until = self.now.after(self.limits.block);
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let seed_is_through = matches!(task.state, super::TaskState::Seeded { obtain: None, .. });
+        let silent_seed = task.state.seed().filter(|seed| seed_is_through && bad.contains(seed));
+        let Some(peer) = task.peer_mut(&host).filter(|peer| peer.registered) else { return };
+        if !matches!(peer.state(), PeerState::Fetching | PeerState::Waiting { .. }) {
+            return;
+        }
+        for parent in bad.iter().filter(|parent| Some(**parent) != silent_seed) {
+            peer.block(*parent, until);
+        }
+        peer.tries += 1;
+        let enough = peer.tries >= self.limits.tries;
+        if let Some(seed) = silent_seed {
+            // It has said all it had to say and still does not serve: it is ordered anew.
+            self.remove_peer(task_id, seed);
+        }
+        if enough {
+            return self.give_up_on_parents(task_id, host);
+        }
+        self.schedule_all(task_id, vec![host]);
+    }
+
+    fn give_up_on_parents(&mut self, task_id: TaskId, host: HostId) {
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        let stand_in = task.state.seed().is_none() && !self.has_seed_for(task_id, host);
+        let stand_in = stand_in && self.is_needed_as_stand_in(task_id, host);
+        self.send_to_source(task_id, host, stand_in, "no parent could serve it");
+    }
+
+    pub(super) fn stand_in_digests(&mut self, host: HostId, task_id: TaskId, batch: Bytes) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let signs = task.peer(&host).is_some_and(|peer| peer.stand_in);
+        if signs && task.digests.add(batch.clone()) {
+            self.publish(task_id, None, vec![batch]);
+        }
+    }
+
+    /// Sends what is new about a task to everybody in it who may need it.
+    pub(super) fn publish(&mut self, task_id: TaskId, length: Option<u64>, digests: Vec<Bytes>) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        if length.is_none() && digests.is_empty() {
+            return;
+        }
+        task.version += 1;
+        let version = task.version;
+        let hosts = task.hosts_where(|peer| {
+            peer.answered && peer.state() != PeerState::Failed && peer.held != Held::All
+        });
+        if !hosts.is_empty() {
+            self.out.push(Decision::SendUpdate { hosts, task: task_id, version, length, digests });
+        }
+    }
+
+    pub(super) fn peer_result(&mut self, host: HostId, task_id: TaskId, outcome: Outcome) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let length_known = task.groups().is_some();
+        let Some(peer) = task.peer_mut(&host).filter(|peer| peer.registered) else { return };
+        if peer.state() == PeerState::Seeding {
+            return;
+        }
+        match outcome {
+            Outcome::Success => {
+                if peer.wanted == Wanted::All && length_known {
+                    peer.held = Held::All;
+                }
+                peer.wanted = Wanted::Groups(GroupSet::new());
+                if peer.is_active() {
+                    self.rest(task_id, host);
+                }
+            }
+            Outcome::Failure => {
+                peer.become_(PeerState::Failed);
+                self.release_parents(task_id, host);
+                self.abandon_children(task_id, host);
+                self.schedule_waiting(task_id);
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self, host: HostId, task_id: TaskId) {
+        let is_seeding = |peer: &Peer| peer.state() == PeerState::Seeding;
+        let peer = self.tasks.get(&task_id).and_then(|task| task.peer(&host));
+        if peer.is_some_and(|peer| !is_seeding(peer)) {
+            self.remove_peer(task_id, host);
+            self.schedule_waiting(task_id);
+        }
+    }
+}

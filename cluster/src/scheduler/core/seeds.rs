@@ -1,0 +1,199 @@
+//! Ordering seeds to take part, and what they answer.
+
+use bytes::Bytes;
+use dfs_model::{GroupSet, HostId, RouteKey, TaskId, rank};
+
+use super::{
+    Core, Decision, Held, Millis, Peer, PeerState, RefusalKind, SeedEvent, TINY_BYTES, TaskState,
+    Timer, Wanted,
+};
+
+impl Core {
+    /// Orders a seed to take part where none does; whether an answer is being waited for.
+    pub(super) fn order_seed(&mut self, task_id: TaskId, asker: HostId) -> bool {
+        let Some(task) = self.tasks.get(&task_id) else { return false };
+        match &task.state {
+            TaskState::Asked { .. } => return true,
+            TaskState::Seeded { .. } => return false,
+            TaskState::Void { until, .. } if *until > self.now => return false,
+            TaskState::Void { .. } | TaskState::Open => {}
+        }
+        let Some(seed) = self.seed_for(task_id, asker) else { return false };
+        let deadline = self.now.after(self.limits.seed_answer);
+        self.last_obtain += 1;
+        let obtain = self.last_obtain;
+        let Some(task) = self.tasks.get_mut(&task_id) else { return false };
+        task.state = TaskState::Asked { seed, obtain, deadline };
+        let wanted = task.peer(&asker).map_or(Wanted::All, |peer| peer.wanted.clone());
+        let task = task.spec.clone();
+        self.timers.set(deadline, Timer::Obtain(task_id));
+        self.out.push(Decision::ObtainFromSeed { seed, task, wanted, obtain });
+        true
+    }
+
+    /// Whether there is a seed that may be ordered.
+    pub(super) fn has_seed_for(&self, task_id: TaskId, asker: HostId) -> bool {
+        self.seed_for(task_id, asker).is_some()
+    }
+
+    /// The first by rendezvous rank of the seeds in the asker's area, else of all.
+    fn seed_for(&self, task_id: TaskId, asker: HostId) -> Option<HostId> {
+        let task = self.tasks.get(&task_id)?;
+        let usable = |id: &HostId| {
+            let paused = task.failed_seeds.get(id).is_some_and(|until| *until > self.now);
+            !paused && !task.blacklist.contains(id)
+        };
+        let area = &self.hosts.get(&asker)?.info.location.area;
+        let seeds = self
+            .hosts
+            .iter()
+            .filter(|(id, host)| host.is_seed() && host.silent_since.is_none() && usable(id));
+        let (near, far): (Vec<_>, Vec<_>) =
+            seeds.partition(|(_, host)| host.info.location.area == *area);
+        let ring = if near.is_empty() { far } else { near };
+        let key = RouteKey::of(&task.spec.key.domain, &task.spec.key.url);
+        rank(&key, ring.into_iter().map(|(id, _)| id)).first().copied()
+    }
+
+    /// Ends the order under way, if any: nobody waits for it.
+    pub(super) fn drop_order(&mut self, task_id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        if let Some(obtain) = task.state.obtain() {
+            self.out.push(Decision::EndObtain { obtain });
+        }
+        if task.state.seed().is_some() {
+            task.state = TaskState::Open;
+        }
+    }
+
+    pub(super) fn seed_is_late(&mut self, task_id: TaskId, at: Millis) {
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        if let TaskState::Asked { seed, deadline, .. } = task.state
+            && deadline == at
+        {
+            let reason = "the seed did not answer in time".to_owned();
+            self.seed_failed(task_id, seed, RefusalKind::OriginFailed, reason);
+        }
+    }
+
+    pub(super) fn seed_event(
+        &mut self,
+        seed: HostId,
+        task_id: TaskId,
+        obtain: u64,
+        event: SeedEvent,
+    ) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        if task.state.obtain() != Some(obtain) || !self.hosts.contains_key(&seed) {
+            return;
+        }
+        match event {
+            SeedEvent::Obtaining { length, held, tiny } => {
+                self.seed_takes_part(task_id, seed, held);
+                self.learn_length(task_id, length);
+                self.learn_content(task_id, tiny);
+                self.schedule_waiting(task_id);
+            }
+            SeedEvent::Digests(batch) => {
+                if task.digests.add(batch.clone()) {
+                    self.publish(task_id, None, vec![batch]);
+                    self.answer_tiny(task_id);
+                }
+            }
+            SeedEvent::Verified { groups, length } => {
+                let all = task.groups();
+                if let Some(peer) = task.peer_mut(&seed) {
+                    groups.ranges().for_each(|range| peer.held.insert(range, all));
+                }
+                self.learn_length(task_id, length);
+            }
+            SeedEvent::Failed { kind, reason } => self.seed_failed(task_id, seed, kind, reason),
+            SeedEvent::Ended if matches!(task.state, TaskState::Asked { .. }) => {
+                let reason = "the seed ended without a word".to_owned();
+                self.seed_failed(task_id, seed, RefusalKind::OriginFailed, reason);
+            }
+            SeedEvent::Ended => {
+                task.state = TaskState::Seeded { seed, obtain: None };
+                self.schedule_waiting(task_id);
+            }
+        }
+    }
+
+    fn seed_takes_part(&mut self, task_id: TaskId, seed: HostId, held: GroupSet) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(obtain) = task.state.obtain() else { return };
+        if task.peer(&seed).is_some_and(|peer| peer.state() != PeerState::Seeding) {
+            // It announced what it holds as any host does; from now on it serves by order.
+            self.replace_peer(task_id, seed);
+        }
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        task.state = TaskState::Seeded { seed, obtain: Some(obtain) };
+        let peer = task.enter(seed, || Peer::new(PeerState::Seeding, Held::nothing()));
+        peer.held = Held::Part(held);
+        if let Some(host) = self.hosts.get_mut(&seed) {
+            host.tasks.insert(task_id);
+        }
+    }
+
+    /// Takes an ordinary part away so that another kind can be entered; edges go with it.
+    fn replace_peer(&mut self, task_id: TaskId, id: HostId) {
+        self.release_parents(task_id, id);
+        self.abandon_children(task_id, id);
+        if let Some(task) = self.tasks.get_mut(&task_id) {
+            task.exit(&id);
+        }
+    }
+
+    /// The seed's word on the length is the one that counts.
+    fn learn_length(&mut self, task_id: TaskId, length: Option<u64>) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(length) = length.filter(|length| task.spec.length != Some(*length)) else {
+            return;
+        };
+        if dfs_model::groups_in(length) > super::MAX_GROUPS {
+            return;
+        }
+        task.spec.length = Some(length);
+        self.publish(task_id, Some(length), Vec::new());
+    }
+
+    fn learn_content(&mut self, task_id: TaskId, tiny: Option<Bytes>) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        task.tiny = tiny.filter(|content| {
+            content.len() as u64 <= TINY_BYTES && task.spec.length == Some(content.len() as u64)
+        });
+    }
+
+    fn answer_tiny(&mut self, task_id: TaskId) {
+        if self.tasks.get(&task_id).is_some_and(|task| task.tiny_is_ready()) {
+            self.schedule_waiting(task_id);
+        }
+    }
+
+    /// A seed cannot: the next one is asked, or nobody where the origin itself said no.
+    fn seed_failed(&mut self, task_id: TaskId, seed: HostId, kind: RefusalKind, reason: String) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        task.failed_seeds.retain(|_, until| *until > self.now);
+        task.failed_seeds.insert(seed, self.now.after(self.limits.seed_pause));
+        self.drop_order(task_id);
+        if kind.is_final()
+            && let Some(task) = self.tasks.get_mut(&task_id)
+        {
+            let until = self.now.after(self.limits.refusal);
+            task.state = TaskState::Void { kind, reason, until };
+        }
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        let unserved = task.hosts_where(|peer| match peer.state() {
+            PeerState::Waiting { .. } => true,
+            PeerState::Fetching => kind.is_final(),
+            _ => false,
+        });
+        for host in &unserved {
+            // So that seeds which fail in turn do not keep anybody waiting for ever.
+            self.count_try(task_id, *host);
+        }
+        self.schedule_all(task_id, unserved);
+        self.remove_peer(task_id, seed);
+        self.forget_if_unused(task_id);
+    }
+}

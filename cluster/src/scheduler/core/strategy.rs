@@ -1,0 +1,83 @@
+//! The joint at which scheduling strategies plug in.
+//!
+//! A strategy is a pure function of what the swarm looks like; the core applies its answer and drops
+//! whatever breaks a rule that holds for every strategy ([`Swarm::may_serve`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dfs_model::HostId;
+use rand::rngs::StdRng;
+
+use super::{Host, Lease, Millis, Peer, PeerState, Task};
+
+pub mod seed004;
+
+/// What a strategy decides for one child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Assignment {
+    /// These are its parents, best first.
+    Parents(Vec<HostId>),
+    /// These parents send these pieces now.
+    Leases(Vec<Lease>),
+}
+
+/// Decides who serves a child.
+pub trait Strategy: Send {
+    /// Its name in configuration and in the greeting.
+    fn name(&self) -> &'static str;
+
+    /// Who serves `ask.child` now. The child's former edges are already gone.
+    fn assign(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Assignment;
+}
+
+/// One task's swarm as a strategy sees it.
+pub struct Swarm<'a> {
+    /// The task.
+    pub task: &'a Task,
+    /// All hosts.
+    pub hosts: &'a BTreeMap<HostId, Host>,
+    /// Now.
+    pub now: Millis,
+}
+
+/// For whom parents are wanted.
+pub struct Ask<'a> {
+    /// The child.
+    pub child: HostId,
+    /// Its part in the task.
+    pub peer: &'a Peer,
+    /// Its parents until now.
+    pub former: &'a [HostId],
+    /// Everybody who lives on it.
+    pub descendants: &'a BTreeSet<HostId>,
+}
+
+impl Swarm<'_> {
+    /// Whether `parent` may be granted to the child at all: it is another host, here, trusted, below
+    /// its upload limit, has or will have something, and does not itself live on the child.
+    pub fn may_serve(&self, ask: &Ask<'_>, parent: &HostId) -> bool {
+        if *parent == ask.child
+            || ask.peer.blocks(parent, self.now)
+            || self.task.blacklist.contains(parent)
+            || ask.descendants.contains(parent)
+        {
+            return false;
+        }
+        let Some(host) = self.hosts.get(parent) else { return false };
+        let Some(peer) = self.task.peer(parent) else { return false };
+        host.has_room() && self.has_or_will_have(parent, peer)
+    }
+
+    fn has_or_will_have(&self, host: &HostId, peer: &Peer) -> bool {
+        if peer.serves_only_itself {
+            return false;
+        }
+        match peer.state() {
+            PeerState::Failed => false,
+            PeerState::Seeding => true,
+            PeerState::Source { .. } => !peer.held.is_nothing() || peer.stand_in,
+            PeerState::Fetching => !self.task.dag.parents(host).is_empty(),
+            PeerState::Resting | PeerState::Waiting { .. } => !peer.held.is_nothing(),
+        }
+    }
+}

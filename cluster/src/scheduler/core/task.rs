@@ -1,0 +1,265 @@
+//! One task: its state machine, its peers, its digests.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+
+use bytes::Bytes;
+use dfs_model::{GroupRange, HostId, groups_in};
+
+use super::{Dag, Held, Millis, Peer, RefusalKind, SizeScope, TaskSpec, Wanted};
+
+/// Largest content that travels inside an answer, in bytes.
+pub const TINY_BYTES: u64 = 4096;
+
+/// Most digest bytes kept per task; the oldest batches go first, parents hold them too.
+pub const MAX_DIGEST_BYTES: usize = 8 << 20;
+
+/// How a task gets its bytes into the swarm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskState {
+    /// No seed takes part: there is what peers hold and what stand-ins read.
+    Open,
+    /// A seed was ordered to take part and has not answered.
+    Asked {
+        /// Which.
+        seed: HostId,
+        /// The order's number.
+        obtain: u64,
+        /// When it counts as failed.
+        deadline: Millis,
+    },
+    /// A seed takes part.
+    Seeded {
+        /// Which.
+        seed: HostId,
+        /// The order's number; `None` once the seed has no more to say.
+        obtain: Option<u64>,
+    },
+    /// The origin has said no.
+    Void {
+        /// Why, for programs.
+        kind: RefusalKind,
+        /// Why, for people.
+        reason: String,
+        /// When a seed may be asked again.
+        until: Millis,
+    },
+}
+
+impl TaskState {
+    /// A word for people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Asked { .. } => "asked",
+            Self::Seeded { .. } => "seeded",
+            Self::Void { .. } => "void",
+        }
+    }
+
+    /// The order under way, if any.
+    pub fn obtain(&self) -> Option<u64> {
+        match self {
+            Self::Asked { obtain, .. } => Some(*obtain),
+            Self::Seeded { obtain, .. } => *obtain,
+            Self::Open | Self::Void { .. } => None,
+        }
+    }
+
+    /// The seed it is about, if any.
+    pub fn seed(&self) -> Option<HostId> {
+        match self {
+            Self::Asked { seed, .. } | Self::Seeded { seed, .. } => Some(*seed),
+            Self::Open | Self::Void { .. } => None,
+        }
+    }
+}
+
+/// Signed digest batches, opaque and each once.
+#[derive(Debug, Default)]
+pub struct Digests {
+    batches: VecDeque<Bytes>,
+    known: HashSet<Bytes>,
+    bytes: usize,
+}
+
+impl Digests {
+    /// Keeps a batch; whether it is new.
+    pub fn add(&mut self, batch: Bytes) -> bool {
+        if batch.is_empty() || batch.len() > MAX_DIGEST_BYTES || !self.known.insert(batch.clone()) {
+            return false;
+        }
+        self.bytes += batch.len();
+        self.batches.push_back(batch);
+        while self.bytes > MAX_DIGEST_BYTES {
+            let Some(oldest) = self.batches.pop_front() else { break };
+            self.known.remove(&oldest);
+            self.bytes -= oldest.len();
+        }
+        true
+    }
+
+    /// All of them, for a late joiner.
+    pub fn snapshot(&self) -> Vec<Bytes> {
+        self.batches.iter().cloned().collect()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+}
+
+/// One task.
+#[derive(Debug)]
+pub struct Task {
+    /// What it is.
+    pub spec: TaskSpec,
+    /// How it gets its bytes.
+    pub state: TaskState,
+    /// Who feeds whom.
+    pub dag: Dag,
+    /// Signed digests.
+    pub digests: Digests,
+    /// Number of the last delta sent.
+    pub version: u64,
+    /// All of it, when tiny and known.
+    pub tiny: Option<Bytes>,
+    /// Hosts that served bytes which did not verify.
+    pub blacklist: BTreeSet<HostId>,
+    /// Seeds that failed, each until when.
+    pub failed_seeds: BTreeMap<HostId, Millis>,
+    /// When the idle timer that is set fires.
+    pub idle_due: Option<Millis>,
+    peers: BTreeMap<HostId, Peer>,
+    /// The same hosts in no order, for sampling.
+    roster: Vec<HostId>,
+}
+
+impl Task {
+    /// A task without peers.
+    pub fn new(spec: TaskSpec) -> Self {
+        Self {
+            spec,
+            state: TaskState::Open,
+            dag: Dag::default(),
+            digests: Digests::default(),
+            version: 0,
+            tiny: None,
+            blacklist: BTreeSet::new(),
+            failed_seeds: BTreeMap::new(),
+            idle_due: None,
+            peers: BTreeMap::new(),
+            roster: Vec::new(),
+        }
+    }
+
+    /// Groups in it, where the length is known.
+    pub fn groups(&self) -> Option<u64> {
+        self.spec.length.map(groups_in)
+    }
+
+    /// Whether the origin's "no" still stands.
+    pub fn is_void(&self, now: Millis) -> bool {
+        matches!(self.state, TaskState::Void { until, .. } if until > now)
+    }
+
+    /// A host's part in it.
+    pub fn peer(&self, host: &HostId) -> Option<&Peer> {
+        self.peers.get(host)
+    }
+
+    /// A host's part in it, to change.
+    pub fn peer_mut(&mut self, host: &HostId) -> Option<&mut Peer> {
+        self.peers.get_mut(host)
+    }
+
+    /// All parts, by host.
+    pub fn peers(&self) -> impl Iterator<Item = (&HostId, &Peer)> {
+        self.peers.iter()
+    }
+
+    /// All hosts that take part, in no order.
+    pub fn roster(&self) -> &[HostId] {
+        &self.roster
+    }
+
+    /// Adds a host's part, or gives the one there is.
+    pub fn enter(&mut self, host: HostId, new: impl FnOnce() -> Peer) -> &mut Peer {
+        let roster = &mut self.roster;
+        self.peers.entry(host).or_insert_with(|| {
+            let mut peer = new();
+            peer.place = roster.len();
+            roster.push(host);
+            peer
+        })
+    }
+
+    /// Takes a host's part away.
+    pub fn exit(&mut self, host: &HostId) -> Option<Peer> {
+        let peer = self.peers.remove(host)?;
+        self.roster.swap_remove(peer.place);
+        if let Some(moved) = self.roster.get(peer.place)
+            && let Some(other) = self.peers.get_mut(moved)
+        {
+            other.place = peer.place;
+        }
+        self.blacklist.remove(host);
+        Some(peer)
+    }
+
+    /// Hosts whose part is in a state that `pick` takes.
+    pub fn hosts_where(&self, pick: impl Fn(&Peer) -> bool) -> Vec<HostId> {
+        self.peers.iter().filter(|(_, peer)| pick(peer)).map(|(host, _)| *host).collect()
+    }
+
+    /// How it is answered, by its size.
+    pub fn scope(&self) -> SizeScope {
+        match self.spec.length {
+            Some(0) => SizeScope::Empty,
+            Some(length) if length <= TINY_BYTES => SizeScope::Tiny,
+            Some(_) if self.groups() <= Some(1 << self.spec.piece_level) => SizeScope::Small,
+            _ => SizeScope::Normal,
+        }
+    }
+
+    /// Whether the whole content can be put into an answer now.
+    pub fn tiny_is_ready(&self) -> bool {
+        self.tiny.is_some() && !self.digests.is_empty()
+    }
+
+    /// Whether `parents` together hold, or will hold, what `child` wants.
+    pub fn covers(&self, parents: &[HostId], child: &Peer) -> bool {
+        let mut parents = parents.iter().filter_map(|host| self.peers.get(host));
+        let Held::Part(held) = &child.held else { return true };
+        let missing: Vec<GroupRange> = match (&child.wanted, self.groups()) {
+            (Wanted::All, Some(groups)) => held.missing_in(GroupRange::new(0, groups)).collect(),
+            (Wanted::All, None) => return parents.any(Peer::will_hold_all),
+            (Wanted::Groups(wanted), _) => {
+                wanted.ranges().flat_map(|run| held.missing_in(run)).collect()
+            }
+        };
+        let left = parents.fold(missing, |missing, parent| {
+            missing.into_iter().flat_map(|run| parent.lacks(run)).collect()
+        });
+        left.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_kept_once_and_bounded() {
+        let mut digests = Digests::default();
+        assert!(digests.add(Bytes::from_static(b"one")));
+        assert!(!digests.add(Bytes::from_static(b"one")));
+        assert!(!digests.add(Bytes::new()));
+        for n in 0..20u8 {
+            digests.add(Bytes::from(vec![n; 1 << 20]));
+        }
+        assert!(digests.bytes <= MAX_DIGEST_BYTES);
+        assert_eq!(digests.known.len(), digests.batches.len());
+        assert!(digests.add(Bytes::from_static(b"one")), "what was dropped may come again");
+    }
+}

@@ -1,0 +1,601 @@
+//! What the core decides, case by case.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use dfs_model::{
+    CanonicalUrl, GROUP_BYTES, GroupRange, GroupSet, HostKind, Location, PieceLayout, Priority,
+    TaskKind, Transform, Validator,
+};
+
+use super::*;
+
+pub(super) const MIB: u64 = 1 << 20;
+
+pub(super) fn id(n: u8) -> HostId {
+    HostId::from_bytes([n; 16])
+}
+
+pub(super) fn info(n: u8, kind: HostKind, idc: &str) -> Arc<HostInfo> {
+    Arc::new(HostInfo {
+        id: id(n),
+        kind,
+        name: format!("host-{n}"),
+        location: Location { area: String::new(), idc: idc.into(), rack: String::new() },
+        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 1000 + u16::from(n)))],
+        public_key: [n; 32],
+        upload_slots: 0,
+    })
+}
+
+pub(super) fn spec(name: &str, length: Option<u64>) -> TaskSpec {
+    let key = dfs_model::TaskKey {
+        domain: dfs_model::TaskKey::PUBLIC.into(),
+        kind: TaskKind::Blob,
+        url: CanonicalUrl::parse(&format!("https://example.org/{name}")).unwrap(),
+        headers: Vec::new(),
+        validator: Validator::default(),
+        transform: Transform::Identity,
+    };
+    let piece_level = PieceLayout::for_length(length.unwrap_or(1 << 30)).level();
+    TaskSpec { id: key.id(), key, length, piece_level, ranges: true }
+}
+
+pub(super) struct Scene {
+    pub core: Core,
+    pub now: Millis,
+}
+
+impl Scene {
+    pub fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    pub fn with(limits: Limits) -> Self {
+        Self { core: Core::new(limits, Box::new(Seed004), 7), now: Millis(1) }
+    }
+
+    pub fn tell(&mut self, event: Event) -> Vec<Decision> {
+        self.core.handle(event, self.now)
+    }
+
+    pub fn pass(&mut self, span: Duration) -> Vec<Decision> {
+        self.now = self.now.after(span);
+        self.tell(Event::Tick)
+    }
+
+    fn join(&mut self, n: u8, kind: HostKind, idc: &str) {
+        assert!(self.tell(Event::HostJoined(info(n, kind, idc))).is_empty());
+    }
+
+    fn nodes(&mut self, hosts: impl IntoIterator<Item = u8>) {
+        hosts.into_iter().for_each(|n| self.join(n, HostKind::Node, ""));
+    }
+
+    fn register(&mut self, n: u8, task: &TaskSpec) -> Vec<Decision> {
+        self.register_for(n, task, Wanted::All)
+    }
+
+    fn register_for(&mut self, n: u8, task: &TaskSpec, wanted: Wanted) -> Vec<Decision> {
+        self.tell(Event::Register {
+            host: id(n),
+            task: task.clone(),
+            wanted,
+            held: GroupSet::new(),
+            priority: Priority::Bulk,
+        })
+    }
+
+    fn seed_says(&mut self, n: u8, task: &TaskSpec, event: SeedEvent) -> Vec<Decision> {
+        let obtain = self.core.last_obtain;
+        self.tell(Event::Seed { seed: id(n), task: task.id, obtain, event })
+    }
+
+    fn seed_obtains(&mut self, n: u8, task: &TaskSpec) -> Vec<Decision> {
+        let held = GroupSet::new();
+        self.seed_says(n, task, SeedEvent::Obtaining { length: task.length, held, tiny: None })
+    }
+
+    fn progress(&mut self, n: u8, task: &TaskSpec, done: Done) -> Vec<Decision> {
+        self.tell(Event::Progress {
+            host: id(n),
+            task: task.id,
+            done: vec![done],
+            failed: Vec::new(),
+            uploads: 0,
+        })
+    }
+
+    fn finish(&mut self, n: u8, task: &TaskSpec, parent: u8) -> Vec<Decision> {
+        let groups = GroupRange::new(0, task.length.unwrap().div_ceil(GROUP_BYTES));
+        self.progress(n, task, Done { groups, parent: Some(id(parent)), cost_ms: 10 })
+    }
+
+    fn fail(&mut self, n: u8, task: &TaskSpec, parent: u8, kind: FailureKind) -> Vec<Decision> {
+        self.tell(Event::Progress {
+            host: id(n),
+            task: task.id,
+            done: Vec::new(),
+            failed: vec![Failed { parent: id(parent), kind }],
+            uploads: 0,
+        })
+    }
+
+    /// One seed (100) that takes part in `task`, and a first child (1) of it.
+    fn with_seed(task: &TaskSpec) -> Self {
+        let mut scene = Self::new();
+        scene.join(100, HostKind::Seed, "");
+        scene.nodes(1..=8);
+        scene.register(1, task);
+        assert_eq!(parents_of(&scene.seed_obtains(100, task), 1), Some(vec![100]));
+        scene
+    }
+}
+
+/// The last parents that `decisions` give a host.
+fn parents_of(decisions: &[Decision], n: u8) -> Option<Vec<u8>> {
+    decisions.iter().rev().find_map(|decision| match decision {
+        Decision::SendParents { host, parents, .. } if *host == id(n) => {
+            Some(parents.iter().map(|parent| parent.id.as_bytes()[0]).collect())
+        }
+        _ => None,
+    })
+}
+
+fn ordered_seed(decisions: &[Decision]) -> Option<u8> {
+    decisions.iter().find_map(|decision| match decision {
+        Decision::ObtainFromSeed { seed, .. } => Some(seed.as_bytes()[0]),
+        _ => None,
+    })
+}
+
+fn sent_to_source(decisions: &[Decision]) -> Vec<(u8, bool)> {
+    let pick = |decision: &Decision| match decision {
+        Decision::BackToSource { host, stand_in, .. } => Some((host.as_bytes()[0], *stand_in)),
+        _ => None,
+    };
+    decisions.iter().filter_map(pick).collect()
+}
+
+fn refused(decisions: &[Decision]) -> Vec<(u8, RefusalKind)> {
+    let pick = |decision: &Decision| match decision {
+        Decision::Refuse { host, kind, .. } => Some((host.as_bytes()[0], *kind)),
+        _ => None,
+    };
+    decisions.iter().filter_map(pick).collect()
+}
+
+fn scope_for(decisions: &[Decision], n: u8) -> Option<SizeScope> {
+    decisions.iter().find_map(|decision| match decision {
+        Decision::SendRegistered { host, scope, .. } if *host == id(n) => Some(*scope),
+        _ => None,
+    })
+}
+
+#[test]
+fn the_first_asker_makes_a_seed_obtain_and_becomes_its_child() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::new();
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1, 2]);
+    let first = scene.register(1, &task);
+    assert_eq!(ordered_seed(&first), Some(100));
+    assert_eq!(scope_for(&first, 1), Some(SizeScope::Normal));
+    let second = scene.register(2, &task);
+    assert_eq!(ordered_seed(&second), None, "one order does for all");
+    let obtained = scene.seed_obtains(100, &task);
+    assert_eq!(parents_of(&obtained, 1), Some(vec![100]));
+    assert_eq!(parents_of(&obtained, 2).map(|p| p.contains(&100)), Some(true));
+}
+
+#[test]
+fn the_seed_is_asked_with_what_its_first_asker_wants() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::new();
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1]);
+    let mut wanted = GroupSet::new();
+    wanted.insert_range(GroupRange::new(5, 2));
+    let decisions = scene.register_for(1, &task, Wanted::Groups(wanted.clone()));
+    assert!(decisions.iter().any(|decision| matches!(
+        decision,
+        Decision::ObtainFromSeed { wanted: Wanted::Groups(groups), .. } if *groups == wanted
+    )));
+}
+
+#[test]
+fn sizes_are_answered_by_scope() {
+    let mut scene = Scene::new();
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1]);
+    let empty = scene.register(1, &spec("empty", Some(0)));
+    assert_eq!(scope_for(&empty, 1), Some(SizeScope::Empty));
+    assert_eq!(ordered_seed(&empty), None, "nothing is nobody's work");
+    let small = scene.register(1, &spec("small", Some(50_000)));
+    assert_eq!(scope_for(&small, 1), Some(SizeScope::Small));
+    let unknown = scene.register(1, &spec("unknown", None));
+    assert_eq!(scope_for(&unknown, 1), Some(SizeScope::Normal));
+}
+
+#[test]
+fn a_small_task_has_one_parent() {
+    let task = spec("small", Some(50_000));
+    let mut scene = Scene::with_seed(&task);
+    scene.finish(1, &task, 100);
+    for n in 2..6 {
+        assert_eq!(parents_of(&scene.register(n, &task), n).map(|p| p.len()), Some(1));
+    }
+}
+
+#[test]
+fn a_tiny_task_comes_with_the_answer() {
+    let task = spec("tiny", Some(3));
+    let mut scene = Scene::new();
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1, 2]);
+    let first = scene.register(1, &task);
+    assert_eq!((ordered_seed(&first), scope_for(&first, 1)), (Some(100), None));
+    let tiny = Some(Bytes::from_static(b"abc"));
+    let held = GroupSet::full(1);
+    scene.seed_says(100, &task, SeedEvent::Obtaining { length: Some(3), held, tiny });
+    let digests = scene.seed_says(100, &task, SeedEvent::Digests(Bytes::from_static(b"signed")));
+    let late = scene.register(2, &task);
+    for (decisions, n) in [(digests, 1), (late, 2)] {
+        let complete = decisions.iter().any(|decision| matches!(
+            decision,
+            Decision::SendRegistered { host, scope: SizeScope::Tiny, content: Some(content), digests, .. }
+                if *host == id(n) && &content[..] == b"abc" && digests.len() == 1
+        ));
+        assert!(complete, "host {n}: {decisions:?}");
+    }
+}
+
+#[test]
+fn a_tiny_task_whose_digests_never_come_is_served_by_the_seed() {
+    let task = spec("tiny", Some(3));
+    let mut scene = Scene::new();
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1]);
+    scene.register(1, &task);
+    let tiny = Some(Bytes::from_static(b"abc"));
+    let held = GroupSet::full(1);
+    scene.seed_says(100, &task, SeedEvent::Obtaining { length: Some(3), held, tiny });
+    let all: Vec<_> = (0..5).flat_map(|_| scene.pass(Duration::from_millis(500))).collect();
+    assert_eq!(parents_of(&all, 1), Some(vec![100]));
+    assert_eq!(scope_for(&all, 1), Some(SizeScope::Small));
+}
+
+#[test]
+fn later_children_have_at_most_four_parents_and_finished_neighbours_among_them() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    for n in 2..=8 {
+        let parents = parents_of(&scene.register(n, &task), n).unwrap();
+        assert!((1..=MAX_PARENTS).contains(&parents.len()) && !parents.contains(&n));
+    }
+    scene.finish(1, &task, 100);
+    scene.nodes([9]);
+    assert!(parents_of(&scene.register(9, &task), 9).unwrap().contains(&1));
+}
+
+#[test]
+fn children_of_a_leaving_or_failing_parent_are_told_at_once() {
+    let task = spec("a", Some(100 * MIB));
+    for farewell in [
+        Event::HostLeft(id(1)),
+        Event::Leave { host: id(1), task: task.id },
+        Event::PeerResult { host: id(1), task: task.id, outcome: Outcome::Failure },
+    ] {
+        let mut scene = Scene::with_seed(&task);
+        assert!(parents_of(&scene.register(2, &task), 2).unwrap().contains(&1));
+        let parents = parents_of(&scene.tell(farewell), 2).expect("told at once");
+        assert_eq!(parents, [100]);
+    }
+}
+
+#[test]
+fn a_silent_host_is_collected_when_its_lease_runs_out_and_not_when_it_comes_back() {
+    let task = spec("a", Some(100 * MIB));
+    let lease = Limits::default().host_lease;
+    let mut scene = Scene::with_seed(&task);
+    scene.register(2, &task);
+    scene.tell(Event::HostSilent(id(1)));
+    scene.nodes([1]);
+    scene.pass(lease);
+    assert!(scene.core.host(&id(1)).is_some());
+    scene.tell(Event::HostSilent(id(1)));
+    assert_eq!(parents_of(&scene.pass(lease), 2), Some(vec![100]));
+    assert!(scene.core.host(&id(1)).is_none());
+}
+
+#[test]
+fn a_parent_whose_bytes_do_not_verify_is_nobodys_parent_any_more() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    for n in [2, 3] {
+        assert!(parents_of(&scene.register(n, &task), n).unwrap().contains(&1));
+    }
+    let decisions = scene.fail(2, &task, 1, FailureKind::BadDigest);
+    assert!(decisions.contains(&Decision::Blacklisted { host: id(1), task: task.id }));
+    for n in [2, 3] {
+        assert!(!parents_of(&decisions, n).unwrap().contains(&1), "host {n}");
+    }
+    assert!(!parents_of(&scene.register(4, &task), 4).unwrap().contains(&1));
+}
+
+#[test]
+fn who_never_was_a_childs_parent_cannot_be_denounced_by_it() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    scene.register(2, &task);
+    assert!(scene.fail(1, &task, 2, FailureKind::BadDigest).is_empty());
+}
+
+#[test]
+fn a_failed_seed_is_followed_by_the_next_one_and_then_by_a_stand_in() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::new();
+    scene.join(100, HostKind::Seed, "");
+    scene.join(101, HostKind::Seed, "");
+    scene.nodes([1, 2]);
+    let first = ordered_seed(&scene.register(1, &task)).unwrap();
+    scene.seed_obtains(first, &task);
+    scene.register(2, &task);
+    let failure = |reason: &str| SeedEvent::Failed {
+        kind: RefusalKind::OriginFailed,
+        reason: reason.to_owned(),
+    };
+    let decisions = scene.seed_says(first, &task, failure("broken pipe"));
+    let second = ordered_seed(&decisions).unwrap();
+    assert_ne!(first, second);
+    let decisions = scene.seed_says(second, &task, failure("broken pipe"));
+    assert_eq!(sent_to_source(&decisions).len(), 1, "one stands in: {decisions:?}");
+    let (stand_in, may_sign) = sent_to_source(&decisions)[0];
+    assert!(may_sign);
+    assert_eq!(parents_of(&decisions, 3 - stand_in), Some(vec![stand_in]));
+}
+
+#[test]
+fn a_seed_that_does_not_answer_in_time_counts_as_failed() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::new();
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1]);
+    scene.register(1, &task);
+    let late = scene.pass(Limits::default().seed_answer);
+    assert_eq!(sent_to_source(&late), [(1, true)]);
+    assert!(late.iter().any(|decision| matches!(decision, Decision::EndObtain { .. })));
+    assert!(scene.seed_obtains(100, &task).is_empty(), "too late");
+}
+
+#[test]
+fn without_seeds_one_node_stands_in_and_the_others_take_from_it() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::new();
+    scene.nodes(1..=5);
+    assert_eq!(sent_to_source(&scene.register(1, &task)), [(1, true)]);
+    for n in 2..=5 {
+        let decisions = scene.register(n, &task);
+        assert_eq!(sent_to_source(&decisions), []);
+        assert!(parents_of(&decisions, n).unwrap().contains(&1));
+    }
+    let decisions = scene.tell(Event::HostLeft(id(1)));
+    assert_eq!(sent_to_source(&decisions).len(), 1, "another one stands in: {decisions:?}");
+}
+
+#[test]
+fn only_stand_ins_may_publish_digests() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::new();
+    scene.nodes(1..=2);
+    scene.register(1, &task);
+    scene.register(2, &task);
+    let batch = Bytes::from_static(b"signed");
+    let event = |n| Event::Digests { host: id(n), task: task.id, batch: batch.clone() };
+    assert!(scene.tell(event(2)).is_empty());
+    let decisions = scene.tell(event(1));
+    assert!(matches!(&decisions[..], [Decision::SendUpdate { digests, .. }] if digests.len() == 1));
+    assert!(scene.tell(event(1)).is_empty(), "the same batch is news once");
+}
+
+#[test]
+fn what_an_ordinary_node_read_from_the_source_serves_only_itself() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    let groups = GroupRange::new(0, 1600);
+    scene.progress(1, &task, Done { groups, parent: None, cost_ms: 1 });
+    assert_eq!(parents_of(&scene.register(2, &task), 2), Some(vec![100]));
+}
+
+#[test]
+fn after_four_schedulings_in_vain_a_peer_goes_to_the_source_for_itself() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    let event = Event::Reschedule { host: id(1), task: task.id, bad_parents: vec![id(100)] };
+    let mut decisions = scene.tell(event);
+    assert_eq!(parents_of(&decisions, 1), Some(vec![]), "its only parent is gone: it is told");
+    for _ in 0..4 {
+        assert_eq!(sent_to_source(&decisions), []);
+        decisions = scene.pass(Limits::default().retry_after);
+        if !decisions.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(sent_to_source(&decisions), [(1, false)]);
+}
+
+#[test]
+fn the_crowd_at_the_source_is_bounded() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with(Limits { at_source: 1, upload_slots: 1, ..Limits::default() });
+    scene.nodes(1..=3);
+    assert_eq!(sent_to_source(&scene.register(1, &task)), [(1, true)]);
+    assert!(parents_of(&scene.register(2, &task), 2).is_some());
+    scene.register(3, &task);
+    let event = Event::Reschedule { host: id(2), task: task.id, bad_parents: vec![id(1)] };
+    let mut decisions: Vec<_> = (0..4).flat_map(|_| scene.tell(event.clone())).collect();
+    decisions.extend((0..10).flat_map(|_| scene.pass(Duration::from_secs(1))));
+    assert!(refused(&decisions).contains(&(2, RefusalKind::Busy)), "{decisions:?}");
+}
+
+#[test]
+fn the_origins_no_is_passed_on_and_stands_for_a_while() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    scene.register(2, &task);
+    let kind = RefusalKind::OriginChanged;
+    let reason = "ETag differs".to_owned();
+    let decisions = scene.seed_says(100, &task, SeedEvent::Failed { kind, reason });
+    let who: BTreeSet<_> =
+        refused(&decisions).into_iter().collect::<Vec<_>>().into_iter().map(|r| r.0).collect();
+    assert_eq!(who, BTreeSet::from([1, 2]));
+    assert_eq!(refused(&scene.register(3, &task)), [(3, kind)]);
+    scene.pass(Limits::default().refusal + Limits::default().seed_pause);
+    assert_eq!(ordered_seed(&scene.register(3, &task)), Some(100));
+}
+
+#[test]
+fn a_complete_neighbour_serves_even_when_the_origin_says_no() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    scene.finish(1, &task, 100);
+    let (kind, reason) = (RefusalKind::NotFound, "gone".to_owned());
+    scene.seed_says(100, &task, SeedEvent::Failed { kind, reason });
+    assert_eq!(parents_of(&scene.register(2, &task), 2), Some(vec![1]));
+}
+
+#[test]
+fn a_restarted_scheduler_learns_the_swarm_from_what_hosts_announce() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::new();
+    scene.nodes(1..=3);
+    scene.tell(Event::Announced {
+        host: id(1),
+        task: task.clone(),
+        held: GroupSet::full(1600),
+        digests: vec![Bytes::from_static(b"signed")],
+    });
+    let decisions = scene.register(2, &task);
+    assert_eq!(parents_of(&decisions, 2), Some(vec![1]));
+    assert!(decisions.iter().any(|decision| matches!(
+        decision,
+        Decision::SendRegistered { digests, .. } if digests.len() == 1
+    )));
+    assert_eq!(sent_to_source(&decisions), []);
+}
+
+#[test]
+fn what_neighbours_lack_is_ordered_from_a_seed() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::new();
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes(1..=3);
+    scene.tell(Event::Announced {
+        host: id(1),
+        task: task.clone(),
+        held: GroupSet::full(10),
+        digests: Vec::new(),
+    });
+    let decisions = scene.register(2, &task);
+    assert_eq!(parents_of(&decisions, 2), Some(vec![1]));
+    assert_eq!(ordered_seed(&decisions), Some(100));
+    let lazy = Wanted::Groups(GroupSet::full(10));
+    let mut other = Scene::new();
+    other.join(100, HostKind::Seed, "");
+    other.nodes(1..=3);
+    other.tell(Event::Announced {
+        host: id(1),
+        task: task.clone(),
+        held: GroupSet::full(10),
+        digests: Vec::new(),
+    });
+    assert_eq!(ordered_seed(&other.register_for(2, &task, lazy)), None);
+}
+
+#[test]
+fn a_resting_peer_that_wants_more_gets_parents_again() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    scene.register_for(2, &task, Wanted::Groups(GroupSet::full(1)));
+    let groups = GroupRange::new(0, 1);
+    scene.progress(2, &task, Done { groups, parent: Some(id(100)), cost_ms: 1 });
+    let mut groups = GroupSet::new();
+    groups.insert(9);
+    let want = Event::Want { host: id(2), task: task.id, groups, priority: Priority::Demand };
+    assert!(parents_of(&scene.tell(want), 2).unwrap().contains(&100));
+}
+
+#[test]
+fn digests_reach_everybody_as_numbered_deltas_and_late_joiners_as_a_snapshot() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    let mut last = 0;
+    for text in ["one", "two"] {
+        let batch = Bytes::from(text);
+        let decisions = scene.seed_says(100, &task, SeedEvent::Digests(batch.clone()));
+        let [Decision::SendUpdate { hosts, version, digests, .. }] = &decisions[..] else {
+            panic!("{decisions:?}");
+        };
+        assert_eq!((&hosts[..], &digests[..]), (&[id(1)][..], &[batch][..]));
+        assert!(*version > last);
+        last = *version;
+    }
+    assert!(scene.register(2, &task).iter().any(|decision| matches!(
+        decision,
+        Decision::SendRegistered { digests, version, .. } if digests.len() == 2 && *version == last
+    )));
+}
+
+#[test]
+fn a_task_that_nobody_takes_is_forgotten() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    scene.tell(Event::Leave { host: id(1), task: task.id });
+    assert_eq!(scene.core.size().1, 1, "the seed still has it");
+    let decisions = scene.pass(Limits::default().idle);
+    assert!(decisions.contains(&Decision::Forget { task: task.id }));
+    assert_eq!(scene.core.size().1, 0);
+}
+
+#[test]
+fn hosts_that_did_not_announce_themselves_are_refused() {
+    let decisions = Scene::new().register(1, &spec("a", Some(1)));
+    assert_eq!(refused(&decisions), [(1, RefusalKind::NotPermitted)]);
+}
+
+/// Leases two pieces from the first host that may serve: stands for strategies of that kind.
+struct TwoPieces;
+
+impl Strategy for TwoPieces {
+    fn name(&self) -> &'static str {
+        "two-pieces"
+    }
+
+    fn assign(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, _: &mut StdRng) -> Assignment {
+        let parent = swarm.task.roster().iter().find(|parent| swarm.may_serve(ask, parent));
+        let Some(parent) = parent else { return Assignment::Parents(Vec::new()) };
+        let lease = Lease { parent: *parent, child: ask.child, first: 0, count: 2 };
+        Assignment::Leases(vec![lease])
+    }
+}
+
+#[test]
+fn a_strategy_may_answer_with_leases() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::new();
+    scene.core = Core::new(Limits::default(), Box::new(TwoPieces), 7);
+    scene.nodes([1, 2]);
+    scene.tell(Event::Announced {
+        host: id(1),
+        task: task.clone(),
+        held: GroupSet::full(1600),
+        digests: Vec::new(),
+    });
+    let decisions = scene.register(2, &task);
+    let leases = decisions.iter().find_map(|decision| match decision {
+        Decision::SendLeases { host, leases, .. } if *host == id(1) => Some(leases),
+        _ => None,
+    });
+    assert_eq!(leases.map(|l| (l[0].1.child, l[0].1.count)), Some((id(2), 2)));
+}
