@@ -53,26 +53,18 @@ pub fn group_digests(
     groups: GroupRange,
     bytes: &[u8],
 ) -> Result<Vec<Cv>, ContentError> {
-    let missing = |group| ContentError::NoSuchGroup { group };
-    let last = groups.first.checked_add(groups.count).ok_or(missing(u64::MAX))?.saturating_sub(1);
-    if groups.is_empty() {
-        return expect_length(groups, 0, bytes).map(|()| Vec::new());
-    }
-    let last_bytes = shape.group_bytes(last).ok_or(missing(last))? as u64;
-    expect_length(groups, (groups.count - 1) * GROUP_BYTES + last_bytes, bytes)?;
-    if bytes.is_empty() {
-        return Ok(vec![group_digest(shape, last, bytes)?]);
-    }
-    let chunks = bytes.chunks(GROUP_BYTES as usize);
-    groups.iter().zip(chunks).map(|(group, bytes)| group_digest(shape, group, bytes)).collect()
-}
-
-fn expect_length(groups: GroupRange, expected: u64, bytes: &[u8]) -> Result<(), ContentError> {
+    let last = groups.first.saturating_add(groups.count.saturating_sub(1));
+    let expected = shape.bytes_in(groups).ok_or(ContentError::NoSuchGroup { group: last })?;
     let got = bytes.len() as u64;
     if got != expected {
         return Err(ContentError::WrongLength { groups, expected, got });
     }
-    Ok(())
+    if bytes.is_empty() {
+        // Nothing, or the one empty group of an empty content.
+        return groups.iter().map(|group| group_digest(shape, group, bytes)).collect();
+    }
+    let chunks = bytes.chunks(GROUP_BYTES as usize);
+    groups.iter().zip(chunks).map(|(group, bytes)| group_digest(shape, group, bytes)).collect()
 }
 
 /// The digest of `parent` from the digests of its two children.

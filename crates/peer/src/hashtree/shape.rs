@@ -174,6 +174,15 @@ impl Shape {
         Some(length.saturating_sub(group * GROUP_BYTES).min(GROUP_BYTES) as usize)
     }
 
+    /// Bytes in a run of groups; none when some do not exist. An empty content has one empty group.
+    pub fn bytes_in(&self, groups: GroupRange) -> Option<u64> {
+        if groups.is_empty() {
+            return Some(0);
+        }
+        let last = groups.first.checked_add(groups.count - 1)?;
+        Some((groups.count - 1) * GROUP_BYTES + self.group_bytes(last)? as u64)
+    }
+
     /// The fewest nodes that together cover exactly `range`, in order; none where it leaves the content.
     pub fn cover(&self, range: GroupRange) -> Vec<Node> {
         let range = range.intersection(GroupRange::new(0, self.limit()));

@@ -1,0 +1,280 @@
+//! What this host keeps: the bytes of tasks, which groups of them are there, and why they are right
+//! (design §7).
+//!
+//! Owns `<data>/tasks/<2 hex>/<task id>/{content,state,signed,record.json}`, who uses a task, and what
+//! is evicted. One process at a time: the directory is locked.
+//!
+//! Invariants: a byte is returned only from a group that was recorded *after* it was written, and after
+//! an unclean reboot only once it was hashed again; nothing in use is ever taken away. If the process
+//! dies here nothing is lost: the page cache has the bytes, and the boot id tells that it survived.
+//! Every call blocks on local disk; callers choose the thread.
+
+mod directory;
+mod error;
+mod evict;
+mod signed;
+mod state;
+mod task;
+#[cfg(test)]
+mod tests;
+mod uses;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use dfs_model::{ByteSize, GroupRange, TaskId};
+use parking_lot::Mutex;
+
+pub use error::StoreError;
+pub use evict::{EvictionEntry, Watermarks, plan};
+pub use task::{Check, StoredTask};
+pub use uses::{Use, UseGuard};
+
+use directory::Directory;
+use task::Opened;
+use uses::Presence;
+
+/// How a store behaves.
+#[derive(Debug, Clone, Default)]
+pub struct StoreOptions {
+    /// Disk that tasks may take; nothing beyond it is recorded. None: what the file system has.
+    pub capacity: Option<ByteSize>,
+    /// When eviction begins and where it ends.
+    pub watermarks: Watermarks,
+    /// How long a task is kept after its last read, where it has no such time of its own.
+    pub ttl: Option<Duration>,
+    /// Names this boot of the machine. None: what the kernel says.
+    pub boot_id: Option<[u8; 16]>,
+}
+
+/// All tasks kept on this host.
+#[derive(Debug)]
+pub struct Store {
+    directory: Arc<Directory>,
+    options: StoreOptions,
+    tasks: Mutex<HashMap<TaskId, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    presence: Arc<Presence>,
+    /// Open while anybody has it.
+    opened: Weak<Opened>,
+}
+
+/// One task as a listing shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskSummary {
+    /// Its name.
+    pub id: TaskId,
+    /// Disk it takes.
+    pub bytes: u64,
+    /// When it was last read.
+    pub last_read: SystemTime,
+    /// Whether it is pinned.
+    pub pinned: bool,
+    /// Whether anything else uses it now.
+    pub in_use: bool,
+}
+
+/// What eviction did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// Tasks taken away.
+    pub evicted: Vec<TaskId>,
+    /// Disk they took, in bytes.
+    pub freed: u64,
+}
+
+/// What was found by hashing one task again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Which task.
+    pub id: TaskId,
+    /// Groups hashed.
+    pub checked: u64,
+    /// Those that were wrong or could not be checked; they are missing now.
+    pub bad: Vec<GroupRange>,
+}
+
+impl Store {
+    /// Opens the store in `dir`, made if it is not there. Refused while another process has it open.
+    pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let directory = Arc::new(Directory::open(dir, &options)?);
+        let mut tasks = HashMap::new();
+        for id in directory.task_ids()? {
+            let presence = Arc::new(Presence::new(id, &directory.survey(id)));
+            directory.account(0, presence.bytes.load(Relaxed));
+            tasks.insert(id, Entry { presence, opened: Weak::new() });
+        }
+        Ok(Self { directory, options, tasks: Mutex::new(tasks) })
+    }
+
+    /// The task, if anything of it is kept.
+    pub fn task(&self, id: TaskId) -> Result<Option<StoredTask>, StoreError> {
+        let mut tasks = self.tasks.lock();
+        self.drop_broken(&mut tasks, id)?;
+        tasks.get_mut(&id).map(|entry| self.opened(id, entry)).transpose()
+    }
+
+    /// The task, kept from now on. It may be evicted at any time unless the caller takes a use of it.
+    pub fn create(&self, id: TaskId) -> Result<StoredTask, StoreError> {
+        let mut tasks = self.tasks.lock();
+        self.drop_broken(&mut tasks, id)?;
+        if let Some(entry) = tasks.get_mut(&id) {
+            return self.opened(id, entry);
+        }
+        self.directory.make_task(id)?;
+        let presence = Arc::new(Presence::new(id, &self.directory.survey(id)));
+        let mut entry = Entry { presence, opened: Weak::new() };
+        let task = self.opened(id, &mut entry)?;
+        tasks.insert(id, entry);
+        Ok(task)
+    }
+
+    fn opened(&self, id: TaskId, entry: &mut Entry) -> Result<StoredTask, StoreError> {
+        if let Some(opened) = entry.opened.upgrade() {
+            return Ok(StoredTask::new(opened));
+        }
+        let opened = Arc::new(Opened::open(id, &self.directory, &entry.presence)?);
+        entry.opened = Arc::downgrade(&opened);
+        Ok(StoredTask::new(opened))
+    }
+
+    /// A task whose fsync failed is never trusted again: it goes as soon as nothing uses it.
+    fn drop_broken(
+        &self,
+        tasks: &mut HashMap<TaskId, Entry>,
+        id: TaskId,
+    ) -> Result<(), StoreError> {
+        let Some(entry) = tasks.get(&id) else { return Ok(()) };
+        if !entry.presence.broken.load(Relaxed) {
+            return Ok(());
+        }
+        if !entry.presence.claim() {
+            return Err(StoreError::Gone(id));
+        }
+        self.discard(tasks, id).and_then(|_| self.directory.empty_trash())
+    }
+
+    /// Everything kept, in no order.
+    pub fn list(&self) -> Vec<TaskSummary> {
+        self.tasks.lock().values().map(|entry| entry.presence.summary()).collect()
+    }
+
+    /// Disk taken by all tasks, in allocated bytes; exact after [`Store::gc`], an estimate between.
+    pub fn used_bytes(&self) -> u64 {
+        self.directory.used()
+    }
+
+    /// Takes one task away; whether it was there. Refused while it is in use or pinned.
+    pub fn remove(&self, id: TaskId) -> Result<bool, StoreError> {
+        {
+            let mut tasks = self.tasks.lock();
+            let Some(entry) = tasks.get(&id) else { return Ok(false) };
+            if !entry.presence.claim() {
+                return Err(StoreError::InUse(id));
+            }
+            self.discard(&mut tasks, id)?;
+        }
+        self.directory.empty_trash()?;
+        Ok(true)
+    }
+
+    /// Evicts what is past its time to live, then, above the high watermark, the least recently read
+    /// down to the low one. Never what is pinned or in use.
+    pub fn gc(&self, now: SystemTime) -> Result<GcReport, StoreError> {
+        self.measure();
+        let to_free = self.options.watermarks.to_free(self.used_bytes(), self.options.capacity);
+        self.evict(now, to_free)
+    }
+
+    /// As [`Store::gc`], and frees at least `bytes` where that is possible: for a file system that is
+    /// full before the store is.
+    pub fn make_room(&self, now: SystemTime, bytes: ByteSize) -> Result<GcReport, StoreError> {
+        self.measure();
+        let to_free = self.options.watermarks.to_free(self.used_bytes(), self.options.capacity);
+        self.evict(now, to_free.max(bytes.0))
+    }
+
+    fn evict(&self, now: SystemTime, to_free: u64) -> Result<GcReport, StoreError> {
+        let mut report = GcReport::default();
+        let mut tasks = self.tasks.lock();
+        let entries: Vec<_> =
+            tasks.values().map(|entry| entry.presence.eviction_entry(self.options.ttl)).collect();
+        for id in plan(now, &entries, to_free) {
+            // A use may have begun since the plan was made: then the task stays.
+            if tasks.get(&id).is_some_and(|entry| entry.presence.claim()) {
+                report.freed += self.discard(&mut tasks, id)?;
+                report.evicted.push(id);
+            }
+        }
+        drop(tasks);
+        self.directory.empty_trash()?;
+        Ok(report)
+    }
+
+    /// Moves a claimed task out of sight; its disk space, in bytes.
+    fn discard(&self, tasks: &mut HashMap<TaskId, Entry>, id: TaskId) -> Result<u64, StoreError> {
+        let Some(entry) = tasks.remove(&id) else { return Ok(0) };
+        let bytes = entry.presence.bytes.swap(0, Relaxed);
+        self.directory.account(bytes, 0);
+        self.directory.discard(id)?;
+        Ok(bytes)
+    }
+
+    /// Asks the file system what every task really takes, and notes when each was last read.
+    fn measure(&self) {
+        let presences: Vec<_> =
+            self.tasks.lock().values().map(|entry| Arc::clone(&entry.presence)).collect();
+        for presence in presences {
+            let bytes = self.directory.allocated(presence.id);
+            let before = presence.bytes.swap(bytes, Relaxed);
+            self.directory.account(before, bytes);
+            self.directory.note_read(&presence);
+        }
+    }
+
+    /// Hashes one task again, or all of them; what is wrong is missing afterwards.
+    pub fn verify(&self, only: Option<TaskId>) -> Result<Vec<VerifyReport>, StoreError> {
+        let ids = match only {
+            Some(id) => vec![id],
+            None => self.tasks.lock().keys().copied().collect(),
+        };
+        let mut reports = Vec::new();
+        for id in ids {
+            let Some(task) = self.task(id)? else { continue };
+            let Check { checked, bad } = task.verify(GroupRange::new(0, u64::MAX))?;
+            reports.push(VerifyReport { id, checked, bad });
+        }
+        Ok(reports)
+    }
+
+    /// Makes everything durable and marks it so, that the next boot trusts it unseen. A task that cannot
+    /// be made durable is dropped. Not calling this costs only hashing after a reboot.
+    pub fn close(self) -> Result<(), StoreError> {
+        let mut tasks = self.tasks.lock();
+        let ids: Vec<_> = tasks.keys().copied().collect();
+        let mut outcome = Ok(());
+        for id in ids {
+            outcome = outcome.and(self.close_task(&mut tasks, id));
+        }
+        outcome
+    }
+
+    fn close_task(&self, tasks: &mut HashMap<TaskId, Entry>, id: TaskId) -> Result<(), StoreError> {
+        let Some(entry) = tasks.get_mut(&id) else { return Ok(()) };
+        self.directory.note_read(&entry.presence);
+        if entry.presence.dirty.load(Relaxed) {
+            self.opened(id, entry)?.mark_clean();
+        }
+        match self.drop_broken(tasks, id) {
+            // Still in use: the next start finds that it names no boot.
+            Err(StoreError::Gone(_)) => Ok(()),
+            outcome => outcome,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The data directory: its lock, where things lie in it, and how much of the disk they take.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use dfs_model::{ByteSize, TaskId};
+use rustix::fs::{FlockOperation, flock};
+
+use super::state::{Header, StateFile};
+use super::uses::Presence;
+use super::{StoreError, StoreOptions};
+
+/// Where everything is. Holds the lock as long as anything of the store is alive.
+#[derive(Debug)]
+pub(super) struct Directory {
+    root: PathBuf,
+    _lock: File,
+    boot: [u8; 16],
+    capacity: Option<ByteSize>,
+    used: AtomicU64,
+    discarded: AtomicU64,
+}
+
+/// What can be seen of a task without opening it.
+pub(super) struct Survey {
+    pub(super) bytes: u64,
+    pub(super) last_read: SystemTime,
+    /// Seconds; zero for none.
+    pub(super) ttl: u64,
+    pub(super) dirty: bool,
+}
+
+fn make(path: &Path) -> Result<(), StoreError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(StoreError::io("make", path))
+}
+
+fn lock(root: &Path) -> Result<File, StoreError> {
+    let path = root.join("store.lock");
+    let open = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
+    let mut file = open.map_err(StoreError::io("open", &path))?;
+    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(StoreError::io("lock", &path)(error.into()));
+        }
+        let mut pid = String::new();
+        // Only a hint for the message: whoever holds the lock may not have written it yet.
+        let read = file.take(20).read_to_string(&mut pid);
+        let pid = read.ok().and_then(|_| pid.trim().parse().ok());
+        return Err(StoreError::Busy { dir: root.to_owned(), pid });
+    }
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(StoreError::io("write", &path))?;
+    Ok(file)
+}
+
+/// This boot as the kernel names it; without one, a random name that no later start will trust.
+fn boot_id() -> [u8; 16] {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mut boot = [0; 16];
+    if text.trim().is_empty() {
+        // Without random bytes the name stays zero, which is never trusted either.
+        getrandom::fill(&mut boot).unwrap_or_default();
+        return boot;
+    }
+    boot.copy_from_slice(&blake3::hash(text.trim().as_bytes()).as_bytes()[..16]);
+    boot
+}
+
+impl Directory {
+    pub(super) fn open(root: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        make(root)?;
+        let lock = lock(root)?;
+        let directory = Self {
+            root: root.to_owned(),
+            _lock: lock,
+            boot: options.boot_id.unwrap_or_else(boot_id),
+            capacity: options.capacity,
+            used: AtomicU64::new(0),
+            discarded: AtomicU64::new(0),
+        };
+        make(&directory.root.join("tasks"))?;
+        make(&directory.trash())?;
+        directory.empty_trash()?;
+        Ok(directory)
+    }
+
+    pub(super) fn boot(&self) -> [u8; 16] {
+        self.boot
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    pub(super) fn path(&self, id: TaskId) -> PathBuf {
+        let name = id.to_string();
+        self.root.join("tasks").join(&name[..2]).join(name)
+    }
+
+    /// Every task that has a directory; other names are left alone.
+    pub(super) fn task_ids(&self) -> Result<Vec<TaskId>, StoreError> {
+        let mut ids = Vec::new();
+        let tasks = self.root.join("tasks");
+        for shelf in list(&tasks)? {
+            if !shelf.is_dir() {
+                continue;
+            }
+            let id = |path: &PathBuf| path.file_name()?.to_str()?.parse::<TaskId>().ok();
+            let named = list(&shelf)?.iter().filter_map(id).collect::<Vec<_>>();
+            ids.extend(named.into_iter().filter(|id| self.path(*id).starts_with(&shelf)));
+        }
+        Ok(ids)
+    }
+
+    pub(super) fn make_task(&self, id: TaskId) -> Result<(), StoreError> {
+        make(&self.path(id))
+    }
+
+    pub(super) fn survey(&self, id: TaskId) -> Survey {
+        let path = self.path(id);
+        let read = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        let header = StateFile::peek(&path.join("state"));
+        let dirty = |header: &Header| header.boot == self.boot && !header.is_clean();
+        Survey {
+            bytes: self.allocated(id),
+            last_read: read.unwrap_or(SystemTime::UNIX_EPOCH),
+            ttl: header.as_ref().map_or(0, |header| header.ttl),
+            dirty: header.as_ref().is_some_and(dirty),
+        }
+    }
+
+    /// Allocated bytes of a task's files.
+    pub(super) fn allocated(&self, id: TaskId) -> u64 {
+        let path = self.path(id);
+        let of = |name| fs::metadata(path.join(name)).map_or(0, |metadata| metadata.blocks() * 512);
+        ["content", "state", "signed", "record.json"].into_iter().map(of).sum()
+    }
+
+    /// Notes on disk when a task was last read: the time of its directory. Losing it costs only a worse
+    /// choice at eviction.
+    pub(super) fn note_read(&self, presence: &Presence) {
+        if !presence.read_since.swap(false, Relaxed) {
+            return;
+        }
+        if let Ok(dir) = File::open(self.path(presence.id)) {
+            let _ = dir.set_modified(presence.last_read());
+        }
+    }
+
+    /// Moves a task out of sight at once, to be deleted by [`Directory::empty_trash`].
+    pub(super) fn discard(&self, id: TaskId) -> Result<(), StoreError> {
+        let path = self.path(id);
+        let number = self.discarded.fetch_add(1, Relaxed);
+        match fs::rename(&path, self.trash().join(format!("{id}.{number}"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn empty_trash(&self) -> Result<(), StoreError> {
+        for path in list(&self.trash())? {
+            match fs::remove_dir_all(&path) {
+                // Another thread empties it too.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                outcome => outcome.map_err(StoreError::io("remove", &path))?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    /// One task took `before` bytes and takes `after` now.
+    pub(super) fn account(&self, before: u64, after: u64) {
+        // Wrapping: racing estimates meet again at the next measurement.
+        self.used.fetch_add(after.wrapping_sub(before), Relaxed);
+    }
+
+    /// Whether `bytes` more would go beyond the capacity.
+    pub(super) fn is_full_for(&self, bytes: u64) -> bool {
+        self.capacity.is_some_and(|capacity| self.used().saturating_add(bytes) > capacity.0)
+    }
+}
+
+fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = fs::read_dir(dir)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+    entries.map_err(StoreError::io("list", dir))
+}

@@ -1,0 +1,121 @@
+//! What the store refuses.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dfs_model::{GroupRange, TaskId};
+
+use crate::hashtree::{ContentError, Node};
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system refuses.
+    #[error("cannot {what} {path}", path = path.display())]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The refusal.
+        source: io::Error,
+    },
+    /// Another process has the store.
+    #[error("{dir} is in use by another process{holder}", dir = dir.display(),
+        holder = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Busy {
+        /// The data directory.
+        dir: PathBuf,
+        /// Who has it, when that is known.
+        pid: Option<u32>,
+    },
+    /// The disk or the store's own share of it is full. Nothing was recorded.
+    #[error("no space left to keep task {task}")]
+    NoSpace {
+        /// What was to be kept.
+        task: TaskId,
+    },
+    /// These groups are not here, or not any more.
+    #[error("{groups} of task {task} are not here")]
+    Missing {
+        /// Of which task.
+        task: TaskId,
+        /// The first run that is missing.
+        groups: GroupRange,
+    },
+    /// Groups or bytes that the content does not have.
+    #[error("task {task}: {source}")]
+    Content {
+        /// Which task.
+        task: TaskId,
+        /// What is wrong with them.
+        source: ContentError,
+    },
+    /// A node that the task's tree does not have, or has as its root.
+    #[error("{node} has no digest in the tree of task {task}")]
+    Misplaced {
+        /// Which task.
+        task: TaskId,
+        /// The node.
+        node: Node,
+    },
+    /// A length that contradicts what is known.
+    #[error("task {task} cannot be {claimed} bytes long: {reason}")]
+    Length {
+        /// Which task.
+        task: TaskId,
+        /// The length given.
+        claimed: u64,
+        /// What it contradicts.
+        reason: &'static str,
+    },
+    /// Digests of some other task.
+    #[error("digests of task {got} were given for task {task}")]
+    OtherTask {
+        /// The task at hand.
+        task: TaskId,
+        /// The task they are of.
+        got: TaskId,
+    },
+    /// The task was evicted or removed while the caller held no use of it.
+    #[error("task {0} was taken away")]
+    Gone(TaskId),
+    /// Something uses the task.
+    #[error("task {0} is in use")]
+    InUse(TaskId),
+    /// Kept by a newer release; left untouched.
+    #[error("task {task} is kept in format {found}, known is {known}")]
+    Format {
+        /// Which task.
+        task: TaskId,
+        /// Its format.
+        found: u32,
+        /// The newest known here.
+        known: u32,
+    },
+    /// The caller's record cannot be read or written as JSON.
+    #[error("the record of task {task} is malformed: {source}")]
+    Record {
+        /// Which task.
+        task: TaskId,
+        /// The parser's words.
+        source: serde_json::Error,
+    },
+}
+
+impl StoreError {
+    /// For `map_err`: the attempt on a path.
+    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+
+    /// As [`StoreError::io`], telling a full disk apart.
+    pub(super) fn write(task: TaskId, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { task },
+            _ => Self::Io { what: "write", path, source },
+        }
+    }
+}

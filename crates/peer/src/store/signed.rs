@@ -1,0 +1,162 @@
+//! The file `signed`: batches as their signers sent them, appended, so that children can be given them.
+//!
+//! ```text
+//! magic with format, then records {length u32, checksum 8 bytes, encoded batch}
+//! ```
+//! A damaged record is skipped, a torn tail cut off: what is lost here the scheduler tells again. In
+//! memory only the position of the batch that holds the highest digest over each group.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use dfs_model::GroupRange;
+
+use crate::digests::SignedDigests;
+use crate::hashtree::Node;
+
+const MAGIC: &[u8; 8] = b"DFSSIGN1";
+const RECORD_HEAD: usize = 4 + 8;
+
+#[derive(Debug)]
+pub(super) struct SignedLog {
+    file: File,
+    end: u64,
+    /// Where the batch with this node's digest lies; never a node below another one here.
+    index: BTreeMap<Node, u64>,
+    /// Where a batch lies that tells the content's length.
+    length_at: Option<u64>,
+}
+
+fn checksum(payload: &[u8]) -> [u8; 8] {
+    let mut sum = [0; 8];
+    sum.copy_from_slice(&blake3::hash(payload).as_bytes()[..8]);
+    sum
+}
+
+/// The bytes of a record, and whether they are as they were written. None past the last one.
+fn read_record(file: &File, at: u64) -> Option<(Vec<u8>, bool)> {
+    let mut head = [0; RECORD_HEAD];
+    file.read_exact_at(&mut head, at).ok()?;
+    let (length, sum) = head.split_at(4);
+    let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
+    if length == 0 || length > SignedDigests::MAX_BYTES {
+        return None;
+    }
+    let mut payload = vec![0; length];
+    file.read_exact_at(&mut payload, at + RECORD_HEAD as u64).ok()?;
+    let intact = checksum(&payload) == sum;
+    Some((payload, intact))
+}
+
+impl SignedLog {
+    /// Opens the log and finds what is in it. A file of another kind starts anew.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path)?;
+        let mut magic = [0; 8];
+        if file.read_exact_at(&mut magic, 0).is_err() || &magic != MAGIC {
+            file.set_len(0)?;
+            file.write_all_at(MAGIC, 0)?;
+        }
+        let end = MAGIC.len() as u64;
+        let mut log = Self { file, end, index: BTreeMap::new(), length_at: None };
+        while let Some((payload, intact)) = read_record(&log.file, log.end) {
+            match SignedDigests::decode(&payload) {
+                Ok(signed) if intact => log.remember(&signed, log.end),
+                _ => {}
+            }
+            log.end += (RECORD_HEAD + payload.len()) as u64;
+        }
+        log.file.set_len(log.end)?;
+        Ok(log)
+    }
+
+    /// The levels at which digests are known, lowest first.
+    fn levels(&self) -> Vec<u8> {
+        let mut levels = Vec::new();
+        let mut from = Node::new(0, 0);
+        while let Some((node, _)) = self.index.range(from..).next() {
+            levels.push(node.level);
+            from = Node::new(node.level + 1, 0);
+        }
+        levels
+    }
+
+    fn is_below_another(&self, node: Node, levels: &[u8]) -> bool {
+        let above = levels.iter().filter(|level| **level > node.level);
+        above
+            .map(|level| Node::new(*level, node.index >> (level - node.level)))
+            .any(|node| self.index.contains_key(&node))
+    }
+
+    fn remember(&mut self, signed: &SignedDigests, at: u64) {
+        if signed.batch().length.is_some() {
+            self.length_at = Some(at);
+        }
+        let mut levels = self.levels();
+        for (node, _) in &signed.batch().entries {
+            if self.is_below_another(*node, &levels) {
+                continue;
+            }
+            for level in levels.iter().filter(|level| **level < node.level) {
+                let below = node.unclipped();
+                let (first, end) = (below.first >> level, below.end() >> level);
+                let covered: Vec<_> = self
+                    .index
+                    .range(Node::new(*level, first)..Node::new(*level, end))
+                    .map(|(node, _)| *node)
+                    .collect();
+                for node in covered {
+                    self.index.remove(&node);
+                }
+            }
+            if !levels.contains(&node.level) {
+                levels.push(node.level);
+            }
+            self.index.insert(*node, at);
+        }
+    }
+
+    /// Whether the batch tells nothing that the log does not tell.
+    pub(super) fn knows(&self, signed: &SignedDigests) -> bool {
+        let batch = signed.batch();
+        let levels = self.levels();
+        let known =
+            |node: Node| self.index.contains_key(&node) || self.is_below_another(node, &levels);
+        (batch.length.is_none() || self.length_at.is_some())
+            && batch.entries.iter().all(|(node, _)| known(*node))
+    }
+
+    /// Adds a batch. A failed write leaves no trace: the next one overwrites it.
+    pub(super) fn append(&mut self, signed: &SignedDigests) -> io::Result<()> {
+        let payload = signed.encode();
+        let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+        let mut record = Vec::with_capacity(RECORD_HEAD + payload.len());
+        record.extend_from_slice(&length.to_le_bytes());
+        record.extend_from_slice(&checksum(&payload));
+        record.extend_from_slice(&payload);
+        self.file.write_all_at(&record, self.end)?;
+        self.remember(signed, self.end);
+        self.end += record.len() as u64;
+        Ok(())
+    }
+
+    /// The batches with the highest digests over `groups`, and one that tells the length.
+    pub(super) fn batches_for(&self, groups: GroupRange) -> Vec<SignedDigests> {
+        let mut places: BTreeSet<u64> = self.length_at.into_iter().collect();
+        if let Some(last) = groups.end().checked_sub(1).filter(|_| !groups.is_empty()) {
+            for level in self.levels() {
+                let from = Node::new(level, groups.first >> level);
+                let to = Node::new(level, last >> level);
+                places.extend(self.index.range(from..=to).map(|(_, at)| *at));
+            }
+        }
+        let read = |at| read_record(&self.file, at).filter(|(_, intact)| *intact);
+        let decode = |(payload, _): (Vec<u8>, _)| SignedDigests::decode(&payload).ok();
+        places.into_iter().filter_map(read).filter_map(decode).collect()
+    }
+}

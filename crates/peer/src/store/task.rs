@@ -1,0 +1,436 @@
+//! One kept task: its bytes, which groups of them are there, and the digests that prove them.
+
+mod doubt;
+mod signatures;
+
+pub use doubt::Check;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, GroupSet, TaskId, groups_in};
+use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::directory::Directory;
+use super::signed::SignedLog;
+use super::state::{self, Header, HeaderPage, MAX_GROUPS, StateFile};
+use super::uses::Presence;
+use super::{StoreError, Use, UseGuard};
+use crate::hashtree::{ContentError, Cv, Node, Shape};
+
+/// A kept task; cheap to clone. Holding one does not keep it from being evicted: a [`Use`] does.
+#[derive(Debug, Clone)]
+pub struct StoredTask {
+    opened: Arc<Opened>,
+}
+
+/// The open files of a task and what is known of them. One per task at a time.
+#[derive(Debug)]
+pub(super) struct Opened {
+    id: TaskId,
+    path: PathBuf,
+    directory: Arc<Directory>,
+    presence: Arc<Presence>,
+    content: File,
+    state: StateFile,
+    /// Opened at first need.
+    signed: Mutex<Option<SignedLog>>,
+    facts: RwLock<Facts>,
+}
+
+/// What is recorded. Nothing is added here before it is on disk.
+#[derive(Debug)]
+struct Facts {
+    /// As on disk.
+    header: Header,
+    /// The groups whose bytes were written and recorded.
+    have: GroupSet,
+    /// Those of them to be hashed again before they are used. While there are any, the header on disk
+    /// names no boot, so that the next start doubts them too.
+    doubt: GroupSet,
+}
+
+impl Facts {
+    /// What the state file says, judged by whether this boot is the one it was written in.
+    fn load(id: TaskId, state: &StateFile, boot: [u8; 16]) -> Result<Self, LoadError> {
+        let header = match state.header()? {
+            HeaderPage::Valid(header) => header,
+            HeaderPage::Newer(found) => return Err(LoadError::Newer(found)),
+            page => {
+                if page == HeaderPage::Garbage {
+                    tracing::warn!(task = %id, "the state of a task is damaged: it starts empty");
+                }
+                state.reset()?;
+                let header = Header { boot, ..Header::default() };
+                state.write_header(&header)?;
+                return Ok(Self { header, have: GroupSet::new(), doubt: GroupSet::new() });
+            }
+        };
+        let (have, damaged) = state.recorded(header.length)?;
+        let same_boot = header.boot == boot && boot != [0; 16];
+        let trusted = match header.is_clean() {
+            true => header.clean == state::clean_mark(header.length, &have),
+            false => same_boot,
+        };
+        let doubt = if trusted { damaged } else { have.clone() };
+        let mut facts = Self { header, have, doubt };
+        if !facts.doubt.is_empty() {
+            facts.dirty(state, boot)?;
+        }
+        Ok(facts)
+    }
+
+    /// To be called before anything is recorded: the clean mark goes, this boot is named.
+    fn dirty(&mut self, state: &StateFile, boot: [u8; 16]) -> io::Result<()> {
+        let boot = if self.doubt.is_empty() { boot } else { [0; 16] };
+        let header = Header { boot, clean: [0; 32], ..self.header };
+        if header != self.header {
+            state.write_header(&header)?;
+            self.header = header;
+        }
+        Ok(())
+    }
+}
+
+enum LoadError {
+    Io(io::Error),
+    Newer(u32),
+}
+
+impl From<io::Error> for LoadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Opened {
+    pub(super) fn open(
+        id: TaskId,
+        directory: &Arc<Directory>,
+        presence: &Arc<Presence>,
+    ) -> Result<Self, StoreError> {
+        let path = directory.path(id);
+        let content_path = path.join("content");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let content = options.open(&content_path).map_err(StoreError::write(id, &content_path))?;
+        let state_path = path.join("state");
+        let state = StateFile::open(&state_path).map_err(StoreError::write(id, &state_path))?;
+        let facts = Facts::load(id, &state, directory.boot()).map_err(|error| match error {
+            LoadError::Io(error) => StoreError::write(id, &state_path)(error),
+            LoadError::Newer(found) => StoreError::Format { task: id, found, known: state::FORMAT },
+        })?;
+        presence.dirty.fetch_or(!facts.header.is_clean(), Relaxed);
+        let (directory, presence) = (Arc::clone(directory), Arc::clone(presence));
+        let (signed, facts) = (Mutex::new(None), RwLock::new(facts));
+        Ok(Self { id, path, directory, presence, content, state, signed, facts })
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.directory.note_read(&self.presence);
+    }
+}
+
+impl StoredTask {
+    pub(super) fn new(opened: Arc<Opened>) -> Self {
+        Self { opened }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> TaskId {
+        self.opened.id
+    }
+
+    /// Bytes in the content, once known.
+    pub fn length(&self) -> Option<u64> {
+        self.opened.facts.read().header.length
+    }
+
+    /// The geometry of its tree, as far as known.
+    pub fn shape(&self) -> Shape {
+        Shape::new(self.length())
+    }
+
+    /// Records the content's length. Refused when it contradicts what is known.
+    pub fn set_length(&self, length: u64) -> Result<(), StoreError> {
+        let opened = &*self.opened;
+        opened.presence.check()?;
+        let refuse = |reason| StoreError::Length { task: opened.id, claimed: length, reason };
+        if groups_in(length) > MAX_GROUPS {
+            return Err(refuse("no content that long can be kept"));
+        }
+        let mut facts = opened.facts.write();
+        match facts.header.length {
+            Some(known) if known == length => return Ok(()),
+            Some(_) => return Err(refuse("another length is known")),
+            None => {}
+        }
+        let last = facts.have.ranges().last().map_or(0, |range| range.end());
+        if last * GROUP_BYTES > length {
+            return Err(refuse("more is here already"));
+        }
+        let written = opened.lengthen(length).and_then(|()| {
+            facts.dirty(&opened.state, opened.directory.boot())?;
+            // What had a chaining value while it might have been followed by more is the root now.
+            let shape = Shape::known(length);
+            let root = shape.root().filter(|root| state::has_slot(*root));
+            if let Some(root) = root.filter(|root| *root == Node::group(0)) {
+                facts.have.remove(0);
+                opened.state.record(&facts.have, root.unclipped())?;
+            }
+            opened.state.write_nodes(root.map(|root| (root, [0; 32])))?;
+            let header = Header { length: Some(length), ..facts.header };
+            opened.state.write_header(&header)?;
+            facts.header = header;
+            Ok(())
+        });
+        opened.presence.dirty.store(true, Relaxed);
+        written.map_err(StoreError::write(opened.id, &opened.path))
+    }
+
+    /// How long it is kept after its last read; none for what the store does by default.
+    pub fn set_ttl(&self, ttl: Option<Duration>) -> Result<(), StoreError> {
+        let opened = &*self.opened;
+        // Zero stands for none of its own: the shortest is a second.
+        let seconds = ttl.map_or(0, |ttl| ttl.as_secs().max(1));
+        let mut facts = opened.facts.write();
+        let header = Header { ttl: seconds, ..facts.header };
+        opened.state.write_header(&header).map_err(StoreError::write(opened.id, &opened.path))?;
+        facts.header = header;
+        opened.presence.ttl.store(seconds, Relaxed);
+        Ok(())
+    }
+
+    /// A copy of the set of groups that are here, those in doubt after an unclean reboot included: one
+    /// of these may still turn out to be missing when it is read.
+    pub fn have(&self) -> GroupSet {
+        self.opened.facts.read().have.clone()
+    }
+
+    /// Whether all of `groups` are here, as [`StoredTask::have`] counts.
+    pub fn has(&self, groups: GroupRange) -> bool {
+        groups.end() <= MAX_GROUPS && self.opened.facts.read().have.contains_all(groups)
+    }
+
+    /// The runs of `groups` that are not here; groups that no task can have are left out.
+    pub fn missing_in(&self, groups: GroupRange) -> Vec<GroupRange> {
+        let groups = groups.intersection(GroupRange::new(0, MAX_GROUPS));
+        self.opened.facts.read().have.missing_in(groups).collect()
+    }
+
+    /// Whether every byte is here and none in doubt: its content file can be read as it is.
+    pub fn complete(&self) -> bool {
+        let facts = self.opened.facts.read();
+        let groups = facts.header.length.map(groups_in);
+        facts.doubt.is_empty() && groups.is_some_and(|groups| facts.have.len() == groups)
+    }
+
+    /// Keeps verified groups: their bytes, then the nodes that were proven with them, then the record
+    /// that they are here. `nodes` must hold each group's own node, or they are fetched again after an
+    /// unclean reboot. Without space nothing is recorded.
+    pub fn commit(
+        &self,
+        groups: GroupRange,
+        bytes: &[u8],
+        nodes: &[(Node, Cv)],
+    ) -> Result<(), StoreError> {
+        let opened = &*self.opened;
+        opened.presence.check()?;
+        let shape = self.shape();
+        opened.check_bytes(shape, groups, bytes.len() as u64)?;
+        if let Some((node, _)) = nodes.iter().find(|(node, _)| !opened.keeps(shape, *node)) {
+            return Err(StoreError::Misplaced { task: opened.id, node: *node });
+        }
+        let (new, unsure) = {
+            let facts = opened.facts.read();
+            let new: u64 = facts.have.missing_in(groups).map(|run| run.count).sum();
+            (new, facts.doubt.present_in(groups).next().is_some())
+        };
+        let new_bytes = (new * GROUP_BYTES).min(bytes.len() as u64);
+        if opened.directory.is_full_for(new_bytes) {
+            return Err(StoreError::NoSpace { task: opened.id });
+        }
+        let full = StoreError::write(opened.id, &opened.path);
+        if new > 0 || unsure {
+            let written = opened.content.write_all_at(bytes, groups.first * GROUP_BYTES);
+            written.map_err(StoreError::write(opened.id, &opened.path.join("content")))?;
+        }
+        opened
+            .state
+            .write_nodes(nodes.iter().copied())
+            .and_then(|()| opened.record(groups))
+            .map_err(full)?;
+        opened.presence.bytes.fetch_add(new_bytes, Relaxed);
+        opened.directory.account(0, new_bytes);
+        Ok(())
+    }
+
+    /// Reads exactly `range` into `buf`, which is as long. Every group it touches must be here.
+    pub fn read_at(&self, range: ByteRange, buf: &mut [u8]) -> Result<(), StoreError> {
+        let opened = &*self.opened;
+        let groups = range.groups();
+        let got = buf.len() as u64;
+        if got != range.len() || self.length().is_some_and(|length| range.end > length) {
+            let source = ContentError::WrongLength { groups, expected: range.len(), got };
+            return Err(StoreError::Content { task: opened.id, source });
+        }
+        self.ready(groups)?;
+        opened.presence.note_read();
+        if opened.content.read_exact_at(buf, range.start).is_err() {
+            // A disk error or a file cut short: what was here is not any more.
+            self.mark_bad(groups)?;
+            return Err(StoreError::Missing { task: opened.id, groups });
+        }
+        Ok(())
+    }
+
+    /// As [`StoredTask::read_at`], into bytes of their own.
+    pub fn read(&self, range: ByteRange) -> Result<Bytes, StoreError> {
+        // Before anything is allocated: a hostile range is not here.
+        self.ready(range.groups())?;
+        let mut buf = vec![0; range.len() as usize];
+        self.read_at(range, &mut buf)?;
+        Ok(buf.into())
+    }
+
+    /// The digest of a node, when it is known: proven with some groups, or signed.
+    pub fn node(&self, node: Node) -> Option<Cv> {
+        self.opened.state.node(self.shape().canonical(node)?)
+    }
+
+    /// The file with every byte at its final offset, for those who read it directly: only groups that
+    /// are here, and only while they hold a use.
+    pub fn content_file(&self) -> &File {
+        &self.opened.content
+    }
+
+    /// Where that file is.
+    pub fn content_path(&self) -> PathBuf {
+        self.opened.path.join("content")
+    }
+
+    /// Begins a use, during which the task is never taken away. Refused when it has been already.
+    pub fn in_use(&self, reason: Use) -> Result<UseGuard, StoreError> {
+        self.opened.presence.check()?;
+        self.opened.presence.begin(reason)
+    }
+
+    /// The caller's own record, if there is one.
+    pub fn record<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
+        let path = self.opened.path.join("record.json");
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("read", &path)(error)),
+        };
+        let malformed = |source| StoreError::Record { task: self.opened.id, source };
+        serde_json::from_slice(&text).map(Some).map_err(malformed)
+    }
+
+    /// Replaces the caller's own record, all or nothing.
+    pub fn write_record<T: Serialize>(&self, record: &T) -> Result<(), StoreError> {
+        let opened = &*self.opened;
+        opened.presence.check()?;
+        let malformed = |source| StoreError::Record { task: opened.id, source };
+        let text = serde_json::to_vec_pretty(record).map_err(malformed)?;
+        let path = opened.path.join("record.json");
+        let draft = opened.path.join("record.json.new");
+        // One writer at a time: they share the draft.
+        let _facts = opened.facts.write();
+        let written = write_private(&draft, &text).and_then(|()| fs::rename(&draft, &path));
+        written.map_err(StoreError::write(opened.id, &path))
+    }
+
+    /// Makes everything recorded durable, and says so in the header. What cannot be is given up.
+    pub(super) fn mark_clean(&self) {
+        let opened = &*self.opened;
+        let mut facts = opened.facts.write();
+        if !facts.doubt.is_empty() {
+            return;
+        }
+        let clean = state::clean_mark(facts.header.length, &facts.have);
+        let header = Header { boot: opened.directory.boot(), clean, ..facts.header };
+        let synced = opened.content.sync_data().and_then(|()| opened.state.sync());
+        let marked = synced
+            .and_then(|()| opened.state.write_header(&header))
+            .and_then(|()| opened.state.sync());
+        if marked.is_err() {
+            return opened.give_up(&mut facts);
+        }
+        facts.header = header;
+        opened.presence.dirty.store(false, Relaxed);
+    }
+}
+
+impl Opened {
+    fn check_bytes(&self, shape: Shape, groups: GroupRange, got: u64) -> Result<(), StoreError> {
+        let refuse = |source| Err(StoreError::Content { task: self.id, source });
+        let expected = shape.bytes_in(groups).filter(|_| groups.end() <= MAX_GROUPS);
+        match expected {
+            None => refuse(ContentError::NoSuchGroup { group: groups.end().saturating_sub(1) }),
+            Some(expected) if expected != got => {
+                refuse(ContentError::WrongLength { groups, expected, got })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn keeps(&self, shape: Shape, node: Node) -> bool {
+        shape.canonical(node) == Some(node) && state::has_slot(node)
+    }
+
+    fn lengthen(&self, length: u64) -> io::Result<()> {
+        // Never shorter: somebody may have it mapped.
+        if self.content.metadata()?.len() < length {
+            self.content.set_len(length)?;
+        }
+        Ok(())
+    }
+
+    /// Records that `groups` are here; their bytes and nodes are written.
+    fn record(&self, groups: GroupRange) -> io::Result<()> {
+        let mut facts = self.facts.write();
+        let existing = facts.header.length.map_or(MAX_GROUPS, groups_in);
+        let groups = groups.intersection(GroupRange::new(0, existing));
+        let new: Vec<_> = facts.have.missing_in(groups).collect();
+        let settled: Vec<_> = facts.doubt.present_in(groups).collect();
+        if new.is_empty() && settled.is_empty() {
+            return Ok(());
+        }
+        settled.iter().for_each(|run| facts.doubt.remove_range(*run));
+        self.presence.dirty.store(true, Relaxed);
+        facts.dirty(&self.state, self.directory.boot())?;
+        new.iter().for_each(|run| facts.have.insert_range(*run));
+        let recorded = self.state.record(&facts.have, groups);
+        if recorded.is_err() {
+            new.iter().for_each(|run| facts.have.remove_range(*run));
+        }
+        recorded
+    }
+
+    /// An fsync failed: nothing here is trusted again.
+    fn give_up(&self, facts: &mut Facts) {
+        self.presence.broken.store(true, Relaxed);
+        let header = Header { boot: [0; 16], clean: [0; 32], ..facts.header };
+        // Best effort: the task is dropped whether or not this can still be written.
+        if self.state.write_header(&header).is_ok() {
+            facts.header = header;
+        }
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
+}

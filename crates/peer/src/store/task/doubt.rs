@@ -1,0 +1,147 @@
+//! What to believe of a task after a crash or a disk error: groups are hashed again, one by one, and
+//! those that do not match are missing.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering::Relaxed;
+
+use dfs_model::{GROUP_BYTES, GroupRange};
+
+use super::super::state;
+use super::{Opened, StoreError, StoredTask};
+use crate::hashtree::{Node, Shape, group_digest};
+
+/// What hashing again found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Check {
+    /// Groups hashed.
+    pub checked: u64,
+    /// Those that were wrong or whose digest is not known; they are missing now.
+    pub bad: Vec<GroupRange>,
+}
+
+impl StoredTask {
+    /// That all of `groups` are here and none of them in doubt.
+    pub(super) fn ready(&self, groups: GroupRange) -> Result<(), StoreError> {
+        let opened = &*self.opened;
+        if opened.presence.broken.load(Relaxed) {
+            return Err(StoreError::Gone(opened.id));
+        }
+        if groups.end() > state::MAX_GROUPS {
+            return Err(StoreError::Missing { task: opened.id, groups });
+        }
+        loop {
+            let doubted = {
+                let facts = opened.facts.read();
+                if let Some(missing) = facts.have.missing_in(groups).next() {
+                    return Err(StoreError::Missing { task: opened.id, groups: missing });
+                }
+                facts.doubt.present_in(groups).next().is_some()
+            };
+            if !doubted {
+                return Ok(());
+            }
+            // Every round leaves less in doubt.
+            self.settle(groups)?;
+        }
+    }
+
+    /// Hashes again what is in doubt among `groups`. What does not match is missing from now on.
+    pub fn settle(&self, groups: GroupRange) -> Result<Check, StoreError> {
+        let doubted: Vec<_> = {
+            let facts = self.opened.facts.read();
+            facts.doubt.ranges().map(|run| run.intersection(groups)).collect()
+        };
+        self.check(&doubted)
+    }
+
+    /// Hashes again whatever is here of `groups`. What does not match is missing from now on.
+    pub fn verify(&self, groups: GroupRange) -> Result<Check, StoreError> {
+        let present: Vec<_> = {
+            let facts = self.opened.facts.read();
+            facts.have.ranges().map(|run| run.intersection(groups)).collect()
+        };
+        self.check(&present)
+    }
+
+    fn check(&self, runs: &[GroupRange]) -> Result<Check, StoreError> {
+        let opened = &*self.opened;
+        let shape = self.shape();
+        let mut buf = vec![0; GROUP_BYTES as usize];
+        let mut check = Check::default();
+        for run in runs {
+            for group in run.iter() {
+                check.checked += 1;
+                if opened.is_intact(shape, group, &mut buf) {
+                    continue;
+                }
+                match check.bad.last_mut() {
+                    Some(last) if last.end() == group => last.count += 1,
+                    _ => check.bad.push(GroupRange::new(group, 1)),
+                }
+            }
+        }
+        for bad in &check.bad {
+            self.mark_bad(*bad)?;
+        }
+        let mut facts = opened.facts.write();
+        if !facts.doubt.is_empty() {
+            runs.iter().for_each(|run| facts.doubt.remove_range(*run));
+            let named = facts.dirty(&opened.state, opened.directory.boot());
+            named.map_err(StoreError::write(opened.id, &opened.path))?;
+        }
+        Ok(check)
+    }
+
+    /// Forgets what is believed of `groups`: that they are here, and every digest that rests on them and
+    /// is not signed. To be called on a disk error or when the bytes turn out to be wrong.
+    pub fn mark_bad(&self, groups: GroupRange) -> Result<(), StoreError> {
+        let opened = &*self.opened;
+        let mut facts = opened.facts.write();
+        let runs: Vec<_> = facts.have.ranges().map(|run| run.intersection(groups)).collect();
+        let forgotten = facts.dirty(&opened.state, opened.directory.boot()).and_then(|()| {
+            for run in runs.iter().filter(|run| !run.is_empty()) {
+                facts.have.remove_range(*run);
+                facts.doubt.remove_range(*run);
+                opened.state.record(&facts.have, *run)?;
+            }
+            opened.forget_nodes(groups)
+        });
+        opened.presence.dirty.store(true, Relaxed);
+        forgotten.map_err(StoreError::write(opened.id, &opened.path))?;
+        // An older clean mark on disk would vouch for them after a power cut.
+        if opened.state.sync().is_err() {
+            opened.give_up(&mut facts);
+        }
+        drop(facts);
+        self.restore_signed(groups)
+    }
+}
+
+impl Opened {
+    /// Whether a group's bytes match its digest. What cannot be read or has no digest does not.
+    fn is_intact(&self, shape: Shape, group: u64, buf: &mut [u8]) -> bool {
+        let Some(expected) = self.state.node(Node::group(group)) else { return false };
+        let Some(bytes) = shape.group_bytes(group).and_then(|count| buf.get_mut(..count)) else {
+            return false;
+        };
+        let read = self.content.read_exact_at(bytes, group * GROUP_BYTES).is_ok();
+        read && group_digest(shape, group, bytes).is_ok_and(|cv| cv == expected)
+    }
+
+    /// Clears the known digests of `groups` and of everything above them.
+    fn forget_nodes(&self, groups: GroupRange) -> std::io::Result<()> {
+        let groups = groups.intersection(GroupRange::new(0, self.state.groups()?));
+        let Some(last) = groups.end().checked_sub(1).filter(|_| !groups.is_empty()) else {
+            return Ok(());
+        };
+        let mut known = BTreeSet::new();
+        for level in 0..=Node::MAX_LEVEL {
+            let nodes =
+                (groups.first >> level..=last >> level).map(|index| Node::new(level, index));
+            known.extend(nodes.filter(|node| self.state.node(*node).is_some()));
+        }
+        debug_assert!(known.iter().all(|node| state::has_slot(*node)));
+        self.state.write_nodes(known.into_iter().map(|node| (node, [0; 32])))
+    }
+}

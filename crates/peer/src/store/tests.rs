@@ -1,0 +1,369 @@
+mod model;
+mod signatures;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+
+use dfs_model::{ByteRange, GROUP_BYTES, groups_in};
+use tempfile::TempDir;
+
+use super::*;
+use crate::hashtree::{Cv, Node, Shape, fold, group_digests};
+
+const GROUP: usize = GROUP_BYTES as usize;
+
+fn id(number: u8) -> TaskId {
+    TaskId::from_bytes([number; 32])
+}
+
+fn content(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(b"stored").finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn open(dir: &Path, boot: u8) -> Store {
+    Store::open(dir, StoreOptions { boot_id: Some([boot; 16]), ..StoreOptions::default() }).unwrap()
+}
+
+/// The nodes of `groups` and all that fold from them, as a verified download gives them.
+fn nodes_of(shape: Shape, groups: GroupRange, bytes: &[u8]) -> Vec<(Node, Cv)> {
+    let cvs = group_digests(shape, groups, bytes).unwrap();
+    let mut nodes: Vec<_> = groups.iter().map(Node::group).zip(cvs).collect();
+    for level in 1..=shape.root().unwrap().level {
+        let of_level =
+            (groups.first >> level..=groups.end() >> level).map(|index| Node::new(level, index));
+        for node in of_level.filter_map(|node| shape.canonical(node)) {
+            let covered = shape.groups_of(node);
+            if node.level == level && covered.intersection(groups) == covered {
+                let known =
+                    |node| nodes.iter().find(|(known, _)| *known == node).map(|(_, cv)| *cv);
+                nodes.push((node, fold(shape, node, known).unwrap()));
+            }
+        }
+    }
+    nodes
+}
+
+fn commit(task: &StoredTask, content: &[u8], groups: GroupRange) -> Result<(), StoreError> {
+    let range = groups.bytes(content.len() as u64);
+    let bytes = &content[range.start as usize..range.end as usize];
+    task.commit(groups, bytes, &nodes_of(task.shape(), groups, bytes))
+}
+
+/// A whole task kept under `boot`, its store still open.
+fn kept(dir: &Path, boot: u8, content: &[u8]) -> (Store, StoredTask) {
+    let store = open(dir, boot);
+    let task = store.create(id(1)).unwrap();
+    let length = content.len() as u64;
+    task.set_length(length).unwrap();
+    commit(&task, content, GroupRange::new(0, groups_in(length))).unwrap();
+    (store, task)
+}
+
+fn damage(dir: &Path, name: &str, at: u64) {
+    let path = fs::read_dir(dir.join("tasks/01")).unwrap().next().unwrap().unwrap().path();
+    let file = OpenOptions::new().read(true).write(true).open(path.join(name)).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x55], at).unwrap();
+}
+
+fn whole(content: &[u8]) -> ByteRange {
+    ByteRange::new(0, content.len() as u64)
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path(), 1);
+    let refused = Store::open(dir.path(), StoreOptions::default()).unwrap_err();
+    let own = std::process::id();
+    assert!(
+        matches!(&refused, StoreError::Busy { pid: Some(pid), .. } if *pid == own),
+        "{refused}"
+    );
+    drop(store);
+    open(dir.path(), 1);
+}
+
+#[test]
+fn what_was_kept_is_read_and_what_was_not_is_missing() {
+    let dir = TempDir::new().unwrap();
+    let content = content(5 * GROUP + 9);
+    let store = open(dir.path(), 1);
+    let task = store.create(id(1)).unwrap();
+    task.set_length(content.len() as u64).unwrap();
+    commit(&task, &content, GroupRange::new(4, 2)).unwrap();
+    let range = ByteRange::new(4 * GROUP_BYTES + 5, 5 * GROUP_BYTES + 9);
+    assert_eq!(task.read(range).unwrap(), content[range.start as usize..range.end as usize]);
+    let missing = task.read(ByteRange::new(0, 5 * GROUP_BYTES)).unwrap_err();
+    assert!(
+        matches!(missing, StoreError::Missing { groups, .. } if groups == GroupRange::new(0, 4))
+    );
+    assert_eq!(task.missing_in(GroupRange::new(3, 3)), [GroupRange::new(3, 1)]);
+    for hostile in [ByteRange::new(0, u64::MAX), ByteRange::new(u64::MAX - 1, u64::MAX)] {
+        assert!(task.read(hostile).is_err());
+    }
+    assert!(!task.complete());
+    commit(&task, &content, GroupRange::new(0, 4)).unwrap();
+    assert!(task.complete() && task.has(GroupRange::new(0, 6)));
+    assert!(task.node(Node::new(2, 0)).is_some() && task.node(Node::new(3, 0)).is_none());
+    assert_eq!(fs::metadata(task.content_path()).unwrap().len(), content.len() as u64);
+}
+
+#[test]
+fn groups_that_the_content_does_not_have_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let task = open(dir.path(), 1).create(id(1)).unwrap();
+    assert!(task.commit(GroupRange::new(0, 1), &[0; 9], &[]).is_err(), "the end is not known");
+    task.commit(GroupRange::new(1, 1), &[7; GROUP], &[]).unwrap();
+    assert!(task.set_length(GROUP_BYTES).is_err(), "more is here");
+    task.set_length(2 * GROUP_BYTES + 9).unwrap();
+    assert!(task.set_length(2 * GROUP_BYTES).is_err(), "the length is known");
+    assert!(task.commit(GroupRange::new(2, 1), &[0; 10], &[]).is_err());
+    assert!(task.commit(GroupRange::new(u64::MAX, 2), &[0; 10], &[]).is_err());
+    let foreign = [(Node::new(3, 0), [1; 32])];
+    let refused = task.commit(GroupRange::new(2, 1), &[0; 9], &foreign);
+    assert!(matches!(refused, Err(StoreError::Misplaced { .. })));
+    assert!(!task.has(GroupRange::new(2, 1)));
+}
+
+#[test]
+fn a_kill_loses_nothing_and_doubts_nothing() {
+    let dir = TempDir::new().unwrap();
+    let content = content(3 * GROUP + 1);
+    drop(kept(dir.path(), 1, &content));
+    let task = open(dir.path(), 1).task(id(1)).unwrap().unwrap();
+    assert!(task.complete());
+    assert_eq!(task.read(whole(&content)).unwrap(), content);
+}
+
+#[test]
+fn after_a_power_cut_only_what_still_matches_is_used() {
+    let dir = TempDir::new().unwrap();
+    let content = content(3 * GROUP + 1);
+    drop(kept(dir.path(), 1, &content));
+    damage(dir.path(), "content", GROUP_BYTES + 7);
+    let store = open(dir.path(), 2);
+    let task = store.task(id(1)).unwrap().unwrap();
+    assert!(!task.complete() && task.has(GroupRange::new(0, 4)), "in doubt, not lost");
+    let missing = task.read(whole(&content)).unwrap_err();
+    assert!(
+        matches!(missing, StoreError::Missing { groups, .. } if groups == GroupRange::new(1, 1))
+    );
+    commit(&task, &content, GroupRange::new(1, 1)).unwrap();
+    assert_eq!(task.read(whole(&content)).unwrap(), content);
+    assert!(task.complete());
+}
+
+#[test]
+fn doubt_outlives_the_process_that_did_not_resolve_it() {
+    let dir = TempDir::new().unwrap();
+    let content = content(2 * GROUP);
+    drop(kept(dir.path(), 1, &content));
+    damage(dir.path(), "content", 7);
+    let store = open(dir.path(), 2);
+    let task = store.task(id(1)).unwrap().unwrap();
+    assert_eq!(task.read(ByteRange::at(GROUP_BYTES, 9)).unwrap(), content[GROUP..GROUP + 9]);
+    drop((store, task));
+    let store = open(dir.path(), 2);
+    let task = store.task(id(1)).unwrap().unwrap();
+    assert!(task.read(ByteRange::at(0, 9)).is_err());
+    assert!(task.read(ByteRange::at(GROUP_BYTES, 9)).is_ok());
+}
+
+#[test]
+fn a_clean_end_spares_the_next_boot_all_hashing_until_something_is_added() {
+    let dir = TempDir::new().unwrap();
+    let content = content(4 * GROUP);
+    let store = open(dir.path(), 1);
+    let task = store.create(id(1)).unwrap();
+    task.set_length(content.len() as u64).unwrap();
+    commit(&task, &content, GroupRange::new(0, 3)).unwrap();
+    let state = task.content_path().with_file_name("state");
+    drop(task);
+    store.close().unwrap();
+    let marked = fs::read(&state).unwrap();
+
+    let store = open(dir.path(), 2);
+    let task = store.task(id(1)).unwrap().unwrap();
+    assert_eq!(task.settle(GroupRange::new(0, 4)).unwrap().checked, 0);
+    commit(&task, &content, GroupRange::new(3, 1)).unwrap();
+    drop((store, task));
+    // The power goes when the new record has reached the disk, and the header that takes the mark away
+    // has not: the mark must not vouch for what came later.
+    let file = OpenOptions::new().write(true).open(&state).unwrap();
+    file.write_all_at(&marked[..4096], 0).unwrap();
+    let store = open(dir.path(), 3);
+    let task = store.task(id(1)).unwrap().unwrap();
+    assert_eq!(task.settle(GroupRange::new(0, 4)).unwrap().checked, 4);
+    assert!(task.complete());
+}
+
+#[test]
+fn a_state_that_is_cut_off_or_garbage_costs_one_task_and_no_more() {
+    let dir = TempDir::new().unwrap();
+    let content = content(2 * GROUP);
+    drop(kept(dir.path(), 1, &content));
+    damage(dir.path(), "state", 20);
+    let store = open(dir.path(), 1);
+    let task = store.task(id(1)).unwrap().unwrap();
+    assert!(task.have().is_empty() && task.length().is_none());
+    task.set_length(content.len() as u64).unwrap();
+    commit(&task, &content, GroupRange::new(0, 2)).unwrap();
+    assert_eq!(task.read(whole(&content)).unwrap(), content);
+}
+
+#[test]
+fn a_content_cut_short_is_missing_not_wrong() {
+    let dir = TempDir::new().unwrap();
+    let content = content(3 * GROUP);
+    let (_store, task) = kept(dir.path(), 1, &content);
+    task.content_file().set_len(GROUP_BYTES + 5).unwrap();
+    assert!(matches!(task.read(whole(&content)), Err(StoreError::Missing { .. })));
+    assert!(!task.complete(), "the error was noted");
+}
+
+#[test]
+fn a_full_disk_records_nothing() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path(), 1);
+    let path = store.directory.path(id(1));
+    fs::create_dir_all(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/full", path.join("content")).unwrap();
+    let task = store.create(id(1)).unwrap();
+    let full = task.commit(GroupRange::new(0, 1), &[1; GROUP], &[(Node::group(0), [1; 32])]);
+    assert!(matches!(full, Err(StoreError::NoSpace { .. })), "{full:?}");
+    assert!(task.have().is_empty() && task.node(Node::group(0)).is_none());
+    // It cannot be synced either: what cannot be made durable is dropped at the end.
+    drop(task);
+    store.close().unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn the_capacity_is_a_limit() {
+    let dir = TempDir::new().unwrap();
+    let capacity = Some(ByteSize(4 * GROUP_BYTES));
+    let store =
+        Store::open(dir.path(), StoreOptions { capacity, ..StoreOptions::default() }).unwrap();
+    let content = content(8 * GROUP);
+    let task = store.create(id(1)).unwrap();
+    task.set_length(content.len() as u64).unwrap();
+    commit(&task, &content, GroupRange::new(0, 3)).unwrap();
+    let full = commit(&task, &content, GroupRange::new(3, 2));
+    assert!(matches!(full, Err(StoreError::NoSpace { .. })));
+    commit(&task, &content, GroupRange::new(0, 3)).expect("what is here already takes no more");
+
+    let report = store.gc(SystemTime::now()).unwrap();
+    assert_eq!(report, GcReport::default(), "below the high watermark");
+    let used = store.used_bytes();
+    assert!(used > 3 * GROUP_BYTES, "{used}");
+    commit(&task, &content, GroupRange::new(3, 1)).unwrap_err();
+    let report = store.make_room(SystemTime::now(), ByteSize(1)).unwrap();
+    assert_eq!((report.evicted, report.freed), (vec![id(1)], used));
+    assert_eq!((store.used_bytes(), store.list().len()), (0, 0));
+}
+
+#[test]
+fn eviction_takes_the_expired_and_never_what_is_in_use() {
+    let dir = TempDir::new().unwrap();
+    let (store, task) = kept(dir.path(), 1, &content(2 * GROUP));
+    let other = store.create(id(2)).unwrap();
+    task.set_ttl(Some(Duration::from_secs(60))).unwrap();
+    let later = SystemTime::now() + Duration::from_secs(600);
+    let evict_all = || store.make_room(later, ByteSize(u64::MAX)).unwrap().evicted;
+    for reason in [Use::Handle, Use::Mount, Use::Serve, Use::Fetch, Use::Pin] {
+        let guard = task.in_use(reason).unwrap();
+        let second = task.in_use(reason).unwrap();
+        drop(second);
+        assert!(!evict_all().contains(&id(1)));
+        assert!(matches!(store.remove(id(1)), Err(StoreError::InUse(_))));
+        let listed = store.list().into_iter().find(|listed| listed.id == id(1)).unwrap();
+        assert_eq!((listed.pinned, listed.in_use), (reason == Use::Pin, reason != Use::Pin));
+        drop(guard);
+    }
+    assert_eq!(store.gc(later).unwrap().evicted, [id(1)], "expired");
+    assert!(matches!(task.in_use(Use::Handle), Err(StoreError::Gone(_))));
+    assert!(matches!(
+        commit(&task, &content(2 * GROUP), GroupRange::new(0, 1)),
+        Err(StoreError::Gone(_))
+    ));
+    assert!(other.in_use(Use::Handle).is_err(), "made room for long ago");
+    assert!(store.task(id(1)).unwrap().is_none());
+    assert_eq!(fs::read_dir(dir.path().join("trash")).unwrap().count(), 0);
+    assert!(!store.remove(id(1)).unwrap());
+}
+
+#[test]
+fn eviction_races_with_uses_and_never_wins_against_one() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path(), 1);
+    let content = content(GROUP);
+    let mut evicted = 0;
+    std::thread::scope(|scope| {
+        let user = scope.spawn(|| {
+            for _ in 0..300 {
+                let task = store.create(id(1)).unwrap();
+                let Ok(_guard) = task.in_use(Use::Handle) else { continue };
+                task.set_length(GROUP_BYTES).unwrap();
+                commit(&task, &content, GroupRange::new(0, 1)).unwrap();
+                assert_eq!(fs::metadata(task.content_path()).unwrap().len(), GROUP_BYTES);
+                assert_eq!(task.read(whole(&content)).unwrap(), content);
+            }
+        });
+        while !user.is_finished() {
+            let room = store.make_room(SystemTime::now(), ByteSize(u64::MAX)).unwrap();
+            evicted += room.evicted.len();
+        }
+    });
+    assert!(evicted > 0, "the race did not happen");
+}
+
+#[test]
+fn the_last_read_and_the_time_to_live_survive_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let content = content(GROUP);
+    let (store, task) = kept(dir.path(), 1, &content);
+    task.set_ttl(Some(Duration::from_secs(60))).unwrap();
+    let path = store.directory.path(id(1));
+    drop((store, task));
+    fs::File::open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let store = open(dir.path(), 1);
+    assert_eq!(store.list()[0].last_read, SystemTime::UNIX_EPOCH);
+    store.task(id(1)).unwrap().unwrap().read(whole(&content)).unwrap();
+    drop(store);
+    let store = open(dir.path(), 1);
+    let listed = store.list()[0];
+    assert!(listed.last_read > SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+    let expired = listed.last_read + Duration::from_secs(61);
+    assert!(store.gc(expired - Duration::from_secs(2)).unwrap().evicted.is_empty());
+    assert_eq!(store.gc(expired).unwrap().evicted, [id(1)]);
+}
+
+#[test]
+fn the_callers_record_is_replaced_as_a_whole() {
+    let dir = TempDir::new().unwrap();
+    let task = open(dir.path(), 1).create(id(1)).unwrap();
+    assert_eq!(task.record::<String>().unwrap(), None);
+    task.write_record(&"first").unwrap();
+    task.write_record(&"second").unwrap();
+    assert_eq!(task.record::<String>().unwrap().as_deref(), Some("second"));
+    fs::write(task.content_path().with_file_name("record.json"), b"{").unwrap();
+    assert!(matches!(task.record::<String>(), Err(StoreError::Record { .. })));
+}
+
+#[test]
+fn verification_finds_what_rotted() {
+    let dir = TempDir::new().unwrap();
+    let content = content(4 * GROUP);
+    let (store, task) = kept(dir.path(), 1, &content);
+    damage(dir.path(), "content", 2 * GROUP_BYTES);
+    let reports = store.verify(None).unwrap();
+    let bad = vec![GroupRange::new(2, 1)];
+    assert_eq!(reports, [VerifyReport { id: id(1), checked: 4, bad }]);
+    assert_eq!(task.missing_in(GroupRange::new(0, 4)), [GroupRange::new(2, 1)]);
+    assert_eq!(store.verify(Some(id(1))).unwrap()[0].bad, []);
+    assert_eq!(store.verify(Some(id(9))).unwrap(), []);
+}

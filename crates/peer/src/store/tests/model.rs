@@ -1,0 +1,229 @@
+//! Random operations, kills, power cuts and damage against a model of what must still be there.
+
+use std::collections::BTreeSet;
+
+use dfs_model::HostId;
+use ed25519_dalek::SigningKey;
+use proptest::prelude::*;
+
+use super::*;
+use crate::digests::DigestBatch;
+
+const GROUPS: u64 = 11;
+const LENGTH: usize = (GROUPS as usize - 1) * GROUP + 1234;
+
+#[derive(Debug, Clone, Copy)]
+enum Restart {
+    /// The process dies, the machine lives.
+    Kill,
+    /// The machine dies.
+    PowerCut,
+    /// An orderly end, then another boot.
+    Reboot,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Commit(GroupRange),
+    Read(ByteRange),
+    Sign(u64),
+    Restart(Restart),
+    /// Bytes change on disk while the power is off.
+    RotContent(prop::sample::Index, u8),
+    RotState(prop::sample::Index, u8, Restart),
+    RotSigned(prop::sample::Index, u8, Restart),
+    CutState(prop::sample::Index, Restart),
+    /// Bytes change under the running process, which is asked to verify.
+    RotAndVerify(prop::sample::Index, u8),
+    Evict,
+    EvictWhileUsed,
+}
+
+fn restarts() -> impl Strategy<Value = Restart> {
+    prop_oneof![Just(Restart::Kill), Just(Restart::PowerCut), Just(Restart::Reboot)]
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let groups = (0..GROUPS).prop_flat_map(|first| {
+        (1..=(GROUPS - first).min(4)).prop_map(move |count| GroupRange::new(first, count))
+    });
+    let bytes = (0..LENGTH as u64, 1..200_000u64)
+        .prop_map(|(start, count)| ByteRange::new(start, (start + count).min(LENGTH as u64)));
+    let spot = any::<prop::sample::Index>;
+    prop_oneof![
+        6 => groups.prop_map(Step::Commit),
+        6 => bytes.prop_map(Step::Read),
+        2 => (0..GROUPS).prop_map(Step::Sign),
+        3 => restarts().prop_map(Step::Restart),
+        2 => (spot(), 1..=255u8).prop_map(|(at, flip)| Step::RotContent(at, flip)),
+        2 => (spot(), 1..=255u8, restarts()).prop_map(|(at, flip, how)| Step::RotState(at, flip, how)),
+        1 => (spot(), 1..=255u8, restarts()).prop_map(|(at, flip, how)| Step::RotSigned(at, flip, how)),
+        1 => (spot(), restarts()).prop_map(|(at, how)| Step::CutState(at, how)),
+        1 => (spot(), 1..=255u8).prop_map(|(at, flip)| Step::RotAndVerify(at, flip)),
+        1 => Just(Step::Evict),
+        1 => Just(Step::EvictWhileUsed),
+    ]
+}
+
+struct World {
+    dir: TempDir,
+    content: Vec<u8>,
+    boot: u8,
+    store: Option<Store>,
+    /// Groups that must be readable.
+    have: BTreeSet<u64>,
+    /// Whether something was recorded since the last orderly end: without that a clean mark vouches for
+    /// bytes that rot afterwards, as every file system does.
+    dirty: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let store = Some(open(dir.path(), 1));
+        Self { dir, content: content(LENGTH), boot: 1, store, have: BTreeSet::new(), dirty: false }
+    }
+
+    fn task(&self) -> StoredTask {
+        let task = self.store.as_ref().unwrap().create(id(1)).unwrap();
+        task.set_length(LENGTH as u64).unwrap();
+        task
+    }
+
+    fn restart(&mut self, how: Restart, between: impl FnOnce(&Path)) {
+        let store = self.store.take().unwrap();
+        match how {
+            Restart::Reboot => {
+                store.close().unwrap();
+                self.dirty = false;
+            }
+            Restart::Kill | Restart::PowerCut => drop(store),
+        }
+        let name = id(1).to_string();
+        between(&self.dir.path().join("tasks").join(&name[..2]).join(name));
+        if !matches!(how, Restart::Kill) {
+            self.boot += 1;
+        }
+        self.store = Some(open(self.dir.path(), self.boot));
+    }
+
+    fn rot(path: &Path, at: prop::sample::Index, flip: u8) -> Option<u64> {
+        let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+        let length =
+            usize::try_from(file.metadata().ok()?.len()).ok().filter(|length| *length > 0)?;
+        let mut byte = [0];
+        let at = at.index(length) as u64;
+        file.read_exact_at(&mut byte, at).ok()?;
+        file.write_all_at(&[byte[0] ^ flip], at).ok()?;
+        Some(at)
+    }
+
+    fn read(&self, range: ByteRange) {
+        match self.task().read(range) {
+            Ok(bytes) => {
+                let right = &self.content[range.start as usize..range.end as usize];
+                assert!(bytes == right, "wrong bytes in {range}");
+            }
+            Err(StoreError::Missing { .. }) => {
+                let lost = range.groups().iter().all(|group| self.have.contains(&group));
+                assert!(!lost, "{range} was here");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn evict(&mut self, used: bool) {
+        let task = self.task();
+        let guard = used.then(|| task.in_use(Use::Mount).unwrap());
+        let room = self.store.as_ref().unwrap().make_room(SystemTime::now(), ByteSize(u64::MAX));
+        assert_eq!(room.unwrap().evicted.is_empty(), used);
+        drop(guard);
+        if !used {
+            self.have.clear();
+        }
+    }
+
+    fn sign(&self, group: u64) {
+        let task = self.task();
+        let Some(cv) = task.node(Node::group(group)).filter(|_| self.have.contains(&group)) else {
+            return;
+        };
+        let signer = HostId::from_bytes([2; 16]);
+        let entries = vec![(Node::group(group), cv)];
+        let batch = DigestBatch { task: id(1), signer, length: Some(LENGTH as u64), entries };
+        task.add_signed(&batch.sign(&SigningKey::from_bytes(&[9; 32])).unwrap()).unwrap();
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Commit(groups) => {
+                let task = self.task();
+                self.dirty |= !task.has(groups);
+                commit(&task, &self.content, groups).unwrap();
+                self.have.extend(groups.iter());
+            }
+            Step::Read(range) => self.read(range),
+            Step::Sign(group) => self.sign(group),
+            Step::Restart(how) => self.restart(how, |_| {}),
+            Step::RotContent(at, flip) if self.dirty => {
+                let mut hit = None;
+                self.restart(Restart::PowerCut, |task| {
+                    hit = Self::rot(&task.join("content"), at, flip)
+                });
+                hit.map(|at| self.have.remove(&(at / GROUP_BYTES)));
+            }
+            Step::RotContent(..) => {}
+            Step::RotState(at, flip, how) => {
+                self.restart(how, |task| _ = Self::rot(&task.join("state"), at, flip));
+                self.have.clear();
+            }
+            Step::RotSigned(at, flip, how) => {
+                self.restart(how, |task| _ = Self::rot(&task.join("signed"), at, flip));
+            }
+            Step::CutState(at, how) => {
+                self.restart(how, |task| {
+                    let Ok(state) = OpenOptions::new().write(true).open(task.join("state")) else {
+                        return;
+                    };
+                    let length = state.metadata().unwrap().len();
+                    state.set_len(at.index(length as usize + 1) as u64).unwrap();
+                });
+                self.have.clear();
+            }
+            Step::RotAndVerify(at, flip) => {
+                let content = self.task().content_path();
+                let hit = Self::rot(&content, at, flip);
+                let reports = self.store.as_ref().unwrap().verify(None).unwrap();
+                self.dirty |= reports.iter().any(|report| !report.bad.is_empty());
+                hit.map(|at| self.have.remove(&(at / GROUP_BYTES)));
+            }
+            Step::Evict => self.evict(false),
+            Step::EvictWhileUsed => self.evict(true),
+        }
+    }
+
+    fn check(&self) {
+        for group in 0..GROUPS {
+            self.read(GroupRange::new(group, 1).bytes(LENGTH as u64));
+        }
+        let key = SigningKey::from_bytes(&[9; 32]).verifying_key().to_bytes();
+        for signed in self.task().signed_for(GroupRange::new(0, GROUPS)) {
+            signed.verify(|_| Some(key)).unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_wrong_byte_is_ever_read_and_nothing_is_lost_but_what_was_damaged(
+        steps in proptest::collection::vec(steps(), 1..24),
+    ) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+        world.check();
+    }
+}
