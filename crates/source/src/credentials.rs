@@ -61,7 +61,8 @@ pub enum Credentials {
     },
     /// `Authorization: Bearer …`.
     Bearer(Secret),
-    /// Secret headers as they are (lower-case name, value): `authorization`, `cookie`, `x-api-key`, ….
+    /// Secret headers as they are (lower-case name, value): `authorization`, `cookie`, `x-api-key`,
+    /// ….
     Headers(Vec<(String, Secret)>),
 }
 
@@ -85,7 +86,8 @@ impl Credentials {
         }
     }
 
-    /// These credentials and one more secret header; the last value given for a name is the one kept.
+    /// These credentials and one more secret header; the last value given for a name is the one
+    /// kept.
     pub fn with_header(&self, name: &str, value: Secret) -> Self {
         let name = name.to_ascii_lowercase();
         let mut headers = self.headers();

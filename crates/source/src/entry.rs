@@ -62,7 +62,8 @@ pub struct Attributes {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Device and inode number when the thing has several names: entries that share them are hard links.
+    /// Device and inode number when the thing has several names: entries that share them are hard
+    /// links.
     pub hard_link: Option<(u64, u64)>,
     /// Extended attributes, name and value, sorted by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
@@ -104,7 +105,8 @@ pub enum PathError {
     TooLong,
 }
 
-/// Whether `path` names something strictly below a directory: relative, no empty, `.` or `..` element, no NUL, bounded.
+/// Whether `path` names something strictly below a directory: relative, no empty, `.` or `..`
+/// element, no NUL, bounded.
 pub fn check_path(path: &[u8]) -> Result<(), PathError> {
     if path.len() > MAX_PATH_BYTES {
         return Err(PathError::TooLong);

@@ -298,7 +298,8 @@ impl SourceError {
     }
 }
 
-/// 408, 425, 429 and what a server blames itself for, except "not implemented" and "version not supported".
+/// 408, 425, 429 and what a server blames itself for, except "not implemented" and "version not
+/// supported".
 fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 425 | 429)
         || (500..600).contains(&status) && !matches!(status, 501 | 505)

@@ -1,8 +1,9 @@
 //! `file://`: the asker's own files, read with the asker's own rights.
 //!
-//! A file's version is its length, its time of change and its inode. It is compared when the file is opened and again after every
-//! part is read and before it is passed on, so that bytes written meanwhile are never taken for the old ones
-//! (a writer that changes a file in place within the file system's time step and restores nothing else is beyond what a file system can tell).
+//! A file's version is its length, its time of change and its inode. It is compared when the file
+//! is opened and again after every part is read and before it is passed on, so that bytes written
+//! meanwhile are never taken for the old ones (a writer that changes a file in place within the
+//! file system's time step and restores nothing else is beyond what a file system can tell).
 
 mod list;
 mod read;

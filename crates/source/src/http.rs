@@ -1,8 +1,8 @@
 //! `http://` and `https://`: stat, pinned reads, listings of index pages.
 //!
-//! The client never follows a redirect by itself, never asks for compressed bytes and always verifies certificates. Every
-//! answer is compared with the pinned version before one of its bytes is passed on, and every request
-//! is counted.
+//! The client never follows a redirect by itself, never asks for compressed bytes and always
+//! verifies certificates. Every answer is compared with the pinned version before one of its bytes
+//! is passed on, and every request is counted.
 
 mod body;
 mod client;
@@ -37,7 +37,8 @@ pub struct HttpOptions {
     pub answer_timeout: Duration,
     /// Longest time without a byte once the answer has begun; then the rest is asked for again.
     pub stall_timeout: Duration,
-    /// Longest time of one whole stat, read or index page with all its attempts; `None` leaves it to the caller.
+    /// Longest time of one whole stat, read or index page with all its attempts; `None` leaves it
+    /// to the caller.
     pub total_timeout: Option<Duration>,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,

@@ -1,7 +1,9 @@
-//! Reads the index pages that web servers write for directories: nginx, Apache (plain, fancy, table) and Python.
+//! Reads the index pages that web servers write for directories: nginx, Apache (plain, fancy,
+//! table) and Python.
 //!
-//! Pure: bytes and the page's URL in, names directly below it out. Whatever else is on the page — links
-//! to the parent, to other sites, that sort the table, that lead deeper or nowhere — is not a member.
+//! Pure: bytes and the page's URL in, names directly below it out. Whatever else is on the page —
+//! links to the parent, to other sites, that sort the table, that lead deeper or nowhere — is not a
+//! member.
 
 mod scan;
 
@@ -66,7 +68,8 @@ fn member(anchor: &Anchor, base: &Url) -> Option<Link> {
     Some(Link { name, directory, length })
 }
 
-/// What of `path` lies below the directory that `base` is in, whatever either chose to percent-encode.
+/// What of `path` lies below the directory that `base` is in, whatever either chose to
+/// percent-encode.
 fn below<'a>(path: &'a str, base: &str) -> Option<&'a str> {
     let directory = &base[..=base.rfind('/')?];
     if let Some(rest) = path.strip_prefix(directory) {
@@ -81,7 +84,8 @@ fn below<'a>(path: &'a str, base: &str) -> Option<&'a str> {
     Some(rest)
 }
 
-/// The size column, which stands after date and time; only bare digits are exact: `1.2M` is rounded.
+/// The size column, which stands after date and time; only bare digits are exact: `1.2M` is
+/// rounded.
 fn exact_length(after: &str) -> Option<u64> {
     let words: Vec<&str> = after.split_ascii_whitespace().collect();
     let at = words.windows(2).position(|pair| is_date(pair[0]) && is_time(pair[1]))?;

@@ -1,13 +1,13 @@
 //! Back to source: one trait, one file per kind of origin.
 //!
-//! A [`Source`] answers three questions about a URL — what is it ([`Source::stat`]), what bytes does
-//! one pinned version of it hold ([`Source::read`]), what lies below it ([`Source::list`]) — and never
-//! mixes two versions (design §3.2). [`Sources`] picks the adapter by scheme.
+//! A [`Source`] answers three questions about a URL — what is it ([`Source::stat`]), what bytes
+//! does one pinned version of it hold ([`Source::read`]), what lies below it ([`Source::list`]) —
+//! and never mixes two versions (design §3.2). [`Sources`] picks the adapter by scheme.
 //!
 //! What an origin sends is hostile until checked: every name of an [`Entry`], every length, every
 //! header. Credentials travel in [`Credentials`] and are sent to the origin they were given for,
-//! never to another one; no error, log line or `Debug` shows them. Nothing is kept on disk: when the process dies
-//! here, only the request in flight is lost.
+//! never to another one; no error, log line or `Debug` shows them. Nothing is kept on disk: when
+//! the process dies here, only the request in flight is lost.
 
 mod counters;
 mod credentials;
@@ -49,8 +49,8 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, SourceError>>;
 /// One kind of origin.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// Length, validator, content type. One request where the origin tells enough in its answer, one
-    /// more where it does not.
+    /// Length, validator, content type. One request where the origin tells enough in its answer,
+    /// one more where it does not.
     async fn stat(&self, target: &Target) -> Result<Stat, SourceError>;
 
     /// The bytes of `range` (all of it when `None`) of exactly the version `pin` names; fails with

@@ -2,9 +2,10 @@
 
 use dfs_model::ByteRange;
 
-/// The requests that cover every wanted byte: in order, apart, none longer than `max_request` bytes. Wanted ranges that
-/// lie at most `max_gap` bytes apart share a request, the gap included; one that is longer than `max_request` is cut.
-/// Empty ranges want nothing. A `max_request` of 0 is taken as 1.
+/// The requests that cover every wanted byte: in order, apart, none longer than `max_request`
+/// bytes. Wanted ranges that lie at most `max_gap` bytes apart share a request, the gap included;
+/// one that is longer than `max_request` is cut. Empty ranges want nothing. A `max_request` of 0 is
+/// taken as 1.
 pub fn merge_ranges(wanted: &[ByteRange], max_gap: u64, max_request: u64) -> Vec<ByteRange> {
     let max_request = max_request.max(1);
     let mut wanted: Vec<ByteRange> =

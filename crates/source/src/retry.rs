@@ -1,7 +1,7 @@
 //! The one way to try again: jittered exponential backoff, bounded by attempts and by time.
 //!
-//! [`Retry`] decides without clock or randomness of its own; [`Retrier`] adds the clock of the runtime
-//! (which tests pause) and a source of chance.
+//! [`Retry`] decides without clock or randomness of its own; [`Retrier`] adds the clock of the
+//! runtime (which tests pause) and a source of chance.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +34,8 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Bytes that must have come since the last failure for the count of attempts to begin anew: an origin that
-/// sends one byte per connection is not progress.
+/// Bytes that must have come since the last failure for the count of attempts to begin anew: an
+/// origin that sends one byte per connection is not progress.
 const PROGRESS_BYTES: u64 = 256 * 1024;
 
 /// Where one operation stands in its policy.
@@ -60,7 +60,8 @@ impl Retry {
         }
     }
 
-    /// An attempt failed: how long to wait before the next, or `None` to give up. `chance` lies in 0..1.
+    /// An attempt failed: how long to wait before the next, or `None` to give up. `chance` lies in
+    /// 0..1.
     pub fn failed(
         &mut self,
         retry_after: Option<Duration>,
@@ -75,7 +76,8 @@ impl Retry {
         let doubled = 2_u32.saturating_pow(self.failures - 1);
         let ceiling = self.policy.base.saturating_mul(doubled).min(self.policy.cap);
         let backoff = ceiling.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0);
-        // What the origin asked for is the least; the jitter on top keeps a herd from coming back as one.
+        // What the origin asked for is the least; the jitter on top keeps a herd from coming back
+        // as one.
         let pause = retry_after.map_or(backoff, |asked| asked.saturating_add(backoff));
         let spent = now.saturating_duration_since(self.since);
         (spent.saturating_add(pause) <= self.policy.total).then_some(pause)

@@ -18,8 +18,9 @@ pub struct Stat {
     pub ranges: bool,
     /// File or directory.
     pub kind: StatKind,
-    /// Where it is, after permanent redirects that stay at the same origin. A temporary redirect, or one to
-    /// another origin, is followed anew each time and never becomes the name of the thing.
+    /// Where it is, after permanent redirects that stay at the same origin. A temporary redirect,
+    /// or one to another origin, is followed anew each time and never becomes the name of the
+    /// thing.
     pub url: CanonicalUrl,
     /// The origin gives no validator but the length: a change of the same length would not be seen.
     pub unpinned: bool,

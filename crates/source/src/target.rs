@@ -8,8 +8,8 @@ use url::Url;
 
 use crate::{Credentials, Secret, check_path};
 
-/// What a path element's bytes must not be in a URL; everything else stays as people write it, so that a
-/// member of a listing and the same URL typed by hand are one thing.
+/// What a path element's bytes must not be in a URL; everything else stays as people write it, so
+/// that a member of a listing and the same URL typed by hand are one thing.
 const ELEMENT: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -42,7 +42,8 @@ pub(crate) const RESERVED_HEADERS: [&str; 10] = [
     "transfer-encoding",
 ];
 
-/// What a person names, with what is needed to ask for it. `Debug` and `Display` never show secrets.
+/// What a person names, with what is needed to ask for it. `Debug` and `Display` never show
+/// secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     /// Where it is; never carries credentials.
@@ -68,6 +69,10 @@ impl Target {
             url: redact_hard(text),
             reason: error.to_string(),
         })?;
+        if url.cannot_be_a_base() {
+            let reason = "there is no '//' behind its scheme".to_owned();
+            return Err(UrlError::Malformed { url: redact_hard(text), reason });
+        }
         let credentials = take_credentials(&mut url)?;
         Ok(Self { credentials, ..Self::new(CanonicalUrl::new(url)?) })
     }
@@ -77,8 +82,8 @@ impl Target {
         Self { credentials, ..self }
     }
 
-    /// The same with one more header. One that looks secret (`authorization`, `cookie`, a token or key)
-    /// joins the credentials, any other changes the content and so the identity.
+    /// The same with one more header. One that looks secret (`authorization`, `cookie`, a token or
+    /// key) joins the credentials, any other changes the content and so the identity.
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, UrlError> {
         let name = name.trim().to_ascii_lowercase();
         let value = value.trim();
@@ -105,8 +110,8 @@ impl Target {
         Ok(self)
     }
 
-    /// A member of a listing of this target, by the path of its [`crate::Entry`]. It lies at the same origin, so it keeps
-    /// headers and credentials.
+    /// A member of a listing of this target, by the path of its [`crate::Entry`]. It lies at the
+    /// same origin, so it keeps headers and credentials.
     pub fn join(&self, path: &[u8]) -> Result<Self, UrlError> {
         self.member(path, "")
     }
@@ -132,7 +137,8 @@ impl Target {
         Ok(Self { url: CanonicalUrl::new(url)?, ..self.clone() })
     }
 
-    /// Another URL asked with the same headers; credentials follow only within the same origin (scheme, host and port).
+    /// Another URL asked with the same headers; credentials follow only within the same origin
+    /// (scheme, host and port).
     pub fn elsewhere(&self, url: CanonicalUrl) -> Self {
         let same = url.url().origin() == self.url.url().origin();
         let credentials = if same { self.credentials.clone() } else { Credentials::None };
@@ -161,7 +167,8 @@ fn is_secret_header(name: &str) -> bool {
     SECRET.iter().any(|part| name.contains(part))
 }
 
-/// The URL of an absolute path. It is parsed from its text, so that `.` and `..` are resolved as in any URL.
+/// The URL of an absolute path. It is parsed from its text, so that `.` and `..` are resolved as in
+/// any URL.
 fn file_url(path: &str) -> Result<CanonicalUrl, UrlError> {
     let bad =
         |reason: &str| UrlError::Malformed { url: path.to_owned(), reason: reason.to_owned() };

@@ -1,7 +1,8 @@
 //! Walks directories without ever following a symlink.
 //!
-//! Each directory is opened from the root's own file descriptor with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, so that a directory that is
-//! replaced by a symlink during the walk cannot lead it elsewhere. Entries that vanish during the walk are left out.
+//! Each directory is opened from the root's own file descriptor with `RESOLVE_BENEATH |
+//! RESOLVE_NO_SYMLINKS`, so that a directory that is replaced by a symlink during the walk cannot
+//! lead it elsewhere. Entries that vanish during the walk are left out.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, OsStr};
@@ -207,7 +208,8 @@ fn describe(
     name: &CStr,
     path: Vec<u8>,
 ) -> io::Result<Result<Entry, crate::PathError>> {
-    // A path through the open directory: neither it nor the name's parents can be exchanged any more.
+    // A path through the open directory: neither it nor the name's parents can be exchanged any
+    // more.
     let place = Path::new("/proc/self/fd")
         .join(directory.as_raw_fd().to_string())
         .join(OsStr::from_bytes(name.to_bytes()));
@@ -254,7 +256,7 @@ fn device(number: u64) -> (u32, u32) {
 /// The extended attributes that may be read; a file system without them has none.
 fn xattrs(place: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = Vec::new();
-    match rustix::fs::llistxattr(place, &mut [0_u8; 0]) {
+    match rustix::fs::llistxattr_query(place) {
         Ok(0) | Err(Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => return Ok(Vec::new()),
         Ok(_) => {}
         Err(error) => return Err(error.into()),

@@ -50,7 +50,8 @@ pub(super) async fn read(
 }
 
 impl Pinned {
-    /// Opens a file and its length, if it is the pinned version; what the pin leaves open is pinned to what is there.
+    /// Opens a file and its length, if it is the pinned version; what the pin leaves open is pinned
+    /// to what is there.
     fn open(path: &PathBuf, pin: Validator, attempt: Attempt) -> Result<(Self, u64), SourceError> {
         let file = open(path).map_err(|error| failed(error, &attempt))?;
         let metadata = file.metadata().map_err(|error| failed(error, &attempt))?;

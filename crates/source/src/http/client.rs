@@ -89,16 +89,17 @@ pub(super) fn classify(
     }
 }
 
-/// Whether TLS itself said no: somewhere down the chain, possibly inside an I/O error, stands its error.
+/// Whether TLS itself said no: somewhere down the chain, possibly inside an I/O error, stands its
+/// error.
 fn is_tls(error: &reqwest::Error) -> bool {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
-        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if error.is::<rustls::Error>() || inside.is_some_and(|inside| inside.is::<rustls::Error>())
-        {
+        if error.is::<rustls::Error>() {
             return true;
         }
-        next = error.source();
+        // The source of an I/O error is its content's source: the content itself would be passed by.
+        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = inside.map(|inside| inside as &(dyn Error + 'static)).or_else(|| error.source());
     }
     false
 }

@@ -102,8 +102,8 @@ pub(super) fn validator(headers: &HeaderMap, length: Option<u64>) -> Validator {
 
 /// How the seen version differs from the pinned one; `None` when nothing pinned differs.
 ///
-/// A strong ETag decides alone (an answer to `If-Range` may leave the rest out); otherwise everything pinned must be
-/// there and equal. Lengths are compared wherever both are known.
+/// A strong ETag decides alone (an answer to `If-Range` may leave the rest out); otherwise
+/// everything pinned must be there and equal. Lengths are compared wherever both are known.
 pub(super) fn difference(pin: &Validator, seen: &Validator) -> Option<String> {
     if let (Some(pinned), Some(seen)) = (pin.length, seen.length)
         && pinned != seen
@@ -120,8 +120,9 @@ pub(super) fn difference(pin: &Validator, seen: &Validator) -> Option<String> {
     None
 }
 
-/// Strong tags must be the same strong tag; weak ones are compared without their mark, because a server drops it from a file that
-/// has not changed for a while (and the time of change is compared as well).
+/// Strong tags must be the same strong tag; weak ones are compared without their mark, because a
+/// server drops it from a file that has not changed for a while (and the time of change is compared
+/// as well).
 fn same_tag(pin: &Validator, seen: &Validator) -> bool {
     match (&pin.etag, &seen.etag) {
         (Some(pinned), Some(seen)) => match pinned.strip_prefix("W/") {

@@ -1,7 +1,7 @@
 //! Pinned reads: exactly the bytes of one version, whatever happens on the way.
 //!
-//! A body that breaks or stalls is asked for again from the byte where it ended, pinned to what its first answer
-//! showed; nothing of another version follows what was already passed on.
+//! A body that breaks or stalls is asked for again from the byte where it ended, pinned to what its
+//! first answer showed; nothing of another version follows what was already passed on.
 
 use std::sync::Arc;
 
@@ -149,7 +149,8 @@ impl Reader {
         Ok(Some(bytes))
     }
 
-    /// All wanted bytes came. An answer without a length may go on: then this is not the pinned version.
+    /// All wanted bytes came. An answer without a length may go on: then this is not the pinned
+    /// version.
     async fn finish(&mut self) -> Result<Option<Bytes>, SourceError> {
         let Some(mut body) = self.body.take() else { return Ok(None) };
         if !body.open_ended {

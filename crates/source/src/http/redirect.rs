@@ -1,7 +1,8 @@
 //! Where a request goes next, decided without I/O.
 //!
-//! Credentials are sent to the origin (scheme, host, port) they were given for and to nobody else; once a redirect left that origin
-//! they stay behind for the rest of the way, even if it leads back: another host must not choose what is asked in our name.
+//! Credentials are sent to the origin (scheme, host, port) they were given for and to nobody else;
+//! once a redirect left that origin they stay behind for the rest of the way, even if it leads
+//! back: another host must not choose what is asked in our name.
 
 use dfs_model::CanonicalUrl;
 use url::Url;
@@ -12,7 +13,8 @@ pub(super) struct Route {
     pub url: Url,
     /// Whether credentials go along.
     pub trusted: bool,
-    /// The name of the thing: the URL up to the first redirect that is temporary or leaves the origin.
+    /// The name of the thing: the URL up to the first redirect that is temporary or leaves the
+    /// origin.
     pub stays: CanonicalUrl,
     permanent: bool,
 }

@@ -71,7 +71,8 @@ impl Web {
         Ok(probed.into_stat())
     }
 
-    /// `None` when the origin does not take HEAD: GET may still be fine (signed URLs are made for one method).
+    /// `None` when the origin does not take HEAD: GET may still be fine (signed URLs are made for
+    /// one method).
     async fn head(&self, target: &Target, attempt: &Attempt) -> Result<Option<Seen>, SourceError> {
         let answer = self.exchange(target, &Ask::head(), attempt).await?;
         match answer.status() {
@@ -114,7 +115,8 @@ impl Web {
     }
 }
 
-/// Nothing has no first byte. What HEAD told of the empty file is better than what the refusal tells of itself.
+/// Nothing has no first byte. What HEAD told of the empty file is better than what the refusal
+/// tells of itself.
 fn empty(answer: &Answer, head: Option<&Seen>) -> Seen {
     let refusal = Seen::of(answer, Some(0), Some(true));
     let Some(head) = head else { return Seen { content_type: None, ..refusal } };

@@ -1,4 +1,5 @@
-//! Just enough HTML: anchors with the text that follows them, and headings. One pass, no tree, nothing to overflow.
+//! Just enough HTML: anchors with the text that follows them, and headings. One pass, no tree,
+//! nothing to overflow.
 
 /// A link and the text between it and whatever begins the next row.
 #[derive(Debug, PartialEq, Eq)]
@@ -158,7 +159,8 @@ fn entity(name: &[u8]) -> Option<char> {
     })
 }
 
-/// A reference as a URL parser takes it: raw bytes that are not ASCII are themselves, not some other character.
+/// A reference as a URL parser takes it: raw bytes that are not ASCII are themselves, not some
+/// other character.
 fn reference(raw: &[u8]) -> Option<String> {
     if raw.len() > MAX_HREF_BYTES {
         return None;
