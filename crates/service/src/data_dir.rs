@@ -2,7 +2,8 @@
 //!
 //! What lies in a data directory is trusted after a restart, and holds keys and other people's
 //! content. So it must be a real directory of this user that nobody else can enter; one that is
-//! not is refused, never repaired: it may be somebody's home.
+//! not is refused, never repaired: it may be somebody's home. The directory of a socket may be
+//! entered by others, who are then asked for their rights at the socket, but written by nobody else.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -11,8 +12,30 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
 
-const PRIVATE: u32 = 0o700;
 const LOCK_FILE: &str = "lock";
+
+/// What others may do in a directory.
+#[derive(Debug, Clone, Copy)]
+enum Others {
+    Nothing,
+    Enter,
+}
+
+impl Others {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Nothing => 0o700,
+            Self::Enter => 0o755,
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Nothing => "chmod 700",
+            Self::Enter => "chmod go-w",
+        }
+    }
+}
 
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +64,9 @@ pub enum DataDirError {
         /// Who this process is.
         own: u32,
     },
-    /// Others may enter it.
+    /// Others may do more in it than they should.
     #[error(
-        "{} is open to others (mode {mode:04o}): close it with `chmod 700`, or name another",
+        "{} is open to others (mode {mode:04o}): close it with `{remedy}`, or name another",
         path.display()
     )]
     Open {
@@ -51,6 +74,8 @@ pub enum DataDirError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// The command that closes it.
+        remedy: &'static str,
     },
     /// Another process works on it.
     #[error("{} is in use by another process", path.display())]
@@ -102,20 +127,30 @@ impl DataDir {
 /// Makes `path` with mode 0700 (and its missing parents), or checks that what is there is a
 /// directory of this user that no other can enter. Returns its absolute name.
 pub fn private_dir(path: &Path) -> Result<PathBuf, DataDirError> {
+    own_dir(path, Others::Nothing)
+}
+
+/// As [`private_dir`], for the directory of a socket: others may enter it (mode 0755), but not
+/// write there.
+pub fn socket_dir(path: &Path) -> Result<PathBuf, DataDirError> {
+    own_dir(path, Others::Enter)
+}
+
+fn own_dir(path: &Path, others: Others) -> Result<PathBuf, DataDirError> {
     let failed = |source| DataDirError::Io { path: path.to_owned(), source };
     // Also takes away a trailing slash, which would follow a link.
     let path: PathBuf = std::path::absolute(path).map_err(failed)?.components().collect();
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;
     }
-    match DirBuilder::new().mode(PRIVATE).create(&path) {
+    match DirBuilder::new().mode(others.mode()).create(&path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-        _ => check(&path)?,
+        _ => check(&path, others)?,
     }
     Ok(path)
 }
 
-fn check(path: &Path) -> Result<(), DataDirError> {
+fn check(path: &Path, others: Others) -> Result<(), DataDirError> {
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags((OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed())
@@ -132,8 +167,9 @@ fn check(path: &Path) -> Result<(), DataDirError> {
         return Err(DataDirError::Foreign { path: path.to_owned(), owner: status.uid(), own });
     }
     let mode = status.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(DataDirError::Open { path: path.to_owned(), mode });
+    if mode & 0o777 & !others.mode() != 0 {
+        let remedy = others.remedy();
+        return Err(DataDirError::Open { path: path.to_owned(), mode, remedy });
     }
     Ok(())
 }
@@ -203,6 +239,17 @@ mod tests {
         let error = private_dir(&path).unwrap_err();
         assert!(matches!(error, DataDirError::Open { mode: 0o755, .. }), "{error}");
         assert_eq!(mode(&path), 0o755);
+    }
+
+    #[test]
+    fn the_directory_of_a_socket_may_be_entered_but_not_written() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("run");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(socket_dir(&path).unwrap(), path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(matches!(socket_dir(&path), Err(DataDirError::Open { mode: 0o1777, .. })));
     }
 
     #[test]

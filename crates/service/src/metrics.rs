@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use prometheus_client::encoding::text::encode;
-use prometheus_client::registry::{Registry, Unit as WireUnit};
+use prometheus_client::registry::{Metric as Registrable, Registry, Unit as WireUnit};
 
 mod instruments;
 mod process;
@@ -117,7 +117,7 @@ impl Metrics {
     ///
     /// # Panics
     /// If two rows have one name: a mistake in the tables.
-    pub fn register<I: Instrument>(&mut self, row: &Metric, instrument: I) -> I {
+    pub fn register<I: Registrable + Clone>(&mut self, row: &Metric, instrument: I) -> I {
         let name = row.exposed_name();
         let taken = self.table.iter().any(|other| other.exposed_name() == name);
         assert!(!taken, "two metrics are named {name}");

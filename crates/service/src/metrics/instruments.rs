@@ -1,7 +1,11 @@
 //! The kinds of metric there are, and how one is made for a unit.
 
-use prometheus_client::metrics::family::Family;
+use std::fmt;
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::histogram::exponential_buckets;
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Metric as Registrable;
 
 use super::Unit;
@@ -10,7 +14,7 @@ pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::gauge::Gauge;
 pub use prometheus_client::metrics::histogram::Histogram;
 
-/// What can stand in a table: a handle, cheap to clone, that all clones share.
+/// One number or distribution: a handle, cheap to clone, that all clones share.
 pub trait Instrument: Registrable + Clone {
     /// A fresh one, measuring in `unit`.
     fn create(unit: Unit) -> Self;
@@ -57,7 +61,7 @@ pub struct Create<I> {
     make: fn(Unit) -> I,
 }
 
-impl<I: Instrument> prometheus_client::metrics::family::MetricConstructor<I> for Create<I> {
+impl<I: Instrument> MetricConstructor<I> for Create<I> {
     fn new_metric(&self) -> I {
         (self.make)(self.unit)
     }
@@ -80,33 +84,12 @@ impl<I: Instrument, const N: usize> Labelled<I, N> {
     }
 }
 
-mod registrable {
-    use std::fmt;
-
-    use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
-    use prometheus_client::metrics::MetricType;
-
-    use super::{Instrument, Labelled, Unit};
-
-    impl<I, const N: usize> EncodeMetric for Labelled<I, N>
-    where
-        I: Instrument + prometheus_client::metrics::TypedMetric,
-    {
-        fn encode(&self, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
-            self.family.encode(encoder)
-        }
-
-        fn metric_type(&self) -> MetricType {
-            self.family.metric_type()
-        }
+impl<I: Instrument + TypedMetric, const N: usize> EncodeMetric for Labelled<I, N> {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        self.family.encode(encoder)
     }
 
-    impl<I, const N: usize> Instrument for Labelled<I, N>
-    where
-        I: Instrument + prometheus_client::metrics::TypedMetric,
-    {
-        fn create(unit: Unit) -> Self {
-            Self::create([""; N], unit)
-        }
+    fn metric_type(&self) -> MetricType {
+        self.family.metric_type()
     }
 }
