@@ -11,9 +11,11 @@ use std::path::PathBuf;
 use tokio::net::TcpListener;
 
 mod grpc;
+mod links;
 mod local;
 
 pub use grpc::{grpc_channel, grpc_local_channel, grpc_server, serve_grpc, serve_grpc_local};
+pub use links::{TcpLinkAcceptor, TcpLinkDialer};
 pub use local::{LocalListener, SocketAccess};
 
 /// Why a listener could not be made, or an address not be used.
