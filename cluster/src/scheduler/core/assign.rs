@@ -119,11 +119,10 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&task_id) else { return Vec::new() };
         let mut granted = Vec::new();
         for parent in parents {
-            let Some(host) = self.hosts.get_mut(parent).filter(|host| host.has_room()) else {
-                continue;
-            };
+            let host = self.hosts.get_mut(parent);
+            let Some(host) = host.filter(|host| host.has_room_for(&child)) else { continue };
             if task.dag.connect(*parent, child) {
-                host.granted += 1;
+                host.take(child);
                 granted.push(*parent);
             }
         }
@@ -173,7 +172,7 @@ impl Core {
         let former = task.dag.orphan(&child);
         for parent in &former {
             if let Some(host) = self.hosts.get_mut(parent) {
-                host.take_back(1);
+                host.release(&child);
             }
         }
         former
@@ -285,7 +284,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let children = task.dag.childless(&parent);
         if let Some(host) = self.hosts.get_mut(&parent) {
-            host.take_back(children.len());
+            children.iter().for_each(|child| host.release(child));
         }
         self.schedule_all(task_id, children);
     }

@@ -1,9 +1,9 @@
 //! A host as the scheduler sees it: where it stands, how much it uploads, how well.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dfs_model::{HostInfo, HostKind, TaskId};
+use dfs_model::{HostId, HostInfo, HostKind, TaskId};
 
 use super::Millis;
 
@@ -16,8 +16,9 @@ pub struct Host {
     pub silent_since: Option<Millis>,
     /// Tasks it takes part in.
     pub tasks: BTreeSet<TaskId>,
-    /// Children granted to it, over all tasks.
-    pub granted: u32,
+    /// Hosts granted to it as children, each with its number of tasks: a pair of hosts shares one
+    /// connection, so a child counts once however many tasks it takes.
+    pub children: BTreeMap<HostId, u32>,
     /// Uploads under way as it reported last.
     pub reported_uploads: u32,
     /// Runs its children took from it.
@@ -36,7 +37,7 @@ impl Host {
             info,
             silent_since: None,
             tasks: BTreeSet::new(),
-            granted: 0,
+            children: BTreeMap::new(),
             reported_uploads: 0,
             uploads_done: 0,
             uploads_failed: 0,
@@ -49,19 +50,33 @@ impl Host {
         self.info.kind == HostKind::Seed
     }
 
-    /// Whether another child may be granted to it now.
-    pub fn has_room(&self) -> bool {
-        self.silent_since.is_none() && self.granted < self.limit
+    /// Whether `child` may be granted to it now.
+    pub fn has_room_for(&self, child: &HostId) -> bool {
+        let is_within = self.children.contains_key(child) || self.busy() < self.limit;
+        self.silent_since.is_none() && is_within
     }
 
-    /// Takes grants back.
-    pub fn take_back(&mut self, grants: usize) {
-        self.granted = self.granted.saturating_sub(u32::try_from(grants).unwrap_or(u32::MAX));
+    /// Counts a child in for one task.
+    pub fn take(&mut self, child: HostId) {
+        *self.children.entry(child).or_default() += 1;
+    }
+
+    /// Counts a child out for one task.
+    pub fn release(&mut self, child: &HostId) {
+        let Some(tasks) = self.children.get_mut(child) else { return };
+        *tasks -= 1;
+        if *tasks == 0 {
+            self.children.remove(child);
+        }
+    }
+
+    fn busy(&self) -> u32 {
+        u32::try_from(self.children.len()).unwrap_or(u32::MAX)
     }
 
     /// Share of its upload limit that is free, 0 to 1.
     pub fn free_share(&self) -> f64 {
-        let busy = self.granted.max(self.reported_uploads).min(self.limit);
+        let busy = self.busy().max(self.reported_uploads).min(self.limit);
         f64::from(self.limit - busy) / f64::from(self.limit.max(1))
     }
 

@@ -35,7 +35,7 @@ pub struct TaskSpec {
 /// What a peer wants of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// Everything.
+    /// Everything, or whatever it will turn out to read.
     All,
     /// These groups; more may follow.
     Groups(GroupSet),

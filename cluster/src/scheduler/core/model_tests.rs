@@ -174,11 +174,11 @@ fn failure(kind: u8) -> FailureKind {
 
 /// What must hold of the state after every event.
 fn check(core: &Core) {
-    let mut granted: BTreeMap<HostId, u32> = BTreeMap::new();
+    let mut granted: BTreeMap<HostId, BTreeMap<HostId, u32>> = BTreeMap::new();
     for (task_id, task) in &core.tasks {
         assert!(!task.roster().is_empty() || matches!(task.state, TaskState::Void { .. }));
         for (parent, child) in task.dag.edges() {
-            *granted.entry(parent).or_default() += 1;
+            *granted.entry(parent).or_default().entry(child).or_default() += 1;
             assert!(!task.dag.descendants(&child).contains(&parent), "a circle");
             assert!(core.hosts.contains_key(&parent) && task.peer(&parent).is_some(), "gone");
             assert!(!task.blacklist.contains(&parent), "blacklisted");
@@ -204,8 +204,8 @@ fn check(core: &Core) {
         }
     }
     for (id, host) in &core.hosts {
-        assert_eq!(host.granted, granted.get(id).copied().unwrap_or(0), "grants are counted");
-        assert!(host.granted <= host.limit, "beyond its upload limit");
+        assert_eq!(host.children, granted.remove(id).unwrap_or_default(), "grants are counted");
+        assert!(host.children.len() <= host.limit as usize, "beyond its upload limit");
         assert!(host.tasks.iter().all(|t| core.tasks[t].peer(id).is_some()));
     }
 }

@@ -54,7 +54,7 @@ impl Core {
         let children = task.dag.childless(&id);
         if let Some(host) = self.hosts.get_mut(&id) {
             host.tasks.remove(&task_id);
-            host.take_back(children.len());
+            children.iter().for_each(|child| host.release(child));
         }
         if task.state.seed() == Some(id) {
             self.drop_order(task_id);

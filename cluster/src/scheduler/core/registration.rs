@@ -291,11 +291,17 @@ impl Core {
     pub(super) fn reschedule(&mut self, host: HostId, task_id: TaskId, bad: &[HostId]) {
         let until = self.now.after(self.limits.block);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let (now, groups) = (self.now, task.groups());
         let seed_is_through = matches!(task.state, super::TaskState::Seeded { obtain: None, .. });
         let silent_seed = task.state.seed().filter(|seed| seed_is_through && bad.contains(seed));
         let Some(peer) = task.peer_mut(&host).filter(|peer| peer.registered) else { return };
-        if !matches!(peer.state(), PeerState::Fetching | PeerState::Waiting { .. }) {
-            return;
+        match peer.state() {
+            PeerState::Fetching | PeerState::Waiting { .. } => {}
+            PeerState::Resting if peer.is_hungry(groups) => {
+                // It could not use the content that came with its answer.
+                peer.become_(PeerState::Waiting { due: now });
+            }
+            _ => return,
         }
         for parent in bad.iter().filter(|parent| Some(**parent) != silent_seed) {
             peer.block(*parent, until);

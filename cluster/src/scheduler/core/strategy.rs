@@ -65,7 +65,7 @@ impl Swarm<'_> {
         }
         let Some(host) = self.hosts.get(parent) else { return false };
         let Some(peer) = self.task.peer(parent) else { return false };
-        host.has_room() && self.has_or_will_have(parent, peer)
+        host.has_room_for(&ask.child) && self.has_or_will_have(parent, peer)
     }
 
     fn has_or_will_have(&self, host: &HostId, peer: &Peer) -> bool {

@@ -1,0 +1,142 @@
+//! The seed: goes back to source for the cluster, and keeps.
+//!
+//! The gRPC face of a piece engine in the role of a seed. Lazy: what a URL is costs one stat and, for a
+//! tree, its listing and index; bytes are fetched when somebody wants them. When the process dies, its
+//! store has what it fetched, and the scheduler asks again.
+
+mod status;
+
+use std::pin::Pin;
+
+use dfs_model::{ByteRange, GroupRange, Priority, groups_in};
+use dfs_peer::engine::{Engine, Task};
+use dfs_peer::targets;
+use dfs_proto::common;
+use dfs_proto::convert::{self, TaskInfo};
+use dfs_proto::seed::obtain_event::Kind;
+use dfs_proto::seed::seed_server;
+use dfs_proto::seed::{
+    FillPolicy, GroupsVerified, ObtainEvent, ObtainRequest, Obtaining, ResolveReply, ResolveRequest,
+};
+use futures::stream::{self, Stream, StreamExt};
+use tokio::sync::broadcast::error::RecvError;
+use tonic::{Request, Response, Status};
+
+pub use self::status::status_of;
+
+/// A content of at most this many bytes travels inside messages.
+const TINY: u64 = 4096;
+
+/// Serves [`seed_server::Seed`] from an engine.
+pub struct SeedService {
+    engine: Engine,
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<ObtainEvent, Status>> + Send>>;
+
+impl SeedService {
+    /// The service over `engine`, which must be in the role of a seed.
+    pub fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+}
+
+#[tonic::async_trait]
+impl seed_server::Seed for SeedService {
+    async fn resolve(
+        &self,
+        request: Request<ResolveRequest>,
+    ) -> Result<Response<ResolveReply>, Status> {
+        let request = request.into_inner();
+        let view = targets::view_from_wire(request.view());
+        let target = targets::from_wire(request.target).map_err(bad_request)?;
+        let opened = self.engine.open_here(&target, view).await.map_err(|e| status_of(&e))?;
+        Ok(Response::new(ResolveReply { artifact: Some(opened.describe()) }))
+    }
+
+    type ObtainStream = Events;
+
+    async fn obtain(
+        &self,
+        request: Request<ObtainRequest>,
+    ) -> Result<Response<Self::ObtainStream>, Status> {
+        let request = request.into_inner();
+        let fill = request.fill();
+        let info = TaskInfo::try_from(request.task.unwrap_or_default()).map_err(bad_request)?;
+        let limit = info.length.map_or(u64::MAX, groups_in);
+        let wanted = convert::group_set(&request.wanted, limit).map_err(bad_request)?;
+        let gone = || Status::not_found(format!("task {} is not known here", info.id.short()));
+        let task = self.engine.held(&info.id).ok_or_else(gone)?;
+        let gained = task.gained();
+        let length = task.length().unwrap_or(u64::MAX);
+        for run in wanted.ranges() {
+            task.prefetch(run.bytes(length), Priority::Bulk);
+        }
+        if fill == FillPolicy::All {
+            task.prefetch(ByteRange::new(0, length), Priority::Background);
+        }
+        let first = obtaining(&task).await?;
+        let follow = stream::unfold((task, gained), |(task, mut gained)| async move {
+            let events = next_events(&task, &mut gained).await?;
+            Some((stream::iter(events.into_iter().map(Ok)), (task, gained)))
+        });
+        let events = stream::iter(first.into_iter().map(Ok)).chain(follow.flatten());
+        Ok(Response::new(Box::pin(events)))
+    }
+}
+
+fn bad_request(error: convert::BadMessage) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// What is held at the beginning, and what proves it.
+async fn obtaining(task: &Task) -> Result<Vec<ObtainEvent>, Status> {
+    let length = task.length();
+    let tiny = match length {
+        Some(length) if length <= TINY => {
+            let all = ByteRange::new(0, length);
+            task.read(all, Priority::Demand).await.map_err(|error| status_of(&error.into()))?
+        }
+        _ => Default::default(),
+    };
+    let held = task.stored().have();
+    let info = TaskInfo { length, ..task.info().clone() };
+    let mut events = vec![event(Kind::Obtaining(Obtaining {
+        task: Some((&info).into()),
+        held: convert::runs(&held),
+        tiny,
+    }))];
+    for run in held.ranges().take(convert::MAX_RUNS) {
+        events.extend(digests(task, run));
+    }
+    Ok(events)
+}
+
+fn event(kind: Kind) -> ObtainEvent {
+    ObtainEvent { kind: Some(kind) }
+}
+
+fn digests(task: &Task, groups: GroupRange) -> impl Iterator<Item = ObtainEvent> {
+    task.stored().signed_for(groups).into_iter().map(|signed| {
+        let encoded = signed.encode().into();
+        event(Kind::Digests(common::SignedDigests { encoded }))
+    })
+}
+
+/// Waits for the next groups; `None` when the task closes.
+async fn next_events(
+    task: &Task,
+    gained: &mut tokio::sync::broadcast::Receiver<GroupRange>,
+) -> Option<Vec<ObtainEvent>> {
+    let runs = match gained.recv().await {
+        Ok(run) => vec![run],
+        // The scheduler only needs what is held, not when it came.
+        Err(RecvError::Lagged(_)) => task.stored().have().ranges().collect(),
+        Err(RecvError::Closed) => return None,
+    };
+    let mut events: Vec<ObtainEvent> =
+        runs.iter().flat_map(|run| digests(task, *run).collect::<Vec<_>>()).collect();
+    let groups = runs.into_iter().map(Into::into).collect();
+    events.push(event(Kind::Verified(GroupsVerified { groups, length: task.length() })));
+    Some(events)
+}

@@ -1,0 +1,45 @@
+//! A seed's failures as gRPC status: the code says what a node may do next.
+
+use dfs_artifact::ResolveError;
+use dfs_peer::engine::ReadError;
+use dfs_peer::error_chain;
+use dfs_peer::opener::OpenUrlError;
+use dfs_source::SourceError;
+use tonic::{Code, Status};
+
+/// The status that says `error`.
+pub fn status_of(error: &OpenUrlError) -> Status {
+    let code = match error {
+        OpenUrlError::Resolve(ResolveError::Source(source)) | OpenUrlError::Source(source) => {
+            source_code(source)
+        }
+        OpenUrlError::Resolve(_) => Code::InvalidArgument,
+        OpenUrlError::Fetch(read) => read_code(read),
+        OpenUrlError::Malformed(_) => Code::InvalidArgument,
+        OpenUrlError::Index(_) | OpenUrlError::OtherIndex(_) => Code::DataLoss,
+        OpenUrlError::Swarm(_) => Code::Unavailable,
+        OpenUrlError::Open(_) => Code::Internal,
+    };
+    Status::new(code, error_chain(error))
+}
+
+fn source_code(error: &SourceError) -> Code {
+    match error {
+        SourceError::NotFound { .. } => Code::NotFound,
+        SourceError::NotPermitted { .. } => Code::PermissionDenied,
+        SourceError::Changed { .. } => Code::Aborted,
+        SourceError::Unsupported { .. } => Code::Unimplemented,
+        // Not Unavailable: that means the seed itself, and would send every node to the origin.
+        _ => Code::FailedPrecondition,
+    }
+}
+
+fn read_code(error: &ReadError) -> Code {
+    match error {
+        ReadError::NotFound(_) => Code::NotFound,
+        ReadError::NotPermitted(_) => Code::PermissionDenied,
+        ReadError::OriginChanged(_) => Code::Aborted,
+        ReadError::Source(source) => source_code(source),
+        _ => Code::FailedPrecondition,
+    }
+}
