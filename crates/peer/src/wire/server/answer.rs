@@ -1,0 +1,163 @@
+//! One answer: from the provider, under a slot, to the writer.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::SegmentStream;
+use super::session::Session;
+use super::writer::Item;
+use crate::limits::Slot;
+use crate::wire::exchange::Exchange;
+use crate::wire::frame::{Codec, Encoded, Frame, encode};
+use crate::wire::message::{ErrorCode, PieceRequest, Refusal, Segment};
+
+/// Sees a request to its end: the last segment, an error, or silence when it was cancelled.
+pub(super) async fn run(
+    session: Arc<Session>,
+    id: u32,
+    request: PieceRequest,
+    cancel: CancellationToken,
+) {
+    let deadline = Instant::now() + request.deadline.min(session.server.options.longest_deadline);
+    let answer = Answer { session: &session, id, request: &request, cancel: &cancel };
+    let ended = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return,
+        ended = tokio::time::timeout_at(deadline, answer.send()) => ended,
+    };
+    let refusal = match ended {
+        Ok(Ok(())) => return,
+        Ok(Err(refusal)) => refusal,
+        Err(_) => ErrorCode::Deadline.into(),
+    };
+    if !session.close(id) {
+        return;
+    }
+    // Segments still queued are of no use to anybody.
+    cancel.cancel();
+    session.server.counters.refusals.add(1);
+    if let Ok(frame) = encode(Frame::Error { id, refusal }) {
+        // A closed queue means that the connection is over.
+        let _ = session.data.send(Item::end(frame)).await;
+    }
+}
+
+struct Answer<'a> {
+    session: &'a Session,
+    id: u32,
+    request: &'a PieceRequest,
+    cancel: &'a CancellationToken,
+}
+
+/// A segment, and what it holds until it is written.
+struct Pulled {
+    segment: Option<Result<Segment, Refusal>>,
+    slot: Arc<Slot>,
+    waited: Option<[OwnedSemaphorePermit; 2]>,
+}
+
+impl Answer<'_> {
+    async fn send(&self) -> Result<(), Refusal> {
+        let provider = &self.session.server.provider;
+        let mut segments = provider.open(&self.session.peer, self.request).await?;
+        let mut exchange = Exchange::new(self.request);
+        let mut told = HashSet::new();
+        // What may have to come from the source is waited for without a slot from the start.
+        let mut waits = self.request.fetch;
+        loop {
+            let Some(pulled) = self.pull(&mut segments, waits).await else {
+                waits = true;
+                continue;
+            };
+            let Some(mut segment) = pulled.segment.transpose()? else {
+                return self.end().await;
+            };
+            // One batch of digests often covers many segments: it goes out once.
+            segment.signed.retain(|batch| told.insert(batch.clone()));
+            let broken = |error| Refusal::new(ErrorCode::Internal, format!("{error}"));
+            exchange.accept(&segment).map_err(broken)?;
+            let last = exchange.complete();
+            let frame = Frame::Data { id: self.id, segment, codec: Codec::Raw, last };
+            let frame = encode(frame).map_err(broken)?;
+            if last && !self.session.close(self.id) {
+                return Ok(());
+            }
+            self.write(frame, pulled.slot, pulled.waited).await;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next segment and a slot for it; `None` when the provider has to be waited for without one.
+    async fn pull(&self, segments: &mut SegmentStream, waits: bool) -> Option<Pulled> {
+        let server = &self.session.server;
+        let slots = &server.slots;
+        let (child, priority) = (self.session.peer.host, self.request.priority);
+        if waits {
+            let waited = [place(&self.session.waiting).await, place(&server.waiting).await];
+            let segment = segments.next().await;
+            let slot = Arc::new(slots.acquire(child, priority).await);
+            return Some(Pulled { segment, slot, waited: Some(waited) });
+        }
+        let slot = Arc::new(slots.acquire(child, priority).await);
+        let patience = server.options.pull_patience;
+        let segment = tokio::time::timeout(patience, segments.next()).await.ok()?;
+        Some(Pulled { segment, slot, waited: None })
+    }
+
+    /// Ends an answer that is not complete.
+    async fn end(&self) -> Result<(), Refusal> {
+        let segment = Segment { first: self.request.groups.first, ..Segment::default() };
+        let frame = Frame::Data { id: self.id, segment, codec: Codec::Raw, last: true };
+        if let Ok(frame) = encode(frame)
+            && self.session.close(self.id)
+        {
+            let _ = self.session.data.send(Item::end(frame)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until the segment is written; its slot goes to others when that takes long.
+    async fn write(
+        &self,
+        frame: Encoded,
+        slot: Arc<Slot>,
+        waited: Option<[OwnedSemaphorePermit; 2]>,
+    ) {
+        let (written, done) = oneshot::channel();
+        let unread = YieldOnDrop(Arc::clone(&slot));
+        let item = Item::segment(frame, self.cancel.clone(), (slot, waited, written));
+        let mut delivery = std::pin::pin!(async {
+            if self.session.data.send(item).await.is_ok() {
+                // Dropped without a word when it was skipped: then there is nothing to wait for either.
+                let _ = done.await;
+            }
+        });
+        let patience = self.session.server.options.slot_patience;
+        if tokio::time::timeout(patience, &mut delivery).await.is_err() {
+            unread.0.yield_slot();
+            delivery.await;
+        }
+    }
+}
+
+/// Gives the slot to others when an answer is given up while its segment is stuck in the queue. The
+/// queue's own hold on the slot keeps the child's share taken until then.
+struct YieldOnDrop(Arc<Slot>);
+
+impl Drop for YieldOnDrop {
+    fn drop(&mut self) {
+        self.0.yield_slot();
+    }
+}
+
+async fn place(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let permit = Arc::clone(semaphore).acquire_owned().await;
+    permit.expect("the semaphores of a server are never closed")
+}
