@@ -84,7 +84,7 @@ pub struct ListLimits {
 
 impl Default for ListLimits {
     fn default() -> Self {
-        Self { depth: 64, entries: 4_000_000, page_bytes: 64 << 20, pages_at_once: 8 }
+        Self { depth: 64, entries: 4_000_000, page_bytes: 32 << 20, pages_at_once: 8 }
     }
 }
 

@@ -50,7 +50,7 @@ impl fmt::Display for Attempt {
 }
 
 /// The URL as text, with the values of query parameters removed whose names look secret.
-fn without_secrets(url: &CanonicalUrl) -> String {
+pub(crate) fn without_secrets(url: &CanonicalUrl) -> String {
     const SECRET: [&str; 7] = ["sig", "token", "key", "secret", "passw", "credential", "auth"];
     let Some(query) = url.url().query() else { return url.as_str().to_owned() };
     let shown: Vec<String> = query

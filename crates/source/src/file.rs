@@ -165,7 +165,7 @@ fn validator_of(metadata: &Metadata) -> Validator {
         etag: Some(format!("W/\"inode-{:x}\"", metadata.ino())),
         modified: Some(modified_of(metadata).to_string()),
         version: None,
-        length: metadata.is_file().then(|| metadata.len()),
+        length: metadata.is_file().then_some(metadata.len()),
     }
 }
 

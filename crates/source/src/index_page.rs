@@ -7,7 +7,7 @@
 
 mod scan;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -39,9 +39,22 @@ pub fn parse_index_page(page: &[u8], base: &Url) -> Result<Vec<Link>, IndexPageE
     if !headings(page).any(|heading| names_a_listing(&heading)) {
         return Err(IndexPageError::NotAnIndex);
     }
-    let mut seen = HashSet::new();
-    let members = anchors(page).filter_map(|anchor| member(&anchor, base));
-    Ok(members.filter(|link| seen.insert(link.name.clone())).collect())
+    let mut found: Vec<Link> = Vec::new();
+    let mut places = HashMap::new();
+    for link in anchors(page).filter_map(|anchor| member(&anchor, base)) {
+        // An icon may link to the same member; the columns stand behind the name only.
+        match places.get(&link.name) {
+            Some(&place) => {
+                let known: &mut Link = &mut found[place];
+                known.length = known.length.or(link.length);
+            }
+            None => {
+                places.insert(link.name.clone(), found.len());
+                found.push(link);
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn names_a_listing(heading: &str) -> bool {

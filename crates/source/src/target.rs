@@ -6,6 +6,7 @@ use dfs_model::{CanonicalUrl, UrlError, redact};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 use url::Url;
 
+use crate::error::without_secrets;
 use crate::{Credentials, Secret, check_path};
 
 /// What a path element's bytes must not be in a URL; everything else stays as people write it, so
@@ -88,7 +89,7 @@ impl Target {
         let name = name.trim().to_ascii_lowercase();
         let value = value.trim();
         let bad = |reason: &str| UrlError::Malformed {
-            url: self.url.to_string(),
+            url: without_secrets(&self.url),
             reason: format!("header '{name}' {reason}"),
         };
         if reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_err() {
@@ -123,7 +124,7 @@ impl Target {
 
     fn member(&self, path: &[u8], end: &str) -> Result<Self, UrlError> {
         check_path(path).map_err(|error| UrlError::Malformed {
-            url: self.url.to_string(),
+            url: without_secrets(&self.url),
             reason: format!("member '{}': {error}", path.escape_ascii()),
         })?;
         let elements: Vec<String> = path

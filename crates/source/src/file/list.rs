@@ -241,7 +241,7 @@ fn describe(
     };
     let is_file = kind == EntryKind::File;
     Ok(Entry::new(path, kind).map(|entry| Entry {
-        length: is_file.then(|| metadata.len()),
+        length: is_file.then_some(metadata.len()),
         modified: Some(modified_of(&metadata)),
         validator: is_file.then(|| validator_of(&metadata)),
         attributes: Some(attributes),

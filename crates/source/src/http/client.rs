@@ -10,6 +10,11 @@ use reqwest::{Certificate, Client, ClientBuilder};
 use super::HttpOptions;
 use crate::{Attempt, Cause, SourceError};
 
+/// What one HTTP/2 answer, and one connection, may have in flight: enough for 1 Gbit/s at 60 ms,
+/// and the bound of what waits in memory for slow readers.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+
 /// Largest CA file taken.
 const MAX_CA_BYTES: u64 = 16 << 20;
 
@@ -38,6 +43,8 @@ fn builder(options: &HttpOptions) -> ClientBuilder {
         .pool_idle_timeout(options.idle_timeout)
         .pool_max_idle_per_host(options.idle_connections)
         .tcp_nodelay(true)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
 }
 
 fn read_authorities(options: &HttpOptions) -> Result<Vec<Certificate>, SourceError> {

@@ -129,10 +129,13 @@ impl Reader {
 
     /// Bytes off the wire, clipped to what was promised and wanted; possibly empty.
     async fn receive(&mut self) -> Result<Option<Bytes>, SourceError> {
-        let Some(body) = &mut self.body else { return Ok(Some(Bytes::new())) };
+        let Some(body) = &mut self.body else { return Err(self.cut_off()) };
         let response = &mut body.response;
         let chunk = self.web.chunk(response, Counted::Content, self.next, &self.attempt).await?;
-        let Some(mut bytes) = chunk else { return Ok(None) };
+        let Some(mut bytes) = chunk else {
+            // An end before the place where it broke last time is not the end.
+            return if body.skip > 0 { Err(self.cut_off()) } else { Ok(None) };
+        };
         let skipped = usize::try_from(body.skip).unwrap_or(usize::MAX).min(bytes.len());
         bytes = bytes.slice(skipped..);
         body.skip -= skipped as u64;
@@ -239,8 +242,9 @@ impl Reader {
             return Err(self.malformed("the origin answers with another range than was asked"));
         }
         self.match_pin(&answer, part.total)?;
-        self.end = self.end.or(part.total);
         let end = Some(part.last + 1);
+        // Who was asked for all the rest, and does not tell the total, gave all the rest.
+        self.end = self.end.or(part.total).or(end);
         Ok(Body { response: answer.response, end, skip: 0, open_ended: false, surplus: false })
     }
 

@@ -236,7 +236,10 @@ async fn nginx_is_walked_with_exact_lengths_and_its_log_agrees_with_ours() {
 async fn apache_is_walked_in_each_of_its_styles() {
     for (style, small) in [
         ("IndexOptions FancyIndexing", Some(5)),
-        ("IndexOptions FancyIndexing HTMLTable NameWidth=8 DescriptionWidth=*", Some(5)),
+        (
+            "IndexOptions FancyIndexing HTMLTable IconsAreLinks NameWidth=8 DescriptionWidth=*",
+            Some(5),
+        ),
         ("", None),
     ] {
         let apache = Process::apache(style);
