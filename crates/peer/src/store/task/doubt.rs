@@ -21,8 +21,9 @@ pub struct Check {
 }
 
 impl StoredTask {
-    /// That all of `groups` are here and none of them in doubt.
-    pub(super) fn ready(&self, groups: GroupRange) -> Result<(), StoreError> {
+    /// That all of `groups` are here and none of them in doubt: to be asked before the content file is
+    /// read directly. What is in doubt is hashed again; what is not here is an error.
+    pub fn ready(&self, groups: GroupRange) -> Result<(), StoreError> {
         let opened = &*self.opened;
         if opened.presence.broken.load(Relaxed) {
             return Err(StoreError::Gone(opened.id));
