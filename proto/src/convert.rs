@@ -40,6 +40,14 @@ pub fn task_id(bytes: &[u8]) -> Result<TaskId, BadMessage> {
     TaskId::from_slice(bytes).ok_or_else(|| bad("task_id", "is not 32 bytes"))
 }
 
+/// Reads a canonical URL.
+pub fn url(url: &str) -> Result<CanonicalUrl, BadMessage> {
+    if url.len() > MAX_TEXT {
+        return Err(bad("url", "is too long"));
+    }
+    CanonicalUrl::parse(url).map_err(|_| bad("url", "is not a canonical URL"))
+}
+
 /// Reads a host id.
 pub fn host_id(bytes: &[u8]) -> Result<HostId, BadMessage> {
     HostId::from_slice(bytes).ok_or_else(|| bad("host_id", "is not 16 bytes"))

@@ -293,6 +293,14 @@ impl Conductor {
         })
     }
 
+    /// Whether some parent may still deliver one of these groups.
+    pub fn can_come(&self, groups: GroupRange) -> bool {
+        let able = |parent: &Parent| {
+            parent.has_prospects() && groups.iter().any(|group| parent.can_give(group))
+        };
+        self.parents.iter().any(able)
+    }
+
     fn parent_mut(&mut self, host: HostId) -> Option<&mut Parent> {
         self.parents.iter_mut().find(|parent| parent.host == host)
     }

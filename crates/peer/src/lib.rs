@@ -1,13 +1,21 @@
-//! (dfs-peer)
-pub mod hashtree;
+//! The piece engine that every byte-moving role uses: the store, the hash tree, the piece plane, the
+//! download's pure core and the shell that carries its decisions out.
+//!
+//! [`engine::Engine`] is the whole of it for a process; [`opener`] goes from a URL to open tasks. Arrows
+//! inside: `hashtree` and `conductor` are pure and know nobody; `store`, `digests` and `wire` know the tree;
+//! `engine` and `swarm` know all of them.
+
 pub mod conductor;
-pub mod digests;
 pub mod dial;
-pub mod limits;
-pub mod wire;
+pub mod digests;
 pub mod engine;
+pub mod hashtree;
+pub mod limits;
+pub mod opener;
 pub mod store;
 pub mod swarm;
+pub mod targets;
+pub mod wire;
 
 /// An error with its causes, in one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {

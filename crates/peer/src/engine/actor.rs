@@ -1,0 +1,361 @@
+//! The owner of one task's download: feeds the conductor, carries its decisions out.
+//!
+//! One actor a task; it alone mutates the conductor. Flights are tasks of their own that verify, keep
+//! and report. When the process dies here, what was kept is kept and the rest is fetched again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dfs_model::{GroupRange, HostId, Priority};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Inner;
+use super::error::ReadError;
+use super::flight::{FlightEvent, Fault, Flights};
+use super::ledger::CameFrom;
+use super::task::{Command, ParentHost, Shared, Waiter};
+use super::watcher;
+use crate::conductor::{Action, Conductor, Failure, FlightId, Offer, Provider, SourceAccess};
+
+/// How often a download that is not idle is looked at without an event.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Commands and events taken before the conductor is asked again.
+const BATCH: usize = 64;
+
+pub(super) struct Actor {
+    engine: Arc<Inner>,
+    shared: Arc<Shared>,
+    conductor: Conductor,
+    flights: Flights,
+    under_way: HashMap<FlightId, (Provider, CancellationToken)>,
+    parents: HashMap<HostId, (ParentHost, CancellationToken)>,
+    waiters: Vec<Waiter>,
+    began: Instant,
+    /// Since when something is wanted that nobody delivers.
+    stuck_since: Option<Duration>,
+    told_swarm: bool,
+    stop: CancellationToken,
+}
+
+impl Actor {
+    pub(super) fn new(
+        engine: Arc<Inner>,
+        shared: Arc<Shared>,
+        conductor: Conductor,
+        stop: CancellationToken,
+    ) -> (Self, mpsc::Receiver<FlightEvent>) {
+        let (flights, events) = Flights::new(Arc::clone(&engine), Arc::clone(&shared), stop.clone());
+        let actor = Self {
+            engine,
+            shared,
+            conductor,
+            flights,
+            under_way: HashMap::new(),
+            parents: HashMap::new(),
+            waiters: Vec::new(),
+            began: Instant::now(),
+            stuck_since: None,
+            told_swarm: false,
+            stop,
+        };
+        (actor, events)
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut events: mpsc::Receiver<FlightEvent>,
+    ) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let busy = !self.conductor.is_idle() || !self.waiters.is_empty();
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                Some(event) = events.recv() => self.event(event),
+                Some(command) = commands.recv() => self.command(command),
+                _ = tick.tick(), if busy => self.sweep_waiters(),
+                else => break,
+            }
+            for _ in 0..BATCH {
+                if let Ok(event) = events.try_recv() {
+                    self.event(event);
+                } else if let Ok(command) = commands.try_recv() {
+                    self.command(command);
+                } else {
+                    break;
+                }
+            }
+            self.act();
+        }
+        let closing = ReadError::Closing(self.shared.info.id);
+        self.fail_waiters(None, &closing);
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Want { groups, priority, waiter } => self.want(groups, priority, waiter),
+            Command::Abandoned => self.sweep_waiters(),
+            Command::Parents(parents) => self.set_parents(parents),
+            Command::Holds { host, groups } => self.conductor.parent_holds(host, &groups),
+            Command::Source(access) => self.conductor.set_source(access),
+            Command::BackToSource { reason } => self.back_to_source(&reason),
+            Command::Refused(error) => self.fail_waiters(None, &error),
+            Command::Digests(digests) => self.flights.keep_digests(*digests),
+            Command::Lost(groups) => self.conductor.lost(groups),
+        }
+    }
+
+    fn want(&mut self, groups: GroupRange, priority: Priority, waiter: Option<Waiter>) {
+        self.tell_swarm(priority);
+        self.conductor.want(groups, priority);
+        let Some(waiter) = waiter else { return };
+        match self.answer_for(&waiter) {
+            Some(answer) => {
+                // The reader may have gone: nobody to tell then.
+                let _ = waiter.done.send(answer);
+            }
+            None => self.waiters.push(waiter),
+        }
+    }
+
+    /// The first want registers the peer with its scheduler.
+    fn tell_swarm(&mut self, priority: Priority) {
+        if self.told_swarm || self.conductor.source() != SourceAccess::Forbidden {
+            return;
+        }
+        self.told_swarm = true;
+        if let Some(swarm) = &self.engine.swarm {
+            swarm.register(&self.shared.info, priority, self.shared.commands.clone());
+        }
+    }
+
+    /// `Some` when the waiter has nothing more to wait for.
+    fn answer_for(&self, waiter: &Waiter) -> Option<Result<(), ReadError>> {
+        let groups = match self.shared.shape().groups() {
+            Some(count) => waiter.groups.intersection(GroupRange::new(0, count)),
+            None => waiter.groups,
+        };
+        self.shared.stored.has(groups).then_some(Ok(()))
+    }
+
+    fn event(&mut self, event: FlightEvent) {
+        let now = self.now();
+        match event {
+            FlightEvent::Kept { flight, groups, from } => {
+                self.conductor.arrived(flight, groups, now);
+                self.shared.provenance.came(groups, from.clone());
+                // No subscriber is no loss.
+                let _ = self.shared.gained.send(groups);
+                if let (Some(swarm), CameFrom::Parent(host)) = (&self.engine.swarm, &from) {
+                    swarm.done(self.shared.info.id, groups, Some(*host));
+                }
+                self.stuck_since = None;
+                self.release_waiters(Some(groups));
+            }
+            FlightEvent::Length(length) => {
+                self.conductor.set_length(length);
+                self.release_waiters(None);
+            }
+            FlightEvent::Ended { flight, fault } => self.ended(flight, fault, now),
+        }
+    }
+
+    fn ended(&mut self, flight: FlightId, fault: Option<Fault>, now: Duration) {
+        let provider = self.under_way.remove(&flight).map(|(provider, _)| provider);
+        match fault {
+            None => self.conductor.ended(flight, None, now),
+            Some(Fault::Parent { failure, groups, reason }) => {
+                tracing::debug!(?failure, %groups, reason, "a parent did not deliver");
+                self.conductor.ended(flight, Some(failure), now);
+                if let (Some(swarm), Some(Provider::Parent(host))) = (&self.engine.swarm, provider) {
+                    swarm.failed(self.shared.info.id, groups, host, failure);
+                }
+                if failure == Failure::OriginFailed {
+                    self.fail_hopeless(groups, ReadError::Swarm(reason));
+                }
+            }
+            Some(Fault::NoRanges) => {
+                self.conductor.ended(flight, None, now);
+                self.conductor.set_source(SourceAccess::Sequential);
+            }
+            Some(Fault::Fatal { groups, error }) => {
+                self.conductor.ended(flight, None, now);
+                self.conductor.forget(groups);
+                self.fail_waiters(Some(groups), &error);
+            }
+        }
+    }
+
+    /// The seed cannot get it: if nobody else can either, whoever waits is told.
+    fn fail_hopeless(&mut self, groups: GroupRange, error: ReadError) {
+        if self.conductor.source() != SourceAccess::Forbidden {
+            return;
+        }
+        if self.conductor.can_come(groups) {
+            return;
+        }
+        self.conductor.forget(groups);
+        self.fail_waiters(Some(groups), &error);
+    }
+
+    fn release_waiters(&mut self, arrived: Option<GroupRange>) {
+        let mut at = 0;
+        while at < self.waiters.len() {
+            let touched =
+                arrived.is_none_or(|run| !run.intersection(self.waiters[at].groups).is_empty());
+            match touched.then(|| self.answer_for(&self.waiters[at])).flatten() {
+                Some(answer) => {
+                    let waiter = self.waiters.swap_remove(at);
+                    // The reader may have gone: nobody to tell then.
+                    let _ = waiter.done.send(answer);
+                }
+                None => at += 1,
+            }
+        }
+    }
+
+    fn fail_waiters(&mut self, groups: Option<GroupRange>, error: &ReadError) {
+        let affected = |waiter: &Waiter| {
+            groups.is_none_or(|groups| !groups.intersection(waiter.groups).is_empty())
+        };
+        let (failed, kept) = std::mem::take(&mut self.waiters).into_iter().partition(affected);
+        self.waiters = kept;
+        for waiter in failed {
+            self.conductor.forget(waiter.groups);
+            // The reader may have gone: nobody to tell then.
+            let _ = waiter.done.send(Err(error.clone()));
+        }
+        self.want_for_waiters();
+    }
+
+    /// Drops what only readers wanted who have gone.
+    fn sweep_waiters(&mut self) {
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiters).into_iter().partition(|w| w.done.is_closed());
+        self.waiters = kept;
+        if gone.is_empty() {
+            return;
+        }
+        gone.iter().for_each(|waiter| self.conductor.forget(waiter.groups));
+        self.want_for_waiters();
+    }
+
+    fn want_for_waiters(&mut self) {
+        for waiter in &self.waiters {
+            self.conductor.want(waiter.groups, waiter.priority);
+        }
+    }
+
+    fn set_parents(&mut self, parents: Vec<ParentHost>) {
+        let offers = parents
+            .iter()
+            .map(|parent| Offer {
+                host: parent.host.id,
+                fetches: parent.host.kind == dfs_model::HostKind::Seed,
+            })
+            .collect();
+        let actions = self.conductor.set_parents(offers);
+        self.carry_out(actions);
+        let old = std::mem::take(&mut self.parents);
+        for (host, (_, watching)) in &old {
+            if !parents.iter().any(|parent| parent.host.id == *host) {
+                watching.cancel();
+            }
+        }
+        for parent in parents {
+            let host = parent.host.id;
+            self.shared.provenance.name(host, &parent.host.name, parent.host.kind);
+            let watching = match old.get(&host) {
+                Some((_, watching)) if !watching.is_cancelled() => watching.clone(),
+                _ => watcher::watch(&self.engine, &self.shared, &parent, &self.stop),
+            };
+            self.parents.insert(host, (parent, watching));
+        }
+        if !self.parents.is_empty() && self.engine.role.relies_on_swarm() {
+            self.conductor.set_source(SourceAccess::Forbidden);
+            self.stuck_since = None;
+        }
+    }
+
+    fn back_to_source(&mut self, reason: &str) {
+        let origin = self.shared.origin.lock().clone();
+        match origin {
+            Some(origin) => {
+                tracing::info!(task = %self.shared.info.id.short(), reason, "going back to source");
+                let ranges = origin.ranges();
+                let access = if ranges { SourceAccess::Ranges } else { SourceAccess::Sequential };
+                self.conductor.set_source(access);
+            }
+            None => {
+                let text = format!("no parent delivers, and the origin is unknown here ({reason})");
+                self.fail_waiters(None, &ReadError::Swarm(text));
+            }
+        }
+    }
+
+    fn act(&mut self) {
+        let now = self.now();
+        let actions = self.conductor.plan(now);
+        self.carry_out(actions);
+        self.watch_patience(now);
+    }
+
+    /// Nothing moves although something is wanted: after a while this host helps itself.
+    fn watch_patience(&mut self, now: Duration) {
+        let stuck = self.conductor.flights() == 0 && self.conductor.stuck();
+        if !stuck {
+            self.stuck_since = None;
+            *self.shared.waiting_for.lock() = None;
+            return;
+        }
+        let since = *self.stuck_since.get_or_insert(now);
+        let reason = match (&self.engine.swarm, self.parents.len()) {
+            (Some(swarm), 0) => swarm.state(),
+            (Some(_), n) => format!("{n} parents that do not deliver"),
+            (None, _) => "the origin".to_owned(),
+        };
+        *self.shared.waiting_for.lock() = Some(reason.clone());
+        if now.saturating_sub(since) >= self.engine.patience_for(&self.shared.info.id) {
+            self.stuck_since = Some(now);
+            self.back_to_source(&reason);
+            let actions = self.conductor.plan(now);
+            self.carry_out(actions);
+        }
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Request { flight, parent, groups, priority } => {
+                    let Some((parent, _)) = self.parents.get(&parent) else { continue };
+                    let stop = self.stop.child_token();
+                    self.flights.request(flight, parent, groups, priority, stop.clone());
+                    self.under_way.insert(flight, (Provider::Parent(parent.host.id), stop));
+                }
+                Action::ReadSource { flight, groups } => {
+                    let stop = self.stop.child_token();
+                    self.flights.read_source(flight, groups, stop.clone());
+                    self.under_way.insert(flight, (Provider::Source, stop));
+                }
+                Action::Cancel(flight) => {
+                    if let Some((_, stop)) = self.under_way.remove(&flight) {
+                        stop.cancel();
+                    }
+                }
+                Action::AskForParents { bad } => {
+                    if let Some(swarm) = &self.engine.swarm {
+                        swarm.reschedule(self.shared.info.id, bad);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Flights: one request to a parent or to the origin, from asking to verified and kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use dfs_artifact::Origin;
+use dfs_model::{GROUP_BYTES, GroupRange, Priority};
+use dfs_source::SourceError;
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::error::ReadError;
+use super::keep;
+use super::ledger::CameFrom;
+use super::task::{ParentHost, Shared};
+use super::Inner;
+use crate::conductor::{Failure, FlightId};
+use crate::digests::SignedDigests;
+use crate::hashtree::Shape;
+use crate::wire::{Codecs, ErrorCode, PieceError, PieceRequest, Segment};
+
+/// Bytes of the origin that are digested and kept together: sixteen groups.
+const CHUNK: u64 = 16 * GROUP_BYTES;
+
+/// How long a parent may take over one request.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a blocked reader's request may take before somebody else is asked.
+const DEMAND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a flight reports.
+#[derive(Debug)]
+pub(super) enum FlightEvent {
+    /// Groups are verified and in the store.
+    Kept { flight: FlightId, groups: GroupRange, from: CameFrom },
+    /// The length became known.
+    Length(u64),
+    /// It is over.
+    Ended { flight: FlightId, fault: Option<Fault> },
+}
+
+/// Why a flight did not bring everything.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Another parent may do better.
+    Parent { failure: Failure, groups: GroupRange, reason: String },
+    /// The origin sends everything whatever is asked: one stream from now on.
+    NoRanges,
+    /// Nobody can: whoever waits for these groups is told.
+    Fatal { groups: GroupRange, error: ReadError },
+}
+
+/// Starts flights of one task.
+pub(super) struct Flights {
+    context: Context,
+}
+
+#[derive(Clone)]
+struct Context {
+    engine: Arc<Inner>,
+    shared: Arc<Shared>,
+    events: mpsc::Sender<FlightEvent>,
+    stop: CancellationToken,
+}
+
+impl Flights {
+    pub(super) fn new(
+        engine: Arc<Inner>,
+        shared: Arc<Shared>,
+        stop: CancellationToken,
+    ) -> (Self, mpsc::Receiver<FlightEvent>) {
+        let (events, receiver) = mpsc::channel(256);
+        (Self { context: Context { engine, shared, events, stop } }, receiver)
+    }
+
+    pub(super) fn request(
+        &self,
+        flight: FlightId,
+        parent: &ParentHost,
+        groups: GroupRange,
+        priority: Priority,
+        stop: CancellationToken,
+    ) {
+        let context = self.context.clone();
+        let parent = parent.clone();
+        self.context.engine.tracker.spawn(async move {
+            let asked = context.ask(flight, &parent, groups, priority);
+            let fault = tokio::select! {
+                () = stop.cancelled() => None,
+                fault = asked => fault,
+            };
+            context.report(FlightEvent::Ended { flight, fault }).await;
+        });
+    }
+
+    pub(super) fn read_source(
+        &self,
+        flight: FlightId,
+        groups: Option<GroupRange>,
+        stop: CancellationToken,
+    ) {
+        let context = self.context.clone();
+        self.context.engine.tracker.spawn(async move {
+            let read = context.fetch(flight, groups);
+            let fault = tokio::select! {
+                () = stop.cancelled() => None,
+                result = read => result.err().map(|error| source_fault(error, groups)),
+            };
+            context.report(FlightEvent::Ended { flight, fault }).await;
+        });
+    }
+
+    /// Digests that the scheduler carried.
+    pub(super) fn keep_digests(&self, digests: SignedDigests) {
+        let context = self.context.clone();
+        self.context.engine.tracker.spawn(async move {
+            if let Err(reason) = context.accept_digests(digests).await {
+                tracing::debug!(reason, "digests from the scheduler are refused");
+            }
+        });
+    }
+}
+
+impl Context {
+    async fn report(&self, event: FlightEvent) {
+        // The actor is gone only when the task closes: nothing to report to then.
+        let _ = self.events.send(event).await;
+    }
+
+    async fn ask(
+        &self,
+        flight: FlightId,
+        parent: &ParentHost,
+        groups: GroupRange,
+        priority: Priority,
+    ) -> Option<Fault> {
+        let fault = |failure, groups, reason: String| Fault::Parent { failure, groups, reason };
+        let pool = self.engine.pool.as_ref()?;
+        let connection = match pool.connect(parent.host.id, &parent.host.addresses).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                return Some(fault(Failure::Disconnected, groups, error.to_string()));
+            }
+        };
+        let deadline =
+            if priority == Priority::Demand { DEMAND_DEADLINE } else { REQUEST_DEADLINE };
+        let mut segments = connection.request(PieceRequest {
+            task: self.shared.info.id,
+            groups,
+            priority,
+            codecs: Codecs::RAW,
+            want_signed: true,
+            fetch: parent.host.kind == dfs_model::HostKind::Seed,
+            grant: parent.grant.clone(),
+            deadline,
+        });
+        while let Some(segment) = segments.next().await {
+            let segment = match segment {
+                Ok(segment) => segment,
+                Err(error) => return Some(piece_fault(error, groups)),
+            };
+            let kept = match self.keep_segment(segment).await {
+                Ok(kept) => kept,
+                Err(keep::KeepError::Store(error)) => {
+                    return Some(Fault::Fatal { groups, error: error.into() });
+                }
+                Err(error) => {
+                    return Some(fault(Failure::BadDigest, groups, error.to_string()));
+                }
+            };
+            if !kept.is_empty() {
+                let from = CameFrom::Parent(parent.host.id);
+                self.report(FlightEvent::Kept { flight, groups: kept, from }).await;
+            }
+        }
+        None
+    }
+
+    async fn keep_segment(&self, segment: Segment) -> Result<GroupRange, keep::KeepError> {
+        let wire = segment.payload.len() + segment.proof.len();
+        let signed: usize = segment.signed.iter().map(Bytes::len).sum();
+        self.shared.provenance.received((wire + signed) as u64);
+        let keyring = Arc::clone(&self.engine.keyring);
+        let shared = Arc::clone(&self.shared);
+        let work = move || keep::segment(&shared, &keyring, &segment);
+        let (kept, length) = self.blocking(work).await?;
+        self.learn_length(length).await;
+        Ok(kept)
+    }
+
+    async fn accept_digests(&self, digests: SignedDigests) -> Result<(), String> {
+        let keyring = Arc::clone(&self.engine.keyring);
+        let shared = Arc::clone(&self.shared);
+        let work = move || keep::digests(&shared, &keyring, &digests);
+        let length = self.blocking(work).await.map_err(|error| error.to_string())?;
+        self.learn_length(length).await;
+        Ok(())
+    }
+
+    async fn learn_length(&self, length: Option<u64>) {
+        let Some(length) = length else { return };
+        let news = self.shared.length.send_if_modified(|known| {
+            let news = known.is_none();
+            *known = known.or(Some(length));
+            news
+        });
+        if news {
+            self.report(FlightEvent::Length(length)).await;
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, keep::KeepError> + Send + 'static,
+    ) -> Result<T, keep::KeepError> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(_) => Err(keep::KeepError::Stopped),
+        }
+    }
+
+    async fn fetch(&self, flight: FlightId, groups: Option<GroupRange>) -> Result<(), ReadError> {
+        let origin = self.shared.origin.lock().clone();
+        let origin = origin.ok_or_else(|| ReadError::Swarm("the origin is unknown here".into()))?;
+        let _slot = self.engine.source_slots.acquire().await;
+        self.shared.provenance.requested_source();
+        match groups {
+            Some(groups) => self.fetch_run(flight, origin.as_ref(), groups).await,
+            None => self.fetch_all(flight, origin.as_ref()).await,
+        }
+    }
+
+    async fn fetch_run(
+        &self,
+        flight: FlightId,
+        origin: &dyn Origin,
+        groups: GroupRange,
+    ) -> Result<(), ReadError> {
+        let shape = self.shared.shape();
+        let length = shape.length().unwrap_or(u64::MAX);
+        let range = groups.bytes(length);
+        let mut stream = origin.read(Some(range)).await?;
+        let mut chunk = Chunk::starting(range.start);
+        while let Some(bytes) = stream.next().await {
+            let mut bytes = bytes?;
+            while let Some((first, whole)) = chunk.take(&mut bytes) {
+                self.keep_own(flight, shape, first, whole).await?;
+            }
+        }
+        if let Some((first, rest)) = chunk.rest() {
+            self.keep_own(flight, shape, first, rest).await?;
+        }
+        Ok(())
+    }
+
+    /// One stream from the beginning to the end; the end tells the length when nothing did before.
+    async fn fetch_all(&self, flight: FlightId, origin: &dyn Origin) -> Result<(), ReadError> {
+        let mut stream = origin.read(None).await?;
+        let mut chunk = Chunk::starting(0);
+        let mut total = 0;
+        let mut held_back: Option<(u64, Bytes)> = None;
+        while let Some(bytes) = stream.next().await {
+            let mut bytes = bytes?;
+            total += bytes.len() as u64;
+            while let Some(whole) = chunk.take(&mut bytes) {
+                // The last bytes are published only when it is known whether they are the last.
+                if let Some((first, before)) = held_back.replace(whole) {
+                    self.keep_own(flight, self.shared.shape(), first, before).await?;
+                }
+            }
+        }
+        if let Some(known) = self.shared.shape().length()
+            && known != total
+        {
+            let why = format!("it sent {total} bytes where {known} were announced");
+            return Err(ReadError::OriginChanged(why));
+        }
+        self.shared.stored.set_length(total)?;
+        self.learn_length(Some(total)).await;
+        for (first, bytes) in held_back.into_iter().chain(chunk.rest()) {
+            self.keep_own(flight, Shape::known(total), first, bytes).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_own(
+        &self,
+        flight: FlightId,
+        shape: Shape,
+        first: u64,
+        bytes: Bytes,
+    ) -> Result<(), ReadError> {
+        let shared = Arc::clone(&self.shared);
+        let signer = self.engine.signer();
+        let task = shared.info.id;
+        let work = move || keep::own(&shared, signer.as_deref(), shape, first, &bytes);
+        let kept = self.blocking(work).await.map_err(|error| error.into_read(task))?;
+        self.report(FlightEvent::Kept { flight, groups: kept, from: CameFrom::Source }).await;
+        if self.stop.is_cancelled() { Err(ReadError::Closing(task)) } else { Ok(()) }
+    }
+}
+
+fn source_fault(error: ReadError, groups: Option<GroupRange>) -> Fault {
+    match (&error, groups) {
+        (ReadError::Source(source), Some(_))
+            if matches!(**source, SourceError::RangeIgnored { .. }) =>
+        {
+            Fault::NoRanges
+        }
+        _ => Fault::Fatal { groups: groups.unwrap_or(GroupRange::new(0, u64::MAX)), error },
+    }
+}
+
+fn piece_fault(error: PieceError, groups: GroupRange) -> Fault {
+    let reason = error.to_string();
+    let failure = match &error {
+        PieceError::Refused(refusal) => match refusal.code {
+            ErrorCode::NotFound | ErrorCode::NotHeld => Failure::NotHeld,
+            ErrorCode::Busy => Failure::Busy,
+            ErrorCode::Deadline => Failure::Timeout,
+            ErrorCode::OriginChanged => {
+                return Fault::Fatal { groups, error: ReadError::OriginChanged(reason) };
+            }
+            ErrorCode::OriginFailed => Failure::OriginFailed,
+            ErrorCode::Refused | ErrorCode::Internal => Failure::Other,
+        },
+        PieceError::Deadline => Failure::Timeout,
+        _ => Failure::Disconnected,
+    };
+    Fault::Parent { failure, groups, reason }
+}
+
+/// Gathers a stream into whole groups, cut at absolute multiples of [`CHUNK`].
+struct Chunk {
+    at: u64,
+    buffer: BytesMut,
+}
+
+impl Chunk {
+    fn starting(at: u64) -> Self {
+        Self { at, buffer: BytesMut::with_capacity(CHUNK as usize) }
+    }
+
+    /// Takes from `bytes`; gives a chunk, with its first group, once it is whole.
+    fn take(&mut self, bytes: &mut Bytes) -> Option<(u64, Bytes)> {
+        let end = (self.at / CHUNK + 1) * CHUNK;
+        let wanted = (end - self.at) as usize - self.buffer.len();
+        let part = bytes.split_to(wanted.min(bytes.len()));
+        let whole = part.len() == wanted;
+        self.buffer.extend_from_slice(&part);
+        if !whole {
+            return None;
+        }
+        let first = self.at / GROUP_BYTES;
+        self.at = end;
+        let next = BytesMut::with_capacity(CHUNK as usize);
+        Some((first, std::mem::replace(&mut self.buffer, next).freeze()))
+    }
+
+    fn rest(self) -> Option<(u64, Bytes)> {
+        (!self.buffer.is_empty()).then(|| (self.at / GROUP_BYTES, self.buffer.freeze()))
+    }
+}

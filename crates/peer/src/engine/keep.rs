@@ -1,0 +1,145 @@
+//! From bytes to verified groups in the store. Everything here blocks and runs on blocking threads.
+
+use std::collections::HashMap;
+
+use dfs_model::{GroupRange, HostId, TaskId};
+use parking_lot::RwLock;
+
+use super::error::ReadError;
+use super::task::Shared;
+use crate::digests::{DigestBatch, DigestsError, Identity, SignedDigests};
+use crate::hashtree::{self, Cv, Node, Proof, ProofDecodeError, Shape, VerifyError};
+use crate::store::StoreError;
+use crate::wire::Segment;
+
+/// Keys of hosts whose signatures count: the cluster's seeds.
+#[derive(Debug, Default)]
+pub struct Keyring {
+    keys: RwLock<HashMap<HostId, [u8; 32]>>,
+}
+
+impl Keyring {
+    /// Replaces the keys by those of the members now known; keys once trusted stay, for what they signed.
+    pub fn learn(&self, keys: impl IntoIterator<Item = (HostId, [u8; 32])>) {
+        self.keys.write().extend(keys);
+    }
+
+    /// The key of a signer.
+    pub fn key(&self, host: &HostId) -> Option<[u8; 32]> {
+        self.keys.read().get(host).copied()
+    }
+}
+
+/// Bytes that were not kept.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeepError {
+    #[error("the digests do not hold: {0}")]
+    Digests(#[from] DigestsError),
+    #[error("the digests are of another task")]
+    WrongTask,
+    #[error("two signed lengths: {0} and {1}")]
+    TwoLengths(u64, u64),
+    #[error("the proof is unreadable: {0}")]
+    Proof(#[from] ProofDecodeError),
+    #[error("the bytes do not verify: {0}")]
+    Verify(#[from] VerifyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("stopped")]
+    Stopped,
+}
+
+impl KeepError {
+    pub(super) fn into_read(self, task: TaskId) -> ReadError {
+        match self {
+            Self::Store(error) => error.into(),
+            Self::Digests(error) => ReadError::Sign(error),
+            Self::Stopped => ReadError::Closing(task),
+            other => ReadError::Swarm(other.to_string()),
+        }
+    }
+}
+
+/// Takes signed digests in; gives the length when they state it.
+pub(super) fn digests(
+    shared: &Shared,
+    keyring: &Keyring,
+    digests: &SignedDigests,
+) -> Result<Option<u64>, KeepError> {
+    let batch = digests.batch();
+    if batch.task != shared.info.id {
+        return Err(KeepError::WrongTask);
+    }
+    digests.verify(|host| keyring.key(host))?;
+    if let Some(length) = batch.length {
+        match shared.shape().length() {
+            Some(known) if known != length => return Err(KeepError::TwoLengths(known, length)),
+            Some(_) => {}
+            None => shared.stored.set_length(length)?,
+        }
+    }
+    shared.stored.add_signed(digests)?;
+    Ok(batch.length)
+}
+
+/// Verifies a parent's segment against signed digests, and keeps it.
+pub(super) fn segment(
+    shared: &Shared,
+    keyring: &Keyring,
+    segment: &Segment,
+) -> Result<(GroupRange, Option<u64>), KeepError> {
+    let mut length = None;
+    for encoded in &segment.signed {
+        length = digests(shared, keyring, &SignedDigests::decode(encoded)?)?.or(length);
+    }
+    let groups = segment.groups();
+    if groups.is_empty() {
+        return Ok((groups, length));
+    }
+    let shape = Shape::new(length.or(shared.shape().length()));
+    let trusted: HashMap<Node, Cv> = shared
+        .stored
+        .signed_for(groups)
+        .iter()
+        .flat_map(|signed| signed.batch().entries.iter().copied())
+        .collect();
+    let proof =
+        if segment.proof.is_empty() { Proof::default() } else { Proof::decode(&segment.proof)? };
+    let lookup = |node: Node| trusted.get(&node).copied().or_else(|| shared.stored.node(node));
+    let nodes = hashtree::verify_bytes(shape, groups, &segment.payload, &proof, lookup)?;
+    shared.stored.commit(groups, &segment.payload, &nodes)?;
+    Ok((groups, length))
+}
+
+/// Digests and keeps what this host read from the origin; signs it when that is its role.
+pub(super) fn own(
+    shared: &Shared,
+    signer: Option<&Identity>,
+    shape: Shape,
+    first: u64,
+    bytes: &[u8],
+) -> Result<GroupRange, KeepError> {
+    let count = dfs_model::groups_in(bytes.len() as u64);
+    let groups = GroupRange::new(first, count);
+    let cvs = hashtree::group_digests(shape, groups, bytes).map_err(VerifyError::from)?;
+    let mut nodes: HashMap<Node, Cv> = groups.iter().map(Node::group).zip(cvs).collect();
+    let mut covering = Vec::new();
+    for node in shape.cover(groups) {
+        if let Some(cv) = hashtree::fold(shape, node, |node| nodes.get(&node).copied()) {
+            covering.push((node, cv));
+        }
+    }
+    nodes.extend(covering.iter().copied());
+    let nodes: Vec<(Node, Cv)> = nodes.into_iter().collect();
+    shared.stored.commit(groups, bytes, &nodes)?;
+    let Some(signer) = signer else { return Ok(groups) };
+    let batch = DigestBatch {
+        task: shared.info.id,
+        signer: signer.host(),
+        length: shape.length(),
+        entries: covering,
+    };
+    let signed = batch.sign(signer.signing_key())?;
+    shared.stored.add_signed(&signed)?;
+    Ok(groups)
+}

@@ -1,0 +1,184 @@
+//! Where the bytes of a task came from, group by group, so that any range can be accounted for.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
+use dfs_model::{ByteRange, GroupRange, GroupSet, HostId, HostKind};
+use parking_lot::Mutex;
+
+/// Where some bytes came from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CameFrom {
+    /// Read from the origin by this host.
+    Source,
+    /// Sent by another host.
+    Parent(HostId),
+}
+
+/// A parent as a person should see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentBytes {
+    /// Who it is.
+    pub host: HostId,
+    /// Its name.
+    pub name: String,
+    /// Seed or node.
+    pub kind: HostKind,
+    /// Content bytes that came from it.
+    pub bytes: u64,
+}
+
+/// An account of bytes that adds up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Were here before.
+    pub cache_bytes: u64,
+    /// Read from the origin by this host.
+    pub source_bytes: u64,
+    /// Requests that this host made to the origin for this task.
+    pub source_requests: u64,
+    /// Content bytes by parent.
+    pub parents: Vec<ParentBytes>,
+    /// Bytes of the piece plane: payload, proofs, signatures.
+    pub wire_bytes: u64,
+}
+
+impl Ledger {
+    /// Content bytes in all.
+    pub fn content_bytes(&self) -> u64 {
+        self.cache_bytes + self.source_bytes + self.parent_bytes(None)
+    }
+
+    /// Content bytes from parents, of one kind or of all.
+    pub fn parent_bytes(&self, kind: Option<HostKind>) -> u64 {
+        let counted = self.parents.iter().filter(|parent| kind.is_none_or(|k| k == parent.kind));
+        counted.map(|parent| parent.bytes).sum()
+    }
+}
+
+impl AddAssign<&Ledger> for Ledger {
+    fn add_assign(&mut self, other: &Ledger) {
+        self.cache_bytes += other.cache_bytes;
+        self.source_bytes += other.source_bytes;
+        self.source_requests += other.source_requests;
+        self.wire_bytes += other.wire_bytes;
+        for parent in &other.parents {
+            match self.parents.iter_mut().find(|known| known.host == parent.host) {
+                Some(known) => known.bytes += parent.bytes,
+                None => self.parents.push(parent.clone()),
+            }
+        }
+    }
+}
+
+/// Which group came from where, since this process opened the task.
+#[derive(Debug, Default)]
+pub(super) struct Provenance {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    from: BTreeMap<CameFrom, GroupSet>,
+    names: BTreeMap<HostId, (String, HostKind)>,
+    source_requests: u64,
+    wire_bytes: u64,
+}
+
+/// What was known when some operation began; what came later is attributed by [`Provenance::since`].
+#[derive(Debug, Clone)]
+pub struct Mark {
+    had: GroupSet,
+    source_requests: u64,
+    wire_bytes: u64,
+}
+
+impl Mark {
+    /// The same mark, as of the opening of the task.
+    pub(super) fn beginning(mut self) -> Self {
+        self.source_requests = 0;
+        self.wire_bytes = 0;
+        self
+    }
+}
+
+impl Provenance {
+    pub(super) fn came(&self, groups: GroupRange, from: CameFrom) {
+        self.inner.lock().from.entry(from).or_default().insert_range(groups);
+    }
+
+    pub(super) fn name(&self, host: HostId, name: &str, kind: HostKind) {
+        self.inner.lock().names.insert(host, (name.to_owned(), kind));
+    }
+
+    pub(super) fn requested_source(&self) {
+        self.inner.lock().source_requests += 1;
+    }
+
+    pub(super) fn received(&self, wire_bytes: u64) {
+        self.inner.lock().wire_bytes += wire_bytes;
+    }
+
+    pub(super) fn mark(&self, had: GroupSet) -> Mark {
+        let inner = self.inner.lock();
+        Mark { had, source_requests: inner.source_requests, wire_bytes: inner.wire_bytes }
+    }
+
+    /// The account of `range` of a content of `length` bytes, all of which is here now: what was here
+    /// at the mark counts as cache.
+    pub(super) fn since(&self, mark: &Mark, range: ByteRange, length: u64) -> Ledger {
+        let inner = self.inner.lock();
+        let mut ledger = Ledger {
+            source_requests: inner.source_requests - mark.source_requests,
+            wire_bytes: inner.wire_bytes - mark.wire_bytes,
+            ..Ledger::default()
+        };
+        let mut attributed = 0;
+        for (from, groups) in &inner.from {
+            let new = groups
+                .present_in(range.groups())
+                .flat_map(|run| mark.had.missing_in(run))
+                .map(|run| run.bytes(length).intersection(range).len())
+                .sum();
+            attributed += new;
+            match from {
+                CameFrom::Source => ledger.source_bytes += new,
+                CameFrom::Parent(_) if new == 0 => {}
+                CameFrom::Parent(host) => {
+                    let (name, kind) = inner.names.get(host).cloned().unwrap_or_else(|| {
+                        (host.short(), HostKind::Node)
+                    });
+                    ledger.parents.push(ParentBytes { host: *host, name, kind, bytes: new });
+                }
+            }
+        }
+        ledger.cache_bytes = range.len().saturating_sub(attributed);
+        ledger
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_model::GROUP_BYTES;
+
+    use super::*;
+
+    #[test]
+    fn every_byte_of_a_range_is_attributed_once() {
+        let length = 4 * GROUP_BYTES + 10;
+        let provenance = Provenance::default();
+        let had: GroupSet = GroupSet::full(1);
+        let mark = provenance.mark(had);
+        let parent = HostId::from_bytes([1; 16]);
+        provenance.name(parent, "a", HostKind::Seed);
+        provenance.came(GroupRange::new(1, 2), CameFrom::Source);
+        provenance.came(GroupRange::new(3, 2), CameFrom::Parent(parent));
+        provenance.requested_source();
+        let ledger = provenance.since(&mark, ByteRange::new(5, length), length);
+        assert_eq!(ledger.cache_bytes, GROUP_BYTES - 5);
+        assert_eq!(ledger.source_bytes, 2 * GROUP_BYTES);
+        assert_eq!(ledger.parent_bytes(Some(HostKind::Seed)), GROUP_BYTES + 10);
+        assert_eq!(ledger.content_bytes(), length - 5);
+        assert_eq!(ledger.source_requests, 1);
+    }
+}

@@ -1,0 +1,178 @@
+//! Serving children: groups that are held and provable, on a seed also what must be fetched first.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_model::{GroupRange, GroupSet, groups_in};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Engine;
+use super::error::ReadError;
+use super::task::{Shared, Task};
+use crate::hashtree::{self, Node};
+use crate::store::{StoreError, Use};
+use crate::wire::{
+    ErrorCode, HaveStream, HaveUpdate, PeerIdentity, PieceRequest, Provider, Refusal, Segment,
+    SegmentStream, WatchRequest,
+};
+
+/// Groups in one segment.
+const SEGMENT: u64 = 16;
+
+#[async_trait]
+impl Provider for Engine {
+    async fn open(
+        &self,
+        _peer: &PeerIdentity,
+        request: &PieceRequest,
+    ) -> Result<SegmentStream, Refusal> {
+        let task = self.held(&request.task).ok_or(Refusal::from(ErrorCode::NotFound))?;
+        let fetch = request.fetch && self.inner.role.serves_by_fetching();
+        let priority = request.priority;
+        if fetch {
+            let length = task.length().unwrap_or(u64::MAX);
+            task.prefetch(request.groups.bytes(length), priority);
+        }
+        let want_signed = request.want_signed;
+        let used = Arc::new(task.in_use(Use::Serve).map_err(|error| refusal(&error))?);
+        let segments = stream::iter(cut(request.groups)).then(move |groups| {
+            let task = task.clone();
+            // Held until the last segment is built: eviction must not come between.
+            let used = Arc::clone(&used);
+            async move {
+                let _used = used;
+                if fetch {
+                    task.ensure_groups(groups, priority).await.map_err(|error| refusal(&error))?;
+                }
+                let shared = Arc::clone(&task.shared);
+                let built = tokio::task::spawn_blocking(move || {
+                    segment(&shared, groups, want_signed)
+                });
+                built.await.map_err(|_| Refusal::from(ErrorCode::Internal))?
+            }
+        });
+        Ok(segments.boxed())
+    }
+
+    fn watch(&self, _peer: &PeerIdentity, request: &WatchRequest) -> Option<HaveStream> {
+        let task = self.held(&request.task)?;
+        Some(holdings(task).boxed())
+    }
+}
+
+fn cut(groups: GroupRange) -> impl Iterator<Item = GroupRange> {
+    let mut at = groups.first;
+    let end = groups.end();
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        // Absolute cuts: whole subtrees need no proof.
+        let next = ((at / SEGMENT + 1) * SEGMENT).min(end);
+        let run = GroupRange::new(at, next - at);
+        at = next;
+        Some(run)
+    })
+}
+
+fn refusal(error: &ReadError) -> Refusal {
+    let code = match error {
+        ReadError::OriginChanged(_) => ErrorCode::OriginChanged,
+        ReadError::NotFound(_) | ReadError::NotPermitted(_) | ReadError::Source(_) => {
+            ErrorCode::OriginFailed
+        }
+        ReadError::Timeout { .. } => ErrorCode::Deadline,
+        ReadError::PastEnd { .. } => ErrorCode::NotHeld,
+        _ => ErrorCode::Internal,
+    };
+    Refusal::new(code, crate::error_chain(error))
+}
+
+/// Reads groups back with their proof. Blocks.
+fn segment(shared: &Shared, groups: GroupRange, want_signed: bool) -> Result<Segment, Refusal> {
+    let shape = shared.shape();
+    let groups = match shape.groups() {
+        Some(count) => groups.intersection(GroupRange::new(0, count)),
+        None => groups,
+    };
+    let signed = shared.stored.signed_for(groups);
+    let trusted: Vec<Node> = signed
+        .iter()
+        .flat_map(|signed| signed.batch().entries.iter().map(|(node, _)| *node))
+        .collect();
+    let length = shape.length();
+    let mut out = Segment { first: groups.first, length, ..Segment::default() };
+    if want_signed {
+        out.signed = signed.iter().map(|signed| Bytes::from(signed.encode())).collect();
+    }
+    if groups.is_empty() {
+        return Ok(out);
+    }
+    let lookup = |node: Node| shared.stored.node(node);
+    let proof = hashtree::prove(shape, groups, &trusted, lookup)
+        .map_err(|error| Refusal::new(ErrorCode::NotHeld, error.to_string()))?;
+    let bytes = groups.bytes(length.unwrap_or(u64::MAX));
+    let payload = shared.stored.read(bytes).map_err(|error| match error {
+        StoreError::Missing { .. } => Refusal::from(ErrorCode::NotHeld),
+        error => Refusal::new(ErrorCode::Internal, error.to_string()),
+    })?;
+    if !proof.is_empty() {
+        let mut encoded = Vec::new();
+        proof.encode(&mut encoded);
+        out.proof = encoded.into();
+    }
+    out.count = u16::try_from(groups.count).unwrap_or(u16::MAX);
+    out.payload = payload;
+    Ok(out)
+}
+
+/// The groups of `runs` that can be proven to others.
+fn provable(shared: &Shared, runs: impl Iterator<Item = GroupRange>) -> Vec<GroupRange> {
+    // What one signature covers comes and goes in such cuts; a wrong guess costs a refusal.
+    let covered = |run: &GroupRange| {
+        !shared.stored.signed_for(GroupRange::new(run.first, 1)).is_empty()
+    };
+    let mut groups = GroupSet::new();
+    runs.flat_map(cut).filter(covered).for_each(|run| groups.insert_range(run));
+    groups.ranges().collect()
+}
+
+/// A snapshot of what is held, then what comes.
+fn holdings(task: Task) -> BoxStream<'static, HaveUpdate> {
+    let gained = task.gained();
+    stream::unfold((task, gained, true), |(task, mut gained, snapshot)| async move {
+        if snapshot {
+            return Some((snapshot_of(&task.shared), (task, gained, false)));
+        }
+        let mut groups = GroupSet::new();
+        match gained.recv().await {
+            Ok(run) => groups.insert_range(run),
+            Err(RecvError::Lagged(_)) => {
+                return Some((snapshot_of(&task.shared), (task, gained, false)));
+            }
+            Err(RecvError::Closed) => return None,
+        }
+        while let Ok(run) = gained.try_recv() {
+            groups.insert_range(run);
+        }
+        let update = HaveUpdate {
+            length: task.length(),
+            full: false,
+            snapshot: false,
+            groups: provable(&task.shared, groups.ranges()),
+        };
+        Some((update, (task, gained, false)))
+    })
+    .boxed()
+}
+
+fn snapshot_of(shared: &Shared) -> HaveUpdate {
+    let have = shared.stored.have();
+    let length = shared.shape().length();
+    let full = length.is_some_and(|length| have.len() == groups_in(length));
+    let groups = provable(shared, have.ranges());
+    HaveUpdate { length, full: full && !groups.is_empty(), snapshot: true, groups }
+}

@@ -1,0 +1,274 @@
+//! A task as its users see it: read ranges, wait for them, ask where they came from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_artifact::Origin;
+use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
+use dfs_proto::convert::TaskInfo;
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::error::ReadError;
+use super::ledger::{Ledger, Mark, Provenance};
+use crate::conductor::SourceAccess;
+use crate::digests::SignedDigests;
+use crate::hashtree::Shape;
+use crate::store::{StoreError, StoredTask, Use, UseGuard};
+
+/// How far beyond what is here a reader of a content of unknown length asks at a time.
+const GROWING_WINDOW: u64 = 256;
+
+/// A parent as the scheduler names it.
+#[derive(Debug, Clone)]
+pub struct ParentHost {
+    /// The host.
+    pub host: dfs_model::HostInfo,
+    /// The scheduler's word that this child may have this task.
+    pub grant: Bytes,
+}
+
+/// What a task's actor is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Want { groups: GroupRange, priority: Priority, waiter: Option<Waiter> },
+    Abandoned,
+    Parents(Vec<ParentHost>),
+    Holds { host: HostId, groups: Vec<GroupRange> },
+    Source(SourceAccess),
+    BackToSource { reason: String },
+    Refused(ReadError),
+    Digests(Box<SignedDigests>),
+    Lost(GroupRange),
+}
+
+/// Somebody who waits until groups are here.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(super) groups: GroupRange,
+    pub(super) priority: Priority,
+    pub(super) done: oneshot::Sender<Result<(), ReadError>>,
+}
+
+/// What the actor and the users of a task share.
+pub(crate) struct Shared {
+    pub(super) info: TaskInfo,
+    pub(super) stored: StoredTask,
+    pub(super) origin: Mutex<Option<Arc<dyn Origin>>>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) provenance: Provenance,
+    /// Groups as they become present.
+    pub(super) gained: broadcast::Sender<GroupRange>,
+    pub(super) length: watch::Sender<Option<u64>>,
+    /// Why nothing moves, while it does not.
+    pub(super) waiting_for: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub(super) fn shape(&self) -> Shape {
+        Shape::new(*self.length.borrow())
+    }
+}
+
+/// A handle on an open task; cheap to clone.
+#[derive(Clone)]
+pub struct Task {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Task {
+    /// Its identity and layout.
+    pub fn info(&self) -> &TaskInfo {
+        &self.shared.info
+    }
+
+    /// Its name.
+    pub fn id(&self) -> TaskId {
+        self.shared.info.id
+    }
+
+    /// Bytes in the content, once known.
+    pub fn length(&self) -> Option<u64> {
+        *self.shared.length.borrow()
+    }
+
+    /// Waits until the length is known.
+    pub async fn known_length(&self) -> Result<u64, ReadError> {
+        let mut length = self.shared.length.subscribe();
+        while length.borrow_and_update().is_none() {
+            let edge = self.shared.stored.have().len();
+            self.ensure_groups(GroupRange::new(edge, GROWING_WINDOW), Priority::Bulk).await?;
+        }
+        let known = *length.borrow();
+        known.ok_or(ReadError::Closing(self.id()))
+    }
+
+    /// What the store keeps of it.
+    pub fn stored(&self) -> &StoredTask {
+        &self.shared.stored
+    }
+
+    /// Keeps it from being evicted while the guard lives.
+    pub fn in_use(&self, purpose: Use) -> Result<UseGuard, ReadError> {
+        Ok(self.shared.stored.in_use(purpose)?)
+    }
+
+    /// Content bytes that are here.
+    pub fn cached_bytes(&self) -> u64 {
+        let groups = self.shared.stored.have();
+        let length = self.length().unwrap_or(u64::MAX);
+        groups.ranges().map(|run| run.bytes(length).len()).sum()
+    }
+
+    /// Whether every byte is here.
+    pub fn is_complete(&self) -> bool {
+        self.length().is_some_and(|length| self.has(ByteRange::new(0, length)))
+    }
+
+    /// Whether every byte of `range` is here.
+    pub fn has(&self, range: ByteRange) -> bool {
+        self.shared.stored.has(range.groups())
+    }
+
+    /// Why nothing moves, while it does not.
+    pub fn waiting_for(&self) -> Option<String> {
+        self.shared.waiting_for.lock().clone()
+    }
+
+    /// The groups as they become present from now on.
+    pub fn gained(&self) -> broadcast::Receiver<GroupRange> {
+        self.shared.gained.subscribe()
+    }
+
+    /// Where an account begins.
+    pub fn mark(&self) -> Mark {
+        self.shared.provenance.mark(self.shared.stored.have())
+    }
+
+    /// The account of `range` since the mark; the range must be here.
+    pub fn ledger_since(&self, mark: &Mark, range: ByteRange) -> Ledger {
+        let length = self.length().unwrap_or(range.end);
+        self.shared.provenance.since(mark, range, length)
+    }
+
+    /// The account of everything that is here; what an earlier process brought counts as cache.
+    pub fn ledger(&self) -> Ledger {
+        let mark = self.shared.provenance.mark(dfs_model::GroupSet::new());
+        let length = self.length().unwrap_or(0);
+        let mut total = Ledger::default();
+        let origin = Mark::beginning(mark);
+        for run in self.shared.stored.have().ranges() {
+            let mut part = self.shared.provenance.since(&origin, run.bytes(length), length);
+            part.source_requests = 0;
+            part.wire_bytes = 0;
+            total += &part;
+        }
+        let counters = self.shared.provenance.since(&origin, ByteRange::new(0, 0), length);
+        total.source_requests = counters.source_requests;
+        total.wire_bytes = counters.wire_bytes;
+        total
+    }
+
+    /// Asks for a range without waiting for it.
+    pub fn prefetch(&self, range: ByteRange, priority: Priority) {
+        let groups = self.clipped(range).groups();
+        if !groups.is_empty() && !self.shared.stored.has(groups) {
+            // A full mailbox means that more urgent things are under way: prefetching can wait.
+            let _ = self.shared.commands.try_send(Command::Want { groups, priority, waiter: None });
+        }
+    }
+
+    /// Waits until every byte of `range` is here and verified.
+    pub async fn ensure(&self, range: ByteRange, priority: Priority) -> Result<(), ReadError> {
+        if let Some(length) = self.length()
+            && range.end > length
+        {
+            return Err(ReadError::PastEnd { offset: range.end - 1, length });
+        }
+        self.ensure_groups(range.groups(), priority).await
+    }
+
+    pub(crate) async fn ensure_groups(
+        &self,
+        groups: GroupRange,
+        priority: Priority,
+    ) -> Result<(), ReadError> {
+        if self.shared.stored.has(groups) {
+            return Ok(());
+        }
+        let (done, waited) = oneshot::channel();
+        let waiter = Waiter { groups, priority, done };
+        let want = Command::Want { groups, priority, waiter: Some(waiter) };
+        let closing = ReadError::Closing(self.id());
+        self.shared.commands.send(want).await.map_err(|_| closing.clone())?;
+        let mut abandoned = AbandonGuard { shared: &self.shared, armed: true };
+        let result = waited.await.unwrap_or(Err(closing));
+        abandoned.armed = false;
+        result
+    }
+
+    /// As [`Self::ensure`], for at most `patience`.
+    pub async fn ensure_within(
+        &self,
+        range: ByteRange,
+        priority: Priority,
+        patience: Duration,
+    ) -> Result<(), ReadError> {
+        match tokio::time::timeout(patience, self.ensure(range, priority)).await {
+            Ok(result) => result,
+            Err(_) => Err(ReadError::Timeout {
+                waited: patience,
+                why: self.waiting_for().unwrap_or_else(|| "no parent delivered".to_owned()),
+            }),
+        }
+    }
+
+    /// The bytes of `range`, clipped at the end of the content; at most a few MiB at a time.
+    pub async fn read(&self, range: ByteRange, priority: Priority) -> Result<Bytes, ReadError> {
+        let range = self.clipped(range);
+        loop {
+            self.ensure(range, priority).await?;
+            let stored = self.shared.stored.clone();
+            let read = tokio::task::spawn_blocking(move || stored.read(range)).await;
+            let outcome = read.map_err(|_| ReadError::Closing(self.id()))?;
+            match outcome {
+                Ok(bytes) => return Ok(bytes),
+                Err(StoreError::Missing { .. }) => self.report_lost(range.groups()).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What was thought to be here is not (bit rot, a disk error): it is fetched again when wanted.
+    pub async fn report_lost(&self, groups: GroupRange) -> Result<(), ReadError> {
+        let lost = self.shared.commands.send(Command::Lost(groups)).await;
+        lost.map_err(|_| ReadError::Closing(self.id()))
+    }
+
+    fn clipped(&self, range: ByteRange) -> ByteRange {
+        match self.length() {
+            Some(length) => range.intersection(ByteRange::new(0, length)),
+            None => range.intersection(ByteRange::at(0, self.growing_end())),
+        }
+    }
+
+    fn growing_end(&self) -> u64 {
+        (self.shared.stored.have().len() + GROWING_WINDOW) * GROUP_BYTES
+    }
+}
+
+/// Tells the actor when a waiter goes away before its groups came.
+struct AbandonGuard<'a> {
+    shared: &'a Shared,
+    armed: bool,
+}
+
+impl Drop for AbandonGuard<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            // A full mailbox is no loss: the actor looks for abandoned waiters at every tick too.
+            let _ = self.shared.commands.try_send(Command::Abandoned);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! From what a person names to open tasks.
+//!
+//! On a node the seed resolves and indexes, once for everybody; its index arrives as a task like any
+//! other. Alone, or when no scheduler answers, this host does it itself, with the same result: indexing is
+//! deterministic, so the tasks are the same ones.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_artifact::resolve::{BuiltIndex, OpenTask};
+use dfs_artifact::{
+    Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions, View,
+};
+use dfs_model::{ByteRange, Priority, TaskKey};
+use dfs_proto::convert::{BadMessage, TaskInfo};
+use dfs_proto::{common, scheduler};
+use dfs_source::{Action, Attempt, ByteStream, Credentials, SourceError, Target};
+use futures::{StreamExt, stream};
+
+use crate::engine::{Engine, OpenError, ReadError, Role, Task};
+use crate::swarm::{SwarmError, route};
+use crate::targets;
+
+/// Bytes of an index read at a time.
+const READ_STEP: u64 = 4 << 20;
+
+/// The largest index that is loaded: about twelve million files.
+const LARGEST_INDEX: u64 = 4 << 30;
+
+/// An index and the task that it is.
+#[derive(Clone)]
+pub struct OpenIndex {
+    /// The task.
+    pub task: Task,
+    /// Parsed and checked.
+    pub index: Arc<Index<Bytes>>,
+}
+
+/// What a URL turned out to be, ready to be read.
+#[derive(Clone)]
+pub struct OpenArtifact {
+    /// What was asked for.
+    pub target: Target,
+    /// The index, of a tree.
+    pub index: Option<OpenIndex>,
+    /// The blob, or the spaces of the tree by number.
+    pub tasks: Vec<Task>,
+}
+
+/// A URL that could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenUrlError {
+    /// The origin, asked by this host.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The cluster's answer.
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    /// What the cluster answered makes no sense.
+    #[error("the cluster's answer is unreadable")]
+    Malformed(#[from] BadMessage),
+    /// The origin, asked by this host.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The index did not come.
+    #[error("cannot fetch the index")]
+    Fetch(#[from] ReadError),
+    /// The index is not one, or not the one that was announced.
+    #[error("the index is corrupt")]
+    Index(#[from] IndexError),
+    /// The index came whole but is not what its name says.
+    #[error("the index of {0} is not the one announced")]
+    OtherIndex(String),
+    /// The store failed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+impl OpenArtifact {
+    /// As it travels.
+    pub fn describe(&self) -> common::Artifact {
+        let facts = self.index.as_ref().map(|open| open.index.facts().clone());
+        let view = if facts.is_some() { common::View::Tree } else { common::View::File };
+        let length = self.tasks.first().and_then(Task::length).unwrap_or(0);
+        common::Artifact {
+            url: self.target.url.as_str().to_owned(),
+            view: view.into(),
+            index: self.index.as_ref().map(|open| current(&open.task)),
+            tasks: self.tasks.iter().map(current).collect(),
+            files: facts.as_ref().map_or(1, |facts| facts.files),
+            bytes: facts.as_ref().map_or(length, |facts| facts.bytes),
+        }
+    }
+}
+
+/// A task as it is now: its length may have become known since it was opened.
+fn current(task: &Task) -> common::Task {
+    (&TaskInfo { length: task.length(), ..task.info().clone() }).into()
+}
+
+impl Engine {
+    /// Opens what `target` names.
+    pub async fn open_url(
+        &self,
+        target: &Target,
+        view: View,
+    ) -> Result<OpenArtifact, OpenUrlError> {
+        if self.role() != Role::Node || self.swarm().is_none() {
+            return self.open_here(target, view).await;
+        }
+        match self.open_by_swarm(target, view).await {
+            Err(OpenUrlError::Swarm(SwarmError::Unreachable(why))) => {
+                tracing::info!(url = %target.url, why, "no scheduler: asking the origin itself");
+                self.open_here(target, view).await
+            }
+            other => other,
+        }
+    }
+
+    /// Asks the origin, and indexes here.
+    pub async fn open_here(
+        &self,
+        target: &Target,
+        view: View,
+    ) -> Result<OpenArtifact, OpenUrlError> {
+        let opener = KeepWhatIsRead { engine: self.clone(), credentials: target.credentials.clone() };
+        let options =
+            ResolveOptions { opener: Some(Arc::new(opener)), ..ResolveOptions::default() };
+        let artifact = dfs_artifact::resolve(self.sources(), target, view, &options).await?;
+        let index = match artifact.index {
+            Some(built) => Some(self.import_index(built).await?),
+            None => None,
+        };
+        let tasks = self.open_recipes(target, &artifact.tasks)?;
+        Ok(OpenArtifact { target: target.clone(), index, tasks })
+    }
+
+    async fn import_index(&self, built: BuiltIndex) -> Result<OpenIndex, OpenUrlError> {
+        let info = TaskInfo::new(built.key, Some(built.bytes.len() as u64), true);
+        let task = self.import(&info, built.bytes.clone()).await?;
+        let index = Arc::new(Index::open(built.bytes)?);
+        Ok(OpenIndex { task, index })
+    }
+
+    fn open_recipes(
+        &self,
+        target: &Target,
+        recipes: &[Recipe],
+    ) -> Result<Vec<Task>, OpenUrlError> {
+        recipes.iter().map(|recipe| self.open_recipe(recipe, &target.credentials)).collect()
+    }
+
+    fn open_recipe(
+        &self,
+        recipe: &Recipe,
+        credentials: &Credentials,
+    ) -> Result<Task, OpenUrlError> {
+        let origin = dfs_artifact::open_origin(recipe, self.sources(), credentials.clone())?;
+        let info = TaskInfo::new(recipe.key.clone(), recipe.length, origin.ranges());
+        Ok(self.open(&info, Some(recipe.clone()), Some(origin))?)
+    }
+
+    async fn open_by_swarm(
+        &self,
+        target: &Target,
+        view: View,
+    ) -> Result<OpenArtifact, OpenUrlError> {
+        let Some(swarm) = self.swarm() else {
+            return Err(SwarmError::Unreachable("this host has no cluster".to_owned()).into());
+        };
+        let request = scheduler::ResolveRequest {
+            target: Some(targets::to_wire(target)),
+            view: targets::view_to_wire(view).into(),
+            ..scheduler::ResolveRequest::default()
+        };
+        let route = route(TaskKey::PUBLIC, &target.url);
+        let reply = swarm.resolve(&route, request).await?;
+        let artifact = reply.artifact.unwrap_or_default();
+        let Some(index) = artifact.index else {
+            let tasks = artifact.tasks.into_iter().map(|task| self.open_blob(target, task));
+            let tasks = tasks.collect::<Result<_, _>>()?;
+            return Ok(OpenArtifact { target: target.clone(), index: None, tasks });
+        };
+        let index = self.fetch_index(TaskInfo::try_from(index)?).await?;
+        let tasks = self.open_recipes(target, index.index.spaces())?;
+        Ok(OpenArtifact { target: target.clone(), index: Some(index), tasks })
+    }
+
+    /// A blob that the swarm names; this host could read its origin too, with the same pin.
+    fn open_blob(&self, target: &Target, task: common::Task) -> Result<Task, OpenUrlError> {
+        let info = TaskInfo::try_from(task)?;
+        let place = Place { url: info.key.url.clone(), headers: info.key.headers.clone() };
+        let origin = OriginRecipe::Url { place, ranges: info.ranges };
+        let recipe = Recipe { key: info.key, length: info.length, origin };
+        self.open_recipe(&recipe, &target.credentials)
+    }
+
+    async fn fetch_index(&self, info: TaskInfo) -> Result<OpenIndex, OpenUrlError> {
+        let task = self.open(&info, None, None)?;
+        let bytes = read_whole(&task, LARGEST_INDEX).await?;
+        let digest = blake3::hash(&bytes).to_hex();
+        let announced = info.key.validator.etag.as_deref().unwrap_or_default();
+        if !announced.contains(digest.as_str()) {
+            return Err(OpenUrlError::OtherIndex(info.key.url.to_string()));
+        }
+        // Walked once by whoever made it and bound to its digest; every access stays checked.
+        let parsed = tokio::task::spawn_blocking(move || Index::parse(bytes)).await;
+        let closing = ReadError::Closing(info.id);
+        let index = Arc::new(parsed.map_err(|_| closing)??);
+        Ok(OpenIndex { task, index })
+    }
+}
+
+/// All bytes of a task of at most `limit` bytes.
+pub async fn read_whole(task: &Task, limit: u64) -> Result<Bytes, ReadError> {
+    let length = task.known_length().await?;
+    if length > limit {
+        let why = format!("{length} bytes where at most {limit} are expected");
+        return Err(ReadError::Swarm(why));
+    }
+    task.prefetch(ByteRange::new(0, length), Priority::Bulk);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    let mut at = 0;
+    while at < length {
+        let part = ByteRange::new(at, (at + READ_STEP).min(length));
+        bytes.extend_from_slice(&task.read(part, Priority::Demand).await?);
+        at = part.end;
+    }
+    Ok(bytes.into())
+}
+
+/// Lets the resolution of an archive read through the engine, so that nothing is read twice.
+struct KeepWhatIsRead {
+    engine: Engine,
+    credentials: Credentials,
+}
+
+#[async_trait]
+impl OpenTask for KeepWhatIsRead {
+    async fn open(&self, recipe: &Recipe) -> Result<Arc<dyn Origin>, SourceError> {
+        match self.engine.open_recipe(recipe, &self.credentials) {
+            Ok(task) => Ok(Arc::new(Kept { task })),
+            // The store refuses: the archive is read all the same.
+            Err(_) => dfs_artifact::open_origin(
+                recipe,
+                self.engine.sources(),
+                self.credentials.clone(),
+            ),
+        }
+    }
+}
+
+/// A task's bytes, fetched into the store on the way.
+struct Kept {
+    task: Task,
+}
+
+#[async_trait]
+impl Origin for Kept {
+    fn length(&self) -> Option<u64> {
+        self.task.length()
+    }
+
+    fn ranges(&self) -> bool {
+        self.task.info().ranges
+    }
+
+    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        let end = self.task.length().unwrap_or(u64::MAX);
+        let range = range.unwrap_or(ByteRange::new(0, end)).intersection(ByteRange::new(0, end));
+        let task = self.task.clone();
+        let bytes = stream::unfold((task, range.start), move |(task, at)| async move {
+            let part = ByteRange::new(at, (at + READ_STEP).min(range.end));
+            if part.is_empty() {
+                return None;
+            }
+            let read = task.read(part, Priority::Demand).await;
+            let next = if read.is_ok() { part.end } else { range.end };
+            Some((read.map_err(|error| source_error(&task, error)), (task, next)))
+        });
+        Ok(bytes.boxed())
+    }
+}
+
+fn source_error(task: &Task, error: ReadError) -> SourceError {
+    let attempt = Attempt::new(Action::Read(None), &task.info().key.url);
+    match error {
+        ReadError::Source(source) => (*source).clone(),
+        ReadError::OriginChanged(detail) => SourceError::Changed { attempt, detail },
+        ReadError::NotFound(_) => SourceError::NotFound { attempt },
+        ReadError::NotPermitted(_) => SourceError::NotPermitted { attempt, status: None },
+        other => SourceError::Unreachable { attempt, cause: Arc::new(other) },
+    }
+}

@@ -1,0 +1,186 @@
+//! This host's side of the conversation with its schedulers.
+//!
+//! Tasks leave word in an [`Outbox`] that merges what it is told (so it is bounded by the number of
+//! tasks, not by the number of events); one session task carries it to the schedulers in batches and
+//! brings their decisions back to the tasks. When the process or a scheduler dies nothing is lost that
+//! matters: on reconnection the session announces what is held and registers what is under way again.
+
+mod link;
+mod members;
+mod messages;
+mod outbox;
+mod session;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_model::{CanonicalUrl, GroupRange, HostId, HostInfo, Priority, RouteKey, TaskId};
+use dfs_proto::convert::TaskInfo;
+use dfs_proto::scheduler;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Channel;
+
+use self::outbox::Outbox;
+use crate::conductor::Failure;
+use crate::engine::{Command, Keyring};
+
+pub use self::members::Members;
+
+/// Makes gRPC channels; the only way this crate reaches a gRPC server.
+pub trait Channels: Send + Sync + 'static {
+    /// A lazily connected channel.
+    fn channel(&self, address: SocketAddr) -> Channel;
+}
+
+/// Gives the tasks that this host holds, for announcing.
+pub trait Holdings: Send + Sync + 'static {
+    /// Everything in the store that others may have.
+    fn held(&self) -> Vec<scheduler::Held>;
+}
+
+/// What a swarm session needs.
+pub struct SwarmOptions {
+    /// Addresses of managers.
+    pub managers: Vec<SocketAddr>,
+    /// This host, as it announces itself.
+    pub host: HostInfo,
+    /// Makes connections.
+    pub channels: Arc<dyn Channels>,
+    /// Learns the seeds' keys.
+    pub keyring: Arc<Keyring>,
+    /// How long a unary call may take.
+    pub call_timeout: Duration,
+}
+
+/// A question to the scheduler that came to nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SwarmError {
+    /// No scheduler could be reached.
+    #[error("no scheduler: {0}")]
+    Unreachable(String),
+    /// The scheduler answered with an error.
+    #[error("{}", .0.message())]
+    Refused(tonic::Status),
+    /// The answer makes no sense.
+    #[error("the scheduler's answer is unreadable")]
+    Malformed(#[from] dfs_proto::convert::BadMessage),
+}
+
+/// A handle on the session; cheap to clone.
+#[derive(Clone)]
+pub struct Swarm {
+    outbox: Arc<Outbox>,
+    members: watch::Receiver<Arc<Members>>,
+    options: Arc<SwarmOptions>,
+}
+
+impl Swarm {
+    /// Starts the session on `tracker`; it ends with `stop`.
+    pub fn start(
+        options: SwarmOptions,
+        holdings: Arc<dyn Holdings>,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let options = Arc::new(options);
+        let outbox = Arc::new(Outbox::default());
+        let members = members::follow(Arc::clone(&options), tracker, stop.clone());
+        let session = session::Session::new(
+            Arc::clone(&options),
+            Arc::clone(&outbox),
+            members.clone(),
+            holdings,
+            tracker.clone(),
+        );
+        tracker.spawn(session.run(stop));
+        Self { outbox, members, options }
+    }
+
+    /// What the scheduler makes of a URL: done once by a seed, for all.
+    pub async fn resolve(
+        &self,
+        route: &RouteKey,
+        mut request: scheduler::ResolveRequest,
+    ) -> Result<scheduler::ResolveReply, SwarmError> {
+        request.host_id = self.options.host.id.as_bytes().to_vec().into();
+        let address = self.scheduler_for(route).await?;
+        let channel = self.options.channels.channel(address);
+        let mut client = scheduler::scheduler_client::SchedulerClient::new(channel)
+            .max_decoding_message_size(messages::MAX_MESSAGE);
+        let mut call = tonic::Request::new(request);
+        call.set_timeout(self.options.call_timeout);
+        let reply = client.resolve(call).await.map_err(|status| match status.code() {
+            tonic::Code::Unavailable => SwarmError::Unreachable(status.message().to_owned()),
+            _ => SwarmError::Refused(status),
+        })?;
+        Ok(reply.into_inner())
+    }
+
+    async fn scheduler_for(&self, route: &RouteKey) -> Result<SocketAddr, SwarmError> {
+        let mut members = self.members.clone();
+        let known = tokio::time::timeout(self.options.call_timeout, async {
+            members.wait_for(|members| members.scheduler_for(route).is_some()).await.is_ok()
+        });
+        if !known.await.unwrap_or(false) {
+            let managers: Vec<String> =
+                self.options.managers.iter().map(ToString::to_string).collect();
+            let why = format!("the managers at {} name none", managers.join(", "));
+            return Err(SwarmError::Unreachable(why));
+        }
+        let address = self.members.borrow().scheduler_for(route).map(|(_, address)| address);
+        address.ok_or_else(|| SwarmError::Unreachable("it left".to_owned()))
+    }
+
+    /// The members as last heard.
+    pub fn members(&self) -> watch::Receiver<Arc<Members>> {
+        self.members.clone()
+    }
+
+    /// What the session is waiting for, in words.
+    pub fn state(&self) -> String {
+        self.outbox.state()
+    }
+
+    /// Whether a scheduler is being talked to.
+    pub fn is_connected(&self) -> bool {
+        self.outbox.is_connected()
+    }
+
+    pub(crate) fn register(
+        &self,
+        task: &TaskInfo,
+        priority: Priority,
+        commands: mpsc::Sender<Command>,
+    ) {
+        self.outbox.register(task.clone(), priority, commands);
+    }
+
+    pub(crate) fn done(&self, task: TaskId, groups: GroupRange, parent: Option<HostId>) {
+        self.outbox.done(task, groups, parent);
+    }
+
+    pub(crate) fn failed(&self, task: TaskId, groups: GroupRange, host: HostId, why: Failure) {
+        self.outbox.failed(task, groups, host, why);
+    }
+
+    pub(crate) fn reschedule(&self, task: TaskId, bad: Vec<HostId>) {
+        self.outbox.reschedule(task, bad);
+    }
+
+    pub(crate) fn leave(&self, task: TaskId) {
+        self.outbox.leave(task);
+    }
+}
+
+/// The route key of a task.
+pub fn route_of(task: &TaskInfo) -> RouteKey {
+    route(&task.key.domain, &task.key.url)
+}
+
+/// The route key of a URL in a domain.
+pub fn route(domain: &str, url: &CanonicalUrl) -> RouteKey {
+    RouteKey::of(domain, url)
+}

@@ -1,0 +1,127 @@
+//! The member list: who schedules, who seeds, with which key.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_model::{HostId, HostInfo, RouteKey, rank};
+use dfs_proto::convert::{BadMessage, grpc_addresses};
+use dfs_proto::manager::manager_client::ManagerClient;
+use dfs_proto::manager::{MemberList, MembersRequest, Role};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::SwarmOptions;
+
+/// How often a manager is asked while it answers, and while none does.
+const PERIOD: Duration = Duration::from_secs(5);
+const PERIOD_WITHOUT: Duration = Duration::from_millis(300);
+
+/// The cluster's services as a manager lists them.
+#[derive(Debug, Clone, Default)]
+pub struct Members {
+    /// Version of the list.
+    pub version: u64,
+    /// Schedulers and where their gRPC is.
+    pub schedulers: Vec<(HostInfo, SocketAddr)>,
+    /// Seeds and where their gRPC is.
+    pub seeds: Vec<(HostInfo, SocketAddr)>,
+    area: String,
+}
+
+impl Members {
+    /// Reads a manager's list for a host in `area`.
+    pub fn read(list: MemberList, area: &str) -> Result<Self, BadMessage> {
+        let mut members =
+            Self { version: list.version, area: area.to_owned(), ..Self::default() };
+        for member in list.members {
+            let role = member.role();
+            let Some(host) = member.host else { continue };
+            let Some(address) = grpc_addresses(&host)?.first().copied() else { continue };
+            let host = HostInfo::try_from(host)?;
+            match role {
+                Role::Scheduler => members.schedulers.push((host, address)),
+                Role::Seed => members.seeds.push((host, address)),
+                Role::Node | Role::Unspecified => {}
+            }
+        }
+        Ok(members)
+    }
+
+    /// The scheduler responsible for a key: the first in rendezvous order within the area; of all
+    /// areas where the own one has none.
+    pub fn scheduler_for(&self, route: &RouteKey) -> Option<(HostId, SocketAddr)> {
+        let here = |host: &HostInfo| host.location.area == self.area;
+        let any_here = self.schedulers.iter().any(|(host, _)| here(host));
+        let eligible = self.schedulers.iter().filter(|(host, _)| !any_here || here(host));
+        let ids: Vec<HostId> = eligible.map(|(host, _)| host.id).collect();
+        let first = *rank(route, &ids).first()?;
+        let found = self.schedulers.iter().find(|(host, _)| host.id == first)?;
+        Some((first, found.1))
+    }
+}
+
+/// Keeps asking the managers, in turn, for the list.
+pub(super) fn follow(
+    options: Arc<SwarmOptions>,
+    tracker: &TaskTracker,
+    stop: CancellationToken,
+) -> watch::Receiver<Arc<Members>> {
+    let (sender, receiver) = watch::channel(Arc::new(Members::default()));
+    tracker.spawn(async move {
+        let mut turn = 0;
+        loop {
+            let manager = options.managers.get(turn % options.managers.len().max(1)).copied();
+            let answered = match manager {
+                Some(manager) => ask(&options, manager, &sender).await,
+                None => false,
+            };
+            let pause = if answered { PERIOD } else { PERIOD_WITHOUT };
+            turn += usize::from(!answered);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    });
+    receiver
+}
+
+async fn ask(
+    options: &SwarmOptions,
+    manager: SocketAddr,
+    sender: &watch::Sender<Arc<Members>>,
+) -> bool {
+    let area = options.host.location.area.clone();
+    let mut request = tonic::Request::new(MembersRequest {
+        known_version: sender.borrow().version,
+        area: area.clone(),
+    });
+    request.set_timeout(options.call_timeout);
+    let mut client = ManagerClient::new(options.channels.channel(manager));
+    let members = match client.members(request).await {
+        Ok(reply) => Members::read(reply.into_inner(), &area),
+        Err(status) => {
+            tracing::debug!(%manager, error = %status.message(), "no answer from the manager");
+            return false;
+        }
+    };
+    let members = match members {
+        Ok(members) => members,
+        Err(error) => {
+            tracing::warn!(%manager, %error, "the member list is unreadable");
+            return false;
+        }
+    };
+    options.keyring.learn(members.seeds.iter().map(|(seed, _)| (seed.id, seed.public_key)));
+    let complete = !members.schedulers.is_empty() && !members.seeds.is_empty();
+    sender.send_if_modified(|known| {
+        let news = known.version != members.version || known.schedulers.is_empty();
+        if news {
+            *known = Arc::new(members);
+        }
+        news
+    });
+    complete
+}

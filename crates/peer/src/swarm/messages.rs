@@ -1,0 +1,127 @@
+//! Between what this host knows and what the scheduler's stream carries.
+
+use bytes::Bytes;
+use dfs_model::{GroupRange, HostInfo, TaskId};
+use dfs_proto::convert::{self, BadMessage};
+use dfs_proto::scheduler::scheduler_message::Kind as Down;
+use dfs_proto::scheduler::{
+    FailureKind, GroupsDone, GroupsFailed, HostMessage, Leave, Progress, Register, RefusalKind,
+    Reschedule, SchedulerMessage, TaskUpdate, host_message::Kind as Up,
+};
+use dfs_proto::common;
+
+use super::outbox::{News, Registration};
+use crate::conductor::Failure;
+use crate::digests::SignedDigests;
+use crate::engine::{Command, ParentHost, ReadError};
+
+/// The largest message taken from a scheduler: a resolution or a snapshot of digests.
+pub(super) const MAX_MESSAGE: usize = 32 << 20;
+
+pub(super) fn up(kind: Up) -> HostMessage {
+    HostMessage { kind: Some(kind) }
+}
+
+pub(super) fn id_bytes(task: &TaskId) -> Bytes {
+    Bytes::copy_from_slice(task.as_bytes())
+}
+
+pub(super) fn register(registration: &Registration, held: &[GroupRange]) -> HostMessage {
+    up(Up::Register(Register {
+        task: Some((&registration.task).into()),
+        priority: registration.priority as u32,
+        principal: None,
+        wanted: Vec::new(),
+        held: held.iter().copied().map(Into::into).collect(),
+    }))
+}
+
+fn failure_kind(failure: Failure) -> FailureKind {
+    match failure {
+        Failure::NotHeld => FailureKind::NotHeld,
+        Failure::Busy => FailureKind::Busy,
+        Failure::Disconnected => FailureKind::Disconnected,
+        Failure::Timeout => FailureKind::Timeout,
+        Failure::BadDigest => FailureKind::BadDigest,
+        Failure::OriginFailed | Failure::Other => FailureKind::Other,
+    }
+}
+
+/// One task's news as messages; registration itself is made by the caller.
+pub(super) fn news(task: &TaskId, news: &News) -> Vec<HostMessage> {
+    let mut messages = Vec::new();
+    let done = news.done.iter().flat_map(|(parent, groups)| {
+        groups.ranges().map(|run| GroupsDone {
+            groups: Some(run.into()),
+            parent_id: parent.map(|host| host.as_bytes().to_vec().into()).unwrap_or_default(),
+            cost_ms: 0,
+        })
+    });
+    let done: Vec<GroupsDone> = done.take(convert::MAX_RUNS).collect();
+    let failed = news.failed.iter().map(|(groups, host, why)| GroupsFailed {
+        groups: Some((*groups).into()),
+        parent_id: host.as_bytes().to_vec().into(),
+        kind: failure_kind(*why).into(),
+    });
+    let failed: Vec<GroupsFailed> = failed.collect();
+    if !done.is_empty() || !failed.is_empty() {
+        let task_id = id_bytes(task);
+        messages.push(up(Up::Progress(Progress { task_id, done, failed, uploads: 0 })));
+    }
+    if let Some(bad) = &news.reschedule {
+        messages.push(up(Up::Reschedule(Reschedule {
+            task_id: id_bytes(task),
+            bad_parents: bad.iter().map(|host| host.as_bytes().to_vec().into()).collect(),
+            reason: String::new(),
+        })));
+    }
+    if news.leave {
+        messages.push(up(Up::Leave(Leave { task_id: id_bytes(task) })));
+    }
+    messages
+}
+
+fn decode(digests: Vec<common::SignedDigests>) -> impl Iterator<Item = Command> {
+    digests
+        .into_iter()
+        .filter_map(|signed| SignedDigests::decode(&signed.encoded).ok())
+        .map(|signed| Command::Digests(Box::new(signed)))
+}
+
+/// A scheduler's message as commands to one task; none for messages about no task.
+pub(super) fn down(message: SchedulerMessage) -> Result<Option<(TaskId, Vec<Command>)>, BadMessage> {
+    let Some(kind) = message.kind else { return Ok(None) };
+    let addressed = match kind {
+        Down::Parents(parents) => {
+            let id = convert::task_id(&parents.task_id)?;
+            let hosts = parents.parents.into_iter().map(|parent| {
+                let host = HostInfo::try_from(parent.host.unwrap_or_default())?;
+                Ok(ParentHost { host, grant: parent.grant })
+            });
+            (id, vec![Command::Parents(hosts.collect::<Result<_, BadMessage>>()?)])
+        }
+        Down::Registered(registered) => {
+            let id = convert::task_id(&registered.task.unwrap_or_default().id)?;
+            (id, decode(registered.digests).collect())
+        }
+        Down::Update(TaskUpdate { task_id, digests, .. }) => {
+            (convert::task_id(&task_id)?, decode(digests).collect())
+        }
+        Down::BackToSource(order) => {
+            let reason = format!("the scheduler says: {}", order.reason);
+            (convert::task_id(&order.task_id)?, vec![Command::BackToSource { reason }])
+        }
+        Down::Refused(refused) => {
+            let id = convert::task_id(&refused.task_id)?;
+            let error = match refused.kind() {
+                RefusalKind::NotFound => ReadError::NotFound(refused.reason),
+                RefusalKind::NotPermitted => ReadError::NotPermitted(refused.reason),
+                RefusalKind::OriginChanged => ReadError::OriginChanged(refused.reason),
+                _ => ReadError::Swarm(refused.reason),
+            };
+            (id, vec![Command::Refused(error)])
+        }
+        Down::Welcome(_) | Down::Leases(_) | Down::SlowDown(_) | Down::Moved(_) => return Ok(None),
+    };
+    Ok(Some(addressed))
+}

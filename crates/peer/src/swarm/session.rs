@@ -1,0 +1,180 @@
+//! Carries the outbox to the responsible schedulers, and reconnects.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dfs_model::{HostId, TaskId};
+use dfs_proto::scheduler::HostMessage;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::link::{Link, LinkParts};
+use super::outbox::Outbox;
+use super::{Holdings, Members, SwarmOptions, messages, route_of};
+
+/// News gather for this long before they are sent.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Pause between attempts to reach a scheduler, growing.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// How often links are looked after without news.
+const UPKEEP: Duration = Duration::from_millis(250);
+
+#[derive(Default)]
+struct Attempts {
+    failures: u32,
+    next: Option<Instant>,
+}
+
+pub(super) struct Session {
+    options: Arc<SwarmOptions>,
+    outbox: Arc<Outbox>,
+    members: watch::Receiver<Arc<Members>>,
+    holdings: Arc<dyn Holdings>,
+    tracker: TaskTracker,
+    links: HashMap<HostId, Link>,
+    attempts: HashMap<HostId, Attempts>,
+}
+
+impl Session {
+    pub(super) fn new(
+        options: Arc<SwarmOptions>,
+        outbox: Arc<Outbox>,
+        members: watch::Receiver<Arc<Members>>,
+        holdings: Arc<dyn Holdings>,
+        tracker: TaskTracker,
+    ) -> Self {
+        Self {
+            options,
+            outbox,
+            members,
+            holdings,
+            tracker,
+            links: HashMap::new(),
+            attempts: HashMap::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = self.members.changed() => {}
+                () = self.outbox.filled() => tokio::time::sleep(GATHER).await,
+                () = tokio::time::sleep(UPKEEP) => {}
+            }
+            self.upkeep(&stop).await;
+            self.send_news().await;
+        }
+        self.links.values().for_each(|link| link.stop.cancel());
+    }
+
+    /// Opens links to the schedulers that have something to do with this host, and only to them.
+    async fn upkeep(&mut self, stop: &CancellationToken) {
+        let members = Arc::clone(&self.members.borrow_and_update());
+        self.links.retain(|_, link| link.is_open());
+        let mut needed: HashMap<HostId, SocketAddr> = HashMap::new();
+        for registration in self.outbox.registrations() {
+            if let Some((id, address)) = members.scheduler_for(&route_of(&registration.task)) {
+                needed.insert(id, address);
+            }
+        }
+        if members.schedulers.is_empty() {
+            self.outbox.set_state("the cluster: no manager names a scheduler");
+        }
+        // A holder is known to every scheduler, or nobody would find what it holds.
+        for (host, address) in &members.schedulers {
+            needed.insert(host.id, *address);
+        }
+        for (id, address) in needed {
+            if self.links.contains_key(&id) || !self.due(id) {
+                continue;
+            }
+            self.open(id, address, stop).await;
+        }
+    }
+
+    fn due(&self, scheduler: HostId) -> bool {
+        let next = self.attempts.get(&scheduler).and_then(|attempts| attempts.next);
+        next.is_none_or(|next| Instant::now() >= next)
+    }
+
+    async fn open(&mut self, id: HostId, address: SocketAddr, stop: &CancellationToken) {
+        let parts = LinkParts {
+            options: Arc::clone(&self.options),
+            outbox: Arc::clone(&self.outbox),
+            holdings: Arc::clone(&self.holdings),
+            address,
+        };
+        match Link::open(parts, &self.tracker, stop.child_token()).await {
+            Ok(link) => {
+                self.attempts.remove(&id);
+                self.outbox.set_state("the scheduler's choice of parents");
+                self.links.insert(id, link);
+                self.register_again(id).await;
+            }
+            Err(status) => {
+                let attempts = self.attempts.entry(id).or_default();
+                attempts.failures = attempts.failures.saturating_add(1);
+                let pause = FIRST_PAUSE * 2u32.saturating_pow(attempts.failures.min(8) - 1);
+                attempts.next = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+                let why = format!("the scheduler at {address}: {}", status.message());
+                self.outbox.set_state(why);
+            }
+        }
+    }
+
+    /// A scheduler that is new or was restarted is told of everything under way.
+    async fn register_again(&self, scheduler: HostId) {
+        let members = Arc::clone(&self.members.borrow());
+        for registration in self.outbox.registrations() {
+            let responsible = members.scheduler_for(&route_of(&registration.task));
+            if responsible.is_some_and(|(id, _)| id == scheduler) {
+                self.send(scheduler, messages::register(&registration, &[])).await;
+            }
+        }
+    }
+
+    async fn send_news(&mut self) {
+        let news = self.outbox.take();
+        let members = Arc::clone(&self.members.borrow());
+        let responsible = |task: &TaskId| -> Option<HostId> {
+            let registration = self.outbox.registration(task)?;
+            members.scheduler_for(&route_of(&registration.task)).map(|(id, _)| id)
+        };
+        let mut outgoing: BTreeMap<HostId, Vec<HostMessage>> = BTreeMap::new();
+        for (task, news) in &news {
+            let everyone: Vec<HostId> = match responsible(task) {
+                Some(id) => vec![id],
+                None if news.leave => self.links.keys().copied().collect(),
+                None => continue,
+            };
+            for id in everyone {
+                let messages = outgoing.entry(id).or_default();
+                if let (true, Some(registration)) = (news.register, self.outbox.registration(task)) {
+                    messages.push(messages::register(&registration, &[]));
+                }
+                messages.extend(messages::news(task, news));
+            }
+        }
+        for (id, messages) in outgoing {
+            for message in messages {
+                self.send(id, message).await;
+            }
+        }
+    }
+
+    /// A lost message is no loss: on reconnection everything is announced again.
+    async fn send(&self, scheduler: HostId, message: HostMessage) {
+        let Some(link) = self.links.get(&scheduler) else { return };
+        let sent = tokio::time::timeout(self.options.call_timeout, link.messages.send(message));
+        if !matches!(sent.await, Ok(Ok(()))) {
+            link.stop.cancel();
+        }
+    }
+}
