@@ -209,10 +209,17 @@ impl Shared {
         };
         let connected = connected.map_err(Arc::new);
         let mut hosts = self.hosts.lock();
-        // The host may have been dropped meanwhile: its verdict stands.
-        let Some(Entry::Dialling { failures, .. }) = hosts.get(&host) else {
-            let _ = outcome.send(Some(Err(Arc::new(ConnectError::ShuttingDown))));
-            return;
+        // The host may have been dropped meanwhile: that verdict stands.
+        let failures = match hosts.get(&host) {
+            Some(Entry::Dialling { failures, .. }) => *failures,
+            Some(Entry::Failed { error, .. }) => {
+                let _ = outcome.send(Some(Err(Arc::clone(error))));
+                return;
+            }
+            _ => {
+                let _ = outcome.send(Some(Err(Arc::new(ConnectError::ShuttingDown))));
+                return;
+            }
         };
         let entry = match &connected {
             Ok(connection) => Entry::Ready(connection.clone()),

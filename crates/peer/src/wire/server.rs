@@ -145,7 +145,10 @@ impl PieceServer {
             match accepted {
                 Ok((link, address)) => self.admit(link, address, &tracker, &cancel),
                 // Out of descriptors, most likely: trying again at once would spin.
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(error) => {
+                    tracing::debug!(%error, "accepting a link failed");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
             }
         }
         tracker.close();

@@ -125,6 +125,8 @@ impl Session {
                 Err(ReadError::Frame(error)) => error,
             };
             self.server.counters.violations.add(1);
+            let peer = &self.peer;
+            tracing::debug!(host = %peer.host, address = %peer.address, %error, "closing a child");
             return Some(error.to_string());
         }
     }
