@@ -8,7 +8,6 @@
 pub mod admin;
 pub mod config;
 pub mod data_dir;
-pub mod identity;
 pub mod lifecycle;
 pub mod metrics;
 pub mod net;
