@@ -134,6 +134,27 @@ async fn a_consumer_that_stalls_holds_up_nobody_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_taken_makes_room_before_the_answer_ends() {
+    let connection = ConnectionOptions { buffer: ByteSize(1), ..ConnectionOptions::default() };
+    let pool = PoolOptions { connection, ..PoolOptions::default() };
+    let rig = Rig::with(ServerOptions::default(), SlotLimits::default(), pool);
+    let gate = Arc::new(Semaphore::new(32));
+    *rig.played.gate.lock() = Some(Arc::clone(&gate));
+    let connection = rig.connect().await;
+    let mut half = connection.request(Script::Gated.ask(0, 256));
+    for _ in 0..32 {
+        assert_eq!(half.next().await.unwrap().unwrap().count, 4);
+    }
+    let deadline = Duration::from_secs(5);
+    let next = PieceRequest { deadline, ..Script::Gives.ask(0, 64) };
+    assert_eq!(collect(connection.request(next)).await, Ok(64));
+    gate.add_permits(32);
+    assert_eq!(collect(half).await, Ok(128));
+    drop(connection);
+    rig.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_connection_fails_what_is_open() {
     let rig = Rig::new();
     let connection = rig.connect().await;
@@ -162,8 +183,11 @@ async fn a_child_that_does_not_read_costs_little_and_delays_nobody() {
     }
     eventually("its requests are open", || rig.opened() == 60 || rig.slots.waiting() > 0).await;
     let connection = rig.connect().await;
-    let answers = (0..10).map(|at| collect(connection.request(Script::Gives.ask(at, 16))));
+    let soon = Duration::from_secs(10);
+    let ask = |at| PieceRequest { deadline: soon, ..Script::Gives.ask(at, 16) };
+    let answers = (0..10).map(|at| collect(connection.request(ask(at))));
     assert_eq!(future::join_all(answers).await, vec![Ok(16); 10]);
+    assert_eq!(rig.server.numbers().stalls, 0, "the deaf child is still there");
     // Its own share at most: two segments of four groups, besides those the other child had.
     let yielded = rig.played.yielded.load(std::sync::atomic::Ordering::Relaxed);
     assert!(yielded <= (160 + 3 * 4) << 16, "{yielded}");
