@@ -1,1 +1,16 @@
-//! (dfs-fuse)
+//! The node agent's filesystem: a tree and its content, mounted.
+//!
+//! Three layers, each knowing only the one below: the kernel adapter ([`mount`], with all of FUSE), the
+//! filesystem core ([`core`], inodes and reads without FUSE), and the joints to the rest of dfs
+//! ([`tree`], the index; [`content`], the bytes).
+
+pub mod agent;
+pub mod assemble;
+pub mod content;
+pub mod core;
+pub mod errno;
+mod fuse;
+pub mod metrics;
+pub mod mount;
+pub mod options;
+pub mod tree;

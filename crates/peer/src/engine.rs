@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dfs_artifact::{Origin, Recipe};
-use dfs_model::{GROUP_BYTES, GroupSet, TaskId, TaskKey};
+use dfs_model::{ByteSize, GROUP_BYTES, GroupSet, TaskId, TaskKey};
 use dfs_proto::convert::{self, TaskInfo};
 use dfs_proto::scheduler;
 use parking_lot::Mutex;
@@ -145,6 +145,11 @@ pub(crate) struct Inner {
 impl Inner {
     fn signer(&self) -> Option<Arc<Identity>> {
         (self.role == Role::Seed).then(|| Arc::clone(&self.identity))
+    }
+
+    /// Whether the origin is this host's to read without being told. Files are their own host's.
+    fn reads_origin_of(&self, task: &TaskInfo) -> bool {
+        !self.role.relies_on_swarm() || task.key.url.url().scheme() == "file"
     }
 
     /// Patience differs from host to host, so that a herd left alone does not stampede to the origin.
@@ -288,11 +293,15 @@ impl Engine {
         Ok(task)
     }
 
-    /// Evicts what must go, never what is in use; closes what was evicted.
-    pub async fn collect_garbage(&self) -> Result<GcReport, ReadError> {
+    /// Evicts what must go and at least `room` where that is given, never what is in use; closes what
+    /// was evicted.
+    pub async fn evict(&self, room: Option<ByteSize>) -> Result<GcReport, ReadError> {
         let store = Arc::clone(&self.inner.store);
-        let swept = tokio::task::spawn_blocking(move || store.gc(SystemTime::now())).await;
-        let report = match swept {
+        let swept = tokio::task::spawn_blocking(move || match room {
+            Some(room) => store.make_room(SystemTime::now(), room),
+            None => store.gc(SystemTime::now()),
+        });
+        let report = match swept.await {
             Ok(report) => report?,
             Err(_) => return Ok(GcReport::default()),
         };
@@ -336,6 +345,7 @@ impl Engine {
             gained: broadcast::channel(256).0,
             length: watch::Sender::new(length),
             waiting_for: Mutex::new(None),
+            parents: Mutex::default(),
             info,
         });
         let task = Task { shared };
@@ -359,7 +369,7 @@ impl Engine {
         let have = shared.stored.have();
         let mut conductor = Conductor::new(task.length(), task.info().piece_level, have, spread)
             .with_limits(self.inner.limits);
-        if !self.inner.role.relies_on_swarm() {
+        if self.inner.reads_origin_of(&shared.info) {
             conductor.set_source(access(shared.origin.lock().as_deref()));
         }
         Actor::new(Arc::clone(&self.inner), shared, conductor, stop)
@@ -375,7 +385,7 @@ impl Engine {
         let Some(origin) = origin else { return Ok(()) };
         let source = access(Some(origin.as_ref()));
         *task.shared.origin.lock() = Some(origin);
-        if !self.inner.role.relies_on_swarm() {
+        if self.inner.reads_origin_of(task.info()) {
             // A full mailbox: the next want finds the origin all the same.
             let _ = task.shared.commands.try_send(Command::Source(source));
         }

@@ -10,6 +10,7 @@ pub mod dial;
 pub mod digests;
 pub mod engine;
 pub mod hashtree;
+pub mod host;
 pub mod limits;
 pub mod opener;
 pub mod store;

@@ -106,7 +106,8 @@ impl Engine {
         target: &Target,
         view: View,
     ) -> Result<OpenArtifact, OpenUrlError> {
-        if self.role() != Role::Node || self.swarm().is_none() {
+        let own_file = target.url.url().scheme() == "file";
+        if self.role() != Role::Node || self.swarm().is_none() || own_file {
             return self.open_here(target, view).await;
         }
         match self.open_by_swarm(target, view).await {

@@ -188,23 +188,34 @@ impl Store {
     /// down to the low one. Never what is pinned or in use.
     pub fn gc(&self, now: SystemTime) -> Result<GcReport, StoreError> {
         self.measure();
-        let to_free = self.options.watermarks.to_free(self.used_bytes(), self.options.capacity);
-        self.evict(now, to_free)
+        self.evict(now, self.to_free())
     }
 
     /// As [`Store::gc`], and frees at least `bytes` where that is possible: for a file system that is
     /// full before the store is.
     pub fn make_room(&self, now: SystemTime, bytes: ByteSize) -> Result<GcReport, StoreError> {
         self.measure();
-        let to_free = self.options.watermarks.to_free(self.used_bytes(), self.options.capacity);
-        self.evict(now, to_free.max(bytes.0))
+        self.evict(now, self.to_free().max(bytes.0))
+    }
+
+    /// Bytes that eviction would free now by the watermarks.
+    pub fn to_free(&self) -> u64 {
+        self.options.watermarks.to_free(self.used_bytes(), self.options.capacity)
+    }
+
+    /// Everything kept as eviction sees it, for [`plan`].
+    pub fn eviction_entries(&self) -> Vec<EvictionEntry> {
+        self.entries_of(&self.tasks.lock())
+    }
+
+    fn entries_of(&self, tasks: &HashMap<TaskId, Entry>) -> Vec<EvictionEntry> {
+        tasks.values().map(|entry| entry.presence.eviction_entry(self.options.ttl)).collect()
     }
 
     fn evict(&self, now: SystemTime, to_free: u64) -> Result<GcReport, StoreError> {
         let mut report = GcReport::default();
         let mut tasks = self.tasks.lock();
-        let entries: Vec<_> =
-            tasks.values().map(|entry| entry.presence.eviction_entry(self.options.ttl)).collect();
+        let entries = self.entries_of(&tasks);
         for id in plan(now, &entries, to_free) {
             // A use may have begun since the plan was made: then the task stays.
             if tasks.get(&id).is_some_and(|entry| entry.presence.claim()) {

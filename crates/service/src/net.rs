@@ -10,11 +10,13 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
+mod channels;
 mod grpc;
 mod links;
 mod local;
 
-pub use grpc::{grpc_channel, grpc_local_channel, grpc_server, serve_grpc, serve_grpc_local};
+pub use channels::GrpcChannels;
+pub use grpc::{grpc_channel, grpc_channel_to, grpc_local_channel, grpc_server, serve_grpc, serve_grpc_local};
 pub use links::{TcpLinkAcceptor, TcpLinkDialer};
 pub use local::{LocalListener, SocketAccess};
 

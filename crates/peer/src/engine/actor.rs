@@ -264,6 +264,8 @@ impl Actor {
             .collect();
         let actions = self.conductor.set_parents(offers);
         self.carry_out(actions);
+        let names = parents.iter().map(|parent| parent.host.name.clone());
+        *self.shared.parents.lock() = names.collect();
         let old = std::mem::take(&mut self.parents);
         for (host, (_, watching)) in &old {
             if !parents.iter().any(|parent| parent.host.id == *host) {
@@ -279,7 +281,7 @@ impl Actor {
             };
             self.parents.insert(host, (parent, watching));
         }
-        if !self.parents.is_empty() && self.engine.role.relies_on_swarm() {
+        if !self.parents.is_empty() && !self.engine.reads_origin_of(&self.shared.info) {
             self.conductor.set_source(SourceAccess::Forbidden);
             self.stuck_since = None;
         }

@@ -14,7 +14,7 @@ use super::error::ReadError;
 use super::ledger::{Ledger, Mark, Provenance};
 use crate::conductor::SourceAccess;
 use crate::digests::SignedDigests;
-use crate::hashtree::Shape;
+use crate::hashtree::{self, Shape};
 use crate::store::{StoreError, StoredTask, Use, UseGuard};
 
 /// How far beyond what is here a reader of a content of unknown length asks at a time.
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(super) length: watch::Sender<Option<u64>>,
     /// Why nothing moves, while it does not.
     pub(super) waiting_for: Mutex<Option<String>>,
+    /// Names of the parents it has now.
+    pub(super) parents: Mutex<Vec<String>>,
 }
 
 impl Shared {
@@ -134,6 +136,20 @@ impl Task {
     /// Why nothing moves, while it does not.
     pub fn waiting_for(&self) -> Option<String> {
         self.shared.waiting_for.lock().clone()
+    }
+
+    /// Names of the parents it has now.
+    pub fn parents(&self) -> Vec<String> {
+        self.shared.parents.lock().clone()
+    }
+
+    /// BLAKE3 of the whole content, once all of it is here.
+    pub fn digest(&self) -> Option<[u8; 32]> {
+        let shape = self.shared.shape();
+        if !self.is_complete() {
+            return None;
+        }
+        hashtree::fold(shape, shape.root()?, |node| self.shared.stored.node(node))
     }
 
     /// The groups as they become present from now on.

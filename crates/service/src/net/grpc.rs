@@ -5,6 +5,7 @@
 //! keep-alive pings. How long a call may take is the caller's to say (`Request::set_timeout`).
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,6 +38,13 @@ pub fn grpc_channel(address: &str) -> Result<Channel, NetError> {
         return Err(invalid());
     }
     Ok(configured(endpoint).connect_lazy())
+}
+
+/// A channel to a socket address.
+pub fn grpc_channel_to(address: SocketAddr) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .expect("a socket address is an authority");
+    configured(endpoint).connect_lazy()
 }
 
 /// A channel to the Unix socket `path`.

@@ -1,0 +1,195 @@
+//! A host: store, identity, engine and piece server put together, the same way for a seed, a node agent
+//! and a one-shot client. The processes bring the network ([`Dialer`], [`Acceptor`], [`Channels`]).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_model::{ByteSize, HostInfo, HostKind, Location, Rate};
+use dfs_source::{FileOptions, HttpOptions, SourceError, Sources};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::conductor::Limits;
+use crate::dial::{Acceptor, Dialer};
+use crate::digests::{Identity, IdentityError};
+use crate::engine::{Engine, EngineParts, Keyring, Role};
+use crate::limits::{RateLimiter, SlotLimits, UploadSlots};
+use crate::store::{Store, StoreError, StoreOptions};
+use crate::swarm::{Channels, SwarmOptions};
+use crate::wire::{LocalHost, PieceServer, Pool, PoolOptions, ServerOptions, WireCounters};
+
+/// How often the store is looked at for eviction.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// How a host is set up.
+#[derive(Debug, Clone)]
+pub struct HostOptions {
+    /// What it is to the swarm.
+    pub role: Role,
+    /// Where it keeps everything; private to this process.
+    pub data_dir: PathBuf,
+    /// Name for people.
+    pub name: String,
+    /// Where it stands.
+    pub location: Location,
+    /// Disk that the cache may take; what the file system has when `None`.
+    pub capacity: Option<ByteSize>,
+    /// Bytes in a second that it uploads at most.
+    pub upload_rate: Option<Rate>,
+    /// Uploads at a time.
+    pub slots: SlotLimits,
+    /// How long a node waits for a swarm that does not deliver before it reads the origin itself.
+    pub patience: Duration,
+    /// gRPC addresses of managers; none is solo.
+    pub managers: Vec<SocketAddr>,
+    /// How web origins are read.
+    pub http: HttpOptions,
+}
+
+/// How a host reaches others, and is reached.
+pub struct Network {
+    /// Makes links.
+    pub dialer: Arc<dyn Dialer>,
+    /// Takes links; a host without one serves nobody.
+    pub acceptor: Option<Arc<dyn Acceptor>>,
+    /// Makes gRPC channels.
+    pub channels: Arc<dyn Channels>,
+    /// Addresses to announce instead of those the acceptor listens at.
+    pub advertise: Vec<SocketAddr>,
+}
+
+/// A host that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// Its identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Its store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its sources.
+    #[error(transparent)]
+    Sources(#[from] SourceError),
+}
+
+/// A running host.
+#[derive(Clone)]
+pub struct Host {
+    /// Its piece engine.
+    pub engine: Engine,
+    /// Itself, as it announces itself.
+    pub info: HostInfo,
+    /// What its piece server counts.
+    pub served: Arc<WireCounters>,
+    /// What its connections to parents count.
+    pub taken: Arc<WireCounters>,
+}
+
+impl Host {
+    /// Opens the store and starts everything on `tracker`, until `stop`.
+    pub fn start(
+        options: HostOptions,
+        network: Network,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<Self, HostError> {
+        let identity = Identity::load_or_create(&options.data_dir)?;
+        let store_options =
+            StoreOptions { capacity: options.capacity, ..StoreOptions::default() };
+        let store = Store::open(&options.data_dir, store_options)?;
+        let sources = Sources::builder()
+            .http(options.http.clone())
+            .file(FileOptions::default())
+            .build()?;
+        let info = describe(&options, &identity, &network);
+        let me = LocalHost { host: info.id, name: info.name.clone(), capabilities: 0 };
+        let pool = Pool::new(
+            Arc::clone(&network.dialer),
+            me.clone(),
+            PoolOptions::default(),
+            tracker,
+            stop,
+        );
+        let taken = Arc::clone(pool.counters());
+        let keyring = Arc::new(Keyring::default());
+        let swarm = (!options.managers.is_empty()).then(|| SwarmOptions {
+            managers: options.managers.clone(),
+            host: info.clone(),
+            channels: Arc::clone(&network.channels),
+            keyring: Arc::clone(&keyring),
+            call_timeout: Duration::from_secs(60),
+        });
+        let parts = EngineParts {
+            role: options.role,
+            store,
+            identity,
+            keyring,
+            pool: Some(pool),
+            swarm,
+            sources,
+            patience: options.patience,
+            limits: Limits::default(),
+            source_requests: 16,
+        };
+        let engine = Engine::start(parts, tracker.clone(), stop.clone());
+        let served = serve(&options, &network, me, &engine, tracker, stop);
+        tracker.spawn(keep_house(engine.clone(), stop.clone()));
+        Ok(Self { engine, info, served, taken })
+    }
+}
+
+fn describe(options: &HostOptions, identity: &Identity, network: &Network) -> HostInfo {
+    let kind = if options.role == Role::Seed { HostKind::Seed } else { HostKind::Node };
+    let listening = || network.acceptor.as_ref().map(|acceptor| acceptor.local_addrs());
+    let addresses = match network.advertise.is_empty() {
+        true => listening().unwrap_or_default(),
+        false => network.advertise.clone(),
+    };
+    HostInfo {
+        id: identity.host(),
+        kind,
+        name: options.name.clone(),
+        location: options.location.clone(),
+        addresses,
+        public_key: identity.public_key(),
+        upload_slots: u32::try_from(options.slots.slots).unwrap_or(u32::MAX),
+    }
+}
+
+fn serve(
+    options: &HostOptions,
+    network: &Network,
+    me: LocalHost,
+    engine: &Engine,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> Arc<WireCounters> {
+    let server = PieceServer::new(
+        Arc::new(engine.clone()),
+        me,
+        ServerOptions::default(),
+        UploadSlots::new(options.slots),
+        Arc::new(RateLimiter::new(options.upload_rate)),
+    );
+    let counters = Arc::clone(server.counters());
+    if let Some(acceptor) = network.acceptor.clone() {
+        let stop = stop.clone();
+        tracker.spawn(async move { server.serve(acceptor, stop).await });
+    }
+    counters
+}
+
+/// Evicts when the store is above its mark.
+async fn keep_house(engine: Engine, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(HOUSEKEEPING) => {}
+        }
+        if let Err(error) = engine.evict(None).await {
+            tracing::warn!(%error, "eviction failed");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The agent's gRPC face, `dfs.node.v1`, served on its Unix socket.
+
+mod cache;
+mod read;
+mod views;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use dfs_artifact::View;
+use dfs_peer::opener::OpenArtifact;
+use dfs_peer::targets;
+use dfs_proto::node::node_server;
+use dfs_proto::node::{
+    CollectGarbageReply, CollectGarbageRequest, ListEntry, ListRequest, MountInfo, MountRequest,
+    MountsReply, MountsRequest, OpenReply, OpenRequest, ReadChunk, ReadRequest, StatusReply,
+    StatusRequest, TasksReply, TasksRequest, UnmountReply, UnmountRequest, VerifyCacheEvent,
+    VerifyCacheRequest,
+};
+use dfs_source::Target;
+use futures::stream::{self, Stream, StreamExt};
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Response, Status};
+
+use super::status::{CallError, status_of};
+use super::walk::{Walk, find};
+use super::{Agent, mounts};
+use crate::mount::{Audience, Detach};
+
+/// Serves the node API from an agent.
+#[derive(Clone)]
+pub struct NodeService {
+    agent: Agent,
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn failed(error: impl Into<CallError>) -> Status {
+    status_of(&error.into())
+}
+
+/// A user id on this machine.
+type Uid = u32;
+
+/// Who is at the other end of the socket; `None` inside one process.
+fn caller<T>(request: &Request<T>) -> Option<Uid> {
+    request.extensions().get::<UdsConnectInfo>()?.peer_cred.map(|cred| cred.uid())
+}
+
+impl NodeService {
+    /// The service over `agent`.
+    pub fn new(agent: Agent) -> Self {
+        Self { agent }
+    }
+
+    /// Reads the target. Files are read with this process's rights: only for its own user, and for root.
+    fn target(
+        &self,
+        caller: Option<Uid>,
+        target: Option<dfs_proto::common::Target>,
+    ) -> Result<Target, Status> {
+        let bad = |error: dfs_proto::convert::BadMessage| {
+            failed(CallError::BadRequest(error.to_string()))
+        };
+        let target = targets::from_wire(target).map_err(bad)?;
+        let mine = rustix::process::geteuid().as_raw();
+        let foreign = caller.is_some_and(|uid| uid != mine && uid != 0);
+        if foreign && target.url.url().scheme() == "file" {
+            let why = "the agent runs as another user: it does not read files for you; use --solo";
+            return Err(failed(CallError::NotPermitted(why.to_owned())));
+        }
+        Ok(target)
+    }
+
+    async fn opened(&self, target: &Target, view: View) -> Result<OpenArtifact, Status> {
+        self.agent.open(target, view).await.map_err(failed)
+    }
+}
+
+#[tonic::async_trait]
+impl node_server::Node for NodeService {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        Ok(Response::new(views::status(&self.agent)))
+    }
+
+    async fn open(&self, request: Request<OpenRequest>) -> Result<Response<OpenReply>, Status> {
+        let _busy = self.agent.enter();
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let view = targets::view_from_wire(request.view());
+        let target = self.target(caller, request.target)?;
+        let artifact = Some(self.opened(&target, view).await?.describe());
+        Ok(Response::new(OpenReply { artifact }))
+    }
+
+    type ListStream = Streamed<ListEntry>;
+
+    async fn list(
+        &self,
+        request: Request<ListRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
+        let busy = self.agent.enter();
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let target = self.target(caller, request.target)?;
+        let opened = self.opened(&target, View::Auto).await?;
+        let index = opened.index.ok_or_else(|| failed(CallError::NotTree))?.index;
+        let path = request.path.to_vec();
+        let missing = || CallError::NoPath(String::from_utf8_lossy(&path).into_owned());
+        let nid = find(&index, &path).map_err(failed)?.ok_or_else(|| failed(missing()))?;
+        let attr = index.image().attr(nid).map_err(failed)?;
+        if attr.kind != dfs_artifact::erofs::Kind::Directory {
+            return Err(failed(CallError::NotTree));
+        }
+        let walk = Walk::new(index, nid, path, request.recursive);
+        let entries = stream::iter(walk.map(move |entry| {
+            let _busy = &busy;
+            entry.map_err(failed)
+        }));
+        Ok(Response::new(entries.boxed()))
+    }
+
+    type ReadStream = Streamed<ReadChunk>;
+
+    async fn read(
+        &self,
+        request: Request<ReadRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let busy = self.agent.enter();
+        let caller = caller(&request);
+        let mut request = request.into_inner();
+        let target = self.target(caller, request.target.take())?;
+        let chunks = read::read(&self.agent, &target, request).await.map_err(|error| {
+            self.agent.forget(&target);
+            status_of(&error)
+        })?;
+        let agent = self.agent.clone();
+        let chunks = chunks.map(move |chunk| {
+            let _busy = &busy;
+            chunk.map_err(|error| {
+                agent.forget(&target);
+                status_of(&error)
+            })
+        });
+        Ok(Response::new(chunks.boxed()))
+    }
+
+    async fn mount(&self, request: Request<MountRequest>) -> Result<Response<MountInfo>, Status> {
+        let _busy = self.agent.enter();
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let view = targets::view_from_wire(request.view());
+        let lane = request.lane.as_str();
+        if !matches!(lane, "" | "auto" | "fuse") {
+            let why = format!("there is no lane '{lane}' here: use auto or fuse");
+            return Err(failed(CallError::BadRequest(why)));
+        }
+        let target = self.target(caller, request.target)?;
+        let dir = PathBuf::from(request.dir);
+        if !dir.is_absolute() {
+            return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
+        }
+        let opened = self.opened(&target, view).await?;
+        let audience =
+            if request.allow_other { Audience::Everyone } else { Audience::WidestAllowed };
+        let mounting = mounts::MountRequest { opened, dir, audience };
+        let dir = self.agent.mounts().mount(mounting).await.map_err(failed)?;
+        let info = views::mounts(&self.agent).into_iter().find(|info| info.dir == dir.to_string_lossy());
+        info.map(Response::new).ok_or_else(|| failed(mounts::MountTableError::NotMounted(dir)))
+    }
+
+    async fn unmount(
+        &self,
+        request: Request<UnmountRequest>,
+    ) -> Result<Response<UnmountReply>, Status> {
+        let _busy = self.agent.enter();
+        let request = request.into_inner();
+        let detach = if request.lazy { Detach::Lazily } else { Detach::WhenUnused };
+        let left = self.agent.mounts().unmount(request.dir.as_ref(), detach).await;
+        let mounts_left = u32::try_from(left.map_err(failed)?).unwrap_or(u32::MAX);
+        Ok(Response::new(UnmountReply { mounts_left }))
+    }
+
+    async fn mounts(&self, _: Request<MountsRequest>) -> Result<Response<MountsReply>, Status> {
+        Ok(Response::new(MountsReply { mounts: views::mounts(&self.agent) }))
+    }
+
+    async fn tasks(&self, request: Request<TasksRequest>) -> Result<Response<TasksReply>, Status> {
+        let prefix = request.into_inner().id_prefix;
+        Ok(Response::new(TasksReply { tasks: views::tasks(&self.agent, &prefix) }))
+    }
+
+    async fn collect_garbage(
+        &self,
+        request: Request<CollectGarbageRequest>,
+    ) -> Result<Response<CollectGarbageReply>, Status> {
+        let _busy = self.agent.enter();
+        let request = request.into_inner();
+        cache::collect(&self.agent, request).await.map(Response::new).map_err(|e| status_of(&e))
+    }
+
+    type VerifyCacheStream = Streamed<VerifyCacheEvent>;
+
+    async fn verify_cache(
+        &self,
+        request: Request<VerifyCacheRequest>,
+    ) -> Result<Response<Self::VerifyCacheStream>, Status> {
+        let busy = self.agent.enter();
+        let events = cache::verify(&self.agent, &request.into_inner().task_id);
+        let events = events.map_err(|error| status_of(&error))?.map(move |event| {
+            let _busy = &busy;
+            event.map_err(|error| status_of(&error))
+        });
+        Ok(Response::new(events.boxed()))
+    }
+}

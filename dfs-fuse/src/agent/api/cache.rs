@@ -1,0 +1,103 @@
+//! Eviction and verification of the cache, on demand.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use dfs_model::{ByteSize, TaskId};
+use dfs_peer::store::{VerifyReport, plan};
+use dfs_proto::node::{CollectGarbageReply, CollectGarbageRequest, VerifyCacheEvent};
+use futures::stream::{self, Stream, StreamExt};
+
+use crate::agent::{Agent, CallError};
+
+fn id_bytes(id: &TaskId) -> Bytes {
+    Bytes::copy_from_slice(id.as_bytes())
+}
+
+pub(super) async fn collect(
+    agent: &Agent,
+    request: CollectGarbageRequest,
+) -> Result<CollectGarbageReply, CallError> {
+    let engine = &agent.host().engine;
+    let store = Arc::clone(engine.store());
+    let used = store.used_bytes();
+    let to_free = request.target_bytes.map(|target| used.saturating_sub(target));
+    let (evicted, freed) = if request.dry_run {
+        would_go(agent, to_free)
+    } else {
+        let report = engine.evict(to_free.map(ByteSize)).await?;
+        (report.evicted, report.freed)
+    };
+    Ok(CollectGarbageReply {
+        tasks_removed: u32::try_from(evicted.len()).unwrap_or(u32::MAX),
+        bytes_freed: freed,
+        used_bytes: if request.dry_run { used } else { engine.store().used_bytes() },
+        task_ids: evicted.iter().map(id_bytes).collect(),
+    })
+}
+
+/// The same plan that an eviction follows.
+fn would_go(agent: &Agent, to_free: Option<u64>) -> (Vec<TaskId>, u64) {
+    let store = agent.host().engine.store();
+    let entries = store.eviction_entries();
+    let to_free = to_free.unwrap_or_else(|| store.to_free());
+    let ids = plan(SystemTime::now(), &entries, to_free);
+    let freed = entries.iter().filter(|e| ids.contains(&e.id)).map(|e| e.bytes).sum();
+    (ids, freed)
+}
+
+/// Hashes tasks again, one event each and a last one with the totals.
+pub(super) fn verify(
+    agent: &Agent,
+    only: &[u8],
+) -> Result<impl Stream<Item = Result<VerifyCacheEvent, CallError>> + use<>, CallError> {
+    let store = Arc::clone(agent.host().engine.store());
+    let ids: Vec<TaskId> = match only {
+        [] => store.list().into_iter().map(|task| task.id).collect(),
+        bytes => {
+            let id = TaskId::from_slice(bytes);
+            vec![id.ok_or_else(|| CallError::BadRequest("a task id is 32 bytes".to_owned()))?]
+        }
+    };
+    let start = (ids.into_iter(), 0u64, 0u64, false);
+    Ok(stream::unfold(start, move |(mut ids, checked, bad, finished)| {
+        let store = Arc::clone(&store);
+        async move {
+            if finished {
+                return None;
+            }
+            let Some(id) = ids.next() else {
+                let totals = VerifyCacheEvent {
+                    groups_checked: checked,
+                    groups_bad: bad,
+                    finished: true,
+                    ..VerifyCacheEvent::default()
+                };
+                return Some((Ok(totals), (ids, checked, bad, true)));
+            };
+            let hashed = tokio::task::spawn_blocking(move || store.verify(Some(id))).await;
+            let reports = match hashed {
+                Ok(Ok(reports)) => reports,
+                Ok(Err(error)) => return Some((Err(error.into()), (ids, checked, bad, true))),
+                Err(_) => return None,
+            };
+            let event = event(&id, &reports);
+            let totals = (checked + event.groups_checked, bad + event.groups_bad);
+            Some((Ok(event), (ids, totals.0, totals.1, false)))
+        }
+    })
+    .boxed())
+}
+
+fn event(id: &TaskId, reports: &[VerifyReport]) -> VerifyCacheEvent {
+    let bad: Vec<u64> =
+        reports.iter().flat_map(|report| &report.bad).flat_map(|run| run.iter()).collect();
+    VerifyCacheEvent {
+        task_id: id_bytes(id),
+        groups_checked: reports.iter().map(|report| report.checked).sum(),
+        groups_bad: bad.len() as u64,
+        bad_groups: bad.into_iter().take(1024).collect(),
+        finished: false,
+    }
+}

@@ -1,0 +1,262 @@
+//! Bytes of a blob, or of one file inside a tree, for those who read without a mount.
+//!
+//! Either the bytes travel in the answer, or (`by_path`) the caller, who may open the content file
+//! itself, is told which ranges of it are there.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dfs_artifact::View;
+use dfs_artifact::erofs::Kind;
+use dfs_model::{ByteRange, GROUP_BYTES, Priority};
+use dfs_peer::engine::{Ledger, Mark, Task};
+use dfs_peer::opener::OpenArtifact;
+use dfs_peer::store::{Use, UseGuard};
+use dfs_proto::node::read_chunk::Kind as ChunkKind;
+use dfs_proto::node::{
+    ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadStart,
+};
+use dfs_source::Target;
+use futures::stream::{self, BoxStream, StreamExt};
+
+use super::views;
+use crate::agent::walk::find;
+use crate::agent::{Agent, CallError};
+
+/// Bytes in one message.
+const MESSAGE: u64 = 256 * 1024;
+
+/// Bytes waited for at a time; what lies behind is prefetched meanwhile.
+const STEP: u64 = 4 << 20;
+
+/// How far ahead of the reader bytes are asked for.
+const AHEAD: u64 = 64 << 20;
+
+/// How often progress is told.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+type Chunks = BoxStream<'static, Result<ReadChunk, CallError>>;
+
+/// Where the wanted content lies.
+struct Piece {
+    task: Task,
+    /// Of the content's first byte in the task.
+    offset: u64,
+    /// Of the content; `None` until the task's own length is known.
+    length: Option<u64>,
+}
+
+struct Transfer {
+    piece: Piece,
+    mark: Mark,
+    /// Content bytes still to deliver.
+    rest: ByteRange,
+    whole: ByteRange,
+    priority: Priority,
+    by_path: bool,
+    /// Nothing of the task is evicted meanwhile.
+    _in_use: UseGuard,
+    told: Instant,
+    pending: Bytes,
+    stage: Stage,
+}
+
+#[derive(PartialEq)]
+enum Stage {
+    Start,
+    Bytes,
+    Over,
+}
+
+pub(super) async fn read(
+    agent: &Agent,
+    target: &Target,
+    request: ReadRequest,
+) -> Result<Chunks, CallError> {
+    let piece = locate(agent, target, request.path.as_deref()).await?;
+    let start = request.start.unwrap_or(0);
+    let end = match (request.end, piece.length) {
+        (Some(end), Some(length)) if end > length => return Err(CallError::BadRange(length)),
+        (Some(end), _) => end,
+        (None, Some(length)) => length,
+        (None, None) => piece.task.known_length().await?,
+    };
+    if start > end {
+        return Err(CallError::BadRange(end));
+    }
+    let whole = ByteRange::new(start, end);
+    let transfer = Transfer {
+        mark: piece.task.mark(),
+        _in_use: piece.task.in_use(Use::Handle)?,
+        rest: whole,
+        whole,
+        priority: Priority::from_wire(u8::try_from(request.priority).unwrap_or(u8::MAX)),
+        by_path: request.by_path,
+        told: Instant::now(),
+        pending: Bytes::new(),
+        stage: Stage::Start,
+        piece,
+    };
+    Ok(stream::unfold(transfer, |mut transfer| async move {
+        let next = transfer.next().await?;
+        if next.is_err() {
+            transfer.stage = Stage::Over;
+        }
+        Some((next, transfer))
+    })
+    .boxed())
+}
+
+async fn locate(
+    agent: &Agent,
+    target: &Target,
+    path: Option<&[u8]>,
+) -> Result<Piece, CallError> {
+    match path {
+        None => {
+            let opened = agent.open(target, View::File).await?;
+            let task = opened.tasks.into_iter().next().ok_or(CallError::IsTree)?;
+            let length = task.length();
+            Ok(Piece { task, offset: 0, length })
+        }
+        Some(path) => inside(&agent.open(target, View::Auto).await?, path),
+    }
+}
+
+/// A file of a tree. Our indexes lay every file out in one run.
+fn inside(opened: &OpenArtifact, path: &[u8]) -> Result<Piece, CallError> {
+    let index = &opened.index.as_ref().ok_or(CallError::NotTree)?.index;
+    let missing = || CallError::NoPath(String::from_utf8_lossy(path).into_owned());
+    let nid = find(index, path)?.ok_or_else(missing)?;
+    let image = index.image();
+    let attr = image.attr(nid)?;
+    if attr.kind != Kind::File {
+        return Err(if attr.kind == Kind::Directory { CallError::IsTree } else { missing() });
+    }
+    let extent = image.extent(nid, 0)?;
+    let (space, offset) = match &extent {
+        Some(extent) if extent.length >= attr.size => (extent.space.unwrap_or(0), extent.offset),
+        None => (0, 0),
+        Some(_) => {
+            let why = "the file lies in several parts; mount it to read it".to_owned();
+            return Err(CallError::BadRequest(why));
+        }
+    };
+    let task = opened.tasks.get(usize::from(space)).ok_or_else(missing)?.clone();
+    Ok(Piece { task, offset, length: Some(attr.size) })
+}
+
+fn chunk(kind: ChunkKind) -> ReadChunk {
+    ReadChunk { kind: Some(kind) }
+}
+
+impl Transfer {
+    fn in_task(&self, content: ByteRange) -> ByteRange {
+        let offset = self.piece.offset;
+        ByteRange::new(content.start + offset, content.end + offset)
+    }
+
+    fn ledger(&self) -> Ledger {
+        let done = ByteRange::new(self.whole.start, self.rest.start);
+        self.piece.task.ledger_since(&self.mark, self.in_task(done))
+    }
+
+    async fn next(&mut self) -> Option<Result<ReadChunk, CallError>> {
+        match self.stage {
+            Stage::Start => {
+                self.stage = Stage::Bytes;
+                Some(Ok(self.start()))
+            }
+            Stage::Bytes => Some(self.bytes().await),
+            Stage::Over => None,
+        }
+    }
+
+    fn start(&self) -> ReadChunk {
+        let task = &self.piece.task;
+        let path = task.stored().content_path();
+        chunk(ChunkKind::Start(ReadStart {
+            length: self.piece.length.or(Some(self.whole.end)),
+            task: Some(task.info().into()),
+            content_path: match self.by_path {
+                true => path.to_string_lossy().into_owned(),
+                false => String::new(),
+            },
+            content_offset: self.piece.offset,
+        }))
+    }
+
+    async fn bytes(&mut self) -> Result<ReadChunk, CallError> {
+        if !self.pending.is_empty() {
+            let part = self.pending.split_to(self.pending.len().min(MESSAGE as usize));
+            return Ok(chunk(ChunkKind::Data(part)));
+        }
+        if self.rest.is_empty() {
+            self.stage = Stage::Over;
+            return Ok(self.end());
+        }
+        if self.told.elapsed() >= PROGRESS {
+            return Ok(self.progress());
+        }
+        let step = self.step();
+        let ahead = ByteRange::new(step.end, (step.end + AHEAD).min(self.rest.end));
+        self.piece.task.prefetch(self.in_task(ahead), self.background());
+        let waited = self.piece.task.ensure(self.in_task(step), self.priority);
+        let due = PROGRESS.saturating_sub(self.told.elapsed());
+        match tokio::time::timeout(due, waited).await {
+            Ok(ready) => ready?,
+            Err(_) => return Ok(self.progress()),
+        }
+        self.rest = ByteRange::new(step.end, self.rest.end);
+        if self.by_path {
+            self.settle(step).await?;
+            let present = ReadPresent { start: step.start, end: step.end };
+            return Ok(chunk(ChunkKind::Present(present)));
+        }
+        self.pending = self.piece.task.read(self.in_task(step), self.priority).await?;
+        let part = self.pending.split_to(self.pending.len().min(MESSAGE as usize));
+        Ok(chunk(ChunkKind::Data(part)))
+    }
+
+    /// Whoever reads the content file directly must find no group in doubt.
+    async fn settle(&self, step: ByteRange) -> Result<(), CallError> {
+        let stored = self.piece.task.stored().clone();
+        let groups = self.in_task(step).groups();
+        let settled = tokio::task::spawn_blocking(move || stored.ready(groups)).await;
+        match settled {
+            Ok(ready) => Ok(ready?),
+            Err(_) => Err(CallError::BadRequest("the agent is stopping".to_owned())),
+        }
+    }
+
+    /// Read-ahead is less urgent than what is waited for, never more.
+    fn background(&self) -> Priority {
+        self.priority.max(Priority::Bulk)
+    }
+
+    /// The next range, ending where a group does.
+    fn step(&self) -> ByteRange {
+        let from = self.in_task(self.rest);
+        let end = (from.start + STEP) / GROUP_BYTES * GROUP_BYTES;
+        ByteRange::new(self.rest.start, (end - self.piece.offset).min(self.rest.end))
+    }
+
+    fn progress(&mut self) -> ReadChunk {
+        self.told = Instant::now();
+        chunk(ChunkKind::Progress(ReadProgress {
+            ledger: Some(views::ledger(&self.ledger())),
+            waiting_for: self.piece.task.waiting_for().unwrap_or_default(),
+        }))
+    }
+
+    fn end(&self) -> ReadChunk {
+        let length = self.piece.length.unwrap_or(self.whole.end);
+        let is_task = self.piece.offset == 0 && self.piece.task.length() == Some(length);
+        let blake3 = is_task.then(|| self.piece.task.digest()).flatten();
+        chunk(ChunkKind::End(ReadEnd {
+            ledger: Some(views::ledger(&self.ledger())),
+            length,
+            blake3: blake3.map(|digest| digest.to_vec().into()),
+        }))
+    }
+}

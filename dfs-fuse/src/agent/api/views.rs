@@ -1,0 +1,95 @@
+//! What the agent knows, as messages.
+
+use std::time::UNIX_EPOCH;
+
+use dfs_model::HostKind;
+use dfs_peer::engine::{Ledger, Task};
+use dfs_proto::common;
+use dfs_proto::convert::TaskInfo;
+use dfs_proto::node::{self, MountInfo, StatusReply};
+
+use crate::agent::Agent;
+
+pub(super) fn status(agent: &Agent) -> StatusReply {
+    let engine = &agent.host().engine;
+    let facts = agent.facts();
+    StatusReply {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        host_id: engine.identity().host().as_bytes().to_vec().into(),
+        data_dir: facts.data_dir.to_string_lossy().into_owned(),
+        used_bytes: engine.store().used_bytes(),
+        capacity_bytes: facts.capacity.map_or(0, |capacity| capacity.0),
+        cluster: facts.cluster.clone(),
+        cluster_connected: engine.swarm().is_some_and(|swarm| swarm.is_connected()),
+        pieces: agent.host().info.addresses.iter().copied().map(Into::into).collect(),
+    }
+}
+
+pub(super) fn ledger(ledger: &Ledger) -> node::Ledger {
+    let parents = ledger.parents.iter().map(|parent| node::ParentBytes {
+        name: parent.name.clone(),
+        host_id: parent.host.as_bytes().to_vec().into(),
+        kind: match parent.kind {
+            HostKind::Node => common::HostKind::Node.into(),
+            HostKind::Seed => common::HostKind::Seed.into(),
+        },
+        bytes: parent.bytes,
+    });
+    node::Ledger {
+        cache_bytes: ledger.cache_bytes,
+        source_bytes: ledger.source_bytes,
+        source_requests: ledger.source_requests,
+        parents: parents.collect(),
+        wire_bytes: ledger.wire_bytes,
+    }
+}
+
+pub(super) fn mounts(agent: &Agent) -> Vec<MountInfo> {
+    agent.mounts().list().into_iter().map(|view| {
+        let artifact = view.opened.describe();
+        let waiting = view.opened.tasks.iter().find_map(Task::waiting_for);
+        let complete = view.opened.tasks.iter().all(Task::is_complete);
+        let state = match waiting {
+            Some(why) => format!("waiting for {why}"),
+            None if complete => "complete: works offline".to_owned(),
+            None => "ready".to_owned(),
+        };
+        let index = view.opened.index.as_ref().and_then(|index| index.task.length());
+        MountInfo {
+            dir: view.dir.to_string_lossy().into_owned(),
+            lane: "fuse".to_owned(),
+            lane_reason: "the one lane of this version".to_owned(),
+            cached_bytes: view.cached,
+            content_bytes: view.opened.tasks.iter().filter_map(Task::length).sum(),
+            ledger: Some(ledger(&view.ledger)),
+            state,
+            files: artifact.files,
+            index_bytes: index.unwrap_or(0),
+            artifact: Some(artifact),
+        }
+    }).collect()
+}
+
+pub(super) fn tasks(agent: &Agent, prefix: &str) -> Vec<node::TaskInfo> {
+    let engine = &agent.host().engine;
+    let summaries = engine.store().list();
+    let wanted = summaries.into_iter().filter(|task| task.id.to_string().starts_with(prefix));
+    wanted
+        .filter_map(|summary| {
+            let task = engine.held(&summary.id)?;
+            let info = TaskInfo { length: task.length(), ..task.info().clone() };
+            let since = summary.last_read.duration_since(UNIX_EPOCH).unwrap_or_default();
+            Some(node::TaskInfo {
+                task: Some((&info).into()),
+                cached_bytes: task.cached_bytes(),
+                disk_bytes: summary.bytes,
+                in_use: summary.in_use || summary.pinned,
+                last_read_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+                ledger: Some(ledger(&task.ledger())),
+                complete: task.is_complete(),
+                parents: task.parents(),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,109 @@
+//! The bytes of a mounted tree, from the engine's tasks.
+
+use dfs_model::{ByteRange, Priority, TaskId};
+use dfs_peer::engine::{ReadError, Task};
+use dfs_peer::error_chain;
+use dfs_peer::store::{StoreError, UseGuard};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::content::{Content, ContentError, ContentErrorClass};
+
+/// The spaces of one artifact. While it lives nothing of them is evicted.
+pub struct SpaceContent {
+    spaces: Vec<Task>,
+    _in_use: Vec<UseGuard>,
+}
+
+impl SpaceContent {
+    /// Takes the spaces into use.
+    pub fn new(spaces: Vec<Task>) -> Result<Self, ReadError> {
+        let in_use = spaces
+            .iter()
+            .map(|space| space.in_use(dfs_peer::store::Use::Mount))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { spaces, _in_use: in_use })
+    }
+
+    fn space(&self, number: u16) -> Result<&Task, ContentError> {
+        let missing = || {
+            let reason = format!("the index names space {number}, which the artifact does not have");
+            ContentError::new(ContentErrorClass::Integrity, reason)
+        };
+        self.spaces.get(usize::from(number)).ok_or_else(missing)
+    }
+}
+
+fn clipped(task: &Task, range: ByteRange) -> ByteRange {
+    range.intersection(ByteRange::new(0, task.length().unwrap_or(u64::MAX)))
+}
+
+impl Content for SpaceContent {
+    fn try_read(
+        &self,
+        space: u16,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Option<Result<(), ContentError>> {
+        let task = match self.space(space) {
+            Ok(task) => task,
+            Err(error) => return Some(Err(error)),
+        };
+        let range = ByteRange::at(offset, buf.len() as u64);
+        if !task.has(range) {
+            return None;
+        }
+        match task.stored().read_at(range, buf) {
+            Ok(()) => Some(Ok(())),
+            Err(StoreError::Missing { .. }) => None,
+            Err(error) => Some(Err(content_error(&error.into()))),
+        }
+    }
+
+    fn present(&self, space: u16, range: ByteRange) -> bool {
+        self.space(space).is_ok_and(|task| task.has(clipped(task, range)))
+    }
+
+    fn fetch(
+        &self,
+        space: u16,
+        range: ByteRange,
+        priority: Priority,
+    ) -> BoxFuture<'static, Result<(), ContentError>> {
+        let task = match self.space(space) {
+            Ok(task) => task.clone(),
+            Err(error) => return std::future::ready(Err(error)).boxed(),
+        };
+        async move {
+            let range = clipped(&task, range);
+            // What was thought to be here may have turned out damaged: it is fetched again.
+            let missing = task.stored().ready(range.groups()).is_err();
+            if missing && task.has(range) {
+                task.report_lost(range.groups()).await.map_err(|error| content_error(&error))?;
+            }
+            task.ensure(range, priority).await.map_err(|error| content_error(&error))
+        }
+        .boxed()
+    }
+
+    fn cached_bytes(&self, space: u16, range: ByteRange) -> u64 {
+        let Ok(task) = self.space(space) else { return 0 };
+        let length = task.length().unwrap_or(u64::MAX);
+        let have = task.stored().have();
+        have.present_in(range.groups()).map(|run| run.bytes(length).intersection(range).len()).sum()
+    }
+
+    fn task(&self, space: u16) -> Option<TaskId> {
+        self.space(space).ok().map(Task::id)
+    }
+}
+
+fn content_error(error: &ReadError) -> ContentError {
+    let class = match error {
+        ReadError::OriginChanged(_) => ContentErrorClass::OriginChanged,
+        ReadError::NotPermitted(_) => ContentErrorClass::NotPermitted,
+        ReadError::Timeout { .. } => ContentErrorClass::Timeout,
+        _ => ContentErrorClass::Io,
+    };
+    ContentError::new(class, error_chain(error))
+}

@@ -1,0 +1,195 @@
+//! What this process has mounted.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dfs_artifact::Index;
+use dfs_model::{ByteRange, GroupSet};
+use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
+use dfs_peer::opener::OpenArtifact;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::content::SpaceContent;
+use crate::mount::{
+    Audience, Detach, MountError, MountOptions, Mounted, UnmountError, mount,
+};
+use crate::tree::{IndexTree, Totals};
+
+/// What to mount where.
+pub struct MountRequest {
+    /// What, opened as a tree.
+    pub opened: OpenArtifact,
+    /// Where: an absolute path.
+    pub dir: PathBuf,
+    /// Who may look in.
+    pub audience: Audience,
+}
+
+/// A mount or unmount that came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum MountTableError {
+    /// The artifact is one file without a tree over it.
+    #[error("there is no tree to mount")]
+    NoTree,
+    /// A task cannot be taken into use.
+    #[error(transparent)]
+    Content(#[from] ReadError),
+    /// The kernel, or what it needs.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The way back.
+    #[error(transparent)]
+    Unmount(#[from] UnmountError),
+    /// Nothing of this agent is mounted there.
+    #[error("{} is not mounted by this agent", .0.display())]
+    NotMounted(PathBuf),
+    /// The process is stopping.
+    #[error("the agent is stopping")]
+    Stopping,
+}
+
+struct Entry {
+    mounted: Mounted,
+    opened: OpenArtifact,
+    marks: Vec<Mark>,
+}
+
+/// A mount as people see it.
+pub struct MountView {
+    /// Where.
+    pub dir: PathBuf,
+    /// What.
+    pub opened: OpenArtifact,
+    /// Content bytes that are here.
+    pub cached: u64,
+    /// Where they came from since it was mounted.
+    pub ledger: Ledger,
+}
+
+/// The mounts of this process; dropping it unmounts them all.
+#[derive(Default)]
+pub struct MountTable {
+    entries: Arc<Mutex<BTreeMap<PathBuf, Entry>>>,
+    count: watch::Sender<usize>,
+}
+
+/// The index's bytes, shared with whoever else reads it.
+struct SharedIndex(Arc<Index<Bytes>>);
+
+impl AsRef<[u8]> for SharedIndex {
+    fn as_ref(&self) -> &[u8] {
+        self.0.image().data()
+    }
+}
+
+impl MountTable {
+    /// How many there are, to be followed.
+    pub fn count(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
+    /// Mounts. Blocks while the kernel does.
+    pub async fn mount(&self, request: MountRequest) -> Result<PathBuf, MountTableError> {
+        let opened = request.opened.clone();
+        let index = opened.index.as_ref().ok_or(MountTableError::NoTree)?;
+        let facts = index.index.facts().clone();
+        let bytes = SharedIndex(Arc::clone(&index.index));
+        let image = dfs_artifact::erofs::Image::open(bytes)
+            .map_err(|error| ReadError::Swarm(error.to_string()))?;
+        // Only archives can carry access control lists; asking costs a request an inode.
+        let acls = image.block_bytes() == 512;
+        let totals = Totals { inodes: image.inodes(), bytes: facts.bytes, acls };
+        let tree = Arc::new(IndexTree::new(image, totals));
+        let content = Arc::new(SpaceContent::new(opened.tasks.clone())?);
+        let mut options = MountOptions::new(opened.target.url.as_str(), Handle::current());
+        options.audience = request.audience;
+        let dir = request.dir;
+        let mounting =
+            tokio::task::spawn_blocking(move || mount(&dir, tree, content, &options)).await;
+        let mounted = mounting.map_err(|_| MountTableError::Stopping)??;
+        Ok(self.keep(mounted, opened))
+    }
+
+    fn keep(&self, mounted: Mounted, opened: OpenArtifact) -> PathBuf {
+        let dir = mounted.dir().to_owned();
+        let ended = mounted.ended();
+        let marks = opened.tasks.iter().map(Task::mark).collect();
+        self.entries.lock().insert(dir.clone(), Entry { mounted, opened, marks });
+        self.recount();
+        let (entries, count, gone) = (Arc::clone(&self.entries), self.count.clone(), dir.clone());
+        // Ends with the mount; the runtime's end ends it too.
+        tokio_util::task::TaskTracker::new().spawn(async move {
+            ended.cancelled().await;
+            let mut entries = entries.lock();
+            // Something newer may be mounted there.
+            if entries.get(&gone).is_some_and(|entry| entry.mounted.ended().is_cancelled()) {
+                entries.remove(&gone);
+            }
+            count.send_replace(entries.len());
+        });
+        dir
+    }
+
+    fn recount(&self) {
+        self.count.send_replace(self.entries.lock().len());
+    }
+
+    /// Takes a mount away; gives how many are left.
+    pub async fn unmount(&self, dir: &Path, detach: Detach) -> Result<usize, MountTableError> {
+        let not_mounted = || MountTableError::NotMounted(dir.to_owned());
+        let mut entry = self.entries.lock().remove(dir).ok_or_else(not_mounted)?;
+        let unmounting = tokio::task::spawn_blocking(move || {
+            let result = entry.mounted.unmount(detach);
+            (entry, result)
+        });
+        let (entry, result) = unmounting.await.map_err(|_| MountTableError::Stopping)?;
+        if let Err(error) = result {
+            self.entries.lock().insert(dir.to_owned(), entry);
+            return Err(error.into());
+        }
+        self.recount();
+        Ok(self.entries.lock().len())
+    }
+
+    /// Takes every mount away, also those in use: the process ends.
+    pub async fn unmount_all(&self) {
+        let entries = std::mem::take(&mut *self.entries.lock());
+        // Dropping a mount detaches it.
+        let dropped = tokio::task::spawn_blocking(move || drop(entries)).await;
+        if dropped.is_err() {
+            tracing::warn!("not every mount could be taken away");
+        }
+        self.recount();
+    }
+
+    /// All mounts, by directory.
+    pub fn list(&self) -> Vec<MountView> {
+        self.entries.lock().iter().map(|(dir, entry)| entry.view(dir)).collect()
+    }
+}
+
+impl Entry {
+    fn view(&self, dir: &Path) -> MountView {
+        let mut ledger = Ledger::default();
+        let mut cached = 0;
+        for (task, mark) in self.opened.tasks.iter().zip(&self.marks) {
+            let length = task.length().unwrap_or(0);
+            let have: GroupSet = task.stored().have();
+            let mut part = Ledger::default();
+            for run in have.ranges() {
+                let run = run.bytes(length);
+                cached += run.len();
+                part += &task.ledger_since(mark, run);
+            }
+            let counted = task.ledger_since(mark, ByteRange::new(0, 0));
+            part.source_requests = counted.source_requests;
+            part.wire_bytes = counted.wire_bytes;
+            ledger += &part;
+        }
+        MountView { dir: dir.to_owned(), opened: self.opened.clone(), cached, ledger }
+    }
+}

@@ -1,0 +1,185 @@
+//! The agent's failures as gRPC status: the one place where they become codes. The details carry, as JSON,
+//! a finer class and the causes; `dfctl` turns them into exit codes and hints.
+
+use dfs_artifact::ResolveError;
+use dfs_artifact::erofs::FormatError;
+use dfs_peer::engine::ReadError;
+use dfs_peer::opener::OpenUrlError;
+use dfs_peer::store::StoreError;
+use dfs_peer::swarm::SwarmError;
+use dfs_source::SourceError;
+use serde::Serialize;
+use tonic::{Code, Status};
+
+use super::mounts::MountTableError;
+use crate::mount::{MountError, UnmountError};
+
+/// Anything a call can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Opening the artifact.
+    #[error(transparent)]
+    Open(#[from] OpenUrlError),
+    /// Reading it.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Looking into its index.
+    #[error("the index is corrupt")]
+    Index(#[from] FormatError),
+    /// Mounting.
+    #[error(transparent)]
+    Mount(#[from] MountTableError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No such path inside the artifact.
+    #[error("there is no '{0}' in it")]
+    NoPath(String),
+    /// A directory where a file was wanted.
+    #[error("it is a directory")]
+    IsTree,
+    /// A file where a directory was wanted.
+    #[error("it is not a directory")]
+    NotTree,
+    /// A range that the content does not have.
+    #[error("the content ends at byte {0}")]
+    BadRange(u64),
+    /// The request makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The caller may not.
+    #[error("{0}")]
+    NotPermitted(String),
+}
+
+#[derive(Serialize)]
+struct Details {
+    class: &'static str,
+    because: Vec<String>,
+}
+
+/// The status that says `error`.
+pub fn status_of(error: &CallError) -> Status {
+    let (code, class) = classify(error);
+    let mut because = Vec::new();
+    let message = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if text != message && because.last() != Some(&text) {
+            because.push(text);
+        }
+        cause = error.source();
+    }
+    let details = serde_json::to_vec(&Details { class, because }).unwrap_or_default();
+    Status::with_details(code, message, details.into())
+}
+
+fn classify(error: &CallError) -> (Code, &'static str) {
+    match error {
+        CallError::Open(error) => open_class(error),
+        CallError::Read(error) => read_class(error),
+        CallError::Index(_) => (Code::DataLoss, "corrupt"),
+        CallError::Mount(error) => mount_class(error),
+        CallError::Store(error) => store_class(error),
+        CallError::NoPath(_) => (Code::NotFound, "not-found"),
+        CallError::IsTree => (Code::FailedPrecondition, "is-tree"),
+        CallError::NotTree => (Code::FailedPrecondition, "not-tree"),
+        CallError::BadRange(_) => (Code::OutOfRange, "bad-range"),
+        CallError::BadRequest(_) => (Code::InvalidArgument, "bad-request"),
+        CallError::NotPermitted(_) => (Code::PermissionDenied, "not-permitted"),
+    }
+}
+
+fn open_class(error: &OpenUrlError) -> (Code, &'static str) {
+    match error {
+        OpenUrlError::Resolve(ResolveError::Source(error)) | OpenUrlError::Source(error) => {
+            source_class(error)
+        }
+        OpenUrlError::Resolve(ResolveError::IsDirectory(_)) => {
+            (Code::FailedPrecondition, "is-tree")
+        }
+        OpenUrlError::Resolve(ResolveError::NoTree(_)) => (Code::FailedPrecondition, "not-tree"),
+        OpenUrlError::Resolve(_) => (Code::FailedPrecondition, "unsupported"),
+        OpenUrlError::Swarm(SwarmError::Refused(status)) => refused_class(status),
+        OpenUrlError::Swarm(_) => (Code::Unavailable, "source-failed"),
+        OpenUrlError::Malformed(_) => (Code::Internal, "source-failed"),
+        OpenUrlError::Fetch(error) => read_class(error),
+        OpenUrlError::Index(_) | OpenUrlError::OtherIndex(_) => (Code::DataLoss, "corrupt"),
+        OpenUrlError::Open(_) => (Code::Internal, "no-space"),
+    }
+}
+
+/// What the scheduler or the seed said; see the seed's own table.
+fn refused_class(status: &Status) -> (Code, &'static str) {
+    match status.code() {
+        Code::NotFound => (Code::NotFound, "not-found"),
+        Code::PermissionDenied | Code::Unauthenticated => (Code::PermissionDenied, "not-permitted"),
+        Code::Aborted => (Code::Aborted, "origin-changed"),
+        Code::DataLoss => (Code::DataLoss, "corrupt"),
+        Code::Unimplemented => (Code::Unimplemented, "unsupported"),
+        Code::DeadlineExceeded => (Code::DeadlineExceeded, "timed-out"),
+        _ => (Code::Unavailable, "source-failed"),
+    }
+}
+
+fn source_class(error: &SourceError) -> (Code, &'static str) {
+    match error {
+        SourceError::NotFound { .. } => (Code::NotFound, "not-found"),
+        SourceError::NotPermitted { status: Some(401), .. } => {
+            (Code::Unauthenticated, "unauthenticated")
+        }
+        SourceError::NotPermitted { .. } => (Code::PermissionDenied, "not-permitted"),
+        SourceError::Changed { .. } => (Code::Aborted, "origin-changed"),
+        SourceError::Timeout { .. } | SourceError::Stalled { .. } => {
+            (Code::DeadlineExceeded, "timed-out")
+        }
+        SourceError::TooLarge { .. } => (Code::ResourceExhausted, "limit"),
+        SourceError::Unsupported { .. } | SourceError::RangeIgnored { .. } => {
+            (Code::Unimplemented, "unsupported")
+        }
+        SourceError::Url(_) => (Code::InvalidArgument, "bad-request"),
+        _ => (Code::Unavailable, "source-failed"),
+    }
+}
+
+fn read_class(error: &ReadError) -> (Code, &'static str) {
+    match error {
+        ReadError::OriginChanged(_) => (Code::Aborted, "origin-changed"),
+        ReadError::NotFound(_) => (Code::NotFound, "not-found"),
+        ReadError::NotPermitted(_) => (Code::PermissionDenied, "not-permitted"),
+        ReadError::Source(error) => source_class(error),
+        ReadError::Swarm(_) | ReadError::Closing(_) => (Code::Unavailable, "source-failed"),
+        ReadError::Store(error) => store_class(error),
+        ReadError::Sign(_) => (Code::Internal, "internal"),
+        ReadError::Timeout { .. } => (Code::DeadlineExceeded, "timed-out"),
+        ReadError::PastEnd { .. } => (Code::OutOfRange, "bad-range"),
+    }
+}
+
+fn store_class(error: &StoreError) -> (Code, &'static str) {
+    match error {
+        StoreError::NoSpace { .. } => (Code::ResourceExhausted, "no-space"),
+        StoreError::Missing { .. } | StoreError::Gone(_) => (Code::NotFound, "not-found"),
+        _ => (Code::Internal, "internal"),
+    }
+}
+
+fn mount_class(error: &MountTableError) -> (Code, &'static str) {
+    match error {
+        MountTableError::NoTree => (Code::FailedPrecondition, "not-tree"),
+        MountTableError::Content(error) => read_class(error),
+        MountTableError::Mount(error) => match error {
+            MountError::NoDirectory(_)
+            | MountError::NotADirectory(_)
+            | MountError::AlreadyMounted { .. }
+            | MountError::Dead(_)
+            | MountError::Unreadable { .. } => (Code::FailedPrecondition, "mount-dir"),
+            _ => (Code::FailedPrecondition, "mount-failed"),
+        },
+        MountTableError::Unmount(UnmountError::Busy(_)) => (Code::FailedPrecondition, "mount-busy"),
+        MountTableError::Unmount(_) => (Code::FailedPrecondition, "mount-failed"),
+        MountTableError::NotMounted(_) => (Code::NotFound, "not-mounted"),
+        MountTableError::Stopping => (Code::Unavailable, "internal"),
+    }
+}

@@ -1,0 +1,124 @@
+//! Listing and finding inside an index, for those who look without mounting.
+
+use bytes::Bytes;
+use dfs_artifact::Index;
+use dfs_artifact::erofs::{Attr, FormatError, Kind};
+use dfs_proto::node::{EntryKind, ListEntry};
+
+/// Entries of a directory taken at a time.
+const PORTION: usize = 256;
+
+/// Deepest tree that is walked.
+const MAX_DEPTH: usize = 256;
+
+/// A walk over a tree, depth first, names in order; entries come one by one so that a million of them cost
+/// no more memory than the directories on the path.
+pub(super) struct Walk {
+    index: std::sync::Arc<Index<Bytes>>,
+    stack: Vec<Level>,
+    recursive: bool,
+}
+
+struct Level {
+    dir: u64,
+    path: Vec<u8>,
+    cookie: u64,
+    ready: std::collections::VecDeque<(Vec<u8>, u64)>,
+}
+
+/// The inode at a path, `None` when there is none.
+pub(super) fn find(index: &Index<Bytes>, path: &[u8]) -> Result<Option<u64>, FormatError> {
+    let image = index.image();
+    let mut nid = image.root();
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        if image.attr(nid)?.kind != Kind::Directory {
+            return Ok(None);
+        }
+        match image.lookup(nid, name)? {
+            Some(next) => nid = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(nid))
+}
+
+impl Walk {
+    pub(super) fn new(
+        index: std::sync::Arc<Index<Bytes>>,
+        dir: u64,
+        path: Vec<u8>,
+        recursive: bool,
+    ) -> Self {
+        let stack = vec![Level { dir, path, cookie: 0, ready: Default::default() }];
+        Self { index, stack, recursive }
+    }
+
+    fn entry(&self, path: Vec<u8>, nid: u64) -> Result<ListEntry, FormatError> {
+        let image = self.index.image();
+        let attr = image.attr(nid)?;
+        let link_target = match attr.kind {
+            Kind::Symlink => image.read_link(nid)?,
+            _ => Vec::new(),
+        };
+        Ok(describe(path, &attr, link_target))
+    }
+
+    fn advance(&mut self) -> Result<Option<ListEntry>, FormatError> {
+        while let Some(level) = self.stack.last_mut() {
+            if let Some((name, nid)) = level.ready.pop_front() {
+                let mut path = level.path.clone();
+                if !path.is_empty() {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(&name);
+                let entry = self.entry(path.clone(), nid)?;
+                let is_dir = entry.kind() == EntryKind::Directory;
+                if is_dir && self.recursive && self.stack.len() < MAX_DEPTH {
+                    self.stack.push(Level { dir: nid, path, cookie: 0, ready: Default::default() });
+                }
+                return Ok(Some(entry));
+            }
+            let entries = self.index.image().read_dir(level.dir, level.cookie, PORTION)?;
+            let Some(last) = entries.last() else {
+                self.stack.pop();
+                continue;
+            };
+            level.cookie = last.cookie;
+            let names = entries.into_iter().map(|entry| (entry.name, entry.nid));
+            level.ready.extend(names.filter(|(name, _)| name != b"." && name != b".."));
+        }
+        Ok(None)
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Result<ListEntry, FormatError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.advance().transpose();
+        if matches!(next, Some(Err(_))) {
+            self.stack.clear();
+        }
+        next
+    }
+}
+
+pub(super) fn describe(path: Vec<u8>, attr: &Attr, link_target: Vec<u8>) -> ListEntry {
+    let kind = match attr.kind {
+        Kind::File => EntryKind::File,
+        Kind::Directory => EntryKind::Directory,
+        Kind::Symlink => EntryKind::Symlink,
+        _ => EntryKind::Other,
+    };
+    ListEntry {
+        path: path.into(),
+        kind: kind.into(),
+        length: if kind == EntryKind::File { attr.size } else { 0 },
+        mode: u32::from(attr.mode),
+        mtime_seconds: attr.mtime.secs,
+        mtime_nanos: attr.mtime.nanos,
+        uid: attr.uid,
+        gid: attr.gid,
+        link_target: link_target.into(),
+    }
+}

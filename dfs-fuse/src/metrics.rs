@@ -1,0 +1,85 @@
+//! Everything the node agent counts.
+
+use std::sync::Arc;
+
+use dfs_peer::host::Host;
+use dfs_service::metrics::Metrics;
+use parking_lot::Mutex;
+
+use crate::agent::Agent;
+
+dfs_service::metrics! {
+    /// What a node agent counts.
+    pub struct AgentMetrics("dfs_node") {
+        /// Content bytes that parents sent.
+        taken: Counter[Bytes],
+        /// Content bytes sent to children.
+        served: Counter[Bytes],
+        /// Bytes of the piece plane in either direction, framing and proofs included.
+        wire: Counter[Bytes] by ("direction"),
+        /// Content bytes read from origins by this host.
+        source: Counter[Bytes],
+        /// Requests made to origins by this host.
+        source_requests: Counter[Count],
+        /// Disk taken by the cache.
+        cache_used: Gauge[Bytes],
+        /// Tasks in the cache.
+        cache_tasks: Gauge[Count],
+        /// Mounts served.
+        mounts: Gauge[Count],
+        /// Connections to parents and from children that are open.
+        connections: Gauge[Count] by ("side"),
+        /// Peers that broke the protocol.
+        violations: Counter[Count],
+    }
+}
+
+/// Counters only grow: what is sampled elsewhere is added as it grew.
+#[derive(Default)]
+struct Seen {
+    taken: u64,
+    served: u64,
+    wire_in: u64,
+    wire_out: u64,
+    source: u64,
+    source_requests: u64,
+    violations: u64,
+}
+
+fn grown(seen: &mut u64, now: u64) -> u64 {
+    let more = now.saturating_sub(*seen);
+    *seen = now;
+    more
+}
+
+/// Registers the metrics; they are sampled when somebody asks.
+pub fn install(metrics: &mut Metrics, agent: &Agent) {
+    let own = AgentMetrics::register(metrics);
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let agent = agent.clone();
+    metrics.before_scrape(move || sample(&own, &agent, &mut seen.lock()));
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn sample(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
+    let host: &Host = agent.host();
+    let (taken, served) = (host.taken.numbers(), host.served.numbers());
+    own.taken.inc_by(grown(&mut seen.taken, taken.payload_received));
+    own.served.inc_by(grown(&mut seen.served, served.payload_sent));
+    let wire_in = taken.wire_received + served.wire_received;
+    let wire_out = taken.wire_sent + served.wire_sent;
+    own.wire.of(["in"]).inc_by(grown(&mut seen.wire_in, wire_in));
+    own.wire.of(["out"]).inc_by(grown(&mut seen.wire_out, wire_out));
+    own.violations.inc_by(grown(&mut seen.violations, taken.violations + served.violations));
+    let source = host.engine.sources().counters().snapshot();
+    own.source.inc_by(grown(&mut seen.source, source.bytes));
+    own.source_requests.inc_by(grown(&mut seen.source_requests, source.requests));
+    own.cache_used.set(gauge(host.engine.store().used_bytes()));
+    own.cache_tasks.set(gauge(host.engine.store().list().len() as u64));
+    own.mounts.set(gauge(*agent.mounts().count().borrow() as u64));
+    own.connections.of(["parents"]).set(gauge(taken.open));
+    own.connections.of(["children"]).set(gauge(served.open));
+}
