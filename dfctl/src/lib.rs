@@ -1,1 +1,24 @@
-//! (dfctl)
+//! The command line of dfs: `dfctl`.
+//!
+//! [`cli`] parses, [`commands`] holds one file per leaf command, [`backend`] is the joint to whatever does the
+//! work, [`output`] and [`error`] are the only places that decide what a person or a program sees.
+
+// Help texts are doc comments, and URLs in them are examples as people type them.
+#![allow(rustdoc::bare_urls)]
+
+pub mod backend;
+pub mod cli;
+pub mod codes;
+mod commands;
+mod context;
+mod error;
+mod interrupt;
+mod launch;
+mod locator;
+mod outdir;
+mod output;
+mod part;
+mod settings;
+mod transfer;
+
+pub use error::{CliError, Outcome};

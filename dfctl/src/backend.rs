@@ -1,0 +1,425 @@
+//! The joint between commands and whatever does the work: a node agent, or the engine inside this process.
+//!
+//! A command never knows which of them answers. Bytes arrive as [`ReadEvent`]s; a backend that can put them
+//! into the output file itself is handed the file ([`Delivery::File`]) and reports [`ReadEvent::Written`]
+//! instead of carrying them through. Nothing here renders or exits.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_model::{ByteRange, HostId, HostKind, Rate, TaskId};
+use dfs_proto::convert::TaskInfo;
+use dfs_source::Target;
+use futures::stream::BoxStream;
+
+pub mod agent;
+#[cfg(test)]
+pub(crate) mod fake;
+
+/// Why a backend could not do it, by what a person can do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// Not there.
+    NotFound,
+    /// The origin wants credentials.
+    Unauthenticated,
+    /// The origin or the agent refuses.
+    NotPermitted,
+    /// Origin or network failed for good.
+    SourceFailed,
+    /// Nothing came in time.
+    TimedOut,
+    /// The origin has another version now.
+    OriginChanged,
+    /// Bytes failed verification, and no other holder was left.
+    Corrupt,
+    /// The cache's disk is full.
+    NoSpace,
+    /// A limit or quota.
+    Limit,
+    /// Not possible with this origin.
+    Unsupported,
+    /// A tree where a file was wanted.
+    IsTree,
+    /// A file where a tree was wanted.
+    NotTree,
+    /// The request itself is wrong.
+    BadRequest,
+    /// The range is outside of the content.
+    BadRange,
+    /// Nothing is mounted there.
+    NotMounted,
+    /// The mount point cannot be used.
+    MountDir,
+    /// The mount is in use.
+    MountBusy,
+    /// Mounting failed.
+    MountFailed,
+    /// The agent went away.
+    AgentLost,
+    /// The agent's answer cannot be read.
+    AgentProtocol,
+    /// Without an agent there is nothing to ask.
+    NoSolo,
+    /// A mistake in the program.
+    Internal,
+}
+
+/// A backend's failure: a class, one line, and the causes below it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What can be done about it.
+    pub class: FailureClass,
+    /// One line, without the subject: it follows "cannot read URL: ".
+    pub message: String,
+    /// The causes, outermost first.
+    pub because: Vec<String>,
+}
+
+impl Failure {
+    /// A failure without causes.
+    pub fn new(class: FailureClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), because: Vec::new() }
+    }
+
+    /// Adds a cause.
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.because.push(cause.into());
+        self
+    }
+}
+
+/// How an artifact is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum View {
+    /// The one byte sequence behind the URL.
+    File,
+    /// A directory hierarchy.
+    Tree,
+    /// Whatever a mount shows.
+    #[value(skip)]
+    Auto,
+}
+
+/// What a URL turned out to be.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// Where it is.
+    pub url: String,
+    /// A file or a tree, never `Auto`.
+    pub view: View,
+    /// The index of a tree.
+    pub index: Option<TaskInfo>,
+    /// The blob, or the spaces of the tree.
+    pub tasks: Vec<TaskInfo>,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+}
+
+/// What an entry of a tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A device, pipe or socket.
+    Other,
+}
+
+/// One name in a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// From the tree's root, elements separated by `/`; any bytes but NUL.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Bytes of content.
+    pub length: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Modification time, seconds and nanoseconds since 1970.
+    pub mtime: (i64, u32),
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Where a symbolic link leads.
+    pub link_target: Vec<u8>,
+}
+
+/// Where bytes came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// From this machine's store.
+    pub cache: u64,
+    /// From the origin, by this machine itself.
+    pub source: u64,
+    /// Requests that this took.
+    pub source_requests: u64,
+    /// From each other host.
+    pub parents: Vec<ParentBytes>,
+    /// Bytes of the piece plane with headers and proofs.
+    pub wire: u64,
+}
+
+/// What one parent gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentBytes {
+    /// For people.
+    pub name: String,
+    /// Who, where it said so.
+    pub host_id: Option<HostId>,
+    /// A neighbour or a seed.
+    pub kind: HostKind,
+    /// Content bytes.
+    pub bytes: u64,
+}
+
+impl Ledger {
+    /// Content bytes from everywhere.
+    pub fn total(&self) -> u64 {
+        let parents = self.parents.iter().map(|parent| parent.bytes);
+        parents.fold(self.cache.saturating_add(self.source), u64::saturating_add)
+    }
+
+    /// Content bytes from hosts of this kind.
+    pub fn from_kind(&self, kind: HostKind) -> u64 {
+        self.parents.iter().filter(|parent| parent.kind == kind).map(|parent| parent.bytes).sum()
+    }
+
+    /// Adds what another transfer took.
+    pub fn add(&mut self, other: &Self) {
+        self.cache += other.cache;
+        self.source += other.source;
+        self.source_requests += other.source_requests;
+        self.wire += other.wire;
+        for parent in &other.parents {
+            let known = self.parents.iter_mut().find(|known| {
+                known.host_id == parent.host_id
+                    && known.name == parent.name
+                    && known.kind == parent.kind
+            });
+            match known {
+                Some(known) => known.bytes += parent.bytes,
+                None => self.parents.push(parent.clone()),
+            }
+        }
+    }
+}
+
+/// Bytes that are wanted.
+#[derive(Debug, Clone)]
+pub struct ReadRequest {
+    /// The artifact.
+    pub target: Target,
+    /// A file inside its tree; `None` is the blob itself.
+    pub path: Option<Vec<u8>>,
+    /// First byte wanted.
+    pub start: u64,
+    /// One past the last byte wanted; `None` is the end.
+    pub end: Option<u64>,
+    /// Urgency as on the wire, 0 most urgent.
+    pub priority: u8,
+    /// Most bytes in a second that a backend inside this process may take; behind an agent the reader paces.
+    pub limit: Option<Rate>,
+}
+
+/// How the bytes are wanted.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    /// As [`ReadEvent::Data`], in order.
+    Stream,
+    /// The backend may write them into this file itself, in any order; content byte `origin` belongs at file offset 0.
+    File {
+        /// Where to.
+        file: Arc<File>,
+        /// Content offset of the file's first byte.
+        origin: u64,
+    },
+}
+
+/// What happens while bytes come.
+#[derive(Debug, Clone)]
+pub enum ReadEvent {
+    /// First: what it is.
+    Start {
+        /// Bytes of the whole content, where known.
+        length: Option<u64>,
+        /// Its task; a file inside a tree shares one with its neighbours.
+        task: Option<TaskId>,
+    },
+    /// The next bytes, in order.
+    Data(Bytes),
+    /// The backend has written this range of the content into the output file.
+    Written(ByteRange),
+    /// How it goes.
+    Progress {
+        /// So far.
+        ledger: Ledger,
+        /// Why nothing moves; `None` while it does.
+        waiting_for: Option<String>,
+    },
+    /// Last: all bytes were delivered.
+    End {
+        /// In all.
+        ledger: Ledger,
+        /// Bytes of the whole content.
+        length: u64,
+        /// BLAKE3 of the whole content, where the backend holds all of it verified.
+        blake3: Option<[u8; 32]>,
+    },
+}
+
+/// Events until `End` or a failure.
+pub type ReadStream = BoxStream<'static, Result<ReadEvent, Failure>>;
+
+/// What to mount.
+#[derive(Debug, Clone)]
+pub struct MountRequest {
+    /// The artifact.
+    pub target: Target,
+    /// Absolute mount point.
+    pub dir: PathBuf,
+    /// As a file, a tree, or by its kind.
+    pub view: View,
+    /// `auto` or `fuse`.
+    pub lane: String,
+    /// Whether other users may look inside.
+    pub allow_other: bool,
+}
+
+/// A mount as the agent sees it.
+#[derive(Debug, Clone)]
+pub struct MountInfo {
+    /// Mount point.
+    pub dir: String,
+    /// What is mounted.
+    pub artifact: Artifact,
+    /// How the kernel reads it.
+    pub lane: String,
+    /// Why not a better lane.
+    pub lane_reason: String,
+    /// Content bytes that are on this machine.
+    pub cached: u64,
+    /// Content bytes in all.
+    pub content: u64,
+    /// Where they came from.
+    pub ledger: Ledger,
+    /// In a word or two.
+    pub state: String,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes of the index.
+    pub index_bytes: u64,
+}
+
+/// A task in the cache.
+#[derive(Debug, Clone)]
+pub struct CachedTask {
+    /// What it is.
+    pub task: TaskInfo,
+    /// Content bytes held.
+    pub cached: u64,
+    /// Bytes it takes on disk.
+    pub disk: u64,
+    /// Whether eviction must leave it alone.
+    pub in_use: bool,
+    /// Milliseconds since 1970.
+    pub last_read_ms: u64,
+    /// Where its bytes came from.
+    pub ledger: Ledger,
+    /// Whether all of it is held.
+    pub complete: bool,
+    /// Names of those it is fetched from now.
+    pub parents: Vec<String>,
+}
+
+/// The agent about itself.
+#[derive(Debug, Clone)]
+pub struct AgentStatus {
+    /// Of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its name in the swarm.
+    pub host_id: Option<HostId>,
+    /// Where it keeps things.
+    pub data_dir: String,
+    /// Bytes of its cache in use.
+    pub used: u64,
+    /// Bytes its cache may use.
+    pub capacity: u64,
+    /// Its cluster; `None` is solo.
+    pub cluster: Option<String>,
+    /// Whether the cluster is reached.
+    pub cluster_connected: bool,
+}
+
+/// What eviction did, or would do.
+#[derive(Debug, Clone)]
+pub struct Collected {
+    /// The tasks removed.
+    pub tasks: Vec<TaskId>,
+    /// Bytes given back.
+    pub freed: u64,
+    /// Bytes still in use.
+    pub used: u64,
+}
+
+/// One step of a cache verification.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// The task; `None` with totals.
+    pub task: Option<TaskId>,
+    /// Groups hashed again.
+    pub groups_checked: u64,
+    /// Groups found bad and marked missing.
+    pub groups_bad: u64,
+    /// Which ones.
+    pub bad_groups: Vec<u64>,
+    /// The last event: totals.
+    pub finished: bool,
+}
+
+/// Whatever does the work. Errors carry no subject: commands name it.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// What `target` is.
+    async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure>;
+    /// Entries below `path` of its tree, depth first; only the next level unless `recursive`.
+    fn list(
+        &self,
+        target: &Target,
+        path: &[u8],
+        recursive: bool,
+    ) -> BoxStream<'static, Result<Entry, Failure>>;
+    /// Bytes of a blob or of one file in a tree. Dropping the stream stops the transfer.
+    fn read(&self, request: ReadRequest, delivery: Delivery) -> ReadStream;
+    /// Mounts; answers when the mount can be read.
+    async fn mount(&self, request: MountRequest) -> Result<MountInfo, Failure>;
+    /// Takes a mount away; answers how many are left.
+    async fn unmount(&self, dir: &str, lazy: bool) -> Result<u32, Failure>;
+    /// All mounts.
+    async fn mounts(&self) -> Result<Vec<MountInfo>, Failure>;
+    /// Tasks in the cache whose id begins so.
+    async fn tasks(&self, id_prefix: &str) -> Result<Vec<CachedTask>, Failure>;
+    /// Evicts down to `target` bytes, or to the agent's own low watermark.
+    async fn collect_garbage(
+        &self,
+        target: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Collected, Failure>;
+    /// Hashes what the cache holds again.
+    fn verify_cache(&self, task: Option<TaskId>) -> BoxStream<'static, Result<Verified, Failure>>;
+    /// About itself.
+    async fn status(&self) -> Result<AgentStatus, Failure>;
+}

@@ -1,0 +1,356 @@
+//! The node agent as a backend: its gRPC API over the Unix socket.
+//!
+//! What comes back is checked here, once. A failure carries what the agent said: its status code, and where the
+//! agent gives them, the finer class and causes of [`Details`].
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use dfs_model::{HostId, HostKind, TaskId};
+use dfs_proto::convert::{self, TaskInfo};
+use dfs_proto::node::node_client::NodeClient;
+use dfs_proto::{common, node};
+use dfs_source::{Credentials, Target};
+use futures::stream::{self, BoxStream, StreamExt};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::{
+    AgentStatus, Artifact, Backend, CachedTask, Collected, Delivery, Entry, EntryKind, Failure,
+    FailureClass, Ledger, MountInfo, MountRequest, ParentBytes, ReadEvent, ReadRequest, ReadStream,
+    Verified, View,
+};
+
+mod status;
+
+pub use status::Details;
+
+/// Longest name or link target an agent may send.
+const MAX_NAME: usize = 8_192;
+/// Most parents that a ledger may name.
+const MAX_PARENTS: usize = 4_096;
+
+/// A connection to one agent.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    client: NodeClient<Channel>,
+}
+
+impl Agent {
+    /// The agent that listens on `socket`; the connection is made with the first question.
+    pub fn at(socket: &Path) -> Self {
+        let channel = dfs_service::net::grpc_local_channel(socket);
+        Self { client: NodeClient::new(channel).max_decoding_message_size(8 << 20) }
+    }
+}
+
+#[async_trait]
+impl Backend for Agent {
+    async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
+        let request =
+            node::OpenRequest { target: Some(target_message(target)), view: view_message(view) };
+        let reply = self.client.clone().open(request).await.map_err(status::failure)?;
+        artifact(reply.into_inner().artifact)
+    }
+
+    fn list(
+        &self,
+        target: &Target,
+        path: &[u8],
+        recursive: bool,
+    ) -> BoxStream<'static, Result<Entry, Failure>> {
+        let request = node::ListRequest {
+            target: Some(target_message(target)),
+            path: path.to_vec().into(),
+            recursive,
+        };
+        let mut client = self.client.clone();
+        let opened = async move { client.list(request).await };
+        flatten(opened, entry)
+    }
+
+    fn read(&self, request: ReadRequest, _delivery: Delivery) -> ReadStream {
+        let request = node::ReadRequest {
+            target: Some(target_message(&request.target)),
+            path: request.path.map(Into::into),
+            start: Some(request.start),
+            end: request.end,
+            priority: request.priority.into(),
+            by_path: false,
+        };
+        let mut client = self.client.clone();
+        let opened = async move { client.read(request).await };
+        flatten(opened, read_event)
+    }
+
+    async fn mount(&self, request: MountRequest) -> Result<MountInfo, Failure> {
+        let dir = request.dir.to_str().ok_or_else(|| {
+            Failure::new(FailureClass::MountDir, "the mount point's name is not UTF-8")
+        })?;
+        let request = node::MountRequest {
+            target: Some(target_message(&request.target)),
+            dir: dir.to_owned(),
+            view: view_message(request.view),
+            lane: request.lane,
+            allow_other: request.allow_other,
+        };
+        let reply = self.client.clone().mount(request).await.map_err(status::failure)?;
+        mount_info(reply.into_inner())
+    }
+
+    async fn unmount(&self, dir: &str, lazy: bool) -> Result<u32, Failure> {
+        let request = node::UnmountRequest { dir: dir.to_owned(), lazy };
+        let reply = self.client.clone().unmount(request).await.map_err(status::failure)?;
+        Ok(reply.into_inner().mounts_left)
+    }
+
+    async fn mounts(&self) -> Result<Vec<MountInfo>, Failure> {
+        let reply =
+            self.client.clone().mounts(node::MountsRequest {}).await.map_err(status::failure)?;
+        reply.into_inner().mounts.into_iter().map(mount_info).collect()
+    }
+
+    async fn tasks(&self, id_prefix: &str) -> Result<Vec<CachedTask>, Failure> {
+        let request = node::TasksRequest { id_prefix: id_prefix.to_owned() };
+        let reply = self.client.clone().tasks(request).await.map_err(status::failure)?;
+        reply.into_inner().tasks.into_iter().map(cached_task).collect()
+    }
+
+    async fn collect_garbage(
+        &self,
+        target: Option<u64>,
+        dry_run: bool,
+    ) -> Result<Collected, Failure> {
+        let request = node::CollectGarbageRequest { target_bytes: target, dry_run };
+        let reply = self.client.clone().collect_garbage(request).await.map_err(status::failure)?;
+        let reply = reply.into_inner();
+        let ids = reply.task_ids.iter().map(|id| convert::task_id(id));
+        Ok(Collected {
+            tasks: ids.collect::<Result<_, _>>().map_err(|error| unreadable(&error))?,
+            freed: reply.bytes_freed,
+            used: reply.used_bytes,
+        })
+    }
+
+    fn verify_cache(&self, task: Option<TaskId>) -> BoxStream<'static, Result<Verified, Failure>> {
+        let task_id = task.map(|id| id.as_bytes().to_vec()).unwrap_or_default().into();
+        let mut client = self.client.clone();
+        let opened = async move { client.verify_cache(node::VerifyCacheRequest { task_id }).await };
+        flatten(opened, verified)
+    }
+
+    async fn status(&self) -> Result<AgentStatus, Failure> {
+        let reply =
+            self.client.clone().status(node::StatusRequest {}).await.map_err(status::failure)?;
+        let reply = reply.into_inner();
+        Ok(AgentStatus {
+            version: reply.version,
+            pid: reply.pid,
+            host_id: HostId::from_slice(&reply.host_id),
+            data_dir: reply.data_dir,
+            used: reply.used_bytes,
+            capacity: reply.capacity_bytes,
+            cluster: (!reply.cluster.is_empty()).then_some(reply.cluster),
+            cluster_connected: reply.cluster_connected,
+        })
+    }
+}
+
+/// A stream from the call that opens it, each message converted. It ends after the first failure.
+fn flatten<M, T>(
+    opened: impl Future<Output = Result<tonic::Response<tonic::Streaming<M>>, Status>> + Send + 'static,
+    convert: fn(M) -> Result<T, Failure>,
+) -> BoxStream<'static, Result<T, Failure>>
+where
+    M: Send + 'static,
+    T: Send + 'static,
+{
+    let opened = async move {
+        match opened.await {
+            Ok(reply) => reply
+                .into_inner()
+                .map(move |message| message.map_err(status::failure).and_then(convert))
+                .boxed(),
+            Err(status) => stream::iter([Err(status::failure(status))]).boxed(),
+        }
+    };
+    stream::once(opened).flatten().boxed()
+}
+
+fn unreadable(error: &dyn std::error::Error) -> Failure {
+    Failure::new(FailureClass::AgentProtocol, "the node agent's answer cannot be read")
+        .because(error.to_string())
+}
+
+fn missing(field: &str) -> Failure {
+    Failure::new(FailureClass::AgentProtocol, "the node agent's answer cannot be read")
+        .because(format!("field '{field}' is missing or too long"))
+}
+
+fn target_message(target: &Target) -> common::Target {
+    let headers = |secrets: &[(String, dfs_source::Secret)]| {
+        let message = |(name, value): &(String, dfs_source::Secret)| common::Header {
+            name: name.clone(),
+            value: value.expose().to_owned(),
+        };
+        secrets.iter().map(message).collect()
+    };
+    let credentials = match &target.credentials {
+        Credentials::None => None,
+        Credentials::Basic { user, password } => Some(common::Credentials {
+            kind: Some(common::credentials::Kind::Basic(common::credentials::Basic {
+                user: user.clone(),
+                password: password.expose().to_owned(),
+            })),
+            headers: Vec::new(),
+        }),
+        Credentials::Bearer(token) => Some(common::Credentials {
+            kind: Some(common::credentials::Kind::Bearer(token.expose().to_owned())),
+            headers: Vec::new(),
+        }),
+        Credentials::Headers(secrets) => {
+            Some(common::Credentials { kind: None, headers: headers(secrets) })
+        }
+    };
+    common::Target {
+        url: target.url.as_str().to_owned(),
+        headers: convert::to_headers(&target.headers),
+        credentials,
+    }
+}
+
+fn view_message(view: View) -> i32 {
+    match view {
+        View::File => common::View::File,
+        View::Tree => common::View::Tree,
+        View::Auto => common::View::Auto,
+    }
+    .into()
+}
+
+fn task(message: common::Task) -> Result<TaskInfo, Failure> {
+    TaskInfo::try_from(message).map_err(|error| unreadable(&error))
+}
+
+fn artifact(message: Option<common::Artifact>) -> Result<Artifact, Failure> {
+    let message = message.ok_or_else(|| missing("artifact"))?;
+    let view = match message.view() {
+        common::View::File => View::File,
+        common::View::Tree => View::Tree,
+        common::View::Auto | common::View::Unspecified => return Err(missing("artifact.view")),
+    };
+    if message.tasks.len() > 256 {
+        return Err(missing("artifact.tasks"));
+    }
+    Ok(Artifact {
+        url: message.url,
+        view,
+        index: message.index.map(task).transpose()?,
+        tasks: message.tasks.into_iter().map(task).collect::<Result<_, _>>()?,
+        files: message.files,
+        bytes: message.bytes,
+    })
+}
+
+fn entry(message: node::ListEntry) -> Result<Entry, Failure> {
+    if message.path.len() > MAX_NAME * 8 || message.link_target.len() > MAX_NAME {
+        return Err(missing("entry.path"));
+    }
+    let kind = match message.kind() {
+        node::EntryKind::File => EntryKind::File,
+        node::EntryKind::Directory => EntryKind::Directory,
+        node::EntryKind::Symlink => EntryKind::Symlink,
+        node::EntryKind::Other => EntryKind::Other,
+        node::EntryKind::Unspecified => return Err(missing("entry.kind")),
+    };
+    Ok(Entry {
+        path: message.path.to_vec(),
+        kind,
+        length: message.length,
+        mode: message.mode,
+        mtime: (message.mtime_seconds, message.mtime_nanos.min(999_999_999)),
+        uid: message.uid,
+        gid: message.gid,
+        link_target: message.link_target.to_vec(),
+    })
+}
+
+fn ledger(message: Option<node::Ledger>) -> Ledger {
+    let message = message.unwrap_or_default();
+    let parent = |parent: node::ParentBytes| ParentBytes {
+        kind: match parent.kind() {
+            common::HostKind::Seed => HostKind::Seed,
+            common::HostKind::Node | common::HostKind::Unspecified => HostKind::Node,
+        },
+        host_id: HostId::from_slice(&parent.host_id),
+        name: parent.name,
+        bytes: parent.bytes,
+    };
+    Ledger {
+        cache: message.cache_bytes,
+        source: message.source_bytes,
+        source_requests: message.source_requests,
+        parents: message.parents.into_iter().take(MAX_PARENTS).map(parent).collect(),
+        wire: message.wire_bytes,
+    }
+}
+
+fn read_event(message: node::ReadChunk) -> Result<ReadEvent, Failure> {
+    use node::read_chunk::Kind;
+    Ok(match message.kind.ok_or_else(|| missing("chunk.kind"))? {
+        Kind::Start(start) => ReadEvent::Start {
+            length: start.length,
+            task: start.task.and_then(|task| TaskId::from_slice(&task.id)),
+        },
+        Kind::Data(bytes) => ReadEvent::Data(bytes),
+        // Only who asked for it by path is told of ranges instead of bytes.
+        Kind::Present(_) => return Err(missing("chunk.data")),
+        Kind::Progress(progress) => ReadEvent::Progress {
+            ledger: ledger(progress.ledger),
+            waiting_for: (!progress.waiting_for.is_empty()).then_some(progress.waiting_for),
+        },
+        Kind::End(end) => ReadEvent::End {
+            ledger: ledger(end.ledger),
+            length: end.length,
+            blake3: end.blake3.and_then(|digest| digest[..].try_into().ok()),
+        },
+    })
+}
+
+fn mount_info(message: node::MountInfo) -> Result<MountInfo, Failure> {
+    Ok(MountInfo {
+        dir: message.dir,
+        artifact: artifact(message.artifact)?,
+        lane: message.lane,
+        lane_reason: message.lane_reason,
+        cached: message.cached_bytes,
+        content: message.content_bytes,
+        ledger: ledger(message.ledger),
+        state: message.state,
+        files: message.files,
+        index_bytes: message.index_bytes,
+    })
+}
+
+fn cached_task(message: node::TaskInfo) -> Result<CachedTask, Failure> {
+    Ok(CachedTask {
+        task: task(message.task.ok_or_else(|| missing("task"))?)?,
+        cached: message.cached_bytes,
+        disk: message.disk_bytes,
+        in_use: message.in_use,
+        last_read_ms: message.last_read_unix_ms,
+        ledger: ledger(message.ledger),
+        complete: message.complete,
+        parents: message.parents.into_iter().take(MAX_PARENTS).collect(),
+    })
+}
+
+fn verified(message: node::VerifyCacheEvent) -> Result<Verified, Failure> {
+    Ok(Verified {
+        task: TaskId::from_slice(&message.task_id),
+        groups_checked: message.groups_checked,
+        groups_bad: message.groups_bad,
+        bad_groups: message.bad_groups,
+        finished: message.finished,
+    })
+}

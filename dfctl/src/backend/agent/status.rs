@@ -1,0 +1,120 @@
+//! A gRPC status as a failure.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Code, Failure, FailureClass, Status};
+
+/// Most bytes of details that are looked at.
+const MAX_DETAILS: usize = 16 * 1024;
+
+/// What an agent may put into the details of a status, as JSON: the finer class and the causes, outermost first.
+/// A class this version does not know, or no details at all, leaves the status code to decide.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Details {
+    /// Kebab-case name of a [`FailureClass`], as in `origin-changed`.
+    pub class: String,
+    /// The causes.
+    pub because: Vec<String>,
+}
+
+const CLASSES: &[(&str, FailureClass)] = &[
+    ("not-found", FailureClass::NotFound),
+    ("unauthenticated", FailureClass::Unauthenticated),
+    ("not-permitted", FailureClass::NotPermitted),
+    ("source-failed", FailureClass::SourceFailed),
+    ("timed-out", FailureClass::TimedOut),
+    ("origin-changed", FailureClass::OriginChanged),
+    ("corrupt", FailureClass::Corrupt),
+    ("no-space", FailureClass::NoSpace),
+    ("limit", FailureClass::Limit),
+    ("unsupported", FailureClass::Unsupported),
+    ("is-tree", FailureClass::IsTree),
+    ("not-tree", FailureClass::NotTree),
+    ("bad-request", FailureClass::BadRequest),
+    ("bad-range", FailureClass::BadRange),
+    ("not-mounted", FailureClass::NotMounted),
+    ("mount-dir", FailureClass::MountDir),
+    ("mount-busy", FailureClass::MountBusy),
+    ("mount-failed", FailureClass::MountFailed),
+];
+
+/// What a status means to a person.
+pub(super) fn failure(status: Status) -> Failure {
+    let details = details(status.details());
+    let named = CLASSES.iter().find(|(name, _)| *name == details.class).map(|(_, class)| *class);
+    let class = named.unwrap_or_else(|| by_code(&status));
+    let message = match status.message() {
+        "" => status.code().description().to_owned(),
+        _ if class == FailureClass::AgentLost => {
+            "the connection to the node agent broke".to_owned()
+        }
+        message => message.to_owned(),
+    };
+    let mut failure = Failure { class, message, because: details.because };
+    if class == FailureClass::AgentLost && !status.message().is_empty() {
+        failure = failure.because(status.message());
+    }
+    failure
+}
+
+fn details(bytes: &[u8]) -> Details {
+    if bytes.is_empty() || bytes.len() > MAX_DETAILS {
+        return Details::default();
+    }
+    serde_json::from_slice(bytes).unwrap_or_default()
+}
+
+fn by_code(status: &Status) -> FailureClass {
+    // A status made on this side of the socket has the transport's error as its source.
+    let of_transport = std::error::Error::source(status).is_some();
+    match status.code() {
+        _ if of_transport => FailureClass::AgentLost,
+        Code::NotFound => FailureClass::NotFound,
+        Code::Unauthenticated => FailureClass::Unauthenticated,
+        Code::PermissionDenied => FailureClass::NotPermitted,
+        Code::Unavailable => FailureClass::SourceFailed,
+        Code::DeadlineExceeded => FailureClass::TimedOut,
+        Code::Aborted => FailureClass::OriginChanged,
+        Code::DataLoss => FailureClass::Corrupt,
+        Code::ResourceExhausted => FailureClass::Limit,
+        Code::Unimplemented => FailureClass::Unsupported,
+        Code::InvalidArgument => FailureClass::BadRequest,
+        Code::OutOfRange => FailureClass::BadRange,
+        Code::FailedPrecondition => FailureClass::Unsupported,
+        Code::Ok | Code::Cancelled | Code::Unknown | Code::AlreadyExists | Code::Internal => {
+            FailureClass::Internal
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_win_over_the_code_and_unknown_ones_do_not() {
+        let with = |json: &str| {
+            failure(Status::with_details(
+                Code::FailedPrecondition,
+                "no",
+                json.as_bytes().to_vec().into(),
+            ))
+        };
+        let known = with(r#"{"class":"is-tree","because":["it is a listing"],"new":1}"#);
+        assert_eq!(known.class, FailureClass::IsTree);
+        assert_eq!(known.because, ["it is a listing"]);
+        for unknown in [r#"{"class":"from-the-future"}"#, "{", "\u{0}"] {
+            assert_eq!(with(unknown).class, FailureClass::Unsupported);
+        }
+    }
+
+    #[test]
+    fn a_code_alone_is_enough() {
+        let class = |code| failure(Status::new(code, "x")).class;
+        assert_eq!(class(Code::NotFound), FailureClass::NotFound);
+        assert_eq!(class(Code::Aborted), FailureClass::OriginChanged);
+        assert_eq!(class(Code::DataLoss), FailureClass::Corrupt);
+        assert_eq!(failure(Status::new(Code::Internal, "")).message, "Internal error");
+    }
+}

@@ -1,0 +1,216 @@
+//! A backend for tests of what a person sees: answers are set beforehand.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
+
+use dfs_model::{ByteRange, CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
+use futures::stream::{self, StreamExt};
+
+use super::*;
+
+/// How a read goes wrong, after how many bytes.
+#[derive(Debug, Clone)]
+pub struct Break {
+    pub after: u64,
+    pub with: Failure,
+}
+
+/// Everything it knows.
+#[derive(Default)]
+pub struct Fake {
+    /// Contents by what is asked for: the URL, or `URL!path`.
+    pub contents: BTreeMap<String, Vec<u8>>,
+    pub entries: Vec<Entry>,
+    pub mounts: Vec<MountInfo>,
+    pub tasks: Vec<CachedTask>,
+    pub verified: Vec<Verified>,
+    pub failure: Option<Failure>,
+    pub breaks: Mutex<Option<Break>>,
+    /// Writes into the output file itself, last chunk first.
+    pub writes_itself: bool,
+    /// Every read: first byte asked for.
+    pub reads: Mutex<Vec<u64>>,
+}
+
+pub fn task(url: &str, length: u64) -> TaskInfo {
+    let key = TaskKey {
+        domain: "public".into(),
+        kind: TaskKind::Blob,
+        url: CanonicalUrl::parse(url).unwrap(),
+        headers: Vec::new(),
+        validator: Validator { etag: Some("\"v1\"".into()), ..Validator::default() },
+        transform: Transform::Identity,
+    };
+    TaskInfo::new(key, Some(length), true)
+}
+
+pub fn entry(path: &str, kind: EntryKind, length: u64) -> Entry {
+    Entry {
+        path: path.into(),
+        kind,
+        length,
+        mode: if kind == EntryKind::Directory { 0o755 } else { 0o644 },
+        mtime: (1_795_166_194, 0),
+        uid: 0,
+        gid: 0,
+        link_target: if kind == EntryKind::Symlink { b"/etc/passwd".to_vec() } else { Vec::new() },
+    }
+}
+
+impl Fake {
+    pub fn holding(key: &str, content: &[u8]) -> Self {
+        let contents = BTreeMap::from([(key.to_owned(), content.to_vec())]);
+        Self { contents, ..Self::default() }
+    }
+
+    fn failing<T>(&self) -> Result<(), Result<T, Failure>> {
+        self.failure.clone().map_or(Ok(()), |failure| Err(Err(failure)))
+    }
+
+    fn events(
+        &self,
+        request: &ReadRequest,
+        delivery: &Delivery,
+    ) -> Vec<Result<ReadEvent, Failure>> {
+        let url = request.target.url.as_str();
+        let key = match &request.path {
+            Some(path) => format!("{url}!{}", String::from_utf8_lossy(path)),
+            None => url.to_owned(),
+        };
+        self.reads.lock().unwrap().push(request.start);
+        let Some(content) = self.contents.get(&key) else {
+            return vec![Err(Failure::new(FailureClass::NotFound, "the origin answered 404"))];
+        };
+        let length = content.len() as u64;
+        let end = request.end.unwrap_or(length).min(length);
+        let info = task(url, length);
+        let mut events = vec![Ok(ReadEvent::Start {
+            length: Some(length),
+            task: request.path.is_none().then_some(info.id),
+        })];
+        let broken = self.breaks.lock().unwrap().take();
+        let stop = broken.as_ref().map_or(end, |broken| end.min(request.start + broken.after));
+        let wanted = &content[request.start as usize..stop as usize];
+        match delivery {
+            Delivery::File { file, origin } if self.writes_itself => {
+                for (number, chunk) in
+                    wanted.chunks(3).enumerate().collect::<Vec<_>>().into_iter().rev()
+                {
+                    let range =
+                        ByteRange::at(request.start + number as u64 * 3, chunk.len() as u64);
+                    file.write_all_at(chunk, range.start - origin).unwrap();
+                    events.push(Ok(ReadEvent::Written(range)));
+                }
+            }
+            _ => events
+                .extend(wanted.chunks(3).map(|chunk| Ok(ReadEvent::Data(chunk.to_vec().into())))),
+        }
+        let ledger =
+            Ledger { source: wanted.len() as u64, source_requests: 1, ..Ledger::default() };
+        match broken {
+            Some(broken) => events.push(Err(broken.with)),
+            None => {
+                let blake3 = Some(*blake3::hash(content).as_bytes());
+                events.push(Ok(ReadEvent::End { ledger, length, blake3 }));
+            }
+        }
+        events
+    }
+}
+
+#[async_trait]
+impl Backend for Fake {
+    async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
+        if let Err(failure) = self.failing() {
+            return failure;
+        }
+        let url = target.url.as_str();
+        let length = self.contents.get(url).map(|content| content.len() as u64);
+        let tree = view == View::Tree || (view == View::Auto && !self.entries.is_empty());
+        if !tree && length.is_none() {
+            return Err(Failure::new(FailureClass::NotFound, "the origin answered 404"));
+        }
+        let bytes = length.unwrap_or_else(|| self.entries.iter().map(|entry| entry.length).sum());
+        Ok(Artifact {
+            url: url.to_owned(),
+            view: if tree { View::Tree } else { View::File },
+            index: tree.then(|| task(&format!("{url}#index"), 4096)),
+            tasks: vec![task(url, bytes)],
+            files: self.entries.iter().filter(|entry| entry.kind == EntryKind::File).count() as u64,
+            bytes,
+        })
+    }
+
+    fn list(
+        &self,
+        _: &Target,
+        path: &[u8],
+        recursive: bool,
+    ) -> BoxStream<'static, Result<Entry, Failure>> {
+        if let Some(failure) = self.failure.clone() {
+            return stream::iter([Err(failure)]).boxed();
+        }
+        let prefix = if path.is_empty() { Vec::new() } else { [path, b"/"].concat() };
+        let below = self.entries.iter().filter(|entry| {
+            entry
+                .path
+                .strip_prefix(&prefix[..])
+                .is_some_and(|rest| recursive || !rest.contains(&b'/'))
+        });
+        stream::iter(below.cloned().map(Ok).collect::<Vec<_>>()).boxed()
+    }
+
+    fn read(&self, request: ReadRequest, delivery: Delivery) -> ReadStream {
+        stream::iter(self.events(&request, &delivery)).boxed()
+    }
+
+    async fn mount(&self, request: MountRequest) -> Result<MountInfo, Failure> {
+        if let Err(failure) = self.failing() {
+            return failure;
+        }
+        let mut mount = self.mounts[0].clone();
+        mount.dir = request.dir.display().to_string();
+        Ok(mount)
+    }
+
+    async fn unmount(&self, _dir: &str, _lazy: bool) -> Result<u32, Failure> {
+        self.failing().map(|()| 0).or_else(|failure| failure)
+    }
+
+    async fn mounts(&self) -> Result<Vec<MountInfo>, Failure> {
+        self.failing().map(|()| self.mounts.clone()).or_else(|failure| failure)
+    }
+
+    async fn tasks(&self, id_prefix: &str) -> Result<Vec<CachedTask>, Failure> {
+        let found =
+            self.tasks.iter().filter(|task| task.task.id.to_string().starts_with(id_prefix));
+        Ok(found.cloned().collect())
+    }
+
+    async fn collect_garbage(&self, _: Option<u64>, _: bool) -> Result<Collected, Failure> {
+        let tasks = self.tasks.iter().filter(|task| !task.in_use);
+        Ok(Collected {
+            freed: tasks.clone().map(|task| task.disk).sum(),
+            tasks: tasks.map(|task| task.task.id).collect(),
+            used: self.tasks.iter().filter(|task| task.in_use).map(|task| task.disk).sum(),
+        })
+    }
+
+    fn verify_cache(&self, _: Option<TaskId>) -> BoxStream<'static, Result<Verified, Failure>> {
+        stream::iter(self.verified.clone().into_iter().map(Ok).collect::<Vec<_>>()).boxed()
+    }
+
+    async fn status(&self) -> Result<AgentStatus, Failure> {
+        Ok(AgentStatus {
+            version: "0.1.0".into(),
+            pid: 42,
+            host_id: None,
+            data_dir: "/var/lib/dfs".into(),
+            used: 1 << 30,
+            capacity: 50 << 30,
+            cluster: None,
+            cluster_connected: false,
+        })
+    }
+}

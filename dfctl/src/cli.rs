@@ -1,0 +1,221 @@
+//! The grammar: global flags, the tree of commands, and the way from arguments to an exit code.
+//!
+//! No runtime exists before the arguments are understood, so that `--version` and `--help` answer at once.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, CommandFactory, Parser};
+use serde::Serialize;
+
+use crate::codes::{self, Exit};
+use crate::commands::Command;
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+use crate::interrupt::Interrupts;
+use crate::output::{Color, Format, Output, Verbosity, progress};
+use crate::settings::Settings;
+
+/// Get, look into and mount anything behind a URL; move only the bytes that are read
+///
+/// Examples:
+///   dfctl get https://host/model.bin
+///   dfctl mount https://host/dir/ /mnt/data
+#[derive(Parser)]
+#[command(name = "dfctl", version, verbatim_doc_comment, propagate_version = false)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(clap::Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[command(next_help_heading = "Everywhere")]
+pub struct GlobalArgs {
+    /// Cluster to take part in
+    #[arg(long, global = true, value_name = "ADDR", env = "DFS_CLUSTER", hide_env_values = true)]
+    cluster: Option<String>,
+    /// Socket of the node agent
+    #[arg(long, global = true, value_name = "PATH", env = "DFS_SOCKET", hide_env_values = true)]
+    socket: Option<PathBuf>,
+    /// Work without any node agent
+    #[arg(long, global = true, env = "DFS_SOLO", hide_env_values = true, num_args = 0..=1,
+          default_missing_value = "true", require_equals = true, value_name = "BOOL", hide_possible_values = true)]
+    solo: Option<bool>,
+    /// Where a process started by dfctl keeps its data
+    #[arg(long, global = true, value_name = "DIR", env = "DFS_DATA_DIR", hide_env_values = true)]
+    data_dir: Option<PathBuf>,
+    /// Shape of the result
+    #[arg(long, global = true, value_enum, env = "DFS_FORMAT", hide_env_values = true)]
+    format: Option<Format>,
+    /// How progress is shown on stderr
+    #[arg(long, global = true, value_enum, env = "DFS_PROGRESS", hide_env_values = true)]
+    progress: Option<progress::Mode>,
+    /// When to colour
+    #[arg(long, global = true, value_enum, env = "DFS_COLOR", hide_env_values = true)]
+    color: Option<Color>,
+    /// Say only what failed
+    #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "verbose")]
+    #[serde(skip)]
+    quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true, action = ArgAction::SetTrue)]
+    #[serde(skip)]
+    verbose: bool,
+}
+
+impl GlobalArgs {
+    fn verbosity(&self) -> Verbosity {
+        let set = |name: &str| {
+            std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
+        };
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ if set("DFS_QUIET") => Verbosity::Quiet,
+            _ if set("DFS_VERBOSE") => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+}
+
+/// The tree of commands, for the generators of man pages, completions and references.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The whole process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let format = cli.global.format.unwrap_or_default();
+    let verbosity = cli.global.verbosity();
+    let color = cli.global.color.unwrap_or_default();
+    let exit = match Settings::load(&cli.global) {
+        Ok(settings) => {
+            let output = Output::of_process(settings.format, verbosity, settings.color);
+            run(cli.command, settings, output)
+        }
+        Err(error) => report(&Output::of_process(format, verbosity, color), Err(error)),
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn run(command: Command, settings: Settings, output: Output) -> Exit {
+    let interrupts = match Interrupts::install() {
+        Ok(interrupts) => interrupts,
+        Err(error) => return report(&output, Err(error)),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = CliError::new(&codes::UNEXPECTED, "cannot start").caused_by(&error);
+            return report(&output, Err(error));
+        }
+    };
+    let context = Context::new(settings, output, interrupts.token());
+    let result = runtime.block_on(command.run(&context));
+    // Results that were written are part of what is reported.
+    let result = result.and_then(|outcome| context.output.flush().map(|()| outcome));
+    report(&context.output, result)
+}
+
+fn report(output: &Output, result: Result<Outcome, CliError>) -> Exit {
+    match result {
+        Ok(outcome) => outcome.exit(),
+        Err(error) if error.code == &codes::READER_GONE => Exit::Done,
+        Err(error) => {
+            output.error(&error);
+            error.code.exit
+        }
+    }
+}
+
+/// Help and version go to stdout; a mistake to stderr with its code.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that has gone wants no help.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let _ = error.print();
+    if error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        eprintln!("{}", codes::USAGE);
+    }
+    ExitCode::from(Exit::Usage as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
+        for sub in command.get_subcommands() {
+            let path = format!("{path} {}", sub.get_name());
+            if sub.has_subcommands() {
+                leaves(sub, &path, found);
+            } else {
+                let help = sub.clone().render_long_help().to_string();
+                found.push((path, help));
+            }
+        }
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_starts_with_two_examples_that_name_the_command() {
+        let mut found = Vec::new();
+        leaves(&command(), "dfctl", &mut found);
+        assert!(found.len() >= 16, "{}", found.len());
+        for (path, help) in found {
+            let lines: Vec<_> = help.lines().collect();
+            assert!(lines[0].len() <= 72 && !lines[0].ends_with('.'), "{path}: {}", lines[0]);
+            assert_eq!(lines[2], "Examples:", "{path}: {help}");
+            for line in &lines[3..5] {
+                assert!(line.starts_with(&format!("  {path}")), "{path}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_example_parses() {
+        let mut found = Vec::new();
+        leaves(&command(), "dfctl", &mut found);
+        for (_, help) in found {
+            for line in help.lines().skip(3).take_while(|line| line.starts_with("  dfctl")) {
+                let line = line.split("   ").next().unwrap_or_default();
+                let words = line.split_whitespace().map(|word| word.trim_matches('\''));
+                let parsed = Cli::try_parse_from(words);
+                assert!(
+                    parsed.is_ok(),
+                    "{line}: {:?}",
+                    parsed.err().map(|error| error.to_string())
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_global_value_flag_has_its_variable() {
+        let command = command();
+        for argument in command.get_arguments().filter(|argument| argument.is_global_set()) {
+            let Some(long) = argument.get_long() else { continue };
+            if matches!(long, "quiet" | "verbose") {
+                continue;
+            }
+            let expected = format!("DFS_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
+        }
+    }
+}

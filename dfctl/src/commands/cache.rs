@@ -1,0 +1,29 @@
+//! `dfctl cache …`.
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+
+mod gc;
+mod ls;
+mod verify;
+
+/// What to do with the cache.
+#[derive(Subcommand)]
+pub enum Command {
+    Ls(ls::Args),
+    Gc(gc::Args),
+    Verify(verify::Args),
+}
+
+impl Command {
+    /// Does it.
+    pub async fn run(self, context: &Context) -> Result<Outcome, CliError> {
+        match self {
+            Self::Ls(args) => ls::run(args, context).await,
+            Self::Gc(args) => gc::run(args, context).await,
+            Self::Verify(args) => verify::run(args, context).await,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `dfctl cache gc`.
+
+use dfs_model::ByteSize;
+
+use crate::backend::Collected;
+use crate::commands::inside::answer;
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+use crate::output::count;
+
+/// Evict what nobody reads; never what is in use or pinned
+///
+/// Examples:
+///   dfctl cache gc --dry-run
+///   dfctl cache gc --target 10GiB
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Evict until no more than this is used; without it, down to the agent's own low mark
+    #[arg(long, value_name = "SIZE", env = "DFS_TARGET", hide_env_values = true)]
+    target: Option<ByteSize>,
+    /// Only say what would go
+    #[arg(short = 'n', long, env = "DFS_DRY_RUN", hide_env_values = true)]
+    dry_run: bool,
+}
+
+/// Runs it.
+pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
+    let backend = context.backend()?;
+    let target = args.target.map(|size| size.0);
+    let collected = answer(context, backend.collect_garbage(target, args.dry_run))
+        .await?
+        .map_err(|failure| CliError::backend("clean", "the cache", failure))?;
+    context.output.record("gc", &collected, || human(&collected, args.dry_run))?;
+    Ok(if collected.tasks.is_empty() { Outcome::Nothing } else { Outcome::Done })
+}
+
+fn human(collected: &Collected, dry_run: bool) -> String {
+    if collected.tasks.is_empty() {
+        return format!("nothing to evict: {} used", ByteSize(collected.used));
+    }
+    let (verb, left) = if dry_run { ("would evict", "would be") } else { ("evicted", "are") };
+    let mut text = String::new();
+    if dry_run {
+        collected.tasks.iter().for_each(|id| text.push_str(&format!("{id}\n")));
+    }
+    let tasks = match collected.tasks.len() as u64 {
+        1 => "1 task".to_owned(),
+        tasks => format!("{} tasks", count(tasks)),
+    };
+    text.push_str(&format!(
+        "{verb} {tasks}, {}; {} {left} still used",
+        ByteSize(collected.freed),
+        ByteSize(collected.used)
+    ));
+    text
+}

@@ -1,0 +1,70 @@
+//! `dfctl cache verify`.
+
+use dfs_model::{ByteSize, GROUP_BYTES, TaskId};
+
+use crate::backend::{Failure, FailureClass, Verified};
+use crate::codes;
+use crate::commands::inside::next;
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+use crate::output::{Format, Items, count};
+
+/// Hash what the cache holds again; mark damaged groups missing
+///
+/// Examples:
+///   dfctl cache verify
+///   dfctl cache verify 9f2c41d8a0b5e6f79f2c41d8a0b5e6f79f2c41d8a0b5e6f79f2c41d8a0b5e6f7
+///
+/// Ends with exit code 6 when damage was found.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Only this task
+    task: Option<TaskId>,
+}
+
+/// Runs it.
+pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
+    let backend = context.backend()?;
+    let failed = |failure| CliError::backend("verify", "the cache", failure);
+    let output = &context.output;
+    let mut events = backend.verify_cache(args.task);
+    let mut items = Items::new(output, "verified");
+    let mut totals = None;
+    while let Some(event) = next(context, &mut events).await? {
+        let event = event.map_err(failed)?;
+        if event.finished {
+            totals = Some(event);
+            break;
+        }
+        items.push(&event)?;
+        if output.format == Format::Human && event.groups_bad > 0 {
+            output.line(&damage(&event))?;
+        }
+    }
+    items.finish()?;
+    let totals = totals.ok_or_else(|| {
+        failed(Failure::new(FailureClass::AgentProtocol, "the answer ended before its totals"))
+    })?;
+    if output.format == Format::Human {
+        let bytes = ByteSize(totals.groups_checked.saturating_mul(GROUP_BYTES));
+        output.line(&format!(
+            "verified {} groups (at most {bytes}), {} damaged",
+            count(totals.groups_checked),
+            count(totals.groups_bad)
+        ))?;
+    }
+    if totals.groups_bad > 0 {
+        let what = format!("{} groups of the cache are damaged", count(totals.groups_bad));
+        return Err(CliError::new(&codes::CACHE_DAMAGED, what)
+            .because("they are marked missing and will be fetched again when read"));
+    }
+    Ok(Outcome::Done)
+}
+
+fn damage(event: &Verified) -> String {
+    let groups: Vec<_> = event.bad_groups.iter().take(8).map(ToString::to_string).collect();
+    let more = if event.bad_groups.len() > 8 { ", …" } else { "" };
+    let task = event.task.map(|id| id.short()).unwrap_or_default();
+    format!("damaged  {task}  groups {}{more}", groups.join(", "))
+}

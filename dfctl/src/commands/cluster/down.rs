@@ -1,0 +1,61 @@
+//! `dfctl cluster down`.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::place::{log_of, running};
+use crate::codes;
+use crate::commands::inside::interrupted;
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Stop the cluster of this machine; what it holds stays
+///
+/// Examples:
+///   dfctl cluster down
+///   dfctl cluster down --data-dir /srv/dfs
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {}
+
+/// Runs it.
+pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
+    let dir = context.settings.cluster_dir();
+    // The announcement names the process by number and start time, so a later process with the same number is not it.
+    let Some(run) = running(&dir)? else {
+        context.output.note(&format!("no cluster runs on {}", dir.display()));
+        return Ok(Outcome::Nothing);
+    };
+    let failed = |reason: &dyn std::error::Error| {
+        let what = format!("cannot stop the cluster, pid {}", run.pid);
+        CliError::new(&codes::STOP_FAILED, what).caused_by(reason)
+    };
+    let pid = i32::try_from(run.pid).ok().and_then(Pid::from_raw);
+    match pid.map(|pid| kill_process(pid, Signal::TERM)) {
+        Some(Ok(()) | Err(rustix::io::Errno::SRCH)) => {}
+        Some(Err(error)) => return Err(failed(&error)),
+        None => return Err(failed(&std::io::Error::other("it announced an impossible pid"))),
+    }
+    let deadline = tokio::time::Instant::now() + STOP_WITHIN;
+    while run.is_running() {
+        if tokio::time::Instant::now() >= deadline {
+            let what = format!("the cluster, pid {}, still runs after 30 s", run.pid);
+            return Err(CliError::new(&codes::STOP_FAILED, what)
+                .hint(format!("less {}", log_of(&dir).display())));
+        }
+        tokio::select! {
+            () = context.interrupted.cancelled() => return Err(interrupted()),
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+    context.output.note(&format!(
+        "stopped the cluster, pid {}; its state stays in {}",
+        run.pid,
+        dir.display()
+    ));
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,238 @@
+//! `dfctl get`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use dfs_model::{ByteRange, Digest, Rate};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::inside::Named;
+use crate::backend::ReadRequest;
+use crate::codes;
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+use crate::locator::Locator;
+use crate::outdir::Replace;
+
+pub mod saved;
+pub mod single;
+mod sinks;
+mod tree;
+mod wanted;
+
+/// Get a file, or with -r a whole tree, from a URL
+///
+/// Examples:
+///   dfctl get https://host/model.bin
+///   dfctl get -r https://host/dir/ -o data --exclude '*.tmp'
+///
+/// An output that exists is compared, never replaced unless --force is given. What was not finished stays in
+/// NAME.dfs-part beside the output; the same command takes it up again.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    named: Named,
+    /// Where to: a file, a directory that exists, or - for the standard output
+    #[arg(short, long, value_name = "PATH|-", env = "DFS_OUTPUT", hide_env_values = true)]
+    output: Option<PathBuf>,
+    /// Everything below, into a directory
+    #[arg(short, long, conflicts_with_all = ["range", "digest"], env = "DFS_RECURSIVE", hide_env_values = true)]
+    recursive: bool,
+    /// With -r: only files that match; a pattern without / matches names at any depth
+    #[arg(
+        long,
+        value_name = "GLOB",
+        requires = "recursive",
+        env = "DFS_INCLUDE",
+        hide_env_values = true
+    )]
+    include: Vec<String>,
+    /// With -r: no files that match
+    #[arg(
+        long,
+        value_name = "GLOB",
+        requires = "recursive",
+        env = "DFS_EXCLUDE",
+        hide_env_values = true
+    )]
+    exclude: Vec<String>,
+    /// Replace what exists
+    #[arg(short, long, env = "DFS_FORCE", hide_env_values = true)]
+    force: bool,
+    #[command(flatten)]
+    options: ReadOptions,
+}
+
+/// Flags of everything that reads bytes.
+#[derive(clap::Args)]
+pub struct ReadOptions {
+    /// Only bytes A to B, counted from 0, both included
+    #[arg(long, value_name = "A-B", env = "DFS_RANGE", hide_env_values = true)]
+    range: Option<ByteRange>,
+    /// What the bytes must be, as in sha256:9f2c… or blake3:9f2c…
+    #[arg(long, value_name = "ALGO:HEX", env = "DFS_DIGEST", hide_env_values = true)]
+    digest: Option<Digest>,
+    /// At most this fast, as in 10MiB/s or 100Mbit/s
+    #[arg(long, value_name = "RATE", value_parser = positive_rate, env = "DFS_LIMIT", hide_env_values = true)]
+    limit: Option<Rate>,
+    /// Urgency, 0 the most urgent
+    #[arg(long, value_name = "0-6", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=6),
+          env = "DFS_PRIORITY", hide_env_values = true)]
+    priority: u8,
+    /// End with a ledger of where every byte and the time came from
+    #[arg(long, env = "DFS_EXPLAIN", hide_env_values = true)]
+    explain: bool,
+}
+
+impl ReadOptions {
+    fn request(&self, locator: &Locator, path: Option<Vec<u8>>) -> ReadRequest {
+        ReadRequest {
+            target: locator.target.clone(),
+            path,
+            start: 0,
+            end: None,
+            priority: self.priority,
+            limit: self.limit,
+        }
+    }
+}
+
+fn positive_rate(text: &str) -> Result<Rate, String> {
+    match text.parse::<Rate>() {
+        Ok(Rate(0)) => Err("nothing would ever arrive".to_owned()),
+        Ok(rate) => Ok(rate),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Where a single file goes.
+pub enum Destination {
+    /// The standard output.
+    Stdout,
+    /// A device or pipe.
+    Device(File, PathBuf),
+    /// A file under this name.
+    File(PathBuf),
+}
+
+/// Runs it.
+pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
+    let locator = args.named.locate()?;
+    let replace = if args.force { Replace::Always } else { Replace::Never };
+    if args.recursive {
+        let filter = Filter::new(&args.include, &args.exclude)?;
+        let root = tree_root(&locator, args.output)?;
+        return tree::run(context, &locator, &args.options, tree::Plan { root, filter, replace })
+            .await;
+    }
+    match destination(&locator, args.output)? {
+        Destination::File(path) => {
+            single::to_file(context, &locator, &args.options, &path, replace).await
+        }
+        stream => single::to_stream(context, &locator, &args.options, stream).await,
+    }
+}
+
+fn destination(locator: &Locator, output: Option<PathBuf>) -> Result<Destination, CliError> {
+    let Some(output) = output else { return Ok(Destination::File(default_name(locator)?.into())) };
+    if output.as_os_str() == "-" {
+        return Ok(Destination::Stdout);
+    }
+    let named_as_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let there = std::fs::metadata(&output).ok();
+    match there {
+        Some(there) if there.is_dir() => Ok(Destination::File(output.join(default_name(locator)?))),
+        Some(there) if !there.is_file() => {
+            let opened = File::options().write(true).open(&output);
+            let file = opened.map_err(|error| CliError::output("write to", &output, &error))?;
+            Ok(Destination::Device(file, output))
+        }
+        _ if named_as_directory => {
+            let what = format!("there is no directory {}", output.display());
+            Err(CliError::new(&codes::OUTPUT_FAILED, what)
+                .hint(format!("mkdir -p {}", output.display())))
+        }
+        _ => Ok(Destination::File(output)),
+    }
+}
+
+fn tree_root(locator: &Locator, output: Option<PathBuf>) -> Result<PathBuf, CliError> {
+    match output {
+        Some(output) if output.as_os_str() == "-" => {
+            Err(CliError::new(&codes::USAGE, "a tree cannot go to the standard output")
+                .hint(format!("dfctl get -r {} -o DIR", locator.shown())))
+        }
+        Some(output) => Ok(output),
+        None => default_name(locator).map(PathBuf::from),
+    }
+}
+
+fn default_name(locator: &Locator) -> Result<String, CliError> {
+    locator.file_name().ok_or_else(|| {
+        let shown = locator.shown();
+        CliError::new(&codes::USAGE, format!("{shown} gives no name for the output"))
+            .hint(format!("dfctl get {shown} -o NAME"))
+    })
+}
+
+/// Which files of a tree are wanted.
+pub struct Filter {
+    include: Option<GlobSet>,
+    exclude: GlobSet,
+}
+
+impl Filter {
+    fn new(include: &[String], exclude: &[String]) -> Result<Self, CliError> {
+        let include = if include.is_empty() { None } else { Some(globs(include)?) };
+        Ok(Self { include, exclude: globs(exclude)? })
+    }
+
+    /// Whether no --include narrows it: then empty directories are wanted too.
+    pub fn is_open(&self) -> bool {
+        self.include.is_none()
+    }
+
+    /// Whether the file at `path` is.
+    pub fn has(&self, path: &Path) -> bool {
+        self.include.as_ref().is_none_or(|include| include.is_match(path))
+            && !self.exclude.is_match(path)
+    }
+}
+
+fn globs(patterns: &[String]) -> Result<GlobSet, CliError> {
+    let bad = |error: &globset::Error| {
+        CliError::new(&codes::USAGE, "a pattern cannot be understood").caused_by(error)
+    };
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let anchored = match pattern.trim_start_matches('/') {
+            name if !pattern.contains('/') => format!("**/{name}"),
+            below if below.ends_with('/') => format!("{below}**"),
+            path => path.to_owned(),
+        };
+        let glob = GlobBuilder::new(&anchored).literal_separator(true).build();
+        set.add(glob.map_err(|error| bad(&error))?);
+    }
+    set.build().map_err(|error| bad(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_names_anywhere_and_paths_from_the_root() {
+        let wanted = |include: &[&str], exclude: &[&str], path: &str| {
+            let own =
+                |patterns: &[&str]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
+            Filter::new(&own(include), &own(exclude)).unwrap().has(Path::new(path))
+        };
+        assert!(wanted(&[], &[], "a/b"));
+        assert!(wanted(&["*.txt"], &[], "a/b/c.txt") && wanted(&["*.txt"], &[], "c.txt"));
+        assert!(!wanted(&["*.txt"], &["c.*"], "a/c.txt"));
+        assert!(wanted(&["a/*.txt"], &[], "a/c.txt") && !wanted(&["a/*.txt"], &[], "a/b/c.txt"));
+        assert!(wanted(&["a/**"], &[], "a/b/c.txt") && wanted(&["a/"], &[], "a/b/c.txt"));
+        assert!(!wanted(&[], &["/a/"], "a/b") && wanted(&[], &["/a/"], "b/a/c"));
+    }
+}

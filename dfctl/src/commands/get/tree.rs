@@ -1,0 +1,391 @@
+//! A whole tree: into a directory, several files at a time, nothing outside of it.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use dfs_model::{Rate, TaskId};
+use futures::stream::{self, StreamExt};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::saved::Saved;
+use super::single::{cannot_open, cannot_place, damaged};
+use super::sinks::{Compare, IntoPart, exists};
+use super::wanted::member_identity;
+use super::{Filter, ReadOptions};
+use crate::backend::{Backend, Delivery, Entry, EntryKind, ReadRequest, View};
+use crate::codes;
+use crate::commands::inside::{answer, interrupted, next};
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+use crate::locator::Locator;
+use crate::outdir::{OutDir, Replace, UnsafePath, elements};
+use crate::output::count;
+use crate::output::progress::{Meter, Progress};
+use crate::part::{Identity, PartFile, SUFFIX};
+use crate::transfer::{Terms, TransferError, pump};
+
+/// Files under way at a time.
+const CONCURRENT: usize = 8;
+
+/// Where to, what of it, and what may be replaced.
+pub struct Plan {
+    /// The directory.
+    pub root: PathBuf,
+    /// Which files.
+    pub filter: Filter,
+    /// Whether to replace.
+    pub replace: Replace,
+}
+
+struct Tree<'a> {
+    context: &'a Context,
+    backend: Arc<dyn Backend>,
+    locator: &'a Locator,
+    options: &'a ReadOptions,
+    replace: Replace,
+    root: OutDir,
+    index: Option<TaskId>,
+    progress: RefCell<Progress<'a>>,
+    tally: Tally,
+}
+
+#[derive(Default)]
+struct Tally {
+    files: Cell<u64>,
+    bytes: Cell<u64>,
+    kept: Cell<u64>,
+    unchanged: Cell<u64>,
+    failed: Cell<u64>,
+}
+
+/// Gets it.
+pub async fn run(
+    context: &Context,
+    locator: &Locator,
+    options: &ReadOptions,
+    plan: Plan,
+) -> Result<Outcome, CliError> {
+    let begun = Instant::now();
+    let backend = context.backend()?;
+    let shown = locator.shown();
+    let opened = answer(context, backend.open(&locator.target, View::Tree)).await?;
+    let artifact = opened.map_err(|failure| CliError::backend("get", &shown, failure))?;
+    let entries = list(context, &*backend, locator, &plan.filter).await?;
+    let resolve = begun.elapsed();
+    let made = std::fs::create_dir_all(&plan.root).and_then(|()| OutDir::open(&plan.root));
+    let root = made.map_err(|error| CliError::output("write into", &plan.root, &error))?;
+    let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
+    let total = files.map(|entry| entry.length).fold(0, u64::saturating_add);
+    let meter = Meter::new(&plan.root.display().to_string(), Some(total), 0);
+    let progress = Progress::new(&context.output, context.settings.progress, meter);
+    let tree = Tree {
+        context,
+        backend,
+        locator,
+        options,
+        replace: plan.replace,
+        root,
+        index: artifact.index.map(|index| index.id),
+        progress: RefCell::new(progress),
+        tally: Tally::default(),
+    };
+    tree.write(&entries).await?;
+    tree.progress.borrow_mut().finish();
+
+    let tally = &tree.tally;
+    let mut saved = Saved {
+        path: Some(plan.root.clone()),
+        url: shown.clone(),
+        bytes: tally.bytes.get(),
+        kept: tally.kept.get(),
+        files: Some(tally.files.get()),
+        took: begun.elapsed(),
+        unchanged: tally.files.get() > 0 && tally.unchanged.get() == tally.files.get(),
+        ledger: tree.progress.borrow().meter().ledger(),
+        ..Saved::default()
+    };
+    saved.stages.resolve = resolve;
+    saved.stages.waiting = tree.progress.borrow().meter().stood();
+    saved.stages.transfer = saved.took.saturating_sub(resolve).saturating_sub(saved.stages.waiting);
+    saved.tell(context, locator, options.explain)?;
+    match tally.failed.get() {
+        0 if saved.unchanged => Ok(Outcome::Nothing),
+        0 => Ok(Outcome::Done),
+        failed => Err(CliError::new(
+            &codes::PARTLY,
+            format!("{} entries of {shown} were not saved", count(failed)),
+        )
+        .because("each is named above")
+        .hint("the same command again: it takes what is missing")),
+    }
+}
+
+/// Everything wanted, with paths relative to what was named.
+async fn list(
+    context: &Context,
+    backend: &dyn Backend,
+    locator: &Locator,
+    filter: &Filter,
+) -> Result<Vec<Entry>, CliError> {
+    let prefix = locator.inner.clone().unwrap_or_default();
+    let mut stream = backend.list(&locator.target, &prefix, true);
+    let mut entries = Vec::new();
+    while let Some(entry) = next(context, &mut stream).await? {
+        let mut entry =
+            entry.map_err(|failure| CliError::backend("list", &locator.shown(), failure))?;
+        if !prefix.is_empty() {
+            let below = entry.path.strip_prefix(&prefix[..]);
+            let Some(below) = below.and_then(|rest| rest.strip_prefix(b"/")) else { continue };
+            entry.path = below.to_vec();
+        }
+        // Directories without a wanted file are not made.
+        if filter.has(Path::new(OsStr::from_bytes(&entry.path)))
+            || (entry.kind == EntryKind::Directory && filter.is_open())
+        {
+            entries.push(entry);
+        }
+    }
+    Ok(entries)
+}
+
+impl Tree<'_> {
+    /// Directories, files, links, and the directories' times last, the deepest first: writing into one changes it.
+    async fn write(&self, entries: &[Entry]) -> Result<(), CliError> {
+        let of = |kind| entries.iter().enumerate().filter(move |(_, entry)| entry.kind == kind);
+        for (_, entry) in of(EntryKind::Directory) {
+            self.note(self.directory(&entry.path).map(drop));
+        }
+        let mut files = stream::iter(of(EntryKind::File))
+            .map(|(number, entry)| Box::pin(self.file(number as u64, entry)))
+            .buffer_unordered(CONCURRENT);
+        while let Some(result) = files.next().await {
+            match result {
+                Err(error) if is_final(&error) => return Err(self.stopped(error)),
+                result => self.note(result),
+            }
+        }
+        for (_, entry) in of(EntryKind::Symlink) {
+            self.note(self.link(entry));
+        }
+        for (_, entry) in of(EntryKind::Other) {
+            let what = format!("{} is a device, pipe or socket", self.path_of(entry).display());
+            self.note(Err(CliError::new(&codes::UNSUPPORTED, what)));
+        }
+        let mut directories: Vec<_> = of(EntryKind::Directory).map(|(_, entry)| entry).collect();
+        directories.sort_by(|a, b| b.path.cmp(&a.path));
+        for entry in directories {
+            // One that could not be made was reported when it was to be made.
+            if let Ok(dir) = self.directory(&entry.path) {
+                let path = self.path_of(entry);
+                self.note(
+                    dir.dress(entry).map_err(|error| CliError::output("finish", &path, &error)),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn stopped(&self, error: CliError) -> CliError {
+        let saved = format!("{} files are saved", count(self.tally.files.get()));
+        error.because(saved).hint("the same command again: it goes on from there")
+    }
+
+    /// One entry's failure is told at once, and the others go on.
+    fn note(&self, result: Result<(), CliError>) {
+        if let Err(error) = result {
+            add(&self.tally.failed, 1);
+            self.context.output.error(&error);
+        }
+    }
+
+    fn path_of(&self, entry: &Entry) -> PathBuf {
+        self.root.path_of(OsStr::from_bytes(&entry.path))
+    }
+
+    fn directory(&self, path: &[u8]) -> Result<OutDir, CliError> {
+        self.root.make(path).map_err(|error| {
+            let shown = self.root.path_of(OsStr::from_bytes(path));
+            if leads_outside(&error) {
+                let what = format!("will not write to {}", shown.display());
+                return CliError::new(&codes::UNSAFE_NAME, what)
+                    .because("a name or symbolic link on the way leads outside of the directory");
+            }
+            CliError::output("make directory", &shown, &error)
+        })
+    }
+
+    fn link(&self, entry: &Entry) -> Result<(), CliError> {
+        let path = self.path_of(entry);
+        let name = name_of(entry, &path)?;
+        let dir = self.directory(parent_of(&entry.path))?;
+        dir.symlink(name, &entry.link_target, self.replace)
+            .map_err(|error| cannot_place(&error, &path))
+    }
+
+    async fn file(&self, number: u64, entry: &Entry) -> Result<(), CliError> {
+        if self.context.interrupted.is_cancelled() {
+            return Err(interrupted());
+        }
+        let path = self.path_of(entry);
+        let name = name_of(entry, &path)?;
+        if name.as_bytes().ends_with(SUFFIX.as_bytes()) {
+            let what = format!("will not write to {}", path.display());
+            return Err(
+                CliError::new(&codes::UNSAFE_NAME, what).because("its name is that of a part file")
+            );
+        }
+        let dir = self.directory(parent_of(&entry.path))?;
+        let existing = match self.replace {
+            Replace::Never => existing(&dir, name, &path)?,
+            Replace::Always => None,
+        };
+        match existing {
+            Some(existing) => self.compare(number, entry, &existing, &path).await?,
+            None => self.fetch(number, entry, Arc::new(dir), &path).await?,
+        }
+        add(&self.tally.files, 1);
+        add(&self.tally.bytes, entry.length);
+        Ok(())
+    }
+
+    async fn compare(
+        &self,
+        number: u64,
+        entry: &Entry,
+        existing: &File,
+        path: &Path,
+    ) -> Result<(), CliError> {
+        let status = existing.metadata().map_err(|error| CliError::output("read", path, &error))?;
+        if status.len() != entry.length {
+            return Err(exists(path));
+        }
+        let mut sink = Compare::new(existing, path);
+        let stream = self.backend.read(self.request(entry, 0), Delivery::Stream);
+        let compared =
+            pump(stream, &mut sink, &self.terms(number, entry.length), &self.progress).await;
+        compared.map_err(|error| self.failed(entry, error))?;
+        sink.ends_here()?;
+        add(&self.tally.unchanged, 1);
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        number: u64,
+        entry: &Entry,
+        dir: Arc<OutDir>,
+        path: &Path,
+    ) -> Result<(), CliError> {
+        let content = member_identity(self.index, &self.inner_path(entry));
+        let identity = Identity { content, start: 0, length: Some(entry.length) };
+        let part = PartFile::open(dir, name_of(entry, path)?, identity, None);
+        let mut part = part.map_err(|error| cannot_open(error, path))?;
+        let resumed = part.resumed();
+        if entry.length > resumed {
+            let delivery = Delivery::File { file: part.file(), origin: 0 };
+            let stream = self.backend.read(self.request(entry, resumed), delivery);
+            let mut sink = IntoPart { part: &mut part, origin: 0 };
+            let terms = self.terms(number, entry.length - resumed);
+            // On failure the part file stays for the next run: dropping it sees to that.
+            let received = pump(stream, &mut sink, &terms, &self.progress).await;
+            let received = received.map_err(|error| self.failed(entry, error))?;
+            if let (Some(blake3), true) = (received.blake3, resumed > 0) {
+                let read = part.blake3();
+                if read.map_err(|error| CliError::output("read back", path, &error))? != blake3 {
+                    part.remove();
+                    return Err(damaged(path));
+                }
+            }
+        }
+        part.finish(Some(entry), self.replace).map_err(|error| cannot_place(&error, path))?;
+        add(&self.tally.kept, resumed);
+        Ok(())
+    }
+
+    /// The entry's path in the artifact.
+    fn inner_path(&self, entry: &Entry) -> Vec<u8> {
+        match &self.locator.inner {
+            Some(prefix) => [&prefix[..], b"/", &entry.path].concat(),
+            None => entry.path.clone(),
+        }
+    }
+
+    fn request(&self, entry: &Entry, start: u64) -> ReadRequest {
+        let request = self.options.request(self.locator, Some(self.inner_path(entry)));
+        ReadRequest { start, ..request }
+    }
+
+    fn terms(&self, number: u64, expected: u64) -> Terms<'_> {
+        // The rate is shared by the files under way.
+        let limit = self.options.limit.map(|rate| Rate((rate.0 / CONCURRENT as u64).max(1)));
+        Terms {
+            file: number,
+            task: None,
+            expected: Some(expected),
+            limit,
+            interrupted: &self.context.interrupted,
+        }
+    }
+
+    fn failed(&self, entry: &Entry, error: TransferError) -> CliError {
+        match error {
+            TransferError::Sink(error) => error,
+            TransferError::Interrupted => interrupted(),
+            TransferError::Backend(failure) => {
+                let inner = String::from_utf8_lossy(&self.inner_path(entry)).into_owned();
+                CliError::backend("get", &format!("{}!{inner}", self.locator.target.url), failure)
+            }
+        }
+    }
+}
+
+/// Failures after which going on with the next file makes no sense.
+fn is_final(error: &CliError) -> bool {
+    [&codes::INTERRUPTED, &codes::NO_SPACE, &codes::AGENT_LOST].contains(&error.code)
+}
+
+fn leads_outside(error: &io::Error) -> bool {
+    // Opening a link, or something below one, as a directory beneath the root.
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::LOOP | Errno::XDEV))
+        || error.get_ref().is_some_and(|inner| inner.is::<UnsafePath>())
+}
+
+fn add(cell: &Cell<u64>, more: u64) {
+    cell.set(cell.get().saturating_add(more));
+}
+
+fn parent_of(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|byte| *byte == b'/').map_or(&[], |at| &path[..at])
+}
+
+/// The last element of an entry's path, if the whole path is one that a directory can hold.
+fn name_of<'e>(entry: &'e Entry, path: &Path) -> Result<&'e OsStr, CliError> {
+    let refused =
+        || CliError::new(&codes::UNSAFE_NAME, format!("will not write to {}", path.display()));
+    let elements = elements(&entry.path).map_err(|error| refused().caused_by(&error))?;
+    elements.last().map(|name| OsStr::from_bytes(name)).ok_or_else(refused)
+}
+
+/// The regular file that has the name already.
+fn existing(dir: &OutDir, name: &OsStr, path: &Path) -> Result<Option<File>, CliError> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match rustix::fs::openat2(dir.fd(), name, flags, Mode::empty(), resolve) {
+        Ok(fd) => {
+            let file = File::from(fd);
+            let regular = file.metadata().is_ok_and(|status| status.is_file());
+            if regular { Ok(Some(file)) } else { Err(exists(path)) }
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::LOOP) => Err(exists(path)),
+        Err(error) => Err(CliError::output("read", path, &error.into())),
+    }
+}

@@ -1,0 +1,76 @@
+//! Finding one entry inside a tree.
+
+use futures::StreamExt;
+
+use crate::backend::{Backend, Entry, Failure, FailureClass};
+use crate::codes;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::locator::Locator;
+
+/// What a person names, as every command that reads takes it.
+#[derive(clap::Args)]
+pub struct Named {
+    /// URL, or `URL!path` for something inside it, or a path of this machine
+    #[arg(value_name = "URL[!path]")]
+    url: String,
+    /// Header for the origin; one that looks secret never leaves for another host
+    #[arg(
+        short = 'H',
+        long = "header",
+        value_name = "K: V",
+        env = "DFS_HEADER",
+        hide_env_values = true
+    )]
+    header: Vec<String>,
+}
+
+impl Named {
+    /// Reads it.
+    pub fn locate(&self) -> Result<Locator, CliError> {
+        Locator::parse(&self.url, &self.header)
+    }
+}
+
+/// The entry at `path`, by the listing of its directory.
+pub async fn entry_at(
+    backend: &dyn Backend,
+    locator: &Locator,
+    path: &[u8],
+) -> Result<Entry, Failure> {
+    let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| &path[..at]);
+    let mut entries = backend.list(&locator.target, parent, false);
+    while let Some(entry) = entries.next().await {
+        let entry = entry?;
+        if entry.path == path {
+            return Ok(entry);
+        }
+    }
+    Err(Failure::new(FailureClass::NotFound, "there is no such name in the tree"))
+}
+
+/// The next of a stream, or the error of Ctrl-C.
+pub async fn next<T>(
+    context: &Context,
+    stream: &mut (impl futures::Stream<Item = T> + Unpin),
+) -> Result<Option<T>, CliError> {
+    tokio::select! {
+        biased;
+        () = context.interrupted.cancelled() => Err(interrupted()),
+        item = stream.next() => Ok(item),
+    }
+}
+
+/// The answer of a call, or the error of Ctrl-C.
+pub async fn answer<T>(context: &Context, call: impl Future<Output = T>) -> Result<T, CliError> {
+    tokio::select! {
+        biased;
+        () = context.interrupted.cancelled() => Err(interrupted()),
+        answer = call => Ok(answer),
+    }
+}
+
+/// Stopped by Ctrl-C, with nothing half-done.
+pub fn interrupted() -> CliError {
+    CliError::new(&codes::INTERRUPTED, "interrupted")
+}

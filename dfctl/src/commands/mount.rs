@@ -1,0 +1,125 @@
+//! `dfctl mount`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dfs_model::ByteSize;
+
+use super::inside::{Named, answer};
+use crate::backend::{Backend, FailureClass, MountInfo, MountRequest, View};
+use crate::codes;
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+use crate::launch;
+use crate::output::{count, printable, when};
+
+/// Mount what is behind a URL as a read-only directory
+///
+/// Examples:
+///   dfctl mount https://host/dir/ /mnt/data
+///   dfctl mount --as tree https://host/source.tar /mnt/source
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    #[command(flatten)]
+    named: Named,
+    /// An existing directory
+    dir: PathBuf,
+    /// How the kernel reads it
+    #[arg(long, default_value = "auto", value_parser = ["auto", "fuse"], env = "DFS_LANE", hide_env_values = true)]
+    lane: String,
+    /// Show it as one file or as a tree, instead of by its kind
+    #[arg(long = "as", value_enum, value_name = "VIEW", env = "DFS_AS", hide_env_values = true)]
+    view: Option<View>,
+    /// Let other users look inside
+    #[arg(long, env = "DFS_ALLOW_OTHER", hide_env_values = true)]
+    allow_other: bool,
+}
+
+/// Runs it.
+pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
+    let locator = args.named.locate()?;
+    if locator.inner.is_some() {
+        return Err(CliError::new(
+            &codes::USAGE,
+            "a mount shows a whole artifact, not a path inside one",
+        )
+        .hint(format!("dfctl mount {} {}", locator.target.url, args.dir.display())));
+    }
+    let dir = existing_directory(&args.dir)?;
+    mount_point(&dir)?;
+    let shown = dir.display().to_string();
+    let backend = agent(context).await?;
+    let begun = std::time::Instant::now();
+    let request = MountRequest {
+        target: locator.target.clone(),
+        dir,
+        view: args.view.unwrap_or(View::Auto),
+        lane: args.lane,
+        allow_other: args.allow_other,
+    };
+    let url = locator.shown();
+    let mounted = answer(context, backend.mount(request)).await?;
+    let mount = mounted.map_err(|failure| match failure.class {
+        FailureClass::MountDir | FailureClass::MountBusy | FailureClass::MountFailed => {
+            CliError::backend("mount on", &shown, failure)
+        }
+        _ => CliError::backend("mount", &url, failure),
+    })?;
+    context.output.record("mount", &mount, || human(&mount, begun.elapsed()))?;
+    Ok(Outcome::Done)
+}
+
+/// The agent that answers, or one started for this user.
+async fn agent(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
+    if let Some(backend) = context.running_backend()? {
+        return Ok(backend);
+    }
+    let socket = launch::agent(context).await?;
+    Ok(context.agent_at(&socket))
+}
+
+fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
+    let refused = |reason: String| {
+        let what = format!("cannot mount on {}: {reason}", dir.display());
+        CliError::new(&codes::MOUNT_DIR, what)
+    };
+    let real = dir.canonicalize().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            refused("there is no such directory".into()).hint(format!("mkdir -p {}", dir.display()))
+        }
+        _ => refused(error.to_string()),
+    })?;
+    if !real.is_dir() {
+        return Err(refused("it is not a directory".into()));
+    }
+    Ok(real)
+}
+
+/// The mount point as text, as the agent takes it.
+pub fn mount_point(dir: &Path) -> Result<&str, CliError> {
+    dir.to_str().ok_or_else(|| {
+        let what = format!("the mount point {} is not UTF-8", dir.display());
+        CliError::new(&codes::MOUNT_DIR, what)
+    })
+}
+
+fn human(mount: &MountInfo, took: std::time::Duration) -> String {
+    let files = match mount.files {
+        1 => "1 file".to_owned(),
+        files => format!("{} files", count(files)),
+    };
+    let reason = match mount.lane_reason.as_str() {
+        "" => String::new(),
+        reason => format!(" ({})", printable(reason)),
+    };
+    format!(
+        "mounted  {}   {}   {files}, {}    index {} in {}\n         lane {}{reason}",
+        printable(&mount.dir),
+        printable(&mount.artifact.url),
+        ByteSize(mount.content),
+        ByteSize(mount.index_bytes),
+        when::rough(took),
+        printable(&mount.lane),
+    )
+}

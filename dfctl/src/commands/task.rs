@@ -1,0 +1,26 @@
+//! `dfctl task …`.
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+
+mod ls;
+mod show;
+
+/// What to do with tasks.
+#[derive(Subcommand)]
+pub enum Command {
+    Ls(ls::Args),
+    Show(show::Args),
+}
+
+impl Command {
+    /// Does it.
+    pub async fn run(self, context: &Context) -> Result<Outcome, CliError> {
+        match self {
+            Self::Ls(args) => ls::run(args, context).await,
+            Self::Show(args) => show::run(args, context).await,
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! What a person sees: literal output of every command over the fake backend.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use clap::Parser;
+use dfs_service::data_dir::Places;
+
+use super::Command;
+use crate::backend::fake::{Break, Fake, entry, task};
+use crate::backend::{
+    Artifact, CachedTask, EntryKind, Failure, FailureClass, Ledger, MountInfo, Verified, View,
+};
+use crate::codes::Exit;
+use crate::context::Context;
+use crate::output::{Format, Output};
+use crate::settings::Settings;
+
+#[derive(Parser)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Captured {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+struct Ran {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+async fn run_as(format: Format, backend: &Arc<Fake>, words: &[&str]) -> Ran {
+    let (out, err) = (Captured::default(), Captured::default());
+    let output = Output::to(format, Box::new(out.clone()), Box::new(err.clone()));
+    let places = Places { data: "/d".into(), runtime: "/r".into(), config: "/c".into() };
+    let context = Context::with_backend(Settings::for_test(places), output, backend.clone());
+    let line = Line::try_parse_from([&["dfctl"], words].concat())
+        .map_err(|error| error.to_string())
+        .unwrap();
+    let exit = match Box::pin(line.command.run(&context)).await {
+        Ok(outcome) => outcome.exit(),
+        Err(error) => {
+            context.output.error(&error);
+            error.code.exit
+        }
+    };
+    Ran { exit, out: out.text(), err: err.text() }
+}
+
+async fn run(backend: &Arc<Fake>, words: &[&str]) -> Ran {
+    run_as(Format::Human, backend, words).await
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+const URL: &str = "https://h/file.bin";
+
+#[tokio::test]
+async fn a_file_is_saved_compared_refused_and_forced() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("out");
+    let out = path.to_str().unwrap();
+    let backend = Arc::new(Fake::holding(URL, b"hello, world"));
+    let ran = run(&backend, &["get", URL, "-o", out]).await;
+    assert_eq!(ran.exit, Exit::Done, "{}", ran.err);
+    assert!(ran.out.starts_with(&format!("saved {out}  12 B in ")), "{}", ran.out);
+    assert_eq!(std::fs::read(&path).unwrap(), b"hello, world");
+    assert_eq!(names(place.path()), ["out"]);
+
+    let ran = run(&backend, &["get", URL, "-o", out]).await;
+    assert_eq!(ran.exit, Exit::Nothing);
+    assert!(ran.out.starts_with(&format!("unchanged {out}  12 B, as it was")), "{}", ran.out);
+
+    for other in ["hello, W0rld", "short"] {
+        std::fs::write(&path, other).unwrap();
+        let ran = run(&backend, &["get", URL, "-o", out]).await;
+        assert_eq!(ran.exit, Exit::Other);
+        assert!(ran.err.contains("exists and is different  DFS-1101"), "{}", ran.err);
+        assert!(ran.err.contains("--force"), "{}", ran.err);
+        assert_eq!(std::fs::read(&path).unwrap(), other.as_bytes());
+    }
+    let ran = run(&backend, &["get", URL, "-o", out, "--force"]).await;
+    assert_eq!(ran.exit, Exit::Done);
+    assert_eq!(std::fs::read(&path).unwrap(), b"hello, world");
+}
+
+#[tokio::test]
+async fn a_broken_transfer_names_its_part_and_is_resumed() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("out");
+    let out = path.to_str().unwrap();
+    for writes_itself in [false, true] {
+        let mut fake = Fake::holding(URL, b"hello, world");
+        fake.writes_itself = writes_itself;
+        let backend = Arc::new(fake);
+        let with = Failure::new(FailureClass::SourceFailed, "the origin reset the connection");
+        *backend.breaks.lock().unwrap() = Some(Break { after: 6, with });
+        let ran = run(&backend, &["get", URL, "-o", out]).await;
+        assert_eq!(ran.exit, Exit::Source);
+        assert_eq!(
+            ran.err.replace("\u{1b}[1;31m", "").replace("\u{1b}[32m", "").replace("\u{1b}[0m", ""),
+            format!(
+                "error: cannot get {URL}: the origin reset the connection  DFS-2104\n  \
+                 because  6 B of 12 B are in {out}.dfs-part\n  \
+                 try      the same command again: it goes on from there\n"
+            )
+        );
+        let ran = run(&backend, &["get", URL, "-o", out, "--explain"]).await;
+        assert_eq!(ran.exit, Exit::Done, "{}", ran.err);
+        assert!(ran.out.contains("✓ equals the result"), "{}", ran.out);
+        assert!(ran.out.contains("already here"), "{}", ran.out);
+        assert_eq!(*backend.reads.lock().unwrap(), [0, 6]);
+        assert_eq!(std::fs::read(&path).unwrap(), b"hello, world");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_digest_is_exit_6_and_leaves_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("out");
+    let out = path.to_str().unwrap();
+    let backend = Arc::new(Fake::holding(URL, b"hello, world"));
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    let ran = run(&backend, &["get", URL, "-o", out, "--digest", &wrong]).await;
+    assert_eq!(ran.exit, Exit::Integrity);
+    assert!(ran.err.contains("DFS-3101") && ran.err.contains(&wrong), "{}", ran.err);
+    assert_eq!(names(place.path()), Vec::<String>::new());
+    let right = "sha256:09ca7e4eaa6e8ae9c7d261167129184883644d07dfba7cbfbc4c8a2e08360d5b";
+    let ran = run(&backend, &["get", URL, "-o", out, "--digest", right]).await;
+    assert_eq!(ran.exit, Exit::Done, "{}", ran.err);
+    assert!(ran.out.contains("sha256 matches --digest"), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn a_range_is_exactly_its_bytes() {
+    let backend = Arc::new(Fake::holding(URL, b"hello, world"));
+    let ran = run(&backend, &["get", URL, "-o", "-", "--range", "7-9"]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, "wor"));
+    let ran = run(&backend, &["cat", URL, "--range", "7-99"]).await;
+    assert_eq!(ran.out, "world");
+    let ran = run(&backend, &["cat", URL, "--range", "12-13"]).await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(ran.err.contains("DFS-2110"), "{}", ran.err);
+}
+
+fn tree() -> Fake {
+    let mut fake = Fake::holding("https://h/d/!a.txt", b"aaaa");
+    fake.contents.insert("https://h/d/!sub/b.bin".into(), b"bbbbbbbb".to_vec());
+    fake.entries = vec![
+        entry("a.txt", EntryKind::File, 4),
+        entry("sub", EntryKind::Directory, 0),
+        entry("sub/b.bin", EntryKind::File, 8),
+        entry("sub/link", EntryKind::Symlink, 0),
+    ];
+    fake
+}
+
+#[tokio::test]
+async fn a_tree_is_saved_and_saved_again_for_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("d");
+    let out = root.to_str().unwrap();
+    let backend = Arc::new(tree());
+    let ran = run(&backend, &["get", "-r", "https://h/d/", "-o", out]).await;
+    assert_eq!(ran.exit, Exit::Done, "{}", ran.err);
+    assert!(ran.out.starts_with(&format!("saved {out}  2 files, 12 B in ")), "{}", ran.out);
+    assert_eq!(std::fs::read(root.join("sub/b.bin")).unwrap(), b"bbbbbbbb");
+    assert_eq!(std::fs::read_link(root.join("sub/link")).unwrap(), Path::new("/etc/passwd"));
+    assert_eq!(names(&root), ["a.txt", "sub"]);
+    let again = run(&backend, &["get", "-r", "https://h/d/", "-o", out]).await;
+    assert_eq!(again.exit, Exit::Nothing, "{}", again.err);
+
+    let some = place.path().join("some");
+    let ran = run(
+        &backend,
+        &["get", "-r", "https://h/d/", "-o", some.to_str().unwrap(), "--include", "*.txt"],
+    )
+    .await;
+    assert_eq!(ran.exit, Exit::Done);
+    assert_eq!(names(&some), ["a.txt"]);
+}
+
+#[tokio::test]
+async fn a_hostile_tree_never_leaves_its_directory_and_the_rest_is_saved() {
+    let place = tempfile::tempdir().unwrap();
+    let outside = place.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let root = place.path().join("d");
+    std::fs::create_dir(&root).unwrap();
+    std::os::unix::fs::symlink(&outside, root.join("planted")).unwrap();
+    let mut fake = tree();
+    for path in ["planted/x", "../evil", "/abs", "sub/../../evil"] {
+        fake.entries.push(entry(path, EntryKind::File, 4));
+        fake.contents.insert(format!("https://h/d/!{path}"), b"evil".to_vec());
+    }
+    let backend = Arc::new(fake);
+    let ran = run(&backend, &["get", "-r", "https://h/d/", "-o", root.to_str().unwrap()]).await;
+    assert_eq!(ran.exit, Exit::Partly, "{}", ran.err);
+    assert_eq!(ran.err.matches("DFS-1106").count(), 4, "{}", ran.err);
+    assert!(names(&outside).is_empty());
+    assert_eq!(names(place.path()), ["d", "outside"]);
+    assert_eq!(std::fs::read(root.join("a.txt")).unwrap(), b"aaaa");
+}
+
+#[tokio::test]
+async fn a_listing_reads_like_ls_and_in_json_like_a_document() {
+    let backend = Arc::new(tree());
+    let ran = run(&backend, &["ls", "https://h/d/", "-r"]).await;
+    assert_eq!(
+        ran.out,
+        "       4 B  2026-11-20 09:16Z  a.txt
+         -  2026-11-20 09:16Z  sub/
+       8 B  2026-11-20 09:16Z  sub/b.bin
+         -  2026-11-20 09:16Z  sub/link -> /etc/passwd
+"
+    );
+    let ran = run_as(Format::Name, &backend, &["ls", "https://h/d/"]).await;
+    assert_eq!(ran.out, "a.txt\nsub\n");
+    let ran = run_as(Format::Json, &backend, &["ls", "https://h/d/!sub"]).await;
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(document["version"], 1);
+    assert_eq!(document["items"][0]["path"], "sub/b.bin");
+    assert_eq!(document["items"][1]["target"], "/etc/passwd");
+    let empty = run_as(Format::Json, &Arc::new(Fake::default()), &["ls", "https://h/d/"]).await;
+    let document: serde_json::Value = serde_json::from_str(&empty.out).unwrap();
+    assert_eq!(document["items"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn stat_says_kind_size_and_version() {
+    let backend = Arc::new(Fake::holding(URL, &[0; 2048]));
+    let ran = run(&backend, &["stat", URL]).await;
+    let id = task(URL, 2048).id;
+    assert_eq!(
+        ran.out,
+        format!(
+            "url      {URL}\nkind     file\ntask     {id}  2.0 KiB (2,048 bytes)\n\
+             pieces   of 64.0 KiB\nversion  ETag \"v1\"\n"
+        )
+    );
+    let ran = run(&Arc::new(tree()), &["stat", "https://h/d/!sub/nothing"]).await;
+    assert_eq!(ran.exit, Exit::NotFound);
+    assert!(ran.err.contains("dfctl ls https://h/d/!sub\n"), "{}", ran.err);
+}
+
+fn mount() -> MountInfo {
+    let url = "https://h/d/";
+    MountInfo {
+        dir: "/mnt/tool".into(),
+        artifact: Artifact {
+            url: url.into(),
+            view: View::Tree,
+            index: Some(task(url, 4096)),
+            tasks: Vec::new(),
+            files: 31_204,
+            bytes: 2 << 30,
+        },
+        lane: "fuse".into(),
+        lane_reason: "passthrough needs root".into(),
+        cached: 61 << 20,
+        content: 2 << 30,
+        ledger: Ledger { source: 2 << 20, ..Ledger::default() },
+        state: "ready".into(),
+        files: 31_204,
+        index_bytes: 4 << 20,
+    }
+}
+
+#[tokio::test]
+async fn mounts_are_made_listed_and_taken_away() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().canonicalize().unwrap();
+    let backend = Arc::new(Fake { mounts: vec![mount()], ..Fake::default() });
+    let ran = run(&backend, &["mount", "https://h/d/", dir.to_str().unwrap()]).await;
+    let first = format!(
+        "mounted  {}   https://h/d/   31,204 files, 2.0 GiB    index 4.0 MiB in ",
+        dir.display()
+    );
+    assert!(ran.out.starts_with(&first), "{}", ran.out);
+    assert!(ran.out.ends_with("         lane fuse (passthrough needs root)\n"), "{}", ran.out);
+    let ran = run(&backend, &["mounts"]).await;
+    assert_eq!(
+        ran.out,
+        "MOUNT      ARTIFACT      LANE  CACHED               SOURCE/SEED/PEERS  STATE
+/mnt/tool  https://h/d/  fuse  61.0 MiB of 2.0 GiB  2.0 MiB / - / -    ready
+"
+    );
+    let ran = run(&backend, &["umount", dir.to_str().unwrap()]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, ""));
+    assert!(ran.err.contains("unmounted"), "{}", ran.err);
+
+    let ran = run(&backend, &["mount", "https://h/d/", "/nonexistent/x"]).await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(
+        ran.err.contains("DFS-5102") && ran.err.contains("mkdir -p /nonexistent/x"),
+        "{}",
+        ran.err
+    );
+}
+
+#[tokio::test]
+async fn the_cache_and_its_tasks_are_shown_collected_and_verified() {
+    let cached = |url: &str, in_use| CachedTask {
+        task: task(url, 1 << 20),
+        cached: 512 << 10,
+        disk: 600 << 10,
+        in_use,
+        last_read_ms: 0,
+        ledger: Ledger::default(),
+        complete: false,
+        parents: Vec::new(),
+    };
+    let tasks = vec![cached("https://h/a", true), cached("https://h/b", false)];
+    let bad = Verified {
+        task: Some(tasks[0].task.id),
+        groups_checked: 16,
+        groups_bad: 1,
+        bad_groups: vec![3],
+        finished: false,
+    };
+    let totals = Verified { task: None, finished: true, groups_checked: 32, ..bad.clone() };
+    let (a, b) = (tasks[0].task.id, tasks[1].task.id);
+    let backend = Arc::new(Fake { tasks, verified: vec![bad, totals], ..Fake::default() });
+    let ran = run(&backend, &["task", "ls"]).await;
+    assert_eq!(
+        ran.out,
+        format!(
+            "TASK          KIND   LENGTH  HERE  READ  STATE   URL\n\
+             {}  blob  1.0 MiB  50 %  -     in use  https://h/a\n\
+             {}  blob  1.0 MiB  50 %  -     idle    https://h/b\n",
+            a.short(),
+            b.short()
+        )
+    );
+    let ran = run(&backend, &["task", "show", &b.short()]).await;
+    assert!(ran.out.contains(&format!("task       {b}\n")), "{}", ran.out);
+    let ran = run(&backend, &["task", "show", "zz"]).await;
+    assert_eq!(ran.exit, Exit::Usage);
+    let ran = run(&backend, &["cache", "gc", "--dry-run"]).await;
+    assert_eq!(
+        ran.out,
+        format!("{b}\nwould evict 1 task, 600.0 KiB; 600.0 KiB would be still used\n")
+    );
+    let ran = run(&backend, &["cache", "verify"]).await;
+    assert_eq!(ran.exit, Exit::Integrity);
+    assert_eq!(
+        ran.out,
+        format!(
+            "damaged  {}  groups 3\nverified 32 groups (at most 2.0 MiB), 1 damaged\n",
+            a.short()
+        )
+    );
+    let ran = run(&backend, &["cache", "ls"]).await;
+    assert!(ran.out.ends_with("2 tasks, 1.0 GiB of 50.0 GiB in /var/lib/dfs\n"), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn every_class_of_failure_has_its_exit_code() {
+    for (class, exit) in [
+        (FailureClass::NotFound, Exit::NotFound),
+        (FailureClass::NotPermitted, Exit::NotPermitted),
+        (FailureClass::SourceFailed, Exit::Source),
+        (FailureClass::OriginChanged, Exit::Source),
+        (FailureClass::Corrupt, Exit::Integrity),
+        (FailureClass::NoSpace, Exit::NoSpace),
+        (FailureClass::Limit, Exit::Limit),
+        (FailureClass::IsTree, Exit::Usage),
+        (FailureClass::Internal, Exit::Other),
+    ] {
+        let failure = Some(Failure::new(class, "no"));
+        let backend = Arc::new(Fake { failure, ..Fake::holding(URL, b"x") });
+        for words in [&["stat", URL][..], &["cat", URL], &["ls", "https://h/!x"]] {
+            assert_eq!(run(&backend, words).await.exit, exit, "{class:?} {words:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_said_with_a_way_out() {
+    let backend = Arc::new(Fake::default());
+    for (words, code, hint) in [
+        (&["get", "host.org/x"][..], "DFS-1002", "https://host.org/x"),
+        (&["get", "https://h/"], "DFS-1001", "dfctl get https://h/ -o NAME"),
+        (&["get", "-r", "https://h/d/", "-o", "-"], "DFS-1001", "-o DIR"),
+        (&["get", "-H", "nocolon", URL], "DFS-1001", "-H 'Name: value'"),
+        (&["get", URL, "-o", "/nonexistent/"], "DFS-1102", "mkdir -p"),
+        (&["mount", "https://h/a.tar!x", "/mnt"], "DFS-1001", "dfctl mount https://h/a.tar /mnt"),
+    ] {
+        let ran = run(&backend, words).await;
+        assert!(ran.err.contains(code) && ran.err.contains(hint), "{words:?}: {}", ran.err);
+    }
+}

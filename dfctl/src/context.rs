@@ -1,0 +1,102 @@
+//! What every command gets: settings, output, the interrupt, and the way to a backend.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::Backend;
+use crate::backend::agent::Agent;
+use crate::codes;
+use crate::error::CliError;
+use crate::output::Output;
+use crate::settings::Settings;
+
+/// The surroundings of a command.
+pub struct Context {
+    /// What is in force.
+    pub settings: Settings,
+    /// Where results go.
+    pub output: Output,
+    /// Cancelled by the first Ctrl-C.
+    pub interrupted: CancellationToken,
+    given: Option<Arc<dyn Backend>>,
+}
+
+impl Context {
+    /// Surroundings in which the backend is looked for when it is needed.
+    pub fn new(settings: Settings, output: Output, interrupted: CancellationToken) -> Self {
+        Self { settings, output, interrupted, given: None }
+    }
+
+    /// Surroundings of a test.
+    #[cfg(test)]
+    pub fn with_backend(settings: Settings, output: Output, backend: Arc<dyn Backend>) -> Self {
+        Self { given: Some(backend), ..Self::new(settings, output, CancellationToken::new()) }
+    }
+
+    /// Whoever can do the work.
+    pub fn backend(&self) -> Result<Arc<dyn Backend>, CliError> {
+        self.running_backend()?.ok_or_else(|| self.no_agent())
+    }
+
+    /// A backend that is there already; `None` when no agent answers.
+    pub fn running_backend(&self) -> Result<Option<Arc<dyn Backend>>, CliError> {
+        if let Some(backend) = &self.given {
+            return Ok(Some(backend.clone()));
+        }
+        if self.settings.solo {
+            return Ok(None);
+        }
+        Ok(self.find_agent()?.map(|socket| self.agent_at(&socket)))
+    }
+
+    /// The agent that listens on `socket`.
+    pub fn agent_at(&self, socket: &Path) -> Arc<dyn Backend> {
+        self.output.detail(&format!("asking the node agent on {}", socket.display()));
+        Arc::new(Agent::at(socket))
+    }
+
+    /// The first socket that somebody listens on. One that this user may not use is an error, not a reason
+    /// to look further: its cache and mounts are what the user means.
+    fn find_agent(&self) -> Result<Option<PathBuf>, CliError> {
+        for socket in self.settings.sockets() {
+            match UnixStream::connect(&socket) {
+                Ok(_) => return Ok(Some(socket)),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    let what = format!("cannot use the node agent on {}", socket.display());
+                    return Err(CliError::new(&codes::AGENT_DENIED, what)
+                        .caused_by(&error)
+                        .hint("ask for membership in its socket group, or go around it: --solo"));
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound
+                            | io::ErrorKind::ConnectionRefused
+                            | io::ErrorKind::NotADirectory
+                    ) => {}
+                Err(error) => {
+                    let what = format!("cannot use the node agent on {}", socket.display());
+                    return Err(CliError::new(&codes::NO_AGENT, what).caused_by(&error));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn no_agent(&self) -> CliError {
+        let sockets = self.settings.sockets();
+        let tried: Vec<_> = sockets.iter().map(|socket| socket.display().to_string()).collect();
+        let start = format!(
+            "dfs-fuse --data-dir {} --socket {}",
+            self.settings.agent_dir().display(),
+            self.settings.own_socket().display()
+        );
+        CliError::new(&codes::NO_AGENT, "no node agent answers")
+            .because(format!("nothing listens on {}", tried.join(" or ")))
+            .hint(start)
+    }
+}

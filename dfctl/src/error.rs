@@ -1,0 +1,239 @@
+//! What a command ends with when it fails: what failed on what, why, what to do next, and a stable code.
+//!
+//! The one place where failures of backends and of the file system become codes, and the one that prints them.
+
+use std::error::Error;
+use std::io;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::backend::{Failure, FailureClass};
+use crate::codes::{self, Code, Exit};
+use crate::output::printable;
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it.
+    Done,
+    /// There was nothing to do.
+    Nothing,
+}
+
+impl Outcome {
+    /// What the process ends with.
+    pub fn exit(self) -> Exit {
+        match self {
+            Self::Done => Exit::Done,
+            Self::Nothing => Exit::Nothing,
+        }
+    }
+}
+
+/// A failed command.
+#[derive(Debug)]
+pub struct CliError {
+    /// The kind of failure.
+    pub code: &'static Code,
+    /// One line: what failed on what.
+    pub what: String,
+    /// The causes, outermost first.
+    pub because: Vec<String>,
+    /// The exact next command, or what to do.
+    pub hint: Option<String>,
+}
+
+impl CliError {
+    /// A failure of this kind.
+    pub fn new(code: &'static Code, what: impl Into<String>) -> Self {
+        Self { code, what: what.into(), because: Vec::new(), hint: None }
+    }
+
+    /// Adds a cause.
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.because.push(cause.into());
+        self
+    }
+
+    /// Adds an error and what it stems from.
+    pub fn caused_by(mut self, error: &dyn Error) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            let text = error.to_string();
+            // Many errors repeat the text of their source.
+            if !self.because.last().is_some_and(|above| above.contains(&text)) {
+                self.because.push(text);
+            }
+            next = error.source();
+        }
+        self
+    }
+
+    /// Says what to do next.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The output at `path` could not be written.
+    pub fn output(action: &str, path: &Path, error: &io::Error) -> Self {
+        let code = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => &codes::NO_SPACE,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                &codes::OUTPUT_DENIED
+            }
+            _ => &codes::OUTPUT_FAILED,
+        };
+        Self::new(code, format!("cannot {action} {}", path.display())).caused_by(error)
+    }
+
+    /// `action` on `subject` failed in the backend; `action` reads as in "cannot {action}".
+    pub fn backend(action: &str, subject: &str, failure: Failure) -> Self {
+        let code = code_of(failure.class);
+        let what = format!("cannot {action} {subject}: {}", failure.message);
+        let hint = hint_for(failure.class, subject);
+        Self { code, what, because: failure.because, hint }
+    }
+
+    /// For people, over several lines; `width` is the terminal's, where there is one.
+    pub fn render(&self, width: Option<usize>) -> String {
+        let what = printable(&self.what);
+        let code = self.code.to_string();
+        let used = "error: ".len() + what.chars().count();
+        let gap = width.map_or(2, |width| width.saturating_sub(used + code.len()).max(2));
+        let mut text = format!("error: {what}{:gap$}{code}\n", "");
+        for cause in &self.because {
+            text.push_str(&format!("  because  {}\n", printable(cause)));
+        }
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("  try      {}\n", printable(hint)));
+        }
+        text
+    }
+
+    /// For programs: `{"error": {code, exit, message, because, try}}`.
+    pub fn to_json(&self) -> serde_json::Value {
+        json!({"error": {
+            "code": self.code.to_string(),
+            "exit": self.code.exit as u8,
+            "message": self.what,
+            "because": self.because,
+            "try": self.hint,
+        }})
+    }
+}
+
+/// The code of each class of backend failure.
+fn code_of(class: FailureClass) -> &'static Code {
+    match class {
+        FailureClass::NotFound => &codes::NOT_FOUND,
+        FailureClass::Unauthenticated => &codes::UNAUTHENTICATED,
+        FailureClass::NotPermitted => &codes::NOT_PERMITTED,
+        FailureClass::SourceFailed => &codes::SOURCE_FAILED,
+        FailureClass::TimedOut => &codes::TIMED_OUT,
+        FailureClass::OriginChanged => &codes::ORIGIN_CHANGED,
+        FailureClass::Corrupt => &codes::CORRUPT,
+        FailureClass::NoSpace => &codes::NO_SPACE,
+        FailureClass::Limit => &codes::BUSY,
+        FailureClass::Unsupported => &codes::UNSUPPORTED,
+        FailureClass::IsTree => &codes::IS_TREE,
+        FailureClass::NotTree => &codes::NOT_TREE,
+        FailureClass::BadRequest => &codes::USAGE,
+        FailureClass::BadRange => &codes::BAD_RANGE,
+        FailureClass::NotMounted => &codes::NOT_MOUNTED,
+        FailureClass::MountDir => &codes::MOUNT_DIR,
+        FailureClass::MountBusy => &codes::MOUNT_BUSY,
+        FailureClass::MountFailed => &codes::MOUNT_FAILED,
+        FailureClass::AgentLost => &codes::AGENT_LOST,
+        FailureClass::AgentProtocol => &codes::AGENT_PROTOCOL,
+        FailureClass::NoSolo => &codes::NO_SOLO,
+        FailureClass::Internal => &codes::UNEXPECTED,
+    }
+}
+
+fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
+    match class {
+        FailureClass::NotFound => parent_of(subject).map(|parent| format!("dfctl ls {parent}")),
+        FailureClass::Unauthenticated | FailureClass::NotPermitted => {
+            Some(format!("dfctl stat -H 'Authorization: …' {subject}"))
+        }
+        FailureClass::IsTree => {
+            Some(format!("dfctl ls {subject}      or all of it: dfctl get -r {subject}"))
+        }
+        FailureClass::NotTree => Some(format!("dfctl stat {subject}")),
+        FailureClass::OriginChanged
+        | FailureClass::SourceFailed
+        | FailureClass::TimedOut
+        | FailureClass::Limit
+        | FailureClass::AgentLost => Some("the same command again".to_owned()),
+        FailureClass::AgentProtocol => Some("dfctl version".to_owned()),
+        FailureClass::NotMounted => Some("dfctl mounts".to_owned()),
+        FailureClass::MountBusy => Some(format!("dfctl umount --lazy {subject}")),
+        FailureClass::NoSolo => Some("the same command without --solo".to_owned()),
+        FailureClass::Corrupt => Some("dfctl cache verify".to_owned()),
+        FailureClass::NoSpace => Some("dfctl cache gc".to_owned()),
+        FailureClass::MountDir
+        | FailureClass::BadRequest
+        | FailureClass::BadRange
+        | FailureClass::Unsupported
+        | FailureClass::MountFailed
+        | FailureClass::Internal => None,
+    }
+}
+
+/// The directory that holds what `subject` names, where that is one level up.
+fn parent_of(subject: &str) -> Option<String> {
+    if let Some((artifact, path)) = subject.rsplit_once('!') {
+        return Some(match path.rsplit_once('/') {
+            Some((parent, _)) => format!("{artifact}!{parent}"),
+            None => artifact.to_owned(),
+        });
+    }
+    let (scheme, rest) = subject.split_once("://")?;
+    let (parent, last) = rest.trim_end_matches('/').rsplit_once('/')?;
+    (!last.is_empty()).then(|| format!("{scheme}://{parent}/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_why_and_what_next() {
+        let failure = Failure::new(FailureClass::NotFound, "the origin answered 404")
+            .because("asked https://h/a/b twice");
+        let error = CliError::backend("read", "https://h/a/b", failure);
+        assert_eq!(
+            error.render(None),
+            "error: cannot read https://h/a/b: the origin answered 404  DFS-2101\n  \
+             because  asked https://h/a/b twice\n  \
+             try      dfctl ls https://h/a/\n"
+        );
+        let first = error.render(Some(80));
+        assert_eq!(first.lines().next().map(|line| line.chars().count()), Some(80));
+        assert_eq!(error.to_json()["error"]["exit"], 3);
+    }
+
+    #[test]
+    fn a_hint_leads_to_the_directory_above() {
+        assert_eq!(parent_of("https://h/a"), Some("https://h/".into()));
+        assert_eq!(parent_of("https://h"), None);
+        assert_eq!(parent_of("https://h/a.tar!d/f"), Some("https://h/a.tar!d".into()));
+        assert_eq!(parent_of("https://h/a.tar!f"), Some("https://h/a.tar".into()));
+    }
+
+    #[test]
+    fn a_full_disk_and_a_closed_door_have_codes_of_their_own() {
+        let code = |kind| CliError::output("write", Path::new("x"), &io::Error::from(kind)).code;
+        assert_eq!(code(io::ErrorKind::StorageFull).exit, Exit::NoSpace);
+        assert_eq!(code(io::ErrorKind::PermissionDenied).exit, Exit::NotPermitted);
+        assert_eq!(code(io::ErrorKind::NotADirectory).exit, Exit::Other);
+    }
+
+    #[test]
+    fn what_others_wrote_cannot_move_the_cursor() {
+        let error = CliError::new(&codes::UNEXPECTED, "bad \u{1b}[2Jname\n");
+        assert!(!error.render(None).trim_end().contains(['\u{1b}', '\n']), "{error:?}");
+    }
+}

@@ -1,0 +1,180 @@
+//! Starting the other programs of dfs in the background, and knowing when they are ready.
+//!
+//! A started process has a process group of its own, so the terminal's Ctrl-C and hang-up are not for it; it
+//! writes to a log file. One that is not ready in time is stopped again: nothing half-started stays.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use dfs_service::data_dir::private_dir;
+
+use crate::codes;
+use crate::context::Context;
+use crate::error::CliError;
+
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How much of a log is shown when a start fails.
+const LOG_LINES: usize = 6;
+
+/// A program to start.
+pub struct Launch {
+    /// Its name, looked for beside dfctl and then in PATH.
+    pub program: &'static str,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Where its output goes.
+    pub log: PathBuf,
+}
+
+/// Starts a node agent for this user, and answers where it listens.
+pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
+    let settings = &context.settings;
+    let socket = settings.own_socket();
+    let data = private(&settings.agent_dir())?;
+    if let Some(parent) = socket.parent() {
+        private(parent)?;
+    }
+    let mut arguments: Vec<OsString> = vec!["--data-dir".into(), data.clone().into()];
+    arguments.extend(["--socket".into(), socket.clone().into(), "--exit-when-idle".into()]);
+    if let Some(cluster) = &settings.cluster {
+        arguments.extend(["--cluster".into(), cluster.into()]);
+    }
+    let launch = Launch { program: "dfs-fuse", arguments, log: data.join("agent.log") };
+    let answers = socket.clone();
+    let ready = async move |_pid: u32| UnixStream::connect(&answers).is_ok();
+    let started = launch.start(context, ready).await?;
+    if let Some(pid) = started {
+        context
+            .output
+            .note(&format!("started the node agent   pid {pid}   socket {}", socket.display()));
+    }
+    Ok(socket)
+}
+
+/// A private directory of this user.
+pub fn private(path: &Path) -> Result<PathBuf, CliError> {
+    private_dir(path).map_err(|error| {
+        CliError::new(&codes::START_FAILED, format!("cannot use {}", path.display()))
+            .caused_by(&error)
+    })
+}
+
+/// The program `name`: beside this one, else in PATH.
+pub fn find(name: &str) -> Result<PathBuf, CliError> {
+    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
+    if let Some(beside) = beside.filter(|path| path.is_file()) {
+        return Ok(beside);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        CliError::new(&codes::NO_BINARY, format!("there is no program {name}"))
+            .because("it is neither beside dfctl nor in PATH")
+    })
+}
+
+impl Launch {
+    /// Starts it and waits until `ready` says so. `None`: it ended because another one is there that is ready.
+    pub async fn start(
+        &self,
+        context: &Context,
+        ready: impl AsyncFn(u32) -> bool,
+    ) -> Result<Option<u32>, CliError> {
+        let (mut child, log_start) = self.spawn()?;
+        let pid = child.id();
+        let deadline = tokio::time::Instant::now() + READY_WITHIN;
+        loop {
+            if ready(pid).await {
+                return Ok(Some(pid));
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                return match ready(pid).await {
+                    true => Ok(None),
+                    false => Err(self.failed(format!("it ended at once: {status}"), log_start)),
+                };
+            }
+            if tokio::time::Instant::now() >= deadline {
+                stop(&mut child).await;
+                return Err(self.failed("it was not ready in 30 s".to_owned(), log_start));
+            }
+            tokio::select! {
+                () = context.interrupted.cancelled() => {
+                    stop(&mut child).await;
+                    return Err(CliError::new(&codes::INTERRUPTED, format!("interrupted: {} is stopped again", self.program)));
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    fn spawn(&self) -> Result<(Child, u64), CliError> {
+        let program = find(self.program)?;
+        let failed = |error: &std::io::Error| {
+            let what = format!("cannot start {}", program.display());
+            CliError::new(&codes::START_FAILED, what).caused_by(error)
+        };
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.log);
+        let log = log.map_err(|error| failed(&error))?;
+        let start = log.metadata().map(|status| status.len()).unwrap_or(0);
+        let other = log.try_clone().map_err(|error| failed(&error))?;
+        let child = Command::new(&program)
+            .args(&self.arguments)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(other)
+            .stderr(log)
+            .process_group(0)
+            .spawn();
+        Ok((child.map_err(|error| failed(&error))?, start))
+    }
+
+    fn failed(&self, reason: String, log_start: u64) -> CliError {
+        let what = format!("cannot start {}: {reason}", self.program);
+        let mut error = CliError::new(&codes::START_FAILED, what);
+        for line in tail(&self.log, log_start) {
+            error = error.because(line);
+        }
+        error.hint(format!("less {}", self.log.display()))
+    }
+}
+
+/// The last lines that were written since `start`.
+fn tail(log: &Path, start: u64) -> Vec<String> {
+    let mut text = Vec::new();
+    let read = File::open(log).and_then(|mut file| {
+        let end = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(start.max(end.saturating_sub(8192))))?;
+        file.take(8192).read_to_end(&mut text)
+    });
+    if read.is_err() {
+        return Vec::new();
+    }
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(ToString::to_string).collect()
+}
+
+/// Ends a child that was started here and is wanted no more.
+async fn stop(child: &mut Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    for _ in 0..100 {
+        if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+            return;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}

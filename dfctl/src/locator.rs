@@ -1,0 +1,195 @@
+//! What a person names on the command line: `URL[!path]`, with headers.
+
+use std::path::Path;
+
+use dfs_source::Target;
+use percent_encoding::percent_decode_str;
+
+use crate::codes;
+use crate::error::CliError;
+
+/// An artifact, and perhaps something inside it.
+#[derive(Debug, Clone)]
+pub struct Locator {
+    /// The artifact.
+    pub target: Target,
+    /// What stands after the `!`: elements joined by `/`, no leading or trailing slash.
+    pub inner: Option<Vec<u8>>,
+}
+
+impl Locator {
+    /// Reads `URL[!path]` or a path of this machine, and headers as `Name: value`.
+    pub fn parse(text: &str, headers: &[String]) -> Result<Self, CliError> {
+        let (text, inner) = match text.rsplit_once('!') {
+            Some((artifact, inner)) if !is_local(text) || !Path::new(text).exists() => {
+                (artifact, Some(inner_path(inner)?))
+            }
+            _ => (text, None),
+        };
+        let url = if is_local(text) { absolute(text)? } else { text.to_owned() };
+        let mut target = Target::parse(&url).map_err(|error| {
+            CliError::new(&codes::BAD_URL, error.to_string())
+                .hint("dfctl stat https://host/path      or: dfctl stat /path/to/file")
+        })?;
+        for header in headers {
+            target = with_header(target, header)?;
+        }
+        Ok(Self { target, inner: inner.filter(|inner| !inner.is_empty()) })
+    }
+
+    /// As it was named, credentials removed.
+    pub fn shown(&self) -> String {
+        match &self.inner {
+            Some(inner) => format!("{}!{}", self.target.url, String::from_utf8_lossy(inner)),
+            None => self.target.url.to_string(),
+        }
+    }
+
+    /// A name for a file or directory that holds it; never one that leads anywhere else.
+    pub fn file_name(&self) -> Option<String> {
+        let name = match &self.inner {
+            Some(inner) => {
+                String::from_utf8(inner.rsplit(|byte| *byte == b'/').next()?.to_vec()).ok()?
+            }
+            None => self.target.url.file_name()?,
+        };
+        sanitise(&name)
+    }
+
+    /// The origin's name for a ledger.
+    pub fn origin(&self) -> &str {
+        self.target.url.url().host_str().unwrap_or("this machine")
+    }
+}
+
+/// A name from elsewhere as one that is safe here: no separators, no control characters, not hidden, not an
+/// option, not too long. `None` when nothing is left.
+fn sanitise(name: &str) -> Option<String> {
+    let safe = |c: char| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c };
+    let mut name: String = name.trim().chars().map(safe).collect();
+    if name.starts_with(['.', '-']) {
+        name.replace_range(..1, "_");
+    }
+    while name.len() > 200 {
+        name.pop();
+    }
+    let useless = name.is_empty() || name.chars().all(|c| c == '_' || c == '.');
+    (!useless).then_some(name)
+}
+
+/// Whether the text names something on this machine: it has no scheme.
+fn is_local(text: &str) -> bool {
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    !scheme.is_some_and(|scheme| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    })
+}
+
+fn absolute(text: &str) -> Result<String, CliError> {
+    let looks_like_path = text.starts_with(['/', '.']) || Path::new(text).exists();
+    if !looks_like_path {
+        let what = format!("'{}' is neither a URL nor a file here", dfs_model::redact(text));
+        let error = CliError::new(&codes::BAD_URL, what);
+        let looks_like_host =
+            text.split('/').next().is_some_and(|host| host.contains('.') && !host.contains('@'));
+        return Err(if looks_like_host {
+            error.hint(format!("https://{text}"))
+        } else {
+            error.hint("https://host/path, file:///path or an absolute path")
+        });
+    }
+    let path = std::path::absolute(text).map_err(|error| {
+        CliError::new(&codes::BAD_URL, format!("cannot find out where {text} is")).caused_by(&error)
+    })?;
+    let mut path = path.to_string_lossy().into_owned();
+    if (text.ends_with('/') || Path::new(&path).is_dir()) && !path.ends_with('/') {
+        path.push('/');
+    }
+    Ok(path)
+}
+
+fn inner_path(text: &str) -> Result<Vec<u8>, CliError> {
+    let decoded: Vec<u8> = percent_decode_str(text).collect();
+    let elements: Vec<&[u8]> = decoded
+        .split(|byte| *byte == b'/')
+        .filter(|element| !element.is_empty() && *element != b".")
+        .collect();
+    if elements.contains(&&b".."[..]) || decoded.contains(&0) {
+        let what = format!("'{text}' is no path inside an artifact");
+        return Err(
+            CliError::new(&codes::BAD_URL, what).hint("write it from the root, without '..'")
+        );
+    }
+    Ok(elements.join(&b'/'))
+}
+
+fn with_header(target: Target, header: &str) -> Result<Target, CliError> {
+    let Some((name, value)) = header.split_once(':') else {
+        // The text may be a secret: it is not repeated.
+        return Err(CliError::new(&codes::USAGE, "a header given with -H has no colon")
+            .hint("-H 'Name: value'"));
+    };
+    target.with_header(name, value).map_err(|error| {
+        CliError::new(&codes::USAGE, "a header given with -H cannot be sent").caused_by(&error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Locator {
+        Locator::parse(text, &[]).unwrap()
+    }
+
+    #[test]
+    fn what_is_inside_stands_after_the_last_exclamation_mark() {
+        let locator = parse("https://h/a.tar!dir//./f%20g/");
+        assert_eq!(locator.target.url.as_str(), "https://h/a.tar");
+        assert_eq!(locator.inner.as_deref(), Some(&b"dir/f g"[..]));
+        assert_eq!(locator.shown(), "https://h/a.tar!dir/f g");
+        assert_eq!(parse("https://h/a.tar!/").inner, None);
+        assert!(Locator::parse("https://h/a.tar!a/../b", &[]).is_err());
+    }
+
+    #[test]
+    fn names_for_files_are_safe() {
+        let name = |text: &str| parse(text).file_name();
+        assert_eq!(name("https://h/a/model.bin?x=/etc/passwd").as_deref(), Some("model.bin"));
+        assert_eq!(name("https://h/%2e%2e%2fetc"), None);
+        assert_eq!(name("https://h/.bashrc").as_deref(), Some("_bashrc"));
+        assert_eq!(name("https://h/-rf").as_deref(), Some("_rf"));
+        assert_eq!(name("https://h/a%1b[2Jb").as_deref(), Some("a_[2Jb"));
+        assert_eq!(name("https://h/a%5c..%5cb").as_deref(), Some("a_.._b"));
+        assert_eq!(name("https://h/"), None);
+        assert_eq!(name("https://h/a.tar!d/f").as_deref(), Some("f"));
+        assert!(
+            name(&format!("https://h/{}", "x".repeat(250))).is_some_and(|name| name.len() == 200)
+        );
+    }
+
+    #[test]
+    fn paths_of_this_machine_become_urls() {
+        assert_eq!(parse("/etc/hostname").target.url.as_str(), "file:///etc/hostname");
+        assert_eq!(parse("/etc").target.url.as_str(), "file:///etc/");
+        assert_eq!(parse("./x").target.url.url().scheme(), "file");
+    }
+
+    #[test]
+    fn mistakes_never_repeat_a_secret() {
+        let shown = |text: &str, headers: &[&str]| {
+            let headers: Vec<_> = headers.iter().map(|&header| header.to_owned()).collect();
+            Locator::parse(text, &headers).unwrap_err().render(None)
+        };
+        for error in [
+            shown("https://user:hunter2@host:bad/x", &[]),
+            shown("https://h/x", &["hunter2"]),
+            shown("https://h/x", &["Authorization: hunter2\n3"]),
+        ] {
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let hint = shown("host.org/x", &[]);
+        assert!(hint.contains("try      https://host.org/x"), "{hint}");
+    }
+}

@@ -1,0 +1,171 @@
+//! Directories that output is written into, such that nothing a listing says can lead outside.
+//!
+//! Every step below the root is one `openat2` with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS: a symbolic link
+//! planted by the artifact, or by somebody else while we write, is an error and never followed.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use crate::backend::Entry;
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// An open directory and its name for people.
+pub struct OutDir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// Why an entry's path cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name is not one that a directory can hold")]
+pub struct UnsafePath;
+
+impl OutDir {
+    /// Opens the directory that the user named; links on the way to it are the user's own.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let fd = rustix::fs::open(path, DIRECTORY, Mode::empty())?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// The directory that holds `path`, and the last element.
+    pub fn of_file(path: &Path) -> io::Result<(Self, std::ffi::OsString)> {
+        let name = path.file_name().ok_or_else(|| io::Error::from(Errno::ISDIR))?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let dir = Self::open(parent.unwrap_or(Path::new(".")))?;
+        let path = parent.map(Path::to_owned).unwrap_or_default();
+        Ok((Self { path, ..dir }, name.to_owned()))
+    }
+
+    /// Its name for people, joined with that of something in it.
+    pub fn path_of(&self, name: &OsStr) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> impl AsFd {
+        &self.fd
+    }
+
+    /// The directory at `path` below this one, made where it is missing.
+    pub fn make(&self, path: &[u8]) -> io::Result<Self> {
+        let mut dir = Self { fd: self.fd.try_clone()?, path: self.path.clone() };
+        for element in elements(path).map_err(io::Error::other)? {
+            let name = OsStr::from_bytes(element);
+            let mode = Mode::from_raw_mode(0o777);
+            match rustix::fs::mkdirat(&dir.fd, name, mode) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let fd = rustix::fs::openat2(&dir.fd, name, DIRECTORY, Mode::empty(), resolve)?;
+            dir = Self { fd, path: dir.path.join(name) };
+        }
+        Ok(dir)
+    }
+
+    /// Makes a symbolic link, unless exactly this one is there.
+    pub fn symlink(&self, name: &OsStr, target: &[u8], replace: Replace) -> io::Result<()> {
+        let target = OsStr::from_bytes(target);
+        match rustix::fs::symlinkat(target, &self.fd, name) {
+            Err(Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
+        let there = rustix::fs::readlinkat(&self.fd, name, Vec::new());
+        if there.is_ok_and(|there| there.as_bytes() == target.as_bytes()) {
+            return Ok(());
+        }
+        if replace == Replace::Never {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?;
+        Ok(rustix::fs::symlinkat(target, &self.fd, name)?)
+    }
+
+    /// Gives a directory the mode and time of its entry; done last, when nothing more is written into it.
+    pub fn dress(&self, entry: &Entry) -> io::Result<()> {
+        // Whatever the origin says, the owner must be able to enter, complete and remove it.
+        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(entry.mode & 0o777 | 0o700))?;
+        Ok(rustix::fs::futimens(&self.fd, &timestamps(entry))?)
+    }
+}
+
+/// Whether something of another content may be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// The user said so.
+    Always,
+    /// It stays as it is.
+    Never,
+}
+
+/// An entry's modification time, for both times of a file.
+pub fn timestamps(entry: &Entry) -> Timestamps {
+    let time = Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// The elements of an entry's path, each one that a directory can hold.
+pub fn elements(path: &[u8]) -> Result<Vec<&[u8]>, UnsafePath> {
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let elements: Vec<_> = path.split(|byte| *byte == b'/').collect();
+    let safe = |element: &&[u8]| {
+        !element.is_empty()
+            && element.len() <= 255
+            && !element.contains(&0)
+            && !matches!(*element, b"." | b"..")
+    };
+    if elements.iter().all(safe) { Ok(elements) } else { Err(UnsafePath) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_planted_link_is_never_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let outside = place.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        let root = place.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let dir = OutDir::open(&root).unwrap();
+        dir.symlink(OsStr::new("link"), b"../outside", Replace::Never).unwrap();
+        dir.symlink(OsStr::new("abs"), outside.as_os_str().as_bytes(), Replace::Never).unwrap();
+        for path in [&b"link"[..], b"link/deeper", b"abs/x"] {
+            assert!(dir.make(path).is_err());
+        }
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(dir.make(b"a/b/c").is_ok());
+        assert!(root.join("a/b/c").is_dir());
+    }
+
+    #[test]
+    fn names_that_lead_away_are_refused() {
+        for bad in [&b"/etc"[..], b"..", b"a/../b", b"a//b", b"a/.", b"a/", b"a\0b", &[b'x'; 256]] {
+            assert_eq!(elements(bad), Err(UnsafePath), "{bad:?}");
+        }
+        assert_eq!(elements(b"a/b"), Ok(vec![&b"a"[..], b"b"]));
+        assert_eq!(elements(b"..."), Ok(vec![&b"..."[..]]));
+    }
+
+    #[test]
+    fn another_link_stays_unless_it_may_be_replaced() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = OutDir::open(place.path()).unwrap();
+        let link = |target: &[u8], replace| dir.symlink(OsStr::new("l"), target, replace);
+        link(b"one", Replace::Never).unwrap();
+        link(b"one", Replace::Never).unwrap();
+        assert_eq!(link(b"two", Replace::Never).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        link(b"two", Replace::Always).unwrap();
+        assert_eq!(std::fs::read_link(place.path().join("l")).unwrap(), Path::new("two"));
+    }
+}

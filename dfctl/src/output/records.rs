@@ -1,0 +1,314 @@
+//! The JSON shape of every result, version 1, and the writer of lists in every format.
+//!
+//! Sizes are bytes, durations milliseconds, times ISO 8601 in UTC. Fields may be added within a version; none
+//! is renamed or removed. Names that are not UTF-8 are shown with replacement characters, and their bytes
+//! follow in a field `…_hex`.
+
+use dfs_proto::convert::TaskInfo;
+use serde_json::{Value, json};
+
+use super::{Format, Output, when};
+use crate::backend::{
+    AgentStatus, Artifact, CachedTask, Collected, Entry, EntryKind, Ledger, MountInfo, Verified,
+    View,
+};
+use crate::error::CliError;
+
+/// A result that has a JSON shape and a name.
+pub trait Record {
+    /// Its fields, an object.
+    fn json(&self) -> Value;
+    /// What `--format name` prints.
+    fn name(&self) -> Vec<u8>;
+}
+
+impl Output {
+    /// Writes one result in the format asked for.
+    pub fn record(
+        &self,
+        kind: &str,
+        record: &dyn Record,
+        human: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        match self.format {
+            Format::Human => self.line(&human()),
+            Format::Name => self.bytes(&record.name()).and_then(|()| self.bytes(b"\n")),
+            Format::Json => self.line(&format!("{:#}", document(kind, record.json()))),
+            Format::Jsonl => self.line(&document(kind, record.json()).to_string()),
+        }
+    }
+
+    /// Writes a list at once; `human` makes the table.
+    pub fn records<R: Record>(
+        &self,
+        kind: &'static str,
+        records: &[R],
+        human: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        if self.format == Format::Human {
+            return self.line(&human());
+        }
+        let mut items = Items::new(self, kind);
+        records.iter().try_for_each(|record| items.push(record))?;
+        items.finish()
+    }
+}
+
+fn document(kind: &str, fields: Value) -> Value {
+    let mut document = json!({"version": 1, "kind": kind});
+    if let (Value::Object(document), Value::Object(fields)) = (&mut document, fields) {
+        document.extend(fields);
+    }
+    document
+}
+
+/// Writes a list piece by piece, for programs: `{"version": 1, "kind": …, "items": […]}`, or one object a line.
+pub struct Items<'a> {
+    output: &'a Output,
+    kind: &'static str,
+    written: u64,
+}
+
+impl<'a> Items<'a> {
+    /// An empty list of this kind.
+    pub fn new(output: &'a Output, kind: &'static str) -> Self {
+        Self { output, kind, written: 0 }
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, record: &dyn Record) -> Result<(), CliError> {
+        self.written += 1;
+        match self.output.format {
+            Format::Jsonl => self.output.line(&record.json().to_string()),
+            Format::Name => {
+                self.output.bytes(&record.name())?;
+                self.output.bytes(b"\n")
+            }
+            Format::Json if self.written == 1 => {
+                self.head()?;
+                self.output.bytes(format!("\n    {}", record.json()).as_bytes())
+            }
+            Format::Json => self.output.bytes(format!(",\n    {}", record.json()).as_bytes()),
+            Format::Human => Ok(()),
+        }
+    }
+
+    /// Ends the list.
+    pub fn finish(self) -> Result<(), CliError> {
+        if self.output.format != Format::Json {
+            return Ok(());
+        }
+        if self.written == 0 {
+            self.head()?;
+            return self.output.line("]\n}");
+        }
+        self.output.line("\n  ]\n}")
+    }
+
+    fn head(&self) -> Result<(), CliError> {
+        let head = format!("{{\n  \"version\": 1,\n  \"kind\": \"{}\",\n  \"items\": [", self.kind);
+        self.output.bytes(head.as_bytes())
+    }
+}
+
+impl EntryKind {
+    /// In JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Symlink => "symlink",
+            Self::Other => "other",
+        }
+    }
+}
+
+fn named(object: &mut Value, key: &str, bytes: &[u8]) {
+    object[key] = String::from_utf8_lossy(bytes).into();
+    if std::str::from_utf8(bytes).is_err() {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        object[format!("{key}_hex")] = hex.into();
+    }
+}
+
+fn task_json(task: &TaskInfo) -> Value {
+    let validator = &task.key.validator;
+    json!({
+        "id": task.id.to_string(),
+        "url": task.key.url.as_str(),
+        "kind": task.key.kind,
+        "domain": task.key.domain,
+        "length": task.length,
+        "piece_length": piece_bytes(task),
+        "ranges": task.ranges,
+        "unpinned": is_unpinned(task),
+        "validator": {
+            "etag": validator.etag,
+            "modified": validator.modified,
+            "version": validator.version,
+        },
+    })
+}
+
+/// Bytes in a piece of this task.
+pub fn piece_bytes(task: &TaskInfo) -> u64 {
+    dfs_model::GROUP_BYTES << task.piece_level.min(16)
+}
+
+/// Whether nothing but the length pins this version.
+pub fn is_unpinned(task: &TaskInfo) -> bool {
+    task.key.validator.strength() == dfs_model::ValidatorStrength::None
+}
+
+/// The shape of a ledger inside other records.
+pub fn ledger_json(ledger: &Ledger) -> Value {
+    let parents: Vec<_> = ledger
+        .parents
+        .iter()
+        .map(|parent| {
+            json!({
+                "name": parent.name,
+                "host": parent.host_id.map(|id| id.to_string()),
+                "kind": parent.kind,
+                "bytes": parent.bytes,
+            })
+        })
+        .collect();
+    json!({
+        "cache": ledger.cache,
+        "source": ledger.source,
+        "source_requests": ledger.source_requests,
+        "parents": parents,
+        "wire": ledger.wire,
+        "total": ledger.total(),
+    })
+}
+
+impl Record for Artifact {
+    fn json(&self) -> Value {
+        let view = if self.view == View::Tree { "tree" } else { "file" };
+        json!({
+            "url": self.url,
+            "view": view,
+            "files": self.files,
+            "bytes": self.bytes,
+            "index": self.index.as_ref().map(task_json),
+            "tasks": self.tasks.iter().map(task_json).collect::<Vec<_>>(),
+        })
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.url.clone().into_bytes()
+    }
+}
+
+impl Record for Entry {
+    fn json(&self) -> Value {
+        let mut object = json!({
+            "type": self.kind.word(),
+            "length": self.length,
+            "mode": format!("{:04o}", self.mode & 0o7777),
+            "modified": when::iso(self.mtime.0),
+            "uid": self.uid,
+            "gid": self.gid,
+        });
+        named(&mut object, "path", &self.path);
+        if self.kind == EntryKind::Symlink {
+            named(&mut object, "target", &self.link_target);
+        }
+        object
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.path.clone()
+    }
+}
+
+impl Record for MountInfo {
+    fn json(&self) -> Value {
+        json!({
+            "dir": self.dir,
+            "url": self.artifact.url,
+            "lane": self.lane,
+            "lane_reason": self.lane_reason,
+            "state": self.state,
+            "files": self.files,
+            "cached_bytes": self.cached,
+            "content_bytes": self.content,
+            "index_bytes": self.index_bytes,
+            "ledger": ledger_json(&self.ledger),
+        })
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.dir.clone().into_bytes()
+    }
+}
+
+impl Record for CachedTask {
+    fn json(&self) -> Value {
+        json!({
+            "task": task_json(&self.task),
+            "cached_bytes": self.cached,
+            "disk_bytes": self.disk,
+            "complete": self.complete,
+            "in_use": self.in_use,
+            "last_read": (self.last_read_ms > 0)
+                .then(|| when::iso(i64::try_from(self.last_read_ms / 1000).unwrap_or(i64::MAX))),
+            "parents": self.parents,
+            "ledger": ledger_json(&self.ledger),
+        })
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.task.id.to_string().into_bytes()
+    }
+}
+
+impl Record for AgentStatus {
+    fn json(&self) -> Value {
+        json!({
+            "version": self.version,
+            "pid": self.pid,
+            "host": self.host_id.map(|id| id.to_string()),
+            "data_dir": self.data_dir,
+            "used_bytes": self.used,
+            "capacity_bytes": self.capacity,
+            "cluster": self.cluster,
+            "cluster_connected": self.cluster_connected,
+        })
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.version.clone().into_bytes()
+    }
+}
+
+impl Record for Collected {
+    fn json(&self) -> Value {
+        json!({
+            "removed": self.tasks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "freed_bytes": self.freed,
+            "used_bytes": self.used,
+        })
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.tasks.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n").into_bytes()
+    }
+}
+
+impl Record for Verified {
+    fn json(&self) -> Value {
+        json!({
+            "task": self.task.map(|id| id.to_string()),
+            "groups_checked": self.groups_checked,
+            "groups_bad": self.groups_bad,
+            "bad_groups": self.bad_groups,
+        })
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.task.map(|id| id.to_string()).unwrap_or_default().into_bytes()
+    }
+}

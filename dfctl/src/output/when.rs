@@ -1,0 +1,91 @@
+//! Points in time and durations for people, without a time zone database: UTC.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// `2026-11-20T09:16:34Z`.
+pub fn iso(seconds: i64) -> String {
+    let (year, month, day) = civil(seconds.div_euclid(86_400));
+    let of_day = seconds.rem_euclid(86_400);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// `2026-11-20 09:16Z`.
+pub fn minute(seconds: i64) -> String {
+    let text = iso(seconds);
+    match text.rsplit_once(':') {
+        Some((upto_minute, _)) => format!("{}Z", upto_minute.replace('T', " ")),
+        None => text,
+    }
+}
+
+/// `3 m ago`, by the clock of this machine.
+pub fn ago(unix_ms: u64) -> String {
+    let then = UNIX_EPOCH + Duration::from_millis(unix_ms);
+    match SystemTime::now().duration_since(then) {
+        Ok(passed) if unix_ms > 0 => format!("{} ago", rough(passed)),
+        _ => "-".to_owned(),
+    }
+}
+
+/// `0.8 s`, `17.2 s`, `4 m`, `3 h`, `5 d`.
+pub fn rough(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 if duration < Duration::from_millis(100) => format!("{} ms", duration.as_millis()),
+        0..60 => format!("{:.1} s", duration.as_secs_f64()),
+        60..3600 => format!("{} m", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// `0:05`, `12:30`, `1:02:03`: time left.
+pub fn countdown(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds / 3600 {
+        0 => format!("{}:{:02}", seconds / 60, seconds % 60),
+        hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
+    }
+}
+
+/// Days since 1970 as a date of the proleptic Gregorian calendar.
+fn civil(days: i64) -> (i64, i64, i64) {
+    // Years are counted from March, so that the leap day is the last; eras are of 400 years.
+    let days = days.saturating_add(719_468);
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_right_around_leap_days_and_before_1970() {
+        assert_eq!(iso(0), "1970-01-01T00:00:00Z");
+        assert_eq!(iso(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(iso(-1), "1969-12-31T23:59:59Z");
+        assert_eq!(iso(1_795_166_194), "2026-11-20T09:16:34Z");
+        assert_eq!(minute(1_795_166_194), "2026-11-20 09:16Z");
+        for extreme in [i64::MIN, i64::MAX] {
+            assert!(iso(extreme).ends_with('Z'));
+        }
+    }
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!(rough(Duration::from_millis(4)), "4 ms");
+        assert_eq!(rough(Duration::from_millis(17_240)), "17.2 s");
+        assert_eq!(rough(Duration::from_secs(7300)), "2 h");
+        assert_eq!(countdown(Duration::from_secs(5)), "0:05");
+        assert_eq!(countdown(Duration::from_secs(3723)), "1:02:03");
+    }
+}

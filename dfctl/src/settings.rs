@@ -1,0 +1,104 @@
+//! What is in force for this run: flag > environment > `~/.config/dfs/dfctl.toml` > `/etc/dfs/*.toml` > default.
+
+use std::path::PathBuf;
+
+use dfs_service::config::Loader;
+use dfs_service::data_dir::Places;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::GlobalArgs;
+use crate::codes;
+use crate::error::CliError;
+use crate::output::{Color, Format, progress};
+
+/// Every key of the configuration, in kebab-case.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+struct Options {
+    cluster: Option<String>,
+    socket: Option<PathBuf>,
+    solo: Option<bool>,
+    data_dir: Option<PathBuf>,
+    format: Option<Format>,
+    progress: Option<progress::Mode>,
+    color: Option<Color>,
+}
+
+/// The settings in force.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Cluster to take part in.
+    pub cluster: Option<String>,
+    /// Socket of the agent, where one was named.
+    pub socket: Option<PathBuf>,
+    /// Never ask an agent.
+    pub solo: bool,
+    /// Where processes started here keep their data, where it was named.
+    pub data_dir: Option<PathBuf>,
+    /// Shape of results.
+    pub format: Format,
+    /// How progress is shown.
+    pub progress: progress::Mode,
+    /// When to colour.
+    pub color: Color,
+    /// Where things are by default.
+    pub places: Places,
+}
+
+impl Settings {
+    /// Lays flags and variables (clap has read both) over the files.
+    pub fn load(flags: &GlobalArgs) -> Result<Self, CliError> {
+        let places = Places::current();
+        let loader = Loader::new("dfctl")
+            .environment(std::iter::empty::<(String, String)>())
+            .user_file(Some(places.config.join("dfctl.toml")));
+        let loaded = loader.load::<Options, _>(flags).map_err(|error| {
+            CliError::new(&codes::BAD_CONFIG, "cannot use the configuration").caused_by(&error)
+        })?;
+        Ok(Self::of(loaded.options, places))
+    }
+
+    fn of(options: Options, places: Places) -> Self {
+        Self {
+            cluster: options.cluster,
+            socket: options.socket,
+            solo: options.solo.unwrap_or(false),
+            data_dir: options.data_dir,
+            format: options.format.unwrap_or_default(),
+            progress: options.progress.unwrap_or_default(),
+            color: options.color.unwrap_or_default(),
+            places,
+        }
+    }
+
+    /// Nothing but defaults, for tests.
+    #[cfg(test)]
+    pub fn for_test(places: Places) -> Self {
+        Self::of(Options::default(), places)
+    }
+
+    /// The sockets an agent may listen on, in the order in which they are tried.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        if let Some(socket) = &self.socket {
+            return vec![socket.clone()];
+        }
+        let own = self.own_socket();
+        let resident = PathBuf::from("/run/dfs/agent.sock");
+        if own == resident { vec![own] } else { vec![own, resident] }
+    }
+
+    /// Where an agent started for this user listens.
+    pub fn own_socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.places.runtime.join("agent.sock"))
+    }
+
+    /// Where an agent started for this user keeps its data.
+    pub fn agent_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| self.places.data.join("agent"))
+    }
+
+    /// Where a cluster started here keeps its data.
+    pub fn cluster_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| self.places.data.join("cluster"))
+    }
+}
