@@ -1,7 +1,22 @@
 //! What a URL names, and the index that makes a tree of it (design §8).
 //!
 //! [`tree::TreeBuilder`] collects entries whose bytes lie in *spaces*; [`erofs`] writes and reads the
-//! metadata image.
+//! metadata image; [`index`] adds what dfs needs to go back to source. [`spaces`] lays a listing out,
+//! [`tar`] scans an archive. [`resolve()`] puts them together: URL → recipes and index; [`origin`] turns a
+//! recipe back into bytes. Everything read from outside is hostile until checked. Nothing is kept on disk.
 
 pub mod erofs;
+pub mod index;
+pub mod members;
+pub mod origin;
+pub mod recipe;
+pub mod resolve;
+pub mod spaces;
+pub mod tar;
 pub mod tree;
+
+pub use index::{Facts, Index, IndexError};
+pub use members::{Member, MemberTable};
+pub use origin::{Origin, open_origin};
+pub use recipe::{OriginRecipe, Place, Recipe};
+pub use resolve::{Artifact, ResolveError, ResolveOptions, View, resolve};

@@ -269,8 +269,14 @@ impl TreeBuilder {
         Ok((at, name))
     }
 
-    fn check_same_kind(&self, path: &[u8], node: NodeId, content: &Content) -> Result<(), TreeError> {
-        let same = std::mem::discriminant(&self.nodes[node].content) == std::mem::discriminant(content);
+    fn check_same_kind(
+        &self,
+        path: &[u8],
+        node: NodeId,
+        content: &Content,
+    ) -> Result<(), TreeError> {
+        let same =
+            std::mem::discriminant(&self.nodes[node].content) == std::mem::discriminant(content);
         let error = || TreeError::Conflict { path: printable(path) };
         same.then_some(()).ok_or_else(error)
     }
@@ -413,8 +419,7 @@ mod tests {
     #[test]
     fn paths_that_leave_or_confuse_are_refused() {
         let long = vec![b'x'; 256];
-        let paths: [&[u8]; 8] =
-            [b"..", b"a/../b", b".", b"a/./b", b"/a", b"a//b", b"a/", b"a\0b"];
+        let paths: [&[u8]; 8] = [b"..", b"a/../b", b".", b"a/./b", b"/a", b"a//b", b"a/", b"a\0b"];
         for path in paths.into_iter().chain([&long[..]]) {
             let refused = TreeBuilder::new().add(path, meta(), file());
             assert!(matches!(refused, Err(TreeError::BadPath { .. })), "{}", printable(path));

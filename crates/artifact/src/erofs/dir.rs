@@ -90,7 +90,8 @@ impl<'a> DirBlock<'a> {
 
     /// The entry of this number, below [`DirBlock::count`].
     pub fn entry(&self, number: usize) -> Result<RawEntry<'a>, FormatError> {
-        let corrupt = || FormatError::Corrupt { nid: self.nid, what: "a directory entry is broken" };
+        let corrupt =
+            || FormatError::Corrupt { nid: self.nid, what: "a directory entry is broken" };
         let at = number * DIRENT_BYTES;
         let start = usize::from(u16_at(self.bytes, at + 8).ok_or_else(corrupt)?);
         let name = if number + 1 < self.count {
@@ -128,7 +129,9 @@ mod tests {
     use super::*;
 
     fn names(count: usize) -> Vec<Vec<u8>> {
-        (0..count).map(|number| format!("{number:0>width$}", width = 3 + number % 7).into()).collect()
+        (0..count)
+            .map(|number| format!("{number:0>width$}", width = 3 + number % 7).into())
+            .collect()
     }
 
     #[test]

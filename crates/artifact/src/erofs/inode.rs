@@ -1,7 +1,8 @@
 //! Inodes: one entry's attributes and where its data is.
 
 use super::format::{
-    CHUNK_INDEXES, FormatError, INODE_BYTES, MAX_CHUNK_SHIFT, Put, decode_rdev, u16_at, u32_at, u64_at,
+    CHUNK_INDEXES, FormatError, INODE_BYTES, MAX_CHUNK_SHIFT, Put, decode_rdev, u16_at, u32_at,
+    u64_at,
 };
 use super::xattr;
 use crate::tree::{Content, DeviceNumber, Mtime};
@@ -155,8 +156,9 @@ impl Inode {
             }
         };
         let attr = &self.attr;
-        let union =
-            attr.device.map_or(union, |device| super::format::encode_rdev(device.major, device.minor));
+        let union = attr
+            .device
+            .map_or(union, |device| super::format::encode_rdev(device.major, device.minor));
         let mut out = Vec::with_capacity(INODE_BYTES);
         out.u16(1 | layout << 1).u16(xattr::count_field(self.xattr_bytes));
         out.u16(attr.mode | attr.kind.mode_bits()).u16(0).u64(attr.size);

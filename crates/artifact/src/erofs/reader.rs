@@ -3,8 +3,8 @@
 
 use super::dir::{DirBlock, RawEntry};
 use super::format::{
-    CHUNK_BYTES, DEVICE_SLOT_BYTES, DIRENT_BYTES, FormatError, NULL_BLOCK, SLOT_BYTES, Super, u16_at,
-    u32_at,
+    CHUNK_BYTES, DEVICE_SLOT_BYTES, DIRENT_BYTES, FormatError, NULL_BLOCK, SLOT_BYTES, Super,
+    u16_at, u32_at,
 };
 use super::inode::{Attr, Inode, Kind, Layout};
 use super::xattr;
@@ -134,7 +134,8 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
         if number >= self.head.spaces {
             return None;
         }
-        let slot = self.bytes().get(self.head.devices + usize::from(number) * DEVICE_SLOT_BYTES..)?;
+        let slot =
+            self.bytes().get(self.head.devices + usize::from(number) * DEVICE_SLOT_BYTES..)?;
         Some((*slot.first_chunk()?, u64::from(u32_at(slot, 64)?)))
     }
 
@@ -259,7 +260,10 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
             return Err(FormatError::WrongKind { nid, wanted: "a symbolic link" });
         }
         if inode.attr.size == 0 || inode.attr.size > MAX_SYMLINK as u64 {
-            return Err(FormatError::Corrupt { nid, what: "its link target is of no usable length" });
+            return Err(FormatError::Corrupt {
+                nid,
+                what: "its link target is of no usable length",
+            });
         }
         let mut target = Vec::with_capacity(inode.attr.size as usize);
         for number in 0..inode.attr.size.div_ceil(self.block_bytes()) {
@@ -349,7 +353,8 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
     }
 
     fn chunk_index(&self, inode: &Inode, chunk: u64) -> Option<(u16, u32)> {
-        let first = (self.inode_at(inode.attr.nid)? + inode.head_bytes()).next_multiple_of(CHUNK_BYTES);
+        let first =
+            (self.inode_at(inode.attr.nid)? + inode.head_bytes()).next_multiple_of(CHUNK_BYTES);
         let at = chunk.checked_mul(CHUNK_BYTES as u64)?.checked_add(first as u64)?;
         let raw = self.bytes().get(usize::try_from(at).ok()?..)?.get(..CHUNK_BYTES)?;
         Some((u16_at(raw, 2)?, u32_at(raw, 4)?))

@@ -180,7 +180,8 @@ impl<'a> Plan<'a> {
             }
             let placed = &mut self.order[number];
             (placed.at, placed.data_bytes, placed.layout) = (at, data_bytes, layout);
-            let outside = data_bytes as u64 - if tail > 0 { tail.min(data_bytes as u64) } else { 0 };
+            let outside =
+                data_bytes as u64 - if tail > 0 { tail.min(data_bytes as u64) } else { 0 };
             if outside > 0 {
                 blocks.push((number, outside.div_ceil(self.block() as u64)));
             }
@@ -278,8 +279,12 @@ impl<'a> Plan<'a> {
 
     fn encode(&self, device_blocks: &[u32]) -> Result<WrittenImage, WriteError> {
         let length = usize::try_from(self.end).map_err(|_| WriteError::TooLarge)?;
-        let mut written =
-            WrittenImage { bytes: vec![0; length], digests: Vec::new(), files: 0, content_bytes: 0 };
+        let mut written = WrittenImage {
+            bytes: vec![0; length],
+            digests: Vec::new(),
+            files: 0,
+            content_bytes: 0,
+        };
         self.encode_head(&mut written.bytes, device_blocks);
         for number in 0..self.order.len() {
             self.encode_node(number, &mut written);

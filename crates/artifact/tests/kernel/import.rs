@@ -40,7 +40,8 @@ pub fn import(dir: &Path, into: &Path, block_size: BlockSize) -> Imported {
         let mut node = content_of(&real, &stat);
         if let Content::File(data) = &mut node {
             data.location.offset = end.next_multiple_of(block_size.bytes());
-            std::io::Seek::seek(&mut space, std::io::SeekFrom::Start(data.location.offset)).unwrap();
+            std::io::Seek::seek(&mut space, std::io::SeekFrom::Start(data.location.offset))
+                .unwrap();
             std::io::copy(&mut File::open(&real).unwrap(), &mut space).unwrap();
             end = data.location.offset + data.length;
         }

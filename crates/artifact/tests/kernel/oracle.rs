@@ -99,7 +99,8 @@ pub fn fsck(image: &Path, devices: &[PathBuf]) {
 /// What `dump.erofs` says of the superblock.
 pub fn dump(image: &Path) -> String {
     let mut command = Command::new("chroot");
-    let output = command.arg(root()).args(["dump.erofs", "-s"]).arg(inside(image)).output().unwrap();
+    let output =
+        command.arg(root()).args(["dump.erofs", "-s"]).arg(inside(image)).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

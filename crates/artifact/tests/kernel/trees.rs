@@ -9,7 +9,9 @@ use std::path::Path;
 
 use dfs_artifact::erofs::{BlockSize, Image};
 use dfs_artifact::tree::{Content, FileData, Location, Meta, TreeBuilder};
-use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, makedev, mknodat, utimensat};
+use rustix::fs::{
+    CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, makedev, mknodat, utimensat,
+};
 
 use crate::import::{assert_same, finish, import, seen_by_kernel, seen_by_reader};
 use crate::mount::Mounted;
@@ -56,7 +58,7 @@ fn make_node(path: &Path, kind: FileType, major: u32, minor: u32) {
     mknodat(CWD, path, kind, mode, makedev(major, minor)).unwrap();
 }
 
-fn set_time(path: &Path, secs: i64, nanos: i64) {
+pub fn set_time(path: &Path, secs: i64, nanos: i64) {
     let time = Timespec { tv_sec: secs, tv_nsec: nanos };
     let times = Timestamps { last_access: time, last_modification: time };
     utimensat(CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
@@ -66,7 +68,7 @@ fn set_xattr(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap();
 }
 
-fn odd_attributes(dir: &Path) {
+pub fn odd_attributes(dir: &Path) {
     put(&dir.join("empty"), b"", 0o000);
     put(&dir.join("setuid"), b"#!/bin/true", 0o6755);
     fs::create_dir(dir.join("sticky")).unwrap();
@@ -97,7 +99,7 @@ fn odd_attributes(dir: &Path) {
     set_xattr(&dir.join("sticky"), "system.posix_acl_default", &acl);
 }
 
-fn odd_names(dir: &Path) {
+pub fn odd_names(dir: &Path) {
     fs::create_dir_all(dir.join("deep/er/and/deeper")).unwrap();
     put(&dir.join("deep/er/and/deeper/file"), b"x", 0o644);
     put(&dir.join(OsStr::from_bytes(&[0xff, 0xfe, b'\n', 1])), b"bytes", 0o644);

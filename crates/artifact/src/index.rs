@@ -1,0 +1,211 @@
+//! The index file: an EROFS image and, behind it, what dfs needs to go back to source by itself.
+//!
+//! ```text
+//! EROFS image, whole blocks │ sections, each at a multiple of 8 │ section table │ footer
+//! ```
+//! The kernel reads the image and ignores the rest. Format numbers name the layout of everything behind
+//! the image; a reader takes the ones it knows. Invariant: an [`Index`] that was parsed agrees with
+//! itself: every file lies in its space, every space is the task its recipe says.
+
+mod sections;
+pub(crate) mod validate;
+
+use std::sync::Arc;
+
+use dfs_model::{CanonicalUrl, TaskKey};
+use serde::{Deserialize, Serialize};
+
+use crate::erofs::{FormatError, Image, WrittenImage};
+use crate::members::{MemberTable, MemberTableError};
+use crate::recipe::{OriginRecipe, Place, Recipe};
+use sections::{DIGEST_BYTES, SectionKind, Sections};
+
+pub use sections::{FORMAT, SectionError};
+
+/// What an index says of the artifact it was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// What was indexed.
+    pub url: CanonicalUrl,
+    /// Regular files in the tree, hard links counted once.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+}
+
+/// Everything in the facts section: the facts and the spaces without their tables.
+#[derive(Serialize, Deserialize)]
+struct FactsSection {
+    #[serde(flatten)]
+    facts: Facts,
+    spaces: Vec<SpaceFacts>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SpaceFacts {
+    key: TaskKey,
+    length: u64,
+    place: Place,
+    /// `None`: its members are in a section of their own.
+    ranges: Option<bool>,
+}
+
+/// Why an index is not taken or made.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The image in it.
+    #[error(transparent)]
+    Image(#[from] FormatError),
+    /// What stands behind the image.
+    #[error(transparent)]
+    Sections(#[from] SectionError),
+    /// A member table in it.
+    #[error("space {space} of the index is corrupt")]
+    Members {
+        /// Which space.
+        space: u16,
+        /// Why.
+        #[source]
+        source: MemberTableError,
+    },
+    /// The facts cannot be read or written.
+    #[error("the facts of the index are corrupt")]
+    Facts(#[source] serde_json::Error),
+    /// Parts contradict each other.
+    #[error("the index contradicts itself: {0}")]
+    Contradiction(&'static str),
+}
+
+/// An index over some bytes: a mapped file, a vector.
+#[derive(Debug)]
+pub struct Index<D> {
+    image: Image<D>,
+    facts: Facts,
+    spaces: Vec<Recipe>,
+    /// Where the digests stand in the file.
+    digests: std::ops::Range<usize>,
+}
+
+/// Makes an index of an image and the recipes of its spaces, in their order.
+pub fn write_index(
+    image: WrittenImage,
+    url: CanonicalUrl,
+    spaces: &[Recipe],
+) -> Result<Vec<u8>, IndexError> {
+    let facts = Facts { url, files: image.files, bytes: image.content_bytes };
+    let described = spaces.iter().map(SpaceFacts::of).collect::<Option<Vec<_>>>();
+    let spaces_described =
+        described.ok_or(IndexError::Contradiction("a space has no length beforehand"))?;
+    let section = FactsSection { facts, spaces: spaces_described };
+    let section = serde_json::to_vec(&section).map_err(IndexError::Facts)?;
+    let mut out = sections::Writer::new(image.bytes);
+    out.add(SectionKind::Facts, 0, &section);
+    for (number, recipe) in spaces.iter().enumerate() {
+        if let OriginRecipe::Members { table, .. } = &recipe.origin {
+            out.add(SectionKind::Members, number as u32, &table.encode());
+        }
+    }
+    let digests: Vec<u8> = image
+        .digests
+        .iter()
+        .flat_map(|(nid, digest)| nid.to_le_bytes().into_iter().chain(*digest))
+        .collect();
+    out.add(SectionKind::Digests, 0, &digests);
+    Ok(out.finish())
+}
+
+impl SpaceFacts {
+    fn of(recipe: &Recipe) -> Option<Self> {
+        let (place, ranges) = match &recipe.origin {
+            OriginRecipe::Url { place, ranges } => (place.clone(), Some(*ranges)),
+            OriginRecipe::Members { base, .. } => (base.clone(), None),
+        };
+        Some(Self { key: recipe.key.clone(), length: recipe.length?, place, ranges })
+    }
+}
+
+impl<D: AsRef<[u8]> + Send + Sync + 'static> Index<D> {
+    /// Takes the bytes of an index and checks all of it: the whole tree is walked once.
+    pub fn parse(data: D) -> Result<Self, IndexError> {
+        let index = Self::open(data)?;
+        index.validate()?;
+        Ok(index)
+    }
+
+    /// Takes the bytes of an index that was parsed before and not changed since: the tree is not
+    /// walked, every access stays checked.
+    pub fn open(data: D) -> Result<Self, IndexError> {
+        let image = Image::open(data)?;
+        let bytes = image.data().as_ref();
+        let start = usize::try_from(image.length()).expect("the image lies in memory");
+        let sections = Sections::read(bytes, start)?;
+        let facts = sections.find(SectionKind::Facts, 0).ok_or(SectionError::Missing("facts"))?;
+        let facts: FactsSection = serde_json::from_slice(facts).map_err(IndexError::Facts)?;
+        if facts.spaces.len() != usize::from(image.spaces()) {
+            return Err(IndexError::Contradiction("image and facts count different spaces"));
+        }
+        let mut spaces = Vec::with_capacity(facts.spaces.len());
+        for (number, space) in (0u16..).zip(facts.spaces) {
+            spaces.push(read_space(&sections, number, space)?);
+        }
+        let digests = sections.place(SectionKind::Digests, 0).unwrap_or(0..0);
+        if digests.len() % DIGEST_BYTES != 0 {
+            return Err(IndexError::Contradiction("its digests are cut off"));
+        }
+        Ok(Self { facts: facts.facts, spaces, digests, image })
+    }
+
+    /// The tree.
+    pub fn image(&self) -> &Image<D> {
+        &self.image
+    }
+
+    /// What it was made from.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The tasks that the spaces are, by their numbers.
+    pub fn spaces(&self) -> &[Recipe] {
+        &self.spaces
+    }
+
+    /// BLAKE3 of a file's content, where the index knows it.
+    pub fn digest(&self, nid: u64) -> Option<[u8; 32]> {
+        let table = self.image.data().as_ref().get(self.digests.clone())?;
+        let (mut low, mut high) = (0, table.len() / DIGEST_BYTES);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let entry = table.get(middle * DIGEST_BYTES..)?;
+            let there = u64::from_le_bytes(*entry.first_chunk()?);
+            match there.cmp(&nid) {
+                std::cmp::Ordering::Equal => return entry.get(8..)?.first_chunk().copied(),
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+}
+
+fn read_space(
+    sections: &Sections<'_>,
+    number: u16,
+    space: SpaceFacts,
+) -> Result<Recipe, IndexError> {
+    let SpaceFacts { key, length, place, ranges } = space;
+    let origin = match ranges {
+        Some(ranges) => OriginRecipe::Url { place, ranges },
+        None => {
+            let table = sections.find(SectionKind::Members, u32::from(number));
+            let table = table.ok_or(SectionError::Missing("member table"))?;
+            let table = MemberTable::decode(table);
+            let table = table.map_err(|source| IndexError::Members { space: number, source })?;
+            OriginRecipe::Members { base: place, table: Arc::new(table) }
+        }
+    };
+    Ok(Recipe { key, length: Some(length), origin })
+}
+
+#[cfg(test)]
+mod tests;

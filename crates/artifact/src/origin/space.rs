@@ -1,0 +1,118 @@
+//! Members of a listing laid side by side.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use dfs_model::{ByteRange, Validator};
+use dfs_source::{ByteStream, Source, SourceError, Target};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
+
+use super::{Origin, cut, zeros};
+use crate::members::MemberTable;
+
+/// Members asked for at a time within one read.
+const REQUESTS_AT_ONCE: usize = 8;
+/// A part up to this many bytes is taken whole while earlier ones are still being read.
+const TAKEN_WHOLE: u64 = 256 * 1024;
+
+/// A space: members at their offsets, zeros between them.
+pub struct SpaceOrigin {
+    source: Arc<dyn Source>,
+    base: Target,
+    table: Arc<MemberTable>,
+}
+
+/// A run of bytes of one kind.
+enum Segment {
+    Zeros(u64),
+    Member { target: Target, range: Option<ByteRange>, length: u64, pin: Validator },
+}
+
+impl SpaceOrigin {
+    /// The space of a table whose members lie below `base`.
+    pub fn new(source: Arc<dyn Source>, base: Target, table: Arc<MemberTable>) -> Self {
+        Self { source, base, table }
+    }
+
+    fn segments(&self, range: ByteRange) -> Result<Vec<Segment>, SourceError> {
+        let members = self.table.touched(range);
+        let mut segments = Vec::with_capacity(2 * members.len() + 1);
+        let mut at = range.start;
+        for member in members {
+            let wanted = member.range().intersection(range);
+            if wanted.start > at {
+                segments.push(Segment::Zeros(wanted.start - at));
+            }
+            at = wanted.end;
+            let part = ByteRange::new(wanted.start - member.offset, wanted.end - member.offset);
+            segments.push(Segment::Member {
+                target: self.base.join(&member.path)?,
+                range: (part.len() < member.length).then_some(part),
+                length: part.len(),
+                pin: member.validator.clone(),
+            });
+        }
+        if range.end > at {
+            segments.push(Segment::Zeros(range.end - at));
+        }
+        Ok(segments)
+    }
+}
+
+#[async_trait]
+impl Origin for SpaceOrigin {
+    fn length(&self) -> Option<u64> {
+        Some(self.table.length())
+    }
+
+    fn ranges(&self) -> bool {
+        true
+    }
+
+    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        let whole = ByteRange::new(0, self.table.length());
+        // Nothing lies behind the end, also when a hostile asker says so.
+        let range = range.unwrap_or(whole);
+        let range = ByteRange::new(range.start.min(whole.end), range.end.min(whole.end));
+        let source = Arc::clone(&self.source);
+        let opened = self.segments(range)?.into_iter().map(move |segment| match segment {
+            Segment::Zeros(count) => future::ok(zeros(count)).boxed(),
+            Segment::Member { target, range, length, pin } => {
+                open_member(Arc::clone(&source), target, range, length, pin).boxed()
+            }
+        });
+        let mut stream = stream::iter(opened).buffered(REQUESTS_AT_ONCE).try_flatten().boxed();
+        // An error before the first byte is the answer to the read itself.
+        match stream.next().await {
+            Some(Ok(first)) => Ok(stream::iter([Ok(first)]).chain(stream).boxed()),
+            Some(Err(error)) => Err(error),
+            None => Ok(stream::empty().boxed()),
+        }
+    }
+}
+
+/// Begins to read a part of a member; one that can only be read whole is read whole and cut.
+async fn open_member(
+    source: Arc<dyn Source>,
+    target: Target,
+    range: Option<ByteRange>,
+    length: u64,
+    pin: Validator,
+) -> Result<ByteStream, SourceError> {
+    let stream = match (source.read(&target, range, &pin).await, range) {
+        (Err(SourceError::RangeIgnored { .. }), Some(range)) => {
+            cut(source.read(&target, None, &pin).await?, range)
+        }
+        (answer, _) => answer?,
+    };
+    if length > TAKEN_WHOLE {
+        return Ok(stream);
+    }
+    let add = |mut sum: BytesMut, bytes: Bytes| {
+        sum.extend_from_slice(&bytes);
+        future::ok(sum)
+    };
+    let body = stream.try_fold(BytesMut::with_capacity(length as usize), add).await?;
+    Ok(stream::iter([Ok(body.freeze())]).boxed())
+}

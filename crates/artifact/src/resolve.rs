@@ -1,0 +1,294 @@
+//! What a URL names: its tasks, and for a tree the index over them.
+//!
+//! A listing is its tree; an uncompressed tar, by its content, is the tree inside; any other single URL is
+//! a directory that holds one file. The same answers of the origin give the same artifact, byte for byte.
+
+mod archive;
+mod listing;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_model::{ByteRange, CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
+use dfs_source::{Source, SourceError, Sources, Stat, StatKind, Target, Timestamp};
+use futures::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
+
+use crate::erofs::{BlockSize, ImageOptions, Space, WriteError, write_image};
+use crate::index::validate::space_tag;
+use crate::index::{IndexError, write_index};
+use crate::origin::{Origin, open_origin};
+use crate::recipe::{OriginRecipe, Place, Recipe};
+use crate::spaces::PlanError;
+use crate::tar::{RECORD, TarError, is_tar};
+use crate::tree::{Content, FileData, Location, Meta, Mtime, TreeBuilder, TreeError};
+
+/// How an artifact is to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum View {
+    /// The bytes behind the URL, as one file.
+    File,
+    /// A tree: of a listing, or inside an archive.
+    Tree,
+    /// A tree where there is one, else a directory with the one file.
+    #[default]
+    Auto,
+}
+
+/// Opens tasks for the resolution to read from, so that what it reads is kept for later.
+#[async_trait]
+pub trait OpenTask: Send + Sync {
+    /// The bytes of this task.
+    async fn open(&self, recipe: &Recipe) -> Result<Arc<dyn Origin>, SourceError>;
+}
+
+/// How to resolve.
+#[derive(Clone)]
+pub struct ResolveOptions {
+    /// Domain of the tasks: [`TaskKey::PUBLIC`], or the tenant whose credentials are used.
+    pub domain: String,
+    /// Members of a listing that are asked for their length and version at a time.
+    pub stats_at_once: usize,
+    /// Where the bytes of archives are read; straight from the source when `None`.
+    pub opener: Option<Arc<dyn OpenTask>>,
+}
+
+impl Default for ResolveOptions {
+    fn default() -> Self {
+        Self { domain: TaskKey::PUBLIC.to_owned(), stats_at_once: 16, opener: None }
+    }
+}
+
+/// What a URL names.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// Where it is, as the origin names it.
+    pub url: CanonicalUrl,
+    /// How it is seen: [`View::File`] or [`View::Tree`].
+    pub view: View,
+    /// The index of a tree, and the task that it is.
+    pub index: Option<BuiltIndex>,
+    /// The tasks: of a tree, its spaces by their numbers; of a file, the one.
+    pub tasks: Vec<Recipe>,
+    /// Members of a listing that are not in the tree.
+    pub skipped: Vec<Skipped>,
+}
+
+/// An index that was just made.
+#[derive(Debug, Clone)]
+pub struct BuiltIndex {
+    /// Its task: the validator's ETag is the BLAKE3 of its bytes.
+    pub key: TaskKey,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// A member that could not join the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its path below the listing.
+    pub path: Vec<u8>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why a URL could not be resolved.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// The origin.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A directory cannot be one file.
+    #[error("{0} is a directory: it cannot be taken as a file")]
+    IsDirectory(CanonicalUrl),
+    /// Something that is no archive was asked for as a tree of its own.
+    #[error("{0} is neither a directory nor an uncompressed tar: there is no tree in it")]
+    NoTree(CanonicalUrl),
+    /// A mount needs the length.
+    #[error("{0} does not tell its length: it can be read as a file, not mounted")]
+    LengthUnknown(CanonicalUrl),
+    /// The archive.
+    #[error("cannot index {url}")]
+    Tar {
+        /// Which one.
+        url: CanonicalUrl,
+        /// Why.
+        #[source]
+        source: TarError,
+    },
+    /// The listing's paths.
+    #[error("cannot make a tree of {url}")]
+    Tree {
+        /// Which listing.
+        url: CanonicalUrl,
+        /// Why.
+        #[source]
+        source: TreeError,
+    },
+    /// The listing's bytes.
+    #[error("cannot lay out {url}")]
+    Plan {
+        /// Which listing.
+        url: CanonicalUrl,
+        /// Why.
+        #[source]
+        source: PlanError,
+    },
+    /// The image.
+    #[error("cannot write the index of {url}")]
+    Write {
+        /// Of what.
+        url: CanonicalUrl,
+        /// Why.
+        #[source]
+        source: WriteError,
+    },
+    /// The index around it.
+    #[error("cannot write the index of {url}")]
+    Index {
+        /// Of what.
+        url: CanonicalUrl,
+        /// Why.
+        #[source]
+        source: IndexError,
+    },
+}
+
+/// Resolves a target to its artifact.
+pub async fn resolve(
+    sources: &Sources,
+    target: &Target,
+    view: View,
+    options: &ResolveOptions,
+) -> Result<Artifact, ResolveError> {
+    let source = sources.for_target(target)?;
+    let stat = source.stat(target).await?;
+    let target = Target { url: stat.url.clone(), ..target.clone() };
+    let context = Context { source, target, options };
+    if stat.kind == StatKind::Directory {
+        return match view {
+            View::File => Err(ResolveError::IsDirectory(stat.url)),
+            View::Tree | View::Auto => context.listing().await,
+        };
+    }
+    let recipe = context.blob(&stat);
+    if view == View::File {
+        let tasks = vec![recipe];
+        let (index, skipped) = (None, Vec::new());
+        return Ok(Artifact { url: stat.url, view: View::File, index, tasks, skipped });
+    }
+    let length = stat.length.ok_or_else(|| ResolveError::LengthUnknown(stat.url.clone()))?;
+    let origin = match &options.opener {
+        Some(opener) => opener.open(&recipe).await?,
+        None => open_origin(&recipe, sources, context.target.credentials.clone())?,
+    };
+    if looks_like_tar(&*origin, length).await? {
+        return context.archive(recipe, &*origin, length).await;
+    }
+    match view {
+        View::Tree => Err(ResolveError::NoTree(stat.url)),
+        View::File | View::Auto => context.single_file(recipe, length),
+    }
+}
+
+async fn looks_like_tar(origin: &dyn Origin, length: u64) -> Result<bool, SourceError> {
+    if length < RECORD as u64 {
+        return Ok(false);
+    }
+    // An origin without ranges begins its whole answer, of which the rest is left.
+    let range = origin.ranges().then(|| ByteRange::new(0, RECORD as u64));
+    let mut stream = origin.read(range).await?;
+    let mut first = Vec::with_capacity(RECORD);
+    while first.len() < RECORD {
+        let Some(bytes) = stream.try_next().await? else { break };
+        let wanted = bytes.len().min(RECORD - first.len());
+        first.extend_from_slice(&bytes[..wanted]);
+    }
+    Ok(is_tar(&first))
+}
+
+/// What a resolution works with.
+struct Context<'a> {
+    source: Arc<dyn Source>,
+    target: Target,
+    options: &'a ResolveOptions,
+}
+
+/// A tree ready to be written, with the recipes of its spaces.
+struct Planned {
+    tree: TreeBuilder,
+    block_size: BlockSize,
+    build_time: Mtime,
+    tasks: Vec<Recipe>,
+    skipped: Vec<Skipped>,
+}
+
+impl Context<'_> {
+    fn url(&self) -> CanonicalUrl {
+        self.target.url.clone()
+    }
+
+    fn key(&self, kind: TaskKind, target: &Target, validator: Validator) -> TaskKey {
+        TaskKey {
+            domain: self.options.domain.clone(),
+            kind,
+            url: target.url.clone(),
+            headers: target.headers.clone(),
+            validator,
+            transform: Transform::Identity,
+        }
+    }
+
+    fn blob(&self, stat: &Stat) -> Recipe {
+        Recipe {
+            key: self.key(TaskKind::Blob, &self.target, stat.validator.clone()),
+            length: stat.length,
+            origin: OriginRecipe::Url { place: Place::of(&self.target), ranges: stat.ranges },
+        }
+    }
+
+    /// A directory that holds the one file under its own name.
+    fn single_file(&self, recipe: Recipe, length: u64) -> Result<Artifact, ResolveError> {
+        let name = self.target.url.file_name().unwrap_or_else(|| "content".to_owned());
+        let time = Timestamp::of_validator(&recipe.key.validator).map(mtime).unwrap_or_default();
+        let meta = Meta { mtime: time, ..Meta::with_mode(0o644) };
+        let location = Location { space: 0, offset: 0 };
+        let content = Content::File(FileData { length, location, digest: None });
+        let mut tree = TreeBuilder::new();
+        let added = tree.add(name.as_bytes(), meta, content);
+        added.map_err(|source| ResolveError::Tree { url: self.url(), source })?;
+        tree.date_implicit_directories();
+        let block_size = BlockSize::B4096;
+        let (tasks, skipped) = (vec![recipe], Vec::new());
+        self.finish(Planned { tree, block_size, build_time: time, tasks, skipped })
+    }
+
+    fn finish(&self, planned: Planned) -> Result<Artifact, ResolveError> {
+        let Planned { tree, block_size, build_time, tasks, skipped } = planned;
+        let url = self.url();
+        let space = |recipe: &Recipe| -> Option<Space> {
+            Some(Space { length: recipe.length?, tag: space_tag(recipe) })
+        };
+        let spaces = tasks.iter().map(space).collect::<Option<Vec<_>>>();
+        let spaces = spaces.ok_or_else(|| ResolveError::LengthUnknown(url.clone()))?;
+        let options = ImageOptions { block_size, build_time, spaces };
+        let image = write_image(&tree, &options);
+        let image = image.map_err(|source| ResolveError::Write { url: url.clone(), source })?;
+        let bytes = write_index(image, url.clone(), &tasks);
+        let bytes = bytes.map_err(|source| ResolveError::Index { url: url.clone(), source })?;
+        let validator = Validator {
+            etag: Some(blake3::hash(&bytes).to_hex().to_string()),
+            length: Some(bytes.len() as u64),
+            ..Validator::default()
+        };
+        let key = self.key(TaskKind::Index, &self.target, validator);
+        let index = Some(BuiltIndex { key, bytes: bytes.into() });
+        Ok(Artifact { url, view: View::Tree, index, tasks, skipped })
+    }
+}
+
+fn mtime(time: Timestamp) -> Mtime {
+    Mtime { secs: time.seconds, nanos: time.nanos.min(999_999_999) }
+}
