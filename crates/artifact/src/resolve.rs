@@ -189,7 +189,7 @@ pub async fn resolve(
     }
     match view {
         View::Tree => Err(ResolveError::NoTree(stat.url)),
-        View::File | View::Auto => context.single_file(recipe, length),
+        View::File | View::Auto => context.single_file(recipe, length).await,
     }
 }
 
@@ -250,7 +250,7 @@ impl Context<'_> {
     }
 
     /// A directory that holds the one file under its own name.
-    fn single_file(&self, recipe: Recipe, length: u64) -> Result<Artifact, ResolveError> {
+    async fn single_file(&self, recipe: Recipe, length: u64) -> Result<Artifact, ResolveError> {
         let name = self.target.url.file_name().unwrap_or_else(|| "content".to_owned());
         let time = Timestamp::of_validator(&recipe.key.validator).map(mtime).unwrap_or_default();
         let meta = Meta { mtime: time, ..Meta::with_mode(0o644) };
@@ -262,22 +262,17 @@ impl Context<'_> {
         tree.date_implicit_directories();
         let block_size = BlockSize::B4096;
         let (tasks, skipped) = (vec![recipe], Vec::new());
-        self.finish(Planned { tree, block_size, build_time: time, tasks, skipped })
+        self.finish(Planned { tree, block_size, build_time: time, tasks, skipped }).await
     }
 
-    fn finish(&self, planned: Planned) -> Result<Artifact, ResolveError> {
-        let Planned { tree, block_size, build_time, tasks, skipped } = planned;
+    /// Writes the index, on a thread for such work: a large tree takes seconds.
+    async fn finish(&self, planned: Planned) -> Result<Artifact, ResolveError> {
         let url = self.url();
-        let space = |recipe: &Recipe| -> Option<Space> {
-            Some(Space { length: recipe.length?, tag: space_tag(recipe) })
-        };
-        let spaces = tasks.iter().map(space).collect::<Option<Vec<_>>>();
-        let spaces = spaces.ok_or_else(|| ResolveError::LengthUnknown(url.clone()))?;
-        let options = ImageOptions { block_size, build_time, spaces };
-        let image = write_image(&tree, &options);
-        let image = image.map_err(|source| ResolveError::Write { url: url.clone(), source })?;
-        let bytes = write_index(image, url.clone(), &tasks);
-        let bytes = bytes.map_err(|source| ResolveError::Index { url: url.clone(), source })?;
+        let built =
+            tokio::task::spawn_blocking(move || planned.write(url).map(|bytes| (planned, bytes)));
+        let built =
+            built.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let (Planned { tasks, skipped, .. }, bytes) = built?;
         let validator = Validator {
             etag: Some(blake3::hash(&bytes).to_hex().to_string()),
             length: Some(bytes.len() as u64),
@@ -285,7 +280,22 @@ impl Context<'_> {
         };
         let key = self.key(TaskKind::Index, &self.target, validator);
         let index = Some(BuiltIndex { key, bytes: bytes.into() });
-        Ok(Artifact { url, view: View::Tree, index, tasks, skipped })
+        Ok(Artifact { url: self.url(), view: View::Tree, index, tasks, skipped })
+    }
+}
+
+impl Planned {
+    fn write(&self, url: CanonicalUrl) -> Result<Vec<u8>, ResolveError> {
+        let space = |recipe: &Recipe| -> Option<Space> {
+            Some(Space { length: recipe.length?, tag: space_tag(recipe) })
+        };
+        let spaces = self.tasks.iter().map(space).collect::<Option<Vec<_>>>();
+        let spaces = spaces.ok_or_else(|| ResolveError::LengthUnknown(url.clone()))?;
+        let (block_size, build_time) = (self.block_size, self.build_time);
+        let image = write_image(&self.tree, &ImageOptions { block_size, build_time, spaces });
+        let image = image.map_err(|source| ResolveError::Write { url: url.clone(), source })?;
+        let bytes = write_index(image, url.clone(), &self.tasks);
+        bytes.map_err(|source| ResolveError::Index { url, source })
     }
 }
 

@@ -250,7 +250,7 @@ impl<'a> Plan<'a> {
         if end.is_none_or(|end| end > space.length) {
             return Err(bad("it ends behind the space"));
         }
-        if location.offset % self.block() as u64 != 0 {
+        if !location.offset.is_multiple_of(self.block() as u64) {
             return Err(bad("it does not begin at a block"));
         }
         let block_log2 = self.options.block_size.log2();

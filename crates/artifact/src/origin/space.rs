@@ -26,7 +26,16 @@ pub struct SpaceOrigin {
 /// A run of bytes of one kind.
 enum Segment {
     Zeros(u64),
-    Member { target: Target, range: Option<ByteRange>, length: u64, pin: Validator },
+    Member(Box<Part>),
+}
+
+/// A part of a member, or all of it.
+struct Part {
+    target: Target,
+    /// `None`: all of it.
+    range: Option<ByteRange>,
+    length: u64,
+    pin: Validator,
 }
 
 impl SpaceOrigin {
@@ -46,12 +55,12 @@ impl SpaceOrigin {
             }
             at = wanted.end;
             let part = ByteRange::new(wanted.start - member.offset, wanted.end - member.offset);
-            segments.push(Segment::Member {
+            segments.push(Segment::Member(Box::new(Part {
                 target: self.base.join(&member.path)?,
                 range: (part.len() < member.length).then_some(part),
                 length: part.len(),
                 pin: member.validator.clone(),
-            });
+            })));
         }
         if range.end > at {
             segments.push(Segment::Zeros(range.end - at));
@@ -78,9 +87,7 @@ impl Origin for SpaceOrigin {
         let source = Arc::clone(&self.source);
         let opened = self.segments(range)?.into_iter().map(move |segment| match segment {
             Segment::Zeros(count) => future::ok(zeros(count)).boxed(),
-            Segment::Member { target, range, length, pin } => {
-                open_member(Arc::clone(&source), target, range, length, pin).boxed()
-            }
+            Segment::Member(part) => open_member(Arc::clone(&source), part).boxed(),
         });
         let mut stream = stream::iter(opened).buffered(REQUESTS_AT_ONCE).try_flatten().boxed();
         // An error before the first byte is the answer to the read itself.
@@ -93,13 +100,8 @@ impl Origin for SpaceOrigin {
 }
 
 /// Begins to read a part of a member; one that can only be read whole is read whole and cut.
-async fn open_member(
-    source: Arc<dyn Source>,
-    target: Target,
-    range: Option<ByteRange>,
-    length: u64,
-    pin: Validator,
-) -> Result<ByteStream, SourceError> {
+async fn open_member(source: Arc<dyn Source>, part: Box<Part>) -> Result<ByteStream, SourceError> {
+    let Part { target, range, length, pin } = *part;
     let stream = match (source.read(&target, range, &pin).await, range) {
         (Err(SourceError::RangeIgnored { .. }), Some(range)) => {
             cut(source.read(&target, None, &pin).await?, range)

@@ -9,7 +9,7 @@ use super::{Artifact, Context, Planned, ResolveError};
 use crate::erofs::BlockSize;
 use crate::origin::Origin;
 use crate::recipe::Recipe;
-use crate::tar::{TarError, TarScan};
+use crate::tar::TarScan;
 
 /// A gap up to this many bytes is read over: cheaper than another request.
 const READ_OVER: u64 = 1 << 20;
@@ -28,10 +28,10 @@ impl Context<'_> {
             let bytes = reader.read(wanted).await?;
             scan.feed(&bytes).map_err(tar)?;
         }
-        let (tree, build_time) = scan.finish().map_err(|error: TarError| tar(error))?;
+        let (tree, build_time) = scan.finish().map_err(tar)?;
         let block_size = BlockSize::B512;
         let (tasks, skipped) = (vec![recipe], Vec::new());
-        self.finish(Planned { tree, block_size, build_time, tasks, skipped })
+        self.finish(Planned { tree, block_size, build_time, tasks, skipped }).await
     }
 }
 

@@ -49,7 +49,8 @@ impl Context<'_> {
         }
         known.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
-        self.plan(&known, skipped)
+        let planned = self.plan(&known, skipped)?;
+        self.finish(planned).await
     }
 
     /// Asks the member itself for what the listing does not tell exactly.
@@ -83,7 +84,7 @@ impl Context<'_> {
         }
     }
 
-    fn plan(&self, known: &[Known], skipped: Vec<Skipped>) -> Result<Artifact, ResolveError> {
+    fn plan(&self, known: &[Known], skipped: Vec<Skipped>) -> Result<Planned, ResolveError> {
         let (files, links) = distinct_files(known);
         let listed: Vec<Listed> = files
             .iter()
@@ -106,7 +107,7 @@ impl Context<'_> {
             files.iter().map(|&at| (&known[at].entry.path[..], known[at].ranges)).collect();
         let tasks = self.tasks(plan, &ranges)?;
         let block_size = BlockSize::B4096;
-        self.finish(Planned { tree, block_size, build_time, tasks, skipped })
+        Ok(Planned { tree, block_size, build_time, tasks, skipped })
     }
 
     fn tasks(

@@ -1,5 +1,7 @@
 //! From URL to artifact and back to bytes, against an origin in memory whose every answer is scripted.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod memory;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,7 @@ use dfs_artifact::{
 };
 use dfs_model::{ByteRange, TaskKind};
 use dfs_source::{Credentials, SourceError, Sources, Target};
-use futures::TryStreamExt as _;
+use futures::{FutureExt as _, TryStreamExt as _};
 
 use memory::Memory;
 
@@ -23,7 +25,9 @@ fn sources(memory: &Arc<Memory>) -> Sources {
 
 async fn resolved(memory: &Arc<Memory>, url: &str, view: View) -> Result<Artifact, ResolveError> {
     let target = Target::parse(url).unwrap();
-    resolve(&sources(memory), &target, view, &ResolveOptions::default()).await
+    let (sources, options) = (sources(memory), ResolveOptions::default());
+    // Boxed, so that it must be fit for a task of its own.
+    resolve(&sources, &target, view, &options).boxed().await
 }
 
 fn open(memory: &Arc<Memory>, recipe: &Recipe) -> Arc<dyn Origin> {
