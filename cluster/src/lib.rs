@@ -1,3 +1,10 @@
 //! The cluster: manager, scheduler and seed, and the process that runs any or all of them.
 
+pub mod assemble;
+pub mod manager;
+pub mod membership;
+pub mod metrics;
+pub mod options;
 pub mod scheduler;
+
+mod duration;

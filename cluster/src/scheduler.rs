@@ -1,3 +1,97 @@
 //! Who may be whose parent: a pure [`core`] and the gRPC shell around it.
+//!
+//! The shell's [`Service`] is one task that owns the core, with a bounded mailbox; every host has one
+//! stream with a bounded queue, and a host that does not read is dropped. Nothing here survives the
+//! process: hosts announce again what they hold.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 pub mod core;
+
+mod grpc;
+mod messages;
+mod obtain;
+mod resolve;
+mod service;
+
+pub use grpc::Grpc;
+pub use resolve::{Resolver, Settings};
+pub use service::{Handle, Service};
+
+/// What a scheduler can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// Children at a time of a host that names no limit of its own.
+    pub upload_slots: u32,
+    /// Hosts of one task that may read the source at a time.
+    pub at_source: usize,
+    /// How long a host whose stream broke is waited for.
+    #[serde(with = "crate::duration")]
+    pub host_lease: Duration,
+    /// How long a seed may take to begin with a task.
+    #[serde(with = "crate::duration")]
+    pub seed_answer: Duration,
+    /// How long a task that only seeds hold is remembered.
+    #[serde(with = "crate::duration")]
+    pub task_idle: Duration,
+    /// How long it is remembered what a URL is; 0s asks a seed every time.
+    #[serde(with = "crate::duration")]
+    pub resolve_cache: Duration,
+    /// How long a seed may take to find out what a URL is.
+    #[serde(with = "crate::duration")]
+    pub resolve_timeout: Duration,
+    /// What seeds fetch beyond what is wanted of them.
+    pub fill: Fill,
+}
+
+/// What a seed fetches of a task beyond what is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fill {
+    /// Nothing.
+    Wanted,
+    /// The rest, while it has nothing else to do.
+    Idle,
+    /// All of it.
+    All,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let limits = core::Limits::default();
+        Self {
+            upload_slots: limits.upload_slots,
+            at_source: limits.at_source,
+            host_lease: limits.host_lease,
+            seed_answer: limits.seed_answer,
+            task_idle: limits.idle,
+            resolve_cache: Duration::from_secs(10),
+            resolve_timeout: Duration::from_secs(120),
+            fill: Fill::Wanted,
+        }
+    }
+}
+
+impl Options {
+    fn limits(&self) -> core::Limits {
+        core::Limits {
+            upload_slots: self.upload_slots,
+            at_source: self.at_source,
+            host_lease: self.host_lease,
+            seed_answer: self.seed_answer,
+            idle: self.task_idle,
+            ..core::Limits::default()
+        }
+    }
+}
+
+/// Why a scheduler cannot answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The service has stopped.
+    #[error("the scheduler has stopped")]
+    Stopped,
+}

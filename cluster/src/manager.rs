@@ -1,0 +1,71 @@
+//! The durable side: who is a member of the cluster, under which lease.
+//!
+//! Owns the member list and the database `manager.db` under the data directory. A change is on disk
+//! before anybody hears of it, so a list's version never means two things. When the process dies the
+//! leases go on from the moment it is back; members renew.
+
+mod grpc;
+mod registry;
+mod service;
+mod store;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use grpc::Grpc;
+pub use registry::Rejected;
+pub use service::{Handle, Service};
+
+/// What a manager can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// How long a member may be silent before it is dropped from the list.
+    #[serde(with = "crate::duration")]
+    pub lease: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(15) }
+    }
+}
+
+/// Why a manager cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be used.
+    #[error("cannot {action} the manager's database {}", path.display())]
+    Database {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The database was written by a later release.
+    #[error("{} has schema {found}, this release knows {known}: use the later release", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema's number.
+        found: u32,
+        /// The newest known here.
+        known: u32,
+    },
+    /// A row that cannot be read.
+    #[error("{} holds a member that cannot be read", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The writer thread cannot be started.
+    #[error("cannot start the thread that writes the manager's database")]
+    Thread(#[source] std::io::Error),
+    /// The service has stopped.
+    #[error("the manager has stopped")]
+    Stopped,
+}

@@ -1,0 +1,224 @@
+//! The manager's database: SQLite in WAL mode, written by one thread.
+//!
+//! `PRAGMA user_version` is the schema's number: older ones are migrated, newer ones refused.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use dfs_model::HostId;
+use dfs_proto::{common, manager};
+use prost::Message;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Error;
+use super::registry::{Change, Saved};
+
+/// One step a schema number; never edited once released.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE cluster (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        id BLOB NOT NULL,
+        list_version INTEGER NOT NULL
+    );
+    CREATE TABLE members (
+        role INTEGER NOT NULL,
+        host_id BLOB NOT NULL,
+        host BLOB NOT NULL,
+        PRIMARY KEY (role, host_id)
+    ) WITHOUT ROWID;
+    CREATE TABLE keys (
+        host_id BLOB PRIMARY KEY,
+        public_key BLOB NOT NULL
+    ) WITHOUT ROWID;
+"];
+
+/// Writes waiting for the thread.
+const MAILBOX: usize = 64;
+
+struct Write {
+    version: u64,
+    changes: Vec<Change>,
+    done: oneshot::Sender<Result<(), Error>>,
+}
+
+/// The way to the writer thread. The thread ends when this is dropped.
+pub struct Store {
+    writes: mpsc::Sender<Write>,
+}
+
+impl Store {
+    /// Opens or makes the database and starts its thread. Blocks.
+    pub fn open(path: &Path) -> Result<(Self, Saved), Error> {
+        let mut connection =
+            Connection::open(path).map_err(|source| failed("open", path, source))?;
+        prepare(&mut connection, path)?;
+        let saved = load(&mut connection, path)?;
+        let (writes, mailbox) = mpsc::channel(MAILBOX);
+        let path = path.to_owned();
+        thread::Builder::new()
+            .name("manager-db".into())
+            .spawn(move || write_all(connection, path, mailbox))
+            .map_err(Error::Thread)?;
+        Ok((Self { writes }, saved))
+    }
+
+    /// Makes changes durable as `version` of the list.
+    pub async fn save(&self, version: u64, changes: Vec<Change>) -> Result<(), Error> {
+        let (done, result) = oneshot::channel();
+        let write = Write { version, changes, done };
+        self.writes.send(write).await.map_err(|_| Error::Stopped)?;
+        result.await.map_err(|_| Error::Stopped)?
+    }
+}
+
+fn failed(action: &'static str, path: &Path, source: rusqlite::Error) -> Error {
+    Error::Database { action, path: path.to_owned(), source }
+}
+
+fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Error> {
+    let failed = |source| failed("migrate", path, source);
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    let found: u32 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if found > known {
+        return Err(Error::Newer { path: path.to_owned(), found, known });
+    }
+    for (step, number) in MIGRATIONS.iter().zip(1u32..).skip(found as usize) {
+        let transaction = connection.transaction().map_err(failed)?;
+        transaction.execute_batch(step).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", number).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn load(connection: &mut Connection, path: &Path) -> Result<Saved, Error> {
+    let failed = |source| failed("read", path, source);
+    let damaged = || Error::Damaged { path: path.to_owned() };
+    let (cluster_id, version) = cluster(connection).map_err(failed)?;
+    let members = rows(connection, "SELECT role, host_id, host FROM members", |row| {
+        Ok((row.get::<_, i32>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, Vec<u8>>(2)?))
+    });
+    let members = members.map_err(failed)?.into_iter().map(|(role, id, host)| {
+        let role = manager::Role::try_from(role).ok()?;
+        let host = common::Host::decode(&host[..]).ok()?;
+        Some((role, HostId::from_slice(&id)?, host))
+    });
+    let keys = rows(connection, "SELECT host_id, public_key FROM keys", |row| {
+        Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
+    });
+    let keys = keys.map_err(failed)?.into_iter();
+    let keys = keys.map(|(id, key)| Some((HostId::from_slice(&id)?, key.try_into().ok()?)));
+    Ok(Saved {
+        cluster_id,
+        version,
+        members: members.collect::<Option<_>>().ok_or_else(damaged)?,
+        keys: keys.collect::<Option<_>>().ok_or_else(damaged)?,
+    })
+}
+
+/// The cluster's id and the list's version, made at the first start.
+fn cluster(connection: &mut Connection) -> rusqlite::Result<(Vec<u8>, u64)> {
+    let transaction = connection.transaction()?;
+    let query = "SELECT id, list_version FROM cluster WHERE only = 1";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+    };
+    let found = transaction.query_row(query, [], read).optional()?;
+    let cluster = match found {
+        Some(cluster) => cluster,
+        None => {
+            let id = rand::random::<[u8; 16]>().to_vec();
+            let insert = "INSERT INTO cluster (only, id, list_version) VALUES (1, ?1, 0)";
+            transaction.execute(insert, params![id])?;
+            (id, 0)
+        }
+    };
+    transaction.commit()?;
+    Ok(cluster)
+}
+
+fn rows<T>(
+    connection: &Connection,
+    query: &str,
+    read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    connection.prepare(query)?.query_map([], read)?.collect()
+}
+
+fn write_all(mut connection: Connection, path: PathBuf, mut mailbox: mpsc::Receiver<Write>) {
+    while let Some(Write { version, changes, done }) = mailbox.blocking_recv() {
+        let written = write(&mut connection, version, &changes);
+        // Whoever asked may have gone; the write stands.
+        let _ = done.send(written.map_err(|source| failed("write", &path, source)));
+    }
+}
+
+fn write(connection: &mut Connection, version: u64, changes: &[Change]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for change in changes {
+        write_one(&transaction, change)?;
+    }
+    let update = "UPDATE cluster SET list_version = ?1 WHERE only = 1";
+    transaction.execute(update, params![version.cast_signed()])?;
+    transaction.commit()
+}
+
+fn write_one(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
+    match change {
+        Change::Put { role, id, host, key } => {
+            let put = "INSERT INTO members (role, host_id, host) VALUES (?1, ?2, ?3)
+                       ON CONFLICT (role, host_id) DO UPDATE SET host = excluded.host";
+            let id = id.as_bytes().as_slice();
+            transaction.execute(put, params![*role as i32, id, host.encode_to_vec()])?;
+            let pin = "INSERT OR IGNORE INTO keys (host_id, public_key) VALUES (?1, ?2)";
+            transaction.execute(pin, params![id, key.as_slice()])?;
+        }
+        Change::Drop { role, id } => {
+            let delete = "DELETE FROM members WHERE role = ?1 AND host_id = ?2";
+            transaction.execute(delete, params![*role as i32, id.as_bytes().as_slice()])?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::registry::tests::host;
+    use super::*;
+
+    fn put(n: u8) -> Change {
+        let (id, key) = (HostId::from_bytes([n; 16]), [n; 32]);
+        Change::Put { role: manager::Role::Seed, id, host: host(n), key }
+    }
+
+    #[tokio::test]
+    async fn what_was_saved_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("manager.db");
+        let (store, first) = Store::open(&path).unwrap();
+        assert_eq!((first.version, first.members.len(), first.cluster_id.len()), (0, 0, 16));
+        store.save(1, vec![put(1), put(2)]).await.unwrap();
+        let id = HostId::from_bytes([1; 16]);
+        store.save(2, vec![Change::Drop { role: manager::Role::Seed, id }]).await.unwrap();
+        drop(store);
+        let (_store, again) = Store::open(&path).unwrap();
+        assert_eq!((again.version, again.cluster_id), (2, first.cluster_id));
+        assert_eq!(again.members, [(manager::Role::Seed, HostId::from_bytes([2; 16]), host(2))]);
+        assert_eq!(again.keys.len(), 2, "a name stays taken");
+    }
+
+    #[test]
+    fn a_database_of_a_later_release_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("manager.db");
+        drop(Store::open(&path).unwrap());
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        drop(connection);
+        assert!(matches!(Store::open(&path), Err(Error::Newer { found: 99, known: 1, .. })));
+    }
+}

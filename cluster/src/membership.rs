@@ -1,0 +1,144 @@
+//! A process's place in the cluster: it joins the manager, renews its lease, and follows the list.
+//!
+//! While no manager answers, the last list stands and joining goes on being tried.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_model::{HostId, HostInfo, RouteKey, rank};
+use dfs_proto::convert::grpc_addresses;
+use dfs_proto::manager::manager_client::ManagerClient;
+use dfs_proto::manager::{MemberList, MembershipRequest, Role};
+use dfs_proto::{common, manager};
+use dfs_service::{Backoff, Tracker};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// The format of the messages that are sent.
+const FORMAT: u32 = 1;
+
+/// Longest pause between attempts to join: well within a lease.
+const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(3) };
+
+/// A scheduler or seed of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// As what it takes part.
+    pub role: Role,
+    /// Who it is, with its key.
+    pub host: Arc<HostInfo>,
+    /// Where its gRPC service is.
+    pub grpc: SocketAddr,
+}
+
+/// The member list, checked.
+#[derive(Debug, Clone, Default)]
+pub struct Members {
+    /// Grows with every change.
+    pub version: u64,
+    /// The cluster's name; empty before a manager was heard.
+    pub cluster_id: Vec<u8>,
+    /// Who there is.
+    pub all: Vec<Member>,
+}
+
+impl Members {
+    /// Checks a list; members that cannot be read are left out and counted.
+    pub fn read(list: MemberList) -> (Self, usize) {
+        let count = list.members.len();
+        let all: Vec<Member> = list.members.into_iter().filter_map(read).collect();
+        let unreadable = count - all.len();
+        (Self { version: list.version, cluster_id: list.cluster_id.to_vec(), all }, unreadable)
+    }
+
+    /// The seeds.
+    pub fn seeds(&self) -> impl Iterator<Item = &Member> {
+        self.all.iter().filter(|member| member.role == Role::Seed)
+    }
+
+    /// The key that a scheduler or seed signs with.
+    pub fn key_of(&self, host: &HostId) -> Option<[u8; 32]> {
+        self.all.iter().find(|member| member.host.id == *host).map(|member| member.host.public_key)
+    }
+
+    /// The seeds for a key, the responsible one first: those of `area`, else of all areas.
+    pub fn seeds_for(&self, key: &RouteKey, area: &str) -> Vec<&Member> {
+        let (near, far): (Vec<&Member>, Vec<&Member>) =
+            self.seeds().partition(|seed| seed.host.location.area == area);
+        let ring = if near.is_empty() { far } else { near };
+        let ranked = rank(key, ring.iter().map(|seed| &seed.host.id));
+        let find = |id: HostId| ring.iter().find(|seed| seed.host.id == id).copied();
+        ranked.into_iter().filter_map(find).collect()
+    }
+}
+
+fn read(member: manager::Member) -> Option<Member> {
+    let role = member.role();
+    let host = member.host.unwrap_or_default();
+    let grpc = grpc_addresses(&host).ok()?.into_iter().next()?;
+    let host = HostInfo::try_from(host).ok()?;
+    Some(Member { role, host: Arc::new(host), grpc })
+}
+
+/// Joins as `role` and keeps at it as tasks of `tracker`; gives the list, empty until it is heard.
+pub fn follow(
+    manager: Channel,
+    me: common::Host,
+    role: Role,
+    tracker: &Tracker,
+) -> watch::Receiver<Arc<Members>> {
+    let (sender, receiver) = watch::channel(Arc::new(Members::default()));
+    let sender = Arc::new(sender);
+    let stop = tracker.token().clone();
+    tracker.spawn_restarting("membership", RETRY, move || {
+        let request = MembershipRequest {
+            host: Some(me.clone()),
+            role: role.into(),
+            format: FORMAT,
+            known_version: sender.borrow().version,
+        };
+        attend(manager.clone(), request, Arc::clone(&sender), stop.clone())
+    });
+    receiver
+}
+
+/// One stream to the manager, until it breaks or `stop`.
+async fn attend(
+    manager: Channel,
+    mut request: MembershipRequest,
+    members: Arc<watch::Sender<Arc<Members>>>,
+    stop: CancellationToken,
+) -> Result<(), Status> {
+    let (renewals, outgoing) = mpsc::channel(1);
+    // The mailbox is empty: this cannot fail.
+    let _ = renewals.try_send(request.clone());
+    let mut client = ManagerClient::new(manager);
+    let joining = client.membership(ReceiverStream::new(outgoing));
+    let Some(joined) = stop.run_until_cancelled(joining).await else { return Ok(()) };
+    let mut lists = joined?.into_inner();
+    let mut pause = Duration::from_secs(1);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            list = lists.message() => {
+                let ended = || Status::unavailable("the manager ended the stream");
+                let list = list?.ok_or_else(ended)?;
+                pause = Duration::from_millis((list.lease_ms / 3).max(10).into());
+                let (list, unreadable) = Members::read(list);
+                if unreadable > 0 {
+                    tracing::warn!(unreadable, "members that cannot be read are left out");
+                }
+                request.known_version = list.version;
+                members.send_replace(Arc::new(list));
+            }
+            () = tokio::time::sleep(pause) => {
+                let ended = |_| Status::unavailable("the stream to the manager is closed");
+                renewals.send(request.clone()).await.map_err(ended)?;
+            }
+        }
+    }
+}

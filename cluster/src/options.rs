@@ -1,0 +1,225 @@
+//! What the process can be told: flags and variables over configuration files over defaults.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use dfs_service::telemetry::LogFormat;
+use serde::{Deserialize, Serialize};
+
+use crate::{manager, scheduler};
+
+/// The process's name in configuration files.
+pub const PROCESS: &str = "dfs-cluster";
+
+const EXAMPLES: &str = "\
+Examples:
+  dfs-cluster all --data-dir /var/lib/dfs-cluster
+  dfs-cluster scheduler --manager 127.0.0.1:4000 --data-dir /var/lib/dfs-scheduler
+
+Every flag can also be given as a variable: --data-dir is DFS_DATA_DIR.";
+
+/// The cluster's processes: the manager keeps the members, the scheduler says who may take what
+/// from whom.
+#[derive(Debug, Parser)]
+#[command(name = PROCESS, version, before_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// Which of them runs here.
+    #[command(subcommand)]
+    pub role: RoleCommand,
+}
+
+/// What runs in this process.
+#[derive(Debug, Subcommand)]
+pub enum RoleCommand {
+    /// Everything, behind one gRPC port.
+    #[command(before_help = EXAMPLES)]
+    All(Flags),
+    /// The manager: members and their leases.
+    #[command(before_help = EXAMPLES)]
+    Manager(Flags),
+    /// A scheduler: who may be whose parent.
+    #[command(before_help = EXAMPLES)]
+    Scheduler(Flags),
+}
+
+/// A part of the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// All of them.
+    All,
+    /// The manager alone.
+    Manager,
+    /// A scheduler alone.
+    Scheduler,
+}
+
+impl Role {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Manager => "manager",
+            Self::Scheduler => "scheduler",
+        }
+    }
+
+    /// Whether the manager runs here.
+    pub fn has_manager(self) -> bool {
+        matches!(self, Self::All | Self::Manager)
+    }
+
+    /// Whether a scheduler runs here.
+    pub fn has_scheduler(self) -> bool {
+        matches!(self, Self::All | Self::Scheduler)
+    }
+}
+
+impl RoleCommand {
+    /// The role and what was given for it.
+    pub fn into_parts(self) -> (Role, Flags) {
+        match self {
+            Self::All(flags) => (Role::All, flags),
+            Self::Manager(flags) => (Role::Manager, flags),
+            Self::Scheduler(flags) => (Role::Scheduler, flags),
+        }
+    }
+}
+
+/// Flags; what is not given comes from variables, files and defaults.
+#[derive(Debug, Clone, Default, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Flags {
+    /// Configuration file over those in /etc/dfs.
+    #[arg(long, value_name = "FILE", env = "DFS_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Where the process keeps what must survive it.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address to listen on; loopback only, until links are protected [default: 127.0.0.1].
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<IpAddr>,
+    /// Address that others reach this process at, where it is not the one it listens on; repeatable.
+    #[arg(long, value_name = "ADDR")]
+    pub advertise: Vec<IpAddr>,
+    /// Port of the gRPC services; 0 is a free one [default: 4000, or a free one if that is taken].
+    #[arg(long, value_name = "PORT")]
+    pub port_grpc: Option<u16>,
+    /// Port of metrics and health [default: 4091, or a free one if that is taken].
+    #[arg(long, value_name = "PORT")]
+    pub port_metrics: Option<u16>,
+    /// The manager to join, as host:port; not where the manager runs in this process.
+    #[arg(long, value_name = "ADDR")]
+    pub manager: Option<String>,
+    /// Area (region) this process stands in.
+    #[arg(long, value_name = "NAME")]
+    pub area: Option<String>,
+    /// What is logged, as in RUST_LOG [default: info].
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How it is logged: human, json or auto [default: auto].
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// The options in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// Where the process keeps what must survive it.
+    pub data_dir: PathBuf,
+    /// Address to listen on.
+    pub listen: IpAddr,
+    /// Addresses that others reach it at; empty is the one it listens on.
+    pub advertise: Vec<IpAddr>,
+    /// Port of the gRPC services.
+    pub port_grpc: Option<u16>,
+    /// Port of metrics and health.
+    pub port_metrics: Option<u16>,
+    /// The manager to join.
+    pub manager: Option<String>,
+    /// Name for people; the machine's own when empty.
+    pub name: String,
+    /// Area (region) this process stands in.
+    pub area: String,
+    /// Data centre it stands in.
+    pub idc: String,
+    /// Finer place in it, elements separated by `|`.
+    pub rack: String,
+    /// What is logged.
+    pub log: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// The manager's own options.
+    pub members: manager::Options,
+    /// The scheduler's own options.
+    pub scheduler: scheduler::Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("/var/lib/dfs-cluster"),
+            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            advertise: Vec::new(),
+            port_grpc: None,
+            port_metrics: None,
+            manager: None,
+            name: String::new(),
+            area: String::new(),
+            idc: String::new(),
+            rack: String::new(),
+            log: "info".to_owned(),
+            log_format: LogFormat::Auto,
+            members: manager::Options::default(),
+            scheduler: scheduler::Options::default(),
+        }
+    }
+}
+
+impl Options {
+    /// The addresses that others are told.
+    pub fn advertised(&self) -> Vec<IpAddr> {
+        if self.advertise.is_empty() { vec![self.listen] } else { self.advertise.clone() }
+    }
+}
+
+/// The tree of commands, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_service::config::Loader;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        command().debug_assert();
+        let help = command().find_subcommand_mut("all").unwrap().render_long_help().to_string();
+        assert!(help.contains("dfs-cluster all --data-dir"), "{help}");
+    }
+
+    #[test]
+    fn flags_win_over_variables_and_these_over_defaults() {
+        let cli = Cli::try_parse_from([PROCESS, "all", "--port-grpc", "0"]).unwrap();
+        let (role, flags) = cli.role.into_parts();
+        let loaded = Loader::new(PROCESS)
+            .system_dir("/nonexistent")
+            .environment([
+                ("DFS_PORT_GRPC", "5000"),
+                ("DFS_DATA_DIR", "/somewhere"),
+                ("DFS_SCHEDULER__RESOLVE_CACHE", "1m"),
+            ])
+            .load::<Options, _>(&flags)
+            .unwrap();
+        let options = loaded.options;
+        assert_eq!((role, options.port_grpc), (Role::All, Some(0)));
+        assert_eq!(options.data_dir, PathBuf::from("/somewhere"));
+        assert_eq!(options.scheduler.resolve_cache.as_secs(), 60);
+        assert_eq!(options.members, manager::Options::default());
+    }
+}

@@ -1,0 +1,196 @@
+//! The scheduler at the gRPC edge: messages in, status codes out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dfs_model::{HostId, HostInfo, HostKind};
+use dfs_proto::convert;
+use dfs_proto::scheduler::host_message::Kind as Up;
+use dfs_proto::scheduler::scheduler_server::Scheduler;
+use dfs_proto::scheduler::{
+    Announce, HostMessage, ResolveReply, ResolveRequest, SchedulerMessage, TasksReply, TasksRequest,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::messages::{self, Unacceptable};
+use super::service::{Mail, Stream, StreamId};
+use super::{Error, Handle, Resolver};
+use crate::membership::Members;
+use crate::metrics::SchedulerMetrics;
+
+/// Messages on the way to one host; one that lets them pile up is dropped.
+const OUTGOING: usize = 1024;
+
+/// Tasks one announcement may list.
+const MAX_ANNOUNCED: usize = super::core::MAX_TASKS_PER_HOST;
+
+/// Serves `dfs.scheduler.v1.Scheduler`.
+pub struct Grpc {
+    handle: Handle,
+    resolver: Resolver,
+    members: watch::Receiver<Arc<Members>>,
+    metrics: SchedulerMetrics,
+    last_stream: AtomicU64,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Grpc {
+    /// Streams are tasks of `tasks` and end with `stop`.
+    pub fn new(
+        handle: Handle,
+        resolver: Resolver,
+        members: watch::Receiver<Arc<Members>>,
+        metrics: SchedulerMetrics,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let last_stream = AtomicU64::new(0);
+        Self { handle, resolver, members, metrics, last_stream, tasks, stop }
+    }
+
+    /// Who announces itself. Nobody speaks for a member of the cluster but that member.
+    fn identify(&self, announce: &Announce) -> Result<HostInfo, Status> {
+        let host = announce.host.clone().unwrap_or_default();
+        let host = HostInfo::try_from(host).map_err(|error| malformed(&error.into()))?;
+        let known = self.members.borrow().key_of(&host.id);
+        match known {
+            Some(key) if key != host.public_key => {
+                Err(Status::permission_denied("this host id belongs to another key"))
+            }
+            None if host.kind == HostKind::Seed => {
+                Err(Status::permission_denied("seeds join the manager first"))
+            }
+            _ => Ok(host),
+        }
+    }
+}
+
+fn malformed(error: &Unacceptable) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped(error: &Error) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[tonic::async_trait]
+impl Scheduler for Grpc {
+    type AttendStream = ReceiverStream<Result<SchedulerMessage, Status>>;
+
+    async fn resolve(
+        &self,
+        request: Request<ResolveRequest>,
+    ) -> Result<Response<ResolveReply>, Status> {
+        self.resolver.resolve(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn attend(
+        &self,
+        request: Request<Streaming<HostMessage>>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.and_then(|message| message.kind);
+        let Some(Up::Announce(announce)) = first else {
+            return Err(Status::invalid_argument("a host announces itself first"));
+        };
+        let host = self.identify(&announce).inspect_err(|_| {
+            self.metrics.malformed.inc();
+        })?;
+        let (out, receiver) = mpsc::channel(OUTGOING);
+        let attendance = Attendance {
+            host: Arc::new(host),
+            id: self.last_stream.fetch_add(1, Ordering::Relaxed) + 1,
+            handle: self.handle.clone(),
+            members: self.members.clone(),
+            metrics: self.metrics.clone(),
+            stop: self.stop.child_token(),
+        };
+        self.tasks.spawn(attendance.serve(announce, messages, out));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn tasks(&self, request: Request<TasksRequest>) -> Result<Response<TasksReply>, Status> {
+        let only = match &request.into_inner().task_id[..] {
+            [] => None,
+            id => Some(convert::task_id(id).map_err(|error| malformed(&error.into()))?),
+        };
+        let reports = self.handle.report(only).await.map_err(|error| stopped(&error))?;
+        Ok(Response::new(TasksReply { tasks: reports.iter().map(messages::status).collect() }))
+    }
+}
+
+/// One host's stream, from its announcement to its end.
+struct Attendance {
+    host: Arc<HostInfo>,
+    id: StreamId,
+    handle: Handle,
+    members: watch::Receiver<Arc<Members>>,
+    metrics: SchedulerMetrics,
+    stop: CancellationToken,
+}
+
+impl Attendance {
+    async fn serve(
+        self,
+        announce: Announce,
+        messages: Streaming<HostMessage>,
+        out: mpsc::Sender<Result<SchedulerMessage, Status>>,
+    ) {
+        let read = self.read(announce, messages, out.clone());
+        let end = match self.stop.run_until_cancelled(read).await {
+            Some(Ok(())) => None,
+            Some(Err(status)) => Some(status),
+            None => Some(Status::unavailable("the scheduler ends this stream")),
+        };
+        // Neither a scheduler that has stopped nor a host that has gone needs to know.
+        let _ = self.handle.send(Mail::Detach(self.host.id, self.id)).await;
+        if let Some(status) = end {
+            let _ = out.try_send(Err(status));
+        }
+    }
+
+    async fn read(
+        &self,
+        announce: Announce,
+        mut messages: Streaming<HostMessage>,
+        out: mpsc::Sender<Result<SchedulerMessage, Status>>,
+    ) -> Result<(), Status> {
+        let stream =
+            Stream { host: Arc::clone(&self.host), id: self.id, out, stop: self.stop.clone() };
+        self.send(Mail::Attach(stream)).await?;
+        self.announce(announce).await?;
+        while let Some(message) = messages.message().await? {
+            let event = messages::event(&self.host, message).map_err(|error| self.bad(&error))?;
+            self.send(Mail::Event(event)).await?;
+        }
+        Ok(())
+    }
+
+    async fn announce(&self, announce: Announce) -> Result<(), Status> {
+        if announce.held.len() > MAX_ANNOUNCED {
+            return Err(self.bad(&Unacceptable::TooMany));
+        }
+        for held in announce.held {
+            let members = Arc::clone(&self.members.borrow());
+            let key = |signer: &HostId| members.key_of(signer);
+            let event =
+                messages::held(self.host.id, held, &key).map_err(|error| self.bad(&error))?;
+            self.send(Mail::Event(event)).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, mail: Mail) -> Result<(), Status> {
+        self.handle.send(mail).await.map_err(|error| stopped(&error))
+    }
+
+    fn bad(&self, error: &Unacceptable) -> Status {
+        self.metrics.malformed.inc();
+        malformed(error)
+    }
+}

@@ -1,0 +1,393 @@
+//! Between the wire and the core: every message is checked here, once.
+
+use bytes::Bytes;
+use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, groups_in};
+use dfs_peer::digests::SignedDigests;
+use dfs_proto::convert::{self, BadMessage, TaskInfo};
+use dfs_proto::scheduler::host_message::Kind as Up;
+use dfs_proto::scheduler::scheduler_message::Kind as Down;
+use dfs_proto::{common, scheduler, seed};
+
+use super::Fill;
+use super::core::{
+    Decision, Done, Event, Failed, FailureKind, Lease, MAX_GROUPS, Outcome, RefusalKind, SeedEvent,
+    SizeScope, TaskReport, TaskSpec, Wanted,
+};
+
+/// Digest bytes in one message; longer snapshots continue in updates.
+const DIGEST_BYTES: usize = 1 << 20;
+
+/// Entries of a list in one message of a host.
+const MAX_ENTRIES: usize = convert::MAX_RUNS;
+
+/// A message that a host may not send, or not in this way.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unacceptable {
+    /// It does not say what it must.
+    #[error(transparent)]
+    Malformed(#[from] BadMessage),
+    /// It says nothing.
+    #[error("a message says nothing known to this version")]
+    Empty,
+    /// Only the first message announces.
+    #[error("a host announces itself once, first")]
+    AnnouncedTwice,
+    /// A list is too long.
+    #[error("a list has more than {MAX_ENTRIES} entries")]
+    TooMany,
+    /// Signed digests that are not the host's own, or not signed by it.
+    #[error("digests are not signed by this host: {0}")]
+    Digests(String),
+}
+
+/// Reads a task as it travels.
+pub fn task(message: Option<common::Task>) -> Result<TaskSpec, BadMessage> {
+    let TaskInfo { key, id, length, piece_level, ranges } =
+        TaskInfo::try_from(message.unwrap_or_default())?;
+    Ok(TaskSpec { id, key, length, piece_level, ranges })
+}
+
+/// Writes a task as it travels.
+pub fn task_message(spec: &TaskSpec) -> common::Task {
+    let TaskSpec { id, key, length, piece_level, ranges } = spec.clone();
+    (&TaskInfo { key, id, length, piece_level, ranges }).into()
+}
+
+fn limit_of(length: Option<u64>) -> u64 {
+    length.map_or(MAX_GROUPS, groups_in).min(MAX_GROUPS)
+}
+
+fn bounded<T>(list: &[T]) -> Result<(), Unacceptable> {
+    if list.len() > MAX_ENTRIES { Err(Unacceptable::TooMany) } else { Ok(()) }
+}
+
+fn id_bytes(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
+/// What a host holds, as it announces it. Batches that `trusted` does not know are dropped: they
+/// are re-announced, never believed.
+pub fn held(
+    host: HostId,
+    held: scheduler::Held,
+    trusted: &dyn Fn(&HostId) -> Option<[u8; 32]>,
+) -> Result<Event, Unacceptable> {
+    let task = task(held.task)?;
+    let groups = convert::group_set(&held.groups, limit_of(task.length))?;
+    bounded(&held.digests)?;
+    let is_good = |signed: &common::SignedDigests| {
+        let Ok(signed) = SignedDigests::decode(&signed.encoded) else { return false };
+        signed.verify(trusted).is_ok_and(|batch| batch.task == task.id)
+    };
+    let digests = held.digests.into_iter().filter(is_good).map(|signed| signed.encoded).collect();
+    Ok(Event::Announced { host, task, held: groups, digests })
+}
+
+/// What a host says after its announcement.
+pub fn event(host: &HostInfo, message: scheduler::HostMessage) -> Result<Event, Unacceptable> {
+    let id = host.id;
+    Ok(match message.kind.ok_or(Unacceptable::Empty)? {
+        Up::Announce(_) => return Err(Unacceptable::AnnouncedTwice),
+        Up::Register(register) => registration(id, register)?,
+        Up::Progress(report) => progress(id, report)?,
+        Up::Want(want) => Event::Want {
+            host: id,
+            task: convert::task_id(&want.task_id)?,
+            groups: convert::group_set(&want.groups, MAX_GROUPS)?,
+            priority: priority(want.priority),
+        },
+        Up::Result(result) => Event::PeerResult {
+            host: id,
+            task: convert::task_id(&result.task_id)?,
+            outcome: if result.success { Outcome::Success } else { Outcome::Failure },
+        },
+        Up::Leave(leave) => Event::Leave { host: id, task: convert::task_id(&leave.task_id)? },
+        Up::Reschedule(ask) => {
+            bounded(&ask.bad_parents)?;
+            let bad = ask.bad_parents.iter().map(|parent| convert::host_id(parent));
+            let bad_parents = bad.collect::<Result<_, _>>()?;
+            Event::Reschedule { host: id, task: convert::task_id(&ask.task_id)?, bad_parents }
+        }
+        Up::Digests(signed) => {
+            let task = own_digests(host, &signed.encoded)?;
+            Event::Digests { host: id, task, batch: signed.encoded }
+        }
+    })
+}
+
+fn registration(host: HostId, register: scheduler::Register) -> Result<Event, Unacceptable> {
+    let task = task(register.task)?;
+    let limit = limit_of(task.length);
+    let wanted = if register.wanted.is_empty() {
+        Wanted::All
+    } else {
+        Wanted::Groups(convert::group_set(&register.wanted, limit)?)
+    };
+    let held = convert::group_set(&register.held, limit)?;
+    Ok(Event::Register { host, task, wanted, held, priority: priority(register.priority) })
+}
+
+fn progress(host: HostId, report: scheduler::Progress) -> Result<Event, Unacceptable> {
+    bounded(&report.done)?;
+    bounded(&report.failed)?;
+    let done = report.done.into_iter().map(|done| {
+        let parent = match &done.parent_id[..] {
+            [] => None,
+            id => Some(convert::host_id(id)?),
+        };
+        let groups = run(done.groups);
+        Ok::<_, BadMessage>(Done { groups, parent, cost_ms: done.cost_ms })
+    });
+    let failed = report.failed.into_iter().map(|failed| {
+        let kind = failure(failed.kind());
+        Ok::<_, BadMessage>(Failed { parent: convert::host_id(&failed.parent_id)?, kind })
+    });
+    Ok(Event::Progress {
+        host,
+        task: convert::task_id(&report.task_id)?,
+        done: done.collect::<Result<_, _>>()?,
+        failed: failed.collect::<Result<_, _>>()?,
+        uploads: report.uploads,
+    })
+}
+
+/// A run within what the core keeps bitmaps for; one beyond it is empty.
+fn run(run: Option<common::GroupRun>) -> GroupRange {
+    let run = run.unwrap_or_default();
+    let fits = run.first.checked_add(run.count).is_some_and(|end| end <= MAX_GROUPS);
+    if fits { GroupRange::new(run.first, run.count) } else { GroupRange::new(0, 0) }
+}
+
+fn priority(value: u32) -> Priority {
+    Priority::from_wire(u8::try_from(value).unwrap_or(u8::MAX))
+}
+
+fn failure(kind: scheduler::FailureKind) -> FailureKind {
+    match kind {
+        scheduler::FailureKind::Timeout => FailureKind::Timeout,
+        scheduler::FailureKind::Disconnected => FailureKind::Disconnected,
+        scheduler::FailureKind::NotHeld => FailureKind::NotHeld,
+        scheduler::FailureKind::Busy => FailureKind::Busy,
+        scheduler::FailureKind::BadDigest => FailureKind::BadDigest,
+        scheduler::FailureKind::Unspecified | scheduler::FailureKind::Other => FailureKind::Other,
+    }
+}
+
+/// Digests that `host` itself signed; says of what.
+pub fn own_digests(host: &HostInfo, encoded: &[u8]) -> Result<TaskId, Unacceptable> {
+    let bad = |error: dfs_peer::digests::DigestsError| Unacceptable::Digests(error.to_string());
+    let signed = SignedDigests::decode(encoded).map_err(bad)?;
+    let key = |signer: &HostId| (*signer == host.id).then_some(host.public_key);
+    Ok(signed.verify(key).map_err(bad)?.task)
+}
+
+/// What a seed says; `None` for what a later version may add.
+pub fn seed_event(
+    seed: &HostInfo,
+    task: &TaskSpec,
+    message: seed::ObtainEvent,
+) -> Result<Option<SeedEvent>, Unacceptable> {
+    use seed::obtain_event::Kind;
+    let Some(kind) = message.kind else { return Ok(None) };
+    Ok(Some(match kind {
+        Kind::Obtaining(obtaining) => {
+            let found = self::task(obtaining.task)?;
+            let held = convert::group_set(&obtaining.held, limit_of(found.length))?;
+            let tiny = Some(obtaining.tiny).filter(|tiny| !tiny.is_empty());
+            SeedEvent::Obtaining { length: found.length, held, tiny }
+        }
+        Kind::Digests(signed) => {
+            if own_digests(seed, &signed.encoded)? != task.id {
+                return Err(Unacceptable::Digests("they are of another task".to_owned()));
+            }
+            SeedEvent::Digests(signed.encoded)
+        }
+        Kind::Verified(verified) => SeedEvent::Verified {
+            groups: convert::group_set(&verified.groups, MAX_GROUPS)?,
+            length: verified.length,
+        },
+        Kind::Failed(refused) => {
+            SeedEvent::Failed { kind: refusal(refused.kind()), reason: refused.reason }
+        }
+    }))
+}
+
+fn refusal(kind: scheduler::RefusalKind) -> RefusalKind {
+    match kind {
+        scheduler::RefusalKind::NotFound => RefusalKind::NotFound,
+        scheduler::RefusalKind::NotPermitted => RefusalKind::NotPermitted,
+        scheduler::RefusalKind::OriginChanged => RefusalKind::OriginChanged,
+        scheduler::RefusalKind::Busy => RefusalKind::Busy,
+        scheduler::RefusalKind::Unspecified | scheduler::RefusalKind::OriginFailed => {
+            RefusalKind::OriginFailed
+        }
+    }
+}
+
+fn refusal_message(kind: RefusalKind) -> scheduler::RefusalKind {
+    match kind {
+        RefusalKind::NotFound => scheduler::RefusalKind::NotFound,
+        RefusalKind::NotPermitted => scheduler::RefusalKind::NotPermitted,
+        RefusalKind::OriginChanged => scheduler::RefusalKind::OriginChanged,
+        RefusalKind::OriginFailed => scheduler::RefusalKind::OriginFailed,
+        RefusalKind::Busy => scheduler::RefusalKind::Busy,
+    }
+}
+
+fn down(kind: Down) -> scheduler::SchedulerMessage {
+    scheduler::SchedulerMessage { kind: Some(kind) }
+}
+
+/// The greeting.
+pub fn welcome(epoch: u64, strategy: &str) -> scheduler::SchedulerMessage {
+    down(Down::Welcome(scheduler::Welcome { epoch, strategy: strategy.to_owned() }))
+}
+
+/// A decision's name in metrics.
+pub fn name(decision: &Decision) -> &'static str {
+    match decision {
+        Decision::SendRegistered { .. } => "registered",
+        Decision::SendParents { .. } => "parents",
+        Decision::SendLeases { .. } => "leases",
+        Decision::SendUpdate { .. } => "update",
+        Decision::ObtainFromSeed { .. } => "obtain",
+        Decision::EndObtain { .. } => "end-obtain",
+        Decision::BackToSource { stand_in: false, .. } => "back-to-source",
+        Decision::BackToSource { stand_in: true, .. } => "stand-in",
+        Decision::Refuse { .. } => "refuse",
+        Decision::Blacklisted { .. } => "blacklist",
+        Decision::Forget { .. } => "forget",
+    }
+}
+
+/// The messages that carry a decision, and to whom; none for those that concern no host's stream.
+pub fn messages(decision: Decision) -> (Vec<HostId>, Vec<scheduler::SchedulerMessage>) {
+    match decision {
+        Decision::SendRegistered { host, task, scope, content, digests, version } => {
+            let mut chunks = chunks(digests).into_iter();
+            let first = scheduler::Registered {
+                task: Some(task_message(&task)),
+                scope: scope_message(scope).into(),
+                content: content.unwrap_or_default(),
+                digests: chunks.next().unwrap_or_default(),
+            };
+            let rest = chunks.map(|chunk| update(task.id, version, None, chunk));
+            (vec![host], std::iter::once(down(Down::Registered(first))).chain(rest).collect())
+        }
+        Decision::SendUpdate { hosts, task, version, length, digests } => {
+            let mut chunks = chunks(digests);
+            if chunks.is_empty() {
+                chunks.push(Vec::new());
+            }
+            let updates = chunks.into_iter().map(|chunk| update(task, version, length, chunk));
+            (hosts, updates.collect())
+        }
+        Decision::SendParents { host, task, parents } => {
+            let parent = |info: &HostInfo| scheduler::Parent {
+                host: Some(info.into()),
+                grant: Bytes::new(),
+            };
+            let parents = parents.iter().map(|info| parent(info)).collect();
+            let parents = scheduler::Parents { task_id: id_bytes(task.as_bytes()), parents };
+            (vec![host], vec![down(Down::Parents(parents))])
+        }
+        Decision::SendLeases { host, task, leases } => {
+            let leases = leases.into_iter().map(lease).collect();
+            let leases = scheduler::Leases { task_id: id_bytes(task.as_bytes()), leases };
+            (vec![host], vec![down(Down::Leases(leases))])
+        }
+        Decision::BackToSource { host, task, reason, stand_in } => {
+            let task_id = id_bytes(task.as_bytes());
+            let order = scheduler::BackToSource { task_id, reason, stand_in };
+            (vec![host], vec![down(Down::BackToSource(order))])
+        }
+        Decision::Refuse { host, task, kind, reason } => {
+            let task_id = id_bytes(task.as_bytes());
+            let kind = refusal_message(kind).into();
+            (vec![host], vec![down(Down::Refused(scheduler::Refused { task_id, reason, kind }))])
+        }
+        Decision::ObtainFromSeed { .. }
+        | Decision::EndObtain { .. }
+        | Decision::Blacklisted { .. }
+        | Decision::Forget { .. } => (Vec::new(), Vec::new()),
+    }
+}
+
+fn update(
+    task: TaskId,
+    version: u64,
+    length: Option<u64>,
+    digests: Vec<common::SignedDigests>,
+) -> scheduler::SchedulerMessage {
+    let task_id = id_bytes(task.as_bytes());
+    down(Down::Update(scheduler::TaskUpdate { task_id, version, length, digests }))
+}
+
+fn lease((id, lease): (u64, Lease)) -> scheduler::Lease {
+    scheduler::Lease {
+        id,
+        parent_id: id_bytes(lease.parent.as_bytes()),
+        child_id: id_bytes(lease.child.as_bytes()),
+        pieces: Some(common::PieceRun { first: lease.first, count: lease.count }),
+    }
+}
+
+fn chunks(batches: Vec<Bytes>) -> Vec<Vec<common::SignedDigests>> {
+    let mut chunks: Vec<Vec<common::SignedDigests>> = Vec::new();
+    let mut left = 0;
+    for encoded in batches {
+        if chunks.is_empty() || encoded.len() > left {
+            chunks.push(Vec::new());
+            left = DIGEST_BYTES;
+        }
+        left = left.saturating_sub(encoded.len());
+        if let Some(chunk) = chunks.last_mut() {
+            chunk.push(common::SignedDigests { encoded });
+        }
+    }
+    chunks
+}
+
+fn scope_message(scope: SizeScope) -> scheduler::SizeScope {
+    match scope {
+        SizeScope::Empty => scheduler::SizeScope::Empty,
+        SizeScope::Tiny => scheduler::SizeScope::Tiny,
+        SizeScope::Small => scheduler::SizeScope::Small,
+        SizeScope::Normal => scheduler::SizeScope::Normal,
+    }
+}
+
+/// An order to a seed. Whoever names no groups will read on demand: the seed fetches what is asked
+/// of it on the piece plane, and beyond that what `fill` says.
+pub fn obtain_request(task: &TaskSpec, wanted: &Wanted, fill: Fill) -> seed::ObtainRequest {
+    let wanted = match wanted {
+        Wanted::All => GroupSet::new(),
+        Wanted::Groups(groups) => groups.clone(),
+    };
+    let fill = match fill {
+        Fill::Wanted => seed::FillPolicy::Wanted,
+        Fill::Idle => seed::FillPolicy::Idle,
+        Fill::All => seed::FillPolicy::All,
+    };
+    seed::ObtainRequest {
+        task: Some(task_message(task)),
+        credentials: None,
+        wanted: convert::runs(&wanted),
+        fill: fill.into(),
+    }
+}
+
+/// A task as people look at it.
+pub fn status(report: &TaskReport) -> scheduler::TaskStatus {
+    let peers = report.peers.iter().map(|peer| scheduler::PeerStatus {
+        host: Some((&*peer.host).into()),
+        state: peer.state.to_owned(),
+        held_groups: peer.held_groups,
+        parent_ids: peer.parents.iter().map(|parent| id_bytes(parent.as_bytes())).collect(),
+    });
+    scheduler::TaskStatus {
+        task: Some(task_message(&report.task)),
+        state: report.state.to_owned(),
+        peers: peers.collect(),
+    }
+}

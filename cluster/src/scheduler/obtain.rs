@@ -1,0 +1,77 @@
+//! One order to one seed: the stream on which it says what it verifies.
+
+use std::sync::Arc;
+
+use dfs_model::HostInfo;
+use dfs_proto::seed::ObtainRequest;
+use dfs_proto::seed::seed_client::SeedClient;
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::core::{Event, RefusalKind, SeedEvent, TaskSpec};
+use super::messages;
+use super::service::Mail;
+
+/// Largest message taken from a seed, in bytes.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// An order.
+pub struct Order {
+    /// Its number.
+    pub number: u64,
+    /// To whom.
+    pub seed: Arc<HostInfo>,
+    /// About what.
+    pub task: TaskSpec,
+    /// As it travels.
+    pub request: ObtainRequest,
+}
+
+/// Carries an order out: everything the seed says goes into the mailbox, its end included.
+pub async fn obtain(order: Order, channel: Channel, mailbox: mpsc::Sender<Mail>) {
+    let end = match stream(&order, channel, &mailbox).await {
+        Ok(()) => SeedEvent::Ended,
+        Err(status) => {
+            let kind = refusal(status.code());
+            SeedEvent::Failed { kind, reason: status.message().to_owned() }
+        }
+    };
+    // Without its owner nobody needs to know.
+    let _ = mailbox.send(order.mail(end)).await;
+}
+
+async fn stream(
+    order: &Order,
+    channel: Channel,
+    mailbox: &mpsc::Sender<Mail>,
+) -> Result<(), Status> {
+    let mut client = SeedClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+    let mut events = client.obtain(order.request.clone()).await?.into_inner();
+    while let Some(message) = events.message().await? {
+        let event = messages::seed_event(&order.seed, &order.task, message)
+            .map_err(|error| Status::internal(format!("the seed's answer: {error}")))?;
+        let Some(event) = event else { continue };
+        if mailbox.send(order.mail(event)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+impl Order {
+    fn mail(&self, event: SeedEvent) -> Mail {
+        let (seed, task, obtain) = (self.seed.id, self.task.id, self.number);
+        Mail::Event(Event::Seed { seed, task, obtain, event })
+    }
+}
+
+fn refusal(code: Code) -> RefusalKind {
+    match code {
+        Code::NotFound => RefusalKind::NotFound,
+        Code::PermissionDenied | Code::Unauthenticated => RefusalKind::NotPermitted,
+        Code::FailedPrecondition => RefusalKind::OriginChanged,
+        Code::ResourceExhausted => RefusalKind::Busy,
+        _ => RefusalKind::OriginFailed,
+    }
+}

@@ -1,0 +1,223 @@
+//! What a URL is: asked of a seed once for everybody who asks at the same time, and remembered for a
+//! short while.
+//!
+//! Answers got with credentials are given to nobody but the asker, and neither they nor the
+//! credentials are kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dfs_model::{CanonicalUrl, RouteKey, TaskKey};
+use dfs_proto::convert::{self, TaskInfo};
+use dfs_proto::scheduler::{ResolveReply, ResolveRequest};
+use dfs_proto::seed::seed_client::SeedClient;
+use dfs_proto::{common, seed};
+use dfs_service::net;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Code, Request, Status};
+
+use crate::membership::{Member, Members};
+use crate::metrics::SchedulerMetrics;
+
+mod cache;
+
+use cache::{Cache, Key, Known};
+
+/// Largest answer taken from a seed, in bytes.
+const MAX_MESSAGE: usize = 16 << 20;
+
+type Answer = Result<ResolveReply, Status>;
+type Flight = watch::Receiver<Option<Answer>>;
+
+/// How a resolver asks.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long an answer is remembered.
+    pub remember: Duration,
+    /// How long a seed may take.
+    pub timeout: Duration,
+    /// The scheduler's own area: it is the askers' too.
+    pub area: String,
+}
+
+/// Resolves URLs through the seeds. Cheap to clone.
+#[derive(Clone)]
+pub struct Resolver {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    cache: Mutex<Cache>,
+    flights: Mutex<BTreeMap<Key, Flight>>,
+    members: watch::Receiver<Arc<Members>>,
+    metrics: SchedulerMetrics,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Resolver {
+    /// Questions that several wait for are tasks of `tasks` and end with `stop`.
+    pub fn new(
+        settings: Settings,
+        members: watch::Receiver<Arc<Members>>,
+        metrics: SchedulerMetrics,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let cache = Mutex::new(Cache::new(settings.remember));
+        let flights = Mutex::default();
+        let shared = Shared { settings, cache, flights, members, metrics, tasks, stop };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Says what a URL is.
+    pub async fn resolve(&self, request: ResolveRequest) -> Answer {
+        let question = Question::read(request)?;
+        let shared = &self.shared;
+        if question.is_private {
+            return shared.ask(&question).await;
+        }
+        if !question.fresh
+            && let Some(reply) = shared.cache.lock().get(&question.key, Instant::now())
+        {
+            shared.metrics.resolved.of(["cache"]).inc();
+            return Ok(reply);
+        }
+        let mut flight = self.join(question);
+        let landed = flight.wait_for(Option::is_some).await;
+        let stopping = || Status::unavailable("the scheduler is stopping");
+        landed.map_err(|_| stopping())?.clone().unwrap_or_else(|| Err(stopping()))
+    }
+
+    /// Waits with those who ask the same, or begins to ask. The question goes on when its first
+    /// asker goes away.
+    fn join(&self, question: Question) -> Flight {
+        let mut flights = self.shared.flights.lock();
+        if !question.fresh
+            && let Some(flight) = flights.get(&question.key)
+            && flight.has_changed().is_ok()
+        {
+            self.shared.metrics.resolved.of(["flight"]).inc();
+            return flight.clone();
+        }
+        let (landing, flight) = watch::channel(None);
+        flights.insert(question.key.clone(), flight.clone());
+        let shared = Arc::clone(&self.shared);
+        let mine = flight.clone();
+        self.shared.tasks.spawn(async move {
+            let asked = shared.stop.run_until_cancelled(shared.ask(&question)).await;
+            let Some(answer) = asked else { return };
+            if let Ok(reply) = &answer {
+                let known = Known { reply: reply.clone(), since: Instant::now() };
+                shared.cache.lock().put(question.key.clone(), known);
+            }
+            let mut flights = shared.flights.lock();
+            if flights.get(&question.key).is_some_and(|other| other.same_channel(&mine)) {
+                flights.remove(&question.key);
+            }
+            drop(flights);
+            landing.send_replace(Some(answer));
+        });
+        flight
+    }
+}
+
+/// A question, checked.
+struct Question {
+    key: Key,
+    route: RouteKey,
+    is_private: bool,
+    fresh: bool,
+    request: seed::ResolveRequest,
+}
+
+impl Question {
+    fn read(request: ResolveRequest) -> Result<Self, Status> {
+        let invalid = |what: String| Status::invalid_argument(what);
+        let target = request.target.ok_or_else(|| invalid("the target is missing".to_owned()))?;
+        let url = CanonicalUrl::parse(&target.url).map_err(|error| invalid(error.to_string()))?;
+        let headers = convert::headers(target.headers.clone());
+        let headers = headers.map_err(|error| invalid(error.to_string()))?;
+        let is_secret = |c: &common::Credentials| c.kind.is_some() || !c.headers.is_empty();
+        let is_private = target.credentials.as_ref().is_some_and(is_secret);
+        let tenant = request.principal.as_ref().map_or("", |principal| &principal.tenant);
+        let domain = if is_private { tenant } else { TaskKey::PUBLIC };
+        Ok(Self {
+            route: RouteKey::of(domain, &url),
+            key: Key { url, headers, view: request.view },
+            is_private,
+            fresh: request.fresh,
+            request: seed::ResolveRequest {
+                target: Some(target),
+                view: request.view,
+                principal: request.principal,
+            },
+        })
+    }
+}
+
+impl Shared {
+    /// Asks the seeds in turn, the responsible one first.
+    async fn ask(&self, question: &Question) -> Answer {
+        let members = Arc::clone(&self.members.borrow());
+        let mut last = Status::unavailable("no seed is alive");
+        for member in members.seeds_for(&question.route, &self.settings.area) {
+            match self.ask_one(member, &question.request).await {
+                Ok(reply) => {
+                    self.metrics.resolved.of(["seed"]).inc();
+                    return Ok(reply);
+                }
+                Err(status) if is_the_seeds_own(status.code()) => last = status,
+                Err(status) => {
+                    self.metrics.resolved.of(["none"]).inc();
+                    return Err(status);
+                }
+            }
+        }
+        self.metrics.resolved.of(["none"]).inc();
+        Err(last)
+    }
+
+    async fn ask_one(&self, member: &Member, request: &seed::ResolveRequest) -> Answer {
+        let channel = net::grpc_channel(&member.grpc.to_string())
+            .map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut client = SeedClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let mut request = Request::new(request.clone());
+        request.set_timeout(self.settings.timeout);
+        let asking = tokio::time::timeout(self.settings.timeout, client.resolve(request));
+        let late = |_| Status::deadline_exceeded("the seed takes too long to find out");
+        let reply = asking.await.map_err(late)??.into_inner();
+        let artifact = reply.artifact.ok_or_else(|| Status::internal("the seed found nothing"))?;
+        check(&artifact)?;
+        let seed_id = member.host.id.as_bytes().to_vec().into();
+        Ok(ResolveReply { artifact: Some(artifact), seed_id })
+    }
+}
+
+/// Whether another seed may know better.
+fn is_the_seeds_own(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable
+            | Code::Internal
+            | Code::Unknown
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Aborted
+    )
+}
+
+/// Every task that a seed names is what it says it is.
+fn check(artifact: &common::Artifact) -> Result<(), Status> {
+    for task in artifact.index.iter().chain(&artifact.tasks) {
+        TaskInfo::try_from(task.clone())
+            .map_err(|error| Status::internal(format!("the seed's answer: {error}")))?;
+    }
+    Ok(())
+}

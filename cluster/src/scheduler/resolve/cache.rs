@@ -1,0 +1,103 @@
+//! Answers remembered for a short while; time is passed in.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use dfs_model::CanonicalUrl;
+use dfs_proto::scheduler::ResolveReply;
+
+/// Most answers remembered.
+const MAX_ENTRIES: usize = 10_000;
+
+/// What was asked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Of which URL.
+    pub url: CanonicalUrl,
+    /// With which headers that change content.
+    pub headers: Vec<(String, String)>,
+    /// Seen as what.
+    pub view: i32,
+}
+
+/// An answer and its age.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The answer.
+    pub reply: ResolveReply,
+    /// When it came.
+    pub since: Instant,
+}
+
+/// Answers by question.
+#[derive(Debug)]
+pub struct Cache {
+    remember: Duration,
+    known: BTreeMap<Key, Known>,
+}
+
+impl Cache {
+    /// Remembers each answer for `remember`.
+    pub fn new(remember: Duration) -> Self {
+        Self { remember, known: BTreeMap::new() }
+    }
+
+    /// The answer, unless it is too old.
+    pub fn get(&self, key: &Key, now: Instant) -> Option<ResolveReply> {
+        let known = self.known.get(key)?;
+        (now.duration_since(known.since) < self.remember).then(|| known.reply.clone())
+    }
+
+    /// Remembers an answer; makes room where it must.
+    pub fn put(&mut self, key: Key, known: Known) {
+        if self.remember.is_zero() {
+            return;
+        }
+        let now = known.since;
+        if self.known.len() >= MAX_ENTRIES {
+            self.known.retain(|_, old| now.duration_since(old.since) < self.remember);
+        }
+        if self.known.len() >= MAX_ENTRIES {
+            self.known.pop_first();
+        }
+        self.known.insert(key, known);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize) -> Key {
+        let url = CanonicalUrl::parse(&format!("https://example.org/{n}")).unwrap();
+        Key { url, headers: Vec::new(), view: 1 }
+    }
+
+    fn known(since: Instant) -> Known {
+        Known { reply: ResolveReply::default(), since }
+    }
+
+    #[test]
+    fn an_answer_is_remembered_for_its_time_only() {
+        let now = Instant::now();
+        let mut cache = Cache::new(Duration::from_secs(10));
+        cache.put(key(1), known(now));
+        assert!(cache.get(&key(1), now + Duration::from_secs(9)).is_some());
+        assert!(cache.get(&key(1), now + Duration::from_secs(10)).is_none());
+        let other = Key { view: 2, ..key(1) };
+        assert!(cache.get(&other, now).is_none());
+        let mut never = Cache::new(Duration::ZERO);
+        never.put(key(1), known(now));
+        assert!(never.get(&key(1), now).is_none());
+    }
+
+    #[test]
+    fn the_number_of_answers_is_bounded() {
+        let now = Instant::now();
+        let mut cache = Cache::new(Duration::from_secs(10));
+        for n in 0..MAX_ENTRIES + 10 {
+            cache.put(key(n), known(now));
+        }
+        assert_eq!(cache.known.len(), MAX_ENTRIES);
+    }
+}

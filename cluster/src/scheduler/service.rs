@@ -1,0 +1,303 @@
+//! The owner of the core: one task that takes mail, lets the core decide, and does what it says.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use dfs_model::{HostId, HostInfo, TaskId};
+use dfs_proto::scheduler::SchedulerMessage;
+use dfs_service::{Tracker, net};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::core::{Core, Decision, Event, Millis, Seed004, SeedEvent, TaskReport, TaskSpec};
+use super::obtain::{Order, obtain};
+use super::{Error, Options, messages};
+use crate::membership::Members;
+use crate::metrics::SchedulerMetrics;
+
+const MAILBOX: usize = 1024;
+
+/// Tasks in one answer for people.
+const MAX_REPORTED: usize = 1000;
+
+/// What is sent to a host's stream.
+pub type Outgoing = mpsc::Sender<Result<SchedulerMessage, Status>>;
+
+/// What the owner is told.
+pub enum Mail {
+    /// A host's stream is open.
+    Attach(Stream),
+    /// A host's stream has ended.
+    Detach(HostId, StreamId),
+    /// Something for the core.
+    Event(Event),
+    /// Somebody wants to look.
+    Report(Option<TaskId>, oneshot::Sender<Vec<TaskReport>>),
+}
+
+/// Tells a host's streams apart.
+pub type StreamId = u64;
+
+/// One host's open stream.
+pub struct Stream {
+    /// Whose.
+    pub host: Arc<HostInfo>,
+    /// Which of that host's.
+    pub id: StreamId,
+    /// The way to it.
+    pub out: Outgoing,
+    /// Cancelled when the host is dropped.
+    pub stop: CancellationToken,
+}
+
+/// Talks to the service. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    mail: mpsc::Sender<Mail>,
+}
+
+impl Handle {
+    /// Sends mail; waits while the mailbox is full.
+    pub async fn send(&self, mail: Mail) -> Result<(), Error> {
+        self.mail.send(mail).await.map_err(|_| Error::Stopped)
+    }
+
+    /// The swarm as people look at it: one task, or the first thousand.
+    pub async fn report(&self, only: Option<TaskId>) -> Result<Vec<TaskReport>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Mail::Report(only, reply)).await?;
+        answer.await.map_err(|_| Error::Stopped)
+    }
+}
+
+struct Seed {
+    host: Arc<HostInfo>,
+    channel: Channel,
+}
+
+/// Owns the core and the ways to hosts and seeds.
+pub struct Service {
+    options: Options,
+    core: Core,
+    started: Instant,
+    epoch: u64,
+    mail: mpsc::Receiver<Mail>,
+    sender: mpsc::Sender<Mail>,
+    members: watch::Receiver<Arc<Members>>,
+    streams: HashMap<HostId, Stream>,
+    seeds: BTreeMap<HostId, Seed>,
+    orders: HashMap<u64, CancellationToken>,
+    tracker: Tracker,
+    metrics: SchedulerMetrics,
+}
+
+impl Service {
+    /// A scheduler that knows nobody yet. Orders to seeds are tasks of `tracker`.
+    pub fn new(
+        options: Options,
+        members: watch::Receiver<Arc<Members>>,
+        tracker: Tracker,
+        metrics: SchedulerMetrics,
+    ) -> (Self, Handle) {
+        let core = Core::new(options.limits(), Box::new(Seed004), rand::random());
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (sender, mail) = mpsc::channel(MAILBOX);
+        let handle = Handle { mail: sender.clone() };
+        let service = Self {
+            options,
+            core,
+            started: Instant::now(),
+            epoch: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+            mail,
+            sender,
+            members,
+            streams: HashMap::new(),
+            seeds: BTreeMap::new(),
+            orders: HashMap::new(),
+            tracker,
+            metrics,
+        };
+        (service, handle)
+    }
+
+    /// Works until the tracker's token is cancelled.
+    pub async fn run(mut self) -> Result<(), Error> {
+        let stop = self.tracker.token().clone();
+        self.members.mark_changed();
+        loop {
+            let tick = self.core.next_tick();
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                Some(mail) = self.mail.recv() => self.take(mail),
+                Ok(()) = self.members.changed() => self.learn_members(),
+                () = until(self.started, tick) => self.decide(Event::Tick),
+            }
+            self.observe();
+        }
+    }
+
+    fn now(&self) -> Millis {
+        Millis::default().after(self.started.elapsed())
+    }
+
+    fn take(&mut self, mail: Mail) {
+        self.metrics.events.inc();
+        match mail {
+            Mail::Event(event) => {
+                if let Event::Seed { obtain, event: SeedEvent::Ended, .. } = &event {
+                    self.orders.remove(obtain);
+                }
+                self.decide(event);
+            }
+            Mail::Attach(stream) => self.attach(stream),
+            Mail::Detach(host, id) => {
+                if self.streams.get(&host).is_some_and(|stream| stream.id == id) {
+                    self.detach(host);
+                }
+            }
+            // Whoever asked may have gone.
+            Mail::Report(only, reply) => drop(reply.send(self.core.report(only, MAX_REPORTED))),
+        }
+    }
+
+    /// A host has one stream: a newer one replaces the older.
+    fn attach(&mut self, stream: Stream) {
+        let host = Arc::clone(&stream.host);
+        let welcome = messages::welcome(self.epoch, self.core.strategy());
+        // The queue is new; if the host has gone already, its end is on the way.
+        let _ = stream.out.try_send(Ok(welcome));
+        if let Some(older) = self.streams.insert(host.id, stream) {
+            older.stop.cancel();
+        }
+        if !self.seeds.contains_key(&host.id) {
+            self.decide(Event::HostJoined(host));
+        }
+    }
+
+    fn detach(&mut self, host: HostId) {
+        if let Some(stream) = self.streams.remove(&host) {
+            stream.stop.cancel();
+        }
+        // A seed is here as long as the manager lists it.
+        if !self.seeds.contains_key(&host) {
+            self.decide(Event::HostSilent(host));
+        }
+    }
+
+    fn learn_members(&mut self) {
+        let members = Arc::clone(&self.members.borrow_and_update());
+        let gone: Vec<HostId> = self.seeds.keys().copied().collect();
+        let is_listed = |id: &HostId| members.seeds().any(|seed| seed.host.id == *id);
+        for id in gone.into_iter().filter(|id| !is_listed(id)) {
+            self.seeds.remove(&id);
+            self.decide(Event::HostLeft(id));
+        }
+        for seed in members.seeds() {
+            if self.seeds.get(&seed.host.id).is_some_and(|known| known.host == seed.host) {
+                continue;
+            }
+            let channel = match net::grpc_channel(&seed.grpc.to_string()) {
+                Ok(channel) => channel,
+                Err(error) => {
+                    tracing::warn!(seed = %seed.host.id, %error, "a seed cannot be reached");
+                    continue;
+                }
+            };
+            let host = Arc::clone(&seed.host);
+            self.seeds.insert(host.id, Seed { host: Arc::clone(&host), channel });
+            self.decide(Event::HostJoined(host));
+        }
+    }
+
+    /// Lets the core decide, and does what it says; a host that does not read is an event of its own.
+    fn decide(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let now = self.now();
+            for decision in self.core.handle(event, now) {
+                self.metrics.decisions.of([messages::name(&decision)]).inc();
+                events.extend(self.perform(decision).into_iter().map(Event::HostSilent));
+            }
+        }
+    }
+
+    /// Does one thing; says who was dropped over it.
+    fn perform(&mut self, decision: Decision) -> Vec<HostId> {
+        match decision {
+            Decision::ObtainFromSeed { seed, task, wanted, obtain } => {
+                let request = messages::obtain_request(&task, &wanted, self.options.fill);
+                self.order(seed, task, request, obtain);
+            }
+            Decision::EndObtain { obtain } => {
+                if let Some(stop) = self.orders.remove(&obtain) {
+                    stop.cancel();
+                }
+            }
+            Decision::Blacklisted { host, task } => {
+                tracing::warn!(%host, %task, "a host served bytes that did not verify");
+            }
+            Decision::Forget { task } => tracing::debug!(%task, "forgotten"),
+            decision => return self.send(decision),
+        }
+        Vec::new()
+    }
+
+    fn send(&mut self, decision: Decision) -> Vec<HostId> {
+        let (hosts, messages) = messages::messages(decision);
+        let mut dropped = Vec::new();
+        for host in hosts {
+            let Some(stream) = self.streams.get(&host) else { continue };
+            let is_sent = messages.iter().all(|m| stream.out.try_send(Ok(m.clone())).is_ok());
+            if is_sent {
+                continue;
+            }
+            tracing::warn!(%host, "a host does not read what is sent to it: dropped");
+            self.metrics.dropped.inc();
+            stream.stop.cancel();
+            self.streams.remove(&host);
+            if !self.seeds.contains_key(&host) {
+                dropped.push(host);
+            }
+        }
+        dropped
+    }
+
+    fn order(
+        &mut self,
+        seed: HostId,
+        task: TaskSpec,
+        request: dfs_proto::seed::ObtainRequest,
+        number: u64,
+    ) {
+        // The core orders only from hosts that joined as seeds, and these are they.
+        let Some(Seed { host, channel }) = self.seeds.get(&seed) else { return };
+        let order = Order { number, seed: Arc::clone(host), task, request };
+        let stop = self.tracker.token().child_token();
+        let work = obtain(order, channel.clone(), self.sender.clone());
+        self.orders.insert(number, stop.clone());
+        self.tracker.tasks().spawn(async move {
+            stop.run_until_cancelled(work).await;
+        });
+    }
+
+    fn observe(&self) {
+        let (hosts, tasks) = self.core.size();
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.hosts.set(count(hosts));
+        self.metrics.tasks.set(count(tasks));
+        self.metrics.streams.set(count(self.streams.len()));
+        self.metrics.obtaining.set(count(self.orders.len()));
+    }
+}
+
+async fn until(started: Instant, tick: Option<Millis>) {
+    // One more, so that the clock has passed it for certain.
+    let at = tick.map(|Millis(at)| Duration::from_millis(at.saturating_add(1)));
+    match at.and_then(|at| started.checked_add(at)) {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,567 @@
+//! Manager and scheduler over real gRPC on loopback, with a seed that the test plays itself.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_cluster::membership::{self, Members};
+use dfs_cluster::metrics::{ManagerMetrics, SchedulerMetrics};
+use dfs_cluster::{manager, scheduler};
+use dfs_model::{CanonicalUrl, HostId, TaskKey, TaskKind, Transform, Validator};
+use dfs_peer::digests::{DigestBatch, Identity};
+use dfs_proto::convert::TaskInfo;
+use dfs_proto::manager::Role;
+use dfs_proto::manager::manager_server::ManagerServer;
+use dfs_proto::scheduler::host_message::Kind as Up;
+use dfs_proto::scheduler::scheduler_client::SchedulerClient;
+use dfs_proto::scheduler::scheduler_message::Kind as Down;
+use dfs_proto::scheduler::scheduler_server::SchedulerServer;
+use dfs_proto::scheduler::{Announce, HostMessage, Register, ResolveRequest, SizeScope};
+use dfs_proto::seed::seed_server::{Seed, SeedServer};
+use dfs_proto::seed::{ObtainEvent, ObtainRequest, Obtaining, obtain_event};
+use dfs_proto::{common, seed};
+use dfs_service::metrics::Metrics;
+use dfs_service::net::{self, Port};
+use dfs_service::{Lifecycle, OnFailure};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::RoutesBuilder;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// How long a test waits for what must happen before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("waited for {what}"))
+}
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = net::bind("test", LOOPBACK, Port::Exactly(0)).await.unwrap();
+    let at = listener.local_addr().unwrap();
+    (listener, at)
+}
+
+fn task(name: &str, length: u64) -> TaskInfo {
+    let key = TaskKey {
+        domain: TaskKey::PUBLIC.into(),
+        kind: TaskKind::Blob,
+        url: CanonicalUrl::parse(&format!("https://example.org/{name}")).unwrap(),
+        headers: Vec::new(),
+        validator: Validator { length: Some(length), ..Validator::default() },
+        transform: Transform::Identity,
+    };
+    TaskInfo::new(key, Some(length), true)
+}
+
+fn host(identity: &Identity, kind: common::HostKind, grpc: Option<SocketAddr>) -> common::Host {
+    common::Host {
+        id: identity.host().as_bytes().to_vec().into(),
+        kind: kind.into(),
+        name: "test".into(),
+        pieces: vec![SocketAddr::new(LOOPBACK, 9).into()],
+        grpc: grpc.into_iter().map(Into::into).collect(),
+        public_key: identity.public_key().to_vec().into(),
+        ..common::Host::default()
+    }
+}
+
+fn identity() -> Identity {
+    Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap()
+}
+
+/// One order that the played seed has received.
+struct Ordered {
+    request: ObtainRequest,
+    say: mpsc::Sender<Result<ObtainEvent, Status>>,
+}
+
+impl Ordered {
+    async fn says(&self, kind: obtain_event::Kind) {
+        self.say.send(Ok(ObtainEvent { kind: Some(kind) })).await.unwrap();
+    }
+
+    async fn obtains(&self, tiny: &'static [u8]) {
+        let task = self.request.task.clone();
+        let tiny = Bytes::from_static(tiny);
+        self.says(obtain_event::Kind::Obtaining(Obtaining { task, held: Vec::new(), tiny })).await;
+    }
+}
+
+/// A seed that does what the test says.
+struct Played {
+    orders: mpsc::Sender<Ordered>,
+    resolutions: Arc<AtomicUsize>,
+    /// A resolution is answered for every permit.
+    answers: Arc<Semaphore>,
+}
+
+#[tonic::async_trait]
+impl Seed for Played {
+    type ObtainStream = ReceiverStream<Result<ObtainEvent, Status>>;
+
+    async fn resolve(
+        &self,
+        request: Request<seed::ResolveRequest>,
+    ) -> Result<Response<seed::ResolveReply>, Status> {
+        self.resolutions.fetch_add(1, Ordering::SeqCst);
+        self.answers.acquire().await.unwrap().forget();
+        let url = request.into_inner().target.unwrap_or_default().url;
+        if url.ends_with("missing") {
+            return Err(Status::not_found("the origin answered 404"));
+        }
+        let tasks = vec![common::Task::from(&task("resolved", 1 << 20))];
+        let artifact = common::Artifact { url, tasks, ..common::Artifact::default() };
+        Ok(Response::new(seed::ResolveReply { artifact: Some(artifact) }))
+    }
+
+    async fn obtain(
+        &self,
+        request: Request<ObtainRequest>,
+    ) -> Result<Response<Self::ObtainStream>, Status> {
+        let (say, stream) = mpsc::channel(16);
+        let order = Ordered { request: request.into_inner(), say };
+        self.orders.send(order).await.map_err(|_| Status::unavailable("stopping"))?;
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// The test's end of a played seed.
+struct Stage {
+    identity: Identity,
+    orders: mpsc::Receiver<Ordered>,
+    resolutions: Arc<AtomicUsize>,
+    answers: Arc<Semaphore>,
+}
+
+impl Stage {
+    async fn order(&mut self) -> Ordered {
+        soon("an order to the seed", self.orders.recv()).await.unwrap()
+    }
+}
+
+/// A cluster in this process.
+struct Cluster {
+    at: SocketAddr,
+    lifecycle: Lifecycle,
+    members: watch::Receiver<Arc<Members>>,
+    metrics: SchedulerMetrics,
+}
+
+impl Cluster {
+    async fn start(dir: &Path, lease: Duration) -> Self {
+        let mut lifecycle = Lifecycle::new(PATIENCE).unwrap();
+        let (listener, at) = listen().await;
+        let mut all = Metrics::new();
+        let mut routes = RoutesBuilder::default();
+        let server = lifecycle.service("grpc");
+
+        let tracker = lifecycle.service("manager");
+        let options = manager::Options { lease };
+        let metrics = ManagerMetrics::register(&mut all);
+        let (service, handle) = manager::Service::open(&options, dir, metrics).await.unwrap();
+        let stop = tracker.token().clone();
+        let grpc = manager::Grpc::new(handle, tracker.tasks().clone(), stop.clone());
+        routes.add_service(ManagerServer::new(grpc));
+        tracker.spawn("members", OnFailure::StopProcess, service.run(stop));
+
+        let tracker = lifecycle.service("scheduler");
+        let me = host(&Identity::load_or_create(dir).unwrap(), common::HostKind::Node, Some(at));
+        let manager = net::grpc_channel(&at.to_string()).unwrap();
+        let members = membership::follow(manager, me, Role::Scheduler, &tracker);
+        let metrics = SchedulerMetrics::register(&mut all);
+        let settings = scheduler::Settings {
+            remember: Duration::from_secs(600),
+            timeout: PATIENCE,
+            area: String::new(),
+        };
+        let (tasks, stop) = (tracker.tasks().clone(), tracker.token().clone());
+        let resolver = scheduler::Resolver::new(
+            settings,
+            members.clone(),
+            metrics.clone(),
+            tasks.clone(),
+            stop.clone(),
+        );
+        let options = scheduler::Options::default();
+        let (service, handle) =
+            scheduler::Service::new(options, members.clone(), tracker.clone(), metrics.clone());
+        let grpc =
+            scheduler::Grpc::new(handle, resolver, members.clone(), metrics.clone(), tasks, stop);
+        routes.add_service(SchedulerServer::new(grpc));
+        tracker.spawn("scheduling", OnFailure::StopProcess, service.run());
+
+        let router = net::grpc_server().add_routes(routes.routes());
+        let serving = net::serve_grpc(router, listener, server.token().clone());
+        server.spawn("grpc", OnFailure::StopProcess, serving);
+        Self { at, lifecycle, members, metrics }
+    }
+
+    fn channel(&self) -> Channel {
+        net::grpc_channel(&self.at.to_string()).unwrap()
+    }
+
+    /// Adds a played seed and waits until the scheduler knows it.
+    async fn add_seed(&mut self) -> Stage {
+        let (listener, at) = listen().await;
+        let (orders, received) = mpsc::channel(16);
+        let resolutions = Arc::new(AtomicUsize::new(0));
+        let answers = Arc::new(Semaphore::new(0));
+        let played =
+            Played { orders, resolutions: Arc::clone(&resolutions), answers: Arc::clone(&answers) };
+        let tracker = self.lifecycle.service("played seed");
+        let router = net::grpc_server().add_service(SeedServer::new(played));
+        let serving = net::serve_grpc(router, listener, tracker.token().clone());
+        tracker.spawn("seed", OnFailure::StopProcess, serving);
+        let identity = identity();
+        let me = host(&identity, common::HostKind::Seed, Some(at));
+        membership::follow(self.channel(), me, Role::Seed, &tracker);
+        self.wait_for_members("the seed is listed", |members| {
+            members.key_of(&identity.host()).is_some()
+        })
+        .await;
+        Stage { identity, orders: received, resolutions, answers }
+    }
+
+    async fn wait_for_members(&self, what: &str, is_so: impl Fn(&Members) -> bool) {
+        let mut members = self.members.clone();
+        soon(what, members.wait_for(|members| is_so(members))).await.unwrap();
+    }
+
+    async fn node(&self) -> Node {
+        let identity = identity();
+        let me = host(&identity, common::HostKind::Node, None);
+        Node::attend(self.channel(), identity, me).await.unwrap()
+    }
+}
+
+/// A host's stream to the scheduler.
+struct Node {
+    identity: Identity,
+    up: mpsc::Sender<HostMessage>,
+    down: tonic::Streaming<dfs_proto::scheduler::SchedulerMessage>,
+}
+
+impl Node {
+    async fn attend(
+        channel: Channel,
+        identity: Identity,
+        me: common::Host,
+    ) -> Result<Self, Status> {
+        let (up, stream) = mpsc::channel(16);
+        let announce = Announce { host: Some(me), held: Vec::new() };
+        up.try_send(HostMessage { kind: Some(Up::Announce(announce)) }).unwrap();
+        let mut client = SchedulerClient::new(channel);
+        let down = client.attend(ReceiverStream::new(stream)).await?.into_inner();
+        Ok(Self { identity, up, down })
+    }
+
+    async fn says(&self, kind: Up) -> bool {
+        self.up.send(HostMessage { kind: Some(kind) }).await.is_ok()
+    }
+
+    async fn registers(&self, task: &TaskInfo) -> bool {
+        let register = Register { task: Some(task.into()), ..Register::default() };
+        self.says(Up::Register(register)).await
+    }
+
+    /// The first message that `pick` takes.
+    async fn hears<T>(&mut self, what: &str, pick: impl Fn(Down) -> Option<T>) -> T {
+        let hearing = async {
+            loop {
+                let message = self.down.message().await.unwrap().expect("the stream goes on");
+                if let Some(picked) = message.kind.and_then(&pick) {
+                    return picked;
+                }
+            }
+        };
+        soon(what, hearing).await
+    }
+
+    /// The next parents that are any.
+    async fn hears_parents(&mut self) -> Vec<Bytes> {
+        self.hears("parents", |message| match message {
+            Down::Parents(parents) if !parents.parents.is_empty() => {
+                let hosts = parents.parents.into_iter().filter_map(|parent| parent.host);
+                Some(hosts.map(|host| host.id).collect())
+            }
+            _ => None,
+        })
+        .await
+    }
+}
+
+fn bytes(id: HostId) -> Bytes {
+    id.as_bytes().to_vec().into()
+}
+
+fn question(url: &str) -> ResolveRequest {
+    let url = format!("https://example.org/{url}");
+    let target = common::Target { url, ..common::Target::default() };
+    ResolveRequest { target: Some(target), view: 1, ..ResolveRequest::default() }
+}
+
+fn secret(url: &str) -> ResolveRequest {
+    let mut question = question(url);
+    let kind = Some(common::credentials::Kind::Bearer("hunter2".into()));
+    let credentials = common::Credentials { kind, headers: Vec::new() };
+    question.target.as_mut().unwrap().credentials = Some(credentials);
+    question
+}
+
+#[tokio::test]
+async fn children_get_the_seed_once_it_takes_part_and_its_digests_as_it_signs_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let mut seed = cluster.add_seed().await;
+    let task = task("big", 100 << 20);
+    let mut first = cluster.node().await;
+    first.registers(&task).await;
+    let order = seed.order().await;
+    assert_eq!(order.request.task, Some((&task).into()));
+    order.obtains(b"").await;
+    assert_eq!(first.hears_parents().await, [bytes(seed.identity.host())]);
+
+    let signer = seed.identity.host();
+    let batch = DigestBatch { task: task.id, signer, length: task.length, entries: Vec::new() };
+    let encoded = Bytes::from(batch.sign(seed.identity.signing_key()).unwrap().encode());
+    let digests = common::SignedDigests { encoded: encoded.clone() };
+    order.says(obtain_event::Kind::Digests(digests)).await;
+    let update = first.hears("digests", |message| match message {
+        Down::Update(update) if !update.digests.is_empty() => Some(update),
+        _ => None,
+    });
+    assert_eq!(update.await.digests[0].encoded, encoded);
+
+    let mut second = cluster.node().await;
+    second.registers(&task).await;
+    let registered = second.hears("the answer", |message| match message {
+        Down::Registered(registered) => Some(registered),
+        _ => None,
+    });
+    assert_eq!(registered.await.digests.len(), 1, "late joiners get a snapshot");
+    assert!(second.hears_parents().await.contains(&bytes(first.identity.host())));
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tiny_task_comes_with_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let mut seed = cluster.add_seed().await;
+    let task = task("tiny", 3);
+    let mut node = cluster.node().await;
+    node.registers(&task).await;
+    let order = seed.order().await;
+    order.obtains(b"abc").await;
+    let signer = seed.identity.host();
+    let batch = DigestBatch { task: task.id, signer, length: task.length, entries: Vec::new() };
+    let encoded = batch.sign(seed.identity.signing_key()).unwrap().encode().into();
+    order.says(obtain_event::Kind::Digests(common::SignedDigests { encoded })).await;
+    let registered = node.hears("the answer", |message| match message {
+        Down::Registered(registered) => Some(registered),
+        _ => None,
+    });
+    let registered = registered.await;
+    assert_eq!((registered.scope(), &registered.content[..]), (SizeScope::Tiny, &b"abc"[..]));
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn when_the_seed_breaks_the_next_one_is_asked_and_then_a_node_stands_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let (mut a, mut b) = (cluster.add_seed().await, cluster.add_seed().await);
+    let mut node = cluster.node().await;
+    node.registers(&task("big", 100 << 20)).await;
+    let broken = || Err(Status::unavailable("injected"));
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        let order = soon("an order", async {
+            tokio::select! {
+                Some(order) = a.orders.recv() => { asked.push('a'); order }
+                Some(order) = b.orders.recv() => { asked.push('b'); order }
+            }
+        });
+        order.await.say.send(broken()).await.unwrap();
+    }
+    asked.sort_unstable();
+    assert_eq!(asked, ['a', 'b'], "each was asked once");
+    let stand_in = node.hears("the order to read the source", |message| match message {
+        Down::BackToSource(order) => Some(order.stand_in),
+        _ => None,
+    });
+    assert!(stand_in.await);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn digests_that_the_seed_did_not_sign_end_its_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let mut seed = cluster.add_seed().await;
+    let task = task("big", 100 << 20);
+    let mut node = cluster.node().await;
+    node.registers(&task).await;
+    let order = seed.order().await;
+    order.obtains(b"").await;
+    node.hears_parents().await;
+    let (signer, forger) = (seed.identity.host(), identity());
+    let batch = DigestBatch { task: task.id, signer, length: task.length, entries: Vec::new() };
+    let encoded = batch.sign(forger.signing_key()).unwrap().encode().into();
+    order.says(obtain_event::Kind::Digests(common::SignedDigests { encoded })).await;
+    let forged = node.hears("the order to read the source", |message| match message {
+        Down::Update(_) => Some(true),
+        Down::BackToSource(_) => Some(false),
+        _ => None,
+    });
+    assert!(!forged.await, "forged digests reach nobody");
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn many_askers_cost_one_question_and_its_answer_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let seed = cluster.add_seed().await;
+    let client = SchedulerClient::new(cluster.channel());
+    let ask = |request| {
+        let mut client = client.clone();
+        async move { client.resolve(request).await.map(Response::into_inner) }
+    };
+    let asking = futures::future::join_all((0..10).map(|_| ask(question("a"))));
+    let flights = cluster.metrics.resolved.of(["flight"]);
+    let answering = async {
+        while flights.get() < 9 {
+            tokio::task::yield_now().await;
+        }
+        seed.answers.add_permits(1);
+    };
+    let (answers, ()) = soon("ten answers", async { tokio::join!(asking, answering) }).await;
+    for answer in answers {
+        assert_eq!(answer.unwrap().seed_id, bytes(seed.identity.host()));
+    }
+    soon("the remembered answer", ask(question("a"))).await.unwrap();
+    assert_eq!(seed.resolutions.load(Ordering::SeqCst), 1);
+
+    let fresh = ResolveRequest { fresh: true, ..question("a") };
+    seed.answers.add_permits(1);
+    soon("a fresh answer", ask(fresh)).await.unwrap();
+    assert_eq!(seed.resolutions.load(Ordering::SeqCst), 2);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_found_with_credentials_is_for_their_owner_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let seed = cluster.add_seed().await;
+    let mut client = SchedulerClient::new(cluster.channel());
+    seed.answers.add_permits(3);
+    for request in [secret("a"), secret("a"), question("a")] {
+        soon("an answer", client.resolve(request)).await.unwrap();
+    }
+    assert_eq!(seed.resolutions.load(Ordering::SeqCst), 3);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_origins_no_reaches_the_asker_and_is_not_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let mut client = SchedulerClient::new(cluster.channel());
+    let alone = soon("an error", client.resolve(question("a"))).await.unwrap_err();
+    assert_eq!(alone.code(), Code::Unavailable, "without seeds nobody knows");
+    let seed = cluster.add_seed().await;
+    seed.answers.add_permits(2);
+    for _ in 0..2 {
+        let error = soon("an error", client.resolve(question("missing"))).await.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::NotFound, "the origin answered 404"));
+    }
+    assert_eq!(seed.resolutions.load(Ordering::SeqCst), 2);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_speaks_for_a_seed_but_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let seed = cluster.add_seed().await;
+    let thief = identity();
+    let mut me = host(&thief, common::HostKind::Node, None);
+    me.id = bytes(seed.identity.host());
+    let error = Node::attend(cluster.channel(), thief, me).await.err().unwrap();
+    assert_eq!(error.code(), Code::PermissionDenied);
+    let stranger = identity();
+    let me = host(&stranger, common::HostKind::Seed, None);
+    let error = Node::attend(cluster.channel(), stranger, me).await.err().unwrap();
+    assert_eq!(error.code(), Code::PermissionDenied, "seeds join the manager first");
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_ends_the_stream_and_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let mut node = cluster.node().await;
+    let mut forged = common::Task::from(&task("a", 10));
+    forged.id = vec![0; 32].into();
+    node.says(Up::Register(Register { task: Some(forged), ..Register::default() })).await;
+    let error = soon("the end", async {
+        loop {
+            if let Err(error) = node.down.message().await {
+                return error;
+            }
+        }
+    });
+    assert_eq!(error.await.code(), Code::InvalidArgument);
+    assert_eq!(cluster.metrics.malformed.get(), 1);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_read_is_dropped_and_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let deaf = cluster.node().await;
+    let empty = task("empty", 0);
+    soon("the drop", async {
+        while cluster.metrics.dropped.get() == 0 && deaf.registers(&empty).await {}
+    })
+    .await;
+    assert_eq!(cluster.metrics.dropped.get(), 1);
+    let mut other = cluster.node().await;
+    other.registers(&empty).await;
+    let scope = other.hears("the answer", |message| match message {
+        Down::Registered(registered) => Some(registered.scope()),
+        _ => None,
+    });
+    assert_eq!(scope.await, SizeScope::Empty);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn members_stay_listed_over_a_restart_and_go_when_their_lease_runs_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let seed = cluster.add_seed().await;
+    let before = Arc::clone(&cluster.members.borrow());
+    cluster.lifecycle.stop().await.unwrap();
+
+    // The seed does not come back: it is listed until its lease runs out.
+    let again = Cluster::start(dir.path(), Duration::from_millis(500)).await;
+    again.wait_for_members("the list", |members| !members.cluster_id.is_empty()).await;
+    let after = Arc::clone(&again.members.borrow());
+    assert_eq!(after.cluster_id, before.cluster_id);
+    assert!(after.version > before.version, "the scheduler is at another port");
+    let gone = |members: &Members| members.key_of(&seed.identity.host()).is_none();
+    again.wait_for_members("the lease runs out", gone).await;
+    assert!(again.members.borrow().all.iter().any(|member| member.role == Role::Scheduler));
+    again.lifecycle.stop().await.unwrap();
+}
