@@ -91,7 +91,11 @@ impl CliError {
     /// `action` on `subject` failed in the backend; `action` reads as in "cannot {action}".
     pub fn backend(action: &str, subject: &str, failure: Failure) -> Self {
         let code = code_of(failure.class);
-        let what = format!("cannot {action} {subject}: {}", failure.message);
+        // Many messages name the subject themselves: once is enough.
+        let what = match failure.message.contains(subject) {
+            true => failure.message,
+            false => format!("cannot {action} {subject}: {}", failure.message),
+        };
         let hint = hint_for(failure.class, subject);
         Self { code, what, because: failure.because, hint }
     }

@@ -39,7 +39,10 @@ pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
     let settings = &context.settings;
     let socket = settings.own_socket();
     let data = private(&settings.agent_dir())?;
-    if let Some(parent) = socket.parent() {
+    // A place the user names is the user's affair; the agent makes its socket private in any case.
+    if settings.socket.is_none()
+        && let Some(parent) = socket.parent()
+    {
         private(parent)?;
     }
     let mut arguments: Vec<OsString> = vec!["--data-dir".into(), data.clone().into()];

@@ -92,7 +92,7 @@ impl OutDir {
     pub fn dress(&self, entry: &Entry) -> io::Result<()> {
         // Whatever the origin says, the owner must be able to enter, complete and remove it.
         rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(entry.mode & 0o777 | 0o700))?;
-        Ok(rustix::fs::futimens(&self.fd, &timestamps(entry))?)
+        date(&self.fd, entry)
     }
 }
 
@@ -105,10 +105,14 @@ pub enum Replace {
     Never,
 }
 
-/// An entry's modification time, for both times of a file.
-pub fn timestamps(entry: &Entry) -> Timestamps {
+/// Gives a file or directory its entry's modification time, where the origin named one.
+pub fn date(fd: impl AsFd, entry: &Entry) -> io::Result<()> {
+    if entry.mtime == (0, 0) {
+        return Ok(());
+    }
     let time = Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() };
-    Timestamps { last_access: time, last_modification: time }
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(rustix::fs::futimens(fd, &times)?)
 }
 
 /// The elements of an entry's path, each one that a directory can hold.

@@ -259,6 +259,14 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// `1 file`, `31,204 files`.
+pub fn files(number: u64) -> String {
+    match number {
+        1 => "1 file".to_owned(),
+        number => format!("{} files", count(number)),
+    }
+}
+
 /// `9.2/13.0 GiB`: the second unit serves both where it can.
 pub fn size_of(part: u64, whole: u64) -> String {
     let (part, whole) = (ByteSize(part).to_string(), ByteSize(whole).to_string());

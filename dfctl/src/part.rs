@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use crate::backend::Entry;
-use crate::outdir::{OutDir, Replace, timestamps};
+use crate::outdir::{OutDir, Replace, date};
 
 /// The end of a part file's name.
 pub const SUFFIX: &str = ".dfs-part";
@@ -206,7 +206,7 @@ impl PartFile {
         if let Some(entry) = dress {
             let mode = Mode::from_raw_mode(entry.mode & 0o777);
             rustix::fs::fchmod(&self.file, mode)?;
-            rustix::fs::futimens(&self.file, &timestamps(entry))?;
+            date(&self.file, entry)?;
         }
         let flags = match replace {
             Replace::Always => RenameFlags::empty(),

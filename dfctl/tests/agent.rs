@@ -1,5 +1,8 @@
 //! The real binary against a real gRPC server on a Unix socket: what arrives, what is printed, what it exits with.
 
+// The helpers of a test may fail it.
+#![allow(clippy::unwrap_used)]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -22,6 +25,10 @@ type Chunks = BoxStream<'static, Result<node::ReadChunk, Status>>;
 #[derive(Clone, Default)]
 struct Scripted {
     refuses: Option<(Code, &'static str, &'static str)>,
+    /// The file that reads by path are pointed to.
+    content_path: Option<PathBuf>,
+    /// How bytes were sent: by path or not, for every read.
+    by_path: Arc<Mutex<Vec<bool>>>,
     /// Bytes after which a read hangs for ever.
     hangs_after: Option<usize>,
     targets: Arc<Mutex<Vec<common::Target>>>,
@@ -109,10 +116,16 @@ impl Node for Scripted {
         let begin = node::ReadStart {
             length: Some(CONTENT.len() as u64),
             task: Some(task()),
-            ..Default::default()
+            content_path: self.content_path.iter().map(|path| path.display().to_string()).collect(),
+            content_offset: 5,
+        };
+        self.by_path.lock().unwrap().push(request.by_path);
+        let bytes = match request.by_path {
+            true => Kind::Present(node::ReadPresent { start: start as u64, end: stop as u64 }),
+            false => Kind::Data(data.into()),
         };
         let ledger = node::Ledger { cache_bytes: (stop - start) as u64, ..Default::default() };
-        let first = stream::iter([chunk(Kind::Start(begin)), chunk(Kind::Data(data.into()))]);
+        let first = stream::iter([chunk(Kind::Start(begin)), chunk(bytes)]);
         let chunks = if self.hangs_after.is_some() {
             first.chain(stream::pending()).boxed()
         } else {
@@ -246,6 +259,23 @@ fn a_file_arrives_through_the_agent_with_its_credentials_apart() {
         assert_eq!(target.url, URL);
         assert_eq!(target.headers[0].name, "accept");
         assert!(target.credentials.is_some());
+    }
+}
+
+#[test]
+fn bytes_are_copied_out_of_the_cache_where_it_may_be_read_and_sent_where_not() {
+    let cache = tempfile::tempdir().unwrap();
+    let content = cache.path().join("content");
+    std::fs::write(&content, [b"12345", CONTENT].concat()).unwrap();
+    for (path, expected) in [(content, &[true][..]), ("/nonexistent".into(), &[true, false])] {
+        let agent = Scripted { content_path: Some(path), ..Scripted::default() };
+        let by_path = agent.by_path.clone();
+        let bench = Bench::new(agent);
+        let ran = bench.run(&["get", URL, "--range", "4-18"]);
+        assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
+        let saved = std::fs::read(bench.place.path().join("fox.txt")).unwrap();
+        assert_eq!(saved, &CONTENT[4..19]);
+        assert_eq!(*by_path.lock().unwrap(), expected);
     }
 }
 

@@ -3,6 +3,7 @@
 //! What comes back is checked here, once. A failure carries what the agent said: its status code, and where the
 //! agent gives them, the finer class and causes of [`Details`].
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -21,6 +22,7 @@ use super::{
     Verified, View,
 };
 
+mod by_path;
 mod status;
 
 pub use status::Details;
@@ -34,13 +36,17 @@ const MAX_PARENTS: usize = 4_096;
 #[derive(Debug, Clone)]
 pub struct Agent {
     client: NodeClient<Channel>,
+    /// Owner of the socket, where it could be looked at.
+    owner: Option<u32>,
 }
 
 impl Agent {
     /// The agent that listens on `socket`; the connection is made with the first question.
     pub fn at(socket: &Path) -> Self {
         let channel = dfs_service::net::grpc_local_channel(socket);
-        Self { client: NodeClient::new(channel).max_decoding_message_size(8 << 20) }
+        let client = NodeClient::new(channel).max_decoding_message_size(8 << 20);
+        let owner = std::fs::metadata(socket).ok().map(|status| status.uid());
+        Self { client, owner }
     }
 }
 
@@ -69,7 +75,9 @@ impl Backend for Agent {
         flatten(opened, entry)
     }
 
-    fn read(&self, request: ReadRequest, _delivery: Delivery) -> ReadStream {
+    fn read(&self, request: ReadRequest, delivery: Delivery) -> ReadStream {
+        // What is paced must come through the socket: only that holds the agent back.
+        let paced = request.limit.is_some();
         let request = node::ReadRequest {
             target: Some(target_message(&request.target)),
             path: request.path.map(Into::into),
@@ -79,6 +87,10 @@ impl Backend for Agent {
             by_path: false,
         };
         let mut client = self.client.clone();
+        if let (Delivery::File { file, origin }, Some(owner), false) = (delivery, self.owner, paced)
+        {
+            return by_path::read(client, request, by_path::Output { file, origin, owner });
+        }
         let opened = async move { client.read(request).await };
         flatten(opened, read_event)
     }

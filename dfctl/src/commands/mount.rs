@@ -11,7 +11,7 @@ use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::launch;
-use crate::output::{count, printable, when};
+use crate::output::{files, printable, when};
 
 /// Mount what is behind a URL as a read-only directory
 ///
@@ -105,10 +105,7 @@ pub fn mount_point(dir: &Path) -> Result<&str, CliError> {
 }
 
 fn human(mount: &MountInfo, took: std::time::Duration) -> String {
-    let files = match mount.files {
-        1 => "1 file".to_owned(),
-        files => format!("{} files", count(files)),
-    };
+    let files = files(mount.files);
     let reason = match mount.lane_reason.as_str() {
         "" => String::new(),
         reason => format!(" ({})", printable(reason)),

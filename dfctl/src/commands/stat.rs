@@ -7,7 +7,7 @@ use crate::backend::{Artifact, Entry, EntryKind, View};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::records::{is_unpinned, piece_bytes};
-use crate::output::{count, printable, printable_name, table, when};
+use crate::output::{count, files, printable, printable_name, table, when};
 
 /// Say what is behind a URL: kind, size, version, task
 ///
@@ -60,7 +60,7 @@ fn of_artifact(artifact: &Artifact) -> String {
     let mut facts = vec![("url", printable(&artifact.url))];
     match artifact.view {
         View::Tree => {
-            facts.push(("kind", format!("tree of {} files", count(artifact.files))));
+            facts.push(("kind", format!("tree of {}", files(artifact.files))));
             facts.push(("content", exact(artifact.bytes)));
         }
         View::File | View::Auto => facts.push(("kind", "file".to_owned())),

@@ -46,11 +46,14 @@ fn human(tasks: &[CachedTask], status: &AgentStatus) -> String {
             printable(task.task.key.url.as_str()),
         ]);
     }
+    let of = match status.capacity {
+        0 => String::new(),
+        capacity => format!(" of {}", ByteSize(capacity)),
+    };
     let used = format!(
-        "{} tasks, {} of {} in {}",
+        "{} tasks, {}{of} in {}",
         count(tasks.len() as u64),
         ByteSize(status.used),
-        ByteSize(status.capacity),
         printable(&status.data_dir),
     );
     if tasks.is_empty() { used } else { format!("{}\n{used}", table.render()) }

@@ -12,7 +12,7 @@ use crate::error::CliError;
 use crate::locator::Locator;
 use crate::output::ledger::{Account, Stages, render};
 use crate::output::records::ledger_json;
-use crate::output::{Format, Record, Verbosity, count, printable, when};
+use crate::output::{Format, Record, Verbosity, files, printable, when};
 
 /// How a `get` ended.
 #[derive(Debug, Default)]
@@ -108,11 +108,7 @@ impl Saved {
     fn line(&self) -> String {
         let path = self.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         let mut parts = vec![printable(&path)];
-        let files = match self.files {
-            None => String::new(),
-            Some(1) => "1 file, ".to_owned(),
-            Some(files) => format!("{} files, ", count(files)),
-        };
+        let files = self.files.map(|number| format!("{}, ", files(number))).unwrap_or_default();
         let size = ByteSize(self.bytes);
         parts.push(match self.unchanged {
             true => format!("{files}{size}, as it was"),

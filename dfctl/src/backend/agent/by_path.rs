@@ -1,0 +1,243 @@
+//! Bytes that never cross the socket: the agent names its content file, and ranges of it are copied into the
+//! output here as they arrive: by reflink or inside the kernel where the file systems can.
+//!
+//! The output never shares an inode with the cache. The file the agent names is read only if it is a regular
+//! file of the same owner as the agent's socket, so that no agent can point us at a file of somebody else.
+//! Where it cannot be opened, the bytes are asked for through the socket.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use dfs_model::ByteRange;
+use dfs_proto::node;
+use dfs_proto::node::node_client::NodeClient;
+use futures::stream::{self, StreamExt};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use super::{missing, read_event, status};
+use crate::backend::{Failure, FailureClass, ReadEvent, ReadStream};
+
+const CHUNK: usize = 1 << 20;
+
+/// The output, and what of it is wanted.
+pub(super) struct Output {
+    /// Where to.
+    pub file: Arc<File>,
+    /// Content offset of the file's first byte.
+    pub origin: u64,
+    /// Owner of the agent's socket.
+    pub owner: u32,
+}
+
+struct Copying {
+    client: NodeClient<Channel>,
+    request: node::ReadRequest,
+    output: Output,
+    stage: Stage,
+}
+
+enum Stage {
+    Asking,
+    Receiving { chunks: Streaming<node::ReadChunk>, content: Option<Content> },
+    Over,
+}
+
+/// The agent's file that holds the bytes.
+#[derive(Clone)]
+struct Content {
+    file: Arc<File>,
+    offset: u64,
+}
+
+/// The events of a read whose bytes end up in `output`.
+pub(super) fn read(
+    client: NodeClient<Channel>,
+    request: node::ReadRequest,
+    output: Output,
+) -> ReadStream {
+    let copying = Copying { client, request, output, stage: Stage::Asking };
+    stream::unfold(copying, |mut copying| async move {
+        let event = copying.next().await?;
+        if event.is_err() {
+            copying.stage = Stage::Over;
+        }
+        Some((event, copying))
+    })
+    .boxed()
+}
+
+impl Copying {
+    async fn next(&mut self) -> Option<Result<ReadEvent, Failure>> {
+        match &mut self.stage {
+            Stage::Over => None,
+            Stage::Asking => Some(self.begin().await),
+            Stage::Receiving { chunks, content } => {
+                let content = content.clone();
+                match chunks.next().await? {
+                    Ok(chunk) => Some(self.event(chunk, content).await),
+                    Err(status) => Some(Err(status::failure(status))),
+                }
+            }
+        }
+    }
+
+    async fn begin(&mut self) -> Result<ReadEvent, Failure> {
+        let (mut chunks, mut start) = self.ask(true).await?;
+        let mut content = open(Path::new(&start.content_path), self.output.owner)
+            .ok()
+            .map(|file| Content { file: Arc::new(file), offset: start.content_offset });
+        if content.is_none() {
+            (chunks, start) = self.ask(false).await?;
+            content = None;
+        }
+        self.stage = Stage::Receiving { chunks, content };
+        read_event(node::ReadChunk { kind: Some(node::read_chunk::Kind::Start(start)) })
+    }
+
+    async fn ask(
+        &mut self,
+        by_path: bool,
+    ) -> Result<(Streaming<node::ReadChunk>, node::ReadStart), Failure> {
+        let request = node::ReadRequest { by_path, ..self.request.clone() };
+        let reply = self.client.read(request).await.map_err(status::failure)?;
+        let mut chunks = reply.into_inner();
+        let first = chunks.message().await.map_err(status::failure)?;
+        match first.and_then(|chunk| chunk.kind) {
+            Some(node::read_chunk::Kind::Start(start)) => Ok((chunks, start)),
+            _ => Err(missing("chunk.start")),
+        }
+    }
+
+    async fn event(
+        &self,
+        chunk: node::ReadChunk,
+        content: Option<Content>,
+    ) -> Result<ReadEvent, Failure> {
+        let (Some(content), Some(node::read_chunk::Kind::Present(present))) =
+            (content, &chunk.kind)
+        else {
+            return read_event(chunk);
+        };
+        let first = self.request.start.unwrap_or(0).max(self.output.origin);
+        let last = self.request.end.unwrap_or(u64::MAX);
+        if present.start < first || present.end < present.start || present.end > last {
+            return Err(missing("chunk.present"));
+        }
+        let range = ByteRange::new(present.start, present.end);
+        let (file, origin) = (self.output.file.clone(), self.output.origin);
+        let copied =
+            tokio::task::spawn_blocking(move || copy(&content, &file, origin, range)).await;
+        let copied = copied.map_err(io::Error::other).and_then(|copied| copied);
+        copied.map(|()| ReadEvent::Written(range)).map_err(|error| {
+            let class = match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureClass::NoSpace,
+                _ => FailureClass::Internal,
+            };
+            Failure::new(class, "the bytes could not be copied out of the cache")
+                .because(error.to_string())
+        })
+    }
+}
+
+fn open(path: &Path, owner: u32) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let status = file.metadata()?;
+    if !path.is_absolute() || !status.is_file() || status.uid() != owner {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(file)
+}
+
+fn copy(content: &Content, output: &File, origin: u64, range: ByteRange) -> io::Result<()> {
+    let mut from = content
+        .offset
+        .checked_add(range.start)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut to = range.start - origin;
+    let end = range.end - origin;
+    while to < end {
+        let want = usize::try_from(end - to).unwrap_or(usize::MAX);
+        let copied = rustix::fs::copy_file_range(
+            &content.file,
+            Some(&mut from),
+            output,
+            Some(&mut to),
+            want,
+        );
+        match copied {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            // Two file systems, or one that cannot.
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                return copy_through_memory(&content.file, from, output, ByteRange::new(to, end));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn copy_through_memory(
+    content: &File,
+    mut from: u64,
+    output: &File,
+    mut to: ByteRange,
+) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    while !to.is_empty() {
+        let want = usize::try_from(to.len()).unwrap_or(CHUNK).min(CHUNK);
+        content.read_exact_at(&mut buffer[..want], from)?;
+        output.write_all_at(&buffer[..want], to.start)?;
+        from += want as u64;
+        to.start += want as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_to_copy_give_the_same_bytes() {
+        let place = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let path = place.path().join("content");
+        std::fs::write(&path, &bytes).unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        let content = Content { file: Arc::new(open(&path, own).unwrap()), offset: 100 };
+        let range = ByteRange::new(1000, 2_500_000);
+        let wanted = &bytes[1100..2_500_100];
+        let output = tempfile::tempfile().unwrap();
+        copy(&content, &output, 1000, range).unwrap();
+        let mut got = vec![0; wanted.len()];
+        output.read_exact_at(&mut got, 0).unwrap();
+        assert_eq!(got, wanted);
+        let output = tempfile::tempfile().unwrap();
+        copy_through_memory(&content.file, 1100, &output, ByteRange::new(0, wanted.len() as u64))
+            .unwrap();
+        output.read_exact_at(&mut got, 0).unwrap();
+        assert_eq!(got, wanted);
+    }
+
+    #[test]
+    fn an_agent_cannot_point_at_what_is_not_its_own() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("content");
+        std::fs::write(&path, "x").unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        assert!(open(&path, own).is_ok());
+        assert!(open(&path, own + 1).is_err());
+        assert!(open(place.path(), own).is_err());
+        let link = place.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(open(&link, own).is_err());
+    }
+}
