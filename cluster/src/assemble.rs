@@ -18,7 +18,7 @@ use dfs_service::config::{ConfigError, Loader};
 use dfs_service::data_dir::{DataDir, DataDirError};
 use dfs_service::lifecycle::LifecycleError;
 use dfs_service::metrics::Metrics;
-use dfs_service::net::{self, NetError, Port};
+use dfs_service::net::{self, NetError, Port, TcpLinkAcceptor};
 use dfs_service::run_info::{RunInfo, RunInfoError};
 use dfs_service::telemetry::{self, TelemetryError};
 use dfs_service::{Lifecycle, OnFailure, Tracker};
@@ -27,9 +27,9 @@ use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
 
 use crate::membership::{self, Members};
-use crate::metrics::{ManagerMetrics, SchedulerMetrics};
+use crate::metrics::{ManagerMetrics, SchedulerMetrics, SeedMetrics};
 use crate::options::{Cli, Options, PROCESS, Role};
-use crate::{manager, scheduler};
+use crate::{manager, scheduler, seed};
 
 /// How long all services together may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -53,6 +53,8 @@ pub enum Error {
     Net(#[from] NetError),
     /// The manager.
     Manager(#[from] manager::Error),
+    /// The seed.
+    Seed(#[from] seed::Error),
     /// The announcement of the process.
     RunInfo(#[from] RunInfoError),
     /// The running of it.
@@ -104,6 +106,10 @@ async fn start(
     if role.has_scheduler() {
         site.add_scheduler(lifecycle.service("scheduler"));
     }
+    let pieces = match role.has_seed() {
+        true => Some(site.add_seed(data_dir, lifecycle.service("seed")).await?),
+        false => None,
+    };
     let router = net::grpc_server().add_routes(site.routes.routes());
     let serving = net::serve_grpc(router, listener, server.token().clone());
     server.spawn("grpc", OnFailure::StopProcess, serving);
@@ -117,9 +123,13 @@ async fn start(
     pages.spawn("admin", OnFailure::StopProcess, serving);
 
     tracing::info!(role = role.name(), grpc = %at, metrics = %metrics_at, host = %site.host.id, "started");
-    Ok(RunInfo::of_this_process(role.name(), env!("CARGO_PKG_VERSION"))
+    let info = RunInfo::of_this_process(role.name(), env!("CARGO_PKG_VERSION"))
         .with_address("grpc", at)
-        .with_address("metrics", metrics_at))
+        .with_address("metrics", metrics_at);
+    Ok(match pieces {
+        Some(pieces) => info.with_address("pieces", pieces),
+        None => info,
+    })
 }
 
 /// What the services of one process share while they are put together. A further role adds itself
@@ -176,7 +186,7 @@ impl Site {
 
     fn add_scheduler(&mut self, tracker: Tracker) {
         let metrics = SchedulerMetrics::register(&mut self.metrics);
-        let members = self.join(MemberRole::Scheduler, "scheduler", &tracker);
+        let members = self.join(&self.host, MemberRole::Scheduler, "scheduler", &tracker);
         let (tasks, stop) = (tracker.tasks().clone(), tracker.token().clone());
         let options = self.options.scheduler.clone();
         let settings = scheduler::Settings {
@@ -201,14 +211,34 @@ impl Site {
         tracker.spawn("scheduling", OnFailure::StopProcess, service.run());
     }
 
+    async fn add_seed(
+        &mut self,
+        data_dir: &DataDir,
+        tracker: Tracker,
+    ) -> Result<SocketAddr, Error> {
+        let port = Port::given_or(self.options.port_pieces, 4002);
+        let listener = net::bind("pieces", self.options.listen, port).await?;
+        let at = listener.local_addr()?;
+        let acceptor = Arc::new(TcpLinkAcceptor::new(listener)?);
+        let name = format!("seed@{}", self.host.name);
+        let location = self.host.location.clone();
+        let options = &self.options.seed;
+        let seed = seed::Service::start(options, name, location, data_dir, acceptor, &tracker)?;
+        SeedMetrics::install(&mut self.metrics, seed.host().clone());
+        self.routes.add_service(seed.grpc());
+        self.join(&seed.host().info, MemberRole::Seed, "seed", &tracker);
+        Ok(at)
+    }
+
     /// Joins the manager in a role, whose readiness is to know the other members.
     fn join(
         &self,
+        host: &HostInfo,
         role: MemberRole,
         name: &'static str,
         tracker: &Tracker,
     ) -> watch::Receiver<Arc<Members>> {
-        let mut me = common::Host::from(&self.host);
+        let mut me = common::Host::from(host);
         me.grpc = self.grpc.iter().copied().map(Into::into).collect();
         debug_assert!(convert::grpc_addresses(&me).is_ok());
         let members = membership::follow(self.manager.clone(), me, role, tracker);

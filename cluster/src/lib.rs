@@ -6,5 +6,6 @@ pub mod membership;
 pub mod metrics;
 pub mod options;
 pub mod scheduler;
+pub mod seed;
 
 mod duration;

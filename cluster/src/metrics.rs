@@ -1,5 +1,9 @@
 //! Everything the cluster's process counts.
 
+use dfs_peer::host::Host;
+use dfs_service::metrics::Metrics;
+use parking_lot::Mutex;
+
 dfs_service::metrics! {
     /// What a manager counts.
     pub struct ManagerMetrics("dfs_manager") {
@@ -33,5 +37,44 @@ dfs_service::metrics! {
         malformed: Counter[Count],
         /// URLs asked for, by where the answer came from: cache, flight, seed, none.
         resolved: Counter[Count] by ("answer"),
+    }
+}
+
+dfs_service::metrics! {
+    /// What a seed counts.
+    pub struct SeedMetrics("dfs_seed") {
+        /// Content bytes read from origins.
+        source: Counter[Bytes],
+        /// Requests made to origins.
+        source_requests: Counter[Count],
+        /// Content bytes sent to children.
+        served: Counter[Bytes],
+        /// Connections from children that are open.
+        connections: Gauge[Count],
+        /// Disk taken by the store.
+        store_used: Gauge[Bytes],
+        /// Tasks in the store.
+        store_tasks: Gauge[Count],
+    }
+}
+
+impl SeedMetrics {
+    /// Registers them; they are sampled when somebody asks.
+    pub fn install(metrics: &mut Metrics, host: Host) {
+        let own = Self::register(metrics);
+        let seen = Mutex::new([0u64; 3]);
+        metrics.before_scrape(move || {
+            let source = host.engine.sources().counters().snapshot();
+            let served = host.served.numbers();
+            let now = [source.bytes, source.requests, served.payload_sent];
+            let before = std::mem::replace(&mut *seen.lock(), now);
+            own.source.inc_by(now[0].saturating_sub(before[0]));
+            own.source_requests.inc_by(now[1].saturating_sub(before[1]));
+            own.served.inc_by(now[2].saturating_sub(before[2]));
+            own.connections.set(i64::try_from(served.open).unwrap_or(i64::MAX));
+            let store = host.engine.store();
+            own.store_used.set(i64::try_from(store.used_bytes()).unwrap_or(i64::MAX));
+            own.store_tasks.set(i64::try_from(store.list().len()).unwrap_or(i64::MAX));
+        });
     }
 }

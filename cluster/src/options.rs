@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use dfs_service::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
-use crate::{manager, scheduler};
+use crate::{manager, scheduler, seed};
 
 /// The process's name in configuration files.
 pub const PROCESS: &str = "dfs-cluster";
@@ -20,7 +20,7 @@ Examples:
 Every flag can also be given as a variable: --data-dir is DFS_DATA_DIR.";
 
 /// The cluster's processes: the manager keeps the members, the scheduler says who may take what
-/// from whom.
+/// from whom, the seed reads origins for all.
 #[derive(Debug, Parser)]
 #[command(name = PROCESS, version, before_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Cli {
@@ -41,6 +41,9 @@ pub enum RoleCommand {
     /// A scheduler: who may be whose parent.
     #[command(before_help = EXAMPLES)]
     Scheduler(Flags),
+    /// A seed: reads origins once for everybody, and keeps.
+    #[command(before_help = EXAMPLES)]
+    Seed(Flags),
 }
 
 /// A part of the cluster.
@@ -52,6 +55,8 @@ pub enum Role {
     Manager,
     /// A scheduler alone.
     Scheduler,
+    /// A seed alone.
+    Seed,
 }
 
 impl Role {
@@ -61,6 +66,7 @@ impl Role {
             Self::All => "all",
             Self::Manager => "manager",
             Self::Scheduler => "scheduler",
+            Self::Seed => "seed",
         }
     }
 
@@ -73,6 +79,11 @@ impl Role {
     pub fn has_scheduler(self) -> bool {
         matches!(self, Self::All | Self::Scheduler)
     }
+
+    /// Whether a seed runs here.
+    pub fn has_seed(self) -> bool {
+        matches!(self, Self::All | Self::Seed)
+    }
 }
 
 impl RoleCommand {
@@ -82,6 +93,7 @@ impl RoleCommand {
             Self::All(flags) => (Role::All, flags),
             Self::Manager(flags) => (Role::Manager, flags),
             Self::Scheduler(flags) => (Role::Scheduler, flags),
+            Self::Seed(flags) => (Role::Seed, flags),
         }
     }
 }
@@ -106,6 +118,9 @@ pub struct Flags {
     /// Port of the gRPC services; 0 is a free one [default: 4000, or a free one if that is taken].
     #[arg(long, value_name = "PORT")]
     pub port_grpc: Option<u16>,
+    /// Port of the seed's piece plane; 0 is a free one [default: 4002, or a free one if that is taken].
+    #[arg(long, value_name = "PORT")]
+    pub port_pieces: Option<u16>,
     /// Port of metrics and health [default: 4091, or a free one if that is taken].
     #[arg(long, value_name = "PORT")]
     pub port_metrics: Option<u16>,
@@ -135,6 +150,8 @@ pub struct Options {
     pub advertise: Vec<IpAddr>,
     /// Port of the gRPC services.
     pub port_grpc: Option<u16>,
+    /// Port of the seed's piece plane.
+    pub port_pieces: Option<u16>,
     /// Port of metrics and health.
     pub port_metrics: Option<u16>,
     /// The manager to join.
@@ -155,6 +172,8 @@ pub struct Options {
     pub members: manager::Options,
     /// The scheduler's own options.
     pub scheduler: scheduler::Options,
+    /// The seed's own options.
+    pub seed: seed::Options,
 }
 
 impl Default for Options {
@@ -164,6 +183,7 @@ impl Default for Options {
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             advertise: Vec::new(),
             port_grpc: None,
+            port_pieces: None,
             port_metrics: None,
             manager: None,
             name: String::new(),
@@ -174,6 +194,7 @@ impl Default for Options {
             log_format: LogFormat::Auto,
             members: manager::Options::default(),
             scheduler: scheduler::Options::default(),
+            seed: seed::Options::default(),
         }
     }
 }

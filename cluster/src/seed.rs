@@ -4,6 +4,7 @@
 //! tree, its listing and index; bytes are fetched when somebody wants them. When the process dies, its
 //! store has what it fetched, and the scheduler asks again.
 
+mod service;
 mod status;
 
 use std::pin::Pin;
@@ -22,6 +23,7 @@ use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status};
 
+pub use self::service::{Error, Options, Service};
 pub use self::status::status_of;
 
 /// A content of at most this many bytes travels inside messages.
@@ -50,6 +52,10 @@ impl seed_server::Seed for SeedService {
         let request = request.into_inner();
         let view = targets::view_from_wire(request.view());
         let target = targets::from_wire(request.target).map_err(bad_request)?;
+        if target.url.url().scheme() == "file" {
+            let why = "files are read by the host that was asked, never by a seed";
+            return Err(Status::permission_denied(why));
+        }
         let opened = self.engine.open_here(&target, view).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(ResolveReply { artifact: Some(opened.describe()) }))
     }

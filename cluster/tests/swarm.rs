@@ -1,5 +1,7 @@
 //! Manager and scheduler over real gRPC on loopback, with a seed that the test plays itself.
 
+#![allow(clippy::unwrap_used)] // The lint knows only functions marked as tests, not what they call.
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;

@@ -42,7 +42,7 @@ pub enum Change {
         /// Who.
         id: HostId,
         /// What it says.
-        host: common::Host,
+        host: Box<common::Host>,
         /// Its key.
         key: [u8; 32],
     },
@@ -124,7 +124,8 @@ impl Registry {
             return Err(Rejected::Full);
         }
         let (id, key) = (info.id, info.public_key);
-        Ok(Some(Change::Put { role, id, host: host.clone(), key }))
+        let host = Box::new(host.clone());
+        Ok(Some(Change::Put { role, id, host, key }))
     }
 
     /// Members whose lease has run out.
@@ -155,7 +156,7 @@ impl Registry {
                 Change::Put { role, id, host, key } => {
                     self.keys.insert(id, key);
                     let until = now + self.lease;
-                    self.members.insert((role.into(), id), Entry { host, until });
+                    self.members.insert((role.into(), id), Entry { host: *host, until });
                 }
                 Change::Drop { role, id } => {
                     self.members.remove(&(role.into(), id));

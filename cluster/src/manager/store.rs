@@ -192,7 +192,7 @@ mod tests {
 
     fn put(n: u8) -> Change {
         let (id, key) = (HostId::from_bytes([n; 16]), [n; 32]);
-        Change::Put { role: manager::Role::Seed, id, host: host(n), key }
+        Change::Put { role: manager::Role::Seed, id, host: Box::new(host(n)), key }
     }
 
     #[tokio::test]

@@ -166,7 +166,7 @@ impl Attendance {
         self.announce(announce).await?;
         while let Some(message) = messages.message().await? {
             let event = messages::event(&self.host, message).map_err(|error| self.bad(&error))?;
-            self.send(Mail::Event(event)).await?;
+            self.send(Mail::Event(Box::new(event))).await?;
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Attendance {
             let key = |signer: &HostId| members.key_of(signer);
             let event =
                 messages::held(self.host.id, held, &key).map_err(|error| self.bad(&error))?;
-            self.send(Mail::Event(event)).await?;
+            self.send(Mail::Event(Box::new(event))).await?;
         }
         Ok(())
     }

@@ -62,7 +62,7 @@ async fn stream(
 impl Order {
     fn mail(&self, event: SeedEvent) -> Mail {
         let (seed, task, obtain) = (self.seed.id, self.task.id, self.number);
-        Mail::Event(Event::Seed { seed, task, obtain, event })
+        Mail::Event(Box::new(Event::Seed { seed, task, obtain, event }))
     }
 }
 

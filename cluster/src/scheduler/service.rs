@@ -33,7 +33,7 @@ pub enum Mail {
     /// A host's stream has ended.
     Detach(HostId, StreamId),
     /// Something for the core.
-    Event(Event),
+    Event(Box<Event>),
     /// Somebody wants to look.
     Report(Option<TaskId>, oneshot::Sender<Vec<TaskReport>>),
 }
@@ -147,10 +147,10 @@ impl Service {
         self.metrics.events.inc();
         match mail {
             Mail::Event(event) => {
-                if let Event::Seed { obtain, event: SeedEvent::Ended, .. } = &event {
+                if let Event::Seed { obtain, event: SeedEvent::Ended, .. } = &*event {
                     self.orders.remove(obtain);
                 }
-                self.decide(event);
+                self.decide(*event);
             }
             Mail::Attach(stream) => self.attach(stream),
             Mail::Detach(host, id) => {

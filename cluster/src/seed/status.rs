@@ -27,10 +27,10 @@ fn source_code(error: &SourceError) -> Code {
     match error {
         SourceError::NotFound { .. } => Code::NotFound,
         SourceError::NotPermitted { .. } => Code::PermissionDenied,
-        SourceError::Changed { .. } => Code::Aborted,
+        SourceError::Changed { .. } => Code::FailedPrecondition,
         SourceError::Unsupported { .. } => Code::Unimplemented,
         // Not Unavailable: that means the seed itself, and would send every node to the origin.
-        _ => Code::FailedPrecondition,
+        _ => Code::Unknown,
     }
 }
 
@@ -38,8 +38,8 @@ fn read_code(error: &ReadError) -> Code {
     match error {
         ReadError::NotFound(_) => Code::NotFound,
         ReadError::NotPermitted(_) => Code::PermissionDenied,
-        ReadError::OriginChanged(_) => Code::Aborted,
+        ReadError::OriginChanged(_) => Code::FailedPrecondition,
         ReadError::Source(source) => source_code(source),
-        _ => Code::FailedPrecondition,
+        _ => Code::Unknown,
     }
 }

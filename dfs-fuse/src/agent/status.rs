@@ -115,7 +115,7 @@ fn refused_class(status: &Status) -> (Code, &'static str) {
     match status.code() {
         Code::NotFound => (Code::NotFound, "not-found"),
         Code::PermissionDenied | Code::Unauthenticated => (Code::PermissionDenied, "not-permitted"),
-        Code::Aborted => (Code::Aborted, "origin-changed"),
+        Code::FailedPrecondition => (Code::Aborted, "origin-changed"),
         Code::DataLoss => (Code::DataLoss, "corrupt"),
         Code::Unimplemented => (Code::Unimplemented, "unsupported"),
         Code::DeadlineExceeded => (Code::DeadlineExceeded, "timed-out"),

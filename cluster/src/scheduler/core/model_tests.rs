@@ -80,11 +80,6 @@ fn kind_of(n: u8) -> HostKind {
 
 /// The event of a step; `None` when it has no object now.
 fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
-    let seed_event = |scene: &Scene, t: u8, event| {
-        let state = &scene.core.tasks.get(&task(t).id)?.state;
-        let (seed, obtain) = (state.seed()?, state.obtain()?);
-        Some(Event::Seed { seed, task: task(t).id, obtain, event })
-    };
     Some(match step {
         Step::Join(n) => {
             let idc = ["", "a", "b"][usize::from(n % 3)];
@@ -137,28 +132,37 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
             Event::PeerResult { host: id(n), task: task(t).id, outcome }
         }
         Step::Leave(n, t) => Event::Leave { host: id(n), task: task(t).id },
-        Step::SeedObtains(t) => {
-            let (length, held) = (Some(task(t).length.unwrap_or(MIB)), GroupSet::new());
-            let tiny = (t == 2).then(|| Bytes::from(vec![0; 100]));
-            seed_event(scene, t, SeedEvent::Obtaining { length, held, tiny })?
-        }
-        Step::SeedDigests(t, n) => {
-            seed_event(scene, t, SeedEvent::Digests(Bytes::from(vec![n; 9])))?
-        }
-        Step::SeedVerifies(t, g) => {
-            let groups = GroupSet::full(g);
-            seed_event(scene, t, SeedEvent::Verified { groups, length: None })?
-        }
-        Step::SeedFails(t, end) => {
-            let kind = if end { RefusalKind::OriginChanged } else { RefusalKind::OriginFailed };
-            seed_event(scene, t, SeedEvent::Failed { kind, reason: "injected".into() })?
-        }
-        Step::SeedEnds(t) => seed_event(scene, t, SeedEvent::Ended)?,
+        Step::SeedObtains(t)
+        | Step::SeedDigests(t, _)
+        | Step::SeedVerifies(t, _)
+        | Step::SeedFails(t, _)
+        | Step::SeedEnds(t) => seed_event_of(scene, &step, t)?,
         Step::Pass(ms) => {
             scene.now = scene.now.after(Duration::from_millis(ms.into()));
             Event::Tick
         }
     })
+}
+
+/// What the seed says that was ordered for a task.
+fn seed_event_of(scene: &Scene, step: &Step, t: u8) -> Option<Event> {
+    let state = &scene.core.tasks.get(&task(t).id)?.state;
+    let (seed, obtain) = (state.seed()?, state.obtain()?);
+    let event = match *step {
+        Step::SeedObtains(_) => SeedEvent::Obtaining {
+            length: Some(task(t).length.unwrap_or(MIB)),
+            held: GroupSet::new(),
+            tiny: (t == 2).then(|| Bytes::from(vec![0; 100])),
+        },
+        Step::SeedDigests(_, n) => SeedEvent::Digests(Bytes::from(vec![n; 9])),
+        Step::SeedVerifies(_, g) => SeedEvent::Verified { groups: GroupSet::full(g), length: None },
+        Step::SeedFails(_, end) => {
+            let kind = if end { RefusalKind::OriginChanged } else { RefusalKind::OriginFailed };
+            SeedEvent::Failed { kind, reason: "injected".into() }
+        }
+        _ => SeedEvent::Ended,
+    };
+    Some(Event::Seed { seed, task: task(t).id, obtain, event })
 }
 
 fn failure(kind: u8) -> FailureKind {

@@ -38,6 +38,9 @@ const FIRST_GUESS: f64 = 50e6;
 /// Extra cost of asking a seed for what it must fetch itself.
 const SOURCE_TRIP: Duration = Duration::from_millis(20);
 
+/// A seed serves everybody: its time counts so many times a neighbour's.
+const SEED_FACTOR: f64 = 2.0;
+
 /// Pause after the first failure; doubles with each further one up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -108,7 +111,9 @@ impl Parent {
     /// How long until it would have sent `groups` more, were they asked for now.
     pub(super) fn expected(&self, first: u64, groups: u64) -> Duration {
         let bytes = (self.outstanding + groups) * GROUP_BYTES;
-        let queue = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.max(1.0));
+        let factor = if self.fetches { SEED_FACTOR } else { 1.0 };
+        let seconds = factor * bytes as f64 / self.bytes_per_second.max(1.0);
+        let queue = Duration::from_secs_f64(seconds);
         if self.held.contains(first) { queue } else { queue + SOURCE_TRIP }
     }
 
@@ -135,7 +140,7 @@ impl Parent {
     /// Records a failure; whether the parent has become a bad one.
     pub(super) fn failed(&mut self, failure: Failure, groups: GroupRange, now: Duration) -> bool {
         match failure {
-            Failure::NotHeld => {
+            Failure::NotHeld if !self.fetches => {
                 self.held.remove_range(groups);
                 self.refused.insert_range(groups);
                 return false;
@@ -152,6 +157,8 @@ impl Parent {
                 self.paused_until = now + FIRST_PAUSE;
                 return false;
             }
+            // A seed that cannot get what it should is to be asked again, not for ever.
+            Failure::NotHeld => self.held.remove_range(groups),
             Failure::Disconnected | Failure::Timeout | Failure::Other => {}
         }
         self.failures = self.failures.saturating_add(1);

@@ -9,7 +9,7 @@ use super::{Action, Conductor, Provider, SourceAccess};
 /// Missing runs looked at before one is chosen for a bulk request.
 const CANDIDATES: usize = 32;
 
-/// Pause between two requests for other parents.
+/// How long nothing moves before other parents are asked for, and between two such requests.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Priorities whose groups are fetched in order, each from the parent expected to be first.
@@ -205,8 +205,13 @@ impl Conductor {
     }
 
     fn plan_help(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let due = self.asked_for_parents.is_none_or(|asked| now >= asked + ASK_AGAIN);
-        if self.source != SourceAccess::Forbidden || !due || !self.stuck() {
+        if self.source != SourceAccess::Forbidden || !self.stuck() {
+            self.asked_for_parents = None;
+            return;
+        }
+        // Parents usually come by themselves soon after the first want.
+        let asked = *self.asked_for_parents.get_or_insert(now);
+        if now < asked + ASK_AGAIN && self.bad.is_empty() {
             return;
         }
         let waiting_for_room = self.parents.iter().any(|parent| {

@@ -143,12 +143,13 @@ fn a_parent_that_is_taken_away_loses_its_flights_and_others_take_over() {
 }
 
 #[test]
-fn with_nobody_to_ask_it_asks_for_parents_once_a_second() {
+fn with_nobody_to_ask_it_asks_for_parents_after_a_second_and_then_once_a_second() {
     let mut conductor = conductor(4);
     conductor.want(GroupRange::new(0, 1), Priority::Demand);
-    assert!(matches!(conductor.plan(SECOND)[..], [Action::AskForParents { .. }]));
     assert!(conductor.plan(SECOND).is_empty());
     assert!(matches!(conductor.plan(2 * SECOND)[..], [Action::AskForParents { .. }]));
+    assert!(conductor.plan(2 * SECOND).is_empty());
+    assert!(matches!(conductor.plan(3 * SECOND)[..], [Action::AskForParents { .. }]));
 }
 
 #[derive(Debug, Clone)]

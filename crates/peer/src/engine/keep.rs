@@ -131,15 +131,16 @@ pub(super) fn own(
     }
     nodes.extend(covering.iter().copied());
     let nodes: Vec<(Node, Cv)> = nodes.into_iter().collect();
+    if let Some(signer) = signer {
+        let batch = DigestBatch {
+            task: shared.info.id,
+            signer: signer.host(),
+            length: shape.length(),
+            entries: covering,
+        };
+        // Before the groups are there: whoever sees them must find what proves them.
+        shared.stored.add_signed(&batch.sign(signer.signing_key())?)?;
+    }
     shared.stored.commit(groups, bytes, &nodes)?;
-    let Some(signer) = signer else { return Ok(groups) };
-    let batch = DigestBatch {
-        task: shared.info.id,
-        signer: signer.host(),
-        length: shape.length(),
-        entries: covering,
-    };
-    let signed = batch.sign(signer.signing_key())?;
-    shared.stored.add_signed(&signed)?;
     Ok(groups)
 }

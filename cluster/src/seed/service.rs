@@ -1,0 +1,99 @@
+//! A seed put together: host, piece server, and what the cluster is told of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_model::{ByteSize, Location, Rate};
+use dfs_peer::dial::Acceptor;
+use dfs_peer::engine::Role;
+use dfs_peer::host::{Host, HostError, HostOptions, Network};
+use dfs_peer::limits::SlotLimits;
+use dfs_proto::seed::seed_server::SeedServer;
+use dfs_service::Tracker;
+use dfs_service::data_dir::{DataDir, DataDirError};
+use dfs_service::net::{GrpcChannels, TcpLinkDialer};
+use dfs_source::HttpOptions;
+use serde::{Deserialize, Serialize};
+
+use super::SeedService;
+
+/// Largest message that goes to a scheduler: the index of what is held of one task.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// How a seed behaves.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// Disk that its store may take; all of the file system when not given.
+    pub capacity: Option<ByteSize>,
+    /// Bytes in a second that it uploads at most.
+    pub upload_rate: Option<Rate>,
+    /// Uploads at a time; 0 is the usual number.
+    pub upload_slots: u32,
+    /// PEM files of certificate authorities that origins may be signed by, beside the system's.
+    pub ca_files: Vec<std::path::PathBuf>,
+}
+
+/// Why a seed cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum Error {
+    /// Its directory.
+    DataDir(#[from] DataDirError),
+    /// Store, identity, sources.
+    Host(#[from] HostError),
+}
+
+/// A running seed.
+pub struct Service {
+    host: Host,
+}
+
+impl Service {
+    /// Starts a seed that keeps everything below `data_dir` and serves pieces at `acceptor`.
+    pub fn start(
+        options: &Options,
+        name: String,
+        location: Location,
+        data_dir: &DataDir,
+        acceptor: Arc<dyn Acceptor>,
+        tracker: &Tracker,
+    ) -> Result<Self, Error> {
+        // Seeds serve whole clusters: more at a time than a node.
+        let usual = SlotLimits { slots: 16, demand_extra: 16, per_child: 4 };
+        let slots = match usize::try_from(options.upload_slots).unwrap_or(usize::MAX) {
+            0 => usual,
+            slots => SlotLimits { slots, ..usual },
+        };
+        let host = HostOptions {
+            role: Role::Seed,
+            data_dir: data_dir.subdir("seed")?,
+            name,
+            location,
+            capacity: options.capacity,
+            upload_rate: options.upload_rate,
+            slots,
+            patience: Duration::from_secs(3),
+            managers: Vec::new(),
+            http: HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::default() },
+        };
+        let network = Network {
+            dialer: Arc::new(TcpLinkDialer),
+            acceptor: Some(acceptor),
+            channels: Arc::new(GrpcChannels::default()),
+            advertise: Vec::new(),
+        };
+        Ok(Self { host: Host::start(host, network, tracker.tasks(), tracker.token())? })
+    }
+
+    /// The host that it is to the swarm.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Its gRPC face.
+    pub fn grpc(&self) -> SeedServer<SeedService> {
+        SeedServer::new(SeedService::new(self.host.engine.clone()))
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+}
