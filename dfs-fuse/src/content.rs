@@ -1,0 +1,79 @@
+//! Where the bytes of a tree's spaces come from: the joint between the filesystem and the piece engine.
+//!
+//! Invariant: bytes are handed out only after they were verified. What is here is answered at once on
+//! the asking thread; what is missing is fetched by an engine that sees to it that many askers of one
+//! range cost one fetch.
+
+mod memory;
+
+use dfs_model::{ByteRange, Priority, TaskId};
+use futures::future::BoxFuture;
+
+pub use memory::{FailingContent, MemoryContent, SlowContent};
+
+/// The bytes of numbered spaces.
+pub trait Content: Send + Sync + 'static {
+    /// Fills `buf` with the bytes of `space` from `offset`, if all of them are here and verified.
+    ///
+    /// `None` when any is missing. Runs on a thread of the filesystem: it may cost one read from the
+    /// page cache or the disk, never a wait for the network. Bytes beyond the space's end are an error.
+    fn try_read(&self, space: u16, offset: u64, buf: &mut [u8])
+    -> Option<Result<(), ContentError>>;
+
+    /// Whether all bytes of `range` are here; what lies beyond the space's end counts as here.
+    fn present(&self, space: u16, range: ByteRange) -> bool;
+
+    /// Resolves when every byte of `range` is here, or with the reason why it cannot be.
+    ///
+    /// What lies beyond the space's end is ignored. Nothing is fetched twice: overlapping calls share.
+    /// Dropping the future withdraws the wish; other askers are not touched.
+    fn fetch(
+        &self,
+        space: u16,
+        range: ByteRange,
+        priority: Priority,
+    ) -> BoxFuture<'static, Result<(), ContentError>>;
+
+    /// How many bytes of `range` are here.
+    fn cached_bytes(&self, space: u16, range: ByteRange) -> u64;
+
+    /// The task whose bytes `space` holds; `None` for a space without one.
+    fn task(&self, space: u16) -> Option<TaskId>;
+}
+
+/// Why bytes could not be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{class}: {reason}")]
+pub struct ContentError {
+    /// The kind of failure: what the reader can do about it.
+    pub class: ContentErrorClass,
+    /// What was tried, on what, and what it said, for a person to read.
+    pub reason: String,
+}
+
+/// Kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum ContentErrorClass {
+    /// The network, the origin or the disk failed.
+    #[error("input/output error")]
+    Io,
+    /// What arrived is not what was promised.
+    #[error("integrity error")]
+    Integrity,
+    /// The origin has a new version; this one can no longer be had.
+    #[error("origin changed")]
+    OriginChanged,
+    /// The origin or the cluster refuses this reader.
+    #[error("not permitted")]
+    NotPermitted,
+    /// No answer in time.
+    #[error("timed out")]
+    Timeout,
+}
+
+impl ContentError {
+    /// A failure of a class with its reason.
+    pub fn new(class: ContentErrorClass, reason: impl Into<String>) -> Self {
+        Self { class, reason: reason.into() }
+    }
+}

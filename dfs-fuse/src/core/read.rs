@@ -1,0 +1,225 @@
+//! Reading files: at once when the bytes are here, otherwise by fetching them first.
+
+use std::time::Instant;
+
+use dfs_model::{ByteRange, GROUP_BYTES, Priority};
+use futures::future::try_join_all;
+
+use super::readahead::Observed;
+use super::{Core, FsError, NodeId};
+use crate::content::{ContentError, ContentErrorClass};
+use crate::tree::{Extent, TreeError};
+
+/// Longest read answered in one piece; longer ones are cut.
+pub(crate) const MAX_READ: usize = 1 << 20;
+
+/// How often bytes are fetched again that were evicted before they could be read.
+const ATTEMPTS: u32 = 3;
+
+/// Answer to [`Core::read_now`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// This many bytes were filled in; fewer than asked only at the end of the file.
+    Here(usize, Pattern),
+    /// Some byte is missing: [`Core::read`] will fetch it.
+    Missing(Pattern),
+}
+
+/// How a file is being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pattern {
+    /// From front to back.
+    Sequential,
+    /// Here and there.
+    Random,
+}
+
+/// Bytes of a space, on group boundaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    space: u16,
+    range: ByteRange,
+}
+
+impl Core {
+    /// Fills `buf` with the file's bytes from `offset`, if they are all here.
+    ///
+    /// Never waits for the network; starts read-ahead where the reader's pattern asks for it.
+    pub fn read_now(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<Read, FsError> {
+        let nid = self.nodes.nid(node)?;
+        let range = ByteRange::at(offset, buf.len() as u64);
+        let pattern = match self.streams.observe(nid, range) {
+            Observed::Random => Pattern::Random,
+            Observed::Advancing(ahead) => {
+                if let Some(ahead) = ahead {
+                    self.read_ahead(nid, ahead)?;
+                }
+                Pattern::Sequential
+            }
+        };
+        match self.copy_out(nid, offset, buf) {
+            Ok(Some(length)) => Ok(Read::Here(length, pattern)),
+            Ok(None) => Ok(Read::Missing(pattern)),
+            Err(error) => Err(self.failed(nid, range, error)),
+        }
+    }
+
+    /// Fills `buf` as [`Core::read_now`] does, without regarding it as a reader's doing.
+    pub fn peek(
+        &self,
+        node: NodeId,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<Option<usize>, FsError> {
+        self.copy_out(self.nodes.nid(node)?, offset, buf)
+    }
+
+    /// Reads at most `length` bytes (1 MiB at most) from `offset`, fetching what is missing.
+    ///
+    /// Ends at the deadline at the latest. The reason of a failure is kept for `user.dfs.error`.
+    pub async fn read(&self, node: NodeId, offset: u64, length: usize) -> Result<Vec<u8>, FsError> {
+        let nid = self.nodes.nid(node)?;
+        let length = length.min(MAX_READ);
+        let range = ByteRange::at(offset, length as u64);
+        if let Some(error) = self.failures.echo(nid, range, Instant::now()) {
+            return Err(error.into());
+        }
+        let read = tokio::time::timeout(self.options.deadline, self.fetch_and_read(nid, range));
+        let result = tokio::select! {
+            () = self.stopping.cancelled() => return Err(FsError::Stopping),
+            result = read => result.unwrap_or_else(|_| Err(self.too_late(range))),
+        };
+        match result {
+            Ok(bytes) => {
+                self.failures.healed(nid, range);
+                Ok(bytes)
+            }
+            Err(error) => Err(self.failed(nid, range, error)),
+        }
+    }
+
+    async fn fetch_and_read(&self, nid: u64, range: ByteRange) -> Result<Vec<u8>, FsError> {
+        let _turn = self.waiting.acquire().await.map_err(|_| FsError::Stopping)?;
+        for _ in 0..ATTEMPTS {
+            let parts = self.missing_parts(nid, range)?;
+            let fetches = parts
+                .into_iter()
+                .map(|part| self.content.fetch(part.space, part.range, Priority::Demand));
+            try_join_all(fetches).await?;
+            let mut bytes = vec![0; range.len() as usize];
+            if let Some(length) = self.copy_out(nid, range.start, &mut bytes)? {
+                bytes.truncate(length);
+                return Ok(bytes);
+            }
+        }
+        let reason = format!("bytes {range} were evicted {ATTEMPTS} times before they were read");
+        Err(ContentError::new(ContentErrorClass::Io, reason).into())
+    }
+
+    /// Copies bytes that are here; `None` when any of them is not.
+    fn copy_out(&self, nid: u64, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            let wanted = (buf.len() - filled) as u64;
+            let Some(extent) = self.extent(nid, offset.saturating_add(filled as u64), wanted)?
+            else {
+                break;
+            };
+            let part = &mut buf[filled..filled + extent.length() as usize];
+            match extent {
+                Extent::Zero { .. } => part.fill(0),
+                Extent::Data { space, offset, .. } => {
+                    match self.content.try_read(space, offset, part) {
+                        None => return Ok(None),
+                        Some(answer) => answer?,
+                    }
+                }
+            }
+            filled += extent.length() as usize;
+        }
+        Ok(Some(filled))
+    }
+
+    /// The extent at `offset`, at most `length` bytes of it; a tree that answers with nothing lies.
+    fn extent(&self, nid: u64, offset: u64, length: u64) -> Result<Option<Extent>, FsError> {
+        let Some(extent) = self.tree.extent(nid, offset)? else { return Ok(None) };
+        if extent.length() == 0 {
+            let reason = format!("inode {nid} has an empty extent at {offset}");
+            return Err(TreeError::Corrupt(reason).into());
+        }
+        Ok(Some(extent.clip(0, length)))
+    }
+
+    /// Where the missing bytes of a file's range lie: whole groups, neighbours joined.
+    fn missing_parts(&self, nid: u64, range: ByteRange) -> Result<Vec<Part>, FsError> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let Some(extent) = self.extent(nid, at, range.end - at)? else { break };
+            at += extent.length();
+            let Extent::Data { space, offset, length } = extent else { continue };
+            if self.content.present(space, ByteRange::at(offset, length)) {
+                continue;
+            }
+            let part = Part { space, range: whole_groups(ByteRange::at(offset, length)) };
+            match parts.last_mut() {
+                Some(last) if last.joins(part) => {
+                    last.range.end = last.range.end.max(part.range.end)
+                }
+                _ => parts.push(part),
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Starts fetching a file's range that a reader will want, as far as the budget reaches.
+    fn read_ahead(&self, nid: u64, range: ByteRange) -> Result<(), FsError> {
+        for part in self.missing_parts(nid, range)? {
+            let Ok(groups) = u32::try_from(part.range.groups().count) else { return Ok(()) };
+            let Ok(budget) = self.ahead.clone().try_acquire_many_owned(groups) else {
+                return Ok(());
+            };
+            let fetch = self.content.fetch(part.space, part.range, Priority::ReadAhead);
+            let (stopping, deadline) = (self.stopping.clone(), self.options.deadline);
+            let fetch_unless_stopped = async move {
+                // A failure is not reported here: the read that wants these bytes will meet it.
+                let fetch = tokio::time::timeout(deadline, fetch);
+                let _ = stopping.run_until_cancelled(fetch).await;
+                drop(budget);
+            };
+            self.tracker.spawn_on(fetch_unless_stopped, &self.runtime);
+        }
+        Ok(())
+    }
+
+    fn too_late(&self, range: ByteRange) -> FsError {
+        let seconds = self.options.deadline.as_secs_f32();
+        let reason = format!("bytes {range} of the file did not arrive within {seconds} s");
+        ContentError::new(ContentErrorClass::Timeout, reason).into()
+    }
+
+    /// Remembers why a read failed.
+    fn failed(&self, nid: u64, range: ByteRange, error: FsError) -> FsError {
+        let reason = match &error {
+            FsError::Content(error) => error.clone(),
+            FsError::Tree(error @ TreeError::Corrupt(_)) => {
+                ContentError::new(ContentErrorClass::Integrity, error.to_string())
+            }
+            _ => return error,
+        };
+        self.failures.record(nid, range, &reason, Instant::now());
+        error
+    }
+}
+
+impl Part {
+    fn joins(&self, next: Self) -> bool {
+        let touching = next.range.start >= self.range.start && next.range.start <= self.range.end;
+        self.space == next.space && touching
+    }
+}
+
+fn whole_groups(range: ByteRange) -> ByteRange {
+    let groups = range.groups();
+    ByteRange::at(groups.first * GROUP_BYTES, groups.count.saturating_mul(GROUP_BYTES))
+}

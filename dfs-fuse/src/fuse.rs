@@ -1,0 +1,549 @@
+//! The kernel adapter: everything of FUSE, and nothing but FUSE.
+//!
+//! Requests come in on a few threads that read one file descriptor (so that a later daemon can take it
+//! over). What is here is answered on that thread from its own buffer; a read of missing bytes goes to
+//! the runtime and is answered from there, so that no number of waiting readers holds up another.
+//! The tree never changes, so the kernel may keep names, attributes, links and pages for ever.
+
+mod convert;
+mod prefill;
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    TimeOrNow, WriteFlags,
+};
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+use crate::core::{self, Access, Core, FsError, MAX_READ, NodeId, Pattern, Read};
+use crate::errno::errno;
+use convert::{NO_ENTRY, attr_ttl, file_attr, file_type};
+use prefill::Prefill;
+
+/// What never changes is valid for ever: 136 years, which every kernel can count.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// Requests of read-ahead that the kernel may have under way; its default of 12 starves slow links.
+const BACKGROUND: u16 = 512;
+
+/// Reads up to this long, here and there, are worth storing their whole group in the page cache.
+const SMALL_READ: usize = 16 << 10;
+
+/// Block size told to programs.
+const BLOCK: u32 = 4096;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_READ]);
+}
+
+/// Whether opening costs a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Opens {
+    /// The kernel opens files and directories by itself: small files cost a tenth of the time.
+    #[default]
+    Silent,
+    /// Every open is a request, as passthrough needs it.
+    Asked,
+}
+
+/// See the module.
+pub(crate) struct Adapter {
+    core: Arc<Core>,
+    opens: Opens,
+    runtime: Handle,
+    /// Reads that wait for bytes; each holds the core, which ends them when the mount is stopped.
+    waiting: TaskTracker,
+    prefill: Arc<OnceLock<Prefill>>,
+}
+
+impl Adapter {
+    pub(crate) fn new(core: Arc<Core>, opens: Opens, runtime: Handle) -> Self {
+        Self { core, opens, runtime, waiting: TaskTracker::new(), prefill: Arc::default() }
+    }
+
+    /// What stores whole groups in the page cache, to be started once the kernel can be notified.
+    pub(crate) fn prefill(&self) -> PrefillSlot {
+        PrefillSlot { core: self.core.clone(), slot: self.prefill.clone() }
+    }
+
+    /// Answers a read of missing bytes from the runtime.
+    fn read_later(&self, node: NodeId, offset: u64, length: usize, after: After, reply: ReplyData) {
+        let core = self.core.clone();
+        let prefill = self.prefill.clone();
+        let answer = async move {
+            match core.read(node, offset, length).await {
+                Ok(bytes) => {
+                    reply.data(&bytes);
+                    after.act(&prefill, node, offset);
+                }
+                Err(error) => reply.error(number(&error)),
+            }
+        };
+        self.waiting.spawn_on(answer, &self.runtime);
+    }
+
+    fn list(
+        &self,
+        node: NodeId,
+        offset: u64,
+        plus: &mut ReplyDirectoryPlus,
+    ) -> Result<(), FsError> {
+        self.core.read_dir(node, offset, &mut |listed| {
+            let dot = listed.name == b"." || listed.name == b"..";
+            let shown = if dot { listed.entry.attr.ino } else { listed.entry.node.raw() };
+            let attr = file_attr(shown, &listed.entry.attr);
+            let name = OsStr::from_bytes(listed.name);
+            let full = plus.add(attr.ino, listed.cookie, name, &FOR_EVER, &attr, Generation(0));
+            if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+    }
+}
+
+/// Starts the [`Prefill`] of a mount.
+pub(crate) struct PrefillSlot {
+    core: Arc<Core>,
+    slot: Arc<OnceLock<Prefill>>,
+}
+
+impl PrefillSlot {
+    pub(crate) fn start(self, notifier: fuser::Notifier) -> io::Result<()> {
+        // A second start would find the slot taken; the first one is as good.
+        let _ = self.slot.set(Prefill::start(self.core, notifier)?);
+        Ok(())
+    }
+}
+
+/// What to do once a read is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Nothing,
+    StoreGroup,
+}
+
+impl After {
+    fn of(pattern: Pattern, length: usize) -> Self {
+        match pattern {
+            Pattern::Random if length <= SMALL_READ => Self::StoreGroup,
+            Pattern::Random | Pattern::Sequential => Self::Nothing,
+        }
+    }
+
+    fn act(self, prefill: &OnceLock<Prefill>, node: NodeId, offset: u64) {
+        if self == Self::StoreGroup
+            && let Some(prefill) = prefill.get()
+        {
+            prefill.offer(node, offset);
+        }
+    }
+}
+
+fn number(error: &FsError) -> Errno {
+    Errno::from_i32(errno(error))
+}
+
+fn node(ino: INodeNo) -> NodeId {
+    NodeId::from_raw(ino.0)
+}
+
+/// Answers an attribute in the two-step way of getxattr(2) and listxattr(2).
+fn reply_value(result: Result<Vec<u8>, FsError>, size: u32, reply: ReplyXattr) {
+    let value = match result {
+        Ok(value) => value,
+        Err(error) => return reply.error(number(&error)),
+    };
+    match u32::try_from(value.len()) {
+        Ok(length) if size == 0 => reply.size(length),
+        Ok(length) if length <= size => reply.data(&value),
+        _ => reply.error(Errno::ERANGE),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Both name the nearest value they take when they refuse one.
+        let most = MAX_READ as u32;
+        let _ = config.set_max_write(most).or_else(|nearest| config.set_max_write(nearest));
+        let _ = config.set_max_readahead(most).or_else(|most| config.set_max_readahead(most));
+        let _ = config.set_max_background(BACKGROUND);
+        let mut wanted = vec![
+            InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+        ];
+        if self.core.generation() == core::Generation::FIRST {
+            // In later snapshots node ids differ from visible inode numbers, which its answers cannot say.
+            wanted.push(InitFlags::FUSE_DO_READDIRPLUS);
+            wanted.push(InitFlags::FUSE_READDIRPLUS_AUTO);
+        }
+        if self.core.totals().acls {
+            wanted.push(InitFlags::FUSE_POSIX_ACL);
+        }
+        for flag in wanted {
+            // An older kernel that lacks one is slower, not wrong.
+            let _ = config.add_capabilities(flag);
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.core.lookup(node(parent), name.as_bytes()) {
+            Ok(Some(entry)) => {
+                let attr = file_attr(entry.node.raw(), &entry.attr);
+                reply.entry_with_ttls(&attr_ttl(&entry), &FOR_EVER, &attr, Generation(0));
+            }
+            // Node 0 is a name known not to exist, which the kernel remembers.
+            Ok(None) => reply.entry(&FOR_EVER, &NO_ENTRY, Generation(0)),
+            Err(error) => reply.error(number(&error)),
+        }
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.core.attr(node(ino)) {
+            Ok(attr) => reply.attr(&FOR_EVER, &file_attr(attr.ino, &attr)),
+            Err(error) => reply.error(number(&error)),
+        }
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.core.read_link(node(ino)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(number(&error)),
+        }
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.opens == Opens::Silent {
+            return reply.error(Errno::ENOSYS);
+        }
+        let access = match flags.acc_mode() {
+            OpenAccMode::O_RDONLY => Access::Read,
+            OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Access::Write,
+        };
+        let kept = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+        match self.core.open(node(ino), access) {
+            Ok(()) => reply.opened(FileHandle(0), kept),
+            Err(error) => reply.error(number(&error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let length = size as usize;
+        if length > MAX_READ {
+            // A short answer would read as the end of the file, that is, as zeros.
+            return reply.error(Errno::EIO);
+        }
+        let node = node(ino);
+        BUFFER.with_borrow_mut(|buffer| {
+            match self.core.read_now(node, offset, &mut buffer[..length]) {
+                Ok(Read::Here(filled, pattern)) => {
+                    reply.data(&buffer[..filled]);
+                    After::of(pattern, length).act(&self.prefill, node, offset);
+                }
+                Ok(Read::Missing(pattern)) => {
+                    self.read_later(node, offset, length, After::of(pattern, length), reply);
+                }
+                Err(error) => reply.error(number(&error)),
+            }
+        });
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.opens == Opens::Silent {
+            return reply.error(Errno::ENOSYS);
+        }
+        let kept = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+        match self.core.open_dir(node(ino)) {
+            Ok(()) => reply.opened(FileHandle(0), kept),
+            Err(error) => reply.error(number(&error)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let listing = self.core.read_dir(node(ino), offset, &mut |listed| {
+            let attr = &listed.entry.attr;
+            let name = OsStr::from_bytes(listed.name);
+            let full = reply.add(INodeNo(attr.ino), listed.cookie, file_type(attr.kind), name);
+            if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match listing {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(number(&error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        match self.list(node(ino), offset, &mut reply) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(number(&error)),
+        }
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let totals = self.core.totals();
+        let blocks = totals.bytes.div_ceil(u64::from(BLOCK));
+        reply.statfs(blocks, 0, 0, totals.inodes, 0, BLOCK, 255, BLOCK);
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_value(self.core.get_xattr(node(ino), name.as_bytes()), size, reply);
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let joined = self
+            .core
+            .list_xattr(node(ino))
+            .map(|names| names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect());
+        reply_value(joined, size, reply);
+    }
+
+    fn access(&self, _req: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let write = mask.contains(AccessFlags::W_OK);
+        let access = if write { Access::Write } else { Access::Read };
+        match self.core.access(node(ino), access) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(number(&error)),
+        }
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        // The kernel then finds its way with the file's size alone: all data, a hole at the end.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    // From here on: what would change something. The kernel refuses most of it before it comes here,
+    // because the mount is read-only; a mount that root made writable by force still is not.
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mknod(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mkdir(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn unlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rmdir(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn symlink(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _link_name: &OsStr,
+        _target: &Path,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _newparent: INodeNo,
+        _newname: &OsStr,
+        _flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn link(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _newparent: INodeNo,
+        _newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn create(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        _fh_in: FileHandle,
+        _offset_in: u64,
+        _ino_out: INodeNo,
+        _fh_out: FileHandle,
+        _offset_out: u64,
+        _len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+}

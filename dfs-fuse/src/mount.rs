@@ -1,0 +1,318 @@
+//! Mounting, unmounting, and the table of what is mounted.
+//!
+//! Everything here blocks for as long as the kernel and `fusermount3` take: call it from a thread meant
+//! for that. A process may hold any number of mounts; dropping a [`Mounted`] takes its mount away and
+//! ends whoever waits on it.
+
+mod attach;
+mod check;
+mod table;
+mod unmount;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use fuser::{Config, Session, SessionACL};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::content::Content;
+use crate::core::{Core, CoreOptions};
+use crate::fuse::Adapter;
+pub use crate::fuse::Opens;
+use crate::tree::Tree;
+use attach::Plan;
+pub use table::{MountEntry, SUBTYPE, mounts};
+pub use unmount::{Detach, UnmountError, unmount};
+
+/// How to mount.
+#[derive(Debug, Clone)]
+pub struct MountOptions {
+    /// What is mounted, shown in the mount table: its URL. Credentials in it are not shown.
+    pub name: String,
+    /// Runs what waits for bytes; outlives the mount.
+    pub runtime: Handle,
+    /// How the filesystem core behaves.
+    pub core: CoreOptions,
+    /// Whether opening costs a request.
+    pub opens: Opens,
+    /// Who may look in.
+    pub audience: Audience,
+    /// Whether set-user-id bits and device nodes have any effect. Only root can ask for it.
+    pub privileges: Privileges,
+    /// Threads that take requests from the kernel.
+    pub threads: usize,
+}
+
+impl MountOptions {
+    /// The usual way to mount what `name` names.
+    pub fn new(name: impl Into<String>, runtime: Handle) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            name: name.into(),
+            runtime,
+            core: CoreOptions::default(),
+            opens: Opens::default(),
+            audience: Audience::default(),
+            privileges: Privileges::default(),
+            threads: cores.clamp(2, 8),
+        }
+    }
+}
+
+/// Who may look into a mount, file permissions permitting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Audience {
+    /// Everyone where the system allows it (root, or `user_allow_other` in /etc/fuse.conf).
+    #[default]
+    WidestAllowed,
+    /// Everyone; an error where the system does not allow it.
+    Everyone,
+    /// The user who mounts.
+    Owner,
+}
+
+/// Powers of files in a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Privileges {
+    /// Set-user-id bits and device nodes are inert.
+    #[default]
+    Inert,
+    /// They work, as on a system's own disk.
+    Effective,
+}
+
+/// Why nothing was mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The mount point is not there.
+    #[error("{0} does not exist; create it first: mkdir -p {0}")]
+    NoDirectory(PathBuf),
+    /// The mount point is a file.
+    #[error("{0} is not a directory; name a directory to mount on")]
+    NotADirectory(PathBuf),
+    /// The mount point is one of ours already.
+    #[error("{dir} already shows {name}; unmount it first: dfctl umount {dir}", dir = .dir.display())]
+    AlreadyMounted {
+        /// The mount point.
+        dir: PathBuf,
+        /// What is mounted there.
+        name: String,
+    },
+    /// A FUSE mount there lost its process.
+    #[error("{0} is a mount whose process is gone; clear it first: dfctl umount --lazy {0}")]
+    Dead(PathBuf),
+    /// The mount point cannot be looked at.
+    #[error("cannot look at {dir}", dir = .dir.display())]
+    Unreadable {
+        /// The mount point.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The kernel offers no FUSE.
+    #[error(
+        "/dev/fuse is missing; load the module (modprobe fuse), or give the container the device \
+         (--device /dev/fuse)"
+    )]
+    NoDevice,
+    /// FUSE may not be used.
+    #[error("/dev/fuse may not be opened by this user; open it as udev does: chmod 666 /dev/fuse")]
+    DeviceRefused,
+    /// There is no helper for users who are not root.
+    #[error(
+        "mounting as a user needs fusermount3; install it (apt-get install fuse3), or mount as root"
+    )]
+    NoHelper,
+    /// Others shall look in, which the system does not allow.
+    #[error(
+        "only root may mount for everyone here; allow it by a line user_allow_other in /etc/fuse.conf, \
+         or mount for this user alone"
+    )]
+    OthersNotAllowed,
+    /// Privileges that this user cannot give.
+    #[error("only root may mount with effective set-user-id bits and devices")]
+    PrivilegesRefused,
+    /// The kernel or the helper refused.
+    #[error("mounting on {dir} was refused", dir = .dir.display())]
+    Refused {
+        /// The mount point.
+        dir: PathBuf,
+        /// What they said.
+        source: io::Error,
+    },
+}
+
+/// A mount being served. Dropping it takes the mount away, lazily if it is in use.
+#[derive(Debug)]
+pub struct Mounted {
+    dir: PathBuf,
+    device: Option<String>,
+    core: Arc<Core>,
+    ended: CancellationToken,
+    session: Receiver<()>,
+}
+
+/// How an unmount ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmounted {
+    /// Nobody uses it any more; its threads have ended.
+    Ended,
+    /// The name is free, but an open file or another mount namespace still uses it.
+    StillServed,
+}
+
+/// How long an unmount waits for the kernel to let go.
+const LET_GO: Duration = Duration::from_secs(10);
+
+/// Mounts `tree`, whose bytes come from `content`, on the directory `dir`.
+///
+/// As root by mount(2), otherwise with `fusermount3`. The mount is there when this returns.
+pub fn mount(
+    dir: &Path,
+    tree: Arc<dyn Tree>,
+    content: Arc<dyn Content>,
+    options: &MountOptions,
+) -> Result<Mounted, MountError> {
+    let dir = check::mount_point(dir)?;
+    let plan = plan(options)?;
+    let runtime = options.runtime.clone();
+    let core = Arc::new(Core::new(tree, content, options.core.clone(), runtime.clone()));
+    let adapter = Adapter::new(core.clone(), options.opens, runtime);
+    let descriptor = attach::attach(&dir, &plan)?;
+    let device = table::device_at(&dir);
+    let ended = CancellationToken::new();
+    match start(adapter, descriptor, &plan, options.threads, &dir, &ended) {
+        Ok(session) => {
+            if let Some(device) = &device {
+                widen_read_ahead(device);
+            }
+            Ok(Mounted { dir, device, core, ended, session })
+        }
+        Err(source) => {
+            // The reason why it is not served is what matters; that it is also gone is the usual case.
+            let _ = unmount(&dir, Detach::Lazily);
+            Err(MountError::Refused { dir, source })
+        }
+    }
+}
+
+/// Begins to serve a mount.
+fn start(
+    adapter: Adapter,
+    descriptor: OwnedFd,
+    plan: &Plan,
+    threads: usize,
+    dir: &Path,
+    ended: &CancellationToken,
+) -> io::Result<Receiver<()>> {
+    let acl = if plan.everyone { SessionACL::All } else { SessionACL::Owner };
+    let mut config = Config::default();
+    config.n_threads = Some(threads.max(1));
+    // All threads read the one descriptor, so that another process can take it over.
+    config.clone_fd = false;
+    let prefill = adapter.prefill();
+    let session = Session::from_fd(adapter, descriptor, acl, config)?;
+    prefill.start(session.notifier())?;
+    serve(session, dir.to_owned(), ended.clone())
+}
+
+/// Runs a session to its end on a thread; the channel closes when it has ended.
+fn serve(
+    session: Session<Adapter>,
+    dir: PathBuf,
+    ended: CancellationToken,
+) -> io::Result<Receiver<()>> {
+    let (alive, session_ended) = channel();
+    std::thread::Builder::new().name("dfs-mount".to_owned()).spawn(move || {
+        if let Err(error) = session.run() {
+            tracing::error!(dir = %dir.display(), %error, "the mount's session ended badly");
+        }
+        ended.cancel();
+        drop(alive);
+    })?;
+    Ok(session_ended)
+}
+
+impl Mounted {
+    /// The mount point, absolute.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Fires when the mount is gone and no longer used, whoever unmounted it.
+    pub fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
+    /// The filesystem core behind the mount.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Takes the mount away and waits until the kernel has let go of it.
+    ///
+    /// [`UnmountError::Busy`] when it is in use and `detach` is [`Detach::WhenUnused`]; the mount then
+    /// goes on as before. With [`Detach::Lazily`] the name is freed at once and users go on.
+    pub fn unmount(&mut self, detach: Detach) -> Result<Unmounted, UnmountError> {
+        self.detach(detach)?;
+        let wait = match detach {
+            Detach::WhenUnused => LET_GO,
+            Detach::Lazily => Duration::ZERO,
+        };
+        match self.session.recv_timeout(wait) {
+            Err(RecvTimeoutError::Timeout) => Ok(Unmounted::StillServed),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+                self.core.stop();
+                Ok(Unmounted::Ended)
+            }
+        }
+    }
+
+    /// Unmounts unless it has been done already: what else is mounted there now is not ours.
+    fn detach(&self, detach: Detach) -> Result<(), UnmountError> {
+        let ours = self.device.is_some() && table::device_at(&self.dir) == self.device;
+        if self.ended.is_cancelled() || !ours {
+            return Ok(());
+        }
+        unmount(&self.dir, detach)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.core.stop();
+        if let Err(error) = self.detach(Detach::Lazily) {
+            tracing::error!(dir = %self.dir.display(), %error, "a mount could not be taken away");
+        }
+    }
+}
+
+fn plan(options: &MountOptions) -> Result<Plan, MountError> {
+    let root = rustix::process::geteuid().is_root();
+    if options.privileges == Privileges::Effective && !root {
+        return Err(MountError::PrivilegesRefused);
+    }
+    let allowed = root || check::others_allowed();
+    let everyone = match options.audience {
+        Audience::Owner => false,
+        Audience::Everyone if !allowed => return Err(MountError::OthersNotAllowed),
+        Audience::Everyone => true,
+        Audience::WidestAllowed => allowed,
+    };
+    Ok(Plan { name: options.name.clone(), everyone, privileges: options.privileges })
+}
+
+/// Lets the kernel read ahead in requests as large as it can send, instead of 128 KiB.
+///
+/// Needs root; without it sequential reads cost more requests, nothing else.
+fn widen_read_ahead(device: &str) {
+    let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
+    if let Err(error) = std::fs::write(&path, "1024") {
+        tracing::debug!(path, %error, "kernel read-ahead stays at its default");
+    }
+}

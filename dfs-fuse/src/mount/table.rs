@@ -1,0 +1,125 @@
+//! The kernel's table of mounts, as far as it concerns dfs.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// Second half of our filesystem type, `fuse.dfs`.
+pub const SUBTYPE: &str = "dfs";
+
+/// Longest name put into the table, in bytes.
+const NAME_BYTES: usize = 1000;
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Where.
+    pub dir: PathBuf,
+    /// `major:minor` of the device that its files show.
+    pub device: String,
+    /// Type of the filesystem.
+    pub kind: String,
+    /// What is mounted: for ours the URL.
+    pub name: String,
+}
+
+impl MountEntry {
+    /// Whether a dfs serves it.
+    pub fn is_ours(&self) -> bool {
+        self.kind.strip_prefix("fuse.") == Some(SUBTYPE)
+    }
+}
+
+/// All mounts that this process sees, in the order they were made.
+pub fn mounts() -> io::Result<Vec<MountEntry>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
+/// What is mounted on `dir`, the uppermost where several are.
+pub(super) fn mounted_at(dir: &Path) -> Option<MountEntry> {
+    mounts().ok()?.into_iter().rfind(|mount| mount.dir == dir)
+}
+
+/// The device of our mount on `dir`.
+pub(super) fn device_at(dir: &Path) -> Option<String> {
+    mounted_at(dir).filter(MountEntry::is_ours).map(|mount| mount.device)
+}
+
+/// A name fit for the table: without credentials, and without what mount options are cut at.
+pub(super) fn printable_name(name: &str) -> String {
+    let mut printable = String::new();
+    for letter in dfs_model::redact(name).chars() {
+        let plain =
+            !letter.is_control() && !letter.is_whitespace() && !matches!(letter, ',' | '\\');
+        let mut bytes = [0; 4];
+        let escaped: String =
+            letter.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let piece = if plain { letter.to_string() } else { escaped };
+        if printable.len() + piece.len() > NAME_BYTES {
+            break;
+        }
+        printable.push_str(&piece);
+    }
+    printable
+}
+
+/// One line of mountinfo(5): `id parent major:minor root dir options [optional …] - kind name super`.
+fn parse(line: &[u8]) -> Option<MountEntry> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let device = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
+    let dir = OsString::from_vec(unescape(fields.nth(1)?)).into();
+    fields.find(|field| *field == b"-")?;
+    let kind = String::from_utf8(unescape(fields.next()?)).ok()?;
+    let name = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
+    Some(MountEntry { dir, device, kind, name })
+}
+
+/// Undoes the table's octal escapes, as `\040` for a space.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut at = 0;
+    while at < field.len() {
+        let octal = field.get(at + 1..at + 4).filter(|_| field[at] == b'\\');
+        let byte = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        match byte.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                at += 4;
+            }
+            None => {
+                plain.push(field[at]);
+                at += 1;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_table_is_understood() {
+        let line = br"41 29 0:36 / /mnt/a\040b ro,nosuid shared:7 master:1 - fuse.dfs https://h/x ro,user_id=0";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.dir, Path::new("/mnt/a b"));
+        assert_eq!((mount.device.as_str(), mount.name.as_str()), ("0:36", "https://h/x"));
+        assert!(mount.is_ours());
+        assert_eq!(parse(b""), None);
+    }
+
+    #[test]
+    fn names_bring_no_options_and_no_secrets() {
+        let name = printable_name("https://u:p@h/a b,suid\\x\n");
+        assert_eq!(name, "https://h/a%20b%2Csuid%5Cx%0A");
+        assert!(printable_name(&"ü,".repeat(5000)).len() <= NAME_BYTES);
+    }
+
+    #[test]
+    fn this_process_sees_its_root() {
+        assert!(mounts().unwrap().iter().any(|mount| mount.dir == Path::new("/")));
+    }
+}

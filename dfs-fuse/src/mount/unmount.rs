@@ -1,0 +1,112 @@
+//! Taking a mount away: by umount(2) as root, otherwise with `fusermount3`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use super::check;
+
+/// What to do about a mount in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detach {
+    /// Refuse.
+    WhenUnused,
+    /// Free the name at once; whoever has files open goes on until they are closed.
+    Lazily,
+}
+
+/// Why a mount was not taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum UnmountError {
+    /// Files in it are open, or it is somebody's working directory.
+    #[error("{0} is in use; close what is open there, or detach it: dfctl umount --lazy {0}")]
+    Busy(PathBuf),
+    /// Nothing is mounted there.
+    #[error("nothing is mounted on {0}")]
+    NotMounted(PathBuf),
+    /// This user may not.
+    #[error("{0} was mounted by another user; unmount it as that user or as root")]
+    NotPermitted(PathBuf),
+    /// There is no helper for users who are not root.
+    #[error("unmounting as a user needs fusermount3; install it (apt-get install fuse3)")]
+    NoHelper,
+    /// The kernel or the helper refused.
+    #[error("unmounting {dir} failed", dir = .dir.display())]
+    Refused {
+        /// The mount point.
+        dir: PathBuf,
+        /// What they said.
+        source: io::Error,
+    },
+}
+
+/// Takes away whatever is mounted on `dir`, by whichever process it is served.
+pub fn unmount(dir: &Path, detach: Detach) -> Result<(), UnmountError> {
+    let flags = match detach {
+        Detach::WhenUnused => UnmountFlags::NOFOLLOW,
+        Detach::Lazily => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
+    };
+    match rustix::mount::unmount(dir, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::BUSY) => Err(UnmountError::Busy(dir.to_owned())),
+        Err(Errno::INVAL | Errno::NOENT) => Err(UnmountError::NotMounted(dir.to_owned())),
+        Err(Errno::PERM) => by_helper(dir, detach),
+        Err(error) => {
+            Err(UnmountError::Refused { dir: dir.to_owned(), source: io::Error::from(error) })
+        }
+    }
+}
+
+fn by_helper(dir: &Path, detach: Detach) -> Result<(), UnmountError> {
+    let helper = check::find_helper().ok_or(UnmountError::NoHelper)?;
+    let mut command = Command::new(helper);
+    command.arg("-u");
+    if detach == Detach::Lazily {
+        command.arg("-z");
+    }
+    let output = command
+        .arg("--")
+        .arg(dir)
+        .env("LC_ALL", "C")
+        .output()
+        .map_err(|source| UnmountError::Refused { dir: dir.to_owned(), source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(understand(dir, said))
+}
+
+/// The helper has one exit status for everything; its words are all there is.
+fn understand(dir: &Path, said: String) -> UnmountError {
+    let dir = dir.to_owned();
+    if said.contains("busy") {
+        UnmountError::Busy(dir)
+    } else if said.contains("not found in") || said.contains("not mounted") {
+        UnmountError::NotMounted(dir)
+    } else if said.contains("not permitted") || said.contains("Permission denied") {
+        UnmountError::NotPermitted(dir)
+    } else {
+        UnmountError::Refused { dir, source: io::Error::other(said) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_helpers_words_are_understood() {
+        let said = |text: &str| understand(Path::new("/m"), text.to_owned());
+        let busy = "fusermount3: failed to unmount /m: Device or resource busy";
+        assert!(matches!(said(busy), UnmountError::Busy(_)));
+        let none = "fusermount3: entry for /m not found in /etc/mtab";
+        assert!(matches!(said(none), UnmountError::NotMounted(_)));
+        let other = "fusermount3: failed to unmount /m: Operation not permitted";
+        assert!(matches!(said(other), UnmountError::NotPermitted(_)));
+        assert!(matches!(said("what?"), UnmountError::Refused { .. }));
+    }
+}
