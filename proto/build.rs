@@ -14,7 +14,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     tonic_prost_build::configure()
         .bytes(".")
-        .skip_debug([".dfs.common.v1.Credentials", ".dfs.common.v1.Credentials.kind", ".dfs.common.v1.Credentials.Basic"])
+        .skip_debug([
+            ".dfs.common.v1.Credentials",
+            ".dfs.common.v1.Credentials.kind",
+            ".dfs.common.v1.Credentials.Basic",
+        ])
         .compile_fds(descriptors)?;
     Ok(())
 }

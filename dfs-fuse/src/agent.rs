@@ -6,6 +6,7 @@
 
 pub mod api;
 mod content;
+pub mod inside;
 mod mounts;
 mod status;
 mod walk;

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// Order in which wanted groups are served, most urgent first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[repr(u8)]
 pub enum Priority {
     /// A reader is blocked on it.

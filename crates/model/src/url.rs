@@ -82,7 +82,8 @@ impl CanonicalUrl {
     pub fn file_name(&self) -> Option<String> {
         let last = self.0.path_segments()?.rfind(|segment| !segment.is_empty())?;
         let name = percent_encoding::percent_decode_str(last).decode_utf8().ok()?;
-        let usable = name != "." && name != ".." && !name.contains(['/', '\0']) && name.len() <= 255;
+        let usable =
+            name != "." && name != ".." && !name.contains(['/', '\0']) && name.len() <= 255;
         usable.then(|| name.into_owned())
     }
 

@@ -288,9 +288,9 @@ impl Conductor {
 
     /// Wanted groups that are in no flight: nobody can or may deliver them now.
     pub fn stuck(&self) -> bool {
-        self.wanted.iter().any(|wanted| {
-            wanted.ranges().any(|run| self.flying.missing_in(run).next().is_some())
-        })
+        self.wanted
+            .iter()
+            .any(|wanted| wanted.ranges().any(|run| self.flying.missing_in(run).next().is_some()))
     }
 
     /// Whether some parent may still deliver one of these groups.

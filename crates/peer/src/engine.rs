@@ -42,8 +42,8 @@ use crate::wire::Pool;
 pub use self::error::ReadError;
 pub use self::keep::Keyring;
 pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
-pub use self::task::{ParentHost, Task};
 pub(crate) use self::task::Command;
+pub use self::task::{ParentHost, Task};
 
 /// What this host is to the swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,9 +166,7 @@ impl Engine {
     pub fn start(parts: EngineParts, tracker: TaskTracker, stop: CancellationToken) -> Self {
         let store = Arc::new(parts.store);
         let held = Arc::new(Announced { store: Arc::clone(&store) });
-        let swarm = parts
-            .swarm
-            .map(|options| Swarm::start(options, held, &tracker, stop.clone()));
+        let swarm = parts.swarm.map(|options| Swarm::start(options, held, &tracker, stop.clone()));
         parts.keyring.learn([(parts.identity.host(), parts.identity.public_key())]);
         let inner = Inner {
             role: parts.role,

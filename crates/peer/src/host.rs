@@ -96,13 +96,10 @@ impl Host {
         stop: &CancellationToken,
     ) -> Result<Self, HostError> {
         let identity = Identity::load_or_create(&options.data_dir)?;
-        let store_options =
-            StoreOptions { capacity: options.capacity, ..StoreOptions::default() };
+        let store_options = StoreOptions { capacity: options.capacity, ..StoreOptions::default() };
         let store = Store::open(&options.data_dir, store_options)?;
-        let sources = Sources::builder()
-            .http(options.http.clone())
-            .file(FileOptions::default())
-            .build()?;
+        let sources =
+            Sources::builder().http(options.http.clone()).file(FileOptions::default()).build()?;
         let info = describe(&options, &identity, &network);
         let me = LocalHost { host: info.id, name: info.name.clone(), capabilities: 0 };
         let pool = Pool::new(

@@ -125,7 +125,8 @@ impl Engine {
         target: &Target,
         view: View,
     ) -> Result<OpenArtifact, OpenUrlError> {
-        let opener = KeepWhatIsRead { engine: self.clone(), credentials: target.credentials.clone() };
+        let opener =
+            KeepWhatIsRead { engine: self.clone(), credentials: target.credentials.clone() };
         let options =
             ResolveOptions { opener: Some(Arc::new(opener)), ..ResolveOptions::default() };
         let artifact = dfs_artifact::resolve(self.sources(), target, view, &options).await?;
@@ -144,11 +145,7 @@ impl Engine {
         Ok(OpenIndex { task, index })
     }
 
-    fn open_recipes(
-        &self,
-        target: &Target,
-        recipes: &[Recipe],
-    ) -> Result<Vec<Task>, OpenUrlError> {
+    fn open_recipes(&self, target: &Target, recipes: &[Recipe]) -> Result<Vec<Task>, OpenUrlError> {
         recipes.iter().map(|recipe| self.open_recipe(recipe, &target.credentials)).collect()
     }
 
@@ -243,11 +240,9 @@ impl OpenTask for KeepWhatIsRead {
         match self.engine.open_recipe(recipe, &self.credentials) {
             Ok(task) => Ok(Arc::new(Kept { task })),
             // The store refuses: the archive is read all the same.
-            Err(_) => dfs_artifact::open_origin(
-                recipe,
-                self.engine.sources(),
-                self.credentials.clone(),
-            ),
+            Err(_) => {
+                dfs_artifact::open_origin(recipe, self.engine.sources(), self.credentials.clone())
+            }
         }
     }
 }

@@ -29,10 +29,9 @@ fn credentials_to_wire(credentials: &Credentials) -> Option<common::Credentials>
     use common::credentials::{Basic, Kind};
     let kind = match credentials {
         Credentials::None => return None,
-        Credentials::Basic { user, password } => Some(Kind::Basic(Basic {
-            user: user.clone(),
-            password: password.expose().to_owned(),
-        })),
+        Credentials::Basic { user, password } => {
+            Some(Kind::Basic(Basic { user: user.clone(), password: password.expose().to_owned() }))
+        }
         Credentials::Bearer(token) => Some(Kind::Bearer(token.expose().to_owned())),
         Credentials::Headers(headers) => {
             let headers = headers.iter().map(|(name, value)| common::Header {

@@ -16,7 +16,10 @@ mod links;
 mod local;
 
 pub use channels::GrpcChannels;
-pub use grpc::{grpc_channel, grpc_channel_to, grpc_local_channel, grpc_server, serve_grpc, serve_grpc_local};
+pub use grpc::{
+    grpc_channel, grpc_channel_to, grpc_local_channel, grpc_pipe, grpc_server, serve_grpc,
+    serve_grpc_local,
+};
 pub use links::{TcpLinkAcceptor, TcpLinkDialer};
 pub use local::{LocalListener, SocketAccess};
 

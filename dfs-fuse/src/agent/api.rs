@@ -165,7 +165,8 @@ impl node_server::Node for NodeService {
             if request.allow_other { Audience::Everyone } else { Audience::WidestAllowed };
         let mounting = mounts::MountRequest { opened, dir, audience };
         let dir = self.agent.mounts().mount(mounting).await.map_err(failed)?;
-        let info = views::mounts(&self.agent).into_iter().find(|info| info.dir == dir.to_string_lossy());
+        let info =
+            views::mounts(&self.agent).into_iter().find(|info| info.dir == dir.to_string_lossy());
         info.map(Response::new).ok_or_else(|| failed(mounts::MountTableError::NotMounted(dir)))
     }
 

@@ -27,7 +27,8 @@ impl SpaceContent {
 
     fn space(&self, number: u16) -> Result<&Task, ContentError> {
         let missing = || {
-            let reason = format!("the index names space {number}, which the artifact does not have");
+            let reason =
+                format!("the index names space {number}, which the artifact does not have");
             ContentError::new(ContentErrorClass::Integrity, reason)
         };
         self.spaces.get(usize::from(number)).ok_or_else(missing)

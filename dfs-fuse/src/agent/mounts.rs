@@ -14,9 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::content::SpaceContent;
-use crate::mount::{
-    Audience, Detach, MountError, MountOptions, Mounted, UnmountError, mount,
-};
+use crate::mount::{Audience, Detach, MountError, MountOptions, Mounted, UnmountError, mount};
 use crate::tree::{IndexTree, Totals};
 
 /// What to mount where.

@@ -8,6 +8,9 @@ use super::{
     SizeScope, Task, TaskSpec, Wanted,
 };
 
+/// Most hosts blacklisted per task.
+const MAX_BLACKLISTED: usize = 4096;
+
 /// The particulars of a registration.
 pub struct Ask {
     /// What the host wants.
@@ -234,7 +237,7 @@ impl Core {
 
     fn blacklist(&mut self, task_id: TaskId, liar: HostId) {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        if task.peer(&liar).is_none() || !task.blacklist.insert(liar) {
+        if task.blacklist.len() >= MAX_BLACKLISTED || !task.blacklist.insert(liar) {
             return;
         }
         self.out.push(Decision::Blacklisted { host: liar, task: task_id });

@@ -124,7 +124,7 @@ pub struct Task {
     pub version: u64,
     /// All of it, when tiny and known.
     pub tiny: Option<Bytes>,
-    /// Hosts that served bytes which did not verify.
+    /// Hosts that served bytes which did not verify: leaving and coming back clears nobody.
     pub blacklist: BTreeSet<HostId>,
     /// Seeds that failed, each until when.
     pub failed_seeds: BTreeMap<HostId, Millis>,
@@ -203,7 +203,6 @@ impl Task {
         {
             other.place = peer.place;
         }
-        self.blacklist.remove(host);
         Some(peer)
     }
 

@@ -321,7 +321,12 @@ fn a_parent_whose_bytes_do_not_verify_is_nobodys_parent_any_more() {
     for n in [2, 3] {
         assert!(!parents_of(&decisions, n).unwrap().contains(&1), "host {n}");
     }
-    assert!(!parents_of(&scene.register(4, &task), 4).unwrap().contains(&1));
+    scene.tell(Event::HostLeft(id(1)));
+    scene.nodes([1]);
+    let held = GroupSet::full(1600);
+    scene.tell(Event::Announced { host: id(1), task: task.clone(), held, digests: Vec::new() });
+    let parents = parents_of(&scene.register(4, &task), 4).unwrap();
+    assert!(!parents.contains(&1), "leaving and coming back clears nobody");
 }
 
 #[test]

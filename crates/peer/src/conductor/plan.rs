@@ -214,9 +214,10 @@ impl Conductor {
         if now < asked + ASK_AGAIN && self.bad.is_empty() {
             return;
         }
-        let waiting_for_room = self.parents.iter().any(|parent| {
-            parent.has_prospects() && parent.room(self.limits.parent_window) == 0
-        });
+        let waiting_for_room = self
+            .parents
+            .iter()
+            .any(|parent| parent.has_prospects() && parent.room(self.limits.parent_window) == 0);
         if waiting_for_room && self.bad.is_empty() {
             return;
         }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use super::error::ReadError;
-use super::flight::{FlightEvent, Fault, Flights};
+use super::flight::{Fault, FlightEvent, Flights};
 use super::ledger::CameFrom;
 use super::task::{Command, ParentHost, Shared, Waiter};
 use super::watcher;
@@ -47,7 +47,8 @@ impl Actor {
         conductor: Conductor,
         stop: CancellationToken,
     ) -> (Self, mpsc::Receiver<FlightEvent>) {
-        let (flights, events) = Flights::new(Arc::clone(&engine), Arc::clone(&shared), stop.clone());
+        let (flights, events) =
+            Flights::new(Arc::clone(&engine), Arc::clone(&shared), stop.clone());
         let actor = Self {
             engine,
             shared,
@@ -175,7 +176,8 @@ impl Actor {
             Some(Fault::Parent { failure, groups, reason }) => {
                 tracing::debug!(?failure, %groups, reason, "a parent did not deliver");
                 self.conductor.ended(flight, Some(failure), now);
-                if let (Some(swarm), Some(Provider::Parent(host))) = (&self.engine.swarm, provider) {
+                if let (Some(swarm), Some(Provider::Parent(host))) = (&self.engine.swarm, provider)
+                {
                     swarm.failed(self.shared.info.id, groups, host, failure);
                 }
                 if failure == Failure::OriginFailed {

@@ -11,11 +11,11 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::Inner;
 use super::error::ReadError;
 use super::keep;
 use super::ledger::CameFrom;
 use super::task::{ParentHost, Shared};
-use super::Inner;
 use crate::conductor::{Failure, FlightId};
 use crate::digests::SignedDigests;
 use crate::hashtree::Shape;

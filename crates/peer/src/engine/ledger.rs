@@ -145,9 +145,11 @@ impl Provenance {
                 CameFrom::Source => ledger.source_bytes += new,
                 CameFrom::Parent(_) if new == 0 => {}
                 CameFrom::Parent(host) => {
-                    let (name, kind) = inner.names.get(host).cloned().unwrap_or_else(|| {
-                        (host.short(), HostKind::Node)
-                    });
+                    let (name, kind) = inner
+                        .names
+                        .get(host)
+                        .cloned()
+                        .unwrap_or_else(|| (host.short(), HostKind::Node));
                     ledger.parents.push(ParentBytes { host: *host, name, kind, bytes: new });
                 }
             }

@@ -48,9 +48,8 @@ impl Provider for Engine {
                     task.ensure_groups(groups, priority).await.map_err(|error| refusal(&error))?;
                 }
                 let shared = Arc::clone(&task.shared);
-                let built = tokio::task::spawn_blocking(move || {
-                    segment(&shared, groups, want_signed)
-                });
+                let built =
+                    tokio::task::spawn_blocking(move || segment(&shared, groups, want_signed));
                 built.await.map_err(|_| Refusal::from(ErrorCode::Internal))?
             }
         });
@@ -132,9 +131,8 @@ fn segment(shared: &Shared, groups: GroupRange, want_signed: bool) -> Result<Seg
 /// The groups of `runs` that can be proven to others.
 fn provable(shared: &Shared, runs: impl Iterator<Item = GroupRange>) -> Vec<GroupRange> {
     // What one signature covers comes and goes in such cuts; a wrong guess costs a refusal.
-    let covered = |run: &GroupRange| {
-        !shared.stored.signed_for(GroupRange::new(run.first, 1)).is_empty()
-    };
+    let covered =
+        |run: &GroupRange| !shared.stored.signed_for(GroupRange::new(run.first, 1)).is_empty();
     let mut groups = GroupSet::new();
     runs.flat_map(cut).filter(covered).for_each(|run| groups.insert_range(run));
     groups.ranges().collect()

@@ -37,10 +37,8 @@ impl Link {
         stop: CancellationToken,
     ) -> Result<Self, tonic::Status> {
         let (messages, receiver) = mpsc::channel(MAILBOX);
-        let announce = Announce {
-            host: Some((&parts.options.host).into()),
-            held: parts.holdings.held(),
-        };
+        let announce =
+            Announce { host: Some((&parts.options.host).into()), held: parts.holdings.held() };
         // The mailbox is empty: this cannot fail.
         let _ = messages.try_send(messages::up(Up::Announce(announce)));
         let channel = parts.options.channels.channel(parts.address);

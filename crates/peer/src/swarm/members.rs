@@ -33,8 +33,7 @@ pub struct Members {
 impl Members {
     /// Reads a manager's list for a host in `area`.
     pub fn read(list: MemberList, area: &str) -> Result<Self, BadMessage> {
-        let mut members =
-            Self { version: list.version, area: area.to_owned(), ..Self::default() };
+        let mut members = Self { version: list.version, area: area.to_owned(), ..Self::default() };
         for member in list.members {
             let role = member.role();
             let Some(host) = member.host else { continue };

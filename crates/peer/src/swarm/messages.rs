@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use dfs_model::{GroupRange, HostInfo, TaskId};
+use dfs_proto::common;
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::scheduler::{
-    FailureKind, GroupsDone, GroupsFailed, HostMessage, Leave, Progress, Register, RefusalKind,
+    FailureKind, GroupsDone, GroupsFailed, HostMessage, Leave, Progress, RefusalKind, Register,
     Reschedule, SchedulerMessage, TaskUpdate, host_message::Kind as Up,
 };
-use dfs_proto::common;
 
 use super::outbox::{News, Registration};
 use crate::conductor::Failure;
@@ -89,7 +89,9 @@ fn decode(digests: Vec<common::SignedDigests>) -> impl Iterator<Item = Command> 
 }
 
 /// A scheduler's message as commands to one task; none for messages about no task.
-pub(super) fn down(message: SchedulerMessage) -> Result<Option<(TaskId, Vec<Command>)>, BadMessage> {
+pub(super) fn down(
+    message: SchedulerMessage,
+) -> Result<Option<(TaskId, Vec<Command>)>, BadMessage> {
     let Some(kind) = message.kind else { return Ok(None) };
     let addressed = match kind {
         Down::Parents(parents) => {

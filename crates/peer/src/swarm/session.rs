@@ -156,7 +156,8 @@ impl Session {
             };
             for id in everyone {
                 let messages = outgoing.entry(id).or_default();
-                if let (true, Some(registration)) = (news.register, self.outbox.registration(task)) {
+                if let (true, Some(registration)) = (news.register, self.outbox.registration(task))
+                {
                     messages.push(messages::register(&registration, &[]));
                 }
                 messages.extend(messages::news(task, news));

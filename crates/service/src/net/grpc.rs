@@ -101,6 +101,33 @@ pub async fn serve_grpc_local(
     until_stopped(router.serve_with_incoming_shutdown(incoming, stop), token).await
 }
 
+/// Serves `router` inside this process: the channel and the server are the two ends of a pipe that
+/// holds `bytes`. The server ends with `token`.
+pub fn grpc_pipe(
+    router: Router,
+    bytes: usize,
+    token: CancellationToken,
+) -> (Channel, impl Future<Output = ()>) {
+    let (near, far) = tokio::io::duplex(bytes);
+    let mut near = Some(near);
+    let connect = move |_: Uri| {
+        // One pipe, one connection: it cannot break while both ends live.
+        let near = near.take().ok_or_else(|| std::io::Error::other("the pipe was used up"));
+        async move { near.map(TokioIo::new) }
+    };
+    let channel = configured(Endpoint::from_static("http://localhost"))
+        .connect_with_connector_lazy(service_fn(connect));
+    let incoming = tokio_stream::once(Ok::<_, std::io::Error>(far));
+    let incoming = tokio_stream::StreamExt::chain(incoming, tokio_stream::pending());
+    let stop = token.clone().cancelled_owned();
+    let serving = router.serve_with_incoming_shutdown(incoming, stop);
+    let serving = async move {
+        // It ends with the token; a broken pipe means that the other end is gone.
+        let _ = until_stopped(serving, token).await;
+    };
+    (channel, serving)
+}
+
 async fn until_stopped(
     serving: impl Future<Output = Result<(), tonic::transport::Error>>,
     token: CancellationToken,

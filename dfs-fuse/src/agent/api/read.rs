@@ -13,9 +13,7 @@ use dfs_peer::engine::{Ledger, Mark, Task};
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::store::{Use, UseGuard};
 use dfs_proto::node::read_chunk::Kind as ChunkKind;
-use dfs_proto::node::{
-    ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadStart,
-};
+use dfs_proto::node::{ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadStart};
 use dfs_source::Target;
 use futures::stream::{self, BoxStream, StreamExt};
 
@@ -107,11 +105,7 @@ pub(super) async fn read(
     .boxed())
 }
 
-async fn locate(
-    agent: &Agent,
-    target: &Target,
-    path: Option<&[u8]>,
-) -> Result<Piece, CallError> {
+async fn locate(agent: &Agent, target: &Target, path: Option<&[u8]>) -> Result<Piece, CallError> {
     match path {
         None => {
             let opened = agent.open(target, View::File).await?;

@@ -46,29 +46,34 @@ pub(super) fn ledger(ledger: &Ledger) -> node::Ledger {
 }
 
 pub(super) fn mounts(agent: &Agent) -> Vec<MountInfo> {
-    agent.mounts().list().into_iter().map(|view| {
-        let artifact = view.opened.describe();
-        let waiting = view.opened.tasks.iter().find_map(Task::waiting_for);
-        let complete = view.opened.tasks.iter().all(Task::is_complete);
-        let state = match waiting {
-            Some(why) => format!("waiting for {why}"),
-            None if complete => "complete: works offline".to_owned(),
-            None => "ready".to_owned(),
-        };
-        let index = view.opened.index.as_ref().and_then(|index| index.task.length());
-        MountInfo {
-            dir: view.dir.to_string_lossy().into_owned(),
-            lane: "fuse".to_owned(),
-            lane_reason: "the one lane of this version".to_owned(),
-            cached_bytes: view.cached,
-            content_bytes: view.opened.tasks.iter().filter_map(Task::length).sum(),
-            ledger: Some(ledger(&view.ledger)),
-            state,
-            files: artifact.files,
-            index_bytes: index.unwrap_or(0),
-            artifact: Some(artifact),
-        }
-    }).collect()
+    agent
+        .mounts()
+        .list()
+        .into_iter()
+        .map(|view| {
+            let artifact = view.opened.describe();
+            let waiting = view.opened.tasks.iter().find_map(Task::waiting_for);
+            let complete = view.opened.tasks.iter().all(Task::is_complete);
+            let state = match waiting {
+                Some(why) => format!("waiting for {why}"),
+                None if complete => "complete: works offline".to_owned(),
+                None => "ready".to_owned(),
+            };
+            let index = view.opened.index.as_ref().and_then(|index| index.task.length());
+            MountInfo {
+                dir: view.dir.to_string_lossy().into_owned(),
+                lane: "fuse".to_owned(),
+                lane_reason: "the one lane of this version".to_owned(),
+                cached_bytes: view.cached,
+                content_bytes: view.opened.tasks.iter().filter_map(Task::length).sum(),
+                ledger: Some(ledger(&view.ledger)),
+                state,
+                files: artifact.files,
+                index_bytes: index.unwrap_or(0),
+                artifact: Some(artifact),
+            }
+        })
+        .collect()
 }
 
 pub(super) fn tasks(agent: &Agent, prefix: &str) -> Vec<node::TaskInfo> {
