@@ -3,7 +3,6 @@
 // The helpers of a test may fail it.
 #![allow(clippy::unwrap_used)]
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -401,20 +400,27 @@ fn mistakes_of_usage_exit_2_and_configuration_names_its_key() {
     assert!(text(&bench.run(&["version", "--format", "human"]).stdout).starts_with("dfctl"));
 }
 
+/// A copy of dfctl ($2) in a directory ($1) beside programs that end at once.
+const MAKE_PROGRAMS: &str = r#"
+mkdir "$1"
+cp "$2" "$1/dfctl"
+printf '#!/bin/sh\necho "no /dev/fuse here" >&2\nexit 3\n' > "$1/dfs-fuse"
+printf '#!/bin/sh\necho "port taken" >&2\nexit 4\n' > "$1/dfs-cluster"
+chmod +x "$1/dfs-fuse" "$1/dfs-cluster"
+"#;
+
 #[test]
 fn a_process_that_cannot_start_shows_the_end_of_its_log() {
     let place = tempfile::tempdir().unwrap();
     let bin = place.path().join("bin");
-    std::fs::create_dir(&bin).unwrap();
+    // Written by a process of its own: a descriptor open for writing here could be inherited by a
+    // child of another test, and make the program "busy".
+    let made = Command::new("sh")
+        .args(["-ec", MAKE_PROGRAMS, "sh", bin.to_str().unwrap(), env!("CARGO_BIN_EXE_dfctl")])
+        .status()
+        .unwrap();
+    assert!(made.success());
     let own = bin.join("dfctl");
-    std::fs::copy(env!("CARGO_BIN_EXE_dfctl"), &own).unwrap();
-    for (name, script) in [
-        ("dfs-fuse", "#!/bin/sh\necho 'no /dev/fuse here' >&2\nexit 3\n"),
-        ("dfs-cluster", "#!/bin/sh\necho 'port taken' >&2\nexit 4\n"),
-    ] {
-        std::fs::write(bin.join(name), script).unwrap();
-        std::fs::set_permissions(bin.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
     let mnt = place.path().join("mnt");
     std::fs::create_dir(&mnt).unwrap();
     let run = |words: &[&str]| {

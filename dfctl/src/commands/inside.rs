@@ -1,5 +1,7 @@
 //! Finding one entry inside a tree.
 
+use std::pin::pin;
+
 use futures::StreamExt;
 
 use crate::backend::{Backend, Entry, Failure, FailureClass};
@@ -7,6 +9,7 @@ use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::locator::Locator;
+use crate::output::progress::{TICK, Waiting};
 
 /// What a person names, as every command that reads takes it.
 #[derive(clap::Args)]
@@ -63,10 +66,16 @@ pub async fn next<T>(
 
 /// The answer of a call, or the error of Ctrl-C.
 pub async fn answer<T>(context: &Context, call: impl Future<Output = T>) -> Result<T, CliError> {
-    tokio::select! {
-        biased;
-        () = context.interrupted.cancelled() => Err(interrupted()),
-        answer = call => Ok(answer),
+    let mut call = pin!(call);
+    let mut waiting = Waiting::new(&context.output, context.settings.progress);
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            biased;
+            () = context.interrupted.cancelled() => return Err(interrupted()),
+            answer = &mut call => return Ok(answer),
+            _ = ticks.tick() => waiting.tick(),
+        }
     }
 }
 

@@ -198,7 +198,7 @@ impl Meter {
 }
 
 enum Display {
-    Bar { bar: ProgressBar, waiting: bool },
+    Bar(ProgressBar),
     Plain,
     Json,
     None,
@@ -225,8 +225,8 @@ impl<'a> Progress<'a> {
             Mode::Auto | Mode::Bar => {
                 let bar = ProgressBar::with_draw_target(meter.total, ProgressDrawTarget::stderr());
                 bar.set_prefix(meter.name.clone());
-                bar.set_style(style(meter.total.is_some(), false));
-                Display::Bar { bar, waiting: false }
+                bar.set_style(style(meter.total.is_some()));
+                Display::Bar(bar)
             }
         };
         Self { meter, output, display, started: Instant::now(), drawn: None }
@@ -267,7 +267,7 @@ impl<'a> Progress<'a> {
 
     /// Takes the bar away; the caller says how it ended.
     pub fn finish(&mut self) {
-        if let Display::Bar { bar, .. } = &self.display {
+        if let Display::Bar(bar) = &self.display {
             bar.finish_and_clear();
         }
         if let Display::Json = self.display {
@@ -279,7 +279,7 @@ impl<'a> Progress<'a> {
 
     fn draw(&mut self, now: Duration) {
         let every = match self.display {
-            Display::Bar { .. } => BAR_EVERY,
+            Display::Bar(_) => BAR_EVERY,
             Display::Plain => PLAIN_EVERY,
             Display::Json => JSON_EVERY,
             Display::None => return,
@@ -288,8 +288,8 @@ impl<'a> Progress<'a> {
             return;
         }
         self.drawn = Some(now);
-        match &mut self.display {
-            Display::Bar { bar, waiting } => draw_bar(bar, waiting, &self.meter, now),
+        match &self.display {
+            Display::Bar(bar) => draw_bar(bar, &self.meter, now),
             Display::Plain => {
                 let line = format!("{}  {}", self.meter.name, self.meter.figures(now));
                 self.output.say(&line);
@@ -305,20 +305,57 @@ impl<'a> Progress<'a> {
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        if let Display::Bar { bar, .. } = &self.display {
+        if let Display::Bar(bar) = &self.display {
             bar.finish_and_clear();
         }
     }
 }
 
-fn draw_bar(bar: &ProgressBar, waiting: &mut bool, meter: &Meter, now: Duration) {
-    let line = meter.waiting_line(now);
-    if line.is_some() != *waiting {
-        *waiting = line.is_some();
-        bar.set_style(style(meter.total.is_some(), *waiting));
+/// A question that is not answered yet: shown on a terminal once it takes a second.
+pub struct Waiting {
+    started: Instant,
+    shown: Option<ProgressBar>,
+    wanted: bool,
+}
+
+impl Waiting {
+    /// From now on.
+    pub fn new(output: &Output, mode: Mode) -> Self {
+        let quiet = output.verbosity == super::Verbosity::Quiet;
+        let wanted = match mode {
+            Mode::Auto => !quiet && output.stderr_width.is_some(),
+            Mode::Bar => true,
+            Mode::Plain | Mode::Json | Mode::None => false,
+        };
+        Self { started: Instant::now(), shown: None, wanted }
     }
+
+    /// Time passed.
+    pub fn tick(&mut self) {
+        let waited = self.started.elapsed();
+        if !self.wanted || waited < STANDSTILL {
+            return;
+        }
+        let bar = self.shown.get_or_insert_with(|| {
+            let target = ProgressDrawTarget::stderr();
+            ProgressBar::with_draw_target(None, target).with_style(style(false))
+        });
+        bar.set_message(format!("waiting for an answer: {}", rough(waited)));
+        bar.tick();
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.shown {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn draw_bar(bar: &ProgressBar, meter: &Meter, now: Duration) {
     let figures = meter.figures(now);
-    bar.set_message(match line {
+    bar.set_message(match meter.waiting_line(now) {
         Some(line) => format!("{figures}\n{line}"),
         None => figures,
     });
@@ -326,12 +363,11 @@ fn draw_bar(bar: &ProgressBar, waiting: &mut bool, meter: &Meter, now: Duration)
     bar.tick();
 }
 
-fn style(known_length: bool, waiting: bool) -> ProgressStyle {
-    let template = match (known_length, waiting) {
-        (true, false) => "{prefix}  {wide_bar}  {msg}",
-        // A wide bar would make room for both lines of the message.
-        (true, true) => "{prefix}  {bar:20}  {msg}",
-        (false, _) => "{prefix}  {spinner}  {msg}",
+fn style(known_length: bool) -> ProgressStyle {
+    let template = match known_length {
+        // Not as wide as the terminal: the echo of Ctrl-C must not wrap.
+        true => "{prefix}  {bar:30}  {msg}",
+        false => "{prefix}  {spinner}  {msg}",
     };
     ProgressStyle::with_template(template)
         .expect("the templates above are well-formed")

@@ -44,7 +44,7 @@ struct Copying {
 
 enum Stage {
     Asking,
-    Receiving { chunks: Streaming<node::ReadChunk>, content: Option<Content> },
+    Receiving { chunks: Box<Streaming<node::ReadChunk>>, content: Option<Content> },
     Over,
 }
 
@@ -89,14 +89,13 @@ impl Copying {
 
     async fn begin(&mut self) -> Result<ReadEvent, Failure> {
         let (mut chunks, mut start) = self.ask(true).await?;
-        let mut content = open(Path::new(&start.content_path), self.output.owner)
+        let content = open(Path::new(&start.content_path), self.output.owner)
             .ok()
             .map(|file| Content { file: Arc::new(file), offset: start.content_offset });
         if content.is_none() {
             (chunks, start) = self.ask(false).await?;
-            content = None;
         }
-        self.stage = Stage::Receiving { chunks, content };
+        self.stage = Stage::Receiving { chunks: Box::new(chunks), content };
         read_event(node::ReadChunk { kind: Some(node::read_chunk::Kind::Start(start)) })
     }
 
