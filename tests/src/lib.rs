@@ -1,1 +1,15 @@
-//! (dfs-tests)
+//! What the end-to-end tests and the demo stand on: an origin that counts and misbehaves on
+//! request, our programs as processes, clusters and mounts that always go away.
+//!
+//! Nothing here knows the insides of dfs: it drives the binaries as a person would.
+
+pub mod cluster;
+mod failure;
+pub mod origin;
+pub mod process;
+pub mod wait;
+
+pub use cluster::{Cluster, Dfctl, Mount, Node};
+pub use failure::Failure;
+pub use origin::{Body, Fault, Origin};
+pub use process::{Binaries, Process};
