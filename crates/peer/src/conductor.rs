@@ -220,6 +220,12 @@ impl Conductor {
         self.source
     }
 
+    /// Groups came some other way than by a flight.
+    pub fn here(&mut self, groups: GroupRange) {
+        self.have.insert_range(groups);
+        self.forget(groups);
+    }
+
     /// Groups arrived, were verified and kept.
     pub fn arrived(&mut self, flight: FlightId, groups: GroupRange, now: Duration) {
         self.have.insert_range(groups);

@@ -12,6 +12,8 @@ mod keep;
 mod ledger;
 mod serve;
 mod task;
+#[cfg(test)]
+mod tests;
 mod watcher;
 
 use std::collections::HashMap;

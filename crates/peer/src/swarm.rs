@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
-use self::outbox::Outbox;
+use self::outbox::{Outbox, PeerEnd};
 use crate::conductor::Failure;
-use crate::engine::{Command, Keyring};
+use crate::engine::{Command, Keyring, Ledger};
 
 pub use self::members::Members;
 
@@ -158,8 +158,22 @@ impl Swarm {
         self.outbox.register(task.clone(), priority, commands);
     }
 
-    pub(crate) fn done(&self, task: TaskId, groups: GroupRange, parent: Option<HostId>) {
-        self.outbox.done(task, groups, parent);
+    pub(crate) fn done(
+        &self,
+        task: TaskId,
+        groups: GroupRange,
+        parent: Option<HostId>,
+        cost: Duration,
+    ) {
+        self.outbox.done(task, groups, parent, cost);
+    }
+
+    pub(crate) fn complete(&self, task: TaskId, ledger: Ledger) {
+        self.outbox.ended(task, PeerEnd { reason: None, ledger });
+    }
+
+    pub(crate) fn gave_up(&self, task: TaskId, reason: String, ledger: Ledger) {
+        self.outbox.ended(task, PeerEnd { reason: Some(reason), ledger });
     }
 
     pub(crate) fn failed(&self, task: TaskId, groups: GroupRange, host: HostId, why: Failure) {

@@ -15,7 +15,7 @@ use super::Inner;
 use super::error::ReadError;
 use super::flight::{Fault, FlightEvent, Flights};
 use super::ledger::CameFrom;
-use super::task::{Command, ParentHost, Shared, Waiter};
+use super::task::{Command, ParentHost, Shared, Task, Waiter};
 use super::watcher;
 use crate::conductor::{Action, Conductor, Failure, FlightId, Offer, Provider, SourceAccess};
 
@@ -37,6 +37,7 @@ pub(super) struct Actor {
     /// Since when something is wanted that nobody delivers.
     stuck_since: Option<Duration>,
     told_swarm: bool,
+    told_end: bool,
     stop: CancellationToken,
 }
 
@@ -60,6 +61,7 @@ impl Actor {
             began: Instant::now(),
             stuck_since: None,
             told_swarm: false,
+            told_end: false,
             stop,
         };
         (actor, events)
@@ -108,10 +110,21 @@ impl Actor {
             Command::Holds { host, groups } => self.conductor.parent_holds(host, &groups),
             Command::Source(access) => self.conductor.set_source(access),
             Command::BackToSource { reason } => self.back_to_source(&reason),
-            Command::Refused(error) => self.fail_waiters(None, &error),
+            Command::Refused(error) => self.refused(&error),
             Command::Digests(digests) => self.flights.keep_digests(*digests),
+            Command::Tiny { content, signed } => self.flights.keep_tiny(content, signed),
             Command::Lost(groups) => self.conductor.lost(groups),
         }
+    }
+
+    /// The scheduler will not have this peer: whoever waits is told.
+    fn refused(&mut self, error: &ReadError) {
+        if let Some(swarm) = &self.engine.swarm {
+            let task = Task { shared: Arc::clone(&self.shared) };
+            swarm.gave_up(self.shared.info.id, error.to_string(), task.ledger());
+        }
+        self.told_swarm = false;
+        self.fail_waiters(None, error);
     }
 
     fn want(&mut self, groups: GroupRange, priority: Priority, waiter: Option<Waiter>) {
@@ -150,16 +163,15 @@ impl Actor {
     fn event(&mut self, event: FlightEvent) {
         let now = self.now();
         match event {
-            FlightEvent::Kept { flight, groups, from } => {
+            FlightEvent::Kept { flight, groups, from, cost } => {
                 self.conductor.arrived(flight, groups, now);
-                self.shared.provenance.came(groups, from.clone());
-                // No subscriber is no loss.
-                let _ = self.shared.gained.send(groups);
-                if let (Some(swarm), CameFrom::Parent(host)) = (&self.engine.swarm, &from) {
-                    swarm.done(self.shared.info.id, groups, Some(*host));
-                }
-                self.stuck_since = None;
-                self.release_waiters(Some(groups));
+                self.kept(groups, from, cost);
+            }
+            FlightEvent::Tiny { seed } => {
+                let all = GroupRange::new(0, 1);
+                self.conductor.here(all);
+                self.shared.provenance.name(seed, "seed", dfs_model::HostKind::Seed);
+                self.kept(all, CameFrom::Parent(seed), Duration::ZERO);
             }
             FlightEvent::Length(length) => {
                 self.conductor.set_length(length);
@@ -167,6 +179,31 @@ impl Actor {
             }
             FlightEvent::Ended { flight, fault } => self.ended(flight, fault, now),
         }
+    }
+
+    fn kept(&mut self, groups: GroupRange, from: CameFrom, cost: Duration) {
+        self.shared.provenance.came(groups, from.clone());
+        // No subscriber is no loss.
+        let _ = self.shared.gained.send(groups);
+        if let Some(swarm) = self.engine.swarm.as_ref().filter(|_| self.told_swarm) {
+            let parent = match from {
+                CameFrom::Parent(host) => Some(host),
+                CameFrom::Source => None,
+            };
+            swarm.done(self.shared.info.id, groups, parent, cost);
+            if !self.told_end && self.is_complete() {
+                self.told_end = true;
+                let task = Task { shared: Arc::clone(&self.shared) };
+                swarm.complete(self.shared.info.id, task.ledger());
+            }
+        }
+        self.stuck_since = None;
+        self.release_waiters(Some(groups));
+    }
+
+    fn is_complete(&self) -> bool {
+        let groups = self.shared.shape().groups();
+        groups.is_some_and(|count| self.shared.stored.has(GroupRange::new(0, count)))
     }
 
     fn ended(&mut self, flight: FlightId, fault: Option<Fault>, now: Duration) {

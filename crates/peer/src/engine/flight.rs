@@ -1,11 +1,11 @@
 //! Flights: one request to a parent or to the origin, from asking to verified and kept.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use dfs_artifact::Origin;
-use dfs_model::{GROUP_BYTES, GroupRange, Priority};
+use dfs_model::{GROUP_BYTES, GroupRange, HostId, Priority};
 use dfs_source::SourceError;
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -34,9 +34,11 @@ const DEMAND_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) enum FlightEvent {
     /// Groups are verified and in the store.
-    Kept { flight: FlightId, groups: GroupRange, from: CameFrom },
+    Kept { flight: FlightId, groups: GroupRange, from: CameFrom, cost: Duration },
     /// The length became known.
     Length(u64),
+    /// The scheduler's answer brought everything, as this seed had it.
+    Tiny { seed: HostId },
     /// It is over.
     Ended { flight: FlightId, fault: Option<Fault> },
 }
@@ -123,6 +125,24 @@ impl Flights {
     }
 }
 
+impl Flights {
+    /// The whole of a tiny content, as the scheduler had it from a seed.
+    pub(super) fn keep_tiny(&self, content: Bytes, signed: Vec<Bytes>) {
+        let context = self.context.clone();
+        self.context.engine.tracker.spawn(async move {
+            let signer = signed.first().and_then(|batch| SignedDigests::decode(batch).ok());
+            let Some(seed) = signer.map(|batch| batch.batch().signer) else { return };
+            let segment = Segment { count: 1, signed, payload: content, ..Segment::default() };
+            if let Err(error) = context.keep_segment(segment).await {
+                // Parents or the source bring it instead.
+                tracing::debug!(%error, "a tiny content from the scheduler is refused");
+                return;
+            }
+            context.report(FlightEvent::Tiny { seed }).await;
+        });
+    }
+}
+
 impl Context {
     async fn report(&self, event: FlightEvent) {
         // The actor is gone only when the task closes: nothing to report to then.
@@ -146,6 +166,7 @@ impl Context {
         };
         let deadline =
             if priority == Priority::Demand { DEMAND_DEADLINE } else { REQUEST_DEADLINE };
+        let mut asked = Instant::now();
         let mut segments = connection.request(PieceRequest {
             task: self.shared.info.id,
             groups,
@@ -172,7 +193,8 @@ impl Context {
             };
             if !kept.is_empty() {
                 let from = CameFrom::Parent(parent.host.id);
-                self.report(FlightEvent::Kept { flight, groups: kept, from }).await;
+                let cost = std::mem::replace(&mut asked, Instant::now()).elapsed();
+                self.report(FlightEvent::Kept { flight, groups: kept, from, cost }).await;
             }
         }
         None
@@ -297,7 +319,8 @@ impl Context {
         let task = shared.info.id;
         let work = move || keep::own(&shared, signer.as_deref(), shape, first, &bytes);
         let kept = self.blocking(work).await.map_err(|error| error.into_read(task))?;
-        self.report(FlightEvent::Kept { flight, groups: kept, from: CameFrom::Source }).await;
+        let (from, cost) = (CameFrom::Source, Duration::ZERO);
+        self.report(FlightEvent::Kept { flight, groups: kept, from, cost }).await;
         if self.stop.is_cancelled() { Err(ReadError::Closing(task)) } else { Ok(()) }
     }
 }

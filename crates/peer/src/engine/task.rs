@@ -32,14 +32,28 @@ pub struct ParentHost {
 /// What a task's actor is told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Want { groups: GroupRange, priority: Priority, waiter: Option<Waiter> },
+    Want {
+        groups: GroupRange,
+        priority: Priority,
+        waiter: Option<Waiter>,
+    },
     Abandoned,
     Parents(Vec<ParentHost>),
-    Holds { host: HostId, groups: Vec<GroupRange> },
+    Holds {
+        host: HostId,
+        groups: Vec<GroupRange>,
+    },
     Source(SourceAccess),
-    BackToSource { reason: String },
+    BackToSource {
+        reason: String,
+    },
     Refused(ReadError),
     Digests(Box<SignedDigests>),
+    /// The whole content, with what proves it: the scheduler's answer for a tiny one.
+    Tiny {
+        content: Bytes,
+        signed: Vec<Bytes>,
+    },
     Lost(GroupRange),
 }
 

@@ -1,16 +1,16 @@
 //! Between what this host knows and what the scheduler's stream carries.
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, HostInfo, TaskId};
+use dfs_model::{GroupRange, HostInfo, HostKind, TaskId};
 use dfs_proto::common;
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::scheduler::{
-    FailureKind, GroupsDone, GroupsFailed, HostMessage, Leave, Progress, RefusalKind, Register,
-    Reschedule, SchedulerMessage, TaskUpdate, host_message::Kind as Up,
+    FailureKind, GroupsDone, GroupsFailed, HostMessage, Leave, PeerResult, Progress, RefusalKind,
+    Register, Reschedule, SchedulerMessage, SizeScope, TaskUpdate, host_message::Kind as Up,
 };
 
-use super::outbox::{News, Registration};
+use super::outbox::{News, PeerEnd, Registration};
 use crate::conductor::Failure;
 use crate::digests::SignedDigests;
 use crate::engine::{Command, ParentHost, ReadError};
@@ -50,11 +50,12 @@ fn failure_kind(failure: Failure) -> FailureKind {
 /// One task's news as messages; registration itself is made by the caller.
 pub(super) fn news(task: &TaskId, news: &News) -> Vec<HostMessage> {
     let mut messages = Vec::new();
-    let done = news.done.iter().flat_map(|(parent, groups)| {
-        groups.ranges().map(|run| GroupsDone {
+    let done = news.done.iter().flat_map(|(parent, delivered)| {
+        let cost_ms = u32::try_from(delivered.cost.as_millis()).unwrap_or(u32::MAX);
+        delivered.groups.ranges().map(move |run| GroupsDone {
             groups: Some(run.into()),
             parent_id: parent.map(|host| host.as_bytes().to_vec().into()).unwrap_or_default(),
-            cost_ms: 0,
+            cost_ms,
         })
     });
     let done: Vec<GroupsDone> = done.take(convert::MAX_RUNS).collect();
@@ -68,6 +69,9 @@ pub(super) fn news(task: &TaskId, news: &News) -> Vec<HostMessage> {
         let task_id = id_bytes(task);
         messages.push(up(Up::Progress(Progress { task_id, done, failed, uploads: 0 })));
     }
+    if let Some(end) = &news.end {
+        messages.push(up(Up::Result(result(task, end))));
+    }
     if let Some(bad) = &news.reschedule {
         messages.push(up(Up::Reschedule(Reschedule {
             task_id: id_bytes(task),
@@ -79,6 +83,18 @@ pub(super) fn news(task: &TaskId, news: &News) -> Vec<HostMessage> {
         messages.push(up(Up::Leave(Leave { task_id: id_bytes(task) })));
     }
     messages
+}
+
+fn result(task: &TaskId, end: &PeerEnd) -> PeerResult {
+    PeerResult {
+        task_id: id_bytes(task),
+        success: end.reason.is_none(),
+        reason: end.reason.clone().unwrap_or_default(),
+        source_bytes: end.ledger.source_bytes,
+        seed_bytes: end.ledger.parent_bytes(Some(HostKind::Seed)),
+        peer_bytes: end.ledger.parent_bytes(Some(HostKind::Node)),
+        cost_ms: 0,
+    }
 }
 
 fn decode(digests: Vec<common::SignedDigests>) -> impl Iterator<Item = Command> {
@@ -103,8 +119,15 @@ pub(super) fn down(
             (id, vec![Command::Parents(hosts.collect::<Result<_, BadMessage>>()?)])
         }
         Down::Registered(registered) => {
-            let id = convert::task_id(&registered.task.unwrap_or_default().id)?;
-            (id, decode(registered.digests).collect())
+            let task = registered.task.as_ref().map(|task| &task.id[..]);
+            let id = convert::task_id(task.unwrap_or_default())?;
+            let tiny = registered.scope() == SizeScope::Tiny && !registered.content.is_empty();
+            if tiny {
+                let signed = registered.digests.into_iter().map(|signed| signed.encoded).collect();
+                (id, vec![Command::Tiny { content: registered.content, signed }])
+            } else {
+                (id, decode(registered.digests).collect())
+            }
         }
         Down::Update(TaskUpdate { task_id, digests, .. }) => {
             (convert::task_id(&task_id)?, decode(digests).collect())

@@ -1,6 +1,7 @@
 //! What tasks want the schedulers to know, merged until it is sent.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId};
 use dfs_proto::convert::TaskInfo;
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use crate::conductor::Failure;
-use crate::engine::Command;
+use crate::engine::{Command, Ledger};
 
 /// Failures reported in one batch of one task.
 const MAX_FAILURES: usize = 256;
@@ -25,10 +26,26 @@ pub(super) struct Registration {
 #[derive(Default)]
 pub(super) struct News {
     pub(super) register: bool,
-    pub(super) done: BTreeMap<Option<HostId>, GroupSet>,
+    pub(super) done: BTreeMap<Option<HostId>, Delivered>,
     pub(super) failed: Vec<(GroupRange, HostId, Failure)>,
     pub(super) reschedule: Option<Vec<HostId>>,
+    pub(super) end: Option<PeerEnd>,
     pub(super) leave: bool,
+}
+
+/// What one parent, or the source, delivered.
+#[derive(Default)]
+pub(super) struct Delivered {
+    pub(super) groups: GroupSet,
+    /// How long the last of it took.
+    pub(super) cost: Duration,
+}
+
+/// How a peer's part in a task ended.
+pub(super) struct PeerEnd {
+    /// Why it failed; `None` when it has everything.
+    pub(super) reason: Option<String>,
+    pub(super) ledger: Ledger,
 }
 
 #[derive(Default)]
@@ -63,8 +80,22 @@ impl Outbox {
         self.tell(id, |news| news.register = true);
     }
 
-    pub(super) fn done(&self, task: TaskId, groups: GroupRange, parent: Option<HostId>) {
-        self.tell(task, |news| news.done.entry(parent).or_default().insert_range(groups));
+    pub(super) fn done(
+        &self,
+        task: TaskId,
+        groups: GroupRange,
+        parent: Option<HostId>,
+        cost: Duration,
+    ) {
+        self.tell(task, |news| {
+            let delivered = news.done.entry(parent).or_default();
+            delivered.groups.insert_range(groups);
+            delivered.cost = cost;
+        });
+    }
+
+    pub(super) fn ended(&self, task: TaskId, end: PeerEnd) {
+        self.tell(task, |news| news.end = Some(end));
     }
 
     pub(super) fn failed(&self, task: TaskId, groups: GroupRange, host: HostId, why: Failure) {

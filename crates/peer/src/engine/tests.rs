@@ -1,0 +1,366 @@
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use dfs_model::{ByteRange, CanonicalUrl, HostInfo, HostKind, Location, Priority, TaskKind};
+use dfs_model::{Transform, Validator};
+use dfs_source::{ByteStream, SourceError, Sources};
+use futures::StreamExt;
+use futures::stream;
+use tempfile::TempDir;
+
+use super::*;
+use crate::dial::memory::MemoryNetwork;
+use crate::limits::{RateLimiter, SlotLimits, UploadSlots};
+use crate::store::{StoreOptions, Use};
+use crate::wire::{
+    HaveStream, LocalHost, PeerIdentity, PieceRequest, PieceServer, PoolOptions, Provider, Refusal,
+    SegmentStream, ServerOptions, WatchRequest,
+};
+
+const GROUP: u64 = GROUP_BYTES;
+
+/// An origin in memory that counts what leaves it.
+struct FakeOrigin {
+    content: Bytes,
+    announces_length: bool,
+    has_ranges: bool,
+    sent: AtomicU64,
+    requests: AtomicU64,
+}
+
+impl FakeOrigin {
+    fn new(length: u64) -> Self {
+        let mut content = vec![0; length as usize];
+        blake3::Hasher::new().update(&length.to_le_bytes()).finalize_xof().fill(&mut content);
+        Self {
+            content: content.into(),
+            announces_length: true,
+            has_ranges: true,
+            sent: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    fn info(&self) -> TaskInfo {
+        let length = self.announces_length.then_some(self.content.len() as u64);
+        let key = TaskKey {
+            domain: TaskKey::PUBLIC.into(),
+            kind: TaskKind::Blob,
+            url: CanonicalUrl::parse("http://origin.test/x").unwrap(),
+            headers: Vec::new(),
+            validator: Validator { etag: Some("\"1\"".into()), ..Validator::default() },
+            transform: Transform::Identity,
+        };
+        TaskInfo::new(key, length, self.has_ranges)
+    }
+}
+
+#[async_trait]
+impl Origin for FakeOrigin {
+    fn length(&self) -> Option<u64> {
+        self.announces_length.then_some(self.content.len() as u64)
+    }
+
+    fn ranges(&self) -> bool {
+        self.has_ranges
+    }
+
+    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        let all = ByteRange::new(0, self.content.len() as u64);
+        let range = range.unwrap_or(all);
+        assert!(range.end <= all.end && (self.has_ranges || range == all), "{range}");
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.sent.fetch_add(range.len(), Ordering::Relaxed);
+        let content = self.content.slice(range.start as usize..range.end as usize);
+        // Odd sizes: chunks and groups must not depend on how bytes come.
+        let parts: Vec<_> =
+            content.chunks(50_001).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+        Ok(stream::iter(parts).boxed())
+    }
+}
+
+/// Hosts that reach each other through memory.
+struct Field {
+    network: MemoryNetwork,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+struct Member {
+    engine: Engine,
+    info: HostInfo,
+    _dir: TempDir,
+}
+
+impl Field {
+    fn new() -> Self {
+        Self {
+            network: MemoryNetwork::default(),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    fn engine(&self, role: Role, trusted: &[&Member]) -> (Engine, TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::load_or_create(dir.path()).unwrap();
+        let keyring = Arc::new(Keyring::default());
+        keyring.learn(trusted.iter().map(|seed| (seed.info.id, seed.info.public_key)));
+        let me = LocalHost { host: identity.host(), name: "test".into(), capabilities: 0 };
+        let dialer = Arc::new(self.network.clone());
+        let pool = Pool::new(dialer, me, PoolOptions::default(), &self.tracker, &self.stop);
+        let parts = EngineParts {
+            role,
+            store: Store::open(dir.path(), StoreOptions::default()).unwrap(),
+            identity,
+            keyring,
+            pool: Some(pool),
+            swarm: None,
+            sources: Sources::builder().build().unwrap(),
+            patience: Duration::from_millis(200),
+            limits: Limits::default(),
+            source_requests: 16,
+        };
+        (Engine::start(parts, self.tracker.clone(), self.stop.clone()), dir)
+    }
+
+    /// A host that serves what `provider` makes of its engine.
+    fn member(
+        &self,
+        role: Role,
+        number: u8,
+        trusted: &[&Member],
+        provider: impl FnOnce(Engine) -> Arc<dyn Provider>,
+    ) -> Member {
+        let (engine, dir) = self.engine(role, trusted);
+        let address = SocketAddr::from(([10, 0, 0, number], 1));
+        let me = LocalHost { host: engine.identity().host(), name: "test".into(), capabilities: 0 };
+        let server = PieceServer::new(
+            provider(engine.clone()),
+            me,
+            ServerOptions::default(),
+            UploadSlots::new(SlotLimits::default()),
+            Arc::new(RateLimiter::new(None)),
+        );
+        let acceptor = Arc::new(self.network.listen(address));
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move { server.serve(acceptor, stop).await });
+        let info = HostInfo {
+            id: engine.identity().host(),
+            kind: if role == Role::Seed { HostKind::Seed } else { HostKind::Node },
+            name: format!("host{number}"),
+            location: Location::default(),
+            addresses: vec![address],
+            public_key: engine.identity().public_key(),
+            upload_slots: 4,
+        };
+        Member { engine, info, _dir: dir }
+    }
+
+    fn honest(&self, role: Role, number: u8, trusted: &[&Member]) -> Member {
+        self.member(role, number, trusted, |engine| Arc::new(engine))
+    }
+}
+
+impl Drop for Field {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn give_parents(task: &Task, parents: &[&Member]) {
+    let hosts = parents
+        .iter()
+        .map(|member| ParentHost { host: member.info.clone(), grant: Bytes::new() })
+        .collect();
+    task.shared.commands.send(Command::Parents(hosts)).await.unwrap();
+}
+
+async fn read_all(task: &Task) -> Bytes {
+    crate::opener::read_whole(task, u64::MAX).await.unwrap()
+}
+
+fn lengths() -> [u64; 7] {
+    [0, 1, GROUP - 1, GROUP, GROUP + 1, 17 * GROUP, 100 * GROUP + 77]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alone_every_length_reads_back_and_leaves_the_origin_once() {
+    for length in lengths() {
+        let field = Field::new();
+        let (engine, _dir) = field.engine(Role::Solo, &[]);
+        let origin = Arc::new(FakeOrigin::new(length));
+        let task = engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+        assert_eq!(read_all(&task).await, origin.content, "{length}");
+        assert_eq!(origin.sent.load(Ordering::Relaxed), length);
+        assert_eq!(task.digest(), Some(*blake3::hash(&origin.content).as_bytes()), "{length}");
+        let ledger = task.ledger();
+        assert_eq!((ledger.source_bytes, ledger.cache_bytes), (length, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_of_unknown_length_without_ranges_is_read_in_one_request() {
+    for length in lengths() {
+        let field = Field::new();
+        let (engine, _dir) = field.engine(Role::Solo, &[]);
+        let mut origin = FakeOrigin::new(length);
+        (origin.announces_length, origin.has_ranges) = (false, false);
+        let origin = Arc::new(origin);
+        let task = engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+        assert_eq!(read_all(&task).await, origin.content, "{length}");
+        assert_eq!(origin.requests.load(Ordering::Relaxed), 1, "{length}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_take_from_a_seed_and_each_other_and_the_origin_pays_once() {
+    for announces_length in [true, false] {
+        let field = Field::new();
+        let seed = field.honest(Role::Seed, 1, &[]);
+        let mut origin = FakeOrigin::new(64 * GROUP + 5);
+        origin.announces_length = announces_length;
+        origin.has_ranges = announces_length;
+        let origin = Arc::new(origin);
+        seed.engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+        let nodes: Vec<Member> =
+            (2..5).map(|number| field.honest(Role::Node, number, &[&seed])).collect();
+        let mut reading = tokio::task::JoinSet::new();
+        for (at, node) in nodes.iter().enumerate() {
+            let task = node.engine.open(&origin.info(), None, None).unwrap();
+            let parents: Vec<&Member> = std::iter::once(&seed).chain(&nodes[..at]).collect();
+            give_parents(&task, &parents).await;
+            reading.spawn(async move { (read_all(&task).await, task.ledger()) });
+        }
+        while let Some(read) = reading.join_next().await {
+            let (bytes, ledger) = read.unwrap();
+            assert_eq!(bytes, origin.content);
+            assert_eq!(ledger.parent_bytes(None), origin.content.len() as u64);
+            assert_eq!(ledger.source_bytes, 0);
+        }
+        assert_eq!(origin.sent.load(Ordering::Relaxed), origin.content.len() as u64);
+    }
+}
+
+/// Serves what it holds with one bit wrong.
+struct Liar {
+    engine: Engine,
+    lied: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Provider for Liar {
+    async fn open(
+        &self,
+        peer: &PeerIdentity,
+        request: &PieceRequest,
+    ) -> Result<SegmentStream, Refusal> {
+        let lied = Arc::clone(&self.lied);
+        let honest = Provider::open(&self.engine, peer, request).await?;
+        let lies = honest.map(move |segment| {
+            segment.map(|mut segment| {
+                let mut payload = segment.payload.to_vec();
+                if let Some(byte) = payload.last_mut() {
+                    *byte ^= 1;
+                    lied.store(true, Ordering::Relaxed);
+                }
+                segment.payload = payload.into();
+                segment
+            })
+        });
+        Ok(lies.boxed())
+    }
+
+    fn watch(&self, peer: &PeerIdentity, request: &WatchRequest) -> Option<HaveStream> {
+        Provider::watch(&self.engine, peer, request)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_sends_wrong_bytes_is_dropped_and_the_reader_never_notices() {
+    let field = Field::new();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    let origin = Arc::new(FakeOrigin::new(40 * GROUP));
+    seed.engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    let lied = Arc::new(AtomicBool::new(false));
+    let liar = field.member(Role::Node, 2, &[&seed], |engine| {
+        Arc::new(Liar { engine, lied: Arc::clone(&lied) })
+    });
+    let held = liar.engine.open(&origin.info(), None, None).unwrap();
+    give_parents(&held, &[&seed]).await;
+    read_all(&held).await;
+    let victim = field.honest(Role::Node, 3, &[&seed]);
+    let task = victim.engine.open(&origin.info(), None, None).unwrap();
+    give_parents(&task, &[&liar]).await;
+    let reader = task.clone();
+    let mut reading = tokio::task::JoinSet::new();
+    reading.spawn(async move { read_all(&reader).await });
+    wait_until(|| lied.load(Ordering::Relaxed)).await;
+    give_parents(&task, &[&liar, &seed]).await;
+    assert_eq!(reading.join_next().await.unwrap().unwrap(), origin.content);
+    let ledger = task.ledger();
+    assert!(ledger.parents.iter().all(|parent| parent.host != liar.info.id), "{ledger:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn left_alone_a_node_reads_the_origin_itself_and_serves_nobody_from_it() {
+    let field = Field::new();
+    let node = field.honest(Role::Node, 1, &[]);
+    let origin = Arc::new(FakeOrigin::new(3 * GROUP));
+    let task = node.engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    assert_eq!(read_all(&task).await, origin.content);
+    assert_eq!(task.ledger().source_bytes, 3 * GROUP);
+    assert!(task.stored().signed_for(dfs_model::GroupRange::new(0, 3)).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_use_is_never_evicted() {
+    let field = Field::new();
+    let (engine, _dir) = field.engine(Role::Solo, &[]);
+    let origin = Arc::new(FakeOrigin::new(3 * GROUP));
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    read_all(&task).await;
+    let guard = task.in_use(Use::Mount).unwrap();
+    let swept = engine.evict(Some(ByteSize(u64::MAX))).await.unwrap();
+    assert!(swept.evicted.is_empty());
+    assert_eq!(read_all(&task).await, origin.content);
+    drop(guard);
+    let swept = engine.evict(Some(ByteSize(u64::MAX))).await.unwrap();
+    assert_eq!(swept.evicted, [task.id()]);
+    let again = engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    assert_eq!(read_all(&again).await, origin.content);
+    assert_eq!(origin.sent.load(Ordering::Relaxed), 6 * GROUP);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_goes_away_costs_latency_only() {
+    let field = Field::new();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    let origin = Arc::new(FakeOrigin::new(200 * GROUP));
+    seed.engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    let first = field.honest(Role::Node, 2, &[&seed]);
+    let held = first.engine.open(&origin.info(), None, None).unwrap();
+    give_parents(&held, &[&seed]).await;
+    read_all(&held).await;
+    let second = field.honest(Role::Node, 3, &[&seed]);
+    let task = second.engine.open(&origin.info(), None, None).unwrap();
+    give_parents(&task, &[&first]).await;
+    task.ensure(ByteRange::new(0, 20 * GROUP), Priority::Bulk).await.unwrap();
+    field.network.refuse(first.info.addresses[0]);
+    if let Some(connection) = second.engine.inner.pool.as_ref().unwrap().existing(first.info.id) {
+        connection.close("killed");
+    }
+    give_parents(&task, &[&first, &seed]).await;
+    assert_eq!(read_all(&task).await, origin.content);
+    assert_eq!(origin.sent.load(Ordering::Relaxed), 200 * GROUP);
+}
+
+async fn wait_until(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("the condition holds");
+}
