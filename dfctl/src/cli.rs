@@ -112,7 +112,9 @@ fn run(command: Command, settings: Settings, output: Output) -> Exit {
         Ok(interrupts) => interrupts,
         Err(error) => return report(&output, Err(error)),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Two workers: one reads from the network while the other digests.
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -121,7 +123,13 @@ fn run(command: Command, settings: Settings, output: Output) -> Exit {
         }
     };
     let context = Context::new(settings, output, interrupts.token());
-    let result = runtime.block_on(command.run(&context));
+    let result = runtime.block_on(async {
+        let result = command.run(&context).await;
+        context.finish().await;
+        result
+    });
+    // What blocks in the background has nothing left to deliver.
+    runtime.shutdown_background();
     // Results that were written are part of what is reported.
     let result = result.and_then(|outcome| context.output.flush().map(|()| outcome));
     report(&context.output, result)

@@ -5,6 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dfs_fuse::agent::inside::InsideAgent;
+use dfs_source::HttpOptions;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
@@ -23,12 +26,14 @@ pub struct Context {
     /// Cancelled by the first Ctrl-C.
     pub interrupted: CancellationToken,
     given: Option<Arc<dyn Backend>>,
+    /// The agent inside this process, once something needed one and there was no daemon.
+    inside: Mutex<Option<InsideAgent>>,
 }
 
 impl Context {
     /// Surroundings in which the backend is looked for when it is needed.
     pub fn new(settings: Settings, output: Output, interrupted: CancellationToken) -> Self {
-        Self { settings, output, interrupted, given: None }
+        Self { settings, output, interrupted, given: None, inside: Mutex::new(None) }
     }
 
     /// Surroundings of a test.
@@ -37,9 +42,42 @@ impl Context {
         Self { given: Some(backend), ..Self::new(settings, output, CancellationToken::new()) }
     }
 
-    /// Whoever can do the work.
+    /// Whoever can do the work: a node agent, else this process itself.
     pub fn backend(&self) -> Result<Arc<dyn Backend>, CliError> {
+        match self.running_backend()? {
+            Some(backend) => Ok(backend),
+            None => self.solo(),
+        }
+    }
+
+    /// A node agent that is there already, for what only one that stays can answer.
+    pub fn resident_backend(&self) -> Result<Arc<dyn Backend>, CliError> {
         self.running_backend()?.ok_or_else(|| self.no_agent())
+    }
+
+    /// The engine inside this process, straight from the origin. Needs a runtime.
+    fn solo(&self) -> Result<Arc<dyn Backend>, CliError> {
+        let mut inside = self.inside.lock();
+        if let Some(agent) = inside.as_ref() {
+            return Ok(Arc::new(Agent::inside(agent.channel())));
+        }
+        let parent = self.settings.solo_dir();
+        self.output.detail("no node agent: straight from the origin");
+        let agent = InsideAgent::start(&parent, HttpOptions::default()).map_err(|error| {
+            let what = format!("cannot work without a node agent in {}", parent.display());
+            CliError::new(&codes::START_FAILED, what).caused_by(&error)
+        })?;
+        let channel = agent.channel();
+        *inside = Some(agent);
+        Ok(Arc::new(Agent::inside(channel)))
+    }
+
+    /// Ends what was started inside this process.
+    pub async fn finish(&self) {
+        let inside = self.inside.lock().take();
+        if let Some(agent) = inside {
+            agent.stop().await;
+        }
     }
 
     /// A backend that is there already; `None` when no agent answers.

@@ -97,6 +97,11 @@ impl Settings {
         self.data_dir.clone().unwrap_or_else(|| self.places.data.join("agent"))
     }
 
+    /// Where a command that finds no agent keeps what it reads, until it ends.
+    pub fn solo_dir(&self) -> PathBuf {
+        self.places.data.join("solo")
+    }
+
     /// Where a cluster started here keeps its data.
     pub fn cluster_dir(&self) -> PathBuf {
         self.data_dir.clone().unwrap_or_else(|| self.places.data.join("cluster"))

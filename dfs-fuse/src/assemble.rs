@@ -15,8 +15,7 @@ use dfs_service::data_dir::{DataDir, DataDirError};
 use dfs_service::lifecycle::LifecycleError;
 use dfs_service::metrics::Metrics;
 use dfs_service::net::{
-    self, GrpcChannels, LocalListener, NetError, Port, SocketAccess, TcpLinkAcceptor,
-    TcpLinkDialer,
+    self, GrpcChannels, LocalListener, NetError, Port, SocketAccess, TcpLinkAcceptor, TcpLinkDialer,
 };
 use dfs_service::run_info::{RunInfo, RunInfoError};
 use dfs_service::telemetry::{self, TelemetryError};
@@ -105,7 +104,8 @@ async fn start(
         channels: Arc::new(GrpcChannels::default()),
         advertise: options.advertise.clone(),
     };
-    let host = Host::start(host_options(options, data_dir), network, engine.tasks(), engine.token())?;
+    let host =
+        Host::start(host_options(options, data_dir), network, engine.tasks(), engine.token())?;
     let facts = AgentFacts {
         data_dir: data_dir.path().to_owned(),
         cluster: cluster_name(options),
@@ -161,7 +161,8 @@ fn keep_mounts(tracker: Tracker, agent: Agent) {
 }
 
 fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBuf, Error> {
-    let socket = options.socket.clone().unwrap_or_else(|| agent.facts().data_dir.join("agent.sock"));
+    let socket =
+        options.socket.clone().unwrap_or_else(|| agent.facts().data_dir.join("agent.sock"));
     let access = options.socket_group.map_or(SocketAccess::Owner, SocketAccess::Group);
     let listener = LocalListener::bind(&socket, access)?;
     let router = net::grpc_server().add_service(NodeServer::new(NodeService::new(agent)));

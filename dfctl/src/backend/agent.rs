@@ -48,6 +48,12 @@ impl Agent {
         let owner = std::fs::metadata(socket).ok().map(|status| status.uid());
         Self { client, owner }
     }
+
+    /// The agent inside this process, at the other end of `channel`.
+    pub fn inside(channel: Channel) -> Self {
+        let client = NodeClient::new(channel).max_decoding_message_size(8 << 20);
+        Self { client, owner: Some(rustix::process::geteuid().as_raw()) }
+    }
 }
 
 #[async_trait]

@@ -26,7 +26,7 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let backend = context.backend()?;
+    let backend = context.resident_backend()?;
     let target = args.target.map(|size| size.0);
     let collected = answer(context, backend.collect_garbage(target, args.dry_run))
         .await?

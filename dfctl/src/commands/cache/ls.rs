@@ -20,7 +20,7 @@ pub struct Args {}
 
 /// Runs it.
 pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let backend = context.backend()?;
+    let backend = context.resident_backend()?;
     let failed = |failure| CliError::backend("list", "the cache", failure);
     let mut tasks = answer(context, backend.tasks("")).await?.map_err(failed)?;
     let status = answer(context, backend.status()).await?.map_err(failed)?;

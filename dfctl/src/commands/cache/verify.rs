@@ -25,7 +25,7 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let backend = context.backend()?;
+    let backend = context.resident_backend()?;
     let failed = |failure| CliError::backend("verify", "the cache", failure);
     let output = &context.output;
     let mut events = backend.verify_cache(args.task);

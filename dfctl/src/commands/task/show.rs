@@ -33,7 +33,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         let what = format!("'{}' is not a task id: up to 64 hexadecimal digits", args.task);
         return Err(CliError::new(&codes::USAGE, what).hint("dfctl task ls"));
     }
-    let backend = context.backend()?;
+    let backend = context.resident_backend()?;
     let mut tasks = answer(context, backend.tasks(&prefix))
         .await?
         .map_err(|failure| CliError::backend("show task", &prefix, failure))?;
