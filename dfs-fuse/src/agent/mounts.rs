@@ -12,9 +12,12 @@ use dfs_peer::opener::OpenArtifact;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::content::SpaceContent;
-use crate::mount::{Audience, Detach, MountError, MountOptions, Mounted, UnmountError, mount};
+use crate::mount::{
+    Audience, Detach, MountError, MountOptions, Mounted, UnmountError, Unmounted, mount,
+};
 use crate::tree::{IndexTree, Totals};
 
 /// What to mount where.
@@ -72,6 +75,8 @@ pub struct MountView {
 #[derive(Default)]
 pub struct MountTable {
     entries: Arc<Mutex<BTreeMap<PathBuf, Entry>>>,
+    /// Taken away lazily: without a name, and served until the last user leaves.
+    detached: Arc<Mutex<Vec<Entry>>>,
     count: watch::Sender<usize>,
 }
 
@@ -85,7 +90,7 @@ impl AsRef<[u8]> for SharedIndex {
 }
 
 impl MountTable {
-    /// How many there are, to be followed.
+    /// How many are served, to be followed; those that were taken away and are still in use count too.
     pub fn count(&self) -> watch::Receiver<usize> {
         self.count.subscribe()
     }
@@ -118,22 +123,25 @@ impl MountTable {
         let marks = opened.tasks.iter().map(Task::mark).collect();
         self.entries.lock().insert(dir.clone(), Entry { mounted, opened, marks });
         self.recount();
-        let (entries, count, gone) = (Arc::clone(&self.entries), self.count.clone(), dir.clone());
-        // Ends with the mount; the runtime's end ends it too.
-        tokio_util::task::TaskTracker::new().spawn(async move {
-            ended.cancelled().await;
-            let mut entries = entries.lock();
-            // Something newer may be mounted there.
-            if entries.get(&gone).is_some_and(|entry| entry.mounted.ended().is_cancelled()) {
-                entries.remove(&gone);
-            }
-            count.send_replace(entries.len());
-        });
+        self.recount_after(ended);
         dir
     }
 
+    /// Forgets what has ended once `ended` fires.
+    fn recount_after(&self, ended: CancellationToken) {
+        let (entries, detached) = (Arc::clone(&self.entries), Arc::clone(&self.detached));
+        let count = self.count.clone();
+        // Ends with the mount; the runtime's end ends it too.
+        tokio_util::task::TaskTracker::new().spawn(async move {
+            ended.cancelled().await;
+            entries.lock().retain(|_, entry| !entry.has_ended());
+            detached.lock().retain(|entry| !entry.has_ended());
+            count.send_replace(entries.lock().len() + detached.lock().len());
+        });
+    }
+
     fn recount(&self) {
-        self.count.send_replace(self.entries.lock().len());
+        self.count.send_replace(self.entries.lock().len() + self.detached.lock().len());
     }
 
     /// Takes a mount away; gives how many are left.
@@ -145,9 +153,17 @@ impl MountTable {
             (entry, result)
         });
         let (entry, result) = unmounting.await.map_err(|_| MountTableError::Stopping)?;
-        if let Err(error) = result {
-            self.entries.lock().insert(dir.to_owned(), entry);
-            return Err(error.into());
+        match result {
+            Ok(Unmounted::Ended) => {}
+            Ok(Unmounted::StillServed) => {
+                let ended = entry.mounted.ended();
+                self.detached.lock().push(entry);
+                self.recount_after(ended);
+            }
+            Err(error) => {
+                self.entries.lock().insert(dir.to_owned(), entry);
+                return Err(error.into());
+            }
         }
         self.recount();
         Ok(self.entries.lock().len())
@@ -156,8 +172,9 @@ impl MountTable {
     /// Takes every mount away, also those in use: the process ends.
     pub async fn unmount_all(&self) {
         let entries = std::mem::take(&mut *self.entries.lock());
+        let detached = std::mem::take(&mut *self.detached.lock());
         // Dropping a mount detaches it.
-        let dropped = tokio::task::spawn_blocking(move || drop(entries)).await;
+        let dropped = tokio::task::spawn_blocking(move || drop((entries, detached))).await;
         if dropped.is_err() {
             tracing::warn!("not every mount could be taken away");
         }
@@ -171,6 +188,10 @@ impl MountTable {
 }
 
 impl Entry {
+    fn has_ended(&self) -> bool {
+        self.mounted.ended().is_cancelled()
+    }
+
     fn view(&self, dir: &Path) -> MountView {
         let mut ledger = Ledger::default();
         let mut cached = 0;
