@@ -9,11 +9,12 @@ mod status;
 
 use std::pin::Pin;
 
+use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, GroupRange, Priority, groups_in};
 use dfs_peer::engine::{Engine, Task};
 use dfs_peer::targets;
 use dfs_proto::common;
-use dfs_proto::convert::{self, TaskInfo};
+use dfs_proto::convert;
 use dfs_proto::seed::obtain_event::Kind;
 use dfs_proto::seed::seed_server;
 use dfs_proto::seed::{

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, HostId, HostKind, Rate, TaskId};
-use dfs_proto::convert::TaskInfo;
 use dfs_source::Target;
 use futures::stream::BoxStream;
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
+use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
-use dfs_proto::convert::TaskInfo;
 use dfs_proto::node::node_server::{Node, NodeServer};
 use dfs_proto::{common, node};
 use futures::stream::{self, BoxStream, StreamExt};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use dfs_model::{
     CanonicalUrl, GroupRange, GroupSet, HostId, HostInfo, HostKind, Location, PieceLayout, TaskId,
-    TaskKey, TaskKind, Transform, Validator,
+    TaskInfo, TaskKey, TaskKind, Transform, Validator,
 };
 
 use crate::common;
@@ -239,29 +239,6 @@ impl TryFrom<common::TaskKey> for TaskKey {
             validator: key.validator.unwrap_or_default().try_into()?,
             transform: Transform::Identity,
         })
-    }
-}
-
-/// A task as it travels: its key, and what is known of its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TaskInfo {
-    /// Its identity.
-    pub key: TaskKey,
-    /// The key's hash.
-    pub id: TaskId,
-    /// Bytes, where known.
-    pub length: Option<u64>,
-    /// Groups per piece, as a power of two.
-    pub piece_level: u8,
-    /// Whether its origin can be read in ranges.
-    pub ranges: bool,
-}
-
-impl TaskInfo {
-    /// A task with the customary layout for its length.
-    pub fn new(key: TaskKey, length: Option<u64>, ranges: bool) -> Self {
-        let piece_level = PieceLayout::for_length(length.unwrap_or(1 << 30)).level();
-        Self { id: key.id(), key, length, piece_level, ranges }
     }
 }
 

@@ -39,7 +39,7 @@ use dag::Dag;
 use host::Host;
 pub use message::{
     Decision, Done, Event, Failed, FailureKind, Held, Lease, Millis, Outcome, RefusalKind,
-    SeedEvent, SizeScope, TaskSpec, Wanted,
+    SeedEvent, SizeScope, Wanted,
 };
 use peer::Peer;
 pub use peer::PeerState;

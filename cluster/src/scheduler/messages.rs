@@ -1,9 +1,9 @@
 //! Between the wire and the core: every message is checked here, once.
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, groups_in};
+use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, TaskInfo, groups_in};
 use dfs_peer::digests::SignedDigests;
-use dfs_proto::convert::{self, BadMessage, TaskInfo};
+use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::{common, scheduler, seed};
@@ -11,7 +11,7 @@ use dfs_proto::{common, scheduler, seed};
 use super::Fill;
 use super::core::{
     Decision, Done, Event, Failed, FailureKind, Lease, MAX_GROUPS, Outcome, RefusalKind, SeedEvent,
-    SizeScope, TaskReport, TaskSpec, Wanted,
+    SizeScope, TaskReport, Wanted,
 };
 
 /// Digest bytes in one message; longer snapshots continue in updates.
@@ -41,16 +41,13 @@ pub enum Unacceptable {
 }
 
 /// Reads a task as it travels.
-pub fn task(message: Option<common::Task>) -> Result<TaskSpec, BadMessage> {
-    let TaskInfo { key, id, length, piece_level, ranges } =
-        TaskInfo::try_from(message.unwrap_or_default())?;
-    Ok(TaskSpec { id, key, length, piece_level, ranges })
+pub fn task(message: Option<common::Task>) -> Result<TaskInfo, BadMessage> {
+    TaskInfo::try_from(message.unwrap_or_default())
 }
 
 /// Writes a task as it travels.
-pub fn task_message(spec: &TaskSpec) -> common::Task {
-    let TaskSpec { id, key, length, piece_level, ranges } = spec.clone();
-    (&TaskInfo { key, id, length, piece_level, ranges }).into()
+pub fn task_message(spec: &TaskInfo) -> common::Task {
+    spec.into()
 }
 
 fn limit_of(length: Option<u64>) -> u64 {
@@ -184,7 +181,7 @@ pub fn own_digests(host: &HostInfo, encoded: &[u8]) -> Result<TaskId, Unacceptab
 /// What a seed says; `None` for what a later version may add.
 pub fn seed_event(
     seed: &HostInfo,
-    task: &TaskSpec,
+    task: &TaskInfo,
     message: seed::ObtainEvent,
 ) -> Result<Option<SeedEvent>, Unacceptable> {
     use seed::obtain_event::Kind;
@@ -359,7 +356,7 @@ fn scope_message(scope: SizeScope) -> scheduler::SizeScope {
 
 /// An order to a seed. Whoever names no groups will read on demand: the seed fetches what is asked
 /// of it on the piece plane, and beyond that what `fill` says.
-pub fn obtain_request(task: &TaskSpec, wanted: &Wanted, fill: Fill) -> seed::ObtainRequest {
+pub fn obtain_request(task: &TaskInfo, wanted: &Wanted, fill: Fill) -> seed::ObtainRequest {
     let wanted = match wanted {
         Wanted::All => GroupSet::new(),
         Wanted::Groups(groups) => groups.clone(),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use dfs_model::HostInfo;
+use dfs_model::{HostInfo, TaskInfo};
 use dfs_proto::seed::ObtainRequest;
 use dfs_proto::seed::seed_client::SeedClient;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::core::{Event, RefusalKind, SeedEvent, TaskSpec};
+use super::core::{Event, RefusalKind, SeedEvent};
 use super::messages;
 use super::service::Mail;
 
@@ -23,7 +23,7 @@ pub struct Order {
     /// To whom.
     pub seed: Arc<HostInfo>,
     /// About what.
-    pub task: TaskSpec,
+    pub task: TaskInfo,
     /// As it travels.
     pub request: ObtainRequest,
 }

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, RouteKey, TaskKey};
-use dfs_proto::convert::{self, TaskInfo};
+use dfs_proto::convert;
 use dfs_proto::scheduler::{ResolveReply, ResolveRequest};
 use dfs_proto::seed::seed_client::SeedClient;
 use dfs_proto::{common, seed};

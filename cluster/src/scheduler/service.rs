@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use dfs_model::{HostId, HostInfo, TaskId};
+use dfs_model::{HostId, HostInfo, TaskId, TaskInfo};
 use dfs_proto::scheduler::SchedulerMessage;
 use dfs_service::{Tracker, net};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::core::{Core, Decision, Event, Millis, Seed004, SeedEvent, TaskReport, TaskSpec};
+use super::core::{Core, Decision, Event, Millis, Seed004, SeedEvent, TaskReport};
 use super::obtain::{Order, obtain};
 use super::{Error, Options, messages};
 use crate::membership::Members;
@@ -268,7 +268,7 @@ impl Service {
     fn order(
         &mut self,
         seed: HostId,
-        task: TaskSpec,
+        task: TaskInfo,
         request: dfs_proto::seed::ObtainRequest,
         number: u64,
     ) {

@@ -24,7 +24,7 @@ pub use layout::PieceLayout;
 pub use priority::Priority;
 pub use range::{ByteRange, GROUP_BYTES, GroupRange, RangeParseError, groups_in};
 pub use route::{RouteKey, rank};
-pub use task::{TaskKey, TaskKind, Transform};
+pub use task::{TaskInfo, TaskKey, TaskKind, Transform};
 pub use units::{ByteSize, Rate, UnitParseError, parse_duration};
 pub use url::{CanonicalUrl, UrlError, redact};
 pub use validator::{Validator, ValidatorStrength};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CanonicalUrl, TaskId, Validator};
+use crate::{CanonicalUrl, PieceLayout, TaskId, Validator};
 
 /// What the bytes of a task are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -78,6 +78,32 @@ impl TaskKey {
         self.validator.hash_into(&mut hasher);
         hasher.field(self.transform.tag());
         TaskId::from_bytes(hasher.finish())
+    }
+}
+
+/// A task as the swarm knows it: its identity, and what is known of its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskInfo {
+    /// The key's hash.
+    pub id: TaskId,
+    /// Its identity.
+    pub key: TaskKey,
+    /// Bytes, where known.
+    pub length: Option<u64>,
+    /// Groups per piece, as a power of two.
+    pub piece_level: u8,
+    /// Whether its origin can be read in ranges.
+    pub ranges: bool,
+}
+
+impl TaskInfo {
+    /// Length for which the layout of a content of unknown length is chosen: 1 GiB.
+    const GUESSED_LENGTH: u64 = 1 << 30;
+
+    /// A task with the customary layout for its length.
+    pub fn new(key: TaskKey, length: Option<u64>, ranges: bool) -> Self {
+        let layout = PieceLayout::for_length(length.unwrap_or(Self::GUESSED_LENGTH));
+        Self { id: key.id(), key, length, piece_level: layout.level(), ranges }
     }
 }
 

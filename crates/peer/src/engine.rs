@@ -23,8 +23,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dfs_artifact::{Origin, Recipe};
+use dfs_model::TaskInfo;
 use dfs_model::{ByteSize, GROUP_BYTES, GroupSet, TaskId, TaskKey};
-use dfs_proto::convert::{self, TaskInfo};
+use dfs_proto::convert;
 use dfs_proto::scheduler;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};

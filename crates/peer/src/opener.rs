@@ -12,8 +12,9 @@ use dfs_artifact::resolve::{BuiltIndex, OpenTask};
 use dfs_artifact::{
     Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions, View,
 };
+use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, Priority, TaskKey};
-use dfs_proto::convert::{BadMessage, TaskInfo};
+use dfs_proto::convert::BadMessage;
 use dfs_proto::{common, scheduler};
 use dfs_source::{Action, Attempt, ByteStream, Credentials, SourceError, Target};
 use futures::{StreamExt, stream};

@@ -15,8 +15,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, GroupRange, HostId, HostInfo, Priority, RouteKey, TaskId};
-use dfs_proto::convert::TaskInfo;
 use dfs_proto::scheduler;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;

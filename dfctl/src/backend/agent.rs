@@ -7,11 +7,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use async_trait::async_trait;
+use dfs_model::TaskInfo;
 use dfs_model::{HostId, HostKind, TaskId};
-use dfs_proto::convert::{self, TaskInfo};
+use dfs_peer::targets;
+use dfs_proto::convert;
 use dfs_proto::node::node_client::NodeClient;
 use dfs_proto::{common, node};
-use dfs_source::{Credentials, Target};
+use dfs_source::Target;
 use futures::stream::{self, BoxStream, StreamExt};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -60,7 +62,7 @@ impl Agent {
 impl Backend for Agent {
     async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
         let request =
-            node::OpenRequest { target: Some(target_message(target)), view: view_message(view) };
+            node::OpenRequest { target: Some(targets::to_wire(target)), view: view_message(view) };
         let reply = self.client.clone().open(request).await.map_err(status::failure)?;
         artifact(reply.into_inner().artifact)
     }
@@ -72,7 +74,7 @@ impl Backend for Agent {
         recursive: bool,
     ) -> BoxStream<'static, Result<Entry, Failure>> {
         let request = node::ListRequest {
-            target: Some(target_message(target)),
+            target: Some(targets::to_wire(target)),
             path: path.to_vec().into(),
             recursive,
         };
@@ -85,7 +87,7 @@ impl Backend for Agent {
         // What is paced must come through the socket: only that holds the agent back.
         let paced = request.limit.is_some();
         let request = node::ReadRequest {
-            target: Some(target_message(&request.target)),
+            target: Some(targets::to_wire(&request.target)),
             path: request.path.map(Into::into),
             start: Some(request.start),
             end: request.end,
@@ -106,7 +108,7 @@ impl Backend for Agent {
             Failure::new(FailureClass::MountDir, "the mount point's name is not UTF-8")
         })?;
         let request = node::MountRequest {
-            target: Some(target_message(&request.target)),
+            target: Some(targets::to_wire(&request.target)),
             dir: dir.to_owned(),
             view: view_message(request.view),
             lane: request.lane,
@@ -203,38 +205,6 @@ fn unreadable(error: &dyn std::error::Error) -> Failure {
 fn missing(field: &str) -> Failure {
     Failure::new(FailureClass::AgentProtocol, "the node agent's answer cannot be read")
         .because(format!("field '{field}' is missing or too long"))
-}
-
-fn target_message(target: &Target) -> common::Target {
-    let headers = |secrets: &[(String, dfs_source::Secret)]| {
-        let message = |(name, value): &(String, dfs_source::Secret)| common::Header {
-            name: name.clone(),
-            value: value.expose().to_owned(),
-        };
-        secrets.iter().map(message).collect()
-    };
-    let credentials = match &target.credentials {
-        Credentials::None => None,
-        Credentials::Basic { user, password } => Some(common::Credentials {
-            kind: Some(common::credentials::Kind::Basic(common::credentials::Basic {
-                user: user.clone(),
-                password: password.expose().to_owned(),
-            })),
-            headers: Vec::new(),
-        }),
-        Credentials::Bearer(token) => Some(common::Credentials {
-            kind: Some(common::credentials::Kind::Bearer(token.expose().to_owned())),
-            headers: Vec::new(),
-        }),
-        Credentials::Headers(secrets) => {
-            Some(common::Credentials { kind: None, headers: headers(secrets) })
-        }
-    };
-    common::Target {
-        url: target.url.as_str().to_owned(),
-        headers: convert::to_headers(&target.headers),
-        credentials,
-    }
 }
 
 fn view_message(view: View) -> i32 {

@@ -4,7 +4,7 @@
 //! is renamed or removed. Names that are not UTF-8 are shown with replacement characters, and their bytes
 //! follow in a field `…_hex`.
 
-use dfs_proto::convert::TaskInfo;
+use dfs_model::TaskInfo;
 use serde_json::{Value, json};
 
 use super::{Format, Output, when};

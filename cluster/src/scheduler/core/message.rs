@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, TaskKey};
+use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, TaskInfo};
 
 /// Milliseconds on a clock that only moves forward and means nothing outside this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -15,21 +15,6 @@ impl Millis {
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
-}
-
-/// A task as the scheduler needs to know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TaskSpec {
-    /// The key's hash.
-    pub id: TaskId,
-    /// Its identity.
-    pub key: TaskKey,
-    /// Bytes, where known.
-    pub length: Option<u64>,
-    /// Groups per piece, as a power of two.
-    pub piece_level: u8,
-    /// Whether its origin can be read in ranges.
-    pub ranges: bool,
 }
 
 /// What a peer wants of a task.
@@ -193,7 +178,7 @@ pub enum Event {
         /// Who.
         host: HostId,
         /// What.
-        task: TaskSpec,
+        task: TaskInfo,
         /// Which groups.
         held: GroupSet,
         /// Signed digests, checked by the shell.
@@ -204,7 +189,7 @@ pub enum Event {
         /// Who.
         host: HostId,
         /// In what.
-        task: TaskSpec,
+        task: TaskInfo,
         /// What it wants.
         wanted: Wanted,
         /// What it holds already.
@@ -328,7 +313,7 @@ pub enum Decision {
         /// To whom.
         host: HostId,
         /// The task as known now.
-        task: TaskSpec,
+        task: TaskInfo,
         /// By its size.
         scope: SizeScope,
         /// All of it, where tiny.
@@ -374,7 +359,7 @@ pub enum Decision {
         /// Which seed.
         seed: HostId,
         /// In what.
-        task: TaskSpec,
+        task: TaskInfo,
         /// Which groups first.
         wanted: Wanted,
         /// The number its events must carry.

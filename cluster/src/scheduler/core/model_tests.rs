@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, GroupSet, HostKind, Priority};
+use dfs_model::{GroupRange, GroupSet, HostKind, Priority, TaskInfo};
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Strategy as _;
 
@@ -62,7 +62,7 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
     ]
 }
 
-fn task(n: u8) -> TaskSpec {
+fn task(n: u8) -> TaskInfo {
     match n {
         0 => spec("normal", Some(2 * MIB)),
         1 => spec("unknown", None),

@@ -102,7 +102,11 @@ impl Core {
     }
 
     /// The task of `spec`, made when it is new; `None` where a host overreaches.
-    pub(super) fn task_for(&mut self, host: HostId, spec: super::TaskSpec) -> Option<&mut Task> {
+    pub(super) fn task_for(
+        &mut self,
+        host: HostId,
+        spec: dfs_model::TaskInfo,
+    ) -> Option<&mut Task> {
         let host = self.hosts.get_mut(&host)?;
         if host.tasks.len() >= super::MAX_TASKS_PER_HOST && !host.tasks.contains(&spec.id) {
             return None;

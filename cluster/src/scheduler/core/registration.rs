@@ -1,11 +1,11 @@
 //! What peers say of themselves: they register, report, want more, end, leave.
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId};
+use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId, TaskInfo};
 
 use super::{
     Core, Decision, Done, Failed, FailureKind, Held, Millis, Outcome, Peer, PeerState, RefusalKind,
-    SizeScope, Task, TaskSpec, Wanted,
+    SizeScope, Task, Wanted,
 };
 
 /// Most hosts blacklisted per task.
@@ -33,7 +33,7 @@ impl Core {
     pub(super) fn announced(
         &mut self,
         host: HostId,
-        spec: TaskSpec,
+        spec: TaskInfo,
         groups: GroupSet,
         digests: Vec<Bytes>,
     ) {
@@ -53,7 +53,7 @@ impl Core {
         self.schedule_waiting(id);
     }
 
-    pub(super) fn register(&mut self, host: HostId, spec: TaskSpec, ask: Ask) {
+    pub(super) fn register(&mut self, host: HostId, spec: TaskInfo, ask: Ask) {
         let id = spec.id;
         let Some(task) = self.task_for(host, spec) else {
             let known = self.hosts.contains_key(&host);

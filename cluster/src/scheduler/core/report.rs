@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use dfs_model::{HostId, HostInfo, TaskId, groups_in};
+use dfs_model::{HostId, HostInfo, TaskId, TaskInfo, groups_in};
 
-use super::{Core, TaskSpec};
+use super::Core;
 
 /// One task.
 #[derive(Debug, Clone)]
 pub struct TaskReport {
     /// What it is.
-    pub task: TaskSpec,
+    pub task: TaskInfo,
     /// Its state, in a word.
     pub state: &'static str,
     /// Who takes part.

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, HostId, groups_in};
+use dfs_model::{GroupRange, HostId, TaskInfo, groups_in};
 
-use super::{Dag, Held, Millis, Peer, RefusalKind, SizeScope, TaskSpec, Wanted};
+use super::{Dag, Held, Millis, Peer, RefusalKind, SizeScope, Wanted};
 
 /// Largest content that travels inside an answer, in bytes.
 pub const TINY_BYTES: u64 = 4096;
@@ -113,7 +113,7 @@ impl Digests {
 #[derive(Debug)]
 pub struct Task {
     /// What it is.
-    pub spec: TaskSpec,
+    pub spec: TaskInfo,
     /// How it gets its bytes.
     pub state: TaskState,
     /// Who feeds whom.
@@ -137,7 +137,7 @@ pub struct Task {
 
 impl Task {
     /// A task without peers.
-    pub fn new(spec: TaskSpec) -> Self {
+    pub fn new(spec: TaskInfo) -> Self {
         Self {
             spec,
             state: TaskState::Open,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use dfs_model::{
     CanonicalUrl, GROUP_BYTES, GroupRange, GroupSet, HostKind, Location, PieceLayout, Priority,
-    TaskKind, Transform, Validator,
+    TaskInfo, TaskKind, Transform, Validator,
 };
 
 use super::*;
@@ -29,7 +29,7 @@ pub(super) fn info(n: u8, kind: HostKind, idc: &str) -> Arc<HostInfo> {
     })
 }
 
-pub(super) fn spec(name: &str, length: Option<u64>) -> TaskSpec {
+pub(super) fn spec(name: &str, length: Option<u64>) -> TaskInfo {
     let key = dfs_model::TaskKey {
         domain: dfs_model::TaskKey::PUBLIC.into(),
         kind: TaskKind::Blob,
@@ -39,7 +39,7 @@ pub(super) fn spec(name: &str, length: Option<u64>) -> TaskSpec {
         transform: Transform::Identity,
     };
     let piece_level = PieceLayout::for_length(length.unwrap_or(1 << 30)).level();
-    TaskSpec { id: key.id(), key, length, piece_level, ranges: true }
+    TaskInfo { id: key.id(), key, length, piece_level, ranges: true }
 }
 
 pub(super) struct Scene {
@@ -73,11 +73,11 @@ impl Scene {
         hosts.into_iter().for_each(|n| self.join(n, HostKind::Node, ""));
     }
 
-    fn register(&mut self, n: u8, task: &TaskSpec) -> Vec<Decision> {
+    fn register(&mut self, n: u8, task: &TaskInfo) -> Vec<Decision> {
         self.register_for(n, task, Wanted::All)
     }
 
-    fn register_for(&mut self, n: u8, task: &TaskSpec, wanted: Wanted) -> Vec<Decision> {
+    fn register_for(&mut self, n: u8, task: &TaskInfo, wanted: Wanted) -> Vec<Decision> {
         self.tell(Event::Register {
             host: id(n),
             task: task.clone(),
@@ -87,17 +87,17 @@ impl Scene {
         })
     }
 
-    fn seed_says(&mut self, n: u8, task: &TaskSpec, event: SeedEvent) -> Vec<Decision> {
+    fn seed_says(&mut self, n: u8, task: &TaskInfo, event: SeedEvent) -> Vec<Decision> {
         let obtain = self.core.last_obtain;
         self.tell(Event::Seed { seed: id(n), task: task.id, obtain, event })
     }
 
-    fn seed_obtains(&mut self, n: u8, task: &TaskSpec) -> Vec<Decision> {
+    fn seed_obtains(&mut self, n: u8, task: &TaskInfo) -> Vec<Decision> {
         let held = GroupSet::new();
         self.seed_says(n, task, SeedEvent::Obtaining { length: task.length, held, tiny: None })
     }
 
-    fn progress(&mut self, n: u8, task: &TaskSpec, done: Done) -> Vec<Decision> {
+    fn progress(&mut self, n: u8, task: &TaskInfo, done: Done) -> Vec<Decision> {
         self.tell(Event::Progress {
             host: id(n),
             task: task.id,
@@ -107,12 +107,12 @@ impl Scene {
         })
     }
 
-    fn finish(&mut self, n: u8, task: &TaskSpec, parent: u8) -> Vec<Decision> {
+    fn finish(&mut self, n: u8, task: &TaskInfo, parent: u8) -> Vec<Decision> {
         let groups = GroupRange::new(0, task.length.unwrap().div_ceil(GROUP_BYTES));
         self.progress(n, task, Done { groups, parent: Some(id(parent)), cost_ms: 10 })
     }
 
-    fn fail(&mut self, n: u8, task: &TaskSpec, parent: u8, kind: FailureKind) -> Vec<Decision> {
+    fn fail(&mut self, n: u8, task: &TaskInfo, parent: u8, kind: FailureKind) -> Vec<Decision> {
         self.tell(Event::Progress {
             host: id(n),
             task: task.id,
@@ -123,7 +123,7 @@ impl Scene {
     }
 
     /// One seed (100) that takes part in `task`, and a first child (1) of it.
-    fn with_seed(task: &TaskSpec) -> Self {
+    fn with_seed(task: &TaskInfo) -> Self {
         let mut scene = Self::new();
         scene.join(100, HostKind::Seed, "");
         scene.nodes(1..=8);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_artifact::Origin;
+use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
-use dfs_proto::convert::TaskInfo;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 

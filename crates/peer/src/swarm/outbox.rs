@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use dfs_model::TaskInfo;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId};
-use dfs_proto::convert::TaskInfo;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 

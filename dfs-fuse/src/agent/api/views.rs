@@ -3,9 +3,9 @@
 use std::time::UNIX_EPOCH;
 
 use dfs_model::HostKind;
+use dfs_model::TaskInfo;
 use dfs_peer::engine::{Ledger, Task};
 use dfs_proto::common;
-use dfs_proto::convert::TaskInfo;
 use dfs_proto::node::{self, MountInfo, StatusReply};
 
 use crate::agent::Agent;
