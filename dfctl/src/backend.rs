@@ -38,6 +38,8 @@ pub enum FailureClass {
     Corrupt,
     /// The cache's disk is full.
     NoSpace,
+    /// The output's disk is full.
+    OutputFull,
     /// A limit or quota.
     Limit,
     /// Not possible with this origin.

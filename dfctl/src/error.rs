@@ -138,7 +138,7 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::TimedOut => &codes::TIMED_OUT,
         FailureClass::OriginChanged => &codes::ORIGIN_CHANGED,
         FailureClass::Corrupt => &codes::CORRUPT,
-        FailureClass::NoSpace => &codes::NO_SPACE,
+        FailureClass::NoSpace | FailureClass::OutputFull => &codes::NO_SPACE,
         FailureClass::Limit => &codes::BUSY,
         FailureClass::Unsupported => &codes::UNSUPPORTED,
         FailureClass::IsTree => &codes::IS_TREE,
@@ -177,6 +177,9 @@ fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
         FailureClass::NoSolo => Some("the same command without --solo".to_owned()),
         FailureClass::Corrupt => Some("dfctl cache verify".to_owned()),
         FailureClass::NoSpace => Some("dfctl cache gc".to_owned()),
+        FailureClass::OutputFull => {
+            Some("make room, then the same command again: it goes on where it ended".to_owned())
+        }
         FailureClass::MountDir
         | FailureClass::BadRequest
         | FailureClass::BadRange

@@ -98,10 +98,8 @@ impl PartFile {
                 0
             }
         };
-        if let Some(length) = identity.length {
-            room_for(&file, length - done)?;
-        }
-        Ok(Self {
+        let length = identity.length;
+        let mut opened = Self {
             dir,
             name: name.to_owned(),
             part,
@@ -114,7 +112,13 @@ impl PartFile {
             resumed: done,
             hasher: digest.map(Hasher::new),
             settled: false,
-        })
+        };
+        if let Some(length) = length {
+            room_for(&opened.file, length - done)?;
+            // Its place is taken now: on a disk that fills up later it can still be updated.
+            opened.mark()?;
+        }
+        Ok(opened)
     }
 
     /// Its name for people.

@@ -35,6 +35,8 @@ pub enum View {
     /// A tree where there is one, else a directory with the one file.
     #[default]
     Auto,
+    /// A directory with the one file, whatever is in it.
+    OneFile,
 }
 
 /// Opens tasks for the resolution to read from, so that what it reads is kept for later.
@@ -169,7 +171,7 @@ pub async fn resolve(
     let context = Context { source, target, options };
     if stat.kind == StatKind::Directory {
         return match view {
-            View::File => Err(ResolveError::IsDirectory(stat.url)),
+            View::File | View::OneFile => Err(ResolveError::IsDirectory(stat.url)),
             View::Tree | View::Auto => context.listing().await,
         };
     }
@@ -180,6 +182,9 @@ pub async fn resolve(
         return Ok(Artifact { url: stat.url, view: View::File, index, tasks, skipped });
     }
     let length = stat.length.ok_or_else(|| ResolveError::LengthUnknown(stat.url.clone()))?;
+    if view == View::OneFile {
+        return context.single_file(recipe, length).await;
+    }
     let origin = match &options.opener {
         Some(opener) => opener.open(&recipe).await?,
         None => open_origin(&recipe, sources, context.target.credentials.clone())?,
@@ -189,7 +194,7 @@ pub async fn resolve(
     }
     match view {
         View::Tree => Err(ResolveError::NoTree(stat.url)),
-        View::File | View::Auto => context.single_file(recipe, length).await,
+        View::File | View::Auto | View::OneFile => context.single_file(recipe, length).await,
     }
 }
 

@@ -102,13 +102,8 @@ impl Host {
             Sources::builder().http(options.http.clone()).file(FileOptions::default()).build()?;
         let info = describe(&options, &identity, &network);
         let me = LocalHost { host: info.id, name: info.name.clone(), capabilities: 0 };
-        let pool = Pool::new(
-            Arc::clone(&network.dialer),
-            me.clone(),
-            PoolOptions::default(),
-            tracker,
-            stop,
-        );
+        let pool =
+            Pool::new(Arc::clone(&network.dialer), me.clone(), pool_options(), tracker, stop);
         let taken = Arc::clone(pool.counters());
         let keyring = Arc::new(Keyring::default());
         let swarm = (!options.managers.is_empty()).then(|| SwarmOptions {
@@ -134,6 +129,15 @@ impl Host {
         let served = serve(&options, &network, me, &engine, tracker, stop);
         tracker.spawn(keep_house(engine.clone(), stop.clone()));
         Ok(Self { engine, info, served, taken })
+    }
+}
+
+/// A parent that comes back after a restart is found again within seconds.
+fn pool_options() -> PoolOptions {
+    PoolOptions {
+        backoff: Duration::from_millis(200),
+        backoff_limit: Duration::from_secs(3),
+        ..PoolOptions::default()
     }
 }
 

@@ -69,6 +69,7 @@ pub fn view_to_wire(view: View) -> common::View {
         View::File => common::View::File,
         View::Tree => common::View::Tree,
         View::Auto => common::View::Auto,
+        View::OneFile => common::View::OneFile,
     }
 }
 
@@ -77,6 +78,7 @@ pub fn view_from_wire(view: common::View) -> View {
     match view {
         common::View::File => View::File,
         common::View::Tree => View::Tree,
+        common::View::OneFile => View::OneFile,
         common::View::Auto | common::View::Unspecified => View::Auto,
     }
 }

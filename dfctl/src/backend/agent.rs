@@ -225,7 +225,9 @@ fn artifact(message: Option<common::Artifact>) -> Result<Artifact, Failure> {
     let view = match message.view() {
         common::View::File => View::File,
         common::View::Tree => View::Tree,
-        common::View::Auto | common::View::Unspecified => return Err(missing("artifact.view")),
+        common::View::Auto | common::View::OneFile | common::View::Unspecified => {
+            return Err(missing("artifact.view"));
+        }
     };
     if message.tasks.len() > 256 {
         return Err(missing("artifact.tasks"));

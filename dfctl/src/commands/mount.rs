@@ -90,10 +90,15 @@ fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
         }
         _ => refused(error.to_string()),
     })?;
-    if !real.is_dir() {
-        return Err(refused("it is not a directory".into()));
+    match real.metadata() {
+        Ok(found) if !found.is_dir() => Err(refused("it is not a directory".into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => {
+            let why = "a mount whose agent is gone is still there".into();
+            Err(refused(why).hint(format!("dfctl umount --lazy {}", dir.display())))
+        }
+        // Whatever else is wrong with it, the agent says so.
+        Ok(_) | Err(_) => Ok(real),
     }
-    Ok(real)
 }
 
 /// The mount point as text, as the agent takes it.

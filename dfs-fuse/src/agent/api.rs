@@ -149,7 +149,10 @@ impl node_server::Node for NodeService {
         let _busy = self.agent.enter();
         let caller = caller(&request);
         let request = request.into_inner();
-        let view = targets::view_from_wire(request.view());
+        let view = match targets::view_from_wire(request.view()) {
+            View::File => View::OneFile,
+            other => other,
+        };
         let lane = request.lane.as_str();
         if !matches!(lane, "" | "auto" | "fuse") {
             let why = format!("there is no lane '{lane}' here: use auto or fuse");

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::content::SpaceContent;
 use crate::mount::{
-    Audience, Detach, MountError, MountOptions, Mounted, UnmountError, Unmounted, mount,
+    Audience, Detach, MountError, MountOptions, Mounted, UnmountError, Unmounted, mount, unmount,
 };
 use crate::tree::{IndexTree, Totals};
 
@@ -146,8 +146,8 @@ impl MountTable {
 
     /// Takes a mount away; gives how many are left.
     pub async fn unmount(&self, dir: &Path, detach: Detach) -> Result<usize, MountTableError> {
-        let not_mounted = || MountTableError::NotMounted(dir.to_owned());
-        let mut entry = self.entries.lock().remove(dir).ok_or_else(not_mounted)?;
+        let known = self.entries.lock().remove(dir);
+        let Some(mut entry) = known else { return self.clear_dead(dir).await };
         let unmounting = tokio::task::spawn_blocking(move || {
             let result = entry.mounted.unmount(detach);
             (entry, result)
@@ -166,6 +166,21 @@ impl MountTable {
             }
         }
         self.recount();
+        Ok(self.entries.lock().len())
+    }
+
+    /// Takes away what an agent that died left mounted.
+    async fn clear_dead(&self, dir: &Path) -> Result<usize, MountTableError> {
+        let left = dir.to_owned();
+        let clearing = tokio::task::spawn_blocking(move || {
+            let dead = std::fs::metadata(&left)
+                .is_err_and(|error| error.kind() == std::io::ErrorKind::NotConnected);
+            if !dead {
+                return Err(MountTableError::NotMounted(left));
+            }
+            Ok(unmount(&left, Detach::Lazily)?)
+        });
+        clearing.await.map_err(|_| MountTableError::Stopping)??;
         Ok(self.entries.lock().len())
     }
 

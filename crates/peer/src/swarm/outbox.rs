@@ -124,6 +124,15 @@ impl Outbox {
         std::mem::take(&mut self.inner.lock().news)
     }
 
+    /// Drops complaints about parents: they were made while their scheduler was away, and a new one must
+    /// not judge its peers by them.
+    pub(super) fn forget_complaints(&self) {
+        for news in self.inner.lock().news.values_mut() {
+            news.failed.clear();
+            news.reschedule = None;
+        }
+    }
+
     pub(super) fn registration(&self, task: &TaskId) -> Option<Registration> {
         self.inner.lock().tasks.get(task).cloned()
     }

@@ -116,6 +116,7 @@ impl Session {
                 self.attempts.remove(&id);
                 self.outbox.set_state("the scheduler's choice of parents");
                 self.links.insert(id, link);
+                self.outbox.forget_complaints();
                 self.register_again(id).await;
             }
             Err(status) => {

@@ -135,10 +135,12 @@ impl Copying {
         let copied = copied.map_err(io::Error::other).and_then(|copied| copied);
         copied.map(|()| ReadEvent::Written(range)).map_err(|error| {
             let class = match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureClass::NoSpace,
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    FailureClass::OutputFull
+                }
                 _ => FailureClass::Internal,
             };
-            Failure::new(class, "the bytes could not be copied out of the cache")
+            Failure::new(class, "the bytes could not be written to the output")
                 .because(error.to_string())
         })
     }
