@@ -129,6 +129,11 @@ impl Actor {
 
     fn want(&mut self, groups: GroupRange, priority: Priority, waiter: Option<Waiter>) {
         self.tell_swarm(priority);
+        if waiter.is_some() {
+            // The store is right about what is here: verification may have found some of it bad.
+            let have = self.shared.stored.have();
+            have.missing_in(groups).for_each(|run| self.conductor.lost(run));
+        }
         self.conductor.want(groups, priority);
         let Some(waiter) = waiter else { return };
         match self.answer_for(&waiter) {

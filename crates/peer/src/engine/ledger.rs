@@ -104,7 +104,14 @@ impl Mark {
 
 impl Provenance {
     pub(super) fn came(&self, groups: GroupRange, from: CameFrom) {
-        self.inner.lock().from.entry(from).or_default().insert_range(groups);
+        let mut inner = self.inner.lock();
+        // What came twice (a parent was given up too early, or it was lost in between) counts once.
+        for (other, had) in &mut inner.from {
+            if *other != from {
+                had.remove_range(groups);
+            }
+        }
+        inner.from.entry(from).or_default().insert_range(groups);
     }
 
     pub(super) fn name(&self, host: HostId, name: &str, kind: HostKind) {
@@ -176,6 +183,9 @@ mod tests {
         provenance.came(GroupRange::new(1, 2), CameFrom::Source);
         provenance.came(GroupRange::new(3, 2), CameFrom::Parent(parent));
         provenance.requested_source();
+        // Twice, from two hosts: once in the account.
+        provenance.came(GroupRange::new(3, 2), CameFrom::Parent(HostId::from_bytes([2; 16])));
+        provenance.came(GroupRange::new(3, 2), CameFrom::Parent(parent));
         let ledger = provenance.since(&mark, ByteRange::new(5, length), length);
         assert_eq!(ledger.cache_bytes, GROUP_BYTES - 5);
         assert_eq!(ledger.source_bytes, 2 * GROUP_BYTES);
