@@ -264,6 +264,11 @@ impl TryFrom<common::Task> for TaskInfo {
         if id.as_bytes()[..] != task.id[..] {
             return Err(bad("task.id", "is not the hash of its key"));
         }
+        if let (Some(pinned), Some(length)) = (key.validator.length, task.length)
+            && pinned != length
+        {
+            return Err(bad("task.length", "is not the length that its key pins"));
+        }
         let piece_level = u8::try_from(task.piece_level)
             .ok()
             .filter(|level| *level <= PieceLayout::MAX_LOG2)
@@ -294,6 +299,14 @@ mod tests {
         assert_eq!(TaskInfo::try_from(message.clone()), Ok(task()));
         let forged = common::Task { id: vec![0; 32].into(), ..message };
         assert!(TaskInfo::try_from(forged).is_err());
+        let key = TaskKey {
+            validator: Validator { length: Some(1 << 20), ..Validator::default() },
+            ..task().key
+        };
+        let pinned = common::Task::from(&TaskInfo::new(key, Some(1 << 20), true));
+        assert!(TaskInfo::try_from(pinned.clone()).is_ok());
+        let cut_short = common::Task { length: Some(1), ..pinned };
+        assert!(TaskInfo::try_from(cut_short).is_err());
     }
 
     #[test]
