@@ -17,8 +17,9 @@ use super::keep;
 use super::ledger::CameFrom;
 use super::task::{ParentHost, Shared};
 use crate::conductor::{Failure, FlightId};
-use crate::digests::SignedDigests;
+use crate::digests::{DigestsError, SignedDigests};
 use crate::hashtree::Shape;
+use crate::store::Use;
 use crate::wire::{Codecs, ErrorCode, PieceError, PieceRequest, Segment};
 
 /// Bytes of the origin that are digested and kept together: sixteen groups.
@@ -29,6 +30,9 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a blocked reader's request may take before somebody else is asked.
 const DEMAND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the key of a signer that is not known yet is waited for.
+const KEY_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a flight reports.
 #[derive(Debug)]
@@ -158,6 +162,10 @@ impl Context {
     ) -> Option<Fault> {
         let fault = |failure, groups, reason: String| Fault::Parent { failure, groups, reason };
         let pool = self.engine.pool.as_ref()?;
+        let _used = match self.shared.stored.in_use(Use::Fetch) {
+            Ok(used) => used,
+            Err(error) => return Some(Fault::Fatal { groups, error: error.into() }),
+        };
         let connection = match pool.connect(parent.host.id, &parent.host.addresses).await {
             Ok(connection) => connection,
             Err(error) => {
@@ -188,7 +196,9 @@ impl Context {
                     return Some(Fault::Fatal { groups, error: error.into() });
                 }
                 Err(error) => {
-                    return Some(fault(Failure::BadDigest, groups, error.to_string()));
+                    let failure =
+                        if error.is_a_lie() { Failure::BadDigest } else { Failure::Other };
+                    return Some(fault(failure, groups, error.to_string()));
                 }
             };
             if !kept.is_empty() {
@@ -204,12 +214,25 @@ impl Context {
         let wire = segment.payload.len() + segment.proof.len();
         let signed: usize = segment.signed.iter().map(Bytes::len).sum();
         self.shared.provenance.received((wire + signed) as u64);
-        let keyring = Arc::clone(&self.engine.keyring);
-        let shared = Arc::clone(&self.shared);
-        let work = move || keep::segment(&shared, &keyring, &segment);
-        let (kept, length) = self.blocking(work).await?;
+        let segment = Arc::new(segment);
+        let mut kept = self.verify(&segment).await;
+        if let Err(keep::KeepError::Digests(DigestsError::UnknownSigner(signer))) = &kept
+            && self.engine.keyring.comes(signer, KEY_WITHIN).await
+        {
+            kept = self.verify(&segment).await;
+        }
+        let (kept, length) = kept?;
         self.learn_length(length).await;
         Ok(kept)
+    }
+
+    async fn verify(
+        &self,
+        segment: &Arc<Segment>,
+    ) -> Result<(GroupRange, Option<u64>), keep::KeepError> {
+        let keyring = Arc::clone(&self.engine.keyring);
+        let (shared, segment) = (Arc::clone(&self.shared), Arc::clone(segment));
+        self.blocking(move || keep::segment(&shared, &keyring, &segment)).await
     }
 
     async fn accept_digests(&self, digests: SignedDigests) -> Result<(), String> {
@@ -246,6 +269,7 @@ impl Context {
     async fn fetch(&self, flight: FlightId, groups: Option<GroupRange>) -> Result<(), ReadError> {
         let origin = self.shared.origin.lock().clone();
         let origin = origin.ok_or_else(|| ReadError::Swarm("the origin is unknown here".into()))?;
+        let _used = self.shared.stored.in_use(Use::Fetch)?;
         let _slot = self.engine.source_slots.acquire().await;
         self.shared.provenance.requested_source();
         match groups {

@@ -1,9 +1,12 @@
-//! From bytes to verified groups in the store. Everything here blocks and runs on blocking threads.
+//! From bytes to verified groups in the store. All but the [`Keyring`] blocks and runs on blocking
+//! threads.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use dfs_model::{GroupRange, HostId, TaskId};
 use parking_lot::RwLock;
+use tokio::sync::Notify;
 
 use super::error::ReadError;
 use super::task::Shared;
@@ -16,17 +19,42 @@ use crate::wire::Segment;
 #[derive(Debug, Default)]
 pub struct Keyring {
     keys: RwLock<HashMap<HostId, [u8; 32]>>,
+    learnt: Notify,
+    missed: Notify,
 }
 
 impl Keyring {
-    /// Replaces the keys by those of the members now known; keys once trusted stay, for what they signed.
+    /// Adds the keys of the members now known; keys once trusted stay, for what they signed.
     pub fn learn(&self, keys: impl IntoIterator<Item = (HostId, [u8; 32])>) {
         self.keys.write().extend(keys);
+        self.learnt.notify_waiters();
     }
 
     /// The key of a signer.
     pub fn key(&self, host: &HostId) -> Option<[u8; 32]> {
         self.keys.read().get(host).copied()
+    }
+
+    /// Has a signer's key asked for; whether it came in time. A seed may be younger than the member
+    /// list that this host knows.
+    pub(super) async fn comes(&self, host: &HostId, within: Duration) -> bool {
+        let known = async {
+            loop {
+                let mut learnt = std::pin::pin!(self.learnt.notified());
+                learnt.as_mut().enable();
+                if self.key(host).is_some() {
+                    return;
+                }
+                self.missed.notify_one();
+                learnt.await;
+            }
+        };
+        tokio::time::timeout(within, known).await.is_ok()
+    }
+
+    /// Waits until somebody misses a key.
+    pub(crate) async fn missed(&self) {
+        self.missed.notified().await;
     }
 }
 
@@ -43,6 +71,8 @@ pub(super) enum KeepError {
     Proof(#[from] ProofDecodeError),
     #[error("the bytes do not verify: {0}")]
     Verify(#[from] VerifyError),
+    #[error("the origin sends other bytes for group {0} than before")]
+    Changed(u64),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("stopped")]
@@ -54,8 +84,18 @@ impl KeepError {
         match self {
             Self::Store(error) => error.into(),
             Self::Digests(error) => ReadError::Sign(error),
+            Self::Changed(_) => ReadError::OriginChanged(self.to_string()),
             Self::Stopped => ReadError::Closing(task),
             other => ReadError::Swarm(other.to_string()),
+        }
+    }
+
+    /// Whether the one who sent the bytes is to blame, whatever is wrong on this side.
+    pub(super) fn is_a_lie(&self) -> bool {
+        match self {
+            Self::Digests(DigestsError::UnknownSigner(_)) => false,
+            Self::Digests(_) | Self::WrongTask | Self::Proof(_) | Self::Verify(_) => true,
+            Self::TwoLengths(..) | Self::Changed(_) | Self::Store(_) | Self::Stopped => false,
         }
     }
 }
@@ -123,6 +163,13 @@ pub(super) fn own(
     let groups = GroupRange::new(first, count);
     let cvs = hashtree::group_digests(shape, groups, bytes).map_err(VerifyError::from)?;
     let mut nodes: HashMap<Node, Cv> = groups.iter().map(Node::group).zip(cvs).collect();
+    // A stream that begins anew, of an origin that pins nothing, may be of another version.
+    for (node, cv) in &nodes {
+        let kept = shared.stored.ready(GroupRange::new(node.index, 1)).is_ok();
+        if kept && shared.stored.node(*node).is_some_and(|known| known != *cv) {
+            return Err(KeepError::Changed(node.index));
+        }
+    }
     let mut covering = Vec::new();
     for node in shape.cover(groups) {
         if let Some(cv) = hashtree::fold(shape, node, |node| nodes.get(&node).copied()) {

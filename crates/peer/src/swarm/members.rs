@@ -78,9 +78,14 @@ pub(super) fn follow(
             };
             let pause = if answered { PERIOD } else { PERIOD_WITHOUT };
             turn += usize::from(!answered);
+            let missed = async {
+                tokio::time::sleep(PERIOD_WITHOUT).await;
+                options.keyring.missed().await;
+            };
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(pause) => {}
+                () = missed => {}
             }
         }
     });
