@@ -20,6 +20,9 @@ use crate::store::{StoreError, StoredTask, Use, UseGuard};
 /// How far beyond what is here a reader of a content of unknown length asks at a time.
 const GROWING_WINDOW: u64 = 256;
 
+/// How often bytes are fetched that the disk then does not give back.
+const ATTEMPTS: u32 = 3;
+
 /// A parent as the scheduler names it.
 #[derive(Debug, Clone)]
 pub struct ParentHost {
@@ -113,7 +116,8 @@ impl Task {
     pub async fn known_length(&self) -> Result<u64, ReadError> {
         let mut length = self.shared.length.subscribe();
         while length.borrow_and_update().is_none() {
-            let edge = self.shared.stored.have().len();
+            let everything = GroupRange::new(0, u64::from(u32::MAX));
+            let edge = self.shared.stored.missing_in(everything).first().map_or(0, |run| run.first);
             self.ensure_groups(GroupRange::new(edge, GROWING_WINDOW), Priority::Bulk).await?;
         }
         let known = *length.borrow();
@@ -257,14 +261,18 @@ impl Task {
     /// The bytes of `range`, clipped at the end of the content; at most a few MiB at a time.
     pub async fn read(&self, range: ByteRange, priority: Priority) -> Result<Bytes, ReadError> {
         let range = self.clipped(range);
+        let mut attempts = 0;
         loop {
+            attempts += 1;
             self.ensure(range, priority).await?;
             let stored = self.shared.stored.clone();
             let read = tokio::task::spawn_blocking(move || stored.read(range)).await;
             let outcome = read.map_err(|_| ReadError::Closing(self.id()))?;
             match outcome {
                 Ok(bytes) => return Ok(bytes),
-                Err(StoreError::Missing { .. }) => self.report_lost(range.groups()).await?,
+                Err(StoreError::Missing { .. }) if attempts < ATTEMPTS => {
+                    self.report_lost(range.groups()).await?;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
