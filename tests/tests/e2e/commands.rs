@@ -1,0 +1,172 @@
+//! What `dfctl` says and ends with when it is used wrongly, without an agent, or by somebody else.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use dfs_tests::{Body, Origin};
+
+use crate::support::trees::{self, noise};
+use crate::support::{Agent, Expected, NOBODY, Place, as_nobody, binary, dfctl_at, until};
+
+#[test]
+fn a_mistake_in_the_command_line_is_told_with_its_code() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let output = place.path("out");
+    let output = output.to_str().unwrap();
+    for words in [
+        &["frobnicate"][..],
+        &["get"],
+        &["get", "http://h/f", "--limit", "10M"],
+        &["get", "http://h/f", "--range", "9-1"],
+        &["get", "http://h/f", "--digest", "md5:00"],
+        &["get", "not a url", "-o", output],
+        &["get", "http://h", "--format", "xml"],
+        &["mount", "http://h/", "/nowhere/at/all"],
+        &["task", "show", "xyz"],
+    ] {
+        let said = agent.dfctl(words);
+        assert_eq!(said.code, 2, "{words:?}: {}", said.stderr);
+        assert!(
+            said.stderr.contains("DFS-") && said.stdout.is_empty(),
+            "{words:?}: {}",
+            said.stderr
+        );
+    }
+    assert!(!place.path("out").exists());
+}
+
+#[test]
+fn help_and_version_need_no_agent_and_are_results() {
+    let place = Place::new();
+    for words in [&["--help"][..], &["get", "--help"], &["--version"]] {
+        let said = dfctl_at(&place.path("no.sock"), words);
+        assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{words:?}");
+        assert!(!said.stdout.is_empty(), "{words:?}");
+    }
+}
+
+#[test]
+fn without_an_agent_files_are_got_and_only_what_needs_one_says_how_to_start_it() {
+    let place = Place::new();
+    let bytes = noise(1, 3_000_001);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let socket = place.path("no.sock");
+    let output = place.path("out");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
+    dfctl_at(&socket, &words).done();
+    assert!(fs::read(&output).unwrap() == bytes);
+    assert_eq!(origin.counters().body_bytes, bytes.len() as u64);
+    let said = dfctl_at(&socket, &["task", "ls"]).fails(5, "DFS-4101");
+    assert!(said.stderr.contains("dfs-fuse") && said.stderr.contains("no.sock"), "{}", said.stderr);
+    // Nothing is mounted where nobody mounts: an answer, not a failure.
+    dfctl_at(&socket, &["mounts"]).done();
+    dfctl_at(&socket, &["umount", place.dir("m").to_str().unwrap()]).fails(3, "DFS-5103");
+}
+
+#[test]
+fn a_socket_that_an_agent_left_behind_is_no_agent() {
+    let place = Place::new();
+    let mut agent = Agent::solo(&place, "agent");
+    agent.kill();
+    assert!(agent.socket().exists(), "a killed agent leaves its socket");
+    agent.dfctl(&["cache", "ls"]).fails(5, "DFS-4101");
+    agent.start_again();
+    agent.dfctl(&["cache", "ls"]).done();
+}
+
+#[test]
+fn somebody_elses_agent_is_refused_and_not_gone_around() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    place.open_to_others();
+    for path in [agent.data(), agent.socket().parent().unwrap()] {
+        // The directories may be entered, the socket may still not be used.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    let dfctl = lend(&place, "dfctl");
+    let mut command = as_nobody(&dfctl);
+    command.args(["mounts", "--socket"]).arg(agent.socket());
+    let output = command.output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{err}");
+    assert!(err.contains("DFS-4102") && err.contains("--solo"), "{err}");
+}
+
+/// A program of ours where everybody may run it.
+fn lend(place: &Place, name: &str) -> PathBuf {
+    let lent = place.dir("bin").join(name);
+    fs::copy(binary(name), &lent).unwrap();
+    fs::set_permissions(&lent, fs::Permissions::from_mode(0o755)).unwrap();
+    lent
+}
+
+/// In a mount namespace of its own, where the device is open to users as udev makes it.
+const OPEN_DEVICE: &str = r#"
+    mknod "$DEVICE" c 10 229
+    chmod 666 "$DEVICE"
+    mount --bind "$DEVICE" /dev/fuse
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -ec "$SCRIPT"
+"#;
+
+const MOUNT_READ_UNMOUNT: &str = r#"
+    "$BIN/dfctl" mount "$URL" "$DIR"
+    cmp "$DIR/f" "$SOURCE/f"
+    grep -F " $DIR " /proc/self/mountinfo
+    "$BIN/dfctl" mounts --format name
+    test -S "$XDG_RUNTIME_DIR/dfs/agent.sock"
+    "$BIN/dfctl" umount "$DIR"
+    ! grep -F " $DIR " /proc/self/mountinfo
+    cat "$XDG_DATA_HOME/dfs/agent/run.json"
+"#;
+
+#[test]
+fn a_user_mounts_without_an_agent_and_the_one_that_is_started_goes_after_the_last_unmount() {
+    let place = Place::new();
+    place.open_to_others();
+    let bin = lend(&place, "dfctl").parent().unwrap().to_owned();
+    lend(&place, "dfs-fuse");
+    let source = place.dir("source");
+    trees::put(&source.join("f"), &noise(1, 700_000));
+    let home = owned_by_nobody(&place.dir("home"));
+    let dir = owned_by_nobody(&place.dir("mount"));
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-ec", OPEN_DEVICE])
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+        .env("DEVICE", place.path("fuse"))
+        .env("SCRIPT", MOUNT_READ_UNMOUNT)
+        .env("BIN", bin)
+        .env("URL", format!("file://{}/", source.display()))
+        .env("SOURCE", &source)
+        .env("DIR", &dir)
+        .env("HOME", &home)
+        .env("XDG_RUNTIME_DIR", owned_by_nobody(&home.join("run")))
+        .env("XDG_DATA_HOME", owned_by_nobody(&home.join("data")))
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{out}\n{err}");
+    assert!(err.contains("started the node agent"), "{err}");
+    let mounted = out.lines().find(|line| line.contains("fuse.dfs")).unwrap();
+    for option in ["ro", "nosuid", "nodev", &format!("user_id={NOBODY}")] {
+        assert!(mounted.contains(option), "{option}: {mounted}");
+    }
+    assert!(out.lines().any(|line| Path::new(line) == dir), "{out}");
+    let run = &out[out.find('{').unwrap()..];
+    let run: serde_json::Value = serde_json::from_str(run).unwrap();
+    let process = PathBuf::from(format!("/proc/{}", run["pid"]));
+    until("the agent has gone", || !process.exists());
+    assert!(!home.join("data/dfs/agent/run.json").exists(), "it left cleanly");
+}
+
+fn owned_by_nobody(path: &Path) -> PathBuf {
+    fs::create_dir_all(path).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+    chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    path.to_owned()
+}

@@ -1,0 +1,15 @@
+//! End to end: the real binaries, real origins, real mounts. Every test reads as a statement.
+//!
+//! Each test has a place, ports and processes of its own, so that all may run at once; what it broke on purpose
+//! it has seen broken, in the origin's counters or the processes' own numbers.
+
+// The helpers of a test may fail it.
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod mounts;
+mod origins;
+mod outputs;
+mod recovery;
+mod support;
+mod swarm;

@@ -1,0 +1,196 @@
+//! What a mount shows and refuses, and whose it is.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::trees::{self, noise};
+use crate::support::{Agent, Expected, Place, is_mounted, until};
+
+#[test]
+fn a_mounted_directory_is_the_directory() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::varied(&source);
+    trees::rich(&source.join("rich"));
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&file_url(&source), place.dir("mount"));
+    trees::assert_same(&dir, &source);
+    trees::assert_same_attributes(&dir, &source);
+}
+
+#[test]
+fn a_mounted_archive_is_the_tree_inside() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::rich(&source);
+    trees::varied(&source.join("varied"));
+    let tar = place.path("rich.tar");
+    let packed = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&source).arg(".").status();
+    assert!(packed.unwrap().success());
+    let agent = Agent::solo(&place, "agent");
+    let url = file_url(&tar);
+    let dir = agent.mount(&url, place.dir("tree"));
+    trees::assert_same(&dir, &source);
+    trees::assert_same_attributes(&dir, &source);
+
+    let file = place.dir("file");
+    agent.dfctl(&["mount", "--as", "file", &url, file.to_str().unwrap()]).done();
+    assert!(fs::read(file.join("rich.tar")).unwrap() == fs::read(&tar).unwrap());
+}
+
+#[test]
+fn a_single_file_is_mounted_as_a_directory_with_it() {
+    let place = Place::new();
+    let bytes = noise(1, 3_000_001);
+    trees::put(&place.path("source/model.bin"), &bytes);
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&file_url(&place.path("source/model.bin")), place.dir("mount"));
+    let names: Vec<_> =
+        fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["model.bin"]);
+    assert!(fs::read(dir.join("model.bin")).unwrap() == bytes);
+}
+
+#[test]
+fn programs_run_and_map_files_of_a_mount() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::rich(&source);
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&file_url(&source), place.dir("mount"));
+    assert!(Command::new(dir.join("bin/true")).status().unwrap().success());
+    let said = Command::new(dir.join("bin/hello")).arg("world").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "hello from hello world\n");
+    assert!(mapped(&dir.join("data/a.bin")) == fs::read(source.join("data/a.bin")).unwrap());
+}
+
+#[allow(unsafe_code)]
+fn mapped(path: &Path) -> Vec<u8> {
+    let file = File::open(path).unwrap();
+    // SAFETY: files of a mount never change and are never cut short.
+    unsafe { memmap2::Mmap::map(&file) }.unwrap().to_vec()
+}
+
+#[test]
+fn whatever_would_write_is_refused_as_read_only() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::rich(&source);
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&file_url(&source), place.dir("mount"));
+    let (file, new) = (dir.join("data/a.bin"), dir.join("new"));
+    let open = |options: &mut OpenOptions| options.open(&file).map(drop);
+    let refused: [(&str, io::Result<()>); 15] = [
+        ("open to write", open(OpenOptions::new().write(true))),
+        ("open to append", open(OpenOptions::new().append(true))),
+        ("open to truncate", open(OpenOptions::new().write(true).truncate(true))),
+        ("create", File::create(&new).map(drop)),
+        ("mkdir", fs::create_dir(&new)),
+        ("unlink", fs::remove_file(&file)),
+        ("rmdir", fs::remove_dir(dir.join("data"))),
+        ("rename", fs::rename(&file, &new)),
+        ("symlink", symlink("x", &new)),
+        ("link", fs::hard_link(&file, &new)),
+        ("chmod", fs::set_permissions(&file, fs::Permissions::from_mode(0o777))),
+        ("chown", std::os::unix::fs::chown(&file, Some(1), Some(1))),
+        ("utimens", touch(&file)),
+        ("setxattr", xattr::set(&file, "user.x", b"y")),
+        ("removexattr", xattr::remove(&file, "user.x")),
+    ];
+    for (what, result) in refused {
+        let number = result.err().and_then(|error| error.raw_os_error());
+        assert_eq!(number, Some(rustix::io::Errno::ROFS.raw_os_error()), "{what}");
+    }
+    trees::assert_same(&dir, &source);
+}
+
+fn touch(path: &Path) -> io::Result<()> {
+    let times = rustix::fs::Timestamps {
+        last_access: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
+        last_modification: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
+    };
+    let flags = rustix::fs::AtFlags::empty();
+    Ok(rustix::fs::utimensat(rustix::fs::CWD, path, &times, flags)?)
+}
+
+#[test]
+fn one_agent_serves_several_mounts_and_each_goes_by_itself() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let mut dirs = Vec::new();
+    for number in 0..3 {
+        let source = place.dir(&format!("source-{number}"));
+        trees::put(&source.join("f"), &noise(number, 200_000));
+        dirs.push((agent.mount(&file_url(&source), place.dir(&format!("mount-{number}"))), source));
+    }
+    let listed = agent.dfctl(&["mounts", "--format", "json"]).json().unwrap();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 3, "{listed}");
+    let (first, _) = dirs.remove(0);
+    agent.dfctl(&["umount", first.to_str().unwrap()]).done();
+    assert!(!is_mounted(&first));
+    for (dir, source) in &dirs {
+        trees::assert_same(dir, source);
+    }
+    let again = agent.dfctl(&["mount", &file_url(&dirs[0].1), dirs[0].0.to_str().unwrap()]);
+    again.fails(2, "DFS-5102");
+}
+
+#[test]
+fn a_mount_in_use_is_not_taken_away_unless_lazily() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), &noise(3, 2_000_000));
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&file_url(&source), place.dir("mount"));
+    let text = dir.to_str().unwrap();
+    let mut open = File::open(dir.join("f")).unwrap();
+    let said = agent.dfctl(&["umount", text]).fails(1, "DFS-5105");
+    assert!(said.stderr.contains(&format!("dfctl umount --lazy {text}")), "{}", said.stderr);
+    assert!(is_mounted(&dir));
+    agent.dfctl(&["umount", "--lazy", text]).done();
+    assert!(!is_mounted(&dir));
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut open, &mut bytes).unwrap();
+    assert!(bytes == noise(3, 2_000_000), "whoever has the file open reads on");
+    agent.dfctl(&["umount", text]).fails(3, "DFS-5103");
+}
+
+#[test]
+fn an_agent_that_is_asked_to_stop_takes_its_mounts_with_it() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), &noise(4, 100_000));
+    let mut agent = Agent::solo(&place, "agent");
+    let idle = agent.mount(&file_url(&source), place.dir("idle"));
+    let used = agent.mount(&file_url(&source), place.dir("used"));
+    let _open = File::open(used.join("f")).unwrap();
+    agent.terminate();
+    assert!(!is_mounted(&idle) && !is_mounted(&used));
+    assert!(!agent.data().join("run.json").exists(), "a clean exit takes its announcement back");
+}
+
+#[test]
+fn an_agent_that_was_killed_mounts_again_over_what_it_left() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), &noise(5, 300_000));
+    let mut agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&file_url(&source), place.dir("mount"));
+    let text = dir.to_str().unwrap().to_owned();
+    agent.kill();
+    until("the dead mount is one", || fs::metadata(&dir).is_err());
+    agent.start_again();
+    let refused = agent.dfctl(&["mount", &file_url(&source), &text]).fails(2, "DFS-5102");
+    assert!(refused.stderr.contains("umount"), "it says how to go on: {}", refused.stderr);
+    agent.dfctl(&["umount", "--lazy", &text]).done();
+    agent.dfctl(&["mount", &file_url(&source), &text]).done();
+    trees::assert_same(&dir, &source);
+}
+
+fn file_url(path: &Path) -> String {
+    let slash = if path.is_dir() { "/" } else { "" };
+    format!("file://{}{slash}", path.display())
+}

@@ -1,0 +1,291 @@
+//! What `get` leaves behind: the right file, or a named part file, or nothing; never anything outside.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use sha2::Digest as _;
+
+use crate::support::canned::Canned;
+use crate::support::trees::{self, names, noise};
+use crate::support::{Agent, Expected, Place, Tmpfs, until};
+use dfs_tests::{Body, Fault, Origin};
+
+/// What an empty directory holds.
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn a_digest_that_matches_is_said_and_one_that_does_not_leaves_nothing() {
+    let place = Place::new();
+    let bytes = noise(1, 1_500_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let (url, out) = (origin.url("/f"), place.dir("out"));
+    let get = |digest: &str| {
+        let output = out.join("f");
+        agent.dfctl(&["get", &url, "-o", output.to_str().unwrap(), "--digest", digest])
+    };
+    for wrong in ["sha256", "blake3"] {
+        let said = get(&format!("{wrong}:{}", "0".repeat(64))).fails(6, "DFS-3101");
+        assert!(said.stderr.contains("got "), "{}", said.stderr);
+        assert_eq!(names(&out), NOTHING, "after {wrong}");
+    }
+    let sha256: String = sha2::Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    assert!(get(&format!("sha256:{sha256}")).done().text().contains("sha256 matches"));
+    assert!(fs::read(out.join("f")).unwrap() == bytes);
+    // The same again has nothing to do; with another digest what exists is not touched.
+    assert_eq!(get(&format!("blake3:{}", blake3::hash(&bytes))).code, 9);
+    get(&format!("sha256:{}", "0".repeat(64))).fails(1, "DFS-1101");
+    assert!(fs::read(out.join("f")).unwrap() == bytes);
+    let streamed = agent.dfctl(&["get", &url, "-o", "-", "--digest", &format!("sha256:{sha256}")]);
+    assert!(streamed.done().stdout == bytes);
+}
+
+#[test]
+fn ranges_and_streams_are_exactly_the_bytes_asked_for() {
+    let place = Place::new();
+    let bytes = noise(2, 5_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let url = origin.url("/f");
+    for (from, to) in [(0, 0), (65_535, 65_536), (1_000_000, 1_999_999), (4_999_999, 9_999_999)] {
+        let range = format!("{from}-{to}");
+        let said = agent.dfctl(&["get", &url, "-o", "-", "--range", &range]).done();
+        assert!(said.stdout == bytes[from..bytes.len().min(to + 1)], "{range}");
+    }
+    agent.dfctl(&["get", &url, "-o", "-", "--range", "5000000-5000001"]).fails(2, "DFS-2110");
+    assert!(agent.dfctl(&["cat", &url]).done().stdout == bytes);
+    assert!(
+        origin.counters().body_bytes <= bytes.len() as u64,
+        "what is here is not fetched again"
+    );
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_told_at_once_and_the_file_comes_when_there_is_room() {
+    let place = Place::new();
+    let bytes = noise(3, 6_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let disk = Tmpfs::mount(place.dir("disk"), 2 << 20);
+    let output = disk.path().join("f");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
+    agent.dfctl(&words).fails(7, "DFS-1104");
+    assert_eq!(names(disk.path()), NOTHING);
+    disk.resize(16 << 20);
+    agent.dfctl(&words).done();
+    assert!(fs::read(&output).unwrap() == bytes);
+}
+
+#[test]
+fn a_disk_that_fills_up_on_the_way_leaves_a_named_part_file_to_go_on_from() {
+    let place = Place::new();
+    let bytes = noise(4, 24_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let disk = Tmpfs::mount(place.dir("disk"), 32 << 20);
+    let output = disk.path().join("f");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
+    let pace = origin.inject(Fault::pace(16 << 20));
+    let getting = agent.dfctl_start(&words);
+    until("some of it is written", || disk.path().join("f.dfs-part").exists());
+    fs::write(disk.path().join("another"), vec![1; 24 << 20]).unwrap();
+    let said = getting.wait().fails(7, "DFS-1104");
+    assert!(said.stderr.contains("f.dfs-part"), "the part file is named: {}", said.stderr);
+    assert_eq!(names(disk.path()), ["another", "f.dfs-part"]);
+    fs::remove_file(disk.path().join("another")).unwrap();
+    assert!(pace.struck() > 0);
+    pace.lift();
+    agent.dfctl(&words).done();
+    assert!(fs::read(&output).unwrap() == bytes);
+    assert_eq!(names(disk.path()), ["f"]);
+}
+
+#[test]
+fn a_cache_without_room_is_told_as_such() {
+    let place = Place::new();
+    let bytes = noise(5, 6_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let disk = Tmpfs::mount(place.dir("disk"), 3 << 20);
+    let agent = Agent::solo_in(disk.path(), "agent");
+    let out = place.dir("out");
+    let output = out.join("f");
+    let said = agent.dfctl(&["get", &origin.url("/f"), "-o", output.to_str().unwrap()]);
+    assert_eq!(said.code, 7, "{}", said.stderr);
+    assert!(!output.exists());
+    agent.dfctl(&["version"]).done();
+}
+
+#[test]
+fn a_killed_get_goes_on_from_its_part_file() {
+    let place = Place::new();
+    let bytes = noise(6, 40_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let out = place.dir("out");
+    kill_after_the_first_mark(&agent, &origin.url("/f"), &out, bytes.len());
+    let output = out.join("f");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap(), "--format", "json"];
+    let said = agent.dfctl(&words).done().json().unwrap();
+    assert!(said["kept_bytes"].as_u64().unwrap() >= 16 << 20, "{said}");
+    assert!(fs::read(&output).unwrap() == bytes);
+    assert_eq!(names(&out), ["f"]);
+    assert_eq!(origin.counters().body_bytes, bytes.len() as u64, "nothing is fetched twice");
+}
+
+/// Kills a slow get of `url` into `out` once its part file says how far it is.
+fn kill_after_the_first_mark(agent: &Agent, url: &str, out: &Path, length: usize) {
+    let output = out.join("f");
+    let getting =
+        agent.dfctl_start(&["get", url, "-o", output.to_str().unwrap(), "--limit", "20MiB/s"]);
+    let part = out.join("f.dfs-part");
+    until("a mark is written", || fs::metadata(&part).is_ok_and(|meta| meta.len() > length as u64));
+    getting.kill();
+    assert_eq!(names(out), ["f.dfs-part"]);
+}
+
+#[test]
+fn an_interrupted_get_says_how_to_go_on() {
+    let place = Place::new();
+    let bytes = noise(7, 20_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let out = place.dir("out");
+    let output = out.join("f");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
+    let slowly = [&words[..], &["--limit", "4MiB/s"]].concat();
+    let getting = agent.dfctl_start(&slowly);
+    let part = out.join("f.dfs-part");
+    until("bytes are written", || fs::metadata(&part).is_ok_and(|meta| meta.blocks() > 0));
+    let said = getting.interrupt().fails(130, "DFS-1130");
+    let told = ["f.dfs-part", "goes on from there"];
+    assert!(told.iter().all(|words| said.stderr.contains(words)), "{}", said.stderr);
+    agent.dfctl(&words).done();
+    assert!(fs::read(&output).unwrap() == bytes);
+}
+
+#[test]
+fn a_part_file_of_another_version_is_not_gone_on_from() {
+    let place = Place::new();
+    let (old, new) = (noise(8, 40_000_000), noise(9, 40_000_000));
+    let origin = Origin::of("/f", Body::bytes(old.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let out = place.dir("out");
+    kill_after_the_first_mark(&agent, &origin.url("/f"), &out, old.len());
+    origin.put("/f", Body::bytes(new.clone()));
+    // This agent may remember the old version for some seconds.
+    let other = Agent::solo(&place, "other");
+    let output = out.join("f");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap(), "--format", "json"];
+    let said = other.dfctl(&words).done().json().unwrap();
+    assert_eq!(said["kept_bytes"], 0, "{said}");
+    assert!(fs::read(&output).unwrap() == new);
+}
+
+#[test]
+fn a_whole_tree_is_got_and_nothing_is_done_the_second_time() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::varied(&source);
+    let origin = Origin::of_directory(&source).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let out = place.path("out");
+    let words = ["get", "-r", &origin.url("/"), "-o", out.to_str().unwrap()];
+    agent.dfctl(&words).done();
+    trees::assert_same(&out, &source);
+    assert_eq!(agent.dfctl(&words).code, 9);
+    fs::write(out.join("one"), b"?").unwrap();
+    fs::remove_file(out.join("group")).unwrap();
+    let said = agent.dfctl(&words).fails(8, "DFS-1108");
+    assert!(said.stderr.contains("DFS-1101"), "what differs is named: {}", said.stderr);
+    assert_eq!(fs::read(out.join("one")).unwrap(), b"?", "what differs is not replaced");
+    let force = [&words[..], &["--force"]].concat();
+    agent.dfctl(&force).done();
+    trees::assert_same(&out, &source);
+}
+
+#[test]
+fn names_that_lead_outside_are_never_written() {
+    let place = Place::new();
+    let page = r#"<html><head><title>Index of /evil/</title></head><body><h1>Index of /evil/</h1><pre>
+<a href="../">../</a>
+<a href="../outside">outside</a>
+<a href="..%2foutside">x</a>
+<a href="%2e%2e/outside">x</a>
+<a href="/outside">x</a>
+<a href="%2fetc%2fpasswd">x</a>
+<a href="//127.0.0.1/outside">x</a>
+<a href="good">good</a>
+</pre></body></html>"#;
+    let origin = Canned::serve(vec![
+        ("/evil/", "text/html", page),
+        ("/evil/good", "application/octet-stream", "good"),
+        ("/outside", "application/octet-stream", "bad"),
+    ]);
+    let agent = Agent::solo(&place, "agent");
+    let dir = place.dir("dir");
+    let out = dir.join("out");
+    agent.dfctl(&["get", "-r", &origin.url("/evil/"), "-o", out.to_str().unwrap()]).done();
+    assert!(origin.asked().contains(&"/evil/".to_owned()));
+    assert_eq!(names(&dir), ["out"]);
+    assert_eq!(names(&dir.join("out")), ["good"]);
+}
+
+#[test]
+fn an_archive_cannot_write_through_its_own_links_or_outside() {
+    let place = Place::new();
+    let victim = place.dir("victim");
+    trees::put(&victim.join("file"), b"precious");
+    let agent = Agent::solo(&place, "agent");
+    let dir = place.dir("dir");
+    for (name, script) in [
+        // A link to elsewhere, then a file of the same name as a directory below it.
+        (
+            "through-a-link",
+            "ln -s VICTIM d; tar -cf T d; rm d; mkdir d; echo bad > d/file; tar -rf T d/file",
+        ),
+        ("upwards", "echo bad > f; tar -cf T -P --transform 's,^f$,../victim/file,' f"),
+        ("absolute", "echo bad > f; tar -cf T -P --transform 's,^f$,VICTIM/file,' f"),
+    ] {
+        let work = place.dir(name);
+        let tar = work.join("t.tar");
+        let script = script.replace("VICTIM", victim.to_str().unwrap()).replace('T', "t.tar");
+        let made = Command::new("sh").args(["-ec", &script]).current_dir(&work).status().unwrap();
+        assert!(made.success(), "{name}");
+        let url = format!("file://{}", tar.display());
+        let out = dir.join(name);
+        let said = agent.dfctl(&["get", "-r", &url, "-o", out.to_str().unwrap()]);
+        assert!(
+            said.code == 0 || said.stderr.contains("DFS-"),
+            "{name}: {} {}",
+            said.code,
+            said.stderr
+        );
+        assert_eq!(fs::read(victim.join("file")).unwrap(), b"precious", "{name}");
+        assert_eq!(names(&victim), ["file"], "{name}");
+    }
+}
+
+#[test]
+fn a_link_planted_in_the_output_is_not_followed() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("d/file"), b"new");
+    trees::put(&source.join("e"), b"new too");
+    let victim = place.dir("victim");
+    trees::put(&victim.join("file"), b"precious");
+    let out = place.dir("out");
+    symlink(&victim, out.join("d")).unwrap();
+    symlink(victim.join("file"), out.join("e")).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let url = format!("file://{}/", source.display());
+    for force in [&[][..], &["--force"]] {
+        let words = [&["get", "-r", &url, "-o", out.to_str().unwrap()][..], force].concat();
+        let said = agent.dfctl(&words).fails(8, "DFS-1108");
+        assert!(said.stderr.contains("DFS-1106"), "{}", said.stderr);
+        assert_eq!(fs::read(victim.join("file")).unwrap(), b"precious");
+        assert_eq!(names(&victim), ["file"]);
+    }
+    assert_eq!(fs::read(out.join("e")).unwrap(), b"new too", "--force replaces the link itself");
+}

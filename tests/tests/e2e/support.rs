@@ -1,0 +1,341 @@
+//! What the tests share beside the fixtures: agents that fail their test, commands under way, small disks.
+
+pub mod canned;
+pub mod ledger;
+pub mod trees;
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use dfs_tests::process::Said;
+use dfs_tests::wait::{self, PATIENCE};
+use dfs_tests::{Binaries, Cluster, Mount, Node};
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+/// The user nobody.
+pub const NOBODY: u32 = 65_534;
+
+/// A directory of one test's own; a failed test leaves it when `E2E_KEEP` is set.
+pub struct Place {
+    dir: TempDir,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("E2E_KEEP").is_some() {
+            self.dir.disable_cleanup(true);
+            eprintln!("kept: {}", self.dir.path().display());
+        }
+    }
+}
+
+impl Place {
+    /// A fresh one.
+    pub fn new() -> Self {
+        Self { dir: tempfile::Builder::new().prefix("dfs-e2e-").tempdir().unwrap() }
+    }
+
+    /// Something in it that need not exist.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A directory in it, made.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        let dir = self.path(name);
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// Lets every user look in.
+    pub fn open_to_others(&self) {
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The root of it.
+    pub fn root(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// Our programs.
+pub fn binaries() -> Binaries {
+    Binaries::beside_this_one().unwrap()
+}
+
+/// The path of one of them.
+pub fn binary(name: &str) -> PathBuf {
+    binaries().path(name).unwrap()
+}
+
+/// A node agent and its mounts.
+pub struct Agent {
+    // The mounts go first.
+    mounts: Mutex<Vec<Mount>>,
+    pub node: Node,
+}
+
+impl Agent {
+    /// One without a cluster.
+    pub fn solo(place: &Place, name: &str) -> Self {
+        Self::below(place.root(), name, None, &[])
+    }
+
+    /// One without a cluster whose data lies below `dir`.
+    pub fn solo_in(dir: &Path, name: &str) -> Self {
+        Self::below(dir, name, None, &[])
+    }
+
+    /// One in a cluster.
+    pub fn of(cluster: &Cluster, place: &Place, name: &str) -> Self {
+        Self::below(place.root(), name, Some(cluster), &[])
+    }
+
+    /// One in a cluster, with further arguments.
+    pub fn of_with(cluster: &Cluster, place: &Place, name: &str, extra: &[&str]) -> Self {
+        Self::below(place.root(), name, Some(cluster), extra)
+    }
+
+    fn below(dir: &Path, name: &str, cluster: Option<&Cluster>, extra: &[&str]) -> Self {
+        let address = cluster.map(|cluster| cluster.address().unwrap());
+        let mut node = Node::spawn(&binaries(), dir, name, address, extra).unwrap();
+        node.wait_ready().unwrap();
+        Self { mounts: Mutex::default(), node }
+    }
+
+    /// Runs `dfctl` against it, to its end.
+    pub fn dfctl(&self, words: &[&str]) -> Said {
+        self.node.dfctl(words).unwrap()
+    }
+
+    /// Starts `dfctl` against it.
+    pub fn dfctl_start(&self, words: &[&str]) -> Running {
+        let mut command = self.node.dfctl_command().unwrap();
+        command.args(words);
+        Running::start(command)
+    }
+
+    /// Mounts `url` on `dir`.
+    pub fn mount(&self, url: &str, dir: PathBuf) -> PathBuf {
+        let mount = self.node.mount(url, &dir).unwrap();
+        self.mounts.lock().unwrap().push(mount);
+        dir
+    }
+
+    /// One of its counters.
+    pub fn metric(&self, name: &str) -> u64 {
+        self.node.process().metric(name).unwrap() as u64
+    }
+
+    /// Content bytes that it holds of the one task of this length.
+    pub fn cached(&self, length: u64) -> u64 {
+        let listed = self.dfctl(&["task", "ls", "--format", "json"]).done().json().unwrap();
+        let tasks = listed["items"].as_array().unwrap();
+        let task = tasks.iter().find(|task| task["task"]["length"] == length);
+        task.map_or(0, |task| task["cached_bytes"].as_u64().unwrap())
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> &Path {
+        self.node.data_dir()
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        self.node.socket()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.node.process().log()
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill(&mut self) {
+        self.node.process_mut().kill();
+    }
+
+    /// Asks it to end; it must do so cleanly.
+    pub fn terminate(&mut self) {
+        let status = self.node.process_mut().terminate().unwrap();
+        assert!(status.success(), "{status}\n{}", self.log());
+    }
+
+    /// Starts it again as it was started.
+    pub fn start_again(&mut self) {
+        self.node.process_mut().restart().unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(30)..];
+            eprintln!("the log of {} ends:\n  | {}", self.node.name(), shown.join("\n  | "));
+        }
+    }
+}
+
+/// What a test expects of a command.
+pub trait Expected: Sized {
+    /// It did what it should.
+    #[track_caller]
+    fn done(self) -> Self;
+    /// It failed with this exit code and this stable code.
+    #[track_caller]
+    fn fails(self, exit: i32, code: &str) -> Self;
+}
+
+impl Expected for Said {
+    #[track_caller]
+    fn done(self) -> Self {
+        assert_eq!(self.code, 0, "`{}`\n{}", self.line, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    fn fails(self, exit: i32, code: &str) -> Self {
+        assert_eq!(self.code, exit, "`{}`\n{}", self.line, self.stderr);
+        assert!(self.stderr.contains(code), "no {code}: `{}`\n{}", self.line, self.stderr);
+        self
+    }
+}
+
+/// Runs `dfctl` against whatever listens on `socket`.
+pub fn dfctl_at(socket: &Path, words: &[&str]) -> Said {
+    let mut command = dfs_tests::Dfctl::new(&binaries()).command().unwrap();
+    Said::by(command.arg("--socket").arg(socket).args(words)).unwrap()
+}
+
+/// `program`, to be run by nobody.
+pub fn as_nobody(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(program)
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("HOME", "/nonexistent")
+        .current_dir("/");
+    command
+}
+
+/// A command under way; killed when nobody waits for it any more.
+pub struct Running {
+    child: Child,
+    line: String,
+    stdout: File,
+    stderr: File,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let line = format!("{command:?}");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone().unwrap())
+            .stderr(stderr.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, line, stdout, stderr }
+    }
+
+    fn text(file: &File) -> Vec<u8> {
+        use std::os::unix::fs::FileExt;
+        let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    /// What it has written to its standard error so far.
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&Self::text(&self.stderr)).into_owned()
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Said {
+        let ended =
+            wait::find(&format!("{} ends", self.line), PATIENCE, || self.child.try_wait().unwrap());
+        let status = ended.unwrap_or_else(|error| panic!("{error}\n{}", self.stderr()));
+        let signal = || status.signal().map_or(-1, |signal| 128 + signal);
+        Said {
+            line: self.line.clone(),
+            code: status.code().unwrap_or_else(signal),
+            stdout: Self::text(&self.stdout),
+            stderr: self.stderr(),
+        }
+    }
+
+    /// Ctrl-C, and waits for its end.
+    pub fn interrupt(self) -> Said {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, Signal::INT).unwrap();
+        self.wait()
+    }
+
+    /// Kills it; it must have been running.
+    pub fn kill(mut self) {
+        assert!(self.child.try_wait().unwrap().is_none(), "it had ended\n{}", self.stderr());
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether anything is mounted on `dir`.
+pub fn is_mounted(dir: &Path) -> bool {
+    let guard = Mount::guard(dir);
+    let mounted = guard.is_mounted();
+    std::mem::forget(guard);
+    mounted
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub fn until(what: &str, condition: impl FnMut() -> bool) {
+    wait::until(what, condition).unwrap();
+}
+
+/// A small disk.
+pub struct Tmpfs {
+    mount: Mount,
+}
+
+impl Tmpfs {
+    /// One of `bytes` on `dir`.
+    pub fn mount(dir: PathBuf, bytes: u64) -> Self {
+        let mount = Mount::guard(&dir);
+        Self::run(&["-t", "tmpfs", "-o", &format!("size={bytes},mode=0755"), "dfs-e2e"], &dir);
+        Self { mount }
+    }
+
+    /// Makes it larger or smaller.
+    pub fn resize(&self, bytes: u64) {
+        Self::run(&["-o", &format!("remount,size={bytes}")], self.path());
+    }
+
+    fn run(words: &[&str], dir: &Path) {
+        let output = Command::new("mount").args(words).arg(dir).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.mount.dir()
+    }
+}

@@ -1,0 +1,60 @@
+//! A web server that answers with exactly what it is given, for pages that no honest server writes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// Path, content type, content.
+type Page = (&'static str, &'static str, &'static str);
+
+/// See the module. It ends with the process.
+pub struct Canned {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Canned {
+    /// Serves these pages and nothing else.
+    pub fn serve(pages: Vec<Page>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let (pages, seen) = (Arc::new(pages), Arc::clone(&asked));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (pages, seen) = (Arc::clone(&pages), Arc::clone(&seen));
+                // A client that leaves in the middle is its own affair.
+                std::thread::spawn(move || drop(answer(&stream, &pages, &seen)));
+            }
+        });
+        Self { address, asked }
+    }
+
+    /// The URL of a path, as it is.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The targets that were asked for, as they came.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+/// One request, then the connection ends.
+fn answer(stream: &TcpStream, pages: &[Page], asked: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    let mut words = first.split(' ');
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    asked.lock().unwrap().push(path.to_owned());
+    let (status, kind, content) = match pages.iter().find(|page| page.0 == path) {
+        Some((_, kind, content)) => ("200 OK", *kind, *content),
+        None => ("404 Not Found", "text/plain", "no"),
+    };
+    let length = content.len();
+    let content = if method == "HEAD" { "" } else { content };
+    let head = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n");
+    (&*stream).write_all(format!("{head}Connection: close\r\n\r\n{content}").as_bytes())
+}
