@@ -34,6 +34,24 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "attr", program: "getfattr" },
 ];
 
+/// What the demo runs beside our own programs.
+pub const FOR_DEMO: &[Package] = &[
+    Package { name: "fuse3", program: "fusermount3" },
+    Package { name: "curl", program: "curl" },
+    Package { name: "tar", program: "tar" },
+];
+
+/// Whom the benches compare with, and what they measure with.
+pub const FOR_BENCH: &[Package] = &[
+    Package { name: "fuse3", program: "fusermount3" },
+    Package { name: "curl", program: "curl" },
+    Package { name: "nginx-light", program: "nginx" },
+    Package { name: "openssl", program: "openssl" },
+    Package { name: "aria2", program: "aria2c" },
+    Package { name: "rclone", program: "rclone" },
+    Package { name: "fio", program: "fio" },
+];
+
 /// Installs those of `packages` that are missing.
 pub fn packages(packages: &[Package]) -> Result<(), Failure> {
     let missing: Vec<_> = packages

@@ -24,13 +24,22 @@ pub enum Failure {
         /// The line to run.
         remedy: String,
     },
+    /// Somebody asked it to stop.
+    Interrupted,
+}
+
+impl From<dfs_tests::Failure> for Failure {
+    fn from(failure: dfs_tests::Failure) -> Self {
+        Self::Other(failure.to_string())
+    }
 }
 
 impl Failure {
-    /// 2 when the machine is not ready, else 1.
+    /// 2 when the machine is not ready, 130 after an interrupt, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Missing { .. } => 2,
+            Self::Interrupted => 130,
             Self::Program { .. } | Self::Other(_) => 1,
         }
     }
@@ -41,6 +50,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Program { line, end } => write!(f, "`{line}` {end}"),
             Self::Other(text) => f.write_str(text),
+            Self::Interrupted => f.write_str("interrupted"),
             Self::Missing { what, remedy } => {
                 write!(
                     f,
