@@ -11,5 +11,6 @@ mod mounts;
 mod origins;
 mod outputs;
 mod recovery;
+mod roles;
 mod support;
 mod swarm;

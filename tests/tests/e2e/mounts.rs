@@ -2,10 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use dfs_tests::{Body, Origin};
+
+use crate::support::servers::Server;
 use crate::support::trees::{self, noise};
 use crate::support::{Agent, Expected, Place, is_mounted, until};
 
@@ -188,6 +191,72 @@ fn an_agent_that_was_killed_mounts_again_over_what_it_left() {
     agent.dfctl(&["umount", "--lazy", &text]).done();
     agent.dfctl(&["mount", &file_url(&source), &text]).done();
     trees::assert_same(&dir, &source);
+}
+
+#[test]
+fn many_readers_of_one_file_cost_one_copy() {
+    let place = Place::new();
+    let body = Body::noise(6, 24 << 20);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let whole = body.read(0, 24 << 20).unwrap();
+    std::thread::scope(|scope| {
+        for reader in 0..8 {
+            let (file, whole) = (dir.join("f"), &whole);
+            scope.spawn(move || {
+                let file = File::open(file).unwrap();
+                let mut at = reader as u64 * 7_919;
+                for _ in 0..60 {
+                    at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let offset = (at >> 33) as usize % (whole.len() - 100_000);
+                    let mut part = vec![0; 100_000];
+                    file.read_exact_at(&mut part, offset as u64).unwrap();
+                    assert!(part == whole[offset..offset + 100_000], "at {offset}");
+                }
+            });
+        }
+    });
+    assert!(fs::read(dir.join("f")).unwrap() == whole);
+    assert_eq!(origin.counters().body_bytes, whole.len() as u64);
+}
+
+#[test]
+fn what_is_mounted_is_not_evicted_and_reads_on_without_its_origin() {
+    let place = Place::new();
+    let (body, other) = (Body::noise(7, 9_000_000), Body::noise(8, 5_000_000));
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    origin.put("/other", other);
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let bytes = fs::read(dir.join("f")).unwrap();
+    agent.dfctl(&["cat", &origin.url("/other")]).done();
+    drop(origin);
+    let said = agent.dfctl(&["cache", "gc", "--target", "0B", "--format", "json"]);
+    let said = said.done().json().unwrap();
+    assert!(said["freed_bytes"].as_u64().unwrap() >= 5_000_000, "what nobody uses went: {said}");
+    // Past the page cache, so that the agent is asked.
+    let direct = Command::new("dd")
+        .args(["iflag=direct", "bs=1M", "status=none"])
+        .arg(format!("if={}", dir.join("f").display()))
+        .output()
+        .unwrap();
+    assert!(direct.status.success() && direct.stdout == bytes);
+    assert!(bytes == body.read(0, 9_000_000).unwrap());
+}
+
+#[test]
+fn directories_of_servers_that_people_run_are_mounted_as_they_are() {
+    let place = Place::new();
+    place.open_to_others();
+    let source = place.dir("source");
+    trees::varied(&source);
+    for server in [Server::nginx(&place, &source), Server::python(&source)] {
+        let agent = Agent::solo(&place, server.name());
+        let mount = place.dir(&format!("mount-{}", server.name()));
+        let dir = agent.mount(&server.url(), mount);
+        trees::assert_same(&dir, &source);
+    }
 }
 
 fn file_url(path: &Path) -> String {

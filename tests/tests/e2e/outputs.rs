@@ -134,15 +134,23 @@ fn a_killed_get_goes_on_from_its_part_file() {
     assert_eq!(origin.counters().body_bytes, bytes.len() as u64, "nothing is fetched twice");
 }
 
-/// Kills a slow get of `url` into `out` once its part file says how far it is.
+/// Kills a slow get of `url` into `out` once its part file says how far it is, which it does every 16 MiB.
 fn kill_after_the_first_mark(agent: &Agent, url: &str, out: &Path, length: usize) {
     let output = out.join("f");
     let getting =
         agent.dfctl_start(&["get", url, "-o", output.to_str().unwrap(), "--limit", "20MiB/s"]);
     let part = out.join("f.dfs-part");
-    until("a mark is written", || fs::metadata(&part).is_ok_and(|meta| meta.len() > length as u64));
+    until("a mark counts bytes", || marked(&part, length) > 0);
     getting.kill();
     assert_eq!(names(out), ["f.dfs-part"]);
+}
+
+/// How far a part file of `length` bytes says that it is, in the mark behind its content.
+fn marked(part: &Path, length: usize) -> u64 {
+    let Ok(bytes) = fs::read(part) else { return 0 };
+    let mark = bytes.get(length..).and_then(|mark| std::str::from_utf8(mark).ok());
+    let mark = mark.and_then(|mark| serde_json::from_str(mark.strip_prefix("dfs-part 1 ")?).ok());
+    mark.and_then(|mark: serde_json::Value| mark["done"].as_u64()).unwrap_or(0)
 }
 
 #[test]
@@ -157,7 +165,7 @@ fn an_interrupted_get_says_how_to_go_on() {
     let slowly = [&words[..], &["--limit", "4MiB/s"]].concat();
     let getting = agent.dfctl_start(&slowly);
     let part = out.join("f.dfs-part");
-    until("bytes are written", || fs::metadata(&part).is_ok_and(|meta| meta.blocks() > 0));
+    until("bytes are written", || fs::metadata(&part).is_ok_and(|meta| meta.blocks() > 4096));
     let said = getting.interrupt().fails(130, "DFS-1130");
     let told = ["f.dfs-part", "goes on from there"];
     assert!(told.iter().all(|words| said.stderr.contains(words)), "{}", said.stderr);

@@ -2,6 +2,7 @@
 
 pub mod canned;
 pub mod ledger;
+pub mod servers;
 pub mod trees;
 
 use std::fs::{self, File};
@@ -105,6 +106,11 @@ impl Agent {
         let address = cluster.map(|cluster| cluster.address().unwrap());
         let mut node = Node::spawn(&binaries(), dir, name, address, extra).unwrap();
         node.wait_ready().unwrap();
+        Self::around(node)
+    }
+
+    /// A node that was started in another way.
+    pub fn around(node: Node) -> Self {
         Self { mounts: Mutex::default(), node }
     }
 

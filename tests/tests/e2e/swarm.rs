@@ -1,10 +1,11 @@
 //! Several nodes and one origin that pays once.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use dfs_tests::{Body, Cluster, Origin};
+use dfs_tests::{Body, Cluster, Fault, Origin};
 
 use crate::support::ledger::{Account, assert_adds_up};
 use crate::support::trees;
@@ -189,7 +190,7 @@ fn an_archive_behind_a_url_is_a_tree_on_every_node() {
 fn what_the_origin_refuses_the_swarm_refuses_in_the_same_words() {
     let place = Place::new();
     let origin = Origin::of("/forbidden", Body::noise(3, MIB)).unwrap();
-    let forbidden = origin.inject(dfs_tests::Fault::status(403).on("/forbidden"));
+    let forbidden = origin.inject(Fault::status(403).on("/forbidden"));
     let cluster = Cluster::start(&binaries(), place.root()).unwrap();
     let agents = agents(&cluster, &place, &["a", "b"]);
     let dir = place.dir("mount");
@@ -200,4 +201,45 @@ fn what_the_origin_refuses_the_swarm_refuses_in_the_same_words() {
     }
     assert!(forbidden.struck() > 0);
     assert_eq!(origin.counters().body_bytes, 0);
+}
+
+#[test]
+fn a_burst_of_errors_reaches_no_node() {
+    let place = Place::new();
+    let body = Body::noise(4, 12 * MIB);
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let errors = origin.inject(Fault::status(500).times(3));
+    let resets = origin.inject(Fault::reset_after(MIB).times(2));
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agents = agents(&cluster, &place, &["a", "b", "c"]);
+    for (account, output) in at_once(&agents, |agent| get(agent, &origin, "/f", &place)) {
+        assert!(fs::read(output).unwrap() == body.read(0, 12 * MIB).unwrap());
+        assert_eq!(account.source, 0);
+    }
+    assert_eq!((errors.struck(), resets.struck()), (3, 2));
+}
+
+#[test]
+fn a_change_of_the_origin_reaches_every_node_as_such() {
+    let place = Place::new();
+    let (old, new) = (Body::noise(5, 90 * MIB), Body::noise(6, 90 * MIB));
+    let origin = Origin::of("/d/f", old.clone()).unwrap();
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agents = agents(&cluster, &place, &["a", "b"]);
+    let files = at_once(&agents, |agent| {
+        let dir = place.path(&format!("mount-{}", agent.node.name()));
+        let file = agent.mount(&origin.url("/d/"), dir).join("f");
+        let mut first = vec![0; 100_000];
+        File::open(&file).unwrap().read_exact_at(&mut first, 0).unwrap();
+        assert!(first == old.read(0, 100_000).unwrap());
+        file
+    });
+    origin.put("/d/f", new);
+    for path in files {
+        let error = File::open(&path).unwrap().read_at(&mut [0; 4096], 80 * MIB).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+        let why = xattr::get(&path, "user.dfs.error").unwrap().unwrap();
+        let why = String::from_utf8(why).unwrap();
+        assert!(why.contains("origin changed"), "{why}");
+    }
 }

@@ -1,0 +1,163 @@
+//! Manager, scheduler and seed as processes of their own, and what the loss of each costs.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+
+use dfs_tests::process::{Process, Program, Said};
+use dfs_tests::{Body, Dfctl, Fault, Node, Origin};
+
+use crate::support::ledger::Account;
+use crate::support::{Agent, Expected, Place, binaries, until};
+
+const MIB: u64 = 1 << 20;
+
+/// One part of a cluster.
+fn part(place: &Place, role: &str, manager: Option<SocketAddr>) -> Process {
+    let data_dir = place.dir(role);
+    fs::set_permissions(&data_dir, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut arguments: Vec<OsString> = vec![role.into(), "--data-dir".into()];
+    arguments.push(data_dir.clone().into());
+    for port in ["--port-grpc", "--port-pieces", "--port-metrics"] {
+        arguments.extend([port.into(), "0".into()]);
+    }
+    if let Some(manager) = manager {
+        arguments.extend(["--manager".into(), manager.to_string().into()]);
+    }
+    let log = place.path(&format!("{role}.log"));
+    let name = "dfs-cluster".to_owned();
+    let program = Program { name, arguments, environment: Vec::new(), data_dir, log };
+    Process::start(&binaries(), program).unwrap()
+}
+
+/// A cluster of three processes.
+struct Site {
+    manager: Process,
+    scheduler: Process,
+    seed: Process,
+}
+
+impl Site {
+    fn start(place: &Place) -> Self {
+        let manager = part(place, "manager", None);
+        let at = manager.address("grpc").unwrap();
+        let scheduler = part(place, "scheduler", Some(at));
+        let seed = part(place, "seed", Some(at));
+        until("the manager knows both", || {
+            manager.metric("dfs_manager_members").is_ok_and(|members| members >= 2.0)
+        });
+        Self { manager, scheduler, seed }
+    }
+
+    fn agent(&self, place: &Place, name: &str) -> Agent {
+        let at = self.manager.address("grpc").unwrap();
+        let mut node = Node::spawn(&binaries(), place.root(), name, Some(at), &[]).unwrap();
+        node.wait_ready().unwrap();
+        Agent::around(node)
+    }
+}
+
+/// What three nodes end with when `strike` comes in the middle of their getting one file.
+fn three_get_while(strike: impl FnOnce(&mut Site)) -> (Vec<Account>, u64, u64) {
+    let place = Place::new();
+    let body = Body::noise(1, 48 * MIB + 9);
+    let length = body.length().unwrap();
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let pace = origin.inject(Fault::pace(20 * MIB));
+    let mut site = Site::start(&place);
+    let agents: Vec<_> = ["a", "b", "c"].map(|name| site.agent(&place, name)).into();
+    let url = origin.url("/f");
+    let getting: Vec<_> = agents
+        .iter()
+        .map(|agent| {
+            let output = place.path(&format!("out-{}", agent.node.name()));
+            let words = ["get", &url, "-o", output.to_str().unwrap(), "--format", "json"];
+            (agent.dfctl_start(&words), output)
+        })
+        .collect();
+    until("every node has a part", || agents.iter().all(|agent| agent.cached(length) > 4 * MIB));
+    origin.wait_in_flight("/f", 1).unwrap();
+    strike(&mut site);
+    assert!(origin.counters().body_bytes < length && pace.struck() > 0);
+    pace.lift();
+    let wanted = body.read(0, length).unwrap();
+    let accounts = getting.into_iter().map(|(getting, output)| {
+        let said = getting.wait().done().json().unwrap();
+        assert!(fs::read(output).unwrap() == wanted);
+        Account::of(&said["ledger"])
+    });
+    (accounts.collect(), origin.counters().body_bytes, length)
+}
+
+#[test]
+fn a_manager_that_dies_in_the_middle_is_not_noticed() {
+    let (accounts, sent, length) = three_get_while(|site| site.manager.kill());
+    assert!(accounts.iter().all(|account| account.source == 0), "{accounts:?}");
+    assert_eq!(sent, length, "one copy");
+}
+
+#[test]
+fn a_scheduler_that_dies_in_the_middle_stops_no_transfer() {
+    let (accounts, sent, length) = three_get_while(|site| site.scheduler.kill());
+    assert!(accounts.iter().all(|account| account.total() == length), "{accounts:?}");
+    assert!(sent <= length + length / 20, "{sent} of {length}: {accounts:?}");
+}
+
+#[test]
+fn a_seed_that_dies_in_the_middle_is_replaced_by_the_origin() {
+    let (accounts, sent, length) = three_get_while(|site| site.seed.kill());
+    assert!(accounts.iter().all(|account| account.total() == length), "{accounts:?}");
+    assert!(accounts.iter().any(|account| account.source > 0), "{accounts:?}");
+    // Each node may have to read what no neighbour has, none reads what it had.
+    assert!(sent <= 3 * length, "{sent} of {length}: {accounts:?}");
+}
+
+#[test]
+fn a_cluster_comes_up_says_where_it_is_and_goes_down_again() {
+    let place = Place::new();
+    let data = place.dir("data");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = Dfctl::new(&binaries()).command().unwrap();
+        for port in ["DFS_PORT_GRPC", "DFS_PORT_PIECES", "DFS_PORT_METRICS"] {
+            command.env(port, "0");
+        }
+        Said::by(command.args(words).arg("--data-dir").arg(&data)).unwrap()
+    };
+    run(&["cluster", "status"]).fails(3, "DFS-4107");
+    assert_eq!(run(&["cluster", "down"]).code, 9, "there is nothing to take down");
+    let up = run(&["cluster", "up", "--format", "json"]).done().json().unwrap();
+    let _guard = Guard(up["pid"].as_u64().unwrap_or_else(|| panic!("{up}")));
+    assert_eq!(run(&["cluster", "up"]).code, 9, "it runs already");
+    assert!(run(&["cluster", "status"]).done().text().contains("seed"));
+
+    let address = up["addresses"]["grpc"].as_str().unwrap_or_else(|| panic!("{up}"));
+    let mut node =
+        Node::spawn(&binaries(), place.root(), "a", Some(address.parse().unwrap()), &[]).unwrap();
+    node.wait_ready().unwrap();
+    let body = Body::noise(2, MIB);
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let agent = Agent::around(node);
+    let output = place.path("out");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap(), "--format", "json"];
+    let said = agent.dfctl(&words).done().json().unwrap();
+    assert_eq!(Account::of(&said["ledger"]).seed, MIB, "{said}");
+
+    run(&["cluster", "down"]).done();
+    run(&["cluster", "status"]).fails(3, "DFS-4107");
+    assert_eq!(run(&["cluster", "down"]).code, 9);
+}
+
+/// Ends a process that dfctl left running, should the test fail before.
+struct Guard(u64);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.0).ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid.filter(|_| std::thread::panicking()) {
+            // It is gone when the test did not fail.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
