@@ -1,5 +1,6 @@
 //! What `dfctl` says and ends with when it is used wrongly, without an agent, or by somebody else.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,53 @@ fn a_mistake_in_the_command_line_is_told_with_its_code() {
         );
     }
     assert!(!place.path("out").exists());
+}
+
+#[test]
+fn files_and_trees_are_told_apart() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 100_000)).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let out = place.path("out");
+    let out = out.to_str().unwrap();
+    agent.dfctl(&["get", &origin.url("/d/"), "-o", out]).fails(2, "DFS-2108");
+    agent.dfctl(&["cat", &origin.url("/d/")]).fails(2, "DFS-2108");
+    assert_eq!(agent.dfctl(&["ls", &origin.url("/d/f"), "--format", "name"]).done().text(), "f\n");
+    agent.dfctl(&["get", "-r", &origin.url("/d/f"), "-o", out]).fails(2, "DFS-2109");
+    agent.dfctl(&["cat", &format!("{}!none", origin.url("/d/"))]).fails(3, "DFS-2101");
+    assert!(!place.path("out").exists());
+}
+
+#[test]
+fn what_is_inside_is_seen_without_mounting() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::varied(&source);
+    let origin = Origin::of_directory(&source).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let url = origin.url("/");
+    let listed = agent.dfctl(&["ls", "-r", &url, "--format", "json"]).done().json().unwrap();
+    let listed: BTreeMap<String, u64> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|item| item["type"] == "file")
+        .map(|item| (item["path"].as_str().unwrap().to_owned(), item["length"].as_u64().unwrap()))
+        .collect();
+    let there: BTreeMap<String, u64> = trees::walk(&source)
+        .into_iter()
+        .filter_map(|(path, found)| Some((path.to_str()?.to_owned(), found.length()?)))
+        .collect();
+    assert_eq!(listed, there);
+    assert_eq!(origin.counters().body_bytes, 0, "looking moves no bytes of files");
+    for (path, length) in &there {
+        let escaped = path.replace('%', "%25");
+        let said = agent.dfctl(&["cat", &format!("{url}!{escaped}")]).done();
+        assert_eq!(said.stdout.len() as u64, *length, "{path}");
+        assert!(said.stdout == fs::read(source.join(path)).unwrap(), "{path}");
+    }
+    let stat = agent.dfctl(&["stat", &origin.url("/own/large.bin"), "--format", "json"]);
+    assert_eq!(stat.done().json().unwrap()["bytes"], (9 << 20) + 123);
 }
 
 #[test]

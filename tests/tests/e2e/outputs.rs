@@ -174,6 +174,23 @@ fn an_interrupted_get_says_how_to_go_on() {
 }
 
 #[test]
+fn two_gets_of_one_output_are_kept_apart() {
+    let place = Place::new();
+    let bytes = noise(10, 20_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let out = place.dir("out");
+    let output = out.join("f");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
+    let first = agent.dfctl_start(&[&words[..], &["--limit", "10MiB/s"]].concat());
+    until("the first writes", || out.join("f.dfs-part").exists());
+    agent.dfctl(&words).fails(1, "DFS-1105");
+    first.wait().done();
+    assert!(fs::read(&output).unwrap() == bytes);
+    assert_eq!(names(&out), ["f"]);
+}
+
+#[test]
 fn a_part_file_of_another_version_is_not_gone_on_from() {
     let place = Place::new();
     let (old, new) = (noise(8, 40_000_000), noise(9, 40_000_000));

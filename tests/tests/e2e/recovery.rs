@@ -72,6 +72,36 @@ fn a_killed_agent_fetches_nothing_again_that_it_had_verified() {
 }
 
 #[test]
+fn a_killed_node_of_a_swarm_takes_only_the_rest_again() {
+    let place = Place::new();
+    let body = Body::noise(11, 48 * MIB);
+    let length = body.length().unwrap();
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let pace = origin.inject(Fault::pace(20 * MIB));
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let mut agents: Vec<_> = ["a", "b"].map(|name| Agent::of(&cluster, &place, name)).into();
+    let mut getting: Vec<_> =
+        agents.iter().map(|agent| start_get(agent, &origin, "/f", &place)).collect();
+    until("both have a part", || agents.iter().all(|agent| agent.cached(length) > 8 * MIB));
+    let verified = agents[0].cached(length);
+    agents[0].kill();
+    assert!(origin.counters().body_bytes < length && pace.struck() > 0);
+    getting.remove(0).0.wait().fails(5, "DFS-4103");
+    pace.lift();
+    let (other, output) = getting.remove(0);
+    other.wait().done();
+    assert!(fs::read(output).unwrap() == all(&body), "its neighbour notices nothing");
+    agents[0].start_again();
+    let (getting, output) = start_get(&agents[0], &origin, "/f", &place);
+    getting.wait().done();
+    assert!(fs::read(output).unwrap() == all(&body));
+    let taken = agents[0].metric("dfs_node_taken_bytes_total");
+    assert!(taken <= length - verified, "{taken} taken after {verified} of {length} were verified");
+    assert_eq!(agents[0].metric("dfs_node_source_bytes_total"), 0);
+    assert_eq!(origin.counters().body_bytes, length, "one copy");
+}
+
+#[test]
 fn a_killed_agent_ends_its_mounts_readers_and_the_next_mount_has_the_bytes() {
     let place = Place::new();
     let body = Body::noise(2, 48 * MIB);

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use dfs_tests::process::http_get;
 use dfs_tests::wait;
 
 use super::Place;
@@ -31,7 +32,8 @@ impl Server {
     pub fn nginx(place: &Place, root: &Path) -> Self {
         let home = place.dir("nginx");
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap().to_string();
+        let at = free.local_addr().unwrap();
+        let address = at.to_string();
         drop(free);
         let file = home.join("nginx.conf");
         let configuration = NGINX
@@ -42,8 +44,7 @@ impl Server {
         let mut command = Command::new("/usr/sbin/nginx");
         let child = command.arg("-c").arg(&file).stdout(Stdio::null()).spawn();
         let child = child.unwrap_or_else(|error| panic!("nginx is needed: {error}"));
-        let at = address.clone();
-        wait::until("nginx answers", || std::net::TcpStream::connect(&at).is_ok()).unwrap();
+        wait::until("nginx answers", || http_get(at, "/").is_ok()).unwrap();
         Self { name: "nginx", child, address }
     }
 

@@ -66,7 +66,15 @@ pub enum Found {
 impl Found {
     /// Whether it is one with bytes.
     pub fn is_file(&self) -> bool {
-        matches!(self, Self::File(..))
+        self.length().is_some()
+    }
+
+    /// Bytes in it, of a file.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::File(length, _) => Some(*length),
+            _ => None,
+        }
     }
 }
 
