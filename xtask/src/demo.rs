@@ -72,9 +72,8 @@ impl Narrator {
 /// Runs it.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::install()?;
-    let result = perform(args, &interrupt);
     // What fails after the signal fails because of it.
-    interrupt.check().and(result)
+    perform(args, &interrupt).map_err(|failure| interrupt.check().err().unwrap_or(failure))
 }
 
 fn perform(args: &Args, interrupt: &Interrupt) -> Result<(), Failure> {
@@ -90,7 +89,9 @@ fn perform(args: &Args, interrupt: &Interrupt) -> Result<(), Failure> {
         "\ndfs demo: one cluster, {} nodes, each with a store of its own\n",
         args.nodes
     ));
-    narrator.step("built", "dfs-cluster, dfs-fuse, dfctl", Some(begun.elapsed()));
+    if args.bins.is_none() {
+        narrator.step("built", "dfs-cluster, dfs-fuse, dfctl", Some(begun.elapsed()));
+    }
 
     let subject = Subject::of(args.url.as_deref())?;
     tell_subject(&narrator, &subject);
@@ -157,7 +158,7 @@ fn show(
     let ledger = Ledger::take(stage, content, counters)?;
     let begun = Instant::now();
     if let Truth::Urls(urls) = &truth {
-        read::against_curl(&stage.dirs(), urls, interrupt)?;
+        read::against_curl(&stage.dirs(), files, urls, work, interrupt)?;
         narrator.step("compared", "every byte with curl's", Some(begun.elapsed()));
     } else {
         narrator.step("compared", "every byte with the origin's, while it was read", None);

@@ -73,6 +73,10 @@ impl Row {
         self
     }
 
+    fn total(&self) -> u64 {
+        self.source + self.seed + self.peers + self.cache
+    }
+
     fn json(&self) -> Value {
         let Self { name, source, seed, peers, cache } = self;
         json!({"name": name, "source": source, "seed": seed, "peers": peers, "cache": cache})
@@ -148,26 +152,24 @@ impl Ledger {
 
     /// The account as a table.
     pub fn human(&self) -> String {
-        let mut lines = vec![format!(
-            "where the bytes came from{:>9}{:>12}{:>12}{:>12}",
-            "source", "seed", "peers", "cache"
-        )];
-        // The first column of the head is wider than the names: lines up with the rows below.
-        lines[0] = format!(
-            "  {:<10}{:>12}{:>12}{:>12}{:>12}",
-            "bytes of", "source", "seed", "peers", "cache"
-        );
+        let [source, seed, peers, cache] = ["source", "seed", "peers", "cache"];
+        let head = format!("  {:<10}{source:>12}{seed:>12}{peers:>12}{cache:>12}", "came from");
+        let mut lines = vec![head];
         lines.extend(self.rows.iter().map(Row::line));
         let sum = self.rows.iter().fold(Row::default(), Row::add);
-        lines.push(Row { name: "sum".to_owned(), ..sum }.line());
+        lines.push(Row { name: "sum".to_owned(), ..sum.clone() }.line());
+        if sum.total() > self.content * self.rows.len() as u64 {
+            lines
+                .push("  (files lie side by side at 4 KiB: the gaps are counted above)".to_owned());
+        }
         let asked = self.asked();
         let by = match self.counted {
-            Some(_) if self.is_equal() => "as it counts, and as seed and nodes account",
-            Some(_) => "as it counts",
-            None => "as seed and nodes account",
+            Some(_) if self.is_equal() => "as it counts itself and as seed and nodes account for",
+            Some(_) => "as it counts itself",
+            None => "as seed and nodes account for",
         };
         lines.push(format!(
-            "\n  the origin sent {} of {}: {:.3} copies, {} requests ({by})",
+            "\n  the origin sent {} of {}: {:.3} copies in {} requests,\n  {by}",
             bytes(asked.bytes),
             bytes(self.content),
             self.copies(),

@@ -1,10 +1,11 @@
 //! Reading everything on every node at once, and comparing it with the truth.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -12,11 +13,14 @@ use std::thread;
 use super::pick;
 use super::subject::Truth;
 use crate::interrupt::Interrupt;
-use crate::run::Failure;
+use crate::run::{Failure, run};
 
 const CHUNK: usize = 1 << 20;
 /// Readers on each node.
 const READERS: usize = 4;
+/// What curl downloads at a time.
+const BATCH_FILES: usize = 500;
+const BATCH_BYTES: u64 = 256 << 20;
 /// Differences that are told before the rest is counted.
 const TOLD: usize = 5;
 
@@ -176,75 +180,68 @@ fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
     a.iter().zip(b).position(|(a, b)| a != b).or(Some(a.len().min(b.len())))
 }
 
-/// Compares all nodes with a download of each URL by curl.
+/// Compares all nodes with a download of each URL by curl, some files at a time, in `work`.
 pub fn against_curl(
     nodes: &[(String, PathBuf)],
-    urls: &std::collections::BTreeMap<PathBuf, String>,
+    files: &[(PathBuf, u64)],
+    urls: &BTreeMap<PathBuf, String>,
+    work: &Path,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
     let findings = Findings::default();
-    let urls: Vec<_> = urls.iter().collect();
-    let next = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        for _ in 0..READERS {
-            scope.spawn(|| {
-                while let Some((path, url)) = urls.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if interrupt.check().is_err() {
-                        return;
-                    }
-                    if let Err(why) = with_download(nodes, path, url) {
-                        findings.add(format!("{}: {why}", path.display()));
-                    }
+    let dir = work.join("downloads");
+    for batch in batches(files) {
+        interrupt.check()?;
+        let downloads: Vec<_> = batch
+            .iter()
+            .enumerate()
+            .filter_map(|(place, (path, _))| {
+                Some((path, urls.get(path)?, dir.join(place.to_string())))
+            })
+            .collect();
+        download(&dir, downloads.iter().map(|(_, url, to)| (url.as_str(), to.as_path())))?;
+        for (path, _, downloaded) in &downloads {
+            for (name, node) in nodes {
+                if let Err(why) = read_one(&node.join(path), Some(downloaded)) {
+                    findings.add(format!("{}: on {name}: {why}", path.display()));
                 }
-            });
+            }
         }
-    });
-    interrupt.check()?;
+    }
     findings.into_result()
 }
 
-/// Downloads one URL and reads it on every node, side by side.
-fn with_download(nodes: &[(String, PathBuf)], path: &Path, url: &str) -> Result<(), String> {
-    let mut curl = Command::new("curl")
-        .args(["-fsSL", "--retry", "3", "--", url])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("curl: {error}"))?;
-    let compared = match curl.stdout.take() {
-        Some(mut body) => side_by_side(nodes, path, &mut body),
-        None => Err("curl has no output".to_owned()),
-    };
-    // A reader that stopped early closed the pipe; curl ends by that.
-    let status = curl.wait().map_err(|error| format!("curl: {error}"))?;
-    compared?;
-    if status.success() { Ok(()) } else { Err(format!("curl of {url} ended with {status}")) }
+/// Parts of the list that are quickly downloaded and take little disk.
+fn batches(files: &[(PathBuf, u64)]) -> Vec<&[(PathBuf, u64)]> {
+    let (mut batches, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (place, (_, length)) in files.iter().enumerate() {
+        if place > start && (place - start >= BATCH_FILES || bytes + length > BATCH_BYTES) {
+            batches.push(&files[start..place]);
+            (start, bytes) = (place, 0);
+        }
+        bytes += length;
+    }
+    batches.push(&files[start..]);
+    batches
 }
 
-fn side_by_side(
-    nodes: &[(String, PathBuf)],
-    path: &Path,
-    body: &mut impl Read,
-) -> Result<(), String> {
-    let mut files = Vec::new();
-    for (name, dir) in nodes {
-        let file = File::open(dir.join(path)).map_err(|error| format!("on {name}: {error}"))?;
-        files.push((name, file));
+/// Downloads into an empty directory by one curl, over as few connections as it likes.
+fn download<'a>(
+    dir: &Path,
+    wanted: impl Iterator<Item = (&'a str, &'a Path)>,
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::Other(format!("{}: {error}", dir.display()));
+    if dir.exists() {
+        fs::remove_dir_all(dir).map_err(failed)?;
     }
-    let (mut wanted, mut bytes, mut at) = (vec![0; CHUNK], vec![0; CHUNK], 0);
-    loop {
-        let count = read_full(body, &mut wanted).map_err(|error| format!("curl: {error}"))?;
-        for (name, file) in &mut files {
-            let got = read_full(file, &mut bytes).map_err(|error| format!("on {name}: {error}"))?;
-            if let Some(place) = first_difference(&bytes[..got], &wanted[..count]) {
-                return Err(format!("on {name}: byte {} is wrong", at + place));
-            }
-        }
-        at += count;
-        if count < CHUNK {
-            return Ok(());
-        }
-    }
+    fs::create_dir_all(dir).map_err(failed)?;
+    let lines = wanted.map(|(url, to)| {
+        let url = url.replace('\\', "\\\\").replace('"', "\\\"");
+        format!("url = \"{url}\"\noutput = \"{}\"\n", to.display())
+    });
+    let list = dir.join("list");
+    fs::write(&list, lines.collect::<String>()).map_err(failed)?;
+    run(Command::new("curl").args(["-fsSL", "--retry", "3", "--globoff", "-K"]).arg(&list))
 }
 
 #[cfg(test)]
@@ -262,11 +259,19 @@ mod tests {
         assert_eq!(read_one(&a, Some(&a)), Ok(()));
         let place = CHUNK + 5;
         assert_eq!(read_one(&a, Some(&b)), Err(format!("byte {place} is wrong")));
-        let nodes = [("n".to_owned(), dir.path().to_owned())];
-        let compared = |body: &[u8]| side_by_side(&nodes, Path::new("b"), &mut &body[..]);
-        assert_eq!(compared(&bytes), Ok(()));
-        let short = bytes.len() - 1;
-        assert_eq!(compared(&bytes[..short]), Err(format!("on n: byte {short} is wrong")));
+    }
+
+    #[test]
+    fn batches_hold_every_file_once() {
+        let sizes = [1, BATCH_BYTES, 5, 5, BATCH_BYTES + 1, 1];
+        let files: Vec<_> = sizes
+            .iter()
+            .enumerate()
+            .map(|(n, size)| (PathBuf::from(n.to_string()), *size))
+            .collect();
+        let cut = batches(&files);
+        assert_eq!(cut.iter().map(|batch| batch.len()).collect::<Vec<_>>(), [1, 1, 2, 1, 1]);
+        assert_eq!(cut.concat(), files);
     }
 
     #[test]
