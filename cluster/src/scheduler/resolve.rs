@@ -147,7 +147,12 @@ impl Question {
         let is_secret = |c: &common::Credentials| c.kind.is_some() || !c.headers.is_empty();
         let is_private = target.credentials.as_ref().is_some_and(is_secret);
         let tenant = request.principal.as_ref().map_or("", |principal| &principal.tenant);
-        let domain = if is_private { tenant } else { TaskKey::PUBLIC };
+        // As the seed names the tasks: whoever resolves is who is ordered to obtain.
+        let domain = match (is_private, tenant) {
+            (false, _) => TaskKey::PUBLIC,
+            (true, "") => TaskKey::PRIVATE,
+            (true, tenant) => tenant,
+        };
         Ok(Self {
             route: RouteKey::of(domain, &url),
             key: Key { url, headers, view: request.view },

@@ -63,6 +63,8 @@ pub struct TaskKey {
 impl TaskKey {
     /// The domain of content fetched without credentials.
     pub const PUBLIC: &'static str = "public";
+    /// The domain of content fetched with credentials by somebody who is of no tenant.
+    pub const PRIVATE: &'static str = "private";
 
     /// BLAKE3 over a version tag and the length-prefixed fields; frozen by test vectors.
     pub fn id(&self) -> TaskId {

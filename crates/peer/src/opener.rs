@@ -13,7 +13,7 @@ use dfs_artifact::{
     Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions, View,
 };
 use dfs_model::TaskInfo;
-use dfs_model::{ByteRange, Priority, TaskKey};
+use dfs_model::{ByteRange, Priority, TaskKey, TaskKind};
 use dfs_proto::convert::BadMessage;
 use dfs_proto::{common, scheduler};
 use dfs_source::{Action, Attempt, ByteStream, Credentials, SourceError, Target};
@@ -116,6 +116,10 @@ impl Engine {
                 tracing::info!(url = %target.url, why, "no scheduler: asking the origin itself");
                 self.open_here(target, view).await
             }
+            Err(OpenUrlError::Fetch(error)) if !is_ours(&error) => {
+                tracing::info!(url = %target.url, %error, "no index comes: asking the origin itself");
+                self.open_here(target, view).await
+            }
             other => other,
         }
     }
@@ -128,8 +132,11 @@ impl Engine {
     ) -> Result<OpenArtifact, OpenUrlError> {
         let opener =
             KeepWhatIsRead { engine: self.clone(), credentials: target.credentials.clone() };
-        let options =
-            ResolveOptions { opener: Some(Arc::new(opener)), ..ResolveOptions::default() };
+        let options = ResolveOptions {
+            domain: domain_of(&target.credentials).to_owned(),
+            opener: Some(Arc::new(opener)),
+            ..ResolveOptions::default()
+        };
         let artifact = dfs_artifact::resolve(self.sources(), target, view, &options).await?;
         let index = match artifact.index {
             Some(built) => Some(self.import_index(built).await?),
@@ -142,7 +149,9 @@ impl Engine {
     async fn import_index(&self, built: BuiltIndex) -> Result<OpenIndex, OpenUrlError> {
         let info = TaskInfo::new(built.key, Some(built.bytes.len() as u64), true);
         let task = self.import(&info, built.bytes.clone()).await?;
-        let index = Arc::new(Index::open(built.bytes)?);
+        let opened = tokio::task::spawn_blocking(move || Index::open(built.bytes)).await;
+        let closing = ReadError::Closing(info.id);
+        let index = Arc::new(opened.map_err(|_| closing)??);
         Ok(OpenIndex { task, index })
     }
 
@@ -173,7 +182,7 @@ impl Engine {
             view: targets::view_to_wire(view).into(),
             ..scheduler::ResolveRequest::default()
         };
-        let route = route(TaskKey::PUBLIC, &target.url);
+        let route = route(domain_of(&target.credentials), &target.url);
         let reply = swarm.resolve(&route, request).await?;
         let artifact = reply.artifact.unwrap_or_default();
         let Some(index) = artifact.index else {
@@ -198,17 +207,44 @@ impl Engine {
     async fn fetch_index(&self, info: TaskInfo) -> Result<OpenIndex, OpenUrlError> {
         let task = self.open(&info, None, None)?;
         let bytes = read_whole(&task, LARGEST_INDEX).await?;
-        let digest = blake3::hash(&bytes).to_hex();
-        let announced = info.key.validator.etag.as_deref().unwrap_or_default();
-        if !announced.contains(digest.as_str()) {
-            return Err(OpenUrlError::OtherIndex(info.key.url.to_string()));
-        }
-        // Walked once by whoever made it and bound to its digest; every access stays checked.
-        let parsed = tokio::task::spawn_blocking(move || Index::parse(bytes)).await;
         let closing = ReadError::Closing(info.id);
+        let parse = move || {
+            let digest = blake3::hash(&bytes).to_hex();
+            if info.key.validator.etag.as_deref() != Some(digest.as_str()) {
+                return Err(OpenUrlError::OtherIndex(info.key.url.to_string()));
+            }
+            // Walked once by whoever made it and bound to its digest; every access stays checked.
+            Ok(Index::parse(bytes)?)
+        };
+        let parsed = tokio::task::spawn_blocking(parse).await;
         let index = Arc::new(parsed.map_err(|_| closing)??);
         Ok(OpenIndex { task, index })
     }
+
+    /// Opens a task that another host resolved, where its key alone says how to read it: a public
+    /// content behind one URL.
+    pub fn adopt(&self, info: &TaskInfo) -> Option<Task> {
+        let key = &info.key;
+        let readable = matches!(key.url.url().scheme(), "http" | "https");
+        if key.kind != TaskKind::Blob || key.domain != TaskKey::PUBLIC || !readable {
+            return None;
+        }
+        let place = Place { url: key.url.clone(), headers: key.headers.clone() };
+        let origin = OriginRecipe::Url { place, ranges: info.ranges };
+        // Only what the key pins is believed of the length.
+        let recipe = Recipe { key: key.clone(), length: key.validator.length, origin };
+        self.open_recipe(&recipe, &Credentials::None).ok()
+    }
+}
+
+/// The domain of what is fetched with these credentials.
+fn domain_of(credentials: &Credentials) -> &'static str {
+    if credentials.is_none() { TaskKey::PUBLIC } else { TaskKey::PRIVATE }
+}
+
+/// Whether a task failed for a reason of this host, which the origin does not mend.
+fn is_ours(error: &ReadError) -> bool {
+    matches!(error, ReadError::Store(_) | ReadError::Sign(_) | ReadError::Closing(_))
 }
 
 /// All bytes of a task of at most `limit` bytes.

@@ -112,9 +112,16 @@ impl Swarm {
             .max_decoding_message_size(messages::MAX_MESSAGE);
         let mut call = tonic::Request::new(request);
         call.set_timeout(self.options.call_timeout);
-        let reply = client.resolve(call).await.map_err(|status| match status.code() {
-            tonic::Code::Unavailable => SwarmError::Unreachable(status.message().to_owned()),
-            _ => SwarmError::Refused(status),
+        let reply = client.resolve(call).await.map_err(|status| {
+            // What has a cause was found out on this side: the connection broke, or time ran out.
+            let is_lost = std::error::Error::source(&status).is_some();
+            match status.code() {
+                tonic::Code::Unavailable | tonic::Code::Cancelled => {
+                    SwarmError::Unreachable(status.message().to_owned())
+                }
+                _ if is_lost => SwarmError::Unreachable(status.message().to_owned()),
+                _ => SwarmError::Refused(status),
+            }
         })?;
         Ok(reply.into_inner())
     }
