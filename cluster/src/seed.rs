@@ -72,8 +72,10 @@ impl seed_server::Seed for SeedService {
         let info = TaskInfo::try_from(request.task.unwrap_or_default()).map_err(bad_request)?;
         let limit = info.length.map_or(u64::MAX, groups_in);
         let wanted = convert::group_set(&request.wanted, limit).map_err(bad_request)?;
-        let gone = || Status::not_found(format!("task {} is not known here", info.id.short()));
-        let task = self.engine.held(&info.id).ok_or_else(gone)?;
+        // Not NotFound, which is the origin's word: another seed may know the task.
+        let gone = || Status::unavailable(format!("task {} is not known here", info.id.short()));
+        let held = self.engine.held(&info.id).or_else(|| self.engine.adopt(&info));
+        let task = held.ok_or_else(gone)?;
         let gained = task.gained();
         let length = task.length().unwrap_or(u64::MAX);
         for run in wanted.ranges() {
