@@ -48,6 +48,9 @@ pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
 pub(crate) use self::task::Command;
 pub use self::task::{ParentHost, Task};
 
+/// Most tasks announced to a scheduler, so that they fit into one message.
+const MAX_ANNOUNCED: usize = 10_000;
+
 /// What this host is to the swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -446,7 +449,11 @@ impl Announced {
 }
 
 impl Holdings for Announced {
+    /// What was read last comes first; what a message cannot hold is not announced.
     fn held(&self) -> Vec<scheduler::Held> {
-        self.store.list().into_iter().filter_map(|summary| self.one(summary.id)).collect()
+        let mut summaries = self.store.list();
+        summaries.sort_unstable_by_key(|summary| std::cmp::Reverse(summary.last_read));
+        let held = summaries.into_iter().filter_map(|summary| self.one(summary.id));
+        held.take(MAX_ANNOUNCED).collect()
     }
 }

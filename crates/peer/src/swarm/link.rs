@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::scheduler::{Announce, HostMessage, host_message::Kind as Up};
@@ -14,6 +15,9 @@ use super::{Holdings, SwarmOptions, messages};
 
 /// Messages waiting to be sent to one scheduler.
 const MAILBOX: usize = 256;
+
+/// How long a scheduler may take to answer: other schedulers wait meanwhile.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// An open stream.
 pub(super) struct Link {
@@ -37,8 +41,10 @@ impl Link {
         stop: CancellationToken,
     ) -> Result<Self, tonic::Status> {
         let (messages, receiver) = mpsc::channel(MAILBOX);
-        let announce =
-            Announce { host: Some((&parts.options.host).into()), held: parts.holdings.held() };
+        let holdings = Arc::clone(&parts.holdings);
+        let held = tokio::task::spawn_blocking(move || holdings.held()).await;
+        let held = held.map_err(|_| tonic::Status::cancelled("the process is stopping"))?;
+        let announce = Announce { host: Some((&parts.options.host).into()), held };
         // The mailbox is empty: this cannot fail.
         let _ = messages.try_send(messages::up(Up::Announce(announce)));
         let channel = parts.options.channels.channel(parts.address);
@@ -46,7 +52,7 @@ impl Link {
             .max_decoding_message_size(messages::MAX_MESSAGE)
             .max_encoding_message_size(messages::MAX_MESSAGE);
         let attend = client.attend(ReceiverStream::new(receiver));
-        let answered = tokio::time::timeout(parts.options.call_timeout, attend).await;
+        let answered = tokio::time::timeout(OPEN_WITHIN, attend).await;
         let stream = answered
             .map_err(|_| tonic::Status::deadline_exceeded("the scheduler does not answer"))??
             .into_inner();

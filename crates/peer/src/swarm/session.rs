@@ -25,6 +25,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How often links are looked after without news.
 const UPKEEP: Duration = Duration::from_millis(250);
 
+/// How long a scheduler may take to take a message: the others wait meanwhile.
+const SEND_WITHIN: Duration = Duration::from_secs(2);
+
 #[derive(Default)]
 struct Attempts {
     failures: u32,
@@ -68,34 +71,28 @@ impl Session {
                 () = self.outbox.filled() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep(UPKEEP) => {}
             }
-            self.upkeep(&stop).await;
-            self.send_news().await;
+            let turn = async {
+                self.upkeep(&stop).await;
+                self.send_news().await;
+            };
+            if stop.run_until_cancelled(turn).await.is_none() {
+                break;
+            }
         }
         self.links.values().for_each(|link| link.stop.cancel());
     }
 
-    /// Opens links to the schedulers that have something to do with this host, and only to them.
+    /// Opens links to all schedulers: a holder is known to every one, or nobody would find what it holds.
     async fn upkeep(&mut self, stop: &CancellationToken) {
         let members = Arc::clone(&self.members.borrow_and_update());
         self.links.retain(|_, link| link.is_open());
-        let mut needed: HashMap<HostId, SocketAddr> = HashMap::new();
-        for registration in self.outbox.registrations() {
-            if let Some((id, address)) = members.scheduler_for(&route_of(&registration.task)) {
-                needed.insert(id, address);
-            }
-        }
         if members.schedulers.is_empty() {
             self.outbox.set_state("the cluster: no manager names a scheduler");
         }
-        // A holder is known to every scheduler, or nobody would find what it holds.
         for (host, address) in &members.schedulers {
-            needed.insert(host.id, *address);
-        }
-        for (id, address) in needed {
-            if self.links.contains_key(&id) || !self.due(id) {
-                continue;
+            if !self.links.contains_key(&host.id) && self.due(host.id) {
+                self.open(host.id, *address, stop).await;
             }
-            self.open(id, address, stop).await;
         }
     }
 
@@ -174,7 +171,7 @@ impl Session {
     /// A lost message is no loss: on reconnection everything is announced again.
     async fn send(&self, scheduler: HostId, message: HostMessage) {
         let Some(link) = self.links.get(&scheduler) else { return };
-        let sent = tokio::time::timeout(self.options.call_timeout, link.messages.send(message));
+        let sent = tokio::time::timeout(SEND_WITHIN, link.messages.send(message));
         if !matches!(sent.await, Ok(Ok(()))) {
             link.stop.cancel();
         }
