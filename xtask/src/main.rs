@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod demo;
+mod generate;
 mod interrupt;
 mod prepare;
 mod run;
@@ -21,15 +23,21 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure against others: the rows of the goals
+    Bench(bench::Args),
     /// Mount a URL on some nodes at once, read everything, and account for every byte
     Demo(demo::Args),
+    /// Write manual pages, completions and references from the programs
+    Gen(generate::Args),
     /// Run what CI runs: format, lints, licences, doctests, unit and end-to-end tests
     Test(test::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Gen(args) => generate::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match result {

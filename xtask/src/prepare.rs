@@ -91,7 +91,8 @@ pub fn cargo_tool(name: &str) -> Result<(), Failure> {
     run(cargo(&["install", "--locked", &package])?.env_remove("CARGO_TARGET_DIR"))
 }
 
-fn is_root() -> bool {
+/// Whether this runs as root.
+pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 

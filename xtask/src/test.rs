@@ -1,9 +1,11 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which it fails fastest.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use crate::generate;
 use crate::prepare;
 use crate::run::{self, Failure};
 use crate::workspace::cargo;
@@ -32,11 +34,24 @@ enum Step {
     Deny,
     /// Examples in the documentation
     Doc,
+    /// Manual pages, completions and references are those of the programs
+    Gen,
+    /// The programs that end-to-end tests drive
+    Build,
     /// Unit and end-to-end tests
     Tests,
 }
 
-const ALL: &[Step] = &[Step::Prepare, Step::Fmt, Step::Clippy, Step::Deny, Step::Doc, Step::Tests];
+const ALL: &[Step] = &[
+    Step::Prepare,
+    Step::Fmt,
+    Step::Clippy,
+    Step::Deny,
+    Step::Gen,
+    Step::Doc,
+    Step::Build,
+    Step::Tests,
+];
 const FAST: &[Step] = &[Step::Prepare, Step::Fmt, Step::Clippy, Step::Tests];
 
 /// Runs the steps that were asked for, up to the first that fails.
@@ -54,8 +69,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let needing = if steps.contains(&Step::Prepare) { candidates } else { &steps };
     let mut times = vec![timed("prepare", || prepare(needing, args.fast))?];
     for step in steps {
-        if let Some(arguments) = step.arguments(args.fast) {
-            times.push(timed(step.name(), || run::run(&mut cargo(arguments)?))?);
+        if let Some(mut command) = step.command(args.fast)? {
+            times.push(timed(step.name(), || run::run(&mut command))?);
         }
     }
     let total: Duration = times.iter().map(|(_, time)| *time).sum();
@@ -88,21 +103,34 @@ impl Step {
             Self::Fmt => "fmt",
             Self::Clippy => "clippy",
             Self::Deny => "deny",
+            Self::Gen => "gen",
             Self::Doc => "doc",
+            Self::Build => "build",
             Self::Tests => "tests",
         }
     }
 
-    /// What cargo does for this step; preparing is not its work.
+    /// What is run for this step; preparing is done already.
+    fn command(self, fast: bool) -> Result<Option<Command>, Failure> {
+        if self == Self::Gen {
+            let mut generator = generate::generator()?;
+            generator.arg("--check");
+            return Ok(Some(generator));
+        }
+        self.arguments(fast).map(cargo).transpose()
+    }
+
+    /// What cargo does for this step, where that is all.
     fn arguments(self, fast: bool) -> Option<&'static [&'static str]> {
         Some(match self {
-            Self::Prepare => return None,
+            Self::Prepare | Self::Gen => return None,
             Self::Fmt => &["fmt", "--all", "--check"],
             Self::Clippy => &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
             Self::Deny => {
                 &["deny", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]
             }
             Self::Doc => &["test", "--quiet", "--workspace", "--doc"],
+            Self::Build => &["build", "--quiet", "--workspace", "--bins"],
             Self::Tests if fast => &["nextest", "run", "--workspace", "--lib", "--bins"],
             Self::Tests => &["nextest", "run", "--workspace"],
         })

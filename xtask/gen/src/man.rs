@@ -1,0 +1,20 @@
+//! Manual pages: one for each command.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap_mangen::Man;
+
+use crate::commands::{Program, all};
+
+/// The pages of a program.
+pub fn pages(program: &Program) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
+    let mut pages = Vec::new();
+    for command in all(&program.command) {
+        let man = Man::new(command.clone()).section(program.section).manual("dfs");
+        let mut page = Vec::new();
+        man.render(&mut page)?;
+        pages.push((Path::new("man").join(man.get_filename()), page));
+    }
+    Ok(pages)
+}

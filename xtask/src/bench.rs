@@ -1,0 +1,144 @@
+//! `cargo xtask bench`: the rows of the goals, each subject in turn, run by run, so that a noisy
+//! machine is noisy for all of them; medians.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Subcommand, ValueEnum};
+use dfs_tests::Binaries;
+use tempfile::TempDir;
+
+mod fio;
+mod get;
+mod measure;
+mod mount;
+mod row;
+mod server;
+
+use crate::interrupt::Interrupt;
+use crate::prepare;
+use crate::run::{self, Failure};
+use crate::units::parse_size;
+use crate::workspace::{built, cargo};
+use row::Row;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// P4: `dfctl get` of one file from nginx, plain and over TLS, against curl, and aria2
+    Get(Common),
+    /// P7: a file through a mount: hot, path, cold; against the native file and rclone
+    Mount(Common),
+}
+
+#[derive(clap::Args)]
+struct Common {
+    /// One JSON object a row, on stdout
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// How often each subject runs
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+    runs: u8,
+    /// Bytes in the file, as in 512MiB
+    #[arg(long, default_value = "1GiB", value_parser = parse_size)]
+    size: u64,
+    /// Take the programs from here instead of building them
+    #[arg(long, value_name = "DIR")]
+    bins: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Human,
+    Json,
+}
+
+type Measure = fn(&Bench) -> Result<Vec<Row>, Failure>;
+
+/// What every bench works with.
+struct Bench {
+    binaries: Binaries,
+    interrupt: Interrupt,
+    work: TempDir,
+    runs: usize,
+    size: u64,
+}
+
+impl Bench {
+    fn path(&self, name: &str) -> PathBuf {
+        self.work.path().join(name)
+    }
+
+    /// A directory of this name, empty.
+    fn fresh_dir(&self, name: &str) -> Result<PathBuf, Failure> {
+        let path = self.path(name);
+        let failed = |error: std::io::Error| Failure::Other(format!("{}: {error}", path.display()));
+        if path.exists() {
+            std::fs::remove_dir_all(&path).map_err(failed)?;
+        }
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        Ok(path)
+    }
+
+    /// How far it is.
+    fn says(&self, text: &str) {
+        eprintln!("  {text}");
+    }
+}
+
+/// Runs it.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let (common, measure) = match &args.what {
+        What::Get(common) => (common, get::measure as Measure),
+        What::Mount(common) => (common, mount::measure),
+    };
+    let interrupt = Interrupt::install()?;
+    prepare::packages(prepare::FOR_BENCH)?;
+    let binaries = match &common.bins {
+        Some(dir) => Binaries::in_dir(dir),
+        None => build()?,
+    };
+    interrupt.check()?;
+    let work = tempfile::Builder::new()
+        .prefix("dfs-bench-")
+        .tempdir()
+        .map_err(|error| Failure::Other(format!("no temporary directory: {error}")))?;
+    let runs = usize::from(common.runs);
+    let bench = Bench { binaries, interrupt, work, runs, size: common.size };
+    let rows =
+        measure(&bench).map_err(|failure| bench.interrupt.check().err().unwrap_or(failure))?;
+    match common.format {
+        Format::Human => println!("{}", row::table(&rows)),
+        Format::Json => rows.iter().for_each(|row| println!("{}", row.json())),
+    }
+    Ok(())
+}
+
+fn build() -> Result<Binaries, Failure> {
+    let packages = ["-p", "dfctl", "-p", "dfs-fuse", "-p", "dfs-cluster", "--bins"];
+    let mut arguments = vec!["build", "--release"];
+    arguments.extend(packages);
+    run::run(&mut cargo(&arguments)?)?;
+    Ok(Binaries::in_dir(built("release")?))
+}
+
+/// Writes `size` bytes that nothing can compress.
+fn write_noise(path: &Path, size: u64) -> Result<(), Failure> {
+    use std::io::Write;
+    let failed = |error: std::io::Error| Failure::Other(format!("{}: {error}", path.display()));
+    let mut file = std::fs::File::create(path).map_err(failed)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < size {
+        let count = (size - at).min(buffer.len() as u64) as usize;
+        dfs_tests::origin::fill(4, at, &mut buffer[..count]);
+        file.write_all(&buffer[..count]).map_err(failed)?;
+        at += count as u64;
+    }
+    Ok(())
+}

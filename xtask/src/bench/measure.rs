@@ -1,0 +1,95 @@
+//! What a process costs: wall time, processor time, memory, as the kernel accounts for them.
+
+use std::fs;
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use crate::run::{Failure, line};
+
+/// How often memory is looked at; the high-water mark itself misses nothing but the last moment.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Ticks in a second of what /proc tells: part of the kernel's contract.
+const TICKS: u64 = 100;
+
+/// What a command cost.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cost {
+    /// From start to end.
+    pub wall: Duration,
+    /// User and system, of all its threads.
+    pub cpu: Duration,
+    /// The most that was resident, in bytes.
+    pub rss: u64,
+}
+
+/// Runs a command to its good end; what it prints is dropped, unless it fails.
+pub fn run(command: &mut Command) -> Result<Cost, Failure> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let begun = Instant::now();
+    let spawned = command.spawn();
+    let failed = |end: String| Failure::Program { line: line(command), end };
+    let mut child = spawned.map_err(|error| failed(format!("could not be started: {error}")))?;
+    let measured = follow(&child, begun);
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        // Complaints that are not text are not needed.
+        let _ = stderr.read_to_string(&mut said);
+    }
+    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    if !status.success() {
+        return Err(failed(format!("ended with {status}\n{}", said.trim())));
+    }
+    measured.ok_or_else(|| failed("could not be measured".to_owned()))
+}
+
+/// Follows a child until it has ended, and leaves it to be reaped.
+fn follow(child: &Child, begun: Instant) -> Option<Cost> {
+    let pid = Pid::from_raw(i32::try_from(child.id()).ok()?)?;
+    let mut rss = 0;
+    loop {
+        rss = peak_rss(child.id()).unwrap_or(0).max(rss);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        if waitid(WaitId::Pid(pid), options).ok()?.is_some() {
+            let wall = begun.elapsed();
+            // A child that has ended and is not reaped still has its account.
+            return Some(Cost { wall, cpu: cpu(child.id())?, rss });
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+/// Processor time of a process so far, user and system.
+pub fn cpu(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses and may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(Duration::from_millis((user + system) * 1000 / TICKS))
+}
+
+/// The most that was resident so far, in bytes.
+pub fn peak_rss(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_measured_and_its_failure_told() {
+        let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+        let cost = run(Command::new("sh").args(["-c", busy])).unwrap();
+        assert!(cost.cpu > Duration::ZERO && cost.rss > 0 && cost.wall > Duration::ZERO);
+        let failed = run(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
+        assert!(failed.to_string().contains("why"), "{failed}");
+    }
+}
