@@ -95,7 +95,7 @@ impl Bench {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (common, measure) = match &args.what {
         What::Get(common) => (common, get::measure as Measure),
-        What::Mount(common) => (common, mount::measure),
+        What::Mount(common) => (common, mount::measure as Measure),
     };
     let interrupt = Interrupt::install()?;
     prepare::packages(prepare::FOR_BENCH)?;
