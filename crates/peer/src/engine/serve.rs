@@ -29,7 +29,10 @@ impl Provider for Engine {
         _peer: &PeerIdentity,
         request: &PieceRequest,
     ) -> Result<SegmentStream, Refusal> {
-        let task = self.held(&request.task).ok_or(Refusal::from(ErrorCode::NotFound))?;
+        let (engine, id) = (self.clone(), request.task);
+        // Found in the store it is opened: that reads files.
+        let held = tokio::task::spawn_blocking(move || engine.held(&id)).await;
+        let task = held.ok().flatten().ok_or(Refusal::from(ErrorCode::NotFound))?;
         let fetch = request.fetch && self.inner.role.serves_by_fetching();
         let priority = request.priority;
         if fetch {
@@ -130,11 +133,10 @@ fn segment(shared: &Shared, groups: GroupRange, want_signed: bool) -> Result<Seg
 
 /// The groups of `runs` that can be proven to others.
 fn provable(shared: &Shared, runs: impl Iterator<Item = GroupRange>) -> Vec<GroupRange> {
-    // What one signature covers comes and goes in such cuts; a wrong guess costs a refusal.
-    let covered =
-        |run: &GroupRange| !shared.stored.signed_for(GroupRange::new(run.first, 1)).is_empty();
     let mut groups = GroupSet::new();
-    runs.flat_map(cut).filter(covered).for_each(|run| groups.insert_range(run));
+    for group in runs.flat_map(|run| run.iter()).filter(|group| shared.stored.is_signed(*group)) {
+        groups.insert(group);
+    }
     groups.ranges().collect()
 }
 
@@ -143,13 +145,13 @@ fn holdings(task: Task) -> BoxStream<'static, HaveUpdate> {
     let gained = task.gained();
     stream::unfold((task, gained, true), |(task, mut gained, snapshot)| async move {
         if snapshot {
-            return Some((snapshot_of(&task.shared), (task, gained, false)));
+            return Some((snapshot_of(&task).await?, (task, gained, false)));
         }
         let mut groups = GroupSet::new();
         match gained.recv().await {
             Ok(run) => groups.insert_range(run),
             Err(RecvError::Lagged(_)) => {
-                return Some((snapshot_of(&task.shared), (task, gained, false)));
+                return Some((snapshot_of(&task).await?, (task, gained, false)));
             }
             Err(RecvError::Closed) => return None,
         }
@@ -167,10 +169,16 @@ fn holdings(task: Task) -> BoxStream<'static, HaveUpdate> {
     .boxed()
 }
 
-fn snapshot_of(shared: &Shared) -> HaveUpdate {
-    let have = shared.stored.have();
-    let length = shared.shape().length();
-    let full = length.is_some_and(|length| have.len() == groups_in(length));
-    let groups = provable(shared, have.ranges());
-    HaveUpdate { length, full: full && !groups.is_empty(), snapshot: true, groups }
+/// All that is held now; `None` when the process stops.
+async fn snapshot_of(task: &Task) -> Option<HaveUpdate> {
+    let shared = Arc::clone(&task.shared);
+    let snapshot = move || {
+        let length = shared.shape().length();
+        let groups = provable(&shared, shared.stored.have().ranges());
+        let held: u64 = groups.iter().map(|run| run.count).sum();
+        let full = held > 0 && length.is_some_and(|length| held == groups_in(length));
+        HaveUpdate { length, full, snapshot: true, groups }
+    };
+    // A long list is made of many look-ups, and the first of them reads the log of signatures.
+    tokio::task::spawn_blocking(snapshot).await.ok()
 }

@@ -131,6 +131,12 @@ impl SignedLog {
             && batch.entries.iter().all(|(node, _)| known(*node))
     }
 
+    /// Whether a digest over `group` is known.
+    pub(super) fn covers(&self, group: u64) -> bool {
+        let node = Node::group(group);
+        self.index.contains_key(&node) || self.is_below_another(node, &self.levels())
+    }
+
     /// Adds a batch. A failed write leaves no trace: the next one overwrites it.
     pub(super) fn append(&mut self, signed: &SignedDigests) -> io::Result<()> {
         let payload = signed.encode();

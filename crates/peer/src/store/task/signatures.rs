@@ -66,6 +66,11 @@ impl StoredTask {
         batches.into_iter().map(Arc::new).collect()
     }
 
+    /// Whether a signed digest over `group` is kept; to be asked often, it reads no batch.
+    pub fn is_signed(&self, group: u64) -> bool {
+        self.opened.with_log(|log| Ok(log.covers(group))).unwrap_or(false)
+    }
+
     /// Brings back the signed digests over `groups` after they were forgotten.
     pub(super) fn restore_signed(&self, groups: GroupRange) -> Result<(), StoreError> {
         let opened = &*self.opened;
