@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use dfs_artifact::View;
 use dfs_model::ByteSize;
+use dfs_peer::engine::Task;
 use dfs_peer::host::Host;
 use dfs_peer::opener::{OpenArtifact, OpenUrlError};
 use dfs_source::Target;
@@ -118,6 +119,7 @@ impl Agent {
                 && known.target.url == target.url
                 && known.target.headers == target.headers
                 && known.target.credentials == target.credentials
+                && known.opened.tasks.iter().all(Task::is_open)
         };
         remembered.iter().find(same).map(|known| known.opened.clone())
     }

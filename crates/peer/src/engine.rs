@@ -38,7 +38,7 @@ use self::ledger::Provenance;
 use self::task::Shared;
 use crate::conductor::{Conductor, Limits, SourceAccess};
 use crate::digests::Identity;
-use crate::store::{GcReport, Store};
+use crate::store::{GcReport, Store, StoredTask};
 use crate::swarm::{Holdings, Swarm, SwarmOptions};
 use crate::wire::Pool;
 
@@ -248,6 +248,25 @@ impl Engine {
         if let Some((task, _)) = self.inner.tasks.lock().get(id) {
             return Some(task.clone());
         }
+        let (info, recipe, _) = self.kept(id)?;
+        let origin = recipe.as_ref().and_then(|recipe| {
+            let credentials = dfs_source::Credentials::default();
+            dfs_artifact::open_origin(recipe, &self.inner.sources, credentials).ok()
+        });
+        self.open(&info, None, origin).ok()
+    }
+
+    /// What a task is and what is here of it, without opening it; the handle where it is open.
+    pub fn peek(&self, id: &TaskId) -> Option<(TaskInfo, StoredTask, Option<Task>)> {
+        if let Some((task, _)) = self.inner.tasks.lock().get(id) {
+            let info = TaskInfo { length: task.length(), ..task.info().clone() };
+            return Some((info, task.stored().clone(), Some(task.clone())));
+        }
+        let (info, _, stored) = self.kept(id)?;
+        Some((info, stored, None))
+    }
+
+    fn kept(&self, id: &TaskId) -> Option<(TaskInfo, Option<Recipe>, StoredTask)> {
         let record = self.record(id)?;
         let stored = self.inner.store.task(*id).ok()??;
         let info = TaskInfo {
@@ -257,11 +276,7 @@ impl Engine {
             piece_level: record.piece_level,
             ranges: record.ranges,
         };
-        let origin = record.recipe.as_ref().and_then(|recipe| {
-            let credentials = dfs_source::Credentials::default();
-            dfs_artifact::open_origin(recipe, &self.inner.sources, credentials).ok()
-        });
-        self.open(&info, None, origin).ok()
+        Some((info, record.recipe, stored))
     }
 
     /// What was kept beside a task; `None` when it is unreadable or of another task.

@@ -4,7 +4,8 @@ mod cache;
 mod read;
 mod views;
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use dfs_artifact::View;
@@ -47,6 +48,22 @@ fn caller<T>(request: &Request<T>) -> Option<Uid> {
     request.extensions().get::<UdsConnectInfo>()?.peer_cred.map(|cred| cred.uid())
 }
 
+/// The caller when it is neither this process's own user nor root.
+fn foreign(caller: Option<Uid>) -> Option<Uid> {
+    caller.filter(|uid| *uid != rustix::process::geteuid().as_raw() && *uid != 0)
+}
+
+/// Mounting uses this process's rights: others may do so only where they could have put the files
+/// themselves.
+fn may_mount_on(caller: Option<Uid>, dir: &Path) -> Result<(), Status> {
+    let Some(uid) = foreign(caller) else { return Ok(()) };
+    if std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == uid) {
+        return Ok(());
+    }
+    let why = format!("{} is not a directory of yours: mount on one that is", dir.display());
+    Err(failed(CallError::NotPermitted(why)))
+}
+
 impl NodeService {
     /// The service over `agent`.
     pub fn new(agent: Agent) -> Self {
@@ -63,9 +80,7 @@ impl NodeService {
             failed(CallError::BadRequest(error.to_string()))
         };
         let target = targets::from_wire(target).map_err(bad)?;
-        let mine = rustix::process::geteuid().as_raw();
-        let foreign = caller.is_some_and(|uid| uid != mine && uid != 0);
-        if foreign && target.url.url().scheme() == "file" {
+        if foreign(caller).is_some() && target.url.url().scheme() == "file" {
             let why = "the agent runs as another user: it does not read files for you; use --solo";
             return Err(failed(CallError::NotPermitted(why.to_owned())));
         }
@@ -163,6 +178,7 @@ impl node_server::Node for NodeService {
         if !dir.is_absolute() {
             return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
         }
+        may_mount_on(caller, &dir)?;
         let opened = self.opened(&target, view).await?;
         let audience =
             if request.allow_other { Audience::Everyone } else { Audience::WidestAllowed };
@@ -190,8 +206,10 @@ impl node_server::Node for NodeService {
     }
 
     async fn tasks(&self, request: Request<TasksRequest>) -> Result<Response<TasksReply>, Status> {
-        let prefix = request.into_inner().id_prefix;
-        Ok(Response::new(TasksReply { tasks: views::tasks(&self.agent, &prefix) }))
+        let (agent, prefix) = (self.agent.clone(), request.into_inner().id_prefix);
+        let listing = tokio::task::spawn_blocking(move || views::tasks(&agent, &prefix)).await;
+        let tasks = listing.map_err(|_| Status::unavailable("the agent is stopping"))?;
+        Ok(Response::new(TasksReply { tasks }))
     }
 
     async fn collect_garbage(

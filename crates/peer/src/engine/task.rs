@@ -112,6 +112,11 @@ impl Task {
         *self.shared.length.borrow()
     }
 
+    /// Whether it still works; what was evicted, or closed with the engine, does not.
+    pub fn is_open(&self) -> bool {
+        !self.shared.commands.is_closed()
+    }
+
     /// Waits until the length is known.
     pub async fn known_length(&self) -> Result<u64, ReadError> {
         let mut length = self.shared.length.subscribe();

@@ -2,8 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use dfs_model::HostKind;
-use dfs_model::TaskInfo;
+use dfs_model::{HostKind, groups_in};
 use dfs_peer::engine::{Ledger, Task};
 use dfs_proto::common;
 use dfs_proto::node::{self, MountInfo, StatusReply};
@@ -82,18 +81,22 @@ pub(super) fn tasks(agent: &Agent, prefix: &str) -> Vec<node::TaskInfo> {
     let wanted = summaries.into_iter().filter(|task| task.id.to_string().starts_with(prefix));
     wanted
         .filter_map(|summary| {
-            let task = engine.held(&summary.id)?;
-            let info = TaskInfo { length: task.length(), ..task.info().clone() };
+            // Not opened: a look at the cache must not cost files and actors for all of it.
+            let (info, stored, open) = engine.peek(&summary.id)?;
+            let have = stored.have();
+            let length = info.length.unwrap_or(u64::MAX);
+            let cached_bytes = have.ranges().map(|run| run.bytes(length).len()).sum();
+            let cached = || Ledger { cache_bytes: cached_bytes, ..Ledger::default() };
             let since = summary.last_read.duration_since(UNIX_EPOCH).unwrap_or_default();
             Some(node::TaskInfo {
                 task: Some((&info).into()),
-                cached_bytes: task.cached_bytes(),
+                cached_bytes,
                 disk_bytes: summary.bytes,
                 in_use: summary.in_use || summary.pinned,
                 last_read_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-                ledger: Some(ledger(&task.ledger())),
-                complete: task.is_complete(),
-                parents: task.parents(),
+                ledger: Some(ledger(&open.as_ref().map_or_else(cached, Task::ledger))),
+                complete: info.length.is_some_and(|length| have.len() == groups_in(length)),
+                parents: open.as_ref().map(Task::parents).unwrap_or_default(),
             })
         })
         .collect()
