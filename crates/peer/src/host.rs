@@ -23,6 +23,9 @@ use crate::wire::{LocalHost, PieceServer, Pool, PoolOptions, ServerOptions, Wire
 /// How often the store is looked at for eviction.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
+/// Children that take turns at one upload slot: a child holds a slot for a segment, and stays for hours.
+const CHILDREN_PER_SLOT: usize = 16;
+
 /// How a host is set up.
 #[derive(Debug, Clone)]
 pub struct HostOptions {
@@ -155,7 +158,8 @@ fn describe(options: &HostOptions, identity: &Identity, network: &Network) -> Ho
         location: options.location.clone(),
         addresses,
         public_key: identity.public_key(),
-        upload_slots: u32::try_from(options.slots.slots).unwrap_or(u32::MAX),
+        upload_slots: u32::try_from(options.slots.slots.saturating_mul(CHILDREN_PER_SLOT))
+            .unwrap_or(u32::MAX),
     }
 }
 

@@ -5,21 +5,21 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use dfs_artifact::Origin;
-use dfs_model::{GROUP_BYTES, GroupRange, HostId, Priority};
+use dfs_model::{ByteSize, GROUP_BYTES, GroupRange, HostId, Priority};
 use dfs_source::SourceError;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Inner;
 use super::error::ReadError;
 use super::keep;
 use super::ledger::CameFrom;
 use super::task::{ParentHost, Shared};
+use super::{Engine, Inner};
 use crate::conductor::{Failure, FlightId};
 use crate::digests::{DigestsError, SignedDigests};
 use crate::hashtree::Shape;
-use crate::store::Use;
+use crate::store::{StoreError, Use};
 use crate::wire::{Codecs, ErrorCode, PieceError, PieceRequest, Segment};
 
 /// Bytes of the origin that are digested and kept together: sixteen groups.
@@ -33,6 +33,9 @@ const DEMAND_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the key of a signer that is not known yet is waited for.
 const KEY_WITHIN: Duration = Duration::from_secs(2);
+
+/// What is evicted at least when a download finds the cache full.
+const ROOM: ByteSize = ByteSize(64 << 20);
 
 /// What a flight reports.
 #[derive(Debug)]
@@ -216,14 +219,28 @@ impl Context {
         self.shared.provenance.received((wire + signed) as u64);
         let segment = Arc::new(segment);
         let mut kept = self.verify(&segment).await;
-        if let Err(keep::KeepError::Digests(DigestsError::UnknownSigner(signer))) = &kept
-            && self.engine.keyring.comes(signer, KEY_WITHIN).await
-        {
+        let again = match &kept {
+            Err(keep::KeepError::Digests(DigestsError::UnknownSigner(signer))) => {
+                self.engine.keyring.comes(signer, KEY_WITHIN).await
+            }
+            Err(error) => self.made_room(error).await,
+            Ok(_) => false,
+        };
+        if again {
             kept = self.verify(&segment).await;
         }
         let (kept, length) = kept?;
         self.learn_length(length).await;
         Ok(kept)
+    }
+
+    /// Whether there is room now where there was none: housekeeping comes every few seconds only.
+    async fn made_room(&self, error: &keep::KeepError) -> bool {
+        if !matches!(error, keep::KeepError::Store(StoreError::NoSpace { .. })) {
+            return false;
+        }
+        let engine = Engine { inner: Arc::clone(&self.engine) };
+        engine.evict(Some(ROOM)).await.is_ok_and(|report| report.freed > 0)
     }
 
     async fn verify(
@@ -338,11 +355,19 @@ impl Context {
         first: u64,
         bytes: Bytes,
     ) -> Result<(), ReadError> {
-        let shared = Arc::clone(&self.shared);
-        let signer = self.engine.signer();
-        let task = shared.info.id;
-        let work = move || keep::own(&shared, signer.as_deref(), shape, first, &bytes);
-        let kept = self.blocking(work).await.map_err(|error| error.into_read(task))?;
+        let task = self.shared.info.id;
+        let work = || {
+            let (shared, bytes) = (Arc::clone(&self.shared), bytes.clone());
+            let signer = self.engine.signer();
+            move || keep::own(&shared, signer.as_deref(), shape, first, &bytes)
+        };
+        let mut kept = self.blocking(work()).await;
+        if let Err(error) = &kept
+            && self.made_room(error).await
+        {
+            kept = self.blocking(work()).await;
+        }
+        let kept = kept.map_err(|error| error.into_read(task))?;
         let (from, cost) = (CameFrom::Source, Duration::ZERO);
         self.report(FlightEvent::Kept { flight, groups: kept, from, cost }).await;
         if self.stop.is_cancelled() { Err(ReadError::Closing(task)) } else { Ok(()) }
