@@ -10,6 +10,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -75,6 +76,7 @@ impl Lifecycle {
     /// From now on signals are received; those that come before [`run`](Self::run) end it at its
     /// start. Stopping all services may take `deadline` together. Needs a runtime.
     pub fn new(deadline: Duration) -> Result<Self, LifecycleError> {
+        raise_open_files();
         let (report, failures) = mpsc::channel(1);
         Ok(Self {
             services: Vec::new(),
@@ -147,6 +149,14 @@ impl Lifecycle {
             return Ok(());
         }
         Err(LifecycleError::StillRunning { services: late, deadline: self.deadline })
+    }
+}
+
+/// Takes as many open files as the process may have: every open task holds some, and shells give 1024.
+fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the number of open files stays as it was");
     }
 }
 
