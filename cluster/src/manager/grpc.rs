@@ -1,7 +1,7 @@
 //! The manager at the gRPC edge: messages in, status codes out.
 
 use dfs_proto::manager::manager_server::Manager;
-use dfs_proto::manager::{Member, MemberList, MembersRequest, MembershipRequest};
+use dfs_proto::manager::{Member, MemberList, MembersRequest, MembershipRequest, Role};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -81,14 +81,17 @@ impl Manager for Grpc {
     }
 }
 
-/// Keeps the members of an area; of a role that has none there, all.
+/// Keeps the members of an area; of a role that has none there, all. Seeds stay wherever they are: what
+/// they signed is checked everywhere.
 fn keep_area(members: &mut Vec<Member>, area: &str) {
     let is_there = |member: &Member| {
         let location = member.host.as_ref().and_then(|host| host.location.as_ref());
         location.is_some_and(|location| location.area == area)
     };
     let roles: Vec<i32> = members.iter().filter(|m| is_there(m)).map(|m| m.role).collect();
-    members.retain(|member| is_there(member) || !roles.contains(&member.role));
+    members.retain(|member| {
+        member.role() == Role::Seed || is_there(member) || !roles.contains(&member.role)
+    });
 }
 
 /// Sends the list now and whenever it changes; renews with every message.

@@ -178,9 +178,14 @@ impl Attendance {
         for held in announce.held {
             let members = Arc::clone(&self.members.borrow());
             let key = |signer: &HostId| members.key_of(signer);
-            let event =
-                messages::held(self.host.id, held, &key).map_err(|error| self.bad(&error))?;
-            self.send(Mail::Event(Box::new(event))).await?;
+            match messages::held(self.host.id, held, &key) {
+                Ok(event) => self.send(Mail::Event(Box::new(event))).await?,
+                // One task that cannot be read must not keep a host and all its others away.
+                Err(error) => {
+                    self.metrics.malformed.inc();
+                    tracing::debug!(host = %self.host.id, %error, "a task is not taken in");
+                }
+            }
         }
         Ok(())
     }

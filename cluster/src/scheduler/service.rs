@@ -1,6 +1,7 @@
 //! The owner of the core: one task that takes mail, lets the core decide, and does what it says.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -75,6 +76,7 @@ impl Handle {
 
 struct Seed {
     host: Arc<HostInfo>,
+    grpc: SocketAddr,
     channel: Channel,
 }
 
@@ -196,18 +198,13 @@ impl Service {
             self.decide(Event::HostLeft(id));
         }
         for seed in members.seeds() {
-            if self.seeds.get(&seed.host.id).is_some_and(|known| known.host == seed.host) {
+            let same = |known: &Seed| known.host == seed.host && known.grpc == seed.grpc;
+            if self.seeds.get(&seed.host.id).is_some_and(same) {
                 continue;
             }
-            let channel = match net::grpc_channel(&seed.grpc.to_string()) {
-                Ok(channel) => channel,
-                Err(error) => {
-                    tracing::warn!(seed = %seed.host.id, %error, "a seed cannot be reached");
-                    continue;
-                }
-            };
-            let host = Arc::clone(&seed.host);
-            self.seeds.insert(host.id, Seed { host: Arc::clone(&host), channel });
+            let (host, grpc) = (Arc::clone(&seed.host), seed.grpc);
+            let channel = net::grpc_channel_to(grpc);
+            self.seeds.insert(host.id, Seed { host: Arc::clone(&host), grpc, channel });
             self.decide(Event::HostJoined(host));
         }
     }
@@ -273,7 +270,7 @@ impl Service {
         number: u64,
     ) {
         // The core orders only from hosts that joined as seeds, and these are they.
-        let Some(Seed { host, channel }) = self.seeds.get(&seed) else { return };
+        let Some(Seed { host, channel, .. }) = self.seeds.get(&seed) else { return };
         let order = Order { number, seed: Arc::clone(host), task, request };
         let stop = self.tracker.token().child_token();
         let work = obtain(order, channel.clone(), self.sender.clone());
