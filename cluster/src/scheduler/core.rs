@@ -78,6 +78,8 @@ pub struct Limits {
     pub seed_pause: Duration,
     /// How long a child does without a parent that failed it.
     pub block: Duration,
+    /// How long after the start seeds may take to be heard of, before anybody is sent to the source.
+    pub hearing: Duration,
     /// How long the origin's "no" stands.
     pub refusal: Duration,
     /// How long a task that only seeds hold is remembered.
@@ -93,8 +95,9 @@ impl Default for Limits {
             at_source: 200,
             host_lease: Duration::from_secs(30),
             seed_answer: Duration::from_secs(5),
-            seed_pause: Duration::from_secs(30),
-            block: Duration::from_secs(30),
+            seed_pause: Duration::from_secs(3),
+            block: Duration::from_secs(3),
+            hearing: Duration::from_secs(3),
             refusal: Duration::from_secs(10),
             idle: Duration::from_secs(3600),
         }
@@ -114,6 +117,8 @@ pub struct Core {
     last_obtain: u64,
     last_lease: u64,
     now: Millis,
+    /// When the first event came.
+    began: Option<Millis>,
     out: Vec<Decision>,
 }
 
@@ -131,8 +136,14 @@ impl Core {
             last_obtain: 0,
             last_lease: 0,
             now: Millis::default(),
+            began: None,
             out: Vec::new(),
         }
+    }
+
+    /// Whether it has only just started: who is not heard of yet may be there all the same.
+    fn is_hearing(&self) -> bool {
+        self.began.is_some_and(|began| self.now < began.after(self.limits.hearing))
     }
 
     /// The strategy's name.
@@ -158,6 +169,7 @@ impl Core {
     /// Takes an event in and says what is to be done. `now` never goes back.
     pub fn handle(&mut self, event: Event, now: Millis) -> Vec<Decision> {
         self.now = self.now.max(now);
+        self.began.get_or_insert(self.now);
         match event {
             Event::HostJoined(info) => self.host_joined(info),
             Event::HostSilent(host) => self.host_silent(host),

@@ -4,6 +4,7 @@
 //! that touch it and no others.
 
 mod space;
+mod wholes;
 
 use std::sync::Arc;
 

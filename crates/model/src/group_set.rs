@@ -188,7 +188,7 @@ mod tests {
         assert!(!set.insert(0));
         assert_eq!(set.len(), 99);
         set.remove_range(GroupRange::new(90, u64::MAX));
-        assert_eq!(set.len(), 89);
+        assert_eq!(set.len(), 90);
         assert_eq!(set.present_in(GroupRange::new(0, u64::MAX)).count(), 1);
     }
 }

@@ -199,6 +199,11 @@ impl Core {
             return self.refuse(task_id, child, kind, reason);
         }
         let has_seed = task.state.seed().is_some();
+        if !has_seed && self.is_hearing() {
+            self.answer(task_id, child);
+            let due = self.now.after(self.limits.retry_after);
+            return self.wait(task_id, child, due);
+        }
         if !has_seed && self.is_needed_as_stand_in(task_id, child) {
             return self.send_to_source(task_id, child, true, "no seed is alive");
         }

@@ -71,7 +71,7 @@ fn task(n: u8) -> TaskInfo {
 }
 
 fn limits() -> Limits {
-    Limits { upload_slots: 2, at_source: 3, ..Limits::default() }
+    Limits { upload_slots: 2, at_source: 3, ..super::tests::limits() }
 }
 
 fn kind_of(n: u8) -> HostKind {

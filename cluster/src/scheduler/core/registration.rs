@@ -293,6 +293,7 @@ impl Core {
 
     pub(super) fn reschedule(&mut self, host: HostId, task_id: TaskId, bad: &[HostId]) {
         let until = self.now.after(self.limits.block);
+        let counts = !self.is_hearing();
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let (now, groups) = (self.now, task.groups());
         let seed_is_through = matches!(task.state, super::TaskState::Seeded { obtain: None, .. });
@@ -309,7 +310,7 @@ impl Core {
         for parent in bad.iter().filter(|parent| Some(**parent) != silent_seed) {
             peer.block(*parent, until);
         }
-        peer.tries += 1;
+        peer.tries += u32::from(counts);
         let enough = peer.tries >= self.limits.tries;
         if let Some(seed) = silent_seed {
             // It has said all it had to say and still does not serve: it is ordered anew.

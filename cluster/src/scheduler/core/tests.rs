@@ -29,6 +29,11 @@ pub(super) fn info(n: u8, kind: HostKind, idc: &str) -> Arc<HostInfo> {
     })
 }
 
+/// The usual limits of a scheduler that has been there for a while.
+pub(super) fn limits() -> Limits {
+    Limits { hearing: Duration::ZERO, ..Limits::default() }
+}
+
 pub(super) fn spec(name: &str, length: Option<u64>) -> TaskInfo {
     let key = dfs_model::TaskKey {
         domain: dfs_model::TaskKey::PUBLIC.into(),
@@ -49,7 +54,7 @@ pub(super) struct Scene {
 
 impl Scene {
     pub fn new() -> Self {
-        Self::with(Limits::default())
+        Self::with(limits())
     }
 
     pub fn with(limits: Limits) -> Self {
@@ -433,7 +438,7 @@ fn after_four_schedulings_in_vain_a_peer_goes_to_the_source_for_itself() {
 #[test]
 fn the_crowd_at_the_source_is_bounded() {
     let task = spec("a", Some(100 * MIB));
-    let mut scene = Scene::with(Limits { at_source: 1, upload_slots: 1, ..Limits::default() });
+    let mut scene = Scene::with(Limits { at_source: 1, upload_slots: 1, ..limits() });
     scene.nodes(1..=3);
     assert_eq!(sent_to_source(&scene.register(1, &task)), [(1, true)]);
     assert!(parents_of(&scene.register(2, &task), 2).is_some());
@@ -589,7 +594,7 @@ impl Strategy for TwoPieces {
 fn a_strategy_may_answer_with_leases() {
     let task = spec("a", Some(100 * MIB));
     let mut scene = Scene::new();
-    scene.core = Core::new(Limits::default(), Box::new(TwoPieces), 7);
+    scene.core = Core::new(limits(), Box::new(TwoPieces), 7);
     scene.nodes([1, 2]);
     scene.tell(Event::Announced {
         host: id(1),
@@ -603,4 +608,16 @@ fn a_strategy_may_answer_with_leases() {
         _ => None,
     });
     assert_eq!(leases.map(|l| (l[0].1.child, l[0].1.count)), Some((id(2), 2)));
+}
+
+#[test]
+fn a_scheduler_that_has_just_started_waits_for_seeds_before_it_sends_anybody_to_the_source() {
+    let mut scene = Scene::with(Limits::default());
+    scene.nodes([1]);
+    let task = spec("young", Some(1 << 20));
+    let at_once = scene.register(1, &task);
+    let is_order = |decision: &Decision| matches!(decision, Decision::BackToSource { .. });
+    assert!(!at_once.iter().any(is_order), "{at_once:?}");
+    let later = scene.pass(Limits::default().hearing + Limits::default().retry_after * 2);
+    assert!(later.iter().any(is_order), "{later:?}");
 }

@@ -8,6 +8,7 @@ use dfs_model::{ByteRange, Validator};
 use dfs_source::{ByteStream, Source, SourceError, Target};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 
+use super::wholes::Wholes;
 use super::{Origin, cut, zeros};
 use crate::members::MemberTable;
 
@@ -21,6 +22,7 @@ pub struct SpaceOrigin {
     source: Arc<dyn Source>,
     base: Target,
     table: Arc<MemberTable>,
+    wholes: Arc<Wholes>,
 }
 
 /// A run of bytes of one kind.
@@ -35,13 +37,15 @@ struct Part {
     /// `None`: all of it.
     range: Option<ByteRange>,
     length: u64,
+    /// Of the member.
+    whole: u64,
     pin: Validator,
 }
 
 impl SpaceOrigin {
     /// The space of a table whose members lie below `base`.
     pub fn new(source: Arc<dyn Source>, base: Target, table: Arc<MemberTable>) -> Self {
-        Self { source, base, table }
+        Self { source, base, table, wholes: Arc::default() }
     }
 
     fn segments(&self, range: ByteRange) -> Result<Vec<Segment>, SourceError> {
@@ -59,6 +63,7 @@ impl SpaceOrigin {
                 target: self.base.join(&member.path)?,
                 range: (part.len() < member.length).then_some(part),
                 length: part.len(),
+                whole: member.length,
                 pin: member.validator.clone(),
             })));
         }
@@ -84,10 +89,12 @@ impl Origin for SpaceOrigin {
         // Nothing lies behind the end, also when a hostile asker says so.
         let range = range.unwrap_or(whole);
         let range = ByteRange::new(range.start.min(whole.end), range.end.min(whole.end));
-        let source = Arc::clone(&self.source);
+        let (source, wholes) = (Arc::clone(&self.source), Arc::clone(&self.wholes));
         let opened = self.segments(range)?.into_iter().map(move |segment| match segment {
             Segment::Zeros(count) => future::ok(zeros(count)).boxed(),
-            Segment::Member(part) => open_member(Arc::clone(&source), part).boxed(),
+            Segment::Member(part) => {
+                open_member(Arc::clone(&source), Arc::clone(&wholes), part).boxed()
+            }
         });
         let mut stream = stream::iter(opened).buffered(REQUESTS_AT_ONCE).try_flatten().boxed();
         // An error before the first byte is the answer to the read itself.
@@ -99,22 +106,57 @@ impl Origin for SpaceOrigin {
     }
 }
 
-/// Begins to read a part of a member; one that can only be read whole is read whole and cut.
-async fn open_member(source: Arc<dyn Source>, part: Box<Part>) -> Result<ByteStream, SourceError> {
-    let Part { target, range, length, pin } = *part;
-    let stream = match (source.read(&target, range, &pin).await, range) {
+/// Begins to read a part of a member; one that can only be read whole is read whole, kept for the other
+/// parts, and cut.
+async fn open_member(
+    source: Arc<dyn Source>,
+    wholes: Arc<Wholes>,
+    part: Box<Part>,
+) -> Result<ByteStream, SourceError> {
+    if let Some(range) = part.range
+        && wholes.are_needed()
+    {
+        return part_of_whole(&*source, &wholes, &part, range).await;
+    }
+    let stream = match (source.read(&part.target, part.range, &part.pin).await, part.range) {
         (Err(SourceError::RangeIgnored { .. }), Some(range)) => {
-            cut(source.read(&target, None, &pin).await?, range)
+            wholes.need();
+            return part_of_whole(&*source, &wholes, &part, range).await;
         }
         (answer, _) => answer?,
     };
-    if length > TAKEN_WHOLE {
+    if part.length > TAKEN_WHOLE {
         return Ok(stream);
     }
+    let body = gather(stream, part.length).await?;
+    Ok(stream::iter([Ok(body)]).boxed())
+}
+
+/// A part of a member whose origin knows no ranges.
+async fn part_of_whole(
+    source: &dyn Source,
+    wholes: &Wholes,
+    part: &Part,
+    range: ByteRange,
+) -> Result<ByteStream, SourceError> {
+    if part.whole > Wholes::LARGEST {
+        return Ok(cut(source.read(&part.target, None, &part.pin).await?, range));
+    }
+    let body = wholes
+        .get(part.target.url.as_str(), part.whole, async {
+            gather(source.read(&part.target, None, &part.pin).await?, part.whole).await
+        })
+        .await?;
+    let (start, end) = (range.start.min(part.whole), range.end.min(part.whole));
+    Ok(stream::iter([Ok(body.slice(start as usize..end as usize))]).boxed())
+}
+
+/// All of a stream of `length` bytes.
+async fn gather(stream: ByteStream, length: u64) -> Result<Bytes, SourceError> {
     let add = |mut sum: BytesMut, bytes: Bytes| {
         sum.extend_from_slice(&bytes);
         future::ok(sum)
     };
     let body = stream.try_fold(BytesMut::with_capacity(length as usize), add).await?;
-    Ok(stream::iter([Ok(body.freeze())]).boxed())
+    Ok(body.freeze())
 }

@@ -34,11 +34,33 @@ pub(super) struct Actor {
     parents: HashMap<HostId, (ParentHost, CancellationToken)>,
     waiters: Vec<Waiter>,
     began: Instant,
-    /// Since when something is wanted that nobody delivers.
-    stuck_since: Option<Duration>,
+    standstill: Standstill,
     told_swarm: bool,
     told_end: bool,
     stop: CancellationToken,
+}
+
+/// For how long something has been wanted and nobody asked for it, since anything came. An attempt in between
+/// does not begin it anew: a parent that is dead is tried again and again.
+#[derive(Default)]
+struct Standstill {
+    before: Duration,
+    since: Option<Duration>,
+}
+
+impl Standstill {
+    /// It is one now; for how long in all.
+    fn goes_on(&mut self, now: Duration) -> Duration {
+        let since = *self.since.get_or_insert(now);
+        self.before + now.saturating_sub(since)
+    }
+
+    /// Somebody is being asked.
+    fn interrupted(&mut self, now: Duration) {
+        if let Some(since) = self.since.take() {
+            self.before += now.saturating_sub(since);
+        }
+    }
 }
 
 impl Actor {
@@ -59,7 +81,7 @@ impl Actor {
             parents: HashMap::new(),
             waiters: Vec::new(),
             began: Instant::now(),
-            stuck_since: None,
+            standstill: Standstill::default(),
             told_swarm: false,
             told_end: false,
             stop,
@@ -202,7 +224,7 @@ impl Actor {
                 swarm.complete(self.shared.info.id, task.ledger());
             }
         }
-        self.stuck_since = None;
+        self.standstill = Standstill::default();
         self.release_waiters(Some(groups));
     }
 
@@ -218,6 +240,10 @@ impl Actor {
             Some(Fault::Parent { failure, groups, reason }) => {
                 tracing::debug!(?failure, %groups, reason, "a parent did not deliver");
                 self.conductor.ended(flight, Some(failure), now);
+                if failure == Failure::Busy {
+                    // It lives and has others to serve first: that is no reason to burden the origin.
+                    self.standstill = Standstill::default();
+                }
                 if let (Some(swarm), Some(Provider::Parent(host))) = (&self.engine.swarm, provider)
                 {
                     swarm.failed(self.shared.info.id, groups, host, failure);
@@ -327,7 +353,7 @@ impl Actor {
         }
         if !self.parents.is_empty() && !self.engine.reads_origin_of(&self.shared.info) {
             self.conductor.set_source(SourceAccess::Forbidden);
-            self.stuck_since = None;
+            self.standstill = Standstill::default();
         }
     }
 
@@ -356,21 +382,25 @@ impl Actor {
 
     /// Nothing moves although something is wanted: after a while this host helps itself.
     fn watch_patience(&mut self, now: Duration) {
-        let stuck = self.conductor.flights() == 0 && self.conductor.stuck();
-        if !stuck {
-            self.stuck_since = None;
+        let (asked, stuck) = (self.conductor.flights() > 0, self.conductor.stuck());
+        if asked || !stuck {
+            if asked {
+                self.standstill.interrupted(now);
+            } else {
+                self.standstill = Standstill::default();
+            }
             *self.shared.waiting_for.lock() = None;
             return;
         }
-        let since = *self.stuck_since.get_or_insert(now);
+        let stood = self.standstill.goes_on(now);
         let reason = match (&self.engine.swarm, self.parents.len()) {
             (Some(swarm), 0) => swarm.state(),
             (Some(_), n) => format!("{n} parents that do not deliver"),
             (None, _) => "the origin".to_owned(),
         };
         *self.shared.waiting_for.lock() = Some(reason.clone());
-        if now.saturating_sub(since) >= self.engine.patience_for(&self.shared.info.id) {
-            self.stuck_since = Some(now);
+        if stood >= self.engine.patience_for(&self.shared.info.id) {
+            self.standstill = Standstill::default();
             self.back_to_source(&reason);
             let actions = self.conductor.plan(now);
             self.carry_out(actions);
@@ -403,5 +433,22 @@ impl Actor {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_in_between_does_not_renew_patience() {
+        let seconds = Duration::from_secs;
+        let mut standstill = Standstill::default();
+        assert_eq!(standstill.goes_on(seconds(10)), seconds(0));
+        assert_eq!(standstill.goes_on(seconds(12)), seconds(2));
+        standstill.interrupted(seconds(14));
+        standstill.interrupted(seconds(20));
+        assert_eq!(standstill.goes_on(seconds(30)), seconds(4));
+        assert_eq!(standstill.goes_on(seconds(31)), seconds(5));
     }
 }

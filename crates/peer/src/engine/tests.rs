@@ -118,7 +118,7 @@ impl Field {
             pool: Some(pool),
             swarm: None,
             sources: Sources::builder().build().unwrap(),
-            patience: Duration::from_millis(200),
+            patience: Duration::from_secs(2),
             limits: Limits::default(),
             source_requests: 16,
         };

@@ -11,7 +11,7 @@ use dfs_artifact::erofs::Kind;
 use dfs_model::{ByteRange, GROUP_BYTES, Priority};
 use dfs_peer::engine::{Ledger, Mark, Task};
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::{Use, UseGuard};
+use dfs_peer::store::{StoreError, Use, UseGuard};
 use dfs_proto::node::read_chunk::Kind as ChunkKind;
 use dfs_proto::node::{ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadStart};
 use dfs_source::Target;
@@ -201,9 +201,11 @@ impl Transfer {
             Ok(ready) => ready?,
             Err(_) => return Ok(self.progress()),
         }
+        if self.by_path && !self.settle(step).await? {
+            return Ok(self.progress());
+        }
         self.rest = ByteRange::new(step.end, self.rest.end);
         if self.by_path {
-            self.settle(step).await?;
             let present = ReadPresent { start: step.start, end: step.end };
             return Ok(chunk(ChunkKind::Present(present)));
         }
@@ -212,13 +214,19 @@ impl Transfer {
         Ok(chunk(ChunkKind::Data(part)))
     }
 
-    /// Whoever reads the content file directly must find no group in doubt.
-    async fn settle(&self, step: ByteRange) -> Result<(), CallError> {
+    /// Whoever reads the content file directly must find no group in doubt; whether it is so. What turns
+    /// out damaged is fetched again.
+    async fn settle(&self, step: ByteRange) -> Result<bool, CallError> {
         let stored = self.piece.task.stored().clone();
         let groups = self.in_task(step).groups();
         let settled = tokio::task::spawn_blocking(move || stored.ready(groups)).await;
         match settled {
-            Ok(ready) => Ok(ready?),
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(StoreError::Missing { groups, .. })) => {
+                self.piece.task.report_lost(groups).await?;
+                Ok(false)
+            }
+            Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(CallError::BadRequest("the agent is stopping".to_owned())),
         }
     }
