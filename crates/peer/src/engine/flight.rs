@@ -140,7 +140,7 @@ impl Flights {
             let signer = signed.first().and_then(|batch| SignedDigests::decode(batch).ok());
             let Some(seed) = signer.map(|batch| batch.batch().signer) else { return };
             let segment = Segment { count: 1, signed, payload: content, ..Segment::default() };
-            if let Err(error) = context.keep_segment(segment).await {
+            if let Err(error) = context.keep_segment(segment, &CameFrom::Parent(seed)).await {
                 // Parents or the source bring it instead.
                 tracing::debug!(%error, "a tiny content from the scheduler is refused");
                 return;
@@ -193,7 +193,8 @@ impl Context {
                 Ok(segment) => segment,
                 Err(error) => return Some(piece_fault(error, groups)),
             };
-            let kept = match self.keep_segment(segment).await {
+            let from = CameFrom::Parent(parent.host.id);
+            let kept = match self.keep_segment(segment, &from).await {
                 Ok(kept) => kept,
                 Err(keep::KeepError::Store(error)) => {
                     return Some(Fault::Fatal { groups, error: error.into() });
@@ -205,7 +206,6 @@ impl Context {
                 }
             };
             if !kept.is_empty() {
-                let from = CameFrom::Parent(parent.host.id);
                 let cost = std::mem::replace(&mut asked, Instant::now()).elapsed();
                 self.report(FlightEvent::Kept { flight, groups: kept, from, cost }).await;
             }
@@ -213,12 +213,16 @@ impl Context {
         None
     }
 
-    async fn keep_segment(&self, segment: Segment) -> Result<GroupRange, keep::KeepError> {
+    async fn keep_segment(
+        &self,
+        segment: Segment,
+        from: &CameFrom,
+    ) -> Result<GroupRange, keep::KeepError> {
         let wire = segment.payload.len() + segment.proof.len();
         let signed: usize = segment.signed.iter().map(Bytes::len).sum();
         self.shared.provenance.received((wire + signed) as u64);
         let segment = Arc::new(segment);
-        let mut kept = self.verify(&segment).await;
+        let mut kept = self.verify(&segment, from).await;
         let again = match &kept {
             Err(keep::KeepError::Digests(DigestsError::UnknownSigner(signer))) => {
                 self.engine.keyring.comes(signer, KEY_WITHIN).await
@@ -227,7 +231,7 @@ impl Context {
             Ok(_) => false,
         };
         if again {
-            kept = self.verify(&segment).await;
+            kept = self.verify(&segment, from).await;
         }
         let (kept, length) = kept?;
         self.learn_length(length).await;
@@ -246,10 +250,12 @@ impl Context {
     async fn verify(
         &self,
         segment: &Arc<Segment>,
+        from: &CameFrom,
     ) -> Result<(GroupRange, Option<u64>), keep::KeepError> {
         let keyring = Arc::clone(&self.engine.keyring);
         let (shared, segment) = (Arc::clone(&self.shared), Arc::clone(segment));
-        self.blocking(move || keep::segment(&shared, &keyring, &segment)).await
+        let from = from.clone();
+        self.blocking(move || keep::segment(&shared, &keyring, &segment, &from)).await
     }
 
     async fn accept_digests(&self, digests: SignedDigests) -> Result<(), String> {

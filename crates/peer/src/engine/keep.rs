@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use super::error::ReadError;
+use super::ledger::CameFrom;
 use super::task::Shared;
 use crate::digests::{DigestBatch, DigestsError, Identity, SignedDigests};
 use crate::hashtree::{self, Cv, Node, Proof, ProofDecodeError, Shape, VerifyError};
@@ -127,6 +128,7 @@ pub(super) fn segment(
     shared: &Shared,
     keyring: &Keyring,
     segment: &Segment,
+    from: &CameFrom,
 ) -> Result<(GroupRange, Option<u64>), KeepError> {
     let mut length = None;
     for encoded in &segment.signed {
@@ -147,6 +149,8 @@ pub(super) fn segment(
         if segment.proof.is_empty() { Proof::default() } else { Proof::decode(&segment.proof)? };
     let lookup = |node: Node| trusted.get(&node).copied().or_else(|| shared.stored.node(node));
     let nodes = hashtree::verify_bytes(shape, groups, &segment.payload, &proof, lookup)?;
+    // Before the groups are there: whoever sees them may ask at once where they came from.
+    shared.provenance.came(groups, from.clone());
     shared.stored.commit(groups, &segment.payload, &nodes)?;
     Ok((groups, length))
 }
@@ -188,6 +192,7 @@ pub(super) fn own(
         // Before the groups are there: whoever sees them must find what proves them.
         shared.stored.add_signed(&batch.sign(signer.signing_key())?)?;
     }
+    shared.provenance.came(groups, CameFrom::Source);
     shared.stored.commit(groups, bytes, &nodes)?;
     Ok(groups)
 }
