@@ -265,8 +265,10 @@ fn a_mount_of_a_stalled_origin_ends_every_read_and_unmounts() {
     let reader = std::thread::spawn(move || fs::read(path));
     stall.wait_struck(1).unwrap();
     agent.terminate();
+    // By the agent, or by the kernel when the agent's end of the mount closes.
     let error = reader.join().unwrap().unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+    let errors = [rustix::io::Errno::IO, rustix::io::Errno::CONNABORTED].map(|e| e.raw_os_error());
+    assert!(error.raw_os_error().is_some_and(|number| errors.contains(&number)), "{error}");
     assert!(!is_mounted(&dir));
 }
 

@@ -21,7 +21,8 @@ use tempfile::TempDir;
 /// The user nobody.
 pub const NOBODY: u32 = 65_534;
 
-/// A directory of one test's own; a failed test leaves it when `E2E_KEEP` is set.
+/// A directory of one test's own; a failed test leaves it when `E2E_KEEP` is set. What agents log beside
+/// the usual is told in `E2E_LOG`.
 pub struct Place {
     dir: TempDir,
 }
@@ -104,7 +105,11 @@ impl Agent {
 
     fn below(dir: &Path, name: &str, cluster: Option<&Cluster>, extra: &[&str]) -> Self {
         let address = cluster.map(|cluster| cluster.address().unwrap());
-        let mut node = Node::spawn(&binaries(), dir, name, address, extra).unwrap();
+        let filter = std::env::var("E2E_LOG").unwrap_or_default();
+        let log = ["--log", &filter];
+        let wanted = if filter.is_empty() || extra.contains(&"--log") { &[][..] } else { &log };
+        let extra = [extra, wanted].concat();
+        let mut node = Node::spawn(&binaries(), dir, name, address, &extra).unwrap();
         node.wait_ready().unwrap();
         Self::around(node)
     }
