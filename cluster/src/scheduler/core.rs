@@ -95,7 +95,7 @@ impl Default for Limits {
             at_source: 200,
             host_lease: Duration::from_secs(30),
             seed_answer: Duration::from_secs(5),
-            seed_pause: Duration::from_secs(3),
+            seed_pause: Duration::from_secs(10),
             block: Duration::from_secs(3),
             hearing: Duration::from_secs(3),
             refusal: Duration::from_secs(10),
@@ -141,9 +141,10 @@ impl Core {
         }
     }
 
-    /// Whether it has only just started: who is not heard of yet may be there all the same.
+    /// Whether it has only just started and knows no seed: one may be there all the same.
     fn is_hearing(&self) -> bool {
-        self.began.is_some_and(|began| self.now < began.after(self.limits.hearing))
+        let young = self.began.is_some_and(|began| self.now < began.after(self.limits.hearing));
+        young && !self.hosts.values().any(Host::is_seed)
     }
 
     /// The strategy's name.
