@@ -40,6 +40,7 @@ fn a_mounted_archive_is_the_tree_inside() {
     trees::assert_same_attributes(&dir, &source);
 
     let file = place.dir("file");
+    agent.guard(&file);
     agent.dfctl(&["mount", "--as", "file", &url, file.to_str().unwrap()]).done();
     assert!(fs::read(file.join("rich.tar")).unwrap() == fs::read(&tar).unwrap());
 }

@@ -138,6 +138,11 @@ impl Agent {
         dir
     }
 
+    /// Takes away what will be mounted on `dir`, when the test ends.
+    pub fn guard(&self, dir: &Path) {
+        self.mounts.lock().unwrap().push(Mount::guard(dir));
+    }
+
     /// One of its counters.
     pub fn metric(&self, name: &str) -> u64 {
         self.node.process().metric(name).unwrap() as u64
