@@ -11,15 +11,16 @@ mod mounts;
 mod status;
 mod walk;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dfs_artifact::View;
-use dfs_model::ByteSize;
+use dfs_model::{ByteSize, CanonicalUrl};
 use dfs_peer::engine::Task;
 use dfs_peer::host::Host;
-use dfs_peer::opener::{OpenArtifact, OpenUrlError};
+use dfs_peer::opener::{Freshness, OpenArtifact, OpenUrlError};
 use dfs_source::Target;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -57,6 +58,8 @@ struct Inner {
     facts: AgentFacts,
     mounts: MountTable,
     remembered: Mutex<Vec<Remembered>>,
+    /// URLs whose remembered version turned out to be gone.
+    gone: Mutex<HashSet<CanonicalUrl>>,
     /// Number of calls under way, for those who end an idle agent.
     busy: watch::Sender<usize>,
 }
@@ -72,8 +75,8 @@ impl Agent {
     pub fn new(host: Host, facts: AgentFacts) -> Self {
         let mounts = MountTable::default();
         let busy = watch::Sender::new(0);
-        let remembered = Mutex::default();
-        Self { inner: Arc::new(Inner { host, facts, mounts, remembered, busy }) }
+        let (remembered, gone) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { host, facts, mounts, remembered, gone, busy }) }
     }
 
     /// The host below.
@@ -96,7 +99,9 @@ impl Agent {
         if let Some(opened) = self.remembered(target, view) {
             return Ok(opened);
         }
-        let opened = self.inner.host.engine.open_url(target, view).await?;
+        let gone = self.inner.gone.lock().remove(&target.url);
+        let freshness = if gone { Freshness::Asked } else { Freshness::Usual };
+        let opened = self.inner.host.engine.open_url(target, view, freshness).await?;
         let mut remembered = self.inner.remembered.lock();
         if remembered.len() >= REMEMBERED {
             remembered.remove(0);
@@ -124,9 +129,15 @@ impl Agent {
         remembered.iter().find(same).map(|known| known.opened.clone())
     }
 
-    /// Drops what is remembered of a target whose version turned out to be gone.
+    /// Drops what is remembered of a target whose version turned out to be gone; the next question about it
+    /// goes to the origin.
     pub fn forget(&self, target: &Target) {
         self.inner.remembered.lock().retain(|known| known.target.url != target.url);
+        let mut gone = self.inner.gone.lock();
+        if gone.len() >= REMEMBERED {
+            gone.clear();
+        }
+        gone.insert(target.url.clone());
     }
 
     /// Waits until nothing is mounted and no call is under way, for `quiet` at a stretch.

@@ -267,9 +267,7 @@ impl Conductor {
                     self.bad.push(host);
                 }
             }
-            None if missing > 0 => {
-                parent.failed(Failure::NotHeld, rest, now);
-            }
+            None if missing > 0 => parent.fell_short(rest, now),
             None => {
                 let took = now.saturating_sub(flight.began);
                 parent.finished(flight.groups, took);

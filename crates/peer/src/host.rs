@@ -114,7 +114,8 @@ impl Host {
             host: info.clone(),
             channels: Arc::clone(&network.channels),
             keyring: Arc::clone(&keyring),
-            call_timeout: Duration::from_secs(60),
+            // A seed may list for long: longer than the scheduler waits for it is enough.
+            call_timeout: Duration::from_secs(150),
         });
         let parts = EngineParts {
             role: options.role,

@@ -49,6 +49,15 @@ pub struct OpenArtifact {
     pub tasks: Vec<Task>,
 }
 
+/// How old an answer about a URL may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// As the cluster remembers it.
+    Usual,
+    /// The origin is asked again: the version that was remembered turned out to be gone.
+    Asked,
+}
+
 /// A URL that could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenUrlError {
@@ -106,12 +115,13 @@ impl Engine {
         &self,
         target: &Target,
         view: View,
+        freshness: Freshness,
     ) -> Result<OpenArtifact, OpenUrlError> {
         let own_file = target.url.url().scheme() == "file";
         if self.role() != Role::Node || self.swarm().is_none() || own_file {
             return self.open_here(target, view).await;
         }
-        match self.open_by_swarm(target, view).await {
+        match self.open_by_swarm(target, view, freshness).await {
             Err(OpenUrlError::Swarm(SwarmError::Unreachable(why))) => {
                 tracing::info!(url = %target.url, why, "no scheduler: asking the origin itself");
                 self.open_here(target, view).await
@@ -173,6 +183,7 @@ impl Engine {
         &self,
         target: &Target,
         view: View,
+        freshness: Freshness,
     ) -> Result<OpenArtifact, OpenUrlError> {
         let Some(swarm) = self.swarm() else {
             return Err(SwarmError::Unreachable("this host has no cluster".to_owned()).into());
@@ -180,6 +191,7 @@ impl Engine {
         let request = scheduler::ResolveRequest {
             target: Some(targets::to_wire(target)),
             view: targets::view_to_wire(view).into(),
+            fresh: freshness == Freshness::Asked,
             ..scheduler::ResolveRequest::default()
         };
         let route = route(domain_of(&target.credentials), &target.url);

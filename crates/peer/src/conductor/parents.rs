@@ -137,6 +137,17 @@ impl Parent {
         self.bytes_per_second = self.bytes_per_second * 0.75 + rate * 0.25;
     }
 
+    /// It ended its answer before the last group: it has no more, or the content has not.
+    pub(super) fn fell_short(&mut self, groups: GroupRange, now: Duration) {
+        self.held.remove_range(groups);
+        if self.fetches {
+            // Beyond an end that is not known here yet: no failure, but no hurry to ask again.
+            self.paused_until = self.paused_until.max(now + FIRST_PAUSE);
+        } else {
+            self.refused.insert_range(groups);
+        }
+    }
+
     /// Records a failure; whether the parent has become a bad one.
     pub(super) fn failed(&mut self, failure: Failure, groups: GroupRange, now: Duration) -> bool {
         match failure {

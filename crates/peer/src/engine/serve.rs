@@ -100,7 +100,12 @@ fn segment(shared: &Shared, groups: GroupRange, want_signed: bool) -> Result<Seg
         Some(count) => groups.intersection(GroupRange::new(0, count)),
         None => groups,
     };
-    let signed = shared.stored.signed_for(groups);
+    // Who asks beyond the end learns from the last group's batch where it is.
+    let proven = match (shape.groups(), groups.is_empty()) {
+        (Some(count), true) => GroupRange::new(count.saturating_sub(1), 1),
+        _ => groups,
+    };
+    let signed = shared.stored.signed_for(proven);
     let trusted: Vec<Node> = signed
         .iter()
         .flat_map(|signed| signed.batch().entries.iter().map(|(node, _)| *node))
