@@ -293,8 +293,7 @@ impl Core {
 
     pub(super) fn reschedule(&mut self, host: HostId, task_id: TaskId, bad: &[HostId]) {
         let until = self.now.after(self.limits.block);
-        // Whoever only waits while its parents live is not scheduled in vain.
-        let counts = !self.is_hearing() && !bad.is_empty();
+        let counts = !self.is_hearing();
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let (now, groups) = (self.now, task.groups());
         let seed_is_through = matches!(task.state, super::TaskState::Seeded { obtain: None, .. });
