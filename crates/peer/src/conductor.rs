@@ -257,9 +257,10 @@ impl Conductor {
             self.flying.remove_range(run);
         }
         let Provider::Parent(host) = flight.provider else { return };
-        let missing = rest.count;
+        let (asked, missing) = (flight.rest.count, rest.count);
         let Some(parent) = self.parent_mut(host) else { return };
-        parent.landed(missing);
+        // Also what lies beyond an end that became known meanwhile was asked for.
+        parent.landed(asked);
         match failure {
             Some(failure) => {
                 let banned = parent.failed(failure, rest, now);

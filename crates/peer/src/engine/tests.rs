@@ -222,7 +222,6 @@ async fn a_content_of_unknown_length_without_ranges_is_read_in_one_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "stands still on a busy machine, one run in five: a parent is given up for good"]
 async fn three_nodes_take_from_a_seed_and_each_other_and_the_origin_pays_once() {
     for announces_length in [true, false] {
         let field = Field::new();
