@@ -227,7 +227,7 @@ impl Conductor {
     }
 
     /// Groups arrived, were verified and kept.
-    pub fn arrived(&mut self, flight: FlightId, groups: GroupRange, now: Duration) {
+    pub fn arrived(&mut self, flight: FlightId, groups: GroupRange) {
         self.have.insert_range(groups);
         self.flying.remove_range(groups);
         self.forget(groups);
@@ -237,11 +237,10 @@ impl Conductor {
             let first = groups.end().min(end).max(flight.rest.first);
             flight.rest = GroupRange::new(first, end - first);
         }
-        if let Provider::Parent(host) = flight.provider {
-            let took = now.saturating_sub(flight.began);
-            if let Some(parent) = self.parent_mut(host) {
-                parent.delivered(groups.count, took);
-            }
+        if let Provider::Parent(host) = flight.provider
+            && let Some(parent) = self.parent_mut(host)
+        {
+            parent.delivered(groups.count);
         }
     }
 

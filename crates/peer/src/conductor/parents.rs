@@ -125,7 +125,7 @@ impl Parent {
         self.outstanding = self.outstanding.saturating_sub(groups);
     }
 
-    pub(super) fn delivered(&mut self, groups: u64, _took: Duration) {
+    pub(super) fn delivered(&mut self, groups: u64) {
         self.landed(groups);
         self.failures = 0;
     }

@@ -121,10 +121,10 @@ fn a_source_without_ranges_is_read_in_one_stream() {
     let actions = conductor.plan(SECOND);
     let [Action::ReadSource { flight, groups: None }] = actions[..] else { panic!("{actions:?}") };
     for group in 0..3 {
-        conductor.arrived(flight, GroupRange::new(group, 1), SECOND);
+        conductor.arrived(flight, GroupRange::new(group, 1));
         assert!(conductor.plan(SECOND).is_empty());
     }
-    conductor.arrived(flight, GroupRange::new(3, 1), SECOND);
+    conductor.arrived(flight, GroupRange::new(3, 1));
     conductor.set_length(4 * dfs_model::GROUP_BYTES);
     conductor.ended(flight, None, SECOND);
     assert!(conductor.is_idle());
@@ -218,7 +218,7 @@ impl Model {
     fn arrive(&mut self, conductor: &mut Conductor, flight: FlightId, count: u64, now: Duration) {
         let rest = self.flying[&flight];
         let came = GroupRange::new(rest.first, count.min(rest.count));
-        conductor.arrived(flight, came, now);
+        conductor.arrived(flight, came);
         let left = GroupRange::new(came.end(), rest.count - came.count);
         self.flying.insert(flight, left);
         if left.is_empty() {

@@ -191,7 +191,7 @@ impl Actor {
         let now = self.now();
         match event {
             FlightEvent::Kept { flight, groups, from, cost } => {
-                self.conductor.arrived(flight, groups, now);
+                self.conductor.arrived(flight, groups);
                 self.kept(groups, from, cost);
             }
             FlightEvent::Tiny { seed } => {
@@ -209,7 +209,6 @@ impl Actor {
     }
 
     fn kept(&mut self, groups: GroupRange, from: CameFrom, cost: Duration) {
-        self.shared.provenance.came(groups, from.clone());
         // No subscriber is no loss.
         let _ = self.shared.gained.send(groups);
         if let Some(swarm) = self.engine.swarm.as_ref().filter(|_| self.told_swarm) {

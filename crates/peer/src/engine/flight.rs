@@ -130,9 +130,7 @@ impl Flights {
             }
         });
     }
-}
 
-impl Flights {
     /// The whole of a tiny content, as the scheduler had it from a seed.
     pub(super) fn keep_tiny(&self, content: Bytes, signed: Vec<Bytes>) {
         let context = self.context.clone();
