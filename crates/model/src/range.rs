@@ -127,6 +127,21 @@ impl GroupRange {
         self.first..self.end()
     }
 
+    /// Cut at absolute multiples of `size` groups, so that whole subtrees stay whole.
+    pub fn cut(self, size: u64) -> impl Iterator<Item = Self> {
+        let size = size.max(1);
+        let mut at = self.first;
+        std::iter::from_fn(move || {
+            if at >= self.end() {
+                return None;
+            }
+            let next = (at / size).saturating_add(1).saturating_mul(size).min(self.end());
+            let part = Self::new(at, next - at);
+            at = next;
+            Some(part)
+        })
+    }
+
     /// The bytes these groups hold in a content of `length` bytes.
     pub fn bytes(&self, length: u64) -> ByteRange {
         let start = self.first.saturating_mul(GROUP_BYTES).min(length);
@@ -143,6 +158,16 @@ impl fmt::Display for GroupRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_are_cut_at_absolute_places() {
+        let cut = |first, count| GroupRange::new(first, count).cut(4).collect::<Vec<_>>();
+        let parts = [(3, 1), (4, 4), (8, 2)].map(|(first, count)| GroupRange::new(first, count));
+        assert_eq!(cut(3, 7), parts);
+        assert_eq!(cut(4, 4), [GroupRange::new(4, 4)]);
+        assert_eq!(cut(9, 0), []);
+        assert_eq!(cut(u64::MAX - 1, 9).len(), 1);
+    }
 
     #[test]
     fn bytes_map_to_the_groups_they_touch_and_back() {

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, groups_in};
 
-use self::parents::Parent;
+use self::parents::{Attempt, Parent};
 pub use self::parents::{Failure, Offer};
 
 /// Names one request under way.
@@ -103,7 +103,6 @@ struct Flight {
     /// What has not arrived yet; for a sequential stream everything from here on.
     rest: GroupRange,
     began: Duration,
-    groups: u64,
 }
 
 /// Number of [`Priority`] levels.
@@ -262,16 +261,15 @@ impl Conductor {
         parent.landed(asked);
         match failure {
             Some(failure) => {
-                let banned = parent.failed(failure, rest, now);
+                let attempt = Attempt { began: flight.began, failure, groups: rest };
+                let banned = parent.failed(attempt, now);
                 if banned && !self.bad.contains(&host) {
                     self.bad.push(host);
                 }
             }
-            None if missing > 0 => parent.fell_short(rest, now),
-            None => {
-                let took = now.saturating_sub(flight.began);
-                parent.finished(flight.groups, took);
-            }
+            // It ended before the last group: it has no more, or the content has not.
+            None if missing > 0 => parent.lacks(rest, now),
+            None => {}
         }
     }
 
@@ -329,9 +327,9 @@ impl Conductor {
         if let Provider::Parent(host) = provider
             && let Some(parent) = self.parent_mut(host)
         {
-            parent.took(rest.count);
+            parent.took(rest.count, now);
         }
-        self.flights.insert(id, Flight { provider, rest, began: now, groups: rest.count });
+        self.flights.insert(id, Flight { provider, rest, began: now });
         id
     }
 }

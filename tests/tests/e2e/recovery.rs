@@ -125,7 +125,6 @@ fn a_killed_agent_ends_its_mounts_readers_and_the_next_mount_has_the_bytes() {
 }
 
 #[test]
-#[ignore = "one run in five: a child is sent to the source while the seed is coming back"]
 fn a_killed_cluster_that_comes_back_goes_on_where_it_was() {
     let place = Place::new();
     let body = Body::noise(3, 72 * MIB + 5);

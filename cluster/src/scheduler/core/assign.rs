@@ -207,16 +207,28 @@ impl Core {
         if !has_seed && self.is_needed_as_stand_in(task_id, child) {
             return self.send_to_source(task_id, child, true, "no seed is alive");
         }
-        self.count_try(task_id, child);
-        let Some(peer) = self.tasks.get(&task_id).and_then(|task| task.peer(&child)) else {
+        if self.is_looked_at_early(task_id, child) {
             return;
-        };
+        }
+        self.count_try(task_id, child);
+        let peer = self.tasks.get_mut(&task_id).and_then(|task| task.peer_mut(&child));
+        let Some(peer) = peer else { return };
         if peer.tries >= self.limits.tries {
             return self.send_to_source(task_id, child, false, "no parent could serve it");
         }
+        // Whom it does without may be the only one there is: an attempt more is better than none.
+        peer.forgive();
         self.answer(task_id, child);
         let due = self.now.after(self.limits.retry_after);
         self.wait(task_id, child, due);
+    }
+
+    /// Whether it waits and something else than its own timer had it looked at: that is no attempt.
+    fn is_looked_at_early(&self, task_id: TaskId, child: HostId) -> bool {
+        let peer = self.tasks.get(&task_id).and_then(|task| task.peer(&child));
+        peer.is_some_and(|peer| {
+            matches!(peer.state(), PeerState::Waiting { due } if due > self.now) && peer.answered
+        })
     }
 
     pub(super) fn count_try(&mut self, task_id: TaskId, child: HostId) {

@@ -118,7 +118,7 @@ pub struct Peer {
     pub held: Held,
     /// What groups cost it.
     pub costs: Costs,
-    /// Schedulings in vain since the last group arrived.
+    /// Schedulings and attempts in vain since the last group arrived.
     pub tries: u32,
     /// Parents it wants no more, each until when.
     pub blocked: BTreeMap<HostId, Millis>,
@@ -182,6 +182,9 @@ impl Peer {
         )
     }
 
+    /// Until when it does without one that lied.
+    pub const FOR_EVER: Millis = Millis(u64::MAX);
+
     /// Notes a parent it was given.
     pub fn meet(&mut self, parent: HostId) {
         if self.met.len() < MET {
@@ -194,6 +197,11 @@ impl Peer {
         if self.met.contains(&parent) {
             self.blocked.insert(parent, until);
         }
+    }
+
+    /// Gives those it does without for a time another chance.
+    pub fn forgive(&mut self) {
+        self.blocked.retain(|_, until| *until == Self::FOR_EVER);
     }
 
     /// Whether it does without `parent` now.

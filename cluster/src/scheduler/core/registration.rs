@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId, TaskInfo};
 
 use super::{
-    Core, Decision, Done, Failed, FailureKind, Held, Millis, Outcome, Peer, PeerState, RefusalKind,
+    Core, Decision, Done, Failed, FailureKind, Held, Outcome, Peer, PeerState, RefusalKind,
     SizeScope, Task, Wanted,
 };
 
@@ -216,7 +216,7 @@ impl Core {
             let until = match failure.kind {
                 FailureKind::BadDigest => {
                     liars.push(failure.parent);
-                    Millis(u64::MAX)
+                    Peer::FOR_EVER
                 }
                 FailureKind::Timeout | FailureKind::Disconnected | FailureKind::Other => {
                     block_until
@@ -299,18 +299,20 @@ impl Core {
         let seed_is_through = matches!(task.state, super::TaskState::Seeded { obtain: None, .. });
         let silent_seed = task.state.seed().filter(|seed| seed_is_through && bad.contains(seed));
         let Some(peer) = task.peer_mut(&host).filter(|peer| peer.registered) else { return };
+        for parent in bad.iter().filter(|parent| Some(**parent) != silent_seed) {
+            peer.block(*parent, until);
+        }
         match peer.state() {
-            PeerState::Fetching | PeerState::Waiting { .. } => {}
+            // One that names culprits has others tried first; one that does not is out of hope.
+            PeerState::Fetching => peer.tries += u32::from(counts && bad.is_empty()),
+            // It is known that nobody serves it: asking again is no attempt more.
+            PeerState::Waiting { .. } => {}
             PeerState::Resting if peer.is_hungry(groups) => {
                 // It could not use the content that came with its answer.
                 peer.become_(PeerState::Waiting { due: now });
             }
             _ => return,
         }
-        for parent in bad.iter().filter(|parent| Some(**parent) != silent_seed) {
-            peer.block(*parent, until);
-        }
-        peer.tries += u32::from(counts);
         let enough = peer.tries >= self.limits.tries;
         if let Some(seed) = silent_seed {
             // It has said all it had to say and still does not serve: it is ordered anew.

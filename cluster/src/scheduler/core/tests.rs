@@ -418,21 +418,51 @@ fn what_an_ordinary_node_read_from_the_source_serves_only_itself() {
     assert_eq!(parents_of(&scene.register(2, &task), 2), Some(vec![100]));
 }
 
+/// Node `n` complains about host 100, its only parent, and waits until it is looked at again.
+fn complain(scene: &mut Scene, n: u8, task: &TaskInfo) -> Vec<Decision> {
+    let event = Event::Reschedule { host: id(n), task: task.id, bad_parents: vec![id(100)] };
+    let decisions = scene.tell(event);
+    assert_eq!(parents_of(&decisions, n), Some(vec![]), "its only parent is gone: it is told");
+    if sent_to_source(&decisions).is_empty() { scene.pass(limits().retry_after) } else { decisions }
+}
+
 #[test]
-fn after_four_schedulings_in_vain_a_peer_goes_to_the_source_for_itself() {
+fn after_four_attempts_in_vain_a_peer_goes_to_the_source_for_itself() {
     let task = spec("a", Some(100 * MIB));
     let mut scene = Scene::with_seed(&task);
-    let event = Event::Reschedule { host: id(1), task: task.id, bad_parents: vec![id(100)] };
-    let mut decisions = scene.tell(event);
-    assert_eq!(parents_of(&decisions, 1), Some(vec![]), "its only parent is gone: it is told");
-    for _ in 0..4 {
-        assert_eq!(sent_to_source(&decisions), []);
-        decisions = scene.pass(Limits::default().retry_after);
-        if !decisions.is_empty() {
-            break;
-        }
+    for _ in 0..3 {
+        let decisions = complain(&mut scene, 1, &task);
+        assert_eq!(parents_of(&decisions, 1), Some(vec![100]), "there is nobody else to try");
     }
-    assert_eq!(sent_to_source(&decisions), [(1, false)]);
+    let event = Event::Reschedule { host: id(1), task: task.id, bad_parents: vec![id(100)] };
+    assert_eq!(sent_to_source(&scene.tell(event)), [(1, false)]);
+}
+
+#[test]
+fn a_parent_that_serves_again_makes_good_for_earlier_attempts() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    for round in 0..10 {
+        let decisions = complain(&mut scene, 1, &task);
+        assert_eq!(parents_of(&decisions, 1), Some(vec![100]), "round {round}");
+        let groups = GroupRange::new(round, 1);
+        scene.progress(1, &task, Done { groups, parent: Some(id(100)), cost_ms: 1 });
+    }
+}
+
+#[test]
+fn what_neighbours_do_is_no_attempt_of_one_who_waits() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    scene.nodes(2..=40);
+    let event = Event::Reschedule { host: id(1), task: task.id, bad_parents: vec![id(100)] };
+    scene.tell(Event::HostSilent(id(100)));
+    scene.tell(event.clone());
+    for n in 2..=40 {
+        scene.register_for(n, &task, Wanted::Groups(GroupSet::new()));
+        assert_eq!(sent_to_source(&scene.tell(Event::Leave { host: id(n), task: task.id })), []);
+        assert_eq!(sent_to_source(&scene.tell(event.clone())), []);
+    }
 }
 
 #[test]

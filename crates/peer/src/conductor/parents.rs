@@ -41,9 +41,16 @@ const SOURCE_TRIP: Duration = Duration::from_millis(20);
 /// A seed serves everybody: its time counts so many times a neighbour's.
 const SEED_FACTOR: f64 = 2.0;
 
-/// Pause after the first failure; doubles with each further one up to [`LONGEST_PAUSE`].
+/// Rates are not measured over less.
+const SHORTEST_MEASURE: Duration = Duration::from_millis(5);
+
+/// What a parent sends in this time is asked of it in one request.
+const RUN: Duration = Duration::from_millis(20);
+
+/// Pause after the first failure; doubles with each further one up to [`LONGEST_PAUSE`], which is short
+/// against the patience of a node: one that comes back is found before the origin is burdened.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Failures in a row after which other parents are asked for.
 const BAD_AFTER: u32 = 3;
@@ -57,9 +64,23 @@ pub(super) struct Parent {
     refused: GroupSet,
     outstanding: u64,
     bytes_per_second: f64,
+    /// Groups that came since `measured_at`.
+    unmeasured: u64,
+    measured_at: Duration,
     failures: u32,
+    /// When the last of them was counted.
+    failed_at: Option<Duration>,
     paused_until: Duration,
     never: bool,
+}
+
+/// An attempt that failed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attempt {
+    pub(super) began: Duration,
+    pub(super) failure: Failure,
+    /// What it did not bring.
+    pub(super) groups: GroupRange,
 }
 
 impl Parent {
@@ -71,7 +92,10 @@ impl Parent {
             refused: GroupSet::new(),
             outstanding: 0,
             bytes_per_second: FIRST_GUESS,
+            unmeasured: 0,
+            measured_at: Duration::ZERO,
             failures: 0,
+            failed_at: None,
             paused_until: Duration::ZERO,
             never: false,
         }
@@ -117,7 +141,11 @@ impl Parent {
         if self.held.contains(first) { queue } else { queue + SOURCE_TRIP }
     }
 
-    pub(super) fn took(&mut self, groups: u64) {
+    pub(super) fn took(&mut self, groups: u64, now: Duration) {
+        if self.outstanding == 0 {
+            // It was idle: that is not its rate.
+            (self.unmeasured, self.measured_at) = (0, now);
+        }
         self.outstanding += groups;
     }
 
@@ -127,21 +155,34 @@ impl Parent {
 
     pub(super) fn delivered(&mut self, groups: u64) {
         self.landed(groups);
+        self.unmeasured += groups;
         self.failures = 0;
     }
 
-    /// A whole flight came: its rate enters a moving average.
-    pub(super) fn finished(&mut self, groups: u64, took: Duration) {
-        let seconds = took.as_secs_f64().max(1e-4);
-        let rate = (groups * GROUP_BYTES) as f64 / seconds;
+    /// Takes a measurement, once all that came at the same time is counted: what came since the last one, over
+    /// the time since then, enters a moving average.
+    pub(super) fn measure(&mut self, now: Duration) {
+        let took = now.saturating_sub(self.measured_at);
+        if self.unmeasured == 0 || took < SHORTEST_MEASURE {
+            return;
+        }
+        let rate = (self.unmeasured * GROUP_BYTES) as f64 / took.as_secs_f64();
         self.bytes_per_second = self.bytes_per_second * 0.75 + rate * 0.25;
+        (self.unmeasured, self.measured_at) = (0, now);
     }
 
-    /// It ended its answer before the last group: it has no more, or the content has not.
-    pub(super) fn fell_short(&mut self, groups: GroupRange, now: Duration) {
+    /// Groups to ask for in one bulk request, a power of two: enough that requests do not matter beside the
+    /// bytes, few enough that others get to hear of them soon.
+    pub(super) fn run(&self) -> u64 {
+        let groups = (self.bytes_per_second * RUN.as_secs_f64()) as u64 / GROUP_BYTES;
+        1 << groups.max(1).ilog2()
+    }
+
+    /// It does not have these groups: one that fetches is asked again after a while, another one once it says
+    /// that it got them.
+    pub(super) fn lacks(&mut self, groups: GroupRange, now: Duration) {
         self.held.remove_range(groups);
         if self.fetches {
-            // Beyond an end that is not known here yet: no failure, but no hurry to ask again.
             self.paused_until = self.paused_until.max(now + FIRST_PAUSE);
         } else {
             self.refused.insert_range(groups);
@@ -149,15 +190,17 @@ impl Parent {
     }
 
     /// Records a failure; whether the parent has become a bad one.
-    pub(super) fn failed(&mut self, failure: Failure, groups: GroupRange, now: Duration) -> bool {
-        match failure {
-            Failure::NotHeld if !self.fetches => {
-                self.held.remove_range(groups);
-                self.refused.insert_range(groups);
-                return false;
+    pub(super) fn failed(&mut self, attempt: Attempt, now: Duration) -> bool {
+        match attempt.failure {
+            Failure::NotHeld => {
+                self.lacks(attempt.groups, now);
+                if !self.fetches {
+                    return false;
+                }
+                // A seed that cannot get what it should is to be asked again, not for ever.
             }
             Failure::OriginFailed => {
-                self.refused.insert_range(groups);
+                self.refused.insert_range(attempt.groups);
                 return false;
             }
             Failure::BadDigest => {
@@ -165,16 +208,18 @@ impl Parent {
                 return true;
             }
             Failure::Busy => {
-                self.paused_until = now + FIRST_PAUSE;
+                self.paused_until = self.paused_until.max(now + FIRST_PAUSE);
                 return false;
             }
-            // A seed that cannot get what it should is to be asked again, not for ever.
-            Failure::NotHeld => self.held.remove_range(groups),
             Failure::Disconnected | Failure::Timeout | Failure::Other => {}
         }
-        self.failures = self.failures.saturating_add(1);
-        let pause = FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(10) - 1);
-        self.paused_until = now + pause.min(LONGEST_PAUSE);
+        // Whatever was under way when a connection broke failed of one cause.
+        if self.failed_at.is_none_or(|at| attempt.began > at) {
+            self.failed_at = Some(now);
+            self.failures = self.failures.saturating_add(1);
+            let pause = FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(10) - 1);
+            self.paused_until = now + pause.min(LONGEST_PAUSE);
+        }
         self.failures >= BAD_AFTER
     }
 }

@@ -22,6 +22,7 @@ impl Conductor {
     /// What to do now. Call again after every event and every tick.
     pub fn plan(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.parents.iter_mut().for_each(|parent| parent.measure(now));
         if self.source == SourceAccess::Sequential {
             self.plan_stream(now, &mut actions);
         }
@@ -101,46 +102,37 @@ impl Conductor {
         }
     }
 
-    /// The rarest of a few missing runs that `host` can give.
+    /// The rarest of a few missing pieces that `host` can give, with those behind it that are as rare.
     fn rarest(&self, host: HostId, priority: Priority, now: Duration) -> Option<GroupRange> {
         let parent = self.parents.iter().find(|parent| parent.host == host)?;
         let room = parent.room(self.limits.parent_window);
         if !parent.may_be_asked(now) || room == 0 {
             return None;
         }
-        let limit = self.limits.request.min(1 << self.piece_level).min(room);
         let wanted = &self.wanted[priority as usize];
         let end = self.groups.unwrap_or_else(|| wanted.ranges().last().map_or(0, |r| r.end()));
         if end == 0 {
             return None;
         }
-        let start = (self.spread % end) >> self.piece_level << self.piece_level;
+        let piece = 1 << self.piece_level;
+        let start = (self.spread % end) / piece * piece;
         let halves = [GroupRange::new(start, end - start), GroupRange::new(0, start)];
-        let runs = halves.into_iter().flat_map(|half| wanted.present_in(half).collect::<Vec<_>>());
-        let pieces = runs.flat_map(|run| self.split(run)).filter_map(|run| {
+        let runs = halves.into_iter().flat_map(|half| wanted.present_in(half));
+        let firsts = runs.flat_map(|run| run.cut(piece)).filter_map(|run| {
             let free = self.flying.missing_in(run).next()?;
-            let first = free.iter().find(|group| parent.can_give(*group))?;
-            let rest = GroupRange::new(first, (free.end() - first).min(limit));
-            let count = rest.iter().take_while(|group| parent.can_give(*group)).count() as u64;
-            Some(GroupRange::new(first, count))
+            free.iter().find(|group| parent.can_give(*group))
         });
-        pieces.take(CANDIDATES).min_by_key(|run| self.copies(run.first))
-    }
-
-    /// Cuts a run at piece boundaries.
-    fn split(&self, run: GroupRange) -> impl Iterator<Item = GroupRange> + use<> {
-        let size = 1u64 << self.piece_level;
-        let mut at = run.first;
-        let end = run.end();
-        std::iter::from_fn(move || {
-            if at >= end {
-                return None;
-            }
-            let next = ((at / size + 1) * size).min(end);
-            let piece = GroupRange::new(at, next - at);
-            at = next;
-            Some(piece)
-        })
+        let first = firsts.take(CANDIDATES).min_by_key(|first| self.copies(*first))?;
+        let size = parent.run().clamp(piece.min(self.limits.request), self.limits.request);
+        let run = GroupRange::new(first, size.min(room)).cut(size).next()?;
+        let copies = self.copies(first);
+        let alike = |group: &u64| {
+            wanted.contains(*group)
+                && !self.flying.contains(*group)
+                && parent.can_give(*group)
+                && self.copies(*group) == copies
+        };
+        Some(GroupRange::new(first, run.iter().take_while(alike).count() as u64))
     }
 
     fn copies(&self, group: u64) -> usize {
@@ -150,39 +142,34 @@ impl Conductor {
     fn plan_source(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let mut reading =
             self.flights.values().filter(|flight| flight.provider == Provider::Source).count();
-        let everything = IN_ORDER.into_iter().chain(ANY_ORDER);
-        for priority in everything {
+        for priority in IN_ORDER.into_iter().chain(ANY_ORDER) {
             // A blocked reader does not wait for the requests of a bulk download.
             let most = match priority {
                 Priority::Demand => self.limits.source_flights * 2,
                 _ => self.limits.source_flights,
             };
-            for run in self.only_at_source(self.missing(priority), now) {
-                // An earlier run may have been joined with a part of this one.
-                while reading < most {
-                    let Some(left) = self.flying.missing_in(run).next() else { break };
-                    let groups = self.source_run(left);
-                    let flight = self.take_off(Provider::Source, groups, now);
-                    actions.push(Action::ReadSource { flight, groups: Some(groups) });
-                    reading += 1;
-                }
+            while reading < most {
+                let Some(run) = self.next_from_source(priority, now) else { break };
+                let groups = self.source_run(run);
+                let flight = self.take_off(Provider::Source, groups, now);
+                actions.push(Action::ReadSource { flight, groups: Some(groups) });
+                reading += 1;
             }
         }
     }
 
-    /// The parts of `runs` that no parent can give now: the source comes last.
-    fn only_at_source(&self, runs: Vec<GroupRange>, now: Duration) -> Vec<GroupRange> {
+    /// The first run in no flight that no parent can give now: the source comes last.
+    fn next_from_source(&self, priority: Priority, now: Duration) -> Option<GroupRange> {
         let able: Vec<_> = self.parents.iter().filter(|parent| parent.may_be_asked(now)).collect();
-        if able.is_empty() {
-            return runs;
-        }
-        let mut left = GroupSet::new();
-        for group in runs.iter().flat_map(GroupRange::iter) {
-            if !able.iter().any(|parent| parent.can_give(group)) {
-                left.insert(group);
-            }
-        }
-        left.ranges().collect()
+        let only_here = |group: &u64| !able.iter().any(|parent| parent.can_give(*group));
+        let wanted = &self.wanted[priority as usize];
+        let mut missing = wanted.ranges().flat_map(|run| self.flying.missing_in(run));
+        missing.find_map(|run| {
+            let first = run.iter().find(only_here)?;
+            let rest = GroupRange::new(first, (run.end() - first).min(self.limits.source_run));
+            let count = rest.iter().take_while(only_here).count() as u64;
+            Some(GroupRange::new(first, count))
+        })
     }
 
     /// A wanted run, joined with wanted runs close behind it into one request.

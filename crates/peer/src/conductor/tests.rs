@@ -80,6 +80,53 @@ fn what_a_liar_sent_is_asked_of_somebody_else_and_of_the_liar_never_again() {
     assert_ne!(again[0].0, parent);
 }
 
+/// The flights that a plan begins.
+fn flights(actions: &[Action]) -> Vec<FlightId> {
+    let flight = |action: &Action| match action {
+        Action::Request { flight, .. } => Some(*flight),
+        _ => None,
+    };
+    actions.iter().filter_map(flight).collect()
+}
+
+#[test]
+fn a_connection_that_breaks_under_many_requests_is_one_failure() {
+    let mut conductor = conductor(1024).with_limits(Limits { request: 1, ..Limits::default() });
+    conductor.set_parents(vec![seed(1)]);
+    conductor.want(GroupRange::new(0, 1024), Priority::Bulk);
+    let under_way = flights(&conductor.plan(SECOND));
+    assert!(under_way.len() > 100);
+    for flight in under_way {
+        conductor.ended(flight, Some(Failure::Disconnected), SECOND);
+    }
+    assert_eq!(conductor.plan(SECOND), [], "paused, but not given up");
+    let soon = SECOND + Duration::from_millis(100);
+    assert!(requests(&conductor.plan(soon)).len() > 100);
+}
+
+#[test]
+fn bulk_requests_grow_with_the_rate_of_a_parent() {
+    let limits = Limits { parent_window: 128, request: 64, ..Limits::default() };
+    let mut conductor = conductor(8192).with_limits(limits);
+    conductor.set_parents(vec![seed(1)]);
+    conductor.want(GroupRange::new(0, 8192), Priority::Bulk);
+    let mut sizes = Vec::new();
+    let mut now = SECOND;
+    // 8 MiB in 10 ms, then in 1 s.
+    for took in [Duration::from_millis(10); 20].into_iter().chain([SECOND; 20]) {
+        let actions = conductor.plan(now);
+        let asked = requests(&actions);
+        sizes.push(asked.iter().map(|(_, groups)| groups.count).max().unwrap_or(0));
+        now += took;
+        for (flight, (_, groups)) in flights(&actions).into_iter().zip(asked) {
+            conductor.arrived(flight, groups);
+            conductor.ended(flight, None, now);
+        }
+    }
+    assert!(sizes[0] < sizes[19], "{sizes:?}");
+    assert_eq!((sizes[19], sizes[39]), (64, 4), "a piece is 4 groups: {sizes:?}");
+}
+
 #[test]
 fn the_source_is_read_in_runs_joined_over_small_gaps() {
     let mut conductor = conductor(1000);

@@ -153,8 +153,8 @@ impl Actor {
         self.tell_swarm(priority);
         if waiter.is_some() {
             // The store is right about what is here: verification may have found some of it bad.
-            let have = self.shared.stored.have();
-            have.missing_in(groups).for_each(|run| self.conductor.lost(run));
+            let missing = self.shared.stored.missing_in(groups);
+            missing.into_iter().for_each(|run| self.conductor.lost(run));
         }
         self.conductor.want(groups, priority);
         let Some(waiter) = waiter else { return };
@@ -336,11 +336,12 @@ impl Actor {
         let names = parents.iter().map(|parent| parent.host.name.clone());
         *self.shared.parents.lock() = names.collect();
         let old = std::mem::take(&mut self.parents);
-        for (host, (_, watching)) in &old {
-            if !parents.iter().any(|parent| parent.host.id == *host) {
-                watching.cancel();
-            }
-        }
+        let is_named = |host: &HostId| parents.iter().any(|parent| parent.host.id == *host);
+        old.iter()
+            .filter(|(host, _)| !is_named(host))
+            .for_each(|(_, (_, watching))| watching.cancel());
+        // The same ones named again are no news: what stands still goes on standing still.
+        let is_news = parents.iter().any(|parent| !old.contains_key(&parent.host.id));
         for parent in parents {
             let host = parent.host.id;
             self.shared.provenance.name(host, &parent.host.name, parent.host.kind);
@@ -352,7 +353,9 @@ impl Actor {
         }
         if !self.parents.is_empty() && !self.engine.reads_origin_of(&self.shared.info) {
             self.conductor.set_source(SourceAccess::Forbidden);
-            self.standstill = Standstill::default();
+            if is_news {
+                self.standstill = Standstill::default();
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use crate::wire::{
     SegmentStream, WatchRequest,
 };
 
-/// Groups in one segment.
+/// Groups in one segment: cut at absolute places, most need no proof.
 const SEGMENT: u64 = 16;
 
 #[async_trait]
@@ -41,7 +41,7 @@ impl Provider for Engine {
         }
         let want_signed = request.want_signed;
         let used = Arc::new(task.in_use(Use::Serve).map_err(|error| refusal(&error))?);
-        let segments = stream::iter(cut(request.groups)).then(move |groups| {
+        let segments = stream::iter(request.groups.cut(SEGMENT)).then(move |groups| {
             let task = task.clone();
             // Held until the last segment is built: eviction must not come between.
             let used = Arc::clone(&used);
@@ -63,21 +63,6 @@ impl Provider for Engine {
         let task = self.held(&request.task)?;
         Some(holdings(task).boxed())
     }
-}
-
-fn cut(groups: GroupRange) -> impl Iterator<Item = GroupRange> {
-    let mut at = groups.first;
-    let end = groups.end();
-    std::iter::from_fn(move || {
-        if at >= end {
-            return None;
-        }
-        // Absolute cuts: whole subtrees need no proof.
-        let next = ((at / SEGMENT + 1) * SEGMENT).min(end);
-        let run = GroupRange::new(at, next - at);
-        at = next;
-        Some(run)
-    })
 }
 
 fn refusal(error: &ReadError) -> Refusal {
