@@ -10,6 +10,7 @@ mod generate;
 mod interrupt;
 mod prepare;
 mod run;
+mod sabotage;
 mod test;
 mod units;
 mod workspace;

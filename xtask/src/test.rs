@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use crate::generate;
 use crate::prepare;
 use crate::run::{self, Failure};
+use crate::sabotage;
 use crate::workspace::cargo;
 
 /// What to run.
@@ -38,6 +39,8 @@ enum Step {
     Gen,
     /// The programs that end-to-end tests drive
     Build,
+    /// Invariants broken on purpose: each has a test that notices
+    Sabotage,
     /// Unit and end-to-end tests
     Tests,
 }
@@ -49,6 +52,7 @@ const ALL: &[Step] = &[
     Step::Deny,
     Step::Gen,
     Step::Doc,
+    Step::Sabotage,
     Step::Build,
     Step::Tests,
 ];
@@ -69,7 +73,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let needing = if steps.contains(&Step::Prepare) { candidates } else { &steps };
     let mut times = vec![timed("prepare", || prepare(needing, args.fast))?];
     for step in steps {
-        if let Some(mut command) = step.command(args.fast)? {
+        if step == Step::Sabotage {
+            times.push(timed(step.name(), sabotage::run)?);
+        } else if let Some(mut command) = step.command(args.fast)? {
             times.push(timed(step.name(), || run::run(&mut command))?);
         }
     }
@@ -83,11 +89,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 /// Everything is installed before the first step, so that a machine that is not ready says so at
 /// once and not after the lints.
 fn prepare(steps: &[Step], fast: bool) -> Result<(), Failure> {
-    if steps.contains(&Step::Tests) && !fast {
+    let drives = |step: &Step| matches!(step, Step::Tests | Step::Sabotage);
+    if steps.iter().any(drives) && !fast {
         prepare::packages(prepare::FOR_TESTS)?;
         prepare::erofs_oracle()?;
     }
-    if steps.contains(&Step::Tests) {
+    if steps.iter().any(drives) {
         prepare::cargo_tool("nextest")?;
     }
     if steps.contains(&Step::Deny) {
@@ -106,6 +113,7 @@ impl Step {
             Self::Gen => "gen",
             Self::Doc => "doc",
             Self::Build => "build",
+            Self::Sabotage => "sabotage",
             Self::Tests => "tests",
         }
     }
@@ -123,7 +131,7 @@ impl Step {
     /// What cargo does for this step, where that is all.
     fn arguments(self, fast: bool) -> Option<&'static [&'static str]> {
         Some(match self {
-            Self::Prepare | Self::Gen => return None,
+            Self::Prepare | Self::Gen | Self::Sabotage => return None,
             Self::Fmt => &["fmt", "--all", "--check"],
             Self::Clippy => &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
             Self::Deny => {

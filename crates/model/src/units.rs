@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Invariant;
+
 /// A number of bytes.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -55,11 +57,18 @@ fn scaled(number: f64, factor: f64) -> Option<u64> {
     (value.is_finite() && value >= 0.0 && value < u64::MAX as f64).then_some(value.round() as u64)
 }
 
+/// Whether a unit is a bare prefix, of which nobody knows the base.
+fn is_bare(unit: &str) -> bool {
+    let bare = matches!(unit, "k" | "K" | "m" | "M" | "g" | "G" | "t" | "T");
+    bare && !Invariant::UnitsAreClear.is_broken()
+}
+
 fn byte_factor(unit: &str) -> Option<f64> {
     Some(match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,
         "kb" => 1e3,
         "mb" => 1e6,
+        "m" if Invariant::UnitsAreClear.is_broken() => 1e6,
         "gb" => 1e9,
         "tb" => 1e12,
         "kib" => 1024.0,
@@ -80,7 +89,7 @@ impl FromStr for ByteSize {
             example: "4096, 10MiB or 1.5GB",
         };
         let (number, unit) = split_number(text).ok_or_else(unknown)?;
-        if matches!(unit, "k" | "K" | "m" | "M" | "g" | "G" | "t" | "T") {
+        if is_bare(unit) {
             let letter = unit.to_ascii_uppercase();
             return Err(UnitParseError::Ambiguous {
                 text: text.to_owned(),
@@ -133,7 +142,7 @@ impl FromStr for Rate {
         };
         let (number, unit) = split_number(text).ok_or_else(unknown)?;
         let unit = unit.strip_suffix("/s").unwrap_or(unit);
-        if matches!(unit, "k" | "K" | "m" | "M" | "g" | "G") {
+        if is_bare(unit) {
             let letter = unit.to_ascii_uppercase();
             return Err(UnitParseError::Ambiguous {
                 text: text.to_owned(),

@@ -17,7 +17,7 @@ mod tests;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use dfs_model::{GroupRange, GroupSet, HostId, Priority, groups_in};
+use dfs_model::{GroupRange, GroupSet, HostId, Invariant, Priority, groups_in};
 
 use self::parents::{Attempt, Parent};
 pub use self::parents::{Failure, Offer};
@@ -323,7 +323,9 @@ impl Conductor {
     fn take_off(&mut self, provider: Provider, rest: GroupRange, now: Duration) -> FlightId {
         let id = FlightId(self.next_flight);
         self.next_flight += 1;
-        self.flying.insert_range(rest);
+        if !Invariant::SourcePaysOnce.is_broken() {
+            self.flying.insert_range(rest);
+        }
         if let Provider::Parent(host) = provider
             && let Some(parent) = self.parent_mut(host)
         {

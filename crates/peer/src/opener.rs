@@ -13,7 +13,7 @@ use dfs_artifact::{
     Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions, View,
 };
 use dfs_model::TaskInfo;
-use dfs_model::{ByteRange, Priority, TaskKey, TaskKind};
+use dfs_model::{ByteRange, Invariant, Priority, TaskKey, TaskKind};
 use dfs_proto::convert::BadMessage;
 use dfs_proto::{common, scheduler};
 use dfs_source::{Action, Attempt, ByteStream, Credentials, SourceError, Target};
@@ -122,7 +122,9 @@ impl Engine {
             return self.open_here(target, view).await;
         }
         match self.open_by_swarm(target, view, freshness).await {
-            Err(OpenUrlError::Swarm(SwarmError::Unreachable(why))) => {
+            Err(OpenUrlError::Swarm(SwarmError::Unreachable(why)))
+                if !Invariant::WhatIsHereStaysUsable.is_broken() =>
+            {
                 tracing::info!(url = %target.url, why, "no scheduler: asking the origin itself");
                 self.open_here(target, view).await
             }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dfs_model::{GroupRange, HostId, Priority};
+use dfs_model::{GroupRange, HostId, Invariant, Priority};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -401,7 +401,8 @@ impl Actor {
             (None, _) => "the origin".to_owned(),
         };
         *self.shared.waiting_for.lock() = Some(reason.clone());
-        if stood >= self.engine.patience_for(&self.shared.info.id) {
+        let is_over = stood >= self.engine.patience_for(&self.shared.info.id);
+        if is_over && !Invariant::SwarmIsOptional.is_broken() {
             self.standstill = Standstill::default();
             self.back_to_source(&reason);
             let actions = self.conductor.plan(now);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, SystemTime};
 
-use dfs_model::TaskId;
+use dfs_model::{Invariant, TaskId};
 use parking_lot::Mutex;
 
 use super::directory::Survey;
@@ -94,7 +94,8 @@ impl Presence {
     /// Claims it for removal: from now on no use can begin. False when it is in use or claimed already.
     pub(super) fn claim(&self) -> bool {
         let mut uses = self.uses.lock();
-        let free = uses.others == 0 && uses.pins == 0 && !uses.gone;
+        let idle = uses.others == 0 && uses.pins == 0;
+        let free = (idle || Invariant::NothingInUseIsTaken.is_broken()) && !uses.gone;
         uses.gone |= free;
         free
     }

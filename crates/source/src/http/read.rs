@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dfs_model::{ByteRange, Validator, ValidatorStrength};
+use dfs_model::{ByteRange, Invariant, Validator, ValidatorStrength};
 use futures::stream::{self, StreamExt as _};
 use reqwest::Response;
 use tokio::time::Instant;
@@ -251,7 +251,9 @@ impl Reader {
     /// Compares with the pinned version, and pins what it left open.
     fn match_pin(&mut self, answer: &Answer, length: Option<u64>) -> Result<(), SourceError> {
         let seen = headers::validator(answer.headers(), length);
-        if let Some(detail) = headers::difference(&self.pin, &seen) {
+        if let Some(detail) = headers::difference(&self.pin, &seen)
+            && !Invariant::VersionsNeverMix.is_broken()
+        {
             return Err(self.changed(detail));
         }
         let Validator { etag, modified, version, length } = std::mem::take(&mut self.pin);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::Relaxed;
 
-use dfs_model::{GROUP_BYTES, GroupRange};
+use dfs_model::{GROUP_BYTES, GroupRange, Invariant};
 
 use super::super::state;
 use super::{Opened, StoreError, StoredTask};
@@ -38,6 +38,7 @@ impl StoredTask {
                     return Err(StoreError::Missing { task: opened.id, groups: missing });
                 }
                 facts.doubt.present_in(groups).next().is_some()
+                    && !Invariant::DoubtIsResolved.is_broken()
             };
             if !doubted {
                 return Ok(());
