@@ -42,12 +42,20 @@ impl Context {
         Self { given: Some(backend), ..Self::new(settings, output, CancellationToken::new()) }
     }
 
-    /// Whoever can do the work: a node agent, else this process itself.
+    /// Whoever can do the work: a node agent, else this process itself, which is said unless it was asked for.
     pub fn backend(&self) -> Result<Arc<dyn Backend>, CliError> {
-        match self.running_backend()? {
-            Some(backend) => Ok(backend),
-            None => self.solo(),
+        if let Some(backend) = self.answering_backend()? {
+            return Ok(backend);
         }
+        if self.settings.names_an_agent() {
+            return Err(self
+                .no_agent()
+                .hint("the same command with --solo: straight from the origin"));
+        }
+        if !self.settings.solo && self.inside.lock().is_none() {
+            self.output.note("no node agent answers: straight from the origin");
+        }
+        self.solo()
     }
 
     /// A node agent that is there already, for what only one that stays can answer.
@@ -62,7 +70,6 @@ impl Context {
             return Ok(Arc::new(Agent::inside(agent.channel())));
         }
         let parent = self.settings.solo_dir();
-        self.output.detail("no node agent: straight from the origin");
         let agent = InsideAgent::start(&parent, HttpOptions::default()).map_err(|error| {
             let what = format!("cannot work without a node agent in {}", parent.display());
             CliError::new(&codes::START_FAILED, what).caused_by(&error)
@@ -80,8 +87,18 @@ impl Context {
         }
     }
 
-    /// A backend that is there already; `None` when no agent answers.
+    /// The agent that is there already; `None` when none answers where one is usual. Nobody on a socket that
+    /// was named is an error: what the user means is that agent's cache and mounts, not whatever else works.
     pub fn running_backend(&self) -> Result<Option<Arc<dyn Backend>>, CliError> {
+        let found = self.answering_backend()?;
+        if found.is_none() && self.settings.names_an_agent() {
+            return Err(self.no_agent());
+        }
+        Ok(found)
+    }
+
+    /// The agent that is there already, for those whom it is no failure that there is none.
+    pub fn answering_backend(&self) -> Result<Option<Arc<dyn Backend>>, CliError> {
         if let Some(backend) = &self.given {
             return Ok(Some(backend.clone()));
         }

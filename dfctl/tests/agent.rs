@@ -345,7 +345,7 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn without_an_agent_the_way_out_is_named_and_questions_have_answers() {
+fn without_the_agent_that_was_named_the_way_out_is_named() {
     let place = tempfile::tempdir().unwrap();
     let run = |words: &[&str]| {
         let socket = place.path().join("none.sock");
@@ -356,8 +356,13 @@ fn without_an_agent_the_way_out_is_named_and_questions_have_answers() {
     assert_eq!(ran.status.code(), Some(5));
     let err = text(&ran.stderr);
     assert!(err.contains("DFS-4101") && err.contains("try      dfs-fuse --data-dir"), "{err}");
-    assert_eq!(run(&["mounts"]).status.code(), Some(0));
-    assert_eq!(run(&["umount", "/mnt"]).status.code(), Some(3));
+    let ran = run(&["cat", "https://h/f"]);
+    assert_eq!(ran.status.code(), Some(5));
+    let err = text(&ran.stderr);
+    assert!(err.contains("DFS-4101") && err.contains("--solo"), "{err}");
+    let socket = place.path().join("none.sock");
+    let ran = dfctl(place.path(), &["mounts"]).env("DFS_SOCKET", socket).output().unwrap();
+    assert_eq!(ran.status.code(), Some(5), "a variable names it as well as a flag");
     assert_eq!(
         text(&run(&["version"]).stdout),
         format!("dfctl  {}\nagent  none answers\n", env!("CARGO_PKG_VERSION"))

@@ -97,21 +97,25 @@ fn help_and_version_need_no_agent_and_are_results() {
 }
 
 #[test]
-fn without_an_agent_files_are_got_and_only_what_needs_one_says_how_to_start_it() {
+fn the_agent_that_was_named_does_not_answer_and_solo_is_what_goes_around_it() {
     let place = Place::new();
     let bytes = noise(1, 3_000_001);
     let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
     let socket = place.path("no.sock");
     let output = place.path("out");
     let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
-    dfctl_at(&socket, &words).done();
+    dfctl_at(&socket, &words).fails(5, "DFS-4101");
+    assert!(!output.exists());
+    assert_eq!(origin.counters().requests, 0, "the origin was asked");
+    let data = place.path("data");
+    let alone = ["--solo", "--data-dir", data.to_str().unwrap()];
+    dfctl_at(&socket, &[&words[..], &alone].concat()).done();
     assert!(fs::read(&output).unwrap() == bytes);
     assert_eq!(origin.counters().body_bytes, bytes.len() as u64);
+    assert!(data.join("solo").is_dir(), "solo data went where it was told");
     let said = dfctl_at(&socket, &["task", "ls"]).fails(5, "DFS-4101");
     assert!(said.stderr.contains("dfs-fuse") && said.stderr.contains("no.sock"), "{}", said.stderr);
-    // Nothing is mounted where nobody mounts: an answer, not a failure.
-    dfctl_at(&socket, &["mounts"]).done();
-    dfctl_at(&socket, &["umount", place.dir("m").to_str().unwrap()]).fails(3, "DFS-5103");
+    dfctl_at(&socket, &["mounts"]).fails(5, "DFS-4101");
 }
 
 #[test]
