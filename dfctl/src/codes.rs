@@ -142,6 +142,8 @@ codes! {
         "The agent, the cluster or the origin refuses more for now. Run the command again later.";
     NO_SOLO = 4110, Other, "solo is not possible for this command",
         "The command asks a node agent about its mounts or cache; without one there is nothing to ask.";
+    AGENT_REFUSED = 4111, NotPermitted, "the node agent does not do this for this user",
+        "A user other than the agent's own and root may read through it, mount on directories of their own, and take away what they mounted; not read this machine's files, take away others' mounts, or evict from the cache that all share.";
     MOUNT_FAILED = 5101, Other, "the mount failed",
         "The cause says what the kernel or fusermount3 answered.";
     MOUNT_DIR = 5102, Usage, "the mount point cannot be used",

@@ -5,6 +5,7 @@
 //! this process; when it dies they end, what was fetched stays in the store.
 
 pub mod api;
+mod asker;
 mod content;
 pub mod inside;
 mod mounts;
@@ -25,6 +26,7 @@ use dfs_source::Target;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub use self::asker::Asker;
 pub use self::content::SpaceContent;
 pub use self::mounts::{MountRequest, MountTable, MountTableError};
 pub use self::status::{CallError, status_of};

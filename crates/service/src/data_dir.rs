@@ -5,7 +5,7 @@
 //! not is refused, never repaired: it may be somebody's home. The directory of a socket may be
 //! entered by others, who are then asked for their rights at the socket, but written by nobody else.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -223,6 +223,7 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;

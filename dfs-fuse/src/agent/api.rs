@@ -4,8 +4,7 @@ mod cache;
 mod read;
 mod views;
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 
 use dfs_artifact::View;
@@ -20,9 +19,9 @@ use dfs_proto::node::{
 };
 use dfs_source::Target;
 use futures::stream::{self, Stream, StreamExt};
-use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
+use super::asker::Asker;
 use super::status::{CallError, status_of};
 use super::walk::{Walk, find};
 use super::{Agent, mounts};
@@ -40,50 +39,23 @@ fn failed(error: impl Into<CallError>) -> Status {
     status_of(&error.into())
 }
 
-/// A user id on this machine.
-type Uid = u32;
-
-/// Who is at the other end of the socket; `None` inside one process.
-fn caller<T>(request: &Request<T>) -> Option<Uid> {
-    request.extensions().get::<UdsConnectInfo>()?.peer_cred.map(|cred| cred.uid())
-}
-
-/// The caller when it is neither this process's own user nor root.
-fn foreign(caller: Option<Uid>) -> Option<Uid> {
-    caller.filter(|uid| *uid != rustix::process::geteuid().as_raw() && *uid != 0)
-}
-
-/// Mounting uses this process's rights: others may do so only where they could have put the files
-/// themselves.
-fn may_mount_on(caller: Option<Uid>, dir: &Path) -> Result<(), Status> {
-    let Some(uid) = foreign(caller) else { return Ok(()) };
-    if std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == uid) {
-        return Ok(());
-    }
-    let why = format!("{} is not a directory of yours: mount on one that is", dir.display());
-    Err(failed(CallError::NotPermitted(why)))
-}
-
 impl NodeService {
     /// The service over `agent`.
     pub fn new(agent: Agent) -> Self {
         Self { agent }
     }
 
-    /// Reads the target. Files are read with this process's rights: only for its own user, and for root.
+    /// Reads the target, if the asker may have it read here.
     fn target(
         &self,
-        caller: Option<Uid>,
+        asker: Asker,
         target: Option<dfs_proto::common::Target>,
     ) -> Result<Target, Status> {
         let bad = |error: dfs_proto::convert::BadMessage| {
             failed(CallError::BadRequest(error.to_string()))
         };
         let target = targets::from_wire(target).map_err(bad)?;
-        if foreign(caller).is_some() && target.url.url().scheme() == "file" {
-            let why = "the agent runs as another user: it does not read files for you; use --solo";
-            return Err(failed(CallError::NotPermitted(why.to_owned())));
-        }
+        asker.may_read(&target).map_err(failed)?;
         Ok(target)
     }
 
@@ -100,10 +72,10 @@ impl node_server::Node for NodeService {
 
     async fn open(&self, request: Request<OpenRequest>) -> Result<Response<OpenReply>, Status> {
         let _busy = self.agent.enter();
-        let caller = caller(&request);
+        let asker = Asker::of(&request);
         let request = request.into_inner();
         let view = targets::view_from_wire(request.view());
-        let target = self.target(caller, request.target)?;
+        let target = self.target(asker, request.target)?;
         let artifact = Some(self.opened(&target, view).await?.describe());
         Ok(Response::new(OpenReply { artifact }))
     }
@@ -115,9 +87,9 @@ impl node_server::Node for NodeService {
         request: Request<ListRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
         let busy = self.agent.enter();
-        let caller = caller(&request);
+        let asker = Asker::of(&request);
         let request = request.into_inner();
-        let target = self.target(caller, request.target)?;
+        let target = self.target(asker, request.target)?;
         let opened = self.opened(&target, View::Auto).await?;
         let index = opened.index.ok_or_else(|| failed(CallError::NotTree))?.index;
         let path = request.path.to_vec();
@@ -142,9 +114,9 @@ impl node_server::Node for NodeService {
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         let busy = self.agent.enter();
-        let caller = caller(&request);
+        let asker = Asker::of(&request);
         let mut request = request.into_inner();
-        let target = self.target(caller, request.target.take())?;
+        let target = self.target(asker, request.target.take())?;
         let chunks = read::read(&self.agent, &target, request).await.map_err(|error| {
             self.agent.forget(&target);
             status_of(&error)
@@ -162,7 +134,7 @@ impl node_server::Node for NodeService {
 
     async fn mount(&self, request: Request<MountRequest>) -> Result<Response<MountInfo>, Status> {
         let _busy = self.agent.enter();
-        let caller = caller(&request);
+        let asker = Asker::of(&request);
         let request = request.into_inner();
         let view = match targets::view_from_wire(request.view()) {
             View::File => View::OneFile,
@@ -173,16 +145,16 @@ impl node_server::Node for NodeService {
             let why = format!("there is no lane '{lane}' here: use auto or fuse");
             return Err(failed(CallError::BadRequest(why)));
         }
-        let target = self.target(caller, request.target)?;
+        let target = self.target(asker, request.target)?;
         let dir = PathBuf::from(request.dir);
         if !dir.is_absolute() {
             return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
         }
-        may_mount_on(caller, &dir)?;
+        asker.may_mount_on(&dir).map_err(failed)?;
         let opened = self.opened(&target, view).await?;
         let audience =
             if request.allow_other { Audience::Everyone } else { Audience::WidestAllowed };
-        let mounting = mounts::MountRequest { opened, dir, audience };
+        let mounting = mounts::MountRequest { opened, dir, audience, by: asker };
         let dir = self.agent.mounts().mount(mounting).await.map_err(failed)?;
         let info =
             views::mounts(&self.agent).into_iter().find(|info| info.dir == dir.to_string_lossy());
@@ -194,9 +166,10 @@ impl node_server::Node for NodeService {
         request: Request<UnmountRequest>,
     ) -> Result<Response<UnmountReply>, Status> {
         let _busy = self.agent.enter();
+        let asker = Asker::of(&request);
         let request = request.into_inner();
         let detach = if request.lazy { Detach::Lazily } else { Detach::WhenUnused };
-        let left = self.agent.mounts().unmount(request.dir.as_ref(), detach).await;
+        let left = self.agent.mounts().unmount(request.dir.as_ref(), detach, asker).await;
         let mounts_left = u32::try_from(left.map_err(failed)?).unwrap_or(u32::MAX);
         Ok(Response::new(UnmountReply { mounts_left }))
     }
@@ -217,7 +190,11 @@ impl node_server::Node for NodeService {
         request: Request<CollectGarbageRequest>,
     ) -> Result<Response<CollectGarbageReply>, Status> {
         let _busy = self.agent.enter();
+        let asker = Asker::of(&request);
         let request = request.into_inner();
+        if !request.dry_run {
+            asker.may_evict().map_err(failed)?;
+        }
         cache::collect(&self.agent, request).await.map(Response::new).map_err(|e| status_of(&e))
     }
 

@@ -87,7 +87,7 @@ fn classify(error: &CallError) -> (Code, &'static str) {
         CallError::NotTree => (Code::FailedPrecondition, "not-tree"),
         CallError::BadRange(_) => (Code::OutOfRange, "bad-range"),
         CallError::BadRequest(_) => (Code::InvalidArgument, "bad-request"),
-        CallError::NotPermitted(_) => (Code::PermissionDenied, "not-permitted"),
+        CallError::NotPermitted(_) => (Code::PermissionDenied, "agent-refused"),
     }
 }
 
@@ -180,6 +180,7 @@ fn mount_class(error: &MountTableError) -> (Code, &'static str) {
         MountTableError::Unmount(UnmountError::Busy(_)) => (Code::FailedPrecondition, "mount-busy"),
         MountTableError::Unmount(_) => (Code::FailedPrecondition, "mount-failed"),
         MountTableError::NotMounted(_) => (Code::NotFound, "not-mounted"),
+        MountTableError::NotYours(_) => (Code::PermissionDenied, "agent-refused"),
         MountTableError::Stopping => (Code::Unavailable, "internal"),
     }
 }
