@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
-use crate::backend::agent::Agent;
+use crate::backend::agent::{Agent, CommandId};
 use crate::codes;
 use crate::error::CliError;
 use crate::output::Output;
@@ -26,6 +26,7 @@ pub struct Context {
     /// Cancelled by the first Ctrl-C.
     pub interrupted: CancellationToken,
     given: Option<Arc<dyn Backend>>,
+    command: CommandId,
     /// The agent inside this process, once something needed one and there was no daemon.
     inside: Mutex<Option<InsideAgent>>,
 }
@@ -33,7 +34,8 @@ pub struct Context {
 impl Context {
     /// Surroundings in which the backend is looked for when it is needed.
     pub fn new(settings: Settings, output: Output, interrupted: CancellationToken) -> Self {
-        Self { settings, output, interrupted, given: None, inside: Mutex::new(None) }
+        let (given, command, inside) = (None, CommandId::random(), Mutex::new(None));
+        Self { settings, output, interrupted, given, command, inside }
     }
 
     /// Surroundings of a test.
@@ -67,7 +69,7 @@ impl Context {
     fn solo(&self) -> Result<Arc<dyn Backend>, CliError> {
         let mut inside = self.inside.lock();
         if let Some(agent) = inside.as_ref() {
-            return Ok(Arc::new(Agent::inside(agent.channel())));
+            return Ok(Arc::new(Agent::inside(agent.channel(), self.command.clone())));
         }
         let parent = self.settings.solo_dir();
         let agent = InsideAgent::start(&parent, HttpOptions::default()).map_err(|error| {
@@ -76,7 +78,7 @@ impl Context {
         })?;
         let channel = agent.channel();
         *inside = Some(agent);
-        Ok(Arc::new(Agent::inside(channel)))
+        Ok(Arc::new(Agent::inside(channel, self.command.clone())))
     }
 
     /// Ends what was started inside this process.
@@ -111,7 +113,7 @@ impl Context {
     /// The agent that listens on `socket`.
     pub fn agent_at(&self, socket: &Path) -> Arc<dyn Backend> {
         self.output.detail(&format!("asking the node agent on {}", socket.display()));
-        Arc::new(Agent::at(socket))
+        Arc::new(Agent::at(socket, self.command.clone()))
     }
 
     /// The first socket that somebody listens on. One that this user may not use is an error, not a reason

@@ -31,6 +31,8 @@ struct Scripted {
     /// Bytes after which a read hangs for ever.
     hangs_after: Option<usize>,
     targets: Arc<Mutex<Vec<common::Target>>>,
+    /// Which command each call was of.
+    commands: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Scripted {
@@ -83,7 +85,9 @@ impl Node for Scripted {
             bytes: CONTENT.len() as u64,
         };
         let reply = node::OpenReply { artifact: Some(artifact) };
-        self.admit(request.into_inner().target, reply)
+        let request = request.into_inner();
+        self.commands.lock().unwrap().push(request.command.to_vec());
+        self.admit(request.target, reply)
     }
 
     type ListStream = BoxStream<'static, Result<node::ListEntry, Status>>;
@@ -100,7 +104,9 @@ impl Node for Scripted {
             mtime_seconds: 1_795_166_194,
             ..Default::default()
         };
-        self.admit(request.into_inner().target, stream::iter([Ok(entry)]).boxed())
+        let request = request.into_inner();
+        self.commands.lock().unwrap().push(request.command.to_vec());
+        self.admit(request.target, stream::iter([Ok(entry)]).boxed())
     }
 
     type ReadStream = Chunks;
@@ -108,6 +114,7 @@ impl Node for Scripted {
     async fn read(&self, request: Request<node::ReadRequest>) -> Result<Response<Chunks>, Status> {
         use node::read_chunk::Kind;
         let request = request.into_inner();
+        self.commands.lock().unwrap().push(request.command.to_vec());
         let start = request.start.unwrap_or(0) as usize;
         let end = request.end.map_or(CONTENT.len(), |end| end as usize);
         let stop = self.hangs_after.map_or(end, |after| end.min(start + after));
@@ -259,6 +266,25 @@ fn a_file_arrives_through_the_agent_with_its_credentials_apart() {
         assert_eq!(target.headers[0].name, "accept");
         assert!(target.credentials.is_some());
     }
+}
+
+#[test]
+fn all_calls_of_a_command_say_so_and_another_command_is_another() {
+    let agent = Scripted::default();
+    let commands = agent.commands.clone();
+    let bench = Bench::new(agent);
+    let out = bench.place.path().join("tree");
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let ran = bench.run(&["get", "-r", URL, "--force", "-o", out.to_str().unwrap()]);
+        assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
+        let mut named = std::mem::take(&mut *commands.lock().unwrap());
+        assert!(named.len() >= 3, "it was opened, listed and read");
+        named.dedup();
+        assert!(named.len() == 1 && named[0].len() == 16, "{named:?}");
+        seen.extend(named);
+    }
+    assert_ne!(seen[0], seen[1]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod views;
 
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use dfs_artifact::View;
 use dfs_peer::opener::OpenArtifact;
@@ -17,14 +18,13 @@ use dfs_proto::node::{
     StatusRequest, TasksReply, TasksRequest, UnmountReply, UnmountRequest, VerifyCacheEvent,
     VerifyCacheRequest,
 };
-use dfs_source::Target;
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::asker::Asker;
 use super::status::{CallError, status_of};
 use super::walk::{Walk, find};
-use super::{Agent, mounts};
+use super::{Agent, CommandId, Question, mounts};
 use crate::mount::{Audience, Detach};
 
 /// Serves the node API from an agent.
@@ -45,22 +45,26 @@ impl NodeService {
         Self { agent }
     }
 
-    /// Reads the target, if the asker may have it read here.
-    fn target(
-        &self,
+    /// Reads what is asked for, if the asker may have it read here.
+    fn question(
         asker: Asker,
         target: Option<dfs_proto::common::Target>,
-    ) -> Result<Target, Status> {
-        let bad = |error: dfs_proto::convert::BadMessage| {
-            failed(CallError::BadRequest(error.to_string()))
+        view: View,
+        command: &[u8],
+    ) -> Result<Question, CallError> {
+        let target =
+            targets::from_wire(target).map_err(|error| CallError::BadRequest(error.to_string()))?;
+        asker.may_read(&target)?;
+        let bad = || CallError::BadRequest("the command's name is not 16 bytes".to_owned());
+        let command = match command {
+            [] => None,
+            bytes => Some(CommandId::from_slice(bytes).ok_or_else(bad)?),
         };
-        let target = targets::from_wire(target).map_err(bad)?;
-        asker.may_read(&target).map_err(failed)?;
-        Ok(target)
+        Ok(Question { target, view, command })
     }
 
-    async fn opened(&self, target: &Target, view: View) -> Result<OpenArtifact, Status> {
-        self.agent.open(target, view).await.map_err(failed)
+    async fn opened(&self, question: &Question) -> Result<Arc<OpenArtifact>, Status> {
+        self.agent.open(question).await.map_err(failed)
     }
 }
 
@@ -75,8 +79,8 @@ impl node_server::Node for NodeService {
         let asker = Asker::of(&request);
         let request = request.into_inner();
         let view = targets::view_from_wire(request.view());
-        let target = self.target(asker, request.target)?;
-        let artifact = Some(self.opened(&target, view).await?.describe());
+        let question = Self::question(asker, request.target, view, &request.command);
+        let artifact = Some(self.opened(&question.map_err(failed)?).await?.describe());
         Ok(Response::new(OpenReply { artifact }))
     }
 
@@ -89,9 +93,10 @@ impl node_server::Node for NodeService {
         let busy = self.agent.enter();
         let asker = Asker::of(&request);
         let request = request.into_inner();
-        let target = self.target(asker, request.target)?;
-        let opened = self.opened(&target, View::Auto).await?;
-        let index = opened.index.ok_or_else(|| failed(CallError::NotTree))?.index;
+        let question = Self::question(asker, request.target, View::Auto, &request.command);
+        let opened = self.opened(&question.map_err(failed)?).await?;
+        let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
+        let index = Arc::clone(&index.index);
         let path = request.path.to_vec();
         let missing = || CallError::NoPath(String::from_utf8_lossy(&path).into_owned());
         let nid = find(&index, &path).map_err(failed)?.ok_or_else(|| failed(missing()))?;
@@ -101,7 +106,7 @@ impl node_server::Node for NodeService {
         }
         let walk = Walk::new(index, nid, path, request.recursive);
         let entries = stream::iter(walk.map(move |entry| {
-            let _busy = &busy;
+            let _kept = (&busy, &opened);
             entry.map_err(failed)
         }));
         Ok(Response::new(entries.boxed()))
@@ -116,18 +121,20 @@ impl node_server::Node for NodeService {
         let busy = self.agent.enter();
         let asker = Asker::of(&request);
         let mut request = request.into_inner();
-        let target = self.target(asker, request.target.take())?;
-        let chunks = read::read(&self.agent, &target, request).await.map_err(|error| {
-            self.agent.forget(&target);
-            status_of(&error)
-        })?;
+        let view = if request.path.is_some() { View::Auto } else { View::File };
+        let question = Self::question(asker, request.target.take(), view, &request.command);
+        let question = question.map_err(failed)?;
         let agent = self.agent.clone();
-        let chunks = chunks.map(move |chunk| {
+        let chunks = read::read(&agent, &question, request).await;
+        let failed = move |error: CallError| {
+            if error.is_of_another_version() {
+                agent.forget(&question.target);
+            }
+            status_of(&error)
+        };
+        let chunks = chunks.map_err(&failed)?.map(move |chunk| {
             let _busy = &busy;
-            chunk.map_err(|error| {
-                agent.forget(&target);
-                status_of(&error)
-            })
+            chunk.map_err(&failed)
         });
         Ok(Response::new(chunks.boxed()))
     }
@@ -145,13 +152,13 @@ impl node_server::Node for NodeService {
             let why = format!("there is no lane '{lane}' here: use auto or fuse");
             return Err(failed(CallError::BadRequest(why)));
         }
-        let target = self.target(asker, request.target)?;
+        let question = Self::question(asker, request.target, view, &[]).map_err(failed)?;
         let dir = PathBuf::from(request.dir);
         if !dir.is_absolute() {
             return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
         }
         asker.may_mount_on(&dir).map_err(failed)?;
-        let opened = self.opened(&target, view).await?;
+        let opened = OpenArtifact::clone(&*self.opened(&question).await?);
         let audience =
             if request.allow_other { Audience::Everyone } else { Audience::WidestAllowed };
         let mounting = mounts::MountRequest { opened, dir, audience, by: asker };

@@ -1,6 +1,8 @@
 //! The agent's failures as gRPC status: the one place where they become codes. The details carry, as JSON,
 //! a finer class and the causes; `dfctl` turns them into exit codes and hints.
 
+use std::sync::Arc;
+
 use dfs_artifact::ResolveError;
 use dfs_artifact::erofs::FormatError;
 use dfs_peer::engine::ReadError;
@@ -19,7 +21,7 @@ use crate::mount::{MountError, UnmountError};
 pub enum CallError {
     /// Opening the artifact.
     #[error(transparent)]
-    Open(#[from] OpenUrlError),
+    Open(#[from] Arc<OpenUrlError>),
     /// Reading it.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -50,6 +52,25 @@ pub enum CallError {
     /// The caller may not.
     #[error("{0}")]
     NotPermitted(String),
+}
+
+impl CallError {
+    /// Whether it may be that what is known of the target is not so any more.
+    pub fn is_of_another_version(&self) -> bool {
+        match self {
+            Self::NoPath(_) | Self::BadRange(_) => true,
+            Self::Read(error) => match error {
+                ReadError::OriginChanged(_) | ReadError::NotFound(_) => true,
+                ReadError::PastEnd { .. } => true,
+                ReadError::Source(error) => matches!(
+                    error.as_ref(),
+                    SourceError::Changed { .. } | SourceError::NotFound { .. }
+                ),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
 }
 
 #[derive(Serialize)]
