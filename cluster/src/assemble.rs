@@ -18,7 +18,7 @@ use dfs_service::config::{ConfigError, Loader};
 use dfs_service::data_dir::{DataDir, DataDirError};
 use dfs_service::lifecycle::LifecycleError;
 use dfs_service::metrics::Metrics;
-use dfs_service::net::{self, NetError, Port, TcpLinkAcceptor};
+use dfs_service::net::{self, GrpcChannels, NetError, Port, TcpLinkAcceptor};
 use dfs_service::run_info::{RunInfo, RunInfoError};
 use dfs_service::telemetry::{self, TelemetryError};
 use dfs_service::{Lifecycle, OnFailure, Tracker};
@@ -172,15 +172,13 @@ impl Site {
     async fn add_manager(&mut self, data_dir: &DataDir, tracker: Tracker) -> Result<(), Error> {
         let metrics = ManagerMetrics::register(&mut self.metrics);
         let members = &self.options.members;
-        let (service, handle) = manager::Service::open(members, data_dir.path(), metrics).await?;
+        let check = self.readiness.check("manager");
+        let opening = manager::Service::open(members, data_dir.path(), metrics, check);
+        let (service, handle) = opening.await?;
         let stop = tracker.token().clone();
         let grpc = manager::Grpc::new(handle, tracker.tasks().clone(), stop.clone());
         self.routes.add_service(ManagerServer::new(grpc));
-        let check = self.readiness.check("manager");
-        tracker.spawn("members", OnFailure::StopProcess, async move {
-            check.ready();
-            service.run(stop).await
-        });
+        tracker.spawn("members", OnFailure::StopProcess, service.run(stop));
         Ok(())
     }
 
@@ -194,15 +192,21 @@ impl Site {
             timeout: options.resolve_timeout,
             area: self.options.area.clone(),
         };
+        let channels = Arc::new(GrpcChannels::default());
         let resolver = scheduler::Resolver::new(
             settings,
             members.clone(),
+            channels.clone(),
             metrics.clone(),
-            tasks.clone(),
-            stop.clone(),
+            tracker.clone(),
         );
-        let (service, handle) =
-            scheduler::Service::new(options, members.clone(), tracker.clone(), metrics.clone());
+        let (service, handle) = scheduler::Service::new(
+            options,
+            members.clone(),
+            channels,
+            tracker.clone(),
+            metrics.clone(),
+        );
         let grpc = scheduler::Grpc::new(handle, resolver, members, metrics, tasks, stop);
         let grpc = SchedulerServer::new(grpc)
             .max_decoding_message_size(MAX_MESSAGE)

@@ -13,6 +13,8 @@ dfs_service::metrics! {
         renewals: Counter[Count],
         /// Hosts that were not let in.
         rejected: Counter[Count],
+        /// Changes of the member list that could not be written.
+        write_failures: Counter[Count],
     }
 }
 

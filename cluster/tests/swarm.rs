@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // The lint knows only functions marked as tests, not what they call.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,8 +26,9 @@ use dfs_proto::scheduler::{Announce, HostMessage, Register, ResolveRequest, Size
 use dfs_proto::seed::seed_server::{Seed, SeedServer};
 use dfs_proto::seed::{ObtainEvent, ObtainRequest, Obtaining, obtain_event};
 use dfs_proto::{common, seed};
+use dfs_service::admin::Readiness;
 use dfs_service::metrics::Metrics;
-use dfs_service::net::{self, Port};
+use dfs_service::net::{self, GrpcChannels, Port};
 use dfs_service::{Lifecycle, OnFailure};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -102,6 +104,8 @@ struct Played {
     resolutions: Arc<AtomicUsize>,
     /// A resolution is answered for every permit.
     answers: Arc<Semaphore>,
+    /// The connections that it was asked over, by the other end's address.
+    asked_over: Arc<Mutex<BTreeSet<SocketAddr>>>,
 }
 
 #[tonic::async_trait]
@@ -113,6 +117,7 @@ impl Seed for Played {
         request: Request<seed::ResolveRequest>,
     ) -> Result<Response<seed::ResolveReply>, Status> {
         self.resolutions.fetch_add(1, Ordering::SeqCst);
+        self.asked_over.lock().unwrap().extend(request.remote_addr());
         self.answers.acquire().await.unwrap().forget();
         let url = request.into_inner().target.unwrap_or_default().url;
         if url.ends_with("missing") {
@@ -127,6 +132,7 @@ impl Seed for Played {
         &self,
         request: Request<ObtainRequest>,
     ) -> Result<Response<Self::ObtainStream>, Status> {
+        self.asked_over.lock().unwrap().extend(request.remote_addr());
         let (say, stream) = mpsc::channel(16);
         let order = Ordered { request: request.into_inner(), say };
         self.orders.send(order).await.map_err(|_| Status::unavailable("stopping"))?;
@@ -140,6 +146,7 @@ struct Stage {
     orders: mpsc::Receiver<Ordered>,
     resolutions: Arc<AtomicUsize>,
     answers: Arc<Semaphore>,
+    asked_over: Arc<Mutex<BTreeSet<SocketAddr>>>,
 }
 
 impl Stage {
@@ -167,7 +174,9 @@ impl Cluster {
         let tracker = lifecycle.service("manager");
         let options = manager::Options { lease };
         let metrics = ManagerMetrics::register(&mut all);
-        let (service, handle) = manager::Service::open(&options, dir, metrics).await.unwrap();
+        let check = Readiness::default().check("manager");
+        let opening = manager::Service::open(&options, dir, metrics, check).await;
+        let (service, handle) = opening.unwrap();
         let stop = tracker.token().clone();
         let grpc = manager::Grpc::new(handle, tracker.tasks().clone(), stop.clone());
         routes.add_service(ManagerServer::new(grpc));
@@ -184,16 +193,22 @@ impl Cluster {
             area: String::new(),
         };
         let (tasks, stop) = (tracker.tasks().clone(), tracker.token().clone());
+        let channels = Arc::new(GrpcChannels::default());
         let resolver = scheduler::Resolver::new(
             settings,
             members.clone(),
+            channels.clone(),
             metrics.clone(),
-            tasks.clone(),
-            stop.clone(),
+            tracker.clone(),
         );
         let options = scheduler::Options::default();
-        let (service, handle) =
-            scheduler::Service::new(options, members.clone(), tracker.clone(), metrics.clone());
+        let (service, handle) = scheduler::Service::new(
+            options,
+            members.clone(),
+            channels,
+            tracker.clone(),
+            metrics.clone(),
+        );
         let grpc =
             scheduler::Grpc::new(handle, resolver, members.clone(), metrics.clone(), tasks, stop);
         routes.add_service(SchedulerServer::new(grpc));
@@ -215,8 +230,13 @@ impl Cluster {
         let (orders, received) = mpsc::channel(16);
         let resolutions = Arc::new(AtomicUsize::new(0));
         let answers = Arc::new(Semaphore::new(0));
-        let played =
-            Played { orders, resolutions: Arc::clone(&resolutions), answers: Arc::clone(&answers) };
+        let asked_over = Arc::default();
+        let played = Played {
+            orders,
+            resolutions: Arc::clone(&resolutions),
+            answers: Arc::clone(&answers),
+            asked_over: Arc::clone(&asked_over),
+        };
         let tracker = self.lifecycle.service("played seed");
         let router = net::grpc_server().add_service(SeedServer::new(played));
         let serving = net::serve_grpc(router, listener, tracker.token().clone());
@@ -228,7 +248,7 @@ impl Cluster {
             members.key_of(&identity.host()).is_some()
         })
         .await;
-        Stage { identity, orders: received, resolutions, answers }
+        Stage { identity, orders: received, resolutions, answers, asked_over }
     }
 
     async fn wait_for_members(&self, what: &str, is_so: impl Fn(&Members) -> bool) {
@@ -470,6 +490,24 @@ async fn what_was_found_with_credentials_is_for_their_owner_only() {
         soon("an answer", client.resolve(request)).await.unwrap();
     }
     assert_eq!(seed.resolutions.load(Ordering::SeqCst), 3);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_scheduler_asks_and_orders_over_one_connection_to_each_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let mut seed = cluster.add_seed().await;
+    let mut client = SchedulerClient::new(cluster.channel());
+    seed.answers.add_permits(3);
+    for _ in 0..3 {
+        soon("an answer", client.resolve(secret("a"))).await.unwrap();
+    }
+    let node = cluster.node().await;
+    node.registers(&task("big", 100 << 20)).await;
+    seed.order().await;
+    assert_eq!(seed.resolutions.load(Ordering::SeqCst), 3);
+    assert_eq!(seed.asked_over.lock().unwrap().len(), 1);
     cluster.lifecycle.stop().await.unwrap();
 }
 

@@ -26,8 +26,10 @@ pub enum FailureClass {
     NotFound,
     /// The origin wants credentials.
     Unauthenticated,
-    /// The origin or the agent refuses.
+    /// The origin refuses.
     NotPermitted,
+    /// The agent does not do it for this user.
+    AgentRefused,
     /// Origin or network failed for good.
     SourceFailed,
     /// Nothing came in time.

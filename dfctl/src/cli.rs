@@ -39,14 +39,14 @@ pub struct GlobalArgs {
     /// Cluster to take part in
     #[arg(long, global = true, value_name = "ADDR", env = "DFS_CLUSTER", hide_env_values = true)]
     cluster: Option<String>,
-    /// Socket of the node agent
+    /// Socket of the node agent; when nobody answers on one given here, that is an error
     #[arg(long, global = true, value_name = "PATH", env = "DFS_SOCKET", hide_env_values = true)]
     socket: Option<PathBuf>,
     /// Work without any node agent
     #[arg(long, global = true, env = "DFS_SOLO", hide_env_values = true, num_args = 0..=1,
           default_missing_value = "true", require_equals = true, value_name = "BOOL", hide_possible_values = true)]
     solo: Option<bool>,
-    /// Where a process started by dfctl keeps its data
+    /// Where a process started by dfctl keeps its data; without an agent, dfctl's own goes to DIR/solo
     #[arg(long, global = true, value_name = "DIR", env = "DFS_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
     /// Shape of the result

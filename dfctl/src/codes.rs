@@ -123,7 +123,7 @@ codes! {
     CACHE_DAMAGED = 3104, Integrity, "the cache holds damaged groups",
         "They were marked missing and will be fetched again when they are next read. If it happens again, check the disk.";
     NO_AGENT = 4101, Source, "no node agent answers",
-        "Nothing listens on the agent's socket. `dfctl mount` starts an agent for this user; a resident one is started with dfs-fuse.";
+        "Nothing listens on the agent's socket. One that was named (--socket, DFS_SOCKET, the configuration) is never gone around; --solo does so. `dfctl mount` starts an agent for this user; a resident one is started with dfs-fuse.";
     AGENT_DENIED = 4102, NotPermitted, "the node agent may not be used by this user",
         "The agent's socket belongs to somebody else. Ask for membership in its socket group, or go around it with --solo.";
     AGENT_LOST = 4103, Source, "the node agent went away",
@@ -142,6 +142,8 @@ codes! {
         "The agent, the cluster or the origin refuses more for now. Run the command again later.";
     NO_SOLO = 4110, Other, "solo is not possible for this command",
         "The command asks a node agent about its mounts or cache; without one there is nothing to ask.";
+    AGENT_REFUSED = 4111, NotPermitted, "the node agent does not do this for this user",
+        "A user other than the agent's own and root may read through it, mount on directories of their own, and take away what they mounted; not read this machine's files, take away others' mounts, or evict from the cache that all share.";
     MOUNT_FAILED = 5101, Other, "the mount failed",
         "The cause says what the kernel or fusermount3 answered.";
     MOUNT_DIR = 5102, Usage, "the mount point cannot be used",

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
-use crate::backend::agent::Agent;
+use crate::backend::agent::{Agent, CommandId};
 use crate::codes;
 use crate::error::CliError;
 use crate::output::Output;
@@ -26,6 +26,7 @@ pub struct Context {
     /// Cancelled by the first Ctrl-C.
     pub interrupted: CancellationToken,
     given: Option<Arc<dyn Backend>>,
+    command: CommandId,
     /// The agent inside this process, once something needed one and there was no daemon.
     inside: Mutex<Option<InsideAgent>>,
 }
@@ -33,7 +34,8 @@ pub struct Context {
 impl Context {
     /// Surroundings in which the backend is looked for when it is needed.
     pub fn new(settings: Settings, output: Output, interrupted: CancellationToken) -> Self {
-        Self { settings, output, interrupted, given: None, inside: Mutex::new(None) }
+        let (given, command, inside) = (None, CommandId::random(), Mutex::new(None));
+        Self { settings, output, interrupted, given, command, inside }
     }
 
     /// Surroundings of a test.
@@ -42,12 +44,20 @@ impl Context {
         Self { given: Some(backend), ..Self::new(settings, output, CancellationToken::new()) }
     }
 
-    /// Whoever can do the work: a node agent, else this process itself.
+    /// Whoever can do the work: a node agent, else this process itself, which is said unless it was asked for.
     pub fn backend(&self) -> Result<Arc<dyn Backend>, CliError> {
-        match self.running_backend()? {
-            Some(backend) => Ok(backend),
-            None => self.solo(),
+        if let Some(backend) = self.answering_backend()? {
+            return Ok(backend);
         }
+        if self.settings.names_an_agent() {
+            return Err(self
+                .no_agent()
+                .hint("the same command with --solo: straight from the origin"));
+        }
+        if !self.settings.solo && self.inside.lock().is_none() {
+            self.output.note("no node agent answers: straight from the origin");
+        }
+        self.solo()
     }
 
     /// A node agent that is there already, for what only one that stays can answer.
@@ -59,17 +69,16 @@ impl Context {
     fn solo(&self) -> Result<Arc<dyn Backend>, CliError> {
         let mut inside = self.inside.lock();
         if let Some(agent) = inside.as_ref() {
-            return Ok(Arc::new(Agent::inside(agent.channel())));
+            return Ok(Arc::new(Agent::inside(agent.channel(), self.command.clone())));
         }
         let parent = self.settings.solo_dir();
-        self.output.detail("no node agent: straight from the origin");
         let agent = InsideAgent::start(&parent, HttpOptions::default()).map_err(|error| {
             let what = format!("cannot work without a node agent in {}", parent.display());
             CliError::new(&codes::START_FAILED, what).caused_by(&error)
         })?;
         let channel = agent.channel();
         *inside = Some(agent);
-        Ok(Arc::new(Agent::inside(channel)))
+        Ok(Arc::new(Agent::inside(channel, self.command.clone())))
     }
 
     /// Ends what was started inside this process.
@@ -80,8 +89,18 @@ impl Context {
         }
     }
 
-    /// A backend that is there already; `None` when no agent answers.
+    /// The agent that is there already; `None` when none answers where one is usual. Nobody on a socket that
+    /// was named is an error: what the user means is that agent's cache and mounts, not whatever else works.
     pub fn running_backend(&self) -> Result<Option<Arc<dyn Backend>>, CliError> {
+        let found = self.answering_backend()?;
+        if found.is_none() && self.settings.names_an_agent() {
+            return Err(self.no_agent());
+        }
+        Ok(found)
+    }
+
+    /// The agent that is there already, for those whom it is no failure that there is none.
+    pub fn answering_backend(&self) -> Result<Option<Arc<dyn Backend>>, CliError> {
         if let Some(backend) = &self.given {
             return Ok(Some(backend.clone()));
         }
@@ -94,7 +113,7 @@ impl Context {
     /// The agent that listens on `socket`.
     pub fn agent_at(&self, socket: &Path) -> Arc<dyn Backend> {
         self.output.detail(&format!("asking the node agent on {}", socket.display()));
-        Arc::new(Agent::at(socket))
+        Arc::new(Agent::at(socket, self.command.clone()))
     }
 
     /// The first socket that somebody listens on. One that this user may not use is an error, not a reason

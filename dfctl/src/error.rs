@@ -134,6 +134,7 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::NotFound => &codes::NOT_FOUND,
         FailureClass::Unauthenticated => &codes::UNAUTHENTICATED,
         FailureClass::NotPermitted => &codes::NOT_PERMITTED,
+        FailureClass::AgentRefused => &codes::AGENT_REFUSED,
         FailureClass::SourceFailed => &codes::SOURCE_FAILED,
         FailureClass::TimedOut => &codes::TIMED_OUT,
         FailureClass::OriginChanged => &codes::ORIGIN_CHANGED,
@@ -181,6 +182,7 @@ fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
             Some("make room, then the same command again: it goes on where it ended".to_owned())
         }
         FailureClass::MountDir
+        | FailureClass::AgentRefused
         | FailureClass::BadRequest
         | FailureClass::BadRange
         | FailureClass::Unsupported

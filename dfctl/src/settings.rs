@@ -77,13 +77,18 @@ impl Settings {
         Self::of(Options::default(), places)
     }
 
+    /// Whether one particular agent is meant, and no other way will do.
+    pub fn names_an_agent(&self) -> bool {
+        self.socket.is_some() && !self.solo
+    }
+
     /// The sockets an agent may listen on, in the order in which they are tried.
     pub fn sockets(&self) -> Vec<PathBuf> {
         if let Some(socket) = &self.socket {
             return vec![socket.clone()];
         }
         let own = self.own_socket();
-        let resident = PathBuf::from("/run/dfs/agent.sock");
+        let resident = self.places.resident.join("agent.sock");
         if own == resident { vec![own] } else { vec![own, resident] }
     }
 
@@ -99,7 +104,7 @@ impl Settings {
 
     /// Where a command that finds no agent keeps what it reads, until it ends.
     pub fn solo_dir(&self) -> PathBuf {
-        self.places.data.join("solo")
+        self.data_dir.as_ref().unwrap_or(&self.places.data).join("solo")
     }
 
     /// Where a cluster started here keeps its data.

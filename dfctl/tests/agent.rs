@@ -31,6 +31,8 @@ struct Scripted {
     /// Bytes after which a read hangs for ever.
     hangs_after: Option<usize>,
     targets: Arc<Mutex<Vec<common::Target>>>,
+    /// Which command each call was of.
+    commands: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Scripted {
@@ -83,7 +85,9 @@ impl Node for Scripted {
             bytes: CONTENT.len() as u64,
         };
         let reply = node::OpenReply { artifact: Some(artifact) };
-        self.admit(request.into_inner().target, reply)
+        let request = request.into_inner();
+        self.commands.lock().unwrap().push(request.command.to_vec());
+        self.admit(request.target, reply)
     }
 
     type ListStream = BoxStream<'static, Result<node::ListEntry, Status>>;
@@ -100,7 +104,9 @@ impl Node for Scripted {
             mtime_seconds: 1_795_166_194,
             ..Default::default()
         };
-        self.admit(request.into_inner().target, stream::iter([Ok(entry)]).boxed())
+        let request = request.into_inner();
+        self.commands.lock().unwrap().push(request.command.to_vec());
+        self.admit(request.target, stream::iter([Ok(entry)]).boxed())
     }
 
     type ReadStream = Chunks;
@@ -108,6 +114,7 @@ impl Node for Scripted {
     async fn read(&self, request: Request<node::ReadRequest>) -> Result<Response<Chunks>, Status> {
         use node::read_chunk::Kind;
         let request = request.into_inner();
+        self.commands.lock().unwrap().push(request.command.to_vec());
         let start = request.start.unwrap_or(0) as usize;
         let end = request.end.map_or(CONTENT.len(), |end| end as usize);
         let stop = self.hangs_after.map_or(end, |after| end.min(start + after));
@@ -262,6 +269,25 @@ fn a_file_arrives_through_the_agent_with_its_credentials_apart() {
 }
 
 #[test]
+fn all_calls_of_a_command_say_so_and_another_command_is_another() {
+    let agent = Scripted::default();
+    let commands = agent.commands.clone();
+    let bench = Bench::new(agent);
+    let out = bench.place.path().join("tree");
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let ran = bench.run(&["get", "-r", URL, "--force", "-o", out.to_str().unwrap()]);
+        assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
+        let mut named = std::mem::take(&mut *commands.lock().unwrap());
+        assert!(named.len() >= 3, "it was opened, listed and read");
+        named.dedup();
+        assert!(named.len() == 1 && named[0].len() == 16, "{named:?}");
+        seen.extend(named);
+    }
+    assert_ne!(seen[0], seen[1]);
+}
+
+#[test]
 fn bytes_are_copied_out_of_the_cache_where_it_may_be_read_and_sent_where_not() {
     let cache = tempfile::tempdir().unwrap();
     let content = cache.path().join("content");
@@ -345,7 +371,7 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn without_an_agent_the_way_out_is_named_and_questions_have_answers() {
+fn without_the_agent_that_was_named_the_way_out_is_named() {
     let place = tempfile::tempdir().unwrap();
     let run = |words: &[&str]| {
         let socket = place.path().join("none.sock");
@@ -356,8 +382,13 @@ fn without_an_agent_the_way_out_is_named_and_questions_have_answers() {
     assert_eq!(ran.status.code(), Some(5));
     let err = text(&ran.stderr);
     assert!(err.contains("DFS-4101") && err.contains("try      dfs-fuse --data-dir"), "{err}");
-    assert_eq!(run(&["mounts"]).status.code(), Some(0));
-    assert_eq!(run(&["umount", "/mnt"]).status.code(), Some(3));
+    let ran = run(&["cat", "https://h/f"]);
+    assert_eq!(ran.status.code(), Some(5));
+    let err = text(&ran.stderr);
+    assert!(err.contains("DFS-4101") && err.contains("--solo"), "{err}");
+    let socket = place.path().join("none.sock");
+    let ran = dfctl(place.path(), &["mounts"]).env("DFS_SOCKET", socket).output().unwrap();
+    assert_eq!(ran.status.code(), Some(5), "a variable names it as well as a flag");
     assert_eq!(
         text(&run(&["version"]).stdout),
         format!("dfctl  {}\nagent  none answers\n", env!("CARGO_PKG_VERSION"))

@@ -5,35 +5,39 @@
 //! this process; when it dies they end, what was fetched stays in the store.
 
 pub mod api;
+mod asker;
 mod content;
 pub mod inside;
+mod known;
 mod mounts;
 mod status;
 mod walk;
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dfs_artifact::View;
-use dfs_model::{ByteSize, CanonicalUrl};
-use dfs_peer::engine::Task;
+use dfs_model::ByteSize;
 use dfs_peer::host::Host;
 use dfs_peer::opener::{Freshness, OpenArtifact, OpenUrlError};
 use dfs_source::Target;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub use self::asker::Asker;
 pub use self::content::SpaceContent;
+use self::known::Answers;
+pub use self::known::{CommandId, Question};
 pub use self::mounts::{MountRequest, MountTable, MountTableError};
 pub use self::status::{CallError, status_of};
 
-/// How long an answer about a URL is good enough for the next question about it.
-const REMEMBER: Duration = Duration::from_secs(10);
+/// What a question came to; shared by all who wait for it.
+type Answered = Result<Arc<OpenArtifact>, Arc<OpenUrlError>>;
 
-/// Artifacts remembered at a time.
-const REMEMBERED: usize = 64;
+/// A question under way. It goes on while somebody waits for it, whoever asked first.
+type Flight = Shared<BoxFuture<'static, Answered>>;
 
 /// What an agent is told about itself.
 #[derive(Debug, Clone)]
@@ -46,20 +50,13 @@ pub struct AgentFacts {
     pub capacity: Option<ByteSize>,
 }
 
-struct Remembered {
-    target: Target,
-    view: View,
-    opened: OpenArtifact,
-    at: Instant,
-}
-
 struct Inner {
     host: Host,
     facts: AgentFacts,
     mounts: MountTable,
-    remembered: Mutex<Vec<Remembered>>,
-    /// URLs whose remembered version turned out to be gone.
-    gone: Mutex<HashSet<CanonicalUrl>>,
+    answers: Mutex<Answers>,
+    /// Questions under way.
+    flights: Mutex<Vec<(Question, WeakShared<BoxFuture<'static, Answered>>)>>,
     /// Number of calls under way, for those who end an idle agent.
     busy: watch::Sender<usize>,
 }
@@ -75,8 +72,8 @@ impl Agent {
     pub fn new(host: Host, facts: AgentFacts) -> Self {
         let mounts = MountTable::default();
         let busy = watch::Sender::new(0);
-        let (remembered, gone) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { host, facts, mounts, remembered, gone, busy }) }
+        let (answers, flights) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { host, facts, mounts, answers, flights, busy }) }
     }
 
     /// The host below.
@@ -94,50 +91,46 @@ impl Agent {
         &self.inner.mounts
     }
 
-    /// Opens what a target names; an answer of a moment ago is used again.
-    pub async fn open(&self, target: &Target, view: View) -> Result<OpenArtifact, OpenUrlError> {
-        if let Some(opened) = self.remembered(target, view) {
-            return Ok(opened);
-        }
-        let gone = self.inner.gone.lock().remove(&target.url);
-        let freshness = if gone { Freshness::Asked } else { Freshness::Usual };
-        let opened = self.inner.host.engine.open_url(target, view, freshness).await?;
-        let mut remembered = self.inner.remembered.lock();
-        if remembered.len() >= REMEMBERED {
-            remembered.remove(0);
-        }
-        remembered.push(Remembered {
-            target: target.clone(),
-            view,
-            opened: opened.clone(),
-            at: Instant::now(),
-        });
+    /// Opens what a target names. An answer of a moment ago is used again, and those who ask the same at the
+    /// same time wait for one answer.
+    pub async fn open(&self, question: &Question) -> Result<Arc<OpenArtifact>, Arc<OpenUrlError>> {
+        let opened = self.find_or_ask(question).await?;
+        // Whoever waited with others is one of those it was given to.
+        self.inner.answers.lock().get(question, Instant::now());
         Ok(opened)
     }
 
-    /// The same question by the same asker: credentials are part of it.
-    fn remembered(&self, target: &Target, view: View) -> Option<OpenArtifact> {
-        let mut remembered = self.inner.remembered.lock();
-        remembered.retain(|known| known.at.elapsed() < REMEMBER);
-        let same = |known: &&Remembered| {
-            known.view == view
-                && known.target.url == target.url
-                && known.target.headers == target.headers
-                && known.target.credentials == target.credentials
-                && known.opened.tasks.iter().all(Task::is_open)
-        };
-        remembered.iter().find(same).map(|known| known.opened.clone())
+    fn find_or_ask(&self, question: &Question) -> Flight {
+        let mut flights = self.inner.flights.lock();
+        flights.retain(|(_, flight)| flight.upgrade().is_some());
+        let same = flights.iter().find(|(asked, _)| asked.is_same(question));
+        if let Some(flight) = same.and_then(|(_, flight)| flight.upgrade()) {
+            return flight;
+        }
+        if let Some(opened) = self.inner.answers.lock().get(question, Instant::now()) {
+            return std::future::ready(Ok(opened)).boxed().shared();
+        }
+        let (agent, asked) = (self.clone(), question.clone());
+        let flight = async move { agent.ask(asked).await }.boxed().shared();
+        flights.extend(flight.downgrade().map(|weak| (question.clone(), weak)));
+        flight
     }
 
-    /// Drops what is remembered of a target whose version turned out to be gone; the next question about it
+    async fn ask(&self, question: Question) -> Answered {
+        let gone = self.inner.answers.lock().take_gone(&question.target.url);
+        let freshness = if gone { Freshness::Asked } else { Freshness::Usual };
+        let engine = &self.inner.host.engine;
+        let opened = engine.open_url(&question.target, question.view, freshness).await?;
+        let opened = Arc::new(opened);
+        self.inner.answers.lock().put(&question, Arc::clone(&opened), Instant::now());
+        Ok(opened)
+    }
+
+    /// Drops what is known of a target whose version turned out to be gone; the next question about it
     /// goes to the origin.
     pub fn forget(&self, target: &Target) {
-        self.inner.remembered.lock().retain(|known| known.target.url != target.url);
-        let mut gone = self.inner.gone.lock();
-        if gone.len() >= REMEMBERED {
-            gone.clear();
-        }
-        gone.insert(target.url.clone());
+        self.inner.flights.lock().retain(|(asked, _)| asked.target.url != target.url);
+        self.inner.answers.lock().forget(&target.url);
     }
 
     /// Waits until nothing is mounted and no call is under way, for `quiet` at a stretch.

@@ -143,6 +143,11 @@ impl Registry {
         self.members.values().map(|entry| entry.until).min()
     }
 
+    /// The list's version.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// The version that the next change makes.
     pub fn next_version(&self) -> u64 {
         self.version + 1

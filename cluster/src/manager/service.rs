@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dfs_model::HostId;
+use dfs_peer::error_chain;
 use dfs_proto::{common, manager};
+use dfs_service::admin::Check;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +17,9 @@ use super::{Error, Options};
 use crate::metrics::ManagerMetrics;
 
 const MAILBOX: usize = 256;
+
+/// How long after a write that failed the next is tried.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The list as it is handed around.
 pub type List = Arc<manager::MemberList>;
@@ -65,6 +70,9 @@ pub struct Service {
     renewals: mpsc::Receiver<Renewal>,
     list: watch::Sender<List>,
     metrics: ManagerMetrics,
+    check: Check,
+    /// After a write that failed: when the next is tried.
+    retry_at: Option<Instant>,
 }
 
 impl Service {
@@ -73,6 +81,7 @@ impl Service {
         options: &Options,
         data_dir: &Path,
         metrics: ManagerMetrics,
+        check: Check,
     ) -> Result<(Self, Handle), Error> {
         let path = data_dir.join("manager.db");
         let opening = tokio::task::spawn_blocking(move || Store::open(&path));
@@ -82,20 +91,68 @@ impl Service {
         let (sender, renewals) = mpsc::channel(MAILBOX);
         metrics.members.set(i64::try_from(watcher.borrow().members.len()).unwrap_or(i64::MAX));
         let handle = Handle { renewals: sender, list: watcher };
-        Ok((Self { registry, store, renewals, list, metrics }, handle))
+        let service = Self { registry, store, renewals, list, metrics, check, retry_at: None };
+        Ok((service, handle))
     }
 
-    /// Works until `stop`; fails when the database does.
+    /// Works until `stop`. What cannot be written now is written later: until then the list stays as it is,
+    /// and the manager is not ready.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Error> {
+        self.check.ready();
         loop {
-            let expiry = self.registry.next_expiry();
+            let look_at = self.retry_at.or(self.registry.next_expiry());
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
+                // First: while a write took its time, nobody's lease runs out who has renewed it.
                 Some(renewal) = self.renewals.recv() => self.renew(renewal).await,
-                () = until(expiry) => {
-                    let late = self.registry.expired(Instant::now());
-                    self.commit(late).await?;
+                () = until(look_at) => self.drop_late().await?,
+            }
+        }
+    }
+
+    /// Drops those whose lease has run out. After a failure it writes in any case: that tells whether
+    /// writing is possible again.
+    async fn drop_late(&mut self) -> Result<(), Error> {
+        let failed_before = self.retry_at.is_some();
+        let late = self.registry.expired(Instant::now());
+        let written = match late.is_empty() {
+            true => self.probe().await,
+            false => self.commit(late).await,
+        };
+        match written {
+            Err(Error::Stopped) => Err(Error::Stopped),
+            Err(error) if failed_before => {
+                tracing::debug!(error = %error_chain(&error), "the member list still cannot be written");
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(error = %error_chain(&error), "the member list cannot be written");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn probe(&mut self) -> Result<(), Error> {
+        let written = self.store.save(self.registry.version(), Vec::new()).await;
+        self.note(&written);
+        written
+    }
+
+    /// Says on the readiness page how writing goes, and when to try again.
+    fn note(&mut self, written: &Result<(), Error>) {
+        match written {
+            Ok(()) => {
+                if self.retry_at.take().is_some() {
+                    tracing::info!("the member list can be written again");
+                    self.check.ready();
                 }
+            }
+            Err(error) => {
+                self.metrics.write_failures.inc();
+                self.check.not_ready(error_chain(error));
+                self.retry_at = Some(Instant::now() + RETRY);
             }
         }
     }
@@ -123,7 +180,9 @@ impl Service {
         if changes.is_empty() {
             return Ok(());
         }
-        self.store.save(self.registry.next_version(), changes.clone()).await?;
+        let written = self.store.save(self.registry.next_version(), changes.clone()).await;
+        self.note(&written);
+        written?;
         self.registry.apply(changes, Instant::now());
         let list = self.registry.list();
         tracing::info!(version = list.version, members = list.members.len(), "member list changed");
@@ -137,5 +196,54 @@ async fn until(expiry: Option<Instant>) {
     match expiry {
         Some(expiry) => tokio::time::sleep_until(expiry.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_service::admin::Readiness;
+    use dfs_service::metrics::Metrics;
+    use rusqlite::Connection;
+
+    use super::super::registry::tests::host;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_that_cannot_be_written_is_told_and_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let readiness = Readiness::default();
+        let metrics = ManagerMetrics::register(&mut Metrics::new());
+        let failures = metrics.write_failures.clone();
+        let options = Options { lease: Duration::from_millis(50) };
+        let check = readiness.check("manager");
+        let opening = Service::open(&options, dir.path(), metrics, check).await;
+        let (service, handle) = opening.unwrap();
+        let stop = CancellationToken::new();
+        let work = service.run(stop.clone());
+        let story = async {
+            handle.renew(manager::Role::Seed, host(1)).await.unwrap();
+            assert!(readiness.is_ready());
+            // As a backup does. The lease runs out meanwhile.
+            let other = Connection::open(dir.path().join("manager.db")).unwrap();
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+            while failures.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+            let (ready, page) = readiness.report();
+            assert!(!ready && page.contains("cannot write") && page.contains("locked"), "{page}");
+            assert_eq!(handle.list().borrow().members.len(), 1, "what is seen is what is durable");
+            let refused = handle.renew(manager::Role::Seed, host(2)).await;
+            assert!(matches!(refused, Err(RenewalError::Failed(Error::Database { .. }))));
+
+            other.execute_batch("COMMIT").unwrap();
+            let mut list = handle.list();
+            list.wait_for(|list| list.members.is_empty()).await.unwrap();
+            assert!(readiness.is_ready(), "{:?}", readiness.report());
+            handle.renew(manager::Role::Seed, host(2)).await.unwrap();
+        };
+        tokio::select! {
+            ended = work => panic!("it ended: {ended:?}"),
+            () = story => stop.cancel(),
+        }
     }
 }

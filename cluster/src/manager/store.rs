@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use dfs_model::HostId;
 use dfs_proto::{common, manager};
@@ -32,6 +33,9 @@ const MIGRATIONS: [&str; 1] = ["
         public_key BLOB NOT NULL
     ) WITHOUT ROWID;
 "];
+
+/// How long a write waits for another process that has locked the database, as a backup does.
+const LOCKED: Duration = Duration::from_secs(1);
 
 /// Writes waiting for the thread.
 const MAILBOX: usize = 64;
@@ -78,6 +82,7 @@ fn failed(action: &'static str, path: &Path, source: rusqlite::Error) -> Error {
 
 fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Error> {
     let failed = |source| failed("migrate", path, source);
+    connection.busy_timeout(LOCKED).map_err(failed)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);

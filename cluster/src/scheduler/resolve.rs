@@ -10,15 +10,14 @@ use std::time::{Duration, Instant};
 
 use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, Invariant, RouteKey, TaskKey};
+use dfs_peer::swarm::Channels;
 use dfs_proto::convert;
 use dfs_proto::scheduler::{ResolveReply, ResolveRequest};
 use dfs_proto::seed::seed_client::SeedClient;
 use dfs_proto::{common, seed};
-use dfs_service::net;
+use dfs_service::Tracker;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Status};
 
 use crate::membership::{Member, Members};
@@ -56,23 +55,23 @@ struct Shared {
     cache: Mutex<Cache>,
     flights: Mutex<BTreeMap<Key, Flight>>,
     members: watch::Receiver<Arc<Members>>,
+    channels: Arc<dyn Channels>,
     metrics: SchedulerMetrics,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    tracker: Tracker,
 }
 
 impl Resolver {
-    /// Questions that several wait for are tasks of `tasks` and end with `stop`.
+    /// Questions that several wait for are tasks of `tracker` and end with it.
     pub fn new(
         settings: Settings,
         members: watch::Receiver<Arc<Members>>,
+        channels: Arc<dyn Channels>,
         metrics: SchedulerMetrics,
-        tasks: TaskTracker,
-        stop: CancellationToken,
+        tracker: Tracker,
     ) -> Self {
         let cache = Mutex::new(Cache::new(settings.remember));
         let flights = Mutex::default();
-        let shared = Shared { settings, cache, flights, members, metrics, tasks, stop };
+        let shared = Shared { settings, cache, flights, members, channels, metrics, tracker };
         Self { shared: Arc::new(shared) }
     }
 
@@ -110,8 +109,8 @@ impl Resolver {
         flights.insert(question.key.clone(), flight.clone());
         let shared = Arc::clone(&self.shared);
         let mine = flight.clone();
-        self.shared.tasks.spawn(async move {
-            let asked = shared.stop.run_until_cancelled(shared.ask(&question)).await;
+        self.shared.tracker.tasks().spawn(async move {
+            let asked = shared.tracker.token().run_until_cancelled(shared.ask(&question)).await;
             let Some(answer) = asked else { return };
             if let Ok(reply) = &answer {
                 let known = Known { reply: reply.clone(), since: Instant::now() };
@@ -191,8 +190,7 @@ impl Shared {
     }
 
     async fn ask_one(&self, member: &Member, request: &seed::ResolveRequest) -> Answer {
-        let channel = net::grpc_channel(&member.grpc.to_string())
-            .map_err(|error| Status::unavailable(error.to_string()))?;
+        let channel = self.channels.channel(member.grpc);
         let mut client = SeedClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let mut request = Request::new(request.clone());
         request.set_timeout(self.settings.timeout);

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dfs_model::{HostId, HostInfo, TaskId, TaskInfo};
+use dfs_peer::swarm::Channels;
 use dfs_proto::scheduler::SchedulerMessage;
-use dfs_service::{Tracker, net};
+use dfs_service::Tracker;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -89,6 +90,7 @@ pub struct Service {
     mail: mpsc::Receiver<Mail>,
     sender: mpsc::Sender<Mail>,
     members: watch::Receiver<Arc<Members>>,
+    channels: Arc<dyn Channels>,
     streams: HashMap<HostId, Stream>,
     seeds: BTreeMap<HostId, Seed>,
     orders: HashMap<u64, CancellationToken>,
@@ -101,6 +103,7 @@ impl Service {
     pub fn new(
         options: Options,
         members: watch::Receiver<Arc<Members>>,
+        channels: Arc<dyn Channels>,
         tracker: Tracker,
         metrics: SchedulerMetrics,
     ) -> (Self, Handle) {
@@ -116,6 +119,7 @@ impl Service {
             mail,
             sender,
             members,
+            channels,
             streams: HashMap::new(),
             seeds: BTreeMap::new(),
             orders: HashMap::new(),
@@ -203,7 +207,7 @@ impl Service {
                 continue;
             }
             let (host, grpc) = (Arc::clone(&seed.host), seed.grpc);
-            let channel = net::grpc_channel_to(grpc);
+            let channel = self.channels.channel(grpc);
             self.seeds.insert(host.id, Seed { host: Arc::clone(&host), grpc, channel });
             self.decide(Event::HostJoined(host));
         }

@@ -41,4 +41,4 @@ pub use message::{
     Codecs, ErrorCode, HaveUpdate, PeerIdentity, PieceRequest, Refusal, Segment, WatchRequest,
 };
 pub use pool::{Pool, PoolOptions};
-pub use server::{HaveStream, PieceServer, Provider, SegmentStream, ServerOptions};
+pub use server::{HaveStream, PieceServer, Provider, Ready, SegmentStream, ServerOptions};

@@ -59,7 +59,8 @@ impl Readiness {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn report(&self) -> (bool, String) {
+    /// Whether all are ready, and a line for each: `ok NAME` or `not ready NAME: REASON`.
+    pub fn report(&self) -> (bool, String) {
         let mut page = String::new();
         let mut ready = true;
         for (name, state) in self.lock().iter() {

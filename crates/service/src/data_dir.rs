@@ -5,7 +5,7 @@
 //! not is refused, never repaired: it may be somebody's home. The directory of a socket may be
 //! entered by others, who are then asked for their rights at the socket, but written by nobody else.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -124,7 +124,7 @@ impl DataDir {
     }
 }
 
-/// Makes `path` with mode 0700 (and its missing parents), or checks that what is there is a
+/// Makes `path` and its missing parents with mode 0700, or checks that what is there is a
 /// directory of this user that no other can enter. Returns its absolute name.
 pub fn private_dir(path: &Path) -> Result<PathBuf, DataDirError> {
     own_dir(path, Others::Nothing)
@@ -141,7 +141,8 @@ fn own_dir(path: &Path, others: Others) -> Result<PathBuf, DataDirError> {
     // Also takes away a trailing slash, which would follow a link.
     let path: PathBuf = std::path::absolute(path).map_err(failed)?.components().collect();
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
+        // As closed as what is made in them: they are somebody's data directory next.
+        DirBuilder::new().recursive(true).mode(others.mode()).create(parent).map_err(failed)?;
     }
     match DirBuilder::new().mode(others.mode()).create(&path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
@@ -186,6 +187,8 @@ pub struct Places {
     pub data: PathBuf,
     /// Sockets: `/run/dfs`, or below `$XDG_RUNTIME_DIR`, or `/tmp/dfs-<uid>`.
     pub runtime: PathBuf,
+    /// Sockets of what runs for every user of the machine: `/run/dfs`.
+    pub resident: PathBuf,
     /// The user's own configuration: `~/.config/dfs`.
     pub config: PathBuf,
 }
@@ -202,18 +205,25 @@ impl Places {
         let home = absolute("HOME").unwrap_or_else(|| PathBuf::from("/"));
         let config =
             absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")).join("dfs");
+        let resident = PathBuf::from("/run/dfs");
         if uid == 0 {
-            return Self { data: "/var/lib/dfs".into(), runtime: "/run/dfs".into(), config };
+            return Self {
+                data: "/var/lib/dfs".into(),
+                runtime: resident.clone(),
+                resident,
+                config,
+            };
         }
         let data = absolute("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share"));
         let runtime = absolute("XDG_RUNTIME_DIR")
             .map_or_else(|| PathBuf::from(format!("/tmp/dfs-{uid}")), |dir| dir.join("dfs"));
-        Self { data: data.join("dfs"), runtime, config }
+        Self { data: data.join("dfs"), runtime, resident, config }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
@@ -228,6 +238,8 @@ mod tests {
         let path = private_dir(&place.path().join("a/b/data")).unwrap();
         assert_eq!(mode(&path), 0o700);
         assert_eq!(private_dir(&path).unwrap(), path);
+        // The directory it was made in can be taken too.
+        assert!(DataDir::take(&place.path().join("a/b")).is_ok());
     }
 
     #[test]

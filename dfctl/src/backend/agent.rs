@@ -3,10 +3,12 @@
 //! What comes back is checked here, once. A failure carries what the agent said: its status code, and where the
 //! agent gives them, the finer class and causes of [`Details`].
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use dfs_model::TaskInfo;
 use dfs_model::{HostId, HostKind, TaskId};
 use dfs_peer::targets;
@@ -40,29 +42,45 @@ pub struct Agent {
     client: NodeClient<Channel>,
     /// Owner of the socket, where it could be looked at.
     owner: Option<u32>,
+    command: CommandId,
+}
+
+/// Names this run in all its calls, so that it sees one version of what it asks for.
+#[derive(Debug, Clone)]
+pub struct CommandId(Bytes);
+
+impl CommandId {
+    /// One that no other has.
+    pub fn random() -> Self {
+        let random = || RandomState::new().build_hasher().finish().to_le_bytes();
+        Self(Bytes::from([random(), random()].concat()))
+    }
 }
 
 impl Agent {
     /// The agent that listens on `socket`; the connection is made with the first question.
-    pub fn at(socket: &Path) -> Self {
+    pub fn at(socket: &Path, command: CommandId) -> Self {
         let channel = dfs_service::net::grpc_local_channel(socket);
         let client = NodeClient::new(channel).max_decoding_message_size(8 << 20);
         let owner = std::fs::metadata(socket).ok().map(|status| status.uid());
-        Self { client, owner }
+        Self { client, owner, command }
     }
 
     /// The agent inside this process, at the other end of `channel`.
-    pub fn inside(channel: Channel) -> Self {
+    pub fn inside(channel: Channel, command: CommandId) -> Self {
         let client = NodeClient::new(channel).max_decoding_message_size(8 << 20);
-        Self { client, owner: Some(rustix::process::geteuid().as_raw()) }
+        Self { client, owner: Some(rustix::process::geteuid().as_raw()), command }
     }
 }
 
 #[async_trait]
 impl Backend for Agent {
     async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
-        let request =
-            node::OpenRequest { target: Some(targets::to_wire(target)), view: view_message(view) };
+        let request = node::OpenRequest {
+            target: Some(targets::to_wire(target)),
+            view: view_message(view),
+            command: self.command.0.clone(),
+        };
         let reply = self.client.clone().open(request).await.map_err(status::failure)?;
         artifact(reply.into_inner().artifact)
     }
@@ -77,6 +95,7 @@ impl Backend for Agent {
             target: Some(targets::to_wire(target)),
             path: path.to_vec().into(),
             recursive,
+            command: self.command.0.clone(),
         };
         let mut client = self.client.clone();
         let opened = async move { client.list(request).await };
@@ -93,6 +112,7 @@ impl Backend for Agent {
             end: request.end,
             priority: request.priority.into(),
             by_path: false,
+            command: self.command.0.clone(),
         };
         let mut client = self.client.clone();
         if let (Delivery::File { file, origin }, Some(owner), false) = (delivery, self.owner, paced)

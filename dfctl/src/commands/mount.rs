@@ -72,7 +72,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
 
 /// The agent that answers, or one started for this user.
 async fn agent(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
-    if let Some(backend) = context.running_backend()? {
+    if let Some(backend) = context.answering_backend()? {
         return Ok(backend);
     }
     let socket = launch::agent(context).await?;

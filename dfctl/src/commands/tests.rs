@@ -49,11 +49,31 @@ struct Ran {
     err: String,
 }
 
+fn places(root: &Path) -> Places {
+    let below = |name: &str| root.join(name);
+    Places {
+        data: below("data"),
+        runtime: below("run"),
+        resident: below("resident"),
+        config: below("config"),
+    }
+}
+
 async fn run_as(format: Format, backend: &Arc<Fake>, words: &[&str]) -> Ran {
+    let settings = Settings::for_test(places(Path::new("/nowhere")));
+    run_in(format, words, |output| Context::with_backend(settings, output, backend.clone())).await
+}
+
+/// Without any agent: what can be done is done by this process.
+async fn run_alone(settings: &Settings, words: &[&str]) -> Ran {
+    let settings = settings.clone();
+    run_in(Format::Human, words, |output| Context::new(settings, output, Default::default())).await
+}
+
+async fn run_in(format: Format, words: &[&str], context: impl FnOnce(Output) -> Context) -> Ran {
     let (out, err) = (Captured::default(), Captured::default());
     let output = Output::to(format, Box::new(out.clone()), Box::new(err.clone()));
-    let places = Places { data: "/d".into(), runtime: "/r".into(), config: "/c".into() };
-    let context = Context::with_backend(Settings::for_test(places), output, backend.clone());
+    let context = context(output);
     let line = Line::try_parse_from([&["dfctl"], words].concat())
         .map_err(|error| error.to_string())
         .unwrap();
@@ -64,6 +84,7 @@ async fn run_as(format: Format, backend: &Arc<Fake>, words: &[&str]) -> Ran {
             error.code.exit
         }
     };
+    context.finish().await;
     Ran { exit, out: out.text(), err: err.text() }
 }
 
@@ -417,4 +438,57 @@ async fn what_cannot_be_understood_is_said_with_a_way_out() {
         let ran = run(&backend, words).await;
         assert!(ran.err.contains(code) && ran.err.contains(hint), "{words:?}: {}", ran.err);
     }
+}
+
+const SAYS_SOLO: &str = "no node agent answers: straight from the origin";
+
+#[tokio::test]
+async fn nobody_on_a_socket_that_was_named_is_an_error_and_is_not_gone_around() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("f");
+    std::fs::write(&file, "hello").unwrap();
+    let (file, out) = (file.to_str().unwrap(), place.path().join("out"));
+    let mut settings = Settings::for_test(places(place.path()));
+    settings.socket = Some(place.path().join("none.sock"));
+    for words in [
+        &["cat", file][..],
+        &["get", file, "-o", out.to_str().unwrap()],
+        &["get", "-r", file, "-o", out.to_str().unwrap()],
+        &["ls", file],
+        &["stat", file],
+        &["mounts"],
+        &["umount", "/mnt"],
+        &["task", "ls"],
+        &["cache", "gc"],
+    ] {
+        let ran = run_alone(&settings, words).await;
+        assert_eq!(ran.exit, Exit::Source, "{words:?}: {}", ran.err);
+        assert_eq!(ran.err.matches("DFS-").count(), 1, "{words:?}: {}", ran.err);
+        assert!(ran.err.contains("DFS-4101") && ran.err.contains("none.sock"), "{}", ran.err);
+        assert_eq!(ran.out, "", "{words:?}");
+    }
+    assert_eq!(names(place.path()), ["f"], "nothing was begun");
+    settings.solo = true;
+    let ran = run_alone(&settings, &["cat", file]).await;
+    assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (Exit::Done, "hello", ""));
+}
+
+#[tokio::test]
+async fn without_an_agent_where_one_is_usual_it_is_said_and_data_go_where_they_should() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("f");
+    std::fs::write(&file, "hello").unwrap();
+    let mut settings = Settings::for_test(places(place.path()));
+    let ran = run_alone(&settings, &["cat", file.to_str().unwrap()]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, "hello"), "{}", ran.err);
+    assert_eq!(ran.err.trim_end(), SAYS_SOLO);
+    assert_eq!(names(place.path()), ["data", "f"]);
+    assert_eq!(names(&place.path().join("data")), ["solo"]);
+
+    settings.data_dir = Some(place.path().join("mine"));
+    std::fs::remove_dir_all(place.path().join("data")).unwrap();
+    let ran = run_alone(&settings, &["cat", file.to_str().unwrap()]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, "hello"), "{}", ran.err);
+    assert_eq!(names(place.path()), ["f", "mine"]);
+    assert_eq!(names(&place.path().join("mine")), ["solo"]);
 }

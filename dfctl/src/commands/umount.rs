@@ -13,6 +13,8 @@ use crate::error::{CliError, Outcome};
 /// Examples:
 ///   dfctl umount /mnt/data
 ///   dfctl umount --lazy /mnt/data
+///
+/// Only who mounted it, the agent's own user and root may do it.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {

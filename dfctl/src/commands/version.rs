@@ -36,7 +36,7 @@ impl Record for Versions {
 
 /// Runs it.
 pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let agent = match context.running_backend()? {
+    let agent = match context.answering_backend()? {
         Some(backend) => answer(context, backend.status())
             .await?
             .map(Some)

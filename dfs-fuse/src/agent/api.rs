@@ -4,9 +4,9 @@ mod cache;
 mod read;
 mod views;
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use dfs_artifact::View;
 use dfs_peer::opener::OpenArtifact;
@@ -18,14 +18,13 @@ use dfs_proto::node::{
     StatusRequest, TasksReply, TasksRequest, UnmountReply, UnmountRequest, VerifyCacheEvent,
     VerifyCacheRequest,
 };
-use dfs_source::Target;
 use futures::stream::{self, Stream, StreamExt};
-use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
+use super::asker::Asker;
 use super::status::{CallError, status_of};
 use super::walk::{Walk, find};
-use super::{Agent, mounts};
+use super::{Agent, CommandId, Question, mounts};
 use crate::mount::{Audience, Detach};
 
 /// Serves the node API from an agent.
@@ -40,55 +39,32 @@ fn failed(error: impl Into<CallError>) -> Status {
     status_of(&error.into())
 }
 
-/// A user id on this machine.
-type Uid = u32;
-
-/// Who is at the other end of the socket; `None` inside one process.
-fn caller<T>(request: &Request<T>) -> Option<Uid> {
-    request.extensions().get::<UdsConnectInfo>()?.peer_cred.map(|cred| cred.uid())
-}
-
-/// The caller when it is neither this process's own user nor root.
-fn foreign(caller: Option<Uid>) -> Option<Uid> {
-    caller.filter(|uid| *uid != rustix::process::geteuid().as_raw() && *uid != 0)
-}
-
-/// Mounting uses this process's rights: others may do so only where they could have put the files
-/// themselves.
-fn may_mount_on(caller: Option<Uid>, dir: &Path) -> Result<(), Status> {
-    let Some(uid) = foreign(caller) else { return Ok(()) };
-    if std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == uid) {
-        return Ok(());
-    }
-    let why = format!("{} is not a directory of yours: mount on one that is", dir.display());
-    Err(failed(CallError::NotPermitted(why)))
-}
-
 impl NodeService {
     /// The service over `agent`.
     pub fn new(agent: Agent) -> Self {
         Self { agent }
     }
 
-    /// Reads the target. Files are read with this process's rights: only for its own user, and for root.
-    fn target(
-        &self,
-        caller: Option<Uid>,
+    /// Reads what is asked for, if the asker may have it read here.
+    fn question(
+        asker: Asker,
         target: Option<dfs_proto::common::Target>,
-    ) -> Result<Target, Status> {
-        let bad = |error: dfs_proto::convert::BadMessage| {
-            failed(CallError::BadRequest(error.to_string()))
+        view: View,
+        command: &[u8],
+    ) -> Result<Question, CallError> {
+        let target =
+            targets::from_wire(target).map_err(|error| CallError::BadRequest(error.to_string()))?;
+        asker.may_read(&target)?;
+        let bad = || CallError::BadRequest("the command's name is not 16 bytes".to_owned());
+        let command = match command {
+            [] => None,
+            bytes => Some(CommandId::from_slice(bytes).ok_or_else(bad)?),
         };
-        let target = targets::from_wire(target).map_err(bad)?;
-        if foreign(caller).is_some() && target.url.url().scheme() == "file" {
-            let why = "the agent runs as another user: it does not read files for you; use --solo";
-            return Err(failed(CallError::NotPermitted(why.to_owned())));
-        }
-        Ok(target)
+        Ok(Question { target, view, command })
     }
 
-    async fn opened(&self, target: &Target, view: View) -> Result<OpenArtifact, Status> {
-        self.agent.open(target, view).await.map_err(failed)
+    async fn opened(&self, question: &Question) -> Result<Arc<OpenArtifact>, Status> {
+        self.agent.open(question).await.map_err(failed)
     }
 }
 
@@ -100,11 +76,11 @@ impl node_server::Node for NodeService {
 
     async fn open(&self, request: Request<OpenRequest>) -> Result<Response<OpenReply>, Status> {
         let _busy = self.agent.enter();
-        let caller = caller(&request);
+        let asker = Asker::of(&request);
         let request = request.into_inner();
         let view = targets::view_from_wire(request.view());
-        let target = self.target(caller, request.target)?;
-        let artifact = Some(self.opened(&target, view).await?.describe());
+        let question = Self::question(asker, request.target, view, &request.command);
+        let artifact = Some(self.opened(&question.map_err(failed)?).await?.describe());
         Ok(Response::new(OpenReply { artifact }))
     }
 
@@ -115,11 +91,12 @@ impl node_server::Node for NodeService {
         request: Request<ListRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
         let busy = self.agent.enter();
-        let caller = caller(&request);
+        let asker = Asker::of(&request);
         let request = request.into_inner();
-        let target = self.target(caller, request.target)?;
-        let opened = self.opened(&target, View::Auto).await?;
-        let index = opened.index.ok_or_else(|| failed(CallError::NotTree))?.index;
+        let question = Self::question(asker, request.target, View::Auto, &request.command);
+        let opened = self.opened(&question.map_err(failed)?).await?;
+        let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
+        let index = Arc::clone(&index.index);
         let path = request.path.to_vec();
         let missing = || CallError::NoPath(String::from_utf8_lossy(&path).into_owned());
         let nid = find(&index, &path).map_err(failed)?.ok_or_else(|| failed(missing()))?;
@@ -129,7 +106,7 @@ impl node_server::Node for NodeService {
         }
         let walk = Walk::new(index, nid, path, request.recursive);
         let entries = stream::iter(walk.map(move |entry| {
-            let _busy = &busy;
+            let _kept = (&busy, &opened);
             entry.map_err(failed)
         }));
         Ok(Response::new(entries.boxed()))
@@ -142,27 +119,29 @@ impl node_server::Node for NodeService {
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         let busy = self.agent.enter();
-        let caller = caller(&request);
+        let asker = Asker::of(&request);
         let mut request = request.into_inner();
-        let target = self.target(caller, request.target.take())?;
-        let chunks = read::read(&self.agent, &target, request).await.map_err(|error| {
-            self.agent.forget(&target);
-            status_of(&error)
-        })?;
+        let view = if request.path.is_some() { View::Auto } else { View::File };
+        let question = Self::question(asker, request.target.take(), view, &request.command);
+        let question = question.map_err(failed)?;
         let agent = self.agent.clone();
-        let chunks = chunks.map(move |chunk| {
+        let chunks = read::read(&agent, &question, request).await;
+        let failed = move |error: CallError| {
+            if error.is_of_another_version() {
+                agent.forget(&question.target);
+            }
+            status_of(&error)
+        };
+        let chunks = chunks.map_err(&failed)?.map(move |chunk| {
             let _busy = &busy;
-            chunk.map_err(|error| {
-                agent.forget(&target);
-                status_of(&error)
-            })
+            chunk.map_err(&failed)
         });
         Ok(Response::new(chunks.boxed()))
     }
 
     async fn mount(&self, request: Request<MountRequest>) -> Result<Response<MountInfo>, Status> {
         let _busy = self.agent.enter();
-        let caller = caller(&request);
+        let asker = Asker::of(&request);
         let request = request.into_inner();
         let view = match targets::view_from_wire(request.view()) {
             View::File => View::OneFile,
@@ -173,16 +152,16 @@ impl node_server::Node for NodeService {
             let why = format!("there is no lane '{lane}' here: use auto or fuse");
             return Err(failed(CallError::BadRequest(why)));
         }
-        let target = self.target(caller, request.target)?;
+        let question = Self::question(asker, request.target, view, &[]).map_err(failed)?;
         let dir = PathBuf::from(request.dir);
         if !dir.is_absolute() {
             return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
         }
-        may_mount_on(caller, &dir)?;
-        let opened = self.opened(&target, view).await?;
+        asker.may_mount_on(&dir).map_err(failed)?;
+        let opened = OpenArtifact::clone(&*self.opened(&question).await?);
         let audience =
             if request.allow_other { Audience::Everyone } else { Audience::WidestAllowed };
-        let mounting = mounts::MountRequest { opened, dir, audience };
+        let mounting = mounts::MountRequest { opened, dir, audience, by: asker };
         let dir = self.agent.mounts().mount(mounting).await.map_err(failed)?;
         let info =
             views::mounts(&self.agent).into_iter().find(|info| info.dir == dir.to_string_lossy());
@@ -194,9 +173,10 @@ impl node_server::Node for NodeService {
         request: Request<UnmountRequest>,
     ) -> Result<Response<UnmountReply>, Status> {
         let _busy = self.agent.enter();
+        let asker = Asker::of(&request);
         let request = request.into_inner();
         let detach = if request.lazy { Detach::Lazily } else { Detach::WhenUnused };
-        let left = self.agent.mounts().unmount(request.dir.as_ref(), detach).await;
+        let left = self.agent.mounts().unmount(request.dir.as_ref(), detach, asker).await;
         let mounts_left = u32::try_from(left.map_err(failed)?).unwrap_or(u32::MAX);
         Ok(Response::new(UnmountReply { mounts_left }))
     }
@@ -217,7 +197,11 @@ impl node_server::Node for NodeService {
         request: Request<CollectGarbageRequest>,
     ) -> Result<Response<CollectGarbageReply>, Status> {
         let _busy = self.agent.enter();
+        let asker = Asker::of(&request);
         let request = request.into_inner();
+        if !request.dry_run {
+            asker.may_evict().map_err(failed)?;
+        }
         cache::collect(&self.agent, request).await.map(Response::new).map_err(|e| status_of(&e))
     }
 

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::asker::Asker;
 use super::content::SpaceContent;
 use crate::mount::{
     Audience, Detach, MountError, MountOptions, Mounted, UnmountError, Unmounted, mount, unmount,
@@ -28,6 +29,8 @@ pub struct MountRequest {
     pub dir: PathBuf,
     /// Who may look in.
     pub audience: Audience,
+    /// Who asks for it.
+    pub by: Asker,
 }
 
 /// A mount or unmount that came to nothing.
@@ -48,6 +51,9 @@ pub enum MountTableError {
     /// Nothing of this agent is mounted there.
     #[error("{} is not mounted by this agent", .0.display())]
     NotMounted(PathBuf),
+    /// It is another user's.
+    #[error("{} is not a mount of yours: who mounted it, the agent's own user and root take it away", .0.display())]
+    NotYours(PathBuf),
     /// The process is stopping.
     #[error("the agent is stopping")]
     Stopping,
@@ -57,6 +63,7 @@ struct Entry {
     mounted: Mounted,
     opened: OpenArtifact,
     marks: Vec<Mark>,
+    by: Asker,
 }
 
 /// A mount as people see it.
@@ -114,14 +121,14 @@ impl MountTable {
         let mounting =
             tokio::task::spawn_blocking(move || mount(&dir, tree, content, &options)).await;
         let mounted = mounting.map_err(|_| MountTableError::Stopping)??;
-        Ok(self.keep(mounted, opened))
+        Ok(self.keep(mounted, opened, request.by))
     }
 
-    fn keep(&self, mounted: Mounted, opened: OpenArtifact) -> PathBuf {
+    fn keep(&self, mounted: Mounted, opened: OpenArtifact, by: Asker) -> PathBuf {
         let dir = mounted.dir().to_owned();
         let ended = mounted.ended();
         let marks = opened.tasks.iter().map(Task::mark).collect();
-        self.entries.lock().insert(dir.clone(), Entry { mounted, opened, marks });
+        self.entries.lock().insert(dir.clone(), Entry { mounted, opened, marks, by });
         self.recount();
         self.recount_after(ended);
         dir
@@ -144,10 +151,16 @@ impl MountTable {
         self.count.send_replace(self.entries.lock().len() + self.detached.lock().len());
     }
 
-    /// Takes a mount away; gives how many are left.
-    pub async fn unmount(&self, dir: &Path, detach: Detach) -> Result<usize, MountTableError> {
-        let known = self.entries.lock().remove(dir);
-        let Some(mut entry) = known else { return self.clear_dead(dir).await };
+    /// Takes a mount away, if it is the asker's to take; gives how many are left.
+    pub async fn unmount(
+        &self,
+        dir: &Path,
+        detach: Detach,
+        asker: Asker,
+    ) -> Result<usize, MountTableError> {
+        let Some(mut entry) = self.take(dir, asker)? else {
+            return self.clear_dead(dir, asker).await;
+        };
         let unmounting = tokio::task::spawn_blocking(move || {
             let result = entry.mounted.unmount(detach);
             (entry, result)
@@ -169,14 +182,25 @@ impl MountTable {
         Ok(self.entries.lock().len())
     }
 
-    /// Takes away what an agent that died left mounted.
-    async fn clear_dead(&self, dir: &Path) -> Result<usize, MountTableError> {
+    fn take(&self, dir: &Path, asker: Asker) -> Result<Option<Entry>, MountTableError> {
+        let mut entries = self.entries.lock();
+        if entries.get(dir).is_some_and(|entry| !asker.may_undo(entry.by)) {
+            return Err(MountTableError::NotYours(dir.to_owned()));
+        }
+        Ok(entries.remove(dir))
+    }
+
+    /// Takes away what an agent that died left mounted. Nobody knows any more who had mounted it.
+    async fn clear_dead(&self, dir: &Path, asker: Asker) -> Result<usize, MountTableError> {
         let left = dir.to_owned();
         let clearing = tokio::task::spawn_blocking(move || {
             let dead = std::fs::metadata(&left)
                 .is_err_and(|error| error.kind() == std::io::ErrorKind::NotConnected);
             if !dead {
                 return Err(MountTableError::NotMounted(left));
+            }
+            if !asker.may_undo(Asker::Owner) {
+                return Err(MountTableError::NotYours(left));
             }
             Ok(unmount(&left, Detach::Lazily)?)
         });

@@ -1,6 +1,8 @@
 //! The agent's failures as gRPC status: the one place where they become codes. The details carry, as JSON,
 //! a finer class and the causes; `dfctl` turns them into exit codes and hints.
 
+use std::sync::Arc;
+
 use dfs_artifact::ResolveError;
 use dfs_artifact::erofs::FormatError;
 use dfs_peer::engine::ReadError;
@@ -19,7 +21,7 @@ use crate::mount::{MountError, UnmountError};
 pub enum CallError {
     /// Opening the artifact.
     #[error(transparent)]
-    Open(#[from] OpenUrlError),
+    Open(#[from] Arc<OpenUrlError>),
     /// Reading it.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -50,6 +52,25 @@ pub enum CallError {
     /// The caller may not.
     #[error("{0}")]
     NotPermitted(String),
+}
+
+impl CallError {
+    /// Whether it may be that what is known of the target is not so any more.
+    pub fn is_of_another_version(&self) -> bool {
+        match self {
+            Self::NoPath(_) | Self::BadRange(_) => true,
+            Self::Read(error) => match error {
+                ReadError::OriginChanged(_) | ReadError::NotFound(_) => true,
+                ReadError::PastEnd { .. } => true,
+                ReadError::Source(error) => matches!(
+                    error.as_ref(),
+                    SourceError::Changed { .. } | SourceError::NotFound { .. }
+                ),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -87,7 +108,7 @@ fn classify(error: &CallError) -> (Code, &'static str) {
         CallError::NotTree => (Code::FailedPrecondition, "not-tree"),
         CallError::BadRange(_) => (Code::OutOfRange, "bad-range"),
         CallError::BadRequest(_) => (Code::InvalidArgument, "bad-request"),
-        CallError::NotPermitted(_) => (Code::PermissionDenied, "not-permitted"),
+        CallError::NotPermitted(_) => (Code::PermissionDenied, "agent-refused"),
     }
 }
 
@@ -180,6 +201,7 @@ fn mount_class(error: &MountTableError) -> (Code, &'static str) {
         MountTableError::Unmount(UnmountError::Busy(_)) => (Code::FailedPrecondition, "mount-busy"),
         MountTableError::Unmount(_) => (Code::FailedPrecondition, "mount-failed"),
         MountTableError::NotMounted(_) => (Code::NotFound, "not-mounted"),
+        MountTableError::NotYours(_) => (Code::PermissionDenied, "agent-refused"),
         MountTableError::Stopping => (Code::Unavailable, "internal"),
     }
 }

@@ -6,10 +6,13 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use dfs_tests::process::Said;
 use dfs_tests::{Body, Origin};
 
 use crate::support::trees::{self, noise};
-use crate::support::{Agent, Expected, NOBODY, Place, as_nobody, binary, dfctl_at, until};
+use crate::support::{
+    Agent, Expected, NOBODY, Place, as_nobody, as_user, binary, dfctl_at, is_mounted, until,
+};
 
 #[test]
 fn a_mistake_in_the_command_line_is_told_with_its_code() {
@@ -97,21 +100,25 @@ fn help_and_version_need_no_agent_and_are_results() {
 }
 
 #[test]
-fn without_an_agent_files_are_got_and_only_what_needs_one_says_how_to_start_it() {
+fn the_agent_that_was_named_does_not_answer_and_solo_is_what_goes_around_it() {
     let place = Place::new();
     let bytes = noise(1, 3_000_001);
     let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
     let socket = place.path("no.sock");
     let output = place.path("out");
     let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
-    dfctl_at(&socket, &words).done();
+    dfctl_at(&socket, &words).fails(5, "DFS-4101");
+    assert!(!output.exists());
+    assert_eq!(origin.counters().requests, 0, "the origin was asked");
+    let data = place.path("data");
+    let alone = ["--solo", "--data-dir", data.to_str().unwrap()];
+    dfctl_at(&socket, &[&words[..], &alone].concat()).done();
     assert!(fs::read(&output).unwrap() == bytes);
     assert_eq!(origin.counters().body_bytes, bytes.len() as u64);
+    assert!(data.join("solo").is_dir(), "solo data went where it was told");
     let said = dfctl_at(&socket, &["task", "ls"]).fails(5, "DFS-4101");
     assert!(said.stderr.contains("dfs-fuse") && said.stderr.contains("no.sock"), "{}", said.stderr);
-    // Nothing is mounted where nobody mounts: an answer, not a failure.
-    dfctl_at(&socket, &["mounts"]).done();
-    dfctl_at(&socket, &["umount", place.dir("m").to_str().unwrap()]).fails(3, "DFS-5103");
+    dfctl_at(&socket, &["mounts"]).fails(5, "DFS-4101");
 }
 
 #[test]
@@ -141,6 +148,39 @@ fn somebody_elses_agent_is_refused_and_not_gone_around() {
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{err}");
     assert!(err.contains("DFS-4102") && err.contains("--solo"), "{err}");
+}
+
+#[test]
+fn members_of_the_sockets_group_take_away_only_what_they_mounted() {
+    const OTHER: u32 = NOBODY - 1;
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 100_000)).unwrap();
+    let agent = Agent::solo_with(&place, "agent", &["--socket-group", &NOBODY.to_string()]);
+    place.open_to_others();
+    fs::set_permissions(agent.data(), fs::Permissions::from_mode(0o711)).unwrap();
+    let dfctl = lend(&place, "dfctl");
+    let by = |user: u32, words: &[&str]| {
+        let mut command = as_user(user, &dfctl);
+        Said::by(command.arg("--socket").arg(agent.socket()).args(words)).unwrap()
+    };
+    let roots = agent.mount(&origin.url("/d/"), place.dir("roots"));
+    let nobodys = owned_by_nobody(&place.dir("nobodys"));
+    agent.guard(&nobodys);
+    let (roots, nobodys) = (roots.to_str().unwrap(), nobodys.to_str().unwrap());
+    by(NOBODY, &["mount", &origin.url("/d/"), roots]).fails(4, "DFS-4111");
+    by(NOBODY, &["mount", &origin.url("/d/"), nobodys]).done();
+
+    by(NOBODY, &["umount", roots]).fails(4, "DFS-4111");
+    by(OTHER, &["umount", nobodys]).fails(4, "DFS-4111");
+    by(OTHER, &["umount", "--lazy", nobodys]).fails(4, "DFS-4111");
+    assert!(is_mounted(roots.as_ref()) && is_mounted(nobodys.as_ref()));
+
+    by(NOBODY, &["cat", &format!("{}!f", origin.url("/d/"))]).done();
+    by(NOBODY, &["umount", nobodys]).done();
+    by(NOBODY, &["cache", "gc", "--target", "0B"]).fails(4, "DFS-4111");
+    assert!(agent.cached(100_000) > 0, "nothing was evicted");
+    by(NOBODY, &["cache", "gc", "--dry-run"]).fails(9, "");
+    agent.dfctl(&["umount", roots]).done();
 }
 
 /// A program of ours where everybody may run it.

@@ -313,3 +313,24 @@ fn a_mount_shows_one_moment_of_a_directory() {
     assert!(fs::read(dir.join("b")).unwrap() == noise(2, 9_000_000));
     assert!(fs::read(dir.join("a")).is_err(), "it is gone at the origin, and nobody made it up");
 }
+
+#[test]
+fn a_command_asks_once_what_a_tree_is_also_without_an_agent() {
+    let place = Place::new();
+    let origin = Origin::start().unwrap();
+    for number in 0..5 {
+        origin.put(&format!("/d/{number}"), Body::noise(number, 10_000));
+    }
+    let agent = Agent::solo(&place, "agent");
+    let asked = || origin.counters().paths["/d/"].requests;
+    let out = place.path("out");
+    let words = ["get", "-r", &origin.url("/d/"), "-o", out.to_str().unwrap()];
+    agent.dfctl(&words).done();
+    let once = asked();
+    let data = place.path("alone");
+    let alone = ["--force", "--solo", "--data-dir", data.to_str().unwrap()];
+    agent.dfctl(&[&words[..], &alone].concat()).done();
+    assert_eq!(asked(), once * 2);
+    // One question is a HEAD and the page.
+    assert!(once <= 2, "{once} requests for one listing");
+}

@@ -88,6 +88,11 @@ impl Agent {
         Self::below(place.root(), name, None, &[])
     }
 
+    /// One without a cluster, with further arguments.
+    pub fn solo_with(place: &Place, name: &str, extra: &[&str]) -> Self {
+        Self::below(place.root(), name, None, extra)
+    }
+
     /// One without a cluster whose data lies below `dir`.
     pub fn solo_in(dir: &Path, name: &str) -> Self {
         Self::below(dir, name, None, &[])
@@ -232,9 +237,14 @@ pub fn dfctl_at(socket: &Path, words: &[&str]) -> Said {
 
 /// `program`, to be run by nobody.
 pub fn as_nobody(program: &Path) -> Command {
+    as_user(NOBODY, program)
+}
+
+/// `program`, to be run by `user`, in nobody's group.
+pub fn as_user(user: u32, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .args(["--reuid", &user.to_string(), "--regid", "65534", "--clear-groups"])
         .arg(program)
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")

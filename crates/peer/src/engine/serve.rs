@@ -15,8 +15,8 @@ use super::task::{Shared, Task};
 use crate::hashtree::{self, Node};
 use crate::store::{StoreError, Use};
 use crate::wire::{
-    ErrorCode, HaveStream, HaveUpdate, PeerIdentity, PieceRequest, Provider, Refusal, Segment,
-    SegmentStream, WatchRequest,
+    ErrorCode, HaveStream, HaveUpdate, PeerIdentity, PieceRequest, Provider, Ready, Refusal,
+    Segment, SegmentStream, WatchRequest,
 };
 
 /// Groups in one segment: cut at absolute places, most need no proof.
@@ -43,17 +43,17 @@ impl Provider for Engine {
         let used = Arc::new(task.in_use(Use::Serve).map_err(|error| refusal(&error))?);
         let segments = stream::iter(request.groups.cut(SEGMENT)).then(move |groups| {
             let task = task.clone();
-            // Held until the last segment is built: eviction must not come between.
+            // Held until the last segment is read: eviction must not come between.
             let used = Arc::clone(&used);
             async move {
-                let _used = used;
                 if fetch {
                     task.ensure_groups(groups, priority).await.map_err(|error| refusal(&error))?;
                 }
                 let shared = Arc::clone(&task.shared);
-                let built =
-                    tokio::task::spawn_blocking(move || segment(&shared, groups, want_signed));
-                built.await.map_err(|_| Refusal::from(ErrorCode::Internal))?
+                Ok(Ready::new(move || {
+                    let _used = used;
+                    segment(&shared, groups, want_signed)
+                }))
             }
         });
         Ok(segments.boxed())

@@ -14,8 +14,8 @@ use crate::dial::memory::MemoryNetwork;
 use crate::limits::{RateLimiter, SlotLimits, UploadSlots};
 use crate::store::{StoreOptions, Use};
 use crate::wire::{
-    HaveStream, LocalHost, PeerIdentity, PieceRequest, PieceServer, PoolOptions, Provider, Refusal,
-    SegmentStream, ServerOptions, WatchRequest,
+    HaveStream, LocalHost, PeerIdentity, PieceRequest, PieceServer, PoolOptions, Provider, Ready,
+    Refusal, SegmentStream, ServerOptions, WatchRequest,
 };
 
 const GROUP: u64 = GROUP_BYTES;
@@ -265,18 +265,20 @@ impl Provider for Liar {
     ) -> Result<SegmentStream, Refusal> {
         let lied = Arc::clone(&self.lied);
         let honest = Provider::open(&self.engine, peer, request).await?;
-        let lies = honest.map(move |segment| {
-            segment.map(|mut segment| {
+        let lie = move |ready: Ready| {
+            let lied = Arc::clone(&lied);
+            Ready::new(move || {
+                let mut segment = ready.read()?;
                 let mut payload = segment.payload.to_vec();
                 if let Some(byte) = payload.last_mut() {
                     *byte ^= 1;
                     lied.store(true, Ordering::Relaxed);
                 }
                 segment.payload = payload.into();
-                segment
+                Ok(segment)
             })
-        });
-        Ok(lies.boxed())
+        };
+        Ok(honest.map(move |ready| ready.map(&lie)).boxed())
     }
 
     fn watch(&self, peer: &PeerIdentity, request: &WatchRequest) -> Option<HaveStream> {

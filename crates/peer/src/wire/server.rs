@@ -1,8 +1,8 @@
 //! The answering side: serves what a [`Provider`] holds to whoever connects.
 //!
-//! Nobody's slowness is somebody else's: a segment is pulled only under an upload slot (or one of a few
-//! places for providers that make one wait), a slot is given up when its child does not read, and a child
-//! that takes nothing for long loses its connection.
+//! Nobody's slowness is somebody else's: what has to come first is waited for with nothing in hand, however
+//! many wait; a segment is read only under an upload slot; a slot is given up when its child does not read;
+//! and a child that takes nothing for long loses its connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +24,24 @@ mod session;
 mod watch;
 mod writer;
 
+/// A segment whose groups are here and can be read at once; nothing of it is in memory yet.
+pub struct Ready(Box<dyn FnOnce() -> Result<Segment, Refusal> + Send>);
+
+impl Ready {
+    /// One that `read` brings into memory, on a thread where that may block.
+    pub fn new(read: impl FnOnce() -> Result<Segment, Refusal> + Send + 'static) -> Self {
+        Self(Box::new(read))
+    }
+
+    /// Brings it into memory. Blocks.
+    pub fn read(self) -> Result<Segment, Refusal> {
+        (self.0)()
+    }
+}
+
 /// An answer: segments of at most [`super::MAX_DATA_GROUPS`] groups, in any order, each group once. Ending
 /// before all groups were there is allowed; the child then asks elsewhere.
-pub type SegmentStream = BoxStream<'static, Result<Segment, Refusal>>;
+pub type SegmentStream = BoxStream<'static, Result<Ready, Refusal>>;
 
 /// What is held of a task: a snapshot, then what is added. It ends when the task is dropped.
 pub type HaveStream = BoxStream<'static, HaveUpdate>;
@@ -34,8 +49,9 @@ pub type HaveStream = BoxStream<'static, HaveUpdate>;
 /// Where a server takes its answers from.
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// Begins an answer. It is polled only when there is room to send, and dropped when the child
-    /// cancels, disconnects, or the deadline passes. Whether `peer` may have the task is decided here.
+    /// Begins an answer. The next segment is asked for when the one before it was sent, and read when there
+    /// is room to send it; the answer is dropped when the child cancels, disconnects, or the deadline
+    /// passes. It may wait for long, as for an origin: that costs others nothing. Whether `peer` may have the task is decided here.
     async fn open(
         &self,
         peer: &PeerIdentity,
@@ -55,10 +71,6 @@ pub struct ServerOptions {
     pub in_flight: usize,
     /// Tasks followed on one connection.
     pub watches: usize,
-    /// Segments of one connection that its provider is waited for, at a time.
-    pub waiting_per_connection: usize,
-    /// Segments that providers are waited for, at a time, in the process.
-    pub waiting: usize,
     /// Time for the greeting.
     pub greet_within: Duration,
     /// A connection without requests and watches for so long is closed.
@@ -67,8 +79,6 @@ pub struct ServerOptions {
     pub stall_after: Duration,
     /// How long a segment being written may keep its upload slot from others.
     pub slot_patience: Duration,
-    /// How long a provider may keep an upload slot idle before it is waited for without one.
-    pub pull_patience: Duration,
     /// Longest deadline that a request gets.
     pub longest_deadline: Duration,
     /// Time for requests in flight when the server stops.
@@ -81,13 +91,10 @@ impl Default for ServerOptions {
             connections: 1024,
             in_flight: 64,
             watches: 256,
-            waiting_per_connection: 16,
-            waiting: 256,
             greet_within: Duration::from_secs(5),
             idle_after: Duration::from_secs(300),
             stall_after: Duration::from_secs(30),
             slot_patience: Duration::from_millis(500),
-            pull_patience: Duration::from_millis(5),
             longest_deadline: Duration::from_secs(600),
             drain_within: Duration::from_secs(5),
         }
@@ -108,7 +115,6 @@ struct Shared {
     rate: Arc<RateLimiter>,
     counters: Arc<WireCounters>,
     connections: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
 }
 
 impl PieceServer {
@@ -121,9 +127,8 @@ impl PieceServer {
         rate: Arc<RateLimiter>,
     ) -> Self {
         let connections = Arc::new(Semaphore::new(options.connections));
-        let waiting = Arc::new(Semaphore::new(options.waiting.max(1)));
         let counters = Arc::default();
-        let shared = Shared { provider, me, options, slots, rate, counters, connections, waiting };
+        let shared = Shared { provider, me, options, slots, rate, counters, connections };
         Self { shared: Arc::new(shared) }
     }
 

@@ -22,6 +22,7 @@ const CLASSES: &[(&str, FailureClass)] = &[
     ("not-found", FailureClass::NotFound),
     ("unauthenticated", FailureClass::Unauthenticated),
     ("not-permitted", FailureClass::NotPermitted),
+    ("agent-refused", FailureClass::AgentRefused),
     ("source-failed", FailureClass::SourceFailed),
     ("timed-out", FailureClass::TimedOut),
     ("origin-changed", FailureClass::OriginChanged),

@@ -13,6 +13,9 @@ use crate::output::count;
 /// Examples:
 ///   dfctl cache gc --dry-run
 ///   dfctl cache gc --target 10GiB
+///
+/// Only the agent's own user and root may do it; everybody who may use the agent may look with --dry-run.
+/// It does not ask: what goes can be fetched again.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {

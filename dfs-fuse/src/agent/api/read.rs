@@ -3,10 +3,10 @@
 //! Either the bytes travel in the answer, or (`by_path`) the caller, who may open the content file
 //! itself, is told which ranges of it are there.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dfs_artifact::View;
 use dfs_artifact::erofs::Kind;
 use dfs_model::{ByteRange, GROUP_BYTES, Priority};
 use dfs_peer::engine::{Ledger, Mark, Task};
@@ -14,12 +14,11 @@ use dfs_peer::opener::OpenArtifact;
 use dfs_peer::store::{StoreError, Use, UseGuard};
 use dfs_proto::node::read_chunk::Kind as ChunkKind;
 use dfs_proto::node::{ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadStart};
-use dfs_source::Target;
 use futures::stream::{self, BoxStream, StreamExt};
 
 use super::views;
 use crate::agent::walk::find;
-use crate::agent::{Agent, CallError};
+use crate::agent::{Agent, CallError, Question};
 
 /// Bytes in one message.
 const MESSAGE: u64 = 256 * 1024;
@@ -54,6 +53,8 @@ struct Transfer {
     by_path: bool,
     /// Nothing of the task is evicted meanwhile.
     _in_use: UseGuard,
+    /// What it was opened as stays known while it is read.
+    _opened: Arc<OpenArtifact>,
     told: Instant,
     pending: Bytes,
     stage: Stage,
@@ -68,10 +69,14 @@ enum Stage {
 
 pub(super) async fn read(
     agent: &Agent,
-    target: &Target,
+    question: &Question,
     request: ReadRequest,
 ) -> Result<Chunks, CallError> {
-    let piece = locate(agent, target, request.path.as_deref()).await?;
+    let opened = agent.open(question).await?;
+    let piece = match request.path.as_deref() {
+        None => whole(&opened)?,
+        Some(path) => inside(&opened, path)?,
+    };
     let start = request.start.unwrap_or(0);
     let end = match (request.end, piece.length) {
         (Some(end), Some(length)) if end > length => return Err(CallError::BadRange(length)),
@@ -86,6 +91,7 @@ pub(super) async fn read(
     let transfer = Transfer {
         mark: piece.task.mark(),
         _in_use: piece.task.in_use(Use::Handle)?,
+        _opened: opened,
         rest: whole,
         whole,
         priority: Priority::from_wire(u8::try_from(request.priority).unwrap_or(u8::MAX)),
@@ -105,16 +111,10 @@ pub(super) async fn read(
     .boxed())
 }
 
-async fn locate(agent: &Agent, target: &Target, path: Option<&[u8]>) -> Result<Piece, CallError> {
-    match path {
-        None => {
-            let opened = agent.open(target, View::File).await?;
-            let task = opened.tasks.into_iter().next().ok_or(CallError::IsTree)?;
-            let length = task.length();
-            Ok(Piece { task, offset: 0, length })
-        }
-        Some(path) => inside(&agent.open(target, View::Auto).await?, path),
-    }
+fn whole(opened: &OpenArtifact) -> Result<Piece, CallError> {
+    let task = opened.tasks.first().ok_or(CallError::IsTree)?.clone();
+    let length = task.length();
+    Ok(Piece { task, offset: 0, length })
 }
 
 /// A file of a tree. Our indexes lay every file out in one run.

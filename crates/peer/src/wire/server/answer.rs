@@ -4,11 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::SegmentStream;
 use super::session::Session;
 use super::writer::Item;
 use crate::limits::Slot;
@@ -54,29 +53,21 @@ struct Answer<'a> {
     cancel: &'a CancellationToken,
 }
 
-/// A segment, and what it holds until it is written.
-struct Pulled {
-    segment: Option<Result<Segment, Refusal>>,
-    slot: Arc<Slot>,
-    waited: Option<[OwnedSemaphorePermit; 2]>,
-}
-
 impl Answer<'_> {
     async fn send(&self) -> Result<(), Refusal> {
         let provider = &self.session.server.provider;
         let mut segments = provider.open(&self.session.peer, self.request).await?;
         let mut exchange = Exchange::new(self.request);
         let mut told = HashSet::new();
-        // What may have to come from the source is waited for without a slot from the start.
-        let mut waits = self.request.fetch;
         loop {
-            let Some(pulled) = self.pull(&mut segments, waits).await else {
-                waits = true;
-                continue;
-            };
-            let Some(mut segment) = pulled.segment.transpose()? else {
+            // Nothing is held meanwhile: this may wait for an origin.
+            let Some(ready) = segments.next().await.transpose()? else {
                 return self.end().await;
             };
+            let slots = &self.session.server.slots;
+            let slot = slots.acquire(self.session.peer.host, self.request.priority).await;
+            let read = tokio::task::spawn_blocking(move || ready.read()).await;
+            let mut segment = read.map_err(|_| Refusal::from(ErrorCode::Internal))??;
             // One batch of digests often covers many segments: it goes out once.
             segment.signed.retain(|batch| told.insert(batch.clone()));
             let broken = |error| Refusal::new(ErrorCode::Internal, format!("{error}"));
@@ -87,28 +78,11 @@ impl Answer<'_> {
             if last && !self.session.close(self.id) {
                 return Ok(());
             }
-            self.write(frame, pulled.slot, pulled.waited).await;
+            self.write(frame, Arc::new(slot)).await;
             if last {
                 return Ok(());
             }
         }
-    }
-
-    /// The next segment and a slot for it; `None` when the provider has to be waited for without one.
-    async fn pull(&self, segments: &mut SegmentStream, waits: bool) -> Option<Pulled> {
-        let server = &self.session.server;
-        let slots = &server.slots;
-        let (child, priority) = (self.session.peer.host, self.request.priority);
-        if waits {
-            let waited = [place(&self.session.waiting).await, place(&server.waiting).await];
-            let segment = segments.next().await;
-            let slot = Arc::new(slots.acquire(child, priority).await);
-            return Some(Pulled { segment, slot, waited: Some(waited) });
-        }
-        let slot = Arc::new(slots.acquire(child, priority).await);
-        let patience = server.options.pull_patience;
-        let segment = tokio::time::timeout(patience, segments.next()).await.ok()?;
-        Some(Pulled { segment, slot, waited: None })
     }
 
     /// Ends an answer that is not complete.
@@ -124,15 +98,10 @@ impl Answer<'_> {
     }
 
     /// Waits until the segment is written; its slot goes to others when that takes long.
-    async fn write(
-        &self,
-        frame: Encoded,
-        slot: Arc<Slot>,
-        waited: Option<[OwnedSemaphorePermit; 2]>,
-    ) {
+    async fn write(&self, frame: Encoded, slot: Arc<Slot>) {
         let (written, done) = oneshot::channel();
         let unread = YieldOnDrop(Arc::clone(&slot));
-        let item = Item::segment(frame, self.cancel.clone(), (slot, waited, written));
+        let item = Item::segment(frame, self.cancel.clone(), (slot, written));
         let mut delivery = std::pin::pin!(async {
             if self.session.data.send(item).await.is_ok() {
                 // Dropped without a word when it was skipped: then there is nothing to wait for either.
@@ -155,9 +124,4 @@ impl Drop for YieldOnDrop {
     fn drop(&mut self) {
         self.0.yield_slot();
     }
-}
-
-async fn place(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    let permit = Arc::clone(semaphore).acquire_owned().await;
-    permit.expect("the semaphores of a server are never closed")
 }

@@ -34,8 +34,6 @@ pub(super) struct Session {
     pub(super) watches: Mutex<HashMap<TaskId, CancellationToken>>,
     pub(super) control: mpsc::Sender<Encoded>,
     pub(super) data: mpsc::Sender<Item>,
-    /// Segments that the provider is waited for.
-    pub(super) waiting: Arc<Semaphore>,
     /// One place per answer until the last of it is written; twice as many as requests in flight.
     places: Arc<Semaphore>,
     /// Cancelled when the connection is over.
@@ -51,7 +49,6 @@ pub(super) async fn run(server: Arc<Shared>, greeted: Greeted, stop: Cancellatio
     let tracker = TaskTracker::new();
     let options = &server.options;
     let session = Arc::new(Session {
-        waiting: Arc::new(Semaphore::new(options.waiting_per_connection.max(1))),
         places: Arc::new(Semaphore::new(options.in_flight * 2)),
         server: Arc::clone(&server),
         peer: greeted.peer,

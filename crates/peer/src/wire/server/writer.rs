@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use tokio::io::{AsyncWriteExt, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -19,8 +19,8 @@ const QUANTUM: usize = 64 << 10;
 /// Time for a last word.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What a segment holds until it is written: its slot, its place among those waited for, and whom to tell.
-type Held = (Arc<Slot>, Option<[OwnedSemaphorePermit; 2]>, oneshot::Sender<()>);
+/// What a segment holds until it is written: its slot, and whom to tell.
+type Held = (Arc<Slot>, oneshot::Sender<()>);
 
 /// A part of an answer.
 pub(super) struct Item {
@@ -124,7 +124,7 @@ impl Writer {
             self.write_part(&mut frame, part).await?;
         }
         self.server.counters.payload_sent.add(frame.payload());
-        if let Some((_, _, written)) = held {
+        if let Some((_, written)) = held {
             // Nobody waits when the answer was given up.
             let _ = written.send(());
         }

@@ -110,12 +110,7 @@ async fn play(steps: Vec<Step>) {
     let connection = ConnectionOptions { buffer, in_flight: 12, ..ConnectionOptions::default() };
     let pool = PoolOptions { connection, buffer, ..PoolOptions::default() };
     let slots = SlotLimits { slots: 2, demand_extra: 1, per_child: 1 };
-    let server = ServerOptions {
-        waiting: 3,
-        waiting_per_connection: 2,
-        in_flight: 12,
-        ..ServerOptions::default()
-    };
+    let server = ServerOptions { in_flight: 12, ..ServerOptions::default() };
     let rig = Rig::with(server, slots, pool);
     let gate = Arc::new(Semaphore::new(0));
     *rig.played.gate.lock() = Some(Arc::clone(&gate));

@@ -112,6 +112,33 @@ async fn a_hanging_answer_meets_its_deadline_and_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn however_many_wait_for_an_origin_what_is_here_is_served_meanwhile() {
+    let rig = Rig::new();
+    let in_flight = u32::try_from(ServerOptions::default().in_flight).unwrap();
+    let deadline = Duration::from_secs(60);
+    let hangs = PieceRequest { fetch: true, deadline, ..Script::Hangs.ask(0, 16) };
+    let mut waiting = Vec::new();
+    for child in 1..=20 {
+        let mut raw = rig.raw(HostId::from_bytes([child; 16])).await;
+        for id in 0..in_flight {
+            raw.say(Frame::Request { id, request: hangs.clone() }).await;
+        }
+        waiting.push(raw);
+    }
+    let hanging = waiting.len() * ServerOptions::default().in_flight;
+    eventually("all of them wait", || rig.opened() == hanging).await;
+    let connection = rig.connect().await;
+    let here = PieceRequest { fetch: true, ..Script::Gives.ask(0, 64) };
+    let begun = Instant::now();
+    assert_eq!(collect(connection.request(here)).await, Ok(64));
+    // Virtual time: it did not have to wait for one of the others to meet its deadline.
+    assert!(begun.elapsed() < deadline);
+    assert_eq!(rig.ended(), 1, "the others wait still");
+    drop((waiting, connection));
+    rig.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_consumer_that_stalls_holds_up_nobody_for_ever() {
     let connection = ConnectionOptions { buffer: ByteSize(1), ..ConnectionOptions::default() };
     let pool = PoolOptions { connection, ..PoolOptions::default() };

@@ -142,14 +142,16 @@ impl Provider for Scripted {
                 if groups.is_empty() {
                     return None;
                 }
-                let mut payload = content(groups);
-                if script == Script::Breaks {
-                    payload.clear();
-                }
-                played.yielded.fetch_add(payload.len(), Ordering::Relaxed);
-                let count = groups.count as u16;
-                let segment = Segment { first, count, payload, ..Segment::default() };
-                Some((Ok(segment), (groups.end(), ends)))
+                let ready = Ready::new(move || {
+                    let mut payload = content(groups);
+                    if script == Script::Breaks {
+                        payload.clear();
+                    }
+                    played.yielded.fetch_add(payload.len(), Ordering::Relaxed);
+                    let count = groups.count as u16;
+                    Ok(Segment { first, count, payload, ..Segment::default() })
+                });
+                Some((Ok(ready), (groups.end(), ends)))
             }
         });
         Ok(segments.boxed())

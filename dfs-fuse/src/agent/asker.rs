@@ -1,0 +1,110 @@
+//! Who is at the other end of the agent's socket, and what that user may ask of it.
+//!
+//! The agent acts with its own rights, so whoever it belongs to, and root, may ask for anything. Members of
+//! the socket's group may read what its cache and the origins give them, and mount on directories of
+//! their own; what others have mounted, and the cache that all share, are not theirs to take away.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use dfs_source::Target;
+use tonic::Request;
+use tonic::transport::server::UdsConnectInfo;
+
+use super::CallError;
+
+/// A number that no user has.
+const NOBODY: u32 = u32::MAX;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// This process's own user, or root.
+    Owner,
+    /// Another user, by number.
+    Other(u32),
+}
+
+impl Asker {
+    /// Who sent `request`. Inside one process there is no socket, and no other user; one whom the kernel
+    /// does not name is nobody.
+    pub fn of<T>(request: &Request<T>) -> Self {
+        let Some(connection) = request.extensions().get::<UdsConnectInfo>() else {
+            return Self::Owner;
+        };
+        Self::user(connection.peer_cred.map_or(NOBODY, |cred| cred.uid()))
+    }
+
+    fn user(uid: u32) -> Self {
+        let own = uid == rustix::process::geteuid().as_raw() || uid == 0;
+        if own { Self::Owner } else { Self::Other(uid) }
+    }
+
+    /// Files are read with this process's rights.
+    pub fn may_read(self, target: &Target) -> Result<(), CallError> {
+        if self == Self::Owner || target.url.url().scheme() != "file" {
+            return Ok(());
+        }
+        let why = "the agent runs as another user: it does not read files for you; use --solo";
+        Err(CallError::NotPermitted(why.to_owned()))
+    }
+
+    /// Mounting uses this process's rights: others may do so only where they could have put the files
+    /// themselves.
+    pub fn may_mount_on(self, dir: &Path) -> Result<(), CallError> {
+        let Self::Other(uid) = self else { return Ok(()) };
+        if std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == uid) {
+            return Ok(());
+        }
+        let why = format!("{} is not a directory of yours: mount on one that is", dir.display());
+        Err(CallError::NotPermitted(why))
+    }
+
+    /// Whether this user may take away what `whose` made.
+    pub fn may_undo(self, whose: Self) -> bool {
+        self == Self::Owner || self == whose
+    }
+
+    /// What is evicted is everybody's.
+    pub fn may_evict(self) -> Result<(), CallError> {
+        if self == Self::Owner {
+            return Ok(());
+        }
+        let why = "the cache is shared: only the agent's own user and root evict from it by hand";
+        Err(CallError::NotPermitted(why.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_user_made_another_may_not_undo() {
+        let (ann, bob) = (Asker::Other(1), Asker::Other(2));
+        for whose in [Asker::Owner, ann, bob] {
+            assert!(Asker::Owner.may_undo(whose));
+            assert_eq!(ann.may_undo(whose), whose == ann);
+        }
+        assert!(Asker::Owner.may_evict().is_ok() && ann.may_evict().is_err());
+    }
+
+    #[test]
+    fn the_agents_user_and_root_own_it_and_nobody_else_does() {
+        assert_eq!(Asker::user(0), Asker::Owner);
+        assert_eq!(Asker::user(rustix::process::geteuid().as_raw()), Asker::Owner);
+        assert_eq!(Asker::user(NOBODY), Asker::Other(NOBODY));
+        assert_eq!(Asker::of(&Request::new(())), Asker::Owner);
+    }
+
+    #[test]
+    fn another_user_names_no_files_and_mounts_on_directories_of_their_own() {
+        let file = Target::parse("/etc/hostname").unwrap();
+        let web = Target::parse("https://h/f").unwrap();
+        let other = Asker::Other(NOBODY);
+        assert!(other.may_read(&file).is_err() && other.may_read(&web).is_ok());
+        assert!(Asker::Owner.may_read(&file).is_ok());
+        let dir = std::env::temp_dir();
+        assert!(other.may_mount_on(&dir).is_err() && Asker::Owner.may_mount_on(&dir).is_ok());
+    }
+}

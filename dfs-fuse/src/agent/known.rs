@@ -1,0 +1,237 @@
+//! What URLs turned out to be, a moment ago: so that one question is not asked of an origin again and again.
+//!
+//! An answer serves everybody who asks the same with the same credentials for a short while, and the
+//! commands that were given it until they end: one command sees one version. Time is passed in. What is
+//! here dies with the process; the next question then goes to the origin.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dfs_artifact::View;
+use dfs_model::CanonicalUrl;
+use dfs_peer::engine::Task;
+use dfs_peer::opener::OpenArtifact;
+use dfs_source::Target;
+
+/// How long an answer is good enough for whoever comes new.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// How long an answer is kept that only commands under way may want again, and none of them uses now.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// Answers kept at a time, and URLs known to be gone.
+const ANSWERS: usize = 64;
+
+/// Commands that share an answer; of more the first is forgotten, and asks anew.
+const COMMANDS: usize = 64;
+
+/// Names one command, over all the calls it makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandId([u8; 16]);
+
+impl CommandId {
+    /// Reads one; `None` when it has another length.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+/// What is asked, and for whom. Credentials are part of it: nobody is answered with what others were told.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// What.
+    pub target: Target,
+    /// Seen how.
+    pub view: View,
+    /// In which command; `None` is none with other calls.
+    pub command: Option<CommandId>,
+}
+
+impl Question {
+    /// Whether both have the same answer.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.target == other.target && self.view == other.view
+    }
+
+    /// Whether the answer to `known` answers this: what is a tree is one in whatever way it is looked at.
+    fn is_answered_by(&self, known: &Self) -> bool {
+        let same_view = self.view == known.view;
+        let tree = (self.view, known.view) == (View::Auto, View::Tree);
+        self.target == known.target && (same_view || tree)
+    }
+}
+
+struct Known {
+    question: Question,
+    opened: Arc<OpenArtifact>,
+    since: Instant,
+    used: Instant,
+    commands: VecDeque<CommandId>,
+}
+
+impl Known {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.duration_since(self.since) < FRESH
+    }
+
+    fn is_worth_keeping(&self, now: Instant) -> bool {
+        let in_use = Arc::strong_count(&self.opened) > 1;
+        let wanted = in_use || now.duration_since(self.used) < KEPT;
+        self.is_fresh(now) || (wanted && !self.commands.is_empty())
+    }
+
+    fn is_for(&self, command: Option<CommandId>) -> bool {
+        command.is_some_and(|command| self.commands.contains(&command))
+    }
+
+    fn note(&mut self, command: Option<CommandId>, now: Instant) {
+        self.used = now;
+        let Some(command) = command.filter(|command| !self.commands.contains(command)) else {
+            return;
+        };
+        if self.commands.len() >= COMMANDS {
+            self.commands.pop_front();
+        }
+        self.commands.push_back(command);
+    }
+}
+
+/// Answers, and which of them turned out to be of versions that are gone.
+#[derive(Default)]
+pub struct Answers {
+    known: Vec<Known>,
+    gone: HashSet<CanonicalUrl>,
+}
+
+impl Answers {
+    /// The answer, if there is one that this question may be given.
+    pub fn get(&mut self, question: &Question, now: Instant) -> Option<Arc<OpenArtifact>> {
+        self.known.retain(|known| known.is_worth_keeping(now));
+        let known = self.known.iter_mut().rev().find(|known| {
+            question.is_answered_by(&known.question)
+                && (known.is_fresh(now) || known.is_for(question.command))
+                && known.opened.tasks.iter().all(Task::is_open)
+        })?;
+        known.note(question.command, now);
+        Some(Arc::clone(&known.opened))
+    }
+
+    /// Keeps an answer.
+    pub fn put(&mut self, question: &Question, opened: Arc<OpenArtifact>, now: Instant) {
+        if self.known.len() >= ANSWERS {
+            let oldest = (0..self.known.len()).min_by_key(|at| self.known[*at].used);
+            oldest.map(|at| self.known.swap_remove(at));
+        }
+        let commands = question.command.into_iter().collect();
+        let question = question.clone();
+        self.known.push(Known { question, opened, since: now, used: now, commands });
+    }
+
+    /// Drops what is known of a URL whose version turned out to be gone, for everybody.
+    pub fn forget(&mut self, url: &CanonicalUrl) {
+        self.known.retain(|known| known.question.target.url != *url);
+        if self.gone.len() >= ANSWERS {
+            self.gone.clear();
+        }
+        self.gone.insert(url.clone());
+    }
+
+    /// Whether a version of it turned out to be gone since this was asked last.
+    pub fn take_gone(&mut self, url: &CanonicalUrl) -> bool {
+        self.gone.remove(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(url: &str, view: View, command: u8) -> Question {
+        let command = (command > 0).then_some(CommandId([command; 16]));
+        Question { target: Target::parse(url).unwrap(), view, command }
+    }
+
+    fn asked(url: &str, command: u8) -> Question {
+        question(url, View::Tree, command)
+    }
+
+    fn opened(question: &Question) -> Arc<OpenArtifact> {
+        let target = question.target.clone();
+        Arc::new(OpenArtifact { target, index: None, tasks: Vec::new() })
+    }
+
+    fn put(answers: &mut Answers, question: &Question, now: Instant) {
+        answers.put(question, opened(question), now);
+    }
+
+    const URL: &str = "https://h/d/";
+
+    #[test]
+    fn an_answer_is_everybodys_for_a_short_while_and_its_commands_for_longer() {
+        let begin = Instant::now();
+        let mut answers = Answers::default();
+        put(&mut answers, &asked(URL, 1), begin);
+        let mut now = begin;
+        assert!(answers.get(&asked(URL, 2), now).is_some(), "another command joins");
+        for _ in 0..10 {
+            now += FRESH;
+            assert!(answers.get(&asked(URL, 1), now).is_some());
+            assert!(answers.get(&asked(URL, 2), now).is_some());
+            assert!(answers.get(&asked(URL, 3), now).is_none(), "it is too old for a new one");
+            assert!(answers.get(&asked(URL, 0), now).is_none());
+        }
+        assert!(answers.get(&asked(URL, 1), now + KEPT).is_none());
+        assert!(answers.known.is_empty(), "nothing is kept for ever");
+    }
+
+    #[test]
+    fn an_answer_in_use_is_kept_and_one_that_is_gone_is_not() {
+        let begin = Instant::now();
+        let mut answers = Answers::default();
+        put(&mut answers, &asked(URL, 1), begin);
+        let held = answers.get(&asked(URL, 1), begin);
+        assert!(answers.get(&asked(URL, 1), begin + KEPT * 5).is_some());
+        answers.forget(&asked(URL, 1).target.url);
+        assert!(answers.get(&asked(URL, 1), begin).is_none() && held.is_some());
+        assert!(answers.take_gone(&asked(URL, 1).target.url));
+        assert!(!answers.take_gone(&asked(URL, 1).target.url), "asked once");
+    }
+
+    #[test]
+    fn nobody_is_given_what_others_were_told_with_their_credentials() {
+        let now = Instant::now();
+        let mut answers = Answers::default();
+        put(&mut answers, &asked("https://ada:secret@h/d/", 1), now);
+        assert!(answers.get(&asked("https://ada:secret@h/d/", 2), now).is_some());
+        for other in [URL, "https://ada@h/d/", "https://ada:other@h/d/"] {
+            // Not even under the command's own name.
+            assert!(answers.get(&asked(other, 1), now).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_tree_answers_whoever_asks_for_what_a_mount_shows_and_not_the_other_way() {
+        let now = Instant::now();
+        let mut answers = Answers::default();
+        put(&mut answers, &asked(URL, 0), now);
+        assert!(answers.get(&question(URL, View::Auto, 0), now).is_some());
+        assert!(answers.get(&question(URL, View::File, 0), now).is_none());
+        let file = question("https://h/f", View::Auto, 0);
+        put(&mut answers, &file, now);
+        assert!(answers.get(&question("https://h/f", View::Tree, 0), now).is_none());
+    }
+
+    #[test]
+    fn answers_are_bounded_and_the_one_used_last_stays() {
+        let begin = Instant::now();
+        let mut answers = Answers::default();
+        put(&mut answers, &asked(URL, 0), begin);
+        for number in 0..u32::try_from(ANSWERS).unwrap() * 2 {
+            let now = begin + Duration::from_millis(number.into());
+            put(&mut answers, &asked(&format!("https://h/{number}/"), 0), now);
+            assert!(answers.get(&asked(URL, 0), now).is_some());
+        }
+        assert_eq!(answers.known.len(), ANSWERS);
+    }
+}
