@@ -6,6 +6,9 @@
 //! When the process dies, what the store holds is all that is left, and all that is needed.
 
 mod actor;
+mod around;
+mod catalog;
+mod chunk;
 mod error;
 mod flight;
 mod keep;
@@ -14,19 +17,19 @@ mod serve;
 mod task;
 #[cfg(test)]
 mod tests;
+mod voids;
 mod watcher;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dfs_artifact::{Origin, Recipe};
 use dfs_model::TaskInfo;
-use dfs_model::{ByteSize, GROUP_BYTES, GroupSet, TaskId, TaskKey};
-use dfs_proto::convert;
-use dfs_proto::scheduler;
+use dfs_model::{ByteSize, GROUP_BYTES, TaskId, TaskKey};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
@@ -34,12 +37,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::actor::Actor;
+use self::catalog::Catalog;
 use self::ledger::Provenance;
 use self::task::Shared;
 use crate::conductor::{Conductor, Limits, SourceAccess};
 use crate::digests::Identity;
 use crate::store::{GcReport, Store, StoredTask};
-use crate::swarm::{Holdings, Swarm, SwarmOptions};
+use crate::swarm::{Swarm, SwarmOptions};
 use crate::wire::Pool;
 
 pub use self::error::ReadError;
@@ -47,9 +51,6 @@ pub use self::keep::Keyring;
 pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
 pub(crate) use self::task::Command;
 pub use self::task::{ParentHost, Task};
-
-/// Most tasks announced to a scheduler, so that they fit into one message.
-const MAX_ANNOUNCED: usize = 10_000;
 
 /// What this host is to the swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +136,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     role: Role,
     store: Arc<Store>,
+    catalog: Arc<Catalog>,
     identity: Arc<Identity>,
     keyring: Arc<Keyring>,
     pool: Option<Pool>,
@@ -142,15 +144,17 @@ pub(crate) struct Inner {
     sources: dfs_source::Sources,
     patience: Duration,
     limits: Limits,
-    source_slots: Semaphore,
+    source_slots: Arc<Semaphore>,
     tasks: Mutex<HashMap<TaskId, (Task, CancellationToken)>>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Inner {
-    fn signer(&self) -> Option<Arc<Identity>> {
-        (self.role == Role::Seed).then(|| Arc::clone(&self.identity))
+    /// Who signs what this host reads from the origin of a task: a seed, and a stand-in.
+    fn signer_of(&self, task: &Shared) -> Option<Arc<Identity>> {
+        let signs = self.role == Role::Seed || task.stands_in.load(Ordering::Relaxed);
+        signs.then(|| Arc::clone(&self.identity))
     }
 
     /// Whether the origin is this host's to read without being told. Files are their own host's.
@@ -171,12 +175,14 @@ impl Engine {
     /// Starts an engine whose work is done on `tracker` and ends with `stop`.
     pub fn start(parts: EngineParts, tracker: TaskTracker, stop: CancellationToken) -> Self {
         let store = Arc::new(parts.store);
-        let held = Arc::new(Announced { store: Arc::clone(&store) });
+        let catalog = Arc::new(Catalog::new(Arc::clone(&store)));
+        let held = Arc::clone(&catalog);
         let swarm = parts.swarm.map(|options| Swarm::start(options, held, &tracker, stop.clone()));
         parts.keyring.learn([(parts.identity.host(), parts.identity.public_key())]);
         let inner = Inner {
             role: parts.role,
             store,
+            catalog,
             identity: Arc::new(parts.identity),
             keyring: parts.keyring,
             pool: parts.pool,
@@ -184,7 +190,7 @@ impl Engine {
             sources: parts.sources,
             patience: parts.patience,
             limits: parts.limits,
-            source_slots: Semaphore::new(parts.source_requests),
+            source_slots: Arc::new(Semaphore::new(parts.source_requests)),
             tasks: Mutex::default(),
             tracker,
             stop,
@@ -248,10 +254,10 @@ impl Engine {
         if let Some((task, _)) = self.inner.tasks.lock().get(id) {
             return Some(task.clone());
         }
-        let (info, recipe, _) = self.kept(id)?;
-        let origin = recipe.as_ref().and_then(|recipe| {
+        let (info, _) = self.kept(id)?;
+        let origin = self.recipe(id).and_then(|recipe| {
             let credentials = dfs_source::Credentials::default();
-            dfs_artifact::open_origin(recipe, &self.inner.sources, credentials).ok()
+            dfs_artifact::open_origin(&recipe, &self.inner.sources, credentials).ok()
         });
         self.open(&info, None, origin).ok()
     }
@@ -262,28 +268,19 @@ impl Engine {
             let info = TaskInfo { length: task.length(), ..task.info().clone() };
             return Some((info, task.stored().clone(), Some(task.clone())));
         }
-        let (info, _, stored) = self.kept(id)?;
+        let (info, stored) = self.kept(id)?;
         Some((info, stored, None))
     }
 
-    fn kept(&self, id: &TaskId) -> Option<(TaskInfo, Option<Recipe>, StoredTask)> {
-        let record = self.record(id)?;
+    fn kept(&self, id: &TaskId) -> Option<(TaskInfo, StoredTask)> {
         let stored = self.inner.store.task(*id).ok()??;
-        let info = TaskInfo {
-            id: *id,
-            length: stored.length(),
-            key: record.key,
-            piece_level: record.piece_level,
-            ranges: record.ranges,
-        };
-        Some((info, record.recipe, stored))
+        Some((self.inner.catalog.info(id, stored.length())?, stored))
     }
 
-    /// What was kept beside a task; `None` when it is unreadable or of another task.
-    fn record(&self, id: &TaskId) -> Option<TaskRecord> {
-        let stored = self.inner.store.task(*id).ok()??;
-        let record: TaskRecord = stored.record().ok()??;
-        (record.key.id() == *id).then_some(record)
+    /// How the origin of a kept task is read, where that was known when it was opened last.
+    fn recipe(&self, id: &TaskId) -> Option<Recipe> {
+        let record: TaskRecord = self.inner.store.record(*id).ok()??;
+        record.recipe.filter(|_| record.key.id() == *id)
     }
 
     /// The tasks that are open now.
@@ -298,7 +295,7 @@ impl Engine {
             OpenError::Closing => ReadError::Closing(info.id),
         })?;
         let shared = Arc::clone(&task.shared);
-        let signer = self.inner.signer();
+        let signer = self.inner.signer_of(&shared);
         let id = info.id;
         let work = move || -> Result<(), keep::KeepError> {
             let shape = shared.shape();
@@ -324,7 +321,10 @@ impl Engine {
             Ok(report) => report?,
             Err(_) => return Ok(GcReport::default()),
         };
-        report.evicted.iter().for_each(|id| self.close(id));
+        report.evicted.iter().for_each(|id| {
+            self.inner.catalog.forget(id);
+            self.close(id);
+        });
         Ok(report)
     }
 
@@ -332,6 +332,7 @@ impl Engine {
         if let Some((_, stop)) = self.inner.tasks.lock().remove(id) {
             stop.cancel();
         }
+        self.inner.keyring.forget_stand_ins(id);
         if let Some(swarm) = &self.inner.swarm {
             swarm.leave(*id);
         }
@@ -361,6 +362,9 @@ impl Engine {
             origin: Mutex::new(origin),
             commands,
             provenance: Provenance::default(),
+            voids: voids::Voids::default(),
+            stands_in: AtomicBool::new(false),
+            source_slots: Arc::clone(&self.inner.source_slots),
             gained: broadcast::channel(256).0,
             length: watch::Sender::new(length),
             waiting_for: Mutex::new(None),
@@ -413,7 +417,7 @@ impl Engine {
 
     fn keep_record(&self, task: &Task, recipe: Option<Recipe>) -> Result<(), OpenError> {
         let id = task.id();
-        if recipe.is_none() && self.record(&id).is_some() {
+        if recipe.is_none() && self.inner.catalog.info(&id, None).is_some() {
             return Ok(());
         }
         let info = task.info();
@@ -432,43 +436,5 @@ fn access(origin: Option<&dyn Origin>) -> SourceAccess {
         Some(origin) if origin.ranges() => SourceAccess::Ranges,
         Some(_) => SourceAccess::Sequential,
         None => SourceAccess::Forbidden,
-    }
-}
-
-/// What this host tells a scheduler that it holds.
-struct Announced {
-    store: Arc<Store>,
-}
-
-impl Announced {
-    fn one(&self, id: TaskId) -> Option<scheduler::Held> {
-        let stored = self.store.task(id).ok()??;
-        let record: TaskRecord = stored.record().ok()??;
-        let have: GroupSet = stored.have();
-        if record.key.id() != id || have.is_empty() {
-            return None;
-        }
-        let info = TaskInfo {
-            id,
-            length: stored.length(),
-            key: record.key,
-            piece_level: record.piece_level,
-            ranges: record.ranges,
-        };
-        Some(scheduler::Held {
-            task: Some((&info).into()),
-            groups: convert::runs(&have),
-            digests: Vec::new(),
-        })
-    }
-}
-
-impl Holdings for Announced {
-    /// What was read last comes first; what a message cannot hold is not announced.
-    fn held(&self) -> Vec<scheduler::Held> {
-        let mut summaries = self.store.list();
-        summaries.sort_unstable_by_key(|summary| std::cmp::Reverse(summary.last_read));
-        let held = summaries.into_iter().filter_map(|summary| self.one(summary.id));
-        held.take(MAX_ANNOUNCED).collect()
     }
 }

@@ -12,6 +12,7 @@
 mod directory;
 mod error;
 mod evict;
+mod glance;
 mod signed;
 mod state;
 mod task;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 
 pub use error::StoreError;
 pub use evict::{EvictionEntry, Watermarks, plan};
+pub use glance::Glance;
 pub use task::{Check, StoredTask};
 pub use uses::{Use, UseGuard};
 

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, GroupRange, HostId, HostInfo, Priority, RouteKey, TaskId};
 use dfs_proto::scheduler;
@@ -173,6 +174,11 @@ impl Swarm {
         cost: Duration,
     ) {
         self.outbox.done(task, groups, parent, cost);
+    }
+
+    /// Digests that this host has signed for others.
+    pub(crate) fn signed(&self, task: TaskId, batch: Bytes) {
+        self.outbox.signed(task, batch);
     }
 
     pub(crate) fn complete(&self, task: TaskId, ledger: Ledger) {

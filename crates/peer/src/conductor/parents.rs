@@ -28,6 +28,8 @@ pub enum Failure {
     BadDigest,
     /// It cannot get the groups from the origin.
     OriginFailed,
+    /// The origin does not have the first of them any more: nobody is to blame, the others may come.
+    Void,
     /// Anything else.
     Other,
 }
@@ -156,6 +158,7 @@ impl Parent {
                 self.refused.insert_range(groups);
                 return false;
             }
+            Failure::Void => return false,
             Failure::OriginFailed => {
                 self.refused.insert_range(groups);
                 return false;

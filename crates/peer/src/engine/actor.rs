@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dfs_model::{GroupRange, HostId, Priority};
@@ -131,7 +132,13 @@ impl Actor {
             Command::Parents(parents) => self.set_parents(parents),
             Command::Holds { host, groups } => self.conductor.parent_holds(host, &groups),
             Command::Source(access) => self.conductor.set_source(access),
-            Command::BackToSource { reason } => self.back_to_source(&reason),
+            Command::BackToSource { reason, stand_in } => {
+                self.shared.stands_in.store(stand_in, Ordering::Relaxed);
+                self.back_to_source(&reason);
+            }
+            Command::Signers(keys) => {
+                self.engine.keyring.learn_stand_ins(self.shared.info.id, keys);
+            }
             Command::Refused(error) => self.refused(&error),
             Command::Digests(digests) => self.flights.keep_digests(*digests),
             Command::Tiny { content, signed } => self.flights.keep_tiny(content, signed),
@@ -194,6 +201,7 @@ impl Actor {
                 self.conductor.arrived(flight, groups);
                 self.kept(groups, from, cost);
             }
+            FlightEvent::Void { flight, groups, error } => self.void(flight, groups, error),
             FlightEvent::Tiny { seed } => {
                 let all = GroupRange::new(0, 1);
                 self.conductor.here(all);
@@ -206,6 +214,14 @@ impl Actor {
             }
             FlightEvent::Ended { flight, fault } => self.ended(flight, fault, now),
         }
+    }
+
+    /// A member that changed at the origin: only who waits for its groups is told.
+    fn void(&mut self, flight: FlightId, groups: GroupRange, error: ReadError) {
+        tracing::debug!(%groups, %error, "groups that the origin does not have any more");
+        self.conductor.void(flight, groups);
+        self.shared.voids.add(groups, error.clone(), Instant::now());
+        self.fail_waiters(Some(groups), &error);
     }
 
     fn kept(&mut self, groups: GroupRange, from: CameFrom, cost: Duration) {
@@ -250,6 +266,10 @@ impl Actor {
                 if failure == Failure::OriginFailed {
                     self.fail_hopeless(groups, ReadError::Swarm(reason));
                 }
+            }
+            Some(Fault::Void { group, error }) => {
+                self.void(flight, GroupRange::new(group, 1), error);
+                self.conductor.ended(flight, Some(Failure::Void), now);
             }
             Some(Fault::NoRanges) => {
                 self.conductor.ended(flight, None, now);

@@ -1,10 +1,11 @@
 //! Serving children: groups that are held and provable, on a seed also what must be fetched first.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_model::{GroupRange, GroupSet, groups_in};
+use dfs_model::{GroupRange, GroupSet, Priority, groups_in};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::sync::broadcast::error::RecvError;
@@ -13,7 +14,7 @@ use super::Engine;
 use super::error::ReadError;
 use super::task::{Shared, Task};
 use crate::hashtree::{self, Node};
-use crate::store::{StoreError, Use};
+use crate::store::{StoreError, Use, UseGuard};
 use crate::wire::{
     ErrorCode, HaveStream, HaveUpdate, PeerIdentity, PieceRequest, Provider, Refusal, Segment,
     SegmentStream, WatchRequest,
@@ -40,21 +41,19 @@ impl Provider for Engine {
             task.prefetch(request.groups.bytes(length), priority);
         }
         let want_signed = request.want_signed;
-        let used = Arc::new(task.in_use(Use::Serve).map_err(|error| refusal(&error))?);
-        let segments = stream::iter(cut(request.groups)).then(move |groups| {
-            let task = task.clone();
+        let used = task.in_use(Use::Serve).map_err(|error| refusal(&error))?;
+        let answer = Answer {
+            task,
             // Held until the last segment is built: eviction must not come between.
-            let used = Arc::clone(&used);
-            async move {
-                let _used = used;
-                if fetch {
-                    task.ensure_groups(groups, priority).await.map_err(|error| refusal(&error))?;
-                }
-                let shared = Arc::clone(&task.shared);
-                let built =
-                    tokio::task::spawn_blocking(move || segment(&shared, groups, want_signed));
-                built.await.map_err(|_| Refusal::from(ErrorCode::Internal))?
-            }
+            _used: used,
+            rest: cut(request.groups).collect(),
+            fetch: fetch.then_some(priority),
+            want_signed,
+            sent: false,
+        };
+        let segments = stream::unfold(answer, |mut answer| async move {
+            let next = answer.next().await?;
+            Some((next, answer))
         });
         Ok(segments.boxed())
     }
@@ -62,6 +61,62 @@ impl Provider for Engine {
     fn watch(&self, _peer: &PeerIdentity, request: &WatchRequest) -> Option<HaveStream> {
         let task = self.held(&request.task)?;
         Some(holdings(task).boxed())
+    }
+}
+
+/// An answer under way.
+struct Answer {
+    task: Task,
+    _used: UseGuard,
+    /// Cuts that are still to be sent.
+    rest: VecDeque<GroupRange>,
+    /// How urgently what is missing is fetched, where it is.
+    fetch: Option<Priority>,
+    want_signed: bool,
+    sent: bool,
+}
+
+impl Answer {
+    /// The next segment. An answer ends where a hole begins, and is a refusal only when its first group is
+    /// in one: so the child learns group by group what cannot come, and gets everything else.
+    async fn next(&mut self) -> Option<Result<Segment, Refusal>> {
+        let groups = self.rest.pop_front()?;
+        let there = match self.fetch {
+            Some(priority) => self.ensure(groups, priority).await,
+            None => Ok(groups),
+        };
+        let there = match there {
+            Ok(there) => there,
+            Err(_) if self.sent && self.task.hole_in(groups).is_some() => return None,
+            Err(error) => return Some(Err(refusal(&error))),
+        };
+        if there != groups {
+            self.rest.clear();
+        }
+        self.sent = true;
+        let (shared, want_signed) = (Arc::clone(&self.task.shared), self.want_signed);
+        let built = tokio::task::spawn_blocking(move || segment(&shared, there, want_signed)).await;
+        Some(built.unwrap_or_else(|_| Err(ErrorCode::Internal.into())))
+    }
+
+    /// Has the groups fetched; gives those before the first hole.
+    async fn ensure(
+        &self,
+        mut groups: GroupRange,
+        priority: Priority,
+    ) -> Result<GroupRange, ReadError> {
+        loop {
+            let Err(error) = self.task.ensure_groups(groups, priority).await else {
+                return Ok(groups);
+            };
+            match self.task.hole_in(groups) {
+                // Fewer in every round.
+                Some((hole, _)) if hole.first > groups.first => {
+                    groups = GroupRange::new(groups.first, hole.first - groups.first);
+                }
+                _ => return Err(error),
+            }
+        }
     }
 }
 

@@ -1,12 +1,16 @@
+mod holes;
+mod stand_ins;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use dfs_artifact::origin::{Part, PartStream};
 use dfs_model::{ByteRange, CanonicalUrl, HostInfo, HostKind, Location, Priority, TaskKind};
 use dfs_model::{Transform, Validator};
-use dfs_source::{ByteStream, SourceError, Sources};
-use futures::StreamExt;
+use dfs_source::{Action, Attempt, ByteStream, SourceError, Sources};
 use futures::stream;
+use futures::{StreamExt, TryStreamExt};
 use tempfile::TempDir;
 
 use super::*;
@@ -31,6 +35,8 @@ struct FakeOrigin {
     content: Bytes,
     announces_length: bool,
     has_ranges: bool,
+    /// Of what has members: where they are gone.
+    holes: Option<Vec<ByteRange>>,
     sent: AtomicU64,
     requests: AtomicU64,
 }
@@ -43,6 +49,7 @@ impl FakeOrigin {
             content: content.into(),
             announces_length: true,
             has_ranges: true,
+            holes: None,
             sent: AtomicU64::new(0),
             requests: AtomicU64::new(0),
         }
@@ -78,11 +85,48 @@ impl Origin for FakeOrigin {
         assert!(range.end <= all.end && (self.has_ranges || range == all), "{range}");
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.sent.fetch_add(range.len(), Ordering::Relaxed);
+        let holes = self.holes.iter().flatten();
+        if let Some(hole) = holes.map(|hole| hole.intersection(range)).find(|hole| !hole.is_empty())
+        {
+            return Err(changed(hole));
+        }
+        Ok(self.stream(range))
+    }
+
+    fn has_members(&self) -> bool {
+        self.holes.is_some()
+    }
+
+    async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut parts: Vec<PartStream> = Vec::new();
+        let mut at = range.start;
+        let holes = self.holes.iter().flatten().map(|hole| hole.intersection(range));
+        for hole in holes.filter(|hole| !hole.is_empty()) {
+            parts.push(self.stream(ByteRange::new(at, hole.start)).map_ok(Part::Bytes).boxed());
+            let void = Part::Void { length: hole.len(), error: changed(hole) };
+            parts.push(stream::iter([Ok(void)]).boxed());
+            at = hole.end;
+        }
+        parts.push(self.stream(ByteRange::new(at, range.end)).map_ok(Part::Bytes).boxed());
+        self.sent.fetch_add(range.len(), Ordering::Relaxed);
+        Ok(stream::iter(parts).flatten().boxed())
+    }
+}
+
+fn changed(hole: ByteRange) -> SourceError {
+    let url = CanonicalUrl::parse("http://origin.test/x").unwrap();
+    let attempt = Attempt::new(Action::Read(Some(hole)), &url);
+    SourceError::Changed { attempt, detail: "it has another ETag".to_owned() }
+}
+
+impl FakeOrigin {
+    fn stream(&self, range: ByteRange) -> ByteStream {
         let content = self.content.slice(range.start as usize..range.end as usize);
         // Odd sizes: chunks and groups must not depend on how bytes come.
         let parts: Vec<_> =
             content.chunks(50_001).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
-        Ok(stream::iter(parts).boxed())
+        stream::iter(parts).boxed()
     }
 }
 

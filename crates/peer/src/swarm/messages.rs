@@ -1,13 +1,14 @@
 //! Between what this host knows and what the scheduler's stream carries.
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, HostInfo, HostKind, TaskId};
+use dfs_model::{GroupRange, HostId, HostInfo, HostKind, TaskId};
 use dfs_proto::common;
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::scheduler::{
     FailureKind, GroupsDone, GroupsFailed, HostMessage, Leave, PeerResult, Progress, RefusalKind,
-    Register, Reschedule, SchedulerMessage, SizeScope, TaskUpdate, host_message::Kind as Up,
+    Register, Reschedule, SchedulerMessage, Signer, SizeScope, TaskUpdate,
+    host_message::Kind as Up,
 };
 
 use super::outbox::{News, PeerEnd, Registration};
@@ -43,13 +44,18 @@ fn failure_kind(failure: Failure) -> FailureKind {
         Failure::Disconnected => FailureKind::Disconnected,
         Failure::Timeout => FailureKind::Timeout,
         Failure::BadDigest => FailureKind::BadDigest,
-        Failure::OriginFailed | Failure::Other => FailureKind::Other,
+        Failure::OriginFailed | Failure::Void | Failure::Other => FailureKind::Other,
     }
 }
 
 /// One task's news as messages; registration itself is made by the caller.
 pub(super) fn news(task: &TaskId, news: &News) -> Vec<HostMessage> {
-    let mut messages = Vec::new();
+    // Before the groups: who is told of these finds what proves them.
+    let signed = news
+        .signed
+        .iter()
+        .map(|encoded| up(Up::Digests(common::SignedDigests { encoded: encoded.clone() })));
+    let mut messages: Vec<HostMessage> = signed.collect();
     let done = news.done.iter().flat_map(|(parent, delivered)| {
         let cost_ms = u32::try_from(delivered.cost.as_millis()).unwrap_or(u32::MAX);
         delivered.groups.ranges().map(move |run| GroupsDone {
@@ -104,6 +110,10 @@ fn decode(digests: Vec<common::SignedDigests>) -> impl Iterator<Item = Command> 
         .map(|signed| Command::Digests(Box::new(signed)))
 }
 
+fn signers(signers: &[Signer]) -> Result<Vec<(HostId, [u8; 32])>, BadMessage> {
+    signers.iter().map(convert::signer).collect()
+}
+
 /// A scheduler's message as commands to one task; none for messages about no task.
 pub(super) fn down(
     message: SchedulerMessage,
@@ -121,20 +131,26 @@ pub(super) fn down(
         Down::Registered(registered) => {
             let task = registered.task.as_ref().map(|task| &task.id[..]);
             let id = convert::task_id(task.unwrap_or_default())?;
+            let signers = Command::Signers(signers(&registered.signers)?);
             let tiny = registered.scope() == SizeScope::Tiny && !registered.content.is_empty();
             if tiny {
                 let signed = registered.digests.into_iter().map(|signed| signed.encoded).collect();
-                (id, vec![Command::Tiny { content: registered.content, signed }])
+                (id, vec![signers, Command::Tiny { content: registered.content, signed }])
             } else {
-                (id, decode(registered.digests).collect())
+                (id, std::iter::once(signers).chain(decode(registered.digests)).collect())
             }
         }
-        Down::Update(TaskUpdate { task_id, digests, .. }) => {
-            (convert::task_id(&task_id)?, decode(digests).collect())
+        Down::Update(TaskUpdate { task_id, digests, signers: keys, .. }) => {
+            let signers = Command::Signers(signers(&keys)?);
+            let commands = std::iter::once(signers).chain(decode(digests)).collect();
+            (convert::task_id(&task_id)?, commands)
         }
         Down::BackToSource(order) => {
             let reason = format!("the scheduler says: {}", order.reason);
-            (convert::task_id(&order.task_id)?, vec![Command::BackToSource { reason }])
+            (
+                convert::task_id(&order.task_id)?,
+                vec![Command::BackToSource { reason, stand_in: order.stand_in }],
+            )
         }
         Down::Refused(refused) => {
             let id = convert::task_id(&refused.task_id)?;

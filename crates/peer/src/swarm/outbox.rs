@@ -1,8 +1,9 @@
 //! What tasks want the schedulers to know, merged until it is sent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dfs_model::TaskInfo;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId};
 use parking_lot::Mutex;
@@ -13,6 +14,9 @@ use crate::engine::{Command, Ledger};
 
 /// Failures reported in one batch of one task.
 const MAX_FAILURES: usize = 256;
+
+/// Batches of digests waiting to be sent of one task; the oldest go first, children get them with the bytes.
+const MAX_SIGNED: usize = 4096;
 
 /// A task that takes part.
 #[derive(Clone)]
@@ -26,6 +30,8 @@ pub(super) struct Registration {
 #[derive(Default)]
 pub(super) struct News {
     pub(super) register: bool,
+    /// Digests that this host has signed.
+    pub(super) signed: VecDeque<Bytes>,
     pub(super) done: BTreeMap<Option<HostId>, Delivered>,
     pub(super) failed: Vec<(GroupRange, HostId, Failure)>,
     pub(super) reschedule: Option<Vec<HostId>>,
@@ -91,6 +97,15 @@ impl Outbox {
             let delivered = news.done.entry(parent).or_default();
             delivered.groups.insert_range(groups);
             delivered.cost = cost;
+        });
+    }
+
+    pub(super) fn signed(&self, task: TaskId, batch: Bytes) {
+        self.tell(task, |news| {
+            if news.signed.len() >= MAX_SIGNED {
+                news.signed.pop_front();
+            }
+            news.signed.push_back(batch);
         });
     }
 
