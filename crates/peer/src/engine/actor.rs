@@ -116,6 +116,8 @@ impl Actor {
                 }
             }
             self.act();
+            let busy = !self.conductor.is_idle() || !self.waiters.is_empty();
+            self.shared.busy.store(busy, Ordering::Relaxed);
         }
         let closing = ReadError::Closing(self.shared.info.id);
         self.fail_waiters(None, &closing);
@@ -149,7 +151,7 @@ impl Actor {
     /// The scheduler will not have this peer: whoever waits is told.
     fn refused(&mut self, error: &ReadError) {
         if let Some(swarm) = &self.engine.swarm {
-            let task = Task { shared: Arc::clone(&self.shared) };
+            let task = Task::new(Arc::clone(&self.shared), None);
             swarm.gave_up(self.shared.info.id, error.to_string(), task.ledger());
         }
         self.told_swarm = false;
@@ -235,7 +237,7 @@ impl Actor {
             swarm.done(self.shared.info.id, groups, parent, cost);
             if !self.told_end && self.is_complete() {
                 self.told_end = true;
-                let task = Task { shared: Arc::clone(&self.shared) };
+                let task = Task::new(Arc::clone(&self.shared), None);
                 swarm.complete(self.shared.info.id, task.ledger());
             }
         }
@@ -356,8 +358,9 @@ impl Actor {
         let names = parents.iter().map(|parent| parent.host.name.clone());
         *self.shared.parents.lock() = names.collect();
         let old = std::mem::take(&mut self.parents);
-        for (host, (_, watching)) in &old {
-            if !parents.iter().any(|parent| parent.host.id == *host) {
+        for (host, (known, watching)) in &old {
+            let stays = |parent: &ParentHost| parent.host.id == *host && parent.is_where(known);
+            if !parents.iter().any(stays) {
                 watching.cancel();
             }
         }
@@ -365,7 +368,9 @@ impl Actor {
             let host = parent.host.id;
             self.shared.provenance.name(host, &parent.host.name, parent.host.kind);
             let watching = match old.get(&host) {
-                Some((_, watching)) if !watching.is_cancelled() => watching.clone(),
+                Some((known, watching)) if known.is_where(&parent) && !watching.is_cancelled() => {
+                    watching.clone()
+                }
                 _ => watcher::watch(&self.engine, &self.shared, &parent, &self.stop),
             };
             self.parents.insert(host, (parent, watching));

@@ -64,9 +64,14 @@ pub(super) enum Fault {
     Fatal { groups: GroupRange, error: ReadError },
 }
 
+/// Batches of digests from the scheduler that wait to be looked at; further ones are let go, parents send
+/// them too with what they prove.
+const WAITING_DIGESTS: usize = 64;
+
 /// Starts flights of one task.
 pub(super) struct Flights {
     context: Context,
+    digests: mpsc::Sender<SignedDigests>,
 }
 
 #[derive(Clone)]
@@ -84,7 +89,14 @@ impl Flights {
         stop: CancellationToken,
     ) -> (Self, mpsc::Receiver<FlightEvent>) {
         let (events, receiver) = mpsc::channel(256);
-        (Self { context: Context { engine, shared, events, stop } }, receiver)
+        let context = Context { engine, shared, events, stop };
+        let (digests, waiting) = mpsc::channel(WAITING_DIGESTS);
+        let worker = context.clone();
+        context.engine.tracker.spawn(async move {
+            let stop = worker.stop.clone();
+            stop.run_until_cancelled(worker.accept_all(waiting)).await;
+        });
+        (Self { context, digests }, receiver)
     }
 
     pub(super) fn request(
@@ -126,12 +138,9 @@ impl Flights {
 
     /// Digests that the scheduler carried.
     pub(super) fn keep_digests(&self, digests: SignedDigests) {
-        let context = self.context.clone();
-        self.context.engine.tracker.spawn(async move {
-            if let Err(reason) = context.accept_digests(digests).await {
-                tracing::debug!(reason, "digests from the scheduler are refused");
-            }
-        });
+        if self.digests.try_send(digests).is_err() {
+            tracing::debug!("more digests than can be looked at: parents will send them");
+        }
     }
 
     /// The whole of a tiny content, as the scheduler had it from a seed.
@@ -259,6 +268,15 @@ impl Context {
         let (shared, segment) = (Arc::clone(&self.shared), Arc::clone(segment));
         let from = from.clone();
         self.blocking(move || keep::segment(&shared, &keyring, &segment, &from)).await
+    }
+
+    /// Digests from the scheduler, one batch after the other.
+    async fn accept_all(&self, mut waiting: mpsc::Receiver<SignedDigests>) {
+        while let Some(digests) = waiting.recv().await {
+            if let Err(reason) = self.accept_digests(digests).await {
+                tracing::debug!(reason, "digests from the scheduler are refused");
+            }
+        }
     }
 
     async fn accept_digests(&self, digests: SignedDigests) -> Result<(), String> {

@@ -30,10 +30,8 @@ impl Provider for Engine {
         _peer: &PeerIdentity,
         request: &PieceRequest,
     ) -> Result<SegmentStream, Refusal> {
-        let (engine, id) = (self.clone(), request.task);
-        // Found in the store it is opened: that reads files.
-        let held = tokio::task::spawn_blocking(move || engine.held(&id)).await;
-        let task = held.ok().flatten().ok_or(Refusal::from(ErrorCode::NotFound))?;
+        let held = self.held(&request.task).await;
+        let task = held.ok_or(Refusal::from(ErrorCode::NotFound))?;
         let fetch = request.fetch && self.inner.role.serves_by_fetching();
         let priority = request.priority;
         if fetch {
@@ -59,8 +57,10 @@ impl Provider for Engine {
     }
 
     fn watch(&self, _peer: &PeerIdentity, request: &WatchRequest) -> Option<HaveStream> {
-        let task = self.held(&request.task)?;
-        Some(holdings(task).boxed())
+        let (engine, id) = (self.clone(), request.task);
+        let found = stream::once(async move { engine.held(&id).await });
+        let told = found.flat_map(|task| task.map_or(stream::empty().boxed(), holdings));
+        Some(told.boxed())
     }
 }
 
@@ -208,7 +208,12 @@ fn holdings(task: Task) -> BoxStream<'static, HaveUpdate> {
             return Some((snapshot_of(&task).await?, (task, gained, false)));
         }
         let mut groups = GroupSet::new();
-        match gained.recv().await {
+        let news = tokio::select! {
+            news = gained.recv() => news,
+            // It was evicted.
+            () = task.shared.commands.closed() => return None,
+        };
+        match news {
             Ok(run) => groups.insert_range(run),
             Err(RecvError::Lagged(_)) => {
                 return Some((snapshot_of(&task).await?, (task, gained, false)));

@@ -1,7 +1,7 @@
 //! A task as its users see it: read ranges, wait for them, ask where they came from.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,13 @@ pub struct ParentHost {
     pub host: dfs_model::HostInfo,
     /// The scheduler's word that this child may have this task.
     pub grant: Bytes,
+}
+
+impl ParentHost {
+    /// Whether it is reached the same way as `other`, which is the same host.
+    pub(super) fn is_where(&self, other: &Self) -> bool {
+        self.host.addresses == other.host.addresses && self.grant == other.grant
+    }
 }
 
 /// What a task's actor is told.
@@ -80,6 +87,10 @@ pub(crate) struct Shared {
     pub(super) origin: Mutex<Option<Arc<dyn Origin>>>,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) provenance: Provenance,
+    /// Whether anything is wanted.
+    pub(super) busy: AtomicBool,
+    /// Whether this process has written down how the origin is read.
+    pub(super) recorded: AtomicBool,
     /// Whether the scheduler made this host read the origin for others too.
     pub(super) stands_in: AtomicBool,
     /// Groups that cannot come, for a while.
@@ -99,15 +110,31 @@ impl Shared {
     pub(super) fn shape(&self) -> Shape {
         Shape::new(*self.length.borrow())
     }
+
+    /// Whether nothing is wanted, nor was asked for since the actor looked last.
+    pub(super) fn is_idle(&self) -> bool {
+        let unread = self.commands.max_capacity() - self.commands.capacity();
+        unread == 0 && !self.busy.load(Ordering::Relaxed)
+    }
 }
 
-/// A handle on an open task; cheap to clone.
+/// Keeps a task open.
+#[derive(Default)]
+pub(super) struct Hold;
+
+/// A handle on an open task, which stays open while there is one; cheap to clone.
 #[derive(Clone)]
 pub struct Task {
     pub(super) shared: Arc<Shared>,
+    _hold: Option<Arc<Hold>>,
 }
 
 impl Task {
+    /// A handle; without a hold it keeps nothing open.
+    pub(super) fn new(shared: Arc<Shared>, hold: Option<Arc<Hold>>) -> Self {
+        Self { shared, _hold: hold }
+    }
+
     /// Its identity and layout.
     pub fn info(&self) -> &TaskInfo {
         &self.shared.info

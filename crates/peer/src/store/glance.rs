@@ -58,6 +58,8 @@ impl Store {
 
     /// Whether the task is kept; its files where they are open.
     fn opened_now(&self, id: TaskId) -> Option<Option<Arc<Opened>>> {
-        self.tasks.lock().get(&id).map(|entry| entry.opened.upgrade())
+        let opened = Arc::clone(&self.tasks.lock().get(&id)?.opened);
+        let opened = opened.lock();
+        Some(opened.upgrade())
     }
 }

@@ -330,6 +330,11 @@ impl StoredTask {
         read_record(self.opened.id, &self.opened.path)
     }
 
+    /// Whether the caller has left a record, readable or not.
+    pub fn has_record(&self) -> bool {
+        self.opened.path.join("record.json").exists()
+    }
+
     /// Replaces the caller's own record, all or nothing.
     pub fn write_record<T: Serialize>(&self, record: &T) -> Result<(), StoreError> {
         let opened = &*self.opened;

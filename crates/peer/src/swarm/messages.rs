@@ -1,7 +1,7 @@
 //! Between what this host knows and what the scheduler's stream carries.
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, HostId, HostInfo, HostKind, TaskId};
+use dfs_model::{HostId, HostInfo, HostKind, TaskId};
 use dfs_proto::common;
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
@@ -27,13 +27,27 @@ pub(super) fn id_bytes(task: &TaskId) -> Bytes {
     Bytes::copy_from_slice(task.as_bytes())
 }
 
-pub(super) fn register(registration: &Registration, held: &[GroupRange]) -> HostMessage {
+/// Takes part, and wants whatever will be read.
+pub(super) fn register(registration: &Registration) -> HostMessage {
+    registered(registration, Vec::new(), Vec::new())
+}
+
+/// Takes part, and wants no more than it holds.
+fn rest(registration: &Registration, held: &[common::GroupRun]) -> HostMessage {
+    registered(registration, held.to_vec(), held.to_vec())
+}
+
+fn registered(
+    registration: &Registration,
+    wanted: Vec<common::GroupRun>,
+    held: Vec<common::GroupRun>,
+) -> HostMessage {
     up(Up::Register(Register {
         task: Some((&registration.task).into()),
         priority: registration.priority as u32,
         principal: None,
-        wanted: Vec::new(),
-        held: held.iter().copied().map(Into::into).collect(),
+        wanted,
+        held,
     }))
 }
 
@@ -84,6 +98,9 @@ pub(super) fn news(task: &TaskId, news: &News) -> Vec<HostMessage> {
             bad_parents: bad.iter().map(|host| host.as_bytes().to_vec().into()).collect(),
             reason: String::new(),
         })));
+    }
+    if let Some((registration, held)) = &news.rest {
+        messages.push(rest(registration, held));
     }
     if news.leave {
         messages.push(up(Up::Leave(Leave { task_id: id_bytes(task) })));

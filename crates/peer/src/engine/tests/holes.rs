@@ -55,7 +55,7 @@ async fn a_run_with_holes_brings_everything_else() {
     let field = Field::new();
     let (engine, _dir) = field.engine(Role::Solo, &[]);
     let origin = holed();
-    let task = engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     // All of it is read as one run.
     task.prefetch(ByteRange::new(0, 100 * GROUP + 5), Priority::Bulk);
     let expected = 101 - void_groups().len();
@@ -72,9 +72,9 @@ async fn a_child_gets_everything_but_the_void_groups_and_reads_around_them_itsel
     let field = Field::new();
     let seed = field.honest(Role::Seed, 1, &[]);
     let origin = holed();
-    seed.engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     let node = field.honest(Role::Node, 2, &[&seed]);
-    let task = node.engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    let task = node.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     give_parents(&task, &[&seed]).await;
     assert_all_but_the_holes(&task, &origin, 7 * GROUP).await;
     let expected = 101 - void_groups().len();
@@ -91,7 +91,7 @@ async fn neighbours_of_a_hole_do_not_have_the_origin_asked_for_their_group_again
     let field = Field::new();
     let (engine, _dir) = field.engine(Role::Solo, &[]);
     let origin = holed();
-    let task = engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     let neighbour = ByteRange::at(3 * GROUP, 4096);
     let mark = task.mark();
     for _ in 0..3 {
