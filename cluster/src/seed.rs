@@ -74,7 +74,10 @@ impl seed_server::Seed for SeedService {
         let wanted = convert::group_set(&request.wanted, limit).map_err(bad_request)?;
         // Not NotFound, which is the origin's word: another seed may know the task.
         let gone = || Status::unavailable(format!("task {} is not known here", info.id.short()));
-        let held = self.engine.held(&info.id).or_else(|| self.engine.adopt(&info));
+        let held = match self.engine.held(&info.id).await {
+            Some(task) => Some(task),
+            None => self.engine.adopt(&info).await,
+        };
         let task = held.ok_or_else(gone)?;
         let gained = task.gained();
         let length = task.length().unwrap_or(u64::MAX);

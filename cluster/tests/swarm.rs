@@ -22,10 +22,10 @@ use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::scheduler::scheduler_server::SchedulerServer;
-use dfs_proto::scheduler::{Announce, HostMessage, Register, ResolveRequest, SizeScope};
+use dfs_proto::scheduler::{Announce, Held, HostMessage, Register, ResolveRequest, SizeScope};
 use dfs_proto::seed::seed_server::{Seed, SeedServer};
 use dfs_proto::seed::{ObtainEvent, ObtainRequest, Obtaining, obtain_event};
-use dfs_proto::{common, seed};
+use dfs_proto::{common, convert, seed};
 use dfs_service::admin::Readiness;
 use dfs_service::metrics::Metrics;
 use dfs_service::net::{self, GrpcChannels, Port};
@@ -276,8 +276,17 @@ impl Node {
         identity: Identity,
         me: common::Host,
     ) -> Result<Self, Status> {
+        Self::attend_with(channel, identity, me, Vec::new()).await
+    }
+
+    async fn attend_with(
+        channel: Channel,
+        identity: Identity,
+        me: common::Host,
+        held: Vec<Held>,
+    ) -> Result<Self, Status> {
         let (up, stream) = mpsc::channel(16);
-        let announce = Announce { host: Some(me), held: Vec::new() };
+        let announce = Announce { host: Some(me), held };
         up.try_send(HostMessage { kind: Some(Up::Announce(announce)) }).unwrap();
         let mut client = SchedulerClient::new(channel);
         let down = client.attend(ReceiverStream::new(stream)).await?.into_inner();
@@ -420,6 +429,89 @@ async fn when_the_seed_breaks_the_next_one_is_asked_and_then_a_node_stands_in() 
         _ => None,
     });
     assert!(stand_in.await);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_stand_in_signs_reaches_the_others_with_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let task = task("big", 100 << 20);
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        let node = cluster.node().await;
+        node.registers(&task).await;
+        nodes.push(node);
+    }
+    let mut third = nodes.pop().unwrap();
+    let batch_of = |node: &Node| {
+        let signer = node.identity.host();
+        let batch = DigestBatch { task: task.id, signer, length: task.length, entries: Vec::new() };
+        Bytes::from(batch.sign(node.identity.signing_key()).unwrap().encode())
+    };
+    for node in &mut nodes {
+        let stands_in = node.hears("the order to read the source", |message| match message {
+            Down::BackToSource(order) => Some(order.stand_in),
+            _ => None,
+        });
+        assert!(stands_in.await, "two where there are no IDCs");
+    }
+    // Who stands in for nobody is not heard.
+    let encoded = batch_of(&third);
+    third.says(Up::Digests(common::SignedDigests { encoded })).await;
+    let encoded = batch_of(&nodes[0]);
+    nodes[0].says(Up::Digests(common::SignedDigests { encoded: encoded.clone() })).await;
+    let update = third.hears("digests", |message| match message {
+        Down::Update(update) if !update.digests.is_empty() => Some(update),
+        _ => None,
+    });
+    let update = update.await;
+    assert_eq!(update.digests, [common::SignedDigests { encoded }]);
+    let keys: Vec<_> =
+        update.signers.iter().map(|signer| convert::signer(signer).unwrap()).collect();
+    let expected = nodes.iter().map(|node| (node.identity.host(), node.identity.public_key()));
+    assert!(expected.clone().all(|signer| keys.contains(&signer)) && keys.len() == 2);
+
+    let mut late = cluster.node().await;
+    late.registers(&task).await;
+    let registered = late.hears("the answer", |message| match message {
+        Down::Registered(registered) => Some(registered),
+        _ => None,
+    });
+    let registered = registered.await;
+    assert_eq!((registered.digests.len(), registered.signers.len()), (1, 2));
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_scheduler_hands_late_joiners_the_digests_that_holders_announce() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let seed = cluster.add_seed().await;
+    let task = task("big", 100 << 20);
+    let batch_by = |identity: &Identity| {
+        let signer = identity.host();
+        let batch = DigestBatch { task: task.id, signer, length: task.length, entries: Vec::new() };
+        Bytes::from(batch.sign(identity.signing_key()).unwrap().encode())
+    };
+    let holder = identity();
+    let me = host(&holder, common::HostKind::Node, None);
+    // The seed's batch, which this scheduler never saw, and one that a node made itself.
+    let batches = [batch_by(&seed.identity), batch_by(&holder)];
+    let held = Held {
+        task: Some((&task).into()),
+        groups: vec![common::GroupRun { first: 0, count: 16 }],
+        digests: batches.iter().cloned().map(|encoded| common::SignedDigests { encoded }).collect(),
+    };
+    let _holder = Node::attend_with(cluster.channel(), holder, me, vec![held]).await.unwrap();
+    let mut late = cluster.node().await;
+    late.registers(&task).await;
+    let registered = late.hears("the answer", |message| match message {
+        Down::Registered(registered) => Some(registered),
+        _ => None,
+    });
+    let digests = registered.await.digests;
+    assert_eq!(digests, [common::SignedDigests { encoded: batches[0].clone() }]);
     cluster.lifecycle.stop().await.unwrap();
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_model::Location;
-use dfs_peer::engine::Role;
+use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
 use dfs_proto::node::node_server::NodeServer;
@@ -147,6 +147,7 @@ fn host_options(options: &Options, data_dir: &DataDir) -> HostOptions {
         patience: Duration::from_secs(options.patience_seconds.into()),
         managers: options.cluster.clone(),
         http: HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::default() },
+        lifetime: Lifetime::Lasting,
     }
 }
 

@@ -6,7 +6,9 @@
 
 mod memory;
 
+use bytes::Bytes;
 use dfs_model::{ByteRange, Priority, TaskId};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 
 pub use memory::{FailingContent, MemoryContent, SlowContent};
@@ -33,6 +35,18 @@ pub trait Content: Send + Sync + 'static {
         range: ByteRange,
         priority: Priority,
     ) -> BoxFuture<'static, Result<(), ContentError>>;
+
+    /// Exactly the bytes of `range`, although [`Content::fetch`] of the groups around them failed: of a group
+    /// that cannot be proved as a whole, because something else in it changed at the origin.
+    ///
+    /// `None` when that is not why it failed.
+    fn read_around(
+        &self,
+        _space: u16,
+        _range: ByteRange,
+    ) -> BoxFuture<'static, Option<Result<Bytes, ContentError>>> {
+        std::future::ready(None).boxed()
+    }
 
     /// How many bytes of `range` are here.
     fn cached_bytes(&self, space: u16, range: ByteRange) -> u64;

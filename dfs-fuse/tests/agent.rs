@@ -9,7 +9,7 @@ use dfs_artifact::View;
 use dfs_fuse::agent::{Agent, AgentFacts, Question};
 use dfs_model::Location;
 use dfs_peer::engine::Role;
-use dfs_peer::host::{Host, HostOptions, Network};
+use dfs_peer::host::{Host, HostOptions, Lifetime, Network};
 use dfs_peer::limits::SlotLimits;
 use dfs_service::net::{GrpcChannels, TcpLinkDialer};
 use dfs_source::{HttpOptions, Target};
@@ -40,6 +40,7 @@ impl Bench {
             patience: Duration::from_secs(3),
             managers: Vec::new(),
             http: HttpOptions::default(),
+            lifetime: Lifetime::OfTheProcess,
         };
         let network = Network {
             dialer: Arc::new(TcpLinkDialer),

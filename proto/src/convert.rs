@@ -53,6 +53,12 @@ pub fn host_id(bytes: &[u8]) -> Result<HostId, BadMessage> {
     HostId::from_slice(bytes).ok_or_else(|| bad("host_id", "is not 16 bytes"))
 }
 
+/// Reads who signs, and by which key.
+pub fn signer(signer: &crate::scheduler::Signer) -> Result<(HostId, [u8; 32]), BadMessage> {
+    let key = signer.public_key[..].try_into();
+    Ok((host_id(&signer.host_id)?, key.map_err(|_| bad("public_key", "is not 32 bytes"))?))
+}
+
 impl From<SocketAddr> for common::Endpoint {
     fn from(address: SocketAddr) -> Self {
         Self { ip: address.ip().to_string(), port: address.port().into() }

@@ -258,7 +258,11 @@ pub fn name(decision: &Decision) -> &'static str {
 }
 
 /// The messages that carry a decision, and to whom; none for those that concern no host's stream.
-pub fn messages(decision: Decision) -> (Vec<HostId>, Vec<scheduler::SchedulerMessage>) {
+/// `signers` are the stand-ins of its task: whoever is sent digests is told whose they may be.
+pub fn messages(
+    decision: Decision,
+    signers: &[scheduler::Signer],
+) -> (Vec<HostId>, Vec<scheduler::SchedulerMessage>) {
     match decision {
         Decision::SendRegistered { host, task, scope, content, digests, version } => {
             let mut chunks = chunks(digests).into_iter();
@@ -267,8 +271,9 @@ pub fn messages(decision: Decision) -> (Vec<HostId>, Vec<scheduler::SchedulerMes
                 scope: scope_message(scope).into(),
                 content: content.unwrap_or_default(),
                 digests: chunks.next().unwrap_or_default(),
+                signers: signers.to_vec(),
             };
-            let rest = chunks.map(|chunk| update(task.id, version, None, chunk));
+            let rest = chunks.map(|chunk| update(task.id, version, None, chunk, &[]));
             (vec![host], std::iter::once(down(Down::Registered(first))).chain(rest).collect())
         }
         Decision::SendUpdate { hosts, task, version, length, digests } => {
@@ -276,7 +281,8 @@ pub fn messages(decision: Decision) -> (Vec<HostId>, Vec<scheduler::SchedulerMes
             if chunks.is_empty() {
                 chunks.push(Vec::new());
             }
-            let updates = chunks.into_iter().map(|chunk| update(task, version, length, chunk));
+            let updates =
+                chunks.into_iter().map(|chunk| update(task, version, length, chunk, signers));
             (hosts, updates.collect())
         }
         Decision::SendParents { host, task, parents } => {
@@ -315,9 +321,11 @@ fn update(
     version: u64,
     length: Option<u64>,
     digests: Vec<common::SignedDigests>,
+    signers: &[scheduler::Signer],
 ) -> scheduler::SchedulerMessage {
     let task_id = id_bytes(task.as_bytes());
-    down(Down::Update(scheduler::TaskUpdate { task_id, version, length, digests }))
+    let signers = signers.to_vec();
+    down(Down::Update(scheduler::TaskUpdate { task_id, version, length, digests, signers }))
 }
 
 fn lease((id, lease): (u64, Lease)) -> scheduler::Lease {

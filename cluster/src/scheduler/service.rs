@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dfs_model::{HostId, HostInfo, TaskId, TaskInfo};
 use dfs_peer::swarm::Channels;
-use dfs_proto::scheduler::SchedulerMessage;
+use dfs_proto::scheduler::{SchedulerMessage, Signer};
 use dfs_service::Tracker;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,9 @@ const MAILBOX: usize = 1024;
 
 /// Tasks in one answer for people.
 const MAX_REPORTED: usize = 1000;
+
+/// Stand-ins of one task, those that have gone included: what they signed is still good.
+const MAX_SIGNERS: usize = 64;
 
 /// What is sent to a host's stream.
 pub type Outgoing = mpsc::Sender<Result<SchedulerMessage, Status>>;
@@ -94,6 +97,8 @@ pub struct Service {
     streams: HashMap<HostId, Stream>,
     seeds: BTreeMap<HostId, Seed>,
     orders: HashMap<u64, CancellationToken>,
+    /// The stand-ins of tasks: whose digests count beside the seeds'.
+    signers: HashMap<TaskId, Vec<Signer>>,
     tracker: Tracker,
     metrics: SchedulerMetrics,
 }
@@ -123,6 +128,7 @@ impl Service {
             streams: HashMap::new(),
             seeds: BTreeMap::new(),
             orders: HashMap::new(),
+            signers: HashMap::new(),
             tracker,
             metrics,
         };
@@ -240,14 +246,41 @@ impl Service {
             Decision::Blacklisted { host, task } => {
                 tracing::warn!(%host, %task, "a host served bytes that did not verify");
             }
-            Decision::Forget { task } => tracing::debug!(%task, "forgotten"),
-            decision => return self.send(decision),
+            Decision::Forget { task } => {
+                self.signers.remove(&task);
+                tracing::debug!(%task, "forgotten");
+            }
+            decision => {
+                if let Decision::BackToSource { host, task, stand_in: true, .. } = &decision {
+                    self.appoint(*host, *task);
+                }
+                return self.send(decision);
+            }
         }
         Vec::new()
     }
 
+    /// Remembers that a host signs for a task, with the key it announced itself by.
+    fn appoint(&mut self, host: HostId, task: TaskId) {
+        let Some(info) = self.core.host(&host) else { return };
+        let signer = Signer {
+            host_id: host.as_bytes().to_vec().into(),
+            public_key: info.public_key.to_vec().into(),
+        };
+        let signers = self.signers.entry(task).or_default();
+        if signers.len() < MAX_SIGNERS && !signers.contains(&signer) {
+            signers.push(signer);
+        }
+    }
+
     fn send(&mut self, decision: Decision) -> Vec<HostId> {
-        let (hosts, messages) = messages::messages(decision);
+        let signers = match &decision {
+            Decision::SendRegistered { task, .. } => self.signers.get(&task.id),
+            Decision::SendUpdate { task, .. } => self.signers.get(task),
+            _ => None,
+        };
+        let (hosts, messages) =
+            messages::messages(decision, signers.map(Vec::as_slice).unwrap_or_default());
         let mut dropped = Vec::new();
         for host in hosts {
             let Some(stream) = self.streams.get(&host) else { continue };

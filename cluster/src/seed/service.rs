@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dfs_model::{ByteSize, Location, Rate};
 use dfs_peer::dial::Acceptor;
-use dfs_peer::engine::Role;
+use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
 use dfs_proto::seed::seed_server::SeedServer;
@@ -76,6 +76,7 @@ impl Service {
             patience: Duration::from_secs(3),
             managers: Vec::new(),
             http: HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::default() },
+            lifetime: Lifetime::Lasting,
         };
         let network = Network {
             dialer: Arc::new(TcpLinkDialer),

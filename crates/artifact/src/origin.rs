@@ -1,7 +1,8 @@
 //! The bytes of a task from its origin: one URL, or the members of a space with zeros between them.
 //!
 //! Invariant: every byte is of the version that the recipe pins. A member that changed fails the reads
-//! that touch it and no others.
+//! that touch it and no others: who reads a longer run takes its parts ([`Origin::read_parts`]), among which a
+//! changed member is a hole.
 
 mod space;
 mod wholes;
@@ -12,10 +13,28 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::{ByteRange, Validator};
 use dfs_source::{ByteStream, Credentials, Source, SourceError, Sources, Target};
-use futures::{StreamExt as _, stream};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::recipe::{OriginRecipe, Recipe};
 pub use space::SpaceOrigin;
+
+/// The next bytes of what was asked for, or a hole in it.
+#[derive(Debug, Clone)]
+pub enum Part {
+    /// Bytes.
+    Bytes(Bytes),
+    /// Bytes that the origin does not have as they were pinned; what lies behind them follows.
+    Void {
+        /// How many.
+        length: u64,
+        /// What the origin said, and of which member.
+        error: SourceError,
+    },
+}
+
+/// Parts in the order of their places. It ends after the first error.
+pub type PartStream = BoxStream<'static, Result<Part, SourceError>>;
 
 /// Where a task's bytes come from when no peer has them.
 #[async_trait]
@@ -28,6 +47,16 @@ pub trait Origin: Send + Sync {
 
     /// The bytes of `range`, or all; exactly these, or an error.
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError>;
+
+    /// Whether it is made of members, each of which may change while the others stay.
+    fn has_members(&self) -> bool {
+        false
+    }
+
+    /// As [`Origin::read`], but a member that changed does not end it.
+    async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
+        Ok(self.read(Some(range)).await?.map_ok(Part::Bytes).boxed())
+    }
 }
 
 /// The origin of a recipe's task, asked with these credentials.

@@ -230,17 +230,33 @@ impl Conductor {
         self.have.insert_range(groups);
         self.flying.remove_range(groups);
         self.forget(groups);
-        let Some(flight) = self.flights.get_mut(&flight) else { return };
+        if let Some(Provider::Parent(host)) = self.passed(flight, groups)
+            && let Some(parent) = self.parent_mut(host)
+        {
+            parent.delivered(groups.count);
+        }
+    }
+
+    /// Groups that a flight found out nobody can bring: they are waited for no longer. More may follow them.
+    pub fn void(&mut self, flight: FlightId, groups: GroupRange) {
+        self.flying.remove_range(groups);
+        self.forget(groups);
+        if let Some(Provider::Parent(host)) = self.passed(flight, groups)
+            && let Some(parent) = self.parent_mut(host)
+        {
+            parent.landed(groups.count);
+        }
+    }
+
+    /// A flight is past these groups; whose it is.
+    fn passed(&mut self, flight: FlightId, groups: GroupRange) -> Option<Provider> {
+        let flight = self.flights.get_mut(&flight)?;
         if flight.rest.first <= groups.first {
             let end = flight.rest.end();
             let first = groups.end().min(end).max(flight.rest.first);
             flight.rest = GroupRange::new(first, end - first);
         }
-        if let Provider::Parent(host) = flight.provider
-            && let Some(parent) = self.parent_mut(host)
-        {
-            parent.delivered(groups.count);
-        }
+        Some(flight.provider)
     }
 
     /// A flight is over; what it did not bring is wanted again.

@@ -6,27 +6,29 @@
 //! When the process dies, what the store holds is all that is left, and all that is needed.
 
 mod actor;
+mod around;
+mod catalog;
+mod chunk;
 mod error;
 mod flight;
 mod keep;
 mod ledger;
+mod open;
 mod serve;
 mod task;
 #[cfg(test)]
 mod tests;
+mod voids;
 mod watcher;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use dfs_artifact::{Origin, Recipe};
 use dfs_model::TaskInfo;
-use dfs_model::{ByteSize, GROUP_BYTES, GroupSet, TaskId, TaskKey};
-use dfs_proto::convert;
-use dfs_proto::scheduler;
+use dfs_model::{ByteSize, GROUP_BYTES, TaskId, TaskKey};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
@@ -34,12 +36,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::actor::Actor;
+use self::catalog::Catalog;
 use self::ledger::Provenance;
+use self::open::{OpenTasks, Running};
 use self::task::Shared;
 use crate::conductor::{Conductor, Limits, SourceAccess};
 use crate::digests::Identity;
 use crate::store::{GcReport, Store, StoredTask};
-use crate::swarm::{Holdings, Swarm, SwarmOptions};
+use crate::swarm::{Swarm, SwarmOptions};
 use crate::wire::Pool;
 
 pub use self::error::ReadError;
@@ -48,8 +52,8 @@ pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
 pub(crate) use self::task::Command;
 pub use self::task::{ParentHost, Task};
 
-/// Most tasks announced to a scheduler, so that they fit into one message.
-const MAX_ANNOUNCED: usize = 10_000;
+/// How long work under way may take to end before the store is closed all the same.
+const END_WITHIN: Duration = Duration::from_secs(3);
 
 /// What this host is to the swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +98,17 @@ pub struct EngineParts {
     pub limits: Limits,
     /// Requests to origins at a time, over all tasks.
     pub source_requests: usize,
+    /// What becomes of the store when this process ends.
+    pub lifetime: Lifetime,
+}
+
+/// How long what a process keeps is to last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Over restarts and reboots: made durable at an orderly end.
+    Lasting,
+    /// As long as the process.
+    OfTheProcess,
 }
 
 /// Kept beside a task, to open it again in a later process.
@@ -135,6 +150,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     role: Role,
     store: Arc<Store>,
+    catalog: Arc<Catalog>,
     identity: Arc<Identity>,
     keyring: Arc<Keyring>,
     pool: Option<Pool>,
@@ -142,15 +158,17 @@ pub(crate) struct Inner {
     sources: dfs_source::Sources,
     patience: Duration,
     limits: Limits,
-    source_slots: Semaphore,
-    tasks: Mutex<HashMap<TaskId, (Task, CancellationToken)>>,
+    source_slots: Arc<Semaphore>,
+    tasks: OpenTasks,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Inner {
-    fn signer(&self) -> Option<Arc<Identity>> {
-        (self.role == Role::Seed).then(|| Arc::clone(&self.identity))
+    /// Who signs what this host reads from the origin of a task: a seed, and a stand-in.
+    fn signer_of(&self, task: &Shared) -> Option<Arc<Identity>> {
+        let signs = self.role == Role::Seed || task.stands_in.load(Ordering::Relaxed);
+        signs.then(|| Arc::clone(&self.identity))
     }
 
     /// Whether the origin is this host's to read without being told. Files are their own host's.
@@ -168,15 +186,22 @@ impl Inner {
 }
 
 impl Engine {
-    /// Starts an engine whose work is done on `tracker` and ends with `stop`.
-    pub fn start(parts: EngineParts, tracker: TaskTracker, stop: CancellationToken) -> Self {
+    /// Starts an engine whose work is done on `tracker` and ends with `stop`, the last of it being that what
+    /// the store has is made durable.
+    pub fn start(parts: EngineParts, tracker: &TaskTracker, stop: CancellationToken) -> Self {
         let store = Arc::new(parts.store);
-        let held = Arc::new(Announced { store: Arc::clone(&store) });
-        let swarm = parts.swarm.map(|options| Swarm::start(options, held, &tracker, stop.clone()));
+        let work = TaskTracker::new();
+        if parts.lifetime == Lifetime::Lasting {
+            tracker.spawn(close_store(Arc::clone(&store), work.clone(), stop.clone()));
+        }
+        let catalog = Arc::new(Catalog::new(Arc::clone(&store)));
+        let held = Arc::clone(&catalog);
+        let swarm = parts.swarm.map(|options| Swarm::start(options, held, &work, stop.clone()));
         parts.keyring.learn([(parts.identity.host(), parts.identity.public_key())]);
         let inner = Inner {
             role: parts.role,
             store,
+            catalog,
             identity: Arc::new(parts.identity),
             keyring: parts.keyring,
             pool: parts.pool,
@@ -184,9 +209,9 @@ impl Engine {
             sources: parts.sources,
             patience: parts.patience,
             limits: parts.limits,
-            source_slots: Semaphore::new(parts.source_requests),
-            tasks: Mutex::default(),
-            tracker,
+            source_slots: Arc::new(Semaphore::new(parts.source_requests)),
+            tasks: OpenTasks::default(),
+            tracker: work,
             stop,
         };
         Self { inner: Arc::new(inner) }
@@ -217,88 +242,75 @@ impl Engine {
         &self.inner.sources
     }
 
-    /// Opens a task, or gives the handle there is. `origin` is how this host would read it by itself,
-    /// `recipe` what is kept so that a later process can.
-    pub fn open(
+    /// Opens a task, or gives a handle on the one that is open. `origin` is how this host would read it by
+    /// itself, `recipe` what is kept so that a later process can.
+    pub async fn open(
         &self,
         info: &TaskInfo,
         recipe: Option<Recipe>,
         origin: Option<Arc<dyn Origin>>,
     ) -> Result<Task, OpenError> {
-        if self.inner.stop.is_cancelled() {
-            return Err(OpenError::Closing);
-        }
-        let mut tasks = self.inner.tasks.lock();
-        match tasks.entry(info.id) {
-            Entry::Occupied(known) => {
-                let task = known.get().0.clone();
-                self.equip(&task, recipe, origin)?;
-                Ok(task)
+        loop {
+            if self.inner.stop.is_cancelled() {
+                return Err(OpenError::Closing);
             }
-            Entry::Vacant(place) => {
-                let (task, stop) = self.begin(info.clone(), recipe, origin)?;
-                place.insert((task.clone(), stop));
-                Ok(task)
+            let slot = self.inner.tasks.slot(info.id);
+            let opened = slot.running.get_or_try_init(|| self.begin(info.clone())).await;
+            if let Err(error) = opened {
+                self.inner.tasks.give_up(&info.id, &slot);
+                return Err(error);
             }
+            // Closed since: it is opened anew.
+            let Some(task) = self.inner.tasks.take(&info.id, &slot) else { continue };
+            self.equip(&task, recipe, origin).await?;
+            return Ok(task);
         }
     }
 
     /// A task that is open, or kept in the store from an earlier time.
-    pub fn held(&self, id: &TaskId) -> Option<Task> {
-        if let Some((task, _)) = self.inner.tasks.lock().get(id) {
-            return Some(task.clone());
+    pub async fn held(&self, id: &TaskId) -> Option<Task> {
+        if let Some(task) = self.inner.tasks.held(id) {
+            return Some(task);
         }
-        let (info, recipe, _) = self.kept(id)?;
-        let origin = recipe.as_ref().and_then(|recipe| {
+        let (engine, id) = (self.clone(), *id);
+        let look = move || Some((engine.kept(&id)?.0, engine.recipe(&id)));
+        let (info, recipe) = tokio::task::spawn_blocking(look).await.ok()??;
+        let origin = recipe.and_then(|recipe| {
             let credentials = dfs_source::Credentials::default();
-            dfs_artifact::open_origin(recipe, &self.inner.sources, credentials).ok()
+            dfs_artifact::open_origin(&recipe, &self.inner.sources, credentials).ok()
         });
-        self.open(&info, None, origin).ok()
+        self.open(&info, None, origin).await.ok()
     }
 
-    /// What a task is and what is here of it, without opening it; the handle where it is open.
+    /// What a task is and what is here of it, without opening it; a handle where it is open.
     pub fn peek(&self, id: &TaskId) -> Option<(TaskInfo, StoredTask, Option<Task>)> {
-        if let Some((task, _)) = self.inner.tasks.lock().get(id) {
+        if let Some(task) = self.inner.tasks.seen(id) {
             let info = TaskInfo { length: task.length(), ..task.info().clone() };
-            return Some((info, task.stored().clone(), Some(task.clone())));
+            return Some((info, task.stored().clone(), Some(task)));
         }
-        let (info, _, stored) = self.kept(id)?;
+        let (info, stored) = self.kept(id)?;
         Some((info, stored, None))
     }
 
-    fn kept(&self, id: &TaskId) -> Option<(TaskInfo, Option<Recipe>, StoredTask)> {
-        let record = self.record(id)?;
+    fn kept(&self, id: &TaskId) -> Option<(TaskInfo, StoredTask)> {
         let stored = self.inner.store.task(*id).ok()??;
-        let info = TaskInfo {
-            id: *id,
-            length: stored.length(),
-            key: record.key,
-            piece_level: record.piece_level,
-            ranges: record.ranges,
-        };
-        Some((info, record.recipe, stored))
+        Some((self.inner.catalog.info(id, stored.length())?, stored))
     }
 
-    /// What was kept beside a task; `None` when it is unreadable or of another task.
-    fn record(&self, id: &TaskId) -> Option<TaskRecord> {
-        let stored = self.inner.store.task(*id).ok()??;
-        let record: TaskRecord = stored.record().ok()??;
-        (record.key.id() == *id).then_some(record)
-    }
-
-    /// The tasks that are open now.
-    pub fn opened(&self) -> Vec<Task> {
-        self.inner.tasks.lock().values().map(|(task, _)| task.clone()).collect()
+    /// How the origin of a kept task is read, where that was known when it was opened last.
+    fn recipe(&self, id: &TaskId) -> Option<Recipe> {
+        let record: TaskRecord = self.inner.store.record(*id).ok()??;
+        record.recipe.filter(|_| record.key.id() == *id)
     }
 
     /// Keeps a whole content that this host made itself, such as an index.
     pub async fn import(&self, info: &TaskInfo, content: Bytes) -> Result<Task, ReadError> {
-        let task = self.open(info, None, None).map_err(|error| match error {
+        let task = self.open(info, None, None).await.map_err(|error| match error {
             OpenError::Store { source, .. } => ReadError::Store(source),
             OpenError::Closing => ReadError::Closing(info.id),
         })?;
         let shared = Arc::clone(&task.shared);
-        let signer = self.inner.signer();
+        let signer = self.inner.signer_of(&shared);
         let id = info.id;
         let work = move || -> Result<(), keep::KeepError> {
             let shape = shared.shape();
@@ -324,29 +336,72 @@ impl Engine {
             Ok(report) => report?,
             Err(_) => return Ok(GcReport::default()),
         };
-        report.evicted.iter().for_each(|id| self.close(id));
+        report.evicted.iter().for_each(|id| {
+            self.inner.catalog.forget(id);
+            self.close(id);
+        });
         Ok(report)
     }
 
     fn close(&self, id: &TaskId) {
-        if let Some((_, stop)) = self.inner.tasks.lock().remove(id) {
-            stop.cancel();
-        }
+        self.inner.tasks.close(id);
+        self.inner.keyring.forget_stand_ins(id);
         if let Some(swarm) = &self.inner.swarm {
             swarm.leave(*id);
         }
     }
 
-    fn store_failed(id: TaskId) -> impl Fn(crate::store::StoreError) -> OpenError {
-        move |source| OpenError::Store { id, source: Arc::new(source) }
+    /// Closes the tasks that nobody here or elsewhere has used for `after`, as of `now`; what they hold is
+    /// still known to the scheduler. To be called every so often; says which.
+    pub async fn close_idle(&self, now: Instant, after: Duration) -> Vec<TaskId> {
+        let closed = self.inner.tasks.close_idle(now, after);
+        for id in &closed {
+            self.inner.keyring.forget_stand_ins(id);
+            let Some(swarm) = self.inner.swarm.clone() else { continue };
+            let (store, id) = (Arc::clone(&self.inner.store), *id);
+            let rest = move || {
+                let provable = store.glance(id, 0).map(|glance| glance.provable);
+                swarm.rest(id, &provable.unwrap_or_default());
+            };
+            // The engine is stopping when this does not end.
+            let _ = tokio::task::spawn_blocking(rest).await;
+        }
+        closed
     }
 
-    fn begin(
-        &self,
-        info: TaskInfo,
-        recipe: Option<Recipe>,
-        origin: Option<Arc<dyn Origin>>,
-    ) -> Result<(Task, CancellationToken), OpenError> {
+    async fn begin(&self, info: TaskInfo) -> Result<Running, OpenError> {
+        let engine = self.clone();
+        let stored = tokio::task::spawn_blocking(move || {
+            let stored = engine.store_of(&info)?;
+            Ok((stored, info))
+        });
+        let (stored, info) = stored.await.map_err(|_| OpenError::Closing)??;
+        let length = info.length.or(stored.length());
+        let (commands, mailbox) = mpsc::channel(256);
+        let shared = Arc::new(Shared {
+            stored,
+            origin: Mutex::default(),
+            commands,
+            provenance: Provenance::default(),
+            voids: voids::Voids::default(),
+            busy: AtomicBool::new(false),
+            recorded: AtomicBool::new(false),
+            stands_in: AtomicBool::new(false),
+            source_slots: Arc::clone(&self.inner.source_slots),
+            gained: broadcast::channel(256).0,
+            length: watch::Sender::new(length),
+            waiting_for: Mutex::new(None),
+            parents: Mutex::default(),
+            info,
+        });
+        let stop = self.inner.stop.child_token();
+        let (actor, events) = self.actor(&shared, stop.clone());
+        self.inner.tracker.spawn(actor.run(mailbox, events));
+        Ok(Running::new(shared, stop))
+    }
+
+    /// A task in the store, with what is known of it. Blocks.
+    fn store_of(&self, info: &TaskInfo) -> Result<StoredTask, OpenError> {
         let failed = Self::store_failed(info.id);
         let stored = self.inner.store.create(info.id).map_err(&failed)?;
         if let Some(length) = info.length
@@ -354,48 +409,33 @@ impl Engine {
         {
             stored.set_length(length).map_err(&failed)?;
         }
-        let length = info.length.or(stored.length());
-        let (commands, mailbox) = mpsc::channel(256);
-        let shared = Arc::new(Shared {
-            stored,
-            origin: Mutex::new(origin),
-            commands,
-            provenance: Provenance::default(),
-            gained: broadcast::channel(256).0,
-            length: watch::Sender::new(length),
-            waiting_for: Mutex::new(None),
-            parents: Mutex::default(),
-            info,
-        });
-        let task = Task { shared };
-        self.keep_record(&task, recipe)?;
-        let stop = self.inner.stop.child_token();
-        let actor = self.actor(&task, stop.clone());
-        let (actor, events) = actor;
-        self.inner.tracker.spawn(actor.run(mailbox, events));
-        Ok((task, stop))
+        if self.inner.catalog.info(&info.id, None).is_none() || !stored.has_record() {
+            write_record(&stored, info, None)?;
+        }
+        Ok(stored)
+    }
+
+    fn store_failed(id: TaskId) -> impl Fn(crate::store::StoreError) -> OpenError {
+        move |source| OpenError::Store { id, source: Arc::new(source) }
     }
 
     fn actor(
         &self,
-        task: &Task,
+        shared: &Arc<Shared>,
         stop: CancellationToken,
     ) -> (Actor, mpsc::Receiver<flight::FlightEvent>) {
-        let shared = Arc::clone(&task.shared);
         let spread = u64::from_le_bytes(
             self.inner.identity.host().as_bytes()[..8].try_into().unwrap_or_default(),
         );
         let have = shared.stored.have();
-        let mut conductor = Conductor::new(task.length(), task.info().piece_level, have, spread)
-            .with_limits(self.inner.limits);
-        if self.inner.reads_origin_of(&shared.info) {
-            conductor.set_source(access(shared.origin.lock().as_deref()));
-        }
-        Actor::new(Arc::clone(&self.inner), shared, conductor, stop)
+        let (length, piece_level) = (*shared.length.borrow(), shared.info.piece_level);
+        let conductor =
+            Conductor::new(length, piece_level, have, spread).with_limits(self.inner.limits);
+        Actor::new(Arc::clone(&self.inner), Arc::clone(shared), conductor, stop)
     }
 
     /// Gives an open task what it lacked.
-    fn equip(
+    async fn equip(
         &self,
         task: &Task,
         recipe: Option<Recipe>,
@@ -405,26 +445,44 @@ impl Engine {
         let source = access(Some(origin.as_ref()));
         *task.shared.origin.lock() = Some(origin);
         if self.inner.reads_origin_of(task.info()) {
-            // A full mailbox: the next want finds the origin all the same.
-            let _ = task.shared.commands.try_send(Command::Source(source));
+            // The actor is gone only when the task closes.
+            let _ = task.shared.commands.send(Command::Source(source)).await;
         }
-        self.keep_record(task, recipe)
-    }
-
-    fn keep_record(&self, task: &Task, recipe: Option<Recipe>) -> Result<(), OpenError> {
-        let id = task.id();
-        if recipe.is_none() && self.record(&id).is_some() {
+        if recipe.is_none() || task.shared.recorded.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let info = task.info();
-        let record = TaskRecord {
-            key: info.key.clone(),
-            piece_level: info.piece_level,
-            ranges: info.ranges,
-            recipe,
-        };
-        task.shared.stored.write_record(&record).map_err(Self::store_failed(id))
+        let shared = Arc::clone(&task.shared);
+        let write = move || write_record(&shared.stored, &shared.info, recipe);
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(|_| OpenError::Closing)?
     }
+}
+
+/// At the end, after everything that writes into the store: makes it durable.
+async fn close_store(store: Arc<Store>, work: TaskTracker, stop: CancellationToken) {
+    stop.cancelled().await;
+    work.close();
+    // What still goes on takes the mark away from what it touches.
+    let _ = tokio::time::timeout(END_WITHIN, work.wait()).await;
+    let closed = tokio::task::spawn_blocking(move || store.close()).await;
+    if let Ok(Err(error)) = closed {
+        tracing::warn!(%error, "the cache is not durable: it is verified again after a reboot");
+    }
+}
+
+/// Keeps beside a task what a later process needs to open it.
+fn write_record(
+    stored: &StoredTask,
+    info: &TaskInfo,
+    recipe: Option<Recipe>,
+) -> Result<(), OpenError> {
+    let record = TaskRecord {
+        key: info.key.clone(),
+        piece_level: info.piece_level,
+        ranges: info.ranges,
+        recipe,
+    };
+    stored.write_record(&record).map_err(Engine::store_failed(info.id))
 }
 
 fn access(origin: Option<&dyn Origin>) -> SourceAccess {
@@ -432,43 +490,5 @@ fn access(origin: Option<&dyn Origin>) -> SourceAccess {
         Some(origin) if origin.ranges() => SourceAccess::Ranges,
         Some(_) => SourceAccess::Sequential,
         None => SourceAccess::Forbidden,
-    }
-}
-
-/// What this host tells a scheduler that it holds.
-struct Announced {
-    store: Arc<Store>,
-}
-
-impl Announced {
-    fn one(&self, id: TaskId) -> Option<scheduler::Held> {
-        let stored = self.store.task(id).ok()??;
-        let record: TaskRecord = stored.record().ok()??;
-        let have: GroupSet = stored.have();
-        if record.key.id() != id || have.is_empty() {
-            return None;
-        }
-        let info = TaskInfo {
-            id,
-            length: stored.length(),
-            key: record.key,
-            piece_level: record.piece_level,
-            ranges: record.ranges,
-        };
-        Some(scheduler::Held {
-            task: Some((&info).into()),
-            groups: convert::runs(&have),
-            digests: Vec::new(),
-        })
-    }
-}
-
-impl Holdings for Announced {
-    /// What was read last comes first; what a message cannot hold is not announced.
-    fn held(&self) -> Vec<scheduler::Held> {
-        let mut summaries = self.store.list();
-        summaries.sort_unstable_by_key(|summary| std::cmp::Reverse(summary.last_read));
-        let held = summaries.into_iter().filter_map(|summary| self.one(summary.id));
-        held.take(MAX_ANNOUNCED).collect()
     }
 }

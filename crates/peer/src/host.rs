@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dfs_model::{ByteSize, HostInfo, HostKind, Location, Rate};
 use dfs_source::{FileOptions, HttpOptions, SourceError, Sources};
@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::conductor::Limits;
 use crate::dial::{Acceptor, Dialer};
 use crate::digests::{Identity, IdentityError};
-use crate::engine::{Engine, EngineParts, Keyring, Role};
+use crate::engine::{Engine, EngineParts, Keyring, Lifetime, Role};
 use crate::limits::{RateLimiter, SlotLimits, UploadSlots};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::swarm::{Channels, SwarmOptions};
@@ -22,6 +22,9 @@ use crate::wire::{LocalHost, PieceServer, Pool, PoolOptions, ServerOptions, Wire
 
 /// How often the store is looked at for eviction.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// How long a task stays open that nobody uses.
+const IDLE: Duration = Duration::from_secs(300);
 
 /// Children that take turns at one upload slot: a child holds a slot for a segment, and stays for hours.
 const CHILDREN_PER_SLOT: usize = 16;
@@ -49,6 +52,8 @@ pub struct HostOptions {
     pub managers: Vec<SocketAddr>,
     /// How web origins are read.
     pub http: HttpOptions,
+    /// How long what it keeps is to last.
+    pub lifetime: Lifetime,
 }
 
 /// How a host reaches others, and is reached.
@@ -128,8 +133,9 @@ impl Host {
             patience: options.patience,
             limits: Limits::default(),
             source_requests: 16,
+            lifetime: options.lifetime,
         };
-        let engine = Engine::start(parts, tracker.clone(), stop.clone());
+        let engine = Engine::start(parts, tracker, stop.clone());
         let served = serve(&options, &network, me, &engine, tracker, stop);
         tracker.spawn(keep_house(engine.clone(), stop.clone()));
         Ok(Self { engine, info, served, taken })
@@ -187,7 +193,7 @@ fn serve(
     counters
 }
 
-/// Evicts when the store is above its mark.
+/// Evicts when the store is above its mark, closes what nobody uses.
 async fn keep_house(engine: Engine, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -197,5 +203,6 @@ async fn keep_house(engine: Engine, stop: CancellationToken) {
         if let Err(error) = engine.evict(None).await {
             tracing::warn!(%error, "eviction failed");
         }
+        engine.close_idle(Instant::now(), IDLE).await;
     }
 }

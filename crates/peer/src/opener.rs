@@ -17,7 +17,7 @@ use dfs_model::{ByteRange, Invariant, Priority, TaskKey, TaskKind};
 use dfs_proto::convert::BadMessage;
 use dfs_proto::{common, scheduler};
 use dfs_source::{Action, Attempt, ByteStream, Credentials, SourceError, Target};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::engine::{Engine, OpenError, ReadError, Role, Task};
 use crate::swarm::{SwarmError, route};
@@ -25,6 +25,9 @@ use crate::targets;
 
 /// Bytes of an index read at a time.
 const READ_STEP: u64 = 4 << 20;
+
+/// Tasks of one tree opened at a time.
+const OPENING: usize = 16;
 
 /// The largest index that is loaded: about twelve million files.
 const LARGEST_INDEX: u64 = 4 << 30;
@@ -154,7 +157,7 @@ impl Engine {
             Some(built) => Some(self.import_index(built).await?),
             None => None,
         };
-        let tasks = self.open_recipes(target, &artifact.tasks)?;
+        let tasks = self.open_recipes(target, &artifact.tasks).await?;
         Ok(OpenArtifact { target: target.clone(), index, tasks })
     }
 
@@ -167,18 +170,24 @@ impl Engine {
         Ok(OpenIndex { task, index })
     }
 
-    fn open_recipes(&self, target: &Target, recipes: &[Recipe]) -> Result<Vec<Task>, OpenUrlError> {
-        recipes.iter().map(|recipe| self.open_recipe(recipe, &target.credentials)).collect()
+    async fn open_recipes(
+        &self,
+        target: &Target,
+        recipes: &[Recipe],
+    ) -> Result<Vec<Task>, OpenUrlError> {
+        let opening: Vec<_> =
+            recipes.iter().map(|recipe| self.open_recipe(recipe, &target.credentials)).collect();
+        stream::iter(opening).buffered(OPENING).try_collect().await
     }
 
-    fn open_recipe(
+    async fn open_recipe(
         &self,
         recipe: &Recipe,
         credentials: &Credentials,
     ) -> Result<Task, OpenUrlError> {
         let origin = dfs_artifact::open_origin(recipe, self.sources(), credentials.clone())?;
         let info = TaskInfo::new(recipe.key.clone(), recipe.length, origin.ranges());
-        Ok(self.open(&info, Some(recipe.clone()), Some(origin))?)
+        Ok(self.open(&info, Some(recipe.clone()), Some(origin)).await?)
     }
 
     async fn open_by_swarm(
@@ -200,26 +209,28 @@ impl Engine {
         let reply = swarm.resolve(&route, request).await?;
         let artifact = reply.artifact.unwrap_or_default();
         let Some(index) = artifact.index else {
-            let tasks = artifact.tasks.into_iter().map(|task| self.open_blob(target, task));
-            let tasks = tasks.collect::<Result<_, _>>()?;
+            let mut tasks = Vec::with_capacity(artifact.tasks.len());
+            for task in artifact.tasks {
+                tasks.push(self.open_blob(target, task).await?);
+            }
             return Ok(OpenArtifact { target: target.clone(), index: None, tasks });
         };
         let index = self.fetch_index(TaskInfo::try_from(index)?).await?;
-        let tasks = self.open_recipes(target, index.index.spaces())?;
+        let tasks = self.open_recipes(target, index.index.spaces()).await?;
         Ok(OpenArtifact { target: target.clone(), index: Some(index), tasks })
     }
 
     /// A blob that the swarm names; this host could read its origin too, with the same pin.
-    fn open_blob(&self, target: &Target, task: common::Task) -> Result<Task, OpenUrlError> {
+    async fn open_blob(&self, target: &Target, task: common::Task) -> Result<Task, OpenUrlError> {
         let info = TaskInfo::try_from(task)?;
         let place = Place { url: info.key.url.clone(), headers: info.key.headers.clone() };
         let origin = OriginRecipe::Url { place, ranges: info.ranges };
         let recipe = Recipe { key: info.key, length: info.length, origin };
-        self.open_recipe(&recipe, &target.credentials)
+        self.open_recipe(&recipe, &target.credentials).await
     }
 
     async fn fetch_index(&self, info: TaskInfo) -> Result<OpenIndex, OpenUrlError> {
-        let task = self.open(&info, None, None)?;
+        let task = self.open(&info, None, None).await?;
         let bytes = read_whole(&task, LARGEST_INDEX).await?;
         let closing = ReadError::Closing(info.id);
         let parse = move || {
@@ -237,7 +248,7 @@ impl Engine {
 
     /// Opens a task that another host resolved, where its key alone says how to read it: a public
     /// content behind one URL.
-    pub fn adopt(&self, info: &TaskInfo) -> Option<Task> {
+    pub async fn adopt(&self, info: &TaskInfo) -> Option<Task> {
         let key = &info.key;
         let readable = matches!(key.url.url().scheme(), "http" | "https");
         if key.kind != TaskKind::Blob || key.domain != TaskKey::PUBLIC || !readable {
@@ -247,7 +258,7 @@ impl Engine {
         let origin = OriginRecipe::Url { place, ranges: info.ranges };
         // Only what the key pins is believed of the length.
         let recipe = Recipe { key: key.clone(), length: key.validator.length, origin };
-        self.open_recipe(&recipe, &Credentials::None).ok()
+        self.open_recipe(&recipe, &Credentials::None).await.ok()
     }
 }
 
@@ -288,7 +299,7 @@ struct KeepWhatIsRead {
 #[async_trait]
 impl OpenTask for KeepWhatIsRead {
     async fn open(&self, recipe: &Recipe) -> Result<Arc<dyn Origin>, SourceError> {
-        match self.engine.open_recipe(recipe, &self.credentials) {
+        match self.engine.open_recipe(recipe, &self.credentials).await {
             Ok(task) => Ok(Arc::new(Kept { task })),
             // The store refuses: the archive is read all the same.
             Err(_) => {

@@ -12,6 +12,7 @@
 mod directory;
 mod error;
 mod evict;
+mod glance;
 mod signed;
 mod state;
 mod task;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 
 pub use error::StoreError;
 pub use evict::{EvictionEntry, Watermarks, plan};
+pub use glance::Glance;
 pub use task::{Check, StoredTask};
 pub use uses::{Use, UseGuard};
 
@@ -58,11 +60,18 @@ pub struct Store {
     tasks: Mutex<HashMap<TaskId, Entry>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     presence: Arc<Presence>,
-    /// Open while anybody has it.
-    opened: Weak<Opened>,
+    /// Open while anybody has it. Its own lock is held while its files are opened, so that a slow disk holds
+    /// up only who wants the same task.
+    opened: Arc<Mutex<Weak<Opened>>>,
+}
+
+impl Entry {
+    fn new(id: TaskId, survey: &directory::Survey) -> Self {
+        Self { presence: Arc::new(Presence::new(id, survey)), opened: Arc::default() }
+    }
 }
 
 /// One task as a listing shows it.
@@ -106,58 +115,77 @@ impl Store {
         let directory = Arc::new(Directory::open(dir, &options)?);
         let mut tasks = HashMap::new();
         for id in directory.task_ids()? {
-            let presence = Arc::new(Presence::new(id, &directory.survey(id)));
-            directory.account(0, presence.bytes.load(Relaxed));
-            tasks.insert(id, Entry { presence, opened: Weak::new() });
+            let entry = Entry::new(id, &directory.survey(id));
+            directory.account(0, entry.presence.bytes.load(Relaxed));
+            tasks.insert(id, entry);
         }
         Ok(Self { directory, options, tasks: Mutex::new(tasks) })
     }
 
     /// The task, if anything of it is kept.
     pub fn task(&self, id: TaskId) -> Result<Option<StoredTask>, StoreError> {
-        let mut tasks = self.tasks.lock();
-        self.drop_broken(&mut tasks, id)?;
-        tasks.get_mut(&id).map(|entry| self.opened(id, entry)).transpose()
+        loop {
+            self.drop_broken(id)?;
+            let Some(entry) = self.tasks.lock().get(&id).cloned() else { return Ok(None) };
+            match self.opened(id, &entry) {
+                Err(StoreError::Gone(_)) if self.is_replaced(id, &entry) => {}
+                outcome => return outcome.map(Some),
+            }
+        }
     }
 
     /// The task, kept from now on. It may be evicted at any time unless the caller takes a use of it.
     pub fn create(&self, id: TaskId) -> Result<StoredTask, StoreError> {
-        let mut tasks = self.tasks.lock();
-        self.drop_broken(&mut tasks, id)?;
-        if let Some(entry) = tasks.get_mut(&id) {
-            return self.opened(id, entry);
+        loop {
+            if let Some(task) = self.task(id)? {
+                return Ok(task);
+            }
+            self.directory.make_task(id)?;
+            let survey = self.directory.survey(id);
+            // Whoever was faster made the same directory.
+            let mut tasks = self.tasks.lock();
+            let made = tasks.entry(id).or_insert_with(|| Entry::new(id, &survey)).clone();
+            drop(tasks);
+            match self.opened(id, &made) {
+                Err(StoreError::Gone(_)) if self.is_replaced(id, &made) => {}
+                outcome => return outcome,
+            }
         }
-        self.directory.make_task(id)?;
-        let presence = Arc::new(Presence::new(id, &self.directory.survey(id)));
-        let mut entry = Entry { presence, opened: Weak::new() };
-        let task = self.opened(id, &mut entry)?;
-        tasks.insert(id, entry);
-        Ok(task)
     }
 
-    fn opened(&self, id: TaskId, entry: &mut Entry) -> Result<StoredTask, StoreError> {
-        if let Some(opened) = entry.opened.upgrade() {
+    /// Whether the task was taken away since the caller looked.
+    fn is_replaced(&self, id: TaskId, entry: &Entry) -> bool {
+        let tasks = self.tasks.lock();
+        tasks.get(&id).is_none_or(|now| !Arc::ptr_eq(&now.presence, &entry.presence))
+    }
+
+    fn opened(&self, id: TaskId, entry: &Entry) -> Result<StoredTask, StoreError> {
+        // Not taken away, nor made anew by somebody else, while its files are opened.
+        let _used = entry.presence.begin(Use::Handle)?;
+        let mut opened = entry.opened.lock();
+        if let Some(opened) = opened.upgrade() {
             return Ok(StoredTask::new(opened));
         }
-        let opened = Arc::new(Opened::open(id, &self.directory, &entry.presence)?);
-        entry.opened = Arc::downgrade(&opened);
-        Ok(StoredTask::new(opened))
+        self.directory.make_task(id)?;
+        let fresh = Arc::new(Opened::open(id, &self.directory, &entry.presence)?);
+        *opened = Arc::downgrade(&fresh);
+        Ok(StoredTask::new(fresh))
     }
 
     /// A task whose fsync failed is never trusted again: it goes as soon as nothing uses it.
-    fn drop_broken(
-        &self,
-        tasks: &mut HashMap<TaskId, Entry>,
-        id: TaskId,
-    ) -> Result<(), StoreError> {
-        let Some(entry) = tasks.get(&id) else { return Ok(()) };
-        if !entry.presence.broken.load(Relaxed) {
-            return Ok(());
+    fn drop_broken(&self, id: TaskId) -> Result<(), StoreError> {
+        {
+            let mut tasks = self.tasks.lock();
+            let Some(entry) = tasks.get(&id) else { return Ok(()) };
+            if !entry.presence.broken.load(Relaxed) {
+                return Ok(());
+            }
+            if !entry.presence.claim() {
+                return Err(StoreError::Gone(id));
+            }
+            self.discard(&mut tasks, id)?;
         }
-        if !entry.presence.claim() {
-            return Err(StoreError::Gone(id));
-        }
-        self.discard(tasks, id).and_then(|_| self.directory.empty_trash())
+        self.directory.empty_trash()
     }
 
     /// Everything kept, in no order.
@@ -264,26 +292,27 @@ impl Store {
         Ok(reports)
     }
 
-    /// Makes everything durable and marks it so, that the next boot trusts it unseen. A task that cannot
-    /// be made durable is dropped. Not calling this costs only hashing after a reboot.
-    pub fn close(self) -> Result<(), StoreError> {
-        let mut tasks = self.tasks.lock();
-        let ids: Vec<_> = tasks.keys().copied().collect();
+    /// Makes everything durable and marks it so, that the next boot trusts it unseen; what is recorded later
+    /// takes the mark away again. A task that cannot be made durable is dropped. Not calling this costs only
+    /// hashing after a reboot.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let entries: Vec<_> =
+            self.tasks.lock().iter().map(|(id, entry)| (*id, entry.clone())).collect();
         let mut outcome = Ok(());
-        for id in ids {
-            outcome = outcome.and(self.close_task(&mut tasks, id));
+        for (id, entry) in entries {
+            outcome = outcome.and(self.close_task(id, &entry));
         }
         outcome
     }
 
-    fn close_task(&self, tasks: &mut HashMap<TaskId, Entry>, id: TaskId) -> Result<(), StoreError> {
-        let Some(entry) = tasks.get_mut(&id) else { return Ok(()) };
+    fn close_task(&self, id: TaskId, entry: &Entry) -> Result<(), StoreError> {
         self.directory.note_read(&entry.presence);
-        if entry.presence.dirty.load(Relaxed) {
-            self.opened(id, entry)?.mark_clean();
+        if !entry.presence.dirty.load(Relaxed) {
+            return Ok(());
         }
-        match self.drop_broken(tasks, id) {
-            // Still in use: the next start finds that it names no boot.
+        let marked = self.opened(id, entry).map(|task| task.mark_clean());
+        match marked.and_then(|()| self.drop_broken(id)) {
+            // Still in use: the next start finds that it names no boot. Or it was evicted.
             Err(StoreError::Gone(_)) => Ok(()),
             outcome => outcome,
         }

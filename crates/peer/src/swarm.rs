@@ -15,9 +15,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dfs_model::TaskInfo;
-use dfs_model::{CanonicalUrl, GroupRange, HostId, HostInfo, Priority, RouteKey, TaskId};
-use dfs_proto::scheduler;
+use dfs_model::{CanonicalUrl, GroupRange, GroupSet, HostId, HostInfo, Priority, RouteKey, TaskId};
+use dfs_proto::{convert, scheduler};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -175,6 +176,11 @@ impl Swarm {
         self.outbox.done(task, groups, parent, cost);
     }
 
+    /// Digests that this host has signed for others.
+    pub(crate) fn signed(&self, task: TaskId, batch: Bytes) {
+        self.outbox.signed(task, batch);
+    }
+
     pub(crate) fn complete(&self, task: TaskId, ledger: Ledger) {
         self.outbox.ended(task, PeerEnd { reason: None, ledger });
     }
@@ -189,6 +195,11 @@ impl Swarm {
 
     pub(crate) fn reschedule(&self, task: TaskId, bad: Vec<HostId>) {
         self.outbox.reschedule(task, bad);
+    }
+
+    /// A task is closed here: it takes nothing more, and gives what it has when it is asked.
+    pub(crate) fn rest(&self, task: TaskId, provable: &GroupSet) {
+        self.outbox.rest(task, convert::runs(provable));
     }
 
     pub(crate) fn leave(&self, task: TaskId) {

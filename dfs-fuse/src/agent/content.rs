@@ -1,5 +1,6 @@
 //! The bytes of a mounted tree, from the engine's tasks.
 
+use bytes::Bytes;
 use dfs_model::{ByteRange, Priority, TaskId};
 use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::error_chain;
@@ -83,6 +84,20 @@ impl Content for SpaceContent {
                 task.report_lost(range.groups()).await.map_err(|error| content_error(&error))?;
             }
             task.ensure(range, priority).await.map_err(|error| content_error(&error))
+        }
+        .boxed()
+    }
+
+    fn read_around(
+        &self,
+        space: u16,
+        range: ByteRange,
+    ) -> BoxFuture<'static, Option<Result<Bytes, ContentError>>> {
+        let task = self.space(space).ok().cloned();
+        async move {
+            let task = task.filter(|task| task.has_holes_in(range))?;
+            let read = task.read(range, Priority::Demand).await;
+            Some(read.map_err(|error| content_error(&error)))
         }
         .boxed()
     }

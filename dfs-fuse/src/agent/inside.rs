@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_model::Location;
-use dfs_peer::engine::Role;
+use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
 use dfs_proto::node::node_server::NodeServer;
@@ -103,6 +103,7 @@ fn options(dir: &Path, http: HttpOptions) -> HostOptions {
         patience: Duration::from_secs(3),
         managers: Vec::new(),
         http,
+        lifetime: Lifetime::OfTheProcess,
     }
 }
 

@@ -105,7 +105,9 @@ impl Core {
             let fetches = parts
                 .into_iter()
                 .map(|part| self.content.fetch(part.space, part.range, Priority::Demand));
-            try_join_all(fetches).await?;
+            if let Err(error) = try_join_all(fetches).await {
+                return self.read_around(nid, range, error).await;
+            }
             let mut bytes = vec![0; range.len() as usize];
             if let Some(length) = self.copy_out(nid, range.start, &mut bytes)? {
                 bytes.truncate(length);
@@ -114,6 +116,32 @@ impl Core {
         }
         let reason = format!("bytes {range} were evicted {ATTEMPTS} times before they were read");
         Err(ContentError::new(ContentErrorClass::Io, reason).into())
+    }
+
+    /// Reads what is healthy in groups that cannot be fetched; fails with `error` where there is no such.
+    async fn read_around(
+        &self,
+        nid: u64,
+        range: ByteRange,
+        error: ContentError,
+    ) -> Result<Vec<u8>, FsError> {
+        let mut bytes = Vec::with_capacity(range.len() as usize);
+        let mut at = range.start;
+        while at < range.end {
+            let Some(extent) = self.extent(nid, at, range.end - at)? else { break };
+            at += extent.length();
+            match extent {
+                Extent::Zero { length } => bytes.resize(bytes.len() + length as usize, 0),
+                Extent::Data { space, offset, length } => {
+                    let around = self.content.read_around(space, ByteRange::at(offset, length));
+                    match around.await {
+                        Some(read) => bytes.extend_from_slice(&read?),
+                        None => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        Ok(bytes)
     }
 
     /// Copies bytes that are here; `None` when any of them is not.

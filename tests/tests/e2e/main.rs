@@ -6,6 +6,7 @@
 // The helpers of a test may fail it.
 #![allow(clippy::unwrap_used)]
 
+mod changes;
 mod commands;
 mod mounts;
 mod origins;

@@ -114,6 +114,34 @@ fn a_seed_that_dies_in_the_middle_is_replaced_by_the_origin() {
 }
 
 #[test]
+fn without_a_seed_two_nodes_read_the_origin_for_all() {
+    let place = Place::new();
+    let body = Body::noise(3, 32 * MIB + 9);
+    let length = body.length().unwrap();
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let mut site = Site::start(&place);
+    let agents = ["a", "b", "c"].map(|name| site.agent(&place, name));
+    let dirs = agents.each_ref().map(|agent| {
+        let dir = place.path(&format!("mount-{}", agent.node.name()));
+        agent.mount(&origin.url("/d/"), dir)
+    });
+    site.seed.kill();
+    origin.reset_counters();
+    let pace = origin.inject(Fault::pace(20 * MIB));
+    let wanted = body.read(0, length).unwrap();
+    std::thread::scope(|scope| {
+        for dir in &dirs {
+            scope.spawn(|| assert!(fs::read(dir.join("f")).unwrap() == wanted));
+        }
+    });
+    assert!(pace.struck() > 0);
+    let sent = origin.counters().body_bytes;
+    let accounts = agents.each_ref().map(Account::of_mount);
+    assert!(sent <= 2 * length + length / 4, "{sent} of {length}: {accounts:?}");
+    assert!(accounts.iter().any(|account| account.peers > length / 2), "{accounts:?}");
+}
+
+#[test]
 fn a_cluster_comes_up_says_where_it_is_and_goes_down_again() {
     let place = Place::new();
     let data = place.dir("data");

@@ -9,7 +9,7 @@ use dfs_source::{ByteStream, Source, SourceError, Target};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::wholes::Wholes;
-use super::{Origin, cut, zeros};
+use super::{Origin, Part, PartStream, cut, zeros};
 use crate::members::MemberTable;
 
 /// Members asked for at a time within one read.
@@ -28,11 +28,11 @@ pub struct SpaceOrigin {
 /// A run of bytes of one kind.
 enum Segment {
     Zeros(u64),
-    Member(Box<Part>),
+    Member(Box<Slice>),
 }
 
 /// A part of a member, or all of it.
-struct Part {
+struct Slice {
     target: Target,
     /// `None`: all of it.
     range: Option<ByteRange>,
@@ -59,7 +59,7 @@ impl SpaceOrigin {
             }
             at = wanted.end;
             let part = ByteRange::new(wanted.start - member.offset, wanted.end - member.offset);
-            segments.push(Segment::Member(Box::new(Part {
+            segments.push(Segment::Member(Box::new(Slice {
                 target: self.base.join(&member.path)?,
                 range: (part.len() < member.length).then_some(part),
                 length: part.len(),
@@ -85,24 +85,89 @@ impl Origin for SpaceOrigin {
     }
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
-        let whole = ByteRange::new(0, self.table.length());
-        // Nothing lies behind the end, also when a hostile asker says so.
-        let range = range.unwrap_or(whole);
-        let range = ByteRange::new(range.start.min(whole.end), range.end.min(whole.end));
-        let (source, wholes) = (Arc::clone(&self.source), Arc::clone(&self.wholes));
-        let opened = self.segments(range)?.into_iter().map(move |segment| match segment {
-            Segment::Zeros(count) => future::ok(zeros(count)).boxed(),
-            Segment::Member(part) => {
-                open_member(Arc::clone(&source), Arc::clone(&wholes), part).boxed()
-            }
+        let range = range.unwrap_or(ByteRange::new(0, self.table.length()));
+        let parts = self.read_parts(range).await?;
+        let mut stream = parts.map(|part| match part? {
+            Part::Bytes(bytes) => Ok(bytes),
+            Part::Void { error, .. } => Err(error),
         });
-        let mut stream = stream::iter(opened).buffered(REQUESTS_AT_ONCE).try_flatten().boxed();
         // An error before the first byte is the answer to the read itself.
         match stream.next().await {
             Some(Ok(first)) => Ok(stream::iter([Ok(first)]).chain(stream).boxed()),
             Some(Err(error)) => Err(error),
             None => Ok(stream::empty().boxed()),
         }
+    }
+
+    fn has_members(&self) -> bool {
+        true
+    }
+
+    async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
+        // Nothing lies behind the end, also when a hostile asker says so.
+        let end = self.table.length();
+        let range = ByteRange::new(range.start.min(end), range.end.min(end));
+        let (source, wholes) = (Arc::clone(&self.source), Arc::clone(&self.wholes));
+        let opened = self.segments(range)?.into_iter().map(move |segment| match segment {
+            Segment::Zeros(count) => future::ok(zeros(count).map_ok(Part::Bytes).boxed()).boxed(),
+            Segment::Member(part) => {
+                open_part(Arc::clone(&source), Arc::clone(&wholes), part).boxed()
+            }
+        });
+        Ok(stream::iter(opened).buffered(REQUESTS_AT_ONCE).try_flatten().boxed())
+    }
+}
+
+/// Begins to read a part of a member. What the origin does not have of it any more is a hole.
+async fn open_part(
+    source: Arc<dyn Source>,
+    wholes: Arc<Wholes>,
+    part: Box<Slice>,
+) -> Result<PartStream, SourceError> {
+    let length = part.length;
+    match open_member(source, wholes, part).await {
+        Ok(bytes) => Ok(with_holes(bytes, length)),
+        Err(error) => {
+            let error = gone(error)?;
+            Ok(stream::iter([Ok(Part::Void { length, error })]).boxed())
+        }
+    }
+}
+
+/// A member's bytes; where they end because it changed on the way, what is left of `length` is a hole.
+fn with_holes(bytes: ByteStream, length: u64) -> PartStream {
+    stream::unfold((bytes, length), |(mut bytes, left)| async move {
+        let next = match bytes.next().await? {
+            Ok(bytes) => Ok(Part::Bytes(bytes)),
+            Err(error) => gone(error).map(|error| Part::Void { length: left, error }),
+        };
+        match &next {
+            Ok(Part::Bytes(part)) => {
+                let left = left.saturating_sub(part.len() as u64);
+                Some((next, (bytes, left)))
+            }
+            // Nothing follows.
+            _ => Some((next, (stream::empty().boxed(), 0))),
+        }
+    })
+    .boxed()
+}
+
+/// The error as one of this member alone, whose neighbours may be well; otherwise it is given back.
+fn gone(error: SourceError) -> Result<SourceError, SourceError> {
+    match error {
+        SourceError::NotFound { attempt } => {
+            let detail = "it was listed and is not found any more".to_owned();
+            Ok(SourceError::Changed { attempt, detail })
+        }
+        SourceError::Changed { .. }
+        | SourceError::NotPermitted { .. }
+        | SourceError::Malformed { .. }
+        | SourceError::Encoded { .. }
+        | SourceError::Redirect { .. }
+        | SourceError::TooLarge { .. }
+        | SourceError::Io { .. } => Ok(error),
+        other => Err(other),
     }
 }
 
@@ -111,7 +176,7 @@ impl Origin for SpaceOrigin {
 async fn open_member(
     source: Arc<dyn Source>,
     wholes: Arc<Wholes>,
-    part: Box<Part>,
+    part: Box<Slice>,
 ) -> Result<ByteStream, SourceError> {
     if let Some(range) = part.range
         && wholes.are_needed()
@@ -136,7 +201,7 @@ async fn open_member(
 async fn part_of_whole(
     source: &dyn Source,
     wholes: &Wholes,
-    part: &Part,
+    part: &Slice,
     range: ByteRange,
 ) -> Result<ByteStream, SourceError> {
     if part.whole > Wholes::LARGEST {

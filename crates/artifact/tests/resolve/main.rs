@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dfs_artifact::erofs::Kind;
+use dfs_artifact::origin::Part;
 use dfs_artifact::{
     Artifact, Index, Origin, OriginRecipe, Recipe, ResolveError, ResolveOptions, View, open_origin,
     resolve,
 };
 use dfs_model::{ByteRange, TaskKind};
 use dfs_source::{Credentials, SourceError, Sources, Target};
-use futures::{FutureExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 
 use memory::Memory;
 
@@ -138,6 +139,44 @@ async fn a_changed_member_fails_only_the_reads_that_touch_it() {
     assert_eq!(bytes(&*origin, Some(before)).await.unwrap().len() as u64, victim.offset);
     let after = ByteRange::new(victim.range().end, task.length.unwrap());
     assert_eq!(bytes(&*origin, Some(after)).await.unwrap().len() as u64, after.len());
+}
+
+#[tokio::test]
+async fn a_run_goes_on_behind_members_that_are_gone() {
+    let memory = Memory::with(&some_files());
+    let artifact = resolved(&memory, "mem://h/top/", View::Tree).await.unwrap();
+    let pack = artifact.tasks.iter().find_map(|task| match &task.origin {
+        OriginRecipe::Members { table, .. } if table.members().len() > 5 => Some((task, table)),
+        _ => None,
+    });
+    let (task, table) = pack.unwrap();
+    let whole = bytes(&*open(&memory, task), None).await.unwrap();
+    let victims = [&table.members()[1], &table.members()[4]];
+    let names = victims.map(|victim| std::str::from_utf8(&victim.path).unwrap());
+    memory.change(names[0]);
+    memory.hide(names[1]);
+    let origin = open(&memory, task);
+    let mut parts = origin.read_parts(ByteRange::new(0, table.length())).await.unwrap();
+    let (mut at, mut holes) = (0, Vec::new());
+    while let Some(part) = parts.next().await {
+        match part.unwrap() {
+            Part::Bytes(bytes) => {
+                assert_eq!(bytes, whole[at..at + bytes.len()]);
+                at += bytes.len();
+            }
+            Part::Void { length, error } => {
+                holes.push((ByteRange::at(at as u64, length), error.to_string()));
+                at += length as usize;
+            }
+        }
+    }
+    assert_eq!(at, whole.len());
+    assert_eq!(holes.len(), 2);
+    for ((range, error), victim) in holes.iter().zip(victims) {
+        assert_eq!(*range, victim.range());
+        let name = std::str::from_utf8(&victim.path).unwrap();
+        assert!(error.contains("origin changed") && error.contains(name), "{error}");
+    }
 }
 
 #[tokio::test]

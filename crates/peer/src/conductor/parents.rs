@@ -28,6 +28,8 @@ pub enum Failure {
     BadDigest,
     /// It cannot get the groups from the origin.
     OriginFailed,
+    /// The origin does not have the first of them any more: nobody is to blame, the others may come.
+    Void,
     /// Anything else.
     Other,
 }
@@ -199,6 +201,7 @@ impl Parent {
                 }
                 // A seed that cannot get what it should is to be asked again, not for ever.
             }
+            Failure::Void => return false,
             Failure::OriginFailed => {
                 self.refused.insert_range(attempt.groups);
                 return false;

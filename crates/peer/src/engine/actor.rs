@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dfs_model::{GroupRange, HostId, Invariant, Priority};
@@ -115,6 +116,8 @@ impl Actor {
                 }
             }
             self.act();
+            let busy = !self.conductor.is_idle() || !self.waiters.is_empty();
+            self.shared.busy.store(busy, Ordering::Relaxed);
         }
         let closing = ReadError::Closing(self.shared.info.id);
         self.fail_waiters(None, &closing);
@@ -131,7 +134,13 @@ impl Actor {
             Command::Parents(parents) => self.set_parents(parents),
             Command::Holds { host, groups } => self.conductor.parent_holds(host, &groups),
             Command::Source(access) => self.conductor.set_source(access),
-            Command::BackToSource { reason } => self.back_to_source(&reason),
+            Command::BackToSource { reason, stand_in } => {
+                self.shared.stands_in.store(stand_in, Ordering::Relaxed);
+                self.back_to_source(&reason);
+            }
+            Command::Signers(keys) => {
+                self.engine.keyring.learn_stand_ins(self.shared.info.id, keys);
+            }
             Command::Refused(error) => self.refused(&error),
             Command::Digests(digests) => self.flights.keep_digests(*digests),
             Command::Tiny { content, signed } => self.flights.keep_tiny(content, signed),
@@ -142,7 +151,7 @@ impl Actor {
     /// The scheduler will not have this peer: whoever waits is told.
     fn refused(&mut self, error: &ReadError) {
         if let Some(swarm) = &self.engine.swarm {
-            let task = Task { shared: Arc::clone(&self.shared) };
+            let task = Task::new(Arc::clone(&self.shared), None);
             swarm.gave_up(self.shared.info.id, error.to_string(), task.ledger());
         }
         self.told_swarm = false;
@@ -194,6 +203,7 @@ impl Actor {
                 self.conductor.arrived(flight, groups);
                 self.kept(groups, from, cost);
             }
+            FlightEvent::Void { flight, groups, error } => self.void(flight, groups, error),
             FlightEvent::Tiny { seed } => {
                 let all = GroupRange::new(0, 1);
                 self.conductor.here(all);
@@ -208,6 +218,14 @@ impl Actor {
         }
     }
 
+    /// A member that changed at the origin: only who waits for its groups is told.
+    fn void(&mut self, flight: FlightId, groups: GroupRange, error: ReadError) {
+        tracing::debug!(%groups, %error, "groups that the origin does not have any more");
+        self.conductor.void(flight, groups);
+        self.shared.voids.add(groups, error.clone(), Instant::now());
+        self.fail_waiters(Some(groups), &error);
+    }
+
     fn kept(&mut self, groups: GroupRange, from: CameFrom, cost: Duration) {
         // No subscriber is no loss.
         let _ = self.shared.gained.send(groups);
@@ -219,7 +237,7 @@ impl Actor {
             swarm.done(self.shared.info.id, groups, parent, cost);
             if !self.told_end && self.is_complete() {
                 self.told_end = true;
-                let task = Task { shared: Arc::clone(&self.shared) };
+                let task = Task::new(Arc::clone(&self.shared), None);
                 swarm.complete(self.shared.info.id, task.ledger());
             }
         }
@@ -250,6 +268,10 @@ impl Actor {
                 if failure == Failure::OriginFailed {
                     self.fail_hopeless(groups, ReadError::Swarm(reason));
                 }
+            }
+            Some(Fault::Void { group, error }) => {
+                self.void(flight, GroupRange::new(group, 1), error);
+                self.conductor.ended(flight, Some(Failure::Void), now);
             }
             Some(Fault::NoRanges) => {
                 self.conductor.ended(flight, None, now);
@@ -336,17 +358,21 @@ impl Actor {
         let names = parents.iter().map(|parent| parent.host.name.clone());
         *self.shared.parents.lock() = names.collect();
         let old = std::mem::take(&mut self.parents);
-        let is_named = |host: &HostId| parents.iter().any(|parent| parent.host.id == *host);
-        old.iter()
-            .filter(|(host, _)| !is_named(host))
-            .for_each(|(_, (_, watching))| watching.cancel());
+        for (host, (known, watching)) in &old {
+            let stays = |parent: &ParentHost| parent.host.id == *host && parent.is_where(known);
+            if !parents.iter().any(stays) {
+                watching.cancel();
+            }
+        }
         // The same ones named again are no news: what stands still goes on standing still.
         let is_news = parents.iter().any(|parent| !old.contains_key(&parent.host.id));
         for parent in parents {
             let host = parent.host.id;
             self.shared.provenance.name(host, &parent.host.name, parent.host.kind);
             let watching = match old.get(&host) {
-                Some((_, watching)) if !watching.is_cancelled() => watching.clone(),
+                Some((known, watching)) if known.is_where(&parent) && !watching.is_cancelled() => {
+                    watching.clone()
+                }
                 _ => watcher::watch(&self.engine, &self.shared, &parent, &self.stop),
             };
             self.parents.insert(host, (parent, watching));

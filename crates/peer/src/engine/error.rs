@@ -57,7 +57,9 @@ pub enum ReadError {
 impl From<SourceError> for ReadError {
     fn from(error: SourceError) -> Self {
         match &error {
-            SourceError::Changed { .. } => Self::OriginChanged(error.to_string()),
+            SourceError::Changed { attempt, detail } => {
+                Self::OriginChanged(format!("cannot {attempt}: {detail}"))
+            }
             SourceError::NotFound { .. } => Self::NotFound(error.to_string()),
             SourceError::NotPermitted { .. } => Self::NotPermitted(error.to_string()),
             _ => Self::Source(Arc::new(error)),

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dfs_artifact::Origin;
-use dfs_model::{ByteSize, GROUP_BYTES, GroupRange, HostId, Priority};
+use dfs_artifact::origin::Part;
+use dfs_model::{ByteSize, GroupRange, HostId, Priority};
 use dfs_source::SourceError;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::chunk::Chunk;
 use super::error::ReadError;
 use super::keep;
 use super::ledger::CameFrom;
@@ -21,9 +23,6 @@ use crate::digests::{DigestsError, SignedDigests};
 use crate::hashtree::Shape;
 use crate::store::{StoreError, Use};
 use crate::wire::{Codecs, ErrorCode, PieceError, PieceRequest, Segment};
-
-/// Bytes of the origin that are digested and kept together: sixteen groups.
-const CHUNK: u64 = 16 * GROUP_BYTES;
 
 /// How long a parent may take over one request.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -42,6 +41,8 @@ const ROOM: ByteSize = ByteSize(64 << 20);
 pub(super) enum FlightEvent {
     /// Groups are verified and in the store.
     Kept { flight: FlightId, groups: GroupRange, from: CameFrom, cost: Duration },
+    /// The origin does not have these groups any more; others of the flight may follow.
+    Void { flight: FlightId, groups: GroupRange, error: ReadError },
     /// The length became known.
     Length(u64),
     /// The scheduler's answer brought everything, as this seed had it.
@@ -55,15 +56,22 @@ pub(super) enum FlightEvent {
 pub(super) enum Fault {
     /// Another parent may do better.
     Parent { failure: Failure, groups: GroupRange, reason: String },
+    /// The first group that was still to come is gone at the origin, as the parent says.
+    Void { group: u64, error: ReadError },
     /// The origin sends everything whatever is asked: one stream from now on.
     NoRanges,
     /// Nobody can: whoever waits for these groups is told.
     Fatal { groups: GroupRange, error: ReadError },
 }
 
+/// Batches of digests from the scheduler that wait to be looked at; further ones are let go, parents send
+/// them too with what they prove.
+const WAITING_DIGESTS: usize = 64;
+
 /// Starts flights of one task.
 pub(super) struct Flights {
     context: Context,
+    digests: mpsc::Sender<SignedDigests>,
 }
 
 #[derive(Clone)]
@@ -81,7 +89,14 @@ impl Flights {
         stop: CancellationToken,
     ) -> (Self, mpsc::Receiver<FlightEvent>) {
         let (events, receiver) = mpsc::channel(256);
-        (Self { context: Context { engine, shared, events, stop } }, receiver)
+        let context = Context { engine, shared, events, stop };
+        let (digests, waiting) = mpsc::channel(WAITING_DIGESTS);
+        let worker = context.clone();
+        context.engine.tracker.spawn(async move {
+            let stop = worker.stop.clone();
+            stop.run_until_cancelled(worker.accept_all(waiting)).await;
+        });
+        (Self { context, digests }, receiver)
     }
 
     pub(super) fn request(
@@ -123,12 +138,9 @@ impl Flights {
 
     /// Digests that the scheduler carried.
     pub(super) fn keep_digests(&self, digests: SignedDigests) {
-        let context = self.context.clone();
-        self.context.engine.tracker.spawn(async move {
-            if let Err(reason) = context.accept_digests(digests).await {
-                tracing::debug!(reason, "digests from the scheduler are refused");
-            }
-        });
+        if self.digests.try_send(digests).is_err() {
+            tracing::debug!("more digests than can be looked at: parents will send them");
+        }
     }
 
     /// The whole of a tiny content, as the scheduler had it from a seed.
@@ -176,6 +188,7 @@ impl Context {
         let deadline =
             if priority == Priority::Demand { DEMAND_DEADLINE } else { REQUEST_DEADLINE };
         let mut asked = Instant::now();
+        let mut next = groups.first;
         let mut segments = connection.request(PieceRequest {
             task: self.shared.info.id,
             groups,
@@ -189,7 +202,7 @@ impl Context {
         while let Some(segment) = segments.next().await {
             let segment = match segment {
                 Ok(segment) => segment,
-                Err(error) => return Some(piece_fault(error, groups)),
+                Err(error) => return Some(self.piece_fault(error, groups, next)),
             };
             let from = CameFrom::Parent(parent.host.id);
             let kept = match self.keep_segment(segment, &from).await {
@@ -204,6 +217,7 @@ impl Context {
                 }
             };
             if !kept.is_empty() {
+                next = next.max(kept.end());
                 let cost = std::mem::replace(&mut asked, Instant::now()).elapsed();
                 self.report(FlightEvent::Kept { flight, groups: kept, from, cost }).await;
             }
@@ -223,7 +237,7 @@ impl Context {
         let mut kept = self.verify(&segment, from).await;
         let again = match &kept {
             Err(keep::KeepError::Digests(DigestsError::UnknownSigner(signer))) => {
-                self.engine.keyring.comes(signer, KEY_WITHIN).await
+                self.engine.keyring.comes(&self.shared.info.id, signer, KEY_WITHIN).await
             }
             Err(error) => self.made_room(error).await,
             Ok(_) => false,
@@ -254,6 +268,15 @@ impl Context {
         let (shared, segment) = (Arc::clone(&self.shared), Arc::clone(segment));
         let from = from.clone();
         self.blocking(move || keep::segment(&shared, &keyring, &segment, &from)).await
+    }
+
+    /// Digests from the scheduler, one batch after the other.
+    async fn accept_all(&self, mut waiting: mpsc::Receiver<SignedDigests>) {
+        while let Some(digests) = waiting.recv().await {
+            if let Err(reason) = self.accept_digests(digests).await {
+                tracing::debug!(reason, "digests from the scheduler are refused");
+            }
+        }
     }
 
     async fn accept_digests(&self, digests: SignedDigests) -> Result<(), String> {
@@ -308,10 +331,21 @@ impl Context {
         let shape = self.shared.shape();
         let length = shape.length().unwrap_or(u64::MAX);
         let range = groups.bytes(length);
-        let mut stream = origin.read(Some(range)).await?;
+        let mut parts = origin.read_parts(range).await?;
         let mut chunk = Chunk::starting(range.start);
-        while let Some(bytes) = stream.next().await {
-            let mut bytes = bytes?;
+        while let Some(part) = parts.next().await {
+            let mut bytes = match part? {
+                Part::Bytes(bytes) => bytes,
+                Part::Void { length, error } => {
+                    let (before, groups) = chunk.skip(length);
+                    if let Some((first, whole)) = before {
+                        self.keep_own(flight, shape, first, whole).await?;
+                    }
+                    let error = error.into();
+                    self.report(FlightEvent::Void { flight, groups, error }).await;
+                    continue;
+                }
+            };
             while let Some((first, whole)) = chunk.take(&mut bytes) {
                 self.keep_own(flight, shape, first, whole).await?;
             }
@@ -362,7 +396,7 @@ impl Context {
         let task = self.shared.info.id;
         let work = || {
             let (shared, bytes) = (Arc::clone(&self.shared), bytes.clone());
-            let signer = self.engine.signer();
+            let signer = self.engine.signer_of(&self.shared);
             move || keep::own(&shared, signer.as_deref(), shape, first, &bytes)
         };
         let mut kept = self.blocking(work()).await;
@@ -372,9 +406,42 @@ impl Context {
             kept = self.blocking(work()).await;
         }
         let kept = kept.map_err(|error| error.into_read(task))?;
-        let (from, cost) = (CameFrom::Source, Duration::ZERO);
-        self.report(FlightEvent::Kept { flight, groups: kept, from, cost }).await;
+        if let (Some(swarm), Some(signed)) = (&self.engine.swarm, kept.signed) {
+            swarm.signed(task, signed.encode().into());
+        }
+        let (groups, from, cost) = (kept.groups, CameFrom::Source, Duration::ZERO);
+        self.report(FlightEvent::Kept { flight, groups, from, cost }).await;
         if self.stop.is_cancelled() { Err(ReadError::Closing(task)) } else { Ok(()) }
+    }
+
+    /// Why a parent did not send what was asked, from `next` on.
+    fn piece_fault(&self, error: PieceError, groups: GroupRange, next: u64) -> Fault {
+        let reason = error.to_string();
+        let failure = match &error {
+            PieceError::Refused(refusal) => match refusal.code {
+                ErrorCode::NotFound | ErrorCode::NotHeld => Failure::NotHeld,
+                ErrorCode::Busy => Failure::Busy,
+                ErrorCode::Deadline => Failure::Timeout,
+                ErrorCode::OriginChanged => return self.changed(&refusal.text, groups, next),
+                ErrorCode::OriginFailed => Failure::OriginFailed,
+                ErrorCode::Refused | ErrorCode::Internal => Failure::Other,
+            },
+            PieceError::Deadline => Failure::Timeout,
+            _ => Failure::Disconnected,
+        };
+        Fault::Parent { failure, groups, reason }
+    }
+
+    /// A seed says that the origin changed. Of what has members that is said of the first group it was to
+    /// send; the others are asked for anew.
+    fn changed(&self, text: &str, groups: GroupRange, next: u64) -> Fault {
+        let text = text.strip_prefix("origin changed: ").unwrap_or(text);
+        let error = ReadError::OriginChanged(text.to_owned());
+        let has_members = self.shared.origin.lock().as_ref().is_some_and(|o| o.has_members());
+        match has_members {
+            true => Fault::Void { group: next, error },
+            false => Fault::Fatal { groups, error },
+        }
     }
 }
 
@@ -386,56 +453,5 @@ fn source_fault(error: ReadError, groups: Option<GroupRange>) -> Fault {
             Fault::NoRanges
         }
         _ => Fault::Fatal { groups: groups.unwrap_or(GroupRange::new(0, u64::MAX)), error },
-    }
-}
-
-fn piece_fault(error: PieceError, groups: GroupRange) -> Fault {
-    let reason = error.to_string();
-    let failure = match &error {
-        PieceError::Refused(refusal) => match refusal.code {
-            ErrorCode::NotFound | ErrorCode::NotHeld => Failure::NotHeld,
-            ErrorCode::Busy => Failure::Busy,
-            ErrorCode::Deadline => Failure::Timeout,
-            ErrorCode::OriginChanged => {
-                return Fault::Fatal { groups, error: ReadError::OriginChanged(reason) };
-            }
-            ErrorCode::OriginFailed => Failure::OriginFailed,
-            ErrorCode::Refused | ErrorCode::Internal => Failure::Other,
-        },
-        PieceError::Deadline => Failure::Timeout,
-        _ => Failure::Disconnected,
-    };
-    Fault::Parent { failure, groups, reason }
-}
-
-/// Gathers a stream into whole groups, cut at absolute multiples of [`CHUNK`].
-struct Chunk {
-    at: u64,
-    buffer: BytesMut,
-}
-
-impl Chunk {
-    fn starting(at: u64) -> Self {
-        Self { at, buffer: BytesMut::with_capacity(CHUNK as usize) }
-    }
-
-    /// Takes from `bytes`; gives a chunk, with its first group, once it is whole.
-    fn take(&mut self, bytes: &mut Bytes) -> Option<(u64, Bytes)> {
-        let end = (self.at / CHUNK + 1) * CHUNK;
-        let wanted = (end - self.at) as usize - self.buffer.len();
-        let part = bytes.split_to(wanted.min(bytes.len()));
-        let whole = part.len() == wanted;
-        self.buffer.extend_from_slice(&part);
-        if !whole {
-            return None;
-        }
-        let first = self.at / GROUP_BYTES;
-        self.at = end;
-        let next = BytesMut::with_capacity(CHUNK as usize);
-        Some((first, std::mem::replace(&mut self.buffer, next).freeze()))
-    }
-
-    fn rest(self) -> Option<(u64, Bytes)> {
-        (!self.buffer.is_empty()).then(|| (self.at / GROUP_BYTES, self.buffer.freeze()))
     }
 }

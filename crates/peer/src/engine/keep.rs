@@ -16,10 +16,15 @@ use crate::hashtree::{self, Cv, Node, Proof, ProofDecodeError, Shape, VerifyErro
 use crate::store::StoreError;
 use crate::wire::Segment;
 
-/// Keys of hosts whose signatures count: the cluster's seeds.
+/// Most stand-ins of one task that are believed.
+const MAX_STAND_INS: usize = 64;
+
+/// Keys of hosts whose signatures count: the cluster's seeds, and for single tasks the stand-ins that the
+/// scheduler names.
 #[derive(Debug, Default)]
 pub struct Keyring {
     keys: RwLock<HashMap<HostId, [u8; 32]>>,
+    stand_ins: RwLock<HashMap<TaskId, HashMap<HostId, [u8; 32]>>>,
     learnt: Notify,
     missed: Notify,
 }
@@ -31,19 +36,43 @@ impl Keyring {
         self.learnt.notify_waiters();
     }
 
-    /// The key of a signer.
-    pub fn key(&self, host: &HostId) -> Option<[u8; 32]> {
-        self.keys.read().get(host).copied()
+    /// Adds the keys of a task's stand-ins, as far as they may be so many.
+    pub fn learn_stand_ins(&self, task: TaskId, keys: Vec<(HostId, [u8; 32])>) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut stand_ins = self.stand_ins.write();
+        let known = stand_ins.entry(task).or_default();
+        for (host, key) in keys {
+            if known.len() < MAX_STAND_INS {
+                known.entry(host).or_insert(key);
+            }
+        }
+        drop(stand_ins);
+        self.learnt.notify_waiters();
+    }
+
+    /// Forgets a task's stand-ins: the scheduler names them again to whoever takes part again.
+    pub fn forget_stand_ins(&self, task: &TaskId) {
+        self.stand_ins.write().remove(task);
+    }
+
+    /// The key of somebody whose signature counts for a task.
+    pub fn key(&self, task: &TaskId, host: &HostId) -> Option<[u8; 32]> {
+        if let Some(key) = self.keys.read().get(host) {
+            return Some(*key);
+        }
+        self.stand_ins.read().get(task)?.get(host).copied()
     }
 
     /// Has a signer's key asked for; whether it came in time. A seed may be younger than the member
     /// list that this host knows.
-    pub(super) async fn comes(&self, host: &HostId, within: Duration) -> bool {
+    pub(super) async fn comes(&self, task: &TaskId, host: &HostId, within: Duration) -> bool {
         let known = async {
             loop {
                 let mut learnt = std::pin::pin!(self.learnt.notified());
                 learnt.as_mut().enable();
-                if self.key(host).is_some() {
+                if self.key(task, host).is_some() {
                     return;
                 }
                 self.missed.notify_one();
@@ -111,7 +140,7 @@ pub(super) fn digests(
     if batch.task != shared.info.id {
         return Err(KeepError::WrongTask);
     }
-    digests.verify(|host| keyring.key(host))?;
+    digests.verify(|host| keyring.key(&batch.task, host))?;
     if let Some(length) = batch.length {
         match shared.shape().length() {
             Some(known) if known != length => return Err(KeepError::TwoLengths(known, length)),
@@ -130,13 +159,20 @@ pub(super) fn segment(
     segment: &Segment,
     from: &CameFrom,
 ) -> Result<(GroupRange, Option<u64>), KeepError> {
-    let mut length = None;
+    let (mut length, mut unknown) = (None, None);
     for encoded in &segment.signed {
-        length = digests(shared, keyring, &SignedDigests::decode(encoded)?)?.or(length);
+        match digests(shared, keyring, &SignedDigests::decode(encoded)?) {
+            Ok(stated) => length = stated.or(length),
+            // Others may suffice.
+            Err(KeepError::Digests(error @ DigestsError::UnknownSigner(_))) => {
+                unknown = Some(error)
+            }
+            Err(error) => return Err(error),
+        }
     }
     let groups = segment.groups();
     if groups.is_empty() {
-        return Ok((groups, length));
+        return unknown.map_or(Ok((groups, length)), |error| Err(error.into()));
     }
     let shape = Shape::new(length.or(shared.shape().length()));
     let trusted: HashMap<Node, Cv> = shared
@@ -151,12 +187,20 @@ pub(super) fn segment(
     let verified = hashtree::verify_bytes(shape, groups, &segment.payload, &proof, lookup);
     let nodes = match verified {
         Err(_) if Invariant::NoWrongByte.is_broken() => Vec::new(),
-        verified => verified?,
+        Err(error) => return Err(unknown.map_or(KeepError::Verify(error), KeepError::Digests)),
+        Ok(nodes) => nodes,
     };
     // Before the groups are there: whoever sees them may ask at once where they came from.
     shared.provenance.came(groups, from.clone());
     shared.stored.commit(groups, &segment.payload, &nodes)?;
     Ok((groups, length))
+}
+
+/// What was read from the origin and kept.
+pub(super) struct Own {
+    pub(super) groups: GroupRange,
+    /// Its digests, where this host signs them.
+    pub(super) signed: Option<SignedDigests>,
 }
 
 /// Digests and keeps what this host read from the origin; signs it when that is its role.
@@ -166,7 +210,7 @@ pub(super) fn own(
     shape: Shape,
     first: u64,
     bytes: &[u8],
-) -> Result<GroupRange, KeepError> {
+) -> Result<Own, KeepError> {
     let count = dfs_model::groups_in(bytes.len() as u64);
     let groups = GroupRange::new(first, count);
     let cvs = hashtree::group_digests(shape, groups, bytes).map_err(VerifyError::from)?;
@@ -186,6 +230,7 @@ pub(super) fn own(
     }
     nodes.extend(covering.iter().copied());
     let nodes: Vec<(Node, Cv)> = nodes.into_iter().collect();
+    let mut signed = None;
     if let Some(signer) = signer {
         let batch = DigestBatch {
             task: shared.info.id,
@@ -194,9 +239,10 @@ pub(super) fn own(
             entries: covering,
         };
         // Before the groups are there: whoever sees them must find what proves them.
-        shared.stored.add_signed(&batch.sign(signer.signing_key())?)?;
+        let batch = signed.insert(batch.sign(signer.signing_key())?);
+        shared.stored.add_signed(batch)?;
     }
     shared.provenance.came(groups, CameFrom::Source);
     shared.stored.commit(groups, bytes, &nodes)?;
-    Ok(groups)
+    Ok(Own { groups, signed })
 }

@@ -1,10 +1,13 @@
 //! Where the bytes of a task came from, group by group, so that any range can be accounted for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::AddAssign;
 
 use dfs_model::{ByteRange, GroupRange, GroupSet, HostId, HostKind};
 use parking_lot::Mutex;
+
+/// Reads past the store that an account can still be made of.
+const PASSES: usize = 4096;
 
 /// Where some bytes came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +84,11 @@ pub(super) struct Provenance {
 struct Inner {
     from: BTreeMap<CameFrom, GroupSet>,
     names: BTreeMap<HostId, (String, HostKind)>,
+    /// What was handed to readers past the store, the latest last.
+    passed: VecDeque<ByteRange>,
+    /// How many of them there were, and their bytes.
+    passes: u64,
+    passed_bytes: u64,
     source_requests: u64,
     wire_bytes: u64,
 }
@@ -89,6 +97,7 @@ struct Inner {
 #[derive(Debug, Clone)]
 pub struct Mark {
     had: GroupSet,
+    passes: u64,
     source_requests: u64,
     wire_bytes: u64,
 }
@@ -96,6 +105,7 @@ pub struct Mark {
 impl Mark {
     /// The same mark, as of the opening of the task.
     pub(super) fn beginning(mut self) -> Self {
+        self.passes = 0;
         self.source_requests = 0;
         self.wire_bytes = 0;
         self
@@ -128,7 +138,24 @@ impl Provenance {
 
     pub(super) fn mark(&self, had: GroupSet) -> Mark {
         let inner = self.inner.lock();
-        Mark { had, source_requests: inner.source_requests, wire_bytes: inner.wire_bytes }
+        let Inner { passes, source_requests, wire_bytes, .. } = *inner;
+        Mark { had, passes, source_requests, wire_bytes }
+    }
+
+    /// Bytes were read from the origin for a reader and not kept.
+    pub(super) fn passed(&self, range: ByteRange) {
+        let mut inner = self.inner.lock();
+        if inner.passed.len() >= PASSES {
+            inner.passed.pop_front();
+        }
+        inner.passed.push_back(range);
+        inner.passes += 1;
+        inner.passed_bytes += range.len();
+    }
+
+    /// All bytes that were read and not kept.
+    pub(super) fn passed_bytes(&self) -> u64 {
+        self.inner.lock().passed_bytes
     }
 
     /// The account of `range` of a content of `length` bytes, all of which is here now: what was here
@@ -161,8 +188,31 @@ impl Provenance {
                 }
             }
         }
-        ledger.cache_bytes = range.len().saturating_sub(attributed);
+        let passed = inner.passed_since(mark, range);
+        ledger.source_bytes += passed;
+        ledger.cache_bytes = range.len().saturating_sub(attributed + passed);
         ledger
+    }
+}
+
+impl Inner {
+    /// Bytes of `range` that were read and not kept since the mark; what was read twice counts once. They
+    /// are of groups that never came.
+    fn passed_since(&self, mark: &Mark, range: ByteRange) -> u64 {
+        let new = usize::try_from(self.passes - mark.passes).unwrap_or(usize::MAX);
+        let latest = self.passed.iter().rev().take(new);
+        let mut ranges: Vec<_> = latest
+            .map(|passed| passed.intersection(range))
+            .filter(|passed| !passed.is_empty())
+            .collect();
+        ranges.sort_unstable_by_key(|passed| passed.start);
+        let mut end = range.start;
+        let mut sum = 0;
+        for passed in ranges {
+            sum += passed.end.saturating_sub(passed.start.max(end));
+            end = end.max(passed.end);
+        }
+        sum
     }
 }
 
@@ -192,5 +242,18 @@ mod tests {
         assert_eq!(ledger.parent_bytes(Some(HostKind::Seed)), GROUP_BYTES + 10);
         assert_eq!(ledger.content_bytes(), length - 5);
         assert_eq!(ledger.source_requests, 1);
+    }
+
+    #[test]
+    fn bytes_that_were_not_kept_count_as_the_origins_once_and_since_the_mark() {
+        let provenance = Provenance::default();
+        provenance.passed(ByteRange::new(0, 100));
+        let mark = provenance.mark(GroupSet::new());
+        for range in [ByteRange::new(50, 150), ByteRange::new(140, 200), ByteRange::new(140, 160)] {
+            provenance.passed(range);
+        }
+        let ledger = provenance.since(&mark, ByteRange::new(0, 180), 1000);
+        assert_eq!((ledger.source_bytes, ledger.cache_bytes), (130, 50));
+        assert_eq!(provenance.passed_bytes(), 280);
     }
 }

@@ -1,10 +1,11 @@
 //! Serving children: groups that are held and provable, on a seed also what must be fetched first.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_model::{GroupRange, GroupSet, groups_in};
+use dfs_model::{GroupRange, GroupSet, Priority, groups_in};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::sync::broadcast::error::RecvError;
@@ -13,7 +14,7 @@ use super::Engine;
 use super::error::ReadError;
 use super::task::{Shared, Task};
 use crate::hashtree::{self, Node};
-use crate::store::{StoreError, Use};
+use crate::store::{StoreError, Use, UseGuard};
 use crate::wire::{
     ErrorCode, HaveStream, HaveUpdate, PeerIdentity, PieceRequest, Provider, Ready, Refusal,
     Segment, SegmentStream, WatchRequest,
@@ -29,10 +30,8 @@ impl Provider for Engine {
         _peer: &PeerIdentity,
         request: &PieceRequest,
     ) -> Result<SegmentStream, Refusal> {
-        let (engine, id) = (self.clone(), request.task);
-        // Found in the store it is opened: that reads files.
-        let held = tokio::task::spawn_blocking(move || engine.held(&id)).await;
-        let task = held.ok().flatten().ok_or(Refusal::from(ErrorCode::NotFound))?;
+        let held = self.held(&request.task).await;
+        let task = held.ok_or(Refusal::from(ErrorCode::NotFound))?;
         let fetch = request.fetch && self.inner.role.serves_by_fetching();
         let priority = request.priority;
         if fetch {
@@ -41,27 +40,86 @@ impl Provider for Engine {
         }
         let want_signed = request.want_signed;
         let used = Arc::new(task.in_use(Use::Serve).map_err(|error| refusal(&error))?);
-        let segments = stream::iter(request.groups.cut(SEGMENT)).then(move |groups| {
-            let task = task.clone();
-            // Held until the last segment is read: eviction must not come between.
-            let used = Arc::clone(&used);
-            async move {
-                if fetch {
-                    task.ensure_groups(groups, priority).await.map_err(|error| refusal(&error))?;
-                }
-                let shared = Arc::clone(&task.shared);
-                Ok(Ready::new(move || {
-                    let _used = used;
-                    segment(&shared, groups, want_signed)
-                }))
-            }
+        let answer = Answer {
+            task,
+            used,
+            rest: request.groups.cut(SEGMENT).collect(),
+            fetch: fetch.then_some(priority),
+            want_signed,
+            sent: false,
+        };
+        let segments = stream::unfold(answer, |mut answer| async move {
+            let next = answer.next().await?;
+            Some((next, answer))
         });
         Ok(segments.boxed())
     }
 
     fn watch(&self, _peer: &PeerIdentity, request: &WatchRequest) -> Option<HaveStream> {
-        let task = self.held(&request.task)?;
-        Some(holdings(task).boxed())
+        let (engine, id) = (self.clone(), request.task);
+        let found = stream::once(async move { engine.held(&id).await });
+        let told = found.flat_map(|task| task.map_or(stream::empty().boxed(), holdings));
+        Some(told.boxed())
+    }
+}
+
+/// An answer under way.
+struct Answer {
+    task: Task,
+    /// Held until the last segment is read: eviction must not come between.
+    used: Arc<UseGuard>,
+    /// Cuts that are still to be sent.
+    rest: VecDeque<GroupRange>,
+    /// How urgently what is missing is fetched, where it is.
+    fetch: Option<Priority>,
+    want_signed: bool,
+    sent: bool,
+}
+
+impl Answer {
+    /// The next segment. An answer ends where a hole begins, and is a refusal only when its first group is
+    /// in one: so the child learns group by group what cannot come, and gets everything else.
+    async fn next(&mut self) -> Option<Result<Ready, Refusal>> {
+        let groups = self.rest.pop_front()?;
+        let there = match self.fetch {
+            Some(priority) => self.ensure(groups, priority).await,
+            None => Ok(groups),
+        };
+        let there = match there {
+            Ok(there) => there,
+            Err(_) if self.sent && self.task.hole_in(groups).is_some() => return None,
+            Err(error) => return Some(Err(refusal(&error))),
+        };
+        if there != groups {
+            self.rest.clear();
+        }
+        self.sent = true;
+        let (shared, want_signed) = (Arc::clone(&self.task.shared), self.want_signed);
+        let used = Arc::clone(&self.used);
+        Some(Ok(Ready::new(move || {
+            let _used = used;
+            segment(&shared, there, want_signed)
+        })))
+    }
+
+    /// Has the groups fetched; gives those before the first hole.
+    async fn ensure(
+        &self,
+        mut groups: GroupRange,
+        priority: Priority,
+    ) -> Result<GroupRange, ReadError> {
+        loop {
+            let Err(error) = self.task.ensure_groups(groups, priority).await else {
+                return Ok(groups);
+            };
+            match self.task.hole_in(groups) {
+                // Fewer in every round.
+                Some((hole, _)) if hole.first > groups.first => {
+                    groups = GroupRange::new(groups.first, hole.first - groups.first);
+                }
+                _ => return Err(error),
+            }
+        }
     }
 }
 
@@ -138,7 +196,12 @@ fn holdings(task: Task) -> BoxStream<'static, HaveUpdate> {
             return Some((snapshot_of(&task).await?, (task, gained, false)));
         }
         let mut groups = GroupSet::new();
-        match gained.recv().await {
+        let news = tokio::select! {
+            news = gained.recv() => news,
+            // It was evicted.
+            () = task.shared.commands.closed() => return None,
+        };
+        match news {
             Ok(run) => groups.insert_range(run),
             Err(RecvError::Lagged(_)) => {
                 return Some((snapshot_of(&task).await?, (task, gained, false)));

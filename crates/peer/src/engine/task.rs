@@ -1,6 +1,7 @@
 //! A task as its users see it: read ranges, wait for them, ask where they came from.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,10 +9,11 @@ use dfs_artifact::Origin;
 use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::error::ReadError;
 use super::ledger::{Ledger, Mark, Provenance};
+use super::voids::Voids;
 use crate::conductor::SourceAccess;
 use crate::digests::SignedDigests;
 use crate::hashtree::{self, Shape};
@@ -32,6 +34,13 @@ pub struct ParentHost {
     pub grant: Bytes,
 }
 
+impl ParentHost {
+    /// Whether it is reached the same way as `other`, which is the same host.
+    pub(super) fn is_where(&self, other: &Self) -> bool {
+        self.host.addresses == other.host.addresses && self.grant == other.grant
+    }
+}
+
 /// What a task's actor is told.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -49,7 +58,10 @@ pub(crate) enum Command {
     Source(SourceAccess),
     BackToSource {
         reason: String,
+        stand_in: bool,
     },
+    /// Who else than the seeds signs for this task.
+    Signers(Vec<(HostId, [u8; 32])>),
     Refused(ReadError),
     Digests(Box<SignedDigests>),
     /// The whole content, with what proves it: the scheduler's answer for a tiny one.
@@ -75,6 +87,16 @@ pub(crate) struct Shared {
     pub(super) origin: Mutex<Option<Arc<dyn Origin>>>,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) provenance: Provenance,
+    /// Whether anything is wanted.
+    pub(super) busy: AtomicBool,
+    /// Whether this process has written down how the origin is read.
+    pub(super) recorded: AtomicBool,
+    /// Whether the scheduler made this host read the origin for others too.
+    pub(super) stands_in: AtomicBool,
+    /// Groups that cannot come, for a while.
+    pub(super) voids: Voids,
+    /// Requests to origins at a time, over all tasks.
+    pub(super) source_slots: Arc<Semaphore>,
     /// Groups as they become present.
     pub(super) gained: broadcast::Sender<GroupRange>,
     pub(super) length: watch::Sender<Option<u64>>,
@@ -88,15 +110,31 @@ impl Shared {
     pub(super) fn shape(&self) -> Shape {
         Shape::new(*self.length.borrow())
     }
+
+    /// Whether nothing is wanted, nor was asked for since the actor looked last.
+    pub(super) fn is_idle(&self) -> bool {
+        let unread = self.commands.max_capacity() - self.commands.capacity();
+        unread == 0 && !self.busy.load(Ordering::Relaxed)
+    }
 }
 
-/// A handle on an open task; cheap to clone.
+/// Keeps a task open.
+#[derive(Default)]
+pub(super) struct Hold;
+
+/// A handle on an open task, which stays open while there is one; cheap to clone.
 #[derive(Clone)]
 pub struct Task {
     pub(super) shared: Arc<Shared>,
+    _hold: Option<Arc<Hold>>,
 }
 
 impl Task {
+    /// A handle; without a hold it keeps nothing open.
+    pub(super) fn new(shared: Arc<Shared>, hold: Option<Arc<Hold>>) -> Self {
+        Self { shared, _hold: hold }
+    }
+
     /// Its identity and layout.
     pub fn info(&self) -> &TaskInfo {
         &self.shared.info
@@ -204,6 +242,7 @@ impl Task {
             total += &part;
         }
         let counters = self.shared.provenance.since(&origin, ByteRange::new(0, 0), length);
+        total.source_bytes += self.shared.provenance.passed_bytes();
         total.source_requests = counters.source_requests;
         total.wire_bytes = counters.wire_bytes;
         total
@@ -212,9 +251,17 @@ impl Task {
     /// Asks for a range without waiting for it.
     pub fn prefetch(&self, range: ByteRange, priority: Priority) {
         let groups = self.clipped(range).groups();
-        if !groups.is_empty() && !self.shared.stored.has(groups) {
-            // A full mailbox means that more urgent things are under way: prefetching can wait.
-            let _ = self.shared.commands.try_send(Command::Want { groups, priority, waiter: None });
+        let mut at = groups.first;
+        while at < groups.end() {
+            let rest = GroupRange::new(at, groups.end() - at);
+            let hole = self.hole_in(rest).map_or(GroupRange::new(rest.end(), 0), |(hole, _)| hole);
+            let groups = GroupRange::new(at, hole.first - at);
+            at = hole.end();
+            if !groups.is_empty() && !self.shared.stored.has(groups) {
+                let want = Command::Want { groups, priority, waiter: None };
+                // A full mailbox means that more urgent things are under way: prefetching can wait.
+                let _ = self.shared.commands.try_send(want);
+            }
         }
     }
 
@@ -235,6 +282,9 @@ impl Task {
     ) -> Result<(), ReadError> {
         if self.shared.stored.has(groups) {
             return Ok(());
+        }
+        if let Some((_, error)) = self.hole_in(groups) {
+            return Err(error);
         }
         let (done, waited) = oneshot::channel();
         let waiter = Waiter { groups, priority, done };
@@ -263,9 +313,24 @@ impl Task {
         }
     }
 
-    /// The bytes of `range`, clipped at the end of the content; at most a few MiB at a time.
+    /// The bytes of `range`, clipped at the end of the content; at most a few MiB at a time. What cannot
+    /// be kept because a neighbour in its group changed is read around ([`Task::has_holes_in`]).
     pub async fn read(&self, range: ByteRange, priority: Priority) -> Result<Bytes, ReadError> {
         let range = self.clipped(range);
+        match self.read_kept(range, priority).await {
+            Err(error) if self.has_holes_in(range) => {
+                self.read_around(range, priority, error).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The bytes of `range`, all groups of which must come.
+    pub(super) async fn read_kept(
+        &self,
+        range: ByteRange,
+        priority: Priority,
+    ) -> Result<Bytes, ReadError> {
         let mut attempts = 0;
         loop {
             attempts += 1;

@@ -1,12 +1,17 @@
+mod holes;
+mod life;
+mod stand_ins;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use dfs_artifact::origin::{Part, PartStream};
 use dfs_model::{ByteRange, CanonicalUrl, HostInfo, HostKind, Location, Priority, TaskKind};
 use dfs_model::{Transform, Validator};
-use dfs_source::{ByteStream, SourceError, Sources};
-use futures::StreamExt;
+use dfs_source::{Action, Attempt, ByteStream, SourceError, Sources};
 use futures::stream;
+use futures::{StreamExt, TryStreamExt};
 use tempfile::TempDir;
 
 use super::*;
@@ -31,6 +36,8 @@ struct FakeOrigin {
     content: Bytes,
     announces_length: bool,
     has_ranges: bool,
+    /// Of what has members: where they are gone.
+    holes: Option<Vec<ByteRange>>,
     sent: AtomicU64,
     requests: AtomicU64,
 }
@@ -43,6 +50,7 @@ impl FakeOrigin {
             content: content.into(),
             announces_length: true,
             has_ranges: true,
+            holes: None,
             sent: AtomicU64::new(0),
             requests: AtomicU64::new(0),
         }
@@ -78,11 +86,48 @@ impl Origin for FakeOrigin {
         assert!(range.end <= all.end && (self.has_ranges || range == all), "{range}");
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.sent.fetch_add(range.len(), Ordering::Relaxed);
+        let holes = self.holes.iter().flatten();
+        if let Some(hole) = holes.map(|hole| hole.intersection(range)).find(|hole| !hole.is_empty())
+        {
+            return Err(changed(hole));
+        }
+        Ok(self.stream(range))
+    }
+
+    fn has_members(&self) -> bool {
+        self.holes.is_some()
+    }
+
+    async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut parts: Vec<PartStream> = Vec::new();
+        let mut at = range.start;
+        let holes = self.holes.iter().flatten().map(|hole| hole.intersection(range));
+        for hole in holes.filter(|hole| !hole.is_empty()) {
+            parts.push(self.stream(ByteRange::new(at, hole.start)).map_ok(Part::Bytes).boxed());
+            let void = Part::Void { length: hole.len(), error: changed(hole) };
+            parts.push(stream::iter([Ok(void)]).boxed());
+            at = hole.end;
+        }
+        parts.push(self.stream(ByteRange::new(at, range.end)).map_ok(Part::Bytes).boxed());
+        self.sent.fetch_add(range.len(), Ordering::Relaxed);
+        Ok(stream::iter(parts).flatten().boxed())
+    }
+}
+
+fn changed(hole: ByteRange) -> SourceError {
+    let url = CanonicalUrl::parse("http://origin.test/x").unwrap();
+    let attempt = Attempt::new(Action::Read(Some(hole)), &url);
+    SourceError::Changed { attempt, detail: "it has another ETag".to_owned() }
+}
+
+impl FakeOrigin {
+    fn stream(&self, range: ByteRange) -> ByteStream {
         let content = self.content.slice(range.start as usize..range.end as usize);
         // Odd sizes: chunks and groups must not depend on how bytes come.
         let parts: Vec<_> =
             content.chunks(50_001).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
-        Ok(stream::iter(parts).boxed())
+        stream::iter(parts).boxed()
     }
 }
 
@@ -128,8 +173,9 @@ impl Field {
             patience: if trusted.is_empty() { SHORT_PATIENCE } else { LONG_PATIENCE },
             limits: Limits::default(),
             source_requests: 16,
+            lifetime: Lifetime::Lasting,
         };
-        (Engine::start(parts, self.tracker.clone(), self.stop.clone()), dir)
+        (Engine::start(parts, &self.tracker, self.stop.clone()), dir)
     }
 
     /// A host that serves what `provider` makes of its engine.
@@ -142,17 +188,7 @@ impl Field {
     ) -> Member {
         let (engine, dir) = self.engine(role, trusted);
         let address = SocketAddr::from(([10, 0, 0, number], 1));
-        let me = LocalHost { host: engine.identity().host(), name: "test".into(), capabilities: 0 };
-        let server = PieceServer::new(
-            provider(engine.clone()),
-            me,
-            ServerOptions::default(),
-            UploadSlots::new(SlotLimits::default()),
-            Arc::new(RateLimiter::new(None)),
-        );
-        let acceptor = Arc::new(self.network.listen(address));
-        let stop = self.stop.clone();
-        self.tracker.spawn(async move { server.serve(acceptor, stop).await });
+        self.serve(&engine, provider(engine.clone()), address);
         let info = HostInfo {
             id: engine.identity().host(),
             kind: if role == Role::Seed { HostKind::Seed } else { HostKind::Node },
@@ -163,6 +199,21 @@ impl Field {
             upload_slots: 4,
         };
         Member { engine, info, _dir: dir }
+    }
+
+    /// Serves at an address what `provider` gives.
+    fn serve(&self, engine: &Engine, provider: Arc<dyn Provider>, address: SocketAddr) {
+        let me = LocalHost { host: engine.identity().host(), name: "test".into(), capabilities: 0 };
+        let server = PieceServer::new(
+            provider,
+            me,
+            ServerOptions::default(),
+            UploadSlots::new(SlotLimits::default()),
+            Arc::new(RateLimiter::new(None)),
+        );
+        let acceptor = Arc::new(self.network.listen(address));
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move { server.serve(acceptor, stop).await });
     }
 
     fn honest(&self, role: Role, number: u8, trusted: &[&Member]) -> Member {
@@ -198,7 +249,7 @@ async fn alone_every_length_reads_back_and_leaves_the_origin_once() {
         let field = Field::new();
         let (engine, _dir) = field.engine(Role::Solo, &[]);
         let origin = Arc::new(FakeOrigin::new(length));
-        let task = engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+        let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
         assert_eq!(read_all(&task).await, origin.content, "{length}");
         assert_eq!(origin.sent.load(Ordering::Relaxed), length);
         assert_eq!(task.digest(), Some(*blake3::hash(&origin.content).as_bytes()), "{length}");
@@ -215,7 +266,7 @@ async fn a_content_of_unknown_length_without_ranges_is_read_in_one_request() {
         let mut origin = FakeOrigin::new(length);
         (origin.announces_length, origin.has_ranges) = (false, false);
         let origin = Arc::new(origin);
-        let task = engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+        let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
         assert_eq!(read_all(&task).await, origin.content, "{length}");
         assert_eq!(origin.requests.load(Ordering::Relaxed), 1, "{length}");
     }
@@ -230,12 +281,12 @@ async fn three_nodes_take_from_a_seed_and_each_other_and_the_origin_pays_once() 
         origin.announces_length = announces_length;
         origin.has_ranges = announces_length;
         let origin = Arc::new(origin);
-        seed.engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+        seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
         let nodes: Vec<Member> =
             (2..5).map(|number| field.honest(Role::Node, number, &[&seed])).collect();
         let mut reading = tokio::task::JoinSet::new();
         for (at, node) in nodes.iter().enumerate() {
-            let task = node.engine.open(&origin.info(), None, None).unwrap();
+            let task = node.engine.open(&origin.info(), None, None).await.unwrap();
             let parents: Vec<&Member> = std::iter::once(&seed).chain(&nodes[..at]).collect();
             give_parents(&task, &parents).await;
             reading.spawn(async move { (read_all(&task).await, task.ledger()) });
@@ -291,16 +342,16 @@ async fn a_peer_that_sends_wrong_bytes_is_dropped_and_the_reader_never_notices()
     let field = Field::new();
     let seed = field.honest(Role::Seed, 1, &[]);
     let origin = Arc::new(FakeOrigin::new(40 * GROUP));
-    seed.engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     let lied = Arc::new(AtomicBool::new(false));
     let liar = field.member(Role::Node, 2, &[&seed], |engine| {
         Arc::new(Liar { engine, lied: Arc::clone(&lied) })
     });
-    let held = liar.engine.open(&origin.info(), None, None).unwrap();
+    let held = liar.engine.open(&origin.info(), None, None).await.unwrap();
     give_parents(&held, &[&seed]).await;
     read_all(&held).await;
     let victim = field.honest(Role::Node, 3, &[&seed]);
-    let task = victim.engine.open(&origin.info(), None, None).unwrap();
+    let task = victim.engine.open(&origin.info(), None, None).await.unwrap();
     give_parents(&task, &[&liar]).await;
     let reader = task.clone();
     let mut reading = tokio::task::JoinSet::new();
@@ -317,7 +368,7 @@ async fn left_alone_a_node_reads_the_origin_itself_and_serves_nobody_from_it() {
     let field = Field::new();
     let node = field.honest(Role::Node, 1, &[]);
     let origin = Arc::new(FakeOrigin::new(3 * GROUP));
-    let task = node.engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    let task = node.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     assert_eq!(read_all(&task).await, origin.content);
     assert_eq!(task.ledger().source_bytes, 3 * GROUP);
     assert!(task.stored().signed_for(dfs_model::GroupRange::new(0, 3)).is_empty());
@@ -328,7 +379,7 @@ async fn what_is_in_use_is_never_evicted() {
     let field = Field::new();
     let (engine, _dir) = field.engine(Role::Solo, &[]);
     let origin = Arc::new(FakeOrigin::new(3 * GROUP));
-    let task = engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     read_all(&task).await;
     let guard = task.in_use(Use::Mount).unwrap();
     let swept = engine.evict(Some(ByteSize(u64::MAX))).await.unwrap();
@@ -337,7 +388,7 @@ async fn what_is_in_use_is_never_evicted() {
     drop(guard);
     let swept = engine.evict(Some(ByteSize(u64::MAX))).await.unwrap();
     assert_eq!(swept.evicted, [task.id()]);
-    let again = engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    let again = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     assert_eq!(read_all(&again).await, origin.content);
     assert_eq!(origin.sent.load(Ordering::Relaxed), 6 * GROUP);
 }
@@ -347,13 +398,13 @@ async fn a_parent_that_goes_away_costs_latency_only() {
     let field = Field::new();
     let seed = field.honest(Role::Seed, 1, &[]);
     let origin = Arc::new(FakeOrigin::new(200 * GROUP));
-    seed.engine.open(&origin.info(), None, Some(origin.clone())).unwrap();
+    seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     let first = field.honest(Role::Node, 2, &[&seed]);
-    let held = first.engine.open(&origin.info(), None, None).unwrap();
+    let held = first.engine.open(&origin.info(), None, None).await.unwrap();
     give_parents(&held, &[&seed]).await;
     read_all(&held).await;
     let second = field.honest(Role::Node, 3, &[&seed]);
-    let task = second.engine.open(&origin.info(), None, None).unwrap();
+    let task = second.engine.open(&origin.info(), None, None).await.unwrap();
     give_parents(&task, &[&first]).await;
     task.ensure(ByteRange::new(0, 20 * GROUP), Priority::Bulk).await.unwrap();
     field.network.refuse(first.info.addresses[0]);

@@ -12,7 +12,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use dfs_model::GroupRange;
+use bytes::Bytes;
+use dfs_model::{GroupRange, GroupSet};
 
 use crate::digests::SignedDigests;
 use crate::hashtree::Node;
@@ -62,6 +63,20 @@ impl SignedLog {
             file.set_len(0)?;
             file.write_all_at(MAGIC, 0)?;
         }
+        let log = Self::load(file);
+        log.file.set_len(log.end)?;
+        Ok(log)
+    }
+
+    /// A log that is only looked at; none where there is no file of this kind.
+    pub(super) fn glance(path: &Path) -> Option<Self> {
+        let file = File::open(path).ok()?;
+        let mut magic = [0; 8];
+        let is_log = file.read_exact_at(&mut magic, 0).is_ok() && &magic == MAGIC;
+        is_log.then(|| Self::load(file))
+    }
+
+    fn load(file: File) -> Self {
         let end = MAGIC.len() as u64;
         let mut log = Self { file, end, index: BTreeMap::new(), length_at: None };
         while let Some((payload, intact)) = read_record(&log.file, log.end) {
@@ -71,8 +86,33 @@ impl SignedLog {
             }
             log.end += (RECORD_HEAD + payload.len()) as u64;
         }
-        log.file.set_len(log.end)?;
-        Ok(log)
+        log
+    }
+
+    /// The groups among `groups` over which a digest is known.
+    pub(super) fn covered(&self, groups: &GroupSet) -> GroupSet {
+        let mut covered = GroupSet::new();
+        for node in self.index.keys() {
+            groups.present_in(node.unclipped()).for_each(|run| covered.insert_range(run));
+        }
+        covered
+    }
+
+    /// Batches of at most `limit` bytes together, as they were signed: one that tells the length, then those
+    /// with the highest digests, of these the newest first.
+    pub(super) fn best(&self, limit: usize) -> Vec<Bytes> {
+        let highest = self.index.iter().map(|(node, at)| (node.level, *at));
+        let mut places: Vec<(u8, u64)> = highest.collect();
+        places.sort_unstable_by(|a, b| b.cmp(a));
+        let places = self.length_at.into_iter().chain(places.into_iter().map(|(_, at)| at));
+        let (mut seen, mut left, mut batches) = (BTreeSet::new(), limit, Vec::new());
+        for at in places.filter(|at| seen.insert(*at)) {
+            let Some((payload, true)) = read_record(&self.file, at) else { continue };
+            let Some(rest) = left.checked_sub(payload.len()) else { break };
+            left = rest;
+            batches.push(payload.into());
+        }
+        batches
     }
 
     /// The levels at which digests are known, lowest first.

@@ -154,8 +154,14 @@ impl StateFile {
 
     /// The header of a file that stays closed.
     pub(super) fn peek(path: &Path) -> Option<Header> {
-        match (Self { file: File::open(path).ok()? }).header() {
-            Ok(HeaderPage::Valid(header)) => Some(header),
+        Self::glance(path).map(|(header, _)| header)
+    }
+
+    /// A file that is only looked at, and its header.
+    pub(super) fn glance(path: &Path) -> Option<(Header, Self)> {
+        let state = Self { file: File::open(path).ok()? };
+        match state.header() {
+            Ok(HeaderPage::Valid(header)) => Some((header, state)),
             _ => None,
         }
     }

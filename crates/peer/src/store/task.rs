@@ -327,14 +327,12 @@ impl StoredTask {
 
     /// The caller's own record, if there is one.
     pub fn record<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
-        let path = self.opened.path.join("record.json");
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::io("read", &path)(error)),
-        };
-        let malformed = |source| StoreError::Record { task: self.opened.id, source };
-        serde_json::from_slice(&text).map(Some).map_err(malformed)
+        read_record(self.opened.id, &self.opened.path)
+    }
+
+    /// Whether the caller has left a record, readable or not.
+    pub fn has_record(&self) -> bool {
+        self.opened.path.join("record.json").exists()
     }
 
     /// Replaces the caller's own record, all or nothing.
@@ -373,6 +371,14 @@ impl StoredTask {
 }
 
 impl Opened {
+    pub(super) fn have(&self) -> GroupSet {
+        self.facts.read().have.clone()
+    }
+
+    pub(super) fn length(&self) -> Option<u64> {
+        self.facts.read().header.length
+    }
+
     fn check_bytes(&self, shape: Shape, groups: GroupRange, got: u64) -> Result<(), StoreError> {
         let refuse = |source| Err(StoreError::Content { task: self.id, source });
         let expected = shape.bytes_in(groups).filter(|_| groups.end() <= MAX_GROUPS);
@@ -427,6 +433,21 @@ impl Opened {
             facts.header = header;
         }
     }
+}
+
+/// The record kept in a task's directory.
+pub(super) fn read_record<T: DeserializeOwned>(
+    id: TaskId,
+    dir: &Path,
+) -> Result<Option<T>, StoreError> {
+    let path = dir.join("record.json");
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("read", &path)(error)),
+    };
+    let malformed = |source| StoreError::Record { task: id, source };
+    serde_json::from_slice(&text).map(Some).map_err(malformed)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -184,6 +184,7 @@ fn a_clean_end_spares_the_next_boot_all_hashing_until_something_is_added() {
     let state = task.content_path().with_file_name("state");
     drop(task);
     store.close().unwrap();
+    drop(store);
     let marked = fs::read(&state).unwrap();
 
     let store = open(dir.path(), 2);
@@ -223,6 +224,30 @@ fn a_content_cut_short_is_missing_not_wrong() {
     task.content_file().set_len(GROUP_BYTES + 5).unwrap();
     assert!(matches!(task.read(whole(&content)), Err(StoreError::Missing { .. })));
     assert!(!task.complete(), "the error was noted");
+}
+
+#[test]
+fn a_task_whose_files_open_slowly_holds_up_nobody_else() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path(), 1);
+    drop(store.create(id(1)).unwrap());
+    let slow = Arc::clone(&store.tasks.lock()[&id(1)].opened);
+    let opening = slow.lock();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| store.task(id(1)).unwrap().unwrap());
+        let presence = Arc::clone(&store.tasks.lock()[&id(1)].presence);
+        while !presence.summary().in_use {
+            std::thread::yield_now();
+        }
+        store.create(id(2)).unwrap();
+        assert_eq!(store.list().len(), 2);
+        // What is being opened is not taken away under whoever opens it.
+        let swept = store.make_room(SystemTime::now(), ByteSize(u64::MAX)).unwrap();
+        assert_eq!(swept.evicted, [id(2)]);
+        assert!(!waiting.is_finished());
+        drop(opening);
+        waiting.join().unwrap();
+    });
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Between what this host knows and what the scheduler's stream carries.
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, HostInfo, HostKind, TaskId};
+use dfs_model::{HostId, HostInfo, HostKind, TaskId};
 use dfs_proto::common;
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::scheduler::{
     FailureKind, GroupsDone, GroupsFailed, HostMessage, Leave, PeerResult, Progress, RefusalKind,
-    Register, Reschedule, SchedulerMessage, SizeScope, TaskUpdate, host_message::Kind as Up,
+    Register, Reschedule, SchedulerMessage, Signer, SizeScope, TaskUpdate,
+    host_message::Kind as Up,
 };
 
 use super::outbox::{News, PeerEnd, Registration};
@@ -26,13 +27,27 @@ pub(super) fn id_bytes(task: &TaskId) -> Bytes {
     Bytes::copy_from_slice(task.as_bytes())
 }
 
-pub(super) fn register(registration: &Registration, held: &[GroupRange]) -> HostMessage {
+/// Takes part, and wants whatever will be read.
+pub(super) fn register(registration: &Registration) -> HostMessage {
+    registered(registration, Vec::new(), Vec::new())
+}
+
+/// Takes part, and wants no more than it holds.
+fn rest(registration: &Registration, held: &[common::GroupRun]) -> HostMessage {
+    registered(registration, held.to_vec(), held.to_vec())
+}
+
+fn registered(
+    registration: &Registration,
+    wanted: Vec<common::GroupRun>,
+    held: Vec<common::GroupRun>,
+) -> HostMessage {
     up(Up::Register(Register {
         task: Some((&registration.task).into()),
         priority: registration.priority as u32,
         principal: None,
-        wanted: Vec::new(),
-        held: held.iter().copied().map(Into::into).collect(),
+        wanted,
+        held,
     }))
 }
 
@@ -43,13 +58,18 @@ fn failure_kind(failure: Failure) -> FailureKind {
         Failure::Disconnected => FailureKind::Disconnected,
         Failure::Timeout => FailureKind::Timeout,
         Failure::BadDigest => FailureKind::BadDigest,
-        Failure::OriginFailed | Failure::Other => FailureKind::Other,
+        Failure::OriginFailed | Failure::Void | Failure::Other => FailureKind::Other,
     }
 }
 
 /// One task's news as messages; registration itself is made by the caller.
 pub(super) fn news(task: &TaskId, news: &News) -> Vec<HostMessage> {
-    let mut messages = Vec::new();
+    // Before the groups: who is told of these finds what proves them.
+    let signed = news
+        .signed
+        .iter()
+        .map(|encoded| up(Up::Digests(common::SignedDigests { encoded: encoded.clone() })));
+    let mut messages: Vec<HostMessage> = signed.collect();
     let done = news.done.iter().flat_map(|(parent, delivered)| {
         let cost_ms = u32::try_from(delivered.cost.as_millis()).unwrap_or(u32::MAX);
         delivered.groups.ranges().map(move |run| GroupsDone {
@@ -79,6 +99,9 @@ pub(super) fn news(task: &TaskId, news: &News) -> Vec<HostMessage> {
             reason: String::new(),
         })));
     }
+    if let Some((registration, held)) = &news.rest {
+        messages.push(rest(registration, held));
+    }
     if news.leave {
         messages.push(up(Up::Leave(Leave { task_id: id_bytes(task) })));
     }
@@ -104,6 +127,10 @@ fn decode(digests: Vec<common::SignedDigests>) -> impl Iterator<Item = Command> 
         .map(|signed| Command::Digests(Box::new(signed)))
 }
 
+fn signers(signers: &[Signer]) -> Result<Vec<(HostId, [u8; 32])>, BadMessage> {
+    signers.iter().map(convert::signer).collect()
+}
+
 /// A scheduler's message as commands to one task; none for messages about no task.
 pub(super) fn down(
     message: SchedulerMessage,
@@ -121,20 +148,26 @@ pub(super) fn down(
         Down::Registered(registered) => {
             let task = registered.task.as_ref().map(|task| &task.id[..]);
             let id = convert::task_id(task.unwrap_or_default())?;
+            let signers = Command::Signers(signers(&registered.signers)?);
             let tiny = registered.scope() == SizeScope::Tiny && !registered.content.is_empty();
             if tiny {
                 let signed = registered.digests.into_iter().map(|signed| signed.encoded).collect();
-                (id, vec![Command::Tiny { content: registered.content, signed }])
+                (id, vec![signers, Command::Tiny { content: registered.content, signed }])
             } else {
-                (id, decode(registered.digests).collect())
+                (id, std::iter::once(signers).chain(decode(registered.digests)).collect())
             }
         }
-        Down::Update(TaskUpdate { task_id, digests, .. }) => {
-            (convert::task_id(&task_id)?, decode(digests).collect())
+        Down::Update(TaskUpdate { task_id, digests, signers: keys, .. }) => {
+            let signers = Command::Signers(signers(&keys)?);
+            let commands = std::iter::once(signers).chain(decode(digests)).collect();
+            (convert::task_id(&task_id)?, commands)
         }
         Down::BackToSource(order) => {
             let reason = format!("the scheduler says: {}", order.reason);
-            (convert::task_id(&order.task_id)?, vec![Command::BackToSource { reason }])
+            (
+                convert::task_id(&order.task_id)?,
+                vec![Command::BackToSource { reason, stand_in: order.stand_in }],
+            )
         }
         Down::Refused(refused) => {
             let id = convert::task_id(&refused.task_id)?;

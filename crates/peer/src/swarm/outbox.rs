@@ -1,10 +1,12 @@
 //! What tasks want the schedulers to know, merged until it is sent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dfs_model::TaskInfo;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId};
+use dfs_proto::common::GroupRun;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
@@ -13,6 +15,9 @@ use crate::engine::{Command, Ledger};
 
 /// Failures reported in one batch of one task.
 const MAX_FAILURES: usize = 256;
+
+/// Batches of digests waiting to be sent of one task; the oldest go first, children get them with the bytes.
+const MAX_SIGNED: usize = 4096;
 
 /// A task that takes part.
 #[derive(Clone)]
@@ -26,10 +31,14 @@ pub(super) struct Registration {
 #[derive(Default)]
 pub(super) struct News {
     pub(super) register: bool,
+    /// Digests that this host has signed.
+    pub(super) signed: VecDeque<Bytes>,
     pub(super) done: BTreeMap<Option<HostId>, Delivered>,
     pub(super) failed: Vec<(GroupRange, HostId, Failure)>,
     pub(super) reschedule: Option<Vec<HostId>>,
     pub(super) end: Option<PeerEnd>,
+    /// It is registered no more; what is held all the same.
+    pub(super) rest: Option<(Registration, Vec<GroupRun>)>,
     pub(super) leave: bool,
 }
 
@@ -76,6 +85,7 @@ impl Outbox {
         commands: mpsc::Sender<Command>,
     ) {
         let id = task.id;
+        self.tell(id, |news| news.rest = None);
         self.inner.lock().tasks.insert(id, Registration { task, priority, commands });
         self.tell(id, |news| news.register = true);
     }
@@ -94,6 +104,15 @@ impl Outbox {
         });
     }
 
+    pub(super) fn signed(&self, task: TaskId, batch: Bytes) {
+        self.tell(task, |news| {
+            if news.signed.len() >= MAX_SIGNED {
+                news.signed.pop_front();
+            }
+            news.signed.push_back(batch);
+        });
+    }
+
     pub(super) fn ended(&self, task: TaskId, end: PeerEnd) {
         self.tell(task, |news| news.end = Some(end));
     }
@@ -108,6 +127,15 @@ impl Outbox {
 
     pub(super) fn reschedule(&self, task: TaskId, bad: Vec<HostId>) {
         self.tell(task, |news| news.reschedule.get_or_insert_default().extend(bad));
+    }
+
+    /// What was registered is released: the scheduler is told what is still held, or that nothing is.
+    pub(super) fn rest(&self, task: TaskId, held: Vec<GroupRun>) {
+        let Some(registration) = self.inner.lock().tasks.remove(&task) else { return };
+        self.tell(task, |news| match held.is_empty() {
+            true => news.leave = true,
+            false => news.rest = Some((registration, held)),
+        });
     }
 
     pub(super) fn leave(&self, task: TaskId) {
@@ -157,5 +185,64 @@ impl Outbox {
 
     pub(super) fn is_connected(&self) -> bool {
         self.inner.lock().connected > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
+    use dfs_proto::scheduler::host_message::Kind as Up;
+
+    use super::super::messages;
+    use super::*;
+
+    fn task() -> TaskInfo {
+        let key = TaskKey {
+            domain: TaskKey::PUBLIC.into(),
+            kind: TaskKind::Blob,
+            url: CanonicalUrl::parse("http://origin.test/x").unwrap(),
+            headers: Vec::new(),
+            validator: Validator::default(),
+            transform: Transform::Identity,
+        };
+        TaskInfo::new(key, Some(1 << 20), true)
+    }
+
+    fn kinds(outbox: &Outbox) -> Vec<Up> {
+        let news = outbox.take();
+        let messages = news.iter().flat_map(|(task, news)| messages::news(task, news));
+        messages.filter_map(|message| message.kind).collect()
+    }
+
+    #[test]
+    fn a_task_that_rests_wants_no_more_than_it_holds_and_is_registered_no_more() {
+        let outbox = Outbox::default();
+        let (task, (commands, _mailbox)) = (task(), mpsc::channel(1));
+        let held = vec![GroupRun { first: 2, count: 3 }];
+        outbox.rest(task.id, held.clone());
+        assert!(kinds(&outbox).is_empty(), "it was not registered");
+        outbox.register(task.clone(), Priority::Bulk, commands.clone());
+        outbox.rest(task.id, held.clone());
+        assert!(outbox.registration(&task.id).is_none());
+        let said = kinds(&outbox);
+        let Some(Up::Register(register)) = said.last() else { panic!("{said:?}") };
+        assert_eq!((&register.wanted, &register.held), (&held, &held));
+        outbox.register(task.clone(), Priority::Bulk, commands);
+        outbox.rest(task.id, Vec::new());
+        assert!(matches!(kinds(&outbox).last(), Some(Up::Leave(_))), "it holds nothing");
+    }
+
+    #[test]
+    fn what_is_signed_goes_out_before_the_groups_and_is_bounded() {
+        let (outbox, task) = (Outbox::default(), task());
+        outbox.done(task.id, GroupRange::new(0, 1), None, Duration::ZERO);
+        for at in 0..MAX_SIGNED + 5 {
+            outbox.signed(task.id, Bytes::from(at.to_string()));
+        }
+        let said = kinds(&outbox);
+        assert_eq!(said.len(), MAX_SIGNED + 1);
+        let newest = Bytes::from((MAX_SIGNED + 4).to_string());
+        assert!(matches!(&said[MAX_SIGNED - 1], Up::Digests(signed) if signed.encoded == newest));
+        assert!(matches!(said.last(), Some(Up::Progress(_))));
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::link::{Link, LinkParts};
-use super::outbox::Outbox;
+use super::outbox::{News, Outbox};
 use super::{Holdings, Members, SwarmOptions, messages, route_of};
 
 /// News gather for this long before they are sent.
@@ -133,7 +133,7 @@ impl Session {
         for registration in self.outbox.registrations() {
             let responsible = members.scheduler_for(&route_of(&registration.task));
             if responsible.is_some_and(|(id, _)| id == scheduler) {
-                self.send(scheduler, messages::register(&registration, &[])).await;
+                self.send(scheduler, messages::register(&registration)).await;
             }
         }
     }
@@ -141,13 +141,14 @@ impl Session {
     async fn send_news(&mut self) {
         let news = self.outbox.take();
         let members = Arc::clone(&self.members.borrow());
-        let responsible = |task: &TaskId| -> Option<HostId> {
-            let registration = self.outbox.registration(task)?;
+        let responsible = |task: &TaskId, news: &News| -> Option<HostId> {
+            let resting = news.rest.as_ref().map(|(registration, _)| registration.clone());
+            let registration = self.outbox.registration(task).or(resting)?;
             members.scheduler_for(&route_of(&registration.task)).map(|(id, _)| id)
         };
         let mut outgoing: BTreeMap<HostId, Vec<HostMessage>> = BTreeMap::new();
         for (task, news) in &news {
-            let everyone: Vec<HostId> = match responsible(task) {
+            let everyone: Vec<HostId> = match responsible(task, news) {
                 Some(id) => vec![id],
                 None if news.leave => self.links.keys().copied().collect(),
                 None => continue,
@@ -156,7 +157,7 @@ impl Session {
                 let messages = outgoing.entry(id).or_default();
                 if let (true, Some(registration)) = (news.register, self.outbox.registration(task))
                 {
-                    messages.push(messages::register(&registration, &[]));
+                    messages.push(messages::register(&registration));
                 }
                 messages.extend(messages::news(task, news));
             }

@@ -198,7 +198,11 @@ impl Transfer {
         let waited = self.piece.task.ensure(self.in_task(step), self.priority);
         let due = PROGRESS.saturating_sub(self.told.elapsed());
         match tokio::time::timeout(due, waited).await {
-            Ok(ready) => ready?,
+            Ok(Ok(())) => {}
+            Ok(Err(_)) if self.piece.task.has_holes_in(self.in_task(step)) => {
+                return self.around(step).await;
+            }
+            Ok(Err(error)) => return Err(error.into()),
             Err(_) => return Ok(self.progress()),
         }
         if self.by_path && !self.settle(step).await? {
@@ -210,6 +214,15 @@ impl Transfer {
             return Ok(chunk(ChunkKind::Present(present)));
         }
         self.pending = self.piece.task.read(self.in_task(step), self.priority).await?;
+        let part = self.pending.split_to(self.pending.len().min(MESSAGE as usize));
+        Ok(chunk(ChunkKind::Data(part)))
+    }
+
+    /// What is not in the content file, and never will be, goes through the socket: the groups that it
+    /// shares with something that changed cannot be kept.
+    async fn around(&mut self, step: ByteRange) -> Result<ReadChunk, CallError> {
+        self.pending = self.piece.task.read(self.in_task(step), self.priority).await?;
+        self.rest = ByteRange::new(step.end, self.rest.end);
         let part = self.pending.split_to(self.pending.len().min(MESSAGE as usize));
         Ok(chunk(ChunkKind::Data(part)))
     }

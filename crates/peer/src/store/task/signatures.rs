@@ -86,6 +86,11 @@ impl StoredTask {
 }
 
 impl Opened {
+    /// What `look` makes of the log; none when it cannot be read.
+    pub(in crate::store) fn glance_log<T>(&self, look: impl FnOnce(&SignedLog) -> T) -> Option<T> {
+        self.with_log(|log| Ok(look(log))).ok()
+    }
+
     fn with_log<T>(
         &self,
         act: impl FnOnce(&mut SignedLog) -> std::io::Result<T>,

@@ -95,6 +95,7 @@ impl World {
         match how {
             Restart::Reboot => {
                 store.close().unwrap();
+                drop(store);
                 self.dirty = false;
             }
             Restart::Kill | Restart::PowerCut => drop(store),

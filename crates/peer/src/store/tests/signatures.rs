@@ -72,6 +72,44 @@ fn batches_survive_restarts_and_a_torn_tail_costs_only_itself() {
 }
 
 #[test]
+fn a_glance_tells_what_is_provable_and_opens_nothing() {
+    let dir = TempDir::new().unwrap();
+    let content = content(8 * GROUP);
+    let (store, task) = kept(dir.path(), 1, &content);
+    let node = |node: Node| {
+        let cvs =
+            task.node(node).or_else(|| crate::hashtree::fold(task.shape(), node, |n| task.node(n)));
+        (node, cvs.unwrap())
+    };
+    let length = Some(content.len() as u64);
+    let batches = [
+        signed(length, vec![node(Node::group(7))]),
+        signed(length, vec![node(Node::group(0))]),
+        signed(length, vec![node(Node::new(1, 1))]),
+    ];
+    batches.iter().for_each(|batch| task.add_signed(batch).unwrap());
+    task.verify(GroupRange::new(0, 8)).unwrap();
+    let open = store.glance(id(1), 1 << 20).unwrap();
+    let path = task.content_path().with_file_name("state");
+    drop(task);
+    let before = fs::metadata(&path).unwrap().modified().unwrap();
+    let closed = store.glance(id(1), 1 << 20).unwrap();
+    for glance in [open, closed] {
+        assert_eq!(glance.length, length);
+        let groups: Vec<_> = glance.provable.ranges().collect();
+        assert_eq!(groups, [(0, 1), (2, 2), (7, 1)].map(|(at, n)| GroupRange::new(at, n)));
+        // The one that tells the length is the last of all; the highest digests are in it too.
+        assert_eq!(glance.batches.len(), 3);
+        assert_eq!(glance.batches[0], batches[2].encode());
+    }
+    let one = batches[2].encode().len();
+    assert_eq!(store.glance(id(1), one).unwrap().batches.len(), 1, "bounded");
+    assert!(store.glance(id(2), one).is_none());
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before, "nothing is written");
+    assert!(!store.has_open(id(1)));
+}
+
+#[test]
 fn the_signer_is_right_against_what_this_host_fetched_itself() {
     let dir = TempDir::new().unwrap();
     let content = content(4 * GROUP + 1);

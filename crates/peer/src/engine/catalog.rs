@@ -1,0 +1,104 @@
+//! What the tasks in the store are, without opening them: for announcing, and for whoever looks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dfs_model::{TaskId, TaskInfo, TaskKey};
+use dfs_proto::{common, convert, scheduler};
+use parking_lot::Mutex;
+use serde::Deserialize;
+
+use crate::store::Store;
+use crate::swarm::Holdings;
+
+/// Most tasks announced to a scheduler, so that they fit into one message.
+const MAX_ANNOUNCED: usize = 10_000;
+
+/// Most bytes of signed digests in one announcement, and of one task in it.
+const ANNOUNCED_DIGESTS: usize = 8 << 20;
+const DIGESTS_OF_ONE: usize = 512 << 10;
+
+/// Most tasks remembered.
+const MAX_KNOWN: usize = 2 * MAX_ANNOUNCED;
+
+/// What is announced of a task's record; the recipe in it may be large and is passed over.
+#[derive(Debug, Deserialize)]
+struct Head {
+    key: TaskKey,
+    piece_level: u8,
+    ranges: bool,
+}
+
+/// The store's tasks by their keys, each record read once.
+pub(super) struct Catalog {
+    store: Arc<Store>,
+    known: Mutex<HashMap<TaskId, Arc<Head>>>,
+}
+
+impl Catalog {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        Self { store, known: Mutex::default() }
+    }
+
+    /// A task that is kept; none when its record is unreadable or of another task.
+    pub(super) fn info(&self, id: &TaskId, length: Option<u64>) -> Option<TaskInfo> {
+        let head = self.head(id)?;
+        let Head { key, piece_level, ranges } = &*head;
+        let (key, piece_level, ranges) = (key.clone(), *piece_level, *ranges);
+        Some(TaskInfo { id: *id, length, key, piece_level, ranges })
+    }
+
+    fn head(&self, id: &TaskId) -> Option<Arc<Head>> {
+        if let Some(head) = self.known.lock().get(id) {
+            return Some(Arc::clone(head));
+        }
+        let head: Head = self.store.record(*id).ok()??;
+        if head.key.id() != *id {
+            return None;
+        }
+        let head = Arc::new(head);
+        let mut known = self.known.lock();
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        known.insert(*id, Arc::clone(&head));
+        Some(head)
+    }
+
+    /// A task was taken away.
+    pub(super) fn forget(&self, id: &TaskId) {
+        self.known.lock().remove(id);
+    }
+
+    /// What this host can give others of one task, with at most `digests` bytes of what proves it.
+    fn held(&self, id: TaskId, digests: usize) -> Option<scheduler::Held> {
+        let glance = self.store.glance(id, digests)?;
+        if glance.provable.is_empty() {
+            return None;
+        }
+        let info = self.info(&id, glance.length)?;
+        let signed = |encoded: Bytes| common::SignedDigests { encoded };
+        Some(scheduler::Held {
+            task: Some((&info).into()),
+            groups: convert::runs(&glance.provable),
+            digests: glance.batches.into_iter().map(signed).collect(),
+        })
+    }
+}
+
+impl Holdings for Catalog {
+    /// What was read last comes first; what a message cannot hold is not announced.
+    fn held(&self) -> Vec<scheduler::Held> {
+        let mut summaries = self.store.list();
+        summaries.sort_unstable_by_key(|summary| std::cmp::Reverse(summary.last_read));
+        let mut left = ANNOUNCED_DIGESTS;
+        let held = summaries.into_iter().filter_map(|summary| {
+            let held = self.held(summary.id, left.min(DIGESTS_OF_ONE))?;
+            let bytes: usize = held.digests.iter().map(|signed| signed.encoded.len()).sum();
+            left = left.saturating_sub(bytes);
+            Some(held)
+        });
+        held.take(MAX_ANNOUNCED).collect()
+    }
+}

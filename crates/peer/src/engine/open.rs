@@ -1,0 +1,140 @@
+//! Which tasks are open: each is opened once however many ask at once, no lock is held over its files, and one
+//! that nobody has used for a while is closed again.
+//!
+//! A task closed here loses nothing: its files and its actor come back with the next one who opens it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use dfs_model::TaskId;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::task::{Hold, Shared, Task};
+
+/// The open tasks.
+#[derive(Default)]
+pub(super) struct OpenTasks {
+    slots: Mutex<HashMap<TaskId, Arc<Slot>>>,
+}
+
+/// The place of one task, from the first who wants it open.
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) running: OnceCell<Running>,
+}
+
+/// An open task, its actor at work.
+pub(super) struct Running {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    state: Mutex<State>,
+}
+
+struct State {
+    hold: Weak<Hold>,
+    idle_since: Option<Instant>,
+    closed: bool,
+}
+
+impl Running {
+    pub(super) fn new(shared: Arc<Shared>, stop: CancellationToken) -> Self {
+        let state = State { hold: Weak::new(), idle_since: None, closed: false };
+        Self { shared, stop, state: Mutex::new(state) }
+    }
+
+    /// A handle that keeps it open; none once it was closed.
+    fn take(&self) -> Option<Task> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return None;
+        }
+        state.idle_since = None;
+        let hold = state.hold.upgrade().unwrap_or_default();
+        state.hold = Arc::downgrade(&hold);
+        Some(Task::new(Arc::clone(&self.shared), Some(hold)))
+    }
+
+    fn close(&self) {
+        self.state.lock().closed = true;
+        self.stop.cancel();
+    }
+
+    /// Whether nobody has held it, and nothing moved, since `after` ago; it is closed then.
+    fn close_if_idle(&self, now: Instant, after: Duration) -> bool {
+        let mut state = self.state.lock();
+        if state.hold.strong_count() > 0 || !self.shared.is_idle() {
+            state.idle_since = None;
+            return false;
+        }
+        let since = *state.idle_since.get_or_insert(now);
+        if state.closed || now.saturating_duration_since(since) < after {
+            return false;
+        }
+        state.closed = true;
+        self.stop.cancel();
+        true
+    }
+}
+
+impl OpenTasks {
+    /// The place of a task, made where there is none.
+    pub(super) fn slot(&self, id: TaskId) -> Arc<Slot> {
+        Arc::clone(self.slots.lock().entry(id).or_default())
+    }
+
+    /// A handle on the task in `slot`, if that still is its place.
+    pub(super) fn take(&self, id: &TaskId, slot: &Arc<Slot>) -> Option<Task> {
+        let running = slot.running.get()?;
+        let slots = self.slots.lock();
+        if slots.get(id).is_none_or(|current| !Arc::ptr_eq(current, slot)) {
+            running.close();
+            return None;
+        }
+        running.take()
+    }
+
+    /// A handle that keeps the task open, where it is.
+    pub(super) fn held(&self, id: &TaskId) -> Option<Task> {
+        self.slots.lock().get(id)?.running.get()?.take()
+    }
+
+    /// A handle to look at the task by, where it is open.
+    pub(super) fn seen(&self, id: &TaskId) -> Option<Task> {
+        let slots = self.slots.lock();
+        let running = slots.get(id)?.running.get()?;
+        Some(Task::new(Arc::clone(&running.shared), None))
+    }
+
+    /// A task could not be opened: its place goes unless somebody else is trying.
+    pub(super) fn give_up(&self, id: &TaskId, slot: &Arc<Slot>) {
+        let mut slots = self.slots.lock();
+        // The table's and the caller's.
+        if Arc::strong_count(slot) <= 2 && slot.running.get().is_none() {
+            slots.remove(id);
+        }
+    }
+
+    /// Closes a task, whoever holds it.
+    pub(super) fn close(&self, id: &TaskId) {
+        let slot = self.slots.lock().remove(id);
+        if let Some(running) = slot.as_ref().and_then(|slot| slot.running.get()) {
+            running.close();
+        }
+    }
+
+    /// Closes what was idle for so long; says what.
+    pub(super) fn close_idle(&self, now: Instant, after: Duration) -> Vec<TaskId> {
+        let mut closed = Vec::new();
+        self.slots.lock().retain(|id, slot| {
+            let idle = slot.running.get().is_some_and(|running| running.close_if_idle(now, after));
+            if idle {
+                closed.push(*id);
+            }
+            !idle
+        });
+        closed
+    }
+}

@@ -1,0 +1,106 @@
+//! Members that changed at the origin: only their own bytes are gone.
+
+use dfs_model::GroupSet;
+
+use super::*;
+
+/// Where the holes are in a content of 100 groups: two small members inside of groups, a long one.
+fn holes() -> Vec<ByteRange> {
+    vec![
+        ByteRange::at(3 * GROUP + 4096, 1000),
+        ByteRange::at(20 * GROUP - 500, 1000),
+        ByteRange::at(40 * GROUP + 1, 3 * GROUP),
+    ]
+}
+
+fn holed() -> Arc<FakeOrigin> {
+    let mut origin = FakeOrigin::new(100 * GROUP + 5);
+    origin.holes = Some(holes());
+    Arc::new(origin)
+}
+
+/// Reads everything in steps of about three groups; a step that cannot be had is cut until it can.
+async fn assert_all_but_the_holes(task: &Task, origin: &FakeOrigin, step: u64) {
+    let end = origin.content.len() as u64;
+    let mut edges: Vec<u64> = (0..end).step_by(step as usize).collect();
+    edges.extend(holes().iter().flat_map(|hole| [hole.start, hole.end]).chain([end]));
+    edges.sort_unstable();
+    edges.dedup();
+    for edge in edges.windows(2) {
+        let range = ByteRange::new(edge[0], edge[1]);
+        let read = task.read(range, Priority::Demand).await;
+        let is_hole = holes().iter().any(|hole| !hole.intersection(range).is_empty());
+        match read {
+            Ok(bytes) => {
+                assert!(!is_hole, "{range} has a hole");
+                assert!(bytes == origin.content[range.start as usize..range.end as usize]);
+            }
+            Err(error) => {
+                assert!(is_hole, "{range}: {error}");
+                let text = error.to_string();
+                assert!(text.contains("origin changed") && text.contains("origin.test"), "{text}");
+            }
+        }
+    }
+}
+
+fn void_groups() -> GroupSet {
+    let mut groups = GroupSet::new();
+    holes().iter().for_each(|hole| groups.insert_range(hole.groups()));
+    groups
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_with_holes_brings_everything_else() {
+    let field = Field::new();
+    let (engine, _dir) = field.engine(Role::Solo, &[]);
+    let origin = holed();
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    // All of it is read as one run.
+    task.prefetch(ByteRange::new(0, 100 * GROUP + 5), Priority::Bulk);
+    let expected = 101 - void_groups().len();
+    wait_until(|| task.stored().have().len() == expected).await;
+    assert_eq!(origin.requests.load(Ordering::Relaxed), 1);
+    assert!(void_groups().ranges().all(|run| task.stored().missing_in(run) == [run]));
+    assert_all_but_the_holes(&task, &origin, 3 * GROUP + 77).await;
+    // What was read around the holes serves the readers and is not kept.
+    assert_eq!(task.stored().have().len(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_gets_everything_but_the_void_groups_and_reads_around_them_itself() {
+    let field = Field::new();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    let origin = holed();
+    seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let node = field.honest(Role::Node, 2, &[&seed]);
+    let task = node.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    give_parents(&task, &[&seed]).await;
+    assert_all_but_the_holes(&task, &origin, 7 * GROUP).await;
+    let expected = 101 - void_groups().len();
+    wait_until(|| task.stored().have().len() == expected).await;
+    let ledger = task.ledger();
+    let kept = task.cached_bytes();
+    assert_eq!(ledger.parent_bytes(None), kept, "all that is kept came from the seed");
+    assert!(ledger.source_bytes > 0, "what was read around is the origin's: {ledger:?}");
+    assert_eq!(ledger.cache_bytes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_of_a_hole_do_not_have_the_origin_asked_for_their_group_again() {
+    let field = Field::new();
+    let (engine, _dir) = field.engine(Role::Solo, &[]);
+    let origin = holed();
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let neighbour = ByteRange::at(3 * GROUP, 4096);
+    let mark = task.mark();
+    for _ in 0..3 {
+        let read = task.read(neighbour, Priority::Demand).await.unwrap();
+        assert!(read == origin.content[3 * GROUP as usize..][..4096]);
+    }
+    // The group once, and what was asked for each time.
+    assert_eq!(origin.requests.load(Ordering::Relaxed), 4);
+    let ledger = task.ledger_since(&mark, neighbour);
+    assert_eq!((ledger.source_bytes, ledger.cache_bytes), (4096, 0));
+    assert_eq!(ledger.source_requests, 4);
+}

@@ -1,0 +1,158 @@
+//! Tasks that are opened, closed, and left to the next process.
+
+use dfs_model::GroupRange;
+
+use super::*;
+
+const MINUTES: Duration = Duration::from_secs(300);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_open_a_task_at_once_open_it_once() {
+    let field = Field::new();
+    let (engine, _dir) = field.engine(Role::Solo, &[]);
+    let origin = Arc::new(FakeOrigin::new(3 * GROUP));
+    let mut opening = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let (engine, origin) = (engine.clone(), Arc::clone(&origin));
+        opening.spawn(async move { engine.open(&origin.info(), None, Some(origin.clone())).await });
+    }
+    let tasks: Vec<_> = opening.join_all().await.into_iter().map(|task| task.unwrap()).collect();
+    assert!(tasks.iter().all(|task| Arc::ptr_eq(&task.shared, &tasks[0].shared)));
+    assert_eq!(read_all(&tasks[7]).await, origin.content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_nobody_uses_is_closed_and_opens_again_on_demand() {
+    let field = Field::new();
+    let (engine, _dir) = field.engine(Role::Solo, &[]);
+    let origin = Arc::new(FakeOrigin::new(3 * GROUP));
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    read_all(&task).await;
+    let id = task.id();
+    let start = Instant::now();
+    let at = |minutes: u32| start + MINUTES * minutes;
+    assert!(engine.close_idle(at(1), MINUTES).await.is_empty(), "it is held");
+    assert!(engine.close_idle(at(3), MINUTES).await.is_empty(), "and was all the time");
+    let shared = Arc::downgrade(&task.shared);
+    drop(task);
+    wait_until(|| shared.upgrade().is_some_and(|shared| shared.is_idle())).await;
+    assert!(engine.close_idle(at(4), MINUTES).await.is_empty(), "it was used just now");
+    // Looking at it is no use of it, opening it is one.
+    assert!(engine.peek(&id).unwrap().2.is_some());
+    drop(engine.held(&id).await.unwrap());
+    assert!(engine.close_idle(at(6), MINUTES).await.is_empty());
+    assert_eq!(engine.close_idle(at(7), MINUTES).await, [id]);
+    // Its actor is gone, and with it everything that it held.
+    wait_until(|| shared.upgrade().is_none()).await;
+    assert!(engine.peek(&id).unwrap().2.is_none());
+    let again = engine.held(&id).await.unwrap();
+    assert_eq!(read_all(&again).await, origin.content);
+    assert_eq!(origin.sent.load(Ordering::Relaxed), 3 * GROUP);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_a_child_follows_stays_open() {
+    let field = Field::new();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    let origin = Arc::new(FakeOrigin::new(3 * GROUP));
+    let held = seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let node = field.honest(Role::Node, 2, &[&seed]);
+    let task = node.engine.open(&origin.info(), None, None).await.unwrap();
+    give_parents(&task, &[&seed]).await;
+    assert_eq!(read_all(&task).await, origin.content);
+    drop(held);
+    let (now, engine) = (Instant::now(), &seed.engine);
+    assert!(engine.close_idle(now, MINUTES).await.is_empty());
+    assert!(engine.close_idle(now + 2 * MINUTES, MINUTES).await.is_empty());
+}
+
+/// A copy of a data directory as a power cut would leave it.
+fn copy_of(dir: &std::path::Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let mut left = vec![dir.to_owned()];
+    while let Some(from) = left.pop() {
+        let to = copy.path().join(from.strip_prefix(dir).unwrap());
+        std::fs::create_dir_all(&to).unwrap();
+        for entry in std::fs::read_dir(&from).unwrap().flatten() {
+            match entry.file_type().unwrap().is_dir() {
+                true => left.push(entry.path()),
+                false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+            }
+        }
+    }
+    copy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_orderly_end_the_next_boot_hashes_nothing() {
+    let field = Field::new();
+    let (engine, dir) = field.engine(Role::Solo, &[]);
+    let origin = Arc::new(FakeOrigin::new(5 * GROUP));
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    read_all(&task).await;
+    let id = task.id();
+    let cut = copy_of(dir.path());
+    field.stop.cancel();
+    field.tracker.close();
+    field.tracker.wait().await;
+    drop((task, engine));
+    let hashed = |dir: &std::path::Path| {
+        let options = StoreOptions { boot_id: Some([9; 16]), ..StoreOptions::default() };
+        let store = Store::open(dir, options).unwrap();
+        let task = store.task(id).unwrap().unwrap();
+        assert_eq!(task.have().len(), 5);
+        task.settle(GroupRange::new(0, 5)).unwrap().checked
+    };
+    assert_eq!(hashed(cut.path()), 5, "after a power cut all of it is");
+    assert_eq!(hashed(dir.path()), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_moved_is_followed_to_its_new_address() {
+    let field = Field::new();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    let origin = Arc::new(FakeOrigin::new(40 * GROUP));
+    seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let mut parent = field.honest(Role::Node, 2, &[&seed]);
+    let held = parent.engine.open(&origin.info(), None, None).await.unwrap();
+    give_parents(&held, &[&seed]).await;
+    let half = ByteRange::new(0, 20 * GROUP);
+    held.ensure(half, Priority::Bulk).await.unwrap();
+    let child = field.honest(Role::Node, 3, &[&seed]);
+    let task = child.engine.open(&origin.info(), None, None).await.unwrap();
+    give_parents(&task, &[&parent]).await;
+    task.ensure(half, Priority::Bulk).await.unwrap();
+
+    let (old, new) = (parent.info.addresses[0], SocketAddr::from(([10, 0, 0, 22], 1)));
+    field.network.refuse(old);
+    let pool = child.engine.inner.pool.as_ref().unwrap();
+    if let Some(connection) = pool.existing(parent.info.id) {
+        connection.close("moved");
+    }
+    field.serve(&parent.engine, Arc::new(parent.engine.clone()), new);
+    parent.info.addresses = vec![new];
+    read_all(&held).await;
+    give_parents(&task, &[&parent]).await;
+    assert_eq!(read_all(&task).await, origin.content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_digests_come_one_worker_looks_at_them() {
+    let field = Field::new();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    let origin = Arc::new(FakeOrigin::new(3 * GROUP));
+    let held = seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    read_all(&held).await;
+    let batches = held.stored().signed_for(GroupRange::new(0, 3));
+    let node = field.honest(Role::Node, 2, &[&seed]);
+    let task = node.engine.open(&origin.info(), None, None).await.unwrap();
+    let workers = node.engine.inner.tracker.len();
+    for _ in 0..1000 {
+        for batch in &batches {
+            let digests = Command::Digests(Box::new((**batch).clone()));
+            task.shared.commands.send(digests).await.unwrap();
+            assert_eq!(node.engine.inner.tracker.len(), workers);
+        }
+    }
+    wait_until(|| (0..3).all(|group| task.stored().is_signed(group))).await;
+}

@@ -1,0 +1,78 @@
+//! Files that change or go away at the origin while a snapshot of their directory is in use.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use dfs_tests::{Cluster, Origin};
+
+use crate::support::trees::{self, noise};
+use crate::support::{Agent, Expected, Place, binaries};
+
+const CHANGED: &str = "a-changed";
+const DELETED: &str = "a-deleted";
+
+/// Files so small that many share a group.
+fn small_files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let names = (0..60).map(|number| format!("d{}/{number:02}", number % 4));
+    let names = names.chain([CHANGED.to_owned(), DELETED.to_owned()]);
+    let files = names.enumerate().map(|(at, name)| (name, noise(at as u64, 500 + at * 311)));
+    let files: BTreeMap<_, _> = files.collect();
+    files.iter().for_each(|(name, bytes)| trees::put(&root.join(name), bytes));
+    files
+}
+
+/// Every file but the two reads right; these fail and say of themselves why.
+fn assert_only_two_fail(dir: &Path, files: &BTreeMap<String, Vec<u8>>) {
+    for (name, bytes) in files {
+        let read = fs::read(dir.join(name));
+        if name != CHANGED && name != DELETED {
+            assert!(read.unwrap_or_else(|error| panic!("{name}: {error}")) == *bytes, "{name}");
+            continue;
+        }
+        let error = read.expect_err("it is another file now");
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{name}");
+        let why = xattr::get(dir.join(name), "user.dfs.error").unwrap().unwrap();
+        let why = String::from_utf8(why).unwrap();
+        assert!(why.contains(name) && why.contains("origin changed"), "{why}");
+    }
+}
+
+#[test]
+fn a_changed_and_a_deleted_file_fail_alone_on_every_node() {
+    let place = Place::new();
+    let source = place.dir("source");
+    let files = small_files(&source);
+    let origin = Origin::of_directory(&source).unwrap();
+    // The snapshot is the same one for who asks later.
+    let config = place.path("cluster.toml");
+    fs::write(&config, "[scheduler]\nresolve-cache = \"10m\"\n").unwrap();
+    let extra = ["--config", config.to_str().unwrap()];
+    let cluster = Cluster::start_with(&binaries(), place.root(), &extra).unwrap();
+    let agents = ["a", "b", "c", "d"].map(|name| Agent::of(&cluster, &place, name));
+    let url = origin.url("/");
+    let mounts = agents
+        .each_ref()
+        .map(|agent| agent.mount(&url, place.path(&format!("mount-{}", agent.node.name()))));
+    trees::put(&source.join(CHANGED), &noise(1000, 700));
+    fs::remove_file(source.join(DELETED)).unwrap();
+
+    let out = place.path("out");
+    let words = ["get", "-r", &url, "-o", out.to_str().unwrap()];
+    let said = agents[3].dfctl(&words).fails(8, "DFS-1108");
+    let missing = |name: &String| !out.join(name).exists();
+    let missing: Vec<&String> = files.keys().filter(|name| missing(name)).collect();
+    assert_eq!(missing, [CHANGED, DELETED], "{}", said.stderr);
+    for (name, bytes) in files.iter().filter(|(name, _)| !missing.contains(name)) {
+        assert!(fs::read(out.join(name)).unwrap() == *bytes, "{name}");
+    }
+    for name in [CHANGED, DELETED] {
+        assert_eq!(said.stderr.matches(&format!("!{name}")).count(), 1, "{}", said.stderr);
+    }
+
+    std::thread::scope(|scope| {
+        for dir in &mounts {
+            scope.spawn(|| assert_only_two_fail(dir, &files));
+        }
+    });
+}
