@@ -23,16 +23,12 @@ _dfs__fuse() {
 
     case "${cmd}" in
         dfs__fuse)
-            opts="-h -V --config --data-dir --socket --socket-group --cluster --listen --advertise --port-pieces --port-metrics --capacity --upload-rate --ca-file --name --area --idc --rack --exit-when-idle --log --log-format --help --version"
+            opts="-h -V --data-dir --socket --socket-group --cluster --advertise --port-pieces --capacity --upload-rate --ca-file --exit-when-idle --config --listen --port-metrics --name --area --idc --rack --log --log-format --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --data-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -49,19 +45,11 @@ _dfs__fuse() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --listen)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --advertise)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --port-pieces)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --port-metrics)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -74,6 +62,18 @@ _dfs__fuse() {
                     return 0
                     ;;
                 --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --port-metrics)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

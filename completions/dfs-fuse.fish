@@ -1,17 +1,17 @@
-complete -c dfs-fuse -l config -d 'Configuration file over those in /etc/dfs' -r -F
 complete -c dfs-fuse -l data-dir -d 'Where the agent keeps its cache and its identity [default: /var/lib/dfs]' -r -F
 complete -c dfs-fuse -l socket -d 'Unix socket that dfctl talks to [default: agent.sock in the data directory]' -r -F
 complete -c dfs-fuse -l socket-group -d 'Group whose members may use the socket too; its number' -r
 complete -c dfs-fuse -l cluster -d 'The cluster to take part in, as address:port of its manager; repeatable. None is solo' -r
-complete -c dfs-fuse -l listen -d 'Address to listen on; loopback only, until links are protected [default: 127.0.0.1]' -r
 complete -c dfs-fuse -l advertise -d 'Address that others reach this host\'s pieces at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-fuse -l port-pieces -d 'Port of the piece plane; 0 is a free one [default: 4001, or a free one if that is taken]' -r
-complete -c dfs-fuse -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090, or a free one if that is taken]' -r
 complete -c dfs-fuse -l capacity -d 'Disk that the cache may take, as in 50GiB; all of the file system when not given' -r
 complete -c dfs-fuse -l upload-rate -d 'Bytes in a second that it uploads at most, as in 1Gbit/s' -r
 complete -c dfs-fuse -l ca-file -d 'PEM file of a certificate authority that origins may be signed by; repeatable' -r -F
+complete -c dfs-fuse -l config -d 'Configuration file over those in /etc/dfs' -r -F
+complete -c dfs-fuse -l listen -d 'Address to listen on; loopback only, until links are protected [default: 127.0.0.1]' -r
+complete -c dfs-fuse -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
 complete -c dfs-fuse -l name -d 'Name for people; the machine\'s own when not given' -r
-complete -c dfs-fuse -l area -d 'Area (region) this host stands in' -r
+complete -c dfs-fuse -l area -d 'Area (region) this process stands in' -r
 complete -c dfs-fuse -l idc -d 'Data centre it stands in' -r
 complete -c dfs-fuse -l rack -d 'Finer place in it, elements separated by `|`' -r
 complete -c dfs-fuse -l log -d 'What is logged, as in RUST_LOG [default: info]' -r

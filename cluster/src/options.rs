@@ -1,10 +1,10 @@
 //! What the process can be told: flags and variables over configuration files over defaults.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use dfs_service::telemetry::LogFormat;
+use dfs_service::process;
 use serde::{Deserialize, Serialize};
 
 use crate::{manager, scheduler, seed};
@@ -102,16 +102,9 @@ impl RoleCommand {
 #[derive(Debug, Clone, Default, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Flags {
-    /// Configuration file over those in /etc/dfs.
-    #[arg(long, value_name = "FILE", env = "DFS_CONFIG")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
     /// Where the process keeps what must survive it.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Address to listen on; loopback only, until links are protected [default: 127.0.0.1].
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<IpAddr>,
     /// Address that others reach this process at, where it is not the one it listens on; repeatable.
     #[arg(long, value_name = "ADDR")]
     pub advertise: Vec<IpAddr>,
@@ -121,53 +114,29 @@ pub struct Flags {
     /// Port of the seed's piece plane; 0 is a free one [default: 4002, or a free one if that is taken].
     #[arg(long, value_name = "PORT")]
     pub port_pieces: Option<u16>,
-    /// Port of metrics and health [default: 4091, or a free one if that is taken].
-    #[arg(long, value_name = "PORT")]
-    pub port_metrics: Option<u16>,
     /// The manager to join, as host:port; not where the manager runs in this process.
     #[arg(long, value_name = "ADDR")]
     pub manager: Option<String>,
-    /// Area (region) this process stands in.
-    #[arg(long, value_name = "NAME")]
-    pub area: Option<String>,
-    /// What is logged, as in RUST_LOG [default: info].
-    #[arg(long, value_name = "FILTER")]
-    pub log: Option<String>,
-    /// How it is logged: human, json or auto [default: auto].
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<LogFormat>,
+    /// What every process can be told.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub shared: process::Flags,
 }
 
-/// The options in force.
+/// The options in force, beside those of every process ([`process::Options`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Options {
     /// Where the process keeps what must survive it.
     pub data_dir: PathBuf,
-    /// Address to listen on.
-    pub listen: IpAddr,
     /// Addresses that others reach it at; empty is the one it listens on.
     pub advertise: Vec<IpAddr>,
     /// Port of the gRPC services.
     pub port_grpc: Option<u16>,
     /// Port of the seed's piece plane.
     pub port_pieces: Option<u16>,
-    /// Port of metrics and health.
-    pub port_metrics: Option<u16>,
     /// The manager to join.
     pub manager: Option<String>,
-    /// Name for people; the machine's own when empty.
-    pub name: String,
-    /// Area (region) this process stands in.
-    pub area: String,
-    /// Data centre it stands in.
-    pub idc: String,
-    /// Finer place in it, elements separated by `|`.
-    pub rack: String,
-    /// What is logged.
-    pub log: String,
-    /// How it is logged.
-    pub log_format: LogFormat,
     /// The manager's own options.
     pub members: manager::Options,
     /// The scheduler's own options.
@@ -180,29 +149,14 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("/var/lib/dfs-cluster"),
-            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             advertise: Vec::new(),
             port_grpc: None,
             port_pieces: None,
-            port_metrics: None,
             manager: None,
-            name: String::new(),
-            area: String::new(),
-            idc: String::new(),
-            rack: String::new(),
-            log: "info".to_owned(),
-            log_format: LogFormat::Auto,
             members: manager::Options::default(),
             scheduler: scheduler::Options::default(),
             seed: seed::Options::default(),
         }
-    }
-}
-
-impl Options {
-    /// The addresses that others are told.
-    pub fn advertised(&self) -> Vec<IpAddr> {
-        if self.advertise.is_empty() { vec![self.listen] } else { self.advertise.clone() }
     }
 }
 
@@ -226,18 +180,24 @@ mod tests {
 
     #[test]
     fn flags_win_over_variables_and_these_over_defaults() {
-        let cli = Cli::try_parse_from([PROCESS, "all", "--port-grpc", "0"]).unwrap();
+        let place = ["--name", "n", "--area", "a", "--idc", "i", "--rack", "r|1"];
+        let words = [&[PROCESS, "all", "--port-grpc", "0"], &place[..]].concat();
+        let cli = Cli::try_parse_from(words).unwrap();
         let (role, flags) = cli.role.into_parts();
-        let loaded = Loader::new(PROCESS)
+        let (shared, options) = Loader::new(PROCESS)
             .system_dir("/nonexistent")
             .environment([
                 ("DFS_PORT_GRPC", "5000"),
                 ("DFS_DATA_DIR", "/somewhere"),
                 ("DFS_SCHEDULER__RESOLVE_CACHE", "1m"),
             ])
-            .load::<Options, _>(&flags)
+            .load_beside::<process::Options, Options, _>(&flags)
             .unwrap();
-        let options = loaded.options;
+        let location = shared.location();
+        assert_eq!(
+            [&shared.name, &location.area, &location.idc, &location.rack],
+            ["n", "a", "i", "r|1"]
+        );
         assert_eq!((role, options.port_grpc), (Role::All, Some(0)));
         assert_eq!(options.data_dir, PathBuf::from("/somewhere"));
         assert_eq!(options.scheduler.resolve_cache.as_secs(), 60);

@@ -1,10 +1,11 @@
 //! What the node agent can be told: flags and variables over configuration files over defaults.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 use dfs_model::{ByteSize, Rate};
+use dfs_service::process;
 use serde::{Deserialize, Serialize};
 
 /// The process's name in configuration files.
@@ -22,10 +23,6 @@ Every flag can also be given as a variable: --data-dir is DFS_DATA_DIR.";
 #[command(name = PROCESS, version, before_help = EXAMPLES)]
 #[serde(rename_all = "kebab-case")]
 pub struct Flags {
-    /// Configuration file over those in /etc/dfs.
-    #[arg(long, value_name = "FILE", env = "DFS_CONFIG")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
     /// Where the agent keeps its cache and its identity [default: /var/lib/dfs].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -38,18 +35,12 @@ pub struct Flags {
     /// The cluster to take part in, as address:port of its manager; repeatable. None is solo.
     #[arg(long, value_name = "ADDR")]
     pub cluster: Vec<SocketAddr>,
-    /// Address to listen on; loopback only, until links are protected [default: 127.0.0.1].
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<IpAddr>,
     /// Address that others reach this host's pieces at, where it is not the one it listens on; repeatable.
     #[arg(long, value_name = "ADDR:PORT")]
     pub advertise: Vec<SocketAddr>,
     /// Port of the piece plane; 0 is a free one [default: 4001, or a free one if that is taken].
     #[arg(long, value_name = "PORT")]
     pub port_pieces: Option<u16>,
-    /// Port of metrics and health; 0 is a free one [default: 4090, or a free one if that is taken].
-    #[arg(long, value_name = "PORT")]
-    pub port_metrics: Option<u16>,
     /// Disk that the cache may take, as in 50GiB; all of the file system when not given.
     #[arg(long, value_name = "SIZE")]
     pub capacity: Option<ByteSize>,
@@ -59,33 +50,19 @@ pub struct Flags {
     /// PEM file of a certificate authority that origins may be signed by; repeatable.
     #[arg(long, value_name = "FILE")]
     pub ca_file: Vec<PathBuf>,
-    /// Name for people; the machine's own when not given.
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// Area (region) this host stands in.
-    #[arg(long, value_name = "NAME")]
-    pub area: Option<String>,
-    /// Data centre it stands in.
-    #[arg(long, value_name = "NAME")]
-    pub idc: Option<String>,
-    /// Finer place in it, elements separated by `|`.
-    #[arg(long, value_name = "NAME")]
-    pub rack: Option<String>,
     /// Ends when nothing has been mounted and nothing asked for a while.
     #[arg(long)]
     #[serde(skip)]
     pub exit_when_idle: bool,
-    /// What is logged, as in RUST_LOG [default: info].
-    #[arg(long, value_name = "FILTER")]
-    pub log: Option<String>,
-    /// How it is logged: human, json or auto [default: auto].
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
+    /// What every process can be told.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub shared: process::Flags,
 }
 
-/// The options in force.
+/// The options in force, beside those of every process ([`process::Options`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Options {
     /// Where the agent keeps its cache and its identity.
     pub data_dir: PathBuf,
@@ -95,14 +72,10 @@ pub struct Options {
     pub socket_group: Option<u32>,
     /// Managers of the cluster to take part in.
     pub cluster: Vec<SocketAddr>,
-    /// Address to listen on.
-    pub listen: IpAddr,
     /// Addresses to announce instead.
     pub advertise: Vec<SocketAddr>,
     /// Port of the piece plane.
     pub port_pieces: Option<u16>,
-    /// Port of metrics and health.
-    pub port_metrics: Option<u16>,
     /// Disk that the cache may take.
     pub capacity: Option<ByteSize>,
     /// Bytes in a second that it uploads at most.
@@ -111,18 +84,6 @@ pub struct Options {
     pub ca_file: Vec<PathBuf>,
     /// Seconds that a node waits for a swarm that does not deliver before it reads the origin itself.
     pub patience_seconds: u32,
-    /// Name for people; the machine's own when empty.
-    pub name: String,
-    /// Area (region) this host stands in.
-    pub area: String,
-    /// Data centre it stands in.
-    pub idc: String,
-    /// Finer place in it, elements separated by `|`.
-    pub rack: String,
-    /// What is logged.
-    pub log: String,
-    /// How it is logged.
-    pub log_format: String,
 }
 
 impl Default for Options {
@@ -132,20 +93,12 @@ impl Default for Options {
             socket: None,
             socket_group: None,
             cluster: Vec::new(),
-            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             advertise: Vec::new(),
             port_pieces: None,
-            port_metrics: None,
             capacity: None,
             upload_rate: None,
             ca_file: Vec::new(),
             patience_seconds: 3,
-            name: String::new(),
-            area: String::new(),
-            idc: String::new(),
-            rack: String::new(),
-            log: "info".to_owned(),
-            log_format: "auto".to_owned(),
         }
     }
 }
@@ -164,14 +117,15 @@ mod tests {
     #[test]
     fn flags_win_over_variables_and_these_over_defaults() {
         command().debug_assert();
-        let flags = Flags::try_parse_from([PROCESS, "--capacity", "2GiB"]).unwrap();
-        let loaded = Loader::new(PROCESS)
+        let flags = Flags::try_parse_from([PROCESS, "--capacity", "2GiB", "--area", "a"]).unwrap();
+        let (shared, own) = Loader::new(PROCESS)
             .system_dir("/nonexistent")
-            .environment([("DFS_CAPACITY", "1GiB"), ("DFS_PORT_PIECES", "5001")])
-            .load::<Options, _>(&flags)
+            .environment([("DFS_CAPACITY", "1GiB"), ("DFS_PORT_PIECES", "5001"), ("DFS_IDC", "i")])
+            .load_beside::<process::Options, Options, _>(&flags)
             .unwrap();
-        assert_eq!(loaded.options.capacity, Some(ByteSize(2 << 30)));
-        assert_eq!(loaded.options.port_pieces, Some(5001));
-        assert_eq!(loaded.options.patience_seconds, 3);
+        assert_eq!(own.capacity, Some(ByteSize(2 << 30)));
+        assert_eq!(own.port_pieces, Some(5001));
+        assert_eq!(own.patience_seconds, 3);
+        assert_eq!((shared.area.as_str(), shared.idc.as_str()), ("a", "i"));
     }
 }

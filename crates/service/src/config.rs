@@ -2,8 +2,8 @@
 //! < `DFS_…` variables < flags.
 //!
 //! The serialised default of an options type is the list of what may be configured, so every key
-//! must be present in it (`None` is fine, `skip_serializing_if` and `flatten` are not); keys are
-//! kebab-case. A key nobody knows is an error that names it and the file it stands in.
+//! must be present in it (`None` is fine, `skip_serializing_if` and `flatten` are not; options that
+//! several processes have are loaded beside, see [`Loader::load_beside`]); keys are kebab-case. A key nobody knows is an error that names it and the file it stands in.
 //!
 //! One file may serve several processes: a table named after a process (`[dfs-fuse]`) speaks to
 //! that process only and wins over the file's top-level keys.
@@ -192,7 +192,26 @@ impl Loader {
         T: Default + Serialize + DeserializeOwned,
         F: Serialize,
     {
-        let known = as_dict(&T::default())?;
+        let mut layers = self.layers(as_dict(&T::default())?, flags)?;
+        let options = extract(&mut layers)?;
+        Ok(Loaded { options, layers })
+    }
+
+    /// The same for a process's own options `T` beside the options `S` that others have too. Neither may
+    /// refuse the other's keys; those of nobody are refused here.
+    pub fn load_beside<S, T, F>(&self, flags: &F) -> Result<(S, T), ConfigError>
+    where
+        S: Default + Serialize + DeserializeOwned,
+        T: Default + Serialize + DeserializeOwned,
+        F: Serialize,
+    {
+        let mut known = as_dict(&S::default())?;
+        known.extend(as_dict(&T::default())?);
+        let mut layers = self.layers(known, flags)?;
+        Ok((extract(&mut layers)?, extract(&mut layers)?))
+    }
+
+    fn layers<F: Serialize>(&self, known: Dict, flags: &F) -> Result<Vec<Layer>, ConfigError> {
         let mut layers = vec![Layer::new(Origin::Default, known.clone())];
         for (path, presence) in self.files()? {
             layers.extend(self.read(&path, presence)?);
@@ -203,8 +222,7 @@ impl Loader {
         for layer in &layers[1..] {
             refuse_unknown(layer, &layer.dict, &known, "")?;
         }
-        let options = extract(&mut layers)?;
-        Ok(Loaded { options, layers })
+        Ok(layers)
     }
 
     fn files(&self) -> Result<Vec<(PathBuf, Presence)>, ConfigError> {

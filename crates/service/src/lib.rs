@@ -3,7 +3,8 @@
 //! A process is assembled from these pieces in the order in which it starts: load the options
 //! ([`config`]), begin logging ([`telemetry`]), take its private directory ([`data_dir`]), bind its
 //! listeners ([`net`]), start its services ([`lifecycle`]), announce itself ([`run_info`]) and let
-//! people look inside ([`admin`], [`metrics`]). Nothing here knows what the process is for.
+//! people look inside ([`admin`], [`metrics`]). [`process`] is that order, and what all can be told. Nothing
+//! here knows what the process is for.
 
 pub mod admin;
 pub mod config;
@@ -11,6 +12,7 @@ pub mod data_dir;
 pub mod lifecycle;
 pub mod metrics;
 pub mod net;
+pub mod process;
 pub mod run_info;
 pub mod telemetry;
 

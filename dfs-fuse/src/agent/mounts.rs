@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::asker::Asker;
 use super::content::SpaceContent;
@@ -85,6 +86,8 @@ pub struct MountTable {
     /// Taken away lazily: without a name, and served until the last user leaves.
     detached: Arc<Mutex<Vec<Entry>>>,
     count: watch::Sender<usize>,
+    /// One for each mount that is served, until it ends; the runtime's end ends them too.
+    watchers: TaskTracker,
 }
 
 /// The index's bytes, shared with whoever else reads it.
@@ -138,8 +141,7 @@ impl MountTable {
     fn recount_after(&self, ended: CancellationToken) {
         let (entries, detached) = (Arc::clone(&self.entries), Arc::clone(&self.detached));
         let count = self.count.clone();
-        // Ends with the mount; the runtime's end ends it too.
-        tokio_util::task::TaskTracker::new().spawn(async move {
+        self.watchers.spawn(async move {
             ended.cancelled().await;
             entries.lock().retain(|_, entry| !entry.has_ended());
             detached.lock().retain(|entry| !entry.has_ended());

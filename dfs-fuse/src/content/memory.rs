@@ -132,32 +132,27 @@ impl Content for MemoryContent {
     }
 }
 
-/// Lets no fetch pass before its gate is opened.
-#[derive(Clone)]
-pub struct SlowContent<C> {
+type Fetching = BoxFuture<'static, Result<(), ContentError>>;
+
+/// What happens to fetches on their way.
+pub trait Passage: Send + Sync + 'static {
+    /// What becomes of a fetch.
+    fn pass(&self, fetch: Fetching) -> Fetching;
+}
+
+/// Content whose fetches go through a passage.
+pub struct Behind<C, P> {
     inner: C,
-    gate: Arc<watch::Sender<bool>>,
-    asked: Arc<AtomicU64>,
+    passage: Arc<P>,
 }
 
-impl<C: Content> SlowContent<C> {
-    /// `inner` behind a closed gate.
-    pub fn new(inner: C) -> Self {
-        Self { inner, gate: Arc::new(watch::Sender::new(false)), asked: Arc::default() }
-    }
-
-    /// Lets everything pass from now on.
-    pub fn open(&self) {
-        self.gate.send_replace(true);
-    }
-
-    /// Number of fetches that came to the gate.
-    pub fn asked(&self) -> u64 {
-        self.asked.load(Ordering::SeqCst)
+impl<C: Clone, P> Clone for Behind<C, P> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), passage: Arc::clone(&self.passage) }
     }
 }
 
-impl<C: Content> Content for SlowContent<C> {
+impl<C: Content, P: Passage> Content for Behind<C, P> {
     fn try_read(
         &self,
         space: u16,
@@ -171,15 +166,29 @@ impl<C: Content> Content for SlowContent<C> {
         self.inner.present(space, range)
     }
 
-    fn fetch(
-        &self,
-        space: u16,
-        range: ByteRange,
-        priority: Priority,
-    ) -> BoxFuture<'static, Result<(), ContentError>> {
+    fn fetch(&self, space: u16, range: ByteRange, priority: Priority) -> Fetching {
+        self.passage.pass(self.inner.fetch(space, range, priority))
+    }
+
+    fn cached_bytes(&self, space: u16, range: ByteRange) -> u64 {
+        self.inner.cached_bytes(space, range)
+    }
+
+    fn task(&self, space: u16) -> Option<TaskId> {
+        self.inner.task(space)
+    }
+}
+
+/// Lets no fetch pass before it is opened.
+pub struct Gate {
+    open: watch::Sender<bool>,
+    asked: AtomicU64,
+}
+
+impl Passage for Gate {
+    fn pass(&self, fetch: Fetching) -> Fetching {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let mut gate = self.gate.subscribe();
-        let fetch = self.inner.fetch(space, range, priority);
+        let mut gate = self.open.subscribe();
         async move {
             let opened = gate.wait_for(|open| *open).await.is_ok();
             if !opened {
@@ -190,74 +199,61 @@ impl<C: Content> Content for SlowContent<C> {
         }
         .boxed()
     }
+}
 
-    fn cached_bytes(&self, space: u16, range: ByteRange) -> u64 {
-        self.inner.cached_bytes(space, range)
+/// Content behind a gate.
+pub type SlowContent<C> = Behind<C, Gate>;
+
+impl<C: Content> SlowContent<C> {
+    /// `inner` behind a closed gate.
+    pub fn new(inner: C) -> Self {
+        let gate = Gate { open: watch::Sender::new(false), asked: AtomicU64::new(0) };
+        Self { inner, passage: Arc::new(gate) }
     }
 
-    fn task(&self, space: u16) -> Option<TaskId> {
-        self.inner.task(space)
+    /// Lets everything pass from now on.
+    pub fn open(&self) {
+        self.passage.open.send_replace(true);
+    }
+
+    /// Number of fetches that came to the gate.
+    pub fn asked(&self) -> u64 {
+        self.passage.asked.load(Ordering::SeqCst)
     }
 }
 
 /// Fails every fetch with one error until it is healed.
-#[derive(Clone)]
-pub struct FailingContent<C> {
-    inner: C,
-    error: Arc<Mutex<Option<ContentError>>>,
-    failed: Arc<AtomicU64>,
+pub struct Failing {
+    error: Mutex<Option<ContentError>>,
+    failed: AtomicU64,
 }
+
+impl Passage for Failing {
+    fn pass(&self, fetch: Fetching) -> Fetching {
+        let Some(error) = self.error.lock().clone() else { return fetch };
+        self.failed.fetch_add(1, Ordering::SeqCst);
+        futures::future::ready(Err(error)).boxed()
+    }
+}
+
+/// Content that cannot be fetched.
+pub type FailingContent<C> = Behind<C, Failing>;
 
 impl<C: Content> FailingContent<C> {
     /// `inner`, failing with `error`.
     pub fn new(inner: C, error: ContentError) -> Self {
-        Self { inner, error: Arc::new(Mutex::new(Some(error))), failed: Arc::default() }
+        let failing = Failing { error: Mutex::new(Some(error)), failed: AtomicU64::new(0) };
+        Self { inner, passage: Arc::new(failing) }
     }
 
     /// Fails no more.
     pub fn heal(&self) {
-        *self.error.lock() = None;
+        *self.passage.error.lock() = None;
     }
 
     /// Number of fetches that failed.
     pub fn failed(&self) -> u64 {
-        self.failed.load(Ordering::SeqCst)
-    }
-}
-
-impl<C: Content> Content for FailingContent<C> {
-    fn try_read(
-        &self,
-        space: u16,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> Option<Result<(), ContentError>> {
-        self.inner.try_read(space, offset, buf)
-    }
-
-    fn present(&self, space: u16, range: ByteRange) -> bool {
-        self.inner.present(space, range)
-    }
-
-    fn fetch(
-        &self,
-        space: u16,
-        range: ByteRange,
-        priority: Priority,
-    ) -> BoxFuture<'static, Result<(), ContentError>> {
-        let Some(error) = self.error.lock().clone() else {
-            return self.inner.fetch(space, range, priority);
-        };
-        self.failed.fetch_add(1, Ordering::SeqCst);
-        futures::future::ready(Err(error)).boxed()
-    }
-
-    fn cached_bytes(&self, space: u16, range: ByteRange) -> u64 {
-        self.inner.cached_bytes(space, range)
-    }
-
-    fn task(&self, space: u16) -> Option<TaskId> {
-        self.inner.task(space)
+        self.passage.failed.load(Ordering::SeqCst)
     }
 }
 

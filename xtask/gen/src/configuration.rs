@@ -13,13 +13,17 @@ use crate::reference::GENERATED;
 /// Where the fields of options are: the table in a configuration file, the source file.
 type Sources = &'static [(&'static str, &'static str)];
 
-const NODE: Sources = &[("", "dfs-fuse/src/options.rs")];
+const NODE: Sources = &[("", SHARED), ("", "dfs-fuse/src/options.rs")];
 const CLUSTER: Sources = &[
+    ("", SHARED),
     ("", "cluster/src/options.rs"),
     ("members.", "cluster/src/manager.rs"),
     ("scheduler.", "cluster/src/scheduler.rs"),
     ("seed.", "cluster/src/seed/service.rs"),
 ];
+
+/// The options of every process.
+const SHARED: &str = "crates/service/src/process.rs";
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -39,9 +43,11 @@ pub fn page(root: &Path) -> Result<String, (PathBuf, io::Error)> {
         [("dfs-fuse", node, NODE), ("dfs-cluster", cluster, CLUSTER)]
     {
         let failed = |error: io::Error| (PathBuf::from(process), error);
-        let defaults = defaults.map_err(|error| failed(error.into()))?;
+        let shared = serde_json::to_value(dfs_service::process::Options::default());
         let mut rows = BTreeMap::new();
-        flatten("", &defaults, &mut rows);
+        for defaults in [shared, defaults] {
+            flatten("", &defaults.map_err(|error| failed(error.into()))?, &mut rows);
+        }
         let meanings = meanings(root, sources)?;
         page.push_str(&format!(
             "\n## {process}\n\n| key | variable | default | meaning |\n|---|---|---|---|\n"

@@ -179,3 +179,44 @@ fn explain_names_the_deciding_layer_and_those_below_it() {
     assert_eq!(loaded.explain("nothing"), None);
     assert!(loaded.keys().contains(&"store.capacity".to_owned()));
 }
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct Shared {
+    port_metrics: Option<u16>,
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct BothFlags {
+    #[serde(flatten)]
+    own: Flags,
+    #[serde(flatten)]
+    shared: SharedFlags,
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct SharedFlags {
+    port_metrics: Option<u16>,
+}
+
+#[test]
+fn shared_options_are_loaded_beside_a_processs_own_and_unknown_keys_are_still_refused() {
+    let place = Place::new(&[("site.toml", "verbose = true\nport-metrics = 1\n")]);
+    let variables = [("DFS_PORT_METRICS", "2"), ("DFS_STORE__TRIES", "7")];
+    let load =
+        |flags: &BothFlags| place.loader(&variables).load_beside::<Shared, Options, _>(flags);
+    let (shared, own) = load(&BothFlags::default()).unwrap();
+    assert_eq!((shared.port_metrics, own.store.tries, own.verbose), (Some(2), 7, true));
+    let mut flags = BothFlags::default();
+    flags.shared.port_metrics = Some(3);
+    flags.own.port_grpc = Some(4);
+    let (shared, own) = load(&flags).unwrap();
+    assert_eq!((shared.port_metrics, own.port_grpc), (Some(3), Some(4)));
+
+    let place = Place::new(&[("site.toml", "port-metric = 1\n")]);
+    let error = place.loader(&[]).load_beside::<Shared, Options, _>(&BothFlags::default());
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("`port-metric`") && message.contains("port-metrics"), "{message}");
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::place::{log_of, running};
+use super::place::{log_of, of_this_machine};
 use crate::codes;
 use crate::commands::inside::interrupted;
 use crate::context::Context;
@@ -24,9 +24,8 @@ pub struct Args {}
 
 /// Runs it.
 pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let dir = context.settings.cluster_dir();
-    // The announcement names the process by number and start time, so a later process with the same number is not it.
-    let Some(run) = running(&dir)? else {
+    let (dir, run) = of_this_machine(context)?;
+    let Some(run) = run else {
         context.output.note(&format!("no cluster runs on {}", dir.display()));
         return Ok(Outcome::Nothing);
     };

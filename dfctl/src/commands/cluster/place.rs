@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::codes;
+use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{Record, printable, table};
 
@@ -29,7 +30,15 @@ pub struct Cluster {
     pub checks: Vec<(String, String)>,
 }
 
-/// The process that works on `dir`, if there is one.
+/// Where this user's cluster keeps things, and its process, if there is one.
+pub fn of_this_machine(context: &Context) -> Result<(PathBuf, Option<RunInfo>), CliError> {
+    let dir = context.settings.cluster_dir();
+    let run = running(&dir)?;
+    Ok((dir, run))
+}
+
+/// The process that works on `dir`, if there is one. Its announcement names it by number and start time, so a
+/// later process with the same number is not it.
 pub fn running(dir: &Path) -> Result<Option<RunInfo>, CliError> {
     match RunInfo::read(dir) {
         Ok(RunState::Running(info)) => Ok(Some(info)),

@@ -1,6 +1,6 @@
 //! `dfctl cluster status`.
 
-use super::place::{Cluster, running};
+use super::place::{Cluster, of_this_machine};
 use crate::codes;
 use crate::commands::inside::answer;
 use crate::context::Context;
@@ -17,8 +17,8 @@ pub struct Args {}
 
 /// Runs it.
 pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let dir = context.settings.cluster_dir();
-    let Some(run) = running(&dir)? else {
+    let (dir, run) = of_this_machine(context)?;
+    let Some(run) = run else {
         let what = format!("no cluster runs on {}", dir.display());
         return Err(CliError::new(&codes::CLUSTER_DOWN, what).hint("dfctl cluster up"));
     };

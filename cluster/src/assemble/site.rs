@@ -1,0 +1,175 @@
+//! The roles, each added to the process it runs in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use dfs_model::{HostInfo, HostKind};
+use dfs_peer::digests::Identity;
+use dfs_proto::manager::Role as MemberRole;
+use dfs_proto::manager::manager_server::ManagerServer;
+use dfs_proto::scheduler::scheduler_server::SchedulerServer;
+use dfs_proto::{common, convert};
+use dfs_service::admin::Readiness;
+use dfs_service::data_dir::DataDir;
+use dfs_service::metrics::Metrics;
+use dfs_service::net::{self, GrpcChannels, TcpLinkAcceptor};
+use dfs_service::{OnFailure, Tracker, process};
+use tokio::sync::watch;
+use tonic::service::RoutesBuilder;
+use tonic::transport::Channel;
+
+use super::{Error, Told, listen};
+use crate::membership::{self, Members};
+use crate::metrics::{ManagerMetrics, SchedulerMetrics, SeedMetrics};
+use crate::{manager, scheduler, seed};
+
+/// Largest message taken from a host: an announcement of all it holds.
+const MAX_MESSAGE: usize = 32 << 20;
+
+/// What the services of one process share while they are put together. A further role adds itself
+/// as the others do: routes here, tasks in a tracker of its own.
+pub(super) struct Site {
+    pub(super) told: Told,
+    pub(super) host: HostInfo,
+    pub(super) routes: RoutesBuilder,
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Readiness,
+    grpc: Vec<SocketAddr>,
+    manager: Channel,
+}
+
+impl Site {
+    /// One whose gRPC services are at `at`.
+    pub(super) fn new(told: Told, data_dir: &DataDir, at: SocketAddr) -> Result<Self, Error> {
+        let identity = Identity::load_or_create(data_dir.path())?;
+        let manager = match (&told.own.manager, told.role.has_manager()) {
+            (_, true) => net::grpc_channel(&at.to_string()),
+            (Some(manager), false) => net::grpc_channel(manager),
+            (None, false) => return Err(Error::NoManager),
+        };
+        let advertised = match told.own.advertise.is_empty() {
+            true => vec![told.shared.listen],
+            false => told.own.advertise.clone(),
+        };
+        Ok(Self {
+            host: describe(&told.shared, &identity),
+            grpc: advertised.into_iter().map(|ip| SocketAddr::new(ip, at.port())).collect(),
+            told,
+            manager: manager.map_err(process::Error::from)?,
+            routes: RoutesBuilder::default(),
+            metrics: Metrics::new(),
+            readiness: Readiness::default(),
+        })
+    }
+
+    /// The manager.
+    pub(super) async fn add_manager(
+        &mut self,
+        data_dir: &DataDir,
+        tracker: Tracker,
+    ) -> Result<(), Error> {
+        let metrics = ManagerMetrics::register(&mut self.metrics);
+        let members = &self.told.own.members;
+        let check = self.readiness.check("manager");
+        let opening = manager::Service::open(members, data_dir.path(), metrics, check);
+        let (service, handle) = opening.await?;
+        let stop = tracker.token().clone();
+        let grpc = manager::Grpc::new(handle, tracker.tasks().clone(), stop.clone());
+        self.routes.add_service(ManagerServer::new(grpc));
+        tracker.spawn("members", OnFailure::StopProcess, service.run(stop));
+        Ok(())
+    }
+
+    /// A scheduler.
+    pub(super) fn add_scheduler(&mut self, tracker: Tracker) {
+        let metrics = SchedulerMetrics::register(&mut self.metrics);
+        let members = self.join(&self.host, MemberRole::Scheduler, "scheduler", &tracker);
+        let (tasks, stop) = (tracker.tasks().clone(), tracker.token().clone());
+        let options = self.told.own.scheduler.clone();
+        let settings = scheduler::Settings {
+            remember: options.resolve_cache,
+            timeout: options.resolve_timeout,
+            area: self.told.shared.area.clone(),
+        };
+        let channels = Arc::new(GrpcChannels::default());
+        let resolver = scheduler::Resolver::new(
+            settings,
+            members.clone(),
+            channels.clone(),
+            metrics.clone(),
+            tracker.clone(),
+        );
+        let (service, handle) = scheduler::Service::new(
+            options,
+            members.clone(),
+            channels,
+            tracker.clone(),
+            metrics.clone(),
+        );
+        let grpc = scheduler::Grpc::new(handle, resolver, members, metrics, tasks, stop);
+        let grpc = SchedulerServer::new(grpc)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        self.routes.add_service(grpc);
+        tracker.spawn("scheduling", OnFailure::StopProcess, service.run());
+    }
+
+    /// A seed; says where it serves pieces.
+    pub(super) async fn add_seed(
+        &mut self,
+        data_dir: &DataDir,
+        tracker: Tracker,
+    ) -> Result<SocketAddr, Error> {
+        let (listener, at) =
+            listen("pieces", &self.told.shared, self.told.own.port_pieces, 4002).await?;
+        let acceptor = TcpLinkAcceptor::new(listener).map_err(process::Error::from)?;
+        let acceptor = Arc::new(acceptor);
+        let name = format!("seed@{}", self.host.name);
+        let location = self.host.location.clone();
+        let options = &self.told.own.seed;
+        let seed = seed::Service::start(options, name, location, data_dir, acceptor, &tracker)?;
+        SeedMetrics::install(&mut self.metrics, seed.host().clone());
+        self.routes.add_service(seed.grpc());
+        self.join(&seed.host().info, MemberRole::Seed, "seed", &tracker);
+        Ok(at)
+    }
+
+    /// Joins the manager in a role, whose readiness is to know the other members.
+    fn join(
+        &self,
+        host: &HostInfo,
+        role: MemberRole,
+        name: &'static str,
+        tracker: &Tracker,
+    ) -> watch::Receiver<Arc<Members>> {
+        let mut me = common::Host::from(host);
+        me.grpc = self.grpc.iter().copied().map(Into::into).collect();
+        debug_assert!(convert::grpc_addresses(&me).is_ok());
+        let members = membership::follow(self.manager.clone(), me, role, tracker);
+        let (check, stop) = (self.readiness.check(name), tracker.token().clone());
+        let mut heard = members.clone();
+        tracker.spawn("readiness", OnFailure::Report, async move {
+            let is_known = |members: &Arc<Members>| !members.cluster_id.is_empty();
+            let waited = stop.run_until_cancelled(heard.wait_for(is_known)).await;
+            if waited.is_some_and(|waited| waited.is_ok()) {
+                check.ready();
+                stop.cancelled().await;
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+        members
+    }
+}
+
+/// This process as a host of the cluster.
+fn describe(options: &process::Options, identity: &Identity) -> HostInfo {
+    HostInfo {
+        id: identity.host(),
+        kind: HostKind::Node,
+        name: options.host_name(),
+        location: options.location(),
+        addresses: Vec::new(),
+        public_key: identity.public_key(),
+        upload_slots: 0,
+    }
+}

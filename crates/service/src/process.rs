@@ -1,0 +1,212 @@
+//! A long-running process: what each of them can be told, and its course from the command line to the exit.
+//!
+//! A process adds its own flags and options to the [`Flags`] and [`Options`] here, loads both at once
+//! ([`Loader::load_beside`](crate::config::Loader::load_beside)), and is then run by [`run`].
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_model::Location;
+use dfs_peer::error_chain;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::{self, Readiness};
+use crate::config::ConfigError;
+use crate::data_dir::{DataDir, DataDirError};
+use crate::lifecycle::{self, LifecycleError};
+use crate::metrics::Metrics;
+use crate::net::{self, NetError, Port};
+use crate::run_info::{RunInfo, RunInfoError};
+use crate::telemetry::{self, LogFormat, TelemetryError};
+use crate::{Lifecycle, OnFailure, Tracker};
+
+/// How long all services together may take to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Flags of every process; what is not given comes from variables, files and defaults.
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+#[group(skip)]
+#[serde(rename_all = "kebab-case")]
+pub struct Flags {
+    /// Configuration file over those in /etc/dfs.
+    #[arg(long, value_name = "FILE", env = "DFS_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address to listen on; loopback only, until links are protected [default: 127.0.0.1].
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<IpAddr>,
+    /// Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a
+    /// free one if that is taken].
+    #[arg(long, value_name = "PORT")]
+    pub port_metrics: Option<u16>,
+    /// Name for people; the machine's own when not given.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Area (region) this process stands in.
+    #[arg(long, value_name = "NAME")]
+    pub area: Option<String>,
+    /// Data centre it stands in.
+    #[arg(long, value_name = "NAME")]
+    pub idc: Option<String>,
+    /// Finer place in it, elements separated by `|`.
+    #[arg(long, value_name = "NAME")]
+    pub rack: Option<String>,
+    /// What is logged, as in RUST_LOG [default: info].
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How it is logged: human, json or auto [default: auto].
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// The options of every process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Options {
+    /// Address to listen on.
+    pub listen: IpAddr,
+    /// Port of metrics and health.
+    pub port_metrics: Option<u16>,
+    /// Name for people; the machine's own when empty.
+    pub name: String,
+    /// Area (region) this process stands in.
+    pub area: String,
+    /// Data centre it stands in.
+    pub idc: String,
+    /// Finer place in it, elements separated by `|`.
+    pub rack: String,
+    /// What is logged.
+    pub log: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port_metrics: None,
+            name: String::new(),
+            area: String::new(),
+            idc: String::new(),
+            rack: String::new(),
+            log: telemetry::DEFAULT_FILTER.to_owned(),
+            log_format: LogFormat::Auto,
+        }
+    }
+}
+
+impl Options {
+    /// Where the process stands.
+    pub fn location(&self) -> Location {
+        let (area, idc, rack) = (self.area.clone(), self.idc.clone(), self.rack.clone());
+        Location { area, idc, rack }
+    }
+
+    /// Its name for people.
+    pub fn host_name(&self) -> String {
+        if self.name.is_empty() {
+            return rustix::system::uname().nodename().to_string_lossy().into_owned();
+        }
+        self.name.clone()
+    }
+}
+
+/// Why a process cannot run, for reasons that every process can have.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum Error {
+    /// The configuration.
+    Config(#[from] ConfigError),
+    /// The log.
+    Telemetry(#[from] TelemetryError),
+    /// The data directory.
+    DataDir(#[from] DataDirError),
+    /// A listener or an address.
+    Net(#[from] NetError),
+    /// The announcement of the process.
+    RunInfo(#[from] RunInfoError),
+    /// The running of it.
+    Lifecycle(#[from] LifecycleError),
+    /// A listener has no address.
+    #[error("a listener has no address")]
+    Listener(#[from] std::io::Error),
+}
+
+/// Begins to log, takes the data directory, starts what `start` starts, announces the process, and runs until
+/// there is a reason to stop.
+pub async fn run<E: From<Error>>(
+    options: &Options,
+    data_dir: &Path,
+    start: impl AsyncFnOnce(&DataDir, &mut Lifecycle) -> Result<RunInfo, E>,
+) -> Result<(), E> {
+    telemetry::init(&options.log, options.log_format).map_err(Error::from)?;
+    let data_dir = DataDir::take(data_dir).map_err(Error::from)?;
+    let mut lifecycle = Lifecycle::new(STOP_WITHIN).map_err(Error::from)?;
+    let announced = match start(&data_dir, &mut lifecycle).await {
+        Ok(info) => info.announce(data_dir.path()).map_err(Error::from)?,
+        Err(error) => {
+            // The first error is the reason; what also fails on the way out does not hide it.
+            let _ = lifecycle.stop().await;
+            return Err(error);
+        }
+    };
+    let ended = lifecycle.run().await;
+    drop(announced);
+    Ok(ended.map_err(Error::from)?)
+}
+
+/// Serves metrics and health, on the usual port where none is given; says where.
+pub async fn serve_admin(
+    options: &Options,
+    usual_port: u16,
+    tracker: &Tracker,
+    metrics: Metrics,
+    readiness: Readiness,
+) -> Result<SocketAddr, Error> {
+    let port = Port::given_or(options.port_metrics, usual_port);
+    let listener = net::bind("metrics", options.listen, port).await?;
+    let at = listener.local_addr()?;
+    let router = admin::router(Arc::new(metrics), readiness);
+    let serving = admin::serve(listener, router, tracker.token().clone());
+    tracker.spawn("admin", OnFailure::StopProcess, serving);
+    Ok(at)
+}
+
+/// Whether an error is one of the command line or the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// What was told.
+    Usage,
+    /// Anything else.
+    Other,
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        if matches!(self, Self::Config(_)) { Fault::Usage } else { Fault::Other }
+    }
+}
+
+/// The `main` of the process `name`: runs `work`, and says in one line what it failed with.
+pub fn main<E: StdError + 'static>(
+    name: &str,
+    work: impl Future<Output = Result<(), E>>,
+    fault: impl Fn(&E) -> Fault,
+) -> ExitCode {
+    let fail = |error: &dyn StdError, fault| {
+        eprintln!("{name}: {}", error_chain(error));
+        ExitCode::from(if fault == Fault::Usage { 2 } else { 1 })
+    };
+    match lifecycle::block_on(work) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(&error, fault(&error)),
+        Err(error) => fail(&error, Fault::Other),
+    }
+}
