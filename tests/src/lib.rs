@@ -8,8 +8,10 @@ mod failure;
 pub mod origin;
 pub mod process;
 pub mod wait;
+mod watchdog;
 
 pub use cluster::{Cluster, Dfctl, Mount, Node};
 pub use failure::Failure;
 pub use origin::{Body, Fault, Origin};
 pub use process::{Binaries, Process};
+pub use watchdog::Watchdog;

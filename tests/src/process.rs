@@ -1,5 +1,6 @@
 //! Our programs as processes: started in a group of their own with their output in a file, ready
-//! when they have announced themselves, and killed, whole group, when nobody owns them any more.
+//! when they have announced themselves, and killed, whole group, when nobody owns them any more —
+//! or this process is gone.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,8 +14,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::Failure;
 use crate::wait::{self, PATIENCE};
+use crate::{Failure, Watchdog};
 
 /// How much of a log a failure shows.
 const LOG_LINES: usize = 12;
@@ -88,6 +89,7 @@ pub struct Process {
     binaries: Binaries,
     program: Program,
     child: Child,
+    watchdog: Option<Watchdog>,
     ended: Option<ExitStatus>,
     announced: Option<Value>,
 }
@@ -97,7 +99,10 @@ impl Process {
     pub fn spawn(binaries: &Binaries, program: Program) -> Result<Self, Failure> {
         let child = launch(binaries, &program)?;
         let binaries = binaries.clone();
-        Ok(Self { binaries, program, child, ended: None, announced: None })
+        let mut process =
+            Self { binaries, program, child, watchdog: None, ended: None, announced: None };
+        process.watchdog = Some(Watchdog::over(&process.child)?);
+        Ok(process)
     }
 
     /// Starts it and waits until it has announced itself.
@@ -150,6 +155,10 @@ impl Process {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().ok().flatten();
         }
+        if self.ended.is_some() {
+            // Its number may be another's from now on.
+            self.watchdog = None;
+        }
         self.ended
     }
 
@@ -165,6 +174,7 @@ impl Process {
         if self.ended.is_some() {
             return;
         }
+        self.watchdog = None;
         self.signal_group(Signal::KILL);
         self.ended = self.child.wait().ok();
     }
@@ -195,6 +205,7 @@ impl Process {
         self.announced = None;
         self.child = launch(&self.binaries, &self.program)?;
         self.ended = None;
+        self.watchdog = Some(Watchdog::over(&self.child)?);
         self.wait_ready()
     }
 

@@ -8,6 +8,7 @@
 
 mod changes;
 mod commands;
+mod fixtures;
 mod mounts;
 mod origins;
 mod outputs;

@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use dfs_tests::process::http_get;
-use dfs_tests::wait;
+use dfs_tests::{Watchdog, wait};
 
 use super::Place;
 
@@ -15,6 +16,7 @@ use super::Place;
 pub struct Server {
     name: &'static str,
     child: Child,
+    _watchdog: Watchdog,
     address: String,
 }
 
@@ -42,10 +44,11 @@ impl Server {
             .replace("ADDRESS", &address);
         fs::write(&file, configuration).unwrap();
         let mut command = Command::new("/usr/sbin/nginx");
-        let child = command.arg("-c").arg(&file).stdout(Stdio::null()).spawn();
+        let child = command.arg("-c").arg(&file).stdout(Stdio::null()).process_group(0).spawn();
         let child = child.unwrap_or_else(|error| panic!("nginx is needed: {error}"));
+        let watchdog = Watchdog::over(&child).unwrap();
         wait::until("nginx answers", || http_get(at, "/").is_ok()).unwrap();
-        Self { name: "nginx", child, address }
+        Self { name: "nginx", child, _watchdog: watchdog, address }
     }
 
     /// Python's `http.server`: no ranges, no ETags.
@@ -55,12 +58,15 @@ impl Server {
             .arg(root)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("python3 is needed: {error}"));
+        let watchdog = Watchdog::over(&child).unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let port = line.split("port ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
-        Self { name: "python", child, address: format!("127.0.0.1:{port}") }
+        let address = format!("127.0.0.1:{port}");
+        Self { name: "python", child, _watchdog: watchdog, address }
     }
 
     /// Which it is.
