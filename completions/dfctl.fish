@@ -180,7 +180,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l allow-other -d 'Let other users look inside'
+complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l allow-other -d 'Let other users look inside, also where credentials were given'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s q -l quiet -d 'Say only what failed'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s h -l help -d 'Print help (see more with \'--help\')'

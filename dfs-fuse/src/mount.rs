@@ -72,8 +72,25 @@ pub enum Audience {
     WidestAllowed,
     /// Everyone; an error where the system does not allow it.
     Everyone,
-    /// The user who mounts.
-    Owner,
+    /// One user, whatever the file permissions. Only root can name another than itself.
+    Only(User),
+}
+
+/// A user, as the kernel compares it: with all of a process's user and group ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's.
+    pub gid: u32,
+}
+
+impl User {
+    /// Whoever this process is.
+    pub fn of_this_process() -> Self {
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        Self { uid, gid }
+    }
 }
 
 /// Powers of files in a mount.
@@ -134,6 +151,11 @@ pub enum MountError {
          or mount for this user alone"
     )]
     OthersNotAllowed,
+    /// Another user, whom this one cannot mount for.
+    #[error(
+        "only root may mount for another user alone; let everybody look in, or mount it yourself"
+    )]
+    ForAnother,
     /// Privileges that this user cannot give.
     #[error("only root may mount with effective set-user-id bits and devices")]
     PrivilegesRefused,
@@ -186,7 +208,7 @@ pub fn mount(
     let descriptor = attach::attach(&dir, &plan)?;
     let device = table::device_at(&dir);
     let ended = CancellationToken::new();
-    match start(adapter, descriptor, &plan, options.threads, &dir, &ended) {
+    match start(adapter, descriptor, options.threads, &dir, &ended) {
         Ok(session) => {
             if let Some(device) = &device {
                 widen_read_ahead(device);
@@ -205,12 +227,12 @@ pub fn mount(
 fn start(
     adapter: Adapter,
     descriptor: OwnedFd,
-    plan: &Plan,
     threads: usize,
     dir: &Path,
     ended: &CancellationToken,
 ) -> io::Result<Receiver<()>> {
-    let acl = if plan.everyone { SessionACL::All } else { SessionACL::Owner };
+    // The kernel lets in whom the mount is for; the library knows only this process's own user.
+    let acl = SessionACL::All;
     let mut config = Config::default();
     config.n_threads = Some(threads.max(1));
     // All threads read the one descriptor, so that another process can take it over.
@@ -298,13 +320,15 @@ fn plan(options: &MountOptions) -> Result<Plan, MountError> {
         return Err(MountError::PrivilegesRefused);
     }
     let allowed = root || check::others_allowed();
-    let everyone = match options.audience {
-        Audience::Owner => false,
+    let own = User::of_this_process();
+    let (everyone, user) = match options.audience {
+        Audience::Only(user) if user.uid != own.uid && !root => return Err(MountError::ForAnother),
+        Audience::Only(user) => (false, user),
         Audience::Everyone if !allowed => return Err(MountError::OthersNotAllowed),
-        Audience::Everyone => true,
-        Audience::WidestAllowed => allowed,
+        Audience::Everyone => (true, own),
+        Audience::WidestAllowed => (allowed, own),
     };
-    Ok(Plan { name: options.name.clone(), everyone, privileges: options.privileges })
+    Ok(Plan { name: options.name.clone(), everyone, user, privileges: options.privileges })
 }
 
 /// Lets the kernel read ahead in requests as large as it can send, instead of 128 KiB.

@@ -18,6 +18,9 @@ use crate::output::{files, printable, when};
 /// Examples:
 ///   dfctl mount https://host/dir/ /mnt/data
 ///   dfctl mount --as tree https://host/source.tar /mnt/source
+///
+/// What needs credentials is shown to who mounts it alone, anything else to everybody where the system
+/// allows it.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -31,7 +34,7 @@ pub struct Args {
     /// Show it as one file or as a tree, instead of by its kind
     #[arg(long = "as", value_enum, value_name = "VIEW", env = "DFS_AS", hide_env_values = true)]
     view: Option<View>,
-    /// Let other users look inside
+    /// Let other users look inside, also where credentials were given
     #[arg(long, env = "DFS_ALLOW_OTHER", hide_env_values = true)]
     allow_other: bool,
 }

@@ -141,7 +141,7 @@ impl node_server::Node for NodeService {
 
     async fn mount(&self, request: Request<MountRequest>) -> Result<Response<MountInfo>, Status> {
         let _busy = self.agent.enter();
-        let asker = Asker::of(&request);
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
         let request = request.into_inner();
         let view = match targets::view_from_wire(request.view()) {
             View::File => View::OneFile,
@@ -159,8 +159,12 @@ impl node_server::Node for NodeService {
         }
         asker.may_mount_on(&dir).map_err(failed)?;
         let opened = OpenArtifact::clone(&*self.opened(&question).await?);
-        let audience =
-            if request.allow_other { Audience::Everyone } else { Audience::WidestAllowed };
+        // What was fetched with somebody's credentials is shown to nobody else unasked.
+        let audience = match (request.allow_other, question.target.credentials.is_none()) {
+            (true, _) => Audience::Everyone,
+            (false, true) => Audience::WidestAllowed,
+            (false, false) => Audience::Only(user),
+        };
         let mounting = mounts::MountRequest { opened, dir, audience, by: asker };
         let dir = self.agent.mounts().mount(mounting).await.map_err(failed)?;
         let info =
@@ -186,8 +190,10 @@ impl node_server::Node for NodeService {
     }
 
     async fn tasks(&self, request: Request<TasksRequest>) -> Result<Response<TasksReply>, Status> {
+        let asker = Asker::of(&request);
         let (agent, prefix) = (self.agent.clone(), request.into_inner().id_prefix);
-        let listing = tokio::task::spawn_blocking(move || views::tasks(&agent, &prefix)).await;
+        let listing = tokio::task::spawn_blocking(move || views::tasks(&agent, &prefix, asker));
+        let listing = listing.await;
         let tasks = listing.map_err(|_| Status::unavailable("the agent is stopping"))?;
         Ok(Response::new(TasksReply { tasks }))
     }

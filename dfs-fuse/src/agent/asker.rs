@@ -7,11 +7,13 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use dfs_model::TaskKey;
 use dfs_source::Target;
 use tonic::Request;
 use tonic::transport::server::UdsConnectInfo;
 
 use super::CallError;
+use crate::mount::User;
 
 /// A number that no user has.
 const NOBODY: u32 = u32::MAX;
@@ -33,6 +35,15 @@ impl Asker {
             return Self::Owner;
         };
         Self::user(connection.peer_cred.map_or(NOBODY, |cred| cred.uid()))
+    }
+
+    /// For whom alone a mount is made: the user who sent `request`.
+    pub fn user_of<T>(request: &Request<T>) -> User {
+        let Some(connection) = request.extensions().get::<UdsConnectInfo>() else {
+            return User::of_this_process();
+        };
+        let of = |cred: tokio::net::unix::UCred| User { uid: cred.uid(), gid: cred.gid() };
+        connection.peer_cred.map_or(User { uid: NOBODY, gid: NOBODY }, of)
     }
 
     fn user(uid: u32) -> Self {
@@ -58,6 +69,12 @@ impl Asker {
         }
         let why = format!("{} is not a directory of yours: mount on one that is", dir.display());
         Err(CallError::NotPermitted(why))
+    }
+
+    /// Whether this user may be told what is kept of a task. What was fetched with credentials is not told to
+    /// those who have shown none.
+    pub fn may_see(self, key: &TaskKey) -> bool {
+        self == Self::Owner || key.domain == TaskKey::PUBLIC
     }
 
     /// Whether this user may take away what `whose` made.

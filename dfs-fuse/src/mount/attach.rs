@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::{MountError, Privileges, SUBTYPE, check, table};
+use super::{MountError, Privileges, SUBTYPE, User, check, table};
 
 /// Environment variable that tells the helper where to send the descriptor.
 const SEND_TO: &str = "_FUSE_COMMFD";
@@ -30,8 +30,10 @@ const HELPER: Duration = Duration::from_secs(30);
 pub(super) struct Plan {
     /// Shown in the mount table.
     pub name: String,
-    /// Whether others than the mounting user may look in.
+    /// Whether others than `user` may look in.
     pub everyone: bool,
+    /// Whose mount it is.
+    pub user: User,
     pub privileges: Privileges,
 }
 
@@ -57,13 +59,12 @@ fn by_system_call(device: File, dir: &Path, plan: &Plan) -> Result<OwnedFd, Moun
     if plan.privileges == Privileges::Inert {
         flags |= MountFlags::NOSUID | MountFlags::NODEV;
     }
-    let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
     let others = if plan.everyone { ",allow_other" } else { "" };
     let data = format!(
         "fd={},rootmode=40000,user_id={},group_id={},default_permissions{others}",
         device.as_raw_fd(),
-        user.as_raw(),
-        group.as_raw(),
+        plan.user.uid,
+        plan.user.gid,
     );
     let data = CString::new(data).map_err(|error| refused(error.into()))?;
     let name = table::printable_name(&plan.name);
@@ -142,10 +143,15 @@ fn last_words(child: Child) -> io::Result<String> {
 mod tests {
     use super::*;
 
+    fn plan(name: String) -> Plan {
+        let user = User::of_this_process();
+        Plan { name, everyone: false, user, privileges: Privileges::Inert }
+    }
+
     #[test]
     fn a_name_cannot_bring_options_of_its_own() {
         let name = "https://h/x,suid,allow_other".to_owned();
-        let plan = Plan { name, everyone: false, privileges: Privileges::Inert };
+        let plan = plan(name);
         let options = helper_options(&plan);
         let all: Vec<_> = options.split(',').collect();
         assert_eq!(all.len(), 6, "{options}");
@@ -159,7 +165,7 @@ mod tests {
         std::fs::write(&helper, "#!/bin/sh\necho 'no, not there' >&2\nexit 1\n").unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&helper, mode).unwrap();
-        let plan = Plan { name: "x".into(), everyone: false, privileges: Privileges::Inert };
+        let plan = plan("x".into());
         let error = by_helper(&helper, folder.path(), &plan).unwrap_err();
         assert_eq!(error.to_string(), "no, not there");
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dfs_tests::process::Said;
-use dfs_tests::{Body, Origin};
+use dfs_tests::{Body, Fault, Origin};
 
 use crate::support::trees::{self, noise};
 use crate::support::{
@@ -181,6 +181,54 @@ fn members_of_the_sockets_group_take_away_only_what_they_mounted() {
     assert!(agent.cached(100_000) > 0, "nothing was evicted");
     by(NOBODY, &["cache", "gc", "--dry-run"]).fails(9, "");
     agent.dfctl(&["umount", roots]).done();
+}
+
+#[test]
+fn what_one_user_reads_with_credentials_no_other_user_of_the_agent_reads_without() {
+    const OTHER: u32 = NOBODY - 1;
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 100_000)).unwrap();
+    // "ada:secret".
+    let door = origin.inject(Fault::require_authorization("Basic YWRhOnNlY3JldA=="));
+    let agent = Agent::solo_with(&place, "agent", &["--socket-group", &NOBODY.to_string()]);
+    place.open_to_others();
+    fs::set_permissions(agent.data(), fs::Permissions::from_mode(0o711)).unwrap();
+    let dfctl = lend(&place, "dfctl");
+    let by = |user: u32, words: &[&str]| {
+        let mut command = as_user(user, &dfctl);
+        Said::by(command.arg("--socket").arg(agent.socket()).args(words)).unwrap()
+    };
+    let asked_by = |who: &str| origin.url("/d/").replace("http://", &format!("http://{who}@"));
+    let (ada, bob, open) = (asked_by("ada:secret"), asked_by("bob:guess"), origin.url("/d/"));
+    by(NOBODY, &["cat", &format!("{ada}!f")]).done();
+    assert!(agent.cached(100_000) > 0, "it is here now");
+
+    for url in [&bob, &open] {
+        for words in [&["ls", url][..], &["cat", &format!("{url}!f")], &["cat", &format!("{url}f")]]
+        {
+            let said = by(OTHER, words).fails(4, "DFS-2102");
+            assert!(said.stdout.is_empty());
+        }
+    }
+    assert!(door.struck() > 0, "the origin was asked for each of them");
+    let listed = |user| by(user, &["task", "ls", "--format", "name"]).done().text();
+    assert_eq!(listed(OTHER), "", "what is kept of it is not told either");
+    assert!(!agent.dfctl(&["task", "ls", "--format", "name"]).done().text().is_empty());
+
+    let dir = owned_by_nobody(&place.dir("mount"));
+    agent.guard(&dir);
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let mount = dir.to_str().unwrap();
+    let reads = |user: u32| {
+        let mut cat = as_user(user, "cat".as_ref());
+        cat.arg(dir.join("f")).output().unwrap().stdout.len()
+    };
+    by(NOBODY, &["mount", &ada, mount]).done();
+    assert_eq!((reads(NOBODY), reads(OTHER)), (100_000, 0), "it is for who mounted it");
+    by(NOBODY, &["umount", mount]).done();
+    by(NOBODY, &["mount", "--allow-other", &ada, mount]).done();
+    assert_eq!((reads(NOBODY), reads(OTHER)), (100_000, 100_000), "unless that is asked for");
+    by(NOBODY, &["umount", mount]).done();
 }
 
 /// A program of ours where everybody may run it.

@@ -7,7 +7,7 @@ use dfs_peer::engine::{Ledger, Task};
 use dfs_proto::common;
 use dfs_proto::node::{self, MountInfo, StatusReply};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Asker};
 
 pub(super) fn status(agent: &Agent) -> StatusReply {
     let engine = &agent.host().engine;
@@ -75,7 +75,7 @@ pub(super) fn mounts(agent: &Agent) -> Vec<MountInfo> {
         .collect()
 }
 
-pub(super) fn tasks(agent: &Agent, prefix: &str) -> Vec<node::TaskInfo> {
+pub(super) fn tasks(agent: &Agent, prefix: &str, asker: Asker) -> Vec<node::TaskInfo> {
     let engine = &agent.host().engine;
     let summaries = engine.store().list();
     let wanted = summaries.into_iter().filter(|task| task.id.to_string().starts_with(prefix));
@@ -83,6 +83,9 @@ pub(super) fn tasks(agent: &Agent, prefix: &str) -> Vec<node::TaskInfo> {
         .filter_map(|summary| {
             // Not opened: a look at the cache must not cost files and actors for all of it.
             let (info, stored, open) = engine.peek(&summary.id)?;
+            if !asker.may_see(&info.key) {
+                return None;
+            }
             let have = stored.have();
             let length = info.length.unwrap_or(u64::MAX);
             let cached_bytes = have.ranges().map(|run| run.bytes(length).len()).sum();
