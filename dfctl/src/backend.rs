@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -251,6 +252,16 @@ pub enum Delivery {
     },
 }
 
+/// The file in which a backend gathers the content and which nobody else will keep: an output that takes it
+/// over is spared the copy.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// Where it is.
+    pub path: PathBuf,
+    /// To be set by who took it over, before the next event is asked for.
+    pub taken: Arc<AtomicBool>,
+}
+
 /// What happens while bytes come.
 #[derive(Debug, Clone)]
 pub enum ReadEvent {
@@ -260,6 +271,8 @@ pub enum ReadEvent {
         length: Option<u64>,
         /// Its task; a file inside a tree shares one with its neighbours.
         task: Option<TaskId>,
+        /// The file that the output may become.
+        offer: Option<Offer>,
     },
     /// The next bytes, in order.
     Data(Bytes),

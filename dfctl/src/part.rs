@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_model::{ByteRange, Digest};
@@ -119,6 +119,52 @@ impl PartFile {
             opened.mark()?;
         }
         Ok(opened)
+    }
+
+    /// Becomes the file at `content`, into which somebody else writes this very content from now on; whether
+    /// that was possible. That file must have been written by nobody yet and have no other user.
+    pub fn take_over(&mut self, content: &Path) -> io::Result<bool> {
+        if self.done > 0 || self.identity.start > 0 || self.identity.length.is_none() {
+            return Ok(false);
+        }
+        let mut draft = self.part.clone();
+        draft.push(".new");
+        let Ok(file) = self.link(content, &draft) else {
+            // Another file system, or one without links.
+            return Ok(false);
+        };
+        let renamed = rustix::fs::renameat(self.dir.fd(), &draft, self.dir.fd(), &self.part);
+        if renamed.is_err() {
+            self.unlink_name(&draft);
+            return Ok(false);
+        }
+        self.file = Arc::new(file);
+        self.mark()?;
+        Ok(true)
+    }
+
+    /// The file at `content` under the name `draft` too: locked, and as private or public as a part file.
+    fn link(&self, content: &Path, draft: &OsStr) -> io::Result<File> {
+        self.unlink_name(draft);
+        let dir = self.dir.fd();
+        rustix::fs::linkat(rustix::fs::CWD, content, &dir, draft, AtFlags::empty())?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&dir, draft, flags, Mode::empty());
+        let ready = opened.map_err(io::Error::from).and_then(|fd| {
+            let file = File::from(fd);
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            let status = file.metadata()?;
+            // Its own name and this one: an output that was made of it before must not share its bytes.
+            if !status.is_file() || status.nlink() != 2 {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            file.set_permissions(self.file.metadata()?.permissions())?;
+            Ok(file)
+        });
+        if ready.is_err() {
+            self.unlink_name(draft);
+        }
+        ready
     }
 
     /// Its name for people.
@@ -247,8 +293,12 @@ impl PartFile {
     }
 
     fn unlink(&self) {
+        self.unlink_name(&self.part);
+    }
+
+    fn unlink_name(&self, name: &OsStr) {
         // It may have been removed by somebody else, which is as good.
-        let _ = rustix::fs::unlinkat(self.dir.fd(), &self.part, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(self.dir.fd(), name, AtFlags::empty());
     }
 }
 
@@ -411,6 +461,46 @@ mod tests {
 
     fn names(dir: &Path) -> Vec<OsString> {
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    }
+
+    #[test]
+    fn a_part_becomes_the_file_that_somebody_else_fills() {
+        let (place, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let content = cache.path().join("content");
+        let filling = File::create(&content).unwrap();
+        let mut part = open(place.path(), "a", 6).unwrap();
+        assert!(part.take_over(&content).unwrap());
+        filling.write_all_at(b"abc", 0).unwrap();
+        part.written(ByteRange::new(0, 3)).unwrap();
+        drop(part);
+        let foreign = open(place.path(), "a", 6).err();
+        assert!(
+            matches!(foreign, Some(PartError::Foreign(_))),
+            "while the content has a name of its own"
+        );
+        std::fs::remove_file(&content).unwrap();
+        let mut part = open(place.path(), "a", 6).unwrap();
+        assert_eq!(part.resumed(), 3);
+        assert!(!part.take_over(&content).unwrap(), "what came is not given up");
+        part.append(b"def").unwrap();
+        part.finish(None, Replace::Never).unwrap();
+        assert_eq!(std::fs::read(place.path().join("x")).unwrap(), b"abcdef");
+        assert_eq!(names(place.path()), ["x"]);
+    }
+
+    #[test]
+    fn a_file_that_became_an_output_becomes_no_other() {
+        let (place, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let content = cache.path().join("content");
+        File::create(&content).unwrap();
+        let dir = Arc::new(OutDir::open(place.path()).unwrap());
+        let another = |name| PartFile::open(dir.clone(), OsStr::new(name), identity("a", 1), None);
+        let (mut first, mut second) = (another("x").unwrap(), another("y").unwrap());
+        assert!(first.take_over(&content).unwrap());
+        assert!(!second.take_over(&content).unwrap());
+        assert!(!second.take_over(&cache.path().join("gone")).unwrap());
+        drop((first, second));
+        assert_eq!(names(place.path()), [] as [OsString; 0]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! From a backend's events into a sink: paced, shown, stopped by Ctrl-C.
 
 use std::cell::RefCell;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dfs_model::{ByteRange, Rate, TaskId};
@@ -18,6 +20,10 @@ pub trait Sink {
     fn data(&mut self, bytes: &[u8]) -> Result<(), CliError>;
     /// The backend has put this range of the content into the file it was handed.
     fn written(&mut self, range: ByteRange) -> Result<(), CliError>;
+    /// Becomes the file in which the backend gathers the content, where that is possible; whether it did.
+    fn take_over(&mut self, _content: &Path) -> Result<bool, CliError> {
+        Ok(false)
+    }
 }
 
 /// What must hold of a transfer, and who may end it.
@@ -84,8 +90,12 @@ pub async fn pump(
         };
         let event = event.ok_or_else(ended_early)?.map_err(TransferError::Backend)?;
         let came = match event {
-            ReadEvent::Start { task, .. } => {
+            ReadEvent::Start { task, offer, .. } => {
                 check_task(terms.task, task)?;
+                if let Some(offer) = offer {
+                    let taken = sink.take_over(&offer.path).map_err(TransferError::Sink)?;
+                    offer.taken.store(taken, Ordering::Relaxed);
+                }
                 0
             }
             ReadEvent::Data(data) => {

@@ -42,6 +42,8 @@ pub struct Agent {
     client: NodeClient<Channel>,
     /// Owner of the socket, where it could be looked at.
     owner: Option<u32>,
+    /// Whether it is in this process and goes with it.
+    is_inside: bool,
     command: CommandId,
 }
 
@@ -63,13 +65,14 @@ impl Agent {
         let channel = dfs_service::net::grpc_local_channel(socket);
         let client = NodeClient::new(channel).max_decoding_message_size(8 << 20);
         let owner = std::fs::metadata(socket).ok().map(|status| status.uid());
-        Self { client, owner, command }
+        Self { client, owner, is_inside: false, command }
     }
 
     /// The agent inside this process, at the other end of `channel`.
     pub fn inside(channel: Channel, command: CommandId) -> Self {
         let client = NodeClient::new(channel).max_decoding_message_size(8 << 20);
-        Self { client, owner: Some(rustix::process::geteuid().as_raw()), command }
+        let owner = Some(rustix::process::geteuid().as_raw());
+        Self { client, owner, is_inside: true, command }
     }
 }
 
@@ -117,7 +120,8 @@ impl Backend for Agent {
         let mut client = self.client.clone();
         if let (Delivery::File { file, origin }, Some(owner), false) = (delivery, self.owner, paced)
         {
-            return by_path::read(client, request, by_path::Output { file, origin, owner });
+            let keeps = !self.is_inside;
+            return by_path::read(client, request, by_path::Output { file, origin, owner, keeps });
         }
         let opened = async move { client.read(request).await };
         flatten(opened, read_event)
@@ -311,6 +315,7 @@ fn read_event(message: node::ReadChunk) -> Result<ReadEvent, Failure> {
         Kind::Start(start) => ReadEvent::Start {
             length: start.length,
             task: start.task.and_then(|task| TaskId::from_slice(&task.id)),
+            offer: None,
         },
         Kind::Data(bytes) => ReadEvent::Data(bytes),
         // Only who asked for it by path is told of ranges instead of bytes.

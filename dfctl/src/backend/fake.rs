@@ -88,6 +88,7 @@ impl Fake {
         let mut events = vec![Ok(ReadEvent::Start {
             length: Some(length),
             task: request.path.is_none().then_some(info.id),
+            offer: None,
         })];
         let broken = self.breaks.lock().unwrap().take();
         let stop = broken.as_ref().map_or(end, |broken| end.min(request.start + broken.after));

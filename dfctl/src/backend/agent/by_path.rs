@@ -1,7 +1,8 @@
 //! Bytes that never cross the socket: the agent names its content file, and ranges of it are copied into the
 //! output here as they arrive: by reflink or inside the kernel where the file systems can.
 //!
-//! The output never shares an inode with the cache. The file the agent names is read only if it is a regular
+//! The output never shares an inode with a cache that is kept. The agent inside this process keeps nothing: an
+//! output may become its content file, and then nothing is copied at all. The file the agent names is read only if it is a regular
 //! file of the same owner as the agent's socket, so that no agent can point us at a file of somebody else.
 //! Where it cannot be opened, the bytes are asked for through the socket.
 
@@ -10,6 +11,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dfs_model::ByteRange;
 use dfs_proto::node;
@@ -21,7 +23,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::{missing, read_event, status};
-use crate::backend::{Failure, FailureClass, ReadEvent, ReadStream};
+use crate::backend::{Failure, FailureClass, Offer, ReadEvent, ReadStream};
 
 const CHUNK: usize = 1 << 20;
 
@@ -33,6 +35,8 @@ pub(super) struct Output {
     pub origin: u64,
     /// Owner of the agent's socket.
     pub owner: u32,
+    /// Whether the agent keeps what it fetched; one inside this process does not.
+    pub keeps: bool,
 }
 
 struct Copying {
@@ -44,7 +48,12 @@ struct Copying {
 
 enum Stage {
     Asking,
-    Receiving { chunks: Box<Streaming<node::ReadChunk>>, content: Option<Content> },
+    Receiving {
+        chunks: Box<Streaming<node::ReadChunk>>,
+        content: Option<Content>,
+        /// Whether the output is the content file itself.
+        taken: Arc<AtomicBool>,
+    },
     Over,
 }
 
@@ -77,11 +86,11 @@ impl Copying {
         match &mut self.stage {
             Stage::Over => None,
             Stage::Asking => Some(self.begin().await),
-            Stage::Receiving { chunks, content } => {
-                let content = content.clone();
+            Stage::Receiving { chunks, content, taken } => {
+                let (content, taken) = (content.clone(), taken.load(Ordering::Relaxed));
                 match chunks.next().await? {
-                    Ok(chunk) => Some(self.event(chunk, content).await),
-                    Err(status) => Some(Err(status::failure(status))),
+                    Ok(chunk) => Some(self.event(chunk, content, taken).await),
+                    Err(status) => Some(Err(of_output(status::failure(status), taken))),
                 }
             }
         }
@@ -95,8 +104,24 @@ impl Copying {
         if content.is_none() {
             (chunks, start) = self.ask(false).await?;
         }
-        self.stage = Stage::Receiving { chunks: Box::new(chunks), content };
-        read_event(node::ReadChunk { kind: Some(node::read_chunk::Kind::Start(start)) })
+        let taken = Arc::new(AtomicBool::new(false));
+        let is_offered = content.is_some() && self.is_all_of(&start);
+        let offer = is_offered
+            .then(|| Offer { path: start.content_path.clone().into(), taken: Arc::clone(&taken) });
+        self.stage = Stage::Receiving { chunks: Box::new(chunks), content, taken };
+        let event =
+            read_event(node::ReadChunk { kind: Some(node::read_chunk::Kind::Start(start)) });
+        event.map(|event| match event {
+            ReadEvent::Start { length, task, .. } => ReadEvent::Start { length, task, offer },
+            other => other,
+        })
+    }
+
+    /// Whether the content file is going to hold what is asked for and nothing else, for nobody else.
+    fn is_all_of(&self, start: &node::ReadStart) -> bool {
+        let wanted = (self.request.start.unwrap_or(0), self.request.end.or(start.length));
+        let is_a_task = self.request.path.is_none() && start.content_offset == 0;
+        !self.output.keeps && is_a_task && wanted == (self.output.origin, start.length)
     }
 
     async fn ask(
@@ -117,6 +142,7 @@ impl Copying {
         &self,
         chunk: node::ReadChunk,
         content: Option<Content>,
+        taken: bool,
     ) -> Result<ReadEvent, Failure> {
         let (Some(content), Some(node::read_chunk::Kind::Present(present))) =
             (content, &chunk.kind)
@@ -129,6 +155,9 @@ impl Copying {
             return Err(missing("chunk.present"));
         }
         let range = ByteRange::new(present.start, present.end);
+        if taken {
+            return Ok(ReadEvent::Written(range));
+        }
         let (file, origin) = (self.output.file.clone(), self.output.origin);
         let copied =
             tokio::task::spawn_blocking(move || copy(&content, &file, origin, range)).await;
@@ -143,6 +172,14 @@ impl Copying {
             Failure::new(class, "the bytes could not be written to the output")
                 .because(error.to_string())
         })
+    }
+}
+
+/// A cache that is full is the output's own disk, where the output is the cache's file.
+fn of_output(failure: Failure, taken: bool) -> Failure {
+    match failure.class {
+        FailureClass::NoSpace if taken => Failure { class: FailureClass::OutputFull, ..failure },
+        _ => failure,
     }
 }
 

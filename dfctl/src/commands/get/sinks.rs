@@ -32,6 +32,11 @@ impl Sink for IntoPart<'_> {
         let result = self.part.written(ByteRange::new(at(range.start), at(range.end)));
         result.map_err(|error| CliError::output("write", &self.part.path(), &error))
     }
+
+    fn take_over(&mut self, content: &Path) -> Result<bool, CliError> {
+        let result = self.part.take_over(content);
+        result.map_err(|error| CliError::output("write", &self.part.path(), &error))
+    }
 }
 
 /// Into the standard output.
