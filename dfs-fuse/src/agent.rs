@@ -39,6 +39,9 @@ type Answered = Result<Arc<OpenArtifact>, Arc<OpenUrlError>>;
 /// A question under way. It goes on while somebody waits for it, whoever asked first.
 type Flight = Shared<BoxFuture<'static, Answered>>;
 
+/// How often old answers are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(15);
+
 /// What an agent is told about itself.
 #[derive(Debug, Clone)]
 pub struct AgentFacts {
@@ -131,6 +134,14 @@ impl Agent {
     pub fn forget(&self, target: &Target) {
         self.inner.flights.lock().retain(|(asked, _)| asked.target.url != target.url);
         self.inner.answers.lock().forget(&target.url);
+    }
+
+    /// Lets go of old answers now and then, so that what they hold can be closed. Never ends by itself.
+    pub async fn keep_house(&self) {
+        loop {
+            tokio::time::sleep(HOUSEKEEPING).await;
+            self.inner.answers.lock().prune(Instant::now());
+        }
     }
 
     /// Waits until nothing is mounted and no call is under way, for `quiet` at a stretch.

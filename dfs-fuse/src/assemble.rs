@@ -89,6 +89,7 @@ async fn start(
     };
     let agent = Agent::new(host, facts);
     keep_mounts(lifecycle.service("mounts"), agent.clone());
+    keep_house(lifecycle.service("housekeeping"), agent.clone());
     let socket = serve_api(options, lifecycle.service("api"), agent.clone())?;
     let metrics_at = serve_admin(&told.shared, &lifecycle.service("admin"), &agent).await?;
     if told.exit_when_idle {
@@ -149,6 +150,14 @@ fn keep_mounts(tracker: Tracker, agent: Agent) {
     tracker.spawn("unmount", OnFailure::Report, async move {
         stop.cancelled().await;
         agent.mounts().unmount_all().await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+}
+
+fn keep_house(tracker: Tracker, agent: Agent) {
+    let stop = tracker.token().clone();
+    tracker.spawn("housekeeping", OnFailure::Report, async move {
+        stop.run_until_cancelled(agent.keep_house()).await;
         Ok::<(), std::convert::Infallible>(())
     });
 }

@@ -107,7 +107,7 @@ pub struct Answers {
 impl Answers {
     /// The answer, if there is one that this question may be given.
     pub fn get(&mut self, question: &Question, now: Instant) -> Option<Arc<OpenArtifact>> {
-        self.known.retain(|known| known.is_worth_keeping(now));
+        self.prune(now);
         let known = self.known.iter_mut().rev().find(|known| {
             question.is_answered_by(&known.question)
                 && (known.is_fresh(now) || known.is_for(question.command))
@@ -115,6 +115,11 @@ impl Answers {
         })?;
         known.note(question.command, now);
         Some(Arc::clone(&known.opened))
+    }
+
+    /// Lets go of what nobody will be given any more: tasks stay open as long as an answer holds them.
+    pub fn prune(&mut self, now: Instant) {
+        self.known.retain(|known| known.is_worth_keeping(now));
     }
 
     /// Keeps an answer.
@@ -181,8 +186,9 @@ mod tests {
             assert!(answers.get(&asked(URL, 3), now).is_none(), "it is too old for a new one");
             assert!(answers.get(&asked(URL, 0), now).is_none());
         }
-        assert!(answers.get(&asked(URL, 1), now + KEPT).is_none());
+        answers.prune(now + KEPT);
         assert!(answers.known.is_empty(), "nothing is kept for ever");
+        assert!(answers.get(&asked(URL, 1), now + KEPT).is_none());
     }
 
     #[test]
