@@ -129,8 +129,8 @@ impl Agent {
         Ok(opened)
     }
 
-    /// Drops what is known of a target whose version turned out to be gone; the next question about it
-    /// goes to the origin.
+    /// Takes note that the version known of a target is gone: the next question about it goes to the origin,
+    /// except those of commands under way.
     pub fn forget(&self, target: &Target) {
         self.inner.flights.lock().retain(|(asked, _)| asked.target.url != target.url);
         self.inner.answers.lock().forget(&target.url);

@@ -67,12 +67,14 @@ struct Known {
     opened: Arc<OpenArtifact>,
     since: Instant,
     used: Instant,
+    /// Whether its version turned out to be gone.
+    is_gone: bool,
     commands: VecDeque<CommandId>,
 }
 
 impl Known {
     fn is_fresh(&self, now: Instant) -> bool {
-        now.duration_since(self.since) < FRESH
+        !self.is_gone && now.duration_since(self.since) < FRESH
     }
 
     fn is_worth_keeping(&self, now: Instant) -> bool {
@@ -130,12 +132,21 @@ impl Answers {
         }
         let commands = question.command.into_iter().collect();
         let question = question.clone();
-        self.known.push(Known { question, opened, since: now, used: now, commands });
+        self.known.push(Known {
+            question,
+            opened,
+            since: now,
+            used: now,
+            is_gone: false,
+            commands,
+        });
     }
 
-    /// Drops what is known of a URL whose version turned out to be gone, for everybody.
+    /// Gives what is known of a URL, whose version turned out to be gone, to nobody who comes new. Commands
+    /// under way go on with the version they began with: what else of it can be had is right.
     pub fn forget(&mut self, url: &CanonicalUrl) {
-        self.known.retain(|known| known.question.target.url != *url);
+        let of_it = self.known.iter_mut().filter(|known| known.question.target.url == *url);
+        of_it.for_each(|known| known.is_gone = true);
         if self.gone.len() >= ANSWERS {
             self.gone.clear();
         }
@@ -192,14 +203,16 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_in_use_is_kept_and_one_that_is_gone_is_not() {
+    fn an_answer_in_use_is_kept_and_one_that_is_gone_is_for_who_began_with_it() {
         let begin = Instant::now();
         let mut answers = Answers::default();
         put(&mut answers, &asked(URL, 1), begin);
         let held = answers.get(&asked(URL, 1), begin);
         assert!(answers.get(&asked(URL, 1), begin + KEPT * 5).is_some());
         answers.forget(&asked(URL, 1).target.url);
-        assert!(answers.get(&asked(URL, 1), begin).is_none() && held.is_some());
+        assert!(answers.get(&asked(URL, 2), begin).is_none(), "who comes new asks anew");
+        assert!(answers.get(&asked(URL, 0), begin).is_none());
+        assert!(answers.get(&asked(URL, 1), begin).is_some() && held.is_some(), "one version");
         assert!(answers.take_gone(&asked(URL, 1).target.url));
         assert!(!answers.take_gone(&asked(URL, 1).target.url), "asked once");
     }

@@ -59,6 +59,8 @@ fn a_changed_and_a_deleted_file_fail_alone_on_every_node() {
     let mounts = agents
         .each_ref()
         .map(|agent| agent.mount(&url, place.path(&format!("mount-{}", agent.node.name()))));
+    // As `get -r` will ask for it.
+    agents[0].dfctl(&["stat", "--as", "tree", &url]).done();
     trees::put(&source.join(CHANGED), &noise(1000, 700));
     fs::remove_file(source.join(DELETED)).unwrap();
 
