@@ -1,6 +1,6 @@
 //! Each invariant of the design is broken on purpose, and its test seen to fail.
 //!
-//! One extra build, in which `DFS_SABOTAGE` names the invariant to break; without the variable the same
+//! One extra build, in which `SABOTAGE` names the invariant to break; without the variable the same
 //! tests must pass. The ordinary programs are put back afterwards.
 
 use std::collections::BTreeSet;
@@ -68,7 +68,7 @@ fn prove() -> Result<(), Failure> {
 fn breaks(invariant: Invariant) -> Result<(), Failure> {
     let test = guard(invariant);
     let mut command = tests(&only(test))?;
-    command.env("DFS_SABOTAGE", invariant.name()).stdin(Stdio::null());
+    command.env("SABOTAGE", invariant.name()).stdin(Stdio::null());
     let output = command
         .output()
         .map_err(|error| Failure::Other(format!("cargo could not be started: {error}")))?;

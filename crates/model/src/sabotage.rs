@@ -1,7 +1,7 @@
 //! Breaking an invariant on purpose, so that its test is seen to fail.
 //!
 //! Only a build with the feature `sabotage` can: it breaks the one invariant that the variable
-//! `DFS_SABOTAGE` names. In any other build every question is answered no when it is compiled.
+//! `SABOTAGE` names. In any other build every question is answered no when it is compiled.
 
 /// What must hold, by its number in the design.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,7 +43,7 @@ impl Invariant {
         Self::UnitsAreClear,
     ];
 
-    /// Its name in `DFS_SABOTAGE`.
+    /// Its name in `SABOTAGE`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NoWrongByte => "no-wrong-byte",
@@ -64,9 +64,9 @@ impl Invariant {
     pub fn is_broken(self) -> bool {
         use std::sync::LazyLock;
         static BROKEN: LazyLock<Option<Invariant>> = LazyLock::new(|| {
-            let name = std::env::var("DFS_SABOTAGE").ok()?;
+            let name = std::env::var("SABOTAGE").ok()?;
             let known = Invariant::ALL.into_iter().find(|invariant| invariant.name() == name);
-            Some(known.unwrap_or_else(|| panic!("DFS_SABOTAGE={name} names no invariant")))
+            Some(known.unwrap_or_else(|| panic!("SABOTAGE={name} names no invariant")))
         });
         *BROKEN == Some(self)
     }
