@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dfs_model::{HostId, TaskId, TaskKey};
+use rand::RngExt as _;
 
 use super::strategy::{Ask, Assignment, Swarm};
 use super::{
@@ -263,12 +264,14 @@ impl Core {
     ) {
         let Some(task) = self.tasks.get(&task_id) else { return };
         let there = task.hosts_where(|peer| matches!(peer.state(), PeerState::Source { .. }));
-        if there.len() >= self.limits.at_source {
-            let reason = format!("{} hosts of this task read the source already", there.len());
-            return self.refuse(task_id, child, RefusalKind::Busy, reason);
-        }
         self.answer(task_id, child);
         self.release_parents(task_id, child);
+        if there.len() >= self.limits.at_source {
+            // Its turn comes; not everybody looks at the same moment.
+            let jitter = self.random.random_range(1.0..2.0);
+            let due = self.now.after(self.limits.retry_after.mul_f64(jitter));
+            return self.wait(task_id, child, due);
+        }
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let Some(peer) = task.peer_mut(&child) else { return };
         peer.become_(PeerState::Source { stand_in });

@@ -466,17 +466,19 @@ fn what_neighbours_do_is_no_attempt_of_one_who_waits() {
 }
 
 #[test]
-fn the_crowd_at_the_source_is_bounded() {
+fn the_crowd_at_the_source_is_bounded_and_whoever_waits_gets_a_turn() {
     let task = spec("a", Some(100 * MIB));
     let mut scene = Scene::with(Limits { at_source: 1, upload_slots: 1, ..limits() });
     scene.nodes(1..=3);
     assert_eq!(sent_to_source(&scene.register(1, &task)), [(1, true)]);
     assert!(parents_of(&scene.register(2, &task), 2).is_some());
     scene.register(3, &task);
-    let event = Event::Reschedule { host: id(2), task: task.id, bad_parents: vec![id(1)] };
-    let mut decisions: Vec<_> = (0..4).flat_map(|_| scene.tell(event.clone())).collect();
-    decisions.extend((0..10).flat_map(|_| scene.pass(Duration::from_secs(1))));
-    assert!(refused(&decisions).contains(&(2, RefusalKind::Busy)), "{decisions:?}");
+    let passed: Vec<_> = (0..20).flat_map(|_| scene.pass(Duration::from_secs(1))).collect();
+    assert_eq!((sent_to_source(&passed), refused(&passed)), (vec![], vec![]), "3 waits");
+    let ended = Event::PeerResult { host: id(1), task: task.id, outcome: Outcome::Failure };
+    let mut passed = scene.tell(ended);
+    passed.extend((0..20).flat_map(|_| scene.pass(Duration::from_secs(1))));
+    assert_eq!(sent_to_source(&passed).len(), 1, "{passed:?}");
 }
 
 #[test]

@@ -142,6 +142,8 @@ impl Actor {
                 self.engine.keyring.learn_stand_ins(self.shared.info.id, keys);
             }
             Command::Refused(error) => self.refused(&error),
+            // The next want asks anew; whoever waits now has this host's patience.
+            Command::Unregistered => self.told_swarm = false,
             Command::Digests(digests) => self.flights.keep_digests(*digests),
             Command::Tiny { content, signed } => self.flights.keep_tiny(content, signed),
             Command::Lost(groups) => self.conductor.lost(groups),

@@ -63,6 +63,8 @@ pub(crate) enum Command {
     /// Who else than the seeds signs for this task.
     Signers(Vec<(HostId, [u8; 32])>),
     Refused(ReadError),
+    /// The scheduler has no place for this peer now.
+    Unregistered,
     Digests(Box<SignedDigests>),
     /// The whole content, with what proves it: the scheduler's answer for a tiny one.
     Tiny {

@@ -171,6 +171,9 @@ pub(super) fn down(
         }
         Down::Refused(refused) => {
             let id = convert::task_id(&refused.task_id)?;
+            if refused.kind() == RefusalKind::Busy {
+                return Ok(Some((id, vec![Command::Unregistered])));
+            }
             let error = match refused.kind() {
                 RefusalKind::NotFound => ReadError::NotFound(refused.reason),
                 RefusalKind::NotPermitted => ReadError::NotPermitted(refused.reason),
