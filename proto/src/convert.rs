@@ -210,14 +210,13 @@ impl From<&TaskKey> for common::TaskKey {
             TaskKind::Space => common::TaskKind::Space,
             TaskKind::Index => common::TaskKind::Index,
         };
-        let Transform::Identity = key.transform;
         Self {
             domain: key.domain.clone(),
             kind: kind.into(),
             url: key.url.as_str().to_owned(),
             headers: to_headers(&key.headers),
             validator: Some((&key.validator).into()),
-            transform: "identity".to_owned(),
+            transform: key.transform.tag().to_owned(),
         }
     }
 }
@@ -232,9 +231,8 @@ impl TryFrom<common::TaskKey> for TaskKey {
             common::TaskKind::Index => TaskKind::Index,
             common::TaskKind::Unspecified => return Err(bad("task.kind", "is missing")),
         };
-        if key.transform != "identity" {
-            return Err(bad("task.transform", "is unknown to this version"));
-        }
+        let transform = Transform::of_tag(&key.transform)
+            .ok_or(bad("task.transform", "is unknown to this version"))?;
         let url = CanonicalUrl::parse(&text("task.url", key.url)?)
             .map_err(|_| bad("task.url", "is not a canonical URL"))?;
         Ok(Self {
@@ -243,7 +241,7 @@ impl TryFrom<common::TaskKey> for TaskKey {
             url,
             headers: headers(key.headers)?,
             validator: key.validator.unwrap_or_default().try_into()?,
-            transform: Transform::Identity,
+            transform,
         })
     }
 }
@@ -270,7 +268,7 @@ impl TryFrom<common::Task> for TaskInfo {
         if id.as_bytes()[..] != task.id[..] {
             return Err(bad("task.id", "is not the hash of its key"));
         }
-        if let (Some(pinned), Some(length)) = (key.validator.length, task.length)
+        if let (Some(pinned), Some(length)) = (key.pinned_length(), task.length)
             && pinned != length
         {
             return Err(bad("task.length", "is not the length that its key pins"));
@@ -305,12 +303,15 @@ mod tests {
         assert_eq!(TaskInfo::try_from(message.clone()), Ok(task()));
         let forged = common::Task { id: vec![0; 32].into(), ..message };
         assert!(TaskInfo::try_from(forged).is_err());
-        let key = TaskKey {
+        let pinned_key = TaskKey {
             validator: Validator { length: Some(1 << 20), ..Validator::default() },
             ..task().key
         };
-        let pinned = common::Task::from(&TaskInfo::new(key, Some(1 << 20), true));
+        let pinned = common::Task::from(&TaskInfo::new(pinned_key.clone(), Some(1 << 20), true));
         assert!(TaskInfo::try_from(pinned.clone()).is_ok());
+        let unpacked = TaskKey { transform: Transform::Gunzip, ..pinned_key.clone() };
+        let longer = common::Task::from(&TaskInfo::new(unpacked, Some(1 << 21), false));
+        assert!(TaskInfo::try_from(longer).is_ok_and(|task| task.length == Some(1 << 21)));
         let cut_short = common::Task { length: Some(1), ..pinned };
         assert!(TaskInfo::try_from(cut_short).is_err());
     }

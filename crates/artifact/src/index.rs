@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::erofs::{FormatError, Image, WrittenImage};
 use crate::members::{MemberTable, MemberTableError};
+use crate::parts::{PartTable, PartTableError};
 use crate::recipe::{OriginRecipe, Place, Recipe};
 use sections::{DIGEST_BYTES, SectionKind, Sections};
 
@@ -48,6 +49,9 @@ struct SpaceFacts {
     place: Place,
     /// `None`: its members are in a section of their own.
     ranges: Option<bool>,
+    /// The same of an archive whose parts are in a section of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    archive_ranges: Option<bool>,
 }
 
 /// Why an index is not taken or made.
@@ -67,6 +71,15 @@ pub enum IndexError {
         /// Why.
         #[source]
         source: MemberTableError,
+    },
+    /// A part table in it.
+    #[error("space {space} of the index is corrupt")]
+    Parts {
+        /// Which space.
+        space: u16,
+        /// Why.
+        #[source]
+        source: PartTableError,
     },
     /// The facts cannot be read or written.
     #[error("the facts of the index are corrupt")]
@@ -101,8 +114,14 @@ pub fn write_index(
     let mut out = sections::Writer::new(image.bytes);
     out.add(SectionKind::Facts, 0, &section);
     for (number, recipe) in spaces.iter().enumerate() {
-        if let OriginRecipe::Members { table, .. } = &recipe.origin {
-            out.add(SectionKind::Members, number as u32, &table.encode());
+        match &recipe.origin {
+            OriginRecipe::Members { table, .. } => {
+                out.add(SectionKind::Members, number as u32, &table.encode());
+            }
+            OriginRecipe::Parts { table, .. } => {
+                out.add(SectionKind::Parts, number as u32, &table.encode());
+            }
+            OriginRecipe::Url { .. } => {}
         }
     }
     let digests: Vec<u8> = image
@@ -116,11 +135,13 @@ pub fn write_index(
 
 impl SpaceFacts {
     fn of(recipe: &Recipe) -> Option<Self> {
-        let (place, ranges) = match &recipe.origin {
-            OriginRecipe::Url { place, ranges } => (place.clone(), Some(*ranges)),
-            OriginRecipe::Members { base, .. } => (base.clone(), None),
+        let (place, ranges, archive_ranges) = match &recipe.origin {
+            OriginRecipe::Url { place, ranges } => (place.clone(), Some(*ranges), None),
+            OriginRecipe::Members { base, .. } => (base.clone(), None, None),
+            OriginRecipe::Parts { place, ranges, .. } => (place.clone(), None, Some(*ranges)),
         };
-        Some(Self { key: recipe.key.clone(), length: recipe.length?, place, ranges })
+        let (key, length) = (recipe.key.clone(), recipe.length?);
+        Some(Self { key, length, place, ranges, archive_ranges })
     }
 }
 
@@ -193,13 +214,18 @@ fn read_space(
     number: u16,
     space: SpaceFacts,
 ) -> Result<Recipe, IndexError> {
-    let SpaceFacts { key, length, place, ranges } = space;
-    let origin = match ranges {
-        Some(ranges) => OriginRecipe::Url { place, ranges },
-        None => {
-            let table = sections.find(SectionKind::Members, u32::from(number));
-            let table = table.ok_or(SectionError::Missing("member table"))?;
-            let table = MemberTable::decode(table);
+    let SpaceFacts { key, length, place, ranges, archive_ranges } = space;
+    let section =
+        |kind, what| sections.find(kind, u32::from(number)).ok_or(SectionError::Missing(what));
+    let origin = match (ranges, archive_ranges) {
+        (Some(ranges), _) => OriginRecipe::Url { place, ranges },
+        (None, Some(ranges)) => {
+            let table = PartTable::decode(section(SectionKind::Parts, "part table")?);
+            let table = table.map_err(|source| IndexError::Parts { space: number, source })?;
+            OriginRecipe::Parts { place, ranges, table: Arc::new(table) }
+        }
+        (None, None) => {
+            let table = MemberTable::decode(section(SectionKind::Members, "member table")?);
             let table = table.map_err(|source| IndexError::Members { space: number, source })?;
             OriginRecipe::Members { base: place, table: Arc::new(table) }
         }

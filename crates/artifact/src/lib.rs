@@ -2,21 +2,27 @@
 //!
 //! [`tree::TreeBuilder`] collects entries whose bytes lie in *spaces*; [`erofs`] writes and reads the
 //! metadata image; [`index`] adds what dfs needs to go back to source. [`spaces`] lays a listing out,
-//! [`tar`] scans an archive. [`resolve()`] puts them together: URL → recipes and index; [`origin`] turns a
+//! [`tar`] and [`zip`] scan archives, [`unpack`] opens compressed ones. [`resolve()`] puts them together: URL → recipes and index; [`origin`] turns a
 //! recipe back into bytes. Everything read from outside is hostile until checked. Nothing is kept on disk.
 
+mod encoding;
 pub mod erofs;
 pub mod index;
 pub mod members;
 pub mod origin;
+pub mod parts;
+mod placing;
 pub mod recipe;
 pub mod resolve;
 pub mod spaces;
 pub mod tar;
 pub mod tree;
+pub mod unpack;
+pub mod zip;
 
 pub use index::{Facts, Index, IndexError};
 pub use members::{Member, MemberTable};
-pub use origin::{Origin, open_origin};
+pub use origin::{Origin, open_inside, open_origin};
+pub use parts::PartTable;
 pub use recipe::{OriginRecipe, Place, Recipe};
 pub use resolve::{Artifact, ResolveError, ResolveOptions, View, resolve};

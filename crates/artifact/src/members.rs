@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use dfs_model::{ByteRange, Validator};
 use serde::{Deserialize, Serialize};
 
+use crate::encoding::{put_bytes, put_validator, take_bytes, take_u64, take_validator};
 use crate::tree::check_path;
 
 const TAG: &[u8; 16] = b"dfs.members.v1\0\0";
@@ -97,13 +98,7 @@ impl MemberTable {
             put_bytes(&mut out, &member.path);
             out.extend(member.offset.to_le_bytes());
             out.extend(member.length.to_le_bytes());
-            let Validator { etag, modified, version, length } = &member.validator;
-            for field in [etag, modified, version] {
-                out.push(u8::from(field.is_some()));
-                put_bytes(&mut out, field.as_deref().unwrap_or_default().as_bytes());
-            }
-            out.push(u8::from(length.is_some()));
-            out.extend(length.unwrap_or_default().to_le_bytes());
+            put_validator(&mut out, &member.validator);
         }
         out
     }
@@ -126,45 +121,11 @@ impl MemberTable {
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    let length = u32::try_from(bytes.len()).expect("paths and validators are short");
-    out.extend(length.to_le_bytes());
-    out.extend(bytes);
-}
-
-fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
-    let (taken, left) = rest.split_at_checked(count)?;
-    *rest = left;
-    Some(taken)
-}
-
-fn take_u64(rest: &mut &[u8]) -> Option<u64> {
-    take(rest, 8)?.try_into().ok().map(u64::from_le_bytes)
-}
-
-fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = u32::from_le_bytes(take(rest, 4)?.try_into().ok()?);
-    take(rest, usize::try_from(length).ok()?)
-}
-
-fn take_text(rest: &mut &[u8]) -> Option<Option<String>> {
-    let there = take(rest, 1)?[0] == 1;
-    let text = String::from_utf8(take_bytes(rest)?.to_vec()).ok()?;
-    Some(there.then_some(text))
-}
-
 fn take_member(rest: &mut &[u8]) -> Option<Member> {
     let path = take_bytes(rest)?.to_vec();
     let (offset, length) = (take_u64(rest)?, take_u64(rest)?);
-    let (etag, modified, version) = (take_text(rest)?, take_text(rest)?, take_text(rest)?);
-    let known = take(rest, 1)?[0] == 1;
-    let known = Some(take_u64(rest)?).filter(|_| known);
-    Some(Member {
-        path,
-        offset,
-        length,
-        validator: Validator { etag, modified, version, length: known },
-    })
+    let validator = take_validator(rest)?;
+    Some(Member { path, offset, length, validator })
 }
 
 impl From<MemberTable> for String {

@@ -1,23 +1,31 @@
-//! The bytes of a task from its origin: one URL, or the members of a space with zeros between them.
+//! The bytes of a task from its origin: one URL, what a compressed one unpacks to, the members of a space
+//! with zeros between them, or the parts of an archive.
 //!
 //! Invariant: every byte is of the version that the recipe pins. A member that changed fails the reads
 //! that touch it and no others: who reads a longer run takes its parts ([`Origin::read_parts`]), among which a
 //! changed member is a hole.
 
+mod forward;
+mod parts;
 mod space;
+mod unpacked;
 mod wholes;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_model::{ByteRange, Validator};
+use dfs_model::{ByteRange, Transform, Validator};
 use dfs_source::{ByteStream, Credentials, Source, SourceError, Sources, Target};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::recipe::{OriginRecipe, Recipe};
+pub(crate) use forward::Forward;
+pub use parts::PartsOrigin;
+pub(crate) use parts::part_of;
 pub use space::SpaceOrigin;
+pub use unpacked::UnpackedOrigin;
 
 /// The next bytes of what was asked for, or a hole in it.
 #[derive(Debug, Clone)]
@@ -57,6 +65,15 @@ pub trait Origin: Send + Sync {
     async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
         Ok(self.read(Some(range)).await?.map_ok(Part::Bytes).boxed())
     }
+
+    /// Bytes in the task, found out by reading all of it where nothing else tells.
+    async fn known_length(&self) -> Result<u64, SourceError> {
+        if let Some(length) = self.length() {
+            return Ok(length);
+        }
+        let bytes = self.read(None).await?;
+        bytes.try_fold(0, async |sum, bytes| Ok(sum + bytes.len() as u64)).await
+    }
 }
 
 /// The origin of a recipe's task, asked with these credentials.
@@ -65,17 +82,36 @@ pub fn open_origin(
     sources: &Sources,
     credentials: Credentials,
 ) -> Result<Arc<dyn Origin>, SourceError> {
+    if let Some(archive) = recipe.archive() {
+        let archive = open_origin(&archive, sources, credentials)?;
+        return Ok(open_inside(recipe, archive));
+    }
     match &recipe.origin {
-        OriginRecipe::Url { place, ranges } => {
+        OriginRecipe::Members { base, table } => {
+            let base = base.target(credentials);
+            let source = sources.for_target(&base)?;
+            Ok(Arc::new(SpaceOrigin::new(source, base, Arc::clone(table))))
+        }
+        OriginRecipe::Url { place, ranges } | OriginRecipe::Parts { place, ranges, .. } => {
             let target = place.target(credentials);
             let source = sources.for_target(&target)?;
             let pin = recipe.key.validator.clone();
             Ok(Arc::new(UrlOrigin { source, target, pin, length: recipe.length, ranges: *ranges }))
         }
-        OriginRecipe::Members { base, table } => {
-            let base = base.target(credentials);
-            let source = sources.for_target(&base)?;
-            Ok(Arc::new(SpaceOrigin::new(source, base, Arc::clone(table))))
+    }
+}
+
+/// The origin of a task that is made of an archive, over the bytes of that archive: of the task that
+/// [`Recipe::archive`] names.
+pub fn open_inside(recipe: &Recipe, archive: Arc<dyn Origin>) -> Arc<dyn Origin> {
+    match &recipe.origin {
+        OriginRecipe::Parts { place, table, .. } => {
+            Arc::new(PartsOrigin::new(archive, place.url.clone(), Arc::clone(table)))
+        }
+        _ if recipe.key.transform == Transform::Identity => archive,
+        _ => {
+            let (url, transform) = (recipe.key.url.clone(), recipe.key.transform);
+            Arc::new(UnpackedOrigin::new(archive, url, transform, recipe.length))
         }
     }
 }
@@ -101,6 +137,20 @@ impl Origin for UrlOrigin {
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
         self.source.read(&self.target, range, &self.pin).await
+    }
+}
+
+/// Bytes without a hole; the first one is an error.
+async fn without_holes(parts: PartStream) -> Result<ByteStream, SourceError> {
+    let mut stream = parts.map(|part| match part? {
+        Part::Bytes(bytes) => Ok(bytes),
+        Part::Void { error, .. } => Err(error),
+    });
+    // An error before the first byte is the answer to the read itself.
+    match stream.next().await {
+        Some(Ok(first)) => Ok(stream::iter([Ok(first)]).chain(stream).boxed()),
+        Some(Err(error)) => Err(error),
+        None => Ok(stream::empty().boxed()),
     }
 }
 

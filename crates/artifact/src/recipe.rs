@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use dfs_model::{CanonicalUrl, TaskKey};
+use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform};
 use dfs_source::{Credentials, Target};
 use serde::{Deserialize, Serialize};
 
 use crate::members::MemberTable;
+use crate::parts::PartTable;
 
 /// A place at an origin, without who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,16 @@ pub enum OriginRecipe {
         #[serde(with = "shared")]
         table: Arc<MemberTable>,
     },
+    /// Parts of an archive, unpacked, zeros between them.
+    Parts {
+        /// Where the archive is.
+        place: Place,
+        /// Whether its origin honours ranges, as far as it showed.
+        ranges: bool,
+        /// What lies where, and which version of the archive it is in.
+        #[serde(with = "shared")]
+        table: Arc<PartTable>,
+    },
 }
 
 /// A task and how to obtain it.
@@ -63,18 +74,45 @@ pub struct Recipe {
     pub origin: OriginRecipe,
 }
 
+impl Recipe {
+    /// The task that this one is made of: the compressed content, or the archive whose parts it is.
+    pub fn archive(&self) -> Option<Self> {
+        let (place, ranges, validator, transform, length) = match &self.origin {
+            OriginRecipe::Parts { place, ranges, table } => {
+                let length = Some(table.archive_length);
+                (place, *ranges, table.archive.clone(), table.transform, length)
+            }
+            OriginRecipe::Url { place, ranges } if self.key.transform != Transform::Identity => {
+                let validator = self.key.validator.clone();
+                let length = validator.length;
+                (place, *ranges, validator, Transform::Identity, length)
+            }
+            OriginRecipe::Url { .. } | OriginRecipe::Members { .. } => return None,
+        };
+        let kind = TaskKind::Blob;
+        let key = TaskKey { kind, validator, transform, ..self.key.clone() };
+        let origin = OriginRecipe::Url { place: place.clone(), ranges };
+        Some(Self { key, length, origin })
+    }
+}
+
 mod shared {
     use std::sync::Arc;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use crate::members::MemberTable;
-
-    pub fn serialize<S: Serializer>(table: &Arc<MemberTable>, to: S) -> Result<S::Ok, S::Error> {
-        MemberTable::serialize(table, to)
+    pub fn serialize<T: Serialize, S: Serializer>(
+        table: &Arc<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        T::serialize(table, to)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<MemberTable>, D::Error> {
-        MemberTable::deserialize(from).map(Arc::new)
+    pub fn deserialize<'de, T, D>(from: D) -> Result<Arc<T>, D::Error>
+    where
+        T: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        T::deserialize(from).map(Arc::new)
     }
 }

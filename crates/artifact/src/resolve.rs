@@ -1,28 +1,32 @@
 //! What a URL names: its tasks, and for a tree the index over them.
 //!
-//! A listing is its tree; an uncompressed tar, by its content, is the tree inside; any other single URL is
-//! a directory that holds one file. The same answers of the origin give the same artifact, byte for byte.
+//! A listing is its tree; an archive (a tar, also compressed, a zip), by its content, is the tree inside; any
+//! other single URL is a directory that holds one file. The same answers of the origin give the same artifact, byte for byte.
 
 mod archive;
 mod listing;
+mod zip;
 
 use std::sync::Arc;
 
+use archive::Shown;
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_model::{ByteRange, CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
+use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
 use dfs_source::{Source, SourceError, Sources, Stat, StatKind, Target, Timestamp};
-use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::erofs::{BlockSize, ImageOptions, Space, WriteError, write_image};
 use crate::index::validate::space_tag;
 use crate::index::{IndexError, write_index};
-use crate::origin::{Origin, open_origin};
+use crate::origin::Origin;
+use crate::parts::PartTableError;
 use crate::recipe::{OriginRecipe, Place, Recipe};
 use crate::spaces::PlanError;
-use crate::tar::{RECORD, TarError, is_tar};
+use crate::tar::TarError;
+pub use crate::tree::Skipped;
 use crate::tree::{Content, FileData, Location, Meta, Mtime, TreeBuilder, TreeError};
+use crate::zip::ZipError;
 
 /// How an artifact is to be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -74,7 +78,7 @@ pub struct Artifact {
     pub index: Option<BuiltIndex>,
     /// The tasks: of a tree, its spaces by their numbers; of a file, the one.
     pub tasks: Vec<Recipe>,
-    /// Members of a listing that are not in the tree.
+    /// Members of a listing or an archive that are not in the tree.
     pub skipped: Vec<Skipped>,
 }
 
@@ -87,15 +91,6 @@ pub struct BuiltIndex {
     pub bytes: Bytes,
 }
 
-/// A member that could not join the tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skipped {
-    /// Its path below the listing.
-    pub path: Vec<u8>,
-    /// Why.
-    pub reason: String,
-}
-
 /// Why a URL could not be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
@@ -106,7 +101,7 @@ pub enum ResolveError {
     #[error("{0} is a directory: it cannot be taken as a file")]
     IsDirectory(CanonicalUrl),
     /// Something that is no archive was asked for as a tree of its own.
-    #[error("{0} is neither a directory nor an uncompressed tar: there is no tree in it")]
+    #[error("{0} is neither a directory nor an archive that can be read: there is no tree in it")]
     NoTree(CanonicalUrl),
     /// A mount needs the length.
     #[error("{0} does not tell its length: it can be read as a file, not mounted")]
@@ -119,6 +114,24 @@ pub enum ResolveError {
         /// Why.
         #[source]
         source: TarError,
+    },
+    /// The zip.
+    #[error("cannot index {url}")]
+    Zip {
+        /// Which one.
+        url: CanonicalUrl,
+        /// Why.
+        #[source]
+        source: ZipError,
+    },
+    /// The spaces of the archive.
+    #[error("cannot lay out {url}")]
+    Parts {
+        /// Which archive.
+        url: CanonicalUrl,
+        /// Why.
+        #[source]
+        source: PartTableError,
     },
     /// The listing's paths.
     #[error("cannot make a tree of {url}")]
@@ -185,33 +198,17 @@ pub async fn resolve(
     if view == View::OneFile {
         return context.single_file(recipe, length).await;
     }
-    let origin = match &options.opener {
-        Some(opener) => opener.open(&recipe).await?,
-        None => open_origin(&recipe, sources, context.target.credentials.clone())?,
-    };
-    if looks_like_tar(&*origin, length).await? {
-        return context.archive(recipe, &*origin, length).await;
+    let origin = context.open(&recipe, sources).await?;
+    match archive::look(&origin, length).await? {
+        Shown::Tar => context.tar(recipe, origin, length).await,
+        Shown::Packed(transform) => context.packed_tar(recipe, transform, sources).await,
+        Shown::Zip(directory) => context.zip(recipe, origin, length, directory).await,
+        Shown::BrokenZip(source) if view == View::Tree => {
+            Err(ResolveError::Zip { url: stat.url, source })
+        }
+        Shown::Other if view == View::Tree => Err(ResolveError::NoTree(stat.url)),
+        Shown::Other | Shown::BrokenZip(_) => context.single_file(recipe, length).await,
     }
-    match view {
-        View::Tree => Err(ResolveError::NoTree(stat.url)),
-        View::File | View::Auto | View::OneFile => context.single_file(recipe, length).await,
-    }
-}
-
-async fn looks_like_tar(origin: &dyn Origin, length: u64) -> Result<bool, SourceError> {
-    if length < RECORD as u64 {
-        return Ok(false);
-    }
-    // An origin without ranges begins its whole answer, of which the rest is left.
-    let range = origin.ranges().then(|| ByteRange::new(0, RECORD as u64));
-    let mut stream = origin.read(range).await?;
-    let mut first = Vec::with_capacity(RECORD);
-    while first.len() < RECORD {
-        let Some(bytes) = stream.try_next().await? else { break };
-        let wanted = bytes.len().min(RECORD - first.len());
-        first.extend_from_slice(&bytes[..wanted]);
-    }
-    Ok(is_tar(&first))
 }
 
 /// What a resolution works with.

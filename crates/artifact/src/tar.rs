@@ -1,15 +1,19 @@
 //! An uncompressed tar as a tree, by its headers alone: file bodies are skipped, not read.
 //!
-//! [`TarScan`] is a pure state machine: it says which bytes it wants next and takes them. It reads ustar,
-//! GNU (long names and links) and PAX (names, times, owners, sizes, `SCHILY.xattr.*`). Files lie in space
-//! 0 at the offset they have in the tar. Memory is bounded by the headers that were read, and by limits.
+//! [`TarScan`] is a pure state machine: it says which bytes it wants next and takes them. It reads what the
+//! seventh edition, POSIX (ustar and PAX), GNU and star write: long names, large numbers, `SCHILY.xattr.*`,
+//! global headers, files with holes in all four formats. Files lie in space 0 at the offset they have in the
+//! tar. Memory is bounded by limits, and an entry that no tree can hold is left out, not followed anywhere.
 
 mod extended;
 mod header;
+mod sparse;
 
 use dfs_model::ByteRange;
 
-use crate::tree::{Content, FileData, Location, Meta, Mtime, TreeBuilder, TreeError, printable};
+use crate::parts::Part;
+use crate::placing::{Placing, TooMuch};
+use crate::tree::{Content, DeviceNumber, FileData, Location, Meta, Mtime, Skipped, TreeBuilder};
 use extended::Overrides;
 use header::Header;
 
@@ -17,10 +21,8 @@ use header::Header;
 pub const RECORD: usize = 512;
 /// Longest extended header that is read.
 const MAX_EXTENSION: u64 = 1 << 20;
-/// Longest extended headers together.
+/// Longest extended headers and maps together.
 const MAX_EXTENSIONS: u64 = 256 << 20;
-/// Most entries, parents that are only implied included.
-const MAX_ENTRIES: usize = 8_000_000;
 
 /// Why a tar is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,37 +52,74 @@ pub enum TarError {
     /// More than the limits allow.
     #[error("the tar has more {0} than an index can hold")]
     TooMuch(&'static str),
-    /// An entry that no tree can hold.
-    #[error("the entry at byte {at} of the tar cannot be in a tree")]
-    Entry {
-        /// Where.
-        at: u64,
-        /// Why.
-        #[source]
-        source: TreeError,
-    },
+}
+
+impl From<TooMuch> for TarError {
+    fn from(TooMuch(what): TooMuch) -> Self {
+        Self::TooMuch(what)
+    }
 }
 
 /// Whether the first 512 bytes of something are those of a tar.
 pub fn is_tar(first: &[u8]) -> bool {
     let Some(record) = first.first_chunk::<RECORD>() else { return false };
-    record[257..].starts_with(b"ustar") && header::checksum_matches(record)
+    let known = record[257..].starts_with(b"ustar") || header::is_v7(record);
+    known && header::checksum_matches(record)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a scan found.
+#[derive(Debug)]
+pub struct ScannedTar {
+    /// The tree; its files lie in space 0, the tar, and in space 1.
+    pub tree: TreeBuilder,
+    /// The newest time in it.
+    pub newest: Mtime,
+    /// What space 1 is put together from; none in most tars.
+    pub parts: Vec<Part>,
+    /// Bytes of space 1.
+    pub parts_length: u64,
+    /// Entries that are not in the tree, the first of them.
+    pub skipped: Vec<Skipped>,
+}
+
+#[derive(Debug)]
 enum State {
     /// The next record is a header.
     Header,
     /// The body of an extended header of this type and length is next.
     Extension(u8, u64),
+    /// The next record is a part of the map of a file with holes.
+    Map(Box<Mapped>),
     /// The end was seen.
     Done,
+}
+
+/// A file with holes whose map is being read.
+#[derive(Debug)]
+struct Mapped {
+    entry: Entry,
+    length: u64,
+    map: sparse::Source,
+}
+
+/// An entry's header, and what extended headers said of it.
+#[derive(Debug)]
+struct Entry {
+    /// Where it stands.
+    at: u64,
+    kind: u8,
+    path: Vec<u8>,
+    link: Vec<u8>,
+    meta: Meta,
+    device: DeviceNumber,
+    /// Bytes of the body.
+    size: u64,
 }
 
 /// The scan of one tar.
 #[derive(Debug)]
 pub struct TarScan {
-    tree: TreeBuilder,
+    placing: Placing,
     length: u64,
     /// Where the next wanted byte stands.
     at: u64,
@@ -91,30 +130,27 @@ pub struct TarScan {
     next: Overrides,
     global: Overrides,
     extensions: u64,
-    newest: Mtime,
 }
 
 impl TarScan {
     /// Begins the scan of a tar of `length` bytes.
     pub fn new(length: u64) -> Self {
-        let state = if length == 0 { State::Done } else { State::Header };
         Self {
-            tree: TreeBuilder::new(),
+            placing: Placing::default(),
             length,
             at: 0,
             entry_at: 0,
-            state,
+            state: if length == 0 { State::Done } else { State::Header },
             next: Overrides::default(),
             global: Overrides::default(),
             extensions: 0,
-            newest: Mtime::default(),
         }
     }
 
     /// The bytes wanted next, at most 1 MiB; `None` when the scan is complete.
     pub fn wanted(&self) -> Option<ByteRange> {
         match self.state {
-            State::Header => Some(ByteRange::at(self.at, RECORD as u64)),
+            State::Header | State::Map(_) => Some(ByteRange::at(self.at, RECORD as u64)),
             State::Extension(_, length) => Some(ByteRange::at(self.at, length)),
             State::Done => None,
         }
@@ -122,16 +158,14 @@ impl TarScan {
 
     /// Takes the bytes of [`TarScan::wanted`].
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), TarError> {
-        match self.state {
+        match std::mem::replace(&mut self.state, State::Header) {
             State::Header => self.header(bytes)?,
             State::Extension(kind, length) => self.extension(kind, length, bytes)?,
-            State::Done => {}
-        }
-        if self.state == State::Done {
-            return Ok(());
+            State::Map(mapped) => self.map(*mapped, bytes)?,
+            State::Done => self.state = State::Done,
         }
         // Writers may leave the end marks out.
-        if self.state == State::Header && self.at == self.length {
+        if matches!(self.state, State::Header) && self.at == self.length {
             self.state = State::Done;
         }
         match self.wanted() {
@@ -142,18 +176,21 @@ impl TarScan {
         }
     }
 
-    /// The tree, and the newest time in it, once nothing is wanted any more.
-    pub fn finish(mut self) -> Result<(TreeBuilder, Mtime), TarError> {
-        if self.state != State::Done {
+    /// What was found, once nothing is wanted any more.
+    pub fn finish(mut self) -> Result<ScannedTar, TarError> {
+        if !matches!(self.state, State::Done) {
             return Err(TarError::Truncated { at: self.entry_at });
         }
-        self.tree.date_implicit_directories();
-        Ok((self.tree, self.newest))
+        self.placing.finish();
+        let Placing { tree, newest, scattered, skipped, .. } = self.placing;
+        let parts_length = scattered.length();
+        Ok(ScannedTar { tree, newest, parts: scattered.parts, parts_length, skipped })
     }
 
     fn header(&mut self, bytes: &[u8]) -> Result<(), TarError> {
         let truncated = TarError::Truncated { at: self.at };
         let record: &[u8; RECORD] = bytes.first_chunk().ok_or(truncated)?;
+        // What stands behind is the writer's padding, or nobody's, as `tar` takes it.
         if record.iter().all(|&byte| byte == 0) {
             self.state = State::Done;
             return Ok(());
@@ -169,18 +206,24 @@ impl TarScan {
             return self.begin_extension(&header);
         }
         let overrides = std::mem::take(&mut self.next);
-        self.entry(&header, &overrides)
+        self.entry(record, &header, overrides)
     }
 
     fn begin_extension(&mut self, header: &Header<'_>) -> Result<(), TarError> {
-        self.extensions = self.extensions.saturating_add(header.size);
-        if header.size > MAX_EXTENSION || self.extensions > MAX_EXTENSIONS {
+        if header.size > MAX_EXTENSION {
             return Err(TarError::TooMuch("extended headers"));
         }
+        self.spend(header.size)?;
         if header.size > 0 {
             self.state = State::Extension(header.kind, header.size);
         }
         Ok(())
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), TarError> {
+        self.extensions = self.extensions.saturating_add(bytes);
+        let much = self.extensions > MAX_EXTENSIONS;
+        if much { Err(TarError::TooMuch("extended headers")) } else { Ok(()) }
     }
 
     fn extension(&mut self, kind: u8, length: u64, bytes: &[u8]) -> Result<(), TarError> {
@@ -193,97 +236,152 @@ impl TarScan {
             b'K' => overrides.link = Some(header::text(body).to_vec()),
             _ => overrides.read_pax(body).map_err(|reason| TarError::Corrupt { at, reason })?,
         }
-        if overrides.sparse {
-            return Err(TarError::Unsupported { at, what: "a sparse file" });
+        if overrides.volume {
+            return Err(TarError::Unsupported { at, what: "a part of another volume's file" });
         }
         self.at += length.next_multiple_of(RECORD as u64);
-        self.state = State::Header;
         Ok(())
     }
 
-    fn entry(&mut self, header: &Header<'_>, overrides: &Overrides) -> Result<(), TarError> {
+    fn entry(
+        &mut self,
+        record: &[u8; RECORD],
+        header: &Header<'_>,
+        mut overrides: Overrides,
+    ) -> Result<(), TarError> {
         let at = self.entry_at;
+        if header.kind == b'M' {
+            return Err(TarError::Unsupported { at, what: "a part of another volume's file" });
+        }
         let global = &self.global;
-        let header_path = header.path();
-        let path = overrides.path.as_ref().or(global.path.as_ref()).unwrap_or(&header_path);
-        let link = overrides.link.as_deref().or(global.link.as_deref()).unwrap_or(header.link);
         let bodiless = matches!(header.kind, b'1'..=b'6');
         let size = overrides.size.or(global.size).unwrap_or(header.size);
-        let size = if bodiless { 0 } else { size };
-        let body_at = self.at;
-        let end =
-            size.checked_next_multiple_of(RECORD as u64).and_then(|size| size.checked_add(body_at));
-        // The last body may lack its padding.
-        let fits = body_at.checked_add(size).is_some_and(|end| end <= self.length);
-        let end = end.filter(|_| fits).ok_or(TarError::Truncated { at })?;
         let meta = overrides.meta(global, header);
-        let file = FileData {
-            length: size,
-            location: Location { space: 0, offset: body_at },
-            digest: None,
+        let real_name = overrides.sparse.name.take();
+        let path = real_name.or(overrides.path).or_else(|| global.path.clone());
+        let link = overrides.link.or_else(|| global.link.clone());
+        let entry = Entry {
+            at,
+            kind: header.kind,
+            path: path.unwrap_or_else(|| header.path()),
+            link: link.unwrap_or_else(|| header.link.to_vec()),
+            meta,
+            device: header.device(),
+            size: if bodiless { 0 } else { size },
         };
-        let directory_name = path.last() == Some(&b'/');
-        let path = relative(path, at)?;
-        let link = link.to_vec();
-        self.at = end.min(self.length);
-        self.newest = self.newest.max(meta.mtime);
-        let content = match header.kind {
-            b'0' | 0 | b'7' if !directory_name => Content::File(file),
-            b'0' | 0 | b'5' | b'D' => Content::Directory,
-            b'1' => return self.hard_link(at, &path, &link),
-            b'2' => Content::Symlink(link),
-            b'3' => Content::CharDevice(header.device()),
-            b'4' => Content::BlockDevice(header.device()),
-            b'6' => Content::Fifo,
-            b'V' => return Ok(()),
-            b'S' => return Err(TarError::Unsupported { at, what: "a sparse file" }),
-            b'M' => {
-                return Err(TarError::Unsupported { at, what: "a part of another volume's file" });
+        if header.kind == b'S' {
+            let corrupt = TarError::Corrupt { at, reason: "the map of a file cannot be read" };
+            let (pieces, length, more) = sparse::of_header(record).ok_or(corrupt)?;
+            return match more {
+                true => self.expect_map(entry, length, sparse::Source::Records(pieces)),
+                false => self.sparse_file(entry, length, &pieces, 0),
+            };
+        }
+        let regular = matches!(entry.kind, b'0' | 0 | b'7');
+        if let Some(length) = overrides.sparse.length.filter(|_| regular) {
+            return match overrides.sparse.source() {
+                sparse::Source::Told(pieces) => self.sparse_file(entry, length, &pieces, 0),
+                map => self.expect_map(entry, length, map),
+            };
+        }
+        self.plain(entry)
+    }
+
+    fn expect_map(
+        &mut self,
+        entry: Entry,
+        length: u64,
+        map: sparse::Source,
+    ) -> Result<(), TarError> {
+        self.spend(RECORD as u64)?;
+        self.state = State::Map(Box::new(Mapped { entry, length, map }));
+        Ok(())
+    }
+
+    /// A record of a map.
+    fn map(&mut self, mapped: Mapped, bytes: &[u8]) -> Result<(), TarError> {
+        let Mapped { entry, length, map } = mapped;
+        let truncated = TarError::Truncated { at: entry.at };
+        let record: &[u8; RECORD] = bytes.first_chunk().ok_or(truncated)?;
+        let at = self.at;
+        let corrupt = |reason| TarError::Corrupt { at, reason };
+        self.at += RECORD as u64;
+        match map {
+            sparse::Source::Records(mut pieces) => {
+                let more = sparse::of_record(record, &mut pieces);
+                match more.ok_or(corrupt("the map of a file cannot be read"))? {
+                    true => self.expect_map(entry, length, sparse::Source::Records(pieces)),
+                    false => self.sparse_file(entry, length, &pieces, 0),
+                }
             }
-            _ => return Err(TarError::Unsupported { at, what: "an entry of an unknown type" }),
+            sparse::Source::Body(mut text) => {
+                let pieces = text.record(record).map_err(corrupt)?;
+                let taken = text.bytes();
+                match pieces {
+                    Some(pieces) => {
+                        self.at -= taken;
+                        self.sparse_file(entry, length, &pieces, taken)
+                    }
+                    None => self.expect_map(entry, length, sparse::Source::Body(text)),
+                }
+            }
+            sparse::Source::Told(pieces) => self.sparse_file(entry, length, &pieces, 0),
+        }
+    }
+
+    /// A file of `length` bytes whose pieces stand behind `map` bytes of its body.
+    fn sparse_file(
+        &mut self,
+        entry: Entry,
+        length: u64,
+        pieces: &[sparse::Piece],
+        map: u64,
+    ) -> Result<(), TarError> {
+        let at = entry.at;
+        let body_at = self.skip_body(&entry)?;
+        let corrupt = |reason| TarError::Corrupt { at, reason };
+        let packed = entry.size.checked_sub(map);
+        let packed = packed.ok_or(corrupt("the map of a sparse file is longer than its body"))?;
+        let file = sparse::file(length, pieces, body_at + map, packed).map_err(corrupt)?;
+        Ok(self.placing.put_sparse(&entry.path, entry.meta, file)?)
+    }
+
+    fn plain(&mut self, entry: Entry) -> Result<(), TarError> {
+        let body_at = self.skip_body(&entry)?;
+        let Entry { kind, path, link, meta, device, size, .. } = entry;
+        let location = Location { space: 0, offset: body_at };
+        let directory_name = path.last() == Some(&b'/');
+        let content = match kind {
+            b'1' => return Ok(self.placing.link(&path, &link)?),
+            b'2' => Content::Symlink(link),
+            b'3' => Content::CharDevice(device),
+            b'4' => Content::BlockDevice(device),
+            b'5' | b'D' => Content::Directory,
+            b'6' => Content::Fifo,
+            // The name of the archive itself.
+            b'V' => return Ok(()),
+            b'0' | 0 if directory_name => Content::Directory,
+            // POSIX: what a reader does not know is a regular file to it.
+            _ => Content::File(FileData { length: size, location, digest: None }),
         };
-        self.put(at, &path, meta, content)
+        Ok(self.placing.put(&path, meta, content)?)
     }
 
-    /// Later entries replace earlier ones; a directory keeps what is in it.
-    fn put(&mut self, at: u64, path: &[u8], meta: Meta, content: Content) -> Result<(), TarError> {
-        let keep = matches!(content, Content::Directory) && self.tree.is_directory(path);
-        if !keep {
-            self.tree.remove(path);
-        }
-        self.tree.add(path, meta, content).map_err(|source| TarError::Entry { at, source })?;
-        self.bounded()
-    }
-
-    fn hard_link(&mut self, at: u64, path: &[u8], target: &[u8]) -> Result<(), TarError> {
-        let target = relative(target, at)?;
-        if path == target && self.tree.contains(path) {
-            return Ok(());
-        }
-        self.tree.remove(path);
-        self.tree.link(path, &target).map_err(|source| TarError::Entry { at, source })?;
-        self.bounded()
-    }
-
-    fn bounded(&self) -> Result<(), TarError> {
-        let full = self.tree.node_count() > MAX_ENTRIES;
-        if full { Err(TarError::TooMuch("entries")) } else { Ok(()) }
+    /// Goes behind the body, whose place is given.
+    fn skip_body(&mut self, entry: &Entry) -> Result<u64, TarError> {
+        let (body_at, size) = (self.at, entry.size);
+        // The last body may lack its padding.
+        let end = body_at.checked_add(size).filter(|&end| end <= self.length);
+        let end = end.ok_or(TarError::Truncated { at: entry.at })?;
+        self.at = (body_at + (end - body_at).next_multiple_of(RECORD as u64)).min(self.length);
+        Ok(body_at)
     }
 }
 
-/// A path as an archive has it, made relative: leading slashes, `.` and empty elements go, `..` is refused.
-fn relative(path: &[u8], at: u64) -> Result<Vec<u8>, TarError> {
-    let elements: Vec<&[u8]> = path
-        .split(|&byte| byte == b'/')
-        .filter(|element| !matches!(*element, b"" | b"."))
-        .collect();
-    let joined = elements.join(&b'/');
-    if elements.contains(&&b".."[..]) {
-        let reason = "an element is '..'";
-        let source = TreeError::BadPath { path: printable(path), reason };
-        return Err(TarError::Entry { at, source });
-    }
-    Ok(joined)
+/// A decimal number and nothing else.
+fn ascii_number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+    let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]

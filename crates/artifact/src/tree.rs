@@ -3,7 +3,13 @@
 //!
 //! Invariant: every name is one that a kernel accepts (1 to 255 bytes, no `/`, no NUL, not `.` or `..`).
 
+mod follow;
+mod sparse;
+
 use std::collections::BTreeMap;
+
+use crate::erofs::Kind;
+pub use sparse::{MAX_CHUNKS, Run, SparseFile};
 
 /// Longest name of one entry, in bytes.
 pub const MAX_NAME: usize = 255;
@@ -13,6 +19,8 @@ pub const MAX_PATH: usize = 65_535;
 pub const MAX_SYMLINK: usize = 4095;
 /// Longest value of one extended attribute, in bytes.
 pub const MAX_XATTR_VALUE: usize = 65_535;
+/// Longest file, in bytes.
+const LONGEST_FILE: u64 = i64::MAX as u64;
 /// Most bytes that the attributes of one file may take, names and values.
 pub const MAX_XATTR_TOTAL: usize = 192 * 1024;
 
@@ -86,6 +94,8 @@ pub enum Content {
     Directory,
     /// A regular file.
     File(FileData),
+    /// A regular file with holes.
+    Sparse(SparseFile),
     /// A symbolic link to these bytes.
     Symlink(Vec<u8>),
     /// A character device.
@@ -96,6 +106,15 @@ pub enum Content {
     Fifo,
     /// A socket.
     Socket,
+}
+
+/// An entry that could not join a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its path.
+    pub path: Vec<u8>,
+    /// Why.
+    pub reason: String,
 }
 
 /// Why an entry cannot join a tree.
@@ -275,8 +294,7 @@ impl TreeBuilder {
         node: NodeId,
         content: &Content,
     ) -> Result<(), TreeError> {
-        let same =
-            std::mem::discriminant(&self.nodes[node].content) == std::mem::discriminant(content);
+        let same = Kind::of(&self.nodes[node].content) == Kind::of(content);
         let error = || TreeError::Conflict { path: printable(path) };
         same.then_some(()).ok_or_else(error)
     }
@@ -398,7 +416,10 @@ fn check_content(path: &[u8], content: &Content) -> Result<(), TreeError> {
         {
             bad("its device number is too large")
         }
-        Content::File(data) if data.length > i64::MAX as u64 => bad("it is longer than any file"),
+        Content::File(FileData { length, .. }) if *length > LONGEST_FILE => {
+            bad("it is longer than any file")
+        }
+        Content::Sparse(file) if file.length() > LONGEST_FILE => bad("it is longer than any file"),
         _ => Ok(()),
     }
 }

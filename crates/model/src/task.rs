@@ -10,7 +10,8 @@ use crate::{CanonicalUrl, PieceLayout, TaskId, Validator};
 pub enum TaskKind {
     /// The content behind one URL.
     Blob,
-    /// Members of a listing laid side by side; the validator's ETag is the digest of the member table.
+    /// Members of a listing or an archive laid side by side; the validator's ETag is the digest of the
+    /// table of what lies where.
     Space,
     /// An EROFS index with its dfs sections.
     Index,
@@ -33,13 +34,27 @@ pub enum Transform {
     /// Nothing.
     #[default]
     Identity,
+    /// All members of a gzip file were decompressed.
+    Gunzip,
+    /// All frames of a zstd file were decompressed.
+    Unzstd,
 }
 
 impl Transform {
-    fn tag(self) -> &'static str {
+    const ALL: [Self; 3] = [Self::Identity, Self::Gunzip, Self::Unzstd];
+
+    /// Its word in every stored and hashed form.
+    pub fn tag(self) -> &'static str {
         match self {
             Self::Identity => "identity",
+            Self::Gunzip => "gunzip",
+            Self::Unzstd => "unzstd",
         }
+    }
+
+    /// The transform of a word.
+    pub fn of_tag(tag: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|transform| transform.tag() == tag)
     }
 }
 
@@ -65,6 +80,11 @@ impl TaskKey {
     pub const PUBLIC: &'static str = "public";
     /// The domain of content fetched with credentials by somebody who is of no tenant.
     pub const PRIVATE: &'static str = "private";
+
+    /// Bytes of the content, where its version tells: that of a transformed content tells the origin's.
+    pub fn pinned_length(&self) -> Option<u64> {
+        self.validator.length.filter(|_| self.transform == Transform::Identity)
+    }
 
     /// BLAKE3 over a version tag and the length-prefixed fields; frozen by test vectors.
     pub fn id(&self) -> TaskId {
@@ -185,6 +205,9 @@ mod tests {
         assert_ne!(base, other.id());
         let mut other = key();
         other.kind = TaskKind::Index;
+        assert_ne!(base, other.id());
+        let mut other = key();
+        other.transform = Transform::Gunzip;
         assert_ne!(base, other.id());
     }
 }

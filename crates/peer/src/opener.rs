@@ -185,9 +185,25 @@ impl Engine {
         recipe: &Recipe,
         credentials: &Credentials,
     ) -> Result<Task, OpenUrlError> {
-        let origin = dfs_artifact::open_origin(recipe, self.sources(), credentials.clone())?;
+        let origin = self.origin_of(recipe, credentials).await?;
         let info = TaskInfo::new(recipe.key.clone(), recipe.length, origin.ranges());
         Ok(self.open(&info, Some(recipe.clone()), Some(origin)).await?)
+    }
+
+    /// How this host reads the origin of a task. What is made of an archive takes from the archive's own
+    /// task what is there already, so that the origin does not send it twice.
+    async fn origin_of(
+        &self,
+        recipe: &Recipe,
+        credentials: &Credentials,
+    ) -> Result<Arc<dyn Origin>, OpenUrlError> {
+        let direct = dfs_artifact::open_origin(recipe, self.sources(), credentials.clone())?;
+        let Some(archive) = recipe.archive().filter(|_| self.role() != Role::Node) else {
+            return Ok(direct);
+        };
+        let origin = Box::pin(self.origin_of(&archive, credentials)).await?;
+        let kept = Kept { task: Box::pin(self.open_recipe(&archive, credentials)).await? };
+        Ok(dfs_artifact::open_inside(recipe, Arc::new(Archive { kept, origin })))
     }
 
     async fn open_by_swarm(
@@ -257,7 +273,7 @@ impl Engine {
         let place = Place { url: key.url.clone(), headers: key.headers.clone() };
         let origin = OriginRecipe::Url { place, ranges: info.ranges };
         // Only what the key pins is believed of the length.
-        let recipe = Recipe { key: key.clone(), length: key.validator.length, origin };
+        let recipe = Recipe { key: key.clone(), length: key.pinned_length(), origin };
         self.open_recipe(&recipe, &Credentials::None).await.ok()
     }
 }
@@ -314,19 +330,8 @@ struct Kept {
     task: Task,
 }
 
-#[async_trait]
-impl Origin for Kept {
-    fn length(&self) -> Option<u64> {
-        self.task.length()
-    }
-
-    fn ranges(&self) -> bool {
-        self.task.info().ranges
-    }
-
-    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
-        let end = self.task.length().unwrap_or(u64::MAX);
-        let range = range.unwrap_or(ByteRange::new(0, end)).intersection(ByteRange::new(0, end));
+impl Kept {
+    fn bytes(&self, range: ByteRange) -> ByteStream {
         let task = self.task.clone();
         let bytes = stream::unfold((task, range.start), move |(task, at)| async move {
             let part = ByteRange::new(at, (at + READ_STEP).min(range.end));
@@ -337,7 +342,80 @@ impl Origin for Kept {
             let next = if read.is_ok() { part.end } else { range.end };
             Some((read.map_err(|error| source_error(&task, error)), (task, next)))
         });
-        Ok(bytes.boxed())
+        bytes.boxed()
+    }
+}
+
+#[async_trait]
+impl Origin for Kept {
+    fn length(&self) -> Option<u64> {
+        self.task.length()
+    }
+
+    fn ranges(&self) -> bool {
+        self.task.info().ranges || self.task.is_complete()
+    }
+
+    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        let whole = ByteRange::new(0, self.known_length().await?);
+        Ok(self.bytes(range.unwrap_or(whole).intersection(whole)))
+    }
+
+    async fn known_length(&self) -> Result<u64, SourceError> {
+        self.task.known_length().await.map_err(|error| source_error(&self.task, error))
+    }
+}
+
+/// An archive: from its task what is there, from its origin the rest. One whose origin can only be read
+/// whole is kept whole.
+struct Archive {
+    kept: Kept,
+    origin: Arc<dyn Origin>,
+}
+
+impl Archive {
+    fn task(&self) -> &Task {
+        &self.kept.task
+    }
+
+    /// Bytes from the beginning on that are here.
+    fn here(&self, length: u64) -> u64 {
+        let all = ByteRange::new(0, length).groups();
+        let missing = self.task().stored().missing_in(all);
+        missing.first().map_or(length, |run| run.bytes(length).start)
+    }
+}
+
+#[async_trait]
+impl Origin for Archive {
+    fn length(&self) -> Option<u64> {
+        self.task().length()
+    }
+
+    fn ranges(&self) -> bool {
+        true
+    }
+
+    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        let ranged = self.origin.ranges();
+        if !self.task().is_open() && (ranged || range.is_none()) {
+            return self.origin.read(range).await;
+        }
+        if !ranged {
+            return self.kept.read(range).await;
+        }
+        let Some(length) = self.length() else { return self.origin.read(range).await };
+        let wanted = range.unwrap_or(ByteRange::new(0, length));
+        if self.task().has(wanted) {
+            return self.kept.read(Some(wanted)).await;
+        }
+        let here = if range.is_none() { self.here(length) } else { wanted.start };
+        let rest =
+            self.origin.read(Some(ByteRange::new(here.max(wanted.start), wanted.end))).await?;
+        if here <= wanted.start {
+            return Ok(rest);
+        }
+        Ok(self.kept.bytes(ByteRange::new(wanted.start, here)).chain(rest).boxed())
     }
 }
 

@@ -80,10 +80,10 @@ impl Kind {
     }
 
     /// The kind of a tree's entry.
-    pub(super) fn of(content: &Content) -> Self {
+    pub(crate) fn of(content: &Content) -> Self {
         match content {
             Content::Directory => Self::Directory,
-            Content::File(_) => Self::File,
+            Content::File(_) | Content::Sparse(_) => Self::File,
             Content::Symlink(_) => Self::Symlink,
             Content::CharDevice(_) => Self::CharDevice,
             Content::BlockDevice(_) => Self::BlockDevice,

@@ -8,12 +8,14 @@ use std::collections::HashMap;
 
 use super::dir::{self, NewEntry};
 use super::format::{
-    self, BlockSize, CHUNK_BYTES, DEVICE_SLOT_BYTES, INODE_BYTES, MAX_SPACES, Put, SLOT_BYTES,
-    SUPER_BYTES, SUPER_OFFSET, Space, Super,
+    self, BlockSize, CHUNK_BYTES, DEVICE_SLOT_BYTES, INODE_BYTES, MAX_SPACES, NULL_BLOCK, Put,
+    SLOT_BYTES, SUPER_BYTES, SUPER_OFFSET, Space, Super,
 };
 use super::inode::{Attr, Inode, Kind, Layout, chunk_shift};
 use super::xattr;
-use crate::tree::{Content, DeviceNumber, FileData, Mtime, Node, NodeId, TreeBuilder};
+use crate::tree::{
+    Content, DeviceNumber, FileData, Location, Mtime, Node, NodeId, SparseFile, TreeBuilder,
+};
 
 /// What the image is to be like.
 #[derive(Debug, Clone)]
@@ -66,6 +68,12 @@ pub enum WriteError {
         length: u64,
         /// What is wrong.
         reason: &'static str,
+    },
+    /// A file with holes that no reasonable number of chunks can express.
+    #[error("a file of {length} bytes has holes too small or too odd for an index")]
+    Scattered {
+        /// Bytes of the file.
+        length: u64,
     },
     /// More than an image can address.
     #[error("the tree has more entries than one index can hold")]
@@ -167,8 +175,8 @@ impl<'a> Plan<'a> {
             let data_bytes = self.data_bytes(number, node);
             let mut tail = 0;
             let mut layout = Layout::Plain { block: 0 };
-            if let Content::File(data) = &node.content {
-                if let Some((log2, chunks)) = self.chunks(data)? {
+            if matches!(node.content, Content::File(_) | Content::Sparse(_)) {
+                if let Some((log2, chunks)) = self.chunks(&node.content)? {
                     layout = Layout::Chunks { log2 };
                     tail = (head.next_multiple_of(CHUNK_BYTES as u64) - head)
                         + chunks * CHUNK_BYTES as u64;
@@ -233,29 +241,46 @@ impl<'a> Plan<'a> {
     }
 
     /// Size of a chunk as a power of two and the number of chunks; `None` for an empty file.
-    fn chunks(&self, data: &FileData) -> Result<Option<(u32, u64)>, WriteError> {
-        if data.length == 0 {
-            return Ok(None);
-        }
-        let location = data.location;
-        let bad = |reason| WriteError::BadLocation {
-            space: location.space,
-            offset: location.offset,
-            length: data.length,
-            reason,
+    fn chunks(&self, content: &Content) -> Result<Option<(u32, u64)>, WriteError> {
+        let block_log2 = self.options.block_size.log2();
+        let (length, log2) = match content {
+            Content::File(data) => {
+                self.check_place(data.location, data.length)?;
+                (data.length, u32::from(block_log2) + chunk_shift(data.length, block_log2))
+            }
+            Content::Sparse(file) => {
+                for run in file.runs() {
+                    self.check_place(run.location, run.length)?;
+                }
+                let least = u32::from(block_log2);
+                let limit = least + chunk_shift(file.length(), block_log2);
+                let bad = || WriteError::Scattered { length: file.length() };
+                (file.length(), file.chunk_log2(least, limit).ok_or_else(bad)?)
+            }
+            _ => return Ok(None),
         };
-        let space = self.options.spaces.get(usize::from(location.space));
-        let space = space.ok_or_else(|| bad("there is no such space"))?;
-        let end = location.offset.checked_add(data.length);
-        if end.is_none_or(|end| end > space.length) {
-            return Err(bad("it ends behind the space"));
+        Ok((length > 0).then(|| (log2, length.div_ceil(1 << log2))))
+    }
+
+    /// Refuses bytes that do not lie in their space, from a block on.
+    fn check_place(&self, location: Location, length: u64) -> Result<(), WriteError> {
+        if length == 0 {
+            return Ok(());
+        }
+        let bad = |reason| {
+            let Location { space, offset } = location;
+            Err(WriteError::BadLocation { space, offset, length, reason })
+        };
+        let Some(space) = self.options.spaces.get(usize::from(location.space)) else {
+            return bad("there is no such space");
+        };
+        if location.offset.checked_add(length).is_none_or(|end| end > space.length) {
+            return bad("it ends behind the space");
         }
         if !location.offset.is_multiple_of(self.block() as u64) {
-            return Err(bad("it does not begin at a block"));
+            return bad("it does not begin at a block");
         }
-        let block_log2 = self.options.block_size.log2();
-        let log2 = u32::from(block_log2) + chunk_shift(data.length, block_log2);
-        Ok(Some((log2, data.length.div_ceil(1 << log2))))
+        Ok(())
     }
 
     /// Names of a directory, its own and its parent's included, sorted; with their places in the order.
@@ -328,9 +353,15 @@ impl<'a> Plan<'a> {
             Content::Symlink(target) => target.clone(),
             Content::File(data) => {
                 written.files += 1;
-                written.content_bytes += data.length;
+                written.content_bytes = written.content_bytes.saturating_add(data.length);
                 written.digests.extend(data.digest.map(|digest| (self.nid(number), digest)));
                 self.encode_chunks(data, placed.layout, &mut bytes);
+                Vec::new()
+            }
+            Content::Sparse(file) => {
+                written.files += 1;
+                written.content_bytes = written.content_bytes.saturating_add(file.length());
+                self.encode_sparse(file, placed.layout, &mut bytes);
                 Vec::new()
             }
             _ => Vec::new(),
@@ -355,6 +386,7 @@ impl<'a> Plan<'a> {
         let placed = &self.order[number];
         let (size, device): (u64, Option<DeviceNumber>) = match &node.content {
             Content::File(data) => (data.length, None),
+            Content::Sparse(file) => (file.length(), None),
             Content::CharDevice(device) | Content::BlockDevice(device) => (0, Some(*device)),
             _ => (placed.data_bytes as u64, None),
         };
@@ -389,12 +421,28 @@ impl<'a> Plan<'a> {
     fn encode_chunks(&self, data: &FileData, layout: Layout, out: &mut Vec<u8>) {
         let Layout::Chunks { log2 } = layout else { return };
         out.resize(out.len().next_multiple_of(CHUNK_BYTES), 0);
-        let first = data.location.offset >> self.options.block_size.log2();
+        let Location { space, offset } = data.location;
         for chunk in 0..data.length.div_ceil(1 << log2) {
-            let block = first + (chunk << (log2 - u32::from(self.options.block_size.log2())));
-            let block = u32::try_from(block).expect("the file lies within a checked space");
-            // Device 0 is the image itself.
-            out.u16(0).u16(data.location.space + 1).u32(block);
+            self.encode_chunk(Some(Location { space, offset: offset + (chunk << log2) }), out);
         }
+    }
+
+    fn encode_sparse(&self, file: &SparseFile, layout: Layout, out: &mut Vec<u8>) {
+        let Layout::Chunks { log2 } = layout else { return };
+        out.resize(out.len().next_multiple_of(CHUNK_BYTES), 0);
+        for location in file.chunks(log2) {
+            self.encode_chunk(location, out);
+        }
+    }
+
+    fn encode_chunk(&self, location: Option<Location>, out: &mut Vec<u8>) {
+        let Some(Location { space, offset }) = location else {
+            out.u16(0).u16(0).u32(NULL_BLOCK);
+            return;
+        };
+        let block = u32::try_from(offset >> self.options.block_size.log2());
+        let block = block.expect("the file lies within a checked space");
+        // Device 0 is the image itself.
+        out.u16(0).u16(space + 1).u32(block);
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum SectionKind {
     Members = 2,
     /// Digests of files.
     Digests = 3,
+    /// The part table of the space of this number.
+    Parts = 4,
 }
 
 /// Why what stands behind the image is not taken.

@@ -25,11 +25,14 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Index<D> {
         if blocks != length.div_ceil(self.image.block_bytes()) {
             return Err(IndexError::Contradiction("a space is of another length than its recipe"));
         }
-        if let OriginRecipe::Members { table, .. } = &recipe.origin {
-            let etag = recipe.key.validator.etag.as_deref();
-            if etag != Some(&table.digest()) || table.length() != length {
-                return Err(IndexError::Contradiction("a member table is not its task's"));
-            }
+        let table = match &recipe.origin {
+            OriginRecipe::Members { table, .. } => Some((table.digest(), table.length())),
+            OriginRecipe::Parts { table, .. } => Some((table.digest(), table.length())),
+            OriginRecipe::Url { .. } => None,
+        };
+        let etag = recipe.key.validator.etag.as_ref();
+        if table.is_some_and(|(digest, of_table)| etag != Some(&digest) || of_table != length) {
+            return Err(IndexError::Contradiction("the table of a space is not its task's"));
         }
         Ok(())
     }

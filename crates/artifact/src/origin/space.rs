@@ -9,7 +9,7 @@ use dfs_source::{ByteStream, Source, SourceError, Target};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::wholes::Wholes;
-use super::{Origin, Part, PartStream, cut, zeros};
+use super::{Origin, Part, PartStream, cut, without_holes, zeros};
 use crate::members::MemberTable;
 
 /// Members asked for at a time within one read.
@@ -86,17 +86,7 @@ impl Origin for SpaceOrigin {
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
         let range = range.unwrap_or(ByteRange::new(0, self.table.length()));
-        let parts = self.read_parts(range).await?;
-        let mut stream = parts.map(|part| match part? {
-            Part::Bytes(bytes) => Ok(bytes),
-            Part::Void { error, .. } => Err(error),
-        });
-        // An error before the first byte is the answer to the read itself.
-        match stream.next().await {
-            Some(Ok(first)) => Ok(stream::iter([Ok(first)]).chain(stream).boxed()),
-            Some(Err(error)) => Err(error),
-            None => Ok(stream::empty().boxed()),
-        }
+        without_holes(self.read_parts(range).await?).await
     }
 
     fn has_members(&self) -> bool {

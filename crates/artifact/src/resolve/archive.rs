@@ -1,100 +1,152 @@
-//! The tree inside an uncompressed tar: its headers are read, its bodies skipped.
+//! The tree inside an archive: of a tar the headers are read and the bodies skipped, of a zip the directory
+//! is read. A compressed tar is unpacked once, into a task of its own.
 
-use bytes::{Bytes, BytesMut};
-use dfs_model::ByteRange;
-use dfs_source::{ByteStream, SourceError};
+use std::sync::Arc;
+
+use dfs_model::{ByteRange, TaskKind, Transform, Validator};
+use dfs_source::{SourceError, Sources};
 use futures::TryStreamExt as _;
 
-use super::{Artifact, Context, Planned, ResolveError};
+use super::{Artifact, Context, Planned, ResolveError, zip};
 use crate::erofs::BlockSize;
-use crate::origin::Origin;
-use crate::recipe::Recipe;
-use crate::tar::TarScan;
+use crate::origin::{Forward, Origin, open_origin};
+use crate::parts::PartTable;
+use crate::recipe::{OriginRecipe, Recipe};
+use crate::tar::{RECORD, ScannedTar, TarScan, is_tar};
+use crate::unpack::{Limits, Unpacker, transform_of};
+use crate::zip::{Directory, ZipError, may_be_zip};
 
-/// A gap up to this many bytes is read over: cheaper than another request.
-const READ_OVER: u64 = 1 << 20;
+/// Bytes of the beginning that tell what something is: what a compressor takes before it gives the first
+/// record, in all but the oddest cases.
+const BEGINNING: u64 = 64 * 1024;
+
+/// What the beginning of a content shows it to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// A tar.
+    Tar,
+    /// A tar, compressed.
+    Packed(Transform),
+    /// A zip with its directory there.
+    Zip(Directory),
+    /// It begins as a zip and is none that can be read.
+    BrokenZip(ZipError),
+    /// Something else.
+    Other,
+}
+
+/// Looks at the first bytes of `length`.
+pub(super) async fn look(origin: &Arc<dyn Origin>, length: u64) -> Result<Shown, SourceError> {
+    let mut first = beginning(&**origin, length, RECORD as u64).await?;
+    if is_tar(&first) {
+        return Ok(Shown::Tar);
+    }
+    if may_be_zip(&first) {
+        return Ok(match zip::find(Arc::clone(origin), length).await? {
+            Ok(directory) => Shown::Zip(directory),
+            Err(error) if first.starts_with(b"PK") => Shown::BrokenZip(error),
+            Err(_) => Shown::Other,
+        });
+    }
+    let Some(transform) = transform_of(&first) else { return Ok(Shown::Other) };
+    let Some(mut unpacker) = Unpacker::new(transform, Limits::default()) else {
+        return Ok(Shown::Other);
+    };
+    if length > first.len() as u64 {
+        first = beginning(&**origin, length, BEGINNING).await?;
+    }
+    let (mut input, mut out) = (&first[..], Vec::new());
+    // What is broken here is no tar.
+    while out.len() < RECORD && unpacker.step(&mut input, &mut out).is_ok_and(|more| more) {}
+    Ok(if is_tar(&out) { Shown::Packed(transform) } else { Shown::Other })
+}
+
+/// The first `wanted` bytes, fewer where there are fewer.
+async fn beginning(origin: &dyn Origin, length: u64, wanted: u64) -> Result<Vec<u8>, SourceError> {
+    let wanted = wanted.min(length) as usize;
+    let mut first = Vec::with_capacity(wanted);
+    if wanted == 0 {
+        return Ok(first);
+    }
+    // An origin without ranges begins its whole answer, of which the rest is left.
+    let range = origin.ranges().then(|| ByteRange::new(0, wanted as u64));
+    let mut stream = origin.read(range).await?;
+    while first.len() < wanted {
+        let Some(bytes) = stream.try_next().await? else { break };
+        first.extend_from_slice(&bytes[..bytes.len().min(wanted - first.len())]);
+    }
+    Ok(first)
+}
 
 impl Context<'_> {
-    pub(super) async fn archive(
+    /// The bytes of a task, kept where there is somebody to keep them.
+    pub(super) async fn open(
+        &self,
+        recipe: &Recipe,
+        sources: &Sources,
+    ) -> Result<Arc<dyn Origin>, SourceError> {
+        match &self.options.opener {
+            Some(opener) => opener.open(recipe).await,
+            None => open_origin(recipe, sources, self.target.credentials.clone()),
+        }
+    }
+
+    /// The tree inside a compressed tar. Its length is known once all of it was unpacked.
+    pub(super) async fn packed_tar(
+        &self,
+        blob: Recipe,
+        transform: Transform,
+        sources: &Sources,
+    ) -> Result<Artifact, ResolveError> {
+        let mut recipe = Recipe { length: None, ..blob };
+        recipe.key.transform = transform;
+        let origin = self.open(&recipe, sources).await?;
+        let length = origin.known_length().await?;
+        recipe.length = Some(length);
+        self.tar(recipe, origin, length).await
+    }
+
+    pub(super) async fn tar(
         &self,
         recipe: Recipe,
-        origin: &dyn Origin,
+        origin: Arc<dyn Origin>,
         length: u64,
     ) -> Result<Artifact, ResolveError> {
         let tar = |source| ResolveError::Tar { url: self.url(), source };
-        let mut reader = Reader { origin, length, at: 0, stream: None, ahead: Bytes::new() };
+        let mut reader = Forward::new(origin, length);
         let mut scan = TarScan::new(length);
         while let Some(wanted) = scan.wanted() {
             let bytes = reader.read(wanted).await?;
             scan.feed(&bytes).map_err(tar)?;
         }
-        let (tree, build_time) = scan.finish().map_err(tar)?;
+        let ScannedTar { tree, newest, parts, parts_length, skipped } =
+            scan.finish().map_err(tar)?;
+        let mut tasks = vec![recipe];
+        if !parts.is_empty() {
+            tasks.push(self.parts(&tasks[0], length, parts_length, parts)?);
+        }
         let block_size = BlockSize::B512;
-        let (tasks, skipped) = (vec![recipe], Vec::new());
-        self.finish(Planned { tree, block_size, build_time, tasks, skipped }).await
-    }
-}
-
-/// Reads forward through an origin: one request goes on as long as what is wanted lies near.
-struct Reader<'a> {
-    origin: &'a dyn Origin,
-    length: u64,
-    /// Offset of the first byte of `ahead`.
-    at: u64,
-    stream: Option<ByteStream>,
-    ahead: Bytes,
-}
-
-impl Reader<'_> {
-    /// The bytes of `wanted`, fewer at the end of the origin. Ranges come in ascending order.
-    async fn read(&mut self, wanted: ByteRange) -> Result<Bytes, SourceError> {
-        let wanted = ByteRange::new(wanted.start, wanted.end.min(self.length));
-        self.go_to(wanted.start).await?;
-        let length = wanted.len() as usize;
-        if self.ahead.len() >= length {
-            self.at += length as u64;
-            return Ok(self.ahead.split_to(length));
-        }
-        let mut found = BytesMut::with_capacity(length);
-        while found.len() < length {
-            if self.ahead.is_empty() && !self.refill().await? {
-                break;
-            }
-            let part = self.ahead.len().min(length - found.len());
-            found.extend_from_slice(&self.ahead.split_to(part));
-            self.at += part as u64;
-        }
-        Ok(found.freeze())
+        self.finish(Planned { tree, block_size, build_time: newest, tasks, skipped }).await
     }
 
-    async fn go_to(&mut self, offset: u64) -> Result<(), SourceError> {
-        let far = offset - self.at > READ_OVER + self.ahead.len() as u64;
-        if self.stream.is_none() || far && self.origin.ranges() {
-            let range = self.origin.ranges().then(|| ByteRange::new(offset, self.length));
-            self.at = range.map_or(0, |range| range.start);
-            self.ahead = Bytes::new();
-            self.stream = Some(self.origin.read(range).await?);
-        }
-        while self.at < offset {
-            if self.ahead.is_empty() && !self.refill().await? {
-                break;
-            }
-            let part = (self.ahead.len() as u64).min(offset - self.at);
-            drop(self.ahead.split_to(part as usize));
-            self.at += part;
-        }
-        Ok(())
-    }
-
-    /// Whether more came.
-    async fn refill(&mut self) -> Result<bool, SourceError> {
-        let Some(stream) = &mut self.stream else { return Ok(false) };
-        while self.ahead.is_empty() {
-            match stream.try_next().await? {
-                Some(bytes) => self.ahead = bytes,
-                None => return Ok(false),
-            }
-        }
-        Ok(true)
+    /// A space of `length` bytes put together from parts of an archive.
+    pub(super) fn parts(
+        &self,
+        archive: &Recipe,
+        archive_length: u64,
+        length: u64,
+        parts: Vec<crate::parts::Part>,
+    ) -> Result<Recipe, ResolveError> {
+        let OriginRecipe::Url { place, ranges } = archive.origin.clone() else {
+            return Err(ResolveError::NoTree(self.url()));
+        };
+        let (version, transform) = (archive.key.validator.clone(), archive.key.transform);
+        let table = PartTable::new(version, transform, archive_length, length, parts);
+        let table = table.map_err(|source| ResolveError::Parts { url: self.url(), source })?;
+        let etag = Some(table.digest());
+        let validator = Validator { etag, length: Some(length), ..Validator::default() };
+        let key = self.key(TaskKind::Space, &self.target, validator);
+        let origin = OriginRecipe::Parts { place, ranges, table: Arc::new(table) };
+        Ok(Recipe { key, length: Some(length), origin })
     }
 }

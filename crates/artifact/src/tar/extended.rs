@@ -1,8 +1,10 @@
 //! What PAX and GNU extended headers say of the entry behind them.
 
-use super::header::Header;
+use super::ascii_number;
+use super::header::{Header, owner};
+use super::sparse::Told;
 use crate::erofs::xattr::split_name;
-use crate::tree::{Meta, Mtime, Xattrs};
+use crate::tree::{MAX_XATTR_VALUE, Meta, Mtime, Xattrs};
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -12,8 +14,10 @@ pub(super) struct Overrides {
     pub path: Option<Vec<u8>>,
     pub link: Option<Vec<u8>>,
     pub size: Option<u64>,
-    /// Says that the body is not the file's bytes.
-    pub sparse: bool,
+    /// Says that the body is not simply the file's bytes.
+    pub sparse: Told,
+    /// Says that the body goes on in, or comes from, another volume.
+    pub volume: bool,
     mtime: Option<Mtime>,
     uid: Option<u32>,
     gid: Option<u32>,
@@ -30,6 +34,8 @@ impl Overrides {
             || self.uid.is_some()
             || self.gid.is_some()
             || !self.xattrs.is_empty()
+            || self.sparse.is_any()
+            || self.volume
     }
 
     /// Reads the records `length key=value\n` of a PAX header.
@@ -55,8 +61,13 @@ impl Overrides {
             }
         };
         let id = || -> Result<Option<u32>, &'static str> {
-            let id = number()?.map(u32::try_from).transpose();
-            id.map_err(|_| "an owner in a PAX record is too large")
+            let digits = value.strip_prefix(b"-").unwrap_or(value);
+            let sign = if digits.len() < value.len() { -1 } else { 1 };
+            match (value, ascii_number::<i64>(digits)) {
+                (b"", _) => Ok(None),
+                (_, Some(id)) => Ok(Some(owner(sign * id))),
+                (_, None) => Err("an owner in a PAX record cannot be read"),
+            }
         };
         let bytes = || (!value.is_empty()).then(|| value.to_vec());
         match key {
@@ -69,8 +80,11 @@ impl Overrides {
             b"mtime" => {
                 self.mtime = Some(time(value).ok_or("a time in a PAX record cannot be read")?);
             }
-            _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
-            _ => self.xattr(key, value),
+            b"GNU.volume.offset" | b"GNU.volume.filename" => self.volume = true,
+            _ => match key.strip_prefix(b"GNU.sparse.") {
+                Some(key) => self.sparse.record(key, value)?,
+                None => self.xattr(key, value),
+            },
         }
         Ok(())
     }
@@ -79,7 +93,7 @@ impl Overrides {
     fn xattr(&mut self, key: &[u8], value: &[u8]) {
         let Some(name) = key.strip_prefix(XATTR) else { return };
         let name = unescaped(name);
-        if split_name(&name).is_some() {
+        if split_name(&name).is_some() && value.len() <= MAX_XATTR_VALUE {
             self.xattrs.insert(name, value.to_vec());
         }
     }
@@ -112,11 +126,6 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
         rest = tail;
     }
     out
-}
-
-fn ascii_number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
-    let digits = digits.iter().all(u8::is_ascii_digit).then_some(digits)?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Decimal seconds with a fraction, cut to nanoseconds towards the past.

@@ -40,7 +40,7 @@ fn number(field: &[u8]) -> Option<i64> {
     })
 }
 
-fn unsigned<T: TryFrom<i64>>(field: &[u8]) -> Option<T> {
+pub(super) fn unsigned<T: TryFrom<i64>>(field: &[u8]) -> Option<T> {
     T::try_from(number(field)?).ok()
 }
 
@@ -53,13 +53,35 @@ pub(super) fn checksum_matches(record: &[u8; RECORD]) -> bool {
     stated == plain || stated == signed
 }
 
+/// An owner as a kernel has it: negative ones wrap round, others that do not fit are nobody.
+pub(super) fn owner(id: i64) -> u32 {
+    const NOBODY: u32 = 65534;
+    let wrapped = || i32::try_from(id).ok().map(i32::cast_unsigned);
+    u32::try_from(id).ok().or_else(wrapped).unwrap_or(NOBODY)
+}
+
+/// What POSIX puts in front of the name; GNU and older dialects have other things there, and star
+/// keeps times behind a shorter one.
+fn prefix(record: &[u8; RECORD]) -> &[u8] {
+    if &record[257..263] != b"ustar\0" {
+        return b"";
+    }
+    let star = record[475] == 0 && matches!(record[476], b'0'..=b'7') && record[487] == b' ';
+    text(if star { &record[345..476] } else { &record[345..500] })
+}
+
+/// Whether a record without any magic is a header as the seventh edition of Unix wrote them.
+pub(super) fn is_v7(record: &[u8; RECORD]) -> bool {
+    let plain = matches!(record[156], 0 | b'0'..=b'6') && record[0] > b' ';
+    plain && record[257..329].iter().all(|&byte| byte == 0) && Header::parse(record).is_ok()
+}
+
 impl<'a> Header<'a> {
     pub fn parse(record: &'a [u8; RECORD]) -> Result<Self, &'static str> {
         if !checksum_matches(record) {
             return Err("the sum of a header does not match");
         }
         let bad = "a number in a header cannot be read";
-        let posix = &record[257..265] == b"ustar\x0000";
         let secs = number(&record[136..148]).ok_or(bad)?;
         // Only devices have these; others may hold anything there.
         let device = unsigned(&record[329..337]).zip(unsigned(&record[337..345]));
@@ -67,12 +89,12 @@ impl<'a> Header<'a> {
             kind: record[156],
             size: unsigned(&record[124..136]).ok_or(bad)?,
             mode: (number(&record[100..108]).ok_or(bad)? & 0o7777) as u16,
-            uid: unsigned(&record[108..116]).ok_or(bad)?,
-            gid: unsigned(&record[116..124]).ok_or(bad)?,
+            uid: owner(number(&record[108..116]).ok_or(bad)?),
+            gid: owner(number(&record[116..124]).ok_or(bad)?),
             mtime: Mtime { secs, nanos: 0 },
             link: text(&record[157..257]),
             name: text(&record[..100]),
-            prefix: if posix { text(&record[345..500]) } else { b"" },
+            prefix: prefix(record),
             device: device.unwrap_or_default(),
         })
     }

@@ -125,6 +125,26 @@ fn tars_of_every_format_mount_as_what_they_were_made_from() {
 }
 
 #[test]
+fn holes_of_a_tar_are_holes_to_the_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, length, at) in
+        [("begins", 200_000, 131_072), ("ends", 4 << 20, 0), ("empty", 70_000, 0)]
+    {
+        let sparse = File::create(dir.path().join(name)).unwrap();
+        sparse.set_len(length).unwrap();
+        if name != "empty" {
+            std::os::unix::fs::FileExt::write_all_at(&sparse, &[3; 5000], at).unwrap();
+        }
+    }
+    round_times(dir.path());
+    let work = tempfile::tempdir().unwrap();
+    let file = work.path().join("archive.bin");
+    tar(dir.path(), &file, &["--format=pax", "--sparse"]);
+    let artifact = runtime().block_on(artifact(&file));
+    assert_mounts_as(&artifact, dir.path(), true);
+}
+
+#[test]
 fn a_listing_of_files_mounts_as_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     odd_attributes(dir.path());

@@ -1,0 +1,121 @@
+//! Compressed streams, unpacked step by step: gzip with all its members, zstd with all its frames.
+//!
+//! An [`Unpacker`] is a pure state machine of bounded memory: a window, and what one step gives. A stream
+//! that unfolds to more than the limits allow is refused as a bomb as soon as it does.
+
+mod gzip;
+mod zstandard;
+
+use dfs_model::{ByteSize, Transform};
+
+use gzip::Gunzip;
+use zstandard::Unzstd;
+
+/// Most bytes that one step gives.
+pub const STEP: usize = 256 * 1024;
+
+/// Bytes of the beginning that tell a compressed stream from others.
+pub const MAGIC: usize = 4;
+
+/// How much a stream may unfold to.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes in all.
+    pub length: u64,
+    /// Bytes for each compressed one, beyond `free`.
+    pub ratio: u64,
+    /// Bytes that are let through whatever the ratio.
+    pub free: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { length: 1 << 40, ratio: 250, free: 1 << 30 }
+    }
+}
+
+/// Why a stream is not unpacked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnpackError {
+    /// Not what it should be.
+    #[error("the compressed stream is corrupt: {0}")]
+    Corrupt(String),
+    /// It ends too early.
+    #[error("the compressed stream is cut off")]
+    Truncated,
+    /// It unfolds to far more than anything useful does.
+    #[error("the compressed stream is taken for a bomb: {input} unfold to more than {output}")]
+    Bomb {
+        /// Compressed bytes read.
+        input: ByteSize,
+        /// What they gave so far.
+        output: ByteSize,
+    },
+}
+
+/// What kind of compressed stream begins so, if any.
+pub fn transform_of(first: &[u8]) -> Option<Transform> {
+    match first {
+        [0x1f, 0x8b, 8, ..] => Some(Transform::Gunzip),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Transform::Unzstd),
+        // A frame to be skipped, as parallel compressors put first.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Transform::Unzstd),
+        _ => None,
+    }
+}
+
+/// One stream being unpacked.
+pub struct Unpacker {
+    format: Format,
+    limits: Limits,
+    input: u64,
+    output: u64,
+}
+
+enum Format {
+    Gzip(Box<Gunzip>),
+    Zstd(Box<Unzstd>),
+}
+
+impl Unpacker {
+    /// Begins; `None` where there is nothing to unpack.
+    pub fn new(transform: Transform, limits: Limits) -> Option<Self> {
+        let format = match transform {
+            Transform::Identity => return None,
+            Transform::Gunzip => Format::Gzip(Box::default()),
+            Transform::Unzstd => Format::Zstd(Box::new(Unzstd::new().ok()?)),
+        };
+        Some(Self { format, limits, input: 0, output: 0 })
+    }
+
+    /// Takes from `input` and appends to `out`, at most [`STEP`] bytes. Whether there is more to be had
+    /// without further input.
+    pub fn step(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<bool, UnpackError> {
+        let (before, had) = (input.len(), out.len());
+        let more = match &mut self.format {
+            Format::Gzip(gzip) => gzip.step(input, out, STEP)?,
+            Format::Zstd(zstd) => zstd.step(input, out, STEP)?,
+        };
+        self.input += (before - input.len()) as u64;
+        self.output += (out.len() - had) as u64;
+        let Limits { length, ratio, free } = self.limits;
+        let bomb = self.output > free && self.output / ratio > self.input;
+        if bomb || self.output > length {
+            let (input, output) = (ByteSize(self.input), ByteSize(self.output));
+            return Err(UnpackError::Bomb { input, output });
+        }
+        Ok(more)
+    }
+
+    /// Whether the end of the input may be here.
+    pub fn finish(&self) -> Result<(), UnpackError> {
+        let complete = match &self.format {
+            Format::Gzip(gzip) => gzip.is_complete(),
+            Format::Zstd(zstd) => zstd.is_complete(),
+        };
+        if complete { Ok(()) } else { Err(UnpackError::Truncated) }
+    }
+}
+
+#[cfg(test)]
+mod tests;
