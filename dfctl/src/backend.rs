@@ -304,6 +304,8 @@ pub type ReadStream = BoxStream<'static, Result<ReadEvent, Failure>>;
 pub struct MountRequest {
     /// The artifact.
     pub target: Target,
+    /// What of its tree; empty is all of it.
+    pub path: Vec<u8>,
     /// Absolute mount point.
     pub dir: PathBuf,
     /// As a file, a tree, or by its kind.

@@ -150,6 +150,11 @@ mod tests {
         assert_eq!(locator.inner.as_deref(), Some(&b"dir/f g"[..]));
         assert_eq!(locator.shown(), "https://h/a.tar!dir/f g");
         assert_eq!(parse("https://h/a.tar!/").inner, None);
+        let quoted = parse("https://h/a%21b.tar!c%21d%25");
+        assert_eq!(quoted.target.url.as_str(), "https://h/a%21b.tar");
+        assert_eq!(quoted.inner.as_deref(), Some(&b"c!d%"[..]));
+        let last = parse("https://h/a!b.tar!");
+        assert_eq!((last.target.url.as_str(), last.inner), ("https://h/a!b.tar", None));
         assert!(Locator::parse("https://h/a.tar!a/../b", &[]).is_err());
     }
 

@@ -6,11 +6,13 @@
 
 mod index;
 mod memory;
+mod part;
 
 use std::ops::ControlFlow;
 
 pub use index::IndexTree;
 pub use memory::{MemoryTree, MemoryTreeBuilder, TreeBuildError};
+pub use part::PartTree;
 
 /// Largest inode number an index may use: node ids leave 48 bits for it.
 pub const MAX_NID: u64 = (1 << 48) - 1;

@@ -32,6 +32,10 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "curl", program: "curl" },
     Package { name: "mmdebstrap", program: "mmdebstrap" },
     Package { name: "attr", program: "getfattr" },
+    Package { name: "libarchive-tools", program: "bsdtar" },
+    Package { name: "zip", program: "zip" },
+    Package { name: "unzip", program: "unzip" },
+    Package { name: "zstd", program: "zstd" },
 ];
 
 /// What the demo runs beside our own programs.

@@ -137,6 +137,7 @@ impl Backend for Agent {
             view: view_message(request.view),
             lane: request.lane,
             allow_other: request.allow_other,
+            path: request.path.into(),
         };
         let reply = self.client.clone().mount(request).await.map_err(status::failure)?;
         mount_info(reply.into_inner())

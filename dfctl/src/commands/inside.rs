@@ -15,6 +15,10 @@ use crate::output::progress::{TICK, Waiting};
 #[derive(clap::Args)]
 pub struct Named {
     /// URL, or `URL!path` for something inside it, or a path of this machine
+    ///
+    /// What stands after the last `!` is a path inside the directory or archive (tar, also compressed, zip)
+    /// that the URL names. A `!` of the URL or of the path itself is written `%21`, a `%` of the path `%25`;
+    /// a URL that ends in `!` has no path. Shells want such names in single quotes.
     #[arg(value_name = "URL[!path]")]
     url: String,
     /// Header for the origin; one that looks secret never leaves for another host

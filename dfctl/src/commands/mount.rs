@@ -17,7 +17,7 @@ use crate::output::{files, printable, when};
 ///
 /// Examples:
 ///   dfctl mount https://host/dir/ /mnt/data
-///   dfctl mount --as tree https://host/source.tar /mnt/source
+///   dfctl mount 'https://host/source.tar.gz!src' /mnt/source
 ///
 /// What needs credentials is shown to who mounts it alone, anything else to everybody where the system
 /// allows it.
@@ -42,13 +42,6 @@ pub struct Args {
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let locator = args.named.locate()?;
-    if locator.inner.is_some() {
-        return Err(CliError::new(
-            &codes::USAGE,
-            "a mount shows a whole artifact, not a path inside one",
-        )
-        .hint(format!("dfctl mount {} {}", locator.target.url, args.dir.display())));
-    }
     let dir = existing_directory(&args.dir)?;
     mount_point(&dir)?;
     let shown = dir.display().to_string();
@@ -56,6 +49,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let begun = std::time::Instant::now();
     let request = MountRequest {
         target: locator.target.clone(),
+        path: locator.inner.clone().unwrap_or_default(),
         dir,
         view: args.view.unwrap_or(View::Auto),
         lane: args.lane,

@@ -433,7 +433,6 @@ async fn what_cannot_be_understood_is_said_with_a_way_out() {
         (&["get", "-r", "https://h/d/", "-o", "-"], "DFS-1001", "-o DIR"),
         (&["get", "-H", "nocolon", URL], "DFS-1001", "-H 'Name: value'"),
         (&["get", URL, "-o", "/nonexistent/"], "DFS-1102", "mkdir -p"),
-        (&["mount", "https://h/a.tar!x", "/mnt"], "DFS-1001", "dfctl mount https://h/a.tar /mnt"),
     ] {
         let ran = run(&backend, words).await;
         assert!(ran.err.contains(code) && ran.err.contains(hint), "{words:?}: {}", ran.err);

@@ -165,7 +165,8 @@ impl node_server::Node for NodeService {
             (false, true) => Audience::WidestAllowed,
             (false, false) => Audience::Only(user),
         };
-        let mounting = mounts::MountRequest { opened, dir, audience, by: asker };
+        let path = request.path;
+        let mounting = mounts::MountRequest { opened, path: path.into(), dir, audience, by: asker };
         let dir = self.agent.mounts().mount(mounting).await.map_err(failed)?;
         let info =
             views::mounts(&self.agent).into_iter().find(|info| info.dir == dir.to_string_lossy());

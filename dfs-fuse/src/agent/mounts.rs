@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_artifact::Index;
-use dfs_model::{ByteRange, GroupSet};
+use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
 use parking_lot::Mutex;
@@ -20,12 +20,14 @@ use super::content::SpaceContent;
 use crate::mount::{
     Audience, Detach, MountError, MountOptions, Mounted, UnmountError, Unmounted, mount, unmount,
 };
-use crate::tree::{IndexTree, Totals};
+use crate::tree::{IndexTree, PartTree, Totals, Tree, TreeError};
 
 /// What to mount where.
 pub struct MountRequest {
     /// What, opened as a tree.
     pub opened: OpenArtifact,
+    /// What of the tree; empty is all of it.
+    pub path: Vec<u8>,
     /// Where: an absolute path.
     pub dir: PathBuf,
     /// Who may look in.
@@ -40,6 +42,12 @@ pub enum MountTableError {
     /// The artifact is one file without a tree over it.
     #[error("there is no tree to mount")]
     NoTree,
+    /// Nothing that can be mounted is at the path.
+    #[error("there is no file or directory '{0}' in it")]
+    NoPath(String),
+    /// The index contradicts itself.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// A task cannot be taken into use.
     #[error(transparent)]
     Content(#[from] ReadError),
@@ -63,6 +71,7 @@ pub enum MountTableError {
 struct Entry {
     mounted: Mounted,
     opened: OpenArtifact,
+    path: Vec<u8>,
     marks: Vec<Mark>,
     by: Asker,
 }
@@ -73,6 +82,8 @@ pub struct MountView {
     pub dir: PathBuf,
     /// What.
     pub opened: OpenArtifact,
+    /// What of it; empty is all.
+    pub path: Vec<u8>,
     /// Content bytes that are here.
     pub cached: u64,
     /// Where they came from since it was mounted.
@@ -116,22 +127,29 @@ impl MountTable {
         // Only archives can carry access control lists; asking costs a request an inode.
         let acls = image.block_bytes() == 512;
         let totals = Totals { inodes: image.inodes(), bytes: facts.bytes, acls };
-        let tree = Arc::new(IndexTree::new(image, totals));
+        let whole = IndexTree::new(image, totals);
         let content = Arc::new(SpaceContent::new(opened.tasks.clone())?);
-        let mut options = MountOptions::new(opened.target.url.as_str(), Handle::current());
+        let source = shown(&opened.target.url, &request.path);
+        let mut options = MountOptions::new(&source, Handle::current());
         options.audience = request.audience;
-        let dir = request.dir;
-        let mounting =
-            tokio::task::spawn_blocking(move || mount(&dir, tree, content, &options)).await;
-        let mounted = mounting.map_err(|_| MountTableError::Stopping)??;
-        Ok(self.keep(mounted, opened, request.by))
+        let (dir, path) = (request.dir, request.path.clone());
+        let mounting = tokio::task::spawn_blocking(move || {
+            let tree: Arc<dyn Tree> = match path.is_empty() {
+                true => Arc::new(whole),
+                false => Arc::new(part(whole, &path)?),
+            };
+            Ok::<_, MountTableError>(mount(&dir, tree, content, &options)?)
+        });
+        let mounted = mounting.await.map_err(|_| MountTableError::Stopping)??;
+        let marks = opened.tasks.iter().map(Task::mark).collect();
+        let MountRequest { path, by, .. } = request;
+        Ok(self.keep(Entry { mounted, opened, path, marks, by }))
     }
 
-    fn keep(&self, mounted: Mounted, opened: OpenArtifact, by: Asker) -> PathBuf {
-        let dir = mounted.dir().to_owned();
-        let ended = mounted.ended();
-        let marks = opened.tasks.iter().map(Task::mark).collect();
-        self.entries.lock().insert(dir.clone(), Entry { mounted, opened, marks, by });
+    fn keep(&self, entry: Entry) -> PathBuf {
+        let dir = entry.mounted.dir().to_owned();
+        let ended = entry.mounted.ended();
+        self.entries.lock().insert(dir.clone(), entry);
         self.recount();
         self.recount_after(ended);
         dir
@@ -250,6 +268,20 @@ impl Entry {
             part.wire_bytes = counted.wire_bytes;
             ledger += &part;
         }
-        MountView { dir: dir.to_owned(), opened: self.opened.clone(), cached, ledger }
+        let (opened, path) = (self.opened.clone(), self.path.clone());
+        MountView { dir: dir.to_owned(), opened, path, cached, ledger }
     }
+}
+
+/// What is mounted, as it is named on the command line.
+pub(super) fn shown(url: &CanonicalUrl, path: &[u8]) -> String {
+    match path {
+        b"" => url.to_string(),
+        path => format!("{url}!{}", String::from_utf8_lossy(path)),
+    }
+}
+
+fn part<T: Tree>(tree: T, path: &[u8]) -> Result<PartTree<T>, MountTableError> {
+    let none = || MountTableError::NoPath(String::from_utf8_lossy(path).into_owned());
+    PartTree::at(tree, path)?.ok_or_else(none)
 }

@@ -189,6 +189,8 @@ fn store_class(error: &StoreError) -> (Code, &'static str) {
 fn mount_class(error: &MountTableError) -> (Code, &'static str) {
     match error {
         MountTableError::NoTree => (Code::FailedPrecondition, "not-tree"),
+        MountTableError::NoPath(_) => (Code::NotFound, "not-found"),
+        MountTableError::Tree(_) => (Code::DataLoss, "corrupt"),
         MountTableError::Content(error) => read_class(error),
         MountTableError::Mount(error) => match error {
             MountError::NoDirectory(_)

@@ -6,6 +6,7 @@
 // The helpers of a test may fail it.
 #![allow(clippy::unwrap_used)]
 
+mod archives;
 mod changes;
 mod commands;
 mod fixtures;

@@ -3,11 +3,13 @@
 //! Either the bytes travel in the answer, or (`by_path`) the caller, who may open the content file
 //! itself, is told which ranges of it are there.
 
+mod scattered;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dfs_artifact::erofs::Kind;
+use dfs_artifact::erofs::{Extent, Kind};
 use dfs_model::{ByteRange, GROUP_BYTES, Priority};
 use dfs_peer::engine::{Ledger, Mark, Task};
 use dfs_peer::opener::OpenArtifact;
@@ -16,6 +18,7 @@ use dfs_proto::node::read_chunk::Kind as ChunkKind;
 use dfs_proto::node::{ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadStart};
 use futures::stream::{self, BoxStream, StreamExt};
 
+use self::scattered::Scattered;
 use super::views;
 use crate::agent::walk::find;
 use crate::agent::{Agent, CallError, Question};
@@ -75,7 +78,10 @@ pub(super) async fn read(
     let opened = agent.open(question).await?;
     let piece = match request.path.as_deref() {
         None => whole(&opened)?,
-        Some(path) => inside(&opened, path)?,
+        Some(path) => match inside(&opened, path)? {
+            Located::Run(piece) => piece,
+            Located::Runs(nid, length) => return scattered(opened, nid, length, &request),
+        },
     };
     let start = request.start.unwrap_or(0);
     let end = match (request.end, piece.length) {
@@ -117,8 +123,16 @@ fn whole(opened: &OpenArtifact) -> Result<Piece, CallError> {
     Ok(Piece { task, offset: 0, length })
 }
 
-/// A file of a tree. Our indexes lay every file out in one run.
-fn inside(opened: &OpenArtifact, path: &[u8]) -> Result<Piece, CallError> {
+/// How a file of a tree lies.
+enum Located {
+    /// In one run, as all but those with holes.
+    Run(Piece),
+    /// In several: its node and length.
+    Runs(u64, u64),
+}
+
+/// A file of a tree.
+fn inside(opened: &OpenArtifact, path: &[u8]) -> Result<Located, CallError> {
     let index = &opened.index.as_ref().ok_or(CallError::NotTree)?.index;
     let missing = || CallError::NoPath(String::from_utf8_lossy(path).into_owned());
     let nid = find(index, path)?.ok_or_else(missing)?;
@@ -127,17 +141,29 @@ fn inside(opened: &OpenArtifact, path: &[u8]) -> Result<Piece, CallError> {
     if attr.kind != Kind::File {
         return Err(if attr.kind == Kind::Directory { CallError::IsTree } else { missing() });
     }
-    let extent = image.extent(nid, 0)?;
-    let (space, offset) = match &extent {
-        Some(extent) if extent.length >= attr.size => (extent.space.unwrap_or(0), extent.offset),
-        None => (0, 0),
-        Some(_) => {
-            let why = "the file lies in several parts; mount it to read it".to_owned();
-            return Err(CallError::BadRequest(why));
+    let (space, offset) = match image.extent(nid, 0)? {
+        Some(Extent { space: Some(space), offset, length }) if length >= attr.size => {
+            (space, offset)
         }
+        None if !opened.tasks.is_empty() => (0, 0),
+        _ => return Ok(Located::Runs(nid, attr.size)),
     };
     let task = opened.tasks.get(usize::from(space)).ok_or_else(missing)?.clone();
-    Ok(Piece { task, offset, length: Some(attr.size) })
+    Ok(Located::Run(Piece { task, offset, length: Some(attr.size) }))
+}
+
+fn scattered(
+    opened: Arc<OpenArtifact>,
+    nid: u64,
+    length: u64,
+    request: &ReadRequest,
+) -> Result<Chunks, CallError> {
+    let rest = ByteRange::new(request.start.unwrap_or(0), request.end.unwrap_or(length));
+    if rest.end > length || rest.start > length || request.start > request.end.or(Some(length)) {
+        return Err(CallError::BadRange(length));
+    }
+    let priority = Priority::from_wire(u8::try_from(request.priority).unwrap_or(u8::MAX));
+    Ok(Scattered { opened, nid, length, rest, priority }.chunks())
 }
 
 fn chunk(kind: ChunkKind) -> ReadChunk {

@@ -7,6 +7,7 @@ use dfs_peer::engine::{Ledger, Task};
 use dfs_proto::common;
 use dfs_proto::node::{self, MountInfo, StatusReply};
 
+use crate::agent::mounts::shown;
 use crate::agent::{Agent, Asker};
 
 pub(super) fn status(agent: &Agent) -> StatusReply {
@@ -50,7 +51,8 @@ pub(super) fn mounts(agent: &Agent) -> Vec<MountInfo> {
         .list()
         .into_iter()
         .map(|view| {
-            let artifact = view.opened.describe();
+            let mut artifact = view.opened.describe();
+            artifact.url = shown(&view.opened.target.url, &view.path);
             let waiting = view.opened.tasks.iter().find_map(Task::waiting_for);
             let complete = view.opened.tasks.iter().all(Task::is_complete);
             let state = match waiting {
