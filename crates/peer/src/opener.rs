@@ -23,8 +23,11 @@ use crate::engine::{Engine, OpenError, ReadError, Role, Task};
 use crate::swarm::{SwarmError, route};
 use crate::targets;
 
-/// Bytes of an index read at a time.
+/// Bytes read at a time.
 const READ_STEP: u64 = 4 << 20;
+
+/// Bytes read first where a reader begins: it may want no more than the header that stands there.
+const FIRST_STEP: u64 = 256 * 1024;
 
 /// Tasks of one tree opened at a time.
 const OPENING: usize = 16;
@@ -333,14 +336,15 @@ struct Kept {
 impl Kept {
     fn bytes(&self, range: ByteRange) -> ByteStream {
         let task = self.task.clone();
-        let bytes = stream::unfold((task, range.start), move |(task, at)| async move {
-            let part = ByteRange::new(at, (at + READ_STEP).min(range.end));
+        let begin = (task, range.start, FIRST_STEP);
+        let bytes = stream::unfold(begin, move |(task, at, step)| async move {
+            let part = ByteRange::new(at, (at + step).min(range.end));
             if part.is_empty() {
                 return None;
             }
             let read = task.read(part, Priority::Demand).await;
             let next = if read.is_ok() { part.end } else { range.end };
-            Some((read.map_err(|error| source_error(&task, error)), (task, next)))
+            Some((read.map_err(|error| source_error(&task, error)), (task, next, READ_STEP)))
         });
         bytes.boxed()
     }

@@ -171,3 +171,18 @@ fn what_is_inside_an_archive_can_be_named_mounted_and_taken() {
     agent.guard(&guarded);
     agent.dfctl(&["mount", &inside("no/such"), guarded.to_str().unwrap()]).fails(3, "DFS-");
 }
+
+#[test]
+fn mounting_a_tar_of_large_files_moves_little_more_than_its_headers() {
+    let place = Place::new();
+    let source = place.dir("source");
+    for number in 0..6 {
+        put(&source.join(format!("file-{number}")), &noise(number, 8 << 20));
+    }
+    let (_file, origin) = archive(&place, &source, "tar -C \"$1\" -cf \"$2\" .");
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/things"), place.dir("mount"));
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 6);
+    let sent = origin.counters().body_bytes;
+    assert!(sent < 4 << 20, "{sent} bytes for a few headers");
+}

@@ -1,4 +1,4 @@
-//! In which space each member of a zip lies. Why so: `docs/decisions/0005`.
+//! In which space each member of a zip lies. Why so: `docs/decisions/0006`.
 
 use std::collections::{HashMap, HashSet};
 
