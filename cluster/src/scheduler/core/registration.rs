@@ -94,6 +94,11 @@ impl Core {
         } else {
             PeerState::Resting
         });
+        let wants_nothing = matches!(&peer.wanted, Wanted::Groups(groups) if groups.is_empty());
+        if wants_nothing {
+            // It only says what it holds: digests would be of no use to it.
+            peer.answered = true;
+        }
         self.release_parents(task_id, host);
         if is_hungry {
             return self.schedule_all(task_id, vec![host]);

@@ -395,6 +395,17 @@ fn without_seeds_one_node_stands_in_and_the_others_take_from_it() {
 }
 
 #[test]
+fn who_only_says_what_it_holds_is_not_sent_what_proves_it() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    scene.seed_says(100, &task, SeedEvent::Digests(Bytes::from_static(b"signed")));
+    scene.nodes([2]);
+    assert!(scene.register_for(2, &task, Wanted::Groups(GroupSet::new())).is_empty());
+    let wanting = scene.register(2, &task);
+    assert!(wanting.iter().any(|decision| matches!(decision, Decision::SendRegistered { .. })));
+}
+
+#[test]
 fn only_stand_ins_may_publish_digests() {
     let task = spec("a", Some(100 * MIB));
     let mut scene = Scene::new();
