@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".dfs.common.v1.Credentials",
             ".dfs.common.v1.Credentials.kind",
             ".dfs.common.v1.Credentials.Basic",
+            ".dfs.common.v1.Credentials.Keys",
         ])
         .compile_fds(descriptors)?;
     Ok(())

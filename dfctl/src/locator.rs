@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use dfs_source::Target;
+use dfs_source::s3::Environment;
 use percent_encoding::percent_decode_str;
 
 use crate::codes;
@@ -35,6 +36,25 @@ impl Locator {
             target = with_header(target, header)?;
         }
         Ok(Self { target, inner: inner.filter(|inner| !inner.is_empty()) })
+    }
+
+    /// The same as the user of `environment` means it: in their store, asked with their keys.
+    /// `named`: a profile was named on the command line, so that its keys are the ones that are meant.
+    pub fn meant_in(self, environment: &Environment, named: bool) -> Result<Self, CliError> {
+        if self.target.url.url().scheme() != "s3" {
+            return Ok(self);
+        }
+        let target = dfs_source::s3::as_meant_in(environment, self.target).map_err(|error| {
+            CliError::new(&codes::BAD_CONFIG, "cannot use the access to object stores")
+                .caused_by(&error)
+                .hint("dfctl stat s3://bucket/key --profile NAME      or: unset AWS_PROFILE")
+        })?;
+        if named && target.credentials.is_none() {
+            let what = "the profile given with --profile holds no keys";
+            return Err(CliError::new(&codes::BAD_CONFIG, what)
+                .hint("AWS_PROFILE=NAME dfctl --solo …, where it leads to keys in another way"));
+        }
+        Ok(Self { target, inner: self.inner })
     }
 
     /// As it was named, credentials removed.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use dfs_model::ByteSize;
 use dfs_peer::host::Host;
 use dfs_peer::opener::{Freshness, OpenArtifact, OpenUrlError};
-use dfs_source::Target;
+use dfs_source::{Asking, SourceError, Target};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
@@ -92,6 +92,19 @@ impl Agent {
     /// What is mounted.
     pub fn mounts(&self) -> &MountTable {
         &self.inner.mounts
+    }
+
+    /// The target as it is meant here, see [`dfs_source::Source::complete`].
+    pub async fn complete(
+        &self,
+        target: &Target,
+        asking: Asking,
+    ) -> Result<Target, Arc<OpenUrlError>> {
+        let completed = async {
+            let source = self.inner.host.engine.sources().for_target(target)?;
+            source.complete(target, asking).await
+        };
+        completed.await.map_err(|error: SourceError| Arc::new(error.into()))
     }
 
     /// Opens what a target names. An answer of a moment ago is used again, and those who ask the same at the

@@ -19,7 +19,8 @@ use dfs_service::net::{
 use dfs_service::process::{self, Fault};
 use dfs_service::run_info::RunInfo;
 use dfs_service::{Lifecycle, OnFailure, Tracker};
-use dfs_source::HttpOptions;
+use dfs_source::s3::Environment;
+use dfs_source::{HttpOptions, S3Options};
 
 use crate::agent::api::NodeService;
 use crate::agent::{Agent, AgentFacts};
@@ -141,6 +142,7 @@ fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
         managers: options.cluster.clone(),
         http: HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::default() },
         lifetime: Lifetime::Lasting,
+        s3: S3Options { environment: Some(Environment::of_process()), ..S3Options::default() },
     }
 }
 

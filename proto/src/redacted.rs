@@ -16,6 +16,12 @@ impl fmt::Debug for credentials::Basic {
     }
 }
 
+impl fmt::Debug for credentials::Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys(<redacted>)")
+    }
+}
+
 impl fmt::Debug for credentials::Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Kind(<redacted>)")

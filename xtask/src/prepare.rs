@@ -12,8 +12,10 @@ use std::process::Command;
 use crate::run::{Failure, run, succeeds};
 use crate::workspace::cargo;
 
+mod moto;
 mod oracle;
 
+pub use moto::ensure as s3_server;
 pub use oracle::ensure as erofs_oracle;
 
 /// A Debian package and a program that shows that it (or one like it) is there.
@@ -63,9 +65,11 @@ pub fn packages(packages: &[Package]) -> Result<(), Failure> {
         .filter(|package| !is_installed(package.program))
         .map(|package| package.name)
         .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
+/// Installs Debian packages.
+fn install(missing: &[&str]) -> Result<(), Failure> {
     let names = missing.join(" ");
     if !is_root() {
         return Err(Failure::Missing {
@@ -76,6 +80,10 @@ pub fn packages(packages: &[Package]) -> Result<(), Failure> {
     println!("installing {names}");
     run(apt_get().args(["update", "-qq"]))?;
     run(apt_get().args(["install", "-qq", "-y", "--no-install-recommends"]).args(missing))
+}
+
+fn failed(path: &Path) -> impl Fn(std::io::Error) -> Failure {
+    move |error| Failure::Other(format!("{}: {error}", path.display()))
 }
 
 fn apt_get() -> Command {

@@ -93,6 +93,7 @@ fn prepare(steps: &[Step], fast: bool) -> Result<(), Failure> {
     if steps.iter().any(drives) && !fast {
         prepare::packages(prepare::FOR_TESTS)?;
         prepare::erofs_oracle()?;
+        prepare::s3_server()?;
     }
     if steps.iter().any(drives) {
         prepare::cargo_tool("nextest")?;

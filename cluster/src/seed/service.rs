@@ -12,7 +12,7 @@ use dfs_proto::seed::seed_server::SeedServer;
 use dfs_service::Tracker;
 use dfs_service::data_dir::{DataDir, DataDirError};
 use dfs_service::net::{GrpcChannels, TcpLinkDialer};
-use dfs_source::HttpOptions;
+use dfs_source::{HttpOptions, S3Options};
 use serde::{Deserialize, Serialize};
 
 use super::SeedService;
@@ -77,6 +77,8 @@ impl Service {
             managers: Vec::new(),
             http: HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::default() },
             lifetime: Lifetime::Lasting,
+            // Nobody's keys but those of whoever asks.
+            s3: S3Options::default(),
         };
         let network = Network {
             dialer: Arc::new(TcpLinkDialer),

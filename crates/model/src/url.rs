@@ -46,6 +46,9 @@ impl CanonicalUrl {
             return Err(UrlError::Credentials { url: redact(url.as_str()) });
         }
         url.set_fragment(None);
+        if url.scheme() == "s3" {
+            normalise_bucket(&mut url);
+        }
         Ok(Self(url))
     }
 
@@ -119,6 +122,21 @@ impl TryFrom<String> for CanonicalUrl {
     }
 }
 
+/// A bucket's root has a path as any other, and what a query says of where a bucket is has one order.
+fn normalise_bucket(url: &mut Url) {
+    if url.path().is_empty() {
+        url.set_path("/");
+    }
+    let mut said: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    said.retain(|(_, value)| !value.is_empty());
+    said.sort();
+    said.dedup();
+    url.set_query(None);
+    if !said.is_empty() {
+        url.query_pairs_mut().extend_pairs(said);
+    }
+}
+
 /// The text of a URL with whatever stands before an `@` in its authority removed.
 pub fn redact(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
@@ -138,6 +156,15 @@ mod tests {
         let url = CanonicalUrl::parse("HTTPS://Example.ORG:443/a/../b?x=1#top").unwrap();
         assert_eq!(url.as_str(), "https://example.org/b?x=1");
         assert_eq!(url.without_query(&["x".into()]).as_str(), "https://example.org/b");
+    }
+
+    #[test]
+    fn buckets_have_one_spelling_too() {
+        let url = |text: &str| CanonicalUrl::parse(text).unwrap().to_string();
+        assert_eq!(url("S3://Bucket"), "s3://Bucket/");
+        let expected = "s3://b/a//k?endpoint=http%3A%2F%2Fh%3A9000&versionId=7";
+        assert_eq!(url("s3://b/a//k?versionId=7&region=&endpoint=http://h:9000#x"), expected);
+        assert_eq!(url(expected), expected);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dfs_model::{ByteSize, HostInfo, HostKind, Location, Rate};
-use dfs_source::{FileOptions, HttpOptions, SourceError, Sources};
+use dfs_source::{FileOptions, HttpOptions, S3Options, SourceError, Sources};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -54,6 +54,8 @@ pub struct HostOptions {
     pub http: HttpOptions,
     /// How long what it keeps is to last.
     pub lifetime: Lifetime,
+    /// How object stores are.
+    pub s3: S3Options,
 }
 
 /// How a host reaches others, and is reached.
@@ -106,8 +108,8 @@ impl Host {
         let identity = Identity::load_or_create(&options.data_dir)?;
         let store_options = StoreOptions { capacity: options.capacity, ..StoreOptions::default() };
         let store = Store::open(&options.data_dir, store_options)?;
-        let sources =
-            Sources::builder().http(options.http.clone()).file(FileOptions::default()).build()?;
+        let sources = Sources::builder().http(options.http.clone()).s3(options.s3.clone());
+        let sources = sources.file(FileOptions::default()).build()?;
         let info = describe(&options, &identity, &network);
         let me = LocalHost { host: info.id, name: info.name.clone(), capabilities: 0 };
         let pool =

@@ -269,7 +269,7 @@ impl Engine {
     /// content behind one URL.
     pub async fn adopt(&self, info: &TaskInfo) -> Option<Task> {
         let key = &info.key;
-        let readable = matches!(key.url.url().scheme(), "http" | "https");
+        let readable = matches!(key.url.url().scheme(), "http" | "https" | "s3");
         if key.kind != TaskKind::Blob || key.domain != TaskKey::PUBLIC || !readable {
             return None;
         }
@@ -429,7 +429,9 @@ fn source_error(task: &Task, error: ReadError) -> SourceError {
         ReadError::Source(source) => (*source).clone(),
         ReadError::OriginChanged(detail) => SourceError::Changed { attempt, detail },
         ReadError::NotFound(_) => SourceError::NotFound { attempt },
-        ReadError::NotPermitted(_) => SourceError::NotPermitted { attempt, status: None },
+        ReadError::NotPermitted(_) => {
+            SourceError::NotPermitted { attempt, status: None, reason: None }
+        }
         other => SourceError::Unreachable { attempt, cause: Arc::new(other) },
     }
 }

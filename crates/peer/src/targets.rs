@@ -1,10 +1,12 @@
 //! Targets, views and credentials as they travel from who asks to who fetches. Secrets are stored by
 //! nobody on the way and never printed.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use dfs_artifact::View;
 use dfs_proto::common;
 use dfs_proto::convert::{self, BadMessage};
-use dfs_source::{Credentials, Secret, Target};
+use dfs_source::{AccessKeys, Credentials, Secret, Target};
 
 /// A target with its credentials.
 pub fn to_wire(target: &Target) -> common::Target {
@@ -33,6 +35,7 @@ fn credentials_to_wire(credentials: &Credentials) -> Option<common::Credentials>
             Some(Kind::Basic(Basic { user: user.clone(), password: password.expose().to_owned() }))
         }
         Credentials::Bearer(token) => Some(Kind::Bearer(token.expose().to_owned())),
+        Credentials::Keys(keys) => Some(Kind::Keys(keys_to_wire(keys))),
         Credentials::Headers(headers) => {
             let headers = headers.iter().map(|(name, value)| common::Header {
                 name: name.clone(),
@@ -42,6 +45,27 @@ fn credentials_to_wire(credentials: &Credentials) -> Option<common::Credentials>
         }
     };
     Some(common::Credentials { kind, headers: Vec::new() })
+}
+
+fn keys_to_wire(keys: &AccessKeys) -> common::credentials::Keys {
+    let since = keys.expires.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    common::credentials::Keys {
+        id: keys.id.clone(),
+        secret: keys.secret.expose().to_owned(),
+        token: keys.token.as_ref().map(|token| token.expose().to_owned()),
+        expires_ms: since.and_then(|since| u64::try_from(since.as_millis()).ok()),
+    }
+}
+
+fn keys_from_wire(keys: common::credentials::Keys) -> AccessKeys {
+    // A time that no clock can hold is as good as none.
+    let expires = keys.expires_ms.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+    AccessKeys {
+        id: keys.id,
+        secret: Secret::new(keys.secret),
+        token: keys.token.map(Secret::new),
+        expires,
+    }
 }
 
 /// Reads credentials off the wire.
@@ -55,6 +79,7 @@ pub fn credentials_from_wire(
         Some(Kind::Basic(basic)) => {
             Credentials::Basic { user: basic.user, password: Secret::new(basic.password) }
         }
+        Some(Kind::Keys(keys)) => Credentials::Keys(keys_from_wire(keys)),
         Some(Kind::Bearer(token)) => Credentials::Bearer(Secret::new(token)),
         None if headers.is_empty() => Credentials::None,
         None => Credentials::Headers(
@@ -80,5 +105,24 @@ pub fn view_from_wire(view: common::View) -> View {
         common::View::Tree => View::Tree,
         common::View::OneFile => View::OneFile,
         common::View::Auto | common::View::Unspecified => View::Auto,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_cross_the_wire_whole_and_are_never_printed() {
+        let keys = Credentials::Keys(AccessKeys {
+            id: "AKIA".into(),
+            secret: "hunter2".into(),
+            token: Some("hunter3".into()),
+            expires: Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)),
+        });
+        let wire = credentials_to_wire(&keys);
+        let shown = format!("{wire:?}");
+        assert!(!shown.contains("hunter"), "{shown}");
+        assert_eq!(credentials_from_wire(wire).unwrap(), keys);
     }
 }

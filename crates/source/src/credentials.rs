@@ -1,6 +1,7 @@
 //! Who asks an origin: kept apart from the URL, never printed.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -46,6 +47,19 @@ impl From<&str> for Secret {
     }
 }
 
+/// Keys of an object store: requests are signed with them, they themselves are never sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessKeys {
+    /// Names the keys; sent in the clear.
+    pub id: String,
+    /// Signs.
+    pub secret: Secret,
+    /// Comes with keys that last for a while only.
+    pub token: Option<Secret>,
+    /// When they end, where that is known.
+    pub expires: Option<SystemTime>,
+}
+
 /// What proves to an origin who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Credentials {
@@ -61,6 +75,8 @@ pub enum Credentials {
     },
     /// `Authorization: Bearer …`.
     Bearer(Secret),
+    /// Keys that sign requests to an object store.
+    Keys(AccessKeys),
     /// Secret headers as they are (lower-case name, value): `authorization`, `cookie`, `x-api-key`,
     /// ….
     Headers(Vec<(String, Secret)>),
@@ -72,11 +88,11 @@ impl Credentials {
         matches!(self, Self::None)
     }
 
-    /// The headers that carry them, lower-case names.
+    /// The headers that carry them, lower-case names; keys are not carried but sign.
     pub fn headers(&self) -> Vec<(String, Secret)> {
         let authorization = |value: String| vec![("authorization".to_owned(), Secret::new(value))];
         match self {
-            Self::None => Vec::new(),
+            Self::None | Self::Keys(_) => Vec::new(),
             Self::Basic { user, password } => {
                 let pair = Zeroizing::new(format!("{user}:{}", password.expose()));
                 authorization(format!("Basic {}", STANDARD.encode(pair.as_bytes())))
@@ -107,6 +123,12 @@ mod tests {
             Credentials::Basic { user: "ada".into(), password: "hunter2".into() },
             Credentials::Bearer("hunter2".into()),
             Credentials::None.with_header("X-Key", "hunter2".into()),
+            Credentials::Keys(AccessKeys {
+                id: "AKIA".into(),
+                secret: "hunter2".into(),
+                token: Some("hunter2".into()),
+                expires: None,
+            }),
         ];
         for credentials in all {
             let shown = format!("{credentials:?} {credentials:#?} {:?}", credentials.headers());

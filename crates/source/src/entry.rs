@@ -1,6 +1,7 @@
 //! What a listing yields, and the one check that keeps every name inside its directory.
 
 use dfs_model::Validator;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::Timestamp;
 
@@ -38,6 +39,8 @@ pub enum EntryKind {
     Symlink(Vec<u8>),
     /// Something that has a name and no bytes.
     Special(SpecialKind),
+    /// Something that no tree can hold, and why; its path is what can be shown of it.
+    Unusable(&'static str),
 }
 
 /// Things in a file system without content.
@@ -114,6 +117,19 @@ pub fn check_path(path: &[u8]) -> Result<(), PathError> {
     path.split(|byte| *byte == b'/').try_for_each(check_element)
 }
 
+/// What can be shown of a name that is no path: one element, percent-encoded, cut where it is too
+/// long. Always passes [`check_path`].
+pub(crate) fn escaped(name: &[u8]) -> Vec<u8> {
+    const SHOWN: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b' ').remove(b'+').remove(b'=');
+    let mut text = percent_encode(name, SHOWN).to_string();
+    if text.is_empty() {
+        text.push_str("%");
+    }
+    text.truncate(MAX_NAME_BYTES);
+    text.into_bytes()
+}
+
 fn check_element(element: &[u8]) -> Result<(), PathError> {
     match element {
         b"" => Err(PathError::EmptyElement),
@@ -156,6 +172,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn whatever_cannot_be_taken_can_be_shown(name in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let shown = escaped(&name);
+            prop_assert!(check_path(&shown).is_ok() && !shown.contains(&b'/'));
+        }
+
         #[test]
         fn accepted_paths_stay_below_when_resolved(path in "[./a\0]{0,12}") {
             if check_path(path.as_bytes()).is_ok() {

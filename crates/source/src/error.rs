@@ -20,6 +20,12 @@ pub enum Action {
     Read(Option<ByteRange>),
     /// What lies below it?
     List,
+    /// Take these bytes.
+    Write,
+    /// Forget it.
+    Delete,
+    /// Make another of it without its bytes passing here.
+    Copy,
 }
 
 /// What was attempted on what; printed as in `read bytes 0..10 of https://host/x`.
@@ -45,6 +51,9 @@ impl fmt::Display for Attempt {
             Action::Read(None) => write!(f, "read {}", self.url),
             Action::Read(Some(range)) => write!(f, "read bytes {range} of {}", self.url),
             Action::List => write!(f, "list {}", self.url),
+            Action::Write => write!(f, "write {}", self.url),
+            Action::Delete => write!(f, "delete {}", self.url),
+            Action::Copy => write!(f, "copy to {}", self.url),
         }
     }
 }
@@ -78,12 +87,14 @@ pub enum SourceError {
         attempt: Attempt,
     },
     /// The origin refuses; an HTTP status, or `None` from a file system.
-    #[error("cannot {attempt}: not permitted{}", status.map(|s| format!(" (status {s})")).unwrap_or_default())]
+    #[error("cannot {attempt}: {}", refused(*status, reason.as_deref()))]
     NotPermitted {
         /// What was attempted.
         attempt: Attempt,
         /// The HTTP status: 401, 403, 407.
         status: Option<u16>,
+        /// The origin's own words, where it has some.
+        reason: Option<Arc<str>>,
     },
     /// The origin has another version than the pinned one.
     #[error("origin changed: cannot {attempt}: {detail}")]
@@ -203,6 +214,20 @@ pub enum SourceError {
         /// Why.
         reason: String,
     },
+    /// This kind of origin is only read.
+    #[error("cannot {attempt}: {scheme}:// origins are read-only here")]
+    ReadOnly {
+        /// What was attempted.
+        attempt: Attempt,
+        /// The URL's scheme.
+        scheme: String,
+    },
+    /// Something is there already, and was to be left alone.
+    #[error("cannot {attempt}: there is one already")]
+    Exists {
+        /// What was attempted.
+        attempt: Attempt,
+    },
     /// No adapter for this scheme.
     #[error("no source for '{scheme}://' (known: {known})")]
     Unsupported {
@@ -234,6 +259,14 @@ pub enum SourceError {
     },
 }
 
+fn refused(status: Option<u16>, reason: Option<&str>) -> String {
+    match (reason, status) {
+        (Some(reason), _) => reason.to_owned(),
+        (None, Some(status)) => format!("not permitted (status {status})"),
+        (None, None) => "not permitted".to_owned(),
+    }
+}
+
 fn seconds(limit: Duration) -> String {
     format!("{} s", limit.as_secs_f64())
 }
@@ -257,6 +290,8 @@ impl SourceError {
             | Self::Malformed { .. }
             | Self::Encoded { .. }
             | Self::Redirect { .. }
+            | Self::ReadOnly { .. }
+            | Self::Exists { .. }
             | Self::Unsupported { .. }
             | Self::Url(_)
             | Self::Io { .. }
@@ -282,6 +317,8 @@ impl SourceError {
             | Self::Malformed { attempt, .. }
             | Self::Encoded { attempt, .. }
             | Self::Redirect { attempt, .. }
+            | Self::ReadOnly { attempt, .. }
+            | Self::Exists { attempt }
             | Self::Io { attempt, .. } => Some(attempt),
             Self::Unsupported { .. } | Self::Url(_) | Self::Setup { .. } => None,
         }

@@ -117,7 +117,9 @@ fn failed(error: io::Error, attempt: &Attempt) -> SourceError {
     let attempt = attempt.clone();
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SourceError::NotFound { attempt },
-        io::ErrorKind::PermissionDenied => SourceError::NotPermitted { attempt, status: None },
+        io::ErrorKind::PermissionDenied => {
+            SourceError::NotPermitted { attempt, status: None, reason: None }
+        }
         _ => SourceError::Io { attempt, cause: Arc::new(error) },
     }
 }

@@ -4,12 +4,12 @@
 //! verifies certificates. Every answer is compared with the pinned version before one of its bytes
 //! is passed on, and every request is counted.
 
-mod body;
+pub(crate) mod body;
 mod client;
-mod exchange;
-mod headers;
+pub(crate) mod exchange;
+pub(crate) mod headers;
 mod list;
-mod read;
+pub(crate) mod read;
 mod redirect;
 mod stat;
 
@@ -76,19 +76,30 @@ impl Default for HttpOptions {
 pub struct HttpSource(Arc<Web>);
 
 /// What every request needs.
-struct Web {
+pub(crate) struct Web {
     client: reqwest::Client,
-    options: HttpOptions,
-    retrier: Retrier,
-    counters: Arc<Counters>,
+    pub options: HttpOptions,
+    pub retrier: Retrier,
+    pub counters: Arc<Counters>,
 }
 
 impl HttpSource {
     /// A source with its own connections; fails when a CA file cannot be read.
     pub fn new(options: HttpOptions, counters: Arc<Counters>) -> Result<Self, SourceError> {
+        Ok(Self(Arc::new(Web::new(options, counters)?)))
+    }
+
+    /// The connections, for another adapter that speaks HTTP.
+    pub(crate) fn web(&self) -> Arc<Web> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Web {
+    pub fn new(options: HttpOptions, counters: Arc<Counters>) -> Result<Self, SourceError> {
         let client = client::build(&options)?;
         let retrier = Retrier::new(options.retry, Arc::clone(&counters));
-        Ok(Self(Arc::new(Web { client, options, retrier, counters })))
+        Ok(Self { client, options, retrier, counters })
     }
 }
 

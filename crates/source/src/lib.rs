@@ -18,6 +18,7 @@ mod http;
 mod index_page;
 mod merge;
 mod retry;
+pub mod s3;
 mod sources;
 mod stat;
 mod target;
@@ -28,7 +29,7 @@ use dfs_model::{ByteRange, Validator};
 use futures::stream::BoxStream;
 
 pub use counters::{Counters, CountersSnapshot};
-pub use credentials::{Credentials, Secret};
+pub use credentials::{AccessKeys, Credentials, Secret};
 pub use entry::{
     Attributes, Entry, EntryKind, ListLimits, MAX_NAME_BYTES, MAX_PATH_BYTES, PathError,
     SpecialKind, check_path,
@@ -39,6 +40,7 @@ pub use http::{HttpOptions, HttpSource};
 pub use index_page::{IndexPageError, Link, parse_index_page};
 pub use merge::merge_ranges;
 pub use retry::RetryPolicy;
+pub use s3::{S3Options, S3Source};
 pub use sources::{Sources, SourcesBuilder};
 pub use stat::{Stat, StatKind, Timestamp};
 pub use target::Target;
@@ -46,9 +48,25 @@ pub use target::Target;
 /// Bytes as they come.
 pub type ByteStream = BoxStream<'static, Result<Bytes, SourceError>>;
 
+/// On whose behalf an origin is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asking {
+    /// The user that this process belongs to: what is theirs may be used.
+    Own,
+    /// Somebody else.
+    Other,
+}
+
 /// One kind of origin.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
+    /// The target as it is meant here: with the place that this process's configuration says, and,
+    /// for its own user, with the credentials that it finds. Done once, before anything else; a
+    /// complete target means the same on every host.
+    async fn complete(&self, target: &Target, _asking: Asking) -> Result<Target, SourceError> {
+        Ok(target.clone())
+    }
+
     /// Length, validator, content type. One request where the origin tells enough in its answer,
     /// one more where it does not.
     async fn stat(&self, target: &Target) -> Result<Stat, SourceError>;
@@ -63,6 +81,8 @@ pub trait Source: Send + Sync + 'static {
         pin: &Validator,
     ) -> Result<ByteStream, SourceError>;
 
-    /// Everything below a directory, as it is found: a directory always before what lies in it.
+    /// Everything below a directory, as it is found. Where directories are things of their own, one
+    /// comes before what lies in it; an object store has none, and tells one only where an object
+    /// stands for it, at any time.
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>>;
 }

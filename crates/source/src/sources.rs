@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::{
-    Counters, FileOptions, FileSource, HttpOptions, HttpSource, Source, SourceError, Target,
+    Counters, FileOptions, FileSource, HttpOptions, HttpSource, S3Options, S3Source, Source,
+    SourceError, Target,
 };
 
 /// The sources a process knows, by scheme; cheap to clone.
@@ -19,6 +20,7 @@ pub struct Sources {
 pub struct SourcesBuilder {
     http: Option<HttpOptions>,
     file: Option<FileOptions>,
+    s3: Option<S3Options>,
     others: Vec<(String, Arc<dyn Source>)>,
     counters: Arc<Counters>,
 }
@@ -57,6 +59,12 @@ impl SourcesBuilder {
         self
     }
 
+    /// Knows `s3`, over the connections of `http` where that is known too.
+    pub fn s3(mut self, options: S3Options) -> Self {
+        self.s3 = Some(options);
+        self
+    }
+
     /// Knows one more scheme, or takes one over.
     pub fn with(mut self, scheme: &str, source: Arc<dyn Source>) -> Self {
         self.others.push((scheme.to_ascii_lowercase(), source));
@@ -71,10 +79,19 @@ impl SourcesBuilder {
     /// Makes the clients; fails when a CA file cannot be read.
     pub fn build(self) -> Result<Sources, SourceError> {
         let mut by_scheme: BTreeMap<String, Arc<dyn Source>> = BTreeMap::new();
-        if let Some(options) = self.http {
+        let over_http = self.http.is_some() || self.s3.is_some();
+        let knows_http = self.http.is_some();
+        if over_http {
+            let options = self.http.unwrap_or_default();
             let http = Arc::new(HttpSource::new(options, Arc::clone(&self.counters))?);
-            by_scheme.insert("http".to_owned(), Arc::clone(&http) as Arc<dyn Source>);
-            by_scheme.insert("https".to_owned(), http);
+            if let Some(options) = self.s3 {
+                let s3 = S3Source::over(options, http.web())?;
+                by_scheme.insert("s3".to_owned(), Arc::new(s3));
+            }
+            if knows_http {
+                by_scheme.insert("http".to_owned(), Arc::clone(&http) as Arc<dyn Source>);
+                by_scheme.insert("https".to_owned(), http);
+            }
         }
         if let Some(options) = self.file {
             let file = FileSource::new(options, Arc::clone(&self.counters));

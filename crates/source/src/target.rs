@@ -30,13 +30,14 @@ const ELEMENT: &AsciiSet = &CONTROLS
     .add(b'}');
 
 /// Headers that belong to the transfer, not to the person who asks.
-pub(crate) const RESERVED_HEADERS: [&str; 10] = [
+pub(crate) const RESERVED_HEADERS: [&str; 11] = [
     "accept-encoding",
     "connection",
     "content-length",
     "expect",
     "host",
     "if-match",
+    "if-none-match",
     "if-range",
     "range",
     "te",
@@ -132,8 +133,12 @@ impl Target {
             .map(|element| percent_encode(element, ELEMENT).to_string())
             .collect();
         let mut url = self.url.url().clone();
-        let base = url.path().trim_end_matches('/').to_owned();
-        url.set_query(None);
+        let base = match url.scheme() {
+            // Here a further slash is a part of the name.
+            "s3" => url.path().strip_suffix('/').unwrap_or(url.path()).to_owned(),
+            _ => url.path().trim_end_matches('/').to_owned(),
+        };
+        keep_whereabouts(&mut url);
         url.set_path(&format!("{base}/{}{end}", elements.join("/")));
         Ok(Self { url: CanonicalUrl::new(url)?, ..self.clone() })
     }
@@ -160,6 +165,19 @@ impl fmt::Debug for Target {
             .field("headers", &self.headers)
             .field("credentials", &self.credentials)
             .finish()
+    }
+}
+
+/// Drops the query, which is about this thing and not about what lies below it; only where a bucket
+/// is stays.
+fn keep_whereabouts(url: &mut Url) {
+    let is_place = |name: &str| matches!(name, "endpoint" | "region");
+    let mut kept: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    kept.retain(|(name, _)| is_place(name));
+    let is_bucket = url.scheme() == "s3";
+    url.set_query(None);
+    if is_bucket && !kept.is_empty() {
+        url.query_pairs_mut().extend_pairs(kept);
     }
 }
 
@@ -255,6 +273,9 @@ mod tests {
         assert_eq!(base.join_directory(b"x").unwrap().url.as_str(), "https://h/dir/x/");
         assert_eq!(target("https://h/").join(b"x").unwrap().url.as_str(), "https://h/x");
         assert!(base.join(b"../x").is_err());
+        let bucket = target("s3://b/p//?versionId=1&endpoint=http://h");
+        let member = bucket.join(b"x").unwrap();
+        assert_eq!(member.url.as_str(), "s3://b/p//x?endpoint=http%3A%2F%2Fh");
     }
 
     #[test]
@@ -283,7 +304,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_member_url_decodes_to_the_member_path(path in proptest::collection::vec(any::<u8>(), 1..40)) {
-            for base in ["https://h/a%20b/", "file:///srv/x"] {
+            for base in ["https://h/a%20b/", "file:///srv/x", "s3://b/x/"] {
                 let base = Target::parse(base).unwrap();
                 let Ok(member) = base.join(&path) else {
                     prop_assert!(check_path(&path).is_err());

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 
+use dfs_source::s3::Environment;
 use futures::StreamExt;
 
 use crate::backend::{Backend, Entry, Failure, FailureClass};
@@ -30,12 +31,25 @@ pub struct Named {
         hide_env_values = true
     )]
     header: Vec<String>,
+    /// Profile of ~/.aws with the keys and the region for s3:// URLs
+    #[arg(long, value_name = "NAME", env = "DFS_PROFILE", hide_env_values = true)]
+    profile: Option<String>,
+    /// Store that s3:// URLs mean, as in http://host:9000 [default: AWS]
+    #[arg(long, value_name = "URL", env = "DFS_ENDPOINT", hide_env_values = true)]
+    endpoint: Option<String>,
 }
 
 impl Named {
     /// Reads it.
     pub fn locate(&self) -> Result<Locator, CliError> {
-        Locator::parse(&self.url, &self.header)
+        let mut environment = Environment::of_process();
+        if let Some(profile) = &self.profile {
+            environment = environment.with("AWS_PROFILE", profile);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            environment = environment.with("AWS_ENDPOINT_URL_S3", endpoint);
+        }
+        Locator::parse(&self.url, &self.header)?.meant_in(&environment, self.profile.is_some())
     }
 }
 

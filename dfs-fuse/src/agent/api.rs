@@ -45,8 +45,9 @@ impl NodeService {
         Self { agent }
     }
 
-    /// Reads what is asked for, if the asker may have it read here.
-    fn question(
+    /// Reads what is asked for, as it is meant here, if the asker may have it read here.
+    async fn question(
+        &self,
         asker: Asker,
         target: Option<dfs_proto::common::Target>,
         view: View,
@@ -55,6 +56,7 @@ impl NodeService {
         let target =
             targets::from_wire(target).map_err(|error| CallError::BadRequest(error.to_string()))?;
         asker.may_read(&target)?;
+        let target = self.agent.complete(&target, asker.asking()).await?;
         let bad = || CallError::BadRequest("the command's name is not 16 bytes".to_owned());
         let command = match command {
             [] => None,
@@ -79,7 +81,7 @@ impl node_server::Node for NodeService {
         let asker = Asker::of(&request);
         let request = request.into_inner();
         let view = targets::view_from_wire(request.view());
-        let question = Self::question(asker, request.target, view, &request.command);
+        let question = self.question(asker, request.target, view, &request.command).await;
         let artifact = Some(self.opened(&question.map_err(failed)?).await?.describe());
         Ok(Response::new(OpenReply { artifact }))
     }
@@ -93,7 +95,7 @@ impl node_server::Node for NodeService {
         let busy = self.agent.enter();
         let asker = Asker::of(&request);
         let request = request.into_inner();
-        let question = Self::question(asker, request.target, View::Auto, &request.command);
+        let question = self.question(asker, request.target, View::Auto, &request.command).await;
         let opened = self.opened(&question.map_err(failed)?).await?;
         let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
         let index = Arc::clone(&index.index);
@@ -122,7 +124,7 @@ impl node_server::Node for NodeService {
         let asker = Asker::of(&request);
         let mut request = request.into_inner();
         let view = if request.path.is_some() { View::Auto } else { View::File };
-        let question = Self::question(asker, request.target.take(), view, &request.command);
+        let question = self.question(asker, request.target.take(), view, &request.command).await;
         let question = question.map_err(failed)?;
         let agent = self.agent.clone();
         let chunks = read::read(&agent, &question, request).await;
@@ -152,8 +154,8 @@ impl node_server::Node for NodeService {
             let why = format!("there is no lane '{lane}' here: use auto or fuse");
             return Err(failed(CallError::BadRequest(why)));
         }
-        let question = Self::question(asker, request.target, view, &[]).map_err(failed)?;
-        let dir = PathBuf::from(request.dir);
+        let question = self.question(asker, request.target, view, &[]).map_err(failed)?;
+        let dir = PathBuf::from(request.dir).await;
         if !dir.is_absolute() {
             return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
         }

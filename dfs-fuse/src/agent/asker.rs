@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use dfs_model::TaskKey;
-use dfs_source::Target;
+use dfs_source::{Asking, Target};
 use tonic::Request;
 use tonic::transport::server::UdsConnectInfo;
 
@@ -49,6 +49,14 @@ impl Asker {
     fn user(uid: u32) -> Self {
         let own = uid == rustix::process::geteuid().as_raw() || uid == 0;
         if own { Self::Owner } else { Self::Other(uid) }
+    }
+
+    /// Whose keys may be used: those of this process are its own user's.
+    pub fn asking(self) -> Asking {
+        match self {
+            Self::Owner => Asking::Own,
+            Self::Other(_) => Asking::Other,
+        }
     }
 
     /// Files are read with this process's rights.

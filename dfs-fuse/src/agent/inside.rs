@@ -12,7 +12,8 @@ use dfs_peer::limits::SlotLimits;
 use dfs_proto::node::node_server::NodeServer;
 use dfs_service::data_dir::{DataDir, DataDirError};
 use dfs_service::net::{self, GrpcChannels, TcpLinkDialer};
-use dfs_source::HttpOptions;
+use dfs_source::s3::Environment;
+use dfs_source::{HttpOptions, S3Options};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
@@ -104,6 +105,7 @@ fn options(dir: &Path, http: HttpOptions) -> HostOptions {
         managers: Vec::new(),
         http,
         lifetime: Lifetime::OfTheProcess,
+        s3: S3Options { environment: Some(Environment::of_process()), ..S3Options::default() },
     }
 }
 

@@ -156,9 +156,9 @@ fn source_class(error: &SourceError) -> (Code, &'static str) {
             (Code::DeadlineExceeded, "timed-out")
         }
         SourceError::TooLarge { .. } => (Code::ResourceExhausted, "limit"),
-        SourceError::Unsupported { .. } | SourceError::RangeIgnored { .. } => {
-            (Code::Unimplemented, "unsupported")
-        }
+        SourceError::Unsupported { .. }
+        | SourceError::ReadOnly { .. }
+        | SourceError::RangeIgnored { .. } => (Code::Unimplemented, "unsupported"),
         SourceError::Url(_) => (Code::InvalidArgument, "bad-request"),
         _ => (Code::Unavailable, "source-failed"),
     }

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use super::is_root;
+use super::{failed, is_root};
 use crate::run::{Failure, line, run, succeeds};
 use crate::workspace::cache;
 
@@ -76,10 +76,6 @@ fn first_address(sources: &str) -> Option<String> {
         .map(str::trim)
         .find(|line| line.starts_with("URIs:") || line.starts_with("deb "))?;
     line.split_whitespace().find(|word| word.contains("://")).map(str::to_owned)
-}
-
-fn failed(path: &Path) -> impl Fn(std::io::Error) -> Failure {
-    move |error| Failure::Other(format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -58,6 +58,9 @@ impl Context<'_> {
         let known = |entry, length, validator, ranges| {
             Ok(Asked::Known(Box::new(Known { entry, length, validator, ranges })))
         };
+        if let EntryKind::Unusable(reason) = entry.kind {
+            return Ok(Asked::Skipped(Skipped { path: entry.path, reason: reason.to_owned() }));
+        }
         if entry.kind != EntryKind::File {
             return known(entry, 0, Validator::default(), true);
         }
@@ -179,6 +182,8 @@ fn grow(
             EntryKind::Directory => Content::Directory,
             EntryKind::Symlink(link) => Content::Symlink(link.clone()),
             EntryKind::Special(kind) => special(*kind),
+            // Left out when it was listed.
+            EntryKind::Unusable(_) => continue,
             EntryKind::File => {
                 let nowhere = Location { space: 0, offset: 0 };
                 let location = places.get(&at).copied().unwrap_or(nowhere);

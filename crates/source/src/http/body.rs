@@ -10,14 +10,14 @@ use crate::{Attempt, SourceError};
 
 /// What the bytes are counted as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counted {
+pub(crate) enum Counted {
     Content,
     Listing,
 }
 
 impl Web {
     /// The next bytes; `None` at the end. `received` is what came before, for the error.
-    pub(super) async fn chunk(
+    pub(crate) async fn chunk(
         &self,
         response: &mut Response,
         counted: Counted,

@@ -2,9 +2,11 @@
 
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use dfs_model::CanonicalUrl;
 use reqwest::header::{
-    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LOCATION, RANGE,
+    ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
+    LOCATION, RANGE,
 };
 use reqwest::{Method, Response};
 use url::Url;
@@ -15,15 +17,29 @@ use crate::target::RESERVED_HEADERS;
 use crate::{Attempt, SourceError, Target};
 
 /// What one request asks for.
-pub(super) struct Ask {
-    method: Method,
+pub(crate) struct Ask {
+    pub method: Method,
     /// First byte and, where known, last byte.
     range: Option<(u64, Option<u64>)>,
-    if_range: Option<String>,
+    condition: Option<Condition>,
+    /// What the adapter says besides.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// What binds an answer to one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// The range of this version, or all of another.
+    IfRange(String),
+    /// This version, or nothing.
+    IfMatch(String),
+    /// Only if there is none yet.
+    IfAbsent,
 }
 
 /// An answer that is not a redirect; its body is unread.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     pub response: Response,
     /// The URL that answered.
     pub url: Url,
@@ -32,20 +48,51 @@ pub(super) struct Answer {
 }
 
 impl Ask {
+    pub fn new(method: Method) -> Self {
+        let (headers, body) = (HeaderMap::new(), Bytes::new());
+        Self { method, range: None, condition: None, headers, body }
+    }
+
     pub fn head() -> Self {
-        Self { method: Method::HEAD, range: None, if_range: None }
+        Self::new(Method::HEAD)
     }
 
     pub fn whole() -> Self {
-        Self { method: Method::GET, range: None, if_range: None }
+        Self::new(Method::GET)
     }
 
-    pub fn range(first: u64, last: Option<u64>, if_range: Option<&str>) -> Self {
-        Self { range: Some((first, last)), if_range: if_range.map(str::to_owned), ..Self::whole() }
+    pub fn range(first: u64, last: Option<u64>) -> Self {
+        Self { range: Some((first, last)), ..Self::whole() }
+    }
+
+    pub fn only(self, condition: Option<Condition>) -> Self {
+        Self { condition, ..self }
     }
 
     pub fn is_ranged(&self) -> bool {
         self.range.is_some()
+    }
+
+    /// The headers that say what is asked for; they go over all others.
+    pub fn put_into(&self, headers: &mut HeaderMap, attempt: &Attempt) -> Result<(), SourceError> {
+        for name in RESERVED_HEADERS {
+            headers.remove(name);
+        }
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        for (name, value) in &self.headers {
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
+        if let Some((first, last)) = self.range {
+            let last = last.map(|last| last.to_string()).unwrap_or_default();
+            put(headers, RANGE.as_str(), &format!("bytes={first}-{last}"), attempt)?;
+        }
+        match &self.condition {
+            Some(Condition::IfRange(tag)) => put(headers, IF_RANGE.as_str(), tag, attempt)?,
+            Some(Condition::IfMatch(tag)) => put(headers, IF_MATCH.as_str(), tag, attempt)?,
+            Some(Condition::IfAbsent) => put(headers, IF_NONE_MATCH.as_str(), "*", attempt)?,
+            None => return Ok(()),
+        };
+        Ok(())
     }
 }
 
@@ -64,7 +111,7 @@ impl Answer {
         match self.status() {
             404 | 410 => SourceError::NotFound { attempt },
             status @ (401 | 403 | 407) => {
-                SourceError::NotPermitted { attempt, status: Some(status) }
+                SourceError::NotPermitted { attempt, status: Some(status), reason: None }
             }
             status => {
                 let retry_after = headers::retry_after(self.headers(), SystemTime::now());
@@ -76,7 +123,7 @@ impl Answer {
 
 impl Web {
     /// Sends one request and follows where it leads.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &self,
         target: &Target,
         ask: &Ask,
@@ -106,7 +153,21 @@ impl Web {
         attempt: &Attempt,
     ) -> Result<Response, SourceError> {
         let headers = request_headers(route, target, ask, attempt)?;
-        let request = self.client.request(ask.method.clone(), route.url.clone()).headers(headers);
+        self.send_one(route.url.clone(), headers, ask, attempt).await
+    }
+
+    /// Sends one request as it is, and follows nothing.
+    pub(crate) async fn send_one(
+        &self,
+        url: Url,
+        headers: HeaderMap,
+        ask: &Ask,
+        attempt: &Attempt,
+    ) -> Result<Response, SourceError> {
+        let mut request = self.client.request(ask.method.clone(), url).headers(headers);
+        if !ask.body.is_empty() || matches!(ask.method, Method::PUT | Method::POST) {
+            request = request.body(ask.body.clone());
+        }
         self.counters.request();
         match tokio::time::timeout(self.options.answer_timeout, request.send()).await {
             Ok(answer) => answer.map_err(|error| client::classify(error, attempt, &self.options)),
@@ -118,7 +179,7 @@ impl Web {
     }
 
     /// Bounds a whole operation where the options ask for it.
-    pub(super) async fn bounded<T>(
+    pub(crate) async fn bounded<T>(
         &self,
         attempt: &Attempt,
         work: impl Future<Output = Result<T, SourceError>>,
@@ -132,7 +193,7 @@ impl Web {
 }
 
 /// An answer with an encoding holds other bytes than the content's, so no part of it can be used.
-fn plain(answer: Answer, attempt: &Attempt) -> Result<Answer, SourceError> {
+pub(crate) fn plain(answer: Answer, attempt: &Attempt) -> Result<Answer, SourceError> {
     match headers::encoding(answer.headers()) {
         Some(encoding) if answer.response.status().is_success() => {
             Err(SourceError::Encoded { attempt: attempt.clone(), encoding })
@@ -157,21 +218,11 @@ fn request_headers(
         }
     }
     // Ours come last, so that nothing above can change what is asked for.
-    for name in RESERVED_HEADERS {
-        headers.remove(name);
-    }
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if let Some((first, last)) = ask.range {
-        let last = last.map(|last| last.to_string()).unwrap_or_default();
-        put(&mut headers, RANGE.as_str(), &format!("bytes={first}-{last}"), attempt)?;
-    }
-    if let Some(etag) = &ask.if_range {
-        put(&mut headers, IF_RANGE.as_str(), etag, attempt)?;
-    }
+    ask.put_into(&mut headers, attempt)?;
     Ok(headers)
 }
 
-fn put<'a>(
+pub(crate) fn put<'a>(
     headers: &'a mut HeaderMap,
     name: &str,
     value: &str,

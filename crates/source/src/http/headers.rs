@@ -16,7 +16,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// `Content-Range: bytes first-last/total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ContentRange {
+pub(crate) struct ContentRange {
     pub first: u64,
     pub last: u64,
     pub total: Option<u64>,
@@ -33,16 +33,16 @@ fn number(text: &str) -> Option<u64> {
     digits.then(|| text.parse().ok())?
 }
 
-pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     number(text(headers, &CONTENT_LENGTH)?)
 }
 
-pub(super) fn content_type(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn content_type(headers: &HeaderMap) -> Option<String> {
     text(headers, &CONTENT_TYPE).map(str::to_owned)
 }
 
 /// Whether the content type is a web page's.
-pub(super) fn is_html(headers: &HeaderMap) -> bool {
+pub(crate) fn is_html(headers: &HeaderMap) -> bool {
     text(headers, &CONTENT_TYPE).is_some_and(|value| {
         let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         matches!(kind.as_str(), "text/html" | "application/xhtml+xml")
@@ -50,7 +50,7 @@ pub(super) fn is_html(headers: &HeaderMap) -> bool {
 }
 
 /// The part that a 206 carries; `None` when absent or nonsense.
-pub(super) fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
+pub(crate) fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
     let value = text(headers, &CONTENT_RANGE)?;
     let (unit, rest) = value.split_once(' ')?;
     let (range, total) = rest.trim().split_once('/')?;
@@ -68,12 +68,12 @@ pub(super) fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
 }
 
 /// The total that a 416 tells: `Content-Range: bytes */total`.
-pub(super) fn unsatisfied_total(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn unsatisfied_total(headers: &HeaderMap) -> Option<u64> {
     number(text(headers, &CONTENT_RANGE)?.strip_prefix("bytes */")?)
 }
 
 /// What `Accept-Ranges` says; `None` when it says nothing.
-pub(super) fn accepts_ranges(headers: &HeaderMap) -> Option<bool> {
+pub(crate) fn accepts_ranges(headers: &HeaderMap) -> Option<bool> {
     match text(headers, &ACCEPT_RANGES)?.to_ascii_lowercase().as_str() {
         "bytes" => Some(true),
         "none" => Some(false),
@@ -82,7 +82,7 @@ pub(super) fn accepts_ranges(headers: &HeaderMap) -> Option<bool> {
 }
 
 /// A `Content-Encoding` other than plain bytes.
-pub(super) fn encoding(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn encoding(headers: &HeaderMap) -> Option<String> {
     let plain = |value: &str| value.is_empty() || value.eq_ignore_ascii_case("identity");
     headers.get_all(CONTENT_ENCODING).iter().find_map(|value| {
         let value = String::from_utf8_lossy(value.as_bytes()).trim().to_owned();
@@ -91,7 +91,7 @@ pub(super) fn encoding(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The version that a head tells of; the length is told elsewhere.
-pub(super) fn validator(headers: &HeaderMap, length: Option<u64>) -> Validator {
+pub(crate) fn validator(headers: &HeaderMap, length: Option<u64>) -> Validator {
     Validator {
         etag: text(headers, &ETAG).map(str::to_owned),
         modified: text(headers, &LAST_MODIFIED).map(str::to_owned),
@@ -104,7 +104,7 @@ pub(super) fn validator(headers: &HeaderMap, length: Option<u64>) -> Validator {
 ///
 /// A strong ETag decides alone (an answer to `If-Range` may leave the rest out); otherwise
 /// everything pinned must be there and equal. Lengths are compared wherever both are known.
-pub(super) fn difference(pin: &Validator, seen: &Validator) -> Option<String> {
+pub(crate) fn difference(pin: &Validator, seen: &Validator) -> Option<String> {
     if let (Some(pinned), Some(seen)) = (pin.length, seen.length)
         && pinned != seen
     {
@@ -138,13 +138,13 @@ fn changed(what: &str, pinned: &Option<String>, seen: &Option<String>) -> String
     format!("its {what} is {} now, {} before", shown(seen), shown(pinned))
 }
 
-/// The ETag to send as `If-Range`: a strong one only.
-pub(super) fn if_range(pin: &Validator) -> Option<&str> {
+/// The pinned ETag where it is a strong one: no other may stand in a condition.
+pub(crate) fn strong_tag(pin: &Validator) -> Option<&str> {
     pin.etag.as_deref().filter(|etag| !etag.starts_with("W/"))
 }
 
 /// `Retry-After` in seconds or as a date, as a pause from `now`, bounded by a day.
-pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = text(headers, &RETRY_AFTER)?;
     let pause = match number(value) {
         Some(seconds) => Duration::from_secs(seconds),
@@ -154,7 +154,7 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
 }
 
 /// How long a cache may keep the answer.
-pub(super) fn max_age(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let value = text(headers, &CACHE_CONTROL)?.to_ascii_lowercase();
     let directives: Vec<&str> = value.split(',').map(str::trim).collect();
     if directives.iter().any(|directive| matches!(*directive, "no-store" | "no-cache")) {

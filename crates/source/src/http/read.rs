@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::{ByteRange, Invariant, Validator, ValidatorStrength};
 use futures::stream::{self, StreamExt as _};
@@ -12,15 +13,48 @@ use reqwest::Response;
 use tokio::time::Instant;
 
 use super::body::Counted;
-use super::exchange::{Answer, Ask};
+use super::exchange::{Answer, Ask, Condition};
 use super::{Web, headers};
 use crate::retry::Retry;
 use crate::{Action, Attempt, ByteStream, SourceError, Target};
 
-/// A read under way.
-struct Reader {
+/// Something that is read over HTTP, in the dialect of its kind of origin.
+#[async_trait]
+pub(crate) trait Readable: Send + Sync + 'static {
+    /// Connections, options, counters.
+    fn web(&self) -> &Web;
+
+    /// What binds a ranged answer to the pinned version.
+    fn condition(&self, pin: &Validator) -> Option<Condition>;
+
+    /// One request and its answer; an unwelcome answer may be its error already.
+    async fn ask(&self, ask: &Ask, attempt: &Attempt) -> Result<Answer, SourceError>;
+}
+
+/// A file on the web.
+struct Page {
     web: Arc<Web>,
     target: Target,
+}
+
+#[async_trait]
+impl Readable for Page {
+    fn web(&self) -> &Web {
+        &self.web
+    }
+
+    fn condition(&self, pin: &Validator) -> Option<Condition> {
+        headers::strong_tag(pin).map(|tag| Condition::IfRange(tag.to_owned()))
+    }
+
+    async fn ask(&self, ask: &Ask, attempt: &Attempt) -> Result<Answer, SourceError> {
+        self.web.exchange(&self.target, ask, attempt).await
+    }
+}
+
+/// A read under way.
+struct Reader {
+    place: Box<dyn Readable>,
     attempt: Attempt,
     /// What every answer must match; grows by what the first answer shows.
     pin: Validator,
@@ -54,8 +88,20 @@ pub(super) async fn read(
     range: Option<ByteRange>,
     pin: &Validator,
 ) -> Result<ByteStream, SourceError> {
-    web.counters.read();
     let attempt = Attempt::new(Action::Read(range), &target.url);
+    let target = target.clone();
+    read_pinned(Box::new(Page { web, target }), range, pin, attempt).await
+}
+
+/// The bytes of `range`, or all, of the version that `pin` names.
+pub(crate) async fn read_pinned(
+    place: Box<dyn Readable>,
+    range: Option<ByteRange>,
+    pin: &Validator,
+    attempt: Attempt,
+) -> Result<ByteStream, SourceError> {
+    let web = place.web();
+    web.counters.read();
     let all = pin.length.map(|length| ByteRange::new(0, length));
     if let (Some(range), Some(all)) = (range, all)
         && range.end > all.end
@@ -69,8 +115,7 @@ pub(super) async fn read(
     let mut reader = Reader {
         retry: web.retrier.begin(),
         deadline: web.options.total_timeout.map(|limit| Instant::now() + limit),
-        web,
-        target: target.clone(),
+        place,
         attempt,
         pin: pin.clone(),
         whole: range.is_none() || range == all,
@@ -92,7 +137,7 @@ impl Reader {
         work: impl AsyncFnOnce(&mut Self) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
         let Some(deadline) = self.deadline else { return work(self).await };
-        let limit = self.web.options.total_timeout.unwrap_or_default();
+        let limit = self.place.web().options.total_timeout.unwrap_or_default();
         let attempt = self.attempt.clone();
         match tokio::time::timeout_at(deadline, work(self)).await {
             Ok(result) => result,
@@ -131,7 +176,8 @@ impl Reader {
     async fn receive(&mut self) -> Result<Option<Bytes>, SourceError> {
         let Some(body) = &mut self.body else { return Err(self.cut_off()) };
         let response = &mut body.response;
-        let chunk = self.web.chunk(response, Counted::Content, self.next, &self.attempt).await?;
+        let web = self.place.web();
+        let chunk = web.chunk(response, Counted::Content, self.next, &self.attempt).await?;
         let Some(mut bytes) = chunk else {
             // An end before the place where it broke last time is not the end.
             return if body.skip > 0 { Err(self.cut_off()) } else { Ok(None) };
@@ -161,7 +207,8 @@ impl Reader {
         }
         while !body.surplus {
             let response = &mut body.response;
-            let more = self.web.chunk(response, Counted::Content, self.next, &self.attempt).await;
+            let web = self.place.web();
+            let more = web.chunk(response, Counted::Content, self.next, &self.attempt).await;
             match more {
                 Ok(Some(bytes)) => body.surplus = !bytes.is_empty(),
                 Ok(None) | Err(_) => return Ok(None),
@@ -180,7 +227,7 @@ impl Reader {
         if self.next > 0 && !pinned {
             return Err(error);
         }
-        self.web.retrier.pause(&mut self.retry, error).await
+        self.place.web().retrier.pause(&mut self.retry, error).await
     }
 
     /// Asks, until there is an answer that holds the next byte of the pinned version.
@@ -191,7 +238,7 @@ impl Reader {
                     self.body = Some(body);
                     return Ok(());
                 }
-                Err(error) => self.web.retrier.pause(&mut self.retry, error).await?,
+                Err(error) => self.place.web().retrier.pause(&mut self.retry, error).await?,
             }
         }
     }
@@ -201,16 +248,18 @@ impl Reader {
             Ask::whole()
         } else {
             let last = self.end.map(|end| end - 1);
-            Ask::range(self.next, last, headers::if_range(&self.pin))
+            Ask::range(self.next, last)
         };
-        let answer = self.web.exchange(&self.target, &ask, &self.attempt).await?;
+        let ask = ask.only(self.place.condition(&self.pin));
+        let answer = self.place.ask(&ask, &self.attempt).await?;
         match (answer.status(), ask.is_ranged()) {
             (200, ranged) => self.take_whole(answer, ranged),
             (206, true) => self.take_part(answer),
             (206, false) => {
                 Err(self.malformed("the origin answers 206 although no range was asked"))
             }
-            (412 | 416, true) => Err(self.changed("it has no such range any more".to_owned())),
+            (412, _) => Err(self.changed("it is not the pinned version any more".to_owned())),
+            (416, true) => Err(self.changed("it has no such range any more".to_owned())),
             _ => Err(answer.refusal(&self.attempt)),
         }
     }

@@ -93,7 +93,7 @@ impl Web {
         attempt: &Attempt,
         head: Option<&Seen>,
     ) -> Result<Seen, SourceError> {
-        let answer = self.exchange(target, &Ask::range(0, Some(0), None), attempt).await?;
+        let answer = self.exchange(target, &Ask::range(0, Some(0)), attempt).await?;
         match answer.status() {
             206 => {
                 let part = headers::content_range(answer.headers());

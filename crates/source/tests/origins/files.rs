@@ -34,7 +34,7 @@ async fn a_file_is_read_in_parts_and_whole() {
     assert!(whole == content(3_000_000));
     let part = client.read(&path, Some((1_048_570, 2_097_160)), &stat.validator).await.unwrap();
     assert!(part == whole[1_048_570..2_097_160]);
-    assert_eq!(client.read(&path, Some((7, 7)), &stat.validator).await.unwrap(), []);
+    assert!(client.read(&path, Some((7, 7)), &stat.validator).await.unwrap().is_empty());
     let beyond = failure(client.read(&path, Some((0, 3_000_001)), &stat.validator).await);
     assert!(matches!(beyond, SourceError::Malformed { .. }), "{beyond}");
     assert_eq!(client.counted().bytes, 3_000_000 + 1_048_590);

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
 
+mod bucket_keys;
+mod bucket_lists;
+mod buckets;
 mod changes;
 mod faults;
 mod files;
 mod listing;
+mod moto;
 mod redirects;
 mod scripted;
 mod stats;

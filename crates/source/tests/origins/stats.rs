@@ -67,7 +67,7 @@ async fn an_empty_file_has_no_first_byte_and_still_a_stat() {
     let stat = client.stat(&server.url("/x")).await.unwrap();
     assert_eq!(stat.length, Some(0));
     assert_eq!(stat.validator.etag.as_deref(), Some(ETAG));
-    assert_eq!(client.read(&server.url("/x"), None, &stat.validator).await.unwrap(), []);
+    assert!(client.read(&server.url("/x"), None, &stat.validator).await.unwrap().is_empty());
     assert_eq!(server.requests().len(), 2);
 }
 

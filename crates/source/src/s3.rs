@@ -1,0 +1,197 @@
+//! `s3://bucket/key` and `s3://bucket/prefix/`: any store that speaks S3.
+//!
+//! Requests are signed here (Signature version 4) and go over the web source's own connections, with
+//! its retries, counters and pinned reads; `If-Match` binds every read to one version. A URL means
+//! the same to everybody: AWS, unless `?endpoint=` names another store. Who asks is never a matter of
+//! the URL, and the keys of this process's own user are used for that user only
+//! ([`Source::complete`]).
+
+mod chain;
+mod list;
+mod page;
+mod place;
+mod read;
+mod refusal;
+mod sign;
+mod stat;
+mod store;
+pub(crate) mod time;
+mod walk;
+mod xml;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dfs_model::{ByteRange, CanonicalUrl, Validator};
+use futures::stream::BoxStream;
+use url::Url;
+
+use crate::http::read::read_pinned;
+use crate::http::{HttpSource, Web};
+use crate::{
+    Action, Asking, Attempt, ByteStream, Counters, Credentials, Entry, HttpOptions, Source,
+    SourceError, Stat, Target,
+};
+use chain::Chain;
+pub use chain::{Environment, Profile, ProfileError};
+pub use page::{ListedObject, ObjectPage, parse_object_page};
+pub use place::AddressStyle;
+use place::Place;
+use store::{Store, is_anonymous};
+
+/// How object stores are asked.
+#[derive(Debug, Clone, Default)]
+pub struct S3Options {
+    /// The store that a URL without `?endpoint=` means to this process's user; AWS when `None`.
+    pub endpoint: Option<String>,
+    /// The region of buckets of which nothing else is known.
+    pub region: Option<String>,
+    /// How buckets become part of an address.
+    pub style: AddressStyle,
+    /// Where the keys of this process's own user are looked for; nowhere when `None`.
+    pub environment: Option<Environment>,
+}
+
+/// Object stores.
+pub struct S3Source {
+    store: Arc<Store>,
+    endpoint: Option<Url>,
+}
+
+impl S3Source {
+    /// A source with its own connections.
+    pub fn new(
+        options: S3Options,
+        http: HttpOptions,
+        counters: Arc<Counters>,
+    ) -> Result<Self, SourceError> {
+        Self::over(options, HttpSource::new(http, counters)?.web())
+    }
+
+    /// A source over the connections of another.
+    pub(crate) fn over(options: S3Options, web: Arc<Web>) -> Result<Self, SourceError> {
+        let setup = |error: ProfileError| SourceError::Setup {
+            what: "the access to object stores".to_owned(),
+            cause: Arc::new(error),
+        };
+        let profile = match &options.environment {
+            Some(environment) => Profile::of(environment).map_err(setup)?,
+            None => Profile::default(),
+        };
+        let endpoint = options.endpoint.or_else(|| profile.endpoint.clone());
+        let endpoint = endpoint.map(|text| place::endpoint(&text)).transpose();
+        let endpoint = endpoint.map_err(|reason| setup(ProfileError::Endpoint { reason }))?;
+        let style = match options.style {
+            AddressStyle::Auto => profile.style,
+            chosen => chosen,
+        };
+        let region = options.region.or_else(|| profile.region.clone());
+        let chain = options
+            .environment
+            .map(|environment| Chain::new(environment, profile, region.clone(), Arc::clone(&web)));
+        Ok(Self { store: Arc::new(Store::new(web, region, style, chain)), endpoint })
+    }
+
+    /// The URL with the store that this process's user means, where it names none.
+    fn with_store(&self, url: &CanonicalUrl) -> Result<CanonicalUrl, SourceError> {
+        let named = url.url().query_pairs().any(|(name, _)| name == "endpoint");
+        match &self.endpoint {
+            Some(endpoint) if !named => {
+                Ok(at_store(url, endpoint.as_str(), self.store.region.as_deref())?)
+            }
+            _ => Ok(url.clone()),
+        }
+    }
+}
+
+/// The same place in the store at `endpoint`.
+fn at_store(
+    url: &CanonicalUrl,
+    endpoint: &str,
+    region: Option<&str>,
+) -> Result<CanonicalUrl, dfs_model::UrlError> {
+    let mut at = url.url().clone();
+    at.query_pairs_mut().append_pair("endpoint", endpoint.trim_end_matches('/'));
+    let named = url.url().query_pairs().any(|(name, _)| name == "region");
+    if let Some(region) = region.filter(|_| !named) {
+        at.query_pairs_mut().append_pair("region", region);
+    }
+    CanonicalUrl::new(at)
+}
+
+/// A target as the user of `environment` means it, without asking anybody: the store and the keys
+/// that variables and profile name, where the target itself has none.
+pub fn as_meant_in(environment: &Environment, target: Target) -> Result<Target, ProfileError> {
+    if target.url.url().scheme() != "s3" {
+        return Ok(target);
+    }
+    let profile = Profile::of(environment)?;
+    let named = target.url.url().query_pairs().any(|(name, _)| name == "endpoint");
+    let url = match &profile.endpoint {
+        Some(endpoint) if !named => {
+            let endpoint = place::endpoint(endpoint);
+            let endpoint = endpoint.map_err(|reason| ProfileError::Endpoint { reason })?;
+            at_store(&target.url, endpoint.as_str(), profile.region.as_deref())
+                .map_err(|error| ProfileError::Endpoint { reason: error.to_string() })?
+        }
+        _ => target.url.clone(),
+    };
+    let credentials = match (target.credentials, profile.keys) {
+        (Credentials::None, Some(keys)) => Credentials::Keys(keys),
+        (given, _) => given,
+    };
+    Ok(Target { url, headers: target.headers, credentials })
+}
+
+#[async_trait]
+impl Source for S3Source {
+    async fn complete(&self, target: &Target, asking: Asking) -> Result<Target, SourceError> {
+        let attempt = Attempt::new(Action::Stat, &target.url);
+        let url = self.with_store(&target.url)?;
+        let credentials = match &target.credentials {
+            Credentials::Basic { user, password } if is_anonymous(user, password.expose()) => {
+                Credentials::None
+            }
+            Credentials::None if asking == Asking::Own => {
+                // Never to a store that is not this user's: a URL may name any.
+                let place = Place::parse(&url).map_err(|reason| SourceError::Malformed {
+                    attempt: attempt.clone(),
+                    reason,
+                })?;
+                match &self.store.chain {
+                    Some(chain) if place.endpoint == self.endpoint => {
+                        let keys = chain.keys(&attempt).await?;
+                        keys.map_or(Credentials::None, Credentials::Keys)
+                    }
+                    _ => Credentials::None,
+                }
+            }
+            given => given.clone(),
+        };
+        Ok(Target { url, credentials, ..target.clone() })
+    }
+
+    async fn stat(&self, target: &Target) -> Result<Stat, SourceError> {
+        let attempt = Attempt::new(Action::Stat, &target.url);
+        let asker = self.store.asker(target, &attempt)?;
+        let web = &self.store.web;
+        web.counters.stat();
+        web.bounded(&attempt, asker.stat(&attempt)).await
+    }
+
+    async fn read(
+        &self,
+        target: &Target,
+        range: Option<ByteRange>,
+        pin: &Validator,
+    ) -> Result<ByteStream, SourceError> {
+        let attempt = Attempt::new(Action::Read(range), &target.url);
+        let asker = self.store.asker(target, &attempt)?;
+        read_pinned(Box::new(asker), range, pin, attempt).await
+    }
+
+    fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
+        let attempt = Attempt::new(Action::List, &target.url);
+        list::list(self.store.asker(target, &attempt), attempt)
+    }
+}

@@ -1,0 +1,113 @@
+//! What an `s3://` URL names: an object by HEAD, a prefix by one listed key.
+
+use dfs_model::{CanonicalUrl, Validator, ValidatorStrength};
+
+use super::page::{ObjectPage, parse_object_page};
+use super::store::{Asker, Subject};
+use crate::http::exchange::{Answer, Ask};
+use crate::http::headers;
+use crate::{Attempt, SourceError, Stat, StatKind};
+
+impl Asker {
+    pub(super) async fn stat(&self, attempt: &Attempt) -> Result<Stat, SourceError> {
+        if self.place.is_prefix() {
+            return self.stat_prefix(self.place.key.clone(), attempt).await;
+        }
+        match self.store.web.retrier.run(|| self.head(attempt)).await {
+            Err(error @ SourceError::NotFound { .. }) if self.place.version.is_none() => {
+                // As a web server sends on to the directory of the same name.
+                let prefix = [&self.place.key[..], b"/"].concat();
+                match self.stat_prefix(prefix, attempt).await {
+                    Err(SourceError::NotFound { attempt })
+                        if attempt.url.contains("(there is no") =>
+                    {
+                        Err(SourceError::NotFound { attempt })
+                    }
+                    // Who may not list learns what HEAD said.
+                    Err(SourceError::NotFound { .. } | SourceError::NotPermitted { .. }) => {
+                        Err(error)
+                    }
+                    other => other,
+                }
+            }
+            other => other,
+        }
+    }
+
+    async fn head(&self, attempt: &Attempt) -> Result<Stat, SourceError> {
+        let query = self.place.version_query();
+        let subject = Subject { key: &self.place.key, query: &query };
+        match self.try_ask(&subject, &Ask::head(), attempt).await? {
+            Ok(answer) => {
+                let length = headers::content_length(answer.headers());
+                Ok(self.told(&answer, length))
+            }
+            // HEAD's answer has no body that says why.
+            Err(refusal) if matches!(refusal.status, 400 | 403) => {
+                let answer = self.ask(&subject, &Ask::range(0, Some(0)), attempt).await?;
+                let part = headers::content_range(answer.headers());
+                Ok(self.told(&answer, part.and_then(|part| part.total)))
+            }
+            Err(refusal) => Err(refusal.error(attempt)),
+        }
+    }
+
+    fn told(&self, answer: &Answer, length: Option<u64>) -> Stat {
+        let head = answer.headers();
+        let version = self.place.version.clone();
+        let validator = Validator { version, ..headers::validator(head, length) };
+        Stat {
+            length,
+            unpinned: validator.strength() == ValidatorStrength::None,
+            validator,
+            content_type: headers::content_type(head),
+            ranges: true,
+            kind: StatKind::File,
+            url: self.url.clone(),
+            max_age: None,
+        }
+    }
+
+    /// Something lies below a prefix, or it is not there; a bucket is there also when it is empty.
+    async fn stat_prefix(&self, prefix: Vec<u8>, attempt: &Attempt) -> Result<Stat, SourceError> {
+        let query = [("prefix", &prefix[..]), ("max-keys", b"1")];
+        let page = self.store.web.retrier.run(|| self.page(&query, attempt)).await?;
+        if page.objects.is_empty() && !prefix.is_empty() {
+            return Err(SourceError::NotFound { attempt: attempt.clone() });
+        }
+        Ok(Stat {
+            length: None,
+            validator: Validator::default(),
+            content_type: None,
+            ranges: false,
+            kind: StatKind::Directory,
+            url: self.directory_url()?,
+            unpinned: true,
+            max_age: None,
+        })
+    }
+
+    fn directory_url(&self) -> Result<CanonicalUrl, SourceError> {
+        let mut url = self.url.url().clone();
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        Ok(CanonicalUrl::new(url)?)
+    }
+
+    /// One page of a listing.
+    pub(super) async fn page(
+        &self,
+        query: &[(&str, &[u8])],
+        attempt: &Attempt,
+    ) -> Result<ObjectPage, SourceError> {
+        let fixed: [(&str, &[u8]); 2] = [("list-type", b"2"), ("encoding-type", b"url")];
+        let query = [&fixed[..], query].concat();
+        let subject = Subject { key: b"", query: &query };
+        let mut answer = self.ask(&subject, &Ask::whole(), attempt).await?;
+        let limit = self.store.web.options.listing.page_bytes;
+        let body = self.gather(&mut answer, limit, attempt).await?;
+        parse_object_page(&body)
+            .map_err(|reason| SourceError::Malformed { attempt: attempt.clone(), reason })
+    }
+}
