@@ -124,7 +124,7 @@ pub(crate) fn escaped(name: &[u8]) -> Vec<u8> {
         &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b' ').remove(b'+').remove(b'=');
     let mut text = percent_encode(name, SHOWN).to_string();
     if text.is_empty() {
-        text.push_str("%");
+        text.push('%');
     }
     text.truncate(MAX_NAME_BYTES);
     text.into_bytes()

@@ -7,6 +7,7 @@
 
 mod list;
 mod read;
+mod write;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -19,8 +20,8 @@ use dfs_model::{ByteRange, CanonicalUrl, Validator};
 use futures::stream::BoxStream;
 
 use crate::{
-    Action, Attempt, ByteStream, Counters, Entry, ListLimits, Source, SourceError, Stat, StatKind,
-    Target, Timestamp,
+    Action, Attempt, ByteStream, Content, Counters, Entry, ListLimits, Source, SourceError, Stat,
+    StatKind, Target, Timestamp, WriteOptions,
 };
 
 /// How files are read.
@@ -76,6 +77,63 @@ impl Source for FileSource {
         let root = path_of(target, &attempt);
         list::list(root, self.options.listing.clone(), attempt, Arc::clone(&self.counters))
     }
+
+    async fn write(
+        &self,
+        target: &Target,
+        content: Content,
+        options: &WriteOptions,
+    ) -> Result<Validator, SourceError> {
+        self.counters.request();
+        let attempt = Attempt::new(Action::Write, &target.url);
+        let place = place_of(target, options, &attempt)?;
+        write::write(place, content, (options.existing, options.modified), attempt).await
+    }
+
+    async fn copy(
+        &self,
+        from: &Target,
+        pin: &Validator,
+        target: &Target,
+        options: &WriteOptions,
+    ) -> Result<Option<Validator>, SourceError> {
+        if from.url.url().scheme() != "file" {
+            return Ok(None);
+        }
+        self.counters.request();
+        let attempt = Attempt::new(Action::Copy, &target.url);
+        let place = place_of(target, options, &attempt)?;
+        let path = path_of(from, &attempt)?;
+        let (pin, how) = (pin.clone(), (options.existing, options.modified));
+        let copied = blocking(move || {
+            let (from, _) = read::Pinned::open(&path, pin, attempt.clone())?;
+            let file = from.file.try_clone().map_err(|error| failed(error, &attempt))?;
+            write::copy(file, &place, how, |_| from.check(), &attempt)
+        });
+        copied.await.map(Some)
+    }
+
+    async fn delete(&self, target: &Target, options: &WriteOptions) -> Result<(), SourceError> {
+        self.counters.request();
+        let attempt = Attempt::new(Action::Delete, &target.url);
+        let place = place_of(target, options, &attempt)?;
+        let is_directory = target.url.is_directory();
+        blocking(move || write::delete(&place, is_directory, &attempt)).await
+    }
+}
+
+/// Where something is written to, below the root that must not be left.
+fn place_of(
+    target: &Target,
+    options: &WriteOptions,
+    attempt: &Attempt,
+) -> Result<write::Place, SourceError> {
+    let path = path_of(target, attempt)?;
+    let root = options.root.clone().map(Target::new);
+    let root = root.map(|root| path_of(&root, attempt)).transpose()?;
+    let reason = "it does not lie below the directory that is written to".to_owned();
+    write::Place::new(&path, root.as_deref())
+        .ok_or(SourceError::Malformed { attempt: attempt.clone(), reason })
 }
 
 /// Runs blocking work where blocking is allowed.

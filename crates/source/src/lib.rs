@@ -22,6 +22,7 @@ pub mod s3;
 mod sources;
 mod stat;
 mod target;
+mod write;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,6 +45,7 @@ pub use s3::{S3Options, S3Source};
 pub use sources::{Sources, SourcesBuilder};
 pub use stat::{Stat, StatKind, Timestamp};
 pub use target::Target;
+pub use write::{Content, Existing, WriteOptions};
 
 /// Bytes as they come.
 pub type ByteStream = BoxStream<'static, Result<Bytes, SourceError>>;
@@ -85,4 +87,35 @@ pub trait Source: Send + Sync + 'static {
     /// comes before what lies in it; an object store has none, and tells one only where an object
     /// stands for it, at any time.
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>>;
+
+    /// Puts `content` where `target` says, all of it or nothing: whoever looks sees what was there
+    /// before or what is there after. Tells the new version as far as the origin does.
+    async fn write(
+        &self,
+        target: &Target,
+        _content: Content,
+        _options: &WriteOptions,
+    ) -> Result<Validator, SourceError> {
+        Err(write::read_only(Action::Write, target))
+    }
+
+    /// Makes `target` a copy of the version of `from` that `pin` names, without its bytes passing
+    /// here. `None`: this cannot be done, read and write instead.
+    async fn copy(
+        &self,
+        _from: &Target,
+        _pin: &Validator,
+        _target: &Target,
+        _options: &WriteOptions,
+    ) -> Result<Option<Validator>, SourceError> {
+        Ok(None)
+    }
+
+    /// Takes `target` away; that it was not there is no failure. A directory must be empty.
+    async fn delete(&self, target: &Target, _options: &WriteOptions) -> Result<(), SourceError> {
+        Err(write::read_only(Action::Delete, target))
+    }
+
+    /// Waits for what goes on when a call was dropped: an origin being told to forget half a write.
+    async fn settle(&self) {}
 }

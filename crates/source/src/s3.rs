@@ -17,6 +17,7 @@ mod stat;
 mod store;
 pub(crate) mod time;
 mod walk;
+mod write;
 mod xml;
 
 use std::sync::Arc;
@@ -29,8 +30,8 @@ use url::Url;
 use crate::http::read::read_pinned;
 use crate::http::{HttpSource, Web};
 use crate::{
-    Action, Asking, Attempt, ByteStream, Counters, Credentials, Entry, HttpOptions, Source,
-    SourceError, Stat, Target,
+    Action, Asking, Attempt, ByteStream, Content, Counters, Credentials, Entry, HttpOptions,
+    Source, SourceError, Stat, Target, WriteOptions,
 };
 use chain::Chain;
 pub use chain::{Environment, Profile, ProfileError};
@@ -193,5 +194,41 @@ impl Source for S3Source {
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
         let attempt = Attempt::new(Action::List, &target.url);
         list::list(self.store.asker(target, &attempt), attempt)
+    }
+
+    async fn write(
+        &self,
+        target: &Target,
+        content: Content,
+        options: &WriteOptions,
+    ) -> Result<Validator, SourceError> {
+        let attempt = Attempt::new(Action::Write, &target.url);
+        let asker = self.store.asker(target, &attempt)?;
+        write::write(&asker, content, options.existing, &attempt).await
+    }
+
+    async fn copy(
+        &self,
+        from: &Target,
+        pin: &Validator,
+        target: &Target,
+        options: &WriteOptions,
+    ) -> Result<Option<Validator>, SourceError> {
+        let attempt = Attempt::new(Action::Copy, &target.url);
+        if from.url.url().scheme() != "s3" || from.credentials != target.credentials {
+            return Ok(None);
+        }
+        let from = self.store.asker(from, &attempt)?;
+        let asker = self.store.asker(target, &attempt)?;
+        write::copy(&from, pin, &asker, options.existing, &attempt).await
+    }
+
+    async fn delete(&self, target: &Target, _options: &WriteOptions) -> Result<(), SourceError> {
+        let attempt = Attempt::new(Action::Delete, &target.url);
+        write::delete(&self.store.asker(target, &attempt)?, &attempt).await
+    }
+
+    async fn settle(&self) {
+        self.store.aborts.wait().await;
     }
 }

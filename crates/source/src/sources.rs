@@ -40,6 +40,13 @@ impl Sources {
         })
     }
 
+    /// Waits for what goes on after calls that were dropped, in all of them.
+    pub async fn settle(&self) {
+        for source in self.by_scheme.values() {
+            source.settle().await;
+        }
+    }
+
     /// What all of them asked of their origins.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters

@@ -16,8 +16,8 @@ use crate::{Attempt, ByteStream, Counters, SourceError};
 const CHUNK_BYTES: u64 = 1 << 20;
 
 /// An open file of one version.
-struct Pinned {
-    file: File,
+pub(super) struct Pinned {
+    pub file: File,
     pin: Validator,
     attempt: Attempt,
 }
@@ -52,7 +52,11 @@ pub(super) async fn read(
 impl Pinned {
     /// Opens a file and its length, if it is the pinned version; what the pin leaves open is pinned
     /// to what is there.
-    fn open(path: &PathBuf, pin: Validator, attempt: Attempt) -> Result<(Self, u64), SourceError> {
+    pub fn open(
+        path: &PathBuf,
+        pin: Validator,
+        attempt: Attempt,
+    ) -> Result<(Self, u64), SourceError> {
         let file = open(path).map_err(|error| failed(error, &attempt))?;
         let metadata = file.metadata().map_err(|error| failed(error, &attempt))?;
         if !metadata.is_file() {
@@ -70,11 +74,17 @@ impl Pinned {
         let length = usize::try_from(part.len()).unwrap_or(usize::MAX);
         let mut buffer = vec![0; length];
         let read = self.file.read_exact_at(&mut buffer, part.start);
-        let metadata = self.file.metadata().map_err(|error| failed(error, &self.attempt))?;
-        if let Some(detail) = difference(&self.pin, &validator_of(&metadata)) {
-            return Err(SourceError::Changed { attempt: self.attempt.clone(), detail });
-        }
+        self.check()?;
         read.map_err(|error| failed(error, &self.attempt))?;
         Ok(buffer.into())
+    }
+
+    /// Makes sure that it still is of the pinned version.
+    pub fn check(&self) -> Result<(), SourceError> {
+        let metadata = self.file.metadata().map_err(|error| failed(error, &self.attempt))?;
+        match difference(&self.pin, &validator_of(&metadata)) {
+            Some(detail) => Err(SourceError::Changed { attempt: self.attempt.clone(), detail }),
+            None => Ok(()),
+        }
     }
 }

@@ -30,12 +30,12 @@ pub(crate) struct Ask {
 /// What binds an answer to one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// The range of this version, or all of another.
-    IfRange(String),
-    /// This version, or nothing.
-    IfMatch(String),
-    /// Only if there is none yet.
-    IfAbsent,
+    /// `If-Range`: the range of this version, or all of another.
+    Unchanged(String),
+    /// `If-Match`: this version, or nothing.
+    Exactly(String),
+    /// `If-None-Match: *`: only if there is none yet.
+    Absent,
 }
 
 /// An answer that is not a redirect; its body is unread.
@@ -87,9 +87,9 @@ impl Ask {
             put(headers, RANGE.as_str(), &format!("bytes={first}-{last}"), attempt)?;
         }
         match &self.condition {
-            Some(Condition::IfRange(tag)) => put(headers, IF_RANGE.as_str(), tag, attempt)?,
-            Some(Condition::IfMatch(tag)) => put(headers, IF_MATCH.as_str(), tag, attempt)?,
-            Some(Condition::IfAbsent) => put(headers, IF_NONE_MATCH.as_str(), "*", attempt)?,
+            Some(Condition::Unchanged(tag)) => put(headers, IF_RANGE.as_str(), tag, attempt)?,
+            Some(Condition::Exactly(tag)) => put(headers, IF_MATCH.as_str(), tag, attempt)?,
+            Some(Condition::Absent) => put(headers, IF_NONE_MATCH.as_str(), "*", attempt)?,
             None => return Ok(()),
         };
         Ok(())

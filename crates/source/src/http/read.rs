@@ -44,7 +44,7 @@ impl Readable for Page {
     }
 
     fn condition(&self, pin: &Validator) -> Option<Condition> {
-        headers::strong_tag(pin).map(|tag| Condition::IfRange(tag.to_owned()))
+        headers::strong_tag(pin).map(|tag| Condition::Unchanged(tag.to_owned()))
     }
 
     async fn ask(&self, ask: &Ask, attempt: &Attempt) -> Result<Answer, SourceError> {

@@ -10,7 +10,7 @@ use url::{Host, Url};
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The same in a path, where a slash is one.
-const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
+pub(super) const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
 /// Longest key that stores take.
 const MAX_KEY_BYTES: usize = 1024;

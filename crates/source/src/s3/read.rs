@@ -17,7 +17,7 @@ impl Readable for Asker {
     }
 
     fn condition(&self, pin: &Validator) -> Option<Condition> {
-        strong_tag(pin).map(|tag| Condition::IfMatch(tag.to_owned()))
+        strong_tag(pin).map(|tag| Condition::Exactly(tag.to_owned()))
     }
 
     async fn ask(&self, ask: &Ask, attempt: &Attempt) -> Result<Answer, SourceError> {

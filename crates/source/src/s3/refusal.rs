@@ -81,6 +81,10 @@ impl Refusal {
             (_, "RequestTimeout") => {
                 SourceError::Status { attempt, status: 408, retry_after: self.retry_after }
             }
+            // Others write to the same place at this moment.
+            (409, "ConditionalRequestConflict" | "OperationAborted") => {
+                SourceError::Status { attempt, status: 503, retry_after: self.retry_after }
+            }
             (404, _) if reading => changed(attempt, "it is gone"),
             (404 | 410, _) => SourceError::NotFound { attempt },
             (412, _) if attempt.action == Action::Write => SourceError::Exists { attempt },

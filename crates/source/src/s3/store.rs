@@ -9,6 +9,7 @@ use bytes::Bytes;
 use dfs_model::CanonicalUrl;
 use reqwest::Response;
 use reqwest::header::HeaderMap;
+use tokio_util::task::TaskTracker;
 
 use super::chain::Chain;
 use super::place::{AddressStyle, Place};
@@ -34,6 +35,8 @@ pub(super) struct Store {
     pub region: Option<String>,
     pub style: AddressStyle,
     pub chain: Option<Chain>,
+    /// Uploads that nobody finishes being taken back.
+    pub aborts: TaskTracker,
     /// Regions that stores told, by store and bucket.
     learned: Mutex<HashMap<String, String>>,
 }
@@ -60,7 +63,9 @@ impl Store {
         style: AddressStyle,
         chain: Option<Chain>,
     ) -> Self {
-        Self { web, region, style, chain, learned: Mutex::default() }
+        let aborts = TaskTracker::new();
+        aborts.close();
+        Self { web, region, style, chain, aborts, learned: Mutex::default() }
     }
 
     /// Takes a target apart.

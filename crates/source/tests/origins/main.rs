@@ -14,6 +14,7 @@ mod redirects;
 mod scripted;
 mod stats;
 mod tls;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -88,6 +88,12 @@ impl Moto {
         }
     }
 
+    /// How many requests that begin like this were logged so far.
+    pub fn peek(&self, begin: &str) -> usize {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|r| format!("{} {}", r.method, r.path).starts_with(begin)).count()
+    }
+
     /// Forgets what was asked so far: the mark is the last of it.
     pub async fn forget(&self) {
         let mark = "/moto-api/mark";
