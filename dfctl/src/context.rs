@@ -72,7 +72,7 @@ impl Context {
             return Ok(Arc::new(Agent::inside(agent.channel(), self.command.clone())));
         }
         let parent = self.settings.solo_dir();
-        let agent = InsideAgent::start(&parent, HttpOptions::default()).map_err(|error| {
+        let agent = InsideAgent::start(&parent, HttpOptions::of_process()).map_err(|error| {
             let what = format!("cannot work without a node agent in {}", parent.display());
             CliError::new(&codes::START_FAILED, what).caused_by(&error)
         })?;

@@ -140,7 +140,7 @@ fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
         slots: SlotLimits::default(),
         patience: Duration::from_secs(options.patience_seconds.into()),
         managers: options.cluster.clone(),
-        http: HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::default() },
+        http: HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::of_process() },
         lifetime: Lifetime::Lasting,
         s3: S3Options { environment: Some(Environment::of_process()), ..S3Options::default() },
     }

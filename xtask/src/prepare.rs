@@ -30,6 +30,7 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "fuse3", program: "fusermount3" },
     Package { name: "nginx-light", program: "nginx" },
     Package { name: "apache2-bin", program: "apache2" },
+    Package { name: "caddy", program: "caddy" },
     Package { name: "python3", program: "python3" },
     Package { name: "curl", program: "curl" },
     Package { name: "mmdebstrap", program: "mmdebstrap" },

@@ -75,7 +75,7 @@ impl Service {
             slots,
             patience: Duration::from_secs(3),
             managers: Vec::new(),
-            http: HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::default() },
+            http: HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::of_process() },
             lifetime: Lifetime::Lasting,
             // Nobody's keys but those of whoever asks.
             s3: S3Options::default(),

@@ -9,6 +9,7 @@ mod client;
 pub(crate) mod exchange;
 pub(crate) mod headers;
 mod list;
+mod proxy;
 pub(crate) mod read;
 mod redirect;
 mod stat;
@@ -20,6 +21,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_model::{ByteRange, Validator};
 use futures::stream::BoxStream;
+
+pub use proxy::ProxyOptions;
 
 use crate::retry::Retrier;
 use crate::{
@@ -50,6 +53,8 @@ pub struct HttpOptions {
     pub retry: RetryPolicy,
     /// Bounds of a listing.
     pub listing: ListLimits,
+    /// Proxies on the way.
+    pub proxy: ProxyOptions,
     /// What dfs calls itself.
     pub user_agent: String,
 }
@@ -67,8 +72,16 @@ impl Default for HttpOptions {
             redirects: 10,
             retry: RetryPolicy::default(),
             listing: ListLimits::default(),
+            proxy: ProxyOptions::default(),
             user_agent: concat!("dfs/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
+    }
+}
+
+impl HttpOptions {
+    /// The usual ones, with the proxies that the environment of this process names.
+    pub fn of_process() -> Self {
+        Self { proxy: ProxyOptions::of_process(), ..Self::default() }
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::check_path;
+use crate::{Timestamp, check_path};
 use scan::{Anchor, anchors, headings};
 
 /// A member of a directory as its index page shows it.
@@ -24,6 +24,8 @@ pub struct Link {
     pub directory: bool,
     /// Bytes, where the page shows an exact number of them.
     pub length: Option<u64>,
+    /// When it was last changed, where the listing tells that exactly.
+    pub modified: Option<Timestamp>,
 }
 
 /// Why a page lists nothing.
@@ -78,7 +80,7 @@ fn member(anchor: &Anchor, base: &Url) -> Option<Link> {
         return None;
     }
     let length = if directory { None } else { exact_length(&anchor.after) };
-    Some(Link { name, directory, length })
+    Some(Link { name, directory, length, modified: None })
 }
 
 /// What of `path` lies below the directory that `base` is in, whatever either chose to
@@ -231,7 +233,7 @@ mod tests {
             let href = percent_encoding::percent_encode(&name, percent_encoding::NON_ALPHANUMERIC);
             let page = format!("<title>Index of /</title><pre><a href=\"{href}\">x</a> 01-Jan-2026 00:00 7\n");
             let links = parse_index_page(page.as_bytes(), &Url::parse("http://h/dir/").unwrap()).unwrap();
-            prop_assert_eq!(links, vec![Link { name, directory: false, length: Some(7) }]);
+            prop_assert_eq!(links, vec![Link { name, directory: false, length: Some(7), modified: None }]);
         }
     }
 }

@@ -15,6 +15,7 @@ mod entry;
 mod error;
 mod file;
 mod http;
+mod index_json;
 mod index_page;
 mod merge;
 mod retry;
@@ -37,7 +38,8 @@ pub use entry::{
 };
 pub use error::{Action, Attempt, Cause, SourceError};
 pub use file::{FileOptions, FileSource};
-pub use http::{HttpOptions, HttpSource};
+pub use http::{HttpOptions, HttpSource, ProxyOptions};
+pub use index_json::{NoJsonListing, parse_json_listing};
 pub use index_page::{IndexPageError, Link, parse_index_page};
 pub use merge::merge_ranges;
 pub use retry::RetryPolicy;

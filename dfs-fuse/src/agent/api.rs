@@ -154,8 +154,9 @@ impl node_server::Node for NodeService {
             let why = format!("there is no lane '{lane}' here: use auto or fuse");
             return Err(failed(CallError::BadRequest(why)));
         }
-        let question = self.question(asker, request.target, view, &[]).map_err(failed)?;
-        let dir = PathBuf::from(request.dir).await;
+        let question = self.question(asker, request.target, view, &[]).await;
+        let question = question.map_err(failed)?;
+        let dir = PathBuf::from(request.dir);
         if !dir.is_absolute() {
             return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
         }

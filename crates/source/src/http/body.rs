@@ -42,4 +42,24 @@ impl Web {
             Err(_) => Err(SourceError::Stalled { attempt: attempt(), limit }),
         }
     }
+
+    /// All of an answer that is not content, at most `limit` bytes of it.
+    pub(crate) async fn gather(
+        &self,
+        response: &mut Response,
+        limit: usize,
+        attempt: &Attempt,
+    ) -> Result<Bytes, SourceError> {
+        let mut all = Vec::new();
+        loop {
+            let received = all.len() as u64;
+            let chunk = self.chunk(response, Counted::Listing, received, attempt).await?;
+            let Some(bytes) = chunk else { return Ok(all.into()) };
+            if all.len() + bytes.len() > limit {
+                let (attempt, limit) = (attempt.clone(), limit as u64);
+                return Err(SourceError::TooLarge { attempt, what: "bytes in an answer", limit });
+            }
+            all.extend_from_slice(&bytes);
+        }
+    }
 }

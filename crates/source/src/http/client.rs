@@ -8,6 +8,7 @@ use std::sync::Arc;
 use reqwest::{Certificate, Client, ClientBuilder};
 
 use super::HttpOptions;
+use super::proxy::Proxies;
 use crate::{Attempt, Cause, SourceError};
 
 /// What one HTTP/2 answer, and one connection, may have in flight: enough for 1 Gbit/s at 60 ms,
@@ -20,6 +21,11 @@ const MAX_CA_BYTES: u64 = 16 << 20;
 
 pub(super) fn build(options: &HttpOptions) -> Result<Client, SourceError> {
     let certificates = read_authorities(options)?;
+    let proxies = Proxies::new(&options.proxy).map_err(|reason| {
+        setup("the HTTP client", io::Error::new(io::ErrorKind::InvalidInput, reason))
+    })?;
+    let proxies = Arc::new(proxies);
+    let builder = |options| with_proxies(builder(options), Arc::clone(&proxies));
     let built = if certificates.is_empty() {
         builder(options).build()
     } else {
@@ -45,6 +51,11 @@ fn builder(options: &HttpOptions) -> ClientBuilder {
         .tcp_nodelay(true)
         .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
         .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+}
+
+/// Ours decide, not the client's own, which would send requests to this machine elsewhere.
+fn with_proxies(builder: ClientBuilder, proxies: Arc<Proxies>) -> ClientBuilder {
+    builder.no_proxy().proxy(reqwest::Proxy::custom(move |url| proxies.for_url(url).cloned()))
 }
 
 fn read_authorities(options: &HttpOptions) -> Result<Vec<Certificate>, SourceError> {

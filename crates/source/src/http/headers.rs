@@ -49,6 +49,13 @@ pub(crate) fn is_html(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Whether the content type is JSON's.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    text(headers, &CONTENT_TYPE).is_some_and(|value| {
+        value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+    })
+}
+
 /// The part that a 206 carries; `None` when absent or nonsense.
 pub(crate) fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
     let value = text(headers, &CONTENT_RANGE)?;

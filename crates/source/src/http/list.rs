@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
+use reqwest::header::{ACCEPT, HeaderValue};
 
-use super::body::Counted;
 use super::exchange::Ask;
 use super::{Web, headers};
+use crate::index_json::parse_json_listing;
 use crate::index_page::{Link, parse_index_page};
 use crate::{Action, Attempt, Entry, EntryKind, SourceError, Target};
 
@@ -103,7 +104,8 @@ impl Walk {
             if link.directory {
                 below.push(entry.path.clone());
             }
-            self.ready.push_back(Entry { length: link.length, ..entry });
+            let (length, modified) = (link.length, link.modified);
+            self.ready.push_back(Entry { length, modified, ..entry });
         }
         self.waiting.extend(below.into_iter().rev());
         Ok(())
@@ -128,34 +130,27 @@ impl Web {
         target: &Target,
         attempt: &Attempt,
     ) -> Result<Vec<Link>, SourceError> {
-        let mut answer = self.exchange(target, &Ask::whole(), attempt).await?;
+        let mut ask = Ask::whole();
+        // Caddy writes its listings as JSON, exactly, for who takes it.
+        let either = HeaderValue::from_static("text/html, application/json;q=0.9");
+        ask.headers.insert(ACCEPT, either);
+        let mut answer = self.exchange(target, &ask, attempt).await?;
         if answer.status() != 200 {
             return Err(answer.refusal(attempt));
         }
         let malformed =
             |reason: String| SourceError::Malformed { attempt: attempt.clone(), reason };
-        if !headers::is_html(answer.headers()) || !answer.url.path().ends_with('/') {
+        let json = headers::is_json(answer.headers());
+        if !json && !headers::is_html(answer.headers()) || !answer.url.path().ends_with('/') {
             return Err(malformed("it is not a directory: no index page is there".to_owned()));
         }
         let limit = self.options.listing.page_bytes;
-        let mut page = Vec::new();
-        loop {
-            let received = page.len() as u64;
-            let response = &mut answer.response;
-            let Some(bytes) = self.chunk(response, Counted::Listing, received, attempt).await?
-            else {
-                break;
-            };
-            if page.len() + bytes.len() > limit {
-                let (attempt, limit) = (attempt.clone(), limit as u64);
-                return Err(SourceError::TooLarge {
-                    attempt,
-                    what: "bytes in an index page",
-                    limit,
-                });
+        let page = self.gather(&mut answer.response, limit, attempt).await?;
+        match json {
+            true => parse_json_listing(&page).map_err(|error| malformed(error.to_string())),
+            false => {
+                parse_index_page(&page, &answer.url).map_err(|error| malformed(error.to_string()))
             }
-            page.extend_from_slice(&bytes);
         }
-        parse_index_page(&page, &answer.url).map_err(|error| malformed(error.to_string()))
     }
 }

@@ -16,7 +16,6 @@ use super::place::{AddressStyle, Place};
 use super::refusal::Refusal;
 use super::sign::{Scope, sign};
 use crate::http::Web;
-use crate::http::body::Counted;
 use crate::http::exchange::{Answer, Ask};
 use crate::{AccessKeys, Attempt, Credentials, SourceError, Target};
 
@@ -222,27 +221,5 @@ impl Asker {
         attempt: &Attempt,
     ) -> Result<Bytes, SourceError> {
         self.store.web.gather(&mut answer.response, limit, attempt).await
-    }
-}
-
-impl Web {
-    /// All of an answer that is not content, at most `limit` bytes of it.
-    pub(crate) async fn gather(
-        &self,
-        response: &mut Response,
-        limit: usize,
-        attempt: &Attempt,
-    ) -> Result<Bytes, SourceError> {
-        let mut all = Vec::new();
-        loop {
-            let received = all.len() as u64;
-            let chunk = self.chunk(response, Counted::Listing, received, attempt).await?;
-            let Some(bytes) = chunk else { return Ok(all.into()) };
-            if all.len() + bytes.len() > limit {
-                let (attempt, limit) = (attempt.clone(), limit as u64);
-                return Err(SourceError::TooLarge { attempt, what: "bytes in an answer", limit });
-            }
-            all.extend_from_slice(&bytes);
-        }
     }
 }

@@ -163,3 +163,18 @@ async fn the_store_of_this_process_is_meant_where_a_url_names_none() {
     // Complete is complete.
     assert_eq!(source.complete(&meant, dfs_source::Asking::Other).await.unwrap(), meant);
 }
+
+#[tokio::test]
+async fn an_object_that_is_named_encoded_is_read_as_it_is_stored() {
+    let store = Moto::start();
+    store.bucket("lab").await;
+    let headers = [("x-amz-acl", "public-read"), ("content-encoding", "gzip")];
+    let zipped = [0x1f, 0x8b, 8, 0, 1, 2, 3];
+    let put = store.send(Method::PUT, "/lab/a.gz", &zipped, &headers).await;
+    assert_eq!(put.status(), 200);
+    let (client, url) = (stranger(), store.url("lab/a.gz"));
+    // Ranges are of the stored bytes: a store never encodes on the way.
+    let stat = client.stat(&url).await.unwrap();
+    assert_eq!(stat.length, Some(7));
+    assert_eq!(client.read(&url, Some((1, 4)), &stat.validator).await.unwrap(), zipped[1..4]);
+}

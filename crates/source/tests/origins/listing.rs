@@ -19,21 +19,24 @@ use crate::scripted::{Server, Step, head, status};
 use crate::{Client, collect, content, failure, options, target};
 
 /// A server process, stopped with the test.
-struct Process {
+pub struct Process {
     child: Child,
-    address: String,
-    home: TempDir,
+    pub address: String,
+    pub home: TempDir,
+    /// What else it reads.
+    files: Option<TempDir>,
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         self.stop();
+        drop(self.files.take());
     }
 }
 
 impl Process {
     /// Asks it to end (so that its own children do too) and waits.
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.child.wait();
@@ -60,7 +63,7 @@ impl Process {
             .stdout(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{program} is needed by this test: {error}"));
-        Self { child, address, home }
+        Self { child, address, home, files: None }
     }
 
     fn nginx() -> Self {
@@ -102,6 +105,39 @@ impl Process {
         Self::configured("/usr/sbin/apache2", &["-D", "FOREGROUND", "-f"], &configuration)
     }
 
+    /// nginx with TLS and HTTP/2; the log tells protocol, connection, method and status.
+    pub fn nginx_http2(certificate: &str, key: &str) -> Self {
+        let configuration = r#"daemon off; master_process off; pid HOME/pid; error_log HOME/error.log;
+            events {}
+            http {
+                log_format plain "$server_protocol $connection $request_method $status";
+                access_log HOME/access.log plain;
+                client_body_temp_path HOME/t1; proxy_temp_path HOME/t2; fastcgi_temp_path HOME/t3;
+                uwsgi_temp_path HOME/t4; scgi_temp_path HOME/t5;
+                server {
+                    listen ADDRESS ssl http2; root HOME/tree;
+                    ssl_certificate "data:CERTIFICATE"; ssl_certificate_key "data:KEY";
+                }
+            }"#;
+        let files = tempfile::tempdir().unwrap();
+        let (leaf, secret) = (files.path().join("leaf.pem"), files.path().join("key.pem"));
+        fs::write(&leaf, certificate).unwrap();
+        fs::write(&secret, key).unwrap();
+        let configuration = configuration
+            .replace("data:CERTIFICATE", leaf.to_str().unwrap())
+            .replace("data:KEY", secret.to_str().unwrap());
+        let mut server = Self::configured("/usr/sbin/nginx", &["-c"], &configuration);
+        server.files = Some(files);
+        server
+    }
+
+    fn caddy() -> Self {
+        let configuration = "{\n admin off\n auto_https off\n}\n\
+            http://ADDRESS {\n root * HOME/tree\n file_server browse\n}\n";
+        let arguments = ["run", "--adapter", "caddyfile", "--config"];
+        Self::configured("/usr/bin/caddy", &arguments, configuration)
+    }
+
     fn python() -> Self {
         let home = tree();
         let mut child = Command::new("python3")
@@ -114,7 +150,7 @@ impl Process {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let port = line.split("port ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
-        Self { child, address: format!("127.0.0.1:{port}"), home }
+        Self { child, address: format!("127.0.0.1:{port}"), home, files: None }
     }
 }
 
@@ -253,6 +289,19 @@ async fn apache_is_walked_in_each_of_its_styles() {
 }
 
 #[tokio::test]
+async fn caddy_is_walked_by_its_listings_in_json() {
+    let caddy = Process::caddy();
+    let client = patient();
+    let root = target(&caddy.url("/"));
+    let seen = walk(&client, &root, &caddy.home.path().join("tree")).await;
+    assert_complete(&seen);
+    for (name, expected) in FILES {
+        assert_eq!(seen[name].length, Some(expected as u64));
+        assert!(seen[name].modified.is_some_and(|time| time.seconds > 1_600_000_000));
+    }
+}
+
+#[tokio::test]
 async fn pythons_server_is_walked_although_it_shows_names_only() {
     let python = Process::python();
     let client = patient();
@@ -316,7 +365,7 @@ async fn a_listing_without_end_is_bounded() {
     let limits = ListLimits { page_bytes: 20, ..ListLimits::default() };
     let client = Client::with(HttpOptions { listing: limits, ..options() });
     let long = what(failure(client.list(&server.url("/wide/")).await));
-    assert_eq!(long, "bytes in an index page");
+    assert_eq!(long, "bytes in an answer");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod faults;
 mod files;
 mod listing;
 mod moto;
+mod on_the_way;
 mod redirects;
 mod scripted;
 mod stats;

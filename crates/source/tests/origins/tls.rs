@@ -4,21 +4,32 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use dfs_source::{HttpOptions, SourceError, Sources};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
 use crate::scripted::{Server, file};
 use crate::{Client, content, failure, options};
 
-/// A server's set-up for `name`, and the PEM of the authority that signed it.
-fn signed_for(name: &str) -> (Arc<ServerConfig>, String) {
+/// A certificate for `name`, its key, and the authority that signed it, in PEM.
+pub fn certificate(name: &str) -> (String, String, String) {
+    let (leaf, key, authority) = issue(name);
+    (leaf.pem(), key.serialize_pem(), authority)
+}
+
+fn issue(name: &str) -> (Certificate, KeyPair, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let leaf =
         CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    (leaf, key, authority.pem())
+}
+
+/// A server's set-up for `name`, and the PEM of the authority that signed it.
+pub fn signed_for(name: &str) -> (Arc<ServerConfig>, String) {
+    let (leaf, key, authority) = issue(name);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -29,14 +40,19 @@ fn signed_for(name: &str) -> (Arc<ServerConfig>, String) {
             PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
         )
         .unwrap();
-    (Arc::new(config), authority.pem())
+    (Arc::new(config), authority)
 }
 
 fn trusting(pem: &str) -> (Client, tempfile::NamedTempFile) {
+    trusting_with(pem, options())
+}
+
+/// A client that trusts one more authority; the file must live as long as the client is made.
+pub fn trusting_with(pem: &str, options: HttpOptions) -> (Client, tempfile::NamedTempFile) {
     let mut ca = tempfile::NamedTempFile::new().unwrap();
     ca.write_all(pem.as_bytes()).unwrap();
     let ca_files = vec![ca.path().to_owned()];
-    (Client::with(HttpOptions { ca_files, ..options() }), ca)
+    (Client::with(HttpOptions { ca_files, ..options }), ca)
 }
 
 #[tokio::test]
