@@ -20,7 +20,7 @@ use dfs_service::process::{self, Fault};
 use dfs_service::run_info::RunInfo;
 use dfs_service::{Lifecycle, OnFailure, Tracker};
 use dfs_source::s3::Environment;
-use dfs_source::{HttpOptions, S3Options};
+use dfs_source::{FileOptions, HttpOptions, S3Options};
 
 use crate::agent::api::NodeService;
 use crate::agent::{Agent, AgentFacts};
@@ -143,6 +143,7 @@ fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
         http: HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::of_process() },
         lifetime: Lifetime::Lasting,
         s3: S3Options { environment: Some(Environment::of_process()), ..S3Options::default() },
+        files: FileOptions { exports: options.export.clone(), ..FileOptions::default() },
     }
 }
 

@@ -50,6 +50,9 @@ pub struct Flags {
     /// PEM file of a certificate authority that origins may be signed by; repeatable.
     #[arg(long, value_name = "FILE")]
     pub ca_file: Vec<PathBuf>,
+    /// Directory that other users may name files in, each with their own rights; absolute; repeatable.
+    #[arg(long, value_name = "DIR")]
+    pub export: Vec<PathBuf>,
     /// Ends when nothing has been mounted and nothing asked for a while.
     #[arg(long)]
     #[serde(skip)]
@@ -82,6 +85,8 @@ pub struct Options {
     pub upload_rate: Option<Rate>,
     /// Certificate authorities that origins may be signed by, beside the system's.
     pub ca_file: Vec<PathBuf>,
+    /// Directories that other users of this machine may name files in, each with their own rights.
+    pub export: Vec<PathBuf>,
     /// Seconds that a node waits for a swarm that does not deliver before it reads the origin itself.
     pub patience_seconds: u32,
 }
@@ -98,6 +103,7 @@ impl Default for Options {
             capacity: None,
             upload_rate: None,
             ca_file: Vec::new(),
+            export: Vec::new(),
             patience_seconds: 3,
         }
     }

@@ -12,7 +12,7 @@ use dfs_proto::seed::seed_server::SeedServer;
 use dfs_service::Tracker;
 use dfs_service::data_dir::{DataDir, DataDirError};
 use dfs_service::net::{GrpcChannels, TcpLinkDialer};
-use dfs_source::{HttpOptions, S3Options};
+use dfs_source::{FileOptions, HttpOptions, S3Options};
 use serde::{Deserialize, Serialize};
 
 use super::SeedService;
@@ -79,6 +79,7 @@ impl Service {
             lifetime: Lifetime::Lasting,
             // Nobody's keys but those of whoever asks.
             s3: S3Options::default(),
+            files: FileOptions::default(),
         };
         let network = Network {
             dialer: Arc::new(TcpLinkDialer),

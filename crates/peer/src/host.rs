@@ -56,6 +56,8 @@ pub struct HostOptions {
     pub lifetime: Lifetime,
     /// How object stores are.
     pub s3: S3Options,
+    /// How files are.
+    pub files: FileOptions,
 }
 
 /// How a host reaches others, and is reached.
@@ -109,7 +111,7 @@ impl Host {
         let store_options = StoreOptions { capacity: options.capacity, ..StoreOptions::default() };
         let store = Store::open(&options.data_dir, store_options)?;
         let sources = Sources::builder().http(options.http.clone()).s3(options.s3.clone());
-        let sources = sources.file(FileOptions::default()).build()?;
+        let sources = sources.file(options.files.clone()).build()?;
         let info = describe(&options, &identity, &network);
         let me = LocalHost { host: info.id, name: info.name.clone(), capabilities: 0 };
         let pool =

@@ -4,6 +4,7 @@
 //! other. Alone, or when no scheduler answers, this host does it itself, with the same result: indexing is
 //! deterministic, so the tasks are the same ones.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -151,7 +152,7 @@ impl Engine {
         let opener =
             KeepWhatIsRead { engine: self.clone(), credentials: target.credentials.clone() };
         let options = ResolveOptions {
-            domain: domain_of(&target.credentials).to_owned(),
+            domain: domain_of(&target.credentials).into_owned(),
             opener: Some(Arc::new(opener)),
             ..ResolveOptions::default()
         };
@@ -224,7 +225,7 @@ impl Engine {
             fresh: freshness == Freshness::Asked,
             ..scheduler::ResolveRequest::default()
         };
-        let route = route(domain_of(&target.credentials), &target.url);
+        let route = route(&domain_of(&target.credentials), &target.url);
         let reply = swarm.resolve(&route, request).await?;
         let artifact = reply.artifact.unwrap_or_default();
         let Some(index) = artifact.index else {
@@ -282,8 +283,13 @@ impl Engine {
 }
 
 /// The domain of what is fetched with these credentials.
-fn domain_of(credentials: &Credentials) -> &'static str {
-    if credentials.is_none() { TaskKey::PUBLIC } else { TaskKey::PRIVATE }
+fn domain_of(credentials: &Credentials) -> Cow<'static, str> {
+    match credentials {
+        Credentials::None => TaskKey::PUBLIC.into(),
+        // What one user may read of this machine's files, another may not.
+        Credentials::User(user) => format!("user-{}", user.uid).into(),
+        _ => TaskKey::PRIVATE.into(),
+    }
 }
 
 /// Whether a task failed for a reason of this host, which the origin does not mend.

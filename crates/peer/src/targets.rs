@@ -30,7 +30,8 @@ pub fn from_wire(target: Option<common::Target>) -> Result<Target, BadMessage> {
 fn credentials_to_wire(credentials: &Credentials) -> Option<common::Credentials> {
     use common::credentials::{Basic, Kind};
     let kind = match credentials {
-        Credentials::None => return None,
+        // Who a user of this machine is means nothing on another.
+        Credentials::None | Credentials::User(_) => return None,
         Credentials::Basic { user, password } => {
             Some(Kind::Basic(Basic { user: user.clone(), password: password.expose().to_owned() }))
         }

@@ -60,6 +60,15 @@ pub struct AccessKeys {
     pub expires: Option<SystemTime>,
 }
 
+/// A user of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalUser {
+    /// User id.
+    pub uid: u32,
+    /// Id of the user's first group.
+    pub gid: u32,
+}
+
 /// What proves to an origin who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Credentials {
@@ -77,6 +86,8 @@ pub enum Credentials {
     Bearer(Secret),
     /// Keys that sign requests to an object store.
     Keys(AccessKeys),
+    /// A user of this machine, as the kernel named them; never leaves it.
+    User(LocalUser),
     /// Secret headers as they are (lower-case name, value): `authorization`, `cookie`, `x-api-key`,
     /// ….
     Headers(Vec<(String, Secret)>),
@@ -92,7 +103,7 @@ impl Credentials {
     pub fn headers(&self) -> Vec<(String, Secret)> {
         let authorization = |value: String| vec![("authorization".to_owned(), Secret::new(value))];
         match self {
-            Self::None | Self::Keys(_) => Vec::new(),
+            Self::None | Self::Keys(_) | Self::User(_) => Vec::new(),
             Self::Basic { user, password } => {
                 let pair = Zeroizing::new(format!("{user}:{}", password.expose()));
                 authorization(format!("Basic {}", STANDARD.encode(pair.as_bytes())))

@@ -5,13 +5,14 @@
 //! meanwhile are never taken for the old ones (a writer that changes a file in place within the
 //! file system's time step and restores nothing else is beyond what a file system can tell).
 
+mod asker;
 mod list;
 mod read;
 mod write;
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,9 +20,11 @@ use async_trait::async_trait;
 use dfs_model::{ByteRange, CanonicalUrl, Validator};
 use futures::stream::BoxStream;
 
+use asker::Place;
+
 use crate::{
-    Action, Attempt, ByteStream, Content, Counters, Entry, ListLimits, Source, SourceError, Stat,
-    StatKind, Target, Timestamp, WriteOptions,
+    Action, Attempt, ByteStream, Content, Counters, Credentials, Entry, ListLimits, Source,
+    SourceError, Stat, StatKind, Target, Timestamp, WriteOptions,
 };
 
 /// How files are read.
@@ -29,6 +32,8 @@ use crate::{
 pub struct FileOptions {
     /// Bounds of a listing; the ones about pages do not apply.
     pub listing: ListLimits,
+    /// Directories that other users of this machine may name files in, each with their own rights.
+    pub exports: Vec<PathBuf>,
 }
 
 /// The machine's own files.
@@ -44,19 +49,36 @@ impl FileSource {
     }
 }
 
+impl FileSource {
+    /// What a target names, and with whose rights it is opened.
+    fn place(&self, target: &Target, attempt: &Attempt) -> Result<Place, SourceError> {
+        let path = path_of(target, attempt)?;
+        let Credentials::User(user) = &target.credentials else { return Ok(Place::own(path)) };
+        Place::of(path, user.clone(), &self.options.exports).ok_or_else(|| {
+            SourceError::NotPermitted {
+                attempt: attempt.clone(),
+                status: None,
+                reason: Some("it lies in no directory that is exported to other users".into()),
+            }
+        })
+    }
+}
+
 #[async_trait]
 impl Source for FileSource {
     async fn stat(&self, target: &Target) -> Result<Stat, SourceError> {
         self.counters.stat();
         self.counters.request();
         let attempt = Attempt::new(Action::Stat, &target.url);
-        let path = path_of(target, &attempt)?;
+        let place = self.place(target, &attempt)?;
         let url = target.url.clone();
-        blocking(move || {
-            let metadata = std::fs::metadata(&path).map_err(|error| failed(error, &attempt))?;
-            stat_of(&metadata, url, &attempt)
-        })
-        .await
+        let looking = place.clone();
+        place
+            .run(move || {
+                let metadata = looking.metadata().map_err(|error| failed(error, &attempt))?;
+                stat_of(&metadata, url, &attempt)
+            })
+            .await
     }
 
     async fn read(
@@ -68,13 +90,13 @@ impl Source for FileSource {
         self.counters.read();
         self.counters.request();
         let attempt = Attempt::new(Action::Read(range), &target.url);
-        let path = path_of(target, &attempt)?;
-        read::read(path, range, pin.clone(), attempt, Arc::clone(&self.counters)).await
+        let place = self.place(target, &attempt)?;
+        read::read(place, range, pin.clone(), attempt, Arc::clone(&self.counters)).await
     }
 
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
         let attempt = Attempt::new(Action::List, &target.url);
-        let root = path_of(target, &attempt);
+        let root = self.place(target, &attempt);
         list::list(root, self.options.listing.clone(), attempt, Arc::clone(&self.counters))
     }
 
@@ -86,6 +108,7 @@ impl Source for FileSource {
     ) -> Result<Validator, SourceError> {
         self.counters.request();
         let attempt = Attempt::new(Action::Write, &target.url);
+        own_user_only(target)?;
         let place = place_of(target, options, &attempt)?;
         write::write(place, content, (options.existing, options.modified), attempt).await
     }
@@ -100,13 +123,15 @@ impl Source for FileSource {
         if from.url.url().scheme() != "file" {
             return Ok(None);
         }
+        own_user_only(target)?;
+        own_user_only(from)?;
         self.counters.request();
         let attempt = Attempt::new(Action::Copy, &target.url);
         let place = place_of(target, options, &attempt)?;
         let path = path_of(from, &attempt)?;
         let (pin, how) = (pin.clone(), (options.existing, options.modified));
         let copied = blocking(move || {
-            let (from, _) = read::Pinned::open(&path, pin, attempt.clone())?;
+            let (from, _) = read::Pinned::open(&Place::own(path), pin, attempt.clone())?;
             let file = from.file.try_clone().map_err(|error| failed(error, &attempt))?;
             write::copy(file, &place, how, |_| from.check(), &attempt)
         });
@@ -116,9 +141,18 @@ impl Source for FileSource {
     async fn delete(&self, target: &Target, options: &WriteOptions) -> Result<(), SourceError> {
         self.counters.request();
         let attempt = Attempt::new(Action::Delete, &target.url);
+        own_user_only(target)?;
         let place = place_of(target, options, &attempt)?;
         let is_directory = target.url.is_directory();
         blocking(move || write::delete(&place, is_directory, &attempt)).await
+    }
+}
+
+/// Other users write with their own hands.
+fn own_user_only(target: &Target) -> Result<(), SourceError> {
+    match target.credentials {
+        Credentials::User(_) => Err(crate::write::read_only(Action::Write, target)),
+        _ => Ok(()),
     }
 }
 
@@ -246,10 +280,4 @@ fn difference(pin: &Validator, seen: &Validator) -> Option<String> {
         }
         () => None,
     }
-}
-
-/// Opens for reading without waiting for anybody (a named pipe would).
-fn open(path: &PathBuf) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-    OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
 }

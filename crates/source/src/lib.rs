@@ -31,7 +31,7 @@ use dfs_model::{ByteRange, Validator};
 use futures::stream::BoxStream;
 
 pub use counters::{Counters, CountersSnapshot};
-pub use credentials::{AccessKeys, Credentials, Secret};
+pub use credentials::{AccessKeys, Credentials, LocalUser, Secret};
 pub use entry::{
     Attributes, Entry, EntryKind, ListLimits, MAX_NAME_BYTES, MAX_PATH_BYTES, PathError,
     SpecialKind, check_path,

@@ -25,7 +25,7 @@ use super::asker::Asker;
 use super::status::{CallError, status_of};
 use super::walk::{Walk, find};
 use super::{Agent, CommandId, Question, mounts};
-use crate::mount::{Audience, Detach};
+use crate::mount::{Audience, Detach, User};
 
 /// Serves the node API from an agent.
 #[derive(Clone)]
@@ -45,17 +45,17 @@ impl NodeService {
         Self { agent }
     }
 
-    /// Reads what is asked for, as it is meant here, if the asker may have it read here.
+    /// Reads what is asked for, as it is meant here for who asks.
     async fn question(
         &self,
-        asker: Asker,
+        (asker, user): (Asker, User),
         target: Option<dfs_proto::common::Target>,
         view: View,
         command: &[u8],
     ) -> Result<Question, CallError> {
         let target =
             targets::from_wire(target).map_err(|error| CallError::BadRequest(error.to_string()))?;
-        asker.may_read(&target)?;
+        let target = asker.names(target, user);
         let target = self.agent.complete(&target, asker.asking()).await?;
         let bad = || CallError::BadRequest("the command's name is not 16 bytes".to_owned());
         let command = match command {
@@ -78,10 +78,10 @@ impl node_server::Node for NodeService {
 
     async fn open(&self, request: Request<OpenRequest>) -> Result<Response<OpenReply>, Status> {
         let _busy = self.agent.enter();
-        let asker = Asker::of(&request);
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
         let request = request.into_inner();
         let view = targets::view_from_wire(request.view());
-        let question = self.question(asker, request.target, view, &request.command).await;
+        let question = self.question((asker, user), request.target, view, &request.command).await;
         let artifact = Some(self.opened(&question.map_err(failed)?).await?.describe());
         Ok(Response::new(OpenReply { artifact }))
     }
@@ -93,9 +93,9 @@ impl node_server::Node for NodeService {
         request: Request<ListRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
         let busy = self.agent.enter();
-        let asker = Asker::of(&request);
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
         let request = request.into_inner();
-        let question = self.question(asker, request.target, View::Auto, &request.command).await;
+        let question = self.question((asker, user), request.target, View::Auto, &request.command).await;
         let opened = self.opened(&question.map_err(failed)?).await?;
         let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
         let index = Arc::clone(&index.index);
@@ -121,10 +121,10 @@ impl node_server::Node for NodeService {
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         let busy = self.agent.enter();
-        let asker = Asker::of(&request);
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
         let mut request = request.into_inner();
         let view = if request.path.is_some() { View::Auto } else { View::File };
-        let question = self.question(asker, request.target.take(), view, &request.command).await;
+        let question = self.question((asker, user), request.target.take(), view, &request.command).await;
         let question = question.map_err(failed)?;
         let agent = self.agent.clone();
         let chunks = read::read(&agent, &question, request).await;
@@ -154,7 +154,7 @@ impl node_server::Node for NodeService {
             let why = format!("there is no lane '{lane}' here: use auto or fuse");
             return Err(failed(CallError::BadRequest(why)));
         }
-        let question = self.question(asker, request.target, view, &[]).await;
+        let question = self.question((asker, user), request.target, view, &[]).await;
         let question = question.map_err(failed)?;
         let dir = PathBuf::from(request.dir);
         if !dir.is_absolute() {

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use dfs_model::TaskKey;
-use dfs_source::{Asking, Target};
+use dfs_source::{Asking, Credentials, LocalUser, Target};
 use tonic::Request;
 use tonic::transport::server::UdsConnectInfo;
 
@@ -59,13 +59,13 @@ impl Asker {
         }
     }
 
-    /// Files are read with this process's rights.
-    pub fn may_read(self, target: &Target) -> Result<(), CallError> {
+    /// What `user`, who asks, means by a target: this machine's files are read for others with their own
+    /// rights. Who they are is established here, and by nobody's word.
+    pub fn names(self, target: Target, user: User) -> Target {
         if self == Self::Owner || target.url.url().scheme() != "file" {
-            return Ok(());
+            return target;
         }
-        let why = "the agent runs as another user: it does not read files for you; use --solo";
-        Err(CallError::NotPermitted(why.to_owned()))
+        target.with_credentials(Credentials::User(LocalUser { uid: user.uid, gid: user.gid }))
     }
 
     /// Mounting uses this process's rights: others may do so only where they could have put the files
@@ -123,12 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn another_user_names_no_files_and_mounts_on_directories_of_their_own() {
+    fn another_user_names_files_as_that_user_and_mounts_on_directories_of_their_own() {
         let file = Target::parse("/etc/hostname").unwrap();
         let web = Target::parse("https://h/f").unwrap();
         let other = Asker::Other(NOBODY);
-        assert!(other.may_read(&file).is_err() && other.may_read(&web).is_ok());
-        assert!(Asker::Owner.may_read(&file).is_ok());
+        let user = User { uid: NOBODY, gid: NOBODY };
+        let own = Credentials::User(LocalUser { uid: NOBODY, gid: NOBODY });
+        assert_eq!(other.names(file.clone(), user).credentials, own);
+        assert!(other.names(web, user).credentials.is_none());
+        assert!(Asker::Owner.names(file, user).credentials.is_none());
         let dir = std::env::temp_dir();
         assert!(other.may_mount_on(&dir).is_err() && Asker::Owner.may_mount_on(&dir).is_ok());
     }

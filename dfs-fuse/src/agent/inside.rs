@@ -13,7 +13,7 @@ use dfs_proto::node::node_server::NodeServer;
 use dfs_service::data_dir::{DataDir, DataDirError};
 use dfs_service::net::{self, GrpcChannels, TcpLinkDialer};
 use dfs_source::s3::Environment;
-use dfs_source::{HttpOptions, S3Options};
+use dfs_source::{FileOptions, HttpOptions, S3Options};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
@@ -106,6 +106,7 @@ fn options(dir: &Path, http: HttpOptions) -> HostOptions {
         http,
         lifetime: Lifetime::OfTheProcess,
         s3: S3Options { environment: Some(Environment::of_process()), ..S3Options::default() },
+        files: FileOptions::default(),
     }
 }
 

@@ -10,14 +10,15 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
-use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{blocking, failed, modified_of, validator_of};
+use super::asker::Place;
+use super::{failed, modified_of, validator_of};
 use crate::{
     Action, Attempt, Attributes, Counters, Entry, EntryKind, ListLimits, SourceError, SpecialKind,
 };
@@ -32,6 +33,7 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::
 
 /// A walk under way.
 struct Walk {
+    place: Place,
     root: Arc<OwnedFd>,
     limits: ListLimits,
     attempt: Attempt,
@@ -53,16 +55,17 @@ struct Directory {
 }
 
 pub(super) fn list(
-    root: Result<PathBuf, SourceError>,
+    root: Result<Place, SourceError>,
     limits: ListLimits,
     attempt: Attempt,
     counters: Arc<Counters>,
 ) -> BoxStream<'static, Result<Entry, SourceError>> {
     let begin = async move {
-        let root = root?;
-        let opening = attempt.clone();
-        let root = blocking(move || open_root(&root, &opening)).await?;
+        let place = root?;
+        let (opening, named) = (attempt.clone(), place.clone());
+        let root = place.run(move || open_root(&named, &opening)).await?;
         let walk = Walk {
+            place,
             root: Arc::new(root),
             limits,
             attempt,
@@ -77,7 +80,8 @@ pub(super) fn list(
                 if walk.current.is_none() && walk.waiting.is_empty() {
                     return Ok(None);
                 }
-                walk = blocking(move || walk.step()).await?;
+                let place = walk.place.clone();
+                walk = place.run(move || walk.step()).await?;
             }
             Ok(walk.ready.pop_front().map(|entry| (entry, walk)))
         }))
@@ -91,13 +95,13 @@ pub(super) fn list(
 }
 
 /// The root itself may be named through symlinks: the asker named it.
-fn open_root(path: &Path, attempt: &Attempt) -> Result<OwnedFd, SourceError> {
-    rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty()).map_err(|error| match error {
-        Errno::NOTDIR => SourceError::Malformed {
+fn open_root(place: &Place, attempt: &Attempt) -> Result<OwnedFd, SourceError> {
+    place.open(OFlags::DIRECTORY).map_err(|error| match error.kind() {
+        io::ErrorKind::NotADirectory => SourceError::Malformed {
             attempt: attempt.clone(),
             reason: "it is not a directory".to_owned(),
         },
-        error => failed(error.into(), attempt),
+        _ => failed(error, attempt),
     })
 }
 

@@ -2,14 +2,15 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_model::{ByteRange, Validator};
 use futures::stream::{self, StreamExt as _};
+use rustix::fs::OFlags;
 
-use super::{blocking, difference, failed, not_a_file, open, validator_of};
+use super::asker::Place;
+use super::{blocking, difference, failed, not_a_file, validator_of};
 use crate::{Attempt, ByteStream, Counters, SourceError};
 
 /// Bytes read at a time.
@@ -23,13 +24,16 @@ pub(super) struct Pinned {
 }
 
 pub(super) async fn read(
-    path: PathBuf,
+    place: Place,
     range: Option<ByteRange>,
     pin: Validator,
     attempt: Attempt,
     counters: Arc<Counters>,
 ) -> Result<ByteStream, SourceError> {
-    let (file, length) = blocking(move || Pinned::open(&path, pin, attempt)).await?;
+    let (file, length) = {
+        let opening = place.clone();
+        place.run(move || Pinned::open(&opening, pin, attempt)).await?
+    };
     let range = range.unwrap_or(ByteRange::new(0, length));
     if range.end > length {
         let reason = format!("the range ends beyond the {length} bytes that there are");
@@ -53,11 +57,12 @@ impl Pinned {
     /// Opens a file and its length, if it is the pinned version; what the pin leaves open is pinned
     /// to what is there.
     pub fn open(
-        path: &PathBuf,
+        place: &Place,
         pin: Validator,
         attempt: Attempt,
     ) -> Result<(Self, u64), SourceError> {
-        let file = open(path).map_err(|error| failed(error, &attempt))?;
+        let file = place.open(OFlags::empty()).map_err(|error| failed(error, &attempt))?;
+        let file = File::from(file);
         let metadata = file.metadata().map_err(|error| failed(error, &attempt))?;
         if !metadata.is_file() {
             return Err(not_a_file(&metadata, &attempt));

@@ -121,7 +121,7 @@ pub(super) fn keys_of(credentials: &Credentials) -> Result<Option<AccessKeys>, &
             expires: None,
         })),
         Credentials::Keys(keys) => Ok(Some(keys.clone())),
-        Credentials::Bearer(_) | Credentials::Headers(_) => {
+        Credentials::Bearer(_) | Credentials::Headers(_) | Credentials::User(_) => {
             Err("an object store takes access keys, not tokens or headers")
         }
     }

@@ -6,7 +6,10 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
-use dfs_source::{Entry, EntryKind, SourceError, SpecialKind, StatKind, Timestamp};
+use dfs_source::{
+    Credentials, Entry, EntryKind, FileOptions, LocalUser, SourceError, SpecialKind, StatKind,
+    Timestamp,
+};
 use futures::StreamExt as _;
 use tempfile::TempDir;
 
@@ -184,4 +187,78 @@ async fn a_big_directory_is_listed_in_order_and_parents_come_first() {
     let names: Vec<_> = entries.iter().map(|e| e.path.clone()).collect();
     assert!(names[..1_001].is_sorted());
     assert_eq!(names[1_001..], [b"0500.d/x".to_vec(), b"0500.d/x/y".to_vec()]);
+}
+
+/// A client of a process that exports `exports`.
+fn exporting(exports: &[&Path]) -> Client {
+    let exports = exports.iter().map(|path| path.to_path_buf()).collect();
+    let options = FileOptions { exports, ..FileOptions::default() };
+    Client { sources: dfs_source::Sources::builder().file(options).build().unwrap() }
+}
+
+/// A target named by the user nobody.
+fn named_by_nobody(path: &Path) -> dfs_source::Target {
+    let nobody = LocalUser { uid: 65_534, gid: 65_534 };
+    crate::target(path.to_str().unwrap()).with_credentials(Credentials::User(nobody))
+}
+
+/// What somebody else's process reads, or why not.
+async fn read_for_nobody(client: &Client, path: &Path) -> Result<Vec<u8>, SourceError> {
+    let target = named_by_nobody(path);
+    let source = client.source(&target);
+    let stat = source.stat(&target).await?;
+    crate::collect(source.read(&target, None, &stat.validator).await?).await
+}
+
+#[tokio::test]
+async fn another_user_reads_with_own_rights_and_only_what_is_exported() {
+    assert!(rustix::process::geteuid().is_root(), "only root can act as another user");
+    let home = tempfile::tempdir().unwrap();
+    let open =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    open(home.path(), 0o755);
+    let exported = home.path().join("exported");
+    fs::create_dir_all(exported.join("sub")).unwrap();
+    fs::create_dir(exported.join("closed")).unwrap();
+    for (name, mode) in [
+        ("exported/free", 0o644),
+        ("exported/mine", 0o600),
+        ("outside", 0o644),
+        ("exported/sub/a", 0o644),
+    ] {
+        fs::write(home.path().join(name), name).unwrap();
+        open(&home.path().join(name), mode);
+    }
+    open(&exported.join("closed"), 0o700);
+    for (name, to) in
+        [("out", "../outside"), ("absolute", "/etc/passwd"), ("in", "sub/a"), ("loop", "loop")]
+    {
+        symlink(to, exported.join(name)).unwrap();
+    }
+    let client = exporting(&[&exported]);
+    for (name, expected) in
+        [("free", "exported/free"), ("in", "exported/sub/a"), ("sub/a", "exported/sub/a")]
+    {
+        let got = read_for_nobody(&client, &exported.join(name)).await.unwrap();
+        assert_eq!(got, expected.as_bytes(), "{name}");
+    }
+    for name in ["mine", "out", "absolute", "loop", "../outside", "closed/x"] {
+        let error = failure(read_for_nobody(&client, &exported.join(name)).await);
+        assert!(!matches!(error, SourceError::NotFound { .. }), "{name}: {error:?}");
+    }
+    let error = failure(read_for_nobody(&exporting(&[]), &exported.join("free")).await);
+    assert!(error.to_string().contains("exported to other users"), "{error}");
+    // Who the process belongs to reads on with its own rights, on threads that kept them.
+    let own = exported.join("mine").to_str().unwrap().to_owned();
+    let stat = client.stat(&own).await.unwrap();
+    assert_eq!(client.read(&own, None, &stat.validator).await.unwrap(), b"exported/mine");
+
+    let sub = named_by_nobody(&exported.join("sub/"));
+    let entries: Vec<_> = client.source(&sub).list(&sub).collect().await;
+    assert_eq!(entries.len(), 1);
+    let all = named_by_nobody(&exported);
+    let listed: Vec<_> = client.source(&all).list(&all).collect().await;
+    let denied =
+        |entry: &Result<Entry, SourceError>| matches!(entry, Err(SourceError::NotPermitted { .. }));
+    assert!(listed.iter().any(denied), "a directory that is closed to the user fails the listing");
 }
