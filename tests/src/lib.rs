@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows the insides of dfs: it drives the binaries as a person would.
 
+pub mod bucket;
 pub mod cluster;
 mod failure;
 pub mod origin;
@@ -10,6 +11,7 @@ pub mod process;
 pub mod wait;
 mod watchdog;
 
+pub use bucket::Bucket;
 pub use cluster::{Cluster, Dfctl, Mount, Node};
 pub use failure::Failure;
 pub use origin::{Body, Fault, Origin};

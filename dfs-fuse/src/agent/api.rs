@@ -95,7 +95,8 @@ impl node_server::Node for NodeService {
         let busy = self.agent.enter();
         let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
         let request = request.into_inner();
-        let question = self.question((asker, user), request.target, View::Auto, &request.command).await;
+        let question =
+            self.question((asker, user), request.target, View::Auto, &request.command).await;
         let opened = self.opened(&question.map_err(failed)?).await?;
         let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
         let index = Arc::clone(&index.index);
@@ -124,7 +125,8 @@ impl node_server::Node for NodeService {
         let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
         let mut request = request.into_inner();
         let view = if request.path.is_some() { View::Auto } else { View::File };
-        let question = self.question((asker, user), request.target.take(), view, &request.command).await;
+        let question =
+            self.question((asker, user), request.target.take(), view, &request.command).await;
         let question = question.map_err(failed)?;
         let agent = self.agent.clone();
         let chunks = read::read(&agent, &question, request).await;

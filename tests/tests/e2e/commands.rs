@@ -184,6 +184,32 @@ fn members_of_the_sockets_group_take_away_only_what_they_mounted() {
 }
 
 #[test]
+fn another_user_reads_exported_files_with_own_rights() {
+    let place = Place::new();
+    place.open_to_others();
+    let exported = place.dir("exported");
+    for (name, mode) in [("free", 0o644), ("mine", 0o600)] {
+        fs::write(exported.join(name), name).unwrap();
+        fs::set_permissions(exported.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let group = NOBODY.to_string();
+    let words = ["--export", exported.to_str().unwrap(), "--socket-group", &group];
+    let agent = Agent::solo_with(&place, "agent", &words);
+    fs::set_permissions(agent.data(), fs::Permissions::from_mode(0o711)).unwrap();
+    let dfctl = lend(&place, "dfctl");
+    let cat = |path: &std::path::Path| {
+        let mut command = as_user(NOBODY, &dfctl);
+        Said::by(command.arg("--socket").arg(agent.socket()).arg("cat").arg(path)).unwrap()
+    };
+    assert_eq!(cat(&exported.join("free")).done().stdout, b"free");
+    // Also when it is in the cache already.
+    let mine = exported.join("mine");
+    assert_eq!(agent.dfctl(&["cat", mine.to_str().unwrap()]).done().stdout, b"mine");
+    cat(&mine).fails(4, "DFS-2103");
+    cat("/etc/hostname".as_ref()).fails(4, "DFS-2103");
+}
+
+#[test]
 fn what_one_user_reads_with_credentials_no_other_user_of_the_agent_reads_without() {
     const OTHER: u32 = NOBODY - 1;
     let place = Place::new();

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod archives;
+mod buckets;
 mod changes;
 mod commands;
 mod fixtures;

@@ -75,6 +75,9 @@ impl Asker {
         if page.objects.is_empty() && !prefix.is_empty() {
             return Err(SourceError::NotFound { attempt: attempt.clone() });
         }
+        if let Some(first) = page.objects.first().filter(|_| self.has_keys()) {
+            self.prove(&first.key, attempt).await?;
+        }
         Ok(Stat {
             length: None,
             validator: Validator::default(),
@@ -85,6 +88,22 @@ impl Asker {
             unpinned: true,
             max_age: None,
         })
+    }
+
+    /// Whoever may list may perhaps not read, and is given nothing then that others with keys read.
+    async fn prove(&self, key: &[u8], attempt: &Attempt) -> Result<(), SourceError> {
+        let subject = Subject { key, query: &[] };
+        let ask = Ask::head();
+        let asked = self.store.web.retrier.run(|| self.ask(&subject, &ask, attempt)).await;
+        match asked {
+            Err(SourceError::NotPermitted { attempt, status, .. }) => {
+                let reason = Some("its names may be listed, and its objects not read".into());
+                Err(SourceError::NotPermitted { attempt, status, reason })
+            }
+            // Gone meanwhile: so is what could be read.
+            Err(SourceError::NotFound { .. }) => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     fn directory_url(&self) -> Result<CanonicalUrl, SourceError> {

@@ -132,6 +132,11 @@ pub(super) fn is_anonymous(user: &str, password: &str) -> bool {
 }
 
 impl Asker {
+    /// Whether anybody in particular asks.
+    pub fn has_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// Asks; an answer that is no success is its error.
     pub async fn ask(
         &self,

@@ -247,3 +247,23 @@ async fn a_store_under_pressure_is_asked_again_and_a_clock_that_is_wrong_is_name
     // Once by HEAD, whose answer says nothing, and once to learn why.
     assert_eq!(server.requests().len(), 2);
 }
+
+#[tokio::test]
+async fn who_may_list_a_prefix_and_not_read_it_is_refused() {
+    let server = Server::start(|_, request| match request.method.as_str() {
+        "HEAD" => crate::scripted::status(403),
+        _ => text(
+            "<ListBucketResult><Contents><Key>d/a</Key><Size>1</Size></Contents></ListBucketResult>",
+        ),
+    });
+    let url = format!("s3://lab/d/?endpoint=http://{}", server.address);
+    let keys =
+        dfs_source::AccessKeys { id: "A".into(), secret: "s".into(), token: None, expires: None };
+    let own = asked_by(&url, &keys);
+    let error = failure(stranger().source(&own).stat(&own).await);
+    assert!(error.to_string().contains("its objects not read"), "{error}");
+    assert_eq!(server.requests().len(), 2);
+    // Nobody in particular is given what anybody reads.
+    stranger().stat(&url).await.unwrap();
+    assert_eq!(server.requests().len(), 3);
+}
