@@ -294,7 +294,7 @@ _dfctl() {
             return 0
             ;;
         dfctl__subcmd__cat)
-            opts="-H -q -v -h --header --range --digest --limit --priority --explain --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
+            opts="-H -q -v -h --header --profile --endpoint --range --digest --limit --priority --explain --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -305,6 +305,14 @@ _dfctl() {
                     return 0
                     ;;
                 -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -528,7 +536,7 @@ _dfctl() {
             return 0
             ;;
         dfctl__subcmd__get)
-            opts="-H -o -r -f -q -v -h --header --output --recursive --include --exclude --force --range --digest --limit --priority --explain --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
+            opts="-H -o -r -f -q -v -h --header --profile --endpoint --output --recursive --include --exclude --force --range --digest --limit --priority --explain --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -539,6 +547,14 @@ _dfctl() {
                     return 0
                     ;;
                 -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -610,7 +626,7 @@ _dfctl() {
             return 0
             ;;
         dfctl__subcmd__ls)
-            opts="-H -r -q -v -h --header --recursive --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
+            opts="-H -r -q -v -h --header --profile --endpoint --recursive --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -621,6 +637,14 @@ _dfctl() {
                     return 0
                     ;;
                 -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -660,7 +684,7 @@ _dfctl() {
             return 0
             ;;
         dfctl__subcmd__mount)
-            opts="-H -q -v -h --header --lane --as --allow-other --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
+            opts="-H -q -v -h --header --profile --endpoint --lane --as --allow-other --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -671,6 +695,14 @@ _dfctl() {
                     return 0
                     ;;
                 -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -760,7 +792,7 @@ _dfctl() {
             return 0
             ;;
         dfctl__subcmd__stat)
-            opts="-H -q -v -h --header --as --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
+            opts="-H -q -v -h --header --profile --endpoint --as --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -771,6 +803,14 @@ _dfctl() {
                     return 0
                     ;;
                 -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -57,6 +57,8 @@ complete -c dfctl -n "__fish_dfctl_needs_command" -f -a "cache" -d 'Look after t
 complete -c dfctl -n "__fish_dfctl_needs_command" -f -a "cluster" -d 'Run a cluster on this machine'
 complete -c dfctl -n "__fish_dfctl_needs_command" -f -a "version" -d 'Say which dfctl this is, and which node agent answers'
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -s H -l header -d 'Header for the origin; one that looks secret never leaves for another host' -r
+complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l profile -d 'Profile of ~/.aws with the keys and the region for s3:// URLs' -r
+complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l endpoint -d 'Store that s3:// URLs mean, as in http://host:9000 [default: AWS]' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -s o -l output -d 'Where to: a file, a directory that exists, or - for the standard output' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l include -d 'With -r: only files that match; a pattern without / matches names at any depth' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l exclude -d 'With -r: no files that match' -r
@@ -88,6 +90,8 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand get" -s q -l quiet -d 'Say o
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -s H -l header -d 'Header for the origin; one that looks secret never leaves for another host' -r
+complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l profile -d 'Profile of ~/.aws with the keys and the region for s3:// URLs' -r
+complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l endpoint -d 'Store that s3:// URLs mean, as in http://host:9000 [default: AWS]' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l range -d 'Only bytes A to B, counted from 0, both included' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l digest -d 'What the bytes must be, as in sha256:9f2c… or blake3:9f2c…' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l limit -d 'At most this fast, as in 10MiB/s or 100Mbit/s' -r
@@ -114,6 +118,8 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -s q -l quiet -d 'Say o
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s H -l header -d 'Header for the origin; one that looks secret never leaves for another host' -r
+complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l profile -d 'Profile of ~/.aws with the keys and the region for s3:// URLs' -r
+complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l endpoint -d 'Store that s3:// URLs mean, as in http://host:9000 [default: AWS]' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l cluster -d 'Cluster to take part in' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l solo -d 'Work without any node agent' -r -f -a "true\t''
@@ -136,6 +142,8 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s q -l quiet -d 'Say on
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -s H -l header -d 'Header for the origin; one that looks secret never leaves for another host' -r
+complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l profile -d 'Profile of ~/.aws with the keys and the region for s3:// URLs' -r
+complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l endpoint -d 'Store that s3:// URLs mean, as in http://host:9000 [default: AWS]' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l as -d 'Look at it as one file or as a tree, instead of as a mount would show it' -r -f -a "file\t'The one byte sequence behind the URL'
 tree\t'A directory hierarchy'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l cluster -d 'Cluster to take part in' -r
@@ -159,6 +167,8 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -s q -l quiet -d 'Say 
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s H -l header -d 'Header for the origin; one that looks secret never leaves for another host' -r
+complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l profile -d 'Profile of ~/.aws with the keys and the region for s3:// URLs' -r
+complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l endpoint -d 'Store that s3:// URLs mean, as in http://host:9000 [default: AWS]' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l lane -d 'How the kernel reads it' -r -f -a "auto\t''
 fuse\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l as -d 'Show it as one file or as a tree, instead of by its kind' -r -f -a "file\t'The one byte sequence behind the URL'

@@ -7,6 +7,7 @@ complete -c dfs-fuse -l port-pieces -d 'Port of the piece plane; 0 is a free one
 complete -c dfs-fuse -l capacity -d 'Disk that the cache may take, as in 50GiB; all of the file system when not given' -r
 complete -c dfs-fuse -l upload-rate -d 'Bytes in a second that it uploads at most, as in 1Gbit/s' -r
 complete -c dfs-fuse -l ca-file -d 'PEM file of a certificate authority that origins may be signed by; repeatable' -r -F
+complete -c dfs-fuse -l export -d 'Directory that other users may name files in, each with their own rights; absolute; repeatable' -r -F
 complete -c dfs-fuse -l config -d 'Configuration file over those in /etc/dfs' -r -F
 complete -c dfs-fuse -l listen -d 'Address to listen on; loopback only, until links are protected [default: 127.0.0.1]' -r
 complete -c dfs-fuse -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r

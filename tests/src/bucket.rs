@@ -99,7 +99,8 @@ impl Bucket {
         let form = "Action=PutUserPolicy&UserName=ada&PolicyName=p";
         self.send(&["-H", &scope, "--data", form, "--data-urlencode", &policy], "/")?;
         let keys = call("CreateAccessKey&UserName=ada")?;
-        self.send(&["--data", "0"], "/moto-api/reset-auth")?;
+        let plain = ["-H", "Content-Type: text/plain", "--data", "0"];
+        self.send(&plain, "/moto-api/reset-auth")?;
         let element = |name: &str| -> Result<String, Failure> {
             let rest = keys.split(&format!("<{name}>")).nth(1);
             let text = rest.and_then(|rest| rest.split('<').next());

@@ -30,7 +30,7 @@ fn a_cluster_mounts_a_prefix_and_the_store_is_asked_once() {
         }
     }
     // A key to see that it is a prefix, and all of them; a small object once, whoever reads it.
-    assert_eq!(store.requests("GET /lab?"), 2);
+    assert_eq!(store.requests("GET /lab/?"), 2);
     for name in ["a", "sub/b", "sub/deeper/c"] {
         assert_eq!(store.requests(&format!("GET /lab/run/{name} ")), 1, "{name}");
     }
