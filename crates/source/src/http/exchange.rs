@@ -1,6 +1,6 @@
 //! One request and its answer, through its redirects. No retry here.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dfs_model::CanonicalUrl;
@@ -15,6 +15,9 @@ use super::redirect::{NotFollowed, Route};
 use super::{Web, client, headers};
 use crate::target::RESERVED_HEADERS;
 use crate::{Attempt, SourceError, Target};
+
+/// The slowest line that a body is waited for on.
+const SLOWEST_UPLOAD_BYTES_PER_SECOND: u64 = 64 << 10;
 
 /// What one request asks for.
 pub(crate) struct Ask {
@@ -169,12 +172,12 @@ impl Web {
             request = request.body(ask.body.clone());
         }
         self.counters.request();
-        match tokio::time::timeout(self.options.answer_timeout, request.send()).await {
+        // What is sent takes its time too, also over a slow line.
+        let sending = Duration::from_secs(ask.body.len() as u64 / SLOWEST_UPLOAD_BYTES_PER_SECOND);
+        let limit = self.options.answer_timeout.saturating_add(sending);
+        match tokio::time::timeout(limit, request.send()).await {
             Ok(answer) => answer.map_err(|error| client::classify(error, attempt, &self.options)),
-            Err(_) => Err(SourceError::Timeout {
-                attempt: attempt.clone(),
-                limit: self.options.answer_timeout,
-            }),
+            Err(_) => Err(SourceError::Timeout { attempt: attempt.clone(), limit }),
         }
     }
 
