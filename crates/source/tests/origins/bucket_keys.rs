@@ -28,12 +28,14 @@ fn text(body: &str) -> Vec<Step> {
     vec![head(200, &[("Content-Length", &length)]), Step::Send(body.as_bytes().to_vec())]
 }
 
-fn refusal(status: u16, headers: &[(&str, &str)], code: &str) -> Vec<Step> {
+/// A refusal as stores send it: with a body that says why, except to HEAD.
+fn refusal(request: &Request, status: u16, headers: &[(&str, &str)], code: &str) -> Vec<Step> {
     let body = format!("<Error><Code>{code}</Code></Error>");
     let length = body.len().to_string();
     let mut all = vec![("Content-Length", &*length)];
     all.extend_from_slice(headers);
-    vec![head(status, &all), Step::Send(body.into_bytes())]
+    let body = if request.method == "HEAD" { Vec::new() } else { body.into_bytes() };
+    vec![head(status, &all), Step::Send(body)]
 }
 
 /// The id of the keys that signed a request.
@@ -142,7 +144,7 @@ async fn a_store_that_calls_keys_expired_is_asked_once_more_with_new_ones() {
     let server = Server::start(move |_, request| match signer(request) {
         Some("ASIA0") => {
             seen.fetch_add(1, Ordering::SeqCst);
-            refusal(400, &[], "ExpiredToken")
+            refusal(request, 400, &[], "ExpiredToken")
         }
         _ => file(&content(10), "\"e\"", request),
     });
@@ -206,7 +208,9 @@ async fn the_right_region_is_learned_once_for_a_bucket() {
         let scope = request.header("authorization").unwrap().split("Credential=").nth(1).unwrap();
         match scope.split('/').nth(2).unwrap() {
             "eu-west-3" => file(&content(10), "\"e\"", request),
-            _ => refusal(301, &[("x-amz-bucket-region", "eu-west-3")], "PermanentRedirect"),
+            _ => {
+                refusal(request, 301, &[("x-amz-bucket-region", "eu-west-3")], "PermanentRedirect")
+            }
         }
     });
     let keys =
@@ -218,7 +222,9 @@ async fn the_right_region_is_learned_once_for_a_bucket() {
     }
     assert_eq!(server.requests().len(), 4);
 
-    let lost = Server::start(|_, _| refusal(301, &[("x-amz-bucket-region", "us-east-1")], "X"));
+    let lost = Server::start(|_, request| {
+        refusal(request, 301, &[("x-amz-bucket-region", "us-east-1")], "X")
+    });
     let own = asked_by(&format!("s3://lab/a?endpoint=http://{}", lost.address), &keys);
     let error = failure(client.source(&own).stat(&own).await);
     assert!(matches!(error, SourceError::Redirect { .. }), "{error:?}");
@@ -228,8 +234,8 @@ async fn the_right_region_is_learned_once_for_a_bucket() {
 #[tokio::test]
 async fn a_store_under_pressure_is_asked_again_and_a_clock_that_is_wrong_is_named() {
     let server = Server::start(|number, request| match number {
-        0 | 1 => refusal(503, &[], "SlowDown"),
-        2 => refusal(400, &[], "RequestTimeout"),
+        0 | 1 => refusal(request, 503, &[], "SlowDown"),
+        2 => refusal(request, 400, &[], "RequestTimeout"),
         _ => file(&content(10), "\"e\"", request),
     });
     let url = |server: &Server| format!("s3://lab/a?endpoint=http://{}", server.address);
@@ -241,7 +247,8 @@ async fn a_store_under_pressure_is_asked_again_and_a_clock_that_is_wrong_is_name
     assert_eq!((server.requests().len(), client.counted().retries), (4, 3));
 
     let date = [("Date", "Sun, 06 Nov 1994 08:49:37 GMT")];
-    let server = Server::start(move |_, _| refusal(403, &date, "RequestTimeTooSkewed"));
+    let server =
+        Server::start(move |_, request| refusal(request, 403, &date, "RequestTimeTooSkewed"));
     let error = failure(client.stat(&url(&server)).await).to_string();
     assert!(error.contains("the clock here is") && error.contains("minutes ahead"), "{error}");
     // Once by HEAD, whose answer says nothing, and once to learn why.
