@@ -30,6 +30,8 @@ pub(super) struct Registration {
 /// What happened in one task since the last batch.
 #[derive(Default)]
 pub(super) struct News {
+    /// How the part in it ended that came before this registration.
+    pub(super) earlier_end: Option<PeerEnd>,
     pub(super) register: bool,
     /// Digests that this host has signed.
     pub(super) signed: VecDeque<Bytes>,
@@ -97,7 +99,10 @@ impl Outbox {
         let mut inner = self.inner.lock();
         inner.tasks.insert(id, Registration { task, priority, commands });
         let news = inner.news.entry(id).or_default();
+        // All of that was before, and a registration begins anew.
         news.rest = None;
+        news.leave = false;
+        news.earlier_end = news.end.take().or(news.earlier_end.take());
         news.register = true;
         drop(inner);
         self.filled.notify_one();
@@ -165,9 +170,12 @@ impl Outbox {
         }
         let is_open_again = inner.tasks.contains_key(&task);
         let news = inner.news.entry(task).or_default();
-        match is_open_again {
-            true => news.register = true,
-            false => news.leave = true,
+        if is_open_again {
+            news.register = true;
+        } else {
+            // What was kept before is gone.
+            (news.done, news.signed) = Default::default();
+            news.leave = true;
         }
         drop(inner);
         self.filled.notify_one();
@@ -240,7 +248,9 @@ mod tests {
 
     fn kinds(outbox: &Outbox) -> Vec<Up> {
         let news = outbox.take();
-        let messages = news.iter().flat_map(|(task, news)| messages::news(task, news));
+        let messages = news
+            .iter()
+            .flat_map(|(task, news)| messages::news(task, news, outbox.registration(task)));
         messages.filter_map(|message| message.kind).collect()
     }
 
@@ -280,6 +290,22 @@ mod tests {
         assert!(news.register && !news.leave, "the scheduler forgets what was held");
         outbox.leave(task.id, Some(&later));
         assert!(matches!(kinds(&outbox).last(), Some(Up::Leave(_))));
+    }
+
+    #[test]
+    fn a_registration_comes_after_how_the_last_one_ended_and_before_what_it_brings() {
+        let (outbox, task, (commands, _mailbox)) = (Outbox::default(), task(), mpsc::channel(1));
+        let end = || PeerEnd { reason: None, ledger: Ledger::default() };
+        outbox.ended(task.id, end());
+        outbox.leave(task.id, None);
+        outbox.register(task.clone(), Priority::Bulk, commands.clone());
+        outbox.done(task.id, GroupRange::new(0, 1), None, Duration::ZERO);
+        let said = kinds(&outbox);
+        assert!(matches!(said[..], [Up::Result(_), Up::Register(_), Up::Progress(_)]), "{said:?}");
+        outbox.done(task.id, GroupRange::new(1, 1), None, Duration::ZERO);
+        outbox.ended(task.id, end());
+        outbox.leave(task.id, Some(&commands));
+        assert!(matches!(kinds(&outbox)[..], [Up::Result(_), Up::Leave(_)]), "nothing is kept");
     }
 
     #[test]
