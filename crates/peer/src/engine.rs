@@ -344,29 +344,30 @@ impl Engine {
     }
 
     fn close(&self, id: &TaskId) {
-        self.inner.tasks.close(id);
-        self.inner.keyring.forget_stand_ins(id);
+        let closed = self.inner.tasks.close(id, || self.inner.keyring.forget_stand_ins(id));
         if let Some(swarm) = &self.inner.swarm {
-            swarm.leave(*id);
+            swarm.leave(*id, closed.as_ref().map(|shared| &shared.commands));
         }
     }
 
     /// Closes the tasks that nobody here or elsewhere has used for `after`, as of `now`; what they hold is
     /// still known to the scheduler. To be called every so often; says which.
     pub async fn close_idle(&self, now: Instant, after: Duration) -> Vec<TaskId> {
-        let closed = self.inner.tasks.close_idle(now, after);
-        for id in &closed {
-            self.inner.keyring.forget_stand_ins(id);
-            let Some(swarm) = self.inner.swarm.clone() else { continue };
-            let (store, id) = (Arc::clone(&self.inner.store), *id);
+        let forget = |id: &TaskId| self.inner.keyring.forget_stand_ins(id);
+        let closed = self.inner.tasks.close_idle(now, after, forget);
+        let ids = closed.iter().map(|shared| shared.info.id).collect();
+        let Some(swarm) = &self.inner.swarm else { return ids };
+        for shared in closed {
+            let (store, swarm) = (Arc::clone(&self.inner.store), swarm.clone());
             let rest = move || {
+                let id = shared.info.id;
                 let provable = store.glance(id, 0).map(|glance| glance.provable);
-                swarm.rest(id, &provable.unwrap_or_default());
+                swarm.rest(id, &provable.unwrap_or_default(), &shared.commands);
             };
             // The engine is stopping when this does not end.
             let _ = tokio::task::spawn_blocking(rest).await;
         }
-        closed
+        ids
     }
 
     async fn begin(&self, info: TaskInfo) -> Result<Running, OpenError> {

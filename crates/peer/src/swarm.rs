@@ -198,12 +198,14 @@ impl Swarm {
     }
 
     /// A task is closed here: it takes nothing more, and gives what it has when it is asked.
-    pub(crate) fn rest(&self, task: TaskId, provable: &GroupSet) {
-        self.outbox.rest(task, convert::runs(provable));
+    /// It may have been opened again since: `closed` tells the two apart.
+    pub(crate) fn rest(&self, task: TaskId, provable: &GroupSet, closed: &mpsc::Sender<Command>) {
+        self.outbox.rest(task, convert::runs(provable), closed);
     }
 
-    pub(crate) fn leave(&self, task: TaskId) {
-        self.outbox.leave(task);
+    /// A task is gone from here; `closed` where it was open. It may have been opened again since.
+    pub(crate) fn leave(&self, task: TaskId, closed: Option<&mpsc::Sender<Command>>) {
+        self.outbox.leave(task, closed);
     }
 }
 

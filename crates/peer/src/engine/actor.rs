@@ -214,6 +214,9 @@ impl Actor {
             }
             FlightEvent::Length(length) => {
                 self.conductor.set_length(length);
+                if self.is_complete() {
+                    self.completed();
+                }
                 self.release_waiters(None);
             }
             FlightEvent::Ended { flight, fault } => self.ended(flight, fault, now),
@@ -237,14 +240,26 @@ impl Actor {
                 CameFrom::Source => None,
             };
             swarm.done(self.shared.info.id, groups, parent, cost);
-            if !self.told_end && self.is_complete() {
-                self.told_end = true;
-                let task = Task::new(Arc::clone(&self.shared), None);
-                swarm.complete(self.shared.info.id, task.ledger());
-            }
+        }
+        if self.is_complete() {
+            self.completed();
         }
         self.standstill = Standstill::default();
         self.release_waiters(Some(groups));
+    }
+
+    /// Everything is here: the swarm is told once, and nobody is followed any more. Two who follow each other
+    /// would keep each other's task open for ever.
+    fn completed(&mut self) {
+        self.parents.values().for_each(|(_, watching)| watching.cancel());
+        if self.told_swarm
+            && !self.told_end
+            && let Some(swarm) = &self.engine.swarm
+        {
+            self.told_end = true;
+            let task = Task::new(Arc::clone(&self.shared), None);
+            swarm.complete(self.shared.info.id, task.ledger());
+        }
     }
 
     fn is_complete(&self) -> bool {
@@ -368,12 +383,19 @@ impl Actor {
         }
         // The same ones named again are no news: what stands still goes on standing still.
         let is_news = parents.iter().any(|parent| !old.contains_key(&parent.host.id));
+        let is_complete = self.is_complete();
         for parent in parents {
             let host = parent.host.id;
             self.shared.provenance.name(host, &parent.host.name, parent.host.kind);
             let watching = match old.get(&host) {
                 Some((known, watching)) if known.is_where(&parent) && !watching.is_cancelled() => {
                     watching.clone()
+                }
+                // What they hold is of no use.
+                _ if is_complete => {
+                    let none = CancellationToken::new();
+                    none.cancel();
+                    none
                 }
                 _ => watcher::watch(&self.engine, &self.shared, &parent, &self.stop),
             };

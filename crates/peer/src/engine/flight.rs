@@ -423,6 +423,10 @@ impl Context {
                 ErrorCode::Busy => Failure::Busy,
                 ErrorCode::Deadline => Failure::Timeout,
                 ErrorCode::OriginChanged => return self.changed(&refusal.text, groups, next),
+                ErrorCode::Void => {
+                    let error = ReadError::Swarm(refusal.text.clone());
+                    return Fault::Void { group: next, error };
+                }
                 ErrorCode::OriginFailed => Failure::OriginFailed,
                 ErrorCode::Refused | ErrorCode::Internal => Failure::Other,
             },

@@ -117,23 +117,35 @@ impl OpenTasks {
         }
     }
 
-    /// Closes a task, whoever holds it.
-    pub(super) fn close(&self, id: &TaskId) {
-        let slot = self.slots.lock().remove(id);
-        if let Some(running) = slot.as_ref().and_then(|slot| slot.running.get()) {
-            running.close();
-        }
+    /// Closes a task, whoever holds it; gives what was open. Others may open it again at once: `released` is
+    /// what must be over before.
+    pub(super) fn close(&self, id: &TaskId, released: impl FnOnce()) -> Option<Arc<Shared>> {
+        let mut slots = self.slots.lock();
+        let slot = slots.remove(id);
+        released();
+        drop(slots);
+        let running = slot.as_ref()?.running.get()?;
+        running.close();
+        Some(Arc::clone(&running.shared))
     }
 
-    /// Closes what was idle for so long; says what.
-    pub(super) fn close_idle(&self, now: Instant, after: Duration) -> Vec<TaskId> {
+    /// Closes what was idle for so long, and gives it. Others may open it again at once: `released` is what
+    /// must be over before.
+    pub(super) fn close_idle(
+        &self,
+        now: Instant,
+        after: Duration,
+        released: impl Fn(&TaskId),
+    ) -> Vec<Arc<Shared>> {
         let mut closed = Vec::new();
         self.slots.lock().retain(|id, slot| {
-            let idle = slot.running.get().is_some_and(|running| running.close_if_idle(now, after));
-            if idle {
-                closed.push(*id);
+            let Some(running) = slot.running.get() else { return true };
+            if !running.close_if_idle(now, after) {
+                return true;
             }
-            !idle
+            released(id);
+            closed.push(Arc::clone(&running.shared));
+            false
         });
         closed
     }

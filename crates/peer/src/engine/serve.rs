@@ -87,8 +87,11 @@ impl Answer {
         };
         let there = match there {
             Ok(there) => there,
-            Err(_) if self.sent && self.task.hole_in(groups).is_some() => return None,
-            Err(error) => return Some(Err(refusal(&error))),
+            Err(error) => match self.task.hole_in(groups) {
+                Some(_) if self.sent => return None,
+                Some((hole, why)) if hole.first == groups.first => return Some(Err(void(&why))),
+                _ => return Some(Err(refusal(&error))),
+            },
         };
         if there != groups {
             self.rest.clear();
@@ -121,6 +124,15 @@ impl Answer {
             }
         }
     }
+}
+
+/// The first group asked for is in a hole, whatever the reason: nothing is said of the others.
+fn void(why: &ReadError) -> Refusal {
+    let code = match why {
+        ReadError::OriginChanged(_) => ErrorCode::OriginChanged,
+        _ => ErrorCode::Void,
+    };
+    Refusal::new(code, crate::error_chain(why))
 }
 
 fn refusal(error: &ReadError) -> Refusal {

@@ -38,6 +38,8 @@ struct FakeOrigin {
     has_ranges: bool,
     /// Of what has members: where they are gone.
     holes: Option<Vec<ByteRange>>,
+    /// Why they are.
+    hole: fn(ByteRange) -> SourceError,
     sent: AtomicU64,
     requests: AtomicU64,
 }
@@ -51,6 +53,7 @@ impl FakeOrigin {
             announces_length: true,
             has_ranges: true,
             holes: None,
+            hole: changed,
             sent: AtomicU64::new(0),
             requests: AtomicU64::new(0),
         }
@@ -89,7 +92,7 @@ impl Origin for FakeOrigin {
         let holes = self.holes.iter().flatten();
         if let Some(hole) = holes.map(|hole| hole.intersection(range)).find(|hole| !hole.is_empty())
         {
-            return Err(changed(hole));
+            return Err((self.hole)(hole));
         }
         Ok(self.stream(range))
     }
@@ -105,7 +108,7 @@ impl Origin for FakeOrigin {
         let holes = self.holes.iter().flatten().map(|hole| hole.intersection(range));
         for hole in holes.filter(|hole| !hole.is_empty()) {
             parts.push(self.stream(ByteRange::new(at, hole.start)).map_ok(Part::Bytes).boxed());
-            let void = Part::Void { length: hole.len(), error: changed(hole) };
+            let void = Part::Void { length: hole.len(), error: (self.hole)(hole) };
             parts.push(stream::iter([Ok(void)]).boxed());
             at = hole.end;
         }
@@ -119,6 +122,12 @@ fn changed(hole: ByteRange) -> SourceError {
     let url = CanonicalUrl::parse("http://origin.test/x").unwrap();
     let attempt = Attempt::new(Action::Read(Some(hole)), &url);
     SourceError::Changed { attempt, detail: "it has another ETag".to_owned() }
+}
+
+fn forbidden(hole: ByteRange) -> SourceError {
+    let url = CanonicalUrl::parse("http://origin.test/x").unwrap();
+    let attempt = Attempt::new(Action::Read(Some(hole)), &url);
+    SourceError::NotPermitted { attempt, status: Some(403) }
 }
 
 impl FakeOrigin {

@@ -62,33 +62,26 @@ fn failure_kind(failure: Failure) -> FailureKind {
     }
 }
 
-/// One task's news as messages; registration itself is made by the caller.
-pub(super) fn news(task: &TaskId, news: &News) -> Vec<HostMessage> {
+/// One task's news as messages, in the order in which they hold; `registered` as it is now.
+pub(super) fn news(
+    task: &TaskId,
+    news: &News,
+    registered: Option<Registration>,
+) -> Vec<HostMessage> {
+    let mut messages = Vec::new();
+    if let Some(end) = &news.earlier_end {
+        messages.push(up(Up::Result(result(task, end))));
+    }
+    if let Some(registration) = registered.filter(|_| news.register) {
+        messages.push(register(&registration));
+    }
     // Before the groups: who is told of these finds what proves them.
     let signed = news
         .signed
         .iter()
         .map(|encoded| up(Up::Digests(common::SignedDigests { encoded: encoded.clone() })));
-    let mut messages: Vec<HostMessage> = signed.collect();
-    let done = news.done.iter().flat_map(|(parent, delivered)| {
-        let cost_ms = u32::try_from(delivered.cost.as_millis()).unwrap_or(u32::MAX);
-        delivered.groups.ranges().map(move |run| GroupsDone {
-            groups: Some(run.into()),
-            parent_id: parent.map(|host| host.as_bytes().to_vec().into()).unwrap_or_default(),
-            cost_ms,
-        })
-    });
-    let done: Vec<GroupsDone> = done.take(convert::MAX_RUNS).collect();
-    let failed = news.failed.iter().map(|(groups, host, why)| GroupsFailed {
-        groups: Some((*groups).into()),
-        parent_id: host.as_bytes().to_vec().into(),
-        kind: failure_kind(*why).into(),
-    });
-    let failed: Vec<GroupsFailed> = failed.collect();
-    if !done.is_empty() || !failed.is_empty() {
-        let task_id = id_bytes(task);
-        messages.push(up(Up::Progress(Progress { task_id, done, failed, uploads: 0 })));
-    }
+    messages.extend(signed);
+    messages.extend(progress(task, news));
     if let Some(end) = &news.end {
         messages.push(up(Up::Result(result(task, end))));
     }
@@ -106,6 +99,30 @@ pub(super) fn news(task: &TaskId, news: &News) -> Vec<HostMessage> {
         messages.push(up(Up::Leave(Leave { task_id: id_bytes(task) })));
     }
     messages
+}
+
+/// What came and what did not.
+fn progress(task: &TaskId, news: &News) -> Option<HostMessage> {
+    let done = news.done.iter().flat_map(|(parent, delivered)| {
+        let cost_ms = u32::try_from(delivered.cost.as_millis()).unwrap_or(u32::MAX);
+        delivered.groups.ranges().map(move |run| GroupsDone {
+            groups: Some(run.into()),
+            parent_id: parent.map(|host| host.as_bytes().to_vec().into()).unwrap_or_default(),
+            cost_ms,
+        })
+    });
+    let done: Vec<GroupsDone> = done.take(convert::MAX_RUNS).collect();
+    let failed = news.failed.iter().map(|(groups, host, why)| GroupsFailed {
+        groups: Some((*groups).into()),
+        parent_id: host.as_bytes().to_vec().into(),
+        kind: failure_kind(*why).into(),
+    });
+    let failed: Vec<GroupsFailed> = failed.collect();
+    if done.is_empty() && failed.is_empty() {
+        return None;
+    }
+    let task_id = id_bytes(task);
+    Some(up(Up::Progress(Progress { task_id, done, failed, uploads: 0 })))
 }
 
 fn result(task: &TaskId, end: &PeerEnd) -> PeerResult {

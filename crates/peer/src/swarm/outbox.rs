@@ -30,6 +30,8 @@ pub(super) struct Registration {
 /// What happened in one task since the last batch.
 #[derive(Default)]
 pub(super) struct News {
+    /// How the part in it ended that came before this registration.
+    pub(super) earlier_end: Option<PeerEnd>,
     pub(super) register: bool,
     /// Digests that this host has signed.
     pub(super) signed: VecDeque<Bytes>,
@@ -65,6 +67,15 @@ struct Inner {
     connected: usize,
 }
 
+impl Inner {
+    /// Takes out the registration of the opening whose mailbox this is, not that of a later one.
+    fn release(&mut self, task: &TaskId, closed: &mpsc::Sender<Command>) -> Option<Registration> {
+        let registered = self.tasks.get(task)?;
+        let is_it = registered.commands.same_channel(closed);
+        is_it.then(|| self.tasks.remove(task)).flatten()
+    }
+}
+
 /// See the module's documentation.
 #[derive(Default)]
 pub(super) struct Outbox {
@@ -85,9 +96,16 @@ impl Outbox {
         commands: mpsc::Sender<Command>,
     ) {
         let id = task.id;
-        self.tell(id, |news| news.rest = None);
-        self.inner.lock().tasks.insert(id, Registration { task, priority, commands });
-        self.tell(id, |news| news.register = true);
+        let mut inner = self.inner.lock();
+        inner.tasks.insert(id, Registration { task, priority, commands });
+        let news = inner.news.entry(id).or_default();
+        // All of that was before, and a registration begins anew.
+        news.rest = None;
+        news.leave = false;
+        news.earlier_end = news.end.take().or(news.earlier_end.take());
+        news.register = true;
+        drop(inner);
+        self.filled.notify_one();
     }
 
     pub(super) fn done(
@@ -130,17 +148,37 @@ impl Outbox {
     }
 
     /// What was registered is released: the scheduler is told what is still held, or that nothing is.
-    pub(super) fn rest(&self, task: TaskId, held: Vec<GroupRun>) {
-        let Some(registration) = self.inner.lock().tasks.remove(&task) else { return };
-        self.tell(task, |news| match held.is_empty() {
+    /// Nothing is said of what was opened again since it was `closed`.
+    pub(super) fn rest(&self, task: TaskId, held: Vec<GroupRun>, closed: &mpsc::Sender<Command>) {
+        let mut inner = self.inner.lock();
+        let Some(registration) = inner.release(&task, closed) else { return };
+        let news = inner.news.entry(task).or_default();
+        match held.is_empty() {
             true => news.leave = true,
             false => news.rest = Some((registration, held)),
-        });
+        }
+        drop(inner);
+        self.filled.notify_one();
     }
 
-    pub(super) fn leave(&self, task: TaskId) {
-        self.inner.lock().tasks.remove(&task);
-        self.tell(task, |news| news.leave = true);
+    /// Nothing is held any more. What was opened again since it was `closed` registers anew instead, with
+    /// which the scheduler forgets what was held.
+    pub(super) fn leave(&self, task: TaskId, closed: Option<&mpsc::Sender<Command>>) {
+        let mut inner = self.inner.lock();
+        if let Some(closed) = closed {
+            inner.release(&task, closed);
+        }
+        let is_open_again = inner.tasks.contains_key(&task);
+        let news = inner.news.entry(task).or_default();
+        if is_open_again {
+            news.register = true;
+        } else {
+            // What was kept before is gone.
+            (news.done, news.signed) = Default::default();
+            news.leave = true;
+        }
+        drop(inner);
+        self.filled.notify_one();
     }
 
     /// Waits until there is something to send.
@@ -210,7 +248,9 @@ mod tests {
 
     fn kinds(outbox: &Outbox) -> Vec<Up> {
         let news = outbox.take();
-        let messages = news.iter().flat_map(|(task, news)| messages::news(task, news));
+        let messages = news
+            .iter()
+            .flat_map(|(task, news)| messages::news(task, news, outbox.registration(task)));
         messages.filter_map(|message| message.kind).collect()
     }
 
@@ -219,17 +259,53 @@ mod tests {
         let outbox = Outbox::default();
         let (task, (commands, _mailbox)) = (task(), mpsc::channel(1));
         let held = vec![GroupRun { first: 2, count: 3 }];
-        outbox.rest(task.id, held.clone());
+        outbox.rest(task.id, held.clone(), &commands);
         assert!(kinds(&outbox).is_empty(), "it was not registered");
         outbox.register(task.clone(), Priority::Bulk, commands.clone());
-        outbox.rest(task.id, held.clone());
+        outbox.rest(task.id, held.clone(), &commands);
         assert!(outbox.registration(&task.id).is_none());
         let said = kinds(&outbox);
         let Some(Up::Register(register)) = said.last() else { panic!("{said:?}") };
         assert_eq!((&register.wanted, &register.held), (&held, &held));
-        outbox.register(task.clone(), Priority::Bulk, commands);
-        outbox.rest(task.id, Vec::new());
+        outbox.register(task.clone(), Priority::Bulk, commands.clone());
+        outbox.rest(task.id, Vec::new(), &commands);
         assert!(matches!(kinds(&outbox).last(), Some(Up::Leave(_))), "it holds nothing");
+    }
+
+    #[test]
+    fn what_is_opened_again_stays_registered_when_its_earlier_opening_ends() {
+        let outbox = Outbox::default();
+        let (task, (earlier, _mailbox)) = (task(), mpsc::channel(1));
+        let (later, _mailbox) = mpsc::channel(1);
+        outbox.register(task.clone(), Priority::Bulk, earlier.clone());
+        outbox.register(task.clone(), Priority::Bulk, later.clone());
+        kinds(&outbox);
+        outbox.rest(task.id, vec![GroupRun { first: 2, count: 3 }], &earlier);
+        assert!(kinds(&outbox).is_empty());
+        outbox.leave(task.id, Some(&earlier));
+        outbox.leave(task.id, None);
+        let registration = outbox.registration(&task.id).unwrap();
+        assert!(registration.commands.same_channel(&later));
+        let news = &outbox.take()[&task.id];
+        assert!(news.register && !news.leave, "the scheduler forgets what was held");
+        outbox.leave(task.id, Some(&later));
+        assert!(matches!(kinds(&outbox).last(), Some(Up::Leave(_))));
+    }
+
+    #[test]
+    fn a_registration_comes_after_how_the_last_one_ended_and_before_what_it_brings() {
+        let (outbox, task, (commands, _mailbox)) = (Outbox::default(), task(), mpsc::channel(1));
+        let end = || PeerEnd { reason: None, ledger: Ledger::default() };
+        outbox.ended(task.id, end());
+        outbox.leave(task.id, None);
+        outbox.register(task.clone(), Priority::Bulk, commands.clone());
+        outbox.done(task.id, GroupRange::new(0, 1), None, Duration::ZERO);
+        let said = kinds(&outbox);
+        assert!(matches!(said[..], [Up::Result(_), Up::Register(_), Up::Progress(_)]), "{said:?}");
+        outbox.done(task.id, GroupRange::new(1, 1), None, Duration::ZERO);
+        outbox.ended(task.id, end());
+        outbox.leave(task.id, Some(&commands));
+        assert!(matches!(kinds(&outbox)[..], [Up::Result(_), Up::Leave(_)]), "nothing is kept");
     }
 
     #[test]

@@ -154,12 +154,8 @@ impl Session {
                 None => continue,
             };
             for id in everyone {
-                let messages = outgoing.entry(id).or_default();
-                if let (true, Some(registration)) = (news.register, self.outbox.registration(task))
-                {
-                    messages.push(messages::register(&registration));
-                }
-                messages.extend(messages::news(task, news));
+                let messages = messages::news(task, news, self.outbox.registration(task));
+                outgoing.entry(id).or_default().extend(messages);
             }
         }
         for (id, messages) in outgoing {

@@ -118,6 +118,8 @@ pub enum ErrorCode {
     OriginFailed = 7,
     /// Something broke on the parent's side.
     Internal = 8,
+    /// The first group asked for lies in a member that the origin does not give; its neighbours may be well.
+    Void = 9,
 }
 
 impl ErrorCode {
@@ -131,6 +133,7 @@ impl ErrorCode {
             5 => Self::Deadline,
             6 => Self::OriginChanged,
             7 => Self::OriginFailed,
+            9 => Self::Void,
             _ => Self::Internal,
         }
     }
@@ -145,6 +148,7 @@ impl ErrorCode {
             Self::OriginChanged => "origin changed",
             Self::OriginFailed => "the origin failed",
             Self::Internal => "the peer failed",
+            Self::Void => "the origin does not give a member",
         }
     }
 }

@@ -14,8 +14,12 @@ fn holes() -> Vec<ByteRange> {
 }
 
 fn holed() -> Arc<FakeOrigin> {
+    holed_by(changed)
+}
+
+fn holed_by(why: fn(ByteRange) -> SourceError) -> Arc<FakeOrigin> {
     let mut origin = FakeOrigin::new(100 * GROUP + 5);
-    origin.holes = Some(holes());
+    (origin.holes, origin.hole) = (Some(holes()), why);
     Arc::new(origin)
 }
 
@@ -37,8 +41,10 @@ async fn assert_all_but_the_holes(task: &Task, origin: &FakeOrigin, step: u64) {
             }
             Err(error) => {
                 assert!(is_hole, "{range}: {error}");
-                let text = error.to_string();
-                assert!(text.contains("origin changed") && text.contains("origin.test"), "{text}");
+                let (text, why) = (error.to_string(), (origin.hole)(range));
+                let class = ReadError::from(why).to_string();
+                let class = class.split(':').next().unwrap();
+                assert!(text.contains(class) && text.contains("origin.test"), "{text}");
             }
         }
     }
@@ -69,9 +75,14 @@ async fn a_run_with_holes_brings_everything_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_gets_everything_but_the_void_groups_and_reads_around_them_itself() {
+    for why in [changed, forbidden] {
+        a_child_gets_everything_but_the_void_groups_of(holed_by(why)).await;
+    }
+}
+
+async fn a_child_gets_everything_but_the_void_groups_of(origin: Arc<FakeOrigin>) {
     let field = Field::new();
     let seed = field.honest(Role::Seed, 1, &[]);
-    let origin = holed();
     seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     let node = field.honest(Role::Node, 2, &[&seed]);
     let task = node.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
@@ -103,4 +114,22 @@ async fn neighbours_of_a_hole_do_not_have_the_origin_asked_for_their_group_again
     let ledger = task.ledger_since(&mark, neighbour);
     assert_eq!((ledger.source_bytes, ledger.cache_bytes), (4096, 0));
     assert_eq!(ledger.source_requests, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forbidden_member_does_not_keep_its_neighbours_from_a_child_that_cannot_read_the_origin()
+{
+    let field = Field::new();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    let origin = holed_by(forbidden);
+    seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let node = field.honest(Role::Node, 2, &[&seed]);
+    let task = node.engine.open(&origin.info(), None, None).await.unwrap();
+    give_parents(&task, &[&seed]).await;
+    task.prefetch(ByteRange::new(0, 100 * GROUP + 5), Priority::Bulk);
+    let error = task.read(holes()[0], Priority::Demand).await.unwrap_err();
+    assert!(error.to_string().contains("not permitted"), "{error}");
+    let expected = 101 - void_groups().len();
+    wait_until(|| task.stored().have().len() == expected).await;
+    assert_eq!(task.ledger().source_bytes, 0);
 }

@@ -59,11 +59,46 @@ async fn a_task_that_a_child_follows_stays_open() {
     let node = field.honest(Role::Node, 2, &[&seed]);
     let task = node.engine.open(&origin.info(), None, None).await.unwrap();
     give_parents(&task, &[&seed]).await;
-    assert_eq!(read_all(&task).await, origin.content);
+    task.ensure(ByteRange::new(0, 2 * GROUP), Priority::Bulk).await.unwrap();
     drop(held);
     let (now, engine) = (Instant::now(), &seed.engine);
     assert!(engine.close_idle(now, MINUTES).await.is_empty());
     assert!(engine.close_idle(now + 2 * MINUTES, MINUTES).await.is_empty());
+}
+
+/// Has every idle task of an engine closed as time goes by, until `id` is among them.
+async fn closes_in_time(engine: &Engine, id: TaskId) {
+    let start = Instant::now();
+    for minutes in 0..2000 {
+        if engine.close_idle(start + MINUTES * minutes, MINUTES).await.contains(&id) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it is never closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_have_everything_do_not_keep_each_others_tasks_open() {
+    let field = Field::new();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    let origin = Arc::new(FakeOrigin::new(40 * GROUP));
+    seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let (one, other) =
+        (field.honest(Role::Node, 2, &[&seed]), field.honest(Role::Node, 3, &[&seed]));
+    let first = one.engine.open(&origin.info(), None, None).await.unwrap();
+    let second = other.engine.open(&origin.info(), None, None).await.unwrap();
+    give_parents(&first, &[&seed, &other]).await;
+    give_parents(&second, &[&seed, &one]).await;
+    let (read, again) = tokio::join!(read_all(&first), read_all(&second));
+    assert!(read == origin.content && again == origin.content);
+    // Named once more, after all came.
+    give_parents(&first, &[&seed, &other]).await;
+    let id = first.id();
+    drop((first, second));
+    for engine in [&one.engine, &other.engine, &seed.engine] {
+        closes_in_time(engine, id).await;
+    }
 }
 
 /// A copy of a data directory as a power cut would leave it.
