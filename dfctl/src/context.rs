@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use dfs_fuse::agent::inside::InsideAgent;
 use dfs_source::HttpOptions;
@@ -29,13 +29,16 @@ pub struct Context {
     command: CommandId,
     /// The agent inside this process, once something needed one and there was no daemon.
     inside: Mutex<Option<InsideAgent>>,
+    /// The socket of the machine's agent, once it turned out not to be for this user.
+    closed: OnceLock<PathBuf>,
 }
 
 impl Context {
     /// Surroundings in which the backend is looked for when it is needed.
     pub fn new(settings: Settings, output: Output, interrupted: CancellationToken) -> Self {
         let (given, command, inside) = (None, CommandId::random(), Mutex::new(None));
-        Self { settings, output, interrupted, given, command, inside }
+        let closed = OnceLock::new();
+        Self { settings, output, interrupted, given, command, inside, closed }
     }
 
     /// Surroundings of a test.
@@ -116,26 +119,26 @@ impl Context {
         Arc::new(Agent::at(socket, self.command.clone()))
     }
 
-    /// The first socket that somebody listens on. One that this user may not use is an error, not a reason
-    /// to look further: its cache and mounts are what the user means.
+    /// The first socket that somebody listens on. One that was named, or is this user's own, and may not be used
+    /// is an error: its cache and mounts are what the user means. The machine's agent is nobody's in particular:
+    /// where it is closed to this user there is none for them.
     fn find_agent(&self) -> Result<Option<PathBuf>, CliError> {
         for socket in self.settings.sockets() {
-            match UnixStream::connect(&socket) {
-                Ok(_) => return Ok(Some(socket)),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let Err(error) = UnixStream::connect(&socket) else { return Ok(Some(socket)) };
+            match error.kind() {
+                io::ErrorKind::NotFound
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::NotADirectory => {}
+                io::ErrorKind::PermissionDenied if self.settings.is_the_machines(&socket) => {
+                    self.note_closed(socket);
+                }
+                io::ErrorKind::PermissionDenied => {
                     let what = format!("cannot use the node agent on {}", socket.display());
                     return Err(CliError::new(&codes::AGENT_DENIED, what)
                         .caused_by(&error)
                         .hint("ask for membership in its socket group, or go around it: --solo"));
                 }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound
-                            | io::ErrorKind::ConnectionRefused
-                            | io::ErrorKind::NotADirectory
-                    ) => {}
-                Err(error) => {
+                _ => {
                     let what = format!("cannot use the node agent on {}", socket.display());
                     return Err(CliError::new(&codes::NO_AGENT, what).caused_by(&error));
                 }
@@ -144,16 +147,28 @@ impl Context {
         Ok(None)
     }
 
+    /// Says once that the machine's agent is not for this user.
+    fn note_closed(&self, socket: PathBuf) {
+        let note = format!("{} is closed to this user: going on without it", socket.display());
+        if self.closed.set(socket).is_ok() {
+            self.output.note(&note);
+        }
+    }
+
     fn no_agent(&self) -> CliError {
         let sockets = self.settings.sockets();
-        let tried: Vec<_> = sockets.iter().map(|socket| socket.display().to_string()).collect();
+        let open = sockets.iter().filter(|socket| self.closed.get() != Some(*socket));
+        let tried: Vec<_> = open.map(|socket| socket.display().to_string()).collect();
         let start = format!(
             "dfs-fuse --data-dir {} --socket {}",
             self.settings.agent_dir().display(),
             self.settings.own_socket().display()
         );
-        CliError::new(&codes::NO_AGENT, "no node agent answers")
-            .because(format!("nothing listens on {}", tried.join(" or ")))
-            .hint(start)
+        let error = CliError::new(&codes::NO_AGENT, "no node agent answers");
+        let error = match self.closed.get() {
+            Some(closed) => error.because(format!("{} is closed to this user", closed.display())),
+            None => error,
+        };
+        error.because(format!("nothing listens on {}", tried.join(" or "))).hint(start)
     }
 }
