@@ -99,19 +99,20 @@ impl Agent {
     pub async fn open(&self, question: &Question) -> Result<Arc<OpenArtifact>, Arc<OpenUrlError>> {
         let opened = self.find_or_ask(question).await?;
         // Whoever waited with others is one of those it was given to.
-        self.inner.answers.lock().get(question, Instant::now());
+        self.inner.answers.lock().give(question, &opened, Instant::now());
         Ok(opened)
     }
 
     fn find_or_ask(&self, question: &Question) -> Flight {
         let mut flights = self.inner.flights.lock();
         flights.retain(|(_, flight)| flight.upgrade().is_some());
+        // Before it joins others: what they will be told may be another version than the command's.
+        if let Some(opened) = self.inner.answers.lock().get(question, Instant::now()) {
+            return std::future::ready(Ok(opened)).boxed().shared();
+        }
         let same = flights.iter().find(|(asked, _)| asked.is_same(question));
         if let Some(flight) = same.and_then(|(_, flight)| flight.upgrade()) {
             return flight;
-        }
-        if let Some(opened) = self.inner.answers.lock().get(question, Instant::now()) {
-            return std::future::ready(Ok(opened)).boxed().shared();
         }
         let (agent, asked) = (self.clone(), question.clone());
         let flight = async move { agent.ask(asked).await }.boxed().shared();
