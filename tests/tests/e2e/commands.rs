@@ -184,6 +184,31 @@ fn members_of_the_sockets_group_take_away_only_what_they_mounted() {
 }
 
 #[test]
+fn a_mount_point_that_becomes_another_while_the_origin_is_asked_is_not_mounted_on() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 100_000)).unwrap();
+    let agent = Agent::solo_with(&place, "agent", &["--socket-group", &NOBODY.to_string()]);
+    place.open_to_others();
+    fs::set_permissions(agent.data(), fs::Permissions::from_mode(0o711)).unwrap();
+    let dfctl = lend(&place, "dfctl");
+    let (roots, home) = (place.dir("roots"), owned_by_nobody(&place.dir("home")));
+    let dir = owned_by_nobody(&home.join("mount"));
+    for guarded in [&roots, &dir] {
+        agent.guard(guarded);
+    }
+    let gate = origin.inject(Fault::gate());
+    let mut command = as_user(NOBODY, &dfctl);
+    command.arg("--socket").arg(agent.socket()).args(["mount", &origin.url("/d/")]).arg(&dir);
+    let mounting = std::thread::spawn(move || Said::by(&mut command).unwrap());
+    gate.wait_struck(1).unwrap();
+    fs::remove_dir(&dir).unwrap();
+    std::os::unix::fs::symlink(&roots, &dir).unwrap();
+    gate.lift();
+    mounting.join().unwrap().fails(4, "DFS-4111");
+    assert!(!is_mounted(&roots), "root's directory shows what it did");
+}
+
+#[test]
 fn what_one_user_reads_with_credentials_no_other_user_of_the_agent_reads_without() {
     const OTHER: u32 = NOBODY - 1;
     let place = Place::new();
