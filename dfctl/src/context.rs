@@ -1,11 +1,13 @@
 //! What every command gets: settings, output, the interrupt, and the way to a backend.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use dfs_fuse::agent::inside::InsideAgent;
+use dfs_fuse::agent::inside::{self, InsideAgent};
+use dfs_model::Digest;
 use dfs_source::HttpOptions;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +16,9 @@ use crate::backend::Backend;
 use crate::backend::agent::{Agent, CommandId};
 use crate::codes;
 use crate::error::CliError;
+use crate::outdir::OutDir;
 use crate::output::Output;
+use crate::part::{Identity, PartError, PartFile};
 use crate::settings::Settings;
 
 /// The surroundings of a command.
@@ -82,6 +86,24 @@ impl Context {
         let channel = agent.channel();
         *inside = Some(agent);
         Ok(Arc::new(Agent::inside(channel, self.command.clone())))
+    }
+
+    /// The part file of an output. What a killed command without an agent was writing is still a file of its cache
+    /// too, of no use to anybody: where that stands in the way it is swept first, and the bytes are taken over.
+    pub fn open_part(
+        &self,
+        dir: Arc<OutDir>,
+        name: &OsStr,
+        identity: Identity,
+        digest: Option<Digest>,
+    ) -> Result<PartFile, PartError> {
+        match PartFile::open(dir.clone(), name, identity.clone(), digest) {
+            Err(PartError::Foreign(_)) => {
+                inside::sweep(&self.settings.solo_dir());
+                PartFile::open(dir, name, identity, digest)
+            }
+            opened => opened,
+        }
     }
 
     /// Ends what was started inside this process.
