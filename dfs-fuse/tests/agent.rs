@@ -170,3 +170,24 @@ async fn a_command_does_not_wait_for_what_others_ask_anew() {
     let still = bench.agent.open(&began).await.unwrap();
     assert!(Arc::ptr_eq(&first, &still), "also now that there is a newer one");
 }
+
+#[tokio::test]
+async fn what_was_asked_before_a_version_turned_out_to_be_gone_is_told_to_nobody_new() {
+    let (bench, origin) = (Bench::new(), origin());
+    let question = tree(&origin.url("/d/"));
+    let gate = origin.inject(Fault::gate());
+    let mut early = Box::pin(bench.agent.open(&question));
+    tokio::select! {
+        biased;
+        _ = &mut early => panic!("it is held back"),
+        () = has_struck(&gate) => {}
+    }
+    bench.agent.forget(&question.target);
+    gate.lift();
+    let early = early.await.unwrap();
+    let asked = origin.counters().requests;
+    let late = bench.agent.open(&question).await.unwrap();
+    assert!(!Arc::ptr_eq(&early, &late));
+    assert!(origin.counters().requests > asked, "the origin was asked");
+    assert!(Arc::ptr_eq(&late, &bench.agent.open(&question).await.unwrap()), "that is news");
+}

@@ -142,8 +142,9 @@ impl Answers {
         self.known.retain(|known| known.is_worth_keeping(now));
     }
 
-    /// Keeps an answer.
+    /// Keeps an answer, which is news of its URL.
     pub fn put(&mut self, question: &Question, opened: Arc<OpenArtifact>, now: Instant) {
+        self.gone.remove(&question.target.url);
         self.add(question, opened, now, false);
     }
 
@@ -169,9 +170,9 @@ impl Answers {
         self.gone.insert(url.clone());
     }
 
-    /// Whether a version of it turned out to be gone since this was asked last.
-    pub fn take_gone(&mut self, url: &CanonicalUrl) -> bool {
-        self.gone.remove(url)
+    /// Whether a version of it turned out to be gone, and there was no answer since.
+    pub fn is_gone(&self, url: &CanonicalUrl) -> bool {
+        self.gone.contains(url)
     }
 }
 
@@ -260,8 +261,11 @@ mod tests {
         assert!(answers.get(&asked(URL, 2), begin).is_none(), "who comes new asks anew");
         assert!(answers.get(&asked(URL, 0), begin).is_none());
         assert!(answers.get(&asked(URL, 1), begin).is_some() && held.is_some(), "one version");
-        assert!(answers.take_gone(&asked(URL, 1).target.url));
-        assert!(!answers.take_gone(&asked(URL, 1).target.url), "asked once");
+        for _ in 0..2 {
+            assert!(answers.is_gone(&asked(URL, 1).target.url), "a question alone is no answer");
+        }
+        put(&mut answers, &asked(URL, 2), begin);
+        assert!(!answers.is_gone(&asked(URL, 1).target.url));
     }
 
     #[test]
