@@ -1,11 +1,13 @@
 //! What every command gets: settings, output, the interrupt, and the way to a backend.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use dfs_fuse::agent::inside::InsideAgent;
+use dfs_fuse::agent::inside::{self, InsideAgent};
+use dfs_model::Digest;
 use dfs_source::HttpOptions;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +16,9 @@ use crate::backend::Backend;
 use crate::backend::agent::{Agent, CommandId};
 use crate::codes;
 use crate::error::CliError;
+use crate::outdir::OutDir;
 use crate::output::Output;
+use crate::part::{Identity, PartError, PartFile};
 use crate::settings::Settings;
 
 /// The surroundings of a command.
@@ -29,13 +33,16 @@ pub struct Context {
     command: CommandId,
     /// The agent inside this process, once something needed one and there was no daemon.
     inside: Mutex<Option<InsideAgent>>,
+    /// The socket of the machine's agent, once it turned out not to be for this user.
+    closed: OnceLock<PathBuf>,
 }
 
 impl Context {
     /// Surroundings in which the backend is looked for when it is needed.
     pub fn new(settings: Settings, output: Output, interrupted: CancellationToken) -> Self {
         let (given, command, inside) = (None, CommandId::random(), Mutex::new(None));
-        Self { settings, output, interrupted, given, command, inside }
+        let closed = OnceLock::new();
+        Self { settings, output, interrupted, given, command, inside, closed }
     }
 
     /// Surroundings of a test.
@@ -81,6 +88,24 @@ impl Context {
         Ok(Arc::new(Agent::inside(channel, self.command.clone())))
     }
 
+    /// The part file of an output. What a killed command without an agent was writing is still a file of its cache
+    /// too, of no use to anybody: where that stands in the way it is swept first, and the bytes are taken over.
+    pub fn open_part(
+        &self,
+        dir: Arc<OutDir>,
+        name: &OsStr,
+        identity: Identity,
+        digest: Option<Digest>,
+    ) -> Result<PartFile, PartError> {
+        match PartFile::open(dir.clone(), name, identity.clone(), digest) {
+            Err(PartError::Foreign(_)) => {
+                inside::sweep(&self.settings.solo_dir());
+                PartFile::open(dir, name, identity, digest)
+            }
+            opened => opened,
+        }
+    }
+
     /// Ends what was started inside this process.
     pub async fn finish(&self) {
         let inside = self.inside.lock().take();
@@ -116,26 +141,26 @@ impl Context {
         Arc::new(Agent::at(socket, self.command.clone()))
     }
 
-    /// The first socket that somebody listens on. One that this user may not use is an error, not a reason
-    /// to look further: its cache and mounts are what the user means.
+    /// The first socket that somebody listens on. One that was named, or is this user's own, and may not be used
+    /// is an error: its cache and mounts are what the user means. The machine's agent is nobody's in particular:
+    /// where it is closed to this user there is none for them.
     fn find_agent(&self) -> Result<Option<PathBuf>, CliError> {
         for socket in self.settings.sockets() {
-            match UnixStream::connect(&socket) {
-                Ok(_) => return Ok(Some(socket)),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let Err(error) = UnixStream::connect(&socket) else { return Ok(Some(socket)) };
+            match error.kind() {
+                io::ErrorKind::NotFound
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::NotADirectory => {}
+                io::ErrorKind::PermissionDenied if self.settings.is_the_machines(&socket) => {
+                    self.note_closed(socket);
+                }
+                io::ErrorKind::PermissionDenied => {
                     let what = format!("cannot use the node agent on {}", socket.display());
                     return Err(CliError::new(&codes::AGENT_DENIED, what)
                         .caused_by(&error)
                         .hint("ask for membership in its socket group, or go around it: --solo"));
                 }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound
-                            | io::ErrorKind::ConnectionRefused
-                            | io::ErrorKind::NotADirectory
-                    ) => {}
-                Err(error) => {
+                _ => {
                     let what = format!("cannot use the node agent on {}", socket.display());
                     return Err(CliError::new(&codes::NO_AGENT, what).caused_by(&error));
                 }
@@ -144,16 +169,28 @@ impl Context {
         Ok(None)
     }
 
+    /// Says once that the machine's agent is not for this user.
+    fn note_closed(&self, socket: PathBuf) {
+        let note = format!("{} is closed to this user: going on without it", socket.display());
+        if self.closed.set(socket).is_ok() {
+            self.output.note(&note);
+        }
+    }
+
     fn no_agent(&self) -> CliError {
         let sockets = self.settings.sockets();
-        let tried: Vec<_> = sockets.iter().map(|socket| socket.display().to_string()).collect();
+        let open = sockets.iter().filter(|socket| self.closed.get() != Some(*socket));
+        let tried: Vec<_> = open.map(|socket| socket.display().to_string()).collect();
         let start = format!(
             "dfs-fuse --data-dir {} --socket {}",
             self.settings.agent_dir().display(),
             self.settings.own_socket().display()
         );
-        CliError::new(&codes::NO_AGENT, "no node agent answers")
-            .because(format!("nothing listens on {}", tried.join(" or ")))
-            .hint(start)
+        let error = CliError::new(&codes::NO_AGENT, "no node agent answers");
+        let error = match self.closed.get() {
+            Some(closed) => error.because(format!("{} is closed to this user", closed.display())),
+            None => error,
+        };
+        error.because(format!("nothing listens on {}", tried.join(" or "))).hint(start)
     }
 }

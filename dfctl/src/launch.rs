@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use dfs_service::data_dir::private_dir;
+use dfs_service::data_dir::{DataDirError, Places, private_dir, socket_dir};
 
 use crate::codes;
 use crate::context::Context;
@@ -43,7 +43,7 @@ pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
     if settings.socket.is_none()
         && let Some(parent) = socket.parent()
     {
-        private(parent)?;
+        own_socket_dir(parent, &settings.places)?;
     }
     let mut arguments: Vec<OsString> = vec!["--data-dir".into(), data.clone().into()];
     arguments.extend(["--socket".into(), socket.clone().into(), "--exit-when-idle".into()]);
@@ -62,12 +62,20 @@ pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
     Ok(socket)
 }
 
+/// The directory of the socket. Other users may enter the machine's one, also when it was made for an agent that
+/// is root's alone: the next agent there may have a group. Who may use an agent is asked at its socket.
+fn own_socket_dir(path: &Path, places: &Places) -> Result<PathBuf, CliError> {
+    let made = if path == places.resident { socket_dir(path) } else { private_dir(path) };
+    made.map_err(|error| refused(path, &error))
+}
+
 /// A private directory of this user.
 pub fn private(path: &Path) -> Result<PathBuf, CliError> {
-    private_dir(path).map_err(|error| {
-        CliError::new(&codes::START_FAILED, format!("cannot use {}", path.display()))
-            .caused_by(&error)
-    })
+    private_dir(path).map_err(|error| refused(path, &error))
+}
+
+fn refused(path: &Path, error: &DataDirError) -> CliError {
+    CliError::new(&codes::START_FAILED, format!("cannot use {}", path.display())).caused_by(error)
 }
 
 /// The program `name`: beside this one, else in PATH.
@@ -180,4 +188,30 @@ async fn stop(child: &mut Child) {
     }
     let _ = child.kill();
     let _ = child.wait();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn other_users_may_enter_the_machines_socket_directory_and_no_other() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = |name: &str| place.path().join(name);
+        let places = Places {
+            data: dir("data"),
+            runtime: dir("own"),
+            resident: dir("machine"),
+            config: dir("config"),
+        };
+        let mode = |name: &str| {
+            let made = own_socket_dir(&dir(name), &places).unwrap();
+            std::fs::metadata(made).unwrap().permissions().mode() & 0o777
+        };
+        assert_eq!(mode("own"), 0o700);
+        assert_eq!(mode("machine") & 0o700, 0o700);
+        assert_ne!(mode("machine") & 0o001, 0, "a usual umask leaves it open");
+    }
 }

@@ -1,6 +1,6 @@
 //! What is in force for this run: flag > environment > `~/.config/dfs/dfctl.toml` > `/etc/dfs/*.toml` > default.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dfs_service::config::Loader;
 use dfs_service::data_dir::Places;
@@ -88,8 +88,17 @@ impl Settings {
             return vec![socket.clone()];
         }
         let own = self.own_socket();
-        let resident = self.places.resident.join("agent.sock");
+        let resident = self.resident_socket();
         if own == resident { vec![own] } else { vec![own, resident] }
+    }
+
+    /// Whether the agent on `socket` is looked for only because a machine may have one for all its users.
+    pub fn is_the_machines(&self, socket: &Path) -> bool {
+        self.socket.is_none() && socket == self.resident_socket() && socket != self.own_socket()
+    }
+
+    fn resident_socket(&self) -> PathBuf {
+        self.places.resident.join("agent.sock")
     }
 
     /// Where an agent started for this user listens.

@@ -36,8 +36,36 @@ pub use self::status::{CallError, status_of};
 /// What a question came to; shared by all who wait for it.
 type Answered = Result<Arc<OpenArtifact>, Arc<OpenUrlError>>;
 
-/// A question under way. It goes on while somebody waits for it, whoever asked first.
+/// The answer to come of a question. It goes on while somebody waits for it, whoever asked first.
 type Flight = Shared<BoxFuture<'static, Answered>>;
+
+/// A question under way that who asks the same may join.
+struct UnderWay {
+    number: u64,
+    question: Question,
+    flight: WeakShared<BoxFuture<'static, Answered>>,
+}
+
+/// The questions under way; a number is never used twice.
+#[derive(Default)]
+struct Flights {
+    under_way: Vec<UnderWay>,
+    begun: u64,
+}
+
+impl Flights {
+    /// Joins who ask the same.
+    fn join(&mut self, question: &Question) -> Option<Flight> {
+        self.under_way.retain(|asked| asked.flight.upgrade().is_some());
+        let same = self.under_way.iter().find(|asked| asked.question.is_same(question))?;
+        same.flight.upgrade()
+    }
+
+    /// Whether it was not forgotten.
+    fn is_under_way(&self, number: u64) -> bool {
+        self.under_way.iter().any(|asked| asked.number == number)
+    }
+}
 
 /// How often old answers are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
@@ -59,7 +87,7 @@ struct Inner {
     mounts: MountTable,
     answers: Mutex<Answers>,
     /// Questions under way.
-    flights: Mutex<Vec<(Question, WeakShared<BoxFuture<'static, Answered>>)>>,
+    flights: Mutex<Flights>,
     /// Number of calls under way, for those who end an idle agent.
     busy: watch::Sender<usize>,
 }
@@ -112,40 +140,46 @@ impl Agent {
     pub async fn open(&self, question: &Question) -> Result<Arc<OpenArtifact>, Arc<OpenUrlError>> {
         let opened = self.find_or_ask(question).await?;
         // Whoever waited with others is one of those it was given to.
-        self.inner.answers.lock().get(question, Instant::now());
+        self.inner.answers.lock().give(question, &opened, Instant::now());
         Ok(opened)
     }
 
     fn find_or_ask(&self, question: &Question) -> Flight {
         let mut flights = self.inner.flights.lock();
-        flights.retain(|(_, flight)| flight.upgrade().is_some());
-        let same = flights.iter().find(|(asked, _)| asked.is_same(question));
-        if let Some(flight) = same.and_then(|(_, flight)| flight.upgrade()) {
-            return flight;
-        }
+        // Before it joins others: what they will be told may be another version than the command's.
         if let Some(opened) = self.inner.answers.lock().get(question, Instant::now()) {
             return std::future::ready(Ok(opened)).boxed().shared();
         }
-        let (agent, asked) = (self.clone(), question.clone());
-        let flight = async move { agent.ask(asked).await }.boxed().shared();
-        flights.extend(flight.downgrade().map(|weak| (question.clone(), weak)));
+        if let Some(flight) = flights.join(question) {
+            return flight;
+        }
+        flights.begun += 1;
+        let (agent, asked, number) = (self.clone(), question.clone(), flights.begun);
+        let flight = async move { agent.ask(asked, number).await }.boxed().shared();
+        let under_way = |flight| UnderWay { number, question: question.clone(), flight };
+        flights.under_way.extend(flight.downgrade().map(under_way));
         flight
     }
 
-    async fn ask(&self, question: Question) -> Answered {
-        let gone = self.inner.answers.lock().take_gone(&question.target.url);
+    async fn ask(&self, question: Question, number: u64) -> Answered {
+        let gone = self.inner.answers.lock().is_gone(&question.target.url);
         let freshness = if gone { Freshness::Asked } else { Freshness::Usual };
         let engine = &self.inner.host.engine;
         let opened = engine.open_url(&question.target, question.view, freshness).await?;
         let opened = Arc::new(opened);
-        self.inner.answers.lock().put(&question, Arc::clone(&opened), Instant::now());
+        // What was forgotten meanwhile was asked too early to be news; who waits for it has it all the same.
+        let flights = self.inner.flights.lock();
+        if flights.is_under_way(number) {
+            self.inner.answers.lock().put(&question, Arc::clone(&opened), Instant::now());
+        }
         Ok(opened)
     }
 
     /// Takes note that the version known of a target is gone: the next question about it goes to the origin,
     /// except those of commands under way.
     pub fn forget(&self, target: &Target) {
-        self.inner.flights.lock().retain(|(asked, _)| asked.target.url != target.url);
+        let mut flights = self.inner.flights.lock();
+        flights.under_way.retain(|asked| asked.question.target.url != target.url);
         self.inner.answers.lock().forget(&target.url);
     }
 

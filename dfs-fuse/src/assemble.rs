@@ -170,6 +170,10 @@ fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBu
         options.socket.clone().unwrap_or_else(|| agent.facts().data_dir.join("agent.sock"));
     let access = options.socket_group.map_or(SocketAccess::Owner, SocketAccess::Group);
     let listener = LocalListener::bind(&socket, access)?;
+    // Not an error: access control lists, or whoever opens it later, may let them in all the same.
+    if let Some(dir) = access.shut_out_by(&socket) {
+        tracing::warn!(dir = %dir.display(), "the socket's group may not enter a directory on its way");
+    }
     let router = net::grpc_server().add_service(NodeServer::new(NodeService::new(agent)));
     let serving = net::serve_grpc_local(router, listener, tracker.token().clone());
     tracker.spawn("api", OnFailure::StopProcess, serving);

@@ -42,6 +42,8 @@ pub struct MountOptions {
     pub opens: Opens,
     /// Who may look in.
     pub audience: Audience,
+    /// Whose directory the mount point must be; anybody's when nobody is named.
+    pub mount_point_of: Option<u32>,
     /// Whether set-user-id bits and device nodes have any effect. Only root can ask for it.
     pub privileges: Privileges,
     /// Threads that take requests from the kernel.
@@ -58,6 +60,7 @@ impl MountOptions {
             core: CoreOptions::default(),
             opens: Opens::default(),
             audience: Audience::default(),
+            mount_point_of: None,
             privileges: Privileges::default(),
             threads: cores.clamp(2, 8),
         }
@@ -112,6 +115,9 @@ pub enum MountError {
     /// The mount point is a file.
     #[error("{0} is not a directory; name a directory to mount on")]
     NotADirectory(PathBuf),
+    /// The mount point belongs to another user than whom it must.
+    #[error("{} is not a directory of yours: mount on one that is", .0.display())]
+    NotTheirs(PathBuf),
     /// The mount point is one of ours already.
     #[error("{dir} already shows {name}; unmount it first: dfctl umount {dir}", dir = .dir.display())]
     AlreadyMounted {
@@ -200,12 +206,13 @@ pub fn mount(
     content: Arc<dyn Content>,
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
-    let dir = check::mount_point(dir)?;
     let plan = plan(options)?;
     let runtime = options.runtime.clone();
     let core = Arc::new(Core::new(tree, content, options.core.clone(), runtime.clone()));
     let adapter = Adapter::new(core.clone(), options.opens, runtime);
-    let descriptor = attach::attach(&dir, &plan)?;
+    let point = check::mount_point(dir, options.mount_point_of)?;
+    let descriptor = attach::attach(&point, &plan)?;
+    let dir = point.dir;
     let device = table::device_at(&dir);
     let ended = CancellationToken::new();
     match start(adapter, descriptor, options.threads, &dir, &ended) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_artifact::View;
-use dfs_fuse::agent::{Agent, AgentFacts, Question};
+use dfs_fuse::agent::{Agent, AgentFacts, CommandId, Question};
 use dfs_model::Location;
 use dfs_peer::engine::Lifetime;
 use dfs_peer::engine::Role;
@@ -148,4 +148,48 @@ async fn each_asker_is_proved_by_the_origin_also_among_many_at_once() {
     // What is known and here by now opens no door either.
     assert!(ask(&bob).await.is_err() && ask(&nobody).await.is_err());
     assert!(ask(&ada).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_command_does_not_wait_for_what_others_ask_anew() {
+    let (bench, origin) = (Bench::new(), origin());
+    let question = tree(&origin.url("/d/"));
+    let began = Question { command: CommandId::from_slice(&[1; 16]), ..question.clone() };
+    let first = bench.agent.open(&began).await.unwrap();
+    bench.agent.forget(&question.target);
+    let gate = origin.inject(Fault::gate());
+    let mut other = Box::pin(bench.agent.open(&question));
+    tokio::select! {
+        biased;
+        _ = &mut other => panic!("it is held back"),
+        () = has_struck(&gate) => {}
+    }
+    let again = bench.agent.open(&began).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &again), "it goes on with its own");
+    gate.lift();
+    let other = other.await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &other));
+    let still = bench.agent.open(&began).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &still), "also now that there is a newer one");
+}
+
+#[tokio::test]
+async fn what_was_asked_before_a_version_turned_out_to_be_gone_is_told_to_nobody_new() {
+    let (bench, origin) = (Bench::new(), origin());
+    let question = tree(&origin.url("/d/"));
+    let gate = origin.inject(Fault::gate());
+    let mut early = Box::pin(bench.agent.open(&question));
+    tokio::select! {
+        biased;
+        _ = &mut early => panic!("it is held back"),
+        () = has_struck(&gate) => {}
+    }
+    bench.agent.forget(&question.target);
+    gate.lift();
+    let early = early.await.unwrap();
+    let asked = origin.counters().requests;
+    let late = bench.agent.open(&question).await.unwrap();
+    assert!(!Arc::ptr_eq(&early, &late));
+    assert!(origin.counters().requests > asked, "the origin was asked");
+    assert!(Arc::ptr_eq(&late, &bench.agent.open(&question).await.unwrap()), "that is news");
 }

@@ -69,7 +69,7 @@ impl Asker {
     }
 
     /// Mounting uses this process's rights: others may do so only where they could have put the files
-    /// themselves.
+    /// themselves. Said early, before any origin is asked; what counts is [`mounts_on_own`](Self::mounts_on_own).
     pub fn may_mount_on(self, dir: &Path) -> Result<(), CallError> {
         let Self::Other(uid) = self else { return Ok(()) };
         if std::fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == uid) {
@@ -77,6 +77,14 @@ impl Asker {
         }
         let why = format!("{} is not a directory of yours: mount on one that is", dir.display());
         Err(CallError::NotPermitted(why))
+    }
+
+    /// Whose directory the mount point must be at the moment of the mount, where that matters.
+    pub fn mounts_on_own(self) -> Option<u32> {
+        match self {
+            Self::Owner => None,
+            Self::Other(uid) => Some(uid),
+        }
     }
 
     /// Whether this user may be told what is kept of a task. What was fetched with credentials is not told to

@@ -10,7 +10,7 @@ use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
 use dfs_proto::node::node_server::NodeServer;
-use dfs_service::data_dir::{DataDir, DataDirError};
+use dfs_service::data_dir::{DataDir, DataDirError, private_dir};
 use dfs_service::net::{self, GrpcChannels, TcpLinkDialer};
 use dfs_source::s3::Environment;
 use dfs_source::{FileOptions, HttpOptions, S3Options};
@@ -50,8 +50,8 @@ impl InsideAgent {
     /// Starts one below `parent`, which is made if it is not there; what killed processes left there is
     /// removed.
     pub fn start(parent: &Path, http: HttpOptions) -> Result<Self, InsideError> {
-        let parent = dfs_service::data_dir::private_dir(parent)?;
-        sweep(&parent);
+        let parent = private_dir(parent)?;
+        sweep_private(&parent);
         let dir = parent.join(std::process::id().to_string());
         let data_dir = DataDir::take(&dir)?;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -110,8 +110,18 @@ fn options(dir: &Path, http: HttpOptions) -> HostOptions {
     }
 }
 
+/// Removes what killed processes left below `parent`, if it is there and this user's alone.
+pub fn sweep(parent: &Path) {
+    if !parent.is_dir() {
+        return;
+    }
+    if let Ok(parent) = private_dir(parent) {
+        sweep_private(&parent);
+    }
+}
+
 /// Removes directories whose process is gone: nobody holds their lock.
-fn sweep(parent: &Path) {
+fn sweep_private(parent: &Path) {
     let Ok(entries) = std::fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         if let Ok(abandoned) = DataDir::take(&entry.path()) {

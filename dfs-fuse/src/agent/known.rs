@@ -107,16 +107,34 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// The answer, if there is one that this question may be given.
+    /// The answer, if there is one that this question may be given: the one that its command began with, also
+    /// where others have a newer one by now.
     pub fn get(&mut self, question: &Question, now: Instant) -> Option<Arc<OpenArtifact>> {
         self.prune(now);
-        let known = self.known.iter_mut().rev().find(|known| {
-            question.is_answered_by(&known.question)
-                && (known.is_fresh(now) || known.is_for(question.command))
-                && known.opened.tasks.iter().all(Task::is_open)
-        })?;
+        let own = self.newest(question, |known| known.is_for(question.command));
+        let at = own.or_else(|| self.newest(question, |known| known.is_fresh(now)))?;
+        let known = &mut self.known[at];
         known.note(question.command, now);
         Some(Arc::clone(&known.opened))
+    }
+
+    fn newest(&self, question: &Question, suits: impl Fn(&Known) -> bool) -> Option<usize> {
+        self.known.iter().rposition(|known| {
+            question.is_answered_by(&known.question)
+                && suits(known)
+                && known.opened.tasks.iter().all(Task::is_open)
+        })
+    }
+
+    /// Takes note that the question's command was given this answer, whatever others are given by now.
+    pub fn give(&mut self, question: &Question, opened: &Arc<OpenArtifact>, now: Instant) {
+        if question.command.is_none() {
+            return;
+        }
+        match self.known.iter_mut().find(|known| Arc::ptr_eq(&known.opened, opened)) {
+            Some(known) => known.note(question.command, now),
+            None => self.add(question, Arc::clone(opened), now, true),
+        }
     }
 
     /// Lets go of what nobody will be given any more: tasks stay open as long as an answer holds them.
@@ -124,22 +142,21 @@ impl Answers {
         self.known.retain(|known| known.is_worth_keeping(now));
     }
 
-    /// Keeps an answer.
+    /// Keeps an answer, which is news of its URL.
     pub fn put(&mut self, question: &Question, opened: Arc<OpenArtifact>, now: Instant) {
+        self.gone.remove(&question.target.url);
+        self.add(question, opened, now, false);
+    }
+
+    fn add(&mut self, question: &Question, opened: Arc<OpenArtifact>, now: Instant, is_gone: bool) {
         if self.known.len() >= ANSWERS {
             let oldest = (0..self.known.len()).min_by_key(|at| self.known[*at].used);
-            oldest.map(|at| self.known.swap_remove(at));
+            // What is behind it stays in its order: the newest is last.
+            oldest.map(|at| self.known.remove(at));
         }
         let commands = question.command.into_iter().collect();
         let question = question.clone();
-        self.known.push(Known {
-            question,
-            opened,
-            since: now,
-            used: now,
-            is_gone: false,
-            commands,
-        });
+        self.known.push(Known { question, opened, since: now, used: now, is_gone, commands });
     }
 
     /// Gives what is known of a URL, whose version turned out to be gone, to nobody who comes new. Commands
@@ -153,9 +170,9 @@ impl Answers {
         self.gone.insert(url.clone());
     }
 
-    /// Whether a version of it turned out to be gone since this was asked last.
-    pub fn take_gone(&mut self, url: &CanonicalUrl) -> bool {
-        self.gone.remove(url)
+    /// Whether a version of it turned out to be gone, and there was no answer since.
+    pub fn is_gone(&self, url: &CanonicalUrl) -> bool {
+        self.gone.contains(url)
     }
 }
 
@@ -181,6 +198,11 @@ mod tests {
         answers.put(question, opened(question), now);
     }
 
+    fn is_given(answers: &mut Answers, command: u8, opened: &Arc<OpenArtifact>) -> bool {
+        let given = answers.get(&asked(URL, command), Instant::now());
+        given.is_some_and(|given| Arc::ptr_eq(&given, opened))
+    }
+
     const URL: &str = "https://h/d/";
 
     #[test]
@@ -203,6 +225,32 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_given_the_version_that_it_began_with_also_when_others_have_a_newer_one() {
+        let now = Instant::now();
+        let mut answers = Answers::default();
+        let (old, new) = (opened(&asked(URL, 1)), opened(&asked(URL, 2)));
+        answers.put(&asked(URL, 1), Arc::clone(&old), now);
+        answers.put(&asked(URL, 2), Arc::clone(&new), now);
+        assert!(is_given(&mut answers, 1, &old), "one version");
+        assert!(is_given(&mut answers, 2, &new) && is_given(&mut answers, 3, &new));
+        // One that only this command was ever told.
+        let only = opened(&asked(URL, 4));
+        answers.give(&asked(URL, 4), &only, now);
+        assert!(is_given(&mut answers, 4, &only) && is_given(&mut answers, 5, &new));
+    }
+
+    #[test]
+    fn a_command_that_waited_for_an_answer_with_others_goes_on_with_that_one() {
+        let now = Instant::now();
+        let mut answers = Answers::default();
+        let (old, new) = (opened(&asked(URL, 1)), opened(&asked(URL, 2)));
+        answers.put(&asked(URL, 1), Arc::clone(&old), now);
+        answers.put(&asked(URL, 2), Arc::clone(&new), now);
+        answers.give(&asked(URL, 3), &old, now);
+        assert!(is_given(&mut answers, 3, &old));
+    }
+
+    #[test]
     fn an_answer_in_use_is_kept_and_one_that_is_gone_is_for_who_began_with_it() {
         let begin = Instant::now();
         let mut answers = Answers::default();
@@ -213,8 +261,11 @@ mod tests {
         assert!(answers.get(&asked(URL, 2), begin).is_none(), "who comes new asks anew");
         assert!(answers.get(&asked(URL, 0), begin).is_none());
         assert!(answers.get(&asked(URL, 1), begin).is_some() && held.is_some(), "one version");
-        assert!(answers.take_gone(&asked(URL, 1).target.url));
-        assert!(!answers.take_gone(&asked(URL, 1).target.url), "asked once");
+        for _ in 0..2 {
+            assert!(answers.is_gone(&asked(URL, 1).target.url), "a question alone is no answer");
+        }
+        put(&mut answers, &asked(URL, 2), begin);
+        assert!(!answers.is_gone(&asked(URL, 1).target.url));
     }
 
     #[test]

@@ -132,6 +132,7 @@ impl MountTable {
         let source = shown(&opened.target.url, &request.path);
         let mut options = MountOptions::new(&source, Handle::current());
         options.audience = request.audience;
+        options.mount_point_of = request.by.mounts_on_own();
         let (dir, path) = (request.dir, request.path.clone());
         let mounting = tokio::task::spawn_blocking(move || {
             let tree: Arc<dyn Tree> = match path.is_empty() {

@@ -198,6 +198,7 @@ fn mount_class(error: &MountTableError) -> (Code, &'static str) {
             | MountError::AlreadyMounted { .. }
             | MountError::Dead(_)
             | MountError::Unreadable { .. } => (Code::FailedPrecondition, "mount-dir"),
+            MountError::NotTheirs(_) => (Code::PermissionDenied, "agent-refused"),
             _ => (Code::FailedPrecondition, "mount-failed"),
         },
         MountTableError::Unmount(UnmountError::Busy(_)) => (Code::FailedPrecondition, "mount-busy"),

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+use super::check::MountPoint;
 use super::{MountError, Privileges, SUBTYPE, User, check, table};
 
 /// Environment variable that tells the helper where to send the descriptor.
@@ -37,11 +38,13 @@ pub(super) struct Plan {
     pub privileges: Privileges,
 }
 
-/// Mounts on `dir`: by mount(2) where this process may, otherwise with the helper.
-pub(super) fn attach(dir: &Path, plan: &Plan) -> Result<OwnedFd, MountError> {
+/// Mounts on `point`: by mount(2) where this process may, otherwise with the helper, which goes by the name and
+/// mounts only where this process's own user may write.
+pub(super) fn attach(point: &MountPoint, plan: &Plan) -> Result<OwnedFd, MountError> {
+    let dir = point.dir.as_path();
     let device = check::open_device()?;
     if rustix::process::geteuid().is_root() {
-        match by_system_call(device, dir, plan) {
+        match by_system_call(device, point, plan) {
             // Root of a container without the capability to mount: the helper says it better.
             Err(MountError::Refused { source, .. })
                 if source.kind() == ErrorKind::PermissionDenied => {}
@@ -53,8 +56,8 @@ pub(super) fn attach(dir: &Path, plan: &Plan) -> Result<OwnedFd, MountError> {
         .map_err(|source| MountError::Refused { dir: dir.to_owned(), source })
 }
 
-fn by_system_call(device: File, dir: &Path, plan: &Plan) -> Result<OwnedFd, MountError> {
-    let refused = |source| MountError::Refused { dir: dir.to_owned(), source };
+fn by_system_call(device: File, point: &MountPoint, plan: &Plan) -> Result<OwnedFd, MountError> {
+    let refused = |source| MountError::Refused { dir: point.dir.clone(), source };
     let mut flags = MountFlags::RDONLY;
     if plan.privileges == Privileges::Inert {
         flags |= MountFlags::NOSUID | MountFlags::NODEV;
@@ -68,7 +71,7 @@ fn by_system_call(device: File, dir: &Path, plan: &Plan) -> Result<OwnedFd, Moun
     );
     let data = CString::new(data).map_err(|error| refused(error.into()))?;
     let name = table::printable_name(&plan.name);
-    rustix::mount::mount(name, dir, format!("fuse.{SUBTYPE}"), flags, data.as_c_str())
+    rustix::mount::mount(name, point.target(), format!("fuse.{SUBTYPE}"), flags, data.as_c_str())
         .map_err(|error| refused(error.into()))?;
     Ok(device.into())
 }

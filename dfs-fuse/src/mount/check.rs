@@ -1,38 +1,60 @@
 //! What must be so before mounting; each failure says what to do.
 
 use std::fs::{File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 use super::{MountError, table};
 
 /// Where the kernel offers FUSE.
 const DEVICE: &str = "/dev/fuse";
 
-/// The mount point made absolute, if something may be mounted there.
-pub(super) fn mount_point(dir: &Path) -> Result<PathBuf, MountError> {
-    let unreadable = |source| MountError::Unreadable { dir: dir.to_owned(), source };
-    let dir_now = match dir.canonicalize() {
-        Ok(dir) => dir,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(MountError::NoDirectory(dir.to_owned()));
-        }
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
-            return Err(MountError::Dead(dir.to_owned()));
-        }
-        Err(error) => return Err(unreadable(error)),
-    };
-    if let Some(mount) = table::mounted_at(&dir_now).filter(table::MountEntry::is_ours) {
-        return Err(MountError::AlreadyMounted { dir: dir_now, name: mount.name });
+/// A directory that may be mounted on. It stays this one, whatever its name leads to by the time of the mount.
+#[derive(Debug)]
+pub(super) struct MountPoint {
+    /// Its absolute name.
+    pub dir: PathBuf,
+    handle: OwnedFd,
+}
+
+impl MountPoint {
+    /// A name that leads to the directory itself, for as long as this is.
+    pub fn target(&self) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.handle.as_raw_fd().to_string())
     }
-    match std::fs::metadata(&dir_now) {
-        Ok(meta) if meta.is_dir() => Ok(dir_now),
-        Ok(_) => Err(MountError::NotADirectory(dir_now)),
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
-            Err(MountError::Dead(dir_now))
-        }
-        Err(error) => Err(unreadable(error)),
+}
+
+/// The mount point, if something may be mounted there; `owner` is whose it must be.
+pub(super) fn mount_point(dir: &Path, owner: Option<u32>) -> Result<MountPoint, MountError> {
+    let real = dir.canonicalize().map_err(|error| unusable(dir, error))?;
+    // From here on it is looked at through the handle: a name can be given to another directory in between.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rustix::fs::open(&real, flags, Mode::empty())
+        .map_err(|error| unusable(&real, error.into()))?;
+    let mut point = MountPoint { dir: real, handle };
+    point.dir = point.target().read_link().map_err(|error| unusable(&point.dir, error))?;
+    if let Some(mount) = table::mounted_at(&point.dir).filter(table::MountEntry::is_ours) {
+        return Err(MountError::AlreadyMounted { dir: point.dir, name: mount.name });
+    }
+    let status =
+        rustix::fs::fstat(&point.handle).map_err(|error| unusable(&point.dir, error.into()))?;
+    if owner.is_some_and(|owner| owner != status.st_uid) {
+        return Err(MountError::NotTheirs(point.dir));
+    }
+    Ok(point)
+}
+
+fn unusable(dir: &Path, source: io::Error) -> MountError {
+    let dir = dir.to_owned();
+    match source.kind() {
+        ErrorKind::NotFound => MountError::NoDirectory(dir),
+        ErrorKind::NotADirectory => MountError::NotADirectory(dir),
+        ErrorKind::NotConnected => MountError::Dead(dir),
+        _ => MountError::Unreadable { dir, source },
     }
 }
 
@@ -83,9 +105,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
-        assert!(matches!(mount_point(&file), Err(MountError::NotADirectory(_))));
-        let missing = mount_point(&folder.path().join("none"));
+        assert!(matches!(mount_point(&file, None), Err(MountError::NotADirectory(_))));
+        let missing = mount_point(&folder.path().join("none"), None);
         assert!(matches!(missing, Err(MountError::NoDirectory(_))));
-        assert_eq!(mount_point(folder.path()).unwrap(), folder.path().canonicalize().unwrap());
+        let point = mount_point(folder.path(), None).unwrap();
+        assert_eq!(point.dir, folder.path().canonicalize().unwrap());
+    }
+
+    #[test]
+    fn a_mount_point_belongs_to_whom_it_must() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        assert!(mount_point(folder.path(), Some(own)).is_ok());
+        let refused = mount_point(folder.path(), Some(own + 1));
+        assert!(matches!(refused, Err(MountError::NotTheirs(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn a_mount_point_stays_the_directory_that_was_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let (name, moved, other) = (root.join("name"), root.join("moved"), root.join("other"));
+        std::fs::create_dir(&name).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        let point = mount_point(&name, None).unwrap();
+        std::fs::rename(&name, &moved).unwrap();
+        std::os::unix::fs::symlink(&other, &name).unwrap();
+        assert_eq!(point.target().canonicalize().unwrap(), moved);
     }
 }

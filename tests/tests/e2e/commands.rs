@@ -210,6 +210,31 @@ fn another_user_reads_exported_files_with_own_rights() {
 }
 
 #[test]
+fn a_mount_point_that_becomes_another_while_the_origin_is_asked_is_not_mounted_on() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 100_000)).unwrap();
+    let agent = Agent::solo_with(&place, "agent", &["--socket-group", &NOBODY.to_string()]);
+    place.open_to_others();
+    fs::set_permissions(agent.data(), fs::Permissions::from_mode(0o711)).unwrap();
+    let dfctl = lend(&place, "dfctl");
+    let (roots, home) = (place.dir("roots"), owned_by_nobody(&place.dir("home")));
+    let dir = owned_by_nobody(&home.join("mount"));
+    for guarded in [&roots, &dir] {
+        agent.guard(guarded);
+    }
+    let gate = origin.inject(Fault::gate());
+    let mut command = as_user(NOBODY, &dfctl);
+    command.arg("--socket").arg(agent.socket()).args(["mount", &origin.url("/d/")]).arg(&dir);
+    let mounting = std::thread::spawn(move || Said::by(&mut command).unwrap());
+    gate.wait_struck(1).unwrap();
+    fs::remove_dir(&dir).unwrap();
+    std::os::unix::fs::symlink(&roots, &dir).unwrap();
+    gate.lift();
+    mounting.join().unwrap().fails(4, "DFS-4111");
+    assert!(!is_mounted(&roots), "root's directory shows what it did");
+}
+
+#[test]
 fn what_one_user_reads_with_credentials_no_other_user_of_the_agent_reads_without() {
     const OTHER: u32 = NOBODY - 1;
     let place = Place::new();
@@ -265,11 +290,14 @@ fn lend(place: &Place, name: &str) -> PathBuf {
     lent
 }
 
-/// In a mount namespace of its own, where the device is open to users as udev makes it.
+/// In a mount namespace of its own, where the device is open to users as udev makes it, and where agents of the
+/// machine listen nowhere; `$PREPARE` is done by root before.
 const OPEN_DEVICE: &str = r#"
     mknod "$DEVICE" c 10 229
     chmod 666 "$DEVICE"
     mount --bind "$DEVICE" /dev/fuse
+    mount -t tmpfs -o mode=0755 dfs-e2e /run
+    sh -ec "$PREPARE"
     exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -ec "$SCRIPT"
 "#;
 
@@ -284,46 +312,93 @@ const MOUNT_READ_UNMOUNT: &str = r#"
     cat "$XDG_DATA_HOME/dfs/agent/run.json"
 "#;
 
+/// What a user without an agent of their own meets.
+struct UserAlone {
+    source: PathBuf,
+    home: PathBuf,
+    dir: PathBuf,
+    place: Place,
+}
+
+impl UserAlone {
+    fn new() -> Self {
+        let place = Place::new();
+        place.open_to_others();
+        lend(&place, "dfctl");
+        lend(&place, "dfs-fuse");
+        let source = place.dir("source");
+        trees::put(&source.join("f"), &noise(1, 700_000));
+        let home = owned_by_nobody(&place.dir("home"));
+        let dir = owned_by_nobody(&place.dir("mount"));
+        Self { source, home, dir, place }
+    }
+
+    /// What the user's `script` wrote to both outputs.
+    fn run(&self, prepare: &str, script: &str) -> (String, String) {
+        let output = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-ec", OPEN_DEVICE])
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("DEVICE", self.place.path("fuse"))
+            .env("PREPARE", prepare)
+            .env("SCRIPT", script)
+            .env("BIN", self.place.path("bin"))
+            .env("URL", format!("file://{}/", self.source.display()))
+            .env("SOURCE", &self.source)
+            .env("DIR", &self.dir)
+            .env("HOME", &self.home)
+            .env("XDG_RUNTIME_DIR", owned_by_nobody(&self.home.join("run")))
+            .env("XDG_DATA_HOME", owned_by_nobody(&self.home.join("data")))
+            .current_dir("/")
+            .output()
+            .unwrap();
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{out}\n{err}");
+        (out, err)
+    }
+
+    /// The agent that announced itself in `out` ends by itself.
+    fn agent_goes(&self, out: &str) {
+        let run = &out[out.find('{').unwrap()..];
+        let run: serde_json::Value = serde_json::from_str(run).unwrap();
+        let process = PathBuf::from(format!("/proc/{}", run["pid"]));
+        until("the agent has gone", || !process.exists());
+        assert!(!self.home.join("data/dfs/agent/run.json").exists(), "it left cleanly");
+    }
+}
+
 #[test]
 fn a_user_mounts_without_an_agent_and_the_one_that_is_started_goes_after_the_last_unmount() {
-    let place = Place::new();
-    place.open_to_others();
-    let bin = lend(&place, "dfctl").parent().unwrap().to_owned();
-    lend(&place, "dfs-fuse");
-    let source = place.dir("source");
-    trees::put(&source.join("f"), &noise(1, 700_000));
-    let home = owned_by_nobody(&place.dir("home"));
-    let dir = owned_by_nobody(&place.dir("mount"));
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-ec", OPEN_DEVICE])
-        .env_clear()
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
-        .env("DEVICE", place.path("fuse"))
-        .env("SCRIPT", MOUNT_READ_UNMOUNT)
-        .env("BIN", bin)
-        .env("URL", format!("file://{}/", source.display()))
-        .env("SOURCE", &source)
-        .env("DIR", &dir)
-        .env("HOME", &home)
-        .env("XDG_RUNTIME_DIR", owned_by_nobody(&home.join("run")))
-        .env("XDG_DATA_HOME", owned_by_nobody(&home.join("data")))
-        .current_dir("/")
-        .output()
-        .unwrap();
-    let out = String::from_utf8_lossy(&output.stdout);
-    let err = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{out}\n{err}");
-    assert!(err.contains("started the node agent"), "{err}");
+    let user = UserAlone::new();
+    let (out, err) = user.run("", MOUNT_READ_UNMOUNT);
+    assert!(err.contains("started the node agent") && !err.contains("closed"), "{err}");
     let mounted = out.lines().find(|line| line.contains("fuse.dfs")).unwrap();
     for option in ["ro", "nosuid", "nodev", &format!("user_id={NOBODY}")] {
         assert!(mounted.contains(option), "{option}: {mounted}");
     }
-    assert!(out.lines().any(|line| Path::new(line) == dir), "{out}");
-    let run = &out[out.find('{').unwrap()..];
-    let run: serde_json::Value = serde_json::from_str(run).unwrap();
-    let process = PathBuf::from(format!("/proc/{}", run["pid"]));
-    until("the agent has gone", || !process.exists());
-    assert!(!home.join("data/dfs/agent/run.json").exists(), "it left cleanly");
+    assert!(out.lines().any(|line| Path::new(line) == user.dir), "{out}");
+    user.agent_goes(&out);
+}
+
+#[test]
+fn an_agent_of_the_machine_that_is_closed_to_a_user_is_none_for_them() {
+    let user = UserAlone::new();
+    let script = format!(
+        "{}{MOUNT_READ_UNMOUNT}",
+        r#"
+        "$BIN/dfctl" cat "$URL!f" > "$HOME/f"
+        cmp "$HOME/f" "$SOURCE/f"
+        "$BIN/dfctl" cache ls && exit 1
+        ! "$BIN/dfctl" mounts --socket /run/dfs/agent.sock
+        "#
+    );
+    let (out, err) = user.run("mkdir -m 0700 /run/dfs", &script);
+    assert!(err.contains("/run/dfs/agent.sock is closed to this user"), "{err}");
+    assert!(err.contains("straight from the origin"), "{err}");
+    assert!(err.contains("DFS-4101") && err.contains("DFS-4102"), "{err}");
+    assert!(err.contains("started the node agent"), "{err}");
+    user.agent_goes(&out);
 }
 
 fn owned_by_nobody(path: &Path) -> PathBuf {

@@ -1,7 +1,7 @@
 //! What `get` leaves behind: the right file, or a named part file, or nothing; never anything outside.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -132,6 +132,34 @@ fn a_killed_get_goes_on_from_its_part_file() {
     assert!(fs::read(&output).unwrap() == bytes);
     assert_eq!(names(&out), ["f"]);
     assert_eq!(origin.counters().body_bytes, bytes.len() as u64, "nothing is fetched twice");
+}
+
+#[test]
+fn a_killed_get_without_an_agent_is_gone_on_with_by_any_other() {
+    let place = Place::new();
+    let bytes = noise(11, 40_000_000);
+    let agent = Agent::solo(&place, "agent");
+    let data = place.dir("data");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    let data = ["--data-dir", data.to_str().unwrap()];
+    for (way, next) in [("agent", &[][..]), ("alone", &["--solo"])] {
+        let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+        let pace = origin.inject(Fault::pace(20 << 20));
+        let out = place.dir(&format!("out-{way}"));
+        let (url, output) = (origin.url("/f"), out.join("f"));
+        let words = [&["get", &url, "-o", output.to_str().unwrap()], &data[..]].concat();
+        let getting = agent.dfctl_start(&[&words[..], &["--solo"]].concat());
+        let part = out.join("f.dfs-part");
+        until("a mark counts bytes", || marked(&part, bytes.len()) > 0);
+        getting.kill();
+        assert_eq!(fs::metadata(&part).unwrap().nlink(), 2, "it is in the dead cache too");
+        pace.lift();
+        let said = agent.dfctl(&[&words[..], next, &["--format", "json"]].concat());
+        let said = said.done().json().unwrap();
+        assert!(said["kept_bytes"].as_u64().unwrap() >= 16 << 20, "{way}: {said}");
+        assert!(fs::read(&output).unwrap() == bytes, "{way}");
+        assert_eq!(names(&out), ["f"], "{way}");
+    }
 }
 
 /// Kills a slow get of `url` into `out` once its part file says how far it is, which it does every 16 MiB.

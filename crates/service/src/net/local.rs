@@ -19,6 +19,22 @@ pub enum SocketAccess {
     Group(u32),
 }
 
+impl SocketAccess {
+    /// The directory on the way to `path` that those who are let in may not enter, as far as permission bits
+    /// tell: what others may do on the socket is then of no use to them.
+    pub fn shut_out_by(self, path: &Path) -> Option<PathBuf> {
+        let Self::Group(group) = self else { return None };
+        let parent = std::path::absolute(path).ok()?.parent()?.canonicalize().ok()?;
+        let enters = |dir: &Path| {
+            fs::metadata(dir).is_ok_and(|found| {
+                let bit = if found.gid() == group { 0o010 } else { 0o001 };
+                found.mode() & bit != 0
+            })
+        };
+        parent.ancestors().find(|dir| !enters(dir)).map(Path::to_owned)
+    }
+}
+
 /// A listening Unix socket; its name goes when this is dropped.
 #[derive(Debug)]
 pub struct LocalListener {
@@ -140,6 +156,25 @@ mod tests {
         let own = rustix::process::getegid().as_raw();
         let _listener = LocalListener::bind(&path, SocketAccess::Group(own)).unwrap();
         assert_eq!(mode(&path), 0o660);
+    }
+
+    #[test]
+    fn a_directory_that_shuts_the_group_out_is_found_wherever_it_is_on_the_way() {
+        let place = tempfile::tempdir().unwrap();
+        let inner = place.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        let socket = inner.join("agent.sock");
+        let access = |mode, inner_mode| {
+            fs::set_permissions(&inner, Permissions::from_mode(inner_mode)).unwrap();
+            fs::set_permissions(place.path(), Permissions::from_mode(mode)).unwrap();
+            SocketAccess::Group(4242).shut_out_by(&socket)
+        };
+        assert_eq!(access(0o711, 0o711), None);
+        assert_eq!(access(0o711, 0o700), Some(inner.canonicalize().unwrap()));
+        assert_eq!(access(0o710, 0o711), Some(place.path().canonicalize().unwrap()));
+        assert_eq!(SocketAccess::Owner.shut_out_by(&socket), None);
+        let own = rustix::process::getegid().as_raw();
+        assert_eq!(SocketAccess::Group(own).shut_out_by(&socket), None, "by the group's own bit");
     }
 
     #[tokio::test]

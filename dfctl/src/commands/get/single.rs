@@ -87,7 +87,7 @@ pub async fn to_file(
         start: job.wanted.request.start,
         length: job.wanted.length,
     };
-    let part = PartFile::open(Arc::new(dir), &name, identity, options.digest);
+    let part = context.open_part(Arc::new(dir), &name, identity, options.digest);
     let part = part.map_err(|error| cannot_open(error, path))?;
     let mut saved = Box::pin(job.fill(part, replace, path)).await?;
     saved.path = Some(path.to_owned());

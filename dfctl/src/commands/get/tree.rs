@@ -28,7 +28,7 @@ use crate::locator::Locator;
 use crate::outdir::{OutDir, Replace, UnsafePath, elements};
 use crate::output::count;
 use crate::output::progress::{Meter, Progress};
-use crate::part::{Identity, PartFile, SUFFIX};
+use crate::part::{Identity, SUFFIX};
 use crate::transfer::{Terms, TransferError, pump};
 
 /// Files under way at a time.
@@ -285,7 +285,7 @@ impl Tree<'_> {
     ) -> Result<(), CliError> {
         let content = member_identity(self.index, &self.inner_path(entry));
         let identity = Identity { content, start: 0, length: Some(entry.length) };
-        let part = PartFile::open(dir, name_of(entry, path)?, identity, None);
+        let part = self.context.open_part(dir, name_of(entry, path)?, identity, None);
         let mut part = part.map_err(|error| cannot_open(error, path))?;
         let resumed = part.resumed();
         if entry.length > resumed {
