@@ -127,7 +127,7 @@ fn changed(hole: ByteRange) -> SourceError {
 fn forbidden(hole: ByteRange) -> SourceError {
     let url = CanonicalUrl::parse("http://origin.test/x").unwrap();
     let attempt = Attempt::new(Action::Read(Some(hole)), &url);
-    SourceError::NotPermitted { attempt, status: Some(403) }
+    SourceError::NotPermitted { attempt, status: Some(403), reason: None }
 }
 
 impl FakeOrigin {
