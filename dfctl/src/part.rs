@@ -17,6 +17,7 @@ use std::sync::Arc;
 use dfs_model::{ByteRange, Digest};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
+use rustix::process::Gid;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
@@ -127,8 +128,9 @@ impl PartFile {
         if self.done > 0 || self.identity.start > 0 || self.identity.length.is_none() {
             return Ok(false);
         }
+        // A name that is taken, by whatever, is left alone: then the bytes are copied.
         let mut draft = self.part.clone();
-        draft.push(".new");
+        draft.push(format!(".{}", std::process::id()));
         let Ok(file) = self.link(content, &draft) else {
             // Another file system, or one without links.
             return Ok(false);
@@ -143,9 +145,9 @@ impl PartFile {
         Ok(true)
     }
 
-    /// The file at `content` under the name `draft` too: locked, and as private or public as a part file.
+    /// The file at `content` under the name `draft` too: locked, of the group that files have here, and as private
+    /// or public as a part file.
     fn link(&self, content: &Path, draft: &OsStr) -> io::Result<File> {
-        self.unlink_name(draft);
         let dir = self.dir.fd();
         rustix::fs::linkat(rustix::fs::CWD, content, &dir, draft, AtFlags::empty())?;
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -158,7 +160,11 @@ impl PartFile {
             if !status.is_file() || status.nlink() != 2 {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
-            file.set_permissions(self.file.metadata()?.permissions())?;
+            let like = self.file.metadata()?;
+            if status.gid() != like.gid() {
+                rustix::fs::fchown(&file, None, Some(Gid::from_raw(like.gid())))?;
+            }
+            file.set_permissions(like.permissions())?;
             Ok(file)
         });
         if ready.is_err() {
@@ -486,6 +492,18 @@ mod tests {
         part.finish(None, Replace::Never).unwrap();
         assert_eq!(std::fs::read(place.path().join("x")).unwrap(), b"abcdef");
         assert_eq!(names(place.path()), ["x"]);
+    }
+
+    #[test]
+    fn a_file_of_the_user_is_not_in_the_way_and_stays() {
+        let (place, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let content = cache.path().join("content");
+        File::create(&content).unwrap();
+        let taken = place.path().join(format!("x{SUFFIX}.{}", std::process::id()));
+        std::fs::write(&taken, b"mine").unwrap();
+        let mut part = open(place.path(), "a", 6).unwrap();
+        assert!(!part.take_over(&content).unwrap());
+        assert_eq!(std::fs::read(&taken).unwrap(), b"mine");
     }
 
     #[test]
