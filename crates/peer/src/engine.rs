@@ -448,11 +448,16 @@ impl Engine {
             // The actor is gone only when the task closes.
             let _ = task.shared.commands.send(Command::Source(source)).await;
         }
-        if recipe.is_none() || task.shared.recorded.swap(true, Ordering::Relaxed) {
+        if recipe.is_none() || task.shared.recorded.load(Ordering::Relaxed) {
             return Ok(());
         }
         let shared = Arc::clone(&task.shared);
-        let write = move || write_record(&shared.stored, &shared.info, recipe);
+        let write = move || {
+            write_record(&shared.stored, &shared.info, recipe)?;
+            // Not before: what failed is tried again by the next one.
+            shared.recorded.store(true, Ordering::Relaxed);
+            Ok(())
+        };
         let written = self.inner.tracker.spawn_blocking(write).await;
         written.map_err(|_| OpenError::Closing)?
     }

@@ -209,3 +209,42 @@ async fn however_many_digests_come_one_worker_looks_at_them() {
     }
     wait_until(|| (0..3).all(|group| task.stored().is_signed(group))).await;
 }
+
+/// Where the record of the only task below a data directory is.
+fn record_of(dir: &std::path::Path) -> std::path::PathBuf {
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap().flatten() {
+            if entry.file_name() == "record.json" {
+                return entry.path();
+            }
+            if entry.file_type().unwrap().is_dir() {
+                left.push(entry.path());
+            }
+        }
+    }
+    panic!("there is no record");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipe_that_could_not_be_written_is_written_by_the_next_who_opens() {
+    let field = Field::new();
+    let (engine, dir) = field.engine(Role::Solo, &[]);
+    let origin = Arc::new(FakeOrigin::new(3 * GROUP));
+    let info = origin.info();
+    let place = dfs_artifact::Place { url: info.key.url.clone(), headers: Vec::new() };
+    let recipe = Recipe {
+        key: info.key.clone(),
+        length: info.length,
+        origin: dfs_artifact::OriginRecipe::Url { place, ranges: true },
+    };
+    let _held = engine.open(&info, None, Some(origin.clone())).await.unwrap();
+    let in_the_way = record_of(dir.path()).with_extension("json.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let failed = engine.open(&info, Some(recipe.clone()), Some(origin.clone())).await;
+    assert!(matches!(failed, Err(OpenError::Store { .. })));
+    assert_eq!(engine.recipe(&info.id), None);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    engine.open(&info, Some(recipe.clone()), Some(origin.clone())).await.unwrap();
+    assert_eq!(engine.recipe(&info.id), Some(recipe));
+}
