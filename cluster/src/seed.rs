@@ -6,6 +6,8 @@
 
 mod service;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 
@@ -88,10 +90,12 @@ impl seed_server::Seed for SeedService {
             task.prefetch(ByteRange::new(0, length), Priority::Background);
         }
         let first = obtaining(&task).await?;
-        let follow = stream::unfold((task, gained), |(task, mut gained)| async move {
-            let events = next_events(&task, &mut gained).await?;
-            Some((stream::iter(events.into_iter().map(Ok)), (task, gained)))
-        });
+        // What is wanted keeps it open; who only listens does not.
+        let follow =
+            stream::unfold((task.without_hold(), gained), |(task, mut gained)| async move {
+                let events = next_events(&task, &mut gained).await?;
+                Some((stream::iter(events.into_iter().map(Ok)), (task, gained)))
+            });
         let events = stream::iter(first.into_iter().map(Ok)).chain(follow.flatten());
         Ok(Response::new(Box::pin(events)))
     }
@@ -140,7 +144,12 @@ async fn next_events(
     task: &Task,
     gained: &mut tokio::sync::broadcast::Receiver<GroupRange>,
 ) -> Option<Vec<ObtainEvent>> {
-    let runs = match gained.recv().await {
+    let news = tokio::select! {
+        biased;
+        news = gained.recv() => news,
+        () = task.closed() => return None,
+    };
+    let runs = match news {
         Ok(run) => vec![run],
         // The scheduler only needs what is held, not when it came.
         Err(RecvError::Lagged(_)) => task.stored().have().ranges().collect(),

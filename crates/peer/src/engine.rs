@@ -186,14 +186,13 @@ impl Inner {
 }
 
 impl Engine {
-    /// Starts an engine whose work is done on `tracker` and ends with `stop`, the last of it being that what
-    /// the store has is made durable.
+    /// Starts an engine that ends with `stop`. `tracker` waits, for a while, until nothing works in the store
+    /// any more, and where it is to last until what it has is durable.
     pub fn start(parts: EngineParts, tracker: &TaskTracker, stop: CancellationToken) -> Self {
         let store = Arc::new(parts.store);
         let work = TaskTracker::new();
-        if parts.lifetime == Lifetime::Lasting {
-            tracker.spawn(close_store(Arc::clone(&store), work.clone(), stop.clone()));
-        }
+        let lasting = (parts.lifetime == Lifetime::Lasting).then(|| Arc::clone(&store));
+        tracker.spawn(end_work(work.clone(), lasting, stop.clone()));
         let catalog = Arc::new(Catalog::new(Arc::clone(&store)));
         let held = Arc::clone(&catalog);
         let swarm = parts.swarm.map(|options| Swarm::start(options, held, &work, stop.clone()));
@@ -319,7 +318,7 @@ impl Engine {
             }
             Ok(())
         };
-        let kept = tokio::task::spawn_blocking(work).await;
+        let kept = self.inner.tracker.spawn_blocking(work).await;
         kept.map_err(|_| ReadError::Closing(id))?.map_err(|error| error.into_read(id))?;
         Ok(task)
     }
@@ -372,7 +371,7 @@ impl Engine {
 
     async fn begin(&self, info: TaskInfo) -> Result<Running, OpenError> {
         let engine = self.clone();
-        let stored = tokio::task::spawn_blocking(move || {
+        let stored = self.inner.tracker.spawn_blocking(move || {
             let stored = engine.store_of(&info)?;
             Ok((stored, info))
         });
@@ -449,22 +448,28 @@ impl Engine {
             // The actor is gone only when the task closes.
             let _ = task.shared.commands.send(Command::Source(source)).await;
         }
-        if recipe.is_none() || task.shared.recorded.swap(true, Ordering::Relaxed) {
+        if recipe.is_none() || task.shared.recorded.load(Ordering::Relaxed) {
             return Ok(());
         }
         let shared = Arc::clone(&task.shared);
-        let write = move || write_record(&shared.stored, &shared.info, recipe);
-        let written = tokio::task::spawn_blocking(write).await;
+        let write = move || {
+            write_record(&shared.stored, &shared.info, recipe)?;
+            // Not before: what failed is tried again by the next one.
+            shared.recorded.store(true, Ordering::Relaxed);
+            Ok(())
+        };
+        let written = self.inner.tracker.spawn_blocking(write).await;
         written.map_err(|_| OpenError::Closing)?
     }
 }
 
-/// At the end, after everything that writes into the store: makes it durable.
-async fn close_store(store: Arc<Store>, work: TaskTracker, stop: CancellationToken) {
+/// At the end: waits for everything that writes into the store, and makes durable what is to last.
+async fn end_work(work: TaskTracker, lasting: Option<Arc<Store>>, stop: CancellationToken) {
     stop.cancelled().await;
     work.close();
     // What still goes on takes the mark away from what it touches.
     let _ = tokio::time::timeout(END_WITHIN, work.wait()).await;
+    let Some(store) = lasting else { return };
     let closed = tokio::task::spawn_blocking(move || store.close()).await;
     if let Ok(Err(error)) = closed {
         tracing::warn!(%error, "the cache is not durable: it is verified again after a reboot");

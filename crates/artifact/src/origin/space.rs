@@ -124,23 +124,36 @@ async fn open_part(
     }
 }
 
-/// A member's bytes; where they end because it changed on the way, what is left of `length` is a hole.
+/// A member's bytes; where they end because it changed on the way, what is left of `length` is a hole. That may
+/// show only behind the last byte: the last bytes are held back until they are known to be all.
 fn with_holes(bytes: ByteStream, length: u64) -> PartStream {
     stream::unfold((bytes, length), |(mut bytes, left)| async move {
-        let next = match bytes.next().await? {
-            Ok(bytes) => Ok(Part::Bytes(bytes)),
-            Err(error) => gone(error).map(|error| Part::Void { length: left, error }),
+        let part = match bytes.next().await? {
+            Ok(part) => part,
+            Err(error) => return Some((void(left, error), (stream::empty().boxed(), 0))),
         };
-        match &next {
-            Ok(Part::Bytes(part)) => {
-                let left = left.saturating_sub(part.len() as u64);
-                Some((next, (bytes, left)))
-            }
-            // Nothing follows.
-            _ => Some((next, (stream::empty().boxed(), 0))),
+        let still = left.saturating_sub(part.len() as u64);
+        if still > 0 || part.is_empty() {
+            return Some((Ok(Part::Bytes(part)), (bytes, still)));
         }
+        let next = match bytes.next().await {
+            Some(Err(error)) => {
+                return Some((void(part.len() as u64, error), (stream::empty().boxed(), 0)));
+            }
+            next => stream::iter(next).chain(bytes).boxed(),
+        };
+        Some((Ok(Part::Bytes(part)), (next, 0)))
     })
     .boxed()
+}
+
+/// A hole of so many bytes, which is none where nothing was to come any more.
+fn void(length: u64, error: SourceError) -> Result<Part, SourceError> {
+    let error = gone(error)?;
+    if length == 0 {
+        return Err(error);
+    }
+    Ok(Part::Void { length, error })
 }
 
 /// The error as one of this member alone, whose neighbours may be well; otherwise it is given back.
@@ -214,4 +227,37 @@ async fn gather(stream: ByteStream, length: u64) -> Result<Bytes, SourceError> {
     };
     let body = stream.try_fold(BytesMut::with_capacity(length as usize), add).await?;
     Ok(body.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_model::CanonicalUrl;
+    use dfs_source::{Action, Attempt};
+
+    use super::*;
+
+    fn longer() -> SourceError {
+        let url = CanonicalUrl::parse("http://origin.test/x").unwrap();
+        let attempt = Attempt::new(Action::Read(None), &url);
+        SourceError::Changed { attempt, detail: "it goes on behind its end".to_owned() }
+    }
+
+    /// Lengths of the parts, those of holes negative.
+    async fn parts_of(sent: Vec<Result<Bytes, SourceError>>, length: u64) -> Vec<i64> {
+        let parts = with_holes(stream::iter(sent).boxed(), length);
+        let told = parts.map_ok(|part| match part {
+            Part::Bytes(bytes) => bytes.len() as i64,
+            Part::Void { length, .. } => -(length as i64),
+        });
+        told.try_collect().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_member_that_goes_on_behind_its_end_has_its_hole_before_it() {
+        let bytes = |count: usize| Ok(Bytes::from(vec![1; count]));
+        assert_eq!(parts_of(vec![bytes(60), bytes(40)], 100).await, [60, 40]);
+        assert_eq!(parts_of(vec![bytes(60), Err(longer())], 100).await, [60, -40]);
+        assert_eq!(parts_of(vec![bytes(60), bytes(40), Err(longer())], 100).await, [60, -40]);
+        assert_eq!(parts_of(vec![bytes(100), Err(longer())], 100).await, [-100]);
+    }
 }

@@ -304,7 +304,8 @@ impl Context {
         &self,
         work: impl FnOnce() -> Result<T, keep::KeepError> + Send + 'static,
     ) -> Result<T, keep::KeepError> {
-        match tokio::task::spawn_blocking(work).await {
+        // It goes on when the flight is cancelled, and the engine's end must wait for it.
+        match self.engine.tracker.spawn_blocking(work).await {
             Ok(result) => result,
             Err(_) => Err(keep::KeepError::Stopped),
         }

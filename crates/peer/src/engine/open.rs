@@ -139,7 +139,11 @@ impl OpenTasks {
     ) -> Vec<Arc<Shared>> {
         let mut closed = Vec::new();
         self.slots.lock().retain(|id, slot| {
-            let Some(running) = slot.running.get() else { return true };
+            let Some(running) = slot.running.get() else {
+                // Whoever wanted it open went away, or failed together with another, when only the table's is
+                // left.
+                return Arc::strong_count(slot) > 1;
+            };
             if !running.close_if_idle(now, after) {
                 return true;
             }
@@ -148,5 +152,22 @@ impl OpenTasks {
             false
         });
         closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_task_that_nobody_opens_any_more_goes() {
+        let (tasks, id) = (OpenTasks::default(), TaskId::from_bytes([7; 32]));
+        let close_idle = || tasks.close_idle(Instant::now(), Duration::ZERO, |_| {});
+        let opening = tasks.slot(id);
+        assert!(close_idle().is_empty());
+        assert!(Arc::ptr_eq(&opening, &tasks.slot(id)), "somebody is opening it");
+        drop(opening);
+        assert!(close_idle().is_empty());
+        assert!(tasks.slots.lock().is_empty());
     }
 }

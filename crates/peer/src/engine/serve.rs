@@ -211,7 +211,7 @@ fn holdings(task: Task) -> BoxStream<'static, HaveUpdate> {
         let news = tokio::select! {
             news = gained.recv() => news,
             // It was evicted.
-            () = task.shared.commands.closed() => return None,
+            () = task.closed() => return None,
         };
         match news {
             Ok(run) => groups.insert_range(run),

@@ -157,6 +157,16 @@ impl Task {
         !self.shared.commands.is_closed()
     }
 
+    /// A handle on the same that does not keep it open.
+    pub fn without_hold(&self) -> Self {
+        Self::new(Arc::clone(&self.shared), None)
+    }
+
+    /// Waits until it is closed: evicted, left idle, or ended with the engine.
+    pub async fn closed(&self) {
+        self.shared.commands.closed().await;
+    }
+
     /// Waits until the length is known.
     pub async fn known_length(&self) -> Result<u64, ReadError> {
         let mut length = self.shared.length.subscribe();

@@ -163,6 +163,10 @@ impl Field {
     }
 
     fn engine(&self, role: Role, trusted: &[&Member]) -> (Engine, TempDir) {
+        self.engine_for(Lifetime::Lasting, role, trusted)
+    }
+
+    fn engine_for(&self, lifetime: Lifetime, role: Role, trusted: &[&Member]) -> (Engine, TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::load_or_create(dir.path()).unwrap();
         let keyring = Arc::new(Keyring::default());
@@ -182,7 +186,7 @@ impl Field {
             patience: if trusted.is_empty() { SHORT_PATIENCE } else { LONG_PATIENCE },
             limits: Limits::default(),
             source_requests: 16,
-            lifetime: Lifetime::Lasting,
+            lifetime,
         };
         (Engine::start(parts, &self.tracker, self.stop.clone()), dir)
     }

@@ -143,6 +143,23 @@ async fn after_an_orderly_end_the_next_boot_hashes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_the_end_of_an_engine_waits_for_its_writers() {
+    for lifetime in [Lifetime::Lasting, Lifetime::OfTheProcess] {
+        let field = Field::new();
+        let (engine, _dir) = field.engine_for(lifetime, Role::Solo, &[]);
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        engine.inner.tracker.spawn_blocking(move || released.recv());
+        field.stop.cancel();
+        field.tracker.close();
+        wait_until(|| engine.inner.tracker.is_closed()).await;
+        assert!(!field.tracker.is_empty(), "{lifetime:?}");
+        drop(release);
+        field.tracker.wait().await;
+        assert!(engine.inner.tracker.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_parent_that_moved_is_followed_to_its_new_address() {
     let field = Field::new();
     let seed = field.honest(Role::Seed, 1, &[]);
@@ -186,8 +203,48 @@ async fn however_many_digests_come_one_worker_looks_at_them() {
         for batch in &batches {
             let digests = Command::Digests(Box::new((**batch).clone()));
             task.shared.commands.send(digests).await.unwrap();
-            assert_eq!(node.engine.inner.tracker.len(), workers);
+            // The worker, and the batch that it is looking at.
+            assert!(node.engine.inner.tracker.len() <= workers + 1);
         }
     }
     wait_until(|| (0..3).all(|group| task.stored().is_signed(group))).await;
+}
+
+/// Where the record of the only task below a data directory is.
+fn record_of(dir: &std::path::Path) -> std::path::PathBuf {
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap().flatten() {
+            if entry.file_name() == "record.json" {
+                return entry.path();
+            }
+            if entry.file_type().unwrap().is_dir() {
+                left.push(entry.path());
+            }
+        }
+    }
+    panic!("there is no record");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipe_that_could_not_be_written_is_written_by_the_next_who_opens() {
+    let field = Field::new();
+    let (engine, dir) = field.engine(Role::Solo, &[]);
+    let origin = Arc::new(FakeOrigin::new(3 * GROUP));
+    let info = origin.info();
+    let place = dfs_artifact::Place { url: info.key.url.clone(), headers: Vec::new() };
+    let recipe = Recipe {
+        key: info.key.clone(),
+        length: info.length,
+        origin: dfs_artifact::OriginRecipe::Url { place, ranges: true },
+    };
+    let _held = engine.open(&info, None, Some(origin.clone())).await.unwrap();
+    let in_the_way = record_of(dir.path()).with_extension("json.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let failed = engine.open(&info, Some(recipe.clone()), Some(origin.clone())).await;
+    assert!(matches!(failed, Err(OpenError::Store { .. })));
+    assert_eq!(engine.recipe(&info.id), None);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    engine.open(&info, Some(recipe.clone()), Some(origin.clone())).await.unwrap();
+    assert_eq!(engine.recipe(&info.id), Some(recipe));
 }

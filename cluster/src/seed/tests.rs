@@ -1,0 +1,75 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
+use dfs_peer::conductor::Limits;
+use dfs_peer::digests::Identity;
+use dfs_peer::engine::{EngineParts, Keyring, Lifetime, Role};
+use dfs_peer::store::{Store, StoreOptions};
+use dfs_proto::seed::seed_server::Seed as _;
+use dfs_source::Sources;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+
+const MINUTES: Duration = Duration::from_secs(300);
+
+fn engine(dir: &std::path::Path, tracker: &TaskTracker, stop: &CancellationToken) -> Engine {
+    let parts = EngineParts {
+        role: Role::Seed,
+        store: Store::open(dir, StoreOptions::default()).unwrap(),
+        identity: Identity::load_or_create(dir).unwrap(),
+        keyring: Arc::new(Keyring::default()),
+        pool: None,
+        swarm: None,
+        sources: Sources::builder().build().unwrap(),
+        patience: MINUTES,
+        limits: Limits::default(),
+        source_requests: 1,
+        lifetime: Lifetime::Lasting,
+    };
+    Engine::start(parts, tracker, stop.clone())
+}
+
+fn info(length: u64) -> TaskInfo {
+    let key = TaskKey {
+        domain: TaskKey::PUBLIC.into(),
+        kind: TaskKind::Blob,
+        url: CanonicalUrl::parse("http://origin.test/x").unwrap(),
+        headers: Vec::new(),
+        validator: Validator::default(),
+        transform: Transform::Identity,
+    };
+    TaskInfo::new(key, Some(length), true)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_does_not_keep_a_task_open_and_ends_with_it() {
+    let (dir, tracker, stop) =
+        (tempfile::tempdir().unwrap(), TaskTracker::new(), CancellationToken::new());
+    let engine = engine(dir.path(), &tracker, &stop);
+    let content = Bytes::from(vec![7; 100_000]);
+    let info = info(content.len() as u64);
+    engine.import(&info, content).await.unwrap();
+    let request = ObtainRequest { task: Some((&info).into()), ..ObtainRequest::default() };
+    let service = SeedService::new(engine.clone());
+    let mut events = service.obtain(Request::new(request)).await.unwrap().into_inner();
+    let said = events.next().await.unwrap().unwrap();
+    assert!(matches!(said.kind, Some(Kind::Obtaining(_))));
+
+    let ending = tracker.spawn(async move { while events.next().await.is_some() {} });
+    let start = Instant::now();
+    let mut closed = Vec::new();
+    for minutes in 0..2000 {
+        closed = engine.close_idle(start + MINUTES * minutes, MINUTES).await;
+        if !closed.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(closed, [info.id]);
+    tokio::time::timeout(MINUTES, ending).await.unwrap().unwrap();
+    stop.cancel();
+}
