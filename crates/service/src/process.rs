@@ -148,8 +148,11 @@ pub async fn run<E: From<Error>>(
     telemetry::init(&options.log, options.log_format).map_err(Error::from)?;
     let data_dir = DataDir::take(data_dir).map_err(Error::from)?;
     let mut lifecycle = Lifecycle::new(STOP_WITHIN).map_err(Error::from)?;
-    let announced = match start(&data_dir, &mut lifecycle).await {
-        Ok(info) => info.announce(data_dir.path()).map_err(Error::from)?,
+    let started = start(&data_dir, &mut lifecycle).await;
+    let announced = started
+        .and_then(|info| info.announce(data_dir.path()).map_err(|error| Error::from(error).into()));
+    let announced = match announced {
+        Ok(announced) => announced,
         Err(error) => {
             // The first error is the reason; what also fails on the way out does not hide it.
             let _ = lifecycle.stop().await;

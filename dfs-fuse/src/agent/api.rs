@@ -173,8 +173,8 @@ impl node_server::Node for NodeService {
         let path = request.path;
         let mounting = mounts::MountRequest { opened, path: path.into(), dir, audience, by: asker };
         let dir = self.agent.mounts().mount(mounting).await.map_err(failed)?;
-        let info =
-            views::mounts(&self.agent).into_iter().find(|info| info.dir == dir.to_string_lossy());
+        let mut mounts = views::mounts(&self.agent, asker).into_iter();
+        let info = mounts.find(|info| info.dir == dir.to_string_lossy());
         info.map(Response::new).ok_or_else(|| failed(mounts::MountTableError::NotMounted(dir)))
     }
 
@@ -191,8 +191,12 @@ impl node_server::Node for NodeService {
         Ok(Response::new(UnmountReply { mounts_left }))
     }
 
-    async fn mounts(&self, _: Request<MountsRequest>) -> Result<Response<MountsReply>, Status> {
-        Ok(Response::new(MountsReply { mounts: views::mounts(&self.agent) }))
+    async fn mounts(
+        &self,
+        request: Request<MountsRequest>,
+    ) -> Result<Response<MountsReply>, Status> {
+        let mounts = views::mounts(&self.agent, Asker::of(&request));
+        Ok(Response::new(MountsReply { mounts }))
     }
 
     async fn tasks(&self, request: Request<TasksRequest>) -> Result<Response<TasksReply>, Status> {
@@ -214,7 +218,10 @@ impl node_server::Node for NodeService {
         if !request.dry_run {
             asker.may_evict().map_err(failed)?;
         }
-        cache::collect(&self.agent, request).await.map(Response::new).map_err(|e| status_of(&e))
+        cache::collect(&self.agent, request, asker)
+            .await
+            .map(Response::new)
+            .map_err(|e| status_of(&e))
     }
 
     type VerifyCacheStream = Streamed<VerifyCacheEvent>;
@@ -224,6 +231,7 @@ impl node_server::Node for NodeService {
         request: Request<VerifyCacheRequest>,
     ) -> Result<Response<Self::VerifyCacheStream>, Status> {
         let busy = self.agent.enter();
+        Asker::of(&request).may_verify().map_err(failed)?;
         let events = cache::verify(&self.agent, &request.into_inner().task_id);
         let events = events.map_err(|error| status_of(&error))?.map(move |event| {
             let _busy = &busy;

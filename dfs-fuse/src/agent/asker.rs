@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use dfs_model::TaskKey;
+use dfs_peer::opener::OpenArtifact;
 use dfs_source::{Asking, Credentials, LocalUser, Target};
 use tonic::Request;
 use tonic::transport::server::UdsConnectInfo;
@@ -93,6 +94,14 @@ impl Asker {
         self == Self::Owner || key.domain == TaskKey::PUBLIC
     }
 
+    /// Whether this user may be told what `whose` has mounted: what comes of no credentials is no secret, the
+    /// rest is for whom it was made.
+    pub fn may_see_mount(self, whose: Self, opened: &OpenArtifact) -> bool {
+        let index = opened.index.as_ref().map(|index| &index.task);
+        let mut tasks = opened.tasks.iter().chain(index);
+        self.may_undo(whose) || tasks.all(|task| self.may_see(&task.info().key))
+    }
+
     /// Whether this user may take away what `whose` made.
     pub fn may_undo(self, whose: Self) -> bool {
         self == Self::Owner || self == whose
@@ -104,6 +113,15 @@ impl Asker {
             return Ok(());
         }
         let why = "the cache is shared: only the agent's own user and root evict from it by hand";
+        Err(CallError::NotPermitted(why.to_owned()))
+    }
+
+    /// Hashing costs everybody's disk and processor, and tells of all that is kept.
+    pub fn may_verify(self) -> Result<(), CallError> {
+        if self == Self::Owner {
+            return Ok(());
+        }
+        let why = "the cache is shared: only the agent's own user and root have it verified";
         Err(CallError::NotPermitted(why.to_owned()))
     }
 }
@@ -120,6 +138,7 @@ mod tests {
             assert_eq!(ann.may_undo(whose), whose == ann);
         }
         assert!(Asker::Owner.may_evict().is_ok() && ann.may_evict().is_err());
+        assert!(Asker::Owner.may_verify().is_ok() && ann.may_verify().is_err());
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub struct MountView {
     pub cached: u64,
     /// Where they came from since it was mounted.
     pub ledger: Ledger,
+    /// Who mounted it.
+    pub by: Asker,
 }
 
 /// The mounts of this process; dropping it unmounts them all.
@@ -270,7 +272,7 @@ impl Entry {
             ledger += &part;
         }
         let (opened, path) = (self.opened.clone(), self.path.clone());
-        MountView { dir: dir.to_owned(), opened, path, cached, ledger }
+        MountView { dir: dir.to_owned(), opened, path, cached, ledger, by: self.by }
     }
 }
 

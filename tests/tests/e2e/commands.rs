@@ -264,6 +264,11 @@ fn what_one_user_reads_with_credentials_no_other_user_of_the_agent_reads_without
     assert!(door.struck() > 0, "the origin was asked for each of them");
     let listed = |user| by(user, &["task", "ls", "--format", "name"]).done().text();
     assert_eq!(listed(OTHER), "", "what is kept of it is not told either");
+    let would_go = ["cache", "gc", "--dry-run", "--target", "0B"];
+    assert!(agent.dfctl(&would_go).done().text().contains("would evict"));
+    by(OTHER, &would_go).fails(9, "");
+    by(OTHER, &["cache", "verify"]).fails(4, "DFS-4111");
+    agent.dfctl(&["cache", "verify"]).done();
     assert!(!agent.dfctl(&["task", "ls", "--format", "name"]).done().text().is_empty());
 
     let dir = owned_by_nobody(&place.dir("mount"));
@@ -276,6 +281,8 @@ fn what_one_user_reads_with_credentials_no_other_user_of_the_agent_reads_without
     };
     by(NOBODY, &["mount", &ada, mount]).done();
     assert_eq!((reads(NOBODY), reads(OTHER)), (100_000, 0), "it is for who mounted it");
+    let mounts = |user| by(user, &["mounts", "--format", "name"]).done().text();
+    assert_eq!((mounts(NOBODY).trim_end(), mounts(OTHER).as_str()), (mount, ""));
     by(NOBODY, &["umount", mount]).done();
     by(NOBODY, &["mount", "--allow-other", &ada, mount]).done();
     assert_eq!((reads(NOBODY), reads(OTHER)), (100_000, 100_000), "unless that is asked for");

@@ -16,6 +16,7 @@ use crate::output::{Format, Items, count};
 ///   dfctl cache verify 9f2c41d8a0b5e6f79f2c41d8a0b5e6f79f2c41d8a0b5e6f79f2c41d8a0b5e6f7
 ///
 /// Ends with exit code 6 when damage was found.
+/// Only the agent's own user and root may do it.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {

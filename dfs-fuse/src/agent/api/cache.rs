@@ -9,7 +9,7 @@ use dfs_peer::store::{VerifyReport, plan};
 use dfs_proto::node::{CollectGarbageReply, CollectGarbageRequest, VerifyCacheEvent};
 use futures::stream::{self, Stream, StreamExt};
 
-use crate::agent::{Agent, CallError};
+use crate::agent::{Agent, Asker, CallError, MountTableError};
 
 fn id_bytes(id: &TaskId) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
@@ -18,13 +18,16 @@ fn id_bytes(id: &TaskId) -> Bytes {
 pub(super) async fn collect(
     agent: &Agent,
     request: CollectGarbageRequest,
+    asker: Asker,
 ) -> Result<CollectGarbageReply, CallError> {
     let engine = &agent.host().engine;
     let store = Arc::clone(engine.store());
     let used = store.used_bytes();
     let to_free = request.target_bytes.map(|target| used.saturating_sub(target));
     let (evicted, freed) = if request.dry_run {
-        would_go(agent, to_free)
+        let agent = agent.clone();
+        let planning = tokio::task::spawn_blocking(move || would_go(&agent, to_free, asker));
+        planning.await.map_err(|_| MountTableError::Stopping)?
     } else {
         let report = engine.evict(to_free.map(ByteSize)).await?;
         (report.evicted, report.freed)
@@ -37,12 +40,16 @@ pub(super) async fn collect(
     })
 }
 
-/// The same plan that an eviction follows.
-fn would_go(agent: &Agent, to_free: Option<u64>) -> (Vec<TaskId>, u64) {
-    let store = agent.host().engine.store();
+/// The same plan that an eviction follows, as far as the asker may see it.
+fn would_go(agent: &Agent, to_free: Option<u64>, asker: Asker) -> (Vec<TaskId>, u64) {
+    let engine = &agent.host().engine;
+    let store = engine.store();
     let entries = store.eviction_entries();
     let to_free = to_free.unwrap_or_else(|| store.to_free());
-    let ids = plan(SystemTime::now(), &entries, to_free);
+    let mut ids = plan(SystemTime::now(), &entries, to_free);
+    ids.retain(|id| {
+        asker == Asker::Owner || engine.peek(id).is_some_and(|(info, ..)| asker.may_see(&info.key))
+    });
     let freed = entries.iter().filter(|e| ids.contains(&e.id)).map(|e| e.bytes).sum();
     (ids, freed)
 }

@@ -45,11 +45,12 @@ pub(super) fn ledger(ledger: &Ledger) -> node::Ledger {
     }
 }
 
-pub(super) fn mounts(agent: &Agent) -> Vec<MountInfo> {
+pub(super) fn mounts(agent: &Agent, asker: Asker) -> Vec<MountInfo> {
     agent
         .mounts()
         .list()
         .into_iter()
+        .filter(|view| asker.may_see_mount(view.by, &view.opened))
         .map(|view| {
             let mut artifact = view.opened.describe();
             artifact.url = shown(&view.opened.target.url, &view.path);
