@@ -57,9 +57,9 @@ fn scaled(number: f64, factor: f64) -> Option<u64> {
     (value.is_finite() && value >= 0.0 && value < u64::MAX as f64).then_some(value.round() as u64)
 }
 
-/// Whether a unit is a bare prefix, of which nobody knows the base.
-fn is_bare(unit: &str) -> bool {
-    let bare = matches!(unit, "k" | "K" | "m" | "M" | "g" | "G" | "t" | "T");
+/// Whether a unit is one of these prefixes and no more: nobody knows its base.
+fn is_bare(unit: &str, prefixes: &str) -> bool {
+    let bare = unit.len() == 1 && prefixes.contains(&unit.to_ascii_uppercase());
     bare && !Invariant::UnitsAreClear.is_broken()
 }
 
@@ -89,7 +89,7 @@ impl FromStr for ByteSize {
             example: "4096, 10MiB or 1.5GB",
         };
         let (number, unit) = split_number(text).ok_or_else(unknown)?;
-        if is_bare(unit) {
+        if is_bare(unit, "KMGT") {
             let letter = unit.to_ascii_uppercase();
             return Err(UnitParseError::Ambiguous {
                 text: text.to_owned(),
@@ -142,7 +142,7 @@ impl FromStr for Rate {
         };
         let (number, unit) = split_number(text).ok_or_else(unknown)?;
         let unit = unit.strip_suffix("/s").unwrap_or(unit);
-        if is_bare(unit) {
+        if is_bare(unit, "KMG") {
             let letter = unit.to_ascii_uppercase();
             return Err(UnitParseError::Ambiguous {
                 text: text.to_owned(),
@@ -219,6 +219,8 @@ mod tests {
         let error = "10M".parse::<ByteSize>().unwrap_err().to_string();
         assert!(error.contains("10MiB") && error.contains("10MB"), "{error}");
         assert!("10M/s".parse::<Rate>().is_err());
+        let unknown = "10T/s".parse::<Rate>().unwrap_err().to_string();
+        assert!(!unknown.contains("10Tbit/s"), "which is no rate either: {unknown}");
         for bad in ["", "MiB", "1e9999GiB", "-1", "10XB"] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
         }
