@@ -4,13 +4,13 @@
 //! otherwise the line to run is printed. Nothing is skipped because it is missing.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run::{Failure, run, succeeds};
-use crate::workspace::cargo;
+use crate::workspace::{cache, cargo};
 
 mod moto;
 mod oracle;
@@ -81,6 +81,16 @@ fn install(missing: &[&str]) -> Result<(), Failure> {
     println!("installing {names}");
     run(apt_get().args(["update", "-qq"]))?;
     run(apt_get().args(["install", "-qq", "-y", "--no-install-recommends"]).args(missing))
+}
+
+/// A place in the cache outside the checkout, and the lock under which it is filled.
+fn locked(name: &str) -> Result<(PathBuf, File), Failure> {
+    let cache = cache()?;
+    fs::create_dir_all(&cache).map_err(failed(&cache))?;
+    let path = cache.join(format!("{name}.lock"));
+    let lock = File::create(&path).map_err(failed(&path))?;
+    lock.lock().map_err(failed(&path))?;
+    Ok((cache.join(name), lock))
 }
 
 fn failed(path: &Path) -> impl Fn(std::io::Error) -> Failure {

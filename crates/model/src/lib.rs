@@ -3,6 +3,7 @@
 //! Everything that is frozen on disk or on the wire by its byte layout ([`TaskId`], [`RouteKey`],
 //! rendezvous ranking, [`GroupSet`]'s encoding) is defined here once and pinned by test vectors.
 
+mod calendar;
 mod digest;
 mod group_set;
 mod host;
@@ -17,6 +18,7 @@ mod units;
 mod url;
 mod validator;
 
+pub use calendar::{date_of, days_of};
 pub use digest::{Digest, DigestParseError};
 pub use group_set::{GroupSet, GroupSetDecodeError};
 pub use host::{HostInfo, HostKind, Location};

@@ -230,9 +230,7 @@ impl Conductor {
         self.have.insert_range(groups);
         self.flying.remove_range(groups);
         self.forget(groups);
-        if let Some(Provider::Parent(host)) = self.passed(flight, groups)
-            && let Some(parent) = self.parent_mut(host)
-        {
+        if let Some(parent) = self.passed(flight, groups) {
             parent.delivered(groups.count);
         }
     }
@@ -241,22 +239,23 @@ impl Conductor {
     pub fn void(&mut self, flight: FlightId, groups: GroupRange) {
         self.flying.remove_range(groups);
         self.forget(groups);
-        if let Some(Provider::Parent(host)) = self.passed(flight, groups)
-            && let Some(parent) = self.parent_mut(host)
-        {
+        if let Some(parent) = self.passed(flight, groups) {
             parent.landed(groups.count);
         }
     }
 
-    /// A flight is past these groups; whose it is.
-    fn passed(&mut self, flight: FlightId, groups: GroupRange) -> Option<Provider> {
+    /// A flight is past these groups; its parent, where it has one.
+    fn passed(&mut self, flight: FlightId, groups: GroupRange) -> Option<&mut Parent> {
         let flight = self.flights.get_mut(&flight)?;
         if flight.rest.first <= groups.first {
             let end = flight.rest.end();
             let first = groups.end().min(end).max(flight.rest.first);
             flight.rest = GroupRange::new(first, end - first);
         }
-        Some(flight.provider)
+        match flight.provider {
+            Provider::Parent(host) => self.parent_mut(host),
+            Provider::Source => None,
+        }
     }
 
     /// A flight is over; what it did not bring is wanted again.

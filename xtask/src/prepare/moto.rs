@@ -3,13 +3,12 @@
 //! The environment is made once, in the cache outside the checkout, under a lock; a mark is put into
 //! it last, so that one that is half made is made again.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::{failed, install};
+use super::{failed, install, locked};
 use crate::run::{Failure, run, succeeds};
-use crate::workspace::cache;
 
 /// What is installed: not moto's `server` extra, which brings the needs of all its services. The tests
 /// start `bin/moto_server` in the directory of this name.
@@ -19,12 +18,7 @@ const MARK: &str = "installed";
 
 /// Makes sure that the server is there.
 pub fn ensure() -> Result<(), Failure> {
-    let cache = cache()?;
-    let home = cache.join(DIRECTORY);
-    fs::create_dir_all(&cache).map_err(failed(&cache))?;
-    let lock_path = cache.join(format!("{DIRECTORY}.lock"));
-    let lock = File::create(&lock_path).map_err(failed(&lock_path))?;
-    lock.lock().map_err(failed(&lock_path))?;
+    let (home, _lock) = locked(DIRECTORY)?;
     if works(&home) {
         return Ok(());
     }

@@ -3,30 +3,24 @@
 //! Debian 12's is too old for them. The root is made once, in the cache outside the checkout:
 //! beside its place and then renamed, under a lock, so that it is there whole or not at all.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::{failed, is_root};
+use super::{failed, is_root, locked};
 use crate::run::{Failure, line, run, succeeds};
-use crate::workspace::cache;
 
 const SUITE: &str = "trixie";
 const SOURCES: [&str; 2] = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
 
 /// Makes sure that the root is there and that its `fsck.erofs` runs.
 pub fn ensure() -> Result<(), Failure> {
-    let cache = cache()?;
-    let root = cache.join(SUITE);
-    fs::create_dir_all(&cache).map_err(failed(&cache))?;
-    let lock_path = cache.join(format!("{SUITE}.lock"));
-    let lock = File::create(&lock_path).map_err(failed(&lock_path))?;
-    lock.lock().map_err(failed(&lock_path))?;
+    let (root, _lock) = locked(SUITE)?;
     if works(&root) {
         return Ok(());
     }
 
-    let partial = cache.join(format!("{SUITE}.part"));
+    let partial = root.with_extension("part");
     let mirror = mirror()?;
     if !is_root() {
         return Err(Failure::Missing {

@@ -1,5 +1,7 @@
 //! Times of members, in the three ways that zips tell them.
 
+use dfs_model::days_of;
+
 use crate::tree::Mtime;
 
 use super::{u16_at, u32_at, u64_at};
@@ -10,17 +12,10 @@ const FROM_1601: i64 = 11_644_473_600;
 /// DOS's date and time, to two seconds; they have no zone and are taken for UTC.
 pub(super) fn of_dos(date: u16, time: u16) -> Mtime {
     let (day, month) = (i64::from(date & 31).max(1), i64::from(date >> 5 & 15).clamp(1, 12));
-    let days = days_from_1970(1980 + i64::from(date >> 9), month, day);
+    let days = days_of(1980 + i64::from(date >> 9), month, day);
     let (hour, minute) = (i64::from(time >> 11), i64::from(time >> 5 & 63));
     let secs = days * 86_400 + hour * 3600 + minute * 60 + i64::from(time & 31) * 2;
     Mtime { secs, nanos: 0 }
-}
-
-/// Days of the Gregorian calendar, years counted from March.
-fn days_from_1970(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let of_years = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    of_years + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
 /// Info-ZIP's extended timestamp: flags, then seconds since 1970.

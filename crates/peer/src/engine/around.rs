@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use dfs_artifact::Origin;
-use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, Priority};
+use dfs_model::{ByteRange, GroupRange, Priority};
 use futures::StreamExt;
 
 use super::error::ReadError;
@@ -59,7 +59,7 @@ impl Task {
         let mut at = range.start;
         while at < range.end {
             let rest = ByteRange::new(at, range.end);
-            let hole = self.hole_in(rest.groups()).map(|(hole, _)| bytes_of(hole));
+            let hole = self.hole_in(rest.groups()).map(|(hole, _)| hole.bytes(u64::MAX));
             let part = match hole {
                 Some(hole) if hole.start <= at => {
                     let part = hole.intersection(rest);
@@ -102,8 +102,4 @@ impl Task {
         self.shared.provenance.passed(range);
         Ok(bytes.freeze())
     }
-}
-
-fn bytes_of(groups: GroupRange) -> ByteRange {
-    ByteRange::at(groups.first * GROUP_BYTES, groups.count * GROUP_BYTES)
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dfs_model::{date_of, days_of};
+
 use crate::Timestamp;
 
 /// `20130524T000000Z`, of seconds since 1970.
 pub(super) fn compact(seconds: u64) -> String {
-    let (year, month, day) = date(i64::try_from(seconds / 86_400).unwrap_or(i64::MAX / 2));
+    let (year, month, day) = date_of(i64::try_from(seconds / 86_400).unwrap_or(i64::MAX / 2));
     let second = seconds % 86_400;
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
@@ -31,7 +33,7 @@ pub(crate) fn iso(text: &str) -> Option<Timestamp> {
     if !sound {
         return None;
     }
-    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
+    let seconds = days_of(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
     Some(Timestamp { seconds: seconds - offset(zone)?, nanos: nanos(fraction)? })
 }
 
@@ -69,28 +71,6 @@ fn nanos(fraction: &str) -> Option<u32> {
     let kept = fraction.get(..fraction.len().min(9))?;
     let value = u32::try_from(digits(kept)?).ok()?;
     Some(value * 10_u32.pow(9 - u32::try_from(kept.len()).ok()?))
-}
-
-/// Days since 1970 of a date of the Gregorian calendar; years are counted from March.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// The date of a day since 1970.
-fn date(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
