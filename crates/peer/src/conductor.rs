@@ -318,6 +318,32 @@ impl Conductor {
         self.parents.iter().any(able)
     }
 
+    /// Gives up the requests of which nothing is wanted any more. One stream of everything goes on: it would have
+    /// to begin anew.
+    pub fn drop_unwanted(&mut self) -> Vec<Action> {
+        let is_wanted = |flight: &Flight| {
+            let is_stream =
+                flight.provider == Provider::Source && self.source == SourceAccess::Sequential;
+            is_stream || self.wanted.iter().any(|w| w.present_in(flight.rest).next().is_some())
+        };
+        let unwanted: Vec<FlightId> = self
+            .flights
+            .iter()
+            .filter(|(_, flight)| !is_wanted(flight))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &unwanted {
+            let Some(flight) = self.flights.remove(id) else { continue };
+            self.flying.remove_range(flight.rest);
+            if let Provider::Parent(host) = flight.provider
+                && let Some(parent) = self.parent_mut(host)
+            {
+                parent.landed(flight.rest.count);
+            }
+        }
+        unwanted.into_iter().map(Action::Cancel).collect()
+    }
+
     fn parent_mut(&mut self, host: HostId) -> Option<&mut Parent> {
         self.parents.iter_mut().find(|parent| parent.host == host)
     }

@@ -14,6 +14,7 @@ mod flight;
 mod keep;
 mod ledger;
 mod open;
+mod passing;
 mod serve;
 mod task;
 #[cfg(test)]
@@ -39,10 +40,11 @@ use self::actor::Actor;
 use self::catalog::Catalog;
 use self::ledger::Provenance;
 use self::open::{OpenTasks, Running};
+use self::passing::{Passing, Room};
 use self::task::Shared;
 use crate::conductor::{Conductor, Limits, SourceAccess};
 use crate::digests::Identity;
-use crate::store::{GcReport, Store, StoredTask};
+use crate::store::{GcReport, Store, StoredTask, Use};
 use crate::swarm::{Swarm, SwarmOptions};
 use crate::wire::Pool;
 
@@ -51,6 +53,9 @@ pub use self::keep::Keyring;
 pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
 pub(crate) use self::task::Command;
 pub use self::task::{ParentHost, Task};
+
+/// What is evicted at least when a download finds the cache full.
+const ROOM: ByteSize = ByteSize(64 << 20);
 
 /// How long work under way may take to end before the store is closed all the same.
 const END_WITHIN: Duration = Duration::from_secs(3);
@@ -159,12 +164,26 @@ pub(crate) struct Inner {
     patience: Duration,
     limits: Limits,
     source_slots: Arc<Semaphore>,
+    room: Arc<Room>,
     tasks: OpenTasks,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Inner {
+    /// Whether there is room in the store now where there was none: housekeeping comes every few seconds only.
+    async fn made_room(self: &Arc<Self>) -> bool {
+        if !self.room.may_evict(Instant::now()) {
+            return false;
+        }
+        let engine = Engine { inner: Arc::clone(self) };
+        let made = engine.evict(Some(ROOM)).await.is_ok_and(|report| report.freed > 0);
+        if !made {
+            self.room.nothing_to_evict(Instant::now());
+        }
+        made
+    }
+
     /// Who signs what this host reads from the origin of a task: a seed, and a stand-in.
     fn signer_of(&self, task: &Shared) -> Option<Arc<Identity>> {
         let signs = self.role == Role::Seed || task.stands_in.load(Ordering::Relaxed);
@@ -209,6 +228,7 @@ impl Engine {
             patience: parts.patience,
             limits: parts.limits,
             source_slots: Arc::new(Semaphore::new(parts.source_requests)),
+            room: Arc::default(),
             tasks: OpenTasks::default(),
             tracker: work,
             stop,
@@ -311,14 +331,19 @@ impl Engine {
         let shared = Arc::clone(&task.shared);
         let signer = self.inner.signer_of(&shared);
         let id = info.id;
-        let work = move || -> Result<(), keep::KeepError> {
-            let shape = shared.shape();
-            for (at, part) in content.chunks(16 * GROUP_BYTES as usize).enumerate() {
-                keep::own(&shared, signer.as_deref(), shape, at as u64 * 16, part)?;
-            }
-            Ok(())
+        let used = task.in_use(Use::Fetch)?;
+        let work = || {
+            let (shared, signer) = (Arc::clone(&shared), signer.clone());
+            let content = content.clone();
+            move || keep::import(&shared, signer.as_deref(), &content)
         };
-        let kept = self.inner.tracker.spawn_blocking(work).await;
+        let mut kept = self.inner.tracker.spawn_blocking(work()).await;
+        if kept.as_ref().is_ok_and(|kept| kept.as_ref().is_err_and(keep::KeepError::is_no_space))
+            && self.inner.made_room().await
+        {
+            kept = self.inner.tracker.spawn_blocking(work()).await;
+        }
+        drop(used);
         kept.map_err(|_| ReadError::Closing(id))?.map_err(|error| error.into_read(id))?;
         Ok(task)
     }
@@ -384,6 +409,8 @@ impl Engine {
             commands,
             provenance: Provenance::default(),
             voids: voids::Voids::default(),
+            passing: Passing::default(),
+            room: Arc::clone(&self.inner.room),
             busy: AtomicBool::new(false),
             recorded: AtomicBool::new(false),
             stands_in: AtomicBool::new(false),

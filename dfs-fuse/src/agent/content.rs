@@ -95,7 +95,7 @@ impl Content for SpaceContent {
     ) -> BoxFuture<'static, Option<Result<Bytes, ContentError>>> {
         let task = self.space(space).ok().cloned();
         async move {
-            let task = task.filter(|task| task.has_holes_in(range))?;
+            let task = task.filter(|task| task.passes(range))?;
             let read = task.read(range, Priority::Demand).await;
             Some(read.map_err(|error| content_error(&error)))
         }

@@ -19,6 +19,7 @@ use super::ledger::CameFrom;
 use super::task::{Command, ParentHost, Shared, Task, Waiter};
 use super::watcher;
 use crate::conductor::{Action, Conductor, Failure, FlightId, Offer, Provider, SourceAccess};
+use crate::store::StoreError;
 
 /// How often a download that is not idle is looked at without an event.
 const TICK: Duration = Duration::from_millis(100);
@@ -167,14 +168,25 @@ impl Actor {
             let missing = self.shared.stored.missing_in(groups);
             missing.into_iter().for_each(|run| self.conductor.lost(run));
         }
-        self.conductor.want(groups, priority);
-        let Some(waiter) = waiter else { return };
-        match self.answer_for(&waiter) {
+        // Of what cannot be kept nothing is fetched but what a reader takes from memory.
+        let has_room = !self.shared.room.is_lacking(Instant::now());
+        let Some(waiter) = waiter else {
+            if has_room {
+                self.conductor.want(groups, priority);
+            }
+            return;
+        };
+        let full = || Err(StoreError::NoSpace { task: self.shared.info.id }.into());
+        let is_futile = !has_room && !waiter.in_passing;
+        match self.answer_for(&waiter).or_else(|| is_futile.then(full)) {
             Some(answer) => {
                 // The reader may have gone: nobody to tell then.
                 let _ = waiter.done.send(answer);
             }
-            None => self.waiters.push(waiter),
+            None => {
+                self.want_for(&waiter);
+                self.waiters.push(waiter);
+            }
         }
     }
 
@@ -195,7 +207,11 @@ impl Actor {
             Some(count) => waiter.groups.intersection(GroupRange::new(0, count)),
             None => waiter.groups,
         };
-        self.shared.stored.has(groups).then_some(Ok(()))
+        let is_here = match waiter.in_passing {
+            true => self.shared.outstanding(groups).is_empty(),
+            false => self.shared.stored.has(groups),
+        };
+        is_here.then_some(Ok(()))
     }
 
     fn event(&mut self, event: FlightEvent) {
@@ -205,6 +221,7 @@ impl Actor {
                 self.conductor.arrived(flight, groups);
                 self.kept(groups, from, cost);
             }
+            FlightEvent::Passed { flight, groups, error } => self.passed(flight, groups, &error),
             FlightEvent::Void { flight, groups, error } => self.void(flight, groups, error),
             FlightEvent::Tiny { seed } => {
                 let all = GroupRange::new(0, 1);
@@ -229,6 +246,25 @@ impl Actor {
         self.conductor.void(flight, groups);
         self.shared.voids.add(groups, error.clone(), Instant::now());
         self.fail_waiters(Some(groups), &error);
+    }
+
+    /// The store is full: from now on only readers are served, from memory; whoever wants bytes to be kept is
+    /// told, and what nobody waits for is not fetched.
+    fn passed(&mut self, flight: FlightId, groups: GroupRange, error: &ReadError) {
+        self.conductor.void(flight, groups);
+        self.standstill = Standstill::default();
+        self.release_waiters(Some(groups));
+        let waiting = std::mem::take(&mut self.waiters);
+        let (readers, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|w| w.in_passing);
+        self.waiters = readers;
+        for waiter in others {
+            // The reader may have gone: nobody to tell then.
+            let _ = waiter.done.send(Err(error.clone()));
+        }
+        self.conductor.forget(GroupRange::new(0, u64::MAX));
+        self.want_for_waiters();
+        let actions = self.conductor.drop_unwanted();
+        self.carry_out(actions);
     }
 
     fn kept(&mut self, groups: GroupRange, from: CameFrom, cost: Duration) {
@@ -357,8 +393,17 @@ impl Actor {
     }
 
     fn want_for_waiters(&mut self) {
-        for waiter in &self.waiters {
-            self.conductor.want(waiter.groups, waiter.priority);
+        let waiters = std::mem::take(&mut self.waiters);
+        waiters.iter().for_each(|waiter| self.want_for(waiter));
+        self.waiters = waiters;
+    }
+
+    fn want_for(&mut self, waiter: &Waiter) {
+        if !waiter.in_passing {
+            return self.conductor.want(waiter.groups, waiter.priority);
+        }
+        for run in self.shared.outstanding(waiter.groups) {
+            self.conductor.want(run, waiter.priority);
         }
     }
 

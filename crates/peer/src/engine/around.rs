@@ -19,8 +19,13 @@ use super::task::Task;
 const MOST: u64 = 8 << 20;
 
 impl Task {
-    /// Whether [`Task::read`] may give bytes of `range` although some of its groups cannot come.
-    pub fn has_holes_in(&self, range: ByteRange) -> bool {
+    /// Whether [`Task::read`] may give bytes of `range` that are not going to be in the store: the cache is full,
+    /// or some of its groups cannot come as a whole.
+    pub fn passes(&self, range: ByteRange) -> bool {
+        self.has_holes_in(range) || self.shared.room.has_lacked(Instant::now())
+    }
+
+    pub(super) fn has_holes_in(&self, range: ByteRange) -> bool {
         self.members_origin().is_some() && self.hole_in(range.groups()).is_some()
     }
 
@@ -69,7 +74,7 @@ impl Task {
                 hole => {
                     let end = hole.map_or(range.end, |hole| hole.start);
                     let part = ByteRange::new(at, end);
-                    match self.read_kept(part, priority).await {
+                    match self.read_whole(part, priority).await {
                         Ok(bytes) => out.extend_from_slice(&bytes),
                         // Each round finds a hole more, or the read ends.
                         Err(_) if self.hole_in(part.groups()).is_some() => continue,

@@ -54,6 +54,13 @@ pub enum ReadError {
     Closing(TaskId),
 }
 
+impl ReadError {
+    /// Whether only room in the store is missing.
+    pub(super) fn is_no_space(&self) -> bool {
+        matches!(self, Self::Store(error) if matches!(**error, StoreError::NoSpace { .. }))
+    }
+}
+
 impl From<SourceError> for ReadError {
     fn from(error: SourceError) -> Self {
         match &error {

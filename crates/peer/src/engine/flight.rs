@@ -12,12 +12,13 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::Inner;
 use super::chunk::Chunk;
 use super::error::ReadError;
-use super::keep;
+use super::keep::{self, Arrival, Outcome};
 use super::ledger::CameFrom;
+use super::passing::Proven;
 use super::task::{ParentHost, Shared};
-use super::{Engine, Inner};
 use crate::conductor::{Failure, FlightId};
 use crate::digests::{DigestsError, SignedDigests};
 use crate::hashtree::Shape;
@@ -33,14 +34,13 @@ const DEMAND_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the key of a signer that is not known yet is waited for.
 const KEY_WITHIN: Duration = Duration::from_secs(2);
 
-/// What is evicted at least when a download finds the cache full.
-const ROOM: ByteSize = ByteSize(64 << 20);
-
 /// What a flight reports.
 #[derive(Debug)]
 pub(super) enum FlightEvent {
     /// Groups are verified and in the store.
     Kept { flight: FlightId, groups: GroupRange, from: CameFrom, cost: Duration },
+    /// Groups are verified, but the store has no room: who waits for them as readers has them in memory.
+    Passed { flight: FlightId, groups: GroupRange, error: ReadError },
     /// The origin does not have these groups any more; others of the flight may follow.
     Void { flight: FlightId, groups: GroupRange, error: ReadError },
     /// The length became known.
@@ -112,6 +112,8 @@ impl Flights {
         self.context.engine.tracker.spawn(async move {
             let asked = context.ask(flight, &parent, groups, priority);
             let fault = tokio::select! {
+                // One that was given up before it began asks nobody.
+                biased;
                 () = stop.cancelled() => None,
                 fault = asked => fault,
             };
@@ -129,6 +131,8 @@ impl Flights {
         self.context.engine.tracker.spawn(async move {
             let read = context.fetch(flight, groups);
             let fault = tokio::select! {
+                // One that was given up before it began asks nobody.
+                biased;
                 () = stop.cancelled() => None,
                 result = read => result.err().map(|error| source_fault(error, groups)),
             };
@@ -150,12 +154,16 @@ impl Flights {
             let signer = signed.first().and_then(|batch| SignedDigests::decode(batch).ok());
             let Some(seed) = signer.map(|batch| batch.batch().signer) else { return };
             let segment = Segment { count: 1, signed, payload: content, ..Segment::default() };
-            if let Err(error) = context.keep_segment(segment, &CameFrom::Parent(seed)).await {
+            match context.keep_segment(segment, &CameFrom::Parent(seed)).await {
+                Ok(Outcome::Kept(_)) => context.report(FlightEvent::Tiny { seed }).await,
                 // Parents or the source bring it instead.
-                tracing::debug!(%error, "a tiny content from the scheduler is refused");
-                return;
+                Ok(Outcome::NoRoom(_, error)) => {
+                    tracing::debug!(%error, "a tiny content from the scheduler is not kept");
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a tiny content from the scheduler is refused");
+                }
             }
-            context.report(FlightEvent::Tiny { seed }).await;
         });
     }
 }
@@ -216,10 +224,17 @@ impl Context {
                     return Some(fault(failure, groups, error.to_string()));
                 }
             };
-            if !kept.is_empty() {
-                next = next.max(kept.end());
-                let cost = std::mem::replace(&mut asked, Instant::now()).elapsed();
-                self.report(FlightEvent::Kept { flight, groups: kept, from, cost }).await;
+            match kept {
+                Outcome::Kept(Arrival { groups, .. }) if groups.is_empty() => {}
+                Outcome::Kept(Arrival { groups, .. }) => {
+                    next = next.max(groups.end());
+                    let cost = std::mem::replace(&mut asked, Instant::now()).elapsed();
+                    self.report(FlightEvent::Kept { flight, groups, from, cost }).await;
+                }
+                Outcome::NoRoom(proven, error) => {
+                    next = next.max(proven.groups.end());
+                    self.pass(flight, proven, from, error).await;
+                }
             }
         }
         None
@@ -229,7 +244,7 @@ impl Context {
         &self,
         segment: Segment,
         from: &CameFrom,
-    ) -> Result<GroupRange, keep::KeepError> {
+    ) -> Result<Outcome, keep::KeepError> {
         let wire = segment.payload.len() + segment.proof.len();
         let signed: usize = segment.signed.iter().map(Bytes::len).sum();
         self.shared.provenance.received((wire + signed) as u64);
@@ -239,31 +254,41 @@ impl Context {
             Err(keep::KeepError::Digests(DigestsError::UnknownSigner(signer))) => {
                 self.engine.keyring.comes(&self.shared.info.id, signer, KEY_WITHIN).await
             }
-            Err(error) => self.made_room(error).await,
-            Ok(_) => false,
+            Ok(Outcome::NoRoom(..)) => self.engine.made_room().await,
+            Ok(Outcome::Kept(_)) | Err(_) => false,
         };
         if again {
             kept = self.verify(&segment, from).await;
         }
-        let (kept, length) = kept?;
-        self.learn_length(length).await;
+        let kept = kept?;
+        if let Outcome::Kept(arrival) = &kept {
+            self.learn_length(arrival.length).await;
+        }
         Ok(kept)
     }
 
-    /// Whether there is room now where there was none: housekeeping comes every few seconds only.
-    async fn made_room(&self, error: &keep::KeepError) -> bool {
-        if !matches!(error, keep::KeepError::Store(StoreError::NoSpace { .. })) {
-            return false;
+    /// Hands what the store has no room for to those who wait for it.
+    async fn pass(&self, flight: FlightId, proven: Proven, from: CameFrom, error: StoreError) {
+        let (groups, bytes) = (proven.groups, proven.bytes.len() as u64);
+        let error = ReadError::from(error);
+        if self.shared.room.lacks(Instant::now()) {
+            let used = ByteSize(self.engine.store.used_bytes());
+            tracing::warn!(
+                %error, %used,
+                "the cache is full of what is in use: what is read now is fetched and not kept",
+            );
         }
-        let engine = Engine { inner: Arc::clone(&self.engine) };
-        engine.evict(Some(ROOM)).await.is_ok_and(|report| report.freed > 0)
+        if self.shared.passing.hand_over(proven) {
+            self.shared.provenance.passed_through(from, bytes);
+        }
+        self.report(FlightEvent::Passed { flight, groups, error }).await;
     }
 
     async fn verify(
         &self,
         segment: &Arc<Segment>,
         from: &CameFrom,
-    ) -> Result<(GroupRange, Option<u64>), keep::KeepError> {
+    ) -> Result<Outcome, keep::KeepError> {
         let keyring = Arc::clone(&self.engine.keyring);
         let (shared, segment) = (Arc::clone(&self.shared), Arc::clone(segment));
         let from = from.clone();
@@ -369,6 +394,9 @@ impl Context {
             while let Some(whole) = chunk.take(&mut bytes) {
                 // The last bytes are published only when it is known whether they are the last.
                 if let Some((first, before)) = held_back.replace(whole) {
+                    if !self.is_of_use(first).await {
+                        return Ok(());
+                    }
                     self.keep_own(flight, self.shared.shape(), first, before).await?;
                 }
             }
@@ -382,9 +410,19 @@ impl Context {
         self.shared.stored.set_length(total)?;
         self.learn_length(Some(total)).await;
         for (first, bytes) in held_back.into_iter().chain(chunk.rest()) {
+            if !self.is_of_use(first).await {
+                return Ok(());
+            }
             self.keep_own(flight, Shape::known(total), first, bytes).await?;
         }
         Ok(())
+    }
+
+    /// Whether a stream is worth going on with at group `first`. While the store takes nothing it waits for its
+    /// reader, and is given up for one who wants what it is past.
+    async fn is_of_use(&self, first: u64) -> bool {
+        let lacks_room = self.shared.room.is_lacking(Instant::now());
+        !lacks_room || self.shared.passing.is_awaited_from(first).await
     }
 
     async fn keep_own(
@@ -401,17 +439,21 @@ impl Context {
             move || keep::own(&shared, signer.as_deref(), shape, first, &bytes)
         };
         let mut kept = self.blocking(work()).await;
-        if let Err(error) = &kept
-            && self.made_room(error).await
-        {
+        if matches!(kept, Ok(Outcome::NoRoom(..))) && self.engine.made_room().await {
             kept = self.blocking(work()).await;
         }
-        let kept = kept.map_err(|error| error.into_read(task))?;
-        if let (Some(swarm), Some(signed)) = (&self.engine.swarm, kept.signed) {
-            swarm.signed(task, signed.encode().into());
+        match kept.map_err(|error| error.into_read(task))? {
+            Outcome::Kept(Arrival { groups, signed, .. }) => {
+                if let (Some(swarm), Some(signed)) = (&self.engine.swarm, signed) {
+                    swarm.signed(task, signed.encode().into());
+                }
+                let (from, cost) = (CameFrom::Source, Duration::ZERO);
+                self.report(FlightEvent::Kept { flight, groups, from, cost }).await;
+            }
+            Outcome::NoRoom(proven, error) => {
+                self.pass(flight, proven, CameFrom::Source, error).await;
+            }
         }
-        let (groups, from, cost) = (kept.groups, CameFrom::Source, Duration::ZERO);
-        self.report(FlightEvent::Kept { flight, groups, from, cost }).await;
         if self.stop.is_cancelled() { Err(ReadError::Closing(task)) } else { Ok(()) }
     }
 

@@ -2,14 +2,17 @@
 //! threads.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dfs_model::{GroupRange, HostId, Invariant, TaskId};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use super::error::ReadError;
 use super::ledger::CameFrom;
+use super::passing::Proven;
 use super::task::Shared;
 use crate::digests::{DigestBatch, DigestsError, Identity, SignedDigests};
 use crate::hashtree::{self, Cv, Node, Proof, ProofDecodeError, Shape, VerifyError};
@@ -120,6 +123,11 @@ impl KeepError {
         }
     }
 
+    /// Whether only room was missing.
+    pub(super) fn is_no_space(&self) -> bool {
+        matches!(self, Self::Store(StoreError::NoSpace { .. }))
+    }
+
     /// Whether the one who sent the bytes is to blame, whatever is wrong on this side.
     pub(super) fn is_a_lie(&self) -> bool {
         match self {
@@ -152,33 +160,65 @@ pub(super) fn digests(
     Ok(batch.length)
 }
 
+/// What became of verified groups.
+pub(super) enum Outcome {
+    /// They are in the store.
+    Kept(Arrival),
+    /// The store has no room for them.
+    NoRoom(Proven, StoreError),
+}
+
+/// Groups that arrived.
+pub(super) struct Arrival {
+    pub(super) groups: GroupRange,
+    /// Of the content, where the sender states it.
+    pub(super) length: Option<u64>,
+    /// Their digests, where this host signs them.
+    pub(super) signed: Option<SignedDigests>,
+}
+
+/// Takes the batches of a segment in: the length they state, those that count, and the signer that is not known
+/// where there is one, as others may suffice. A store without room does not keep them: the segment then passes.
+fn batches(
+    shared: &Shared,
+    keyring: &Keyring,
+    encoded: &[Bytes],
+) -> Result<(Option<u64>, Vec<Arc<SignedDigests>>, Option<DigestsError>), KeepError> {
+    let (mut length, mut known, mut unknown) = (None, Vec::new(), None);
+    for encoded in encoded {
+        let signed = SignedDigests::decode(encoded)?;
+        match digests(shared, keyring, &signed) {
+            Ok(stated) => length = stated.or(length),
+            Err(KeepError::Digests(error @ DigestsError::UnknownSigner(_))) => {
+                unknown = Some(error);
+                continue;
+            }
+            Err(KeepError::Store(StoreError::NoSpace { .. })) => {}
+            Err(error) => return Err(error),
+        }
+        known.push(Arc::new(signed));
+    }
+    Ok((length, known, unknown))
+}
+
 /// Verifies a parent's segment against signed digests, and keeps it.
 pub(super) fn segment(
     shared: &Shared,
     keyring: &Keyring,
     segment: &Segment,
     from: &CameFrom,
-) -> Result<(GroupRange, Option<u64>), KeepError> {
-    let (mut length, mut unknown) = (None, None);
-    for encoded in &segment.signed {
-        match digests(shared, keyring, &SignedDigests::decode(encoded)?) {
-            Ok(stated) => length = stated.or(length),
-            // Others may suffice.
-            Err(KeepError::Digests(error @ DigestsError::UnknownSigner(_))) => {
-                unknown = Some(error)
-            }
-            Err(error) => return Err(error),
-        }
-    }
+) -> Result<Outcome, KeepError> {
+    let (length, signed, unknown) = batches(shared, keyring, &segment.signed)?;
     let groups = segment.groups();
     if groups.is_empty() {
-        return unknown.map_or(Ok((groups, length)), |error| Err(error.into()));
+        let nothing = Arrival { groups, length, signed: None };
+        return unknown.map_or(Ok(Outcome::Kept(nothing)), |error| Err(error.into()));
     }
     let shape = Shape::new(length.or(shared.shape().length()));
-    let trusted: HashMap<Node, Cv> = shared
-        .stored
-        .signed_for(groups)
+    let stored = shared.stored.signed_for(groups);
+    let trusted: HashMap<Node, Cv> = stored
         .iter()
+        .chain(&signed)
         .flat_map(|signed| signed.batch().entries.iter().copied())
         .collect();
     let proof =
@@ -190,17 +230,8 @@ pub(super) fn segment(
         Err(error) => return Err(unknown.map_or(KeepError::Verify(error), KeepError::Digests)),
         Ok(nodes) => nodes,
     };
-    // Before the groups are there: whoever sees them may ask at once where they came from.
-    shared.provenance.came(groups, from.clone());
-    shared.stored.commit(groups, &segment.payload, &nodes)?;
-    Ok((groups, length))
-}
-
-/// What was read from the origin and kept.
-pub(super) struct Own {
-    pub(super) groups: GroupRange,
-    /// Its digests, where this host signs them.
-    pub(super) signed: Option<SignedDigests>,
+    let proven = Proven { groups, bytes: segment.payload.clone(), nodes, signed };
+    keep(shared, proven, from.clone(), Arrival { groups, length, signed: None })
 }
 
 /// Digests and keeps what this host read from the origin; signs it when that is its role.
@@ -209,8 +240,8 @@ pub(super) fn own(
     signer: Option<&Identity>,
     shape: Shape,
     first: u64,
-    bytes: &[u8],
-) -> Result<Own, KeepError> {
+    bytes: &Bytes,
+) -> Result<Outcome, KeepError> {
     let count = dfs_model::groups_in(bytes.len() as u64);
     let groups = GroupRange::new(first, count);
     let cvs = hashtree::group_digests(shape, groups, bytes).map_err(VerifyError::from)?;
@@ -230,7 +261,8 @@ pub(super) fn own(
     }
     nodes.extend(covering.iter().copied());
     let nodes: Vec<(Node, Cv)> = nodes.into_iter().collect();
-    let mut signed = None;
+    let mut proven = Proven { groups, bytes: bytes.clone(), nodes, signed: Vec::new() };
+    let mut arrival = Arrival { groups, length: None, signed: None };
     if let Some(signer) = signer {
         let batch = DigestBatch {
             task: shared.info.id,
@@ -238,11 +270,59 @@ pub(super) fn own(
             length: shape.length(),
             entries: covering,
         };
-        // Before the groups are there: whoever sees them must find what proves them.
-        let batch = signed.insert(batch.sign(signer.signing_key())?);
-        shared.stored.add_signed(batch)?;
+        // Before the groups are there: whoever sees them must find what proves them, and below what is signed
+        // every digest.
+        let batch = batch.sign(signer.signing_key())?;
+        proven.signed.push(Arc::new(batch.clone()));
+        let kept = shared.stored.keep_nodes(&proven.nodes);
+        match kept.and_then(|()| shared.stored.add_signed(&batch)) {
+            Err(error @ StoreError::NoSpace { .. }) => return Ok(Outcome::NoRoom(proven, error)),
+            added => added?,
+        }
+        arrival.signed = Some(batch);
     }
-    shared.provenance.came(groups, CameFrom::Source);
-    shared.stored.commit(groups, bytes, &nodes)?;
-    Ok(Own { groups, signed })
+    keep(shared, proven, CameFrom::Source, arrival)
+}
+
+/// Keeps a whole content that this host made itself.
+pub(super) fn import(
+    shared: &Shared,
+    signer: Option<&Identity>,
+    content: &Bytes,
+) -> Result<(), KeepError> {
+    let shape = shared.shape();
+    let groups = dfs_model::groups_in(content.len() as u64);
+    for run in GroupRange::new(0, groups).cut(16) {
+        let bytes = run.bytes(content.len() as u64);
+        let part = content.slice(bytes.start as usize..bytes.end as usize);
+        if let Outcome::NoRoom(_, error) = own(shared, signer, shape, run.first, &part)? {
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+fn keep(
+    shared: &Shared,
+    proven: Proven,
+    from: CameFrom,
+    arrival: Arrival,
+) -> Result<Outcome, KeepError> {
+    // Before the groups are there: whoever sees them may ask at once where they came from.
+    shared.provenance.came(proven.groups, from);
+    let is_new = !shared.stored.has(proven.groups);
+    match shared.stored.commit(proven.groups, &proven.bytes, &proven.nodes) {
+        Ok(()) => {
+            if is_new {
+                shared.room.found();
+            }
+            Ok(Outcome::Kept(arrival))
+        }
+        Err(error @ StoreError::NoSpace { .. }) => {
+            // A disk without room for digests either: children of this host ask others.
+            let _ = shared.stored.keep_nodes(&proven.nodes);
+            Ok(Outcome::NoRoom(proven, error))
+        }
+        Err(error) => Err(error.into()),
+    }
 }

@@ -86,9 +86,10 @@ struct Inner {
     names: BTreeMap<HostId, (String, HostKind)>,
     /// What was handed to readers past the store, the latest last.
     passed: VecDeque<ByteRange>,
-    /// How many of them there were, and their bytes.
+    /// How many of them there were.
     passes: u64,
-    passed_bytes: u64,
+    /// All bytes that were handed to readers and not kept.
+    not_kept: BTreeMap<CameFrom, u64>,
     source_requests: u64,
     wire_bytes: u64,
 }
@@ -150,12 +151,20 @@ impl Provenance {
         }
         inner.passed.push_back(range);
         inner.passes += 1;
-        inner.passed_bytes += range.len();
+        *inner.not_kept.entry(CameFrom::Source).or_default() += range.len();
     }
 
-    /// All bytes that were read and not kept.
-    pub(super) fn passed_bytes(&self) -> u64 {
-        self.inner.lock().passed_bytes
+    /// Groups that [came](Self::came) were handed to their readers and not kept.
+    pub(super) fn passed_through(&self, from: CameFrom, bytes: u64) {
+        *self.inner.lock().not_kept.entry(from).or_default() += bytes;
+    }
+
+    /// The account of all bytes that were read and not kept.
+    pub(super) fn not_kept(&self) -> Ledger {
+        let inner = self.inner.lock();
+        let mut ledger = Ledger::default();
+        inner.not_kept.iter().for_each(|(from, bytes)| inner.attribute(&mut ledger, from, *bytes));
+        ledger
     }
 
     /// The account of `range` of a content of `length` bytes, all of which is here now: what was here
@@ -175,18 +184,7 @@ impl Provenance {
                 .map(|run| run.bytes(length).intersection(range).len())
                 .sum();
             attributed += new;
-            match from {
-                CameFrom::Source => ledger.source_bytes += new,
-                CameFrom::Parent(_) if new == 0 => {}
-                CameFrom::Parent(host) => {
-                    let (name, kind) = inner
-                        .names
-                        .get(host)
-                        .cloned()
-                        .unwrap_or_else(|| (host.short(), HostKind::Node));
-                    ledger.parents.push(ParentBytes { host: *host, name, kind, bytes: new });
-                }
-            }
+            inner.attribute(&mut ledger, from, new);
         }
         let passed = inner.passed_since(mark, range);
         ledger.source_bytes += passed;
@@ -196,6 +194,18 @@ impl Provenance {
 }
 
 impl Inner {
+    fn attribute(&self, ledger: &mut Ledger, from: &CameFrom, bytes: u64) {
+        match from {
+            CameFrom::Source => ledger.source_bytes += bytes,
+            CameFrom::Parent(_) if bytes == 0 => {}
+            CameFrom::Parent(host) => {
+                let known = self.names.get(host).cloned();
+                let (name, kind) = known.unwrap_or_else(|| (host.short(), HostKind::Node));
+                ledger.parents.push(ParentBytes { host: *host, name, kind, bytes });
+            }
+        }
+    }
+
     /// Bytes of `range` that were read and not kept since the mark; what was read twice counts once. They
     /// are of groups that never came.
     fn passed_since(&self, mark: &Mark, range: ByteRange) -> u64 {
@@ -254,6 +264,6 @@ mod tests {
         }
         let ledger = provenance.since(&mark, ByteRange::new(0, 180), 1000);
         assert_eq!((ledger.source_bytes, ledger.cache_bytes), (130, 50));
-        assert_eq!(provenance.passed_bytes(), 280);
+        assert_eq!(provenance.not_kept().source_bytes, 280);
     }
 }

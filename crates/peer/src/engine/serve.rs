@@ -12,6 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::Engine;
 use super::error::ReadError;
+use super::passing::Passage;
 use super::task::{Shared, Task};
 use crate::hashtree::{self, Node};
 use crate::store::{StoreError, Use, UseGuard};
@@ -83,9 +84,9 @@ impl Answer {
         let groups = self.rest.pop_front()?;
         let there = match self.fetch {
             Some(priority) => self.ensure(groups, priority).await,
-            None => Ok(groups),
+            None => Ok((groups, None)),
         };
-        let there = match there {
+        let (there, passage) = match there {
             Ok(there) => there,
             Err(error) => match self.task.hole_in(groups) {
                 Some(_) if self.sent => return None,
@@ -100,20 +101,26 @@ impl Answer {
         let (shared, want_signed) = (Arc::clone(&self.task.shared), self.want_signed);
         let used = Arc::clone(&self.used);
         Some(Ok(Ready::new(move || {
-            let _used = used;
+            let _kept_here = (used, passage);
             segment(&shared, there, want_signed)
         })))
     }
 
-    /// Has the groups fetched; gives those before the first hole.
+    /// Has the groups fetched; gives those before the first hole, and what keeps them in memory where the store
+    /// has no room for them.
     async fn ensure(
         &self,
         mut groups: GroupRange,
         priority: Priority,
-    ) -> Result<GroupRange, ReadError> {
+    ) -> Result<(GroupRange, Option<Passage>), ReadError> {
         loop {
-            let Err(error) = self.task.ensure_groups(groups, priority).await else {
-                return Ok(groups);
+            let mut ensured = self.task.ensure_groups(groups, priority).await.map(|()| None);
+            if ensured.as_ref().is_err_and(ReadError::is_no_space) {
+                ensured = self.task.passage(groups, priority).await.map(Some);
+            }
+            let error = match ensured {
+                Ok(passage) => return Ok((groups, passage)),
+                Err(error) => error,
             };
             match self.task.hole_in(groups) {
                 // Fewer in every round.
@@ -160,7 +167,7 @@ fn segment(shared: &Shared, groups: GroupRange, want_signed: bool) -> Result<Seg
         (Some(count), true) => GroupRange::new(count.saturating_sub(1), 1),
         _ => groups,
     };
-    let signed = shared.stored.signed_for(proven);
+    let signed = shared.signed_for(proven);
     let trusted: Vec<Node> = signed
         .iter()
         .flat_map(|signed| signed.batch().entries.iter().map(|(node, _)| *node))
@@ -173,11 +180,11 @@ fn segment(shared: &Shared, groups: GroupRange, want_signed: bool) -> Result<Seg
     if groups.is_empty() {
         return Ok(out);
     }
-    let lookup = |node: Node| shared.stored.node(node);
+    let lookup = |node: Node| shared.node(node);
     let proof = hashtree::prove(shape, groups, &trusted, lookup)
         .map_err(|error| Refusal::new(ErrorCode::NotHeld, error.to_string()))?;
     let bytes = groups.bytes(length.unwrap_or(u64::MAX));
-    let payload = shared.stored.read(bytes).map_err(|error| match error {
+    let payload = shared.bytes(bytes).map_err(|error| match error {
         StoreError::Missing { .. } => Refusal::from(ErrorCode::NotHeld),
         error => Refusal::new(ErrorCode::Internal, error.to_string()),
     })?;

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::error::ReadError;
 use super::ledger::{Ledger, Mark, Provenance};
+use super::passing::{Passing, Room};
 use super::voids::Voids;
 use crate::conductor::SourceAccess;
 use crate::digests::SignedDigests;
@@ -79,6 +80,8 @@ pub(crate) enum Command {
 pub(crate) struct Waiter {
     pub(super) groups: GroupRange,
     pub(super) priority: Priority,
+    /// Whether they may be in memory only: whoever waits takes them from there.
+    pub(super) in_passing: bool,
     pub(super) done: oneshot::Sender<Result<(), ReadError>>,
 }
 
@@ -97,6 +100,10 @@ pub(crate) struct Shared {
     pub(super) stands_in: AtomicBool,
     /// Groups that cannot come, for a while.
     pub(super) voids: Voids,
+    /// Groups that come and cannot be kept.
+    pub(super) passing: Passing,
+    /// Whether the store takes more, over all tasks.
+    pub(super) room: Arc<Room>,
     /// Requests to origins at a time, over all tasks.
     pub(super) source_slots: Arc<Semaphore>,
     /// Groups as they become present.
@@ -254,14 +261,17 @@ impl Task {
             total += &part;
         }
         let counters = self.shared.provenance.since(&origin, ByteRange::new(0, 0), length);
-        total.source_bytes += self.shared.provenance.passed_bytes();
+        total += &self.shared.provenance.not_kept();
         total.source_requests = counters.source_requests;
         total.wire_bytes = counters.wire_bytes;
         total
     }
 
-    /// Asks for a range without waiting for it.
+    /// Asks for a range without waiting for it. Nothing is asked for that could not be kept.
     pub fn prefetch(&self, range: ByteRange, priority: Priority) {
+        if self.lacks_room() {
+            return;
+        }
         let groups = self.clipped(range).groups();
         let mut at = groups.first;
         while at < groups.end() {
@@ -295,11 +305,21 @@ impl Task {
         if self.shared.stored.has(groups) {
             return Ok(());
         }
+        self.wait_for(groups, priority, false).await
+    }
+
+    /// Waits until groups are here: in the store or, where that is enough, in memory.
+    pub(super) async fn wait_for(
+        &self,
+        groups: GroupRange,
+        priority: Priority,
+        in_passing: bool,
+    ) -> Result<(), ReadError> {
         if let Some((_, error)) = self.hole_in(groups) {
             return Err(error);
         }
         let (done, waited) = oneshot::channel();
-        let waiter = Waiter { groups, priority, done };
+        let waiter = Waiter { groups, priority, in_passing, done };
         let want = Command::Want { groups, priority, waiter: Some(waiter) };
         let closing = ReadError::Closing(self.id());
         self.shared.commands.send(want).await.map_err(|_| closing.clone())?;
@@ -325,11 +345,12 @@ impl Task {
         }
     }
 
-    /// The bytes of `range`, clipped at the end of the content; at most a few MiB at a time. What cannot
-    /// be kept because a neighbour in its group changed is read around ([`Task::has_holes_in`]).
+    /// The bytes of `range`, clipped at the end of the content; at most a few MiB at a time. What cannot be kept,
+    /// because a neighbour in its group changed or the store is full, is handed over all the same
+    /// ([`Task::passes`]).
     pub async fn read(&self, range: ByteRange, priority: Priority) -> Result<Bytes, ReadError> {
         let range = self.clipped(range);
-        match self.read_kept(range, priority).await {
+        match self.read_whole(range, priority).await {
             Err(error) if self.has_holes_in(range) => {
                 self.read_around(range, priority, error).await
             }
@@ -338,11 +359,19 @@ impl Task {
     }
 
     /// The bytes of `range`, all groups of which must come.
-    pub(super) async fn read_kept(
+    pub(super) async fn read_whole(
         &self,
         range: ByteRange,
         priority: Priority,
     ) -> Result<Bytes, ReadError> {
+        match self.read_kept(range, priority).await {
+            Err(error) if error.is_no_space() => self.read_past_store(range, priority).await,
+            outcome => outcome,
+        }
+    }
+
+    /// The bytes of `range`, all groups of which must come and be kept.
+    async fn read_kept(&self, range: ByteRange, priority: Priority) -> Result<Bytes, ReadError> {
         let mut attempts = 0;
         loop {
             attempts += 1;

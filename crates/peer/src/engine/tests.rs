@@ -1,3 +1,4 @@
+mod full;
 mod holes;
 mod life;
 mod stand_ins;
@@ -167,6 +168,16 @@ impl Field {
     }
 
     fn engine_for(&self, lifetime: Lifetime, role: Role, trusted: &[&Member]) -> (Engine, TempDir) {
+        self.engine_with(StoreOptions::default(), lifetime, role, trusted)
+    }
+
+    fn engine_with(
+        &self,
+        options: StoreOptions,
+        lifetime: Lifetime,
+        role: Role,
+        trusted: &[&Member],
+    ) -> (Engine, TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::load_or_create(dir.path()).unwrap();
         let keyring = Arc::new(Keyring::default());
@@ -176,7 +187,7 @@ impl Field {
         let pool = Pool::new(dialer, me, PoolOptions::default(), &self.tracker, &self.stop);
         let parts = EngineParts {
             role,
-            store: Store::open(dir.path(), StoreOptions::default()).unwrap(),
+            store: Store::open(dir.path(), options).unwrap(),
             identity,
             keyring,
             pool: Some(pool),
@@ -199,7 +210,16 @@ impl Field {
         trusted: &[&Member],
         provider: impl FnOnce(Engine) -> Arc<dyn Provider>,
     ) -> Member {
-        let (engine, dir) = self.engine(role, trusted);
+        self.member_on(self.engine(role, trusted), role, number, provider)
+    }
+
+    fn member_on(
+        &self,
+        (engine, dir): (Engine, TempDir),
+        role: Role,
+        number: u8,
+        provider: impl FnOnce(Engine) -> Arc<dyn Provider>,
+    ) -> Member {
         let address = SocketAddr::from(([10, 0, 0, number], 1));
         self.serve(&engine, provider(engine.clone()), address);
         let info = HostInfo {

@@ -192,9 +192,12 @@ impl Directory {
         self.used.fetch_add(after.wrapping_sub(before), Relaxed);
     }
 
-    /// Whether `bytes` more would go beyond the capacity.
-    pub(super) fn is_full_for(&self, bytes: u64) -> bool {
-        self.capacity.is_some_and(|capacity| self.used().saturating_add(bytes) > capacity.0)
+    /// Counts `bytes` more as taken; false where they would go beyond the capacity.
+    pub(super) fn reserve(&self, bytes: u64) -> bool {
+        let capacity = self.capacity.map_or(u64::MAX, |capacity| capacity.0);
+        let more =
+            |used: u64| used.checked_add(bytes).filter(|used| *used <= capacity || bytes == 0);
+        self.used.try_update(Relaxed, Relaxed, more).is_ok()
     }
 }
 

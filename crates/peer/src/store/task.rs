@@ -248,31 +248,34 @@ impl StoredTask {
         opened.presence.check()?;
         let shape = self.shape();
         opened.check_bytes(shape, groups, bytes.len() as u64)?;
-        if let Some((node, _)) = nodes.iter().find(|(node, _)| !opened.keeps(shape, *node)) {
-            return Err(StoreError::Misplaced { task: opened.id, node: *node });
-        }
+        opened.check_nodes(shape, nodes)?;
         let (new, unsure) = {
             let facts = opened.facts.read();
             let new: u64 = facts.have.missing_in(groups).map(|run| run.count).sum();
             (new, facts.doubt.present_in(groups).next().is_some())
         };
         let new_bytes = (new * GROUP_BYTES).min(bytes.len() as u64);
-        if opened.directory.is_full_for(new_bytes) {
+        if !opened.directory.reserve(new_bytes) {
             return Err(StoreError::NoSpace { task: opened.id });
         }
-        let full = StoreError::write(opened.id, &opened.path);
-        if new > 0 || unsure {
-            let written = opened.content.write_all_at(bytes, groups.first * GROUP_BYTES);
-            written.map_err(StoreError::write(opened.id, &opened.path.join("content")))?;
+        let is_written = new == 0 && !unsure;
+        let written = opened.write(groups, (!is_written).then_some(bytes), nodes);
+        match written {
+            Ok(()) => drop(opened.presence.bytes.fetch_add(new_bytes, Relaxed)),
+            Err(_) => opened.directory.account(new_bytes, 0),
         }
-        opened
-            .state
-            .write_nodes(nodes.iter().copied())
-            .and_then(|()| opened.record(groups))
-            .map_err(full)?;
-        opened.presence.bytes.fetch_add(new_bytes, Relaxed);
-        opened.directory.account(0, new_bytes);
-        Ok(())
+        written
+    }
+
+    /// Keeps digests that were proven with groups which are not kept themselves: they prove others to children,
+    /// and take a two-thousandth of the space.
+    pub fn keep_nodes(&self, nodes: &[(Node, Cv)]) -> Result<(), StoreError> {
+        let opened = &*self.opened;
+        opened.presence.check()?;
+        opened.check_nodes(self.shape(), nodes)?;
+        opened.presence.dirty.store(true, Relaxed);
+        let written = opened.state.write_nodes(nodes.iter().copied());
+        written.map_err(StoreError::write(opened.id, &opened.path))
     }
 
     /// Reads exactly `range` into `buf`, which is as long. Every group it touches must be here.
@@ -391,6 +394,13 @@ impl Opened {
         }
     }
 
+    fn check_nodes(&self, shape: Shape, nodes: &[(Node, Cv)]) -> Result<(), StoreError> {
+        match nodes.iter().find(|(node, _)| !self.keeps(shape, *node)) {
+            Some((node, _)) => Err(StoreError::Misplaced { task: self.id, node: *node }),
+            None => Ok(()),
+        }
+    }
+
     fn keeps(&self, shape: Shape, node: Node) -> bool {
         shape.canonical(node) == Some(node) && state::has_slot(node)
     }
@@ -401,6 +411,22 @@ impl Opened {
             self.content.set_len(length)?;
         }
         Ok(())
+    }
+
+    /// The bytes, unless they are there already, then what proves them, then the record.
+    fn write(
+        &self,
+        groups: GroupRange,
+        bytes: Option<&[u8]>,
+        nodes: &[(Node, Cv)],
+    ) -> Result<(), StoreError> {
+        if let Some(bytes) = bytes {
+            let written = self.content.write_all_at(bytes, groups.first * GROUP_BYTES);
+            written.map_err(StoreError::write(self.id, &self.path.join("content")))?;
+        }
+        let recorded =
+            self.state.write_nodes(nodes.iter().copied()).and_then(|()| self.record(groups));
+        recorded.map_err(StoreError::write(self.id, &self.path))
     }
 
     /// Records that `groups` are here; their bytes and nodes are written.

@@ -225,7 +225,7 @@ impl Transfer {
         let due = PROGRESS.saturating_sub(self.told.elapsed());
         match tokio::time::timeout(due, waited).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) if self.piece.task.has_holes_in(self.in_task(step)) => {
+            Ok(Err(_)) if self.piece.task.passes(self.in_task(step)) => {
                 return self.around(step).await;
             }
             Ok(Err(error)) => return Err(error.into()),

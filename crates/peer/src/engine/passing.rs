@@ -1,0 +1,325 @@
+//! Reading past a cache that is full: verified bytes go to whoever waits for them, and are not kept.
+//!
+//! Owns the groups that lie in memory between their arrival and their reader ([`Passing`]), and whether the
+//! store takes more at all ([`Room`]). While it does not, only what a reader waits for is fetched: what nobody
+//! waits for would have to be thrown away. Lost with the process, as any read under way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, Priority};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::error::ReadError;
+use super::task::{Shared, Task};
+use crate::digests::SignedDigests;
+use crate::hashtree::{Cv, Node};
+use crate::store::StoreError;
+
+/// Groups in memory at a time, over all tasks: 64 MiB.
+const GROUPS_IN_MEMORY: usize = 1024;
+
+/// Groups that one reader waits for at a time: 8 MiB.
+const AT_A_TIME: u64 = 128;
+
+/// How long a store that was full is taken to be so; every read past it tries to keep what comes.
+const STAYS_FULL: Duration = Duration::from_secs(5);
+
+/// How long between two attempts to evict something from a full store.
+const EVICT_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long it is remembered that the store was full, and between two lines in the log about it.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// How long one stream from the origin waits for the reader of its next bytes.
+const READER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often bytes are fetched that are gone again before they are read.
+const ATTEMPTS: u32 = 3;
+
+/// Whether the store has room, as found out by trying; of all tasks together.
+pub(super) struct Room {
+    state: Mutex<RoomState>,
+    memory: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct RoomState {
+    full_since: Option<Instant>,
+    was_full: Option<Instant>,
+    /// When nothing was found that could be evicted.
+    nothing_to_evict: Option<Instant>,
+    warned: Option<Instant>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        let memory = Arc::new(Semaphore::new(GROUPS_IN_MEMORY));
+        Self { state: Mutex::default(), memory }
+    }
+}
+
+impl Room {
+    /// Whether the store took nothing the last time, a moment ago.
+    pub(super) fn is_lacking(&self, now: Instant) -> bool {
+        self.state.lock().full_since.is_some_and(|since| now < since + STAYS_FULL)
+    }
+
+    /// Whether it took nothing some time in the last minute: whoever was told so may ask only now.
+    pub(super) fn has_lacked(&self, now: Instant) -> bool {
+        self.state.lock().was_full.is_some_and(|was| now < was + REMEMBERED)
+    }
+
+    /// The store took something.
+    pub(super) fn found(&self) {
+        self.state.lock().full_since = None;
+    }
+
+    /// The store took nothing although what could go has gone; whether that is worth a line in the log.
+    pub(super) fn lacks(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        (state.full_since, state.was_full) = (Some(now), Some(now));
+        let is_news = state.warned.is_none_or(|warned| now >= warned + REMEMBERED);
+        if is_news {
+            state.warned = Some(now);
+        }
+        is_news
+    }
+
+    /// Whether something to evict may be found: not if there was nothing a moment ago.
+    pub(super) fn may_evict(&self, now: Instant) -> bool {
+        self.state.lock().nothing_to_evict.is_none_or(|since| now >= since + EVICT_AGAIN)
+    }
+
+    /// There was nothing to evict.
+    pub(super) fn nothing_to_evict(&self, now: Instant) {
+        self.state.lock().nothing_to_evict = Some(now);
+    }
+}
+
+/// Verified groups with everything that proves them.
+#[derive(Debug)]
+pub(super) struct Proven {
+    pub(super) groups: GroupRange,
+    pub(super) bytes: Bytes,
+    pub(super) nodes: Vec<(Node, Cv)>,
+    pub(super) signed: Vec<Arc<SignedDigests>>,
+}
+
+impl Proven {
+    fn group(&self, group: u64) -> Bytes {
+        let first = ((group - self.groups.first) * GROUP_BYTES) as usize;
+        let end = (first + GROUP_BYTES as usize).min(self.bytes.len());
+        self.bytes.slice(first.min(end)..end)
+    }
+}
+
+/// The groups of one task that readers wait for, and those of them that came and could not be kept.
+#[derive(Default)]
+pub(super) struct Passing {
+    groups: Mutex<BTreeMap<u64, Slot>>,
+    /// Somebody has begun to wait for something.
+    awaited: Notify,
+}
+
+#[derive(Default)]
+struct Slot {
+    readers: usize,
+    came: Option<Arc<Proven>>,
+}
+
+impl Passing {
+    /// Hands bytes over to those who wait for them; whether anybody does.
+    pub(super) fn hand_over(&self, proven: Proven) -> bool {
+        let groups = proven.groups;
+        let proven = Arc::new(proven);
+        let mut slots = self.groups.lock();
+        let mut awaited = slots.range_mut(groups.first..groups.end()).peekable();
+        let is_awaited = awaited.peek().is_some();
+        awaited.for_each(|(_, slot)| slot.came = Some(Arc::clone(&proven)));
+        is_awaited
+    }
+
+    /// Whether a group is in memory.
+    pub(super) fn has(&self, group: u64) -> bool {
+        self.came(group).is_some()
+    }
+
+    fn came(&self, group: u64) -> Option<Arc<Proven>> {
+        self.groups.lock().get(&group)?.came.clone()
+    }
+
+    fn first_awaited(&self) -> Option<u64> {
+        let slots = self.groups.lock();
+        slots.iter().find(|(_, slot)| slot.came.is_none()).map(|(group, _)| *group)
+    }
+
+    /// Waits until somebody waits for `group` or what follows it; false when whoever there is wants what lies
+    /// before, or nobody comes.
+    pub(super) async fn is_awaited_from(&self, group: u64) -> bool {
+        let comes = async {
+            loop {
+                let mut awaited = std::pin::pin!(self.awaited.notified());
+                awaited.as_mut().enable();
+                if let Some(first) = self.first_awaited() {
+                    return first >= group;
+                }
+                awaited.await;
+            }
+        };
+        tokio::time::timeout(READER_WITHIN, comes).await.unwrap_or(false)
+    }
+
+    fn begin(&self, groups: GroupRange) {
+        let mut slots = self.groups.lock();
+        groups.iter().for_each(|group| slots.entry(group).or_default().readers += 1);
+        drop(slots);
+        self.awaited.notify_waiters();
+    }
+
+    fn end(&self, groups: GroupRange) {
+        let mut slots = self.groups.lock();
+        for group in groups.iter() {
+            let Some(slot) = slots.get_mut(&group) else { continue };
+            slot.readers -= 1;
+            if slot.readers == 0 {
+                slots.remove(&group);
+            }
+        }
+    }
+}
+
+/// Groups that are here, in the store or in memory, as long as this lives.
+pub(super) struct Passage {
+    shared: Arc<Shared>,
+    groups: GroupRange,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.shared.passing.end(self.groups);
+    }
+}
+
+impl Shared {
+    /// Those of `groups` that are neither in the store nor in memory.
+    pub(super) fn outstanding(&self, groups: GroupRange) -> Vec<GroupRange> {
+        let mut outstanding = dfs_model::GroupSet::new();
+        let missing = self.stored.missing_in(groups);
+        let absent = missing.iter().flat_map(GroupRange::iter).filter(|g| !self.passing.has(*g));
+        absent.for_each(|group| {
+            outstanding.insert(group);
+        });
+        outstanding.ranges().collect()
+    }
+
+    /// The bytes of `range`, from the store or from memory. Blocks.
+    pub(super) fn bytes(&self, range: ByteRange) -> Result<Bytes, StoreError> {
+        let groups = range.groups();
+        if self.stored.has(groups) {
+            return self.stored.read(range);
+        }
+        let mut out = BytesMut::with_capacity(range.len() as usize);
+        for group in groups.iter() {
+            let here = GroupRange::new(group, 1).bytes(range.end);
+            let part = here.intersection(range);
+            match self.passing.came(group) {
+                Some(proven) => {
+                    let bytes = proven.group(group);
+                    let from = (part.start - here.start) as usize;
+                    let to = (part.end - here.start) as usize;
+                    let missing = || StoreError::Missing {
+                        task: self.info.id,
+                        groups: GroupRange::new(group, 1),
+                    };
+                    out.extend_from_slice(bytes.get(from..to).ok_or_else(missing)?);
+                }
+                None => out.extend_from_slice(&self.stored.read(part)?),
+            }
+        }
+        Ok(out.freeze())
+    }
+
+    /// A digest that is kept, or came with groups in memory.
+    pub(super) fn node(&self, node: Node) -> Option<Cv> {
+        let in_memory = || {
+            let slots = self.passing.groups.lock();
+            let mut nodes = slots.values().filter_map(|slot| slot.came.as_ref());
+            let found = nodes.find_map(|came| came.nodes.iter().find(|(known, _)| *known == node));
+            found.map(|(_, cv)| *cv)
+        };
+        self.stored.node(node).or_else(in_memory)
+    }
+
+    /// Signed batches over `groups`: those that are kept, and those that came with groups in memory.
+    pub(super) fn signed_for(&self, groups: GroupRange) -> Vec<Arc<SignedDigests>> {
+        let mut signed = self.stored.signed_for(groups);
+        let slots = self.passing.groups.lock();
+        let came = slots.range(groups.first..groups.end()).filter_map(|(_, s)| s.came.as_ref());
+        for batch in came.flat_map(|came| &came.signed) {
+            if !signed.iter().any(|known| known.encode() == batch.encode()) {
+                signed.push(Arc::clone(batch));
+            }
+        }
+        signed
+    }
+}
+
+impl Task {
+    /// Whether the store takes nothing more now, so that what is missing comes only to readers.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.shared.room.is_lacking(Instant::now())
+    }
+
+    /// Waits until `groups` are in the store or in memory, where they stay until the passage is dropped.
+    pub(super) async fn passage(
+        &self,
+        groups: GroupRange,
+        priority: Priority,
+    ) -> Result<Passage, ReadError> {
+        let groups = GroupRange::new(groups.first, groups.count.min(AT_A_TIME));
+        let memory = Arc::clone(&self.shared.room.memory);
+        let permits = memory.acquire_many_owned(u32::try_from(groups.count).unwrap_or(u32::MAX));
+        let permits = permits.await.map_err(|_| ReadError::Closing(self.id()))?;
+        self.shared.passing.begin(groups);
+        let passage = Passage { shared: Arc::clone(&self.shared), groups, _memory: permits };
+        self.wait_for(groups, priority, true).await?;
+        Ok(passage)
+    }
+
+    /// The bytes of `range` although the store takes nothing.
+    pub(super) async fn read_past_store(
+        &self,
+        range: ByteRange,
+        priority: Priority,
+    ) -> Result<Bytes, ReadError> {
+        let mut parts = Vec::new();
+        for groups in range.groups().cut(AT_A_TIME) {
+            let part = groups.bytes(range.end).intersection(range);
+            parts.push(self.pass_part(part, priority).await?);
+        }
+        match <[Bytes; 1]>::try_from(parts) {
+            Ok([only]) => Ok(only),
+            Err(parts) => Ok(parts.concat().into()),
+        }
+    }
+
+    async fn pass_part(&self, part: ByteRange, priority: Priority) -> Result<Bytes, ReadError> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let passage = self.passage(part.groups(), priority).await?;
+            let read = tokio::task::spawn_blocking(move || passage.shared.bytes(part)).await;
+            match read.map_err(|_| ReadError::Closing(self.id()))? {
+                Err(StoreError::Missing { groups, .. }) if attempts < ATTEMPTS => {
+                    self.report_lost(groups).await?;
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+}
