@@ -173,15 +173,11 @@ pub(crate) struct Inner {
 impl Inner {
     /// Whether there is room in the store now where there was none: housekeeping comes every few seconds only.
     async fn made_room(self: &Arc<Self>) -> bool {
-        if !self.room.may_evict(Instant::now()) {
+        if !self.store.has_evictable() {
             return false;
         }
         let engine = Engine { inner: Arc::clone(self) };
-        let made = engine.evict(Some(ROOM)).await.is_ok_and(|report| report.freed > 0);
-        if !made {
-            self.room.nothing_to_evict(Instant::now());
-        }
-        made
+        engine.evict(Some(ROOM)).await.is_ok_and(|report| report.freed > 0)
     }
 
     /// Who signs what this host reads from the origin of a task: a seed, and a stand-in.

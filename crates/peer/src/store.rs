@@ -231,6 +231,11 @@ impl Store {
         self.options.watermarks.to_free(self.used_bytes(), self.options.capacity)
     }
 
+    /// Whether anything could be evicted now; cheap, to be asked before [`Store::make_room`].
+    pub fn has_evictable(&self) -> bool {
+        self.tasks.lock().values().any(|entry| entry.presence.is_evictable())
+    }
+
     /// Everything kept as eviction sees it, for [`plan`].
     pub fn eviction_entries(&self) -> Vec<EvictionEntry> {
         self.entries_of(&self.tasks.lock())

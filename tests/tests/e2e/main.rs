@@ -11,6 +11,7 @@ mod buckets;
 mod changes;
 mod commands;
 mod fixtures;
+mod full;
 mod mounts;
 mod origins;
 mod outputs;

@@ -274,7 +274,7 @@ impl Context {
         if self.shared.room.lacks(Instant::now()) {
             let used = ByteSize(self.engine.store.used_bytes());
             tracing::warn!(
-                %error, %used,
+                error = crate::error_chain(&error), %used,
                 "the cache is full of what is in use: what is read now is fetched and not kept",
             );
         }

@@ -28,9 +28,6 @@ const AT_A_TIME: u64 = 128;
 /// How long a store that was full is taken to be so; every read past it tries to keep what comes.
 const STAYS_FULL: Duration = Duration::from_secs(5);
 
-/// How long between two attempts to evict something from a full store.
-const EVICT_AGAIN: Duration = Duration::from_secs(1);
-
 /// How long it is remembered that the store was full, and between two lines in the log about it.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -50,8 +47,6 @@ pub(super) struct Room {
 struct RoomState {
     full_since: Option<Instant>,
     was_full: Option<Instant>,
-    /// When nothing was found that could be evicted.
-    nothing_to_evict: Option<Instant>,
     warned: Option<Instant>,
 }
 
@@ -87,16 +82,6 @@ impl Room {
             state.warned = Some(now);
         }
         is_news
-    }
-
-    /// Whether something to evict may be found: not if there was nothing a moment ago.
-    pub(super) fn may_evict(&self, now: Instant) -> bool {
-        self.state.lock().nothing_to_evict.is_none_or(|since| now >= since + EVICT_AGAIN)
-    }
-
-    /// There was nothing to evict.
-    pub(super) fn nothing_to_evict(&self, now: Instant) {
-        self.state.lock().nothing_to_evict = Some(now);
     }
 }
 

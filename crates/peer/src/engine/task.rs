@@ -273,6 +273,8 @@ impl Task {
             return;
         }
         let groups = self.clipped(range).groups();
+        let room = self.shared.stored.room() / GROUP_BYTES;
+        let groups = GroupRange::new(groups.first, groups.count.min(room));
         let mut at = groups.first;
         while at < groups.end() {
             let rest = GroupRange::new(at, groups.end() - at);

@@ -192,6 +192,11 @@ impl Directory {
         self.used.fetch_add(after.wrapping_sub(before), Relaxed);
     }
 
+    /// Bytes that may still be taken, as far as the capacity goes.
+    pub(super) fn room(&self) -> u64 {
+        self.capacity.map_or(u64::MAX, |capacity| capacity.0.saturating_sub(self.used()))
+    }
+
     /// Counts `bytes` more as taken; false where they would go beyond the capacity.
     pub(super) fn reserve(&self, bytes: u64) -> bool {
         let capacity = self.capacity.map_or(u64::MAX, |capacity| capacity.0);

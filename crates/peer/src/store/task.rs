@@ -267,6 +267,11 @@ impl StoredTask {
         written
     }
 
+    /// Bytes that the store may still take, before anything is evicted.
+    pub fn room(&self) -> u64 {
+        self.opened.directory.room()
+    }
+
     /// Keeps digests that were proven with groups which are not kept themselves: they prove others to children,
     /// and take a two-thousandth of the space.
     pub fn keep_nodes(&self, nodes: &[(Node, Cv)]) -> Result<(), StoreError> {

@@ -100,6 +100,11 @@ impl Presence {
         free
     }
 
+    pub(super) fn is_evictable(&self) -> bool {
+        let uses = self.uses.lock();
+        uses.others == 0 && uses.pins == 0
+    }
+
     pub(super) fn check(&self) -> Result<(), StoreError> {
         if self.uses.lock().gone || self.broken.load(Relaxed) {
             return Err(StoreError::Gone(self.id));

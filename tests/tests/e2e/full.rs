@@ -1,0 +1,137 @@
+//! Caches and disks that are smaller than what is read.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use dfs_tests::{Body, Cluster, Origin};
+
+use crate::support::trees::{self, noise};
+use crate::support::{Agent, Expected, Place, Tmpfs, binaries};
+
+/// What the log says of such a cache.
+const FULL: &str = "the cache is full of what is in use";
+
+/// Bytes of a file that does not fit.
+const BIG: usize = 40_000_000;
+
+/// A directory with a file that does not fit into the caches of these tests, and others.
+fn source(place: &Place) -> PathBuf {
+    let source = place.dir("source");
+    trees::put(&source.join("big"), &noise(1, BIG));
+    trees::put(&source.join("small"), &noise(2, 300_000));
+    trees::put(&source.join("dir/other"), &noise(3, 9_000_000));
+    source
+}
+
+/// Reads a file forwards, then backwards in pieces that begin and end anywhere.
+fn assert_reads(path: &Path, bytes: &[u8]) {
+    assert!(fs::read(path).unwrap() == bytes, "{}", path.display());
+    let mut file = File::open(path).unwrap();
+    let mut end = bytes.len();
+    while end > 0 {
+        let start = end.saturating_sub(1_234_567);
+        file.seek(SeekFrom::Start(start as u64)).unwrap();
+        let mut piece = vec![0; end - start];
+        file.read_exact(&mut piece).unwrap();
+        assert!(piece == bytes[start..end], "{} from {start}", path.display());
+        end = start;
+    }
+}
+
+/// Disk that an agent's cache takes.
+fn kept(agent: &Agent) -> u64 {
+    let said = Command::new("du").args(["-s", "-B1"]).arg(agent.data().join("tasks")).output();
+    let text = String::from_utf8(said.unwrap().stdout).unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn assert_said_once(agent: &Agent) {
+    let log = agent.log();
+    assert_eq!(log.matches(FULL).count(), 1, "{log}");
+}
+
+#[test]
+fn a_mount_reads_files_that_are_larger_than_the_cache() {
+    let place = Place::new();
+    let source = source(&place);
+    let agent = Agent::solo_with(&place, "agent", &["--capacity", "24MiB"]);
+    let url = format!("file://{}", source.display());
+    let dir = agent.mount(&url, place.dir("mount"));
+    assert_reads(&dir.join("big"), &fs::read(source.join("big")).unwrap());
+    trees::assert_same(&dir, &source);
+    let kept = kept(&agent);
+    assert!((12 << 20..=25 << 20).contains(&kept), "{kept} bytes are kept");
+    assert_said_once(&agent);
+}
+
+#[test]
+fn commands_read_a_file_that_is_larger_than_the_cache() {
+    let place = Place::new();
+    let bytes = noise(5, BIG);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo_with(&place, "agent", &["--capacity", "24MiB"]);
+    let (url, out) = (origin.url("/f"), place.dir("out").join("f"));
+    let get = ["get", &url, "-o", out.to_str().unwrap()];
+    let said = agent.dfctl(&[&get[..], &["--format", "json"]].concat()).done();
+    assert!(fs::read(&out).unwrap() == bytes);
+    let ledger = &said.json().unwrap()["ledger"];
+    assert_eq!(ledger["source"], BIG as u64, "{ledger}");
+    // What was under way when the cache was full may come twice.
+    let sent = origin.counters().body_bytes;
+    assert!(sent <= BIG as u64 + (4 << 20), "{sent} bytes left the origin");
+    assert!(agent.dfctl(&["cat", &url]).done().stdout == bytes);
+    // What was kept did not come again.
+    assert!(origin.counters().body_bytes < sent + BIG as u64 - (12 << 20));
+    assert!(kept(&agent) <= 25 << 20);
+    // Idle now: it makes room for something else.
+    let other = Origin::of("/g", Body::bytes(noise(6, 15_000_000))).unwrap();
+    let out = place.path("out/g");
+    agent.dfctl(&["get", &other.url("/g"), "-o", out.to_str().unwrap()]).done();
+    assert_eq!(agent.cached(15_000_000), 15_000_000);
+}
+
+#[test]
+fn a_full_disk_below_the_cache_stops_nobody() {
+    let place = Place::new();
+    let source = source(&place);
+    let disk = Tmpfs::mount(place.dir("disk"), 24 << 20);
+    let agent = Agent::solo_in(disk.path(), "agent");
+    let url = format!("file://{}", source.display());
+    let dir = agent.mount(&url, place.dir("mount"));
+    assert_reads(&dir.join("big"), &fs::read(source.join("big")).unwrap());
+    trees::assert_same(&dir, &source);
+    assert_said_once(&agent);
+    drop(agent);
+    drop(disk);
+}
+
+#[test]
+fn a_seed_with_a_small_cache_serves_nodes_with_small_ones() {
+    let place = Place::new();
+    let bytes = noise(7, BIG);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let config = place.path("cluster.toml");
+    fs::write(&config, "[seed]\ncapacity = \"24MiB\"\n").unwrap();
+    let extra = ["--config", config.to_str().unwrap()];
+    let cluster = Cluster::start_with(&binaries(), &place.dir("cluster"), &extra).unwrap();
+    let small = ["--capacity", "24MiB"];
+    let agents: Vec<_> =
+        ["a", "b"].into_iter().map(|name| Agent::of_with(&cluster, &place, name, &small)).collect();
+    let mounts: Vec<_> = agents
+        .iter()
+        .map(|agent| {
+            agent.mount(&origin.url("/f"), place.dir(&format!("on-{}", agent.node.name())))
+        })
+        .collect();
+    for dir in &mounts {
+        assert_reads(&dir.join("f"), &bytes);
+    }
+    for log in [agents[0].log(), agents[1].log(), cluster.process().log()] {
+        assert!(log.contains(FULL), "{log}");
+    }
+    let from_parents: u64 =
+        agents.iter().map(|agent| agent.metric("dfs_node_source_bytes_total")).sum();
+    assert_eq!(from_parents, 0, "the seed alone reads the origin");
+}
