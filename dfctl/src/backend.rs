@@ -161,6 +161,24 @@ pub struct Entry {
     pub link_target: Vec<u8>,
 }
 
+/// What a listing tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    /// A name in the tree.
+    Entry(Entry),
+    /// Something at the origin that the tree lacks.
+    Missing(Missing),
+}
+
+/// Something at the origin that a tree lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// As an entry's.
+    pub path: Vec<u8>,
+    /// Why.
+    pub why: String,
+}
+
 /// Where bytes came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -339,6 +357,8 @@ pub struct MountInfo {
     pub files: u64,
     /// Bytes of the index.
     pub index_bytes: u64,
+    /// Things at the origin that the tree lacks.
+    pub left_out: u64,
 }
 
 /// A task in the cache.
@@ -420,7 +440,7 @@ pub trait Backend: Send + Sync {
         target: &Target,
         path: &[u8],
         recursive: bool,
-    ) -> BoxStream<'static, Result<Entry, Failure>>;
+    ) -> BoxStream<'static, Result<Listed, Failure>>;
     /// Bytes of a blob or of one file in a tree. Dropping the stream stops the transfer.
     fn read(&self, request: ReadRequest, delivery: Delivery) -> ReadStream;
     /// Mounts; answers when the mount can be read.

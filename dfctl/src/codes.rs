@@ -114,6 +114,8 @@ codes! {
         "There is nothing inside it to name or list.";
     BAD_RANGE = 2110, Usage, "the range is not in the content",
         "--range A-B counts from 0 and includes both ends; it must begin inside the content.";
+    MEMBER_MISSING = 2111, NotFound, "something of a tree is missing",
+        "The origin lists it and does not give it: it was deleted, it may not be read, or its directory cannot be listed. Everything else is there.";
     DIGEST_MISMATCH = 3101, Integrity, "the content does not match its digest",
         "What was received is not what --digest names. Nothing was saved. Either the origin has another version, or somebody changed it.";
     CORRUPT = 3102, Integrity, "bytes failed their verification",

@@ -267,6 +267,14 @@ pub fn files(number: u64) -> String {
     }
 }
 
+/// `3 things missing`.
+pub fn missing(number: u64) -> String {
+    match number {
+        1 => "1 thing missing".to_owned(),
+        number => format!("{} things missing", count(number)),
+    }
+}
+
 /// `9.2/13.0 GiB`: the second unit serves both where it can.
 pub fn size_of(part: u64, whole: u64) -> String {
     let (part, whole) = (ByteSize(part).to_string(), ByteSize(whole).to_string());

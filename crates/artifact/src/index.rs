@@ -19,6 +19,7 @@ use crate::erofs::{FormatError, Image, WrittenImage};
 use crate::members::{MemberTable, MemberTableError};
 use crate::parts::{PartTable, PartTableError};
 use crate::recipe::{OriginRecipe, Place, Recipe};
+use crate::tree::Skipped;
 use sections::{DIGEST_BYTES, SectionKind, Sections};
 
 pub use sections::{FORMAT, SectionError};
@@ -53,6 +54,18 @@ struct SpaceFacts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive_ranges: Option<bool>,
 }
+
+/// What is at the origin and not in the tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// How many things.
+    pub count: u64,
+    /// Which, and why: the first [`MAX_NAMED`] of them.
+    pub named: Vec<Skipped>,
+}
+
+/// Things that an index names as left out.
+pub const MAX_NAMED: usize = 1000;
 
 /// Why an index is not taken or made.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +110,7 @@ pub struct Index<D> {
     spaces: Vec<Recipe>,
     /// Where the digests stand in the file.
     digests: std::ops::Range<usize>,
+    left_out: LeftOut,
 }
 
 /// Makes an index of an image and the recipes of its spaces, in their order.
@@ -104,6 +118,7 @@ pub fn write_index(
     image: WrittenImage,
     url: CanonicalUrl,
     spaces: &[Recipe],
+    skipped: &[Skipped],
 ) -> Result<Vec<u8>, IndexError> {
     let facts = Facts { url, files: image.files, bytes: image.content_bytes };
     let described = spaces.iter().map(SpaceFacts::of).collect::<Option<Vec<_>>>();
@@ -130,6 +145,12 @@ pub fn write_index(
         .flat_map(|(nid, digest)| nid.to_le_bytes().into_iter().chain(*digest))
         .collect();
     out.add(SectionKind::Digests, 0, &digests);
+    if !skipped.is_empty() {
+        let named = skipped.iter().take(MAX_NAMED).cloned().collect();
+        let left_out = LeftOut { count: skipped.len() as u64, named };
+        let section = serde_json::to_vec(&left_out).map_err(IndexError::Facts)?;
+        out.add(SectionKind::LeftOut, 0, &section);
+    }
     Ok(out.finish())
 }
 
@@ -173,7 +194,11 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Index<D> {
         if digests.len() % DIGEST_BYTES != 0 {
             return Err(IndexError::Contradiction("its digests are cut off"));
         }
-        Ok(Self { facts: facts.facts, spaces, digests, image })
+        let left_out = match sections.find(SectionKind::LeftOut, 0) {
+            Some(section) => serde_json::from_slice(section).map_err(IndexError::Facts)?,
+            None => LeftOut::default(),
+        };
+        Ok(Self { facts: facts.facts, spaces, digests, left_out, image })
     }
 
     /// The tree.
@@ -189,6 +214,11 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Index<D> {
     /// The tasks that the spaces are, by their numbers.
     pub fn spaces(&self) -> &[Recipe] {
         &self.spaces
+    }
+
+    /// What the origin has and the tree lacks.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
     }
 
     /// BLAKE3 of a file's content, where the index knows it.

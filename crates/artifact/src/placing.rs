@@ -15,7 +15,6 @@ const MAX_TEXT: u64 = 1 << 30;
 /// Most indexes of the chunks of files with holes together.
 const MAX_SPARSE_CHUNKS: u64 = 16 << 20;
 /// Most entries left out that are named.
-const MAX_NAMED: usize = 1000;
 
 /// More than an index can hold of this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +130,7 @@ impl Placing {
 
     /// Leaves an entry out.
     pub fn skip(&mut self, path: &[u8], reason: String) {
-        if self.skipped.len() < MAX_NAMED {
+        if self.skipped.len() < crate::index::MAX_NAMED {
             let path = path[..path.len().min(4096)].to_vec();
             self.skipped.push(Skipped { path, reason });
         }

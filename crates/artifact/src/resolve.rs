@@ -296,7 +296,7 @@ impl Planned {
         let (block_size, build_time) = (self.block_size, self.build_time);
         let image = write_image(&self.tree, &ImageOptions { block_size, build_time, spaces });
         let image = image.map_err(|source| ResolveError::Write { url: url.clone(), source })?;
-        let bytes = write_index(image, url.clone(), &self.tasks);
+        let bytes = write_index(image, url.clone(), &self.tasks, &self.skipped);
         bytes.map_err(|source| ResolveError::Index { url, source })
     }
 }

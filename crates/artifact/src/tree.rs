@@ -9,6 +9,7 @@ mod sparse;
 use std::collections::BTreeMap;
 
 use crate::erofs::Kind;
+use serde::{Deserialize, Serialize};
 pub use sparse::{MAX_CHUNKS, Run, SparseFile};
 
 /// Longest name of one entry, in bytes.
@@ -109,7 +110,7 @@ pub enum Content {
 }
 
 /// An entry that could not join a tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its path.
     pub path: Vec<u8>,

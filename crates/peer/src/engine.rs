@@ -29,7 +29,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use dfs_artifact::{Origin, Recipe};
 use dfs_model::TaskInfo;
-use dfs_model::{ByteSize, GROUP_BYTES, TaskId, TaskKey};
+use dfs_model::{ByteSize, TaskId, TaskKey};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};

@@ -22,8 +22,8 @@ use tonic::{Code, Status};
 
 use super::{
     AgentStatus, Artifact, Backend, CachedTask, Collected, Delivery, Entry, EntryKind, Failure,
-    FailureClass, Ledger, MountInfo, MountRequest, ParentBytes, ReadEvent, ReadRequest, ReadStream,
-    Verified, View,
+    FailureClass, Ledger, Listed, Missing, MountInfo, MountRequest, ParentBytes, ReadEvent,
+    ReadRequest, ReadStream, Verified, View,
 };
 
 mod by_path;
@@ -93,7 +93,7 @@ impl Backend for Agent {
         target: &Target,
         path: &[u8],
         recursive: bool,
-    ) -> BoxStream<'static, Result<Entry, Failure>> {
+    ) -> BoxStream<'static, Result<Listed, Failure>> {
         let request = node::ListRequest {
             target: Some(targets::to_wire(target)),
             path: path.to_vec().into(),
@@ -102,7 +102,7 @@ impl Backend for Agent {
         };
         let mut client = self.client.clone();
         let opened = async move { client.list(request).await };
-        flatten(opened, entry)
+        flatten(opened, listed)
     }
 
     fn read(&self, request: ReadRequest, delivery: Delivery) -> ReadStream {
@@ -267,16 +267,26 @@ fn artifact(message: Option<common::Artifact>) -> Result<Artifact, Failure> {
     })
 }
 
-fn entry(message: node::ListEntry) -> Result<Entry, Failure> {
-    if message.path.len() > MAX_NAME * 8 || message.link_target.len() > MAX_NAME {
+fn listed(message: node::ListEntry) -> Result<Listed, Failure> {
+    let too_long = message.path.len() > MAX_NAME * 8 || message.why.len() > MAX_NAME * 8;
+    if too_long || message.link_target.len() > MAX_NAME {
         return Err(missing("entry.path"));
     }
+    if message.kind() == node::EntryKind::Missing {
+        return Ok(Listed::Missing(Missing { path: message.path.to_vec(), why: message.why }));
+    }
+    entry(message).map(Listed::Entry)
+}
+
+fn entry(message: node::ListEntry) -> Result<Entry, Failure> {
     let kind = match message.kind() {
         node::EntryKind::File => EntryKind::File,
         node::EntryKind::Directory => EntryKind::Directory,
         node::EntryKind::Symlink => EntryKind::Symlink,
         node::EntryKind::Other => EntryKind::Other,
-        node::EntryKind::Unspecified => return Err(missing("entry.kind")),
+        node::EntryKind::Missing | node::EntryKind::Unspecified => {
+            return Err(missing("entry.kind"));
+        }
     };
     Ok(Entry {
         path: message.path.to_vec(),
@@ -345,6 +355,7 @@ fn mount_info(message: node::MountInfo) -> Result<MountInfo, Failure> {
         state: message.state,
         files: message.files,
         index_bytes: message.index_bytes,
+        left_out: message.left_out,
     })
 }
 

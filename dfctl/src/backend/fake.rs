@@ -22,6 +22,7 @@ pub struct Fake {
     /// Contents by what is asked for: the URL, or `URL!path`.
     pub contents: BTreeMap<String, Vec<u8>>,
     pub entries: Vec<Entry>,
+    pub missing: Vec<Missing>,
     pub mounts: Vec<MountInfo>,
     pub tasks: Vec<CachedTask>,
     pub verified: Vec<Verified>,
@@ -148,7 +149,7 @@ impl Backend for Fake {
         _: &Target,
         path: &[u8],
         recursive: bool,
-    ) -> BoxStream<'static, Result<Entry, Failure>> {
+    ) -> BoxStream<'static, Result<Listed, Failure>> {
         if let Some(failure) = self.failure.clone() {
             return stream::iter([Err(failure)]).boxed();
         }
@@ -159,7 +160,9 @@ impl Backend for Fake {
                 .strip_prefix(&prefix[..])
                 .is_some_and(|rest| recursive || !rest.contains(&b'/'))
         });
-        stream::iter(below.cloned().map(Ok).collect::<Vec<_>>()).boxed()
+        let entries = below.cloned().map(Listed::Entry);
+        let missing = self.missing.iter().cloned().map(Listed::Missing);
+        stream::iter(entries.chain(missing).map(Ok).collect::<Vec<_>>()).boxed()
     }
 
     fn read(&self, request: ReadRequest, delivery: Delivery) -> ReadStream {

@@ -193,6 +193,11 @@ impl Filter {
         self.include.is_none()
     }
 
+    /// Whether what is at `path`, or below it, may be.
+    pub fn may_have(&self, path: &Path) -> bool {
+        !self.exclude.is_match(path)
+    }
+
     /// Whether the file at `path` is.
     pub fn has(&self, path: &Path) -> bool {
         self.include.as_ref().is_none_or(|include| include.is_match(path))

@@ -5,11 +5,12 @@ use std::pin::pin;
 use dfs_source::s3::Environment;
 use futures::StreamExt;
 
-use crate::backend::{Backend, Entry, Failure, FailureClass};
+use crate::backend::{Backend, Entry, Failure, FailureClass, Listed, Missing};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::locator::Locator;
+use crate::output::printable_name;
 use crate::output::progress::{TICK, Waiting};
 
 /// What a person names, as every command that reads takes it.
@@ -62,12 +63,26 @@ pub async fn entry_at(
     let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| &path[..at]);
     let mut entries = backend.list(&locator.target, parent, false);
     while let Some(entry) = entries.next().await {
-        let entry = entry?;
-        if entry.path == path {
-            return Ok(entry);
+        match entry? {
+            Listed::Entry(entry) if entry.path == path => return Ok(entry),
+            Listed::Missing(missing) if missing.path == path => {
+                let what = "the origin lists it and does not give it";
+                return Err(Failure::new(FailureClass::NotFound, what).because(missing.why));
+            }
+            Listed::Entry(_) | Listed::Missing(_) => {}
         }
     }
     Err(Failure::new(FailureClass::NotFound, "there is no such name in the tree"))
+}
+
+/// What is told of something that is missing in a tree.
+pub fn missing_error(shown: &str, missing: &Missing) -> CliError {
+    let name = match &missing.path[..] {
+        [] => "something".to_owned(),
+        path => printable_name(path),
+    };
+    CliError::new(&codes::MEMBER_MISSING, format!("{name} of {shown} is missing"))
+        .because(missing.why.clone())
 }
 
 /// The next of a stream, or the error of Ctrl-C.

@@ -2,12 +2,13 @@
 
 use dfs_model::ByteSize;
 
-use super::inside::{Named, answer, entry_at, next};
-use crate::backend::{Backend, Entry, EntryKind, Failure, FailureClass, View};
+use super::inside::{Named, answer, entry_at, missing_error, next};
+use crate::backend::{Backend, Entry, EntryKind, Failure, FailureClass, Listed, View};
+use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
-use crate::output::{Format, Items, Output, printable_name, when};
+use crate::output::{Format, Items, Output, missing, printable_name, when};
 
 /// List what is behind a URL
 ///
@@ -31,11 +32,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let failed = |failure| CliError::backend("list", &shown, failure);
     let backend = context.backend()?;
     let path = locator.inner.clone().unwrap_or_default();
-    let mut listing = Listing::new(&context.output);
+    let (mut listing, mut missed) = (Listing::new(&context.output), Vec::new());
     let mut entries = backend.list(&locator.target, &path, args.recursive);
     while let Some(entry) = next(context, &mut entries).await? {
         match entry {
-            Ok(entry) => listing.show(&entry)?,
+            Ok(Listed::Entry(entry)) => listing.show(&entry)?,
+            Ok(Listed::Missing(one)) => missed.push(one),
             Err(failure) if failure.class == FailureClass::NotTree && listing.shown == 0 => {
                 let entry =
                     answer(context, the_file(&*backend, &locator)).await?.map_err(failed)?;
@@ -46,7 +48,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         }
     }
     listing.items.finish()?;
-    Ok(Outcome::Done)
+    if missed.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    missed.iter().for_each(|one| context.output.error(&missing_error(&shown, one)));
+    let what = format!("{shown} is listed with {}", missing(missed.len() as u64));
+    Err(CliError::new(&codes::PARTLY, what).because("each is named above"))
 }
 
 /// What is named is a single file: its own entry.

@@ -11,7 +11,7 @@ use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::launch;
-use crate::output::{files, printable, when};
+use crate::output::{files, missing, printable, when};
 
 /// Mount what is behind a URL as a read-only directory
 ///
@@ -64,6 +64,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         _ => CliError::backend("mount", &url, failure),
     })?;
     context.output.record("mount", &mount, || human(&mount, begun.elapsed()))?;
+    if mount.left_out > 0 {
+        let lacking = missing(mount.left_out);
+        context.output.note(&format!("{lacking}: `dfctl ls -r '{}'` names what", printable(&url)));
+    }
     Ok(Outcome::Done)
 }
 

@@ -312,6 +312,7 @@ fn mount() -> MountInfo {
         state: "ready".into(),
         files: 31_204,
         index_bytes: 4 << 20,
+        left_out: 0,
     }
 }
 

@@ -236,6 +236,7 @@ impl Record for MountInfo {
             "cached_bytes": self.cached,
             "content_bytes": self.content,
             "index_bytes": self.index_bytes,
+            "left_out": self.left_out,
             "ledger": ledger_json(&self.ledger),
         })
     }

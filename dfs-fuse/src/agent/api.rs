@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::asker::Asker;
 use super::status::{CallError, status_of};
-use super::walk::{Walk, find};
+use super::walk::{Walk, find, missing};
 use super::{Agent, CommandId, Question, mounts};
 use crate::mount::{Audience, Detach, User};
 
@@ -101,14 +101,15 @@ impl node_server::Node for NodeService {
         let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
         let index = Arc::clone(&index.index);
         let path = request.path.to_vec();
-        let missing = || CallError::NoPath(String::from_utf8_lossy(&path).into_owned());
-        let nid = find(&index, &path).map_err(failed)?.ok_or_else(|| failed(missing()))?;
+        let no_path = || CallError::NoPath(String::from_utf8_lossy(&path).into_owned());
+        let nid = find(&index, &path).map_err(failed)?.ok_or_else(|| failed(no_path()))?;
         let attr = index.image().attr(nid).map_err(failed)?;
         if attr.kind != dfs_artifact::erofs::Kind::Directory {
             return Err(failed(CallError::NotTree));
         }
+        let lacking = missing(&index, &path, request.recursive);
         let walk = Walk::new(index, nid, path, request.recursive);
-        let entries = stream::iter(walk.map(move |entry| {
+        let entries = stream::iter(walk.chain(lacking.into_iter().map(Ok)).map(move |entry| {
             let _kept = (&busy, &opened);
             entry.map_err(failed)
         }));

@@ -120,5 +120,32 @@ pub(super) fn describe(path: Vec<u8>, attr: &Attr, link_target: Vec<u8>) -> List
         uid: attr.uid,
         gid: attr.gid,
         link_target: link_target.into(),
+        why: String::new(),
     }
+}
+
+/// What the index says is missing of a directory: at its next level, or anywhere below.
+pub(super) fn missing(index: &Index<Bytes>, dir: &[u8], recursive: bool) -> Vec<ListEntry> {
+    let is_of = |path: &[u8]| {
+        let below = match dir {
+            [] => Some(path),
+            dir => path.strip_prefix(dir).and_then(|rest| rest.strip_prefix(b"/")),
+        };
+        path == dir || below.is_some_and(|rest| recursive || !rest.contains(&b'/'))
+    };
+    let left_out = index.left_out();
+    let entry = |path: &[u8], why: String| ListEntry {
+        path: path.to_vec().into(),
+        kind: EntryKind::Missing.into(),
+        why,
+        ..ListEntry::default()
+    };
+    let of_dir = left_out.named.iter().filter(|skipped| is_of(&skipped.path));
+    let mut missing: Vec<_> =
+        of_dir.map(|skipped| entry(&skipped.path, skipped.reason.clone())).collect();
+    let unnamed = left_out.count.saturating_sub(left_out.named.len() as u64);
+    if unnamed > 0 {
+        missing.push(entry(dir, format!("{unnamed} more things of the whole tree are missing")));
+    }
+    missing
 }

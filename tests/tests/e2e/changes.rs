@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use dfs_tests::{Cluster, Origin};
+use dfs_tests::process::Said;
+use dfs_tests::{Cluster, Fault, Origin};
 
 use crate::support::trees::{self, noise};
 use crate::support::{Agent, Expected, Place, binaries};
@@ -82,4 +84,51 @@ fn a_changed_and_a_deleted_file_fail_alone_on_every_node() {
             scope.spawn(|| assert_only_two_fail(dir, &files));
         }
     });
+}
+
+#[test]
+fn what_a_listing_names_and_the_origin_does_not_give_is_named_and_the_rest_is_there() {
+    let place = Place::new();
+    let source = place.dir("source");
+    for name in ["a", "open/b", "open/lost", "closed/c", "gone/d"] {
+        trees::put(&source.join(name), &noise(name.len() as u64, 70_000));
+    }
+    let origin = Origin::of_directory(&source).unwrap();
+    let faults = [
+        origin.inject(Fault::status(403).on("/closed/")),
+        origin.inject(Fault::status(404).on("/gone/")),
+        origin.inject(Fault::status(404).on("/open/lost")),
+    ];
+    let agent = Agent::solo(&place, "agent");
+    let url = origin.url("/");
+    let told = |said: &Said, names: &[&str]| {
+        for name in ["closed", "gone", "open/lost"] {
+            let line = format!("{name} of {url} is missing");
+            assert_eq!(said.stderr.contains(&line), names.contains(&name), "{}", said.stderr);
+        }
+    };
+
+    let said = agent.dfctl(&["ls", "-r", "--format", "name", &url]).fails(8, "DFS-1108");
+    assert_eq!(said.text().lines().collect::<Vec<_>>(), ["a", "closed", "gone", "open", "open/b"]);
+    told(&said, &["closed", "gone", "open/lost"]);
+    assert!(said.stderr.contains("403") && said.stderr.contains("404"), "{}", said.stderr);
+    // What is not below is not spoken of, nor is what is whole a failure.
+    let said = agent.dfctl(&["ls", &format!("{url}!open")]).fails(8, "DFS-1108");
+    assert!(said.stderr.contains("open/lost") && !said.stderr.contains("closed"));
+
+    let out = place.path("out");
+    let get = ["get", "-r", &url, "-o", out.to_str().unwrap()];
+    told(&agent.dfctl(&get).fails(8, "DFS-1108"), &["closed", "gone", "open/lost"]);
+    assert_eq!(trees::names(&out.join("open")), ["b"]);
+    let excluding = ["--exclude", "closed", "--exclude", "gone", "--exclude", "lost"];
+    assert_eq!(
+        agent.dfctl(&[&get[..], &excluding].concat()).code,
+        9,
+        "all that is wanted is there"
+    );
+
+    let dir = agent.mount(&url, place.dir("mount"));
+    assert!(fs::read(dir.join("open/b")).unwrap() == fs::read(source.join("open/b")).unwrap());
+    assert_eq!(fs::metadata(dir.join("closed")).unwrap().permissions().mode() & 0o777, 0);
+    assert!(faults.iter().all(|fault| fault.struck() > 0), "every fault struck");
 }

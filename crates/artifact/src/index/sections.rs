@@ -26,6 +26,8 @@ pub(super) enum SectionKind {
     Digests = 3,
     /// The part table of the space of this number.
     Parts = 4,
+    /// What the tree lacks, as JSON; absent where it lacks nothing.
+    LeftOut = 5,
 }
 
 /// Why what stands behind the image is not taken.

@@ -1,6 +1,6 @@
 //! The tree of a listing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use dfs_model::{TaskKind, Validator};
@@ -59,7 +59,7 @@ impl Context<'_> {
             Ok(Asked::Known(Box::new(Known { entry, length, validator, ranges })))
         };
         if let EntryKind::Unusable(reason) = entry.kind {
-            return Ok(Asked::Skipped(Skipped { path: entry.path, reason: reason.to_owned() }));
+            return Ok(Asked::Skipped(Skipped { path: entry.path, reason: reason.into_owned() }));
         }
         if entry.kind != EntryKind::File {
             return known(entry, 0, Validator::default(), true);
@@ -104,7 +104,8 @@ impl Context<'_> {
             .zip(&plan.locations)
             .filter_map(|(&at, location)| location.map(|location| (at, location)))
             .collect();
-        let (tree, build_time) = grow(known, &links, &places)
+        let closed = skipped.iter().map(|skipped| &skipped.path[..]).collect();
+        let (tree, build_time) = grow(known, &links, &places, &closed)
             .map_err(|source| ResolveError::Tree { url: self.url(), source })?;
         let ranges: HashMap<&[u8], bool> =
             files.iter().map(|&at| (&known[at].entry.path[..], known[at].ranges)).collect();
@@ -169,6 +170,7 @@ fn grow(
     known: &[Known],
     links: &HashMap<usize, usize>,
     places: &HashMap<usize, Location>,
+    closed: &HashSet<&[u8]>,
 ) -> Result<(TreeBuilder, Mtime), TreeError> {
     let mut tree = TreeBuilder::new();
     let mut newest = Mtime::default();
@@ -190,7 +192,11 @@ fn grow(
                 Content::File(FileData { length: one.length, location, digest: None })
             }
         };
-        let meta = meta(one);
+        let mut meta = meta(one);
+        if one.entry.kind == EntryKind::Directory && closed.contains(&path[..]) {
+            // What is in it is not known: it must not look empty.
+            meta.mode = 0;
+        }
         newest = newest.max(meta.mtime);
         tree.add(path, meta, content)?;
     }

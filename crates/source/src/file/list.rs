@@ -160,6 +160,12 @@ impl Walk {
         let fd = match opened {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            // It keeps nobody from the others.
+            Err(error @ (Errno::ACCESS | Errno::PERM)) if !path.is_empty() => {
+                let why = self.failed(error, &path).to_string();
+                self.ready.push_back(self.unusable(path, why)?);
+                return Ok(None);
+            }
             Err(error) => return Err(self.failed(error, &path)),
         };
         let names = self.names(&fd).map_err(|error| self.failed(error, &path))?;
@@ -167,6 +173,13 @@ impl Walk {
             return Err(self.too_large("entries", self.limits.entries));
         }
         Ok(Some(Directory { path, fd, names: names.into(), below: Vec::new() }))
+    }
+
+    fn unusable(&self, path: Vec<u8>, why: String) -> Result<Entry, SourceError> {
+        Entry::new(path, EntryKind::Unusable(why.into())).map_err(|error| SourceError::Malformed {
+            attempt: self.attempt.clone(),
+            reason: format!("the path of a member cannot be taken: {error}"),
+        })
     }
 
     /// The sorted names of a directory, at most one more than the limit.

@@ -20,15 +20,9 @@ struct Walk {
     attempt: Attempt,
     /// Directories still to be fetched; the deepest last found go first.
     waiting: Vec<Vec<u8>>,
-    fetching: FuturesUnordered<BoxFuture<'static, Result<Page, SourceError>>>,
+    fetching: FuturesUnordered<BoxFuture<'static, (Vec<u8>, Result<Vec<Link>, SourceError>)>>,
     ready: VecDeque<Entry>,
     found: usize,
-}
-
-/// What one directory holds.
-struct Page {
-    directory: Vec<u8>,
-    links: Vec<Link>,
 }
 
 pub(super) fn list(
@@ -56,7 +50,8 @@ impl Walk {
             }
             self.fetch_more()?;
             match self.fetching.next().await {
-                Some(page) => self.take(page?)?,
+                Some((directory, Ok(links))) => self.take(&directory, links)?,
+                Some((directory, Err(error))) => self.miss(directory, error)?,
                 None => return Ok(None),
             }
         }
@@ -71,36 +66,53 @@ impl Walk {
                 false => self.target.join_directory(&directory)?,
             };
             let web = Arc::clone(&self.web);
-            let page = async move {
-                let links = web.index_page(&target).await?;
-                Ok(Page { directory, links })
-            };
+            let page = async move { (directory, web.index_page(&target).await) };
             self.fetching.push(Box::pin(page));
         }
         Ok(())
     }
 
-    fn take(&mut self, page: Page) -> Result<(), SourceError> {
+    /// A directory that cannot be looked into keeps nobody from the others.
+    fn miss(&mut self, directory: Vec<u8>, error: SourceError) -> Result<(), SourceError> {
+        let is_its_own = matches!(
+            error,
+            SourceError::NotFound { .. }
+                | SourceError::NotPermitted { .. }
+                | SourceError::Malformed { .. }
+        );
+        if directory.is_empty() || !is_its_own {
+            return Err(error);
+        }
+        let entry = self.entry(directory, EntryKind::Unusable(error.to_string().into()))?;
+        self.ready.push_back(entry);
+        Ok(())
+    }
+
+    fn entry(&self, path: Vec<u8>, kind: EntryKind) -> Result<Entry, SourceError> {
+        Entry::new(path, kind).map_err(|error| SourceError::Malformed {
+            attempt: self.attempt.clone(),
+            reason: format!("the path of a member cannot be taken: {error}"),
+        })
+    }
+
+    fn take(&mut self, directory: &[u8], links: Vec<Link>) -> Result<(), SourceError> {
         let limits = &self.web.options.listing;
-        self.found += page.links.len();
+        self.found += links.len();
         if self.found > limits.entries {
             return Err(self.too_large("entries", limits.entries));
         }
         let mut below = Vec::new();
-        for link in page.links {
-            let path = match page.directory.is_empty() {
+        for link in links {
+            let path = match directory.is_empty() {
                 true => link.name,
-                false => [&page.directory[..], b"/", &link.name].concat(),
+                false => [directory, b"/", &link.name].concat(),
             };
             let depth = path.iter().filter(|byte| **byte == b'/').count() + 1;
             if depth > limits.depth {
                 return Err(self.too_large("directories below one another", limits.depth));
             }
             let kind = if link.directory { EntryKind::Directory } else { EntryKind::File };
-            let entry = Entry::new(path, kind).map_err(|error| SourceError::Malformed {
-                attempt: self.attempt.clone(),
-                reason: format!("the path of a member cannot be taken: {error}"),
-            })?;
+            let entry = self.entry(path, kind)?;
             if link.directory {
                 below.push(entry.path.clone());
             }

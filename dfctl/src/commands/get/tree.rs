@@ -19,9 +19,9 @@ use super::single::{cannot_open, cannot_place, damaged};
 use super::sinks::{Compare, IntoPart, exists};
 use super::wanted::member_identity;
 use super::{Filter, ReadOptions};
-use crate::backend::{Backend, Delivery, Entry, EntryKind, ReadRequest, View};
+use crate::backend::{Backend, Delivery, Entry, EntryKind, Listed, Missing, ReadRequest, View};
 use crate::codes;
-use crate::commands::inside::{answer, interrupted, next};
+use crate::commands::inside::{answer, interrupted, missing_error, next};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
@@ -77,7 +77,7 @@ pub async fn run(
     let shown = locator.shown();
     let opened = answer(context, backend.open(&locator.target, View::Tree)).await?;
     let artifact = opened.map_err(|failure| CliError::backend("get", &shown, failure))?;
-    let entries = list(context, &*backend, locator, &plan.filter).await?;
+    let (entries, missing) = list(context, &*backend, locator, &plan.filter).await?;
     let resolve = begun.elapsed();
     let made = std::fs::create_dir_all(&plan.root).and_then(|()| OutDir::open(&plan.root));
     let root = made.map_err(|error| CliError::output("write into", &plan.root, &error))?;
@@ -97,6 +97,7 @@ pub async fn run(
         tally: Tally::default(),
     };
     tree.write(&entries).await?;
+    missing.iter().for_each(|missing| tree.note(Err(missing_error(&shown, missing))));
     tree.progress.borrow_mut().finish();
 
     let tally = &tree.tally;
@@ -133,13 +134,19 @@ async fn list(
     backend: &dyn Backend,
     locator: &Locator,
     filter: &Filter,
-) -> Result<Vec<Entry>, CliError> {
+) -> Result<(Vec<Entry>, Vec<Missing>), CliError> {
     let prefix = locator.inner.clone().unwrap_or_default();
     let mut stream = backend.list(&locator.target, &prefix, true);
-    let mut entries = Vec::new();
-    while let Some(entry) = next(context, &mut stream).await? {
-        let mut entry =
-            entry.map_err(|failure| CliError::backend("list", &locator.shown(), failure))?;
+    let (mut entries, mut missing) = (Vec::new(), Vec::new());
+    while let Some(listed) = next(context, &mut stream).await? {
+        let listed = listed.map_err(|failure| CliError::backend("list", &locator.shown(), failure));
+        let mut entry = match listed? {
+            Listed::Entry(entry) => entry,
+            Listed::Missing(one) => {
+                missing.push(one);
+                continue;
+            }
+        };
         if !prefix.is_empty() {
             let below = entry.path.strip_prefix(&prefix[..]);
             let Some(below) = below.and_then(|rest| rest.strip_prefix(b"/")) else { continue };
@@ -152,7 +159,8 @@ async fn list(
             entries.push(entry);
         }
     }
-    Ok(entries)
+    missing.retain(|one| filter.may_have(Path::new(OsStr::from_bytes(&one.path))));
+    Ok((entries, missing))
 }
 
 impl Tree<'_> {

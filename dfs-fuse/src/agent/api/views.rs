@@ -72,6 +72,11 @@ pub(super) fn mounts(agent: &Agent, asker: Asker) -> Vec<MountInfo> {
                 state,
                 files: artifact.files,
                 index_bytes: index.unwrap_or(0),
+                left_out: view
+                    .opened
+                    .index
+                    .as_ref()
+                    .map_or(0, |index| index.index.left_out().count),
                 artifact: Some(artifact),
             }
         })
