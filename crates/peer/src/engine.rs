@@ -42,7 +42,7 @@ use self::open::{OpenTasks, Running};
 use self::task::Shared;
 use crate::conductor::{Conductor, Limits, SourceAccess};
 use crate::digests::Identity;
-use crate::store::{GcReport, Store, StoredTask};
+use crate::store::{CloseReport, GcReport, Store, StoredTask};
 use crate::swarm::{Swarm, SwarmOptions};
 use crate::wire::Pool;
 
@@ -52,8 +52,11 @@ pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
 pub(crate) use self::task::Command;
 pub use self::task::{ParentHost, Task};
 
-/// How long work under way may take to end before the store is closed all the same.
-const END_WITHIN: Duration = Duration::from_secs(3);
+/// How long the end may take in all: less than a process gives to one of its services.
+const END_WITHIN: Duration = Duration::from_millis(1800);
+
+/// How long of that work under way may take, before a store that is to last is closed all the same.
+const WORK_WITHIN: Duration = Duration::from_millis(900);
 
 /// What this host is to the swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -463,16 +466,31 @@ impl Engine {
     }
 }
 
-/// At the end: waits for everything that writes into the store, and makes durable what is to last.
+/// At the end: waits for everything that writes into the store, and makes durable what is to last, as far as
+/// there is time.
 async fn end_work(work: TaskTracker, lasting: Option<Arc<Store>>, stop: CancellationToken) {
     stop.cancelled().await;
+    let until = tokio::time::Instant::now() + END_WITHIN;
     work.close();
+    let for_work = if lasting.is_some() { WORK_WITHIN } else { END_WITHIN };
     // What still goes on takes the mark away from what it touches.
-    let _ = tokio::time::timeout(END_WITHIN, work.wait()).await;
+    let _ = tokio::time::timeout(for_work, work.wait()).await;
     let Some(store) = lasting else { return };
-    let closed = tokio::task::spawn_blocking(move || store.close()).await;
-    if let Ok(Err(error)) = closed {
-        tracing::warn!(%error, "the cache is not durable: it is verified again after a reboot");
+    let in_time = move || tokio::time::Instant::now() < until;
+    let closing = tokio::task::spawn_blocking(move || store.close(in_time));
+    match tokio::time::timeout_at(until, closing).await {
+        Ok(Ok(Ok(CloseReport { unmarked: 0, .. }))) => {}
+        Ok(Ok(Ok(CloseReport { unmarked, bytes }))) => {
+            let bytes = ByteSize(bytes);
+            tracing::info!(unmarked, %bytes, "no time to mark all tasks durable: they are verified after a reboot");
+        }
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(%error, "the cache is not durable: it is verified again after a reboot");
+        }
+        // It was dropped before it began, or the disk holds on to one task: the rest is left as it is.
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!("the disk is too slow to mark the cache durable: it is verified after a reboot");
+        }
     }
 }
 
