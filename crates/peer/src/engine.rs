@@ -9,6 +9,7 @@ mod actor;
 mod around;
 mod catalog;
 mod chunk;
+mod credentials;
 mod error;
 mod flight;
 mod keep;
@@ -269,7 +270,8 @@ impl Engine {
         }
     }
 
-    /// A task that is open, or kept in the store from an earlier time.
+    /// A task that is open, or kept in the store from an earlier time: then the origin of what is private is
+    /// not known until somebody gives credentials for it.
     pub async fn held(&self, id: &TaskId) -> Option<Task> {
         if let Some(task) = self.inner.tasks.held(id) {
             return Some(task);
@@ -277,9 +279,10 @@ impl Engine {
         let (engine, id) = (self.clone(), *id);
         let look = move || Some((engine.kept(&id)?.0, engine.recipe(&id)));
         let (info, recipe) = tokio::task::spawn_blocking(look).await.ok()??;
-        let origin = recipe.and_then(|recipe| {
-            let credentials = dfs_source::Credentials::default();
-            dfs_artifact::open_origin(&recipe, &self.inner.sources, credentials).ok()
+        let public = recipe.filter(|recipe| recipe.key.domain == TaskKey::PUBLIC);
+        let origin = public.and_then(|recipe| {
+            let nobody = dfs_source::Credentials::None;
+            dfs_artifact::open_origin(&recipe, &self.inner.sources, nobody).ok()
         });
         self.open(&info, None, origin).await.ok()
     }
@@ -384,6 +387,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             stored,
             origin: Mutex::default(),
+            credentials: Mutex::default(),
             commands,
             provenance: Provenance::default(),
             voids: voids::Voids::default(),
@@ -489,7 +493,9 @@ async fn end_work(work: TaskTracker, lasting: Option<Arc<Store>>, stop: Cancella
         }
         // It was dropped before it began, or the disk holds on to one task: the rest is left as it is.
         Ok(Err(_)) | Err(_) => {
-            tracing::warn!("the disk is too slow to mark the cache durable: it is verified after a reboot");
+            tracing::warn!(
+                "the disk is too slow to mark the cache durable: it is verified after a reboot"
+            );
         }
     }
 }

@@ -290,6 +290,15 @@ impl Actor {
                 self.void(flight, GroupRange::new(group, 1), error);
                 self.conductor.ended(flight, Some(Failure::Void), now);
             }
+            Some(Fault::NoCredentials { groups, reason }) => {
+                self.conductor.ended(flight, Some(Failure::OriginFailed), now);
+                // Asked by this host itself, with its own credentials, the origin gives or says why not.
+                let is_known = self.shared.origin.lock().is_some();
+                match is_known {
+                    true => self.back_to_source(&reason),
+                    false => self.fail_hopeless(groups, ReadError::NotPermitted(reason)),
+                }
+            }
             Some(Fault::NoRanges) => {
                 self.conductor.ended(flight, None, now);
                 self.conductor.set_source(SourceAccess::Sequential);

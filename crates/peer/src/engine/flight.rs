@@ -22,7 +22,9 @@ use crate::conductor::{Failure, FlightId};
 use crate::digests::{DigestsError, SignedDigests};
 use crate::hashtree::Shape;
 use crate::store::{StoreError, Use};
-use crate::wire::{Codecs, ErrorCode, PieceError, PieceRequest, Segment};
+use crate::wire::{
+    Codecs, ErrorCode, PieceError, PieceRequest, SealedCredentials, Segment, Segments,
+};
 
 /// How long a parent may take over one request.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -58,6 +60,9 @@ pub(super) enum Fault {
     Parent { failure: Failure, groups: GroupRange, reason: String },
     /// The first group that was still to come is gone at the origin, as the parent says.
     Void { group: u64, error: ReadError },
+    /// A seed cannot ask the origin: it has no credentials that suffice, and those of this host, if it has any,
+    /// did not help it.
+    NoCredentials { groups: GroupRange, reason: String },
     /// The origin sends everything whatever is asked: one stream from now on.
     NoRanges,
     /// Nobody can: whoever waits for these groups is told.
@@ -173,7 +178,6 @@ impl Context {
         groups: GroupRange,
         priority: Priority,
     ) -> Option<Fault> {
-        let fault = |failure, groups, reason: String| Fault::Parent { failure, groups, reason };
         let pool = self.engine.pool.as_ref()?;
         let _used = match self.shared.stored.in_use(Use::Fetch) {
             Ok(used) => used,
@@ -182,14 +186,13 @@ impl Context {
         let connection = match pool.connect(parent.host.id, &parent.host.addresses).await {
             Ok(connection) => connection,
             Err(error) => {
-                return Some(fault(Failure::Disconnected, groups, error.to_string()));
+                let (failure, reason) = (Failure::Disconnected, error.to_string());
+                return Some(Fault::Parent { failure, groups, reason });
             }
         };
         let deadline =
             if priority == Priority::Demand { DEMAND_DEADLINE } else { REQUEST_DEADLINE };
-        let mut asked = Instant::now();
-        let mut next = groups.first;
-        let mut segments = connection.request(PieceRequest {
+        let mut request = PieceRequest {
             task: self.shared.info.id,
             groups,
             priority,
@@ -197,12 +200,43 @@ impl Context {
             want_signed: true,
             fetch: parent.host.kind == dfs_model::HostKind::Seed,
             grant: parent.grant.clone(),
+            credentials: SealedCredentials::default(),
             deadline,
-        });
+        };
+        let mut next = groups.first;
+        loop {
+            let segments = connection.request(request.clone());
+            let fault = self.receive(flight, parent, groups, segments, &mut next).await;
+            let Some(Fault::NoCredentials { groups, reason }) = fault else { return fault };
+            if !request.fetch {
+                // Who asks no origin has no use for them, and is not told any.
+                return Some(Fault::Parent { failure: Failure::Other, groups, reason });
+            }
+            let fault = Some(Fault::NoCredentials { groups, reason });
+            // Once: the seed has tried what was sent.
+            let own = self.shared.own_credentials();
+            if own.is_empty() || !request.credentials.is_empty() || next >= groups.end() {
+                return fault;
+            }
+            request.groups = GroupRange::new(next, groups.end() - next);
+            request.credentials = own;
+        }
+    }
+
+    /// Verifies and keeps what a parent sends of `groups`; `next` is the first that is still to come.
+    async fn receive(
+        &self,
+        flight: FlightId,
+        parent: &ParentHost,
+        groups: GroupRange,
+        mut segments: Segments,
+        next: &mut u64,
+    ) -> Option<Fault> {
+        let mut asked = Instant::now();
         while let Some(segment) = segments.next().await {
             let segment = match segment {
                 Ok(segment) => segment,
-                Err(error) => return Some(self.piece_fault(error, groups, next)),
+                Err(error) => return Some(self.piece_fault(error, groups, *next)),
             };
             let from = CameFrom::Parent(parent.host.id);
             let kept = match self.keep_segment(segment, &from).await {
@@ -213,11 +247,11 @@ impl Context {
                 Err(error) => {
                     let failure =
                         if error.is_a_lie() { Failure::BadDigest } else { Failure::Other };
-                    return Some(fault(failure, groups, error.to_string()));
+                    return Some(Fault::Parent { failure, groups, reason: error.to_string() });
                 }
             };
             if !kept.is_empty() {
-                next = next.max(kept.end());
+                *next = (*next).max(kept.end());
                 let cost = std::mem::replace(&mut asked, Instant::now()).elapsed();
                 self.report(FlightEvent::Kept { flight, groups: kept, from, cost }).await;
             }
@@ -428,6 +462,7 @@ impl Context {
                     let error = ReadError::Swarm(refusal.text.clone());
                     return Fault::Void { group: next, error };
                 }
+                ErrorCode::Credentials => return Fault::NoCredentials { groups, reason },
                 ErrorCode::OriginFailed => Failure::OriginFailed,
                 ErrorCode::Refused | ErrorCode::Internal => Failure::Other,
             },

@@ -35,6 +35,7 @@ impl Provider for Engine {
         let fetch = request.fetch && self.inner.role.serves_by_fetching();
         let priority = request.priority;
         if fetch {
+            self.authorise(&task, request).await?;
             let length = task.length().unwrap_or(u64::MAX);
             task.prefetch(request.groups.bytes(length), priority);
         }
@@ -90,7 +91,7 @@ impl Answer {
             Err(error) => match self.task.hole_in(groups) {
                 Some(_) if self.sent => return None,
                 Some((hole, why)) if hole.first == groups.first => return Some(Err(void(&why))),
-                _ => return Some(Err(refusal(&error))),
+                _ => return Some(Err(self.refused(&error))),
             },
         };
         if there != groups {
@@ -103,6 +104,11 @@ impl Answer {
             let _used = used;
             segment(&shared, there, want_signed)
         })))
+    }
+
+    fn refused(&self, error: &ReadError) -> Refusal {
+        let fetched = self.fetch.and_then(|_| self.task.shared.refusal_of_origin(error));
+        fetched.unwrap_or_else(|| refusal(error))
     }
 
     /// Has the groups fetched; gives those before the first hole.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use dfs_artifact::Origin;
 use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
+use dfs_source::Credentials;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
@@ -87,6 +88,8 @@ pub(crate) struct Shared {
     pub(super) info: TaskInfo,
     pub(super) stored: StoredTask,
     pub(super) origin: Mutex<Option<Arc<dyn Origin>>>,
+    /// With which it was opened here.
+    pub(super) credentials: Mutex<Credentials>,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) provenance: Provenance,
     /// Whether anything is wanted.

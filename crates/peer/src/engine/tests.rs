@@ -1,5 +1,6 @@
 mod holes;
 mod life;
+mod private;
 mod stand_ins;
 
 use std::net::SocketAddr;
@@ -143,6 +144,8 @@ impl FakeOrigin {
 /// Hosts that reach each other through memory.
 struct Field {
     network: MemoryNetwork,
+    /// What its engines find behind URLs.
+    sources: Sources,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -155,8 +158,13 @@ struct Member {
 
 impl Field {
     fn new() -> Self {
+        Self::with(Sources::builder().build().unwrap())
+    }
+
+    fn with(sources: Sources) -> Self {
         Self {
             network: MemoryNetwork::default(),
+            sources,
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
@@ -181,7 +189,7 @@ impl Field {
             keyring,
             pool: Some(pool),
             swarm: None,
-            sources: Sources::builder().build().unwrap(),
+            sources: self.sources.clone(),
             // Nobody falls back on an origin unless a test gives it nothing else.
             patience: if trusted.is_empty() { SHORT_PATIENCE } else { LONG_PATIENCE },
             limits: Limits::default(),

@@ -7,7 +7,7 @@ use dfs_model::{GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::message::{Codecs, ErrorCode};
+use crate::wire::message::{Codecs, ErrorCode, SealedCredentials};
 
 fn bytes_of(frame: Frame) -> Vec<u8> {
     let mut encoded = encode(frame).unwrap();
@@ -35,6 +35,7 @@ fn request() -> PieceRequest {
         want_signed: true,
         fetch: true,
         grant: Bytes::from_static(b"g"),
+        credentials: SealedCredentials::default(),
         deadline: Duration::from_millis(1500),
     }
 }
@@ -72,6 +73,16 @@ fn the_layout_is_frozen() {
         (
             Frame::Request { id: 7, request: request() },
             format!("020300003500000007000000{aa}020100000000000003000000010101 00dc05000067"),
+        ),
+        (
+            Frame::Request {
+                id: 7,
+                request: PieceRequest {
+                    credentials: SealedCredentials(Bytes::from_static(b"cr")),
+                    ..request()
+                },
+            },
+            format!("020700003700000007000000{aa}020100000000000003000000010101 00dc050000676372"),
         ),
         (
             Frame::Data { id: 7, segment, codec: Codec::Raw, last: true },
@@ -140,6 +151,13 @@ fn messages_out_of_bounds_are_neither_written_nor_read() {
             id: 1,
             request: PieceRequest { grant: Bytes::from(vec![0; MAX_GRANT + 1]), ..request() },
         },
+        Frame::Request {
+            id: 1,
+            request: PieceRequest {
+                credentials: SealedCredentials(Bytes::from(vec![0; MAX_CREDENTIALS + 1])),
+                ..request()
+            },
+        },
         data(Segment { count: 2, payload: group.clone(), ..Segment::default() }),
         data(Segment { count: 0, payload: group.clone(), ..Segment::default() }),
         data(Segment {
@@ -195,6 +213,7 @@ fn any_request() -> impl Strategy<Value = PieceRequest> {
             want_signed,
             fetch,
             grant: Bytes::from(task[..usize::from(codecs) % 32].to_vec()),
+            credentials: SealedCredentials(Bytes::from(task[usize::from(codecs) % 33..].to_vec())),
             deadline: Duration::from_millis(u64::from(ms.max(1))),
         })
 }
