@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dfs_model::{HostId, HostInfo, HostKind};
+use dfs_model::{HostInfo, HostKind};
+use dfs_peer::digests::Identity;
 use dfs_proto::convert;
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_server::Scheduler;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::messages::{self, Unacceptable};
+use super::messages::{self, Trusted, Unacceptable};
 use super::service::{Mail, Stream, StreamId};
 use super::{Error, Handle, Resolver};
 use crate::membership::Members;
@@ -33,6 +34,7 @@ pub struct Grpc {
     handle: Handle,
     resolver: Resolver,
     members: watch::Receiver<Arc<Members>>,
+    me: Arc<Identity>,
     metrics: SchedulerMetrics,
     last_stream: AtomicU64,
     tasks: TaskTracker,
@@ -45,12 +47,13 @@ impl Grpc {
         handle: Handle,
         resolver: Resolver,
         members: watch::Receiver<Arc<Members>>,
+        me: Arc<Identity>,
         metrics: SchedulerMetrics,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
         let last_stream = AtomicU64::new(0);
-        Self { handle, resolver, members, metrics, last_stream, tasks, stop }
+        Self { handle, resolver, members, me, metrics, last_stream, tasks, stop }
     }
 
     /// Who announces itself. Nobody speaks for a member of the cluster but that member.
@@ -107,6 +110,7 @@ impl Scheduler for Grpc {
             id: self.last_stream.fetch_add(1, Ordering::Relaxed) + 1,
             handle: self.handle.clone(),
             members: self.members.clone(),
+            me: Arc::clone(&self.me),
             metrics: self.metrics.clone(),
             stop: self.stop.child_token(),
         };
@@ -130,6 +134,7 @@ struct Attendance {
     id: StreamId,
     handle: Handle,
     members: watch::Receiver<Arc<Members>>,
+    me: Arc<Identity>,
     metrics: SchedulerMetrics,
     stop: CancellationToken,
 }
@@ -177,9 +182,9 @@ impl Attendance {
         }
         for held in announce.held {
             let members = Arc::clone(&self.members.borrow());
-            let key = |signer: &HostId| members.key_of(signer);
-            match messages::held(self.host.id, held, &key) {
-                Ok(event) => self.send(Mail::Event(Box::new(event))).await?,
+            let trusted = Trusted { members: &members, me: &self.me };
+            match messages::held(self.host.id, held, &trusted) {
+                Ok(announced) => self.send(Mail::Announced(Box::new(announced))).await?,
                 // One task that cannot be read must not keep a host and all its others away.
                 Err(error) => {
                     self.metrics.malformed.inc();

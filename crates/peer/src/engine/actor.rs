@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use super::error::ReadError;
-use super::flight::{Fault, FlightEvent, Flights};
+use super::flight::{Fault, FlightEvent, Flights, Word};
 use super::ledger::CameFrom;
 use super::task::{Command, ParentHost, Shared, Task, Waiter};
 use super::watcher;
@@ -138,13 +138,16 @@ impl Actor {
                 self.shared.stands_in.store(stand_in, Ordering::Relaxed);
                 self.back_to_source(&reason);
             }
-            Command::Signers(keys) => {
+            Command::Signers { keys, appointments } => {
                 self.engine.keyring.learn_stand_ins(self.shared.info.id, keys);
+                self.flights.keep_appointments(appointments);
             }
             Command::Refused(error) => self.refused(&error),
             // The next want asks anew; whoever waits now has this host's patience.
             Command::Unregistered => self.told_swarm = false,
-            Command::Digests(digests) => self.flights.keep_digests(*digests),
+            Command::Digests(digests) => {
+                self.flights.keep_word(Word::Digests(*digests));
+            }
             Command::Tiny { content, signed } => self.flights.keep_tiny(content, signed),
             Command::Lost(groups) => self.conductor.lost(groups),
         }

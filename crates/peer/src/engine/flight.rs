@@ -1,5 +1,6 @@
 //! Flights: one request to a parent or to the origin, from asking to verified and kept.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use super::ledger::CameFrom;
 use super::task::{ParentHost, Shared};
 use super::{Engine, Inner};
 use crate::conductor::{Failure, FlightId};
-use crate::digests::{DigestsError, SignedDigests};
+use crate::digests::{Appointment, DigestsError, MAX_STAND_INS, SignedDigests};
 use crate::hashtree::Shape;
 use crate::store::{StoreError, Use};
 use crate::wire::{
@@ -69,6 +70,13 @@ pub(super) enum Fault {
     Fatal { groups: GroupRange, error: ReadError },
 }
 
+/// What the scheduler says that is to be kept.
+#[derive(Debug)]
+pub(super) enum Word {
+    Digests(SignedDigests),
+    Appointments(Vec<Appointment>),
+}
+
 /// Batches of digests from the scheduler that wait to be looked at; further ones are let go, parents send
 /// them too with what they prove.
 const WAITING_DIGESTS: usize = 64;
@@ -76,7 +84,9 @@ const WAITING_DIGESTS: usize = 64;
 /// Starts flights of one task.
 pub(super) struct Flights {
     context: Context,
-    digests: mpsc::Sender<SignedDigests>,
+    words: mpsc::Sender<Word>,
+    /// Those handed on already: the scheduler names all of them every time.
+    appointments: HashSet<Appointment>,
 }
 
 #[derive(Clone)]
@@ -95,13 +105,13 @@ impl Flights {
     ) -> (Self, mpsc::Receiver<FlightEvent>) {
         let (events, receiver) = mpsc::channel(256);
         let context = Context { engine, shared, events, stop };
-        let (digests, waiting) = mpsc::channel(WAITING_DIGESTS);
+        let (words, waiting) = mpsc::channel(WAITING_DIGESTS);
         let worker = context.clone();
         context.engine.tracker.spawn(async move {
             let stop = worker.stop.clone();
             stop.run_until_cancelled(worker.accept_all(waiting)).await;
         });
-        (Self { context, digests }, receiver)
+        (Self { context, words, appointments: HashSet::new() }, receiver)
     }
 
     pub(super) fn request(
@@ -141,11 +151,26 @@ impl Flights {
         });
     }
 
-    /// Digests that the scheduler carried.
-    pub(super) fn keep_digests(&self, digests: SignedDigests) {
-        if self.digests.try_send(digests).is_err() {
-            tracing::debug!("more digests than can be looked at: parents will send them");
+    /// Has something kept that the scheduler said; whether there is room for it.
+    pub(super) fn keep_word(&self, word: Word) -> bool {
+        let taken = self.words.try_send(word).is_ok();
+        if !taken {
+            tracing::debug!("the scheduler says more than can be looked at: parents will send it");
         }
+        taken
+    }
+
+    /// Has those appointments kept that are new.
+    pub(super) fn keep_appointments(&mut self, mut appointments: Vec<Appointment>) {
+        appointments.retain(|word| !self.appointments.contains(word));
+        appointments.truncate(MAX_STAND_INS);
+        if appointments.is_empty() || !self.keep_word(Word::Appointments(appointments.clone())) {
+            return;
+        }
+        if self.appointments.len() > MAX_STAND_INS {
+            self.appointments.clear();
+        }
+        self.appointments.extend(appointments);
     }
 
     /// The whole of a tiny content, as the scheduler had it from a seed.
@@ -304,13 +329,23 @@ impl Context {
         self.blocking(move || keep::segment(&shared, &keyring, &segment, &from)).await
     }
 
-    /// Digests from the scheduler, one batch after the other.
-    async fn accept_all(&self, mut waiting: mpsc::Receiver<SignedDigests>) {
-        while let Some(digests) = waiting.recv().await {
-            if let Err(reason) = self.accept_digests(digests).await {
-                tracing::debug!(reason, "digests from the scheduler are refused");
+    /// What the scheduler says, one after the other.
+    async fn accept_all(&self, mut waiting: mpsc::Receiver<Word>) {
+        while let Some(word) = waiting.recv().await {
+            let accepted = match word {
+                Word::Digests(digests) => self.accept_digests(digests).await,
+                Word::Appointments(words) => self.accept_appointments(words).await,
+            };
+            if let Err(reason) = accepted {
+                tracing::debug!(reason, "what the scheduler says is not kept");
             }
         }
+    }
+
+    async fn accept_appointments(&self, words: Vec<Appointment>) -> Result<(), String> {
+        let shared = Arc::clone(&self.shared);
+        let work = move || keep::appointments(&shared, &words);
+        self.blocking(work).await.map_err(|error| error.to_string())
     }
 
     async fn accept_digests(&self, digests: SignedDigests) -> Result<(), String> {

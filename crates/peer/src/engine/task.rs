@@ -16,7 +16,7 @@ use super::error::ReadError;
 use super::ledger::{Ledger, Mark, Provenance};
 use super::voids::Voids;
 use crate::conductor::SourceAccess;
-use crate::digests::SignedDigests;
+use crate::digests::{Appointment, SignedDigests};
 use crate::hashtree::{self, Shape};
 use crate::store::{StoreError, StoredTask, Use, UseGuard};
 
@@ -62,7 +62,11 @@ pub(crate) enum Command {
         stand_in: bool,
     },
     /// Who else than the seeds signs for this task.
-    Signers(Vec<(HostId, [u8; 32])>),
+    Signers {
+        keys: Vec<(HostId, [u8; 32])>,
+        /// The scheduler's words for them.
+        appointments: Vec<Appointment>,
+    },
     Refused(ReadError),
     /// The scheduler has no place for this peer now.
     Unregistered,

@@ -75,16 +75,6 @@ fn the_layout_is_frozen() {
             format!("020300003500000007000000{aa}020100000000000003000000010101 00dc05000067"),
         ),
         (
-            Frame::Request {
-                id: 7,
-                request: PieceRequest {
-                    credentials: SealedCredentials(Bytes::from_static(b"cr")),
-                    ..request()
-                },
-            },
-            format!("020700003700000007000000{aa}020100000000000003000000010101 00dc050000676372"),
-        ),
-        (
             Frame::Data { id: 7, segment, codec: Codec::Raw, last: true },
             "030300002700000007000000 0500000000000000 0100 00 01 0200050000000000 02000000 02000000 \
              03000000 736967 7072 7879"
@@ -117,6 +107,17 @@ fn the_layout_is_frozen() {
         assert_eq!(hex(&bytes), expected, "{frame:?}");
         assert_eq!(read(&bytes), Ok(frame));
     }
+}
+
+#[test]
+fn credentials_come_last_in_a_request() {
+    let credentials = SealedCredentials(Bytes::from_static(b"cr"));
+    let plain = bytes_of(Frame::Request { id: 7, request: request() });
+    let frame = Frame::Request { id: 7, request: PieceRequest { credentials, ..request() } };
+    let bytes = bytes_of(frame.clone());
+    assert_eq!(bytes[..5], [0x02, 0x07, 0, 0, plain[4] + 2]);
+    assert_eq!(bytes[5..], [&plain[5..], b"cr"].concat());
+    assert_eq!(read(&bytes), Ok(frame));
 }
 
 #[test]
