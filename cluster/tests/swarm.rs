@@ -17,6 +17,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, HostId, TaskKey, TaskKind, Transform, Validator};
 use dfs_peer::digests::{Appointment, DigestBatch, Identity};
 use dfs_peer::hashtree;
+use dfs_peer::swarm::{Holdings, Swarm, SwarmOptions};
 use dfs_proto::manager::Role;
 use dfs_proto::manager::manager_server::ManagerServer;
 use dfs_proto::scheduler::host_message::Kind as Up;
@@ -641,6 +642,57 @@ async fn digests_that_the_seed_did_not_sign_end_its_part() {
         _ => None,
     });
     assert!(!forged.await, "forged digests reach nobody");
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+/// Counts how often it is asked what a host holds.
+#[derive(Default)]
+struct Looked(AtomicUsize);
+
+impl Holdings for Looked {
+    fn held(&self) -> Vec<Held> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Vec::new()
+    }
+}
+
+#[tokio::test]
+async fn a_host_looks_through_what_it_holds_only_for_schedulers_that_it_reaches() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    // A scheduler that takes every connection and drops it.
+    let (listener, at) = listen().await;
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let tracker = cluster.lifecycle.service("broken scheduler");
+    let (counted, stop) = (Arc::clone(&dropped), tracker.token().clone());
+    tracker.tasks().spawn(stop.run_until_cancelled_owned(async move {
+        while listener.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    }));
+    let broken = identity();
+    let me = host(&broken, common::HostKind::Node, Some(at));
+    membership::follow(cluster.channel(), me, Role::Scheduler, &tracker);
+    cluster.wait_for_members("it is listed", |members| members.all.len() == 2).await;
+
+    let looked = Arc::new(Looked::default());
+    let me = dfs_model::HostInfo::try_from(host(&identity(), common::HostKind::Node, None));
+    let options = SwarmOptions {
+        managers: vec![cluster.at],
+        host: me.unwrap(),
+        channels: Arc::new(GrpcChannels::default()),
+        keyring: Arc::default(),
+        call_timeout: PATIENCE,
+    };
+    let (tasks, stop) = (tracker.tasks(), tracker.token().child_token());
+    let swarm = Swarm::start(options, Arc::clone(&looked) as _, tasks, stop);
+    let trying = async {
+        while !swarm.is_connected() || dropped.load(Ordering::SeqCst) < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("attempts to reach the broken one", trying).await;
+    assert_eq!(looked.0.load(Ordering::SeqCst), 1, "for the one that answers");
     cluster.lifecycle.stop().await.unwrap();
 }
 
