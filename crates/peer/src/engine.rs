@@ -32,7 +32,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{ByteSize, GROUP_BYTES, TaskId, TaskKey};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -43,6 +43,7 @@ use self::open::{OpenTasks, Running};
 use self::task::Shared;
 use crate::conductor::{Conductor, Limits, SourceAccess};
 use crate::digests::Identity;
+use crate::limits::OriginSlots;
 use crate::store::{CloseReport, GcReport, Store, StoredTask};
 use crate::swarm::{Swarm, SwarmOptions};
 use crate::wire::Pool;
@@ -100,7 +101,7 @@ pub struct EngineParts {
     pub patience: Duration,
     /// Bounds of each download.
     pub limits: Limits,
-    /// Requests to origins at a time, over all tasks.
+    /// Requests to one origin host at a time, over all tasks; to all hosts together eight times as many.
     pub source_requests: usize,
     /// What becomes of the store when this process ends.
     pub lifetime: Lifetime,
@@ -162,7 +163,7 @@ pub(crate) struct Inner {
     sources: dfs_source::Sources,
     patience: Duration,
     limits: Limits,
-    source_slots: Arc<Semaphore>,
+    source_slots: Arc<OriginSlots>,
     tasks: OpenTasks,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -212,7 +213,7 @@ impl Engine {
             sources: parts.sources,
             patience: parts.patience,
             limits: parts.limits,
-            source_slots: Arc::new(Semaphore::new(parts.source_requests)),
+            source_slots: Arc::new(OriginSlots::new(parts.source_requests)),
             tasks: OpenTasks::default(),
             tracker: work,
             stop,

@@ -10,7 +10,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
 use dfs_source::Credentials;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::error::ReadError;
 use super::ledger::{Ledger, Mark, Provenance};
@@ -18,6 +18,7 @@ use super::voids::Voids;
 use crate::conductor::SourceAccess;
 use crate::digests::{Appointment, SignedDigests};
 use crate::hashtree::{self, Shape};
+use crate::limits::OriginSlots;
 use crate::store::{StoreError, StoredTask, Use, UseGuard};
 
 /// How far beyond what is here a reader of a content of unknown length asks at a time.
@@ -105,7 +106,7 @@ pub(crate) struct Shared {
     /// Groups that cannot come, for a while.
     pub(super) voids: Voids,
     /// Requests to origins at a time, over all tasks.
-    pub(super) source_slots: Arc<Semaphore>,
+    pub(super) source_slots: Arc<OriginSlots>,
     /// Groups as they become present.
     pub(super) gained: broadcast::Sender<GroupRange>,
     pub(super) length: watch::Sender<Option<u64>>,
