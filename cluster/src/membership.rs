@@ -65,6 +65,12 @@ impl Members {
         self.all.iter().find(|member| member.host.id == *host).map(|member| member.host.public_key)
     }
 
+    /// The key by which a scheduler appoints stand-ins.
+    pub fn scheduler_key(&self, host: &HostId) -> Option<[u8; 32]> {
+        let mut schedulers = self.all.iter().filter(|member| member.role == Role::Scheduler);
+        schedulers.find(|member| member.host.id == *host).map(|member| member.host.public_key)
+    }
+
     /// The seeds for a key, the responsible one first: those of `area`, else of all areas.
     pub fn seeds_for(&self, key: &RouteKey, area: &str) -> Vec<&Member> {
         let (near, far): (Vec<&Member>, Vec<&Member>) =

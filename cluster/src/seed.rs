@@ -83,10 +83,12 @@ impl seed_server::Seed for SeedService {
         let task = held.ok_or_else(gone)?;
         let gained = task.gained();
         let length = task.length().unwrap_or(u64::MAX);
-        for run in wanted.ranges() {
+        // What is private is fetched for those who give their credentials with what they ask for.
+        let may_ask = task.may_ask_origin();
+        for run in wanted.ranges().filter(|_| may_ask) {
             task.prefetch(run.bytes(length), Priority::Bulk);
         }
-        if fill == FillPolicy::All {
+        if fill == FillPolicy::All && may_ask {
             task.prefetch(ByteRange::new(0, length), Priority::Background);
         }
         let first = obtaining(&task).await?;
@@ -109,7 +111,7 @@ fn bad_request(error: convert::BadMessage) -> Status {
 async fn obtaining(task: &Task) -> Result<Vec<ObtainEvent>, Status> {
     let length = task.length();
     let tiny = match length {
-        Some(length) if length <= TINY => {
+        Some(length) if length <= TINY && (task.is_complete() || task.may_ask_origin()) => {
             let all = ByteRange::new(0, length);
             task.read(all, Priority::Demand).await.map_err(|error| status_of(&error.into()))?
         }

@@ -15,14 +15,18 @@ use dfs_cluster::metrics::{ManagerMetrics, SchedulerMetrics};
 use dfs_cluster::{manager, scheduler};
 use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, HostId, TaskKey, TaskKind, Transform, Validator};
-use dfs_peer::digests::{DigestBatch, Identity};
+use dfs_peer::digests::{Appointment, DigestBatch, Identity};
+use dfs_peer::hashtree;
+use dfs_peer::swarm::{Holdings, Swarm, SwarmOptions};
 use dfs_proto::manager::Role;
 use dfs_proto::manager::manager_server::ManagerServer;
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::scheduler::scheduler_server::SchedulerServer;
-use dfs_proto::scheduler::{Announce, Held, HostMessage, Register, ResolveRequest, SizeScope};
+use dfs_proto::scheduler::{
+    Announce, Held, HostMessage, Register, Registered, ResolveRequest, SizeScope,
+};
 use dfs_proto::seed::seed_server::{Seed, SeedServer};
 use dfs_proto::seed::{ObtainEvent, ObtainRequest, Obtaining, obtain_event};
 use dfs_proto::{common, convert, seed};
@@ -183,7 +187,8 @@ impl Cluster {
         tracker.spawn("members", OnFailure::StopProcess, service.run(stop));
 
         let tracker = lifecycle.service("scheduler");
-        let me = host(&Identity::load_or_create(dir).unwrap(), common::HostKind::Node, Some(at));
+        let own = Arc::new(Identity::load_or_create(dir).unwrap());
+        let me = host(&own, common::HostKind::Node, Some(at));
         let manager = net::grpc_channel(&at.to_string()).unwrap();
         let members = membership::follow(manager, me, Role::Scheduler, &tracker);
         let metrics = SchedulerMetrics::register(&mut all);
@@ -206,11 +211,12 @@ impl Cluster {
             options,
             members.clone(),
             channels,
+            Arc::clone(&own),
             tracker.clone(),
             metrics.clone(),
         );
-        let grpc =
-            scheduler::Grpc::new(handle, resolver, members.clone(), metrics.clone(), tasks, stop);
+        let (heard, counted) = (members.clone(), metrics.clone());
+        let grpc = scheduler::Grpc::new(handle, resolver, heard, own, counted, tasks, stop);
         routes.add_service(SchedulerServer::new(grpc));
         tracker.spawn("scheduling", OnFailure::StopProcess, service.run());
 
@@ -507,6 +513,7 @@ async fn a_new_scheduler_hands_late_joiners_the_digests_that_holders_announce() 
         task: Some((&task).into()),
         groups: vec![common::GroupRun { first: 0, count: 16 }],
         digests: batches.iter().cloned().map(|encoded| common::SignedDigests { encoded }).collect(),
+        appointments: Vec::new(),
     };
     let _holder = Node::attend_with(cluster.channel(), holder, me, vec![held]).await.unwrap();
     let mut late = cluster.node().await;
@@ -517,6 +524,100 @@ async fn a_new_scheduler_hands_late_joiners_the_digests_that_holders_announce() 
     });
     let digests = registered.await.digests;
     assert_eq!(digests, [common::SignedDigests { encoded: batches[0].clone() }]);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+/// What a host says that it holds of a task: a batch, and who may have signed it.
+fn holding(task: &TaskInfo, signer: &Identity, appointments: Vec<Bytes>) -> Held {
+    let (id, signer_id) = (task.id, signer.host());
+    let batch =
+        DigestBatch { task: id, signer: signer_id, length: task.length, entries: Vec::new() };
+    let encoded = batch.sign(signer.signing_key()).unwrap().encode().into();
+    Held {
+        task: Some(task.into()),
+        groups: vec![common::GroupRun { first: 0, count: 16 }],
+        digests: vec![common::SignedDigests { encoded }],
+        appointments,
+    }
+}
+
+async fn late_joiner(cluster: &Cluster, task: &TaskInfo) -> Registered {
+    let mut late = cluster.node().await;
+    late.registers(task).await;
+    late.hears("the answer", |message| match message {
+        Down::Registered(registered) => Some(registered),
+        _ => None,
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_restarted_scheduler_knows_the_stand_ins_again_that_it_appointed_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let (task, other) = (task("big", 100 << 20), task("other", 100 << 20));
+    let mut stand_in = cluster.node().await;
+    stand_in.registers(&task).await;
+    let signers = stand_in.hears("the order to stand in", |message| match message {
+        Down::BackToSource(order) if order.stand_in => Some(order.signers),
+        _ => None,
+    });
+    let words: Vec<Bytes> = signers.await.into_iter().map(|signer| signer.appointment).collect();
+    assert_eq!(words.len(), 1);
+    cluster.lifecycle.stop().await.unwrap();
+
+    let cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let stood_in = stand_in.identity;
+    // A holder makes itself one: for the same task, and by the word that another was given.
+    let liar = identity();
+    let self_made = Appointment::sign(task.id, liar.host(), liar.public_key(), &liar).encode();
+    let lie = holding(&task, &liar, vec![self_made, words[0].clone()]);
+    // And one repeats what was said of another task.
+    let misplaced = holding(&other, &stood_in, words.clone());
+    let me = host(&liar, common::HostKind::Node, None);
+    let held = vec![lie, misplaced];
+    let liar = Node::attend_with(cluster.channel(), liar, me, held).await.unwrap();
+    let registered = late_joiner(&cluster, &task).await;
+    assert!(registered.digests.is_empty(), "nobody makes itself a signer");
+    assert!(late_joiner(&cluster, &other).await.digests.is_empty());
+    drop(liar);
+
+    let holder = identity();
+    let me = host(&holder, common::HostKind::Node, None);
+    let held = vec![holding(&task, &stood_in, words.clone())];
+    let batch = held[0].digests.clone();
+    let _holder = Node::attend_with(cluster.channel(), holder, me, held).await.unwrap();
+    let heard = async {
+        loop {
+            let registered = late_joiner(&cluster, &task).await;
+            if !registered.digests.is_empty() {
+                return registered;
+            }
+        }
+    };
+    let registered = soon("what the holder announced", heard).await;
+    assert_eq!(registered.digests, batch);
+    let signers: Vec<_> =
+        registered.signers.iter().map(|signer| convert::signer(signer).unwrap()).collect();
+    assert_eq!(signers, [(stood_in.host(), stood_in.public_key())]);
+    assert_eq!(registered.signers[0].appointment, words[0], "to be handed back again");
+
+    // It goes on reading the origin for others: what it signs now is heard too.
+    let mut child = cluster.node().await;
+    child.registers(&task).await;
+    let me = host(&stood_in, common::HostKind::Node, None);
+    let held = vec![holding(&task, &stood_in, words)];
+    let again = Node::attend_with(cluster.channel(), stood_in, me, held).await.unwrap();
+    let (signer, length) = (again.identity.host(), task.length);
+    let entries = vec![(hashtree::Node::group(1), [7; 32])];
+    let batch = DigestBatch { task: task.id, signer, length, entries };
+    let encoded = Bytes::from(batch.sign(again.identity.signing_key()).unwrap().encode());
+    again.says(Up::Digests(common::SignedDigests { encoded: encoded.clone() })).await;
+    let update = child.hears("its digests", |message| match message {
+        Down::Update(update) if !update.digests.is_empty() => Some(update),
+        _ => None,
+    });
+    assert_eq!(update.await.digests, [common::SignedDigests { encoded }]);
     cluster.lifecycle.stop().await.unwrap();
 }
 
@@ -541,6 +642,57 @@ async fn digests_that_the_seed_did_not_sign_end_its_part() {
         _ => None,
     });
     assert!(!forged.await, "forged digests reach nobody");
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+/// Counts how often it is asked what a host holds.
+#[derive(Default)]
+struct Looked(AtomicUsize);
+
+impl Holdings for Looked {
+    fn held(&self) -> Vec<Held> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Vec::new()
+    }
+}
+
+#[tokio::test]
+async fn a_host_looks_through_what_it_holds_only_for_schedulers_that_it_reaches() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    // A scheduler that takes every connection and drops it.
+    let (listener, at) = listen().await;
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let tracker = cluster.lifecycle.service("broken scheduler");
+    let (counted, stop) = (Arc::clone(&dropped), tracker.token().clone());
+    tracker.tasks().spawn(stop.run_until_cancelled_owned(async move {
+        while listener.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    }));
+    let broken = identity();
+    let me = host(&broken, common::HostKind::Node, Some(at));
+    membership::follow(cluster.channel(), me, Role::Scheduler, &tracker);
+    cluster.wait_for_members("it is listed", |members| members.all.len() == 2).await;
+
+    let looked = Arc::new(Looked::default());
+    let me = dfs_model::HostInfo::try_from(host(&identity(), common::HostKind::Node, None));
+    let options = SwarmOptions {
+        managers: vec![cluster.at],
+        host: me.unwrap(),
+        channels: Arc::new(GrpcChannels::default()),
+        keyring: Arc::default(),
+        call_timeout: PATIENCE,
+    };
+    let (tasks, stop) = (tracker.tasks(), tracker.token().child_token());
+    let swarm = Swarm::start(options, Arc::clone(&looked) as _, tasks, stop);
+    let trying = async {
+        while !swarm.is_connected() || dropped.load(Ordering::SeqCst) < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("attempts to reach the broken one", trying).await;
+    assert_eq!(looked.0.load(Ordering::SeqCst), 1, "for the one that answers");
     cluster.lifecycle.stop().await.unwrap();
 }
 

@@ -6,6 +6,7 @@ use dfs_model::{
     CanonicalUrl, GroupRange, GroupSet, HostId, HostInfo, HostKind, Location, PieceLayout, TaskId,
     TaskInfo, TaskKey, TaskKind, Transform, Validator,
 };
+use prost::Message as _;
 
 use crate::common;
 
@@ -33,6 +34,16 @@ fn text(field: &'static str, value: String) -> Result<String, BadMessage> {
         return Err(bad(field, "is too long"));
     }
     Ok(value)
+}
+
+/// Credentials as they travel inside what is no message of ours.
+pub fn encode_credentials(credentials: &common::Credentials) -> Vec<u8> {
+    credentials.encode_to_vec()
+}
+
+/// Reads what [`encode_credentials`] wrote.
+pub fn decode_credentials(bytes: &[u8]) -> Result<common::Credentials, BadMessage> {
+    common::Credentials::decode(bytes).map_err(|_| bad("credentials", "is unreadable"))
 }
 
 /// Reads a task id.

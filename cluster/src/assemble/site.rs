@@ -34,6 +34,7 @@ pub(super) struct Site {
     pub(super) routes: RoutesBuilder,
     pub(super) metrics: Metrics,
     pub(super) readiness: Readiness,
+    identity: Arc<Identity>,
     grpc: Vec<SocketAddr>,
     manager: Channel,
 }
@@ -55,6 +56,7 @@ impl Site {
             host: describe(&told.shared, &identity),
             grpc: advertised.into_iter().map(|ip| SocketAddr::new(ip, at.port())).collect(),
             told,
+            identity: Arc::new(identity),
             manager: manager.map_err(process::Error::from)?,
             routes: RoutesBuilder::default(),
             metrics: Metrics::new(),
@@ -103,10 +105,12 @@ impl Site {
             options,
             members.clone(),
             channels,
+            Arc::clone(&self.identity),
             tracker.clone(),
             metrics.clone(),
         );
-        let grpc = scheduler::Grpc::new(handle, resolver, members, metrics, tasks, stop);
+        let me = Arc::clone(&self.identity);
+        let grpc = scheduler::Grpc::new(handle, resolver, members, me, metrics, tasks, stop);
         let grpc = SchedulerServer::new(grpc)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);

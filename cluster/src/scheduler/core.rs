@@ -162,6 +162,11 @@ impl Core {
         self.hosts.get(host).map(|host| &host.info)
     }
 
+    /// Whether anything is known of a task.
+    pub fn knows(&self, task: &TaskId) -> bool {
+        self.tasks.contains_key(task)
+    }
+
     /// Number of hosts and of tasks known.
     pub fn size(&self) -> (usize, usize) {
         (self.hosts.len(), self.tasks.len())
@@ -175,8 +180,9 @@ impl Core {
             Event::HostJoined(info) => self.host_joined(info),
             Event::HostSilent(host) => self.host_silent(host),
             Event::HostLeft(host) => self.host_left(host),
-            Event::Announced { host, task, held, digests } => {
-                self.announced(host, task, held, digests);
+            Event::Announced { host, task, held, digests, stood_in } => {
+                let announced = registration::Announced { held, digests, stood_in };
+                self.announced(host, task, announced);
             }
             Event::Register { host, task, wanted, held, priority } => {
                 self.register(host, task, registration::Ask { wanted, held, priority });

@@ -3,20 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dfs_model::{HostId, HostInfo, HostKind};
+use dfs_model::{HostInfo, HostKind};
+use dfs_peer::digests::Identity;
 use dfs_proto::convert;
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_server::Scheduler;
 use dfs_proto::scheduler::{
     Announce, HostMessage, ResolveReply, ResolveRequest, SchedulerMessage, TasksReply, TasksRequest,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::messages::{self, Unacceptable};
+use super::messages::{self, Announced, Trusted, Unacceptable};
 use super::service::{Mail, Stream, StreamId};
 use super::{Error, Handle, Resolver};
 use crate::membership::Members;
@@ -28,13 +29,21 @@ const OUTGOING: usize = 1024;
 /// Tasks one announcement may list.
 const MAX_ANNOUNCED: usize = super::core::MAX_TASKS_PER_HOST;
 
+/// Announcements looked through at a time: a message full of signatures keeps a core busy for seconds.
+const VERIFYING: usize = 2;
+
+/// Tasks of one announcement that wait for the core.
+const VERIFIED: usize = 64;
+
 /// Serves `dfs.scheduler.v1.Scheduler`.
 pub struct Grpc {
     handle: Handle,
     resolver: Resolver,
     members: watch::Receiver<Arc<Members>>,
+    me: Arc<Identity>,
     metrics: SchedulerMetrics,
     last_stream: AtomicU64,
+    verifying: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -45,12 +54,13 @@ impl Grpc {
         handle: Handle,
         resolver: Resolver,
         members: watch::Receiver<Arc<Members>>,
+        me: Arc<Identity>,
         metrics: SchedulerMetrics,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let last_stream = AtomicU64::new(0);
-        Self { handle, resolver, members, metrics, last_stream, tasks, stop }
+        let (last_stream, verifying) = (AtomicU64::new(0), Arc::new(Semaphore::new(VERIFYING)));
+        Self { handle, resolver, members, me, metrics, last_stream, verifying, tasks, stop }
     }
 
     /// Who announces itself. Nobody speaks for a member of the cluster but that member.
@@ -107,7 +117,10 @@ impl Scheduler for Grpc {
             id: self.last_stream.fetch_add(1, Ordering::Relaxed) + 1,
             handle: self.handle.clone(),
             members: self.members.clone(),
+            me: Arc::clone(&self.me),
             metrics: self.metrics.clone(),
+            verifying: Arc::clone(&self.verifying),
+            tasks: self.tasks.clone(),
             stop: self.stop.child_token(),
         };
         self.tasks.spawn(attendance.serve(announce, messages, out));
@@ -130,7 +143,10 @@ struct Attendance {
     id: StreamId,
     handle: Handle,
     members: watch::Receiver<Arc<Members>>,
+    me: Arc<Identity>,
     metrics: SchedulerMetrics,
+    verifying: Arc<Semaphore>,
+    tasks: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -165,6 +181,7 @@ impl Attendance {
         self.send(Mail::Attach(stream)).await?;
         self.announce(announce).await?;
         while let Some(message) = messages.message().await? {
+            // Of signatures at most one, over one batch: less than a millisecond.
             let event = messages::event(&self.host, message).map_err(|error| self.bad(&error))?;
             self.send(Mail::Event(Box::new(event))).await?;
         }
@@ -175,11 +192,12 @@ impl Attendance {
         if announce.held.len() > MAX_ANNOUNCED {
             return Err(self.bad(&Unacceptable::TooMany));
         }
-        for held in announce.held {
-            let members = Arc::clone(&self.members.borrow());
-            let key = |signer: &HostId| members.key_of(signer);
-            match messages::held(self.host.id, held, &key) {
-                Ok(event) => self.send(Mail::Event(Box::new(event))).await?,
+        // Closed only with the process.
+        let _turn = self.verifying.acquire().await;
+        let mut verified = self.verify(announce);
+        while let Some(announced) = verified.recv().await {
+            match announced {
+                Ok(announced) => self.send(Mail::Announced(Box::new(announced))).await?,
                 // One task that cannot be read must not keep a host and all its others away.
                 Err(error) => {
                     self.metrics.malformed.inc();
@@ -188,6 +206,24 @@ impl Attendance {
             }
         }
         Ok(())
+    }
+
+    /// Looks through an announcement on a thread of its own, which serves no other stream; it ends with the
+    /// receiver.
+    fn verify(&self, announce: Announce) -> mpsc::Receiver<Result<Announced, Unacceptable>> {
+        let (sender, verified) = mpsc::channel(VERIFIED);
+        let (host, members, me) = (self.host.id, self.members.clone(), Arc::clone(&self.me));
+        self.tasks.spawn_blocking(move || {
+            for held in announce.held {
+                let members = Arc::clone(&members.borrow());
+                let trusted = Trusted { members: &members, me: &me };
+                let announced = messages::held(host, held, &trusted);
+                if sender.blocking_send(announced).is_err() {
+                    return;
+                }
+            }
+        });
+        verified
     }
 
     async fn send(&self, mail: Mail) -> Result<(), Status> {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, TaskInfo, groups_in};
-use dfs_peer::digests::SignedDigests;
+use dfs_peer::digests::{Appointment, Identity, MAX_STAND_INS, SignedDigests};
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
@@ -13,6 +13,7 @@ use super::core::{
     Decision, Done, Event, Failed, FailureKind, Lease, MAX_GROUPS, Outcome, RefusalKind, SeedEvent,
     SizeScope, TaskReport, Wanted,
 };
+use crate::membership::Members;
 
 /// Digest bytes in one message; longer snapshots continue in updates.
 const DIGEST_BYTES: usize = 1 << 20;
@@ -62,22 +63,70 @@ fn id_bytes(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
-/// What a host holds, as it announces it. Batches that `trusted` does not know are dropped: they
-/// are re-announced, never believed.
+/// What a host announces of one task.
+#[derive(Debug)]
+pub struct Announced {
+    /// What it holds.
+    pub event: Event,
+    /// The stand-ins that earlier schedulers appointed, as they have proved.
+    pub signers: Vec<scheduler::Signer>,
+}
+
+/// Whose signatures count in announcements.
+pub struct Trusted<'a> {
+    /// The members: seeds sign digests, schedulers appoint.
+    pub members: &'a Members,
+    /// This scheduler, which knows its own word before it has heard of anybody.
+    pub me: &'a Identity,
+}
+
+impl Trusted<'_> {
+    /// Whether a scheduler of this cluster appointed them.
+    fn appointed(&self, appointment: &Appointment) -> bool {
+        let own = |host: &HostId| (*host == self.me.host()).then(|| self.me.public_key());
+        let key = |host: &HostId| own(host).or_else(|| self.members.scheduler_key(host));
+        appointment.verify(key).is_ok()
+    }
+}
+
+/// A stand-in as others are told of it.
+pub fn signer(appointment: &Appointment) -> scheduler::Signer {
+    scheduler::Signer {
+        host_id: id_bytes(appointment.host.as_bytes()),
+        public_key: id_bytes(&appointment.key),
+        appointment: appointment.encode(),
+    }
+}
+
+/// What a host holds, as it announces it. Batches are re-announced, never believed: those that neither a
+/// member signed nor a stand-in whose appointment comes with them are dropped. Verifies up to a whole message
+/// of signatures.
 pub fn held(
     host: HostId,
     held: scheduler::Held,
-    trusted: &dyn Fn(&HostId) -> Option<[u8; 32]>,
-) -> Result<Event, Unacceptable> {
+    trusted: &Trusted<'_>,
+) -> Result<Announced, Unacceptable> {
     let task = task(held.task)?;
     let groups = convert::group_set(&held.groups, limit_of(task.length))?;
     bounded(&held.digests)?;
+    let words = held.appointments.iter().take(MAX_STAND_INS);
+    let stand_ins: Vec<Appointment> = words
+        .filter_map(|word| Appointment::decode(word).ok())
+        .filter(|word| word.task == task.id && trusted.appointed(word))
+        .collect();
+    let stand_in = |signer: &HostId| stand_ins.iter().find(|word| word.host == *signer);
+    let key = |signer: &HostId| {
+        trusted.members.key_of(signer).or_else(|| stand_in(signer).map(|word| word.key))
+    };
     let is_good = |signed: &common::SignedDigests| {
         let Ok(signed) = SignedDigests::decode(&signed.encoded) else { return false };
-        signed.verify(trusted).is_ok_and(|batch| batch.task == task.id)
+        signed.verify(key).is_ok_and(|batch| batch.task == task.id)
     };
     let digests = held.digests.into_iter().filter(is_good).map(|signed| signed.encoded).collect();
-    Ok(Event::Announced { host, task, held: groups, digests })
+    let signers = stand_ins.iter().map(signer).collect();
+    let stood_in = stand_in(&host).is_some();
+    let event = Event::Announced { host, task, held: groups, digests, stood_in };
+    Ok(Announced { event, signers })
 }
 
 /// What a host says after its announcement.
@@ -301,7 +350,8 @@ pub fn messages(
         }
         Decision::BackToSource { host, task, reason, stand_in } => {
             let task_id = id_bytes(task.as_bytes());
-            let order = scheduler::BackToSource { task_id, reason, stand_in };
+            let signers = if stand_in { signers.to_vec() } else { Vec::new() };
+            let order = scheduler::BackToSource { task_id, reason, stand_in, signers };
             (vec![host], vec![down(Down::BackToSource(order))])
         }
         Decision::Refuse { host, task, kind, reason } => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dfs_model::{HostId, HostInfo, TaskId, TaskInfo};
+use dfs_peer::digests::{Appointment, Identity, MAX_STAND_INS};
 use dfs_peer::swarm::Channels;
 use dfs_proto::scheduler::{SchedulerMessage, Signer};
 use dfs_service::Tracker;
@@ -25,9 +26,6 @@ const MAILBOX: usize = 1024;
 /// Tasks in one answer for people.
 const MAX_REPORTED: usize = 1000;
 
-/// Stand-ins of one task, those that have gone included: what they signed is still good.
-const MAX_SIGNERS: usize = 64;
-
 /// What is sent to a host's stream.
 pub type Outgoing = mpsc::Sender<Result<SchedulerMessage, Status>>;
 
@@ -39,6 +37,8 @@ pub enum Mail {
     Detach(HostId, StreamId),
     /// Something for the core.
     Event(Box<Event>),
+    /// What a host holds.
+    Announced(Box<messages::Announced>),
     /// Somebody wants to look.
     Report(Option<TaskId>, oneshot::Sender<Vec<TaskReport>>),
 }
@@ -97,7 +97,10 @@ pub struct Service {
     streams: HashMap<HostId, Stream>,
     seeds: BTreeMap<HostId, Seed>,
     orders: HashMap<u64, CancellationToken>,
-    /// The stand-ins of tasks: whose digests count beside the seeds'.
+    /// Signs for those it makes stand in.
+    me: Arc<Identity>,
+    /// The stand-ins of tasks, the oldest first and those that have gone included: whose digests count beside
+    /// the seeds'.
     signers: HashMap<TaskId, Vec<Signer>>,
     tracker: Tracker,
     metrics: SchedulerMetrics,
@@ -109,6 +112,7 @@ impl Service {
         options: Options,
         members: watch::Receiver<Arc<Members>>,
         channels: Arc<dyn Channels>,
+        me: Arc<Identity>,
         tracker: Tracker,
         metrics: SchedulerMetrics,
     ) -> (Self, Handle) {
@@ -128,6 +132,7 @@ impl Service {
             streams: HashMap::new(),
             seeds: BTreeMap::new(),
             orders: HashMap::new(),
+            me,
             signers: HashMap::new(),
             tracker,
             metrics,
@@ -164,6 +169,7 @@ impl Service {
                 }
                 self.decide(*event);
             }
+            Mail::Announced(announced) => self.announced(*announced),
             Mail::Attach(stream) => self.attach(stream),
             Mail::Detach(host, id) => {
                 if self.streams.get(&host).is_some_and(|stream| stream.id == id) {
@@ -260,23 +266,33 @@ impl Service {
         Vec::new()
     }
 
+    /// A host's task, with the stand-ins that an earlier scheduler appointed for it.
+    fn announced(&mut self, announced: messages::Announced) {
+        let messages::Announced { event, signers } = announced;
+        let Event::Announced { task: TaskInfo { id, .. }, .. } = event else { return };
+        // Before the digests go out: whoever is sent them is told whose they may be.
+        signers
+            .into_iter()
+            .for_each(|signer| remember(self.signers.entry(id).or_default(), signer));
+        self.decide(event);
+        if !self.core.knows(&id) {
+            self.signers.remove(&id);
+        }
+    }
+
     /// Remembers that a host signs for a task, with the key it announced itself by.
     fn appoint(&mut self, host: HostId, task: TaskId) {
         let Some(info) = self.core.host(&host) else { return };
-        let signer = Signer {
-            host_id: host.as_bytes().to_vec().into(),
-            public_key: info.public_key.to_vec().into(),
-        };
-        let signers = self.signers.entry(task).or_default();
-        if signers.len() < MAX_SIGNERS && !signers.contains(&signer) {
-            signers.push(signer);
-        }
+        let appointment = Appointment::sign(task, host, info.public_key, &self.me);
+        remember(self.signers.entry(task).or_default(), messages::signer(&appointment));
     }
 
     fn send(&mut self, decision: Decision) -> Vec<HostId> {
         let signers = match &decision {
             Decision::SendRegistered { task, .. } => self.signers.get(&task.id),
-            Decision::SendUpdate { task, .. } => self.signers.get(task),
+            Decision::SendUpdate { task, .. } | Decision::BackToSource { task, .. } => {
+                self.signers.get(task)
+            }
             _ => None,
         };
         let (hosts, messages) =
@@ -327,11 +343,41 @@ impl Service {
     }
 }
 
+/// Adds a stand-in that is news; beyond what is kept, the oldest are forgotten.
+fn remember(signers: &mut Vec<Signer>, signer: Signer) {
+    let same =
+        |known: &Signer| known.host_id == signer.host_id && known.public_key == signer.public_key;
+    if !signers.iter().any(same) {
+        signers.push(signer);
+    }
+    signers.drain(..signers.len().saturating_sub(MAX_STAND_INS));
+}
+
 async fn until(started: Instant, tick: Option<Millis>) {
     // One more, so that the clock has passed it for certain.
     let at = tick.map(|Millis(at)| Duration::from_millis(at.saturating_add(1)));
     match at.and_then(|at| started.checked_add(at)) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stand_in_beyond_what_is_kept_displaces_the_oldest() {
+        let signer = |number: usize| Signer {
+            host_id: vec![number as u8; 16].into(),
+            public_key: vec![number as u8; 32].into(),
+            appointment: Default::default(),
+        };
+        let mut signers = Vec::new();
+        (0..=MAX_STAND_INS).for_each(|number| remember(&mut signers, signer(number)));
+        remember(&mut signers, signer(7));
+        assert_eq!(signers.len(), MAX_STAND_INS);
+        assert_eq!(signers.first(), Some(&signer(1)));
+        assert_eq!(signers.last(), Some(&signer(MAX_STAND_INS)));
     }
 }

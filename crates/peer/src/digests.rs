@@ -5,10 +5,12 @@
 //! cannot be replayed for another. The encoding starts with a format number; what is not canonical is
 //! refused, so that equal batches have equal bytes.
 
+mod appointment;
 mod identity;
 #[cfg(test)]
 mod tests;
 
+pub use appointment::{Appointment, AppointmentError, MAX_STAND_INS};
 pub use identity::{Identity, IdentityError};
 
 use dfs_model::{HostId, TaskId};
@@ -174,6 +176,12 @@ impl SignedDigests {
         };
         batch.check()?;
         Ok(Self { batch, signature: array(signature) })
+    }
+
+    /// Who is said to have signed an encoded batch, of which nothing else is looked at.
+    pub(crate) fn signer_of(encoded: &[u8]) -> Option<HostId> {
+        let signer = encoded.get(33..49)?;
+        Some(HostId::from_bytes(array(signer)))
     }
 
     /// Checks the signature against the signer's registered key, which `lookup` finds.

@@ -9,6 +9,7 @@ mod actor;
 mod around;
 mod catalog;
 mod chunk;
+mod credentials;
 mod error;
 mod flight;
 mod keep;
@@ -32,7 +33,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{ByteSize, TaskId, TaskKey};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,7 +45,8 @@ use self::passing::{Passing, Room};
 use self::task::Shared;
 use crate::conductor::{Conductor, Limits, SourceAccess};
 use crate::digests::Identity;
-use crate::store::{GcReport, Store, StoredTask, Use};
+use crate::limits::OriginSlots;
+use crate::store::{CloseReport, GcReport, Store, StoredTask, Use};
 use crate::swarm::{Swarm, SwarmOptions};
 use crate::wire::Pool;
 
@@ -57,8 +59,11 @@ pub use self::task::{ParentHost, Task};
 /// What is evicted at least when a download finds the cache full.
 const ROOM: ByteSize = ByteSize(64 << 20);
 
-/// How long work under way may take to end before the store is closed all the same.
-const END_WITHIN: Duration = Duration::from_secs(3);
+/// How long the end may take in all: less than a process gives to one of its services.
+const END_WITHIN: Duration = Duration::from_millis(1800);
+
+/// How long of that work under way may take, before a store that is to last is closed all the same.
+const WORK_WITHIN: Duration = Duration::from_millis(900);
 
 /// What this host is to the swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +106,7 @@ pub struct EngineParts {
     pub patience: Duration,
     /// Bounds of each download.
     pub limits: Limits,
-    /// Requests to origins at a time, over all tasks.
+    /// Requests to one origin host at a time, over all tasks; to all hosts together eight times as many.
     pub source_requests: usize,
     /// What becomes of the store when this process ends.
     pub lifetime: Lifetime,
@@ -163,7 +168,7 @@ pub(crate) struct Inner {
     sources: dfs_source::Sources,
     patience: Duration,
     limits: Limits,
-    source_slots: Arc<Semaphore>,
+    source_slots: Arc<OriginSlots>,
     room: Arc<Room>,
     tasks: OpenTasks,
     tracker: TaskTracker,
@@ -223,7 +228,7 @@ impl Engine {
             sources: parts.sources,
             patience: parts.patience,
             limits: parts.limits,
-            source_slots: Arc::new(Semaphore::new(parts.source_requests)),
+            source_slots: Arc::new(OriginSlots::new(parts.source_requests)),
             room: Arc::default(),
             tasks: OpenTasks::default(),
             tracker: work,
@@ -282,7 +287,8 @@ impl Engine {
         }
     }
 
-    /// A task that is open, or kept in the store from an earlier time.
+    /// A task that is open, or kept in the store from an earlier time: then the origin of what is private is
+    /// not known until somebody gives credentials for it.
     pub async fn held(&self, id: &TaskId) -> Option<Task> {
         if let Some(task) = self.inner.tasks.held(id) {
             return Some(task);
@@ -290,9 +296,10 @@ impl Engine {
         let (engine, id) = (self.clone(), *id);
         let look = move || Some((engine.kept(&id)?.0, engine.recipe(&id)));
         let (info, recipe) = tokio::task::spawn_blocking(look).await.ok()??;
-        let origin = recipe.and_then(|recipe| {
-            let credentials = dfs_source::Credentials::default();
-            dfs_artifact::open_origin(&recipe, &self.inner.sources, credentials).ok()
+        let public = recipe.filter(|recipe| recipe.key.domain == TaskKey::PUBLIC);
+        let origin = public.and_then(|recipe| {
+            let nobody = dfs_source::Credentials::None;
+            dfs_artifact::open_origin(&recipe, &self.inner.sources, nobody).ok()
         });
         self.open(&info, None, origin).await.ok()
     }
@@ -402,6 +409,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             stored,
             origin: Mutex::default(),
+            credentials: Mutex::default(),
             commands,
             provenance: Provenance::default(),
             voids: voids::Voids::default(),
@@ -486,16 +494,33 @@ impl Engine {
     }
 }
 
-/// At the end: waits for everything that writes into the store, and makes durable what is to last.
+/// At the end: waits for everything that writes into the store, and makes durable what is to last, as far as
+/// there is time.
 async fn end_work(work: TaskTracker, lasting: Option<Arc<Store>>, stop: CancellationToken) {
     stop.cancelled().await;
+    let until = tokio::time::Instant::now() + END_WITHIN;
     work.close();
+    let for_work = if lasting.is_some() { WORK_WITHIN } else { END_WITHIN };
     // What still goes on takes the mark away from what it touches.
-    let _ = tokio::time::timeout(END_WITHIN, work.wait()).await;
+    let _ = tokio::time::timeout(for_work, work.wait()).await;
     let Some(store) = lasting else { return };
-    let closed = tokio::task::spawn_blocking(move || store.close()).await;
-    if let Ok(Err(error)) = closed {
-        tracing::warn!(%error, "the cache is not durable: it is verified again after a reboot");
+    let in_time = move || tokio::time::Instant::now() < until;
+    let closing = tokio::task::spawn_blocking(move || store.close(in_time));
+    match tokio::time::timeout_at(until, closing).await {
+        Ok(Ok(Ok(CloseReport { unmarked: 0, .. }))) => {}
+        Ok(Ok(Ok(CloseReport { unmarked, bytes }))) => {
+            let bytes = ByteSize(bytes);
+            tracing::info!(unmarked, %bytes, "no time to mark all tasks durable: they are verified after a reboot");
+        }
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(%error, "the cache is not durable: it is verified again after a reboot");
+        }
+        // It was dropped before it began, or the disk holds on to one task: the rest is left as it is.
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!(
+                "the disk is too slow to mark the cache durable: it is verified after a reboot"
+            );
+        }
     }
 }
 

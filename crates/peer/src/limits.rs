@@ -1,16 +1,18 @@
 //! What leaves this host, how much at a time and how fast.
 //!
 //! [`RateLimiter`] is the byte rate, [`UploadSlots`] the number of segments on their way at once and the
-//! order in which waiting children get their turn. Both have a pure core ([`TokenBucket`], [`SlotQueue`])
+//! order in which waiting children get their turn. [`OriginSlots`] is how much is asked of origins at a time. Both have a pure core ([`TokenBucket`], [`SlotQueue`])
 //! that takes events and the time and returns decisions; the async shells only wait and wake.
 //! Nothing here survives the process, and nothing needs to.
 
 mod bucket;
+mod origins;
 mod rate;
 mod slots;
 mod upload;
 
 pub use bucket::TokenBucket;
+pub use origins::{OriginSlot, OriginSlots};
 pub use rate::RateLimiter;
 pub use slots::{SlotLimits, SlotQueue, Ticket};
 pub use upload::{Slot, UploadSlots};

@@ -184,14 +184,19 @@ impl Engine {
         stream::iter(opening).buffered(OPENING).try_collect().await
     }
 
-    async fn open_recipe(
+    /// Opens a task of which it is known how its origin is read.
+    pub(crate) async fn open_recipe(
         &self,
         recipe: &Recipe,
         credentials: &Credentials,
     ) -> Result<Task, OpenUrlError> {
         let origin = self.origin_of(recipe, credentials).await?;
         let info = TaskInfo::new(recipe.key.clone(), recipe.length, origin.ranges());
-        Ok(self.open(&info, Some(recipe.clone()), Some(origin)).await?)
+        let task = self.open(&info, Some(recipe.clone()), Some(origin)).await?;
+        if self.role() == Role::Node {
+            task.opened_with(credentials);
+        }
+        Ok(task)
     }
 
     /// How this host reads the origin of a task. What is made of an archive takes from the archive's own

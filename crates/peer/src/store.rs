@@ -20,6 +20,7 @@ mod task;
 mod tests;
 mod uses;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -96,6 +97,15 @@ pub struct GcReport {
     pub evicted: Vec<TaskId>,
     /// Disk they took, in bytes.
     pub freed: u64,
+}
+
+/// What an orderly end had no time for: it is verified again after a reboot, and nothing of it is lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CloseReport {
+    /// Tasks that are not marked durable.
+    pub unmarked: usize,
+    /// Disk they take, in bytes.
+    pub bytes: u64,
 }
 
 /// What was found by hashing one task again.
@@ -298,16 +308,24 @@ impl Store {
     }
 
     /// Makes everything durable and marks it so, that the next boot trusts it unseen; what is recorded later
-    /// takes the mark away again. A task that cannot be made durable is dropped. Not calling this costs only
-    /// hashing after a reboot.
-    pub fn close(&self) -> Result<(), StoreError> {
-        let entries: Vec<_> =
+    /// takes the mark away again. A task that cannot be made durable is dropped. The most recently read come
+    /// first, and no further one is begun once `goes_on` says no. Not calling this costs only hashing after a
+    /// reboot.
+    pub fn close(&self, mut goes_on: impl FnMut() -> bool) -> Result<CloseReport, StoreError> {
+        let mut entries: Vec<_> =
             self.tasks.lock().iter().map(|(id, entry)| (*id, entry.clone())).collect();
+        entries.sort_by_key(|(_, entry)| Reverse(entry.presence.last_read()));
+        let mut report = CloseReport::default();
         let mut outcome = Ok(());
         for (id, entry) in entries {
-            outcome = outcome.and(self.close_task(id, &entry));
+            if goes_on() {
+                outcome = outcome.and(self.close_task(id, &entry));
+            } else if entry.presence.dirty.load(Relaxed) {
+                report.unmarked += 1;
+                report.bytes += entry.presence.bytes.load(Relaxed);
+            }
         }
-        outcome
+        outcome.map(|()| report)
     }
 
     fn close_task(&self, id: TaskId, entry: &Entry) -> Result<(), StoreError> {

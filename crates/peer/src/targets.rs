@@ -8,6 +8,8 @@ use dfs_proto::common;
 use dfs_proto::convert::{self, BadMessage};
 use dfs_source::{AccessKeys, Credentials, Secret, Target};
 
+use crate::wire::{MAX_CREDENTIALS, SealedCredentials};
+
 /// A target with its credentials.
 pub fn to_wire(target: &Target) -> common::Target {
     common::Target {
@@ -89,6 +91,18 @@ pub fn credentials_from_wire(
     })
 }
 
+/// Credentials for a request on the piece plane; none where there are none that may leave this machine.
+pub fn seal(credentials: &Credentials) -> SealedCredentials {
+    let encoded = credentials_to_wire(credentials).map(|sent| convert::encode_credentials(&sent));
+    let fitting = encoded.filter(|encoded| encoded.len() <= MAX_CREDENTIALS);
+    SealedCredentials(fitting.unwrap_or_default().into())
+}
+
+/// Reads the credentials of a request on the piece plane.
+pub fn unseal(sealed: &SealedCredentials) -> Result<Credentials, BadMessage> {
+    credentials_from_wire(Some(convert::decode_credentials(&sealed.0)?))
+}
+
 /// A view.
 pub fn view_to_wire(view: View) -> common::View {
     match view {
@@ -125,5 +139,10 @@ mod tests {
         let shown = format!("{wire:?}");
         assert!(!shown.contains("hunter"), "{shown}");
         assert_eq!(credentials_from_wire(wire).unwrap(), keys);
+        let sealed = seal(&keys);
+        assert_eq!(unseal(&sealed).unwrap(), keys);
+        assert!(!format!("{sealed:?}").contains("hunter"), "{sealed:?}");
+        assert!(unseal(&SealedCredentials(b"garbage".as_slice().into())).is_err());
+        assert!(seal(&Credentials::Bearer("x".repeat(MAX_CREDENTIALS).as_str().into())).is_empty());
     }
 }

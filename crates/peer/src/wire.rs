@@ -35,10 +35,13 @@ mod tests;
 pub use connection::{Connection, ConnectionOptions, HaveWatch, Holding, Segments};
 pub use counters::{WireCounters, WireNumbers};
 pub use error::{ConnectError, PieceError};
-pub use frame::{FrameError, MAX_DATA_GROUPS, MAX_GRANT, MAX_REQUEST_GROUPS, MAX_RUNS};
+pub use frame::{
+    FrameError, MAX_CREDENTIALS, MAX_DATA_GROUPS, MAX_GRANT, MAX_REQUEST_GROUPS, MAX_RUNS,
+};
 pub use hello::LocalHost;
 pub use message::{
-    Codecs, ErrorCode, HaveUpdate, PeerIdentity, PieceRequest, Refusal, Segment, WatchRequest,
+    Codecs, ErrorCode, HaveUpdate, PeerIdentity, PieceRequest, Refusal, SealedCredentials, Segment,
+    WatchRequest,
 };
 pub use pool::{Pool, PoolOptions};
 pub use server::{HaveStream, PieceServer, Provider, Ready, SegmentStream, ServerOptions};

@@ -139,7 +139,8 @@ pub fn listing_date(seconds: u64) -> String {
     format!("{day:02}-{month}-{year} {:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60)
 }
 
-/// Year, month and day of a day since 1970, by the 400-year cycle that begins in March.
+/// Year, month and day of a day since 1970; not the product's, whose reading of these dates is compared with the
+/// files' own times, by the 400-year cycle that begins in March.
 fn civil(days: u64) -> (u64, &'static str, u64) {
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);

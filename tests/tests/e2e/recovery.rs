@@ -164,6 +164,39 @@ fn a_killed_cluster_that_comes_back_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_cluster_that_forgot_the_credentials_reads_with_those_of_the_nodes_that_ask() {
+    let place = Place::new();
+    let body = Body::noise(6, 24 * MIB + 7);
+    let length = body.length().unwrap();
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let door = origin.inject(Fault::require_authorization("Basic dXNlcjpwYXNz"));
+    let mut cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    cluster.keep_ports().unwrap();
+    let patient = patient(&place);
+    let agents = ["a", "b"].map(|name| {
+        let agent = Agent::of_with(&cluster, &place, name, &[&patient[0], &patient[1]]);
+        let url = origin.url("/d/").replace("http://", "http://user:pass@");
+        let dir = agent.mount(&url, place.path(&format!("mount-{name}")));
+        (agent, dir)
+    });
+    let mut first = vec![0; MIB as usize];
+    File::open(agents[0].1.join("f")).unwrap().read_exact_at(&mut first, 0).unwrap();
+    assert!(first == all(&body)[..MIB as usize]);
+    cluster.process_mut().kill();
+    let before = settled(&origin);
+    assert!(before < length / 2, "{before} of {length} were read already");
+    cluster.process_mut().restart().unwrap();
+    for (_, dir) in &agents {
+        assert!(fs::read(dir.join("f")).unwrap() == all(&body));
+    }
+    assert_eq!(door.struck(), 0, "nobody asked without credentials");
+    let sent = origin.counters().body_bytes;
+    assert!(sent as f64 <= 1.05 * length as f64, "{sent} bytes of {length} left the origin");
+    agents[1].0.dfctl(&["cat", &format!("{}!f", origin.url("/d/"))]).fails(4, "DFS-2103");
+    assert!(door.struck() > 0, "the origin does ask who reads");
+}
+
+#[test]
 fn with_the_cluster_gone_a_node_reads_on_from_what_it_has_and_then_from_the_origin() {
     let place = Place::new();
     let body = Body::noise(4, 40 * MIB);

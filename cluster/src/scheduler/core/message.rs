@@ -183,6 +183,8 @@ pub enum Event {
         held: GroupSet,
         /// Signed digests, checked by the shell.
         digests: Vec<Bytes>,
+        /// Whether an earlier scheduler made it stand in, as it has proved to the shell.
+        stood_in: bool,
     },
     /// A host takes part in a task from now on.
     Register {

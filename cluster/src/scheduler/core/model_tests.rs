@@ -88,6 +88,7 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
         Step::Silent(n) => Event::HostSilent(id(n)),
         Step::Gone(n) => Event::HostLeft(id(n)),
         Step::Announce(n, t, g) => Event::Announced {
+            stood_in: false,
             host: id(n),
             task: task(t),
             held: GroupSet::full(g),

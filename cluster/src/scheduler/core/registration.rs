@@ -21,6 +21,16 @@ pub struct Ask {
     pub priority: Priority,
 }
 
+/// What a host announces of one task.
+pub struct Announced {
+    /// Which groups it holds.
+    pub held: GroupSet,
+    /// Signed digests.
+    pub digests: Vec<Bytes>,
+    /// Whether it was made to stand in before.
+    pub stood_in: bool,
+}
+
 fn held_from(groups: GroupSet, task: &Task) -> Held {
     if task.groups().is_some_and(|all| groups.len() >= all) {
         Held::All
@@ -30,25 +40,21 @@ fn held_from(groups: GroupSet, task: &Task) -> Held {
 }
 
 impl Core {
-    pub(super) fn announced(
-        &mut self,
-        host: HostId,
-        spec: TaskInfo,
-        groups: GroupSet,
-        digests: Vec<Bytes>,
-    ) {
+    pub(super) fn announced(&mut self, host: HostId, spec: TaskInfo, announced: Announced) {
         let id = spec.id;
         let Some(task) = self.task_for(host, spec) else { return };
         task.idle_due = None;
-        let held = held_from(groups, task);
+        let held = held_from(announced.held, task);
         let peer = task.enter(host, || Peer::new(PeerState::Resting, Held::nothing()));
         peer.held = held;
+        // What it signs from now on is heard as before.
+        peer.stand_in |= announced.stood_in;
         if !peer.is_active() {
             // What it wants it will register anew; what it once wanted it may have evicted since.
             peer.wanted = Wanted::Groups(GroupSet::new());
         }
-        let fresh: Vec<Bytes> =
-            digests.into_iter().filter(|batch| task.digests.add(batch.clone())).collect();
+        let digests = announced.digests.into_iter();
+        let fresh: Vec<Bytes> = digests.filter(|batch| task.digests.add(batch.clone())).collect();
         self.publish(id, None, fresh);
         self.schedule_waiting(id);
     }

@@ -329,7 +329,13 @@ fn a_parent_whose_bytes_do_not_verify_is_nobodys_parent_any_more() {
     scene.tell(Event::HostLeft(id(1)));
     scene.nodes([1]);
     let held = GroupSet::full(1600);
-    scene.tell(Event::Announced { host: id(1), task: task.clone(), held, digests: Vec::new() });
+    scene.tell(Event::Announced {
+        stood_in: false,
+        host: id(1),
+        task: task.clone(),
+        held,
+        digests: Vec::new(),
+    });
     let parents = parents_of(&scene.register(4, &task), 4).unwrap();
     assert!(!parents.contains(&1), "leaving and coming back clears nobody");
 }
@@ -524,6 +530,7 @@ fn a_restarted_scheduler_learns_the_swarm_from_what_hosts_announce() {
     let mut scene = Scene::new();
     scene.nodes(1..=3);
     scene.tell(Event::Announced {
+        stood_in: false,
         host: id(1),
         task: task.clone(),
         held: GroupSet::full(1600),
@@ -545,6 +552,7 @@ fn what_neighbours_lack_is_ordered_from_a_seed() {
     scene.join(100, HostKind::Seed, "");
     scene.nodes(1..=3);
     scene.tell(Event::Announced {
+        stood_in: false,
         host: id(1),
         task: task.clone(),
         held: GroupSet::full(10),
@@ -558,6 +566,7 @@ fn what_neighbours_lack_is_ordered_from_a_seed() {
     other.join(100, HostKind::Seed, "");
     other.nodes(1..=3);
     other.tell(Event::Announced {
+        stood_in: false,
         host: id(1),
         task: task.clone(),
         held: GroupSet::full(10),
@@ -640,6 +649,7 @@ fn a_strategy_may_answer_with_leases() {
     scene.core = Core::new(limits(), Box::new(TwoPieces), 7);
     scene.nodes([1, 2]);
     scene.tell(Event::Announced {
+        stood_in: false,
         host: id(1),
         task: task.clone(),
         held: GroupSet::full(1600),

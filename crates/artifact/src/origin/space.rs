@@ -1,6 +1,7 @@
 //! Members of a listing laid side by side.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -98,80 +99,111 @@ impl Origin for SpaceOrigin {
         let end = self.table.length();
         let range = ByteRange::new(range.start.min(end), range.end.min(end));
         let (source, wholes) = (Arc::clone(&self.source), Arc::clone(&self.wholes));
+        let health = Arc::new(Health::default());
         let opened = self.segments(range)?.into_iter().map(move |segment| match segment {
             Segment::Zeros(count) => future::ok(zeros(count).map_ok(Part::Bytes).boxed()).boxed(),
             Segment::Member(part) => {
-                open_part(Arc::clone(&source), Arc::clone(&wholes), part).boxed()
+                let health = Arc::clone(&health);
+                open_part(Arc::clone(&source), Arc::clone(&wholes), part, health).boxed()
             }
         });
         Ok(stream::iter(opened).buffered(REQUESTS_AT_ONCE).try_flatten().boxed())
     }
 }
 
-/// Begins to read a part of a member. What the origin does not have of it any more is a hole.
+/// How the members of one read fare: whether one that fails however often it is asked does so alone, or the
+/// whole origin fails.
+#[derive(Default)]
+struct Health {
+    /// Members that failed so since one was well.
+    failing: AtomicUsize,
+}
+
+impl Health {
+    fn well(&self) {
+        self.failing.store(0, Ordering::Relaxed);
+    }
+
+    /// The error as one of this member alone, whose neighbours may be well; otherwise it is given back.
+    fn alone(&self, error: SourceError) -> Result<SourceError, SourceError> {
+        let one_of_few = || self.failing.fetch_add(1, Ordering::Relaxed) + 1 < REQUESTS_AT_ONCE;
+        match error {
+            SourceError::NotFound { attempt } => {
+                let detail = "it was listed and is not found any more".to_owned();
+                Ok(SourceError::Changed { attempt, detail })
+            }
+            SourceError::Changed { .. }
+            | SourceError::NotPermitted { .. }
+            | SourceError::Malformed { .. }
+            | SourceError::Encoded { .. }
+            | SourceError::Redirect { .. }
+            | SourceError::TooLarge { .. }
+            | SourceError::Io { .. } => Ok(error),
+            // Its host answers: no connection would be nobody's.
+            SourceError::Unavailable { ref cause, .. }
+                if !matches!(**cause, SourceError::Unreachable { .. }) && one_of_few() =>
+            {
+                Ok(error)
+            }
+            other => Err(other),
+        }
+    }
+}
+
+/// Begins to read a part of a member. What the origin does not give of it is a hole.
 async fn open_part(
     source: Arc<dyn Source>,
     wholes: Arc<Wholes>,
     part: Box<Slice>,
+    health: Arc<Health>,
 ) -> Result<PartStream, SourceError> {
     let length = part.length;
     match open_member(source, wholes, part).await {
-        Ok(bytes) => Ok(with_holes(bytes, length)),
+        Ok(bytes) => {
+            health.well();
+            Ok(with_holes(bytes, length, health))
+        }
         Err(error) => {
-            let error = gone(error)?;
+            let error = health.alone(error)?;
             Ok(stream::iter([Ok(Part::Void { length, error })]).boxed())
         }
     }
 }
 
-/// A member's bytes; where they end because it changed on the way, what is left of `length` is a hole. That may
+/// A member's bytes; where they end because it changed or failed on the way, what is left of `length` is a hole. That may
 /// show only behind the last byte: the last bytes are held back until they are known to be all.
-fn with_holes(bytes: ByteStream, length: u64) -> PartStream {
-    stream::unfold((bytes, length), |(mut bytes, left)| async move {
+fn with_holes(bytes: ByteStream, length: u64, health: Arc<Health>) -> PartStream {
+    stream::unfold((bytes, length, health), |(mut bytes, left, health)| async move {
         let part = match bytes.next().await? {
             Ok(part) => part,
-            Err(error) => return Some((void(left, error), (stream::empty().boxed(), 0))),
+            Err(error) => {
+                let hole = void(left, error, &health);
+                return Some((hole, (stream::empty().boxed(), 0, health)));
+            }
         };
         let still = left.saturating_sub(part.len() as u64);
         if still > 0 || part.is_empty() {
-            return Some((Ok(Part::Bytes(part)), (bytes, still)));
+            return Some((Ok(Part::Bytes(part)), (bytes, still, health)));
         }
         let next = match bytes.next().await {
             Some(Err(error)) => {
-                return Some((void(part.len() as u64, error), (stream::empty().boxed(), 0)));
+                let hole = void(part.len() as u64, error, &health);
+                return Some((hole, (stream::empty().boxed(), 0, health)));
             }
             next => stream::iter(next).chain(bytes).boxed(),
         };
-        Some((Ok(Part::Bytes(part)), (next, 0)))
+        Some((Ok(Part::Bytes(part)), (next, 0, health)))
     })
     .boxed()
 }
 
 /// A hole of so many bytes, which is none where nothing was to come any more.
-fn void(length: u64, error: SourceError) -> Result<Part, SourceError> {
-    let error = gone(error)?;
+fn void(length: u64, error: SourceError, health: &Health) -> Result<Part, SourceError> {
+    let error = health.alone(error)?;
     if length == 0 {
         return Err(error);
     }
     Ok(Part::Void { length, error })
-}
-
-/// The error as one of this member alone, whose neighbours may be well; otherwise it is given back.
-fn gone(error: SourceError) -> Result<SourceError, SourceError> {
-    match error {
-        SourceError::NotFound { attempt } => {
-            let detail = "it was listed and is not found any more".to_owned();
-            Ok(SourceError::Changed { attempt, detail })
-        }
-        SourceError::Changed { .. }
-        | SourceError::NotPermitted { .. }
-        | SourceError::Malformed { .. }
-        | SourceError::Encoded { .. }
-        | SourceError::Redirect { .. }
-        | SourceError::TooLarge { .. }
-        | SourceError::Io { .. } => Ok(error),
-        other => Err(other),
-    }
 }
 
 /// Begins to read a part of a member; one that can only be read whole is read whole, kept for the other
@@ -232,9 +264,10 @@ async fn gather(stream: ByteStream, length: u64) -> Result<Bytes, SourceError> {
 #[cfg(test)]
 mod tests {
     use dfs_model::CanonicalUrl;
-    use dfs_source::{Action, Attempt};
+    use dfs_source::{Action, Attempt, Entry, Stat};
 
     use super::*;
+    use crate::members::Member;
 
     fn longer() -> SourceError {
         let url = CanonicalUrl::parse("http://origin.test/x").unwrap();
@@ -244,7 +277,7 @@ mod tests {
 
     /// Lengths of the parts, those of holes negative.
     async fn parts_of(sent: Vec<Result<Bytes, SourceError>>, length: u64) -> Vec<i64> {
-        let parts = with_holes(stream::iter(sent).boxed(), length);
+        let parts = with_holes(stream::iter(sent).boxed(), length, Arc::default());
         let told = parts.map_ok(|part| match part {
             Part::Bytes(bytes) => bytes.len() as i64,
             Part::Void { length, .. } => -(length as i64),
@@ -259,5 +292,73 @@ mod tests {
         assert_eq!(parts_of(vec![bytes(60), Err(longer())], 100).await, [60, -40]);
         assert_eq!(parts_of(vec![bytes(60), bytes(40), Err(longer())], 100).await, [60, -40]);
         assert_eq!(parts_of(vec![bytes(100), Err(longer())], 100).await, [-100]);
+    }
+
+    /// Members of a hundred bytes each, of which those named fail with every attempt.
+    struct Failing {
+        names: Vec<&'static str>,
+        cause: fn(Attempt) -> SourceError,
+    }
+
+    #[async_trait]
+    impl Source for Failing {
+        async fn stat(&self, _: &Target) -> Result<Stat, SourceError> {
+            unreachable!("the table tells")
+        }
+
+        async fn read(
+            &self,
+            target: &Target,
+            _: Option<ByteRange>,
+            _: &Validator,
+        ) -> Result<ByteStream, SourceError> {
+            if self.names.iter().any(|name| target.url.as_str().ends_with(name)) {
+                let attempt = Attempt::new(Action::Read(None), &target.url);
+                let cause = Box::new((self.cause)(attempt.clone()));
+                let (attempts, retry_after) = (6, None);
+                return Err(SourceError::Unavailable { attempt, attempts, retry_after, cause });
+            }
+            Ok(stream::iter([Ok(Bytes::from(vec![1; 100]))]).boxed())
+        }
+
+        fn list(&self, _: &Target) -> stream::BoxStream<'static, Result<Entry, SourceError>> {
+            unreachable!("it is known what there is")
+        }
+    }
+
+    fn busy(attempt: Attempt) -> SourceError {
+        SourceError::Status { attempt, status: 503, retry_after: None }
+    }
+
+    fn unreachable_host(attempt: Attempt) -> SourceError {
+        SourceError::Unreachable { attempt, cause: Arc::new(std::fmt::Error) }
+    }
+
+    /// Holes in a run of twenty members of which some fail, or that the run failed.
+    async fn holes_of(
+        names: &[&'static str],
+        cause: fn(Attempt) -> SourceError,
+    ) -> Result<usize, SourceError> {
+        let member = |number: u64| Member {
+            path: format!("m{number:02}").into_bytes(),
+            offset: number * 4096,
+            length: 100,
+            validator: Validator::default(),
+        };
+        let table = Arc::new(MemberTable::new((0..20).map(member).collect()).unwrap());
+        let base = Target::new(CanonicalUrl::parse("http://origin.test/d/").unwrap());
+        let source = Arc::new(Failing { names: names.to_vec(), cause });
+        let origin = SpaceOrigin::new(source, base, table);
+        let parts = origin.read_parts(ByteRange::new(0, 80_000)).await?;
+        let parts: Vec<Part> = parts.try_collect().await?;
+        Ok(parts.iter().filter(|part| matches!(part, Part::Void { .. })).count())
+    }
+
+    #[tokio::test]
+    async fn a_member_that_always_fails_is_a_hole_and_an_origin_that_does_is_none() {
+        assert_eq!(holes_of(&["m03", "m17"], busy).await.unwrap(), 2);
+        holes_of(&["m03"], unreachable_host).await.unwrap_err();
+        let failed = holes_of(&["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"], busy).await;
+        assert!(matches!(failed, Err(SourceError::Unavailable { .. })), "{failed:?}");
     }
 }

@@ -1,6 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;
+use tempfile::TempDir;
 
 use super::*;
 
@@ -110,4 +111,30 @@ proptest! {
         let refused = SignedDigests::decode(&bytes).is_ok_and(|batch| batch.verify(known).is_ok());
         prop_assert!(!refused, "byte {} does not matter", spot);
     }
+}
+
+#[test]
+fn an_appointment_is_the_word_of_its_scheduler_and_of_nobody_else() {
+    let dir = TempDir::new().unwrap();
+    let scheduler = Identity::load_or_create(dir.path()).unwrap();
+    let task = TaskId::from_bytes([1; 32]);
+    let host = HostId::from_bytes([2; 16]);
+    let appointed = Appointment::sign(task, host, [3; 32], &scheduler);
+    let known = |id: &HostId| (*id == scheduler.host()).then(|| scheduler.public_key());
+    let read = Appointment::decode(&appointed.encode()).unwrap();
+    assert_eq!(read, appointed);
+    read.verify(known).unwrap();
+    for at in 1..Appointment::BYTES {
+        let mut forged = appointed.encode().to_vec();
+        forged[at] ^= 1;
+        Appointment::decode(&forged).unwrap().verify(known).unwrap_err();
+    }
+    let other = TempDir::new().unwrap();
+    let own = Identity::load_or_create(other.path()).unwrap();
+    let self_made = Appointment::sign(task, own.host(), own.public_key(), &own);
+    let unknown = Err(AppointmentError::UnknownScheduler(own.host()));
+    assert_eq!(self_made.verify(known), unknown);
+    let cut = &appointed.encode()[..Appointment::BYTES - 1];
+    assert_eq!(Appointment::decode(cut), Err(AppointmentError::Unreadable));
+    assert!(SignedDigests::decode(&appointed.encode()).is_err(), "it is no batch of digests");
 }

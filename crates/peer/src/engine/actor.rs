@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use super::error::ReadError;
-use super::flight::{Fault, FlightEvent, Flights};
+use super::flight::{Fault, FlightEvent, Flights, Word};
 use super::ledger::CameFrom;
 use super::task::{Command, ParentHost, Shared, Task, Waiter};
 use super::watcher;
@@ -139,13 +139,16 @@ impl Actor {
                 self.shared.stands_in.store(stand_in, Ordering::Relaxed);
                 self.back_to_source(&reason);
             }
-            Command::Signers(keys) => {
+            Command::Signers { keys, appointments } => {
                 self.engine.keyring.learn_stand_ins(self.shared.info.id, keys);
+                self.flights.keep_appointments(appointments);
             }
             Command::Refused(error) => self.refused(&error),
             // The next want asks anew; whoever waits now has this host's patience.
             Command::Unregistered => self.told_swarm = false,
-            Command::Digests(digests) => self.flights.keep_digests(*digests),
+            Command::Digests(digests) => {
+                self.flights.keep_word(Word::Digests(*digests));
+            }
             Command::Tiny { content, signed } => self.flights.keep_tiny(content, signed),
             Command::Lost(groups) => self.conductor.lost(groups),
         }
@@ -325,6 +328,15 @@ impl Actor {
             Some(Fault::Void { group, error }) => {
                 self.void(flight, GroupRange::new(group, 1), error);
                 self.conductor.ended(flight, Some(Failure::Void), now);
+            }
+            Some(Fault::NoCredentials { groups, reason }) => {
+                self.conductor.ended(flight, Some(Failure::OriginFailed), now);
+                // Asked by this host itself, with its own credentials, the origin gives or says why not.
+                let is_known = self.shared.origin.lock().is_some();
+                match is_known {
+                    true => self.back_to_source(&reason),
+                    false => self.fail_hopeless(groups, ReadError::NotPermitted(reason)),
+                }
             }
             Some(Fault::NoRanges) => {
                 self.conductor.ended(flight, None, now);

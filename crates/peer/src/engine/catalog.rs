@@ -83,6 +83,7 @@ impl Catalog {
             task: Some((&info).into()),
             groups: convert::runs(&glance.provable),
             digests: glance.batches.into_iter().map(signed).collect(),
+            appointments: glance.appointments,
         })
     }
 }
@@ -95,7 +96,8 @@ impl Holdings for Catalog {
         let mut left = ANNOUNCED_DIGESTS;
         let held = summaries.into_iter().filter_map(|summary| {
             let held = self.held(summary.id, left.min(DIGESTS_OF_ONE))?;
-            let bytes: usize = held.digests.iter().map(|signed| signed.encoded.len()).sum();
+            let digests: usize = held.digests.iter().map(|signed| signed.encoded.len()).sum();
+            let bytes = digests + held.appointments.iter().map(Bytes::len).sum::<usize>();
             left = left.saturating_sub(bytes);
             Some(held)
         });

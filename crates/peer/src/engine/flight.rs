@@ -1,5 +1,6 @@
 //! Flights: one request to a parent or to the origin, from asking to verified and kept.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,10 +21,12 @@ use super::ledger::CameFrom;
 use super::passing::Proven;
 use super::task::{ParentHost, Shared};
 use crate::conductor::{Failure, FlightId};
-use crate::digests::{DigestsError, SignedDigests};
+use crate::digests::{Appointment, DigestsError, MAX_STAND_INS, SignedDigests};
 use crate::hashtree::Shape;
 use crate::store::{StoreError, Use};
-use crate::wire::{Codecs, ErrorCode, PieceError, PieceRequest, Segment};
+use crate::wire::{
+    Codecs, ErrorCode, PieceError, PieceRequest, SealedCredentials, Segment, Segments,
+};
 
 /// How long a parent may take over one request.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -58,10 +61,20 @@ pub(super) enum Fault {
     Parent { failure: Failure, groups: GroupRange, reason: String },
     /// The first group that was still to come is gone at the origin, as the parent says.
     Void { group: u64, error: ReadError },
+    /// A seed cannot ask the origin: it has no credentials that suffice, and those of this host, if it has any,
+    /// did not help it.
+    NoCredentials { groups: GroupRange, reason: String },
     /// The origin sends everything whatever is asked: one stream from now on.
     NoRanges,
     /// Nobody can: whoever waits for these groups is told.
     Fatal { groups: GroupRange, error: ReadError },
+}
+
+/// What the scheduler says that is to be kept.
+#[derive(Debug)]
+pub(super) enum Word {
+    Digests(SignedDigests),
+    Appointments(Vec<Appointment>),
 }
 
 /// Batches of digests from the scheduler that wait to be looked at; further ones are let go, parents send
@@ -71,7 +84,9 @@ const WAITING_DIGESTS: usize = 64;
 /// Starts flights of one task.
 pub(super) struct Flights {
     context: Context,
-    digests: mpsc::Sender<SignedDigests>,
+    words: mpsc::Sender<Word>,
+    /// Those handed on already: the scheduler names all of them every time.
+    appointments: HashSet<Appointment>,
 }
 
 #[derive(Clone)]
@@ -90,13 +105,13 @@ impl Flights {
     ) -> (Self, mpsc::Receiver<FlightEvent>) {
         let (events, receiver) = mpsc::channel(256);
         let context = Context { engine, shared, events, stop };
-        let (digests, waiting) = mpsc::channel(WAITING_DIGESTS);
+        let (words, waiting) = mpsc::channel(WAITING_DIGESTS);
         let worker = context.clone();
         context.engine.tracker.spawn(async move {
             let stop = worker.stop.clone();
             stop.run_until_cancelled(worker.accept_all(waiting)).await;
         });
-        (Self { context, digests }, receiver)
+        (Self { context, words, appointments: HashSet::new() }, receiver)
     }
 
     pub(super) fn request(
@@ -140,11 +155,26 @@ impl Flights {
         });
     }
 
-    /// Digests that the scheduler carried.
-    pub(super) fn keep_digests(&self, digests: SignedDigests) {
-        if self.digests.try_send(digests).is_err() {
-            tracing::debug!("more digests than can be looked at: parents will send them");
+    /// Has something kept that the scheduler said; whether there is room for it.
+    pub(super) fn keep_word(&self, word: Word) -> bool {
+        let taken = self.words.try_send(word).is_ok();
+        if !taken {
+            tracing::debug!("the scheduler says more than can be looked at: parents will send it");
         }
+        taken
+    }
+
+    /// Has those appointments kept that are new.
+    pub(super) fn keep_appointments(&mut self, mut appointments: Vec<Appointment>) {
+        appointments.retain(|word| !self.appointments.contains(word));
+        appointments.truncate(MAX_STAND_INS);
+        if appointments.is_empty() || !self.keep_word(Word::Appointments(appointments.clone())) {
+            return;
+        }
+        if self.appointments.len() > MAX_STAND_INS {
+            self.appointments.clear();
+        }
+        self.appointments.extend(appointments);
     }
 
     /// The whole of a tiny content, as the scheduler had it from a seed.
@@ -181,7 +211,6 @@ impl Context {
         groups: GroupRange,
         priority: Priority,
     ) -> Option<Fault> {
-        let fault = |failure, groups, reason: String| Fault::Parent { failure, groups, reason };
         let pool = self.engine.pool.as_ref()?;
         let _used = match self.shared.stored.in_use(Use::Fetch) {
             Ok(used) => used,
@@ -190,14 +219,13 @@ impl Context {
         let connection = match pool.connect(parent.host.id, &parent.host.addresses).await {
             Ok(connection) => connection,
             Err(error) => {
-                return Some(fault(Failure::Disconnected, groups, error.to_string()));
+                let (failure, reason) = (Failure::Disconnected, error.to_string());
+                return Some(Fault::Parent { failure, groups, reason });
             }
         };
         let deadline =
             if priority == Priority::Demand { DEMAND_DEADLINE } else { REQUEST_DEADLINE };
-        let mut asked = Instant::now();
-        let mut next = groups.first;
-        let mut segments = connection.request(PieceRequest {
+        let mut request = PieceRequest {
             task: self.shared.info.id,
             groups,
             priority,
@@ -205,12 +233,43 @@ impl Context {
             want_signed: true,
             fetch: parent.host.kind == dfs_model::HostKind::Seed,
             grant: parent.grant.clone(),
+            credentials: SealedCredentials::default(),
             deadline,
-        });
+        };
+        let mut next = groups.first;
+        loop {
+            let segments = connection.request(request.clone());
+            let fault = self.receive(flight, parent, groups, segments, &mut next).await;
+            let Some(Fault::NoCredentials { groups, reason }) = fault else { return fault };
+            if !request.fetch {
+                // Who asks no origin has no use for them, and is not told any.
+                return Some(Fault::Parent { failure: Failure::Other, groups, reason });
+            }
+            let fault = Some(Fault::NoCredentials { groups, reason });
+            // Once: the seed has tried what was sent.
+            let own = self.shared.own_credentials();
+            if own.is_empty() || !request.credentials.is_empty() || next >= groups.end() {
+                return fault;
+            }
+            request.groups = GroupRange::new(next, groups.end() - next);
+            request.credentials = own;
+        }
+    }
+
+    /// Verifies and keeps what a parent sends of `groups`; `next` is the first that is still to come.
+    async fn receive(
+        &self,
+        flight: FlightId,
+        parent: &ParentHost,
+        groups: GroupRange,
+        mut segments: Segments,
+        next: &mut u64,
+    ) -> Option<Fault> {
+        let mut asked = Instant::now();
         while let Some(segment) = segments.next().await {
             let segment = match segment {
                 Ok(segment) => segment,
-                Err(error) => return Some(self.piece_fault(error, groups, next)),
+                Err(error) => return Some(self.piece_fault(error, groups, *next)),
             };
             let from = CameFrom::Parent(parent.host.id);
             let kept = match self.keep_segment(segment, &from).await {
@@ -221,18 +280,18 @@ impl Context {
                 Err(error) => {
                     let failure =
                         if error.is_a_lie() { Failure::BadDigest } else { Failure::Other };
-                    return Some(fault(failure, groups, error.to_string()));
+                    return Some(Fault::Parent { failure, groups, reason: error.to_string() });
                 }
             };
             match kept {
                 Outcome::Kept(Arrival { groups, .. }) if groups.is_empty() => {}
                 Outcome::Kept(Arrival { groups, .. }) => {
-                    next = next.max(groups.end());
+                    *next = (*next).max(groups.end());
                     let cost = std::mem::replace(&mut asked, Instant::now()).elapsed();
                     self.report(FlightEvent::Kept { flight, groups, from, cost }).await;
                 }
                 Outcome::NoRoom(proven, error) => {
-                    next = next.max(proven.groups.end());
+                    *next = (*next).max(proven.groups.end());
                     self.pass(flight, proven, from, error).await;
                 }
             }
@@ -295,13 +354,23 @@ impl Context {
         self.blocking(move || keep::segment(&shared, &keyring, &segment, &from)).await
     }
 
-    /// Digests from the scheduler, one batch after the other.
-    async fn accept_all(&self, mut waiting: mpsc::Receiver<SignedDigests>) {
-        while let Some(digests) = waiting.recv().await {
-            if let Err(reason) = self.accept_digests(digests).await {
-                tracing::debug!(reason, "digests from the scheduler are refused");
+    /// What the scheduler says, one after the other.
+    async fn accept_all(&self, mut waiting: mpsc::Receiver<Word>) {
+        while let Some(word) = waiting.recv().await {
+            let accepted = match word {
+                Word::Digests(digests) => self.accept_digests(digests).await,
+                Word::Appointments(words) => self.accept_appointments(words).await,
+            };
+            if let Err(reason) = accepted {
+                tracing::debug!(reason, "what the scheduler says is not kept");
             }
         }
+    }
+
+    async fn accept_appointments(&self, words: Vec<Appointment>) -> Result<(), String> {
+        let shared = Arc::clone(&self.shared);
+        let work = move || keep::appointments(&shared, &words);
+        self.blocking(work).await.map_err(|error| error.to_string())
     }
 
     async fn accept_digests(&self, digests: SignedDigests) -> Result<(), String> {
@@ -340,7 +409,7 @@ impl Context {
         let origin = self.shared.origin.lock().clone();
         let origin = origin.ok_or_else(|| ReadError::Swarm("the origin is unknown here".into()))?;
         let _used = self.shared.stored.in_use(Use::Fetch)?;
-        let _slot = self.engine.source_slots.acquire().await;
+        let _slot = self.engine.source_slots.acquire(&self.shared.info.key.url).await;
         self.shared.provenance.requested_source();
         match groups {
             Some(groups) => self.fetch_run(flight, origin.as_ref(), groups).await,
@@ -470,6 +539,7 @@ impl Context {
                     let error = ReadError::Swarm(refusal.text.clone());
                     return Fault::Void { group: next, error };
                 }
+                ErrorCode::Credentials => return Fault::NoCredentials { groups, reason },
                 ErrorCode::OriginFailed => Failure::OriginFailed,
                 ErrorCode::Refused | ErrorCode::Internal => Failure::Other,
             },

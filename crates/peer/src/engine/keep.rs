@@ -1,7 +1,7 @@
 //! From bytes to verified groups in the store. All but the [`Keyring`] blocks and runs on blocking
 //! threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,20 +14,22 @@ use super::error::ReadError;
 use super::ledger::CameFrom;
 use super::passing::Proven;
 use super::task::Shared;
-use crate::digests::{DigestBatch, DigestsError, Identity, SignedDigests};
+use crate::digests::{
+    Appointment, DigestBatch, DigestsError, Identity, MAX_STAND_INS, SignedDigests,
+};
 use crate::hashtree::{self, Cv, Node, Proof, ProofDecodeError, Shape, VerifyError};
 use crate::store::StoreError;
 use crate::wire::Segment;
 
-/// Most stand-ins of one task that are believed.
-const MAX_STAND_INS: usize = 64;
+type StandIns = VecDeque<(HostId, [u8; 32])>;
 
 /// Keys of hosts whose signatures count: the cluster's seeds, and for single tasks the stand-ins that the
 /// scheduler names.
 #[derive(Debug, Default)]
 pub struct Keyring {
     keys: RwLock<HashMap<HostId, [u8; 32]>>,
-    stand_ins: RwLock<HashMap<TaskId, HashMap<HostId, [u8; 32]>>>,
+    /// The oldest first.
+    stand_ins: RwLock<HashMap<TaskId, StandIns>>,
     learnt: Notify,
     missed: Notify,
 }
@@ -39,7 +41,7 @@ impl Keyring {
         self.learnt.notify_waiters();
     }
 
-    /// Adds the keys of a task's stand-ins, as far as they may be so many.
+    /// Adds the keys of a task's stand-ins; beyond [`MAX_STAND_INS`] the oldest are forgotten.
     pub fn learn_stand_ins(&self, task: TaskId, keys: Vec<(HostId, [u8; 32])>) {
         if keys.is_empty() {
             return;
@@ -47,10 +49,11 @@ impl Keyring {
         let mut stand_ins = self.stand_ins.write();
         let known = stand_ins.entry(task).or_default();
         for (host, key) in keys {
-            if known.len() < MAX_STAND_INS {
-                known.entry(host).or_insert(key);
+            if !known.iter().any(|(known, _)| *known == host) {
+                known.push_back((host, key));
             }
         }
+        known.drain(..known.len().saturating_sub(MAX_STAND_INS));
         drop(stand_ins);
         self.learnt.notify_waiters();
     }
@@ -65,7 +68,8 @@ impl Keyring {
         if let Some(key) = self.keys.read().get(host) {
             return Some(*key);
         }
-        self.stand_ins.read().get(task)?.get(host).copied()
+        let stand_ins = self.stand_ins.read();
+        stand_ins.get(task)?.iter().find(|(known, _)| known == host).map(|(_, key)| *key)
     }
 
     /// Has a signer's key asked for; whether it came in time. A seed may be younger than the member
@@ -201,6 +205,15 @@ fn batches(
     Ok((length, known, unknown))
 }
 
+/// Keeps the scheduler's words on who signs for a task, to be handed back when the task is announced.
+pub(super) fn appointments(shared: &Shared, words: &[Appointment]) -> Result<(), KeepError> {
+    let own = words.iter().filter(|word| word.task == shared.info.id);
+    for word in own {
+        shared.stored.add_appointment(word)?;
+    }
+    Ok(())
+}
+
 /// Verifies a parent's segment against signed digests, and keeps it.
 pub(super) fn segment(
     shared: &Shared,
@@ -324,5 +337,23 @@ fn keep(
             Ok(Outcome::NoRoom(proven, error))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_stand_ins_are_believed() {
+        let (keyring, task) = (Keyring::default(), TaskId::from_bytes([1; 32]));
+        let host = |number: usize| HostId::from_bytes([number as u8; 16]);
+        for number in 0..=MAX_STAND_INS {
+            keyring.learn_stand_ins(task, vec![(host(number), [number as u8; 32])]);
+        }
+        assert_eq!(keyring.key(&task, &host(0)), None);
+        assert_eq!(keyring.key(&task, &host(1)), Some([1; 32]));
+        let newest = MAX_STAND_INS as u8;
+        assert_eq!(keyring.key(&task, &host(MAX_STAND_INS)), Some([newest; 32]));
     }
 }

@@ -36,6 +36,7 @@ impl Provider for Engine {
         let fetch = request.fetch && self.inner.role.serves_by_fetching();
         let priority = request.priority;
         if fetch {
+            self.authorise(&task, request).await?;
             let length = task.length().unwrap_or(u64::MAX);
             task.prefetch(request.groups.bytes(length), priority);
         }
@@ -91,7 +92,7 @@ impl Answer {
             Err(error) => match self.task.hole_in(groups) {
                 Some(_) if self.sent => return None,
                 Some((hole, why)) if hole.first == groups.first => return Some(Err(void(&why))),
-                _ => return Some(Err(refusal(&error))),
+                _ => return Some(Err(self.refused(&error))),
             },
         };
         if there != groups {
@@ -104,6 +105,11 @@ impl Answer {
             let _kept_here = (used, passage);
             segment(&shared, there, want_signed)
         })))
+    }
+
+    fn refused(&self, error: &ReadError) -> Refusal {
+        let fetched = self.fetch.and_then(|_| self.task.shared.refusal_of_origin(error));
+        fetched.unwrap_or_else(|| refusal(error))
     }
 
     /// Has the groups fetched; gives those before the first hole, and what keeps them in memory where the store

@@ -8,16 +8,18 @@ use bytes::Bytes;
 use dfs_artifact::Origin;
 use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
+use dfs_source::Credentials;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::error::ReadError;
 use super::ledger::{Ledger, Mark, Provenance};
 use super::passing::{Passing, Room};
 use super::voids::Voids;
 use crate::conductor::SourceAccess;
-use crate::digests::SignedDigests;
+use crate::digests::{Appointment, SignedDigests};
 use crate::hashtree::{self, Shape};
+use crate::limits::OriginSlots;
 use crate::store::{StoreError, StoredTask, Use, UseGuard};
 
 /// How far beyond what is here a reader of a content of unknown length asks at a time.
@@ -62,7 +64,11 @@ pub(crate) enum Command {
         stand_in: bool,
     },
     /// Who else than the seeds signs for this task.
-    Signers(Vec<(HostId, [u8; 32])>),
+    Signers {
+        keys: Vec<(HostId, [u8; 32])>,
+        /// The scheduler's words for them.
+        appointments: Vec<Appointment>,
+    },
     Refused(ReadError),
     /// The scheduler has no place for this peer now.
     Unregistered,
@@ -90,6 +96,8 @@ pub(crate) struct Shared {
     pub(super) info: TaskInfo,
     pub(super) stored: StoredTask,
     pub(super) origin: Mutex<Option<Arc<dyn Origin>>>,
+    /// With which it was opened here.
+    pub(super) credentials: Mutex<Credentials>,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) provenance: Provenance,
     /// Whether anything is wanted.
@@ -105,7 +113,7 @@ pub(crate) struct Shared {
     /// Whether the store takes more, over all tasks.
     pub(super) room: Arc<Room>,
     /// Requests to origins at a time, over all tasks.
-    pub(super) source_slots: Arc<Semaphore>,
+    pub(super) source_slots: Arc<OriginSlots>,
     /// Groups as they become present.
     pub(super) gained: broadcast::Sender<GroupRange>,
     pub(super) length: watch::Sender<Option<u64>>,

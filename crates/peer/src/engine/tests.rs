@@ -1,6 +1,7 @@
 mod full;
 mod holes;
 mod life;
+mod private;
 mod stand_ins;
 
 use std::net::SocketAddr;
@@ -8,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use dfs_artifact::origin::{Part, PartStream};
-use dfs_model::{ByteRange, CanonicalUrl, HostInfo, HostKind, Location, Priority, TaskKind};
+use dfs_model::{
+    ByteRange, CanonicalUrl, GROUP_BYTES, HostInfo, HostKind, Location, Priority, TaskKind,
+};
 use dfs_model::{Transform, Validator};
 use dfs_source::{Action, Attempt, ByteStream, SourceError, Sources};
 use futures::stream;
@@ -144,6 +147,8 @@ impl FakeOrigin {
 /// Hosts that reach each other through memory.
 struct Field {
     network: MemoryNetwork,
+    /// What its engines find behind URLs.
+    sources: Sources,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -156,8 +161,13 @@ struct Member {
 
 impl Field {
     fn new() -> Self {
+        Self::with(Sources::builder().build().unwrap())
+    }
+
+    fn with(sources: Sources) -> Self {
         Self {
             network: MemoryNetwork::default(),
+            sources,
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
@@ -192,7 +202,7 @@ impl Field {
             keyring,
             pool: Some(pool),
             swarm: None,
-            sources: Sources::builder().build().unwrap(),
+            sources: self.sources.clone(),
             // Nobody falls back on an origin unless a test gives it nothing else.
             patience: if trusted.is_empty() { SHORT_PATIENCE } else { LONG_PATIENCE },
             limits: Limits::default(),

@@ -21,13 +21,16 @@ pub struct Glance {
     pub provable: GroupSet,
     /// Signed batches as they were signed, the one that tells the length and the highest digests first.
     pub batches: Vec<Bytes>,
+    /// The schedulers' words for those of their signers that are no seeds.
+    pub appointments: Vec<Bytes>,
 }
 
 impl Glance {
     fn new(length: Option<u64>, have: &GroupSet, log: &SignedLog, limit: usize) -> Self {
         let provable = log.covered(have);
         let batches = if provable.is_empty() { Vec::new() } else { log.best(limit) };
-        Self { length, provable, batches }
+        let appointments = log.appointments_for(&batches);
+        Self { length, provable, batches, appointments }
     }
 }
 

@@ -1,12 +1,12 @@
 //! The file `signed`: batches as their signers sent them, appended, so that children can be given them.
 //!
 //! ```text
-//! magic with format, then records {length u32, checksum 8 bytes, encoded batch}
+//! magic with format, then records {length u32, checksum 8 bytes, encoded batch or appointment}
 //! ```
 //! A damaged record is skipped, a torn tail cut off: what is lost here the scheduler tells again. In
 //! memory only the position of the batch that holds the highest digest over each group.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -15,7 +15,7 @@ use std::path::Path;
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet};
 
-use crate::digests::SignedDigests;
+use crate::digests::{Appointment, MAX_STAND_INS, SignedDigests};
 use crate::hashtree::Node;
 
 const MAGIC: &[u8; 8] = b"DFSSIGN1";
@@ -29,6 +29,8 @@ pub(super) struct SignedLog {
     index: BTreeMap<Node, u64>,
     /// Where a batch lies that tells the content's length.
     length_at: Option<u64>,
+    /// Who was made to sign beside the seeds, the oldest first.
+    appointments: VecDeque<Appointment>,
 }
 
 fn checksum(payload: &[u8]) -> [u8; 8] {
@@ -78,12 +80,20 @@ impl SignedLog {
 
     fn load(file: File) -> Self {
         let end = MAGIC.len() as u64;
-        let mut log = Self { file, end, index: BTreeMap::new(), length_at: None };
+        let mut log = Self {
+            file,
+            end,
+            index: BTreeMap::new(),
+            length_at: None,
+            appointments: VecDeque::new(),
+        };
         while let Some((payload, intact)) = read_record(&log.file, log.end) {
             match SignedDigests::decode(&payload) {
                 Ok(signed) if intact => log.remember(&signed, log.end),
+                Err(_) if intact => log.appointments.extend(Appointment::decode(&payload)),
                 _ => {}
             }
+            log.forget_oldest();
             log.end += (RECORD_HEAD + payload.len()) as u64;
         }
         log
@@ -113,6 +123,30 @@ impl SignedLog {
             batches.push(payload.into());
         }
         batches
+    }
+
+    /// The appointments of those who signed these batches.
+    pub(super) fn appointments_for(&self, batches: &[Bytes]) -> Vec<Bytes> {
+        let signers: BTreeSet<_> =
+            batches.iter().filter_map(|batch| SignedDigests::signer_of(batch)).collect();
+        let theirs = self.appointments.iter().filter(|one| signers.contains(&one.host));
+        theirs.map(Appointment::encode).collect()
+    }
+
+    fn forget_oldest(&mut self) {
+        let beyond = self.appointments.len().saturating_sub(MAX_STAND_INS);
+        self.appointments.drain(..beyond);
+    }
+
+    /// Keeps an appointment, once.
+    pub(super) fn appoint(&mut self, appointment: &Appointment) -> io::Result<()> {
+        if self.appointments.contains(appointment) {
+            return Ok(());
+        }
+        self.write(&appointment.encode())?;
+        self.appointments.push_back(appointment.clone());
+        self.forget_oldest();
+        Ok(())
     }
 
     /// The levels at which digests are known, lowest first.
@@ -179,16 +213,22 @@ impl SignedLog {
 
     /// Adds a batch. A failed write leaves no trace: the next one overwrites it.
     pub(super) fn append(&mut self, signed: &SignedDigests) -> io::Result<()> {
-        let payload = signed.encode();
+        let at = self.write(&signed.encode())?;
+        self.remember(signed, at);
+        Ok(())
+    }
+
+    /// Adds a record; says where.
+    fn write(&mut self, payload: &[u8]) -> io::Result<u64> {
         let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
         let mut record = Vec::with_capacity(RECORD_HEAD + payload.len());
         record.extend_from_slice(&length.to_le_bytes());
-        record.extend_from_slice(&checksum(&payload));
-        record.extend_from_slice(&payload);
-        self.file.write_all_at(&record, self.end)?;
-        self.remember(signed, self.end);
+        record.extend_from_slice(&checksum(payload));
+        record.extend_from_slice(payload);
+        let at = self.end;
+        self.file.write_all_at(&record, at)?;
         self.end += record.len() as u64;
-        Ok(())
+        Ok(at)
     }
 
     /// The batches with the highest digests over `groups`, and one that tells the length.

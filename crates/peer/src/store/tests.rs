@@ -183,7 +183,7 @@ fn a_clean_end_spares_the_next_boot_all_hashing_until_something_is_added() {
     commit(&task, &content, GroupRange::new(0, 3)).unwrap();
     let state = task.content_path().with_file_name("state");
     drop(task);
-    store.close().unwrap();
+    store.close(|| true).unwrap();
     drop(store);
     let marked = fs::read(&state).unwrap();
 
@@ -251,6 +251,38 @@ fn a_task_whose_files_open_slowly_holds_up_nobody_else() {
 }
 
 #[test]
+fn an_end_without_time_stops_between_tasks_and_says_what_is_not_marked() {
+    let dir = TempDir::new().unwrap();
+    let content = content(2 * GROUP);
+    let store = open(dir.path(), 1);
+    for number in 1..=3 {
+        let task = store.create(id(number)).unwrap();
+        task.set_length(content.len() as u64).unwrap();
+        commit(&task, &content, GroupRange::new(0, 2)).unwrap();
+    }
+    assert_eq!(store.close(|| false).unwrap().unmarked, 3);
+    let mut time = 1;
+    let in_time = || {
+        time -= 1;
+        time >= 0
+    };
+    let CloseReport { unmarked, bytes } = store.close(in_time).unwrap();
+    assert!(unmarked == 2 && bytes >= 4 * GROUP_BYTES, "{unmarked} tasks of {bytes} bytes");
+    drop(store);
+
+    let store = open(dir.path(), 2);
+    let mut verified = Vec::new();
+    for number in 1..=3 {
+        let task = store.task(id(number)).unwrap().unwrap();
+        verified.push(task.settle(GroupRange::new(0, 2)).unwrap().checked);
+        assert_eq!(task.read(whole(&content)).unwrap(), content);
+    }
+    verified.sort_unstable();
+    assert_eq!(verified, [0, 2, 2], "nothing is lost");
+    assert_eq!(store.close(|| true).unwrap(), CloseReport::default());
+}
+
+#[test]
 fn a_full_disk_records_nothing() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path(), 1);
@@ -263,7 +295,7 @@ fn a_full_disk_records_nothing() {
     assert!(task.have().is_empty() && task.node(Node::group(0)).is_none());
     // It cannot be synced either: what cannot be made durable is dropped at the end.
     drop(task);
-    store.close().unwrap();
+    store.close(|| true).unwrap();
     assert!(!path.exists());
 }
 

@@ -1,14 +1,18 @@
 //! One stream to one scheduler.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::scheduler::{Announce, HostMessage, host_message::Kind as Up};
-use tokio::sync::mpsc;
+use futures::future;
+use futures::stream::{self, Stream, StreamExt as _};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::outbox::Outbox;
 use super::{Holdings, SwarmOptions, messages};
@@ -37,25 +41,17 @@ impl Link {
     /// Opens the stream with an announcement; reading goes on until it breaks or `stop` is cancelled.
     pub(super) async fn open(
         parts: LinkParts,
-        tracker: &tokio_util::task::TaskTracker,
+        tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, tonic::Status> {
         let (messages, receiver) = mpsc::channel(MAILBOX);
-        let holdings = Arc::clone(&parts.holdings);
-        let held = tokio::task::spawn_blocking(move || holdings.held()).await;
-        let held = held.map_err(|_| tonic::Status::cancelled("the process is stopping"))?;
-        let announce = Announce { host: Some((&parts.options.host).into()), held };
-        // The mailbox is empty: this cannot fail.
-        let _ = messages.try_send(messages::up(Up::Announce(announce)));
+        let (announcement, progress) = announcement(&parts, tracker);
         let channel = parts.options.channels.channel(parts.address);
         let mut client = SchedulerClient::new(channel)
             .max_decoding_message_size(messages::MAX_MESSAGE)
             .max_encoding_message_size(messages::MAX_MESSAGE);
-        let attend = client.attend(ReceiverStream::new(receiver));
-        let answered = tokio::time::timeout(OPEN_WITHIN, attend).await;
-        let stream = answered
-            .map_err(|_| tonic::Status::deadline_exceeded("the scheduler does not answer"))??
-            .into_inner();
+        let attend = client.attend(announcement.chain(ReceiverStream::new(receiver)));
+        let stream = answered(attend, progress).await?.into_inner();
         let reading = stop.clone();
         tracker.spawn(async move {
             parts.outbox.connected(1);
@@ -72,6 +68,56 @@ impl Link {
     pub(super) fn is_open(&self) -> bool {
         !self.stop.is_cancelled() && !self.messages.is_closed()
     }
+}
+
+/// How far an announcement is.
+struct Progress {
+    begun: oneshot::Receiver<()>,
+    made: oneshot::Receiver<()>,
+}
+
+/// The first message of a stream. Everything kept here is looked at for it, so it is made when the connection is
+/// there and asks for it, and not for a scheduler that cannot be reached.
+fn announcement(
+    parts: &LinkParts,
+    tracker: &TaskTracker,
+) -> (impl Stream<Item = HostMessage> + Send + use<>, Progress) {
+    let ((begin, begun), (make, made)) = (oneshot::channel(), oneshot::channel());
+    let (holdings, tracker) = (Arc::clone(&parts.holdings), tracker.clone());
+    let host = (&parts.options.host).into();
+    let announce = async move {
+        // Whoever waits for the answer may have given up.
+        let _ = begin.send(());
+        let held = tracker.spawn_blocking(move || holdings.held()).await;
+        let _ = make.send(());
+        // It fails when the process is stopping: the stream ends without a word.
+        let held = held.ok()?;
+        Some(messages::up(Up::Announce(Announce { host: Some(host), held })))
+    };
+    (stream::once(announce).filter_map(future::ready), Progress { begun, made })
+}
+
+/// The scheduler's answer. Connecting and answering have their time; looking at what is kept here takes what it
+/// takes.
+async fn answered<T>(
+    attend: impl Future<Output = Result<T, tonic::Status>>,
+    progress: Progress,
+) -> Result<T, tonic::Status> {
+    let late = || tonic::Status::deadline_exceeded("the scheduler does not answer");
+    let mut attend = pin!(attend);
+    tokio::select! {
+        answer = &mut attend => return answer,
+        begun = tokio::time::timeout(OPEN_WITHIN, progress.begun) => {
+            if begun.is_err() {
+                return Err(late());
+            }
+        }
+    }
+    tokio::select! {
+        answer = &mut attend => return answer,
+        _ = progress.made => {}
+    }
+    tokio::time::timeout(OPEN_WITHIN, attend).await.map_err(|_| late())?
 }
 
 async fn read(

@@ -1,7 +1,7 @@
 //! Between what this host knows and what the scheduler's stream carries.
 
 use bytes::Bytes;
-use dfs_model::{HostId, HostInfo, HostKind, TaskId};
+use dfs_model::{HostInfo, HostKind, TaskId};
 use dfs_proto::common;
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
@@ -13,7 +13,7 @@ use dfs_proto::scheduler::{
 
 use super::outbox::{News, PeerEnd, Registration};
 use crate::conductor::Failure;
-use crate::digests::SignedDigests;
+use crate::digests::{Appointment, SignedDigests};
 use crate::engine::{Command, ParentHost, ReadError};
 
 /// The largest message taken from a scheduler: a resolution or a snapshot of digests.
@@ -144,8 +144,11 @@ fn decode(digests: Vec<common::SignedDigests>) -> impl Iterator<Item = Command> 
         .map(|signed| Command::Digests(Box::new(signed)))
 }
 
-fn signers(signers: &[Signer]) -> Result<Vec<(HostId, [u8; 32])>, BadMessage> {
-    signers.iter().map(convert::signer).collect()
+fn signers(signers: &[Signer]) -> Result<Command, BadMessage> {
+    let keys = signers.iter().map(convert::signer).collect::<Result<_, _>>()?;
+    // One that is unreadable, or that an older scheduler does not send, is only not handed back.
+    let words = signers.iter().filter_map(|signer| Appointment::decode(&signer.appointment).ok());
+    Ok(Command::Signers { keys, appointments: words.collect() })
 }
 
 /// A scheduler's message as commands to one task; none for messages about no task.
@@ -165,7 +168,7 @@ pub(super) fn down(
         Down::Registered(registered) => {
             let task = registered.task.as_ref().map(|task| &task.id[..]);
             let id = convert::task_id(task.unwrap_or_default())?;
-            let signers = Command::Signers(signers(&registered.signers)?);
+            let signers = signers(&registered.signers)?;
             let tiny = registered.scope() == SizeScope::Tiny && !registered.content.is_empty();
             if tiny {
                 let signed = registered.digests.into_iter().map(|signed| signed.encoded).collect();
@@ -175,16 +178,15 @@ pub(super) fn down(
             }
         }
         Down::Update(TaskUpdate { task_id, digests, signers: keys, .. }) => {
-            let signers = Command::Signers(signers(&keys)?);
+            let signers = signers(&keys)?;
             let commands = std::iter::once(signers).chain(decode(digests)).collect();
             (convert::task_id(&task_id)?, commands)
         }
         Down::BackToSource(order) => {
             let reason = format!("the scheduler says: {}", order.reason);
-            (
-                convert::task_id(&order.task_id)?,
-                vec![Command::BackToSource { reason, stand_in: order.stand_in }],
-            )
+            let signers = signers(&order.signers)?;
+            let order_to = Command::BackToSource { reason, stand_in: order.stand_in };
+            (convert::task_id(&order.task_id)?, vec![signers, order_to])
         }
         Down::Refused(refused) => {
             let id = convert::task_id(&refused.task_id)?;

@@ -34,6 +34,8 @@ pub const MAX_REQUEST_GROUPS: u64 = 256;
 pub const MAX_DATA_GROUPS: u16 = 16;
 /// Most bytes in a grant.
 pub const MAX_GRANT: usize = 1024;
+/// Most bytes in the credentials of a request.
+pub const MAX_CREDENTIALS: usize = 64 << 10;
 /// Most runs of groups in one frame that says what a host holds.
 pub const MAX_RUNS: usize = 4096;
 /// Most bytes of text in an error or a goodbye.
@@ -54,6 +56,7 @@ const MAX_SKIPPED: usize = 1 << 20;
 
 const WANT_SIGNED: u8 = 0x01;
 const FETCH: u8 = 0x02;
+const HAS_CREDENTIALS: u8 = 0x04;
 const LAST: u8 = 0x01;
 const HAS_LENGTH: u8 = 0x02;
 const FULL: u8 = 0x01;
@@ -125,7 +128,7 @@ impl Kind {
     fn max_body(self) -> usize {
         match self {
             Self::Hello => 4096,
-            Self::Request => REQUEST_FIXED + MAX_GRANT,
+            Self::Request => REQUEST_FIXED + MAX_GRANT + MAX_CREDENTIALS,
             Self::Data => {
                 let payload = usize::from(MAX_DATA_GROUPS) * GROUP_BYTES as usize;
                 DATA_FIXED + 4 * 255 + MAX_SIGNED + MAX_PROOF + payload
@@ -277,6 +280,9 @@ fn check_request(request: &PieceRequest) -> Result<(), FrameError> {
     }
     if groups.first > GROUP_LIMIT - groups.count {
         return Err(FrameError::Malformed("groups beyond any content"));
+    }
+    if request.credentials.0.len() > MAX_CREDENTIALS {
+        return Err(FrameError::Malformed("credentials beyond their bound"));
     }
     check_grant(&request.grant)
 }

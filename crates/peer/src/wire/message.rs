@@ -17,6 +17,23 @@ impl Codecs {
     pub const RAW: Self = Self(1);
 }
 
+/// Secrets for an origin, opaque here: never printed, and kept by nobody on the way.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct SealedCredentials(pub Bytes);
+
+impl SealedCredentials {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for SealedCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "none" } else { "<redacted>" })
+    }
+}
+
 /// A child's wish for a run of groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PieceRequest {
@@ -34,6 +51,9 @@ pub struct PieceRequest {
     pub fetch: bool,
     /// The scheduler's word that this child may have this task; at most [`super::MAX_GRANT`] bytes.
     pub grant: Bytes,
+    /// The child's own credentials for the origin, for a parent that asked for them by
+    /// [`ErrorCode::Credentials`]; at most [`super::MAX_CREDENTIALS`] bytes.
+    pub credentials: SealedCredentials,
     /// How long the whole answer is of use; milliseconds on the wire, from arrival there.
     pub deadline: Duration,
 }
@@ -49,6 +69,7 @@ impl PieceRequest {
             want_signed: false,
             fetch: false,
             grant: Bytes::new(),
+            credentials: SealedCredentials::default(),
             deadline: Duration::from_secs(30),
         }
     }
@@ -120,6 +141,8 @@ pub enum ErrorCode {
     Internal = 8,
     /// The first group asked for lies in a member that the origin does not give; its neighbours may be well.
     Void = 9,
+    /// The origin wants credentials, and the parent has none that suffice: the child may send its own.
+    Credentials = 10,
 }
 
 impl ErrorCode {
@@ -134,6 +157,7 @@ impl ErrorCode {
             6 => Self::OriginChanged,
             7 => Self::OriginFailed,
             9 => Self::Void,
+            10 => Self::Credentials,
             _ => Self::Internal,
         }
     }
@@ -149,6 +173,7 @@ impl ErrorCode {
             Self::OriginFailed => "the origin failed",
             Self::Internal => "the peer failed",
             Self::Void => "the origin does not give a member",
+            Self::Credentials => "the peer has no credentials for the origin",
         }
     }
 }

@@ -248,3 +248,46 @@ async fn a_recipe_that_could_not_be_written_is_written_by_the_next_who_opens() {
     engine.open(&info, Some(recipe.clone()), Some(origin.clone())).await.unwrap();
     assert_eq!(engine.recipe(&info.id), Some(recipe));
 }
+
+/// An origin that takes every request and never answers.
+struct Hung {
+    asked: AtomicU64,
+}
+
+#[async_trait]
+impl Origin for Hung {
+    fn length(&self) -> Option<u64> {
+        Some(GROUP)
+    }
+
+    fn ranges(&self) -> bool {
+        true
+    }
+
+    async fn read(&self, _range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        futures::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_hangs_holds_nobody_up_who_reads_another() {
+    let field = Field::new();
+    let (engine, _dir) = field.engine(Role::Solo, &[]);
+    let hung = Arc::new(Hung { asked: AtomicU64::new(0) });
+    let mut waiting = Vec::new();
+    for number in 0..20 {
+        let mut key = FakeOrigin::new(GROUP).info().key;
+        key.url = CanonicalUrl::parse(&format!("http://hung.test/{number}")).unwrap();
+        let info = TaskInfo::new(key, Some(GROUP), true);
+        let task = engine.open(&info, None, Some(hung.clone())).await.unwrap();
+        task.prefetch(ByteRange::new(0, GROUP), Priority::Demand);
+        waiting.push(task);
+    }
+    wait_until(|| hung.asked.load(Ordering::Relaxed) == 16).await;
+    let origin = Arc::new(FakeOrigin::new(40 * GROUP));
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let read = tokio::time::timeout(LONG_PATIENCE, read_all(&task));
+    assert_eq!(read.await.expect("it is read meanwhile"), origin.content);
+    assert_eq!(hung.asked.load(Ordering::Relaxed), 16, "and no more than so many hang");
+}

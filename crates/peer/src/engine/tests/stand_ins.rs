@@ -24,7 +24,11 @@ async fn what_a_stand_in_reads_feeds_those_whom_the_scheduler_tells_its_key() {
     let child = field.honest(Role::Node, 3, &[&parent_less(&field)]);
     let task = child.engine.open(&origin.info(), None, None).await.unwrap();
     let key = (parent.info.id, parent.info.public_key);
-    task.shared.commands.send(Command::Signers(vec![key])).await.unwrap();
+    task.shared
+        .commands
+        .send(Command::Signers { keys: vec![key], appointments: Vec::new() })
+        .await
+        .unwrap();
     give_parents(&task, &[&parent]).await;
     assert_eq!(read_all(&task).await, origin.content);
     assert_eq!(task.ledger().parent_bytes(None), origin.content.len() as u64);

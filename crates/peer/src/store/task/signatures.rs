@@ -7,7 +7,7 @@ use dfs_model::GroupRange;
 
 use super::super::signed::SignedLog;
 use super::{Opened, StoreError, StoredTask};
-use crate::digests::SignedDigests;
+use crate::digests::{Appointment, SignedDigests};
 use crate::hashtree::{Cv, Node, Shape, fold};
 
 impl StoredTask {
@@ -46,6 +46,16 @@ impl StoredTask {
         opened.presence.dirty.store(true, Relaxed);
         let written = opened.state.write_nodes(batch.entries.iter().copied());
         written.map_err(StoreError::write(opened.id, &opened.path))
+    }
+
+    /// Keeps a scheduler's word on who signs for this task, to be handed back to a scheduler.
+    pub fn add_appointment(&self, appointment: &Appointment) -> Result<(), StoreError> {
+        let opened = &*self.opened;
+        opened.presence.check()?;
+        if appointment.task != opened.id {
+            return Err(StoreError::OtherTask { task: opened.id, got: appointment.task });
+        }
+        opened.with_log(|log| log.appoint(appointment))
     }
 
     /// What this host holds the digest of `node` to be.

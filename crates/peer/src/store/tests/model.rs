@@ -94,7 +94,7 @@ impl World {
         let store = self.store.take().unwrap();
         match how {
             Restart::Reboot => {
-                store.close().unwrap();
+                store.close(|| true).unwrap();
                 drop(store);
                 self.dirty = false;
             }

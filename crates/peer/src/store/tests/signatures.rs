@@ -2,7 +2,7 @@ use dfs_model::HostId;
 use ed25519_dalek::SigningKey;
 
 use super::*;
-use crate::digests::{DigestBatch, SignedDigests};
+use crate::digests::{Appointment, DigestBatch, Identity, MAX_STAND_INS, SignedDigests};
 
 fn key() -> SigningKey {
     SigningKey::from_bytes(&[9; 32])
@@ -160,4 +160,34 @@ fn digests_of_other_tasks_lengths_and_trees_are_refused() {
         let refused = task.add_signed(&signed(None, vec![(foreign, [1; 32])]));
         assert!(matches!(refused, Err(StoreError::Misplaced { .. })), "{foreign}");
     }
+}
+
+#[test]
+fn the_words_for_the_signers_survive_restarts_beside_what_they_signed() {
+    let dir = TempDir::new().unwrap();
+    let scheduler = Identity::load_or_create(dir.path()).unwrap();
+    let word = |host: u8| {
+        let key = key().verifying_key().to_bytes();
+        Appointment::sign(id(1), HostId::from_bytes([host; 16]), key, &scheduler)
+    };
+    let content = content(GROUP);
+    let (store, task) = kept(dir.path(), 1, &content);
+    task.add_appointment(&word(2)).unwrap();
+    task.add_appointment(&word(3)).unwrap();
+    let nodes = nodes_of(task.shape(), GroupRange::new(0, 1), &content);
+    task.add_signed(&signed(Some(GROUP_BYTES), nodes)).unwrap();
+    let log = task.content_path().with_file_name("signed");
+    let size = fs::metadata(&log).unwrap().len();
+    task.add_appointment(&word(2)).unwrap();
+    assert_eq!(fs::metadata(&log).unwrap().len(), size, "what is known is not written again");
+    drop((task, store));
+    let store = open(dir.path(), 1);
+    let glance = store.glance(id(1), 1 << 20).unwrap();
+    assert_eq!((glance.batches.len(), glance.appointments), (1, vec![word(2).encode()]));
+    let task = store.task(id(1)).unwrap().unwrap();
+    for host in 10..10 + MAX_STAND_INS as u8 {
+        task.add_appointment(&word(host)).unwrap();
+    }
+    drop(task);
+    assert!(store.glance(id(1), 1 << 20).unwrap().appointments.is_empty(), "the oldest go first");
 }

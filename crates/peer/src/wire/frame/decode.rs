@@ -6,12 +6,12 @@ use bytes::{Buf, Bytes, TryGetError};
 use dfs_model::{GroupRange, HostId, Priority, TaskId};
 
 use super::{
-    Codec, FETCH, FULL, Frame, FrameError, GONE, HAS_LENGTH, Header, Hello, Kind, LAST, MAGIC,
-    MAX_NAME, MAX_RUNS, MAX_TEXT, SNAPSHOT, WANT_SIGNED, check_grant, check_request, check_runs,
-    check_segment,
+    Codec, FETCH, FULL, Frame, FrameError, GONE, HAS_CREDENTIALS, HAS_LENGTH, Header, Hello, Kind,
+    LAST, MAGIC, MAX_NAME, MAX_RUNS, MAX_TEXT, SNAPSHOT, WANT_SIGNED, check_grant, check_request,
+    check_runs, check_segment,
 };
 use crate::wire::message::{
-    Codecs, ErrorCode, HaveUpdate, PieceRequest, Refusal, Segment, WatchRequest,
+    Codecs, ErrorCode, HaveUpdate, PieceRequest, Refusal, SealedCredentials, Segment, WatchRequest,
 };
 
 impl From<TryGetError> for FrameError {
@@ -105,6 +105,9 @@ fn decode_request(flags: u8, body: &mut Bytes) -> Result<PieceRequest, FrameErro
     let codecs = Codecs(body.try_get_u8()?);
     let grant_length = usize::from(body.try_get_u16_le()?);
     let deadline = Duration::from_millis(u64::from(body.try_get_u32_le()?.max(1)));
+    let grant = take(body, grant_length)?;
+    let rest = if flags & HAS_CREDENTIALS == 0 { 0 } else { body.remaining() };
+    let credentials = SealedCredentials(take(body, rest)?);
     let request = PieceRequest {
         task,
         groups: GroupRange::new(first, count),
@@ -112,7 +115,8 @@ fn decode_request(flags: u8, body: &mut Bytes) -> Result<PieceRequest, FrameErro
         codecs,
         want_signed: flags & WANT_SIGNED != 0,
         fetch: flags & FETCH != 0,
-        grant: take(body, grant_length)?,
+        grant,
+        credentials,
         deadline,
     };
     check_request(&request)?;

@@ -7,11 +7,14 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dfs_model::TaskId;
 
 use super::{
-    Codec, DATA_FIXED, FETCH, FULL, Frame, FrameError, GONE, HAS_LENGTH, HAVE_FIXED, HEADER_BYTES,
-    HELLO_FIXED, Header, Hello, Kind, LAST, MAGIC, MAX_NAME, MAX_TEXT, REQUEST_FIXED, SNAPSHOT,
-    WANT_SIGNED, WATCH_FIXED, check_grant, check_request, check_runs, check_segment,
+    Codec, DATA_FIXED, FETCH, FULL, Frame, FrameError, GONE, HAS_CREDENTIALS, HAS_LENGTH,
+    HAVE_FIXED, HEADER_BYTES, HELLO_FIXED, Header, Hello, Kind, LAST, MAGIC, MAX_NAME, MAX_TEXT,
+    REQUEST_FIXED, SNAPSHOT, WANT_SIGNED, WATCH_FIXED, check_grant, check_request, check_runs,
+    check_segment,
 };
-use crate::wire::message::{HaveUpdate, PieceRequest, Refusal, Segment, WatchRequest};
+use crate::wire::message::{
+    HaveUpdate, PieceRequest, Refusal, SealedCredentials, Segment, WatchRequest,
+};
 
 /// A frame ready for a vectored write; what is written is consumed. None of its chunks is empty.
 #[derive(Debug)]
@@ -112,8 +115,12 @@ fn encode_hello(hello: &Hello) -> Encoded {
 
 fn encode_request(id: u32, request: &PieceRequest) -> Result<Encoded, FrameError> {
     check_request(request)?;
-    let flags = flag(request.want_signed, WANT_SIGNED) | flag(request.fetch, FETCH);
-    let mut out = start(Kind::Request, flags, REQUEST_FIXED + request.grant.len(), id);
+    let SealedCredentials(credentials) = &request.credentials;
+    let flags = flag(request.want_signed, WANT_SIGNED)
+        | flag(request.fetch, FETCH)
+        | flag(!credentials.is_empty(), HAS_CREDENTIALS);
+    let length = REQUEST_FIXED + request.grant.len() + credentials.len();
+    let mut out = start(Kind::Request, flags, length, id);
     out.put_slice(request.task.as_bytes());
     out.put_u64_le(request.groups.first);
     out.put_u32_le(request.groups.count as u32);
@@ -122,6 +129,8 @@ fn encode_request(id: u32, request: &PieceRequest) -> Result<Encoded, FrameError
     out.put_u16_le(request.grant.len() as u16);
     out.put_u32_le(u32::try_from(request.deadline.as_millis()).unwrap_or(u32::MAX).max(1));
     out.put_slice(&request.grant);
+    // Last, so that who sends none sends what it always sent.
+    out.put_slice(credentials);
     Ok(Encoded::whole(out))
 }
 

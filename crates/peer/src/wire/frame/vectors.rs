@@ -7,7 +7,7 @@ use dfs_model::{GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::message::{Codecs, ErrorCode};
+use crate::wire::message::{Codecs, ErrorCode, SealedCredentials};
 
 fn bytes_of(frame: Frame) -> Vec<u8> {
     let mut encoded = encode(frame).unwrap();
@@ -35,6 +35,7 @@ fn request() -> PieceRequest {
         want_signed: true,
         fetch: true,
         grant: Bytes::from_static(b"g"),
+        credentials: SealedCredentials::default(),
         deadline: Duration::from_millis(1500),
     }
 }
@@ -109,6 +110,17 @@ fn the_layout_is_frozen() {
 }
 
 #[test]
+fn credentials_come_last_in_a_request() {
+    let credentials = SealedCredentials(Bytes::from_static(b"cr"));
+    let plain = bytes_of(Frame::Request { id: 7, request: request() });
+    let frame = Frame::Request { id: 7, request: PieceRequest { credentials, ..request() } };
+    let bytes = bytes_of(frame.clone());
+    assert_eq!(bytes[..5], [0x02, 0x07, 0, 0, plain[4] + 2]);
+    assert_eq!(bytes[5..], [&plain[5..], b"cr"].concat());
+    assert_eq!(read(&bytes), Ok(frame));
+}
+
+#[test]
 fn payload_and_proofs_are_passed_on_without_a_copy() {
     let payload = Bytes::from(vec![1; GROUP_BYTES as usize]);
     let segment = Segment { count: 1, payload: payload.clone(), ..Segment::default() };
@@ -139,6 +151,13 @@ fn messages_out_of_bounds_are_neither_written_nor_read() {
         Frame::Request {
             id: 1,
             request: PieceRequest { grant: Bytes::from(vec![0; MAX_GRANT + 1]), ..request() },
+        },
+        Frame::Request {
+            id: 1,
+            request: PieceRequest {
+                credentials: SealedCredentials(Bytes::from(vec![0; MAX_CREDENTIALS + 1])),
+                ..request()
+            },
         },
         data(Segment { count: 2, payload: group.clone(), ..Segment::default() }),
         data(Segment { count: 0, payload: group.clone(), ..Segment::default() }),
@@ -195,6 +214,7 @@ fn any_request() -> impl Strategy<Value = PieceRequest> {
             want_signed,
             fetch,
             grant: Bytes::from(task[..usize::from(codecs) % 32].to_vec()),
+            credentials: SealedCredentials(Bytes::from(task[usize::from(codecs) % 33..].to_vec())),
             deadline: Duration::from_millis(u64::from(ms.max(1))),
         })
 }
