@@ -358,10 +358,14 @@ fn eviction_races_with_uses_and_never_wins_against_one() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path(), 1);
     let content = content(GROUP);
-    let mut evicted = 0;
+    let evicted = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let user = scope.spawn(|| {
-            for _ in 0..300 {
+            // At least so often, and until it has happened.
+            for round in 0..100_000 {
+                if round > 300 && evicted.load(Relaxed) > 0 {
+                    break;
+                }
                 let task = store.create(id(1)).unwrap();
                 let Ok(_guard) = task.in_use(Use::Handle) else { continue };
                 task.set_length(GROUP_BYTES).unwrap();
@@ -372,10 +376,10 @@ fn eviction_races_with_uses_and_never_wins_against_one() {
         });
         while !user.is_finished() {
             let room = store.make_room(SystemTime::now(), ByteSize(u64::MAX)).unwrap();
-            evicted += room.evicted.len();
+            evicted.fetch_add(room.evicted.len(), Relaxed);
         }
     });
-    assert!(evicted > 0, "the race did not happen");
+    assert!(evicted.load(Relaxed) > 0, "the race did not happen");
 }
 
 #[test]
