@@ -152,6 +152,8 @@ codes! {
         "`dfctl mounts` lists what is mounted.";
     MOUNT_BUSY = 5105, Other, "the mount is in use",
         "Some process works in it. `fuser -m DIR` names it; `dfctl umount --lazy DIR` takes the mount away when the last one leaves.";
+    MOUNT_ELSEWHERE = 5106, Other, "another node agent serves this mount",
+        "A mount is taken away by the agent that serves it: name its socket with --socket, or be the user who started it. `dfctl mounts` lists those of the agent that is asked.";
 }
 
 #[cfg(test)]

@@ -246,6 +246,15 @@ pub fn printable_name(name: &[u8]) -> String {
     shown
 }
 
+/// `text` as one word of a shell, quoted where that is needed.
+pub fn shell_quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -287,6 +296,15 @@ mod tests {
         assert_eq!(printable_name("größe".as_bytes()), "größe");
         assert_eq!(printable_name(b"a\x1b[31m\xffb\n"), "a\\u{1b}[31m\\xffb\\n");
         assert_eq!(printable("abc\u{202e}gpj.exe"), "abc\\u{202e}gpj.exe");
+    }
+
+    #[test]
+    fn what_a_shell_would_take_apart_is_quoted() {
+        assert_eq!(shell_quoted("/srv/dfs-1"), "/srv/dfs-1");
+        assert_eq!(shell_quoted("/srv/my dfs"), "'/srv/my dfs'");
+        assert_eq!(shell_quoted("it's"), r"'it'\''s'");
+        assert_eq!(shell_quoted(""), "''");
+        assert_eq!(shell_quoted("http://h/?a=1&b"), "'http://h/?a=1&b'");
     }
 
     #[test]

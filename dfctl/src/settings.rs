@@ -92,6 +92,17 @@ impl Settings {
         if own == resident { vec![own] } else { vec![own, resident] }
     }
 
+    /// Where agents listen that were started without naming a socket: this user's, the machine's, and that of
+    /// `user`.
+    pub fn usual_sockets(&self, user: Option<u32>) -> Vec<PathBuf> {
+        let mut sockets = vec![self.places.runtime.join("agent.sock"), self.resident_socket()];
+        if let Some(user) = user {
+            sockets.push(format!("/run/user/{user}/dfs/agent.sock").into());
+            sockets.push(format!("/tmp/dfs-{user}/agent.sock").into());
+        }
+        sockets
+    }
+
     /// Whether the agent on `socket` is looked for only because a machine may have one for all its users.
     pub fn is_the_machines(&self, socket: &Path) -> bool {
         self.socket.is_none() && socket == self.resident_socket() && socket != self.own_socket()

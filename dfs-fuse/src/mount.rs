@@ -26,8 +26,8 @@ use crate::fuse::Adapter;
 pub use crate::fuse::Opens;
 use crate::tree::Tree;
 use attach::Plan;
-pub use table::{MountEntry, SUBTYPE, mounts};
-pub use unmount::{Detach, UnmountError, unmount};
+pub use table::{MountEntry, SUBTYPE, mounted_at, mounts};
+pub use unmount::{Detach, UnmountError, is_dead, unmount};
 
 /// How to mount.
 #[derive(Debug, Clone)]

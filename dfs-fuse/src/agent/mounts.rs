@@ -18,7 +18,8 @@ use tokio_util::task::TaskTracker;
 use super::asker::Asker;
 use super::content::SpaceContent;
 use crate::mount::{
-    Audience, Detach, MountError, MountOptions, Mounted, UnmountError, Unmounted, mount, unmount,
+    Audience, Detach, MountError, MountOptions, Mounted, UnmountError, Unmounted, is_dead, mount,
+    unmount,
 };
 use crate::tree::{IndexTree, PartTree, Totals, Tree, TreeError};
 
@@ -217,9 +218,7 @@ impl MountTable {
     async fn clear_dead(&self, dir: &Path, asker: Asker) -> Result<usize, MountTableError> {
         let left = dir.to_owned();
         let clearing = tokio::task::spawn_blocking(move || {
-            let dead = std::fs::metadata(&left)
-                .is_err_and(|error| error.kind() == std::io::ErrorKind::NotConnected);
-            if !dead {
+            if !is_dead(&left) {
                 return Err(MountTableError::NotMounted(left));
             }
             if !asker.may_undo(Asker::Owner) {

@@ -22,6 +22,8 @@ pub struct MountEntry {
     pub kind: String,
     /// What is mounted: for ours the URL.
     pub name: String,
+    /// For a FUSE mount, the user for whom it was made.
+    pub user: Option<u32>,
 }
 
 impl MountEntry {
@@ -38,7 +40,7 @@ pub fn mounts() -> io::Result<Vec<MountEntry>> {
 }
 
 /// What is mounted on `dir`, the uppermost where several are.
-pub(super) fn mounted_at(dir: &Path) -> Option<MountEntry> {
+pub fn mounted_at(dir: &Path) -> Option<MountEntry> {
     mounts().ok()?.into_iter().rfind(|mount| mount.dir == dir)
 }
 
@@ -73,7 +75,14 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
     fields.find(|field| *field == b"-")?;
     let kind = String::from_utf8(unescape(fields.next()?)).ok()?;
     let name = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
-    Some(MountEntry { dir, device, kind, name })
+    let user = fields.next().and_then(user_of);
+    Some(MountEntry { dir, device, kind, name, user })
+}
+
+/// The number behind `user_id=` in a filesystem's own options.
+fn user_of(options: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(options).ok()?;
+    text.split(',').find_map(|option| option.strip_prefix("user_id="))?.parse().ok()
 }
 
 /// Undoes the table's octal escapes, as `\040` for a space.
@@ -108,6 +117,7 @@ mod tests {
         assert_eq!(mount.dir, Path::new("/mnt/a b"));
         assert_eq!((mount.device.as_str(), mount.name.as_str()), ("0:36", "https://h/x"));
         assert!(mount.is_ours());
+        assert_eq!(mount.user, Some(0));
         assert_eq!(parse(b""), None);
     }
 

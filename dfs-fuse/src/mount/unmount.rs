@@ -60,6 +60,13 @@ pub fn unmount(dir: &Path, detach: Detach) -> Result<(), UnmountError> {
     }
 }
 
+/// Whether a mount on `dir` has lost the process that served it. Blocks for as long as one that is there takes to
+/// answer.
+pub fn is_dead(dir: &Path) -> bool {
+    // Unlike attributes, the kernel remembers no answer to this.
+    matches!(rustix::fs::statfs(dir), Err(Errno::NOTCONN))
+}
+
 fn by_helper(dir: &Path, detach: Detach) -> Result<(), UnmountError> {
     let helper = check::find_helper().ok_or(UnmountError::NoHelper)?;
     let mut command = Command::new(helper);

@@ -408,6 +408,33 @@ fn an_agent_of_the_machine_that_is_closed_to_a_user_is_none_for_them() {
     user.agent_goes(&out);
 }
 
+const ASK_THE_WRONG_AGENT: &str = r#"
+    mkdir -m 0700 "$HOME/other"
+    "$BIN/dfs-fuse" --data-dir "$HOME/other" --port-pieces 0 --port-metrics 0 2>/dev/null &
+    other=$!
+    trap 'kill $other' EXIT
+    until "$BIN/dfctl" --socket "$HOME/other/agent.sock" mounts >/dev/null 2>&1; do :; done
+    "$BIN/dfctl" mount "$URL" "$DIR"
+    "$BIN/dfctl" --socket "$HOME/other/agent.sock" umount "$DIR" && exit 1
+    "$BIN/dfctl" umount "$DIR"
+    "$BIN/dfctl" mount "$URL" "$DIR"
+    kill -9 "$(grep -o '"pid": [0-9]*' "$XDG_DATA_HOME/dfs/agent/run.json" | cut -d' ' -f2)"
+    until ! ls "$DIR" >/dev/null 2>&1; do :; done
+    "$BIN/dfctl" umount "$DIR"
+    ! grep -F " $DIR " /proc/self/mountinfo
+"#;
+
+#[test]
+fn the_agent_that_has_a_mount_is_named_and_what_it_left_when_it_died_is_cleared_without_it() {
+    let user = UserAlone::new();
+    let (_, err) = user.run("", ASK_THE_WRONG_AGENT);
+    let dir = user.dir.display();
+    let socket = user.home.join("run/dfs/agent.sock");
+    let way = format!("dfctl --socket {} umount {dir}", socket.display());
+    assert!(err.contains("DFS-5106") && err.contains(&way), "{err}");
+    assert!(err.contains(&format!("unmounted  {dir}, whose agent is gone")), "{err}");
+}
+
 fn owned_by_nobody(path: &Path) -> PathBuf {
     fs::create_dir_all(path).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
