@@ -144,6 +144,8 @@ codes! {
         "The command asks a node agent about its mounts or cache; without one there is nothing to ask.";
     AGENT_REFUSED = 4111, NotPermitted, "the node agent does not do this for this user",
         "A user other than the agent's own and root may read through it, mount on directories of their own, and take away what they mounted; not read this machine's files, take away others' mounts, or evict from the cache that all share.";
+    OTHER_CLUSTER = 4112, Usage, "the node agent does not take part in this cluster",
+        "An agent is in the cluster it was started with, or in none; --cluster (DFS_CLUSTER, the configuration) does not move it. Leave it out, or name an agent of that cluster with --socket; `dfctl mount` starts one on a socket where none listens.";
     MOUNT_FAILED = 5101, Other, "the mount failed",
         "The cause says what the kernel or fusermount3 answered.";
     MOUNT_DIR = 5102, Usage, "the mount point cannot be used",

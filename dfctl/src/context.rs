@@ -52,7 +52,8 @@ impl Context {
     }
 
     /// Whoever can do the work: a node agent, else this process itself, which is said unless it was asked for.
-    pub fn backend(&self) -> Result<Arc<dyn Backend>, CliError> {
+    /// An agent may still be in another cluster than the one meant: see `commands::inside::backend`.
+    pub fn any_backend(&self) -> Result<Arc<dyn Backend>, CliError> {
         if let Some(backend) = self.answering_backend()? {
             return Ok(backend);
         }
@@ -62,7 +63,10 @@ impl Context {
                 .hint("the same command with --solo: straight from the origin"));
         }
         if !self.settings.solo && self.inside.lock().is_none() {
-            self.output.note("no node agent answers: straight from the origin");
+            let without =
+                self.settings.cluster.map(|cluster| format!(", without the cluster {cluster}"));
+            let without = without.unwrap_or_default();
+            self.output.note(&format!("no node agent answers: straight from the origin{without}"));
         }
         self.solo()
     }
@@ -104,6 +108,11 @@ impl Context {
             }
             opened => opened,
         }
+    }
+
+    /// Whether this process does the work itself.
+    pub fn is_alone(&self) -> bool {
+        self.inside.lock().is_some()
     }
 
     /// Ends what was started inside this process.

@@ -47,8 +47,8 @@ pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
     }
     let mut arguments: Vec<OsString> = vec!["--data-dir".into(), data.clone().into()];
     arguments.extend(["--socket".into(), socket.clone().into(), "--exit-when-idle".into()]);
-    if let Some(cluster) = &settings.cluster {
-        arguments.extend(["--cluster".into(), cluster.into()]);
+    if let Some(cluster) = settings.cluster {
+        arguments.extend(["--cluster".into(), cluster.to_string().into()]);
     }
     let launch = Launch { program: "dfs-fuse", arguments, log: data.join("agent.log") };
     let answers = socket.clone();

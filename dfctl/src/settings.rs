@@ -1,5 +1,6 @@
 //! What is in force for this run: flag > environment > `~/.config/dfs/dfctl.toml` > `/etc/dfs/*.toml` > default.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use dfs_service::config::Loader;
@@ -15,7 +16,7 @@ use crate::output::{Color, Format, progress};
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 struct Options {
-    cluster: Option<String>,
+    cluster: Option<SocketAddr>,
     socket: Option<PathBuf>,
     solo: Option<bool>,
     data_dir: Option<PathBuf>,
@@ -27,8 +28,8 @@ struct Options {
 /// The settings in force.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Cluster to take part in.
-    pub cluster: Option<String>,
+    /// Cluster that an agent must take part in.
+    pub cluster: Option<SocketAddr>,
     /// Socket of the agent, where one was named.
     pub socket: Option<PathBuf>,
     /// Never ask an agent.

@@ -2,7 +2,7 @@
 
 use dfs_model::ByteSize;
 
-use super::inside::{Named, answer, entry_at, next};
+use super::inside::{self, Named, answer, entry_at, next};
 use crate::backend::{Backend, Entry, EntryKind, Failure, FailureClass, View};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -29,7 +29,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let locator = args.named.locate()?;
     let shown = locator.shown();
     let failed = |failure| CliError::backend("list", &shown, failure);
-    let backend = context.backend()?;
+    let backend = inside::backend(context).await?;
     let path = locator.inner.clone().unwrap_or_default();
     let mut listing = Listing::new(&context.output);
     let mut entries = backend.list(&locator.target, &path, args.recursive);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dfs_model::ByteSize;
 
-use super::inside::{Named, answer};
+use super::inside::{Named, answer, in_the_cluster_meant};
 use crate::backend::{Backend, FailureClass, MountInfo, MountRequest, View};
 use crate::codes;
 use crate::context::Context;
@@ -69,11 +69,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
 
 /// The agent that answers, or one started for this user.
 async fn agent(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
-    if let Some(backend) = context.answering_backend()? {
-        return Ok(backend);
-    }
-    let socket = launch::agent(context).await?;
-    Ok(context.agent_at(&socket))
+    let backend = match context.answering_backend()? {
+        Some(backend) => backend,
+        // Somebody else may have started one meanwhile.
+        None => context.agent_at(&launch::agent(context).await?),
+    };
+    in_the_cluster_meant(context, &*backend).await?;
+    Ok(backend)
 }
 
 fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {

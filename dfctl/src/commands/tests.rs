@@ -439,6 +439,35 @@ async fn what_cannot_be_understood_is_said_with_a_way_out() {
     }
 }
 
+#[tokio::test]
+async fn an_agent_of_another_cluster_is_not_taken_for_one_of_the_cluster_named() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().to_str().unwrap();
+    let mut settings = Settings::for_test(places(place.path()));
+    settings.cluster = Some("127.0.0.1:4000".parse().unwrap());
+    let member = |cluster: Option<&str>| {
+        let (cluster, mounts) = (cluster.map(str::to_owned), vec![mount()]);
+        Arc::new(Fake { cluster, mounts, ..Fake::holding(URL, b"hello") })
+    };
+    let commands = [&["cat", URL][..], &["stat", URL], &["mount", URL, dir]];
+    for (cluster, is_in) in [(None, "none"), (Some("127.0.0.1:4001"), "127.0.0.1:4001")] {
+        let backend = member(cluster);
+        for words in commands {
+            let context = |output| Context::with_backend(settings.clone(), output, backend.clone());
+            let ran = run_in(Format::Human, words, context).await;
+            assert_eq!((ran.exit, ran.out.as_str()), (Exit::Usage, ""), "{words:?}");
+            assert!(ran.err.contains("DFS-4112"), "{words:?}: {}", ran.err);
+            assert!(ran.err.contains(&format!("takes part in {is_in}\n")), "{}", ran.err);
+        }
+        assert_eq!(backend.reads.lock().unwrap().len(), 0, "nothing was read");
+    }
+    let backend = member(Some("127.0.0.1:4001,127.0.0.1:4000"));
+    for words in [&commands[..], &[&["mounts"]]].concat() {
+        let context = |output| Context::with_backend(settings.clone(), output, backend.clone());
+        assert_eq!(run_in(Format::Human, words, context).await.exit, Exit::Done, "{words:?}");
+    }
+}
+
 const SAYS_SOLO: &str = "no node agent answers: straight from the origin";
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use super::wanted::Wanted;
 use super::{Destination, ReadOptions};
 use crate::backend::{Backend, Delivery, FailureClass};
 use crate::codes;
+use crate::commands::inside;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
@@ -128,7 +129,7 @@ impl<'a> Job<'a> {
         options: &'a ReadOptions,
     ) -> Result<Self, CliError> {
         let begun = Instant::now();
-        let backend = context.backend()?;
+        let backend = inside::backend(context).await?;
         let wanted = Wanted::find(context, &*backend, locator, options).await?;
         Ok(Self { context, backend, locator, options, wanted, begun, resolve: begun.elapsed() })
     }

@@ -21,7 +21,7 @@ use super::wanted::member_identity;
 use super::{Filter, ReadOptions};
 use crate::backend::{Backend, Delivery, Entry, EntryKind, ReadRequest, View};
 use crate::codes;
-use crate::commands::inside::{answer, interrupted, next};
+use crate::commands::inside::{self, answer, interrupted, next};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
@@ -73,7 +73,7 @@ pub async fn run(
     plan: Plan,
 ) -> Result<Outcome, CliError> {
     let begun = Instant::now();
-    let backend = context.backend()?;
+    let backend = inside::backend(context).await?;
     let shown = locator.shown();
     let opened = answer(context, backend.open(&locator.target, View::Tree)).await?;
     let artifact = opened.map_err(|failure| CliError::backend("get", &shown, failure))?;
