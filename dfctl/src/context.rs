@@ -17,7 +17,7 @@ use crate::backend::agent::{Agent, CommandId};
 use crate::codes;
 use crate::error::CliError;
 use crate::outdir::OutDir;
-use crate::output::Output;
+use crate::output::{Output, quoted_path};
 use crate::part::{Identity, PartError, PartFile};
 use crate::settings::Settings;
 
@@ -192,8 +192,8 @@ impl Context {
         let tried: Vec<_> = open.map(|socket| socket.display().to_string()).collect();
         let start = format!(
             "dfs-fuse --data-dir {} --socket {}",
-            self.settings.agent_dir().display(),
-            self.settings.own_socket().display()
+            quoted_path(&self.settings.agent_dir()),
+            quoted_path(&self.settings.own_socket())
         );
         let error = CliError::new(&codes::NO_AGENT, "no node agent answers");
         let error = match self.closed.get() {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::backend::{Failure, FailureClass};
 use crate::codes::{self, Code, Exit};
-use crate::output::printable;
+use crate::output::{printable, shell_quoted};
 
 /// How a command ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,15 +158,18 @@ fn code_of(class: FailureClass) -> &'static Code {
 }
 
 fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
+    let quoted = shell_quoted(subject);
     match class {
-        FailureClass::NotFound => parent_of(subject).map(|parent| format!("dfctl ls {parent}")),
+        FailureClass::NotFound => {
+            parent_of(subject).map(|parent| format!("dfctl ls {}", shell_quoted(&parent)))
+        }
         FailureClass::Unauthenticated | FailureClass::NotPermitted => {
-            Some(format!("dfctl stat -H 'Authorization: …' {subject}"))
+            Some(format!("dfctl stat -H 'Authorization: …' {quoted}"))
         }
         FailureClass::IsTree => {
-            Some(format!("dfctl ls {subject}      or all of it: dfctl get -r {subject}"))
+            Some(format!("dfctl ls {quoted}      or all of it: dfctl get -r {quoted}"))
         }
-        FailureClass::NotTree => Some(format!("dfctl stat {subject}")),
+        FailureClass::NotTree => Some(format!("dfctl stat {quoted}")),
         FailureClass::OriginChanged
         | FailureClass::SourceFailed
         | FailureClass::TimedOut
@@ -174,7 +177,7 @@ fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
         | FailureClass::AgentLost => Some("the same command again".to_owned()),
         FailureClass::AgentProtocol => Some("dfctl version".to_owned()),
         FailureClass::NotMounted => Some("dfctl mounts".to_owned()),
-        FailureClass::MountBusy => Some(format!("dfctl umount --lazy {subject}")),
+        FailureClass::MountBusy => Some(format!("dfctl umount --lazy {quoted}")),
         FailureClass::NoSolo => Some("the same command without --solo".to_owned()),
         FailureClass::Corrupt => Some("dfctl cache verify".to_owned()),
         FailureClass::NoSpace => Some("dfctl cache gc".to_owned()),

@@ -18,6 +18,7 @@ use dfs_service::data_dir::{DataDirError, Places, private_dir, socket_dir};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
+use crate::output::quoted_path;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -153,7 +154,7 @@ impl Launch {
         for line in tail(&self.log, log_start) {
             error = error.because(line);
         }
-        error.hint(format!("less {}", self.log.display()))
+        error.hint(format!("less {}", quoted_path(&self.log)))
     }
 }
 

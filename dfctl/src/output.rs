@@ -4,6 +4,7 @@
 //! cursor or pretend to be ours. Writing to a reader that has gone ends the command quietly.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anstream::{AutoStream, ColorChoice};
@@ -253,6 +254,11 @@ pub fn shell_quoted(text: &str) -> String {
         return text.to_owned();
     }
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// The same for a path.
+pub fn quoted_path(path: &Path) -> String {
+    shell_quoted(&path.display().to_string())
 }
 
 /// `1,234,567`.

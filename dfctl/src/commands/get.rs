@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
 use crate::outdir::Replace;
+use crate::output::{quoted_path, shell_quoted};
 
 pub mod saved;
 pub mod single;
@@ -151,7 +152,7 @@ fn destination(locator: &Locator, output: Option<PathBuf>) -> Result<Destination
         _ if named_as_directory => {
             let what = format!("there is no directory {}", output.display());
             Err(CliError::new(&codes::OUTPUT_FAILED, what)
-                .hint(format!("mkdir -p {}", output.display())))
+                .hint(format!("mkdir -p {}", quoted_path(&output))))
         }
         _ => Ok(Destination::File(output)),
     }
@@ -161,7 +162,7 @@ fn tree_root(locator: &Locator, output: Option<PathBuf>) -> Result<PathBuf, CliE
     match output {
         Some(output) if output.as_os_str() == "-" => {
             Err(CliError::new(&codes::USAGE, "a tree cannot go to the standard output")
-                .hint(format!("dfctl get -r {} -o DIR", locator.shown())))
+                .hint(format!("dfctl get -r {} -o DIR", shell_quoted(&locator.shown()))))
         }
         Some(output) => Ok(output),
         None => default_name(locator).map(PathBuf::from),
@@ -172,7 +173,7 @@ fn default_name(locator: &Locator) -> Result<String, CliError> {
     locator.file_name().ok_or_else(|| {
         let shown = locator.shown();
         CliError::new(&codes::USAGE, format!("{shown} gives no name for the output"))
-            .hint(format!("dfctl get {shown} -o NAME"))
+            .hint(format!("dfctl get {} -o NAME", shell_quoted(&shown)))
     })
 }
 

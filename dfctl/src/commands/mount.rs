@@ -11,7 +11,7 @@ use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::launch;
-use crate::output::{files, printable, when};
+use crate::output::{files, printable, quoted_path, when};
 
 /// Mount what is behind a URL as a read-only directory
 ///
@@ -84,16 +84,15 @@ fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
         CliError::new(&codes::MOUNT_DIR, what)
     };
     let real = dir.canonicalize().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            refused("there is no such directory".into()).hint(format!("mkdir -p {}", dir.display()))
-        }
+        std::io::ErrorKind::NotFound => refused("there is no such directory".into())
+            .hint(format!("mkdir -p {}", quoted_path(dir))),
         _ => refused(error.to_string()),
     })?;
     match real.metadata() {
         Ok(found) if !found.is_dir() => Err(refused("it is not a directory".into())),
         Err(error) if error.kind() == std::io::ErrorKind::NotConnected => {
             let why = "a mount whose agent is gone is still there".into();
-            Err(refused(why).hint(format!("dfctl umount --lazy {}", dir.display())))
+            Err(refused(why).hint(format!("dfctl umount --lazy {}", quoted_path(dir))))
         }
         // Whatever else is wrong with it, the agent says so.
         Ok(_) | Err(_) => Ok(real),

@@ -289,7 +289,7 @@ async fn stat_says_kind_size_and_version() {
     );
     let ran = run(&Arc::new(tree()), &["stat", "https://h/d/!sub/nothing"]).await;
     assert_eq!(ran.exit, Exit::NotFound);
-    assert!(ran.err.contains("dfctl ls https://h/d/!sub\n"), "{}", ran.err);
+    assert!(ran.err.contains("dfctl ls 'https://h/d/!sub'\n"), "{}", ran.err);
 }
 
 fn mount() -> MountInfo {

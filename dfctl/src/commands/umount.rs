@@ -11,7 +11,7 @@ use crate::backend::FailureClass;
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::output::shell_quoted;
+use crate::output::quoted_path;
 
 /// How long an agent that may have the mount is given to say so.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
@@ -92,7 +92,7 @@ fn refused(shown: &str, error: &UnmountError) -> CliError {
 /// Something is mounted there, and not by the agent that was asked: says what, for whom, and whom to ask.
 async fn not_of_this_agent(context: &Context, dir: &Path, mount: &MountEntry) -> CliError {
     let shown = dir.display().to_string();
-    let quoted = shell_quoted(&shown);
+    let quoted = quoted_path(dir);
     if !mount.is_ours() {
         let what = format!("what is mounted on {shown} is not of dfs");
         return CliError::new(&codes::NOT_MOUNTED, what)
@@ -106,8 +106,7 @@ async fn not_of_this_agent(context: &Context, dir: &Path, mount: &MountEntry) ->
     let own = rustix::process::geteuid();
     match who_serves(context, dir, mount.user).await {
         Some(socket) => {
-            let socket = shell_quoted(&socket.display().to_string());
-            error.hint(format!("dfctl --socket {socket} umount {quoted}"))
+            error.hint(format!("dfctl --socket {} umount {quoted}", quoted_path(&socket)))
         }
         None => match mount.user.filter(|user| !own.is_root() && *user != own.as_raw()) {
             Some(user) => error.hint(format!("as uid {user} or root: dfctl umount {quoted}")),

@@ -22,6 +22,7 @@ use crate::locator::Locator;
 use crate::outdir::{OutDir, Replace};
 use crate::output::ledger::Stages;
 use crate::output::progress::{Meter, Progress};
+use crate::output::{quoted_path, shell_quoted};
 use crate::part::{Hasher, Identity, PartError, PartFile};
 use crate::transfer::{Received, Sink, Terms, TransferError, pump};
 
@@ -118,7 +119,7 @@ pub fn cannot_open(error: PartError, path: &Path) -> CliError {
         PartError::Busy(_) => CliError::new(&codes::OUTPUT_BUSY, what).caused_by(&error),
         PartError::Foreign(ref part) => CliError::new(&codes::OUTPUT_FAILED, what)
             .caused_by(&error)
-            .hint(format!("rm {}", part.display())),
+            .hint(format!("rm {}", quoted_path(part))),
     }
 }
 
@@ -300,7 +301,7 @@ impl<'a> Job<'a> {
                 Err(CliError::new(&codes::DIGEST_MISMATCH, what)
                     .because(format!("wanted {wanted}"))
                     .because(format!("got    {got}"))
-                    .hint(format!("dfctl stat {shown}")))
+                    .hint(format!("dfctl stat {}", shell_quoted(&shown))))
             }
             _ => Ok(()),
         }
