@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use dfs_model::{ByteRange, Digest, Rate};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::inside::Named;
+use super::inside::{self, Named};
 use crate::backend::ReadRequest;
 use crate::codes;
 use crate::context::Context;
@@ -127,7 +127,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         return tree::run(context, &locator, &args.options, tree::Plan { root, filter, replace })
             .await;
     }
-    match destination(&locator, args.output)? {
+    let destination = match destination(&locator, args.output) {
+        Err(error) if error.code == &codes::USAGE => {
+            return Err(without_name(context, &locator, &args.options, error).await);
+        }
+        destination => destination?,
+    };
+    match destination {
         Destination::File(path) => {
             single::to_file(context, &locator, &args.options, &path, replace).await
         }
@@ -136,14 +142,18 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
 }
 
 fn destination(locator: &Locator, output: Option<PathBuf>) -> Result<Destination, CliError> {
-    let Some(output) = output else { return Ok(Destination::File(default_name(locator)?.into())) };
+    let Some(output) = output else {
+        return default_name(locator, "", "NAME").map(|name| Destination::File(name.into()));
+    };
     if output.as_os_str() == "-" {
         return Ok(Destination::Stdout);
     }
     let named_as_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
     let there = std::fs::metadata(&output).ok();
     match there {
-        Some(there) if there.is_dir() => Ok(Destination::File(output.join(default_name(locator)?))),
+        Some(there) if there.is_dir() => {
+            Ok(Destination::File(output.join(default_name(locator, "", "NAME")?)))
+        }
         Some(there) if !there.is_file() => {
             let opened = File::options().write(true).open(&output);
             let file = opened.map_err(|error| CliError::output("write to", &output, &error))?;
@@ -158,6 +168,27 @@ fn destination(locator: &Locator, output: Option<PathBuf>) -> Result<Destination
     }
 }
 
+/// Why what has no name cannot be saved: most of it is a tree, and not to be saved as one file at all.
+async fn without_name(
+    context: &Context,
+    locator: &Locator,
+    options: &ReadOptions,
+    error: CliError,
+) -> CliError {
+    let backend = match inside::backend(context).await {
+        Ok(backend) => backend,
+        Err(error) => return error,
+    };
+    match wanted::Wanted::find(context, &*backend, locator, options).await {
+        Ok(_) => error,
+        Err(found) if found.code == &codes::IS_TREE => {
+            let url = shell_quoted(&locator.shown());
+            found.hint(format!("dfctl get -r {url} -o DIR      or look at it: dfctl ls {url}"))
+        }
+        Err(found) => found,
+    }
+}
+
 fn tree_root(locator: &Locator, output: Option<PathBuf>) -> Result<PathBuf, CliError> {
     match output {
         Some(output) if output.as_os_str() == "-" => {
@@ -165,15 +196,15 @@ fn tree_root(locator: &Locator, output: Option<PathBuf>) -> Result<PathBuf, CliE
                 .hint(format!("dfctl get -r {} -o DIR", shell_quoted(&locator.shown()))))
         }
         Some(output) => Ok(output),
-        None => default_name(locator).map(PathBuf::from),
+        None => default_name(locator, "-r ", "DIR").map(PathBuf::from),
     }
 }
 
-fn default_name(locator: &Locator) -> Result<String, CliError> {
+fn default_name(locator: &Locator, flags: &str, output: &str) -> Result<String, CliError> {
     locator.file_name().ok_or_else(|| {
         let shown = locator.shown();
         CliError::new(&codes::USAGE, format!("{shown} gives no name for the output"))
-            .hint(format!("dfctl get {} -o NAME", shell_quoted(&shown)))
+            .hint(format!("dfctl get {flags}{} -o {output}", shell_quoted(&shown)))
     })
 }
 

@@ -426,10 +426,11 @@ async fn every_class_of_failure_has_its_exit_code() {
 
 #[tokio::test]
 async fn what_cannot_be_understood_is_said_with_a_way_out() {
-    let backend = Arc::new(Fake::default());
+    let backend = Arc::new(Fake::holding("https://h/", b"x"));
     for (words, code, hint) in [
         (&["get", "host.org/x"][..], "DFS-1002", "https://host.org/x"),
         (&["get", "https://h/"], "DFS-1001", "dfctl get https://h/ -o NAME"),
+        (&["get", "-r", "https://h/"], "DFS-1001", "dfctl get -r https://h/ -o DIR"),
         (&["get", "-r", "https://h/d/", "-o", "-"], "DFS-1001", "-o DIR"),
         (&["get", "-H", "nocolon", URL], "DFS-1001", "-H 'Name: value'"),
         (&["get", URL, "-o", "/nonexistent/"], "DFS-1102", "mkdir -p"),
@@ -466,6 +467,20 @@ async fn an_agent_of_another_cluster_is_not_taken_for_one_of_the_cluster_named()
         let context = |output| Context::with_backend(settings.clone(), output, backend.clone());
         assert_eq!(run_in(Format::Human, words, context).await.exit, Exit::Done, "{words:?}");
     }
+}
+
+#[tokio::test]
+async fn a_tree_without_a_name_is_to_be_got_as_a_tree() {
+    let failing = |class| {
+        let failure = Some(Failure::new(class, "no"));
+        Arc::new(Fake { failure, ..Fake::default() })
+    };
+    let ran = run(&failing(FailureClass::IsTree), &["get", "https://h/"]).await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(ran.err.contains("DFS-2108"), "{}", ran.err);
+    assert!(ran.err.contains("dfctl get -r https://h/ -o DIR"), "{}", ran.err);
+    let ran = run(&failing(FailureClass::SourceFailed), &["get", "https://h/"]).await;
+    assert_eq!(ran.exit, Exit::Source, "what it is cannot be told: {}", ran.err);
 }
 
 const SAYS_SOLO: &str = "no node agent answers: straight from the origin";
