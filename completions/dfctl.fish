@@ -25,7 +25,7 @@ function __fish_dfctl_using_subcommand
 end
 
 complete -c dfctl -n "__fish_dfctl_needs_command" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_needs_command" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_needs_command" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_needs_command" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_needs_command" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -67,7 +67,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l digest -d 'What the 
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l limit -d 'At most this fast, as in 10MiB/s or 100Mbit/s' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l priority -d 'Urgency, 0 the most urgent' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -97,7 +97,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l digest -d 'What the 
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l limit -d 'At most this fast, as in 10MiB/s or 100Mbit/s' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l priority -d 'Urgency, 0 the most urgent' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -121,7 +121,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s H -l header -d 'Heade
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l profile -d 'Profile of ~/.aws with the keys and the region for s3:// URLs' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l endpoint -d 'Store that s3:// URLs mean, as in http://host:9000 [default: AWS]' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -147,7 +147,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l endpoint -d 'Store 
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l as -d 'Look at it as one file or as a tree, instead of as a mount would show it' -r -f -a "file\t'The one byte sequence behind the URL'
 tree\t'A directory hierarchy'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -174,7 +174,7 @@ fuse\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l as -d 'Show it as one file or as a tree, instead of by its kind' -r -f -a "file\t'The one byte sequence behind the URL'
 tree\t'A directory hierarchy'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -195,7 +195,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s q -l quiet -d 'Say
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -216,7 +216,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -s q -l quiet -d 'Sa
 complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -236,7 +236,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -s q -l quiet -d 'Sa
 complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -258,7 +258,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_su
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -f -a "ls" -d 'List the tasks that this machine holds bytes of'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -f -a "show" -d 'Show one task in full'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -278,7 +278,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcom
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -298,7 +298,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcom
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -321,7 +321,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_s
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -f -a "gc" -d 'Evict what nobody reads; never what is in use or pinned'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -f -a "verify" -d 'Hash what the cache holds again; mark damaged groups missing'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from ls" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from ls" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from ls" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from ls" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from ls" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -342,7 +342,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subco
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -l target -d 'Evict until no more than this is used; without it, down to the agent\'s own low mark' -r
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -363,7 +363,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subco
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -383,7 +383,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subco
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -406,7 +406,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -f -a "down" -d 'Stop the cluster of this machine; what it holds stays'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -f -a "status" -d 'Say whether a cluster runs on this machine, and how its parts are'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -426,7 +426,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_sub
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -446,7 +446,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_sub
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F
@@ -466,7 +466,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_sub
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand version" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
-complete -c dfctl -n "__fish_dfctl_using_subcommand version" -l socket -d 'Socket of the node agent; when nobody answers on one given here, that is an error' -r -F
+complete -c dfctl -n "__fish_dfctl_using_subcommand version" -l socket -d 'Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other command fails' -r -F
 complete -c dfctl -n "__fish_dfctl_using_subcommand version" -l solo -d 'Work without any node agent' -r -f -a "true\t''
 false\t''"
 complete -c dfctl -n "__fish_dfctl_using_subcommand version" -l data-dir -d 'Where a process started by dfctl keeps its data; without an agent, dfctl\'s own goes to DIR/solo' -r -F

@@ -40,7 +40,8 @@ pub struct GlobalArgs {
     /// Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it
     #[arg(long, global = true, value_name = "ADDR", env = "DFS_CLUSTER", hide_env_values = true)]
     cluster: Option<SocketAddr>,
-    /// Socket of the node agent; when nobody answers on one given here, that is an error
+    /// Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other
+    /// command fails
     #[arg(long, global = true, value_name = "PATH", env = "DFS_SOCKET", hide_env_values = true)]
     socket: Option<PathBuf>,
     /// Work without any node agent

@@ -123,7 +123,7 @@ codes! {
     CACHE_DAMAGED = 3104, Integrity, "the cache holds damaged groups",
         "They were marked missing and will be fetched again when they are next read. If it happens again, check the disk.";
     NO_AGENT = 4101, Source, "no node agent answers",
-        "Nothing listens on the agent's socket. One that was named (--socket, DFS_SOCKET, the configuration) is never gone around; --solo does so. `dfctl mount` starts an agent for this user; a resident one is started with dfs-fuse.";
+        "Nothing listens on the agent's socket. One that was named (--socket, DFS_SOCKET, the configuration) is never gone around; --solo does so. `dfctl mount` starts an agent for this user, on the socket that was named if one was; a resident one is started with dfs-fuse.";
     AGENT_DENIED = 4102, NotPermitted, "the node agent may not be used by this user",
         "The agent's socket belongs to somebody else. Ask for membership in its socket group, or go around it with --solo.";
     AGENT_LOST = 4103, Source, "the node agent went away",

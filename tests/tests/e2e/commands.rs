@@ -51,6 +51,8 @@ fn files_and_trees_are_told_apart() {
     let out = out.to_str().unwrap();
     agent.dfctl(&["get", &origin.url("/d/"), "-o", out]).fails(2, "DFS-2108");
     agent.dfctl(&["cat", &origin.url("/d/")]).fails(2, "DFS-2108");
+    let said = agent.dfctl(&["get", &origin.url("/")]).fails(2, "DFS-2108");
+    assert!(said.stderr.contains("dfctl get -r http://"), "{}", said.stderr);
     assert_eq!(agent.dfctl(&["ls", &origin.url("/d/f"), "--format", "name"]).done().text(), "f\n");
     agent.dfctl(&["get", "-r", &origin.url("/d/f"), "-o", out]).fails(2, "DFS-2109");
     agent.dfctl(&["cat", &format!("{}!none", origin.url("/d/"))]).fails(3, "DFS-2101");
@@ -119,6 +121,28 @@ fn the_agent_that_was_named_does_not_answer_and_solo_is_what_goes_around_it() {
     let said = dfctl_at(&socket, &["task", "ls"]).fails(5, "DFS-4101");
     assert!(said.stderr.contains("dfs-fuse") && said.stderr.contains("no.sock"), "{}", said.stderr);
     dfctl_at(&socket, &["mounts"]).fails(5, "DFS-4101");
+}
+
+#[test]
+fn a_mount_starts_an_agent_on_the_socket_that_was_named() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), b"content");
+    let (socket, data, dir) = (place.path("own.sock"), place.path("data"), place.dir("mount"));
+    let _mount = dfs_tests::cluster::Mount::guard(&dir);
+    let words = ["--data-dir", data.to_str().unwrap(), "mount", source.to_str().unwrap()];
+    let said = dfctl_at(&socket, &[&words[..], &[dir.to_str().unwrap()]].concat()).done();
+    assert!(said.stderr.contains("started the node agent"), "{}", said.stderr);
+    assert_eq!(fs::read(dir.join("f")).unwrap(), b"content");
+    let mounts = dfctl_at(&socket, &["mounts", "--format", "name"]).done().text();
+    assert_eq!(Path::new(mounts.trim_end()), dir);
+    dfctl_at(&socket, &["umount", dir.to_str().unwrap()]).done();
+    let run: serde_json::Value =
+        serde_json::from_slice(&fs::read(data.join("run.json")).unwrap()).unwrap();
+    let pid = i32::try_from(run["pid"].as_u64().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    until("it has gone", || !data.join("run.json").exists());
 }
 
 #[test]
