@@ -196,6 +196,11 @@ impl Ledger {
         parents.fold(self.cache.saturating_add(self.source), u64::saturating_add)
     }
 
+    /// Bytes that were received for them: from other hosts with headers and proofs, and the content from the origin.
+    pub fn on_the_wire(&self) -> u64 {
+        self.wire.saturating_add(self.source)
+    }
+
     /// Content bytes from hosts of this kind.
     pub fn from_kind(&self, kind: HostKind) -> u64 {
         self.parents.iter().filter(|parent| parent.kind == kind).map(|parent| parent.bytes).sum()

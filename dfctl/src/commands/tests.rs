@@ -308,7 +308,7 @@ fn mount() -> MountInfo {
         lane_reason: "passthrough needs root".into(),
         cached: 61 << 20,
         content: 2 << 30,
-        ledger: Ledger { source: 2 << 20, ..Ledger::default() },
+        ledger: Ledger { source: 2 << 20, wire: 77, ..Ledger::default() },
         state: "ready".into(),
         files: 31_204,
         index_bytes: 4 << 20,
@@ -334,6 +334,11 @@ async fn mounts_are_made_listed_and_taken_away() {
 /mnt/tool  https://h/d/  fuse  61.0 MiB of 2.0 GiB  2.0 MiB / - / -    ready
 "
     );
+    let ran = run_as(Format::Json, &backend, &["mounts"]).await;
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let ledger = &document["items"][0]["ledger"];
+    assert_eq!(ledger["source"], 2 << 20);
+    assert_eq!(ledger["wire"], (2 << 20) + 77, "what came from the origin came over a wire too");
     let ran = run(&backend, &["umount", dir.to_str().unwrap()]).await;
     assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, ""));
     assert!(ran.err.contains("unmounted"), "{}", ran.err);

@@ -160,7 +160,7 @@ pub fn is_unpinned(task: &TaskInfo) -> bool {
     task.key.validator.strength() == dfs_model::ValidatorStrength::None
 }
 
-/// The shape of a ledger inside other records.
+/// The shape of a ledger inside other records; docs/json.md says what the numbers mean.
 pub fn ledger_json(ledger: &Ledger) -> Value {
     let parents: Vec<_> = ledger
         .parents
@@ -179,7 +179,7 @@ pub fn ledger_json(ledger: &Ledger) -> Value {
         "source": ledger.source,
         "source_requests": ledger.source_requests,
         "parents": parents,
-        "wire": ledger.wire,
+        "wire": ledger.on_the_wire(),
         "total": ledger.total(),
     })
 }
