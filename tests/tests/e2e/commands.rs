@@ -11,7 +11,8 @@ use dfs_tests::{Body, Fault, Origin};
 
 use crate::support::trees::{self, noise};
 use crate::support::{
-    Agent, Expected, NOBODY, Place, as_nobody, as_user, binary, dfctl_at, is_mounted, until,
+    Agent, Expected, NOBODY, Place, as_nobody, as_user, binaries, binary, dfctl_at, is_mounted,
+    until,
 };
 
 #[test]
@@ -40,6 +41,35 @@ fn a_mistake_in_the_command_line_is_told_with_its_code() {
         );
     }
     assert!(!place.path("out").exists());
+}
+
+#[test]
+fn a_cache_too_small_to_be_one_is_refused_wherever_it_is_written() {
+    let place = Place::new();
+    let written = |text: &str| {
+        let file = place.path("config.toml");
+        fs::write(&file, text).unwrap();
+        file
+    };
+    let data = place.path("data");
+    let run = |program: &str, words: &[&str], config: Option<&str>| {
+        let mut command = binaries().command(program).unwrap();
+        command.args(words).arg("--data-dir").arg(&data);
+        command.args(
+            config.map(|text| [PathBuf::from("--config"), written(text)]).into_iter().flatten(),
+        );
+        Said::by(&mut command).unwrap()
+    };
+    for said in [
+        run("dfs-fuse", &["--capacity", "10"], None),
+        run("dfs-fuse", &[], Some("capacity = '63MiB'")),
+        run("dfs-cluster", &["all"], Some("[seed]\ncapacity = '1KiB'")),
+        run("dfs-cluster", &["seed"], Some("[seed]\ncapacity = '1KiB'")),
+    ] {
+        assert_eq!(said.code, 2, "`{}`\n{}", said.line, said.stderr);
+        assert!(said.stderr.contains("at least 64.0 MiB"), "`{}`\n{}", said.line, said.stderr);
+    }
+    assert!(!data.exists(), "nothing was begun");
 }
 
 #[test]
