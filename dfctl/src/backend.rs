@@ -39,8 +39,10 @@ pub enum FailureClass {
     OriginChanged,
     /// Bytes failed verification, and no other holder was left.
     Corrupt,
-    /// The cache's disk is full.
+    /// The agent's cache has no room.
     NoSpace,
+    /// What this process keeps while it runs has no room.
+    NoOwnSpace,
     /// The output's disk is full.
     OutputFull,
     /// A limit or quota.

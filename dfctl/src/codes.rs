@@ -83,7 +83,7 @@ codes! {
     OUTPUT_DENIED = 1103, NotPermitted, "the output may not be written",
         "This user has no permission to write there. -o writes somewhere else.";
     NO_SPACE = 1104, NoSpace, "no space left for the output",
-        "The file system of the output (or its quota) is full. Make room and run the same command again: it resumes at the named part file.";
+        "The file system of the output (or its quota) is full. Make room and run the same command again: it resumes at the part file, where one is named; or write somewhere else with -o.";
     OUTPUT_BUSY = 1105, Other, "another dfctl is writing this output",
         "The part file beside the output is locked by a running dfctl. Wait for it, or write somewhere else with -o.";
     UNSAFE_NAME = 1106, Other, "a name would leave the output directory",
@@ -146,6 +146,10 @@ codes! {
         "A user other than the agent's own and root may read through it, mount on directories of their own, and take away what they mounted; not read this machine's files, take away others' mounts, or evict from the cache that all share.";
     OTHER_CLUSTER = 4112, Usage, "the node agent does not take part in this cluster",
         "An agent is in the cluster it was started with, or in none; --cluster (DFS_CLUSTER, the configuration) does not move it. Leave it out, or name an agent of that cluster with --socket; `dfctl mount` starts one on a socket where none listens.";
+    DATA_DENIED = 4113, NotPermitted, "a directory of dfs may not be used by this user",
+        "What dfs keeps lies in a directory of the user it runs as, which nobody else can enter: below ~/.local/share/dfs, or /var/lib/dfs for root. --data-dir names another.";
+    CACHE_FULL = 4114, NoSpace, "no space left for the cache",
+        "The file system of the data directory, or the part of it that the agent may take (--capacity), is full of what is in use. Make room, or let the data lie elsewhere with --data-dir.";
     MOUNT_FAILED = 5101, Other, "the mount failed",
         "The cause says what the kernel or fusermount3 answered.";
     MOUNT_DIR = 5102, Usage, "the mount point cannot be used",

@@ -85,7 +85,7 @@ impl Context {
         let parent = self.settings.solo_dir();
         let agent = InsideAgent::start(&parent, HttpOptions::of_process()).map_err(|error| {
             let what = format!("cannot work without a node agent in {}", parent.display());
-            CliError::new(&codes::START_FAILED, what).caused_by(&error)
+            CliError::start(what, error.fault()).caused_by(&error)
         })?;
         let channel = agent.channel();
         *inside = Some(agent);

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
+use dfs_service::process::Fault;
 use serde_json::json;
 
 use crate::backend::{Failure, FailureClass};
@@ -85,7 +86,27 @@ impl CliError {
             }
             _ => &codes::OUTPUT_FAILED,
         };
-        Self::new(code, format!("cannot {action} {}", path.display())).caused_by(error)
+        let failed =
+            Self::new(code, format!("cannot {action} {}", path.display())).caused_by(error);
+        if code == &codes::NO_SPACE { failed.hint(MAKE_ROOM) } else { failed }
+    }
+
+    /// `what` failed for `fault`, as a process of dfs ends or this one without an agent.
+    pub fn start(what: impl Into<String>, fault: Fault) -> Self {
+        let code = match fault {
+            Fault::NotPermitted => &codes::DATA_DENIED,
+            Fault::NoSpace => &codes::CACHE_FULL,
+            Fault::Usage | Fault::Other => &codes::START_FAILED,
+        };
+        let error = Self::new(code, what);
+        match fault {
+            Fault::NotPermitted => {
+                error.hint("the same command with --data-dir DIR, a directory of yours")
+            }
+            Fault::NoSpace => error
+                .hint("make room there, or the same command with --data-dir DIR on another disk"),
+            Fault::Usage | Fault::Other => error,
+        }
     }
 
     /// `action` on `subject` failed in the backend; `action` reads as in "cannot {action}".
@@ -128,6 +149,9 @@ impl CliError {
     }
 }
 
+/// What to do about an output whose disk is full.
+const MAKE_ROOM: &str = "make room there, or the same command with -o PATH on another disk";
+
 /// The code of each class of backend failure.
 fn code_of(class: FailureClass) -> &'static Code {
     match class {
@@ -139,7 +163,8 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::TimedOut => &codes::TIMED_OUT,
         FailureClass::OriginChanged => &codes::ORIGIN_CHANGED,
         FailureClass::Corrupt => &codes::CORRUPT,
-        FailureClass::NoSpace | FailureClass::OutputFull => &codes::NO_SPACE,
+        FailureClass::NoSpace | FailureClass::NoOwnSpace => &codes::CACHE_FULL,
+        FailureClass::OutputFull => &codes::NO_SPACE,
         FailureClass::Limit => &codes::BUSY,
         FailureClass::Unsupported => &codes::UNSUPPORTED,
         FailureClass::IsTree => &codes::IS_TREE,
@@ -180,10 +205,14 @@ fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
         FailureClass::MountBusy => Some(format!("dfctl umount --lazy {quoted}")),
         FailureClass::NoSolo => Some("the same command without --solo".to_owned()),
         FailureClass::Corrupt => Some("dfctl cache verify".to_owned()),
-        FailureClass::NoSpace => Some("dfctl cache gc".to_owned()),
-        FailureClass::OutputFull => {
-            Some("make room, then the same command again: it goes on where it ended".to_owned())
-        }
+        FailureClass::NoSpace => Some(
+            "dfctl cache gc      or an agent with another --data-dir, or a larger --capacity"
+                .to_owned(),
+        ),
+        FailureClass::NoOwnSpace => Some(
+            "make room there, or the same command with --data-dir DIR on another disk".to_owned(),
+        ),
+        FailureClass::OutputFull => Some(MAKE_ROOM.to_owned()),
         FailureClass::MountDir
         | FailureClass::AgentRefused
         | FailureClass::BadRequest

@@ -10,10 +10,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use dfs_service::data_dir::{DataDirError, Places, private_dir, socket_dir};
+use dfs_service::process::Fault;
 
 use crate::codes;
 use crate::context::Context;
@@ -76,7 +77,7 @@ pub fn private(path: &Path) -> Result<PathBuf, CliError> {
 }
 
 fn refused(path: &Path, error: &DataDirError) -> CliError {
-    CliError::new(&codes::START_FAILED, format!("cannot use {}", path.display())).caused_by(error)
+    CliError::start(format!("cannot use {}", path.display()), error.fault()).caused_by(error)
 }
 
 /// The program `name`: beside this one, else in PATH.
@@ -110,12 +111,16 @@ impl Launch {
             if let Ok(Some(status)) = child.try_wait() {
                 return match ready(pid).await {
                     true => Ok(None),
-                    false => Err(self.failed(format!("it ended at once: {status}"), log_start)),
+                    false => Err(self.failed(
+                        &format!("it ended at once: {status}"),
+                        fault_of(status),
+                        log_start,
+                    )),
                 };
             }
             if tokio::time::Instant::now() >= deadline {
                 stop(&mut child).await;
-                return Err(self.failed("it was not ready in 30 s".to_owned(), log_start));
+                return Err(self.failed("it was not ready in 30 s", Fault::Other, log_start));
             }
             tokio::select! {
                 () = context.interrupted.cancelled() => {
@@ -131,7 +136,7 @@ impl Launch {
         let program = find(self.program)?;
         let failed = |error: &std::io::Error| {
             let what = format!("cannot start {}", program.display());
-            CliError::new(&codes::START_FAILED, what).caused_by(error)
+            CliError::start(what, Fault::of(error)).caused_by(error)
         };
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.log);
         let log = log.map_err(|error| failed(&error))?;
@@ -148,14 +153,24 @@ impl Launch {
         Ok((child.map_err(|error| failed(&error))?, start))
     }
 
-    fn failed(&self, reason: String, log_start: u64) -> CliError {
+    fn failed(&self, reason: &str, fault: Fault, log_start: u64) -> CliError {
         let what = format!("cannot start {}: {reason}", self.program);
-        let mut error = CliError::new(&codes::START_FAILED, what);
+        let mut error = CliError::start(what, fault);
         for line in tail(&self.log, log_start) {
             error = error.because(line);
         }
+        if error.hint.is_some() {
+            return error;
+        }
         error.hint(format!("less {}", quoted_path(&self.log)))
     }
+}
+
+/// Why it ended, by its exit code.
+fn fault_of(status: ExitStatus) -> Fault {
+    let faults = [Fault::Usage, Fault::NotPermitted, Fault::NoSpace];
+    let said = faults.into_iter().find(|fault| status.code() == Some(fault.exit().into()));
+    said.unwrap_or(Fault::Other)
 }
 
 /// The last lines that were written since `start`.

@@ -46,7 +46,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Process(error) => error.fault(),
-            Self::Host(_) => Fault::Other,
+            Self::Host(error) => Fault::of(error),
         }
     }
 }

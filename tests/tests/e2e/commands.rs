@@ -205,6 +205,34 @@ fn somebody_elses_agent_is_refused_and_not_gone_around() {
 }
 
 #[test]
+fn a_directory_that_may_not_be_used_is_a_matter_of_permission() {
+    let place = Place::new();
+    place.open_to_others();
+    let (dfctl, agent) = (lend(&place, "dfctl"), lend(&place, "dfs-fuse"));
+    lend(&place, "dfs-cluster");
+    let theirs = place.dir("theirs");
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).unwrap();
+    let file = place.path("f");
+    fs::write(&file, "x").unwrap();
+    let by = |program: &Path, words: &[&str]| Said::by(as_nobody(program).args(words)).unwrap();
+    let (file, theirs) = (file.to_str().unwrap(), theirs.to_str().unwrap());
+    for words in [
+        &["cat", "--solo", file][..],
+        &["cat", "--solo", "--data-dir", theirs, file],
+        &["mount", "--socket", "/nonexistent/s", file, "/tmp"],
+        &["cluster", "up"],
+        &["cluster", "up", "--data-dir", theirs],
+    ] {
+        let said = by(&dfctl, words).fails(4, "DFS-4113");
+        assert!(said.stderr.contains("--data-dir"), "{}", said.stderr);
+    }
+    for data in [theirs, "/nonexistent"] {
+        let said = by(&agent, &["--data-dir", data]);
+        assert_eq!(said.code, 4, "{}", said.stderr);
+    }
+}
+
+#[test]
 fn members_of_the_sockets_group_take_away_only_what_they_mounted() {
     const OTHER: u32 = NOBODY - 1;
     let place = Place::new();

@@ -71,7 +71,8 @@ fn a_disk_that_is_too_small_is_told_at_once_and_the_file_comes_when_there_is_roo
     let disk = Tmpfs::mount(place.dir("disk"), 2 << 20);
     let output = disk.path().join("f");
     let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
-    agent.dfctl(&words).fails(7, "DFS-1104");
+    let said = agent.dfctl(&words).fails(7, "DFS-1104");
+    assert!(said.stderr.contains(words[3]) && said.stderr.contains("-o PATH"), "{}", said.stderr);
     assert_eq!(names(disk.path()), NOTHING);
     disk.resize(16 << 20);
     agent.dfctl(&words).done();
@@ -93,6 +94,9 @@ fn a_disk_that_fills_up_on_the_way_leaves_a_named_part_file_to_go_on_from() {
     fs::write(disk.path().join("another"), vec![1; 24 << 20]).unwrap();
     let said = getting.wait().fails(7, "DFS-1104");
     assert!(said.stderr.contains("f.dfs-part"), "the part file is named: {}", said.stderr);
+    for part in ["make room", "goes on from there", "-o"] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
     assert_eq!(names(disk.path()), ["another", "f.dfs-part"]);
     fs::remove_file(disk.path().join("another")).unwrap();
     assert!(pace.struck() > 0);
@@ -111,10 +115,19 @@ fn a_cache_without_room_is_told_as_such() {
     let agent = Agent::solo_in(disk.path(), "agent");
     let out = place.dir("out");
     let output = out.join("f");
-    let said = agent.dfctl(&["get", &origin.url("/f"), "-o", output.to_str().unwrap()]);
-    assert_eq!(said.code, 7, "{}", said.stderr);
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
+    let said = agent.dfctl(&words).fails(7, "DFS-4114");
+    let disk = disk.path().to_str().unwrap();
+    for part in [&format!("no space left in {disk}/"), "another --data-dir", "--capacity"] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
     assert!(!output.exists());
     agent.dfctl(&["version"]).done();
+    let said =
+        agent.dfctl(&["--solo", "--data-dir", disk, "cat", &origin.url("/f")]).fails(7, "DFS-4114");
+    for part in [disk, "the same command with --data-dir DIR"] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
 }
 
 #[test]

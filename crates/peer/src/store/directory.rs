@@ -192,9 +192,9 @@ impl Directory {
         self.used.fetch_add(after.wrapping_sub(before), Relaxed);
     }
 
-    /// Whether `bytes` more would go beyond the capacity.
-    pub(super) fn is_full_for(&self, bytes: u64) -> bool {
-        self.capacity.is_some_and(|capacity| self.used().saturating_add(bytes) > capacity.0)
+    /// The capacity, if `bytes` more would go beyond it.
+    pub(super) fn limit_reached_by(&self, bytes: u64) -> Option<ByteSize> {
+        self.capacity.filter(|capacity| self.used().saturating_add(bytes) > capacity.0)
     }
 }
 

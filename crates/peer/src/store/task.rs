@@ -257,8 +257,9 @@ impl StoredTask {
             (new, facts.doubt.present_in(groups).next().is_some())
         };
         let new_bytes = (new * GROUP_BYTES).min(bytes.len() as u64);
-        if opened.directory.is_full_for(new_bytes) {
-            return Err(StoreError::NoSpace { task: opened.id });
+        if let Some(limit) = opened.directory.limit_reached_by(new_bytes) {
+            let (task, dir) = (opened.id, opened.path.clone());
+            return Err(StoreError::NoSpace { task, dir, limit: Some(limit) });
         }
         let full = StoreError::write(opened.id, &opened.path);
         if new > 0 || unsure {

@@ -247,8 +247,15 @@ impl<'a> Job<'a> {
             part.remove();
             return self.failed("get", error, None);
         }
+        let full = matches!(&error, TransferError::Backend(failure)
+            if failure.class == FailureClass::OutputFull);
+        let at = part.path();
         let kept = part.keep();
-        self.failed("get", error, kept.as_deref().map(|part| (part, done)))
+        let failed = self.failed("get", error, kept.as_deref().map(|part| (part, done)));
+        if full && kept.is_none() {
+            return failed.because(format!("there was no room for {}", at.display()));
+        }
+        failed
     }
 
     fn saved(&self, received: Received) -> Saved {
@@ -283,14 +290,13 @@ impl<'a> Job<'a> {
         };
         let Some((part, done)) = part else { return error };
         let of = self.wanted.length.map(|length| format!(" of {}", ByteSize(length)));
-        error
-            .because(format!(
-                "{}{} are in {}",
-                ByteSize(done),
-                of.unwrap_or_default(),
-                part.display()
-            ))
-            .hint("the same command again: it goes on from there")
+        let of = of.unwrap_or_default();
+        let again = "the same command again: it goes on from there";
+        let hint = match error.code == &codes::NO_SPACE {
+            true => format!("make room, then {again}; or -o PATH on another disk"),
+            false => again.to_owned(),
+        };
+        error.because(format!("{}{of} are in {}", ByteSize(done), part.display())).hint(hint)
     }
 
     fn check_digest(&self, got: Option<Digest>) -> Result<(), CliError> {
