@@ -41,7 +41,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_needs_command" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_needs_command" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_needs_command" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_needs_command" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_needs_command" -s V -l version -d 'Print version'
@@ -86,7 +86,7 @@ never\t'Never'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -s r -l recursive -d 'Everything below, into a directory'
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -s f -l force -d 'Replace what exists'
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -l explain -d 'End with a ledger of where every byte and the time came from'
-complete -c dfctl -n "__fish_dfctl_using_subcommand get" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand get" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -s H -l header -d 'Header for the origin; one that looks secret never leaves for another host' -r
@@ -114,7 +114,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l color -d 'When to co
 always\t'Always'
 never\t'Never'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -l explain -d 'End with a ledger of where every byte and the time came from'
-complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cat" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s H -l header -d 'Header for the origin; one that looks secret never leaves for another host' -r
@@ -138,7 +138,8 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -l color -d 'When to col
 always\t'Always'
 never\t'Never'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s r -l recursive -d 'Everything below, not only the next level'
-complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s 0 -l null -d 'Only names, each ended by a NUL byte instead of a newline, which names may hold'
+complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -s H -l header -d 'Header for the origin; one that looks secret never leaves for another host' -r
@@ -163,7 +164,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand stat" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s H -l header -d 'Header for the origin; one that looks secret never leaves for another host' -r
@@ -191,7 +192,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l color -d 'When to 
 always\t'Always'
 never\t'Never'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -l allow-other -d 'Let other users look inside, also where credentials were given'
-complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mount" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
@@ -212,7 +213,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -l color -d 'When to
 always\t'Always'
 never\t'Never'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -s l -l lazy -d 'Take the name away now and the rest when the last user leaves'
-complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand umount" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
@@ -232,7 +233,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand mounts" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
@@ -252,7 +253,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and not __fish_seen_subcommand_from ls show" -f -a "ls" -d 'List the tasks that this machine holds bytes of'
@@ -274,7 +275,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
@@ -294,7 +295,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand task; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
@@ -314,7 +315,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and not __fish_seen_subcommand_from ls gc verify" -f -a "ls" -d 'List what the cache holds, the longest unread first'
@@ -337,7 +338,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from ls" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from ls" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -l target -d 'Evict until no more than this is used; without it, down to the agent\'s own low mark' -r
@@ -359,7 +360,7 @@ complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subco
 always\t'Always'
 never\t'Never'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -s n -l dry-run -d 'Only say what would go'
-complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from gc" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
@@ -379,7 +380,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cache; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
@@ -399,7 +400,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and not __fish_seen_subcommand_from up down status" -f -a "up" -d 'Start a cluster on this machine: manager, scheduler and seed in one'
@@ -422,7 +423,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from up" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
@@ -442,7 +443,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from down" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
@@ -462,7 +463,7 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand cluster; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c dfctl -n "__fish_dfctl_using_subcommand version" -l cluster -d 'Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it' -r
@@ -482,6 +483,6 @@ none\t'Nothing'"
 complete -c dfctl -n "__fish_dfctl_using_subcommand version" -l color -d 'When to colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Always'
 never\t'Never'"
-complete -c dfctl -n "__fish_dfctl_using_subcommand version" -s q -l quiet -d 'Say only what failed'
+complete -c dfctl -n "__fish_dfctl_using_subcommand version" -s q -l quiet -d 'Say only what failed, and print only what was asked for'
 complete -c dfctl -n "__fish_dfctl_using_subcommand version" -s v -l verbose -d 'Say more'
 complete -c dfctl -n "__fish_dfctl_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -60,7 +60,7 @@ pub struct GlobalArgs {
     /// When to colour
     #[arg(long, global = true, value_enum, env = "DFS_COLOR", hide_env_values = true)]
     color: Option<Color>,
-    /// Say only what failed
+    /// Say only what failed, and print only what was asked for
     #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "verbose")]
     #[serde(skip)]
     quiet: bool,

@@ -150,6 +150,8 @@ codes! {
         "What dfs keeps lies in a directory of the user it runs as, which nobody else can enter: below ~/.local/share/dfs, or /var/lib/dfs for root. --data-dir names another.";
     CACHE_FULL = 4114, NoSpace, "no space left for the cache",
         "The file system of the data directory, or the part of it that the agent may take (--capacity), is full of what is in use. Make room, or let the data lie elsewhere with --data-dir.";
+    START_DENIED = 4115, NotPermitted, "a process could not be started with the rights of this user",
+        "A file, a port or a device that it needs is closed to this user. The error shows the last lines of its log.";
     MOUNT_FAILED = 5101, Other, "the mount failed",
         "The cause says what the kernel or fusermount3 answered.";
     MOUNT_DIR = 5102, Usage, "the mount point cannot be used",

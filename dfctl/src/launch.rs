@@ -155,12 +155,14 @@ impl Launch {
 
     fn failed(&self, reason: &str, fault: Fault, log_start: u64) -> CliError {
         let what = format!("cannot start {}: {reason}", self.program);
-        let mut error = CliError::start(what, fault);
+        let code = match fault {
+            Fault::NotPermitted => &codes::START_DENIED,
+            Fault::NoSpace => &codes::CACHE_FULL,
+            Fault::Usage | Fault::Other => &codes::START_FAILED,
+        };
+        let mut error = CliError::new(code, what);
         for line in tail(&self.log, log_start) {
             error = error.because(line);
-        }
-        if error.hint.is_some() {
-            return error;
         }
         error.hint(format!("less {}", quoted_path(&self.log)))
     }

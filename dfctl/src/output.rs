@@ -91,6 +91,8 @@ pub struct Output {
     pub verbosity: Verbosity,
     /// Width of stderr, where it is a terminal.
     pub stderr_width: Option<usize>,
+    /// Whether a person reads the results as they come.
+    pub stdout_is_terminal: bool,
     stdout: Sink,
     stderr: Sink,
 }
@@ -108,6 +110,7 @@ impl Output {
             format,
             verbosity,
             stderr_width,
+            stdout_is_terminal: io::stdout().is_terminal(),
             stdout: Mutex::new(Box::new(io::BufWriter::with_capacity(64 * 1024, io::stdout()))),
             stderr: Mutex::new(Box::new(AutoStream::new(io::stderr(), choice))),
         }
@@ -124,6 +127,7 @@ impl Output {
             format,
             verbosity: Verbosity::Normal,
             stderr_width: None,
+            stdout_is_terminal: false,
             stdout: Mutex::new(stdout),
             stderr: Mutex::new(stderr),
         }
@@ -132,6 +136,14 @@ impl Output {
     /// Writes result bytes as they are.
     pub fn bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
         lock(&self.stdout).write_all(bytes).map_err(stdout_failed)
+    }
+
+    /// Writes a name on a line: as it is for programs, printable for a terminal.
+    pub fn name(&self, name: &[u8]) -> Result<(), CliError> {
+        if self.stdout_is_terminal {
+            return self.line(&printable_name(name));
+        }
+        self.bytes(name).and_then(|()| self.bytes(b"\n"))
     }
 
     /// Writes one line of the result.

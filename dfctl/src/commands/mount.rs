@@ -63,7 +63,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         }
         _ => CliError::backend("mount", &url, failure),
     })?;
-    context.output.record("mount", &mount, || human(&mount, begun.elapsed()))?;
+    context.output.report("mount", &mount, || human(&mount, begun.elapsed()))?;
     Ok(Outcome::Done)
 }
 

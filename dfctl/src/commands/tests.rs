@@ -14,7 +14,7 @@ use crate::backend::{
 };
 use crate::codes::Exit;
 use crate::context::Context;
-use crate::output::{Format, Output};
+use crate::output::{Format, Output, Verbosity};
 use crate::settings::Settings;
 
 #[derive(Parser)]
@@ -276,6 +276,27 @@ async fn a_listing_reads_like_ls_and_in_json_like_a_document() {
 }
 
 #[tokio::test]
+async fn names_with_newlines_are_told_apart() {
+    let entries = ["a\nb", "c"].map(|name| entry(name, EntryKind::File, 1)).into();
+    let backend = Arc::new(Fake { entries, ..Fake::default() });
+    for format in [Format::Human, Format::Name] {
+        let ran = run_as(format, &backend, &["ls", "-0", "https://h/d/"]).await;
+        assert_eq!(ran.out, "a\nb\0c\0");
+    }
+    let ran = run_as(Format::Json, &backend, &["ls", "--null", "https://h/d/"]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Usage, ""));
+    let settings = Settings::for_test(places(Path::new("/nowhere")));
+    let on_a_terminal = |mut output: Output| {
+        output.stdout_is_terminal = true;
+        Context::with_backend(settings, output, backend.clone())
+    };
+    let ran = run_in(Format::Name, &["ls", "https://h/d/"], on_a_terminal).await;
+    assert_eq!(ran.out, "a\\nb\nc\n");
+    let ran = run_as(Format::Name, &backend, &["ls", "https://h/d/"]).await;
+    assert_eq!(ran.out, "a\nb\nc\n", "programs have it as it is");
+}
+
+#[tokio::test]
 async fn stat_says_kind_size_and_version() {
     let backend = Arc::new(Fake::holding(URL, &[0; 2048]));
     let ran = run(&backend, &["stat", URL]).await;
@@ -406,6 +427,44 @@ async fn the_cache_and_its_tasks_are_shown_collected_and_verified() {
     );
     let ran = run(&backend, &["cache", "ls"]).await;
     assert!(ran.out.ends_with("2 tasks, 1.0 GiB of 50.0 GiB in /var/lib/dfs\n"), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn a_quiet_command_says_only_what_failed_and_prints_only_what_was_asked_for() {
+    let place = tempfile::tempdir().unwrap();
+    let (dir, out) = (place.path().to_str().unwrap(), place.path().join("out"));
+    let totals = Verified {
+        task: None,
+        finished: true,
+        groups_checked: 1,
+        groups_bad: 0,
+        bad_groups: vec![],
+    };
+    let fake = Fake { mounts: vec![mount()], verified: vec![totals], ..Fake::holding(URL, b"x") };
+    let backend = Arc::new(fake);
+    let run = async |format, words: &[&str]| {
+        let settings = Settings::for_test(places(Path::new("/nowhere")));
+        let context = |mut output: Output| {
+            output.verbosity = Verbosity::Quiet;
+            Context::with_backend(settings, output, backend.clone())
+        };
+        run_in(format, words, context).await
+    };
+    for words in [
+        &["mount", URL, dir][..],
+        &["umount", dir],
+        &["get", URL, "-o", out.to_str().unwrap()],
+        &["get", URL, "-o", out.to_str().unwrap()],
+        &["cache", "gc"],
+        &["cache", "verify"],
+    ] {
+        let ran = run(Format::Human, words).await;
+        assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""), "{words:?}");
+    }
+    assert!(run(Format::Human, &["mounts"]).await.out.contains("/mnt/tool"));
+    assert!(run(Format::Json, &["mount", URL, dir]).await.out.contains("\"mount\""));
+    let ran = run(Format::Human, &["cat", "https://h/none"]).await;
+    assert!(ran.err.contains("DFS-2101"), "{}", ran.err);
 }
 
 #[tokio::test]

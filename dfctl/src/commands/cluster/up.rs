@@ -22,7 +22,7 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     if let Some(run) = running(&dir)? {
         let cluster = Cluster::of(run, &dir).await;
         context.output.note("a cluster runs here already");
-        context.output.record("cluster", &cluster, || cluster.human())?;
+        context.output.report("cluster", &cluster, || cluster.human())?;
         return Ok(Outcome::Nothing);
     }
     let launch = Launch {
