@@ -91,7 +91,7 @@ codes! {
     READER_GONE = 1107, Done, "the reader of the output has gone",
         "Whoever read the standard output closed it, as `head` does. Nothing is wrong.";
     INTERRUPTED = 1130, Interrupted, "interrupted",
-        "The command was stopped by a signal. Running the same command again resumes at the named part file.";
+        "The command was stopped by a signal. Where a part file is named, the same command resumes at it.";
     PARTLY = 1108, Partly, "only a part was done",
         "Some entries failed; each is named above the error. Running the same command again takes what is missing.";
     NOT_FOUND = 2101, NotFound, "there is no such thing",
@@ -101,7 +101,7 @@ codes! {
     NOT_PERMITTED = 2103, NotPermitted, "the origin refused",
         "The origin answered that this asker may not read it (403). Check the credentials and what they may read.";
     SOURCE_FAILED = 2104, Source, "the origin or the network failed",
-        "Every attempt failed within the time allowed. Run the command again later: it resumes where it stopped.";
+        "Every attempt failed within the time allowed. Run the command again later: where a part file is named, it resumes there.";
     TIMED_OUT = 2105, Source, "nothing came in time",
         "The origin, or every holder of the bytes, was silent for too long.";
     ORIGIN_CHANGED = 2106, Source, "the origin changed while it was read",
@@ -119,7 +119,7 @@ codes! {
     CORRUPT = 3102, Integrity, "bytes failed their verification",
         "No source of verified bytes was left. The bad bytes were not saved.";
     PART_CORRUPT = 3103, Integrity, "the part file is damaged",
-        "The bytes taken over from a part file do not belong to this content. The part file was removed; run the command again.";
+        "The bytes taken over from a part file do not belong to this content, or somebody cut it off or replaced it while it was written. Nothing was saved; run the command again.";
     CACHE_DAMAGED = 3104, Integrity, "the cache holds damaged groups",
         "They were marked missing and will be fetched again when they are next read. If it happens again, check the disk.";
     NO_AGENT = 4101, Source, "no node agent answers",
@@ -127,7 +127,7 @@ codes! {
     AGENT_DENIED = 4102, NotPermitted, "the node agent may not be used by this user",
         "The agent's socket belongs to somebody else. Ask for membership in its socket group, or go around it with --solo.";
     AGENT_LOST = 4103, Source, "the node agent went away",
-        "The connection to the agent broke in the middle. Run the command again: it resumes where it stopped.";
+        "The connection to the agent broke in the middle. Run the command again: where a part file is named, it resumes there.";
     AGENT_PROTOCOL = 4104, Other, "the node agent answered something unreadable",
         "dfctl and the agent are probably of different versions: compare `dfctl version`.";
     START_FAILED = 4105, Other, "a process could not be started",

@@ -102,7 +102,7 @@ impl Context {
         digest: Option<Digest>,
     ) -> Result<PartFile, PartError> {
         match PartFile::open(dir.clone(), name, identity.clone(), digest) {
-            Err(PartError::Foreign(_)) => {
+            Err(PartError::Shared(_)) => {
                 inside::sweep(&self.settings.solo_dir());
                 PartFile::open(dir, name, identity, digest)
             }

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::backend::{Failure, FailureClass};
 use crate::codes::{self, Code, Exit};
 use crate::output::{printable, shell_quoted};
+use crate::part::Tampered;
 
 /// How a command ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,12 @@ impl CliError {
         self
     }
 
+    /// Whether a cause names this path already.
+    pub fn names(&self, path: &Path) -> bool {
+        let path = path.display().to_string();
+        self.because.iter().any(|cause| cause.contains(&path))
+    }
+
     /// Says what to do next.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -84,11 +91,18 @@ impl CliError {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 &codes::OUTPUT_DENIED
             }
+            _ if error.get_ref().is_some_and(|inner| inner.is::<Tampered>()) => {
+                &codes::PART_CORRUPT
+            }
             _ => &codes::OUTPUT_FAILED,
         };
         let failed =
             Self::new(code, format!("cannot {action} {}", path.display())).caused_by(error);
-        if code == &codes::NO_SPACE { failed.hint(MAKE_ROOM) } else { failed }
+        match failed.code {
+            code if code == &codes::NO_SPACE => failed.hint(MAKE_ROOM),
+            code if code == &codes::PART_CORRUPT => failed.hint("the same command again"),
+            _ => failed,
+        }
     }
 
     /// `what` failed for `fault`, as a process of dfs ends or this one without an agent.

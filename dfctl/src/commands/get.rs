@@ -1,10 +1,13 @@
 //! `dfctl get`.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use dfs_model::{ByteRange, Digest, Rate};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use rustix::fs::OFlags;
 
 use super::inside::{self, Named};
 use crate::backend::ReadRequest;
@@ -127,7 +130,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         return tree::run(context, &locator, &args.options, tree::Plan { root, filter, replace })
             .await;
     }
-    let destination = match destination(&locator, args.output) {
+    let destination = match destination(context, &locator, args.output).await {
         Err(error) if error.code == &codes::USAGE => {
             return Err(without_name(context, &locator, &args.options, error).await);
         }
@@ -141,7 +144,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     }
 }
 
-fn destination(locator: &Locator, output: Option<PathBuf>) -> Result<Destination, CliError> {
+async fn destination(
+    context: &Context,
+    locator: &Locator,
+    output: Option<PathBuf>,
+) -> Result<Destination, CliError> {
     let Some(output) = output else {
         return default_name(locator, "", "NAME").map(|name| Destination::File(name.into()));
     };
@@ -155,8 +162,7 @@ fn destination(locator: &Locator, output: Option<PathBuf>) -> Result<Destination
             Ok(Destination::File(output.join(default_name(locator, "", "NAME")?)))
         }
         Some(there) if !there.is_file() => {
-            let opened = File::options().write(true).open(&output);
-            let file = opened.map_err(|error| CliError::output("write to", &output, &error))?;
+            let file = open_device(context, &output).await?;
             Ok(Destination::Device(file, output))
         }
         _ if named_as_directory => {
@@ -166,6 +172,22 @@ fn destination(locator: &Locator, output: Option<PathBuf>) -> Result<Destination
         }
         _ => Ok(Destination::File(output)),
     }
+}
+
+/// Opens what is no file. A pipe opens once somebody reads it, and then refuses what does not fit instead of waiting:
+/// one who waits is not to be interrupted.
+async fn open_device(context: &Context, path: &Path) -> Result<File, CliError> {
+    let failed = |error: io::Error| CliError::output("write to", path, &error);
+    let named = path.to_owned();
+    let opening = tokio::task::spawn_blocking(move || {
+        let file = File::options().write(true).open(named)?;
+        if file.metadata()?.file_type().is_fifo() {
+            rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? | OFlags::NONBLOCK)?;
+        }
+        Ok(file)
+    });
+    let opened = inside::answer(context, opening).await?;
+    opened.map_err(io::Error::other).flatten().map_err(failed)
 }
 
 /// Why what has no name cannot be saved: most of it is a tree, and not to be saved as one file at all.

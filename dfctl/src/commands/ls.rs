@@ -18,7 +18,7 @@ use crate::output::{Format, Items, Output, printable_name, when};
 ///
 /// With --format name, names are as they are, one a line; on a terminal what does not print is written out.
 /// A name may hold a newline: scripts that must not be fooled take --null, as in
-/// dfctl ls -r0 URL | xargs -0 printf '%s\\n'.
+/// dfctl ls -r0 URL | xargs -0 printf '%s\n'.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {

@@ -23,7 +23,7 @@ use crate::outdir::{OutDir, Replace};
 use crate::output::ledger::Stages;
 use crate::output::progress::{Meter, Progress};
 use crate::output::{quoted_path, shell_quoted};
-use crate::part::{Hasher, Identity, PartError, PartFile};
+use crate::part::{Hasher, Identity, PartError, PartFile, Unplaced};
 use crate::transfer::{Received, Sink, Terms, TransferError, pump};
 
 /// A transfer under way: what every step of it needs.
@@ -48,7 +48,7 @@ pub async fn to_stream(
     let hasher = options.digest.map(Hasher::new);
     let (received, digest, path) = match destination {
         Destination::Device(file, path) => {
-            let mut sink = IntoDevice { file, path, hasher };
+            let mut sink = IntoDevice { context, file, path, hasher };
             let received = job.receive(&mut sink, "get").await?;
             (received, sink.hasher.map(Hasher::finish), Some(sink.path))
         }
@@ -120,6 +120,12 @@ pub fn cannot_open(error: PartError, path: &Path) -> CliError {
         PartError::Foreign(ref part) => CliError::new(&codes::OUTPUT_FAILED, what)
             .caused_by(&error)
             .hint(format!("rm {}", quoted_path(part))),
+        PartError::Shared(ref part) => {
+            let part = quoted_path(part);
+            CliError::new(&codes::OUTPUT_FAILED, what).caused_by(&error).hint(format!(
+                "the same command with the --data-dir of the one that was killed, or begin anew: rm {part}"
+            ))
+        }
     }
 }
 
@@ -230,7 +236,7 @@ impl<'a> Job<'a> {
             return Err(damaged(path));
         }
         part.finish(self.wanted.entry.as_ref(), replace)
-            .map_err(|error| cannot_place(&error, path))?;
+            .map_err(|unplaced| cannot_place(&unplaced, path))?;
         let mut saved = self.saved(received);
         saved.kept = resumed;
         saved.bytes += resumed;
@@ -323,9 +329,17 @@ pub fn damaged(path: &Path) -> CliError {
 }
 
 /// Why a whole part file could not get its name.
-pub fn cannot_place(error: &io::Error, path: &Path) -> CliError {
-    match error.kind() {
-        io::ErrorKind::AlreadyExists => exists(path),
-        _ => CliError::output("write", path, error),
+pub fn cannot_place(unplaced: &Unplaced, path: &Path) -> CliError {
+    let error = match unplaced.error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let what = format!("{} appeared meanwhile and is not replaced", path.display());
+            CliError::new(&codes::TARGET_EXISTS, what)
+                .hint("the same command with --force to replace it")
+        }
+        _ => CliError::output("write", path, &unplaced.error),
+    };
+    match &unplaced.kept {
+        Some(part) => error.because(format!("all that was to be written is in {}", part.display())),
+        None => error,
     }
 }
