@@ -3,12 +3,13 @@
 //! What lies in a data directory is trusted after a restart, and holds keys and other people's
 //! content. So it must be a real directory of this user that nobody else can enter; one that is
 //! not is refused, never repaired: it may be somebody's home. The directory of a socket may be
-//! entered by others, who are then asked for their rights at the socket, but written by nobody else.
+//! entered by others, who are then asked for their rights at the socket, but written by nobody else; one that
+//! is closed to them is opened.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
@@ -217,8 +218,8 @@ fn check(path: &Path, others: Others) -> Result<(), DataDirError> {
         .read(true)
         .custom_flags((OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed())
         .open(path);
-    let status = match opened.and_then(|dir| dir.metadata()) {
-        Ok(status) => status,
+    let (dir, status) = match opened.and_then(|dir| Ok((dir.metadata()?, dir))) {
+        Ok((status, dir)) => (dir, status),
         Err(error) if is_not_a_directory(&error) => {
             return Err(DataDirError::NotADirectory { path: path.to_owned() });
         }
@@ -229,6 +230,13 @@ fn check(path: &Path, others: Others) -> Result<(), DataDirError> {
         return Err(DataDirError::Foreign { path: path.to_owned(), owner: status.uid(), own });
     }
     let mode = status.mode() & 0o7777;
+    if matches!(others, Others::Enter) && mode == 0o700 {
+        // As an older process left it, or a strict umask: nobody else would find the way to the socket.
+        let enter = fs::Permissions::from_mode(others.mode());
+        return dir
+            .set_permissions(enter)
+            .map_err(|source| DataDirError::Io { path: path.to_owned(), source });
+    }
     if mode & 0o777 & !others.mode() != 0 {
         let remedy = others.remedy();
         return Err(DataDirError::Open { path: path.to_owned(), mode, remedy });
@@ -284,7 +292,7 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -320,6 +328,14 @@ mod tests {
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(socket_dir(&path).unwrap(), path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!((socket_dir(&path).unwrap(), mode(&path)), (path.clone(), 0o755));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        assert_eq!(
+            (socket_dir(&path).unwrap(), mode(&path)),
+            (path.clone(), 0o750),
+            "as it was meant"
+        );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o1777)).unwrap();
         assert!(matches!(socket_dir(&path), Err(DataDirError::Open { mode: 0o1777, .. })));
     }

@@ -65,7 +65,7 @@ async fn without_agent(context: &Context, dir: PathBuf) -> Result<Outcome, CliEr
     if !mount.is_ours() || !answer(context, is_dead).await?.unwrap_or(false) {
         return Err(not_of_this_agent(context, &dir, &mount).await);
     }
-    let clearing = tokio::task::spawn_blocking(move || unmount(&dir, Detach::Lazily));
+    let clearing = tokio::task::spawn_blocking(move || unmount(&mount, Detach::Lazily));
     match answer(context, clearing).await? {
         Ok(Ok(())) => {
             context.output.note(&format!("unmounted  {shown}, whose agent is gone"));
@@ -84,7 +84,9 @@ fn refused(shown: &str, error: &UnmountError) -> CliError {
         UnmountError::NotPermitted(_) => &codes::AGENT_REFUSED,
         UnmountError::Busy(_) => &codes::MOUNT_BUSY,
         UnmountError::NotMounted(_) => &codes::NOT_MOUNTED,
-        UnmountError::NoHelper | UnmountError::Refused { .. } => &codes::MOUNT_FAILED,
+        UnmountError::Covered(_) | UnmountError::NoHelper | UnmountError::Refused { .. } => {
+            &codes::MOUNT_FAILED
+        }
     };
     CliError::new(code, format!("cannot unmount {shown}")).caused_by(error)
 }
