@@ -626,7 +626,7 @@ _dfctl() {
             return 0
             ;;
         dfctl__subcmd__ls)
-            opts="-H -r -q -v -h --header --profile --endpoint --recursive --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
+            opts="-H -r -0 -q -v -h --header --profile --endpoint --recursive --null --cluster --socket --solo --data-dir --format --progress --color --quiet --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -4,7 +4,7 @@ complete -c dfs-fuse -l socket-group -d 'Group whose members may use the socket 
 complete -c dfs-fuse -l cluster -d 'The cluster to take part in, as address:port of its manager; repeatable. None is solo' -r
 complete -c dfs-fuse -l advertise -d 'Address that others reach this host\'s pieces at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-fuse -l port-pieces -d 'Port of the piece plane; 0 is a free one [default: 4001, or a free one if that is taken]' -r
-complete -c dfs-fuse -l capacity -d 'Disk that the cache may take, as in 50GiB; all of the file system when not given' -r
+complete -c dfs-fuse -l capacity -d 'Disk that the cache may take, as in 50GiB, at least 64MiB; all of the file system when not given' -r
 complete -c dfs-fuse -l upload-rate -d 'Bytes in a second that it uploads at most, as in 1Gbit/s' -r
 complete -c dfs-fuse -l ca-file -d 'PEM file of a certificate authority that origins may be signed by; repeatable' -r -F
 complete -c dfs-fuse -l export -d 'Directory that other users may name files in, each with their own rights; absolute; repeatable' -r -F

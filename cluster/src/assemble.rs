@@ -43,7 +43,7 @@ impl Error {
         match self {
             Self::Process(error) => error.fault(),
             Self::NoManager => Fault::Usage,
-            Self::Identity(_) | Self::Manager(_) | Self::Seed(_) => Fault::Other,
+            Self::Identity(_) | Self::Manager(_) | Self::Seed(_) => Fault::of(self),
         }
     }
 }

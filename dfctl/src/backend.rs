@@ -39,8 +39,10 @@ pub enum FailureClass {
     OriginChanged,
     /// Bytes failed verification, and no other holder was left.
     Corrupt,
-    /// The cache's disk is full.
+    /// The agent's cache has no room.
     NoSpace,
+    /// What this process keeps while it runs has no room.
+    NoOwnSpace,
     /// The output's disk is full.
     OutputFull,
     /// A limit or quota.
@@ -212,6 +214,11 @@ impl Ledger {
     pub fn total(&self) -> u64 {
         let parents = self.parents.iter().map(|parent| parent.bytes);
         parents.fold(self.cache.saturating_add(self.source), u64::saturating_add)
+    }
+
+    /// Bytes that were received for them: from other hosts with headers and proofs, and the content from the origin.
+    pub fn on_the_wire(&self) -> u64 {
+        self.wire.saturating_add(self.source)
     }
 
     /// Content bytes from hosts of this kind.

@@ -2,6 +2,7 @@
 //!
 //! No runtime exists before the arguments are understood, so that `--version` and `--help` answer at once.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,10 +37,11 @@ pub struct Cli {
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Everywhere")]
 pub struct GlobalArgs {
-    /// Cluster to take part in
+    /// Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it
     #[arg(long, global = true, value_name = "ADDR", env = "DFS_CLUSTER", hide_env_values = true)]
-    cluster: Option<String>,
-    /// Socket of the node agent; when nobody answers on one given here, that is an error
+    cluster: Option<SocketAddr>,
+    /// Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other
+    /// command fails
     #[arg(long, global = true, value_name = "PATH", env = "DFS_SOCKET", hide_env_values = true)]
     socket: Option<PathBuf>,
     /// Work without any node agent
@@ -58,7 +60,7 @@ pub struct GlobalArgs {
     /// When to colour
     #[arg(long, global = true, value_enum, env = "DFS_COLOR", hide_env_values = true)]
     color: Option<Color>,
-    /// Say only what failed
+    /// Say only what failed, and print only what was asked for
     #[arg(short, long, global = true, action = ArgAction::SetTrue, conflicts_with = "verbose")]
     #[serde(skip)]
     quiet: bool,

@@ -83,7 +83,7 @@ codes! {
     OUTPUT_DENIED = 1103, NotPermitted, "the output may not be written",
         "This user has no permission to write there. -o writes somewhere else.";
     NO_SPACE = 1104, NoSpace, "no space left for the output",
-        "The file system of the output (or its quota) is full. Make room and run the same command again: it resumes at the named part file.";
+        "The file system of the output (or its quota) is full. Make room and run the same command again: it resumes at the part file, where one is named; or write somewhere else with -o.";
     OUTPUT_BUSY = 1105, Other, "another dfctl is writing this output",
         "The part file beside the output is locked by a running dfctl. Wait for it, or write somewhere else with -o.";
     UNSAFE_NAME = 1106, Other, "a name would leave the output directory",
@@ -91,7 +91,7 @@ codes! {
     READER_GONE = 1107, Done, "the reader of the output has gone",
         "Whoever read the standard output closed it, as `head` does. Nothing is wrong.";
     INTERRUPTED = 1130, Interrupted, "interrupted",
-        "The command was stopped by a signal. Running the same command again resumes at the named part file.";
+        "The command was stopped by a signal. Where a part file is named, the same command resumes at it.";
     PARTLY = 1108, Partly, "only a part was done",
         "Some entries failed; each is named above the error. Running the same command again takes what is missing.";
     NOT_FOUND = 2101, NotFound, "there is no such thing",
@@ -101,7 +101,7 @@ codes! {
     NOT_PERMITTED = 2103, NotPermitted, "the origin refused",
         "The origin answered that this asker may not read it (403). Check the credentials and what they may read.";
     SOURCE_FAILED = 2104, Source, "the origin or the network failed",
-        "Every attempt failed within the time allowed. Run the command again later: it resumes where it stopped.";
+        "Every attempt failed within the time allowed. Run the command again later: where a part file is named, it resumes there.";
     TIMED_OUT = 2105, Source, "nothing came in time",
         "The origin, or every holder of the bytes, was silent for too long.";
     ORIGIN_CHANGED = 2106, Source, "the origin changed while it was read",
@@ -121,15 +121,15 @@ codes! {
     CORRUPT = 3102, Integrity, "bytes failed their verification",
         "No source of verified bytes was left. The bad bytes were not saved.";
     PART_CORRUPT = 3103, Integrity, "the part file is damaged",
-        "The bytes taken over from a part file do not belong to this content. The part file was removed; run the command again.";
+        "The bytes taken over from a part file do not belong to this content, or somebody cut it off or replaced it while it was written. Nothing was saved; run the command again.";
     CACHE_DAMAGED = 3104, Integrity, "the cache holds damaged groups",
         "They were marked missing and will be fetched again when they are next read. If it happens again, check the disk.";
     NO_AGENT = 4101, Source, "no node agent answers",
-        "Nothing listens on the agent's socket. One that was named (--socket, DFS_SOCKET, the configuration) is never gone around; --solo does so. `dfctl mount` starts an agent for this user; a resident one is started with dfs-fuse.";
+        "Nothing listens on the agent's socket. One that was named (--socket, DFS_SOCKET, the configuration) is never gone around; --solo does so. `dfctl mount` starts an agent for this user, on the socket that was named if one was; a resident one is started with dfs-fuse.";
     AGENT_DENIED = 4102, NotPermitted, "the node agent may not be used by this user",
         "The agent's socket belongs to somebody else. Ask for membership in its socket group, or go around it with --solo.";
     AGENT_LOST = 4103, Source, "the node agent went away",
-        "The connection to the agent broke in the middle. Run the command again: it resumes where it stopped.";
+        "The connection to the agent broke in the middle. Run the command again: where a part file is named, it resumes there.";
     AGENT_PROTOCOL = 4104, Other, "the node agent answered something unreadable",
         "dfctl and the agent are probably of different versions: compare `dfctl version`.";
     START_FAILED = 4105, Other, "a process could not be started",
@@ -146,6 +146,14 @@ codes! {
         "The command asks a node agent about its mounts or cache; without one there is nothing to ask.";
     AGENT_REFUSED = 4111, NotPermitted, "the node agent does not do this for this user",
         "A user other than the agent's own and root may read through it, mount on directories of their own, and take away what they mounted; not read this machine's files, take away others' mounts, or evict from the cache that all share.";
+    OTHER_CLUSTER = 4112, Usage, "the node agent does not take part in this cluster",
+        "An agent is in the cluster it was started with, or in none; --cluster (DFS_CLUSTER, the configuration) does not move it. Leave it out, or name an agent of that cluster with --socket; `dfctl mount` starts one on a socket where none listens.";
+    DATA_DENIED = 4113, NotPermitted, "a directory of dfs may not be used by this user",
+        "What dfs keeps lies in a directory of the user it runs as, which nobody else can enter: below ~/.local/share/dfs, or /var/lib/dfs for root. --data-dir names another.";
+    CACHE_FULL = 4114, NoSpace, "no space left for the cache",
+        "The file system of the data directory, or the part of it that the agent may take (--capacity), is full of what is in use. Make room, or let the data lie elsewhere with --data-dir.";
+    START_DENIED = 4115, NotPermitted, "a process could not be started with the rights of this user",
+        "A file, a port or a device that it needs is closed to this user. The error shows the last lines of its log.";
     MOUNT_FAILED = 5101, Other, "the mount failed",
         "The cause says what the kernel or fusermount3 answered.";
     MOUNT_DIR = 5102, Usage, "the mount point cannot be used",
@@ -154,6 +162,8 @@ codes! {
         "`dfctl mounts` lists what is mounted.";
     MOUNT_BUSY = 5105, Other, "the mount is in use",
         "Some process works in it. `fuser -m DIR` names it; `dfctl umount --lazy DIR` takes the mount away when the last one leaves.";
+    MOUNT_ELSEWHERE = 5106, Other, "another node agent serves this mount",
+        "A mount is taken away by the agent that serves it: name its socket with --socket, or be the user who started it. `dfctl mounts` lists those of the agent that is asked.";
 }
 
 #[cfg(test)]

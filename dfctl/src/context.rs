@@ -17,7 +17,7 @@ use crate::backend::agent::{Agent, CommandId};
 use crate::codes;
 use crate::error::CliError;
 use crate::outdir::OutDir;
-use crate::output::Output;
+use crate::output::{Output, quoted_path};
 use crate::part::{Identity, PartError, PartFile};
 use crate::settings::Settings;
 
@@ -52,7 +52,8 @@ impl Context {
     }
 
     /// Whoever can do the work: a node agent, else this process itself, which is said unless it was asked for.
-    pub fn backend(&self) -> Result<Arc<dyn Backend>, CliError> {
+    /// An agent may still be in another cluster than the one meant: see `commands::inside::backend`.
+    pub fn any_backend(&self) -> Result<Arc<dyn Backend>, CliError> {
         if let Some(backend) = self.answering_backend()? {
             return Ok(backend);
         }
@@ -62,7 +63,10 @@ impl Context {
                 .hint("the same command with --solo: straight from the origin"));
         }
         if !self.settings.solo && self.inside.lock().is_none() {
-            self.output.note("no node agent answers: straight from the origin");
+            let without =
+                self.settings.cluster.map(|cluster| format!(", without the cluster {cluster}"));
+            let without = without.unwrap_or_default();
+            self.output.note(&format!("no node agent answers: straight from the origin{without}"));
         }
         self.solo()
     }
@@ -81,7 +85,7 @@ impl Context {
         let parent = self.settings.solo_dir();
         let agent = InsideAgent::start(&parent, HttpOptions::of_process()).map_err(|error| {
             let what = format!("cannot work without a node agent in {}", parent.display());
-            CliError::new(&codes::START_FAILED, what).caused_by(&error)
+            CliError::start(what, error.fault()).caused_by(&error)
         })?;
         let channel = agent.channel();
         *inside = Some(agent);
@@ -98,12 +102,17 @@ impl Context {
         digest: Option<Digest>,
     ) -> Result<PartFile, PartError> {
         match PartFile::open(dir.clone(), name, identity.clone(), digest) {
-            Err(PartError::Foreign(_)) => {
+            Err(PartError::Shared(_)) => {
                 inside::sweep(&self.settings.solo_dir());
                 PartFile::open(dir, name, identity, digest)
             }
             opened => opened,
         }
+    }
+
+    /// Whether this process does the work itself.
+    pub fn is_alone(&self) -> bool {
+        self.inside.lock().is_some()
     }
 
     /// Ends what was started inside this process.
@@ -183,8 +192,8 @@ impl Context {
         let tried: Vec<_> = open.map(|socket| socket.display().to_string()).collect();
         let start = format!(
             "dfs-fuse --data-dir {} --socket {}",
-            self.settings.agent_dir().display(),
-            self.settings.own_socket().display()
+            quoted_path(&self.settings.agent_dir()),
+            quoted_path(&self.settings.own_socket())
         );
         let error = CliError::new(&codes::NO_AGENT, "no node agent answers");
         let error = match self.closed.get() {

@@ -6,11 +6,13 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
+use dfs_service::process::Fault;
 use serde_json::json;
 
 use crate::backend::{Failure, FailureClass};
 use crate::codes::{self, Code, Exit};
-use crate::output::printable;
+use crate::output::{printable, shell_quoted};
+use crate::part::Tampered;
 
 /// How a command ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,12 @@ impl CliError {
         self
     }
 
+    /// Whether a cause names this path already.
+    pub fn names(&self, path: &Path) -> bool {
+        let path = path.display().to_string();
+        self.because.iter().any(|cause| cause.contains(&path))
+    }
+
     /// Says what to do next.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -83,9 +91,36 @@ impl CliError {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 &codes::OUTPUT_DENIED
             }
+            _ if error.get_ref().is_some_and(|inner| inner.is::<Tampered>()) => {
+                &codes::PART_CORRUPT
+            }
             _ => &codes::OUTPUT_FAILED,
         };
-        Self::new(code, format!("cannot {action} {}", path.display())).caused_by(error)
+        let failed =
+            Self::new(code, format!("cannot {action} {}", path.display())).caused_by(error);
+        match failed.code {
+            code if code == &codes::NO_SPACE => failed.hint(MAKE_ROOM),
+            code if code == &codes::PART_CORRUPT => failed.hint("the same command again"),
+            _ => failed,
+        }
+    }
+
+    /// `what` failed for `fault`, as a process of dfs ends or this one without an agent.
+    pub fn start(what: impl Into<String>, fault: Fault) -> Self {
+        let code = match fault {
+            Fault::NotPermitted => &codes::DATA_DENIED,
+            Fault::NoSpace => &codes::CACHE_FULL,
+            Fault::Usage | Fault::Other => &codes::START_FAILED,
+        };
+        let error = Self::new(code, what);
+        match fault {
+            Fault::NotPermitted => {
+                error.hint("the same command with --data-dir DIR, a directory of yours")
+            }
+            Fault::NoSpace => error
+                .hint("make room there, or the same command with --data-dir DIR on another disk"),
+            Fault::Usage | Fault::Other => error,
+        }
     }
 
     /// `action` on `subject` failed in the backend; `action` reads as in "cannot {action}".
@@ -128,6 +163,9 @@ impl CliError {
     }
 }
 
+/// What to do about an output whose disk is full.
+const MAKE_ROOM: &str = "make room there, or the same command with -o PATH on another disk";
+
 /// The code of each class of backend failure.
 fn code_of(class: FailureClass) -> &'static Code {
     match class {
@@ -139,7 +177,8 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::TimedOut => &codes::TIMED_OUT,
         FailureClass::OriginChanged => &codes::ORIGIN_CHANGED,
         FailureClass::Corrupt => &codes::CORRUPT,
-        FailureClass::NoSpace | FailureClass::OutputFull => &codes::NO_SPACE,
+        FailureClass::NoSpace | FailureClass::NoOwnSpace => &codes::CACHE_FULL,
+        FailureClass::OutputFull => &codes::NO_SPACE,
         FailureClass::Limit => &codes::BUSY,
         FailureClass::Unsupported => &codes::UNSUPPORTED,
         FailureClass::IsTree => &codes::IS_TREE,
@@ -158,15 +197,18 @@ fn code_of(class: FailureClass) -> &'static Code {
 }
 
 fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
+    let quoted = shell_quoted(subject);
     match class {
-        FailureClass::NotFound => parent_of(subject).map(|parent| format!("dfctl ls {parent}")),
+        FailureClass::NotFound => {
+            parent_of(subject).map(|parent| format!("dfctl ls {}", shell_quoted(&parent)))
+        }
         FailureClass::Unauthenticated | FailureClass::NotPermitted => {
-            Some(format!("dfctl stat -H 'Authorization: …' {subject}"))
+            Some(format!("dfctl stat -H 'Authorization: …' {quoted}"))
         }
         FailureClass::IsTree => {
-            Some(format!("dfctl ls {subject}      or all of it: dfctl get -r {subject}"))
+            Some(format!("dfctl ls {quoted}      or all of it: dfctl get -r {quoted}"))
         }
-        FailureClass::NotTree => Some(format!("dfctl stat {subject}")),
+        FailureClass::NotTree => Some(format!("dfctl stat {quoted}")),
         FailureClass::OriginChanged
         | FailureClass::SourceFailed
         | FailureClass::TimedOut
@@ -174,13 +216,17 @@ fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
         | FailureClass::AgentLost => Some("the same command again".to_owned()),
         FailureClass::AgentProtocol => Some("dfctl version".to_owned()),
         FailureClass::NotMounted => Some("dfctl mounts".to_owned()),
-        FailureClass::MountBusy => Some(format!("dfctl umount --lazy {subject}")),
+        FailureClass::MountBusy => Some(format!("dfctl umount --lazy {quoted}")),
         FailureClass::NoSolo => Some("the same command without --solo".to_owned()),
         FailureClass::Corrupt => Some("dfctl cache verify".to_owned()),
-        FailureClass::NoSpace => Some("dfctl cache gc".to_owned()),
-        FailureClass::OutputFull => {
-            Some("make room, then the same command again: it goes on where it ended".to_owned())
-        }
+        FailureClass::NoSpace => Some(
+            "dfctl cache gc      or an agent with another --data-dir, or a larger --capacity"
+                .to_owned(),
+        ),
+        FailureClass::NoOwnSpace => Some(
+            "make room there, or the same command with --data-dir DIR on another disk".to_owned(),
+        ),
+        FailureClass::OutputFull => Some(MAKE_ROOM.to_owned()),
         FailureClass::MountDir
         | FailureClass::AgentRefused
         | FailureClass::BadRequest

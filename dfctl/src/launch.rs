@@ -10,14 +10,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use dfs_service::data_dir::{DataDirError, Places, private_dir, socket_dir};
+use dfs_service::process::Fault;
 
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
+use crate::output::quoted_path;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -47,8 +49,8 @@ pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
     }
     let mut arguments: Vec<OsString> = vec!["--data-dir".into(), data.clone().into()];
     arguments.extend(["--socket".into(), socket.clone().into(), "--exit-when-idle".into()]);
-    if let Some(cluster) = &settings.cluster {
-        arguments.extend(["--cluster".into(), cluster.into()]);
+    if let Some(cluster) = settings.cluster {
+        arguments.extend(["--cluster".into(), cluster.to_string().into()]);
     }
     let launch = Launch { program: "dfs-fuse", arguments, log: data.join("agent.log") };
     let answers = socket.clone();
@@ -75,7 +77,7 @@ pub fn private(path: &Path) -> Result<PathBuf, CliError> {
 }
 
 fn refused(path: &Path, error: &DataDirError) -> CliError {
-    CliError::new(&codes::START_FAILED, format!("cannot use {}", path.display())).caused_by(error)
+    CliError::start(format!("cannot use {}", path.display()), error.fault()).caused_by(error)
 }
 
 /// The program `name`: beside this one, else in PATH.
@@ -109,12 +111,16 @@ impl Launch {
             if let Ok(Some(status)) = child.try_wait() {
                 return match ready(pid).await {
                     true => Ok(None),
-                    false => Err(self.failed(format!("it ended at once: {status}"), log_start)),
+                    false => Err(self.failed(
+                        &format!("it ended at once: {status}"),
+                        fault_of(status),
+                        log_start,
+                    )),
                 };
             }
             if tokio::time::Instant::now() >= deadline {
                 stop(&mut child).await;
-                return Err(self.failed("it was not ready in 30 s".to_owned(), log_start));
+                return Err(self.failed("it was not ready in 30 s", Fault::Other, log_start));
             }
             tokio::select! {
                 () = context.interrupted.cancelled() => {
@@ -130,7 +136,7 @@ impl Launch {
         let program = find(self.program)?;
         let failed = |error: &std::io::Error| {
             let what = format!("cannot start {}", program.display());
-            CliError::new(&codes::START_FAILED, what).caused_by(error)
+            CliError::start(what, Fault::of(error)).caused_by(error)
         };
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.log);
         let log = log.map_err(|error| failed(&error))?;
@@ -147,14 +153,26 @@ impl Launch {
         Ok((child.map_err(|error| failed(&error))?, start))
     }
 
-    fn failed(&self, reason: String, log_start: u64) -> CliError {
+    fn failed(&self, reason: &str, fault: Fault, log_start: u64) -> CliError {
         let what = format!("cannot start {}: {reason}", self.program);
-        let mut error = CliError::new(&codes::START_FAILED, what);
+        let code = match fault {
+            Fault::NotPermitted => &codes::START_DENIED,
+            Fault::NoSpace => &codes::CACHE_FULL,
+            Fault::Usage | Fault::Other => &codes::START_FAILED,
+        };
+        let mut error = CliError::new(code, what);
         for line in tail(&self.log, log_start) {
             error = error.because(line);
         }
-        error.hint(format!("less {}", self.log.display()))
+        error.hint(format!("less {}", quoted_path(&self.log)))
     }
+}
+
+/// Why it ended, by its exit code.
+fn fault_of(status: ExitStatus) -> Fault {
+    let faults = [Fault::Usage, Fault::NotPermitted, Fault::NoSpace];
+    let said = faults.into_iter().find(|fault| status.code() == Some(fault.exit().into()));
+    said.unwrap_or(Fault::Other)
 }
 
 /// The last lines that were written since `start`.

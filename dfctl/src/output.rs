@@ -4,6 +4,7 @@
 //! cursor or pretend to be ours. Writing to a reader that has gone ends the command quietly.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anstream::{AutoStream, ColorChoice};
@@ -90,6 +91,8 @@ pub struct Output {
     pub verbosity: Verbosity,
     /// Width of stderr, where it is a terminal.
     pub stderr_width: Option<usize>,
+    /// Whether a person reads the results as they come.
+    pub stdout_is_terminal: bool,
     stdout: Sink,
     stderr: Sink,
 }
@@ -107,6 +110,7 @@ impl Output {
             format,
             verbosity,
             stderr_width,
+            stdout_is_terminal: io::stdout().is_terminal(),
             stdout: Mutex::new(Box::new(io::BufWriter::with_capacity(64 * 1024, io::stdout()))),
             stderr: Mutex::new(Box::new(AutoStream::new(io::stderr(), choice))),
         }
@@ -123,6 +127,7 @@ impl Output {
             format,
             verbosity: Verbosity::Normal,
             stderr_width: None,
+            stdout_is_terminal: false,
             stdout: Mutex::new(stdout),
             stderr: Mutex::new(stderr),
         }
@@ -131,6 +136,14 @@ impl Output {
     /// Writes result bytes as they are.
     pub fn bytes(&self, bytes: &[u8]) -> Result<(), CliError> {
         lock(&self.stdout).write_all(bytes).map_err(stdout_failed)
+    }
+
+    /// Writes a name on a line: as it is for programs, printable for a terminal.
+    pub fn name(&self, name: &[u8]) -> Result<(), CliError> {
+        if self.stdout_is_terminal {
+            return self.line(&printable_name(name));
+        }
+        self.bytes(name).and_then(|()| self.bytes(b"\n"))
     }
 
     /// Writes one line of the result.
@@ -246,6 +259,20 @@ pub fn printable_name(name: &[u8]) -> String {
     shown
 }
 
+/// `text` as one word of a shell, quoted where that is needed.
+pub fn shell_quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// The same for a path.
+pub fn quoted_path(path: &Path) -> String {
+    shell_quoted(&path.display().to_string())
+}
+
 /// `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -295,6 +322,15 @@ mod tests {
         assert_eq!(printable_name("größe".as_bytes()), "größe");
         assert_eq!(printable_name(b"a\x1b[31m\xffb\n"), "a\\u{1b}[31m\\xffb\\n");
         assert_eq!(printable("abc\u{202e}gpj.exe"), "abc\\u{202e}gpj.exe");
+    }
+
+    #[test]
+    fn what_a_shell_would_take_apart_is_quoted() {
+        assert_eq!(shell_quoted("/srv/dfs-1"), "/srv/dfs-1");
+        assert_eq!(shell_quoted("/srv/my dfs"), "'/srv/my dfs'");
+        assert_eq!(shell_quoted("it's"), r"'it'\''s'");
+        assert_eq!(shell_quoted(""), "''");
+        assert_eq!(shell_quoted("http://h/?a=1&b"), "'http://h/?a=1&b'");
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! many are there from the start without a gap. The mark is written after the bytes it counts, so after a
 //! kill the same boot of the machine may take them over (the page cache is still right); after a reboot, or
 //! for another version of the content, the part begins anew. An output without a known length has no mark and
-//! is not kept. A lock keeps two writers apart.
+//! is not kept. A lock keeps two writers apart. Who cuts the file off or puts another in its place while it is
+//! written is noticed before it gets its name.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -19,10 +20,13 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::process::Gid;
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
 use crate::backend::Entry;
 use crate::outdir::{OutDir, Replace, date};
+
+mod hasher;
+
+pub use hasher::Hasher;
 
 /// The end of a part file's name.
 pub const SUFFIX: &str = ".dfs-part";
@@ -30,7 +34,6 @@ pub const SUFFIX: &str = ".dfs-part";
 const MARK_BYTES: usize = 512;
 const MAGIC: &str = "dfs-part 1 ";
 const MARK_EVERY: u64 = 16 << 20;
-const HASH_CHUNK: usize = 1 << 20;
 
 /// What the bytes of a part file are: the version of the content and which part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +65,8 @@ pub struct PartFile {
     /// Written ahead of `done`, by a backend that writes in any order; ascending, apart.
     ahead: Vec<ByteRange>,
     marked: u64,
+    /// Bytes that the file has, or where its length is not known, at least has.
+    size: u64,
     resumed: u64,
     hasher: Option<Hasher>,
     settled: bool,
@@ -76,9 +81,32 @@ pub enum PartError {
     /// The name is taken by something that is no part file.
     #[error("{} is not a regular file of this user alone", .0.display())]
     Foreign(PathBuf),
+    /// It is a file of this user that has another name too: that of a cache which a killed command left.
+    #[error("{} has another name too, as a `get` leaves it that was killed while it had no agent", .0.display())]
+    Shared(PathBuf),
     /// The file system refused.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Somebody else changed the part file while it was written. Travels inside of an [`io::Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Tampered {
+    /// It has not the bytes any more that were written.
+    #[error("somebody cut off its part file while it was written")]
+    CutOff,
+    /// Its name is that of another file, or of none.
+    #[error("somebody removed or replaced its part file while it was written")]
+    Replaced,
+}
+
+/// Why a file that is all there did not get its name, and where it is kept.
+#[derive(Debug)]
+pub struct Unplaced {
+    /// Why not.
+    pub error: io::Error,
+    /// Its part file.
+    pub kept: Option<PathBuf>,
 }
 
 impl PartFile {
@@ -100,6 +128,7 @@ impl PartFile {
             }
         };
         let length = identity.length;
+        let size = file.metadata()?.len();
         let mut opened = Self {
             dir,
             name: name.to_owned(),
@@ -110,6 +139,7 @@ impl PartFile {
             done,
             ahead: Vec::new(),
             marked: done,
+            size,
             resumed: done,
             hasher: digest.map(Hasher::new),
             settled: false,
@@ -140,6 +170,7 @@ impl PartFile {
             self.unlink_name(&draft);
             return Ok(false);
         }
+        self.size = file.metadata()?.len();
         self.file = Arc::new(file);
         self.mark()?;
         Ok(true)
@@ -195,6 +226,9 @@ impl PartFile {
 
     /// Appends the next bytes. One write into the page cache; `bytes` are a chunk off the wire, at most a few MiB.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.identity.length.is_none() {
+            self.check_size()?;
+        }
         self.file.write_all_at(bytes, self.done)?;
         if let Some(hasher) = self.hasher.as_mut().filter(|hasher| hasher.seen == self.done) {
             hasher.update(bytes);
@@ -222,12 +256,17 @@ impl PartFile {
 
     fn advance(&mut self, done: u64) -> io::Result<()> {
         self.done = done;
+        if self.identity.length.is_none() {
+            self.size = done;
+        }
         if self.done - self.marked >= MARK_EVERY { self.mark() } else { Ok(()) }
     }
 
     /// Records how far it is.
     fn mark(&mut self) -> io::Result<()> {
         let Some(length) = self.identity.length else { return Ok(()) };
+        // The mark makes a file that was cut off as long as before: what is missing would not be missed.
+        self.check_size()?;
         let mark = Mark {
             identity: self.identity.clone(),
             done: self.done.min(length),
@@ -236,8 +275,21 @@ impl PartFile {
         let mut block = format!("{MAGIC}{}", serde_json::to_string(&mark)?).into_bytes();
         block.resize(MARK_BYTES, b'\n');
         self.file.write_all_at(&block[..MARK_BYTES], length)?;
+        self.size = self.size.max(length + MARK_BYTES as u64);
         self.marked = self.done;
         Ok(())
+    }
+
+    /// Nobody has cut it off.
+    fn check_size(&self) -> io::Result<()> {
+        let there = self.file.metadata()?.len();
+        if there < self.size { Err(io::Error::other(Tampered::CutOff)) } else { Ok(()) }
+    }
+
+    /// Whether its name is still its own.
+    fn has_its_name(&self) -> io::Result<bool> {
+        let own = self.file.metadata()?;
+        Ok(is_at(&self.dir, &self.part, &own))
     }
 
     /// The digest of all bytes, of the kind asked for at the beginning.
@@ -256,9 +308,24 @@ impl PartFile {
         }
     }
 
-    /// Puts the whole file in place under its name.
-    pub fn finish(mut self, dress: Option<&Entry>, replace: Replace) -> io::Result<()> {
+    /// Puts the whole file in place under its name. Where that cannot be, it is kept for a later run.
+    pub fn finish(mut self, dress: Option<&Entry>, replace: Replace) -> Result<(), Unplaced> {
+        match self.place(dress, replace) {
+            Ok(()) => {
+                self.settled = true;
+                Ok(())
+            }
+            Err(error) => Err(Unplaced { error, kept: self.keep() }),
+        }
+    }
+
+    fn place(&mut self, dress: Option<&Entry>, replace: Replace) -> io::Result<()> {
+        self.check_size()?;
+        if !self.has_its_name()? {
+            return Err(io::Error::other(Tampered::Replaced));
+        }
         self.file.set_len(self.done)?;
+        self.size = self.done;
         if let Some(entry) = dress {
             let mode = Mode::from_raw_mode(entry.mode & 0o777);
             rustix::fs::fchmod(&self.file, mode)?;
@@ -276,20 +343,23 @@ impl PartFile {
             }
             other => other?,
         }
-        drop(dir);
-        self.settled = true;
         Ok(())
     }
 
     /// Leaves it for a later run if there is anything worth it; says where.
     pub fn keep(mut self) -> Option<PathBuf> {
         self.settled = true;
+        self.settle().then(|| self.path())
+    }
+
+    /// Leaves it with a mark, or takes it away; whether it is left.
+    fn settle(&mut self) -> bool {
         let worth_it = self.done > 0 && self.identity.length.is_some();
-        if worth_it && self.mark().is_ok() {
-            return Some(self.path());
+        let left = worth_it && self.has_its_name().unwrap_or(false) && self.mark().is_ok();
+        if !left {
+            self.unlink();
         }
-        self.unlink();
-        None
+        left
     }
 
     /// Takes it away.
@@ -299,7 +369,10 @@ impl PartFile {
     }
 
     fn unlink(&self) {
-        self.unlink_name(&self.part);
+        // What somebody else has put there is theirs.
+        if self.has_its_name().unwrap_or(false) {
+            self.unlink_name(&self.part);
+        }
     }
 
     fn unlink_name(&self, name: &OsStr) {
@@ -310,12 +383,8 @@ impl PartFile {
 
 impl Drop for PartFile {
     fn drop(&mut self) {
-        if self.settled {
-            return;
-        }
-        let worth_it = self.done > 0 && self.identity.length.is_some();
-        if !worth_it || self.mark().is_err() {
-            self.unlink();
+        if !self.settled {
+            self.settle();
         }
     }
 }
@@ -351,15 +420,23 @@ fn open_locked(dir: &OutDir, part: &OsStr) -> Result<File, PartError> {
         }
         let status = file.metadata()?;
         let own = rustix::process::geteuid().as_raw();
-        if !status.is_file() || status.nlink() > 1 || status.uid() != own {
+        if !status.is_file() || status.uid() != own {
             return Err(PartError::Foreign(dir.path_of(part)));
         }
-        let there = rustix::fs::statat(dir.fd(), part, AtFlags::SYMLINK_NOFOLLOW);
-        if there.is_ok_and(|there| there.st_ino == status.ino() && there.st_dev == status.dev()) {
+        if status.nlink() > 1 {
+            return Err(PartError::Shared(dir.path_of(part)));
+        }
+        if is_at(dir, part, &status) {
             return Ok(file);
         }
     }
     Err(PartError::Busy(dir.path_of(part)))
+}
+
+/// Whether `name` leads to the file of this status.
+fn is_at(dir: &OutDir, name: &OsStr, status: &Metadata) -> bool {
+    let there = rustix::fs::statat(dir.fd(), name, AtFlags::SYMLINK_NOFOLLOW);
+    there.is_ok_and(|there| there.st_ino == status.ino() && there.st_dev == status.dev())
 }
 
 /// How much of this content the file holds, if its mark says so.
@@ -398,233 +475,5 @@ fn boot_id() -> String {
     }
 }
 
-enum Algorithm {
-    Blake3(Box<blake3::Hasher>),
-    Sha256(sha2::Sha256),
-}
-
-/// A digest in the making.
-pub struct Hasher {
-    algorithm: Algorithm,
-    seen: u64,
-}
-
-impl Hasher {
-    /// Of the same kind as `like`.
-    pub fn new(like: Digest) -> Self {
-        let algorithm = match like {
-            Digest::Blake3(_) => Algorithm::Blake3(Box::default()),
-            Digest::Sha256(_) => Algorithm::Sha256(sha2::Sha256::new()),
-        };
-        Self { algorithm, seen: 0 }
-    }
-
-    /// Takes the next bytes in.
-    pub fn update(&mut self, bytes: &[u8]) {
-        match &mut self.algorithm {
-            Algorithm::Blake3(hasher) => {
-                hasher.update(bytes);
-            }
-            Algorithm::Sha256(hasher) => hasher.update(bytes),
-        }
-        self.seen += bytes.len() as u64;
-    }
-
-    /// Reads on in `file` up to `end`.
-    pub fn catch_up(&mut self, file: &File, end: u64) -> io::Result<()> {
-        let mut buffer = vec![0; HASH_CHUNK];
-        while self.seen < end {
-            let want = usize::try_from(end - self.seen).unwrap_or(HASH_CHUNK).min(HASH_CHUNK);
-            file.read_exact_at(&mut buffer[..want], self.seen)?;
-            self.update(&buffer[..want]);
-        }
-        Ok(())
-    }
-
-    /// The digest of everything taken in.
-    pub fn finish(self) -> Digest {
-        match self.algorithm {
-            Algorithm::Blake3(hasher) => Digest::Blake3(*hasher.finalize().as_bytes()),
-            Algorithm::Sha256(hasher) => Digest::Sha256(hasher.finalize().into()),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    fn identity(content: &str, length: u64) -> Identity {
-        Identity { content: content.into(), start: 0, length: Some(length) }
-    }
-
-    fn open(dir: &Path, content: &str, length: u64) -> Result<PartFile, PartError> {
-        let dir = Arc::new(OutDir::open(dir).unwrap());
-        PartFile::open(dir, OsStr::new("x"), identity(content, length), None)
-    }
-
-    fn names(dir: &Path) -> Vec<OsString> {
-        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect()
-    }
-
-    #[test]
-    fn a_part_becomes_the_file_that_somebody_else_fills() {
-        let (place, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let content = cache.path().join("content");
-        let filling = File::create(&content).unwrap();
-        let mut part = open(place.path(), "a", 6).unwrap();
-        assert!(part.take_over(&content).unwrap());
-        filling.write_all_at(b"abc", 0).unwrap();
-        part.written(ByteRange::new(0, 3)).unwrap();
-        drop(part);
-        let foreign = open(place.path(), "a", 6).err();
-        assert!(
-            matches!(foreign, Some(PartError::Foreign(_))),
-            "while the content has a name of its own"
-        );
-        std::fs::remove_file(&content).unwrap();
-        let mut part = open(place.path(), "a", 6).unwrap();
-        assert_eq!(part.resumed(), 3);
-        assert!(!part.take_over(&content).unwrap(), "what came is not given up");
-        part.append(b"def").unwrap();
-        part.finish(None, Replace::Never).unwrap();
-        assert_eq!(std::fs::read(place.path().join("x")).unwrap(), b"abcdef");
-        assert_eq!(names(place.path()), ["x"]);
-    }
-
-    #[test]
-    fn a_file_of_the_user_is_not_in_the_way_and_stays() {
-        let (place, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let content = cache.path().join("content");
-        File::create(&content).unwrap();
-        let taken = place.path().join(format!("x{SUFFIX}.{}", std::process::id()));
-        std::fs::write(&taken, b"mine").unwrap();
-        let mut part = open(place.path(), "a", 6).unwrap();
-        assert!(!part.take_over(&content).unwrap());
-        assert_eq!(std::fs::read(&taken).unwrap(), b"mine");
-    }
-
-    #[test]
-    fn a_file_that_became_an_output_becomes_no_other() {
-        let (place, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let content = cache.path().join("content");
-        File::create(&content).unwrap();
-        let dir = Arc::new(OutDir::open(place.path()).unwrap());
-        let another = |name| PartFile::open(dir.clone(), OsStr::new(name), identity("a", 1), None);
-        let (mut first, mut second) = (another("x").unwrap(), another("y").unwrap());
-        assert!(first.take_over(&content).unwrap());
-        assert!(!second.take_over(&content).unwrap());
-        assert!(!second.take_over(&cache.path().join("gone")).unwrap());
-        drop((first, second));
-        assert_eq!(names(place.path()), [] as [OsString; 0]);
-    }
-
-    #[test]
-    fn a_part_becomes_the_file_and_leaves_nothing_else() {
-        let place = tempfile::tempdir().unwrap();
-        let mut part = open(place.path(), "a", 6).unwrap();
-        part.append(b"abc").unwrap();
-        part.append(b"def").unwrap();
-        part.mark().unwrap();
-        part.finish(None, Replace::Never).unwrap();
-        assert_eq!(names(place.path()), ["x"]);
-        assert_eq!(std::fs::read(place.path().join("x")).unwrap(), b"abcdef");
-    }
-
-    #[test]
-    fn the_same_content_is_resumed_and_another_one_is_not() {
-        let place = tempfile::tempdir().unwrap();
-        let mut part = open(place.path(), "a", 6).unwrap();
-        part.append(b"abc").unwrap();
-        assert_eq!(part.keep(), Some(place.path().join("x.dfs-part")));
-        let part = open(place.path(), "a", 6).unwrap();
-        assert_eq!((part.done(), part.resumed()), (3, 3));
-        drop(part);
-        assert_eq!(open(place.path(), "b", 6).unwrap().done(), 0);
-        assert_eq!(names(place.path()), Vec::<OsString>::new(), "an empty part is not kept");
-    }
-
-    #[test]
-    fn a_part_of_another_boot_is_not_trusted() {
-        let place = tempfile::tempdir().unwrap();
-        let mut part = open(place.path(), "a", 6).unwrap();
-        part.append(b"abc").unwrap();
-        part.boot = "another".into();
-        part.keep();
-        assert_eq!(open(place.path(), "a", 6).unwrap().done(), 0);
-    }
-
-    #[test]
-    fn a_digest_covers_what_was_taken_over() {
-        let place = tempfile::tempdir().unwrap();
-        for like in [Digest::Sha256([0; 32]), Digest::Blake3([0; 32])] {
-            let dir = Arc::new(OutDir::open(place.path()).unwrap());
-            let mut part =
-                PartFile::open(dir.clone(), OsStr::new("x"), identity("a", 6), Some(like)).unwrap();
-            part.append(b"abc").unwrap();
-            part.keep().unwrap();
-            let mut part =
-                PartFile::open(dir, OsStr::new("x"), identity("a", 6), Some(like)).unwrap();
-            part.append(b"def").unwrap();
-            let mut whole = Hasher::new(like);
-            whole.update(b"abcdef");
-            assert_eq!(part.digest().unwrap(), Some(whole.finish()));
-            part.remove();
-        }
-    }
-
-    #[test]
-    fn ranges_written_in_any_order_count_when_the_gap_closes() {
-        let place = tempfile::tempdir().unwrap();
-        let mut part = open(place.path(), "a", 40).unwrap();
-        part.written(ByteRange::new(10, 20)).unwrap();
-        part.written(ByteRange::new(30, 40)).unwrap();
-        assert_eq!(part.done(), 0);
-        part.written(ByteRange::new(0, 10)).unwrap();
-        assert_eq!(part.done(), 20);
-        part.written(ByteRange::new(20, 30)).unwrap();
-        assert_eq!(part.done(), 40);
-        assert!(part.ahead.is_empty());
-    }
-
-    #[test]
-    fn two_writers_are_kept_apart() {
-        let place = tempfile::tempdir().unwrap();
-        let _first = open(place.path(), "a", 6).unwrap();
-        assert!(matches!(open(place.path(), "a", 6), Err(PartError::Busy(_))));
-    }
-
-    #[test]
-    fn a_planted_part_file_is_refused_and_untouched() {
-        let place = tempfile::tempdir().unwrap();
-        let victim = place.path().join("victim");
-        std::fs::write(&victim, "precious").unwrap();
-        let part = place.path().join("x.dfs-part");
-        std::os::unix::fs::symlink(&victim, &part).unwrap();
-        assert!(matches!(open(place.path(), "a", 6), Err(PartError::Foreign(_))));
-        std::fs::remove_file(&part).unwrap();
-        std::fs::hard_link(&victim, &part).unwrap();
-        assert!(matches!(open(place.path(), "a", 6), Err(PartError::Foreign(_))));
-        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
-    }
-
-    #[test]
-    fn a_file_that_appeared_meanwhile_is_not_replaced() {
-        let place = tempfile::tempdir().unwrap();
-        let mut part = open(place.path(), "a", 3).unwrap();
-        part.append(b"new").unwrap();
-        std::fs::write(place.path().join("x"), "old").unwrap();
-        let error = part.finish(None, Replace::Never).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(std::fs::read(place.path().join("x")).unwrap(), b"old");
-    }
-
-    #[test]
-    fn the_longest_names_have_part_files_too() {
-        let long = OsString::from("é".repeat(127));
-        assert!(part_name(&long).len() <= 255);
-        assert_ne!(part_name(&long), part_name(&OsString::from(format!("{}e", "é".repeat(127)))));
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! What is in force for this run: flag > environment > `~/.config/dfs/dfctl.toml` > `/etc/dfs/*.toml` > default.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use dfs_service::config::Loader;
@@ -15,7 +16,7 @@ use crate::output::{Color, Format, progress};
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 struct Options {
-    cluster: Option<String>,
+    cluster: Option<SocketAddr>,
     socket: Option<PathBuf>,
     solo: Option<bool>,
     data_dir: Option<PathBuf>,
@@ -27,8 +28,8 @@ struct Options {
 /// The settings in force.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Cluster to take part in.
-    pub cluster: Option<String>,
+    /// Cluster that an agent must take part in.
+    pub cluster: Option<SocketAddr>,
     /// Socket of the agent, where one was named.
     pub socket: Option<PathBuf>,
     /// Never ask an agent.
@@ -90,6 +91,17 @@ impl Settings {
         let own = self.own_socket();
         let resident = self.resident_socket();
         if own == resident { vec![own] } else { vec![own, resident] }
+    }
+
+    /// Where agents listen that were started without naming a socket: this user's, the machine's, and that of
+    /// `user`.
+    pub fn usual_sockets(&self, user: Option<u32>) -> Vec<PathBuf> {
+        let mut sockets = vec![self.places.runtime.join("agent.sock"), self.resident_socket()];
+        if let Some(user) = user {
+            sockets.push(format!("/run/user/{user}/dfs/agent.sock").into());
+            sockets.push(format!("/tmp/dfs-{user}/agent.sock").into());
+        }
+        sockets
     }
 
     /// Whether the agent on `socket` is looked for only because a machine may have one for all its users.

@@ -312,7 +312,7 @@ fn what_the_agent_refuses_becomes_a_code_a_cause_and_an_exit() {
         (Code::Unavailable, r#"{"because":["connection refused"]}"#, 5, "DFS-2104"),
         (Code::Aborted, r#"{"class":"origin-changed"}"#, 5, "DFS-2106"),
         (Code::DataLoss, "", 6, "DFS-3102"),
-        (Code::ResourceExhausted, r#"{"class":"no-space"}"#, 7, "DFS-1104"),
+        (Code::ResourceExhausted, r#"{"class":"no-space"}"#, 7, "DFS-4114"),
         (Code::Internal, "garbage", 1, "DFS-1000"),
     ] {
         let refuses = Some((code, "the reason", details));
@@ -464,13 +464,14 @@ fn a_process_that_cannot_start_shows_the_end_of_its_log() {
             .output()
             .unwrap()
     };
-    for (words, reason) in [
-        (&["mount", "https://h/d/", mnt.to_str().unwrap()][..], "because  no /dev/fuse here"),
-        (&["cluster", "up"], "because  port taken"),
+    for (words, reason, exit, code) in [
+        (&["mount", "https://h/d/", mnt.to_str().unwrap()][..], "no /dev/fuse here", 1, "DFS-4105"),
+        (&["cluster", "up"], "port taken", 4, "DFS-4115"),
     ] {
         let ran = run(words);
         let err = text(&ran.stderr);
-        assert_eq!(ran.status.code(), Some(1), "{err}");
-        assert!(err.contains("DFS-4105") && err.contains(reason), "{err}");
+        assert_eq!(ran.status.code(), Some(exit), "{err}");
+        assert!(err.contains(code) && err.contains(&format!("because  {reason}")), "{err}");
+        assert!(err.contains("try      less "), "{err}");
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_model::Capacity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
@@ -45,7 +46,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Process(error) => error.fault(),
-            Self::Host(_) => Fault::Other,
+            Self::Host(error) => Fault::of(error),
         }
     }
 }
@@ -86,7 +87,7 @@ async fn start(
     let facts = AgentFacts {
         data_dir: data_dir.path().to_owned(),
         cluster: cluster_name(options),
-        capacity: options.capacity,
+        capacity: options.capacity.map(Capacity::size),
     };
     let agent = Agent::new(host, facts);
     keep_mounts(lifecycle.service("mounts"), agent.clone());
@@ -135,7 +136,7 @@ fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
         data_dir: data_dir.path().to_owned(),
         name: told.shared.host_name(),
         location: told.shared.location(),
-        capacity: options.capacity,
+        capacity: options.capacity.map(Capacity::size),
         upload_rate: options.upload_rate,
         slots: SlotLimits::default(),
         patience: Duration::from_secs(options.patience_seconds.into()),

@@ -26,8 +26,8 @@ use crate::fuse::Adapter;
 pub use crate::fuse::Opens;
 use crate::tree::Tree;
 use attach::Plan;
-pub use table::{MountEntry, SUBTYPE, mounts};
-pub use unmount::{Detach, UnmountError, unmount};
+pub use table::{MountEntry, SUBTYPE, mounted_at, mounts};
+pub use unmount::{Detach, UnmountError, is_dead, unmount};
 
 /// How to mount.
 #[derive(Debug, Clone)]
@@ -179,7 +179,8 @@ pub enum MountError {
 #[derive(Debug)]
 pub struct Mounted {
     dir: PathBuf,
-    device: Option<String>,
+    /// What the kernel calls it.
+    entry: Option<MountEntry>,
     core: Arc<Core>,
     ended: CancellationToken,
     session: Receiver<()>,
@@ -213,18 +214,18 @@ pub fn mount(
     let point = check::mount_point(dir, options.mount_point_of)?;
     let descriptor = attach::attach(&point, &plan)?;
     let dir = point.dir;
-    let device = table::device_at(&dir);
+    let entry = table::mounted_at(&dir).filter(MountEntry::is_ours);
     let ended = CancellationToken::new();
     match start(adapter, descriptor, options.threads, &dir, &ended) {
         Ok(session) => {
-            if let Some(device) = &device {
-                widen_read_ahead(device);
+            if let Some(entry) = &entry {
+                widen_read_ahead(&entry.device);
             }
-            Ok(Mounted { dir, device, core, ended, session })
+            Ok(Mounted { dir, entry, core, ended, session })
         }
         Err(source) => {
             // The reason why it is not served is what matters; that it is also gone is the usual case.
-            let _ = unmount(&dir, Detach::Lazily);
+            let _ = entry.map(|entry| unmount(&entry, Detach::Lazily));
             Err(MountError::Refused { dir, source })
         }
     }
@@ -304,11 +305,13 @@ impl Mounted {
 
     /// Unmounts unless it has been done already: what else is mounted there now is not ours.
     fn detach(&self, detach: Detach) -> Result<(), UnmountError> {
-        let ours = self.device.is_some() && table::device_at(&self.dir) == self.device;
-        if self.ended.is_cancelled() || !ours {
+        let Some(entry) = self.entry.as_ref().filter(|_| !self.ended.is_cancelled()) else {
             return Ok(());
+        };
+        match unmount(entry, detach) {
+            Err(UnmountError::NotMounted(_)) => Ok(()),
+            other => other,
         }
-        unmount(&self.dir, detach)
     }
 }
 

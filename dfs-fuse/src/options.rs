@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
-use dfs_model::{ByteSize, Rate};
+use dfs_model::{Capacity, Rate};
 use dfs_service::process;
 use serde::{Deserialize, Serialize};
 
@@ -41,9 +41,9 @@ pub struct Flags {
     /// Port of the piece plane; 0 is a free one [default: 4001, or a free one if that is taken].
     #[arg(long, value_name = "PORT")]
     pub port_pieces: Option<u16>,
-    /// Disk that the cache may take, as in 50GiB; all of the file system when not given.
+    /// Disk that the cache may take, as in 50GiB, at least 64MiB; all of the file system when not given.
     #[arg(long, value_name = "SIZE")]
-    pub capacity: Option<ByteSize>,
+    pub capacity: Option<Capacity>,
     /// Bytes in a second that it uploads at most, as in 1Gbit/s.
     #[arg(long, value_name = "RATE")]
     pub upload_rate: Option<Rate>,
@@ -79,8 +79,8 @@ pub struct Options {
     pub advertise: Vec<SocketAddr>,
     /// Port of the piece plane.
     pub port_pieces: Option<u16>,
-    /// Disk that the cache may take.
-    pub capacity: Option<ByteSize>,
+    /// Disk that the cache may take, at least 64MiB.
+    pub capacity: Option<Capacity>,
     /// Bytes in a second that it uploads at most.
     pub upload_rate: Option<Rate>,
     /// Certificate authorities that origins may be signed by, beside the system's.
@@ -116,6 +116,7 @@ pub fn command() -> clap::Command {
 
 #[cfg(test)]
 mod tests {
+    use dfs_model::ByteSize;
     use dfs_service::config::Loader;
 
     use super::*;
@@ -129,9 +130,18 @@ mod tests {
             .environment([("DFS_CAPACITY", "1GiB"), ("DFS_PORT_PIECES", "5001"), ("DFS_IDC", "i")])
             .load_beside::<process::Options, Options, _>(&flags)
             .unwrap();
-        assert_eq!(own.capacity, Some(ByteSize(2 << 30)));
+        assert_eq!(own.capacity.map(Capacity::size), Some(ByteSize(2 << 30)));
         assert_eq!(own.port_pieces, Some(5001));
         assert_eq!(own.patience_seconds, 3);
+        let tiny = Loader::new(PROCESS)
+            .system_dir("/nonexistent")
+            .environment([("DFS_CAPACITY", "10")])
+            .load_beside::<process::Options, Options, _>(&Flags::default())
+            .unwrap_err();
+        assert!(
+            tiny.to_string().contains("DFS_CAPACITY") && tiny.to_string().contains("64.0 MiB"),
+            "{tiny}"
+        );
         assert_eq!((shared.area.as_str(), shared.idc.as_str()), ("a", "i"));
     }
 }

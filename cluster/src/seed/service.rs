@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{ByteSize, Location, Rate};
+use dfs_model::{Capacity, Location, Rate};
 use dfs_peer::dial::Acceptor;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
@@ -24,8 +24,8 @@ const MAX_MESSAGE: usize = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
-    /// Disk that its store may take; all of the file system when not given.
-    pub capacity: Option<ByteSize>,
+    /// Disk that its store may take, at least 64MiB; all of the file system when not given.
+    pub capacity: Option<Capacity>,
     /// Bytes in a second that it uploads at most.
     pub upload_rate: Option<Rate>,
     /// Uploads at a time; 0 is the usual number.
@@ -70,7 +70,7 @@ impl Service {
             data_dir: data_dir.subdir("seed")?,
             name,
             location,
-            capacity: options.capacity,
+            capacity: options.capacity.map(Capacity::size),
             upload_rate: options.upload_rate,
             slots,
             patience: Duration::from_secs(3),

@@ -29,6 +29,6 @@ pub use range::{ByteRange, GROUP_BYTES, GroupRange, RangeParseError, groups_in};
 pub use route::{RouteKey, rank};
 pub use sabotage::Invariant;
 pub use task::{TaskInfo, TaskKey, TaskKind, Transform};
-pub use units::{ByteSize, Rate, UnitParseError, parse_duration};
+pub use units::{ByteSize, Capacity, Rate, UnitParseError, parse_duration};
 pub use url::{CanonicalUrl, UrlError, redact};
 pub use validator::{Validator, ValidatorStrength};

@@ -15,6 +15,11 @@ use crate::Invariant;
 #[serde(into = "String", try_from = "String")]
 pub struct ByteSize(pub u64);
 
+/// Disk that a cache may take: enough for some of the largest pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Capacity(ByteSize);
+
 /// Bytes in a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -42,6 +47,14 @@ pub enum UnitParseError {
         first: String,
         /// The other.
         second: String,
+    },
+    /// Nothing could be done with so little.
+    #[error("{given} is too little for a cache: it takes at least {least}")]
+    TooSmall {
+        /// What was given.
+        given: ByteSize,
+        /// What is enough.
+        least: ByteSize,
     },
 }
 
@@ -124,6 +137,42 @@ impl From<ByteSize> for String {
 }
 
 impl TryFrom<String> for ByteSize {
+    type Error = UnitParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl Capacity {
+    /// The smallest one.
+    pub const LEAST: ByteSize = ByteSize(64 << 20);
+
+    /// How much that is.
+    pub fn size(self) -> ByteSize {
+        self.0
+    }
+}
+
+impl FromStr for Capacity {
+    type Err = UnitParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let given: ByteSize = text.parse()?;
+        if given < Self::LEAST {
+            return Err(UnitParseError::TooSmall { given, least: Self::LEAST });
+        }
+        Ok(Self(given))
+    }
+}
+
+impl From<Capacity> for String {
+    fn from(capacity: Capacity) -> Self {
+        capacity.0.into()
+    }
+}
+
+impl TryFrom<String> for Capacity {
     type Error = UnitParseError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {

@@ -3,14 +3,18 @@
 //! What lies in a data directory is trusted after a restart, and holds keys and other people's
 //! content. So it must be a real directory of this user that nobody else can enter; one that is
 //! not is refused, never repaired: it may be somebody's home. The directory of a socket may be
-//! entered by others, who are then asked for their rights at the socket, but written by nobody else.
+//! entered by others, who are then asked for their rights at the socket, but written by nobody else; one that
+//! is closed to them is opened.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
+
+use crate::run_info::started_ticks;
 
 const LOCK_FILE: &str = "lock";
 
@@ -78,11 +82,62 @@ pub enum DataDirError {
         remedy: &'static str,
     },
     /// Another process works on it.
-    #[error("{} is in use by another process", path.display())]
+    #[error("{} is in use by {holder}", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
+        /// Who.
+        holder: Holder,
     },
+}
+
+/// The process that has a directory, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// This one.
+    Process {
+        /// Its number.
+        pid: u32,
+        /// What the kernel calls it.
+        name: String,
+    },
+    /// One that has not said who it is.
+    Unknown,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { pid, name } => write!(f, "{name}, pid {pid}"),
+            Self::Unknown => f.write_str("another process"),
+        }
+    }
+}
+
+impl Holder {
+    /// Takes down in the lock that it is this process's.
+    fn sign(mut lock: &File) -> io::Result<()> {
+        let pid = std::process::id();
+        lock.set_len(0)?;
+        writeln!(lock, "{pid} {}", started_ticks(pid).unwrap_or(0))
+    }
+
+    /// Who signed the lock last, if that process is still there.
+    fn of(lock: &File) -> Self {
+        let mut text = String::new();
+        // The lock of an older process is empty.
+        let read = lock.take(64).read_to_string(&mut text);
+        let signed = text.trim_end().split_once(' ').filter(|_| read.is_ok());
+        let signed = signed.and_then(|(pid, ticks)| Some((pid.parse().ok()?, ticks.parse().ok()?)));
+        match signed {
+            Some((pid, ticks)) if started_ticks(pid) == Some(ticks) => {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                let name = name.chars().filter(|c| !c.is_control()).collect();
+                Self::Process { pid, name }
+            }
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// A private directory that this process alone works on, until this is dropped or the process
@@ -99,6 +154,7 @@ impl DataDir {
         let path = private_dir(path)?;
         let failed = |source| DataDirError::Io { path: path.clone(), source };
         let lock = OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(false)
@@ -107,8 +163,14 @@ impl DataDir {
             .open(path.join(LOCK_FILE))
             .map_err(failed)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::InUse { path }),
+            Ok(()) => {
+                // On a full disk it is taken all the same, by somebody unknown.
+                let _ = Holder::sign(&lock);
+                Ok(Self { path, _lock: lock })
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(DataDirError::InUse { path, holder: Holder::of(&lock) })
+            }
             Err(errno) => Err(failed(errno.into())),
         }
     }
@@ -156,8 +218,8 @@ fn check(path: &Path, others: Others) -> Result<(), DataDirError> {
         .read(true)
         .custom_flags((OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed())
         .open(path);
-    let status = match opened.and_then(|dir| dir.metadata()) {
-        Ok(status) => status,
+    let (dir, status) = match opened.and_then(|dir| Ok((dir.metadata()?, dir))) {
+        Ok((status, dir)) => (dir, status),
         Err(error) if is_not_a_directory(&error) => {
             return Err(DataDirError::NotADirectory { path: path.to_owned() });
         }
@@ -168,6 +230,13 @@ fn check(path: &Path, others: Others) -> Result<(), DataDirError> {
         return Err(DataDirError::Foreign { path: path.to_owned(), owner: status.uid(), own });
     }
     let mode = status.mode() & 0o7777;
+    if matches!(others, Others::Enter) && mode == 0o700 {
+        // As an older process left it, or a strict umask: nobody else would find the way to the socket.
+        let enter = fs::Permissions::from_mode(others.mode());
+        return dir
+            .set_permissions(enter)
+            .map_err(|source| DataDirError::Io { path: path.to_owned(), source });
+    }
     if mode & 0o777 & !others.mode() != 0 {
         let remedy = others.remedy();
         return Err(DataDirError::Open { path: path.to_owned(), mode, remedy });
@@ -223,8 +292,7 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -260,6 +328,14 @@ mod tests {
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(socket_dir(&path).unwrap(), path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!((socket_dir(&path).unwrap(), mode(&path)), (path.clone(), 0o755));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        assert_eq!(
+            (socket_dir(&path).unwrap(), mode(&path)),
+            (path.clone(), 0o750),
+            "as it was meant"
+        );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o1777)).unwrap();
         assert!(matches!(socket_dir(&path), Err(DataDirError::Open { mode: 0o1777, .. })));
     }
@@ -294,9 +370,28 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("data");
         let first = DataDir::take(&path).unwrap();
-        assert!(matches!(DataDir::take(&path), Err(DataDirError::InUse { .. })));
+        let error = DataDir::take(&path).unwrap_err();
+        let own = std::process::id();
+        assert!(
+            matches!(&error, DataDirError::InUse { holder: Holder::Process { pid, .. }, .. } if *pid == own),
+            "{error}"
+        );
+        assert!(error.to_string().ends_with(&format!(", pid {own}")), "{error}");
         drop(first);
         assert!(DataDir::take(&path).is_ok());
+    }
+
+    #[test]
+    fn a_process_that_is_gone_or_never_said_its_name_is_not_named() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("data");
+        let _taken = DataDir::take(&path).unwrap();
+        let own = std::process::id();
+        for signed in ["", "1", "x y", &format!("{own} 1"), &"9".repeat(1000)] {
+            fs::write(path.join(LOCK_FILE), signed).unwrap();
+            let error = DataDir::take(&path).unwrap_err();
+            assert!(error.to_string().ends_with("in use by another process"), "{signed}: {error}");
+        }
     }
 
     #[test]

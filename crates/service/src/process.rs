@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -135,7 +136,7 @@ pub enum Error {
     Lifecycle(#[from] LifecycleError),
     /// A listener has no address.
     #[error("a listener has no address")]
-    Listener(#[from] std::io::Error),
+    Listener(#[from] io::Error),
 }
 
 /// Begins to log, takes the data directory, starts what `start` starts, announces the process, and runs until
@@ -181,19 +182,66 @@ pub async fn serve_admin(
     Ok(at)
 }
 
-/// Whether an error is one of the command line or the configuration.
+/// Why a process ends, as its exit code tells; they mean what those of `dfctl` mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// What was told.
+    /// What was told: the command line or the configuration.
     Usage,
+    /// This user may not.
+    NotPermitted,
+    /// A disk is full.
+    NoSpace,
     /// Anything else.
     Other,
+}
+
+impl Fault {
+    /// Of an error that stems from the file system or the network, by what the system said.
+    pub fn of(error: &(dyn StdError + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+                Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                    return Self::NotPermitted;
+                }
+                Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    return Self::NoSpace;
+                }
+                _ => next = error.source(),
+            }
+        }
+        Self::Other
+    }
+
+    /// What the process ends with.
+    pub fn exit(self) -> u8 {
+        match self {
+            Self::Other => 1,
+            Self::Usage => 2,
+            Self::NotPermitted => 4,
+            Self::NoSpace => 7,
+        }
+    }
+}
+
+impl DataDirError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Foreign { .. } | Self::Open { .. } => Fault::NotPermitted,
+            Self::Io { .. } | Self::NotADirectory { .. } | Self::InUse { .. } => Fault::of(self),
+        }
+    }
 }
 
 impl Error {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
-        if matches!(self, Self::Config(_)) { Fault::Usage } else { Fault::Other }
+        match self {
+            Self::Config(_) => Fault::Usage,
+            Self::DataDir(error) => error.fault(),
+            other => Fault::of(other),
+        }
     }
 }
 
@@ -203,9 +251,9 @@ pub fn main<E: StdError + 'static>(
     work: impl Future<Output = Result<(), E>>,
     fault: impl Fn(&E) -> Fault,
 ) -> ExitCode {
-    let fail = |error: &dyn StdError, fault| {
+    let fail = |error: &dyn StdError, fault: Fault| {
         eprintln!("{name}: {}", error_chain(error));
-        ExitCode::from(if fault == Fault::Usage { 2 } else { 1 })
+        ExitCode::from(fault.exit())
     };
     match lifecycle::block_on(work) {
         Ok(Ok(())) => ExitCode::SUCCESS,

@@ -170,8 +170,9 @@ fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)
 }
 
-/// Field 22 of `/proc/<pid>/stat`; `None` when there is no such process.
-fn started_ticks(pid: u32) -> Option<u64> {
+/// When the kernel started a process, in clock ticks since boot: field 22 of `/proc/<pid>/stat`; `None` when
+/// there is no such process.
+pub(crate) fn started_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses and may hold anything.
     let (_, rest) = stat.rsplit_once(')')?;

@@ -76,6 +76,20 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Tells apart whose disk is full: this process's own is another matter than that of an agent which stays.
+    fn own_failures(&self, events: ReadStream) -> ReadStream {
+        if !self.is_inside {
+            return events;
+        }
+        let own = |failure: Failure| match failure.class {
+            FailureClass::NoSpace => Failure { class: FailureClass::NoOwnSpace, ..failure },
+            _ => failure,
+        };
+        events.map(move |event| event.map_err(own)).boxed()
+    }
+}
+
 #[async_trait]
 impl Backend for Agent {
     async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
@@ -121,10 +135,11 @@ impl Backend for Agent {
         if let (Delivery::File { file, origin }, Some(owner), false) = (delivery, self.owner, paced)
         {
             let keeps = !self.is_inside;
-            return by_path::read(client, request, by_path::Output { file, origin, owner, keeps });
+            let output = by_path::Output { file, origin, owner, keeps };
+            return self.own_failures(by_path::read(client, request, output));
         }
         let opened = async move { client.read(request).await };
-        flatten(opened, read_event)
+        self.own_failures(flatten(opened, read_event))
     }
 
     async fn mount(&self, request: MountRequest) -> Result<MountInfo, Failure> {

@@ -27,6 +27,7 @@ pub struct Fake {
     pub tasks: Vec<CachedTask>,
     pub verified: Vec<Verified>,
     pub failure: Option<Failure>,
+    pub cluster: Option<String>,
     pub breaks: Mutex<Option<Break>>,
     /// Writes into the output file itself, last chunk first.
     pub writes_itself: bool,
@@ -213,7 +214,7 @@ impl Backend for Fake {
             data_dir: "/var/lib/dfs".into(),
             used: 1 << 30,
             capacity: 50 << 30,
-            cluster: None,
+            cluster: self.cluster.clone(),
             cluster_connected: false,
         })
     }

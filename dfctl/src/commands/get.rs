@@ -1,18 +1,22 @@
 //! `dfctl get`.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use dfs_model::{ByteRange, Digest, Rate};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use rustix::fs::OFlags;
 
-use super::inside::Named;
+use super::inside::{self, Named};
 use crate::backend::ReadRequest;
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
 use crate::outdir::Replace;
+use crate::output::{quoted_path, shell_quoted};
 
 pub mod saved;
 pub mod single;
@@ -126,7 +130,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         return tree::run(context, &locator, &args.options, tree::Plan { root, filter, replace })
             .await;
     }
-    match destination(&locator, args.output)? {
+    let destination = match destination(context, &locator, args.output).await {
+        Err(error) if error.code == &codes::USAGE => {
+            return Err(without_name(context, &locator, &args.options, error).await);
+        }
+        destination => destination?,
+    };
+    match destination {
         Destination::File(path) => {
             single::to_file(context, &locator, &args.options, &path, replace).await
         }
@@ -134,26 +144,70 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     }
 }
 
-fn destination(locator: &Locator, output: Option<PathBuf>) -> Result<Destination, CliError> {
-    let Some(output) = output else { return Ok(Destination::File(default_name(locator)?.into())) };
+async fn destination(
+    context: &Context,
+    locator: &Locator,
+    output: Option<PathBuf>,
+) -> Result<Destination, CliError> {
+    let Some(output) = output else {
+        return default_name(locator, "", "NAME").map(|name| Destination::File(name.into()));
+    };
     if output.as_os_str() == "-" {
         return Ok(Destination::Stdout);
     }
     let named_as_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
     let there = std::fs::metadata(&output).ok();
     match there {
-        Some(there) if there.is_dir() => Ok(Destination::File(output.join(default_name(locator)?))),
+        Some(there) if there.is_dir() => {
+            Ok(Destination::File(output.join(default_name(locator, "", "NAME")?)))
+        }
         Some(there) if !there.is_file() => {
-            let opened = File::options().write(true).open(&output);
-            let file = opened.map_err(|error| CliError::output("write to", &output, &error))?;
+            let file = open_device(context, &output).await?;
             Ok(Destination::Device(file, output))
         }
         _ if named_as_directory => {
             let what = format!("there is no directory {}", output.display());
             Err(CliError::new(&codes::OUTPUT_FAILED, what)
-                .hint(format!("mkdir -p {}", output.display())))
+                .hint(format!("mkdir -p {}", quoted_path(&output))))
         }
         _ => Ok(Destination::File(output)),
+    }
+}
+
+/// Opens what is no file. A pipe opens once somebody reads it, and then refuses what does not fit instead of waiting:
+/// one who waits is not to be interrupted.
+async fn open_device(context: &Context, path: &Path) -> Result<File, CliError> {
+    let failed = |error: io::Error| CliError::output("write to", path, &error);
+    let named = path.to_owned();
+    let opening = tokio::task::spawn_blocking(move || {
+        let file = File::options().write(true).open(named)?;
+        if file.metadata()?.file_type().is_fifo() {
+            rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? | OFlags::NONBLOCK)?;
+        }
+        Ok(file)
+    });
+    let opened = inside::answer(context, opening).await?;
+    opened.map_err(io::Error::other).flatten().map_err(failed)
+}
+
+/// Why what has no name cannot be saved: most of it is a tree, and not to be saved as one file at all.
+async fn without_name(
+    context: &Context,
+    locator: &Locator,
+    options: &ReadOptions,
+    error: CliError,
+) -> CliError {
+    let backend = match inside::backend(context).await {
+        Ok(backend) => backend,
+        Err(error) => return error,
+    };
+    match wanted::Wanted::find(context, &*backend, locator, options).await {
+        Ok(_) => error,
+        Err(found) if found.code == &codes::IS_TREE => {
+            let url = shell_quoted(&locator.shown());
+            found.hint(format!("dfctl get -r {url} -o DIR      or look at it: dfctl ls {url}"))
+        }
+        Err(found) => found,
     }
 }
 
@@ -161,18 +215,18 @@ fn tree_root(locator: &Locator, output: Option<PathBuf>) -> Result<PathBuf, CliE
     match output {
         Some(output) if output.as_os_str() == "-" => {
             Err(CliError::new(&codes::USAGE, "a tree cannot go to the standard output")
-                .hint(format!("dfctl get -r {} -o DIR", locator.shown())))
+                .hint(format!("dfctl get -r {} -o DIR", shell_quoted(&locator.shown()))))
         }
         Some(output) => Ok(output),
-        None => default_name(locator).map(PathBuf::from),
+        None => default_name(locator, "-r ", "DIR").map(PathBuf::from),
     }
 }
 
-fn default_name(locator: &Locator) -> Result<String, CliError> {
+fn default_name(locator: &Locator, flags: &str, output: &str) -> Result<String, CliError> {
     locator.file_name().ok_or_else(|| {
         let shown = locator.shown();
         CliError::new(&codes::USAGE, format!("{shown} gives no name for the output"))
-            .hint(format!("dfctl get {shown} -o NAME"))
+            .hint(format!("dfctl get {flags}{} -o {output}", shell_quoted(&shown)))
     })
 }
 

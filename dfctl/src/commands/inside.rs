@@ -1,6 +1,8 @@
 //! Finding one entry inside a tree.
 
+use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 
 use dfs_source::s3::Environment;
 use futures::StreamExt;
@@ -52,6 +54,35 @@ impl Named {
         }
         Locator::parse(&self.url, &self.header)?.meant_in(&environment, self.profile.is_some())
     }
+}
+
+/// Whoever can read: a node agent, else this process itself.
+pub async fn backend(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
+    let backend = context.any_backend()?;
+    in_the_cluster_meant(context, &*backend).await?;
+    Ok(backend)
+}
+
+/// Refuses an agent that takes part in another cluster than the one that was named, or in none.
+pub async fn in_the_cluster_meant(
+    context: &Context,
+    backend: &dyn Backend,
+) -> Result<(), CliError> {
+    let Some(wanted) = context.settings.cluster.filter(|_| !context.is_alone()) else {
+        return Ok(());
+    };
+    let status = answer(context, backend.status())
+        .await?
+        .map_err(|failure| CliError::backend("ask", "the node agent", failure))?;
+    let cluster = status.cluster.unwrap_or_default();
+    if cluster.split(',').any(|address| address.parse() == Ok::<SocketAddr, _>(wanted)) {
+        return Ok(());
+    }
+    let is_in = if cluster.is_empty() { "none".to_owned() } else { cluster };
+    let what = format!("the node agent, pid {}, is not in the cluster {wanted}", status.pid);
+    Err(CliError::new(&codes::OTHER_CLUSTER, what)
+        .because(format!("it takes part in {is_in}"))
+        .hint("the same command without --cluster, or with --socket PATH of an agent in it"))
 }
 
 /// The entry at `path`, by the listing of its directory.

@@ -2,7 +2,7 @@
 
 use dfs_model::ByteSize;
 
-use super::inside::{Named, answer, entry_at, missing_error, next};
+use super::inside::{self, Named, answer, entry_at, missing_error, next};
 use crate::backend::{Backend, Entry, EntryKind, Failure, FailureClass, Listed, View};
 use crate::codes;
 use crate::context::Context;
@@ -15,6 +15,10 @@ use crate::output::{Format, Items, Output, missing, printable_name, when};
 /// Examples:
 ///   dfctl ls https://host/dir/
 ///   dfctl ls -r https://host/source.tar!src
+///
+/// With --format name, names are as they are, one a line; on a terminal what does not print is written out.
+/// A name may hold a newline: scripts that must not be fooled take --null, as in
+/// dfctl ls -r0 URL | xargs -0 printf '%s\n'.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -23,16 +27,23 @@ pub struct Args {
     /// Everything below, not only the next level
     #[arg(short, long, env = "DFS_RECURSIVE", hide_env_values = true)]
     recursive: bool,
+    /// Only names, each ended by a NUL byte instead of a newline, which names may hold
+    #[arg(short = '0', long, env = "DFS_NULL", hide_env_values = true)]
+    null: bool,
 }
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let locator = args.named.locate()?;
+    if args.null && !matches!(context.output.format, Format::Human | Format::Name) {
+        let what = "--null prints names, which is not what --format asks for";
+        return Err(CliError::new(&codes::USAGE, what).hint("one of the two"));
+    }
     let shown = locator.shown();
     let failed = |failure| CliError::backend("list", &shown, failure);
-    let backend = context.backend()?;
+    let backend = inside::backend(context).await?;
     let path = locator.inner.clone().unwrap_or_default();
-    let (mut listing, mut missed) = (Listing::new(&context.output), Vec::new());
+    let (mut listing, mut missed) = (Listing::new(&context.output, args.null), Vec::new());
     let mut entries = backend.list(&locator.target, &path, args.recursive);
     while let Some(entry) = next(context, &mut entries).await? {
         match entry {
@@ -78,17 +89,22 @@ async fn the_file(backend: &dyn Backend, locator: &Locator) -> Result<Entry, Fai
 struct Listing<'a> {
     output: &'a Output,
     items: Items<'a>,
+    null: bool,
     shown: u64,
 }
 
 impl<'a> Listing<'a> {
-    fn new(output: &'a Output) -> Self {
-        Self { output, items: Items::new(output, "entries"), shown: 0 }
+    fn new(output: &'a Output, null: bool) -> Self {
+        Self { output, items: Items::new(output, "entries"), null, shown: 0 }
     }
 
     /// Entries are shown as they come: a listing may be long.
     fn show(&mut self, entry: &Entry) -> Result<(), CliError> {
         self.shown += 1;
+        if self.null {
+            self.output.bytes(&entry.path)?;
+            return self.output.bytes(b"\0");
+        }
         if self.output.format == Format::Human {
             return self.output.line(&human(entry));
         }

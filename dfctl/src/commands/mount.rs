@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use dfs_model::ByteSize;
 
-use super::inside::{Named, answer};
+use super::inside::{Named, answer, in_the_cluster_meant};
 use crate::backend::{Backend, FailureClass, MountInfo, MountRequest, View};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::launch;
-use crate::output::{files, missing, printable, when};
+use crate::output::{files, missing, printable, quoted_path, shell_quoted, when};
 
 /// Mount what is behind a URL as a read-only directory
 ///
@@ -63,21 +63,23 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         }
         _ => CliError::backend("mount", &url, failure),
     })?;
-    context.output.record("mount", &mount, || human(&mount, begun.elapsed()))?;
+    context.output.report("mount", &mount, || human(&mount, begun.elapsed()))?;
     if mount.left_out > 0 {
         let lacking = missing(mount.left_out);
-        context.output.note(&format!("{lacking}: `dfctl ls -r '{}'` names what", printable(&url)));
+        context.output.note(&format!("{lacking}: `dfctl ls -r {}` names what", shell_quoted(&url)));
     }
     Ok(Outcome::Done)
 }
 
 /// The agent that answers, or one started for this user.
 async fn agent(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
-    if let Some(backend) = context.answering_backend()? {
-        return Ok(backend);
-    }
-    let socket = launch::agent(context).await?;
-    Ok(context.agent_at(&socket))
+    let backend = match context.answering_backend()? {
+        Some(backend) => backend,
+        // Somebody else may have started one meanwhile.
+        None => context.agent_at(&launch::agent(context).await?),
+    };
+    in_the_cluster_meant(context, &*backend).await?;
+    Ok(backend)
 }
 
 fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
@@ -86,16 +88,15 @@ fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
         CliError::new(&codes::MOUNT_DIR, what)
     };
     let real = dir.canonicalize().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            refused("there is no such directory".into()).hint(format!("mkdir -p {}", dir.display()))
-        }
+        std::io::ErrorKind::NotFound => refused("there is no such directory".into())
+            .hint(format!("mkdir -p {}", quoted_path(dir))),
         _ => refused(error.to_string()),
     })?;
     match real.metadata() {
         Ok(found) if !found.is_dir() => Err(refused("it is not a directory".into())),
         Err(error) if error.kind() == std::io::ErrorKind::NotConnected => {
             let why = "a mount whose agent is gone is still there".into();
-            Err(refused(why).hint(format!("dfctl umount --lazy {}", dir.display())))
+            Err(refused(why).hint(format!("dfctl umount --lazy {}", quoted_path(dir))))
         }
         // Whatever else is wrong with it, the agent says so.
         Ok(_) | Err(_) => Ok(real),

@@ -2,7 +2,7 @@
 
 use dfs_model::ByteSize;
 
-use super::inside::{Named, answer, entry_at};
+use super::inside::{self, Named, answer, entry_at};
 use crate::backend::{Artifact, Entry, EntryKind, FailureClass, View};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -29,7 +29,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let locator = args.named.locate()?;
     let shown = locator.shown();
     let failed = |failure| CliError::backend("look at", &shown, failure);
-    let backend = context.backend()?;
+    let backend = inside::backend(context).await?;
     if let Some(path) = &locator.inner {
         let entry = answer(context, entry_at(&*backend, &locator, path)).await?.map_err(failed)?;
         context.output.record("entry", &entry, || of_entry(&shown, &entry))?;

@@ -14,7 +14,7 @@ use crate::backend::{
 };
 use crate::codes::Exit;
 use crate::context::Context;
-use crate::output::{Format, Output};
+use crate::output::{Format, Output, Verbosity};
 use crate::settings::Settings;
 
 #[derive(Parser)]
@@ -276,6 +276,27 @@ async fn a_listing_reads_like_ls_and_in_json_like_a_document() {
 }
 
 #[tokio::test]
+async fn names_with_newlines_are_told_apart() {
+    let entries = ["a\nb", "c"].map(|name| entry(name, EntryKind::File, 1)).into();
+    let backend = Arc::new(Fake { entries, ..Fake::default() });
+    for format in [Format::Human, Format::Name] {
+        let ran = run_as(format, &backend, &["ls", "-0", "https://h/d/"]).await;
+        assert_eq!(ran.out, "a\nb\0c\0");
+    }
+    let ran = run_as(Format::Json, &backend, &["ls", "--null", "https://h/d/"]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Usage, ""));
+    let settings = Settings::for_test(places(Path::new("/nowhere")));
+    let on_a_terminal = |mut output: Output| {
+        output.stdout_is_terminal = true;
+        Context::with_backend(settings, output, backend.clone())
+    };
+    let ran = run_in(Format::Name, &["ls", "https://h/d/"], on_a_terminal).await;
+    assert_eq!(ran.out, "a\\nb\nc\n");
+    let ran = run_as(Format::Name, &backend, &["ls", "https://h/d/"]).await;
+    assert_eq!(ran.out, "a\nb\nc\n", "programs have it as it is");
+}
+
+#[tokio::test]
 async fn stat_says_kind_size_and_version() {
     let backend = Arc::new(Fake::holding(URL, &[0; 2048]));
     let ran = run(&backend, &["stat", URL]).await;
@@ -289,7 +310,7 @@ async fn stat_says_kind_size_and_version() {
     );
     let ran = run(&Arc::new(tree()), &["stat", "https://h/d/!sub/nothing"]).await;
     assert_eq!(ran.exit, Exit::NotFound);
-    assert!(ran.err.contains("dfctl ls https://h/d/!sub\n"), "{}", ran.err);
+    assert!(ran.err.contains("dfctl ls 'https://h/d/!sub'\n"), "{}", ran.err);
 }
 
 fn mount() -> MountInfo {
@@ -308,7 +329,7 @@ fn mount() -> MountInfo {
         lane_reason: "passthrough needs root".into(),
         cached: 61 << 20,
         content: 2 << 30,
-        ledger: Ledger { source: 2 << 20, ..Ledger::default() },
+        ledger: Ledger { source: 2 << 20, wire: 77, ..Ledger::default() },
         state: "ready".into(),
         files: 31_204,
         index_bytes: 4 << 20,
@@ -335,6 +356,11 @@ async fn mounts_are_made_listed_and_taken_away() {
 /mnt/tool  https://h/d/  fuse  61.0 MiB of 2.0 GiB  2.0 MiB / - / -    ready
 "
     );
+    let ran = run_as(Format::Json, &backend, &["mounts"]).await;
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let ledger = &document["items"][0]["ledger"];
+    assert_eq!(ledger["source"], 2 << 20);
+    assert_eq!(ledger["wire"], (2 << 20) + 77, "what came from the origin came over a wire too");
     let ran = run(&backend, &["umount", dir.to_str().unwrap()]).await;
     assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, ""));
     assert!(ran.err.contains("unmounted"), "{}", ran.err);
@@ -405,6 +431,44 @@ async fn the_cache_and_its_tasks_are_shown_collected_and_verified() {
 }
 
 #[tokio::test]
+async fn a_quiet_command_says_only_what_failed_and_prints_only_what_was_asked_for() {
+    let place = tempfile::tempdir().unwrap();
+    let (dir, out) = (place.path().to_str().unwrap(), place.path().join("out"));
+    let totals = Verified {
+        task: None,
+        finished: true,
+        groups_checked: 1,
+        groups_bad: 0,
+        bad_groups: vec![],
+    };
+    let fake = Fake { mounts: vec![mount()], verified: vec![totals], ..Fake::holding(URL, b"x") };
+    let backend = Arc::new(fake);
+    let run = async |format, words: &[&str]| {
+        let settings = Settings::for_test(places(Path::new("/nowhere")));
+        let context = |mut output: Output| {
+            output.verbosity = Verbosity::Quiet;
+            Context::with_backend(settings, output, backend.clone())
+        };
+        run_in(format, words, context).await
+    };
+    for words in [
+        &["mount", URL, dir][..],
+        &["umount", dir],
+        &["get", URL, "-o", out.to_str().unwrap()],
+        &["get", URL, "-o", out.to_str().unwrap()],
+        &["cache", "gc"],
+        &["cache", "verify"],
+    ] {
+        let ran = run(Format::Human, words).await;
+        assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", ""), "{words:?}");
+    }
+    assert!(run(Format::Human, &["mounts"]).await.out.contains("/mnt/tool"));
+    assert!(run(Format::Json, &["mount", URL, dir]).await.out.contains("\"mount\""));
+    let ran = run(Format::Human, &["cat", "https://h/none"]).await;
+    assert!(ran.err.contains("DFS-2101"), "{}", ran.err);
+}
+
+#[tokio::test]
 async fn every_class_of_failure_has_its_exit_code() {
     for (class, exit) in [
         (FailureClass::NotFound, Exit::NotFound),
@@ -427,10 +491,11 @@ async fn every_class_of_failure_has_its_exit_code() {
 
 #[tokio::test]
 async fn what_cannot_be_understood_is_said_with_a_way_out() {
-    let backend = Arc::new(Fake::default());
+    let backend = Arc::new(Fake::holding("https://h/", b"x"));
     for (words, code, hint) in [
         (&["get", "host.org/x"][..], "DFS-1002", "https://host.org/x"),
         (&["get", "https://h/"], "DFS-1001", "dfctl get https://h/ -o NAME"),
+        (&["get", "-r", "https://h/"], "DFS-1001", "dfctl get -r https://h/ -o DIR"),
         (&["get", "-r", "https://h/d/", "-o", "-"], "DFS-1001", "-o DIR"),
         (&["get", "-H", "nocolon", URL], "DFS-1001", "-H 'Name: value'"),
         (&["get", URL, "-o", "/nonexistent/"], "DFS-1102", "mkdir -p"),
@@ -438,6 +503,49 @@ async fn what_cannot_be_understood_is_said_with_a_way_out() {
         let ran = run(&backend, words).await;
         assert!(ran.err.contains(code) && ran.err.contains(hint), "{words:?}: {}", ran.err);
     }
+}
+
+#[tokio::test]
+async fn an_agent_of_another_cluster_is_not_taken_for_one_of_the_cluster_named() {
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path().to_str().unwrap();
+    let mut settings = Settings::for_test(places(place.path()));
+    settings.cluster = Some("127.0.0.1:4000".parse().unwrap());
+    let member = |cluster: Option<&str>| {
+        let (cluster, mounts) = (cluster.map(str::to_owned), vec![mount()]);
+        Arc::new(Fake { cluster, mounts, ..Fake::holding(URL, b"hello") })
+    };
+    let commands = [&["cat", URL][..], &["stat", URL], &["mount", URL, dir]];
+    for (cluster, is_in) in [(None, "none"), (Some("127.0.0.1:4001"), "127.0.0.1:4001")] {
+        let backend = member(cluster);
+        for words in commands {
+            let context = |output| Context::with_backend(settings.clone(), output, backend.clone());
+            let ran = run_in(Format::Human, words, context).await;
+            assert_eq!((ran.exit, ran.out.as_str()), (Exit::Usage, ""), "{words:?}");
+            assert!(ran.err.contains("DFS-4112"), "{words:?}: {}", ran.err);
+            assert!(ran.err.contains(&format!("takes part in {is_in}\n")), "{}", ran.err);
+        }
+        assert_eq!(backend.reads.lock().unwrap().len(), 0, "nothing was read");
+    }
+    let backend = member(Some("127.0.0.1:4001,127.0.0.1:4000"));
+    for words in [&commands[..], &[&["mounts"]]].concat() {
+        let context = |output| Context::with_backend(settings.clone(), output, backend.clone());
+        assert_eq!(run_in(Format::Human, words, context).await.exit, Exit::Done, "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tree_without_a_name_is_to_be_got_as_a_tree() {
+    let failing = |class| {
+        let failure = Some(Failure::new(class, "no"));
+        Arc::new(Fake { failure, ..Fake::default() })
+    };
+    let ran = run(&failing(FailureClass::IsTree), &["get", "https://h/"]).await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(ran.err.contains("DFS-2108"), "{}", ran.err);
+    assert!(ran.err.contains("dfctl get -r https://h/ -o DIR"), "{}", ran.err);
+    let ran = run(&failing(FailureClass::SourceFailed), &["get", "https://h/"]).await;
+    assert_eq!(ran.exit, Exit::Source, "what it is cannot be told: {}", ran.err);
 }
 
 const SAYS_SOLO: &str = "no node agent answers: straight from the origin";

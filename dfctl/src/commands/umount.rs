@@ -1,12 +1,20 @@
 //! `dfctl umount`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dfs_fuse::mount::{Detach, MountEntry, UnmountError, is_dead, mounted_at, unmount};
 
 use super::inside::answer;
 use super::mount::mount_point;
+use crate::backend::FailureClass;
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::output::quoted_path;
+
+/// How long an agent that may have the mount is given to say so.
+const ASK_WITHIN: Duration = Duration::from_secs(2);
 
 /// Take a mount away
 ///
@@ -14,7 +22,7 @@ use crate::error::{CliError, Outcome};
 ///   dfctl umount /mnt/data
 ///   dfctl umount --lazy /mnt/data
 ///
-/// Only who mounted it, the agent's own user and root may do it.
+/// Only who mounted it, the agent's own user and root may do it. What a dead agent left behind is cleared.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -28,18 +36,105 @@ pub struct Args {
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let dir = absolute(&args.dir);
-    let shown = dir.display().to_string();
-    let Some(backend) = context.running_backend()? else {
-        return Err(CliError::new(&codes::NOT_MOUNTED, format!("nothing is mounted on {shown}"))
-            .because("no node agent answers, so nothing of dfs is mounted by one")
-            .hint(format!("findmnt {shown}")));
-    };
     let text = mount_point(&dir)?;
-    let left = answer(context, backend.unmount(text, args.lazy))
-        .await?
-        .map_err(|failure| CliError::backend("unmount", &shown, failure))?;
-    context.output.note(&format!("unmounted  {shown}   {left} left"));
+    let Some(backend) = context.running_backend()? else {
+        return without_agent(context, dir).await;
+    };
+    let left = match answer(context, backend.unmount(text, args.lazy)).await? {
+        Ok(left) => left,
+        Err(failure) if failure.class == FailureClass::NotMounted => {
+            let Some(mount) = mounted_at(&dir) else {
+                return Err(CliError::backend("unmount", text, failure));
+            };
+            return Err(not_of_this_agent(context, &dir, &mount).await);
+        }
+        Err(failure) => return Err(CliError::backend("unmount", text, failure)),
+    };
+    context.output.note(&format!("unmounted  {text}   {left} left"));
     Ok(Outcome::Done)
+}
+
+/// With no agent to ask, only what a dead one left is there to be taken away.
+async fn without_agent(context: &Context, dir: PathBuf) -> Result<Outcome, CliError> {
+    let shown = dir.display().to_string();
+    let Some(mount) = mounted_at(&dir) else {
+        return Err(CliError::new(&codes::NOT_MOUNTED, format!("nothing is mounted on {shown}")));
+    };
+    let looking = dir.clone();
+    let is_dead = tokio::task::spawn_blocking(move || is_dead(&looking));
+    if !mount.is_ours() || !answer(context, is_dead).await?.unwrap_or(false) {
+        return Err(not_of_this_agent(context, &dir, &mount).await);
+    }
+    let clearing = tokio::task::spawn_blocking(move || unmount(&mount, Detach::Lazily));
+    match answer(context, clearing).await? {
+        Ok(Ok(())) => {
+            context.output.note(&format!("unmounted  {shown}, whose agent is gone"));
+            Ok(Outcome::Done)
+        }
+        Ok(Err(error)) => Err(refused(&shown, &error)),
+        Err(error) => {
+            let what = format!("cannot unmount {shown}");
+            Err(CliError::new(&codes::UNEXPECTED, what).caused_by(&error))
+        }
+    }
+}
+
+fn refused(shown: &str, error: &UnmountError) -> CliError {
+    let code = match error {
+        UnmountError::NotPermitted(_) => &codes::AGENT_REFUSED,
+        UnmountError::Busy(_) => &codes::MOUNT_BUSY,
+        UnmountError::NotMounted(_) => &codes::NOT_MOUNTED,
+        UnmountError::Covered(_) | UnmountError::NoHelper | UnmountError::Refused { .. } => {
+            &codes::MOUNT_FAILED
+        }
+    };
+    CliError::new(code, format!("cannot unmount {shown}")).caused_by(error)
+}
+
+/// Something is mounted there, and not by the agent that was asked: says what, for whom, and whom to ask.
+async fn not_of_this_agent(context: &Context, dir: &Path, mount: &MountEntry) -> CliError {
+    let shown = dir.display().to_string();
+    let quoted = quoted_path(dir);
+    if !mount.is_ours() {
+        let what = format!("what is mounted on {shown} is not of dfs");
+        return CliError::new(&codes::NOT_MOUNTED, what)
+            .because(format!("it shows {}, a file system of type {}", mount.name, mount.kind))
+            .hint(format!("umount {quoted}"));
+    }
+    let what = format!("another node agent serves the mount on {shown}");
+    let user = mount.user.map(|user| format!(", mounted for uid {user}")).unwrap_or_default();
+    let error = CliError::new(&codes::MOUNT_ELSEWHERE, what)
+        .because(format!("it shows {}{user}", mount.name));
+    let own = rustix::process::geteuid();
+    match who_serves(context, dir, mount.user).await {
+        Some(socket) => {
+            error.hint(format!("dfctl --socket {} umount {quoted}", quoted_path(&socket)))
+        }
+        None => match mount.user.filter(|user| !own.is_root() && *user != own.as_raw()) {
+            Some(user) => error.hint(format!("as uid {user} or root: dfctl umount {quoted}")),
+            None => error.hint(format!(
+                "with the socket of the agent that mounted it: dfctl --socket PATH umount {quoted}"
+            )),
+        },
+    }
+}
+
+/// The socket of the agent that has the mount, among those where agents usually listen.
+async fn who_serves(context: &Context, dir: &Path, user: Option<u32>) -> Option<PathBuf> {
+    let dir = dir.to_str()?;
+    for socket in context.settings.usual_sockets(user) {
+        if std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            continue;
+        }
+        let agent = context.agent_at(&socket);
+        let mounts = tokio::time::timeout(ASK_WITHIN, agent.mounts()).await;
+        let has_it =
+            |mounts: Vec<crate::backend::MountInfo>| mounts.iter().any(|mount| mount.dir == dir);
+        if mounts.is_ok_and(|mounts| mounts.is_ok_and(has_it)) {
+            return Some(socket);
+        }
+    }
+    None
 }
 
 /// The name without its last symbolic links, where the file system still answers: one whose daemon died does not.

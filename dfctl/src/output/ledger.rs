@@ -86,7 +86,7 @@ pub fn render(account: &Account<'_>) -> String {
         "  {:<width$}  {:>10}  {:>11}  {verdict}\n",
         "sum",
         ByteSize(sum),
-        ByteSize(ledger.wire.saturating_add(ledger.source)),
+        ByteSize(ledger.on_the_wire()),
     ));
     let stages = account.stages;
     text.push_str(&table::facts(&[(

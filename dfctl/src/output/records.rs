@@ -7,7 +7,7 @@
 use dfs_model::TaskInfo;
 use serde_json::{Value, json};
 
-use super::{Format, Output, when};
+use super::{Format, Output, Verbosity, when};
 use crate::backend::{
     AgentStatus, Artifact, CachedTask, Collected, Entry, EntryKind, Ledger, MountInfo, Verified,
     View,
@@ -36,6 +36,19 @@ impl Output {
             Format::Json => self.line(&format!("{:#}", document(kind, record.json()))),
             Format::Jsonl => self.line(&document(kind, record.json()).to_string()),
         }
+    }
+
+    /// Writes what a command did that was asked for its effect: for people not with `-q`.
+    pub fn report(
+        &self,
+        kind: &str,
+        record: &dyn Record,
+        human: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        if self.format == Format::Human && self.verbosity == Verbosity::Quiet {
+            return Ok(());
+        }
+        self.record(kind, record, human)
     }
 
     /// Writes a list at once; `human` makes the table.
@@ -80,10 +93,7 @@ impl<'a> Items<'a> {
         self.written += 1;
         match self.output.format {
             Format::Jsonl => self.output.line(&record.json().to_string()),
-            Format::Name => {
-                self.output.bytes(&record.name())?;
-                self.output.bytes(b"\n")
-            }
+            Format::Name => self.output.name(&record.name()),
             Format::Json if self.written == 1 => {
                 self.head()?;
                 self.output.bytes(format!("\n    {}", record.json()).as_bytes())
@@ -160,7 +170,7 @@ pub fn is_unpinned(task: &TaskInfo) -> bool {
     task.key.validator.strength() == dfs_model::ValidatorStrength::None
 }
 
-/// The shape of a ledger inside other records.
+/// The shape of a ledger inside other records; docs/json.md says what the numbers mean.
 pub fn ledger_json(ledger: &Ledger) -> Value {
     let parents: Vec<_> = ledger
         .parents
@@ -179,7 +189,7 @@ pub fn ledger_json(ledger: &Ledger) -> Value {
         "source": ledger.source,
         "source_requests": ledger.source_requests,
         "parents": parents,
-        "wire": ledger.wire,
+        "wire": ledger.on_the_wire(),
         "total": ledger.total(),
     })
 }

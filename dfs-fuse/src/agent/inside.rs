@@ -12,6 +12,7 @@ use dfs_peer::limits::SlotLimits;
 use dfs_proto::node::node_server::NodeServer;
 use dfs_service::data_dir::{DataDir, DataDirError, private_dir};
 use dfs_service::net::{self, GrpcChannels, TcpLinkDialer};
+use dfs_service::process::Fault;
 use dfs_source::s3::Environment;
 use dfs_source::{FileOptions, HttpOptions, S3Options};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,16 @@ pub enum InsideError {
     DataDir(#[from] DataDirError),
     /// Store, identity, sources.
     Host(#[from] HostError),
+}
+
+impl InsideError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::DataDir(error) => error.fault(),
+            Self::Host(error) => Fault::of(error),
+        }
+    }
 }
 
 /// A running agent with a directory of its own, which is removed with it.

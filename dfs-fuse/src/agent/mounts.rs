@@ -18,7 +18,8 @@ use tokio_util::task::TaskTracker;
 use super::asker::Asker;
 use super::content::SpaceContent;
 use crate::mount::{
-    Audience, Detach, MountError, MountOptions, Mounted, UnmountError, Unmounted, mount, unmount,
+    Audience, Detach, MountEntry, MountError, MountOptions, Mounted, UnmountError, Unmounted,
+    is_dead, mount, mounted_at, unmount,
 };
 use crate::tree::{IndexTree, PartTree, Totals, Tree, TreeError};
 
@@ -217,15 +218,14 @@ impl MountTable {
     async fn clear_dead(&self, dir: &Path, asker: Asker) -> Result<usize, MountTableError> {
         let left = dir.to_owned();
         let clearing = tokio::task::spawn_blocking(move || {
-            let dead = std::fs::metadata(&left)
-                .is_err_and(|error| error.kind() == std::io::ErrorKind::NotConnected);
-            if !dead {
+            let mount = mounted_at(&left).filter(MountEntry::is_ours);
+            let Some(mount) = mount.filter(|_| is_dead(&left)) else {
                 return Err(MountTableError::NotMounted(left));
-            }
+            };
             if !asker.may_undo(Asker::Owner) {
                 return Err(MountTableError::NotYours(left));
             }
-            Ok(unmount(&left, Detach::Lazily)?)
+            Ok(unmount(&mount, Detach::Lazily)?)
         });
         clearing.await.map_err(|_| MountTableError::Stopping)??;
         Ok(self.entries.lock().len())

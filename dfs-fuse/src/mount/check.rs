@@ -1,5 +1,6 @@
 //! What must be so before mounting; each failure says what to do.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -70,11 +71,17 @@ pub(super) fn open_device() -> Result<File, MountError> {
     })
 }
 
-/// Where `fusermount3` is: in the search path, or where packages put it.
+/// Where `fusermount3` is: where packages put it, else in the search path.
 pub(super) fn find_helper() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/bin", "/bin", "/usr/local/bin"].map(PathBuf::from))
+    find_in(["/usr/bin", "/bin"], &std::env::var_os("PATH").unwrap_or_default())
+}
+
+fn find_in<const N: usize>(first: [&str; N], path: &OsStr) -> Option<PathBuf> {
+    first
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(std::env::split_paths(path))
+        .chain([PathBuf::from("/usr/local/bin")])
         .map(|folder| folder.join("fusermount3"))
         .find(|file| {
             std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0)
@@ -98,6 +105,24 @@ mod tests {
     fn a_commented_permission_is_none() {
         assert!(allows_others("# x\nmount_max = 5\n user_allow_other\n"));
         assert!(!allows_others("#user_allow_other\n"));
+    }
+
+    #[test]
+    fn the_systems_helper_goes_before_that_of_the_search_path() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = |name: &str, mode| {
+            let folder = place.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            let helper = folder.join("fusermount3");
+            std::fs::write(&helper, "").unwrap();
+            std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(mode)).unwrap();
+            folder
+        };
+        let (inert, system, own) = (folder("a", 0o644), folder("b", 0o755), folder("c", 0o755));
+        let path = own.as_os_str();
+        let found = |first: &Path| find_in([first.to_str().unwrap()], path).unwrap();
+        assert_eq!(found(&system), system.join("fusermount3"));
+        assert_eq!(found(&inert), own.join("fusermount3"));
     }
 
     #[test]

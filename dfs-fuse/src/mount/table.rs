@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,8 @@ const NAME_BYTES: usize = 1000;
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountEntry {
+    /// The kernel's number of it, while it is there.
+    pub id: u64,
     /// Where.
     pub dir: PathBuf,
     /// `major:minor` of the device that its files show.
@@ -22,6 +25,8 @@ pub struct MountEntry {
     pub kind: String,
     /// What is mounted: for ours the URL.
     pub name: String,
+    /// For a FUSE mount, the user for whom it was made.
+    pub user: Option<u32>,
 }
 
 impl MountEntry {
@@ -38,13 +43,23 @@ pub fn mounts() -> io::Result<Vec<MountEntry>> {
 }
 
 /// What is mounted on `dir`, the uppermost where several are.
-pub(super) fn mounted_at(dir: &Path) -> Option<MountEntry> {
+pub fn mounted_at(dir: &Path) -> Option<MountEntry> {
     mounts().ok()?.into_iter().rfind(|mount| mount.dir == dir)
 }
 
-/// The device of our mount on `dir`.
-pub(super) fn device_at(dir: &Path) -> Option<String> {
-    mounted_at(dir).filter(MountEntry::is_ours).map(|mount| mount.device)
+/// Where `mount` is by now, if it is still there: a directory on its way may have got another name.
+pub(super) fn still_there(mount: &MountEntry) -> Option<MountEntry> {
+    let is_it = |other: &MountEntry| {
+        (other.id, &other.device, &other.name) == (mount.id, &mount.device, &mount.name)
+    };
+    mounts().ok()?.into_iter().find(is_it)
+}
+
+/// The number of the uppermost mount at `handle`, which was opened without looking into it.
+pub(super) fn mount_id(handle: &impl AsRawFd) -> io::Result<u64> {
+    let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", handle.as_raw_fd()))?;
+    let id = facts.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| io::Error::other("the kernel does not say on which mount a file is"))
 }
 
 /// A name fit for the table: without credentials, and without what mount options are cut at.
@@ -68,12 +83,20 @@ pub(super) fn printable_name(name: &str) -> String {
 /// One line of mountinfo(5): `id parent major:minor root dir options [optional …] - kind name super`.
 fn parse(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let device = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let device = String::from_utf8(fields.nth(1)?.to_vec()).ok()?;
     let dir = OsString::from_vec(unescape(fields.nth(1)?)).into();
     fields.find(|field| *field == b"-")?;
     let kind = String::from_utf8(unescape(fields.next()?)).ok()?;
     let name = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
-    Some(MountEntry { dir, device, kind, name })
+    let user = fields.next().and_then(user_of);
+    Some(MountEntry { id, dir, device, kind, name, user })
+}
+
+/// The number behind `user_id=` in a filesystem's own options.
+fn user_of(options: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(options).ok()?;
+    text.split(',').find_map(|option| option.strip_prefix("user_id="))?.parse().ok()
 }
 
 /// Undoes the table's octal escapes, as `\040` for a space.
@@ -108,6 +131,7 @@ mod tests {
         assert_eq!(mount.dir, Path::new("/mnt/a b"));
         assert_eq!((mount.device.as_str(), mount.name.as_str()), ("0:36", "https://h/x"));
         assert!(mount.is_ours());
+        assert_eq!((mount.id, mount.user), (41, Some(0)));
         assert_eq!(parse(b""), None);
     }
 

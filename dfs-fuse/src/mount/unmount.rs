@@ -1,13 +1,16 @@
 //! Taking a mount away: by umount(2) as root, otherwise with `fusermount3`.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use super::check;
+use super::table::{self, MountEntry};
 
 /// What to do about a mount in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,9 @@ pub enum UnmountError {
     /// Nothing is mounted there.
     #[error("nothing is mounted on {0}")]
     NotMounted(PathBuf),
+    /// It is not what one would see there.
+    #[error("something else is mounted over {0}; take that away first")]
+    Covered(PathBuf),
     /// This user may not.
     #[error("{0} was mounted by another user; unmount it as that user or as root")]
     NotPermitted(PathBuf),
@@ -43,13 +49,38 @@ pub enum UnmountError {
     },
 }
 
-/// Takes away whatever is mounted on `dir`, by whichever process it is served.
-pub fn unmount(dir: &Path, detach: Detach) -> Result<(), UnmountError> {
+/// Takes away this mount, by whichever process it is served, and nothing that lies over it or has its name by now.
+pub fn unmount(mount: &MountEntry, detach: Detach) -> Result<(), UnmountError> {
+    let Some(mount) = table::still_there(mount) else {
+        return Err(UnmountError::NotMounted(mount.dir.clone()));
+    };
+    let dir = mount.dir.as_path();
+    let refused = |source: io::Error| UnmountError::Refused { dir: dir.to_owned(), source };
+    let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(UnmountError::NotMounted(dir.to_owned()));
+    };
+    // No name on the way leads elsewhere from here on, and the last one is not followed.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS;
+    let above = rustix::fs::openat2(rustix::fs::CWD, above, flags, Mode::empty(), resolve)
+        .map_err(|error| refused(error.into()))?;
+    let seen = rustix::fs::openat(&above, name, flags | OFlags::NOFOLLOW, Mode::empty())
+        .map_err(io::Error::from)
+        .and_then(|handle| table::mount_id(&handle));
+    if seen.map_err(refused)? != mount.id {
+        return Err(UnmountError::Covered(dir.to_owned()));
+    }
+    let at = Path::new("/proc/self/fd").join(above.as_raw_fd().to_string()).join(name);
+    by_system_call(dir, &at, detach)
+}
+
+/// Takes away what is mounted on `dir`, which `at` leads to.
+fn by_system_call(dir: &Path, at: &Path, detach: Detach) -> Result<(), UnmountError> {
     let flags = match detach {
         Detach::WhenUnused => UnmountFlags::NOFOLLOW,
         Detach::Lazily => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
     };
-    match rustix::mount::unmount(dir, flags) {
+    match rustix::mount::unmount(at, flags) {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(UnmountError::Busy(dir.to_owned())),
         Err(Errno::INVAL | Errno::NOENT) => Err(UnmountError::NotMounted(dir.to_owned())),
@@ -58,6 +89,13 @@ pub fn unmount(dir: &Path, detach: Detach) -> Result<(), UnmountError> {
             Err(UnmountError::Refused { dir: dir.to_owned(), source: io::Error::from(error) })
         }
     }
+}
+
+/// Whether a mount on `dir` has lost the process that served it. Blocks for as long as one that is there takes to
+/// answer.
+pub fn is_dead(dir: &Path) -> bool {
+    // Unlike attributes, the kernel remembers no answer to this.
+    matches!(rustix::fs::statfs(dir), Err(Errno::NOTCONN))
 }
 
 fn by_helper(dir: &Path, detach: Detach) -> Result<(), UnmountError> {

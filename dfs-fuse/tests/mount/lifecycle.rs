@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use dfs_fuse::content::{MemoryContent, SlowContent};
 use dfs_fuse::mount::{
-    Detach, MountError, MountOptions, UnmountError, Unmounted, mount, mounts, unmount,
+    Detach, MountError, MountOptions, UnmountError, Unmounted, mount, mounted_at, mounts, unmount,
 };
 
 use crate::support::{Fixture, noise, number, one_file, read, runtime, until};
@@ -92,9 +93,64 @@ fn a_directory_shows_one_mount_at_a_time() {
     assert!(!error.to_string().contains("secret"), "{error}");
 }
 
+fn run(program: &str, words: &[&str], dir: &Path) {
+    assert!(Command::new(program).args(words).arg(dir).status().unwrap().success());
+}
+
+const DISK: [&str; 3] = ["-t", "tmpfs", "dfs-test"];
+
+fn shows(dir: &Path) -> Option<String> {
+    mounted_at(dir).map(|mount| mount.name)
+}
+
 #[test]
-fn what_is_not_mounted_is_not_unmounted() {
-    let dir = tempfile::tempdir().unwrap();
-    let answer = unmount(dir.path(), Detach::WhenUnused);
-    assert!(matches!(answer, Err(UnmountError::NotMounted(_))), "{answer:?}");
+fn what_is_not_mounted_any_more_is_not_unmounted() {
+    let mut fixture = Fixture::new(&one_file(10), MemoryContent::cached(vec![noise(10)]));
+    let dir = fixture.mounted.dir().to_owned();
+    let mount = mounted_at(&dir).unwrap();
+    run("umount", &[], &dir);
+    run("mount", &DISK, &dir);
+    for detach in [Detach::WhenUnused, Detach::Lazily] {
+        let answer = unmount(&mount, detach);
+        assert!(matches!(answer, Err(UnmountError::NotMounted(_))), "{answer:?}");
+    }
+    assert_eq!(fixture.mounted.unmount(Detach::Lazily).unwrap(), Unmounted::Ended);
+    assert_eq!(shows(&dir).as_deref(), Some("dfs-test"));
+    run("umount", &[], &dir);
+}
+
+#[test]
+fn what_is_mounted_over_a_mount_is_left_alone() {
+    let mut fixture = Fixture::new(&one_file(10), MemoryContent::cached(vec![noise(10)]));
+    let dir = fixture.mounted.dir().to_owned();
+    run("mount", &DISK, &dir);
+    for detach in [Detach::WhenUnused, Detach::Lazily] {
+        let answer = fixture.mounted.unmount(detach);
+        assert!(matches!(answer, Err(UnmountError::Covered(_))), "{answer:?}");
+        assert_eq!(shows(&dir).as_deref(), Some("dfs-test"));
+    }
+    run("umount", &[], &dir);
+    assert_eq!(fixture.mounted.unmount(Detach::WhenUnused).unwrap(), Unmounted::Ended);
+    assert_eq!(shows(&dir), None);
+}
+
+#[test]
+fn a_link_in_the_way_does_not_lead_an_unmount_elsewhere() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().canonicalize().unwrap();
+    let (way, moved, other) = (root.join("way"), root.join("moved"), root.join("other"));
+    for dir in [&way, &other] {
+        std::fs::create_dir_all(dir.join("m")).unwrap();
+    }
+    let runtime = runtime();
+    let options = MountOptions::new("ours", runtime.handle().clone());
+    let content = Arc::new(MemoryContent::cached(vec![noise(10)]));
+    let mut mounted = mount(&way.join("m"), one_file(10), content, &options).unwrap();
+    run("mount", &DISK, &other.join("m"));
+    std::fs::rename(&way, &moved).unwrap();
+    std::os::unix::fs::symlink(&other, &way).unwrap();
+    assert_eq!(mounted.unmount(Detach::WhenUnused).unwrap(), Unmounted::Ended);
+    assert_eq!(shows(&moved.join("m")), None);
+    assert_eq!(shows(&other.join("m")).as_deref(), Some("dfs-test"));
+    run("umount", &[], &other.join("m"));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dfs_fuse::content::Content;
-use dfs_fuse::mount::{Detach, MountOptions, Mounted, mount, unmount};
+use dfs_fuse::mount::{Detach, MountOptions, Mounted, mount, mounted_at, unmount};
 use dfs_fuse::tree::{Extent, MemoryTree, MemoryTreeBuilder};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -25,7 +25,7 @@ pub struct Guard(pub PathBuf);
 impl Drop for Guard {
     fn drop(&mut self) {
         // Nothing there is the usual case.
-        let _ = unmount(&self.0, Detach::Lazily);
+        let _ = mounted_at(&self.0).map(|mount| unmount(&mount, Detach::Lazily));
     }
 }
 

@@ -112,7 +112,11 @@ fn what_a_listing_names_and_the_origin_does_not_give_is_named_and_the_rest_is_th
     let said = agent.dfctl(&["ls", "-r", "--format", "name", &url]).fails(8, "DFS-1108");
     assert_eq!(said.text().lines().collect::<Vec<_>>(), ["a", "closed", "gone", "open", "open/b"]);
     told(&said, &["closed", "gone", "open/lost"]);
-    assert!(said.stderr.contains("status 403") && said.stderr.contains("not found"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("status 403") && said.stderr.contains("not found"),
+        "{}",
+        said.stderr
+    );
     // What is not below is not spoken of, nor is what is whole a failure.
     let said = agent.dfctl(&["ls", &format!("{url}!open")]).fails(8, "DFS-1108");
     assert!(said.stderr.contains("open/lost") && !said.stderr.contains("closed"));

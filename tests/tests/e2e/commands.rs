@@ -11,7 +11,8 @@ use dfs_tests::{Body, Fault, Origin};
 
 use crate::support::trees::{self, noise};
 use crate::support::{
-    Agent, Expected, NOBODY, Place, as_nobody, as_user, binary, dfctl_at, is_mounted, until,
+    Agent, Expected, NOBODY, Place, as_nobody, as_user, binaries, binary, dfctl_at, is_mounted,
+    until,
 };
 
 #[test]
@@ -43,6 +44,35 @@ fn a_mistake_in_the_command_line_is_told_with_its_code() {
 }
 
 #[test]
+fn a_cache_too_small_to_be_one_is_refused_wherever_it_is_written() {
+    let place = Place::new();
+    let written = |text: &str| {
+        let file = place.path("config.toml");
+        fs::write(&file, text).unwrap();
+        file
+    };
+    let data = place.path("data");
+    let run = |program: &str, words: &[&str], config: Option<&str>| {
+        let mut command = binaries().command(program).unwrap();
+        command.args(words).arg("--data-dir").arg(&data);
+        command.args(
+            config.map(|text| [PathBuf::from("--config"), written(text)]).into_iter().flatten(),
+        );
+        Said::by(&mut command).unwrap()
+    };
+    for said in [
+        run("dfs-fuse", &["--capacity", "10"], None),
+        run("dfs-fuse", &[], Some("capacity = '63MiB'")),
+        run("dfs-cluster", &["all"], Some("[seed]\ncapacity = '1KiB'")),
+        run("dfs-cluster", &["seed"], Some("[seed]\ncapacity = '1KiB'")),
+    ] {
+        assert_eq!(said.code, 2, "`{}`\n{}", said.line, said.stderr);
+        assert!(said.stderr.contains("at least 64.0 MiB"), "`{}`\n{}", said.line, said.stderr);
+    }
+    assert!(!data.exists(), "nothing was begun");
+}
+
+#[test]
 fn files_and_trees_are_told_apart() {
     let place = Place::new();
     let origin = Origin::of("/d/f", Body::noise(1, 100_000)).unwrap();
@@ -51,6 +81,8 @@ fn files_and_trees_are_told_apart() {
     let out = out.to_str().unwrap();
     agent.dfctl(&["get", &origin.url("/d/"), "-o", out]).fails(2, "DFS-2108");
     agent.dfctl(&["cat", &origin.url("/d/")]).fails(2, "DFS-2108");
+    let said = agent.dfctl(&["get", &origin.url("/")]).fails(2, "DFS-2108");
+    assert!(said.stderr.contains("dfctl get -r http://"), "{}", said.stderr);
     assert_eq!(agent.dfctl(&["ls", &origin.url("/d/f"), "--format", "name"]).done().text(), "f\n");
     agent.dfctl(&["get", "-r", &origin.url("/d/f"), "-o", out]).fails(2, "DFS-2109");
     agent.dfctl(&["cat", &format!("{}!none", origin.url("/d/"))]).fails(3, "DFS-2101");
@@ -122,6 +154,28 @@ fn the_agent_that_was_named_does_not_answer_and_solo_is_what_goes_around_it() {
 }
 
 #[test]
+fn a_mount_starts_an_agent_on_the_socket_that_was_named() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), b"content");
+    let (socket, data, dir) = (place.path("own.sock"), place.path("data"), place.dir("mount"));
+    let _mount = dfs_tests::cluster::Mount::guard(&dir);
+    let words = ["--data-dir", data.to_str().unwrap(), "mount", source.to_str().unwrap()];
+    let said = dfctl_at(&socket, &[&words[..], &[dir.to_str().unwrap()]].concat()).done();
+    assert!(said.stderr.contains("started the node agent"), "{}", said.stderr);
+    assert_eq!(fs::read(dir.join("f")).unwrap(), b"content");
+    let mounts = dfctl_at(&socket, &["mounts", "--format", "name"]).done().text();
+    assert_eq!(Path::new(mounts.trim_end()), dir);
+    dfctl_at(&socket, &["umount", dir.to_str().unwrap()]).done();
+    let run: serde_json::Value =
+        serde_json::from_slice(&fs::read(data.join("run.json")).unwrap()).unwrap();
+    let pid = i32::try_from(run["pid"].as_u64().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    until("it has gone", || !data.join("run.json").exists());
+}
+
+#[test]
 fn a_socket_that_an_agent_left_behind_is_no_agent() {
     let place = Place::new();
     let mut agent = Agent::solo(&place, "agent");
@@ -148,6 +202,34 @@ fn somebody_elses_agent_is_refused_and_not_gone_around() {
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{err}");
     assert!(err.contains("DFS-4102") && err.contains("--solo"), "{err}");
+}
+
+#[test]
+fn a_directory_that_may_not_be_used_is_a_matter_of_permission() {
+    let place = Place::new();
+    place.open_to_others();
+    let (dfctl, agent) = (lend(&place, "dfctl"), lend(&place, "dfs-fuse"));
+    lend(&place, "dfs-cluster");
+    let theirs = place.dir("theirs");
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).unwrap();
+    let file = place.path("f");
+    fs::write(&file, "x").unwrap();
+    let by = |program: &Path, words: &[&str]| Said::by(as_nobody(program).args(words)).unwrap();
+    let (file, theirs) = (file.to_str().unwrap(), theirs.to_str().unwrap());
+    for words in [
+        &["cat", "--solo", file][..],
+        &["cat", "--solo", "--data-dir", theirs, file],
+        &["mount", "--socket", "/nonexistent/s", file, "/tmp"],
+        &["cluster", "up"],
+        &["cluster", "up", "--data-dir", theirs],
+    ] {
+        let said = by(&dfctl, words).fails(4, "DFS-4113");
+        assert!(said.stderr.contains("--data-dir"), "{}", said.stderr);
+    }
+    for data in [theirs, "/nonexistent"] {
+        let said = by(&agent, &["--data-dir", data]);
+        assert_eq!(said.code, 4, "{}", said.stderr);
+    }
 }
 
 #[test]
@@ -406,6 +488,33 @@ fn an_agent_of_the_machine_that_is_closed_to_a_user_is_none_for_them() {
     assert!(err.contains("DFS-4101") && err.contains("DFS-4102"), "{err}");
     assert!(err.contains("started the node agent"), "{err}");
     user.agent_goes(&out);
+}
+
+const ASK_THE_WRONG_AGENT: &str = r#"
+    mkdir -m 0700 "$HOME/other"
+    "$BIN/dfs-fuse" --data-dir "$HOME/other" --port-pieces 0 --port-metrics 0 2>/dev/null &
+    other=$!
+    trap 'kill $other' EXIT
+    until "$BIN/dfctl" --socket "$HOME/other/agent.sock" mounts >/dev/null 2>&1; do :; done
+    "$BIN/dfctl" mount "$URL" "$DIR"
+    "$BIN/dfctl" --socket "$HOME/other/agent.sock" umount "$DIR" && exit 1
+    "$BIN/dfctl" umount "$DIR"
+    "$BIN/dfctl" mount "$URL" "$DIR"
+    kill -9 "$(grep -o '"pid": [0-9]*' "$XDG_DATA_HOME/dfs/agent/run.json" | cut -d' ' -f2)"
+    until ! ls "$DIR" >/dev/null 2>&1; do :; done
+    "$BIN/dfctl" umount "$DIR"
+    ! grep -F " $DIR " /proc/self/mountinfo
+"#;
+
+#[test]
+fn the_agent_that_has_a_mount_is_named_and_what_it_left_when_it_died_is_cleared_without_it() {
+    let user = UserAlone::new();
+    let (_, err) = user.run("", ASK_THE_WRONG_AGENT);
+    let dir = user.dir.display();
+    let socket = user.home.join("run/dfs/agent.sock");
+    let way = format!("dfctl --socket {} umount {dir}", socket.display());
+    assert!(err.contains("DFS-5106") && err.contains(&way), "{err}");
+    assert!(err.contains(&format!("unmounted  {dir}, whose agent is gone")), "{err}");
 }
 
 fn owned_by_nobody(path: &Path) -> PathBuf {

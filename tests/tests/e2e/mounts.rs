@@ -10,7 +10,7 @@ use dfs_tests::{Body, Origin};
 
 use crate::support::servers::Server;
 use crate::support::trees::{self, noise};
-use crate::support::{Agent, Expected, Place, is_mounted, until};
+use crate::support::{Agent, Expected, Place, Tmpfs, is_mounted, until};
 
 #[test]
 fn a_mounted_directory_is_the_directory() {
@@ -160,6 +160,35 @@ fn a_mount_in_use_is_not_taken_away_unless_lazily() {
     io::Read::read_to_end(&mut open, &mut bytes).unwrap();
     assert!(bytes == noise(3, 2_000_000), "whoever has the file open reads on");
     agent.dfctl(&["umount", text]).fails(3, "DFS-5103");
+}
+
+#[test]
+fn a_mount_of_another_agent_is_said_to_be_one() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), &noise(3, 100_000));
+    let (mut first, second) = (Agent::solo(&place, "first"), Agent::solo(&place, "second"));
+    let dir = first.mount(&file_url(&source), place.dir("it's mounted"));
+    let text = dir.to_str().unwrap();
+    let said = second.dfctl(&["umount", text]).fails(1, "DFS-5106");
+    for part in
+        ["source/", "mounted for uid 0", "dfctl --socket PATH umount '", r"it'\''s mounted'"]
+    {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
+    assert!(is_mounted(&dir));
+    let plain = place.dir("plain");
+    let said = second.dfctl(&["umount", plain.to_str().unwrap()]).fails(3, "DFS-5103");
+    assert!(!said.stderr.contains("another"), "{}", said.stderr);
+    let disk = Tmpfs::mount(plain, 1 << 20);
+    let said = second.dfctl(&["umount", disk.path().to_str().unwrap()]).fails(3, "DFS-5103");
+    assert!(said.stderr.contains("tmpfs"), "{}", said.stderr);
+    fs::metadata(&dir).unwrap();
+    first.kill();
+    until("the dead mount is one", || fs::read(dir.join("f")).is_err());
+    assert!(fs::metadata(&dir).is_ok(), "what the kernel remembers of it looks alive");
+    second.dfctl(&["umount", text]).done();
+    assert!(!is_mounted(&dir));
 }
 
 #[test]

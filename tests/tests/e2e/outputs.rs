@@ -71,7 +71,8 @@ fn a_disk_that_is_too_small_is_told_at_once_and_the_file_comes_when_there_is_roo
     let disk = Tmpfs::mount(place.dir("disk"), 2 << 20);
     let output = disk.path().join("f");
     let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
-    agent.dfctl(&words).fails(7, "DFS-1104");
+    let said = agent.dfctl(&words).fails(7, "DFS-1104");
+    assert!(said.stderr.contains(words[3]) && said.stderr.contains("-o PATH"), "{}", said.stderr);
     assert_eq!(names(disk.path()), NOTHING);
     disk.resize(16 << 20);
     agent.dfctl(&words).done();
@@ -93,6 +94,9 @@ fn a_disk_that_fills_up_on_the_way_leaves_a_named_part_file_to_go_on_from() {
     fs::write(disk.path().join("another"), vec![1; 24 << 20]).unwrap();
     let said = getting.wait().fails(7, "DFS-1104");
     assert!(said.stderr.contains("f.dfs-part"), "the part file is named: {}", said.stderr);
+    for part in ["make room", "goes on from there", "-o"] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
     assert_eq!(names(disk.path()), ["another", "f.dfs-part"]);
     fs::remove_file(disk.path().join("another")).unwrap();
     assert!(pace.struck() > 0);
@@ -111,10 +115,19 @@ fn a_cache_without_room_is_told_as_such() {
     let agent = Agent::solo_in(disk.path(), "agent");
     let out = place.dir("out");
     let output = out.join("f");
-    let said = agent.dfctl(&["get", &origin.url("/f"), "-o", output.to_str().unwrap()]);
-    assert_eq!(said.code, 7, "{}", said.stderr);
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
+    let said = agent.dfctl(&words).fails(7, "DFS-4114");
+    let disk = disk.path().to_str().unwrap();
+    for part in [&format!("no space left in {disk}/"), "another --data-dir", "--capacity"] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
     assert!(!output.exists());
     agent.dfctl(&["version"]).done();
+    let said =
+        agent.dfctl(&["--solo", "--data-dir", disk, "cat", &origin.url("/f")]).fails(7, "DFS-4114");
+    for part in [disk, "the same command with --data-dir DIR"] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
 }
 
 #[test]
@@ -156,6 +169,12 @@ fn a_killed_get_without_an_agent_is_gone_on_with_by_any_other() {
         getting.kill();
         assert_eq!(fs::metadata(&part).unwrap().nlink(), 2, "also when that is dead");
         pace.lift();
+        let other = place.path(&format!("other-{way}"));
+        let elsewhere = ["--data-dir", other.to_str().unwrap(), "--solo"];
+        let said = agent.dfctl(&[&words[..4], &elsewhere].concat()).fails(1, "DFS-1102");
+        for told in ["that was killed", "with the --data-dir of", "rm /"] {
+            assert!(said.stderr.contains(told), "{told}: {}", said.stderr);
+        }
         agent.dfctl(&[&words[..], next].concat()).done();
         assert!(fs::read(&output).unwrap() == bytes, "{way}");
         assert_eq!(names(&out), ["f"], "{way}");
@@ -199,6 +218,121 @@ fn an_interrupted_get_says_how_to_go_on() {
     assert!(told.iter().all(|words| said.stderr.contains(words)), "{}", said.stderr);
     agent.dfctl(&words).done();
     assert!(fs::read(&output).unwrap() == bytes);
+}
+
+#[test]
+fn a_get_into_a_pipe_ends_at_the_first_interrupt_also_when_nobody_reads() {
+    let place = Place::new();
+    let content = noise(7, 3_000_000);
+    let origin = Origin::of("/f", Body::bytes(content.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let pipe = place.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let words = ["get", &origin.url("/f"), "-o", pipe.to_str().unwrap()];
+    let opening = |getting: &crate::support::Running| {
+        let tasks = format!("/proc/{}/task", getting.pid());
+        let waits = |task: fs::DirEntry| fs::read_to_string(task.path().join("wchan"));
+        let mut tasks = fs::read_dir(tasks).unwrap().flatten().map(waits);
+        tasks.any(|at| at.is_ok_and(|at| at.contains("wait_for_partner") || at.contains("fifo")))
+    };
+    let getting = agent.dfctl_start(&words);
+    until("it waits for a reader", || opening(&getting));
+    getting.interrupt().fails(130, "DFS-1130");
+    assert_eq!(origin.counters().body_bytes, 0);
+
+    let getting = agent.dfctl_start(&words);
+    let mut reader = fs::File::open(&pipe).unwrap();
+    let mut first = [0; 1];
+    std::io::Read::read_exact(&mut reader, &mut first).unwrap();
+    getting.interrupt().fails(130, "DFS-1130");
+    // With what is left in the pipe.
+    drop(reader);
+
+    let getting = agent.dfctl_start(&words);
+    let bytes = fs::read(&pipe).unwrap();
+    getting.wait().done();
+    assert!(bytes == content);
+}
+
+#[test]
+fn what_appeared_meanwhile_is_not_replaced_and_what_was_got_is_named() {
+    let place = Place::new();
+    let bytes = noise(12, 8_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let out = place.dir("out");
+    let output = out.join("f");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap(), "--format", "json"];
+    let pace = origin.inject(Fault::pace(8 << 20));
+    let getting = agent.dfctl_start(&words);
+    until("it is written", || out.join("f.dfs-part").exists());
+    fs::write(&output, "mine").unwrap();
+    let said = getting.wait().fails(1, "DFS-1101");
+    assert!(pace.struck() > 0);
+    for part in ["appeared meanwhile", "f.dfs-part", "--force"] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
+    assert_eq!(fs::read(&output).unwrap(), b"mine");
+    let said = agent.dfctl(&[&words[..], &["--force"]].concat()).done().json().unwrap();
+    assert_eq!(said["kept_bytes"], 8_000_000, "{said}");
+    assert!(fs::read(&output).unwrap() == bytes);
+    assert_eq!(names(&out), ["f"]);
+}
+
+#[test]
+fn a_part_file_that_somebody_cuts_off_is_an_error_and_no_output() {
+    let place = Place::new();
+    let bytes = noise(13, 24_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let out = place.dir("out");
+    let output = out.join("f");
+    let data = place.path("data");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
+    for alone in [&[][..], &["--solo", "--data-dir", data.to_str().unwrap()]] {
+        let words = [&words[..], &["--limit", "16MiB/s"], alone].concat();
+        let getting = agent.dfctl_start(&words);
+        let part = out.join("f.dfs-part");
+        until("bytes are written", || fs::metadata(&part).is_ok_and(|meta| meta.blocks() > 4096));
+        fs::File::options().write(true).open(&part).unwrap().set_len(100).unwrap();
+        let said = getting.wait().fails(6, "DFS-3103");
+        assert!(said.stderr.contains("cut off"), "{}", said.stderr);
+        assert_eq!(names(&out), NOTHING);
+    }
+    agent.dfctl(&words).done();
+    assert!(fs::read(&output).unwrap() == bytes);
+}
+
+#[test]
+fn an_interrupted_get_of_a_tree_names_every_part_file_and_promises_nothing_without_one() {
+    let place = Place::new();
+    let source = place.dir("source");
+    for name in ["a", "b"] {
+        trees::put(&source.join(name), &noise(14, 20_000_000));
+    }
+    let origin = Origin::of_directory(&source).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let out = place.path("out");
+    let words = ["get", "-r", &origin.url("/"), "-o", out.to_str().unwrap()];
+    let getting = agent.dfctl_start(&[&words[..], &["--limit", "16MiB/s"]].concat());
+    until("both are written", || {
+        ["a.dfs-part", "b.dfs-part"]
+            .iter()
+            .all(|name| fs::metadata(out.join(name)).is_ok_and(|meta| meta.blocks() > 1024))
+    });
+    let said = getting.interrupt().fails(130, "DFS-1130");
+    for part in ["out/a.dfs-part", "out/b.dfs-part", "goes on from there"] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
+    agent.dfctl(&words).done();
+    trees::assert_same(&out, &source);
+
+    let disk = Tmpfs::mount(place.dir("disk"), 1 << 20);
+    let out = disk.path().join("out");
+    let words = ["get", "-r", &origin.url("/"), "-o", out.to_str().unwrap()];
+    let said = agent.dfctl(&words).fails(7, "DFS-1104");
+    assert!(!said.stderr.contains("goes on from there"), "{}", said.stderr);
+    assert!(said.stderr.contains("-o PATH"), "{}", said.stderr);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use dfs_tests::process::{Process, Program, Said};
 use dfs_tests::{Body, Dfctl, Fault, Node, Origin};
@@ -175,6 +176,39 @@ fn a_cluster_comes_up_says_where_it_is_and_goes_down_again() {
     run(&["cluster", "down"]).done();
     run(&["cluster", "status"]).fails(3, "DFS-4107");
     assert_eq!(run(&["cluster", "down"]).code, 9);
+}
+
+#[test]
+fn the_commands_that_a_cluster_names_can_be_pasted() {
+    let place = Place::new();
+    let data = place.dir("my cluster's data");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    let run = |command: &mut Command| {
+        for port in ["DFS_PORT_GRPC", "DFS_PORT_PIECES", "DFS_PORT_METRICS"] {
+            command.env(port, "0");
+        }
+        Said::by(command).unwrap()
+    };
+    let typed = |words: &[&str]| {
+        let mut command = Dfctl::new(&binaries()).command().unwrap();
+        run(command.args(words).arg("--data-dir").arg(&data))
+    };
+    let pasted = |line: &str| {
+        let mut command = binaries().command("dfctl").unwrap();
+        let program = std::path::PathBuf::from(command.get_program());
+        command = Command::new("/bin/sh");
+        command.arg("-c").arg(line).env("PATH", program.parent().unwrap()).current_dir("/");
+        run(&mut command)
+    };
+    let said = typed(&["cluster", "status"]).fails(3, "DFS-4107").stderr;
+    let up = pasted(said.lines().find_map(|line| line.strip_prefix("  try      ")).unwrap()).done();
+    let info: serde_json::Value =
+        serde_json::from_slice(&fs::read(data.join("run.json")).unwrap()).unwrap();
+    let _guard = Guard(info["pid"].as_u64().unwrap());
+    let text = up.text();
+    let stop = text.lines().find_map(|line| line.strip_prefix("stop it:     ")).unwrap();
+    pasted(stop).done();
+    assert!(!data.join("run.json").exists(), "it runs on\n{text}");
 }
 
 /// Ends a process that dfctl left running, should the test fail before.

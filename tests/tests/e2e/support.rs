@@ -281,6 +281,11 @@ impl Running {
         bytes
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has written to its standard error so far.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&Self::text(&self.stderr)).into_owned()

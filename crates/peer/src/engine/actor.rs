@@ -19,7 +19,6 @@ use super::ledger::CameFrom;
 use super::task::{Command, ParentHost, Shared, Task, Waiter};
 use super::watcher;
 use crate::conductor::{Action, Conductor, Failure, FlightId, Offer, Provider, SourceAccess};
-use crate::store::StoreError;
 
 /// How often a download that is not idle is looked at without an event.
 const TICK: Duration = Duration::from_millis(100);
@@ -179,7 +178,7 @@ impl Actor {
             }
             return;
         };
-        let full = || Err(StoreError::NoSpace { task: self.shared.info.id }.into());
+        let full = || Err(self.shared.stored.full().into());
         let is_futile = !has_room && !waiter.in_passing;
         match self.answer_for(&waiter).or_else(|| is_futile.then(full)) {
             Some(answer) => {

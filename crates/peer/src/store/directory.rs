@@ -197,6 +197,11 @@ impl Directory {
         self.capacity.map_or(u64::MAX, |capacity| capacity.0.saturating_sub(self.used()))
     }
 
+    /// What the tasks may take in all.
+    pub(super) fn capacity(&self) -> Option<ByteSize> {
+        self.capacity
+    }
+
     /// Counts `bytes` more as taken; false where they would go beyond the capacity.
     pub(super) fn reserve(&self, bytes: u64) -> bool {
         let capacity = self.capacity.map_or(u64::MAX, |capacity| capacity.0);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dfs_model::{GroupRange, TaskId};
+use dfs_model::{ByteSize, GroupRange, TaskId};
 
 use crate::hashtree::{ContentError, Node};
 
@@ -30,10 +30,15 @@ pub enum StoreError {
         pid: Option<u32>,
     },
     /// The disk or the store's own share of it is full. Nothing was recorded.
-    #[error("no space left to keep task {task}")]
+    #[error("no space left in {dir} to keep task {task}{limit}", dir = dir.display(),
+        limit = limit.map(|limit| format!(": the cache there may take {limit}")).unwrap_or_default())]
     NoSpace {
         /// What was to be kept.
         task: TaskId,
+        /// Where.
+        dir: PathBuf,
+        /// The store's own share, where it is that which is full.
+        limit: Option<ByteSize>,
     },
     /// These groups are not here, or not any more.
     #[error("{groups} of task {task} are not here")]
@@ -114,7 +119,9 @@ impl StoreError {
     pub(super) fn write(task: TaskId, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { task },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::NoSpace { task, dir: path, limit: None }
+            }
             _ => Self::Io { what: "write", path, source },
         }
     }

@@ -256,7 +256,7 @@ impl StoredTask {
         };
         let new_bytes = (new * GROUP_BYTES).min(bytes.len() as u64);
         if !opened.directory.reserve(new_bytes) {
-            return Err(StoreError::NoSpace { task: opened.id });
+            return Err(self.full());
         }
         let is_written = new == 0 && !unsure;
         let written = opened.write(groups, (!is_written).then_some(bytes), nodes);
@@ -265,6 +265,12 @@ impl StoredTask {
             Err(_) => opened.directory.account(new_bytes, 0),
         }
         written
+    }
+
+    /// That there is no room for more of it.
+    pub fn full(&self) -> StoreError {
+        let (dir, limit) = (self.opened.path.clone(), self.opened.directory.capacity());
+        StoreError::NoSpace { task: self.opened.id, dir, limit }
     }
 
     /// Bytes that the store may still take, before anything is evicted.

@@ -3,6 +3,8 @@ mod signatures;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use dfs_model::{ByteRange, GROUP_BYTES, groups_in};
 use tempfile::TempDir;

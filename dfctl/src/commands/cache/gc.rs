@@ -34,7 +34,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let collected = answer(context, backend.collect_garbage(target, args.dry_run))
         .await?
         .map_err(|failure| CliError::backend("clean", "the cache", failure))?;
-    context.output.record("gc", &collected, || human(&collected, args.dry_run))?;
+    let text = || human(&collected, args.dry_run);
+    match args.dry_run {
+        true => context.output.record("gc", &collected, text)?,
+        false => context.output.report("gc", &collected, text)?,
+    }
     Ok(if collected.tasks.is_empty() { Outcome::Nothing } else { Outcome::Done })
 }
 

@@ -7,7 +7,7 @@ use crate::codes;
 use crate::commands::inside::next;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::output::{Format, Items, count};
+use crate::output::{Format, Items, Verbosity, count};
 
 /// Hash what the cache holds again; mark damaged groups missing
 ///
@@ -47,7 +47,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let totals = totals.ok_or_else(|| {
         failed(Failure::new(FailureClass::AgentProtocol, "the answer ended before its totals"))
     })?;
-    if output.format == Format::Human {
+    if output.format == Format::Human && output.verbosity > Verbosity::Quiet {
         let bytes = ByteSize(totals.groups_checked.saturating_mul(GROUP_BYTES));
         output.line(&format!(
             "verified {} groups (at most {bytes}), {} damaged",

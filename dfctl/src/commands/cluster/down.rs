@@ -9,6 +9,7 @@ use crate::codes;
 use crate::commands::inside::interrupted;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::output::quoted_path;
 
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -44,7 +45,7 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
         if tokio::time::Instant::now() >= deadline {
             let what = format!("the cluster, pid {}, still runs after 30 s", run.pid);
             return Err(CliError::new(&codes::STOP_FAILED, what)
-                .hint(format!("less {}", log_of(&dir).display())));
+                .hint(format!("less {}", quoted_path(&log_of(&dir)))));
         }
         tokio::select! {
             () = context.interrupted.cancelled() => return Err(interrupted()),

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::{Record, printable, table};
+use crate::output::{Record, printable, quoted_path, table};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const MAX_PAGE: u64 = 64 * 1024;
@@ -35,6 +35,15 @@ pub fn of_this_machine(context: &Context) -> Result<(PathBuf, Option<RunInfo>), 
     let dir = context.settings.cluster_dir();
     let run = running(&dir)?;
     Ok((dir, run))
+}
+
+/// The command on this user's cluster, as it is to be typed again.
+pub fn command(context: &Context, name: &str) -> String {
+    let dir = context.settings.data_dir.as_deref();
+    // What was named may have been so from another directory.
+    let dir = dir.map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()));
+    let dir = dir.map(|dir| format!(" --data-dir {}", quoted_path(&dir))).unwrap_or_default();
+    format!("dfctl cluster {name}{dir}")
 }
 
 /// The process that works on `dir`, if there is one. Its announcement names it by number and start time, so a

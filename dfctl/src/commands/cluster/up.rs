@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::place::{Cluster, log_of, running};
+use super::place::{Cluster, command, log_of, running};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::launch::{Launch, private};
@@ -22,7 +22,7 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     if let Some(run) = running(&dir)? {
         let cluster = Cluster::of(run, &dir).await;
         context.output.note("a cluster runs here already");
-        context.output.record("cluster", &cluster, || cluster.human())?;
+        context.output.report("cluster", &cluster, || cluster.human())?;
         return Ok(Outcome::Nothing);
     }
     let launch = Launch {
@@ -41,15 +41,17 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     launch.start(context, ready).await?;
     let cluster = seen.into_inner();
     if let Some(cluster) = &cluster {
-        context.output.record("cluster", cluster, || greeting(cluster))?;
+        context
+            .output
+            .record("cluster", cluster, || greeting(cluster, &command(context, "down")))?;
     }
     Ok(Outcome::Done)
 }
 
-fn greeting(cluster: &Cluster) -> String {
+fn greeting(cluster: &Cluster, stop: &str) -> String {
     let address = cluster.run.addresses.get("grpc").cloned().unwrap_or_default();
     format!(
-        "{}\n\nadd a node:  dfs-fuse --cluster {address} --data-dir DIR --socket PATH\nuse it:      dfctl mount --cluster {address} URL DIR\nstop it:     dfctl cluster down",
+        "{}\n\nadd a node:  dfs-fuse --cluster {address} --data-dir DIR --socket PATH\nuse it:      dfctl mount --cluster {address} URL DIR\nstop it:     {stop}",
         cluster.human()
     )
 }

@@ -12,7 +12,7 @@ use crate::error::CliError;
 use crate::locator::Locator;
 use crate::output::ledger::{Account, Stages, render};
 use crate::output::records::ledger_json;
-use crate::output::{Format, Record, Verbosity, files, printable, when};
+use crate::output::{Format, Record, files, printable, when};
 
 /// How a `get` ended.
 #[derive(Debug, Default)]
@@ -96,13 +96,11 @@ impl Saved {
             }
             return Ok(());
         }
-        if output.format == Format::Human && output.verbosity == Verbosity::Quiet && !explain {
-            return Ok(());
+        match ledger {
+            // It was asked for.
+            Some(ledger) => output.record("saved", self, || format!("{}\n\n{ledger}", self.line())),
+            None => output.report("saved", self, || self.line()),
         }
-        output.record("saved", self, || match ledger {
-            Some(ledger) => format!("{}\n\n{ledger}", self.line()),
-            None => self.line(),
-        })
     }
 
     fn line(&self) -> String {

@@ -15,13 +15,15 @@ use super::wanted::Wanted;
 use super::{Destination, ReadOptions};
 use crate::backend::{Backend, Delivery, FailureClass};
 use crate::codes;
+use crate::commands::inside;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
 use crate::outdir::{OutDir, Replace};
 use crate::output::ledger::Stages;
 use crate::output::progress::{Meter, Progress};
-use crate::part::{Hasher, Identity, PartError, PartFile};
+use crate::output::{quoted_path, shell_quoted};
+use crate::part::{Hasher, Identity, PartError, PartFile, Unplaced};
 use crate::transfer::{Received, Sink, Terms, TransferError, pump};
 
 /// A transfer under way: what every step of it needs.
@@ -46,7 +48,7 @@ pub async fn to_stream(
     let hasher = options.digest.map(Hasher::new);
     let (received, digest, path) = match destination {
         Destination::Device(file, path) => {
-            let mut sink = IntoDevice { file, path, hasher };
+            let mut sink = IntoDevice { context, file, path, hasher };
             let received = job.receive(&mut sink, "get").await?;
             (received, sink.hasher.map(Hasher::finish), Some(sink.path))
         }
@@ -117,7 +119,13 @@ pub fn cannot_open(error: PartError, path: &Path) -> CliError {
         PartError::Busy(_) => CliError::new(&codes::OUTPUT_BUSY, what).caused_by(&error),
         PartError::Foreign(ref part) => CliError::new(&codes::OUTPUT_FAILED, what)
             .caused_by(&error)
-            .hint(format!("rm {}", part.display())),
+            .hint(format!("rm {}", quoted_path(part))),
+        PartError::Shared(ref part) => {
+            let part = quoted_path(part);
+            CliError::new(&codes::OUTPUT_FAILED, what).caused_by(&error).hint(format!(
+                "the same command with the --data-dir of the one that was killed, or begin anew: rm {part}"
+            ))
+        }
     }
 }
 
@@ -128,7 +136,7 @@ impl<'a> Job<'a> {
         options: &'a ReadOptions,
     ) -> Result<Self, CliError> {
         let begun = Instant::now();
-        let backend = context.backend()?;
+        let backend = inside::backend(context).await?;
         let wanted = Wanted::find(context, &*backend, locator, options).await?;
         Ok(Self { context, backend, locator, options, wanted, begun, resolve: begun.elapsed() })
     }
@@ -228,7 +236,7 @@ impl<'a> Job<'a> {
             return Err(damaged(path));
         }
         part.finish(self.wanted.entry.as_ref(), replace)
-            .map_err(|error| cannot_place(&error, path))?;
+            .map_err(|unplaced| cannot_place(&unplaced, path))?;
         let mut saved = self.saved(received);
         saved.kept = resumed;
         saved.bytes += resumed;
@@ -245,8 +253,15 @@ impl<'a> Job<'a> {
             part.remove();
             return self.failed("get", error, None);
         }
+        let full = matches!(&error, TransferError::Backend(failure)
+            if failure.class == FailureClass::OutputFull);
+        let at = part.path();
         let kept = part.keep();
-        self.failed("get", error, kept.as_deref().map(|part| (part, done)))
+        let failed = self.failed("get", error, kept.as_deref().map(|part| (part, done)));
+        if full && kept.is_none() {
+            return failed.because(format!("there was no room for {}", at.display()));
+        }
+        failed
     }
 
     fn saved(&self, received: Received) -> Saved {
@@ -281,14 +296,13 @@ impl<'a> Job<'a> {
         };
         let Some((part, done)) = part else { return error };
         let of = self.wanted.length.map(|length| format!(" of {}", ByteSize(length)));
-        error
-            .because(format!(
-                "{}{} are in {}",
-                ByteSize(done),
-                of.unwrap_or_default(),
-                part.display()
-            ))
-            .hint("the same command again: it goes on from there")
+        let of = of.unwrap_or_default();
+        let again = "the same command again: it goes on from there";
+        let hint = match error.code == &codes::NO_SPACE {
+            true => format!("make room, then {again}; or -o PATH on another disk"),
+            false => again.to_owned(),
+        };
+        error.because(format!("{}{of} are in {}", ByteSize(done), part.display())).hint(hint)
     }
 
     fn check_digest(&self, got: Option<Digest>) -> Result<(), CliError> {
@@ -299,7 +313,7 @@ impl<'a> Job<'a> {
                 Err(CliError::new(&codes::DIGEST_MISMATCH, what)
                     .because(format!("wanted {wanted}"))
                     .because(format!("got    {got}"))
-                    .hint(format!("dfctl stat {shown}")))
+                    .hint(format!("dfctl stat {}", shell_quoted(&shown))))
             }
             _ => Ok(()),
         }
@@ -315,9 +329,17 @@ pub fn damaged(path: &Path) -> CliError {
 }
 
 /// Why a whole part file could not get its name.
-pub fn cannot_place(error: &io::Error, path: &Path) -> CliError {
-    match error.kind() {
-        io::ErrorKind::AlreadyExists => exists(path),
-        _ => CliError::output("write", path, error),
+pub fn cannot_place(unplaced: &Unplaced, path: &Path) -> CliError {
+    let error = match unplaced.error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let what = format!("{} appeared meanwhile and is not replaced", path.display());
+            CliError::new(&codes::TARGET_EXISTS, what)
+                .hint("the same command with --force to replace it")
+        }
+        _ => CliError::output("write", path, &unplaced.error),
+    };
+    match &unplaced.kept {
+        Some(part) => error.because(format!("all that was to be written is in {}", part.display())),
+        None => error,
     }
 }

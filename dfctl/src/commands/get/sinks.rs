@@ -6,12 +6,18 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use dfs_model::ByteRange;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 
 use crate::codes;
+use crate::commands::inside::interrupted;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::part::{Hasher, PartFile};
 use crate::transfer::Sink;
+
+/// How often a write that waits looks whether it is still wanted.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Into a part file.
 pub struct IntoPart<'a> {
@@ -61,7 +67,9 @@ impl Sink for IntoStdout<'_> {
 }
 
 /// Into a device or pipe.
-pub struct IntoDevice {
+pub struct IntoDevice<'a> {
+    /// Who may interrupt it.
+    pub context: &'a Context,
     /// It.
     pub file: File,
     /// Its name.
@@ -70,13 +78,36 @@ pub struct IntoDevice {
     pub hasher: Option<Hasher>,
 }
 
-impl Sink for IntoDevice {
+impl IntoDevice<'_> {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), CliError> {
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait()?,
+                Err(error) => return Err(CliError::output("write to", &self.path, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Until there is room in the pipe, for a while.
+    fn wait(&self) -> Result<(), CliError> {
+        let mut polled = [PollFd::new(&self.file, PollFlags::OUT)];
+        match rustix::event::poll(&mut polled, Some(&LOOK_EVERY)) {
+            _ if self.context.interrupted.is_cancelled() => Err(interrupted()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(CliError::output("write to", &self.path, &error.into())),
+        }
+    }
+}
+
+impl Sink for IntoDevice<'_> {
     fn data(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
-        let written = self.file.write_all(bytes);
-        written.map_err(|error| CliError::output("write to", &self.path, &error))
+        self.write(bytes)
     }
 
     fn written(&mut self, _range: ByteRange) -> Result<(), CliError> {

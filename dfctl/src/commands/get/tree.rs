@@ -21,14 +21,14 @@ use super::wanted::member_identity;
 use super::{Filter, ReadOptions};
 use crate::backend::{Backend, Delivery, Entry, EntryKind, Listed, Missing, ReadRequest, View};
 use crate::codes;
-use crate::commands::inside::{answer, interrupted, missing_error, next};
+use crate::commands::inside::{self, answer, interrupted, missing_error, next};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
 use crate::outdir::{OutDir, Replace, UnsafePath, elements};
-use crate::output::count;
 use crate::output::progress::{Meter, Progress};
-use crate::part::{Identity, SUFFIX};
+use crate::output::{count, files as files_of};
+use crate::part::{Identity, PartFile, SUFFIX};
 use crate::transfer::{Terms, TransferError, pump};
 
 /// Files under way at a time.
@@ -54,6 +54,29 @@ struct Tree<'a> {
     index: Option<TaskId>,
     progress: RefCell<Progress<'a>>,
     tally: Tally,
+    /// Part files that stay for a later run.
+    left: RefCell<Vec<PathBuf>>,
+}
+
+/// A part file that is left for a later run, and told of, unless it is taken out.
+struct Filling<'t> {
+    part: Option<PartFile>,
+    left: &'t RefCell<Vec<PathBuf>>,
+}
+
+impl Filling<'_> {
+    /// Leaves it; says where, if there is anything worth it.
+    fn leave(&mut self) -> Option<PathBuf> {
+        let path = self.part.take()?.keep()?;
+        self.left.borrow_mut().push(path.clone());
+        Some(path)
+    }
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 #[derive(Default)]
@@ -73,7 +96,7 @@ pub async fn run(
     plan: Plan,
 ) -> Result<Outcome, CliError> {
     let begun = Instant::now();
-    let backend = context.backend()?;
+    let backend = inside::backend(context).await?;
     let shown = locator.shown();
     let opened = answer(context, backend.open(&locator.target, View::Tree)).await?;
     let artifact = opened.map_err(|failure| CliError::backend("get", &shown, failure))?;
@@ -95,6 +118,7 @@ pub async fn run(
         index: artifact.index.map(|index| index.id),
         progress: RefCell::new(progress),
         tally: Tally::default(),
+        left: RefCell::default(),
     };
     tree.write(&entries).await?;
     missing.iter().for_each(|missing| tree.note(Err(missing_error(&shown, missing))));
@@ -175,7 +199,11 @@ impl Tree<'_> {
             .buffer_unordered(CONCURRENT);
         while let Some(result) = files.next().await {
             match result {
-                Err(error) if is_final(&error) => return Err(self.stopped(error)),
+                Err(error) if is_final(&error) => {
+                    // The others under way leave their part files first.
+                    drop(files);
+                    return Err(self.stopped(error));
+                }
                 result => self.note(result),
             }
         }
@@ -201,8 +229,22 @@ impl Tree<'_> {
     }
 
     fn stopped(&self, error: CliError) -> CliError {
-        let saved = format!("{} files are saved", count(self.tally.files.get()));
-        error.because(saved).hint("the same command again: it goes on from there")
+        let (files, left) = (self.tally.files.get(), self.left.borrow());
+        let mut error = error.because(format!("{} are saved", files_of(files)));
+        for part in left.iter() {
+            if !error.names(part) {
+                error = error.because(format!("a part is in {}", part.display()));
+            }
+        }
+        if files == 0 && left.is_empty() {
+            return error;
+        }
+        let again = "the same command again: it goes on from there";
+        let hint = match error.code == &codes::NO_SPACE {
+            true => format!("make room, then {again}; or -o DIR on another disk"),
+            false => again.to_owned(),
+        };
+        error.hint(hint)
     }
 
     /// One entry's failure is told at once, and the others go on.
@@ -233,8 +275,10 @@ impl Tree<'_> {
         let path = self.path_of(entry);
         let name = name_of(entry, &path)?;
         let dir = self.directory(parent_of(&entry.path))?;
-        dir.symlink(name, &entry.link_target, self.replace)
-            .map_err(|error| cannot_place(&error, &path))
+        dir.symlink(name, &entry.link_target, self.replace).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(&path),
+            _ => CliError::output("write", &path, &error),
+        })
     }
 
     async fn file(&self, number: u64, entry: &Entry) -> Result<(), CliError> {
@@ -294,26 +338,50 @@ impl Tree<'_> {
         let content = member_identity(self.index, &self.inner_path(entry));
         let identity = Identity { content, start: 0, length: Some(entry.length) };
         let part = self.context.open_part(dir, name_of(entry, path)?, identity, None);
-        let mut part = part.map_err(|error| cannot_open(error, path))?;
+        let part = part.map_err(|error| cannot_open(error, path))?;
         let resumed = part.resumed();
+        let mut filling = Filling { part: Some(part), left: &self.left };
         if entry.length > resumed {
-            let delivery = Delivery::File { file: part.file(), origin: 0 };
-            let stream = self.backend.read(self.request(entry, resumed), delivery);
-            let mut sink = IntoPart { part: &mut part, origin: 0 };
-            let terms = self.terms(number, entry.length - resumed);
-            // On failure the part file stays for the next run: dropping it sees to that.
-            let received = pump(stream, &mut sink, &terms, &self.progress).await;
-            let received = received.map_err(|error| self.failed(entry, error))?;
-            if let (Some(blake3), true) = (received.blake3, resumed > 0) {
-                let read = part.blake3();
-                if read.map_err(|error| CliError::output("read back", path, &error))? != blake3 {
-                    part.remove();
-                    return Err(damaged(path));
-                }
+            self.fill(number, entry, &mut filling, path).await?;
+        }
+        let Some(part) = filling.part.take() else { return Ok(()) };
+        part.finish(Some(entry), self.replace).map_err(|unplaced| cannot_place(&unplaced, path))?;
+        add(&self.tally.kept, resumed);
+        Ok(())
+    }
+
+    /// Gets what is missing of a part file.
+    async fn fill(
+        &self,
+        number: u64,
+        entry: &Entry,
+        filling: &mut Filling<'_>,
+        path: &Path,
+    ) -> Result<(), CliError> {
+        let Some(part) = &mut filling.part else { return Ok(()) };
+        let resumed = part.resumed();
+        let delivery = Delivery::File { file: part.file(), origin: 0 };
+        let stream = self.backend.read(self.request(entry, resumed), delivery);
+        let mut sink = IntoPart { part, origin: 0 };
+        let terms = self.terms(number, entry.length - resumed);
+        let received = match pump(stream, &mut sink, &terms, &self.progress).await {
+            Ok(received) => received,
+            Err(error) => {
+                let error = self.failed(entry, error);
+                return Err(match filling.leave() {
+                    Some(part) => error.because(format!("a part is in {}", part.display())),
+                    None => error,
+                });
+            }
+        };
+        if let (Some(blake3), true) = (received.blake3, resumed > 0) {
+            let read =
+                part.blake3().map_err(|error| CliError::output("read back", path, &error))?;
+            if read != blake3 {
+                filling.part.take().into_iter().for_each(PartFile::remove);
+                return Err(damaged(path));
             }
         }
-        part.finish(Some(entry), self.replace).map_err(|error| cannot_place(&error, path))?;
-        add(&self.tally.kept, resumed);
         Ok(())
     }
 
