@@ -33,7 +33,7 @@ pub const SUFFIX: &str = ".dfs-part";
 
 const MARK_BYTES: usize = 512;
 const MAGIC: &str = "dfs-part 1 ";
-const MARK_EVERY: u64 = 16 << 20;
+const MARK_EVERY: u64 = 1 << 20;
 
 /// What the bytes of a part file are: the version of the content and which part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

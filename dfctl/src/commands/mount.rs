@@ -19,6 +19,9 @@ use crate::output::{files, missing, printable, quoted_path, shell_quoted, when};
 ///   dfctl mount https://host/dir/ /mnt/data
 ///   dfctl mount 'https://host/source.tar.gz!src' /mnt/source
 ///
+/// The mount stays as the tree was when it was looked up. An answer of the origin serves for up to ten seconds,
+/// in a cluster for up to ten more and for whoever asks the same: mount again to see what is newer.
+///
 /// What needs credentials is shown to who mounts it alone, anything else to everybody where the system
 /// allows it.
 #[derive(clap::Args)]

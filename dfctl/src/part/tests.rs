@@ -70,6 +70,21 @@ fn a_file_that_became_an_output_becomes_no_other() {
 }
 
 #[test]
+fn a_kill_costs_no_more_than_a_mebibyte() {
+    let (place, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let length = 3 << 20;
+    let mut part = open(place.path(), "a", length).unwrap();
+    for _ in 0..25 {
+        part.append(&[7; 100_000]).unwrap();
+    }
+    // What is there at this instant.
+    let name = format!("x{SUFFIX}");
+    std::fs::copy(place.path().join(&name), after.path().join(&name)).unwrap();
+    let resumed = open(after.path(), "a", length).unwrap().resumed();
+    assert!((2_500_000 - (1 << 20)..=2_500_000).contains(&resumed), "{resumed}");
+}
+
+#[test]
 fn a_part_becomes_the_file_and_leaves_nothing_else() {
     let place = tempfile::tempdir().unwrap();
     let mut part = open(place.path(), "a", 6).unwrap();
