@@ -14,7 +14,6 @@ const MAX_ENTRIES: usize = 8_000_000;
 const MAX_TEXT: u64 = 1 << 30;
 /// Most indexes of the chunks of files with holes together.
 const MAX_SPARSE_CHUNKS: u64 = 16 << 20;
-/// Most entries left out that are named.
 
 /// More than an index can hold of this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

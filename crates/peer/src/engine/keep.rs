@@ -181,28 +181,36 @@ pub(super) struct Arrival {
     pub(super) signed: Option<SignedDigests>,
 }
 
-/// Takes the batches of a segment in: the length they state, those that count, and the signer that is not known
-/// where there is one, as others may suffice. A store without room does not keep them: the segment then passes.
-fn batches(
-    shared: &Shared,
-    keyring: &Keyring,
-    encoded: &[Bytes],
-) -> Result<(Option<u64>, Vec<Arc<SignedDigests>>, Option<DigestsError>), KeepError> {
-    let (mut length, mut known, mut unknown) = (None, Vec::new(), None);
-    for encoded in encoded {
-        let signed = SignedDigests::decode(encoded)?;
-        match digests(shared, keyring, &signed) {
-            Ok(stated) => length = stated.or(length),
-            Err(KeepError::Digests(error @ DigestsError::UnknownSigner(_))) => {
-                unknown = Some(error);
-                continue;
+/// The batches that came with a segment.
+#[derive(Default)]
+struct Batches {
+    /// Of the content, as they state it.
+    length: Option<u64>,
+    /// Those whose signature counts.
+    signed: Vec<Arc<SignedDigests>>,
+    /// A signer that is not known, where there is one: others may suffice.
+    unknown: Option<DigestsError>,
+}
+
+impl Batches {
+    /// Takes them in. A store without room does not keep them: the segment then passes.
+    fn take(shared: &Shared, keyring: &Keyring, encoded: &[Bytes]) -> Result<Self, KeepError> {
+        let mut batches = Self::default();
+        for encoded in encoded {
+            let signed = SignedDigests::decode(encoded)?;
+            match digests(shared, keyring, &signed) {
+                Ok(stated) => batches.length = stated.or(batches.length),
+                Err(KeepError::Digests(error @ DigestsError::UnknownSigner(_))) => {
+                    batches.unknown = Some(error);
+                    continue;
+                }
+                Err(KeepError::Store(StoreError::NoSpace { .. })) => {}
+                Err(error) => return Err(error),
             }
-            Err(KeepError::Store(StoreError::NoSpace { .. })) => {}
-            Err(error) => return Err(error),
+            batches.signed.push(Arc::new(signed));
         }
-        known.push(Arc::new(signed));
+        Ok(batches)
     }
-    Ok((length, known, unknown))
 }
 
 /// Keeps the scheduler's words on who signs for a task, to be handed back when the task is announced.
@@ -221,7 +229,7 @@ pub(super) fn segment(
     segment: &Segment,
     from: &CameFrom,
 ) -> Result<Outcome, KeepError> {
-    let (length, signed, unknown) = batches(shared, keyring, &segment.signed)?;
+    let Batches { length, signed, unknown } = Batches::take(shared, keyring, &segment.signed)?;
     let groups = segment.groups();
     if groups.is_empty() {
         let nothing = Arrival { groups, length, signed: None };

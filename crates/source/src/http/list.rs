@@ -20,9 +20,15 @@ struct Walk {
     attempt: Attempt,
     /// Directories still to be fetched; the deepest last found go first.
     waiting: Vec<Vec<u8>>,
-    fetching: FuturesUnordered<BoxFuture<'static, (Vec<u8>, Result<Vec<Link>, SourceError>)>>,
+    fetching: FuturesUnordered<BoxFuture<'static, Page>>,
     ready: VecDeque<Entry>,
     found: usize,
+}
+
+/// A directory that was asked for.
+struct Page {
+    directory: Vec<u8>,
+    links: Result<Vec<Link>, SourceError>,
 }
 
 pub(super) fn list(
@@ -50,8 +56,8 @@ impl Walk {
             }
             self.fetch_more()?;
             match self.fetching.next().await {
-                Some((directory, Ok(links))) => self.take(&directory, links)?,
-                Some((directory, Err(error))) => self.miss(directory, error)?,
+                Some(Page { directory, links: Ok(links) }) => self.take(&directory, links)?,
+                Some(Page { directory, links: Err(error) }) => self.miss(directory, error)?,
                 None => return Ok(None),
             }
         }
@@ -66,7 +72,10 @@ impl Walk {
                 false => self.target.join_directory(&directory)?,
             };
             let web = Arc::clone(&self.web);
-            let page = async move { (directory, web.index_page(&target).await) };
+            let page = async move {
+                let links = web.index_page(&target).await;
+                Page { directory, links }
+            };
             self.fetching.push(Box::pin(page));
         }
         Ok(())
