@@ -206,6 +206,8 @@ enum Step {
     Fail(usize, u8),
     Hold(u8, u64, u64),
     Parents(u8),
+    /// The cache is full: from now on only this is wanted.
+    Full(u64, u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -215,6 +217,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0..16usize, 0..7u8).prop_map(|(f, k)| Step::Fail(f, k)),
         (0..4u8, 0..64u64, 1..32u64).prop_map(|(p, a, n)| Step::Hold(p, a, n)),
         any::<u8>().prop_map(Step::Parents),
+        (0..64u64, 1..16u64).prop_map(|(a, n)| Step::Full(a, n)),
     ]
 }
 
@@ -314,6 +317,18 @@ proptest! {
                     });
                     let actions = conductor.set_parents(offers.collect());
                     model.apply(actions);
+                }
+                Step::Full(first, count) => {
+                    let run = GroupRange::new(first, count.min(64 - first));
+                    wanted = GroupSet::from_ranges([run], 64).unwrap();
+                    conductor.forget(GroupRange::new(0, u64::MAX));
+                    conductor.want(run, Priority::Demand);
+                    let actions = conductor.drop_unwanted();
+                    model.apply(actions);
+                    let is_of_use = |rest: &GroupRange| {
+                        rest.iter().any(|group| wanted.contains(group) && !conductor.have.contains(group))
+                    };
+                    prop_assert!(model.flying.values().all(is_of_use));
                 }
             }
             let actions = conductor.plan(now);

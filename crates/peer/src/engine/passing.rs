@@ -94,12 +94,17 @@ pub(super) struct Proven {
     pub(super) signed: Vec<Arc<SignedDigests>>,
 }
 
-impl Proven {
-    fn group(&self, group: u64) -> Bytes {
-        let first = ((group - self.groups.first) * GROUP_BYTES) as usize;
-        let end = (first + GROUP_BYTES as usize).min(self.bytes.len());
-        self.bytes.slice(first.min(end)..end)
-    }
+/// One group in memory.
+#[derive(Clone)]
+struct Came {
+    bytes: Bytes,
+    proof: Arc<Proof>,
+}
+
+/// What proves some groups.
+struct Proof {
+    nodes: Vec<(Node, Cv)>,
+    signed: Vec<Arc<SignedDigests>>,
 }
 
 /// The groups of one task that readers wait for, and those of them that came and could not be kept.
@@ -113,27 +118,34 @@ pub(super) struct Passing {
 #[derive(Default)]
 struct Slot {
     readers: usize,
-    came: Option<Arc<Proven>>,
+    came: Option<Came>,
 }
 
 impl Passing {
     /// Hands bytes over to those who wait for them; whether anybody does.
     pub(super) fn hand_over(&self, proven: Proven) -> bool {
-        let groups = proven.groups;
-        let proven = Arc::new(proven);
+        let Proven { groups, bytes, nodes, signed } = proven;
+        let proof = Arc::new(Proof { nodes, signed });
         let mut slots = self.groups.lock();
-        let mut awaited = slots.range_mut(groups.first..groups.end()).peekable();
-        let is_awaited = awaited.peek().is_some();
-        awaited.for_each(|(_, slot)| slot.came = Some(Arc::clone(&proven)));
-        is_awaited
+        let awaited = slots.range(groups.first..groups.end()).count() as u64;
+        for (group, slot) in slots.range_mut(groups.first..groups.end()) {
+            let first = ((group - groups.first) * GROUP_BYTES) as usize;
+            let end = (first + GROUP_BYTES as usize).min(bytes.len());
+            let part = bytes.slice(first.min(end)..end);
+            // A few groups do not keep all the others in memory.
+            let is_few = awaited < groups.count / 2;
+            let bytes = if is_few { Bytes::copy_from_slice(&part) } else { part };
+            slot.came = Some(Came { bytes, proof: Arc::clone(&proof) });
+        }
+        awaited > 0
     }
 
     /// Whether a group is in memory.
     pub(super) fn has(&self, group: u64) -> bool {
-        self.came(group).is_some()
+        self.groups.lock().get(&group).is_some_and(|slot| slot.came.is_some())
     }
 
-    fn came(&self, group: u64) -> Option<Arc<Proven>> {
+    fn came(&self, group: u64) -> Option<Came> {
         self.groups.lock().get(&group)?.came.clone()
     }
 
@@ -213,8 +225,7 @@ impl Shared {
             let here = GroupRange::new(group, 1).bytes(range.end);
             let part = here.intersection(range);
             match self.passing.came(group) {
-                Some(proven) => {
-                    let bytes = proven.group(group);
+                Some(Came { bytes, .. }) => {
                     let from = (part.start - here.start) as usize;
                     let to = (part.end - here.start) as usize;
                     let missing = || StoreError::Missing {
@@ -234,7 +245,8 @@ impl Shared {
         let in_memory = || {
             let slots = self.passing.groups.lock();
             let mut nodes = slots.values().filter_map(|slot| slot.came.as_ref());
-            let found = nodes.find_map(|came| came.nodes.iter().find(|(known, _)| *known == node));
+            let found =
+                nodes.find_map(|came| came.proof.nodes.iter().find(|(known, _)| *known == node));
             found.map(|(_, cv)| *cv)
         };
         self.stored.node(node).or_else(in_memory)
@@ -245,7 +257,7 @@ impl Shared {
         let mut signed = self.stored.signed_for(groups);
         let slots = self.passing.groups.lock();
         let came = slots.range(groups.first..groups.end()).filter_map(|(_, s)| s.came.as_ref());
-        for batch in came.flat_map(|came| &came.signed) {
+        for batch in came.flat_map(|came| &came.proof.signed) {
             if !signed.iter().any(|known| known.encode() == batch.encode()) {
                 signed.push(Arc::clone(batch));
             }
