@@ -95,7 +95,6 @@ pub(super) struct Proven {
 }
 
 /// One group in memory.
-#[derive(Clone)]
 struct Came {
     bytes: Bytes,
     proof: Arc<Proof>,
@@ -145,8 +144,12 @@ impl Passing {
         self.groups.lock().get(&group).is_some_and(|slot| slot.came.is_some())
     }
 
-    fn came(&self, group: u64) -> Option<Came> {
-        self.groups.lock().get(&group)?.came.clone()
+    /// The bytes of `part`, which lies in one group, if they are in memory.
+    fn part(&self, group: u64, part: ByteRange) -> Option<Bytes> {
+        let bytes = self.groups.lock().get(&group)?.came.as_ref()?.bytes.clone();
+        let first = group * GROUP_BYTES;
+        let (from, to) = ((part.start - first) as usize, (part.end - first) as usize);
+        (to <= bytes.len()).then(|| bytes.slice(from..to))
     }
 
     fn first_awaited(&self) -> Option<u64> {
@@ -222,18 +225,9 @@ impl Shared {
         }
         let mut out = BytesMut::with_capacity(range.len() as usize);
         for group in groups.iter() {
-            let here = GroupRange::new(group, 1).bytes(range.end);
-            let part = here.intersection(range);
-            match self.passing.came(group) {
-                Some(Came { bytes, .. }) => {
-                    let from = (part.start - here.start) as usize;
-                    let to = (part.end - here.start) as usize;
-                    let missing = || StoreError::Missing {
-                        task: self.info.id,
-                        groups: GroupRange::new(group, 1),
-                    };
-                    out.extend_from_slice(bytes.get(from..to).ok_or_else(missing)?);
-                }
+            let part = GroupRange::new(group, 1).bytes(range.end).intersection(range);
+            match self.passing.part(group, part) {
+                Some(bytes) => out.extend_from_slice(&bytes),
                 None => out.extend_from_slice(&self.stored.read(part)?),
             }
         }
