@@ -178,11 +178,16 @@ pub(crate) struct Inner {
 impl Inner {
     /// Whether there is room in the store now where there was none: housekeeping comes every few seconds only.
     async fn made_room(self: &Arc<Self>) -> bool {
-        if !self.store.has_evictable() {
-            return false;
+        let before = self.store.used_bytes();
+        let Ok(_turn) = self.room.evicting.acquire().await else { return false };
+        // Whoever had the turn before may have made enough.
+        if self.store.used_bytes() < before {
+            return true;
         }
         let engine = Engine { inner: Arc::clone(self) };
-        engine.evict(Some(ROOM)).await.is_ok_and(|report| report.freed > 0)
+        let room =
+            self.store.capacity().map_or(ROOM, |capacity| ByteSize(ROOM.0.min(capacity.0 / 8)));
+        engine.evict(Some(room)).await.is_ok_and(|report| report.freed > 0)
     }
 
     /// Who signs what this host reads from the origin of a task: a seed, and a stand-in.

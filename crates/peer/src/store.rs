@@ -203,6 +203,11 @@ impl Store {
         self.tasks.lock().values().map(|entry| entry.presence.summary()).collect()
     }
 
+    /// Disk that tasks may take, where that is bounded.
+    pub fn capacity(&self) -> Option<ByteSize> {
+        self.options.capacity
+    }
+
     /// Disk taken by all tasks, in allocated bytes; exact after [`Store::gc`], an estimate between.
     pub fn used_bytes(&self) -> u64 {
         self.directory.used()
@@ -232,6 +237,10 @@ impl Store {
     /// As [`Store::gc`], and frees at least `bytes` where that is possible: for a file system that is
     /// full before the store is.
     pub fn make_room(&self, now: SystemTime, bytes: ByteSize) -> Result<GcReport, StoreError> {
+        // Cheap beside measuring, and asked often while everything is in use.
+        if !self.has_evictable() {
+            return Ok(GcReport::default());
+        }
         self.measure();
         self.evict(now, self.to_free().max(bytes.0))
     }
@@ -241,8 +250,7 @@ impl Store {
         self.options.watermarks.to_free(self.used_bytes(), self.options.capacity)
     }
 
-    /// Whether anything could be evicted now; cheap, to be asked before [`Store::make_room`].
-    pub fn has_evictable(&self) -> bool {
+    fn has_evictable(&self) -> bool {
         self.tasks.lock().values().any(|entry| entry.presence.is_evictable())
     }
 

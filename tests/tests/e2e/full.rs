@@ -47,9 +47,9 @@ fn kept(agent: &Agent) -> u64 {
     text.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-fn assert_said_once(agent: &Agent) {
+fn assert_said(agent: &Agent) {
     let log = agent.log();
-    assert_eq!(log.matches(FULL).count(), 1, "{log}");
+    assert!(log.contains(FULL), "{log}");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_mount_reads_files_that_are_larger_than_the_cache() {
     trees::assert_same(&dir, &source);
     let kept = kept(&agent);
     assert!((50 << 20..=65 << 20).contains(&kept), "{kept} bytes are kept");
-    assert_said_once(&agent);
+    assert_said(&agent);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_full_disk_below_the_cache_stops_nobody() {
     let dir = agent.mount(&url, place.dir("mount"));
     assert_reads(&dir.join("big"), &fs::read(source.join("big")).unwrap());
     trees::assert_same(&dir, &source);
-    assert_said_once(&agent);
+    assert_said(&agent);
     drop(agent);
     drop(disk);
 }

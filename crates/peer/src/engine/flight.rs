@@ -320,9 +320,9 @@ impl Context {
             kept = self.verify(&segment, from).await;
         }
         let kept = kept?;
-        if let Outcome::Kept(arrival) = &kept {
-            self.learn_length(arrival.length).await;
-        }
+        let (Outcome::Kept(Arrival { length, .. }) | Outcome::NoRoom(Proven { length, .. }, _)) =
+            &kept;
+        self.learn_length(*length).await;
         Ok(kept)
     }
 
@@ -454,6 +454,7 @@ impl Context {
     /// One stream from the beginning to the end; the end tells the length when nothing did before.
     async fn fetch_all(&self, flight: FlightId, origin: &dyn Origin) -> Result<(), ReadError> {
         let mut stream = origin.read(None).await?;
+        let _streaming = self.shared.passing.begin_stream();
         let mut chunk = Chunk::starting(0);
         let mut total = 0;
         let mut held_back: Option<(u64, Bytes)> = None;
@@ -491,7 +492,7 @@ impl Context {
     /// reader, and is given up for one who wants what it is past.
     async fn is_of_use(&self, first: u64) -> bool {
         let lacks_room = self.shared.room.is_lacking(Instant::now());
-        !lacks_room || self.shared.passing.is_awaited_from(first).await
+        !lacks_room || self.shared.passing.is_awaited_from(first, &self.shared.stored).await
     }
 
     async fn keep_own(

@@ -204,7 +204,9 @@ impl Batches {
                     batches.unknown = Some(error);
                     continue;
                 }
-                Err(KeepError::Store(StoreError::NoSpace { .. })) => {}
+                Err(KeepError::Store(StoreError::NoSpace { .. })) => {
+                    batches.length = signed.batch().length.or(batches.length);
+                }
                 Err(error) => return Err(error),
             }
             batches.signed.push(Arc::new(signed));
@@ -251,7 +253,8 @@ pub(super) fn segment(
         Err(error) => return Err(unknown.map_or(KeepError::Verify(error), KeepError::Digests)),
         Ok(nodes) => nodes,
     };
-    let proven = Proven { groups, bytes: segment.payload.clone(), nodes, signed };
+    let bytes = segment.payload.clone();
+    let proven = Proven { groups, bytes, nodes, signed, length };
     keep(shared, proven, from.clone(), Arrival { groups, length, signed: None })
 }
 
@@ -269,10 +272,15 @@ pub(super) fn own(
     let mut nodes: HashMap<Node, Cv> = groups.iter().map(Node::group).zip(cvs).collect();
     // A stream that begins anew, of an origin that pins nothing, may be of another version.
     for (node, cv) in &nodes {
-        let kept = shared.stored.ready(GroupRange::new(node.index, 1)).is_ok();
-        if kept && shared.stored.node(*node).is_some_and(|known| known != *cv) {
-            return Err(KeepError::Changed(node.index));
+        if shared.stored.node(*node).is_none_or(|known| known == *cv) {
+            continue;
         }
+        let group = GroupRange::new(node.index, 1);
+        if shared.stored.ready(group).is_err() {
+            // Nobody holds on to what was known of it but who signed that: the next one who reads it decides.
+            shared.stored.mark_bad(group)?;
+        }
+        return Err(KeepError::Changed(node.index));
     }
     let mut covering = Vec::new();
     for node in shape.cover(groups) {
@@ -282,9 +290,11 @@ pub(super) fn own(
     }
     nodes.extend(covering.iter().copied());
     let nodes: Vec<(Node, Cv)> = nodes.into_iter().collect();
-    let mut proven = Proven { groups, bytes: bytes.clone(), nodes, signed: Vec::new() };
+    let (bytes, length) = (bytes.clone(), shape.length());
+    let mut proven = Proven { groups, bytes, nodes, signed: Vec::new(), length };
     let mut arrival = Arrival { groups, length: None, signed: None };
     if let Some(signer) = signer {
+        let has_room = shared.stored.has_room_for(groups);
         let batch = DigestBatch {
             task: shared.info.id,
             signer: signer.host(),
@@ -295,6 +305,10 @@ pub(super) fn own(
         // every digest.
         let batch = batch.sign(signer.signing_key())?;
         proven.signed.push(Arc::new(batch.clone()));
+        if !has_room {
+            // What is not kept leaves no trace either: the signature goes to children with the bytes.
+            return Ok(Outcome::NoRoom(proven, shared.stored.full()));
+        }
         let kept = shared.stored.keep_nodes(&proven.nodes);
         match kept.and_then(|()| shared.stored.add_signed(&batch)) {
             Err(error @ StoreError::NoSpace { .. }) => return Ok(Outcome::NoRoom(proven, error)),

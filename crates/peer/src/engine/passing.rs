@@ -4,7 +4,7 @@
 //! store takes more at all ([`Room`]). While it does not, only what a reader waits for is fetched: what nobody
 //! waits for would have to be thrown away. Lost with the process, as any read under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::error::ReadError;
 use super::task::{Shared, Task};
 use crate::digests::SignedDigests;
 use crate::hashtree::{Cv, Node};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoredTask};
 
 /// Groups in memory at a time, over all tasks: 64 MiB.
 const GROUPS_IN_MEMORY: usize = 1024;
@@ -31,6 +31,13 @@ const STAYS_FULL: Duration = Duration::from_secs(5);
 /// How long it is remembered that the store was full, and between two lines in the log about it.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
+/// How long a reader waits for its share of the memory. It goes on without: others may wait for this one.
+const SHARE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Runs that a stream without ranges leaves behind it in memory: readers come in small steps, and beside each
+/// other.
+const LEFT_BEHIND: usize = 4;
+
 /// How long one stream from the origin waits for the reader of its next bytes.
 const READER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -41,6 +48,8 @@ const ATTEMPTS: u32 = 3;
 pub(super) struct Room {
     state: Mutex<RoomState>,
     memory: Arc<Semaphore>,
+    /// One eviction at a time.
+    pub(super) evicting: Semaphore,
 }
 
 #[derive(Default)]
@@ -53,7 +62,7 @@ struct RoomState {
 impl Default for Room {
     fn default() -> Self {
         let memory = Arc::new(Semaphore::new(GROUPS_IN_MEMORY));
-        Self { state: Mutex::default(), memory }
+        Self { state: Mutex::default(), memory, evicting: Semaphore::new(1) }
     }
 }
 
@@ -92,9 +101,12 @@ pub(super) struct Proven {
     pub(super) bytes: Bytes,
     pub(super) nodes: Vec<(Node, Cv)>,
     pub(super) signed: Vec<Arc<SignedDigests>>,
+    /// Bytes of the whole content, where the sender states it.
+    pub(super) length: Option<u64>,
 }
 
 /// One group in memory.
+#[derive(Clone)]
 struct Came {
     bytes: Bytes,
     proof: Arc<Proof>,
@@ -109,9 +121,35 @@ struct Proof {
 /// The groups of one task that readers wait for, and those of them that came and could not be kept.
 #[derive(Default)]
 pub(super) struct Passing {
-    groups: Mutex<BTreeMap<u64, Slot>>,
+    groups: Mutex<Groups>,
     /// Somebody has begun to wait for something.
     awaited: Notify,
+}
+
+#[derive(Default)]
+struct Groups {
+    slots: BTreeMap<u64, Slot>,
+    /// The last runs of a stream that is under way, oldest first.
+    behind: Option<VecDeque<Run>>,
+}
+
+/// A run of groups in memory.
+struct Run {
+    groups: GroupRange,
+    bytes: Bytes,
+    proof: Arc<Proof>,
+}
+
+impl Run {
+    fn group(&self, group: u64) -> Option<Came> {
+        if !self.groups.contains(group) {
+            return None;
+        }
+        let first = ((group - self.groups.first) * GROUP_BYTES) as usize;
+        let end = (first + GROUP_BYTES as usize).min(self.bytes.len());
+        let bytes = self.bytes.slice(first.min(end)..end);
+        Some(Came { bytes, proof: Arc::clone(&self.proof) })
+    }
 }
 
 #[derive(Default)]
@@ -121,50 +159,64 @@ struct Slot {
 }
 
 impl Passing {
-    /// Hands bytes over to those who wait for them; whether anybody does.
+    /// Hands bytes over to those who wait for them; whether anybody does. While a stream is under way some of it
+    /// stays for readers to come.
     pub(super) fn hand_over(&self, proven: Proven) -> bool {
-        let Proven { groups, bytes, nodes, signed } = proven;
-        let proof = Arc::new(Proof { nodes, signed });
-        let mut slots = self.groups.lock();
-        let awaited = slots.range(groups.first..groups.end()).count() as u64;
-        for (group, slot) in slots.range_mut(groups.first..groups.end()) {
-            let first = ((group - groups.first) * GROUP_BYTES) as usize;
-            let end = (first + GROUP_BYTES as usize).min(bytes.len());
-            let part = bytes.slice(first.min(end)..end);
-            // A few groups do not keep all the others in memory.
-            let is_few = awaited < groups.count / 2;
-            let bytes = if is_few { Bytes::copy_from_slice(&part) } else { part };
-            slot.came = Some(Came { bytes, proof: Arc::clone(&proof) });
+        let Proven { groups, bytes, nodes, signed, .. } = proven;
+        let run = Run { groups, bytes, proof: Arc::new(Proof { nodes, signed }) };
+        let mut memory = self.groups.lock();
+        let awaited = memory.slots.range(groups.first..groups.end()).count() as u64;
+        // A few groups do not keep all the others in memory.
+        let is_few = awaited < groups.count / 2;
+        for (group, slot) in memory.slots.range_mut(groups.first..groups.end()) {
+            slot.came = run.group(*group).map(|came| match is_few {
+                true => Came { bytes: Bytes::copy_from_slice(&came.bytes), ..came },
+                false => came,
+            });
+        }
+        if let Some(behind) = &mut memory.behind {
+            if behind.len() >= LEFT_BEHIND {
+                behind.pop_front();
+            }
+            behind.push_back(run);
         }
         awaited > 0
     }
 
+    /// One stream of everything is under way until the guard is dropped.
+    pub(super) fn begin_stream(&self) -> Streaming<'_> {
+        self.groups.lock().behind = Some(VecDeque::new());
+        Streaming { passing: self }
+    }
+
     /// Whether a group is in memory.
     pub(super) fn has(&self, group: u64) -> bool {
-        self.groups.lock().get(&group).is_some_and(|slot| slot.came.is_some())
+        self.groups.lock().slots.get(&group).is_some_and(|slot| slot.came.is_some())
     }
 
     /// The bytes of `part`, which lies in one group, if they are in memory.
     fn part(&self, group: u64, part: ByteRange) -> Option<Bytes> {
-        let bytes = self.groups.lock().get(&group)?.came.as_ref()?.bytes.clone();
+        let bytes = self.groups.lock().slots.get(&group)?.came.as_ref()?.bytes.clone();
         let first = group * GROUP_BYTES;
         let (from, to) = ((part.start - first) as usize, (part.end - first) as usize);
         (to <= bytes.len()).then(|| bytes.slice(from..to))
     }
 
-    fn first_awaited(&self) -> Option<u64> {
-        let slots = self.groups.lock();
-        slots.iter().find(|(_, slot)| slot.came.is_none()).map(|(group, _)| *group)
+    /// The first group that somebody waits for and that is not here.
+    fn first_awaited(&self, stored: &StoredTask) -> Option<u64> {
+        let memory = self.groups.lock();
+        let mut absent = memory.slots.iter().filter(|(_, slot)| slot.came.is_none());
+        absent.map(|(group, _)| *group).find(|group| !stored.has(GroupRange::new(*group, 1)))
     }
 
     /// Waits until somebody waits for `group` or what follows it; false when whoever there is wants what lies
     /// before, or nobody comes.
-    pub(super) async fn is_awaited_from(&self, group: u64) -> bool {
+    pub(super) async fn is_awaited_from(&self, group: u64, stored: &StoredTask) -> bool {
         let comes = async {
             loop {
                 let mut awaited = std::pin::pin!(self.awaited.notified());
                 awaited.as_mut().enable();
-                if let Some(first) = self.first_awaited() {
+                if let Some(first) = self.first_awaited(stored) {
                     return first >= group;
                 }
                 awaited.await;
@@ -174,21 +226,39 @@ impl Passing {
     }
 
     fn begin(&self, groups: GroupRange) {
-        let mut slots = self.groups.lock();
-        groups.iter().for_each(|group| slots.entry(group).or_default().readers += 1);
-        drop(slots);
+        let mut memory = self.groups.lock();
+        let Groups { slots, behind } = &mut *memory;
+        for group in groups.iter() {
+            let slot = slots.entry(group).or_default();
+            slot.readers += 1;
+            if slot.came.is_none() {
+                slot.came = behind.iter().flatten().rev().find_map(|run| run.group(group));
+            }
+        }
+        drop(memory);
         self.awaited.notify_waiters();
     }
 
     fn end(&self, groups: GroupRange) {
-        let mut slots = self.groups.lock();
+        let mut memory = self.groups.lock();
         for group in groups.iter() {
-            let Some(slot) = slots.get_mut(&group) else { continue };
+            let Some(slot) = memory.slots.get_mut(&group) else { continue };
             slot.readers -= 1;
             if slot.readers == 0 {
-                slots.remove(&group);
+                memory.slots.remove(&group);
             }
         }
+    }
+}
+
+/// A stream of everything, as long as this lives.
+pub(super) struct Streaming<'a> {
+    passing: &'a Passing,
+}
+
+impl Drop for Streaming<'_> {
+    fn drop(&mut self) {
+        self.passing.groups.lock().behind = None;
     }
 }
 
@@ -196,7 +266,7 @@ impl Passing {
 pub(super) struct Passage {
     shared: Arc<Shared>,
     groups: GroupRange,
-    _memory: OwnedSemaphorePermit,
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Passage {
@@ -237,8 +307,8 @@ impl Shared {
     /// A digest that is kept, or came with groups in memory.
     pub(super) fn node(&self, node: Node) -> Option<Cv> {
         let in_memory = || {
-            let slots = self.passing.groups.lock();
-            let mut nodes = slots.values().filter_map(|slot| slot.came.as_ref());
+            let memory = self.passing.groups.lock();
+            let mut nodes = memory.slots.values().filter_map(|slot| slot.came.as_ref());
             let found =
                 nodes.find_map(|came| came.proof.nodes.iter().find(|(known, _)| *known == node));
             found.map(|(_, cv)| *cv)
@@ -249,10 +319,11 @@ impl Shared {
     /// Signed batches over `groups`: those that are kept, and those that came with groups in memory.
     pub(super) fn signed_for(&self, groups: GroupRange) -> Vec<Arc<SignedDigests>> {
         let mut signed = self.stored.signed_for(groups);
-        let slots = self.passing.groups.lock();
-        let came = slots.range(groups.first..groups.end()).filter_map(|(_, s)| s.came.as_ref());
+        let memory = self.passing.groups.lock();
+        let came =
+            memory.slots.range(groups.first..groups.end()).filter_map(|(_, s)| s.came.as_ref());
         for batch in came.flat_map(|came| &came.proof.signed) {
-            if !signed.iter().any(|known| known.encode() == batch.encode()) {
+            if !signed.contains(batch) {
                 signed.push(Arc::clone(batch));
             }
         }
@@ -274,8 +345,11 @@ impl Task {
     ) -> Result<Passage, ReadError> {
         let groups = GroupRange::new(groups.first, groups.count.min(AT_A_TIME));
         let memory = Arc::clone(&self.shared.room.memory);
-        let permits = memory.acquire_many_owned(u32::try_from(groups.count).unwrap_or(u32::MAX));
-        let permits = permits.await.map_err(|_| ReadError::Closing(self.id()))?;
+        let share = memory.acquire_many_owned(u32::try_from(groups.count).unwrap_or(u32::MAX));
+        let permits = match tokio::time::timeout(SHARE_WITHIN, share).await {
+            Ok(permits) => Some(permits.map_err(|_| ReadError::Closing(self.id()))?),
+            Err(_) => None,
+        };
         self.shared.passing.begin(groups);
         let passage = Passage { shared: Arc::clone(&self.shared), groups, _memory: permits };
         self.wait_for(groups, priority, true).await?;

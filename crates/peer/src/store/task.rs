@@ -273,6 +273,12 @@ impl StoredTask {
         StoreError::NoSpace { task: self.opened.id, dir, limit }
     }
 
+    /// Whether the capacity allows to keep those of `groups` that are not here.
+    pub fn has_room_for(&self, groups: GroupRange) -> bool {
+        let missing: u64 = self.missing_in(groups).iter().map(|run| run.count).sum();
+        missing == 0 || self.room() >= missing * GROUP_BYTES
+    }
+
     /// Bytes that the store may still take, before anything is evicted.
     pub fn room(&self) -> u64 {
         self.opened.directory.room()

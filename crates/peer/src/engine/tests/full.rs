@@ -97,22 +97,54 @@ async fn what_is_to_be_kept_and_cannot_be_is_one_error_and_nothing_is_fetched_in
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_origin_without_ranges_is_streamed_along_with_its_reader() {
+async fn an_origin_without_ranges_is_streamed_along_with_its_readers() {
     let field = Field::new();
-    let (engine, _dir) = field.small_engine(Role::Solo, &[]);
-    let mut origin = FakeOrigin::new(GROUPS * GROUP + 5);
-    origin.has_ranges = false;
-    let origin = Arc::new(origin);
-    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
-    let _in_use = task.in_use(Use::Mount).unwrap();
-    let step = 16 * GROUP;
-    for start in (0..GROUPS * GROUP + 5).step_by(step as usize) {
-        let range = ByteRange::new(start, (start + step).min(GROUPS * GROUP + 5));
-        let bytes = task.read(range, Priority::Demand).await.unwrap();
-        assert!(bytes == origin.content[range.start as usize..range.end as usize], "{range}");
+    for step in [16 * GROUP, 3 * GROUP + 1000, 500] {
+        let (engine, _dir) = field.small_engine(Role::Solo, &[]);
+        let mut origin = FakeOrigin::new(GROUPS * GROUP + 5);
+        origin.has_ranges = false;
+        let origin = Arc::new(origin);
+        let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+        let _in_use = task.in_use(Use::Mount).unwrap();
+        // From somewhere on small steps take long: only across some edges.
+        let from = if step < GROUP { 70 * GROUP - 5000 } else { 0 };
+        let to = if step < GROUP { 90 * GROUP } else { GROUPS * GROUP + 5 };
+        for start in (from..to).step_by(step as usize) {
+            let range = ByteRange::new(start, (start + step).min(to));
+            // Two, one of them a little ahead.
+            let ahead = ByteRange::new(range.start, (range.end + GROUP).min(to));
+            let (first, second) = tokio::join!(
+                task.read(range, Priority::Demand),
+                task.read(ahead, Priority::ReadAhead)
+            );
+            for (range, bytes) in [(range, first.unwrap()), (ahead, second.unwrap())] {
+                assert!(bytes == origin.content[range.start as usize..range.end as usize]);
+            }
+        }
+        // It begins anew at most where it was found that there is no room.
+        let requests = origin.requests.load(Ordering::Relaxed);
+        assert!(requests <= 2, "{requests} in steps of {step}");
     }
-    // It begins anew at most where it was found that there is no room.
-    assert!(origin.requests.load(Ordering::Relaxed) <= 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_begins_anew_with_other_bytes_is_a_change() {
+    let field = Field::new();
+    let (engine, _dir) = field.small_engine(Role::Seed, &[]);
+    let mut origin = FakeOrigin::new(GROUPS * GROUP);
+    origin.has_ranges = false;
+    let mut other = FakeOrigin::new(GROUPS * GROUP);
+    other.has_ranges = false;
+    other.content = Bytes::from(vec![7; origin.content.len()]);
+    let (origin, other) = (Arc::new(origin), Arc::new(other));
+    let info = origin.info();
+    let task = engine.open(&info, None, Some(origin.clone())).await.unwrap();
+    let _in_use = task.in_use(Use::Mount).unwrap();
+    assert_reads_in_order(&task, &origin).await;
+    engine.open(&info, None, Some(other)).await.unwrap();
+    let last = ByteRange::new(90 * GROUP, 91 * GROUP);
+    let error = task.read(last, Priority::Demand).await.unwrap_err();
+    assert!(matches!(error, ReadError::OriginChanged(_)), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
