@@ -19,7 +19,7 @@ use crate::erofs::{FormatError, Image, WrittenImage};
 use crate::members::{MemberTable, MemberTableError};
 use crate::parts::{PartTable, PartTableError};
 use crate::recipe::{OriginRecipe, Place, Recipe};
-use crate::tree::Skipped;
+use crate::tree::LeftOut;
 use sections::{DIGEST_BYTES, SectionKind, Sections};
 
 pub use sections::{FORMAT, SectionError};
@@ -54,18 +54,6 @@ struct SpaceFacts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive_ranges: Option<bool>,
 }
-
-/// What is at the origin and not in the tree.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOut {
-    /// How many things.
-    pub count: u64,
-    /// Which, and why: the first [`MAX_NAMED`] of them.
-    pub named: Vec<Skipped>,
-}
-
-/// Things that an index names as left out.
-pub const MAX_NAMED: usize = 1000;
 
 /// Why an index is not taken or made.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +106,7 @@ pub fn write_index(
     image: WrittenImage,
     url: CanonicalUrl,
     spaces: &[Recipe],
-    skipped: &[Skipped],
+    left_out: &LeftOut,
 ) -> Result<Vec<u8>, IndexError> {
     let facts = Facts { url, files: image.files, bytes: image.content_bytes };
     let described = spaces.iter().map(SpaceFacts::of).collect::<Option<Vec<_>>>();
@@ -145,10 +133,8 @@ pub fn write_index(
         .flat_map(|(nid, digest)| nid.to_le_bytes().into_iter().chain(*digest))
         .collect();
     out.add(SectionKind::Digests, 0, &digests);
-    if !skipped.is_empty() {
-        let named = skipped.iter().take(MAX_NAMED).cloned().collect();
-        let left_out = LeftOut { count: skipped.len() as u64, named };
-        let section = serde_json::to_vec(&left_out).map_err(IndexError::Facts)?;
+    if left_out.count > 0 {
+        let section = serde_json::to_vec(left_out).map_err(IndexError::Facts)?;
         out.add(SectionKind::LeftOut, 0, &section);
     }
     Ok(out.finish())

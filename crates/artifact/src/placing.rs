@@ -6,7 +6,7 @@ mod scattered;
 
 pub(crate) use scattered::Scattered;
 
-use crate::tree::{Content, Meta, Mtime, Skipped, SparseFile, TreeBuilder};
+use crate::tree::{Content, LeftOut, Meta, Mtime, SparseFile, TreeBuilder};
 
 /// Most entries, parents that are only implied included.
 const MAX_ENTRIES: usize = 8_000_000;
@@ -24,7 +24,7 @@ pub(crate) struct TooMuch(pub &'static str);
 pub(crate) struct Placing {
     pub tree: TreeBuilder,
     pub scattered: Scattered,
-    pub skipped: Vec<Skipped>,
+    pub left_out: LeftOut,
     pub newest: Mtime,
     /// Hard links to what was not there yet: name, target.
     waiting: Vec<(Vec<u8>, Vec<u8>)>,
@@ -129,10 +129,7 @@ impl Placing {
 
     /// Leaves an entry out.
     pub fn skip(&mut self, path: &[u8], reason: String) {
-        if self.skipped.len() < crate::index::MAX_NAMED {
-            let path = path[..path.len().min(4096)].to_vec();
-            self.skipped.push(Skipped { path, reason });
-        }
+        self.left_out.add(path, reason);
     }
 
     fn admit(&mut self, text: usize) -> Result<(), TooMuch> {

@@ -24,8 +24,8 @@ use crate::parts::PartTableError;
 use crate::recipe::{OriginRecipe, Place, Recipe};
 use crate::spaces::PlanError;
 use crate::tar::TarError;
-pub use crate::tree::Skipped;
 use crate::tree::{Content, FileData, Location, Meta, Mtime, TreeBuilder, TreeError};
+pub use crate::tree::{LeftOut, Skipped};
 use crate::zip::ZipError;
 
 /// How an artifact is to be seen.
@@ -79,7 +79,7 @@ pub struct Artifact {
     /// The tasks: of a tree, its spaces by their numbers; of a file, the one.
     pub tasks: Vec<Recipe>,
     /// Members of a listing or an archive that are not in the tree.
-    pub skipped: Vec<Skipped>,
+    pub left_out: LeftOut,
 }
 
 /// An index that was just made.
@@ -191,8 +191,8 @@ pub async fn resolve(
     let recipe = context.blob(&stat);
     if view == View::File {
         let tasks = vec![recipe];
-        let (index, skipped) = (None, Vec::new());
-        return Ok(Artifact { url: stat.url, view: View::File, index, tasks, skipped });
+        let (index, left_out) = (None, LeftOut::default());
+        return Ok(Artifact { url: stat.url, view: View::File, index, tasks, left_out });
     }
     let length = stat.length.ok_or_else(|| ResolveError::LengthUnknown(stat.url.clone()))?;
     if view == View::OneFile {
@@ -224,7 +224,7 @@ struct Planned {
     block_size: BlockSize,
     build_time: Mtime,
     tasks: Vec<Recipe>,
-    skipped: Vec<Skipped>,
+    left_out: LeftOut,
 }
 
 impl Context<'_> {
@@ -263,8 +263,8 @@ impl Context<'_> {
         added.map_err(|source| ResolveError::Tree { url: self.url(), source })?;
         tree.date_implicit_directories();
         let block_size = BlockSize::B4096;
-        let (tasks, skipped) = (vec![recipe], Vec::new());
-        self.finish(Planned { tree, block_size, build_time: time, tasks, skipped }).await
+        let (tasks, left_out) = (vec![recipe], LeftOut::default());
+        self.finish(Planned { tree, block_size, build_time: time, tasks, left_out }).await
     }
 
     /// Writes the index, on a thread for such work: a large tree takes seconds.
@@ -274,7 +274,7 @@ impl Context<'_> {
             tokio::task::spawn_blocking(move || planned.write(url).map(|bytes| (planned, bytes)));
         let built =
             built.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let (Planned { tasks, skipped, .. }, bytes) = built?;
+        let (Planned { tasks, left_out, .. }, bytes) = built?;
         let validator = Validator {
             etag: Some(blake3::hash(&bytes).to_hex().to_string()),
             length: Some(bytes.len() as u64),
@@ -282,7 +282,7 @@ impl Context<'_> {
         };
         let key = self.key(TaskKind::Index, &self.target, validator);
         let index = Some(BuiltIndex { key, bytes: bytes.into() });
-        Ok(Artifact { url: self.url(), view: View::Tree, index, tasks, skipped })
+        Ok(Artifact { url: self.url(), view: View::Tree, index, tasks, left_out })
     }
 }
 
@@ -296,7 +296,7 @@ impl Planned {
         let (block_size, build_time) = (self.block_size, self.build_time);
         let image = write_image(&self.tree, &ImageOptions { block_size, build_time, spaces });
         let image = image.map_err(|source| ResolveError::Write { url: url.clone(), source })?;
-        let bytes = write_index(image, url.clone(), &self.tasks, &self.skipped);
+        let bytes = write_index(image, url.clone(), &self.tasks, &self.left_out);
         bytes.map_err(|source| ResolveError::Index { url, source })
     }
 }

@@ -13,7 +13,7 @@ use dfs_model::ByteRange;
 
 use crate::parts::Part;
 use crate::placing::{Placing, TooMuch};
-use crate::tree::{Content, DeviceNumber, FileData, Location, Meta, Mtime, Skipped, TreeBuilder};
+use crate::tree::{Content, DeviceNumber, FileData, LeftOut, Location, Meta, Mtime, TreeBuilder};
 use extended::Overrides;
 use header::Header;
 
@@ -79,7 +79,7 @@ pub struct ScannedTar {
     /// Bytes of space 1.
     pub parts_length: u64,
     /// Entries that are not in the tree, the first of them.
-    pub skipped: Vec<Skipped>,
+    pub left_out: LeftOut,
 }
 
 #[derive(Debug)]
@@ -182,9 +182,9 @@ impl TarScan {
             return Err(TarError::Truncated { at: self.entry_at });
         }
         self.placing.finish();
-        let Placing { tree, newest, scattered, skipped, .. } = self.placing;
+        let Placing { tree, newest, scattered, left_out, .. } = self.placing;
         let parts_length = scattered.length();
-        Ok(ScannedTar { tree, newest, parts: scattered.parts, parts_length, skipped })
+        Ok(ScannedTar { tree, newest, parts: scattered.parts, parts_length, left_out })
     }
 
     fn header(&mut self, bytes: &[u8]) -> Result<(), TarError> {

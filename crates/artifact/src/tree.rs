@@ -118,6 +118,35 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// What is at the origin and not in the tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// How many things.
+    pub count: u64,
+    /// Which, and why: the first [`MAX_NAMED`] of them.
+    pub named: Vec<Skipped>,
+}
+
+impl LeftOut {
+    /// Adds one thing; further ones are only counted.
+    pub fn add(&mut self, path: &[u8], mut reason: String) {
+        self.count += 1;
+        if self.named.len() >= MAX_NAMED {
+            return;
+        }
+        let end = (0..=reason.len().min(MAX_REASON)).rev().find(|at| reason.is_char_boundary(*at));
+        reason.truncate(end.unwrap_or(0));
+        let path = path[..path.len().min(dfs_source::MAX_PATH_BYTES)].to_vec();
+        self.named.push(Skipped { path, reason });
+    }
+}
+
+/// Things that an index names as left out.
+pub const MAX_NAMED: usize = 1000;
+
+/// Bytes of the reason why something is left out.
+const MAX_REASON: usize = 1024;
+
 /// Why an entry cannot join a tree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {

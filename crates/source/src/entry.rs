@@ -1,7 +1,5 @@
 //! What a listing yields, and the one check that keeps every name inside its directory.
 
-use std::borrow::Cow;
-
 use dfs_model::Validator;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
@@ -41,9 +39,10 @@ pub enum EntryKind {
     Symlink(Vec<u8>),
     /// Something that has a name and no bytes.
     Special(SpecialKind),
-    /// Something that no tree can hold, or that is listed and cannot be looked into, and why; its path is what can
-    /// be shown of it.
-    Unusable(Cow<'static, str>),
+    /// Something that no tree can hold, and why; its path is what can be shown of it.
+    Unusable(&'static str),
+    /// A directory, told before, that cannot be looked into, and why.
+    Closed(String),
 }
 
 /// Things in a file system without content.

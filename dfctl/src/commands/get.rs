@@ -1,7 +1,9 @@
 //! `dfctl get`.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -247,9 +249,10 @@ impl Filter {
         self.include.is_none()
     }
 
-    /// Whether what is at `path`, or below it, may be.
-    pub fn may_have(&self, path: &Path) -> bool {
-        !self.exclude.is_match(path)
+    /// Whether what is missing at `path` may be wanted: nobody knows what it would have been.
+    pub fn may_have(&self, path: &[u8]) -> bool {
+        let path = Path::new(OsStr::from_bytes(path));
+        !path.ancestors().any(|above| self.exclude.is_match(above))
     }
 
     /// Whether the file at `path` is.

@@ -37,7 +37,7 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let dir = absolute(&args.dir);
     let text = mount_point(&dir)?;
-    let Some(backend) = context.running_backend()? else {
+    let Some(backend) = context.answering_backend()? else {
         return without_agent(context, dir).await;
     };
     let left = match answer(context, backend.unmount(text, args.lazy)).await? {

@@ -214,7 +214,8 @@ impl MountTable {
         Ok(entries.remove(dir))
     }
 
-    /// Takes away what an agent that died left mounted. Nobody knows any more who had mounted it.
+    /// Takes away what an agent that died left mounted: for whom the kernel says it was mounted, and as this
+    /// agent's own user.
     async fn clear_dead(&self, dir: &Path, asker: Asker) -> Result<usize, MountTableError> {
         let left = dir.to_owned();
         let clearing = tokio::task::spawn_blocking(move || {
@@ -222,7 +223,8 @@ impl MountTable {
             let Some(mount) = mount.filter(|_| is_dead(&left)) else {
                 return Err(MountTableError::NotMounted(left));
             };
-            if !asker.may_undo(Asker::Owner) {
+            let is_theirs = matches!(asker, Asker::Other(user) if mount.user == Some(user));
+            if !is_theirs && !asker.may_undo(Asker::Owner) {
                 return Err(MountTableError::NotYours(left));
             }
             Ok(unmount(&mount, Detach::Lazily)?)

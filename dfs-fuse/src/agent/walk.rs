@@ -144,8 +144,8 @@ pub(super) fn missing(index: &Index<Bytes>, dir: &[u8], recursive: bool) -> Vec<
     let mut missing: Vec<_> =
         of_dir.map(|skipped| entry(&skipped.path, skipped.reason.clone())).collect();
     let unnamed = left_out.count.saturating_sub(left_out.named.len() as u64);
-    if unnamed > 0 {
-        missing.push(entry(dir, format!("{unnamed} more things of the whole tree are missing")));
+    if unnamed > 0 && (dir.is_empty() || recursive) {
+        missing.push(entry(b"", format!("{unnamed} more of the whole tree, too many to name")));
     }
     missing
 }

@@ -75,7 +75,7 @@ fn build(tree: &TreeBuilder, recipes: &[Recipe]) -> Vec<u8> {
         spaces: recipes.iter().map(space).collect(),
     };
     let image = write_image(tree, &options).unwrap();
-    write_index(image, url("https://h/d/"), recipes, &[]).unwrap()
+    write_index(image, url("https://h/d/"), recipes, &LeftOut::default()).unwrap()
 }
 
 #[test]

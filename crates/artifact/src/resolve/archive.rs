@@ -119,14 +119,14 @@ impl Context<'_> {
             let bytes = reader.read(wanted).await?;
             scan.feed(&bytes).map_err(tar)?;
         }
-        let ScannedTar { tree, newest, parts, parts_length, skipped } =
+        let ScannedTar { tree, newest, parts, parts_length, left_out } =
             scan.finish().map_err(tar)?;
         let mut tasks = vec![recipe];
         if !parts.is_empty() {
             tasks.push(self.parts(&tasks[0], length, parts_length, parts)?);
         }
         let block_size = BlockSize::B512;
-        self.finish(Planned { tree, block_size, build_time: newest, tasks, skipped }).await
+        self.finish(Planned { tree, block_size, build_time: newest, tasks, left_out }).await
     }
 
     /// A space of `length` bytes put together from parts of an archive.

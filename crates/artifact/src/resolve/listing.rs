@@ -7,7 +7,7 @@ use dfs_model::{TaskKind, Validator};
 use dfs_source::{Attributes, Entry, EntryKind, SourceError, SpecialKind, StatKind, Timestamp};
 use futures::TryStreamExt as _;
 
-use super::{Artifact, Context, Planned, ResolveError, Skipped, mtime};
+use super::{Artifact, Context, LeftOut, Planned, ResolveError, Skipped, mtime};
 use crate::erofs::BlockSize;
 use crate::erofs::xattr::split_name;
 use crate::members::MemberTable;
@@ -29,6 +29,8 @@ struct Known {
 enum Asked {
     Known(Box<Known>),
     Skipped(Skipped),
+    /// A directory of which nothing below is known.
+    Closed(Skipped),
 }
 
 impl Context<'_> {
@@ -40,16 +42,22 @@ impl Context<'_> {
             .try_buffer_unordered(self.options.stats_at_once.max(1))
             .try_collect()
             .await?;
-        let (mut known, mut skipped) = (Vec::new(), Vec::new());
+        let (mut known, mut skipped, mut closed) = (Vec::new(), Vec::new(), HashSet::new());
         for asked in asked {
             match asked {
                 Asked::Known(entry) => known.push(*entry),
                 Asked::Skipped(entry) => skipped.push(entry),
+                Asked::Closed(entry) => {
+                    closed.insert(entry.path.clone());
+                    skipped.push(entry);
+                }
             }
         }
         known.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
-        let planned = self.plan(&known, skipped)?;
+        let mut left_out = LeftOut::default();
+        skipped.into_iter().for_each(|one| left_out.add(&one.path, one.reason));
+        let planned = self.plan(&known, left_out, &closed)?;
         self.finish(planned).await
     }
 
@@ -58,8 +66,15 @@ impl Context<'_> {
         let known = |entry, length, validator, ranges| {
             Ok(Asked::Known(Box::new(Known { entry, length, validator, ranges })))
         };
-        if let EntryKind::Unusable(reason) = entry.kind {
-            return Ok(Asked::Skipped(Skipped { path: entry.path, reason: reason.into_owned() }));
+        match entry.kind {
+            EntryKind::Unusable(reason) => {
+                let reason = reason.to_owned();
+                return Ok(Asked::Skipped(Skipped { path: entry.path, reason }));
+            }
+            EntryKind::Closed(reason) => {
+                return Ok(Asked::Closed(Skipped { path: entry.path, reason }));
+            }
+            _ => {}
         }
         if entry.kind != EntryKind::File {
             return known(entry, 0, Validator::default(), true);
@@ -87,7 +102,12 @@ impl Context<'_> {
         }
     }
 
-    fn plan(&self, known: &[Known], skipped: Vec<Skipped>) -> Result<Planned, ResolveError> {
+    fn plan(
+        &self,
+        known: &[Known],
+        left_out: LeftOut,
+        closed: &HashSet<Vec<u8>>,
+    ) -> Result<Planned, ResolveError> {
         let (files, links) = distinct_files(known);
         let listed: Vec<Listed> = files
             .iter()
@@ -104,14 +124,13 @@ impl Context<'_> {
             .zip(&plan.locations)
             .filter_map(|(&at, location)| location.map(|location| (at, location)))
             .collect();
-        let closed = skipped.iter().map(|skipped| &skipped.path[..]).collect();
-        let (tree, build_time) = grow(known, &links, &places, &closed)
+        let (tree, build_time) = grow(known, &links, &places, closed)
             .map_err(|source| ResolveError::Tree { url: self.url(), source })?;
         let ranges: HashMap<&[u8], bool> =
             files.iter().map(|&at| (&known[at].entry.path[..], known[at].ranges)).collect();
         let tasks = self.tasks(plan, &ranges)?;
         let block_size = BlockSize::B4096;
-        Ok(Planned { tree, block_size, build_time, tasks, skipped })
+        Ok(Planned { tree, block_size, build_time, tasks, left_out })
     }
 
     fn tasks(
@@ -170,7 +189,7 @@ fn grow(
     known: &[Known],
     links: &HashMap<usize, usize>,
     places: &HashMap<usize, Location>,
-    closed: &HashSet<&[u8]>,
+    closed: &HashSet<Vec<u8>>,
 ) -> Result<(TreeBuilder, Mtime), TreeError> {
     let mut tree = TreeBuilder::new();
     let mut newest = Mtime::default();
@@ -185,7 +204,7 @@ fn grow(
             EntryKind::Symlink(link) => Content::Symlink(link.clone()),
             EntryKind::Special(kind) => special(*kind),
             // Left out when it was listed.
-            EntryKind::Unusable(_) => continue,
+            EntryKind::Unusable(_) | EntryKind::Closed(_) => continue,
             EntryKind::File => {
                 let nowhere = Location { space: 0, offset: 0 };
                 let location = places.get(&at).copied().unwrap_or(nowhere);
@@ -193,7 +212,7 @@ fn grow(
             }
         };
         let mut meta = meta(one);
-        if one.entry.kind == EntryKind::Directory && closed.contains(&path[..]) {
+        if one.entry.kind == EntryKind::Directory && closed.contains(path) {
             // What is in it is not known: it must not look empty.
             meta.mode = 0;
         }

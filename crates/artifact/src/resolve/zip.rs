@@ -62,9 +62,9 @@ impl Context<'_> {
         if spaces.archive {
             tasks.insert(0, recipe);
         }
-        let Placing { tree, newest: build_time, skipped, .. } = placing;
+        let Placing { tree, newest: build_time, left_out, .. } = placing;
         let block_size = BlockSize::B512;
-        self.finish(Planned { tree, block_size, build_time, tasks, skipped }).await
+        self.finish(Planned { tree, block_size, build_time, tasks, left_out }).await
     }
 
     fn refused(&self, source: ZipError) -> ResolveError {

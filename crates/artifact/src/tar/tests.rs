@@ -97,7 +97,7 @@ fn contents(tar: &[u8]) -> Vec<(String, String)> {
 
 /// Paths that were left out.
 fn left_out(parts: &[Vec<u8>]) -> Vec<String> {
-    let skipped = scan(&ended(parts)).unwrap().skipped;
+    let skipped = scan(&ended(parts)).unwrap().left_out.named;
     skipped.into_iter().map(|entry| String::from_utf8(entry.path).unwrap()).collect()
 }
 

@@ -115,8 +115,8 @@ async fn a_member_that_is_gone_is_skipped_and_named() {
     memory.hide("large-1");
     expected.remove("large-1");
     let artifact = resolved(&memory, "mem://h/top/", View::Tree).await.unwrap();
-    assert_eq!(artifact.skipped.len(), 1);
-    assert_eq!(artifact.skipped[0].path, b"large-1");
+    assert_eq!(artifact.left_out.count, 1);
+    assert_eq!(artifact.left_out.named[0].path, b"large-1");
     assert_eq!(files(&memory, &artifact).await, expected);
 }
 

@@ -205,8 +205,9 @@ impl Passing {
     /// The first group that somebody waits for and that is not here.
     fn first_awaited(&self, stored: &StoredTask) -> Option<u64> {
         let memory = self.groups.lock();
-        let mut absent = memory.slots.iter().filter(|(_, slot)| slot.came.is_none());
-        absent.map(|(group, _)| *group).find(|group| !stored.has(GroupRange::new(*group, 1)))
+        let absent = memory.slots.iter().filter(|(_, slot)| slot.came.is_none());
+        let mut groups = absent.map(|(group, _)| *group);
+        groups.find(|group| !stored.has(GroupRange::new(*group, 1)))
     }
 
     /// Waits until somebody waits for `group` or what follows it; false when whoever there is wants what lies

@@ -163,7 +163,7 @@ impl Walk {
             // It keeps nobody from the others.
             Err(error @ (Errno::ACCESS | Errno::PERM)) if !path.is_empty() => {
                 let why = self.failed(error, &path).to_string();
-                self.ready.push_back(self.unusable(path, why)?);
+                self.ready.push_back(self.closed(path, why)?);
                 return Ok(None);
             }
             Err(error) => return Err(self.failed(error, &path)),
@@ -175,8 +175,8 @@ impl Walk {
         Ok(Some(Directory { path, fd, names: names.into(), below: Vec::new() }))
     }
 
-    fn unusable(&self, path: Vec<u8>, why: String) -> Result<Entry, SourceError> {
-        Entry::new(path, EntryKind::Unusable(why.into())).map_err(|error| SourceError::Malformed {
+    fn closed(&self, path: Vec<u8>, why: String) -> Result<Entry, SourceError> {
+        Entry::new(path, EntryKind::Closed(why)).map_err(|error| SourceError::Malformed {
             attempt: self.attempt.clone(),
             reason: format!("the path of a member cannot be taken: {error}"),
         })

@@ -92,7 +92,7 @@ impl Walk {
         if directory.is_empty() || !is_its_own {
             return Err(error);
         }
-        let entry = self.entry(directory, EntryKind::Unusable(error.to_string().into()))?;
+        let entry = self.entry(directory, EntryKind::Closed(error.to_string()))?;
         self.ready.push_back(entry);
         Ok(())
     }

@@ -96,13 +96,13 @@ impl Sorter {
 
 /// A file that gives way to a directory.
 pub(super) fn shadowed(file: Entry) -> Entry {
-    Entry { kind: EntryKind::Unusable(SHADOWED.into()), ..file }
+    Entry { kind: EntryKind::Unusable(SHADOWED), ..file }
 }
 
 fn unusable(name: &[u8], why: &'static str) -> Entry {
     Entry {
         path: escaped(name),
-        kind: EntryKind::Unusable(why.into()),
+        kind: EntryKind::Unusable(why),
         length: None,
         modified: None,
         validator: None,

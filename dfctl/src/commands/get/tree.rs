@@ -167,15 +167,14 @@ async fn list(
         let mut entry = match listed? {
             Listed::Entry(entry) => entry,
             Listed::Missing(one) => {
-                missing.push(one);
+                if filter.may_have(below(&prefix, &one.path).unwrap_or(&one.path)) {
+                    missing.push(one);
+                }
                 continue;
             }
         };
-        if !prefix.is_empty() {
-            let below = entry.path.strip_prefix(&prefix[..]);
-            let Some(below) = below.and_then(|rest| rest.strip_prefix(b"/")) else { continue };
-            entry.path = below.to_vec();
-        }
+        let Some(path) = below(&prefix, &entry.path) else { continue };
+        entry.path = path.to_vec();
         // Directories without a wanted file are not made.
         if filter.has(Path::new(OsStr::from_bytes(&entry.path)))
             || (entry.kind == EntryKind::Directory && filter.is_open())
@@ -183,8 +182,15 @@ async fn list(
             entries.push(entry);
         }
     }
-    missing.retain(|one| filter.may_have(Path::new(OsStr::from_bytes(&one.path))));
     Ok((entries, missing))
+}
+
+/// A path relative to what was named; none of what lies elsewhere.
+fn below<'p>(prefix: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
+    match prefix {
+        [] => Some(path),
+        prefix => path.strip_prefix(prefix)?.strip_prefix(b"/"),
+    }
 }
 
 impl Tree<'_> {

@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dfs_artifact::erofs::{Extent, Kind};
 use dfs_model::{ByteRange, GROUP_BYTES, Priority};
-use dfs_peer::engine::{Ledger, Mark, Task};
+use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::store::{StoreError, Use, UseGuard};
 use dfs_proto::node::read_chunk::Kind as ChunkKind;
 use dfs_proto::node::{ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadStart};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 
 use self::scattered::Scattered;
@@ -60,6 +62,8 @@ struct Transfer {
     _opened: Arc<OpenArtifact>,
     told: Instant,
     pending: Bytes,
+    /// The next step, where its bytes do not come through the store.
+    passing: Option<BoxFuture<'static, Result<Bytes, ReadError>>>,
     stage: Stage,
 }
 
@@ -104,6 +108,7 @@ pub(super) async fn read(
         by_path: request.by_path,
         told: Instant::now(),
         pending: Bytes::new(),
+        passing: None,
         stage: Stage::Start,
         piece,
     };
@@ -219,6 +224,9 @@ impl Transfer {
             return Ok(self.progress());
         }
         let step = self.step();
+        if self.passing.is_some() {
+            return self.around(step).await;
+        }
         let ahead = ByteRange::new(step.end, (step.end + AHEAD).min(self.rest.end));
         self.piece.task.prefetch(self.in_task(ahead), self.background());
         let waited = self.piece.task.ensure(self.in_task(step), self.priority);
@@ -247,7 +255,19 @@ impl Transfer {
     /// What is not in the content file, and never will be, goes through the socket: the groups that it
     /// shares with something that changed cannot be kept.
     async fn around(&mut self, step: ByteRange) -> Result<ReadChunk, CallError> {
-        self.pending = self.piece.task.read(self.in_task(step), self.priority).await?;
+        let (task, range, priority) = (self.piece.task.clone(), self.in_task(step), self.priority);
+        let mut reading = self
+            .passing
+            .take()
+            .unwrap_or_else(|| async move { task.read(range, priority).await }.boxed());
+        let due = PROGRESS.saturating_sub(self.told.elapsed());
+        match tokio::time::timeout(due, &mut reading).await {
+            Ok(bytes) => self.pending = bytes?,
+            Err(_) => {
+                self.passing = Some(reading);
+                return Ok(self.progress());
+            }
+        }
         self.rest = ByteRange::new(step.end, self.rest.end);
         let part = self.pending.split_to(self.pending.len().min(MESSAGE as usize));
         Ok(chunk(ChunkKind::Data(part)))
@@ -255,7 +275,7 @@ impl Transfer {
 
     /// Whoever reads the content file directly must find no group in doubt; whether it is so. What turns
     /// out damaged is fetched again.
-    async fn settle(&self, step: ByteRange) -> Result<bool, CallError> {
+    async fn settle(&mut self, step: ByteRange) -> Result<bool, CallError> {
         let stored = self.piece.task.stored().clone();
         let groups = self.in_task(step).groups();
         let settled = tokio::task::spawn_blocking(move || stored.ready(groups)).await;
