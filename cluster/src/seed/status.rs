@@ -4,7 +4,9 @@ use dfs_artifact::ResolveError;
 use dfs_peer::engine::ReadError;
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenUrlError;
+use dfs_peer::targets::CLASS;
 use dfs_source::SourceError;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 /// The status that says `error`.
@@ -20,7 +22,28 @@ pub fn status_of(error: &OpenUrlError) -> Status {
         OpenUrlError::Swarm(_) => Code::Unavailable,
         OpenUrlError::Open(_) => Code::Internal,
     };
-    Status::new(code, error_chain(error))
+    let mut status = Status::new(code, error_chain(error));
+    if let Some(class) = class_of(error) {
+        status.metadata_mut().insert(CLASS, MetadataValue::from_static(class));
+    }
+    status
+}
+
+/// What a code cannot say; the node tells it as its own.
+fn class_of(error: &OpenUrlError) -> Option<&'static str> {
+    match error {
+        OpenUrlError::Resolve(ResolveError::IsDirectory(_)) => Some("is-tree"),
+        OpenUrlError::Resolve(ResolveError::NoTree(_)) => Some("not-tree"),
+        OpenUrlError::Resolve(ResolveError::Source(source)) | OpenUrlError::Source(source) => {
+            match source {
+                SourceError::TooLarge { .. } => Some("limit"),
+                SourceError::NotPermitted { status: Some(401), .. } => Some("unauthenticated"),
+                _ => None,
+            }
+        }
+        OpenUrlError::Resolve(_) => Some("unsupported"),
+        _ => None,
+    }
 }
 
 fn source_code(error: &SourceError) -> Code {

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use dfs_artifact::{Origin, Recipe};
 use dfs_model::TaskInfo;
-use dfs_model::{ByteSize, TaskId, TaskKey};
+use dfs_model::{ByteSize, TaskId, TaskKey, TaskKind};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -359,20 +359,20 @@ impl Engine {
     /// Evicts what must go and at least `room` where that is given, never what is in use; closes what
     /// was evicted.
     pub async fn evict(&self, room: Option<ByteSize>) -> Result<GcReport, ReadError> {
-        let store = Arc::clone(&self.inner.store);
-        let swept = tokio::task::spawn_blocking(move || match room {
-            Some(room) => store.make_room(SystemTime::now(), room),
-            None => store.gc(SystemTime::now()),
+        let engine = self.clone();
+        let swept = self.inner.tracker.spawn_blocking(move || {
+            let report = match room {
+                Some(room) => engine.inner.store.make_room(SystemTime::now(), room),
+                None => engine.inner.store.gc(SystemTime::now()),
+            }?;
+            // Here: whoever waits may go away, and what was taken away must not stay open.
+            for id in &report.evicted {
+                engine.inner.catalog.forget(id);
+                engine.close(id);
+            }
+            Ok(report)
         });
-        let report = match swept.await {
-            Ok(report) => report?,
-            Err(_) => return Ok(GcReport::default()),
-        };
-        report.evicted.iter().for_each(|id| {
-            self.inner.catalog.forget(id);
-            self.close(id);
-        });
-        Ok(report)
+        swept.await.unwrap_or_else(|_| Ok(GcReport::default()))
     }
 
     fn close(&self, id: &TaskId) {
@@ -444,6 +444,9 @@ impl Engine {
             && stored.length().is_none()
         {
             stored.set_length(length).map_err(&failed)?;
+        }
+        if info.key.kind == TaskKind::Index {
+            stored.use_reserve();
         }
         if self.inner.catalog.info(&info.id, None).is_none() || !stored.has_record() {
             write_record(&stored, info, None)?;

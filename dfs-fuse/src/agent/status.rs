@@ -9,6 +9,7 @@ use dfs_peer::engine::ReadError;
 use dfs_peer::opener::OpenUrlError;
 use dfs_peer::store::StoreError;
 use dfs_peer::swarm::SwarmError;
+use dfs_peer::targets::CLASS;
 use dfs_source::SourceError;
 use serde::Serialize;
 use tonic::{Code, Status};
@@ -133,6 +134,15 @@ fn open_class(error: &OpenUrlError) -> (Code, &'static str) {
 
 /// What the scheduler or the seed said; see the seed's own table.
 fn refused_class(status: &Status) -> (Code, &'static str) {
+    let class = status.metadata().get(CLASS).and_then(|class| class.to_str().ok());
+    match class {
+        Some("is-tree") => return (Code::FailedPrecondition, "is-tree"),
+        Some("not-tree") => return (Code::FailedPrecondition, "not-tree"),
+        Some("unsupported") => return (Code::FailedPrecondition, "unsupported"),
+        Some("limit") => return (Code::ResourceExhausted, "limit"),
+        Some("unauthenticated") => return (Code::Unauthenticated, "unauthenticated"),
+        _ => {}
+    }
     match status.code() {
         Code::NotFound => (Code::NotFound, "not-found"),
         Code::PermissionDenied | Code::Unauthenticated => (Code::PermissionDenied, "not-permitted"),

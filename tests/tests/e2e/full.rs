@@ -135,3 +135,17 @@ fn a_seed_with_a_small_cache_serves_nodes_with_small_ones() {
         agents.iter().map(|agent| agent.metric("dfs_node_source_bytes_total")).sum();
     assert_eq!(from_parents, 0, "the seed alone reads the origin");
 }
+
+#[test]
+fn another_tree_can_be_looked_into_while_the_cache_is_full() {
+    let place = Place::new();
+    let source = source(&place);
+    let agent = Agent::solo_with(&place, "agent", &["--capacity", "64MiB"]);
+    let dir = agent.mount(&format!("file://{}", source.display()), place.dir("mount"));
+    fs::read(dir.join("big")).unwrap();
+    assert_said(&agent);
+    let other = place.dir("other");
+    trees::varied(&other);
+    let second = agent.mount(&format!("file://{}", other.display()), place.dir("second"));
+    trees::assert_same(&second, &other);
+}

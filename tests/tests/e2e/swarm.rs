@@ -243,3 +243,28 @@ fn a_change_of_the_origin_reaches_every_node_as_such() {
         assert!(why.contains("origin changed"), "{why}");
     }
 }
+
+#[test]
+fn what_a_seed_finds_out_is_said_as_an_agent_alone_says_it() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("a/b"), b"b");
+    trees::put(&source.join("plain"), b"plain");
+    let origin = Origin::of_directory(&source).unwrap();
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let alone = Agent::solo(&place, "alone");
+    let node = Agent::of(&cluster, &place, "node");
+    let (tree, plain) = (origin.url("/"), origin.url("/plain"));
+    let out = place.path("out");
+    let out = out.to_str().unwrap();
+    for agent in [&alone, &node] {
+        let said = agent.dfctl(&["stat", &tree, "--format", "json"]).done();
+        assert_eq!(said.json().unwrap()["view"], "tree", "{}", said.text());
+        agent.dfctl(&["get", &origin.url("/a/"), "-o", out]).fails(2, "DFS-2108");
+        agent.dfctl(&["get", "-r", &plain, "-o", out]).fails(2, "DFS-2109");
+    }
+    let _locked = origin.inject(Fault::require_authorization("Basic dXNlcjpwYXNz"));
+    for agent in [&alone, &node] {
+        agent.dfctl(&["stat", &origin.url("/locked")]).fails(4, "DFS-2102");
+    }
+}

@@ -93,12 +93,21 @@ impl OpenTasks {
             running.close();
             return None;
         }
-        running.take()
+        drop(slots);
+        self.held(id)
     }
 
     /// A handle that keeps the task open, where it is.
     pub(super) fn held(&self, id: &TaskId) -> Option<Task> {
-        self.slots.lock().get(id)?.running.get()?.take()
+        let mut slots = self.slots.lock();
+        let running = slots.get(id)?.running.get()?;
+        if running.shared.stored.is_gone() {
+            // Taken away a moment ago: it is opened anew.
+            running.close();
+            slots.remove(id);
+            return None;
+        }
+        running.take()
     }
 
     /// A handle to look at the task by, where it is open.

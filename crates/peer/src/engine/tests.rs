@@ -437,6 +437,31 @@ async fn what_is_in_use_is_never_evicted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_that_nobody_waits_for_any_more_leaves_no_dead_task_open() {
+    let field = Field::new();
+    let (engine, _dir) = field.engine(Role::Solo, &[]);
+    let origin = Arc::new(FakeOrigin::new(3 * GROUP));
+    for _ in 0..50 {
+        let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+        read_all(&task).await;
+        drop(task);
+        // Given up as soon as it has begun.
+        let evicting = engine.evict(Some(ByteSize(u64::MAX)));
+        let given_up = tokio::time::timeout(Duration::ZERO, evicting).await;
+        wait_until(|| engine.store().list().is_empty()).await;
+        drop(given_up);
+    }
+    // Taken away, and nobody told the engine.
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    read_all(&task).await;
+    engine.store().make_room(SystemTime::now(), ByteSize(u64::MAX)).unwrap();
+    assert!(task.stored().is_gone());
+    assert!(engine.held(&task.id()).await.is_none());
+    let again = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    assert_eq!(read_all(&again).await, origin.content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_parent_that_goes_away_costs_latency_only() {
     let field = Field::new();
     let seed = field.honest(Role::Seed, 1, &[]);

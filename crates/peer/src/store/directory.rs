@@ -26,6 +26,19 @@ pub(super) struct Directory {
     discarded: AtomicU64,
 }
 
+/// The part of the capacity that content leaves free, so that new trees can be looked into while everything is
+/// in use: a sixteenth.
+const RESERVE: u64 = 16;
+
+/// What a task may take of the capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    /// All but the reserve.
+    Content,
+    /// The reserve too.
+    Reserve,
+}
+
 /// What can be seen of a task without opening it.
 pub(super) struct Survey {
     pub(super) bytes: u64,
@@ -193,8 +206,16 @@ impl Directory {
     }
 
     /// Bytes that may still be taken, as far as the capacity goes.
-    pub(super) fn room(&self) -> u64 {
-        self.capacity.map_or(u64::MAX, |capacity| capacity.0.saturating_sub(self.used()))
+    pub(super) fn room(&self, share: Share) -> u64 {
+        self.limit(share).saturating_sub(self.used())
+    }
+
+    fn limit(&self, share: Share) -> u64 {
+        let Some(ByteSize(capacity)) = self.capacity else { return u64::MAX };
+        match share {
+            Share::Content => capacity - capacity / RESERVE,
+            Share::Reserve => capacity,
+        }
     }
 
     /// What the tasks may take in all.
@@ -203,10 +224,9 @@ impl Directory {
     }
 
     /// Counts `bytes` more as taken; false where they would go beyond the capacity.
-    pub(super) fn reserve(&self, bytes: u64) -> bool {
-        let capacity = self.capacity.map_or(u64::MAX, |capacity| capacity.0);
-        let more =
-            |used: u64| used.checked_add(bytes).filter(|used| *used <= capacity || bytes == 0);
+    pub(super) fn reserve(&self, bytes: u64, share: Share) -> bool {
+        let limit = self.limit(share);
+        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit || bytes == 0);
         self.used.try_update(Relaxed, Relaxed, more).is_ok()
     }
 }

@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::directory::Directory;
+use super::directory::{Directory, Share};
 use super::signed::SignedLog;
 use super::state::{self, Header, HeaderPage, MAX_GROUPS, StateFile};
 use super::uses::Presence;
@@ -151,6 +151,23 @@ impl StoredTask {
         self.opened.id
     }
 
+    /// Lets it take what content leaves free: for what others cannot be read without.
+    pub fn use_reserve(&self) {
+        self.opened.presence.uses_reserve.store(true, Relaxed);
+    }
+
+    fn share(&self) -> Share {
+        match self.opened.presence.uses_reserve.load(Relaxed) {
+            true => Share::Reserve,
+            false => Share::Content,
+        }
+    }
+
+    /// Whether it was taken away.
+    pub fn is_gone(&self) -> bool {
+        self.opened.presence.check().is_err()
+    }
+
     /// Bytes in the content, once known.
     pub fn length(&self) -> Option<u64> {
         self.opened.facts.read().header.length
@@ -255,7 +272,7 @@ impl StoredTask {
             (new, facts.doubt.present_in(groups).next().is_some())
         };
         let new_bytes = (new * GROUP_BYTES).min(bytes.len() as u64);
-        if !opened.directory.reserve(new_bytes) {
+        if !opened.directory.reserve(new_bytes, self.share()) {
             return Err(self.full());
         }
         let is_written = new == 0 && !unsure;
@@ -281,7 +298,7 @@ impl StoredTask {
 
     /// Bytes that the store may still take, before anything is evicted.
     pub fn room(&self) -> u64 {
-        self.opened.directory.room()
+        self.opened.directory.room(self.share())
     }
 
     /// Keeps digests that were proven with groups which are not kept themselves: they prove others to children,

@@ -43,6 +43,8 @@ pub(super) struct Presence {
     pub(super) dirty: AtomicBool,
     /// An fsync failed.
     pub(super) broken: AtomicBool,
+    /// It may take the reserve of the capacity.
+    pub(super) uses_reserve: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +78,7 @@ impl Presence {
             ttl: AtomicU64::new(survey.ttl),
             dirty: AtomicBool::new(survey.dirty),
             broken: AtomicBool::new(false),
+            uses_reserve: AtomicBool::new(false),
         }
     }
 

@@ -106,6 +106,17 @@ impl Walk {
 
     fn take(&mut self, directory: &[u8], links: Vec<Link>) -> Result<(), SourceError> {
         let limits = &self.web.options.listing;
+        let depth = match directory {
+            [] => 0,
+            path => path.iter().filter(|byte| **byte == b'/').count() + 1,
+        };
+        if depth >= limits.depth && !links.is_empty() {
+            // Most often one that links to itself.
+            let error = self.too_large("directories below one another", limits.depth);
+            let closed = self.entry(directory.to_vec(), EntryKind::Closed(error.to_string()))?;
+            self.ready.push_back(closed);
+            return Ok(());
+        }
         self.found += links.len();
         if self.found > limits.entries {
             return Err(self.too_large("entries", limits.entries));
@@ -116,10 +127,6 @@ impl Walk {
                 true => link.name,
                 false => [directory, b"/", &link.name].concat(),
             };
-            let depth = path.iter().filter(|byte| **byte == b'/').count() + 1;
-            if depth > limits.depth {
-                return Err(self.too_large("directories below one another", limits.depth));
-            }
             let kind = if link.directory { EntryKind::Directory } else { EntryKind::File };
             let entry = self.entry(path, kind)?;
             if link.directory {
