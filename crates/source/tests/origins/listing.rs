@@ -398,7 +398,7 @@ async fn pages_are_fetched_together_but_only_so_many() {
 }
 
 #[tokio::test]
-async fn a_subdirectory_that_cannot_be_listed_fails_the_listing_and_is_named() {
+async fn a_subdirectory_that_cannot_be_listed_is_named_and_the_rest_is_there() {
     let server = Server::start(|_, request| match request.path.as_str() {
         "/" => page(&["a", "secret/"]),
         "/page/" => vec![
@@ -408,9 +408,13 @@ async fn a_subdirectory_that_cannot_be_listed_fails_the_listing_and_is_named() {
         _ => status(403),
     });
     let client = Client::new();
-    let error = failure(client.list(&server.url("/")).await);
-    assert!(matches!(error, SourceError::NotPermitted { .. }), "{error}");
-    assert!(error.to_string().contains("/secret/"), "{error}");
+    let entries = client.list(&server.url("/")).await.unwrap();
+    let paths: Vec<_> = entries.iter().map(|entry| &entry.path[..]).collect();
+    assert_eq!(paths, [&b"a"[..], b"secret", b"secret"]);
+    let EntryKind::Closed(why) = &entries[2].kind else { panic!("{:?}", entries[2]) };
+    assert!(why.contains("/secret/") && why.contains("403"), "{why}");
+    let error = failure(client.list(&server.url("/secret/")).await);
+    assert!(matches!(error, SourceError::NotPermitted { .. }), "the listing itself: {error}");
     let error = failure(client.list(&server.url("/page/")).await);
     assert!(error.to_string().contains("not an index page"), "{error}");
 }
