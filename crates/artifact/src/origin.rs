@@ -101,6 +101,31 @@ pub fn open_origin(
     }
 }
 
+/// Asks the origin, without moving a byte, whether it gives what stands at `range` of the recipe's task to who
+/// has these credentials.
+pub async fn ask_permission(
+    recipe: &Recipe,
+    sources: &Sources,
+    credentials: Credentials,
+    range: ByteRange,
+) -> Result<(), SourceError> {
+    let (place, table) = match &recipe.origin {
+        OriginRecipe::Members { base, table } => (base, Some(table)),
+        OriginRecipe::Url { place, .. } | OriginRecipe::Parts { place, .. } => (place, None),
+    };
+    let target = place.target(credentials);
+    let source = sources.for_target(&target)?;
+    // Who may list a directory may not read all that is in it.
+    if let Some(member) = table.and_then(|table| table.touched(range).first()) {
+        let asked = source.stat(&target.join(&member.path)?).await;
+        // One that is gone says nothing of the others.
+        if !matches!(asked, Err(SourceError::NotFound { .. })) {
+            return asked.map(drop);
+        }
+    }
+    source.stat(&target).await.map(drop)
+}
+
 /// The origin of a task that is made of an archive, over the bytes of that archive: of the task that
 /// [`Recipe::archive`] names.
 pub fn open_inside(recipe: &Recipe, archive: Arc<dyn Origin>) -> Arc<dyn Origin> {

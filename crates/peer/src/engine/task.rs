@@ -10,7 +10,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
 use dfs_source::Credentials;
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::error::ReadError;
 use super::ledger::{Ledger, Mark, Provenance};
@@ -98,6 +98,8 @@ pub(crate) struct Shared {
     pub(super) origin: Mutex<Option<Arc<dyn Origin>>>,
     /// With which it was opened here.
     pub(super) credentials: Mutex<Credentials>,
+    /// The turn of a child whose credentials the origin is asked about.
+    pub(super) proving: Semaphore,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) provenance: Provenance,
     /// Whether anything is wanted.
