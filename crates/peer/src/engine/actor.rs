@@ -357,7 +357,8 @@ impl Actor {
         if self.conductor.can_come(groups) {
             return;
         }
-        self.conductor.forget(groups);
+        // Left as it is, the next reader would wait for nothing and then burden an origin that is failing.
+        self.conductor.give_up(groups);
         self.fail_waiters(Some(groups), &error);
     }
 
