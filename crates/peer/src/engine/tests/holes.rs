@@ -3,6 +3,7 @@
 use dfs_model::GroupSet;
 
 use super::*;
+use crate::wire::ErrorCode;
 
 /// Where the holes are in a content of 100 groups: two small members inside of groups, a long one.
 fn holes() -> Vec<ByteRange> {
@@ -205,4 +206,58 @@ async fn an_overloaded_origin_is_asked_by_the_seed_alone_and_again_when_somebody
     assert_eq!(task.read(range, Priority::Demand).await.unwrap(), origin.content.content[..1000]);
     let ledger = task.ledger();
     assert_eq!((ledger.source_requests, ledger.source_bytes), (0, 0), "from the seed");
+}
+
+/// A node that says of everything that the origin does not have it.
+struct Doomsayer {
+    engine: Engine,
+    code: ErrorCode,
+    asked: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Provider for Doomsayer {
+    async fn open(&self, _: &PeerIdentity, _: &PieceRequest) -> Result<SegmentStream, Refusal> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Err(Refusal::new(self.code, "origin changed: all of it"))
+    }
+
+    fn watch(&self, peer: &PeerIdentity, request: &WatchRequest) -> Option<HaveStream> {
+        Provider::watch(&self.engine, peer, request)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_the_origin_has_only_a_seeds_word_counts() {
+    for code in [ErrorCode::OriginChanged, ErrorCode::Void, ErrorCode::OriginFailed] {
+        for holes in [None, Some(Vec::new())] {
+            let mut origin = FakeOrigin::new(40 * GROUP);
+            origin.holes = holes;
+            a_doomsayer_costs_nothing(Arc::new(origin), code).await;
+        }
+    }
+}
+
+async fn a_doomsayer_costs_nothing(origin: Arc<FakeOrigin>, code: ErrorCode) {
+    let field = Field::new();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let asked = Arc::new(AtomicU64::new(0));
+    let doomsayer = field.member(Role::Node, 2, &[&seed], |engine| {
+        Arc::new(Doomsayer { engine, code, asked: Arc::clone(&asked) })
+    });
+    let held = doomsayer.engine.open(&origin.info(), None, None).await.unwrap();
+    give_parents(&held, &[&seed]).await;
+    read_all(&held).await;
+    let child = field.honest(Role::Node, 3, &[&seed]);
+    let task = child.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    give_parents(&task, &[&doomsayer]).await;
+    let reader = task.clone();
+    let mut reading = tokio::task::JoinSet::new();
+    reading.spawn(async move { read_all(&reader).await });
+    wait_until(|| asked.load(Ordering::Relaxed) > 0).await;
+    give_parents(&task, &[&doomsayer, &seed]).await;
+    assert_eq!(reading.join_next().await.unwrap().unwrap(), origin.content, "{code:?}");
+    let ledger = task.ledger();
+    assert_eq!((ledger.source_requests, ledger.source_bytes), (0, 0), "{code:?}");
 }
