@@ -212,12 +212,12 @@ impl Attendance {
     /// receiver.
     fn verify(&self, announce: Announce) -> mpsc::Receiver<Result<Announced, Unacceptable>> {
         let (sender, verified) = mpsc::channel(VERIFIED);
-        let (host, members, me) = (self.host.id, self.members.clone(), Arc::clone(&self.me));
+        let (host, members, me) = (Arc::clone(&self.host), self.members.clone(), Arc::clone(&self.me));
         self.tasks.spawn_blocking(move || {
             for held in announce.held {
                 let members = Arc::clone(&members.borrow());
                 let trusted = Trusted { members: &members, me: &me };
-                let announced = messages::held(host, held, &trusted);
+                let announced = messages::held(&host, held, &trusted);
                 if sender.blocking_send(announced).is_err() {
                     return;
                 }
