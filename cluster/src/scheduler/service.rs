@@ -65,6 +65,12 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// Talks to whoever takes the mail.
+    #[cfg(test)]
+    pub fn to(mail: mpsc::Sender<Mail>) -> Self {
+        Self { mail }
+    }
+
     /// Sends mail; waits while the mailbox is full.
     pub async fn send(&self, mail: Mail) -> Result<(), Error> {
         self.mail.send(mail).await.map_err(|_| Error::Stopped)
