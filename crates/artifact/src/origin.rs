@@ -61,6 +61,11 @@ pub trait Origin: Send + Sync {
         false
     }
 
+    /// Whether its bytes are those of another task, which asks the origin itself for what it lacks.
+    fn reads_a_task(&self) -> bool {
+        false
+    }
+
     /// As [`Origin::read`], but a member that changed does not end it.
     async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
         Ok(self.read(Some(range)).await?.map_ok(Part::Bytes).boxed())

@@ -291,3 +291,76 @@ async fn an_origin_that_hangs_holds_nobody_up_who_reads_another() {
     assert_eq!(read.await.expect("it is read meanwhile"), origin.content);
     assert_eq!(hung.asked.load(Ordering::Relaxed), 16, "and no more than so many hang");
 }
+
+/// An origin that is another task; it is read when as many read it as may ask a host at a time.
+struct Through {
+    task: Task,
+    reading: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Origin for Through {
+    fn length(&self) -> Option<u64> {
+        self.task.length()
+    }
+
+    fn ranges(&self) -> bool {
+        true
+    }
+
+    fn reads_a_task(&self) -> bool {
+        true
+    }
+
+    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        self.reading.fetch_add(1, Ordering::Relaxed);
+        wait_until(|| self.reading.load(Ordering::Relaxed) >= 16).await;
+        let all = ByteRange::new(0, self.task.length().unwrap_or(0));
+        let read = self.task.read(range.unwrap_or(all), Priority::Demand).await;
+        Ok(stream::iter([Ok(read.unwrap())]).boxed())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_through_another_task_holds_nothing_that_this_one_needs() {
+    let field = Field::new();
+    let (engine, _dir) = field.engine(Role::Solo, &[]);
+    let mut inner = FakeOrigin::new(5 * GROUP);
+    inner.has_ranges = false;
+    let inner = Arc::new(inner);
+    let archive = engine.open(&inner.info(), None, Some(inner.clone())).await.unwrap();
+    let reading = Arc::new(AtomicU64::new(0));
+    let mut readers = tokio::task::JoinSet::new();
+    for number in 0..16 {
+        let mut key = inner.info().key;
+        key.url = CanonicalUrl::parse(&format!("http://origin.test/{number}")).unwrap();
+        let info = TaskInfo::new(key, Some(5 * GROUP), true);
+        let origin = Arc::new(Through { task: archive.clone(), reading: Arc::clone(&reading) });
+        let task = engine.open(&info, None, Some(origin)).await.unwrap();
+        readers.spawn(async move {
+            tokio::time::timeout(LONG_PATIENCE, read_all(&task)).await.expect("it comes")
+        });
+    }
+    while let Some(read) = readers.join_next().await {
+        assert_eq!(read.unwrap(), inner.content);
+    }
+    assert_eq!(inner.requests.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_archive_without_ranges_unpacks_to_is_read_through_its_task() {
+    for ranges in [true, false] {
+        let http = dfs_source::HttpOptions::default();
+        let field = Field::with(Sources::builder().http(http).build().unwrap());
+        let (engine, _dir) = field.engine(Role::Solo, &[]);
+        let TaskInfo { mut key, .. } = FakeOrigin::new(GROUP).info();
+        key.transform = Transform::Gunzip;
+        let place = dfs_artifact::Place { url: key.url.clone(), headers: Vec::new() };
+        let origin = dfs_artifact::OriginRecipe::Url { place, ranges };
+        let recipe = Recipe { key, length: None, origin };
+        let nobody = dfs_source::Credentials::None;
+        let task = engine.open_recipe(&recipe, &nobody).await.unwrap();
+        let origin = task.shared.origin.lock().clone().unwrap();
+        assert_eq!(origin.reads_a_task(), !ranges);
+    }
+}
