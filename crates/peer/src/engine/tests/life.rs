@@ -292,6 +292,40 @@ async fn an_origin_that_hangs_holds_nobody_up_who_reads_another() {
     assert_eq!(hung.asked.load(Ordering::Relaxed), 16, "and no more than so many hang");
 }
 
+/// A parent that has others to serve first, always.
+struct Busy {
+    engine: Engine,
+    asked: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Provider for Busy {
+    async fn open(&self, _: &PeerIdentity, _: &PieceRequest) -> Result<SegmentStream, Refusal> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Err(crate::wire::ErrorCode::Busy.into())
+    }
+
+    fn watch(&self, peer: &PeerIdentity, request: &WatchRequest) -> Option<HaveStream> {
+        Provider::watch(&self.engine, peer, request)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_is_always_busy_keeps_nobody_from_the_source_for_ever() {
+    let field = Field::new();
+    let asked = Arc::new(AtomicU64::new(0));
+    let busy = field
+        .member(Role::Seed, 1, &[], |engine| Arc::new(Busy { engine, asked: Arc::clone(&asked) }));
+    let node = field.honest(Role::Node, 2, &[]);
+    let origin = Arc::new(FakeOrigin::new(3 * GROUP));
+    let task = node.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    give_parents(&task, &[&busy]).await;
+    let read = tokio::time::timeout(LONG_PATIENCE, read_all(&task));
+    assert_eq!(read.await.expect("it helps itself"), origin.content);
+    assert!(asked.load(Ordering::Relaxed) > 1, "it was asked again and again");
+    assert_eq!(task.ledger().source_bytes, 3 * GROUP);
+}
+
 /// An origin that is another task; it is read when as many read it as may ask a host at a time.
 struct Through {
     task: Task,
