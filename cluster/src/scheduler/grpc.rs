@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::vec::IntoIter;
 
 use dfs_model::{HostInfo, HostKind};
 use dfs_peer::digests::Identity;
@@ -9,7 +11,8 @@ use dfs_proto::convert;
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_server::Scheduler;
 use dfs_proto::scheduler::{
-    Announce, HostMessage, ResolveReply, ResolveRequest, SchedulerMessage, TasksReply, TasksRequest,
+    Announce, Held, HostMessage, ResolveReply, ResolveRequest, SchedulerMessage, TasksReply,
+    TasksRequest,
 };
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,8 +35,8 @@ const MAX_ANNOUNCED: usize = super::core::MAX_TASKS_PER_HOST;
 /// Announcements looked through at a time: a message full of signatures keeps a core busy for seconds.
 const VERIFYING: usize = 2;
 
-/// Tasks of one announcement that wait for the core.
-const VERIFIED: usize = 64;
+/// How long one announcement is looked through while others wait for their turn.
+const TURN: Duration = Duration::from_millis(100);
 
 /// Serves `dfs.scheduler.v1.Scheduler`.
 pub struct Grpc {
@@ -192,38 +195,40 @@ impl Attendance {
         if announce.held.len() > MAX_ANNOUNCED {
             return Err(self.bad(&Unacceptable::TooMany));
         }
-        // Closed only with the process.
-        let _turn = self.verifying.acquire().await;
-        let mut verified = self.verify(announce);
-        while let Some(announced) = verified.recv().await {
-            match announced {
-                Ok(announced) => self.send(Mail::Announced(Box::new(announced))).await?,
-                // One task that cannot be read must not keep a host and all its others away.
-                Err(error) => {
-                    self.metrics.malformed.inc();
-                    tracing::debug!(host = %self.host.id, %error, "a task is not taken in");
+        let mut rest = announce.held.into_iter();
+        while rest.len() > 0 {
+            let (verified, left) = self.verify(rest).await?;
+            rest = left;
+            for announced in verified {
+                match announced {
+                    Ok(announced) => self.send(Mail::Announced(Box::new(announced))).await?,
+                    // One task that cannot be read must not keep a host and all its others away.
+                    Err(error) => {
+                        self.metrics.malformed.inc();
+                        tracing::debug!(host = %self.host.id, %error, "a task is not taken in");
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// Looks through an announcement on a thread of its own, which serves no other stream; it ends with the
-    /// receiver.
-    fn verify(&self, announce: Announce) -> mpsc::Receiver<Result<Announced, Unacceptable>> {
-        let (sender, verified) = mpsc::channel(VERIFIED);
-        let (host, members, me) = (self.host.id, self.members.clone(), Arc::clone(&self.me));
-        self.tasks.spawn_blocking(move || {
-            for held in announce.held {
-                let members = Arc::clone(&members.borrow());
-                let trusted = Trusted { members: &members, me: &me };
-                let announced = messages::held(host, held, &trusted);
-                if sender.blocking_send(announced).is_err() {
-                    return;
-                }
-            }
+    /// Looks through an announcement for a turn, on a thread of its own, which serves no other stream. The turn is
+    /// over before anything is said to the core: nobody's verification waits for somebody's mail.
+    async fn verify(&self, mut rest: IntoIter<Held>) -> Result<Turn, Status> {
+        // Closed only with the process.
+        let turn = Arc::clone(&self.verifying).acquire_owned().await;
+        let (host, members, me) = (Arc::clone(&self.host), self.members.clone(), self.me.clone());
+        let looking = self.tasks.spawn_blocking(move || {
+            let _turn = turn;
+            let began = Instant::now();
+            let members = Arc::clone(&members.borrow());
+            let trusted = Trusted { members: &members, me: &me };
+            let look = |held| messages::held(&host, held, &trusted);
+            let verified = within_turn(&mut rest, look, || began.elapsed() >= TURN);
+            (verified, rest)
         });
-        verified
+        looking.await.map_err(|_| Status::unavailable("the scheduler ends this stream"))
     }
 
     async fn send(&self, mail: Mail) -> Result<(), Status> {
@@ -233,5 +238,97 @@ impl Attendance {
     fn bad(&self, error: &Unacceptable) -> Status {
         self.metrics.malformed.inc();
         malformed(error)
+    }
+}
+
+/// What a turn came to, and what is left for the next one.
+type Turn = (Vec<Result<Announced, Unacceptable>>, IntoIter<Held>);
+
+/// What `look` makes of the next ones until the turn is over; of one at least.
+fn within_turn<T, U>(
+    rest: &mut IntoIter<T>,
+    look: impl Fn(T) -> U,
+    is_over: impl Fn() -> bool,
+) -> Vec<U> {
+    let mut looked = Vec::new();
+    while let Some(next) = rest.next() {
+        looked.push(look(next));
+        if is_over() {
+            break;
+        }
+    }
+    looked
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_model::{CanonicalUrl, Location, TaskInfo, TaskKey, TaskKind, Transform, Validator};
+    use dfs_service::metrics::Metrics;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    fn held() -> Held {
+        let key = TaskKey {
+            domain: TaskKey::PUBLIC.into(),
+            kind: TaskKind::Blob,
+            url: CanonicalUrl::parse("http://origin.test/x").unwrap(),
+            headers: Vec::new(),
+            validator: Validator { etag: Some("\"1\"".into()), ..Validator::default() },
+            transform: Transform::Identity,
+        };
+        let task = TaskInfo::new(key, Some(1 << 20), true);
+        Held { task: Some(messages::task_message(&task)), ..Held::default() }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_announcement_that_waits_for_the_core_keeps_nobody_from_his_turn() {
+        let (mail, mut core) = mpsc::channel(1);
+        let me = Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap();
+        let host = HostInfo {
+            id: me.host(),
+            kind: HostKind::Node,
+            name: "node".into(),
+            location: Location::default(),
+            addresses: Vec::new(),
+            public_key: me.public_key(),
+            upload_slots: 1,
+        };
+        let verifying = Arc::new(Semaphore::new(VERIFYING));
+        let attendance = Attendance {
+            host: Arc::new(host),
+            id: 1,
+            handle: Handle::to(mail.clone()),
+            members: watch::channel(Arc::new(Members::default())).1,
+            me: Arc::new(me),
+            metrics: SchedulerMetrics::register(&mut Metrics::new()),
+            verifying: Arc::clone(&verifying),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        let announce = Announce { held: vec![held(), held(), held()], ..Announce::default() };
+        let mut announcing = JoinSet::new();
+        announcing.spawn(async move { attendance.announce(announce).await });
+        while mail.capacity() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(verifying.available_permits(), VERIFYING);
+        for _ in 0..3 {
+            assert!(matches!(core.recv().await, Some(Mail::Announced(_))));
+        }
+        announcing.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_turn_ends_when_its_time_is_over_and_leaves_the_rest_for_the_next_one() {
+        let mut rest = vec![1, 2, 3, 4].into_iter();
+        let looked = std::cell::Cell::new(0);
+        let look = |n: i32| {
+            looked.set(looked.get() + 1);
+            n * 10
+        };
+        assert_eq!(within_turn(&mut rest, look, || looked.get() == 2), [10, 20]);
+        assert_eq!(within_turn(&mut rest, look, || true), [30], "one at least");
+        assert_eq!(within_turn(&mut rest, look, || false), [40]);
     }
 }

@@ -98,11 +98,12 @@ pub fn signer(appointment: &Appointment) -> scheduler::Signer {
     }
 }
 
-/// What a host holds, as it announces it. Batches are re-announced, never believed: those that neither a
+/// What a host holds, as it announces it, and whether it stood in: by the name *and* the key it announces itself
+/// with. Batches are re-announced, never believed: those that neither a
 /// member signed nor a stand-in whose appointment comes with them are dropped. Verifies up to a whole message
 /// of signatures.
 pub fn held(
-    host: HostId,
+    host: &HostInfo,
     held: scheduler::Held,
     trusted: &Trusted<'_>,
 ) -> Result<Announced, Unacceptable> {
@@ -124,8 +125,8 @@ pub fn held(
     };
     let digests = held.digests.into_iter().filter(is_good).map(|signed| signed.encoded).collect();
     let signers = stand_ins.iter().map(signer).collect();
-    let stood_in = stand_in(&host).is_some();
-    let event = Event::Announced { host, task, held: groups, digests, stood_in };
+    let stood_in = stand_in(&host.id).is_some_and(|word| word.key == host.public_key);
+    let event = Event::Announced { host: host.id, task, held: groups, digests, stood_in };
     Ok(Announced { event, signers })
 }
 
@@ -444,5 +445,59 @@ pub fn status(report: &TaskReport) -> scheduler::TaskStatus {
         task: Some(task_message(&report.task)),
         state: report.state.to_owned(),
         peers: peers.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_model::{CanonicalUrl, HostKind, Location, TaskKey, TaskKind, Transform, Validator};
+
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap()
+    }
+
+    fn some_task() -> TaskInfo {
+        let key = TaskKey {
+            domain: TaskKey::PUBLIC.into(),
+            kind: TaskKind::Blob,
+            url: CanonicalUrl::parse("http://origin.test/x").unwrap(),
+            headers: Vec::new(),
+            validator: Validator { etag: Some("\"1\"".into()), ..Validator::default() },
+            transform: Transform::Identity,
+        };
+        TaskInfo::new(key, Some(1 << 20), true)
+    }
+
+    #[test]
+    fn a_stand_in_is_known_again_by_its_name_and_its_key() {
+        let (me, stand_in, thief) = (identity(), identity(), identity());
+        let task = some_task();
+        let word = Appointment::sign(task.id, stand_in.host(), stand_in.public_key(), &me);
+        let stood_in = |host: HostId, public_key| {
+            let host = HostInfo {
+                id: host,
+                kind: HostKind::Node,
+                name: "node".into(),
+                location: Location::default(),
+                addresses: Vec::new(),
+                public_key,
+                upload_slots: 1,
+            };
+            let message = scheduler::Held {
+                task: Some(task_message(&task)),
+                appointments: vec![word.encode()],
+                ..scheduler::Held::default()
+            };
+            let trusted = Trusted { members: &Members::default(), me: &me };
+            match held(&host, message, &trusted).unwrap().event {
+                Event::Announced { stood_in, .. } => stood_in,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(stood_in(stand_in.host(), stand_in.public_key()));
+        assert!(!stood_in(stand_in.host(), thief.public_key()), "its name and another's key");
+        assert!(!stood_in(thief.host(), thief.public_key()));
     }
 }

@@ -61,6 +61,11 @@ pub trait Origin: Send + Sync {
         false
     }
 
+    /// Whether its bytes are those of another task, which asks the origin itself for what it lacks.
+    fn reads_a_task(&self) -> bool {
+        false
+    }
+
     /// As [`Origin::read`], but a member that changed does not end it.
     async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
         Ok(self.read(Some(range)).await?.map_ok(Part::Bytes).boxed())
@@ -99,6 +104,31 @@ pub fn open_origin(
             Ok(Arc::new(UrlOrigin { source, target, pin, length: recipe.length, ranges: *ranges }))
         }
     }
+}
+
+/// Asks the origin, without moving a byte, whether it gives what stands at `range` of the recipe's task to who
+/// has these credentials.
+pub async fn ask_permission(
+    recipe: &Recipe,
+    sources: &Sources,
+    credentials: Credentials,
+    range: ByteRange,
+) -> Result<(), SourceError> {
+    let (place, table) = match &recipe.origin {
+        OriginRecipe::Members { base, table } => (base, Some(table)),
+        OriginRecipe::Url { place, .. } | OriginRecipe::Parts { place, .. } => (place, None),
+    };
+    let target = place.target(credentials);
+    let source = sources.for_target(&target)?;
+    // Who may list a directory may not read all that is in it.
+    if let Some(member) = table.and_then(|table| table.touched(range).first()) {
+        let asked = source.stat(&target.join(&member.path)?).await;
+        // One that is gone says nothing of the others.
+        if !matches!(asked, Err(SourceError::NotFound { .. })) {
+            return asked.map(drop);
+        }
+    }
+    source.stat(&target).await.map(drop)
 }
 
 /// The origin of a task that is made of an archive, over the bytes of that archive: of the task that

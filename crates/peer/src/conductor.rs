@@ -183,6 +183,13 @@ impl Conductor {
         }
     }
 
+    /// Nobody wants these groups any more, which no parent could get; whoever wants them next has them asked for
+    /// anew.
+    pub fn give_up(&mut self, groups: GroupRange) {
+        self.forget(groups);
+        self.parents.iter_mut().for_each(|parent| parent.forgive(groups));
+    }
+
     /// Replaces the parents; flights to those that are gone are cancelled.
     pub fn set_parents(&mut self, offers: Vec<Offer>) -> Vec<Action> {
         let mut kept: Vec<Parent> = Vec::with_capacity(offers.len());

@@ -33,7 +33,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{ByteSize, TaskId, TaskKey, TaskKind};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -415,6 +415,7 @@ impl Engine {
             stored,
             origin: Mutex::default(),
             credentials: Mutex::default(),
+            proving: Semaphore::new(1),
             commands,
             provenance: Provenance::default(),
             voids: voids::Voids::default(),

@@ -1,8 +1,9 @@
 //! What leaves this host, how much at a time and how fast.
 //!
 //! [`RateLimiter`] is the byte rate, [`UploadSlots`] the number of segments on their way at once and the
-//! order in which waiting children get their turn. [`OriginSlots`] is how much is asked of origins at a time. Both have a pure core ([`TokenBucket`], [`SlotQueue`])
-//! that takes events and the time and returns decisions; the async shells only wait and wake.
+//! order in which waiting children get their turn; these two have a pure core ([`TokenBucket`], [`SlotQueue`])
+//! that takes events and the time and returns decisions; the async shells only wait and wake. [`OriginSlots`] is
+//! how much is asked of origins at a time.
 //! Nothing here survives the process, and nothing needs to.
 
 mod bucket;

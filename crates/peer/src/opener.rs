@@ -371,6 +371,10 @@ impl Origin for Kept {
         self.task.info().ranges || self.task.is_complete()
     }
 
+    fn reads_a_task(&self) -> bool {
+        true
+    }
+
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
         let whole = ByteRange::new(0, self.known_length().await?);
         Ok(self.bytes(range.unwrap_or(whole).intersection(whole)))
@@ -409,6 +413,10 @@ impl Origin for Archive {
 
     fn ranges(&self) -> bool {
         true
+    }
+
+    fn reads_a_task(&self) -> bool {
+        !self.origin.ranges()
     }
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use dfs_tests::process::Said;
+use dfs_tests::process::{Process, Said};
 use dfs_tests::{Cluster, Fault, Origin};
 use rustix::io::Errno;
 
@@ -195,4 +195,49 @@ fn a_file_that_the_origin_forbids_fails_alone_on_every_node() {
 #[test]
 fn a_file_that_the_origin_never_delivers_fails_alone_on_every_node() {
     three_nodes_read_all_but_one(Fault::status(503), "given up after");
+}
+
+#[test]
+fn an_origin_that_turns_everybody_away_is_asked_by_the_seed_alone() {
+    let place = Place::new();
+    let source = place.dir("source");
+    // Few enough to lie in one group.
+    let files: BTreeMap<_, _> = (0..3).map(|n| (format!("f{n}"), noise(n, 3000))).collect();
+    files.iter().for_each(|(name, bytes)| trees::put(&source.join(name), bytes));
+    let origin = Origin::of_directory(&source).unwrap();
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agents = ["a", "b", "c"].map(|name| Agent::of(&cluster, &place, name));
+    let mounts = agents.each_ref().map(|agent| {
+        agent.mount(&origin.url("/"), place.path(&format!("mount-{}", agent.node.name())))
+    });
+    let asked = |process: &Process, kind: &str| {
+        process.metric(&format!("dfs_{kind}_source_requests_total")).unwrap() as u64
+    };
+    let by_nodes = || agents.iter().map(|agent| asked(agent.node.process(), "node")).sum::<u64>();
+    let by_seed = || asked(cluster.process(), "seed");
+    let before = (by_nodes(), by_seed());
+    let overload = origin.inject(Fault::status(503).method("GET"));
+    std::thread::scope(|scope| {
+        for dir in &mounts {
+            scope.spawn(|| {
+                let error = fs::read(dir.join("f1")).expect_err("the origin gives nothing");
+                assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
+                let said = xattr::get(dir.join("f1"), "user.dfs.error").unwrap().unwrap();
+                let said = String::from_utf8(said).unwrap();
+                assert!(said.contains("given up after"), "{said}");
+            });
+        }
+    });
+    let turned_away = overload.struck();
+    assert_eq!((by_nodes(), by_seed()), (before.0, before.1 + turned_away), "the seed alone");
+    let attempts = 6 * files.len() as u64;
+    let reads = mounts.len() as u64;
+    assert!((attempts..=attempts * reads).contains(&turned_away), "{turned_away} requests");
+    overload.lift();
+    for dir in &mounts {
+        for (name, bytes) in &files {
+            assert!(fs::read(dir.join(name)).unwrap() == *bytes, "{name}");
+        }
+    }
+    assert_eq!(by_nodes(), before.0, "what came, came from the seed");
 }

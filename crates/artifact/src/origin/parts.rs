@@ -74,6 +74,10 @@ impl Origin for PartsOrigin {
         !stream && self.inner.fetch.ranges()
     }
 
+    fn reads_a_task(&self) -> bool {
+        self.inner.fetch.reads_a_task()
+    }
+
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
         let range = range.unwrap_or(ByteRange::new(0, self.inner.table.length()));
         without_holes(self.read_parts(range).await?).await

@@ -1,5 +1,6 @@
 //! Members of a listing laid side by side.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,6 +8,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use dfs_model::{ByteRange, Validator};
 use dfs_source::{ByteStream, Source, SourceError, Target};
+use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::wholes::Wholes;
@@ -100,37 +102,101 @@ impl Origin for SpaceOrigin {
         let range = ByteRange::new(range.start.min(end), range.end.min(end));
         let (source, wholes) = (Arc::clone(&self.source), Arc::clone(&self.wholes));
         let health = Arc::new(Health::default());
+        let members_health = Arc::clone(&health);
         let opened = self.segments(range)?.into_iter().map(move |segment| match segment {
-            Segment::Zeros(count) => future::ok(zeros(count).map_ok(Part::Bytes).boxed()).boxed(),
+            Segment::Zeros(count) => future::ok(zeros(count).map_ok(Came::Bytes).boxed()).boxed(),
             Segment::Member(part) => {
-                let health = Arc::clone(&health);
+                let health = Arc::clone(&members_health);
                 open_part(Arc::clone(&source), Arc::clone(&wholes), part, health).boxed()
             }
         });
-        Ok(stream::iter(opened).buffered(REQUESTS_AT_ONCE).try_flatten().boxed())
+        let came = stream::iter(opened).buffered(REQUESTS_AT_ONCE).try_flatten().boxed();
+        Ok(decided(came, health))
     }
+}
+
+/// What came of a run, some of which only its neighbours can explain.
+enum Came {
+    Bytes(Bytes),
+    /// The member is another one now, or is not given.
+    Void {
+        length: u64,
+        error: SourceError,
+    },
+    /// Its retries are over: the member's own fault if another one is well, the origin's otherwise.
+    Doubtful {
+        length: u64,
+        error: SourceError,
+    },
+}
+
+type CameStream = BoxStream<'static, Result<Came, SourceError>>;
+
+/// Holds back what is doubtful until a member is well; where none is, the origin failed. Behind it there is
+/// nothing to hold but zeros and other holes: bytes are a member that is well.
+fn decided(came: CameStream, health: Arc<Health>) -> PartStream {
+    let begin = (came, VecDeque::new(), health);
+    let parts = stream::try_unfold(begin, |(mut came, mut held, health)| async move {
+        loop {
+            let part = match held.pop_front() {
+                Some(Came::Bytes(bytes)) => Part::Bytes(bytes),
+                Some(Came::Void { length, error }) => Part::Void { length, error },
+                Some(Came::Doubtful { length, error }) if health.is_anybody_well() => {
+                    Part::Void { length, error }
+                }
+                doubtful => {
+                    let next = came.try_next().await?;
+                    match (doubtful, next) {
+                        (None, None) => return Ok(None),
+                        (Some(Came::Doubtful { error, .. }), None) => return Err(error),
+                        (doubtful, next) => {
+                            doubtful.into_iter().for_each(|first| held.push_front(first));
+                            held.extend(next);
+                        }
+                    }
+                    continue;
+                }
+            };
+            return Ok(Some((part, (came, held, health))));
+        }
+    });
+    parts.boxed()
 }
 
 /// How the members of one read fare: whether one that fails however often it is asked does so alone, or the
 /// whole origin fails.
 #[derive(Default)]
 struct Health {
+    /// Members that are well.
+    well: AtomicUsize,
     /// Members that failed so since one was well.
     failing: AtomicUsize,
 }
 
 impl Health {
     fn well(&self) {
+        self.well.fetch_add(1, Ordering::Relaxed);
         self.failing.store(0, Ordering::Relaxed);
     }
 
-    /// The error as one of this member alone, whose neighbours may be well; otherwise it is given back.
-    fn alone(&self, error: SourceError) -> Result<SourceError, SourceError> {
+    /// One that began well failed on the way: it speaks for nobody.
+    fn not_well(&self) {
+        self.well.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn is_anybody_well(&self) -> bool {
+        self.well.load(Ordering::Relaxed) > 0
+    }
+
+    /// What the error makes of a member's bytes; one of the origin is given back.
+    fn hole(&self, length: u64, error: SourceError) -> Result<Came, SourceError> {
         let one_of_few = || self.failing.fetch_add(1, Ordering::Relaxed) + 1 < REQUESTS_AT_ONCE;
         match error {
+            // None where nothing was to come any more.
+            error if length == 0 => Err(error),
             SourceError::NotFound { attempt } => {
                 let detail = "it was listed and is not found any more".to_owned();
-                Ok(SourceError::Changed { attempt, detail })
+                Ok(Came::Void { length, error: SourceError::Changed { attempt, detail } })
             }
             SourceError::Changed { .. }
             | SourceError::NotPermitted { .. }
@@ -138,12 +204,12 @@ impl Health {
             | SourceError::Encoded { .. }
             | SourceError::Redirect { .. }
             | SourceError::TooLarge { .. }
-            | SourceError::Io { .. } => Ok(error),
+            | SourceError::Io { .. } => Ok(Came::Void { length, error }),
             // Its host answers: no connection would be nobody's.
             SourceError::Unavailable { ref cause, .. }
                 if !matches!(**cause, SourceError::Unreachable { .. }) && one_of_few() =>
             {
-                Ok(error)
+                Ok(Came::Doubtful { length, error })
             }
             other => Err(other),
         }
@@ -156,7 +222,7 @@ async fn open_part(
     wholes: Arc<Wholes>,
     part: Box<Slice>,
     health: Arc<Health>,
-) -> Result<PartStream, SourceError> {
+) -> Result<CameStream, SourceError> {
     let length = part.length;
     match open_member(source, wholes, part).await {
         Ok(bytes) => {
@@ -164,46 +230,36 @@ async fn open_part(
             Ok(with_holes(bytes, length, health))
         }
         Err(error) => {
-            let error = health.alone(error)?;
-            Ok(stream::iter([Ok(Part::Void { length, error })]).boxed())
+            let hole = health.hole(length, error)?;
+            Ok(stream::iter([Ok(hole)]).boxed())
         }
     }
 }
 
-/// A member's bytes; where they end because it changed or failed on the way, what is left of `length` is a hole. That may
-/// show only behind the last byte: the last bytes are held back until they are known to be all.
-fn with_holes(bytes: ByteStream, length: u64, health: Arc<Health>) -> PartStream {
+/// A member's bytes; where they end because it changed or failed on the way, what is left of `length` is a
+/// hole. That may show only behind the last byte: the last bytes are held back until they are known to be all.
+fn with_holes(bytes: ByteStream, length: u64, health: Arc<Health>) -> CameStream {
     stream::unfold((bytes, length, health), |(mut bytes, left, health)| async move {
+        let hole = |left: u64, error: SourceError, health: Arc<Health>| {
+            health.not_well();
+            let hole = health.hole(left, error);
+            Some((hole, (stream::empty().boxed(), 0, health)))
+        };
         let part = match bytes.next().await? {
             Ok(part) => part,
-            Err(error) => {
-                let hole = void(left, error, &health);
-                return Some((hole, (stream::empty().boxed(), 0, health)));
-            }
+            Err(error) => return hole(left, error, health),
         };
         let still = left.saturating_sub(part.len() as u64);
         if still > 0 || part.is_empty() {
-            return Some((Ok(Part::Bytes(part)), (bytes, still, health)));
+            return Some((Ok(Came::Bytes(part)), (bytes, still, health)));
         }
         let next = match bytes.next().await {
-            Some(Err(error)) => {
-                let hole = void(part.len() as u64, error, &health);
-                return Some((hole, (stream::empty().boxed(), 0, health)));
-            }
+            Some(Err(error)) => return hole(part.len() as u64, error, health),
             next => stream::iter(next).chain(bytes).boxed(),
         };
-        Some((Ok(Part::Bytes(part)), (next, 0, health)))
+        Some((Ok(Came::Bytes(part)), (next, 0, health)))
     })
     .boxed()
-}
-
-/// A hole of so many bytes, which is none where nothing was to come any more.
-fn void(length: u64, error: SourceError, health: &Health) -> Result<Part, SourceError> {
-    let error = health.alone(error)?;
-    if length == 0 {
-        return Err(error);
-    }
-    Ok(Part::Void { length, error })
 }
 
 /// Begins to read a part of a member; one that can only be read whole is read whole, kept for the other
@@ -269,15 +325,22 @@ mod tests {
     use super::*;
     use crate::members::Member;
 
-    fn longer() -> SourceError {
+    fn attempt() -> Attempt {
         let url = CanonicalUrl::parse("http://origin.test/x").unwrap();
-        let attempt = Attempt::new(Action::Read(None), &url);
+        Attempt::new(Action::Read(None), &url)
+    }
+
+    fn longer() -> SourceError {
+        let attempt = attempt();
         SourceError::Changed { attempt, detail: "it goes on behind its end".to_owned() }
     }
 
     /// Lengths of the parts, those of holes negative.
     async fn parts_of(sent: Vec<Result<Bytes, SourceError>>, length: u64) -> Vec<i64> {
-        let parts = with_holes(stream::iter(sent).boxed(), length, Arc::default());
+        let health = Arc::new(Health::default());
+        health.well();
+        let came = with_holes(stream::iter(sent).boxed(), length, Arc::clone(&health));
+        let parts = decided(came, health);
         let told = parts.map_ok(|part| match part {
             Part::Bytes(bytes) => bytes.len() as i64,
             Part::Void { length, .. } => -(length as i64),
@@ -339,17 +402,25 @@ mod tests {
         names: &[&'static str],
         cause: fn(Attempt) -> SourceError,
     ) -> Result<usize, SourceError> {
+        holes_among(20, names, cause).await
+    }
+
+    async fn holes_among(
+        members: u64,
+        names: &[&'static str],
+        cause: fn(Attempt) -> SourceError,
+    ) -> Result<usize, SourceError> {
         let member = |number: u64| Member {
             path: format!("m{number:02}").into_bytes(),
             offset: number * 4096,
             length: 100,
             validator: Validator::default(),
         };
-        let table = Arc::new(MemberTable::new((0..20).map(member).collect()).unwrap());
+        let table = Arc::new(MemberTable::new((0..members).map(member).collect()).unwrap());
         let base = Target::new(CanonicalUrl::parse("http://origin.test/d/").unwrap());
         let source = Arc::new(Failing { names: names.to_vec(), cause });
         let origin = SpaceOrigin::new(source, base, table);
-        let parts = origin.read_parts(ByteRange::new(0, 80_000)).await?;
+        let parts = origin.read_parts(ByteRange::new(0, members * 4000)).await?;
         let parts: Vec<Part> = parts.try_collect().await?;
         Ok(parts.iter().filter(|part| matches!(part, Part::Void { .. })).count())
     }
@@ -360,5 +431,37 @@ mod tests {
         holes_of(&["m03"], unreachable_host).await.unwrap_err();
         let failed = holes_of(&["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"], busy).await;
         assert!(matches!(failed, Err(SourceError::Unavailable { .. })), "{failed:?}");
+    }
+
+    #[tokio::test]
+    async fn few_members_that_all_fail_are_no_holes_but_a_failing_origin() {
+        let first = ["m00", "m01", "m02", "m03"];
+        for members in [1, 4] {
+            let failed = holes_among(members, &first, busy).await;
+            assert!(matches!(failed, Err(SourceError::Unavailable { .. })), "{failed:?}");
+        }
+        assert_eq!(holes_among(5, &first, busy).await.unwrap(), 4, "the last one is well");
+        assert_eq!(holes_among(5, &["m01", "m02", "m03", "m04"], busy).await.unwrap(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_member_that_is_cut_off_for_good_does_not_speak_for_itself() {
+        let attempt = attempt();
+        let gone = SourceError::Unavailable {
+            cause: Box::new(busy(attempt.clone())),
+            attempt,
+            attempts: 6,
+            retry_after: None,
+        };
+        let sent = || vec![Ok(Bytes::from(vec![1; 60])), Err(gone.clone())];
+        let health = Arc::new(Health::default());
+        health.well();
+        let came = with_holes(stream::iter(sent()).boxed(), 100, Arc::clone(&health));
+        let parts: Vec<_> = decided(came, Arc::clone(&health)).collect().await;
+        assert!(matches!(parts[..], [Ok(Part::Bytes(_)), Err(_)]), "{parts:?}");
+        (0..2).for_each(|_| health.well());
+        let came = with_holes(stream::iter(sent()).boxed(), 100, Arc::clone(&health));
+        let parts: Vec<_> = decided(came, health).collect().await;
+        assert!(matches!(parts[..], [Ok(Part::Bytes(_)), Ok(Part::Void { length: 40, .. })]));
     }
 }

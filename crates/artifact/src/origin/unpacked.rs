@@ -42,6 +42,10 @@ impl Origin for UnpackedOrigin {
         false
     }
 
+    fn reads_a_task(&self) -> bool {
+        self.archive.reads_a_task()
+    }
+
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
         let attempt = Attempt::new(Action::Read(range), &self.url);
         let Some(unpacker) = Unpacker::new(self.transform, self.limits) else {

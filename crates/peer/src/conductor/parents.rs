@@ -191,6 +191,13 @@ impl Parent {
         }
     }
 
+    /// What it could not get before, it may get now.
+    pub(super) fn forgive(&mut self, groups: GroupRange) {
+        if self.fetches {
+            self.refused.remove_range(groups);
+        }
+    }
+
     /// Records a failure; whether the parent has become a bad one.
     pub(super) fn failed(&mut self, attempt: Attempt, now: Duration) -> bool {
         match attempt.failure {

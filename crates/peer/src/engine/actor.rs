@@ -23,6 +23,9 @@ use crate::conductor::{Action, Conductor, Failure, FlightId, Offer, Provider, So
 /// How often a download that is not idle is looked at without an event.
 const TICK: Duration = Duration::from_millis(100);
 
+/// So many times its patience a host waits for parents that say again and again that they are busy.
+const BUSY_PATIENCE: u32 = 3;
+
 /// Commands and events taken before the conductor is asked again.
 const BATCH: usize = 64;
 
@@ -42,11 +45,13 @@ pub(super) struct Actor {
 }
 
 /// For how long something has been wanted and nobody asked for it, since anything came. An attempt in between
-/// does not begin it anew: a parent that is dead is tried again and again.
+/// does not begin it anew: a parent that is dead is tried again and again. One that is busy does, for a while.
 #[derive(Default)]
 struct Standstill {
     before: Duration,
     since: Option<Duration>,
+    /// Since when parents have said that they are busy.
+    busy_since: Option<Duration>,
 }
 
 impl Standstill {
@@ -61,6 +66,18 @@ impl Standstill {
         if let Some(since) = self.since.take() {
             self.before += now.saturating_sub(since);
         }
+    }
+
+    /// A parent lives and has others to serve first: that alone is no reason to burden the origin.
+    fn excused(&mut self, now: Duration) {
+        let busy_since = self.busy_since.or(Some(now));
+        *self = Self { busy_since, ..Self::default() };
+    }
+
+    /// Whether parents have been busy for longer than one with this patience waits, whoever is being asked now.
+    fn is_busy_beyond(&self, patience: Duration, now: Duration) -> bool {
+        let busy = self.busy_since.map(|since| now.saturating_sub(since));
+        busy.is_some_and(|busy| busy >= patience * BUSY_PATIENCE)
     }
 }
 
@@ -313,8 +330,7 @@ impl Actor {
                 tracing::debug!(?failure, %groups, reason, "a parent did not deliver");
                 self.conductor.ended(flight, Some(failure), now);
                 if failure == Failure::Busy {
-                    // It lives and has others to serve first: that is no reason to burden the origin.
-                    self.standstill = Standstill::default();
+                    self.standstill.excused(now);
                 }
                 if let (Some(swarm), Some(Provider::Parent(host))) = (&self.engine.swarm, provider)
                 {
@@ -357,7 +373,8 @@ impl Actor {
         if self.conductor.can_come(groups) {
             return;
         }
-        self.conductor.forget(groups);
+        // Left as it is, the next reader would wait for nothing and then burden an origin that is failing.
+        self.conductor.give_up(groups);
         self.fail_waiters(Some(groups), &error);
     }
 
@@ -490,8 +507,10 @@ impl Actor {
 
     /// Nothing moves although something is wanted: after a while this host helps itself.
     fn watch_patience(&mut self, now: Duration) {
+        let patience = self.engine.patience_for(&self.shared.info.id);
+        let is_busy = self.standstill.is_busy_beyond(patience, now);
         let (asked, stuck) = (self.conductor.flights() > 0, self.conductor.stuck());
-        if asked || !stuck {
+        if (asked && !is_busy) || !(asked || stuck) {
             if asked {
                 self.standstill.interrupted(now);
             } else {
@@ -500,14 +519,13 @@ impl Actor {
             *self.shared.waiting_for.lock() = None;
             return;
         }
-        let stood = self.standstill.goes_on(now);
+        let is_over = is_busy || self.standstill.goes_on(now) >= patience;
         let reason = match (&self.engine.swarm, self.parents.len()) {
             (Some(swarm), 0) => swarm.state(),
             (Some(_), n) => format!("{n} parents that do not deliver"),
             (None, _) => "the origin".to_owned(),
         };
         *self.shared.waiting_for.lock() = Some(reason.clone());
-        let is_over = stood >= self.engine.patience_for(&self.shared.info.id);
         if is_over && !Invariant::SwarmIsOptional.is_broken() {
             self.standstill = Standstill::default();
             self.back_to_source(&reason);
@@ -559,5 +577,18 @@ mod tests {
         standstill.interrupted(seconds(20));
         assert_eq!(standstill.goes_on(seconds(30)), seconds(4));
         assert_eq!(standstill.goes_on(seconds(31)), seconds(5));
+    }
+
+    #[test]
+    fn parents_that_are_busy_renew_patience_for_three_times_as_long() {
+        let seconds = Duration::from_secs;
+        let patience = seconds(3);
+        let mut standstill = Standstill::default();
+        for now in [11, 13, 15, 17, 19] {
+            assert_eq!(standstill.goes_on(seconds(now)), seconds(0), "renewed");
+            standstill.excused(seconds(now));
+            assert!(!standstill.is_busy_beyond(patience, seconds(now)));
+        }
+        assert!(standstill.is_busy_beyond(patience, seconds(20)));
     }
 }

@@ -1,11 +1,13 @@
 //! Credentials for the origins of private tasks (decision 5): a seed reads with those of who opened the task,
-//! or of the child that asks for what is missing, and asks for them where it has none that suffice.
+//! and where it has none that suffice, with those of a child that asks for what is missing, once the origin has
+//! taken them.
 //!
 //! Kept in memory while the task is open; lost with its closing and with the process, and given again by the
 //! next one who wants what is not here.
 
+use dfs_artifact::Recipe;
 use dfs_model::{GroupRange, TaskKey};
-use dfs_source::Credentials;
+use dfs_source::{Credentials, SourceError};
 
 use super::Engine;
 use super::error::ReadError;
@@ -59,22 +61,21 @@ impl Task {
 }
 
 impl Engine {
-    /// Before a seed fetches for a child: the origin is never asked without credentials for what is private,
-    /// and with the child's own where it sent them.
+    /// Before a seed fetches for a child: the origin is never asked without credentials for what is private.
+    /// Where the seed has none, it takes those that the child sent, once the origin has said that they suffice;
+    /// where it has some that nobody has withdrawn, a child's are of no use.
     pub(super) async fn authorise(
         &self,
         task: &Task,
         request: &PieceRequest,
     ) -> Result<(), Refusal> {
         let shared = &task.shared;
-        if !shared.is_private() || !task.lacks_some(request.groups) {
+        let has_need = || shared.lacks_credentials() && task.lacks_some(request.groups);
+        if !has_need() {
             return Ok(());
         }
         if request.credentials.is_empty() {
-            return match shared.lacks_credentials() {
-                true => Err(ErrorCode::Credentials.into()),
-                false => Ok(()),
-            };
+            return Err(ErrorCode::Credentials.into());
         }
         let refused = |why: String| Refusal::new(ErrorCode::Refused, why);
         let credentials =
@@ -82,13 +83,41 @@ impl Engine {
         if credentials.is_none() {
             return Err(refused("no credentials are sent".to_owned()));
         }
+        // One after the other: those of the first who may suffice for all who come at once.
+        let _turn = shared.proving.acquire().await;
+        if !has_need() {
+            return Ok(());
+        }
         let (engine, id) = (self.clone(), shared.info.id);
         let looked = tokio::task::spawn_blocking(move || engine.recipe(&id)).await;
         let Some(recipe) = looked.ok().flatten() else {
             return Err(Refusal::new(ErrorCode::OriginFailed, "how it is read is not known here"));
         };
+        self.prove(task, &recipe, request.groups, &credentials).await?;
         let opened = self.open_recipe(&recipe, &credentials).await;
         let failed = |error| Refusal::new(ErrorCode::OriginFailed, crate::error_chain(&error));
         opened.map(drop).map_err(failed)
+    }
+
+    /// Has the origin say that these credentials open what is missing of `groups`.
+    async fn prove(
+        &self,
+        task: &Task,
+        recipe: &Recipe,
+        groups: GroupRange,
+        credentials: &Credentials,
+    ) -> Result<(), Refusal> {
+        let wanted = task.shared.stored.missing_in(groups).first().copied().unwrap_or(groups);
+        let range = wanted.bytes(task.length().unwrap_or(u64::MAX));
+        let _slot = self.inner.source_slots.acquire(&recipe.key.url).await;
+        let sources = &self.inner.sources;
+        let asked = dfs_artifact::ask_permission(recipe, sources, credentials.clone(), range).await;
+        asked.map_err(|error| {
+            let code = match error {
+                SourceError::NotPermitted { .. } => ErrorCode::Credentials,
+                _ => ErrorCode::OriginFailed,
+            };
+            Refusal::new(code, crate::error_chain(&error))
+        })
     }
 }

@@ -241,10 +241,6 @@ impl Context {
             let segments = connection.request(request.clone());
             let fault = self.receive(flight, parent, groups, segments, &mut next).await;
             let Some(Fault::NoCredentials { groups, reason }) = fault else { return fault };
-            if !request.fetch {
-                // Who asks no origin has no use for them, and is not told any.
-                return Some(Fault::Parent { failure: Failure::Other, groups, reason });
-            }
             let fault = Some(Fault::NoCredentials { groups, reason });
             // Once: the seed has tried what was sent.
             let own = self.shared.own_credentials();
@@ -269,7 +265,7 @@ impl Context {
         while let Some(segment) = segments.next().await {
             let segment = match segment {
                 Ok(segment) => segment,
-                Err(error) => return Some(self.piece_fault(error, groups, *next)),
+                Err(error) => return Some(self.piece_fault(parent, error, groups, *next)),
             };
             let from = CameFrom::Parent(parent.host.id);
             let kept = match self.keep_segment(segment, &from).await {
@@ -409,7 +405,7 @@ impl Context {
         let origin = self.shared.origin.lock().clone();
         let origin = origin.ok_or_else(|| ReadError::Swarm("the origin is unknown here".into()))?;
         let _used = self.shared.stored.in_use(Use::Fetch)?;
-        let _slot = self.engine.source_slots.acquire(&self.shared.info.key.url).await;
+        let _slot = self.shared.source_slot(origin.as_ref()).await;
         self.shared.provenance.requested_source();
         match groups {
             Some(groups) => self.fetch_run(flight, origin.as_ref(), groups).await,
@@ -527,14 +523,30 @@ impl Context {
         if self.stop.is_cancelled() { Err(ReadError::Closing(task)) } else { Ok(()) }
     }
 
-    /// Why a parent did not send what was asked, from `next` on.
-    fn piece_fault(&self, error: PieceError, groups: GroupRange, next: u64) -> Fault {
+    /// Why a parent did not send what was asked, from `next` on. Only a seed asks the origin: nobody else's word on
+    /// it counts, nor is anybody else told credentials.
+    fn piece_fault(
+        &self,
+        parent: &ParentHost,
+        error: PieceError,
+        groups: GroupRange,
+        next: u64,
+    ) -> Fault {
         let reason = error.to_string();
+        let asks_origin = parent.host.kind == dfs_model::HostKind::Seed;
         let failure = match &error {
             PieceError::Refused(refusal) => match refusal.code {
                 ErrorCode::NotFound | ErrorCode::NotHeld => Failure::NotHeld,
                 ErrorCode::Busy => Failure::Busy,
                 ErrorCode::Deadline => Failure::Timeout,
+                ErrorCode::OriginChanged
+                | ErrorCode::Void
+                | ErrorCode::Credentials
+                | ErrorCode::OriginFailed
+                    if !asks_origin =>
+                {
+                    Failure::Other
+                }
                 ErrorCode::OriginChanged => return self.changed(&refusal.text, groups, next),
                 ErrorCode::Void => {
                     let error = ReadError::Swarm(refusal.text.clone());

@@ -10,7 +10,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
 use dfs_source::Credentials;
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::error::ReadError;
 use super::ledger::{Ledger, Mark, Provenance};
@@ -19,7 +19,7 @@ use super::voids::Voids;
 use crate::conductor::SourceAccess;
 use crate::digests::{Appointment, SignedDigests};
 use crate::hashtree::{self, Shape};
-use crate::limits::OriginSlots;
+use crate::limits::{OriginSlot, OriginSlots};
 use crate::store::{StoreError, StoredTask, Use, UseGuard};
 
 /// How far beyond what is here a reader of a content of unknown length asks at a time.
@@ -98,6 +98,8 @@ pub(crate) struct Shared {
     pub(super) origin: Mutex<Option<Arc<dyn Origin>>>,
     /// With which it was opened here.
     pub(super) credentials: Mutex<Credentials>,
+    /// The turn of a child whose credentials the origin is asked about.
+    pub(super) proving: Semaphore,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) provenance: Provenance,
     /// Whether anything is wanted.
@@ -126,6 +128,15 @@ pub(crate) struct Shared {
 impl Shared {
     pub(super) fn shape(&self) -> Shape {
         Shape::new(*self.length.borrow())
+    }
+
+    /// A turn to ask the origin. None is needed where another task asks it: who held one and waited for that task,
+    /// which needs one too, could wait for ever.
+    pub(super) async fn source_slot(&self, origin: &dyn Origin) -> Option<OriginSlot> {
+        match origin.reads_a_task() {
+            true => None,
+            false => Some(self.source_slots.acquire(&self.info.key.url).await),
+        }
     }
 
     /// Whether nothing is wanted, nor was asked for since the actor looked last.

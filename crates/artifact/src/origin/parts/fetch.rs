@@ -31,6 +31,11 @@ impl Fetch {
         matches!(self, Self::Ranges(_))
     }
 
+    /// See [`Origin::reads_a_task`]: what does so is read in ranges.
+    pub fn reads_a_task(&self) -> bool {
+        matches!(self, Self::Ranges(archive) if archive.reads_a_task())
+    }
+
     /// The bytes of `range` as they come.
     pub async fn stream(&self, range: ByteRange) -> Result<ByteStream, SourceError> {
         match self {

@@ -3,6 +3,7 @@
 use dfs_model::GroupSet;
 
 use super::*;
+use crate::wire::ErrorCode;
 
 /// Where the holes are in a content of 100 groups: two small members inside of groups, a long one.
 fn holes() -> Vec<ByteRange> {
@@ -132,4 +133,131 @@ async fn a_forbidden_member_does_not_keep_its_neighbours_from_a_child_that_canno
     let expected = 101 - void_groups().len();
     wait_until(|| task.stored().have().len() == expected).await;
     assert_eq!(task.ledger().source_bytes, 0);
+}
+
+/// An origin of members that may be too busy to give any.
+struct Overloaded {
+    content: FakeOrigin,
+    busy: AtomicBool,
+    turned_away: AtomicU64,
+}
+
+impl Overloaded {
+    fn check(&self) -> Result<(), SourceError> {
+        if !self.busy.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+        let attempt = Attempt::new(Action::Read(None), &self.content.info().key.url);
+        let status =
+            SourceError::Status { attempt: attempt.clone(), status: 503, retry_after: None };
+        let (cause, retry_after) = (Box::new(status), None);
+        Err(SourceError::Unavailable { attempt, attempts: 6, retry_after, cause })
+    }
+}
+
+#[async_trait]
+impl Origin for Overloaded {
+    fn length(&self) -> Option<u64> {
+        self.content.length()
+    }
+
+    fn ranges(&self) -> bool {
+        true
+    }
+
+    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        self.check()?;
+        self.content.read(range).await
+    }
+
+    fn has_members(&self) -> bool {
+        true
+    }
+
+    async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
+        self.check()?;
+        self.content.read_parts(range).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overloaded_origin_is_asked_by_the_seed_alone_and_again_when_somebody_reads_again() {
+    let field = Field::new();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    let content = FakeOrigin::new(4 * GROUP);
+    let (busy, turned_away) = (AtomicBool::new(true), AtomicU64::new(0));
+    let origin = Arc::new(Overloaded { content, busy, turned_away });
+    let info = origin.content.info();
+    seed.engine.open(&info, None, Some(origin.clone())).await.unwrap();
+    let node = field.honest(Role::Node, 2, &[&seed]);
+    let task = node.engine.open(&info, None, Some(origin.clone())).await.unwrap();
+    give_parents(&task, &[&seed]).await;
+    let range = ByteRange::new(0, 1000);
+    for failed in 1..=3 {
+        let error = task.read(range, Priority::Demand).await.unwrap_err();
+        assert!(error.to_string().contains("given up after 6 attempts"), "{error}");
+        let turned_away = origin.turned_away.load(Ordering::Relaxed);
+        // Read ahead and read: one request, unless the first fails before the other begins.
+        assert!((failed..=2 * failed).contains(&turned_away), "{turned_away} after {failed} reads");
+    }
+    assert_eq!(task.ledger().source_requests, 0, "the seed's alone");
+    origin.busy.store(false, Ordering::Relaxed);
+    assert_eq!(task.read(range, Priority::Demand).await.unwrap(), origin.content.content[..1000]);
+    let ledger = task.ledger();
+    assert_eq!((ledger.source_requests, ledger.source_bytes), (0, 0), "from the seed");
+}
+
+/// A node that says of everything that the origin does not have it.
+struct Doomsayer {
+    engine: Engine,
+    code: ErrorCode,
+    asked: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Provider for Doomsayer {
+    async fn open(&self, _: &PeerIdentity, _: &PieceRequest) -> Result<SegmentStream, Refusal> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Err(Refusal::new(self.code, "origin changed: all of it"))
+    }
+
+    fn watch(&self, peer: &PeerIdentity, request: &WatchRequest) -> Option<HaveStream> {
+        Provider::watch(&self.engine, peer, request)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_the_origin_has_only_a_seeds_word_counts() {
+    for code in [ErrorCode::OriginChanged, ErrorCode::Void, ErrorCode::OriginFailed] {
+        for holes in [None, Some(Vec::new())] {
+            let mut origin = FakeOrigin::new(40 * GROUP);
+            origin.holes = holes;
+            a_doomsayer_costs_nothing(Arc::new(origin), code).await;
+        }
+    }
+}
+
+async fn a_doomsayer_costs_nothing(origin: Arc<FakeOrigin>, code: ErrorCode) {
+    let field = Field::new();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let asked = Arc::new(AtomicU64::new(0));
+    let doomsayer = field.member(Role::Node, 2, &[&seed], |engine| {
+        Arc::new(Doomsayer { engine, code, asked: Arc::clone(&asked) })
+    });
+    let held = doomsayer.engine.open(&origin.info(), None, None).await.unwrap();
+    give_parents(&held, &[&seed]).await;
+    read_all(&held).await;
+    let child = field.honest(Role::Node, 3, &[&seed]);
+    let task = child.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    give_parents(&task, &[&doomsayer]).await;
+    let reader = task.clone();
+    let mut reading = tokio::task::JoinSet::new();
+    reading.spawn(async move { read_all(&reader).await });
+    wait_until(|| asked.load(Ordering::Relaxed) > 0).await;
+    give_parents(&task, &[&doomsayer, &seed]).await;
+    assert_eq!(reading.join_next().await.unwrap().unwrap(), origin.content, "{code:?}");
+    let ledger = task.ledger();
+    assert_eq!((ledger.source_requests, ledger.source_bytes), (0, 0), "{code:?}");
 }

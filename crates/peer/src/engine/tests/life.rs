@@ -291,3 +291,110 @@ async fn an_origin_that_hangs_holds_nobody_up_who_reads_another() {
     assert_eq!(read.await.expect("it is read meanwhile"), origin.content);
     assert_eq!(hung.asked.load(Ordering::Relaxed), 16, "and no more than so many hang");
 }
+
+/// A parent that has others to serve first, always.
+struct Busy {
+    engine: Engine,
+    asked: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Provider for Busy {
+    async fn open(&self, _: &PeerIdentity, _: &PieceRequest) -> Result<SegmentStream, Refusal> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Err(crate::wire::ErrorCode::Busy.into())
+    }
+
+    fn watch(&self, peer: &PeerIdentity, request: &WatchRequest) -> Option<HaveStream> {
+        Provider::watch(&self.engine, peer, request)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_is_always_busy_keeps_nobody_from_the_source_for_ever() {
+    let field = Field::new();
+    let asked = Arc::new(AtomicU64::new(0));
+    let busy = field
+        .member(Role::Seed, 1, &[], |engine| Arc::new(Busy { engine, asked: Arc::clone(&asked) }));
+    let node = field.honest(Role::Node, 2, &[]);
+    let origin = Arc::new(FakeOrigin::new(3 * GROUP));
+    let task = node.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    give_parents(&task, &[&busy]).await;
+    let read = tokio::time::timeout(LONG_PATIENCE, read_all(&task));
+    assert_eq!(read.await.expect("it helps itself"), origin.content);
+    assert!(asked.load(Ordering::Relaxed) > 1, "it was asked again and again");
+    assert_eq!(task.ledger().source_bytes, 3 * GROUP);
+}
+
+/// An origin that is another task; it is read when as many read it as may ask a host at a time.
+struct Through {
+    task: Task,
+    reading: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Origin for Through {
+    fn length(&self) -> Option<u64> {
+        self.task.length()
+    }
+
+    fn ranges(&self) -> bool {
+        true
+    }
+
+    fn reads_a_task(&self) -> bool {
+        true
+    }
+
+    async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        self.reading.fetch_add(1, Ordering::Relaxed);
+        wait_until(|| self.reading.load(Ordering::Relaxed) >= 16).await;
+        let all = ByteRange::new(0, self.task.length().unwrap_or(0));
+        let read = self.task.read(range.unwrap_or(all), Priority::Demand).await;
+        Ok(stream::iter([Ok(read.unwrap())]).boxed())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_through_another_task_holds_nothing_that_this_one_needs() {
+    let field = Field::new();
+    let (engine, _dir) = field.engine(Role::Solo, &[]);
+    let mut inner = FakeOrigin::new(5 * GROUP);
+    inner.has_ranges = false;
+    let inner = Arc::new(inner);
+    let archive = engine.open(&inner.info(), None, Some(inner.clone())).await.unwrap();
+    let reading = Arc::new(AtomicU64::new(0));
+    let mut readers = tokio::task::JoinSet::new();
+    for number in 0..16 {
+        let mut key = inner.info().key;
+        key.url = CanonicalUrl::parse(&format!("http://origin.test/{number}")).unwrap();
+        let info = TaskInfo::new(key, Some(5 * GROUP), true);
+        let origin = Arc::new(Through { task: archive.clone(), reading: Arc::clone(&reading) });
+        let task = engine.open(&info, None, Some(origin)).await.unwrap();
+        readers.spawn(async move {
+            tokio::time::timeout(LONG_PATIENCE, read_all(&task)).await.expect("it comes")
+        });
+    }
+    while let Some(read) = readers.join_next().await {
+        assert_eq!(read.unwrap(), inner.content);
+    }
+    assert_eq!(inner.requests.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_archive_without_ranges_unpacks_to_is_read_through_its_task() {
+    for ranges in [true, false] {
+        let http = dfs_source::HttpOptions::default();
+        let field = Field::with(Sources::builder().http(http).build().unwrap());
+        let (engine, _dir) = field.engine(Role::Solo, &[]);
+        let TaskInfo { mut key, .. } = FakeOrigin::new(GROUP).info();
+        key.transform = Transform::Gunzip;
+        let place = dfs_artifact::Place { url: key.url.clone(), headers: Vec::new() };
+        let origin = dfs_artifact::OriginRecipe::Url { place, ranges };
+        let recipe = Recipe { key, length: None, origin };
+        let nobody = dfs_source::Credentials::None;
+        let task = engine.open_recipe(&recipe, &nobody).await.unwrap();
+        let origin = task.shared.origin.lock().clone().unwrap();
+        assert_eq!(origin.reads_a_task(), !ranges);
+    }
+}

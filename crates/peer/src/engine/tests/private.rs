@@ -2,10 +2,12 @@
 
 use dfs_artifact::OriginRecipe;
 use dfs_artifact::recipe::Place;
-use dfs_source::{Credentials, Source, Stat, Target};
+use dfs_model::{GroupRange, HostId};
+use dfs_source::{Credentials, Source, Stat, StatKind, Target};
 
 use super::*;
-use crate::wire::ErrorCode;
+use crate::dial::PeerAddress;
+use crate::wire::{Codecs, ErrorCode};
 
 const MINUTES: Duration = Duration::from_secs(300);
 
@@ -41,6 +43,17 @@ impl Guarded {
         std::mem::take(&mut self.asked.lock())
     }
 
+    /// Whether it takes the credentials of who asks; whose they are is counted.
+    fn admits(&self, target: &Target) -> bool {
+        let token = match &target.credentials {
+            Credentials::Bearer(token) => Some(token.expose().to_owned()),
+            _ => None,
+        };
+        let may = token.as_ref().is_some_and(|token| self.taken.lock().contains(&token.as_str()));
+        self.asked.lock().push(token);
+        may
+    }
+
     fn sent(&self) -> u64 {
         self.content.sent.load(Ordering::Relaxed)
     }
@@ -50,8 +63,20 @@ struct Behind(Arc<Guarded>);
 
 #[async_trait]
 impl Source for Behind {
-    async fn stat(&self, _target: &Target) -> Result<Stat, SourceError> {
-        unreachable!("these tests know what is there")
+    async fn stat(&self, target: &Target) -> Result<Stat, SourceError> {
+        match self.0.admits(target) {
+            true => Ok(Stat {
+                length: Some(self.0.content.content.len() as u64),
+                validator: Validator::default(),
+                content_type: None,
+                ranges: true,
+                kind: StatKind::File,
+                url: target.url.clone(),
+                unpinned: false,
+                max_age: None,
+            }),
+            false => Err(forbidden(ByteRange::new(0, 0))),
+        }
     }
 
     async fn read(
@@ -60,13 +85,7 @@ impl Source for Behind {
         range: Option<ByteRange>,
         _pin: &Validator,
     ) -> Result<ByteStream, SourceError> {
-        let token = match &target.credentials {
-            Credentials::Bearer(token) => Some(token.expose().to_owned()),
-            _ => None,
-        };
-        let may = token.as_ref().is_some_and(|token| self.0.taken.lock().contains(&token.as_str()));
-        self.0.asked.lock().push(token);
-        if !may {
+        if !self.0.admits(target) {
             return Err(forbidden(range.unwrap_or(ByteRange::new(0, 0))));
         }
         self.0.content.read(range).await
@@ -165,6 +184,60 @@ async fn who_has_no_good_credentials_hears_so_from_the_origin_and_spoils_nobodys
     give_parents(&task, &[&seed]).await;
     assert_eq!(read_all(&task).await, origin.content.content);
     assert_eq!(task.ledger().source_bytes, 0, "the seed read it");
+}
+
+/// What a seed gives somebody who sends these credentials unasked.
+async fn ask_seed(seed: &Member, task: &Task, groups: GroupRange, as_whom: &str) -> Vec<ErrorCode> {
+    let host = HostId::from_bytes([9; 16]);
+    let address = PeerAddress::plain(SocketAddr::from(([10, 0, 0, 9], 1)));
+    let peer = PeerIdentity { host, name: "eve".into(), address, version: 1, capabilities: 0 };
+    let request = PieceRequest {
+        task: task.id(),
+        groups,
+        priority: Priority::Demand,
+        codecs: Codecs::RAW,
+        want_signed: true,
+        fetch: true,
+        grant: Bytes::new(),
+        credentials: crate::targets::seal(&token(as_whom)),
+        deadline: LONG_PATIENCE,
+    };
+    match Provider::open(&seed.engine, &peer, &request).await {
+        Ok(segments) => segments.filter_map(async |sent| Some(sent.err()?.code)).collect().await,
+        Err(refusal) => vec![refusal.code],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_nobody_asked_for_replace_none_that_work() {
+    let origin = Guarded::new(80 * GROUP, &["alice", "bob"]);
+    let field = origin.field();
+    let seed = field.honest(Role::Seed, 1, &[]);
+    let held = open(&seed, &origin, "alice").await;
+    assert_eq!(ask_seed(&seed, &held, GroupRange::new(0, 1), "eve").await, []);
+    let child = field.honest(Role::Node, 2, &[&seed]);
+    let task = open(&child, &origin, "bob").await;
+    give_parents(&task, &[&seed]).await;
+    assert_eq!(read_all(&task).await, origin.content.content);
+    assert_eq!((origin.sent(), task.ledger().source_bytes), (80 * GROUP, 0), "one copy");
+    let asked = origin.asked();
+    assert!(asked.iter().all(|asked| asked.as_deref() == Some("alice")), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_without_credentials_takes_only_those_that_the_origin_takes() {
+    let origin = Guarded::new(40 * GROUP, &["alice", "bob"]);
+    let field = origin.field();
+    let seed = idle_seed(&field, &origin).await;
+    let held = seed.engine.held(&origin.recipe().key.id()).await.unwrap();
+    let refused = ask_seed(&seed, &held, GroupRange::new(3, 1), "eve").await;
+    assert_eq!(refused, [ErrorCode::Credentials]);
+    assert!(!held.may_ask_origin(), "it has still none");
+    assert_eq!(ask_seed(&seed, &held, GroupRange::new(3, 1), "bob").await, []);
+    assert_eq!(ask_seed(&seed, &held, GroupRange::new(30, 1), "eve").await, []);
+    let asked: Vec<_> = origin.asked().into_iter().flatten().collect();
+    assert_eq!(asked[..3], ["eve", "bob", "bob"], "asked of each once, and then read");
+    assert!(asked[3..].iter().all(|asked| asked == "bob"), "{asked:?}");
 }
 
 /// A node that holds everything and asks for credentials instead of giving it.
