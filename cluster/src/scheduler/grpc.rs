@@ -251,7 +251,7 @@ fn within_turn<T, U>(
     is_over: impl Fn() -> bool,
 ) -> Vec<U> {
     let mut looked = Vec::new();
-    while let Some(next) = rest.next() {
+    for next in rest.by_ref() {
         looked.push(look(next));
         if is_over() {
             break;
