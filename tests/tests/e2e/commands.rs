@@ -12,7 +12,7 @@ use dfs_tests::{Body, Fault, Origin};
 use crate::support::trees::{self, noise};
 use crate::support::{
     Agent, Expected, NOBODY, Place, as_nobody, as_user, binaries, binary, dfctl_at, is_mounted,
-    until,
+    runs, until,
 };
 
 #[test]
@@ -451,8 +451,8 @@ impl UserAlone {
     fn agent_goes(&self, out: &str) {
         let run = &out[out.find('{').unwrap()..];
         let run: serde_json::Value = serde_json::from_str(run).unwrap();
-        let process = PathBuf::from(format!("/proc/{}", run["pid"]));
-        until("the agent has gone", || !process.exists());
+        let pid = run["pid"].to_string();
+        until("the agent has gone", || !runs(&pid));
         assert!(!self.home.join("data/dfs/agent/run.json").exists(), "it left cleanly");
     }
 }

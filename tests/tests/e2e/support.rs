@@ -235,6 +235,14 @@ pub fn dfctl_at(socket: &Path, words: &[&str]) -> Said {
     Said::by(command.arg("--socket").arg(socket).args(words)).unwrap()
 }
 
+/// Whether this process runs. One that has ended and whose parent has not noticed, as where the first process of
+/// a container is no init, does not.
+pub fn runs(pid: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
+}
+
 /// `program`, to be run by nobody.
 pub fn as_nobody(program: &Path) -> Command {
     as_user(NOBODY, program)
