@@ -157,7 +157,10 @@ async fn credentials_that_are_withdrawn_are_replaced_by_those_of_the_next_child(
     let task = open(&child, &origin, "bob").await;
     give_parents(&task, &[&seed]).await;
     assert_eq!(read_all(&task).await, origin.content.content);
-    assert_eq!(origin.asked()[..2], [Some("alice".to_owned()), Some("bob".to_owned())]);
+    // Read ahead and read: what the first was refused the second may be refused too.
+    let mut asked = origin.asked();
+    asked.dedup();
+    assert_eq!(asked, [Some("alice".to_owned()), Some("bob".to_owned())]);
     assert_eq!(task.ledger().source_bytes, 0, "the seed read it");
 }
 
