@@ -565,7 +565,6 @@ async fn nobody_on_a_socket_that_was_named_is_an_error_and_is_not_gone_around() 
         &["ls", file],
         &["stat", file],
         &["mounts"],
-        &["umount", "/mnt"],
         &["task", "ls"],
         &["cache", "gc"],
     ] {

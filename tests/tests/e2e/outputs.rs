@@ -107,7 +107,7 @@ fn a_disk_that_fills_up_on_the_way_leaves_a_named_part_file_to_go_on_from() {
 }
 
 #[test]
-fn a_cache_without_room_is_told_as_such() {
+fn a_cache_without_room_for_a_file_passes_it_on() {
     let place = Place::new();
     let bytes = noise(5, 6_000_000);
     let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
@@ -115,6 +115,21 @@ fn a_cache_without_room_is_told_as_such() {
     let agent = Agent::solo_in(disk.path(), "agent");
     let out = place.dir("out");
     let output = out.join("f");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
+    agent.dfctl(&words).done();
+    assert!(fs::read(&output).unwrap() == bytes);
+    assert!(agent.dfctl(&["cat", &origin.url("/f")]).done().stdout == bytes);
+}
+
+#[test]
+fn a_cache_without_room_for_anything_is_told_as_such() {
+    let place = Place::new();
+    let origin = Origin::of("/f", Body::bytes(noise(5, 6_000_000))).unwrap();
+    let disk = Tmpfs::mount(place.dir("disk"), 3 << 20);
+    let agent = Agent::solo_in(disk.path(), "agent");
+    let filler = fs::write(disk.path().join("filler"), vec![1; 3 << 20]);
+    assert_eq!(filler.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    let output = place.dir("out").join("f");
     let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
     let said = agent.dfctl(&words).fails(7, "DFS-4114");
     let disk = disk.path().to_str().unwrap();
@@ -141,7 +156,7 @@ fn a_killed_get_goes_on_from_its_part_file() {
     let output = out.join("f");
     let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap(), "--format", "json"];
     let said = agent.dfctl(&words).done().json().unwrap();
-    assert!(said["kept_bytes"].as_u64().unwrap() >= 16 << 20, "{said}");
+    assert!(said["kept_bytes"].as_u64().unwrap() >= 1 << 20, "{said}");
     assert!(fs::read(&output).unwrap() == bytes);
     assert_eq!(names(&out), ["f"]);
     assert_eq!(origin.counters().body_bytes, bytes.len() as u64, "nothing is fetched twice");

@@ -192,7 +192,7 @@ fn a_cluster_that_forgot_the_credentials_reads_with_those_of_the_nodes_that_ask(
     assert_eq!(door.struck(), 0, "nobody asked without credentials");
     let sent = origin.counters().body_bytes;
     assert!(sent as f64 <= 1.05 * length as f64, "{sent} bytes of {length} left the origin");
-    agents[1].0.dfctl(&["cat", &format!("{}!f", origin.url("/d/"))]).fails(4, "DFS-2103");
+    agents[1].0.dfctl(&["cat", &format!("{}!f", origin.url("/d/"))]).fails(4, "DFS-2102");
     assert!(door.struck() > 0, "the origin does ask who reads");
 }
 
