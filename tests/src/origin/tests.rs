@@ -71,6 +71,8 @@ fn what_is_held_goes_on_when_it_is_lifted() {
     let before = origin.counters().body_bytes;
     gate.lift();
     assert_eq!(held.join().unwrap().stdout.len(), 1_000_000);
+    // It is counted once it is written: whoever reads may be faster.
+    origin.wait_idle(PATIENCE).unwrap();
     assert_eq!(origin.counters().body_bytes, before + 1_000_000);
 }
 
