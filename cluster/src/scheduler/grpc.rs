@@ -262,23 +262,15 @@ fn within_turn<T, U>(
 
 #[cfg(test)]
 mod tests {
-    use dfs_model::{CanonicalUrl, Location, TaskInfo, TaskKey, TaskKind, Transform, Validator};
+    use dfs_model::Location;
     use dfs_service::metrics::Metrics;
     use tokio::task::JoinSet;
 
+    use super::messages::tests::some_task;
     use super::*;
 
     fn held() -> Held {
-        let key = TaskKey {
-            domain: TaskKey::PUBLIC.into(),
-            kind: TaskKind::Blob,
-            url: CanonicalUrl::parse("http://origin.test/x").unwrap(),
-            headers: Vec::new(),
-            validator: Validator { etag: Some("\"1\"".into()), ..Validator::default() },
-            transform: Transform::Identity,
-        };
-        let task = TaskInfo::new(key, Some(1 << 20), true);
-        Held { task: Some(messages::task_message(&task)), ..Held::default() }
+        Held { task: Some(messages::task_message(&some_task())), ..Held::default() }
     }
 
     #[tokio::test(flavor = "multi_thread")]

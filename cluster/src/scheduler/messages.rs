@@ -449,7 +449,7 @@ pub fn status(report: &TaskReport) -> scheduler::TaskStatus {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use dfs_model::{CanonicalUrl, HostKind, Location, TaskKey, TaskKind, Transform, Validator};
 
     use super::*;
@@ -458,7 +458,8 @@ mod tests {
         Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap()
     }
 
-    fn some_task() -> TaskInfo {
+    /// A task as any other.
+    pub fn some_task() -> TaskInfo {
         let key = TaskKey {
             domain: TaskKey::PUBLIC.into(),
             kind: TaskKind::Blob,

@@ -294,7 +294,6 @@ pub(super) fn own(
     let mut proven = Proven { groups, bytes, nodes, signed: Vec::new(), length };
     let mut arrival = Arrival { groups, length: None, signed: None };
     if let Some(signer) = signer {
-        let has_room = shared.stored.has_room_for(groups);
         let batch = DigestBatch {
             task: shared.info.id,
             signer: signer.host(),
@@ -305,7 +304,7 @@ pub(super) fn own(
         // every digest.
         let batch = batch.sign(signer.signing_key())?;
         proven.signed.push(Arc::new(batch.clone()));
-        if !has_room {
+        if !shared.stored.has_room_for(groups) {
             // What is not kept leaves no trace either: the signature goes to children with the bytes.
             return Ok(Outcome::NoRoom(proven, shared.stored.full()));
         }
