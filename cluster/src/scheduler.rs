@@ -13,6 +13,7 @@ pub mod core;
 mod grpc;
 mod messages;
 mod obtain;
+mod preheat;
 mod resolve;
 mod service;
 

@@ -4,6 +4,7 @@
 //! tree, its listing and index; bytes are fetched when somebody wants them. When the process dies, its
 //! store has what it fetched, and the scheduler asks again.
 
+mod preheat;
 mod service;
 mod status;
 #[cfg(test)]
@@ -20,8 +21,10 @@ use dfs_proto::convert;
 use dfs_proto::seed::obtain_event::Kind;
 use dfs_proto::seed::seed_server;
 use dfs_proto::seed::{
-    FillPolicy, GroupsVerified, ObtainEvent, ObtainRequest, Obtaining, ResolveReply, ResolveRequest,
+    FillPolicy, GroupsVerified, ObtainEvent, ObtainRequest, Obtaining, PreheatRequest,
+    ResolveReply, ResolveRequest,
 };
+use dfs_service::Tracker;
 use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status};
@@ -35,14 +38,17 @@ const TINY: u64 = 4096;
 /// Serves [`seed_server::Seed`] from an engine.
 pub struct SeedService {
     engine: Engine,
+    name: String,
+    tracker: Tracker,
 }
 
 type Events = Pin<Box<dyn Stream<Item = Result<ObtainEvent, Status>> + Send>>;
 
 impl SeedService {
-    /// The service over `engine`, which must be in the role of a seed.
-    pub fn new(engine: Engine) -> Self {
-        Self { engine }
+    /// The service over `engine`, which must be in the role of a seed, known to people as `name`. What it was told to
+    /// fetch for nobody in particular are tasks of `tracker`.
+    pub fn new(engine: Engine, name: String, tracker: Tracker) -> Self {
+        Self { engine, name, tracker }
     }
 }
 
@@ -61,6 +67,17 @@ impl seed_server::Seed for SeedService {
         }
         let opened = self.engine.open_here(&target, view).await.map_err(|e| status_of(&e))?;
         Ok(Response::new(ResolveReply { artifact: Some(opened.describe()) }))
+    }
+
+    type PreheatStream = preheat::Events;
+
+    async fn preheat(
+        &self,
+        request: Request<PreheatRequest>,
+    ) -> Result<Response<Self::PreheatStream>, Status> {
+        let tasks = request.into_inner().tasks;
+        let events = preheat::begin(&self.engine, &self.name, &self.tracker, tasks).await?;
+        Ok(Response::new(events))
     }
 
     type ObtainStream = Events;

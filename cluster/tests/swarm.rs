@@ -114,6 +114,15 @@ struct Played {
 
 #[tonic::async_trait]
 impl Seed for Played {
+    type PreheatStream = ReceiverStream<Result<common::Preheating, Status>>;
+
+    async fn preheat(
+        &self,
+        _: Request<seed::PreheatRequest>,
+    ) -> Result<Response<Self::PreheatStream>, Status> {
+        Err(Status::unimplemented("nobody asks a played seed for it"))
+    }
+
     type ObtainStream = ReceiverStream<Result<ObtainEvent, Status>>;
 
     async fn resolve(

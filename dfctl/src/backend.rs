@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::TaskInfo;
 use dfs_model::{ByteRange, HostId, HostKind, Rate, TaskId};
+use dfs_peer::hashtree::Cv;
 use dfs_source::Target;
 use futures::stream::BoxStream;
 
@@ -33,6 +34,10 @@ pub enum FailureClass {
     AgentRefused,
     /// Origin or network failed for good.
     SourceFailed,
+    /// There is no cluster to do it.
+    NoCluster,
+    /// The seed has no room.
+    NoSeedSpace,
     /// Nothing came in time.
     TimedOut,
     /// The origin has another version now.
@@ -63,8 +68,18 @@ pub enum FailureClass {
     MountDir,
     /// The mount is in use.
     MountBusy,
+    /// Another mount lies on top of it.
+    MountCovered,
     /// Mounting failed.
     MountFailed,
+    /// The cache holds nothing of the task.
+    NoTask,
+    /// Something uses the task: it may not be taken away now.
+    TaskInUse,
+    /// The disk below the cache failed.
+    CacheFailed,
+    /// The task is pinned: it may not be taken away.
+    TaskPinned,
     /// The agent went away.
     AgentLost,
     /// The agent's answer cannot be read.
@@ -181,6 +196,19 @@ pub struct Missing {
     pub why: String,
 }
 
+/// How a preheating goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preheating {
+    /// The seed that has taken it on, in the first one and whenever another one takes over.
+    pub seed: Option<String>,
+    /// Bytes that the seed has of it.
+    pub held: u64,
+    /// Bytes of it, index included.
+    pub total: u64,
+    /// All of it is there.
+    pub complete: bool,
+}
+
 /// Where bytes came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -268,7 +296,7 @@ pub struct ReadRequest {
 pub enum Delivery {
     /// As [`ReadEvent::Data`], in order.
     Stream,
-    /// The backend may write them into this file itself, in any order; content byte `origin` belongs at file offset 0.
+    /// The backend may write them into this file itself; content byte `origin` belongs at file offset 0.
     File {
         /// Where to.
         file: Arc<File>,
@@ -301,8 +329,13 @@ pub enum ReadEvent {
     },
     /// The next bytes, in order.
     Data(Bytes),
-    /// The backend has written this range of the content into the output file.
-    Written(ByteRange),
+    /// The backend has written the next bytes into the output file.
+    Written {
+        /// Which, of the content.
+        range: ByteRange,
+        /// Those of the groups that begin and end in it, where what is read is a task as a whole.
+        digests: Vec<Cv>,
+    },
     /// How it goes.
     Progress {
         /// So far.
@@ -377,8 +410,12 @@ pub struct CachedTask {
     pub cached: u64,
     /// Bytes it takes on disk.
     pub disk: u64,
-    /// Whether eviction must leave it alone.
+    /// Whether something uses it now.
     pub in_use: bool,
+    /// Whether it is kept until it is let go.
+    pub pinned: bool,
+    /// Whether it is being fetched now.
+    pub fetching: bool,
     /// Milliseconds since 1970.
     pub last_read_ms: u64,
     /// Where its bytes came from.
@@ -387,6 +424,24 @@ pub struct CachedTask {
     pub complete: bool,
     /// Names of those it is fetched from now.
     pub parents: Vec<String>,
+}
+
+/// Whether a pin keeps a task from being removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pins {
+    /// It does.
+    Count,
+    /// It goes with the task.
+    GoToo,
+}
+
+/// What becomes of a pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pin {
+    /// It is set.
+    Set,
+    /// It is taken away.
+    Lift,
 }
 
 /// The agent about itself.
@@ -441,7 +496,10 @@ pub struct Verified {
 pub trait Backend: Send + Sync {
     /// What `target` is.
     async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure>;
-    /// Entries below `path` of its tree, depth first; only the next level unless `recursive`.
+    /// The same as the origin has it now, whatever is remembered of it.
+    async fn open_anew(&self, target: &Target, view: View) -> Result<Artifact, Failure>;
+    /// Entries below `path` of its tree; only the next level unless `recursive`. All levels come in the order of
+    /// whole paths, a directory's with a slash behind it; what is missing comes last.
     fn list(
         &self,
         target: &Target,
@@ -450,6 +508,12 @@ pub trait Backend: Send + Sync {
     ) -> BoxStream<'static, Result<Listed, Failure>>;
     /// Bytes of a blob or of one file in a tree. Dropping the stream stops the transfer.
     fn read(&self, request: ReadRequest, delivery: Delivery) -> ReadStream;
+    /// Lets the seed of the cluster fetch all of it, whoever goes on listening.
+    fn preheat(
+        &self,
+        target: &Target,
+        view: View,
+    ) -> BoxStream<'static, Result<Preheating, Failure>>;
     /// Mounts; answers when the mount can be read.
     async fn mount(&self, request: MountRequest) -> Result<MountInfo, Failure>;
     /// Takes a mount away; answers how many are left.
@@ -458,6 +522,10 @@ pub trait Backend: Send + Sync {
     async fn mounts(&self) -> Result<Vec<MountInfo>, Failure>;
     /// Tasks in the cache whose id begins so.
     async fn tasks(&self, id_prefix: &str) -> Result<Vec<CachedTask>, Failure>;
+    /// Takes a task out of the cache, with its pin where `pins` says so; answers the bytes given back.
+    async fn remove_task(&self, task: TaskId, pins: Pins) -> Result<u64, Failure>;
+    /// Pins a task or lets it go; answers whether that changed anything.
+    async fn pin_task(&self, task: TaskId, pin: Pin) -> Result<bool, Failure>;
     /// Evicts down to `target` bytes, or to the agent's own low watermark.
     async fn collect_garbage(
         &self,

@@ -2,20 +2,24 @@
 //!
 //! No runtime exists before the arguments are understood, so that `--version` and `--help` answer at once.
 
+use std::ffi::OsString;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use serde::Serialize;
 
 use crate::codes::{self, Exit};
 use crate::commands::Command;
+use crate::completion;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::interrupt::Interrupts;
 use crate::output::{Color, Format, Output, Verbosity, progress};
-use crate::settings::Settings;
+use crate::settings::{GivenFlags, Settings};
 
 /// Get, look into and mount anything behind a URL; move only the bytes that are read
 ///
@@ -37,7 +41,8 @@ pub struct Cli {
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Everywhere")]
 pub struct GlobalArgs {
-    /// Cluster, as address:port, for an agent that `mount` starts; one that runs must take part in it
+    /// Cluster, as address:port: an agent that runs must take part in it, one that `mount` starts does, and without one
+    /// the command itself is a peer of it
     #[arg(long, global = true, value_name = "ADDR", env = "DFS_CLUSTER", hide_env_values = true)]
     cluster: Option<SocketAddr>,
     /// Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other
@@ -70,7 +75,33 @@ pub struct GlobalArgs {
     verbose: bool,
 }
 
+impl Cli {
+    /// Reads a command line; also which flags of every command stand in it.
+    pub fn of<W: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = W>,
+    ) -> Result<(Self, GivenFlags), clap::Error> {
+        let matches = Self::command().try_get_matches_from(words)?;
+        let cli = Self::from_arg_matches(&matches)?;
+        let given = cli.global.given(&matches)?;
+        Ok((cli, given))
+    }
+}
+
 impl GlobalArgs {
+    /// Those that were typed. What a variable gave is left to the loader, which knows where values come from.
+    fn given(&self, matches: &ArgMatches) -> Result<GivenFlags, clap::Error> {
+        let Ok(serde_json::Value::Object(mut flags)) = serde_json::to_value(self) else {
+            let what = "a path in the flags is not UTF-8\n";
+            return Err(clap::Error::raw(clap::error::ErrorKind::InvalidUtf8, what));
+        };
+        let is_typed = |key: &str| {
+            let source = matches.value_source(&key.replace('-', "_"));
+            source == Some(ValueSource::CommandLine)
+        };
+        flags.retain(|key, _| is_typed(key));
+        Ok(flags)
+    }
+
     fn verbosity(&self) -> Verbosity {
         let set = |name: &str| {
             std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
@@ -92,19 +123,31 @@ pub fn command() -> clap::Command {
 
 /// The whole process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == completion::ASKED) {
+        return completion::main(words);
+    }
+    let (cli, given) = match Cli::of(std::env::args_os()) {
+        Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
     let format = cli.global.format.unwrap_or_default();
     let verbosity = cli.global.verbosity();
     let color = cli.global.color.unwrap_or_default();
-    let exit = match Settings::load(&cli.global) {
+    let exit = match Settings::load(&given) {
         Ok(settings) => {
             let output = Output::of_process(settings.format, verbosity, settings.color);
             run(cli.command, settings, output)
         }
-        Err(error) => report(&Output::of_process(format, verbosity, color), Err(error)),
+        Err(error) => {
+            let output = Output::of_process(format, verbosity, color);
+            match Settings::defaults() {
+                Ok(defaults) if cli.command.goes_without_settings() => {
+                    run(cli.command, defaults, output)
+                }
+                _ => report(&output, Err(error)),
+            }
+        }
     };
     ExitCode::from(exit as u8)
 }
@@ -142,6 +185,7 @@ fn report(output: &Output, result: Result<Outcome, CliError>) -> Exit {
         Ok(outcome) => outcome.exit(),
         Err(error) if error.code == &codes::READER_GONE => Exit::Done,
         Err(error) => {
+            let error = error.or_explained();
             output.error(&error);
             error.code.exit
         }
@@ -157,7 +201,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let _ = error.print();
     if error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        eprintln!("{}", codes::USAGE);
+        let _ = writeln!(io::stderr(), "{}", codes::USAGE);
     }
     ExitCode::from(Exit::Usage as u8)
 }
@@ -213,6 +257,31 @@ mod tests {
                     parsed.err().map(|error| error.to_string())
                 );
             }
+        }
+    }
+
+    /// As a shell takes a line apart, with single quotes.
+    fn words(line: &str) -> Vec<String> {
+        let mut quoted = false;
+        let inside = |c: char| {
+            quoted ^= c == '\'';
+            !quoted && c == ' '
+        };
+        line.split(inside).map(|word| word.replace('\'', "")).collect()
+    }
+
+    #[test]
+    fn every_command_that_a_code_names_is_in_the_grammar() {
+        let steps = codes::all().into_iter().flat_map(|code| code.next);
+        let commands = steps.map(|step| step.command).filter(|line| line.starts_with("dfctl "));
+        for line in commands.filter(|line| !line.ends_with(" COMMAND")) {
+            let parsed = Cli::try_parse_from(words(&line.replace("ADDR", "127.0.0.1:4000")));
+            let wrong = parsed.err().filter(clap::Error::use_stderr);
+            assert!(
+                wrong.is_none(),
+                "{line}: {}",
+                wrong.map(|e| e.to_string()).unwrap_or_default()
+            );
         }
     }
 

@@ -8,15 +8,24 @@ use crate::error::{CliError, Outcome};
 mod cache;
 mod cat;
 mod cluster;
+mod completion;
+mod config;
+mod doctor;
+mod explain;
 mod get;
-mod inside;
+pub mod inside;
 mod ls;
 mod mount;
 mod mounts;
+mod preheat;
+mod saving;
 mod stat;
+mod sync;
 mod task;
 mod umount;
 mod version;
+
+pub use inside::interrupted;
 
 /// What to do.
 #[derive(Subcommand)]
@@ -25,6 +34,8 @@ pub enum Command {
     Cat(cat::Args),
     Ls(ls::Args),
     Stat(stat::Args),
+    Sync(sync::Args),
+    Preheat(preheat::Args),
     Mount(mount::Args),
     Umount(umount::Args),
     Mounts(mounts::Args),
@@ -37,10 +48,26 @@ pub enum Command {
     /// Run a cluster on this machine
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Look at the configuration of dfctl and change it
+    #[command(subcommand)]
+    Config(config::Command),
+    Explain(explain::Args),
+    Doctor(doctor::Args),
+    Completion(completion::Args),
     Version(version::Args),
 }
 
 impl Command {
+    /// Whether it says the same whatever is configured: it must also where the configuration is wrong.
+    pub fn goes_without_settings(&self) -> bool {
+        match self {
+            Self::Explain(_) | Self::Completion(_) | Self::Doctor(_) => true,
+            // What is wrong may be what is to be put right.
+            Self::Config(command) => command.changes(),
+            _ => false,
+        }
+    }
+
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<Outcome, CliError> {
         match self {
@@ -48,12 +75,18 @@ impl Command {
             Self::Cat(args) => Box::pin(cat::run(args, context)).await,
             Self::Ls(args) => ls::run(args, context).await,
             Self::Stat(args) => stat::run(args, context).await,
+            Self::Sync(args) => Box::pin(sync::run(args, context)).await,
+            Self::Preheat(args) => preheat::run(args, context).await,
             Self::Mount(args) => Box::pin(mount::run(args, context)).await,
             Self::Umount(args) => umount::run(args, context).await,
             Self::Mounts(args) => mounts::run(args, context).await,
             Self::Task(command) => command.run(context).await,
             Self::Cache(command) => command.run(context).await,
             Self::Cluster(command) => command.run(context).await,
+            Self::Config(command) => command.run(context),
+            Self::Doctor(args) => Box::pin(doctor::run(args, context)).await,
+            Self::Explain(args) => explain::run(args, context),
+            Self::Completion(args) => completion::run(&args, context),
             Self::Version(args) => version::run(args, context).await,
         }
     }

@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use dfs_fuse::agent::inside::{self, InsideAgent};
 use dfs_model::Digest;
@@ -15,11 +17,25 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Backend;
 use crate::backend::agent::{Agent, CommandId};
 use crate::codes;
+use crate::commands::interrupted;
 use crate::error::CliError;
 use crate::outdir::OutDir;
+use crate::output::when::rough;
 use crate::output::{Output, quoted_path};
 use crate::part::{Identity, PartError, PartFile};
 use crate::settings::Settings;
+
+/// How long a cluster may take to be reached.
+const REACH_WITHIN: Duration = Duration::from_secs(5);
+
+/// Nothing was taken for so long: no upload is under way.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// How long uploads under way are waited for.
+const UPLOADS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether others take anything.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The surroundings of a command.
 pub struct Context {
@@ -33,6 +49,8 @@ pub struct Context {
     command: CommandId,
     /// The agent inside this process, once something needed one and there was no daemon.
     inside: Mutex<Option<InsideAgent>>,
+    /// How long it goes on serving others when the command is done.
+    linger: Mutex<Option<Duration>>,
     /// The socket of the machine's agent, once it turned out not to be for this user.
     closed: OnceLock<PathBuf>,
 }
@@ -41,8 +59,8 @@ impl Context {
     /// Surroundings in which the backend is looked for when it is needed.
     pub fn new(settings: Settings, output: Output, interrupted: CancellationToken) -> Self {
         let (given, command, inside) = (None, CommandId::random(), Mutex::new(None));
-        let closed = OnceLock::new();
-        Self { settings, output, interrupted, given, command, inside, closed }
+        let (linger, closed) = (Mutex::new(None), OnceLock::new());
+        Self { settings, output, interrupted, given, command, inside, linger, closed }
     }
 
     /// Surroundings of a test.
@@ -63,12 +81,35 @@ impl Context {
                 .hint("the same command with --solo: straight from the origin"));
         }
         if !self.settings.solo && self.inside.lock().is_none() {
-            let without =
-                self.settings.cluster.map(|cluster| format!(", without the cluster {cluster}"));
-            let without = without.unwrap_or_default();
-            self.output.note(&format!("no node agent answers: straight from the origin{without}"));
+            self.output.note(&match self.settings.cluster {
+                Some(cluster) => {
+                    format!("no node agent answers: a peer of {cluster} until it is done")
+                }
+                None => "no node agent answers: straight from the origin".to_owned(),
+            });
         }
-        self.solo()
+        self.inside()
+    }
+
+    /// Waits until the agent inside this process has reached the cluster that it is to be in.
+    pub async fn reach_cluster(&self) -> Result<(), CliError> {
+        let Some(cluster) = self.cluster_inside() else { return Ok(()) };
+        let reached = self.inside.lock().as_ref().map(|agent| agent.reached(REACH_WITHIN));
+        let Some(reached) = reached else { return Ok(()) };
+        let reached = tokio::select! {
+            () = self.interrupted.cancelled() => return Err(interrupted()),
+            reached = reached => reached,
+        };
+        reached.map_err(|why| {
+            CliError::new(&codes::NO_CLUSTER, format!("cannot reach the cluster {cluster}"))
+                .because(format!("waited for {why}"))
+                .hint("the same command with --solo: straight from the origin")
+        })
+    }
+
+    /// The cluster that an agent inside this process takes part in.
+    fn cluster_inside(&self) -> Option<SocketAddr> {
+        self.settings.cluster.filter(|_| !self.settings.solo)
     }
 
     /// A node agent that is there already, for what only one that stays can answer.
@@ -76,20 +117,22 @@ impl Context {
         self.running_backend()?.ok_or_else(|| self.no_agent())
     }
 
-    /// The engine inside this process, straight from the origin. Needs a runtime.
-    fn solo(&self) -> Result<Arc<dyn Backend>, CliError> {
-        let mut inside = self.inside.lock();
+    /// The engine inside this process, straight from the origin or in the cluster named. Needs a runtime.
+    fn inside(&self) -> Result<Arc<dyn Backend>, CliError> {
+        let (mut inside, cluster) = (self.inside.lock(), self.cluster_inside());
+        let backend = |agent: &InsideAgent| {
+            Arc::new(Agent::inside(agent.channel(), cluster.is_none(), self.command.clone()))
+        };
         if let Some(agent) = inside.as_ref() {
-            return Ok(Arc::new(Agent::inside(agent.channel(), self.command.clone())));
+            return Ok(backend(agent));
         }
         let parent = self.settings.solo_dir();
-        let agent = InsideAgent::start(&parent, HttpOptions::of_process()).map_err(|error| {
+        let started = InsideAgent::start(&parent, HttpOptions::of_process(), cluster);
+        let agent = started.map_err(|error| {
             let what = format!("cannot work without a node agent in {}", parent.display());
             CliError::start(what, error.fault()).caused_by(&error)
         })?;
-        let channel = agent.channel();
-        *inside = Some(agent);
-        Ok(Arc::new(Agent::inside(channel, self.command.clone())))
+        Ok(backend(inside.insert(agent)))
     }
 
     /// The part file of an output. What a killed command without an agent was writing is still a file of its cache
@@ -101,13 +144,22 @@ impl Context {
         identity: Identity,
         digest: Option<Digest>,
     ) -> Result<PartFile, PartError> {
-        match PartFile::open(dir.clone(), name, identity.clone(), digest) {
+        let stop = &self.interrupted;
+        let opened = match PartFile::open(dir.clone(), name, identity.clone(), digest, stop) {
             Err(PartError::Shared(_)) => {
                 inside::sweep(&self.settings.solo_dir());
-                PartFile::open(dir, name, identity, digest)
+                PartFile::open(dir, name, identity, digest, stop)?
             }
-            opened => opened,
+            opened => opened?,
+        };
+        if opened.was_spoilt() {
+            let part = opened.path();
+            self.output.note(&format!(
+                "{} was changed or damaged since it was written: it begins anew",
+                part.display()
+            ));
         }
+        Ok(opened)
     }
 
     /// Whether this process does the work itself.
@@ -115,11 +167,45 @@ impl Context {
         self.inside.lock().is_some()
     }
 
-    /// Ends what was started inside this process.
+    /// Goes on serving others when the command is done, until nobody has taken anything for `idle`.
+    pub fn linger(&self, idle: Duration) {
+        *self.linger.lock() = Some(idle);
+    }
+
+    /// Ends what was started inside this process; what others are being given is given to its end first.
     pub async fn finish(&self) {
         let inside = self.inside.lock().take();
-        if let Some(agent) = inside {
-            agent.stop().await;
+        let Some(agent) = inside else { return };
+        let linger = *self.linger.lock();
+        if self.cluster_inside().is_some() {
+            match linger {
+                Some(idle) => self.serve_others(&agent, idle, None).await,
+                None => self.serve_others(&agent, QUIET, Some(UPLOADS_WITHIN)).await,
+            }
+        }
+        agent.stop().await;
+    }
+
+    /// Until nobody has taken anything for `idle`, for no longer than `within`, or until Ctrl-C.
+    async fn serve_others(&self, agent: &InsideAgent, idle: Duration, within: Option<Duration>) {
+        // Whoever reads the result has it now; a failure to hand it over is told later.
+        let _ = self.output.flush();
+        if within.is_none() {
+            let idle = rough(idle);
+            self.output
+                .note(&format!("serving others until nobody asks for {idle}; Ctrl-C leaves"));
+        }
+        let begun = Instant::now();
+        let (mut given, mut since) = (agent.given(), begun);
+        while since.elapsed() < idle && within.is_none_or(|within| begun.elapsed() < within) {
+            tokio::select! {
+                () = self.interrupted.cancelled() => return,
+                () = tokio::time::sleep(LOOK.min(idle)) => {}
+            }
+            let now = agent.given();
+            if now != given {
+                (given, since) = (now, Instant::now());
+            }
         }
     }
 

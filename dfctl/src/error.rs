@@ -84,6 +84,16 @@ impl CliError {
         self
     }
 
+    /// With no better way out, where to read on; not of those whose line says all there is to say.
+    pub fn or_explained(self) -> Self {
+        let is_plain = [&codes::USAGE, &codes::INTERRUPTED, &codes::PARTLY].contains(&self.code);
+        if self.hint.is_some() || is_plain {
+            return self;
+        }
+        let explain = format!("dfctl explain {}", self.code);
+        self.hint(explain)
+    }
+
     /// The output at `path` could not be written.
     pub fn output(action: &str, path: &Path, error: &io::Error) -> Self {
         let code = match error.kind() {
@@ -131,7 +141,7 @@ impl CliError {
             true => failure.message,
             false => format!("cannot {action} {subject}: {}", failure.message),
         };
-        let hint = hint_for(failure.class, subject);
+        let hint = hint_for(failure.class, action, subject);
         Self { code, what, because: failure.because, hint }
     }
 
@@ -174,6 +184,8 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::NotPermitted => &codes::NOT_PERMITTED,
         FailureClass::AgentRefused => &codes::AGENT_REFUSED,
         FailureClass::SourceFailed => &codes::SOURCE_FAILED,
+        FailureClass::NoCluster => &codes::NO_CLUSTER,
+        FailureClass::NoSeedSpace => &codes::SEED_FULL,
         FailureClass::TimedOut => &codes::TIMED_OUT,
         FailureClass::OriginChanged => &codes::ORIGIN_CHANGED,
         FailureClass::Corrupt => &codes::CORRUPT,
@@ -188,7 +200,11 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::NotMounted => &codes::NOT_MOUNTED,
         FailureClass::MountDir => &codes::MOUNT_DIR,
         FailureClass::MountBusy => &codes::MOUNT_BUSY,
+        FailureClass::MountCovered => &codes::MOUNT_COVERED,
         FailureClass::MountFailed => &codes::MOUNT_FAILED,
+        FailureClass::NoTask => &codes::NO_TASK,
+        FailureClass::TaskInUse | FailureClass::TaskPinned => &codes::TASK_IN_USE,
+        FailureClass::CacheFailed => &codes::CACHE_FAILED,
         FailureClass::AgentLost => &codes::AGENT_LOST,
         FailureClass::AgentProtocol => &codes::AGENT_PROTOCOL,
         FailureClass::NoSolo => &codes::NO_SOLO,
@@ -196,14 +212,14 @@ fn code_of(class: FailureClass) -> &'static Code {
     }
 }
 
-fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
+fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> {
     let quoted = shell_quoted(subject);
     match class {
         FailureClass::NotFound => {
             parent_of(subject).map(|parent| format!("dfctl ls {}", shell_quoted(&parent)))
         }
         FailureClass::Unauthenticated | FailureClass::NotPermitted => {
-            Some(format!("dfctl stat -H 'Authorization: …' {quoted}"))
+            Some(with_credentials(action, subject))
         }
         FailureClass::IsTree => {
             Some(format!("dfctl ls {quoted}      or all of it: dfctl get -r {quoted}"))
@@ -216,6 +232,9 @@ fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
         | FailureClass::AgentLost => Some("the same command again".to_owned()),
         FailureClass::AgentProtocol => Some("dfctl version".to_owned()),
         FailureClass::NotMounted => Some("dfctl mounts".to_owned()),
+        FailureClass::NoTask => Some("dfctl task ls".to_owned()),
+        FailureClass::TaskPinned => Some("the same command with --unpin".to_owned()),
+        FailureClass::MountCovered => Some(format!("umount {quoted}")),
         FailureClass::MountBusy => Some(format!("dfctl umount --lazy {quoted}")),
         FailureClass::NoSolo => Some("the same command without --solo".to_owned()),
         FailureClass::Corrupt => Some("dfctl cache verify".to_owned()),
@@ -227,7 +246,15 @@ fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
             "make room there, or the same command with --data-dir DIR on another disk".to_owned(),
         ),
         FailureClass::OutputFull => Some(MAKE_ROOM.to_owned()),
+        FailureClass::CacheFailed => Some("dfctl doctor".to_owned()),
+        FailureClass::NoCluster => {
+            Some("the same command with --cluster ADDR, or with --socket PATH of an agent in one".to_owned())
+        }
+        FailureClass::NoSeedSpace => {
+            Some("a larger seed.capacity in the configuration of the cluster, or its --data-dir on another disk".to_owned())
+        }
         FailureClass::MountDir
+        | FailureClass::TaskInUse
         | FailureClass::AgentRefused
         | FailureClass::BadRequest
         | FailureClass::BadRange
@@ -235,6 +262,22 @@ fn hint_for(class: FailureClass, subject: &str) -> Option<String> {
         | FailureClass::MountFailed
         | FailureClass::Internal => None,
     }
+}
+
+/// The command that was run, as somebody whom the origin may know.
+fn with_credentials(action: &str, subject: &str) -> String {
+    let (command, rest) = match action {
+        "get" => ("get", ""),
+        "read" => ("cat", ""),
+        "list" => ("ls", ""),
+        "mount" => ("mount", " DIR"),
+        _ => ("stat", ""),
+    };
+    let credentials = match subject.starts_with("s3://") {
+        true => "--profile NAME",
+        false => "-H 'Authorization: …'",
+    };
+    format!("dfctl {command} {credentials} {}{rest}", shell_quoted(subject))
 }
 
 /// The directory that holds what `subject` names, where that is one level up.
@@ -268,6 +311,21 @@ mod tests {
         let first = error.render(Some(80));
         assert_eq!(first.lines().next().map(|line| line.chars().count()), Some(80));
         assert_eq!(error.to_json()["error"]["exit"], 3);
+    }
+
+    #[test]
+    fn who_is_not_known_is_told_how_to_run_the_same_command_as_somebody() {
+        let hint = |action: &str, subject: &str| {
+            let failure = Failure::new(FailureClass::Unauthenticated, "no");
+            CliError::backend(action, subject, failure).hint.unwrap()
+        };
+        assert_eq!(hint("get", "https://h/f"), "dfctl get -H 'Authorization: …' https://h/f");
+        assert_eq!(
+            hint("mount", "https://h/d/"),
+            "dfctl mount -H 'Authorization: …' https://h/d/ DIR"
+        );
+        assert_eq!(hint("list", "s3://b/p/"), "dfctl ls --profile NAME s3://b/p/");
+        assert_eq!(hint("look at", "https://h/f"), "dfctl stat -H 'Authorization: …' https://h/f");
     }
 
     #[test]

@@ -1,15 +1,20 @@
 //! Ctrl-C: the first stops cleanly, the second at once.
 //!
 //! A thread of its own waits for the signals, so the second one works even while the main thread is stuck in
-//! a system call.
+//! a system call. Whoever relays signals may send each twice, to the process and to its group (`timeout` does):
+//! what comes on the heels of the first is the first.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::codes::{self, Exit};
 use crate::error::CliError;
+
+/// No hand is faster.
+const SAME: Duration = Duration::from_millis(200);
 
 /// The installed handlers.
 pub struct Interrupts(CancellationToken);
@@ -36,14 +41,18 @@ impl Interrupts {
             .map_err(|error| failed(&error))?;
         let wait = move || {
             runtime.block_on(async {
-                for first in [true, false] {
+                let mut first: Option<Instant> = None;
+                loop {
                     tokio::select! {
                         _ = interrupt.recv() => {}
                         _ = terminate.recv() => {}
                     }
-                    if first {
-                        cancel.cancel();
+                    match first {
+                        None => cancel.cancel(),
+                        Some(first) if first.elapsed() > SAME => break,
+                        Some(_) => {}
                     }
+                    first.get_or_insert_with(Instant::now);
                 }
             });
             std::process::exit(Exit::Interrupted as i32);

@@ -6,15 +6,18 @@
 // Help texts are doc comments, and URLs in them are examples as people type them.
 #![allow(rustdoc::bare_urls)]
 
+mod ask;
 pub mod backend;
 pub mod cli;
 pub mod codes;
 mod commands;
+pub mod completion;
 mod context;
 mod error;
 mod interrupt;
 mod launch;
 mod locator;
+mod near;
 mod outdir;
 mod output;
 mod part;

@@ -1,6 +1,6 @@
 //! What a person names on the command line: `URL[!path]`, with headers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dfs_source::Target;
 use dfs_source::s3::Environment;
@@ -76,6 +76,12 @@ impl Locator {
         sanitise(&name)
     }
 
+    /// The path of what lies on this machine.
+    pub fn local_path(&self) -> Option<PathBuf> {
+        let url = self.target.url.url();
+        if url.scheme() == "file" { url.to_file_path().ok() } else { None }
+    }
+
     /// The origin's name for a ledger.
     pub fn origin(&self) -> &str {
         self.target.url.url().host_str().unwrap_or("this machine")
@@ -98,7 +104,7 @@ fn sanitise(name: &str) -> Option<String> {
 }
 
 /// Whether the text names something on this machine: it has no scheme.
-fn is_local(text: &str) -> bool {
+pub fn is_local(text: &str) -> bool {
     let scheme = text.split_once(':').map(|(scheme, _)| scheme);
     !scheme.is_some_and(|scheme| {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())

@@ -70,6 +70,18 @@ impl OutDir {
         Ok(dir)
     }
 
+    /// The directory at `path` below this one, which must be there.
+    pub fn enter(&self, path: &[u8]) -> io::Result<Self> {
+        let elements = elements(path).map_err(io::Error::other)?;
+        if elements.is_empty() {
+            return Ok(Self { fd: self.fd.try_clone()?, path: self.path.clone() });
+        }
+        let below = OsStr::from_bytes(path);
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let fd = rustix::fs::openat2(&self.fd, below, DIRECTORY, Mode::empty(), resolve)?;
+        Ok(Self { fd, path: self.path.join(below) })
+    }
+
     /// Makes a symbolic link, unless exactly this one is there.
     pub fn symlink(&self, name: &OsStr, target: &[u8], replace: Replace) -> io::Result<()> {
         let target = OsStr::from_bytes(target);

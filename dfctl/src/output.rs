@@ -286,20 +286,27 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// `1 task`, `31,204 tasks`.
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        number => format!("{} {many}", count(number)),
+    }
+}
+
 /// `1 file`, `31,204 files`.
 pub fn files(number: u64) -> String {
-    match number {
-        1 => "1 file".to_owned(),
-        number => format!("{} files", count(number)),
-    }
+    counted(number, "file", "files")
+}
+
+/// `1 task`, `1,204 tasks`.
+pub fn tasks(number: usize) -> String {
+    counted(number as u64, "task", "tasks")
 }
 
 /// `3 things missing`.
 pub fn missing(number: u64) -> String {
-    match number {
-        1 => "1 thing missing".to_owned(),
-        number => format!("{} things missing", count(number)),
-    }
+    counted(number, "thing missing", "things missing")
 }
 
 /// `9.2/13.0 GiB`: the second unit serves both where it can.

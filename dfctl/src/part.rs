@@ -1,39 +1,48 @@
 //! The part file beside an output: `NAME.dfs-part`, renamed to `NAME` when all of it is there.
 //!
-//! It holds the bytes at their final offsets and, behind the last one, a mark that says what they are and how
-//! many are there from the start without a gap. The mark is written after the bytes it counts, so after a
-//! kill the same boot of the machine may take them over (the page cache is still right); after a reboot, or
-//! for another version of the content, the part begins anew. An output without a known length has no mark and
-//! is not kept. A lock keeps two writers apart. Who cuts the file off or puts another in its place while it is
-//! written is noticed before it gets its name.
+//! It holds the bytes at their final offsets and, behind the last one, a mark that says what they are, how
+//! many are there from the start and what they hash to. The mark is written after the bytes it counts; whoever
+//! goes on from it hashes them again first, so neither a lost page nor another hand gets into the output. What
+//! does not hash to it, or is of another version of the content, is begun anew. An output without a known length
+//! has no mark and is not kept. A lock keeps two writers apart. Who cuts the file off or puts another in its
+//! place while it is written is noticed before it gets its name.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_model::{ByteRange, Digest};
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use dfs_peer::hashtree::Cv;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::Gid;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::backend::Entry;
 use crate::outdir::{OutDir, Replace, date};
 
 mod hasher;
+mod proof;
 
 pub use hasher::Hasher;
+use proof::Proof;
 
 /// The end of a part file's name.
 pub const SUFFIX: &str = ".dfs-part";
 
 const MARK_BYTES: usize = 512;
-const MAGIC: &str = "dfs-part 1 ";
+const MAGIC: &str = "dfs-part 2 ";
+/// How the mark of any format begins.
+const ANY_MAGIC: &[u8] = b"dfs-part ";
+/// An attribute of part files that have no mark.
+const UNMARKED: &str = "user.dfs.part";
 const MARK_EVERY: u64 = 1 << 20;
+const CHECK_STEP: u64 = 64 << 20;
 
 /// What the bytes of a part file are: the version of the content and which part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +59,8 @@ pub struct Identity {
 struct Mark {
     identity: Identity,
     done: u64,
-    boot: String,
+    /// Of the bytes that are there, as [`Proof::of`] makes it.
+    proof: String,
 }
 
 /// An output while it is not whole.
@@ -60,14 +70,13 @@ pub struct PartFile {
     part: OsString,
     file: Arc<File>,
     identity: Identity,
-    boot: String,
     done: u64,
-    /// Written ahead of `done`, by a backend that writes in any order; ascending, apart.
-    ahead: Vec<ByteRange>,
+    proof: Proof,
     marked: u64,
     /// Bytes that the file has, or where its length is not known, at least has.
     size: u64,
     resumed: u64,
+    spoilt: bool,
     hasher: Option<Hasher>,
     settled: bool,
 }
@@ -81,9 +90,15 @@ pub enum PartError {
     /// The name is taken by something that is no part file.
     #[error("{} is not a regular file of this user alone", .0.display())]
     Foreign(PathBuf),
+    /// The name is taken by a file that no `get` has written.
+    #[error("{} is no part file of a get", .0.display())]
+    NoPart(PathBuf),
     /// It is a file of this user that has another name too: that of a cache which a killed command left.
     #[error("{} has another name too, as a `get` leaves it that was killed while it had no agent", .0.display())]
     Shared(PathBuf),
+    /// Ctrl-C, while what is there was hashed.
+    #[error("interrupted while {} was checked", .0.display())]
+    Interrupted(PathBuf),
     /// The file system refused.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -111,22 +126,42 @@ pub struct Unplaced {
 
 impl PartFile {
     /// Opens or makes the part file of `name` in `dir`, taking over what an earlier run left of the same content.
+    /// Reads all of that; as long as it takes, `stop` ends it.
     pub fn open(
         dir: Arc<OutDir>,
         name: &OsStr,
         identity: Identity,
         digest: Option<Digest>,
+        stop: &CancellationToken,
     ) -> Result<Self, PartError> {
         let part = part_name(name);
         let file = open_locked(&dir, &part)?;
-        let boot = boot_id();
-        let done = match read_mark(&file, &identity, &boot)? {
-            Some(done) => done,
-            None => {
+        if !is_part(&file)? {
+            return Err(PartError::NoPart(dir.path_of(&part)));
+        }
+        let mut proof = Proof::new(identity.length);
+        let mark = read_mark(&file, &identity)?;
+        let claimed = mark.as_ref().map_or(0, |mark| mark.done);
+        let mut checked = 0;
+        while checked < claimed {
+            if stop.is_cancelled() {
+                return Err(PartError::Interrupted(dir.path_of(&part)));
+            }
+            checked = claimed.min(checked + CHECK_STEP);
+            proof.catch_up(&file, checked)?;
+        }
+        let done = match mark {
+            Some(mark) if proof.of(&file, claimed)? == mark.proof => claimed,
+            _ => {
+                proof = Proof::new(identity.length);
                 file.set_len(0)?;
                 0
             }
         };
+        if identity.length.is_none() {
+            // Where there are no attributes, what a kill leaves has to be removed by hand.
+            let _ = rustix::fs::fsetxattr(&file, UNMARKED, b"1", XattrFlags::empty());
+        }
         let length = identity.length;
         let size = file.metadata()?.len();
         let mut opened = Self {
@@ -135,12 +170,12 @@ impl PartFile {
             part,
             file: Arc::new(file),
             identity,
-            boot,
             done,
-            ahead: Vec::new(),
+            proof,
             marked: done,
             size,
             resumed: done,
+            spoilt: done < claimed,
             hasher: digest.map(Hasher::new),
             settled: false,
         };
@@ -224,6 +259,11 @@ impl PartFile {
         self.resumed
     }
 
+    /// Whether an earlier run left bytes that were something else by now.
+    pub fn was_spoilt(&self) -> bool {
+        self.spoilt
+    }
+
     /// Appends the next bytes. One write into the page cache; `bytes` are a chunk off the wire, at most a few MiB.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.identity.length.is_none() {
@@ -236,22 +276,14 @@ impl PartFile {
         self.advance(self.done + bytes.len() as u64)
     }
 
-    /// Somebody else has written this range of the file.
-    pub fn written(&mut self, range: ByteRange) -> io::Result<()> {
-        if range.end <= self.done {
-            return Ok(());
+    /// Somebody else has written the next bytes. `digests` are those of the groups that begin in `range`, where
+    /// the part file holds a whole content and the writer knows them: then they are not hashed once more.
+    pub fn written(&mut self, range: ByteRange, digests: &[Cv]) -> io::Result<()> {
+        if range.start != self.done || range.end < range.start {
+            return Err(io::Error::other("ranges of it were written out of order"));
         }
-        let at = self.ahead.partition_point(|known| known.start < range.start);
-        self.ahead.insert(at, range);
-        let mut done = self.done;
-        self.ahead.retain(|known| {
-            let joins = known.start <= done;
-            if joins {
-                done = done.max(known.end);
-            }
-            !joins
-        });
-        self.advance(done)
+        self.proof.believe(&self.file, range, digests).map_err(cut_off)?;
+        self.advance(range.end)
     }
 
     fn advance(&mut self, done: u64) -> io::Result<()> {
@@ -267,11 +299,9 @@ impl PartFile {
         let Some(length) = self.identity.length else { return Ok(()) };
         // The mark makes a file that was cut off as long as before: what is missing would not be missed.
         self.check_size()?;
-        let mark = Mark {
-            identity: self.identity.clone(),
-            done: self.done.min(length),
-            boot: self.boot.clone(),
-        };
+        let done = self.done.min(length);
+        let proof = self.proof.of(&self.file, done).map_err(cut_off)?;
+        let mark = Mark { identity: self.identity.clone(), done, proof };
         let mut block = format!("{MAGIC}{}", serde_json::to_string(&mark)?).into_bytes();
         block.resize(MARK_BYTES, b'\n');
         self.file.write_all_at(&block[..MARK_BYTES], length)?;
@@ -295,14 +325,14 @@ impl PartFile {
     /// The digest of all bytes, of the kind asked for at the beginning.
     pub fn digest(&mut self) -> io::Result<Option<Digest>> {
         let Some(mut hasher) = self.hasher.take() else { return Ok(None) };
-        hasher.catch_up(&self.file, self.done)?;
+        hasher.catch_up(&self.file, self.done).map_err(cut_off)?;
         Ok(Some(hasher.finish()))
     }
 
     /// BLAKE3 of all bytes, read back.
     pub fn blake3(&self) -> io::Result<[u8; 32]> {
         let mut hasher = Hasher::new(Digest::Blake3([0; 32]));
-        hasher.catch_up(&self.file, self.done)?;
+        hasher.catch_up(&self.file, self.done).map_err(cut_off)?;
         match hasher.finish() {
             Digest::Blake3(bytes) | Digest::Sha256(bytes) => Ok(bytes),
         }
@@ -326,6 +356,8 @@ impl PartFile {
         }
         self.file.set_len(self.done)?;
         self.size = self.done;
+        // Nothing to take away, as a rule.
+        let _ = rustix::fs::fremovexattr(&self.file, UNMARKED);
         if let Some(entry) = dress {
             let mode = Mode::from_raw_mode(entry.mode & 0o777);
             rustix::fs::fchmod(&self.file, mode)?;
@@ -389,6 +421,14 @@ impl Drop for PartFile {
     }
 }
 
+/// Why bytes that were written cannot be read back, if that is because the file ends before them.
+fn cut_off(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::other(Tampered::CutOff),
+        _ => error,
+    }
+}
+
 /// `NAME.dfs-part`; a name too long for that is shortened and told apart by its hash.
 fn part_name(name: &OsStr) -> OsString {
     let mut part = name.as_bytes().to_vec();
@@ -439,8 +479,20 @@ fn is_at(dir: &OutDir, name: &OsStr, status: &Metadata) -> bool {
     there.is_ok_and(|there| there.st_ino == status.ino() && there.st_dev == status.dev())
 }
 
-/// How much of this content the file holds, if its mark says so.
-fn read_mark(file: &File, identity: &Identity, boot: &str) -> io::Result<Option<u64>> {
+/// Whether a `get` wrote this file, or nobody anything yet.
+fn is_part(file: &File) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    if length == 0 || rustix::fs::fgetxattr(file, UNMARKED, &mut [0_u8; 1]).is_ok() {
+        return Ok(true);
+    }
+    let Some(at) = length.checked_sub(MARK_BYTES as u64) else { return Ok(false) };
+    let mut begins = [0; ANY_MAGIC.len()];
+    file.read_exact_at(&mut begins, at)?;
+    Ok(begins == ANY_MAGIC)
+}
+
+/// What the mark says, if it is there and of this content.
+fn read_mark(file: &File, identity: &Identity) -> io::Result<Option<Mark>> {
     let Some(length) = identity.length else { return Ok(None) };
     if length.checked_add(MARK_BYTES as u64) != Some(file.metadata()?.len()) {
         return Ok(None);
@@ -449,9 +501,7 @@ fn read_mark(file: &File, identity: &Identity, boot: &str) -> io::Result<Option<
     file.read_exact_at(&mut block, length)?;
     let mark = std::str::from_utf8(&block).ok().and_then(|text| text.strip_prefix(MAGIC));
     let mark: Option<Mark> = mark.and_then(|text| serde_json::from_str(text.trim_end()).ok());
-    let same =
-        mark.filter(|mark| mark.identity == *identity && mark.boot == boot && mark.done <= length);
-    Ok(same.map(|mark| mark.done))
+    Ok(mark.filter(|mark| mark.identity == *identity && mark.done <= length))
 }
 
 /// Fails early when the file system says that it cannot hold `bytes` more.
@@ -462,17 +512,6 @@ fn room_for(file: &File, bytes: u64) -> io::Result<()> {
         return Err(Errno::NOSPC.into());
     }
     Ok(())
-}
-
-/// Changes with every boot; empty (no part is ever taken over) where the kernel does not say.
-fn boot_id() -> String {
-    let mut text = String::new();
-    let read = File::open("/proc/sys/kernel/random/boot_id")
-        .and_then(|file| file.take(64).read_to_string(&mut text));
-    match read {
-        Ok(_) => text.trim().to_owned(),
-        Err(_) => format!("unknown-{}", std::process::id()),
-    }
 }
 
 #[cfg(test)]

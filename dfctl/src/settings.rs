@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use dfs_service::config::Loader;
+use dfs_service::config::{ConfigError, Explanation, Loaded, Loader, Origin};
 use dfs_service::data_dir::Places;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::GlobalArgs;
 use crate::codes;
 use crate::error::CliError;
+use crate::near::near;
 use crate::output::{Color, Format, progress};
 
 /// Every key of the configuration, in kebab-case.
@@ -23,6 +24,69 @@ struct Options {
     format: Option<Format>,
     progress: Option<progress::Mode>,
     color: Option<Color>,
+}
+
+/// Flags of every command by their keys, as they were given on this command line. Variables are the loader's.
+pub type GivenFlags = serde_json::Map<String, serde_json::Value>;
+
+/// The value of `key` that `text` means, as TOML writes it.
+pub fn value_of(key: &str, text: &str) -> Result<toml_edit::Value, String> {
+    let plain = toml_edit::Value::from(text);
+    // Most values are text; what the key does not take as text may be a truth value.
+    let typed = text.parse().into_iter();
+    let mut reason = String::new();
+    for value in std::iter::once(plain).chain(typed) {
+        let line = format!("{key} = {value}");
+        match check(Path::new(""), &line) {
+            Ok(()) => return Ok(value),
+            Err(ConfigError::Invalid { reason: why, .. }) if reason.is_empty() => reason = why,
+            Err(_) => {}
+        }
+    }
+    Err(reason)
+}
+
+/// Whether a configuration file at `path` may say `text`.
+pub fn check(path: &Path, text: &str) -> Result<(), ConfigError> {
+    Loader::new("dfctl").check::<Options>(path, text)
+}
+
+fn user_file(places: &Places) -> PathBuf {
+    places.config.join("dfctl.toml")
+}
+
+/// The configuration cannot be used.
+pub fn unusable(error: &ConfigError) -> CliError {
+    let failed = CliError::new(&codes::BAD_CONFIG, "cannot use the configuration").caused_by(error);
+    let ConfigError::UnknownKey { key, known, .. } = error else { return failed };
+    match near(key, known.split(", "))[..] {
+        [] => failed,
+        [nearest, ..] => failed.hint(format!("the key is probably {nearest}")),
+    }
+}
+
+/// One key of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// As it is written.
+    pub name: String,
+    /// What it is, in one line.
+    pub about: String,
+}
+
+/// All keys. They are the flags that hold everywhere and take a value.
+pub fn keys() -> Vec<Key> {
+    let command = crate::cli::command();
+    let named =
+        command.get_arguments().filter(|arg| arg.is_global_set() && arg.get_env().is_some());
+    let mut keys: Vec<Key> = named
+        .filter_map(|arg| {
+            let about = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            Some(Key { name: arg.get_long()?.to_owned(), about })
+        })
+        .collect();
+    keys.sort_by(|a, b| a.name.cmp(&b.name));
+    keys
 }
 
 /// The settings in force.
@@ -44,22 +108,24 @@ pub struct Settings {
     pub color: Color,
     /// Where things are by default.
     pub places: Places,
+    /// What each value came from.
+    layers: Arc<Loaded<Options>>,
 }
 
 impl Settings {
-    /// Lays flags and variables (clap has read both) over the files.
-    pub fn load(flags: &GlobalArgs) -> Result<Self, CliError> {
-        let places = Places::current();
-        let loader = Loader::new("dfctl")
-            .environment(std::iter::empty::<(String, String)>())
-            .user_file(Some(places.config.join("dfctl.toml")));
-        let loaded = loader.load::<Options, _>(flags).map_err(|error| {
-            CliError::new(&codes::BAD_CONFIG, "cannot use the configuration").caused_by(&error)
-        })?;
-        Ok(Self::of(loaded.options, places))
+    /// Lays what was given on the command line over variables and files.
+    pub fn load(flags: &GivenFlags) -> Result<Self, CliError> {
+        Self::load_in(Places::current(), Loader::new("dfctl"), flags)
     }
 
-    fn of(options: Options, places: Places) -> Self {
+    fn load_in(places: Places, loader: Loader, flags: &GivenFlags) -> Result<Self, CliError> {
+        let loader = loader.user_file(Some(user_file(&places)));
+        let loaded = loader.load::<Options, _>(flags).map_err(|error| unusable(&error))?;
+        Ok(Self::of(loaded, places))
+    }
+
+    fn of(loaded: Loaded<Options>, places: Places) -> Self {
+        let options = loaded.options.clone();
         Self {
             cluster: options.cluster,
             socket: options.socket,
@@ -69,13 +135,54 @@ impl Settings {
             progress: options.progress.unwrap_or_default(),
             color: options.color.unwrap_or_default(),
             places,
+            layers: Arc::new(loaded),
         }
+    }
+
+    /// Nothing but defaults.
+    pub fn defaults() -> Result<Self, CliError> {
+        Self::only_defaults(Places::current())
+    }
+
+    fn only_defaults(places: Places) -> Result<Self, CliError> {
+        let loaded = Loaded::of(Options::default()).map_err(|error| unusable(&error))?;
+        Ok(Self::of(loaded, places))
     }
 
     /// Nothing but defaults, for tests.
     #[cfg(test)]
     pub fn for_test(places: Places) -> Self {
-        Self::of(Options::default(), places)
+        Self::only_defaults(places).unwrap()
+    }
+
+    /// The same over files of this directory, for tests.
+    #[cfg(test)]
+    pub fn for_test_over(places: Places, system_dir: &Path) -> Result<Self, CliError> {
+        let loader = Loader::new("dfctl").system_dir(system_dir);
+        let loader = loader.environment([("DFS_PROGRESS", "plain")]);
+        Self::load_in(places, loader, &GivenFlags::default())
+    }
+
+    /// What `key` is and where that was decided; `None` for a key that there is not.
+    pub fn explain(&self, key: &str) -> Option<Explanation> {
+        self.layers.explain(key)
+    }
+
+    /// The user's own file.
+    pub fn user_file(&self) -> PathBuf {
+        user_file(&self.places)
+    }
+
+    /// The cluster that a question about the cluster means: the one that was named, unless a directory on this
+    /// machine was named at least as near.
+    pub fn cluster_asked(&self) -> Option<SocketAddr> {
+        let rank = |key: &str| match self.explain(key)?.origin {
+            Origin::CommandLine => Some(3),
+            Origin::Environment(_) => Some(2),
+            Origin::File(..) => Some(1),
+            Origin::Default => None,
+        };
+        self.cluster.filter(|_| rank("cluster") > rank("data-dir"))
     }
 
     /// Whether one particular agent is meant, and no other way will do.
@@ -128,8 +235,38 @@ impl Settings {
         self.data_dir.as_ref().unwrap_or(&self.places.data).join("solo")
     }
 
+    /// Where it is remembered what went into buckets.
+    pub fn sync_dir(&self) -> PathBuf {
+        self.data_dir.as_ref().unwrap_or(&self.places.data).join("sync")
+    }
+
     /// Where a cluster started here keeps its data.
     pub fn cluster_dir(&self) -> PathBuf {
         self.data_dir.clone().unwrap_or_else(|| self.places.data.join("cluster"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_written_as_its_key_takes_it() {
+        let written = |key, text| value_of(key, text).map(|value| value.to_string());
+        assert_eq!(written("solo", "true"), Ok("true".to_owned()));
+        assert_eq!(written("color", "never"), Ok("\"never\"".to_owned()));
+        assert_eq!(written("data-dir", "/a \"b\""), Ok("'/a \"b\"'".to_owned()));
+        assert_eq!(written("data-dir", "7"), Ok("\"7\"".to_owned()));
+        for (key, text) in [("solo", "yes"), ("color", "pink"), ("cluster", "here")] {
+            assert!(!written(key, text).unwrap_err().is_empty());
+        }
+    }
+
+    #[test]
+    fn the_keys_are_those_of_the_files() {
+        let options = serde_json::to_value(Options::default()).unwrap();
+        let mut known: Vec<_> = options.as_object().unwrap().keys().cloned().collect();
+        known.sort();
+        assert_eq!(keys().into_iter().map(|key| key.name).collect::<Vec<_>>(), known);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dfs_model::{ByteRange, Rate, TaskId};
+use dfs_peer::hashtree::Cv;
 use futures::StreamExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +19,9 @@ use crate::output::progress::{Progress, TICK};
 pub trait Sink {
     /// The next bytes.
     fn data(&mut self, bytes: &[u8]) -> Result<(), CliError>;
-    /// The backend has put this range of the content into the file it was handed.
-    fn written(&mut self, range: ByteRange) -> Result<(), CliError>;
+    /// The backend has put the next bytes, this range of the content, into the file it was handed; see
+    /// [`ReadEvent::Written`].
+    fn written(&mut self, range: ByteRange, digests: &[Cv]) -> Result<(), CliError>;
     /// Becomes the file in which the backend gathers the content, where that is possible; whether it did.
     fn take_over(&mut self, _content: &Path) -> Result<bool, CliError> {
         Ok(false)
@@ -102,8 +104,8 @@ pub async fn pump(
                 sink.data(&data).map_err(TransferError::Sink)?;
                 data.len() as u64
             }
-            ReadEvent::Written(range) => {
-                sink.written(range).map_err(TransferError::Sink)?;
+            ReadEvent::Written { range, digests } => {
+                sink.written(range, &digests).map_err(TransferError::Sink)?;
                 range.len()
             }
             ReadEvent::Progress { ledger, waiting_for } => {

@@ -90,6 +90,16 @@ impl Node for Scripted {
         self.admit(request.target, reply)
     }
 
+    type PreheatStream = BoxStream<'static, Result<common::Preheating, Status>>;
+
+    async fn preheat(
+        &self,
+        request: Request<node::PreheatRequest>,
+    ) -> Result<Response<Self::PreheatStream>, Status> {
+        let said = stream::iter([Ok(common::Preheating { complete: true, ..Default::default() })]);
+        self.admit(request.into_inner().target, said.boxed())
+    }
+
     type ListStream = BoxStream<'static, Result<node::ListEntry, Status>>;
 
     async fn list(
@@ -127,7 +137,10 @@ impl Node for Scripted {
         };
         self.by_path.lock().unwrap().push(request.by_path);
         let bytes = match request.by_path {
-            true => Kind::Present(node::ReadPresent { start: start as u64, end: stop as u64 }),
+            true => {
+                let (start, end) = (start as u64, stop as u64);
+                Kind::Present(node::ReadPresent { start, end, ..Default::default() })
+            }
             false => Kind::Data(data.into()),
         };
         let ledger = node::Ledger { cache_bytes: (stop - start) as u64, ..Default::default() };
@@ -169,6 +182,20 @@ impl Node for Scripted {
     ) -> Result<Response<node::TasksReply>, Status> {
         let info = node::TaskInfo { task: Some(task()), complete: true, ..Default::default() };
         self.admit(None, node::TasksReply { tasks: vec![info] })
+    }
+
+    async fn remove_task(
+        &self,
+        _: Request<node::RemoveTaskRequest>,
+    ) -> Result<Response<node::RemoveTaskReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn pin_task(
+        &self,
+        _: Request<node::PinTaskRequest>,
+    ) -> Result<Response<node::PinTaskReply>, Status> {
+        Err(Status::unimplemented("not here"))
     }
 
     async fn collect_garbage(
@@ -400,6 +427,16 @@ fn without_the_agent_that_was_named_the_way_out_is_named() {
 }
 
 #[test]
+fn an_agent_of_another_version_is_told_and_is_no_failure() {
+    let bench = Bench::new(Scripted::default());
+    let ran = bench.run(&["doctor", "--format", "jsonl"]);
+    let agent = text(&ran.stdout);
+    let agent = agent.lines().find(|line| line.contains("\"check\":\"agent\"")).unwrap();
+    assert!(agent.contains("\"warn\"") && agent.contains("DFS-6109"), "{agent}");
+    assert!(agent.contains("node agent 9.9, pid 7"), "{agent}");
+}
+
+#[test]
 fn mistakes_of_usage_exit_2_and_configuration_names_its_key() {
     let bench = Bench::new(Scripted::default());
     for words in [
@@ -426,6 +463,23 @@ fn mistakes_of_usage_exit_2_and_configuration_names_its_key() {
         err.contains("DFS-1003") && err.contains("colour") && err.contains("dfctl.toml"),
         "{err}"
     );
+    assert!(err.contains("dfctl.toml:1: ") && err.contains("the key is probably color"), "{err}");
+    let ran = bench.run(&["explain", "DFS-1003"]);
+    assert_eq!(ran.status.code(), Some(0), "what explains must not need what is wrong");
+    assert!(text(&ran.stdout).starts_with("DFS-1003  "), "{}", text(&ran.stdout));
+    let told = |written: &str, place: &str| {
+        std::fs::write(config.join("dfctl.toml"), written).unwrap();
+        let err = text(&bench.run(&["config", "get"]).stderr);
+        assert!(err.contains("DFS-1003") && err.contains(place), "{err}");
+        assert!(err.contains("try      dfctl explain DFS-1003"), "no better way out: {err}");
+    };
+    told("solo = false\n\ncolor = = 3\n", "dfctl.toml:3: ");
+    told("solo = false\ncolor = \"pink\"\n", "dfctl.toml:2: `color`");
+    let ran = bench.run(&["config", "set", "color", "never"]);
+    assert_eq!(ran.status.code(), Some(0), "what is wrong is put right: {}", text(&ran.stderr));
+    assert_eq!(text(&bench.run(&["config", "get", "color"]).stdout), "never\n");
+    let ran = bench.run(&["config", "explain", "color", "--color", "always"]);
+    assert!(text(&ran.stdout).contains("from       command line\n"), "{}", text(&ran.stdout));
     std::fs::write(config.join("dfctl.toml"), "format = \"json\"\n").unwrap();
     assert!(text(&bench.run(&["version"]).stdout).starts_with('{'));
     assert!(text(&bench.run(&["version", "--format", "human"]).stdout).starts_with("dfctl"));

@@ -26,6 +26,7 @@ use crate::fuse::Adapter;
 pub use crate::fuse::Opens;
 use crate::tree::Tree;
 use attach::Plan;
+pub use check::{find_helper, open_device, others_allowed};
 pub use table::{MountEntry, SUBTYPE, mounted_at, mounts};
 pub use unmount::{Detach, UnmountError, is_dead, unmount};
 

@@ -56,7 +56,7 @@ impl Cluster {
 
     /// Makes a restart use the ports that it has now, so that nodes find it again.
     pub fn keep_ports(&mut self) -> Result<(), Failure> {
-        keep_ports(&mut self.process, &["grpc", "pieces", "metrics"])
+        self.process.keep_ports(&["grpc", "pieces", "metrics"])
     }
 }
 
@@ -146,7 +146,7 @@ impl Node {
 
     /// Makes a restart use the ports that it has now.
     pub fn keep_ports(&mut self) -> Result<(), Failure> {
-        keep_ports(&mut self.process, &["pieces", "metrics"])
+        self.process.keep_ports(&["pieces", "metrics"])
     }
 
     /// `dfctl` that talks to this agent, to be completed and run.
@@ -258,17 +258,4 @@ fn private_dir(dir: &Path, name: &str) -> Result<PathBuf, Failure> {
         .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))
         .and_then(|()| path.canonicalize());
     made.map_err(Failure::of(format!("cannot make {}", path.display())))
-}
-
-fn keep_ports(process: &mut Process, services: &[&str]) -> Result<(), Failure> {
-    for service in services {
-        let port = process.address(service)?.port();
-        let flag = OsString::from(format!("--port-{service}"));
-        let arguments = &mut process.program_mut().arguments;
-        let place = arguments.iter().position(|argument| *argument == flag);
-        if let Some(value) = place.and_then(|place| arguments.get_mut(place + 1)) {
-            *value = port.to_string().into();
-        }
-    }
-    Ok(())
 }

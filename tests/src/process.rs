@@ -214,6 +214,20 @@ impl Process {
         &mut self.program
     }
 
+    /// Makes a restart use the ports that these services have now.
+    pub fn keep_ports(&mut self, services: &[&str]) -> Result<(), Failure> {
+        for service in services {
+            let port = self.address(service)?.port();
+            let flag = OsString::from(format!("--port-{service}"));
+            let arguments = &mut self.program.arguments;
+            let place = arguments.iter().position(|argument| *argument == flag);
+            if let Some(value) = place.and_then(|place| arguments.get_mut(place + 1)) {
+                *value = port.to_string().into();
+            }
+        }
+        Ok(())
+    }
+
     /// All it has written so far.
     pub fn log(&self) -> String {
         let bytes = fs::read(&self.program.log).unwrap_or_default();

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::run::{Failure, run as run_command};
-use crate::workspace::{cargo, root};
+use crate::workspace::{built, cargo, root};
 
 /// What to do.
 #[derive(clap::Args)]
@@ -16,21 +16,27 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let mut command = generator()?;
+    let run = ["run", "--quiet", "--package", "xtask-gen", "--"];
+    let mut command = ready(cargo(&run)?);
     if args.check {
         command.arg("--check");
     }
     run_command(&mut command)
 }
 
-/// The generator, to be run at the top of the checkout; help shows no settings of this shell.
-pub fn generator() -> Result<Command, Failure> {
-    let mut command = cargo(&["run", "--quiet", "--package", "xtask-gen", "--"])?;
+/// Runs the one that was built with all other programs, which says what is not up to date.
+pub fn check() -> Result<(), Failure> {
+    let generator = built("debug")?.join("xtask-gen");
+    run_command(ready(Command::new(generator)).arg("--check"))
+}
+
+/// The generator's command for this checkout; help shows no settings of this shell.
+fn ready(mut command: Command) -> Command {
     for (key, _) in std::env::vars_os() {
         if key.as_encoded_bytes().starts_with(b"DFS_") {
             command.env_remove(key);
         }
     }
     command.arg(root());
-    Ok(command)
+    command
 }

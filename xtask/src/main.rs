@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod demo;
+mod fuzz;
 mod generate;
 mod interrupt;
 mod prepare;
@@ -28,6 +29,8 @@ enum Command {
     Bench(bench::Args),
     /// Mount a URL on some nodes at once, read everything, and account for every byte
     Demo(demo::Args),
+    /// Look for input that breaks whatever reads what strangers write
+    Fuzz(fuzz::Args),
     /// Write manual pages, completions and references from the programs
     Gen(generate::Args),
     /// Run what CI runs: format, lints, licences, doctests, unit and end-to-end tests
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Gen(args) => generate::run(&args),
         Command::Test(args) => test::run(&args),
     };

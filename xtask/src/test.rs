@@ -50,10 +50,10 @@ const ALL: &[Step] = &[
     Step::Fmt,
     Step::Clippy,
     Step::Deny,
+    Step::Build,
     Step::Gen,
     Step::Doc,
     Step::Sabotage,
-    Step::Build,
     Step::Tests,
 ];
 const FAST: &[Step] = &[Step::Prepare, Step::Fmt, Step::Clippy, Step::Tests];
@@ -75,6 +75,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for step in steps {
         if step == Step::Sabotage {
             times.push(timed(step.name(), sabotage::run)?);
+        } else if step == Step::Gen {
+            times.push(timed(step.name(), check_generated)?);
         } else if let Some(mut command) = step.command(args.fast)? {
             times.push(timed(step.name(), || run::run(&mut command))?);
         }
@@ -121,12 +123,15 @@ impl Step {
 
     /// What is run for this step; preparing is done already.
     fn command(self, fast: bool) -> Result<Option<Command>, Failure> {
-        if self == Self::Gen {
-            let mut generator = generate::generator()?;
-            generator.arg("--check");
-            return Ok(Some(generator));
-        }
-        self.arguments(fast).map(cargo).transpose()
+        let Some(arguments) = self.arguments(fast) else { return Ok(None) };
+        let feature = if self.is_of_the_test_build() { sabotage::FEATURE } else { &[] };
+        cargo(&[arguments, feature].concat()).map(Some)
+    }
+
+    /// One build serves all of these, also the tests of programs whose invariants can be broken: a second one
+    /// without that would take as long as all tests.
+    fn is_of_the_test_build(self) -> bool {
+        matches!(self, Self::Build | Self::Doc | Self::Tests)
     }
 
     /// What cargo does for this step, where that is all.
@@ -144,6 +149,12 @@ impl Step {
             Self::Tests => &["nextest", "run", "--workspace"],
         })
     }
+}
+
+fn check_generated() -> Result<(), Failure> {
+    let build = Step::Build.command(false)?;
+    build.map_or(Ok(()), |mut build| run::run(&mut build))?;
+    generate::check()
 }
 
 fn timed(

@@ -11,8 +11,8 @@ use dfs_proto::convert;
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_server::Scheduler;
 use dfs_proto::scheduler::{
-    Announce, Held, HostMessage, ResolveReply, ResolveRequest, SchedulerMessage, TasksReply,
-    TasksRequest,
+    Announce, Held, HostMessage, PreheatRequest, ResolveReply, ResolveRequest, SchedulerMessage,
+    TasksReply, TasksRequest,
 };
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::messages::{self, Announced, Trusted, Unacceptable};
 use super::service::{Mail, Stream, StreamId};
-use super::{Error, Handle, Resolver};
+use super::{Error, Handle, Resolver, preheat};
 use crate::membership::Members;
 use crate::metrics::SchedulerMetrics;
 
@@ -100,6 +100,15 @@ impl Scheduler for Grpc {
         request: Request<ResolveRequest>,
     ) -> Result<Response<ResolveReply>, Status> {
         self.resolver.resolve(request.into_inner()).await.map(Response::new)
+    }
+
+    type PreheatStream = preheat::Events;
+
+    async fn preheat(
+        &self,
+        request: Request<PreheatRequest>,
+    ) -> Result<Response<Self::PreheatStream>, Status> {
+        preheat::begin(self.resolver.clone(), request.into_inner()).await.map(Response::new)
     }
 
     async fn attend(

@@ -1,7 +1,9 @@
 //! Between the wire and the core: every message is checked here, once.
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, TaskInfo, groups_in};
+use dfs_model::{
+    GroupRange, GroupSet, HostId, HostInfo, HostKind, Priority, TaskId, TaskInfo, groups_in,
+};
 use dfs_peer::digests::{Appointment, Identity, MAX_STAND_INS, SignedDigests};
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::host_message::Kind as Up;
@@ -148,6 +150,11 @@ pub fn event(host: &HostInfo, message: scheduler::HostMessage) -> Result<Event, 
             task: convert::task_id(&result.task_id)?,
             outcome: if result.success { Outcome::Success } else { Outcome::Failure },
         },
+        // A seed goes when the manager lists it no more.
+        Up::Leave(leave) if leave.task_id.is_empty() && host.kind == HostKind::Seed => {
+            Event::HostSilent(id)
+        }
+        Up::Leave(leave) if leave.task_id.is_empty() => Event::HostLeft(id),
         Up::Leave(leave) => Event::Leave { host: id, task: convert::task_id(&leave.task_id)? },
         Up::Reschedule(ask) => {
             bounded(&ask.bad_parents)?;
@@ -450,7 +457,7 @@ pub fn status(report: &TaskReport) -> scheduler::TaskStatus {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use dfs_model::{CanonicalUrl, HostKind, Location, TaskKey, TaskKind, Transform, Validator};
+    use dfs_model::{CanonicalUrl, Location, TaskKey, TaskKind, Transform, Validator};
 
     use super::*;
 

@@ -5,6 +5,7 @@
 //! credentials are kept.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, Invariant, RouteKey, TaskKey};
 use dfs_peer::swarm::Channels;
 use dfs_proto::convert;
-use dfs_proto::scheduler::{ResolveReply, ResolveRequest};
+use dfs_proto::scheduler::{PreheatRequest, ResolveReply, ResolveRequest};
 use dfs_proto::seed::seed_client::SeedClient;
 use dfs_proto::{common, seed};
 use dfs_service::Tracker;
@@ -92,6 +93,41 @@ impl Resolver {
         let landed = flight.wait_for(Option::is_some).await;
         let stopping = || Status::unavailable("the scheduler is stopping");
         landed.map_err(|_| stopping())?.clone().unwrap_or_else(|| Err(stopping()))
+    }
+
+    /// Takes a tree for the answer to whoever asks for one by that word: `auto` and `tree` are the same then.
+    pub(super) fn answer_trees_too(&self, request: &PreheatRequest, reply: &ResolveReply) {
+        let is_tree = reply.artifact.as_ref().is_some_and(|artifact| artifact.index.is_some());
+        for view in [common::View::Auto, common::View::Tree].into_iter().filter(|_| is_tree) {
+            let question = Question::read(ResolveRequest {
+                target: request.target.clone(),
+                view: view.into(),
+                principal: request.principal.clone(),
+                ..ResolveRequest::default()
+            });
+            let Ok(question) = question else { return };
+            let known = Known { reply: reply.clone(), since: Instant::now() };
+            let mut cache = self.shared.cache.lock();
+            if !question.is_private && cache.get(&question.key, Instant::now()).is_none() {
+                cache.put(question.key, known);
+            }
+        }
+    }
+
+    /// Where the seed with this id listens.
+    pub(super) fn seed_at(&self, id: &[u8]) -> Option<SocketAddr> {
+        let members = Arc::clone(&self.shared.members.borrow());
+        members.seeds().find(|seed| seed.host.id.as_bytes() == id).map(|seed| seed.grpc)
+    }
+
+    /// What goes on beside an answer is a task of this.
+    pub(super) fn tracker(&self) -> &Tracker {
+        &self.shared.tracker
+    }
+
+    /// Makes connections to seeds.
+    pub(super) fn channels(&self) -> &Arc<dyn Channels> {
+        &self.shared.channels
     }
 
     /// Waits with those who ask the same, or begins to ask. The question goes on when its first
@@ -205,7 +241,7 @@ impl Shared {
 }
 
 /// Whether another seed may know better.
-fn is_the_seeds_own(code: Code) -> bool {
+pub(super) fn is_the_seeds_own(code: Code) -> bool {
     matches!(
         code,
         Code::Unavailable

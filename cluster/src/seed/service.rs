@@ -47,6 +47,7 @@ pub enum Error {
 /// A running seed.
 pub struct Service {
     host: Host,
+    tracker: Tracker,
 }
 
 impl Service {
@@ -87,7 +88,8 @@ impl Service {
             channels: Arc::new(GrpcChannels::default()),
             advertise: Vec::new(),
         };
-        Ok(Self { host: Host::start(host, network, tracker.tasks(), tracker.token())? })
+        let host = Host::start(host, network, tracker.tasks(), tracker.token())?;
+        Ok(Self { host, tracker: tracker.clone() })
     }
 
     /// The host that it is to the swarm.
@@ -97,7 +99,8 @@ impl Service {
 
     /// Its gRPC face.
     pub fn grpc(&self) -> SeedServer<SeedService> {
-        SeedServer::new(SeedService::new(self.host.engine.clone()))
+        let (engine, name) = (self.host.engine.clone(), self.host.info.name.clone());
+        SeedServer::new(SeedService::new(engine, name, self.tracker.clone()))
             .max_encoding_message_size(MAX_MESSAGE)
     }
 }

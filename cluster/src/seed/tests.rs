@@ -54,7 +54,8 @@ async fn an_order_does_not_keep_a_task_open_and_ends_with_it() {
     let info = info(content.len() as u64);
     engine.import(&info, content).await.unwrap();
     let request = ObtainRequest { task: Some((&info).into()), ..ObtainRequest::default() };
-    let service = SeedService::new(engine.clone());
+    let mut lifecycle = dfs_service::Lifecycle::new(MINUTES).unwrap();
+    let service = SeedService::new(engine.clone(), "seed".to_owned(), lifecycle.service("seed"));
     let mut events = service.obtain(Request::new(request)).await.unwrap().into_inner();
     let said = events.next().await.unwrap().unwrap();
     assert!(matches!(said.kind, Some(Kind::Obtaining(_))));

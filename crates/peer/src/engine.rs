@@ -40,13 +40,13 @@ use tokio_util::task::TaskTracker;
 use self::actor::Actor;
 use self::catalog::Catalog;
 use self::ledger::Provenance;
-use self::open::{OpenTasks, Running};
+use self::open::{Closed, OpenTasks, Running};
 use self::passing::{Passing, Room};
 use self::task::Shared;
 use crate::conductor::{Conductor, Limits, SourceAccess};
 use crate::digests::Identity;
 use crate::limits::OriginSlots;
-use crate::store::{CloseReport, GcReport, Store, StoredTask, Use};
+use crate::store::{CloseReport, GcReport, Pins, Store, StoreError, StoredTask, Use};
 use crate::swarm::{Swarm, SwarmOptions};
 use crate::wire::Pool;
 
@@ -367,16 +367,36 @@ impl Engine {
             }?;
             // Here: whoever waits may go away, and what was taken away must not stay open.
             for id in &report.evicted {
-                engine.inner.catalog.forget(id);
-                engine.close(id);
+                engine.close_gone(id);
             }
             Ok(report)
         });
         swept.await.unwrap_or_else(|_| Ok(GcReport::default()))
     }
 
-    fn close(&self, id: &TaskId) {
-        let closed = self.inner.tasks.close(id, || self.inner.keyring.forget_stand_ins(id));
+    /// Takes one task away, as [`Store::remove`], and closes it.
+    pub async fn remove(&self, id: TaskId, pins: Pins) -> Result<Option<u64>, StoreError> {
+        let engine = self.clone();
+        let removed = self.inner.tracker.spawn_blocking(move || {
+            let freed = engine.inner.store.remove(id, pins)?;
+            if freed.is_some() {
+                engine.close_gone(&id);
+            }
+            Ok(freed)
+        });
+        removed.await.unwrap_or(Ok(None))
+    }
+
+    /// Closes a task that was taken away from the store.
+    fn close_gone(&self, id: &TaskId) {
+        let forget = || self.inner.keyring.forget_stand_ins(id);
+        let closed = match self.inner.tasks.close_gone(id, forget) {
+            Closed::Now(shared) => Some(shared),
+            Closed::WasNotOpen => None,
+            // Its registration says what it holds now.
+            Closed::OpenedAnew => return,
+        };
+        self.inner.catalog.forget(id);
         if let Some(swarm) = &self.inner.swarm {
             swarm.leave(*id, closed.as_ref().map(|shared| &shared.commands));
         }

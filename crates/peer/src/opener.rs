@@ -18,6 +18,7 @@ use dfs_model::{ByteRange, Invariant, Priority, TaskKey, TaskKind};
 use dfs_proto::convert::BadMessage;
 use dfs_proto::{common, scheduler};
 use dfs_source::{Action, Attempt, ByteStream, Credentials, SourceError, Target};
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::engine::{Engine, OpenError, ReadError, Role, Task};
@@ -141,6 +142,25 @@ impl Engine {
             }
             other => other,
         }
+    }
+
+    /// Lets the seed of this host's cluster fetch all that `target` names; how that goes.
+    pub async fn preheat_url(
+        &self,
+        target: &Target,
+        view: View,
+    ) -> Result<BoxStream<'static, Result<common::Preheating, OpenUrlError>>, OpenUrlError> {
+        let Some(swarm) = self.swarm() else {
+            return Err(SwarmError::Unreachable("this host has no cluster".to_owned()).into());
+        };
+        let request = scheduler::PreheatRequest {
+            target: Some(targets::to_wire(target)),
+            view: targets::view_to_wire(view).into(),
+            ..scheduler::PreheatRequest::default()
+        };
+        let route = route(&domain_of(&target.credentials), &target.url);
+        let events = swarm.preheat(&route, request).await?;
+        Ok(events.map(|event| event.map_err(OpenUrlError::from)).boxed())
     }
 
     /// Asks the origin, and indexes here.
@@ -446,7 +466,12 @@ fn source_error(task: &Task, error: ReadError) -> SourceError {
     let attempt = Attempt::new(Action::Read(None), &task.info().key.url);
     match error {
         ReadError::Source(source) => (*source).clone(),
-        ReadError::OriginChanged(detail) => SourceError::Changed { attempt, detail },
+        ReadError::OriginChanged(reason) => {
+            // It may have named the attempt already.
+            let named = format!("cannot {attempt}: ");
+            let detail = reason.strip_prefix(&named).unwrap_or(&reason).to_owned();
+            SourceError::Changed { attempt, detail }
+        }
         ReadError::NotFound(_) => SourceError::NotFound { attempt },
         ReadError::NotPermitted(_) => {
             SourceError::NotPermitted { attempt, status: None, reason: None }

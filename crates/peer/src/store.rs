@@ -34,7 +34,7 @@ pub use error::StoreError;
 pub use evict::{EvictionEntry, Watermarks, plan};
 pub use glance::Glance;
 pub use task::{Check, StoredTask};
-pub use uses::{Use, UseGuard};
+pub use uses::{InUse, Pins, Use, UseGuard};
 
 use directory::Directory;
 use task::Opened;
@@ -86,8 +86,25 @@ pub struct TaskSummary {
     pub last_read: SystemTime,
     /// Whether it is pinned.
     pub pinned: bool,
-    /// Whether anything else uses it now.
-    pub in_use: bool,
+    /// What uses it now.
+    pub in_use: InUse,
+}
+
+/// What became of a pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PinChange {
+    /// Nothing of the task is kept.
+    Absent,
+    /// It was so before.
+    Unchanged,
+    /// It is so from now on.
+    Changed,
+}
+
+impl PinChange {
+    fn of(is_news: bool) -> Self {
+        if is_news { Self::Changed } else { Self::Unchanged }
+    }
 }
 
 /// What eviction did.
@@ -190,7 +207,8 @@ impl Store {
             if !entry.presence.broken.load(Relaxed) {
                 return Ok(());
             }
-            if !entry.presence.claim() {
+            // What cannot be trusted is kept for nobody.
+            if !entry.presence.claim(Pins::GoToo) {
                 return Err(StoreError::Gone(id));
             }
             self.discard(&mut tasks, id)?;
@@ -213,18 +231,46 @@ impl Store {
         self.directory.used()
     }
 
-    /// Takes one task away; whether it was there. Refused while it is in use or pinned.
-    pub fn remove(&self, id: TaskId) -> Result<bool, StoreError> {
-        {
+    /// Takes one task away, and says what disk that gives back, in bytes; `None` where it is not kept. Refused
+    /// while it is in use, or pinned and pins count.
+    pub fn remove(&self, id: TaskId, pins: Pins) -> Result<Option<u64>, StoreError> {
+        let freed = {
             let mut tasks = self.tasks.lock();
-            let Some(entry) = tasks.get(&id) else { return Ok(false) };
-            if !entry.presence.claim() {
-                return Err(StoreError::InUse(id));
+            let Some(entry) = tasks.get(&id) else { return Ok(None) };
+            if !entry.presence.claim(pins) {
+                return Err(entry.presence.refusal());
             }
-            self.discard(&mut tasks, id)?;
-        }
+            self.discard(&mut tasks, id)?
+        };
         self.directory.empty_trash()?;
-        Ok(true)
+        Ok(Some(freed))
+    }
+
+    /// Keeps what is here of a task, and what comes to be, over eviction and restarts.
+    pub fn pin(&self, id: TaskId) -> Result<PinChange, StoreError> {
+        let Some(presence) = self.presence(id) else { return Ok(PinChange::Absent) };
+        let _alone = presence.pinning.lock();
+        // First in memory: from here on nothing evicts it.
+        let is_news = presence.set_pinned(true)?;
+        if let Err(error) = self.directory.note_pin(id) {
+            if is_news {
+                presence.set_pinned(false)?;
+            }
+            return Err(error);
+        }
+        Ok(PinChange::of(is_news))
+    }
+
+    /// Lets a pinned task go the way of all others.
+    pub fn unpin(&self, id: TaskId) -> Result<PinChange, StoreError> {
+        let Some(presence) = self.presence(id) else { return Ok(PinChange::Absent) };
+        let _alone = presence.pinning.lock();
+        self.directory.forget_pin(id)?;
+        presence.set_pinned(false).map(PinChange::of)
+    }
+
+    fn presence(&self, id: TaskId) -> Option<Arc<Presence>> {
+        self.tasks.lock().get(&id).map(|entry| Arc::clone(&entry.presence))
     }
 
     /// Evicts what is past its time to live, then, above the high watermark, the least recently read
@@ -269,7 +315,7 @@ impl Store {
         let entries = self.entries_of(&tasks);
         for id in plan(now, &entries, to_free) {
             // A use may have begun since the plan was made: then the task stays.
-            if tasks.get(&id).is_some_and(|entry| entry.presence.claim()) {
+            if tasks.get(&id).is_some_and(|entry| entry.presence.claim(Pins::Count)) {
                 report.freed += self.discard(&mut tasks, id)?;
                 report.evicted.push(id);
             }

@@ -18,7 +18,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, GroupRange, GroupSet, HostId, HostInfo, Priority, RouteKey, TaskId};
-use dfs_proto::{convert, scheduler};
+use dfs_proto::scheduler::scheduler_client::SchedulerClient;
+use dfs_proto::{common, convert, scheduler};
+use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +43,9 @@ pub trait Holdings: Send + Sync + 'static {
     /// Everything in the store that others may have.
     fn held(&self) -> Vec<scheduler::Held>;
 }
+
+/// How often it is looked whether a departure was heard.
+const DEPARTURE_LOOK: Duration = Duration::from_millis(10);
 
 /// What a swarm session needs.
 pub struct SwarmOptions {
@@ -107,24 +112,30 @@ impl Swarm {
         mut request: scheduler::ResolveRequest,
     ) -> Result<scheduler::ResolveReply, SwarmError> {
         request.host_id = self.options.host.id.as_bytes().to_vec().into();
-        let address = self.scheduler_for(route).await?;
-        let channel = self.options.channels.channel(address);
-        let mut client = scheduler::scheduler_client::SchedulerClient::new(channel)
-            .max_decoding_message_size(messages::MAX_MESSAGE);
         let mut call = tonic::Request::new(request);
         call.set_timeout(self.options.call_timeout);
-        let reply = client.resolve(call).await.map_err(|status| {
-            // What has a cause was found out on this side: the connection broke, or time ran out.
-            let is_lost = std::error::Error::source(&status).is_some();
-            match status.code() {
-                tonic::Code::Unavailable | tonic::Code::Cancelled => {
-                    SwarmError::Unreachable(status.message().to_owned())
-                }
-                _ if is_lost => SwarmError::Unreachable(status.message().to_owned()),
-                _ => SwarmError::Refused(status),
-            }
-        })?;
+        let mut client = self.client_for(route).await?;
+        let reply = client.resolve(call).await.map_err(refused)?;
         Ok(reply.into_inner())
+    }
+
+    /// Lets the seed of what `route` is of fetch all of it; how that goes.
+    pub async fn preheat(
+        &self,
+        route: &RouteKey,
+        request: scheduler::PreheatRequest,
+    ) -> Result<BoxStream<'static, Result<common::Preheating, SwarmError>>, SwarmError> {
+        let mut client = self.client_for(route).await?;
+        let begun = tokio::time::timeout(self.options.call_timeout, client.preheat(request)).await;
+        let late = |_| SwarmError::Unreachable("the scheduler does not answer".to_owned());
+        let events = begun.map_err(late)?.map_err(refused)?.into_inner();
+        Ok(events.map(|event| event.map_err(refused)).boxed())
+    }
+
+    async fn client_for(&self, route: &RouteKey) -> Result<SchedulerClient<Channel>, SwarmError> {
+        let address = self.scheduler_for(route).await?;
+        let channel = self.options.channels.channel(address);
+        Ok(SchedulerClient::new(channel).max_decoding_message_size(messages::MAX_MESSAGE))
     }
 
     async fn scheduler_for(&self, route: &RouteKey) -> Result<SocketAddr, SwarmError> {
@@ -145,6 +156,19 @@ impl Swarm {
     /// The members as last heard.
     pub fn members(&self) -> watch::Receiver<Arc<Members>> {
         self.members.clone()
+    }
+
+    /// Takes leave for good: the schedulers forget this host at once instead of waiting for it to come back. Ends
+    /// when they have heard it, or `within` is over.
+    pub async fn depart(&self, within: Duration) {
+        self.outbox.depart();
+        let heard = async {
+            while self.outbox.is_connected() {
+                tokio::time::sleep(DEPARTURE_LOOK).await;
+            }
+        };
+        // Whoever did not hear it finds out when the connection ends.
+        let _ = tokio::time::timeout(within, heard).await;
     }
 
     /// What the session is waiting for, in words.
@@ -206,6 +230,19 @@ impl Swarm {
     /// A task is gone from here; `closed` where it was open. It may have been opened again since.
     pub(crate) fn leave(&self, task: TaskId, closed: Option<&mpsc::Sender<Command>>) {
         self.outbox.leave(task, closed);
+    }
+}
+
+/// What a scheduler's status means here.
+fn refused(status: tonic::Status) -> SwarmError {
+    // What has a cause was found out on this side: the connection broke, or time ran out.
+    let is_lost = std::error::Error::source(&status).is_some();
+    match status.code() {
+        tonic::Code::Unavailable | tonic::Code::Cancelled => {
+            SwarmError::Unreachable(status.message().to_owned())
+        }
+        _ if is_lost => SwarmError::Unreachable(status.message().to_owned()),
+        _ => SwarmError::Refused(status),
     }
 }
 

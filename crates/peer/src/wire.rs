@@ -37,6 +37,7 @@ pub use counters::{WireCounters, WireNumbers};
 pub use error::{ConnectError, PieceError};
 pub use frame::{
     FrameError, MAX_CREDENTIALS, MAX_DATA_GROUPS, MAX_GRANT, MAX_REQUEST_GROUPS, MAX_RUNS,
+    count_frames,
 };
 pub use hello::LocalHost;
 pub use message::{

@@ -23,6 +23,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 mod environment;
+mod lines;
+
+use lines::Lines;
 
 /// The processes that a table of a shared file can be addressed to.
 const PROCESSES: [&str; 3] = ["dfctl", "dfs-fuse", "dfs-cluster"];
@@ -39,11 +42,13 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// A file is not TOML.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}:{line}: {reason}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Where and why, by the parser.
+        /// Which line of it, from 1.
+        line: usize,
+        /// Why, by the parser.
         reason: String,
     },
     /// A key that this process does not have.
@@ -85,8 +90,8 @@ pub enum ConfigError {
 pub enum Origin {
     /// Built in.
     Default,
-    /// A configuration file.
-    File(PathBuf),
+    /// A configuration file, and the line of the key in it, where that is known.
+    File(PathBuf, Option<usize>),
     /// An environment variable, by name.
     Environment(String),
     /// A flag.
@@ -97,7 +102,8 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::File(path, None) => write!(f, "{}", path.display()),
+            Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::CommandLine => f.write_str("command line"),
         }
@@ -111,8 +117,8 @@ pub struct Explanation {
     pub value: String,
     /// The layer that decided it.
     pub origin: Origin,
-    /// Lower layers that also have the key, highest first.
-    pub overridden: Vec<Origin>,
+    /// Lower layers that also have the key, highest first, with their values as JSON.
+    pub overridden: Vec<(Origin, String)>,
 }
 
 /// Options and the layers they came from.
@@ -142,6 +148,8 @@ struct Layer {
     readings: Vec<Value>,
     /// Key that a variable sets.
     path: Vec<String>,
+    /// Where the keys of a file stand.
+    lines: Lines,
 }
 
 impl Loader {
@@ -245,21 +253,41 @@ impl Loader {
     }
 
     fn read(&self, path: &Path, presence: Presence) -> Result<Option<Layer>, ConfigError> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
+        match fs::read_to_string(path) {
+            Ok(text) => self.layer(path, &text).map(Some),
             Err(error)
                 if presence == Presence::Optional && error.kind() == io::ErrorKind::NotFound =>
             {
-                return Ok(None);
+                Ok(None)
             }
-            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
-        };
-        let parsed = Toml::string(&text).data().map_err(|error| ConfigError::Syntax {
-            path: path.to_owned(),
-            reason: error.to_string(),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// What `text` says as the file at `path`.
+    fn layer(&self, path: &Path, text: &str) -> Result<Layer, ConfigError> {
+        let lines = Lines::of(text, self.process).map_err(|wrong| {
+            let (line, reason) = (wrong.line, wrong.reason);
+            ConfigError::Syntax { path: path.to_owned(), line, reason }
+        })?;
+        let parsed = Toml::string(text).data().map_err(|error| {
+            let reason = error.to_string();
+            ConfigError::Syntax { path: path.to_owned(), line: 1, reason }
         })?;
         let whole = parsed.into_values().next().unwrap_or_default();
-        Ok(Some(Layer::new(Origin::File(path.to_owned()), self.addressed(whole))))
+        let layer = Layer::new(Origin::File(path.to_owned(), None), self.addressed(whole));
+        Ok(Layer { lines, ..layer })
+    }
+
+    /// Whether a file at `path` may say `text` to this process.
+    pub fn check<T>(&self, path: &Path, text: &str) -> Result<(), ConfigError>
+    where
+        T: Default + Serialize + DeserializeOwned,
+    {
+        let known = as_dict(&T::default())?;
+        let layer = self.layer(path, text)?;
+        refuse_unknown(&layer, &layer.dict, &known, "")?;
+        extract::<T>(&mut [Layer::new(Origin::Default, known), layer]).map(|_| ())
     }
 
     /// The part of a file that speaks to this process.
@@ -288,17 +316,23 @@ enum Presence {
 }
 
 impl<T> Loaded<T> {
+    /// Options that nothing was laid over.
+    pub fn of(options: T) -> Result<Self, ConfigError>
+    where
+        T: Serialize,
+    {
+        let layers = vec![Layer::new(Origin::Default, as_dict(&options)?)];
+        Ok(Self { options, layers })
+    }
+
     /// Says what `key` (elements joined by dots) is and where that was decided; `None` for a key
     /// that does not exist.
     pub fn explain(&self, key: &str) -> Option<Explanation> {
-        let mut holders = self.layers.iter().rev().filter(|layer| layer.find(key).is_some());
-        let origin = holders.next()?.origin.clone();
-        let value = figment(&self.layers).find_value(key).ok()?;
-        Some(Explanation {
-            value: serde_json::to_string(&value).unwrap_or_else(|_| format!("{value:?}")),
-            origin,
-            overridden: holders.map(|layer| layer.origin.clone()).collect(),
-        })
+        let holders = self.layers.iter().rev().filter(|layer| layer.find(key).is_some());
+        let mut held = holders.map(|layer| (layer.origin_of(key), json(layer.find(key))));
+        let (origin, _) = held.next()?;
+        let value = json(figment(&self.layers).find_value(key).ok().as_ref());
+        Some(Explanation { value, origin, overridden: held.collect() })
     }
 
     /// Every key that has a value of its own, in order.
@@ -313,7 +347,16 @@ impl<T> Loaded<T> {
 
 impl Layer {
     fn new(origin: Origin, dict: Dict) -> Self {
-        Self { origin, dict, readings: Vec::new(), path: Vec::new() }
+        let (readings, path, lines) = (Vec::new(), Vec::new(), Lines::default());
+        Self { origin, dict, readings, path, lines }
+    }
+
+    /// Where `key` stands in it.
+    fn origin_of(&self, key: &str) -> Origin {
+        match &self.origin {
+            Origin::File(path, _) => Origin::File(path.clone(), self.lines.line_of(key)),
+            other => other.clone(),
+        }
     }
 
     fn find(&self, key: &str) -> Option<&Value> {
@@ -334,6 +377,10 @@ impl Provider for &Layer {
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         Ok(Profile::Default.collect(self.dict.clone()))
     }
+}
+
+fn json(value: Option<&Value>) -> String {
+    serde_json::to_string(&value).unwrap_or_else(|_| format!("{value:?}"))
 }
 
 fn figment(layers: &[Layer]) -> Figment {
@@ -358,7 +405,7 @@ fn extract<T: DeserializeOwned>(layers: &mut [Layer]) -> Result<T, ConfigError> 
 fn invalid(layers: &[Layer], error: figment::Error) -> ConfigError {
     let key = error.path.join(".");
     let decided = layers.iter().rev().find(|layer| layer.find(&key).is_some());
-    let origin = decided.map_or(Origin::Default, |layer| layer.origin.clone());
+    let origin = decided.map_or(Origin::Default, |layer| layer.origin_of(&key));
     ConfigError::Invalid { origin, key, reason: error.kind.to_string() }
 }
 
@@ -409,9 +456,10 @@ fn refuse_unknown(
 ) -> Result<(), ConfigError> {
     for (key, value) in dict {
         let Some(counterpart) = known.get(key) else {
+            let key = format!("{prefix}{key}");
             return Err(ConfigError::UnknownKey {
-                origin: layer.origin.clone(),
-                key: format!("{prefix}{key}"),
+                origin: layer.origin_of(&key),
+                key,
                 known: known.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
             });
         };

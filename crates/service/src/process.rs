@@ -5,7 +5,7 @@
 
 use std::error::Error as StdError;
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -252,7 +252,8 @@ pub fn main<E: StdError + 'static>(
     fault: impl Fn(&E) -> Fault,
 ) -> ExitCode {
     let fail = |error: &dyn StdError, fault: Fault| {
-        eprintln!("{name}: {}", error_chain(error));
+        // Where a full disk takes no log there is nobody to tell.
+        let _ = writeln!(io::stderr(), "{name}: {}", error_chain(error));
         ExitCode::from(fault.exit())
     };
     match lifecycle::block_on(work) {

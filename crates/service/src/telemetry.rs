@@ -75,6 +75,8 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
     };
     let builder =
         tracing_subscriber::fmt().with_env_filter(directives).with_writer(std::io::stderr);
+    // A log that cannot be written must not end who writes it, as saying so on the same stream would.
+    let builder = builder.log_internal_errors(false);
     if human {
         builder.with_ansi(colour).with_target(false).finish().try_init()?;
     } else {

@@ -100,6 +100,10 @@ impl Source for FileSource {
         list::list(root, self.options.listing.clone(), attempt, Arc::clone(&self.counters))
     }
 
+    fn list_in_order(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
+        self.list(target)
+    }
+
     async fn write(
         &self,
         target: &Target,
@@ -231,6 +235,7 @@ fn stat_of(metadata: &Metadata, url: CanonicalUrl, attempt: &Attempt) -> Result<
         kind,
         url,
         unpinned: false,
+        modified: Some(modified_of(metadata)),
         max_age: None,
     })
 }

@@ -28,7 +28,7 @@ mod write;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::{ByteRange, Validator};
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt as _};
 
 pub use counters::{Counters, CountersSnapshot};
 pub use credentials::{AccessKeys, Credentials, LocalUser, Secret};
@@ -89,6 +89,16 @@ pub trait Source: Send + Sync + 'static {
     /// comes before what lies in it; an object store has none, and tells one only where an object
     /// stands for it, at any time.
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>>;
+
+    /// The same in one order, for who compares two places: that of the bytes of the paths, a
+    /// directory's with a slash behind it. What cannot be an entry is told wherever it is found.
+    fn list_in_order(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
+        let error = SourceError::Malformed {
+            attempt: Attempt::new(Action::List, &target.url),
+            reason: "this kind of origin lists nothing in order".to_owned(),
+        };
+        stream::once(async { Err(error) }).boxed()
+    }
 
     /// Puts `content` where `target` says, all of it or nothing: whoever looks sees what was there
     /// before or what is there after. Tells the new version as far as the origin does.

@@ -8,6 +8,7 @@
 
 mod chain;
 mod list;
+mod ordered;
 mod page;
 mod place;
 mod read;
@@ -196,6 +197,11 @@ impl Source for S3Source {
         list::list(self.store.asker(target, &attempt), attempt)
     }
 
+    fn list_in_order(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
+        let attempt = Attempt::new(Action::List, &target.url);
+        ordered::list(self.store.asker(target, &attempt), attempt)
+    }
+
     async fn write(
         &self,
         target: &Target,
@@ -204,7 +210,7 @@ impl Source for S3Source {
     ) -> Result<Validator, SourceError> {
         let attempt = Attempt::new(Action::Write, &target.url);
         let asker = self.store.asker(target, &attempt)?;
-        write::write(&asker, content, options.existing, &attempt).await
+        write::write(&asker, content, options, &attempt).await
     }
 
     async fn copy(

@@ -24,6 +24,8 @@ pub struct Stat {
     pub url: CanonicalUrl,
     /// The origin gives no validator but the length: a change of the same length would not be seen.
     pub unpinned: bool,
+    /// When the content was last changed, as whoever wrote it told ([`crate::WriteOptions`]).
+    pub modified: Option<Timestamp>,
     /// How long the origin says that its answer stays right.
     pub max_age: Option<Duration>,
 }

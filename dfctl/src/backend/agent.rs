@@ -22,8 +22,8 @@ use tonic::{Code, Status};
 
 use super::{
     AgentStatus, Artifact, Backend, CachedTask, Collected, Delivery, Entry, EntryKind, Failure,
-    FailureClass, Ledger, Listed, Missing, MountInfo, MountRequest, ParentBytes, ReadEvent,
-    ReadRequest, ReadStream, Verified, View,
+    FailureClass, Ledger, Listed, Missing, MountInfo, MountRequest, ParentBytes, Pin, Pins,
+    Preheating, ReadEvent, ReadRequest, ReadStream, Verified, View,
 };
 
 mod by_path;
@@ -44,6 +44,8 @@ pub struct Agent {
     owner: Option<u32>,
     /// Whether it is in this process and goes with it.
     is_inside: bool,
+    /// Whether it gives what it fetched to nobody else, so that an output may become the file it lies in.
+    is_alone: bool,
     command: CommandId,
 }
 
@@ -65,18 +67,29 @@ impl Agent {
         let channel = dfs_service::net::grpc_local_channel(socket);
         let client = NodeClient::new(channel).max_decoding_message_size(8 << 20);
         let owner = std::fs::metadata(socket).ok().map(|status| status.uid());
-        Self { client, owner, is_inside: false, command }
+        Self { client, owner, is_inside: false, is_alone: false, command }
     }
 
-    /// The agent inside this process, at the other end of `channel`.
-    pub fn inside(channel: Channel, command: CommandId) -> Self {
+    /// The agent inside this process, at the other end of `channel`; `is_alone`: it serves nobody else.
+    pub fn inside(channel: Channel, is_alone: bool, command: CommandId) -> Self {
         let client = NodeClient::new(channel).max_decoding_message_size(8 << 20);
         let owner = Some(rustix::process::geteuid().as_raw());
-        Self { client, owner, is_inside: true, command }
+        Self { client, owner, is_inside: true, is_alone, command }
     }
 }
 
 impl Agent {
+    async fn ask(&self, target: &Target, view: View, fresh: bool) -> Result<Artifact, Failure> {
+        let request = node::OpenRequest {
+            target: Some(targets::to_wire(target)),
+            view: view_message(view),
+            command: self.command.0.clone(),
+            fresh,
+        };
+        let reply = self.client.clone().open(request).await.map_err(status::failure)?;
+        artifact(reply.into_inner().artifact)
+    }
+
     /// Tells apart whose disk is full: this process's own is another matter than that of an agent which stays.
     fn own_failures(&self, events: ReadStream) -> ReadStream {
         if !self.is_inside {
@@ -93,13 +106,11 @@ impl Agent {
 #[async_trait]
 impl Backend for Agent {
     async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
-        let request = node::OpenRequest {
-            target: Some(targets::to_wire(target)),
-            view: view_message(view),
-            command: self.command.0.clone(),
-        };
-        let reply = self.client.clone().open(request).await.map_err(status::failure)?;
-        artifact(reply.into_inner().artifact)
+        self.ask(target, view, false).await
+    }
+
+    async fn open_anew(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
+        self.ask(target, view, true).await
     }
 
     fn list(
@@ -134,12 +145,33 @@ impl Backend for Agent {
         let mut client = self.client.clone();
         if let (Delivery::File { file, origin }, Some(owner), false) = (delivery, self.owner, paced)
         {
-            let keeps = !self.is_inside;
+            let keeps = !self.is_alone;
             let output = by_path::Output { file, origin, owner, keeps };
             return self.own_failures(by_path::read(client, request, output));
         }
         let opened = async move { client.read(request).await };
         self.own_failures(flatten(opened, read_event))
+    }
+
+    fn preheat(
+        &self,
+        target: &Target,
+        view: View,
+    ) -> BoxStream<'static, Result<Preheating, Failure>> {
+        let request = node::PreheatRequest {
+            target: Some(targets::to_wire(target)),
+            view: view_message(view),
+        };
+        let mut client = self.client.clone();
+        let opened = async move { client.preheat(request).await };
+        flatten(opened, |message: common::Preheating| {
+            Ok(Preheating {
+                seed: (!message.seed.is_empty()).then_some(message.seed),
+                held: message.held_bytes,
+                total: message.total_bytes,
+                complete: message.complete,
+            })
+        })
     }
 
     async fn mount(&self, request: MountRequest) -> Result<MountInfo, Failure> {
@@ -174,6 +206,20 @@ impl Backend for Agent {
         let request = node::TasksRequest { id_prefix: id_prefix.to_owned() };
         let reply = self.client.clone().tasks(request).await.map_err(status::failure)?;
         reply.into_inner().tasks.into_iter().map(cached_task).collect()
+    }
+
+    async fn remove_task(&self, task: TaskId, pins: Pins) -> Result<u64, Failure> {
+        let task_id = task.as_bytes().to_vec().into();
+        let request = node::RemoveTaskRequest { task_id, unpin: pins == Pins::GoToo };
+        let reply = self.client.clone().remove_task(request).await.map_err(status::failure)?;
+        Ok(reply.into_inner().bytes_freed)
+    }
+
+    async fn pin_task(&self, task: TaskId, pin: Pin) -> Result<bool, Failure> {
+        let task_id = task.as_bytes().to_vec().into();
+        let request = node::PinTaskRequest { task_id, pinned: pin == Pin::Set };
+        let reply = self.client.clone().pin_task(request).await.map_err(status::failure)?;
+        Ok(reply.into_inner().changed)
     }
 
     async fn collect_garbage(
@@ -380,6 +426,8 @@ fn cached_task(message: node::TaskInfo) -> Result<CachedTask, Failure> {
         cached: message.cached_bytes,
         disk: message.disk_bytes,
         in_use: message.in_use,
+        pinned: message.pinned,
+        fetching: message.fetching,
         last_read_ms: message.last_read_unix_ms,
         ledger: ledger(message.ledger),
         complete: message.complete,

@@ -31,6 +31,8 @@ pub struct Fake {
     pub breaks: Mutex<Option<Break>>,
     /// Writes into the output file itself, last chunk first.
     pub writes_itself: bool,
+    /// What was done to tasks, in order.
+    pub done: Mutex<Vec<String>>,
     /// Every read: first byte asked for.
     pub reads: Mutex<Vec<u64>>,
 }
@@ -97,13 +99,11 @@ impl Fake {
         let wanted = &content[request.start as usize..stop as usize];
         match delivery {
             Delivery::File { file, origin } if self.writes_itself => {
-                for (number, chunk) in
-                    wanted.chunks(3).enumerate().collect::<Vec<_>>().into_iter().rev()
-                {
+                for (number, chunk) in wanted.chunks(3).enumerate() {
                     let range =
                         ByteRange::at(request.start + number as u64 * 3, chunk.len() as u64);
                     file.write_all_at(chunk, range.start - origin).unwrap();
-                    events.push(Ok(ReadEvent::Written(range)));
+                    events.push(Ok(ReadEvent::Written { range, digests: Vec::new() }));
                 }
             }
             _ => events
@@ -124,6 +124,10 @@ impl Fake {
 
 #[async_trait]
 impl Backend for Fake {
+    async fn open_anew(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
+        self.open(target, view).await
+    }
+
     async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
         if let Err(failure) = self.failing() {
             return failure;
@@ -170,6 +174,20 @@ impl Backend for Fake {
         stream::iter(self.events(&request, &delivery)).boxed()
     }
 
+    fn preheat(
+        &self,
+        _target: &Target,
+        _view: View,
+    ) -> BoxStream<'static, Result<Preheating, Failure>> {
+        let failed = self.failure.clone().map(Err);
+        let said = |held, complete| {
+            let seed = (held == 0).then(|| "seed-1".to_owned());
+            Ok(Preheating { seed, held, total: 100, complete })
+        };
+        stream::iter(failed.map_or_else(|| vec![said(0, false), said(100, true)], |one| vec![one]))
+            .boxed()
+    }
+
     async fn mount(&self, request: MountRequest) -> Result<MountInfo, Failure> {
         if let Err(failure) = self.failing() {
             return failure;
@@ -193,8 +211,20 @@ impl Backend for Fake {
         Ok(found.cloned().collect())
     }
 
+    async fn remove_task(&self, task: TaskId, pins: Pins) -> Result<u64, Failure> {
+        self.done.lock().unwrap().push(format!("remove {} {pins:?}", task.short()));
+        let found = self.tasks.iter().find(|known| known.task.id == task);
+        self.failing().map(|()| found.map_or(0, |found| found.disk)).or_else(|failure| failure)
+    }
+
+    async fn pin_task(&self, task: TaskId, pin: Pin) -> Result<bool, Failure> {
+        self.done.lock().unwrap().push(format!("{pin:?} {}", task.short()));
+        let found = self.tasks.iter().find(|known| known.task.id == task);
+        Ok(found.is_some_and(|found| found.pinned != (pin == Pin::Set)))
+    }
+
     async fn collect_garbage(&self, _: Option<u64>, _: bool) -> Result<Collected, Failure> {
-        let tasks = self.tasks.iter().filter(|task| !task.in_use);
+        let tasks = self.tasks.iter().filter(|task| !task.in_use && !task.pinned);
         Ok(Collected {
             freed: tasks.clone().map(|task| task.disk).sum(),
             tasks: tasks.map(|task| task.task.id).collect(),

@@ -7,12 +7,19 @@ use crate::error::{CliError, Outcome};
 
 mod gc;
 mod ls;
+mod pin;
+mod pins;
+mod rm;
+mod unpin;
 mod verify;
 
 /// What to do with the cache.
 #[derive(Subcommand)]
 pub enum Command {
     Ls(ls::Args),
+    Pin(pin::Args),
+    Unpin(unpin::Args),
+    Rm(rm::Args),
     Gc(gc::Args),
     Verify(verify::Args),
 }
@@ -22,6 +29,9 @@ impl Command {
     pub async fn run(self, context: &Context) -> Result<Outcome, CliError> {
         match self {
             Self::Ls(args) => ls::run(args, context).await,
+            Self::Pin(args) => pin::run(args, context).await,
+            Self::Unpin(args) => unpin::run(args, context).await,
+            Self::Rm(args) => rm::run(args, context).await,
             Self::Gc(args) => gc::run(args, context).await,
             Self::Verify(args) => verify::run(args, context).await,
         }

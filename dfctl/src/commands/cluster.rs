@@ -5,6 +5,7 @@ use clap::Subcommand;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 
+pub mod asked;
 mod down;
 mod place;
 mod status;

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dfs_model::{ByteRange, Digest, Rate};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -22,7 +23,7 @@ use crate::output::{quoted_path, shell_quoted};
 
 pub mod saved;
 pub mod single;
-mod sinks;
+pub mod sinks;
 mod tree;
 mod wanted;
 
@@ -63,6 +64,10 @@ pub struct Args {
         hide_env_values = true
     )]
     exclude: Vec<String>,
+    /// Without an agent, in a cluster: goes on serving others until nobody has asked for so long [default: 5m]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "5m",
+          value_parser = dfs_model::parse_duration, env = "DFS_LINGER", hide_env_values = true)]
+    linger: Option<Duration>,
     /// Replace what exists
     #[arg(short, long, env = "DFS_FORCE", hide_env_values = true)]
     force: bool,
@@ -124,6 +129,13 @@ pub enum Destination {
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
+    let linger = args.linger;
+    let outcome = get(args, context).await?;
+    linger.into_iter().for_each(|idle| context.linger(idle));
+    Ok(outcome)
+}
+
+async fn get(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let locator = args.named.locate()?;
     let replace = if args.force { Replace::Always } else { Replace::Never };
     if args.recursive {
@@ -203,7 +215,7 @@ async fn without_name(
         Ok(backend) => backend,
         Err(error) => return error,
     };
-    match wanted::Wanted::find(context, &*backend, locator, options).await {
+    match wanted::Wanted::find(context, &*backend, locator, options, "get").await {
         Ok(_) => error,
         Err(found) if found.code == &codes::IS_TREE => {
             let url = shell_quoted(&locator.shown());
@@ -239,7 +251,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn new(include: &[String], exclude: &[String]) -> Result<Self, CliError> {
+    /// Of the patterns of --include and --exclude.
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, CliError> {
         let include = if include.is_empty() { None } else { Some(globs(include)?) };
         Ok(Self { include, exclude: globs(exclude)? })
     }

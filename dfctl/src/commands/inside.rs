@@ -23,8 +23,15 @@ pub struct Named {
     /// What stands after the last `!` is a path inside the directory or archive (tar, also compressed, zip)
     /// that the URL names. A `!` of the URL or of the path itself is written `%21`, a `%` of the path `%25`;
     /// a URL that ends in `!` has no path. Shells want such names in single quotes.
-    #[arg(value_name = "URL[!path]")]
+    #[arg(value_name = "URL[!path]", value_hint = clap::ValueHint::AnyPath)]
     url: String,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// How origins are asked, and by whom.
+#[derive(clap::Args)]
+pub struct Access {
     /// Header for the origin; one that looks secret never leaves for another host
     #[arg(
         short = 'H',
@@ -45,6 +52,22 @@ pub struct Named {
 impl Named {
     /// Reads it.
     pub fn locate(&self) -> Result<Locator, CliError> {
+        self.access.locate(&self.url)
+    }
+}
+
+impl Access {
+    /// What `url` means to this user, with the headers given.
+    pub fn locate(&self, url: &str) -> Result<Locator, CliError> {
+        self.locator(url, &self.header)
+    }
+
+    /// The same for what is written to: headers are for what is read.
+    pub fn locate_output(&self, url: &str) -> Result<Locator, CliError> {
+        self.locator(url, &[])
+    }
+
+    fn locator(&self, url: &str, headers: &[String]) -> Result<Locator, CliError> {
         let mut environment = Environment::of_process();
         if let Some(profile) = &self.profile {
             environment = environment.with("AWS_PROFILE", profile);
@@ -52,13 +75,14 @@ impl Named {
         if let Some(endpoint) = &self.endpoint {
             environment = environment.with("AWS_ENDPOINT_URL_S3", endpoint);
         }
-        Locator::parse(&self.url, &self.header)?.meant_in(&environment, self.profile.is_some())
+        Locator::parse(url, headers)?.meant_in(&environment, self.profile.is_some())
     }
 }
 
 /// Whoever can read: a node agent, else this process itself.
 pub async fn backend(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
     let backend = context.any_backend()?;
+    context.reach_cluster().await?;
     in_the_cluster_meant(context, &*backend).await?;
     Ok(backend)
 }

@@ -30,6 +30,7 @@ pub struct Args {
     #[command(flatten)]
     named: Named,
     /// An existing directory
+    #[arg(value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
     /// How the kernel reads it
     #[arg(long, default_value = "auto", value_parser = ["auto", "fuse"], env = "DFS_LANE", hide_env_values = true)]

@@ -6,13 +6,20 @@ use crate::context::Context;
 use crate::error::{CliError, Outcome};
 
 mod ls;
+mod named;
+mod rm;
 mod show;
+
+pub use ls::share;
+pub use named::{all_named, named};
+pub use rm::Removal;
 
 /// What to do with tasks.
 #[derive(Subcommand)]
 pub enum Command {
     Ls(ls::Args),
     Show(show::Args),
+    Rm(rm::Args),
 }
 
 impl Command {
@@ -21,6 +28,7 @@ impl Command {
         match self {
             Self::Ls(args) => ls::run(args, context).await,
             Self::Show(args) => show::run(args, context).await,
+            Self::Rm(args) => rm::run(args, context).await,
         }
     }
 }

@@ -374,18 +374,107 @@ async fn mounts_are_made_listed_and_taken_away() {
     );
 }
 
-#[tokio::test]
-async fn the_cache_and_its_tasks_are_shown_collected_and_verified() {
-    let cached = |url: &str, in_use| CachedTask {
+fn cached(url: &str, in_use: bool) -> CachedTask {
+    CachedTask {
         task: task(url, 1 << 20),
         cached: 512 << 10,
         disk: 600 << 10,
         in_use,
+        pinned: false,
+        fetching: false,
         last_read_ms: 0,
         ledger: Ledger::default(),
         complete: false,
         parents: Vec::new(),
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_task_with_parents_is_fetching_only_while_it_is_fetched() {
+    let mut idle = cached("https://h/a", false);
+    idle.parents = vec!["node1".to_owned()];
+    let fetching = CachedTask { fetching: true, in_use: true, ..idle.clone() };
+    let pinned = CachedTask { pinned: true, ..idle.clone() };
+    for (task, state) in [(idle, "idle"), (fetching, "fetching"), (pinned, "idle, pinned")] {
+        let backend = Arc::new(Fake { tasks: vec![task], ..Fake::default() });
+        let ran = run(&backend, &["task", "ls"]).await;
+        assert!(ran.out.contains(&format!("  {state}  ")), "{}", ran.out);
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_use_or_pinned_is_removed_only_when_that_is_said() {
+    let used = cached("https://h/used", true);
+    let pinned = CachedTask { pinned: true, ..cached("https://h/pinned", false) };
+    let free = cached("https://h/free", false);
+    let [u, p, f] = [&used, &pinned, &free].map(|task| task.task.id.short());
+    let backend = Arc::new(Fake { tasks: vec![used, pinned, free], ..Fake::default() });
+    for words in [&["task", "rm", "--yes", &f, &u][..], &["task", "rm", "--wait", "--yes", &f, &p]]
+    {
+        let ran = run(&backend, words).await;
+        assert_eq!(ran.exit, Exit::Other, "{}", ran.err);
+        assert!(ran.err.contains("nothing was removed  DFS-4117"), "{}", ran.err);
+    }
+    let ran = run(&backend, &["task", "rm", &f]).await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(ran.err.contains("DFS-1109") && ran.err.contains("--yes"), "{}", ran.err);
+    let ran = run(&backend, &["task", "rm", "--dry-run", "--unpin", &f, &p]).await;
+    let would = format!("would remove  {f}  600.0 KiB  https://h/free\n");
+    assert!(ran.out.starts_with(&would), "{}", ran.out);
+    assert!(ran.out.ends_with("would remove 2 tasks, 1.2 MiB\n"), "{}", ran.out);
+    assert!(backend.done.lock().unwrap().is_empty(), "nothing was done so far");
+
+    let ran = run(&backend, &["cache", "rm", "--yes", "--unpin", &f, &p, &f]).await;
+    assert_eq!(ran.exit, Exit::Done, "{}", ran.err);
+    let done = [format!("remove {f} GoToo"), format!("remove {p} GoToo")];
+    assert_eq!(*backend.done.lock().unwrap(), done, "each once");
+}
+
+#[tokio::test]
+async fn pins_are_set_lifted_and_shown() {
+    let pinned = CachedTask { pinned: true, ..cached("https://h/pinned", false) };
+    let free = cached("https://h/free", false);
+    let [p, f] = [&pinned, &free].map(|task| task.task.id.short());
+    let backend = Arc::new(Fake { tasks: vec![pinned, free], ..Fake::default() });
+    let ran = run(&backend, &["cache", "pin", &f, &p]).await;
+    assert_eq!(ran.exit, Exit::Done);
+    let told = format!(
+        "pinned  {f}  50 % here  https://h/free\npinned already  {p}  50 % here  https://h/pinned\n"
+    );
+    assert_eq!(ran.out, told);
+    assert_eq!(run(&backend, &["cache", "pin", &p]).await.exit, Exit::Nothing);
+    assert_eq!(run(&backend, &["cache", "unpin", &p]).await.exit, Exit::Done);
+    let done = [&f, &p, &p].map(|id| format!("Set {id}")).into_iter();
+    let done: Vec<_> = done.chain([format!("Lift {p}")]).collect();
+    assert_eq!(*backend.done.lock().unwrap(), done);
+    let ran = run(&backend, &["cache", "ls"]).await;
+    let pinned = ran.out.lines().find(|line| line.contains(&p)).unwrap();
+    assert!(pinned.contains("  pinned  "), "{}", ran.out);
+}
+
+#[tokio::test]
+async fn a_beginning_that_several_tasks_have_is_exit_2_and_one_that_none_has_is_exit_3() {
+    let tasks: Vec<_> = (0..17).map(|n| cached(&format!("https://h/{n}"), false)).collect();
+    let first = |task: &CachedTask| task.task.id.to_string()[..1].to_owned();
+    let firsts: Vec<_> = tasks.iter().map(first).collect();
+    let shared = firsts.iter().find(|digit| firsts.iter().filter(|d| d == digit).count() > 1);
+    let shared = shared.unwrap().as_str();
+    let none = "0".repeat(64);
+    let backend = Arc::new(Fake { tasks, ..Fake::default() });
+    for command in
+        [&["task", "show"][..], &["task", "rm", "--yes"], &["cache", "pin"], &["cache", "verify"]]
+    {
+        let ran = run(&backend, &[command, &[shared]].concat()).await;
+        assert_eq!(ran.exit, Exit::Usage, "{command:?}: {}", ran.err);
+        assert!(ran.err.contains(&format!("tasks begin with {shared}")), "{}", ran.err);
+        let ran = run(&backend, &[command, &[none.as_str()]].concat()).await;
+        assert_eq!(ran.exit, Exit::NotFound, "{command:?}: {}", ran.err);
+        assert!(ran.err.contains("DFS-4116"), "{}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn the_cache_and_its_tasks_are_shown_collected_and_verified() {
     let tasks = vec![cached("https://h/a", true), cached("https://h/b", false)];
     let bad = Verified {
         task: Some(tasks[0].task.id),
@@ -548,6 +637,23 @@ async fn a_tree_without_a_name_is_to_be_got_as_a_tree() {
     assert_eq!(ran.exit, Exit::Source, "what it is cannot be told: {}", ran.err);
 }
 
+#[tokio::test]
+async fn a_preheating_is_waited_for_or_left_to_the_seed_and_one_failure_hides_no_other() {
+    let fake = Arc::new(Fake::default());
+    let ran = run(&fake, &["preheat", "https://h/x"]).await;
+    assert_eq!(
+        (ran.exit, ran.out.as_str()),
+        (Exit::Done, "taken on  https://h/x  100 B by seed-1\n")
+    );
+    let ran = run(&fake, &["preheat", "--wait", "https://h/x"]).await;
+    assert!(ran.out.starts_with("preheated https://h/x  100 B on seed-1 in "), "{}", ran.out);
+    let failure = Some(Failure::new(FailureClass::NotFound, "the origin answered 404"));
+    let failing = Arc::new(Fake { failure, ..Fake::default() });
+    let ran = run(&failing, &["preheat", "https://h/x", "https://h/y"]).await;
+    assert_eq!(ran.exit, Exit::Partly);
+    assert_eq!(ran.err.matches("DFS-2101").count(), 2, "{}", ran.err);
+}
+
 const SAYS_SOLO: &str = "no node agent answers: straight from the origin";
 
 #[tokio::test]
@@ -598,4 +704,98 @@ async fn without_an_agent_where_one_is_usual_it_is_said_and_data_go_where_they_s
     assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, "hello"), "{}", ran.err);
     assert_eq!(names(place.path()), ["f", "mine"]);
     assert_eq!(names(&place.path().join("mine")), ["solo"]);
+}
+
+#[tokio::test]
+async fn a_code_is_explained_and_an_unknown_one_names_those_like_it() {
+    let backend = Arc::new(Fake::default());
+    let ran = run(&backend, &["explain", "dfs-2103"]).await;
+    assert_eq!(ran.exit, Exit::Done);
+    assert!(ran.out.starts_with("DFS-2103  the origin refused\nexit code 4\n\n"), "{}", ran.out);
+    assert!(ran.out.contains("\nusual causes\n  - "), "{}", ran.out);
+    assert!(ran.out.contains("\nwhat to do\n  dfctl stat --profile NAME "), "{}", ran.out);
+    let json = run_as(Format::Json, &backend, &["explain", "2103"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((json["code"].as_str(), json["exit"].as_u64()), (Some("DFS-2103"), Some(4)));
+    assert!(json["next"][0]["command"].as_str().unwrap().starts_with("dfctl "), "{json}");
+
+    let all = crate::codes::all().len();
+    for words in [&["explain"][..], &["explain", "--list"]] {
+        let ran = run_as(Format::Name, &backend, words).await;
+        assert_eq!(ran.out.lines().filter(|line| line.starts_with("DFS-")).count(), all);
+    }
+    assert_eq!(run(&backend, &["explain"]).await.out.lines().count(), all + 1);
+
+    let ran = run(&backend, &["explain", "DFS-2203"]).await;
+    assert_eq!(ran.exit, Exit::NotFound);
+    assert!(ran.err.contains("there is no code DFS-2203  DFS-1004"), "{}", ran.err);
+    assert!(ran.err.contains("codes like it: DFS-2103"), "{}", ran.err);
+    let ran = run(&backend, &["explain", "nonsense"]).await;
+    assert!(ran.err.contains("dfctl explain --list"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_value_is_told_with_where_it_came_from_and_what_it_overrides() {
+    let place = tempfile::tempdir().unwrap();
+    let (places, system) = (places(place.path()), place.path().join("etc"));
+    std::fs::create_dir_all(&system).unwrap();
+    std::fs::create_dir_all(&places.config).unwrap();
+    std::fs::write(system.join("site.toml"), "# all\ncolor = 'always'\nsolo = true\n").unwrap();
+    let user = places.config.join("dfctl.toml");
+    std::fs::write(&user, "color = 'never'\nprogress = 'json'\n").unwrap();
+    let settings = Settings::for_test_over(places, &system).unwrap();
+    let ran = run_alone(&settings, &["config", "explain", "color"]).await;
+    let site = system.join("site.toml");
+    let facts = format!(
+        "key        color\nvalue      never\nfrom       {}:1\noverrides  always in {}:2\n",
+        user.display(),
+        site.display()
+    );
+    assert!(ran.out.starts_with(&facts), "{}", ran.out);
+    let ran = run_alone(&settings, &["config", "explain", "progress"]).await;
+    assert!(ran.out.contains("from       environment variable DFS_PROGRESS\n"), "{}", ran.out);
+    assert!(ran.out.contains(&format!("overrides  json in {}:2\n", user.display())), "{}", ran.out);
+    let ran = run_alone(&settings, &["config", "get"]).await;
+    assert_eq!(ran.out, "color = never\nprogress = plain\nsolo = true\n");
+    assert_eq!(run_alone(&settings, &["config", "get", "solo"]).await.out, "true\n");
+    let ran = run_alone(&settings, &["config", "get", "cluster"]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Nothing, ""));
+    let ran = run_alone(&settings, &["config", "get", "colour"]).await;
+    assert_eq!(ran.exit, Exit::NotFound);
+    assert!(ran.err.contains("DFS-1004") && ran.err.contains("keys like it: color"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_value_is_written_or_refused_before_anything_is() {
+    let place = tempfile::tempdir().unwrap();
+    let places = places(place.path());
+    let user = places.config.join("dfctl.toml");
+    let settings = Settings::for_test(places);
+    for (words, exit, code) in [
+        (&["config", "set", "colour", "never"][..], Exit::NotFound, "DFS-1004"),
+        (&["config", "set", "color", "pink"], Exit::Usage, "DFS-1003"),
+        (&["config", "set", "solo", "perhaps"], Exit::Usage, "DFS-1003"),
+    ] {
+        let ran = run_alone(&settings, words).await;
+        assert_eq!(ran.exit, exit, "{words:?}: {}", ran.err);
+        assert!(ran.err.contains(code), "{words:?}: {}", ran.err);
+    }
+    assert!(!user.exists());
+    let ran = run_alone(&settings, &["config", "set", "color", "never"]).await;
+    assert_eq!(ran.exit, Exit::Done, "{}", ran.err);
+    assert_eq!(ran.out, format!("color = never   in {}\n", user.display()));
+    let ran = run_alone(&settings, &["config", "set", "color", "never"]).await;
+    assert_eq!(ran.exit, Exit::Nothing);
+    assert_eq!(std::fs::read_to_string(&user).unwrap(), "color = \"never\"\n");
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_command_that_was_refused() {
+    let failure = Some(Failure::new(FailureClass::NotPermitted, "status 403"));
+    let backend = Arc::new(Fake { failure, ..Fake::default() });
+    for command in ["get", "cat", "ls", "stat"] {
+        let ran = run(&backend, &[command, URL]).await;
+        assert_eq!(ran.exit, Exit::NotPermitted, "{}", ran.err);
+        assert!(ran.err.contains(&format!("dfctl {command} -H 'Auth")), "{command}: {}", ran.err);
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dfs_fuse::mount::{Detach, MountEntry, UnmountError, is_dead, mounted_at, unmount};
+use dfs_fuse::mount::{Detach, MountEntry, UnmountError, is_dead, mounted_at, mounts, unmount};
 
 use super::inside::answer;
 use super::mount::mount_point;
@@ -27,6 +27,7 @@ const ASK_WITHIN: Duration = Duration::from_secs(2);
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Where it is mounted
+    #[arg(value_name = "MOUNT")]
     dir: PathBuf,
     /// Take the name away now and the rest when the last user leaves
     #[arg(short, long, env = "DFS_LAZY", hide_env_values = true)]
@@ -48,7 +49,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
             };
             return Err(not_of_this_agent(context, &dir, &mount).await);
         }
-        Err(failure) => return Err(CliError::backend("unmount", text, failure)),
+        Err(failure) => {
+            let failed = CliError::backend("unmount", text, failure);
+            return Err(match mounted_at(&dir).filter(|_| failed.code == &codes::MOUNT_COVERED) {
+                Some(above) => failed.because(what_it_shows(&above)),
+                None => failed,
+            });
+        }
     };
     context.output.note(&format!("unmounted  {text}   {left} left"));
     Ok(Outcome::Done)
@@ -84,9 +91,8 @@ fn refused(shown: &str, error: &UnmountError) -> CliError {
         UnmountError::NotPermitted(_) => &codes::AGENT_REFUSED,
         UnmountError::Busy(_) => &codes::MOUNT_BUSY,
         UnmountError::NotMounted(_) => &codes::NOT_MOUNTED,
-        UnmountError::Covered(_) | UnmountError::NoHelper | UnmountError::Refused { .. } => {
-            &codes::MOUNT_FAILED
-        }
+        UnmountError::Covered(_) => &codes::MOUNT_COVERED,
+        UnmountError::NoHelper | UnmountError::Refused { .. } => &codes::MOUNT_FAILED,
     };
     CliError::new(code, format!("cannot unmount {shown}")).caused_by(error)
 }
@@ -96,10 +102,19 @@ async fn not_of_this_agent(context: &Context, dir: &Path, mount: &MountEntry) ->
     let shown = dir.display().to_string();
     let quoted = quoted_path(dir);
     if !mount.is_ours() {
-        let what = format!("what is mounted on {shown} is not of dfs");
-        return CliError::new(&codes::NOT_MOUNTED, what)
-            .because(format!("it shows {}, a file system of type {}", mount.name, mount.kind))
-            .hint(format!("umount {quoted}"));
+        let lies_below = |other: &MountEntry| other.dir == dir && other.is_ours();
+        let error = match mounts().is_ok_and(|mounts| mounts.iter().any(lies_below)) {
+            true => {
+                let what =
+                    format!("something else is mounted on top of the mount of dfs on {shown}");
+                CliError::new(&codes::MOUNT_COVERED, what)
+            }
+            false => {
+                let what = format!("what is mounted on {shown} is not of dfs");
+                CliError::new(&codes::NOT_MOUNTED, what)
+            }
+        };
+        return error.because(what_it_shows(mount)).hint(format!("umount {quoted}"));
     }
     let what = format!("another node agent serves the mount on {shown}");
     let user = mount.user.map(|user| format!(", mounted for uid {user}")).unwrap_or_default();
@@ -117,6 +132,10 @@ async fn not_of_this_agent(context: &Context, dir: &Path, mount: &MountEntry) ->
             )),
         },
     }
+}
+
+fn what_it_shows(mount: &MountEntry) -> String {
+    format!("it shows {}, a file system of type {}", mount.name, mount.kind)
 }
 
 /// The socket of the agent that has the mount, among those where agents usually listen.

@@ -22,6 +22,16 @@ pub trait Record {
     fn name(&self) -> Vec<u8>;
 }
 
+impl<R: Record + ?Sized> Record for &R {
+    fn json(&self) -> Value {
+        (**self).json()
+    }
+
+    fn name(&self) -> Vec<u8> {
+        (**self).name()
+    }
+}
+
 impl Output {
     /// Writes one result in the format asked for.
     pub fn record(
@@ -49,6 +59,19 @@ impl Output {
             return Ok(());
         }
         self.record(kind, record, human)
+    }
+
+    /// Writes a list of what a command did that was asked for its effect: for people not with `-q`.
+    pub fn report_all<R: Record>(
+        &self,
+        kind: &'static str,
+        records: &[R],
+        human: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        if self.format == Format::Human && self.verbosity == Verbosity::Quiet {
+            return Ok(());
+        }
+        self.records(kind, records, human)
     }
 
     /// Writes a list at once; `human` makes the table.
@@ -264,6 +287,8 @@ impl Record for CachedTask {
             "disk_bytes": self.disk,
             "complete": self.complete,
             "in_use": self.in_use,
+            "pinned": self.pinned,
+            "fetching": self.fetching,
             "last_read": (self.last_read_ms > 0)
                 .then(|| when::iso(i64::try_from(self.last_read_ms / 1000).unwrap_or(i64::MAX))),
             "parents": self.parents,

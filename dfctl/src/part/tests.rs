@@ -1,6 +1,10 @@
 //! What a part file keeps, refuses and leaves.
 
 use std::path::Path;
+use std::process::Command;
+
+use dfs_model::GroupRange;
+use dfs_peer::hashtree::{Shape, group_digests};
 
 use super::*;
 
@@ -10,7 +14,11 @@ fn identity(content: &str, length: u64) -> Identity {
 
 fn open(dir: &Path, content: &str, length: u64) -> Result<PartFile, PartError> {
     let dir = Arc::new(OutDir::open(dir).unwrap());
-    PartFile::open(dir, OsStr::new("x"), identity(content, length), None)
+    PartFile::open(dir, OsStr::new("x"), identity(content, length), None, &never())
+}
+
+fn never() -> CancellationToken {
+    CancellationToken::new()
 }
 
 fn names(dir: &Path) -> Vec<OsString> {
@@ -25,7 +33,7 @@ fn a_part_becomes_the_file_that_somebody_else_fills() {
     let mut part = open(place.path(), "a", 6).unwrap();
     assert!(part.take_over(&content).unwrap());
     filling.write_all_at(b"abc", 0).unwrap();
-    part.written(ByteRange::new(0, 3)).unwrap();
+    part.written(ByteRange::new(0, 3), &[]).unwrap();
     drop(part);
     let foreign = open(place.path(), "a", 6).err();
     assert!(
@@ -60,7 +68,8 @@ fn a_file_that_became_an_output_becomes_no_other() {
     let content = cache.path().join("content");
     File::create(&content).unwrap();
     let dir = Arc::new(OutDir::open(place.path()).unwrap());
-    let another = |name| PartFile::open(dir.clone(), OsStr::new(name), identity("a", 1), None);
+    let another =
+        |name| PartFile::open(dir.clone(), OsStr::new(name), identity("a", 1), None, &never());
     let (mut first, mut second) = (another("x").unwrap(), another("y").unwrap());
     assert!(first.take_over(&content).unwrap());
     assert!(!second.take_over(&content).unwrap());
@@ -110,13 +119,61 @@ fn the_same_content_is_resumed_and_another_one_is_not() {
 }
 
 #[test]
-fn a_part_of_another_boot_is_not_trusted() {
+fn what_somebody_changed_in_a_part_never_gets_into_the_file() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("x.dfs-part");
+    let length = 200_000;
+    for (at, bytes) in [(5, 150_000), (149_999, 150_000), (70_000, 131_072), (0, 200_000)] {
+        let mut part = open(place.path(), "a", length).unwrap();
+        part.append(&vec![7; bytes]).unwrap();
+        part.keep().unwrap();
+        File::options().write(true).open(&path).unwrap().write_all_at(b"8", at).unwrap();
+        let part = open(place.path(), "a", length).unwrap();
+        assert_eq!((part.resumed(), part.was_spoilt()), (0, true), "{at} of {bytes}");
+        assert_eq!(names(place.path()), ["x.dfs-part"]);
+    }
+    let part = open(place.path(), "a", length).unwrap();
+    assert!(!part.was_spoilt(), "nothing was there");
+}
+
+#[test]
+fn digests_of_the_writer_are_those_of_the_bytes() {
+    let length = 200_000_u64;
+    let content: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+    let shape = Shape::known(length);
+    let digests = group_digests(shape, GroupRange::new(0, 4), &content).unwrap();
+    let (first, second) = (100_000, 131_072);
+    for (told, end) in [(&digests[..1], first), (&digests[..0], first), (&digests[..2], second)] {
+        let place = tempfile::tempdir().unwrap();
+        let mut part = open(place.path(), "a", length).unwrap();
+        part.file().write_all_at(&content, 0).unwrap();
+        part.written(ByteRange::new(0, end), told).unwrap();
+        let rest = &digests[(end as usize).div_ceil(65_536)..];
+        part.written(ByteRange::new(end, length), rest).unwrap();
+        part.keep().unwrap();
+        assert_eq!(open(place.path(), "a", length).unwrap().resumed(), length, "{end}");
+    }
+    // Lies of a writer cost what they are about, no more.
+    let place = tempfile::tempdir().unwrap();
+    let mut part = open(place.path(), "a", length).unwrap();
+    part.file().write_all_at(&content, 0).unwrap();
+    part.written(ByteRange::new(0, second), &[[9; 32]; 2]).unwrap();
+    part.keep().unwrap();
+    assert!(open(place.path(), "a", length).unwrap().was_spoilt());
+}
+
+#[test]
+fn checking_what_is_there_can_be_interrupted_and_costs_nothing() {
     let place = tempfile::tempdir().unwrap();
     let mut part = open(place.path(), "a", 6).unwrap();
     part.append(b"abc").unwrap();
-    part.boot = "another".into();
-    part.keep();
-    assert_eq!(open(place.path(), "a", 6).unwrap().done(), 0);
+    part.keep().unwrap();
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let dir = Arc::new(OutDir::open(place.path()).unwrap());
+    let opened = PartFile::open(dir, OsStr::new("x"), identity("a", 6), None, &stop);
+    assert!(matches!(opened, Err(PartError::Interrupted(_))));
+    assert_eq!(open(place.path(), "a", 6).unwrap().resumed(), 3);
 }
 
 #[test]
@@ -125,10 +182,12 @@ fn a_digest_covers_what_was_taken_over() {
     for like in [Digest::Sha256([0; 32]), Digest::Blake3([0; 32])] {
         let dir = Arc::new(OutDir::open(place.path()).unwrap());
         let mut part =
-            PartFile::open(dir.clone(), OsStr::new("x"), identity("a", 6), Some(like)).unwrap();
+            PartFile::open(dir.clone(), OsStr::new("x"), identity("a", 6), Some(like), &never())
+                .unwrap();
         part.append(b"abc").unwrap();
         part.keep().unwrap();
-        let mut part = PartFile::open(dir, OsStr::new("x"), identity("a", 6), Some(like)).unwrap();
+        let mut part =
+            PartFile::open(dir, OsStr::new("x"), identity("a", 6), Some(like), &never()).unwrap();
         part.append(b"def").unwrap();
         let mut whole = Hasher::new(like);
         whole.update(b"abcdef");
@@ -138,17 +197,15 @@ fn a_digest_covers_what_was_taken_over() {
 }
 
 #[test]
-fn ranges_written_in_any_order_count_when_the_gap_closes() {
+fn ranges_out_of_order_are_refused() {
     let place = tempfile::tempdir().unwrap();
     let mut part = open(place.path(), "a", 40).unwrap();
-    part.written(ByteRange::new(10, 20)).unwrap();
-    part.written(ByteRange::new(30, 40)).unwrap();
-    assert_eq!(part.done(), 0);
-    part.written(ByteRange::new(0, 10)).unwrap();
+    part.written(ByteRange::new(0, 10), &[]).unwrap();
+    for range in [ByteRange::new(20, 30), ByteRange::new(0, 10), ByteRange { start: 10, end: 9 }] {
+        assert!(part.written(range, &[]).is_err(), "{range:?}");
+    }
+    part.written(ByteRange::new(10, 20), &[]).unwrap();
     assert_eq!(part.done(), 20);
-    part.written(ByteRange::new(20, 30)).unwrap();
-    assert_eq!(part.done(), 40);
-    assert!(part.ahead.is_empty());
 }
 
 #[test]
@@ -170,6 +227,35 @@ fn a_planted_part_file_is_refused_and_untouched() {
     std::fs::hard_link(&victim, &part).unwrap();
     assert!(matches!(open(place.path(), "a", 6), Err(PartError::Shared(_))));
     assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+}
+
+#[test]
+fn a_file_that_only_has_the_name_of_a_part_is_left_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("x.dfs-part");
+    for mine in [b"mine".to_vec(), vec![b'm'; 5000]] {
+        std::fs::write(&path, &mine).unwrap();
+        assert!(matches!(open(place.path(), "a", 6), Err(PartError::NoPart(_))));
+        assert_eq!(std::fs::read(&path).unwrap(), mine);
+    }
+    std::fs::remove_file(&path).unwrap();
+    // What a killed get of unknown length left is its own all the same.
+    let another = || {
+        let dir = Arc::new(OutDir::open(place.path()).unwrap());
+        let unknown = Identity { content: "a".into(), start: 0, length: None };
+        PartFile::open(dir, OsStr::new("x"), unknown, None, &never()).unwrap()
+    };
+    let mut killed = another();
+    killed.append(b"abc").unwrap();
+    let left = place.path().join("left");
+    assert!(Command::new("cp").arg("-a").args([&path, &left]).status().unwrap().success());
+    drop(killed);
+    std::fs::rename(left, &path).unwrap();
+    let part = another();
+    assert_eq!(part.done(), 0);
+    part.finish(None, Replace::Never).unwrap();
+    let attribute = rustix::fs::getxattr(place.path().join("x"), UNMARKED, &mut [0_u8; 1]);
+    assert_eq!(attribute, Err(Errno::NODATA), "the output bears none of it");
 }
 
 #[test]
@@ -215,9 +301,15 @@ fn a_part_that_somebody_cut_off_never_becomes_the_file() {
     assert_eq!(tampered(&part.mark().unwrap_err()), Some(Tampered::CutOff), "nor is it marked");
     drop(part);
     assert_eq!(names(place.path()).len(), 0);
+    let mut part = open(place.path(), "a", 3).unwrap();
+    part.append(b"abc").unwrap();
+    cut(2);
+    let digest = part.blake3().unwrap_err();
+    assert_eq!(tampered(&digest), Some(Tampered::CutOff), "nor hashed");
+    drop(part);
     let dir = Arc::new(OutDir::open(place.path()).unwrap());
     let unknown = Identity { content: "a".into(), start: 0, length: None };
-    let mut part = PartFile::open(dir, OsStr::new("x"), unknown, None).unwrap();
+    let mut part = PartFile::open(dir, OsStr::new("x"), unknown, None, &never()).unwrap();
     part.append(b"abc").unwrap();
     cut(2);
     assert_eq!(tampered(&part.append(b"def").unwrap_err()), Some(Tampered::CutOff));

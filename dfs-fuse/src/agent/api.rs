@@ -11,10 +11,12 @@ use std::sync::Arc;
 use dfs_artifact::View;
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::targets;
+use dfs_proto::common::Preheating;
 use dfs_proto::node::node_server;
 use dfs_proto::node::{
     CollectGarbageReply, CollectGarbageRequest, ListEntry, ListRequest, MountInfo, MountRequest,
-    MountsReply, MountsRequest, OpenReply, OpenRequest, ReadChunk, ReadRequest, StatusReply,
+    MountsReply, MountsRequest, OpenReply, OpenRequest, PinTaskReply, PinTaskRequest,
+    PreheatRequest, ReadChunk, ReadRequest, RemoveTaskReply, RemoveTaskRequest, StatusReply,
     StatusRequest, TasksReply, TasksRequest, UnmountReply, UnmountRequest, VerifyCacheEvent,
     VerifyCacheRequest,
 };
@@ -82,7 +84,11 @@ impl node_server::Node for NodeService {
         let request = request.into_inner();
         let view = targets::view_from_wire(request.view());
         let question = self.question((asker, user), request.target, view, &request.command).await;
-        let artifact = Some(self.opened(&question.map_err(failed)?).await?.describe());
+        let question = question.map_err(failed)?;
+        if request.fresh {
+            self.agent.forget(&question.target);
+        }
+        let artifact = Some(self.opened(&question).await?.describe());
         Ok(Response::new(OpenReply { artifact }))
     }
 
@@ -142,6 +148,31 @@ impl node_server::Node for NodeService {
             chunk.map_err(&failed)
         });
         Ok(Response::new(chunks.boxed()))
+    }
+
+    type PreheatStream = Streamed<Preheating>;
+
+    async fn preheat(
+        &self,
+        request: Request<PreheatRequest>,
+    ) -> Result<Response<Self::PreheatStream>, Status> {
+        let busy = self.agent.enter();
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        let request = request.into_inner();
+        let view = targets::view_from_wire(request.view());
+        let question = self.question((asker, user), request.target, view, &[]).await;
+        let question = question.map_err(failed)?;
+        let engine = &self.agent.host().engine;
+        if engine.swarm().is_none() {
+            return Err(failed(CallError::NoCluster));
+        }
+        let refused = |error| failed(CallError::from(Arc::new(error)));
+        let events = engine.preheat_url(&question.target, view).await.map_err(refused)?;
+        let events = events.map(move |event| {
+            let _busy = &busy;
+            event.map_err(refused)
+        });
+        Ok(Response::new(events.boxed()))
     }
 
     async fn mount(&self, request: Request<MountRequest>) -> Result<Response<MountInfo>, Status> {
@@ -207,6 +238,26 @@ impl node_server::Node for NodeService {
         let listing = listing.await;
         let tasks = listing.map_err(|_| Status::unavailable("the agent is stopping"))?;
         Ok(Response::new(TasksReply { tasks }))
+    }
+
+    async fn remove_task(
+        &self,
+        request: Request<RemoveTaskRequest>,
+    ) -> Result<Response<RemoveTaskReply>, Status> {
+        let _busy = self.agent.enter();
+        Asker::of(&request).may_evict().map_err(failed)?;
+        let removed = cache::remove(&self.agent, &request.into_inner()).await;
+        removed.map(Response::new).map_err(failed)
+    }
+
+    async fn pin_task(
+        &self,
+        request: Request<PinTaskRequest>,
+    ) -> Result<Response<PinTaskReply>, Status> {
+        let _busy = self.agent.enter();
+        Asker::of(&request).may_evict().map_err(failed)?;
+        let pinned = cache::pin(&self.agent, &request.into_inner()).await;
+        pinned.map(Response::new).map_err(failed)
     }
 
     async fn collect_garbage(

@@ -107,12 +107,13 @@ impl Asker {
         self == Self::Owner || self == whose
     }
 
-    /// What is evicted is everybody's.
+    /// What is evicted, removed, or kept from eviction is everybody's.
     pub fn may_evict(self) -> Result<(), CallError> {
         if self == Self::Owner {
             return Ok(());
         }
-        let why = "the cache is shared: only the agent's own user and root evict from it by hand";
+        let why =
+            "the cache is shared: only the agent's own user and root say by hand what it keeps";
         Err(CallError::NotPermitted(why.to_owned()))
     }
 

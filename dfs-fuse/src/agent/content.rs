@@ -114,12 +114,26 @@ impl Content for SpaceContent {
     }
 }
 
+/// The class says in words what it is: the reason need not again.
 fn content_error(error: &ReadError) -> ContentError {
-    let class = match error {
-        ReadError::OriginChanged(_) => ContentErrorClass::OriginChanged,
-        ReadError::NotPermitted(_) => ContentErrorClass::NotPermitted,
-        ReadError::Timeout { .. } => ContentErrorClass::Timeout,
-        _ => ContentErrorClass::Io,
+    let (class, reason) = match error {
+        ReadError::OriginChanged(reason) => (ContentErrorClass::OriginChanged, reason.clone()),
+        ReadError::NotPermitted(reason) => (ContentErrorClass::NotPermitted, reason.clone()),
+        ReadError::Timeout { .. } => (ContentErrorClass::Timeout, error_chain(error)),
+        _ => (ContentErrorClass::Io, error_chain(error)),
     };
-    ContentError::new(class, error_chain(error))
+    ContentError::new(class, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_once() {
+        let told = |error: ReadError| content_error(&error).to_string();
+        let changed = told(ReadError::origin_changed("the ETag is now \"b\""));
+        assert_eq!(changed, "origin changed: the ETag is now \"b\"");
+        assert_eq!(told(ReadError::NotPermitted("no".into())), "not permitted: no");
+    }
 }

@@ -1,17 +1,21 @@
 //! An agent inside another process, for commands that find no daemon: the same service, reached over a pipe
-//! instead of a socket. Alone: straight from the origin, serving nobody.
+//! instead of a socket. Alone: straight from the origin, serving nobody; or, where a cluster is named, a peer in it
+//! that serves others what it holds until it leaves.
 
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_model::Location;
+use dfs_peer::dial::Acceptor;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
 use dfs_proto::node::node_server::NodeServer;
 use dfs_service::data_dir::{DataDir, DataDirError, private_dir};
-use dfs_service::net::{self, GrpcChannels, TcpLinkDialer};
+use dfs_service::net::{self, GrpcChannels, TcpLinkAcceptor, TcpLinkDialer};
 use dfs_service::process::Fault;
 use dfs_source::s3::Environment;
 use dfs_source::{FileOptions, HttpOptions, S3Options};
@@ -25,6 +29,12 @@ use super::{Agent, AgentFacts};
 /// Bytes that the pipe holds before its writer waits.
 const PIPE: usize = 1 << 20;
 
+/// How often it is looked whether the cluster is reached.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How long taking leave may take.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long the end may take.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -36,6 +46,8 @@ pub enum InsideError {
     DataDir(#[from] DataDirError),
     /// Store, identity, sources.
     Host(#[from] HostError),
+    /// The port that others would reach it at.
+    Listen(#[from] io::Error),
 }
 
 impl InsideError {
@@ -44,6 +56,7 @@ impl InsideError {
         match self {
             Self::DataDir(error) => error.fault(),
             Self::Host(error) => Fault::of(error),
+            Self::Listen(error) => Fault::of(error),
         }
     }
 }
@@ -51,6 +64,7 @@ impl InsideError {
 /// A running agent with a directory of its own, which is removed with it.
 pub struct InsideAgent {
     channel: Channel,
+    host: Host,
     dir: PathBuf,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -58,27 +72,53 @@ pub struct InsideAgent {
 }
 
 impl InsideAgent {
-    /// Starts one below `parent`, which is made if it is not there; what killed processes left there is
-    /// removed.
-    pub fn start(parent: &Path, http: HttpOptions) -> Result<Self, InsideError> {
+    /// Starts one below `parent`, which is made if it is not there, alone or in `cluster`; what killed processes
+    /// left there is removed. Needs a runtime.
+    pub fn start(
+        parent: &Path,
+        http: HttpOptions,
+        cluster: Option<SocketAddr>,
+    ) -> Result<Self, InsideError> {
         let parent = private_dir(parent)?;
         sweep_private(&parent);
         let dir = parent.join(std::process::id().to_string());
         let data_dir = DataDir::take(&dir)?;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let acceptor = cluster.map(listen_towards).transpose()?;
         let network = Network {
             dialer: Arc::new(TcpLinkDialer),
-            acceptor: None,
+            acceptor: acceptor.map(|acceptor| Arc::new(acceptor) as Arc<dyn Acceptor>),
             channels: Arc::new(GrpcChannels::default()),
             advertise: Vec::new(),
         };
-        let host = Host::start(options(&dir, http), network, &tracker, &stop)?;
-        let facts = AgentFacts { data_dir: dir.clone(), cluster: String::new(), capacity: None };
-        let service = NodeServer::new(NodeService::new(Agent::new(host, facts)));
+        let host = Host::start(options(&dir, http, cluster), network, &tracker, &stop)?;
+        let name = cluster.map(|cluster| cluster.to_string()).unwrap_or_default();
+        let facts = AgentFacts { data_dir: dir.clone(), cluster: name, capacity: None };
+        let service = NodeServer::new(NodeService::new(Agent::new(host.clone(), facts)));
         let router = net::grpc_server().add_service(service);
         let (channel, serving) = net::grpc_pipe(router, PIPE, stop.clone());
         tracker.spawn(serving);
-        Ok(Self { channel, dir, tracker, stop, _data_dir: data_dir })
+        Ok(Self { channel, host, dir, tracker, stop, _data_dir: data_dir })
+    }
+
+    /// Waits until the cluster is reached; what it waits for when `within` is over. One that is alone has nothing to
+    /// reach.
+    pub fn reached(&self, within: Duration) -> impl Future<Output = Result<(), String>> + use<> {
+        let swarm = self.host.engine.swarm().cloned();
+        async move {
+            let Some(swarm) = swarm else { return Ok(()) };
+            let connected = async {
+                while !swarm.is_connected() {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            tokio::time::timeout(within, connected).await.map_err(|_| swarm.state())
+        }
+    }
+
+    /// Bytes of content that it has given to others so far.
+    pub fn given(&self) -> u64 {
+        self.host.served.numbers().payload_sent
     }
 
     /// The way to it.
@@ -86,8 +126,11 @@ impl InsideAgent {
         self.channel.clone()
     }
 
-    /// Ends it and removes what it kept.
+    /// Ends it and removes what it kept; the cluster hears that it goes.
     pub async fn stop(self) {
+        if let Some(swarm) = self.host.engine.swarm() {
+            swarm.depart(LEAVE_WITHIN).await;
+        }
         self.stop.cancel();
         self.tracker.close();
         // What does not end in time ends with the process.
@@ -103,17 +146,35 @@ impl Drop for InsideAgent {
     }
 }
 
-fn options(dir: &Path, http: HttpOptions) -> HostOptions {
+/// Listens on a free port of the address from which the cluster is reached: others of it reach that too.
+fn listen_towards(cluster: SocketAddr) -> io::Result<TcpLinkAcceptor> {
+    let any: SocketAddr = match cluster {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    // Nothing is sent: the kernel only says which address it would use.
+    let towards = UdpSocket::bind(any)?;
+    towards.connect(cluster)?;
+    let listener = TcpListener::bind((towards.local_addr()?.ip(), 0))?;
+    listener.set_nonblocking(true)?;
+    TcpLinkAcceptor::new(tokio::net::TcpListener::from_std(listener)?)
+}
+
+fn options(dir: &Path, http: HttpOptions, cluster: Option<SocketAddr>) -> HostOptions {
+    let (role, name) = match cluster {
+        Some(_) => (Role::Node, format!("dfctl-{}", std::process::id())),
+        None => (Role::Solo, "solo".to_owned()),
+    };
     HostOptions {
-        role: Role::Solo,
+        role,
         data_dir: dir.to_owned(),
-        name: "solo".to_owned(),
+        name,
         location: Location::default(),
         capacity: None,
         upload_rate: None,
         slots: SlotLimits::default(),
         patience: Duration::from_secs(3),
-        managers: Vec::new(),
+        managers: cluster.into_iter().collect(),
         http,
         lifetime: Lifetime::OfTheProcess,
         s3: S3Options { environment: Some(Environment::of_process()), ..S3Options::default() },
@@ -131,13 +192,24 @@ pub fn sweep(parent: &Path) {
     }
 }
 
-/// Removes directories whose process is gone: nobody holds their lock.
-fn sweep_private(parent: &Path) {
-    let Ok(entries) = std::fs::read_dir(parent) else { return };
-    for entry in entries.flatten() {
-        if let Ok(abandoned) = DataDir::take(&entry.path()) {
-            // Best effort, as above.
-            let _ = std::fs::remove_dir_all(abandoned.path());
-        }
+/// Directories below `parent` that killed processes left, if it is there and this user's alone.
+pub fn abandoned(parent: &Path) -> Vec<PathBuf> {
+    match parent.is_dir().then(|| private_dir(parent)) {
+        Some(Ok(parent)) => taken_over(&parent).map(|dir| dir.path().to_owned()).collect(),
+        Some(Err(_)) | None => Vec::new(),
     }
+}
+
+/// Removes directories whose process is gone.
+fn sweep_private(parent: &Path) {
+    for abandoned in taken_over(parent) {
+        // Best effort, as above.
+        let _ = std::fs::remove_dir_all(abandoned.path());
+    }
+}
+
+/// Directories whose process is gone: nobody holds their lock.
+fn taken_over(parent: &Path) -> impl Iterator<Item = DataDir> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    entries.filter_map(|entry| DataDir::take(&entry.path()).ok())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dfs_artifact::ResolveError;
 use dfs_artifact::erofs::FormatError;
+use dfs_model::TaskId;
 use dfs_peer::engine::ReadError;
 use dfs_peer::opener::OpenUrlError;
 use dfs_peer::store::StoreError;
@@ -50,6 +51,12 @@ pub enum CallError {
     /// The request makes no sense.
     #[error("{0}")]
     BadRequest(String),
+    /// Nothing is kept of such a task.
+    #[error("nothing is kept of task {0}")]
+    NoTask(TaskId),
+    /// The agent works alone.
+    #[error("this node takes part in no cluster")]
+    NoCluster,
     /// The caller may not.
     #[error("{0}")]
     NotPermitted(String),
@@ -109,7 +116,9 @@ fn classify(error: &CallError) -> (Code, &'static str) {
         CallError::NotTree => (Code::FailedPrecondition, "not-tree"),
         CallError::BadRange(_) => (Code::OutOfRange, "bad-range"),
         CallError::BadRequest(_) => (Code::InvalidArgument, "bad-request"),
+        CallError::NoCluster => (Code::FailedPrecondition, "no-cluster"),
         CallError::NotPermitted(_) => (Code::PermissionDenied, "agent-refused"),
+        CallError::NoTask(_) => (Code::NotFound, "no-task"),
     }
 }
 
@@ -140,6 +149,7 @@ fn refused_class(status: &Status) -> (Code, &'static str) {
         Some("not-tree") => return (Code::FailedPrecondition, "not-tree"),
         Some("unsupported") => return (Code::FailedPrecondition, "unsupported"),
         Some("limit") => return (Code::ResourceExhausted, "limit"),
+        Some("no-space") => return (Code::ResourceExhausted, "no-seed-space"),
         Some("unauthenticated") => return (Code::Unauthenticated, "unauthenticated"),
         _ => {}
     }
@@ -192,6 +202,9 @@ fn store_class(error: &StoreError) -> (Code, &'static str) {
     match error {
         StoreError::NoSpace { .. } => (Code::ResourceExhausted, "no-space"),
         StoreError::Missing { .. } | StoreError::Gone(_) => (Code::NotFound, "not-found"),
+        StoreError::InUse { .. } => (Code::FailedPrecondition, "task-in-use"),
+        StoreError::Io { .. } => (Code::Internal, "cache-failed"),
+        StoreError::Pinned(_) => (Code::FailedPrecondition, "task-pinned"),
         _ => (Code::Internal, "internal"),
     }
 }
@@ -212,6 +225,9 @@ fn mount_class(error: &MountTableError) -> (Code, &'static str) {
             _ => (Code::FailedPrecondition, "mount-failed"),
         },
         MountTableError::Unmount(UnmountError::Busy(_)) => (Code::FailedPrecondition, "mount-busy"),
+        MountTableError::Unmount(UnmountError::Covered(_)) => {
+            (Code::FailedPrecondition, "mount-covered")
+        }
         MountTableError::Unmount(_) => (Code::FailedPrecondition, "mount-failed"),
         MountTableError::NotMounted(_) => (Code::NotFound, "not-mounted"),
         MountTableError::NotYours(_) => (Code::PermissionDenied, "agent-refused"),

@@ -1,5 +1,8 @@
 //! Listing and finding inside an index, for those who look without mounting.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use dfs_artifact::Index;
 use dfs_artifact::erofs::{Attr, FormatError, Kind};
@@ -11,10 +14,11 @@ const PORTION: usize = 256;
 /// Deepest tree that is walked.
 const MAX_DEPTH: usize = 256;
 
-/// A walk over a tree, depth first, names in order; entries come one by one so that a million of them cost
-/// no more memory than the directories on the path.
+/// A walk over a tree, depth first; entries come one by one so that a million of them cost no more memory than
+/// the directories on the path. What is below a directory stands where it stands in the order of whole paths, as in
+/// a store's list of keys: `a-b` before `a/c`, although `a` is before `a-b`.
 pub(super) struct Walk {
-    index: std::sync::Arc<Index<Bytes>>,
+    index: Arc<Index<Bytes>>,
     stack: Vec<Level>,
     recursive: bool,
 }
@@ -23,7 +27,28 @@ struct Level {
     dir: u64,
     path: Vec<u8>,
     cookie: u64,
-    ready: std::collections::VecDeque<(Vec<u8>, u64)>,
+    ready: VecDeque<(Vec<u8>, u64)>,
+    /// Directories whose names all that came since begin with: names before what is in them may follow.
+    held: Vec<(Vec<u8>, u64)>,
+}
+
+impl Level {
+    fn new(dir: u64, path: Vec<u8>) -> Self {
+        Self { dir, path, cookie: 0, ready: VecDeque::new(), held: Vec::new() }
+    }
+
+    /// The directory whose turn it is, now that nothing comes any more that is before what is in it.
+    fn release(&mut self) -> Option<(Vec<u8>, u64)> {
+        let (held, _) = self.held.last()?;
+        let in_it = held.iter().chain(b"/");
+        let is_due = self.ready.front().is_none_or(|(next, _)| in_it.lt(next));
+        if is_due { self.held.pop() } else { None }
+    }
+
+    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        let separator: &[u8] = if self.path.is_empty() { b"" } else { b"/" };
+        [&self.path[..], separator, name].concat()
+    }
 }
 
 /// The inode at a path, `None` when there is none.
@@ -43,13 +68,8 @@ pub(super) fn find(index: &Index<Bytes>, path: &[u8]) -> Result<Option<u64>, For
 }
 
 impl Walk {
-    pub(super) fn new(
-        index: std::sync::Arc<Index<Bytes>>,
-        dir: u64,
-        path: Vec<u8>,
-        recursive: bool,
-    ) -> Self {
-        let stack = vec![Level { dir, path, cookie: 0, ready: Default::default() }];
+    pub(super) fn new(index: Arc<Index<Bytes>>, dir: u64, path: Vec<u8>, recursive: bool) -> Self {
+        let stack = vec![Level::new(dir, path)];
         Self { index, stack, recursive }
     }
 
@@ -65,27 +85,30 @@ impl Walk {
 
     fn advance(&mut self) -> Result<Option<ListEntry>, FormatError> {
         while let Some(level) = self.stack.last_mut() {
-            if let Some((name, nid)) = level.ready.pop_front() {
-                let mut path = level.path.clone();
-                if !path.is_empty() {
-                    path.push(b'/');
-                }
-                path.extend_from_slice(&name);
-                let entry = self.entry(path.clone(), nid)?;
-                let is_dir = entry.kind() == EntryKind::Directory;
-                if is_dir && self.recursive && self.stack.len() < MAX_DEPTH {
-                    self.stack.push(Level { dir: nid, path, cookie: 0, ready: Default::default() });
-                }
-                return Ok(Some(entry));
+            if level.ready.is_empty() {
+                let entries = self.index.image().read_dir(level.dir, level.cookie, PORTION)?;
+                level.cookie = entries.last().map_or(level.cookie, |last| last.cookie);
+                let names = entries.into_iter().map(|entry| (entry.name, entry.nid));
+                level.ready.extend(names.filter(|(name, _)| name != b"." && name != b".."));
             }
-            let entries = self.index.image().read_dir(level.dir, level.cookie, PORTION)?;
-            let Some(last) = entries.last() else {
+            if let Some((name, nid)) = level.release() {
+                let path = level.path_of(&name);
+                self.stack.push(Level::new(nid, path.clone()));
+                return self.entry(path, nid).map(Some);
+            }
+            let Some((name, nid)) = level.ready.pop_front() else {
                 self.stack.pop();
                 continue;
             };
-            level.cookie = last.cookie;
-            let names = entries.into_iter().map(|entry| (entry.name, entry.nid));
-            level.ready.extend(names.filter(|(name, _)| name != b"." && name != b".."));
+            let path = level.path_of(&name);
+            let entry = self.entry(path, nid)?;
+            let is_walked = self.recursive && self.stack.len() < MAX_DEPTH;
+            match self.stack.last_mut() {
+                Some(level) if is_walked && entry.kind() == EntryKind::Directory => {
+                    level.held.push((name, nid));
+                }
+                _ => return Ok(Some(entry)),
+            }
         }
         Ok(None)
     }

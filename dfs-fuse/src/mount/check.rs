@@ -60,7 +60,7 @@ fn unusable(dir: &Path, source: io::Error) -> MountError {
 }
 
 /// Opens the FUSE device. The helper does so with its caller's rights: who may not, cannot mount.
-pub(super) fn open_device() -> Result<File, MountError> {
+pub fn open_device() -> Result<File, MountError> {
     let meta = std::fs::metadata(DEVICE);
     if !meta.is_ok_and(|meta| meta.file_type().is_char_device()) {
         return Err(MountError::NoDevice);
@@ -72,7 +72,7 @@ pub(super) fn open_device() -> Result<File, MountError> {
 }
 
 /// Where `fusermount3` is: where packages put it, else in the search path.
-pub(super) fn find_helper() -> Option<PathBuf> {
+pub fn find_helper() -> Option<PathBuf> {
     find_in(["/usr/bin", "/bin"], &std::env::var_os("PATH").unwrap_or_default())
 }
 
@@ -89,7 +89,7 @@ fn find_in<const N: usize>(first: [&str; N], path: &OsStr) -> Option<PathBuf> {
 }
 
 /// Whether the system lets users mount for everyone.
-pub(super) fn others_allowed() -> bool {
+pub fn others_allowed() -> bool {
     std::fs::read_to_string("/etc/fuse.conf").is_ok_and(|text| allows_others(&text))
 }
 

@@ -260,6 +260,10 @@ fn members_of_the_sockets_group_take_away_only_what_they_mounted() {
     by(NOBODY, &["cat", &format!("{}!f", origin.url("/d/"))]).done();
     by(NOBODY, &["umount", nobodys]).done();
     by(NOBODY, &["cache", "gc", "--target", "0B"]).fails(4, "DFS-4111");
+    let tasks = agent.dfctl(&["task", "ls", "--format", "name"]).done().text();
+    let task = tasks.lines().next().unwrap();
+    by(NOBODY, &["cache", "pin", task]).fails(4, "DFS-4111");
+    by(NOBODY, &["task", "rm", "--wait", "--yes", task]).fails(4, "DFS-4111");
     assert!(agent.cached(100_000) > 0, "nothing was evicted");
     by(NOBODY, &["cache", "gc", "--dry-run"]).fails(9, "");
     agent.dfctl(&["umount", roots]).done();

@@ -5,7 +5,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dfs_tests::{Body, Cluster, Origin};
+use dfs_tests::wait::PATIENCE;
+use dfs_tests::{Body, Cluster, Node, Origin};
 
 use crate::support::trees::{self, noise};
 use crate::support::{Agent, Expected, Place, Tmpfs, binaries};
@@ -105,6 +106,39 @@ fn a_full_disk_below_the_cache_stops_nobody() {
     assert_said(&agent);
     drop(agent);
     drop(disk);
+}
+
+#[test]
+fn on_a_disk_of_any_size_reads_are_right_or_say_that_there_is_no_room() {
+    let place = Place::new();
+    let bytes = noise(8, 3_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let url = origin.url("/f");
+    let (mut refused, mut given) = (0, 0);
+    for pages in (1..1000).step_by(61) {
+        let disk = Tmpfs::mount(place.dir(&format!("disk-{pages}")), pages * 4096);
+        let mut node = Node::spawn(&binaries(), disk.path(), "agent", None, &[]).unwrap();
+        if node.wait_ready().is_err() {
+            let ended = node.process_mut().wait_ended(PATIENCE).unwrap();
+            assert_eq!(ended.code(), Some(7), "{pages} pages: {}", node.process().log());
+            continue;
+        }
+        let agent = Agent::around(node);
+        let output = place.path("out");
+        let words = ["get", &url, "--force", "-o", output.to_str().unwrap()];
+        let said = agent.dfctl(&words);
+        match said.code {
+            0 => assert!(fs::read(&output).unwrap() == bytes, "{pages} pages"),
+            code => assert_eq!(code, 7, "{pages} pages: {}", said.stderr),
+        }
+        refused += usize::from(said.code == 7);
+        given += usize::from(said.code == 0);
+        disk.resize(64 << 20);
+        agent.dfctl(&words).done();
+        assert!(fs::read(&output).unwrap() == bytes, "{pages} pages, and then room");
+    }
+    eprintln!("{refused} refused, {given} given");
+    assert!(given > 0);
 }
 
 #[test]

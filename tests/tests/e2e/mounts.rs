@@ -10,7 +10,7 @@ use dfs_tests::{Body, Origin};
 
 use crate::support::servers::Server;
 use crate::support::trees::{self, noise};
-use crate::support::{Agent, Expected, Place, Tmpfs, is_mounted, until};
+use crate::support::{Agent, Expected, Place, Tmpfs, dfctl_at, is_mounted, until};
 
 #[test]
 fn a_mounted_directory_is_the_directory() {
@@ -292,4 +292,23 @@ fn directories_of_servers_that_people_run_are_mounted_as_they_are() {
 fn file_url(path: &Path) -> String {
     let slash = if path.is_dir() { "/" } else { "" };
     format!("file://{}{slash}", path.display())
+}
+
+#[test]
+fn a_mount_with_another_on_top_is_left_alone_and_that_is_said() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 1_000)).unwrap();
+    let mut agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let words = ["umount", dir.to_str().unwrap()];
+    let cover = Tmpfs::mount(dir.clone(), 1 << 20);
+    let said = agent.dfctl(&words).fails(1, "DFS-5107");
+    assert!(said.stderr.contains("a file system of type tmpfs"), "{}", said.stderr);
+    assert!(said.stderr.contains(&format!("try      umount {}", words[1])), "{}", said.stderr);
+    agent.kill();
+    let said = dfctl_at("/nonexistent".as_ref(), &["--solo", "umount", words[1]]);
+    let said = said.fails(1, "DFS-5107");
+    assert!(said.stderr.contains("on top of the mount of dfs"), "{}", said.stderr);
+    drop(cover);
+    assert!(is_mounted(&dir));
 }

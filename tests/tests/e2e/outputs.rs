@@ -1,7 +1,7 @@
 //! What `get` leaves behind: the right file, or a named part file, or nothing; never anything outside.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -163,6 +163,26 @@ fn a_killed_get_goes_on_from_its_part_file() {
 }
 
 #[test]
+fn what_another_hand_changed_in_a_part_file_is_got_again() {
+    let place = Place::new();
+    let bytes = noise(12, 40_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    for (way, next) in [("agent", &[][..]), ("alone", &["--solo"])] {
+        let out = place.dir(&format!("out-{way}"));
+        kill_after_the_first_mark(&agent, &origin.url("/f"), &out, bytes.len());
+        let part = fs::File::options().write(true).open(out.join("f.dfs-part")).unwrap();
+        part.write_all_at(b"another hand", 500_000).unwrap();
+        let output = out.join("f");
+        let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap(), "--format", "json"];
+        let said = agent.dfctl(&[&words[..], next].concat()).done();
+        assert!(said.stderr.contains("f.dfs-part was changed or damaged"), "{}", said.stderr);
+        assert_eq!(said.json().unwrap()["kept_bytes"], 0, "{way}");
+        assert!(fs::read(&output).unwrap() == bytes, "{way}");
+    }
+}
+
+#[test]
 fn a_killed_get_without_an_agent_is_gone_on_with_by_any_other() {
     let place = Place::new();
     let bytes = noise(11, 40_000_000);
@@ -211,7 +231,7 @@ fn kill_after_the_first_mark(agent: &Agent, url: &str, out: &Path, length: usize
 fn marked(part: &Path, length: usize) -> u64 {
     let Ok(bytes) = fs::read(part) else { return 0 };
     let mark = bytes.get(length..).and_then(|mark| std::str::from_utf8(mark).ok());
-    let mark = mark.and_then(|mark| serde_json::from_str(mark.strip_prefix("dfs-part 1 ")?).ok());
+    let mark = mark.and_then(|mark| serde_json::from_str(mark.strip_prefix("dfs-part 2 ")?).ok());
     mark.and_then(|mark: serde_json::Value| mark["done"].as_u64()).unwrap_or(0)
 }
 

@@ -1,62 +1,104 @@
 //! Manager, scheduler and seed as processes of their own, and what the loss of each costs.
 
-use std::ffi::OsString;
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use dfs_tests::process::{Process, Program, Said};
+use dfs_tests::process::Said;
 use dfs_tests::{Body, Dfctl, Fault, Node, Origin};
 
 use crate::support::ledger::Account;
-use crate::support::{Agent, Expected, Place, binaries, until};
+use crate::support::site::{Site, visitor};
+use crate::support::{Agent, Expected, Place, Running, binaries, until};
 
 const MIB: u64 = 1 << 20;
 
-/// One part of a cluster.
-fn part(place: &Place, role: &str, manager: Option<SocketAddr>) -> Process {
-    let data_dir = place.dir(role);
-    fs::set_permissions(&data_dir, fs::Permissions::from_mode(0o700)).unwrap();
-    let mut arguments: Vec<OsString> = vec![role.into(), "--data-dir".into()];
-    arguments.push(data_dir.clone().into());
-    for port in ["--port-grpc", "--port-pieces", "--port-metrics"] {
-        arguments.extend([port.into(), "0".into()]);
+#[test]
+fn commands_without_an_agent_are_peers_and_cost_the_origin_one_copy() {
+    let place = Place::new();
+    let body = Body::noise(5, 24 * MIB + 9);
+    let length = body.length().unwrap();
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let pace = origin.inject(Fault::pace(16 * MIB));
+    let site = Site::start(&place);
+    let at = site.manager.address("grpc").unwrap();
+    let url = origin.url("/d/f");
+    let getting: Vec<_> = (0..4)
+        .map(|number| {
+            let output = place.path(&format!("out-{number}"));
+            let mut command = visitor(&place, at, &format!("own-{number}"));
+            command.args(["get", &url, "--format", "json", "-o"]).arg(&output);
+            (Running::start(command), output)
+        })
+        .collect();
+    let wanted = body.read(0, length).unwrap();
+    for (getting, output) in getting {
+        let said = getting.wait().done();
+        let account = Account::of(&said.json().unwrap()["ledger"]);
+        assert_eq!((account.source, account.total()), (0, length), "{account:?}");
+        assert!(said.stderr.contains("a peer of"), "{}", said.stderr);
+        assert!(fs::read(output).unwrap() == wanted);
     }
-    if let Some(manager) = manager {
-        arguments.extend(["--manager".into(), manager.to_string().into()]);
+    assert!(pace.struck() > 0);
+    let sent = origin.counters().body_bytes;
+    assert!(sent <= length + length / 20, "{sent} of {length}");
+    // They have gone, and nothing is left of them.
+    let hosts = site.scheduler.metric("dfs_scheduler_hosts").unwrap();
+    assert!(hosts <= 1.0, "{hosts} hosts are still known");
+    for words in [&["cat", &url][..], &["ls", "-r", &origin.url("/d/")], &["stat", &url]] {
+        Said::by(visitor(&place, at, "own-0").args(words)).unwrap().done();
     }
-    let log = place.path(&format!("{role}.log"));
-    let name = "dfs-cluster".to_owned();
-    let program = Program { name, arguments, environment: Vec::new(), data_dir, log };
-    Process::start(&binaries(), program).unwrap()
+    let tree = place.path("tree");
+    Said::by(visitor(&place, at, "own-0").args(["get", "-r", &origin.url("/d/"), "-o"]).arg(&tree))
+        .unwrap()
+        .done();
+    assert!(fs::read(tree.join("f")).unwrap() == wanted);
+    assert!(origin.counters().body_bytes <= length + length / 20, "the seed had it");
+    assert!(fs::read_dir(place.path("own-0/solo")).unwrap().next().is_none());
 }
 
-/// A cluster of three processes.
-struct Site {
-    manager: Process,
-    scheduler: Process,
-    seed: Process,
+#[test]
+fn one_that_lingers_serves_the_next_while_the_seed_is_gone() {
+    let place = Place::new();
+    let body = Body::noise(6, 8 * MIB + 9);
+    let length = body.length().unwrap();
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let mut site = Site::start(&place);
+    let at = site.manager.address("grpc").unwrap();
+    let (first, second) = (place.path("first"), place.path("second"));
+    let mut command = visitor(&place, at, "own-1");
+    command.args(["get", &origin.url("/f"), "--linger", "-o"]).arg(&first);
+    let lingering = Running::start(command);
+    until("it has the file and serves others", || lingering.stderr().contains("serving others"));
+    site.seed.kill();
+    let mut command = visitor(&place, at, "own-2");
+    command.args(["get", &origin.url("/f"), "--format", "json", "-o"]).arg(&second);
+    let said = Said::by(&mut command).unwrap().done();
+    let account = Account::of(&said.json().unwrap()["ledger"]);
+    assert_eq!((account.source, account.total()), (0, length), "{account:?}");
+    assert!(fs::read(&second).unwrap() == fs::read(&first).unwrap());
+    assert_eq!(origin.counters().body_bytes, length, "one copy");
+    lingering.interrupt().done();
+    // Once nobody asks for so long it leaves by itself.
+    let mut command = visitor(&place, at, "own-3");
+    command.args(["get", &origin.url("/f"), "--linger=200ms", "-o"]).arg(place.path("third"));
+    Said::by(&mut command).unwrap().done();
 }
 
-impl Site {
-    fn start(place: &Place) -> Self {
-        let manager = part(place, "manager", None);
-        let at = manager.address("grpc").unwrap();
-        let scheduler = part(place, "scheduler", Some(at));
-        let seed = part(place, "seed", Some(at));
-        until("the manager knows both", || {
-            manager.metric("dfs_manager_members").is_ok_and(|members| members >= 2.0)
-        });
-        Self { manager, scheduler, seed }
-    }
-
-    fn agent(&self, place: &Place, name: &str) -> Agent {
-        let at = self.manager.address("grpc").unwrap();
-        let mut node = Node::spawn(&binaries(), place.root(), name, Some(at), &[]).unwrap();
-        node.wait_ready().unwrap();
-        Agent::around(node)
-    }
+#[test]
+fn a_cluster_that_is_not_there_is_told_and_not_gone_around() {
+    let place = Place::new();
+    let origin = Origin::of("/f", Body::noise(7, 1000)).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = place.path("out");
+    let get = |flags: &[&str]| {
+        let mut command = visitor(&place, free, "own");
+        Said::by(command.args(flags).args(["get", &origin.url("/f"), "-o"]).arg(&output)).unwrap()
+    };
+    let said = get(&[]).fails(5, "DFS-4119");
+    assert!(said.stderr.contains("--solo"), "{}", said.stderr);
+    assert_eq!(origin.counters().requests, 0);
+    get(&["--solo"]).done();
 }
 
 /// What three nodes end with when `strike` comes in the middle of their getting one file.

@@ -3,9 +3,11 @@
 pub mod canned;
 pub mod ledger;
 pub mod servers;
+pub mod site;
 pub mod trees;
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -209,6 +211,9 @@ pub trait Expected: Sized {
     /// It did what it should.
     #[track_caller]
     fn done(self) -> Self;
+    /// It ended with this exit code.
+    #[track_caller]
+    fn exits(self, exit: i32) -> Self;
     /// It failed with this exit code and this stable code.
     #[track_caller]
     fn fails(self, exit: i32, code: &str) -> Self;
@@ -217,15 +222,20 @@ pub trait Expected: Sized {
 impl Expected for Said {
     #[track_caller]
     fn done(self) -> Self {
-        assert_eq!(self.code, 0, "`{}`\n{}", self.line, self.stderr);
+        self.exits(0)
+    }
+
+    #[track_caller]
+    fn exits(self, exit: i32) -> Self {
+        assert_eq!(self.code, exit, "`{}`\n{}", self.line, self.stderr);
         self
     }
 
     #[track_caller]
     fn fails(self, exit: i32, code: &str) -> Self {
-        assert_eq!(self.code, exit, "`{}`\n{}", self.line, self.stderr);
-        assert!(self.stderr.contains(code), "no {code}: `{}`\n{}", self.line, self.stderr);
-        self
+        let said = self.exits(exit);
+        assert!(said.stderr.contains(code), "no {code}: `{}`\n{}", said.line, said.stderr);
+        said
     }
 }
 
@@ -233,6 +243,28 @@ impl Expected for Said {
 pub fn dfctl_at(socket: &Path, words: &[&str]) -> Said {
     let mut command = dfs_tests::Dfctl::new(&binaries()).command().unwrap();
     Said::by(command.arg("--socket").arg(socket).args(words)).unwrap()
+}
+
+/// Tells `command` where our programs are and on which socket the agent listens.
+pub fn told(command: &mut Command, socket: &Path) {
+    let ours = binary("dfctl");
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", ours.parent().unwrap().display());
+    command.env("PATH", path).env("DFS_SOCKET", socket).env("TERM", "xterm");
+}
+
+/// Runs `line` at a terminal of its own and types `lines`; what the terminal showed.
+pub fn typed_at(line: &str, socket: &Path, lines: &[&str]) -> String {
+    let mut command = Command::new("script");
+    command.args(["-qec", line, "/dev/null"]);
+    told(&mut command, socket);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut keys = child.stdin.take().unwrap();
+    lines.iter().for_each(|line| writeln!(keys, "{line}").unwrap());
+    let shown = child.wait_with_output().unwrap();
+    drop(keys);
+    String::from_utf8_lossy(&shown.stdout).into_owned()
 }
 
 /// Whether this process runs. One that has ended and whose parent has not noticed, as where the first process of
@@ -270,7 +302,8 @@ pub struct Running {
 }
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    /// Starts it.
+    pub fn start(mut command: Command) -> Self {
         let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         let line = format!("{command:?}");
         let child = command

@@ -86,6 +86,7 @@ fn pages(root: &Path) -> Result<Pages, (PathBuf, io::Error)> {
     }
     let reference = Path::new("docs/reference");
     pages.insert(reference.join("cli.md"), reference::cli().into_bytes());
+    pages.insert(reference.join("codes.md"), reference::codes().into_bytes());
     pages.insert(reference.join("metrics.md"), reference::metrics().into_bytes());
     pages.insert(reference.join("configuration.md"), configuration::page(root)?.into_bytes());
     Ok(pages)

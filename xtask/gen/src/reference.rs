@@ -1,5 +1,6 @@
 //! The pages on commands and on metrics.
 
+use dfctl::codes::Step;
 use dfs_cluster::metrics::{ManagerMetrics, SchedulerMetrics, SeedMetrics};
 use dfs_fuse::metrics::AgentMetrics;
 use dfs_service::metrics::{ProcessMetrics, reference};
@@ -20,6 +21,23 @@ pub fn cli() -> String {
             let help = lines.join("\n");
             page.push_str(&format!("\n## {name}\n\n```text\n{}\n```\n", help.trim_end()));
         }
+    }
+    page
+}
+
+/// Every code with all that `dfctl explain` says of it.
+pub fn codes() -> String {
+    let mut page = format!(
+        "{GENERATED}# Codes\n\nEvery error of `dfctl` ends with a stable code; `dfctl explain CODE` prints what stands here.\n"
+    );
+    for code in dfctl::codes::all() {
+        let causes: String = code.causes.iter().map(|cause| format!("- {cause}\n")).collect();
+        let step = |step: &Step| format!("- `{}`: {}\n", step.command, step.why);
+        let next: String = code.next.iter().map(step).collect();
+        page.push_str(&format!(
+            "\n## {code}: {}\n\nExit code {}. {}\n\nUsual causes:\n\n{causes}\nWhat to do:\n\n{next}",
+            code.title, code.exit as u8, code.meaning,
+        ));
     }
     page
 }

@@ -212,16 +212,29 @@ impl Core {
             return;
         }
         self.count_try(task_id, child);
+        if self.gives_up(task_id, child) {
+            return;
+        }
         let peer = self.tasks.get_mut(&task_id).and_then(|task| task.peer_mut(&child));
         let Some(peer) = peer else { return };
-        if peer.tries >= self.limits.tries {
-            return self.send_to_source(task_id, child, false, "no parent could serve it");
-        }
         // Whom it does without may be the only one there is: an attempt more is better than none.
         peer.forgive();
         self.answer(task_id, child);
         let due = self.now.after(self.limits.retry_after);
         self.wait(task_id, child, due);
+    }
+
+    /// Sends a peer to the source whose attempts are used up; whether that is so. What failed it, a seed that hangs,
+    /// is going to fail its neighbours: it reads for them too, and they wait for it as long again.
+    pub(super) fn gives_up(&mut self, task_id: TaskId, child: HostId) -> bool {
+        let peer = self.tasks.get(&task_id).and_then(|task| task.peer(&child));
+        let tries = peer.map_or(0, |peer| peer.tries);
+        let for_all = self.is_needed_as_stand_in(task_id, child);
+        let gives_up = tries >= 2 * self.limits.tries || (tries >= self.limits.tries && for_all);
+        if gives_up {
+            self.send_to_source(task_id, child, for_all, "no parent could serve it");
+        }
+        gives_up
     }
 
     /// Whether it waits and something else than its own timer had it looked at: that is no attempt.

@@ -324,22 +324,13 @@ impl Core {
             }
             _ => return,
         }
-        let enough = peer.tries >= self.limits.tries;
         if let Some(seed) = silent_seed {
             // It has said all it had to say and still does not serve: it is ordered anew.
             self.remove_peer(task_id, seed);
         }
-        if enough {
-            return self.give_up_on_parents(task_id, host);
+        if !self.gives_up(task_id, host) {
+            self.schedule_all(task_id, vec![host]);
         }
-        self.schedule_all(task_id, vec![host]);
-    }
-
-    fn give_up_on_parents(&mut self, task_id: TaskId, host: HostId) {
-        let Some(task) = self.tasks.get(&task_id) else { return };
-        let stand_in = task.state.seed().is_none() && !self.has_seed_for(task_id, host);
-        let stand_in = stand_in && self.is_needed_as_stand_in(task_id, host);
-        self.send_to_source(task_id, host, stand_in, "no parent could serve it");
     }
 
     pub(super) fn stand_in_digests(&mut self, host: HostId, task_id: TaskId, batch: Bytes) {

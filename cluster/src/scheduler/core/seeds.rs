@@ -31,11 +31,6 @@ impl Core {
         true
     }
 
-    /// Whether there is a seed that may be ordered.
-    pub(super) fn has_seed_for(&self, task_id: TaskId, asker: HostId) -> bool {
-        self.seed_for(task_id, asker).is_some()
-    }
-
     /// The first by rendezvous rank of the seeds in the asker's area, else of all.
     fn seed_for(&self, task_id: TaskId, asker: HostId) -> Option<HostId> {
         let task = self.tasks.get(&task_id)?;

@@ -444,7 +444,7 @@ fn complain(scene: &mut Scene, n: u8, task: &TaskInfo) -> Vec<Decision> {
 }
 
 #[test]
-fn after_four_attempts_in_vain_a_peer_goes_to_the_source_for_itself() {
+fn after_four_attempts_in_vain_a_peer_reads_the_source_for_its_neighbours() {
     let task = spec("a", Some(100 * MIB));
     let mut scene = Scene::with_seed(&task);
     for _ in 0..3 {
@@ -452,7 +452,26 @@ fn after_four_attempts_in_vain_a_peer_goes_to_the_source_for_itself() {
         assert_eq!(parents_of(&decisions, 1), Some(vec![100]), "there is nobody else to try");
     }
     let event = Event::Reschedule { host: id(1), task: task.id, bad_parents: vec![id(100)] };
-    assert_eq!(sent_to_source(&scene.tell(event)), [(1, false)]);
+    assert_eq!(sent_to_source(&scene.tell(event)), [(1, true)]);
+}
+
+#[test]
+fn when_a_seed_hangs_not_all_read_the_source() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    (2..=6).for_each(|n| drop(scene.register(n, &task)));
+    let mut sent = Vec::new();
+    // Twice as many attempts as one of them needs.
+    for _ in 0..7 {
+        for n in 1..=6 {
+            let bad_parents = vec![id(100)];
+            let event = Event::Reschedule { host: id(n), task: task.id, bad_parents };
+            sent.extend(sent_to_source(&scene.tell(event)));
+        }
+        sent.extend(sent_to_source(&scene.pass(limits().retry_after)));
+    }
+    assert!((1..=2).contains(&sent.len()), "{sent:?}");
+    assert!(sent.iter().all(|(_, stand_in)| *stand_in), "{sent:?}");
 }
 
 #[test]

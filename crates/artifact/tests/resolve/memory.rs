@@ -105,6 +105,7 @@ impl Source for Memory {
             kind: if directory { StatKind::Directory } else { StatKind::File },
             url: target.url.clone(),
             unpinned: false,
+            modified: None,
             max_age: None,
         })
     }

@@ -56,8 +56,17 @@ pub enum ReadError {
 
 impl ReadError {
     /// Whether only room in the store is missing.
-    pub(super) fn is_no_space(&self) -> bool {
+    pub fn is_no_space(&self) -> bool {
         matches!(self, Self::Store(error) if matches!(**error, StoreError::NoSpace { .. }))
+    }
+}
+
+impl ReadError {
+    /// The origin changed, for a reason that somebody else may have told so already.
+    pub fn origin_changed(reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        let told = reason.trim_start_matches("origin changed: ");
+        Self::OriginChanged(told.to_owned())
     }
 }
 
@@ -77,5 +86,18 @@ impl From<SourceError> for ReadError {
 impl From<StoreError> for ReadError {
     fn from(error: StoreError) -> Self {
         Self::Store(Arc::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_is_told_once_however_many_pass_it_on() {
+        let first = ReadError::origin_changed("the ETag is now \"b\"");
+        let second = ReadError::origin_changed(first.to_string());
+        let third = ReadError::origin_changed(format!("origin changed: {second}"));
+        assert_eq!(third.to_string(), "origin changed: the ETag is now \"b\"");
     }
 }

@@ -565,8 +565,7 @@ impl Context {
     /// A seed says that the origin changed. Of what has members that is said of the first group it was to
     /// send; the others are asked for anew.
     fn changed(&self, text: &str, groups: GroupRange, next: u64) -> Fault {
-        let text = text.strip_prefix("origin changed: ").unwrap_or(text);
-        let error = ReadError::OriginChanged(text.to_owned());
+        let error = ReadError::origin_changed(text);
         let has_members = self.shared.origin.lock().as_ref().is_some_and(|o| o.has_members());
         match has_members {
             true => Fault::Void { group: next, error },

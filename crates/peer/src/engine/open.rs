@@ -79,6 +79,16 @@ impl Running {
     }
 }
 
+/// What became of a task that was taken away.
+pub(super) enum Closed {
+    /// It was open.
+    Now(Arc<Shared>),
+    /// Nobody had it open.
+    WasNotOpen,
+    /// Somebody opened it since, or is about to.
+    OpenedAnew,
+}
+
 impl OpenTasks {
     /// The place of a task, made where there is none.
     pub(super) fn slot(&self, id: TaskId) -> Arc<Slot> {
@@ -126,16 +136,22 @@ impl OpenTasks {
         }
     }
 
-    /// Closes a task, whoever holds it; gives what was open. Others may open it again at once: `released` is
-    /// what must be over before.
-    pub(super) fn close(&self, id: &TaskId, released: impl FnOnce()) -> Option<Arc<Shared>> {
+    /// Closes a task that was taken away, whoever holds it. Others may open it again at once: `released` is what must
+    /// be over before.
+    pub(super) fn close_gone(&self, id: &TaskId, released: impl FnOnce()) -> Closed {
         let mut slots = self.slots.lock();
-        let slot = slots.remove(id);
+        let Some(slot) = slots.get(id).cloned() else {
+            released();
+            return Closed::WasNotOpen;
+        };
+        let Some(running) = slot.running.get().filter(|open| open.shared.stored.is_gone()) else {
+            return Closed::OpenedAnew;
+        };
+        slots.remove(id);
         released();
         drop(slots);
-        let running = slot.as_ref()?.running.get()?;
         running.close();
-        Some(Arc::clone(&running.shared))
+        Closed::Now(Arc::clone(&running.shared))
     }
 
     /// Closes what was idle for so long, and gives it. Others may open it again at once: `released` is what

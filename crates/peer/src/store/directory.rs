@@ -46,7 +46,11 @@ pub(super) struct Survey {
     /// Seconds; zero for none.
     pub(super) ttl: u64,
     pub(super) dirty: bool,
+    pub(super) pinned: bool,
 }
+
+/// The file in a task's directory that says that it is pinned. It comes and goes with the directory.
+const PIN: &str = "pinned";
 
 fn make(path: &Path) -> Result<(), StoreError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -151,6 +155,29 @@ impl Directory {
             last_read: read.unwrap_or(SystemTime::UNIX_EPOCH),
             ttl: header.as_ref().map_or(0, |header| header.ttl),
             dirty: header.as_ref().is_some_and(dirty),
+            pinned: path.join(PIN).exists(),
+        }
+    }
+
+    /// Notes on disk that a task is pinned, for good.
+    pub(super) fn note_pin(&self, id: TaskId) -> Result<(), StoreError> {
+        let path = self.path(id);
+        let pin = path.join(PIN);
+        let made =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&pin);
+        made.and_then(|pin| pin.sync_all()).map_err(StoreError::io("write", &pin))?;
+        sync(&path)
+    }
+
+    /// Notes that it is pinned no more.
+    pub(super) fn forget_pin(&self, id: TaskId) -> Result<(), StoreError> {
+        let path = self.path(id);
+        let pin = path.join(PIN);
+        match fs::remove_file(&pin) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &pin)(error))
+            }
+            _ => sync(&path),
         }
     }
 
@@ -229,6 +256,10 @@ impl Directory {
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit || bytes == 0);
         self.used.try_update(Relaxed, Relaxed, more).is_ok()
     }
+}
+
+fn sync(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", dir))
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {

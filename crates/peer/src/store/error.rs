@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dfs_model::{ByteSize, GroupRange, TaskId};
 
+use super::uses::InUse;
 use crate::hashtree::{ContentError, Node};
 
 /// Why the store did not do it.
@@ -86,18 +87,16 @@ pub enum StoreError {
     #[error("task {0} was taken away")]
     Gone(TaskId),
     /// Something uses the task.
-    #[error("task {0} is in use")]
-    InUse(TaskId),
-    /// Kept by a newer release; left untouched.
-    #[error("task {task} is kept in format {found}, known is {known}")]
-    Format {
+    #[error("task {task} is in use: {by}")]
+    InUse {
         /// Which task.
         task: TaskId,
-        /// Its format.
-        found: u32,
-        /// The newest known here.
-        known: u32,
+        /// What uses it.
+        by: InUse,
     },
+    /// Somebody wants the task kept.
+    #[error("task {0} is pinned")]
+    Pinned(TaskId),
     /// The caller's record cannot be read or written as JSON.
     #[error("the record of task {task} is malformed: {source}")]
     Record {

@@ -9,9 +9,9 @@
 //! A zero digest is an unknown one. Header and bitmaps carry checksums and never cross a page, so that
 //! damage is seen; digests need none: a group that does not match its digest is fetched again.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use dfs_model::{GroupRange, GroupSet, groups_in};
@@ -110,10 +110,17 @@ impl Header {
     }
 }
 
-/// Names what is recorded, for the clean mark.
-pub(super) fn clean_mark(length: Option<u64>, have: &GroupSet) -> [u8; 32] {
+/// Names what is recorded, and the content file as it was then, for the clean mark: a file that was put in its
+/// place, or written to by others, does not match it.
+pub(super) fn clean_mark(length: Option<u64>, have: &GroupSet, content: &Metadata) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[u8::from(length.is_some())]).update(&length.unwrap_or(0).to_le_bytes());
+    for number in [content.ino(), content.len()] {
+        hasher.update(&number.to_le_bytes());
+    }
+    for number in [content.mtime(), content.mtime_nsec()] {
+        hasher.update(&number.to_le_bytes());
+    }
     for range in have.ranges() {
         hasher.update(&range.first.to_le_bytes()).update(&range.count.to_le_bytes());
     }
@@ -280,6 +287,14 @@ impl StateFile {
     }
 }
 
+/// Has a header say that it is of another format.
+#[cfg(test)]
+pub(super) fn renumber(page: &mut [u8], format: u32) {
+    page[8..12].copy_from_slice(&format.to_le_bytes());
+    let sum = checksum(b"header", &page[..88]);
+    page[88..HEADER_BYTES].copy_from_slice(&sum);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,8 +338,7 @@ mod tests {
         let mut page = Header::default().encode();
         page[8] = 2;
         assert_eq!(Header::decode(&page), HeaderPage::Garbage);
-        let sum = checksum(b"header", &page[..88]);
-        page[88..].copy_from_slice(&sum);
+        renumber(&mut page, 2);
         assert_eq!(Header::decode(&page), HeaderPage::Newer(2));
         assert_eq!(Header::decode(&page[..50]), HeaderPage::Garbage);
     }

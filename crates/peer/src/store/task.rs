@@ -60,10 +60,9 @@ struct Facts {
 
 impl Facts {
     /// What the state file says, judged by whether this boot is the one it was written in.
-    fn load(id: TaskId, state: &StateFile, boot: [u8; 16]) -> Result<Self, LoadError> {
+    fn load(id: TaskId, (state, content): (&StateFile, &File), boot: [u8; 16]) -> io::Result<Self> {
         let header = match state.header()? {
             HeaderPage::Valid(header) => header,
-            HeaderPage::Newer(found) => return Err(LoadError::Newer(found)),
             page => {
                 if page == HeaderPage::Garbage {
                     tracing::warn!(task = %id, "the state of a task is damaged: it starts empty");
@@ -77,7 +76,7 @@ impl Facts {
         let (have, damaged) = state.recorded(header.length)?;
         let same_boot = header.boot == boot && boot != [0; 16];
         let trusted = match header.is_clean() {
-            true => header.clean == state::clean_mark(header.length, &have),
+            true => header.clean == state::clean_mark(header.length, &have, &content.metadata()?),
             false => same_boot,
         };
         let doubt = if trusted { damaged } else { have.clone() };
@@ -100,15 +99,14 @@ impl Facts {
     }
 }
 
-enum LoadError {
-    Io(io::Error),
-    Newer(u32),
-}
-
-impl From<io::Error> for LoadError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
+/// The state file of a task. One that a newer release wrote is set aside for it: what it says cannot be read, and
+/// the content stays.
+fn open_state(id: TaskId, path: &Path) -> io::Result<StateFile> {
+    let state = StateFile::open(path)?;
+    let HeaderPage::Newer(format) = state.header()? else { return Ok(state) };
+    tracing::warn!(task = %id, format, "a newer release kept this task: it starts empty");
+    fs::rename(path, path.with_extension(format.to_string()))?;
+    StateFile::open(path)
 }
 
 impl Opened {
@@ -123,11 +121,9 @@ impl Opened {
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let content = options.open(&content_path).map_err(StoreError::write(id, &content_path))?;
         let state_path = path.join("state");
-        let state = StateFile::open(&state_path).map_err(StoreError::write(id, &state_path))?;
-        let facts = Facts::load(id, &state, directory.boot()).map_err(|error| match error {
-            LoadError::Io(error) => StoreError::write(id, &state_path)(error),
-            LoadError::Newer(found) => StoreError::Format { task: id, found, known: state::FORMAT },
-        })?;
+        let failed = || StoreError::write(id, &state_path);
+        let state = open_state(id, &state_path).map_err(failed())?;
+        let facts = Facts::load(id, (&state, &content), directory.boot()).map_err(failed())?;
         presence.dirty.fetch_or(!facts.header.is_clean(), Relaxed);
         let (directory, presence) = (Arc::clone(directory), Arc::clone(presence));
         let (signed, facts) = (Mutex::new(None), RwLock::new(facts));
@@ -393,15 +389,17 @@ impl StoredTask {
         if !facts.doubt.is_empty() {
             return;
         }
-        let clean = state::clean_mark(facts.header.length, &facts.have);
-        let header = Header { boot: opened.directory.boot(), clean, ..facts.header };
-        let synced = opened.content.sync_data().and_then(|()| opened.state.sync());
-        let marked = synced
-            .and_then(|()| opened.state.write_header(&header))
-            .and_then(|()| opened.state.sync());
-        if marked.is_err() {
-            return opened.give_up(&mut facts);
-        }
+        // With its times, which the mark names.
+        let synced = opened.content.sync_all().and_then(|()| opened.state.sync());
+        let marked = synced.and_then(|()| {
+            let content = opened.content.metadata()?;
+            let clean = state::clean_mark(facts.header.length, &facts.have, &content);
+            let header = Header { boot: opened.directory.boot(), clean, ..facts.header };
+            opened.state.write_header(&header)?;
+            opened.state.sync()?;
+            Ok(header)
+        });
+        let Ok(header) = marked else { return opened.give_up(&mut facts) };
         facts.header = header;
         opened.presence.dirty.store(false, Relaxed);
     }

@@ -160,6 +160,52 @@ fn after_a_power_cut_only_what_still_matches_is_used() {
 }
 
 #[test]
+fn files_that_were_swapped_while_nobody_looked_are_found_out() {
+    let dir = TempDir::new().unwrap();
+    let contents = [content(2 * GROUP + 3), vec![7; 2 * GROUP + 3]];
+    let store = open(dir.path(), 1);
+    let paths: Vec<_> = (1..=2_u8)
+        .map(|number| {
+            let (task, content) =
+                (store.create(id(number)).unwrap(), &contents[usize::from(number) - 1]);
+            task.set_length(content.len() as u64).unwrap();
+            commit(&task, content, GroupRange::new(0, 3)).unwrap();
+            task.content_path()
+        })
+        .collect();
+    store.close(|| true).unwrap();
+    drop(store);
+    let aside = dir.path().join("aside");
+    fs::rename(&paths[0], &aside).unwrap();
+    fs::rename(&paths[1], &paths[0]).unwrap();
+    fs::rename(&aside, &paths[1]).unwrap();
+    let store = open(dir.path(), 1);
+    for number in [1, 2] {
+        let task = store.task(id(number)).unwrap().unwrap();
+        assert!(matches!(task.read(whole(&contents[0])), Err(StoreError::Missing { .. })));
+    }
+}
+
+#[test]
+fn what_a_newer_release_kept_is_set_aside_and_the_task_is_usable() {
+    let dir = TempDir::new().unwrap();
+    let content = content(GROUP + 1);
+    let (store, task) = kept(dir.path(), 1, &content);
+    let state = task.content_path().with_file_name("state");
+    drop((store, task));
+    let mut newer = fs::read(&state).unwrap();
+    state::renumber(&mut newer, 7);
+    fs::write(&state, &newer).unwrap();
+    let store = open(dir.path(), 1);
+    let task = store.task(id(1)).unwrap().unwrap();
+    assert!(task.have().is_empty());
+    assert_eq!(fs::read(state.with_extension("7")).unwrap(), newer, "it waits for that release");
+    task.set_length(content.len() as u64).unwrap();
+    commit(&task, &content, GroupRange::new(0, 2)).unwrap();
+    assert_eq!(task.read(whole(&content)).unwrap(), content);
+}
+
+#[test]
 fn doubt_outlives_the_process_that_did_not_resolve_it() {
     let dir = TempDir::new().unwrap();
     let content = content(2 * GROUP);
@@ -238,7 +284,7 @@ fn a_task_whose_files_open_slowly_holds_up_nobody_else() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| store.task(id(1)).unwrap().unwrap());
         let presence = Arc::clone(&store.tasks.lock()[&id(1)].presence);
-        while !presence.summary().in_use {
+        while !presence.summary().in_use.any() {
             std::thread::yield_now();
         }
         store.create(id(2)).unwrap();
@@ -333,14 +379,14 @@ fn eviction_takes_the_expired_and_never_what_is_in_use() {
     task.set_ttl(Some(Duration::from_secs(60))).unwrap();
     let later = SystemTime::now() + Duration::from_secs(600);
     let evict_all = || store.make_room(later, ByteSize(u64::MAX)).unwrap().evicted;
-    for reason in [Use::Handle, Use::Mount, Use::Serve, Use::Fetch, Use::Pin] {
+    for reason in [Use::Handle, Use::Mount, Use::Serve, Use::Fetch] {
         let guard = task.in_use(reason).unwrap();
         let second = task.in_use(reason).unwrap();
         drop(second);
         assert!(!evict_all().contains(&id(1)));
-        assert!(matches!(store.remove(id(1)), Err(StoreError::InUse(_))));
+        assert!(matches!(store.remove(id(1), Pins::Count), Err(StoreError::InUse { .. })));
         let listed = store.list().into_iter().find(|listed| listed.id == id(1)).unwrap();
-        assert_eq!((listed.pinned, listed.in_use), (reason == Use::Pin, reason != Use::Pin));
+        assert!(listed.in_use.any() && !listed.pinned);
         drop(guard);
     }
     assert_eq!(store.gc(later).unwrap().evicted, [id(1)], "expired");
@@ -352,7 +398,42 @@ fn eviction_takes_the_expired_and_never_what_is_in_use() {
     assert!(other.in_use(Use::Handle).is_err(), "made room for long ago");
     assert!(store.task(id(1)).unwrap().is_none());
     assert_eq!(fs::read_dir(dir.path().join("trash")).unwrap().count(), 0);
-    assert!(!store.remove(id(1)).unwrap());
+    assert_eq!(store.remove(id(1), Pins::Count).unwrap(), None);
+}
+
+#[test]
+fn what_is_pinned_stays_over_restarts_and_evictions_until_it_is_let_go() {
+    let dir = TempDir::new().unwrap();
+    let (store, task) = kept(dir.path(), 1, &content(4 * GROUP));
+    task.set_ttl(Some(Duration::from_secs(1))).unwrap();
+    store.create(id(2)).unwrap();
+    assert_eq!(store.pin(id(1)).unwrap(), PinChange::Changed);
+    assert_eq!(store.pin(id(1)).unwrap(), PinChange::Unchanged);
+    assert_eq!(store.pin(id(3)).unwrap(), PinChange::Absent);
+    drop((task, store));
+    let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    let later = SystemTime::now() + Duration::from_secs(600);
+    assert!(store.list().iter().all(|listed| listed.pinned == (listed.id == id(1))));
+    assert_eq!(store.make_room(later, ByteSize(u64::MAX)).unwrap().evicted, [id(2)]);
+    assert!(matches!(store.remove(id(1), Pins::Count), Err(StoreError::Pinned(_))));
+    let task = store.task(id(1)).unwrap().unwrap();
+    assert_eq!(task.have().len(), 4, "all of it");
+
+    assert_eq!(store.unpin(id(1)).unwrap(), PinChange::Changed);
+    assert_eq!(store.unpin(id(1)).unwrap(), PinChange::Unchanged);
+    drop((task, store));
+    let store = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    assert!(
+        store.remove(id(1), Pins::Count).unwrap().is_some_and(|freed| freed >= 4 * GROUP as u64)
+    );
+    assert_eq!(store.unpin(id(1)).unwrap(), PinChange::Absent);
+
+    store.create(id(4)).unwrap();
+    assert_eq!(store.pin(id(4)).unwrap(), PinChange::Changed);
+    assert!(store.remove(id(4), Pins::Count).is_err());
+    assert!(store.remove(id(4), Pins::GoToo).unwrap().is_some());
+    store.create(id(4)).unwrap();
+    assert!(!store.list()[0].pinned, "the pin went with it");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Who uses a task. The one lock under which a use begins is the one under which eviction decides.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -22,8 +23,58 @@ pub enum Use {
     Serve,
     /// It is being fetched.
     Fetch,
-    /// Somebody wants it kept for ever.
-    Pin,
+}
+
+/// What uses a task now. A file that is open for a moment is among the uses and has no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InUse {
+    /// A file of it is open.
+    pub handles: u64,
+    /// Mounts lie over it.
+    pub mounts: u64,
+    /// It is being given to children.
+    pub serves: u64,
+    /// It is being fetched.
+    pub fetches: u64,
+}
+
+impl InUse {
+    fn count(&mut self, reason: Use) -> &mut u64 {
+        match reason {
+            Use::Handle => &mut self.handles,
+            Use::Mount => &mut self.mounts,
+            Use::Serve => &mut self.serves,
+            Use::Fetch => &mut self.fetches,
+        }
+    }
+
+    /// Whether anything does.
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+impl fmt::Display for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uses = [
+            (self.mounts, "a mount shows it"),
+            (self.fetches, "it is being fetched"),
+            (self.serves, "it is being given to others"),
+            (self.handles, "somebody reads it"),
+        ];
+        let uses: Vec<_> =
+            uses.iter().filter(|(count, _)| *count > 0).map(|(_, why)| *why).collect();
+        f.write_str(&uses.join(", "))
+    }
+}
+
+/// Whether a pin keeps a task from being taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pins {
+    /// It does.
+    Count,
+    /// It goes with the task.
+    GoToo,
 }
 
 /// A task as long as the store is open, whether or not its files are.
@@ -45,22 +96,16 @@ pub(super) struct Presence {
     pub(super) broken: AtomicBool,
     /// It may take the reserve of the capacity.
     pub(super) uses_reserve: AtomicBool,
+    /// Held while a pin is noted on disk.
+    pub(super) pinning: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Uses {
-    others: u64,
-    pins: u64,
+    now: InUse,
+    /// Somebody wants it kept for ever.
+    pinned: bool,
     gone: bool,
-}
-
-impl Uses {
-    fn count(&mut self, reason: Use) -> &mut u64 {
-        match reason {
-            Use::Pin => &mut self.pins,
-            Use::Handle | Use::Mount | Use::Serve | Use::Fetch => &mut self.others,
-        }
-    }
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -71,7 +116,7 @@ impl Presence {
     pub(super) fn new(id: TaskId, survey: &Survey) -> Self {
         Self {
             id,
-            uses: Mutex::default(),
+            uses: Mutex::new(Uses { pinned: survey.pinned, ..Uses::default() }),
             last_read: AtomicU64::new(seconds(survey.last_read)),
             read_since: AtomicBool::new(false),
             bytes: AtomicU64::new(survey.bytes),
@@ -79,6 +124,7 @@ impl Presence {
             dirty: AtomicBool::new(survey.dirty),
             broken: AtomicBool::new(false),
             uses_reserve: AtomicBool::new(false),
+            pinning: Mutex::default(),
         }
     }
 
@@ -95,9 +141,10 @@ impl Presence {
     }
 
     /// Claims it for removal: from now on no use can begin. False when it is in use or claimed already.
-    pub(super) fn claim(&self) -> bool {
+    pub(super) fn claim(&self, pins: Pins) -> bool {
         let mut uses = self.uses.lock();
-        let idle = uses.others == 0 && uses.pins == 0;
+        let pinned = uses.pinned && pins == Pins::Count;
+        let idle = !uses.now.any() && !pinned;
         let free = (idle || Invariant::NothingInUseIsTaken.is_broken()) && !uses.gone;
         uses.gone |= free;
         free
@@ -105,7 +152,25 @@ impl Presence {
 
     pub(super) fn is_evictable(&self) -> bool {
         let uses = self.uses.lock();
-        uses.others == 0 && uses.pins == 0
+        !uses.now.any() && !uses.pinned
+    }
+
+    /// Pins it or lets it go; whether that is news.
+    pub(super) fn set_pinned(&self, pinned: bool) -> Result<bool, StoreError> {
+        let mut uses = self.uses.lock();
+        if uses.gone {
+            return Err(StoreError::Gone(self.id));
+        }
+        Ok(std::mem::replace(&mut uses.pinned, pinned) != pinned)
+    }
+
+    /// Why it cannot be taken away, where that is so.
+    pub(super) fn refusal(&self) -> StoreError {
+        let uses = self.uses.lock();
+        match uses.now.any() {
+            true => StoreError::InUse { task: self.id, by: uses.now },
+            false => StoreError::Pinned(self.id),
+        }
     }
 
     pub(super) fn check(&self) -> Result<(), StoreError> {
@@ -120,7 +185,7 @@ impl Presence {
         if uses.gone {
             return Err(StoreError::Gone(self.id));
         }
-        *uses.count(reason) += 1;
+        *uses.now.count(reason) += 1;
         Ok(UseGuard { presence: Arc::clone(self), reason })
     }
 
@@ -130,8 +195,8 @@ impl Presence {
             id: self.id,
             bytes: self.bytes.load(Relaxed),
             last_read: self.last_read(),
-            pinned: uses.pins > 0,
-            in_use: uses.others > 0,
+            pinned: uses.pinned,
+            in_use: uses.now,
         }
     }
 
@@ -139,7 +204,7 @@ impl Presence {
         let TaskSummary { id, bytes, last_read, pinned, in_use } = self.summary();
         let own = self.ttl.load(Relaxed);
         let ttl = if own == 0 { default_ttl } else { Some(Duration::from_secs(own)) };
-        EvictionEntry { id, bytes, last_read, pinned, in_use, ttl }
+        EvictionEntry { id, bytes, last_read, pinned, in_use: in_use.any(), ttl }
     }
 }
 
@@ -160,6 +225,6 @@ impl UseGuard {
 
 impl Drop for UseGuard {
     fn drop(&mut self) {
-        *self.presence.uses.lock().count(self.reason) -= 1;
+        *self.presence.uses.lock().now.count(self.reason) -= 1;
     }
 }

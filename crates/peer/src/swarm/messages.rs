@@ -101,6 +101,11 @@ pub(super) fn news(
     messages
 }
 
+/// The host goes, with all that it holds.
+pub(super) fn leave_for_good() -> HostMessage {
+    up(Up::Leave(Leave { task_id: Bytes::new() }))
+}
+
 /// What came and what did not.
 fn progress(task: &TaskId, news: &News) -> Option<HostMessage> {
     let done = news.done.iter().flat_map(|(parent, delivered)| {
@@ -196,7 +201,7 @@ pub(super) fn down(
             let error = match refused.kind() {
                 RefusalKind::NotFound => ReadError::NotFound(refused.reason),
                 RefusalKind::NotPermitted => ReadError::NotPermitted(refused.reason),
-                RefusalKind::OriginChanged => ReadError::OriginChanged(refused.reason),
+                RefusalKind::OriginChanged => ReadError::origin_changed(refused.reason),
                 _ => ReadError::Swarm(refused.reason),
             };
             (id, vec![Command::Refused(error)])

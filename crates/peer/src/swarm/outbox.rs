@@ -65,6 +65,8 @@ struct Inner {
     news: BTreeMap<TaskId, News>,
     state: String,
     connected: usize,
+    /// The host goes and does not come back.
+    departs: bool,
 }
 
 impl Inner {
@@ -219,6 +221,16 @@ impl Outbox {
     pub(super) fn connected(&self, change: isize) {
         let mut inner = self.inner.lock();
         inner.connected = inner.connected.saturating_add_signed(change);
+    }
+
+    /// From now on there is nothing to say but that the host goes.
+    pub(super) fn depart(&self) {
+        self.inner.lock().departs = true;
+        self.filled.notify_one();
+    }
+
+    pub(super) fn departs(&self) -> bool {
+        self.inner.lock().departs
     }
 
     pub(super) fn is_connected(&self) -> bool {

@@ -71,6 +71,9 @@ impl Session {
                 () = self.outbox.filled() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep(UPKEEP) => {}
             }
+            if self.outbox.departs() {
+                return self.depart().await;
+            }
             let turn = async {
                 self.upkeep(&stop).await;
                 self.send_news().await;
@@ -80,6 +83,15 @@ impl Session {
             }
         }
         self.links.values().for_each(|link| link.stop.cancel());
+    }
+
+    /// The last word on every link; the schedulers end the streams when they have read it.
+    async fn depart(mut self) {
+        let schedulers: Vec<HostId> = self.links.keys().copied().collect();
+        for id in schedulers {
+            self.send(id, messages::leave_for_good()).await;
+        }
+        self.links.clear();
     }
 
     /// Opens links to all schedulers: a holder is known to every one, or nobody would find what it holds.

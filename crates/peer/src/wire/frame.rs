@@ -247,6 +247,22 @@ pub(super) enum Frame {
     },
 }
 
+/// How many frames stand in `bytes`, one behind the other as on a link, those included that are to be skipped.
+pub fn count_frames(bytes: &[u8]) -> Result<usize, FrameError> {
+    let (mut rest, mut count) = (bytes, 0);
+    while !rest.is_empty() {
+        let (header, behind) = rest.split_first_chunk().ok_or(FrameError::Truncated)?;
+        let header = Header::parse(*header);
+        let kind = header.check()?;
+        let (body, next) = behind.split_at_checked(header.length()).ok_or(FrameError::Truncated)?;
+        if let Some(kind) = kind {
+            decode(kind, &header, Bytes::copy_from_slice(body))?;
+        }
+        (rest, count) = (next, count + 1);
+    }
+    Ok(count)
+}
+
 /// Whether the groups of a segment and its payload fit together.
 fn check_segment(segment: &Segment, codec: Codec) -> Result<(), FrameError> {
     let malformed = |what| Err(FrameError::Malformed(what));

@@ -106,7 +106,7 @@ fn a_higher_layer_wins_and_leaves_its_siblings_alone() {
 fn an_unknown_key_is_named_with_its_file() {
     let place = Place::new(&[("site.toml", "[store]\ncapacty = '1'\n")]);
     let message = failure(&place.loader(&[]));
-    assert!(message.contains("site.toml"), "{message}");
+    assert!(message.contains("site.toml:2: "), "{message}");
     assert!(message.contains("`store.capacty`"), "{message}");
     assert!(message.contains("capacity, tries"), "{message}");
 }
@@ -150,9 +150,27 @@ fn a_wrong_value_is_named_with_the_layer_that_gave_it() {
     let place = Place::new(&[("site.toml", "port-grpc = 1\n")]);
     let message = failure(&place.loader(&[("DFS_PORT_GRPC", "many")]));
     assert!(message.contains("DFS_PORT_GRPC") && message.contains("`port-grpc`"), "{message}");
-    let place = Place::new(&[("site.toml", "port-grpc = 70000\n")]);
+    let place = Place::new(&[("site.toml", "verbose = true\nport-grpc = 70000\n")]);
     let message = failure(&place.loader(&[]));
-    assert!(message.contains("site.toml") && message.contains("`port-grpc`"), "{message}");
+    assert!(message.contains("site.toml:2: ") && message.contains("`port-grpc`"), "{message}");
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_told_in_one_line() {
+    let place = Place::new(&[("site.toml", "verbose = true\n\ntoken = \n")]);
+    let message = failure(&place.loader(&[]));
+    assert!(message.contains("site.toml:3: ") && !message.contains('\n'), "{message}");
+}
+
+#[test]
+fn a_text_is_checked_before_it_becomes_a_file() {
+    let loader = Place::new(&[]).loader(&[]);
+    let check = |text| loader.check::<Options>("new.toml".as_ref(), text);
+    assert!(check("verbose = true\n[dfs-cluster]\nx = 1\n").is_ok());
+    for wrong in ["verbose = 1", "verbos = true", "verbose ="] {
+        let message = check(wrong).unwrap_err().to_string();
+        assert!(message.starts_with("new.toml:1: "), "{message}");
+    }
 }
 
 #[test]
@@ -166,7 +184,7 @@ fn a_file_that_was_asked_for_must_be_there() {
 #[test]
 fn explain_names_the_deciding_layer_and_those_below_it() {
     let place = Place::new(&[("site.toml", "port-grpc = 1\n")]);
-    let file = Origin::File(place.dir.path().join("site.toml"));
+    let file = Origin::File(place.dir.path().join("site.toml"), Some(1));
     let loader = place.loader(&[("DFS_PORT_GRPC", "2")]);
     let flags = Flags { port_grpc: Some(3), ..Flags::default() };
     let loaded = loader.load::<Options, _>(&flags).unwrap();
@@ -174,7 +192,9 @@ fn explain_names_the_deciding_layer_and_those_below_it() {
     assert_eq!(explanation.value, "3");
     assert_eq!(explanation.origin, Origin::CommandLine);
     let variable = Origin::Environment("DFS_PORT_GRPC".into());
-    assert_eq!(explanation.overridden, [variable, file, Origin::Default]);
+    let overridden = [(variable, "\"2\""), (file, "1"), (Origin::Default, "null")];
+    let overridden = overridden.map(|(origin, value)| (origin, value.to_owned()));
+    assert_eq!(explanation.overridden, overridden);
     assert_eq!(loaded.explain("store.tries").unwrap().origin, Origin::Default);
     assert_eq!(loaded.explain("nothing"), None);
     assert!(loaded.keys().contains(&"store.capacity".to_owned()));

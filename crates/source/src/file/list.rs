@@ -1,5 +1,8 @@
 //! Walks directories without ever following a symlink.
 //!
+//! Entries come in the order of their paths' bytes, a directory's with a slash behind it: what is in a
+//! directory right behind it, and everything where a store has it in the order of keys.
+//!
 //! Each directory is opened from the root's own file descriptor with `RESOLVE_BENEATH |
 //! RESOLVE_NO_SYMLINKS`, so that a directory that is replaced by a symlink during the walk cannot
 //! lead it elsewhere. Entries that vanish during the walk are left out.
@@ -14,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
-use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::asker::Place;
@@ -38,9 +41,10 @@ struct Walk {
     limits: ListLimits,
     attempt: Attempt,
     counters: Arc<Counters>,
-    /// Directories still to be read; the deepest last found go first.
-    waiting: Vec<Vec<u8>>,
-    current: Option<Directory>,
+    /// The directory that is to be looked into next.
+    below: Option<Vec<u8>>,
+    /// Those being looked through, each one in the one before.
+    open: Vec<Directory>,
     ready: VecDeque<Entry>,
     found: usize,
 }
@@ -51,7 +55,6 @@ struct Directory {
     fd: OwnedFd,
     /// Sorted, so that the same tree lists the same way everywhere.
     names: VecDeque<CString>,
-    below: Vec<Vec<u8>>,
 }
 
 pub(super) fn list(
@@ -70,14 +73,14 @@ pub(super) fn list(
             limits,
             attempt,
             counters,
-            waiting: vec![Vec::new()],
-            current: None,
+            below: Some(Vec::new()),
+            open: Vec::new(),
             ready: VecDeque::new(),
             found: 0,
         };
         Ok(stream::try_unfold(walk, async |mut walk| {
             while walk.ready.is_empty() {
-                if walk.current.is_none() && walk.waiting.is_empty() {
+                if walk.below.is_none() && walk.open.is_empty() {
                     return Ok(None);
                 }
                 let place = walk.place.clone();
@@ -108,29 +111,25 @@ fn open_root(place: &Place, attempt: &Attempt) -> Result<OwnedFd, SourceError> {
 impl Walk {
     /// Looks at the next batch of entries. Blocks.
     fn step(mut self) -> Result<Self, SourceError> {
-        let mut directory = match self.current.take() {
-            Some(directory) => directory,
-            None => match self.enter()? {
-                Some(directory) => directory,
-                None => return Ok(self),
-            },
-        };
         for _ in 0..BATCH_ENTRIES {
-            let Some(name) = directory.names.pop_front() else { break };
-            let Some(entry) = self.look(&directory, &name)? else { continue };
+            if let Some(path) = self.below.take() {
+                let entered = self.enter(path)?;
+                self.open.extend(entered);
+            }
+            let Some(directory) = self.open.last_mut() else { break };
+            let Some(name) = directory.names.pop_front() else {
+                self.open.pop();
+                continue;
+            };
+            let Some(entry) = self.look(self.open.len() - 1, &name)? else { continue };
             self.found += 1;
             if self.found > self.limits.entries {
                 return Err(self.too_large("entries", self.limits.entries));
             }
             if entry.kind == EntryKind::Directory {
-                directory.below.push(entry.path.clone());
+                self.below = Some(entry.path.clone());
             }
             self.ready.push_back(entry);
-        }
-        if directory.names.is_empty() {
-            self.waiting.extend(directory.below.into_iter().rev());
-        } else {
-            self.current = Some(directory);
         }
         Ok(self)
     }
@@ -145,9 +144,8 @@ impl Walk {
         failed(io::Error::from(error), &Attempt { action: Action::List, url: url.into() })
     }
 
-    /// Opens the next directory; `None` when it is gone.
-    fn enter(&mut self) -> Result<Option<Directory>, SourceError> {
-        let Some(path) = self.waiting.pop() else { return Ok(None) };
+    /// Opens a directory; `None` when it is gone.
+    fn enter(&mut self, path: Vec<u8>) -> Result<Option<Directory>, SourceError> {
         self.counters.list();
         self.counters.request();
         let depth = path.iter().filter(|byte| **byte == b'/').count() + 1;
@@ -172,7 +170,7 @@ impl Walk {
         if names.len() > self.limits.entries.saturating_sub(self.found) {
             return Err(self.too_large("entries", self.limits.entries));
         }
-        Ok(Some(Directory { path, fd, names: names.into(), below: Vec::new() }))
+        Ok(Some(Directory { path, fd, names: names.into() }))
     }
 
     fn closed(&self, path: Vec<u8>, why: String) -> Result<Entry, SourceError> {
@@ -191,17 +189,22 @@ impl Walk {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            names.push(name.to_owned());
+            names.push((name.to_owned(), is_directory(fd, &entry)));
             if names.len() > self.limits.entries {
                 break;
             }
         }
-        names.sort_unstable();
-        Ok(names)
+        names.sort_unstable_by(|(a, a_is_directory), (b, b_is_directory)| {
+            let end = |is_directory: &bool| is_directory.then_some(b'/');
+            let a = a.to_bytes().iter().copied().chain(end(a_is_directory));
+            a.cmp(b.to_bytes().iter().copied().chain(end(b_is_directory)))
+        });
+        Ok(names.into_iter().map(|(name, _)| name).collect())
     }
 
     /// One entry with all that is known of it; `None` when it is gone.
-    fn look(&self, directory: &Directory, name: &CStr) -> Result<Option<Entry>, SourceError> {
+    fn look(&self, at: usize, name: &CStr) -> Result<Option<Entry>, SourceError> {
+        let Some(directory) = self.open.get(at) else { return Ok(None) };
         let path = match directory.path.is_empty() {
             true => name.to_bytes().to_vec(),
             false => [&directory.path[..], b"/", name.to_bytes()].concat(),
@@ -217,6 +220,18 @@ impl Walk {
                 Err(self.failed(errno, &path))
             }
         }
+    }
+}
+
+/// Whether a name is a directory's, as far as its place among the others depends on it.
+fn is_directory(fd: &OwnedFd, entry: &DirEntry) -> bool {
+    match entry.file_type() {
+        FileType::Unknown => {
+            let status = rustix::fs::statat(fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+            status
+                .is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Directory)
+        }
+        known => known == FileType::Directory,
     }
 }
 

@@ -50,6 +50,7 @@ impl Seen {
             ranges: self.ranges.unwrap_or(false),
             kind,
             url: self.url,
+            modified: None,
             max_age: self.max_age,
         }
     }

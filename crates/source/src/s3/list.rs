@@ -70,10 +70,7 @@ pub(super) fn list(
         Ok(asker) => asker,
         Err(error) => return stream::once(async { Err(error) }).boxed(),
     };
-    let mut prefix = asker.place.key.clone();
-    if !asker.place.is_prefix() {
-        prefix.push(b'/');
-    }
+    let prefix = asker.place.directory_key();
     let walk = Walk {
         asker,
         prefix,
@@ -89,7 +86,7 @@ pub(super) fn list(
         .boxed()
 }
 
-fn listable(asker: Asker, attempt: &Attempt) -> Result<Asker, SourceError> {
+pub(super) fn listable(asker: Asker, attempt: &Attempt) -> Result<Asker, SourceError> {
     if asker.place.version.is_none() {
         return Ok(asker);
     }

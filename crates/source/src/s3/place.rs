@@ -74,6 +74,12 @@ impl Place {
         Ok(place)
     }
 
+    /// What the keys of everything below it begin with.
+    pub fn directory_key(&self) -> Vec<u8> {
+        let end: &[u8] = if self.is_prefix() { b"" } else { b"/" };
+        [&self.key[..], end].concat()
+    }
+
     /// Whether it names a prefix: a place that can be listed.
     pub fn is_prefix(&self) -> bool {
         self.key.is_empty() || self.key.ends_with(b"/")

@@ -1,12 +1,26 @@
 //! What an `s3://` URL names: an object by HEAD, a prefix by one listed key.
 
+use reqwest::header::{HeaderMap, HeaderName};
+
 use dfs_model::{CanonicalUrl, Validator, ValidatorStrength};
 
 use super::page::{ObjectPage, parse_object_page};
 use super::store::{Asker, Subject};
 use crate::http::exchange::{Answer, Ask};
 use crate::http::headers;
-use crate::{Attempt, SourceError, Stat, StatKind};
+use crate::{Attempt, SourceError, Stat, StatKind, Timestamp};
+
+/// Where who writes an object tells when its content was last changed; other tools use the name too.
+pub(super) const TOLD_TIME: HeaderName = HeaderName::from_static("x-amz-meta-mtime");
+
+/// The time that was told: seconds and their fraction.
+fn told_time(head: &HeaderMap) -> Option<Timestamp> {
+    let text = head.get(TOLD_TIME)?.to_str().ok()?;
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = fraction.len() <= 9 && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let nanos = digits.then(|| format!("{fraction:0<9}").parse().ok())??;
+    Some(Timestamp { seconds: seconds.parse().ok()?, nanos })
+}
 
 impl Asker {
     pub(super) async fn stat(&self, attempt: &Attempt) -> Result<Stat, SourceError> {
@@ -64,6 +78,7 @@ impl Asker {
             ranges: true,
             kind: StatKind::File,
             url: self.url.clone(),
+            modified: told_time(head),
             max_age: None,
         }
     }
@@ -86,6 +101,7 @@ impl Asker {
             kind: StatKind::Directory,
             url: self.directory_url()?,
             unpinned: true,
+            modified: None,
             max_age: None,
         })
     }

@@ -15,12 +15,13 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::place::PATH;
+use super::stat::TOLD_TIME;
 use super::store::{Asker, Subject};
 use super::xml::walk;
 use crate::http::exchange::{Answer, Ask, Condition};
 use crate::http::headers;
 use crate::write::check_length;
-use crate::{Attempt, ByteStream, Content, Existing, SourceError};
+use crate::{Attempt, ByteStream, Content, Existing, SourceError, WriteOptions};
 
 /// Smallest part, and largest object that is sent as one.
 const PART_BYTES: u64 = 8 << 20;
@@ -46,19 +47,20 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 pub(super) async fn write(
     asker: &Asker,
     content: Content,
-    existing: Existing,
+    options: &WriteOptions,
     attempt: &Attempt,
 ) -> Result<Validator, SourceError> {
     writable(asker, attempt)?;
+    let existing = options.existing;
     let Content { mut bytes, length } = content;
     let part_bytes = part_bytes(length);
     let mut parts = Parts { rest: Bytes::new(), bytes: &mut bytes };
     let first = parts.next(part_bytes).await?;
     if (first.len() as u64) < part_bytes {
         check_length(length, first.len() as u64, attempt)?;
-        return put(asker, first, existing, attempt).await;
+        return put(asker, first, options, attempt).await;
     }
-    let upload = Upload::begin(asker, attempt).await?;
+    let upload = Upload::begin(asker, options, attempt).await?;
     let written = upload.send_all(first, parts, (part_bytes, length)).await;
     let (tags, written) = match written {
         Ok(written) => written,
@@ -118,6 +120,14 @@ fn condition(existing: Existing) -> Option<Condition> {
     (existing == Existing::Keep).then_some(Condition::Absent)
 }
 
+/// Keeps the time of the content with the object: the store's own is that of the writing.
+fn tell_time(ask: &mut Ask, options: &WriteOptions) {
+    let time = options.modified.and_then(|time| HeaderValue::from_str(&time.to_string()).ok());
+    if let Some(time) = time {
+        ask.headers.insert(TOLD_TIME, time);
+    }
+}
+
 fn tag(answer: &Answer) -> Option<String> {
     headers::validator(answer.headers(), None).etag
 }
@@ -126,12 +136,13 @@ fn tag(answer: &Answer) -> Option<String> {
 async fn put(
     asker: &Asker,
     body: Bytes,
-    existing: Existing,
+    options: &WriteOptions,
     attempt: &Attempt,
 ) -> Result<Validator, SourceError> {
     let length = Some(body.len() as u64);
-    let mut ask = Ask::new(Method::PUT).only(condition(existing));
+    let mut ask = Ask::new(Method::PUT).only(condition(options.existing));
     ask.body = body;
+    tell_time(&mut ask, options);
     let subject = Subject { key: &asker.place.key, query: &[] };
     let send = || asker.ask(&subject, &ask, attempt);
     let answer = asker.store.web.retrier.run(send).await?;
@@ -147,9 +158,14 @@ struct Upload<'a> {
 }
 
 impl<'a> Upload<'a> {
-    async fn begin(asker: &'a Asker, attempt: &'a Attempt) -> Result<Self, SourceError> {
+    async fn begin(
+        asker: &'a Asker,
+        options: &WriteOptions,
+        attempt: &'a Attempt,
+    ) -> Result<Self, SourceError> {
         let subject = Subject { key: &asker.place.key, query: &[("uploads", b"")] };
-        let ask = Ask::new(Method::POST);
+        let mut ask = Ask::new(Method::POST);
+        tell_time(&mut ask, options);
         let begin = || async {
             let answer = asker.ask(&subject, &ask, attempt).await?;
             texts(asker, answer, &["UploadId"], attempt).await

@@ -182,11 +182,19 @@ async fn a_big_directory_is_listed_in_order_and_parents_come_first() {
         fs::write(home.path().join(format!("{number:04}")), b"").unwrap();
     }
     fs::create_dir_all(home.path().join("0500.d/x/y")).unwrap();
+    // Before what is in the directory by the order of whole paths, behind its own name.
+    fs::write(home.path().join("0500.d-"), b"").unwrap();
     let entries = Client::new().list(home.path().to_str().unwrap()).await.unwrap();
-    assert_eq!(entries.len(), 1_003);
-    let names: Vec<_> = entries.iter().map(|e| e.path.clone()).collect();
-    assert!(names[..1_001].is_sorted());
-    assert_eq!(names[1_001..], [b"0500.d/x".to_vec(), b"0500.d/x/y".to_vec()]);
+    assert_eq!(entries.len(), 1_004);
+    let in_order = |entry: &Entry| match entry.kind {
+        EntryKind::Directory => [&entry.path[..], b"/"].concat(),
+        _ => entry.path.clone(),
+    };
+    let names: Vec<_> = entries.iter().map(in_order).collect();
+    assert!(names.is_sorted());
+    let around = names.iter().position(|name| name == b"0500.d-").unwrap();
+    let expected = ["0500.d-", "0500.d/", "0500.d/x/", "0500.d/x/y/", "0501"];
+    assert_eq!(names[around..around + 5], expected.map(|name| name.as_bytes().to_vec()));
 }
 
 /// A client of a process that exports `exports`.

@@ -96,6 +96,28 @@ async fn a_small_object_is_one_request_and_a_large_one_is_sent_in_parts() {
 }
 
 #[tokio::test]
+async fn a_bucket_keeps_the_time_it_is_told_and_lists_every_key_in_order() {
+    let (_store, client, base) = bucket().await;
+    let time = Timestamp { seconds: 1_234_567_890, nanos: 120_000_000 };
+    let options = WriteOptions { modified: Some(time), ..WriteOptions::default() };
+    let source = client.source(&base);
+    let large = content(9 * MIB);
+    for (name, bytes) in [("a", &b"1"[..]), ("a-b", b"2"), ("a/c", b"3"), ("large", &large)] {
+        let to = base.join(name.as_bytes()).unwrap();
+        source.write(&to, whole(bytes), &options).await.unwrap();
+        assert_eq!(source.stat(&to).await.unwrap().modified, Some(time), "{name}");
+    }
+    let untold = base.join(b"z").unwrap();
+    write(&client, &untold, whole(b"4")).await.unwrap();
+    assert_eq!(source.stat(&untold).await.unwrap().modified, None);
+    let listed: Vec<_> = source.list_in_order(&base).collect().await;
+    let listed: Vec<_> = listed.into_iter().map(Result::unwrap).collect();
+    let names: Vec<_> = listed.iter().map(|entry| &entry.path[..]).collect();
+    assert_eq!(names, [&b"a"[..], b"a-b", b"a/c", b"large", b"z"]);
+    assert!(listed.iter().all(|entry| entry.validator.as_ref().is_some_and(|v| v.etag.is_some())));
+}
+
+#[tokio::test]
 async fn what_is_there_stays_where_that_was_asked_for() {
     let (_store, client, base) = bucket().await;
     let to = base.join(b"a").unwrap();

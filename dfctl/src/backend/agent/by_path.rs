@@ -155,14 +155,15 @@ impl Copying {
             return Err(missing("chunk.present"));
         }
         let range = ByteRange::new(present.start, present.end);
+        let digests = present.digests.as_chunks().0.to_vec();
         if taken {
-            return Ok(ReadEvent::Written(range));
+            return Ok(ReadEvent::Written { range, digests });
         }
         let (file, origin) = (self.output.file.clone(), self.output.origin);
         let copied =
             tokio::task::spawn_blocking(move || copy(&content, &file, origin, range)).await;
         let copied = copied.map_err(io::Error::other).and_then(|copied| copied);
-        copied.map(|()| ReadEvent::Written(range)).map_err(|error| {
+        copied.map(|()| ReadEvent::Written { range, digests }).map_err(|error| {
             let class = match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     FailureClass::OutputFull

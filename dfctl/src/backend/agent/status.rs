@@ -24,6 +24,8 @@ const CLASSES: &[(&str, FailureClass)] = &[
     ("not-permitted", FailureClass::NotPermitted),
     ("agent-refused", FailureClass::AgentRefused),
     ("source-failed", FailureClass::SourceFailed),
+    ("no-cluster", FailureClass::NoCluster),
+    ("no-seed-space", FailureClass::NoSeedSpace),
     ("timed-out", FailureClass::TimedOut),
     ("origin-changed", FailureClass::OriginChanged),
     ("corrupt", FailureClass::Corrupt),
@@ -37,7 +39,12 @@ const CLASSES: &[(&str, FailureClass)] = &[
     ("not-mounted", FailureClass::NotMounted),
     ("mount-dir", FailureClass::MountDir),
     ("mount-busy", FailureClass::MountBusy),
+    ("mount-covered", FailureClass::MountCovered),
     ("mount-failed", FailureClass::MountFailed),
+    ("no-task", FailureClass::NoTask),
+    ("cache-failed", FailureClass::CacheFailed),
+    ("task-in-use", FailureClass::TaskInUse),
+    ("task-pinned", FailureClass::TaskPinned),
 ];
 
 /// What a status means to a person.

@@ -6,7 +6,7 @@ use crate::backend::Collected;
 use crate::commands::inside::answer;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::output::count;
+use crate::output::tasks;
 
 /// Evict what nobody reads; never what is in use or pinned
 ///
@@ -51,10 +51,7 @@ fn human(collected: &Collected, dry_run: bool) -> String {
     if dry_run {
         collected.tasks.iter().for_each(|id| text.push_str(&format!("{id}\n")));
     }
-    let tasks = match collected.tasks.len() as u64 {
-        1 => "1 task".to_owned(),
-        tasks => format!("{} tasks", count(tasks)),
-    };
+    let tasks = tasks(collected.tasks.len());
     text.push_str(&format!(
         "{verb} {tasks}, {}; {} {left} still used",
         ByteSize(collected.freed),

@@ -7,7 +7,7 @@ use crate::commands::inside::answer;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::table::{Align, Table};
-use crate::output::{count, printable, when};
+use crate::output::{printable, tasks as tasks_in_words, when};
 
 /// List what the cache holds, the longest unread first
 ///
@@ -29,6 +29,16 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     Ok(Outcome::Done)
 }
 
+/// Why eviction leaves it alone.
+fn kept_for(task: &CachedTask) -> &'static str {
+    match (task.in_use, task.pinned) {
+        (true, true) => "in use, pinned",
+        (true, false) => "in use",
+        (false, true) => "pinned",
+        (false, false) => "-",
+    }
+}
+
 fn human(tasks: &[CachedTask], status: &AgentStatus) -> String {
     let mut table = Table::new(&[
         ("ON DISK", Align::Right),
@@ -41,7 +51,7 @@ fn human(tasks: &[CachedTask], status: &AgentStatus) -> String {
         table.row(vec![
             ByteSize(task.disk).to_string(),
             when::ago(task.last_read_ms),
-            if task.in_use { "in use" } else { "-" }.to_owned(),
+            kept_for(task).to_owned(),
             task.task.id.short(),
             printable(task.task.key.url.as_str()),
         ]);
@@ -50,11 +60,8 @@ fn human(tasks: &[CachedTask], status: &AgentStatus) -> String {
         0 => String::new(),
         capacity => format!(" of {}", ByteSize(capacity)),
     };
-    let used = format!(
-        "{} tasks, {}{of} in {}",
-        count(tasks.len() as u64),
-        ByteSize(status.used),
-        printable(&status.data_dir),
-    );
+    let number = tasks_in_words(tasks.len());
+    let used =
+        format!("{number}, {}{of} in {}", ByteSize(status.used), printable(&status.data_dir));
     if tasks.is_empty() { used } else { format!("{}\n{used}", table.render()) }
 }

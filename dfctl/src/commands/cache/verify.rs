@@ -1,27 +1,28 @@
 //! `dfctl cache verify`.
 
-use dfs_model::{ByteSize, GROUP_BYTES, TaskId};
+use dfs_model::{ByteSize, GROUP_BYTES};
 
 use crate::backend::{Failure, FailureClass, Verified};
 use crate::codes;
 use crate::commands::inside::next;
+use crate::commands::task::named;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::output::{Format, Items, Verbosity, count};
+use crate::output::{Format, Items, Verbosity, count, counted};
 
 /// Hash what the cache holds again; mark damaged groups missing
 ///
 /// Examples:
 ///   dfctl cache verify
-///   dfctl cache verify 9f2c41d8a0b5e6f79f2c41d8a0b5e6f79f2c41d8a0b5e6f79f2c41d8a0b5e6f7
+///   dfctl cache verify 9f2c41
 ///
 /// Ends with exit code 6 when damage was found.
 /// Only the agent's own user and root may do it.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Only this task
-    task: Option<TaskId>,
+    /// Only this task, by its id or the beginning of it
+    task: Option<String>,
 }
 
 /// Runs it.
@@ -29,7 +30,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let backend = context.resident_backend()?;
     let failed = |failure| CliError::backend("verify", "the cache", failure);
     let output = &context.output;
-    let mut events = backend.verify_cache(args.task);
+    let only = match &args.task {
+        Some(task) => Some(named(context, &*backend, task).await?.task.id),
+        None => None,
+    };
+    let mut events = backend.verify_cache(only);
     let mut items = Items::new(output, "verified");
     let mut totals = None;
     while let Some(event) = next(context, &mut events).await? {
@@ -50,15 +55,18 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     if output.format == Format::Human && output.verbosity > Verbosity::Quiet {
         let bytes = ByteSize(totals.groups_checked.saturating_mul(GROUP_BYTES));
         output.line(&format!(
-            "verified {} groups (at most {bytes}), {} damaged",
-            count(totals.groups_checked),
+            "verified {} (at most {bytes}), {} damaged",
+            counted(totals.groups_checked, "group", "groups"),
             count(totals.groups_bad)
         ))?;
     }
     if totals.groups_bad > 0 {
-        let what = format!("{} groups of the cache are damaged", count(totals.groups_bad));
+        let what = match totals.groups_bad {
+            1 => "1 group of the cache is damaged".to_owned(),
+            bad => format!("{} groups of the cache are damaged", count(bad)),
+        };
         return Err(CliError::new(&codes::CACHE_DAMAGED, what)
-            .because("they are marked missing and will be fetched again when read"));
+            .because("what is damaged is marked missing and fetched again when it is read"));
     }
     Ok(Outcome::Done)
 }

@@ -1,5 +1,9 @@
 //! `dfctl cluster status`.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::asked;
 use super::place::{Cluster, command, log_of, of_this_machine};
 use crate::codes;
 use crate::commands::inside::answer;
@@ -7,17 +11,26 @@ use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::quoted_path;
 
-/// Say whether a cluster runs on this machine, and how its parts are
+/// How long a manager may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Say whether a cluster runs, and how its parts are
 ///
 /// Examples:
 ///   dfctl cluster status
-///   dfctl cluster status --format json
+///   dfctl cluster status --cluster 10.0.0.5:4000
+///
+/// Of the cluster at --cluster where that is given (or configured and no --data-dir is), else of the one that
+/// `dfctl cluster up` started on this machine.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {}
 
 /// Runs it.
 pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
+    if let Some(address) = context.settings.cluster_asked() {
+        return of_address(context, address).await;
+    }
     let (dir, run) = of_this_machine(context)?;
     let Some(run) = run else {
         let what = format!("no cluster runs on {}", dir.display());
@@ -30,4 +43,18 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     }
     Err(CliError::new(&codes::UNEXPECTED, "the cluster runs but is not ready")
         .hint(format!("less {}", quoted_path(&log_of(&dir)))))
+}
+
+async fn of_address(context: &Context, address: SocketAddr) -> Result<Outcome, CliError> {
+    let asking = asked::ask(address, ANSWER_WITHIN);
+    let reached = answer(context, asking).await?.map_err(|why| {
+        CliError::new(&codes::CLUSTER_SILENT, format!("the cluster {address} is not reached"))
+            .because(why)
+            .hint("dfctl config explain cluster")
+    })?;
+    context.output.record("cluster", &reached, || reached.human())?;
+    match reached.is_ready() {
+        true => Ok(Outcome::Done),
+        false => Err(CliError::new(&codes::CLUSTER_SILENT, "the cluster has no scheduler")),
+    }
 }

@@ -44,17 +44,19 @@ pub async fn to_stream(
     options: &ReadOptions,
     destination: Destination,
 ) -> Result<Outcome, CliError> {
-    let job = Job::begin(context, locator, options).await?;
+    // How the command is called when it fails.
+    let verb = if matches!(destination, Destination::Stdout) { "read" } else { "get" };
+    let job = Job::begin(context, locator, options, verb).await?;
     let hasher = options.digest.map(Hasher::new);
     let (received, digest, path) = match destination {
         Destination::Device(file, path) => {
             let mut sink = IntoDevice { context, file, path, hasher };
-            let received = job.receive(&mut sink, "get").await?;
+            let received = job.receive(&mut sink, verb).await?;
             (received, sink.hasher.map(Hasher::finish), Some(sink.path))
         }
         Destination::Stdout | Destination::File(_) => {
             let mut sink = IntoStdout { context, hasher };
-            let received = job.receive(&mut sink, "read").await?;
+            let received = job.receive(&mut sink, verb).await?;
             context.output.flush()?;
             (received, sink.hasher.map(Hasher::finish), None)
         }
@@ -76,7 +78,7 @@ pub async fn to_file(
     let opened = OutDir::of_file(path);
     let (dir, name) =
         opened.map_err(|error| CliError::output("write into the directory of", path, &error))?;
-    let job = Job::begin(context, locator, options).await?;
+    let job = Job::begin(context, locator, options, "get").await?;
     if replace == Replace::Never
         && let Some(existing) = existing(path)?
     {
@@ -116,10 +118,13 @@ pub fn cannot_open(error: PartError, path: &Path) -> CliError {
     let what = format!("cannot write {}", path.display());
     match error {
         PartError::Io(error) => CliError::output("write", path, &error),
+        PartError::Interrupted(_) => CliError::new(&codes::INTERRUPTED, what).caused_by(&error),
         PartError::Busy(_) => CliError::new(&codes::OUTPUT_BUSY, what).caused_by(&error),
-        PartError::Foreign(ref part) => CliError::new(&codes::OUTPUT_FAILED, what)
-            .caused_by(&error)
-            .hint(format!("rm {}", quoted_path(part))),
+        PartError::Foreign(ref part) | PartError::NoPart(ref part) => {
+            CliError::new(&codes::OUTPUT_FAILED, what)
+                .caused_by(&error)
+                .hint(format!("rm {}", quoted_path(part)))
+        }
         PartError::Shared(ref part) => {
             let part = quoted_path(part);
             CliError::new(&codes::OUTPUT_FAILED, what).caused_by(&error).hint(format!(
@@ -134,10 +139,11 @@ impl<'a> Job<'a> {
         context: &'a Context,
         locator: &'a Locator,
         options: &'a ReadOptions,
+        verb: &str,
     ) -> Result<Self, CliError> {
         let begun = Instant::now();
         let backend = inside::backend(context).await?;
-        let wanted = Wanted::find(context, &*backend, locator, options).await?;
+        let wanted = Wanted::find(context, &*backend, locator, options, verb).await?;
         Ok(Self { context, backend, locator, options, wanted, begun, resolve: begun.elapsed() })
     }
 
@@ -216,7 +222,7 @@ impl<'a> Job<'a> {
         let resumed = part.resumed();
         let origin = self.wanted.request.start;
         let delivery = Delivery::File { file: part.file(), origin };
-        let mut sink = IntoPart { part: &mut part, origin };
+        let mut sink = IntoPart { part: &mut part, origin, is_whole: self.wanted.whole };
         let received = match self.transfer(&mut sink, resumed, delivery).await {
             Ok(received) => received,
             Err(error) => return Err(self.leave(part, error)),

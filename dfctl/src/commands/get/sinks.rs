@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use dfs_model::ByteRange;
+use dfs_peer::hashtree::Cv;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
@@ -25,6 +26,8 @@ pub struct IntoPart<'a> {
     pub part: &'a mut PartFile,
     /// Content offset of its first byte.
     pub origin: u64,
+    /// Whether it is to hold the content from end to end.
+    pub is_whole: bool,
 }
 
 impl Sink for IntoPart<'_> {
@@ -33,9 +36,10 @@ impl Sink for IntoPart<'_> {
         result.map_err(|error| CliError::output("write", &self.part.path(), &error))
     }
 
-    fn written(&mut self, range: ByteRange) -> Result<(), CliError> {
+    fn written(&mut self, range: ByteRange, digests: &[Cv]) -> Result<(), CliError> {
         let at = |offset: u64| offset.saturating_sub(self.origin);
-        let result = self.part.written(ByteRange::new(at(range.start), at(range.end)));
+        let digests = if self.is_whole { digests } else { &[] };
+        let result = self.part.written(ByteRange::new(at(range.start), at(range.end)), digests);
         result.map_err(|error| CliError::output("write", &self.part.path(), &error))
     }
 
@@ -61,7 +65,7 @@ impl Sink for IntoStdout<'_> {
         self.context.output.bytes(bytes)
     }
 
-    fn written(&mut self, _range: ByteRange) -> Result<(), CliError> {
+    fn written(&mut self, _range: ByteRange, _digests: &[Cv]) -> Result<(), CliError> {
         Err(no_file())
     }
 }
@@ -110,7 +114,7 @@ impl Sink for IntoDevice<'_> {
         self.write(bytes)
     }
 
-    fn written(&mut self, _range: ByteRange) -> Result<(), CliError> {
+    fn written(&mut self, _range: ByteRange, _digests: &[Cv]) -> Result<(), CliError> {
         Err(no_file())
     }
 }
@@ -153,7 +157,7 @@ impl Sink for Compare<'_> {
         }
     }
 
-    fn written(&mut self, _range: ByteRange) -> Result<(), CliError> {
+    fn written(&mut self, _range: ByteRange, _digests: &[Cv]) -> Result<(), CliError> {
         Err(no_file())
     }
 }

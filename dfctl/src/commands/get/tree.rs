@@ -22,13 +22,16 @@ use super::{Filter, ReadOptions};
 use crate::backend::{Backend, Delivery, Entry, EntryKind, Listed, Missing, ReadRequest, View};
 use crate::codes;
 use crate::commands::inside::{self, answer, interrupted, missing_error, next};
+use crate::commands::saving::{
+    Filling, below, directory, file_name_of, is_final, name_of, parent_of,
+};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
-use crate::outdir::{OutDir, Replace, UnsafePath, elements};
+use crate::outdir::{OutDir, Replace};
 use crate::output::progress::{Meter, Progress};
 use crate::output::{count, files as files_of};
-use crate::part::{Identity, PartFile, SUFFIX};
+use crate::part::{Identity, PartFile};
 use crate::transfer::{Terms, TransferError, pump};
 
 /// Files under way at a time.
@@ -56,27 +59,6 @@ struct Tree<'a> {
     tally: Tally,
     /// Part files that stay for a later run.
     left: RefCell<Vec<PathBuf>>,
-}
-
-/// A part file that is left for a later run, and told of, unless it is taken out.
-struct Filling<'t> {
-    part: Option<PartFile>,
-    left: &'t RefCell<Vec<PathBuf>>,
-}
-
-impl Filling<'_> {
-    /// Leaves it; says where, if there is anything worth it.
-    fn leave(&mut self) -> Option<PathBuf> {
-        let path = self.part.take()?.keep()?;
-        self.left.borrow_mut().push(path.clone());
-        Some(path)
-    }
-}
-
-impl Drop for Filling<'_> {
-    fn drop(&mut self) {
-        self.leave();
-    }
 }
 
 #[derive(Default)]
@@ -145,7 +127,10 @@ pub async fn run(
         0 => Ok(Outcome::Done),
         failed => Err(CliError::new(
             &codes::PARTLY,
-            format!("{} entries of {shown} were not saved", count(failed)),
+            match failed {
+                1 => format!("1 entry of {shown} was not saved"),
+                failed => format!("{} entries of {shown} were not saved", count(failed)),
+            },
         )
         .because("each is named above")
         .hint("the same command again: it takes what is missing")),
@@ -183,14 +168,6 @@ async fn list(
         }
     }
     Ok((entries, missing))
-}
-
-/// A path relative to what was named; none of what lies elsewhere.
-fn below<'p>(prefix: &[u8], path: &'p [u8]) -> Option<&'p [u8]> {
-    match prefix {
-        [] => Some(path),
-        prefix => path.strip_prefix(prefix)?.strip_prefix(b"/"),
-    }
 }
 
 impl Tree<'_> {
@@ -266,15 +243,7 @@ impl Tree<'_> {
     }
 
     fn directory(&self, path: &[u8]) -> Result<OutDir, CliError> {
-        self.root.make(path).map_err(|error| {
-            let shown = self.root.path_of(OsStr::from_bytes(path));
-            if leads_outside(&error) {
-                let what = format!("will not write to {}", shown.display());
-                return CliError::new(&codes::UNSAFE_NAME, what)
-                    .because("a name or symbolic link on the way leads outside of the directory");
-            }
-            CliError::output("make directory", &shown, &error)
-        })
+        directory(&self.root, path)
     }
 
     fn link(&self, entry: &Entry) -> Result<(), CliError> {
@@ -292,13 +261,7 @@ impl Tree<'_> {
             return Err(interrupted());
         }
         let path = self.path_of(entry);
-        let name = name_of(entry, &path)?;
-        if name.as_bytes().ends_with(SUFFIX.as_bytes()) {
-            let what = format!("will not write to {}", path.display());
-            return Err(
-                CliError::new(&codes::UNSAFE_NAME, what).because("its name is that of a part file")
-            );
-        }
+        let name = file_name_of(entry, &path)?;
         let dir = self.directory(parent_of(&entry.path))?;
         let existing = match self.replace {
             Replace::Never => existing(&dir, name, &path)?,
@@ -368,7 +331,7 @@ impl Tree<'_> {
         let resumed = part.resumed();
         let delivery = Delivery::File { file: part.file(), origin: 0 };
         let stream = self.backend.read(self.request(entry, resumed), delivery);
-        let mut sink = IntoPart { part, origin: 0 };
+        let mut sink = IntoPart { part, origin: 0, is_whole: false };
         let terms = self.terms(number, entry.length - resumed);
         let received = match pump(stream, &mut sink, &terms, &self.progress).await {
             Ok(received) => received,
@@ -428,32 +391,8 @@ impl Tree<'_> {
     }
 }
 
-/// Failures after which going on with the next file makes no sense.
-fn is_final(error: &CliError) -> bool {
-    [&codes::INTERRUPTED, &codes::NO_SPACE, &codes::AGENT_LOST].contains(&error.code)
-}
-
-fn leads_outside(error: &io::Error) -> bool {
-    // Opening a link, or something below one, as a directory beneath the root.
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::LOOP | Errno::XDEV))
-        || error.get_ref().is_some_and(|inner| inner.is::<UnsafePath>())
-}
-
 fn add(cell: &Cell<u64>, more: u64) {
     cell.set(cell.get().saturating_add(more));
-}
-
-fn parent_of(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|byte| *byte == b'/').map_or(&[], |at| &path[..at])
-}
-
-/// The last element of an entry's path, if the whole path is one that a directory can hold.
-fn name_of<'e>(entry: &'e Entry, path: &Path) -> Result<&'e OsStr, CliError> {
-    let refused =
-        || CliError::new(&codes::UNSAFE_NAME, format!("will not write to {}", path.display()));
-    let elements = elements(&entry.path).map_err(|error| refused().caused_by(&error))?;
-    elements.last().map(|name| OsStr::from_bytes(name)).ok_or_else(refused)
 }
 
 /// The regular file that has the name already.

@@ -33,10 +33,10 @@ impl Wanted {
         backend: &dyn Backend,
         locator: &Locator,
         options: &ReadOptions,
+        verb: &str,
     ) -> Result<Self, CliError> {
         let found = answer(context, find(backend, locator, options)).await?;
-        let wanted =
-            found.map_err(|failure| CliError::backend("get", &locator.shown(), failure))?;
+        let wanted = found.map_err(|failure| CliError::backend(verb, &locator.shown(), failure))?;
         wanted.narrowed(locator, options)
     }
 

@@ -47,7 +47,7 @@ fn table(tasks: &[CachedTask]) -> String {
                 .map_or_else(|| "unknown".to_owned(), |length| ByteSize(length).to_string()),
             share(task),
             when::ago(task.last_read_ms),
-            state(task).to_owned(),
+            state(task),
             printable(task.task.key.url.as_str()),
         ]);
     }
@@ -67,11 +67,12 @@ pub fn share(task: &CachedTask) -> String {
     }
 }
 
-/// In a word.
-pub fn state(task: &CachedTask) -> &'static str {
-    match (task.in_use, task.parents.is_empty(), task.complete) {
-        (_, false, false) => "fetching",
-        (true, _, _) => "in use",
-        (false, _, _) => "idle",
-    }
+/// In a word or two.
+pub fn state(task: &CachedTask) -> String {
+    let now = match (task.fetching, task.in_use) {
+        (true, _) => "fetching",
+        (false, true) => "in use",
+        (false, false) => "idle",
+    };
+    if task.pinned { format!("{now}, pinned") } else { now.to_owned() }
 }

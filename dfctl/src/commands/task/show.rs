@@ -3,13 +3,12 @@
 use dfs_model::{ByteSize, HostKind};
 
 use super::ls::{share, state};
+use super::named::named;
 use crate::backend::CachedTask;
-use crate::codes;
-use crate::commands::inside::answer;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::records::piece_bytes;
-use crate::output::{count, printable, table, when};
+use crate::output::{counted, printable, table, when};
 
 /// Show one task in full
 ///
@@ -25,30 +24,8 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let prefix = args.task.to_ascii_lowercase();
-    if prefix.is_empty()
-        || prefix.len() > 64
-        || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit())
-    {
-        let what = format!("'{}' is not a task id: up to 64 hexadecimal digits", args.task);
-        return Err(CliError::new(&codes::USAGE, what).hint("dfctl task ls"));
-    }
     let backend = context.resident_backend()?;
-    let mut tasks = answer(context, backend.tasks(&prefix))
-        .await?
-        .map_err(|failure| CliError::backend("show task", &prefix, failure))?;
-    let Some(task) = tasks.pop() else {
-        let what = format!("this machine holds nothing of a task {prefix}…");
-        return Err(CliError::new(&codes::NOT_FOUND, what).hint("dfctl task ls"));
-    };
-    if !tasks.is_empty() {
-        let what = format!("{} tasks begin with {prefix}", tasks.len() + 1);
-        let ids: Vec<_> =
-            tasks.iter().chain([&task]).take(8).map(|task| task.task.id.short()).collect();
-        return Err(CliError::new(&codes::USAGE, what)
-            .because(ids.join(", "))
-            .hint(format!("dfctl task show {}", task.task.id.short())));
-    }
+    let task = named(context, &*backend, &args.task).await?;
     context.output.record("task", &task, || human(&task))?;
     Ok(Outcome::Done)
 }
@@ -59,9 +36,9 @@ fn human(cached: &CachedTask) -> String {
         Some(length) => {
             let pieces = length.div_ceil(piece_bytes(task));
             format!(
-                "{}, {} pieces of {}",
+                "{}, {} of {}",
                 ByteSize(length),
-                count(pieces),
+                counted(pieces, "piece", "pieces"),
                 ByteSize(piece_bytes(task))
             )
         }
@@ -83,14 +60,14 @@ fn human(cached: &CachedTask) -> String {
                 ByteSize(cached.disk)
             ),
         ),
-        ("state", state(cached).to_owned()),
+        ("state", state(cached)),
         ("last read", when::ago(cached.last_read_ms)),
         (
             "came from",
             format!(
-                "source {} ({} requests), seed {}, peers {}",
+                "source {} ({}), seed {}, peers {}",
                 ByteSize(cached.ledger.source),
-                cached.ledger.source_requests,
+                counted(cached.ledger.source_requests, "request", "requests"),
                 from(HostKind::Seed),
                 from(HostKind::Node),
             ),

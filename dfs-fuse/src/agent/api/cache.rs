@@ -5,8 +5,11 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use dfs_model::{ByteSize, TaskId};
-use dfs_peer::store::{VerifyReport, plan};
-use dfs_proto::node::{CollectGarbageReply, CollectGarbageRequest, VerifyCacheEvent};
+use dfs_peer::store::{PinChange, Pins, StoreError, VerifyReport, plan};
+use dfs_proto::node::{
+    CollectGarbageReply, CollectGarbageRequest, PinTaskReply, PinTaskRequest, RemoveTaskReply,
+    RemoveTaskRequest, VerifyCacheEvent,
+};
 use futures::stream::{self, Stream, StreamExt};
 
 use crate::agent::{Agent, Asker, CallError, MountTableError};
@@ -54,6 +57,42 @@ fn would_go(agent: &Agent, to_free: Option<u64>, asker: Asker) -> (Vec<TaskId>, 
     (ids, freed)
 }
 
+/// Takes one task away, with its pin where that was said.
+pub(super) async fn remove(
+    agent: &Agent,
+    request: &RemoveTaskRequest,
+) -> Result<RemoveTaskReply, CallError> {
+    let id = task_id(&request.task_id)?;
+    let pins = if request.unpin { Pins::GoToo } else { Pins::Count };
+    let freed = agent.host().engine.remove(id, pins).await?;
+    Ok(RemoveTaskReply { bytes_freed: freed.ok_or(CallError::NoTask(id))? })
+}
+
+/// Pins one task or lets it go.
+pub(super) async fn pin(
+    agent: &Agent,
+    request: &PinTaskRequest,
+) -> Result<PinTaskReply, CallError> {
+    let id = task_id(&request.task_id)?;
+    let (store, pinned) = (Arc::clone(agent.host().engine.store()), request.pinned);
+    match blocking(move || if pinned { store.pin(id) } else { store.unpin(id) }).await? {
+        PinChange::Absent => Err(CallError::NoTask(id)),
+        change => Ok(PinTaskReply { changed: change == PinChange::Changed }),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, CallError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|_| MountTableError::Stopping)??)
+}
+
+fn task_id(bytes: &[u8]) -> Result<TaskId, CallError> {
+    let bad = || CallError::BadRequest("a task id is 32 bytes".to_owned());
+    TaskId::from_slice(bytes).ok_or_else(bad)
+}
+
 /// Hashes tasks again, one event each and a last one with the totals.
 pub(super) fn verify(
     agent: &Agent,
@@ -62,10 +101,7 @@ pub(super) fn verify(
     let store = Arc::clone(agent.host().engine.store());
     let ids: Vec<TaskId> = match only {
         [] => store.list().into_iter().map(|task| task.id).collect(),
-        bytes => {
-            let id = TaskId::from_slice(bytes);
-            vec![id.ok_or_else(|| CallError::BadRequest("a task id is 32 bytes".to_owned()))?]
-        }
+        bytes => vec![task_id(bytes)?],
     };
     let start = (ids.into_iter(), 0u64, 0u64, false);
     Ok(stream::unfold(start, move |(mut ids, checked, bad, finished)| {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dfs_artifact::erofs::{Extent, Kind};
-use dfs_model::{ByteRange, GROUP_BYTES, Priority};
+use dfs_model::{ByteRange, GROUP_BYTES, Priority, groups_in};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
+use dfs_peer::hashtree::Node;
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::store::{StoreError, Use, UseGuard};
 use dfs_proto::node::read_chunk::Kind as ChunkKind;
@@ -244,7 +245,8 @@ impl Transfer {
         }
         self.rest = ByteRange::new(step.end, self.rest.end);
         if self.by_path {
-            let present = ReadPresent { start: step.start, end: step.end };
+            let digests = self.digests(step);
+            let present = ReadPresent { start: step.start, end: step.end, digests };
             return Ok(chunk(ChunkKind::Present(present)));
         }
         self.pending = self.piece.task.read(self.in_task(step), self.priority).await?;
@@ -310,10 +312,27 @@ impl Transfer {
         }))
     }
 
+    /// Those of the groups inside of `step`, for whoever wants to know later that they are unchanged.
+    fn digests(&self, step: ByteRange) -> Bytes {
+        let Some(length) = self.task_length() else { return Bytes::new() };
+        let end = if step.end == length { groups_in(length) } else { step.end / GROUP_BYTES };
+        let groups = step.start.div_ceil(GROUP_BYTES)..end;
+        let stored = self.piece.task.stored();
+        let digests: Option<Vec<_>> = groups.map(|group| stored.node(Node::group(group))).collect();
+        digests.unwrap_or_default().concat().into()
+    }
+
+    /// Bytes of the task, if the read is of nothing else.
+    fn task_length(&self) -> Option<u64> {
+        let length = self.piece.task.length();
+        let is_task =
+            self.piece.offset == 0 && self.piece.length.is_none_or(|of| Some(of) == length);
+        length.filter(|_| is_task)
+    }
+
     fn end(&self) -> ReadChunk {
         let length = self.piece.length.unwrap_or(self.whole.end);
-        let is_task = self.piece.offset == 0 && self.piece.task.length() == Some(length);
-        let blake3 = is_task.then(|| self.piece.task.digest()).flatten();
+        let blake3 = self.task_length().and_then(|_| self.piece.task.digest());
         chunk(ChunkKind::End(ReadEnd {
             ledger: Some(views::ledger(&self.ledger())),
             length,

@@ -73,6 +73,7 @@ impl Source for Behind {
                 kind: StatKind::File,
                 url: target.url.clone(),
                 unpinned: false,
+                modified: None,
                 max_age: None,
             }),
             false => Err(forbidden(ByteRange::new(0, 0))),

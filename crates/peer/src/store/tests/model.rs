@@ -37,6 +37,8 @@ enum Step {
     RotAndVerify(prop::sample::Index, u8),
     Evict,
     EvictWhileUsed,
+    Pin,
+    Unpin,
 }
 
 fn restarts() -> impl Strategy<Value = Restart> {
@@ -62,6 +64,8 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (spot(), 1..=255u8).prop_map(|(at, flip)| Step::RotAndVerify(at, flip)),
         1 => Just(Step::Evict),
         1 => Just(Step::EvictWhileUsed),
+        2 => Just(Step::Pin),
+        1 => Just(Step::Unpin),
     ]
 }
 
@@ -72,6 +76,8 @@ struct World {
     store: Option<Store>,
     /// Groups that must be readable.
     have: BTreeSet<u64>,
+    /// Whether it may not be evicted, over restarts and damage.
+    pinned: bool,
     /// Whether something was recorded since the last orderly end: without that a clean mark vouches for
     /// bytes that rot afterwards, as every file system does.
     dirty: bool,
@@ -81,7 +87,8 @@ impl World {
     fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let store = Some(open(dir.path(), 1));
-        Self { dir, content: content(LENGTH), boot: 1, store, have: BTreeSet::new(), dirty: false }
+        let (have, pinned, dirty) = (BTreeSet::new(), false, false);
+        Self { dir, content: content(LENGTH), boot: 1, store, have, pinned, dirty }
     }
 
     fn task(&self) -> StoredTask {
@@ -137,11 +144,19 @@ impl World {
         let task = self.task();
         let guard = used.then(|| task.in_use(Use::Mount).unwrap());
         let room = self.store.as_ref().unwrap().make_room(SystemTime::now(), ByteSize(u64::MAX));
-        assert_eq!(room.unwrap().evicted.is_empty(), used);
+        assert_eq!(room.unwrap().evicted.is_empty(), used || self.pinned);
         drop(guard);
-        if !used {
+        if !used && !self.pinned {
             self.have.clear();
         }
+    }
+
+    fn pin(&mut self, pinned: bool) {
+        drop(self.task());
+        let store = self.store.as_ref().unwrap();
+        let change = if pinned { store.pin(id(1)) } else { store.unpin(id(1)) };
+        let is_news = pinned != std::mem::replace(&mut self.pinned, pinned);
+        assert_eq!(change.unwrap(), PinChange::of(is_news));
     }
 
     fn sign(&self, group: u64) {
@@ -200,6 +215,8 @@ impl World {
             }
             Step::Evict => self.evict(false),
             Step::EvictWhileUsed => self.evict(true),
+            Step::Pin => self.pin(true),
+            Step::Unpin => self.pin(false),
         }
     }
 

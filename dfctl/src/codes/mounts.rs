@@ -1,0 +1,32 @@
+//! 5xxx: mounts.
+
+super::codes! {
+    MOUNT_FAILED = 5101, Other, "the mount failed",
+        means: "The cause says what the kernel or fusermount3 answered.",
+        causes: ["fusermount3 is missing, or /dev/fuse is closed to this user", "too many mounts of this user: mount_max in /etc/fuse.conf", "something else is mounted on top"],
+        next: ["dfctl doctor" => "looks at what a mount needs", "findmnt DIR" => "shows what is mounted there"];
+    MOUNT_DIR = 5102, Usage, "the mount point cannot be used",
+        means: "It must be an existing directory of yours that nothing is mounted on yet.",
+        causes: ["it does not exist, or is a file", "something is mounted there already", "it belongs to another user"],
+        next: ["mkdir -p DIR" => "makes it", "dfctl mounts" => "shows what is mounted", "dfctl umount DIR" => "takes a mount of dfs away"];
+    NOT_MOUNTED = 5103, NotFound, "nothing of dfs is mounted there",
+        means: "The directory is no mount point, or what is mounted on it is not of dfs.",
+        causes: ["the mount was taken away already", "the path is that of something inside the mount"],
+        next: ["dfctl mounts" => "lists what is mounted", "findmnt DIR" => "says what is mounted there"];
+    NO_REFLINK = 5104, Other, "the file system cannot share blocks",
+        means: "`get` must copy out of the cache what it could share on a file system with reflinks. Everything works; it takes longer and twice the room.",
+        causes: ["the data directory lies on ext4, tmpfs or an overlay"],
+        next: ["dfs-fuse --data-dir DIR" => "on XFS or btrfs, with outputs on the same file system, shares blocks"];
+    MOUNT_BUSY = 5105, Other, "the mount is in use",
+        means: "Some process works in it.",
+        causes: ["a shell stands in it", "a program has a file of it open"],
+        next: ["fuser -vm DIR" => "names who", "dfctl umount --lazy DIR" => "takes the mount away when the last one leaves"];
+    MOUNT_ELSEWHERE = 5106, Other, "another node agent serves this mount",
+        means: "A mount is taken away by the agent that serves it.",
+        causes: ["another user mounted it", "it was mounted by an agent with another socket"],
+        next: ["dfctl --socket PATH umount DIR" => "asks that agent", "dfctl mounts" => "lists the mounts of the agent that is asked"];
+    MOUNT_COVERED = 5107, Other, "another mount lies on top",
+        means: "What one sees there is not the mount of dfs but something that was mounted over it. Nothing was taken away.",
+        causes: ["another program, or a person, mounted on the same directory later"],
+        next: ["findmnt DIR" => "shows what lies on top of what", "umount DIR" => "takes the uppermost away", "dfctl umount DIR" => "then takes the mount of dfs away"];
+}

@@ -1,0 +1,88 @@
+//! 4xxx: the node agent, the cluster, and starting and stopping them.
+
+super::codes! {
+    NO_AGENT = 4101, Source, "no node agent answers",
+        means: "Nothing listens on the agent's socket. One that was named (--socket, DFS_SOCKET, the configuration) is never gone around unless --solo says so.",
+        causes: ["no agent was started, or it ended", "it listens on another socket", "it runs for another user"],
+        next: ["dfctl mount URL DIR" => "starts one for this user", "dfs-fuse --data-dir DIR --socket PATH" => "starts one that stays",
+            "dfctl doctor" => "says which sockets were tried"];
+    AGENT_DENIED = 4102, NotPermitted, "the node agent may not be used by this user",
+        means: "The agent's socket belongs to somebody else.",
+        causes: ["the agent was started by root or another user, without a group for its socket", "this user is not a member of that group, or not since the last login"],
+        next: ["dfctl --solo get URL" => "goes around it", "dfs-fuse --socket-group GID" => "started so, lets a group in"];
+    AGENT_LOST = 4103, Source, "the node agent went away",
+        means: "The connection to the agent broke in the middle. Where a part file is named, the same command resumes there.",
+        causes: ["it was stopped or restarted", "it crashed, or the kernel ended it for want of memory"],
+        next: ["dfctl version" => "says whether one answers now", "dfctl doctor" => "looks at what it left"];
+    AGENT_PROTOCOL = 4104, Other, "the node agent answered something unreadable",
+        means: "dfctl and the agent do not understand each other.",
+        causes: ["they are of versions too far apart", "another program listens on the socket"],
+        next: ["dfctl version" => "compares the versions", "dfctl --solo get URL" => "goes around it"];
+    START_FAILED = 4105, Other, "a process could not be started",
+        means: "It ended at once or was not ready in time, and was stopped again. The error shows the last lines of its log.",
+        causes: ["another process works on the same data directory", "its configuration is wrong", "/dev/fuse or fusermount3 is missing"],
+        next: ["dfctl doctor" => "looks at what it needs", "less LOG" => "shows all that it said"];
+    NO_BINARY = 4106, NotFound, "a program of dfs is missing",
+        means: "It is looked for beside dfctl and then in PATH.",
+        causes: ["only dfctl was installed", "PATH does not name its directory"],
+        next: ["dfctl version" => "says which dfctl this is", "command -v dfs-fuse dfs-cluster" => "says what PATH has"];
+    CLUSTER_DOWN = 4107, NotFound, "no cluster runs here",
+        means: "No process works on the data directory of this user's cluster, or nothing answers at the address that --cluster names.",
+        causes: ["it was never started, or has ended", "it was started with another --data-dir, or by another user"],
+        next: ["dfctl cluster up" => "starts one on this machine", "dfctl cluster status --data-dir DIR" => "looks at another directory"];
+    STOP_FAILED = 4108, Other, "a process did not stop",
+        means: "It was asked to end and still runs. Its log says what it waits for.",
+        causes: ["it writes to a disk that does not answer", "it belongs to another user"],
+        next: ["dfctl cluster status" => "shows what is left of it", "less LOG" => "shows what it waits for"];
+    BUSY = 4109, Limit, "a limit was reached",
+        means: "The agent, the cluster or the origin refuses more for now.",
+        causes: ["too many transfers at once", "the origin answers 429 or 503"],
+        next: ["dfctl task ls" => "shows what is going on", "dfctl get URL --limit 10MiB/s" => "asks for less at once"];
+    NO_SOLO = 4110, Other, "solo is not possible for this command",
+        means: "The command asks a node agent about its mounts or cache; without one there is nothing to ask.",
+        causes: ["--solo or DFS_SOLO is set", "the configuration says `solo = true`"],
+        next: ["dfctl config explain solo" => "says where that came from", "dfctl mount URL DIR" => "starts an agent"];
+    AGENT_REFUSED = 4111, NotPermitted, "the node agent does not do this for this user",
+        means: "A user other than the agent's own and root may read through it, mount on directories of their own, and take away what they mounted; not read this machine's files, take away others' mounts, or change the cache that all share.",
+        causes: ["the agent is the machine's, and this user is an ordinary one"],
+        next: ["sudo dfctl COMMAND" => "does it as root", "dfctl --socket PATH COMMAND" => "asks an agent of one's own"];
+    OTHER_CLUSTER = 4112, Usage, "the node agent does not take part in this cluster",
+        means: "An agent is in the cluster it was started with, or in none; --cluster (DFS_CLUSTER, the configuration) does not move it.",
+        causes: ["the configuration names a cluster and the agent was started without one", "two clusters, and the other one is meant"],
+        next: ["dfctl config explain cluster" => "says where the address came from", "dfctl version" => "names the agent",
+            "dfctl --socket PATH mount --cluster ADDR URL DIR" => "starts an agent in that cluster"];
+    DATA_DENIED = 4113, NotPermitted, "a directory of dfs may not be used by this user",
+        means: "What dfs keeps lies in a directory of the user it runs as, which nobody else can enter: below ~/.local/share/dfs, or /var/lib/dfs for root.",
+        causes: ["it belongs to another user: an earlier command ran as root", "others can enter it, so it is not trusted"],
+        next: ["ls -ld DIR" => "shows whose it is", "dfctl --data-dir DIR mount URL DIR" => "uses another directory"];
+    CACHE_FULL = 4114, NoSpace, "no space left for the cache",
+        means: "The file system of the data directory, or the part of it that the agent may take (--capacity), is full of what is in use or pinned.",
+        causes: ["the disk is full of other things", "what is mounted, fetched or pinned takes all of it"],
+        next: ["dfctl cache ls" => "shows what takes the room", "dfctl cache gc" => "evicts what nobody reads",
+            "dfctl cache unpin ID" => "lets a pinned task go", "dfctl --data-dir DIR get URL" => "keeps it on another disk"];
+    START_DENIED = 4115, NotPermitted, "a process could not be started with the rights of this user",
+        means: "A file, a port or a device that it needs is closed to this user. The error shows the last lines of its log.",
+        causes: ["/dev/fuse is closed", "the data directory or the socket's directory belongs to another user"],
+        next: ["dfctl doctor" => "says which one"];
+    NO_TASK = 4116, NotFound, "this machine holds nothing of the task",
+        means: "The cache of the agent that was asked has no task whose id begins so.",
+        causes: ["it was evicted or removed", "the id is misspelt", "another agent has it"],
+        next: ["dfctl task ls" => "lists those that are here"];
+    TASK_IN_USE = 4117, Other, "the task is in use",
+        means: "What a mount shows, an open file reads, a transfer fetches or a neighbour is given is never taken away. Nothing was removed of it.",
+        causes: ["something is mounted that lies in it", "it is being fetched or given to others", "it is pinned"],
+        next: ["dfctl mounts" => "shows what is mounted", "dfctl umount DIR" => "ends that use",
+            "dfctl task rm --wait ID" => "removes it as soon as nothing uses it", "dfctl task rm --unpin ID" => "removes it although it is pinned"];
+    CACHE_FAILED = 4118, Other, "the disk of the cache failed",
+        means: "Reading or writing in the data directory failed for another reason than room. No wrong byte was shown; what the disk still gives is hashed again before it is used.",
+        causes: ["the disk is broken, or was unplugged", "the file system was made read-only after an error", "somebody removed files of the data directory"],
+        next: ["dmesg" => "says what the kernel saw", "dfctl doctor" => "tries the data directory", "dfctl --data-dir DIR get URL" => "keeps it on another disk"];
+    NO_CLUSTER = 4119, Source, "the cluster cannot be reached",
+        means: "Nobody answers at the address of --cluster (DFS_CLUSTER, the configuration), or its manager names no scheduler. A cluster that was named is never gone around, except with --solo.",
+        causes: ["the cluster does not run, or listens at another address", "the manager runs without a scheduler", "the agent that was asked takes part in no cluster"],
+        next: ["dfctl cluster status" => "looks at a cluster of this machine", "dfctl get --solo URL" => "goes straight to the origin"];
+    SEED_FULL = 4120, NoSpace, "the seed has no room",
+        means: "The seed of the cluster cannot keep all of this beside what is in use. What it has of it is kept as far as there is room.",
+        causes: ["its seed.capacity is too small", "its disk is full"],
+        next: ["dfctl preheat --wait URL" => "again, when there is room"];
+}

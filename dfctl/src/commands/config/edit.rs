@@ -1,0 +1,127 @@
+//! Changing one key of a configuration file: all else in it stays, and it is replaced whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use toml_edit::{DocumentMut, Item, TableLike, Value};
+
+use crate::codes;
+use crate::error::CliError;
+use crate::settings;
+
+/// The table that speaks to `dfctl` alone and wins over the top of the file.
+const OWN: &str = "dfctl";
+
+/// Sets `key` in `file`; whether that changed anything.
+pub fn set(file: &Path, key: &str, value: Value) -> Result<bool, CliError> {
+    let failed = |error: &io::Error| CliError::output("change", file, error);
+    // Who keeps the file elsewhere, and a link here, keeps the link.
+    let real = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    let dir = real.parent().map(Path::to_owned).unwrap_or_else(|| PathBuf::from("."));
+    fs::create_dir_all(&dir).map_err(|error| failed(&error))?;
+    // One at a time: two that change different keys both count.
+    let lock = File::open(&dir).and_then(|dir| dir.lock().map(|()| dir));
+    let lock = lock.map_err(|error| failed(&error))?;
+    let before = match fs::read_to_string(&real) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(|error| failed(&error))?,
+    };
+    let after = edited(&real, &before, key, value)?;
+    if after == before {
+        return Ok(false);
+    }
+    settings::check(&real, &after).map_err(|error| settings::unusable(&error))?;
+    replace(&real, &dir, &after).map_err(|error| failed(&error))?;
+    drop(lock);
+    Ok(true)
+}
+
+fn edited(file: &Path, text: &str, key: &str, value: Value) -> Result<String, CliError> {
+    let mut document: DocumentMut = match text.parse() {
+        Ok(document) => document,
+        Err(error) => {
+            // Said as everywhere: with the file and the line.
+            let said = settings::check(file, text).err().map(|error| settings::unusable(&error));
+            return Err(said.unwrap_or_else(|| {
+                CliError::new(&codes::BAD_CONFIG, "cannot use the configuration").caused_by(&error)
+            }));
+        }
+    };
+    let own = document.get_mut(OWN).and_then(Item::as_table_like_mut);
+    match own.filter(|own| own.contains_key(key)) {
+        Some(own) => put(own, key, value),
+        None => put(document.as_table_mut(), key, value),
+    }
+    Ok(document.to_string())
+}
+
+/// Puts a value where the key is, with the comments around it, or adds the key.
+fn put(table: &mut dyn TableLike, key: &str, mut value: Value) {
+    match table.get_mut(key).and_then(Item::as_value_mut) {
+        Some(old) => {
+            *value.decor_mut() = old.decor().clone();
+            *old = value;
+        }
+        None => {
+            table.insert(key, Item::Value(value));
+        }
+    }
+}
+
+fn replace(file: &Path, dir: &Path, text: &str) -> io::Result<()> {
+    let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
+    if let Ok(old) = fs::metadata(file) {
+        fresh.as_file().set_permissions(old.permissions())?;
+    }
+    fresh.write_all(text.as_bytes())?;
+    fresh.as_file().sync_all()?;
+    fresh.persist(file)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(text: &str, key: &str, value: impl Into<Value>) -> String {
+        edited(Path::new("dfctl.toml"), text, key, value.into()).unwrap()
+    }
+
+    #[test]
+    fn comments_and_order_stay_and_only_the_value_changes() {
+        let text = "# mine\nsolo = false  # for now\ncolor='never' # eyes\n\n# other\n[dfs-fuse]\ncapacity = \"1GiB\"\n";
+        let expected = text.replace("'never'", "\"auto\"");
+        assert_eq!(changed(text, "color", "auto"), expected);
+        let added = changed(text, "format", "json");
+        assert!(added.contains("color='never' # eyes\nformat = \"json\"\n"), "{added}");
+        assert_eq!(added.replace("format = \"json\"\n", ""), text);
+        assert_eq!(changed("", "solo", true), "solo = true\n");
+    }
+
+    #[test]
+    fn the_place_that_decides_is_the_one_that_changes() {
+        let text = "color = 'never'\n[dfctl]\ncolor = 'always'\n";
+        assert_eq!(changed(text, "color", "auto"), "color = 'never'\n[dfctl]\ncolor = \"auto\"\n");
+        assert_eq!(
+            changed("[dfctl]\nsolo = true\n", "color", "auto"),
+            "color = \"auto\"\n[dfctl]\nsolo = true\n"
+        );
+    }
+
+    #[test]
+    fn a_link_stays_a_link_and_permissions_stay() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let place = tempfile::tempdir().unwrap();
+        let (real, link) = (place.path().join("dotfiles.toml"), place.path().join("dfctl.toml"));
+        fs::write(&real, "solo = true\n").unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink(&real, &link).unwrap();
+        assert!(set(&link, "color", Value::from("never")).unwrap());
+        assert!(!set(&link, "color", Value::from("never")).unwrap(), "it is so already");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&real).unwrap(), "solo = true\ncolor = \"never\"\n");
+        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "nothing is left beside");
+    }
+}

@@ -1,0 +1,177 @@
+//! The machine itself: what FUSE needs, the kernel, the clock, limits, our programs and the configuration.
+
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use dfs_fuse::mount::{find_helper, open_device, others_allowed};
+use rustix::process::{Resource, geteuid, getrlimit};
+
+use super::{Finding, blocking};
+use crate::codes;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::launch;
+use crate::output::{quoted_path, when};
+use crate::settings::{GivenFlags, Settings};
+
+/// Fewer files that may be open at once hold up an agent.
+const ENOUGH_FILES: u64 = 4_096;
+/// A clock this far behind our own program is wrong.
+const CLOCK_SLACK: Duration = Duration::from_secs(86_400);
+/// Kernels with the lanes beyond FUSE.
+const PASSTHROUGH: (u32, u32) = (6, 9);
+const KERNEL: (u32, u32) = (6, 14);
+
+/// All checks of this file.
+pub(super) async fn look(context: &Context) -> Result<Vec<Finding>, CliError> {
+    blocking(context, || {
+        let mut findings = vec![configuration(), program(), device(), helper()];
+        findings.push(kernel(&rustix::system::uname().release().to_string_lossy()));
+        findings.extend(others());
+        findings.extend([clock(), files()]);
+        findings
+    })
+    .await
+}
+
+fn configuration() -> Finding {
+    match Settings::load(&GivenFlags::default()) {
+        Ok(settings) => {
+            let file = settings.user_file();
+            let text = match file.exists() {
+                true => format!("configuration {}", file.display()),
+                false => "configuration: no file of one's own".to_owned(),
+            };
+            Finding::ok("configuration", text)
+        }
+        Err(error) => {
+            let text = format!("{}: {}", error.what, error.because.join(": "));
+            Finding::fail("configuration", error.code, text)
+        }
+    }
+}
+
+fn program() -> Finding {
+    match launch::find("dfs-fuse") {
+        Ok(path) => Finding::ok("programs", format!("program {}", path.display())),
+        Err(_) => {
+            let text = "there is no program dfs-fuse: nothing can be mounted";
+            Finding::fail("programs", &codes::NO_BINARY, text)
+        }
+    }
+}
+
+fn device() -> Finding {
+    match open_device() {
+        Ok(_) => Finding::ok("fuse device", "/dev/fuse can be opened"),
+        Err(error) => Finding::fail("fuse device", &codes::FUSE_DEVICE, error.to_string())
+            .hint("sudo modprobe fuse"),
+    }
+}
+
+/// Root mounts without it; everybody else needs it, with the rights that its package gives it.
+fn helper() -> Finding {
+    let finding = if geteuid().is_root() { Finding::warn } else { Finding::fail };
+    let missing = |text: String| {
+        let next = "sudo apt-get install --reinstall fuse3";
+        finding("fusermount3", &codes::FUSERMOUNT, text).hint(next)
+    };
+    let Some(path) = find_helper() else {
+        return missing("fusermount3 is missing: users other than root cannot mount".to_owned());
+    };
+    let has_rights = path.metadata().is_ok_and(|status| status.mode() & 0o4000 != 0);
+    if !has_rights && !geteuid().is_root() {
+        return missing(format!("{} has no set-uid bit: it cannot mount", path.display()));
+    }
+    let said = Command::new(&path).arg("--version").output().ok();
+    let Some(said) = said.filter(|output| output.status.success()) else {
+        return missing(format!("{} cannot be run", path.display()));
+    };
+    let said = String::from_utf8_lossy(&said.stdout);
+    let version = said.trim().rsplit(' ').next().unwrap_or_default();
+    Finding::ok("fusermount3", format!("{} {version}", path.display()).trim_end().to_owned())
+}
+
+fn kernel(release: &str) -> Finding {
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let lanes = match version {
+        version if version >= KERNEL => "fuse, passthrough, kernel",
+        version if version >= PASSTHROUGH => "fuse, passthrough",
+        _ => "fuse",
+    };
+    let text = format!("kernel {release}: able to do the lanes {lanes}");
+    match version >= PASSTHROUGH {
+        true => Finding::ok("kernel", text),
+        false => Finding::warn("kernel", &codes::OLD_KERNEL, text),
+    }
+}
+
+/// Root may let others look in without asking.
+fn others() -> Option<Finding> {
+    if geteuid().is_root() {
+        return None;
+    }
+    Some(match others_allowed() {
+        true => Finding::ok("allow_other", "other users may look into mounts (user_allow_other)"),
+        false => Finding::warn(
+            "allow_other",
+            &codes::ALLOW_OTHER,
+            "other users, containers too, cannot look into mounts of this user",
+        )
+        .hint("echo user_allow_other | sudo tee -a /etc/fuse.conf"),
+    })
+}
+
+/// Without anybody to compare with, what is certain is that no program comes from the future.
+fn clock() -> Finding {
+    let now = SystemTime::now();
+    let built = std::env::current_exe().and_then(|own| own.metadata()?.modified()).ok();
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let shown = when::iso(i64::try_from(seconds).unwrap_or(i64::MAX));
+    match built.filter(|built| *built > now + CLOCK_SLACK) {
+        None => Finding::ok("clock", format!("clock {shown}")),
+        Some(_) => {
+            let text = format!("the clock says {shown}, which is before dfctl was installed");
+            Finding::fail("clock", &codes::CLOCK, text).hint("timedatectl")
+        }
+    }
+}
+
+/// Agents raise their limit to what they may.
+fn files() -> Finding {
+    match getrlimit(Resource::Nofile).maximum {
+        Some(most) if most < ENOUGH_FILES => {
+            let text =
+                format!("only {most} files may be open at once: an agent wants {ENOUGH_FILES}");
+            Finding::warn("open files", &codes::FEW_FILES, text).hint("ulimit -n 65536")
+        }
+        Some(most) => Finding::ok("open files", format!("{most} files may be open at once")),
+        None => Finding::ok("open files", "any number of files may be open at once"),
+    }
+}
+
+/// The way to see whose a directory is.
+pub(super) fn list_command(path: &std::path::Path) -> String {
+    format!("ls -ld {}", quoted_path(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_told_by_its_lanes() {
+        let told = |release| {
+            let finding = kernel(release);
+            (finding.level, finding.text)
+        };
+        assert_eq!(told("6.18.0-rc1").0, Level::Ok);
+        assert!(told("6.18.0-rc1").1.ends_with("fuse, passthrough, kernel"));
+        assert!(told("6.9.3-amd64").1.ends_with("lanes fuse, passthrough"));
+        assert_eq!(told("6.1.0-30-amd64").0, Level::Warn);
+        assert_eq!(told("nonsense").0, Level::Warn);
+    }
+}

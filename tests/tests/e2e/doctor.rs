@@ -1,0 +1,223 @@
+//! What `dfctl doctor` finds: each check fails for a real reason, and what is mended is whole again.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use dfs_tests::process::Said;
+use dfs_tests::{Body, Cluster, Dfctl, Fault, Origin};
+use serde_json::Value;
+
+use crate::support::{Agent, NOBODY, Place, Tmpfs, binaries, binary, dfctl_at, is_mounted, until};
+
+/// What it said of one thing: how it is, and the code.
+fn told(said: &Said, check: &str) -> Vec<(String, String, String)> {
+    let items = said.json().unwrap_or_else(|error| panic!("{error}: {}", said.stderr));
+    let items = items["items"].as_array().unwrap().clone();
+    let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
+    let of = items.iter().filter(|item| item["check"] == check);
+    of.map(|item| (text(item, "level"), text(item, "code"), text(item, "message"))).collect()
+}
+
+#[track_caller]
+fn finds(said: &Said, check: &str, level: &str, code: &str) {
+    let told = told(said, check);
+    assert!(told.iter().any(|one| (one.0.as_str(), one.1.as_str()) == (level, code)), "{told:?}");
+    let exit = i32::from(said.stdout_has("\"fail\""));
+    assert_eq!(said.code, exit, "{}", said.stderr);
+}
+
+trait Has {
+    fn stdout_has(&self, text: &str) -> bool;
+}
+
+impl Has for Said {
+    fn stdout_has(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.stdout).contains(text)
+    }
+}
+
+/// `dfctl doctor --solo` on data of its own.
+fn doctor(place: &Place, words: &[&str]) -> Said {
+    let mut command = Dfctl::new(&binaries()).command().unwrap();
+    command.args(["doctor", "--format", "json", "--solo", "--data-dir"]).arg(place.path("data"));
+    Said::by(command.args(words)).unwrap()
+}
+
+/// The same in a mount namespace of its own, after `prepare`, by `runner`.
+fn secluded(place: &Place, prepare: &str, runner: &str) -> Said {
+    let script = format!(
+        "set -e; {prepare}; exec {runner} {} doctor --format json --solo --data-dir {}",
+        binary("dfctl").display(),
+        place.path("data").display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", &script]);
+    command.env("HOME", "/nonexistent").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    Said::by(&mut command).unwrap()
+}
+
+#[test]
+fn a_machine_without_what_fuse_needs_is_told_so() {
+    let place = Place::new();
+    let said = secluded(&place, "mount --bind /etc/hostname /dev/fuse", "");
+    finds(&said, "fuse device", "fail", "DFS-6101");
+    let said = secluded(&place, "mount --bind /etc/hostname /usr/bin/fusermount3", "");
+    finds(&said, "fusermount3", "warn", "DFS-6102");
+    let none = "chmod 644 $0; mount --bind $0 /usr/bin/fusermount3";
+    let none = none.replace("$0", place.path("none").to_str().unwrap());
+    fs::write(place.path("none"), "").unwrap();
+    finds(&secluded(&place, &none, ""), "fusermount3", "warn", "DFS-6102");
+    let said = secluded(&place, ":", "setarch $(uname -m) --uname-2.6");
+    finds(&said, "kernel", "warn", "DFS-6103");
+    let said = secluded(&place, ":", "prlimit --nofile=256");
+    finds(&said, "open files", "warn", "DFS-6112");
+}
+
+#[test]
+fn a_user_is_told_who_may_look_in() {
+    let place = Place::new();
+    place.open_to_others();
+    let lent = place.dir("bin").join("dfctl");
+    fs::copy(binary("dfctl"), &lent).unwrap();
+    let runs = |line: &str| {
+        let script = format!(
+            "echo '{line}' > {0}; mount --bind {0} /etc/fuse.conf; exec setpriv --reuid {NOBODY} \
+             --regid {NOBODY} --clear-groups {1} doctor --format json --solo --data-dir /nonexistent/data",
+            place.path("fuse.conf").display(),
+            lent.display(),
+        );
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-c", &script]);
+        Said::by(command.env("HOME", "/nonexistent")).unwrap()
+    };
+    finds(&runs("# user_allow_other"), "allow_other", "warn", "DFS-6104");
+    let said = runs("user_allow_other");
+    finds(&said, "allow_other", "ok", "");
+    finds(&said, "data directory", "fail", "DFS-4113");
+    finds(&said, "programs", "fail", "DFS-4106");
+}
+
+#[test]
+fn a_data_directory_is_looked_at_as_it_is() {
+    let place = Place::new();
+    let data = place.dir("data");
+    let small = Tmpfs::mount(data.clone(), 300 << 20);
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    let said = doctor(&place, &[]);
+    finds(&said, "data directory", "ok", "");
+    finds(&said, "room", "warn", "DFS-6106");
+    finds(&said, "reflink", "warn", "DFS-5104");
+    small.resize(20 << 20);
+    finds(&doctor(&place, &[]), "room", "fail", "DFS-6106");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    finds(&doctor(&place, &[]), "data directory", "fail", "DFS-4113");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    let remount = ["-o", "remount,ro"];
+    assert!(Command::new("mount").args(remount).arg(&data).status().unwrap().success());
+    finds(&doctor(&place, &[]), "data directory", "fail", "DFS-6105");
+    drop(small);
+    fs::remove_dir(&data).unwrap();
+    fs::write(&data, "a file").unwrap();
+    finds(&doctor(&place, &[]), "data directory", "fail", "DFS-6105");
+}
+
+#[test]
+fn what_a_killed_command_left_is_found_and_taken_away() {
+    let place = Place::new();
+    let origin = Origin::of("/f", Body::noise(1, 5_000_000)).unwrap();
+    let stalled = origin.inject(Fault::stall_after(1_000_000).on("/f"));
+    let mut command = Dfctl::new(&binaries()).command().unwrap();
+    command.args(["--solo", "--data-dir"]).arg(place.path("data"));
+    let mut child = command
+        .args(["cat", &origin.url("/f")])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    until("bytes are in flight", || stalled.struck() > 0);
+    finds(&doctor(&place, &[]), "leftovers", "ok", "");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    finds(&doctor(&place, &[]), "leftovers", "warn", "DFS-6113");
+    finds(&doctor(&place, &["--fix"]), "leftovers", "fixed", "DFS-6113");
+    assert_eq!(fs::read_dir(place.path("data/solo")).unwrap().count(), 0);
+    finds(&doctor(&place, &[]), "leftovers", "ok", "");
+}
+
+#[test]
+fn a_dead_mount_is_found_and_taken_away() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 1_000)).unwrap();
+    let mut agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let here = |said: &Said| {
+        let dir = dir.to_str().unwrap();
+        told(said, "mounts").into_iter().find(|one| one.2.contains(dir))
+    };
+    assert_eq!(here(&doctor(&place, &[])), None, "it is served");
+    agent.kill();
+    let (level, code, _) = here(&doctor(&place, &[])).unwrap();
+    assert_eq!((level.as_str(), code.as_str()), ("fail", "DFS-6107"));
+    assert!(is_mounted(&dir), "looking takes nothing away");
+    // Only this one: others on this machine may be dead for a reason.
+    let others = format!(
+        "for dir in $(awk '/ fuse[.]dfs / {{print $5}}' /proc/self/mountinfo); do \
+         test $dir = {} || umount -l $dir 2> /dev/null || true; done",
+        dir.display()
+    );
+    let fix = format!(
+        "sh -c '\"$@\" --fix; grep -q {} /proc/self/mountinfo || echo gone >&2' --",
+        dir.display()
+    );
+    let said = secluded(&place, &others, &fix);
+    let (level, ..) = here(&said).unwrap();
+    assert_eq!(level, "fixed");
+    assert!(said.stderr.contains("gone"), "{}", said.stderr);
+}
+
+#[test]
+fn an_agent_that_hangs_and_a_cluster_that_is_gone_are_told() {
+    let place = Place::new();
+    let mut cluster = Cluster::start(&binaries(), &place.dir("cluster")).unwrap();
+    let agent = Agent::of(&cluster, &place, "agent");
+    let looked = || agent.dfctl(&["doctor", "--format", "json"]);
+    until("the agent is in its cluster", || {
+        told(&looked(), "cluster").iter().all(|one| one.0 == "ok")
+    });
+    let said = looked();
+    finds(&said, "agent", "ok", "");
+    finds(&said, "cluster", "ok", "");
+    assert!(told(&said, "clock").iter().any(|one| one.2.contains("the cluster")), "{said:?}");
+    let address = cluster.address().unwrap().to_string();
+    let status = agent.dfctl(&["cluster", "status", "--cluster", &address]);
+    assert!(status.text().contains(&address) && status.code == 0, "{status:?}");
+
+    agent.node.process().freeze();
+    finds(&looked(), "agent", "fail", "DFS-6108");
+    agent.node.process().thaw();
+    cluster.process_mut().kill();
+    finds(&looked(), "cluster", "fail", "DFS-6110");
+    let status = agent.dfctl(&["cluster", "status", "--cluster", &address]);
+    assert_eq!(status.code, 5, "{status:?}");
+    assert!(status.stderr.contains("DFS-6110"), "{status:?}");
+    let nobody = dfctl_at("/nonexistent/sock".as_ref(), &["doctor", "--format", "json"]);
+    finds(&nobody, "agent", "fail", "DFS-4101");
+}
+
+#[test]
+fn a_clock_that_lags_behind_and_a_wrong_configuration_are_told() {
+    let place = Place::new();
+    let copy = place.dir("bin").join("dfctl");
+    fs::copy(binary("dfctl"), &copy).unwrap();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3 * 86_400);
+    fs::File::options().write(true).open(&copy).unwrap().set_modified(later).unwrap();
+    let config = place.dir("config/dfs");
+    fs::write(config.join("dfctl.toml"), "solo = true\ncolour = 'never'\n").unwrap();
+    let mut command = Command::new(&copy);
+    command.args(["doctor", "--format", "json"]).env("XDG_CONFIG_HOME", place.path("config"));
+    let said = Said::by(command.env("HOME", place.root() as &Path)).unwrap();
+    finds(&said, "clock", "fail", "DFS-6111");
+    finds(&said, "configuration", "fail", "DFS-1003");
+    assert!(told(&said, "configuration")[0].2.contains("dfctl.toml:2: "), "{said:?}");
+}

@@ -1,0 +1,52 @@
+//! The guide tells the truth: every command in it is run, in a small world made for it, and answers as it says.
+//!
+//! A page is one session of a shell: its `console` blocks, in their order. What a command prints must be what stands
+//! below it, but for numbers, names of processes and spaces; a line `…` stands for any lines. `GUIDE_WRITE=1` puts
+//! into the pages what was printed instead.
+
+mod page;
+mod world;
+
+use std::path::{Path, PathBuf};
+
+use page::Page;
+use world::World;
+
+fn follow(name: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/guide").join(name);
+    let page = Page::read(&path);
+    let said = World::new().run(&page.commands());
+    if std::env::var_os("GUIDE_WRITE").is_some() {
+        return page.write(&said);
+    }
+    page.compare(&said);
+}
+
+#[test]
+fn getting() {
+    follow("get.md");
+}
+
+#[test]
+fn mounting() {
+    follow("mount.md");
+}
+
+#[test]
+fn clusters() {
+    follow("cluster.md");
+}
+
+#[test]
+fn troubleshooting() {
+    follow("trouble.md");
+}
+
+#[test]
+fn every_page_is_followed() {
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide");
+    let mut pages: Vec<_> =
+        std::fs::read_dir(pages).unwrap().map(|page| page.unwrap().file_name()).collect();
+    pages.sort();
+    assert_eq!(pages, ["README.md", "cluster.md", "get.md", "mount.md", "trouble.md"]);
+}

@@ -1,0 +1,143 @@
+//! Disks that lose what was not yet on them: an XFS on a file, shut down without its log, and another boot.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use dfs_tests::{Binaries, Body, Fault, Mount, Node, Origin};
+
+use crate::support::{Agent, Expected, Place, binary, is_mounted, until};
+
+const MIB: u64 = 1 << 20;
+
+/// A disk of its own.
+struct Disk {
+    image: PathBuf,
+    mount: Mount,
+}
+
+impl Disk {
+    fn new(place: &Place) -> Self {
+        let image = place.path("disk.xfs");
+        fs::File::create(&image).unwrap().set_len(400 * MIB).unwrap();
+        run(Command::new("mkfs.xfs").arg("-q").arg(&image));
+        let disk = Self { image, mount: Mount::guard(&place.dir("disk")) };
+        disk.attach();
+        disk
+    }
+
+    fn attach(&self) {
+        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(self.path()));
+    }
+
+    fn path(&self) -> &Path {
+        self.mount.dir()
+    }
+
+    /// Has all that was written reach it.
+    fn flush(&self) {
+        run(Command::new("sync").arg("-f").arg(self.path()));
+    }
+
+    /// Takes its power away: what is in memory never reaches it, and whoever uses it gets errors.
+    fn cut(&self) {
+        run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(self.path()));
+        assert!(fs::write(self.path().join("probe"), "x").is_err(), "it has no power");
+    }
+
+    /// Gives it power again, when nobody uses it any more.
+    fn recover(&self) {
+        run(Command::new("umount").arg(self.path()));
+        assert!(!is_mounted(self.path()));
+        self.attach();
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Our programs on a machine that was booted anew: its kernel names another boot.
+fn after_a_boot(place: &Place) -> Binaries {
+    let dir = place.dir("booted");
+    let boot = place.path("boot_id");
+    fs::write(&boot, "7b0e0f9a-0000-4000-8000-000000000001\n").unwrap();
+    std::os::unix::fs::symlink(binary("dfctl"), dir.join("dfctl")).unwrap();
+    let script = format!(
+        "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {} /proc/sys/kernel/random/boot_id && exec {} \"$@\"' \
+         dfs-fuse \"$@\"\n",
+        boot.display(),
+        binary("dfs-fuse").display()
+    );
+    let program = dir.join("dfs-fuse");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    Binaries::in_dir(dir)
+}
+
+fn get(agent: &Agent, origin: &Origin, path: &str, place: &Place) -> Vec<u8> {
+    let output = place.path("out");
+    let words = ["get", &origin.url(path), "--force", "-o", output.to_str().unwrap()];
+    agent.dfctl(&words).done();
+    fs::read(output).unwrap()
+}
+
+#[test]
+fn after_a_power_cut_only_what_reached_the_disk_is_used_and_the_rest_is_fetched_again() {
+    let place = Place::new();
+    let disk = Disk::new(&place);
+    let (kept, lost) = (Body::noise(1, 24 * MIB + 5), Body::noise(2, 48 * MIB));
+    let origin = Origin::start().unwrap();
+    origin.put("/kept", kept.clone());
+    origin.put("/lost", lost.clone());
+    let mut agent = Agent::solo_in(disk.path(), "agent");
+    let all = |body: &Body| body.read(0, body.length().unwrap()).unwrap();
+    assert!(get(&agent, &origin, "/kept", &place) == all(&kept));
+    disk.flush();
+
+    let pace = origin.inject(Fault::pace(16 * MIB).on("/lost"));
+    let url = origin.url("/lost");
+    let getting = agent.dfctl_start(&["cat", &url]);
+    until("a part is here", || agent.cached(lost.length().unwrap()) >= 8 * MIB);
+    origin.wait_in_flight("/lost", 1).unwrap();
+    disk.cut();
+    agent.kill();
+    getting.wait().fails(5, "DFS-4103");
+    assert!(pace.struck() > 0);
+    pace.lift();
+    drop(agent);
+
+    disk.recover();
+    origin.reset_counters();
+    let booted = after_a_boot(&place);
+    let mut node = Node::spawn(&booted, disk.path(), "agent", None, &[]).unwrap();
+    node.wait_ready().unwrap();
+    let agent = Agent::around(node);
+    assert!(get(&agent, &origin, "/kept", &place) == all(&kept));
+    let sent = origin.counters().body_bytes;
+    assert_eq!(sent, 0, "all of it had reached the disk, and was hashed again");
+    assert!(get(&agent, &origin, "/lost", &place) == all(&lost));
+    let said = agent.dfctl(&["cache", "verify", "--format", "json"]).done().json().unwrap();
+    let found = said["items"].as_array().unwrap();
+    assert!(found.len() == 2 && found.iter().all(|task| task["groups_bad"] == 0), "{said}");
+}
+
+#[test]
+fn a_disk_that_dies_under_an_agent_ends_its_reads_and_not_the_agent() {
+    let place = Place::new();
+    let disk = Disk::new(&place);
+    let body = Body::noise(3, 32 * MIB);
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let pace = origin.inject(Fault::pace(8 * MIB));
+    let agent = Agent::solo_in(disk.path(), "agent");
+    let getting = agent.dfctl_start(&["cat", &origin.url("/f")]);
+    until("a part is here", || agent.cached(32 * MIB) >= 4 * MIB);
+    disk.cut();
+    pace.lift();
+    let said = getting.wait();
+    let said = said.fails(1, "DFS-4118");
+    assert!(said.stderr.contains("Input/output error"), "{}", said.stderr);
+    agent.dfctl(&["mounts"]).done();
+}
