@@ -76,6 +76,8 @@ pub struct Limits {
     pub seed_answer: Duration,
     /// How long a seed that failed a task is not asked for it again.
     pub seed_pause: Duration,
+    /// How long children may complain of a seed that they hear nothing of until it counts as not alive.
+    pub seed_silence: Duration,
     /// How long a child does without a parent that failed it.
     pub block: Duration,
     /// How long after the start seeds may take to be heard of, before anybody is sent to the source.
@@ -96,6 +98,7 @@ impl Default for Limits {
             host_lease: Duration::from_secs(30),
             seed_answer: Duration::from_secs(5),
             seed_pause: Duration::from_secs(10),
+            seed_silence: Duration::from_secs(2),
             block: Duration::from_secs(3),
             hearing: Duration::from_secs(3),
             refusal: Duration::from_secs(10),
@@ -193,6 +196,8 @@ impl Core {
             Event::Want { host, task, groups, priority } => self.want(host, task, groups, priority),
             Event::Reschedule { host, task, bad_parents } => {
                 self.reschedule(host, task, &bad_parents);
+                self.settle();
+                self.answer_at_all(host, task);
             }
             Event::Digests { host, task, batch } => self.stand_in_digests(host, task, batch),
             Event::PeerResult { host, task, outcome } => self.peer_result(host, task, outcome),

@@ -223,6 +223,7 @@ fn failure(kind: scheduler::FailureKind) -> FailureKind {
         scheduler::FailureKind::NotHeld => FailureKind::NotHeld,
         scheduler::FailureKind::Busy => FailureKind::Busy,
         scheduler::FailureKind::BadDigest => FailureKind::BadDigest,
+        scheduler::FailureKind::Origin => FailureKind::Origin,
         scheduler::FailureKind::Unspecified | scheduler::FailureKind::Other => FailureKind::Other,
     }
 }

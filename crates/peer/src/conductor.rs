@@ -176,6 +176,11 @@ impl Conductor {
         }
     }
 
+    /// Somebody asks anew: what a seed could not get from the origin before, it may get now.
+    pub fn forgive(&mut self, groups: GroupRange) {
+        self.parents.iter_mut().for_each(|parent| parent.forgive(groups));
+    }
+
     /// Nobody wants these groups any more.
     pub fn forget(&mut self, groups: GroupRange) {
         for wanted in &mut self.wanted {
@@ -187,7 +192,7 @@ impl Conductor {
     /// anew.
     pub fn give_up(&mut self, groups: GroupRange) {
         self.forget(groups);
-        self.parents.iter_mut().for_each(|parent| parent.forgive(groups));
+        self.forgive(groups);
     }
 
     /// Replaces the parents; flights to those that are gone are cancelled.

@@ -16,6 +16,7 @@ mod keep;
 mod ledger;
 mod open;
 mod passing;
+mod patience;
 mod serve;
 mod task;
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod doctor;
 mod fixtures;
 mod full;
 mod guide;
+mod hangs;
 mod keeping;
 mod kills;
 mod mounts;

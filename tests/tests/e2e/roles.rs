@@ -152,8 +152,8 @@ fn a_seed_that_dies_in_the_middle_is_replaced_by_the_origin() {
     let (accounts, sent, length) = three_get_while(|site| site.seed.kill());
     assert!(accounts.iter().all(|account| account.total() == length), "{accounts:?}");
     assert!(accounts.iter().any(|account| account.source > 0), "{accounts:?}");
-    // Each node may have to read what no neighbour has, none reads what it had.
-    assert!(sent <= 3 * length, "{sent} of {length}: {accounts:?}");
+    // Two stand in, and the third takes from them.
+    assert!(sent <= 2 * length + length / 20, "{sent} of {length}: {accounts:?}");
 }
 
 #[test]

@@ -278,7 +278,11 @@ impl Core {
         let Some(task) = self.tasks.get(&task_id) else { return };
         let there = task.hosts_where(|peer| matches!(peer.state(), PeerState::Source { .. }));
         self.answer(task_id, child);
-        self.release_parents(task_id, child);
+        if !self.release_parents(task_id, child).is_empty() {
+            // It would go on asking them, before the source.
+            let parents = Vec::new();
+            self.out.push(Decision::SendParents { host: child, task: task_id, parents });
+        }
         if there.len() >= self.limits.at_source {
             // Its turn comes; not everybody looks at the same moment.
             let jitter = self.random.random_range(1.0..2.0);

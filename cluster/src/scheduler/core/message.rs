@@ -86,6 +86,8 @@ pub enum FailureKind {
     Busy,
     /// The bytes did not verify: the parent lies or is broken.
     BadDigest,
+    /// The parent asked the origin, which did not give them: the parent is not to blame.
+    Origin,
     /// Anything else.
     Other,
 }

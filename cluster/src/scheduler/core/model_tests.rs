@@ -48,9 +48,11 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
         8 => (node(), task(), prop::option::of(group())).prop_map(|(n, t, g)| Step::Register(n, t, g)),
         8 => (node(), task(), group(), prop::option::of(NODES))
             .prop_map(|(n, t, g, p)| Step::Done(n, t, g, p)),
-        3 => (node(), task(), NODES, 0u8..6).prop_map(|(n, t, p, k)| Step::Fail(n, t, p, k)),
+        3 => (node(), task(), prop_oneof![2 => NODES, 1 => SEEDS], 0u8..7)
+            .prop_map(|(n, t, p, k)| Step::Fail(n, t, p, k)),
         3 => (node(), task(), group()).prop_map(|(n, t, g)| Step::Want(n, t, g)),
-        2 => (node(), task(), NODES).prop_map(|(n, t, p)| Step::Reschedule(n, t, p)),
+        2 => (node(), task(), prop_oneof![2 => NODES, 1 => SEEDS])
+            .prop_map(|(n, t, p)| Step::Reschedule(n, t, p)),
         2 => (node(), task(), any::<bool>()).prop_map(|(n, t, ok)| Step::Result(n, t, ok)),
         2 => (node(), task()).prop_map(|(n, t)| Step::Leave(n, t)),
         4 => task().prop_map(Step::SeedObtains),
@@ -174,6 +176,7 @@ fn failure(kind: u8) -> FailureKind {
         FailureKind::Busy,
         FailureKind::BadDigest,
         FailureKind::Other,
+        FailureKind::Origin,
     ][usize::from(kind)]
 }
 
@@ -215,6 +218,18 @@ fn check(core: &Core) {
     }
 }
 
+/// Whoever asks for parents is told something: else it takes the scheduler to be gone.
+fn check_answer(event: &Event, decisions: &[Decision]) {
+    let Event::Reschedule { host: asker, task: asked, .. } = event else { return };
+    let is_answer = |decision: &Decision| match decision {
+        Decision::SendParents { host, task, .. }
+        | Decision::BackToSource { host, task, .. }
+        | Decision::Refuse { host, task, .. } => (host, task) == (asker, asked),
+        _ => false,
+    };
+    assert!(decisions.iter().any(is_answer), "{decisions:?}");
+}
+
 /// What must hold of the decisions themselves.
 fn check_decisions(core: &Core, decisions: &[Decision]) {
     for decision in decisions {
@@ -239,8 +254,9 @@ proptest! {
         }
         for step in steps {
             let Some(event) = event_of(&mut scene, step) else { continue };
-            let decisions = scene.tell(event);
+            let decisions = scene.tell(event.clone());
             check_decisions(&scene.core, &decisions);
+            check_answer(&event, &decisions);
             check(&scene.core);
         }
         everybody_ends_somewhere(&mut scene);

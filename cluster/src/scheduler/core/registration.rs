@@ -1,5 +1,7 @@
 //! What peers say of themselves: they register, report, want more, end, leave.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId, TaskInfo};
 
@@ -195,6 +197,10 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let groups = task.groups();
         let limit = groups.unwrap_or(super::MAX_GROUPS);
+        let seed = task.state.seed();
+        if seed.is_some() && done.iter().any(|run| run.parent == seed) {
+            task.seed_mute_since = None;
+        }
         let Some(peer) = task.peer_mut(&id) else { return };
         for run in done.iter().filter(|run| run.groups.end() <= limit) {
             peer.held.insert(run.groups, groups);
@@ -215,7 +221,7 @@ impl Core {
     /// Notes what did not arrive; whether the child must do without a parent it has.
     fn note_failures(&mut self, id: HostId, task_id: TaskId, failed: &[Failed]) -> bool {
         let block_until = self.now.after(self.limits.block);
-        let mut liars = Vec::new();
+        let (mut liars, mut mute) = (Vec::new(), Vec::new());
         let mut lost = false;
         let Some(task) = self.tasks.get_mut(&task_id) else { return false };
         let parents = task.dag.parents(&id).to_vec();
@@ -229,10 +235,12 @@ impl Core {
                     liars.push(failure.parent);
                     Peer::FOR_EVER
                 }
-                FailureKind::Timeout | FailureKind::Disconnected | FailureKind::Other => {
+                FailureKind::Timeout | FailureKind::Disconnected => {
+                    mute.push(failure.parent);
                     block_until
                 }
-                FailureKind::NotHeld | FailureKind::Busy => continue,
+                FailureKind::Other => block_until,
+                FailureKind::NotHeld | FailureKind::Busy | FailureKind::Origin => continue,
             };
             peer.block(failure.parent, until);
             lost |= parents.contains(&failure.parent);
@@ -243,6 +251,7 @@ impl Core {
         for liar in liars {
             self.blacklist(task_id, liar);
         }
+        self.parents_are_mute(task_id, &mute);
         lost
     }
 
@@ -273,8 +282,7 @@ impl Core {
     ) {
         let task = self.tasks.get_mut(&task_id);
         let Some(task) = task.filter(|task| task.peer(&host).is_some_and(|p| p.registered)) else {
-            let (kind, reason) = (RefusalKind::Busy, "the host has not registered".to_owned());
-            return self.out.push(Decision::Refuse { host, task: task_id, kind, reason });
+            return self.refuse_stranger(host, task_id);
         };
         let all = task.groups();
         let parents = task.dag.parents(&host).to_vec();
@@ -302,9 +310,39 @@ impl Core {
         }
     }
 
+    fn refuse_stranger(&mut self, host: HostId, task: TaskId) {
+        let (kind, reason) = (RefusalKind::Busy, "the host has not registered".to_owned());
+        self.out.push(Decision::Refuse { host, task, kind, reason });
+    }
+
+    /// Tells who asked for parents what it has, where nothing of what was decided tells it: whoever is not answered
+    /// takes the scheduler to be gone.
+    pub(super) fn answer_at_all(&mut self, host: HostId, task_id: TaskId) {
+        let is_answer = |decision: &Decision| match decision {
+            Decision::SendParents { host: to, task, .. }
+            | Decision::BackToSource { host: to, task, .. }
+            | Decision::Refuse { host: to, task, .. } => (*to, *task) == (host, task_id),
+            _ => false,
+        };
+        if self.out.iter().any(is_answer) {
+            return;
+        }
+        let parents = self.tasks.get(&task_id).map(|task| task.dag.parents(&host));
+        let known = parents.into_iter().flatten().filter_map(|parent| self.hosts.get(parent));
+        let parents = known.map(|host| Arc::clone(&host.info)).collect();
+        self.out.push(Decision::SendParents { host, task: task_id, parents });
+    }
+
     pub(super) fn reschedule(&mut self, host: HostId, task_id: TaskId, bad: &[HostId]) {
         let until = self.now.after(self.limits.block);
         let counts = !self.is_hearing();
+        let task = self.tasks.get(&task_id);
+        if !task.and_then(|task| task.peer(&host)).is_some_and(|peer| peer.registered) {
+            return self.refuse_stranger(host, task_id);
+        }
+        if task.is_some_and(|task| task.state.obtain().is_some()) {
+            self.parents_are_mute(task_id, bad);
+        }
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let (now, groups) = (self.now, task.groups());
         let seed_is_through = matches!(task.state, super::TaskState::Seeded { obtain: None, .. });

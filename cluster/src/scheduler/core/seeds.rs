@@ -24,6 +24,7 @@ impl Core {
         let obtain = self.last_obtain;
         let Some(task) = self.tasks.get_mut(&task_id) else { return false };
         task.state = TaskState::Asked { seed, obtain, deadline };
+        task.seed_mute_since = None;
         let wanted = task.peer(&asker).map_or(Wanted::All, |peer| peer.wanted.clone());
         let task = task.spec.clone();
         self.timers.set(deadline, Timer::Obtain(task_id));
@@ -82,6 +83,7 @@ impl Core {
         if task.state.obtain() != Some(obtain) || !self.hosts.contains_key(&seed) {
             return;
         }
+        task.seed_mute_since = None;
         match event {
             SeedEvent::Obtaining { length, held, tiny } => {
                 self.seed_takes_part(task_id, seed, held);
@@ -111,6 +113,22 @@ impl Core {
                 task.state = TaskState::Seeded { seed, obtain: None };
                 self.schedule_waiting(task_id);
             }
+        }
+    }
+
+    /// A child has no answer from these parents. A seed of which children say so again and again, and of which
+    /// nobody hears anything meanwhile, hangs: it counts as not alive, and others are found for all.
+    pub(super) fn parents_are_mute(&mut self, task_id: TaskId, parents: &[HostId]) {
+        let (now, silence) = (self.now, self.limits.seed_silence);
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let TaskState::Seeded { seed, .. } = task.state else { return };
+        if !parents.contains(&seed) {
+            return;
+        }
+        let since = *task.seed_mute_since.get_or_insert(now);
+        if since.after(silence) <= now {
+            let reason = "its children hear nothing of the seed".to_owned();
+            self.seed_failed(task_id, seed, RefusalKind::OriginFailed, reason);
         }
     }
 

@@ -126,6 +126,8 @@ pub struct Task {
     pub tiny: Option<Bytes>,
     /// Hosts that served bytes which did not verify: leaving and coming back clears nobody.
     pub blacklist: BTreeSet<HostId>,
+    /// Since when children complain that the seed does not answer, and nobody has heard of it.
+    pub seed_mute_since: Option<Millis>,
     /// Seeds that failed, each until when.
     pub failed_seeds: BTreeMap<HostId, Millis>,
     /// When the idle timer that is set fires.
@@ -146,6 +148,7 @@ impl Task {
             version: 0,
             tiny: None,
             blacklist: BTreeSet::new(),
+            seed_mute_since: None,
             failed_seeds: BTreeMap::new(),
             idle_due: None,
             peers: BTreeMap::new(),

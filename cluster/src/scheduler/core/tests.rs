@@ -474,6 +474,90 @@ fn when_a_seed_hangs_not_all_read_the_source() {
     assert!(sent.iter().all(|(_, stand_in)| *stand_in), "{sent:?}");
 }
 
+/// Everybody among the first `nodes` says in turn that the seed (100) does not answer.
+fn all_hear_nothing(scene: &mut Scene, nodes: u8, task: &TaskInfo) -> Vec<Decision> {
+    (1..=nodes).flat_map(|n| scene.fail(n, task, 100, FailureKind::Disconnected)).collect()
+}
+
+#[test]
+fn a_seed_whose_children_hear_nothing_of_it_is_replaced_by_two_of_them() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    (2..=6).for_each(|n| drop(scene.register(n, &task)));
+    assert_eq!(sent_to_source(&all_hear_nothing(&mut scene, 6, &task)), [], "it may be restarting");
+    scene.pass(limits().seed_silence);
+    let mut decisions = all_hear_nothing(&mut scene, 6, &task);
+    assert!(decisions.iter().any(|decision| matches!(decision, Decision::EndObtain { .. })));
+    for _ in 0..40 {
+        decisions.extend(scene.pass(limits().retry_after));
+    }
+    let sent = sent_to_source(&decisions);
+    assert!((1..=2).contains(&sent.len()) && sent.iter().all(|(_, signs)| *signs), "{sent:?}");
+    for n in (1..=6).filter(|n| sent.iter().all(|(stand_in, _)| stand_in != n)) {
+        let parents = scene.core.tasks[&task.id].dag.parents(&id(n));
+        assert!(!parents.is_empty() && !parents.contains(&id(100)), "host {n}: {parents:?}");
+    }
+}
+
+#[test]
+fn a_seed_that_hangs_is_followed_by_another_one() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    scene.join(101, HostKind::Seed, "");
+    scene.fail(1, &task, 100, FailureKind::Timeout);
+    scene.pass(limits().seed_silence);
+    let decisions = scene.fail(1, &task, 100, FailureKind::Timeout);
+    assert_eq!((ordered_seed(&decisions), sent_to_source(&decisions)), (Some(101), vec![]));
+    scene.seed_obtains(101, &task);
+    // After its pause it is as good as any other.
+    scene.pass(limits().seed_pause);
+    assert_eq!(ordered_seed(&scene.tell(Event::HostLeft(id(101)))), Some(100));
+}
+
+#[test]
+fn a_seed_that_anybody_hears_of_does_not_hang_whoever_complains() {
+    let task = spec("a", Some(100 * MIB));
+    let groups = GroupRange::new(0, 1);
+    let signs_of_life: [&dyn Fn(&mut Scene); 2] = [
+        &|scene| drop(scene.seed_says(100, &task, SeedEvent::Digests(Bytes::from_static(b"d")))),
+        &|scene| drop(scene.progress(2, &task, Done { groups, parent: Some(id(100)), cost_ms: 1 })),
+    ];
+    for sign in signs_of_life {
+        let mut scene = Scene::with_seed(&task);
+        scene.register(2, &task);
+        for _ in 0..5 {
+            let decisions = scene.fail(1, &task, 100, FailureKind::Disconnected);
+            assert!(!decisions.iter().any(|d| matches!(d, Decision::EndObtain { .. })));
+            scene.pass(limits().seed_silence);
+            sign(&mut scene);
+        }
+    }
+}
+
+#[test]
+fn a_seed_is_not_blamed_for_an_origin_that_fails() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    for _ in 0..5 {
+        assert_eq!(scene.fail(1, &task, 100, FailureKind::Origin), []);
+        scene.pass(limits().seed_silence);
+    }
+    assert_eq!(scene.core.hosts[&id(100)].uploads_failed, 0);
+    assert_eq!(parents_of(&scene.register(2, &task), 2).map(|p| p.contains(&100)), Some(true));
+}
+
+#[test]
+fn whoever_asks_for_parents_is_answered_even_where_there_is_nothing_new() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    let ask = |n| Event::Reschedule { host: id(n), task: task.id, bad_parents: Vec::new() };
+    assert_eq!(parents_of(&scene.tell(ask(1)), 1), Some(vec![100]));
+    scene.tell(Event::HostSilent(id(100)));
+    complain(&mut scene, 1, &task);
+    assert_eq!(parents_of(&scene.tell(ask(1)), 1), Some(vec![]), "it waits, and is told so");
+    assert_eq!(refused(&scene.tell(ask(7))), [(7, RefusalKind::Busy)], "it must register first");
+}
+
 #[test]
 fn a_parent_that_serves_again_makes_good_for_earlier_attempts() {
     let task = spec("a", Some(100 * MIB));

@@ -54,6 +54,24 @@ fn a_neighbour_that_holds_is_asked_before_a_seed_that_must_fetch() {
 }
 
 #[test]
+fn an_origin_that_fails_makes_no_bad_parent_of_the_seed_and_who_asks_anew_has_it_tried_anew() {
+    let mut conductor = conductor(8);
+    conductor.set_parents(vec![seed(1)]);
+    let groups = GroupRange::new(0, 4);
+    for round in 1..=5 {
+        conductor.want(groups, Priority::Demand);
+        let now = SECOND * round;
+        assert_eq!(requests(&conductor.plan(now)), [(host(1), groups)], "round {round}");
+        let flight = *conductor.flights.keys().next().unwrap();
+        conductor.ended(flight, Some(Failure::OriginFailed), now);
+        conductor.want(groups, Priority::Demand);
+        assert_eq!(requests(&conductor.plan(now)), [], "nobody has asked anew");
+        assert!(conductor.bad.is_empty());
+        conductor.forgive(groups);
+    }
+}
+
+#[test]
 fn bulk_takes_the_rarest_first() {
     let mut conductor = conductor(64).with_limits(Limits { parent_window: 4, ..Limits::default() });
     conductor.set_parents(vec![peer(1), peer(2)]);

@@ -16,15 +16,14 @@ use super::Inner;
 use super::error::ReadError;
 use super::flight::{Fault, FlightEvent, Flights, Word};
 use super::ledger::CameFrom;
+use super::patience::{Patience, Resort};
 use super::task::{Command, ParentHost, Shared, Task, Waiter};
 use super::watcher;
 use crate::conductor::{Action, Conductor, Failure, FlightId, Offer, Provider, SourceAccess};
+use crate::swarm::Swarm;
 
 /// How often a download that is not idle is looked at without an event.
 const TICK: Duration = Duration::from_millis(100);
-
-/// So many times its patience a host waits for parents that say again and again that they are busy.
-const BUSY_PATIENCE: u32 = 3;
 
 /// Commands and events taken before the conductor is asked again.
 const BATCH: usize = 64;
@@ -38,47 +37,10 @@ pub(super) struct Actor {
     parents: HashMap<HostId, (ParentHost, CancellationToken)>,
     waiters: Vec<Waiter>,
     began: Instant,
-    standstill: Standstill,
+    patience: Patience,
     told_swarm: bool,
     told_end: bool,
     stop: CancellationToken,
-}
-
-/// For how long something has been wanted and nobody asked for it, since anything came. An attempt in between
-/// does not begin it anew: a parent that is dead is tried again and again. One that is busy does, for a while.
-#[derive(Default)]
-struct Standstill {
-    before: Duration,
-    since: Option<Duration>,
-    /// Since when parents have said that they are busy.
-    busy_since: Option<Duration>,
-}
-
-impl Standstill {
-    /// It is one now; for how long in all.
-    fn goes_on(&mut self, now: Duration) -> Duration {
-        let since = *self.since.get_or_insert(now);
-        self.before + now.saturating_sub(since)
-    }
-
-    /// Somebody is being asked.
-    fn interrupted(&mut self, now: Duration) {
-        if let Some(since) = self.since.take() {
-            self.before += now.saturating_sub(since);
-        }
-    }
-
-    /// A parent lives and has others to serve first: that alone is no reason to burden the origin.
-    fn excused(&mut self, now: Duration) {
-        let busy_since = self.busy_since.or(Some(now));
-        *self = Self { busy_since, ..Self::default() };
-    }
-
-    /// Whether parents have been busy for longer than one with this patience waits, whoever is being asked now.
-    fn is_busy_beyond(&self, patience: Duration, now: Duration) -> bool {
-        let busy = self.busy_since.map(|since| now.saturating_sub(since));
-        busy.is_some_and(|busy| busy >= patience * BUSY_PATIENCE)
-    }
 }
 
 impl Actor {
@@ -99,7 +61,7 @@ impl Actor {
             parents: HashMap::new(),
             waiters: Vec::new(),
             began: Instant::now(),
-            standstill: Standstill::default(),
+            patience: Patience::default(),
             told_swarm: false,
             told_end: false,
             stop,
@@ -148,7 +110,10 @@ impl Actor {
         match command {
             Command::Want { groups, priority, waiter } => self.want(groups, priority, waiter),
             Command::Abandoned => self.sweep_waiters(),
-            Command::Parents(parents) => self.set_parents(parents),
+            Command::Parents(parents) => {
+                self.set_parents(parents);
+                self.patience.is_answered();
+            }
             Command::Holds { host, groups } => self.conductor.parent_holds(host, &groups),
             Command::Source(access) => self.conductor.set_source(access),
             Command::BackToSource { reason, stand_in } => {
@@ -186,6 +151,7 @@ impl Actor {
             // The store is right about what is here: verification may have found some of it bad.
             let missing = self.shared.stored.missing_in(groups);
             missing.into_iter().for_each(|run| self.conductor.lost(run));
+            self.conductor.forgive(groups);
         }
         // Of what cannot be kept nothing is fetched but what a reader takes from memory.
         let has_room = !self.shared.room.is_lacking(Instant::now());
@@ -271,7 +237,7 @@ impl Actor {
     /// told, and what nobody waits for is not fetched.
     fn passed(&mut self, flight: FlightId, groups: GroupRange, error: &ReadError) {
         self.conductor.void(flight, groups);
-        self.standstill = Standstill::default();
+        self.patience = Patience::default();
         self.release_waiters(Some(groups));
         let waiting = std::mem::take(&mut self.waiters);
         let (readers, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|w| w.in_passing);
@@ -299,7 +265,7 @@ impl Actor {
         if self.is_complete() {
             self.completed();
         }
-        self.standstill = Standstill::default();
+        self.patience = Patience::default();
         self.release_waiters(Some(groups));
     }
 
@@ -330,7 +296,7 @@ impl Actor {
                 tracing::debug!(?failure, %groups, reason, "a parent did not deliver");
                 self.conductor.ended(flight, Some(failure), now);
                 if failure == Failure::Busy {
-                    self.standstill.excused(now);
+                    self.patience.excused(now);
                 }
                 if let (Some(swarm), Some(Provider::Parent(host))) = (&self.engine.swarm, provider)
                 {
@@ -477,7 +443,7 @@ impl Actor {
         if !self.parents.is_empty() && !self.engine.reads_origin_of(&self.shared.info) {
             self.conductor.set_source(SourceAccess::Forbidden);
             if is_news {
-                self.standstill = Standstill::default();
+                self.patience.has_new_parents();
             }
         }
     }
@@ -505,32 +471,50 @@ impl Actor {
         self.watch_patience(now);
     }
 
-    /// Nothing moves although something is wanted: after a while this host helps itself.
+    /// Nothing moves although something is wanted: after a while this host has itself helped, or helps itself.
     fn watch_patience(&mut self, now: Duration) {
         let patience = self.engine.patience_for(&self.shared.info.id);
-        let is_busy = self.standstill.is_busy_beyond(patience, now);
+        let is_busy = self.patience.is_busy_beyond(patience, now);
         let (asked, stuck) = (self.conductor.flights() > 0, self.conductor.stuck());
         if (asked && !is_busy) || !(asked || stuck) {
             if asked {
-                self.standstill.interrupted(now);
+                self.patience.interrupted(now);
             } else {
-                self.standstill = Standstill::default();
+                self.patience = Patience::default();
             }
             *self.shared.waiting_for.lock() = None;
             return;
         }
-        let is_over = is_busy || self.standstill.goes_on(now) >= patience;
         let reason = match (&self.engine.swarm, self.parents.len()) {
             (Some(swarm), 0) => swarm.state(),
             (Some(_), n) => format!("{n} parents that do not deliver"),
             (None, _) => "the origin".to_owned(),
         };
         *self.shared.waiting_for.lock() = Some(reason.clone());
-        if is_over && !Invariant::SwarmIsOptional.is_broken() {
-            self.standstill = Standstill::default();
-            self.back_to_source(&reason);
-            let actions = self.conductor.plan(now);
-            self.carry_out(actions);
+        let relies_on_swarm = self.conductor.source() == SourceAccess::Forbidden;
+        let swarm = self.engine.swarm.as_ref().filter(|_| relies_on_swarm);
+        let is_connected = swarm.is_some_and(Swarm::is_connected);
+        match self.patience.resort(patience, is_connected, now) {
+            Resort::Wait => {}
+            Resort::Ask => self.complain(),
+            Resort::Source if Invariant::SwarmIsOptional.is_broken() => {}
+            Resort::Source => {
+                self.patience = Patience::default();
+                self.back_to_source(&reason);
+                let actions = self.conductor.plan(now);
+                self.carry_out(actions);
+            }
+        }
+    }
+
+    /// Tells the scheduler that nothing comes from the parents that it gave, or that it forgot this host.
+    fn complain(&mut self) {
+        if !self.told_swarm {
+            return self.tell_swarm(Priority::Demand);
+        }
+        if let Some(swarm) = &self.engine.swarm {
+            let mute = self.parents.keys().copied().collect();
+            swarm.reschedule(self.shared.info.id, mute);
         }
     }
 
@@ -560,35 +544,5 @@ impl Actor {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_attempt_in_between_does_not_renew_patience() {
-        let seconds = Duration::from_secs;
-        let mut standstill = Standstill::default();
-        assert_eq!(standstill.goes_on(seconds(10)), seconds(0));
-        assert_eq!(standstill.goes_on(seconds(12)), seconds(2));
-        standstill.interrupted(seconds(14));
-        standstill.interrupted(seconds(20));
-        assert_eq!(standstill.goes_on(seconds(30)), seconds(4));
-        assert_eq!(standstill.goes_on(seconds(31)), seconds(5));
-    }
-
-    #[test]
-    fn parents_that_are_busy_renew_patience_for_three_times_as_long() {
-        let seconds = Duration::from_secs;
-        let patience = seconds(3);
-        let mut standstill = Standstill::default();
-        for now in [11, 13, 15, 17, 19] {
-            assert_eq!(standstill.goes_on(seconds(now)), seconds(0), "renewed");
-            standstill.excused(seconds(now));
-            assert!(!standstill.is_busy_beyond(patience, seconds(now)));
-        }
-        assert!(standstill.is_busy_beyond(patience, seconds(20)));
     }
 }

@@ -58,7 +58,8 @@ fn failure_kind(failure: Failure) -> FailureKind {
         Failure::Disconnected => FailureKind::Disconnected,
         Failure::Timeout => FailureKind::Timeout,
         Failure::BadDigest => FailureKind::BadDigest,
-        Failure::OriginFailed | Failure::Void | Failure::Other => FailureKind::Other,
+        Failure::OriginFailed | Failure::Void => FailureKind::Origin,
+        Failure::Other => FailureKind::Other,
     }
 }
 

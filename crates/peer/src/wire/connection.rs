@@ -51,11 +51,18 @@ pub struct ConnectionOptions {
     pub in_flight: usize,
     /// Silence after which the peer is asked for a sign of life; twice that ends the connection.
     pub keepalive: Duration,
+    /// The same while the peer owes an answer: one that hangs keeps nobody waiting for long.
+    pub owing: Duration,
 }
 
 impl Default for ConnectionOptions {
     fn default() -> Self {
-        Self { buffer: ByteSize(64 << 20), in_flight: 64, keepalive: Duration::from_secs(10) }
+        Self {
+            buffer: ByteSize(64 << 20),
+            in_flight: 64,
+            keepalive: Duration::from_secs(10),
+            owing: Duration::from_secs(2),
+        }
     }
 }
 
@@ -134,7 +141,7 @@ impl Connection {
             reason: OnceLock::new(),
         });
         let tracker = &around.tracker;
-        tracker.spawn(reader::run(Arc::clone(&shared), greeted.reader, around.options.keepalive));
+        tracker.spawn(reader::run(Arc::clone(&shared), greeted.reader, around.options.clone()));
         tracker.spawn(writer::run(
             Arc::clone(&shared),
             greeted.writer,
@@ -231,6 +238,11 @@ impl Shared {
         let exchange = Exchange::new(request);
         requests.open.insert(id, OpenRequest { exchange, mailbox: Arc::clone(mailbox) });
         Ok(id)
+    }
+
+    /// Whether an answer is outstanding.
+    fn is_owed(&self) -> bool {
+        !self.requests.lock().open.is_empty()
     }
 
     /// Forgets a request; whether it was still open.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::ReadHalf;
+use tokio::time::Instant;
 
-use super::Shared;
+use super::{ConnectionOptions, Shared};
 use crate::dial::Link;
 use crate::wire::frame::{Frame, FrameError, Header, Kind};
 use crate::wire::io::{FrameReader, ReadError, Verdict};
@@ -14,12 +15,12 @@ use crate::wire::io::{FrameReader, ReadError, Verdict};
 pub(super) async fn run(
     shared: Arc<Shared>,
     reader: FrameReader<ReadHalf<Box<dyn Link>>>,
-    keepalive: Duration,
+    options: ConnectionOptions,
 ) {
     let reason = tokio::select! {
         biased;
         () = shared.closed.cancelled() => None,
-        reason = read(&shared, reader, keepalive) => Some(reason),
+        reason = read(&shared, reader, &options) => Some(reason),
     };
     if let Some(reason) = reason {
         shared.close(&reason);
@@ -31,36 +32,35 @@ pub(super) async fn run(
 async fn read(
     shared: &Shared,
     mut reader: FrameReader<ReadHalf<Box<dyn Link>>>,
-    keepalive: Duration,
+    options: &ConnectionOptions,
 ) -> String {
     let mut goodbye = None;
-    let mut heard = reader.bytes_read();
-    let mut asked = false;
+    let mut silence = Silence::since(reader.bytes_read());
     loop {
         let next = reader.next(|kind, header| judge(shared, kind, header));
-        let frame = match tokio::time::timeout(keepalive, next).await {
+        let look = options.owing.min(options.keepalive);
+        let frame = match tokio::time::timeout(look, next).await {
             Ok(Ok(Some(frame))) => frame,
             Ok(Ok(None)) => return goodbye.unwrap_or_else(|| "the peer closed it".to_owned()),
             Ok(Err(ReadError::Io(error))) => return format!("reading failed: {error}"),
             Ok(Err(ReadError::Frame(error))) => return violation(shared, &error),
-            Err(_) if reader.bytes_read() != heard => {
-                heard = reader.bytes_read();
-                asked = false;
-                continue;
-            }
-            Err(_) if asked => {
-                shared.counters.stalls.add(1);
-                return "the peer fell silent".to_owned();
-            }
             Err(_) => {
-                asked = true;
-                // A full queue is a sign of life asked for already.
-                let _ = shared.outgoing.try_send(Frame::Ping { id: 0 });
+                let bound = if shared.is_owed() { options.owing } else { options.keepalive };
+                match silence.look(reader.bytes_read(), bound) {
+                    Sign::Enough => {}
+                    Sign::Asked => {
+                        // A full queue is a sign of life asked for already.
+                        let _ = shared.outgoing.try_send(Frame::Ping { id: 0 });
+                    }
+                    Sign::Missing => {
+                        shared.counters.stalls.add(1);
+                        return "the peer fell silent".to_owned();
+                    }
+                }
                 continue;
             }
         };
-        heard = reader.bytes_read();
-        asked = false;
+        silence = Silence::since(reader.bytes_read());
         match take(shared, frame) {
             Ok(None) => {}
             Ok(Some(reason)) => {
@@ -68,6 +68,45 @@ async fn read(
                 goodbye = Some(format!("the peer said goodbye: {reason}"));
             }
             Err(error) => return violation(shared, &error),
+        }
+    }
+}
+
+/// Since when nothing was read, and since when a sign of life has been asked for.
+struct Silence {
+    heard: u64,
+    since: Instant,
+    asked: Option<Instant>,
+}
+
+/// What silence calls for.
+enum Sign {
+    /// Nothing yet.
+    Enough,
+    /// To ask for one.
+    Asked,
+    /// Nothing more: none came.
+    Missing,
+}
+
+impl Silence {
+    fn since(heard: u64) -> Self {
+        Self { heard, since: Instant::now(), asked: None }
+    }
+
+    /// Looks, `read` bytes having been read by now: so much silence is borne before and after a question.
+    fn look(&mut self, read: u64, bound: Duration) -> Sign {
+        if read != self.heard {
+            *self = Self::since(read);
+            return Sign::Enough;
+        }
+        match self.asked {
+            Some(asked) if asked.elapsed() >= bound => Sign::Missing,
+            None if self.since.elapsed() >= bound => {
+                self.asked = Some(Instant::now());
+                Sign::Asked
+            }
+            _ => Sign::Enough,
         }
     }
 }

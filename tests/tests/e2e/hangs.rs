@@ -1,0 +1,219 @@
+//! Parts of a cluster that hang: they are there, take connections and say nothing. What that costs is time, and of
+//! the origin what a part that is gone costs: never a copy for each node.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use dfs_tests::origin::Injected;
+use dfs_tests::{Body, Fault, Origin};
+
+use crate::support::ledger::Account;
+use crate::support::site::Site;
+use crate::support::{Agent, Expected, Place, Running, until};
+
+const MIB: u64 = 1 << 20;
+
+/// Four nodes that get one file at once from a slow origin.
+struct Race {
+    place: Place,
+    body: Body,
+    origin: Origin,
+    pace: Injected,
+    site: Site,
+    agents: Vec<Agent>,
+    getting: Vec<(Running, PathBuf)>,
+}
+
+/// How a race ended.
+struct Outcome {
+    accounts: Vec<Account>,
+    /// Bytes that the origin had sent when the blow fell, and at the end.
+    before: u64,
+    sent: u64,
+    length: u64,
+}
+
+impl Race {
+    fn begin() -> Self {
+        let place = Place::new();
+        let body = Body::noise(1, 48 * MIB + 9);
+        let origin = Origin::of("/f", body.clone()).unwrap();
+        let pace = origin.inject(Fault::pace(16 * MIB));
+        let mut site = Site::start(&place);
+        site.keep_ports();
+        let agents: Vec<_> = ["a", "b", "c", "d"].map(|name| site.agent(&place, name)).into();
+        let mut race = Self { place, body, origin, pace, site, agents, getting: Vec::new() };
+        race.getting = race.agents.iter().map(|agent| race.get(agent, "/f", "first")).collect();
+        race
+    }
+
+    fn length(&self) -> u64 {
+        self.body.length().unwrap()
+    }
+
+    /// Starts to get a path of the origin with an agent.
+    fn get(&self, agent: &Agent, path: &str, label: &str) -> (Running, PathBuf) {
+        let output = self.place.path(&format!("{label}-{}", agent.node.name()));
+        let url = self.origin.url(path);
+        let words = ["get", &url, "-o", output.to_str().unwrap(), "--format", "json"];
+        (agent.dfctl_start(&words), output)
+    }
+
+    fn wait_first_bytes(&self) {
+        self.origin.wait_in_flight("/f", 1).unwrap();
+    }
+
+    /// Waits until every node has a part, and more is on its way from the origin.
+    fn wait_middle(&self) {
+        let all_have_some =
+            || self.agents.iter().all(|agent| agent.cached(self.length()) > 4 * MIB);
+        until("every node has a part", all_have_some);
+        self.wait_first_bytes();
+    }
+
+    /// Strikes, and waits until every node has the file all the same.
+    fn strike(&mut self, blow: impl FnOnce(&mut Site)) -> Outcome {
+        let length = self.length();
+        blow(&mut self.site);
+        let before = self.origin.counters().body_bytes;
+        assert!(before < length && self.pace.struck() > 0, "{before} of {length}");
+        self.pace.lift();
+        let wanted = self.body.read(0, length).unwrap();
+        let accounts = std::mem::take(&mut self.getting).into_iter().map(|(getting, output)| {
+            let said = getting.wait().done().json().unwrap();
+            assert!(fs::read(output).unwrap() == wanted);
+            let account = Account::of(&said["ledger"]);
+            assert_eq!(account.total(), length, "{account:?}");
+            account
+        });
+        let accounts = accounts.collect();
+        Outcome { accounts, before, sent: self.origin.counters().body_bytes, length }
+    }
+}
+
+impl Outcome {
+    /// What the origin had sent before and what nodes read instead of the seed, beside what the origin goes on
+    /// sending to a seed that takes nothing.
+    #[track_caller]
+    fn costs(&self, copies: RangeInclusive<f64>) {
+        let read: u64 = self.accounts.iter().map(|account| account.source).sum();
+        self.are(copies, self.before + read);
+    }
+
+    /// All that left the origin.
+    #[track_caller]
+    fn costs_in_all(&self, copies: RangeInclusive<f64>) {
+        self.are(copies, self.sent);
+    }
+
+    #[track_caller]
+    fn are(&self, copies: RangeInclusive<f64>, bytes: u64) {
+        let cost = bytes as f64 / self.length as f64;
+        let (before, accounts) = (self.before, &self.accounts);
+        assert!(copies.contains(&cost), "{cost} copies, {before} before: {accounts:?}");
+    }
+}
+
+/// What one part costs that falls out: a copy for each of two who stand in for it.
+const STOOD_IN: RangeInclusive<f64> = 1.0..=2.05;
+
+/// Nobody goes to the origin whom a seed serves.
+const ONE: RangeInclusive<f64> = 1.0..=1.05;
+
+impl Race {
+    /// All parts are there and work again: what is asked for next comes from the seed, and once.
+    fn is_whole_again(&self) {
+        until("the manager hears of all", || {
+            self.site.manager.metric("dfs_manager_members").is_ok_and(|members| members >= 2.0)
+        });
+        let body = Body::noise(2, 4 * MIB + 1);
+        let length = body.length().unwrap();
+        // A file may meet a part that is only just back.
+        let mut number = 0;
+        until("a seed serves all of a file", || {
+            number += 1;
+            let path = format!("/next-{number}");
+            self.origin.put(&path, body.clone());
+            let (getting, output) = self.get(&self.agents[number % 4], &path, "next");
+            let said = getting.wait().done().json().unwrap();
+            assert!(fs::read(output).unwrap() == body.read(0, length).unwrap());
+            Account::of(&said["ledger"]).seed == length
+        });
+    }
+}
+
+#[test]
+fn a_seed_that_hangs_from_its_first_bytes_on_costs_two_copies_and_is_used_again() {
+    let mut race = Race::begin();
+    race.wait_first_bytes();
+    race.strike(|site| site.seed.freeze()).costs(STOOD_IN);
+    race.site.seed.thaw();
+    race.is_whole_again();
+}
+
+#[test]
+fn a_seed_that_hangs_in_the_middle_costs_two_copies_at_most_and_is_used_again() {
+    let mut race = Race::begin();
+    race.wait_middle();
+    race.strike(|site| site.seed.freeze()).costs(STOOD_IN);
+    race.site.seed.thaw();
+    race.is_whole_again();
+}
+
+#[test]
+fn a_seed_that_is_killed_and_comes_back_costs_two_copies_at_most() {
+    let mut race = Race::begin();
+    race.wait_middle();
+    race.strike(|site| site.seed.restart().unwrap()).costs_in_all(STOOD_IN);
+    race.is_whole_again();
+}
+
+#[test]
+fn a_scheduler_that_hangs_in_the_middle_stops_nobody_and_is_used_again() {
+    let mut race = Race::begin();
+    race.wait_middle();
+    race.strike(|site| site.scheduler.freeze()).costs_in_all(ONE);
+    race.site.scheduler.thaw();
+    race.is_whole_again();
+}
+
+#[test]
+fn a_scheduler_that_is_killed_and_comes_back_costs_one_copy() {
+    let mut race = Race::begin();
+    race.wait_middle();
+    race.strike(|site| site.scheduler.restart().unwrap()).costs_in_all(ONE);
+    race.is_whole_again();
+}
+
+#[test]
+fn a_scheduler_and_a_seed_that_hang_together_cost_each_node_what_it_lacks() {
+    let mut race = Race::begin();
+    race.wait_middle();
+    let outcome = race.strike(|site| {
+        site.scheduler.freeze();
+        site.seed.freeze();
+    });
+    // Nobody is left who could tell them to wait for each other; that all of them end is what counts.
+    outcome.costs(1.0..=5.0);
+    race.site.scheduler.thaw();
+    race.site.seed.thaw();
+    race.is_whole_again();
+}
+
+#[test]
+fn a_manager_that_hangs_is_not_noticed() {
+    let mut race = Race::begin();
+    race.wait_middle();
+    race.strike(|site| site.manager.freeze()).costs_in_all(ONE);
+    race.site.manager.thaw();
+    race.is_whole_again();
+}
+
+#[test]
+fn a_manager_that_is_killed_and_comes_back_is_not_noticed() {
+    let mut race = Race::begin();
+    race.wait_middle();
+    race.strike(|site| site.manager.restart().unwrap()).costs_in_all(ONE);
+    race.is_whole_again();
+}
