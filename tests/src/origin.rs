@@ -8,6 +8,7 @@ mod answer;
 mod content;
 mod fault;
 mod request;
+mod shelf;
 mod site;
 mod state;
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub use content::{Body, Opened, fill};
 pub use fault::{Fault, Injected, Wrong};
 pub use request::{decode as decode_path, encode as encode_path};
+pub use shelf::Shelf;
 pub use state::{Counters, InFlight, Logged, PathCounters};
 
 use crate::Failure;
@@ -87,6 +89,11 @@ impl Origin {
     /// Shows the plain files and directories of `directory` below `prefix`, in place.
     pub fn show(&self, prefix: &str, directory: &Path) {
         self.shared.change(|state| state.site.show(prefix, directory));
+    }
+
+    /// Has this bucket at `path`, in place of what was there.
+    pub fn shelve(&self, path: &str, shelf: Shelf) {
+        self.shared.change(|state| state.site.shelve(path, shelf));
     }
 
     /// Does something wrong from now on.
