@@ -190,7 +190,11 @@ mod tests {
     use super::*;
 
     fn keys(page: &str) -> Vec<&str> {
-        page.split("<Key>").skip(1).filter_map(|rest| rest.split_once('<')).map(|pair| pair.0).collect()
+        page.split("<Key>")
+            .skip(1)
+            .filter_map(|rest| rest.split_once('<'))
+            .map(|pair| pair.0)
+            .collect()
     }
 
     fn token(page: &str) -> Option<&str> {
@@ -212,9 +216,11 @@ mod tests {
         }
         assert_eq!(found.len(), 2501);
         assert!(found.is_sorted() && found.contains(&"d0003/more".to_owned()));
-        let page = shelf.page(&parameters("list-type=2&prefix=d0003%2F&start-after=d0003%2Fo0000397"));
+        let page =
+            shelf.page(&parameters("list-type=2&prefix=d0003%2F&start-after=d0003%2Fo0000397"));
         assert_eq!(keys(&page), ["d0003/o0000398", "d0003/o0000399"]);
-        let page = shelf.page(&parameters("list-type=2&delimiter=%2F&max-keys=2&start-after=d0004"));
+        let page =
+            shelf.page(&parameters("list-type=2&delimiter=%2F&max-keys=2&start-after=d0004"));
         assert_eq!(keys(&page).len(), 0);
         assert_eq!(page.matches("<Prefix>").count(), 2);
     }
