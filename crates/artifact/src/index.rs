@@ -7,6 +7,7 @@
 //! the image; a reader takes the ones it knows. Invariant: an [`Index`] that was parsed agrees with
 //! itself: every file lies in its space, every space is the task its recipe says.
 
+pub mod delta;
 mod sections;
 pub(crate) mod validate;
 

@@ -4,6 +4,8 @@
 //! other. Alone, or when no scheduler answers, this host does it itself, with the same result: indexing is
 //! deterministic, so the tasks are the same ones.
 
+mod snapshots;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -108,6 +110,7 @@ impl OpenArtifact {
             tasks: self.tasks.iter().map(current).collect(),
             files: facts.as_ref().map_or(1, |facts| facts.files),
             bytes: facts.as_ref().map_or(length, |facts| facts.bytes),
+            delta: None,
         }
     }
 }
@@ -260,7 +263,11 @@ impl Engine {
             }
             return Ok(OpenArtifact { target: target.clone(), index: None, tasks });
         };
-        let index = self.fetch_index(TaskInfo::try_from(index)?).await?;
+        let info = TaskInfo::try_from(index)?;
+        if let Some(delta) = artifact.delta {
+            self.step_to(&info, delta).await;
+        }
+        let index = self.fetch_index(info).await?;
         let tasks = self.open_recipes(target, index.index.spaces()).await?;
         Ok(OpenArtifact { target: target.clone(), index: Some(index), tasks })
     }

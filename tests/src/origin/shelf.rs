@@ -77,26 +77,54 @@ impl Shelf {
     pub fn object(&self, key: &str) -> Option<Object> {
         let number = self.before(key);
         let is_made_up = number < self.objects && self.key(number) == key;
+        let is_there = is_made_up || self.put.contains_key(key);
+        is_there.then(|| self.made_up(key, number))
+    }
+
+    /// The object of this key, which is there.
+    fn made_up(&self, key: &str, number: u64) -> Object {
         let version = self.put.get(key).copied();
-        if !is_made_up && version.is_none() {
-            return None;
-        }
         let seed = number.wrapping_mul(31).wrapping_add(version.unwrap_or(0));
         // As an MD5 is written.
         let high = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let etag = format!("\"{high:016x}{:016x}\"", high.rotate_left(29) ^ seed);
-        Some(Object { body: Body::noise(seed, 1000 + seed.wrapping_mul(7919) % 9000), etag })
+        Object { body: Body::noise(seed, 1000 + seed.wrapping_mul(7919) % 9000), etag }
     }
 
-    /// The next key from `from` on, `from` itself included.
-    fn next(&self, from: &str) -> Option<String> {
-        let number = self.before(from);
-        let made_up = (number < self.objects).then(|| self.key(number));
-        let put = self.put.range(from.to_owned()..).next().map(|(key, _)| key.clone());
-        match (made_up, put) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
+    fn write(&self, key: &str, number: Option<u64>, out: &mut String) {
+        let number = number.unwrap_or_else(|| self.before(key));
+        let Object { body, etag } = self.made_up(key, number);
+        let (length, name) = (body.length().unwrap_or(0), encode(key.as_bytes()));
+        let _ = write!(
+            out,
+            "<Contents><Key>{name}</Key><LastModified>{MODIFIED}</LastModified><ETag>{}</ETag>\
+             <Size>{length}</Size><StorageClass>STANDARD</StorageClass></Contents>",
+            etag.replace('"', "&quot;"),
+        );
+    }
+
+    /// The keys from `from` on, `from` itself included; a made-up one with its number.
+    fn from<'a>(&'a self, from: &str) -> impl Iterator<Item = (String, Option<u64>)> + use<'a> {
+        let mut numbers = self.before(from)..self.objects;
+        let mut put = self.put.range(from.to_owned()..).map(|(key, _)| key).peekable();
+        let mut made_up = numbers.next().map(|number| (self.key(number), number));
+        std::iter::from_fn(move || {
+            let (key, number) = match (&made_up, put.peek()) {
+                (Some((key, _)), Some(other)) if *other < key => (put.next()?.clone(), None),
+                (None, _) => (put.next()?.clone(), None),
+                (Some((key, _)), other) => {
+                    // A new version of one that is made up is the same key.
+                    let is_same = other.is_some_and(|other| *other == key);
+                    if is_same {
+                        put.next();
+                    }
+                    let (key, number) = made_up.take()?;
+                    made_up = numbers.next().map(|number| (self.key(number), number));
+                    (key, Some(number))
+                }
+            };
+            Some((key, number))
+        })
     }
 
     /// A page of the listing that these parameters ask for.
@@ -121,38 +149,36 @@ impl Shelf {
         let mut directories = BTreeSet::new();
         let (mut count, mut last) = (0, None);
         // The least text behind what was there last.
-        let mut from = asked.prefix.clone().max(format!("{}\0", asked.after));
-        let mut over = true;
-        while let Some(key) = self.next(&from).filter(|key| key.starts_with(&asked.prefix)) {
+        let mut keys = self.from(&asked.prefix.clone().max(format!("{}\0", asked.after)));
+        let mut is_over = true;
+        while let Some((key, number)) =
+            keys.next().filter(|(key, _)| key.starts_with(&asked.prefix))
+        {
             if count == asked.limit {
-                over = false;
+                is_over = false;
                 break;
             }
             count += 1;
             let below = key[asked.prefix.len()..].find('/').filter(|_| asked.by_directory);
-            if let Some(end) = below {
-                let directory = key[..=asked.prefix.len() + end].to_owned();
-                from = format!("{directory}\u{10ffff}");
-                last = Some(from.clone());
-                directories.insert(directory);
-                continue;
-            }
-            let Some(Object { body, etag }) = self.object(&key) else { break };
-            let (length, name) = (body.length().unwrap_or(0), encode(key.as_bytes()));
-            let _ = write!(
-                found,
-                "<Contents><Key>{name}</Key><LastModified>{MODIFIED}</LastModified><ETag>{}</ETag>\
-                 <Size>{length}</Size><StorageClass>STANDARD</StorageClass></Contents>",
-                etag.replace('"', "&quot;"),
-            );
-            from = format!("{key}\0");
-            last = Some(key);
+            last = Some(match below {
+                Some(end) => {
+                    let directory = key[..=asked.prefix.len() + end].to_owned();
+                    let behind = format!("{directory}\u{10ffff}");
+                    keys = self.from(&behind);
+                    directories.insert(directory);
+                    behind
+                }
+                None => {
+                    self.write(&key, number, &mut found);
+                    key
+                }
+            });
         }
         for directory in directories {
             let name = encode(directory.as_bytes());
             let _ = write!(found, "<CommonPrefixes><Prefix>{name}</Prefix></CommonPrefixes>");
         }
-        let next = last.filter(|_| !over).map(|last| {
+        let next = last.filter(|_| !is_over).map(|last| {
             let token = encode(last.as_bytes());
             format!("<NextContinuationToken>{token}</NextContinuationToken>")
         });
@@ -161,7 +187,7 @@ impl Shelf {
              <ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>lab</Name>\
              <EncodingType>url</EncodingType><KeyCount>{count}</KeyCount>\
              <IsTruncated>{}</IsTruncated>{}{found}</ListBucketResult>",
-            !over,
+            !is_over,
             next.unwrap_or_default(),
         )
     }
