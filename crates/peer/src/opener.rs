@@ -45,7 +45,7 @@ pub struct OpenIndex {
     /// The task.
     pub task: Task,
     /// Parsed and checked.
-    pub index: Arc<Index<Bytes>>,
+    pub index: Arc<Index>,
 }
 
 /// What a URL turned out to be, ready to be read.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dfs_artifact::Index;
 use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
@@ -105,7 +104,7 @@ pub struct MountTable {
 }
 
 /// The index's bytes, shared with whoever else reads it.
-struct SharedIndex(Arc<Index<Bytes>>);
+struct SharedIndex(Arc<Index>);
 
 impl AsRef<[u8]> for SharedIndex {
     fn as_ref(&self) -> &[u8] {
