@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use content::{Body, Opened, fill};
 pub use fault::{Fault, Injected, Wrong};
 pub use request::{decode as decode_path, encode as encode_path};
-pub use shelf::Shelf;
+pub use shelf::{Object, Shelf};
 pub use state::{Counters, InFlight, Logged, PathCounters};
 
 use crate::Failure;

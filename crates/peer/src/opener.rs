@@ -180,12 +180,15 @@ impl Engine {
             ..ResolveOptions::default()
         };
         let artifact = dfs_artifact::resolve(self.sources(), target, view, &options).await?;
-        let index = match artifact.index {
-            Some(built) => Some(self.import_index(built).await?),
-            None => None,
+        let Some(built) = artifact.index else {
+            let tasks = self.open_recipes(target, &artifact.tasks).await?;
+            return Ok(OpenArtifact { target: target.clone(), index: None, tasks });
         };
-        let tasks = self.open_recipes(target, &artifact.tasks).await?;
-        Ok(OpenArtifact { target: target.clone(), index, tasks })
+        // Those in the index, which share its bytes, and not the ones that it was made of.
+        drop(artifact.tasks);
+        let index = self.import_index(built).await?;
+        let tasks = self.open_recipes(target, index.index.spaces()).await?;
+        Ok(OpenArtifact { target: target.clone(), index: Some(index), tasks })
     }
 
     async fn import_index(&self, built: BuiltIndex) -> Result<OpenIndex, OpenUrlError> {
@@ -264,10 +267,14 @@ impl Engine {
             return Ok(OpenArtifact { target: target.clone(), index: None, tasks });
         };
         let info = TaskInfo::try_from(index)?;
-        if let Some(delta) = artifact.delta {
-            self.step_to(&info, delta).await;
-        }
-        let index = self.fetch_index(info).await?;
+        let made = match artifact.delta {
+            Some(delta) => self.step_to(&info, delta).await,
+            None => None,
+        };
+        let index = match made {
+            Some(index) => index,
+            None => self.fetch_index(info).await?,
+        };
         let tasks = self.open_recipes(target, index.index.spaces()).await?;
         Ok(OpenArtifact { target: target.clone(), index: Some(index), tasks })
     }

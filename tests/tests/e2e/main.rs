@@ -24,6 +24,7 @@ mod power;
 mod preheat;
 mod recovery;
 mod roles;
+mod snapshots;
 mod support;
 mod swarm;
 mod sync;

@@ -6,8 +6,6 @@
 //! differs by an entry gives bytes that differ little: the entries of a directory, from one landmark to the next,
 //! are a run with some room behind it, so that one more of them rarely moves what lies behind.
 
-use std::collections::HashMap;
-
 use super::dir::{self, NewEntry};
 use super::format::{
     self, BlockSize, CHUNK_BYTES, DEVICE_SLOT_BYTES, INODE_BYTES, MAX_SPACES, NULL_BLOCK, Put,
@@ -115,6 +113,9 @@ fn with_room(bytes: u64) -> u64 {
     bytes.next_multiple_of(1 << (bytes.ilog2() - 3))
 }
 
+/// A node without a place in the order.
+const NOWHERE: u32 = u32::MAX;
+
 struct Placed {
     node: NodeId,
     /// Place of the parent directory in the order; its own for the root.
@@ -133,7 +134,8 @@ struct Plan<'a> {
     tree: &'a TreeBuilder,
     options: &'a ImageOptions,
     order: Vec<Placed>,
-    by_node: HashMap<NodeId, usize>,
+    /// Place in the order, by node; [`NOWHERE`] until it has one.
+    by_node: Vec<u32>,
     /// End of the inode area, then of the image, in bytes.
     end: u64,
 }
@@ -141,11 +143,14 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// Fixes the order of inodes and counts names.
     fn new(tree: &'a TreeBuilder, options: &'a ImageOptions) -> Result<Self, WriteError> {
+        if tree.node_count() >= NOWHERE as usize {
+            return Err(WriteError::TooLarge);
+        }
         let mut plan = Self {
             tree,
             options,
             order: Vec::with_capacity(tree.node_count()),
-            by_node: HashMap::with_capacity(tree.node_count()),
+            by_node: vec![NOWHERE; tree.node_count()],
             end: (SUPER_OFFSET + SUPER_BYTES + options.spaces.len() * DEVICE_SLOT_BYTES) as u64,
         };
         plan.append(TreeBuilder::ROOT, 0, true);
@@ -156,20 +161,19 @@ impl<'a> Plan<'a> {
             }
             next += 1;
         }
-        u32::try_from(plan.order.len()).map_err(|_| WriteError::TooLarge)?;
         Ok(plan)
     }
 
     fn append(&mut self, node: NodeId, parent: usize, begins: bool) {
-        if let Some(&there) = self.by_node.get(&node) {
-            self.order[there].nlink += 1;
+        if self.by_node[node] != NOWHERE {
+            self.order[self.by_node[node] as usize].nlink += 1;
             return;
         }
         let directory = matches!(self.tree.node(node).content, Content::Directory);
         if directory && !self.order.is_empty() {
             self.order[parent].nlink += 1;
         }
-        self.by_node.insert(node, self.order.len());
+        self.by_node[node] = u32::try_from(self.order.len()).expect("there are fewer nodes");
         let nlink = if directory { 2 } else { 1 };
         let layout = Layout::Plain { block: 0 };
         self.order.push(Placed { node, parent, nlink, at: 0, begins, data_bytes: 0, layout });
@@ -308,7 +312,7 @@ impl<'a> Plan<'a> {
         let children = &self.tree.node(placed.node).children;
         let mut entries: Vec<(&[u8], usize)> = Vec::with_capacity(children.len() + 2);
         entries.extend([(&b"."[..], number), (&b".."[..], placed.parent)]);
-        entries.extend(children.iter().map(|(name, node)| (&**name, self.by_node[node])));
+        entries.extend(children.iter().map(|(name, node)| (&**name, self.by_node[*node] as usize)));
         entries.sort_unstable();
         entries
     }

@@ -1,8 +1,11 @@
 //! From one snapshot's index to the next: a seed that has the one before makes the difference of the two a task, and
 //! a node that has it too fetches that. Any doubt ends in the whole index.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use dfs_artifact::index::delta::{self, DeltaError};
+use dfs_artifact::{Index, IndexError};
 use dfs_model::{TaskId, TaskInfo, TaskKey, TaskKind, Transform, Validator};
 use dfs_proto::common;
 use dfs_proto::convert::BadMessage;
@@ -29,6 +32,8 @@ enum NoDelta {
     Read(#[from] ReadError),
     #[error(transparent)]
     Delta(#[from] DeltaError),
+    #[error(transparent)]
+    Index(#[from] IndexError),
     #[error("what it makes is not the index that was announced")]
     Wrong,
     #[error("this host is closing")]
@@ -113,18 +118,30 @@ impl Engine {
     }
 
     /// Makes an index of the one before where that is here; otherwise it comes whole.
-    pub(super) async fn step_to(&self, info: &TaskInfo, delta: common::IndexDelta) {
-        if let Err(error) = self.make_index(info, delta).await {
-            tracing::debug!(url = %info.key.url, %error, "the index comes whole");
+    pub(super) async fn step_to(
+        &self,
+        info: &TaskInfo,
+        delta: common::IndexDelta,
+    ) -> Option<OpenIndex> {
+        if self.held(&info.id).await.is_some_and(|task| task.is_complete()) {
+            return None;
+        }
+        match self.make_index(info, delta).await {
+            Ok(index) => Some(index),
+            Err(error) => {
+                tracing::debug!(url = %info.key.url, %error, "the index comes whole");
+                None
+            }
         }
     }
 
-    async fn make_index(&self, info: &TaskInfo, delta: common::IndexDelta) -> Result<(), NoDelta> {
-        if self.whole(&info.id).await.is_ok() {
-            return Ok(());
-        }
-        let base =
-            TaskId::from_bytes(delta.base_id.as_ref().try_into().map_err(|_| NoDelta::NoBase)?);
+    async fn make_index(
+        &self,
+        info: &TaskInfo,
+        delta: common::IndexDelta,
+    ) -> Result<OpenIndex, NoDelta> {
+        let base = delta.base_id.as_ref().try_into().map_err(|_| NoDelta::NoBase)?;
+        let base = TaskId::from_bytes(base);
         let length = info.length.filter(|length| *length <= LARGEST_INDEX).ok_or(NoDelta::Other)?;
         let delta = TaskInfo::try_from(delta.task.unwrap_or_default())?;
         let is_of_it = delta.key.kind == TaskKind::Delta
@@ -141,10 +158,13 @@ impl Engine {
             let length = usize::try_from(length).map_err(|_| NoDelta::Other)?;
             let made = delta::patch(&base, &delta, length)?;
             let digest = blake3::hash(&made).to_hex();
-            (announced.as_deref() == Some(digest.as_str())).then_some(made).ok_or(NoDelta::Wrong)
+            if announced.as_deref() != Some(digest.as_str()) {
+                return Err(NoDelta::Wrong);
+            }
+            let made = Bytes::from(made);
+            Ok((Arc::new(Index::parse(made.clone())?), made))
         });
-        let made = made.await.map_err(|_| NoDelta::Closing)??;
-        self.import(info, made.into()).await?;
-        Ok(())
+        let (index, made) = made.await.map_err(|_| NoDelta::Closing)??;
+        Ok(OpenIndex { task: self.import(info, made).await?, index })
     }
 }

@@ -126,7 +126,7 @@ mod tests {
         assert!(frame_seeds().iter().all(|frames| count_frames(frames).unwrap() > 0));
         assert!(digest_seeds().iter().all(|batch| SignedDigests::decode(batch).is_ok()));
         assert!(proof_seeds().iter().all(|proof| Proof::decode(proof).is_ok()));
-        assert!(member_seeds().iter().all(|table| MemberTable::decode(table).is_ok()));
+        assert!(member_seeds().iter().all(|table| MemberTable::decode(table.clone()).is_ok()));
         assert!(part_seeds().iter().all(|table| PartTable::decode(table).is_ok()));
     }
 }
