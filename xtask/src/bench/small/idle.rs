@@ -25,8 +25,9 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
         for _ in 0..TIMES {
             let mut start = Dfctl::new(&bench.binaries).command()?;
             starts.push(measure::run(start.arg("--version"))?.wall.as_secs_f64() * 1e3);
-            let mut complete = node.dfctl_command()?;
-            complete.args(["__complete", "bash", "task", "show", ""]);
+            let mut complete = Dfctl::new(&bench.binaries).command()?;
+            complete.args(["__complete", "bash", "--socket"]).arg(node.socket());
+            complete.args(["task", "show", ""]);
             completions.push(measure::run(&mut complete)?.wall.as_secs_f64() * 1e3);
         }
         let mib = |pid| measure::rss(pid).unwrap_or(0) as f64 / f64::from(1 << 20);
