@@ -40,8 +40,12 @@ pub struct Origin {
 impl Origin {
     /// An empty origin on a free loopback port.
     pub fn start() -> Result<Self, Failure> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .map_err(Failure::of("cannot start an origin"))?;
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// An empty origin at this address.
+    pub fn start_at(address: SocketAddr) -> Result<Self, Failure> {
+        let listener = TcpListener::bind(address).map_err(Failure::of("cannot start an origin"))?;
         let address = listener.local_addr().map_err(Failure::of("cannot start an origin"))?;
         let (listener, shared) = (Arc::new(listener), Arc::new(Shared::default()));
         let (taking, state) = (Arc::clone(&listener), Arc::clone(&shared));

@@ -13,6 +13,7 @@ mod commands;
 mod completion;
 mod doctor;
 mod fixtures;
+mod formats;
 mod full;
 mod guide;
 mod keeping;
