@@ -117,6 +117,14 @@ mod tests {
         assert_eq!(patch(&base, &later, 2000), Err(DeltaError::Format(2)));
     }
 
+    #[test]
+    fn what_the_first_release_made_is_applied() {
+        let base: Vec<u8> = (0..100).collect();
+        let made = b"DFSDELTA\x01\x00(\xb5/\xfd qm\x00\x00\x18new\x02\x00\xa1C\x9a\xcf(\x00\x01";
+        let new = [&base[..50], b"new", &base[40..]].concat();
+        assert_eq!(patch(&base, made, new.len()).unwrap(), new);
+    }
+
     proptest! {
         #[test]
         fn any_two_make_each_other(base: Vec<u8>, new: Vec<u8>) {
