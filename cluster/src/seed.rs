@@ -66,7 +66,9 @@ impl seed_server::Seed for SeedService {
             return Err(Status::permission_denied(why));
         }
         let opened = self.engine.open_here(&target, view).await.map_err(|e| status_of(&e))?;
-        Ok(Response::new(ResolveReply { artifact: Some(opened.describe()) }))
+        let delta = self.engine.delta_to(&opened).await;
+        let artifact = common::Artifact { delta, ..opened.describe() };
+        Ok(Response::new(ResolveReply { artifact: Some(artifact) }))
     }
 
     type PreheatStream = preheat::Events;

@@ -83,6 +83,7 @@ impl Node for Scripted {
             tasks: vec![task()],
             files: 1,
             bytes: CONTENT.len() as u64,
+            delta: None,
         };
         let reply = node::OpenReply { artifact: Some(artifact) };
         let request = request.into_inner();

@@ -45,6 +45,8 @@ pub struct MountOptions {
     pub audience: Audience,
     /// Whose directory the mount point must be; anybody's when nobody is named.
     pub mount_point_of: Option<u32>,
+    /// A directory that must stay in sight: that of the process's own data.
+    pub in_sight: Option<PathBuf>,
     /// Whether set-user-id bits and device nodes have any effect. Only root can ask for it.
     pub privileges: Privileges,
     /// Threads that take requests from the kernel.
@@ -62,6 +64,7 @@ impl MountOptions {
             opens: Opens::default(),
             audience: Audience::default(),
             mount_point_of: None,
+            in_sight: None,
             privileges: Privileges::default(),
             threads: cores.clamp(2, 8),
         }
@@ -119,6 +122,9 @@ pub enum MountError {
     /// The mount point belongs to another user than whom it must.
     #[error("{} is not a directory of yours: mount on one that is", .0.display())]
     NotTheirs(PathBuf),
+    /// The mount would hide what this process works with.
+    #[error("{} holds this agent's own data; mount on another directory", .0.display())]
+    HidesOwnData(PathBuf),
     /// The mount point is one of ours already.
     #[error("{dir} already shows {name}; unmount it first: dfctl umount {dir}", dir = .dir.display())]
     AlreadyMounted {
@@ -213,6 +219,10 @@ pub fn mount(
     let core = Arc::new(Core::new(tree, content, options.core.clone(), runtime.clone()));
     let adapter = Adapter::new(core.clone(), options.opens, runtime);
     let point = check::mount_point(dir, options.mount_point_of)?;
+    if let Some(own) = options.in_sight.as_deref().filter(|own| point.would_hide(own)) {
+        tracing::debug!(own = %own.display(), "a mount would hide the agent's data");
+        return Err(MountError::HidesOwnData(point.dir));
+    }
     let descriptor = attach::attach(&point, &plan)?;
     let dir = point.dir;
     let entry = table::mounted_at(&dir).filter(MountEntry::is_ours);

@@ -220,6 +220,7 @@ impl From<&TaskKey> for common::TaskKey {
             TaskKind::Blob => common::TaskKind::Blob,
             TaskKind::Space => common::TaskKind::Space,
             TaskKind::Index => common::TaskKind::Index,
+            TaskKind::Delta => common::TaskKind::Delta,
         };
         Self {
             domain: key.domain.clone(),
@@ -240,6 +241,7 @@ impl TryFrom<common::TaskKey> for TaskKey {
             common::TaskKind::Blob => TaskKind::Blob,
             common::TaskKind::Space => TaskKind::Space,
             common::TaskKind::Index => TaskKind::Index,
+            common::TaskKind::Delta => TaskKind::Delta,
             common::TaskKind::Unspecified => return Err(bad("task.kind", "is missing")),
         };
         let transform = Transform::of_tag(&key.transform)

@@ -8,6 +8,7 @@ mod answer;
 mod content;
 mod fault;
 mod request;
+mod shelf;
 mod site;
 mod state;
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub use content::{Body, Opened, fill};
 pub use fault::{Fault, Injected, Wrong};
 pub use request::{decode as decode_path, encode as encode_path};
+pub use shelf::{Object, Shelf};
 pub use state::{Counters, InFlight, Logged, PathCounters};
 
 use crate::Failure;
@@ -38,8 +40,12 @@ pub struct Origin {
 impl Origin {
     /// An empty origin on a free loopback port.
     pub fn start() -> Result<Self, Failure> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .map_err(Failure::of("cannot start an origin"))?;
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// An empty origin at this address.
+    pub fn start_at(address: SocketAddr) -> Result<Self, Failure> {
+        let listener = TcpListener::bind(address).map_err(Failure::of("cannot start an origin"))?;
         let address = listener.local_addr().map_err(Failure::of("cannot start an origin"))?;
         let (listener, shared) = (Arc::new(listener), Arc::new(Shared::default()));
         let (taking, state) = (Arc::clone(&listener), Arc::clone(&shared));
@@ -87,6 +93,11 @@ impl Origin {
     /// Shows the plain files and directories of `directory` below `prefix`, in place.
     pub fn show(&self, prefix: &str, directory: &Path) {
         self.shared.change(|state| state.site.show(prefix, directory));
+    }
+
+    /// Has this bucket at `path`, in place of what was there.
+    pub fn shelve(&self, path: &str, shelf: Shelf) {
+        self.shared.change(|state| state.site.shelve(path, shelf));
     }
 
     /// Does something wrong from now on.

@@ -13,13 +13,13 @@ mod measure;
 mod mount;
 mod row;
 mod server;
+mod small;
 
 use crate::interrupt::Interrupt;
 use crate::prepare;
 use crate::run::{self, Failure};
 use crate::units::parse_size;
 use crate::workspace::{built, cargo};
-use row::Row;
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -31,9 +31,28 @@ pub struct Args {
 #[derive(Subcommand)]
 enum What {
     /// P4: `dfctl get` of one file from nginx, plain and over TLS, against curl, and aria2
-    Get(Common),
+    Get(OneFile),
     /// P7: a file through a mount: hot, path, cold; against the native file and rclone
-    Mount(Common),
+    Mount(OneFile),
+    /// P6, P8, P10 to P13: tiny files, names, an archive, very many objects, and doing nothing
+    Small(Small),
+}
+
+#[derive(clap::Args)]
+struct OneFile {
+    #[command(flatten)]
+    common: Common,
+    /// Bytes in the file, as in 512MiB
+    #[arg(long, default_value = "1GiB", value_parser = parse_size)]
+    size: u64,
+}
+
+#[derive(clap::Args)]
+struct Small {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    small: small::Args,
 }
 
 #[derive(clap::Args)]
@@ -44,9 +63,6 @@ struct Common {
     /// How often each subject runs
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
     runs: u8,
-    /// Bytes in the file, as in 512MiB
-    #[arg(long, default_value = "1GiB", value_parser = parse_size)]
-    size: u64,
     /// Take the programs from here instead of building them
     #[arg(long, value_name = "DIR")]
     bins: Option<PathBuf>,
@@ -57,8 +73,6 @@ enum Format {
     Human,
     Json,
 }
-
-type Measure = fn(&Bench) -> Result<Vec<Row>, Failure>;
 
 /// What every bench works with.
 struct Bench {
@@ -93,9 +107,9 @@ impl Bench {
 
 /// Runs it.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let (common, measure) = match &args.what {
-        What::Get(common) => (common, get::measure as Measure),
-        What::Mount(common) => (common, mount::measure as Measure),
+    let (common, size) = match &args.what {
+        What::Get(one) | What::Mount(one) => (&one.common, one.size),
+        What::Small(small) => (&small.common, 0),
     };
     let interrupt = Interrupt::install()?;
     prepare::packages(prepare::FOR_BENCH)?;
@@ -109,9 +123,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .tempdir()
         .map_err(|error| Failure::Other(format!("no temporary directory: {error}")))?;
     let runs = usize::from(common.runs);
-    let bench = Bench { binaries, interrupt, work, runs, size: common.size };
-    let rows =
-        measure(&bench).map_err(|failure| bench.interrupt.check().err().unwrap_or(failure))?;
+    let bench = Bench { binaries, interrupt, work, runs, size };
+    let rows = match &args.what {
+        What::Get(_) => get::measure(&bench),
+        What::Mount(_) => mount::measure(&bench),
+        What::Small(asked) => small::measure(&bench, &asked.small),
+    };
+    let rows = rows.map_err(|failure| bench.interrupt.check().err().unwrap_or(failure))?;
     match common.format {
         Format::Human => println!("{}", row::table(&rows)),
         Format::Json => rows.iter().for_each(|row| println!("{}", row.json())),

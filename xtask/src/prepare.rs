@@ -16,7 +16,7 @@ mod moto;
 mod oracle;
 
 pub use moto::ensure as s3_server;
-pub use oracle::ensure as erofs_oracle;
+pub use oracle::{ensure as erofs_oracle, mkfs as mkfs_erofs};
 
 /// A Debian package and a program that shows that it (or one like it) is there.
 #[derive(Debug, Clone, Copy)]

@@ -256,7 +256,8 @@ pub(super) fn is_the_seeds_own(code: Code) -> bool {
 
 /// Every task that a seed names is what it says it is.
 fn check(artifact: &common::Artifact) -> Result<(), Status> {
-    for task in artifact.index.iter().chain(&artifact.tasks) {
+    let delta = artifact.delta.iter().flat_map(|delta| &delta.task);
+    for task in artifact.index.iter().chain(&artifact.tasks).chain(delta) {
         TaskInfo::try_from(task.clone())
             .map_err(|error| Status::internal(format!("the seed's answer: {error}")))?;
     }

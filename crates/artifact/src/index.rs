@@ -7,11 +7,13 @@
 //! the image; a reader takes the ones it knows. Invariant: an [`Index`] that was parsed agrees with
 //! itself: every file lies in its space, every space is the task its recipe says.
 
+pub mod delta;
 mod sections;
 pub(crate) mod validate;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dfs_model::{CanonicalUrl, TaskKey};
 use serde::{Deserialize, Serialize};
 
@@ -90,10 +92,10 @@ pub enum IndexError {
     Contradiction(&'static str),
 }
 
-/// An index over some bytes: a mapped file, a vector.
+/// An index over its bytes.
 #[derive(Debug)]
-pub struct Index<D> {
-    image: Image<D>,
+pub struct Index {
+    image: Image<Bytes>,
     facts: Facts,
     spaces: Vec<Recipe>,
     /// Where the digests stand in the file.
@@ -119,7 +121,7 @@ pub fn write_index(
     for (number, recipe) in spaces.iter().enumerate() {
         match &recipe.origin {
             OriginRecipe::Members { table, .. } => {
-                out.add(SectionKind::Members, number as u32, &table.encode());
+                out.add(SectionKind::Members, number as u32, table.encoded());
             }
             OriginRecipe::Parts { table, .. } => {
                 out.add(SectionKind::Parts, number as u32, &table.encode());
@@ -152,9 +154,9 @@ impl SpaceFacts {
     }
 }
 
-impl<D: AsRef<[u8]> + Send + Sync + 'static> Index<D> {
+impl Index {
     /// Takes the bytes of an index and checks all of it: the whole tree is walked once.
-    pub fn parse(data: D) -> Result<Self, IndexError> {
+    pub fn parse(data: impl Into<Bytes>) -> Result<Self, IndexError> {
         let index = Self::open(data)?;
         index.validate()?;
         Ok(index)
@@ -162,9 +164,10 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Index<D> {
 
     /// Takes the bytes of an index that was parsed before and not changed since: the tree is not
     /// walked, every access stays checked.
-    pub fn open(data: D) -> Result<Self, IndexError> {
-        let image = Image::open(data)?;
-        let bytes = image.data().as_ref();
+    pub fn open(data: impl Into<Bytes>) -> Result<Self, IndexError> {
+        let data = data.into();
+        let image = Image::open(data.clone())?;
+        let bytes = &data[..];
         let start = usize::try_from(image.length()).expect("the image lies in memory");
         let sections = Sections::read(bytes, start)?;
         let facts = sections.find(SectionKind::Facts, 0).ok_or(SectionError::Missing("facts"))?;
@@ -174,7 +177,7 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Index<D> {
         }
         let mut spaces = Vec::with_capacity(facts.spaces.len());
         for (number, space) in (0u16..).zip(facts.spaces) {
-            spaces.push(read_space(&sections, number, space)?);
+            spaces.push(read_space(&data, &sections, number, space)?);
         }
         let digests = sections.place(SectionKind::Digests, 0).unwrap_or(0..0);
         if digests.len() % DIGEST_BYTES != 0 {
@@ -188,7 +191,7 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Index<D> {
     }
 
     /// The tree.
-    pub fn image(&self) -> &Image<D> {
+    pub fn image(&self) -> &Image<Bytes> {
         &self.image
     }
 
@@ -226,6 +229,7 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Index<D> {
 }
 
 fn read_space(
+    data: &Bytes,
     sections: &Sections<'_>,
     number: u16,
     space: SpaceFacts,
@@ -241,7 +245,8 @@ fn read_space(
             OriginRecipe::Parts { place, ranges, table: Arc::new(table) }
         }
         (None, None) => {
-            let table = MemberTable::decode(section(SectionKind::Members, "member table")?);
+            let table =
+                MemberTable::decode(data.slice_ref(section(SectionKind::Members, "member table")?));
             let table = table.map_err(|source| IndexError::Members { space: number, source })?;
             OriginRecipe::Members { base: place, table: Arc::new(table) }
         }

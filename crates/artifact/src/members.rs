@@ -3,8 +3,13 @@
 //! Its canonical encoding is frozen: the BLAKE3 of it is the space's validator, so every node that plans
 //! the same listing names the same task.
 
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use dfs_model::{ByteRange, Validator};
 use serde::{Deserialize, Serialize};
 
@@ -35,11 +40,15 @@ impl Member {
     }
 }
 
-/// The members of a space, ascending and apart.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// The members of a space, ascending and apart; kept as they are encoded, so that a million of them cost little more
+/// than their names.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct MemberTable {
-    members: Vec<Member>,
+    /// The canonical encoding.
+    encoded: Bytes,
+    /// Where each member stands in it.
+    places: Arc<[u32]>,
 }
 
 /// Why a table is not one.
@@ -51,6 +60,9 @@ pub enum MemberTableError {
     /// Members overlap, are out of order, empty or end nowhere.
     #[error("the members of the table overlap or are out of order")]
     Order,
+    /// More of them than one table holds.
+    #[error("the members of the table are too many")]
+    TooLong,
     /// A path that leaves its listing.
     #[error("the path of a member is not one")]
     Path,
@@ -58,67 +70,188 @@ pub enum MemberTableError {
 
 impl MemberTable {
     /// Takes members in ascending order.
-    pub fn new(members: Vec<Member>) -> Result<Self, MemberTableError> {
-        let mut end = 0;
-        for member in &members {
-            check_path(&member.path).map_err(|_| MemberTableError::Path)?;
-            let next = member.offset.checked_add(member.length).filter(|_| member.offset >= end);
-            end = next.filter(|_| member.length > 0).ok_or(MemberTableError::Order)?;
+    pub fn new(members: impl IntoIterator<Item = Member>) -> Result<Self, MemberTableError> {
+        let mut table = TableWriter::default();
+        for Member { path, offset, length, validator } in members {
+            table.add(&path, offset, length, &encode_validator(&validator))?;
         }
-        Ok(Self { members })
+        Ok(table.finish())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The member of this number, in the order of their offsets.
+    pub fn member(&self, number: usize) -> Option<Member> {
+        let mut rest = self.at(number)?;
+        take_member(&mut rest)
     }
 
     /// The members in the order of their offsets.
-    pub fn members(&self) -> &[Member] {
-        &self.members
+    pub fn members(&self) -> impl DoubleEndedIterator<Item = Member> + '_ {
+        (0..self.count()).filter_map(|number| self.member(number))
     }
 
     /// Bytes of the space: where its last member ends.
     pub fn length(&self) -> u64 {
-        self.members.last().map_or(0, |member| member.range().end)
+        self.count().checked_sub(1).map_or(0, |last| self.range(last).end)
     }
 
     /// The members that have a byte in `range`.
-    pub fn touched(&self, range: ByteRange) -> &[Member] {
-        let first = self.members.partition_point(|member| member.range().end <= range.start);
-        let end = self.members.partition_point(|member| member.offset < range.end);
-        self.members.get(first..end).unwrap_or_default()
+    pub fn touched(&self, range: ByteRange) -> impl ExactSizeIterator<Item = Member> + '_ {
+        let numbers = 0..self.count();
+        let first = partition(numbers.clone(), |number| self.range(number).end <= range.start);
+        let end = partition(numbers, |number| self.range(number).start < range.end);
+        let member = |number| self.member(number).expect("the table was checked");
+        (first..end.max(first)).map(member)
     }
 
     /// BLAKE3 of the canonical encoding, in hexadecimal digits: the ETag of the space.
     pub fn digest(&self) -> String {
-        blake3::hash(&self.encode()).to_hex().to_string()
+        blake3::hash(&self.encoded).to_hex().to_string()
     }
 
     /// The canonical encoding.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = TAG.to_vec();
-        out.extend((self.members.len() as u64).to_le_bytes());
-        for member in &self.members {
-            put_bytes(&mut out, &member.path);
-            out.extend(member.offset.to_le_bytes());
-            out.extend(member.length.to_le_bytes());
-            put_validator(&mut out, &member.validator);
-        }
-        out
+    pub fn encoded(&self) -> &Bytes {
+        &self.encoded
     }
 
-    /// Reads the canonical encoding; no other bytes are taken.
-    pub fn decode(bytes: &[u8]) -> Result<Self, MemberTableError> {
-        let mut rest = bytes.strip_prefix(TAG).ok_or(MemberTableError::Encoding)?;
-        let count = take_u64(&mut rest).ok_or(MemberTableError::Encoding)?;
+    /// Reads the canonical encoding and keeps it; no other bytes are taken.
+    pub fn decode(bytes: impl Into<Bytes>) -> Result<Self, MemberTableError> {
+        let encoded = bytes.into();
+        let broken = MemberTableError::Encoding;
+        let mut rest = encoded.strip_prefix(TAG).ok_or(broken)?;
+        let count = take_u64(&mut rest).ok_or(broken)?;
         if count > (rest.len() / MIN_MEMBER) as u64 {
-            return Err(MemberTableError::Encoding);
+            return Err(broken);
         }
-        let members = (0..count).map(|_| take_member(&mut rest)).collect::<Option<Vec<_>>>();
-        let members = members.filter(|_| rest.is_empty()).ok_or(MemberTableError::Encoding)?;
-        let table = Self::new(members)?;
-        // Booleans and absent fields have one spelling each.
-        if table.encode() != bytes {
-            return Err(MemberTableError::Encoding);
+        let (mut places, mut end, mut again) = (Vec::with_capacity(count as usize), 0, Vec::new());
+        for _ in 0..count {
+            let before = rest;
+            places.push(u32::try_from(encoded.len() - rest.len()).map_err(|_| broken)?);
+            let member = take_member(&mut rest).ok_or(broken)?;
+            end = checked_end(&member.path, member.offset, member.length, end)?;
+            // Booleans and absent fields have one spelling each.
+            again.clear();
+            let validator = encode_validator(&member.validator);
+            put_member(&mut again, &member.path, member.offset, member.length, &validator);
+            if before[..before.len() - rest.len()] != again[..] {
+                return Err(broken);
+            }
         }
-        Ok(table)
+        if !rest.is_empty() {
+            return Err(broken);
+        }
+        Ok(Self { encoded, places: places.into() })
     }
+
+    fn at(&self, number: usize) -> Option<&[u8]> {
+        let place = usize::try_from(*self.places.get(number)?).ok()?;
+        self.encoded.get(place..)
+    }
+
+    /// Where the member of this number lies, without the rest of it.
+    fn range(&self, number: usize) -> ByteRange {
+        let place = || {
+            let mut rest = self.at(number)?;
+            take_bytes(&mut rest)?;
+            Some(ByteRange::at(take_u64(&mut rest)?, take_u64(&mut rest)?))
+        };
+        place().expect("the table was checked")
+    }
+}
+
+/// The first of the numbers for which it no longer holds.
+fn partition(numbers: Range<usize>, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (numbers.start, numbers.end);
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if holds(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+impl fmt::Debug for MemberTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.members()).finish()
+    }
+}
+
+/// A version as tables hold it.
+pub fn encode_validator(validator: &Validator) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_validator(&mut out, validator);
+    out
+}
+
+/// Makes a table, member by member.
+#[derive(Debug)]
+pub struct TableWriter {
+    encoded: Vec<u8>,
+    places: Vec<u32>,
+    end: u64,
+}
+
+impl Default for TableWriter {
+    fn default() -> Self {
+        let encoded = [&TAG[..], &[0; 8]].concat();
+        Self { encoded, places: Vec::new(), end: 0 }
+    }
+}
+
+impl TableWriter {
+    /// Where the last member so far ends.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// How many there are so far.
+    pub fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Adds the next member, with its version as [`encode_validator`] makes it.
+    pub fn add(
+        &mut self,
+        path: &[u8],
+        offset: u64,
+        length: u64,
+        validator: &[u8],
+    ) -> Result<(), MemberTableError> {
+        self.end = checked_end(path, offset, length, self.end)?;
+        let place = u32::try_from(self.encoded.len()).map_err(|_| MemberTableError::TooLong)?;
+        self.places.push(place);
+        put_member(&mut self.encoded, path, offset, length, validator);
+        Ok(())
+    }
+
+    /// The table of them.
+    pub fn finish(mut self) -> MemberTable {
+        let count = (self.places.len() as u64).to_le_bytes();
+        self.encoded[TAG.len()..][..count.len()].copy_from_slice(&count);
+        self.encoded.shrink_to_fit();
+        MemberTable { encoded: self.encoded.into(), places: self.places.into() }
+    }
+}
+
+/// Where a member ends that comes behind `end`.
+fn checked_end(path: &[u8], offset: u64, length: u64, end: u64) -> Result<u64, MemberTableError> {
+    check_path(path).map_err(|_| MemberTableError::Path)?;
+    let next = offset.checked_add(length).filter(|_| offset >= end);
+    next.filter(|_| length > 0).ok_or(MemberTableError::Order)
+}
+
+fn put_member(out: &mut Vec<u8>, path: &[u8], offset: u64, length: u64, validator: &[u8]) {
+    put_bytes(out, path);
+    out.extend_from_slice(&offset.to_le_bytes());
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(validator);
 }
 
 fn take_member(rest: &mut &[u8]) -> Option<Member> {
@@ -130,7 +263,7 @@ fn take_member(rest: &mut &[u8]) -> Option<Member> {
 
 impl From<MemberTable> for String {
     fn from(table: MemberTable) -> Self {
-        STANDARD.encode(table.encode())
+        STANDARD.encode(&table.encoded)
     }
 }
 
@@ -138,7 +271,7 @@ impl TryFrom<String> for MemberTable {
     type Error = MemberTableError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::decode(&STANDARD.decode(text).map_err(|_| MemberTableError::Encoding)?)
+        Self::decode(STANDARD.decode(text).map_err(|_| MemberTableError::Encoding)?)
     }
 }
 
@@ -162,7 +295,7 @@ mod tests {
     #[test]
     fn the_encoding_reads_back_and_is_frozen() {
         let table = table();
-        assert_eq!(MemberTable::decode(&table.encode()), Ok(table.clone()));
+        assert_eq!(MemberTable::decode(table.encoded().clone()), Ok(table.clone()));
         assert_eq!(
             table.digest(),
             "4cb2909dd8a095a4048f9626f837201470b087c95c1ff92c890251165b6ad071"
@@ -174,18 +307,14 @@ mod tests {
     #[test]
     fn a_range_touches_the_members_that_have_a_byte_in_it() {
         let table = table();
-        let paths = |start, end| -> Vec<&[u8]> {
-            table
-                .touched(ByteRange::new(start, end))
-                .iter()
-                .map(|member| &member.path[..])
-                .collect()
+        let paths = |start, end| -> Vec<Vec<u8>> {
+            table.touched(ByteRange::new(start, end)).map(|member| member.path).collect()
         };
         assert_eq!(paths(0, 1), [b"a"]);
-        assert_eq!(paths(5, 4096), Vec::<&[u8]>::new());
+        assert_eq!(paths(5, 4096), Vec::<Vec<u8>>::new());
         assert_eq!(paths(4, 4097), [&b"a"[..], b"b/\xff"]);
         assert_eq!(paths(8191, 8193), [&b"b/\xff"[..], b"c"]);
-        assert_eq!(paths(8193, 9000), Vec::<&[u8]>::new());
+        assert_eq!(paths(8193, 9000), Vec::<Vec<u8>>::new());
     }
 
     #[test]
@@ -204,12 +333,13 @@ mod tests {
     proptest! {
         #[test]
         fn mutated_tables_are_read_or_refused(at in 0usize..400, byte: u8, cut in 0usize..400) {
-            let mut bytes = table().encode();
+            let mut bytes = table().encoded().to_vec();
             let length = bytes.len();
             bytes[at % length] = byte;
             bytes.truncate(length - cut.min(length) / 7);
-            if let Ok(table) = MemberTable::decode(&bytes) {
-                prop_assert_eq!(table.encode(), bytes);
+            if let Ok(table) = MemberTable::decode(bytes.clone()) {
+                let again = MemberTable::new(table.members()).unwrap();
+                prop_assert_eq!(again.encoded(), &bytes);
             }
         }
     }

@@ -121,7 +121,7 @@ pub async fn ask_permission(
     let target = place.target(credentials);
     let source = sources.for_target(&target)?;
     // Who may list a directory may not read all that is in it.
-    if let Some(member) = table.and_then(|table| table.touched(range).first()) {
+    if let Some(member) = table.and_then(|table| table.touched(range).next()) {
         let asked = source.stat(&target.join(&member.path)?).await;
         // One that is gone says nothing of the others.
         if !matches!(asked, Err(SourceError::NotFound { .. })) {

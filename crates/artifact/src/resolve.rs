@@ -270,11 +270,10 @@ impl Context<'_> {
     /// Writes the index, on a thread for such work: a large tree takes seconds.
     async fn finish(&self, planned: Planned) -> Result<Artifact, ResolveError> {
         let url = self.url();
-        let built =
-            tokio::task::spawn_blocking(move || planned.write(url).map(|bytes| (planned, bytes)));
+        let built = tokio::task::spawn_blocking(move || planned.write(url));
         let built =
             built.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let (Planned { tasks, left_out, .. }, bytes) = built?;
+        let Written { bytes, tasks, left_out } = built?;
         let validator = Validator {
             etag: Some(blake3::hash(&bytes).to_hex().to_string()),
             length: Some(bytes.len() as u64),
@@ -286,18 +285,27 @@ impl Context<'_> {
     }
 }
 
+/// An index and what it was made of.
+struct Written {
+    bytes: Vec<u8>,
+    tasks: Vec<Recipe>,
+    left_out: LeftOut,
+}
+
 impl Planned {
-    fn write(&self, url: CanonicalUrl) -> Result<Vec<u8>, ResolveError> {
+    fn write(self, url: CanonicalUrl) -> Result<Written, ResolveError> {
         let space = |recipe: &Recipe| -> Option<Space> {
             Some(Space { length: recipe.length?, tag: space_tag(recipe) })
         };
         let spaces = self.tasks.iter().map(space).collect::<Option<Vec<_>>>();
         let spaces = spaces.ok_or_else(|| ResolveError::LengthUnknown(url.clone()))?;
-        let (block_size, build_time) = (self.block_size, self.build_time);
-        let image = write_image(&self.tree, &ImageOptions { block_size, build_time, spaces });
+        let Self { tree, block_size, build_time, tasks, left_out } = self;
+        let image = write_image(&tree, &ImageOptions { block_size, build_time, spaces });
         let image = image.map_err(|source| ResolveError::Write { url: url.clone(), source })?;
-        let bytes = write_index(image, url.clone(), &self.tasks, &self.left_out);
-        bytes.map_err(|source| ResolveError::Index { url, source })
+        drop(tree);
+        let bytes = write_index(image, url.clone(), &tasks, &left_out);
+        let bytes = bytes.map_err(|source| ResolveError::Index { url, source })?;
+        Ok(Written { bytes, tasks, left_out })
     }
 }
 

@@ -4,10 +4,8 @@
 //! lie side by side, small ones in packs. Packs and shared spaces are chosen by a hash of the path: one
 //! changed member re-cuts one of them. The plan does not depend on the order of the members.
 
-use dfs_model::Validator;
-
 use crate::erofs::{BlockSize, MAX_SPACES};
-use crate::members::{Member, MemberTable, MemberTableError};
+use crate::members::{MemberTable, MemberTableError, TableWriter};
 use crate::tree::{Location, printable};
 
 /// Members up to this many bytes go into packs.
@@ -27,14 +25,14 @@ const BLOCK: BlockSize = BlockSize::B4096;
 const MAX_SPACE: u64 = (u32::MAX as u64 - 1) << 12;
 
 /// A member as listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed<'a> {
     /// Its path below the listing.
-    pub path: Vec<u8>,
+    pub path: &'a [u8],
     /// Bytes in it.
     pub length: u64,
-    /// Its version.
-    pub validator: Validator,
+    /// Its version, as [`crate::members::encode_validator`] makes it.
+    pub validator: &'a [u8],
 }
 
 /// Where every member lies.
@@ -72,12 +70,12 @@ pub enum PlanError {
 }
 
 /// Lays the members out.
-pub fn plan_spaces(members: &[Listed]) -> Result<SpacePlan, PlanError> {
+pub fn plan_spaces(members: &[Listed<'_>]) -> Result<SpacePlan, PlanError> {
     let mut order: Vec<usize> = (0..members.len()).collect();
-    order.sort_unstable_by(|&a, &b| members[a].path.cmp(&members[b].path));
+    order.sort_unstable_by(|&a, &b| members[a].path.cmp(members[b].path));
     for pair in order.windows(2) {
         if members[pair[0]].path == members[pair[1]].path {
-            return Err(PlanError::Duplicate { path: printable(&members[pair[0]].path) });
+            return Err(PlanError::Duplicate { path: printable(members[pair[0]].path) });
         }
     }
     let mut groups = own_spaces(members, &order);
@@ -91,23 +89,23 @@ pub fn plan_spaces(members: &[Listed]) -> Result<SpacePlan, PlanError> {
 }
 
 /// The largest members, each alone, in the order of their paths.
-fn own_spaces(members: &[Listed], order: &[usize]) -> Vec<Vec<usize>> {
+fn own_spaces(members: &[Listed<'_>], order: &[usize]) -> Vec<Vec<usize>> {
     let mut largest: Vec<usize> =
         order.iter().copied().filter(|&at| members[at].length >= OWN_SPACE_FROM).collect();
     // Stable: equal lengths stay in the order of their paths.
     largest.sort_by_key(|&at| std::cmp::Reverse(members[at].length));
     largest.truncate(MAX_OWN);
-    largest.sort_by(|&a, &b| members[a].path.cmp(&members[b].path));
+    largest.sort_by(|&a, &b| members[a].path.cmp(members[b].path));
     largest.into_iter().map(|at| vec![at]).collect()
 }
 
 /// Members by a hash of their path, in about as many buckets of `wanted` bytes as they fill.
-fn buckets(members: &[Listed], chosen: &[usize], wanted: u64) -> Vec<Vec<usize>> {
+fn buckets(members: &[Listed<'_>], chosen: &[usize], wanted: u64) -> Vec<Vec<usize>> {
     let total = chosen.iter().fold(0u64, |sum, &at| sum.saturating_add(members[at].length));
     let count = total.div_ceil(wanted).clamp(1, MAX_BUCKETS).next_power_of_two();
     let mut buckets = vec![Vec::new(); count as usize];
     for &at in chosen {
-        let hash = blake3::hash(&members[at].path);
+        let hash = blake3::hash(members[at].path);
         let hash = u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("32 is more than 8"));
         buckets[(hash % count) as usize].push(at);
     }
@@ -115,19 +113,18 @@ fn buckets(members: &[Listed], chosen: &[usize], wanted: u64) -> Vec<Vec<usize>>
     buckets
 }
 
-fn lay_out(members: &[Listed], groups: Vec<Vec<usize>>) -> Result<SpacePlan, PlanError> {
+fn lay_out(members: &[Listed<'_>], groups: Vec<Vec<usize>>) -> Result<SpacePlan, PlanError> {
     let mut plan = SpacePlan { tables: Vec::new(), locations: vec![None; members.len()] };
     for group in groups {
-        let mut table: Vec<Member> = Vec::with_capacity(group.len());
+        let mut table = TableWriter::default();
         for at in group {
-            let Listed { path, length, validator } = &members[at];
-            if *length > MAX_SPACE {
-                return Err(PlanError::TooLong { path: printable(path), length: *length });
+            let Listed { path, length, validator } = members[at];
+            if length > MAX_SPACE {
+                return Err(PlanError::TooLong { path: printable(path), length });
             }
-            let end = table.last().map_or(0, |last| last.range().end);
-            let mut offset = end.next_multiple_of(BLOCK.bytes());
+            let mut offset = table.end().next_multiple_of(BLOCK.bytes());
             if offset + length > MAX_SPACE {
-                plan.tables.push(MemberTable::new(std::mem::take(&mut table))?);
+                plan.tables.push(std::mem::take(&mut table).finish());
                 offset = 0;
             }
             if plan.tables.len() >= MAX_SPACES {
@@ -135,10 +132,9 @@ fn lay_out(members: &[Listed], groups: Vec<Vec<usize>>) -> Result<SpacePlan, Pla
             }
             let space = u16::try_from(plan.tables.len()).map_err(|_| PlanError::TooManySpaces)?;
             plan.locations[at] = Some(Location { space, offset });
-            let (path, validator) = (path.clone(), validator.clone());
-            table.push(Member { path, offset, length: *length, validator });
+            table.add(path, offset, length, validator)?;
         }
-        plan.tables.push(MemberTable::new(table)?);
+        plan.tables.push(table.finish());
     }
     Ok(plan)
 }
@@ -146,25 +142,53 @@ fn lay_out(members: &[Listed], groups: Vec<Vec<usize>>) -> Result<SpacePlan, Pla
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::members::encode_validator;
+    use dfs_model::Validator;
     use proptest::prelude::*;
 
-    fn listed(path: &str, length: u64) -> Listed {
-        let validator = Validator { etag: Some(format!("\"{path}\"")), ..Validator::default() };
-        Listed { path: path.into(), length, validator }
+    /// A member that is not borrowed.
+    #[derive(Clone)]
+    struct Owned {
+        path: Vec<u8>,
+        length: u64,
+        validator: Vec<u8>,
     }
 
-    fn many(count: u64, length: impl Fn(u64) -> u64) -> Vec<Listed> {
+    impl Owned {
+        fn of_version(&mut self, etag: &str) {
+            let etag = Some(format!("\"{etag}\""));
+            self.validator = encode_validator(&Validator { etag, ..Validator::default() });
+        }
+    }
+
+    fn listed(path: &str, length: u64) -> Owned {
+        let mut owned = Owned { path: path.into(), length, validator: Vec::new() };
+        owned.of_version(path);
+        owned
+    }
+
+    fn planned(members: &[Owned]) -> Result<SpacePlan, PlanError> {
+        let listed = members.iter().map(|Owned { path, length, validator }| Listed {
+            path,
+            length: *length,
+            validator,
+        });
+        let listed: Vec<_> = listed.collect();
+        plan_spaces(&listed)
+    }
+
+    fn many(count: u64, length: impl Fn(u64) -> u64) -> Vec<Owned> {
         (0..count).map(|number| listed(&format!("d/{number}"), length(number))).collect()
     }
 
     #[test]
     fn one_changed_small_member_changes_one_pack() {
         let members = many(10_000, |number| 1000 + number % 5000);
-        let before = plan_spaces(&members).unwrap();
+        let before = planned(&members).unwrap();
         assert!(before.tables.len() > 4 && before.tables.len() <= 64);
         let mut changed = members;
-        changed[77].validator.etag = Some("\"new\"".into());
-        let after = plan_spaces(&changed).unwrap();
+        changed[77].of_version("new");
+        let after = planned(&changed).unwrap();
         let digests =
             |plan: &SpacePlan| -> Vec<_> { plan.tables.iter().map(MemberTable::digest).collect() };
         let pairs = digests(&before).into_iter().zip(digests(&after));
@@ -173,22 +197,22 @@ mod tests {
 
     #[test]
     fn large_members_are_spaces_of_their_own_while_there_are_few() {
-        let plan = plan_spaces(&many(10, |_| OWN_SPACE_FROM)).unwrap();
+        let plan = planned(&many(10, |_| OWN_SPACE_FROM)).unwrap();
         assert_eq!(plan.tables.len(), 10);
-        assert!(plan.tables.iter().all(|table| table.members()[0].offset == 0));
-        let plan = plan_spaces(&many(5000, |number| OWN_SPACE_FROM + number)).unwrap();
-        assert_eq!(plan.tables.iter().filter(|table| table.members().len() == 1).count(), MAX_OWN);
+        assert!(plan.tables.iter().all(|table| table.member(0).unwrap().offset == 0));
+        let plan = planned(&many(5000, |number| OWN_SPACE_FROM + number)).unwrap();
+        assert_eq!(plan.tables.iter().filter(|table| table.count() == 1).count(), MAX_OWN);
     }
 
     #[test]
     fn what_cannot_be_placed_is_an_error() {
-        let twice = plan_spaces(&[listed("a", 1), listed("a", 1)]);
+        let twice = planned(&[listed("a", 1), listed("a", 1)]);
         assert!(matches!(twice, Err(PlanError::Duplicate { .. })));
-        let long = plan_spaces(&[listed("a", u64::MAX)]);
+        let long = planned(&[listed("a", u64::MAX)]);
         assert!(matches!(long, Err(PlanError::TooLong { .. })));
-        let much = plan_spaces(&many(300, |_| MAX_SPACE));
+        let much = planned(&many(300, |_| MAX_SPACE));
         assert_eq!(much, Err(PlanError::TooManySpaces));
-        assert_eq!(plan_spaces(&many(256, |_| MAX_SPACE)).map(|plan| plan.tables.len()), Ok(256));
+        assert_eq!(planned(&many(256, |_| MAX_SPACE)).map(|plan| plan.tables.len()), Ok(256));
     }
 
     proptest! {
@@ -202,7 +226,7 @@ mod tests {
                 .enumerate()
                 .map(|(number, &length)| listed(&format!("{number:x}/{length}"), length))
                 .collect();
-            let plan = plan_spaces(&members).unwrap();
+            let plan = planned(&members).unwrap();
             prop_assert!(plan.tables.len() <= MAX_SPACES);
             for (member, location) in members.iter().zip(&plan.locations) {
                 let Some(location) = location else {
@@ -210,14 +234,14 @@ mod tests {
                     continue;
                 };
                 prop_assert_eq!(location.offset % 4096, 0);
-                let table = plan.tables[usize::from(location.space)].members();
-                let there = table.iter().find(|there| there.offset == location.offset).unwrap();
+                let mut table = plan.tables[usize::from(location.space)].members();
+                let there = table.find(|there| there.offset == location.offset).unwrap();
                 prop_assert_eq!((&there.path, there.length), (&member.path, member.length));
             }
             let mut shuffled = members;
             let count = shuffled.len().max(1);
             shuffled.rotate_left((seed as usize) % count);
-            prop_assert_eq!(plan_spaces(&shuffled).unwrap().tables, plan.tables);
+            prop_assert_eq!(planned(&shuffled).unwrap().tables, plan.tables);
         }
     }
 }

@@ -15,6 +15,8 @@ pub enum TaskKind {
     Space,
     /// An EROFS index with its dfs sections.
     Index,
+    /// What makes one index of an earlier one of the same URL.
+    Delta,
 }
 
 impl TaskKind {
@@ -23,6 +25,7 @@ impl TaskKind {
             Self::Blob => "blob",
             Self::Space => "space",
             Self::Index => "index",
+            Self::Delta => "delta",
         }
     }
 }

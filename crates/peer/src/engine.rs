@@ -331,6 +331,11 @@ impl Engine {
         record.recipe.filter(|_| record.key.id() == *id)
     }
 
+    /// What the tasks in the store are.
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.inner.catalog)
+    }
+
     /// Keeps a whole content that this host made itself, such as an index.
     pub async fn import(&self, info: &TaskInfo, content: Bytes) -> Result<Task, ReadError> {
         let task = self.open(info, None, None).await.map_err(|error| match error {

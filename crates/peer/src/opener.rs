@@ -4,6 +4,8 @@
 //! other. Alone, or when no scheduler answers, this host does it itself, with the same result: indexing is
 //! deterministic, so the tasks are the same ones.
 
+mod snapshots;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -43,7 +45,7 @@ pub struct OpenIndex {
     /// The task.
     pub task: Task,
     /// Parsed and checked.
-    pub index: Arc<Index<Bytes>>,
+    pub index: Arc<Index>,
 }
 
 /// What a URL turned out to be, ready to be read.
@@ -108,6 +110,7 @@ impl OpenArtifact {
             tasks: self.tasks.iter().map(current).collect(),
             files: facts.as_ref().map_or(1, |facts| facts.files),
             bytes: facts.as_ref().map_or(length, |facts| facts.bytes),
+            delta: None,
         }
     }
 }
@@ -177,12 +180,15 @@ impl Engine {
             ..ResolveOptions::default()
         };
         let artifact = dfs_artifact::resolve(self.sources(), target, view, &options).await?;
-        let index = match artifact.index {
-            Some(built) => Some(self.import_index(built).await?),
-            None => None,
+        let Some(built) = artifact.index else {
+            let tasks = self.open_recipes(target, &artifact.tasks).await?;
+            return Ok(OpenArtifact { target: target.clone(), index: None, tasks });
         };
-        let tasks = self.open_recipes(target, &artifact.tasks).await?;
-        Ok(OpenArtifact { target: target.clone(), index, tasks })
+        // Those in the index, which share its bytes, and not the ones that it was made of.
+        drop(artifact.tasks);
+        let index = self.import_index(built).await?;
+        let tasks = self.open_recipes(target, index.index.spaces()).await?;
+        Ok(OpenArtifact { target: target.clone(), index: Some(index), tasks })
     }
 
     async fn import_index(&self, built: BuiltIndex) -> Result<OpenIndex, OpenUrlError> {
@@ -260,7 +266,15 @@ impl Engine {
             }
             return Ok(OpenArtifact { target: target.clone(), index: None, tasks });
         };
-        let index = self.fetch_index(TaskInfo::try_from(index)?).await?;
+        let info = TaskInfo::try_from(index)?;
+        let made = match artifact.delta {
+            Some(delta) => self.step_to(&info, delta).await,
+            None => None,
+        };
+        let index = match made {
+            Some(index) => index,
+            None => self.fetch_index(info).await?,
+        };
         let tasks = self.open_recipes(target, index.index.spaces()).await?;
         Ok(OpenArtifact { target: target.clone(), index: Some(index), tasks })
     }

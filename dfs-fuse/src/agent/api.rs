@@ -203,7 +203,9 @@ impl node_server::Node for NodeService {
             (false, false) => Audience::Only(user),
         };
         let path = request.path;
-        let mounting = mounts::MountRequest { opened, path: path.into(), dir, audience, by: asker };
+        let data_dir = self.agent.facts().data_dir.clone();
+        let path = path.into();
+        let mounting = mounts::MountRequest { opened, path, dir, audience, by: asker, data_dir };
         let dir = self.agent.mounts().mount(mounting).await.map_err(failed)?;
         let mut mounts = views::mounts(&self.agent, asker).into_iter();
         let info = mounts.find(|info| info.dir == dir.to_string_lossy());

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dfs_artifact::Index;
 use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
@@ -35,6 +34,8 @@ pub struct MountRequest {
     pub audience: Audience,
     /// Who asks for it.
     pub by: Asker,
+    /// Where the agent keeps its own data, which no mount may hide.
+    pub data_dir: PathBuf,
 }
 
 /// A mount or unmount that came to nothing.
@@ -105,7 +106,7 @@ pub struct MountTable {
 }
 
 /// The index's bytes, shared with whoever else reads it.
-struct SharedIndex(Arc<Index<Bytes>>);
+struct SharedIndex(Arc<Index>);
 
 impl AsRef<[u8]> for SharedIndex {
     fn as_ref(&self) -> &[u8] {
@@ -136,6 +137,7 @@ impl MountTable {
         let mut options = MountOptions::new(&source, Handle::current());
         options.audience = request.audience;
         options.mount_point_of = request.by.mounts_on_own();
+        options.in_sight = Some(request.data_dir);
         let (dir, path) = (request.dir, request.path.clone());
         let mounting = tokio::task::spawn_blocking(move || {
             let tree: Arc<dyn Tree> = match path.is_empty() {
@@ -146,7 +148,7 @@ impl MountTable {
         });
         let mounted = mounting.await.map_err(|_| MountTableError::Stopping)??;
         let marks = opened.tasks.iter().map(Task::mark).collect();
-        let MountRequest { path, by, .. } = request;
+        let (path, by) = (request.path, request.by);
         Ok(self.keep(Entry { mounted, opened, path, marks, by }))
     }
 

@@ -219,6 +219,7 @@ fn mount_class(error: &MountTableError) -> (Code, &'static str) {
             MountError::NoDirectory(_)
             | MountError::NotADirectory(_)
             | MountError::AlreadyMounted { .. }
+            | MountError::HidesOwnData(_)
             | MountError::Dead(_)
             | MountError::Unreadable { .. } => (Code::FailedPrecondition, "mount-dir"),
             MountError::NotTheirs(_) => (Code::PermissionDenied, "agent-refused"),

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use dfs_artifact::Index;
 use dfs_artifact::erofs::{Attr, FormatError, Kind};
 use dfs_proto::node::{EntryKind, ListEntry};
@@ -18,7 +17,7 @@ const MAX_DEPTH: usize = 256;
 /// the directories on the path. What is below a directory stands where it stands in the order of whole paths, as in
 /// a store's list of keys: `a-b` before `a/c`, although `a` is before `a-b`.
 pub(super) struct Walk {
-    index: Arc<Index<Bytes>>,
+    index: Arc<Index>,
     stack: Vec<Level>,
     recursive: bool,
 }
@@ -52,7 +51,7 @@ impl Level {
 }
 
 /// The inode at a path, `None` when there is none.
-pub(super) fn find(index: &Index<Bytes>, path: &[u8]) -> Result<Option<u64>, FormatError> {
+pub(super) fn find(index: &Index, path: &[u8]) -> Result<Option<u64>, FormatError> {
     let image = index.image();
     let mut nid = image.root();
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
@@ -68,7 +67,7 @@ pub(super) fn find(index: &Index<Bytes>, path: &[u8]) -> Result<Option<u64>, For
 }
 
 impl Walk {
-    pub(super) fn new(index: Arc<Index<Bytes>>, dir: u64, path: Vec<u8>, recursive: bool) -> Self {
+    pub(super) fn new(index: Arc<Index>, dir: u64, path: Vec<u8>, recursive: bool) -> Self {
         let stack = vec![Level::new(dir, path)];
         Self { index, stack, recursive }
     }
@@ -148,7 +147,7 @@ pub(super) fn describe(path: Vec<u8>, attr: &Attr, link_target: Vec<u8>) -> List
 }
 
 /// What the index says is missing of a directory: at its next level, or anywhere below.
-pub(super) fn missing(index: &Index<Bytes>, dir: &[u8], recursive: bool) -> Vec<ListEntry> {
+pub(super) fn missing(index: &Index, dir: &[u8], recursive: bool) -> Vec<ListEntry> {
     let is_of = |path: &[u8]| {
         let below = match dir {
             [] => Some(path),

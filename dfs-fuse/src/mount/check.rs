@@ -23,6 +23,11 @@ pub(super) struct MountPoint {
 }
 
 impl MountPoint {
+    /// Whether what lies at `path` could not be reached any more.
+    pub fn would_hide(&self, path: &Path) -> bool {
+        path.canonicalize().is_ok_and(|real| real.starts_with(&self.dir))
+    }
+
     /// A name that leads to the directory itself, for as long as this is.
     pub fn target(&self) -> PathBuf {
         Path::new("/proc/self/fd").join(self.handle.as_raw_fd().to_string())
@@ -135,6 +140,18 @@ mod tests {
         assert!(matches!(missing, Err(MountError::NoDirectory(_))));
         let point = mount_point(folder.path(), None).unwrap();
         assert_eq!(point.dir, folder.path().canonicalize().unwrap());
+    }
+
+    #[test]
+    fn a_mount_point_hides_itself_and_what_is_below() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, beside) = (folder.path().join("data"), folder.path().join("data-2"));
+        std::fs::create_dir_all(data.join("store")).unwrap();
+        std::fs::create_dir(&beside).unwrap();
+        for (dir, hides) in [(folder.path(), true), (&data, true), (&beside, false)] {
+            assert_eq!(mount_point(dir, None).unwrap().would_hide(&data), hides, "{dir:?}");
+        }
+        assert!(!mount_point(&data.join("store"), None).unwrap().would_hide(&data));
     }
 
     #[test]

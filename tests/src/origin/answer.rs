@@ -10,6 +10,7 @@ use rustix::net::{RecvFlags, recv, sockopt};
 use super::content::Opened;
 use super::fault::Wrong;
 use super::request::{Head, encode, http_date};
+use super::shelf::parameters;
 use super::site::{File, Found};
 use super::state::Shared;
 
@@ -89,6 +90,7 @@ impl Connection<'_> {
         match found {
             Ok(Found::File(file)) => self.file(&file),
             Ok(Found::Page(page)) => self.page(&page),
+            Ok(Found::Shelf(shelf)) => self.page(&shelf.page(&parameters(&self.head.query))),
             Ok(Found::Elsewhere) => {
                 let location = format!("Location: {}/\r\n", encode(&self.head.path));
                 self.refuse(301, &location)

@@ -11,6 +11,8 @@ pub struct Head {
     pub method: String,
     /// Its path, percent-decoded, without the query.
     pub path: Vec<u8>,
+    /// What stands behind the question mark, as it came.
+    pub query: String,
     /// Whether the connection stays open afterwards.
     pub keep_alive: bool,
     headers: Vec<(String, String)>,
@@ -26,10 +28,11 @@ impl Head {
         else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, line));
         };
-        let path = target.split('?').next().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let mut head = Self {
             method: method.to_owned(),
             path: decode(path),
+            query: query.to_owned(),
             keep_alive: version != "HTTP/1.0",
             headers: Vec::new(),
         };

@@ -7,9 +7,11 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::content::Body;
 use super::request::{encode, listing_date};
+use super::shelf::{Object, Shelf};
 
 /// When the first version of anything in memory was modified.
 const EPOCH: u64 = 1_790_000_000;
@@ -20,6 +22,8 @@ pub struct Site {
     entries: BTreeMap<Vec<u8>, Stored>,
     /// Prefixes with a slash at both ends, and the directories behind them.
     directories: BTreeMap<Vec<u8>, PathBuf>,
+    /// Buckets by their path, without a slash behind.
+    shelves: BTreeMap<Vec<u8>, Arc<Shelf>>,
     versions: u64,
 }
 
@@ -36,6 +40,8 @@ pub enum Found {
     File(File),
     /// A directory's index page.
     Page(String),
+    /// A bucket, whose listing depends on how it is asked.
+    Shelf(Arc<Shelf>),
     /// A directory named without its slash.
     Elsewhere,
     /// Nothing.
@@ -78,8 +84,29 @@ impl Site {
         self.directories.insert(prefix.into_bytes(), directory.to_owned());
     }
 
+    /// Has this bucket at `path` from now on.
+    pub fn shelve(&mut self, path: &str, shelf: Shelf) {
+        let path = path.trim_end_matches('/').as_bytes().to_vec();
+        self.shelves.insert(path, Arc::new(shelf));
+    }
+
+    fn on_shelf(&self, path: &[u8]) -> Option<Found> {
+        let (name, shelf) = self.shelves.iter().find(|(name, _)| path.starts_with(name))?;
+        let key = match &path[name.len()..] {
+            b"" | b"/" => return Some(Found::Shelf(Arc::clone(shelf))),
+            rest => rest.strip_prefix(b"/")?,
+        };
+        let object = shelf.object(std::str::from_utf8(key).ok()?);
+        Some(object.map_or(Found::Nothing, |Object { body, etag }| {
+            Found::File(File { body, etag, modified: EPOCH })
+        }))
+    }
+
     /// What is at `path`.
     pub fn find(&self, path: &[u8]) -> io::Result<Found> {
+        if let Some(found) = self.on_shelf(path) {
+            return Ok(found);
+        }
         if let Some(stored) = self.entries.get(path) {
             let (version, modified) = (stored.version, EPOCH + stored.version);
             let etag = format!("\"v{version}-{:x}\"", stored.body.length()?);

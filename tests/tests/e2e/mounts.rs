@@ -217,6 +217,9 @@ fn an_agent_that_was_killed_mounts_again_over_what_it_left() {
     until("the dead mount is one", || fs::metadata(&dir).is_err());
     agent.start_again();
     let refused = agent.dfctl(&["mount", &file_url(&source), &text]).fails(2, "DFS-5102");
+    let own = agent.data().to_str().unwrap();
+    let hides = agent.dfctl(&["mount", &file_url(&source), own]).fails(2, "DFS-5102");
+    assert!(hides.stderr.contains("this agent's own data"), "{}", hides.stderr);
     assert!(refused.stderr.contains("umount"), "it says how to go on: {}", refused.stderr);
     agent.dfctl(&["umount", "--lazy", &text]).done();
     agent.dfctl(&["mount", &file_url(&source), &text]).done();

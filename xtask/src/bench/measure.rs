@@ -74,8 +74,17 @@ pub fn cpu(pid: u32) -> Option<Duration> {
 
 /// The most that was resident so far, in bytes.
 pub fn peak_rss(pid: u32) -> Option<u64> {
+    memory(pid, "VmHWM:")
+}
+
+/// What is resident now, in bytes.
+pub fn rss(pid: u32) -> Option<u64> {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, which: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(which))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
 }

@@ -53,7 +53,8 @@ enum Serving {
     Rclone { _child: Rclone },
 }
 
-struct Rclone(Child);
+/// A running rclone; killed when this is dropped.
+pub struct Rclone(Child);
 
 impl Drop for Rclone {
     fn drop(&mut self) {
@@ -196,24 +197,37 @@ fn mount_dfs(bench: &Bench, server: &Server, name: &str) -> Result<Mounted, Fail
 fn mount_rclone(bench: &Bench, server: &Server, name: &str) -> Result<Mounted, Failure> {
     let work = bench.fresh_dir(&format!("rclone-{name}"))?;
     let dir = work.join("mnt");
-    fs::create_dir_all(&dir)
+    let url = server.url(Scheme::Http, "");
+    let (rclone, mount) = rclone(bench, &url, &work.join("cache"), &dir, "file")?;
+    let pid = rclone.0.id();
+    let served = Serving::Rclone { _child: rclone };
+    Ok(Mounted { file: dir.join("file"), pid, _mount: mount, _server: served })
+}
+
+/// Mounts `url` on `dir` by rclone, and waits until `known` is seen in it.
+pub fn rclone(
+    bench: &Bench,
+    url: &str,
+    cache: &Path,
+    dir: &Path,
+    known: &str,
+) -> Result<(Rclone, Mount), Failure> {
+    fs::create_dir_all(dir)
         .map_err(|error| Failure::Other(format!("{}: {error}", dir.display())))?;
-    let mount = Mount::guard(&dir);
+    let mount = Mount::guard(dir);
     let mut rclone = Command::new("rclone");
     rclone.args(["mount", "--read-only", "--vfs-cache-mode", "full", "--config", "/dev/null"]);
-    rclone.arg("--http-url").arg(server.url(Scheme::Http, "")).arg("--cache-dir");
-    rclone.arg(work.join("cache")).arg(":http:").arg(&dir).process_group(0);
+    rclone.arg("--http-url").arg(url).arg("--cache-dir").arg(cache);
+    rclone.arg(":http:").arg(dir).process_group(0);
     rclone.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let child = rclone
         .spawn()
         .map_err(|error| Failure::Other(format!("rclone could not be started: {error}")))?;
-    let pid = child.id();
-    gone_on_signal(bench, pid, &dir);
-    let served = Serving::Rclone { _child: Rclone(child) };
-    let mounted = Mounted { file: dir.join("file"), pid, _mount: mount, _server: served };
+    gone_on_signal(bench, child.id(), dir);
+    let rclone = Rclone(child);
     let limit = Duration::from_secs(30);
-    wait::find("rclone has mounted", limit, || mounted.file.is_file().then_some(()))?;
-    Ok(mounted)
+    wait::find("rclone has mounted", limit, || dir.join(known).exists().then_some(()))?;
+    Ok((rclone, mount))
 }
 
 fn gone_on_signal(bench: &Bench, pid: u32, dir: &Path) {

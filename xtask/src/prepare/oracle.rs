@@ -42,6 +42,21 @@ pub fn ensure() -> Result<(), Failure> {
     Err(Failure::Other(format!("fsck.erofs does not run in {}", root.display())))
 }
 
+/// Its `mkfs.erofs`, run from outside by its own loader and libraries.
+pub fn mkfs() -> Result<Command, Failure> {
+    ensure()?;
+    let (root, _lock) = locked(SUITE)?;
+    let libraries = root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+    let loaders =
+        ["ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"].map(|name| libraries.join(name));
+    let loader = loaders.iter().find(|path| path.exists());
+    let loader =
+        loader.ok_or_else(|| Failure::Other(format!("no loader in {}", libraries.display())))?;
+    let mut command = Command::new(loader);
+    command.arg("--library-path").arg(&libraries).arg(root.join("usr/bin/mkfs.erofs"));
+    Ok(command)
+}
+
 /// An ordinary user cannot change the root directory: there the file must do.
 fn works(root: &Path) -> bool {
     if !is_root() {

@@ -1,4 +1,7 @@
 //! Directory blocks: fixed-size entries first, their names behind them, sorted by bytes throughout.
+//!
+//! A block ends when it is full, or before a name that is a [`landmark`]: what comes or goes before such a name
+//! changes nothing behind it.
 
 use super::format::{DIRENT_BYTES, FormatError, Put, u16_at, u64_at};
 use crate::tree::MAX_NAME;
@@ -10,12 +13,23 @@ pub(super) struct NewEntry<'a> {
     pub file_type: u8,
 }
 
-/// How many of the names, from the first, fit into one block, and the bytes they take.
+/// Names out of which about one is a landmark.
+const LANDMARK_EVERY: u16 = 1024;
+
+/// Whether what is behind this name in its directory is laid out without regard to what is before it. Chosen by
+/// the name alone, so that it is the same one in the next snapshot.
+pub(super) fn landmark(name: &[u8]) -> bool {
+    let hash = blake3::hash(name);
+    let [low, high, ..] = *hash.as_bytes();
+    u16::from_le_bytes([low, high]).is_multiple_of(LANDMARK_EVERY)
+}
+
+/// How many of the names, from the first, go into one block, and the bytes they take.
 fn fill<'a>(names: impl Iterator<Item = &'a [u8]>, block: usize) -> (usize, usize) {
     let (mut count, mut used) = (0, 0);
     for name in names {
         let next = used + DIRENT_BYTES + name.len();
-        if next > block {
+        if next > block || (count > 0 && landmark(name)) {
             break;
         }
         (count, used) = (count + 1, next);

@@ -2,9 +2,9 @@
 //!
 //! Layout: boot area and superblock, device table, then every inode in breadth-first order (so the
 //! entries of one directory lie together) each followed by its attributes, short data and chunk indexes,
-//! then the blocks of directories and links too long for that. The same tree gives the same bytes.
-
-use std::collections::HashMap;
+//! then the blocks of directories and links too long for that. The same tree gives the same bytes, and a tree that
+//! differs by an entry gives bytes that differ little: the entries of a directory, from one landmark to the next,
+//! are a run with some room behind it, so that one more of them rarely moves what lies behind.
 
 use super::dir::{self, NewEntry};
 use super::format::{
@@ -102,6 +102,20 @@ fn check_spaces(options: &ImageOptions) -> Result<Vec<u32>, WriteError> {
     blocks.collect()
 }
 
+/// Inodes of fewer bytes together have no room behind them: small directories are many.
+const ROOM_FROM: u64 = 2048;
+
+/// Bytes that a run of inodes takes, with the room behind it: one sixteenth of them on average.
+fn with_room(bytes: u64) -> u64 {
+    if bytes < ROOM_FROM {
+        return bytes;
+    }
+    bytes.next_multiple_of(1 << (bytes.ilog2() - 3))
+}
+
+/// A node without a place in the order.
+const NOWHERE: u32 = u32::MAX;
+
 struct Placed {
     node: NodeId,
     /// Place of the parent directory in the order; its own for the root.
@@ -109,6 +123,8 @@ struct Placed {
     nlink: u32,
     /// Byte offset of the inode in the image.
     at: u64,
+    /// Whether a run begins with it.
+    begins: bool,
     /// Bytes of a directory's entries or a link's target.
     data_bytes: usize,
     layout: Layout,
@@ -118,7 +134,8 @@ struct Plan<'a> {
     tree: &'a TreeBuilder,
     options: &'a ImageOptions,
     order: Vec<Placed>,
-    by_node: HashMap<NodeId, usize>,
+    /// Place in the order, by node; [`NOWHERE`] until it has one.
+    by_node: Vec<u32>,
     /// End of the inode area, then of the image, in bytes.
     end: u64,
 }
@@ -126,38 +143,40 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// Fixes the order of inodes and counts names.
     fn new(tree: &'a TreeBuilder, options: &'a ImageOptions) -> Result<Self, WriteError> {
+        if tree.node_count() >= NOWHERE as usize {
+            return Err(WriteError::TooLarge);
+        }
         let mut plan = Self {
             tree,
             options,
             order: Vec::with_capacity(tree.node_count()),
-            by_node: HashMap::with_capacity(tree.node_count()),
+            by_node: vec![NOWHERE; tree.node_count()],
             end: (SUPER_OFFSET + SUPER_BYTES + options.spaces.len() * DEVICE_SLOT_BYTES) as u64,
         };
-        plan.append(TreeBuilder::ROOT, 0);
+        plan.append(TreeBuilder::ROOT, 0, true);
         let mut next = 0;
         while next < plan.order.len() {
-            for &child in tree.node(plan.order[next].node).children.values() {
-                plan.append(child, next);
+            for (number, (name, &child)) in (0..).zip(&tree.node(plan.order[next].node).children) {
+                plan.append(child, next, number == 0 || dir::landmark(name));
             }
             next += 1;
         }
-        u32::try_from(plan.order.len()).map_err(|_| WriteError::TooLarge)?;
         Ok(plan)
     }
 
-    fn append(&mut self, node: NodeId, parent: usize) {
-        if let Some(&there) = self.by_node.get(&node) {
-            self.order[there].nlink += 1;
+    fn append(&mut self, node: NodeId, parent: usize, begins: bool) {
+        if self.by_node[node] != NOWHERE {
+            self.order[self.by_node[node] as usize].nlink += 1;
             return;
         }
         let directory = matches!(self.tree.node(node).content, Content::Directory);
         if directory && !self.order.is_empty() {
             self.order[parent].nlink += 1;
         }
-        self.by_node.insert(node, self.order.len());
+        self.by_node[node] = u32::try_from(self.order.len()).expect("there are fewer nodes");
         let nlink = if directory { 2 } else { 1 };
         let layout = Layout::Plain { block: 0 };
-        self.order.push(Placed { node, parent, nlink, at: 0, data_bytes: 0, layout });
+        self.order.push(Placed { node, parent, nlink, at: 0, begins, data_bytes: 0, layout });
     }
 
     fn block(&self) -> usize {
@@ -166,9 +185,13 @@ impl<'a> Plan<'a> {
 
     /// Gives every inode, then every block of data, its place.
     fn place(&mut self) -> Result<(), WriteError> {
-        let mut at = self.end;
+        let (mut at, mut begun) = (self.end, self.end);
         let mut blocks = Vec::new();
         for number in 0..self.order.len() {
+            if self.order[number].begins {
+                at = begun + with_room(at - begun);
+                begun = at;
+            }
             let node = self.tree.node(self.order[number].node);
             let head = (INODE_BYTES + xattr::body_bytes(&node.meta.xattrs)) as u64;
             at = at.next_multiple_of(SLOT_BYTES);
@@ -289,7 +312,7 @@ impl<'a> Plan<'a> {
         let children = &self.tree.node(placed.node).children;
         let mut entries: Vec<(&[u8], usize)> = Vec::with_capacity(children.len() + 2);
         entries.extend([(&b"."[..], number), (&b".."[..], placed.parent)]);
-        entries.extend(children.iter().map(|(name, node)| (&**name, self.by_node[node])));
+        entries.extend(children.iter().map(|(name, node)| (&**name, self.by_node[*node] as usize)));
         entries.sort_unstable();
         entries
     }
@@ -346,7 +369,9 @@ impl<'a> Plan<'a> {
         let node = self.tree.node(placed.node);
         let inode = self.inode(number, node);
         let block_log2 = self.options.block_size.log2();
-        let mut bytes = inode.encode(u32::try_from(number + 1).unwrap_or(u32::MAX), block_log2);
+        // What a 32-bit `stat` shows; it moves only with the inode.
+        let shown = u32::try_from(inode.attr.nid).unwrap_or(u32::MAX);
+        let mut bytes = inode.encode(shown, block_log2);
         bytes.put(&xattr::encode(&node.meta.xattrs));
         let data = match &node.content {
             Content::Directory => self.encode_directory(number),

@@ -6,7 +6,7 @@ use super::{Index, IndexError};
 use crate::erofs::{FormatError, Kind};
 use crate::recipe::{OriginRecipe, Recipe};
 
-impl<D: AsRef<[u8]> + Send + Sync + 'static> Index<D> {
+impl Index {
     pub(super) fn validate(&self) -> Result<(), IndexError> {
         for (number, recipe) in (0u16..).zip(&self.spaces) {
             self.validate_space(number, recipe)?;

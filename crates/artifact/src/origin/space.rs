@@ -67,7 +67,7 @@ impl SpaceOrigin {
                 range: (part.len() < member.length).then_some(part),
                 length: part.len(),
                 whole: member.length,
-                pin: member.validator.clone(),
+                pin: member.validator,
             })));
         }
         if range.end > at {
@@ -416,7 +416,7 @@ mod tests {
             length: 100,
             validator: Validator::default(),
         };
-        let table = Arc::new(MemberTable::new((0..members).map(member).collect()).unwrap());
+        let table = Arc::new(MemberTable::new((0..members).map(member)).unwrap());
         let base = Target::new(CanonicalUrl::parse("http://origin.test/d/").unwrap());
         let source = Arc::new(Failing { names: names.to_vec(), cause });
         let origin = SpaceOrigin::new(source, base, table);

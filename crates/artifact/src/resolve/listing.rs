@@ -1,11 +1,14 @@
 //! The tree of a listing.
 
+mod rows;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use dfs_model::{TaskKind, Validator};
-use dfs_source::{Attributes, Entry, EntryKind, SourceError, SpecialKind, StatKind, Timestamp};
+use dfs_source::{Attributes, Entry, EntryKind, SourceError, SpecialKind, StatKind};
 use futures::TryStreamExt as _;
+use rows::{Row, Rows};
 
 use super::{Artifact, Context, LeftOut, Planned, ResolveError, Skipped, mtime};
 use crate::erofs::BlockSize;
@@ -17,7 +20,7 @@ use crate::tree::{
     Content, DeviceNumber, FileData, Location, MAX_XATTR_VALUE, Meta, Mtime, TreeBuilder, TreeError,
 };
 
-/// A listed entry of which everything that a tree needs is known.
+/// An entry of which everything that a tree needs is known.
 struct Known {
     entry: Entry,
     /// Of a file; elsewhere the default.
@@ -26,6 +29,7 @@ struct Known {
     ranges: bool,
 }
 
+/// What was found out about an entry.
 enum Asked {
     Known(Box<Known>),
     Skipped(Skipped),
@@ -35,17 +39,19 @@ enum Asked {
 
 impl Context<'_> {
     pub(super) async fn listing(&self) -> Result<Artifact, ResolveError> {
-        let asked: Vec<Asked> = self
-            .source
-            .list(&self.target)
-            .map_ok(|entry| self.complete(entry))
-            .try_buffer_unordered(self.options.stats_at_once.max(1))
-            .try_collect()
-            .await?;
-        let (mut known, mut skipped, mut closed) = (Vec::new(), Vec::new(), HashSet::new());
-        for asked in asked {
+        let mut asked = std::pin::pin!(
+            self.source
+                .list(&self.target)
+                .map_ok(|entry| self.complete(entry))
+                .try_buffer_unordered(self.options.stats_at_once.max(1))
+        );
+        let (mut rows, mut skipped, mut closed) = (Rows::default(), Vec::new(), HashSet::new());
+        while let Some(asked) = asked.try_next().await? {
             match asked {
-                Asked::Known(entry) => known.push(*entry),
+                Asked::Known(known) => {
+                    let Known { entry, length, validator, ranges } = *known;
+                    rows.take(entry, length, &validator, ranges);
+                }
                 Asked::Skipped(entry) => skipped.push(entry),
                 Asked::Closed(entry) => {
                     closed.insert(entry.path.clone());
@@ -53,11 +59,10 @@ impl Context<'_> {
                 }
             }
         }
-        known.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
-        skipped.sort_by(|a, b| a.path.cmp(&b.path));
         let mut left_out = LeftOut::default();
+        skipped.sort_by(|a, b| a.path.cmp(&b.path));
         skipped.into_iter().for_each(|one| left_out.add(&one.path, one.reason));
-        let planned = self.plan(&known, left_out, &closed)?;
+        let planned = self.plan(rows, left_out, &closed)?;
         self.finish(planned).await
     }
 
@@ -104,45 +109,31 @@ impl Context<'_> {
 
     fn plan(
         &self,
-        known: &[Known],
+        mut rows: Rows,
         left_out: LeftOut,
         closed: &HashSet<Vec<u8>>,
     ) -> Result<Planned, ResolveError> {
-        let (files, links) = distinct_files(known);
-        let listed: Vec<Listed> = files
-            .iter()
-            .map(|&at| Listed {
-                path: known[at].entry.path.clone(),
-                length: known[at].length,
-                validator: known[at].validator.clone(),
-            })
-            .collect();
+        rows.sort();
+        let (files, links) = distinct_files(rows.all());
+        let listed: Vec<Listed<'_>> =
+            files.iter().map(|&at| rows.listed(&rows.all()[at])).collect();
         let plan = plan_spaces(&listed);
         let plan = plan.map_err(|source| ResolveError::Plan { url: self.url(), source })?;
-        let places: HashMap<usize, Location> = files
-            .iter()
-            .zip(&plan.locations)
-            .filter_map(|(&at, location)| location.map(|location| (at, location)))
-            .collect();
-        let (tree, build_time) = grow(known, &links, &places, closed)
+        drop(listed);
+        let (tree, build_time) = grow(&rows, &links, &files, &plan.locations, closed)
             .map_err(|source| ResolveError::Tree { url: self.url(), source })?;
-        let ranges: HashMap<&[u8], bool> =
-            files.iter().map(|&at| (&known[at].entry.path[..], known[at].ranges)).collect();
-        let tasks = self.tasks(plan, &ranges)?;
+        let tasks = self.tasks(plan, &rows)?;
         let block_size = BlockSize::B4096;
         Ok(Planned { tree, block_size, build_time, tasks, left_out })
     }
 
-    fn tasks(
-        &self,
-        plan: SpacePlan,
-        ranges: &HashMap<&[u8], bool>,
-    ) -> Result<Vec<Recipe>, ResolveError> {
-        let recipe = |table: MemberTable| match table.members() {
+    fn tasks(&self, plan: SpacePlan, rows: &Rows) -> Result<Vec<Recipe>, ResolveError> {
+        let only = |table: &MemberTable| table.member(0).filter(|_| table.count() == 1);
+        let recipe = |table: MemberTable| match only(&table) {
             // The same task as the member's own URL: whoever has one has the other.
-            [member] if member.length >= OWN_SPACE_FROM => {
+            Some(member) if member.length >= OWN_SPACE_FROM => {
                 let target = self.target.join(&member.path).map_err(SourceError::from)?;
-                let ranges = ranges.get(&member.path[..]).copied().unwrap_or(true);
+                let ranges = rows.find(&member.path).is_none_or(|row| row.ranges);
                 Ok(Recipe {
                     key: self.key(TaskKind::Blob, &target, member.validator.clone()),
                     length: Some(member.length),
@@ -166,19 +157,18 @@ impl Context<'_> {
 }
 
 /// Files that have bytes of their own, and the further names of them: (name, first name).
-fn distinct_files(known: &[Known]) -> (Vec<usize>, HashMap<usize, usize>) {
+fn distinct_files(rows: &[Row]) -> (Vec<usize>, HashMap<usize, usize>) {
     let mut first: HashMap<(u64, u64), usize> = HashMap::new();
     let (mut files, mut links) = (Vec::new(), HashMap::new());
-    for (at, one) in known.iter().enumerate() {
-        let attributes = one.entry.attributes.as_ref();
-        if let Some(inode) = attributes.and_then(|attributes| attributes.hard_link) {
+    for (at, row) in rows.iter().enumerate() {
+        if let Some(inode) = row.attributes.as_ref().and_then(|attributes| attributes.hard_link) {
             if let Some(&earlier) = first.get(&inode) {
                 links.insert(at, earlier);
                 continue;
             }
             first.insert(inode, at);
         }
-        if one.entry.kind == EntryKind::File {
+        if *row.kind() == EntryKind::File {
             files.push(at);
         }
     }
@@ -186,33 +176,35 @@ fn distinct_files(known: &[Known]) -> (Vec<usize>, HashMap<usize, usize>) {
 }
 
 fn grow(
-    known: &[Known],
+    rows: &Rows,
     links: &HashMap<usize, usize>,
-    places: &HashMap<usize, Location>,
+    files: &[usize],
+    locations: &[Option<Location>],
     closed: &HashSet<Vec<u8>>,
 ) -> Result<(TreeBuilder, Mtime), TreeError> {
     let mut tree = TreeBuilder::new();
     let mut newest = Mtime::default();
-    for (at, one) in known.iter().enumerate() {
-        let path = &one.entry.path;
+    let mut places = files.iter().zip(locations).peekable();
+    for (at, row) in rows.all().iter().enumerate() {
+        let path = rows.path(row);
+        let location = places.next_if(|(file, _)| **file == at).and_then(|(_, location)| *location);
         if let Some(&first) = links.get(&at) {
-            tree.link(path, &known[first].entry.path)?;
+            tree.link(path, rows.path(&rows.all()[first]))?;
             continue;
         }
-        let content = match &one.entry.kind {
+        let content = match row.kind() {
             EntryKind::Directory => Content::Directory,
             EntryKind::Symlink(link) => Content::Symlink(link.clone()),
             EntryKind::Special(kind) => special(*kind),
             // Left out when it was listed.
             EntryKind::Unusable(_) | EntryKind::Closed(_) => continue,
             EntryKind::File => {
-                let nowhere = Location { space: 0, offset: 0 };
-                let location = places.get(&at).copied().unwrap_or(nowhere);
-                Content::File(FileData { length: one.length, location, digest: None })
+                let location = location.unwrap_or(Location { space: 0, offset: 0 });
+                Content::File(FileData { length: row.length, location, digest: None })
             }
         };
-        let mut meta = meta(one);
-        if one.entry.kind == EntryKind::Directory && closed.contains(path) {
+        let mut meta = meta(row);
+        if *row.kind() == EntryKind::Directory && closed.contains(path) {
             // What is in it is not known: it must not look empty.
             meta.mode = 0;
         }
@@ -235,11 +227,11 @@ fn special(kind: SpecialKind) -> Content {
 }
 
 /// What is known of an entry; a listing of the web knows only times.
-fn meta(one: &Known) -> Meta {
-    let time = one.entry.modified.or_else(|| Timestamp::of_validator(&one.validator));
-    let mode = if one.entry.kind == EntryKind::Directory { 0o755 } else { 0o644 };
-    let plain = Meta { mtime: time.map(mtime).unwrap_or_default(), ..Meta::with_mode(mode) };
-    let Some(Attributes { mode, uid, gid, xattrs, .. }) = &one.entry.attributes else {
+fn meta(row: &Row) -> Meta {
+    let mode = if *row.kind() == EntryKind::Directory { 0o755 } else { 0o644 };
+    let time = row.modified.map(mtime).unwrap_or_default();
+    let plain = Meta { mtime: time, ..Meta::with_mode(mode) };
+    let Some(Attributes { mode, uid, gid, xattrs, .. }) = row.attributes.as_deref() else {
         return plain;
     };
     // Attributes of namespaces that no index holds are left out.

@@ -163,7 +163,10 @@ pub fn seen_by_kernel(dir: &Path) -> BTreeMap<PathBuf, Seen> {
 }
 
 /// An image as the reader shows it, the bytes taken from the content files.
-pub fn seen_by_reader(image: &Image<Vec<u8>>, devices: &[PathBuf]) -> BTreeMap<PathBuf, Seen> {
+pub fn seen_by_reader<D: AsRef<[u8]> + Send + Sync + 'static>(
+    image: &Image<D>,
+    devices: &[PathBuf],
+) -> BTreeMap<PathBuf, Seen> {
     let contents: Vec<Vec<u8>> = devices.iter().map(|path| fs::read(path).unwrap()).collect();
     let mut nodes = vec![(PathBuf::new(), image.root())];
     for visit in image.walk() {
@@ -173,7 +176,11 @@ pub fn seen_by_reader(image: &Image<Vec<u8>>, devices: &[PathBuf]) -> BTreeMap<P
     nodes.into_iter().map(|(path, nid)| (path, seen_node(image, nid, &contents))).collect()
 }
 
-fn seen_node(image: &Image<Vec<u8>>, nid: u64, contents: &[Vec<u8>]) -> Seen {
+fn seen_node<D: AsRef<[u8]> + Send + Sync + 'static>(
+    image: &Image<D>,
+    nid: u64,
+    contents: &[Vec<u8>],
+) -> Seen {
     let attr = image.attr(nid).unwrap();
     let meta = Meta {
         mode: attr.mode,

@@ -125,11 +125,11 @@ async fn a_changed_member_fails_only_the_reads_that_touch_it() {
     let memory = Memory::with(&some_files());
     let artifact = resolved(&memory, "mem://h/top/", View::Tree).await.unwrap();
     let pack = artifact.tasks.iter().find_map(|task| match &task.origin {
-        OriginRecipe::Members { table, .. } if table.members().len() > 5 => Some((task, table)),
+        OriginRecipe::Members { table, .. } if table.count() > 5 => Some((task, table)),
         _ => None,
     });
     let (task, table) = pack.unwrap();
-    let victim = &table.members()[2];
+    let victim = &table.member(2).unwrap();
     memory.change(std::str::from_utf8(&victim.path).unwrap());
     let origin = open(&memory, task);
     let touching = bytes(&*origin, Some(ByteRange::at(victim.offset, 1))).await;
@@ -146,12 +146,12 @@ async fn a_run_goes_on_behind_members_that_are_gone() {
     let memory = Memory::with(&some_files());
     let artifact = resolved(&memory, "mem://h/top/", View::Tree).await.unwrap();
     let pack = artifact.tasks.iter().find_map(|task| match &task.origin {
-        OriginRecipe::Members { table, .. } if table.members().len() > 5 => Some((task, table)),
+        OriginRecipe::Members { table, .. } if table.count() > 5 => Some((task, table)),
         _ => None,
     });
     let (task, table) = pack.unwrap();
     let whole = bytes(&*open(&memory, task), None).await.unwrap();
-    let victims = [&table.members()[1], &table.members()[4]];
+    let victims = [&table.member(1).unwrap(), &table.member(4).unwrap()];
     let names = victims.map(|victim| std::str::from_utf8(&victim.path).unwrap());
     memory.change(names[0]);
     memory.hide(names[1]);
@@ -210,7 +210,7 @@ async fn a_read_asks_each_touched_member_once() {
         let OriginRecipe::Members { table, .. } = &task.origin else { continue };
         let before = memory.reads();
         bytes(&*open(&memory, task), None).await.unwrap();
-        assert_eq!(memory.reads() - before, table.members().len() as u64);
+        assert_eq!(memory.reads() - before, table.count() as u64);
     }
 }
 

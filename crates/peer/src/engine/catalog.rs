@@ -31,7 +31,7 @@ struct Head {
 }
 
 /// The store's tasks by their keys, each record read once.
-pub(super) struct Catalog {
+pub(crate) struct Catalog {
     store: Arc<Store>,
     known: Mutex<HashMap<TaskId, Arc<Head>>>,
 }
@@ -42,7 +42,7 @@ impl Catalog {
     }
 
     /// A task that is kept; none when its record is unreadable or of another task.
-    pub(super) fn info(&self, id: &TaskId, length: Option<u64>) -> Option<TaskInfo> {
+    pub(crate) fn info(&self, id: &TaskId, length: Option<u64>) -> Option<TaskInfo> {
         let head = self.head(id)?;
         let Head { key, piece_level, ranges } = &*head;
         let (key, piece_level, ranges) = (key.clone(), *piece_level, *ranges);
@@ -64,6 +64,14 @@ impl Catalog {
         }
         known.insert(*id, Arc::clone(&head));
         Some(head)
+    }
+
+    /// The task that was read last among those that are wanted. Blocks.
+    pub(crate) fn newest(&self, is_wanted: impl Fn(&TaskId, &TaskKey) -> bool) -> Option<TaskId> {
+        let mut summaries = self.store.list();
+        summaries.sort_unstable_by_key(|summary| std::cmp::Reverse(summary.last_read));
+        let wanted = |id: &TaskId| self.head(id).is_some_and(|head| is_wanted(id, &head.key));
+        summaries.into_iter().map(|summary| summary.id).find(wanted)
     }
 
     /// A task was taken away.

@@ -1,6 +1,7 @@
 //! One kept task: its bytes, which groups of them are there, and the digests that prove them.
 
 mod doubt;
+mod salvage;
 mod signatures;
 
 pub use doubt::Check;
@@ -65,7 +66,7 @@ impl Facts {
             HeaderPage::Valid(header) => header,
             page => {
                 if page == HeaderPage::Garbage {
-                    tracing::warn!(task = %id, "the state of a task is damaged: it starts empty");
+                    tracing::warn!(task = %id, "the state of a task is damaged: it is verified anew");
                 }
                 state.reset()?;
                 let header = Header { boot, ..Header::default() };
@@ -99,14 +100,18 @@ impl Facts {
     }
 }
 
-/// The state file of a task. One that a newer release wrote is set aside for it: what it says cannot be read, and
-/// the content stays.
-fn open_state(id: TaskId, path: &Path) -> io::Result<StateFile> {
+/// The state file of a task, and whether there was one that cannot be read. That of a newer release is set aside for
+/// it; the content stays in any case.
+fn open_state(id: TaskId, path: &Path) -> io::Result<(StateFile, bool)> {
     let state = StateFile::open(path)?;
-    let HeaderPage::Newer(format) = state.header()? else { return Ok(state) };
-    tracing::warn!(task = %id, format, "a newer release kept this task: it starts empty");
-    fs::rename(path, path.with_extension(format.to_string()))?;
-    StateFile::open(path)
+    match state.header()? {
+        HeaderPage::Newer(format) => {
+            tracing::warn!(task = %id, format, "a newer release kept this task: it is verified anew");
+            fs::rename(path, path.with_extension(format.to_string()))?;
+            Ok((StateFile::open(path)?, true))
+        }
+        page => Ok((state, page == HeaderPage::Garbage)),
+    }
 }
 
 impl Opened {
@@ -122,12 +127,16 @@ impl Opened {
         let content = options.open(&content_path).map_err(StoreError::write(id, &content_path))?;
         let state_path = path.join("state");
         let failed = || StoreError::write(id, &state_path);
-        let state = open_state(id, &state_path).map_err(failed())?;
+        let (state, is_lost) = open_state(id, &state_path).map_err(failed())?;
         let facts = Facts::load(id, (&state, &content), directory.boot()).map_err(failed())?;
         presence.dirty.fetch_or(!facts.header.is_clean(), Relaxed);
         let (directory, presence) = (Arc::clone(directory), Arc::clone(presence));
         let (signed, facts) = (Mutex::new(None), RwLock::new(facts));
-        Ok(Self { id, path, directory, presence, content, state, signed, facts })
+        let opened = Self { id, path, directory, presence, content, state, signed, facts };
+        if is_lost {
+            opened.salvage().map_err(failed())?;
+        }
+        Ok(opened)
     }
 }
 

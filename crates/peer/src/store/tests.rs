@@ -205,6 +205,45 @@ fn what_a_newer_release_kept_is_set_aside_and_the_task_is_usable() {
     assert_eq!(task.read(whole(&content)).unwrap(), content);
 }
 
+/// What signed digests cover is not lost with the state, and is hashed before it is used.
+#[test]
+fn what_a_newer_release_kept_is_verified_by_the_signed_digests_where_there_are_some() {
+    let content = content(6 * GROUP + 1);
+    let (shape, length) = (Shape::known(content.len() as u64), content.len() as u64);
+    for is_newer in [true, false] {
+        let dir = TempDir::new().unwrap();
+        let (store, task) = kept(dir.path(), 1, &content);
+        let all = nodes_of(shape, GroupRange::new(0, 7), &content);
+        let signs = |wanted: &[Node]| {
+            let entries = all.iter().copied().filter(|(node, _)| wanted.contains(node)).collect();
+            signatures::signed(Some(length), entries)
+        };
+        // A piece of four groups by one digest, two groups by their own, the last one by none.
+        task.add_signed(&signs(&[Node::group(4), Node::group(5)])).unwrap();
+        task.add_signed(&signs(&[Node::new(2, 0)])).unwrap();
+        let state = task.content_path().with_file_name("state");
+        drop((store, task));
+        damage(dir.path(), "content", 5 * GROUP_BYTES + 7);
+        let mut bytes = fs::read(&state).unwrap();
+        match is_newer {
+            true => state::renumber(&mut bytes, 7),
+            false => bytes[20] ^= 1,
+        }
+        fs::write(&state, &bytes).unwrap();
+        let store = open(dir.path(), 1);
+        let task = store.task(id(1)).unwrap().unwrap();
+        assert_eq!(task.length(), Some(length));
+        assert_eq!(task.have().ranges().collect::<Vec<_>>(), [GroupRange::new(0, 6)]);
+        assert!(task.read(ByteRange::at(5 * GROUP_BYTES, 9)).is_err(), "its bytes are wrong");
+        let read = task.read(ByteRange::new(0, 5 * GROUP_BYTES)).unwrap();
+        assert!(read[..] == content[..5 * GROUP]);
+        assert_eq!(task.have().ranges().collect::<Vec<_>>(), [GroupRange::new(0, 5)]);
+        commit(&task, &content, GroupRange::new(5, 2)).unwrap();
+        assert_eq!(task.read(whole(&content)).unwrap(), content);
+        assert!(!is_newer || state.with_extension("7").exists(), "it waits for that release");
+    }
+}
+
 #[test]
 fn doubt_outlives_the_process_that_did_not_resolve_it() {
     let dir = TempDir::new().unwrap();

@@ -83,6 +83,8 @@ impl Inner {
 pub(super) struct Outbox {
     inner: Mutex<Inner>,
     filled: Notify,
+    /// Somebody waits for the answer.
+    urgent: Notify,
 }
 
 impl Outbox {
@@ -107,7 +109,7 @@ impl Outbox {
         news.earlier_end = news.end.take().or(news.earlier_end.take());
         news.register = true;
         drop(inner);
-        self.filled.notify_one();
+        self.urgent.notify_one();
     }
 
     pub(super) fn done(
@@ -147,6 +149,7 @@ impl Outbox {
 
     pub(super) fn reschedule(&self, task: TaskId, bad: Vec<HostId>) {
         self.tell(task, |news| news.reschedule.get_or_insert_default().extend(bad));
+        self.urgent.notify_one();
     }
 
     /// What was registered is released: the scheduler is told what is still held, or that nothing is.
@@ -188,6 +191,11 @@ impl Outbox {
         self.filled.notified().await;
     }
 
+    /// Waits until there is something to send whose answer somebody waits for.
+    pub(super) async fn urgent(&self) {
+        self.urgent.notified().await;
+    }
+
     pub(super) fn take(&self) -> BTreeMap<TaskId, News> {
         std::mem::take(&mut self.inner.lock().news)
     }
@@ -226,7 +234,7 @@ impl Outbox {
     /// From now on there is nothing to say but that the host goes.
     pub(super) fn depart(&self) {
         self.inner.lock().departs = true;
-        self.filled.notify_one();
+        self.urgent.notify_one();
     }
 
     pub(super) fn departs(&self) -> bool {

@@ -15,7 +15,7 @@ use super::link::{Link, LinkParts};
 use super::outbox::{News, Outbox};
 use super::{Holdings, Members, SwarmOptions, messages, route_of};
 
-/// News gather for this long before they are sent.
+/// News that nobody waits for gather for this long before they are sent.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// Pause between attempts to reach a scheduler, growing.
@@ -68,7 +68,11 @@ impl Session {
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = self.members.changed() => {}
-                () = self.outbox.filled() => tokio::time::sleep(GATHER).await,
+                () = self.outbox.urgent() => {}
+                () = self.outbox.filled() => tokio::select! {
+                    () = self.outbox.urgent() => {}
+                    () = tokio::time::sleep(GATHER) => {}
+                },
                 () = tokio::time::sleep(UPKEEP) => {}
             }
             if self.outbox.departs() {

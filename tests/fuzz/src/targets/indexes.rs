@@ -27,7 +27,7 @@ pub(super) fn open_index(bytes: &[u8]) {
         let digest = blake3::hash(sections);
         bytes[digest_at..].copy_from_slice(digest.as_bytes());
     }
-    if let Ok(index) = Index::parse(Arc::<[u8]>::from(bytes)) {
+    if let Ok(index) = Index::parse(bytes.to_vec()) {
         let walked = index.image().walk().try_for_each(|visit| {
             let visit = visit?;
             let _ = index.digest(visit.nid);

@@ -123,7 +123,11 @@ impl StoredTask {
 impl Opened {
     /// Whether a group's bytes match its digest. What cannot be read or has no digest does not.
     fn is_intact(&self, shape: Shape, group: u64, buf: &mut [u8]) -> bool {
-        let Some(expected) = self.state.node(Node::group(group)) else { return false };
+        let expected = match self.state.node(Node::group(group)) {
+            Some(known) => Some(known),
+            None => self.prove_from_above(shape, group).unwrap_or(None),
+        };
+        let Some(expected) = expected else { return false };
         let Some(bytes) = shape.group_bytes(group).and_then(|count| buf.get_mut(..count)) else {
             return false;
         };

@@ -8,7 +8,7 @@ fn key() -> SigningKey {
     SigningKey::from_bytes(&[9; 32])
 }
 
-fn signed(length: Option<u64>, entries: Vec<(Node, Cv)>) -> SignedDigests {
+pub(super) fn signed(length: Option<u64>, entries: Vec<(Node, Cv)>) -> SignedDigests {
     let signer = HostId::from_bytes([2; 16]);
     DigestBatch { task: id(1), signer, length, entries }.sign(&key()).unwrap()
 }
