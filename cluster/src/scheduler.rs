@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod core;
 
+mod announcement;
 mod grpc;
 mod messages;
 mod obtain;

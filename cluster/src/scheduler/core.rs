@@ -187,6 +187,9 @@ impl Core {
                 let announced = registration::Announced { held, digests, stood_in };
                 self.announced(host, task, announced);
             }
+            Event::Vouched { host, task, digests, stood_in } => {
+                self.vouched(host, task, digests, stood_in);
+            }
             Event::Register { host, task, wanted, held, priority } => {
                 self.register(host, task, registration::Ask { wanted, held, priority });
             }

@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::messages::{self, Announced, Trusted, Unacceptable};
+use super::announcement::{self, Announced, Pending, Trusted, Unproven};
+use super::messages::{self, Unacceptable};
 use super::service::{Mail, Stream, StreamId};
 use super::{Error, Handle, Resolver, preheat};
 use crate::membership::Members;
@@ -35,6 +36,9 @@ const MAX_ANNOUNCED: usize = super::core::MAX_TASKS_PER_HOST;
 /// Announcements looked through at a time: a message full of signatures keeps a core busy for seconds.
 const VERIFYING: usize = 2;
 
+/// Bytes of announcements that wait for their signers to be known, of all hosts together.
+const PENDING: usize = 64 << 20;
+
 /// How long one announcement is looked through while others wait for their turn.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -47,6 +51,7 @@ pub struct Grpc {
     metrics: SchedulerMetrics,
     last_stream: AtomicU64,
     verifying: Arc<Semaphore>,
+    pending: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -63,7 +68,19 @@ impl Grpc {
         stop: CancellationToken,
     ) -> Self {
         let (last_stream, verifying) = (AtomicU64::new(0), Arc::new(Semaphore::new(VERIFYING)));
-        Self { handle, resolver, members, me, metrics, last_stream, verifying, tasks, stop }
+        let pending = Arc::new(Semaphore::new(PENDING));
+        Self {
+            handle,
+            resolver,
+            members,
+            me,
+            metrics,
+            last_stream,
+            verifying,
+            pending,
+            tasks,
+            stop,
+        }
     }
 
     /// Who announces itself. Nobody speaks for a member of the cluster but that member.
@@ -132,6 +149,7 @@ impl Scheduler for Grpc {
             me: Arc::clone(&self.me),
             metrics: self.metrics.clone(),
             verifying: Arc::clone(&self.verifying),
+            pending: Arc::clone(&self.pending),
             tasks: self.tasks.clone(),
             stop: self.stop.child_token(),
         };
@@ -158,6 +176,7 @@ struct Attendance {
     me: Arc<Identity>,
     metrics: SchedulerMetrics,
     verifying: Arc<Semaphore>,
+    pending: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -191,16 +210,28 @@ impl Attendance {
         let stream =
             Stream { host: Arc::clone(&self.host), id: self.id, out, stop: self.stop.clone() };
         self.send(Mail::Attach(stream)).await?;
-        self.announce(announce).await?;
-        while let Some(message) = messages.message().await? {
+        // Who joins from here on is news to what waits.
+        let mut members = self.members.clone();
+        members.mark_unchanged();
+        let mut pending = self.announce(announce).await?;
+        loop {
+            let message = tokio::select! {
+                message = messages.message() => message?,
+                Ok(()) = members.changed(), if !pending.is_empty() => {
+                    pending = self.vouch(pending).await?;
+                    continue;
+                }
+            };
+            let Some(message) = message else { return Ok(()) };
             // Of signatures at most one, over one batch: less than a millisecond.
             let event = messages::event(&self.host, message).map_err(|error| self.bad(&error))?;
             self.send(Mail::Event(Box::new(event))).await?;
         }
-        Ok(())
     }
 
-    async fn announce(&self, announce: Announce) -> Result<(), Status> {
+    /// Takes what is announced; gives what nobody known vouches for.
+    async fn announce(&self, announce: Announce) -> Result<Pending, Status> {
+        let mut pending = Pending::new(Arc::clone(&self.pending));
         if announce.held.len() > MAX_ANNOUNCED {
             return Err(self.bad(&Unacceptable::TooMany));
         }
@@ -210,7 +241,10 @@ impl Attendance {
             rest = left;
             for announced in verified {
                 match announced {
-                    Ok(announced) => self.send(Mail::Announced(Box::new(announced))).await?,
+                    Ok((announced, unproven)) => {
+                        unproven.into_iter().for_each(|unproven| pending.add(unproven));
+                        self.send(Mail::Announced(Box::new(announced))).await?;
+                    }
                     // One task that cannot be read must not keep a host and all its others away.
                     Err(error) => {
                         self.metrics.malformed.inc();
@@ -219,23 +253,46 @@ impl Attendance {
                 }
             }
         }
-        Ok(())
+        Ok(pending)
+    }
+
+    /// There are other members: takes what they vouch for; gives the rest.
+    async fn vouch(&self, mut pending: Pending) -> Result<Pending, Status> {
+        let looking = self.on_thread(move |host, trusted| {
+            let vouched = pending.vouched(host, trusted);
+            (vouched, pending)
+        });
+        let (vouched, pending) = looking.await?;
+        for announced in vouched {
+            self.send(Mail::Announced(Box::new(announced))).await?;
+        }
+        Ok(pending)
     }
 
     /// Looks through an announcement for a turn, on a thread of its own, which serves no other stream. The turn is
     /// over before anything is said to the core: nobody's verification waits for somebody's mail.
     async fn verify(&self, mut rest: IntoIter<Held>) -> Result<Turn, Status> {
+        self.on_thread(move |host, trusted| {
+            let began = Instant::now();
+            let look = |held| announcement::held(host, held, trusted);
+            let verified = within_turn(&mut rest, look, || began.elapsed() >= TURN);
+            (verified, rest)
+        })
+        .await
+    }
+
+    /// Does what takes long with signatures, when its turn has come.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&HostInfo, &Trusted<'_>) -> T + Send + 'static,
+    ) -> Result<T, Status> {
         // Closed only with the process.
         let turn = Arc::clone(&self.verifying).acquire_owned().await;
         let (host, members, me) = (Arc::clone(&self.host), self.members.clone(), self.me.clone());
         let looking = self.tasks.spawn_blocking(move || {
             let _turn = turn;
-            let began = Instant::now();
             let members = Arc::clone(&members.borrow());
-            let trusted = Trusted { members: &members, me: &me };
-            let look = |held| messages::held(&host, held, &trusted);
-            let verified = within_turn(&mut rest, look, || began.elapsed() >= TURN);
-            (verified, rest)
+            work(&host, &Trusted { members: &members, me: &me })
         });
         looking.await.map_err(|_| Status::unavailable("the scheduler ends this stream"))
     }
@@ -251,7 +308,7 @@ impl Attendance {
 }
 
 /// What a turn came to, and what is left for the next one.
-type Turn = (Vec<Result<Announced, Unacceptable>>, IntoIter<Held>);
+type Turn = (Vec<Result<(Announced, Option<Unproven>), Unacceptable>>, IntoIter<Held>);
 
 /// What `look` makes of the next ones until the turn is over; of one at least.
 fn within_turn<T, U>(
@@ -304,6 +361,7 @@ mod tests {
             me: Arc::new(me),
             metrics: SchedulerMetrics::register(&mut Metrics::new()),
             verifying: Arc::clone(&verifying),
+            pending: Arc::new(Semaphore::new(PENDING)),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };

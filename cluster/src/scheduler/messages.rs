@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dfs_model::{
     GroupRange, GroupSet, HostId, HostInfo, HostKind, Priority, TaskId, TaskInfo, groups_in,
 };
-use dfs_peer::digests::{Appointment, Identity, MAX_STAND_INS, SignedDigests};
+use dfs_peer::digests::SignedDigests;
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
@@ -15,7 +15,6 @@ use super::core::{
     Decision, Done, Event, Failed, FailureKind, Lease, MAX_GROUPS, Outcome, RefusalKind, SeedEvent,
     SizeScope, TaskReport, Wanted,
 };
-use crate::membership::Members;
 
 /// Digest bytes in one message; longer snapshots continue in updates.
 const DIGEST_BYTES: usize = 1 << 20;
@@ -53,83 +52,19 @@ pub fn task_message(spec: &TaskInfo) -> common::Task {
     spec.into()
 }
 
-fn limit_of(length: Option<u64>) -> u64 {
+/// Most groups of a content of this length.
+pub(super) fn limit_of(length: Option<u64>) -> u64 {
     length.map_or(MAX_GROUPS, groups_in).min(MAX_GROUPS)
 }
 
-fn bounded<T>(list: &[T]) -> Result<(), Unacceptable> {
+/// Whether a list is as short as it must be.
+pub(super) fn bounded<T>(list: &[T]) -> Result<(), Unacceptable> {
     if list.len() > MAX_ENTRIES { Err(Unacceptable::TooMany) } else { Ok(()) }
 }
 
-fn id_bytes(bytes: &[u8]) -> Bytes {
+/// An id as it travels.
+pub(super) fn id_bytes(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
-}
-
-/// What a host announces of one task.
-#[derive(Debug)]
-pub struct Announced {
-    /// What it holds.
-    pub event: Event,
-    /// The stand-ins that earlier schedulers appointed, as they have proved.
-    pub signers: Vec<scheduler::Signer>,
-}
-
-/// Whose signatures count in announcements.
-pub struct Trusted<'a> {
-    /// The members: seeds sign digests, schedulers appoint.
-    pub members: &'a Members,
-    /// This scheduler, which knows its own word before it has heard of anybody.
-    pub me: &'a Identity,
-}
-
-impl Trusted<'_> {
-    /// Whether a scheduler of this cluster appointed them.
-    fn appointed(&self, appointment: &Appointment) -> bool {
-        let own = |host: &HostId| (*host == self.me.host()).then(|| self.me.public_key());
-        let key = |host: &HostId| own(host).or_else(|| self.members.scheduler_key(host));
-        appointment.verify(key).is_ok()
-    }
-}
-
-/// A stand-in as others are told of it.
-pub fn signer(appointment: &Appointment) -> scheduler::Signer {
-    scheduler::Signer {
-        host_id: id_bytes(appointment.host.as_bytes()),
-        public_key: id_bytes(&appointment.key),
-        appointment: appointment.encode(),
-    }
-}
-
-/// What a host holds, as it announces it, and whether it stood in: by the name *and* the key it announces itself
-/// with. Batches are re-announced, never believed: those that neither a
-/// member signed nor a stand-in whose appointment comes with them are dropped. Verifies up to a whole message
-/// of signatures.
-pub fn held(
-    host: &HostInfo,
-    held: scheduler::Held,
-    trusted: &Trusted<'_>,
-) -> Result<Announced, Unacceptable> {
-    let task = task(held.task)?;
-    let groups = convert::group_set(&held.groups, limit_of(task.length))?;
-    bounded(&held.digests)?;
-    let words = held.appointments.iter().take(MAX_STAND_INS);
-    let stand_ins: Vec<Appointment> = words
-        .filter_map(|word| Appointment::decode(word).ok())
-        .filter(|word| word.task == task.id && trusted.appointed(word))
-        .collect();
-    let stand_in = |signer: &HostId| stand_ins.iter().find(|word| word.host == *signer);
-    let key = |signer: &HostId| {
-        trusted.members.key_of(signer).or_else(|| stand_in(signer).map(|word| word.key))
-    };
-    let is_good = |signed: &common::SignedDigests| {
-        let Ok(signed) = SignedDigests::decode(&signed.encoded) else { return false };
-        signed.verify(key).is_ok_and(|batch| batch.task == task.id)
-    };
-    let digests = held.digests.into_iter().filter(is_good).map(|signed| signed.encoded).collect();
-    let signers = stand_ins.iter().map(signer).collect();
-    let stood_in = stand_in(&host.id).is_some_and(|word| word.key == host.public_key);
-    let event = Event::Announced { host: host.id, task, held: groups, digests, stood_in };
-    Ok(Announced { event, signers })
 }
 
 /// What a host says after its announcement.
@@ -458,13 +393,9 @@ pub fn status(report: &TaskReport) -> scheduler::TaskStatus {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use dfs_model::{CanonicalUrl, Location, TaskKey, TaskKind, Transform, Validator};
+    use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
 
     use super::*;
-
-    fn identity() -> Identity {
-        Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap()
-    }
 
     /// A task as any other.
     pub fn some_task() -> TaskInfo {
@@ -477,36 +408,5 @@ pub(super) mod tests {
             transform: Transform::Identity,
         };
         TaskInfo::new(key, Some(1 << 20), true)
-    }
-
-    #[test]
-    fn a_stand_in_is_known_again_by_its_name_and_its_key() {
-        let (me, stand_in, thief) = (identity(), identity(), identity());
-        let task = some_task();
-        let word = Appointment::sign(task.id, stand_in.host(), stand_in.public_key(), &me);
-        let stood_in = |host: HostId, public_key| {
-            let host = HostInfo {
-                id: host,
-                kind: HostKind::Node,
-                name: "node".into(),
-                location: Location::default(),
-                addresses: Vec::new(),
-                public_key,
-                upload_slots: 1,
-            };
-            let message = scheduler::Held {
-                task: Some(task_message(&task)),
-                appointments: vec![word.encode()],
-                ..scheduler::Held::default()
-            };
-            let trusted = Trusted { members: &Members::default(), me: &me };
-            match held(&host, message, &trusted).unwrap().event {
-                Event::Announced { stood_in, .. } => stood_in,
-                other => panic!("{other:?}"),
-            }
-        };
-        assert!(stood_in(stand_in.host(), stand_in.public_key()));
-        assert!(!stood_in(stand_in.host(), thief.public_key()), "its name and another's key");
-        assert!(!stood_in(thief.host(), thief.public_key()));
     }
 }

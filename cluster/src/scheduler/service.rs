@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::announcement::{self, Announced};
 use super::core::{Core, Decision, Event, Millis, Seed004, SeedEvent, TaskReport};
 use super::obtain::{Order, obtain};
 use super::{Error, Options, messages};
@@ -38,7 +39,7 @@ pub enum Mail {
     /// Something for the core.
     Event(Box<Event>),
     /// What a host holds.
-    Announced(Box<messages::Announced>),
+    Announced(Box<Announced>),
     /// Somebody wants to look.
     Report(Option<TaskId>, oneshot::Sender<Vec<TaskReport>>),
 }
@@ -273,9 +274,13 @@ impl Service {
     }
 
     /// A host's task, with the stand-ins that an earlier scheduler appointed for it.
-    fn announced(&mut self, announced: messages::Announced) {
-        let messages::Announced { event, signers } = announced;
-        let Event::Announced { task: TaskInfo { id, .. }, .. } = event else { return };
+    fn announced(&mut self, announced: Announced) {
+        let Announced { event, signers } = announced;
+        let (Event::Announced { task: TaskInfo { id, .. }, .. } | Event::Vouched { task: id, .. }) =
+            event
+        else {
+            return;
+        };
         // Before the digests go out: whoever is sent them is told whose they may be.
         signers
             .into_iter()
@@ -290,7 +295,7 @@ impl Service {
     fn appoint(&mut self, host: HostId, task: TaskId) {
         let Some(info) = self.core.host(&host) else { return };
         let appointment = Appointment::sign(task, host, info.public_key, &self.me);
-        remember(self.signers.entry(task).or_default(), messages::signer(&appointment));
+        remember(self.signers.entry(task).or_default(), announcement::signer(&appointment));
     }
 
     fn send(&mut self, decision: Decision) -> Vec<HostId> {

@@ -188,6 +188,17 @@ pub enum Event {
         /// Whether an earlier scheduler made it stand in, as it has proved to the shell.
         stood_in: bool,
     },
+    /// Somebody has turned out to vouch for what a host announced before.
+    Vouched {
+        /// Who announced it.
+        host: HostId,
+        /// Of what.
+        task: TaskId,
+        /// Signed digests, checked by the shell.
+        digests: Vec<Bytes>,
+        /// Whether an earlier scheduler made it stand in.
+        stood_in: bool,
+    },
     /// A host takes part in a task from now on.
     Register {
         /// Who.

@@ -61,6 +61,23 @@ impl Core {
         self.schedule_waiting(id);
     }
 
+    /// Its announcement may be long ago: what it holds by now it has said since.
+    pub(super) fn vouched(
+        &mut self,
+        host: HostId,
+        task_id: TaskId,
+        digests: Vec<Bytes>,
+        stood_in: bool,
+    ) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(peer) = task.peer_mut(&host) else { return };
+        peer.stand_in |= stood_in;
+        let digests = digests.into_iter();
+        let fresh: Vec<Bytes> = digests.filter(|batch| task.digests.add(batch.clone())).collect();
+        self.publish(task_id, None, fresh);
+        self.schedule_waiting(task_id);
+    }
+
     pub(super) fn register(&mut self, host: HostId, spec: TaskInfo, ask: Ask) {
         let id = spec.id;
         let Some(task) = self.task_for(host, spec) else {

@@ -649,6 +649,25 @@ fn a_restarted_scheduler_learns_the_swarm_from_what_hosts_announce() {
 }
 
 #[test]
+fn what_is_vouched_for_later_reaches_everybody_and_changes_nothing_that_is_held() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    scene.finish(1, &task, 100);
+    scene.register(2, &task);
+    let digests = vec![Bytes::from_static(b"signed")];
+    let vouched =
+        |n| Event::Vouched { host: id(n), task: task.id, digests: digests.clone(), stood_in: true };
+    assert_eq!(scene.tell(vouched(7)), [], "it does not take part");
+    let decisions = scene.tell(vouched(1));
+    assert!(matches!(
+        &decisions[..],
+        [Decision::SendUpdate { hosts, digests: sent, .. }] if hosts.contains(&id(2)) && *sent == digests
+    ));
+    let peer = scene.core.tasks[&task.id].peer(&id(1)).unwrap();
+    assert!(peer.stand_in && peer.held == Held::All, "{:?}", peer.held);
+}
+
+#[test]
 fn what_neighbours_lack_is_ordered_from_a_seed() {
     let task = spec("a", Some(100 * MIB));
     let mut scene = Scene::new();

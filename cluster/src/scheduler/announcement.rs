@@ -1,0 +1,322 @@
+//! What hosts announce that they hold, checked: batches of digests are re-announced, never believed.
+//!
+//! A scheduler that was restarted hears its hosts before it has heard who its seeds are. What only they can vouch for
+//! is neither taken nor dropped then: it is [`Pending`], within bounds, until the member list names them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dfs_model::{HostId, HostInfo, TaskId};
+use dfs_peer::digests::{
+    Appointment, AppointmentError, DigestsError, Identity, MAX_STAND_INS, SignedDigests,
+};
+use dfs_proto::{convert, scheduler};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::core::Event;
+use super::messages::{self, Unacceptable};
+use crate::membership::Members;
+
+/// What a host announces of one task.
+#[derive(Debug)]
+pub struct Announced {
+    /// What it holds, or what has turned out to be vouched for.
+    pub event: Event,
+    /// The stand-ins that earlier schedulers appointed, as they have proved.
+    pub signers: Vec<scheduler::Signer>,
+}
+
+/// Whose signatures count in announcements.
+pub struct Trusted<'a> {
+    /// The members: seeds sign digests, schedulers appoint.
+    pub members: &'a Members,
+    /// This scheduler, which knows its own word before it has heard of anybody.
+    pub me: &'a Identity,
+}
+
+impl Trusted<'_> {
+    fn scheduler(&self, host: &HostId) -> Option<[u8; 32]> {
+        let own = (*host == self.me.host()).then(|| self.me.public_key());
+        own.or_else(|| self.members.scheduler_key(host))
+    }
+}
+
+/// What nobody known has vouched for of one task.
+#[derive(Debug)]
+pub struct Unproven {
+    task: TaskId,
+    digests: Vec<Bytes>,
+    appointments: Vec<Bytes>,
+}
+
+impl Unproven {
+    /// Bytes that it takes.
+    fn size(&self) -> usize {
+        let parts = self.digests.iter().chain(&self.appointments);
+        size_of::<Self>() + parts.map(|part| size_of::<Bytes>() + part.len()).sum::<usize>()
+    }
+}
+
+/// What has been proved of one task's announcement.
+struct Proven {
+    digests: Vec<Bytes>,
+    signers: Vec<scheduler::Signer>,
+    /// Whether the host stood in: by the name *and* the key that it announces itself with.
+    stood_in: bool,
+    rest: Option<Unproven>,
+}
+
+/// What a host holds, as it announces it, and what of it cannot be judged yet. Batches that neither a member signed
+/// nor a stand-in whose appointment comes with them are not taken. Verifies up to a whole message of signatures.
+pub fn held(
+    host: &HostInfo,
+    held: scheduler::Held,
+    trusted: &Trusted<'_>,
+) -> Result<(Announced, Option<Unproven>), Unacceptable> {
+    let task = messages::task(held.task)?;
+    let groups = convert::group_set(&held.groups, messages::limit_of(task.length))?;
+    messages::bounded(&held.digests)?;
+    let digests = held.digests.into_iter().map(|signed| signed.encoded).collect();
+    let appointments = held.appointments.into_iter().take(MAX_STAND_INS).collect();
+    let said = Unproven { task: task.id, digests, appointments };
+    let Proven { digests, signers, stood_in, rest } = prove(host, said, trusted);
+    let event = Event::Announced { host: host.id, task, held: groups, digests, stood_in };
+    Ok((Announced { event, signers }, rest))
+}
+
+fn prove(host: &HostInfo, said: Unproven, trusted: &Trusted<'_>) -> Proven {
+    let task = said.task;
+    let (mut stand_ins, mut unknown) = (Vec::new(), Vec::new());
+    for encoded in said.appointments {
+        let Ok(word) = Appointment::decode(&encoded) else { continue };
+        if word.task != task {
+            continue;
+        }
+        match word.verify(|scheduler| trusted.scheduler(scheduler)) {
+            Ok(()) => stand_ins.push(word),
+            Err(AppointmentError::UnknownScheduler(_)) => unknown.push(encoded),
+            Err(_) => {}
+        }
+    }
+    let stand_in = |signer: &HostId| stand_ins.iter().find(|word| word.host == *signer);
+    let key = |signer: &HostId| {
+        trusted.members.key_of(signer).or_else(|| stand_in(signer).map(|word| word.key))
+    };
+    let (mut digests, mut unsigned) = (Vec::new(), Vec::new());
+    for encoded in said.digests {
+        let Ok(signed) = SignedDigests::decode(&encoded) else { continue };
+        match signed.verify(key) {
+            Ok(batch) if batch.task == task => digests.push(encoded),
+            Err(DigestsError::UnknownSigner(_)) if signed.batch().task == task => {
+                unsigned.push(encoded);
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let rest = Unproven { task, digests: unsigned, appointments: unknown };
+    let is_empty = rest.digests.is_empty() && rest.appointments.is_empty();
+    Proven {
+        digests,
+        signers: stand_ins.iter().map(signer).collect(),
+        stood_in: stand_in(&host.id).is_some_and(|word| word.key == host.public_key),
+        rest: (!is_empty).then_some(rest),
+    }
+}
+
+/// A stand-in as others are told of it.
+pub fn signer(appointment: &Appointment) -> scheduler::Signer {
+    scheduler::Signer {
+        host_id: messages::id_bytes(appointment.host.as_bytes()),
+        public_key: messages::id_bytes(&appointment.key),
+        appointment: appointment.encode(),
+    }
+}
+
+/// What one host announced and nobody known has vouched for, until its stream ends.
+#[derive(Debug)]
+pub struct Pending {
+    /// Bytes that all hosts' may take together.
+    room: Arc<Semaphore>,
+    unproven: Vec<(Unproven, OwnedSemaphorePermit)>,
+}
+
+impl Pending {
+    /// Nothing yet; all that is added takes room.
+    pub fn new(room: Arc<Semaphore>) -> Self {
+        Self { room, unproven: Vec::new() }
+    }
+
+    /// Keeps something, while there is room.
+    pub fn add(&mut self, unproven: Unproven) {
+        let size = u32::try_from(unproven.size()).unwrap_or(u32::MAX);
+        match Arc::clone(&self.room).try_acquire_many_owned(size) {
+            Ok(share) => self.unproven.push((unproven, share)),
+            Err(_) => tracing::debug!(
+                task = %unproven.task,
+                "digests of signers that are not known yet are dropped: too many wait for them"
+            ),
+        }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.unproven.is_empty()
+    }
+
+    /// What somebody vouches for now; the rest goes on waiting. Signatures of those who are still unknown are not
+    /// looked at.
+    pub fn vouched(&mut self, host: &HostInfo, trusted: &Trusted<'_>) -> Vec<Announced> {
+        let mut vouched = Vec::new();
+        for (said, share) in std::mem::take(&mut self.unproven) {
+            // It is smaller than before and gives its room back when it is added again.
+            drop(share);
+            let task = said.task;
+            let Proven { digests, signers, stood_in, rest } = prove(host, said, trusted);
+            if let Some(rest) = rest {
+                self.add(rest);
+            }
+            if !digests.is_empty() || !signers.is_empty() {
+                let event = Event::Vouched { host: host.id, task, digests, stood_in };
+                vouched.push(Announced { event, signers });
+            }
+        }
+        vouched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use dfs_model::{HostKind, Location};
+    use dfs_peer::digests::DigestBatch;
+    use dfs_proto::common;
+    use dfs_proto::manager::Role;
+
+    use super::super::messages::tests::some_task;
+    use super::*;
+    use crate::membership::Member;
+
+    fn identity() -> Identity {
+        Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap()
+    }
+
+    fn host(id: HostId, public_key: [u8; 32]) -> HostInfo {
+        HostInfo {
+            id,
+            kind: HostKind::Node,
+            name: "node".into(),
+            location: Location::default(),
+            addresses: Vec::new(),
+            public_key,
+            upload_slots: 1,
+        }
+    }
+
+    fn node(identity: &Identity) -> HostInfo {
+        host(identity.host(), identity.public_key())
+    }
+
+    fn members(all: &[(&Identity, Role)]) -> Members {
+        let grpc = SocketAddr::from(([127, 0, 0, 1], 1));
+        let member = |(identity, role): &(&Identity, Role)| Member {
+            role: *role,
+            host: Arc::new(node(identity)),
+            grpc,
+        };
+        Members { all: all.iter().map(member).collect(), ..Members::default() }
+    }
+
+    /// A batch that says nothing of any group, signed.
+    fn batch(signer: &Identity) -> Bytes {
+        let task = some_task().id;
+        let batch =
+            DigestBatch { task, signer: signer.host(), length: Some(1), entries: Vec::new() };
+        batch.sign(signer.signing_key()).unwrap().encode().into()
+    }
+
+    fn announcement(digests: Vec<Bytes>, appointments: Vec<Bytes>) -> scheduler::Held {
+        let digests =
+            digests.into_iter().map(|encoded| common::SignedDigests { encoded }).collect();
+        let task = Some(messages::task_message(&some_task()));
+        scheduler::Held { task, digests, appointments, ..scheduler::Held::default() }
+    }
+
+    fn taken(announced: &Announced) -> (&[Bytes], bool) {
+        match &announced.event {
+            Event::Announced { digests, stood_in, .. }
+            | Event::Vouched { digests, stood_in, .. } => (digests, *stood_in),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_stand_in_is_known_again_by_its_name_and_its_key() {
+        let (me, stand_in, thief) = (identity(), identity(), identity());
+        let word =
+            Appointment::sign(some_task().id, stand_in.host(), stand_in.public_key(), &me).encode();
+        let nobody = Members::default();
+        let trusted = Trusted { members: &nobody, me: &me };
+        let stood_in = |id: HostId, key| {
+            let said = announcement(Vec::new(), vec![word.clone()]);
+            taken(&held(&host(id, key), said, &trusted).unwrap().0).1
+        };
+        assert!(stood_in(stand_in.host(), stand_in.public_key()));
+        assert!(!stood_in(stand_in.host(), thief.public_key()), "its name and another's key");
+        assert!(!stood_in(thief.host(), thief.public_key()));
+    }
+
+    #[test]
+    fn what_is_announced_before_the_members_are_known_is_taken_once_they_are() {
+        let (me, seed, stranger) = (identity(), identity(), identity());
+        let (other_scheduler, stand_in) = (identity(), identity());
+        let word = Appointment::sign(
+            some_task().id,
+            stand_in.host(),
+            stand_in.public_key(),
+            &other_scheduler,
+        );
+        let (by_seed, by_stand_in) = (batch(&seed), batch(&stand_in));
+        let said = announcement(
+            vec![by_seed.clone(), by_stand_in.clone(), batch(&stranger)],
+            vec![word.encode()],
+        );
+        let announcer = node(&stand_in);
+        let nobody = Members::default();
+        let (at_once, rest) =
+            held(&announcer, said, &Trusted { members: &nobody, me: &me }).unwrap();
+        assert_eq!(taken(&at_once), (&[][..], false), "nobody vouches for any of it yet");
+
+        let mut pending = Pending::new(Arc::new(Semaphore::new(1 << 20)));
+        pending.add(rest.unwrap());
+        assert!(pending.vouched(&announcer, &Trusted { members: &nobody, me: &me }).is_empty());
+        let seeds = members(&[(&seed, Role::Seed)]);
+        let now = pending.vouched(&announcer, &Trusted { members: &seeds, me: &me });
+        assert_eq!(taken(&now[0]), (&[by_seed][..], false));
+        let all = members(&[(&seed, Role::Seed), (&other_scheduler, Role::Scheduler)]);
+        let now = pending.vouched(&announcer, &Trusted { members: &all, me: &me });
+        assert_eq!(taken(&now[0]), (&[by_stand_in][..], true));
+        assert_eq!(now[0].signers, [signer(&word)]);
+        assert!(!pending.is_empty(), "the stranger's goes on waiting");
+        assert!(pending.vouched(&announcer, &Trusted { members: &all, me: &me }).is_empty());
+    }
+
+    #[test]
+    fn what_waits_for_its_signers_is_bounded_and_gives_its_room_back() {
+        let (me, seed) = (identity(), identity());
+        let nobody = Members::default();
+        let trusted = Trusted { members: &nobody, me: &me };
+        let unproven = || {
+            let said = announcement(vec![batch(&seed)], Vec::new());
+            held(&node(&me), said, &trusted).unwrap().1.unwrap()
+        };
+        let room = Arc::new(Semaphore::new(unproven().size() * 3));
+        let mut pending = Pending::new(Arc::clone(&room));
+        (0..5).for_each(|_| pending.add(unproven()));
+        assert_eq!((pending.unproven.len(), room.available_permits()), (3, 0));
+        let seeds = members(&[(&seed, Role::Seed)]);
+        let vouched = pending.vouched(&node(&me), &Trusted { members: &seeds, me: &me });
+        assert_eq!((vouched.len(), pending.is_empty()), (3, true));
+        assert_eq!(room.available_permits(), unproven().size() * 3);
+    }
+}
