@@ -132,6 +132,12 @@ pub struct Peer {
 const MET: usize = 128;
 
 impl Peer {
+    /// Whether it downloads so slowly that nobody should depend on it (seed 004's "bad node"). One that has
+    /// everything downloads no more: what its last run cost says nothing of how it serves.
+    pub fn is_bad_node(&self) -> bool {
+        self.held != Held::All && self.costs.is_bad()
+    }
+
     /// A peer in `state` that wants nothing.
     pub fn new(state: PeerState, held: Held) -> Self {
         Self {

@@ -649,6 +649,24 @@ fn a_restarted_scheduler_learns_the_swarm_from_what_hosts_announce() {
 }
 
 #[test]
+fn who_was_slow_at_the_end_is_a_parent_once_it_has_everything() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    let groups = 100 * MIB / GROUP_BYTES;
+    for (at, cost_ms) in (0..groups - 1).map(|at| (at, 10)).chain([(groups - 2, 90_000)]) {
+        let done = Done { groups: GroupRange::new(at, 1), parent: Some(id(100)), cost_ms };
+        scene.progress(1, &task, done);
+    }
+    scene.register(2, &task);
+    assert_eq!(scene.core.tasks[&task.id].dag.parents(&id(2)), [id(100)], "it is far too slow");
+    let last =
+        Done { groups: GroupRange::new(groups - 1, 1), parent: Some(id(100)), cost_ms: 90_000 };
+    scene.progress(1, &task, last);
+    scene.register(3, &task);
+    assert!(scene.core.tasks[&task.id].dag.parents(&id(3)).contains(&id(1)));
+}
+
+#[test]
 fn what_is_vouched_for_later_reaches_everybody_and_changes_nothing_that_is_held() {
     let task = spec("a", Some(100 * MIB));
     let mut scene = Scene::with_seed(&task);

@@ -41,7 +41,7 @@ impl Strategy for Seed004 {
             .into_iter()
             .filter(|parent| swarm.may_serve(ask, parent))
             .filter_map(|parent| {
-                let peer = swarm.task.peer(&parent).filter(|peer| !peer.costs.is_bad())?;
+                let peer = swarm.task.peer(&parent).filter(|peer| !peer.is_bad_node())?;
                 Some((scene.score(swarm.hosts.get(&parent)?, peer), parent))
             })
             .collect();
