@@ -121,7 +121,14 @@ fn matches(expected: &[String], got: &[String]) -> bool {
     }
 }
 
-/// A line without what differs from run to run: numbers with their units, hexadecimal names, the width of columns.
+/// Days and months, as dates have them.
+const CALENDAR: [&str; 19] = [
+    "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "Jan", "Feb", "Mar", "Apr", "May", "Jun",
+    "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+
+/// A line without what differs from run to run: numbers with their units, dates, hexadecimal
+/// names, the width of columns.
 fn shape(line: &str) -> String {
     const UNITS: [&str; 12] =
         ["B", "KiB", "MiB", "GiB", "ms", "s", "min", "h", "B/s", "KiB/s", "MiB/s", "GiB/s"];
@@ -132,6 +139,7 @@ fn shape(line: &str) -> String {
         let is_rule = word.chars().all(|c| matches!(c, '-' | '─'));
         match word {
             _ if is_unit || is_rule => {}
+            _ if CALENDAR.contains(&bare.trim_matches('"')) => words.push("C".to_owned()),
             _ if bare.starts_with(|c: char| c.is_ascii_digit()) && !bare.contains(['/', ':']) => {
                 words.push("N".to_owned());
             }
@@ -169,6 +177,7 @@ fn shapes_differ_where_words_do() {
             "saved x  310.1 KiB in 40 ms  blake3:cba6362fafa8…",
             "saved x  9 B in 1.2 s blake3:0123456789ab…",
         ),
+        ("\"modified\": \"Fri, 20 Nov 2026\"", "\"modified\": \"Sat, 1 May 2027\""),
         ("pid 6395   socket /run/dfs/agent.sock", "pid 1   socket /run/dfs/agent.sock"),
     ];
     assert!(same.iter().all(|(one, other)| shape(one) == shape(other)));
