@@ -168,9 +168,10 @@ impl Actor {
                 // The reader may have gone: nobody to tell then.
                 let _ = waiter.done.send(answer);
             }
+            None if self.want_for(&waiter) => self.waiters.push(waiter),
+            // It came this moment.
             None => {
-                self.want_for(&waiter);
-                self.waiters.push(waiter);
+                let _ = waiter.done.send(Ok(()));
             }
         }
     }
@@ -188,10 +189,7 @@ impl Actor {
 
     /// `Some` when the waiter has nothing more to wait for.
     fn answer_for(&self, waiter: &Waiter) -> Option<Result<(), ReadError>> {
-        let groups = match self.shared.shape().groups() {
-            Some(count) => waiter.groups.intersection(GroupRange::new(0, count)),
-            None => waiter.groups,
-        };
+        let groups = self.existing(waiter.groups);
         let is_here = match waiter.in_passing {
             true => self.shared.outstanding(groups).is_empty(),
             false => self.shared.stored.has(groups),
@@ -386,18 +384,35 @@ impl Actor {
         self.want_for_waiters();
     }
 
+    /// Wants what waiters lack. Who lacks nothing is told here: the flight that handed it over may be given up before
+    /// it says so, as nothing of it is wanted any more.
     fn want_for_waiters(&mut self) {
-        let waiters = std::mem::take(&mut self.waiters);
-        waiters.iter().for_each(|waiter| self.want_for(waiter));
-        self.waiters = waiters;
+        for waiter in std::mem::take(&mut self.waiters) {
+            if self.want_for(&waiter) {
+                self.waiters.push(waiter);
+            } else {
+                // The reader may have gone: nobody to tell then.
+                let _ = waiter.done.send(Ok(()));
+            }
+        }
     }
 
-    fn want_for(&mut self, waiter: &Waiter) {
+    /// Wants what a waiter lacks; whether that is anything.
+    fn want_for(&mut self, waiter: &Waiter) -> bool {
         if !waiter.in_passing {
-            return self.conductor.want(waiter.groups, waiter.priority);
+            self.conductor.want(waiter.groups, waiter.priority);
+            return true;
         }
-        for run in self.shared.outstanding(waiter.groups) {
-            self.conductor.want(run, waiter.priority);
+        let outstanding = self.shared.outstanding(self.existing(waiter.groups));
+        outstanding.iter().for_each(|run| self.conductor.want(*run, waiter.priority));
+        !outstanding.is_empty()
+    }
+
+    /// Those of `groups` that the content has, as far as that is known.
+    fn existing(&self, groups: GroupRange) -> GroupRange {
+        match self.shared.shape().groups() {
+            Some(count) => groups.intersection(GroupRange::new(0, count)),
+            None => groups,
         }
     }
 
