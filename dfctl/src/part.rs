@@ -297,13 +297,13 @@ impl PartFile {
     /// Records how far it is.
     fn mark(&mut self) -> io::Result<()> {
         let Some(length) = self.identity.length else { return Ok(()) };
-        // The mark makes a file that was cut off as long as before: what is missing would not be missed.
-        self.check_size()?;
         let done = self.done.min(length);
         let proof = self.proof.of(&self.file, done).map_err(cut_off)?;
         let mark = Mark { identity: self.identity.clone(), done, proof };
         let mut block = format!("{MAGIC}{}", serde_json::to_string(&mark)?).into_bytes();
         block.resize(MARK_BYTES, b'\n');
+        // The mark makes a file that was cut off as long as before: what is missing would not be missed.
+        self.check_size()?;
         self.file.write_all_at(&block[..MARK_BYTES], length)?;
         self.size = self.size.max(length + MARK_BYTES as u64);
         self.marked = self.done;

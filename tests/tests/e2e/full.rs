@@ -79,9 +79,9 @@ fn commands_read_a_file_that_is_larger_than_the_cache() {
     assert!(fs::read(&out).unwrap() == bytes);
     let ledger = &said.json().unwrap()["ledger"];
     assert_eq!(ledger["source"], BIG as u64, "{ledger}");
-    // What was under way when the cache was full may come twice.
+    // What was under way when the cache was full may come twice: a run of one request, as a rule much less.
     let sent = origin.counters().body_bytes;
-    assert!(sent <= BIG as u64 + (4 << 20), "{sent} bytes left the origin");
+    assert!(sent <= BIG as u64 + (16 << 20), "{sent} bytes left the origin");
     assert!(agent.dfctl(&["cat", &url]).done().stdout == bytes);
     // What was kept did not come again.
     assert!(origin.counters().body_bytes < sent + BIG as u64 - (50 << 20));
