@@ -4,14 +4,16 @@
 //! it have ended their streams.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
+use clap::Parser;
 use dfs_peer::digests::IdentityError;
 use dfs_service::config::Loader;
 use dfs_service::data_dir::DataDir;
 use dfs_service::net::{self, Port};
 use dfs_service::process::{self, Fault};
 use dfs_service::run_info::RunInfo;
-use dfs_service::{Lifecycle, OnFailure};
+use dfs_service::{Extensions, Lifecycle, OnFailure};
 use tokio::net::TcpListener;
 
 use self::site::Site;
@@ -53,14 +55,20 @@ struct Told {
     role: Role,
     shared: process::Options,
     own: Options,
+    extensions: Extensions,
+}
+
+/// The whole process, with what its site compiled in.
+pub fn main(extensions: Extensions) -> ExitCode {
+    process::main(PROCESS, run(Cli::parse(), extensions), Error::fault)
 }
 
 /// Runs what the command line says until a signal.
-pub async fn run(cli: Cli) -> Result<(), Error> {
+async fn run(cli: Cli, extensions: Extensions) -> Result<(), Error> {
     let (role, flags) = cli.role.into_parts();
     let loader = Loader::new(PROCESS).file(flags.shared.config.clone());
     let (shared, own) = loader.load_beside(&flags).map_err(process::Error::from)?;
-    let told = Told { role, shared, own };
+    let told = Told { role, shared, own, extensions };
     let (shared, data_dir) = (told.shared.clone(), told.own.data_dir.clone());
     process::run(&shared, &data_dir, async |data_dir, lifecycle| {
         start(told, data_dir, lifecycle).await

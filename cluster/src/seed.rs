@@ -29,7 +29,7 @@ use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status};
 
-pub use self::service::{Error, Options, Service};
+pub use self::service::{Error, Given, Options, Service};
 pub use self::status::status_of;
 
 /// A content of at most this many bytes travels inside messages.

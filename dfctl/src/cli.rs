@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
+use dfs_service::Extensions;
 use serde::Serialize;
 
 use crate::codes::{self, Exit};
@@ -121,8 +122,8 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// The whole process.
-pub fn main() -> ExitCode {
+/// The whole process, with what its site compiled in.
+pub fn main(extensions: Extensions) -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == completion::ASKED) {
         return completion::main(words);
@@ -137,13 +138,13 @@ pub fn main() -> ExitCode {
     let exit = match Settings::load(&given) {
         Ok(settings) => {
             let output = Output::of_process(settings.format, verbosity, settings.color);
-            run(cli.command, settings, output)
+            run(cli.command, settings, output, extensions)
         }
         Err(error) => {
             let output = Output::of_process(format, verbosity, color);
             match Settings::defaults() {
                 Ok(defaults) if cli.command.goes_without_settings() => {
-                    run(cli.command, defaults, output)
+                    run(cli.command, defaults, output, extensions)
                 }
                 _ => report(&output, Err(error)),
             }
@@ -152,7 +153,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-fn run(command: Command, settings: Settings, output: Output) -> Exit {
+fn run(command: Command, settings: Settings, output: Output, extensions: Extensions) -> Exit {
     let interrupts = match Interrupts::install() {
         Ok(interrupts) => interrupts,
         Err(error) => return report(&output, Err(error)),
@@ -167,7 +168,7 @@ fn run(command: Command, settings: Settings, output: Output) -> Exit {
             return report(&output, Err(error));
         }
     };
-    let context = Context::new(settings, output, interrupts.token());
+    let context = Context::new(settings, output, interrupts.token()).with_extensions(extensions);
     let result = runtime.block_on(async {
         let result = command.run(&context).await;
         context.finish().await;

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use dfs_fuse::agent::inside::{self, InsideAgent};
 use dfs_model::Digest;
-use dfs_source::HttpOptions;
+use dfs_service::Extensions;
+use dfs_source::s3::Environment;
+use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +47,7 @@ pub struct Context {
     pub output: Output,
     /// Cancelled by the first Ctrl-C.
     pub interrupted: CancellationToken,
+    extensions: Extensions,
     given: Option<Arc<dyn Backend>>,
     command: CommandId,
     /// The agent inside this process, once something needed one and there was no daemon.
@@ -60,7 +63,20 @@ impl Context {
     pub fn new(settings: Settings, output: Output, interrupted: CancellationToken) -> Self {
         let (given, command, inside) = (None, CommandId::random(), Mutex::new(None));
         let (linger, closed) = (Mutex::new(None), OnceLock::new());
-        Self { settings, output, interrupted, given, command, inside, linger, closed }
+        let extensions = Extensions::default();
+        Self { settings, output, interrupted, extensions, given, command, inside, linger, closed }
+    }
+
+    /// The same with what the site compiled in.
+    pub fn with_extensions(self, extensions: Extensions) -> Self {
+        Self { extensions, ..self }
+    }
+
+    /// How origins are reached from here, with files as they are said to be: on behalf of this user, with what is
+    /// theirs.
+    pub fn sources(&self, files: FileOptions) -> SourcesBuilder {
+        let s3 = S3Options { environment: Some(Environment::of_process()), ..S3Options::default() };
+        self.extensions.sources().http(HttpOptions::of_process()).s3(s3).file(files)
     }
 
     /// Surroundings of a test.
@@ -127,7 +143,8 @@ impl Context {
             return Ok(backend(agent));
         }
         let parent = self.settings.solo_dir();
-        let started = InsideAgent::start(&parent, HttpOptions::of_process(), cluster);
+        let sources = self.sources(FileOptions::default());
+        let started = InsideAgent::start(&parent, sources, cluster);
         let agent = started.map_err(|error| {
             let what = format!("cannot work without a node agent in {}", parent.display());
             CliError::start(what, error.fault()).caused_by(&error)

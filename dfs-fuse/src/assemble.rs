@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Parser;
 use dfs_model::Capacity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
@@ -19,9 +21,9 @@ use dfs_service::net::{
 };
 use dfs_service::process::{self, Fault};
 use dfs_service::run_info::RunInfo;
-use dfs_service::{Lifecycle, OnFailure, Tracker};
+use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker};
 use dfs_source::s3::Environment;
-use dfs_source::{FileOptions, HttpOptions, S3Options};
+use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 
 use crate::agent::api::NodeService;
 use crate::agent::{Agent, AgentFacts};
@@ -51,11 +53,16 @@ impl Error {
     }
 }
 
+/// The whole process, with what its site compiled in.
+pub fn main(extensions: Extensions) -> ExitCode {
+    process::main(PROCESS, run(Flags::parse(), extensions), Error::fault)
+}
+
 /// Runs what the command line says until a signal, or until idle where that was asked for.
-pub async fn run(flags: Flags) -> Result<(), Error> {
+async fn run(flags: Flags, extensions: Extensions) -> Result<(), Error> {
     let loader = Loader::new(PROCESS).file(flags.shared.config.clone());
     let (shared, own) = loader.load_beside(&flags).map_err(process::Error::from)?;
-    let told = Told { shared, own, exit_when_idle: flags.exit_when_idle };
+    let told = Told { shared, own, exit_when_idle: flags.exit_when_idle, extensions };
     process::run(&told.shared, &told.own.data_dir, async |data_dir, lifecycle| {
         start(&told, data_dir, lifecycle).await
     })
@@ -67,6 +74,7 @@ struct Told {
     shared: process::Options,
     own: Options,
     exit_when_idle: bool,
+    extensions: Extensions,
 }
 
 async fn start(
@@ -141,11 +149,17 @@ fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
         slots: SlotLimits::default(),
         patience: Duration::from_secs(options.patience_seconds.into()),
         managers: options.cluster.clone(),
-        http: HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::of_process() },
+        sources: sources(told),
         lifetime: Lifetime::Lasting,
-        s3: S3Options { environment: Some(Environment::of_process()), ..S3Options::default() },
-        files: FileOptions { exports: options.export.clone(), ..FileOptions::default() },
     }
+}
+
+fn sources(told: &Told) -> SourcesBuilder {
+    let options = &told.own;
+    let http = HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::of_process() };
+    let s3 = S3Options { environment: Some(Environment::of_process()), ..S3Options::default() };
+    let files = FileOptions { exports: options.export.clone(), ..FileOptions::default() };
+    told.extensions.sources().http(http).s3(s3).file(files)
 }
 
 /// Mounts go before the engine does: nobody is left waiting for bytes that nobody fetches.

@@ -1,12 +1,5 @@
 //! The binary `dfs-fuse`: see [`dfs_fuse::assemble`].
 
-use std::process::ExitCode;
-
-use clap::Parser;
-use dfs_fuse::assemble::{self, Error};
-use dfs_fuse::options::{Flags, PROCESS};
-use dfs_service::process;
-
-fn main() -> ExitCode {
-    process::main(PROCESS, assemble::run(Flags::parse()), Error::fault)
+fn main() -> std::process::ExitCode {
+    dfs_fuse::assemble::main(dfs_service::Extensions::default())
 }

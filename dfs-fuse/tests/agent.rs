@@ -13,7 +13,7 @@ use dfs_peer::engine::Role;
 use dfs_peer::host::{Host, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
 use dfs_service::net::{GrpcChannels, TcpLinkDialer};
-use dfs_source::{FileOptions, HttpOptions, S3Options, Target};
+use dfs_source::{FileOptions, HttpOptions, Sources, Target};
 use dfs_tests::origin::Injected;
 use dfs_tests::{Body, Fault, Origin};
 use tempfile::TempDir;
@@ -40,9 +40,7 @@ impl Bench {
             slots: SlotLimits::default(),
             patience: Duration::from_secs(3),
             managers: Vec::new(),
-            http: HttpOptions::default(),
-            s3: S3Options::default(),
-            files: FileOptions::default(),
+            sources: Sources::builder().http(HttpOptions::default()).file(FileOptions::default()),
             lifetime: Lifetime::OfTheProcess,
         };
         let network = Network {

@@ -127,11 +127,13 @@ impl Site {
         let (listener, at) =
             listen("pieces", &self.told.shared, self.told.own.port_pieces, 4002).await?;
         let acceptor = TcpLinkAcceptor::new(listener).map_err(process::Error::from)?;
-        let acceptor = Arc::new(acceptor);
-        let name = format!("seed@{}", self.host.name);
-        let location = self.host.location.clone();
-        let options = &self.told.own.seed;
-        let seed = seed::Service::start(options, name, location, data_dir, acceptor, &tracker)?;
+        let given = seed::Given {
+            name: format!("seed@{}", self.host.name),
+            location: self.host.location.clone(),
+            sources: self.told.extensions.sources(),
+            acceptor: Arc::new(acceptor),
+        };
+        let seed = seed::Service::start(&self.told.own.seed, given, data_dir, &tracker)?;
         SeedMetrics::install(&mut self.metrics, seed.host().clone());
         self.routes.add_service(seed.grpc());
         self.join(&seed.host().info, MemberRole::Seed, "seed", &tracker);

@@ -12,7 +12,7 @@ use dfs_proto::seed::seed_server::SeedServer;
 use dfs_service::Tracker;
 use dfs_service::data_dir::{DataDir, DataDirError};
 use dfs_service::net::{GrpcChannels, TcpLinkDialer};
-use dfs_source::{FileOptions, HttpOptions, S3Options};
+use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::SeedService;
@@ -44,6 +44,18 @@ pub enum Error {
     Host(#[from] HostError),
 }
 
+/// What a seed is given by the process it runs in.
+pub struct Given {
+    /// Name for people.
+    pub name: String,
+    /// Where it stands.
+    pub location: Location,
+    /// What the site compiled in; the usual sources are added.
+    pub sources: SourcesBuilder,
+    /// Where it serves pieces.
+    pub acceptor: Arc<dyn Acceptor>,
+}
+
 /// A running seed.
 pub struct Service {
     host: Host,
@@ -51,13 +63,11 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a seed that keeps everything below `data_dir` and serves pieces at `acceptor`.
+    /// Starts a seed that keeps everything below `data_dir`.
     pub fn start(
         options: &Options,
-        name: String,
-        location: Location,
+        given: Given,
         data_dir: &DataDir,
-        acceptor: Arc<dyn Acceptor>,
         tracker: &Tracker,
     ) -> Result<Self, Error> {
         // Seeds serve whole clusters: more at a time than a node.
@@ -66,6 +76,8 @@ impl Service {
             0 => usual,
             slots => SlotLimits { slots, ..usual },
         };
+        let Given { name, location, sources, acceptor } = given;
+        let http = HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::of_process() };
         let host = HostOptions {
             role: Role::Seed,
             data_dir: data_dir.subdir("seed")?,
@@ -76,11 +88,9 @@ impl Service {
             slots,
             patience: Duration::from_secs(3),
             managers: Vec::new(),
-            http: HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::of_process() },
-            lifetime: Lifetime::Lasting,
             // Nobody's keys but those of whoever asks.
-            s3: S3Options::default(),
-            files: FileOptions::default(),
+            sources: sources.http(http).s3(S3Options::default()).file(FileOptions::default()),
+            lifetime: Lifetime::Lasting,
         };
         let network = Network {
             dialer: Arc::new(TcpLinkDialer),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dfs_model::{ByteSize, HostInfo, HostKind, Location, Rate};
-use dfs_source::{FileOptions, HttpOptions, S3Options, SourceError, Sources};
+use dfs_source::{SourceError, SourcesBuilder};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,7 +30,6 @@ const IDLE: Duration = Duration::from_secs(300);
 const CHILDREN_PER_SLOT: usize = 16;
 
 /// How a host is set up.
-#[derive(Debug, Clone)]
 pub struct HostOptions {
     /// What it is to the swarm.
     pub role: Role,
@@ -50,14 +49,10 @@ pub struct HostOptions {
     pub patience: Duration,
     /// gRPC addresses of managers; none is solo.
     pub managers: Vec<SocketAddr>,
-    /// How web origins are read.
-    pub http: HttpOptions,
+    /// How origins are read.
+    pub sources: SourcesBuilder,
     /// How long what it keeps is to last.
     pub lifetime: Lifetime,
-    /// How object stores are.
-    pub s3: S3Options,
-    /// How files are.
-    pub files: FileOptions,
 }
 
 /// How a host reaches others, and is reached.
@@ -110,8 +105,7 @@ impl Host {
         let identity = Identity::load_or_create(&options.data_dir)?;
         let store_options = StoreOptions { capacity: options.capacity, ..StoreOptions::default() };
         let store = Store::open(&options.data_dir, store_options)?;
-        let sources = Sources::builder().http(options.http.clone()).s3(options.s3.clone());
-        let sources = sources.file(options.files.clone()).build()?;
+        let sources = options.sources.clone().build()?;
         let info = describe(&options, &identity, &network);
         let me = LocalHost { host: info.id, name: info.name.clone(), capabilities: 0 };
         let pool =

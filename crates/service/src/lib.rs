@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod config;
 pub mod data_dir;
+pub mod extensions;
 pub mod lifecycle;
 pub mod metrics;
 pub mod net;
@@ -16,4 +17,5 @@ pub mod process;
 pub mod run_info;
 pub mod telemetry;
 
+pub use extensions::Extensions;
 pub use lifecycle::{Backoff, Lifecycle, OnFailure, Tracker};

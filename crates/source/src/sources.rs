@@ -16,7 +16,7 @@ pub struct Sources {
 }
 
 /// Puts [`Sources`] together; nothing is known that was not asked for.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct SourcesBuilder {
     http: Option<HttpOptions>,
     file: Option<FileOptions>,

@@ -5,8 +5,7 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use dfs_source::s3::Environment;
-use dfs_source::{FileOptions, HttpOptions, ListLimits, S3Options, Sources};
+use dfs_source::{FileOptions, ListLimits, Sources};
 
 use super::get::Filter;
 use super::inside::{Access, missing_error};
@@ -142,7 +141,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
             .because("nobody is there to be asked: the standard input is not a terminal")
             .hint("the same command with --dry-run to see what it would do, then with --yes"));
     }
-    let sources = sources()?;
+    let sources = sources(context)?;
     let shown = source.shown();
     let destination = Destination::open(context, &sources, destination).await?;
     let origin = Origin::open(context, &sources, source).await?;
@@ -189,11 +188,10 @@ fn written(text: &str) -> Result<String, CliError> {
     Ok(format!("{}/", path.trim_end_matches('/')))
 }
 
-fn sources() -> Result<Sources, CliError> {
+fn sources(context: &Context) -> Result<Sources, CliError> {
     let listing = ListLimits { depth: DEEPEST, entries: MOST_ENTRIES, ..ListLimits::default() };
-    let s3 = S3Options { environment: Some(Environment::of_process()), ..S3Options::default() };
-    let builder = Sources::builder().http(HttpOptions::of_process()).s3(s3);
-    builder.file(FileOptions { listing, ..FileOptions::default() }).build().map_err(|error| {
+    let files = FileOptions { listing, ..FileOptions::default() };
+    context.sources(files).build().map_err(|error| {
         CliError::new(&codes::BAD_CONFIG, "cannot set up the access to files and stores")
             .caused_by(&error)
     })

@@ -17,8 +17,7 @@ use dfs_proto::node::node_server::NodeServer;
 use dfs_service::data_dir::{DataDir, DataDirError, private_dir};
 use dfs_service::net::{self, GrpcChannels, TcpLinkAcceptor, TcpLinkDialer};
 use dfs_service::process::Fault;
-use dfs_source::s3::Environment;
-use dfs_source::{FileOptions, HttpOptions, S3Options};
+use dfs_source::SourcesBuilder;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
@@ -76,7 +75,7 @@ impl InsideAgent {
     /// left there is removed. Needs a runtime.
     pub fn start(
         parent: &Path,
-        http: HttpOptions,
+        sources: SourcesBuilder,
         cluster: Option<SocketAddr>,
     ) -> Result<Self, InsideError> {
         let parent = private_dir(parent)?;
@@ -91,7 +90,7 @@ impl InsideAgent {
             channels: Arc::new(GrpcChannels::default()),
             advertise: Vec::new(),
         };
-        let host = Host::start(options(&dir, http, cluster), network, &tracker, &stop)?;
+        let host = Host::start(options(&dir, sources, cluster), network, &tracker, &stop)?;
         let name = cluster.map(|cluster| cluster.to_string()).unwrap_or_default();
         let facts = AgentFacts { data_dir: dir.clone(), cluster: name, capacity: None };
         let service = NodeServer::new(NodeService::new(Agent::new(host.clone(), facts)));
@@ -160,7 +159,7 @@ fn listen_towards(cluster: SocketAddr) -> io::Result<TcpLinkAcceptor> {
     TcpLinkAcceptor::new(tokio::net::TcpListener::from_std(listener)?)
 }
 
-fn options(dir: &Path, http: HttpOptions, cluster: Option<SocketAddr>) -> HostOptions {
+fn options(dir: &Path, sources: SourcesBuilder, cluster: Option<SocketAddr>) -> HostOptions {
     let (role, name) = match cluster {
         Some(_) => (Role::Node, format!("dfctl-{}", std::process::id())),
         None => (Role::Solo, "solo".to_owned()),
@@ -175,10 +174,8 @@ fn options(dir: &Path, http: HttpOptions, cluster: Option<SocketAddr>) -> HostOp
         slots: SlotLimits::default(),
         patience: Duration::from_secs(3),
         managers: cluster.into_iter().collect(),
-        http,
+        sources,
         lifetime: Lifetime::OfTheProcess,
-        s3: S3Options { environment: Some(Environment::of_process()), ..S3Options::default() },
-        files: FileOptions::default(),
     }
 }
 
