@@ -248,4 +248,6 @@ pub enum Access {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

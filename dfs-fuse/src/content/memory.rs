@@ -48,6 +48,13 @@ impl MemoryContent {
         Self { state: Arc::new(State { spaces, fetches: Mutex::new(Vec::new()) }) }
     }
 
+    /// Forgets the groups of `range`, as a full store does.
+    pub fn evict(&self, space: u16, range: ByteRange) {
+        if let Ok(space) = self.space(space) {
+            space.present.lock().remove_range(space.clip(range).groups());
+        }
+    }
+
     /// The fetches that found something missing, in order.
     pub fn fetches(&self) -> Vec<(u16, ByteRange, Priority)> {
         self.state.fetches.lock().clone()
