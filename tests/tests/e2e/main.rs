@@ -22,6 +22,7 @@ mod kills;
 mod mounts;
 mod origins;
 mod outputs;
+mod own_source;
 mod power;
 mod preheat;
 mod recovery;

@@ -1,8 +1,8 @@
 //! Web servers that people run.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -33,10 +33,8 @@ impl Server {
     /// nginx, with its listings of rounded sizes.
     pub fn nginx(place: &Place, root: &Path) -> Self {
         let home = place.dir("nginx");
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let at = free.local_addr().unwrap();
+        let at = free_address();
         let address = at.to_string();
-        drop(free);
         let file = home.join("nginx.conf");
         let configuration = NGINX
             .replace("HOME", home.to_str().unwrap())
@@ -81,6 +79,75 @@ impl Server {
 }
 
 impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An address that nobody listens at.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A Redis server that keeps nothing; it ends with its test.
+pub struct Redis {
+    child: Child,
+    _watchdog: Watchdog,
+    at: SocketAddr,
+}
+
+impl Redis {
+    /// An empty one.
+    pub fn start(place: &Place) -> Self {
+        let at = free_address();
+        let child = Command::new("redis-server")
+            .args(["--save", "", "--bind", "127.0.0.1", "--port", &at.port().to_string(), "--dir"])
+            .arg(place.dir("redis"))
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("redis-server is needed: {error}"));
+        let watchdog = Watchdog::over(&child).unwrap();
+        let redis = Self { child, _watchdog: watchdog, at };
+        wait::until("redis answers", || redis.cli(&["ping"], b"").contains("PONG")).unwrap();
+        redis
+    }
+
+    /// Makes `value` the value of `key`.
+    pub fn set(&self, key: &str, value: &[u8]) {
+        assert_eq!(self.cli(&["-x", "set", key], value).trim(), "OK");
+    }
+
+    /// Bytes that it has sent so far.
+    pub fn bytes_sent(&self) -> u64 {
+        let said = self.cli(&["info", "stats"], b"");
+        let line = said.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+
+    /// The URL of a key.
+    pub fn url(&self, key: &str) -> String {
+        format!("redis://{}/{key}", self.at)
+    }
+
+    fn cli(&self, words: &[&str], input: &[u8]) -> String {
+        let mut child = Command::new("redis-cli")
+            .args(["-p", &self.at.port().to_string()])
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // It may have gone before it read anything, as while the server starts.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    }
+}
+
+impl Drop for Redis {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
