@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod demo;
+mod dist;
 mod fuzz;
 mod generate;
 mod interrupt;
@@ -29,6 +30,8 @@ enum Command {
     Bench(bench::Args),
     /// Mount a URL on some nodes at once, read everything, and account for every byte
     Demo(demo::Args),
+    /// Build what is given away: static programs, a tarball, a Debian package
+    Dist(dist::Args),
     /// Look for input that breaks whatever reads what strangers write
     Fuzz(fuzz::Args),
     /// Write manual pages, completions and references from the programs
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Gen(args) => generate::run(&args),
         Command::Test(args) => test::run(&args),

@@ -12,11 +12,11 @@ use std::process::Command;
 use crate::run::{Failure, run, succeeds};
 use crate::workspace::{cache, cargo};
 
-mod moto;
 mod oracle;
+mod python;
 
-pub use moto::ensure as s3_server;
 pub use oracle::{ensure as erofs_oracle, mkfs as mkfs_erofs};
+pub use python::{PythonHome, S3_SERVER, ensure as python_home};
 
 /// A Debian package and a program that shows that it (or one like it) is there.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +44,16 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "bsdutils", program: "script" },
     Package { name: "unzip", program: "unzip" },
     Package { name: "zstd", program: "zstd" },
+    Package { name: "redis-server", program: "redis-server" },
+];
+
+/// What packs programs, and looks at what was packed.
+pub const FOR_DIST: &[Package] = &[
+    Package { name: "git", program: "git" },
+    Package { name: "dpkg", program: "dpkg-deb" },
+    Package { name: "lintian", program: "lintian" },
+    Package { name: "systemd", program: "systemd-analyze" },
+    Package { name: "qemu-user-static", program: "qemu-aarch64-static" },
 ];
 
 /// What the demo runs beside our own programs.

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-use crate::generate;
 use crate::prepare;
 use crate::run::{self, Failure};
 use crate::sabotage;
 use crate::workspace::cargo;
+use crate::{dist, generate};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -39,6 +39,10 @@ enum Step {
     Gen,
     /// The programs that end-to-end tests drive
     Build,
+    /// The package outside of the workspace that compiles in a source of its own
+    Example,
+    /// What is given away, as a draft: it is built, checked and packed for each architecture
+    Dist,
     /// Invariants broken on purpose: each has a test that notices
     Sabotage,
     /// Unit and end-to-end tests
@@ -53,9 +57,12 @@ const ALL: &[Step] = &[
     Step::Build,
     Step::Gen,
     Step::Doc,
+    Step::Example,
+    Step::Dist,
     Step::Sabotage,
     Step::Tests,
 ];
+const EXAMPLE: &str = "examples/own-source/Cargo.toml";
 const FAST: &[Step] = &[Step::Prepare, Step::Fmt, Step::Clippy, Step::Tests];
 
 /// Runs the steps that were asked for, up to the first that fails.
@@ -77,6 +84,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             times.push(timed(step.name(), sabotage::run)?);
         } else if step == Step::Gen {
             times.push(timed(step.name(), check_generated)?);
+        } else if step == Step::Dist {
+            times.push(timed(step.name(), dist::check)?);
         } else if let Some(mut command) = step.command(args.fast)? {
             times.push(timed(step.name(), || run::run(&mut command))?);
         }
@@ -95,10 +104,13 @@ fn prepare(steps: &[Step], fast: bool) -> Result<(), Failure> {
     if steps.iter().any(drives) && !fast {
         prepare::packages(prepare::FOR_TESTS)?;
         prepare::erofs_oracle()?;
-        prepare::s3_server()?;
+        prepare::python_home(&prepare::S3_SERVER)?;
     }
     if steps.iter().any(drives) {
         prepare::cargo_tool("nextest")?;
+    }
+    if steps.contains(&Step::Dist) {
+        dist::prepare()?;
     }
     if steps.contains(&Step::Deny) {
         prepare::cargo_tool("deny")?;
@@ -116,6 +128,8 @@ impl Step {
             Self::Gen => "gen",
             Self::Doc => "doc",
             Self::Build => "build",
+            Self::Example => "example",
+            Self::Dist => "dist",
             Self::Sabotage => "sabotage",
             Self::Tests => "tests",
         }
@@ -137,7 +151,7 @@ impl Step {
     /// What cargo does for this step, where that is all.
     fn arguments(self, fast: bool) -> Option<&'static [&'static str]> {
         Some(match self {
-            Self::Prepare | Self::Gen | Self::Sabotage => return None,
+            Self::Prepare | Self::Gen | Self::Dist | Self::Sabotage => return None,
             Self::Fmt => &["fmt", "--all", "--check"],
             Self::Clippy => &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
             Self::Deny => {
@@ -145,6 +159,7 @@ impl Step {
             }
             Self::Doc => &["test", "--quiet", "--workspace", "--doc"],
             Self::Build => &["build", "--quiet", "--workspace", "--bins"],
+            Self::Example => &["build", "--quiet", "--locked", "--manifest-path", EXAMPLE],
             Self::Tests if fast => &["nextest", "run", "--workspace", "--lib", "--bins"],
             Self::Tests => &["nextest", "run", "--workspace"],
         })

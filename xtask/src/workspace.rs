@@ -33,18 +33,22 @@ pub fn cargo(args: &[&str]) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Where cargo puts what it builds in `profile`, as cargo itself says.
+/// Where cargo puts what it builds in `profile`.
 pub fn built(profile: &str) -> Result<PathBuf, Failure> {
+    Ok(target_dir()?.join(profile))
+}
+
+/// Where cargo puts what it builds, as cargo itself says.
+pub fn target_dir() -> Result<PathBuf, Failure> {
     let mut command = cargo(&["metadata", "--no-deps", "--format-version", "1"])?;
     let output = command
         .output()
         .map_err(|error| Failure::Other(format!("cargo could not be started: {error}")))?;
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)
         .map_err(|error| Failure::Other(format!("cargo metadata is not JSON: {error}")))?;
-    let target = metadata["target_directory"].as_str();
-    let target = target.ok_or_else(|| {
+    let target = metadata["target_directory"].as_str().map(PathBuf::from);
+    target.ok_or_else(|| {
         let said = String::from_utf8_lossy(&output.stderr);
         Failure::Other(format!("cargo metadata names no target directory: {said}"))
-    })?;
-    Ok(Path::new(target).join(profile))
+    })
 }
