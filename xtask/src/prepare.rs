@@ -45,6 +45,7 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "unzip", program: "unzip" },
     Package { name: "zstd", program: "zstd" },
     Package { name: "redis-server", program: "redis-server" },
+    Package { name: "strace", program: "strace" },
 ];
 
 /// What packs programs, and looks at what was packed.

@@ -406,7 +406,13 @@ fn invalid(layers: &[Layer], error: figment::Error) -> ConfigError {
     let key = error.path.join(".");
     let decided = layers.iter().rev().find(|layer| layer.find(&key).is_some());
     let origin = decided.map_or(Origin::Default, |layer| layer.origin_of(&key));
-    ConfigError::Invalid { origin, key, reason: error.kind.to_string() }
+    let reason = match error.kind {
+        Kind::UnknownVariant(found, known) => {
+            format!("'{found}' is not one of {}", known.join(", "))
+        }
+        other => other.to_string(),
+    };
+    ConfigError::Invalid { origin, key, reason }
 }
 
 fn as_dict<T: Serialize>(value: &T) -> Result<Dict, ConfigError> {

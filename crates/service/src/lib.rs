@@ -7,6 +7,7 @@
 //! here knows what the process is for.
 
 pub mod admin;
+mod allocator;
 pub mod config;
 pub mod data_dir;
 pub mod extensions;

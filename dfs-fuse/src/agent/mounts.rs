@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_artifact::Index;
-use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
+use dfs_model::{CanonicalUrl, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
 use parking_lot::Mutex;
@@ -270,9 +270,7 @@ impl Entry {
                 cached += run.len();
                 part += &task.ledger_since(mark, run);
             }
-            let counted = task.ledger_since(mark, ByteRange::new(0, 0));
-            part.source_requests = counted.source_requests;
-            part.wire_bytes = counted.wire_bytes;
+            (part.source_requests, part.wire_bytes) = task.costs_since(mark);
             ledger += &part;
         }
         let (opened, path) = (self.opened.clone(), self.path.clone());

@@ -302,7 +302,8 @@ impl Context {
     ) -> Result<Outcome, keep::KeepError> {
         let wire = segment.payload.len() + segment.proof.len();
         let signed: usize = segment.signed.iter().map(Bytes::len).sum();
-        self.shared.provenance.received((wire + signed) as u64);
+        let content = segment.payload.len() as u64;
+        self.shared.provenance.received(from, content, (wire + signed) as u64);
         let segment = Arc::new(segment);
         let mut kept = self.verify(&segment, from).await;
         let again = match &kept {

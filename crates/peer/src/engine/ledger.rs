@@ -91,7 +91,18 @@ struct Inner {
     /// All bytes that were handed to readers and not kept.
     not_kept: BTreeMap<CameFrom, u64>,
     source_requests: u64,
+    /// How many of them the accounts of operations that ended have told.
+    told_requests: u64,
     wire_bytes: u64,
+    /// What parents sent, content and all of it.
+    sent: BTreeMap<HostId, Sent>,
+}
+
+/// What one parent sent.
+#[derive(Debug, Default, Clone, Copy)]
+struct Sent {
+    content: u64,
+    wire: u64,
 }
 
 /// What was known when some operation began; what came later is attributed by [`Provenance::since`].
@@ -133,8 +144,14 @@ impl Provenance {
         self.inner.lock().source_requests += 1;
     }
 
-    pub(super) fn received(&self, wire_bytes: u64) {
-        self.inner.lock().wire_bytes += wire_bytes;
+    /// So many bytes of content were received, which took so many on the wire.
+    pub(super) fn received(&self, from: &CameFrom, content: u64, wire: u64) {
+        let mut inner = self.inner.lock();
+        inner.wire_bytes += wire;
+        if let CameFrom::Parent(parent) = from {
+            let sent = inner.sent.entry(*parent).or_default();
+            (sent.content, sent.wire) = (sent.content + content, sent.wire + wire);
+        }
     }
 
     pub(super) fn mark(&self, had: GroupSet) -> Mark {
@@ -167,13 +184,29 @@ impl Provenance {
         ledger
     }
 
+    /// As [`Self::since`] for an operation that ends: of operations that went on at the same time, one tells
+    /// each request to the origin.
+    pub(super) fn told_since(&self, mark: &Mark, range: ByteRange, length: u64) -> Ledger {
+        let mut ledger = self.since(mark, range, length);
+        let mut inner = self.inner.lock();
+        let known = mark.source_requests.max(inner.told_requests);
+        ledger.source_requests = inner.source_requests.saturating_sub(known);
+        inner.told_requests = inner.source_requests;
+        ledger
+    }
+
+    /// What the whole task cost since the mark, whoever it was for: requests to the origin, bytes on the wire.
+    pub(super) fn costs_since(&self, mark: &Mark) -> (u64, u64) {
+        let inner = self.inner.lock();
+        (inner.source_requests - mark.source_requests, inner.wire_bytes - mark.wire_bytes)
+    }
+
     /// The account of `range` of a content of `length` bytes, all of which is here now: what was here
-    /// at the mark counts as cache.
+    /// at the mark counts as cache. What parents sent beside it is shared out by length.
     pub(super) fn since(&self, mark: &Mark, range: ByteRange, length: u64) -> Ledger {
         let inner = self.inner.lock();
         let mut ledger = Ledger {
             source_requests: inner.source_requests - mark.source_requests,
-            wire_bytes: inner.wire_bytes - mark.wire_bytes,
             ..Ledger::default()
         };
         let mut attributed = 0;
@@ -185,6 +218,7 @@ impl Provenance {
                 .sum();
             attributed += new;
             inner.attribute(&mut ledger, from, new);
+            ledger.wire_bytes += inner.wire(from, new);
         }
         let passed = inner.passed_since(mark, range);
         ledger.source_bytes += passed;
@@ -194,6 +228,16 @@ impl Provenance {
 }
 
 impl Inner {
+    /// What so many bytes from a parent took on the wire.
+    fn wire(&self, from: &CameFrom, content: u64) -> u64 {
+        let CameFrom::Parent(parent) = from else { return 0 };
+        let Some(sent) = self.sent.get(parent).filter(|sent| sent.content > 0) else {
+            return content;
+        };
+        let wire = u128::from(content) * u128::from(sent.wire) / u128::from(sent.content);
+        u64::try_from(wire).unwrap_or(u64::MAX)
+    }
+
     fn attribute(&self, ledger: &mut Ledger, from: &CameFrom, bytes: u64) {
         match from {
             CameFrom::Source => ledger.source_bytes += bytes,
@@ -252,6 +296,28 @@ mod tests {
         assert_eq!(ledger.parent_bytes(Some(HostKind::Seed)), GROUP_BYTES + 10);
         assert_eq!(ledger.content_bytes(), length - 5);
         assert_eq!(ledger.source_requests, 1);
+    }
+
+    #[test]
+    fn operations_at_the_same_time_tell_together_what_it_cost_and_no_more() {
+        let length = 4 * GROUP_BYTES;
+        let provenance = Provenance::default();
+        let from = CameFrom::Parent(HostId::from_bytes([1; 16]));
+        let files = [ByteRange::new(0, 100_000), ByteRange::new(100_000, length)];
+        let marks = files.map(|_| provenance.mark(GroupSet::new()));
+        provenance.came(GroupRange::new(0, 4), from.clone());
+        provenance.received(&from, length, length + 1000);
+        provenance.requested_source();
+        provenance.requested_source();
+        let mut told = Ledger::default();
+        for (mark, file) in marks.iter().zip(files) {
+            let ledger = provenance.told_since(mark, file, length);
+            assert!(ledger.wire_bytes >= file.len(), "{ledger:?}");
+            told += &ledger;
+        }
+        assert_eq!((told.source_requests, told.parent_bytes(None)), (2, length));
+        assert!((length + 998..=length + 1000).contains(&told.wire_bytes), "{told:?}");
+        assert_eq!(provenance.costs_since(&marks[0]), (2, length + 1000));
     }
 
     #[test]

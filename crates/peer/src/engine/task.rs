@@ -267,6 +267,18 @@ impl Task {
         self.shared.provenance.since(mark, range, length)
     }
 
+    /// As [`Self::ledger_since`] for an operation that ends: of operations that went on at the same time, one
+    /// tells each request to the origin.
+    pub fn told_since(&self, mark: &Mark, range: ByteRange) -> Ledger {
+        let length = self.length().unwrap_or(range.end);
+        self.shared.provenance.told_since(mark, range, length)
+    }
+
+    /// What the whole task cost since the mark, whoever it was for: requests to the origin, bytes on the wire.
+    pub fn costs_since(&self, mark: &Mark) -> (u64, u64) {
+        self.shared.provenance.costs_since(mark)
+    }
+
     /// The account of everything that is here; what an earlier process brought counts as cache.
     pub fn ledger(&self) -> Ledger {
         let mark = self.shared.provenance.mark(dfs_model::GroupSet::new());
@@ -274,15 +286,10 @@ impl Task {
         let mut total = Ledger::default();
         let origin = Mark::beginning(mark);
         for run in self.shared.stored.have().ranges() {
-            let mut part = self.shared.provenance.since(&origin, run.bytes(length), length);
-            part.source_requests = 0;
-            part.wire_bytes = 0;
-            total += &part;
+            total += &self.shared.provenance.since(&origin, run.bytes(length), length);
         }
-        let counters = self.shared.provenance.since(&origin, ByteRange::new(0, 0), length);
         total += &self.shared.provenance.not_kept();
-        total.source_requests = counters.source_requests;
-        total.wire_bytes = counters.wire_bytes;
+        (total.source_requests, total.wire_bytes) = self.shared.provenance.costs_since(&origin);
         total
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dfs_artifact::erofs::{Extent, Kind};
 use dfs_model::{ByteRange, GROUP_BYTES, Priority, groups_in};
-use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
+use dfs_peer::engine::{Mark, ReadError, Task};
 use dfs_peer::hashtree::Node;
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::store::{StoreError, Use, UseGuard};
@@ -182,9 +182,9 @@ impl Transfer {
         ByteRange::new(content.start + offset, content.end + offset)
     }
 
-    fn ledger(&self) -> Ledger {
-        let done = ByteRange::new(self.whole.start, self.rest.start);
-        self.piece.task.ledger_since(&self.mark, self.in_task(done))
+    /// What of it is done, in the task.
+    fn done(&self) -> ByteRange {
+        self.in_task(ByteRange::new(self.whole.start, self.rest.start))
     }
 
     async fn next(&mut self) -> Option<Result<ReadChunk, CallError>> {
@@ -307,7 +307,7 @@ impl Transfer {
     fn progress(&mut self) -> ReadChunk {
         self.told = Instant::now();
         chunk(ChunkKind::Progress(ReadProgress {
-            ledger: Some(views::ledger(&self.ledger())),
+            ledger: Some(views::ledger(&self.piece.task.ledger_since(&self.mark, self.done()))),
             waiting_for: self.piece.task.waiting_for().unwrap_or_default(),
         }))
     }
@@ -334,7 +334,7 @@ impl Transfer {
         let length = self.piece.length.unwrap_or(self.whole.end);
         let blake3 = self.task_length().and_then(|_| self.piece.task.digest());
         chunk(ChunkKind::End(ReadEnd {
-            ledger: Some(views::ledger(&self.ledger())),
+            ledger: Some(views::ledger(&self.piece.task.told_since(&self.mark, self.done()))),
             length,
             blake3: blake3.map(|digest| digest.to_vec().into()),
         }))

@@ -110,7 +110,8 @@ impl Reading {
         };
         let bytes = taken.task.read(range, self.file.priority).await?;
         let mut part = taken.task.ledger_since(&taken.mark, range);
-        (part.source_requests, part.wire_bytes) = (0, 0);
+        // Of all runs together, at the end.
+        part.source_requests = 0;
         self.ledger += &part;
         Ok(bytes)
     }
@@ -118,7 +119,7 @@ impl Reading {
     fn end(&self) -> dfs_proto::node::ReadChunk {
         let mut ledger = self.ledger.clone();
         for taken in self.taken.values() {
-            ledger += &taken.task.ledger_since(&taken.mark, ByteRange::new(0, 0));
+            ledger += &taken.task.told_since(&taken.mark, ByteRange::new(0, 0));
         }
         let (ledger, length) = (Some(views::ledger(&ledger)), self.file.length);
         chunk(ChunkKind::End(ReadEnd { ledger, length, blake3: None }))

@@ -1,0 +1,130 @@
+//! Agents with less than they would like: few files at a time, few threads, little memory. They refuse what they cannot
+//! do, and go on.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use dfs_tests::process::Said;
+use dfs_tests::{Binaries, Body, Node, Origin};
+
+use crate::support::{Agent, Expected, Place, binary};
+
+const MIB: u64 = 1 << 20;
+
+/// Our programs, the agent with a line of shell before it.
+fn programs(place: &Place, before: &str) -> Binaries {
+    let dir = place.dir("programs");
+    std::os::unix::fs::symlink(binary("dfctl"), dir.join("dfctl")).unwrap();
+    let agent = dir.join("dfs-fuse");
+    let script = format!("#!/bin/sh\n{before}\nexec {} \"$@\"\n", binary("dfs-fuse").display());
+    fs::write(&agent, script).unwrap();
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
+    Binaries::in_dir(dir)
+}
+
+fn agent(place: &Place, before: &str) -> Agent {
+    Agent::around(Node::start(&programs(place, before), place.root(), "a", None).unwrap())
+}
+
+/// A control group with one limit; it goes with its test.
+struct Group {
+    dir: PathBuf,
+}
+
+impl Group {
+    fn new(controller: &str, limits: &[(&str, &str)]) -> Self {
+        let base = Path::new("/sys/fs/cgroup");
+        let versions = [base.join(controller), base.to_owned()];
+        let base = versions.into_iter().find(|dir| dir.join("cgroup.procs").exists());
+        let name = format!("dfs-{}-{:?}", std::process::id(), std::thread::current().id());
+        let name: String =
+            name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        let group = Self { dir: base.expect("control groups").join(name) };
+        fs::create_dir(&group.dir).unwrap();
+        let known = |file: &&(&str, &str)| group.dir.join(file.0).exists();
+        let (file, value) = limits.iter().find(known).expect("the controller");
+        fs::write(group.dir.join(file), value).unwrap();
+        group
+    }
+
+    fn enter(&self) -> String {
+        format!("echo $$ > {}/cgroup.procs", self.dir.display())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Busy until the last process in it is gone.
+        let _ = dfs_tests::wait::until("the group is empty", || fs::remove_dir(&self.dir).is_ok());
+    }
+}
+
+/// What so many commands at once get of a file of their own each.
+fn crowd(agent: &Agent, origin: &Origin, count: u64) -> Vec<(Body, Said)> {
+    let bodies: Vec<_> = (0..count).map(|seed| Body::noise(seed, 300_000 + seed)).collect();
+    for (seed, body) in bodies.iter().enumerate() {
+        origin.put(&format!("/f{seed}"), body.clone());
+    }
+    std::thread::scope(|scope| {
+        let one = |(seed, body): (usize, Body)| {
+            let url = origin.url(&format!("/f{seed}"));
+            scope.spawn(move || (body, agent.dfctl(&["cat", &url])))
+        };
+        let running: Vec<_> = bodies.into_iter().enumerate().map(one).collect();
+        running.into_iter().map(|one| one.join().unwrap()).collect()
+    })
+}
+
+/// Each has its bytes or was told why not, and alone everybody has them.
+fn assert_none_is_wrong(agent: &Agent, origin: &Origin, crowd: Vec<(Body, Said)>) {
+    for (seed, (body, said)) in crowd.into_iter().enumerate() {
+        let expected = body.read(0, body.length().unwrap()).unwrap();
+        if said.code == 0 {
+            assert!(said.stdout == expected, "wrong bytes");
+        } else {
+            assert!(said.stderr.contains("DFS-"), "{said:?}");
+            assert!(!said.stderr.contains("panicked"), "{said:?}");
+        }
+        let again = agent.dfctl(&["cat", &origin.url(&format!("/f{seed}"))]).done();
+        assert!(again.stdout == expected, "wrong bytes");
+    }
+    assert!(!agent.log().contains("panicked"), "{}", agent.log());
+}
+
+#[test]
+fn an_agent_that_may_open_few_files_serves_some_and_tells_the_others() {
+    let (place, origin) = (Place::new(), Origin::start().unwrap());
+    let agent = agent(&place, "ulimit -n 64");
+    let crowd = crowd(&agent, &origin, 60);
+    assert_none_is_wrong(&agent, &origin, crowd);
+}
+
+#[test]
+fn an_agent_that_may_have_few_threads_serves_all_the_same() {
+    let (place, origin) = (Place::new(), Origin::start().unwrap());
+    let group = Group::new("pids", &[("pids.max", "24")]);
+    let agent = agent(&place, &group.enter());
+    let crowd = crowd(&agent, &origin, 40);
+    assert_none_is_wrong(&agent, &origin, crowd);
+    let mount = agent.mount(&origin.url("/f1"), place.path("mount"));
+    assert_eq!(fs::read(mount.join("f1")).unwrap().len(), 300_001);
+}
+
+#[test]
+fn an_agent_with_little_memory_reads_what_is_larger() {
+    let (place, origin) = (Place::new(), Origin::start().unwrap());
+    let limits = [("memory.limit_in_bytes", "100663296"), ("memory.max", "100663296")];
+    let group = Group::new("memory", &limits);
+    let body = Body::noise(5, 256 * MIB);
+    origin.put("/large", body.clone());
+    let agent = agent(&place, &group.enter());
+    let mount = agent.mount(&origin.url("/large"), place.path("mount"));
+    let read = fs::read(mount.join("large")).unwrap();
+    assert_eq!(read.len() as u64, 256 * MIB);
+    for at in (0..256 * MIB).step_by(16 << 20) {
+        let expected = body.read(at, at + MIB).unwrap();
+        assert!(read[at as usize..][..MIB as usize] == expected, "wrong bytes at {at}");
+    }
+    assert!(!agent.log().contains("panicked"), "{}", agent.log());
+}
