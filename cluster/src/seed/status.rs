@@ -19,8 +19,8 @@ pub fn status_of(error: &OpenUrlError) -> Status {
         OpenUrlError::Fetch(read) => read_code(read),
         OpenUrlError::Malformed(_) => Code::InvalidArgument,
         OpenUrlError::Index(_) | OpenUrlError::OtherIndex(_) => Code::DataLoss,
-        OpenUrlError::Swarm(_) => Code::Unavailable,
-        OpenUrlError::Open(_) => Code::Internal,
+        // The seed itself: its disk, its end.
+        OpenUrlError::Swarm(_) | OpenUrlError::Open(_) => Code::Unavailable,
     };
     let mut status = Status::new(code, error_chain(error));
     if let Some(class) = class_of(error) {
@@ -63,6 +63,7 @@ fn read_code(error: &ReadError) -> Code {
         ReadError::NotPermitted(_) => Code::PermissionDenied,
         ReadError::OriginChanged(_) => Code::FailedPrecondition,
         ReadError::Source(source) => source_code(source),
+        ReadError::Store(_) | ReadError::Sign(_) | ReadError::Closing(_) => Code::Unavailable,
         _ => Code::Unknown,
     }
 }

@@ -1,9 +1,12 @@
 //! P4: one file from nginx into a file, plain and over TLS.
 //!
 //! Every run gives each subject its turn; nothing is dropped from any cache between them, and the
-//! output of one is removed before the next begins.
+//! output of one is removed before the next begins. Before each turn as much memory is used and given
+//! free again: a virtual machine hands free memory back to its host, and what the next one who needs it
+//! pays for that (seconds for each GiB) is not the subject's.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -85,6 +88,7 @@ fn costs(bench: &Bench, server: &Server, scheme: Scheme, root: &Path) -> Result<
     for run in 0..=bench.runs {
         for (subject, costs) in &mut costs {
             bench.interrupt.check()?;
+            use_memory(&out, bench.size)?;
             let mut command = subject.command(bench, &url, &server.ca, &out)?;
             let cost = measure::run(&mut command)?;
             let failed =
@@ -106,6 +110,17 @@ fn costs(bench: &Bench, server: &Server, scheme: Scheme, root: &Path) -> Result<
         }
     }
     Ok(costs)
+}
+
+/// Fills the page cache with so many bytes, in large pages as in small ones, and frees it.
+fn use_memory(at: &Path, size: u64) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::Other(format!("{}: {error}", at.display()));
+    let mut file = File::create(at).map_err(failed)?;
+    let block = vec![0; 1 << 20];
+    for _ in 0..size.div_ceil(block.len() as u64) {
+        file.write_all(&block).map_err(failed)?;
+    }
+    fs::remove_file(at).map_err(failed)
 }
 
 fn same(a: &Path, b: &Path) -> Result<(), Failure> {
