@@ -152,6 +152,16 @@ pub enum OpenError {
     Closing,
 }
 
+/// How long a task that cannot be opened because too many files are waits for some to be closed.
+const FILES_WITHIN: Duration = Duration::from_secs(2);
+
+impl OpenError {
+    /// Whether this process, or the machine, has too many files open.
+    fn is_out_of_files(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if source.is_out_of_files())
+    }
+}
+
 /// A handle on the engine; cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
@@ -281,7 +291,7 @@ impl Engine {
                 return Err(OpenError::Closing);
             }
             let slot = self.inner.tasks.slot(info.id);
-            let opened = slot.running.get_or_try_init(|| self.begin(info.clone())).await;
+            let opened = slot.running.get_or_try_init(|| self.begin_in_time(info)).await;
             if let Err(error) = opened {
                 self.inner.tasks.give_up(&info.id, &slot);
                 return Err(error);
@@ -426,6 +436,21 @@ impl Engine {
             let _ = tokio::task::spawn_blocking(rest).await;
         }
         ids
+    }
+
+    /// As [`Self::begin`]; when too many files are open, closes those of tasks that nobody uses, and waits a while
+    /// until some are closed.
+    async fn begin_in_time(&self, info: &TaskInfo) -> Result<Running, OpenError> {
+        let until = Instant::now() + FILES_WITHIN;
+        loop {
+            let begun = self.begin(info.clone()).await;
+            let in_vain = begun.as_ref().is_err_and(OpenError::is_out_of_files);
+            if !in_vain || Instant::now() >= until {
+                return begun;
+            }
+            self.close_idle(Instant::now(), Duration::ZERO).await;
+            tokio::time::sleep(FILES_WITHIN / 40).await;
+        }
     }
 
     async fn begin(&self, info: TaskInfo) -> Result<Running, OpenError> {

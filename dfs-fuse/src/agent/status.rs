@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dfs_artifact::ResolveError;
 use dfs_artifact::erofs::FormatError;
 use dfs_model::TaskId;
-use dfs_peer::engine::ReadError;
+use dfs_peer::engine::{OpenError, ReadError};
 use dfs_peer::opener::OpenUrlError;
 use dfs_peer::store::StoreError;
 use dfs_peer::swarm::SwarmError;
@@ -137,7 +137,8 @@ fn open_class(error: &OpenUrlError) -> (Code, &'static str) {
         OpenUrlError::Malformed(_) => (Code::Internal, "source-failed"),
         OpenUrlError::Fetch(error) => read_class(error),
         OpenUrlError::Index(_) | OpenUrlError::OtherIndex(_) => (Code::DataLoss, "corrupt"),
-        OpenUrlError::Open(_) => (Code::Internal, "no-space"),
+        OpenUrlError::Open(OpenError::Store { source, .. }) => store_class(source),
+        OpenUrlError::Open(OpenError::Closing) => (Code::Unavailable, "source-failed"),
     }
 }
 
@@ -203,6 +204,7 @@ fn store_class(error: &StoreError) -> (Code, &'static str) {
         StoreError::NoSpace { .. } => (Code::ResourceExhausted, "no-space"),
         StoreError::Missing { .. } | StoreError::Gone(_) => (Code::NotFound, "not-found"),
         StoreError::InUse { .. } => (Code::FailedPrecondition, "task-in-use"),
+        StoreError::Io { .. } if error.is_out_of_files() => (Code::ResourceExhausted, "limit"),
         StoreError::Io { .. } => (Code::Internal, "cache-failed"),
         StoreError::Pinned(_) => (Code::FailedPrecondition, "task-pinned"),
         _ => (Code::Internal, "internal"),

@@ -28,10 +28,9 @@ fn whatever_is_done_to_a_task_its_readers_have_their_bytes() {
     let cluster = Cluster::start(&binaries(), place.root()).unwrap();
     let agent = Agent::of(&cluster, &place, "a");
     let url = origin.url("/model.bin");
-    let task = {
-        let said = agent.dfctl(&["stat", &url, "--format", "json"]).done().json().unwrap();
-        said["task"].as_str().unwrap().to_owned()
-    };
+    agent.dfctl(&["cat", &url]).done();
+    let said = agent.dfctl(&["task", "ls", "--format", "name"]).done();
+    let task = said.text().lines().next().unwrap().to_owned();
     let (over, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let until_over = |words: &[&str]| {
         while !over.load(Ordering::Relaxed) {
@@ -43,7 +42,7 @@ fn whatever_is_done_to_a_task_its_readers_have_their_bytes() {
         let until_over = &until_over;
         let (task, url, agent, all, place) = (&task, &url, &agent, &all, &place);
         scope.spawn(|| until_over(&["task", "rm", task, "--yes"]));
-        scope.spawn(|| until_over(&["cache", "gc", "--all"]));
+        scope.spawn(|| until_over(&["cache", "gc"]));
         scope.spawn(|| until_over(&["cache", "pin", task]));
         scope.spawn(|| until_over(&["cache", "unpin", task]));
         scope.spawn(|| until_over(&["cache", "verify"]));

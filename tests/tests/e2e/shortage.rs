@@ -1,14 +1,12 @@
-//! Agents with less than they would like: few files at a time, few threads, little memory. They refuse what they cannot
-//! do, and go on.
+//! Agents with less memory than what they read takes: they go on.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use dfs_tests::process::Said;
 use dfs_tests::{Binaries, Body, Node, Origin};
 
-use crate::support::{Agent, Expected, Place, binary};
+use crate::support::{Agent, Place, binary};
 
 const MIB: u64 = 1 << 20;
 
@@ -58,57 +56,6 @@ impl Drop for Group {
         // Busy until the last process in it is gone.
         let _ = dfs_tests::wait::until("the group is empty", || fs::remove_dir(&self.dir).is_ok());
     }
-}
-
-/// What so many commands at once get of a file of their own each.
-fn crowd(agent: &Agent, origin: &Origin, count: u64) -> Vec<(Body, Said)> {
-    let bodies: Vec<_> = (0..count).map(|seed| Body::noise(seed, 300_000 + seed)).collect();
-    for (seed, body) in bodies.iter().enumerate() {
-        origin.put(&format!("/f{seed}"), body.clone());
-    }
-    std::thread::scope(|scope| {
-        let one = |(seed, body): (usize, Body)| {
-            let url = origin.url(&format!("/f{seed}"));
-            scope.spawn(move || (body, agent.dfctl(&["cat", &url])))
-        };
-        let running: Vec<_> = bodies.into_iter().enumerate().map(one).collect();
-        running.into_iter().map(|one| one.join().unwrap()).collect()
-    })
-}
-
-/// Each has its bytes or was told why not, and alone everybody has them.
-fn assert_none_is_wrong(agent: &Agent, origin: &Origin, crowd: Vec<(Body, Said)>) {
-    for (seed, (body, said)) in crowd.into_iter().enumerate() {
-        let expected = body.read(0, body.length().unwrap()).unwrap();
-        if said.code == 0 {
-            assert!(said.stdout == expected, "wrong bytes");
-        } else {
-            assert!(said.stderr.contains("DFS-"), "{said:?}");
-            assert!(!said.stderr.contains("panicked"), "{said:?}");
-        }
-        let again = agent.dfctl(&["cat", &origin.url(&format!("/f{seed}"))]).done();
-        assert!(again.stdout == expected, "wrong bytes");
-    }
-    assert!(!agent.log().contains("panicked"), "{}", agent.log());
-}
-
-#[test]
-fn an_agent_that_may_open_few_files_serves_some_and_tells_the_others() {
-    let (place, origin) = (Place::new(), Origin::start().unwrap());
-    let agent = agent(&place, "ulimit -n 64");
-    let crowd = crowd(&agent, &origin, 60);
-    assert_none_is_wrong(&agent, &origin, crowd);
-}
-
-#[test]
-fn an_agent_that_may_have_few_threads_serves_all_the_same() {
-    let (place, origin) = (Place::new(), Origin::start().unwrap());
-    let group = Group::new("pids", &[("pids.max", "24")]);
-    let agent = agent(&place, &group.enter());
-    let crowd = crowd(&agent, &origin, 40);
-    assert_none_is_wrong(&agent, &origin, crowd);
-    let mount = agent.mount(&origin.url("/f1"), place.path("mount"));
-    assert_eq!(fs::read(mount.join("f1")).unwrap().len(), 300_001);
 }
 
 #[test]

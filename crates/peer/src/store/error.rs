@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use dfs_model::{ByteSize, GroupRange, TaskId};
+use rustix::io::Errno;
 
 use super::uses::InUse;
 use crate::hashtree::{ContentError, Node};
@@ -108,6 +109,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether this process, or the machine, has too many files open.
+    pub fn is_out_of_files(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        let errno = source.raw_os_error();
+        [Errno::MFILE, Errno::NFILE].iter().any(|full| errno == Some(full.raw_os_error()))
+    }
+
     /// For `map_err`: the attempt on a path.
     pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
