@@ -227,7 +227,7 @@ impl World {
                     let space = &mut self.spaces[usize::from(*number)];
                     let offset = space.len();
                     space.extend(
-                        (0..BLOCK).map(|byte| ((offset + byte) * 31 >> 4) as u8 ^ *number as u8),
+                        (0..BLOCK).map(|byte| (((offset + byte) * 31) >> 4) as u8 ^ *number as u8),
                     );
                     let location = Location { space: *number, offset: offset as u64 };
                     runs.push(Run { at: bytes.len() as u64, length: length as u64, location });
