@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use dfs_fuse::agent::inside::{self, InsideAgent};
 use dfs_model::Digest;
 use dfs_service::Extensions;
-use dfs_source::s3::Environment;
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -75,8 +74,8 @@ impl Context {
     /// How origins are reached from here, with files as they are said to be: on behalf of this user, with what is
     /// theirs.
     pub fn sources(&self, files: FileOptions) -> SourcesBuilder {
-        let s3 = S3Options { environment: Some(Environment::of_process()), ..S3Options::default() };
-        self.extensions.sources().http(HttpOptions::of_process()).s3(s3).file(files)
+        let (http, s3) = (HttpOptions::of_process(), S3Options::of_process());
+        self.extensions.sources().http(http).s3(s3).file(files)
     }
 
     /// Surroundings of a test.

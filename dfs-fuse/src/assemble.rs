@@ -22,7 +22,6 @@ use dfs_service::net::{
 use dfs_service::process::{self, Fault};
 use dfs_service::run_info::RunInfo;
 use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker};
-use dfs_source::s3::Environment;
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 
 use crate::agent::api::NodeService;
@@ -157,9 +156,8 @@ fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
 fn sources(told: &Told) -> SourcesBuilder {
     let options = &told.own;
     let http = HttpOptions { ca_files: options.ca_file.clone(), ..HttpOptions::of_process() };
-    let s3 = S3Options { environment: Some(Environment::of_process()), ..S3Options::default() };
     let files = FileOptions { exports: options.export.clone(), ..FileOptions::default() };
-    told.extensions.sources().http(http).s3(s3).file(files)
+    told.extensions.sources().http(http).s3(S3Options::of_process()).file(files)
 }
 
 /// Mounts go before the engine does: nobody is left waiting for bytes that nobody fetches.

@@ -8,7 +8,7 @@ use std::process::Command;
 use clap::ValueEnum;
 
 use crate::prepare;
-use crate::run::{Failure, run as run_command};
+use crate::run::{Failure, failed, run as run_command};
 use crate::units;
 use crate::workspace::target_dir;
 
@@ -171,8 +171,4 @@ fn check_program(path: &Path, name: &str, arch: Arch, quality: Quality) -> Resul
     }
     println!("{:>10}  {}, {}, static", units::bytes(bytes.len() as u64), name, arch.name());
     run_command(command.arg("--version"))
-}
-
-fn failed(path: &Path) -> impl Fn(std::io::Error) -> Failure {
-    move |error| Failure::Other(format!("{}: {error}", path.display()))
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::run::{Failure, run, succeeds};
+use crate::run::{Failure, failed, run, succeeds};
 use crate::workspace::{cache, cargo};
 
 mod oracle;
@@ -107,10 +107,6 @@ fn locked(name: &str) -> Result<(PathBuf, File), Failure> {
     let lock = File::create(&path).map_err(failed(&path))?;
     lock.lock().map_err(failed(&path))?;
     Ok((cache.join(name), lock))
-}
-
-fn failed(path: &Path) -> impl Fn(std::io::Error) -> Failure {
-    move |error| Failure::Other(format!("{}: {error}", path.display()))
 }
 
 fn apt_get() -> Command {

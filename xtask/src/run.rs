@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -59,6 +60,22 @@ impl fmt::Display for Failure {
             }
         }
     }
+}
+
+/// What went wrong with the file at `path`, for `map_err`.
+pub fn failed(path: &Path) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::Other(format!("{}: {error}", path.display()))
+}
+
+/// What `command` prints, once it has ended well; without the line's end.
+pub fn said(command: &mut Command) -> Result<String, Failure> {
+    let output = command.output();
+    let output = output.map_err(|error| Failure::Other(format!("{}: {error}", line(command))))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Failure::Other(format!("{}: {}", line(command), said.trim())));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
 /// Runs `command` on this terminal until it ends well.

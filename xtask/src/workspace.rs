@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::run::Failure;
+use crate::run::{Failure, said};
 
 /// The checkout's top directory.
 pub fn root() -> PathBuf {
@@ -40,15 +40,9 @@ pub fn built(profile: &str) -> Result<PathBuf, Failure> {
 
 /// Where cargo puts what it builds, as cargo itself says.
 pub fn target_dir() -> Result<PathBuf, Failure> {
-    let mut command = cargo(&["metadata", "--no-deps", "--format-version", "1"])?;
-    let output = command
-        .output()
-        .map_err(|error| Failure::Other(format!("cargo could not be started: {error}")))?;
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)
+    let metadata = said(&mut cargo(&["metadata", "--no-deps", "--format-version", "1"])?)?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)
         .map_err(|error| Failure::Other(format!("cargo metadata is not JSON: {error}")))?;
     let target = metadata["target_directory"].as_str().map(PathBuf::from);
-    target.ok_or_else(|| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        Failure::Other(format!("cargo metadata names no target directory: {said}"))
-    })
+    target.ok_or_else(|| Failure::Other("cargo metadata names no target directory".to_owned()))
 }

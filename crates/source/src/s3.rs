@@ -54,6 +54,13 @@ pub struct S3Options {
     pub environment: Option<Environment>,
 }
 
+impl S3Options {
+    /// The usual ones, with the keys that the environment of this process leads to.
+    pub fn of_process() -> Self {
+        Self { environment: Some(Environment::of_process()), ..Self::default() }
+    }
+}
+
 /// Object stores.
 pub struct S3Source {
     store: Arc<Store>,

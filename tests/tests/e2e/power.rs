@@ -1,13 +1,12 @@
 //! Disks that lose what was not yet on them: an XFS on a file, shut down without its log, and another boot.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dfs_tests::{Binaries, Body, Fault, Mount, Node, Origin};
 
-use crate::support::{Agent, Expected, Place, binary, is_mounted, until};
+use crate::support::{Agent, Expected, Place, agent_started_by, is_mounted, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -61,20 +60,12 @@ fn run(command: &mut Command) {
 
 /// Our programs on a machine that was booted anew: its kernel names another boot.
 fn after_a_boot(place: &Place) -> Binaries {
-    let dir = place.dir("booted");
     let boot = place.path("boot_id");
     fs::write(&boot, "7b0e0f9a-0000-4000-8000-000000000001\n").unwrap();
-    std::os::unix::fs::symlink(binary("dfctl"), dir.join("dfctl")).unwrap();
-    let script = format!(
-        "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {} /proc/sys/kernel/random/boot_id && exec {} \"$@\"' \
-         dfs-fuse \"$@\"\n",
-        boot.display(),
-        binary("dfs-fuse").display()
-    );
-    let program = dir.join("dfs-fuse");
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    Binaries::in_dir(dir)
+    let bind = format!("mount --bind {} /proc/sys/kernel/random/boot_id", boot.display());
+    agent_started_by(place, |agent| {
+        format!("exec unshare --mount sh -c '{bind} && exec {agent} \"$@\"' dfs-fuse \"$@\"")
+    })
 }
 
 fn get(agent: &Agent, origin: &Origin, path: &str, place: &Place) -> Vec<u8> {

@@ -1,29 +1,13 @@
 //! Agents with less memory than what they read takes: they go on.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use dfs_tests::{Binaries, Body, Node, Origin};
+use dfs_tests::{Body, Node, Origin};
 
-use crate::support::{Agent, Place, binary};
+use crate::support::{Agent, Place, agent_started_by};
 
 const MIB: u64 = 1 << 20;
-
-/// Our programs, the agent with a line of shell before it.
-fn programs(place: &Place, before: &str) -> Binaries {
-    let dir = place.dir("programs");
-    std::os::unix::fs::symlink(binary("dfctl"), dir.join("dfctl")).unwrap();
-    let agent = dir.join("dfs-fuse");
-    let script = format!("#!/bin/sh\n{before}\nexec {} \"$@\"\n", binary("dfs-fuse").display());
-    fs::write(&agent, script).unwrap();
-    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
-    Binaries::in_dir(dir)
-}
-
-fn agent(place: &Place, before: &str) -> Agent {
-    Agent::around(Node::start(&programs(place, before), place.root(), "a", None).unwrap())
-}
 
 /// A control group with one limit; it goes with its test.
 struct Group {
@@ -65,7 +49,9 @@ fn an_agent_with_little_memory_reads_what_is_larger() {
     let group = Group::new("memory", &limits);
     let body = Body::noise(5, 256 * MIB);
     origin.put("/large", body.clone());
-    let agent = agent(&place, &group.enter());
+    let programs =
+        agent_started_by(&place, |agent| format!("{}\nexec {agent} \"$@\"", group.enter()));
+    let agent = Agent::around(Node::start(&programs, place.root(), "a", None).unwrap());
     let mount = agent.mount(&origin.url("/large"), place.path("mount"));
     let read = fs::read(mount.join("large")).unwrap();
     assert_eq!(read.len() as u64, 256 * MIB);

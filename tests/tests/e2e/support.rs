@@ -77,6 +77,17 @@ pub fn binary(name: &str) -> PathBuf {
     binaries().path(name).unwrap()
 }
 
+/// Our programs, the agent started by lines of shell that `script` makes of its path.
+pub fn agent_started_by(place: &Place, script: impl FnOnce(&str) -> String) -> Binaries {
+    let dir = place.dir("programs");
+    std::os::unix::fs::symlink(binary("dfctl"), dir.join("dfctl")).unwrap();
+    let agent = dir.join("dfs-fuse");
+    let script = script(binary("dfs-fuse").to_str().unwrap());
+    fs::write(&agent, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
+    Binaries::in_dir(dir)
+}
+
 /// A node agent and its mounts.
 pub struct Agent {
     // The mounts go first.

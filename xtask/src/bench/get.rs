@@ -16,7 +16,7 @@ use super::measure::{self, Cost};
 use super::row::{Goal, Row, median};
 use super::server::{Scheme, Server};
 use super::{Bench, write_noise};
-use crate::run::Failure;
+use crate::run::{Failure, failed};
 use crate::units::time;
 
 /// Who gets it.
@@ -91,8 +91,6 @@ fn costs(bench: &Bench, server: &Server, scheme: Scheme, root: &Path) -> Result<
             use_memory(&out, bench.size)?;
             let mut command = subject.command(bench, &url, &server.ca, &out)?;
             let cost = measure::run(&mut command)?;
-            let failed =
-                |error: std::io::Error| Failure::Other(format!("{}: {error}", out.display()));
             if run == 0 {
                 same(&root.join("file"), &out)?;
             } else {
@@ -106,7 +104,7 @@ fn costs(bench: &Bench, server: &Server, scheme: Scheme, root: &Path) -> Result<
                 ));
                 costs.push(cost);
             }
-            fs::remove_file(&out).map_err(failed)?;
+            fs::remove_file(&out).map_err(failed(&out))?;
         }
     }
     Ok(costs)
@@ -114,13 +112,12 @@ fn costs(bench: &Bench, server: &Server, scheme: Scheme, root: &Path) -> Result<
 
 /// Fills the page cache with so many bytes, in large pages as in small ones, and frees it.
 fn use_memory(at: &Path, size: u64) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::Other(format!("{}: {error}", at.display()));
-    let mut file = File::create(at).map_err(failed)?;
+    let mut file = File::create(at).map_err(failed(at))?;
     let block = vec![0; 1 << 20];
     for _ in 0..size.div_ceil(block.len() as u64) {
-        file.write_all(&block).map_err(failed)?;
+        file.write_all(&block).map_err(failed(at))?;
     }
-    fs::remove_file(at).map_err(failed)
+    fs::remove_file(at).map_err(failed(at))
 }
 
 fn same(a: &Path, b: &Path) -> Result<(), Failure> {

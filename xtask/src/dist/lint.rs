@@ -4,8 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::failed;
-use crate::run::{Failure, run};
+use crate::run::{Failure, failed, run};
 
 /// Where units lie in a tree.
 const UNITS: &str = "usr/lib/systemd/system";

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{PROGRAMS, failed};
-use crate::run::{Failure, line};
+use super::PROGRAMS;
+use crate::run::{Failure, failed, said};
 use crate::workspace::cargo;
 
 /// The text that goes with the programs. Packages that share a licence's very text share it here.
@@ -41,9 +41,7 @@ fn linked() -> Result<BTreeSet<String>, Failure> {
     for program in PROGRAMS {
         command.args(["--package", program]);
     }
-    let output = command.output();
-    let output = output.map_err(|error| Failure::Other(format!("{}: {error}", line(&command))))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = said(&mut command)?;
     // Ours have a path behind them, and what was told before an asterisk.
     Ok(text
         .lines()
@@ -55,9 +53,7 @@ fn linked() -> Result<BTreeSet<String>, Failure> {
 
 fn homes() -> Result<BTreeMap<String, Home>, Failure> {
     let mut command = cargo(&["metadata", "--format-version", "1", "--locked"])?;
-    let output = command.output();
-    let output = output.map_err(|error| Failure::Other(format!("{}: {error}", line(&command))))?;
-    let metadata: Value = serde_json::from_slice(&output.stdout)
+    let metadata: Value = serde_json::from_str(&said(&mut command)?)
         .map_err(|error| Failure::Other(format!("cargo metadata is not JSON: {error}")))?;
     let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
     let home = |package: Value| {

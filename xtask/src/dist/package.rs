@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Arch, PROGRAMS, Quality, failed, notices};
-use crate::run::{Failure, line, run};
+use super::{Arch, PROGRAMS, Quality, notices};
+use crate::run::{Failure, failed, run, said};
 use crate::workspace::root;
 
 const MAINTAINER: &str = "dfs maintainers <maintainers@dfs.example>";
@@ -148,14 +148,4 @@ fn changelog() -> Result<String, Failure> {
 
 fn git(words: &[&str]) -> Result<String, Failure> {
     said(Command::new("git").args(words).current_dir(root()))
-}
-
-fn said(command: &mut Command) -> Result<String, Failure> {
-    let output = command.output();
-    let output = output.map_err(|error| Failure::Other(format!("{}: {error}", line(command))))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Failure::Other(format!("{}: {}", line(command), said.trim())));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }

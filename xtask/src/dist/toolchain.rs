@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use super::{Arch, PROGRAMS, Quality};
 use crate::prepare::{PythonHome, python_home};
 use crate::run::{Failure, run};
-use crate::workspace::{cargo, target_dir};
+use crate::workspace::{built, cargo, target_dir};
 
 const ZIG: PythonHome = PythonHome {
     directory: "zigbuild-0.24.0",
@@ -53,7 +53,7 @@ impl Toolchain {
             Quality::Draft => "debug",
             Quality::Release => "dist",
         };
-        Ok(target_dir()?.join(arch.target()).join(profile))
+        built(&format!("{}/{profile}", arch.target()))
     }
 }
 

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::{failed, is_root, locked};
-use crate::run::{Failure, line, run, succeeds};
+use super::{is_root, locked};
+use crate::run::{Failure, failed, line, run, succeeds};
 
 const SUITE: &str = "trixie";
 const SOURCES: [&str; 2] = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];

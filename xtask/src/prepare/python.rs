@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{failed, install, locked};
-use crate::run::{Failure, run, succeeds};
+use super::{install, locked};
+use crate::run::{Failure, failed, run, succeeds};
 
 const MARK: &str = "installed";
 

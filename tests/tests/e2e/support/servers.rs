@@ -12,11 +12,31 @@ use dfs_tests::{Watchdog, wait};
 
 use super::Place;
 
+/// A child that ends with its owner, or with this process.
+struct Owned {
+    child: Child,
+    _watchdog: Watchdog,
+}
+
+impl Owned {
+    fn of(child: Child) -> Self {
+        let watchdog = Watchdog::over(&child).unwrap();
+        Self { child, _watchdog: watchdog }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A server at work on a directory; it ends with its test.
 pub struct Server {
     name: &'static str,
-    child: Child,
-    _watchdog: Watchdog,
+    _process: Owned,
     address: String,
 }
 
@@ -44,9 +64,9 @@ impl Server {
         let mut command = Command::new("/usr/sbin/nginx");
         let child = command.arg("-c").arg(&file).stdout(Stdio::null()).process_group(0).spawn();
         let child = child.unwrap_or_else(|error| panic!("nginx is needed: {error}"));
-        let watchdog = Watchdog::over(&child).unwrap();
+        let process = Owned::of(child);
         wait::until("nginx answers", || http_get(at, "/").is_ok()).unwrap();
-        Self { name: "nginx", child, _watchdog: watchdog, address }
+        Self { name: "nginx", _process: process, address }
     }
 
     /// Python's `http.server`: no ranges, no ETags.
@@ -59,12 +79,13 @@ impl Server {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("python3 is needed: {error}"));
-        let watchdog = Watchdog::over(&child).unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let process = Owned::of(child);
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
         let port = line.split("port ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
         let address = format!("127.0.0.1:{port}");
-        Self { name: "python", child, _watchdog: watchdog, address }
+        Self { name: "python", _process: process, address }
     }
 
     /// Which it is.
@@ -78,14 +99,6 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// An address that nobody listens at.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -93,8 +106,7 @@ fn free_address() -> SocketAddr {
 
 /// A Redis server that keeps nothing; it ends with its test.
 pub struct Redis {
-    child: Child,
-    _watchdog: Watchdog,
+    _process: Owned,
     at: SocketAddr,
 }
 
@@ -109,8 +121,7 @@ impl Redis {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("redis-server is needed: {error}"));
-        let watchdog = Watchdog::over(&child).unwrap();
-        let redis = Self { child, _watchdog: watchdog, at };
+        let redis = Self { _process: Owned::of(child), at };
         wait::until("redis answers", || redis.cli(&["ping"], b"").contains("PONG")).unwrap();
         redis
     }
@@ -144,13 +155,5 @@ impl Redis {
         // It may have gone before it read anything, as while the server starts.
         let _ = child.stdin.take().unwrap().write_all(input);
         String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
