@@ -561,3 +561,55 @@ impl Actor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::super::Role;
+    use super::super::passing::Proven;
+    use super::super::tests::{FakeOrigin, Field, GROUP};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_is_told_of_what_lies_in_memory_when_the_flight_that_brought_it_is_given_up() {
+        let field = Field::new();
+        let (engine, _dir) = field.engine(Role::Solo, &[]);
+        let origin = FakeOrigin::new(8 * GROUP);
+        let task = engine.open(&origin.info(), None, None).await.unwrap();
+        // A second owner of the task, driven by hand.
+        let (mut actor, _events) = engine.actor(&task.shared, CancellationToken::new());
+        actor.conductor.set_source(SourceAccess::Ranges);
+        let mut ask = |groups| {
+            let (done, told) = oneshot::channel();
+            task.shared.passing.begin(groups);
+            let waiter = Waiter { groups, priority: Priority::Demand, in_passing: true, done };
+            actor.want(groups, Priority::Demand, Some(waiter));
+            let [Action::ReadSource { flight, .. }] = actor.conductor.plan(actor.now())[..] else {
+                panic!("each is a flight of its own");
+            };
+            (flight, told)
+        };
+        let brought = GroupRange::new(1, 1);
+        let (_, mut told) = ask(brought);
+        let (other, mut waits) = ask(GroupRange::new(5, 2));
+
+        let hand_over = |groups: GroupRange| {
+            let bytes = origin
+                .content
+                .slice((groups.first * GROUP) as usize..(groups.end() * GROUP) as usize);
+            let (nodes, signed) = Default::default();
+            task.shared.passing.hand_over(Proven { groups, bytes, nodes, signed, length: None })
+        };
+        assert!(hand_over(brought));
+        assert!(told.try_recv().is_err(), "its flight has not said so yet");
+        // And never will: the other one finds the cache full, and what nobody lacks is given up.
+        let first = GroupRange::new(5, 1);
+        assert!(hand_over(first));
+        let full = task.shared.stored.full().into();
+        actor.passed(other, first, &full);
+        assert!(matches!(told.try_recv(), Ok(Ok(()))), "it would wait for ever");
+        assert!(waits.try_recv().is_err(), "half of it is not here");
+        assert_eq!(actor.conductor.flights(), 1);
+    }
+}

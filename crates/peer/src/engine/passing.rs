@@ -226,7 +226,7 @@ impl Passing {
         tokio::time::timeout(READER_WITHIN, comes).await.unwrap_or(false)
     }
 
-    fn begin(&self, groups: GroupRange) {
+    pub(super) fn begin(&self, groups: GroupRange) {
         let mut memory = self.groups.lock();
         let Groups { slots, behind } = &mut *memory;
         for group in groups.iter() {

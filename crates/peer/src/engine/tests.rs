@@ -27,7 +27,7 @@ use crate::wire::{
     Refusal, SegmentStream, ServerOptions, WatchRequest,
 };
 
-const GROUP: u64 = GROUP_BYTES;
+pub(super) const GROUP: u64 = GROUP_BYTES;
 
 /// Of hosts that have nobody to wait for.
 const SHORT_PATIENCE: Duration = Duration::from_millis(500);
@@ -36,8 +36,8 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An origin in memory that counts what leaves it.
-struct FakeOrigin {
-    content: Bytes,
+pub(super) struct FakeOrigin {
+    pub(super) content: Bytes,
     announces_length: bool,
     has_ranges: bool,
     /// Of what has members: where they are gone.
@@ -49,7 +49,7 @@ struct FakeOrigin {
 }
 
 impl FakeOrigin {
-    fn new(length: u64) -> Self {
+    pub(super) fn new(length: u64) -> Self {
         let mut content = vec![0; length as usize];
         blake3::Hasher::new().update(&length.to_le_bytes()).finalize_xof().fill(&mut content);
         Self {
@@ -63,7 +63,7 @@ impl FakeOrigin {
         }
     }
 
-    fn info(&self) -> TaskInfo {
+    pub(super) fn info(&self) -> TaskInfo {
         let length = self.announces_length.then_some(self.content.len() as u64);
         let key = TaskKey {
             domain: TaskKey::PUBLIC.into(),
@@ -145,7 +145,7 @@ impl FakeOrigin {
 }
 
 /// Hosts that reach each other through memory.
-struct Field {
+pub(super) struct Field {
     network: MemoryNetwork,
     /// What its engines find behind URLs.
     sources: Sources,
@@ -153,14 +153,14 @@ struct Field {
     stop: CancellationToken,
 }
 
-struct Member {
+pub(super) struct Member {
     engine: Engine,
     info: HostInfo,
     _dir: TempDir,
 }
 
 impl Field {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(Sources::builder().build().unwrap())
     }
 
@@ -173,7 +173,7 @@ impl Field {
         }
     }
 
-    fn engine(&self, role: Role, trusted: &[&Member]) -> (Engine, TempDir) {
+    pub(super) fn engine(&self, role: Role, trusted: &[&Member]) -> (Engine, TempDir) {
         self.engine_for(Lifetime::Lasting, role, trusted)
     }
 
