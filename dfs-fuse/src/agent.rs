@@ -183,11 +183,14 @@ impl Agent {
         self.inner.answers.lock().forget(&target.url);
     }
 
-    /// Lets go of old answers now and then, so that what they hold can be closed. Never ends by itself.
+    /// Lets go of old answers now and then, so that what they hold can be closed, and of all that nobody is using
+    /// when files run out. Never ends by itself.
     pub async fn keep_house(&self) {
         loop {
-            tokio::time::sleep(HOUSEKEEPING).await;
-            self.inner.answers.lock().prune(Instant::now());
+            tokio::select! {
+                () = tokio::time::sleep(HOUSEKEEPING) => self.inner.answers.lock().prune(Instant::now()),
+                () = self.inner.host.engine.out_of_files() => self.inner.answers.lock().prune_unused(),
+            }
         }
     }
 

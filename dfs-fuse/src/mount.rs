@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use fuser::{Config, Session, SessionACL};
+use rustix::io::Errno;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -180,6 +181,15 @@ pub enum MountError {
         /// What they said.
         source: io::Error,
     },
+}
+
+impl MountError {
+    /// Whether the system lacks something that it has at other times: threads, files, memory.
+    pub fn is_for_want_of_resources(&self) -> bool {
+        let Self::Refused { source, .. } = self else { return false };
+        let scarce = [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+        scarce.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()))
+    }
 }
 
 /// A mount being served. Dropping it takes the mount away, lazily if it is in use.

@@ -34,7 +34,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{ByteSize, TaskId, TaskKey, TaskKind};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -182,6 +182,7 @@ pub(crate) struct Inner {
     source_slots: Arc<OriginSlots>,
     room: Arc<Room>,
     tasks: OpenTasks,
+    out_of_files: Notify,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -247,6 +248,7 @@ impl Engine {
             source_slots: Arc::new(OriginSlots::new(parts.source_requests)),
             room: Arc::default(),
             tasks: OpenTasks::default(),
+            out_of_files: Notify::new(),
             tracker: work,
             stop,
         };
@@ -279,8 +281,28 @@ impl Engine {
     }
 
     /// Opens a task, or gives a handle on the one that is open. `origin` is how this host would read it by
-    /// itself, `recipe` what is kept so that a later process can.
+    /// itself, `recipe` what is kept so that a later process can. When too many files are open, closes those of
+    /// tasks that nobody uses, and waits a while until some are closed.
     pub async fn open(
+        &self,
+        info: &TaskInfo,
+        recipe: Option<Recipe>,
+        origin: Option<Arc<dyn Origin>>,
+    ) -> Result<Task, OpenError> {
+        let until = Instant::now() + FILES_WITHIN;
+        loop {
+            let opened = self.open_now(info, recipe.clone(), origin.clone()).await;
+            let in_vain = opened.as_ref().is_err_and(OpenError::is_out_of_files);
+            if !in_vain || Instant::now() >= until {
+                return opened;
+            }
+            self.inner.out_of_files.notify_waiters();
+            self.close_idle(Instant::now(), Duration::ZERO).await;
+            tokio::time::sleep(FILES_WITHIN / 40).await;
+        }
+    }
+
+    async fn open_now(
         &self,
         info: &TaskInfo,
         recipe: Option<Recipe>,
@@ -291,7 +313,7 @@ impl Engine {
                 return Err(OpenError::Closing);
             }
             let slot = self.inner.tasks.slot(info.id);
-            let opened = slot.running.get_or_try_init(|| self.begin_in_time(info)).await;
+            let opened = slot.running.get_or_try_init(|| self.begin(info.clone())).await;
             if let Err(error) = opened {
                 self.inner.tasks.give_up(&info.id, &slot);
                 return Err(error);
@@ -438,19 +460,10 @@ impl Engine {
         ids
     }
 
-    /// As [`Self::begin`]; when too many files are open, closes those of tasks that nobody uses, and waits a while
-    /// until some are closed.
-    async fn begin_in_time(&self, info: &TaskInfo) -> Result<Running, OpenError> {
-        let until = Instant::now() + FILES_WITHIN;
-        loop {
-            let begun = self.begin(info.clone()).await;
-            let in_vain = begun.as_ref().is_err_and(OpenError::is_out_of_files);
-            if !in_vain || Instant::now() >= until {
-                return begun;
-            }
-            self.close_idle(Instant::now(), Duration::ZERO).await;
-            tokio::time::sleep(FILES_WITHIN / 40).await;
-        }
+    /// Waits until a task cannot be opened because too many files are: whoever holds tasks that it can do without
+    /// lets go of them.
+    pub async fn out_of_files(&self) {
+        self.inner.out_of_files.notified().await;
     }
 
     async fn begin(&self, info: TaskInfo) -> Result<Running, OpenError> {

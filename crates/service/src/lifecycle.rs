@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 mod notify;
+mod threads;
 mod tracker;
 
 pub use notify::{NotifyError, notify};
@@ -163,7 +164,9 @@ fn raise_open_files() {
 /// Runs a process's `main` on a runtime of its own. Returns when `main` does: what still runs then
 /// (a blocking call, a task outside of any tracker) is left behind, so that the exit is at once.
 pub fn block_on<F: Future>(main: F) -> io::Result<F::Output> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.max_blocking_threads(threads::for_blocking());
+    let runtime = runtime.enable_all().build()?;
     let output = runtime.block_on(main);
     runtime.shutdown_background();
     Ok(output)

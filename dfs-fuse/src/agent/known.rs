@@ -77,9 +77,12 @@ impl Known {
         !self.is_gone && now.duration_since(self.since) < FRESH
     }
 
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.opened) > 1
+    }
+
     fn is_worth_keeping(&self, now: Instant) -> bool {
-        let in_use = Arc::strong_count(&self.opened) > 1;
-        let wanted = in_use || now.duration_since(self.used) < KEPT;
+        let wanted = self.is_in_use() || now.duration_since(self.used) < KEPT;
         self.is_fresh(now) || (wanted && !self.commands.is_empty())
     }
 
@@ -140,6 +143,11 @@ impl Answers {
     /// Lets go of what nobody will be given any more: tasks stay open as long as an answer holds them.
     pub fn prune(&mut self, now: Instant) {
         self.known.retain(|known| known.is_worth_keeping(now));
+    }
+
+    /// Lets go of all that nobody is using now: a command that asks once more may be given a newer version.
+    pub fn prune_unused(&mut self) {
+        self.known.retain(Known::is_in_use);
     }
 
     /// Keeps an answer, which is news of its URL.
@@ -266,6 +274,18 @@ mod tests {
         }
         put(&mut answers, &asked(URL, 2), begin);
         assert!(!answers.is_gone(&asked(URL, 1).target.url));
+    }
+
+    #[test]
+    fn what_is_in_use_outlasts_a_want_of_files() {
+        let begin = Instant::now();
+        let mut answers = Answers::default();
+        put(&mut answers, &asked(URL, 1), begin);
+        put(&mut answers, &asked("https://h/e/", 1), begin);
+        let held = answers.get(&asked(URL, 1), begin).unwrap();
+        answers.prune_unused();
+        assert!(is_given(&mut answers, 1, &held));
+        assert_eq!(answers.known.len(), 1);
     }
 
     #[test]

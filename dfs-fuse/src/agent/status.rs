@@ -225,6 +225,7 @@ fn mount_class(error: &MountTableError) -> (Code, &'static str) {
             | MountError::Dead(_)
             | MountError::Unreadable { .. } => (Code::FailedPrecondition, "mount-dir"),
             MountError::NotTheirs(_) => (Code::PermissionDenied, "agent-refused"),
+            error if error.is_for_want_of_resources() => (Code::ResourceExhausted, "limit"),
             _ => (Code::FailedPrecondition, "mount-failed"),
         },
         MountTableError::Unmount(UnmountError::Busy(_)) => (Code::FailedPrecondition, "mount-busy"),

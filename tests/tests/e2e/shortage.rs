@@ -1,11 +1,14 @@
-//! Agents with less memory than what they read takes: they go on.
+//! Agents with less of something than what they do takes, memory, files, threads: they tell who has to wait or do
+//! without, and go on.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
+use dfs_tests::process::Said;
 use dfs_tests::{Body, Node, Origin};
 
-use crate::support::{Agent, Place, agent_started_by};
+use crate::support::{Agent, Expected, Place, agent_started_by, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -42,6 +45,12 @@ impl Drop for Group {
     }
 }
 
+/// An agent with a line of shell before it.
+fn agent(place: &Place, before: &str) -> Agent {
+    let programs = agent_started_by(place, |agent| format!("{before}\nexec {agent} \"$@\""));
+    Agent::around(Node::start(&programs, place.root(), "a", None).unwrap())
+}
+
 #[test]
 fn an_agent_with_little_memory_reads_what_is_larger() {
     let (place, origin) = (Place::new(), Origin::start().unwrap());
@@ -49,9 +58,7 @@ fn an_agent_with_little_memory_reads_what_is_larger() {
     let group = Group::new("memory", &limits);
     let body = Body::noise(5, 256 * MIB);
     origin.put("/large", body.clone());
-    let programs =
-        agent_started_by(&place, |agent| format!("{}\nexec {agent} \"$@\"", group.enter()));
-    let agent = Agent::around(Node::start(&programs, place.root(), "a", None).unwrap());
+    let agent = agent(&place, &group.enter());
     let mount = agent.mount(&origin.url("/large"), place.path("mount"));
     let read = fs::read(mount.join("large")).unwrap();
     assert_eq!(read.len() as u64, 256 * MIB);
@@ -60,4 +67,62 @@ fn an_agent_with_little_memory_reads_what_is_larger() {
         assert!(read[at as usize..][..MIB as usize] == expected, "wrong bytes at {at}");
     }
     assert!(!agent.log().contains("panicked"), "{}", agent.log());
+}
+
+/// Reads as many files at once; what each said.
+fn crowd(agent: &Agent, urls: impl Iterator<Item = String>) -> Vec<Said> {
+    thread::scope(|scope| {
+        let reads: Vec<_> =
+            urls.map(|url| scope.spawn(move || agent.dfctl(&["cat", &url]))).collect();
+        reads.into_iter().map(|read| read.join().unwrap()).collect()
+    })
+}
+
+fn assert_told(said: &Said, bytes: &[u8]) {
+    if said.code == 0 {
+        assert!(said.stdout == bytes, "wrong bytes");
+    } else {
+        assert!(said.stderr.contains("error: ") && said.stderr.contains("DFS-"), "{said:?}");
+        assert!(bytes.starts_with(&said.stdout), "wrong bytes before an error");
+    }
+}
+
+fn crowds_are_served_or_told(before: &str, place: &Place) {
+    const FILES: u64 = 40;
+    let origin = Origin::start().unwrap();
+    let body = |file| Body::noise(file, 200_000);
+    (0..FILES).for_each(|file| origin.put(&format!("/{file}"), body(file)));
+    let agent = agent(place, before);
+    let url = |file: u64| origin.url(&format!("/{file}"));
+    let bytes = |file| body(file).read(0, 200_000).unwrap();
+    let said = crowd(&agent, (0..FILES).map(url));
+    (0..).zip(&said).for_each(|(file, said)| assert_told(said, &bytes(file)));
+    assert!(said.iter().any(|said| said.code == 0), "nobody was served: {:?}", said[0]);
+    // Alone each is served, and a mount once threads have ended.
+    for file in 0..FILES {
+        let said = agent.dfctl(&["cat", &url(file)]).done();
+        assert!(said.stdout == bytes(file), "{file}");
+    }
+    let dir = place.dir("mount");
+    until("there is a mount", || {
+        let said = agent.dfctl(&["mount", &url(3), dir.to_str().unwrap()]);
+        assert!(said.code == 0 || said.stderr.contains("DFS-4109"), "{said:?}");
+        said.code == 0
+    });
+    assert!(fs::read(dir.join("3")).unwrap() == bytes(3));
+    agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+    assert!(!agent.log().contains("panicked"), "{}", agent.log());
+}
+
+#[test]
+fn an_agent_with_few_files_serves_a_crowd_or_says_why_not_and_goes_on() {
+    let place = Place::new();
+    crowds_are_served_or_told("ulimit -n 64", &place);
+}
+
+#[test]
+fn an_agent_with_few_threads_serves_a_crowd_or_says_why_not_and_goes_on() {
+    let place = Place::new();
+    let group = Group::new("pids", &[("pids.max", "24")]);
+    crowds_are_served_or_told(&group.enter(), &place);
 }

@@ -1,0 +1,78 @@
+//! How many threads a process takes for calls that block, where its control group bounds them.
+//!
+//! A pool that takes all there are leaves none to mount with, and none to start a helper.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// As many as tokio takes by itself.
+const USUAL: usize = 512;
+
+/// Fewer than this would wait for each other.
+const LEAST: usize = 8;
+
+/// Threads of the pool for blocking calls: half of what the control group allows.
+pub fn for_blocking() -> usize {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let allowed = allowed(&groups, |path| fs::read_to_string(path).ok());
+    allowed.map_or(USUAL, |allowed| (allowed / 2).clamp(LEAST, USUAL))
+}
+
+/// The least `pids.max` of the control groups that a process is in, as `/proc/self/cgroup` lists them, and of those
+/// around them. Both versions of control groups are known.
+fn allowed(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize> {
+    let files = groups.lines().filter_map(|line| {
+        let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+        let base = match controllers {
+            "" => Path::new("/sys/fs/cgroup"),
+            _ if controllers.split(',').any(|name| name == "pids") => {
+                Path::new("/sys/fs/cgroup/pids")
+            }
+            _ => return None,
+        };
+        Some((base, PathBuf::from(group)))
+    });
+    let bounds = files.flat_map(|(base, group)| {
+        let around: Vec<_> =
+            group.ancestors().map(|dir| base.join(relative(dir)).join("pids.max")).collect();
+        around
+    });
+    bounds.filter_map(|file| read(&file)?.trim().parse().ok()).min()
+}
+
+fn relative(dir: &Path) -> &Path {
+    dir.strip_prefix("/").unwrap_or(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed_by(groups: &str, files: &[(&str, &str)]) -> Option<usize> {
+        allowed(groups, |path| {
+            let file = files.iter().find(|(name, _)| Path::new(name) == path);
+            file.map(|(_, text)| (*text).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_tightest_group_around_the_process_counts() {
+        let second = [
+            ("/sys/fs/cgroup/a/b/pids.max", "max\n"),
+            ("/sys/fs/cgroup/a/pids.max", "50\n"),
+            ("/sys/fs/cgroup/pids.max", "100\n"),
+        ];
+        assert_eq!(allowed_by("0::/a/b\n", &second), Some(50));
+        assert_eq!(allowed_by("0::/\n", &second), Some(100), "in a namespace of its own");
+        assert_eq!(allowed_by("0::/other\n", &second), Some(100));
+        let first = [("/sys/fs/cgroup/pids/x/pids.max", "24\n")];
+        assert_eq!(allowed_by("9:cpu,cpuacct:/\n8:pids:/x\n0::/\n", &first), Some(24));
+    }
+
+    #[test]
+    fn where_nothing_is_bounded_or_known_there_is_no_bound() {
+        for groups in ["", "nonsense", "0::/a", "8:pids:/x"] {
+            assert_eq!(allowed_by(groups, &[("/sys/fs/cgroup/a/pids.max", "max")]), None);
+        }
+    }
+}
