@@ -216,6 +216,110 @@ mod tests {
         assert_eq!(again.keys.len(), 2, "a name stays taken");
     }
 
+    /// What is in the database after so many writes: half as many members, the last ones.
+    fn change(version: u8) -> Vec<Change> {
+        let id = HostId::from_bytes([version / 2; 16]);
+        let mut changes = vec![put(version)];
+        changes.extend((version > 1).then_some(Change::Drop { role: manager::Role::Seed, id }));
+        changes
+    }
+
+    #[track_caller]
+    fn assert_is_of_one_version(saved: &Saved, cluster_id: &[u8], what: &str) {
+        assert_eq!(saved.cluster_id, cluster_id, "{what}");
+        let version = u8::try_from(saved.version).unwrap();
+        let expected: Vec<_> = (version / 2 + 1..=version)
+            .map(|n| (manager::Role::Seed, HostId::from_bytes([n; 16]), host(n)))
+            .collect();
+        assert_eq!(saved.members, expected, "{what}");
+        let names = (1..=version).map(|n| (HostId::from_bytes([n; 16]), [n; 32]));
+        assert!(saved.keys.iter().copied().eq(names), "{what}");
+    }
+
+    #[track_caller]
+    fn assert_names_it(error: &Error) {
+        assert!(error.to_string().contains("torn.db"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_database_that_was_torn_anywhere_is_one_that_was_or_is_refused() {
+        const WRITES: u8 = 10;
+        const SECTOR: usize = 512;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("manager.db");
+        let (store, first) = Store::open(&path).unwrap();
+        let beside = |file: &Path, end| PathBuf::from(format!("{}{end}", file.display()));
+        let mut stale = Vec::new();
+        for version in 1..=WRITES {
+            store.save(version.into(), change(version)).await.unwrap();
+            if version == WRITES / 2 {
+                // As a backup that copies the file alone.
+                stale = std::fs::read(&path).unwrap();
+            }
+        }
+        let (whole, log) =
+            (std::fs::read(&path).unwrap(), std::fs::read(beside(&path, "-wal")).unwrap());
+        assert!(log.len() > 100 * SECTOR, "nothing of it was moved into the database yet");
+        drop(store);
+
+        let mut number = 0;
+        // Each in a place of its own: the thread of the one before may still be closing it.
+        let mut reopen = |database: &[u8], log: &[u8]| {
+            number += 1;
+            let torn = dir.path().join(format!("{number}-torn.db"));
+            std::fs::write(&torn, database).unwrap();
+            std::fs::write(beside(&torn, "-wal"), log).unwrap();
+            Store::open(&torn).map(|(_, saved)| saved)
+        };
+        let mut versions = std::collections::BTreeSet::new();
+        for end in (0..log.len()).step_by(SECTOR).chain([log.len()]) {
+            let what = format!("the log ends at {end}");
+            match reopen(&whole, &log[..end]) {
+                // Before the first commit that reached the disk there was no cluster.
+                Ok(saved) if saved.version == 0 => assert!(saved.members.is_empty(), "{what}"),
+                Ok(saved) => {
+                    assert_is_of_one_version(&saved, &first.cluster_id, &what);
+                    versions.insert(saved.version);
+                }
+                Err(error) => panic!("{what}: {error}"),
+            }
+            // A sector that was never written between others that were.
+            if end + SECTOR <= log.len() {
+                let mut holed = log.clone();
+                holed[end..end + SECTOR].fill(0);
+                match reopen(&whole, &holed) {
+                    Ok(saved) if saved.version == 0 => assert!(saved.members.is_empty(), "{what}"),
+                    Ok(saved) => assert_is_of_one_version(&saved, &first.cluster_id, &what),
+                    Err(error) => assert_names_it(&error),
+                }
+            }
+        }
+        assert_eq!(versions.len(), usize::from(WRITES), "each of them was seen");
+
+        // Everything in the database itself.
+        let copied = dir.path().join("copied.db");
+        std::fs::write(&copied, &whole).unwrap();
+        std::fs::write(beside(&copied, "-wal"), &log).unwrap();
+        let merge =
+            |connection: Connection| connection.pragma_update(None, "journal_mode", "DELETE");
+        Connection::open(&copied).and_then(merge).unwrap();
+        let full = std::fs::read(&copied).unwrap();
+        assert!(full.len() > 10 * SECTOR, "closing moved the log into it");
+        for end in (0..full.len()).step_by(SECTOR) {
+            match reopen(&full[..end], &[]) {
+                Ok(saved) => assert!(end == 0 && saved.version == 0, "it ends at {end}"),
+                Err(error) => assert_names_it(&error),
+            }
+        }
+        for log in [&log[..], &log[..log.len() / 2]] {
+            if let Ok(saved) = reopen(&stale, log)
+                && saved.version > 0
+            {
+                assert_is_of_one_version(&saved, &first.cluster_id, "a stale database");
+            }
+        }
+    }
+
     #[test]
     fn a_database_of_a_later_release_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
