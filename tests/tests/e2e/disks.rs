@@ -149,6 +149,11 @@ fn a_disk_that_is_full_in_any_call_costs_no_wrong_byte_and_no_agent() {
 }
 
 #[test]
+fn a_quota_that_is_used_up_in_any_call_costs_no_wrong_byte_and_no_agent() {
+    whatever_fails("EDQUOT");
+}
+
+#[test]
 fn a_seed_whose_disk_fails_keeps_no_node_from_its_bytes() {
     let place = Place::new();
     let origin = Origin::start().unwrap();

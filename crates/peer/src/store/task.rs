@@ -518,7 +518,7 @@ pub(super) fn read_record<T: DeserializeOwned>(
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write;
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
+    // By position, as everything in the store: no other kind of file is written so.
+    options.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all_at(bytes, 0)
 }
