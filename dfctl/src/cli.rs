@@ -158,9 +158,8 @@ fn run(command: Command, settings: Settings, output: Output, extensions: Extensi
         Ok(interrupts) => interrupts,
         Err(error) => return report(&output, Err(error)),
     };
-    // Two workers: one reads from the network while the other digests.
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(2).enable_all().build();
+    // Threads cost more than most commands: only an engine in this process has its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {

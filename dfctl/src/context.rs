@@ -132,7 +132,7 @@ impl Context {
         self.running_backend()?.ok_or_else(|| self.no_agent())
     }
 
-    /// The engine inside this process, straight from the origin or in the cluster named. Needs a runtime.
+    /// The engine inside this process, straight from the origin or in the cluster named.
     fn inside(&self) -> Result<Arc<dyn Backend>, CliError> {
         let (mut inside, cluster) = (self.inside.lock(), self.cluster_inside());
         let backend = |agent: &InsideAgent| {
@@ -243,21 +243,28 @@ impl Context {
         if self.settings.solo {
             return Ok(None);
         }
-        Ok(self.find_agent()?.map(|socket| self.agent_at(&socket)))
+        Ok(self.find_agent()?.map(|(socket, stream)| self.agent_over(&socket, Some(stream))))
     }
 
     /// The agent that listens on `socket`.
     pub fn agent_at(&self, socket: &Path) -> Arc<dyn Backend> {
-        self.output.detail(&format!("asking the node agent on {}", socket.display()));
-        Arc::new(Agent::at(socket, self.command.clone()))
+        self.agent_over(socket, None)
     }
 
-    /// The first socket that somebody listens on. One that was named, or is this user's own, and may not be used
+    fn agent_over(&self, socket: &Path, connected: Option<UnixStream>) -> Arc<dyn Backend> {
+        self.output.detail(&format!("asking the node agent on {}", socket.display()));
+        Arc::new(Agent::at(socket, connected, self.command.clone()))
+    }
+
+    /// The first socket that somebody listens on, and a connection to it. One that was named, or is this user's own, and may not be used
     /// is an error: its cache and mounts are what the user means. The machine's agent is nobody's in particular:
     /// where it is closed to this user there is none for them.
-    fn find_agent(&self) -> Result<Option<PathBuf>, CliError> {
+    fn find_agent(&self) -> Result<Option<(PathBuf, UnixStream)>, CliError> {
         for socket in self.settings.sockets() {
-            let Err(error) = UnixStream::connect(&socket) else { return Ok(Some(socket)) };
+            let error = match UnixStream::connect(&socket) {
+                Ok(stream) => return Ok(Some((socket, stream))),
+                Err(error) => error,
+            };
             match error.kind() {
                 io::ErrorKind::NotFound
                 | io::ErrorKind::ConnectionRefused

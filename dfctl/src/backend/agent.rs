@@ -5,6 +5,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -62,9 +63,10 @@ impl CommandId {
 }
 
 impl Agent {
-    /// The agent that listens on `socket`; the connection is made with the first question.
-    pub fn at(socket: &Path, command: CommandId) -> Self {
-        let channel = dfs_service::net::grpc_local_channel(socket);
+    /// The agent that listens on `socket`, over `connected` where there is a connection already; else one is made
+    /// with the first question.
+    pub fn at(socket: &Path, connected: Option<UnixStream>, command: CommandId) -> Self {
+        let channel = dfs_service::net::grpc_local_channel(socket, connected);
         let client = NodeClient::new(channel).max_decoding_message_size(8 << 20);
         let owner = std::fs::metadata(socket).ok().map(|status| status.uid());
         Self { client, owner, is_inside: false, is_alone: false, command }

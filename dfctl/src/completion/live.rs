@@ -58,7 +58,7 @@ fn tasks(wanted: &Wanted, deadline: Instant) -> Option<Vec<Candidate>> {
     let tasks = runtime.block_on(async {
         let asking = async {
             for socket in settings.sockets() {
-                let agent = Agent::at(&socket, CommandId::random());
+                let agent = Agent::at(&socket, None, CommandId::random());
                 if let Ok(tasks) = agent.tasks(&prefix).await {
                     return Some(tasks);
                 }

@@ -18,12 +18,16 @@ use dfs_service::data_dir::{DataDir, DataDirError, private_dir};
 use dfs_service::net::{self, GrpcChannels, TcpLinkAcceptor, TcpLinkDialer};
 use dfs_service::process::Fault;
 use dfs_source::SourcesBuilder;
+use tokio::runtime::{EnterGuard, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
 use super::api::NodeService;
 use super::{Agent, AgentFacts};
+
+/// One reads from the network while the other digests.
+const THREADS: usize = 2;
 
 /// Bytes that the pipe holds before its writer waits.
 const PIPE: usize = 1 << 20;
@@ -45,8 +49,8 @@ pub enum InsideError {
     DataDir(#[from] DataDirError),
     /// Store, identity, sources.
     Host(#[from] HostError),
-    /// The port that others would reach it at.
-    Listen(#[from] io::Error),
+    /// Its threads, or the port that others would reach it at.
+    System(#[from] io::Error),
 }
 
 impl InsideError {
@@ -55,13 +59,37 @@ impl InsideError {
         match self {
             Self::DataDir(error) => error.fault(),
             Self::Host(error) => Fault::of(error),
-            Self::Listen(error) => Fault::of(error),
+            Self::System(error) => Fault::of(error),
         }
     }
 }
 
-/// A running agent with a directory of its own, which is removed with it.
+/// Its runtime.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start() -> io::Result<Self> {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        Ok(Self(Some(runtime.worker_threads(THREADS).enable_all().build()?)))
+    }
+
+    fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.0.as_ref().map(Runtime::enter)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // What blocks in the background has nothing left to deliver.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A running agent with threads and a directory of its own, which go with it.
 pub struct InsideAgent {
+    _threads: Threads,
     channel: Channel,
     host: Host,
     dir: PathBuf,
@@ -72,7 +100,7 @@ pub struct InsideAgent {
 
 impl InsideAgent {
     /// Starts one below `parent`, which is made if it is not there, alone or in `cluster`; what killed processes
-    /// left there is removed. Needs a runtime.
+    /// left there is removed.
     pub fn start(
         parent: &Path,
         sources: SourcesBuilder,
@@ -83,6 +111,8 @@ impl InsideAgent {
         let dir = parent.join(std::process::id().to_string());
         let data_dir = DataDir::take(&dir)?;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let threads = Threads::start()?;
+        let entered = threads.enter();
         let acceptor = cluster.map(listen_towards).transpose()?;
         let network = Network {
             dialer: Arc::new(TcpLinkDialer),
@@ -97,7 +127,8 @@ impl InsideAgent {
         let router = net::grpc_server().add_service(service);
         let (channel, serving) = net::grpc_pipe(router, PIPE, stop.clone());
         tracker.spawn(serving);
-        Ok(Self { channel, host, dir, tracker, stop, _data_dir: data_dir })
+        drop(entered);
+        Ok(Self { _threads: threads, channel, host, dir, tracker, stop, _data_dir: data_dir })
     }
 
     /// Waits until the cluster is reached; what it waits for when `within` is over. One that is alone has nothing to

@@ -5,7 +5,9 @@
 //! keep-alive pings. How long a call may take is the caller's to say (`Request::set_timeout`).
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,12 +49,21 @@ pub fn grpc_channel_to(address: SocketAddr) -> Channel {
     configured(endpoint).connect_lazy()
 }
 
-/// A channel to the Unix socket `path`.
-pub fn grpc_local_channel(path: &Path) -> Channel {
-    let path = path.to_owned();
+/// A channel to the Unix socket `path`; `connected` is used first, where there is a connection already.
+pub fn grpc_local_channel(path: &Path, connected: Option<StdUnixStream>) -> Channel {
+    let (path, mut connected) = (path.to_owned(), connected);
     let connect = move |_: Uri| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        let (path, connected) = (path.clone(), connected.take());
+        async move {
+            let stream = match connected {
+                Some(stream) => {
+                    stream.set_nonblocking(true)?;
+                    UnixStream::from_std(stream)?
+                }
+                None => UnixStream::connect(path).await?,
+            };
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
     };
     // The authority is only a name here: nothing resolves it.
     configured(Endpoint::from_static("http://localhost"))
@@ -223,7 +234,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.sock");
         let listener = LocalListener::bind(&path, SocketAccess::Owner).unwrap();
-        let channel = grpc_local_channel(&path);
+        let channel = grpc_local_channel(&path, None);
         let token = CancellationToken::new();
         let serving = serve_grpc_local(router().0, listener, token.clone());
         let calling = async {
@@ -240,7 +251,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.sock");
         let listener = LocalListener::bind(&path, SocketAccess::Owner).unwrap();
-        let channel = grpc_local_channel(&path);
+        let channel = grpc_local_channel(&path, None);
         let token = CancellationToken::new();
         let (router, mut asked) = router();
         let serving = serve_grpc_local(router, listener, token.clone());
