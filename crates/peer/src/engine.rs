@@ -313,7 +313,8 @@ impl Engine {
                 return Err(OpenError::Closing);
             }
             let slot = self.inner.tasks.slot(info.id);
-            let opened = slot.running.get_or_try_init(|| self.begin(info.clone())).await;
+            let begin = || self.begin(info.clone(), recipe.clone());
+            let opened = slot.running.get_or_try_init(begin).await;
             if let Err(error) = opened {
                 self.inner.tasks.give_up(&info.id, &slot);
                 return Err(error);
@@ -466,13 +467,13 @@ impl Engine {
         self.inner.out_of_files.notified().await;
     }
 
-    async fn begin(&self, info: TaskInfo) -> Result<Running, OpenError> {
+    async fn begin(&self, info: TaskInfo, recipe: Option<Recipe>) -> Result<Running, OpenError> {
         let engine = self.clone();
         let stored = self.inner.tracker.spawn_blocking(move || {
-            let stored = engine.store_of(&info)?;
-            Ok((stored, info))
+            let (stored, recorded) = engine.store_of(&info, recipe)?;
+            Ok((stored, recorded, info))
         });
-        let (stored, info) = stored.await.map_err(|_| OpenError::Closing)??;
+        let (stored, recorded, info) = stored.await.map_err(|_| OpenError::Closing)??;
         let length = info.length.or(stored.length());
         let (commands, mailbox) = mpsc::channel(256);
         let shared = Arc::new(Shared {
@@ -486,7 +487,7 @@ impl Engine {
             passing: Passing::default(),
             room: Arc::clone(&self.inner.room),
             busy: AtomicBool::new(false),
-            recorded: AtomicBool::new(false),
+            recorded: AtomicBool::new(recorded),
             stands_in: AtomicBool::new(false),
             source_slots: Arc::clone(&self.inner.source_slots),
             gained: broadcast::channel(256).0,
@@ -501,8 +502,12 @@ impl Engine {
         Ok(Running::new(shared, stop))
     }
 
-    /// A task in the store, with what is known of it. Blocks.
-    fn store_of(&self, info: &TaskInfo) -> Result<StoredTask, OpenError> {
+    /// A task in the store, with what is known of it, and whether the recipe is kept. Blocks.
+    fn store_of(
+        &self,
+        info: &TaskInfo,
+        recipe: Option<Recipe>,
+    ) -> Result<(StoredTask, bool), OpenError> {
         let failed = Self::store_failed(info.id);
         let stored = self.inner.store.create(info.id).map_err(&failed)?;
         if let Some(length) = info.length
@@ -514,9 +519,11 @@ impl Engine {
             stored.use_reserve();
         }
         if self.inner.catalog.info(&info.id, None).is_none() || !stored.has_record() {
-            write_record(&stored, info, None)?;
+            let recorded = recipe.is_some();
+            write_record(&stored, info, recipe)?;
+            return Ok((stored, recorded));
         }
-        Ok(stored)
+        Ok((stored, false))
     }
 
     fn store_failed(id: TaskId) -> impl Fn(crate::store::StoreError) -> OpenError {
