@@ -12,9 +12,11 @@ use std::process::Command;
 use crate::run::{Failure, failed, run, succeeds};
 use crate::workspace::{cache, cargo};
 
+mod garage;
 mod oracle;
 mod python;
 
+pub use garage::ensure as garage;
 pub use oracle::{ensure as erofs_oracle, mkfs as mkfs_erofs};
 pub use python::{PythonHome, S3_SERVER, ensure as python_home};
 
