@@ -57,6 +57,8 @@ pub const FOR_DIST: &[Package] = &[
     Package { name: "lintian", program: "lintian" },
     Package { name: "systemd", program: "systemd-analyze" },
     Package { name: "qemu-user-static", program: "qemu-aarch64-static" },
+    Package { name: "mmdebstrap", program: "mmdebstrap" },
+    Package { name: "buildah", program: "buildah" },
 ];
 
 /// What the demo runs beside our own programs.
