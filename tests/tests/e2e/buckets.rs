@@ -157,3 +157,35 @@ fn keys_that_garage_does_not_know_and_none_are_one_clear_error() {
     }
     assert!(!out.exists());
 }
+
+#[test]
+fn keys_that_a_program_makes_open_a_bucket_of_garage() {
+    let place = Place::new();
+    let store = Bucket::garage(place.root()).unwrap();
+    let keys = store.lock().unwrap();
+    let file = place.path("file");
+    trees::put(&file, &noise(3, 200_000));
+    store.put("file", &file).unwrap();
+    let made = format!(
+        r#"{{"Version":1,"AccessKeyId":"{}","SecretAccessKey":"{}"}}"#,
+        keys.id, keys.secret
+    );
+    trees::put(&place.path("made"), made.as_bytes());
+    let config = format!(
+        "[profile made]\ncredential_process = cat {}\n[profile broken]\ncredential_process = exit 3\n",
+        place.path("made").display()
+    );
+    trees::put(&place.path("home/.aws/config"), config.as_bytes());
+    let agent = Agent::solo(&place, "agent");
+    let out = place.path("out");
+    let get = |profile: &str| {
+        let mut command = agent.node.dfctl_command().unwrap();
+        command.env("HOME", place.path("home")).args(["get", "--profile", profile]);
+        Said::by(command.arg(store.url("file")).arg("-o").arg(&out)).unwrap()
+    };
+    let said = get("broken").fails(2, "DFS-1003").stderr;
+    assert!(said.contains("the credential_process of profile 'broken' ended with exit status: 3"));
+    assert!(!out.exists());
+    get("made").done();
+    assert!(fs::read(&out).unwrap() == fs::read(&file).unwrap());
+}
