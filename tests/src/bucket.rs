@@ -1,23 +1,43 @@
-//! A bucket in a real store: moto, in a process of its own, that writes down every request it gets.
+//! A bucket in a store: moto, which speaks versions and tokens too and lets anybody in until it is told not to, or
+//! garage, which is in use as a store elsewhere and knows nobody without keys. Each is a process of its own that
+//! writes down every request it gets.
+
+mod garage;
+mod moto;
 
 use std::env;
-use std::fs::{self, File};
-use std::net::TcpListener;
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
+use std::sync::OnceLock;
 
-use crate::Failure;
 use crate::process::http_get;
-use crate::wait;
+use crate::wait::{self, PATIENCE};
+use crate::{Failure, Watchdog};
 
-/// A store with one bucket, `lab`, that anybody may read; it ends with its test.
+/// A store with one bucket, `lab`; it ends with its test.
 pub struct Bucket {
-    child: Child,
-    address: String,
-    log: PathBuf,
+    kind: Kind,
+    server: Server,
+    /// Once signatures are checked.
+    keys: OnceLock<Keys>,
 }
 
+/// Which store it is.
+enum Kind {
+    Moto,
+    Garage,
+}
+
+/// Makes curl sign. The bytes are left out of the signature, and the region is any: it is dfs's own signatures that
+/// are to be checked.
+const SIGNED: [&str; 4] =
+    ["--aws-sigv4", "aws:amz:garage:s3", "-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"];
+
 /// Keys of somebody who may do everything.
+#[derive(Debug, Clone)]
 pub struct Keys {
     /// Names them.
     pub id: String,
@@ -25,43 +45,33 @@ pub struct Keys {
     pub secret: String,
 }
 
-/// Where `cargo xtask test` installs the server.
-fn program() -> PathBuf {
-    let given = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
-    base.unwrap_or_default().join("dfs/moto-5.2.1/bin/moto_server")
-}
-
 impl Bucket {
-    /// Starts a store that keeps its log in `dir`.
+    /// Starts moto, which keeps its log in `dir`: anybody may read and write.
     pub fn start(dir: &Path) -> Result<Self, Failure> {
-        let failed = || Failure::of("cannot start a store");
-        let free = TcpListener::bind("127.0.0.1:0").map_err(failed())?;
-        let at = free.local_addr().map_err(failed())?;
-        drop(free);
-        let log = dir.join("store.log");
-        let stderr = File::create(&log).map_err(failed())?;
-        let child = Command::new(program())
-            .args(["-H", "127.0.0.1", "-p", &at.port().to_string()])
-            .env("NO_COLOR", "1")
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .map_err(Failure::of("moto is needed, `cargo xtask test` installs it"))?;
-        let store = Self { child, address: at.to_string(), log };
-        wait::until("the store answers", || http_get(at, "/moto-api/").is_ok())?;
+        let store = Self { kind: Kind::Moto, server: moto::start(dir)?, keys: OnceLock::new() };
         store.send(&["-X", "PUT"], "/lab")?;
         Ok(store)
     }
 
-    /// The URL of something in the bucket.
+    /// Starts garage, which keeps all it has in `dir`: who has no keys may do nothing.
+    pub fn garage(dir: &Path) -> Result<Self, Failure> {
+        let keys = garage::keys();
+        let server = garage::start(dir, &keys)?;
+        Ok(Self { kind: Kind::Garage, server, keys: keys.into() })
+    }
+
+    /// The URL of something in the bucket, with the region that signatures must name.
     pub fn url(&self, key: &str) -> String {
-        format!("s3://lab/{key}?endpoint={}", self.endpoint())
+        let region = match self.kind {
+            Kind::Moto => String::new(),
+            Kind::Garage => format!("&region={}", garage::REGION),
+        };
+        format!("s3://lab/{key}?endpoint={}{region}", self.endpoint())
     }
 
     /// The store's own address.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.server.address)
     }
 
     /// Stores every file below `dir` under `prefix`.
@@ -79,49 +89,52 @@ impl Bucket {
         Ok(())
     }
 
-    /// Stores a file; its key is one that needs no encoding.
+    /// Stores a file, by hands that are not ours; its key is written as in a URL.
     pub fn put(&self, key: &str, file: &Path) -> Result<(), Failure> {
-        let file = file.display().to_string();
-        let named = ["-T", &file, "-H", "x-amz-acl: public-read", "-H", &signed_for("s3")];
-        self.send(&named, &format!("/lab/{key}")).map(drop)
+        let file = file.display();
+        let user = self.keys.get().map(|keys| format!("{}:{}", keys.id, keys.secret));
+        let scope = moto::signed_for("s3");
+        let signed = match &user {
+            Some(user) => [&SIGNED[..], &["--user", user]].concat(),
+            None => vec!["-H", "x-amz-acl: public-read", "-H", &scope],
+        };
+        let body = ["-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary"];
+        let file = format!("@{file}");
+        self.send(&[&signed[..], &body, &[&*file]].concat(), &format!("/lab/{key}")).map(drop)
     }
 
-    /// From now on signatures are checked; the keys of somebody who may do everything.
+    /// From now on signatures are checked, where they were not before; the keys of somebody who may do everything.
     pub fn lock(&self) -> Result<Keys, Failure> {
-        const ALL: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
-        let scope = signed_for("iam");
-        let call = |action: &str| {
-            let form = format!("Action={action}");
-            self.send(&["-H", &scope, "--data", &form], "/")
-        };
-        call("CreateUser&UserName=ada")?;
-        let policy = format!("PolicyDocument={ALL}");
-        let form = "Action=PutUserPolicy&UserName=ada&PolicyName=p";
-        self.send(&["-H", &scope, "--data", form, "--data-urlencode", &policy], "/")?;
-        let keys = call("CreateAccessKey&UserName=ada")?;
-        let plain = ["-H", "Content-Type: text/plain", "--data", "0"];
-        self.send(&plain, "/moto-api/reset-auth")?;
-        let element = |name: &str| -> Result<String, Failure> {
-            let rest = keys.split(&format!("<{name}>")).nth(1);
-            let text = rest.and_then(|rest| rest.split('<').next());
-            text.map(str::to_owned).ok_or_else(|| Failure::new(format!("no {name} in {keys}")))
-        };
-        Ok(Keys { id: element("AccessKeyId")?, secret: element("SecretAccessKey")? })
+        if let Some(keys) = self.keys.get() {
+            return Ok(keys.clone());
+        }
+        let keys = moto::lock(self)?;
+        Ok(self.keys.get_or_init(|| keys).clone())
     }
 
     /// The requests so far that begin like this, as `METHOD /path`.
     pub fn requests(&self, begin: &str) -> usize {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let request = |line: &str| {
-            line.split_once("] \"").map(|(_, rest)| {
-                rest.trim_start_matches(|c: char| !c.is_ascii_uppercase()).starts_with(begin)
-            })
+        self.asked().iter().filter(|request| request.starts_with(begin)).count()
+    }
+
+    /// The requests so far, as `METHOD /path`.
+    pub fn asked(&self) -> Vec<String> {
+        let log = fs::read_to_string(&self.server.log).unwrap_or_default();
+        let request = match self.kind {
+            Kind::Moto => moto::request,
+            Kind::Garage => garage::request,
         };
-        log.lines().filter_map(request).filter(|matches| *matches).count()
+        log.lines().filter_map(request).collect()
+    }
+
+    /// Asks for something that is not there: only the log tells.
+    pub fn ping(&self, path: &str) {
+        // It is refused.
+        let _ = http_get(self.server.address, path);
     }
 
     fn send(&self, arguments: &[&str], path: &str) -> Result<String, Failure> {
-        let url = format!("http://{}{path}", self.address);
+        let url = format!("http://{}{path}", self.server.address);
         let output = Command::new("curl")
             .args(["-sSf", "--noproxy", "*", "--max-time", "60"])
             .args(arguments)
@@ -136,7 +149,39 @@ impl Bucket {
     }
 }
 
-impl Drop for Bucket {
+/// A store's process; it ends also when this one is killed.
+struct Server {
+    child: Child,
+    _watchdog: Watchdog,
+    address: SocketAddr,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts `command`, which listens at `address` when it is ready and writes into `log`.
+    #[expect(clippy::disallowed_methods, reason = "only whether it listens is asked")]
+    fn start(command: &mut Command, address: SocketAddr, log: PathBuf) -> Result<Self, Failure> {
+        let what = command.get_program().to_string_lossy().into_owned();
+        let needed = format!("{what} is needed, `cargo xtask test` installs it");
+        let mut child = command.process_group(0).spawn().map_err(Failure::of(needed))?;
+        let _watchdog = Watchdog::over(&child)?;
+        let found =
+            wait::find("the store listens", PATIENCE, || match child.try_wait().ok().flatten() {
+                Some(end) => Some(Err(end)),
+                None => TcpStream::connect(address).ok().map(Ok),
+            });
+        let store = Self { child, _watchdog, address, log };
+        match found? {
+            Ok(_) => Ok(store),
+            Err(end) => {
+                let said = fs::read_to_string(&store.log).unwrap_or_default();
+                Err(Failure::new(format!("{what} ended: {end}\n{said}")))
+            }
+        }
+    }
+}
+
+impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
@@ -144,8 +189,15 @@ impl Drop for Bucket {
     }
 }
 
-/// What says which service is meant, before signatures are checked.
-fn signed_for(service: &str) -> String {
-    let scope = format!("Credential=x/20260101/us-east-1/{service}/aws4_request");
-    format!("Authorization: AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=x")
+/// An address of this machine at which nobody listens.
+fn free_address() -> Result<SocketAddr, Failure> {
+    let failed = || Failure::of("cannot find a free port");
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed())
+}
+
+/// Where `cargo xtask test` installs a server.
+fn installed(path: &str) -> PathBuf {
+    let given = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
+    base.unwrap_or_default().join("dfs").join(path)
 }

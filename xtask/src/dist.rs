@@ -13,6 +13,7 @@ use crate::units;
 use crate::workspace::target_dir;
 
 mod elf;
+mod image;
 mod lint;
 mod notices;
 mod package;
@@ -108,6 +109,9 @@ pub fn check() -> Result<(), Failure> {
 /// Installs what it needs.
 pub fn prepare() -> Result<(), Failure> {
     prepare::packages(prepare::FOR_DIST)?;
+    if prepare::is_root() {
+        prepare::erofs_oracle()?;
+    }
     Toolchain::ensure(&ALL).map(drop)
 }
 
@@ -126,6 +130,9 @@ fn make(archs: &[Arch], quality: Quality) -> Result<(), Failure> {
             check_program(&path, program, *arch, quality)?;
         }
         lint::units(&tree)?;
+        if arch.emulator().is_none() {
+            image::check(&tree)?;
+        }
         let name = format!("dfs-{}-linux-{}", env!("CARGO_PKG_VERSION"), arch.name());
         files.push(package::tarball(&tree, &out.join(format!("{name}.tar.gz")))?);
         let name = format!("dfs_{}_{}.deb", env!("CARGO_PKG_VERSION"), arch.debian());

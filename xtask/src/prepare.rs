@@ -12,9 +12,11 @@ use std::process::Command;
 use crate::run::{Failure, failed, run, succeeds};
 use crate::workspace::{cache, cargo};
 
+mod garage;
 mod oracle;
 mod python;
 
+pub use garage::ensure as garage;
 pub use oracle::{ensure as erofs_oracle, mkfs as mkfs_erofs};
 pub use python::{PythonHome, S3_SERVER, ensure as python_home};
 
@@ -55,6 +57,8 @@ pub const FOR_DIST: &[Package] = &[
     Package { name: "lintian", program: "lintian" },
     Package { name: "systemd", program: "systemd-analyze" },
     Package { name: "qemu-user-static", program: "qemu-aarch64-static" },
+    Package { name: "mmdebstrap", program: "mmdebstrap" },
+    Package { name: "buildah", program: "buildah" },
 ];
 
 /// What the demo runs beside our own programs.

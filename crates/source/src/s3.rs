@@ -41,6 +41,9 @@ pub use place::AddressStyle;
 use place::Place;
 use store::{Store, is_anonymous};
 
+/// What cannot be set up where a profile cannot be used.
+const ACCESS: &str = "the access to object stores";
+
 /// How object stores are asked.
 #[derive(Debug, Clone, Default)]
 pub struct S3Options {
@@ -80,7 +83,7 @@ impl S3Source {
     /// A source over the connections of another.
     pub(crate) fn over(options: S3Options, web: Arc<Web>) -> Result<Self, SourceError> {
         let setup = |error: ProfileError| SourceError::Setup {
-            what: "the access to object stores".to_owned(),
+            what: ACCESS.to_owned(),
             cause: Arc::new(error),
         };
         let profile = match &options.environment {
@@ -128,8 +131,8 @@ fn at_store(
     CanonicalUrl::new(at)
 }
 
-/// A target as the user of `environment` means it, without asking anybody: the store and the keys
-/// that variables and profile name, where the target itself has none.
+/// A target as the user of `environment` means it, without asking anybody but a program of theirs that makes keys,
+/// which is waited for: the store and the keys that variables and profile name, where the target itself has none.
 pub fn as_meant_in(environment: &Environment, target: Target) -> Result<Target, ProfileError> {
     if target.url.url().scheme() != "s3" {
         return Ok(target);
@@ -145,9 +148,9 @@ pub fn as_meant_in(environment: &Environment, target: Target) -> Result<Target, 
         }
         _ => target.url.clone(),
     };
-    let credentials = match (target.credentials, profile.keys) {
-        (Credentials::None, Some(keys)) => Credentials::Keys(keys),
-        (given, _) => given,
+    let credentials = match target.credentials {
+        Credentials::None => profile.own_keys()?.map_or(Credentials::None, Credentials::Keys),
+        given => given,
     };
     Ok(Target { url, headers: target.headers, credentials })
 }

@@ -4,7 +4,7 @@
 //! beside its place and then renamed, under a lock, so that it is there whole or not at all.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{is_root, locked};
@@ -13,11 +13,11 @@ use crate::run::{Failure, failed, line, run, succeeds};
 const SUITE: &str = "trixie";
 const SOURCES: [&str; 2] = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
 
-/// Makes sure that the root is there and that its `fsck.erofs` runs.
-pub fn ensure() -> Result<(), Failure> {
+/// Makes sure that the root is there and that its `fsck.erofs` runs; says where it is.
+pub fn ensure() -> Result<PathBuf, Failure> {
     let (root, _lock) = locked(SUITE)?;
     if works(&root) {
-        return Ok(());
+        return Ok(root);
     }
 
     let partial = root.with_extension("part");
@@ -37,15 +37,14 @@ pub fn ensure() -> Result<(), Failure> {
     run(&mut bootstrap(&partial, &mirror))?;
     fs::rename(&partial, &root).map_err(failed(&root))?;
     if works(&root) {
-        return Ok(());
+        return Ok(root);
     }
     Err(Failure::Other(format!("fsck.erofs does not run in {}", root.display())))
 }
 
 /// Its `mkfs.erofs`, run from outside by its own loader and libraries.
 pub fn mkfs() -> Result<Command, Failure> {
-    ensure()?;
-    let (root, _lock) = locked(SUITE)?;
+    let root = ensure()?;
     let libraries = root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
     let loaders =
         ["ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"].map(|name| libraries.join(name));

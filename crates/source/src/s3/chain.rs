@@ -1,11 +1,12 @@
-//! The keys of this process's own user: from variables, profile files, a web identity, or the
-//! machine; renewed before they end.
+//! The keys of this process's own user: from variables, profile files, a web identity, a program of
+//! the user's, or the machine; renewed before they end.
 //!
 //! Where none is found, that is remembered for a while as keys are. Keys are held in memory only and
 //! asked for once however many wait.
 
 mod environment;
 mod profile;
+mod program;
 mod remote;
 
 use std::collections::VecDeque;

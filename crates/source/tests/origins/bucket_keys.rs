@@ -169,6 +169,47 @@ async fn a_store_that_calls_keys_expired_is_asked_once_more_with_new_ones() {
 }
 
 #[tokio::test]
+async fn a_program_of_the_users_own_is_run_once_and_again_when_its_keys_have_ended() {
+    let home = tempfile::tempdir().unwrap();
+    let (config, printed) = (home.path().join("config"), home.path().join("printed"));
+    let line = format!("echo ran >> {0}.runs; cat {0}", printed.display());
+    std::fs::write(&config, format!("[profile made]\ncredential_process = {line}\n")).unwrap();
+    let print = |id: &str| {
+        let keys = format!(
+            r#"{{"Version":1,"AccessKeyId":"{id}","SecretAccessKey":"s","Expiration":"2999-01-01T00:00:00Z"}}"#
+        );
+        std::fs::write(&printed, keys).unwrap();
+    };
+    let server = Server::start(move |_, request| match signer(request) {
+        Some("ASIA0") => refusal(request, 400, &[], "ExpiredToken"),
+        _ => file(&content(10), "\"e\"", request),
+    });
+    let variables = [("AWS_PROFILE", "made"), ("AWS_CONFIG_FILE", config.to_str().unwrap())];
+    let client = in_surroundings(&server.address.to_string(), &variables);
+    print("ASIA0");
+    let (source, own) = meant(&client, "s3://lab/a").await;
+    assert!(matches!(&own.credentials, Credentials::Keys(keys) if keys.id == "ASIA0"), "{own:?}");
+    print("ASIA1");
+    let pin = crate::tagged("\"e\"", 10);
+    for _ in 0..2 {
+        let read = source.read(&own, None, &pin).await.unwrap();
+        assert_eq!(crate::collect(read).await.unwrap(), content(10));
+    }
+    let runs = std::fs::read_to_string(home.path().join("printed.runs")).unwrap();
+    assert_eq!(runs.lines().count(), 2);
+
+    std::fs::write(&printed, "nothing").unwrap();
+    let client = in_surroundings(&server.address.to_string(), &variables);
+    let bare = target("s3://lab/a");
+    let error = failure(client.source(&bare).complete(&bare, Asking::Own).await);
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        cause.starts_with("the credential_process of profile 'made' printed no JSON"),
+        "{cause}"
+    );
+}
+
+#[tokio::test]
 async fn the_machine_is_asked_in_a_session_and_its_absence_is_no_failure() {
     let machine = Server::start(|_, request| match (&*request.method, &*request.path) {
         ("PUT", "/latest/api/token") => text("session"),

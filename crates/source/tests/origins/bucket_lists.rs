@@ -2,31 +2,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_source::{Entry, EntryKind, HttpOptions, ListLimits, S3Options, SourceError};
+use dfs_source::{
+    Content, Entry, EntryKind, HttpOptions, ListLimits, S3Options, SourceError, WriteOptions,
+};
+use futures::StreamExt as _;
 
-use crate::moto::{Moto, client, stranger};
+use crate::moto::{client, stranger};
 use crate::scripted::{Server, head};
+use crate::store::{Store, with_each_store};
 use crate::{failure, options};
 
 fn by_path(entries: &[Entry]) -> BTreeMap<String, &Entry> {
     entries.iter().map(|entry| (entry.path.escape_ascii().to_string(), entry)).collect()
 }
 
-#[tokio::test]
-async fn a_prefix_is_listed_with_all_that_a_read_needs() {
-    let store = Moto::start();
-    store.bucket("lab").await;
+with_each_store!(
+    a_prefix_is_listed_with_all_that_a_read_needs,
+    odd_keys_are_told_and_never_leave_the_prefix,
+    more_keys_than_a_page_holds_are_listed_once_and_in_order,
+);
+
+async fn a_prefix_is_listed_with_all_that_a_read_needs(store: Store) {
     for (key, body) in [("run/a", "1"), ("run/sub/b c+d", "22"), ("run/sub/", ""), ("other", "x")] {
-        store.put("lab", key.as_bytes(), body.as_bytes()).await;
+        store.put(key.as_bytes(), body.as_bytes());
     }
-    store.forget().await;
-    let client = stranger();
-    let base = store.url("lab/run/");
+    store.forget();
+    let client = store.client();
+    let base = store.url("run/");
     let entries = client.list(&base).await.unwrap();
     let found = by_path(&entries);
     assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "sub", "sub/b c+d"]);
     assert_eq!(found["sub"].kind, EntryKind::Directory);
-    assert_eq!(store.requests(1).len(), 1, "one request, none for a member");
+    assert_eq!(store.asked(1).len(), 1, "one request, none for a member");
     assert_eq!((client.counted().lists, client.counted().requests), (1, 1));
 
     for path in ["a", "sub/b c+d"] {
@@ -40,37 +47,80 @@ async fn a_prefix_is_listed_with_all_that_a_read_needs() {
         assert_eq!(got.len() as u64, length);
     }
     // A prefix without its slash is the same directory, never what begins like it.
-    store.put("lab", b"running/x", b"").await;
-    let again = client.list(&store.url("lab/run")).await.unwrap();
+    store.put(b"running/x", b"");
+    let again = client.list(&store.url("run")).await.unwrap();
     assert_eq!(by_path(&again).len(), 3);
 }
 
-#[tokio::test]
-async fn odd_keys_are_told_and_never_leave_the_prefix() {
-    let store = Moto::start();
-    store.bucket("lab").await;
-    let good = ["d/tab\there", "d/é ü", "d/%2e%2e", "d/a&b<c>\"'", "d/\\..\\x", "d/bell\u{7}"];
-    // Web servers resolve dots themselves, so that none of these is asked of moto with them.
+async fn odd_keys_are_told_and_never_leave_the_prefix(store: Store) {
+    let good = [
+        "d/tab\there",
+        "d/é ü",
+        "d/%2e%2e",
+        "d/a&b<c>\"'",
+        "d/\\..\\x",
+        "d/bell\u{7}",
+        "d/100%+ of it?",
+        "d/a=b;c#d",
+        "d/~*!()",
+        "d/ ",
+    ];
+    // Web servers resolve dots themselves, so that no store is asked for a key with them.
     for key in good {
-        store.put("lab", key.as_bytes(), b"x").await;
+        store.put(key.as_bytes(), b"x");
     }
-    store.put("lab", b"d/file", b"x").await;
-    store.put("lab", b"d/file/below", b"x").await;
-    store.put("lab", format!("d/{}", "n".repeat(300)).as_bytes(), b"x").await;
-    let client = stranger();
-    let entries = client.list(&store.url("lab/d/")).await.unwrap();
+    store.put(b"d/file", b"x");
+    store.put(b"d/file/below", b"x");
+    store.put(b"d/empty//element", b"x");
+    store.put(b"d/marker/", b"");
+    store.put(format!("d/{}", "n".repeat(300)).as_bytes(), b"x");
+    let client = store.client();
+    let entries = client.list(&store.url("d/")).await.unwrap();
     let (odd, usable): (Vec<_>, Vec<_>) =
         entries.iter().partition(|entry| matches!(entry.kind, EntryKind::Unusable(_)));
-    let names: BTreeSet<&[u8]> = usable.iter().map(|entry| &entry.path[..]).collect();
+    assert_eq!(odd.len(), 3, "{odd:?}");
+    let (directories, files): (Vec<&Entry>, Vec<_>) =
+        usable.into_iter().partition(|entry| entry.kind == EntryKind::Directory);
+    assert_eq!(directories.iter().map(|entry| &entry.path[..]).collect::<Vec<_>>(), [b"marker"]);
+    let names: BTreeSet<&[u8]> = files.iter().map(|entry| &entry.path[..]).collect();
     let mut expected: BTreeSet<&[u8]> = good.iter().map(|key| &key.as_bytes()[2..]).collect();
     expected.insert(b"file/below");
     assert_eq!(names, expected);
-    assert_eq!(odd.len(), 2, "{odd:?}");
-    for entry in usable {
-        let url = crate::target(&store.url("lab/d/")).join(&entry.path).unwrap().url.to_string();
+    for entry in files {
+        let url = crate::target(&store.url("d/")).join(&entry.path).unwrap().url.to_string();
         let validator = entry.validator.clone().unwrap();
         assert_eq!(client.read(&url, None, &validator).await.unwrap(), b"x", "{url}");
     }
+}
+
+async fn more_keys_than_a_page_holds_are_listed_once_and_in_order(store: Store) {
+    let client = store.client();
+    let base = store.target("many/");
+    let source = client.source(&base);
+    let names: BTreeSet<String> = (0..1201).map(|n| format!("d {}/é+{n}", n % 7)).collect();
+    let writes = names.iter().map(|name| {
+        let to = base.join(name.as_bytes()).unwrap();
+        let source = &source;
+        async move {
+            let bytes = futures::stream::iter([Ok(name.clone().into())]).boxed();
+            let content = Content { bytes, length: Some(name.len() as u64) };
+            source.write(&to, content, &WriteOptions::default()).await.unwrap();
+        }
+    });
+    futures::stream::iter(writes).buffer_unordered(8).collect::<()>().await;
+
+    store.forget();
+    let told = |entries: &[Entry]| -> Vec<String> {
+        entries.iter().map(|entry| String::from_utf8(entry.path.clone()).unwrap()).collect()
+    };
+    let entries = source.list_in_order(&base).map(Result::unwrap).collect::<Vec<_>>().await;
+    assert_eq!(told(&entries), names.iter().cloned().collect::<Vec<_>>());
+    assert_eq!(store.asked(2).len(), 2, "a thousand keys a request");
+    // Parted at directories, which requests with a delimiter tell.
+    let entries = client.list(&store.url("many/")).await.unwrap();
+    assert_eq!(told(&entries).into_iter().collect::<BTreeSet<_>>(), names);
+    assert_eq!(entries.len(), names.len());
+    assert!(store.asked(3).iter().any(|request| request.contains("delimiter=")));
 }
 
 /// A store of these keys that serves pages of `size`; it knows what the real ones know.

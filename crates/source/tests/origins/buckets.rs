@@ -1,26 +1,26 @@
 //! Objects of a real store: what one read costs, and that versions never meet.
 
 use dfs_model::{ByteRange, Validator};
-use dfs_source::{Credentials, S3Options, SourceError, StatKind};
+use dfs_source::{Credentials, S3Options, SourceError, StatKind, WriteOptions};
 use reqwest::Method;
 
-use crate::moto::{Logged, Moto, asked_by, client, stranger};
+use crate::moto::{Moto, client, stranger};
+use crate::store::{Store, with_each_store};
 use crate::{collect, content, failure, options, target};
 
-fn shown(requests: &[Logged]) -> Vec<String> {
-    let path = |request: &Logged| request.path.split("?endpoint").next().unwrap().to_owned();
-    requests.iter().map(|r| format!("{} {} {}", r.method, path(r), r.status)).collect()
-}
+with_each_store!(
+    an_object_costs_one_head_and_one_request_for_each_range,
+    versions_never_mix_and_an_object_that_is_gone_has_changed,
+    signatures_are_taken_by_a_store_that_checks_them,
+    a_prefix_is_a_directory_and_what_is_not_there_is_said,
+);
 
-#[tokio::test]
-async fn an_object_costs_one_head_and_one_request_for_each_range() {
-    let store = Moto::start();
-    store.bucket("lab").await;
-    store.put("lab", b"run 42/part+7.bin", &content(300_000)).await;
-    store.forget().await;
+async fn an_object_costs_one_head_and_one_request_for_each_range(store: Store) {
+    store.put(b"run 42/part+7.bin", &content(300_000));
+    store.forget();
 
-    let client = stranger();
-    let url = store.url("lab/run%2042/part+7.bin");
+    let client = store.client();
+    let url = store.url("run%2042/part+7.bin");
     let stat = client.stat(&url).await.unwrap();
     assert_eq!((stat.kind, stat.length, stat.unpinned), (StatKind::File, Some(300_000), false));
     assert!(stat.ranges && stat.validator.etag.is_some() && stat.validator.modified.is_some());
@@ -28,34 +28,31 @@ async fn an_object_costs_one_head_and_one_request_for_each_range() {
         let got = client.read(&url, Some((start, end)), &stat.validator).await.unwrap();
         assert!(got == content(300_000)[start as usize..end as usize], "{start}..{end}");
     }
-    let key = "/lab/run%2042/part+7.bin"; // The server logs it as it understood it.
-    let mut expected = vec![format!("HEAD {key} 200")];
-    expected.extend(std::iter::repeat_n(format!("GET {key} 206"), 3));
-    expected.push(format!("GET {key} 200"));
-    assert_eq!(shown(&store.requests(5)), expected);
+    let key = "/lab/run 42/part+7.bin";
+    let mut expected = vec![format!("HEAD {key}")];
+    expected.extend(std::iter::repeat_n(format!("GET {key}"), 4));
+    assert_eq!(store.asked(5), expected);
     assert_eq!(client.counted().requests, 5);
 }
 
-#[tokio::test]
-async fn versions_never_mix_and_an_object_that_is_gone_has_changed() {
-    let store = Moto::start();
-    store.bucket("lab").await;
-    store.put("lab", b"a", &content(1000)).await;
-    let client = stranger();
-    let url = store.url("lab/a");
+async fn versions_never_mix_and_an_object_that_is_gone_has_changed(store: Store) {
+    store.put(b"a", &content(1000));
+    let client = store.client();
+    let url = store.url("a");
     let stat = client.stat(&url).await.unwrap();
 
     let mut other = content(1000);
     other[500] ^= 1;
-    store.put("lab", b"a", &other).await;
-    store.forget().await;
+    store.put(b"a", &other);
+    store.forget();
     let error = failure(client.read(&url, Some((0, 10)), &stat.validator).await);
     assert!(matches!(error, SourceError::Changed { .. }), "{error:?}");
-    assert_eq!(shown(&store.requests(1)), ["GET /lab/a 412"]);
+    assert_eq!(store.asked(1), ["GET /lab/a"]);
     let error = failure(client.read(&url, None, &stat.validator).await);
     assert!(matches!(error, SourceError::Changed { .. }), "{error:?}");
 
-    store.delete("/lab/a").await;
+    let target = store.target("a");
+    client.source(&target).delete(&target, &WriteOptions::default()).await.unwrap();
     let error = failure(client.read(&url, Some((0, 10)), &stat.validator).await);
     assert!(matches!(error, SourceError::Changed { .. }), "{error:?}");
     let error = failure(client.stat(&url).await);
@@ -92,16 +89,12 @@ async fn a_pinned_version_outlives_what_is_written_over_it() {
     assert!(matches!(error, SourceError::Changed { .. }), "{error:?}");
 }
 
-#[tokio::test]
-async fn signatures_are_taken_by_a_store_that_checks_them() {
-    let store = Moto::start();
-    store.bucket("lab").await;
+async fn signatures_are_taken_by_a_store_that_checks_them(mut store: Store) {
     let key = "run-1/key".as_bytes();
-    store.put("lab", key, &content(5000)).await;
-    let keys = store.lock().await;
+    store.put(key, &content(5000));
+    store.lock();
     let client = stranger();
-    let base = asked_by(&store.url("lab/"), &keys);
-    let object = base.join(key).unwrap();
+    let object = store.target("").join(key).unwrap();
 
     let source = client.source(&object);
     let stat = source.stat(&object).await.unwrap();
@@ -109,38 +102,39 @@ async fn signatures_are_taken_by_a_store_that_checks_them() {
     let got = collect(source.read(&object, range, &stat.validator).await.unwrap()).await.unwrap();
     assert_eq!(got, content(5000)[10..4000]);
 
+    let keys = &store.keys;
     let stolen = dfs_source::AccessKeys { secret: "wrong".into(), ..keys.clone() };
     let wrong = object.clone().with_credentials(Credentials::Keys(stolen));
     let error = failure(source.stat(&wrong).await);
     let SourceError::NotPermitted { reason: Some(reason), .. } = &error else {
         panic!("{error:?}")
     };
-    assert_eq!(&**reason, "the store answered 403 SignatureDoesNotMatch");
-    let secret = keys.secret.expose();
-    assert!(!format!("{error:?} {object:?}").contains(secret));
+    // Which word follows differs from store to store.
+    assert!(reason.starts_with("the store answered 403 "), "{error:?}");
+    assert!(!format!("{error:?} {object:?}").contains(keys.secret.expose()));
 }
 
-#[tokio::test]
-async fn a_prefix_is_a_directory_and_what_is_not_there_is_said() {
-    let store = Moto::start();
-    store.bucket("lab").await;
-    store.bucket("empty").await;
-    store.put("lab", b"run/a", b"x").await;
-    store.forget().await;
-    let client = stranger();
-    for path in ["lab/run/", "lab/run", "lab", "empty/"] {
+async fn a_prefix_is_a_directory_and_what_is_not_there_is_said(store: Store) {
+    let client = store.client();
+    let empty = client.stat(&store.url("")).await.unwrap();
+    assert_eq!(empty.kind, StatKind::Directory);
+    store.put(b"run/a", b"x");
+    store.forget();
+    for path in ["run/", "run", ""] {
         let stat = client.stat(&store.url(path)).await.unwrap();
         assert_eq!(stat.kind, StatKind::Directory, "{path}");
         assert!(stat.url.url().path().ends_with('/'), "{path}");
     }
-    // A listing of one key for each, behind a HEAD where it might have been an object.
-    assert_eq!(store.requests(5).len(), 5);
-    for path in ["lab/ru", "lab/run/b", "lab/none/", "empty/x"] {
+    // A listing of one key for each, and one look whether it may be read; behind a HEAD where it might have
+    // been an object.
+    assert_eq!(store.asked(7).len(), 7);
+    for path in ["ru", "run/b", "none/"] {
         let error = failure(client.stat(&store.url(path)).await);
         assert!(matches!(error, SourceError::NotFound { .. }), "{path}: {error:?}");
     }
     for path in ["nothere/", "nothere/a"] {
-        let error = failure(client.stat(&store.url(path)).await).to_string();
+        let url = format!("s3://{path}?endpoint={}", store.endpoint());
+        let error = failure(client.stat(&url).await).to_string();
         assert!(error.contains("there is no such bucket"), "{error}");
     }
 }

@@ -201,7 +201,7 @@ async fn a_big_directory_is_listed_in_order_and_parents_come_first() {
 fn exporting(exports: &[&Path]) -> Client {
     let exports = exports.iter().map(|path| path.to_path_buf()).collect();
     let options = FileOptions { exports, ..FileOptions::default() };
-    Client { sources: dfs_source::Sources::builder().file(options).build().unwrap() }
+    Client::over(dfs_source::Sources::builder().file(options).build().unwrap())
 }
 
 /// A target named by the user nobody.

@@ -14,6 +14,7 @@ mod on_the_way;
 mod redirects;
 mod scripted;
 mod stats;
+mod store;
 mod tls;
 mod writes;
 
@@ -22,8 +23,8 @@ use std::time::Duration;
 
 use dfs_model::{ByteRange, Validator};
 use dfs_source::{
-    ByteStream, CountersSnapshot, Entry, FileOptions, HttpOptions, RetryPolicy, Source,
-    SourceError, Sources, Target,
+    AccessKeys, ByteStream, CountersSnapshot, Credentials, Entry, FileOptions, HttpOptions,
+    RetryPolicy, Source, SourceError, Sources, Target,
 };
 use futures::StreamExt as _;
 
@@ -39,6 +40,8 @@ fn options() -> HttpOptions {
 /// Sources under test and what was asked through them.
 struct Client {
     sources: Sources,
+    /// Who asks.
+    keys: Option<AccessKeys>,
 }
 
 impl Client {
@@ -49,7 +52,19 @@ impl Client {
     fn with(options: HttpOptions) -> Self {
         let sources =
             Sources::builder().http(options).file(FileOptions::default()).build().unwrap();
-        Self { sources }
+        Self::over(sources)
+    }
+
+    fn over(sources: Sources) -> Self {
+        Self { sources, keys: None }
+    }
+
+    /// What a URL names, to who asks.
+    fn target(&self, url: &str) -> Target {
+        match &self.keys {
+            Some(keys) => target(url).with_credentials(Credentials::Keys(keys.clone())),
+            None => target(url),
+        }
     }
 
     fn source(&self, target: &Target) -> Arc<dyn Source> {
@@ -57,7 +72,7 @@ impl Client {
     }
 
     async fn stat(&self, url: &str) -> Result<dfs_source::Stat, SourceError> {
-        let target = target(url);
+        let target = self.target(url);
         self.source(&target).stat(&target).await
     }
 
@@ -67,7 +82,7 @@ impl Client {
         range: Option<(u64, u64)>,
         pin: &Validator,
     ) -> Result<ByteStream, SourceError> {
-        let target = target(url);
+        let target = self.target(url);
         let range = range.map(|(start, end)| ByteRange::new(start, end));
         self.source(&target).read(&target, range, pin).await
     }
@@ -82,7 +97,7 @@ impl Client {
     }
 
     async fn list(&self, url: &str) -> Result<Vec<Entry>, SourceError> {
-        let target = target(url);
+        let target = self.target(url);
         let mut entries = self.source(&target).list(&target);
         let mut all = Vec::new();
         while let Some(entry) = entries.next().await {

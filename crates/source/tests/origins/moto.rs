@@ -1,4 +1,4 @@
-//! A real S3 server: moto, in a process of its own, that writes down every request it gets.
+//! Moto, in a process of its own, that writes down every request it gets.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -88,12 +88,6 @@ impl Moto {
         }
     }
 
-    /// How many requests that begin like this were logged so far.
-    pub fn peek(&self, begin: &str) -> usize {
-        let log = self.log.lock().unwrap();
-        log.iter().filter(|r| format!("{} {}", r.method, r.path).starts_with(begin)).count()
-    }
-
     /// Forgets what was asked so far: the mark is the last of it.
     pub async fn forget(&self) {
         let mark = "/moto-api/mark";
@@ -160,37 +154,12 @@ impl Moto {
         assert_eq!(status, 200, "{text}");
         text
     }
-
-    /// From now on signatures are checked; the keys of a user who may read and write everything.
-    pub async fn lock(&self) -> AccessKeys {
-        self.call("iam", "Action=CreateUser&UserName=ada").await;
-        let all = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
-        let policy = percent_encode(all.as_bytes(), NON_ALPHANUMERIC);
-        let form =
-            format!("Action=PutUserPolicy&UserName=ada&PolicyName=p&PolicyDocument={policy}");
-        self.call("iam", &form).await;
-        let keys = self.call("iam", "Action=CreateAccessKey&UserName=ada").await;
-        let locked = self.send(Method::POST, "/moto-api/reset-auth", b"0", &[]).await;
-        assert_eq!(locked.status(), 200);
-        AccessKeys {
-            id: element(&keys, "AccessKeyId").to_owned(),
-            secret: element(&keys, "SecretAccessKey").into(),
-            token: None,
-            expires: None,
-        }
-    }
 }
 
 /// What says which service is meant, before signatures are checked.
 fn signed_for(service: &str) -> String {
     let scope = format!("Credential=x/20260101/us-east-1/{service}/aws4_request");
     format!("AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=x")
-}
-
-/// The text of the first element of this name.
-pub fn element<'a>(xml: &'a str, name: &str) -> &'a str {
-    let rest = xml.split(&format!("<{name}>")).nth(1).unwrap_or_else(|| panic!("{name} in {xml}"));
-    rest.split('<').next().unwrap()
 }
 
 /// `127.0.0.1 - - [date] "GET /path HTTP/1.1" 200 -`, perhaps with colours.
@@ -205,7 +174,7 @@ fn request(line: &str) -> Option<Logged> {
 
 /// A client that knows object stores.
 pub fn client(s3: S3Options, http: HttpOptions) -> Client {
-    Client { sources: Sources::builder().http(http).s3(s3).build().unwrap() }
+    Client::over(Sources::builder().http(http).s3(s3).build().unwrap())
 }
 
 /// A client that is nobody.

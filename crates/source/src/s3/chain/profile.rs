@@ -25,6 +25,23 @@ pub struct Profile {
     pub style: AddressStyle,
     /// A role to take with a token in a file.
     pub(super) identity: Option<WebIdentity>,
+    /// A program that makes keys.
+    pub(super) program: Option<Program>,
+}
+
+/// A program that makes keys, and the profile that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Program {
+    profile: String,
+    line: String,
+}
+
+impl Program {
+    /// Runs it and waits for it.
+    pub fn keys(&self) -> Result<AccessKeys, ProfileError> {
+        super::program::keys(&self.line)
+            .map_err(|reason| ProfileError::Program { name: self.profile.clone(), reason })
+    }
 }
 
 /// A role, and the token that proves that it may be taken.
@@ -63,6 +80,14 @@ pub enum ProfileError {
         /// What it needs.
         what: &'static str,
     },
+    /// A program that makes keys made none.
+    #[error("the credential_process of profile '{name}' {reason}")]
+    Program {
+        /// The profile's name.
+        name: String,
+        /// What it did instead.
+        reason: String,
+    },
     /// One half of a pair of keys.
     #[error("{what} without its other half")]
     Half {
@@ -99,7 +124,9 @@ impl Profile {
             variables => keys_of_section(&section)?.or(variables),
         };
         let identity = web_identity(environment, &section);
-        if keys.is_none() && identity.is_none() {
+        let program = section.get("credential_process");
+        let program = program.map(|line| Program { profile: name.to_owned(), line: line.clone() });
+        if keys.is_none() && identity.is_none() && program.is_none() {
             supported(name, &section)?;
         }
         let style = match section.get("s3.addressing_style").map(String::as_str) {
@@ -112,7 +139,16 @@ impl Profile {
             .or_else(|| section.get("s3.endpoint_url").cloned())
             .or_else(|| of(&["AWS_ENDPOINT_URL"], "endpoint_url"));
         let region = of(&["AWS_REGION", "AWS_DEFAULT_REGION"], "region");
-        Ok(Self { keys, region, endpoint, style, identity })
+        Ok(Self { keys, region, endpoint, style, identity, program })
+    }
+
+    /// Its keys, where nobody else need be asked for them: those that it names, or that its program makes.
+    pub fn own_keys(&self) -> Result<Option<AccessKeys>, ProfileError> {
+        match (&self.keys, &self.program) {
+            (Some(keys), _) => Ok(Some(keys.clone())),
+            (None, Some(program)) if self.identity.is_none() => program.keys().map(Some),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -160,8 +196,7 @@ fn web_identity(environment: &Environment, section: &Section) -> Option<WebIdent
 }
 
 fn supported(name: &str, section: &Section) -> Result<(), ProfileError> {
-    const OTHERS: [(&str, &str); 5] = [
-        ("credential_process", "a program that makes keys"),
+    const OTHERS: [(&str, &str); 4] = [
         ("sso_session", "single sign-on"),
         ("sso_start_url", "single sign-on"),
         ("source_profile", "a role taken with the keys of another profile"),
@@ -250,7 +285,7 @@ mod tests {
 
     const CONFIG: &str = "# mine\n[default]\nregion = eu-west-3\n[profile lab]\nregion=garage\n\
         endpoint_url = http://store:3900\ns3 =\n  addressing_style = path\n  max_concurrent = 3\n\
-        [profile sso]\nsso_session = x\n[profile role]\nrole_arn = arn:x\nweb_identity_token_file = /t\n";
+        [profile sso]\nsso_session = x\n[profile made]\ncredential_process = exit 3\n[profile role]\nrole_arn = arn:x\nweb_identity_token_file = /t\n";
     const CREDENTIALS: &str = "[default]\naws_access_key_id = AKIA0\naws_secret_access_key = s0\n\
         [lab]\naws_access_key_id=AKIA1\naws_secret_access_key=s1\naws_session_token=t1\n[half]\naws_access_key_id=A\n";
 
@@ -279,6 +314,18 @@ mod tests {
         assert_eq!(found.keys.unwrap().token, Some("t1".into()));
         let found = profile(&[("AWS_PROFILE", "role")]).unwrap();
         assert_eq!(found.identity.unwrap().role, "arn:x");
+    }
+
+    #[test]
+    fn a_program_is_run_only_when_keys_are_wanted_and_no_others_are_there() {
+        let made = profile(&[("AWS_PROFILE", "made")]).unwrap();
+        assert_eq!(made.program.as_ref().unwrap().line, "exit 3");
+        let error = made.own_keys().unwrap_err().to_string();
+        let said = "the credential_process of profile 'made' ended with exit status: 3";
+        assert_eq!(error, said);
+        let keys = profile(&[("AWS_PROFILE", "lab")]).unwrap().keys;
+        let both = Profile { keys, ..made };
+        assert_eq!(both.own_keys().unwrap().unwrap().id, "AKIA1");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Keys that somebody is asked for: the token service for a web identity, the container's endpoint,
-//! the machine's metadata service.
+//! Keys that somebody is asked for: the token service for a web identity, the user's own program, the
+//! container's endpoint, the machine's metadata service.
 
 use std::io;
 use std::path::Path;
@@ -13,15 +13,16 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::profile::WebIdentity;
+use super::profile::{ProfileError, Program, WebIdentity};
 use super::{Environment, Profile};
 use crate::http::Web;
 use crate::http::exchange::Ask;
+use crate::s3::ACCESS;
 use crate::s3::place::aws;
 use crate::s3::refusal::Refusal;
 use crate::s3::time::{iso, system_time};
 use crate::s3::xml::walk;
-use crate::{AccessKeys, Attempt, Secret, SourceError};
+use crate::{AccessKeys, Attempt, Cause, Secret, SourceError};
 
 /// Longest token file, and longest answer with keys.
 const MAX_BYTES: usize = 64 * 1024;
@@ -36,6 +37,7 @@ const CONTAINER: &str = "http://169.254.170.2";
 pub(super) struct Remote {
     environment: Environment,
     identity: Option<WebIdentity>,
+    program: Option<Program>,
     region: Option<String>,
     web: Arc<Web>,
 }
@@ -57,13 +59,17 @@ impl Remote {
         region: Option<String>,
         web: Arc<Web>,
     ) -> Self {
-        Self { environment, identity: profile.identity, region, web }
+        let Profile { identity, program, .. } = profile;
+        Self { environment, identity, program, region, web }
     }
 
     /// The first who is configured is asked; `None` when nobody is.
     pub async fn find(&self, attempt: &Attempt) -> Result<Option<AccessKeys>, SourceError> {
         if let Some(identity) = &self.identity {
             return self.web.retrier.run(|| self.role(identity, attempt)).await.map(Some);
+        }
+        if let Some(program) = &self.program {
+            return run(program.clone()).await.map(Some);
         }
         if let Some(url) = self.container_url(attempt)? {
             return self.web.retrier.run(|| self.container(&url, attempt)).await.map(Some);
@@ -201,6 +207,14 @@ impl Remote {
         let attempt = Attempt { url, ..attempt.clone() };
         Err(Refusal::new(status.as_u16(), &head, &body, SystemTime::now()).error(&attempt))
     }
+}
+
+/// Runs a program where it may block.
+async fn run(program: Program) -> Result<AccessKeys, SourceError> {
+    let made = tokio::task::spawn_blocking(move || program.keys()).await;
+    let failed = |cause: Cause| SourceError::Setup { what: ACCESS.to_owned(), cause };
+    made.map_err(|error| failed(Arc::new(error)))?
+        .map_err(|error: ProfileError| failed(Arc::new(error)))
 }
 
 /// Whether a token may be sent there: encrypted, or not beyond this machine and its host.
