@@ -44,7 +44,7 @@ pub fn check(tree: &Path) -> Result<(), Failure> {
             "set -e; {line} & resident=$!; until test -e {data}/run.json; do kill -0 $resident; done; \
              kill $resident; wait $resident"
         );
-        run(store.inside().args(["sh", "-c", &script]))?;
+        run(store.inside().args(["timeout", "60", "sh", "-c", &script]))?;
     }
     let words = "{{range .OCIv1.Config.Cmd}}{{.}} {{end}}";
     let usual = said(store.buildah(&["inspect", "--type", "image", "--format", words]).arg(IMAGE))?;
