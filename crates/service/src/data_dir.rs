@@ -175,6 +175,11 @@ impl DataDir {
         }
     }
 
+    /// Whether `path` is a directory that somebody took once: others are none of ours.
+    pub fn was_taken(path: &Path) -> bool {
+        path.join(LOCK_FILE).symlink_metadata().is_ok_and(|lock| lock.is_file())
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -208,5 +208,10 @@ fn sweep_private(parent: &Path) {
 /// Directories whose process is gone: nobody holds their lock.
 fn taken_over(parent: &Path) -> impl Iterator<Item = DataDir> {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-    entries.filter_map(|entry| DataDir::take(&entry.path()).ok())
+    let of_processes = entries.filter(|entry| {
+        // Whatever else a user keeps here is theirs.
+        let is_number = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        is_number && DataDir::was_taken(&entry.path())
+    });
+    of_processes.filter_map(|entry| DataDir::take(&entry.path()).ok())
 }
