@@ -64,10 +64,9 @@ impl InsideError {
 pub struct InsideAgent {
     channel: Channel,
     host: Host,
-    dir: PathBuf,
     tracker: TaskTracker,
     stop: CancellationToken,
-    _data_dir: DataDir,
+    data_dir: DataDir,
 }
 
 impl InsideAgent {
@@ -97,7 +96,7 @@ impl InsideAgent {
         let router = net::grpc_server().add_service(service);
         let (channel, serving) = net::grpc_pipe(router, PIPE, stop.clone());
         tracker.spawn(serving);
-        Ok(Self { channel, host, dir, tracker, stop, _data_dir: data_dir })
+        Ok(Self { channel, host, tracker, stop, data_dir })
     }
 
     /// Waits until the cluster is reached; what it waits for when `within` is over. One that is alone has nothing to
@@ -141,7 +140,7 @@ impl Drop for InsideAgent {
     fn drop(&mut self) {
         self.stop.cancel();
         // Best effort: what stays is swept by the next one.
-        let _ = std::fs::remove_dir_all(&self.dir);
+        let _ = self.data_dir.remove();
     }
 }
 
@@ -201,7 +200,7 @@ pub fn abandoned(parent: &Path) -> Vec<PathBuf> {
 fn sweep_private(parent: &Path) {
     for abandoned in taken_over(parent) {
         // Best effort, as above.
-        let _ = std::fs::remove_dir_all(abandoned.path());
+        let _ = abandoned.remove();
     }
 }
 
