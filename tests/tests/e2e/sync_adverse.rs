@@ -132,7 +132,7 @@ fn part_files_are_nobodys_content_and_stale_ones_go_with_what_is_deleted() {
 #[test]
 fn an_upload_that_a_kill_cut_off_is_never_seen_and_is_taken_back() {
     let place = Place::new();
-    let large = noise(1, 40 << 20);
+    let large = noise(1, 64 << 20);
     let origin = Origin::of("/d/large", Body::bytes(large.clone())).unwrap();
     let store = Bucket::start(place.root()).unwrap();
     let run = |words: &[&str]| {
@@ -142,7 +142,7 @@ fn an_upload_that_a_kill_cut_off_is_never_seen_and_is_taken_back() {
         command
     };
     let (from, to) = (origin.url("/d/"), store.url("copy/"));
-    let slow = origin.inject(Fault::pace(8 << 20).on("/d/large"));
+    let slow = origin.inject(Fault::pace(4 << 20).on("/d/large"));
     let parts = "PUT /lab/copy/large?partNumber=";
     let running = Running::start(run(&[&from, &to]));
     until("two parts are there", || store.requests(parts) >= 2);
@@ -220,6 +220,8 @@ fn what_stays_because_it_is_excluded_is_told_where_it_is_in_the_way() {
     let (source, out) = (place.dir("source"), place.dir("out"));
     trees::put(&source.join("d"), b"a file");
     trees::put(&out.join("d/keep.log"), b"mine");
+    let said = sync(&place, &[text(&source), text(&out)]).fails(8, "DFS-1108");
+    assert!(said.stderr.contains("a directory has the name"), "{}", said.stderr);
     let words = ["--delete", "--yes", "--exclude", "*.log", text(&source), text(&out)];
     let said = sync(&place, &words).fails(8, "DFS-1108");
     assert!(said.stderr.contains("a directory has the name"), "{}", said.stderr);

@@ -49,7 +49,7 @@ impl Run<'_> {
         }
         let place = self.place(planned)?;
         let later = Later::default();
-        self.each(planned, &place, &later).await?;
+        self.each(planned, &place, self.deletes.then_some(&later)).await?;
         if self.deletes && self.tally.failed.get() == 0 {
             self.delete(planned, &place).await?;
             for (number, step) in later.take().into_iter().enumerate() {
@@ -79,7 +79,12 @@ impl Run<'_> {
         Ok(Place::Directory(root))
     }
 
-    async fn each(&self, planned: &Planned, place: &Place, later: &Later) -> Result<(), CliError> {
+    async fn each(
+        &self,
+        planned: &Planned,
+        place: &Place,
+        later: Option<&Later>,
+    ) -> Result<(), CliError> {
         let unreadable = |error: io::Error| planned.unreadable(&error);
         let at_once = match place {
             Place::Directory(_) => FILES_AT_ONCE,
@@ -98,7 +103,7 @@ impl Run<'_> {
             .buffer_unordered(at_once);
         while let Some(worked) = working.next().await {
             let (step, done) = worked?;
-            if let Err(error) = self.count(&step, done, Some(later)) {
+            if let Err(error) = self.count(&step, done, later) {
                 // The others under way leave their part files first.
                 drop(working);
                 return Err(self.stopped(error));

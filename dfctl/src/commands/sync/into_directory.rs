@@ -30,7 +30,7 @@ use crate::transfer::{Terms, TransferError, pump};
 pub enum Done {
     /// It is done.
     Yes,
-    /// A directory stands in its way, which is to be deleted.
+    /// A directory stands in its way, which may be about to be deleted.
     Later,
 }
 
@@ -62,7 +62,7 @@ impl Run<'_> {
         let (entry, path) = (&item.entry, path_of(root, item));
         let name = file_name_of(entry, &path)?;
         let dir = directory(root, parent_of(&entry.path))?;
-        if self.is_for_later(&dir, name) {
+        if kind_of(&dir, name) == Some(FileType::Directory) {
             return Ok(Done::Later);
         }
         let content = self.origin.identity(item);
@@ -145,7 +145,7 @@ impl Run<'_> {
         let path = path_of(root, item);
         let name = name_of(&item.entry, &path)?;
         let dir = directory(root, parent_of(&item.entry.path))?;
-        if self.is_for_later(&dir, name) {
+        if kind_of(&dir, name) == Some(FileType::Directory) {
             return Ok(Done::Later);
         }
         let made = dir.symlink(name, &item.entry, replace);
@@ -154,11 +154,6 @@ impl Run<'_> {
             _ => CliError::output("write", &path, &error),
         })?;
         Ok(Done::Yes)
-    }
-
-    /// Whether a directory has the name, and goes when all else is done.
-    fn is_for_later(&self, dir: &OutDir, name: &OsStr) -> bool {
-        self.deletes && kind_of(dir, name) == Some(FileType::Directory)
     }
 
     /// Gives what is there the permissions and time of the source's.
