@@ -34,7 +34,7 @@ fn set_time(path: &Path, seconds: i64, nanos: i64) {
 }
 
 #[test]
-fn links_keep_their_own_times_and_never_take_the_place_of_what_came_meanwhile() {
+fn links_keep_their_own_times_also_where_they_replace_something() {
     let place = Place::new();
     let (source, out) = (place.dir("source"), place.dir("out"));
     for (number, name) in ["link", "other", "file"].iter().enumerate() {
