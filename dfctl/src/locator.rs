@@ -1,6 +1,6 @@
 //! What a person names on the command line: `URL[!path]`, with headers.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use dfs_source::Target;
 use dfs_source::s3::Environment;
@@ -27,8 +27,11 @@ impl Locator {
             }
             _ => (text, None),
         };
-        let url = if is_local(text) { absolute(text)? } else { text.to_owned() };
-        let mut target = Target::parse(&url).map_err(|error| {
+        let target = match is_local(text) {
+            true => Target::of_path(&existing(text)?),
+            false => Target::parse(text),
+        };
+        let mut target = target.map_err(|error| {
             CliError::new(&codes::BAD_URL, error.to_string())
                 .hint("dfctl stat https://host/path      or: dfctl stat /path/to/file")
         })?;
@@ -36,6 +39,13 @@ impl Locator {
             target = with_header(target, header)?;
         }
         Ok(Self { target, inner: inner.filter(|inner| !inner.is_empty()) })
+    }
+
+    /// A directory of this machine, which may be new.
+    pub fn directory(text: &str) -> Result<Self, CliError> {
+        let target = Target::of_path(&absolute(text)?.join(""));
+        let target = target.map_err(|error| CliError::new(&codes::BAD_URL, error.to_string()))?;
+        Ok(Self { target, inner: None })
     }
 
     /// The same as the user of `environment` means it: in their store, asked with their keys.
@@ -112,7 +122,8 @@ pub fn is_local(text: &str) -> bool {
     })
 }
 
-fn absolute(text: &str) -> Result<String, CliError> {
+/// The path that `text` is here; a directory's ends in a slash.
+fn existing(text: &str) -> Result<PathBuf, CliError> {
     let looks_like_path = text.starts_with(['/', '.']) || Path::new(text).exists();
     if !looks_like_path {
         let what = format!("'{}' is neither a URL nor a file here", dfs_model::redact(text));
@@ -125,14 +136,22 @@ fn absolute(text: &str) -> Result<String, CliError> {
             error.hint("https://host/path, file:///path or an absolute path")
         });
     }
+    let path = absolute(text)?;
+    Ok(if text.ends_with('/') || path.is_dir() { path.join("") } else { path })
+}
+
+/// Behind a link, `..` is the directory above where it leads, as everywhere but in URLs.
+fn absolute(text: &str) -> Result<PathBuf, CliError> {
     let path = std::path::absolute(text).map_err(|error| {
         CliError::new(&codes::BAD_URL, format!("cannot find out where {text} is")).caused_by(&error)
     })?;
-    let mut path = path.to_string_lossy().into_owned();
-    if (text.ends_with('/') || Path::new(&path).is_dir()) && !path.ends_with('/') {
-        path.push('/');
-    }
-    Ok(path)
+    let parts: Vec<_> = path.components().collect();
+    let Some(last) = parts.iter().rposition(|part| *part == Component::ParentDir) else {
+        return Ok(path);
+    };
+    let (upward, below) = parts.split_at(last + 1);
+    let led = PathBuf::from_iter(upward).canonicalize();
+    Ok(led.map_or(path.clone(), |led| led.join(PathBuf::from_iter(below))))
 }
 
 fn inner_path(text: &str) -> Result<Vec<u8>, CliError> {
@@ -205,6 +224,24 @@ mod tests {
         assert_eq!(parse("/etc/hostname").target.url.as_str(), "file:///etc/hostname");
         assert_eq!(parse("/etc").target.url.as_str(), "file:///etc/");
         assert_eq!(parse("./x").target.url.url().scheme(), "file");
+    }
+
+    #[test]
+    fn a_directory_to_write_to_has_any_name_and_lies_where_links_lead() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path().canonicalize().unwrap();
+        std::fs::create_dir_all(place.join("real/deep")).unwrap();
+        std::os::unix::fs::symlink("real/deep", place.join("link")).unwrap();
+        let of = |name: &str| {
+            let locator = Locator::directory(place.join(name).to_str().unwrap()).unwrap();
+            assert_eq!(locator.inner, None);
+            locator.local_path().unwrap()
+        };
+        assert_eq!(of("new!name?x#y%41"), place.join("new!name?x#y%41"));
+        assert_eq!(of("link/../out"), place.join("real/out"));
+        assert_eq!(of("new/../out"), place.join("out"));
+        let source = parse(place.join("link/..").to_str().unwrap());
+        assert_eq!(source.local_path().unwrap(), place.join("real"));
     }
 
     #[test]

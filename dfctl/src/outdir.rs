@@ -5,14 +5,15 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::backend::Entry;
+use crate::part::part_name;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -82,22 +83,61 @@ impl OutDir {
         Ok(Self { fd, path: self.path.join(below) })
     }
 
-    /// Makes a symbolic link, unless exactly this one is there.
-    pub fn symlink(&self, name: &OsStr, target: &[u8], replace: Replace) -> io::Result<()> {
-        let target = OsStr::from_bytes(target);
+    /// Makes the symbolic link of an entry, with its time; what it replaces is there until the link is.
+    pub fn symlink(&self, name: &OsStr, entry: &Entry, replace: Replace) -> io::Result<()> {
+        let target = OsStr::from_bytes(&entry.link_target);
         match rustix::fs::symlinkat(target, &self.fd, name) {
             Err(Errno::EXIST) => {}
-            other => return Ok(other?),
+            other => {
+                other?;
+                return self.date_link(name, entry);
+            }
         }
         let there = rustix::fs::readlinkat(&self.fd, name, Vec::new());
         if there.is_ok_and(|there| there.as_bytes() == target.as_bytes()) {
-            return Ok(());
+            return self.date_link(name, entry);
         }
         if replace == Replace::Never {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?;
-        Ok(rustix::fs::symlinkat(target, &self.fd, name)?)
+        let draft = part_name(name);
+        // One that a killed run left; anything else of the name stays, and this fails.
+        if rustix::fs::readlinkat(&self.fd, &draft, Vec::new()).is_ok() {
+            rustix::fs::unlinkat(&self.fd, &draft, AtFlags::empty())?;
+        }
+        rustix::fs::symlinkat(target, &self.fd, &draft)?;
+        let placed = self
+            .date_link(&draft, entry)
+            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, &draft, &self.fd, name)?));
+        if placed.is_err() {
+            // It may have been removed by somebody else, which is as good.
+            let _ = rustix::fs::unlinkat(&self.fd, &draft, AtFlags::empty());
+        }
+        placed
+    }
+
+    /// Gives a link its own time, where the file system keeps one.
+    fn date_link(&self, name: &OsStr, entry: &Entry) -> io::Result<()> {
+        let Some(times) = times_of(entry) else { return Ok(()) };
+        match rustix::fs::utimensat(&self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOTSUP | Errno::NOSYS) => Ok(()),
+            dated => Ok(dated?),
+        }
+    }
+
+    /// Gives the file `name` the permissions and the time of its entry, also one that may not be read.
+    pub fn dress_file(&self, name: &OsStr, entry: &Entry) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let fd = rustix::fs::openat2(&self.fd, name, flags, Mode::empty(), inside)?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
+            return Err(io::Error::other("it is no file any more"));
+        }
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        rustix::fs::chmodat(rustix::fs::CWD, &path, mode, AtFlags::empty())?;
+        let Some(times) = times_of(entry) else { return Ok(()) };
+        Ok(rustix::fs::utimensat(rustix::fs::CWD, &path, &times, AtFlags::empty())?)
     }
 
     /// Gives a directory the mode and time of its entry; done last, when nothing more is written into it.
@@ -119,12 +159,13 @@ pub enum Replace {
 
 /// Gives a file or directory its entry's modification time, where the origin named one.
 pub fn date(fd: impl AsFd, entry: &Entry) -> io::Result<()> {
-    if entry.mtime == (0, 0) {
-        return Ok(());
-    }
-    let time = Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() };
-    let times = Timestamps { last_access: time, last_modification: time };
+    let Some(times) = times_of(entry) else { return Ok(()) };
     Ok(rustix::fs::futimens(fd, &times)?)
+}
+
+fn times_of(entry: &Entry) -> Option<Timestamps> {
+    let time = Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() };
+    (entry.mtime != (0, 0)).then_some(Timestamps { last_access: time, last_modification: time })
 }
 
 /// The elements of an entry's path, each one that a directory can hold.
@@ -144,7 +185,16 @@ pub fn elements(path: &[u8]) -> Result<Vec<&[u8]>, UnsafePath> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+    use crate::backend::EntryKind;
+    use crate::backend::fake::entry;
+
+    fn leading_to(target: &[u8]) -> Entry {
+        let link = entry("link", EntryKind::Symlink, 0);
+        Entry { link_target: target.to_vec(), mtime: (1_000_000_000, 7), ..link }
+    }
 
     #[test]
     fn a_planted_link_is_never_followed() {
@@ -154,8 +204,11 @@ mod tests {
         let root = place.path().join("root");
         std::fs::create_dir(&root).unwrap();
         let dir = OutDir::open(&root).unwrap();
-        dir.symlink(OsStr::new("link"), b"../outside", Replace::Never).unwrap();
-        dir.symlink(OsStr::new("abs"), outside.as_os_str().as_bytes(), Replace::Never).unwrap();
+        let link = |name: &str, target: &[u8]| {
+            dir.symlink(OsStr::new(name), &leading_to(target), Replace::Never).unwrap();
+        };
+        link("link", b"../outside");
+        link("abs", outside.as_os_str().as_bytes());
         for path in [&b"link"[..], b"link/deeper", b"abs/x"] {
             assert!(dir.make(path).is_err());
         }
@@ -177,11 +230,18 @@ mod tests {
     fn another_link_stays_unless_it_may_be_replaced() {
         let place = tempfile::tempdir().unwrap();
         let dir = OutDir::open(place.path()).unwrap();
-        let link = |target: &[u8], replace| dir.symlink(OsStr::new("l"), target, replace);
+        let link =
+            |target: &[u8], replace| dir.symlink(OsStr::new("l"), &leading_to(target), replace);
         link(b"one", Replace::Never).unwrap();
         link(b"one", Replace::Never).unwrap();
         assert_eq!(link(b"two", Replace::Never).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        // As a run leaves it that was killed right before the end.
+        dir.symlink(OsStr::new("l.dfs-part"), &leading_to(b"two"), Replace::Never).unwrap();
         link(b"two", Replace::Always).unwrap();
-        assert_eq!(std::fs::read_link(place.path().join("l")).unwrap(), Path::new("two"));
+        let there = place.path().join("l");
+        assert_eq!(std::fs::read_link(&there).unwrap(), Path::new("two"));
+        let status = std::fs::symlink_metadata(there).unwrap();
+        assert_eq!((status.mtime(), status.mtime_nsec()), (1_000_000_000, 7));
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
     }
 }

@@ -429,8 +429,31 @@ fn cut_off(error: io::Error) -> io::Error {
     }
 }
 
+/// What stands at this path once it is whole, where the path is that of a part file or of a draft of one.
+pub fn whole_of(part: &[u8]) -> Option<&[u8]> {
+    let digits = part.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let draft = part[..part.len() - digits].strip_suffix(b".").filter(|_| digits > 0);
+    let whole = draft.unwrap_or(part).strip_suffix(SUFFIX.as_bytes())?;
+    (!whole.is_empty() && !whole.ends_with(b"/")).then_some(whole)
+}
+
+/// Takes away what a run left that was killed, unless somebody writes it; whether it is gone.
+pub fn sweep(dir: &OutDir, part: &OsStr) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    // Nobody has locked what cannot be opened: a link, or what its owner may not read.
+    let file = rustix::fs::openat(dir.fd(), part, flags, Mode::empty()).ok();
+    let lock = |file| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
+    if file.as_ref().map(lock) == Some(Err(Errno::WOULDBLOCK)) {
+        return Ok(false);
+    }
+    match rustix::fs::unlinkat(dir.fd(), part, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(false),
+        swept => Ok(swept.map(|()| true)?),
+    }
+}
+
 /// `NAME.dfs-part`; a name too long for that is shortened and told apart by its hash.
-fn part_name(name: &OsStr) -> OsString {
+pub fn part_name(name: &OsStr) -> OsString {
     let mut part = name.as_bytes().to_vec();
     if part.len() + SUFFIX.len() > 255 {
         let hash = blake3::hash(&part).to_hex();

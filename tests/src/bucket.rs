@@ -133,6 +133,18 @@ impl Bucket {
         let _ = http_get(self.server.address, path);
     }
 
+    /// Uploads that were begun and have not ended.
+    pub fn unfinished(&self) -> Result<usize, Failure> {
+        Ok(self.send(&[], "/lab?uploads")?.matches("<UploadId>").count())
+    }
+
+    /// The names of all objects.
+    pub fn keys(&self) -> Result<Vec<String>, Failure> {
+        let page = self.send(&[], "/lab?list-type=2")?;
+        let keys = page.split("<Key>").skip(1);
+        Ok(keys.filter_map(|rest| rest.split('<').next()).map(str::to_owned).collect())
+    }
+
     fn send(&self, arguments: &[&str], path: &str) -> Result<String, Failure> {
         let url = format!("http://{}{path}", self.server.address);
         let output = Command::new("curl")

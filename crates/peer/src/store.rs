@@ -327,10 +327,11 @@ impl Store {
 
     /// Moves a claimed task out of sight; its disk space, in bytes.
     fn discard(&self, tasks: &mut HashMap<TaskId, Entry>, id: TaskId) -> Result<u64, StoreError> {
-        let Some(entry) = tasks.remove(&id) else { return Ok(0) };
+        let Some(entry) = tasks.get(&id) else { return Ok(0) };
+        self.directory.discard(id).inspect_err(|_| entry.presence.give_back())?;
         let bytes = entry.presence.bytes.swap(0, Relaxed);
         self.directory.account(bytes, 0);
-        self.directory.discard(id)?;
+        tasks.remove(&id);
         Ok(bytes)
     }
 

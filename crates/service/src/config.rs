@@ -12,13 +12,15 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use figment::error::Kind;
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
+use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -29,6 +31,24 @@ use lines::Lines;
 
 /// The processes that a table of a shared file can be addressed to.
 const PROCESSES: [&str; 3] = ["dfctl", "dfs-fuse", "dfs-cluster"];
+
+/// Longest configuration file: far more than anybody writes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// What a configuration file says. Nobody is waited for, and what has no end is not read to it.
+pub fn text_of(path: &Path) -> io::Result<String> {
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::other("it is a named pipe, not a file"));
+    }
+    let mut text = String::new();
+    (&file).take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1 MiB"));
+    }
+    Ok(text)
+}
 
 /// Why options could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -253,7 +273,7 @@ impl Loader {
     }
 
     fn read(&self, path: &Path, presence: Presence) -> Result<Option<Layer>, ConfigError> {
-        match fs::read_to_string(path) {
+        match text_of(path) {
             Ok(text) => self.layer(path, &text).map(Some),
             Err(error)
                 if presence == Presence::Optional && error.kind() == io::ErrorKind::NotFound =>

@@ -175,6 +175,24 @@ impl DataDir {
         }
     }
 
+    /// Whether `path` is a directory that somebody took once: others are none of ours.
+    pub fn was_taken(path: &Path) -> bool {
+        path.join(LOCK_FILE).symlink_metadata().is_ok_and(|lock| lock.is_file())
+    }
+
+    /// Removes it with all that is in it; the lock, which says that it was taken, behind everything else.
+    pub fn remove(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path())?,
+                false if entry.file_name() != LOCK_FILE => fs::remove_file(entry.path())?,
+                false => {}
+            }
+        }
+        fs::remove_dir_all(&self.path)
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -308,6 +326,20 @@ mod tests {
         assert_eq!(private_dir(&path).unwrap(), path);
         // The directory it was made in can be taken too.
         assert!(DataDir::take(&place.path().join("a/b")).is_ok());
+    }
+
+    #[test]
+    fn what_was_taken_is_known_and_goes_as_a_whole() {
+        let place = tempfile::tempdir().unwrap();
+        let path = private_dir(&place.path().join("data")).unwrap();
+        assert!(!DataDir::was_taken(&path));
+        let taken = DataDir::take(&path).unwrap();
+        assert!(DataDir::was_taken(&path));
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        fs::write(path.join("c"), b"c").unwrap();
+        symlink(place.path(), path.join("d")).unwrap();
+        taken.remove().unwrap();
+        assert!(!path.exists() && place.path().exists());
     }
 
     #[test]

@@ -128,6 +128,11 @@ pub trait Source: Send + Sync + 'static {
         Err(write::read_only(Action::Delete, target))
     }
 
+    /// Takes back what processes that were killed left half-written below `target`; how many there were.
+    async fn take_back(&self, _target: &Target) -> u64 {
+        0
+    }
+
     /// Waits for what goes on when a call was dropped: an origin being told to forget half a write.
     async fn settle(&self) {}
 }

@@ -17,10 +17,12 @@ mod sign;
 mod stat;
 mod store;
 pub(crate) mod time;
+mod unfinished;
 mod walk;
 mod write;
 mod xml;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -55,6 +57,8 @@ pub struct S3Options {
     pub style: AddressStyle,
     /// Where the keys of this process's own user are looked for; nowhere when `None`.
     pub environment: Option<Environment>,
+    /// A directory where uploads under way are written down for [`Source::take_back`]; nowhere when `None`.
+    pub unfinished: Option<PathBuf>,
 }
 
 impl S3Options {
@@ -101,7 +105,8 @@ impl S3Source {
         let chain = options
             .environment
             .map(|environment| Chain::new(environment, profile, region.clone(), Arc::clone(&web)));
-        Ok(Self { store: Arc::new(Store::new(web, region, style, chain)), endpoint })
+        let store = Store::new(web, region, style, chain, options.unfinished);
+        Ok(Self { store: Arc::new(store), endpoint })
     }
 
     /// The URL with the store that this process's user means, where it names none.
@@ -242,6 +247,14 @@ impl Source for S3Source {
     async fn delete(&self, target: &Target, _options: &WriteOptions) -> Result<(), SourceError> {
         let attempt = Attempt::new(Action::Delete, &target.url);
         write::delete(&self.store.asker(target, &attempt)?, &attempt).await
+    }
+
+    async fn take_back(&self, target: &Target) -> u64 {
+        let attempt = Attempt::new(Action::Delete, &target.url);
+        match self.store.asker(target, &attempt) {
+            Ok(asker) => write::take_back(&asker, &attempt).await,
+            Err(_) => 0,
+        }
     }
 
     async fn settle(&self) {

@@ -1,6 +1,8 @@
 //! What a person names, taken apart: where, how, who.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use dfs_model::{CanonicalUrl, UrlError, redact};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
@@ -65,7 +67,7 @@ impl Target {
     /// Reads a URL or an absolute path; `user:password@` becomes [`Credentials::Basic`].
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         if text.starts_with('/') {
-            return Ok(Self::new(file_url(text)?));
+            return Self::of_path(Path::new(text));
         }
         let mut url = Url::parse(text).map_err(|error| UrlError::Malformed {
             url: redact_hard(text),
@@ -77,6 +79,11 @@ impl Target {
         }
         let credentials = take_credentials(&mut url)?;
         Ok(Self { credentials, ..Self::new(CanonicalUrl::new(url)?) })
+    }
+
+    /// What stands at an absolute path of this machine; `.` and `..` are resolved as in any URL.
+    pub fn of_path(path: &Path) -> Result<Self, UrlError> {
+        Ok(Self::new(file_url(path)?))
     }
 
     /// The same, asked by somebody.
@@ -188,14 +195,17 @@ fn is_secret_header(name: &str) -> bool {
 
 /// The URL of an absolute path. It is parsed from its text, so that `.` and `..` are resolved as in
 /// any URL.
-fn file_url(path: &str) -> Result<CanonicalUrl, UrlError> {
-    let bad =
-        |reason: &str| UrlError::Malformed { url: path.to_owned(), reason: reason.to_owned() };
-    if path.contains('\0') {
+fn file_url(path: &Path) -> Result<CanonicalUrl, UrlError> {
+    let bad = |reason: &str| UrlError::Malformed {
+        url: path.display().to_string(),
+        reason: reason.to_owned(),
+    };
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.contains(&0) {
         return Err(bad("a path has no NUL byte"));
     }
     let mut url = Url::from_file_path(path).map_err(|()| bad("it is not an absolute path"))?;
-    if path.ends_with('/') && !url.path().ends_with('/') {
+    if bytes.ends_with(b"/") && !url.path().ends_with('/') {
         url.set_path(&format!("{}/", url.path()));
     }
     CanonicalUrl::parse(url.as_str())

@@ -55,7 +55,7 @@ pub struct Args {
         hide_env_values = true
     )]
     include: Vec<String>,
-    /// With -r: no files that match
+    /// With -r: nothing that matches, nor what lies below it; counts more than --include
     #[arg(
         long,
         value_name = "GLOB",
@@ -268,10 +268,10 @@ impl Filter {
         !path.ancestors().any(|above| self.exclude.is_match(above))
     }
 
-    /// Whether the file at `path` is.
+    /// Whether the file at `path` is. What lies in an excluded directory is excluded.
     pub fn has(&self, path: &Path) -> bool {
         self.include.as_ref().is_none_or(|include| include.is_match(path))
-            && !self.exclude.is_match(path)
+            && self.may_have(path.as_os_str().as_bytes())
     }
 }
 
@@ -309,5 +309,7 @@ mod tests {
         assert!(wanted(&["a/*.txt"], &[], "a/c.txt") && !wanted(&["a/*.txt"], &[], "a/b/c.txt"));
         assert!(wanted(&["a/**"], &[], "a/b/c.txt") && wanted(&["a/"], &[], "a/b/c.txt"));
         assert!(!wanted(&[], &["/a/"], "a/b") && wanted(&[], &["/a/"], "b/a/c"));
+        assert!(!wanted(&[], &["a"], "b/a/c") && !wanted(&[], &["b/a"], "b/a/c/d"));
+        assert!(!wanted(&["*.txt"], &["**/b"], "a/b/c.txt") && wanted(&[], &["/b"], "a/b/c"));
     }
 }

@@ -11,7 +11,7 @@ use crate::backend::{Backend, Entry, Failure, FailureClass, Listed, Missing};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::locator::Locator;
+use crate::locator::{Locator, is_local};
 use crate::output::printable_name;
 use crate::output::progress::{TICK, Waiting};
 
@@ -62,8 +62,12 @@ impl Access {
         self.locator(url, &self.header)
     }
 
-    /// The same for what is written to: headers are for what is read.
+    /// The same for a tree that is written to: headers are for what is read, and a directory of this machine may
+    /// be new and have any name.
     pub fn locate_output(&self, url: &str) -> Result<Locator, CliError> {
+        if is_local(url) {
+            return Locator::directory(url);
+        }
         self.locator(url, &[])
     }
 

@@ -1,25 +1,24 @@
 //! `dfctl sync`.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use dfs_source::{FileOptions, ListLimits, Sources};
+use dfs_source::{FileOptions, ListLimits, S3Options, Sources};
 
 use super::get::Filter;
 use super::inside::{Access, missing_error};
+use crate::ask;
 use crate::backend::{Ledger, Missing};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::locator::{Locator, is_local};
 use crate::output::progress::{Meter, Progress};
 use crate::output::{Format, count, printable_name, quoted_path};
 
 mod apart;
-mod ask;
 mod carry_out;
+mod confirm;
 mod destination;
 mod into_bucket;
 mod into_directory;
@@ -73,10 +72,10 @@ pub struct Args {
     /// Compare the bytes of files of the same length, instead of their times
     #[arg(long, env = "DFS_CHECKSUM", hide_env_values = true)]
     checksum: bool,
-    /// Only files that match, on both sides; a pattern without / matches names at any depth
+    /// Only files that match, on both sides; a pattern without / matches names at any depth, one with / whole paths
     #[arg(long, value_name = "GLOB", env = "DFS_INCLUDE", hide_env_values = true)]
     include: Vec<String>,
-    /// No files that match, on both sides
+    /// Nothing that matches, on both sides, nor what lies below it; counts more than --include
     #[arg(long, value_name = "GLOB", env = "DFS_EXCLUDE", hide_env_values = true)]
     exclude: Vec<String>,
 }
@@ -129,17 +128,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         filter: Filter::new(&args.include, &args.exclude)?,
     };
     let source = args.access.locate(&args.source)?;
-    let destination = args.access.locate_output(&written(&args.destination)?)?;
-    let destination = Locator {
-        inner: destination.inner.filter(|_| !is_local(&args.destination)),
-        ..destination
-    };
+    let destination = args.access.locate_output(&args.destination)?;
     apart::check(&source, &destination)?;
-    let asks = wishes.delete && !wishes.dry_run && !wishes.yes;
-    if asks && !io::stdin().is_terminal() {
-        return Err(CliError::new(&codes::UNCONFIRMED, "will not delete unasked")
-            .because("nobody is there to be asked: the standard input is not a terminal")
-            .hint("the same command with --dry-run to see what it would do, then with --yes"));
+    if wishes.delete && !wishes.dry_run && !wishes.yes {
+        ask::attended(&format!("delete what {} has alone?", destination.shown()))?;
     }
     let sources = sources(context)?;
     let shown = source.shown();
@@ -147,15 +139,21 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let origin = Origin::open(context, &sources, source).await?;
     let planned = planning::plan(context, &wishes, &origin, &destination, &shown).await;
     let planned = planned?;
+    if let Some(parts) = planned.parts_left() {
+        context.output.note(&parts);
+    }
     if wishes.dry_run {
         return dry_run(context, &wishes, &planned, &shown, &destination);
     }
     let deletes = wishes.delete && planned.totals.deletes > 0;
     let held = held_back(&planned, deletes);
     let deletes = deletes && held.is_none();
-    if deletes && !wishes.yes {
-        ask::confirm(context, &planned, &destination.shown()).await?;
+    let asks = deletes && !wishes.yes;
+    if asks && !confirm::confirmed(context, &planned, &destination.shown()).await? {
+        context.output.note("nothing was done");
+        return Ok(Outcome::Nothing);
     }
+    destination.take_back(context).await?;
     let meter = Meter::new(&destination.shown(), Some(planned.totals.bytes), 0);
     let progress = Progress::new(&context.output, context.settings.progress, meter);
     let run = Run {
@@ -175,23 +173,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     run.conclude(&planned, &wishes, held, begun.elapsed())
 }
 
-/// A place of this machine may be new, and have any name.
-fn written(text: &str) -> Result<String, CliError> {
-    if !is_local(text) {
-        return Ok(text.to_owned());
-    }
-    let path = std::path::absolute(text).map_err(|error| {
-        CliError::new(&codes::BAD_URL, format!("cannot find out where {text} is")).caused_by(&error)
-    })?;
-    let path = path.to_string_lossy();
-    // As a directory, and with nothing inside: its name may hold an exclamation mark.
-    Ok(format!("{}/", path.trim_end_matches('/')))
-}
-
 fn sources(context: &Context) -> Result<Sources, CliError> {
     let listing = ListLimits { depth: DEEPEST, entries: MOST_ENTRIES, ..ListLimits::default() };
     let files = FileOptions { listing, ..FileOptions::default() };
-    context.sources(files).build().map_err(|error| {
+    let unfinished = Some(context.settings.sync_dir());
+    let s3 = S3Options { unfinished, ..S3Options::of_process() };
+    context.sources(files).s3(s3).build().map_err(|error| {
         CliError::new(&codes::BAD_CONFIG, "cannot set up the access to files and stores")
             .caused_by(&error)
     })
@@ -316,6 +303,7 @@ impl Run<'_> {
                 error = error.because(format!("a part is in {}", quoted_path(part)));
             }
         }
-        error.hint("the same command again: it goes on from there")
+        let first = if error.code == &codes::NO_SPACE { "make room there, then " } else { "" };
+        error.hint(format!("{first}the same command again: it goes on from there"))
     }
 }

@@ -92,10 +92,9 @@ pub struct InsideAgent {
     _threads: Threads,
     channel: Channel,
     host: Host,
-    dir: PathBuf,
     tracker: TaskTracker,
     stop: CancellationToken,
-    _data_dir: DataDir,
+    data_dir: DataDir,
 }
 
 impl InsideAgent {
@@ -128,7 +127,7 @@ impl InsideAgent {
         let (channel, serving) = net::grpc_pipe(router, PIPE, stop.clone());
         tracker.spawn(serving);
         drop(entered);
-        Ok(Self { _threads: threads, channel, host, dir, tracker, stop, _data_dir: data_dir })
+        Ok(Self { _threads: threads, channel, host, tracker, stop, data_dir })
     }
 
     /// Waits until the cluster is reached; what it waits for when `within` is over. One that is alone has nothing to
@@ -172,7 +171,7 @@ impl Drop for InsideAgent {
     fn drop(&mut self) {
         self.stop.cancel();
         // Best effort: what stays is swept by the next one.
-        let _ = std::fs::remove_dir_all(&self.dir);
+        let _ = self.data_dir.remove();
     }
 }
 
@@ -232,12 +231,17 @@ pub fn abandoned(parent: &Path) -> Vec<PathBuf> {
 fn sweep_private(parent: &Path) {
     for abandoned in taken_over(parent) {
         // Best effort, as above.
-        let _ = std::fs::remove_dir_all(abandoned.path());
+        let _ = abandoned.remove();
     }
 }
 
 /// Directories whose process is gone: nobody holds their lock.
 fn taken_over(parent: &Path) -> impl Iterator<Item = DataDir> {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-    entries.filter_map(|entry| DataDir::take(&entry.path()).ok())
+    let of_processes = entries.filter(|entry| {
+        // Whatever else a user keeps here is theirs.
+        let is_number = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        is_number && DataDir::was_taken(&entry.path())
+    });
+    of_processes.filter_map(|entry| DataDir::take(&entry.path()).ok())
 }

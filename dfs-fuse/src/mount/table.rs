@@ -19,6 +19,8 @@ pub struct MountEntry {
     pub id: u64,
     /// Where.
     pub dir: PathBuf,
+    /// Which directory of its file system stands there: with a bind mount another than the root.
+    pub root: PathBuf,
     /// `major:minor` of the device that its files show.
     pub device: String,
     /// Type of the filesystem.
@@ -85,12 +87,13 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let device = String::from_utf8(fields.nth(1)?.to_vec()).ok()?;
-    let dir = OsString::from_vec(unescape(fields.nth(1)?)).into();
+    let mut path = || Some(OsString::from_vec(unescape(fields.next()?)).into());
+    let (root, dir) = (path()?, path()?);
     fields.find(|field| *field == b"-")?;
     let kind = String::from_utf8(unescape(fields.next()?)).ok()?;
     let name = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
     let user = fields.next().and_then(user_of);
-    Some(MountEntry { id, dir, device, kind, name, user })
+    Some(MountEntry { id, dir, root, device, kind, name, user })
 }
 
 /// The number behind `user_id=` in a filesystem's own options.
@@ -126,9 +129,9 @@ mod tests {
 
     #[test]
     fn a_line_of_the_table_is_understood() {
-        let line = br"41 29 0:36 / /mnt/a\040b ro,nosuid shared:7 master:1 - fuse.dfs https://h/x ro,user_id=0";
+        let line = br"41 29 0:36 /c\040d /mnt/a\040b ro,nosuid shared:7 master:1 - fuse.dfs https://h/x ro,user_id=0";
         let mount = parse(line).unwrap();
-        assert_eq!(mount.dir, Path::new("/mnt/a b"));
+        assert_eq!((&*mount.root, &*mount.dir), (Path::new("/c d"), Path::new("/mnt/a b")));
         assert_eq!((mount.device.as_str(), mount.name.as_str()), ("0:36", "https://h/x"));
         assert!(mount.is_ours());
         assert_eq!((mount.id, mount.user), (41, Some(0)));

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use dfs_tests::process::Said;
 use dfs_tests::{Body, Fault, Origin};
 
 use crate::support::trees::{self, noise};
 use crate::support::{
-    Agent, Expected, NOBODY, Place, as_nobody, as_user, binaries, binary, dfctl_at, is_mounted,
-    runs, until,
+    Agent, Expected, NOBODY, Place, Running, as_nobody, as_user, binaries, binary, dfctl_at,
+    is_mounted, runs, until,
 };
 
 #[test]
@@ -526,4 +527,68 @@ fn owned_by_nobody(path: &Path) -> PathBuf {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
     chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     path.to_owned()
+}
+
+#[test]
+fn a_configuration_that_is_no_file_or_has_no_end_is_refused_at_once() {
+    let place = Place::new();
+    let home = place.dir("home");
+    let dir = place.dir("home/.config/dfs");
+    let (file, draft) = (dir.join("dfctl.toml"), dir.join("dfctl.toml-new"));
+    let run = |words: &[&str]| {
+        let mut command = Command::new(binary("dfctl"));
+        command.env_clear().env("HOME", &home).args(words);
+        Running::start(command).wait()
+    };
+    let refused = |why: &str| {
+        for words in [&["config", "get"][..], &["config", "set", "color", "never"], &["version"]] {
+            let said = run(words);
+            assert!([1, 2].contains(&said.code), "{words:?}: {}", said.code);
+            assert!(said.stderr.contains(why), "no '{why}' in {}", said.stderr);
+            assert_eq!(said.stderr.matches("error:").count(), 1, "{}", said.stderr);
+        }
+    };
+    let made = Command::new("mkfifo").arg(&file).status().unwrap();
+    assert!(made.success());
+    refused("dfctl.toml");
+    fs::remove_file(&file).unwrap();
+    symlink("/dev/zero", &file).unwrap();
+    refused("dfctl.toml");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    refused("dfctl.toml");
+    fs::remove_dir(&file).unwrap();
+    fs::File::create(&file).unwrap().set_len(1 << 30).unwrap();
+    refused("dfctl.toml");
+    fs::write(&file, "color = 'ne").unwrap();
+    refused("dfctl.toml:1");
+    fs::write(&file, "colour = 'never'").unwrap();
+    refused("unknown key");
+    fs::remove_file(&file).unwrap();
+    // A link that leads nowhere stays one; one to nothing at all is a configuration of nothing.
+    symlink(place.path("not there"), &file).unwrap();
+    run(&["config", "set", "color", "never"]).fails(1, "DFS-1102");
+    assert!(file.is_symlink());
+    fs::remove_file(&file).unwrap();
+    symlink("/dev/null", &file).unwrap();
+    run(&["config", "set", "color", "never"]).fails(1, "DFS-1102");
+    assert!(file.is_symlink());
+    run(&["config", "get"]).done();
+    fs::remove_file(&file).unwrap();
+    // Killed at any moment, the file is the one from before or the new one, and nothing piles up.
+    run(&["config", "set", "color", "never"]).done();
+    for number in 0..30 {
+        let mut command = Command::new(binary("dfctl"));
+        let value = ["always", "never"][number % 2];
+        command.env_clear().env("HOME", &home).args(["config", "set", "color", value]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let begun = Instant::now();
+        until("it is somewhere in the middle", || begun.elapsed().as_millis() >= number as u128);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(["color = \"always\"\n", "color = \"never\"\n"].contains(&&text[..]), "{text}");
+    }
+    run(&["config", "set", "color", "auto"]).done();
+    assert!(!draft.exists() && fs::read_dir(&dir).unwrap().count() == 1);
 }

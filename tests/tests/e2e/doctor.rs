@@ -9,7 +9,9 @@ use dfs_tests::process::Said;
 use dfs_tests::{Body, Cluster, Dfctl, Fault, Origin};
 use serde_json::Value;
 
-use crate::support::{Agent, NOBODY, Place, Tmpfs, binaries, binary, dfctl_at, is_mounted, until};
+use crate::support::{
+    Agent, NOBODY, Place, Tmpfs, as_nobody, binaries, binary, dfctl_at, is_mounted, until,
+};
 
 /// What it said of one thing: how it is, and the code.
 fn told(said: &Said, check: &str) -> Vec<(String, String, String)> {
@@ -140,9 +142,39 @@ fn what_a_killed_command_left_is_found_and_taken_away() {
     child.kill().unwrap();
     child.wait().unwrap();
     finds(&doctor(&place, &[]), "leftovers", "warn", "DFS-6113");
+    // What a user keeps there is theirs, however private and whatever it is called.
+    for name in ["mine", "4711"] {
+        let own = place.dir(&format!("data/solo/{name}"));
+        fs::write(own.join("precious"), b"precious").unwrap();
+        fs::set_permissions(own, fs::Permissions::from_mode(0o700)).unwrap();
+    }
     finds(&doctor(&place, &["--fix"]), "leftovers", "fixed", "DFS-6113");
-    assert_eq!(fs::read_dir(place.path("data/solo")).unwrap().count(), 0);
+    let left = crate::support::trees::names(&place.path("data/solo"));
+    assert_eq!(left, ["4711", "mine"]);
     finds(&doctor(&place, &[]), "leftovers", "ok", "");
+}
+
+#[test]
+fn what_cannot_be_taken_away_is_said_to_be_there_still() {
+    let place = Place::new();
+    place.open_to_others();
+    let data = place.dir("data");
+    let closed = place.dir("data/solo/4711/closed");
+    fs::write(closed.join("file"), b"x").unwrap();
+    fs::write(place.path("data/solo/4711/lock"), b"").unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    for dir in ["data", "data/solo", "data/solo/4711", "data/solo/4711/lock"] {
+        let mode = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(place.path(dir), mode).unwrap();
+        std::os::unix::fs::chown(place.path(dir), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    for _ in 0..2 {
+        let mut command = as_nobody(&binary("dfctl"));
+        command.args(["--solo", "--data-dir"]).arg(&data);
+        let said = Said::by(command.args(["doctor", "--fix", "--format", "json"])).unwrap();
+        finds(&said, "leftovers", "warn", "DFS-6113");
+        assert!(said.stdout_has("cannot be removed"), "{}", said.text());
+    }
 }
 
 #[test]

@@ -34,3 +34,4 @@ mod snapshots;
 mod support;
 mod swarm;
 mod sync;
+mod sync_adverse;

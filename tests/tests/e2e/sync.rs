@@ -14,18 +14,19 @@ use crate::support::trees::{self, names, noise};
 use crate::support::{Agent, Expected, Place, binary, until};
 
 /// What stands at a place, as `Synced` counts it.
-fn counted(said: &Said, field: &str) -> u64 {
+pub fn counted(said: &Said, field: &str) -> u64 {
     said.json().unwrap()[field].as_u64().unwrap_or_else(|| panic!("no {field}: {}", said.text()))
 }
 
 /// A `dfctl` of nobody's agent, whose data lies in `place`.
-fn alone(place: &Place) -> Command {
+pub fn alone(place: &Place) -> Command {
     let mut command = Command::new(binary("dfctl"));
     command.arg("--solo").arg("--data-dir").arg(place.dir("own"));
     command
 }
 
-fn sync(place: &Place, words: &[&str]) -> Said {
+/// Syncs, of nobody's agent.
+pub fn sync(place: &Place, words: &[&str]) -> Said {
     Said::by(alone(place).arg("sync").args(words)).unwrap()
 }
 

@@ -441,6 +441,26 @@ fn eviction_takes_the_expired_and_never_what_is_in_use() {
 }
 
 #[test]
+fn what_cannot_be_removed_is_there_as_before() {
+    let dir = TempDir::new().unwrap();
+    let (store, task) = kept(dir.path(), 1, &content(3 * GROUP));
+    store.gc(SystemTime::now()).unwrap();
+    let (trash, used) = (dir.path().join("trash"), store.used_bytes());
+    // Nothing can be moved there.
+    fs::remove_dir(&trash).unwrap();
+    fs::write(&trash, b"").unwrap();
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    assert!(matches!(store.remove(id(1), Pins::Count), Err(StoreError::Io { .. })));
+    assert!(store.make_room(later, ByteSize(u64::MAX)).is_err());
+    assert_eq!((store.list().len(), store.used_bytes()), (1, used));
+    assert!(task.in_use(Use::Handle).is_ok());
+    fs::remove_file(&trash).unwrap();
+    fs::create_dir(&trash).unwrap();
+    assert!(store.remove(id(1), Pins::Count).unwrap().is_some_and(|freed| freed > 0));
+    assert_eq!((store.list().len(), store.used_bytes()), (0, 0));
+}
+
+#[test]
 fn what_is_pinned_stays_over_restarts_and_evictions_until_it_is_let_go() {
     let dir = TempDir::new().unwrap();
     let (store, task) = kept(dir.path(), 1, &content(4 * GROUP));

@@ -150,6 +150,11 @@ impl Presence {
         free
     }
 
+    /// It could not be removed: it is there as before.
+    pub(super) fn give_back(&self) {
+        self.uses.lock().gone = false;
+    }
+
     pub(super) fn is_evictable(&self) -> bool {
         let uses = self.uses.lock();
         !uses.now.any() && !uses.pinned

@@ -2,6 +2,7 @@
 //! the one that another region or newer keys ask for.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -36,6 +37,8 @@ pub(super) struct Store {
     pub chain: Option<Chain>,
     /// Uploads that nobody finishes being taken back.
     pub aborts: TaskTracker,
+    /// Where uploads under way are written down.
+    pub unfinished: Option<PathBuf>,
     /// Regions that stores told, by store and bucket.
     learned: Mutex<HashMap<String, String>>,
 }
@@ -61,10 +64,11 @@ impl Store {
         region: Option<String>,
         style: AddressStyle,
         chain: Option<Chain>,
+        unfinished: Option<PathBuf>,
     ) -> Self {
         let aborts = TaskTracker::new();
         aborts.close();
-        Self { web, region, style, chain, aborts, learned: Mutex::default() }
+        Self { web, region, style, chain, aborts, unfinished, learned: Mutex::default() }
     }
 
     /// Takes a target apart.
@@ -132,6 +136,18 @@ pub(super) fn is_anonymous(user: &str, password: &str) -> bool {
 }
 
 impl Asker {
+    /// The same who asks for `url`, where that lies below this place.
+    pub fn below(&self, url: &CanonicalUrl) -> Option<Self> {
+        let place = Place::parse(url).ok()?;
+        let is_same_bucket =
+            place.endpoint == self.place.endpoint && place.bucket == self.place.bucket;
+        (is_same_bucket && place.key.starts_with(&self.place.key)).then(|| Self {
+            place: Arc::new(place),
+            url: url.clone(),
+            ..self.clone()
+        })
+    }
+
     /// Whether anybody in particular asks.
     pub fn has_keys(&self) -> bool {
         self.keys.is_some()

@@ -2,7 +2,7 @@
 //!
 //! Parts are held in memory until the store has them, so that each can be sent again; how many is
 //! bounded by bytes. An upload that is not finished, because something failed or nobody waits any
-//! more, is taken back; one that a killed process left is the store's to expire.
+//! more, is taken back; one that a killed process left is taken back by a later one that is asked to.
 
 use std::pin::pin;
 
@@ -17,6 +17,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use super::place::PATH;
 use super::stat::TOLD_TIME;
 use super::store::{Asker, Subject};
+use super::unfinished::{Begun, Note, left_in};
 use super::xml::walk;
 use crate::http::exchange::{Answer, Ask, Condition};
 use crate::http::headers;
@@ -67,7 +68,10 @@ pub(super) async fn write(
         Err(error) => return Err(upload.abandon(error).await),
     };
     match upload.complete(&tags, existing).await {
-        Ok(etag) => Ok(Validator { etag, length: Some(written), ..Validator::default() }),
+        Ok(etag) => {
+            upload.end();
+            Ok(Validator { etag, length: Some(written), ..Validator::default() })
+        }
         Err(error) => Err(upload.abandon(error).await),
     }
 }
@@ -154,7 +158,9 @@ struct Upload<'a> {
     asker: &'a Asker,
     attempt: &'a Attempt,
     id: String,
-    over: std::sync::atomic::AtomicBool,
+    /// What is written down of it, until it is over.
+    note: Option<Note>,
+    over: bool,
 }
 
 impl<'a> Upload<'a> {
@@ -173,7 +179,10 @@ impl<'a> Upload<'a> {
         let [id]: [Option<String>; 1] = asker.store.web.retrier.run(begin).await?;
         let reason = "the store began an upload without telling its name".to_owned();
         let id = id.ok_or(SourceError::Malformed { attempt: attempt.clone(), reason })?;
-        Ok(Self { asker, attempt, id, over: false.into() })
+        let begun = Begun { url: asker.url.clone(), id };
+        // What cannot be written down is the store's to expire.
+        let note = asker.store.unfinished.as_ref().and_then(|dir| Note::of(dir, &begun).ok());
+        Ok(Self { asker, attempt, id: begun.id, note, over: false })
     }
 
     /// Sends everything; the parts' tags in order, and how many bytes they are.
@@ -257,39 +266,67 @@ impl<'a> Upload<'a> {
             texts(self.asker, answer, &["ETag"], self.attempt).await
         };
         let [etag]: [Option<String>; 1] = self.asker.store.web.retrier.run(complete).await?;
-        self.over.store(true, std::sync::atomic::Ordering::Relaxed);
         Ok(etag)
     }
 
+    /// It is an object.
+    fn end(mut self) {
+        self.over = true;
+        self.note.take().into_iter().for_each(Note::settle);
+    }
+
     /// Takes the upload back because of `error`.
-    async fn abandon(&self, error: SourceError) -> SourceError {
-        self.over.store(true, std::sync::atomic::Ordering::Relaxed);
-        abort(self.asker.clone(), self.id.clone(), self.attempt.clone()).await;
+    async fn abandon(mut self, error: SourceError) -> SourceError {
+        let (asker, id, attempt) = (self.asker.clone(), self.id.clone(), self.attempt.clone());
+        let note = self.note.take();
+        self.over = true;
+        abort(asker, id, attempt, note).await;
         error
     }
 }
 
 impl Drop for Upload<'_> {
     fn drop(&mut self) {
-        if *self.over.get_mut() {
+        if self.over {
             return;
         }
         // Without a runtime nobody is left who could tell the store.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let abort = abort(self.asker.clone(), self.id.clone(), self.attempt.clone());
+            let (asker, id, attempt) = (self.asker.clone(), self.id.clone(), self.attempt.clone());
+            let abort = abort(asker, id, attempt, self.note.take());
             self.asker.store.aborts.spawn_on(abort, &runtime);
         }
     }
 }
 
-async fn abort(asker: Asker, id: String, attempt: Attempt) {
+/// Takes an upload back; whether it is gone.
+async fn abort(asker: Asker, id: String, attempt: Attempt, note: Option<Note>) -> bool {
     let query = [("uploadId", id.as_bytes())];
     let subject = Subject { key: &asker.place.key, query: &query };
     let ask = Ask::new(Method::DELETE);
     let abort = || asker.ask(&subject, &ask, &attempt);
-    if let Err(error) = asker.store.web.retrier.run(abort).await {
-        tracing::warn!(%error, "an unfinished upload stays at the store, which charges for it");
+    match asker.store.web.retrier.run(abort).await {
+        Ok(_) | Err(SourceError::NotFound { .. }) => {
+            note.into_iter().for_each(Note::settle);
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%error, "an unfinished upload stays at the store, which charges for it");
+            false
+        }
     }
+}
+
+/// Takes back the uploads below `asker`'s place that killed processes left; how many.
+pub(super) async fn take_back(asker: &Asker, attempt: &Attempt) -> u64 {
+    let Some(dir) = asker.store.unfinished.clone() else { return 0 };
+    let looked = tokio::task::spawn_blocking(move || left_in(&dir)).await;
+    let mut taken_back = 0;
+    for (begun, note) in looked.ok().and_then(Result::ok).unwrap_or_default() {
+        let Some(asker) = asker.below(&begun.url) else { continue };
+        taken_back += u64::from(abort(asker, begun.id, attempt.clone(), Some(note)).await);
+    }
+    taken_back
 }
 
 /// The texts of these elements right below the root. A store may find that it failed after it has

@@ -2,8 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use dfs_service::config::text_of;
 use toml_edit::{DocumentMut, Item, TableLike, Value};
 
 use crate::codes;
@@ -17,13 +19,19 @@ const OWN: &str = "dfctl";
 pub fn set(file: &Path, key: &str, value: Value) -> Result<bool, CliError> {
     let failed = |error: &io::Error| CliError::output("change", file, error);
     // Who keeps the file elsewhere, and a link here, keeps the link.
-    let real = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    let real = match file.is_symlink() {
+        true => file.canonicalize().map_err(|error| failed(&error))?,
+        false => file.to_owned(),
+    };
+    if real.exists() && !real.is_file() {
+        return Err(failed(&io::Error::other("it is no file")));
+    }
     let dir = real.parent().map(Path::to_owned).unwrap_or_else(|| PathBuf::from("."));
     fs::create_dir_all(&dir).map_err(|error| failed(&error))?;
     // One at a time: two that change different keys both count.
     let lock = File::open(&dir).and_then(|dir| dir.lock().map(|()| dir));
     let lock = lock.map_err(|error| failed(&error))?;
-    let before = match fs::read_to_string(&real) {
+    let before = match text_of(&real) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         read => read.map_err(|error| failed(&error))?,
     };
@@ -69,15 +77,31 @@ fn put(table: &mut dyn TableLike, key: &str, mut value: Value) {
     }
 }
 
+/// Puts `text` in place of the file. Whoever gets here holds the lock, so that the draft has one name, and one that
+/// a killed command left is in nobody's way.
 fn replace(file: &Path, dir: &Path, text: &str) -> io::Result<()> {
-    let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
-    if let Ok(old) = fs::metadata(file) {
-        fresh.as_file().set_permissions(old.permissions())?;
+    let draft =
+        dir.join(Path::new(file.file_name().unwrap_or_default()).with_extension("toml-new"));
+    if draft.symlink_metadata().is_ok() {
+        fs::remove_file(&draft)?;
+    }
+    let fresh = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let placed = fill(&fresh, file, text).and_then(|()| fs::rename(&draft, file));
+    if placed.is_err() {
+        // It may have been removed by somebody else, which is as good.
+        let _ = fs::remove_file(&draft);
+    }
+    placed
+}
+
+fn fill(mut fresh: &File, like: &Path, text: &str) -> io::Result<()> {
+    if let Ok(old) = fs::metadata(like) {
+        // Only root can, and has to: else the file is root's from now on.
+        let _ = fchown(fresh, Some(old.uid()), Some(old.gid()));
+        fresh.set_permissions(old.permissions())?;
     }
     fresh.write_all(text.as_bytes())?;
-    fresh.as_file().sync_all()?;
-    fresh.persist(file)?;
-    Ok(())
+    fresh.sync_all()
 }
 
 #[cfg(test)]
@@ -123,5 +147,15 @@ mod tests {
         assert_eq!(fs::read_to_string(&real).unwrap(), "solo = true\ncolor = \"never\"\n");
         assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "nothing is left beside");
+        // As a killed command leaves it; and a link that leads nowhere is not for us to replace.
+        fs::write(place.path().join("dotfiles.toml-new"), "tor").unwrap();
+        assert!(set(&link, "color", Value::from("always")).unwrap());
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2);
+        fs::remove_file(&real).unwrap();
+        assert_eq!(
+            set(&link, "color", Value::from("auto")).unwrap_err().code,
+            &codes::OUTPUT_FAILED
+        );
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     }
 }

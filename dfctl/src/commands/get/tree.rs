@@ -250,7 +250,7 @@ impl Tree<'_> {
         let path = self.path_of(entry);
         let name = name_of(entry, &path)?;
         let dir = self.directory(parent_of(&entry.path))?;
-        dir.symlink(name, &entry.link_target, self.replace).map_err(|error| match error.kind() {
+        dir.symlink(name, entry, self.replace).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => exists(&path),
             _ => CliError::output("write", &path, &error),
         })

@@ -1,8 +1,8 @@
 //! Two places, neither of which lies in the other.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use dfs_fuse::mount::{MountEntry, mounts};
 use dfs_source::Target;
 
 use crate::codes;
@@ -12,9 +12,7 @@ use crate::locator::Locator;
 /// Refuses a source in its destination, and the other way round.
 pub fn check(source: &Locator, destination: &Locator) -> Result<(), CliError> {
     let nested = match (source.local_path(), destination.local_path()) {
-        (Some(source), Some(destination)) => {
-            holds(&source, &destination) || holds(&destination, &source)
-        }
+        (Some(source), Some(destination)) => overlap(&source, &destination),
         (None, None) => are_nested_keys(&source.target, &destination.target),
         _ => false,
     };
@@ -25,20 +23,48 @@ pub fn check(source: &Locator, destination: &Locator) -> Result<(), CliError> {
     Err(CliError::new(&codes::NESTED, what).because("one of the two lies in the other"))
 }
 
-/// Whether `outer` is `inner` or a directory above it, by whatever way it is named.
-fn holds(outer: &Path, inner: &Path) -> bool {
-    let Ok(outer) = std::fs::metadata(outer) else { return false };
-    let there = existing(inner);
-    there.ancestors().any(|above| {
-        std::fs::metadata(above)
-            .is_ok_and(|above| (above.dev(), above.ino()) == (outer.dev(), outer.ino()))
-    })
+/// Where something lies: on which file system and where there, whatever links and mounts lead to it.
+struct Spot {
+    device: String,
+    path: PathBuf,
+}
+
+impl Spot {
+    fn overlaps(&self, other: &Self) -> bool {
+        let nested = self.path.starts_with(&other.path) || other.path.starts_with(&self.path);
+        nested && self.device == other.device
+    }
+}
+
+/// Whether one of the two is seen in the other.
+fn overlap(one: &Path, other: &Path) -> bool {
+    let mounts = mounts().unwrap_or_default();
+    let (one, other) = (spots(&mounts, one), spots(&mounts, other));
+    let is_in = |own: &[Spot], all: &[Spot]| {
+        own.first().is_some_and(|own| all.iter().any(|spot| spot.overlaps(own)))
+    };
+    is_in(&one, &other) || is_in(&other, &one)
+}
+
+/// Where `path` lies, and behind that, what is mounted below it.
+fn spots(mounts: &[MountEntry], path: &Path) -> Vec<Spot> {
+    let path = real(path);
+    let spot = |mount: &MountEntry, path| Spot { device: mount.device.clone(), path };
+    let above = mounts.iter().filter(|mount| path.starts_with(&mount.dir));
+    let uppermost = above.max_by_key(|mount| mount.dir.components().count());
+    let own = uppermost.map(|mount| {
+        let below = path.strip_prefix(&mount.dir).unwrap_or(&path);
+        spot(mount, mount.root.join(below))
+    });
+    let below = mounts.iter().filter(|mount| mount.dir != path && mount.dir.starts_with(&path));
+    own.into_iter().chain(below.map(|mount| spot(mount, mount.root.clone()))).collect()
 }
 
 /// The path itself, or where it will be: links resolved as far as it is there.
-fn existing(path: &Path) -> PathBuf {
-    let mut there = path.ancestors().filter_map(|above| std::fs::canonicalize(above).ok());
-    there.next().unwrap_or_else(|| path.to_owned())
+fn real(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, real)) = there else { return path.to_owned() };
+    real.join(path.strip_prefix(above).unwrap_or(Path::new("")))
 }
 
 /// Whether one key begins with the other, in one bucket of one store.
@@ -80,6 +106,31 @@ mod tests {
         for (source, destination) in nested {
             assert!(!checked(&dir(source), &dir(destination)), "{source} {destination}");
         }
+    }
+
+    #[test]
+    fn what_is_mounted_somewhere_else_is_found_again() {
+        let mount = |dir: &str, device: &str, root: &str| MountEntry {
+            id: 1,
+            dir: dir.into(),
+            root: root.into(),
+            device: device.into(),
+            kind: "ext4".into(),
+            name: String::new(),
+            user: None,
+        };
+        let table = [
+            mount("/", "8:1", "/"),
+            mount("/bound", "8:1", "/a/sub"),
+            mount("/a/data", "8:2", "/"),
+            mount("/disk", "8:2", "/"),
+        ];
+        let lie = |one: &str, other: &str| {
+            let (one, other) = (spots(&table, one.as_ref()), spots(&table, other.as_ref()));
+            one.iter().any(|spot| spot.overlaps(&other[0]))
+        };
+        assert!(lie("/a", "/bound/new") && lie("/bound", "/a") && lie("/a", "/disk/x"));
+        assert!(!lie("/b", "/bound/new") && !lie("/bound/x", "/a/other") && !lie("/c", "/disk"));
     }
 
     #[test]

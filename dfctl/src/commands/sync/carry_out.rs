@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use std::io;
 
 use futures::stream::{self, StreamExt};
+use rustix::fs::{Access, AtFlags};
+use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use super::destination::Destination;
@@ -18,7 +20,7 @@ use crate::codes;
 use crate::commands::inside::interrupted;
 use crate::commands::saving::is_final;
 use crate::error::CliError;
-use crate::outdir::OutDir;
+use crate::outdir::{OutDir, Replace};
 use crate::output::printable_name;
 
 /// Steps under way at a time.
@@ -27,6 +29,9 @@ const OBJECTS_AT_ONCE: usize = 16;
 
 /// Steps put off that are remembered: files where directories are to go.
 const MAX_LATER: usize = 100_000;
+
+/// Steps that wait until what stands in their way is deleted.
+type Later = RefCell<Vec<Step>>;
 
 /// What a destination is worked on with.
 enum Place {
@@ -42,14 +47,15 @@ impl Run<'_> {
         {
             return Ok(());
         }
-        let place = self.place()?;
-        let later = RefCell::new(Vec::new());
-        self.each(planned, &place, &later).await?;
+        let place = self.place(planned)?;
+        let later = Later::default();
+        self.each(planned, &place, self.deletes.then_some(&later)).await?;
         if self.deletes && self.tally.failed.get() == 0 {
             self.delete(planned, &place).await?;
             for (number, step) in later.take().into_iter().enumerate() {
                 let done = self.step(&place, number as u64, &step).await;
-                self.count(&step, done, &RefCell::default())?;
+                // What stands in its way still is there to stay.
+                self.count(&step, done, None)?;
             }
         }
         if let Place::Directory(root) = &place {
@@ -58,12 +64,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn place(&self) -> Result<Place, CliError> {
+    fn place(&self, planned: &Planned) -> Result<Place, CliError> {
         let Destination::Directory { path, .. } = &self.destination else {
             return Ok(Place::Bucket(Semaphore::new(ROOM_MIB)));
         };
+        let failed = |error: io::Error| CliError::output("write into", path, &error);
         let made = std::fs::create_dir_all(path).and_then(|()| OutDir::open(path));
-        let root = made.map_err(|error| CliError::output("write into", path, &error))?;
+        let root = made.map_err(failed)?;
+        let writable = rustix::fs::accessat(root.fd(), ".", Access::WRITE_OK, AtFlags::EACCESS);
+        // Said once, not of each file. What may not be written otherwise may lie in one that may.
+        if writable == Err(Errno::ROFS) && !planned.totals.is_nothing(self.deletes) {
+            return Err(failed(Errno::ROFS.into()));
+        }
         Ok(Place::Directory(root))
     }
 
@@ -71,7 +83,7 @@ impl Run<'_> {
         &self,
         planned: &Planned,
         place: &Place,
-        later: &RefCell<Vec<Step>>,
+        later: Option<&Later>,
     ) -> Result<(), CliError> {
         let unreadable = |error: io::Error| planned.unreadable(&error);
         let at_once = match place {
@@ -119,7 +131,8 @@ impl Run<'_> {
             (Place::Directory(root), Action::New | Action::Change) => {
                 self.file(root, number, (action, item)).await
             }
-            (Place::Directory(root), Action::Link) => self.link(root, item),
+            (Place::Directory(root), Action::Link) => self.link(root, item, Replace::Never),
+            (Place::Directory(root), Action::Relink) => self.link(root, item, Replace::Always),
             (Place::Directory(root), Action::Make) => {
                 self.make(root, &item.entry.path).map(|()| Done::Yes)
             }
@@ -134,25 +147,24 @@ impl Run<'_> {
         &self,
         step: &Step,
         done: Result<Done, CliError>,
-        later: &RefCell<Vec<Step>>,
+        later: Option<&Later>,
     ) -> Result<(), CliError> {
+        let later = later.filter(|later| later.borrow().len() < MAX_LATER);
         let is_file = matches!(step.action, Action::New | Action::Change);
-        match done {
-            Ok(Done::Yes) if is_file => {
+        match (done, later) {
+            (Ok(Done::Yes), _) if is_file => {
                 add(&self.tally.files, 1);
                 add(&self.tally.bytes, step.item.entry.length);
             }
-            Ok(Done::Yes) => {}
-            Ok(Done::Later) if later.borrow().len() < MAX_LATER => {
-                later.borrow_mut().push(step.clone());
-            }
-            Ok(Done::Later) => {
+            (Ok(Done::Yes), _) => {}
+            (Ok(Done::Later), Some(later)) => later.borrow_mut().push(step.clone()),
+            (Ok(Done::Later), None) => {
                 let name = printable_name(&step.item.entry.path);
                 let what = format!("cannot write {name}: a directory has the name");
                 self.note(&CliError::new(&codes::TARGET_EXISTS, what));
             }
-            Err(error) if is_final(&error) => return Err(error),
-            Err(error) => self.note(&error),
+            (Err(error), _) if is_final(&error) => return Err(error),
+            (Err(error), _) => self.note(&error),
         }
         Ok(())
     }

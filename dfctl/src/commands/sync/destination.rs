@@ -1,6 +1,8 @@
 //! Where a sync writes: a directory of this machine, or a prefix of a bucket. What stands there, and whether it is
 //! what the source has.
 
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use crate::commands::inside::answer;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::locator::Locator;
-use crate::part::SUFFIX;
+use crate::output::counted;
 
 /// What is written to.
 pub enum Destination {
@@ -88,7 +90,7 @@ impl Destination {
         }
     }
 
-    /// Everything in it but what a transfer left unfinished.
+    /// Everything in it.
     pub fn list(&self) -> Listing {
         let (source, target) = match self {
             Self::Directory { path, .. } if !path.exists() => return stream::empty().boxed(),
@@ -99,7 +101,6 @@ impl Destination {
         let shown = self.shown();
         let is_bucket = matches!(self, Self::Bucket { .. });
         let told = move |entry: Result<dfs_source::Entry, SourceError>| match entry.map(of_source) {
-            Ok(Told::Item(item)) if item.entry.path.ends_with(SUFFIX.as_bytes()) => None,
             // A key that is no path is nobody's twin, and none of ours.
             Ok(Told::Hole(_)) if is_bucket => None,
             Ok(told) => Some(Ok(told)),
@@ -125,7 +126,8 @@ impl Destination {
         let by_content = compare_content || item.time().is_none();
         match self {
             Self::Directory { .. } => {
-                let same_time = item.time().is_none() || is_same_time(item, there);
+                let same_time = item.time().is_none()
+                    || is_same_time(item, there) && !self.has_another_fraction(item, there);
                 let is_dressed = same_time && is_same_mode(item, there);
                 let same = match by_content {
                     true => self.has_same_content(origin, item, there).await?,
@@ -151,6 +153,26 @@ impl Destination {
                 Ok((!same).then_some(Action::Change))
             }
         }
+    }
+
+    /// Whether the time of a file differs by what is below a second, on a file system that keeps it.
+    fn has_another_fraction(&self, item: &Item, there: &Item) -> bool {
+        let Self::Directory { path, .. } = self else { return false };
+        let file = path.join(std::ffi::OsStr::from_bytes(&there.entry.path));
+        // The kernel itself tells when it last did something to the file.
+        item.entry.mtime.1 != there.entry.mtime.1
+            && file.symlink_metadata().is_ok_and(|file| file.ctime_nsec() != 0)
+    }
+
+    /// Takes back what runs that were killed left half-written there.
+    pub async fn take_back(&self, context: &Context) -> Result<(), CliError> {
+        let Self::Bucket { source, target, .. } = self else { return Ok(()) };
+        let uploads = answer(context, source.take_back(target)).await?;
+        if uploads > 0 {
+            let uploads = counted(uploads, "upload", "uploads");
+            context.output.note(&format!("took back {uploads} that a killed run left unfinished"));
+        }
+        Ok(())
     }
 
     /// Remembers that the object with this tag is of `item`.
@@ -248,7 +270,7 @@ fn as_directory(target: Target) -> Target {
 }
 
 /// A file system that keeps whole seconds has kept the time as well as it can.
-fn is_same_time(item: &Item, there: &Item) -> bool {
+pub fn is_same_time(item: &Item, there: &Item) -> bool {
     let ((seconds, nanos), (kept, kept_nanos)) = (item.entry.mtime, there.entry.mtime);
     seconds == kept && (nanos == kept_nanos || kept_nanos == 0)
 }

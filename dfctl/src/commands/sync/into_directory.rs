@@ -4,17 +4,17 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_model::Rate;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::Run;
 use super::item::Item;
 use super::plan::Action;
-use crate::backend::Delivery;
+use crate::backend::{Delivery, EntryKind};
 use crate::codes;
 use crate::commands::get::single::{cannot_open, cannot_place, damaged};
 use crate::commands::get::sinks::IntoPart;
@@ -30,7 +30,7 @@ use crate::transfer::{Terms, TransferError, pump};
 pub enum Done {
     /// It is done.
     Yes,
-    /// A directory stands in its way, which is to be deleted.
+    /// A directory stands in its way, which may be about to be deleted.
     Later,
 }
 
@@ -62,7 +62,7 @@ impl Run<'_> {
         let (entry, path) = (&item.entry, path_of(root, item));
         let name = file_name_of(entry, &path)?;
         let dir = directory(root, parent_of(&entry.path))?;
-        if self.is_for_later(&dir, name) {
+        if kind_of(&dir, name) == Some(FileType::Directory) {
             return Ok(Done::Later);
         }
         let content = self.origin.identity(item);
@@ -72,18 +72,14 @@ impl Run<'_> {
         let mut filling = Filling { part: Some(part), left: &self.left };
         self.fill(number, item, &mut filling, &path).await?;
         let Some(part) = filling.part.take() else { return Ok(Done::Yes) };
-        // What came to stand under a new name meanwhile, or another name that is the same here, stays.
         let replace = if action == Action::New { Replace::Never } else { Replace::Always };
         part.finish(Some(entry), replace).map_err(|unplaced| match unplaced.error.kind() {
             io::ErrorKind::AlreadyExists => {
-                let what = format!("{} has come to be there meanwhile", path.display());
-                let error = CliError::new(&codes::TARGET_EXISTS, what)
-                    .because("somebody made it, or two names of the source are one name here");
                 unplaced.kept.iter().for_each(|part| {
                     // Nobody will ever take it up.
                     let _ = std::fs::remove_file(part);
                 });
-                error
+                has_come(&path)
             }
             _ => cannot_place(&unplaced, &path),
         })?;
@@ -96,7 +92,7 @@ impl Run<'_> {
         number: u64,
         item: &Item,
         filling: &mut Filling<'_>,
-        path: &std::path::Path,
+        path: &Path,
     ) -> Result<(), CliError> {
         let Some(part) = &mut filling.part else { return Ok(()) };
         let resumed = part.resumed();
@@ -145,24 +141,22 @@ impl Run<'_> {
     }
 
     /// Makes a symbolic link, or makes it anew.
-    pub fn link(&self, root: &OutDir, item: &Item) -> Result<Done, CliError> {
+    pub fn link(&self, root: &OutDir, item: &Item, replace: Replace) -> Result<Done, CliError> {
         let path = path_of(root, item);
         let name = name_of(&item.entry, &path)?;
         let dir = directory(root, parent_of(&item.entry.path))?;
-        if self.is_for_later(&dir, name) {
+        if kind_of(&dir, name) == Some(FileType::Directory) {
             return Ok(Done::Later);
         }
-        let made = dir.symlink(name, &item.entry.link_target, Replace::Always);
-        made.map_err(|error| CliError::output("write", &path, &error))?;
+        let made = dir.symlink(name, &item.entry, replace);
+        made.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => has_come(&path),
+            _ => CliError::output("write", &path, &error),
+        })?;
         Ok(Done::Yes)
     }
 
-    /// Whether a directory has the name, and goes when all else is done.
-    fn is_for_later(&self, dir: &OutDir, name: &OsStr) -> bool {
-        self.deletes && kind_of(dir, name) == Some(FileType::Directory)
-    }
-
-    /// Gives a file or directory the permissions and time of the source's.
+    /// Gives what is there the permissions and time of the source's.
     pub fn touch(&self, root: &OutDir, item: &Item) -> Result<(), CliError> {
         let path = path_of(root, item);
         let failed = |error: &io::Error| refused(root, &item.entry.path, "finish", error);
@@ -175,15 +169,11 @@ impl Run<'_> {
         }
         let dir = root.enter(parent_of(&item.entry.path)).map_err(|error| failed(&error))?;
         let name = name_of(&item.entry, &path)?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let opened = rustix::fs::openat2(dir.fd(), name, flags, Mode::empty(), inside);
-        let file = opened.map_err(|error| failed(&error.into()))?;
-        let mode = Mode::from_raw_mode(item.entry.mode & 0o777);
-        rustix::fs::fchmod(&file, mode)
-            .map_err(io::Error::from)
-            .and_then(|()| crate::outdir::date(&file, &item.entry))
-            .map_err(|error| failed(&error))
+        let touched = match item.entry.kind {
+            EntryKind::Symlink => dir.symlink(name, &item.entry, Replace::Never),
+            _ => dir.dress_file(name, &item.entry),
+        };
+        touched.map_err(|error| failed(&error))
     }
 
     /// Removes what the source does not have; whether it was there. A directory that still holds something stays.
@@ -194,6 +184,10 @@ impl Run<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(failed(&error)),
         };
+        if item.is_part_of().is_some() {
+            let swept = crate::part::sweep(&dir, last_of(&item.entry.path));
+            return swept.map_err(|error| failed(&error));
+        }
         let flags = if item.is_directory() { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         match rustix::fs::unlinkat(dir.fd(), last_of(&item.entry.path), flags) {
             Ok(()) => Ok(true),
@@ -203,6 +197,15 @@ impl Run<'_> {
             Err(error) => Err(failed(&error.into())),
         }
     }
+}
+
+/// What came to stand under a new name meanwhile, or another name that is the same here, stays.
+fn has_come(path: &Path) -> CliError {
+    CliError::new(
+        &codes::TARGET_EXISTS,
+        format!("{} has come to be there meanwhile", path.display()),
+    )
+    .because("somebody made it, or two names of the source are one name here")
 }
 
 /// Whether a directory has the permissions and the time already.

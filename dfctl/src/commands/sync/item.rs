@@ -10,6 +10,7 @@ use futures::stream::BoxStream;
 use crate::backend::{Entry, EntryKind, Missing};
 use crate::codes;
 use crate::error::CliError;
+use crate::part::whole_of;
 
 /// An entry of one side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,12 @@ impl Item {
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         self.entry.kind == EntryKind::Directory
+    }
+
+    /// What it is a part of, where a transfer left it unfinished: it is nobody's content.
+    pub fn is_part_of(&self) -> Option<&[u8]> {
+        let may_be = matches!(self.entry.kind, EntryKind::File | EntryKind::Symlink);
+        whole_of(&self.entry.path).filter(|_| may_be)
     }
 
     /// The order of whole paths, a directory's with a slash behind it: that of the keys of a store.

@@ -15,8 +15,10 @@ pub enum Action {
     New,
     /// A file that gives way to another content.
     Change,
-    /// A symbolic link is made or made anew.
+    /// A symbolic link that was not there.
     Link,
+    /// A symbolic link that takes the place of something.
+    Relink,
     /// A directory that was not there.
     Make,
     /// A directory that is there; its time is set when all else is done.
@@ -27,10 +29,11 @@ pub enum Action {
     Delete,
 }
 
-const ACTIONS: [Action; 7] = [
+const ACTIONS: [Action; 8] = [
     Action::New,
     Action::Change,
     Action::Link,
+    Action::Relink,
     Action::Make,
     Action::Keep,
     Action::Touch,
@@ -48,7 +51,7 @@ impl Action {
         match self {
             Self::New => "new",
             Self::Change => "change",
-            Self::Link => "link",
+            Self::Link | Self::Relink => "link",
             Self::Make => "mkdir",
             Self::Keep => "keep",
             Self::Touch => "touch",
@@ -116,6 +119,13 @@ impl Draft {
 }
 
 impl Plan {
+    /// More behind them.
+    pub fn go_on(self) -> io::Result<Draft> {
+        let mut file = self.file;
+        file.seek(io::SeekFrom::End(0))?;
+        Ok(Draft { file: BufWriter::new(file), steps: self.steps })
+    }
+
     /// From the first to the last. One pass at a time.
     pub fn steps(&self) -> io::Result<impl Iterator<Item = io::Result<Step>>> {
         let mut file = self.file.try_clone()?;
@@ -179,7 +189,12 @@ mod tests {
             .iter()
             .flat_map(|&action| items.clone().map(|item| Step { action, item }))
             .collect();
-        steps.iter().for_each(|step| draft.push(step).unwrap());
+        let (first, rest) = steps.split_at(3);
+        first.iter().for_each(|step| draft.push(step).unwrap());
+        let plan = draft.finish().unwrap();
+        assert_eq!(plan.steps().unwrap().count(), 3);
+        let mut draft = plan.go_on().unwrap();
+        rest.iter().for_each(|step| draft.push(step).unwrap());
         let plan = draft.finish().unwrap();
         for _ in 0..2 {
             let read: Vec<_> = plan.steps().unwrap().map(Result::unwrap).collect();

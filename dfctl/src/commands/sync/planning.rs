@@ -1,19 +1,25 @@
 //! From two listings to a plan.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use futures::stream::{self, StreamExt};
 
 use super::Wishes;
-use super::destination::Destination;
-use super::item::{Pair, Side, next_pair};
+use super::destination::{Destination, is_same_time};
+use super::item::{Item, Pair, Side, next_pair};
 use super::origin::Origin;
 use super::plan::{Action, Draft, Plan, Step};
 use crate::backend::{EntryKind, Missing};
 use crate::commands::inside::next;
+use crate::commands::saving::parent_of;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::count;
+use crate::output::{count, counted};
+use crate::part::part_name;
 
 /// Names looked at at a time, where a look costs a request.
 const AT_ONCE: usize = 16;
@@ -39,6 +45,8 @@ pub struct Totals {
     pub deletes: u64,
     /// Symbolic links, which a bucket cannot hold.
     pub unheld: u64,
+    /// What transfers left unfinished in the source.
+    pub parts: u64,
 }
 
 impl Totals {
@@ -60,13 +68,20 @@ pub struct Planned {
     /// Whether no pattern narrowed it.
     pub is_of_all: bool,
     /// Where the steps are written down.
-    dir: std::path::PathBuf,
+    dir: PathBuf,
 }
 
 impl Planned {
     /// The plan itself cannot be read back.
     pub fn unreadable(&self, error: &io::Error) -> CliError {
         CliError::output("read what is to be done in", &self.dir, error)
+    }
+
+    /// What is not taken for content, said once.
+    pub fn parts_left(&self) -> Option<String> {
+        let parts = counted(self.totals.parts, "part file", "part files");
+        let text = format!("{parts} of unfinished transfers in the source: not copied");
+        (self.totals.parts > 0).then_some(text)
     }
 
     /// What the destination cannot hold, said once.
@@ -101,9 +116,8 @@ pub async fn plan(
         Side::new(origin.list(), shown.to_owned()),
         Side::new(destination.list(), destination.shown()),
     );
-    let mut totals = Totals::default();
-    let mut write =
-        |step: &Step| draft.push(step).map_err(|error| CliError::output("write in", &dir, &error));
+    let (mut totals, mut parts) = (Totals::default(), Vec::new());
+    let unwritten = |error: io::Error| CliError::output("write in", &dir, &error);
     {
         let sides = (&mut source, &mut there);
         let pairs = stream::try_unfold(sides, async |sides| {
@@ -116,15 +130,52 @@ pub async fn plan(
         while let Some(decision) = next(context, &mut decided).await? {
             let decision = decision?;
             totals.add(&decision);
-            if let Decision::Do(step) = decision {
-                write(&step)?;
+            match decision {
+                Decision::Do(step) => draft.push(&step).map_err(unwritten)?,
+                Decision::Part(Some(part)) => parts.push(part),
+                _ => {}
             }
         }
     }
     let wanted = |hole: &Missing| wishes.filter.may_have(&hole.path);
     let holes = source.holes.into_iter().chain(there.holes).filter(wanted).collect();
-    let plan = draft.finish().map_err(|error| CliError::output("write in", &dir, &error))?;
+    let mut plan = draft.finish().map_err(unwritten)?;
+    let stale = stale(&plan, destination, parts).map_err(unwritten)?;
+    if !stale.is_empty() {
+        let mut draft = plan.go_on().map_err(unwritten)?;
+        for item in stale {
+            let step = Step { action: Action::Delete, item };
+            draft.push(&step).map_err(unwritten)?;
+            totals.add(&Decision::Do(step));
+        }
+        plan = draft.finish().map_err(unwritten)?;
+    }
     Ok(Planned { plan, totals, holes, is_of_all: wishes.filter.is_open(), dir })
+}
+
+/// Those of the destination's part files that no step of the plan takes up.
+fn stale(plan: &Plan, destination: &Destination, mut parts: Vec<Item>) -> io::Result<Vec<Item>> {
+    if parts.is_empty() || matches!(destination, Destination::Bucket { .. }) {
+        return Ok(parts);
+    }
+    let mut taken_up = HashSet::new();
+    for step in plan.steps()? {
+        let step = step?;
+        if matches!(step.action, Action::New | Action::Change) {
+            taken_up.extend(part_of(&step.item.entry.path, &parts));
+        }
+    }
+    parts.retain(|part| !taken_up.contains(&part.entry.path));
+    Ok(parts)
+}
+
+/// The part file of what stands at `path`, if it is one of `parts`, which are in order.
+fn part_of(path: &[u8], parts: &[Item]) -> Option<Vec<u8>> {
+    let dir = parent_of(path);
+    let name = if dir.is_empty() { path } else { &path[dir.len() + 1..] };
+    let part = part_name(OsStr::from_bytes(name));
+    let part = if dir.is_empty() { part.into_vec() } else { [dir, b"/", part.as_bytes()].concat() };
+    parts.binary_search_by(|known| known.entry.path.cmp(&part)).is_ok().then_some(part)
 }
 
 /// What comes of one name.
@@ -135,6 +186,8 @@ enum Decision {
     Same,
     /// The source has it, and the destination cannot.
     Unheld,
+    /// What a transfer left unfinished in the source, or in the destination, where it goes unless it is taken up.
+    Part(Option<Item>),
     /// It is none of ours.
     Nothing,
 }
@@ -151,14 +204,18 @@ impl Totals {
                 (self.listed, self.unheld) = (self.listed + 1, self.unheld + 1);
                 return;
             }
-            Decision::Nothing => return,
+            Decision::Part(None) => {
+                self.parts += 1;
+                return;
+            }
+            Decision::Part(Some(_)) | Decision::Nothing => return,
         };
         let counted = match step.action {
             Action::New | Action::Change => {
                 self.bytes = self.bytes.saturating_add(step.item.entry.length);
                 &mut self.files
             }
-            Action::Link => &mut self.links,
+            Action::Link | Action::Relink => &mut self.links,
             Action::Make => &mut self.directories,
             Action::Touch => &mut self.touched,
             Action::Delete => &mut self.deletes,
@@ -178,6 +235,17 @@ async fn decide(
     pair: Pair,
 ) -> Result<Decision, CliError> {
     let is_bucket = matches!(destination, Destination::Bucket { .. });
+    let part = pair.there.as_ref().or(pair.source.as_ref());
+    if let Some(whole) = part.and_then(Item::is_part_of) {
+        return Ok(match pair.there {
+            _ if !wishes.filter.has(as_path(whole)) => Decision::Nothing,
+            Some(part) if wishes.delete && wishes.filter.may_have(&part.entry.path) => {
+                Decision::Part(Some(part))
+            }
+            Some(_) => Decision::Nothing,
+            None => Decision::Part(None),
+        });
+    }
     let Some(item) = pair.source else {
         let Some(item) = pair.there.filter(|there| is_ours(wishes, &there.entry)) else {
             return Ok(Decision::Nothing);
@@ -199,9 +267,11 @@ async fn decide(
             Some(Action::Keep)
         }
         (EntryKind::Symlink, Some(there)) if there.entry.link_target == item.entry.link_target => {
-            None
+            let is_dated = item.time().is_none() || is_same_time(&item, &there);
+            (!is_dated).then_some(Action::Touch)
         }
-        (EntryKind::Symlink, _) => Some(Action::Link),
+        (EntryKind::Symlink, _) if stands == Action::New => Some(Action::Link),
+        (EntryKind::Symlink, _) => Some(Action::Relink),
         (EntryKind::File, Some(there)) => {
             destination.compare(origin, &item, &there, wishes.checksum).await?
         }
@@ -213,10 +283,13 @@ async fn decide(
 
 /// Whether a pattern leaves it to us; directories are nobody's where only some files are wanted.
 fn is_ours(wishes: &Wishes, entry: &crate::backend::Entry) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(&entry.path));
+    let path = as_path(&entry.path);
     match entry.kind {
         EntryKind::Directory => wishes.filter.is_open() && wishes.filter.has(path),
         _ => wishes.filter.has(path),
     }
+}
+
+fn as_path(path: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(path))
 }

@@ -100,7 +100,14 @@ impl Removal {
         }
         let mut removed = Vec::new();
         for task in tasks {
-            let freed = self.remove(context, &*backend, &task).await?;
+            let freed = self.remove(context, &*backend, &task).await.map_err(|error| {
+                let before = output::tasks(removed.len());
+                if removed.is_empty() {
+                    error
+                } else {
+                    error.because(format!("removed before: {before}"))
+                }
+            })?;
             removed.push(Removed { task, freed });
         }
         let freed: u64 = removed.iter().map(|one| one.freed).sum();
