@@ -28,12 +28,29 @@ pub struct Cost {
 
 /// Runs a command to its good end; what it prints is dropped, unless it fails.
 pub fn run(command: &mut Command) -> Result<Cost, Failure> {
+    observed(command, follow)
+}
+
+/// How long a command takes to its good end, where a look at its memory now and then would take as long.
+pub fn wall(command: &mut Command) -> Result<Duration, Failure> {
+    observed(command, |child, begun| {
+        let pid = Pid::from_raw(i32::try_from(child.id()).ok()?)?;
+        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).ok()?;
+        Some(begun.elapsed())
+    })
+}
+
+/// Runs a command to its good end; what is seen of it on the way.
+fn observed<T>(
+    command: &mut Command,
+    look: impl FnOnce(&Child, Instant) -> Option<T>,
+) -> Result<T, Failure> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let begun = Instant::now();
     let spawned = command.spawn();
     let failed = |end: String| Failure::Program { line: line(command), end };
     let mut child = spawned.map_err(|error| failed(format!("could not be started: {error}")))?;
-    let measured = follow(&child, begun);
+    let measured = look(&child, begun);
     let mut said = String::new();
     if let Some(mut stderr) = child.stderr.take() {
         // Complaints that are not text are not needed.
@@ -98,6 +115,7 @@ mod tests {
         let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
         let cost = run(Command::new("sh").args(["-c", busy])).unwrap();
         assert!(cost.cpu > Duration::ZERO && cost.rss > 0 && cost.wall > Duration::ZERO);
+        assert!(wall(Command::new("sleep").arg("0.05")).unwrap() >= Duration::from_millis(50));
         let failed = run(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
         assert!(failed.to_string().contains("why"), "{failed}");
     }

@@ -127,7 +127,7 @@ fn cold(bench: &Bench, server: &Server, of: &mut [Figures; 3]) -> Result<(), Fai
         let out = bench.fresh_dir("out")?.join("file");
         let mut get = Dfctl::new(&bench.binaries).command()?;
         get.args(["--solo", "-q", "get", &server.url(Scheme::Http, "file"), "-o"]).arg(&out);
-        of[0].add("get".to_owned(), measure::run(&mut get)?.wall.as_secs_f64());
+        of[0].add("get".to_owned(), measure::wall(&mut get)?.as_secs_f64());
         drop(fs::remove_file(&out));
         for (mounted, figures) in
             [(mount_dfs(bench, server, "cold")?, 1), (mount_rclone(bench, server, "cold")?, 2)]

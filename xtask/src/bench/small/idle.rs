@@ -24,11 +24,11 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
         let node = Node::start(&bench.binaries, &work, "node", Some(cluster.address()?))?;
         for _ in 0..TIMES {
             let mut start = Dfctl::new(&bench.binaries).command()?;
-            starts.push(measure::run(start.arg("--version"))?.wall.as_secs_f64() * 1e3);
+            starts.push(measure::wall(start.arg("--version"))?.as_secs_f64() * 1e3);
             let mut complete = Dfctl::new(&bench.binaries).command()?;
             complete.args(["__complete", "bash", "--socket"]).arg(node.socket());
             complete.args(["task", "show", ""]);
-            completions.push(measure::run(&mut complete)?.wall.as_secs_f64() * 1e3);
+            completions.push(measure::wall(&mut complete)?.as_secs_f64() * 1e3);
         }
         let mib = |pid| measure::rss(pid).unwrap_or(0) as f64 / f64::from(1 << 20);
         agents.push(mib(node.process().pid()));

@@ -30,12 +30,12 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
             origin.put(&path, Body::noise((run * FILES + file) as u64, 2048));
             let url = origin.url(&path);
             let took = [get(&nodes[0], &url, &work)?, get(&nodes[1], &url, &work)?];
-            let start = measure::run(nodes[0].dfctl_command()?.arg("--version"))?;
+            let start = measure::wall(nodes[0].dfctl_command()?.arg("--version"))?;
             // The first run connects everybody and is not counted.
             if run > 0 {
                 first.push(took[0]);
                 next.push(took[1]);
-                wakes.push(start.wall.as_secs_f64() * 1e3);
+                wakes.push(start.as_secs_f64() * 1e3);
             }
         }
     }
@@ -51,5 +51,5 @@ fn get(node: &Node, url: &str, work: &Path) -> Result<f64, Failure> {
     let out = work.join("out");
     let mut command = node.dfctl_command()?;
     command.args(["-q", "get", "--force", url, "-o"]).arg(&out);
-    Ok(measure::run(&mut command)?.wall.as_secs_f64() * 1e3)
+    Ok(measure::wall(&mut command)?.as_secs_f64() * 1e3)
 }
