@@ -48,8 +48,12 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
 }
 
 fn get(node: &Node, url: &str, work: &Path) -> Result<f64, Failure> {
-    let out = work.join("out");
+    // Not over another file: what ext4 has on the disk before it lets one replace another is no cost of ours.
+    let out = work.join(format!("out-{}", node.name()));
+    if out.exists() {
+        std::fs::remove_file(&out).map_err(crate::run::failed(&out))?;
+    }
     let mut command = node.dfctl_command()?;
-    command.args(["-q", "get", "--force", url, "-o"]).arg(&out);
+    command.args(["-q", "get", url, "-o"]).arg(&out);
     Ok(measure::wall(&mut command)?.as_secs_f64() * 1e3)
 }
