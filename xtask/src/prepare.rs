@@ -48,6 +48,7 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "zstd", program: "zstd" },
     Package { name: "redis-server", program: "redis-server" },
     Package { name: "strace", program: "strace" },
+    Package { name: "faketime", program: "faketime" },
 ];
 
 /// What packs programs, and looks at what was packed.

@@ -26,7 +26,7 @@ mod watcher;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dfs_artifact::{Origin, Recipe};
@@ -401,8 +401,8 @@ impl Engine {
         let engine = self.clone();
         let swept = self.inner.tracker.spawn_blocking(move || {
             let report = match room {
-                Some(room) => engine.inner.store.make_room(SystemTime::now(), room),
-                None => engine.inner.store.gc(SystemTime::now()),
+                Some(room) => engine.inner.store.make_room(engine.inner.store.now(), room),
+                None => engine.inner.store.gc(engine.inner.store.now()),
             }?;
             // Here: whoever waits may go away, and what was taken away must not stay open.
             for id in &report.evicted {

@@ -9,6 +9,7 @@
 //! dies here nothing is lost: the page cache has the bytes, and the boot id tells that it survived.
 //! Every call blocks on local disk; callers choose the thread.
 
+mod clock;
 mod directory;
 mod error;
 mod evict;
@@ -36,7 +37,7 @@ pub use glance::Glance;
 pub use task::{Check, StoredTask};
 pub use uses::{InUse, Pins, Use, UseGuard};
 
-use directory::Directory;
+use directory::{Directory, Survey};
 use task::Opened;
 use uses::Presence;
 
@@ -51,6 +52,8 @@ pub struct StoreOptions {
     pub ttl: Option<Duration>,
     /// Names this boot of the machine. None: what the kernel says.
     pub boot_id: Option<[u8; 16]>,
+    /// The time when it is opened. None: what the machine's clock says.
+    pub wall: Option<SystemTime>,
 }
 
 /// All tasks kept on this host.
@@ -70,7 +73,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(id: TaskId, survey: &directory::Survey) -> Self {
+    fn new(id: TaskId, survey: &Survey) -> Self {
         Self { presence: Arc::new(Presence::new(id, survey)), opened: Arc::default() }
     }
 }
@@ -142,7 +145,9 @@ impl Store {
         let directory = Arc::new(Directory::open(dir, &options)?);
         let mut tasks = HashMap::new();
         for id in directory.task_ids()? {
-            let entry = Entry::new(id, &directory.survey(id));
+            let survey = directory.survey(id);
+            directory.is_past(survey.last_read);
+            let entry = Entry::new(id, &survey);
             directory.account(0, entry.presence.bytes.load(Relaxed));
             tasks.insert(id, entry);
         }
@@ -168,7 +173,8 @@ impl Store {
                 return Ok(task);
             }
             self.directory.make_task(id)?;
-            let survey = self.directory.survey(id);
+            let last_read = self.directory.now();
+            let survey = Survey { last_read, ..self.directory.survey(id) };
             // Whoever was faster made the same directory.
             let mut tasks = self.tasks.lock();
             let made = tasks.entry(id).or_insert_with(|| Entry::new(id, &survey)).clone();
@@ -289,6 +295,11 @@ impl Store {
         }
         self.measure();
         self.evict(now, self.to_free().max(bytes.0))
+    }
+
+    /// The time that [`Store::gc`] goes by: that of the machine when the store was opened, and what has passed since.
+    pub fn now(&self) -> SystemTime {
+        self.directory.now()
     }
 
     /// Bytes that eviction would free now by the watermarks.

@@ -9,6 +9,7 @@
 mod archives;
 mod buckets;
 mod changes;
+mod clocks;
 mod commands;
 mod completion;
 mod crowd;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use dfs_tests::{Binaries, Body, Fault, Mount, Node, Origin};
 
-use crate::support::{Agent, Expected, Place, agent_started_by, is_mounted, until};
+use crate::support::{Agent, Expected, Place, is_mounted, services_started_by, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -63,7 +63,7 @@ fn after_a_boot(place: &Place) -> Binaries {
     let boot = place.path("boot_id");
     fs::write(&boot, "7b0e0f9a-0000-4000-8000-000000000001\n").unwrap();
     let bind = format!("mount --bind {} /proc/sys/kernel/random/boot_id", boot.display());
-    agent_started_by(place, |agent| {
+    services_started_by(place, |agent| {
         format!("exec unshare --mount sh -c '{bind} && exec {agent} \"$@\"' dfs-fuse \"$@\"")
     })
 }

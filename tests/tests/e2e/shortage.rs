@@ -8,7 +8,7 @@ use std::thread;
 use dfs_tests::process::Said;
 use dfs_tests::{Body, Node, Origin};
 
-use crate::support::{Agent, Expected, Place, agent_started_by, until};
+use crate::support::{Agent, Expected, Place, services_started_by, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -47,7 +47,7 @@ impl Drop for Group {
 
 /// An agent with a line of shell before it.
 fn agent(place: &Place, before: &str) -> Agent {
-    let programs = agent_started_by(place, |agent| format!("{before}\nexec {agent} \"$@\""));
+    let programs = services_started_by(place, |agent| format!("{before}\nexec {agent} \"$@\""));
     Agent::around(Node::start(&programs, place.root(), "a", None).unwrap())
 }
 

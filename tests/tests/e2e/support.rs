@@ -77,14 +77,15 @@ pub fn binary(name: &str) -> PathBuf {
     binaries().path(name).unwrap()
 }
 
-/// Our programs, the agent started by lines of shell that `script` makes of its path.
-pub fn agent_started_by(place: &Place, script: impl FnOnce(&str) -> String) -> Binaries {
+/// Our programs, the services started by lines of shell that `script` makes of their path.
+pub fn services_started_by(place: &Place, script: impl Fn(&str) -> String) -> Binaries {
     let dir = place.dir("programs");
     std::os::unix::fs::symlink(binary("dfctl"), dir.join("dfctl")).unwrap();
-    let agent = dir.join("dfs-fuse");
-    let script = script(binary("dfs-fuse").to_str().unwrap());
-    fs::write(&agent, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
+    for service in ["dfs-fuse", "dfs-cluster"] {
+        let script = script(binary(service).to_str().unwrap());
+        fs::write(dir.join(service), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(dir.join(service), fs::Permissions::from_mode(0o755)).unwrap();
+    }
     Binaries::in_dir(dir)
 }
 

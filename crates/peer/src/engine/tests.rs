@@ -458,7 +458,7 @@ async fn an_eviction_that_nobody_waits_for_any_more_leaves_no_dead_task_open() {
     // Taken away, and nobody told the engine.
     let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     read_all(&task).await;
-    engine.store().make_room(SystemTime::now(), ByteSize(u64::MAX)).unwrap();
+    engine.store().make_room(engine.store().now(), ByteSize(u64::MAX)).unwrap();
     assert!(task.stored().is_gone());
     assert!(engine.held(&task.id()).await.is_none());
     let again = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();

@@ -6,11 +6,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use dfs_model::{ByteSize, TaskId};
 use rustix::fs::{FlockOperation, flock};
 
+use super::clock::StoreClock;
 use super::state::{Header, StateFile};
 use super::uses::Presence;
 use super::{StoreError, StoreOptions};
@@ -24,6 +25,7 @@ pub(super) struct Directory {
     capacity: Option<ByteSize>,
     used: AtomicU64,
     discarded: AtomicU64,
+    clock: StoreClock,
 }
 
 /// The part of the capacity that content leaves free, so that new trees can be looked into while everything is
@@ -106,11 +108,22 @@ impl Directory {
             capacity: options.capacity,
             used: AtomicU64::new(0),
             discarded: AtomicU64::new(0),
+            clock: StoreClock::start(options.wall.unwrap_or_else(SystemTime::now), Instant::now()),
         };
         make(&directory.root.join("tasks"))?;
         make(&directory.trash())?;
         directory.empty_trash()?;
         Ok(directory)
+    }
+
+    /// What time it is.
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.at(Instant::now())
+    }
+
+    /// See [`StoreClock::is_past`].
+    pub(super) fn is_past(&self, time: SystemTime) {
+        self.clock.is_past(time);
     }
 
     pub(super) fn boot(&self) -> [u8; 16] {

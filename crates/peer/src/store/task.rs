@@ -327,7 +327,7 @@ impl StoredTask {
             return Err(StoreError::Content { task: opened.id, source });
         }
         self.ready(groups)?;
-        opened.presence.note_read();
+        opened.presence.note_read(opened.directory.now());
         if opened.content.read_exact_at(buf, range.start).is_err() {
             // A disk error or a file cut short: what was here is not any more.
             self.mark_bad(groups)?;

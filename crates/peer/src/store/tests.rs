@@ -525,6 +525,32 @@ fn eviction_races_with_uses_and_never_wins_against_one() {
 }
 
 #[test]
+fn what_was_read_last_is_taken_last_whatever_the_machines_clock_is_set_to() {
+    const YEAR: u64 = 365 * 86_400;
+    let dir = TempDir::new().unwrap();
+    let content = content(2 * GROUP);
+    let keep = |store: &Store, number: u8| {
+        let task = store.create(id(number)).unwrap();
+        task.set_length(content.len() as u64).unwrap();
+        commit(&task, &content, GroupRange::new(0, 2)).unwrap();
+        task
+    };
+    // Years from now; then the machine is started with its clock years back.
+    for (number, wall) in [(1, 4), (2, 10), (3, 0)] {
+        let wall = Some(SystemTime::UNIX_EPOCH + Duration::from_secs((50 + wall) * YEAR));
+        let store =
+            Store::open(dir.path(), StoreOptions { wall, ..StoreOptions::default() }).unwrap();
+        keep(&store, number).read(ByteRange::new(0, 1)).unwrap();
+    }
+    let store = open(dir.path(), 1);
+    keep(&store, 4);
+    for number in 1..=4 {
+        let swept = store.make_room(store.now(), ByteSize(1)).unwrap();
+        assert_eq!(swept.evicted, [id(number)]);
+    }
+}
+
+#[test]
 fn the_last_read_and_the_time_to_live_survive_a_restart() {
     let dir = TempDir::new().unwrap();
     let content = content(GROUP);

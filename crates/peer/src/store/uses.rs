@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use dfs_model::{Invariant, TaskId};
 use parking_lot::Mutex;
 
+use super::clock::seconds;
 use super::directory::Survey;
 use super::{EvictionEntry, StoreError, TaskSummary};
 
@@ -108,10 +109,6 @@ struct Uses {
     gone: bool,
 }
 
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 impl Presence {
     pub(super) fn new(id: TaskId, survey: &Survey) -> Self {
         Self {
@@ -128,8 +125,8 @@ impl Presence {
         }
     }
 
-    pub(super) fn note_read(&self) {
-        let now = seconds(SystemTime::now());
+    pub(super) fn note_read(&self, now: SystemTime) {
+        let now = seconds(now);
         if self.last_read.load(Relaxed) != now {
             self.last_read.store(now, Relaxed);
             self.read_since.store(true, Relaxed);

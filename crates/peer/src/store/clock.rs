@@ -1,0 +1,53 @@
+//! The time that eviction goes by: it starts at the machine's, and from then on no setting of the machine's clock
+//! moves it. What was read lately is not old because somebody set the clock.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A clock of seconds since 1970.
+#[derive(Debug)]
+pub(super) struct StoreClock {
+    /// At `began`.
+    base: AtomicU64,
+    began: Instant,
+}
+
+/// Seconds since 1970; zero for what is before.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl StoreClock {
+    /// One that starts at `began`, when the machine's clock said `wall`.
+    pub(super) fn start(wall: SystemTime, began: Instant) -> Self {
+        Self { base: AtomicU64::new(seconds(wall)), began }
+    }
+
+    /// Something was read then: in the time of an earlier process, which may have had another clock.
+    pub(super) fn is_past(&self, time: SystemTime) {
+        self.base.fetch_max(seconds(time), Relaxed);
+    }
+
+    /// The time at `instant`.
+    pub(super) fn at(&self, instant: Instant) -> SystemTime {
+        let base = SystemTime::UNIX_EPOCH + Duration::from_secs(self.base.load(Relaxed));
+        base + instant.saturating_duration_since(self.began)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_goes_on_from_the_latest_that_is_known() {
+        let began = Instant::now();
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let clock = StoreClock::start(at(1000), began);
+        clock.is_past(at(900));
+        assert_eq!(clock.at(began), at(1000));
+        clock.is_past(at(5000));
+        assert_eq!(clock.at(began + Duration::from_secs(7)), at(5007));
+        assert_eq!(StoreClock::start(at(0) - Duration::from_secs(9), began).at(began), at(0));
+    }
+}
