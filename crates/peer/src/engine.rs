@@ -183,6 +183,8 @@ pub(crate) struct Inner {
     room: Arc<Room>,
     tasks: OpenTasks,
     out_of_files: Notify,
+    /// Who closes what is idle then; the others wait.
+    closing: Semaphore,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -249,6 +251,7 @@ impl Engine {
             room: Arc::default(),
             tasks: OpenTasks::default(),
             out_of_files: Notify::new(),
+            closing: Semaphore::new(1),
             tracker: work,
             stop,
         };
@@ -296,8 +299,10 @@ impl Engine {
             if !in_vain || Instant::now() >= until {
                 return opened;
             }
-            self.inner.out_of_files.notify_waiters();
-            self.close_idle(Instant::now(), Duration::ZERO).await;
+            if let Ok(_turn) = self.inner.closing.try_acquire() {
+                self.inner.out_of_files.notify_waiters();
+                self.close_idle(Instant::now(), Duration::ZERO).await;
+            }
             tokio::time::sleep(FILES_WITHIN / 40).await;
         }
     }

@@ -56,6 +56,9 @@ pub struct StoreOptions {
     pub wall: Option<SystemTime>,
 }
 
+/// After so many tasks that cannot be taken away no others are tried: it is the disk, not they.
+const MOST_STUCK: usize = 16;
+
 /// All tasks kept on this host.
 #[derive(Debug)]
 pub struct Store {
@@ -173,12 +176,12 @@ impl Store {
                 return Ok(task);
             }
             self.directory.make_task(id)?;
-            let last_read = self.directory.now();
-            let survey = Survey { last_read, ..self.directory.survey(id) };
+            let survey = self.directory.survey(id);
             // Whoever was faster made the same directory.
             let mut tasks = self.tasks.lock();
             let made = tasks.entry(id).or_insert_with(|| Entry::new(id, &survey)).clone();
             drop(tasks);
+            made.presence.note_read(self.directory.now());
             match self.opened(id, &made) {
                 Err(StoreError::Gone(_)) if self.is_replaced(id, &made) => {}
                 outcome => return outcome,
@@ -248,7 +251,7 @@ impl Store {
             }
             self.discard(&mut tasks, id)?
         };
-        self.directory.empty_trash()?;
+        self.empty_trash();
         Ok(Some(freed))
     }
 
@@ -321,19 +324,52 @@ impl Store {
     }
 
     fn evict(&self, now: SystemTime, to_free: u64) -> Result<GcReport, StoreError> {
-        let mut report = GcReport::default();
+        let (mut report, mut failed) = (GcReport::default(), None);
+        let mut stuck: Vec<TaskId> = Vec::new();
         let mut tasks = self.tasks.lock();
-        let entries = self.entries_of(&tasks);
-        for id in plan(now, &entries, to_free) {
-            // A use may have begun since the plan was made: then the task stays.
-            if tasks.get(&id).is_some_and(|entry| entry.presence.claim(Pins::Count)) {
-                report.freed += self.discard(&mut tasks, id)?;
-                report.evicted.push(id);
+        loop {
+            let known = stuck.len();
+            let mut entries = self.entries_of(&tasks);
+            entries.retain(|entry| !stuck.contains(&entry.id));
+            for id in plan(now, &entries, to_free.saturating_sub(report.freed)) {
+                // A use may have begun since the plan was made: then the task stays.
+                if !tasks.get(&id).is_some_and(|entry| entry.presence.claim(Pins::Count)) {
+                    continue;
+                }
+                match self.discard(&mut tasks, id) {
+                    Ok(freed) => {
+                        report.freed += freed;
+                        report.evicted.push(id);
+                    }
+                    Err(error) => {
+                        stuck.push(id);
+                        failed = failed.or(Some(error));
+                    }
+                }
+            }
+            // Others go in place of those that cannot be moved.
+            if stuck.len() == known || stuck.len() > MOST_STUCK {
+                break;
             }
         }
         drop(tasks);
-        self.directory.empty_trash()?;
-        Ok(report)
+        self.empty_trash();
+        match failed {
+            // Whoever evicts closes what has gone.
+            Some(error) if report.evicted.is_empty() => Err(error),
+            Some(error) => {
+                tracing::warn!(%error, "a task that is to go cannot be taken away");
+                Ok(report)
+            }
+            None => Ok(report),
+        }
+    }
+
+    /// Gives the disk of what was taken away back. What cannot be removed now is tried again with the next.
+    fn empty_trash(&self) {
+        if let Err(error) = self.directory.empty_trash() {
+            tracing::warn!(%error, "what was taken away still takes disk");
+        }
     }
 
     /// Moves a claimed task out of sight; its disk space, in bytes.

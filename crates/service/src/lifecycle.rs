@@ -8,6 +8,8 @@
 
 use std::future::Future;
 use std::io;
+use std::num::NonZero;
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -161,12 +163,20 @@ fn raise_open_files() {
     }
 }
 
+/// A runtime with so many workers, or fewer where the control group allows few threads: some are left for mounts and
+/// helpers.
+pub fn runtime(workers: usize) -> tokio::runtime::Builder {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let share = threads::share_of(workers);
+    runtime.worker_threads(share.workers).max_blocking_threads(share.blocking).enable_all();
+    runtime
+}
+
 /// Runs a process's `main` on a runtime of its own. Returns when `main` does: what still runs then
 /// (a blocking call, a task outside of any tracker) is left behind, so that the exit is at once.
 pub fn block_on<F: Future>(main: F) -> io::Result<F::Output> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.max_blocking_threads(threads::for_blocking());
-    let runtime = runtime.enable_all().build()?;
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let runtime = runtime(cores).build()?;
     let output = runtime.block_on(main);
     runtime.shutdown_background();
     Ok(output)

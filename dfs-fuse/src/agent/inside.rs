@@ -69,8 +69,7 @@ struct Threads(Option<Runtime>);
 
 impl Threads {
     fn start() -> io::Result<Self> {
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        Ok(Self(Some(runtime.worker_threads(THREADS).enable_all().build()?)))
+        Ok(Self(Some(dfs_service::lifecycle::runtime(THREADS).build()?)))
     }
 
     fn enter(&self) -> Option<EnterGuard<'_>> {

@@ -20,6 +20,9 @@ const FRESH: Duration = Duration::from_secs(10);
 /// How long an answer is kept that only commands under way may want again, and none of them uses now.
 const KEPT: Duration = Duration::from_secs(60);
 
+/// Between two questions of a command under way, usually less.
+const BETWEEN: Duration = Duration::from_secs(1);
+
 /// Answers kept at a time, and URLs known to be gone.
 const ANSWERS: usize = 64;
 
@@ -145,9 +148,10 @@ impl Answers {
         self.known.retain(|known| known.is_worth_keeping(now));
     }
 
-    /// Lets go of all that nobody is using now: a command that asks once more may be given a newer version.
-    pub fn prune_unused(&mut self) {
-        self.known.retain(Known::is_in_use);
+    /// Lets go of all that nobody is using now: a command that asks again only later may be given a newer version.
+    pub fn prune_unused(&mut self, now: Instant) {
+        let is_wanted = |known: &Known| now.duration_since(known.used) < BETWEEN;
+        self.known.retain(|known| known.is_in_use() || is_wanted(known));
     }
 
     /// Keeps an answer, which is news of its URL.
@@ -283,7 +287,9 @@ mod tests {
         put(&mut answers, &asked(URL, 1), begin);
         put(&mut answers, &asked("https://h/e/", 1), begin);
         let held = answers.get(&asked(URL, 1), begin).unwrap();
-        answers.prune_unused();
+        answers.prune_unused(begin);
+        assert_eq!(answers.known.len(), 2, "its command may be about to ask again");
+        answers.prune_unused(begin + BETWEEN);
         assert!(is_given(&mut answers, 1, &held));
         assert_eq!(answers.known.len(), 1);
     }

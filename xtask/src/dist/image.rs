@@ -41,7 +41,7 @@ pub fn check(tree: &Path) -> Result<(), Failure> {
     }
     for (line, data) in RESIDENT {
         let script = format!(
-            "set -e; {line} & resident=$!; until test -e {data}/run.json; do kill -0 $resident; done; \
+            "set -e; {line} & resident=$!; until test -e {data}/run.json; do kill -0 $resident; sleep 0.1; done; \
              kill $resident; wait $resident"
         );
         run(store.inside().args(["timeout", "60", "sh", "-c", &script]))?;

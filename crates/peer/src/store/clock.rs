@@ -25,7 +25,7 @@ impl StoreClock {
 
     /// Something was read then: in the time of an earlier process, which may have had another clock.
     pub(super) fn is_past(&self, time: SystemTime) {
-        self.base.fetch_max(seconds(time), Relaxed);
+        self.base.fetch_max(seconds(time).saturating_add(1), Relaxed);
     }
 
     /// The time at `instant`.
@@ -47,7 +47,7 @@ mod tests {
         clock.is_past(at(900));
         assert_eq!(clock.at(began), at(1000));
         clock.is_past(at(5000));
-        assert_eq!(clock.at(began + Duration::from_secs(7)), at(5007));
+        assert_eq!(clock.at(began + Duration::from_secs(7)), at(5008));
         assert_eq!(StoreClock::start(at(0) - Duration::from_secs(9), began).at(began), at(0));
     }
 }

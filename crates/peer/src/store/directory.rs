@@ -224,15 +224,17 @@ impl Directory {
         }
     }
 
+    /// Removes all that can be removed.
     pub(super) fn empty_trash(&self) -> Result<(), StoreError> {
+        let mut outcome = Ok(());
         for path in list(&self.trash())? {
             match fs::remove_dir_all(&path) {
                 // Another thread empties it too.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                outcome => outcome.map_err(StoreError::io("remove", &path))?,
+                removed => outcome = outcome.and(removed.map_err(StoreError::io("remove", &path))),
             }
         }
-        Ok(())
+        outcome
     }
 
     pub(super) fn used(&self) -> u64 {

@@ -525,6 +525,26 @@ fn eviction_races_with_uses_and_never_wins_against_one() {
 }
 
 #[test]
+fn a_task_that_cannot_be_moved_keeps_no_other_from_going() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = kept(dir.path(), 1, &content(3 * GROUP));
+    store.create(id(2)).unwrap().set_length(GROUP_BYTES).unwrap();
+    store.task(id(2)).unwrap().unwrap().set_ttl(Some(Duration::from_secs(3600))).unwrap();
+    drop(store);
+    let name = id(1).to_string();
+    let old = fs::File::open(dir.path().join("tasks").join(&name[..2]).join(&name)).unwrap();
+    old.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let store = open(dir.path(), 1);
+    // Something stands where it would be moved.
+    let way = dir.path().join("trash").join(format!("{}.0", id(1)));
+    fs::create_dir_all(way.join("x")).unwrap();
+    let swept = store.make_room(store.now(), ByteSize(1)).unwrap();
+    assert_eq!(swept.evicted, [id(2)]);
+    let swept = store.make_room(store.now(), ByteSize(1)).unwrap();
+    assert_eq!(swept.evicted, [id(1)], "nothing stands there any more");
+}
+
+#[test]
 fn what_was_read_last_is_taken_last_whatever_the_machines_clock_is_set_to() {
     const YEAR: u64 = 365 * 86_400;
     let dir = TempDir::new().unwrap();
@@ -536,15 +556,15 @@ fn what_was_read_last_is_taken_last_whatever_the_machines_clock_is_set_to() {
         task
     };
     // Years from now; then the machine is started with its clock years back.
-    for (number, wall) in [(1, 4), (2, 10), (3, 0)] {
+    for (number, wall) in [(4, 4), (3, 10), (2, 0)] {
         let wall = Some(SystemTime::UNIX_EPOCH + Duration::from_secs((50 + wall) * YEAR));
         let store =
             Store::open(dir.path(), StoreOptions { wall, ..StoreOptions::default() }).unwrap();
         keep(&store, number).read(ByteRange::new(0, 1)).unwrap();
     }
     let store = open(dir.path(), 1);
-    keep(&store, 4);
-    for number in 1..=4 {
+    keep(&store, 1);
+    for number in [4, 3, 2, 1] {
         let swept = store.make_room(store.now(), ByteSize(1)).unwrap();
         assert_eq!(swept.evicted, [id(number)]);
     }

@@ -11,11 +11,25 @@ const USUAL: usize = 512;
 /// Fewer than this would wait for each other.
 const LEAST: usize = 8;
 
-/// Threads of the pool for blocking calls: half of what the control group allows.
-pub fn for_blocking() -> usize {
+/// What a runtime takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Threads that are always there.
+    pub workers: usize,
+    /// Threads for calls that block, at most.
+    pub blocking: usize,
+}
+
+/// Of the threads that the control group allows a quarter at most to work, and half for what blocks.
+pub fn share_of(workers: usize) -> Share {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let allowed = allowed(&groups, |path| fs::read_to_string(path).ok());
-    allowed.map_or(USUAL, |allowed| (allowed / 2).clamp(LEAST, USUAL))
+    share(workers, allowed(&groups, |path| fs::read_to_string(path).ok()))
+}
+
+fn share(workers: usize, allowed: Option<usize>) -> Share {
+    let Some(allowed) = allowed else { return Share { workers, blocking: USUAL } };
+    let workers = workers.min(allowed / 4).max(1);
+    Share { workers, blocking: (allowed / 2).clamp(LEAST, USUAL) }
 }
 
 /// The least `pids.max` of the control groups that a process is in, as `/proc/self/cgroup` lists them, and of those
@@ -67,6 +81,14 @@ mod tests {
         assert_eq!(allowed_by("0::/other\n", &second), Some(100));
         let first = [("/sys/fs/cgroup/pids/x/pids.max", "24\n")];
         assert_eq!(allowed_by("9:cpu,cpuacct:/\n8:pids:/x\n0::/\n", &first), Some(24));
+    }
+
+    #[test]
+    fn a_quarter_is_left_for_others() {
+        assert_eq!(share(16, None), Share { workers: 16, blocking: USUAL });
+        assert_eq!(share(16, Some(24)), Share { workers: 6, blocking: 12 });
+        assert_eq!(share(2, Some(10_000)), Share { workers: 2, blocking: USUAL });
+        assert_eq!(share(2, Some(1)), Share { workers: 1, blocking: LEAST }, "it will not go far");
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Run<'_> {
             for (number, step) in later.take().into_iter().enumerate() {
                 let done = self.step(&place, number as u64, &step).await;
                 // What stands in its way still is there to stay.
-                self.count(&step, done, None)?;
+                self.count(&step, done, None).map_err(|error| self.stopped(error))?;
             }
         }
         if let Place::Directory(root) = &place {
