@@ -15,6 +15,7 @@ use crate::workspace::target_dir;
 mod elf;
 mod image;
 mod lint;
+mod machine;
 mod notices;
 mod package;
 mod toolchain;
@@ -138,6 +139,9 @@ fn make(archs: &[Arch], quality: Quality) -> Result<(), Failure> {
         let name = format!("dfs_{}_{}.deb", env!("CARGO_PKG_VERSION"), arch.debian());
         let deb = package::deb(&tree, &out.join(name), *arch, quality)?;
         lint::package(&deb)?;
+        if arch.emulator().is_none() {
+            machine::check(&deb)?;
+        }
         files.push(deb);
     }
     package::sums(&out, &files)?;

@@ -12,10 +12,12 @@ use std::process::Command;
 use crate::run::{Failure, failed, run, succeeds};
 use crate::workspace::{cache, cargo};
 
+mod debian;
 mod garage;
 mod oracle;
 mod python;
 
+pub use debian::DebianRoot;
 pub use garage::ensure as garage;
 pub use oracle::{ensure as erofs_oracle, mkfs as mkfs_erofs};
 pub use python::{PythonHome, S3_SERVER, ensure as python_home};
@@ -54,6 +56,7 @@ pub const FOR_TESTS: &[Package] = &[
 /// What packs programs, and looks at what was packed.
 pub const FOR_DIST: &[Package] = &[
     Package { name: "git", program: "git" },
+    Package { name: "iproute2", program: "ip" },
     Package { name: "dpkg", program: "dpkg-deb" },
     Package { name: "lintian", program: "lintian" },
     Package { name: "systemd", program: "systemd-analyze" },

@@ -47,6 +47,9 @@ pub fn stage(programs: &Path, tree: &Path) -> Result<(), Failure> {
             None => put(path, format!("usr/lib/systemd/system/{name}"), 0o644)?,
         }
     }
+    // Where a machine's settings go.
+    let settings = tree.join("etc/dfs");
+    fs::create_dir_all(&settings).map_err(failed(&settings))?;
     let doc = tree.join("usr/share/doc/dfs");
     put(root.join("README.md"), "usr/share/doc/dfs/README.md".to_owned(), 0o644)?;
     put(root.join("deploy/debian/copyright"), "usr/share/doc/dfs/copyright".to_owned(), 0o644)?;
@@ -84,7 +87,13 @@ pub fn tarball(tree: &Path, to: &Path) -> Result<PathBuf, Failure> {
     command
         .arg(format!("--mtime=@{}", date()?))
         .arg("--use-compress-program=gzip --best --no-name");
-    run(command.arg("--create").arg("--file").arg(to).arg("--directory").arg(tree).arg("usr"))?;
+    run(command
+        .arg("--create")
+        .arg("--file")
+        .arg(to)
+        .arg("--directory")
+        .arg(tree)
+        .args(["etc", "usr"]))?;
     Ok(to.to_owned())
 }
 

@@ -1,0 +1,154 @@
+//! A Debian machine with its own init, in namespaces of its own: the package is installed there, the guide's page on
+//! installing is followed, and what it started is used.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::prepare::{self, DebianRoot};
+use crate::run::{Failure, failed, run, said};
+use crate::workspace::root as project;
+
+/// Its init goes with control groups of both versions.
+const SYSTEM: DebianRoot = DebianRoot {
+    name: "bookworm-machine",
+    suite: "bookworm",
+    variant: "minbase",
+    packages: "systemd-sysv,dbus,fuse3,ca-certificates",
+    program: "usr/bin/systemctl",
+};
+
+const PAGE: &str = "docs/guide/install.md";
+
+/// Lines of the page that build instead.
+const FROM_SOURCE: [&str; 2] = ["cargo ", "install "];
+
+/// Gives the root at `$1` a layer of its own in `$2`, installs `$3` in it, and becomes its init.
+const BOOT: &str = r#"
+mount --make-rprivate /
+ip link set lo up
+mount -t tmpfs tmpfs "$2"
+mkdir "$2/upper" "$2/work" "$2/root"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
+cp "$3" "$2/root/dfs.deb"
+cd "$2/root"
+chroot . dpkg --install /dfs.deb
+mount -t proc proc proc
+mount -t sysfs -o ro sysfs sys
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+    mount -t cgroup2 cgroup2 sys/fs/cgroup
+else
+    mount -t tmpfs tmpfs sys/fs/cgroup
+    mkdir sys/fs/cgroup/systemd
+    mount -t cgroup -o none,name=systemd cgroup sys/fs/cgroup/systemd
+fi
+mount --bind /dev dev
+mount -t tmpfs tmpfs run
+exec env -i container=dfs PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+    chroot . /lib/systemd/systemd --unit=multi-user.target
+"#;
+
+/// What was installed works, and goes again.
+const USE: &str = "systemctl is-active dfs-cluster dfs-fuse
+mkdir /mnt/docs
+dfctl mount file:///usr/share/doc/dfs /mnt/docs
+cmp /mnt/docs/copyright /usr/share/doc/dfs/copyright
+dfctl umount /mnt/docs
+test -z \"$(systemctl --failed --quiet)\"
+dpkg --remove dfs
+! systemctl is-active dfs-cluster
+! systemctl is-active dfs-fuse";
+
+/// How long it may take to come up.
+const UP_WITHIN: Duration = Duration::from_secs(120);
+
+/// Installs a package and does what the page says.
+pub fn check(deb: &Path) -> Result<(), Failure> {
+    if !prepare::is_root() {
+        println!("the package is not installed: it takes root to have a machine for it");
+        return Ok(());
+    }
+    let machine = Machine::boot(&SYSTEM.ensure()?, deb)?;
+    let page = project().join(PAGE);
+    let text = fs::read_to_string(&page).map_err(failed(&page))?;
+    for line in commands(&text).chain(USE.lines()) {
+        println!("# {line}");
+        run(&mut machine.shell(line)?)?;
+    }
+    Ok(())
+}
+
+/// What a page has its reader type on the machine that it is installed on.
+fn commands(page: &str) -> impl Iterator<Item = &str> {
+    let typed = page.lines().filter_map(|line| line.strip_prefix("    "));
+    typed.filter(|line| !FROM_SOURCE.iter().any(|start| line.starts_with(start)))
+}
+
+/// A machine; it ends when this is dropped, and everything in it.
+struct Machine {
+    /// The parent of its init.
+    init: Child,
+    dir: PathBuf,
+}
+
+impl Machine {
+    fn boot(base: &Path, deb: &Path) -> Result<Self, Failure> {
+        let dir = deb.with_extension("machine");
+        fs::create_dir_all(&dir).map_err(failed(&dir))?;
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount", "--uts", "--ipc", "--net", "--cgroup"]);
+        command.args(["--kill-child", "sh", "-ec", BOOT, "boot"]).args([base, &dir, deb]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let init = command.spawn().map_err(|error| Failure::Other(format!("unshare: {error}")))?;
+        let mut machine = Self { init, dir };
+        let until = Instant::now() + UP_WITHIN;
+        loop {
+            let asked =
+                machine.shell("systemctl is-system-running").and_then(|mut ask| said(&mut ask));
+            match asked {
+                Ok(_) => return Ok(machine),
+                Err(error) if Instant::now() >= until => return Err(error),
+                Err(_) => {}
+            }
+            if let Ok(Some(status)) = machine.init.try_wait() {
+                return Err(Failure::Other(format!("the machine ended with {status}")));
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// A line for a shell of its root user.
+    fn shell(&self, line: &str) -> Result<Command, Failure> {
+        let pid = self.init.id();
+        let children = PathBuf::from(format!("/proc/{pid}/task/{pid}/children"));
+        let text = fs::read_to_string(&children).map_err(failed(&children))?;
+        let mut command = Command::new("nsenter");
+        command.args(["--target", text.trim(), "--pid", "--mount", "--uts", "--ipc", "--net"]);
+        command.args(["--cgroup", "chroot"]).arg(self.dir.join("root"));
+        command.args(["env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
+        command.args(["sh", "-ec", line]);
+        Ok(command)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // All of it goes with its init, and what is mounted with the namespace.
+        let _ = self.init.kill();
+        let _ = self.init.wait();
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_on_the_machine_is_taken_from_the_page() {
+        let page = "text\n\n    cargo build\n    install -m 755 x\n\ntext\n\n    systemctl x\n";
+        assert_eq!(commands(page).collect::<Vec<_>>(), ["systemctl x"]);
+    }
+}
