@@ -4,11 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use dfs_tests::wait;
 
 use crate::prepare::{self, DebianRoot};
-use crate::run::{Failure, failed, run, said};
+use crate::run::{Failure, failed, run, succeeds};
 use crate::workspace::root as project;
 
 /// Its init goes with control groups of both versions.
@@ -103,20 +104,17 @@ impl Machine {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let init = command.spawn().map_err(|error| Failure::Other(format!("unshare: {error}")))?;
         let mut machine = Self { init, dir };
-        let until = Instant::now() + UP_WITHIN;
-        loop {
-            let asked =
-                machine.shell("systemctl is-system-running").and_then(|mut ask| said(&mut ask));
-            match asked {
-                Ok(_) => return Ok(machine),
-                Err(error) if Instant::now() >= until => return Err(error),
-                Err(_) => {}
-            }
-            if let Ok(Some(status)) = machine.init.try_wait() {
-                return Err(Failure::Other(format!("the machine ended with {status}")));
-            }
-            thread::sleep(Duration::from_millis(100));
+        wait::find("the machine is up", UP_WITHIN, || machine.has_come().transpose())??;
+        Ok(machine)
+    }
+
+    /// `Some` when it is up; it may also have ended instead.
+    fn has_come(&mut self) -> Result<Option<()>, Failure> {
+        if let Ok(Some(status)) = self.init.try_wait() {
+            return Err(Failure::Other(format!("the machine ended with {status}")));
         }
+        let asked = self.shell("systemctl is-system-running");
+        Ok(asked.is_ok_and(|mut ask| succeeds(&mut ask)).then_some(()))
     }
 
     /// A line for a shell of its root user.
