@@ -138,7 +138,10 @@ fn at_store(
 
 /// A target as the user of `environment` means it, without asking anybody but a program of theirs that makes keys,
 /// which is waited for: the store and the keys that variables and profile name, where the target itself has none.
-pub fn as_meant_in(environment: &Environment, target: Target) -> Result<Target, ProfileError> {
+pub async fn as_meant_in(
+    environment: &Environment,
+    target: Target,
+) -> Result<Target, ProfileError> {
     if target.url.url().scheme() != "s3" {
         return Ok(target);
     }
@@ -154,7 +157,7 @@ pub fn as_meant_in(environment: &Environment, target: Target) -> Result<Target, 
         _ => target.url.clone(),
     };
     let credentials = match target.credentials {
-        Credentials::None => profile.own_keys()?.map_or(Credentials::None, Credentials::Keys),
+        Credentials::None => profile.own_keys().await?.map_or(Credentials::None, Credentials::Keys),
         given => given,
     };
     Ok(Target { url, headers: target.headers, credentials })
