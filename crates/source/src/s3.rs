@@ -34,7 +34,7 @@ use crate::http::read::read_pinned;
 use crate::http::{HttpSource, Web};
 use crate::{
     Action, Asking, Attempt, ByteStream, Content, Counters, Credentials, Entry, HttpOptions,
-    Source, SourceError, Stat, Target, WriteOptions,
+    Source, SourceError, Stat, TakenBack, Target, WriteOptions,
 };
 use chain::Chain;
 pub use chain::{Environment, Profile, ProfileError};
@@ -252,11 +252,11 @@ impl Source for S3Source {
         write::delete(&self.store.asker(target, &attempt)?, &attempt).await
     }
 
-    async fn take_back(&self, target: &Target) -> u64 {
+    async fn take_back(&self, target: &Target) -> TakenBack {
         let attempt = Attempt::new(Action::Delete, &target.url);
         match self.store.asker(target, &attempt) {
             Ok(asker) => write::take_back(&asker, &attempt).await,
-            Err(_) => 0,
+            Err(_) => TakenBack::default(),
         }
     }
 
