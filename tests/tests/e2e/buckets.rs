@@ -17,7 +17,7 @@ fn a_cluster_mounts_a_prefix_and_the_store_is_asked_once() {
     for name in ["a", "sub/b", "sub/deeper/c"] {
         trees::put(&source.join(name), &noise(name.len() as u64, 30_000));
     }
-    let store = Bucket::start(place.root()).unwrap();
+    let store = Bucket::moto(place.root()).unwrap();
     store.fill("run/", &source).unwrap();
     let cluster = Cluster::start(&binaries(), place.root()).unwrap();
     let agents = [Agent::of(&cluster, &place, "a"), Agent::of(&cluster, &place, "b")];
@@ -42,7 +42,7 @@ fn a_cluster_mounts_a_prefix_and_the_store_is_asked_once() {
 #[test]
 fn keys_of_who_asks_open_a_bucket_and_are_told_to_nobody() {
     let place = Place::new();
-    let store = Bucket::start(place.root()).unwrap();
+    let store = Bucket::moto(place.root()).unwrap();
     keys_open(&place, &store, "403 SignatureDoesNotMatch");
 }
 
