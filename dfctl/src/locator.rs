@@ -50,11 +50,12 @@ impl Locator {
 
     /// The same as the user of `environment` means it: in their store, asked with their keys.
     /// `named`: a profile was named on the command line, so that its keys are the ones that are meant.
-    pub fn meant_in(self, environment: &Environment, named: bool) -> Result<Self, CliError> {
+    pub async fn meant_in(self, environment: &Environment, named: bool) -> Result<Self, CliError> {
         if self.target.url.url().scheme() != "s3" {
             return Ok(self);
         }
-        let target = dfs_source::s3::as_meant_in(environment, self.target).map_err(|error| {
+        let target = dfs_source::s3::as_meant_in(environment, self.target).await;
+        let target = target.map_err(|error| {
             CliError::new(&codes::BAD_CONFIG, "cannot use the access to object stores")
                 .caused_by(&error)
                 .hint("dfctl stat s3://bucket/key --profile NAME      or: unset AWS_PROFILE")

@@ -47,7 +47,7 @@ pub struct Keys {
 
 impl Bucket {
     /// Starts moto, which keeps its log in `dir`: anybody may read and write.
-    pub fn start(dir: &Path) -> Result<Self, Failure> {
+    pub fn moto(dir: &Path) -> Result<Self, Failure> {
         let store = Self { kind: Kind::Moto, server: moto::start(dir)?, keys: OnceLock::new() };
         store.send(&["-X", "PUT"], "/lab")?;
         Ok(store)

@@ -47,7 +47,7 @@ pub use s3::{S3Options, S3Source};
 pub use sources::{Sources, SourcesBuilder};
 pub use stat::{Stat, StatKind, Timestamp};
 pub use target::Target;
-pub use write::{Content, Existing, WriteOptions};
+pub use write::{Content, Existing, TakenBack, WriteOptions};
 
 /// Bytes as they come.
 pub type ByteStream = BoxStream<'static, Result<Bytes, SourceError>>;
@@ -128,9 +128,9 @@ pub trait Source: Send + Sync + 'static {
         Err(write::read_only(Action::Delete, target))
     }
 
-    /// Takes back what processes that were killed left half-written below `target`; how many there were.
-    async fn take_back(&self, _target: &Target) -> u64 {
-        0
+    /// Takes back what processes that were killed left half-written below `target`.
+    async fn take_back(&self, _target: &Target) -> TakenBack {
+        TakenBack::default()
     }
 
     /// Waits for what goes on when a call was dropped: an origin being told to forget half a write.

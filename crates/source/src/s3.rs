@@ -34,7 +34,7 @@ use crate::http::read::read_pinned;
 use crate::http::{HttpSource, Web};
 use crate::{
     Action, Asking, Attempt, ByteStream, Content, Counters, Credentials, Entry, HttpOptions,
-    Source, SourceError, Stat, Target, WriteOptions,
+    Source, SourceError, Stat, TakenBack, Target, WriteOptions,
 };
 use chain::Chain;
 pub use chain::{Environment, Profile, ProfileError};
@@ -138,7 +138,10 @@ fn at_store(
 
 /// A target as the user of `environment` means it, without asking anybody but a program of theirs that makes keys,
 /// which is waited for: the store and the keys that variables and profile name, where the target itself has none.
-pub fn as_meant_in(environment: &Environment, target: Target) -> Result<Target, ProfileError> {
+pub async fn as_meant_in(
+    environment: &Environment,
+    target: Target,
+) -> Result<Target, ProfileError> {
     if target.url.url().scheme() != "s3" {
         return Ok(target);
     }
@@ -154,7 +157,7 @@ pub fn as_meant_in(environment: &Environment, target: Target) -> Result<Target, 
         _ => target.url.clone(),
     };
     let credentials = match target.credentials {
-        Credentials::None => profile.own_keys()?.map_or(Credentials::None, Credentials::Keys),
+        Credentials::None => profile.own_keys().await?.map_or(Credentials::None, Credentials::Keys),
         given => given,
     };
     Ok(Target { url, headers: target.headers, credentials })
@@ -249,11 +252,11 @@ impl Source for S3Source {
         write::delete(&self.store.asker(target, &attempt)?, &attempt).await
     }
 
-    async fn take_back(&self, target: &Target) -> u64 {
+    async fn take_back(&self, target: &Target) -> TakenBack {
         let attempt = Attempt::new(Action::Delete, &target.url);
         match self.store.asker(target, &attempt) {
             Ok(asker) => write::take_back(&asker, &attempt).await,
-            Err(_) => 0,
+            Err(_) => TakenBack::default(),
         }
     }
 

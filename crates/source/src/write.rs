@@ -36,6 +36,17 @@ pub enum Existing {
     Keep,
 }
 
+/// What became of what killed processes had left half-written.
+#[derive(Debug, Default)]
+pub struct TakenBack {
+    /// How many are gone.
+    pub done: u64,
+    /// How many stay.
+    pub failed: u64,
+    /// Why the first of these does.
+    pub error: Option<SourceError>,
+}
+
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Content").field("length", &self.length).finish_non_exhaustive()

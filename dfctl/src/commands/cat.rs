@@ -21,7 +21,7 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let locator = args.named.locate()?;
+    let locator = args.named.locate(context).await?;
     get::single::to_stream(context, &locator, &args.options, Destination::Stdout).await?;
     Ok(Outcome::Done)
 }

@@ -136,7 +136,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
 }
 
 async fn get(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let locator = args.named.locate()?;
+    let locator = args.named.locate(context).await?;
     let replace = if args.force { Replace::Always } else { Replace::Never };
     if args.recursive {
         let filter = Filter::new(&args.include, &args.exclude)?;

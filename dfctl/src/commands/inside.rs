@@ -51,27 +51,33 @@ pub struct Access {
 
 impl Named {
     /// Reads it.
-    pub fn locate(&self) -> Result<Locator, CliError> {
-        self.access.locate(&self.url)
+    pub async fn locate(&self, context: &Context) -> Result<Locator, CliError> {
+        self.access.locate(context, &self.url).await
     }
 }
 
 impl Access {
     /// What `url` means to this user, with the headers given.
-    pub fn locate(&self, url: &str) -> Result<Locator, CliError> {
-        self.locator(url, &self.header)
+    pub async fn locate(&self, context: &Context, url: &str) -> Result<Locator, CliError> {
+        self.locator(context, url, &self.header).await
     }
 
     /// The same for a tree that is written to: headers are for what is read, and a directory of this machine may
     /// be new and have any name.
-    pub fn locate_output(&self, url: &str) -> Result<Locator, CliError> {
+    pub async fn locate_output(&self, context: &Context, url: &str) -> Result<Locator, CliError> {
         if is_local(url) {
             return Locator::directory(url);
         }
-        self.locator(url, &[])
+        self.locator(context, url, &[]).await
     }
 
-    fn locator(&self, url: &str, headers: &[String]) -> Result<Locator, CliError> {
+    /// A program of the user's may be asked for keys; what it asks at the terminal is not drawn over.
+    async fn locator(
+        &self,
+        context: &Context,
+        url: &str,
+        headers: &[String],
+    ) -> Result<Locator, CliError> {
         let mut environment = Environment::of_process();
         if let Some(profile) = &self.profile {
             environment = environment.with("AWS_PROFILE", profile);
@@ -79,7 +85,12 @@ impl Access {
         if let Some(endpoint) = &self.endpoint {
             environment = environment.with("AWS_ENDPOINT_URL_S3", endpoint);
         }
-        Locator::parse(url, headers)?.meant_in(&environment, self.profile.is_some())
+        let locator = Locator::parse(url, headers)?;
+        tokio::select! {
+            biased;
+            () = context.interrupted.cancelled() => Err(interrupted()),
+            meant = locator.meant_in(&environment, self.profile.is_some()) => meant,
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let locator = args.named.locate()?;
+    let locator = args.named.locate(context).await?;
     if args.null && !matches!(context.output.format, Format::Human | Format::Name) {
         let what = "--null prints names, which is not what --format asks for";
         return Err(CliError::new(&codes::USAGE, what).hint("one of the two"));

@@ -45,7 +45,7 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let locator = args.named.locate()?;
+    let locator = args.named.locate(context).await?;
     let dir = existing_directory(&args.dir)?;
     mount_point(&dir)?;
     let shown = dir.display().to_string();

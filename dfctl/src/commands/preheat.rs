@@ -65,11 +65,11 @@ pub enum Seen {
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let located: Vec<Locator> =
-        args.urls.iter().map(|url| args.access.locate(url)).collect::<Result<_, _>>()?;
-    for locator in &located {
-        check(locator)?;
+    let mut located = Vec::new();
+    for url in &args.urls {
+        located.push(args.access.locate(context, url).await?);
     }
+    located.iter().try_for_each(check)?;
     let view = match args.seen {
         Seen::Both => View::Auto,
         Seen::File => View::File,

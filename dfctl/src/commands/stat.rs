@@ -26,7 +26,7 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let locator = args.named.locate()?;
+    let locator = args.named.locate(context).await?;
     let shown = locator.shown();
     let failed = |failure| CliError::backend("look at", &shown, failure);
     let backend = inside::backend(context).await?;

@@ -127,8 +127,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         checksum: args.checksum,
         filter: Filter::new(&args.include, &args.exclude)?,
     };
-    let source = args.access.locate(&args.source)?;
-    let destination = args.access.locate_output(&args.destination)?;
+    let source = args.access.locate(context, &args.source).await?;
+    let destination = args.access.locate_output(context, &args.destination).await?;
     apart::check(&source, &destination)?;
     if wishes.delete && !wishes.dry_run && !wishes.yes {
         ask::attended(&format!("delete what {} has alone?", destination.shown()))?;

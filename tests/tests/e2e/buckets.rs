@@ -6,7 +6,8 @@ use dfs_tests::process::Said;
 use dfs_tests::{Bucket, Cluster};
 
 use crate::support::trees::{self, noise};
-use crate::support::{Agent, Expected, Place, binaries};
+use crate::support::{Agent, Expected, Place, Running, binaries, until};
+use crate::sync::alone;
 
 #[test]
 fn a_cluster_mounts_a_prefix_and_the_store_is_asked_once() {
@@ -16,7 +17,7 @@ fn a_cluster_mounts_a_prefix_and_the_store_is_asked_once() {
     for name in ["a", "sub/b", "sub/deeper/c"] {
         trees::put(&source.join(name), &noise(name.len() as u64, 30_000));
     }
-    let store = Bucket::start(place.root()).unwrap();
+    let store = Bucket::moto(place.root()).unwrap();
     store.fill("run/", &source).unwrap();
     let cluster = Cluster::start(&binaries(), place.root()).unwrap();
     let agents = [Agent::of(&cluster, &place, "a"), Agent::of(&cluster, &place, "b")];
@@ -41,7 +42,7 @@ fn a_cluster_mounts_a_prefix_and_the_store_is_asked_once() {
 #[test]
 fn keys_of_who_asks_open_a_bucket_and_are_told_to_nobody() {
     let place = Place::new();
-    let store = Bucket::start(place.root()).unwrap();
+    let store = Bucket::moto(place.root()).unwrap();
     keys_open(&place, &store, "403 SignatureDoesNotMatch");
 }
 
@@ -188,4 +189,23 @@ fn keys_that_a_program_makes_open_a_bucket_of_garage() {
     assert!(!out.exists());
     get("made").done();
     assert!(fs::read(&out).unwrap() == fs::read(&file).unwrap());
+}
+
+#[test]
+fn the_first_ctrl_c_ends_a_command_and_the_program_that_it_waits_for_keys_of() {
+    let place = Place::new();
+    let pid = place.path("pid");
+    let config = format!(
+        "[default]\ncredential_process = echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600\n",
+        pid.display()
+    );
+    trees::put(&place.path("home/.aws/config"), config.as_bytes());
+    let mut command = alone(&place);
+    command.env("HOME", place.path("home")).args(["stat", "s3://lab/file"]);
+    let waiting = Running::start(command);
+    until("the program runs", || pid.exists());
+    waiting.interrupt().fails(130, "DFS-1130");
+    let stat = format!("/proc/{}/stat", fs::read_to_string(&pid).unwrap().trim());
+    let runs = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+    until("the program is gone", || !runs());
 }

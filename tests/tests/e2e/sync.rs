@@ -198,7 +198,7 @@ fn a_killed_run_is_taken_up_by_the_next() {
 #[test]
 fn a_bucket_takes_only_what_changed_and_is_asked_for_its_listing_alone() {
     let place = Place::new();
-    let store = Bucket::start(place.root()).unwrap();
+    let store = Bucket::moto(place.root()).unwrap();
     // Any will do here: that signatures are right is shown where stores check them.
     takes_only_what_changed(&place, &store, ["any", "any"]);
 }

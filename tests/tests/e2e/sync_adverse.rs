@@ -134,7 +134,7 @@ fn an_upload_that_a_kill_cut_off_is_never_seen_and_is_taken_back() {
     let place = Place::new();
     let large = noise(1, 64 << 20);
     let origin = Origin::of("/d/large", Body::bytes(large.clone())).unwrap();
-    let store = Bucket::start(place.root()).unwrap();
+    let store = Bucket::moto(place.root()).unwrap();
     let run = |words: &[&str]| {
         let mut command = alone(&place);
         command.env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "any");

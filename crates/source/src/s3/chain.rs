@@ -1,8 +1,8 @@
 //! The keys of this process's own user: from variables, profile files, a web identity, a program of
 //! the user's, or the machine; renewed before they end.
 //!
-//! Where none is found, that is remembered for a while as keys are. Keys are held in memory only and
-//! asked for once however many wait.
+//! Where none is found, or none can be made, that is remembered for a while as keys are. Keys are held in memory
+//! only and asked for once however many wait.
 
 mod environment;
 mod profile;
@@ -10,6 +10,7 @@ mod program;
 mod remote;
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -17,13 +18,23 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::http::Web;
-use crate::{AccessKeys, Attempt, SourceError};
+use crate::s3::ACCESS;
+use crate::{AccessKeys, Attempt, Cause, SourceError};
 pub use environment::Environment;
 pub use profile::{Profile, ProfileError};
 use remote::Remote;
 
-/// Keys are renewed this long before they end.
+/// Keys are renewed this long before they end, or when a quarter is left of the time that they had.
 const MARGIN: Duration = Duration::from_secs(5 * 60);
+
+/// Keys that have not ended are not renewed sooner: who gives out what is about to end is not asked for each request.
+const LEAST: Duration = Duration::from_secs(60);
+
+/// Whoever is asked answers by then: longer than a program of the user's may take, and than retries go on.
+const WITHIN: Duration = Duration::from_secs(90);
+
+/// For how long it is believed that no keys can be made.
+const FAILED_FOR: Duration = Duration::from_secs(5);
 
 /// For how long it is believed that there are no keys.
 const NONE_FOR: Duration = Duration::from_secs(5 * 60);
@@ -47,15 +58,29 @@ struct State {
 }
 
 struct Found {
-    keys: Option<AccessKeys>,
+    keys: Result<Option<AccessKeys>, SourceError>,
     since: Instant,
+    /// How long they would last then.
+    lasting: Duration,
 }
 
 impl Found {
+    fn new(keys: Result<Option<AccessKeys>, SourceError>, now: SystemTime) -> Self {
+        let end = keys.as_ref().ok().and_then(|keys| keys.as_ref()?.expires);
+        let lasting = end.and_then(|end| end.duration_since(now).ok()).unwrap_or_default();
+        Self { keys, since: Instant::now(), lasting }
+    }
+
     fn is_stale(&self, now: SystemTime) -> bool {
+        let age = self.since.elapsed();
         match &self.keys {
-            Some(keys) => keys.expires.is_some_and(|end| end < now + MARGIN),
-            None => self.since.elapsed() > NONE_FOR,
+            Ok(Some(keys)) => {
+                let margin =
+                    if age < LEAST { Duration::ZERO } else { MARGIN.min(self.lasting / 4) };
+                keys.expires.is_some_and(|end| end < now + margin)
+            }
+            Ok(None) => age > NONE_FOR,
+            Err(_) => age > FAILED_FOR,
         }
     }
 }
@@ -85,15 +110,27 @@ impl Chain {
         let cell = self.current(SystemTime::now());
         let found = cell
             .get_or_try_init(|| async {
-                let keys = self.remote.find(attempt).await?;
-                let since = Instant::now();
-                Ok::<_, SourceError>(Found { keys, since })
+                match self.find(attempt).await {
+                    // It names what this request is about, which the next one is not.
+                    Err(error) if error.attempt().is_some() => Err(error),
+                    keys => Ok(Found::new(keys, SystemTime::now())),
+                }
             })
             .await?;
-        if let Some(keys) = &found.keys {
+        let keys = found.keys.clone()?;
+        if let Some(keys) = &keys {
             self.remember(&keys.id);
         }
-        Ok(found.keys.clone())
+        Ok(keys)
+    }
+
+    async fn find(&self, attempt: &Attempt) -> Result<Option<AccessKeys>, SourceError> {
+        let late = |_| {
+            let cause = format!("no keys within {} s", WITHIN.as_secs());
+            let cause: Cause = Arc::new(io::Error::new(io::ErrorKind::TimedOut, cause));
+            Err(SourceError::Setup { what: ACCESS.to_owned(), cause })
+        };
+        tokio::time::timeout(WITHIN, self.remote.find(attempt)).await.unwrap_or_else(late)
     }
 
     /// The cell of the keys in force: a new one when they are about to end.
@@ -128,10 +165,36 @@ impl Chain {
             return false;
         }
         let mut state = self.state();
-        let same = state.current.get().and_then(|found| found.keys.as_ref());
+        let same = state.current.get().and_then(|found| found.keys.as_ref().ok()?.as_ref());
         if same.is_some_and(|current| current.id == keys.id) {
             state.current = Arc::default();
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_renewed_before_they_end_but_not_all_the_time() {
+        let begun = SystemTime::now();
+        let lasting = |seconds| {
+            let expires = Some(begun + Duration::from_secs(seconds));
+            let keys = AccessKeys { id: "A".to_owned(), secret: "s".into(), token: None, expires };
+            Found::new(Ok(Some(keys)), begun)
+        };
+        for (seconds, stale_after) in [(3600, 3300), (240, 180), (80, 60), (30, 30)] {
+            let found = lasting(seconds);
+            for (passed, is_stale) in
+                [(0, false), (stale_after - 1, false), (stale_after + 1, true)]
+            {
+                let already = found.since.elapsed();
+                tokio::time::advance(Duration::from_secs(passed).saturating_sub(already)).await;
+                let now = begun + Duration::from_secs(passed);
+                assert_eq!(found.is_stale(now), is_stale, "{seconds} s, after {passed} s");
+            }
+        }
     }
 }

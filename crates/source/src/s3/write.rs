@@ -2,7 +2,9 @@
 //!
 //! Parts are held in memory until the store has them, so that each can be sent again; how many is
 //! bounded by bytes. An upload that is not finished, because something failed or nobody waits any
-//! more, is taken back; one that a killed process left is taken back by a later one that is asked to.
+//! more, is taken back; one that a killed process wrote down is taken back by a later one that is asked to. It is
+//! written down as soon as the store has named it: one that was cut off in between, or where there is no
+//! directory for that, is the store's to expire.
 
 use std::pin::pin;
 
@@ -22,7 +24,7 @@ use super::xml::walk;
 use crate::http::exchange::{Answer, Ask, Condition};
 use crate::http::headers;
 use crate::write::check_length;
-use crate::{Attempt, ByteStream, Content, Existing, SourceError, WriteOptions};
+use crate::{Attempt, ByteStream, Content, Existing, SourceError, TakenBack, WriteOptions};
 
 /// Smallest part, and largest object that is sent as one.
 const PART_BYTES: u64 = 8 << 20;
@@ -69,7 +71,7 @@ pub(super) async fn write(
     };
     match upload.complete(&tags, existing).await {
         Ok(etag) => {
-            upload.end();
+            upload.end().await;
             Ok(Validator { etag, length: Some(written), ..Validator::default() })
         }
         Err(error) => Err(upload.abandon(error).await),
@@ -179,10 +181,18 @@ impl<'a> Upload<'a> {
         let [id]: [Option<String>; 1] = asker.store.web.retrier.run(begin).await?;
         let reason = "the store began an upload without telling its name".to_owned();
         let id = id.ok_or(SourceError::Malformed { attempt: attempt.clone(), reason })?;
-        let begun = Begun { url: asker.url.clone(), id };
-        // What cannot be written down is the store's to expire.
-        let note = asker.store.unfinished.as_ref().and_then(|dir| Note::of(dir, &begun).ok());
-        Ok(Self { asker, attempt, id: begun.id, note, over: false })
+        let mut upload = Self { asker, attempt, id, note: None, over: false };
+        upload.note = upload.write_down().await;
+        Ok(upload)
+    }
+
+    /// What cannot be written down is the store's to expire.
+    async fn write_down(&self) -> Option<Note> {
+        let dir = self.asker.store.unfinished.clone()?;
+        let begun = Begun { url: self.asker.url.clone(), id: self.id.clone() };
+        // Who clears up may have come between, once.
+        let write = move || Note::of(&dir, &begun).or_else(|_| Note::of(&dir, &begun));
+        tokio::task::spawn_blocking(write).await.ok()?.ok()
     }
 
     /// Sends everything; the parts' tags in order, and how many bytes they are.
@@ -270,9 +280,9 @@ impl<'a> Upload<'a> {
     }
 
     /// It is an object.
-    fn end(mut self) {
+    async fn end(mut self) {
         self.over = true;
-        self.note.take().into_iter().for_each(Note::settle);
+        settle(self.note.take()).await;
     }
 
     /// Takes the upload back because of `error`.
@@ -280,7 +290,7 @@ impl<'a> Upload<'a> {
         let (asker, id, attempt) = (self.asker.clone(), self.id.clone(), self.attempt.clone());
         let note = self.note.take();
         self.over = true;
-        abort(asker, id, attempt, note).await;
+        forget(asker, id, attempt, note).await;
         error
     }
 }
@@ -293,40 +303,72 @@ impl Drop for Upload<'_> {
         // Without a runtime nobody is left who could tell the store.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (asker, id, attempt) = (self.asker.clone(), self.id.clone(), self.attempt.clone());
-            let abort = abort(asker, id, attempt, self.note.take());
-            self.asker.store.aborts.spawn_on(abort, &runtime);
+            let forget = forget(asker, id, attempt, self.note.take());
+            self.asker.store.aborts.spawn_on(forget, &runtime);
         }
     }
 }
 
-/// Takes an upload back; whether it is gone.
-async fn abort(asker: Asker, id: String, attempt: Attempt, note: Option<Note>) -> bool {
+/// Nothing is to be done about an upload any more.
+async fn settle(note: Option<Note>) {
+    if let Some(note) = note {
+        // A note that stays is found to be of nothing later.
+        let _ = tokio::task::spawn_blocking(move || note.settle()).await;
+    }
+}
+
+/// What became of an upload that is taken back.
+enum Ended {
+    /// It was there until now.
+    Aborted,
+    /// The store knew nothing of it: it had ended.
+    Gone,
+}
+
+/// Takes an upload back.
+async fn abort(
+    asker: Asker,
+    id: String,
+    attempt: &Attempt,
+    note: Option<Note>,
+) -> Result<Ended, SourceError> {
     let query = [("uploadId", id.as_bytes())];
     let subject = Subject { key: &asker.place.key, query: &query };
     let ask = Ask::new(Method::DELETE);
-    let abort = || asker.ask(&subject, &ask, &attempt);
-    match asker.store.web.retrier.run(abort).await {
-        Ok(_) | Err(SourceError::NotFound { .. }) => {
-            note.into_iter().for_each(Note::settle);
-            true
-        }
-        Err(error) => {
-            tracing::warn!(%error, "an unfinished upload stays at the store, which charges for it");
-            false
-        }
+    let abort = || asker.ask(&subject, &ask, attempt);
+    let ended = match asker.store.web.retrier.run(abort).await {
+        Ok(_) => Ended::Aborted,
+        Err(SourceError::NotFound { .. }) => Ended::Gone,
+        Err(error) => return Err(error),
+    };
+    settle(note).await;
+    Ok(ended)
+}
+
+/// Takes back an upload of this process, which fails for a reason of its own.
+async fn forget(asker: Asker, id: String, attempt: Attempt, note: Option<Note>) {
+    if let Err(error) = abort(asker, id, &attempt, note).await {
+        tracing::warn!(%error, "an unfinished upload stays at the store, which charges for it");
     }
 }
 
-/// Takes back the uploads below `asker`'s place that killed processes left; how many.
-pub(super) async fn take_back(asker: &Asker, attempt: &Attempt) -> u64 {
-    let Some(dir) = asker.store.unfinished.clone() else { return 0 };
+/// Takes back the uploads below `asker`'s place that killed processes left.
+pub(super) async fn take_back(asker: &Asker, attempt: &Attempt) -> TakenBack {
+    let mut taken = TakenBack::default();
+    let Some(dir) = asker.store.unfinished.clone() else { return taken };
     let looked = tokio::task::spawn_blocking(move || left_in(&dir)).await;
-    let mut taken_back = 0;
     for (begun, note) in looked.ok().and_then(Result::ok).unwrap_or_default() {
         let Some(asker) = asker.below(&begun.url) else { continue };
-        taken_back += u64::from(abort(asker, begun.id, attempt.clone(), Some(note)).await);
+        match abort(asker, begun.id, attempt, Some(note)).await {
+            Ok(Ended::Aborted) => taken.done += 1,
+            Ok(Ended::Gone) => {}
+            Err(error) => {
+                taken.failed += 1;
+                taken.error.get_or_insert(error);
+            }
+        }
     }
-    taken_back
+    taken
 }
 
 /// The texts of these elements right below the root. A store may find that it failed after it has

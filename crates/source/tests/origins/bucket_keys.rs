@@ -209,6 +209,50 @@ async fn a_program_of_the_users_own_is_run_once_and_again_when_its_keys_have_end
     );
 }
 
+/// A profile whose program leaves a line in a file each time it runs, and what it prints.
+fn program(home: &std::path::Path, line: &str) -> (String, std::path::PathBuf) {
+    let (config, runs) = (home.join("config"), home.join("runs"));
+    let line = format!("echo ran >> {}; {line}", runs.display());
+    std::fs::write(&config, format!("[profile made]\ncredential_process = {line}\n")).unwrap();
+    (config.to_str().unwrap().to_owned(), runs)
+}
+
+fn times(runs: &std::path::Path) -> usize {
+    std::fs::read_to_string(runs).unwrap().lines().count()
+}
+
+#[tokio::test]
+async fn a_program_whose_keys_are_about_to_end_is_not_run_for_each_request() {
+    let home = tempfile::tempdir().unwrap();
+    let line = r#"printf '{"Version":1,"AccessKeyId":"A","SecretAccessKey":"s","Expiration":"%s"}' $(date -u -d '4 minutes' +%Y-%m-%dT%H:%M:%SZ)"#;
+    let (config, runs) = program(home.path(), line);
+    let server = Server::start(|_, request| file(&content(10), "\"e\"", request));
+    let variables = [("AWS_PROFILE", "made"), ("AWS_CONFIG_FILE", &*config)];
+    let client = in_surroundings(&server.address.to_string(), &variables);
+    let (source, own) = meant(&client, "s3://lab/a").await;
+    let pin = crate::tagged("\"e\"", 10);
+    for _ in 0..3 {
+        let read = source.read(&own, None, &pin).await.unwrap();
+        assert_eq!(crate::collect(read).await.unwrap(), content(10));
+    }
+    assert!(server.requests().iter().all(|request| signer(request) == Some("A")));
+    assert_eq!(times(&runs), 1);
+}
+
+#[tokio::test]
+async fn a_program_that_fails_is_not_run_for_each_who_waits() {
+    let home = tempfile::tempdir().unwrap();
+    let (config, runs) = program(home.path(), "exit 3");
+    let variables = [("AWS_PROFILE", "made"), ("AWS_CONFIG_FILE", &*config)];
+    let client = in_surroundings("127.0.0.1:9", &variables);
+    let bare = target("s3://lab/a");
+    let source = client.source(&bare);
+    let ask = || async { failure(source.complete(&bare, Asking::Own).await).to_string() };
+    let (one, other) = tokio::join!(ask(), ask());
+    assert_eq!(one, other);
+    assert_eq!(times(&runs), 1);
+}
+
 #[tokio::test]
 async fn the_machine_is_asked_in_a_session_and_its_absence_is_no_failure() {
     let machine = Server::start(|_, request| match (&*request.method, &*request.path) {

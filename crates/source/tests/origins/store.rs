@@ -37,7 +37,7 @@ pub(crate) use with_each_store;
 impl Store {
     pub fn moto() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self::of(Bucket::start(dir.path()).unwrap(), dir)
+        Self::of(Bucket::moto(dir.path()).unwrap(), dir)
     }
 
     pub fn garage() -> Self {

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dfs_model::CanonicalUrl;
 use dfs_source::{
-    Action, Attempt, ByteStream, Content, Existing, SourceError, Target, Timestamp, WriteOptions,
+    Action, Attempt, ByteStream, Content, Existing, S3Options, SourceError, Target, Timestamp,
+    WriteOptions,
 };
 use futures::{StreamExt as _, stream};
 
-use crate::moto::stranger;
-use crate::scripted::{Server, file};
+use crate::moto::{client, stranger};
+use crate::scripted::{Server, file, status};
 use crate::store::{Store, with_each_store};
-use crate::{Client, content, failure, target};
+use crate::{Client, content, failure, options, target};
 
 const MIB: usize = 1 << 20;
 
@@ -292,4 +293,35 @@ async fn a_planted_symlink_leads_nowhere() {
     let outside = in_directory(home.path(), "elsewhere");
     let error = failure(client.source(&outside).write(&outside, whole(b"x"), &rooted(&root)).await);
     assert!(matches!(error, SourceError::Malformed { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_became_of_uploads_that_killed_processes_left_is_told_one_by_one() {
+    let server = Server::start(|_, request| {
+        let of = |id: &str| request.path.contains(&format!("uploadId={id}"));
+        status(if of("there") {
+            204
+        } else if of("gone") {
+            404
+        } else {
+            403
+        })
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("s3://lab/d/?endpoint=http://{}", server.address);
+    let note = |id: &str| {
+        let url = format!("s3://lab/d/f?endpoint=http://{}", server.address);
+        let text = format!(r#"{{"url":"{url}","id":"{id}"}}"#);
+        std::fs::write(dir.path().join(format!("{id}.upload")), text).unwrap();
+    };
+    ["there", "gone", "kept"].into_iter().for_each(note);
+    let unfinished = Some(dir.path().to_owned());
+    let client = client(S3Options { unfinished, ..S3Options::default() }, options());
+    let target = target(&url);
+    let taken = client.source(&target).take_back(&target).await;
+    assert_eq!((taken.done, taken.failed), (1, 1));
+    let error = taken.error.unwrap().to_string();
+    assert!(error.contains("403"), "{error}");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().collect();
+    assert_eq!(left.iter().map(|entry| entry.file_name()).collect::<Vec<_>>(), ["kept.upload"]);
 }

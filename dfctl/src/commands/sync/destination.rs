@@ -167,10 +167,17 @@ impl Destination {
     /// Takes back what runs that were killed left half-written there.
     pub async fn take_back(&self, context: &Context) -> Result<(), CliError> {
         let Self::Bucket { source, target, .. } = self else { return Ok(()) };
-        let uploads = answer(context, source.take_back(target)).await?;
-        if uploads > 0 {
-            let uploads = counted(uploads, "upload", "uploads");
+        let taken = answer(context, source.take_back(target)).await?;
+        let uploads = |number| counted(number, "upload", "uploads");
+        if taken.done > 0 {
+            let uploads = uploads(taken.done);
             context.output.note(&format!("took back {uploads} that a killed run left unfinished"));
+        }
+        if let Some(error) = taken.error {
+            let uploads = uploads(taken.failed);
+            context.output.note(&format!(
+                "{uploads} that a killed run left unfinished stay at the store: {error}"
+            ));
         }
         Ok(())
     }

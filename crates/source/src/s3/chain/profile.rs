@@ -38,8 +38,9 @@ pub(super) struct Program {
 
 impl Program {
     /// Runs it and waits for it.
-    pub fn keys(&self) -> Result<AccessKeys, ProfileError> {
+    pub async fn keys(&self) -> Result<AccessKeys, ProfileError> {
         super::program::keys(&self.line)
+            .await
             .map_err(|reason| ProfileError::Program { name: self.profile.clone(), reason })
     }
 }
@@ -143,10 +144,10 @@ impl Profile {
     }
 
     /// Its keys, where nobody else need be asked for them: those that it names, or that its program makes.
-    pub fn own_keys(&self) -> Result<Option<AccessKeys>, ProfileError> {
+    pub async fn own_keys(&self) -> Result<Option<AccessKeys>, ProfileError> {
         match (&self.keys, &self.program) {
             (Some(keys), _) => Ok(Some(keys.clone())),
-            (None, Some(program)) if self.identity.is_none() => program.keys().map(Some),
+            (None, Some(program)) if self.identity.is_none() => program.keys().await.map(Some),
             _ => Ok(None),
         }
     }
@@ -316,16 +317,16 @@ mod tests {
         assert_eq!(found.identity.unwrap().role, "arn:x");
     }
 
-    #[test]
-    fn a_program_is_run_only_when_keys_are_wanted_and_no_others_are_there() {
+    #[tokio::test]
+    async fn a_program_is_run_only_when_keys_are_wanted_and_no_others_are_there() {
         let made = profile(&[("AWS_PROFILE", "made")]).unwrap();
         assert_eq!(made.program.as_ref().unwrap().line, "exit 3");
-        let error = made.own_keys().unwrap_err().to_string();
+        let error = made.own_keys().await.unwrap_err().to_string();
         let said = "the credential_process of profile 'made' ended with exit status: 3";
         assert_eq!(error, said);
         let keys = profile(&[("AWS_PROFILE", "lab")]).unwrap().keys;
         let both = Profile { keys, ..made };
-        assert_eq!(both.own_keys().unwrap().unwrap().id, "AKIA1");
+        assert_eq!(both.own_keys().await.unwrap().unwrap().id, "AKIA1");
     }
 
     #[test]

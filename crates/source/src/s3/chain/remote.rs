@@ -69,7 +69,7 @@ impl Remote {
             return self.web.retrier.run(|| self.role(identity, attempt)).await.map(Some);
         }
         if let Some(program) = &self.program {
-            return run(program.clone()).await.map(Some);
+            return run(program).await.map(Some);
         }
         if let Some(url) = self.container_url(attempt)? {
             return self.web.retrier.run(|| self.container(&url, attempt)).await.map(Some);
@@ -209,12 +209,12 @@ impl Remote {
     }
 }
 
-/// Runs a program where it may block.
-async fn run(program: Program) -> Result<AccessKeys, SourceError> {
-    let made = tokio::task::spawn_blocking(move || program.keys()).await;
-    let failed = |cause: Cause| SourceError::Setup { what: ACCESS.to_owned(), cause };
-    made.map_err(|error| failed(Arc::new(error)))?
-        .map_err(|error: ProfileError| failed(Arc::new(error)))
+async fn run(program: &Program) -> Result<AccessKeys, SourceError> {
+    let failed = |error: ProfileError| {
+        let cause: Cause = Arc::new(error);
+        SourceError::Setup { what: ACCESS.to_owned(), cause }
+    };
+    program.keys().await.map_err(failed)
 }
 
 /// Whether a token may be sent there: encrypted, or not beyond this machine and its host.
