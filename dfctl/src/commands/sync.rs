@@ -12,7 +12,7 @@ use crate::ask;
 use crate::backend::{Ledger, Missing};
 use crate::codes;
 use crate::context::Context;
-use crate::error::{CliError, Outcome};
+use crate::error::{CliError, MAKE_ROOM, Outcome};
 use crate::output::progress::{Meter, Progress};
 use crate::output::{Format, count, printable_name, quoted_path};
 
@@ -139,9 +139,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let origin = Origin::open(context, &sources, source).await?;
     let planned = planning::plan(context, &wishes, &origin, &destination, &shown).await;
     let planned = planned?;
-    if let Some(parts) = planned.parts_left() {
-        context.output.note(&parts);
-    }
+    planned.parts_left().for_each(|parts| context.output.note(&parts));
     if wishes.dry_run {
         return dry_run(context, &wishes, &planned, &shown, &destination);
     }
@@ -303,7 +301,8 @@ impl Run<'_> {
                 error = error.because(format!("a part is in {}", quoted_path(part)));
             }
         }
-        let first = if error.code == &codes::NO_SPACE { "make room there, then " } else { "" };
-        error.hint(format!("{first}the same command again: it goes on from there"))
+        let again =
+            if error.code == &codes::NO_SPACE { MAKE_ROOM } else { "the same command again" };
+        error.hint(format!("{again}: it goes on from there"))
     }
 }

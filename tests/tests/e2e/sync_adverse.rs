@@ -130,6 +130,25 @@ fn part_files_are_nobodys_content_and_stale_ones_go_with_what_is_deleted() {
 }
 
 #[test]
+fn what_a_transfer_left_in_the_source_is_named_and_deletes_nothing() {
+    let place = Place::new();
+    let (source, out) = (place.dir("source"), place.dir("out"));
+    for name in ["both.dfs-part", "draft.dfs-part.7", "file"] {
+        trees::put(&source.join(name), name.as_bytes());
+    }
+    trees::put(&out.join("both.dfs-part"), b"of another transfer");
+    trees::put(&out.join("stale.dfs-part"), b"stale");
+    // Where a link goes now, a file was on its way.
+    trees::put(&out.join("link.dfs-part"), b"of a file");
+    symlink("elsewhere", out.join("link")).unwrap();
+    symlink("file", source.join("link")).unwrap();
+    let said = sync(&place, &["--delete", "--yes", text(&source), text(&out)]).done();
+    assert!(said.stderr.contains("2 part files of unfinished transfers"), "{}", said.stderr);
+    assert_eq!(names(&out), ["both.dfs-part", "file", "link"]);
+    assert_eq!(fs::read_link(out.join("link")).unwrap(), Path::new("file"));
+}
+
+#[test]
 fn an_upload_that_a_kill_cut_off_is_never_seen_and_is_taken_back() {
     let place = Place::new();
     let large = noise(1, 64 << 20);

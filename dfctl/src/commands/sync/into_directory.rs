@@ -220,7 +220,8 @@ fn path_of(root: &OutDir, item: &Item) -> PathBuf {
     root.path_of(OsStr::from_bytes(&item.entry.path))
 }
 
-fn last_of(path: &[u8]) -> &OsStr {
+/// The last element of a path.
+pub fn last_of(path: &[u8]) -> &OsStr {
     OsStr::from_bytes(path.rsplit(|byte| *byte == b'/').next().unwrap_or_default())
 }
 
