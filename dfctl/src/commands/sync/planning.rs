@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use futures::stream::{self, StreamExt};
 
 use super::Wishes;
-use super::destination::{Destination, is_same_time};
+use super::destination::Destination;
 use super::into_directory::last_of;
 use super::item::{Item, Pair, Side, next_pair};
 use super::origin::Origin;
@@ -287,8 +287,7 @@ async fn decide(
             Some(Action::Keep)
         }
         (EntryKind::Symlink, Some(there)) if there.entry.link_target == item.entry.link_target => {
-            let is_dated = item.time().is_none() || is_same_time(&item, &there);
-            (!is_dated).then_some(Action::Touch)
+            (!destination.has_time_of(&item, there.entry.mtime)).then_some(Action::Touch)
         }
         (EntryKind::Symlink, _) if stands == Action::New => Some(Action::Link),
         (EntryKind::Symlink, _) => Some(Action::Relink),
