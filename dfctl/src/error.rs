@@ -174,7 +174,7 @@ impl CliError {
 }
 
 /// What to do about an output whose disk is full.
-pub const MAKE_ROOM: &str = "make room there, then the same command again";
+const MAKE_ROOM: &str = "make room there, then the same command again";
 
 /// The code of each class of backend failure.
 fn code_of(class: FailureClass) -> &'static Code {

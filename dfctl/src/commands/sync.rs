@@ -12,7 +12,7 @@ use crate::ask;
 use crate::backend::{Ledger, Missing};
 use crate::codes;
 use crate::context::Context;
-use crate::error::{CliError, MAKE_ROOM, Outcome};
+use crate::error::{CliError, Outcome};
 use crate::output::progress::{Meter, Progress};
 use crate::output::{Format, count, printable_name, quoted_path};
 
@@ -301,8 +301,7 @@ impl Run<'_> {
                 error = error.because(format!("a part is in {}", quoted_path(part)));
             }
         }
-        let again =
-            if error.code == &codes::NO_SPACE { MAKE_ROOM } else { "the same command again" };
-        error.hint(format!("{again}: it goes on from there"))
+        let first = if error.code == &codes::NO_SPACE { "make room there, then " } else { "" };
+        error.hint(format!("{first}the same command again: it goes on from there"))
     }
 }
