@@ -256,9 +256,9 @@ impl Context {
         Arc::new(Agent::at(socket, connected, self.command.clone()))
     }
 
-    /// The first socket that somebody listens on, and a connection to it. One that was named, or is this user's own, and may not be used
-    /// is an error: its cache and mounts are what the user means. The machine's agent is nobody's in particular:
-    /// where it is closed to this user there is none for them.
+    /// The first socket that somebody listens on, and a connection to it. One that was named, or is this user's own,
+    /// and may not be used is an error: its cache and mounts are what the user means. The machine's agent is nobody's
+    /// in particular: where it is closed to this user there is none for them.
     fn find_agent(&self) -> Result<Option<(PathBuf, UnixStream)>, CliError> {
         for socket in self.settings.sockets() {
             let error = match UnixStream::connect(&socket) {

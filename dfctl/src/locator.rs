@@ -1,5 +1,6 @@
 //! What a person names on the command line: `URL[!path]`, with headers.
 
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use dfs_source::Target;
@@ -141,18 +142,30 @@ fn existing(text: &str) -> Result<PathBuf, CliError> {
     Ok(if text.ends_with('/') || path.is_dir() { path.join("") } else { path })
 }
 
-/// Behind a link, `..` is the directory above where it leads, as everywhere but in URLs.
+/// Behind a link, `..` is the directory above where it leads, as everywhere but in URLs; behind what is not there
+/// yet, the one that it will be in.
 fn absolute(text: &str) -> Result<PathBuf, CliError> {
-    let path = std::path::absolute(text).map_err(|error| {
+    let unknown = |error: io::Error| {
         CliError::new(&codes::BAD_URL, format!("cannot find out where {text} is")).caused_by(&error)
-    })?;
-    let parts: Vec<_> = path.components().collect();
-    let Some(last) = parts.iter().rposition(|part| *part == Component::ParentDir) else {
-        return Ok(path);
     };
-    let (upward, below) = parts.split_at(last + 1);
-    let led = PathBuf::from_iter(upward).canonicalize();
-    Ok(led.map_or(path.clone(), |led| led.join(PathBuf::from_iter(below))))
+    let path = std::path::absolute(text).map_err(unknown)?;
+    let mut led = PathBuf::new();
+    for part in path.components() {
+        if part != Component::ParentDir {
+            led.push(part);
+            continue;
+        }
+        match led.canonicalize() {
+            Ok(real) => led = real,
+            // A link that leads nowhere has nothing above it.
+            Err(error) if error.kind() != io::ErrorKind::NotFound || led.is_symlink() => {
+                return Err(unknown(error));
+            }
+            Err(_) => {}
+        }
+        led.pop();
+    }
+    Ok(led)
 }
 
 fn inner_path(text: &str) -> Result<Vec<u8>, CliError> {
@@ -241,6 +254,14 @@ mod tests {
         assert_eq!(of("new!name?x#y%41"), place.join("new!name?x#y%41"));
         assert_eq!(of("link/../out"), place.join("real/out"));
         assert_eq!(of("new/../out"), place.join("out"));
+        assert_eq!(of("link/../new/../out"), place.join("real/out"));
+        assert_eq!(of("link/new/deeper/../../../out"), place.join("real/out"));
+        assert_eq!(of("new/../link/../out"), place.join("real/out"));
+        std::os::unix::fs::symlink("nowhere/deep", place.join("dangling")).unwrap();
+        std::fs::write(place.join("file"), b"").unwrap();
+        for nowhere in ["dangling/../out", "file/x/../out"] {
+            assert!(Locator::directory(place.join(nowhere).to_str().unwrap()).is_err());
+        }
         let source = parse(place.join("link/..").to_str().unwrap());
         assert_eq!(source.local_path().unwrap(), place.join("real"));
     }

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timest
 use rustix::io::Errno;
 
 use crate::backend::Entry;
-use crate::part::part_name;
+use crate::part::draft_name;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -95,13 +95,17 @@ impl OutDir {
         }
         let there = rustix::fs::readlinkat(&self.fd, name, Vec::new());
         if there.is_ok_and(|there| there.as_bytes() == target.as_bytes()) {
-            return self.date_link(name, entry);
+            return match self.date_link(name, entry) {
+                // It is another user's, and right but for its time.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                dated => dated,
+            };
         }
         if replace == Replace::Never {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let draft = part_name(name);
-        // One that a killed run left; anything else of the name stays, and this fails.
+        let draft = draft_name(name);
+        // One that a killed run of the same number left; anything else of the name stays, and this fails.
         if rustix::fs::readlinkat(&self.fd, &draft, Vec::new()).is_ok() {
             rustix::fs::unlinkat(&self.fd, &draft, AtFlags::empty())?;
         }
@@ -127,14 +131,26 @@ impl OutDir {
 
     /// Gives the file `name` the permissions and the time of its entry, also one that may not be read.
     pub fn dress_file(&self, name: &OsStr, entry: &Entry) -> io::Result<()> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let fd = rustix::fs::openat2(&self.fd, name, flags, Mode::empty(), inside)?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
-            return Err(io::Error::other("it is no file any more"));
-        }
-        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let open = |flags| {
+            let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let flags = flags | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat2(&self.fd, name, flags, Mode::empty(), inside)?;
+            match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
+                FileType::RegularFile => Ok(fd),
+                _ => Err(io::Error::other("it is no file any more")),
+            }
+        };
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        match open(OFlags::RDONLY | OFlags::NONBLOCK) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            opened => {
+                let file = opened?;
+                rustix::fs::fchmod(&file, mode)?;
+                return date(&file, entry);
+            }
+        }
+        let fd = open(OFlags::PATH)?;
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         rustix::fs::chmodat(rustix::fs::CWD, &path, mode, AtFlags::empty())?;
         let Some(times) = times_of(entry) else { return Ok(()) };
         Ok(rustix::fs::utimensat(rustix::fs::CWD, &path, &times, AtFlags::empty())?)
@@ -236,12 +252,31 @@ mod tests {
         link(b"one", Replace::Never).unwrap();
         assert_eq!(link(b"two", Replace::Never).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         // As a run leaves it that was killed right before the end.
-        dir.symlink(OsStr::new("l.dfs-part"), &leading_to(b"two"), Replace::Never).unwrap();
+        let draft = draft_name(OsStr::new("l"));
+        dir.symlink(&draft, &leading_to(b"two"), Replace::Never).unwrap();
         link(b"two", Replace::Always).unwrap();
         let there = place.path().join("l");
         assert_eq!(std::fs::read_link(&there).unwrap(), Path::new("two"));
         let status = std::fs::symlink_metadata(there).unwrap();
         assert_eq!((status.mtime(), status.mtime_nsec()), (1_000_000_000, 7));
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_part_of_a_file_is_not_in_the_way_of_a_link_and_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = OutDir::open(place.path()).unwrap();
+        // The longest name that there is a part file of, too.
+        for name in ["l".to_owned(), "l".repeat(246)] {
+            let name = OsStr::new(&name);
+            let part = place.path().join(crate::part::part_name(name));
+            std::fs::write(&part, b"of a file").unwrap();
+            dir.symlink(name, &leading_to(b"one"), Replace::Never).unwrap();
+            dir.symlink(name, &leading_to(b"two"), Replace::Always).unwrap();
+            assert_eq!(std::fs::read_link(place.path().join(name)).unwrap(), Path::new("two"));
+            assert_eq!(std::fs::read(&part).unwrap(), b"of a file");
+            std::fs::remove_file(part).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 2);
     }
 }

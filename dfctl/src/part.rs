@@ -194,8 +194,7 @@ impl PartFile {
             return Ok(false);
         }
         // A name that is taken, by whatever, is left alone: then the bytes are copied.
-        let mut draft = self.part.clone();
-        draft.push(format!(".{}", std::process::id()));
+        let draft = draft_name(&self.name);
         let Ok(file) = self.link(content, &draft) else {
             // Another file system, or one without links.
             return Ok(false);
@@ -437,15 +436,25 @@ pub fn whole_of(part: &[u8]) -> Option<&[u8]> {
     (!whole.is_empty() && !whole.ends_with(b"/")).then_some(whole)
 }
 
-/// Takes away what a run left that was killed, unless somebody writes it; whether it is gone.
+/// Takes away what a run left that was killed, unless somebody writes it, or may; whether it is gone.
 pub fn sweep(dir: &OutDir, part: &OsStr) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    // Nobody has locked what cannot be opened: a link, or what its owner may not read.
-    let file = rustix::fs::openat(dir.fd(), part, flags, Mode::empty()).ok();
-    let lock = |file| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
-    if file.as_ref().map(lock) == Some(Err(Errno::WOULDBLOCK)) {
-        return Ok(false);
-    }
+    // Locked until it is gone.
+    let _file = match rustix::fs::openat(dir.fd(), part, flags, Mode::empty()) {
+        Ok(fd) => {
+            let file = File::from(fd);
+            let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+            if locked.is_err() || !is_at(dir, part, &file.metadata()?) {
+                return Ok(false);
+            }
+            Some(file)
+        }
+        Err(Errno::NOENT) => return Ok(false),
+        // One of another user's may be written; who made one that they may not read is done with it.
+        Err(Errno::ACCESS) if !is_own(dir, part) => return Ok(false),
+        Err(Errno::LOOP | Errno::ACCESS | Errno::NXIO) => None,
+        Err(error) => return Err(error.into()),
+    };
     match rustix::fs::unlinkat(dir.fd(), part, AtFlags::empty()) {
         Err(Errno::NOENT) => Ok(false),
         swept => Ok(swept.map(|()| true)?),
@@ -454,14 +463,23 @@ pub fn sweep(dir: &OutDir, part: &OsStr) -> io::Result<bool> {
 
 /// `NAME.dfs-part`; a name too long for that is shortened and told apart by its hash.
 pub fn part_name(name: &OsStr) -> OsString {
-    let mut part = name.as_bytes().to_vec();
-    if part.len() + SUFFIX.len() > 255 {
-        let hash = blake3::hash(&part).to_hex();
-        part.truncate(200);
-        part.extend_from_slice(format!("-{}", &hash[..16]).as_bytes());
+    with_end(name, SUFFIX)
+}
+
+/// `NAME.dfs-part.PID`: what this process alone makes, to take the place of `NAME` or of its part file.
+pub fn draft_name(name: &OsStr) -> OsString {
+    with_end(name, &format!("{SUFFIX}.{}", std::process::id()))
+}
+
+fn with_end(name: &OsStr, end: &str) -> OsString {
+    let mut name = name.as_bytes().to_vec();
+    if name.len() + end.len() > 255 {
+        let hash = blake3::hash(&name).to_hex();
+        name.truncate(200);
+        name.extend_from_slice(format!("-{}", &hash[..16]).as_bytes());
     }
-    part.extend_from_slice(SUFFIX.as_bytes());
-    OsStr::from_bytes(&part).to_owned()
+    name.extend_from_slice(end.as_bytes());
+    OsStr::from_bytes(&name).to_owned()
 }
 
 fn open_locked(dir: &OutDir, part: &OsStr) -> Result<File, PartError> {
@@ -500,6 +518,12 @@ fn open_locked(dir: &OutDir, part: &OsStr) -> Result<File, PartError> {
 fn is_at(dir: &OutDir, name: &OsStr, status: &Metadata) -> bool {
     let there = rustix::fs::statat(dir.fd(), name, AtFlags::SYMLINK_NOFOLLOW);
     there.is_ok_and(|there| there.st_ino == status.ino() && there.st_dev == status.dev())
+}
+
+/// Whether `name` is that of something that this user made.
+fn is_own(dir: &OutDir, name: &OsStr) -> bool {
+    let there = rustix::fs::statat(dir.fd(), name, AtFlags::SYMLINK_NOFOLLOW);
+    there.is_ok_and(|there| there.st_uid == rustix::process::geteuid().as_raw())
 }
 
 /// Whether a `get` wrote this file, or nobody anything yet.

@@ -235,7 +235,8 @@ impl Settings {
         self.data_dir.as_ref().unwrap_or(&self.places.data).join("solo")
     }
 
-    /// Where it is remembered what went into buckets.
+    /// Where `sync` keeps what it knows: what went into buckets, which uploads are under way there, and, until it
+    /// ends, what it is about to do.
     pub fn sync_dir(&self) -> PathBuf {
         self.data_dir.as_ref().unwrap_or(&self.places.data).join("sync")
     }

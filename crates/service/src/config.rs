@@ -35,15 +35,24 @@ const PROCESSES: [&str; 3] = ["dfctl", "dfs-fuse", "dfs-cluster"];
 /// Longest configuration file: far more than anybody writes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What a configuration file says. Nobody is waited for, and what has no end is not read to it.
+/// What a configuration file says that is looked for: nobody is waited for, and what has no end is not read to it.
 pub fn text_of(path: &Path) -> io::Result<String> {
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     if file.metadata()?.file_type().is_fifo() {
         return Err(io::Error::other("it is a named pipe, not a file"));
     }
+    bounded(&file)
+}
+
+/// The same of one that was named: who names a pipe, or a terminal, means to be waited for.
+fn text_of_named(path: &Path) -> io::Result<String> {
+    bounded(&fs::File::open(path)?)
+}
+
+fn bounded(file: &fs::File) -> io::Result<String> {
     let mut text = String::new();
-    (&file).take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    file.take(MAX_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_BYTES {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1 MiB"));
     }
@@ -267,13 +276,17 @@ impl Loader {
         system.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
         system.sort();
         let user = self.user_file.iter().cloned().map(|path| (path, Presence::Optional));
-        let given = self.file.iter().cloned().map(|path| (path, Presence::Required));
+        let given = self.file.iter().cloned().map(|path| (path, Presence::Named));
         let system = system.into_iter().map(|path| (path, Presence::Required));
         Ok(system.chain(user).chain(given).collect())
     }
 
     fn read(&self, path: &Path, presence: Presence) -> Result<Option<Layer>, ConfigError> {
-        match text_of(path) {
+        let text = match presence {
+            Presence::Named => text_of_named(path),
+            Presence::Required | Presence::Optional => text_of(path),
+        };
+        match text {
             Ok(text) => self.layer(path, &text).map(Some),
             Err(error)
                 if presence == Presence::Optional && error.kind() == io::ErrorKind::NotFound =>
@@ -331,8 +344,12 @@ impl Loader {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Presence {
+    /// A directory lists it.
     Required,
+    /// It may be there.
     Optional,
+    /// A person named it.
+    Named,
 }
 
 impl<T> Loaded<T> {

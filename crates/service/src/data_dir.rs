@@ -153,15 +153,15 @@ impl DataDir {
     pub fn take(path: &Path) -> Result<Self, DataDirError> {
         let path = private_dir(path)?;
         let failed = |source| DataDirError::Io { path: path.clone(), source };
-        let lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(path.join(LOCK_FILE))
-            .map_err(failed)?;
+        let lock = match Self::open_lock(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Empty as it was, somebody swept it.
+                private_dir(&path)?;
+                Self::open_lock(&path)
+            }
+            opened => opened,
+        };
+        let lock = lock.map_err(failed)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 // On a full disk it is taken all the same, by somebody unknown.
@@ -175,22 +175,34 @@ impl DataDir {
         }
     }
 
+    fn open_lock(path: &Path) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path.join(LOCK_FILE))
+    }
+
     /// Whether `path` is a directory that somebody took once: others are none of ours.
     pub fn was_taken(path: &Path) -> bool {
         path.join(LOCK_FILE).symlink_metadata().is_ok_and(|lock| lock.is_file())
     }
 
-    /// Removes it with all that is in it; the lock, which says that it was taken, behind everything else.
+    /// Removes it with all that is in it; the lock, which says that it was taken, behind everything else. What goes
+    /// by itself meanwhile is as good as removed.
     pub fn remove(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            match entry.file_type()?.is_dir() {
-                true => fs::remove_dir_all(entry.path())?,
-                false if entry.file_name() != LOCK_FILE => fs::remove_file(entry.path())?,
-                false => {}
-            }
+            gone(match entry.file_type() {
+                Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()),
+                Ok(_) if entry.file_name() != LOCK_FILE => fs::remove_file(entry.path()),
+                looked_at => looked_at.map(drop),
+            })?;
         }
-        fs::remove_dir_all(&self.path)
+        gone(fs::remove_dir_all(&self.path))
     }
 
     /// Where it is.
@@ -202,6 +214,14 @@ impl DataDir {
     pub fn subdir(&self, name: &str) -> Result<PathBuf, DataDirError> {
         private_dir(&self.path.join(name))
     }
+}
+
+/// Whether something is not there any more, whoever removed it.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// Makes `path` and its missing parents with mode 0700, or checks that what is there is a
@@ -340,6 +360,23 @@ mod tests {
         symlink(place.path(), path.join("d")).unwrap();
         taken.remove().unwrap();
         assert!(!path.exists() && place.path().exists());
+    }
+
+    #[test]
+    fn what_goes_by_itself_meanwhile_keeps_nothing_from_being_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let taken = DataDir::take(&place.path().join("data")).unwrap();
+        let files: Vec<_> = (0..3000).map(|n| taken.path().join(n.to_string())).collect();
+        for file in &files {
+            fs::write(file, b"").unwrap();
+        }
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                files.iter().for_each(|file| drop(fs::remove_file(file)));
+            });
+            taken.remove().unwrap();
+        });
+        assert!(!taken.path().exists());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::backend::Entry;
 use crate::codes;
 use crate::error::CliError;
 use crate::outdir::{OutDir, UnsafePath, elements};
-use crate::part::{PartFile, SUFFIX};
+use crate::part::{PartFile, whole_of};
 
 /// A part file that is left for a later run, and told of, unless it is taken out.
 pub struct Filling<'t> {
@@ -87,10 +87,10 @@ pub fn refused(root: &OutDir, path: &[u8], action: &str, error: &io::Error) -> C
     CliError::output(action, &shown, error)
 }
 
-/// The same of a file, which must not have the name of a part file.
+/// The same of a file, which must not have the name of a part file or of a draft of one.
 pub fn file_name_of<'e>(entry: &'e Entry, path: &Path) -> Result<&'e OsStr, CliError> {
     let name = name_of(entry, path)?;
-    if name.as_bytes().ends_with(SUFFIX.as_bytes()) {
+    if whole_of(name.as_bytes()).is_some() {
         let what = format!("will not write to {}", path.display());
         return Err(
             CliError::new(&codes::UNSAFE_NAME, what).because("its name is that of a part file")

@@ -139,9 +139,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let origin = Origin::open(context, &sources, source).await?;
     let planned = planning::plan(context, &wishes, &origin, &destination, &shown).await;
     let planned = planned?;
-    if let Some(parts) = planned.parts_left() {
-        context.output.note(&parts);
-    }
+    planned.parts_left().for_each(|parts| context.output.note(&parts));
     if wishes.dry_run {
         return dry_run(context, &wishes, &planned, &shown, &destination);
     }

@@ -342,3 +342,29 @@ fn the_longest_names_have_part_files_too() {
     assert!(part_name(&long).len() <= 255);
     assert_ne!(part_name(&long), part_name(&OsString::from(format!("{}e", "é".repeat(127)))));
 }
+
+#[test]
+fn a_part_is_swept_unless_somebody_writes_it_or_it_cannot_be_asked() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let place = tempfile::tempdir().unwrap();
+    let dir = OutDir::open(place.path()).unwrap();
+    let name = part_name(OsStr::new("x"));
+    let sweep = || sweep(&dir, &name);
+    assert!(!sweep().unwrap(), "there is none");
+    let part = open(place.path(), "a", 6).unwrap();
+    assert!(!sweep().unwrap(), "it is being written");
+    // No file can be opened any more: nobody knows whether it is written.
+    let limits = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limits }).unwrap();
+    let asked = sweep();
+    setrlimit(Resource::Nofile, limits).unwrap();
+    assert_eq!(asked.unwrap_err().raw_os_error(), Some(Errno::MFILE.raw_os_error()));
+    assert_eq!(names(place.path()), [name.as_os_str()]);
+    part.finish(None, Replace::Never).unwrap();
+    // What a killed run left, and a link: nobody can have locked one.
+    std::fs::write(place.path().join(&name), b"x").unwrap();
+    assert!(sweep().unwrap());
+    std::os::unix::fs::symlink("x", place.path().join(&name)).unwrap();
+    assert!(sweep().unwrap());
+    assert_eq!(names(place.path()), ["x"]);
+}

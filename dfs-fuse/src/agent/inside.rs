@@ -75,10 +75,8 @@ impl Threads {
     fn enter(&self) -> Option<EnterGuard<'_>> {
         self.0.as_ref().map(Runtime::enter)
     }
-}
 
-impl Drop for Threads {
-    fn drop(&mut self) {
+    fn end(&mut self) {
         // What blocks in the background has nothing left to deliver.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -86,9 +84,15 @@ impl Drop for Threads {
     }
 }
 
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// A running agent with threads and a directory of its own, which go with it.
 pub struct InsideAgent {
-    _threads: Threads,
+    threads: Threads,
     channel: Channel,
     host: Host,
     tracker: TaskTracker,
@@ -126,7 +130,7 @@ impl InsideAgent {
         let (channel, serving) = net::grpc_pipe(router, PIPE, stop.clone());
         tracker.spawn(serving);
         drop(entered);
-        Ok(Self { _threads: threads, channel, host, tracker, stop, data_dir })
+        Ok(Self { threads, channel, host, tracker, stop, data_dir })
     }
 
     /// Waits until the cluster is reached; what it waits for when `within` is over. One that is alone has nothing to
@@ -169,6 +173,7 @@ impl InsideAgent {
 impl Drop for InsideAgent {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.threads.end();
         // Best effort: what stays is swept by the next one.
         let _ = self.data_dir.remove();
     }
@@ -228,6 +233,10 @@ pub fn abandoned(parent: &Path) -> Vec<PathBuf> {
 
 /// Removes directories whose process is gone.
 fn sweep_private(parent: &Path) {
+    for dir in numbered(parent) {
+        // Of one that was killed before it took it: nothing is in it.
+        let _ = std::fs::remove_dir(dir);
+    }
     for abandoned in taken_over(parent) {
         // Best effort, as above.
         let _ = abandoned.remove();
@@ -236,11 +245,14 @@ fn sweep_private(parent: &Path) {
 
 /// Directories whose process is gone: nobody holds their lock.
 fn taken_over(parent: &Path) -> impl Iterator<Item = DataDir> {
+    let taken = numbered(parent).filter(|dir| DataDir::was_taken(dir));
+    taken.filter_map(|dir| DataDir::take(&dir).ok())
+}
+
+/// What has the name of a process below `parent`: whatever else a user keeps there is theirs.
+fn numbered(parent: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-    let of_processes = entries.filter(|entry| {
-        // Whatever else a user keeps here is theirs.
-        let is_number = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        is_number && DataDir::was_taken(&entry.path())
-    });
-    of_processes.filter_map(|entry| DataDir::take(&entry.path()).ok())
+    let of_processes =
+        entries.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    of_processes.map(|entry| entry.path())
 }

@@ -148,6 +148,8 @@ fn what_a_killed_command_left_is_found_and_taken_away() {
         fs::write(own.join("precious"), b"precious").unwrap();
         fs::set_permissions(own, fs::Permissions::from_mode(0o700)).unwrap();
     }
+    // One that was killed before anything was in it.
+    place.dir("data/solo/4712");
     finds(&doctor(&place, &["--fix"]), "leftovers", "fixed", "DFS-6113");
     let left = crate::support::trees::names(&place.path("data/solo"));
     assert_eq!(left, ["4711", "mine"]);

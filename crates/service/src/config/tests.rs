@@ -240,3 +240,24 @@ fn shared_options_are_loaded_beside_a_processs_own_and_unknown_keys_are_still_re
     let message = error.unwrap_err().to_string();
     assert!(message.contains("`port-metric`") && message.contains("port-metrics"), "{message}");
 }
+
+#[test]
+fn a_pipe_is_read_where_it_was_named_and_refused_where_it_was_found() {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+    let load = |says: &[u8], look: &dyn Fn(Loader, PathBuf) -> Loader| {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(says).unwrap();
+        drop(writer);
+        let pipe = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        let loader = Loader::new("dfs-fuse").system_dir("/nowhere").environment([("A", "B"); 0]);
+        let loaded = look(loader, pipe.into()).load::<Options, _>(&Flags::default());
+        loaded.map(|loaded| loaded.options.verbose).map_err(|error| match error {
+            ConfigError::Read { source, .. } => source.to_string(),
+            error => error.to_string(),
+        })
+    };
+    assert_eq!(load(b"verbose = true", &|loader, pipe| loader.file(Some(pipe))), Ok(true));
+    let found = load(b"verbose = true", &|loader, pipe| loader.user_file(Some(pipe)));
+    assert_eq!(found, Err("it is a named pipe, not a file".into()));
+}

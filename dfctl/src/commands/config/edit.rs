@@ -1,5 +1,6 @@
 //! Changing one key of a configuration file: all else in it stays, and it is replaced whole or not at all.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
@@ -80,8 +81,10 @@ fn put(table: &mut dyn TableLike, key: &str, mut value: Value) {
 /// Puts `text` in place of the file. Whoever gets here holds the lock, so that the draft has one name, and one that
 /// a killed command left is in nobody's way.
 fn replace(file: &Path, dir: &Path, text: &str) -> io::Result<()> {
-    let draft =
-        dir.join(Path::new(file.file_name().unwrap_or_default()).with_extension("toml-new"));
+    let mut draft = OsString::from(".");
+    draft.push(file.file_name().unwrap_or_default());
+    draft.push(".dfctl-draft");
+    let draft = dir.join(draft);
     if draft.symlink_metadata().is_ok() {
         fs::remove_file(&draft)?;
     }
@@ -147,10 +150,14 @@ mod tests {
         assert_eq!(fs::read_to_string(&real).unwrap(), "solo = true\ncolor = \"never\"\n");
         assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "nothing is left beside");
-        // As a killed command leaves it; and a link that leads nowhere is not for us to replace.
-        fs::write(place.path().join("dotfiles.toml-new"), "tor").unwrap();
+        // As a killed command leaves it, beside the user's own; and a link that leads nowhere is not for us to
+        // replace.
+        fs::write(place.path().join(".dotfiles.toml.dfctl-draft"), "tor").unwrap();
+        let mine = place.path().join("dotfiles.toml-new");
+        fs::write(&mine, "mine").unwrap();
         assert!(set(&link, "color", Value::from("always")).unwrap());
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3);
+        assert_eq!(fs::read_to_string(mine).unwrap(), "mine");
         fs::remove_file(&real).unwrap();
         assert_eq!(
             set(&link, "color", Value::from("auto")).unwrap_err().code,

@@ -1,5 +1,6 @@
 //! Two places, neither of which lies in the other.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use dfs_fuse::mount::{MountEntry, mounts};
@@ -38,26 +39,39 @@ impl Spot {
 
 /// Whether one of the two is seen in the other.
 fn overlap(one: &Path, other: &Path) -> bool {
+    // Where nobody tells what is mounted, paths and inodes still do.
     let mounts = mounts().unwrap_or_default();
-    let (one, other) = (spots(&mounts, one), spots(&mounts, other));
-    let is_in = |own: &[Spot], all: &[Spot]| {
-        own.first().is_some_and(|own| all.iter().any(|spot| spot.overlaps(own)))
-    };
-    is_in(&one, &other) || is_in(&other, &one)
+    holds(one, other) || holds(other, one) || overlap_in(&mounts, one, other)
 }
 
-/// Where `path` lies, and behind that, what is mounted below it.
-fn spots(mounts: &[MountEntry], path: &Path) -> Vec<Spot> {
+/// Whether `outer` is `inner` or a directory above it, as the file system itself tells: also where names differ in
+/// case alone, and where what is mounted last hides what was before.
+fn holds(outer: &Path, inner: &Path) -> bool {
+    let Ok(outer) = outer.metadata() else { return false };
+    real(inner).ancestors().any(|above| {
+        above.metadata().is_ok_and(|above| (above.dev(), above.ino()) == (outer.dev(), outer.ino()))
+    })
+}
+
+/// Whether one of the two is seen in the other, by the table of mounts.
+fn overlap_in(mounts: &[MountEntry], one: &Path, other: &Path) -> bool {
+    let ((one, in_one), (other, in_other)) = (spots(mounts, one), spots(mounts, other));
+    let is_in = |spot: &Spot, below: &[Spot]| below.iter().any(|below| below.overlaps(spot));
+    one.overlaps(&other) || is_in(&one, &in_other) || is_in(&other, &in_one)
+}
+
+/// Where `path` lies, and what is mounted below it.
+fn spots(mounts: &[MountEntry], path: &Path) -> (Spot, Vec<Spot>) {
     let path = real(path);
     let spot = |mount: &MountEntry, path| Spot { device: mount.device.clone(), path };
     let above = mounts.iter().filter(|mount| path.starts_with(&mount.dir));
     let uppermost = above.max_by_key(|mount| mount.dir.components().count());
-    let own = uppermost.map(|mount| {
-        let below = path.strip_prefix(&mount.dir).unwrap_or(&path);
-        spot(mount, mount.root.join(below))
-    });
+    let own = match uppermost {
+        Some(mount) => spot(mount, mount.root.join(path.strip_prefix(&mount.dir).unwrap_or(&path))),
+        None => Spot { device: String::new(), path: path.clone() },
+    };
     let below = mounts.iter().filter(|mount| mount.dir != path && mount.dir.starts_with(&path));
-    own.into_iter().chain(below.map(|mount| spot(mount, mount.root.clone()))).collect()
+    (own, below.map(|mount| spot(mount, mount.root.clone())).collect())
 }
 
 /// The path itself, or where it will be: links resolved as far as it is there.
@@ -108,9 +122,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_mounted_somewhere_else_is_found_again() {
-        let mount = |dir: &str, device: &str, root: &str| MountEntry {
+    fn mount(dir: &str, device: &str, root: &str) -> MountEntry {
+        MountEntry {
             id: 1,
             dir: dir.into(),
             root: root.into(),
@@ -118,19 +131,32 @@ mod tests {
             kind: "ext4".into(),
             name: String::new(),
             user: None,
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_mounted_somewhere_else_is_found_again() {
         let table = [
             mount("/", "8:1", "/"),
             mount("/bound", "8:1", "/a/sub"),
             mount("/a/data", "8:2", "/"),
             mount("/disk", "8:2", "/"),
         ];
-        let lie = |one: &str, other: &str| {
-            let (one, other) = (spots(&table, one.as_ref()), spots(&table, other.as_ref()));
-            one.iter().any(|spot| spot.overlaps(&other[0]))
-        };
+        let lie = |one: &str, other: &str| overlap_in(&table, one.as_ref(), other.as_ref());
         assert!(lie("/a", "/bound/new") && lie("/bound", "/a") && lie("/a", "/disk/x"));
         assert!(!lie("/b", "/bound/new") && !lie("/bound/x", "/a/other") && !lie("/c", "/disk"));
+    }
+
+    #[test]
+    fn what_lies_in_the_other_is_refused_where_no_mount_is_known() {
+        for table in [Vec::new(), vec![mount("/new/a/data", "8:2", "/")]] {
+            let lie = |one: &str, other: &str| overlap_in(&table, one.as_ref(), other.as_ref());
+            assert!(lie("/new/a", "/new/a/b") && lie("/new/a/b", "/new/a") && lie("/new", "/new"));
+            assert!(!lie("/new/a", "/new/ab") && !lie("/new/a", "/new/b"));
+        }
+        let place = tempfile::tempdir().unwrap();
+        let (outer, inner) = (place.path(), place.path().join("a"));
+        assert!(holds(outer, &inner) && holds(outer, outer) && !holds(&inner, outer));
     }
 
     #[test]

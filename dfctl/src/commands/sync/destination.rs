@@ -1,14 +1,15 @@
 //! Where a sync writes: a directory of this machine, or a prefix of a bucket. What stands there, and whether it is
 //! what the source has.
 
-use std::os::unix::ffi::OsStrExt;
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use dfs_source::{Asking, Source, SourceError, Sources, Target};
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
+use rustix::fs::{Timespec, Timestamps};
 
 use super::item::{Item, Listing, Told, of_source};
 use super::origin::{Origin, of_source_error};
@@ -32,6 +33,8 @@ pub enum Destination {
         target: Target,
         /// Its path.
         path: PathBuf,
+        /// Whether it keeps what of a time is below a second, once that is known.
+        fractions: OnceLock<bool>,
     },
     /// A prefix of a bucket.
     Bucket {
@@ -70,7 +73,8 @@ impl Destination {
                 );
             }
             let source = sources.for_target(&locator.target).map_err(failed)?;
-            return Ok(Self::Directory { source, target: locator.target, path });
+            let fractions = OnceLock::new();
+            return Ok(Self::Directory { source, target: locator.target, path, fractions });
         }
         if locator.target.url.url().scheme() != "s3" {
             return unusable("only directories of this machine and buckets are written to");
@@ -126,8 +130,7 @@ impl Destination {
         let by_content = compare_content || item.time().is_none();
         match self {
             Self::Directory { .. } => {
-                let same_time = item.time().is_none()
-                    || is_same_time(item, there) && !self.has_another_fraction(item, there);
+                let same_time = self.has_time_of(item, there.entry.mtime);
                 let is_dressed = same_time && is_same_mode(item, there);
                 let same = match by_content {
                     true => self.has_same_content(origin, item, there).await?,
@@ -155,13 +158,20 @@ impl Destination {
         }
     }
 
-    /// Whether the time of a file differs by what is below a second, on a file system that keeps it.
-    fn has_another_fraction(&self, item: &Item, there: &Item) -> bool {
-        let Self::Directory { path, .. } = self else { return false };
-        let file = path.join(std::ffi::OsStr::from_bytes(&there.entry.path));
-        // The kernel itself tells when it last did something to the file.
-        item.entry.mtime.1 != there.entry.mtime.1
-            && file.symlink_metadata().is_ok_and(|file| file.ctime_nsec() != 0)
+    /// Whether `kept` is the time of `item`, as well as it can be kept: that of a file, a link or a directory.
+    pub fn has_time_of(&self, item: &Item, kept: (i64, u32)) -> bool {
+        let (seconds, nanos) = item.entry.mtime;
+        let same_fraction = || nanos == kept.1 || kept.1 == 0 && !self.keeps_fractions();
+        item.time().is_none() || seconds == kept.0 && same_fraction()
+    }
+
+    fn keeps_fractions(&self) -> bool {
+        let Self::Directory { path, fractions, .. } = self else { return true };
+        *fractions.get_or_init(|| {
+            // Where nothing can be tried, the kernel tells when it last did something to the directory.
+            let told = || path.metadata().is_ok_and(|dir| dir.ctime_nsec() != 0);
+            keeps_fractions_in(path).unwrap_or_else(|_| told())
+        })
     }
 
     /// Takes back what runs that were killed left half-written there.
@@ -276,10 +286,13 @@ fn as_directory(target: Target) -> Target {
     }
 }
 
-/// A file system that keeps whole seconds has kept the time as well as it can.
-pub fn is_same_time(item: &Item, there: &Item) -> bool {
-    let ((seconds, nanos), (kept, kept_nanos)) = (item.entry.mtime, there.entry.mtime);
-    seconds == kept && (nanos == kept_nanos || kept_nanos == 0)
+/// Whether a file in `dir` keeps what of its time is below a second: tried, for a store behind a file system does not
+/// tell otherwise.
+fn keeps_fractions_in(dir: &Path) -> io::Result<bool> {
+    let file = tempfile::tempfile_in(dir)?;
+    let time = Timespec { tv_sec: 1_000_000_000, tv_nsec: 500_000_000 };
+    rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;
+    Ok(file.metadata()?.mtime_nsec() != 0)
 }
 
 /// As far as permissions are kept.

@@ -162,7 +162,7 @@ impl Run<'_> {
         let failed = |error: &io::Error| refused(root, &item.entry.path, "finish", error);
         if item.is_directory() {
             let dir = root.enter(&item.entry.path).map_err(|error| failed(&error))?;
-            return match is_dressed(&dir, item) {
+            return match self.is_dressed(&dir, item) {
                 true => Ok(()),
                 false => dir.dress(&item.entry).map_err(|error| failed(&error)),
             };
@@ -174,6 +174,14 @@ impl Run<'_> {
             _ => dir.dress_file(name, &item.entry),
         };
         touched.map_err(|error| failed(&error))
+    }
+
+    /// Whether a directory has the permissions and the time already.
+    fn is_dressed(&self, dir: &OutDir, item: &Item) -> bool {
+        let Ok(status) = rustix::fs::fstat(dir.fd()) else { return false };
+        let same_mode = status.st_mode & 0o777 == item.entry.mode & 0o777 | 0o700;
+        let time = (status.st_mtime, u32::try_from(status.st_mtime_nsec).unwrap_or(0));
+        same_mode && self.destination.has_time_of(item, time)
     }
 
     /// Removes what the source does not have; whether it was there. A directory that still holds something stays.
@@ -208,19 +216,12 @@ fn has_come(path: &Path) -> CliError {
     .because("somebody made it, or two names of the source are one name here")
 }
 
-/// Whether a directory has the permissions and the time already.
-fn is_dressed(dir: &OutDir, item: &Item) -> bool {
-    let Ok(status) = rustix::fs::fstat(dir.fd()) else { return false };
-    let same_mode = status.st_mode & 0o777 == item.entry.mode & 0o777 | 0o700;
-    let time = (status.st_mtime, u32::try_from(status.st_mtime_nsec).unwrap_or(0));
-    same_mode && (item.time().is_none() || item.entry.mtime == time)
-}
-
 fn path_of(root: &OutDir, item: &Item) -> PathBuf {
     root.path_of(OsStr::from_bytes(&item.entry.path))
 }
 
-fn last_of(path: &[u8]) -> &OsStr {
+/// The last element of a path.
+pub fn last_of(path: &[u8]) -> &OsStr {
     OsStr::from_bytes(path.rsplit(|byte| *byte == b'/').next().unwrap_or_default())
 }
 

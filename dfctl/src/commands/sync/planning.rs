@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use futures::stream::{self, StreamExt};
 
 use super::Wishes;
-use super::destination::{Destination, is_same_time};
+use super::destination::Destination;
+use super::into_directory::last_of;
 use super::item::{Item, Pair, Side, next_pair};
 use super::origin::Origin;
 use super::plan::{Action, Draft, Plan, Step};
@@ -23,6 +24,9 @@ use crate::part::part_name;
 
 /// Names looked at at a time, where a look costs a request.
 const AT_ONCE: usize = 16;
+
+/// The destination's part files that are looked at in one run.
+const MAX_PARTS: usize = 100_000;
 
 /// What a plan comes to.
 #[derive(Debug, Default)]
@@ -47,6 +51,8 @@ pub struct Totals {
     pub unheld: u64,
     /// What transfers left unfinished in the source.
     pub parts: u64,
+    /// Part files of the destination that are left for another run to look at.
+    pub parts_beyond: u64,
 }
 
 impl Totals {
@@ -77,11 +83,17 @@ impl Planned {
         CliError::output("read what is to be done in", &self.dir, error)
     }
 
-    /// What is not taken for content, said once.
-    pub fn parts_left(&self) -> Option<String> {
-        let parts = counted(self.totals.parts, "part file", "part files");
-        let text = format!("{parts} of unfinished transfers in the source: not copied");
-        (self.totals.parts > 0).then_some(text)
+    /// What is not taken for content, and what is not looked at, each said once.
+    pub fn parts_left(&self) -> impl Iterator<Item = String> {
+        let said = |number: u64, what: &str| {
+            let parts = counted(number, "part file", "part files");
+            (number > 0).then(|| format!("{parts} {what}"))
+        };
+        let unfinished = "of unfinished transfers in the source: not copied";
+        let beyond = "more in the destination: the next run looks at them";
+        [said(self.totals.parts, unfinished), said(self.totals.parts_beyond, beyond)]
+            .into_iter()
+            .flatten()
     }
 
     /// What the destination cannot hold, said once.
@@ -132,7 +144,8 @@ pub async fn plan(
             totals.add(&decision);
             match decision {
                 Decision::Do(step) => draft.push(&step).map_err(unwritten)?,
-                Decision::Part(Some(part)) => parts.push(part),
+                Decision::Part(part) if parts.len() < MAX_PARTS => parts.push(part),
+                Decision::Part(_) => totals.parts_beyond += 1,
                 _ => {}
             }
         }
@@ -140,7 +153,7 @@ pub async fn plan(
     let wanted = |hole: &Missing| wishes.filter.may_have(&hole.path);
     let holes = source.holes.into_iter().chain(there.holes).filter(wanted).collect();
     let mut plan = draft.finish().map_err(unwritten)?;
-    let stale = stale(&plan, destination, parts).map_err(unwritten)?;
+    let stale = stale(&plan, parts).map_err(unwritten)?;
     if !stale.is_empty() {
         let mut draft = plan.go_on().map_err(unwritten)?;
         for item in stale {
@@ -154,8 +167,8 @@ pub async fn plan(
 }
 
 /// Those of the destination's part files that no step of the plan takes up.
-fn stale(plan: &Plan, destination: &Destination, mut parts: Vec<Item>) -> io::Result<Vec<Item>> {
-    if parts.is_empty() || matches!(destination, Destination::Bucket { .. }) {
+fn stale(plan: &Plan, mut parts: Vec<Item>) -> io::Result<Vec<Item>> {
+    if parts.is_empty() {
         return Ok(parts);
     }
     let mut taken_up = HashSet::new();
@@ -172,8 +185,7 @@ fn stale(plan: &Plan, destination: &Destination, mut parts: Vec<Item>) -> io::Re
 /// The part file of what stands at `path`, if it is one of `parts`, which are in order.
 fn part_of(path: &[u8], parts: &[Item]) -> Option<Vec<u8>> {
     let dir = parent_of(path);
-    let name = if dir.is_empty() { path } else { &path[dir.len() + 1..] };
-    let part = part_name(OsStr::from_bytes(name));
+    let part = part_name(last_of(path));
     let part = if dir.is_empty() { part.into_vec() } else { [dir, b"/", part.as_bytes()].concat() };
     parts.binary_search_by(|known| known.entry.path.cmp(&part)).is_ok().then_some(part)
 }
@@ -186,8 +198,10 @@ enum Decision {
     Same,
     /// The source has it, and the destination cannot.
     Unheld,
-    /// What a transfer left unfinished in the source, or in the destination, where it goes unless it is taken up.
-    Part(Option<Item>),
+    /// What a transfer left unfinished in the source.
+    Unfinished,
+    /// What a transfer left unfinished in the destination: it goes unless it is taken up.
+    Part(Item),
     /// It is none of ours.
     Nothing,
 }
@@ -204,11 +218,11 @@ impl Totals {
                 (self.listed, self.unheld) = (self.listed + 1, self.unheld + 1);
                 return;
             }
-            Decision::Part(None) => {
+            Decision::Unfinished => {
                 self.parts += 1;
                 return;
             }
-            Decision::Part(Some(_)) | Decision::Nothing => return,
+            Decision::Part(_) | Decision::Nothing => return,
         };
         let counted = match step.action {
             Action::New | Action::Change => {
@@ -235,15 +249,21 @@ async fn decide(
     pair: Pair,
 ) -> Result<Decision, CliError> {
     let is_bucket = matches!(destination, Destination::Bucket { .. });
-    let part = pair.there.as_ref().or(pair.source.as_ref());
-    if let Some(whole) = part.and_then(Item::is_part_of) {
-        return Ok(match pair.there {
-            _ if !wishes.filter.has(as_path(whole)) => Decision::Nothing,
-            Some(part) if wishes.delete && wishes.filter.may_have(&part.entry.path) => {
-                Decision::Part(Some(part))
+    let first = pair.source.as_ref().or(pair.there.as_ref());
+    if let Some(whole) = first.and_then(Item::is_part_of) {
+        let is_wanted = wishes.filter.has(as_path(whole));
+        return Ok(match (pair.source, pair.there) {
+            _ if !is_wanted => Decision::Nothing,
+            // What stands under its name in the destination is none that the source does not have.
+            (Some(_), _) => Decision::Unfinished,
+            (None, Some(part)) if wishes.delete && wishes.filter.may_have(&part.entry.path) => {
+                match is_bucket {
+                    // Nothing takes it up there.
+                    true => Decision::Do(Step { action: Action::Delete, item: part }),
+                    false => Decision::Part(part),
+                }
             }
-            Some(_) => Decision::Nothing,
-            None => Decision::Part(None),
+            (None, _) => Decision::Nothing,
         });
     }
     let Some(item) = pair.source else {
@@ -267,8 +287,7 @@ async fn decide(
             Some(Action::Keep)
         }
         (EntryKind::Symlink, Some(there)) if there.entry.link_target == item.entry.link_target => {
-            let is_dated = item.time().is_none() || is_same_time(&item, &there);
-            (!is_dated).then_some(Action::Touch)
+            (!destination.has_time_of(&item, there.entry.mtime)).then_some(Action::Touch)
         }
         (EntryKind::Symlink, _) if stands == Action::New => Some(Action::Link),
         (EntryKind::Symlink, _) => Some(Action::Relink),
