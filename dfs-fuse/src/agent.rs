@@ -189,6 +189,7 @@ impl Agent {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(HOUSEKEEPING) => self.inner.answers.lock().prune(Instant::now()),
+                () = self.inner.host.engine.taken_away() => self.inner.answers.lock().prune_closed(),
                 () = self.inner.host.engine.out_of_files() => self.inner.answers.lock().prune_unused(Instant::now()),
             }
         }

@@ -183,6 +183,7 @@ pub(crate) struct Inner {
     room: Arc<Room>,
     tasks: OpenTasks,
     out_of_files: Notify,
+    taken_away: Notify,
     /// Who closes what is idle then; the others wait.
     closing: Semaphore,
     tracker: TaskTracker,
@@ -251,6 +252,7 @@ impl Engine {
             room: Arc::default(),
             tasks: OpenTasks::default(),
             out_of_files: Notify::new(),
+            taken_away: Notify::new(),
             closing: Semaphore::new(1),
             tracker: work,
             stop,
@@ -300,7 +302,7 @@ impl Engine {
                 return opened;
             }
             if let Ok(_turn) = self.inner.closing.try_acquire() {
-                self.inner.out_of_files.notify_waiters();
+                self.inner.out_of_files.notify_one();
                 self.close_idle(Instant::now(), Duration::ZERO).await;
             }
             tokio::time::sleep(FILES_WITHIN / 40).await;
@@ -440,6 +442,7 @@ impl Engine {
             // Its registration says what it holds now.
             Closed::OpenedAnew => return,
         };
+        self.inner.taken_away.notify_one();
         self.inner.catalog.forget(id);
         if let Some(swarm) = &self.inner.swarm {
             swarm.leave(*id, closed.as_ref().map(|shared| &shared.commands));
@@ -470,6 +473,11 @@ impl Engine {
     /// lets go of them.
     pub async fn out_of_files(&self) {
         self.inner.out_of_files.notified().await;
+    }
+
+    /// Waits until a task was taken away: what it took stays taken as long as anybody holds on to it.
+    pub async fn taken_away(&self) {
+        self.inner.taken_away.notified().await;
     }
 
     async fn begin(&self, info: TaskInfo, recipe: Option<Recipe>) -> Result<Running, OpenError> {

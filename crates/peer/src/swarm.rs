@@ -47,6 +47,9 @@ pub trait Holdings: Send + Sync + 'static {
 /// How often it is looked whether a departure was heard.
 const DEPARTURE_LOOK: Duration = Duration::from_millis(10);
 
+/// How long a manager may take to name a scheduler. A host that has met none by then goes on by itself.
+const MEMBERS_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a swarm session needs.
 pub struct SwarmOptions {
     /// Addresses of managers.
@@ -140,7 +143,7 @@ impl Swarm {
 
     async fn scheduler_for(&self, route: &RouteKey) -> Result<SocketAddr, SwarmError> {
         let mut members = self.members.clone();
-        let known = tokio::time::timeout(self.options.call_timeout, async {
+        let known = tokio::time::timeout(MEMBERS_WITHIN, async {
             members.wait_for(|members| members.scheduler_for(route).is_some()).await.is_ok()
         });
         if !known.await.unwrap_or(false) {

@@ -148,6 +148,11 @@ impl Answers {
         self.known.retain(|known| known.is_worth_keeping(now));
     }
 
+    /// Lets go of what has a task that was closed: nobody will be given it any more.
+    pub fn prune_closed(&mut self) {
+        self.known.retain(|known| known.opened.tasks.iter().all(Task::is_open));
+    }
+
     /// Lets go of all that nobody is using now: a command that asks again only later may be given a newer version.
     pub fn prune_unused(&mut self, now: Instant) {
         let is_wanted = |known: &Known| now.duration_since(known.used) < BETWEEN;

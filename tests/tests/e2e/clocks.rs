@@ -97,12 +97,12 @@ fn what_was_just_read_is_not_evicted_because_the_clock_went_back() {
     get(4);
     let fetched = origin.counters().body_bytes;
     // More than there is room for: something must go.
-    (5..10).for_each(get);
-    assert_eq!(origin.counters().body_bytes, fetched + 40 * MIB);
+    (5..15).for_each(get);
+    assert_eq!(origin.counters().body_bytes, fetched + 80 * MIB);
     until("something was evicted", || {
         let listed = agent.dfctl(&["task", "ls", "--format", "json"]).done().json().unwrap();
-        listed["items"].as_array().unwrap().len() < 10
+        listed["items"].as_array().unwrap().len() < 8
     });
-    (6..10).for_each(get);
-    assert_eq!(origin.counters().body_bytes, fetched + 40 * MIB, "what came last is still here");
+    (11..15).for_each(get);
+    assert_eq!(origin.counters().body_bytes, fetched + 80 * MIB, "what came last is still here");
 }

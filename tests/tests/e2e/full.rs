@@ -9,7 +9,7 @@ use dfs_tests::wait::PATIENCE;
 use dfs_tests::{Body, Cluster, Node, Origin};
 
 use crate::support::trees::{self, noise};
-use crate::support::{Agent, Expected, Place, Tmpfs, binaries};
+use crate::support::{Agent, Expected, Place, Tmpfs, binaries, until};
 
 /// What the log says of such a cache.
 const FULL: &str = "the cache is full of what is in use";
@@ -182,4 +182,25 @@ fn another_tree_can_be_looked_into_while_the_cache_is_full() {
     trees::varied(&other);
     let second = agent.mount(&format!("file://{}", other.display()), place.dir("second"));
     trees::assert_same(&second, &other);
+}
+
+#[test]
+fn what_was_evicted_gives_its_disk_back() {
+    let place = Place::new();
+    let origin = Origin::start().unwrap();
+    let disk = Tmpfs::mount(place.dir("disk"), 20 << 20);
+    let agent = Agent::solo_in(disk.path(), "agent");
+    for (name, length) in [("/kept", 12 << 20), ("/large", 60 << 20)] {
+        let body = Body::noise(7, length);
+        origin.put(name, body.clone());
+        let said = agent.dfctl(&["cat", &origin.url(name)]).done();
+        assert!(said.stdout == body.read(0, length).unwrap(), "{name}");
+    }
+    assert_eq!(agent.cached(12 << 20), 0, "it had to go");
+    let open = format!("/proc/{}/fd", agent.node.process().pid());
+    until("what went is closed", || {
+        let links =
+            fs::read_dir(&open).unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        !links.into_iter().any(|link| link.to_string_lossy().ends_with("content (deleted)"))
+    });
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use dfs_tests::wait::PATIENCE;
-use dfs_tests::{Body, Cluster, Fault, Origin};
+use dfs_tests::{Body, Cluster, Fault, Node, Origin};
 
 use crate::support::ledger::Account;
 use crate::support::trees::noise;
@@ -365,4 +365,20 @@ fn a_frozen_cluster_delays_nobody_for_ever() {
     assert!(Account::of_mount(&agent).source > 0, "the origin helped");
     assert!(is_mounted(&dir));
     cluster.process().thaw();
+}
+
+#[test]
+fn an_agent_that_never_met_its_cluster_reads_the_origin_itself() {
+    let place = Place::new();
+    let body = Body::noise(3, 300_000);
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let node = Node::spawn(&binaries(), place.root(), "a", Some(nobody), &[]).unwrap();
+    let agent = Agent::around(node);
+    until("it answers", || agent.dfctl(&["mounts"]).code == 0);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| agent.dfctl(&["cat", &origin.url("/f")]).done());
+        until("it has gone to the origin", || reading.is_finished());
+        assert!(reading.join().unwrap().stdout == all(&body));
+    });
 }
