@@ -7,15 +7,14 @@ mod moto;
 
 use std::env;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::process::http_get;
+use crate::process::{free_address, http_get};
 use crate::wait::{self, PATIENCE};
-use crate::{Failure, Watchdog};
+use crate::{Failure, Owned};
 
 /// A store with one bucket, `lab`; it ends with its test.
 pub struct Bucket {
@@ -163,8 +162,7 @@ impl Bucket {
 
 /// A store's process; it ends also when this one is killed.
 struct Server {
-    child: Child,
-    _watchdog: Watchdog,
+    _process: Owned,
     address: SocketAddr,
     log: PathBuf,
 }
@@ -175,14 +173,14 @@ impl Server {
     fn start(command: &mut Command, address: SocketAddr, log: PathBuf) -> Result<Self, Failure> {
         let what = command.get_program().to_string_lossy().into_owned();
         let needed = format!("{what} is needed, `cargo xtask test` installs it");
-        let mut child = command.process_group(0).spawn().map_err(Failure::of(needed))?;
-        let _watchdog = Watchdog::over(&child)?;
-        let found =
-            wait::find("the store listens", PATIENCE, || match child.try_wait().ok().flatten() {
+        let mut process = Owned::start(command).map_err(Failure::of(needed))?;
+        let found = wait::find("the store listens", PATIENCE, || {
+            match process.child.try_wait().ok().flatten() {
                 Some(end) => Some(Err(end)),
                 None => TcpStream::connect(address).ok().map(Ok),
-            });
-        let store = Self { child, _watchdog, address, log };
+            }
+        });
+        let store = Self { _process: process, address, log };
         match found? {
             Ok(_) => Ok(store),
             Err(end) => {
@@ -193,22 +191,8 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// An address of this machine at which nobody listens.
-fn free_address() -> Result<SocketAddr, Failure> {
-    let failed = || Failure::of("cannot find a free port");
-    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed())
-}
-
 /// Where `cargo xtask test` installs a server.
-fn installed(path: &str) -> PathBuf {
+pub fn installed(path: &str) -> PathBuf {
     let given = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
     base.unwrap_or_default().join("dfs").join(path)

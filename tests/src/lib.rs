@@ -16,4 +16,4 @@ pub use cluster::{Cluster, Dfctl, Mount, Node};
 pub use failure::Failure;
 pub use origin::{Body, Fault, Origin};
 pub use process::{Binaries, Process};
-pub use watchdog::Watchdog;
+pub use watchdog::{Owned, Watchdog};

@@ -5,7 +5,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -295,6 +295,12 @@ fn launch(binaries: &Binaries, program: &Program) -> Result<Child, Failure> {
     let environment = program.environment.iter().map(|(key, value)| (key, value));
     command.args(&program.arguments).envs(environment).current_dir("/").process_group(0);
     command.stdout(other).stderr(log).spawn().map_err(failed())
+}
+
+/// An address of this machine at which nobody listens.
+pub fn free_address() -> Result<SocketAddr, Failure> {
+    let failed = Failure::of("cannot find a free port");
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed)
 }
 
 /// The body of a small page of a process of ours.

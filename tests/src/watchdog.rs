@@ -3,6 +3,7 @@
 //! A shell waits for a pipe of this process to close, which the kernel sees to however the process ends. It is in a
 //! group of its own: what is sent to the group of the test does not reach it.
 
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -40,6 +41,36 @@ impl Watchdog {
             .spawn()
             .map_err(Failure::of("cannot start a shell"))?;
         Ok(Self { shell })
+    }
+}
+
+/// A child that ends with its owner, or with this process.
+#[derive(Debug)]
+pub struct Owned {
+    /// Itself, the leader of a group of its own.
+    pub child: Child,
+    _watchdog: Watchdog,
+}
+
+impl Owned {
+    /// Starts it.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        let mut child = command.process_group(0).spawn()?;
+        match Watchdog::over(&child) {
+            Ok(watchdog) => Ok(Self { child, _watchdog: watchdog }),
+            Err(failure) => {
+                child.kill().and_then(|()| child.wait())?;
+                Err(io::Error::other(failure))
+            }
+        }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -17,7 +17,7 @@ mod small;
 
 use crate::interrupt::Interrupt;
 use crate::prepare;
-use crate::run::{self, Failure};
+use crate::run::{self, Failure, failed};
 use crate::units::parse_size;
 use crate::workspace::{built, cargo};
 
@@ -91,11 +91,10 @@ impl Bench {
     /// A directory of this name, empty.
     fn fresh_dir(&self, name: &str) -> Result<PathBuf, Failure> {
         let path = self.path(name);
-        let failed = |error: std::io::Error| Failure::Other(format!("{}: {error}", path.display()));
         if path.exists() {
-            std::fs::remove_dir_all(&path).map_err(failed)?;
+            std::fs::remove_dir_all(&path).map_err(failed(&path))?;
         }
-        std::fs::create_dir_all(&path).map_err(failed)?;
+        std::fs::create_dir_all(&path).map_err(failed(&path))?;
         Ok(path)
     }
 
@@ -148,14 +147,13 @@ fn build() -> Result<Binaries, Failure> {
 /// Writes `size` bytes that nothing can compress.
 fn write_noise(path: &Path, size: u64) -> Result<(), Failure> {
     use std::io::Write;
-    let failed = |error: std::io::Error| Failure::Other(format!("{}: {error}", path.display()));
-    let mut file = std::fs::File::create(path).map_err(failed)?;
+    let mut file = std::fs::File::create(path).map_err(failed(path))?;
     let mut buffer = vec![0; 1 << 20];
     let mut at = 0;
     while at < size {
         let count = (size - at).min(buffer.len() as u64) as usize;
         dfs_tests::origin::fill(4, at, &mut buffer[..count]);
-        file.write_all(&buffer[..count]).map_err(failed)?;
+        file.write_all(&buffer[..count]).map_err(failed(path))?;
         at += count as u64;
     }
     Ok(())

@@ -112,6 +112,7 @@ pub fn prepare() -> Result<(), Failure> {
     prepare::packages(prepare::FOR_DIST)?;
     if prepare::is_root() {
         prepare::erofs_oracle()?;
+        machine::prepare()?;
     }
     Toolchain::ensure(&ALL).map(drop)
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::run::{self, Failure};
+use crate::run::{self, Failure, failed};
 use crate::workspace::{built, cargo, root};
 
 const INSTRUMENTED: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let (seeds, found) = (place.join("seeds").join(&args.target), place.join("found"));
     for dir in [&seeds, &found] {
         let made = fs::create_dir_all(dir);
-        made.map_err(|error| Failure::Other(format!("{}: {error}", dir.display())))?;
+        made.map_err(failed(dir))?;
     }
     let kept = root().join("tests/fuzz/corpus").join(&args.target);
     let mut fuzz = Command::new(place.join(&host).join("demo/fuzz"));

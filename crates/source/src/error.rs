@@ -272,6 +272,14 @@ fn seconds(limit: Duration) -> String {
 }
 
 impl SourceError {
+    /// What cannot be set up, and why.
+    pub(crate) fn setup(
+        what: impl Into<String>,
+        cause: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Setup { what: what.into(), cause: Arc::new(cause) }
+    }
+
     /// Whether asking again, later, may succeed.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -182,10 +182,9 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(SourceError::Setup {
-                what: "blocking work: the runtime is shutting down".to_owned(),
-                cause: Arc::new(error),
-            }),
+            Err(error) => {
+                Err(SourceError::setup("blocking work: the runtime is shutting down", error))
+            }
         },
     }
 }

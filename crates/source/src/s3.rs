@@ -43,8 +43,10 @@ pub use place::AddressStyle;
 use place::Place;
 use store::{Store, is_anonymous};
 
-/// What cannot be set up where a profile cannot be used.
-const ACCESS: &str = "the access to object stores";
+/// Nobody's keys can be used, because of `cause`.
+fn no_access(cause: impl std::error::Error + Send + Sync + 'static) -> SourceError {
+    SourceError::setup("the access to object stores", cause)
+}
 
 /// How object stores are asked.
 #[derive(Debug, Clone, Default)]
@@ -86,17 +88,13 @@ impl S3Source {
 
     /// A source over the connections of another.
     pub(crate) fn over(options: S3Options, web: Arc<Web>) -> Result<Self, SourceError> {
-        let setup = |error: ProfileError| SourceError::Setup {
-            what: ACCESS.to_owned(),
-            cause: Arc::new(error),
-        };
         let profile = match &options.environment {
-            Some(environment) => Profile::of(environment).map_err(setup)?,
+            Some(environment) => Profile::of(environment).map_err(no_access)?,
             None => Profile::default(),
         };
         let endpoint = options.endpoint.or_else(|| profile.endpoint.clone());
         let endpoint = endpoint.map(|text| place::endpoint(&text)).transpose();
-        let endpoint = endpoint.map_err(|reason| setup(ProfileError::Endpoint { reason }))?;
+        let endpoint = endpoint.map_err(|reason| no_access(ProfileError::Endpoint { reason }))?;
         let style = match options.style {
             AddressStyle::Auto => profile.style,
             chosen => chosen,

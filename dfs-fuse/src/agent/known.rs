@@ -80,6 +80,10 @@ impl Known {
         !self.is_gone && now.duration_since(self.since) < FRESH
     }
 
+    fn is_open(&self) -> bool {
+        self.opened.tasks.iter().all(Task::is_open)
+    }
+
     fn is_in_use(&self) -> bool {
         Arc::strong_count(&self.opened) > 1
     }
@@ -126,9 +130,7 @@ impl Answers {
 
     fn newest(&self, question: &Question, suits: impl Fn(&Known) -> bool) -> Option<usize> {
         self.known.iter().rposition(|known| {
-            question.is_answered_by(&known.question)
-                && suits(known)
-                && known.opened.tasks.iter().all(Task::is_open)
+            question.is_answered_by(&known.question) && suits(known) && known.is_open()
         })
     }
 
@@ -150,7 +152,7 @@ impl Answers {
 
     /// Lets go of what has a task that was closed: nobody will be given it any more.
     pub fn prune_closed(&mut self) {
-        self.known.retain(|known| known.opened.tasks.iter().all(Task::is_open));
+        self.known.retain(Known::is_open);
     }
 
     /// Lets go of all that nobody is using now: a command that asks again only later may be given a newer version.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use dfs_tests::{Binaries, Body, Cluster, Fault, Node, Origin};
 
-use crate::support::{Agent, Expected, Place, services_started_by, until};
+use crate::support::{Agent, Expected, Place, all, services_started_by, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -44,10 +44,6 @@ impl Clock {
     }
 }
 
-fn bytes(body: &Body) -> Vec<u8> {
-    body.read(0, body.length().unwrap()).unwrap().to_vec()
-}
-
 #[test]
 fn a_clock_that_is_set_costs_no_lease_no_copy_and_nothing_that_is_fresh() {
     let (place, origin) = (Place::new(), Origin::start().unwrap());
@@ -68,10 +64,10 @@ fn a_clock_that_is_set_costs_no_lease_no_copy_and_nothing_that_is_fresh() {
             let getting = scope.spawn(|| agents[0].dfctl(&["cat", &url]).done());
             origin.wait_in_flight(&path, 2 * MIB).unwrap();
             clock.set(off);
-            assert!(getting.join().unwrap().stdout == bytes(&body), "{off}");
+            assert!(getting.join().unwrap().stdout == all(&body), "{off}");
         });
         assert!(pace.struck() > 0);
-        assert!(agents[1].dfctl(&["cat", &url]).done().stdout == bytes(&body), "{off}");
+        assert!(agents[1].dfctl(&["cat", &url]).done().stdout == all(&body), "{off}");
         sent += body.length().unwrap();
         assert_eq!(origin.counters().body_bytes, sent, "one copy, {off}");
     }
@@ -90,7 +86,7 @@ fn what_was_just_read_is_not_evicted_because_the_clock_went_back() {
         let body = Body::noise(number, 8 * MIB);
         origin.put(&format!("/{number}"), body.clone());
         let said = agent.dfctl(&["cat", &origin.url(&format!("/{number}"))]).done();
-        assert!(said.stdout == bytes(&body));
+        assert!(said.stdout == all(&body));
     };
     (0..4).for_each(get);
     clock.set("-10y");

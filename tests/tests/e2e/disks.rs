@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use dfs_tests::{Body, Cluster, Origin, Watchdog, process::Said};
 use rustix::process::{Pid, Signal};
 
-use crate::support::{Agent, Expected, Place, binaries, until};
+use crate::support::{Agent, Expected, Place, all, binaries, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -67,10 +67,6 @@ impl Drop for Failing {
     }
 }
 
-fn bytes(body: &Body) -> Vec<u8> {
-    body.read(0, body.length().unwrap()).unwrap().to_vec()
-}
-
 /// It gave exactly this, or failed and said why.
 #[track_caller]
 fn assert_right_or_told(said: &Said, expected: &[u8], what: &str) {
@@ -107,9 +103,9 @@ fn whatever_fails(error: &str) {
 
         let failing = Failing::below(agent.node.process().pid(), call, error, &place);
         let said = agent.dfctl(&["cat", &url]);
-        assert_right_or_told(&said, &bytes(&body), &what);
+        assert_right_or_told(&said, &all(&body), &what);
         let said = agent.dfctl(&["cat", &origin.url("/kept")]);
-        assert!(said.done().stdout == bytes(&kept), "{what}: what is here is read on");
+        assert!(said.done().stdout == all(&kept), "{what}: what is here is read on");
         agent.dfctl(&["cache", "gc"]);
         let output = place.path(&format!("out-{call}"));
         let words =
@@ -118,12 +114,12 @@ fn whatever_fails(error: &str) {
         struck += failing.heal();
 
         let said = agent.dfctl(&["cat", &url]).done();
-        assert!(said.stdout == bytes(&body), "{what}: wrong bytes once the disk was well");
+        assert!(said.stdout == all(&body), "{what}: wrong bytes once the disk was well");
         // What came through while the disk failed is as it was: nothing to do, or the rest.
         assert!(matches!(agent.dfctl(&words).code, 0 | 9), "{what}");
         for file in 0..8 {
             let got = fs::read(output.join(file.to_string())).unwrap();
-            assert!(got == bytes(&Body::noise(file, 20_000)), "{what}: {file}");
+            assert!(got == all(&Body::noise(file, 20_000)), "{what}: {file}");
         }
         agent.dfctl(&["cache", "verify"]).done();
     }
@@ -134,7 +130,7 @@ fn whatever_fails(error: &str) {
     agent.start_again();
     for (number, call) in CALLS.into_iter().enumerate() {
         let said = agent.dfctl(&["cat", &origin.url(&format!("/new-{call}"))]).done();
-        assert!(said.stdout == bytes(&Body::noise(10 + number as u64, 5 * MIB + 100)));
+        assert!(said.stdout == all(&Body::noise(10 + number as u64, 5 * MIB + 100)));
     }
 }
 
@@ -167,7 +163,7 @@ fn a_seed_whose_disk_fails_keeps_no_node_from_its_bytes() {
         let failing = Failing::below(cluster.process().pid(), call, "EIO", &place);
         for agent in &agents {
             let said = agent.dfctl(&["cat", &url]).done();
-            assert!(said.stdout == bytes(&body), "{call}: wrong bytes");
+            assert!(said.stdout == all(&body), "{call}: wrong bytes");
         }
         struck += failing.heal();
     }

@@ -1,20 +1,14 @@
 //! Origins that refuse, break, change, stall or lie: right bytes, or one clear error.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 
 use dfs_tests::{Body, Fault, Origin};
 
 use crate::support::trees::{self, noise};
-use crate::support::{Agent, Expected, Place, is_mounted, until};
+use crate::support::{Agent, Expected, Place, all, is_mounted, until};
 
 const MIB: u64 = 1 << 20;
-
-/// The whole content of a body.
-fn all(body: &Body) -> Vec<u8> {
-    body.read(0, body.length().unwrap()).unwrap()
-}
 
 #[test]
 fn what_is_not_there_is_not_found() {
@@ -104,7 +98,7 @@ fn an_origin_that_only_fails_is_given_up_with_its_answer() {
 #[test]
 fn an_origin_that_nobody_listens_at_is_a_network_error() {
     let place = Place::new();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = dfs_tests::process::free_address().unwrap();
     let agent = Agent::solo(&place, "agent");
     let out = place.path("out");
     let url = format!("http://{closed}/f");

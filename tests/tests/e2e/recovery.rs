@@ -9,14 +9,9 @@ use dfs_tests::{Body, Cluster, Fault, Node, Origin};
 
 use crate::support::ledger::Account;
 use crate::support::trees::noise;
-use crate::support::{Agent, Expected, Place, Running, binaries, is_mounted, until};
+use crate::support::{Agent, Expected, Place, Running, all, binaries, is_mounted, until};
 
 const MIB: u64 = 1 << 20;
-
-/// The whole content of a body.
-fn all(body: &Body) -> Vec<u8> {
-    body.read(0, body.length().unwrap()).unwrap()
-}
 
 /// Starts to get a path of the origin into a file of the agent's own.
 fn start_get(agent: &Agent, origin: &Origin, path: &str, place: &Place) -> (Running, PathBuf) {
@@ -372,7 +367,7 @@ fn an_agent_that_never_met_its_cluster_reads_the_origin_itself() {
     let place = Place::new();
     let body = Body::noise(3, 300_000);
     let origin = Origin::of("/f", body.clone()).unwrap();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = dfs_tests::process::free_address().unwrap();
     let node = Node::spawn(&binaries(), place.root(), "a", Some(nobody), &[]).unwrap();
     let agent = Agent::around(node);
     until("it answers", || agent.dfctl(&["mounts"]).code == 0);

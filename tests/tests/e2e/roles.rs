@@ -89,7 +89,7 @@ fn one_that_lingers_serves_the_next_while_the_seed_is_gone() {
 fn a_cluster_that_is_not_there_is_told_and_not_gone_around() {
     let place = Place::new();
     let origin = Origin::of("/f", Body::noise(7, 1000)).unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = dfs_tests::process::free_address().unwrap();
     let output = place.path("out");
     let get = |flags: &[&str]| {
         let mut command = visitor(&place, free, "own");

@@ -16,7 +16,7 @@ use std::sync::Mutex;
 
 use dfs_tests::process::Said;
 use dfs_tests::wait::{self, PATIENCE};
-use dfs_tests::{Binaries, Cluster, Mount, Node};
+use dfs_tests::{Binaries, Body, Cluster, Mount, Node};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
@@ -87,6 +87,11 @@ pub fn services_started_by(place: &Place, script: impl Fn(&str) -> String) -> Bi
         fs::set_permissions(dir.join(service), fs::Permissions::from_mode(0o755)).unwrap();
     }
     Binaries::in_dir(dir)
+}
+
+/// The whole content of a body.
+pub fn all(body: &Body) -> Vec<u8> {
+    body.read(0, body.length().unwrap()).unwrap()
 }
 
 /// A node agent and its mounts.

@@ -19,7 +19,7 @@ use super::measure;
 use super::row::{Goal, Row, median};
 use super::server::{Scheme, Server};
 use super::{Bench, write_noise};
-use crate::run::{Failure, run};
+use crate::run::{Failure, failed, run};
 
 /// Figures of one subject: what was measured, and of each run the value.
 #[derive(Default)]
@@ -181,7 +181,7 @@ fn rows(bench: &Bench, [native, dfs, rclone]: &[Figures; 3]) -> Vec<Row> {
 /// Drops the file's pages from the page cache of the mount; what serves it keeps its own.
 fn drop_cache(path: &Path) -> Result<(), Failure> {
     let dropped = File::open(path).and_then(|file| Ok(fadvise(&file, 0, None, Advice::DontNeed)?));
-    dropped.map_err(|error| Failure::Other(format!("{}: {error}", path.display())))
+    dropped.map_err(failed(path))
 }
 
 fn mount_dfs(bench: &Bench, server: &Server, name: &str) -> Result<Mounted, Failure> {
@@ -212,8 +212,7 @@ pub fn rclone(
     dir: &Path,
     known: &str,
 ) -> Result<(Rclone, Mount), Failure> {
-    fs::create_dir_all(dir)
-        .map_err(|error| Failure::Other(format!("{}: {error}", dir.display())))?;
+    fs::create_dir_all(dir).map_err(failed(dir))?;
     let mount = Mount::guard(dir);
     let mut rclone = Command::new("rclone");
     rclone.args(["mount", "--read-only", "--vfs-cache-mode", "full", "--config", "/dev/null"]);

@@ -10,7 +10,7 @@ use dfs_tests::wait;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::interrupt::Interrupt;
-use crate::run::{Failure, run, succeeds};
+use crate::run::{Failure, failed, run, succeeds};
 
 /// A running nginx; killed when this is dropped.
 pub struct Server {
@@ -28,7 +28,7 @@ impl Server {
         let ca = certificates(work)?;
         let configuration = work.join("nginx.conf");
         fs::write(&configuration, configured(root, work, http, https))
-            .map_err(|error| Failure::Other(format!("{}: {error}", configuration.display())))?;
+            .map_err(failed(&configuration))?;
         let mut nginx = Command::new("nginx");
         // Debian keeps it where an ordinary user's PATH does not go.
         let path = std::env::var("PATH").unwrap_or_default();
@@ -122,8 +122,7 @@ fn certificates(work: &Path) -> Result<PathBuf, Failure> {
         run(&mut command)
     };
     let names = work.join("names");
-    fs::write(&names, "subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-        .map_err(|error| Failure::Other(format!("{}: {error}", names.display())))?;
+    fs::write(&names, "subjectAltName=DNS:localhost,IP:127.0.0.1\n").map_err(failed(&names))?;
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=bench-ca"))?;
     openssl(&format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"))?;

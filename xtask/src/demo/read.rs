@@ -13,7 +13,7 @@ use std::thread;
 use super::pick;
 use super::subject::Truth;
 use crate::interrupt::Interrupt;
-use crate::run::{Failure, run};
+use crate::run::{Failure, failed, run};
 
 const CHUNK: usize = 1 << 20;
 /// Readers on each node.
@@ -230,17 +230,16 @@ fn download<'a>(
     dir: &Path,
     wanted: impl Iterator<Item = (&'a str, &'a Path)>,
 ) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::Other(format!("{}: {error}", dir.display()));
     if dir.exists() {
-        fs::remove_dir_all(dir).map_err(failed)?;
+        fs::remove_dir_all(dir).map_err(failed(dir))?;
     }
-    fs::create_dir_all(dir).map_err(failed)?;
+    fs::create_dir_all(dir).map_err(failed(dir))?;
     let lines = wanted.map(|(url, to)| {
         let url = url.replace('\\', "\\\\").replace('"', "\\\"");
         format!("url = \"{url}\"\noutput = \"{}\"\n", to.display())
     });
     let list = dir.join("list");
-    fs::write(&list, lines.collect::<String>()).map_err(failed)?;
+    fs::write(&list, lines.collect::<String>()).map_err(failed(dir))?;
     run(Command::new("curl").args(["-fsSL", "--retry", "3", "--globoff", "-K"]).arg(&list))
 }
 

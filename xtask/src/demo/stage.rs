@@ -10,7 +10,7 @@ use dfs_tests::{Binaries, Cluster, Mount, Node};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::interrupt::Interrupt;
-use crate::run::Failure;
+use crate::run::{Failure, failed};
 
 /// A node, where it mounts, and the guard of the mount.
 pub struct Place {
@@ -51,8 +51,7 @@ impl Stage {
         for number in 1..=nodes {
             let name = format!("node{number}");
             let dir = work.join("mnt").join(&name);
-            std::fs::create_dir_all(&dir)
-                .map_err(|error| Failure::Other(format!("{}: {error}", dir.display())))?;
+            std::fs::create_dir_all(&dir).map_err(failed(&dir))?;
             let node = Node::spawn(binaries, work, &name, Some(address), &[])?;
             gone_on_signal(interrupt, node.process().pid(), Some(dir.clone()));
             let mount = Mount::guard(&dir);

@@ -12,7 +12,7 @@ use dfs_tests::origin::decode_path;
 use dfs_tests::{Body, Origin};
 
 use super::pick;
-use crate::run::Failure;
+use crate::run::{Failure, failed};
 
 /// Files by their path in the mount, and where the true bytes are on this machine.
 pub type Local = BTreeMap<PathBuf, PathBuf>;
@@ -56,9 +56,7 @@ impl Subject {
             }
             None => PathBuf::from(given),
         };
-        let path = path
-            .canonicalize()
-            .map_err(|error| Failure::Other(format!("{}: {error}", path.display())))?;
+        let path = path.canonicalize().map_err(failed(&path))?;
         Self::of_path(&path)
     }
 
@@ -150,8 +148,7 @@ pub fn truth(
 /// What is in an archive, as `tar` unpacks it.
 fn unpack(archive: &Path, work: &Path) -> Result<Truth, Failure> {
     let inside = work.join("unpacked");
-    fs::create_dir_all(&inside)
-        .map_err(|error| Failure::Other(format!("{}: {error}", inside.display())))?;
+    fs::create_dir_all(&inside).map_err(failed(&inside))?;
     let mut tar = Command::new("tar");
     tar.args(["--no-same-owner", "-xf"]).arg(archive).arg("-C").arg(&inside);
     crate::run::run(&mut tar)?;

@@ -65,6 +65,11 @@ dpkg --remove dfs
 /// How long it may take to come up.
 const UP_WITHIN: Duration = Duration::from_secs(120);
 
+/// Installs the system.
+pub fn prepare() -> Result<(), Failure> {
+    SYSTEM.ensure().map(drop)
+}
+
 /// Installs a package and does what the page says.
 pub fn check(deb: &Path) -> Result<(), Failure> {
     if !prepare::is_root() {

@@ -1,4 +1,4 @@
-//! How many threads a process takes for calls that block, where its control group bounds them.
+//! How many threads a process takes, where its control group bounds them.
 //!
 //! A pool that takes all there are leaves none to mount with, and none to start a helper.
 
@@ -47,9 +47,8 @@ fn allowed(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<usize
         Some((base, PathBuf::from(group)))
     });
     let bounds = files.flat_map(|(base, group)| {
-        let around: Vec<_> =
-            group.ancestors().map(|dir| base.join(relative(dir)).join("pids.max")).collect();
-        around
+        let around = group.ancestors().map(|dir| base.join(relative(dir)).join("pids.max"));
+        around.collect::<Vec<_>>()
     });
     bounds.filter_map(|file| read(&file)?.trim().parse().ok()).min()
 }

@@ -70,16 +70,13 @@ impl Place {
         blocking(move || {
             let thread = std::thread::Builder::new().name("asker".to_owned());
             let started = thread.spawn(move || {
-                become_user(&user).map_err(|cause| SourceError::Setup {
-                    what: format!("reading files as user {}", user.uid),
-                    cause: std::sync::Arc::new(cause),
+                become_user(&user).map_err(|cause| {
+                    SourceError::setup(format!("reading files as user {}", user.uid), cause)
                 })?;
                 work()
             });
-            let thread = started.map_err(|cause| SourceError::Setup {
-                what: "a thread to read files on".to_owned(),
-                cause: std::sync::Arc::new(cause),
-            })?;
+            let thread =
+                started.map_err(|cause| SourceError::setup("a thread to read files on", cause))?;
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
         .await

@@ -22,7 +22,7 @@ const MAX_CA_BYTES: u64 = 16 << 20;
 pub(super) fn build(options: &HttpOptions) -> Result<Client, SourceError> {
     let certificates = read_authorities(options)?;
     let proxies = Proxies::new(&options.proxy).map_err(|reason| {
-        setup("the HTTP client", io::Error::new(io::ErrorKind::InvalidInput, reason))
+        SourceError::setup("the HTTP client", io::Error::new(io::ErrorKind::InvalidInput, reason))
     })?;
     let proxies = Arc::new(proxies);
     let builder = |options| with_proxies(builder(options), Arc::clone(&proxies));
@@ -36,7 +36,7 @@ pub(super) fn build(options: &HttpOptions) -> Result<Client, SourceError> {
         Err(_) if options.ca_files.is_empty() => builder(options).tls_certs_only([]).build(),
         built => built,
     };
-    built.map_err(|error| setup("the HTTP client", error))
+    built.map_err(|error| SourceError::setup("the HTTP client", error))
 }
 
 fn builder(options: &HttpOptions) -> ClientBuilder {
@@ -62,12 +62,12 @@ fn read_authorities(options: &HttpOptions) -> Result<Vec<Certificate>, SourceErr
     let mut all = Vec::new();
     for path in &options.ca_files {
         let what = || format!("CA file {}", path.display());
-        let pem = read_bounded(path).map_err(|error| setup(&what(), error))?;
-        let mut found =
-            Certificate::from_pem_bundle(&pem).map_err(|error| setup(&what(), error))?;
+        let pem = read_bounded(path).map_err(|error| SourceError::setup(what(), error))?;
+        let mut found = Certificate::from_pem_bundle(&pem)
+            .map_err(|error| SourceError::setup(what(), error))?;
         if found.is_empty() {
             let error = io::Error::new(io::ErrorKind::InvalidData, "it holds no PEM certificate");
-            return Err(setup(&what(), error));
+            return Err(SourceError::setup(what(), error));
         }
         all.append(&mut found);
     }
@@ -79,10 +79,6 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "no CA file is above 16 MiB"));
     }
     std::fs::read(path)
-}
-
-fn setup(what: &str, error: impl Error + Send + Sync + 'static) -> SourceError {
-    SourceError::Setup { what: what.to_owned(), cause: Arc::new(error) }
 }
 
 /// A failure before there was an answer, in this crate's words.

@@ -18,8 +18,8 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::http::Web;
-use crate::s3::ACCESS;
-use crate::{AccessKeys, Attempt, Cause, SourceError};
+use crate::s3::no_access;
+use crate::{AccessKeys, Attempt, SourceError};
 pub use environment::Environment;
 pub use profile::{Profile, ProfileError};
 use remote::Remote;
@@ -127,8 +127,7 @@ impl Chain {
     async fn find(&self, attempt: &Attempt) -> Result<Option<AccessKeys>, SourceError> {
         let late = |_| {
             let cause = format!("no keys within {} s", WITHIN.as_secs());
-            let cause: Cause = Arc::new(io::Error::new(io::ErrorKind::TimedOut, cause));
-            Err(SourceError::Setup { what: ACCESS.to_owned(), cause })
+            Err(no_access(io::Error::new(io::ErrorKind::TimedOut, cause)))
         };
         tokio::time::timeout(WITHIN, self.remote.find(attempt)).await.unwrap_or_else(late)
     }

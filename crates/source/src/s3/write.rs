@@ -287,11 +287,20 @@ impl<'a> Upload<'a> {
 
     /// Takes the upload back because of `error`.
     async fn abandon(mut self, error: SourceError) -> SourceError {
+        self.forget().await;
+        error
+    }
+
+    /// It is over, and taken back by what this gives.
+    fn forget(&mut self) -> impl Future<Output = ()> + use<> {
+        self.over = true;
         let (asker, id, attempt) = (self.asker.clone(), self.id.clone(), self.attempt.clone());
         let note = self.note.take();
-        self.over = true;
-        forget(asker, id, attempt, note).await;
-        error
+        async move {
+            if let Err(error) = abort(asker, id, &attempt, note).await {
+                tracing::warn!(%error, "an unfinished upload stays at the store, which charges for it");
+            }
+        }
     }
 }
 
@@ -302,8 +311,7 @@ impl Drop for Upload<'_> {
         }
         // Without a runtime nobody is left who could tell the store.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (asker, id, attempt) = (self.asker.clone(), self.id.clone(), self.attempt.clone());
-            let forget = forget(asker, id, attempt, self.note.take());
+            let forget = self.forget();
             self.asker.store.aborts.spawn_on(forget, &runtime);
         }
     }
@@ -343,13 +351,6 @@ async fn abort(
     };
     settle(note).await;
     Ok(ended)
-}
-
-/// Takes back an upload of this process, which fails for a reason of its own.
-async fn forget(asker: Asker, id: String, attempt: Attempt, note: Option<Note>) {
-    if let Err(error) = abort(asker, id, &attempt, note).await {
-        tracing::warn!(%error, "an unfinished upload stays at the store, which charges for it");
-    }
 }
 
 /// Takes back the uploads below `asker`'s place that killed processes left.

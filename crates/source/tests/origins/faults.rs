@@ -162,7 +162,7 @@ async fn a_refusal_is_told_at_once_and_not_tried_again() {
 
 #[tokio::test]
 async fn nobody_there_is_an_error_after_the_attempts() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = dfs_tests::process::free_address().unwrap();
     let client = Client::new();
     let error = failure(client.stat(&format!("http://{free}/x")).await);
     let SourceError::Unavailable { attempts: 6, cause, .. } = error else { panic!("{error}") };

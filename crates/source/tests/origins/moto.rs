@@ -1,7 +1,6 @@
 //! Moto, in a process of its own, that writes down every request it gets.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -39,16 +38,9 @@ impl Drop for Moto {
     }
 }
 
-/// Where `cargo xtask test` installs it.
-fn program() -> PathBuf {
-    let given = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
-    base.expect("a home").join("dfs/moto-5.2.1/bin/moto_server")
-}
-
 impl Moto {
     pub fn start() -> Self {
-        let program = program();
+        let program = dfs_tests::bucket::installed("moto-5.2.1/bin/moto_server");
         let mut child = Command::new(&program)
             .args(["-H", "127.0.0.1", "-p", "0"])
             .env("NO_COLOR", "1")

@@ -172,9 +172,7 @@ impl Run<'_> {
     /// Deletes what the source does not have: files, then the directories that are empty then, the deepest first.
     async fn delete(&self, planned: &Planned, place: &Place) -> Result<(), CliError> {
         let unreadable = |error: io::Error| planned.unreadable(&error);
-        let steps = planned.plan.steps().map_err(unreadable)?;
-        let deleted =
-            steps.filter(|step| step.as_ref().map_or(true, |step| step.action == Action::Delete));
+        let deleted = planned.plan.deletions().map_err(unreadable)?;
         let directories = RefCell::new(Vec::new());
         let mut working = stream::iter(deleted)
             .map(|step| {

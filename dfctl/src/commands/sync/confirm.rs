@@ -2,7 +2,6 @@
 
 use std::io;
 
-use super::plan::Action;
 use super::planning::Planned;
 use crate::ask;
 use crate::context::Context;
@@ -19,10 +18,7 @@ pub async fn confirmed(
     shown: &str,
 ) -> Result<bool, CliError> {
     let unreadable = |error: io::Error| planned.unreadable(&error);
-    let steps = planned.plan.steps().map_err(unreadable)?;
-    let deleted =
-        steps.filter(|step| step.as_ref().map_or(true, |step| step.action == Action::Delete));
-    for step in deleted.take(SHOWN) {
+    for step in planned.plan.deletions().map_err(unreadable)?.take(SHOWN) {
         let path = step.map_err(unreadable)?.item.entry.path;
         context.output.say(&format!("  delete  {}", printable_name(&path)));
     }

@@ -126,6 +126,14 @@ impl Plan {
         Ok(Draft { file: BufWriter::new(file), steps: self.steps })
     }
 
+    /// Those that delete. One pass at a time.
+    pub fn deletions(&self) -> io::Result<impl Iterator<Item = io::Result<Step>>> {
+        let deletes = |step: &io::Result<Step>| {
+            step.as_ref().map_or(true, |step| step.action == Action::Delete)
+        };
+        Ok(self.steps()?.filter(deletes))
+    }
+
     /// From the first to the last. One pass at a time.
     pub fn steps(&self) -> io::Result<impl Iterator<Item = io::Result<Step>>> {
         let mut file = self.file.try_clone()?;

@@ -2,36 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::process::CommandExt;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use dfs_tests::process::http_get;
-use dfs_tests::{Watchdog, wait};
+use dfs_tests::process::{free_address, http_get};
+use dfs_tests::{Owned, wait};
 
 use super::Place;
-
-/// A child that ends with its owner, or with this process.
-struct Owned {
-    child: Child,
-    _watchdog: Watchdog,
-}
-
-impl Owned {
-    fn of(child: Child) -> Self {
-        let watchdog = Watchdog::over(&child).unwrap();
-        Self { child, _watchdog: watchdog }
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// A server at work on a directory; it ends with its test.
 pub struct Server {
@@ -53,7 +31,7 @@ impl Server {
     /// nginx, with its listings of rounded sizes.
     pub fn nginx(place: &Place, root: &Path) -> Self {
         let home = place.dir("nginx");
-        let at = free_address();
+        let at = free_address().unwrap();
         let address = at.to_string();
         let file = home.join("nginx.conf");
         let configuration = NGINX
@@ -62,25 +40,23 @@ impl Server {
             .replace("ADDRESS", &address);
         fs::write(&file, configuration).unwrap();
         let mut command = Command::new("/usr/sbin/nginx");
-        let child = command.arg("-c").arg(&file).stdout(Stdio::null()).process_group(0).spawn();
-        let child = child.unwrap_or_else(|error| panic!("nginx is needed: {error}"));
-        let process = Owned::of(child);
+        let process = Owned::start(command.arg("-c").arg(&file).stdout(Stdio::null()))
+            .unwrap_or_else(|error| panic!("nginx is needed: {error}"));
         wait::until("nginx answers", || http_get(at, "/").is_ok()).unwrap();
         Self { name: "nginx", _process: process, address }
     }
 
     /// Python's `http.server`: no ranges, no ETags.
     pub fn python(root: &Path) -> Self {
-        let mut child = Command::new("python3")
+        let mut command = Command::new("python3");
+        command
             .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"])
             .arg(root)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .unwrap_or_else(|error| panic!("python3 is needed: {error}"));
-        let stdout = child.stdout.take().unwrap();
-        let process = Owned::of(child);
+            .stderr(Stdio::null());
+        let mut process =
+            Owned::start(&mut command).unwrap_or_else(|error| panic!("python3 is needed: {error}"));
+        let stdout = process.child.stdout.take().unwrap();
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).unwrap();
         let port = line.split("port ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
@@ -99,11 +75,6 @@ impl Server {
     }
 }
 
-/// An address that nobody listens at.
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// A Redis server that keeps nothing; it ends with its test.
 pub struct Redis {
     _process: Owned,
@@ -113,15 +84,15 @@ pub struct Redis {
 impl Redis {
     /// An empty one.
     pub fn start(place: &Place) -> Self {
-        let at = free_address();
-        let child = Command::new("redis-server")
+        let at = free_address().unwrap();
+        let mut command = Command::new("redis-server");
+        command
             .args(["--save", "", "--bind", "127.0.0.1", "--port", &at.port().to_string(), "--dir"])
             .arg(place.dir("redis"))
-            .stdout(Stdio::null())
-            .process_group(0)
-            .spawn()
+            .stdout(Stdio::null());
+        let process = Owned::start(&mut command)
             .unwrap_or_else(|error| panic!("redis-server is needed: {error}"));
-        let redis = Self { _process: Owned::of(child), at };
+        let redis = Self { _process: process, at };
         wait::until("redis answers", || redis.cli(&["ping"], b"").contains("PONG")).unwrap();
         redis
     }

@@ -14,7 +14,7 @@ use super::super::server::{Scheme, Server};
 use super::super::{measure, write_noise};
 use super::{Bench, row};
 use crate::bench::row::{Goal, Row, median};
-use crate::run::Failure;
+use crate::run::{Failure, failed};
 
 /// Files that are only looked at, and small files that are read.
 const NAMES: u64 = 10_000;
@@ -147,15 +147,14 @@ fn rows(native: &Figures, subjects: &[(&'static str, &Figures)], runs: usize) ->
 fn make(bench: &Bench) -> Result<PathBuf, Failure> {
     bench.says("making a tree");
     let root = bench.fresh_dir("root")?;
-    let failed = |error: std::io::Error| Failure::Other(format!("{}: {error}", root.display()));
     for number in 0..NAMES {
         let dir = root.join("names").join(format!("d{}", number / 100));
-        fs::create_dir_all(&dir).map_err(failed)?;
-        fs::write(dir.join(format!("file-{number}")), number.to_string()).map_err(failed)?;
+        fs::create_dir_all(&dir).map_err(failed(&root))?;
+        fs::write(dir.join(format!("file-{number}")), number.to_string()).map_err(failed(&root))?;
     }
     for number in 0..FILES {
         let dir = root.join("files").join(format!("d{}", number / 100));
-        fs::create_dir_all(&dir).map_err(failed)?;
+        fs::create_dir_all(&dir).map_err(failed(&root))?;
         write_noise(&dir.join(format!("file-{number}")), BYTES)?;
     }
     Ok(root)

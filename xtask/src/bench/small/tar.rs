@@ -9,7 +9,7 @@ use super::super::{measure, write_noise};
 use super::{Bench, row, timed};
 use crate::bench::row::{Goal, Row};
 use crate::prepare;
-use crate::run::{Failure, run};
+use crate::run::{Failure, failed, run};
 
 /// Files in the archive, and bytes of each.
 const FILES: u64 = 2000;
@@ -28,8 +28,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
     }
     let archive = work.join("tree.tar");
     run(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&work).arg("tree"))?;
-    let failed = |error: std::io::Error| Failure::Other(format!("{}: {error}", archive.display()));
-    let bytes = fs::metadata(&archive).map_err(failed)?.len() as f64;
+    let bytes = fs::metadata(&archive).map_err(failed(&archive))?.len() as f64;
     let url = format!("file://{}", archive.display());
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for run in 1..=bench.runs {

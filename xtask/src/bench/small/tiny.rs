@@ -8,7 +8,7 @@ use dfs_tests::{Body, Cluster, Node, Origin};
 use super::super::measure;
 use super::{Bench, row};
 use crate::bench::row::{Goal, Row};
-use crate::run::Failure;
+use crate::run::{Failure, failed};
 
 /// Files a run.
 const FILES: usize = 20;
@@ -51,7 +51,7 @@ fn get(node: &Node, url: &str, work: &Path) -> Result<f64, Failure> {
     // Not over another file: what ext4 has on the disk before it lets one replace another is no cost of ours.
     let out = work.join(format!("out-{}", node.name()));
     if out.exists() {
-        std::fs::remove_file(&out).map_err(crate::run::failed(&out))?;
+        std::fs::remove_file(&out).map_err(failed(&out))?;
     }
     let mut command = node.dfctl_command()?;
     command.args(["-q", "get", url, "-o"]).arg(&out);

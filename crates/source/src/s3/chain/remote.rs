@@ -13,16 +13,16 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::profile::{ProfileError, Program, WebIdentity};
+use super::profile::{Program, WebIdentity};
 use super::{Environment, Profile};
 use crate::http::Web;
 use crate::http::exchange::Ask;
-use crate::s3::ACCESS;
+use crate::s3::no_access;
 use crate::s3::place::aws;
 use crate::s3::refusal::Refusal;
 use crate::s3::time::{iso, system_time};
 use crate::s3::xml::walk;
-use crate::{AccessKeys, Attempt, Cause, Secret, SourceError};
+use crate::{AccessKeys, Attempt, Secret, SourceError};
 
 /// Longest token file, and longest answer with keys.
 const MAX_BYTES: usize = 64 * 1024;
@@ -69,7 +69,7 @@ impl Remote {
             return self.web.retrier.run(|| self.role(identity, attempt)).await.map(Some);
         }
         if let Some(program) = &self.program {
-            return run(program).await.map(Some);
+            return program.keys().await.map(Some).map_err(no_access);
         }
         if let Some(url) = self.container_url(attempt)? {
             return self.web.retrier.run(|| self.container(&url, attempt)).await.map(Some);
@@ -207,14 +207,6 @@ impl Remote {
         let attempt = Attempt { url, ..attempt.clone() };
         Err(Refusal::new(status.as_u16(), &head, &body, SystemTime::now()).error(&attempt))
     }
-}
-
-async fn run(program: &Program) -> Result<AccessKeys, SourceError> {
-    let failed = |error: ProfileError| {
-        let cause: Cause = Arc::new(error);
-        SourceError::Setup { what: ACCESS.to_owned(), cause }
-    };
-    program.keys().await.map_err(failed)
 }
 
 /// Whether a token may be sent there: encrypted, or not beyond this machine and its host.
