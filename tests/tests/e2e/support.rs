@@ -8,6 +8,7 @@ pub mod trees;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,12 @@ use tempfile::TempDir;
 /// The user nobody.
 pub const NOBODY: u32 = 65_534;
 
-/// A directory of one test's own; a failed test leaves it when `E2E_KEEP` is set. What agents log beside
-/// the usual is told in `E2E_LOG`.
+/// What agents and the parts of a cluster log in place of the usual: `E2E_LOG`.
+fn wanted_log() -> Option<String> {
+    std::env::var("E2E_LOG").ok().filter(|filter| !filter.is_empty())
+}
+
+/// A directory of one test's own; a failed test leaves it when `E2E_KEEP` is set.
 pub struct Place {
     dir: TempDir,
 }
@@ -119,21 +124,24 @@ impl Agent {
 
     /// One in a cluster.
     pub fn of(cluster: &Cluster, place: &Place, name: &str) -> Self {
-        Self::below(place.root(), name, Some(cluster), &[])
+        Self::at(cluster.address().unwrap(), place, name, &[])
     }
 
     /// One in a cluster, with further arguments.
     pub fn of_with(cluster: &Cluster, place: &Place, name: &str, extra: &[&str]) -> Self {
-        Self::below(place.root(), name, Some(cluster), extra)
+        Self::at(cluster.address().unwrap(), place, name, extra)
     }
 
-    fn below(dir: &Path, name: &str, cluster: Option<&Cluster>, extra: &[&str]) -> Self {
-        let address = cluster.map(|cluster| cluster.address().unwrap());
-        let filter = std::env::var("E2E_LOG").unwrap_or_default();
-        let log = ["--log", &filter];
-        let wanted = if filter.is_empty() || extra.contains(&"--log") { &[][..] } else { &log };
-        let extra = [extra, wanted].concat();
-        let mut node = Node::spawn(&binaries(), dir, name, address, &extra).unwrap();
+    /// One of the cluster whose manager listens at `manager`.
+    pub fn at(manager: SocketAddr, place: &Place, name: &str, extra: &[&str]) -> Self {
+        Self::below(place.root(), name, Some(manager), extra)
+    }
+
+    fn below(dir: &Path, name: &str, manager: Option<SocketAddr>, extra: &[&str]) -> Self {
+        let filter = wanted_log();
+        let log: Vec<_> = filter.iter().flat_map(|filter| ["--log", filter]).collect();
+        let extra = if extra.contains(&"--log") { extra.to_vec() } else { [extra, &log].concat() };
+        let mut node = Node::spawn(&binaries(), dir, name, manager, &extra).unwrap();
         node.wait_ready().unwrap();
         Self::around(node)
     }

@@ -7,7 +7,8 @@ use rand::RngExt as _;
 
 use super::strategy::{Ask, Assignment, Swarm};
 use super::{
-    Core, Decision, Lease, MAX_PARENTS, Millis, PeerState, RefusalKind, SizeScope, TaskState, Timer,
+    Core, Decision, Held, Lease, MAX_PARENTS, Millis, PeerState, RefusalKind, SizeScope, TaskState,
+    Timer,
 };
 
 impl Core {
@@ -225,16 +226,29 @@ impl Core {
     }
 
     /// Sends a peer to the source whose attempts are used up; whether that is so. What failed it, a seed that hangs,
-    /// is going to fail its neighbours: it reads for them too, and they wait for it as long again.
+    /// is going to fail its neighbours: it reads for them too, and they wait for it as long again. So does it
+    /// where somebody came to have everything meanwhile, as those who stood in before it do.
     pub(super) fn gives_up(&mut self, task_id: TaskId, child: HostId) -> bool {
         let peer = self.tasks.get(&task_id).and_then(|task| task.peer(&child));
         let tries = peer.map_or(0, |peer| peer.tries);
         let for_all = self.is_needed_as_stand_in(task_id, child);
-        let gives_up = tries >= 2 * self.limits.tries || (tries >= self.limits.tries && for_all);
+        let is_early =
+            tries < self.limits.tries || !for_all || self.has_whole_parent(task_id, child);
+        let gives_up = tries >= 2 * self.limits.tries || !is_early;
         if gives_up {
             self.send_to_source(task_id, child, for_all, "no parent could serve it");
         }
         gives_up
+    }
+
+    /// Whether somebody has everything who may serve it.
+    fn has_whole_parent(&self, task_id: TaskId, child: HostId) -> bool {
+        let Some(task) = self.tasks.get(&task_id) else { return false };
+        let Some(peer) = task.peer(&child) else { return false };
+        let descendants = task.dag.descendants(&child);
+        let swarm = Swarm { task, hosts: &self.hosts, now: self.now };
+        let ask = Ask { child, peer, former: &[], descendants: &descendants };
+        task.peers().any(|(host, other)| other.held == Held::All && swarm.may_serve(&ask, host))
     }
 
     /// Whether it waits and something else than its own timer had it looked at: that is no attempt.
@@ -292,7 +306,10 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let Some(peer) = task.peer_mut(&child) else { return };
         peer.become_(PeerState::Source { stand_in });
-        peer.stand_in |= stand_in;
+        if stand_in {
+            peer.stand_in = true;
+            peer.gives_since = Some(self.now);
+        }
         let reason = reason.to_owned();
         self.out.push(Decision::BackToSource { host: child, task: task_id, reason, stand_in });
         if stand_in {

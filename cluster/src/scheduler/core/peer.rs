@@ -120,12 +120,21 @@ pub struct Peer {
     pub costs: Costs,
     /// Schedulings and attempts in vain since the last group arrived.
     pub tries: u32,
-    /// Parents it wants no more, each until when.
-    pub blocked: BTreeMap<HostId, Millis>,
+    /// Parents it wants no more.
+    pub(super) blocked: BTreeMap<HostId, Block>,
+    /// Since when it gives what it did not give before: it stands in, or has come to have everything.
+    pub(super) gives_since: Option<Millis>,
     /// Parents it was ever given.
     pub met: BTreeSet<HostId>,
     /// Its place in the task's roster.
     pub(super) place: usize,
+}
+
+/// For how long a peer does without a parent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block {
+    since: Millis,
+    until: Millis,
 }
 
 /// Most parents remembered per peer for judging its reports.
@@ -152,6 +161,7 @@ impl Peer {
             costs: Costs::default(),
             tries: 0,
             blocked: BTreeMap::new(),
+            gives_since: None,
             met: BTreeSet::new(),
             place: 0,
         }
@@ -198,21 +208,41 @@ impl Peer {
         }
     }
 
-    /// Does without `parent` until `until`.
-    pub fn block(&mut self, parent: HostId, until: Millis) {
+    /// Does without `parent` from now on, until `until`.
+    pub fn block(&mut self, parent: HostId, now: Millis, until: Millis) {
         if self.met.contains(&parent) {
-            self.blocked.insert(parent, until);
+            self.blocked.insert(parent, Block { since: now, until });
         }
     }
 
     /// Gives those it does without for a time another chance.
     pub fn forgive(&mut self) {
-        self.blocked.retain(|_, until| *until == Self::FOR_EVER);
+        self.blocked.retain(|_, block| block.until == Self::FOR_EVER);
     }
 
-    /// Whether it does without `parent` now.
-    pub fn blocks(&self, parent: &HostId, now: Millis) -> bool {
-        self.blocked.get(parent).is_some_and(|until| *until > now)
+    /// Whether it does without `parent` now. One that did not deliver and has come to have what is wanted since
+    /// is worth an attempt.
+    pub fn blocks(&self, parent: &HostId, part: &Self, now: Millis) -> bool {
+        let Some(block) = self.blocked.get(parent) else { return false };
+        let has_changed = part.gives_since.is_some_and(|since| since > block.since);
+        block.until == Self::FOR_EVER || (block.until > now && !has_changed)
+    }
+
+    /// Holds these groups of the task's `all`, if that is known.
+    pub fn gain(&mut self, run: GroupRange, all: Option<u64>, now: Millis) {
+        let lacked = self.held != Held::All;
+        self.held.insert(run, all);
+        if lacked && self.held == Held::All {
+            self.gives_since = Some(now);
+        }
+    }
+
+    /// Holds everything.
+    pub fn gain_all(&mut self, now: Millis) {
+        if self.held != Held::All {
+            self.held = Held::All;
+            self.gives_since = Some(now);
+        }
     }
 
     /// Whether it will hold everything, however long that turns out to be.

@@ -211,6 +211,7 @@ impl Core {
 
     /// Notes what arrived, for the child, its parents and the seed's bitmap.
     fn note_done(&mut self, id: HostId, task_id: TaskId, done: &[Done]) {
+        let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let groups = task.groups();
         let limit = groups.unwrap_or(super::MAX_GROUPS);
@@ -220,7 +221,7 @@ impl Core {
         }
         let Some(peer) = task.peer_mut(&id) else { return };
         for run in done.iter().filter(|run| run.groups.end() <= limit) {
-            peer.held.insert(run.groups, groups);
+            peer.gain(run.groups, groups, now);
             match run.parent {
                 Some(parent) if peer.met.contains(&parent) => {
                     peer.costs.add(run.cost_ms, run.groups.count);
@@ -237,7 +238,8 @@ impl Core {
 
     /// Notes what did not arrive; whether the child must do without a parent it has.
     fn note_failures(&mut self, id: HostId, task_id: TaskId, failed: &[Failed]) -> bool {
-        let block_until = self.now.after(self.limits.block);
+        let now = self.now;
+        let block_until = now.after(self.limits.block);
         let (mut liars, mut mute) = (Vec::new(), Vec::new());
         let mut lost = false;
         let Some(task) = self.tasks.get_mut(&task_id) else { return false };
@@ -259,7 +261,7 @@ impl Core {
                 FailureKind::Other => block_until,
                 FailureKind::NotHeld | FailureKind::Busy | FailureKind::Origin => continue,
             };
-            peer.block(failure.parent, until);
+            peer.block(failure.parent, now, until);
             lost |= parents.contains(&failure.parent);
             if let Some(host) = self.hosts.get_mut(&failure.parent) {
                 host.uploads_failed += 1;
@@ -366,7 +368,7 @@ impl Core {
         let silent_seed = task.state.seed().filter(|seed| seed_is_through && bad.contains(seed));
         let Some(peer) = task.peer_mut(&host).filter(|peer| peer.registered) else { return };
         for parent in bad.iter().filter(|parent| Some(**parent) != silent_seed) {
-            peer.block(*parent, until);
+            peer.block(*parent, now, until);
         }
         match peer.state() {
             // One that names culprits has others tried first; one that does not is out of hope.
@@ -413,6 +415,7 @@ impl Core {
     }
 
     pub(super) fn peer_result(&mut self, host: HostId, task_id: TaskId, outcome: Outcome) {
+        let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let length_known = task.groups().is_some();
         let Some(peer) = task.peer_mut(&host).filter(|peer| peer.registered) else { return };
@@ -422,7 +425,7 @@ impl Core {
         match outcome {
             Outcome::Success => {
                 if peer.wanted == Wanted::All && length_known {
-                    peer.held = Held::All;
+                    peer.gain_all(now);
                 }
                 peer.wanted = Wanted::Groups(GroupSet::new());
                 if peer.is_active() {

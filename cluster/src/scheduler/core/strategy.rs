@@ -57,7 +57,6 @@ impl Swarm<'_> {
     /// its upload limit, has or will have something, and does not itself live on the child.
     pub fn may_serve(&self, ask: &Ask<'_>, parent: &HostId) -> bool {
         if *parent == ask.child
-            || ask.peer.blocks(parent, self.now)
             || self.task.blacklist.contains(parent)
             || ask.descendants.contains(parent)
         {
@@ -65,7 +64,9 @@ impl Swarm<'_> {
         }
         let Some(host) = self.hosts.get(parent) else { return false };
         let Some(peer) = self.task.peer(parent) else { return false };
-        host.has_room_for(&ask.child) && self.has_or_will_have(parent, peer)
+        host.has_room_for(&ask.child)
+            && !ask.peer.blocks(parent, peer, self.now)
+            && self.has_or_will_have(parent, peer)
     }
 
     fn has_or_will_have(&self, host: &HostId, peer: &Peer) -> bool {

@@ -474,6 +474,52 @@ fn when_a_seed_hangs_not_all_read_the_source() {
     assert!(sent.iter().all(|(_, stand_in)| *stand_in), "{sent:?}");
 }
 
+#[test]
+fn who_stood_in_and_has_everything_spares_the_others_the_source() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::with_seed(&task);
+    (2..=4).for_each(|n| drop(scene.register(n, &task)));
+    let out_of_hope = |scene: &mut Scene, n| {
+        let event = Event::Reschedule { host: id(n), task: task.id, bad_parents: Vec::new() };
+        scene.tell(event)
+    };
+    let mut sent = Vec::new();
+    for _ in 0..4 {
+        sent.extend((1..=3).flat_map(|n| sent_to_source(&out_of_hope(&mut scene, n))));
+    }
+    let standing_in: Vec<u8> = sent.iter().map(|(n, _)| *n).collect();
+    assert_eq!(standing_in.len(), 2, "{sent:?}");
+    let waiting = (1..=3).find(|n| !standing_in.contains(n)).unwrap();
+    let groups = GroupRange::new(0, task.length.unwrap().div_ceil(GROUP_BYTES));
+    for n in &standing_in {
+        scene.progress(*n, &task, Done { groups, parent: None, cost_ms: 10 });
+    }
+    let decisions = out_of_hope(&mut scene, waiting);
+    assert_eq!(sent_to_source(&decisions), [], "two have everything");
+    let parents = parents_of(&decisions, waiting).unwrap();
+    assert!(standing_in.iter().any(|n| parents.contains(n)), "{parents:?} of {standing_in:?}");
+}
+
+#[test]
+fn who_came_to_have_everything_is_tried_again_by_those_it_failed() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::new();
+    scene.nodes(1..=3);
+    let fails = |scene: &mut Scene, n, parent| scene.fail(n, &task, parent, FailureKind::Timeout);
+    assert_eq!(sent_to_source(&scene.register(1, &task)), [(1, true)]);
+    scene.register(2, &task);
+    assert_eq!(sent_to_source(&fails(&mut scene, 2, 1)), [(2, true)]);
+    scene.register(3, &task);
+    assert_eq!(parents_of(&fails(&mut scene, 3, 1), 3), Some(vec![2]));
+    scene.pass(Duration::from_millis(1));
+    let groups = GroupRange::new(0, task.length.unwrap().div_ceil(GROUP_BYTES));
+    scene.progress(1, &task, Done { groups, parent: None, cost_ms: 10 });
+    let decisions = fails(&mut scene, 3, 2);
+    assert_eq!(sent_to_source(&decisions), [], "one has everything");
+    assert_eq!(parents_of(&decisions, 3), Some(vec![1]));
+    assert_eq!(parents_of(&fails(&mut scene, 3, 1), 3), Some(vec![]), "it has failed since");
+}
+
 /// Everybody among the first `nodes` says in turn that the seed (100) does not answer.
 fn all_hear_nothing(scene: &mut Scene, nodes: u8, task: &TaskInfo) -> Vec<Decision> {
     (1..=nodes).flat_map(|n| scene.fail(n, task, 100, FailureKind::Disconnected)).collect()

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use dfs_tests::Dfctl;
 use dfs_tests::process::{Process, Program};
-use dfs_tests::{Dfctl, Node};
 
-use super::{Agent, Place, binaries, until};
+use super::{Agent, Place, binaries, until, wanted_log};
 
 /// One part of a cluster.
 fn part(place: &Place, role: &str, manager: Option<SocketAddr>) -> Process {
@@ -27,6 +27,9 @@ pub fn part_in(place: &Place, name: &str, role: &str, manager: Option<SocketAddr
     }
     if let Some(manager) = manager {
         arguments.extend(["--manager".into(), manager.to_string().into()]);
+    }
+    if let Some(filter) = wanted_log() {
+        arguments.extend(["--log".into(), filter.into()]);
     }
     let log = place.path(&format!("{name}.log"));
     let name = "dfs-cluster".to_owned();
@@ -62,9 +65,7 @@ impl Site {
 
     pub fn agent(&self, place: &Place, name: &str) -> Agent {
         let at = self.manager.address("grpc").unwrap();
-        let mut node = Node::spawn(&binaries(), place.root(), name, Some(at), &[]).unwrap();
-        node.wait_ready().unwrap();
-        Agent::around(node)
+        Agent::at(at, place, name, &[])
     }
 
     /// Has each come back where it was.
