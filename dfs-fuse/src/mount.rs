@@ -28,6 +28,7 @@ pub use crate::fuse::Opens;
 use crate::tree::Tree;
 use attach::Plan;
 pub use check::{find_helper, open_device, others_allowed};
+use table::Table;
 pub use table::{MountEntry, SUBTYPE, mounted_at, mounts};
 pub use unmount::{Detach, UnmountError, is_dead, unmount};
 
@@ -184,12 +185,19 @@ pub enum MountError {
 }
 
 impl MountError {
-    /// Whether the system lacks something that it has at other times: threads, files, memory.
+    /// See [`is_scarce`].
     pub fn is_for_want_of_resources(&self) -> bool {
-        let Self::Refused { source, .. } = self else { return false };
-        let scarce = [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
-        scarce.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()))
+        match self {
+            Self::Refused { source, .. } | Self::Unreadable { source, .. } => is_scarce(source),
+            _ => false,
+        }
     }
+}
+
+/// Whether the system lacks something that it has at other times: threads, files, memory.
+fn is_scarce(error: &io::Error) -> bool {
+    let scarce = [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    scarce.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// A mount being served. Dropping it takes the mount away, lazily if it is in use.
@@ -233,9 +241,13 @@ pub fn mount(
         tracing::debug!(own = %own.display(), "a mount would hide the agent's data");
         return Err(MountError::HidesOwnData(point.dir));
     }
+    // First: what is mounted must be found again, to be taken away.
+    let mut table =
+        Table::open().map_err(|source| MountError::Refused { dir: point.dir.clone(), source })?;
     let descriptor = attach::attach(&point, &plan)?;
     let dir = point.dir;
-    let entry = table::mounted_at(&dir).filter(MountEntry::is_ours);
+    let entry = table.mounted_at(&dir).ok().flatten().filter(MountEntry::is_ours);
+    drop(table);
     let ended = CancellationToken::new();
     match start(adapter, descriptor, options.threads, &dir, &ended) {
         Ok(session) => {

@@ -152,13 +152,46 @@ pub enum OpenError {
     Closing,
 }
 
-/// How long a task that cannot be opened because too many files are waits for some to be closed.
-const FILES_WITHIN: Duration = Duration::from_secs(2);
+/// How long a task that cannot be opened for want of files or of disk waits for others to be closed.
+const WANT_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a task was not opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// This process, or the machine, has too many files open.
+    Files,
+    /// The disk is full.
+    Space,
+}
 
 impl OpenError {
-    /// Whether this process, or the machine, has too many files open.
-    fn is_out_of_files(&self) -> bool {
-        matches!(self, Self::Store { source, .. } if source.is_out_of_files())
+    fn want(&self) -> Option<Want> {
+        let Self::Store { source, .. } = self else { return None };
+        match **source {
+            StoreError::NoSpace { .. } => Some(Want::Space),
+            _ => source.is_out_of_files().then_some(Want::Files),
+        }
+    }
+}
+
+/// Attempts at something for which files are short.
+pub struct TriesWhileShort {
+    engine: Engine,
+    until: Instant,
+}
+
+impl TriesWhileShort {
+    /// Has the files of tasks closed that nobody uses, and waits a moment; whether to try again.
+    pub async fn once_more(&mut self) -> bool {
+        if Instant::now() >= self.until {
+            return false;
+        }
+        if let Ok(_turn) = self.engine.inner.closing.try_acquire() {
+            self.engine.inner.out_of_files.notify_one();
+            self.engine.close_idle(Instant::now(), Duration::ZERO).await;
+        }
+        tokio::time::sleep(WANT_WITHIN / 40).await;
+        true
     }
 }
 
@@ -286,27 +319,38 @@ impl Engine {
     }
 
     /// Opens a task, or gives a handle on the one that is open. `origin` is how this host would read it by
-    /// itself, `recipe` what is kept so that a later process can. When too many files are open, closes those of
-    /// tasks that nobody uses, and waits a while until some are closed.
+    /// itself, `recipe` what is kept so that a later process can. Where files or disk lack for it, has those of
+    /// tasks that nobody uses closed or evicted, and waits a while until they are.
     pub async fn open(
         &self,
         info: &TaskInfo,
         recipe: Option<Recipe>,
         origin: Option<Arc<dyn Origin>>,
     ) -> Result<Task, OpenError> {
-        let until = Instant::now() + FILES_WITHIN;
+        let mut tries = self.tries_while_short();
+        let mut has_evicted = false;
         loop {
             let opened = self.open_now(info, recipe.clone(), origin.clone()).await;
-            let in_vain = opened.as_ref().is_err_and(OpenError::is_out_of_files);
-            if !in_vain || Instant::now() >= until {
+            match opened.as_ref().err().and_then(OpenError::want) {
+                None => return opened,
+                Some(Want::Space) if !has_evicted => {
+                    // It takes its disk until those who have it open have heard of it.
+                    has_evicted = self.inner.made_room().await;
+                    if !has_evicted {
+                        return opened;
+                    }
+                }
+                Some(Want::Space | Want::Files) => {}
+            }
+            if !tries.once_more().await {
                 return opened;
             }
-            if let Ok(_turn) = self.inner.closing.try_acquire() {
-                self.inner.out_of_files.notify_one();
-                self.close_idle(Instant::now(), Duration::ZERO).await;
-            }
-            tokio::time::sleep(FILES_WITHIN / 40).await;
         }
+    }
+
+    /// For whoever finds that files are short: to try again, for a while.
+    pub fn tries_while_short(&self) -> TriesWhileShort {
+        TriesWhileShort { engine: self.clone(), until: Instant::now() + WANT_WITHIN }
     }
 
     async fn open_now(

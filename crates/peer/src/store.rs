@@ -179,14 +179,39 @@ impl Store {
             let survey = self.directory.survey(id);
             // Whoever was faster made the same directory.
             let mut tasks = self.tasks.lock();
-            let made = tasks.entry(id).or_insert_with(|| Entry::new(id, &survey)).clone();
+            let enter = || {
+                self.directory.account(0, survey.bytes);
+                Entry::new(id, &survey)
+            };
+            let made = tasks.entry(id).or_insert_with(enter).clone();
             drop(tasks);
             made.presence.note_read(self.directory.now());
             match self.opened(id, &made) {
                 Err(StoreError::Gone(_)) if self.is_replaced(id, &made) => {}
+                Err(error @ StoreError::NoSpace { .. }) => {
+                    self.drop_half_made(id, &made);
+                    return Err(error);
+                }
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Takes away a task that there was no room to make, unless somebody else was more fortunate.
+    fn drop_half_made(&self, id: TaskId, made: &Entry) {
+        {
+            let mut tasks = self.tasks.lock();
+            let is_it =
+                tasks.get(&id).is_some_and(|now| Arc::ptr_eq(&now.presence, &made.presence));
+            let is_open = made.opened.try_lock().is_none_or(|opened| opened.strong_count() > 0);
+            if !is_it || is_open || !made.presence.claim(Pins::Count) {
+                return;
+            }
+            if let Err(error) = self.discard(&mut tasks, id) {
+                tracing::warn!(%error, task = %id, "what is left of a task without room stays");
+            }
+        }
+        self.empty_trash();
     }
 
     /// Whether the task was taken away since the caller looked.
@@ -235,7 +260,7 @@ impl Store {
         self.options.capacity
     }
 
-    /// Disk taken by all tasks, in allocated bytes; exact after [`Store::gc`], an estimate between.
+    /// Disk taken by all tasks, in allocated bytes.
     pub fn used_bytes(&self) -> u64 {
         self.directory.used()
     }
@@ -283,7 +308,7 @@ impl Store {
     }
 
     /// Evicts what is past its time to live, then, above the high watermark, the least recently read
-    /// down to the low one. Never what is pinned or in use.
+    /// down to the low one, and until the disk below has a little left. Never what is pinned or in use.
     pub fn gc(&self, now: SystemTime) -> Result<GcReport, StoreError> {
         self.measure();
         self.evict(now, self.to_free())
@@ -305,9 +330,10 @@ impl Store {
         self.directory.now()
     }
 
-    /// Bytes that eviction would free now by the watermarks.
+    /// Bytes that eviction would free now: by the watermarks, and so that the disk has a little left.
     pub fn to_free(&self) -> u64 {
-        self.options.watermarks.to_free(self.used_bytes(), self.options.capacity)
+        let above = self.options.watermarks.to_free(self.used_bytes(), self.options.capacity);
+        above.max(self.directory.lacks())
     }
 
     fn has_evictable(&self) -> bool {
@@ -387,9 +413,7 @@ impl Store {
         let presences: Vec<_> =
             self.tasks.lock().values().map(|entry| Arc::clone(&entry.presence)).collect();
         for presence in presences {
-            let bytes = self.directory.allocated(presence.id);
-            let before = presence.bytes.swap(bytes, Relaxed);
-            self.directory.account(before, bytes);
+            self.directory.measure(&presence, 0);
             self.directory.note_read(&presence);
         }
     }

@@ -4,7 +4,7 @@ mod cache;
 mod read;
 mod views;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status};
 use super::asker::Asker;
 use super::status::{CallError, status_of};
 use super::walk::{Walk, find, missing};
-use super::{Agent, CommandId, Question, mounts};
+use super::{Agent, CommandId, MountTableError, Question, mounts};
 use crate::mount::{Audience, Detach, User};
 
 /// Serves the node API from an agent.
@@ -69,6 +69,21 @@ impl NodeService {
 
     async fn opened(&self, question: &Question) -> Result<Arc<OpenArtifact>, Status> {
         self.agent.open(question).await.map_err(failed)
+    }
+
+    /// Attempts it as long as files are short for it and some can be closed.
+    async fn with_files<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, MountTableError>
+    where
+        F: Future<Output = Result<T, MountTableError>>,
+    {
+        let mut tries = self.agent.host().engine.tries_while_short();
+        loop {
+            let outcome = attempt().await;
+            let is_short = outcome.as_ref().is_err_and(MountTableError::is_for_want_of_resources);
+            if !is_short || !tries.once_more().await {
+                return outcome;
+            }
+        }
     }
 }
 
@@ -206,10 +221,11 @@ impl node_server::Node for NodeService {
         let data_dir = self.agent.facts().data_dir.clone();
         let path = path.into();
         let mounting = mounts::MountRequest { opened, path, dir, audience, by: asker, data_dir };
-        let dir = self.agent.mounts().mount(mounting).await.map_err(failed)?;
+        let mounted = self.with_files(|| self.agent.mounts().mount(mounting.clone())).await;
+        let dir = mounted.map_err(failed)?;
         let mut mounts = views::mounts(&self.agent, asker).into_iter();
         let info = mounts.find(|info| info.dir == dir.to_string_lossy());
-        info.map(Response::new).ok_or_else(|| failed(mounts::MountTableError::NotMounted(dir)))
+        info.map(Response::new).ok_or_else(|| failed(MountTableError::NotMounted(dir)))
     }
 
     async fn unmount(
@@ -220,7 +236,8 @@ impl node_server::Node for NodeService {
         let asker = Asker::of(&request);
         let request = request.into_inner();
         let detach = if request.lazy { Detach::Lazily } else { Detach::WhenUnused };
-        let left = self.agent.mounts().unmount(request.dir.as_ref(), detach, asker).await;
+        let dir = Path::new(&request.dir);
+        let left = self.with_files(|| self.agent.mounts().unmount(dir, detach, asker)).await;
         let mounts_left = u32::try_from(left.map_err(failed)?).unwrap_or(u32::MAX);
         Ok(Response::new(UnmountReply { mounts_left }))
     }

@@ -23,6 +23,7 @@ use crate::mount::{
 use crate::tree::{IndexTree, PartTree, Totals, Tree, TreeError};
 
 /// What to mount where.
+#[derive(Clone)]
 pub struct MountRequest {
     /// What, opened as a tree.
     pub opened: OpenArtifact,
@@ -68,6 +69,17 @@ pub enum MountTableError {
     /// The process is stopping.
     #[error("the agent is stopping")]
     Stopping,
+}
+
+impl MountTableError {
+    /// Whether the system lacks something that it has at other times: threads, files, memory.
+    pub fn is_for_want_of_resources(&self) -> bool {
+        match self {
+            Self::Mount(error) => error.is_for_want_of_resources(),
+            Self::Unmount(error) => error.is_for_want_of_resources(),
+            _ => false,
+        }
+    }
 }
 
 struct Entry {

@@ -213,6 +213,7 @@ fn store_class(error: &StoreError) -> (Code, &'static str) {
 
 fn mount_class(error: &MountTableError) -> (Code, &'static str) {
     match error {
+        error if error.is_for_want_of_resources() => (Code::ResourceExhausted, "limit"),
         MountTableError::NoTree => (Code::FailedPrecondition, "not-tree"),
         MountTableError::NoPath(_) => (Code::NotFound, "not-found"),
         MountTableError::Tree(_) => (Code::DataLoss, "corrupt"),
@@ -225,7 +226,6 @@ fn mount_class(error: &MountTableError) -> (Code, &'static str) {
             | MountError::Dead(_)
             | MountError::Unreadable { .. } => (Code::FailedPrecondition, "mount-dir"),
             MountError::NotTheirs(_) => (Code::PermissionDenied, "agent-refused"),
-            error if error.is_for_want_of_resources() => (Code::ResourceExhausted, "limit"),
             _ => (Code::FailedPrecondition, "mount-failed"),
         },
         MountTableError::Unmount(UnmountError::Busy(_)) => (Code::FailedPrecondition, "mount-busy"),

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{MountError, table};
+use super::table::{MountEntry, Table};
+use super::{MountError, is_scarce};
 
 /// Where the kernel offers FUSE.
 const DEVICE: &str = "/dev/fuse";
@@ -43,7 +44,9 @@ pub(super) fn mount_point(dir: &Path, owner: Option<u32>) -> Result<MountPoint, 
         .map_err(|error| unusable(&real, error.into()))?;
     let mut point = MountPoint { dir: real, handle };
     point.dir = point.target().read_link().map_err(|error| unusable(&point.dir, error))?;
-    if let Some(mount) = table::mounted_at(&point.dir).filter(table::MountEntry::is_ours) {
+    let there = Table::open().and_then(|mut table| table.mounted_at(&point.dir));
+    let there = there.map_err(|error| unusable(&point.dir, error))?;
+    if let Some(mount) = there.filter(MountEntry::is_ours) {
         return Err(MountError::AlreadyMounted { dir: point.dir, name: mount.name });
     }
     let status =
@@ -72,6 +75,7 @@ pub fn open_device() -> Result<File, MountError> {
     }
     OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied => MountError::DeviceRefused,
+        _ if is_scarce(&error) => MountError::Refused { dir: DEVICE.into(), source: error },
         _ => MountError::NoDevice,
     })
 }

@@ -1,7 +1,8 @@
 //! The kernel's table of mounts, as far as it concerns dfs.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -38,23 +39,44 @@ impl MountEntry {
     }
 }
 
+/// The table itself: once it is open it can be looked into whatever else this process cannot open.
+pub(super) struct Table(File);
+
+impl Table {
+    pub(super) fn open() -> io::Result<Self> {
+        File::open("/proc/self/mountinfo").map(Self)
+    }
+
+    /// As it is now.
+    pub(super) fn mounts(&mut self) -> io::Result<Vec<MountEntry>> {
+        let mut table = Vec::new();
+        self.0.rewind()?;
+        self.0.read_to_end(&mut table)?;
+        Ok(table.split(|byte| *byte == b'\n').filter_map(parse).collect())
+    }
+
+    /// See [`mounted_at`].
+    pub(super) fn mounted_at(&mut self, dir: &Path) -> io::Result<Option<MountEntry>> {
+        Ok(self.mounts()?.into_iter().rfind(|mount| mount.dir == dir))
+    }
+}
+
 /// All mounts that this process sees, in the order they were made.
 pub fn mounts() -> io::Result<Vec<MountEntry>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(table.split(|byte| *byte == b'\n').filter_map(parse).collect())
+    Table::open()?.mounts()
 }
 
 /// What is mounted on `dir`, the uppermost where several are.
 pub fn mounted_at(dir: &Path) -> Option<MountEntry> {
-    mounts().ok()?.into_iter().rfind(|mount| mount.dir == dir)
+    Table::open().ok()?.mounted_at(dir).ok()?
 }
 
 /// Where `mount` is by now, if it is still there: a directory on its way may have got another name.
-pub(super) fn still_there(mount: &MountEntry) -> Option<MountEntry> {
+pub(super) fn still_there(mount: &MountEntry) -> io::Result<Option<MountEntry>> {
     let is_it = |other: &MountEntry| {
         (other.id, &other.device, &other.name) == (mount.id, &mount.device, &mount.name)
     };
-    mounts().ok()?.into_iter().find(is_it)
+    Ok(mounts()?.into_iter().find(is_it))
 }
 
 /// The number of the uppermost mount at `handle`, which was opened without looking into it.

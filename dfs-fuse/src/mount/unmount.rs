@@ -49,9 +49,18 @@ pub enum UnmountError {
     },
 }
 
+impl UnmountError {
+    /// See [`super::is_scarce`].
+    pub fn is_for_want_of_resources(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if super::is_scarce(source))
+    }
+}
+
 /// Takes away this mount, by whichever process it is served, and nothing that lies over it or has its name by now.
 pub fn unmount(mount: &MountEntry, detach: Detach) -> Result<(), UnmountError> {
-    let Some(mount) = table::still_there(mount) else {
+    let there = table::still_there(mount)
+        .map_err(|source| UnmountError::Refused { dir: mount.dir.clone(), source })?;
+    let Some(mount) = there else {
         return Err(UnmountError::NotMounted(mount.dir.clone()));
     };
     let dir = mount.dir.as_path();

@@ -1,7 +1,7 @@
 //! Caches and disks that are smaller than what is read.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -203,4 +203,62 @@ fn what_was_evicted_gives_its_disk_back() {
             fs::read_dir(&open).unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
         !links.into_iter().any(|link| link.to_string_lossy().ends_with("content (deleted)"))
     });
+}
+
+#[test]
+fn a_disk_that_somebody_else_filled_takes_new_files_in_place_of_idle_ones() {
+    let place = Place::new();
+    let origin = Origin::start().unwrap();
+    let disk = Tmpfs::mount(place.dir("disk"), 24 << 20);
+    let agent = Agent::solo_in(disk.path(), "agent");
+    let cat = |name: &str, seed| {
+        let body = Body::noise(seed, 1 << 20);
+        origin.put(name, body.clone());
+        let said = agent.dfctl(&["cat", &origin.url(name)]).done();
+        assert!(said.stdout == body.read(0, 1 << 20).unwrap(), "{name}");
+    };
+    let mut filler = File::create(disk.path().join("filler")).unwrap();
+    let mut fill = || while filler.write_all(&[7; 4096]).is_ok() {};
+    (1..=8).for_each(|n| cat(&format!("/idle-{n}"), n));
+    fill();
+    let said = agent.dfctl(&["cache", "gc"]);
+    // Housekeeping may have been there before.
+    assert!([0, 9].contains(&said.code), "{}", said.stderr);
+    assert!(free(disk.path()) > 0, "a little is left for others");
+    fill();
+    cat("/new", 9);
+    assert!(listed(&agent).len() < 9, "idle ones went");
+}
+
+/// Bytes that a file system has free.
+fn free(dir: &Path) -> u64 {
+    let disk = rustix::fs::statvfs(dir).unwrap();
+    disk.f_bavail * disk.f_frsize
+}
+
+/// The tasks that an agent keeps.
+fn listed(agent: &Agent) -> Vec<serde_json::Value> {
+    let said = agent.dfctl(&["cache", "ls", "--format", "json"]).done().json().unwrap();
+    said["items"].as_array().unwrap().clone()
+}
+
+#[test]
+fn what_the_cache_is_said_to_take_is_what_the_disk_gives() {
+    let place = Place::new();
+    let origin = Origin::start().unwrap();
+    let agent = Agent::solo(&place, "agent");
+    for (n, length) in [1, 4097, 70_000, 300_000, 3_000_000].into_iter().enumerate() {
+        origin.put(&format!("/{n}"), Body::noise(1, length));
+        agent.dfctl(&["cat", &origin.url(&format!("/{n}"))]).done();
+    }
+    let listed = listed(&agent);
+    assert_eq!(listed.len(), 5);
+    for task in listed {
+        let id = task["task"]["id"].as_str().unwrap();
+        let dir = agent.data().join("tasks").join(&id[..2]).join(id);
+        let took = Command::new("du").args(["-s", "-B1"]).arg(&dir).output().unwrap();
+        let took = String::from_utf8(took.stdout).unwrap();
+        let took: u64 = took.split_whitespace().next().unwrap().parse().unwrap();
+        assert_eq!(task["disk_bytes"].as_u64(), Some(took), "{task}");
+    }
 }

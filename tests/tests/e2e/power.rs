@@ -1,62 +1,12 @@
 //! Disks that lose what was not yet on them: an XFS on a file, shut down without its log, and another boot.
 
+use dfs_tests::{Binaries, Body, Fault, Node, Origin};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use dfs_tests::{Binaries, Body, Fault, Mount, Node, Origin};
-
-use crate::support::{Agent, Expected, Place, is_mounted, services_started_by, until};
+use crate::support::disk::Disk;
+use crate::support::{Agent, Expected, Place, services_started_by, until};
 
 const MIB: u64 = 1 << 20;
-
-/// A disk of its own.
-struct Disk {
-    image: PathBuf,
-    mount: Mount,
-}
-
-impl Disk {
-    fn new(place: &Place) -> Self {
-        let image = place.path("disk.xfs");
-        fs::File::create(&image).unwrap().set_len(400 * MIB).unwrap();
-        run(Command::new("mkfs.xfs").arg("-q").arg(&image));
-        let disk = Self { image, mount: Mount::guard(&place.dir("disk")) };
-        disk.attach();
-        disk
-    }
-
-    fn attach(&self) {
-        run(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(self.path()));
-    }
-
-    fn path(&self) -> &Path {
-        self.mount.dir()
-    }
-
-    /// Has all that was written reach it.
-    fn flush(&self) {
-        run(Command::new("sync").arg("-f").arg(self.path()));
-    }
-
-    /// Takes its power away: what is in memory never reaches it, and whoever uses it gets errors.
-    fn cut(&self) {
-        run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(self.path()));
-        assert!(fs::write(self.path().join("probe"), "x").is_err(), "it has no power");
-    }
-
-    /// Gives it power again, when nobody uses it any more.
-    fn recover(&self) {
-        run(Command::new("umount").arg(self.path()));
-        assert!(!is_mounted(self.path()));
-        self.attach();
-    }
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// Our programs on a machine that was booted anew: its kernel names another boot.
 fn after_a_boot(place: &Place) -> Binaries {

@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use dfs_tests::process::Said;
-use dfs_tests::{Body, Node, Origin};
+use dfs_tests::{Body, Fault, Node, Origin};
 
+use crate::support::disk::Disk;
 use crate::support::{Agent, Expected, Place, services_started_by, until};
 
 const MIB: u64 = 1 << 20;
@@ -46,10 +46,10 @@ impl Drop for Group {
     }
 }
 
-/// An agent with a line of shell before it.
-fn agent(place: &Place, before: &str) -> Agent {
+/// An agent with a line of shell before it, whose data lies below `dir`.
+fn agent(place: &Place, dir: &Path, before: &str) -> Agent {
     let programs = services_started_by(place, |agent| format!("{before}\nexec {agent} \"$@\""));
-    Agent::around(Node::start(&programs, place.root(), "a", None).unwrap())
+    Agent::around(Node::start(&programs, dir, "a", None).unwrap())
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn an_agent_with_little_memory_reads_what_is_larger() {
     let group = Group::new("memory", &limits);
     let body = Body::noise(5, 256 * MIB);
     origin.put("/large", body.clone());
-    let agent = agent(&place, &group.enter());
+    let agent = agent(&place, place.root(), &group.enter());
     let mount = agent.mount(&origin.url("/large"), place.path("mount"));
     let read = fs::read(mount.join("large")).unwrap();
     assert_eq!(read.len() as u64, 256 * MIB);
@@ -70,22 +70,34 @@ fn an_agent_with_little_memory_reads_what_is_larger() {
     assert!(!agent.log().contains("panicked"), "{}", agent.log());
 }
 
-/// Reads as many files at once; what each said, and the most that `/proc` listed of the agent's `what` meanwhile.
-fn crowd(agent: &Agent, urls: impl Iterator<Item = String>, what: &str) -> (Vec<Said>, usize) {
-    let listed = format!("/proc/{}/{what}", agent.node.process().pid());
-    let (done, most) = (AtomicBool::new(false), AtomicUsize::new(0));
+/// Of what there is too little: what `/proc` lists of the agent, and from how many on it has no more.
+struct Scarce {
+    what: &'static str,
+    enough: usize,
+}
+
+/// Reads as many files at once; what each said. What keeps them from being served is lifted once all that is scarce
+/// is taken.
+fn crowd(
+    agent: &Agent,
+    urls: impl Iterator<Item = String>,
+    scarce: &Scarce,
+    lift: impl FnOnce() + Send,
+) -> Vec<Said> {
+    let listed = format!("/proc/{}/{}", agent.node.process().pid(), scarce.what);
+    let mut most = 0;
+    let all_is_taken = || {
+        most = most.max(fs::read_dir(&listed).map_or(0, Iterator::count));
+        most >= scarce.enough
+    };
     thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Relaxed) {
-                most.fetch_max(fs::read_dir(&listed).map_or(0, Iterator::count), Relaxed);
-                thread::yield_now();
-            }
-        });
         let reads: Vec<_> =
             urls.map(|url| scope.spawn(move || agent.dfctl(&["cat", &url]))).collect();
+        let shortage = dfs_tests::wait::until("there is a shortage", all_is_taken);
+        lift();
         let said = reads.into_iter().map(|read| read.join().unwrap()).collect();
-        done.store(true, Relaxed);
-        (said, most.load(Relaxed))
+        shortage.unwrap();
+        said
     })
 }
 
@@ -98,17 +110,28 @@ fn assert_told(said: &Said, bytes: &[u8]) {
     }
 }
 
-/// `enough` of the agent's `what` are so many that it had no more.
-fn crowds_are_served_or_told(before: &str, what: &str, enough: usize, place: &Place) {
-    const FILES: u64 = 40;
+const FILES: u64 = 40;
+
+fn body(file: u64) -> Body {
+    Body::noise(file, 200_000)
+}
+
+fn origin() -> Origin {
     let origin = Origin::start().unwrap();
-    let body = |file| Body::noise(file, 200_000);
     (0..FILES).for_each(|file| origin.put(&format!("/{file}"), body(file)));
-    let agent = agent(place, before);
+    origin
+}
+
+fn crowds_are_served_or_told(
+    agent: &Agent,
+    origin: &Origin,
+    scarce: &Scarce,
+    lift: impl FnOnce() + Send,
+) {
+    let place = Place::new();
     let url = |file: u64| origin.url(&format!("/{file}"));
     let bytes = |file| body(file).read(0, 200_000).unwrap();
-    let (said, most) = crowd(&agent, (0..FILES).map(url), what);
-    assert!(most >= enough, "there was no shortage: {most} {what}");
+    let said = crowd(agent, (0..FILES).map(url), scarce, lift);
     (0..).zip(&said).for_each(|(file, said)| assert_told(said, &bytes(file)));
     assert!(said.iter().any(|said| said.code == 0), "nobody was served: {:?}", said[0]);
     // Alone each is served, and a mount once threads have ended.
@@ -129,14 +152,21 @@ fn crowds_are_served_or_told(before: &str, what: &str, enough: usize, place: &Pl
 
 #[test]
 fn an_agent_with_few_files_serves_a_crowd_or_says_why_not_and_goes_on() {
-    let place = Place::new();
-    crowds_are_served_or_told("ulimit -n 64", "fd", 62, &place);
+    let (place, origin) = (Place::new(), origin());
+    let agent = agent(&place, place.root(), "ulimit -n 64");
+    let gate = origin.inject(Fault::gate().method("GET"));
+    let scarce = Scarce { what: "fd", enough: 62 };
+    crowds_are_served_or_told(&agent, &origin, &scarce, || gate.lift());
 }
 
 #[test]
 fn an_agent_with_few_threads_serves_a_crowd_or_says_why_not_and_goes_on() {
-    let place = Place::new();
+    let (place, origin) = (Place::new(), origin());
     let group = Group::new("pids", &[("pids.max", "24")]);
+    let disk = Disk::new(&place);
+    let agent = agent(&place, disk.path(), &group.enter());
+    let frozen = disk.freeze();
     // Half of them for calls that block, and those that work.
-    crowds_are_served_or_told(&group.enter(), "task", 14, &place);
+    let scarce = Scarce { what: "task", enough: 14 };
+    crowds_are_served_or_told(&agent, &origin, &scarce, || drop(frozen));
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use dfs_model::{ByteSize, TaskId};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, statvfs};
 
 use super::clock::StoreClock;
 use super::state::{Header, StateFile};
@@ -31,6 +31,9 @@ pub(super) struct Directory {
 /// The part of the capacity that content leaves free, so that new trees can be looked into while everything is
 /// in use: a sixteenth.
 const RESERVE: u64 = 16;
+
+/// Most bytes of the disk that eviction leaves free, whatever the capacity.
+const KEPT_FREE: u64 = 64 << 20;
 
 /// What a task may take of the capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +158,9 @@ impl Directory {
     }
 
     pub(super) fn make_task(&self, id: TaskId) -> Result<(), StoreError> {
-        make(&self.path(id))
+        let path = self.path(id);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(StoreError::write(id, &path))
     }
 
     pub(super) fn survey(&self, id: TaskId) -> Survey {
@@ -194,11 +199,19 @@ impl Directory {
         }
     }
 
-    /// Allocated bytes of a task's files.
-    pub(super) fn allocated(&self, id: TaskId) -> u64 {
+    /// Bytes that a task's files and its directory take, as the file system counts them.
+    fn allocated(&self, id: TaskId) -> u64 {
         let path = self.path(id);
-        let of = |name| fs::metadata(path.join(name)).map_or(0, |metadata| metadata.blocks() * 512);
-        ["content", "state", "signed", "record.json"].into_iter().map(of).sum()
+        let of = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
+        let files = ["content", "state", "signed", "record.json"];
+        of(&path) + files.into_iter().map(|name| of(&path.join(name))).sum::<u64>()
+    }
+
+    /// Counts what a task takes now, in place of what it took, and of what was reserved for it.
+    pub(super) fn measure(&self, presence: &Presence, reserved: u64) {
+        let bytes = self.allocated(presence.id);
+        let before = presence.bytes.swap(bytes, Relaxed);
+        self.account(before + reserved, bytes);
     }
 
     /// Notes on disk when a task was last read: the time of its directory. Losing it costs only a worse
@@ -237,13 +250,22 @@ impl Directory {
         outcome
     }
 
+    /// Bytes that lack for the disk to have some left for those who keep no account: a thirty-second, and no more
+    /// than [`KEPT_FREE`].
+    pub(super) fn lacks(&self) -> u64 {
+        let Ok(disk) = statvfs(&self.root) else { return 0 };
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        (total / 32).min(KEPT_FREE).saturating_sub(free)
+    }
+
     pub(super) fn used(&self) -> u64 {
         self.used.load(Relaxed)
     }
 
     /// One task took `before` bytes and takes `after` now.
     pub(super) fn account(&self, before: u64, after: u64) {
-        // Wrapping: racing estimates meet again at the next measurement.
+        // Wrapping: racing measurements meet again at the next one.
         self.used.fetch_add(after.wrapping_sub(before), Relaxed);
     }
 

@@ -136,6 +136,7 @@ impl Opened {
         if is_lost {
             opened.salvage().map_err(failed())?;
         }
+        opened.directory.measure(&opened.presence, 0);
         Ok(opened)
     }
 }
@@ -282,10 +283,7 @@ impl StoredTask {
         }
         let is_written = new == 0 && !unsure;
         let written = opened.write(groups, (!is_written).then_some(bytes), nodes);
-        match written {
-            Ok(()) => drop(opened.presence.bytes.fetch_add(new_bytes, Relaxed)),
-            Err(_) => opened.directory.account(new_bytes, 0),
-        }
+        opened.directory.measure(&opened.presence, new_bytes);
         written
     }
 
@@ -314,6 +312,7 @@ impl StoredTask {
         opened.check_nodes(self.shape(), nodes)?;
         opened.presence.dirty.store(true, Relaxed);
         let written = opened.state.write_nodes(nodes.iter().copied());
+        opened.directory.measure(&opened.presence, 0);
         written.map_err(StoreError::write(opened.id, &opened.path))
     }
 
@@ -388,6 +387,7 @@ impl StoredTask {
         // One writer at a time: they share the draft.
         let _facts = opened.facts.write();
         let written = write_private(&draft, &text).and_then(|()| fs::rename(&draft, &path));
+        opened.directory.measure(&opened.presence, 0);
         written.map_err(StoreError::write(opened.id, &path))
     }
 
