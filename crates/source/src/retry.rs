@@ -34,9 +34,9 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Bytes that must have come since the last failure for the count of attempts to begin anew: an
-/// origin that sends one byte per connection is not progress.
-const PROGRESS_BYTES: u64 = 256 * 1024;
+/// Bytes that must have come, over however many attempts, for their count to begin anew: a bad line gets on, and
+/// an origin that sends one byte per connection does not.
+const PROGRESS_BYTES: u64 = dfs_model::GROUP_BYTES;
 
 /// Where one operation stands in its policy.
 #[derive(Debug, Clone)]
@@ -69,7 +69,6 @@ impl Retry {
         chance: f64,
     ) -> Option<Duration> {
         self.failures += 1;
-        self.progress = 0;
         if self.failures >= self.policy.attempts {
             return None;
         }
@@ -192,6 +191,16 @@ mod tests {
             retry.progress(1, now);
         }
         assert!(retry.failed(None, now, 0.0).is_none());
+    }
+
+    #[test]
+    fn what_comes_in_small_parts_is_progress_too() {
+        let now = Instant::now();
+        let mut retry = Retry::new(policy(), now);
+        for _ in 0..20 {
+            assert!(retry.failed(None, now, 0.0).is_some());
+            retry.progress(PROGRESS_BYTES as usize / 3 + 1, now);
+        }
     }
 
     #[tokio::test(start_paused = true)]
