@@ -123,6 +123,18 @@ fn a_body_that_is_cut_off_goes_on_where_it_ended() {
 }
 
 #[test]
+fn a_line_that_cuts_every_answer_short_gets_on_all_the_same() {
+    let place = Place::new();
+    let body = Body::noise(5, 900_000);
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let cuts = origin.inject(Fault::reset_after(100_000));
+    let said = agent.dfctl(&["get", &origin.url("/f"), "-o", "-"]).done();
+    assert!(said.stdout == all(&body));
+    assert!(cuts.struck() > 6, "more often than one attempt is repeated: {}", cuts.struck());
+}
+
+#[test]
 fn a_file_that_changes_between_two_reads_of_a_mount_is_an_error_and_never_a_mixture() {
     let place = Place::new();
     let (old, new) = (Body::noise(6, 40 * MIB), Body::noise(7, 40 * MIB));
