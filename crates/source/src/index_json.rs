@@ -1,13 +1,12 @@
 //! Reads the listings that web servers write as JSON: Caddy's, and nginx's `autoindex_format json`.
 //!
-//! Pure: bytes in, names directly below out. A name is plain text here, and one that is not a single
-//! element of a path is no member.
+//! Pure: bytes in, names directly below out. A name is plain text here.
 
 use serde::Deserialize;
 
+use crate::Timestamp;
 use crate::index_page::Link;
 use crate::s3::time::iso;
-use crate::{Timestamp, check_path};
 
 /// Why a document lists nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,15 +40,14 @@ pub fn parse_json_listing(document: &[u8]) -> Result<Vec<Link>, NoJsonListing> {
             true => item.name.strip_suffix('/').unwrap_or(&item.name),
             false => &item.name,
         };
-        let name = name.as_bytes().to_vec();
-        let element = !name.contains(&b'/') && check_path(&name).is_ok();
-        if !element || !seen.insert(name.clone()) {
+        let link = Link::new(name.as_bytes().to_vec(), directory);
+        let Some(link) = link.filter(|link| seen.insert((link.name.clone(), link.unusable))) else {
             continue;
-        }
+        };
         let length = item.size.filter(|_| !directory);
         let modified = item.mod_time.as_deref().and_then(iso);
         let modified = modified.or_else(|| item.mtime.as_deref().and_then(http_time));
-        links.push(Link { name, directory, length, modified });
+        links.push(Link { length, modified, ..link });
     }
     Ok(links)
 }
@@ -63,11 +61,12 @@ fn http_time(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check_path;
     use proptest::prelude::*;
 
     fn link(name: &str, directory: bool, length: Option<u64>, seconds: Option<i64>) -> Link {
         let modified = seconds.map(|seconds| Timestamp { seconds, nanos: 0 });
-        Link { name: name.into(), directory, length, modified }
+        Link { length, modified, ..Link::new(name.into(), directory).unwrap() }
     }
 
     #[test]
@@ -91,7 +90,9 @@ mod tests {
         let items: Vec<_> =
             names.iter().map(|name| format!(r#"{{"name":"{name}","is_dir":false}}"#)).collect();
         let links = parse_json_listing(format!("[{}]", items.join(",")).as_bytes()).unwrap();
-        assert_eq!(links, [link("ok", false, None, None)]);
+        let (told, members): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| link.unusable);
+        assert_eq!(members, [link("ok", false, None, None)]);
+        assert_eq!(told.len(), 4, "{told:?}");
         for bad in [
             "{}",
             "[1]",

@@ -12,20 +12,35 @@ use std::collections::HashMap;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use crate::entry::escaped;
 use crate::{Timestamp, check_path};
 use scan::{Anchor, anchors, headings};
 
 /// A member of a directory as its index page shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// One path element, percent-decoded; always passes [`check_path`] and has no slash.
+    /// One path element, percent-decoded; always passes [`check_path`](crate::check_path) and has no slash.
     pub name: Vec<u8>,
+    /// Its name is none that a file can have: this is what can be shown of it.
+    pub unusable: bool,
     /// Whether its link ends in a slash.
     pub directory: bool,
     /// Bytes, where the page shows an exact number of them.
     pub length: Option<u64>,
     /// When it was last changed, where the listing tells that exactly.
     pub modified: Option<Timestamp>,
+}
+
+impl Link {
+    /// A member of which nothing but its name is known; none where that stands for a directory itself.
+    pub(crate) fn new(name: Vec<u8>, directory: bool) -> Option<Self> {
+        if matches!(&name[..], b"" | b"." | b"..") {
+            return None;
+        }
+        let unusable = name.contains(&b'/') || check_path(&name).is_err();
+        let name = if unusable { escaped(&name) } else { name };
+        Some(Self { name, unusable, directory, length: None, modified: None })
+    }
 }
 
 /// Why a page lists nothing.
@@ -45,13 +60,14 @@ pub fn parse_index_page(page: &[u8], base: &Url) -> Result<Vec<Link>, IndexPageE
     let mut places = HashMap::new();
     for link in anchors(page).filter_map(|anchor| member(&anchor, base)) {
         // An icon may link to the same member; the columns stand behind the name only.
-        match places.get(&link.name) {
+        let place = (link.name.clone(), link.unusable);
+        match places.get(&place) {
             Some(&place) => {
                 let known: &mut Link = &mut found[place];
                 known.length = known.length.or(link.length);
             }
             None => {
-                places.insert(link.name.clone(), found.len());
+                places.insert(place, found.len());
                 found.push(link);
             }
         }
@@ -76,11 +92,11 @@ fn member(anchor: &Anchor, base: &Url) -> Option<Link> {
         None => (rest, false),
     };
     let name: Vec<u8> = percent_decode_str(rest).collect();
-    if rest.contains('/') || name.contains(&b'/') || check_path(&name).is_err() {
+    if rest.contains('/') {
         return None;
     }
     let length = if directory { None } else { exact_length(&anchor.after) };
-    Some(Link { name, directory, length, modified: None })
+    Some(Link { length, ..Link::new(name, directory)? })
 }
 
 /// What of `path` lies below the directory that `base` is in, whatever either chose to
@@ -187,7 +203,12 @@ mod tests {
             <a href="mailto:n">n</a><a href="javascript:o">o</a><a href="a/b">p</a><a href="a%2fb">q</a>
             <a href="%2e%2e/">r</a><a href="%2e%2e%2fs">s</a><a href="%00">t</a><a href="sub//">u</a>
             <a href="file:///etc/passwd">v</a><a href="..%5cw">w</a><a name="x">x</a><a href=>y</a>"##;
-        assert_eq!(links(page, "http://h/dir/"), [row("..\\\\w", false, None)]);
+        let links =
+            parse_index_page(page.as_bytes(), &Url::parse("http://h/dir/").unwrap()).unwrap();
+        let (told, members): (Vec<_>, Vec<_>) = links.iter().partition(|link| link.unusable);
+        assert_eq!(members.iter().map(|link| &link.name[..]).collect::<Vec<_>>(), [b"..\\w"]);
+        let told: Vec<_> = told.iter().map(|link| str::from_utf8(&link.name).unwrap()).collect();
+        assert_eq!(told, ["a%2Fb", "%2E%2E%2Fs", "%00"], "they are shown, and lead nowhere");
     }
 
     #[test]
@@ -233,7 +254,7 @@ mod tests {
             let href = percent_encoding::percent_encode(&name, percent_encoding::NON_ALPHANUMERIC);
             let page = format!("<title>Index of /</title><pre><a href=\"{href}\">x</a> 01-Jan-2026 00:00 7\n");
             let links = parse_index_page(page.as_bytes(), &Url::parse("http://h/dir/").unwrap()).unwrap();
-            prop_assert_eq!(links, vec![Link { name, directory: false, length: Some(7), modified: None }]);
+            prop_assert_eq!(links, vec![Link { length: Some(7), ..Link::new(name, false).unwrap() }]);
         }
     }
 }

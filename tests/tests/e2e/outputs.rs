@@ -448,7 +448,10 @@ fn names_that_lead_outside_are_never_written() {
     let agent = Agent::solo(&place, "agent");
     let dir = place.dir("dir");
     let out = dir.join("out");
-    agent.dfctl(&["get", "-r", &origin.url("/evil/"), "-o", out.to_str().unwrap()]).done();
+    let get = ["get", "-r", &origin.url("/evil/"), "-o", out.to_str().unwrap()];
+    let said = agent.dfctl(&get).fails(8, "DFS-1108");
+    assert!(said.stderr.contains("%2Fetc%2Fpasswd of"), "{}", said.stderr);
+    assert!(said.stderr.contains("its name is none that a file can have"), "{}", said.stderr);
     assert!(origin.asked().contains(&"/evil/".to_owned()));
     assert_eq!(names(&dir), ["out"]);
     assert_eq!(names(&dir.join("out")), ["good"]);

@@ -9,9 +9,13 @@ use reqwest::header::{ACCEPT, HeaderValue};
 
 use super::exchange::Ask;
 use super::{Web, headers};
+use crate::entry::escaped;
 use crate::index_json::parse_json_listing;
 use crate::index_page::{Link, parse_index_page};
-use crate::{Action, Attempt, Entry, EntryKind, SourceError, Target};
+use crate::{Action, Attempt, Entry, EntryKind, SourceError, Target, check_path};
+
+const NOT_A_NAME: &str =
+    "its name is none that a file can have: it holds a slash or a NUL, or is too long";
 
 /// A listing under way.
 struct Walk {
@@ -97,6 +101,19 @@ impl Walk {
         Ok(())
     }
 
+    /// What a link names; what no tree can hold is shown as far as it can be.
+    fn member(&self, path: Vec<u8>, link: &Link) -> Result<Entry, SourceError> {
+        let kind = match (link.unusable, link.directory) {
+            (true, _) => EntryKind::Unusable(NOT_A_NAME),
+            (false, true) => EntryKind::Directory,
+            (false, false) => EntryKind::File,
+        };
+        match check_path(&path) {
+            Ok(()) => self.entry(path, kind),
+            Err(_) => self.entry(escaped(&path), EntryKind::Unusable(NOT_A_NAME)),
+        }
+    }
+
     fn entry(&self, path: Vec<u8>, kind: EntryKind) -> Result<Entry, SourceError> {
         Entry::new(path, kind).map_err(|error| SourceError::Malformed {
             attempt: self.attempt.clone(),
@@ -124,12 +141,11 @@ impl Walk {
         let mut below = Vec::new();
         for link in links {
             let path = match directory.is_empty() {
-                true => link.name,
+                true => link.name.clone(),
                 false => [directory, b"/", &link.name].concat(),
             };
-            let kind = if link.directory { EntryKind::Directory } else { EntryKind::File };
-            let entry = self.entry(path, kind)?;
-            if link.directory {
+            let entry = self.member(path, &link)?;
+            if entry.kind == EntryKind::Directory {
                 below.push(entry.path.clone());
             }
             let (length, modified) = (link.length, link.modified);
