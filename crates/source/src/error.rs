@@ -271,6 +271,35 @@ fn seconds(limit: Duration) -> String {
     format!("{} s", limit.as_secs_f64())
 }
 
+/// The attempt in an error, as the error is given: shared or to be changed.
+macro_rules! attempt_of {
+    ($error:expr) => {
+        match $error {
+            SourceError::NotFound { attempt }
+            | SourceError::NotPermitted { attempt, .. }
+            | SourceError::Changed { attempt, .. }
+            | SourceError::Status { attempt, .. }
+            | SourceError::Unreachable { attempt, .. }
+            | SourceError::Unavailable { attempt, .. }
+            | SourceError::Timeout { attempt, .. }
+            | SourceError::Stalled { attempt, .. }
+            | SourceError::Truncated { attempt, .. }
+            | SourceError::RangeIgnored { attempt }
+            | SourceError::Tls { attempt, .. }
+            | SourceError::TooLarge { attempt, .. }
+            | SourceError::Malformed { attempt, .. }
+            | SourceError::Encoded { attempt, .. }
+            | SourceError::Redirect { attempt, .. }
+            | SourceError::ReadOnly { attempt, .. }
+            | SourceError::Exists { attempt }
+            | SourceError::Io { attempt, .. } => Some(attempt),
+            SourceError::Unsupported { .. } | SourceError::Url(_) | SourceError::Setup { .. } => {
+                None
+            }
+        }
+    };
+}
+
 impl SourceError {
     /// What cannot be set up, and why.
     pub(crate) fn setup(
@@ -309,26 +338,20 @@ impl SourceError {
 
     /// What was attempted on what; `None` where nothing was asked of an origin yet.
     pub fn attempt(&self) -> Option<&Attempt> {
+        attempt_of!(self)
+    }
+
+    /// The same for another attempt that came to nothing for the same cause.
+    pub(crate) fn of(mut self, attempt: &Attempt) -> Self {
+        if let Some(own) = attempt_of!(&mut self) {
+            own.clone_from(attempt);
+        }
         match self {
-            Self::NotFound { attempt }
-            | Self::NotPermitted { attempt, .. }
-            | Self::Changed { attempt, .. }
-            | Self::Status { attempt, .. }
-            | Self::Unreachable { attempt, .. }
-            | Self::Unavailable { attempt, .. }
-            | Self::Timeout { attempt, .. }
-            | Self::Stalled { attempt, .. }
-            | Self::Truncated { attempt, .. }
-            | Self::RangeIgnored { attempt }
-            | Self::Tls { attempt, .. }
-            | Self::TooLarge { attempt, .. }
-            | Self::Malformed { attempt, .. }
-            | Self::Encoded { attempt, .. }
-            | Self::Redirect { attempt, .. }
-            | Self::ReadOnly { attempt, .. }
-            | Self::Exists { attempt }
-            | Self::Io { attempt, .. } => Some(attempt),
-            Self::Unsupported { .. } | Self::Url(_) | Self::Setup { .. } => None,
+            Self::Unavailable { attempt: own, attempts, retry_after, cause } => {
+                let cause = Box::new(cause.of(attempt));
+                Self::Unavailable { attempt: own, attempts, retry_after, cause }
+            }
+            other => other,
         }
     }
 

@@ -109,15 +109,10 @@ impl Chain {
         }
         let cell = self.current(SystemTime::now());
         let found = cell
-            .get_or_try_init(|| async {
-                match self.find(attempt).await {
-                    // It names what this request is about, which the next one is not.
-                    Err(error) if error.attempt().is_some() => Err(error),
-                    keys => Ok(Found::new(keys, SystemTime::now())),
-                }
-            })
-            .await?;
-        let keys = found.keys.clone()?;
+            .get_or_init(|| async { Found::new(self.find(attempt).await, SystemTime::now()) })
+            .await;
+        // What is remembered was found for another request.
+        let keys = found.keys.clone().map_err(|error| error.of(attempt))?;
         if let Some(keys) = &keys {
             self.remember(&keys.id);
         }

@@ -288,6 +288,21 @@ async fn the_machine_is_asked_in_a_session_and_its_absence_is_no_failure() {
 }
 
 #[tokio::test]
+async fn a_service_that_refuses_keys_is_not_asked_by_each_who_waits() {
+    let service = Server::start(|_, _| crate::scripted::status(403));
+    let at = format!("http://{}/keys", service.address);
+    let client = in_surroundings("store.example", &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", &at)]);
+    let names: Vec<_> = (0..8).map(|n| target(&format!("s3://lab/{n}"))).collect();
+    let source = client.source(&names[0]);
+    let asked = names.iter().map(|name| source.complete(name, Asking::Own));
+    for (name, answer) in names.iter().zip(futures::future::join_all(asked).await) {
+        let error = failure(answer).to_string();
+        assert!(error.contains(name.url.as_str()), "{error} is not about {}", name.url);
+    }
+    assert_eq!(service.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn the_right_region_is_learned_once_for_a_bucket() {
     let server = Server::start(|_, request| {
         let scope = request.header("authorization").unwrap().split("Credential=").nth(1).unwrap();
