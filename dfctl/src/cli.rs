@@ -4,13 +4,13 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use dfs_service::Extensions;
+use dfs_service::config::ServiceAddress;
 use serde::Serialize;
 
 use crate::codes::{self, Exit};
@@ -42,10 +42,10 @@ pub struct Cli {
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Everywhere")]
 pub struct GlobalArgs {
-    /// Cluster, as address:port: an agent that runs must take part in it, one that `mount` starts does, and without one
+    /// Cluster, as host:port of its manager: an agent that runs must take part in it, one that `mount` starts does, and without one
     /// the command itself is a peer of it
     #[arg(long, global = true, value_name = "ADDR", env = "DFS_CLUSTER", hide_env_values = true)]
-    cluster: Option<SocketAddr>,
+    cluster: Option<ServiceAddress>,
     /// Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other
     /// command fails
     #[arg(long, global = true, value_name = "PATH", env = "DFS_SOCKET", hide_env_values = true)]

@@ -21,6 +21,7 @@ mod near;
 mod outdir;
 mod output;
 mod part;
+mod reach;
 mod settings;
 mod transfer;
 

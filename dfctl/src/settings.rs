@@ -1,10 +1,9 @@
 //! What is in force for this run: flag > environment > `~/.config/dfs/dfctl.toml` > `/etc/dfs/*.toml` > default.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dfs_service::config::{ConfigError, Explanation, Loaded, Loader, Origin};
+use dfs_service::config::{ConfigError, Explanation, Loaded, Loader, Origin, ServiceAddress};
 use dfs_service::data_dir::Places;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +16,7 @@ use crate::output::{Color, Format, progress};
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 struct Options {
-    cluster: Option<SocketAddr>,
+    cluster: Option<ServiceAddress>,
     socket: Option<PathBuf>,
     solo: Option<bool>,
     data_dir: Option<PathBuf>,
@@ -93,7 +92,7 @@ pub fn keys() -> Vec<Key> {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Cluster that an agent must take part in.
-    pub cluster: Option<SocketAddr>,
+    pub cluster: Option<ServiceAddress>,
     /// Socket of the agent, where one was named.
     pub socket: Option<PathBuf>,
     /// Never ask an agent.
@@ -175,14 +174,19 @@ impl Settings {
 
     /// The cluster that a question about the cluster means: the one that was named, unless a directory on this
     /// machine was named at least as near.
-    pub fn cluster_asked(&self) -> Option<SocketAddr> {
+    pub fn cluster_asked(&self) -> Option<&ServiceAddress> {
         let rank = |key: &str| match self.explain(key)?.origin {
             Origin::CommandLine => Some(3),
             Origin::Environment(_) => Some(2),
             Origin::File(..) => Some(1),
             Origin::Default => None,
         };
-        self.cluster.filter(|_| rank("cluster") > rank("data-dir"))
+        self.cluster.as_ref().filter(|_| rank("cluster") > rank("data-dir"))
+    }
+
+    /// The cluster that a process started by this command takes part in.
+    pub fn cluster_joined(&self) -> Option<&ServiceAddress> {
+        self.cluster.as_ref().filter(|_| !self.solo)
     }
 
     /// Whether one particular agent is meant, and no other way will do.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 use dfs_model::{Capacity, Rate};
+use dfs_service::config::ServiceAddress;
 use dfs_service::process;
 use serde::{Deserialize, Serialize};
 
@@ -32,9 +33,9 @@ pub struct Flags {
     /// Group whose members may use the socket too; its number.
     #[arg(long, value_name = "GID")]
     pub socket_group: Option<u32>,
-    /// The cluster to take part in, as address:port of its manager; repeatable. None is solo.
+    /// The cluster to take part in, as host:port of its manager; repeatable. None is solo.
     #[arg(long, value_name = "ADDR")]
-    pub cluster: Vec<SocketAddr>,
+    pub cluster: Vec<ServiceAddress>,
     /// Address that others reach this host's pieces at, where it is not the one it listens on; repeatable.
     #[arg(long, value_name = "ADDR:PORT")]
     pub advertise: Vec<SocketAddr>,
@@ -74,7 +75,7 @@ pub struct Options {
     /// Group whose members may use the socket too.
     pub socket_group: Option<u32>,
     /// Managers of the cluster to take part in.
-    pub cluster: Vec<SocketAddr>,
+    pub cluster: Vec<ServiceAddress>,
     /// Addresses to announce instead.
     pub advertise: Vec<SocketAddr>,
     /// Port of the piece plane.

@@ -28,6 +28,7 @@ mod outputs;
 mod own_source;
 mod power;
 mod preheat;
+mod reaching;
 mod recovery;
 mod roles;
 mod shortage;

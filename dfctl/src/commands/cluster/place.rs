@@ -18,6 +18,9 @@ use crate::output::{Record, printable, quoted_path, table};
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const MAX_PAGE: u64 = 64 * 1024;
 
+/// What a node agent calls itself.
+const AGENT: &str = "node";
+
 /// What is known of a running cluster.
 pub struct Cluster {
     /// Its announcement.
@@ -50,6 +53,8 @@ pub fn command(context: &Context, name: &str) -> String {
 /// later process with the same number is not it.
 pub fn running(dir: &Path) -> Result<Option<RunInfo>, CliError> {
     match RunInfo::read(dir) {
+        // An agent keeps a directory of its own in the same way.
+        Ok(RunState::Running(info)) if info.role == AGENT => Ok(None),
         Ok(RunState::Running(info)) => Ok(Some(info)),
         Ok(RunState::Absent | RunState::Stale(_)) => Ok(None),
         Err(error) => {

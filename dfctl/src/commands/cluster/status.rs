@@ -1,7 +1,8 @@
 //! `dfctl cluster status`.
 
-use std::net::SocketAddr;
 use std::time::Duration;
+
+use dfs_service::config::ServiceAddress;
 
 use super::asked;
 use super::place::{Cluster, command, log_of, of_this_machine};
@@ -45,7 +46,7 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
         .hint(format!("less {}", quoted_path(&log_of(&dir)))))
 }
 
-async fn of_address(context: &Context, address: SocketAddr) -> Result<Outcome, CliError> {
+async fn of_address(context: &Context, address: &ServiceAddress) -> Result<Outcome, CliError> {
     let asking = asked::ask(address, ANSWER_WITHIN);
     let reached = answer(context, asking).await?.map_err(|why| {
         CliError::new(&codes::CLUSTER_SILENT, format!("the cluster {address} is not reached"))
