@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use dfs_tests::process::Said;
 use dfs_tests::{Body, Origin};
 
 use crate::support::servers::Server;
@@ -131,7 +132,9 @@ fn one_agent_serves_several_mounts_and_each_goes_by_itself() {
         dirs.push((agent.mount(&file_url(&source), place.dir(&format!("mount-{number}"))), source));
     }
     let listed = agent.dfctl(&["mounts", "--format", "json"]).json().unwrap();
-    assert_eq!(listed["items"].as_array().unwrap().len(), 3, "{listed}");
+    // Those that other tests have killed are not this agent's.
+    let items = listed["items"].as_array().unwrap();
+    assert_eq!(items.iter().filter(|item| item["state"] == "ready").count(), 3, "{listed}");
     let (first, _) = dirs.remove(0);
     agent.dfctl(&["umount", first.to_str().unwrap()]).done();
     assert!(!is_mounted(&first));
@@ -203,6 +206,47 @@ fn an_agent_that_is_asked_to_stop_takes_its_mounts_with_it() {
     agent.terminate();
     assert!(!is_mounted(&idle) && !is_mounted(&used));
     assert!(!agent.data().join("run.json").exists(), "a clean exit takes its announcement back");
+}
+
+#[test]
+fn what_a_killed_agent_left_is_listed_as_dead_with_the_way_to_take_it_away() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), &noise(3, 1_000));
+    let (mut killed, other) = (Agent::solo(&place, "killed"), Agent::solo(&place, "other"));
+    let dir = killed.mount(&file_url(&source), place.dir("it's dead"));
+    let text = dir.to_str().unwrap();
+    let state = |said: &Said| {
+        let listed = said.json().unwrap();
+        let items = listed["items"].as_array().unwrap().clone();
+        let found = items.into_iter().find(|item| item["dir"] == text)?;
+        assert!(found["url"].as_str().unwrap().ends_with("/source/"), "{found}");
+        Some(found["state"].as_str().unwrap().to_owned())
+    };
+    let json = ["mounts", "--format", "json"];
+    assert_eq!(state(&killed.dfctl(&json)).as_deref(), Some("ready"));
+    assert_eq!(state(&other.dfctl(&json)), None, "another agent serves it");
+    killed.kill();
+    until("the dead mount is one", || fs::read(dir.join("f")).is_err());
+    let said = other.dfctl(&json).done();
+    assert_eq!(state(&said).as_deref(), Some("dead"));
+    let said = other.dfctl(&["mounts"]).done();
+    assert!(
+        said.text().lines().any(|line| line.contains(text) && line.ends_with("dead")),
+        "{}",
+        said.text()
+    );
+    assert!(
+        said.stderr.contains("agent is gone") || said.stderr.contains("agents are gone"),
+        "{}",
+        said.stderr
+    );
+    assert!(said.stderr.contains("dfctl umount "), "{}", said.stderr);
+    // Its own agent does not answer, which is said too.
+    assert_eq!(state(&killed.dfctl(&json).fails(5, "DFS-4101")).as_deref(), Some("dead"));
+    other.dfctl(&["umount", text]).done();
+    assert!(!is_mounted(&dir));
+    assert_eq!(state(&other.dfctl(&json)), None);
 }
 
 #[test]
