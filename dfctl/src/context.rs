@@ -131,7 +131,7 @@ impl Context {
         }
         let managers = managers(self).await?;
         let mut inside = self.inside.lock();
-        let parent = self.settings.solo_dir();
+        let parent = self.settings.solo_dir()?;
         let sources = self.sources(FileOptions::default());
         let started = InsideAgent::start(&parent, sources, &managers);
         let agent = started.map_err(|error| {
@@ -153,7 +153,9 @@ impl Context {
         let stop = &self.interrupted;
         let opened = match PartFile::open(dir.clone(), name, identity.clone(), digest, stop) {
             Err(PartError::Shared(_)) => {
-                inside::sweep(&self.settings.solo_dir());
+                if let Ok(parent) = self.settings.solo_dir() {
+                    inside::sweep(&parent);
+                }
                 PartFile::open(dir, name, identity, digest, stop)?
             }
             opened => opened?,
@@ -291,7 +293,7 @@ impl Context {
         let tried: Vec<_> = open.map(|socket| socket.display().to_string()).collect();
         let start = format!(
             "dfs-fuse --data-dir {} --socket {}",
-            quoted_path(&self.settings.agent_dir()),
+            self.settings.agent_dir().map_or_else(|_| "DIR".to_owned(), |dir| quoted_path(&dir)),
             quoted_path(&self.settings.own_socket())
         );
         let error = CliError::new(&codes::NO_AGENT, "no node agent answers");

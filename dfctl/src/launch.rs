@@ -40,7 +40,7 @@ pub struct Launch {
 pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
     let settings = &context.settings;
     let socket = settings.own_socket();
-    let data = private(&settings.agent_dir())?;
+    let data = private(&settings.agent_dir()?)?;
     // A place the user names is the user's affair; the agent makes its socket private in any case.
     if settings.socket.is_none()
         && let Some(parent) = socket.parent()
@@ -268,10 +268,10 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let dir = |name: &str| place.path().join(name);
         let places = Places {
-            data: dir("data"),
+            data: Some(dir("data")),
             runtime: dir("own"),
             resident: dir("machine"),
-            config: dir("config"),
+            config: Some(dir("config")),
         };
         let mode = |name: &str| {
             let made = own_socket_dir(&dir(name), &places).unwrap();

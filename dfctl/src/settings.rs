@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use dfs_service::config::{ConfigError, Explanation, Loaded, Loader, Origin, ServiceAddress};
 use dfs_service::data_dir::Places;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::codes;
 use crate::error::CliError;
@@ -17,12 +18,23 @@ use crate::output::{Color, Format, progress};
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 struct Options {
     cluster: Option<ServiceAddress>,
+    #[serde(deserialize_with = "named")]
     socket: Option<PathBuf>,
     solo: Option<bool>,
+    #[serde(deserialize_with = "named")]
     data_dir: Option<PathBuf>,
     format: Option<Format>,
     progress: Option<progress::Mode>,
     color: Option<Color>,
+}
+
+/// A path, where there is one: an empty one would be the directory that the command happens to run in.
+fn named<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = Option::<PathBuf>::deserialize(value)?;
+    match path {
+        Some(path) if path.as_os_str().is_empty() => Err(D::Error::custom("an empty path")),
+        path => Ok(path),
+    }
 }
 
 /// Flags of every command by their keys, as they were given on this command line. Variables are the loader's.
@@ -50,8 +62,15 @@ pub fn check(path: &Path, text: &str) -> Result<(), ConfigError> {
     Loader::new("dfctl").check::<Options>(path, text)
 }
 
-fn user_file(places: &Places) -> PathBuf {
-    places.config.join("dfctl.toml")
+fn user_file(places: &Places) -> Option<PathBuf> {
+    Some(places.config.as_ref()?.join("dfctl.toml"))
+}
+
+/// Without a home there is no place for `what`; `variable` names one, and so does what the `hint` says.
+fn homeless(what: &str, variable: &str, hint: &str) -> CliError {
+    CliError::new(&codes::BAD_CONFIG, format!("there is no place for {what}"))
+        .because(format!("neither HOME nor {variable} is set to an absolute path"))
+        .hint(hint)
 }
 
 /// The configuration cannot be used.
@@ -118,7 +137,7 @@ impl Settings {
     }
 
     fn load_in(places: Places, loader: Loader, flags: &GivenFlags) -> Result<Self, CliError> {
-        let loader = loader.user_file(Some(user_file(&places)));
+        let loader = loader.user_file(user_file(&places));
         let loaded = loader.load::<Options, _>(flags).map_err(|error| unusable(&error))?;
         Ok(Self::of(loaded, places))
     }
@@ -168,8 +187,10 @@ impl Settings {
     }
 
     /// The user's own file.
-    pub fn user_file(&self) -> PathBuf {
-        user_file(&self.places)
+    pub fn user_file(&self) -> Result<PathBuf, CliError> {
+        let hint = "the same command with HOME set";
+        let what = "the user's own configuration";
+        user_file(&self.places).ok_or_else(|| homeless(what, "XDG_CONFIG_HOME", hint))
     }
 
     /// The cluster that a question about the cluster means: the one that was named, unless a directory on this
@@ -230,24 +251,31 @@ impl Settings {
     }
 
     /// Where an agent started for this user keeps its data.
-    pub fn agent_dir(&self) -> PathBuf {
-        self.data_dir.clone().unwrap_or_else(|| self.places.data.join("agent"))
+    pub fn agent_dir(&self) -> Result<PathBuf, CliError> {
+        self.data_dir.clone().map_or_else(|| Ok(self.data()?.join("agent")), Ok)
     }
 
     /// Where a command that finds no agent keeps what it reads, until it ends.
-    pub fn solo_dir(&self) -> PathBuf {
-        self.data_dir.as_ref().unwrap_or(&self.places.data).join("solo")
+    pub fn solo_dir(&self) -> Result<PathBuf, CliError> {
+        Ok(self.data()?.join("solo"))
     }
 
     /// Where `sync` keeps what it knows: what went into buckets, which uploads are under way there, and, until it
     /// ends, what it is about to do.
-    pub fn sync_dir(&self) -> PathBuf {
-        self.data_dir.as_ref().unwrap_or(&self.places.data).join("sync")
+    pub fn sync_dir(&self) -> Result<PathBuf, CliError> {
+        Ok(self.data()?.join("sync"))
     }
 
     /// Where a cluster started here keeps its data.
-    pub fn cluster_dir(&self) -> PathBuf {
-        self.data_dir.clone().unwrap_or_else(|| self.places.data.join("cluster"))
+    pub fn cluster_dir(&self) -> Result<PathBuf, CliError> {
+        self.data_dir.clone().map_or_else(|| Ok(self.data()?.join("cluster")), Ok)
+    }
+
+    /// The directory that was named, else the one where everything is by default.
+    fn data(&self) -> Result<&PathBuf, CliError> {
+        let hint = "the same command with --data-dir DIR, or with HOME set";
+        let found = self.data_dir.as_ref().or(self.places.data.as_ref());
+        found.ok_or_else(|| homeless("what dfctl keeps", "XDG_DATA_HOME", hint))
     }
 }
 
@@ -262,7 +290,14 @@ mod tests {
         assert_eq!(written("color", "never"), Ok("\"never\"".to_owned()));
         assert_eq!(written("data-dir", "/a \"b\""), Ok("'/a \"b\"'".to_owned()));
         assert_eq!(written("data-dir", "7"), Ok("\"7\"".to_owned()));
-        for (key, text) in [("solo", "yes"), ("color", "pink"), ("cluster", "here")] {
+        for (key, text) in [
+            ("solo", "yes"),
+            ("color", "pink"),
+            ("cluster", "here"),
+            ("cluster", ""),
+            ("data-dir", ""),
+            ("socket", ""),
+        ] {
             assert!(!written(key, text).unwrap_err().is_empty());
         }
     }

@@ -155,6 +155,71 @@ fn the_agent_that_was_named_does_not_answer_and_solo_is_what_goes_around_it() {
 }
 
 #[test]
+fn a_value_of_the_environment_or_a_file_is_blamed_on_where_it_stands() {
+    let place = Place::new();
+    let home = place.dir("home");
+    let dfctl = |variables: &[(&str, &str)], words: &[&str]| {
+        let mut command = dfs_tests::Dfctl::new(&binaries()).command().unwrap();
+        command.env("HOME", &home).envs(variables.iter().copied()).args(words);
+        Said::by(&mut command).unwrap()
+    };
+    let get = ["get", "http://h/f"];
+    let said = dfctl(&[("DFS_CLUSTER", "here")], &get).fails(2, "DFS-1003");
+    assert!(said.stderr.contains("environment variable DFS_CLUSTER"), "{}", said.stderr);
+    assert!(said.stderr.contains("unset DFS_CLUSTER"), "{}", said.stderr);
+    let typed = [&["--cluster", "there"][..], &get].concat();
+    let said = dfctl(&[("DFS_CLUSTER", "127.0.0.1:1")], &typed).fails(2, "DFS-1001");
+    assert!(
+        said.stderr.contains("--cluster") && !said.stderr.contains("DFS_CLUSTER"),
+        "{}",
+        said.stderr
+    );
+    let file = home.join(".config/dfs/dfctl.toml");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "color = 'never'\ncluster = 'here'\ndata-dir = ''\n").unwrap();
+    let said = dfctl(&[], &get).fails(2, "DFS-1003");
+    assert!(said.stderr.contains("dfctl.toml:"), "{}", said.stderr);
+    assert!(!said.stderr.contains("--cluster"), "{}", said.stderr);
+    // What is wrong can be taken out one by one.
+    dfctl(&[], &["config", "unset", "cluster"]).done();
+    let said = dfctl(&[], &get).fails(2, "DFS-1003");
+    assert!(said.stderr.contains("data-dir"), "{}", said.stderr);
+    dfctl(&[], &["config", "unset", "data-dir"]).done();
+    dfctl(&[], &["config", "unset", "data-dir"]).exits(9);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "color = 'never'\n");
+    let said = dfctl(&[], &["config", "set", "data-dir", ""]).fails(2, "DFS-1003");
+    assert!(said.stderr.contains("config unset data-dir"), "{}", said.stderr);
+    dfctl(&[], &["config", "unset", "clutser"]).fails(3, "DFS-1004");
+    let said = dfctl(&[("DFS_COLOR", "auto")], &["config", "unset", "color"]).done();
+    assert!(said.stderr.contains("DFS_COLOR decides it: auto"), "{}", said.stderr);
+}
+
+#[test]
+fn who_has_no_home_is_told_so_where_one_is_needed_and_only_there() {
+    let place = Place::new();
+    place.open_to_others();
+    let dfctl = lend(&place, "dfctl");
+    let file = place.path("f");
+    fs::write(&file, "x").unwrap();
+    let (file, data) = (file.to_str().unwrap(), place.dir("data"));
+    chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    for home in ["", "not/absolute"] {
+        let by =
+            |words: &[&str]| Said::by(as_nobody(&dfctl).env("HOME", home).args(words)).unwrap();
+        for words in [&["cat", "--solo", file][..], &["config", "set", "color", "never"]] {
+            let said = by(words).fails(2, "DFS-1003");
+            assert!(said.stderr.contains("HOME"), "{}", said.stderr);
+        }
+        by(&["config", "get"]).done();
+        assert_eq!(
+            by(&["cat", "--solo", "--data-dir", data.to_str().unwrap(), file]).done().text(),
+            "x"
+        );
+    }
+}
+
+#[test]
 fn a_mount_starts_an_agent_on_the_socket_that_was_named() {
     let place = Place::new();
     let source = place.dir("source");
@@ -166,7 +231,7 @@ fn a_mount_starts_an_agent_on_the_socket_that_was_named() {
     assert!(said.stderr.contains("started the node agent"), "{}", said.stderr);
     assert_eq!(fs::read(dir.join("f")).unwrap(), b"content");
     let mounts = dfctl_at(&socket, &["mounts", "--format", "name"]).done().text();
-    assert_eq!(Path::new(mounts.trim_end()), dir);
+    assert_eq!(mounts.lines().next().map(Path::new), Some(&*dir));
     dfctl_at(&socket, &["umount", dir.to_str().unwrap()]).done();
     let run: serde_json::Value =
         serde_json::from_slice(&fs::read(data.join("run.json")).unwrap()).unwrap();

@@ -35,7 +35,7 @@ pub struct Cluster {
 
 /// Where this user's cluster keeps things, and its process, if there is one.
 pub fn of_this_machine(context: &Context) -> Result<(PathBuf, Option<RunInfo>), CliError> {
-    let dir = context.settings.cluster_dir();
+    let dir = context.settings.cluster_dir()?;
     let run = running(&dir)?;
     Ok((dir, run))
 }

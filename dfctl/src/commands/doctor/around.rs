@@ -58,7 +58,7 @@ pub(super) async fn agent(context: &Context) -> Result<AgentFound, CliError> {
     if settings.names_an_agent() {
         let socket = settings.own_socket();
         let text = format!("no node agent listens on {}", socket.display());
-        let (dir, socket) = (quoted_path(&settings.agent_dir()), quoted_path(&socket));
+        let (dir, socket) = (quoted_path(&settings.agent_dir()?), quoted_path(&socket));
         let next = format!("dfs-fuse --data-dir {dir} --socket {socket}");
         found.findings.push(Finding::fail("agent", &codes::NO_AGENT, text).hint(next));
     } else if found.findings.is_empty() {

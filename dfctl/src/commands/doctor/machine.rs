@@ -38,10 +38,9 @@ pub(super) async fn look(context: &Context) -> Result<Vec<Finding>, CliError> {
 fn configuration() -> Finding {
     match Settings::load(&GivenFlags::default()) {
         Ok(settings) => {
-            let file = settings.user_file();
-            let text = match file.exists() {
-                true => format!("configuration {}", file.display()),
-                false => "configuration: no file of one's own".to_owned(),
+            let text = match settings.user_file() {
+                Ok(file) if file.exists() => format!("configuration {}", file.display()),
+                _ => "configuration: no file of one's own".to_owned(),
             };
             Finding::ok("configuration", text)
         }
