@@ -34,6 +34,12 @@ pub enum FailureClass {
     AgentRefused,
     /// Origin or network failed for good.
     SourceFailed,
+    /// The origin sends on without end, or to what is not the web.
+    Redirects,
+    /// The origin answers something else than was asked.
+    BadAnswer,
+    /// What is compressed does not unpack.
+    BrokenArchive,
     /// There is no cluster to do it.
     NoCluster,
     /// The seed has no room.

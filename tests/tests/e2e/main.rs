@@ -6,6 +6,7 @@
 // The helpers of a test may fail it.
 #![allow(clippy::unwrap_used)]
 
+mod advice;
 mod archives;
 mod buckets;
 mod changes;
