@@ -9,6 +9,7 @@
 mod ask;
 pub mod backend;
 pub mod cli;
+mod closed;
 pub mod codes;
 mod commands;
 pub mod completion;

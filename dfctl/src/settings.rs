@@ -37,12 +37,34 @@ fn named<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Erro
     }
 }
 
+/// A relative path in a file would be another directory for every one that a command runs in.
+fn refuse_relative(loaded: &Loaded<Options>) -> Result<(), CliError> {
+    let options = &loaded.options;
+    for (key, path) in [("socket", &options.socket), ("data-dir", &options.data_dir)] {
+        let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) else { continue };
+        let origin = loaded.explain(key).map(|explanation| explanation.origin);
+        if let Some(origin @ Origin::File(..)) = origin {
+            let reason = format!("'{}' is not an absolute path", path.display());
+            return Err(unusable(&ConfigError::Invalid { origin, key: key.to_owned(), reason }));
+        }
+    }
+    Ok(())
+}
+
 /// Flags of every command by their keys, as they were given on this command line. Variables are the loader's.
 pub type GivenFlags = serde_json::Map<String, serde_json::Value>;
 
 /// The value of `key` that `text` means, as TOML writes it.
 pub fn value_of(key: &str, text: &str) -> Result<toml_edit::Value, String> {
-    let plain = toml_edit::Value::from(text);
+    // In the file it holds wherever a command runs.
+    let text = match key {
+        "socket" | "data-dir" if !text.is_empty() => {
+            let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+            path.to_str().ok_or("the path is not UTF-8")?.to_owned()
+        }
+        _ => text.to_owned(),
+    };
+    let plain = toml_edit::Value::from(text.as_str());
     // Most values are text; what the key does not take as text may be a truth value.
     let typed = text.parse().into_iter();
     let mut reason = String::new();
@@ -139,16 +161,19 @@ impl Settings {
     fn load_in(places: Places, loader: Loader, flags: &GivenFlags) -> Result<Self, CliError> {
         let loader = loader.user_file(user_file(&places));
         let loaded = loader.load::<Options, _>(flags).map_err(|error| unusable(&error))?;
+        refuse_relative(&loaded)?;
         Ok(Self::of(loaded, places))
     }
 
     fn of(loaded: Loaded<Options>, places: Places) -> Self {
         let options = loaded.options.clone();
+        // What is started here stands in another directory.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         Self {
             cluster: options.cluster,
-            socket: options.socket,
+            socket: options.socket.map(absolute),
             solo: options.solo.unwrap_or(false),
-            data_dir: options.data_dir,
+            data_dir: options.data_dir.map(absolute),
             format: options.format.unwrap_or_default(),
             progress: options.progress.unwrap_or_default(),
             color: options.color.unwrap_or_default(),
@@ -289,7 +314,8 @@ mod tests {
         assert_eq!(written("solo", "true"), Ok("true".to_owned()));
         assert_eq!(written("color", "never"), Ok("\"never\"".to_owned()));
         assert_eq!(written("data-dir", "/a \"b\""), Ok("'/a \"b\"'".to_owned()));
-        assert_eq!(written("data-dir", "7"), Ok("\"7\"".to_owned()));
+        let below = std::env::current_dir().unwrap().join("7");
+        assert_eq!(written("data-dir", "7"), Ok(format!("\"{}\"", below.display())));
         for (key, text) in [
             ("solo", "yes"),
             ("color", "pink"),

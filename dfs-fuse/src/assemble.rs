@@ -203,8 +203,11 @@ fn follow_cluster(tracker: Tracker, agent: &Agent, managers: Vec<SocketAddr>) {
 }
 
 fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBuf, process::Error> {
-    let socket =
-        options.socket.clone().unwrap_or_else(|| agent.facts().data_dir.join("agent.sock"));
+    // It is announced: whoever reads that may stand elsewhere.
+    let socket = match &options.socket {
+        Some(socket) => std::path::absolute(socket)?,
+        None => agent.facts().data_dir.join("agent.sock"),
+    };
     let access = options.socket_group.map_or(SocketAccess::Owner, SocketAccess::Group);
     let listener = LocalListener::bind(&socket, access)?;
     // Not an error: access control lists, or whoever opens it later, may let them in all the same.

@@ -195,6 +195,75 @@ fn a_value_of_the_environment_or_a_file_is_blamed_on_where_it_stands() {
 }
 
 #[test]
+fn a_closed_standard_output_loses_nothing_quietly() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let file = place.path("f");
+    fs::write(&file, "content").unwrap();
+    let run = |redirected: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec \"$@\" {redirected}"), "-"]).arg(binary("dfctl"));
+        shell.arg("--socket").arg(agent.socket()).arg("cat").arg(&file);
+        Said::by(&mut shell).unwrap()
+    };
+    let said = run(">&-").fails(1, "DFS-1102");
+    assert!(said.stderr.contains("it is closed"), "{}", said.stderr);
+    // Neither is whoever wants nothing of it, for reading and writing as many programs open it, at fault.
+    for elsewhere in [">/dev/null", "1<>/dev/null", "<&-"] {
+        run(elsewhere).done();
+    }
+}
+
+#[test]
+fn a_relative_place_is_meant_where_the_command_runs_and_refused_where_that_is_nowhere() {
+    let place = Place::new();
+    let (home, dir) = (place.dir("home"), place.dir("mount"));
+    let _mount = dfs_tests::cluster::Mount::guard(&dir);
+    trees::put(&place.path("source/f"), b"content");
+    let dfctl = |words: &[&str]| {
+        let mut command = dfs_tests::Dfctl::new(&binaries()).command().unwrap();
+        command.env("HOME", &home).current_dir(place.root()).args(words);
+        Said::by(&mut command).unwrap()
+    };
+    let own = ["--socket", "own.sock", "--data-dir", "data"];
+    dfctl(&[&own[..], &["mount", "source", "mount"]].concat()).done();
+    assert_eq!(fs::read(dir.join("f")).unwrap(), b"content");
+    assert!(place.path("own.sock").exists() && !Path::new("/own.sock").exists());
+    dfctl(&[&own[..], &["umount", "mount"]].concat()).done();
+    let run: serde_json::Value =
+        serde_json::from_slice(&fs::read(place.path("data/run.json")).unwrap()).unwrap();
+    let pid = i32::try_from(run["pid"].as_u64().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    until("it has gone", || !place.path("data/run.json").exists());
+    // What is written down holds wherever a command runs.
+    let said = dfctl(&["config", "set", "data-dir", "data"]).done();
+    assert!(said.text().contains(place.path("data").to_str().unwrap()), "{}", said.text());
+    let file = home.join(".config/dfs/dfctl.toml");
+    fs::write(&file, "data-dir = 'data'\n").unwrap();
+    let said = dfctl(&["--solo", "ls", "source"]).fails(2, "DFS-1003");
+    assert!(said.stderr.contains("not an absolute path"), "{}", said.stderr);
+    let mut agent = binaries().command("dfs-fuse").unwrap();
+    let said = Said::by(agent.args(["--export", "source", "--data-dir"]).arg(place.path("x")));
+    let said = said.unwrap().exits(2);
+    assert!(said.stderr.contains("export") && said.stderr.contains("absolute"), "{}", said.stderr);
+}
+
+#[test]
+fn a_pattern_that_names_nothing_is_refused() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let (source, out) = (place.dir("source"), place.path("out"));
+    trees::put(&source.join("f"), b"content");
+    let (source, target) = (source.to_str().unwrap(), out.to_str().unwrap());
+    for flag in ["--include", "--exclude"] {
+        agent.dfctl(&["sync", flag, "", source, target]).fails(2, "DFS-1001");
+        agent.dfctl(&["get", "-r", flag, "", source, "-o", target]).fails(2, "DFS-1001");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
 fn who_has_no_home_is_told_so_where_one_is_needed_and_only_there() {
     let place = Place::new();
     place.open_to_others();

@@ -47,6 +47,36 @@ fn a_mounted_archive_is_the_tree_inside() {
 }
 
 #[test]
+fn a_part_of_an_archive_is_told_by_what_is_mounted_of_it() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("large"), &noise(1, 1_000_000));
+    trees::put(&source.join("part/one"), &noise(2, 70_001));
+    trees::put(&source.join("part/below/two"), &noise(3, 100));
+    fs::hard_link(source.join("part/one"), source.join("part/same")).unwrap();
+    let tar = place.path("all.tar");
+    let packed = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&source).arg(".").status();
+    assert!(packed.unwrap().success());
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&format!("{}!part", file_url(&tar)), place.dir("part"));
+    let told = || {
+        let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+        let mount = listed["items"][0].clone();
+        let [cached, ledger] = [&mount["cached_bytes"], &mount["ledger"]["total"]];
+        assert_eq!(cached, ledger, "{mount}");
+        [&mount["files"], &mount["content_bytes"], cached].map(|number| number.as_u64().unwrap())
+    };
+    assert_eq!(told()[..2], [2, 70_101]);
+    trees::assert_same(&dir, &source.join("part"));
+    assert_eq!(told(), [2, 70_101, 70_101]);
+    let file = place.dir("file");
+    agent.guard(&file);
+    let one = format!("{}!part/below/two", file_url(&tar));
+    let said = agent.dfctl(&["mount", &one, file.to_str().unwrap()]).done();
+    assert!(said.text().contains("1 file, 100 B"), "{}", said.text());
+}
+
+#[test]
 fn a_single_file_is_mounted_as_a_directory_with_it() {
     let place = Place::new();
     let bytes = noise(1, 3_000_001);

@@ -55,8 +55,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CliError> {
             .hint(format!("dfctl config {next} {key}"))
     })?;
     let file = context.settings.user_file()?;
+    // A relative path was made absolute.
+    let text = value.as_str().map_or_else(|| args.value.clone(), str::to_owned);
     let is_news = edit::set(&file, &key, value)?;
-    let (text, file) = (args.value.clone(), file.display().to_string());
+    let file = file.display().to_string();
     let written = Written { key: key.clone(), value: text, file };
     context.output.report("config", &written, || {
         format!("{} = {}   in {}", written.key, printable(&written.value), printable(&written.file))
