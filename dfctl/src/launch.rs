@@ -214,7 +214,12 @@ impl Line {
     fn of(line: &str) -> Self {
         let record = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line);
         let Ok(mut record) = record else {
-            return Self { text: line.to_owned(), is_wrong: true };
+            // The code of what failed here is said with it.
+            let text = match line.rsplit_once("  DFS-") {
+                Some((text, _)) => text,
+                None => line,
+            };
+            return Self { text: text.to_owned(), is_wrong: !line.starts_with("DFS-") };
         };
         let level = record.remove("level").unwrap_or_default();
         let message = record.remove("message").unwrap_or_default();
@@ -259,7 +264,8 @@ mod tests {
         let warned = r#"{"timestamp":"t","level":"WARN","message":"late","after":3,"target":"x"}"#;
         let ended = "dfs-fuse: cannot listen on 127.0.0.1:1 for pieces: address in use";
         assert_eq!(told(started), ["started   host h"]);
-        assert_eq!(told(&format!("{started}\n{warned}\n\n{ended}\n")), ["late   after 3", ended]);
+        let log = format!("{started}\n{warned}\n\n{ended}  DFS-4105\n");
+        assert_eq!(told(&log), ["late   after 3", ended]);
         assert!(told("").is_empty());
     }
 

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
 use dfs_model::Capacity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
@@ -57,7 +56,7 @@ impl Error {
 
 /// The whole process, with what its site compiled in.
 pub fn main(extensions: Extensions) -> ExitCode {
-    process::main(PROCESS, run(Flags::parse(), extensions), Error::fault)
+    process::main(PROCESS, run(process::parsed::<Flags>(), extensions), Error::fault)
 }
 
 /// Runs what the command line says until a signal, or until idle where that was asked for.

@@ -19,8 +19,8 @@ super::codes! {
         causes: ["they are of versions too far apart", "another program listens on the socket"],
         next: ["dfctl version" => "compares the versions", "dfctl --solo get URL" => "goes around it"];
     START_FAILED = 4105, Other, "a process could not be started",
-        means: "It ended at once or was not ready in time, and was stopped again. The error shows the last lines of its log.",
-        causes: ["another process works on the same data directory", "its configuration is wrong", "/dev/fuse or fusermount3 is missing"],
+        means: "It ended at once or was not ready in time, and was stopped again. The error says why, or shows the last lines of its log.",
+        causes: ["another process works on the same data directory", "another one listens on the port that was given", "its configuration is wrong", "/dev/fuse or fusermount3 is missing"],
         next: ["dfctl doctor" => "looks at what it needs", "less LOG" => "shows all that it said"];
     NO_BINARY = 4106, NotFound, "a program of dfs is missing",
         means: "It is looked for beside dfctl and then in PATH.",
@@ -32,7 +32,7 @@ super::codes! {
         next: ["dfctl cluster up" => "starts one on this machine", "dfctl cluster status --data-dir DIR" => "looks at another directory"];
     STOP_FAILED = 4108, Other, "a process did not stop",
         means: "It was asked to end and still runs. Its log says what it waits for.",
-        causes: ["it writes to a disk that does not answer", "it belongs to another user"],
+        causes: ["it writes to a disk that does not answer", "it belongs to another user", "it is a service: systemctl stops it"],
         next: ["dfctl cluster status" => "shows what is left of it", "less LOG" => "shows what it waits for"];
     BUSY = 4109, Limit, "a limit was reached",
         means: "The agent, the cluster or the origin refuses more for now.",

@@ -250,6 +250,40 @@ fn a_relative_place_is_meant_where_the_command_runs_and_refused_where_that_is_no
 }
 
 #[test]
+fn the_other_programs_end_with_a_code_that_is_explained() {
+    let place = Place::new();
+    place.open_to_others();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let data = place.path("data");
+    let data = data.to_str().unwrap();
+    let closed = place.dir("closed");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let closed = closed.to_str().unwrap();
+    for (program, role, port_flag) in
+        [("dfs-fuse", &[][..], "--port-pieces"), ("dfs-cluster", &["all"], "--port-grpc")]
+    {
+        let lent = lend(&place, program);
+        let by = |words: &[&str]| Said::by(as_nobody(&lent).args(role).args(words)).unwrap();
+        let as_root = |words: &[&str]| {
+            Said::by(binaries().command(program).unwrap().args(role).args(words)).unwrap()
+        };
+        for (said, exit, code) in [
+            (as_root(&["--no-such-flag"]), 2, "DFS-1001"),
+            (as_root(&["--config", "/nonexistent"]), 2, "DFS-1003"),
+            (as_root(&["--data-dir", data, port_flag, &port]), 1, "DFS-4105"),
+            (by(&["--data-dir", closed]), 4, "DFS-4115"),
+        ] {
+            let said = said.fails(exit, code);
+            assert!(said.stderr.trim_end().ends_with(code), "{}", said.stderr);
+            dfctl_at(&place.path("no.sock"), &["explain", code]).done();
+        }
+        let said = as_root(&["--help"]).done();
+        assert!(!said.text().contains("DFS-") && said.stderr.is_empty(), "{}", said.stderr);
+    }
+}
+
+#[test]
 fn a_pattern_that_names_nothing_is_refused() {
     let place = Place::new();
     let agent = Agent::solo(&place, "agent");
