@@ -30,7 +30,7 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_needs_command" -f -a "all" -d 'Ev
 complete -c dfs-cluster -n "__fish_dfs_cluster_needs_command" -f -a "manager" -d 'The manager: members and their leases'
 complete -c dfs-cluster -n "__fish_dfs_cluster_needs_command" -f -a "scheduler" -d 'A scheduler: who may be whose parent'
 complete -c dfs-cluster -n "__fish_dfs_cluster_needs_command" -f -a "seed" -d 'A seed: reads origins once for everybody, and keeps'
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l data-dir -d 'Where the process keeps what must survive it' -r -F
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l data-dir -d 'Where the process keeps what must survive it; `dfctl cluster up` says another one [default: /var/lib/dfs-cluster]' -r -F
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l advertise -d 'Address that others reach this process at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l port-grpc -d 'Port of the gRPC services; 0 is a free one [default: 4000, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l port-pieces -d 'Port of the seed\'s piece plane; 0 is a free one [default: 4002, or a free one if that is taken]' -r
@@ -45,7 +45,7 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l rack -d 
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l log -d 'What is logged, as in RUST_LOG [default: info]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l log-format -d 'How it is logged: human, json or auto [default: auto]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -s h -l help -d 'Print help'
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l data-dir -d 'Where the process keeps what must survive it' -r -F
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l data-dir -d 'Where the process keeps what must survive it; `dfctl cluster up` says another one [default: /var/lib/dfs-cluster]' -r -F
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l advertise -d 'Address that others reach this process at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l port-grpc -d 'Port of the gRPC services; 0 is a free one [default: 4000, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l port-pieces -d 'Port of the seed\'s piece plane; 0 is a free one [default: 4002, or a free one if that is taken]' -r
@@ -60,7 +60,7 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l rack
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l log -d 'What is logged, as in RUST_LOG [default: info]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l log-format -d 'How it is logged: human, json or auto [default: auto]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -s h -l help -d 'Print help'
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l data-dir -d 'Where the process keeps what must survive it' -r -F
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l data-dir -d 'Where the process keeps what must survive it; `dfctl cluster up` says another one [default: /var/lib/dfs-cluster]' -r -F
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l advertise -d 'Address that others reach this process at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l port-grpc -d 'Port of the gRPC services; 0 is a free one [default: 4000, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l port-pieces -d 'Port of the seed\'s piece plane; 0 is a free one [default: 4002, or a free one if that is taken]' -r
@@ -75,7 +75,7 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l ra
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l log -d 'What is logged, as in RUST_LOG [default: info]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l log-format -d 'How it is logged: human, json or auto [default: auto]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -s h -l help -d 'Print help'
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l data-dir -d 'Where the process keeps what must survive it' -r -F
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l data-dir -d 'Where the process keeps what must survive it; `dfctl cluster up` says another one [default: /var/lib/dfs-cluster]' -r -F
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l advertise -d 'Address that others reach this process at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l port-grpc -d 'Port of the gRPC services; 0 is a free one [default: 4000, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l port-pieces -d 'Port of the seed\'s piece plane; 0 is a free one [default: 4002, or a free one if that is taken]' -r

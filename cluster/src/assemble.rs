@@ -6,7 +6,6 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::Parser;
 use dfs_peer::digests::IdentityError;
 use dfs_service::config::Loader;
 use dfs_service::data_dir::DataDir;
@@ -60,7 +59,7 @@ struct Told {
 
 /// The whole process, with what its site compiled in.
 pub fn main(extensions: Extensions) -> ExitCode {
-    process::main(PROCESS, run(Cli::parse(), extensions), Error::fault)
+    process::main(PROCESS, run(process::parsed::<Cli>(), extensions), Error::fault)
 }
 
 /// Runs what the command line says until a signal.

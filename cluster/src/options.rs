@@ -102,7 +102,7 @@ impl RoleCommand {
 #[derive(Debug, Clone, Default, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Flags {
-    /// Where the process keeps what must survive it.
+    /// Where the process keeps what must survive it; `dfctl cluster up` says another one [default: /var/lib/dfs-cluster].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Address that others reach this process at, where it is not the one it listens on; repeatable.

@@ -5,7 +5,7 @@
 //! instead of carrying them through. Nothing here renders or exits.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -34,6 +34,12 @@ pub enum FailureClass {
     AgentRefused,
     /// Origin or network failed for good.
     SourceFailed,
+    /// The origin sends on without end, or to what is not the web.
+    Redirects,
+    /// The origin answers something else than was asked.
+    BadAnswer,
+    /// What is compressed does not unpack.
+    BrokenArchive,
     /// There is no cluster to do it.
     NoCluster,
     /// The seed has no room.
@@ -399,6 +405,35 @@ pub struct MountInfo {
     pub index_bytes: u64,
     /// Things at the origin that the tree lacks.
     pub left_out: u64,
+}
+
+/// The state of a mount whose agent is gone.
+const DEAD: &str = "dead";
+
+impl MountInfo {
+    /// A mount that nobody serves any more: all that is known of it is what the kernel remembers.
+    pub fn dead(dir: &Path, url: String) -> Self {
+        let artifact =
+            Artifact { url, view: View::Tree, index: None, tasks: Vec::new(), files: 0, bytes: 0 };
+        Self {
+            dir: dir.to_string_lossy().into_owned(),
+            artifact,
+            lane: "fuse".to_owned(),
+            lane_reason: String::new(),
+            cached: 0,
+            content: 0,
+            ledger: Ledger::default(),
+            state: DEAD.to_owned(),
+            files: 0,
+            index_bytes: 0,
+            left_out: 0,
+        }
+    }
+
+    /// Whether nobody serves it any more.
+    pub fn is_dead(&self) -> bool {
+        self.state == DEAD
+    }
 }
 
 /// A task in the cache.

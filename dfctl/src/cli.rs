@@ -4,13 +4,14 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use dfs_service::Extensions;
+use dfs_service::config::ServiceAddress;
 use serde::Serialize;
 
 use crate::codes::{self, Exit};
@@ -42,10 +43,10 @@ pub struct Cli {
 #[serde(rename_all = "kebab-case")]
 #[command(next_help_heading = "Everywhere")]
 pub struct GlobalArgs {
-    /// Cluster, as address:port: an agent that runs must take part in it, one that `mount` starts does, and without one
+    /// Cluster, as host:port of its manager: an agent that runs must take part in it, one that `mount` starts does, and without one
     /// the command itself is a peer of it
     #[arg(long, global = true, value_name = "ADDR", env = "DFS_CLUSTER", hide_env_values = true)]
-    cluster: Option<SocketAddr>,
+    cluster: Option<ServiceAddress>,
     /// Socket of the node agent; where nobody answers on one given here, `mount` starts an agent and any other
     /// command fails
     #[arg(long, global = true, value_name = "PATH", env = "DFS_SOCKET", hide_env_values = true)]
@@ -130,7 +131,7 @@ pub fn main(extensions: Extensions) -> ExitCode {
     }
     let (cli, given) = match Cli::of(std::env::args_os()) {
         Ok(parsed) => parsed,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, &std::env::args_os().skip(1).collect::<Vec<_>>()),
     };
     let format = cli.global.format.unwrap_or_default();
     let verbosity = cli.global.verbosity();
@@ -193,17 +194,69 @@ fn report(output: &Output, result: Result<Outcome, CliError>) -> Exit {
 }
 
 /// Help and version go to stdout; a mistake to stderr with its code.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
     if !error.use_stderr() {
         // A reader that has gone wants no help.
         let _ = error.print();
         return ExitCode::SUCCESS;
+    }
+    let variable = |name: &str| std::env::var_os(name);
+    if let Some(error) = of_variable(error, words, variable) {
+        let output = Output::of_process(Format::default(), Verbosity::Normal, Color::default());
+        return ExitCode::from(report(&output, Err(error)) as u8);
     }
     let _ = error.print();
     if error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = writeln!(io::stderr(), "{}", codes::USAGE);
     }
     ExitCode::from(Exit::Usage as u8)
+}
+
+/// The mistake is in a variable, where no flag among the words gave the value: who typed none would look for it in
+/// vain.
+fn of_variable(
+    error: &clap::Error,
+    words: &[OsString],
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Option<CliError> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let (flag, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let flag = flag.split([' ', '=', '[']).next()?;
+    let name = format!("DFS_{}", flag.strip_prefix("--")?.to_uppercase().replace('-', "_"));
+    // A value that is not taken may be one of a list.
+    let has_it = |set: OsString| set.to_string_lossy().contains(&value);
+    if is_typed(flag, words) || !variable(&name).is_some_and(has_it) {
+        return None;
+    }
+    let reason = match (std::error::Error::source(error), error.get(ContextKind::ValidValue)) {
+        (Some(reason), _) => reason.to_string(),
+        (None, Some(ContextValue::Strings(known))) => {
+            format!("'{value}' is not one of {}", known.join(", "))
+        }
+        (None, _) => format!("'{value}' is not a value of it"),
+    };
+    let what = format!("cannot use the environment variable {name}, which stands for {flag}");
+    Some(CliError::new(&codes::BAD_CONFIG, what).because(reason).hint(format!("unset {name}")))
+}
+
+/// Whether a flag stands among the words, also by its letter.
+fn is_typed(flag: &str, words: &[OsString]) -> bool {
+    fn short(command: &clap::Command, long: &str) -> Option<char> {
+        let named = command.get_arguments().find(|argument| argument.get_long() == Some(long));
+        named
+            .and_then(clap::Arg::get_short)
+            .or_else(|| command.get_subcommands().find_map(|command| short(command, long)))
+    }
+    let letter = short(&Cli::command(), flag.trim_start_matches('-'));
+    words.iter().map(|word| word.to_string_lossy()).any(|word| {
+        let is_long =
+            word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='));
+        let is_short = word.starts_with('-') && !word.starts_with("--");
+        is_long || (is_short && letter.is_some_and(|letter| word.contains(letter)))
+    })
 }
 
 #[cfg(test)]
@@ -283,6 +336,30 @@ mod tests {
                 wrong.map(|e| e.to_string()).unwrap_or_default()
             );
         }
+    }
+
+    #[test]
+    fn a_wrong_value_is_blamed_on_where_it_came_from() {
+        let blamed = |line: &str, name: &'static str, value: &'static str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            // What the variable would have given.
+            let flag = name.trim_start_matches("DFS_").to_lowercase().replace('_', "-");
+            let given = format!("--{flag}={value}").into();
+            let all = [&words[..], &[given]].concat();
+            let error = Cli::of(all).err().unwrap();
+            let variable = |asked: &str| (asked == name).then(|| value.into());
+            of_variable(&error, &words, variable).map(|error| error.render(None))
+        };
+        let said = blamed("dfctl get http://h/f", "DFS_CLUSTER", "here").unwrap();
+        assert!(said.contains("DFS_CLUSTER") && said.contains("DFS-1003"), "{said}");
+        assert!(said.contains("here") && said.contains("unset DFS_CLUSTER"), "{said}");
+        let said = blamed("dfctl get http://h/f", "DFS_COLOR", "pink").unwrap();
+        assert!(said.contains("'pink' is not one of auto, always, never"), "{said}");
+        let said = blamed("dfctl get http://h/f", "DFS_PRIORITY", "9").unwrap();
+        assert!(said.contains("DFS_PRIORITY"), "{said}");
+        assert!(is_typed("--cluster", &["get".into(), "--cluster=x".into()]));
+        assert!(is_typed("--output", &["get".into(), "-fo".into(), "x".into()]));
+        assert!(!is_typed("--output", &["get".into(), "--overwrite".into()]));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Numbers are stable: one is never reused or moved. 1xxx the command and this machine's files, 2xxx origin
 //! and network, 3xxx integrity, 4xxx agent and cluster, 5xxx mounts, 6xxx what `dfctl doctor` finds. The
-//! other programs end with the same exit codes and have no numbers of their own: people meet their failures
-//! through `dfctl`.
+//! other programs end with the same exit codes, and with those of these numbers that say why a process cannot run
+//! ([`dfs_service::process::Fault::code`]).
 
 use std::fmt;
 
@@ -159,6 +159,16 @@ mod tests {
                 assert!(!step.command.is_empty() && !step.why.ends_with('.'), "{code}: {step:?}");
             }
         }
+    }
+
+    #[test]
+    fn every_code_that_a_process_ends_with_is_one_of_these_and_ends_alike() {
+        use dfs_service::process::Fault;
+        for fault in [Fault::Usage, Fault::NotPermitted, Fault::NoSpace, Fault::Other] {
+            let code = find(&fault.code().to_string()).unwrap();
+            assert_eq!(code.exit as u8, fault.exit(), "{code}");
+        }
+        assert_eq!(find("1001"), Some(&USAGE));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod cat;
 mod cluster;
 mod completion;
 mod config;
+mod dead;
 mod doctor;
 mod explain;
 mod get;

@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -24,10 +23,8 @@ use crate::outdir::OutDir;
 use crate::output::when::rough;
 use crate::output::{Output, quoted_path};
 use crate::part::{Identity, PartError, PartFile};
+use crate::reach::{REACH_WITHIN, managers, unreached};
 use crate::settings::Settings;
-
-/// How long a cluster may take to be reached.
-const REACH_WITHIN: Duration = Duration::from_secs(5);
 
 /// Nothing was taken for so long: no upload is under way.
 const QUIET: Duration = Duration::from_millis(300);
@@ -86,7 +83,7 @@ impl Context {
 
     /// Whoever can do the work: a node agent, else this process itself, which is said unless it was asked for.
     /// An agent may still be in another cluster than the one meant: see `commands::inside::backend`.
-    pub fn any_backend(&self) -> Result<Arc<dyn Backend>, CliError> {
+    pub async fn any_backend(&self) -> Result<Arc<dyn Backend>, CliError> {
         if let Some(backend) = self.answering_backend()? {
             return Ok(backend);
         }
@@ -96,35 +93,26 @@ impl Context {
                 .hint("the same command with --solo: straight from the origin"));
         }
         if !self.settings.solo && self.inside.lock().is_none() {
-            self.output.note(&match self.settings.cluster {
+            self.output.note(&match &self.settings.cluster {
                 Some(cluster) => {
                     format!("no node agent answers: a peer of {cluster} until it is done")
                 }
                 None => "no node agent answers: straight from the origin".to_owned(),
             });
         }
-        self.inside()
+        self.inside().await
     }
 
-    /// Waits until the agent inside this process has reached the cluster that it is to be in.
+    /// Waits until the agent inside this process has met a scheduler of the cluster that it is to be in.
     pub async fn reach_cluster(&self) -> Result<(), CliError> {
-        let Some(cluster) = self.cluster_inside() else { return Ok(()) };
+        let Some(cluster) = self.settings.cluster_joined() else { return Ok(()) };
         let reached = self.inside.lock().as_ref().map(|agent| agent.reached(REACH_WITHIN));
         let Some(reached) = reached else { return Ok(()) };
         let reached = tokio::select! {
             () = self.interrupted.cancelled() => return Err(interrupted()),
             reached = reached => reached,
         };
-        reached.map_err(|why| {
-            CliError::new(&codes::NO_CLUSTER, format!("cannot reach the cluster {cluster}"))
-                .because(format!("waited for {why}"))
-                .hint("the same command with --solo: straight from the origin")
-        })
-    }
-
-    /// The cluster that an agent inside this process takes part in.
-    fn cluster_inside(&self) -> Option<SocketAddr> {
-        self.settings.cluster.filter(|_| !self.settings.solo)
+        reached.map_err(|why| unreached(cluster).because(format!("waited for {why}")))
     }
 
     /// A node agent that is there already, for what only one that stays can answer.
@@ -133,17 +121,19 @@ impl Context {
     }
 
     /// The engine inside this process, straight from the origin or in the cluster named.
-    fn inside(&self) -> Result<Arc<dyn Backend>, CliError> {
-        let (mut inside, cluster) = (self.inside.lock(), self.cluster_inside());
+    async fn inside(&self) -> Result<Arc<dyn Backend>, CliError> {
+        let is_alone = self.settings.cluster_joined().is_none();
         let backend = |agent: &InsideAgent| {
-            Arc::new(Agent::inside(agent.channel(), cluster.is_none(), self.command.clone()))
+            Arc::new(Agent::inside(agent.channel(), is_alone, self.command.clone()))
         };
-        if let Some(agent) = inside.as_ref() {
+        if let Some(agent) = self.inside.lock().as_ref() {
             return Ok(backend(agent));
         }
-        let parent = self.settings.solo_dir();
+        let managers = managers(self).await?;
+        let mut inside = self.inside.lock();
+        let parent = self.settings.solo_dir()?;
         let sources = self.sources(FileOptions::default());
-        let started = InsideAgent::start(&parent, sources, cluster);
+        let started = InsideAgent::start(&parent, sources, &managers);
         let agent = started.map_err(|error| {
             let what = format!("cannot work without a node agent in {}", parent.display());
             CliError::start(what, error.fault()).caused_by(&error)
@@ -163,7 +153,9 @@ impl Context {
         let stop = &self.interrupted;
         let opened = match PartFile::open(dir.clone(), name, identity.clone(), digest, stop) {
             Err(PartError::Shared(_)) => {
-                inside::sweep(&self.settings.solo_dir());
+                if let Ok(parent) = self.settings.solo_dir() {
+                    inside::sweep(&parent);
+                }
                 PartFile::open(dir, name, identity, digest, stop)?
             }
             opened => opened?,
@@ -193,7 +185,7 @@ impl Context {
         let inside = self.inside.lock().take();
         let Some(agent) = inside else { return };
         let linger = *self.linger.lock();
-        if self.cluster_inside().is_some() {
+        if self.settings.cluster_joined().is_some() {
             match linger {
                 Some(idle) => self.serve_others(&agent, idle, None).await,
                 None => self.serve_others(&agent, QUIET, Some(UPLOADS_WITHIN)).await,
@@ -301,7 +293,7 @@ impl Context {
         let tried: Vec<_> = open.map(|socket| socket.display().to_string()).collect();
         let start = format!(
             "dfs-fuse --data-dir {} --socket {}",
-            quoted_path(&self.settings.agent_dir()),
+            self.settings.agent_dir().map_or_else(|_| "DIR".to_owned(), |dir| quoted_path(&dir)),
             quoted_path(&self.settings.own_socket())
         );
         let error = CliError::new(&codes::NO_AGENT, "no node agent answers");

@@ -136,12 +136,13 @@ impl CliError {
     /// `action` on `subject` failed in the backend; `action` reads as in "cannot {action}".
     pub fn backend(action: &str, subject: &str, failure: Failure) -> Self {
         let code = code_of(failure.class);
+        let hint = literal_mark(action, subject, &failure)
+            .or_else(|| hint_for(failure.class, action, subject));
         // Many messages name the subject themselves: once is enough.
         let what = match failure.message.contains(subject) {
             true => failure.message,
             false => format!("cannot {action} {subject}: {}", failure.message),
         };
-        let hint = hint_for(failure.class, action, subject);
         Self { code, what, because: failure.because, hint }
     }
 
@@ -184,6 +185,9 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::NotPermitted => &codes::NOT_PERMITTED,
         FailureClass::AgentRefused => &codes::AGENT_REFUSED,
         FailureClass::SourceFailed => &codes::SOURCE_FAILED,
+        FailureClass::Redirects => &codes::REDIRECTS,
+        FailureClass::BadAnswer => &codes::BAD_ANSWER,
+        FailureClass::BrokenArchive => &codes::BROKEN_ARCHIVE,
         FailureClass::NoCluster => &codes::NO_CLUSTER,
         FailureClass::NoSeedSpace => &codes::SEED_FULL,
         FailureClass::TimedOut => &codes::TIMED_OUT,
@@ -220,6 +224,14 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         }
         FailureClass::Unauthenticated | FailureClass::NotPermitted => {
             Some(with_credentials(action, subject))
+        }
+        FailureClass::Redirects => Some(format!("curl -sIL {}", shell_quoted(artifact(subject)))),
+        FailureClass::BadAnswer => {
+            Some(format!("curl -sv -r 0-99 -o /dev/null {}", shell_quoted(artifact(subject))))
+        }
+        FailureClass::BrokenArchive => {
+            let archive = shell_quoted(artifact(subject));
+            Some(format!("a whole copy at the origin; what is there is got by: dfctl get {archive}"))
         }
         FailureClass::IsTree => {
             Some(format!("dfctl ls {quoted}      or all of it: dfctl get -r {quoted}"))
@@ -264,15 +276,44 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
     }
 }
 
-/// The command that was run, as somebody whom the origin may know.
-fn with_credentials(action: &str, subject: &str) -> String {
-    let (command, rest) = match action {
+/// What is named, without the path inside.
+fn artifact(subject: &str) -> &str {
+    subject.rsplit_once('!').map_or(subject, |(artifact, _)| artifact)
+}
+
+/// The command that was run, and what follows the URL.
+fn command_of(action: &str) -> (&str, &str) {
+    match action {
         "get" => ("get", ""),
         "read" => ("cat", ""),
         "list" => ("ls", ""),
         "mount" => ("mount", " DIR"),
         _ => ("stat", ""),
-    };
+    }
+}
+
+/// Where there is nothing of the name before the `!`, the `!` may belong to the name.
+fn literal_mark(action: &str, subject: &str, failure: &Failure) -> Option<String> {
+    let (artifact, path) = subject.rsplit_once('!')?;
+    let nothing = format!("{artifact}: not found");
+    let says_so = |text: &String| text.ends_with(&nothing);
+    let of_the_artifact = says_so(&failure.message) || failure.because.iter().any(says_so);
+    if failure.class != FailureClass::NotFound || !of_the_artifact {
+        return None;
+    }
+    let (command, rest) = command_of(action);
+    let literal = shell_quoted(&format!("{artifact}%21{path}"));
+    Some(format!("where the ! is part of the name: dfctl {command} {literal}{rest}"))
+}
+
+/// The command that was run, as somebody whom the origin may know; for a file of this machine, whose it is.
+fn with_credentials(action: &str, subject: &str) -> String {
+    if let Some(path) = artifact(subject).strip_prefix("file://") {
+        let file = subject.rsplit_once('!').map_or("", |(_, inner)| inner);
+        let below = if path.ends_with('/') { file } else { "" };
+        return format!("ls -ld {}", shell_quoted(&format!("{path}{below}")));
+    }
+    let (command, rest) = command_of(action);
     let credentials = match subject.starts_with("s3://") {
         true => "--profile NAME",
         false => "-H 'Authorization: …'",
@@ -326,6 +367,36 @@ mod tests {
         );
         assert_eq!(hint("list", "s3://b/p/"), "dfctl ls --profile NAME s3://b/p/");
         assert_eq!(hint("look at", "https://h/f"), "dfctl stat -H 'Authorization: …' https://h/f");
+    }
+
+    #[test]
+    fn what_asking_again_does_not_mend_has_a_step_of_its_own() {
+        let hint = |class, action: &str, subject: &str, message: &str| {
+            CliError::backend(action, subject, Failure::new(class, message)).hint.unwrap()
+        };
+        let (archive, inside) = ("https://h/a.tgz", "https://h/a.tgz!d/f");
+        assert_eq!(
+            hint(FailureClass::Redirects, "read", archive, "x"),
+            "curl -sIL https://h/a.tgz"
+        );
+        assert!(hint(FailureClass::BadAnswer, "get", inside, "x").ends_with(" https://h/a.tgz"));
+        let broken = hint(FailureClass::BrokenArchive, "list", inside, "x");
+        assert!(broken.ends_with("dfctl get https://h/a.tgz") && !broken.contains("again"));
+        let mine = |subject| hint(FailureClass::NotPermitted, "get", subject, "x");
+        assert_eq!(mine("file:///home/a/f"), "ls -ld /home/a/f");
+        assert_eq!(mine("file:///home/a/!d/f"), "ls -ld /home/a/d/f");
+        assert_eq!(mine("file:///home/a.tar!d/f"), "ls -ld /home/a.tar");
+    }
+
+    #[test]
+    fn a_mark_that_may_be_part_of_the_name_is_told_how_to_be_written() {
+        let hint = |message: &str| {
+            let failure = Failure::new(FailureClass::NotFound, message);
+            CliError::backend("read", "https://h/what!now", failure).hint.unwrap()
+        };
+        let literal = "where the ! is part of the name: dfctl cat https://h/what%21now";
+        assert_eq!(hint("cannot stat https://h/what: not found"), literal);
+        assert_eq!(hint("there is no such name in the tree"), "dfctl ls https://h/what");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct Launch {
 pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
     let settings = &context.settings;
     let socket = settings.own_socket();
-    let data = private(&settings.agent_dir())?;
+    let data = private(&settings.agent_dir()?)?;
     // A place the user names is the user's affair; the agent makes its socket private in any case.
     if settings.socket.is_none()
         && let Some(parent) = socket.parent()
@@ -49,7 +49,7 @@ pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
     }
     let mut arguments: Vec<OsString> = vec!["--data-dir".into(), data.clone().into()];
     arguments.extend(["--socket".into(), socket.clone().into(), "--exit-when-idle".into()]);
-    if let Some(cluster) = settings.cluster {
+    if let Some(cluster) = settings.cluster_joined() {
         arguments.extend(["--cluster".into(), cluster.to_string().into()]);
     }
     let launch = Launch { program: "dfs-fuse", arguments, log: data.join("agent.log") };
@@ -111,11 +111,7 @@ impl Launch {
             if let Ok(Some(status)) = child.try_wait() {
                 return match ready(pid).await {
                     true => Ok(None),
-                    false => Err(self.failed(
-                        &format!("it ended at once: {status}"),
-                        fault_of(status),
-                        log_start,
-                    )),
+                    false => Err(self.failed(&ended(status), fault_of(status), log_start)),
                 };
             }
             if tokio::time::Instant::now() >= deadline {
@@ -168,6 +164,14 @@ impl Launch {
     }
 }
 
+/// That it ended, and with what where that says anything.
+fn ended(status: ExitStatus) -> String {
+    match status.success() {
+        true => "it ended before anybody could ask it anything".to_owned(),
+        false => format!("it ended at once: {status}"),
+    }
+}
+
 /// Why it ended, by its exit code.
 fn fault_of(status: ExitStatus) -> Fault {
     let faults = [Fault::Usage, Fault::NotPermitted, Fault::NoSpace];
@@ -186,9 +190,48 @@ fn tail(log: &Path, start: u64) -> Vec<String> {
     if read.is_err() {
         return Vec::new();
     }
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(ToString::to_string).collect()
+    told(&String::from_utf8_lossy(&text))
+}
+
+/// The last lines of a log as a person reads them: what went wrong, where anything did.
+fn told(log: &str) -> Vec<String> {
+    let lines: Vec<Line> =
+        log.lines().filter(|line| !line.trim().is_empty()).map(Line::of).collect();
+    let any_wrong = lines.iter().any(|line| line.is_wrong);
+    let told: Vec<_> = lines.into_iter().filter(|line| line.is_wrong || !any_wrong).collect();
+    told[told.len().saturating_sub(LOG_LINES)..].iter().map(|line| line.text.clone()).collect()
+}
+
+/// A line of a log.
+struct Line {
+    text: String,
+    /// It says more than what the process was doing.
+    is_wrong: bool,
+}
+
+impl Line {
+    /// Of a record as programs read it, or of what the process said outside of its log: why it ended.
+    fn of(line: &str) -> Self {
+        let record = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line);
+        let Ok(mut record) = record else {
+            // The code of what failed here is said with it.
+            let text = match line.rsplit_once("  DFS-") {
+                Some((text, _)) => text,
+                None => line,
+            };
+            return Self { text: text.to_owned(), is_wrong: !line.starts_with("DFS-") };
+        };
+        let level = record.remove("level").unwrap_or_default();
+        let message = record.remove("message").unwrap_or_default();
+        let mut text = message.as_str().unwrap_or_default().to_owned();
+        for (key, value) in
+            record.iter().filter(|(key, _)| !matches!(&key[..], "timestamp" | "target"))
+        {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            text.push_str(&format!("   {key} {value}"));
+        }
+        Self { text, is_wrong: level == "WARN" || level == "ERROR" }
+    }
 }
 
 /// Ends a child that was started here and is wanted no more.
@@ -215,14 +258,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_log_is_told_by_what_went_wrong_in_it_and_not_as_programs_read_it() {
+        let started =
+            r#"{"timestamp":"t","level":"INFO","message":"started","host":"h","target":"x"}"#;
+        let warned = r#"{"timestamp":"t","level":"WARN","message":"late","after":3,"target":"x"}"#;
+        let ended = "dfs-fuse: cannot listen on 127.0.0.1:1 for pieces: address in use";
+        assert_eq!(told(started), ["started   host h"]);
+        let log = format!("{started}\n{warned}\n\n{ended}  DFS-4105\n");
+        assert_eq!(told(&log), ["late   after 3", ended]);
+        assert!(told("").is_empty());
+    }
+
+    #[test]
     fn other_users_may_enter_the_machines_socket_directory_and_no_other() {
         let place = tempfile::tempdir().unwrap();
         let dir = |name: &str| place.path().join(name);
         let places = Places {
-            data: dir("data"),
+            data: Some(dir("data")),
             runtime: dir("own"),
             resident: dir("machine"),
-            config: dir("config"),
+            config: Some(dir("config")),
         };
         let mode = |name: &str| {
             let made = own_socket_dir(&dir(name), &places).unwrap();

@@ -9,6 +9,7 @@
 mod ask;
 pub mod backend;
 pub mod cli;
+mod closed;
 pub mod codes;
 mod commands;
 pub mod completion;
@@ -21,6 +22,7 @@ mod near;
 mod outdir;
 mod output;
 mod part;
+mod reach;
 mod settings;
 mod transfer;
 

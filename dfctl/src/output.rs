@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use anstream::{AutoStream, ColorChoice};
 use dfs_model::ByteSize;
 
+use crate::closed::stdout_was_closed;
 use crate::codes;
 use crate::error::CliError;
 
@@ -81,6 +82,19 @@ pub enum Verbosity {
     Verbose,
 }
 
+/// A standard output that is closed: whatever is to be written to it is lost, which is an error.
+struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+        Err(io::Error::other("it is closed"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 type Sink = Mutex<Box<dyn Write + Send>>;
 
 /// Both streams and how to write to them.
@@ -111,7 +125,10 @@ impl Output {
             verbosity,
             stderr_width,
             stdout_is_terminal: io::stdout().is_terminal(),
-            stdout: Mutex::new(Box::new(io::BufWriter::with_capacity(64 * 1024, io::stdout()))),
+            stdout: Mutex::new(match stdout_was_closed() {
+                true => Box::new(Closed),
+                false => Box::new(io::BufWriter::with_capacity(64 * 1024, io::stdout())),
+            }),
             stderr: Mutex::new(Box::new(AutoStream::new(io::stderr(), choice))),
         }
     }

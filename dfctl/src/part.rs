@@ -337,6 +337,13 @@ impl PartFile {
         }
     }
 
+    /// Closes it to those whom the file itself will be closed to, as long as it is written already.
+    pub fn close_as(&self, entry: &Entry) -> io::Result<()> {
+        let open = Mode::from_raw_mode(rustix::fs::fstat(&self.file)?.st_mode & 0o777);
+        let allowed = Mode::from_raw_mode(entry.mode & 0o777) | Mode::RUSR | Mode::WUSR;
+        Ok(rustix::fs::fchmod(&self.file, open & allowed)?)
+    }
+
     /// Puts the whole file in place under its name. Where that cannot be, it is kept for a later run.
     pub fn finish(mut self, dress: Option<&Entry>, replace: Replace) -> Result<(), Unplaced> {
         match self.place(dress, replace) {

@@ -1,12 +1,12 @@
 //! What is in force for this run: flag > environment > `~/.config/dfs/dfctl.toml` > `/etc/dfs/*.toml` > default.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dfs_service::config::{ConfigError, Explanation, Loaded, Loader, Origin};
+use dfs_service::config::{ConfigError, Explanation, Loaded, Loader, Origin, ServiceAddress};
 use dfs_service::data_dir::Places;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::codes;
 use crate::error::CliError;
@@ -17,13 +17,38 @@ use crate::output::{Color, Format, progress};
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 struct Options {
-    cluster: Option<SocketAddr>,
+    cluster: Option<ServiceAddress>,
+    #[serde(deserialize_with = "named")]
     socket: Option<PathBuf>,
     solo: Option<bool>,
+    #[serde(deserialize_with = "named")]
     data_dir: Option<PathBuf>,
     format: Option<Format>,
     progress: Option<progress::Mode>,
     color: Option<Color>,
+}
+
+/// A path, where there is one: an empty one would be the directory that the command happens to run in.
+fn named<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = Option::<PathBuf>::deserialize(value)?;
+    match path {
+        Some(path) if path.as_os_str().is_empty() => Err(D::Error::custom("an empty path")),
+        path => Ok(path),
+    }
+}
+
+/// A relative path in a file would be another directory for every one that a command runs in.
+fn refuse_relative(loaded: &Loaded<Options>) -> Result<(), CliError> {
+    let options = &loaded.options;
+    for (key, path) in [("socket", &options.socket), ("data-dir", &options.data_dir)] {
+        let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) else { continue };
+        let origin = loaded.explain(key).map(|explanation| explanation.origin);
+        if let Some(origin @ Origin::File(..)) = origin {
+            let reason = format!("'{}' is not an absolute path", path.display());
+            return Err(unusable(&ConfigError::Invalid { origin, key: key.to_owned(), reason }));
+        }
+    }
+    Ok(())
 }
 
 /// Flags of every command by their keys, as they were given on this command line. Variables are the loader's.
@@ -31,7 +56,15 @@ pub type GivenFlags = serde_json::Map<String, serde_json::Value>;
 
 /// The value of `key` that `text` means, as TOML writes it.
 pub fn value_of(key: &str, text: &str) -> Result<toml_edit::Value, String> {
-    let plain = toml_edit::Value::from(text);
+    // In the file it holds wherever a command runs.
+    let text = match key {
+        "socket" | "data-dir" if !text.is_empty() => {
+            let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+            path.to_str().ok_or("the path is not UTF-8")?.to_owned()
+        }
+        _ => text.to_owned(),
+    };
+    let plain = toml_edit::Value::from(text.as_str());
     // Most values are text; what the key does not take as text may be a truth value.
     let typed = text.parse().into_iter();
     let mut reason = String::new();
@@ -51,8 +84,15 @@ pub fn check(path: &Path, text: &str) -> Result<(), ConfigError> {
     Loader::new("dfctl").check::<Options>(path, text)
 }
 
-fn user_file(places: &Places) -> PathBuf {
-    places.config.join("dfctl.toml")
+fn user_file(places: &Places) -> Option<PathBuf> {
+    Some(places.config.as_ref()?.join("dfctl.toml"))
+}
+
+/// Without a home there is no place for `what`; `variable` names one, and so does what the `hint` says.
+fn homeless(what: &str, variable: &str, hint: &str) -> CliError {
+    CliError::new(&codes::BAD_CONFIG, format!("there is no place for {what}"))
+        .because(format!("neither HOME nor {variable} is set to an absolute path"))
+        .hint(hint)
 }
 
 /// The configuration cannot be used.
@@ -93,7 +133,7 @@ pub fn keys() -> Vec<Key> {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Cluster that an agent must take part in.
-    pub cluster: Option<SocketAddr>,
+    pub cluster: Option<ServiceAddress>,
     /// Socket of the agent, where one was named.
     pub socket: Option<PathBuf>,
     /// Never ask an agent.
@@ -119,18 +159,21 @@ impl Settings {
     }
 
     fn load_in(places: Places, loader: Loader, flags: &GivenFlags) -> Result<Self, CliError> {
-        let loader = loader.user_file(Some(user_file(&places)));
+        let loader = loader.user_file(user_file(&places));
         let loaded = loader.load::<Options, _>(flags).map_err(|error| unusable(&error))?;
+        refuse_relative(&loaded)?;
         Ok(Self::of(loaded, places))
     }
 
     fn of(loaded: Loaded<Options>, places: Places) -> Self {
         let options = loaded.options.clone();
+        // What is started here stands in another directory.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         Self {
             cluster: options.cluster,
-            socket: options.socket,
+            socket: options.socket.map(absolute),
             solo: options.solo.unwrap_or(false),
-            data_dir: options.data_dir,
+            data_dir: options.data_dir.map(absolute),
             format: options.format.unwrap_or_default(),
             progress: options.progress.unwrap_or_default(),
             color: options.color.unwrap_or_default(),
@@ -169,20 +212,27 @@ impl Settings {
     }
 
     /// The user's own file.
-    pub fn user_file(&self) -> PathBuf {
-        user_file(&self.places)
+    pub fn user_file(&self) -> Result<PathBuf, CliError> {
+        let hint = "the same command with HOME set";
+        let what = "the user's own configuration";
+        user_file(&self.places).ok_or_else(|| homeless(what, "XDG_CONFIG_HOME", hint))
     }
 
     /// The cluster that a question about the cluster means: the one that was named, unless a directory on this
     /// machine was named at least as near.
-    pub fn cluster_asked(&self) -> Option<SocketAddr> {
+    pub fn cluster_asked(&self) -> Option<&ServiceAddress> {
         let rank = |key: &str| match self.explain(key)?.origin {
             Origin::CommandLine => Some(3),
             Origin::Environment(_) => Some(2),
             Origin::File(..) => Some(1),
             Origin::Default => None,
         };
-        self.cluster.filter(|_| rank("cluster") > rank("data-dir"))
+        self.cluster.as_ref().filter(|_| rank("cluster") > rank("data-dir"))
+    }
+
+    /// The cluster that a process started by this command takes part in.
+    pub fn cluster_joined(&self) -> Option<&ServiceAddress> {
+        self.cluster.as_ref().filter(|_| !self.solo)
     }
 
     /// Whether one particular agent is meant, and no other way will do.
@@ -226,24 +276,31 @@ impl Settings {
     }
 
     /// Where an agent started for this user keeps its data.
-    pub fn agent_dir(&self) -> PathBuf {
-        self.data_dir.clone().unwrap_or_else(|| self.places.data.join("agent"))
+    pub fn agent_dir(&self) -> Result<PathBuf, CliError> {
+        self.data_dir.clone().map_or_else(|| Ok(self.data()?.join("agent")), Ok)
     }
 
     /// Where a command that finds no agent keeps what it reads, until it ends.
-    pub fn solo_dir(&self) -> PathBuf {
-        self.data_dir.as_ref().unwrap_or(&self.places.data).join("solo")
+    pub fn solo_dir(&self) -> Result<PathBuf, CliError> {
+        Ok(self.data()?.join("solo"))
     }
 
     /// Where `sync` keeps what it knows: what went into buckets, which uploads are under way there, and, until it
     /// ends, what it is about to do.
-    pub fn sync_dir(&self) -> PathBuf {
-        self.data_dir.as_ref().unwrap_or(&self.places.data).join("sync")
+    pub fn sync_dir(&self) -> Result<PathBuf, CliError> {
+        Ok(self.data()?.join("sync"))
     }
 
     /// Where a cluster started here keeps its data.
-    pub fn cluster_dir(&self) -> PathBuf {
-        self.data_dir.clone().unwrap_or_else(|| self.places.data.join("cluster"))
+    pub fn cluster_dir(&self) -> Result<PathBuf, CliError> {
+        self.data_dir.clone().map_or_else(|| Ok(self.data()?.join("cluster")), Ok)
+    }
+
+    /// The directory that was named, else the one where everything is by default.
+    fn data(&self) -> Result<&PathBuf, CliError> {
+        let hint = "the same command with --data-dir DIR, or with HOME set";
+        let found = self.data_dir.as_ref().or(self.places.data.as_ref());
+        found.ok_or_else(|| homeless("what dfctl keeps", "XDG_DATA_HOME", hint))
     }
 }
 
@@ -257,8 +314,16 @@ mod tests {
         assert_eq!(written("solo", "true"), Ok("true".to_owned()));
         assert_eq!(written("color", "never"), Ok("\"never\"".to_owned()));
         assert_eq!(written("data-dir", "/a \"b\""), Ok("'/a \"b\"'".to_owned()));
-        assert_eq!(written("data-dir", "7"), Ok("\"7\"".to_owned()));
-        for (key, text) in [("solo", "yes"), ("color", "pink"), ("cluster", "here")] {
+        let below = std::env::current_dir().unwrap().join("7");
+        assert_eq!(written("data-dir", "7"), Ok(format!("\"{}\"", below.display())));
+        for (key, text) in [
+            ("solo", "yes"),
+            ("color", "pink"),
+            ("cluster", "here"),
+            ("cluster", ""),
+            ("data-dir", ""),
+            ("socket", ""),
+        ] {
             assert!(!written(key, text).unwrap_err().is_empty());
         }
     }

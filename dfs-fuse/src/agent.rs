@@ -6,6 +6,7 @@
 
 pub mod api;
 mod asker;
+pub mod cluster;
 mod content;
 pub mod inside;
 mod known;

@@ -6,14 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
 use dfs_model::Capacity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
 use dfs_proto::node::node_server::NodeServer;
 use dfs_service::admin::Readiness;
-use dfs_service::config::Loader;
+use dfs_service::config::{Loader, LookUpError};
 use dfs_service::data_dir::DataDir;
 use dfs_service::metrics::Metrics;
 use dfs_service::net::{
@@ -25,7 +24,7 @@ use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker};
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 
 use crate::agent::api::NodeService;
-use crate::agent::{Agent, AgentFacts};
+use crate::agent::{Agent, AgentFacts, cluster};
 use crate::metrics;
 use crate::options::{Flags, Options, PROCESS};
 
@@ -40,6 +39,8 @@ pub enum Error {
     Process(#[from] process::Error),
     /// Store, identity, sources.
     Host(#[from] HostError),
+    /// The name of the cluster leads nowhere.
+    Cluster(#[from] LookUpError),
 }
 
 impl Error {
@@ -48,13 +49,14 @@ impl Error {
         match self {
             Self::Process(error) => error.fault(),
             Self::Host(error) => Fault::of(error),
+            Self::Cluster(_) => Fault::Other,
         }
     }
 }
 
 /// The whole process, with what its site compiled in.
 pub fn main(extensions: Extensions) -> ExitCode {
-    process::main(PROCESS, run(Flags::parse(), extensions), Error::fault)
+    process::main(PROCESS, run(process::parsed::<Flags>(), extensions), Error::fault)
 }
 
 /// Runs what the command line says until a signal, or until idle where that was asked for.
@@ -90,7 +92,9 @@ async fn start(
         channels: Arc::new(GrpcChannels::default()),
         advertise: options.advertise.clone(),
     };
-    let host = Host::start(host_options(told, data_dir), network, engine.tasks(), engine.token())?;
+    let managers = managers(options).await?;
+    let host_options = host_options(told, data_dir, managers.clone());
+    let host = Host::start(host_options, network, engine.tasks(), engine.token())?;
     let facts = AgentFacts {
         data_dir: data_dir.path().to_owned(),
         cluster: cluster_name(options),
@@ -99,6 +103,7 @@ async fn start(
     let agent = Agent::new(host, facts);
     keep_mounts(lifecycle.service("mounts"), agent.clone());
     keep_house(lifecycle.service("housekeeping"), agent.clone());
+    follow_cluster(lifecycle.service("cluster"), &agent, managers);
     let socket = serve_api(options, lifecycle.service("api"), agent.clone())?;
     let metrics_at = serve_admin(&told.shared, &lifecycle.service("admin"), &agent).await?;
     if told.exit_when_idle {
@@ -136,7 +141,16 @@ fn cluster_name(options: &Options) -> String {
     names.join(",")
 }
 
-fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
+/// Where the managers are, of each name every address.
+async fn managers(options: &Options) -> Result<Vec<SocketAddr>, LookUpError> {
+    let mut managers = Vec::new();
+    for named in &options.cluster {
+        managers.extend(named.resolve().await?);
+    }
+    Ok(managers)
+}
+
+fn host_options(told: &Told, data_dir: &DataDir, managers: Vec<SocketAddr>) -> HostOptions {
     let options = &told.own;
     HostOptions {
         role: if options.cluster.is_empty() { Role::Solo } else { Role::Node },
@@ -147,7 +161,7 @@ fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
         upload_rate: options.upload_rate,
         slots: SlotLimits::default(),
         patience: Duration::from_secs(options.patience_seconds.into()),
-        managers: options.cluster.clone(),
+        managers,
         sources: sources(told),
         lifetime: Lifetime::Lasting,
     }
@@ -178,9 +192,21 @@ fn keep_house(tracker: Tracker, agent: Agent) {
     });
 }
 
+fn follow_cluster(tracker: Tracker, agent: &Agent, managers: Vec<SocketAddr>) {
+    let Some(swarm) = agent.host().engine.swarm().cloned() else { return };
+    let (stop, named) = (tracker.token().clone(), agent.facts().cluster.clone());
+    tracker.spawn("cluster", OnFailure::Report, async move {
+        stop.run_until_cancelled(cluster::follow(swarm, managers, named)).await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+}
+
 fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBuf, process::Error> {
-    let socket =
-        options.socket.clone().unwrap_or_else(|| agent.facts().data_dir.join("agent.sock"));
+    // It is announced: whoever reads that may stand elsewhere.
+    let socket = match &options.socket {
+        Some(socket) => std::path::absolute(socket)?,
+        None => agent.facts().data_dir.join("agent.sock"),
+    };
     let access = options.socket_group.map_or(SocketAccess::Owner, SocketAccess::Group);
     let listener = LocalListener::bind(&socket, access)?;
     // Not an error: access control lists, or whoever opens it later, may let them in all the same.

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 use dfs_model::{Capacity, Rate};
+use dfs_service::config::ServiceAddress;
 use dfs_service::process;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The process's name in configuration files.
 pub const PROCESS: &str = "dfs-fuse";
@@ -32,9 +34,9 @@ pub struct Flags {
     /// Group whose members may use the socket too; its number.
     #[arg(long, value_name = "GID")]
     pub socket_group: Option<u32>,
-    /// The cluster to take part in, as address:port of its manager; repeatable. None is solo.
+    /// The cluster to take part in, as host:port of its manager; repeatable. None is solo.
     #[arg(long, value_name = "ADDR")]
-    pub cluster: Vec<SocketAddr>,
+    pub cluster: Vec<ServiceAddress>,
     /// Address that others reach this host's pieces at, where it is not the one it listens on; repeatable.
     #[arg(long, value_name = "ADDR:PORT")]
     pub advertise: Vec<SocketAddr>,
@@ -74,7 +76,7 @@ pub struct Options {
     /// Group whose members may use the socket too.
     pub socket_group: Option<u32>,
     /// Managers of the cluster to take part in.
-    pub cluster: Vec<SocketAddr>,
+    pub cluster: Vec<ServiceAddress>,
     /// Addresses to announce instead.
     pub advertise: Vec<SocketAddr>,
     /// Port of the piece plane.
@@ -85,10 +87,20 @@ pub struct Options {
     pub upload_rate: Option<Rate>,
     /// Certificate authorities that origins may be signed by, beside the system's.
     pub ca_file: Vec<PathBuf>,
-    /// Directories that other users of this machine may name files in, each with their own rights.
+    /// Directories that other users of this machine may name files in, each with their own rights; absolute.
+    #[serde(deserialize_with = "absolute")]
     pub export: Vec<PathBuf>,
     /// Seconds that a node waits for a swarm that does not deliver before it reads the origin itself.
     pub patience_seconds: u32,
+}
+
+/// Directories that mean the same wherever the agent was started.
+fn absolute<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<PathBuf>, D::Error> {
+    let dirs = Vec::<PathBuf>::deserialize(value)?;
+    match dirs.iter().find(|dir| !dir.is_absolute()) {
+        Some(dir) => Err(D::Error::custom(format!("'{}' is not an absolute path", dir.display()))),
+        None => Ok(dirs),
+    }
 }
 
 impl Default for Options {
@@ -142,6 +154,13 @@ mod tests {
             tiny.to_string().contains("DFS_CAPACITY") && tiny.to_string().contains("64.0 MiB"),
             "{tiny}"
         );
+        for relative in ["files", ""] {
+            let flags = Flags { export: vec!["/srv".into(), relative.into()], ..Flags::default() };
+            let loader = Loader::new(PROCESS).system_dir("/nonexistent");
+            let refused = loader.load_beside::<process::Options, Options, _>(&flags).unwrap_err();
+            let said = refused.to_string();
+            assert!(said.contains("export") && said.contains("not an absolute path"), "{said}");
+        }
         assert_eq!((shared.area.as_str(), shared.idc.as_str()), ("a", "i"));
     }
 }

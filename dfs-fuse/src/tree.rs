@@ -4,12 +4,14 @@
 //! Indexes come over the network: an implementation checks what it reads and answers with
 //! [`TreeError`] instead of panicking or looping.
 
+mod footprint;
 mod index;
 mod memory;
 mod part;
 
 use std::ops::ControlFlow;
 
+pub use footprint::Footprint;
 pub use index::IndexTree;
 pub use memory::{MemoryTree, MemoryTreeBuilder, TreeBuildError};
 pub use part::PartTree;

@@ -24,9 +24,11 @@ use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod address;
 mod environment;
 mod lines;
 
+pub use address::{BadAddress, LookUpError, ServiceAddress};
 use lines::Lines;
 
 /// The processes that a table of a shared file can be addressed to.

@@ -291,13 +291,13 @@ fn is_not_a_directory(error: &io::Error) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
     /// Data: `/var/lib/dfs`, or `~/.local/share/dfs` of an ordinary user.
-    pub data: PathBuf,
+    pub data: Option<PathBuf>,
     /// Sockets: `/run/dfs`, or below `$XDG_RUNTIME_DIR`, or `/tmp/dfs-<uid>`.
     pub runtime: PathBuf,
     /// Sockets of what runs for every user of the machine: `/run/dfs`.
     pub resident: PathBuf,
     /// The user's own configuration: `~/.config/dfs`.
-    pub config: PathBuf,
+    pub config: Option<PathBuf>,
 }
 
 impl Places {
@@ -309,22 +309,23 @@ impl Places {
 
     fn of(uid: u32, variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
         let absolute = |name| variable(name).filter(|path| path.is_absolute());
-        let home = absolute("HOME").unwrap_or_else(|| PathBuf::from("/"));
-        let config =
-            absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")).join("dfs");
+        let below_home = |own, otherwise| {
+            let own = absolute(own).or_else(|| Some(absolute("HOME")?.join(otherwise)));
+            own.map(|dir: PathBuf| dir.join("dfs"))
+        };
+        let config = below_home("XDG_CONFIG_HOME", ".config");
         let resident = PathBuf::from("/run/dfs");
         if uid == 0 {
             return Self {
-                data: "/var/lib/dfs".into(),
+                data: Some("/var/lib/dfs".into()),
                 runtime: resident.clone(),
                 resident,
                 config,
             };
         }
-        let data = absolute("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share"));
         let runtime = absolute("XDG_RUNTIME_DIR")
             .map_or_else(|| PathBuf::from(format!("/tmp/dfs-{uid}")), |dir| dir.join("dfs"));
-        Self { data: data.join("dfs"), runtime, resident, config }
+        Self { data: below_home("XDG_DATA_HOME", ".local/share"), runtime, resident, config }
     }
 }
 
@@ -467,9 +468,21 @@ mod tests {
     fn ordinary_users_keep_their_things_at_home() {
         let variable = |name: &str| (name == "HOME").then(|| PathBuf::from("/home/ann"));
         let places = Places::of(1000, variable);
-        assert_eq!(places.data, Path::new("/home/ann/.local/share/dfs"));
+        assert_eq!(places.data.as_deref(), Some(Path::new("/home/ann/.local/share/dfs")));
         assert_eq!(places.runtime, Path::new("/tmp/dfs-1000"));
-        assert_eq!(places.config, Path::new("/home/ann/.config/dfs"));
-        assert_eq!(Places::of(0, variable).data, Path::new("/var/lib/dfs"));
+        assert_eq!(places.config.as_deref(), Some(Path::new("/home/ann/.config/dfs")));
+        let of_root = Places::of(0, variable);
+        assert_eq!(of_root.data.as_deref(), Some(Path::new("/var/lib/dfs")));
+    }
+
+    #[test]
+    fn who_has_no_home_has_no_place_at_home() {
+        for home in [None, Some(""), Some("a/b")] {
+            let variable = |name: &str| home.filter(|_| name == "HOME").map(PathBuf::from);
+            let places = Places::of(1000, variable);
+            assert_eq!((places.data, places.config), (None, None), "{home:?}");
+            let of_root = Places::of(0, variable);
+            assert!(of_root.data.is_some() && of_root.config.is_none(), "{home:?}");
+        }
     }
 }

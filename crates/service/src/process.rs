@@ -182,6 +182,9 @@ pub async fn serve_admin(
     Ok(at)
 }
 
+/// The code of a command line that cannot be understood.
+const MISTYPED: u16 = 1001;
+
 /// Why a process ends, as its exit code tells; they mean what those of `dfctl` mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -211,6 +214,16 @@ impl Fault {
             }
         }
         Self::Other
+    }
+
+    /// The stable code that `dfctl explain` knows it by.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Other => 4105,
+            Self::Usage => 1003,
+            Self::NotPermitted => 4115,
+            Self::NoSpace => 4114,
+        }
     }
 
     /// What the process ends with.
@@ -245,7 +258,22 @@ impl Error {
     }
 }
 
-/// The `main` of the process `name`: runs `work`, and says in one line what it failed with.
+/// What the command line says; ends the process where that cannot be understood, with its stable code, and after
+/// help and version.
+pub fn parsed<P: clap::Parser>() -> P {
+    P::try_parse().unwrap_or_else(|error| {
+        let is_mistake = error.use_stderr()
+            && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        // As below; and a reader that has gone wants no help.
+        let _ = error.print();
+        if is_mistake {
+            let _ = writeln!(io::stderr(), "DFS-{MISTYPED}");
+        }
+        std::process::exit(error.exit_code())
+    })
+}
+
+/// The `main` of the process `name`: runs `work`, and says in one line what it failed with and the stable code.
 pub fn main<E: StdError + 'static>(
     name: &str,
     work: impl Future<Output = Result<(), E>>,
@@ -253,7 +281,8 @@ pub fn main<E: StdError + 'static>(
 ) -> ExitCode {
     let fail = |error: &dyn StdError, fault: Fault| {
         // Where a full disk takes no log there is nobody to tell.
-        let _ = writeln!(io::stderr(), "{name}: {}", error_chain(error));
+        let (error, code) = (error_chain(error), fault.code());
+        let _ = writeln!(io::stderr(), "{name}: {error}  DFS-{code}");
         ExitCode::from(fault.exit())
     };
     match lifecycle::block_on(work) {

@@ -8,7 +8,8 @@ super::codes! {
     FUSE_DEVICE = 6101, Other, "/dev/fuse cannot be used",
         means: "Every mount needs this device. Everything else works without: get, cat, ls, stat.",
         causes: ["the kernel's module is not loaded", "a container was started without the device", "its permissions are not the usual 0666"],
-        next: ["sudo modprobe fuse" => "loads the module", "docker run --device /dev/fuse --cap-add SYS_ADMIN IMAGE" => "gives it to a container"];
+        next: ["ls -l /dev/fuse" => "shows whether it is there, and for whom", "sudo modprobe fuse" => "loads the module where it is not there",
+            "sudo chmod 666 /dev/fuse" => "opens it to users, as udev does where fuse3 is installed", "docker run --device /dev/fuse --cap-add SYS_ADMIN IMAGE" => "gives it to a container"];
     FUSERMOUNT = 6102, Other, "fusermount3 is missing",
         means: "Users other than root mount and unmount through this program.",
         causes: ["the package fuse3 is not installed", "it is there and has lost its set-uid bit"],

@@ -11,9 +11,10 @@ super::codes! {
         next: ["dfctl stat https://user:password@host/file" => "gives a user and a password", "dfctl stat -H 'Authorization: Bearer TOKEN' URL" => "gives a token",
             "dfctl stat --profile NAME s3://bucket/key" => "takes keys of ~/.aws"];
     NOT_PERMITTED = 2103, NotPermitted, "the origin refused",
-        means: "The origin answered that this asker may not read it (403).",
+        means: "The origin answered that this asker may not read it (403), or the file of this machine is closed to this user.",
         causes: ["the credentials are those of somebody who may not", "none were given, and the store answers 403 instead of 401", "the URL was signed and its time is over"],
-        next: ["dfctl stat --profile NAME s3://bucket/key" => "asks with the keys of another profile", "dfctl stat -H 'Authorization: Bearer TOKEN' URL" => "asks as somebody else"];
+        next: ["dfctl stat --profile NAME s3://bucket/key" => "asks with the keys of another profile", "dfctl stat -H 'Authorization: Bearer TOKEN' URL" => "asks as somebody else",
+            "ls -ld FILE" => "of a file of this machine, shows who may read it"];
     SOURCE_FAILED = 2104, Source, "the origin or the network failed",
         means: "Every attempt failed within the time allowed. What came is kept in the part file, where one is named.",
         causes: ["the host is down, or its name does not resolve", "a proxy stands in between: HTTP_PROXY, NO_PROXY", "its certificate is not signed by anyone this machine knows"],
@@ -46,4 +47,17 @@ super::codes! {
         means: "The origin lists it and does not give it. Everything else is there.",
         causes: ["it was deleted since it was listed", "it may not be read by this asker", "its directory cannot be listed"],
         next: ["dfctl ls -r URL" => "names everything that is missing", "dfctl mount URL DIR" => "again shows the tree as it is then"];
+    REDIRECTS = 2112, Source, "the origin's redirects lead nowhere",
+        means: "The origin sends whoever asks on to another place, that one on again, and so without end; or to something that is not the web. Asking again leads the same way.",
+        causes: ["the server wants a cookie or a login and sends on to a page for people", "two rules of the server that undo each other, as http to https and back",
+            "the URL lacks its / at the end, or has one too many"],
+        next: ["curl -sIL URL" => "shows each step of the way", "dfctl stat -H 'Authorization: Bearer TOKEN' URL" => "asks as somebody whom the server knows"];
+    BAD_ANSWER = 2113, Source, "the origin's answer makes no sense",
+        means: "The answer contradicts the question: other bytes than the range that was asked, a length that is none, a compressed answer where plain bytes were asked for. None of it was saved or shown.",
+        causes: ["a proxy or a cache in between mends answers that it should pass on", "a server that does not understand ranges and says that it does"],
+        next: ["curl -sv -r 0-99 -o /dev/null URL" => "shows the answer to a range: Content-Range must say bytes 0-99", "env NO_PROXY=HOST dfctl get URL" => "goes around the proxy"];
+    BROKEN_ARCHIVE = 2114, Source, "the archive is damaged at the origin",
+        means: "What is compressed ends in the middle, or does not unpack. Its bytes came as the origin has them; every later read of them comes to the same.",
+        causes: ["its upload or download was cut off", "it is still being written", "it is no archive: a page for people under an archive's name", "somebody means harm: it unfolds to far more than anything useful does"],
+        next: ["dfctl get URL" => "takes the archive itself, as it is", "dfctl stat URL" => "shows its length, to compare with what it should be", "gzip -t FILE" => "says where it breaks"];
 }

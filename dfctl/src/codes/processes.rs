@@ -19,8 +19,8 @@ super::codes! {
         causes: ["they are of versions too far apart", "another program listens on the socket"],
         next: ["dfctl version" => "compares the versions", "dfctl --solo get URL" => "goes around it"];
     START_FAILED = 4105, Other, "a process could not be started",
-        means: "It ended at once or was not ready in time, and was stopped again. The error shows the last lines of its log.",
-        causes: ["another process works on the same data directory", "its configuration is wrong", "/dev/fuse or fusermount3 is missing"],
+        means: "It ended at once or was not ready in time, and was stopped again. The error says why, or shows the last lines of its log.",
+        causes: ["another process works on the same data directory", "another one listens on the port that was given", "its configuration is wrong", "/dev/fuse or fusermount3 is missing"],
         next: ["dfctl doctor" => "looks at what it needs", "less LOG" => "shows all that it said"];
     NO_BINARY = 4106, NotFound, "a program of dfs is missing",
         means: "It is looked for beside dfctl and then in PATH.",
@@ -32,7 +32,7 @@ super::codes! {
         next: ["dfctl cluster up" => "starts one on this machine", "dfctl cluster status --data-dir DIR" => "looks at another directory"];
     STOP_FAILED = 4108, Other, "a process did not stop",
         means: "It was asked to end and still runs. Its log says what it waits for.",
-        causes: ["it writes to a disk that does not answer", "it belongs to another user"],
+        causes: ["it writes to a disk that does not answer", "it belongs to another user", "it is a service: systemctl stops it"],
         next: ["dfctl cluster status" => "shows what is left of it", "less LOG" => "shows what it waits for"];
     BUSY = 4109, Limit, "a limit was reached",
         means: "The agent, the cluster or the origin refuses more for now.",
@@ -78,9 +78,11 @@ super::codes! {
         causes: ["the disk is broken, or was unplugged", "the file system was made read-only after an error", "somebody removed files of the data directory"],
         next: ["dmesg" => "says what the kernel saw", "dfctl doctor" => "tries the data directory", "dfctl --data-dir DIR get URL" => "keeps it on another disk"];
     NO_CLUSTER = 4119, Source, "the cluster cannot be reached",
-        means: "Nobody answers at the address of --cluster (DFS_CLUSTER, the configuration), or its manager names no scheduler. A cluster that was named is never gone around, except with --solo.",
-        causes: ["the cluster does not run, or listens at another address", "the manager runs without a scheduler", "the agent that was asked takes part in no cluster"],
-        next: ["dfctl cluster status" => "looks at a cluster of this machine", "dfctl get --solo URL" => "goes straight to the origin"];
+        means: "No manager answers at the address of --cluster (DFS_CLUSTER, the configuration), or it names no scheduler. What a command starts is never begun around a cluster that was named, except with --solo; an agent that runs goes on without its cluster, and says so in its log.",
+        causes: ["the cluster does not run, or listens at another address", "the port is that of something else: of a scheduler or a seed, of the metrics, of a web server",
+            "the manager runs without a scheduler", "the agent that was asked takes part in no cluster"],
+        next: ["dfctl cluster status --cluster ADDR" => "asks once more, and says who takes part", "dfctl config explain cluster" => "says where the address came from",
+            "dfctl get --solo URL" => "goes straight to the origin"];
     SEED_FULL = 4120, NoSpace, "the seed has no room",
         means: "The seed of the cluster cannot keep all of this beside what is in use. What it has of it is kept as far as there is room.",
         causes: ["its seed.capacity is too small", "its disk is full"],

@@ -13,12 +13,14 @@ mod edit;
 mod explain;
 mod get;
 mod set;
+mod unset;
 
 /// What to do with the configuration.
 #[derive(Subcommand)]
 pub enum Command {
     Get(get::Args),
     Set(set::Args),
+    Unset(unset::Args),
     Explain(explain::Args),
 }
 
@@ -28,13 +30,14 @@ impl Command {
         match self {
             Self::Get(args) => get::run(args, context),
             Self::Set(args) => set::run(&args, context),
+            Self::Unset(args) => unset::run(&args, context),
             Self::Explain(args) => explain::run(args, context),
         }
     }
 
     /// Whether it writes.
     pub fn changes(&self) -> bool {
-        matches!(self, Self::Set(_))
+        matches!(self, Self::Set(_) | Self::Unset(_))
     }
 }
 

@@ -281,6 +281,11 @@ fn globs(patterns: &[String]) -> Result<GlobSet, CliError> {
     };
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
+        if pattern.trim_start_matches('/').is_empty() {
+            let what = format!("the pattern '{pattern}' names nothing");
+            let hint = "--include '*' is everything; without the flag everything is too";
+            return Err(CliError::new(&codes::USAGE, what).hint(hint));
+        }
         let anchored = match pattern.trim_start_matches('/') {
             name if !pattern.contains('/') => format!("**/{name}"),
             below if below.ends_with('/') => format!("{below}**"),
@@ -310,6 +315,10 @@ mod tests {
         assert!(wanted(&["a/**"], &[], "a/b/c.txt") && wanted(&["a/"], &[], "a/b/c.txt"));
         assert!(!wanted(&[], &["/a/"], "a/b") && wanted(&[], &["/a/"], "b/a/c"));
         assert!(!wanted(&[], &["a"], "b/a/c") && !wanted(&[], &["b/a"], "b/a/c/d"));
+        for empty in ["", "/"] {
+            assert!(Filter::new(&[empty.to_owned()], &[]).is_err());
+            assert!(Filter::new(&[], &[empty.to_owned()]).is_err());
+        }
         assert!(!wanted(&["*.txt"], &["**/b"], "a/b/c.txt") && wanted(&[], &["/b"], "a/b/c"));
     }
 }

@@ -1,9 +1,9 @@
 //! Finding one entry inside a tree.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
+use dfs_service::config::ServiceAddress;
 use dfs_source::s3::Environment;
 use futures::StreamExt;
 
@@ -96,7 +96,7 @@ impl Access {
 
 /// Whoever can read: a node agent, else this process itself.
 pub async fn backend(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
-    let backend = context.any_backend()?;
+    let backend = context.any_backend().await?;
     context.reach_cluster().await?;
     in_the_cluster_meant(context, &*backend).await?;
     Ok(backend)
@@ -107,14 +107,22 @@ pub async fn in_the_cluster_meant(
     context: &Context,
     backend: &dyn Backend,
 ) -> Result<(), CliError> {
-    let Some(wanted) = context.settings.cluster.filter(|_| !context.is_alone()) else {
+    let Some(wanted) = context.settings.cluster_joined().filter(|_| !context.is_alone()) else {
         return Ok(());
     };
     let status = answer(context, backend.status())
         .await?
         .map_err(|failure| CliError::backend("ask", "the node agent", failure))?;
     let cluster = status.cluster.unwrap_or_default();
-    if cluster.split(',').any(|address| address.parse() == Ok::<SocketAddr, _>(wanted)) {
+    let is_in_it = async {
+        for address in cluster.split(',').filter_map(|address| address.parse().ok()) {
+            if is_same(&address, wanted).await {
+                return true;
+            }
+        }
+        false
+    };
+    if answer(context, is_in_it).await? {
         return Ok(());
     }
     let is_in = if cluster.is_empty() { "none".to_owned() } else { cluster };
@@ -122,6 +130,17 @@ pub async fn in_the_cluster_meant(
     Err(CliError::new(&codes::OTHER_CLUSTER, what)
         .because(format!("it takes part in {is_in}"))
         .hint("the same command without --cluster, or with --socket PATH of an agent in it"))
+}
+
+/// Whether two addresses are of one manager: a name and a number may be.
+async fn is_same(one: &ServiceAddress, other: &ServiceAddress) -> bool {
+    if one == other {
+        return true;
+    }
+    match (one.resolve().await, other.resolve().await) {
+        (Ok(one), Ok(other)) => one.iter().any(|address| other.contains(address)),
+        _ => false,
+    }
 }
 
 /// The entry at `path`, by the listing of its directory.

@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::launch;
 use crate::output::{files, missing, printable, quoted_path, shell_quoted, when};
+use crate::reach;
 
 /// Mount what is behind a URL as a read-only directory
 ///
@@ -79,8 +80,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
 async fn agent(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
     let backend = match context.answering_backend()? {
         Some(backend) => backend,
-        // Somebody else may have started one meanwhile.
-        None => context.agent_at(&launch::agent(context).await?),
+        None => {
+            // An agent would go on without its cluster; who names one for it is told now that it is not there.
+            reach::managers(context).await?;
+            // Somebody else may have started one meanwhile.
+            context.agent_at(&launch::agent(context).await?)
+        }
     };
     in_the_cluster_meant(context, &*backend).await?;
     Ok(backend)

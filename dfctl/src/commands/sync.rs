@@ -174,7 +174,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
 fn sources(context: &Context) -> Result<Sources, CliError> {
     let listing = ListLimits { depth: DEEPEST, entries: MOST_ENTRIES, ..ListLimits::default() };
     let files = FileOptions { listing, ..FileOptions::default() };
-    let unfinished = Some(context.settings.sync_dir());
+    let unfinished = context.settings.sync_dir().ok();
     let s3 = S3Options { unfinished, ..S3Options::of_process() };
     context.sources(files).s3(s3).build().map_err(|error| {
         CliError::new(&codes::BAD_CONFIG, "cannot set up the access to files and stores")

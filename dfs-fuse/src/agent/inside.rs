@@ -101,12 +101,12 @@ pub struct InsideAgent {
 }
 
 impl InsideAgent {
-    /// Starts one below `parent`, which is made if it is not there, alone or in `cluster`; what killed processes
-    /// left there is removed.
+    /// Starts one below `parent`, which is made if it is not there, alone or in the cluster of `managers`; what
+    /// killed processes left there is removed.
     pub fn start(
         parent: &Path,
         sources: SourcesBuilder,
-        cluster: Option<SocketAddr>,
+        managers: &[SocketAddr],
     ) -> Result<Self, InsideError> {
         let parent = private_dir(parent)?;
         sweep_private(&parent);
@@ -115,15 +115,15 @@ impl InsideAgent {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let threads = Threads::start()?;
         let entered = threads.enter();
-        let acceptor = cluster.map(listen_towards).transpose()?;
+        let acceptor = managers.first().copied().map(listen_towards).transpose()?;
         let network = Network {
             dialer: Arc::new(TcpLinkDialer),
             acceptor: acceptor.map(|acceptor| Arc::new(acceptor) as Arc<dyn Acceptor>),
             channels: Arc::new(GrpcChannels::default()),
             advertise: Vec::new(),
         };
-        let host = Host::start(options(&dir, sources, cluster), network, &tracker, &stop)?;
-        let name = cluster.map(|cluster| cluster.to_string()).unwrap_or_default();
+        let host = Host::start(options(&dir, sources, managers), network, &tracker, &stop)?;
+        let name = managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let facts = AgentFacts { data_dir: dir.clone(), cluster: name, capacity: None };
         let service = NodeServer::new(NodeService::new(Agent::new(host.clone(), facts)));
         let router = net::grpc_server().add_service(service);
@@ -193,10 +193,10 @@ fn listen_towards(cluster: SocketAddr) -> io::Result<TcpLinkAcceptor> {
     TcpLinkAcceptor::new(tokio::net::TcpListener::from_std(listener)?)
 }
 
-fn options(dir: &Path, sources: SourcesBuilder, cluster: Option<SocketAddr>) -> HostOptions {
-    let (role, name) = match cluster {
-        Some(_) => (Role::Node, format!("dfctl-{}", std::process::id())),
-        None => (Role::Solo, "solo".to_owned()),
+fn options(dir: &Path, sources: SourcesBuilder, managers: &[SocketAddr]) -> HostOptions {
+    let (role, name) = match managers {
+        [] => (Role::Solo, "solo".to_owned()),
+        _ => (Role::Node, format!("dfctl-{}", std::process::id())),
     };
     HostOptions {
         role,
@@ -207,7 +207,7 @@ fn options(dir: &Path, sources: SourcesBuilder, cluster: Option<SocketAddr>) -> 
         upload_rate: None,
         slots: SlotLimits::default(),
         patience: Duration::from_secs(3),
-        managers: cluster.into_iter().collect(),
+        managers: managers.to_vec(),
         sources,
         lifetime: Lifetime::OfTheProcess,
     }

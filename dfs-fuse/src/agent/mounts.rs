@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_artifact::Index;
-use dfs_model::{CanonicalUrl, GroupSet};
+use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use crate::mount::{
     Audience, Detach, MountEntry, MountError, MountOptions, Mounted, UnmountError, Unmounted,
     is_dead, mount, mounted_at, unmount,
 };
-use crate::tree::{IndexTree, PartTree, Totals, Tree, TreeError};
+use crate::tree::{Footprint, IndexTree, PartTree, Totals, Tree, TreeError};
 
 /// What to mount where.
 #[derive(Clone)]
@@ -86,6 +86,8 @@ struct Entry {
     mounted: Mounted,
     opened: OpenArtifact,
     path: Vec<u8>,
+    /// What of the spaces is shown, where that is a part.
+    part: Option<Footprint>,
     marks: Vec<Mark>,
     by: Asker,
 }
@@ -98,7 +100,11 @@ pub struct MountView {
     pub opened: OpenArtifact,
     /// What of it; empty is all.
     pub path: Vec<u8>,
-    /// Content bytes that are here.
+    /// Files that it shows.
+    pub files: u64,
+    /// Bytes of content that it is about.
+    pub content: u64,
+    /// Those of them that are here.
     pub cached: u64,
     /// Where they came from since it was mounted.
     pub ledger: Ledger,
@@ -152,16 +158,20 @@ impl MountTable {
         options.in_sight = Some(request.data_dir);
         let (dir, path) = (request.dir, request.path.clone());
         let mounting = tokio::task::spawn_blocking(move || {
-            let tree: Arc<dyn Tree> = match path.is_empty() {
-                true => Arc::new(whole),
-                false => Arc::new(part(whole, &path)?),
+            let (tree, footprint): (Arc<dyn Tree>, _) = match path.is_empty() {
+                true => (Arc::new(whole), None),
+                false => {
+                    let part = part(whole, &path)?;
+                    let footprint = Footprint::of(&part)?;
+                    (Arc::new(part), Some(footprint))
+                }
             };
-            Ok::<_, MountTableError>(mount(&dir, tree, content, &options)?)
+            Ok::<_, MountTableError>((mount(&dir, tree, content, &options)?, footprint))
         });
-        let mounted = mounting.await.map_err(|_| MountTableError::Stopping)??;
+        let (mounted, part) = mounting.await.map_err(|_| MountTableError::Stopping)??;
         let marks = opened.tasks.iter().map(Task::mark).collect();
         let (path, by) = (request.path, request.by);
-        Ok(self.keep(Entry { mounted, opened, path, marks, by }))
+        Ok(self.keep(Entry { mounted, opened, path, part, marks, by }))
     }
 
     fn keep(&self, entry: Entry) -> PathBuf {
@@ -273,20 +283,31 @@ impl Entry {
     fn view(&self, dir: &Path) -> MountView {
         let mut ledger = Ledger::default();
         let mut cached = 0;
-        for (task, mark) in self.opened.tasks.iter().zip(&self.marks) {
+        for (space, (task, mark)) in self.opened.tasks.iter().zip(&self.marks).enumerate() {
             let length = task.length().unwrap_or(0);
             let have: GroupSet = task.stored().have();
-            let mut part = Ledger::default();
-            for run in have.ranges() {
-                let run = run.bytes(length);
+            let here: Vec<ByteRange> = match &self.part {
+                Some(part) => part.within(space, &have, length).collect(),
+                None => have.ranges().map(|run| run.bytes(length)).collect(),
+            };
+            let mut of_task = Ledger::default();
+            for run in here {
                 cached += run.len();
-                part += &task.ledger_since(mark, run);
+                of_task += &task.ledger_since(mark, run);
             }
-            (part.source_requests, part.wire_bytes) = task.costs_since(mark);
-            ledger += &part;
+            (of_task.source_requests, of_task.wire_bytes) = task.costs_since(mark);
+            ledger += &of_task;
         }
-        let (opened, path) = (self.opened.clone(), self.path.clone());
-        MountView { dir: dir.to_owned(), opened, path, cached, ledger, by: self.by }
+        let (files, content) = match &self.part {
+            Some(part) => (part.files, part.bytes),
+            None => {
+                let content = self.opened.tasks.iter().filter_map(Task::length).sum();
+                (self.opened.describe().files, content)
+            }
+        };
+        let (dir, opened, path, by) =
+            (dir.to_owned(), self.opened.clone(), self.path.clone(), self.by);
+        MountView { dir, opened, path, files, content, cached, ledger, by }
     }
 }
 

@@ -181,8 +181,23 @@ fn source_class(error: &SourceError) -> (Code, &'static str) {
         | SourceError::ReadOnly { .. }
         | SourceError::RangeIgnored { .. } => (Code::Unimplemented, "unsupported"),
         SourceError::Url(_) => (Code::InvalidArgument, "bad-request"),
+        SourceError::Redirect { .. } => (Code::Unavailable, "redirects"),
+        SourceError::Malformed { reason, .. } if is_of_archive(reason) => {
+            (Code::Unavailable, "broken-archive")
+        }
+        SourceError::Malformed { .. } | SourceError::Encoded { .. } => {
+            (Code::Unavailable, "bad-answer")
+        }
+        // Each attempt may have failed for a reason that stays.
+        SourceError::Unavailable { cause, .. } => source_class(cause),
         _ => (Code::Unavailable, "source-failed"),
     }
+}
+
+/// Whether what makes no sense is the compressed stream, and not the origin's answer. It travels as text, as it does
+/// from a seed.
+fn is_of_archive(reason: &str) -> bool {
+    reason.starts_with("the compressed stream is")
 }
 
 fn read_class(error: &ReadError) -> (Code, &'static str) {

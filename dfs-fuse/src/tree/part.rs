@@ -173,7 +173,9 @@ mod tests {
     use dfs_artifact::erofs::{BlockSize, Image, ImageOptions, write_image};
     use dfs_artifact::tree::{Content, FileData, Location, Meta, Mtime, TreeBuilder};
 
-    use super::super::IndexTree;
+    use dfs_model::{ByteRange, GroupSet};
+
+    use super::super::{Footprint, IndexTree};
 
     fn tree() -> IndexTree<Vec<u8>> {
         let mut builder = TreeBuilder::new();
@@ -203,6 +205,23 @@ mod tests {
         })
         .unwrap();
         names
+    }
+
+    #[test]
+    fn the_footprint_of_a_part_is_that_of_its_files() {
+        let all = GroupSet::full(4);
+        let of = |path: &[u8]| {
+            let part = PartTree::at(tree(), path).unwrap().unwrap();
+            let footprint = Footprint::of(&part).unwrap();
+            let within: Vec<_> = footprint.within(0, &all, 4096).collect();
+            (footprint.files, footprint.bytes, within)
+        };
+        // All its files lie at the beginning of the space.
+        assert_eq!(of(b"a/b"), (2, 12, vec![ByteRange::new(0, 7)]));
+        assert_eq!(of(b"a/b/c/g"), (1, 7, vec![ByteRange::new(0, 7)]));
+        let part = Footprint::of(&PartTree::at(tree(), b"a").unwrap().unwrap()).unwrap();
+        assert_eq!(part.within(0, &GroupSet::new(), 4096).count(), 0);
+        assert_eq!(part.within(7, &all, 4096).count(), 0);
     }
 
     #[test]

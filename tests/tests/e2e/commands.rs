@@ -155,6 +155,174 @@ fn the_agent_that_was_named_does_not_answer_and_solo_is_what_goes_around_it() {
 }
 
 #[test]
+fn a_value_of_the_environment_or_a_file_is_blamed_on_where_it_stands() {
+    let place = Place::new();
+    let home = place.dir("home");
+    let dfctl = |variables: &[(&str, &str)], words: &[&str]| {
+        let mut command = dfs_tests::Dfctl::new(&binaries()).command().unwrap();
+        command.env("HOME", &home).envs(variables.iter().copied()).args(words);
+        Said::by(&mut command).unwrap()
+    };
+    let get = ["get", "http://h/f"];
+    let said = dfctl(&[("DFS_CLUSTER", "here")], &get).fails(2, "DFS-1003");
+    assert!(said.stderr.contains("environment variable DFS_CLUSTER"), "{}", said.stderr);
+    assert!(said.stderr.contains("unset DFS_CLUSTER"), "{}", said.stderr);
+    let typed = [&["--cluster", "there"][..], &get].concat();
+    let said = dfctl(&[("DFS_CLUSTER", "127.0.0.1:1")], &typed).fails(2, "DFS-1001");
+    assert!(
+        said.stderr.contains("--cluster") && !said.stderr.contains("DFS_CLUSTER"),
+        "{}",
+        said.stderr
+    );
+    let file = home.join(".config/dfs/dfctl.toml");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "color = 'never'\ncluster = 'here'\ndata-dir = ''\n").unwrap();
+    let said = dfctl(&[], &get).fails(2, "DFS-1003");
+    assert!(said.stderr.contains("dfctl.toml:"), "{}", said.stderr);
+    assert!(!said.stderr.contains("--cluster"), "{}", said.stderr);
+    // What is wrong can be taken out one by one.
+    dfctl(&[], &["config", "unset", "cluster"]).done();
+    let said = dfctl(&[], &get).fails(2, "DFS-1003");
+    assert!(said.stderr.contains("data-dir"), "{}", said.stderr);
+    dfctl(&[], &["config", "unset", "data-dir"]).done();
+    dfctl(&[], &["config", "unset", "data-dir"]).exits(9);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "color = 'never'\n");
+    let said = dfctl(&[], &["config", "set", "data-dir", ""]).fails(2, "DFS-1003");
+    assert!(said.stderr.contains("config unset data-dir"), "{}", said.stderr);
+    dfctl(&[], &["config", "unset", "clutser"]).fails(3, "DFS-1004");
+    let said = dfctl(&[("DFS_COLOR", "auto")], &["config", "unset", "color"]).done();
+    assert!(said.stderr.contains("DFS_COLOR decides it: auto"), "{}", said.stderr);
+}
+
+#[test]
+fn a_closed_standard_output_loses_nothing_quietly() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let file = place.path("f");
+    fs::write(&file, "content").unwrap();
+    let run = |redirected: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec \"$@\" {redirected}"), "-"]).arg(binary("dfctl"));
+        shell.arg("--socket").arg(agent.socket()).arg("cat").arg(&file);
+        Said::by(&mut shell).unwrap()
+    };
+    let said = run(">&-").fails(1, "DFS-1102");
+    assert!(said.stderr.contains("it is closed"), "{}", said.stderr);
+    // Neither is whoever wants nothing of it, for reading and writing as many programs open it, at fault.
+    for elsewhere in [">/dev/null", "1<>/dev/null", "<&-"] {
+        run(elsewhere).done();
+    }
+}
+
+#[test]
+fn a_relative_place_is_meant_where_the_command_runs_and_refused_where_that_is_nowhere() {
+    let place = Place::new();
+    let (home, dir) = (place.dir("home"), place.dir("mount"));
+    let _mount = dfs_tests::cluster::Mount::guard(&dir);
+    trees::put(&place.path("source/f"), b"content");
+    let dfctl = |words: &[&str]| {
+        let mut command = dfs_tests::Dfctl::new(&binaries()).command().unwrap();
+        command.env("HOME", &home).current_dir(place.root()).args(words);
+        Said::by(&mut command).unwrap()
+    };
+    let own = ["--socket", "own.sock", "--data-dir", "data"];
+    dfctl(&[&own[..], &["mount", "source", "mount"]].concat()).done();
+    assert_eq!(fs::read(dir.join("f")).unwrap(), b"content");
+    assert!(place.path("own.sock").exists() && !Path::new("/own.sock").exists());
+    dfctl(&[&own[..], &["umount", "mount"]].concat()).done();
+    let run: serde_json::Value =
+        serde_json::from_slice(&fs::read(place.path("data/run.json")).unwrap()).unwrap();
+    let pid = i32::try_from(run["pid"].as_u64().unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    until("it has gone", || !place.path("data/run.json").exists());
+    // What is written down holds wherever a command runs.
+    let said = dfctl(&["config", "set", "data-dir", "data"]).done();
+    assert!(said.text().contains(place.path("data").to_str().unwrap()), "{}", said.text());
+    let file = home.join(".config/dfs/dfctl.toml");
+    fs::write(&file, "data-dir = 'data'\n").unwrap();
+    let said = dfctl(&["--solo", "ls", "source"]).fails(2, "DFS-1003");
+    assert!(said.stderr.contains("not an absolute path"), "{}", said.stderr);
+    let mut agent = binaries().command("dfs-fuse").unwrap();
+    let said = Said::by(agent.args(["--export", "source", "--data-dir"]).arg(place.path("x")));
+    let said = said.unwrap().exits(2);
+    assert!(said.stderr.contains("export") && said.stderr.contains("absolute"), "{}", said.stderr);
+}
+
+#[test]
+fn the_other_programs_end_with_a_code_that_is_explained() {
+    let place = Place::new();
+    place.open_to_others();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let data = place.path("data");
+    let data = data.to_str().unwrap();
+    let closed = place.dir("closed");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let closed = closed.to_str().unwrap();
+    for (program, role, port_flag) in
+        [("dfs-fuse", &[][..], "--port-pieces"), ("dfs-cluster", &["all"], "--port-grpc")]
+    {
+        let lent = lend(&place, program);
+        let by = |words: &[&str]| Said::by(as_nobody(&lent).args(role).args(words)).unwrap();
+        let as_root = |words: &[&str]| {
+            Said::by(binaries().command(program).unwrap().args(role).args(words)).unwrap()
+        };
+        for (said, exit, code) in [
+            (as_root(&["--no-such-flag"]), 2, "DFS-1001"),
+            (as_root(&["--config", "/nonexistent"]), 2, "DFS-1003"),
+            (as_root(&["--data-dir", data, port_flag, &port]), 1, "DFS-4105"),
+            (by(&["--data-dir", closed]), 4, "DFS-4115"),
+        ] {
+            let said = said.fails(exit, code);
+            assert!(said.stderr.trim_end().ends_with(code), "{}", said.stderr);
+            dfctl_at(&place.path("no.sock"), &["explain", code]).done();
+        }
+        let said = as_root(&["--help"]).done();
+        assert!(!said.text().contains("DFS-") && said.stderr.is_empty(), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn a_pattern_that_names_nothing_is_refused() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let (source, out) = (place.dir("source"), place.path("out"));
+    trees::put(&source.join("f"), b"content");
+    let (source, target) = (source.to_str().unwrap(), out.to_str().unwrap());
+    for flag in ["--include", "--exclude"] {
+        agent.dfctl(&["sync", flag, "", source, target]).fails(2, "DFS-1001");
+        agent.dfctl(&["get", "-r", flag, "", source, "-o", target]).fails(2, "DFS-1001");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn who_has_no_home_is_told_so_where_one_is_needed_and_only_there() {
+    let place = Place::new();
+    place.open_to_others();
+    let dfctl = lend(&place, "dfctl");
+    let file = place.path("f");
+    fs::write(&file, "x").unwrap();
+    let (file, data) = (file.to_str().unwrap(), place.dir("data"));
+    chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    for home in ["", "not/absolute"] {
+        let by =
+            |words: &[&str]| Said::by(as_nobody(&dfctl).env("HOME", home).args(words)).unwrap();
+        for words in [&["cat", "--solo", file][..], &["config", "set", "color", "never"]] {
+            let said = by(words).fails(2, "DFS-1003");
+            assert!(said.stderr.contains("HOME"), "{}", said.stderr);
+        }
+        by(&["config", "get"]).done();
+        assert_eq!(
+            by(&["cat", "--solo", "--data-dir", data.to_str().unwrap(), file]).done().text(),
+            "x"
+        );
+    }
+}
+
+#[test]
 fn a_mount_starts_an_agent_on_the_socket_that_was_named() {
     let place = Place::new();
     let source = place.dir("source");
@@ -166,7 +334,7 @@ fn a_mount_starts_an_agent_on_the_socket_that_was_named() {
     assert!(said.stderr.contains("started the node agent"), "{}", said.stderr);
     assert_eq!(fs::read(dir.join("f")).unwrap(), b"content");
     let mounts = dfctl_at(&socket, &["mounts", "--format", "name"]).done().text();
-    assert_eq!(Path::new(mounts.trim_end()), dir);
+    assert_eq!(mounts.lines().next().map(Path::new), Some(&*dir));
     dfctl_at(&socket, &["umount", dir.to_str().unwrap()]).done();
     let run: serde_json::Value =
         serde_json::from_slice(&fs::read(data.join("run.json")).unwrap()).unwrap();

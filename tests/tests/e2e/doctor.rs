@@ -65,6 +65,22 @@ fn a_machine_without_what_fuse_needs_is_told_so() {
     let place = Place::new();
     let said = secluded(&place, "mount --bind /etc/hostname /dev/fuse", "");
     finds(&said, "fuse device", "fail", "DFS-6101");
+    let closed = format!(
+        "touch {0}; cp -a /dev/fuse {0}.dev; chmod 600 {0}.dev; mount --bind {0}.dev /dev/fuse",
+        place.path("fuse").display()
+    );
+    let nobody = format!("setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups");
+    place.open_to_others();
+    let lent = place.dir("bin").join("dfctl");
+    fs::copy(binary("dfctl"), &lent).unwrap();
+    let script = format!(
+        "set -e; {closed}; exec {nobody} {} doctor --solo --data-dir /nonexistent",
+        lent.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", &script]);
+    let said = Said::by(command.env("HOME", "/nonexistent")).unwrap();
+    assert!(said.text().contains("try  sudo chmod 666 /dev/fuse"), "{}", said.text());
     let said = secluded(&place, "mount --bind /etc/hostname /usr/bin/fusermount3", "");
     finds(&said, "fusermount3", "warn", "DFS-6102");
     let none = "chmod 644 $0; mount --bind $0 /usr/bin/fusermount3";

@@ -6,6 +6,7 @@
 // The helpers of a test may fail it.
 #![allow(clippy::unwrap_used)]
 
+mod advice;
 mod archives;
 mod buckets;
 mod changes;
@@ -28,6 +29,7 @@ mod outputs;
 mod own_source;
 mod power;
 mod preheat;
+mod reaching;
 mod recovery;
 mod roles;
 mod shortage;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use dfs_tests::process::Said;
 use dfs_tests::{Body, Origin};
 
 use crate::support::servers::Server;
@@ -43,6 +44,36 @@ fn a_mounted_archive_is_the_tree_inside() {
     agent.guard(&file);
     agent.dfctl(&["mount", "--as", "file", &url, file.to_str().unwrap()]).done();
     assert!(fs::read(file.join("rich.tar")).unwrap() == fs::read(&tar).unwrap());
+}
+
+#[test]
+fn a_part_of_an_archive_is_told_by_what_is_mounted_of_it() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("large"), &noise(1, 1_000_000));
+    trees::put(&source.join("part/one"), &noise(2, 70_001));
+    trees::put(&source.join("part/below/two"), &noise(3, 100));
+    fs::hard_link(source.join("part/one"), source.join("part/same")).unwrap();
+    let tar = place.path("all.tar");
+    let packed = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&source).arg(".").status();
+    assert!(packed.unwrap().success());
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&format!("{}!part", file_url(&tar)), place.dir("part"));
+    let told = || {
+        let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+        let mount = listed["items"][0].clone();
+        let [cached, ledger] = [&mount["cached_bytes"], &mount["ledger"]["total"]];
+        assert_eq!(cached, ledger, "{mount}");
+        [&mount["files"], &mount["content_bytes"], cached].map(|number| number.as_u64().unwrap())
+    };
+    assert_eq!(told()[..2], [2, 70_101]);
+    trees::assert_same(&dir, &source.join("part"));
+    assert_eq!(told(), [2, 70_101, 70_101]);
+    let file = place.dir("file");
+    agent.guard(&file);
+    let one = format!("{}!part/below/two", file_url(&tar));
+    let said = agent.dfctl(&["mount", &one, file.to_str().unwrap()]).done();
+    assert!(said.text().contains("1 file, 100 B"), "{}", said.text());
 }
 
 #[test]
@@ -131,7 +162,9 @@ fn one_agent_serves_several_mounts_and_each_goes_by_itself() {
         dirs.push((agent.mount(&file_url(&source), place.dir(&format!("mount-{number}"))), source));
     }
     let listed = agent.dfctl(&["mounts", "--format", "json"]).json().unwrap();
-    assert_eq!(listed["items"].as_array().unwrap().len(), 3, "{listed}");
+    // Those that other tests have killed are not this agent's.
+    let items = listed["items"].as_array().unwrap();
+    assert_eq!(items.iter().filter(|item| item["state"] == "ready").count(), 3, "{listed}");
     let (first, _) = dirs.remove(0);
     agent.dfctl(&["umount", first.to_str().unwrap()]).done();
     assert!(!is_mounted(&first));
@@ -203,6 +236,47 @@ fn an_agent_that_is_asked_to_stop_takes_its_mounts_with_it() {
     agent.terminate();
     assert!(!is_mounted(&idle) && !is_mounted(&used));
     assert!(!agent.data().join("run.json").exists(), "a clean exit takes its announcement back");
+}
+
+#[test]
+fn what_a_killed_agent_left_is_listed_as_dead_with_the_way_to_take_it_away() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), &noise(3, 1_000));
+    let (mut killed, other) = (Agent::solo(&place, "killed"), Agent::solo(&place, "other"));
+    let dir = killed.mount(&file_url(&source), place.dir("it's dead"));
+    let text = dir.to_str().unwrap();
+    let state = |said: &Said| {
+        let listed = said.json().unwrap();
+        let items = listed["items"].as_array().unwrap().clone();
+        let found = items.into_iter().find(|item| item["dir"] == text)?;
+        assert!(found["url"].as_str().unwrap().ends_with("/source/"), "{found}");
+        Some(found["state"].as_str().unwrap().to_owned())
+    };
+    let json = ["mounts", "--format", "json"];
+    assert_eq!(state(&killed.dfctl(&json)).as_deref(), Some("ready"));
+    assert_eq!(state(&other.dfctl(&json)), None, "another agent serves it");
+    killed.kill();
+    until("the dead mount is one", || fs::read(dir.join("f")).is_err());
+    let said = other.dfctl(&json).done();
+    assert_eq!(state(&said).as_deref(), Some("dead"));
+    let said = other.dfctl(&["mounts"]).done();
+    assert!(
+        said.text().lines().any(|line| line.contains(text) && line.ends_with("dead")),
+        "{}",
+        said.text()
+    );
+    assert!(
+        said.stderr.contains("agent is gone") || said.stderr.contains("agents are gone"),
+        "{}",
+        said.stderr
+    );
+    assert!(said.stderr.contains("dfctl umount "), "{}", said.stderr);
+    // Its own agent does not answer, which is said too.
+    assert_eq!(state(&killed.dfctl(&json).fails(5, "DFS-4101")).as_deref(), Some("dead"));
+    other.dfctl(&["umount", text]).done();
+    assert!(!is_mounted(&dir));
+    assert_eq!(state(&other.dfctl(&json)), None);
 }
 
 #[test]

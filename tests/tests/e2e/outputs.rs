@@ -43,6 +43,38 @@ fn a_digest_that_matches_is_said_and_one_that_does_not_leaves_nothing() {
 }
 
 #[test]
+fn a_file_of_this_machine_keeps_its_permissions_and_time_and_gains_no_rights() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let (source, out) = (place.dir("source"), place.dir("out"));
+    for mode in [0o600, 0o640, 0o755, 0o4755, 0o2711, 0o400] {
+        let (file, output) = (source.join(format!("{mode:o}")), out.join(format!("{mode:o}")));
+        fs::write(&file, noise(u64::from(mode), 10_000)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        agent.dfctl(&["get", file.to_str().unwrap(), "-o", output.to_str().unwrap()]).done();
+        let (is, was) = (fs::metadata(&output).unwrap(), fs::metadata(&file).unwrap());
+        assert_eq!(is.permissions().mode() & 0o7777, mode & 0o777, "of {mode:o}");
+        assert_eq!((is.mtime(), is.mtime_nsec()), (was.mtime(), was.mtime_nsec()), "of {mode:o}");
+    }
+    // It is closed to others from the beginning.
+    let (large, output) = (source.join("large"), out.join("large"));
+    fs::write(&large, noise(7, 4 << 20)).unwrap();
+    fs::set_permissions(&large, fs::Permissions::from_mode(0o600)).unwrap();
+    let words = ["get", large.to_str().unwrap(), "-o", output.to_str().unwrap()];
+    let getting = agent.dfctl_start(&[&words[..], &["--limit", "1MiB/s"]].concat());
+    let part = out.join("large.dfs-part");
+    until("it is being written", || fs::metadata(&part).is_ok_and(|part| part.len() > 0));
+    assert_eq!(fs::metadata(&part).unwrap().permissions().mode() & 0o777, 0o600);
+    getting.interrupt();
+    // What comes from elsewhere is as any new file is.
+    let origin = Origin::of("/f", Body::noise(1, 1_000)).unwrap();
+    agent.dfctl(&["get", &origin.url("/f"), "-o", out.join("f").to_str().unwrap()]).done();
+    let fresh = out.join("fresh");
+    fs::write(&fresh, "").unwrap();
+    assert_eq!(fs::metadata(out.join("f")).unwrap().mode(), fs::metadata(fresh).unwrap().mode());
+}
+
+#[test]
 fn ranges_and_streams_are_exactly_the_bytes_asked_for() {
     let place = Place::new();
     let bytes = noise(2, 5_000_000);

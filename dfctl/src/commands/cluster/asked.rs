@@ -1,51 +1,30 @@
 //! A cluster asked by its address: who takes part in it.
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use dfs_proto::manager::manager_client::ManagerClient;
-use dfs_proto::manager::{Member, MembersRequest, Role};
+use dfs_fuse::manager;
+use dfs_proto::manager::{Member, Role};
+use dfs_service::config::ServiceAddress;
 use serde_json::{Value, json};
 
 use crate::output::{Record, printable, table};
 
-/// Most of a member list that is looked at, in bytes.
-const MAX_LIST: usize = 8 << 20;
-
 /// What a cluster said.
 pub struct Reached {
     /// The address that was asked.
-    pub address: SocketAddr,
+    pub address: ServiceAddress,
     /// Its schedulers and seeds.
     pub members: Vec<Member>,
     /// The time there, to the second, where it said so.
     pub date: Option<SystemTime>,
 }
 
-/// Asks the manager at `address`.
-pub async fn ask(address: SocketAddr, within: Duration) -> Result<Reached, String> {
-    let channel = dfs_service::net::grpc_channel_to(address);
-    let mut client = ManagerClient::new(channel).max_decoding_message_size(MAX_LIST);
-    let asking = client.members(MembersRequest::default());
-    let reply = match tokio::time::timeout(within, asking).await {
-        Ok(Ok(reply)) => reply,
-        Ok(Err(status)) => return Err(reason(&status)),
-        Err(_) => return Err("no answer in time".to_owned()),
-    };
-    let date = reply.metadata().get("date").and_then(|date| date.to_str().ok());
-    let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
-    Ok(Reached { address, members: reply.into_inner().members, date })
-}
-
-/// The innermost cause says most.
-fn reason(status: &tonic::Status) -> String {
-    let mut reason = status.message().to_owned();
-    let mut next = std::error::Error::source(status);
-    while let Some(error) = next {
-        reason = error.to_string();
-        next = error.source();
-    }
-    printable(&reason)
+/// Asks the manager at `address`; who is there instead where it does not answer.
+pub async fn ask(address: &ServiceAddress, within: Duration) -> Result<Reached, String> {
+    let managers = address.resolve().await.map_err(|error| error.to_string())?;
+    let answer = manager::ask_any(&managers, within).await.map_err(|reason| reason.to_string())?;
+    let date = answer.date.and_then(|date| httpdate::parse_http_date(&date).ok());
+    Ok(Reached { address: address.clone(), members: answer.members.members, date })
 }
 
 impl Reached {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::place::{log_of, of_this_machine};
+use super::place::{Log, of_this_machine};
 use crate::codes;
 use crate::commands::inside::interrupted;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::output::quoted_path;
+use crate::output::shell_quoted;
 
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -30,6 +30,13 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
         context.output.note(&format!("no cluster runs on {}", dir.display()));
         return Ok(Outcome::Nothing);
     };
+    let log = Log::of(&run, &dir);
+    if let Log::Journal(unit) = &log {
+        let what =
+            format!("the cluster, pid {}, is run by systemd, which would start it again", run.pid);
+        return Err(CliError::new(&codes::STOP_FAILED, what)
+            .hint(format!("systemctl stop {}", shell_quoted(unit))));
+    }
     let failed = |reason: &dyn std::error::Error| {
         let what = format!("cannot stop the cluster, pid {}", run.pid);
         CliError::new(&codes::STOP_FAILED, what).caused_by(reason)
@@ -44,8 +51,11 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     while run.is_running() {
         if tokio::time::Instant::now() >= deadline {
             let what = format!("the cluster, pid {}, still runs after 30 s", run.pid);
-            return Err(CliError::new(&codes::STOP_FAILED, what)
-                .hint(format!("less {}", quoted_path(&log_of(&dir)))));
+            let error = CliError::new(&codes::STOP_FAILED, what);
+            return Err(match log.command() {
+                Some(command) => error.hint(command),
+                None => error,
+            });
         }
         tokio::select! {
             () = context.interrupted.cancelled() => return Err(interrupted()),

@@ -13,10 +13,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::{Record, printable, quoted_path, table};
+use crate::output::{Record, printable, quoted_path, shell_quoted, table};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const MAX_PAGE: u64 = 64 * 1024;
+
+/// Where `dfs-cluster` works when nobody says otherwise, as its service does.
+const RESIDENT: &str = "/var/lib/dfs-cluster";
+
+/// What a node agent calls itself.
+const AGENT: &str = "node";
 
 /// What is known of a running cluster.
 pub struct Cluster {
@@ -28,12 +34,76 @@ pub struct Cluster {
     pub ready: bool,
     /// Its parts, as `(name, state)`.
     pub checks: Vec<(String, String)>,
+    /// Nodes that its scheduler talks to now.
+    pub nodes: Option<u64>,
+    /// Where what it says goes.
+    pub log: Log,
+}
+
+/// Where what a cluster says goes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Log {
+    /// Into this file.
+    File(PathBuf),
+    /// Into the journal, under this unit.
+    Journal(String),
+    /// To whoever started it.
+    Stderr,
+}
+
+impl Log {
+    /// Of a process that works on `dir`: the file is that of `dfctl cluster up`.
+    pub fn of(run: &RunInfo, dir: &Path) -> Self {
+        let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", run.pid));
+        Self::found(unit_in(&cgroup.unwrap_or_default()), log_of(dir))
+    }
+
+    fn found(unit: Option<String>, file: PathBuf) -> Self {
+        match unit {
+            Some(unit) if unit.starts_with("dfs-cluster") => Self::Journal(unit),
+            // Whatever else started it may have done so by `dfctl cluster up`.
+            _ if file.exists() => Self::File(file),
+            Some(unit) => Self::Journal(unit),
+            None => Self::Stderr,
+        }
+    }
+
+    /// The command that shows it.
+    pub fn command(&self) -> Option<String> {
+        match self {
+            Self::File(file) => Some(format!("less {}", quoted_path(file))),
+            Self::Journal(unit) => Some(format!("journalctl -u {}", shell_quoted(unit))),
+            Self::Stderr => None,
+        }
+    }
+
+    fn human(&self) -> String {
+        match self {
+            Self::File(file) => file.display().to_string(),
+            Self::Journal(unit) => format!("journalctl -u {}", shell_quoted(unit)),
+            Self::Stderr => "the standard error of its process".to_owned(),
+        }
+    }
+}
+
+/// The service of the system's that a process belongs to, by its cgroup.
+fn unit_in(cgroup: &str) -> Option<String> {
+    let path = cgroup.lines().find_map(|line| line.split_once("::").map(|(_, path)| path))?;
+    let is_service = |part: &&str| part.ends_with(".service") && !part.starts_with("user@");
+    path.split('/').rfind(is_service).filter(|_| path.contains("system.slice")).map(str::to_owned)
 }
 
 /// Where this user's cluster keeps things, and its process, if there is one.
 pub fn of_this_machine(context: &Context) -> Result<(PathBuf, Option<RunInfo>), CliError> {
-    let dir = context.settings.cluster_dir();
+    let dir = context.settings.cluster_dir()?;
     let run = running(&dir)?;
+    if run.is_none() && context.settings.data_dir.is_none() {
+        // The system's own, where it may be looked at.
+        let resident = PathBuf::from(RESIDENT);
+        if let Ok(Some(run)) = running(&resident) {
+            return Ok((resident, Some(run)));
+        }
+    }
     Ok((dir, run))
 }
 
@@ -50,6 +120,8 @@ pub fn command(context: &Context, name: &str) -> String {
 /// later process with the same number is not it.
 pub fn running(dir: &Path) -> Result<Option<RunInfo>, CliError> {
     match RunInfo::read(dir) {
+        // An agent keeps a directory of its own in the same way.
+        Ok(RunState::Running(info)) if info.role == AGENT => Ok(None),
         Ok(RunState::Running(info)) => Ok(Some(info)),
         Ok(RunState::Absent | RunState::Stale(_)) => Ok(None),
         Err(error) => {
@@ -63,17 +135,16 @@ impl Cluster {
     /// Asks it how it is.
     pub async fn of(run: RunInfo, dir: &Path) -> Self {
         let address = run.addresses.get("metrics").and_then(|address| address.parse().ok());
-        let page = match address {
-            Some(address) => {
-                tokio::time::timeout(ANSWER_WITHIN, readiness(address)).await.ok().flatten()
-            }
-            None => None,
-        };
-        let (ready, checks) = match page {
+        let (ready, checks) = match page(address, "/readyz").await {
             Some((ready, page)) => (ready, checks(&page)),
             None => (false, vec![("process".to_owned(), "does not answer".to_owned())]),
         };
-        Self { run, dir: dir.to_owned(), ready, checks }
+        let nodes = match ready {
+            true => page(address, "/metrics").await.and_then(|(_, page)| nodes(&page)),
+            false => None,
+        };
+        let log = Log::of(&run, dir);
+        Self { run, dir: dir.to_owned(), ready, checks, nodes, log }
     }
 
     /// For people.
@@ -94,8 +165,9 @@ impl Cluster {
         for (name, state) in &self.checks {
             facts.push((name, printable(state)));
         }
+        facts.extend(self.nodes.map(|nodes| ("nodes", format!("{nodes} connected"))));
         facts.push(("state in", self.dir.display().to_string()));
-        facts.push(("log", log_of(&self.dir).display().to_string()));
+        facts.push(("log", self.log.human()));
         facts.push(("metrics", format!("http://{}/metrics", address("metrics"))));
         table::facts(&facts)
     }
@@ -112,8 +184,16 @@ impl Record for Cluster {
             "version": self.run.version,
             "addresses": self.run.addresses,
             "data_dir": self.dir.display().to_string(),
-            "log": log_of(&self.dir).display().to_string(),
+            "log": match &self.log {
+                Log::File(file) => Some(file.display().to_string()),
+                Log::Journal(_) | Log::Stderr => None,
+            },
+            "unit": match &self.log {
+                Log::Journal(unit) => Some(unit),
+                Log::File(_) | Log::Stderr => None,
+            },
             "checks": checks,
+            "nodes": self.nodes,
         })
     }
 
@@ -122,15 +202,19 @@ impl Record for Cluster {
     }
 }
 
-/// Its log.
+/// The log of one that `dfctl cluster up` starts.
 pub fn log_of(dir: &Path) -> PathBuf {
     dir.join("cluster.log")
 }
 
-/// The readiness page of the process at `address`, and whether it says ready.
-async fn readiness(address: SocketAddr) -> Option<(bool, String)> {
+/// A page of the process at `address`, and whether it was given without reserve.
+async fn page(address: Option<SocketAddr>, path: &str) -> Option<(bool, String)> {
+    tokio::time::timeout(ANSWER_WITHIN, get(address?, path)).await.ok().flatten()
+}
+
+async fn get(address: SocketAddr, path: &str) -> Option<(bool, String)> {
     let mut link = TcpLinkDialer.dial(address).await.ok()?;
-    let request = format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     link.write_all(request.as_bytes()).await.ok()?;
     let mut answer = Vec::new();
     link.take(MAX_PAGE).read_to_end(&mut answer).await.ok()?;
@@ -138,6 +222,13 @@ async fn readiness(address: SocketAddr) -> Option<(bool, String)> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let ready = head.split_whitespace().nth(1) == Some("200");
     Some((ready, body.to_owned()))
+}
+
+/// Hosts that the scheduler has a stream to: seeds are spoken to in another way.
+fn nodes(metrics: &str) -> Option<u64> {
+    metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("dfs_scheduler_streams ")?.trim().parse().ok())
 }
 
 /// `ok NAME` and `not ready NAME: why`, a line each.
@@ -155,6 +246,32 @@ fn checks(page: &str) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_service_says_is_in_the_journal_and_what_a_command_started_in_its_file() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("cluster.log");
+        let own = unit_in("0::/system.slice/dfs-cluster.service\n");
+        assert_eq!(own.as_deref(), Some("dfs-cluster.service"));
+        let part =
+            unit_in("0::/system.slice/system-dfs\\x2dcluster.slice/dfs-cluster@seed.service\n");
+        assert_eq!(part.as_deref(), Some("dfs-cluster@seed.service"));
+        assert_eq!(unit_in("0::/user.slice/user-7.slice/user@7.service/app.slice/x.scope\n"), None);
+        assert_eq!(unit_in("0::/\n"), None);
+        let other = || Some("runner.service".to_owned());
+        assert_eq!(Log::found(other(), file.clone()), Log::Journal("runner.service".into()));
+        assert_eq!(Log::found(None, file.clone()), Log::Stderr);
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(Log::found(other(), file.clone()), Log::File(file.clone()));
+        let log = Log::found(own, file);
+        assert_eq!(log.command().as_deref(), Some("journalctl -u dfs-cluster.service"));
+    }
+
+    #[test]
+    fn nodes_are_counted_by_the_streams_to_them() {
+        assert_eq!(nodes("# TYPE x gauge\ndfs_scheduler_streams 12\n"), Some(12));
+        assert_eq!(nodes("dfs_seed_served 1\n"), None);
+    }
 
     #[test]
     fn a_readiness_page_is_read_line_by_line() {

@@ -1,15 +1,15 @@
 //! `dfctl cluster status`.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use dfs_service::config::ServiceAddress;
+
 use super::asked;
-use super::place::{Cluster, command, log_of, of_this_machine};
+use super::place::{Cluster, command, of_this_machine};
 use crate::codes;
 use crate::commands::inside::answer;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::output::quoted_path;
 
 /// How long a manager may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -21,7 +21,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 ///   dfctl cluster status --cluster 10.0.0.5:4000
 ///
 /// Of the cluster at --cluster where that is given (or configured and no --data-dir is), else of the one that
-/// `dfctl cluster up` started on this machine.
+/// `dfctl cluster up` started on this machine, else of the system's own in /var/lib/dfs-cluster. Of one on this machine
+/// the nodes are counted that its scheduler talks to.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {}
@@ -41,11 +42,14 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     if cluster.ready {
         return Ok(Outcome::Done);
     }
-    Err(CliError::new(&codes::UNEXPECTED, "the cluster runs but is not ready")
-        .hint(format!("less {}", quoted_path(&log_of(&dir)))))
+    let error = CliError::new(&codes::UNEXPECTED, "the cluster runs but is not ready");
+    Err(match cluster.log.command() {
+        Some(command) => error.hint(command),
+        None => error,
+    })
 }
 
-async fn of_address(context: &Context, address: SocketAddr) -> Result<Outcome, CliError> {
+async fn of_address(context: &Context, address: &ServiceAddress) -> Result<Outcome, CliError> {
     let asking = asked::ask(address, ANSWER_WITHIN);
     let reached = answer(context, asking).await?.map_err(|why| {
         CliError::new(&codes::CLUSTER_SILENT, format!("the cluster {address} is not reached"))

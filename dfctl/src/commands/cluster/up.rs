@@ -18,7 +18,7 @@ pub struct Args {}
 
 /// Runs it.
 pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
-    let dir = private(&context.settings.cluster_dir())?;
+    let dir = private(&context.settings.cluster_dir()?)?;
     if let Some(run) = running(&dir)? {
         let cluster = Cluster::of(run, &dir).await;
         context.output.note("a cluster runs here already");

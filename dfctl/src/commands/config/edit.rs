@@ -18,6 +18,26 @@ const OWN: &str = "dfctl";
 
 /// Sets `key` in `file`; whether that changed anything.
 pub fn set(file: &Path, key: &str, value: Value) -> Result<bool, CliError> {
+    change(file, |real, before| {
+        let after = edited(real, before, key, value)?;
+        settings::check(real, &after).map_err(|error| settings::unusable(&error))?;
+        Ok(after)
+    })
+}
+
+/// Takes `key` out of `file`; whether it was there. What else is wrong in the file stays so.
+pub fn unset(file: &Path, key: &str) -> Result<bool, CliError> {
+    if file.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(false);
+    }
+    change(file, |real, before| without(real, before, key))
+}
+
+/// Puts what `edit` makes of the file's text in its place; whether that is anything else.
+fn change(
+    file: &Path,
+    edit: impl FnOnce(&Path, &str) -> Result<String, CliError>,
+) -> Result<bool, CliError> {
     let failed = |error: &io::Error| CliError::output("change", file, error);
     // Who keeps the file elsewhere, and a link here, keeps the link.
     let real = match file.is_symlink() {
@@ -36,27 +56,37 @@ pub fn set(file: &Path, key: &str, value: Value) -> Result<bool, CliError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         read => read.map_err(|error| failed(&error))?,
     };
-    let after = edited(&real, &before, key, value)?;
+    let after = edit(&real, &before)?;
     if after == before {
         return Ok(false);
     }
-    settings::check(&real, &after).map_err(|error| settings::unusable(&error))?;
     replace(&real, &dir, &after).map_err(|error| failed(&error))?;
     drop(lock);
     Ok(true)
 }
 
+fn parsed(file: &Path, text: &str) -> Result<DocumentMut, CliError> {
+    text.parse().map_err(|error| {
+        // Said as everywhere: with the file and the line.
+        let said = settings::check(file, text).err().map(|error| settings::unusable(&error));
+        said.unwrap_or_else(|| {
+            CliError::new(&codes::BAD_CONFIG, "cannot use the configuration").caused_by(&error)
+        })
+    })
+}
+
+/// The same text without the key, wherever it speaks to `dfctl`.
+fn without(file: &Path, text: &str, key: &str) -> Result<String, CliError> {
+    let mut document = parsed(file, text)?;
+    if let Some(own) = document.get_mut(OWN).and_then(Item::as_table_like_mut) {
+        own.remove(key);
+    }
+    document.remove(key);
+    Ok(document.to_string())
+}
+
 fn edited(file: &Path, text: &str, key: &str, value: Value) -> Result<String, CliError> {
-    let mut document: DocumentMut = match text.parse() {
-        Ok(document) => document,
-        Err(error) => {
-            // Said as everywhere: with the file and the line.
-            let said = settings::check(file, text).err().map(|error| settings::unusable(&error));
-            return Err(said.unwrap_or_else(|| {
-                CliError::new(&codes::BAD_CONFIG, "cannot use the configuration").caused_by(&error)
-            }));
-        }
-    };
+    let mut document = parsed(file, text)?;
     let own = document.get_mut(OWN).and_then(Item::as_table_like_mut);
     match own.filter(|own| own.contains_key(key)) {
         Some(own) => put(own, key, value),
@@ -134,6 +164,20 @@ mod tests {
             changed("[dfctl]\nsolo = true\n", "color", "auto"),
             "color = \"auto\"\n[dfctl]\nsolo = true\n"
         );
+    }
+
+    #[test]
+    fn a_key_goes_from_every_place_that_speaks_to_dfctl_and_nothing_else_goes() {
+        let gone = |text: &str| without(Path::new("dfctl.toml"), text, "color").unwrap();
+        let text = "# mine\nsolo = false  # for now\n\n# other\n[dfs-fuse]\ncolor = 1\n";
+        assert_eq!(gone(text), text);
+        let set = text.replace("\n\n# other", "\ncolor = 'never'\n\n# other");
+        assert_eq!(gone(&set), text);
+        assert_eq!(gone("color = 'x'\n[dfctl]\ncolor = 'y'\nsolo = 1\n"), "[dfctl]\nsolo = 1\n");
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("none").join("dfctl.toml");
+        assert!(!unset(&file, "color").unwrap());
+        assert!(!place.path().join("none").exists(), "nothing is made to take something out");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::settings;
 ///   dfctl config set color never
 ///
 /// The file is ~/.config/dfs/dfctl.toml; comments and order in it stay as they are. A key that there is not, and a value that
-/// the key does not take, are refused before anything is written.
+/// the key does not take, are refused before anything is written. `dfctl config unset` takes a key out again.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -49,13 +49,16 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, CliError> {
     let key = known(&args.key)?.name;
     let value = settings::value_of(&key, &args.value).map_err(|reason| {
         let what = format!("'{}' is no value of the key {key}", printable(&args.value));
+        let next = if args.value.is_empty() { "unset" } else { "explain" };
         CliError::new(&codes::BAD_CONFIG, what)
             .because(reason)
-            .hint(format!("dfctl config explain {key}"))
+            .hint(format!("dfctl config {next} {key}"))
     })?;
-    let file = context.settings.user_file();
+    let file = context.settings.user_file()?;
+    // A relative path was made absolute.
+    let text = value.as_str().map_or_else(|| args.value.clone(), str::to_owned);
     let is_news = edit::set(&file, &key, value)?;
-    let (text, file) = (args.value.clone(), file.display().to_string());
+    let file = file.display().to_string();
     let written = Written { key: key.clone(), value: text, file };
     context.output.report("config", &written, || {
         format!("{} = {}   in {}", written.key, printable(&written.value), printable(&written.file))

@@ -1,13 +1,13 @@
 //! Whom this machine talks to: its node agent and the cluster.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use dfs_model::ByteSize;
+use dfs_service::config::ServiceAddress;
 use rustix::process::geteuid;
 
 use super::Finding;
@@ -32,7 +32,7 @@ pub(super) struct AgentFound {
     /// Where it keeps its data, where that is this user's.
     pub data_dir: Option<PathBuf>,
     /// The cluster it takes part in.
-    pub clusters: Vec<SocketAddr>,
+    pub clusters: Vec<ServiceAddress>,
 }
 
 /// Looks for the agent that commands would ask.
@@ -58,7 +58,7 @@ pub(super) async fn agent(context: &Context) -> Result<AgentFound, CliError> {
     if settings.names_an_agent() {
         let socket = settings.own_socket();
         let text = format!("no node agent listens on {}", socket.display());
-        let (dir, socket) = (quoted_path(&settings.agent_dir()), quoted_path(&socket));
+        let (dir, socket) = (quoted_path(&settings.agent_dir()?), quoted_path(&socket));
         let next = format!("dfs-fuse --data-dir {dir} --socket {socket}");
         found.findings.push(Finding::fail("agent", &codes::NO_AGENT, text).hint(next));
     } else if found.findings.is_empty() {
@@ -136,15 +136,15 @@ fn known(socket: &Path, status: &AgentStatus) -> Finding {
 /// Looks at the cluster that was named, else at those of the agent.
 pub(super) async fn clusters(
     context: &Context,
-    of_the_agent: &[SocketAddr],
+    of_the_agent: &[ServiceAddress],
 ) -> Result<Vec<Finding>, CliError> {
-    let addresses = match context.settings.cluster {
-        Some(address) => vec![address],
+    let addresses = match &context.settings.cluster {
+        Some(address) => vec![address.clone()],
         None => of_the_agent.to_vec(),
     };
     let mut findings = Vec::new();
     for address in addresses {
-        let asking = asked::ask(address, ANSWER_WITHIN);
+        let asking = asked::ask(&address, ANSWER_WITHIN);
         match answer(context, asking).await? {
             Ok(reached) => {
                 findings.push(Finding::ok("cluster", format!("cluster {address} is reached")));

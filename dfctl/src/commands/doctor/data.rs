@@ -21,13 +21,24 @@ const LITTLE: u64 = 1 << 30;
 /// With less than this nothing is kept: the smallest cache there may be.
 const NONE: u64 = 64 << 20;
 
+/// There is no place for data.
+fn nowhere(error: &CliError) -> Finding {
+    let text = format!("{}: {}", error.what, error.because.join(": "));
+    let finding = Finding::fail("data", &codes::DATA_DIR, text);
+    finding.hint(error.hint.clone().unwrap_or_default())
+}
+
 /// All checks of this file. `of_the_agent` is where a running agent of this user keeps its data.
 pub(super) async fn look(
     context: &Context,
     of_the_agent: Option<PathBuf>,
 ) -> Result<Vec<Finding>, CliError> {
-    let dir = of_the_agent.unwrap_or_else(|| context.settings.agent_dir());
-    let solo = context.settings.solo_dir();
+    let settings = &context.settings;
+    let (dir, solo) =
+        match (of_the_agent.map_or_else(|| settings.agent_dir(), Ok), settings.solo_dir()) {
+            (Ok(dir), Ok(solo)) => (dir, solo),
+            (Err(error), _) | (_, Err(error)) => return Ok(vec![nowhere(&error)]),
+        };
     blocking(context, move || {
         let mut findings = directory(&dir);
         findings.push(leftovers(&solo));

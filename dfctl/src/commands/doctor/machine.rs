@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use dfs_fuse::mount::{find_helper, open_device, others_allowed};
+use dfs_fuse::mount::{MountError, find_helper, open_device, others_allowed};
 use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::{Finding, blocking};
@@ -38,10 +38,9 @@ pub(super) async fn look(context: &Context) -> Result<Vec<Finding>, CliError> {
 fn configuration() -> Finding {
     match Settings::load(&GivenFlags::default()) {
         Ok(settings) => {
-            let file = settings.user_file();
-            let text = match file.exists() {
-                true => format!("configuration {}", file.display()),
-                false => "configuration: no file of one's own".to_owned(),
+            let text = match settings.user_file() {
+                Ok(file) if file.exists() => format!("configuration {}", file.display()),
+                _ => "configuration: no file of one's own".to_owned(),
             };
             Finding::ok("configuration", text)
         }
@@ -65,10 +64,19 @@ fn program() -> Finding {
 fn device() -> Finding {
     match open_device() {
         Ok(_) => Finding::ok("fuse device", "/dev/fuse can be opened"),
-        Err(error) => Finding::fail("fuse device", &codes::FUSE_DEVICE, error.to_string())
-            .hint("sudo modprobe fuse"),
+        Err(error) => {
+            let next = match error {
+                // What root is refused is the container's doing.
+                MountError::DeviceRefused if geteuid().is_root() => IN_A_CONTAINER,
+                MountError::DeviceRefused => "sudo chmod 666 /dev/fuse",
+                _ => "sudo modprobe fuse      or, in a container: --device /dev/fuse",
+            };
+            Finding::fail("fuse device", &codes::FUSE_DEVICE, error.to_string()).hint(next)
+        }
     }
 }
+
+const IN_A_CONTAINER: &str = "docker run --device /dev/fuse --cap-add SYS_ADMIN IMAGE";
 
 /// Root mounts without it; everybody else needs it, with the rights that its package gives it.
 fn helper() -> Finding {

@@ -219,6 +219,9 @@ impl<'a> Job<'a> {
         replace: Replace,
         path: &Path,
     ) -> Result<Saved, CliError> {
+        if let Some(entry) = &self.wanted.entry {
+            part.close_as(entry).map_err(|error| CliError::output("write", path, &error))?;
+        }
         let resumed = part.resumed();
         let origin = self.wanted.request.start;
         let delivery = Delivery::File { file: part.file(), origin };

@@ -68,6 +68,8 @@ struct Tally {
     kept: Cell<u64>,
     unchanged: Cell<u64>,
     failed: Cell<u64>,
+    /// Those of them that would fail again.
+    lasting: Cell<u64>,
 }
 
 /// Gets it.
@@ -133,7 +135,10 @@ pub async fn run(
             },
         )
         .because("each is named above")
-        .hint("the same command again: it takes what is missing")),
+        .hint(match failed == tally.lasting.get() {
+            true => "the rest is saved; to leave these out: the same command with --exclude GLOB",
+            false => "the same command again: it takes what is missing",
+        })),
     }
 }
 
@@ -234,6 +239,8 @@ impl Tree<'_> {
     fn note(&self, result: Result<(), CliError>) {
         if let Err(error) = result {
             add(&self.tally.failed, 1);
+            let lasts = [&codes::MEMBER_MISSING, &codes::UNSUPPORTED, &codes::UNSAFE_NAME];
+            add(&self.tally.lasting, u64::from(lasts.contains(&error.code)));
             self.context.output.error(&error);
         }
     }
@@ -308,6 +315,7 @@ impl Tree<'_> {
         let identity = Identity { content, start: 0, length: Some(entry.length) };
         let part = self.context.open_part(dir, name_of(entry, path)?, identity, None);
         let part = part.map_err(|error| cannot_open(error, path))?;
+        part.close_as(entry).map_err(|error| CliError::output("write", path, &error))?;
         let resumed = part.resumed();
         let mut filling = Filling { part: Some(part), left: &self.left };
         if entry.length > resumed {

@@ -1,5 +1,8 @@
 //! What exactly of an artifact is to be read, and which version of it.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+
 use dfs_model::TaskId;
 
 use super::ReadOptions;
@@ -22,7 +25,7 @@ pub struct Wanted {
     pub length: Option<u64>,
     /// Whether the result is the whole content.
     pub whole: bool,
-    /// Its entry, inside a tree.
+    /// Its entry, inside a tree or on this machine.
     pub entry: Option<Entry>,
 }
 
@@ -74,7 +77,7 @@ async fn find(
             request: options.request(locator, None),
             length: task.and_then(|task| task.length),
             whole: true,
-            entry: None,
+            entry: of_this_machine(locator),
         });
     };
     let artifact = backend.open(&locator.target, View::Tree).await?;
@@ -98,6 +101,22 @@ async fn find(
         length: Some(entry.length),
         whole: true,
         entry: Some(entry),
+    })
+}
+
+/// What a file of this machine has beside its content; nothing where it is no file of this machine.
+fn of_this_machine(locator: &Locator) -> Option<Entry> {
+    let path = locator.local_path()?;
+    let status = std::fs::metadata(&path).ok().filter(Metadata::is_file)?;
+    Some(Entry {
+        path: path.file_name()?.as_encoded_bytes().to_vec(),
+        kind: EntryKind::File,
+        length: status.len(),
+        mode: status.mode(),
+        mtime: (status.mtime(), u32::try_from(status.mtime_nsec()).unwrap_or(0)),
+        uid: status.uid(),
+        gid: status.gid(),
+        link_target: Vec::new(),
     })
 }
 

@@ -264,7 +264,7 @@ impl Destination {
 /// The record of earlier runs; without one the store is asked more.
 fn remembered(context: &Context, target: &Target) -> Option<Seen> {
     let settings = &context.settings;
-    let dir = settings.sync_dir();
+    let dir = settings.sync_dir().ok()?;
     let opened = crate::launch::private(&dir).ok()?;
     match Seen::open(&opened, target.url.as_str()) {
         Ok(seen) => Some(seen),

@@ -122,7 +122,7 @@ pub async fn plan(
     destination: &Destination,
     shown: &str,
 ) -> Result<Planned, CliError> {
-    let dir = crate::launch::private(&context.settings.sync_dir())?;
+    let dir = crate::launch::private(&context.settings.sync_dir()?)?;
     let mut draft = Draft::new(&dir).map_err(|error| CliError::output("write in", &dir, &error))?;
     let (mut source, mut there) = (
         Side::new(origin.list(), shown.to_owned()),

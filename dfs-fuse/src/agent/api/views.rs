@@ -67,10 +67,10 @@ pub(super) fn mounts(agent: &Agent, asker: Asker) -> Vec<MountInfo> {
                 lane: "fuse".to_owned(),
                 lane_reason: "the one lane of this version".to_owned(),
                 cached_bytes: view.cached,
-                content_bytes: view.opened.tasks.iter().filter_map(Task::length).sum(),
+                content_bytes: view.content,
                 ledger: Some(ledger(&view.ledger)),
                 state,
-                files: artifact.files,
+                files: view.files,
                 index_bytes: index.unwrap_or(0),
                 left_out: view
                     .opened

@@ -16,15 +16,29 @@ pub struct Canned {
 impl Canned {
     /// Serves these pages and nothing else.
     pub fn serve(pages: Vec<Page>) -> Self {
+        Self::answering(move |method, path| {
+            let (status, kind, content) = match pages.iter().find(|page| page.0 == path) {
+                Some((_, kind, content)) => ("200 OK", *kind, *content),
+                None => ("404 Not Found", "text/plain", "no"),
+            };
+            let head =
+                format!("{status}\r\nContent-Type: {kind}\r\nContent-Length: {}", content.len());
+            let content = if method == "HEAD" { "" } else { content };
+            format!("{head}\r\n\r\n{content}")
+        })
+    }
+
+    /// Gives the answer that `answer` makes of a method and a target: all that follows `HTTP/1.1 `.
+    pub fn answering(answer: impl Fn(&str, &str) -> String + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();
-        let (pages, seen) = (Arc::new(pages), Arc::clone(&asked));
+        let (answer, seen) = (Arc::new(answer), Arc::clone(&asked));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (pages, seen) = (Arc::clone(&pages), Arc::clone(&seen));
+                let (answer, seen) = (Arc::clone(&answer), Arc::clone(&seen));
                 // A client that leaves in the middle is its own affair.
-                std::thread::spawn(move || drop(answer(&stream, &pages, &seen)));
+                std::thread::spawn(move || drop(serve_one(&stream, &*answer, &seen)));
             }
         });
         Self { address, asked }
@@ -42,19 +56,17 @@ impl Canned {
 }
 
 /// One request, then the connection ends.
-fn answer(stream: &TcpStream, pages: &[Page], asked: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn serve_one(
+    stream: &TcpStream,
+    answer: &dyn Fn(&str, &str) -> String,
+    asked: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
     let mut words = first.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     asked.lock().unwrap().push(path.to_owned());
-    let (status, kind, content) = match pages.iter().find(|page| page.0 == path) {
-        Some((_, kind, content)) => ("200 OK", *kind, *content),
-        None => ("404 Not Found", "text/plain", "no"),
-    };
-    let length = content.len();
-    let content = if method == "HEAD" { "" } else { content };
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n");
-    (&*stream).write_all(format!("{head}Connection: close\r\n\r\n{content}").as_bytes())
+    let answer = answer(method, path).replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    (&*stream).write_all(format!("HTTP/1.1 {answer}").as_bytes())
 }

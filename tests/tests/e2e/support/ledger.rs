@@ -35,7 +35,8 @@ impl Account {
     /// The account of the one mount of an agent.
     pub fn of_mount(agent: &Agent) -> Self {
         let listed = agent.dfctl(&["mounts", "--format", "json"]).json().unwrap();
-        let mounts = listed["items"].as_array().unwrap();
+        let mounts = listed["items"].as_array().unwrap().iter();
+        let mounts: Vec<_> = mounts.filter(|mount| mount["state"] != "dead").collect();
         assert_eq!(mounts.len(), 1, "{listed}");
         Self::of(&mounts[0]["ledger"])
     }

@@ -1,0 +1,179 @@
+//! The address of a service as people write it: a name or a number, and a port.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How long a name may take to be looked up.
+const LOOK_UP_WITHIN: Duration = Duration::from_secs(5);
+
+/// `HOST:PORT`, where the host may be a name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ServiceAddress {
+    host: String,
+    port: u16,
+}
+
+/// Why a text is not the address of a service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadAddress {
+    /// A URL, or something else that no host is called.
+    #[error("'{0}' is not an address: write it as host:port, as in 10.0.0.5:4000")]
+    Form(String),
+    /// Only a host.
+    #[error("'{0}' has no port: write it as host:port, as in {0}:4000")]
+    NoPort(String),
+    /// Port 0 is what a service listens on to be given a free one.
+    #[error(
+        "nobody can be reached at port 0: name the one that the cluster listens on, usually 4000"
+    )]
+    PortZero,
+}
+
+/// Why the host of an address leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum LookUpError {
+    /// There is no such name.
+    #[error("no host is called {host}")]
+    Unknown {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The resolver does not answer.
+    #[error("the name {host} could not be looked up in {} s", LOOK_UP_WITHIN.as_secs())]
+    Late {
+        /// The name.
+        host: String,
+    },
+}
+
+impl ServiceAddress {
+    /// Every address it may mean, those of the name in the resolver's order.
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, LookUpError> {
+        if let Ok(ip) = self.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, self.port)]);
+        }
+        let host = self.host.clone();
+        let looking = tokio::net::lookup_host((self.host.as_str(), self.port));
+        let found = match tokio::time::timeout(LOOK_UP_WITHIN, looking).await {
+            Ok(Ok(found)) => found.collect::<Vec<_>>(),
+            Ok(Err(source)) => return Err(LookUpError::Unknown { host, source }),
+            Err(_) => return Err(LookUpError::Late { host }),
+        };
+        if found.is_empty() {
+            let source = io::Error::other("the name has no address");
+            return Err(LookUpError::Unknown { host, source });
+        }
+        Ok(found)
+    }
+}
+
+impl From<SocketAddr> for ServiceAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl FromStr for ServiceAddress {
+    type Err = BadAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = || BadAddress::Form(text.to_owned());
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return if address.port() == 0 {
+                Err(BadAddress::PortZero)
+            } else {
+                Ok(address.into())
+            };
+        }
+        if text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4()) || is_name(text) {
+            return Err(BadAddress::NoPort(text.to_owned()));
+        }
+        let (host, port) = text.split_once(':').ok_or_else(form)?;
+        if !is_name(host) {
+            return Err(form());
+        }
+        match port.parse() {
+            Ok(0) => Err(BadAddress::PortZero),
+            Ok(port) => Ok(Self { host: host.to_owned(), port }),
+            Err(_) => Err(form()),
+        }
+    }
+}
+
+/// Whether a host may be called so. What looks like a number and is none is no name either.
+fn is_name(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_number = |last: &str| last.bytes().all(|byte| byte.is_ascii_digit());
+    let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    text.len() <= 253 && text.chars().all(fits) && !text.starts_with('.') && !is_number(last)
+}
+
+impl fmt::Display for ServiceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = (&self.host, self.port);
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+impl TryFrom<String> for ServiceAddress {
+    type Error = BadAddress;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ServiceAddress> for String {
+    fn from(address: ServiceAddress) -> Self {
+        address.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_back_as_it_was_read() {
+        for text in
+            ["127.0.0.1:4000", "[::1]:4000", "localhost:4000", "a-b.example.:1", "h_1:65535"]
+        {
+            assert_eq!(text.parse::<ServiceAddress>().map(|it| it.to_string()), Ok(text.into()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_by_what_it_lacks() {
+        let reason = |text: &str| text.parse::<ServiceAddress>().unwrap_err();
+        for bad in
+            ["", ":4000", "http://h:4000", "h:x", "h:70000", "h:", "1.2.3:4000", "u@h:1", "::1"]
+        {
+            assert_eq!(reason(bad), BadAddress::Form(bad.into()), "{bad}");
+        }
+        for host in ["localhost", "10.0.0.5"] {
+            assert_eq!(reason(host), BadAddress::NoPort(host.into()));
+        }
+        for zero in ["127.0.0.1:0", "[::1]:0", "localhost:0"] {
+            assert_eq!(reason(zero), BadAddress::PortZero);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_and_a_number_is_not() {
+        let found = |text: &str| text.parse::<ServiceAddress>().unwrap();
+        let local = found("localhost:7").resolve().await.unwrap();
+        assert!(local.iter().all(|at| at.ip().is_loopback() && at.port() == 7), "{local:?}");
+        let literal = found("[::1]:7").resolve().await.unwrap();
+        assert_eq!(literal, ["[::1]:7".parse().unwrap()]);
+        let nobody = found("no-such-host.invalid:7").resolve().await.unwrap_err();
+        assert!(nobody.to_string().contains("no-such-host.invalid"), "{nobody}");
+    }
+}

@@ -1,0 +1,78 @@
+//! Reaching the cluster that was named, before anything is started that takes part in it.
+//!
+//! A cluster that was named and is not there is an error with the reason, never gone around: what a person names
+//! they mean.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use dfs_fuse::manager;
+use dfs_proto::manager::{MemberList, Role};
+use dfs_service::config::ServiceAddress;
+
+use crate::codes;
+use crate::commands::interrupted;
+use crate::context::Context;
+use crate::error::CliError;
+
+/// How long a cluster may take to be reached.
+pub const REACH_WITHIN: Duration = Duration::from_secs(5);
+
+/// Who waits longer than this is told for what.
+const SAY_AFTER: Duration = Duration::from_millis(500);
+
+/// How often one that is being started is asked.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// The managers of the cluster that what this command starts takes part in, the one first that answers; none where
+/// it is in none.
+pub async fn managers(context: &Context) -> Result<Vec<SocketAddr>, CliError> {
+    let Some(cluster) = context.settings.cluster_joined() else { return Ok(Vec::new()) };
+    let mut asking = std::pin::pin!(there(cluster));
+    let mut told = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = context.interrupted.cancelled() => return Err(interrupted()),
+            answer = &mut asking => {
+                return answer.map_err(|why| unreached(cluster).because(why));
+            }
+            () = tokio::time::sleep(SAY_AFTER), if !told => {
+                context.output.note(&format!("waiting for the cluster {cluster}"));
+                told = true;
+            }
+        }
+    }
+}
+
+/// Its managers as soon as one of them names a scheduler, or why none does.
+async fn there(cluster: &ServiceAddress) -> Result<Vec<SocketAddr>, String> {
+    let mut managers = cluster.resolve().await.map_err(|error| error.to_string())?;
+    let begun = Instant::now();
+    loop {
+        let why = match manager::ask_any(&managers, REACH_WITHIN).await {
+            Ok(answer) if has_scheduler(&answer.members) => {
+                managers.sort_by_key(|manager| *manager != answer.address);
+                return Ok(managers);
+            }
+            Ok(_) => "its manager names no scheduler".to_owned(),
+            Err(reason) if !reason.may_pass() => return Err(reason.to_string()),
+            Err(reason) => reason.to_string(),
+        };
+        if begun.elapsed() >= REACH_WITHIN {
+            return Err(why);
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+fn has_scheduler(members: &MemberList) -> bool {
+    members.members.iter().any(|member| member.role() == Role::Scheduler)
+}
+
+/// The cluster is not there.
+pub fn unreached(cluster: &ServiceAddress) -> CliError {
+    CliError::new(&codes::NO_CLUSTER, format!("cannot reach the cluster {cluster}")).hint(
+        "the address of its manager, or the same command with --solo: straight from the origin",
+    )
+}

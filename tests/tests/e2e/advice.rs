@@ -1,0 +1,105 @@
+//! What an error advises is of help: where asking again leads to the same, something else is said.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use dfs_tests::process::Said;
+
+use crate::support::canned::Canned;
+use crate::support::trees::noise;
+use crate::support::{Agent, Expected, Place, as_nobody, binary};
+
+/// What `said` advises.
+fn advice(said: &Said) -> String {
+    let lines = said.stderr.lines().filter_map(|line| line.trim().strip_prefix("try"));
+    lines.map(str::trim).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn an_origin_that_sends_in_circles_and_one_that_gives_other_bytes_have_a_way_to_look_at_them() {
+    let place = Place::new();
+    let body = "x".repeat(4000);
+    let server = Canned::answering(move |method, path| match (method, path) {
+        (_, "/loop") => "302 Found\r\nLocation: /loop\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        ("HEAD", "/range") => {
+            "200 OK\r\nAccept-Ranges: bytes\r\nETag: \"1\"\r\nContent-Length: 200000\r\n\r\n"
+                .to_owned()
+        }
+        (_, "/range") => format!(
+            "206 Partial Content\r\nETag: \"1\"\r\nContent-Range: bytes 7-4006/200000\r\nContent-Length: 4000\r\n\r\n{body}"
+        ),
+        _ => "404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    });
+    let agent = Agent::solo(&place, "agent");
+    let said = agent.dfctl(&["cat", &server.url("/loop")]).fails(5, "DFS-2112");
+    assert_eq!(advice(&said), format!("curl -sIL {}", server.url("/loop")));
+    let words = ["cat", "--range", "1000-2000", &server.url("/range")];
+    let said = agent.dfctl(&words).fails(5, "DFS-2113");
+    assert!(said.stdout.is_empty() && advice(&said).starts_with("curl "), "{}", said.stderr);
+}
+
+#[test]
+fn a_mark_in_a_name_is_told_how_to_be_written_and_that_works() {
+    let place = Place::new();
+    let server = Canned::serve(vec![
+        ("/what!now", "text/plain", "this"),
+        ("/what%21now", "text/plain", "this"),
+    ]);
+    let agent = Agent::solo(&place, "agent");
+    let said = agent.dfctl(&["cat", &server.url("/what!now")]).fails(3, "DFS-2101");
+    let advice = advice(&said);
+    let command = advice.split_once("dfctl ").unwrap().1;
+    let words: Vec<_> = command.split(' ').map(|word| word.trim_matches('\'')).collect();
+    assert_eq!(agent.dfctl(&words).done().text(), "this", "{advice}");
+}
+
+#[test]
+fn an_archive_that_is_broken_or_leads_outside_is_not_asked_for_again() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let source = place.dir("source");
+    fs::write(source.join("f"), noise(1, 300_000)).unwrap();
+    fs::write(source.join("g"), "good").unwrap();
+    let packed = |name: &str, extra: &[&str]| {
+        let archive = place.path(name);
+        let mut tar = Command::new("tar");
+        tar.arg("-czPf").arg(&archive).arg("-C").arg(&source).args(extra).args(["f", "g"]);
+        assert!(tar.status().unwrap().success());
+        archive
+    };
+    let cut = packed("cut.tar.gz", &[]);
+    let bytes = fs::read(&cut).unwrap();
+    fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    let said = agent.dfctl(&["ls", cut.to_str().unwrap()]).fails(5, "DFS-2114");
+    assert!(
+        !advice(&said).contains("again") && advice(&said).contains("dfctl get "),
+        "{}",
+        said.stderr
+    );
+    let outside = packed("outside.tar.gz", &["--transform", "s,^f$,../f,"]);
+    let (archive, out) = (outside.to_str().unwrap(), place.path("out"));
+    let words = ["get", "-r", archive, "-o", out.to_str().unwrap()];
+    let said = agent.dfctl(&words).fails(8, "DFS-1108");
+    assert!(!advice(&said).contains("again"), "{}", said.stderr);
+    // What it advises ends without an error.
+    assert!(advice(&said).contains("--exclude GLOB"), "{}", said.stderr);
+    agent.dfctl(&[&words[..], &["--exclude", "f", "--force"]].concat()).done();
+    assert_eq!(fs::read(out.join("g")).unwrap(), b"good");
+}
+
+#[test]
+fn a_file_that_is_closed_to_its_asker_is_no_matter_of_headers() {
+    let place = Place::new();
+    place.open_to_others();
+    let (file, dfctl) = (place.path("f"), place.dir("bin").join("dfctl"));
+    fs::write(&file, "x").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::copy(binary("dfctl"), &dfctl).unwrap();
+    let data = place.dir("data");
+    std::os::unix::fs::chown(&data, Some(crate::support::NOBODY), None).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    let words = ["--solo", "--data-dir", data.to_str().unwrap(), "cat", file.to_str().unwrap()];
+    let said = Said::by(as_nobody(&dfctl).args(words)).unwrap().fails(4, "DFS-2103");
+    assert_eq!(advice(&said), format!("ls -ld {}", file.display()));
+}
