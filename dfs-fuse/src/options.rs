@@ -81,7 +81,8 @@ pub struct Options {
     pub advertise: Vec<SocketAddr>,
     /// Port of the piece plane.
     pub port_pieces: Option<u16>,
-    /// Disk that the cache may take, at least 64MiB.
+    /// Disk that the cache may take, at least 64MiB; when not given, all of its file system but 64MiB
+    /// (a thirty-second of a small one).
     pub capacity: Option<Capacity>,
     /// Bytes in a second that it uploads at most.
     pub upload_rate: Option<Rate>,

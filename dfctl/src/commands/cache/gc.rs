@@ -19,7 +19,8 @@ use crate::output::tasks;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Evict until no more than this is used; without it, down to the agent's own low mark
+    /// Evict until no more than this is used; without it, down to the agent's own
+    /// low mark, and until the disk below has 64MiB left
     #[arg(long, value_name = "SIZE", env = "DFS_TARGET", hide_env_values = true)]
     target: Option<ByteSize>,
     /// Only say what would go
