@@ -161,7 +161,7 @@ fn refused_class(status: &Status) -> (Code, &'static str) {
         Code::DataLoss => (Code::DataLoss, "corrupt"),
         Code::Unimplemented => (Code::Unimplemented, "unsupported"),
         Code::DeadlineExceeded => (Code::DeadlineExceeded, "timed-out"),
-        _ => (Code::Unavailable, "source-failed"),
+        _ => (Code::Unavailable, told_class(status.message()).unwrap_or("source-failed")),
     }
 }
 
@@ -182,22 +182,26 @@ fn source_class(error: &SourceError) -> (Code, &'static str) {
         | SourceError::RangeIgnored { .. } => (Code::Unimplemented, "unsupported"),
         SourceError::Url(_) => (Code::InvalidArgument, "bad-request"),
         SourceError::Redirect { .. } => (Code::Unavailable, "redirects"),
-        SourceError::Malformed { reason, .. } if is_of_archive(reason) => {
-            (Code::Unavailable, "broken-archive")
+        SourceError::Malformed { reason, .. } => {
+            (Code::Unavailable, told_class(reason).unwrap_or("bad-answer"))
         }
-        SourceError::Malformed { .. } | SourceError::Encoded { .. } => {
-            (Code::Unavailable, "bad-answer")
-        }
+        SourceError::Encoded { .. } => (Code::Unavailable, "bad-answer"),
         // Each attempt may have failed for a reason that stays.
         SourceError::Unavailable { cause, .. } => source_class(cause),
         _ => (Code::Unavailable, "source-failed"),
     }
 }
 
-/// Whether what makes no sense is the compressed stream, and not the origin's answer. It travels as text, as it does
-/// from a seed.
-fn is_of_archive(reason: &str) -> bool {
-    reason.starts_with("the compressed stream is")
+/// What failed for good, by the words in which it is told: those of an unpacker, and of a seed about its origin, come
+/// with no more than these.
+fn told_class(words: &str) -> Option<&'static str> {
+    const TOLD: [(&str, &str); 4] = [
+        ("the compressed stream is", "broken-archive"),
+        ("the origin redirects more than", "redirects"),
+        ("the origin answers with another range than was asked", "bad-answer"),
+        ("the origin answers 206 without a sound Content-Range", "bad-answer"),
+    ];
+    TOLD.iter().find(|(part, _)| words.contains(part)).map(|(_, class)| *class)
 }
 
 fn read_class(error: &ReadError) -> (Code, &'static str) {
@@ -206,7 +210,10 @@ fn read_class(error: &ReadError) -> (Code, &'static str) {
         ReadError::NotFound(_) => (Code::NotFound, "not-found"),
         ReadError::NotPermitted(_) => (Code::PermissionDenied, "not-permitted"),
         ReadError::Source(error) => source_class(error),
-        ReadError::Swarm(_) | ReadError::Closing(_) => (Code::Unavailable, "source-failed"),
+        ReadError::Swarm(words) => {
+            (Code::Unavailable, told_class(words).unwrap_or("source-failed"))
+        }
+        ReadError::Closing(_) => (Code::Unavailable, "source-failed"),
         ReadError::Store(error) => store_class(error),
         ReadError::Sign(_) => (Code::Internal, "internal"),
         ReadError::Timeout { .. } => (Code::DeadlineExceeded, "timed-out"),

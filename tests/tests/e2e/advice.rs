@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use dfs_tests::process::Said;
+use dfs_tests::{Body, Cluster, Origin};
 
 use crate::support::canned::Canned;
 use crate::support::trees::noise;
-use crate::support::{Agent, Expected, Place, as_nobody, binary};
+use crate::support::{Agent, Expected, Place, as_nobody, binaries, binary};
 
 /// What `said` advises.
 fn advice(said: &Said) -> String {
@@ -37,6 +38,11 @@ fn an_origin_that_sends_in_circles_and_one_that_gives_other_bytes_have_a_way_to_
     let words = ["cat", "--range", "1000-2000", &server.url("/range")];
     let said = agent.dfctl(&words).fails(5, "DFS-2113");
     assert!(said.stdout.is_empty() && advice(&said).starts_with("curl "), "{}", said.stderr);
+    // The same where a seed asked.
+    let cluster = Cluster::start(&binaries(), &place.dir("cluster")).unwrap();
+    let member = Agent::of(&cluster, &place, "member");
+    member.dfctl(&["cat", &server.url("/loop")]).fails(5, "DFS-2112");
+    member.dfctl(&words).fails(5, "DFS-2113");
 }
 
 #[test]
@@ -77,6 +83,10 @@ fn an_archive_that_is_broken_or_leads_outside_is_not_asked_for_again() {
         "{}",
         said.stderr
     );
+    let origin = Origin::of("/cut.tar.gz", Body::bytes(fs::read(&cut).unwrap())).unwrap();
+    let cluster = Cluster::start(&binaries(), &place.dir("cluster")).unwrap();
+    let member = Agent::of(&cluster, &place, "member");
+    member.dfctl(&["ls", &origin.url("/cut.tar.gz")]).fails(5, "DFS-2114");
     let outside = packed("outside.tar.gz", &["--transform", "s,^f$,../f,"]);
     let (archive, out) = (outside.to_str().unwrap(), place.path("out"));
     let words = ["get", "-r", archive, "-o", out.to_str().unwrap()];
