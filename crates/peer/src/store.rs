@@ -151,7 +151,7 @@ impl Store {
             let survey = directory.survey(id);
             directory.is_past(survey.last_read);
             let entry = Entry::new(id, &survey);
-            directory.account(0, entry.presence.bytes.load(Relaxed));
+            directory.account(0, entry.presence.bytes());
             tasks.insert(id, entry);
         }
         Ok(Self { directory, options, tasks: Mutex::new(tasks) })
@@ -179,7 +179,9 @@ impl Store {
             let survey = self.directory.survey(id);
             // Whoever was faster made the same directory.
             let mut tasks = self.tasks.lock();
+            let mut is_ours = false;
             let enter = || {
+                is_ours = true;
                 self.directory.account(0, survey.bytes);
                 Entry::new(id, &survey)
             };
@@ -188,7 +190,7 @@ impl Store {
             made.presence.note_read(self.directory.now());
             match self.opened(id, &made) {
                 Err(StoreError::Gone(_)) if self.is_replaced(id, &made) => {}
-                Err(error @ StoreError::NoSpace { .. }) => {
+                Err(error @ StoreError::NoSpace { .. }) if is_ours => {
                     self.drop_half_made(id, &made);
                     return Err(error);
                 }
@@ -203,8 +205,9 @@ impl Store {
             let mut tasks = self.tasks.lock();
             let is_it =
                 tasks.get(&id).is_some_and(|now| Arc::ptr_eq(&now.presence, &made.presence));
-            let is_open = made.opened.try_lock().is_none_or(|opened| opened.strong_count() > 0);
-            if !is_it || is_open || !made.presence.claim(Pins::Count) {
+            // Another thread may have found room for it since, and begun to fill it.
+            let is_begun = self.directory.has_content(id);
+            if !is_it || is_begun || !made.presence.claim(Pins::Count) {
                 return;
             }
             if let Err(error) = self.discard(&mut tasks, id) {
@@ -401,9 +404,8 @@ impl Store {
     /// Moves a claimed task out of sight; its disk space, in bytes.
     fn discard(&self, tasks: &mut HashMap<TaskId, Entry>, id: TaskId) -> Result<u64, StoreError> {
         let Some(entry) = tasks.get(&id) else { return Ok(0) };
-        self.directory.discard(id).inspect_err(|_| entry.presence.give_back())?;
-        let bytes = entry.presence.bytes.swap(0, Relaxed);
-        self.directory.account(bytes, 0);
+        let gone = entry.presence.leave(&self.directory, || self.directory.discard(id));
+        let bytes = gone.inspect_err(|_| entry.presence.give_back())?;
         tasks.remove(&id);
         Ok(bytes)
     }
@@ -413,7 +415,7 @@ impl Store {
         let presences: Vec<_> =
             self.tasks.lock().values().map(|entry| Arc::clone(&entry.presence)).collect();
         for presence in presences {
-            self.directory.measure(&presence, 0);
+            self.directory.measure(&presence);
             self.directory.note_read(&presence);
         }
     }
@@ -448,7 +450,7 @@ impl Store {
                 outcome = outcome.and(self.close_task(id, &entry));
             } else if entry.presence.dirty.load(Relaxed) {
                 report.unmarked += 1;
-                report.bytes += entry.presence.bytes.load(Relaxed);
+                report.bytes += entry.presence.bytes();
             }
         }
         outcome.map(|()| report)

@@ -1,6 +1,6 @@
 //! The data directory: its lock, where things lie in it, and how much of the disk they take.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -167,9 +167,10 @@ impl Directory {
         let path = self.path(id);
         let read = fs::metadata(&path).and_then(|metadata| metadata.modified());
         let header = StateFile::peek(&path.join("state"));
+        let (content, aside) = self.allocated(id);
         let dirty = |header: &Header| header.boot == self.boot && !header.is_clean();
         Survey {
-            bytes: self.allocated(id),
+            bytes: content + aside,
             last_read: read.unwrap_or(SystemTime::UNIX_EPOCH),
             ttl: header.as_ref().map_or(0, |header| header.ttl),
             dirty: header.as_ref().is_some_and(dirty),
@@ -199,19 +200,27 @@ impl Directory {
         }
     }
 
-    /// Bytes that a task's files and its directory take, as the file system counts them.
-    fn allocated(&self, id: TaskId) -> u64 {
+    /// Bytes that a task's files and its directory take, as the file system counts them: its content and what says
+    /// which of it is here, and all else.
+    fn allocated(&self, id: TaskId) -> (u64, u64) {
         let path = self.path(id);
-        let of = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512);
-        let files = ["content", "state", "signed", "record.json"];
-        of(&path) + files.into_iter().map(|name| of(&path.join(name))).sum::<u64>()
+        let of =
+            |name: &str| fs::metadata(path.join(name)).map_or(0, |metadata| allocated(&metadata));
+        (of("content") + of("state"), of("signed") + of("record.json") + of(""))
     }
 
-    /// Counts what a task takes now, in place of what it took, and of what was reserved for it.
-    pub(super) fn measure(&self, presence: &Presence, reserved: u64) {
-        let bytes = self.allocated(presence.id);
-        let before = presence.bytes.swap(bytes, Relaxed);
-        self.account(before + reserved, bytes);
+    /// Whether anything of a task's content has a place on disk.
+    pub(super) fn has_content(&self, id: TaskId) -> bool {
+        fs::metadata(self.path(id).join("content")).is_ok_and(|content| content.len() > 0)
+    }
+
+    /// Counts what a task takes now.
+    pub(super) fn measure(&self, presence: &Presence) {
+        presence.recount(self, 0, |_| {
+            let (content, aside) = self.allocated(presence.id);
+            presence.aside.store(aside, Relaxed);
+            content + aside
+        });
     }
 
     /// Notes on disk when a task was last read: the time of its directory. Losing it costs only a worse
@@ -265,7 +274,7 @@ impl Directory {
 
     /// One task took `before` bytes and takes `after` now.
     pub(super) fn account(&self, before: u64, after: u64) {
-        // Wrapping: racing measurements meet again at the next one.
+        // Wrapping: it goes down too.
         self.used.fetch_add(after.wrapping_sub(before), Relaxed);
     }
 
@@ -293,6 +302,11 @@ impl Directory {
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit || bytes == 0);
         self.used.try_update(Relaxed, Relaxed, more).is_ok()
     }
+}
+
+/// Bytes that a file takes on disk.
+pub(super) fn allocated(metadata: &Metadata) -> u64 {
+    metadata.blocks() * 512
 }
 
 fn sync(dir: &Path) -> Result<(), StoreError> {

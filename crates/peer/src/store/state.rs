@@ -204,6 +204,10 @@ impl StateFile {
         self.file.set_len(0)
     }
 
+    pub(super) fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
+    }
+
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }

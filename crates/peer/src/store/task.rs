@@ -6,7 +6,7 @@ mod signatures;
 
 pub use doubt::Check;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::directory::{Directory, Share};
+use super::directory::{Directory, Share, allocated};
 use super::signed::SignedLog;
 use super::state::{self, Header, HeaderPage, MAX_GROUPS, StateFile};
 use super::uses::Presence;
@@ -136,7 +136,7 @@ impl Opened {
         if is_lost {
             opened.salvage().map_err(failed())?;
         }
-        opened.directory.measure(&opened.presence, 0);
+        opened.directory.measure(&opened.presence);
         Ok(opened)
     }
 }
@@ -283,7 +283,9 @@ impl StoredTask {
         }
         let is_written = new == 0 && !unsure;
         let written = opened.write(groups, (!is_written).then_some(bytes), nodes);
-        opened.directory.measure(&opened.presence, new_bytes);
+        // Some file systems count what was written only later.
+        let (directory, presence) = (&opened.directory, &opened.presence);
+        presence.recount(directory, new_bytes, |before| opened.takes().max(before));
         written
     }
 
@@ -312,7 +314,7 @@ impl StoredTask {
         opened.check_nodes(self.shape(), nodes)?;
         opened.presence.dirty.store(true, Relaxed);
         let written = opened.state.write_nodes(nodes.iter().copied());
-        opened.directory.measure(&opened.presence, 0);
+        opened.presence.recount(&opened.directory, 0, |before| opened.takes().max(before));
         written.map_err(StoreError::write(opened.id, &opened.path))
     }
 
@@ -387,7 +389,7 @@ impl StoredTask {
         // One writer at a time: they share the draft.
         let _facts = opened.facts.write();
         let written = write_private(&draft, &text).and_then(|()| fs::rename(&draft, &path));
-        opened.directory.measure(&opened.presence, 0);
+        opened.directory.measure(&opened.presence);
         written.map_err(StoreError::write(opened.id, &path))
     }
 
@@ -421,6 +423,13 @@ impl Opened {
 
     pub(super) fn length(&self) -> Option<u64> {
         self.facts.read().header.length
+    }
+
+    /// Bytes that it takes on disk, as far as its open files tell.
+    fn takes(&self) -> u64 {
+        let of =
+            |metadata: io::Result<Metadata>| metadata.map_or(0, |metadata| allocated(&metadata));
+        of(self.content.metadata()) + of(self.state.metadata()) + self.presence.aside.load(Relaxed)
     }
 
     fn check_bytes(&self, shape: Shape, groups: GroupRange, got: u64) -> Result<(), StoreError> {

@@ -616,3 +616,38 @@ fn verification_finds_what_rotted() {
     assert_eq!(store.verify(Some(id(1))).unwrap()[0].bad, []);
     assert_eq!(store.verify(Some(id(9))).unwrap(), []);
 }
+
+#[test]
+fn what_is_counted_is_what_is_kept_however_tasks_come_and_go() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path(), 1);
+    let content = content(3 * GROUP);
+    let fill = |_: usize| {
+        for _ in 0..150 {
+            // A handle that has outlived its task, or not.
+            let Ok(task) = store.create(id(7)) else { continue };
+            let _ = task.set_length(content.len() as u64);
+            for group in 0..3 {
+                let _ = commit(&task, &content, GroupRange::new(group, 1));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
+            .map(|n| {
+                scope.spawn({
+                    let fill = &fill;
+                    move || fill(n)
+                })
+            })
+            .collect();
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            let _ = store.remove(id(7), Pins::Count);
+            store.gc(SystemTime::UNIX_EPOCH).unwrap();
+        }
+    });
+    let listed: u64 = store.list().iter().map(|task| task.bytes).sum();
+    assert_eq!(store.used_bytes(), listed);
+    let _ = store.remove(id(7), Pins::Count);
+    assert_eq!(store.used_bytes(), 0);
+}

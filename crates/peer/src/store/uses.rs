@@ -10,7 +10,7 @@ use dfs_model::{Invariant, TaskId};
 use parking_lot::Mutex;
 
 use super::clock::seconds;
-use super::directory::Survey;
+use super::directory::{Directory, Survey};
 use super::{EvictionEntry, StoreError, TaskSummary};
 
 /// Why a task must stay.
@@ -87,8 +87,13 @@ pub(super) struct Presence {
     last_read: AtomicU64,
     /// Whether `last_read` has moved since it was noted on disk.
     pub(super) read_since: AtomicBool,
-    /// Allocated on disk, as far as known.
-    pub(super) bytes: AtomicU64,
+    /// Allocated on disk, as it was counted last.
+    bytes: AtomicU64,
+    /// Of that, what is not its content or its state.
+    pub(super) aside: AtomicU64,
+    /// Whether it was taken from its place. Held while it is counted and while it is taken, so that nothing that has
+    /// gone is counted.
+    taken: Mutex<bool>,
     /// Seconds; zero for none.
     pub(super) ttl: AtomicU64,
     /// Something of it is not marked durable.
@@ -117,6 +122,8 @@ impl Presence {
             last_read: AtomicU64::new(seconds(survey.last_read)),
             read_since: AtomicBool::new(false),
             bytes: AtomicU64::new(survey.bytes),
+            aside: AtomicU64::new(0),
+            taken: Mutex::new(false),
             ttl: AtomicU64::new(survey.ttl),
             dirty: AtomicBool::new(survey.dirty),
             broken: AtomicBool::new(false),
@@ -150,6 +157,43 @@ impl Presence {
     /// It could not be removed: it is there as before.
     pub(super) fn give_back(&self) {
         self.uses.lock().gone = false;
+    }
+
+    /// Bytes that it takes on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Counts anew what it takes, in place of what it took and of what was `reserved` for it: `count` is given both
+    /// together.
+    pub(super) fn recount(
+        &self,
+        directory: &Directory,
+        reserved: u64,
+        count: impl FnOnce(u64) -> u64,
+    ) {
+        let taken = self.taken.lock();
+        if *taken {
+            return directory.account(reserved, 0);
+        }
+        let before = self.bytes() + reserved;
+        let now = count(before);
+        self.bytes.store(now, Relaxed);
+        directory.account(before, now);
+    }
+
+    /// It is being moved out of its place by `go`; bytes that it took.
+    pub(super) fn leave(
+        &self,
+        directory: &Directory,
+        go: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<u64, StoreError> {
+        let mut taken = self.taken.lock();
+        go()?;
+        *taken = true;
+        let bytes = self.bytes.swap(0, Relaxed);
+        directory.account(bytes, 0);
+        Ok(bytes)
     }
 
     pub(super) fn is_evictable(&self) -> bool {
@@ -195,7 +239,7 @@ impl Presence {
         let uses = self.uses.lock();
         TaskSummary {
             id: self.id,
-            bytes: self.bytes.load(Relaxed),
+            bytes: self.bytes(),
             last_read: self.last_read(),
             pinned: uses.pinned,
             in_use: uses.now,

@@ -45,7 +45,7 @@ impl StoredTask {
         }
         opened.presence.dirty.store(true, Relaxed);
         let written = opened.state.write_nodes(batch.entries.iter().copied());
-        opened.directory.measure(&opened.presence, 0);
+        opened.directory.measure(&opened.presence);
         written.map_err(StoreError::write(opened.id, &opened.path))
     }
 
