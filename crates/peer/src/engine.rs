@@ -174,24 +174,29 @@ impl OpenError {
     }
 }
 
-/// Attempts at something for which files are short.
+/// Attempts at something for which files or disk are short.
 pub struct TriesWhileShort {
     engine: Engine,
-    until: Instant,
+    /// Once the first has come to nothing.
+    until: Option<Instant>,
 }
 
 impl TriesWhileShort {
     /// Has the files of tasks closed that nobody uses, and waits a moment; whether to try again.
-    pub async fn once_more(&mut self) -> bool {
-        if Instant::now() >= self.until {
-            return false;
-        }
+    pub async fn with_more_files(&mut self) -> bool {
         if let Ok(_turn) = self.engine.inner.closing.try_acquire() {
             self.engine.inner.out_of_files.notify_one();
             self.engine.close_idle(Instant::now(), Duration::ZERO).await;
         }
+        self.once_more().await
+    }
+
+    /// Waits a moment; whether to try again.
+    async fn once_more(&mut self) -> bool {
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + WANT_WITHIN);
         tokio::time::sleep(WANT_WITHIN / 40).await;
-        true
+        now < until
     }
 }
 
@@ -226,16 +231,18 @@ pub(crate) struct Inner {
 impl Inner {
     /// Whether there is room in the store now where there was none: housekeeping comes every few seconds only.
     async fn made_room(self: &Arc<Self>) -> bool {
-        let before = self.store.used_bytes();
+        let before = self.room.evictions.load(Ordering::Relaxed);
         let Ok(_turn) = self.room.evicting.acquire().await else { return false };
         // Whoever had the turn before may have made enough.
-        if self.store.used_bytes() < before {
+        if self.room.evictions.load(Ordering::Relaxed) != before {
             return true;
         }
         let engine = Engine { inner: Arc::clone(self) };
         let room =
             self.store.capacity().map_or(ROOM, |capacity| ByteSize(ROOM.0.min(capacity.0 / 8)));
-        engine.evict(Some(room)).await.is_ok_and(|report| report.freed > 0)
+        let has_freed = engine.evict(Some(room)).await.is_ok_and(|report| report.freed > 0);
+        self.room.evictions.fetch_add(u64::from(has_freed), Ordering::Relaxed);
+        has_freed
     }
 
     /// Who signs what this host reads from the origin of a task: a seed, and a stand-in.
@@ -331,18 +338,17 @@ impl Engine {
         let mut has_evicted = false;
         loop {
             let opened = self.open_now(info, recipe.clone(), origin.clone()).await;
-            match opened.as_ref().err().and_then(OpenError::want) {
+            let goes_on = match opened.as_ref().err().and_then(OpenError::want) {
                 None => return opened,
-                Some(Want::Space) if !has_evicted => {
-                    // It takes its disk until those who have it open have heard of it.
+                Some(Want::Files) => tries.with_more_files().await,
+                // What is evicted takes its disk until those who have it open have heard of it.
+                Some(Want::Space) if has_evicted => tries.once_more().await,
+                Some(Want::Space) => {
                     has_evicted = self.inner.made_room().await;
-                    if !has_evicted {
-                        return opened;
-                    }
+                    has_evicted
                 }
-                Some(Want::Space | Want::Files) => {}
-            }
-            if !tries.once_more().await {
+            };
+            if !goes_on {
                 return opened;
             }
         }
@@ -350,7 +356,7 @@ impl Engine {
 
     /// For whoever finds that files are short: to try again, for a while.
     pub fn tries_while_short(&self) -> TriesWhileShort {
-        TriesWhileShort { engine: self.clone(), until: Instant::now() + WANT_WITHIN }
+        TriesWhileShort { engine: self.clone(), until: None }
     }
 
     async fn open_now(

@@ -59,6 +59,9 @@ pub struct StoreOptions {
 /// After so many tasks that cannot be taken away no others are tried: it is the disk, not they.
 const MOST_STUCK: usize = 16;
 
+/// What was read so lately does not make room for others on the disk.
+const JUST_NOW: Duration = Duration::from_secs(60);
+
 /// All tasks kept on this host.
 #[derive(Debug)]
 pub struct Store {
@@ -311,21 +314,29 @@ impl Store {
     }
 
     /// Evicts what is past its time to live, then, above the high watermark, the least recently read
-    /// down to the low one, and until the disk below has a little left. Never what is pinned or in use.
+    /// down to the low one. Then, until the disk below has a little left, what was not read just now: others who
+    /// fill it do not take the cache away from those who use it. Never what is pinned or in use.
     pub fn gc(&self, now: SystemTime) -> Result<GcReport, StoreError> {
         self.measure();
-        self.evict(now, self.to_free())
+        let mut report = self.evict(now, self.above_mark(), Duration::ZERO)?;
+        let lacks = self.directory.lacks();
+        if lacks > 0 {
+            let more = self.evict(now, lacks, JUST_NOW)?;
+            report.evicted.extend(more.evicted);
+            report.freed += more.freed;
+        }
+        Ok(report)
     }
 
-    /// As [`Store::gc`], and frees at least `bytes` where that is possible: for a file system that is
-    /// full before the store is.
+    /// Evicts what is past its time to live, then the least recently read, so that at least `bytes` are freed
+    /// where that is possible, and what [`Store::to_free`] says.
     pub fn make_room(&self, now: SystemTime, bytes: ByteSize) -> Result<GcReport, StoreError> {
         // Cheap beside measuring, and asked often while everything is in use.
         if !self.has_evictable() {
             return Ok(GcReport::default());
         }
         self.measure();
-        self.evict(now, self.to_free().max(bytes.0))
+        self.evict(now, self.to_free().max(bytes.0), Duration::ZERO)
     }
 
     /// The time that [`Store::gc`] goes by: that of the machine when the store was opened, and what has passed since.
@@ -333,10 +344,13 @@ impl Store {
         self.directory.now()
     }
 
-    /// Bytes that eviction would free now: by the watermarks, and so that the disk has a little left.
+    /// Bytes above the low watermark once the high one is passed, or that lack for the disk to have a little left.
     pub fn to_free(&self) -> u64 {
-        let above = self.options.watermarks.to_free(self.used_bytes(), self.options.capacity);
-        above.max(self.directory.lacks())
+        self.above_mark().max(self.directory.lacks())
+    }
+
+    fn above_mark(&self) -> u64 {
+        self.options.watermarks.to_free(self.used_bytes(), self.options.capacity)
     }
 
     fn has_evictable(&self) -> bool {
@@ -352,14 +366,23 @@ impl Store {
         tasks.values().map(|entry| entry.presence.eviction_entry(self.options.ttl)).collect()
     }
 
-    fn evict(&self, now: SystemTime, to_free: u64) -> Result<GcReport, StoreError> {
+    /// Spares what was read less than `rested` ago.
+    fn evict(
+        &self,
+        now: SystemTime,
+        to_free: u64,
+        rested: Duration,
+    ) -> Result<GcReport, StoreError> {
         let (mut report, mut failed) = (GcReport::default(), None);
         let mut stuck: Vec<TaskId> = Vec::new();
         let mut tasks = self.tasks.lock();
         loop {
             let known = stuck.len();
             let mut entries = self.entries_of(&tasks);
-            entries.retain(|entry| !stuck.contains(&entry.id));
+            let has_rested = |entry: &EvictionEntry| {
+                now.duration_since(entry.last_read).unwrap_or_default() >= rested
+            };
+            entries.retain(|entry| !stuck.contains(&entry.id) && has_rested(entry));
             for id in plan(now, &entries, to_free.saturating_sub(report.freed)) {
                 // A use may have begun since the plan was made: then the task stays.
                 if !tasks.get(&id).is_some_and(|entry| entry.presence.claim(Pins::Count)) {

@@ -80,7 +80,7 @@ impl NodeService {
         loop {
             let outcome = attempt().await;
             let is_short = outcome.as_ref().is_err_and(MountTableError::is_for_want_of_resources);
-            if !is_short || !tries.once_more().await {
+            if !is_short || !tries.with_more_files().await {
                 return outcome;
             }
         }

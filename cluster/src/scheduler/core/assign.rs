@@ -241,14 +241,18 @@ impl Core {
         gives_up
     }
 
-    /// Whether somebody has everything who may serve it.
+    /// Whether somebody has everything, is heard of, and may serve it.
     fn has_whole_parent(&self, task_id: TaskId, child: HostId) -> bool {
         let Some(task) = self.tasks.get(&task_id) else { return false };
         let Some(peer) = task.peer(&child) else { return false };
         let descendants = task.dag.descendants(&child);
         let swarm = Swarm { task, hosts: &self.hosts, now: self.now };
         let ask = Ask { child, peer, former: &[], descendants: &descendants };
-        task.peers().any(|(host, other)| other.held == Held::All && swarm.may_serve(&ask, host))
+        let is_heard_of =
+            |host: &HostId| self.hosts.get(host).is_some_and(|host| host.silent_since.is_none());
+        task.peers().any(|(host, other)| {
+            other.held == Held::All && is_heard_of(host) && swarm.may_serve(&ask, host)
+        })
     }
 
     /// Whether it waits and something else than its own timer had it looked at: that is no attempt.

@@ -211,7 +211,8 @@ impl Peer {
     /// Does without `parent` from now on, until `until`.
     pub fn block(&mut self, parent: HostId, now: Millis, until: Millis) {
         if self.met.contains(&parent) {
-            self.blocked.insert(parent, Block { since: now, until });
+            let before = self.blocked.get(&parent).map_or(until, |block| block.until);
+            self.blocked.insert(parent, Block { since: now, until: until.max(before) });
         }
     }
 
@@ -222,9 +223,9 @@ impl Peer {
 
     /// Whether it does without `parent` now. One that did not deliver and has come to have what is wanted since
     /// is worth an attempt.
-    pub fn blocks(&self, parent: &HostId, part: &Self, now: Millis) -> bool {
+    pub fn blocks(&self, parent: &HostId, giver: &Self, now: Millis) -> bool {
         let Some(block) = self.blocked.get(parent) else { return false };
-        let has_changed = part.gives_since.is_some_and(|since| since > block.since);
+        let has_changed = giver.gives_since.is_some_and(|since| since > block.since);
         block.until == Self::FOR_EVER || (block.until > now && !has_changed)
     }
 
@@ -237,12 +238,12 @@ impl Peer {
         }
     }
 
-    /// Holds everything.
-    pub fn gain_all(&mut self, now: Millis) {
-        if self.held != Held::All {
-            self.held = Held::All;
+    /// Holds this, and nothing else.
+    pub fn holds(&mut self, held: Held, now: Millis) {
+        if self.held != Held::All && held == Held::All {
             self.gives_since = Some(now);
         }
+        self.held = held;
     }
 
     /// Whether it will hold everything, however long that turns out to be.

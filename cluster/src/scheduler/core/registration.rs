@@ -43,12 +43,12 @@ fn held_from(groups: GroupSet, task: &Task) -> Held {
 
 impl Core {
     pub(super) fn announced(&mut self, host: HostId, spec: TaskInfo, announced: Announced) {
-        let id = spec.id;
+        let (id, now) = (spec.id, self.now);
         let Some(task) = self.task_for(host, spec) else { return };
         task.idle_due = None;
         let held = held_from(announced.held, task);
         let peer = task.enter(host, || Peer::new(PeerState::Resting, Held::nothing()));
-        peer.held = held;
+        peer.holds(held, now);
         // What it signs from now on is heard as before.
         peer.stand_in |= announced.stood_in;
         if !peer.is_active() {
@@ -79,7 +79,7 @@ impl Core {
     }
 
     pub(super) fn register(&mut self, host: HostId, spec: TaskInfo, ask: Ask) {
-        let id = spec.id;
+        let (id, now) = (spec.id, self.now);
         let Some(task) = self.task_for(host, spec) else {
             let known = self.hosts.contains_key(&host);
             let (kind, reason) = if known {
@@ -99,7 +99,7 @@ impl Core {
         }
         peer.registered = true;
         peer.answered = false;
-        peer.held = held;
+        peer.holds(held, now);
         peer.serves_only_itself = false;
         peer.wanted = ask.wanted;
         peer.priority = ask.priority;
@@ -425,7 +425,7 @@ impl Core {
         match outcome {
             Outcome::Success => {
                 if peer.wanted == Wanted::All && length_known {
-                    peer.gain_all(now);
+                    peer.holds(Held::All, now);
                 }
                 peer.wanted = Wanted::Groups(GroupSet::new());
                 if peer.is_active() {

@@ -79,6 +79,7 @@ impl Core {
         obtain: u64,
         event: SeedEvent,
     ) {
+        let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         if task.state.obtain() != Some(obtain) || !self.hosts.contains_key(&seed) {
             return;
@@ -100,7 +101,7 @@ impl Core {
             SeedEvent::Verified { groups, length } => {
                 let all = task.groups();
                 if let Some(peer) = task.peer_mut(&seed) {
-                    groups.ranges().for_each(|range| peer.held.insert(range, all));
+                    groups.ranges().for_each(|range| peer.gain(range, all, now));
                 }
                 self.learn_length(task_id, length);
             }

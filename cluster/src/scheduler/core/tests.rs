@@ -520,6 +520,29 @@ fn who_came_to_have_everything_is_tried_again_by_those_it_failed() {
     assert_eq!(parents_of(&fails(&mut scene, 3, 1), 3), Some(vec![]), "it has failed since");
 }
 
+#[test]
+fn who_comes_back_with_everything_is_tried_again_by_those_it_failed() {
+    let task = spec("a", Some(100 * MIB));
+    let mut scene = Scene::new();
+    scene.nodes(1..=3);
+    scene.register(1, &task);
+    scene.register(2, &task);
+    assert_eq!(sent_to_source(&scene.fail(2, &task, 1, FailureKind::Timeout)), [(2, true)]);
+    scene.register(3, &task);
+    let parents = parents_of(&scene.fail(3, &task, 1, FailureKind::Timeout), 3);
+    assert_eq!(parents, Some(vec![2]));
+    scene.pass(Duration::from_millis(1));
+    scene.tell(Event::Announced {
+        stood_in: true,
+        host: id(1),
+        task: task.clone(),
+        held: GroupSet::full(task.length.unwrap().div_ceil(GROUP_BYTES)),
+        digests: Vec::new(),
+    });
+    let decisions = scene.fail(3, &task, 2, FailureKind::Timeout);
+    assert_eq!(parents_of(&decisions, 3), Some(vec![1]), "{decisions:?}");
+}
+
 /// Everybody among the first `nodes` says in turn that the seed (100) does not answer.
 fn all_hear_nothing(scene: &mut Scene, nodes: u8, task: &TaskInfo) -> Vec<Decision> {
     (1..=nodes).flat_map(|n| scene.fail(n, task, 100, FailureKind::Disconnected)).collect()

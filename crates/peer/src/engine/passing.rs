@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -50,6 +51,8 @@ pub(super) struct Room {
     memory: Arc<Semaphore>,
     /// One eviction at a time.
     pub(super) evicting: Semaphore,
+    /// How often that freed something.
+    pub(super) evictions: AtomicU64,
 }
 
 #[derive(Default)]
@@ -62,7 +65,12 @@ struct RoomState {
 impl Default for Room {
     fn default() -> Self {
         let memory = Arc::new(Semaphore::new(GROUPS_IN_MEMORY));
-        Self { state: Mutex::default(), memory, evicting: Semaphore::new(1) }
+        Self {
+            state: Mutex::default(),
+            memory,
+            evicting: Semaphore::new(1),
+            evictions: AtomicU64::new(0),
+        }
     }
 }
 

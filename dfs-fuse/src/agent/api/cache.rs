@@ -1,7 +1,6 @@
 //! Eviction and verification of the cache, on demand.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use dfs_model::{ByteSize, TaskId};
@@ -32,7 +31,8 @@ pub(super) async fn collect(
         let planning = tokio::task::spawn_blocking(move || would_go(&agent, to_free, asker));
         planning.await.map_err(|_| MountTableError::Stopping)?
     } else {
-        let report = engine.evict(to_free.map(ByteSize)).await?;
+        let to_free = to_free.unwrap_or_else(|| store.to_free());
+        let report = engine.evict(Some(ByteSize(to_free))).await?;
         (report.evicted, report.freed)
     };
     Ok(CollectGarbageReply {
@@ -49,7 +49,7 @@ fn would_go(agent: &Agent, to_free: Option<u64>, asker: Asker) -> (Vec<TaskId>, 
     let store = engine.store();
     let entries = store.eviction_entries();
     let to_free = to_free.unwrap_or_else(|| store.to_free());
-    let mut ids = plan(SystemTime::now(), &entries, to_free);
+    let mut ids = plan(store.now(), &entries, to_free);
     ids.retain(|id| {
         asker == Asker::Owner || engine.peek(id).is_some_and(|(info, ..)| asker.may_see(&info.key))
     });
