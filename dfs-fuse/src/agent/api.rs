@@ -71,6 +71,14 @@ impl NodeService {
         self.agent.open(question).await.map_err(failed)
     }
 
+    /// See [`views::mounts`].
+    async fn mounted(&self, only: Option<PathBuf>, asker: Asker) -> Result<Vec<MountInfo>, Status> {
+        let agent = self.agent.clone();
+        let look = move || views::mounts(&agent, only.as_deref(), asker);
+        let looking = tokio::task::spawn_blocking(look);
+        looking.await.map_err(|_| failed(MountTableError::Stopping))
+    }
+
     /// Attempts it as long as files are short for it and some can be closed.
     async fn with_files<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, MountTableError>
     where
@@ -223,8 +231,7 @@ impl node_server::Node for NodeService {
         let mounting = mounts::MountRequest { opened, path, dir, audience, by: asker, data_dir };
         let mounted = self.with_files(|| self.agent.mounts().mount(mounting.clone())).await;
         let dir = mounted.map_err(failed)?;
-        let mut mounts = views::mounts(&self.agent, asker).into_iter();
-        let info = mounts.find(|info| info.dir == dir.to_string_lossy());
+        let info = self.mounted(Some(dir.clone()), asker).await?.pop();
         info.map(Response::new).ok_or_else(|| failed(MountTableError::NotMounted(dir)))
     }
 
@@ -246,7 +253,7 @@ impl node_server::Node for NodeService {
         &self,
         request: Request<MountsRequest>,
     ) -> Result<Response<MountsReply>, Status> {
-        let mounts = views::mounts(&self.agent, Asker::of(&request));
+        let mounts = self.mounted(None, Asker::of(&request)).await?;
         Ok(Response::new(MountsReply { mounts }))
     }
 

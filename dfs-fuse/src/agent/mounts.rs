@@ -84,6 +84,11 @@ impl MountTableError {
 
 struct Entry {
     mounted: Mounted,
+    shown: Arc<Shown>,
+}
+
+/// What is mounted.
+struct Shown {
     opened: OpenArtifact,
     path: Vec<u8>,
     /// What of the spaces is shown, where that is a part.
@@ -171,7 +176,7 @@ impl MountTable {
         let (mounted, part) = mounting.await.map_err(|_| MountTableError::Stopping)??;
         let marks = opened.tasks.iter().map(Task::mark).collect();
         let (path, by) = (request.path, request.by);
-        Ok(self.keep(Entry { mounted, opened, path, part, marks, by }))
+        Ok(self.keep(Entry { mounted, shown: Arc::new(Shown { opened, path, part, marks, by }) }))
     }
 
     fn keep(&self, entry: Entry) -> PathBuf {
@@ -232,7 +237,7 @@ impl MountTable {
 
     fn take(&self, dir: &Path, asker: Asker) -> Result<Option<Entry>, MountTableError> {
         let mut entries = self.entries.lock();
-        if entries.get(dir).is_some_and(|entry| !asker.may_undo(entry.by)) {
+        if entries.get(dir).is_some_and(|entry| !asker.may_undo(entry.shown.by)) {
             return Err(MountTableError::NotYours(dir.to_owned()));
         }
         Ok(entries.remove(dir))
@@ -269,9 +274,14 @@ impl MountTable {
         self.recount();
     }
 
-    /// All mounts, by directory.
-    pub fn list(&self) -> Vec<MountView> {
-        self.entries.lock().iter().map(|(dir, entry)| entry.view(dir)).collect()
+    /// All mounts, by directory, or the one on `only`. Looks at all that is here of them: for threads that may block.
+    pub fn list(&self, only: Option<&Path>) -> Vec<MountView> {
+        let entries = self.entries.lock();
+        let wanted = entries.iter().filter(|(dir, _)| only.is_none_or(|only| only == *dir));
+        let shown: Vec<_> =
+            wanted.map(|(dir, entry)| (dir.clone(), Arc::clone(&entry.shown))).collect();
+        drop(entries);
+        shown.into_iter().map(|(dir, shown)| shown.view(dir)).collect()
     }
 }
 
@@ -279,8 +289,10 @@ impl Entry {
     fn has_ended(&self) -> bool {
         self.mounted.ended().is_cancelled()
     }
+}
 
-    fn view(&self, dir: &Path) -> MountView {
+impl Shown {
+    fn view(&self, dir: PathBuf) -> MountView {
         let mut ledger = Ledger::default();
         let mut cached = 0;
         for (space, (task, mark)) in self.opened.tasks.iter().zip(&self.marks).enumerate() {
@@ -305,8 +317,7 @@ impl Entry {
                 (self.opened.describe().files, content)
             }
         };
-        let (dir, opened, path, by) =
-            (dir.to_owned(), self.opened.clone(), self.path.clone(), self.by);
+        let (opened, path, by) = (self.opened.clone(), self.path.clone(), self.by);
         MountView { dir, opened, path, files, content, cached, ledger, by }
     }
 }

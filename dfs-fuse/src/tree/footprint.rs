@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
-use dfs_model::{ByteRange, GroupSet};
+use dfs_model::{ByteRange, GROUP_BYTES, GroupSet};
 
 use super::{Extent, Kind, Tree, TreeError};
 
@@ -14,7 +14,8 @@ pub struct Footprint {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// Where they lie in each space, ascending and apart.
+    /// Where they lie in each space, ascending and apart, at most one range a group: as many bytes as are theirs, at
+    /// its beginning.
     spaces: BTreeMap<u16, Vec<ByteRange>>,
 }
 
@@ -40,7 +41,10 @@ impl Footprint {
                 }
             }
         }
-        footprint.spaces.values_mut().for_each(join);
+        for ranges in footprint.spaces.values_mut() {
+            join(ranges);
+            *ranges = by_group(ranges);
+        }
         Ok(footprint)
     }
 
@@ -82,5 +86,63 @@ fn join(ranges: &mut Vec<ByteRange>) {
         }
         touches
     });
-    ranges.shrink_to_fit();
+}
+
+/// The same bytes of each group, as one range: a tree of small files takes no more memory than one of large ones.
+fn by_group(ranges: &[ByteRange]) -> Vec<ByteRange> {
+    let mut groups: Vec<ByteRange> = Vec::new();
+    let mut take = |range: ByteRange| match groups.last_mut() {
+        // Only whole groups end where the next begins.
+        Some(last) if last.end == range.start => last.end = range.end,
+        Some(last) if (last.end - 1) / GROUP_BYTES == range.start / GROUP_BYTES => {
+            last.end += range.len();
+        }
+        _ => {
+            let start = range.start / GROUP_BYTES * GROUP_BYTES;
+            groups.push(ByteRange::at(start, range.len()));
+        }
+    };
+    for range in ranges {
+        let mut rest = *range;
+        while !rest.is_empty() {
+            let end = (rest.start / GROUP_BYTES + 1) * GROUP_BYTES;
+            let here = ByteRange::new(rest.start, end.min(rest.end));
+            take(here);
+            rest = ByteRange::new(here.end, rest.end);
+        }
+    }
+    groups.shrink_to_fit();
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn each_group_keeps_its_bytes(steps in proptest::collection::vec((0..100_000u64, 1..200_000u64), 0..40)) {
+            let mut at = 0;
+            let mut ranges: Vec<_> = steps
+                .iter()
+                .map(|(gap, length)| {
+                    let range = ByteRange::at(at + gap, *length);
+                    at = range.end;
+                    range
+                })
+                .collect();
+            join(&mut ranges);
+            let grouped = by_group(&ranges);
+            prop_assert!(grouped.windows(2).all(|pair| pair[0].end < pair[1].start));
+            for group in 0..=at / GROUP_BYTES {
+                let whole = ByteRange::at(group * GROUP_BYTES, GROUP_BYTES);
+                let of = |ranges: &[ByteRange]| -> u64 {
+                    ranges.iter().map(|range| range.intersection(whole).len()).sum()
+                };
+                prop_assert_eq!(of(&grouped), of(&ranges), "group {}", group);
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What the agent knows, as messages.
 
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use dfs_model::{HostKind, groups_in};
@@ -45,10 +46,11 @@ pub(super) fn ledger(ledger: &Ledger) -> node::Ledger {
     }
 }
 
-pub(super) fn mounts(agent: &Agent, asker: Asker) -> Vec<MountInfo> {
+/// The mounts that the asker may see, or the one on `only`. Blocks.
+pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<MountInfo> {
     agent
         .mounts()
-        .list()
+        .list(only)
         .into_iter()
         .filter(|view| asker.may_see_mount(view.by, &view.opened))
         .map(|view| {
