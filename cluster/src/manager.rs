@@ -23,7 +23,7 @@ pub use service::{Handle, Service};
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
     /// How long a member may be silent before it is dropped from the list.
-    #[serde(with = "crate::duration")]
+    #[serde(with = "crate::duration::waited")]
     pub lease: Duration,
 }
 

@@ -31,10 +31,10 @@ pub struct Options {
     /// Hosts of one task that may read the source at a time.
     pub at_source: usize,
     /// How long a host whose stream broke is waited for.
-    #[serde(with = "crate::duration")]
+    #[serde(with = "crate::duration::waited")]
     pub host_lease: Duration,
     /// How long a seed may take to begin with a task.
-    #[serde(with = "crate::duration")]
+    #[serde(with = "crate::duration::waited")]
     pub seed_answer: Duration,
     /// How long a task that only seeds hold is remembered.
     #[serde(with = "crate::duration")]
@@ -43,7 +43,7 @@ pub struct Options {
     #[serde(with = "crate::duration")]
     pub resolve_cache: Duration,
     /// How long a seed may take to find out what a URL is.
-    #[serde(with = "crate::duration")]
+    #[serde(with = "crate::duration::waited")]
     pub resolve_timeout: Duration,
     /// What seeds fetch beyond what is wanted of them.
     pub fill: Fill,

@@ -246,12 +246,14 @@ fn terminal_width() -> usize {
     size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(80)
 }
 
+/// Whether a character moves what a terminal shows.
+fn hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Text that may be shown on a terminal: control characters and direction marks are written out.
 pub fn printable(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     if !text.contains(hidden) {
         return text.to_owned();
     }
@@ -281,6 +283,15 @@ pub fn shell_quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "%+,-./:=@_".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
+    }
+    if text.contains(hidden) {
+        // A terminal must not see them, and a shell must: each byte of them as bash, zsh and ksh write it.
+        let escaped = |c: char| match c {
+            '\\' | '\'' => format!("\\{c}"),
+            c if hidden(c) => c.to_string().bytes().map(|byte| format!("\\x{byte:02x}")).collect(),
+            c => c.to_string(),
+        };
+        return format!("$'{}'", text.chars().map(escaped).collect::<String>());
     }
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -351,6 +362,7 @@ mod tests {
     #[test]
     fn what_a_shell_would_take_apart_is_quoted() {
         assert_eq!(shell_quoted("/srv/dfs-1"), "/srv/dfs-1");
+        assert_eq!(shell_quoted("e\u{1b}[31mit's\n"), r"$'e\x1b[31mit\'s\x0a'");
         assert_eq!(shell_quoted("/srv/my dfs"), "'/srv/my dfs'");
         assert_eq!(shell_quoted("it's"), r"'it'\''s'");
         assert_eq!(shell_quoted(""), "''");

@@ -9,6 +9,7 @@ mod check;
 mod table;
 mod unmount;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -220,6 +221,10 @@ pub enum Unmounted {
     StillServed,
 }
 
+/// Files that this process must be able to open before it mounts: what the mount takes, and what it takes to be asked
+/// for its end and to end it.
+const SPARE_FILES: usize = 24;
+
 /// How long an unmount waits for the kernel to let go.
 const LET_GO: Duration = Duration::from_secs(10);
 
@@ -242,8 +247,10 @@ pub fn mount(
         return Err(MountError::HidesOwnData(point.dir));
     }
     // First: what is mounted must be found again, to be taken away.
-    let mut table =
-        Table::open().map_err(|source| MountError::Refused { dir: point.dir.clone(), source })?;
+    let refused = |source| MountError::Refused { dir: point.dir.clone(), source };
+    let mut table = Table::open().map_err(refused)?;
+    let spare: io::Result<Vec<_>> = (0..SPARE_FILES).map(|_| File::open("/dev/null")).collect();
+    drop(spare.map_err(refused)?);
     let descriptor = attach::attach(&point, &plan)?;
     let dir = point.dir;
     let entry = table.mounted_at(&dir).ok().flatten().filter(MountEntry::is_ours);

@@ -10,15 +10,16 @@ mod list;
 mod read;
 mod write;
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use dfs_model::{ByteRange, CanonicalUrl, Validator};
 use futures::stream::BoxStream;
+use rustix::fs::OFlags;
 
 use asker::Place;
 
@@ -76,6 +77,9 @@ impl Source for FileSource {
         place
             .run(move || {
                 let metadata = looking.metadata().map_err(|error| failed(error, &attempt))?;
+                if metadata.is_file() && metadata.len() == 0 {
+                    really_empty(&looking, &attempt)?;
+                }
                 stat_of(&metadata, url, &attempt)
             })
             .await
@@ -237,6 +241,19 @@ fn stat_of(metadata: &Metadata, url: CanonicalUrl, attempt: &Attempt) -> Result<
         modified: Some(modified_of(metadata)),
         max_age: None,
     })
+}
+
+/// Files that the kernel makes up while they are read say that they are empty.
+fn really_empty(place: &Place, attempt: &Attempt) -> Result<(), SourceError> {
+    // Who may not read it will hear of that when it is read.
+    let Ok(file) = place.open(OFlags::NONBLOCK) else { return Ok(()) };
+    match File::from(file).read_at(&mut [0], 0) {
+        Ok(0) | Err(_) => Ok(()),
+        Ok(_) => {
+            let reason = "it says that it is empty and is not: copy it with cp first".to_owned();
+            Err(SourceError::Malformed { attempt: attempt.clone(), reason })
+        }
+    }
 }
 
 fn not_a_file(metadata: &Metadata, attempt: &Attempt) -> SourceError {

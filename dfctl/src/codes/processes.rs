@@ -36,8 +36,9 @@ super::codes! {
         next: ["dfctl cluster status" => "shows what is left of it", "less LOG" => "shows what it waits for"];
     BUSY = 4109, Limit, "a limit was reached",
         means: "The agent, the cluster or the origin refuses more for now.",
-        causes: ["too many transfers at once", "the agent's limit of files, threads or memory", "the origin answers 429 or 503"],
-        next: ["dfctl task ls" => "shows what is going on", "dfctl get URL --limit 10MiB/s" => "asks for less at once"];
+        causes: ["too many transfers at once", "the agent's limit of files (ulimit -n, LimitNOFILE= of its unit), threads or memory", "the origin answers 429 or 503"],
+        next: ["dfctl task ls" => "shows what is going on", "dfctl get URL --limit 10MiB/s" => "asks for less at once",
+            "dfctl umount DIR" => "gives back what a mount takes"];
     NO_SOLO = 4110, Other, "solo is not possible for this command",
         means: "The command asks a node agent about its mounts or cache; without one there is nothing to ask.",
         causes: ["--solo or DFS_SOLO is set", "the configuration says `solo = true`"],

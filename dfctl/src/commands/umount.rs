@@ -1,5 +1,6 @@
 //! `dfctl umount`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,10 +12,13 @@ use crate::backend::FailureClass;
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::output::quoted_path;
+use crate::output::{printable, quoted_path};
 
 /// How long an agent that may have the mount is given to say so.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
+
+/// As many symbolic links one after the other as the kernel follows.
+const MOST_LINKS: usize = 40;
 
 /// Take a mount away
 ///
@@ -57,13 +61,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
             });
         }
     };
-    context.output.note(&format!("unmounted  {text}   {left} left"));
+    context.output.note(&format!("unmounted  {}   {left} left", printable(text)));
     Ok(Outcome::Done)
 }
 
 /// With no agent to ask, only what a dead one left is there to be taken away.
 async fn without_agent(context: &Context, dir: PathBuf) -> Result<Outcome, CliError> {
-    let shown = dir.display().to_string();
+    let shown = printable(&dir.display().to_string());
     let Some(mount) = mounted_at(&dir) else {
         return Err(CliError::new(&codes::NOT_MOUNTED, format!("nothing is mounted on {shown}")));
     };
@@ -99,7 +103,7 @@ fn refused(shown: &str, error: &UnmountError) -> CliError {
 
 /// Something is mounted there, and not by the agent that was asked: says what, for whom, and whom to ask.
 async fn not_of_this_agent(context: &Context, dir: &Path, mount: &MountEntry) -> CliError {
-    let shown = dir.display().to_string();
+    let shown = printable(&dir.display().to_string());
     let quoted = quoted_path(dir);
     if !mount.is_ours() {
         let lies_below = |other: &MountEntry| other.dir == dir && other.is_ours();
@@ -156,8 +160,20 @@ async fn who_serves(context: &Context, dir: &Path, user: Option<u32>) -> Option<
     None
 }
 
-/// The name without its last symbolic links, where the file system still answers: one whose daemon died does not.
+/// The name as mounts are listed by: symbolic links are followed, also at its end, as far as the file system still
+/// answers. What has lost its process does not, and is no link.
 fn absolute(dir: &Path) -> PathBuf {
+    let mut place = without_links_above(dir);
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = fs::read_link(&place) else { break };
+        let above = place.parent().unwrap_or(Path::new("/"));
+        place = without_links_above(&above.join(target));
+    }
+    place
+}
+
+/// The absolute name, in which only the last element may be a link.
+fn without_links_above(dir: &Path) -> PathBuf {
     let lexical = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let parent = lexical.parent().and_then(|parent| parent.canonicalize().ok());
     match (parent, lexical.file_name()) {

@@ -182,8 +182,11 @@ fn source_class(error: &SourceError) -> (Code, &'static str) {
         | SourceError::RangeIgnored { .. } => (Code::Unimplemented, "unsupported"),
         SourceError::Url(_) => (Code::InvalidArgument, "bad-request"),
         SourceError::Redirect { .. } => (Code::Unavailable, "redirects"),
-        SourceError::Malformed { reason, .. } => {
-            (Code::Unavailable, told_class(reason).unwrap_or("bad-answer"))
+        SourceError::Malformed { attempt, reason } => {
+            // A file of this machine is none that can be asked again in another way.
+            let other =
+                if attempt.url.starts_with("file:") { "source-failed" } else { "bad-answer" };
+            (Code::Unavailable, told_class(reason).unwrap_or(other))
         }
         SourceError::Encoded { .. } => (Code::Unavailable, "bad-answer"),
         // Each attempt may have failed for a reason that stays.
