@@ -100,6 +100,19 @@ fn a_cluster_is_named_by_its_host_wherever_it_is_named() {
 }
 
 #[test]
+fn an_agent_whose_clusters_name_cannot_be_looked_up_works_without_it_and_says_so() {
+    let place = Place::new();
+    let origin = Origin::of("/f", Body::noise(1, 1_000)).unwrap();
+    let agent = Agent::solo_with(&place, "agent", &["--cluster", "no-such-host.invalid:4000"]);
+    until("the agent warns", || {
+        let log = agent.log();
+        let is_of_the_name = |line: &str| line.contains("WARN") && line.contains("is looked up");
+        log.lines().any(|line| is_of_the_name(line) && line.contains("no-such-host.invalid"))
+    });
+    assert_eq!(agent.dfctl(&["cat", &origin.url("/f")]).done().stdout.len(), 1_000);
+}
+
+#[test]
 fn an_agent_whose_cluster_is_away_says_so_in_its_log_and_again_when_it_is_back() {
     let place = Place::new();
     let mut cluster = Cluster::start(&binaries(), &place.dir("cluster")).unwrap();
