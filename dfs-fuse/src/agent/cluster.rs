@@ -93,11 +93,7 @@ async fn until(swarm: &Swarm, connected: bool) {
 /// What is amiss at the first of these addresses at which something is.
 async fn why_away(swarm: &Swarm, cluster: &[ServiceAddress]) -> String {
     for named in cluster {
-        let managers = match named.resolve().await {
-            Ok(managers) => managers,
-            Err(error) => return error.to_string(),
-        };
-        if let Err(reason) = manager::ask_any(&managers, ANSWER_WITHIN).await {
+        if let Err(reason) = manager::ask(named, ANSWER_WITHIN).await {
             return reason.to_string();
         }
     }
