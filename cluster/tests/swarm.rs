@@ -17,7 +17,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, HostId, TaskKey, TaskKind, Transform, Validator};
 use dfs_peer::digests::{Appointment, DigestBatch, Identity};
 use dfs_peer::hashtree;
-use dfs_peer::swarm::{Holdings, Swarm, SwarmOptions};
+use dfs_peer::swarm::{Holdings, ManagerPlace, Swarm, SwarmOptions};
 use dfs_proto::manager::Role;
 use dfs_proto::manager::manager_server::ManagerServer;
 use dfs_proto::scheduler::host_message::Kind as Up;
@@ -687,7 +687,7 @@ async fn a_host_looks_through_what_it_holds_only_for_schedulers_that_it_reaches(
     let looked = Arc::new(Looked::default());
     let me = dfs_model::HostInfo::try_from(host(&identity(), common::HostKind::Node, None));
     let options = SwarmOptions {
-        managers: vec![cluster.at],
+        managers: vec![Arc::new(cluster.at)],
         host: me.unwrap(),
         channels: Arc::new(GrpcChannels::default()),
         keyring: Arc::default(),
@@ -702,6 +702,64 @@ async fn a_host_looks_through_what_it_holds_only_for_schedulers_that_it_reaches(
     };
     soon("attempts to reach the broken one", trying).await;
     assert_eq!(looked.0.load(Ordering::SeqCst), 1, "for the one that answers");
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+/// A name that leads nowhere at first, then to where the manager was, then to it.
+struct Moving {
+    looked: AtomicUsize,
+    was: SocketAddr,
+    is: SocketAddr,
+}
+
+impl std::fmt::Display for Moving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("manager.example:4000")
+    }
+}
+
+#[tonic::async_trait]
+impl ManagerPlace for Moving {
+    async fn addresses(&self) -> Vec<SocketAddr> {
+        match self.looked.fetch_add(1, Ordering::SeqCst) {
+            0 => Vec::new(),
+            1 => vec![self.was],
+            _ => vec![self.was, self.is],
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_manager_is_found_once_its_name_leads_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let seed = cluster.add_seed().await;
+    let (listener, was) = listen().await;
+    drop(listener);
+    let moving = Arc::new(Moving { looked: AtomicUsize::default(), was, is: cluster.at });
+    let me = dfs_model::HostInfo::try_from(host(&identity(), common::HostKind::Node, None));
+    let options = SwarmOptions {
+        managers: vec![Arc::clone(&moving) as _],
+        host: me.unwrap(),
+        channels: Arc::new(GrpcChannels::default()),
+        keyring: Arc::default(),
+        call_timeout: PATIENCE,
+    };
+    let tracker = cluster.lifecycle.service("node");
+    let (tasks, stop) = (tracker.tasks(), tracker.token().child_token());
+    let swarm = Swarm::start(options, Arc::new(Looked::default()), tasks, stop);
+    let meeting = async {
+        while !swarm.is_connected() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("the node to meet the scheduler", meeting).await;
+    assert_eq!(
+        moving.looked.load(Ordering::SeqCst),
+        3,
+        "once it answers it is not looked up again"
+    );
+    drop(seed);
     cluster.lifecycle.stop().await.unwrap();
 }
 

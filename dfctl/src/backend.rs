@@ -409,10 +409,21 @@ pub struct MountInfo {
 
 /// The state of a mount whose agent is gone.
 const DEAD: &str = "dead";
+/// That of one whose agent does not answer.
+const SILENT: &str = "silent";
 
 impl MountInfo {
     /// A mount that nobody serves any more: all that is known of it is what the kernel remembers.
     pub fn dead(dir: &Path, url: String) -> Self {
+        Self::remembered(dir, url, DEAD)
+    }
+
+    /// A mount whose agent does not answer: no more is known of it either.
+    pub fn silent(dir: &Path, url: String) -> Self {
+        Self::remembered(dir, url, SILENT)
+    }
+
+    fn remembered(dir: &Path, url: String, state: &str) -> Self {
         let artifact =
             Artifact { url, view: View::Tree, index: None, tasks: Vec::new(), files: 0, bytes: 0 };
         Self {
@@ -423,7 +434,7 @@ impl MountInfo {
             cached: 0,
             content: 0,
             ledger: Ledger::default(),
-            state: DEAD.to_owned(),
+            state: state.to_owned(),
             files: 0,
             index_bytes: 0,
             left_out: 0,
@@ -433,6 +444,11 @@ impl MountInfo {
     /// Whether nobody serves it any more.
     pub fn is_dead(&self) -> bool {
         self.state == DEAD
+    }
+
+    /// Whether its agent does not answer.
+    pub fn is_silent(&self) -> bool {
+        self.state == SILENT
     }
 }
 

@@ -131,6 +131,10 @@ impl Context {
         }
         let managers = managers(self).await?;
         let mut inside = self.inside.lock();
+        // Another may have started it meanwhile.
+        if let Some(agent) = inside.as_ref() {
+            return Ok(backend(agent));
+        }
         let parent = self.settings.solo_dir()?;
         let sources = self.sources(FileOptions::default());
         let started = InsideAgent::start(&parent, sources, &managers);

@@ -4,9 +4,9 @@
 //! they mean.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dfs_fuse::manager;
+use dfs_fuse::manager::{self, Patience};
 use dfs_proto::manager::{MemberList, Role};
 use dfs_service::config::ServiceAddress;
 
@@ -35,7 +35,7 @@ pub async fn managers(context: &Context) -> Result<Vec<SocketAddr>, CliError> {
             biased;
             () = context.interrupted.cancelled() => return Err(interrupted()),
             answer = &mut asking => {
-                return answer.map_err(|why| unreached(cluster).because(why));
+                return answer;
             }
             () = tokio::time::sleep(SAY_AFTER), if !told => {
                 context.output.note(&format!("waiting for the cluster {cluster}"));
@@ -46,21 +46,22 @@ pub async fn managers(context: &Context) -> Result<Vec<SocketAddr>, CliError> {
 }
 
 /// Its managers as soon as one of them names a scheduler, or why none does.
-async fn there(cluster: &ServiceAddress) -> Result<Vec<SocketAddr>, String> {
-    let mut managers = cluster.resolve().await.map_err(|error| error.to_string())?;
-    let begun = Instant::now();
+async fn there(cluster: &ServiceAddress) -> Result<Vec<SocketAddr>, CliError> {
+    let patience = Patience::of(REACH_WITHIN);
+    let looked_up = cluster.resolve_within(patience.for_asking()).await;
+    let mut managers = looked_up.map_err(|error| unreached(cluster).caused_by(&error))?;
     loop {
-        let why = match manager::ask_any(&managers, REACH_WITHIN).await {
+        let why = match manager::ask_any(&managers, patience).await {
             Ok(answer) if has_scheduler(&answer.members) => {
                 managers.sort_by_key(|manager| *manager != answer.address);
                 return Ok(managers);
             }
             Ok(_) => "its manager names no scheduler".to_owned(),
-            Err(reason) if !reason.may_pass() => return Err(reason.to_string()),
+            Err(reason) if !reason.may_pass() => return Err(unreached(cluster).caused_by(&reason)),
             Err(reason) => reason.to_string(),
         };
-        if begun.elapsed() >= REACH_WITHIN {
-            return Err(why);
+        if !patience.allows_another() {
+            return Err(unreached(cluster).because(why));
         }
         tokio::time::sleep(ASK_EVERY).await;
     }

@@ -10,9 +10,10 @@ use dfs_model::Capacity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
+use dfs_peer::swarm::ManagerPlace;
 use dfs_proto::node::node_server::NodeServer;
 use dfs_service::admin::Readiness;
-use dfs_service::config::{Loader, LookUpError};
+use dfs_service::config::{Loader, ServiceAddress};
 use dfs_service::data_dir::DataDir;
 use dfs_service::metrics::Metrics;
 use dfs_service::net::{
@@ -24,7 +25,8 @@ use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker};
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 
 use crate::agent::api::NodeService;
-use crate::agent::{Agent, AgentFacts, cluster};
+use crate::agent::cluster::{self, NamedManager};
+use crate::agent::{Agent, AgentFacts};
 use crate::metrics;
 use crate::options::{Flags, Options, PROCESS};
 
@@ -39,8 +41,6 @@ pub enum Error {
     Process(#[from] process::Error),
     /// Store, identity, sources.
     Host(#[from] HostError),
-    /// The name of the cluster leads nowhere.
-    Cluster(#[from] LookUpError),
 }
 
 impl Error {
@@ -49,7 +49,6 @@ impl Error {
         match self {
             Self::Process(error) => error.fault(),
             Self::Host(error) => Fault::of(error),
-            Self::Cluster(_) => Fault::Other,
         }
     }
 }
@@ -92,9 +91,7 @@ async fn start(
         channels: Arc::new(GrpcChannels::default()),
         advertise: options.advertise.clone(),
     };
-    let managers = managers(options).await?;
-    let host_options = host_options(told, data_dir, managers.clone());
-    let host = Host::start(host_options, network, engine.tasks(), engine.token())?;
+    let host = Host::start(host_options(told, data_dir), network, engine.tasks(), engine.token())?;
     let facts = AgentFacts {
         data_dir: data_dir.path().to_owned(),
         cluster: cluster_name(options),
@@ -103,7 +100,7 @@ async fn start(
     let agent = Agent::new(host, facts);
     keep_mounts(lifecycle.service("mounts"), agent.clone());
     keep_house(lifecycle.service("housekeeping"), agent.clone());
-    follow_cluster(lifecycle.service("cluster"), &agent, managers);
+    follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone());
     let socket = serve_api(options, lifecycle.service("api"), agent.clone())?;
     let metrics_at = serve_admin(&told.shared, &lifecycle.service("admin"), &agent).await?;
     if told.exit_when_idle {
@@ -141,16 +138,12 @@ fn cluster_name(options: &Options) -> String {
     names.join(",")
 }
 
-/// Where the managers are, of each name every address.
-async fn managers(options: &Options) -> Result<Vec<SocketAddr>, LookUpError> {
-    let mut managers = Vec::new();
-    for named in &options.cluster {
-        managers.extend(named.resolve().await?);
-    }
-    Ok(managers)
+/// Names are looked up when a manager is to be asked, not before: an agent starts without a resolver.
+fn manager(named: &ServiceAddress) -> Arc<dyn ManagerPlace> {
+    Arc::new(NamedManager::new(named.clone()))
 }
 
-fn host_options(told: &Told, data_dir: &DataDir, managers: Vec<SocketAddr>) -> HostOptions {
+fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
     let options = &told.own;
     HostOptions {
         role: if options.cluster.is_empty() { Role::Solo } else { Role::Node },
@@ -161,7 +154,7 @@ fn host_options(told: &Told, data_dir: &DataDir, managers: Vec<SocketAddr>) -> H
         upload_rate: options.upload_rate,
         slots: SlotLimits::default(),
         patience: Duration::from_secs(options.patience_seconds.into()),
-        managers,
+        managers: options.cluster.iter().map(manager).collect(),
         sources: sources(told),
         lifetime: Lifetime::Lasting,
     }
@@ -192,11 +185,11 @@ fn keep_house(tracker: Tracker, agent: Agent) {
     });
 }
 
-fn follow_cluster(tracker: Tracker, agent: &Agent, managers: Vec<SocketAddr>) {
+fn follow_cluster(tracker: Tracker, agent: &Agent, cluster: Vec<ServiceAddress>) {
     let Some(swarm) = agent.host().engine.swarm().cloned() else { return };
-    let (stop, named) = (tracker.token().clone(), agent.facts().cluster.clone());
+    let stop = tracker.token().clone();
     tracker.spawn("cluster", OnFailure::Report, async move {
-        stop.run_until_cancelled(cluster::follow(swarm, managers, named)).await;
+        stop.run_until_cancelled(cluster::follow(swarm, cluster)).await;
         Ok::<(), std::convert::Infallible>(())
     });
 }

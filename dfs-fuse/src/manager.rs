@@ -1,5 +1,6 @@
 //! The manager of a cluster, asked once: who takes part, or what stands at its address instead.
 
+use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,14 +8,24 @@ use std::time::Duration;
 use dfs_peer::dial::{Dialer, Link};
 use dfs_proto::manager::manager_client::ManagerClient;
 use dfs_proto::manager::{MemberList, MembersRequest};
+use dfs_service::config::{LookUpError, ServiceAddress};
 use dfs_service::net::{TcpLinkDialer, grpc_channel_to};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+use tonic::{Code, Status};
 
 /// Most of a member list that is looked at, in bytes.
 const MAX_LIST: usize = 8 << 20;
 
 /// How long whoever stands at the address may take to show what they are.
 const SHOW_WITHIN: Duration = Duration::from_secs(1);
+
+/// The part of the time that is kept for finding out who it is that does not answer: one in so many.
+const KEPT: u32 = 8;
+
+/// Less time than this is not worth another question.
+const WORTH_ASKING: Duration = Duration::from_millis(250);
 
 /// A question that every web server answers, if only to refuse it.
 const HTTP: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
@@ -31,10 +42,10 @@ pub enum NoManager {
     #[error("there is no route to that host")]
     NoRoute,
     /// Nothing comes back.
-    #[error("no answer in {} s: the host is down, or a firewall drops what is sent", .0.as_secs())]
+    #[error("no answer in {}: the host is down, or a firewall drops what is sent", seconds(*.0))]
     Silent(Duration),
     /// The connection is taken and nothing is said.
-    #[error("somebody listens there and does not answer in {} s", .0.as_secs())]
+    #[error("somebody listens there and does not answer in {}", seconds(*.0))]
     Mute(Duration),
     /// HTTP/1, not gRPC.
     #[error("a web server answers there, not a manager of dfs")]
@@ -65,6 +76,25 @@ impl NoManager {
     }
 }
 
+/// To a tenth, and never none.
+fn seconds(time: Duration) -> String {
+    let tenths = ((time.as_millis() + 50) / 100).max(1);
+    match tenths % 10 {
+        0 => format!("{} s", tenths / 10),
+        tenth => format!("{}.{tenth} s", tenths / 10),
+    }
+}
+
+/// Why a cluster is not reached by its address.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum Unreached {
+    /// The name leads nowhere.
+    Name(#[from] LookUpError),
+    /// No manager answers there.
+    Manager(#[from] NoManager),
+}
+
 /// What a manager says of its cluster.
 pub struct Answer {
     /// Where it answered.
@@ -75,43 +105,114 @@ pub struct Answer {
     pub date: Option<String>,
 }
 
-/// Asks at these addresses, in turn, each for no longer than `within`; the first reason where none answers.
-pub async fn ask_any(addresses: &[SocketAddr], within: Duration) -> Result<Answer, NoManager> {
-    let mut first = None;
-    for address in addresses {
-        match ask(*address, within).await {
-            Ok(answer) => return Ok(answer),
-            Err(reason) => first = first.or(Some(reason)),
-        }
-    }
-    Err(first.unwrap_or(NoManager::NoRoute))
+/// The time that an answer may take, with all that is done to get it.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    begun: Instant,
+    within: Duration,
 }
 
-/// Asks the manager at `address`.
-pub async fn ask(address: SocketAddr, within: Duration) -> Result<Answer, NoManager> {
+impl Patience {
+    /// From now on.
+    pub fn of(within: Duration) -> Self {
+        Self { begun: Instant::now(), within }
+    }
+
+    /// What is left of it for looking up and asking.
+    pub fn for_asking(&self) -> Duration {
+        (self.within - self.within / KEPT).saturating_sub(self.spent())
+    }
+
+    /// Whether there is time to ask again.
+    pub fn allows_another(&self) -> bool {
+        self.for_asking() >= WORTH_ASKING
+    }
+
+    fn spent(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    fn left(&self) -> Duration {
+        self.within.saturating_sub(self.spent())
+    }
+}
+
+/// Why there is no answer at one address.
+enum Missed {
+    /// Nobody takes a connection.
+    Away(NoManager),
+    /// Whoever took it answered so, over gRPC.
+    Told(NoManager),
+    /// Somebody took it, and no gRPC came about.
+    NoGrpc,
+}
+
+/// Looks the address up and asks there.
+pub async fn ask(cluster: &ServiceAddress, within: Duration) -> Result<Answer, Unreached> {
+    let patience = Patience::of(within);
+    let managers = cluster.resolve_within(patience.for_asking()).await?;
+    Ok(ask_any(&managers, patience).await?)
+}
+
+/// Asks at all of these addresses at once; the first answer. Where there is none, why not: at the first that
+/// somebody is at, else at the first.
+pub async fn ask_any(addresses: &[SocketAddr], patience: Patience) -> Result<Answer, NoManager> {
+    let asking = addresses.iter().enumerate();
+    let asking = asking.map(|(place, at)| async move { (place, ask_at(*at, patience).await) });
+    let mut asking: FuturesUnordered<_> = asking.collect();
+    let mut missed = Vec::new();
+    while let Some((place, answer)) = asking.next().await {
+        match answer {
+            Ok(answer) => return Ok(answer),
+            Err(reason) => missed.push((place, reason)),
+        }
+    }
+    let telling = |(place, reason): &(usize, Missed)| (matches!(reason, Missed::Away(_)), *place);
+    Err(match missed.into_iter().min_by_key(telling) {
+        Some((_, Missed::Away(reason) | Missed::Told(reason))) => reason,
+        Some((place, Missed::NoGrpc)) => what_stands_at(addresses[place], patience).await,
+        None => NoManager::NoRoute,
+    })
+}
+
+async fn ask_at(address: SocketAddr, patience: Patience) -> Result<Answer, Missed> {
     // Whether anybody is there at all is told best by the system.
-    drop(dial(address, within).await?);
+    drop(dial(address, patience, patience.for_asking()).await.map_err(Missed::Away)?);
     let mut client =
         ManagerClient::new(grpc_channel_to(address)).max_decoding_message_size(MAX_LIST);
     let asking = client.members(MembersRequest::default());
-    match tokio::time::timeout(within, asking).await {
+    match tokio::time::timeout(patience.for_asking(), asking).await {
         Ok(Ok(reply)) => {
             let date = reply.metadata().get("date").and_then(|date| date.to_str().ok());
             let date = date.map(str::to_owned);
             Ok(Answer { address, members: reply.into_inner(), date })
         }
-        Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
-            Err(NoManager::OtherService)
-        }
-        Ok(Err(_)) | Err(_) => Err(what_stands_at(address, within).await),
+        Ok(Err(status)) => Err(missed_by(&status)),
+        Err(_) => Err(Missed::NoGrpc),
     }
 }
 
-async fn dial(address: SocketAddr, within: Duration) -> Result<Box<dyn Link>, NoManager> {
+fn missed_by(status: &Status) -> Missed {
+    // What has a cause was found out on this side: nobody there has said it.
+    if status.source().is_some() {
+        return Missed::NoGrpc;
+    }
+    Missed::Told(match (status.code(), status.message()) {
+        (Code::Unimplemented, _) => NoManager::OtherService,
+        (code, "") => NoManager::Other(code.to_string()),
+        (_, words) => NoManager::Other(words.to_owned()),
+    })
+}
+
+async fn dial(
+    address: SocketAddr,
+    patience: Patience,
+    within: Duration,
+) -> Result<Box<dyn Link>, NoManager> {
     match tokio::time::timeout(within, TcpLinkDialer.dial(address)).await {
         Ok(Ok(link)) => Ok(link),
-        Ok(Err(error)) => Err(of_system(&error).unwrap_or(NoManager::Silent(within))),
-        Err(_) => Err(NoManager::Silent(within)),
+        Ok(Err(error)) => Err(of_system(&error).unwrap_or(NoManager::Silent(patience.spent()))),
+        Err(_) => Err(NoManager::Silent(patience.spent())),
     }
 }
 
@@ -127,37 +228,46 @@ fn of_system(error: &io::Error) -> Option<NoManager> {
 }
 
 /// Who takes connections at `address`, where no gRPC came about.
-async fn what_stands_at(address: SocketAddr, within: Duration) -> NoManager {
-    let to_http = match shown_to(address, HTTP, within).await {
-        Ok(shown) => shown,
-        Err(reason) => return reason,
-    };
-    if to_http.starts_with(b"HTTP/") {
-        return NoManager::WebServer;
+async fn what_stands_at(address: SocketAddr, patience: Patience) -> NoManager {
+    let asking = [HTTP, TLS].map(|question| shown_to(address, question, patience));
+    let mut asking: FuturesUnordered<_> = asking.into_iter().collect();
+    let mut says_nothing = true;
+    while let Some(shown) = asking.next().await {
+        match shown {
+            Ok(shown) if shown.starts_with(b"HTTP/") => return NoManager::WebServer,
+            // An alert or a handshake, and the version.
+            Ok(shown) if matches!(shown[..], [21 | 22, 3, ..]) => return NoManager::Tls,
+            // It can do gRPC: it may yet be a manager.
+            Ok(shown) if is_http2(&shown) => return NoManager::Mute(patience.spent()),
+            Ok(shown) => says_nothing &= shown.is_empty(),
+            Err(reason) => return reason,
+        }
     }
-    match shown_to(address, TLS, within).await {
-        // An alert or a handshake, and the version.
-        Ok(shown) if matches!(shown[..], [21 | 22, 3, ..]) => NoManager::Tls,
-        Ok(shown) if shown.is_empty() && to_http.is_empty() => NoManager::Mute(within),
-        Ok(_) => NoManager::Stranger,
-        Err(reason) => reason,
+    match says_nothing {
+        true => NoManager::Mute(patience.spent()),
+        false => NoManager::Stranger,
     }
+}
+
+/// Whether these bytes begin with the settings that every server of HTTP/2 opens with, gRPC or not.
+fn is_http2(shown: &[u8]) -> bool {
+    matches!(shown, [_, _, _, 4, _, 0, 0, 0, 0, ..])
 }
 
 /// The first bytes of the answer to `question`; none where nothing is said.
 async fn shown_to(
     address: SocketAddr,
     question: &[u8],
-    within: Duration,
+    patience: Patience,
 ) -> Result<Vec<u8>, NoManager> {
-    let mut link = dial(address, within).await?;
+    let mut link = dial(address, patience, patience.left()).await?;
     let mut shown = [0; 16];
     let showing = async {
         link.write_all(question).await?;
         link.read(&mut shown).await
     };
     // Whoever breaks the connection off has shown nothing.
-    let length = match tokio::time::timeout(SHOW_WITHIN, showing).await {
+    let length = match tokio::time::timeout(SHOW_WITHIN.min(patience.left()), showing).await {
         Ok(Ok(length)) => length,
         Ok(Err(_)) | Err(_) => 0,
     };
@@ -166,9 +276,12 @@ async fn shown_to(
 
 #[cfg(test)]
 mod tests {
+    use dfs_proto::manager::MembershipRequest;
+    use dfs_proto::manager::manager_server::{Manager, ManagerServer};
     use dfs_service::net::{self, Port};
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
+    use tonic::{Request, Response, Streaming};
 
     use super::*;
 
@@ -176,6 +289,10 @@ mod tests {
 
     async fn listener() -> TcpListener {
         net::bind("test", [127, 0, 0, 1].into(), Port::Exactly(0)).await.unwrap()
+    }
+
+    async fn at(address: SocketAddr, within: Duration) -> NoManager {
+        ask_any(&[address], Patience::of(within)).await.err().unwrap()
     }
 
     /// Why nobody answers where whoever connects gets `said`, once they have spoken.
@@ -193,7 +310,7 @@ mod tests {
             }
         };
         tokio::select! {
-            answer = ask(address, WITHIN) => answer.err().unwrap(),
+            reason = at(address, WITHIN) => reason,
             () = serving => unreachable!(),
         }
     }
@@ -210,21 +327,82 @@ mod tests {
         let mute = listener().await;
         let address = mute.local_addr().unwrap();
         let within = Duration::from_millis(100);
-        assert_eq!(ask(address, within).await.err(), Some(NoManager::Mute(within)));
+        let reason = at(address, within).await;
+        assert!(matches!(reason, NoManager::Mute(_)), "{reason}");
+        assert!(reason.may_pass() && !reason.to_string().contains(" 0 s"), "{reason}");
         drop(mute);
-        assert_eq!(ask(address, WITHIN).await.err(), Some(NoManager::Refused));
-        assert_eq!(ask_any(&[address], WITHIN).await.err(), Some(NoManager::Refused));
+        assert_eq!(at(address, WITHIN).await, NoManager::Refused);
+    }
+
+    #[tokio::test]
+    async fn addresses_of_which_none_answers_take_no_longer_than_one() {
+        let (nobody, mute, other) = (listener().await, listener().await, listener().await);
+        let places = [&nobody, &mute, &other].map(|place| place.local_addr().unwrap());
+        drop(nobody);
+        let begun = Instant::now();
+        let within = Duration::from_millis(800);
+        let reason = ask_any(&places, Patience::of(within)).await.err().unwrap();
+        assert!(matches!(reason, NoManager::Mute(_)), "not the one that nobody is at: {reason}");
+        assert!(begun.elapsed() < 2 * within, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn time_is_told_to_a_tenth_and_never_as_none() {
+        let told = |millis| seconds(Duration::from_millis(millis));
+        assert_eq!(
+            [0, 100, 999, 2_449, 5_000].map(told),
+            ["0.1 s", "0.1 s", "1 s", "2.4 s", "5 s"]
+        );
+    }
+
+    /// Why nobody answers where these are the routes of gRPC.
+    async fn served(router: tonic::transport::server::Router, within: Duration) -> NoManager {
+        let listener = listener().await;
+        let address = listener.local_addr().unwrap();
+        tokio::select! {
+            reason = at(address, within) => reason,
+            served = net::serve_grpc(router, listener, CancellationToken::new()) => panic!("{served:?}"),
+        }
     }
 
     #[tokio::test]
     async fn another_service_of_grpc_is_no_manager() {
-        let listener = listener().await;
-        let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
         let router = net::grpc_server().add_routes(tonic::service::Routes::default());
-        tokio::select! {
-            answer = ask(address, WITHIN) => assert_eq!(answer.err(), Some(NoManager::OtherService)),
-            served = net::serve_grpc(router, listener, stop) => panic!("{served:?}"),
+        assert_eq!(served(router, WITHIN).await, NoManager::OtherService);
+    }
+
+    /// A manager in trouble: says why, or nothing.
+    struct Troubled(Option<&'static str>);
+
+    #[tonic::async_trait]
+    impl Manager for Troubled {
+        type MembershipStream = futures::stream::Pending<Result<MemberList, Status>>;
+
+        async fn membership(
+            &self,
+            _: Request<Streaming<MembershipRequest>>,
+        ) -> Result<Response<Self::MembershipStream>, Status> {
+            Err(Status::unimplemented("nobody takes part"))
         }
+
+        async fn members(
+            &self,
+            _: Request<MembersRequest>,
+        ) -> Result<Response<MemberList>, Status> {
+            match self.0 {
+                Some(why) => Err(Status::unavailable(why)),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_manager_in_trouble_is_no_stranger_and_may_come_round() {
+        let router = |said| net::grpc_server().add_service(ManagerServer::new(Troubled(said)));
+        let reason = served(router(Some("the database is locked")), WITHIN).await;
+        assert_eq!(reason, NoManager::Other("the database is locked".into()));
+        assert!(reason.may_pass());
+        let reason = served(router(None), WITHIN / 2).await;
+        assert!(matches!(reason, NoManager::Mute(_)) && reason.may_pass(), "{reason}");
     }
 }

@@ -156,6 +156,12 @@ pub enum MountError {
     /// FUSE may not be used.
     #[error("/dev/fuse may not be opened by this user; open it as udev does: chmod 666 /dev/fuse")]
     DeviceRefused,
+    /// The device is there and cannot be opened now.
+    #[error("cannot open /dev/fuse")]
+    Device {
+        /// What the system said.
+        source: io::Error,
+    },
     /// There is no helper for users who are not root.
     #[error(
         "mounting as a user needs fusermount3; install it (apt-get install fuse3), or mount as root"
@@ -189,7 +195,9 @@ impl MountError {
     /// See [`is_scarce`].
     pub fn is_for_want_of_resources(&self) -> bool {
         match self {
-            Self::Refused { source, .. } | Self::Unreadable { source, .. } => is_scarce(source),
+            Self::Refused { source, .. }
+            | Self::Unreadable { source, .. }
+            | Self::Device { source } => is_scarce(source),
             _ => false,
         }
     }

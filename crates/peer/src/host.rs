@@ -17,7 +17,7 @@ use crate::digests::{Identity, IdentityError};
 use crate::engine::{Engine, EngineParts, Keyring, Lifetime, Role};
 use crate::limits::{RateLimiter, SlotLimits, UploadSlots};
 use crate::store::{Store, StoreError, StoreOptions};
-use crate::swarm::{Channels, SwarmOptions};
+use crate::swarm::{Channels, ManagerPlace, SwarmOptions};
 use crate::wire::{LocalHost, PieceServer, Pool, PoolOptions, ServerOptions, WireCounters};
 
 /// How often the store is looked at for eviction.
@@ -47,8 +47,8 @@ pub struct HostOptions {
     pub slots: SlotLimits,
     /// How long a node waits for a swarm that does not deliver before it reads the origin itself.
     pub patience: Duration,
-    /// gRPC addresses of managers; none is solo.
-    pub managers: Vec<SocketAddr>,
+    /// Where the managers' gRPC is; none is solo.
+    pub managers: Vec<Arc<dyn ManagerPlace>>,
     /// How origins are read.
     pub sources: SourcesBuilder,
     /// How long what it keeps is to last.

@@ -11,10 +11,12 @@ mod messages;
 mod outbox;
 mod session;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, GroupRange, GroupSet, HostId, HostInfo, Priority, RouteKey, TaskId};
@@ -38,6 +40,21 @@ pub trait Channels: Send + Sync + 'static {
     fn channel(&self, address: SocketAddr) -> Channel;
 }
 
+/// Where a manager is to be found, shown as people wrote it.
+#[async_trait]
+pub trait ManagerPlace: fmt::Display + Send + Sync + 'static {
+    /// Its addresses as of now; none while they cannot be told.
+    async fn addresses(&self) -> Vec<SocketAddr>;
+}
+
+/// A number leads to itself.
+#[async_trait]
+impl ManagerPlace for SocketAddr {
+    async fn addresses(&self) -> Vec<SocketAddr> {
+        vec![*self]
+    }
+}
+
 /// Gives the tasks that this host holds, for announcing.
 pub trait Holdings: Send + Sync + 'static {
     /// Everything in the store that others may have.
@@ -52,8 +69,8 @@ const MEMBERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a swarm session needs.
 pub struct SwarmOptions {
-    /// Addresses of managers.
-    pub managers: Vec<SocketAddr>,
+    /// Where the managers are.
+    pub managers: Vec<Arc<dyn ManagerPlace>>,
     /// This host, as it announces itself.
     pub host: HostInfo,
     /// Makes connections.

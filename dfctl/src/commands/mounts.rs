@@ -2,8 +2,8 @@
 
 use dfs_model::{ByteSize, HostKind};
 
-use super::dead::{Served, theirs};
 use super::inside::answer;
+use super::served::{Served, theirs};
 use crate::backend::MountInfo;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -16,8 +16,8 @@ use crate::output::{counted, printable, shell_quoted};
 ///   dfctl mounts
 ///   dfctl mounts --format json
 ///
-/// Those of the agent that is asked; and with the state dead what agents that are gone have left, which
-/// `dfctl umount` takes away.
+/// Those of the agent that is asked; with the state dead what agents that are gone have left, which
+/// `dfctl umount` takes away; and with the state silent those whose agent does not answer.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {}
@@ -26,39 +26,69 @@ pub struct Args {}
 pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     // Without an agent nothing of ours is served: that is an answer, not a failure, except where one was named.
     let served = match context.running_backend() {
-        Ok(Some(backend)) => Ok(answer(context, backend.mounts())
+        Ok(Some(backend)) => answer(context, backend.mounts())
             .await?
-            .map_err(|failure| CliError::backend("list", "the mounts", failure))?),
+            .map_err(|failure| CliError::backend("list", "the mounts", failure)),
         Ok(None) => Ok(Vec::new()),
         Err(error) => Err(error),
     };
-    let dead = dead_mounts(context).await?;
-    let (mut mounts, failed) = match served {
+    let unserved = unserved(context).await?;
+    let (mounts, failed) = match served {
         Ok(mounts) => (mounts, None),
-        Err(error) if dead.is_empty() => return Err(error),
+        Err(error) if unserved.is_empty() => return Err(error),
         Err(error) => (Vec::new(), Some(error)),
     };
-    let clear = dead.first().map(|mount| format!("dfctl umount {}", shell_quoted(&mount.dir)));
-    let count = dead.len() as u64;
-    mounts.extend(dead);
+    let mounts = merged(mounts, unserved);
     context.output.records("mounts", &mounts, || table(&mounts))?;
-    if let Some(clear) = clear {
-        let dead = counted(
-            count,
-            "mount is dead: its agent is gone",
-            "mounts are dead: their agents are gone",
-        );
-        let all = if count > 1 { ", or all of them: dfctl doctor --fix" } else { "" };
-        context.output.note(&format!("{dead}; `{clear}` takes it away{all}"));
-    }
+    note(context, &mounts, "--lazy ", MountInfo::is_silent);
+    note(context, &mounts, "", MountInfo::is_dead);
     failed.map_or(Ok(Outcome::Done), Err)
 }
 
-/// What agents that are gone have left, as far as it can be named.
-async fn dead_mounts(context: &Context) -> Result<Vec<MountInfo>, CliError> {
+/// Says how those are taken away that are so, if any.
+fn note(context: &Context, mounts: &[MountInfo], how: &str, are_so: fn(&MountInfo) -> bool) {
+    let of_them = mounts.iter().filter(|mount| are_so(mount));
+    let Some(first) = of_them.clone().next() else { return };
+    let count = of_them.count() as u64;
+    let (state, all) = match first.is_dead() {
+        true => (
+            counted(
+                count,
+                "mount is dead: its agent is gone",
+                "mounts are dead: their agents are gone",
+            ),
+            ", or all of them: dfctl doctor --fix",
+        ),
+        false => (
+            counted(
+                count,
+                "mount is silent: its agent does not answer",
+                "mounts are silent: their agents do not answer",
+            ),
+            "",
+        ),
+    };
+    let all = if count > 1 { all } else { "" };
+    let clear = format!("dfctl umount {how}{}", shell_quoted(&first.dir));
+    context.output.note(&format!("{state}; `{clear}` takes it away{all}"));
+}
+
+/// What nobody serves, as far as it can be named.
+async fn unserved(context: &Context) -> Result<Vec<MountInfo>, CliError> {
     let theirs = theirs(context).await?.into_iter();
-    let dead = theirs.filter(|(_, served)| *served == Served::Dead);
-    Ok(dead.map(|(mount, _)| MountInfo::dead(&mount.dir, mount.name)).collect())
+    let unserved = theirs.filter_map(|(mount, served)| match served {
+        Served::Live => None,
+        Served::Dead => Some(MountInfo::dead(&mount.dir, mount.name)),
+        Served::Silent => Some(MountInfo::silent(&mount.dir, mount.name)),
+    });
+    Ok(unserved.collect())
+}
+
+/// Each once: what the agent says of one that nobody serves was so once.
+fn merged(mut listed: Vec<MountInfo>, unserved: Vec<MountInfo>) -> Vec<MountInfo> {
+    listed.retain(|mount| unserved.iter().all(|other| other.dir != mount.dir));
+    listed.extend(unserved);
+    listed
 }
 
 fn table(mounts: &[MountInfo]) -> String {
@@ -72,7 +102,7 @@ fn table(mounts: &[MountInfo]) -> String {
     ]);
     for mount in mounts {
         let cached = match mount.content {
-            _ if mount.is_dead() => "-".to_owned(),
+            _ if mount.is_dead() || mount.is_silent() => "-".to_owned(),
             0 => "empty".to_owned(),
             content if mount.cached >= content => format!("all {}", ByteSize(content)),
             content => format!("{} of {}", ByteSize(mount.cached), ByteSize(content)),
@@ -94,4 +124,22 @@ fn table(mounts: &[MountInfo]) -> String {
         ]);
     }
     table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_that_the_agent_lists_and_nobody_serves_is_listed_once() {
+        let mount = |dir: &str| MountInfo {
+            state: "ready".into(),
+            ..MountInfo::dead(dir.as_ref(), String::new())
+        };
+        let dead = MountInfo::dead("/b".as_ref(), String::new());
+        let silent = MountInfo::silent("/c".as_ref(), String::new());
+        let all = merged(vec![mount("/a"), mount("/b")], vec![dead, silent]);
+        let all: Vec<_> = all.iter().map(|mount| (&*mount.dir, &*mount.state)).collect();
+        assert_eq!(all, [("/a", "ready"), ("/b", "dead"), ("/c", "silent")]);
+    }
 }

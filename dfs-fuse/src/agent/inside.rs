@@ -13,6 +13,7 @@ use dfs_peer::dial::Acceptor;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
+use dfs_peer::swarm::ManagerPlace;
 use dfs_proto::node::node_server::NodeServer;
 use dfs_service::data_dir::{DataDir, DataDirError, private_dir};
 use dfs_service::net::{self, GrpcChannels, TcpLinkAcceptor, TcpLinkDialer};
@@ -207,7 +208,7 @@ fn options(dir: &Path, sources: SourcesBuilder, managers: &[SocketAddr]) -> Host
         upload_rate: None,
         slots: SlotLimits::default(),
         patience: Duration::from_secs(3),
-        managers: managers.to_vec(),
+        managers: managers.iter().map(|at| Arc::new(*at) as Arc<dyn ManagerPlace>).collect(),
         sources,
         lifetime: Lifetime::OfTheProcess,
     }

@@ -8,9 +8,10 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
+use super::MountError;
 use super::table::{MountEntry, Table};
-use super::{MountError, is_scarce};
 
 /// Where the kernel offers FUSE.
 const DEVICE: &str = "/dev/fuse";
@@ -75,9 +76,15 @@ pub fn open_device() -> Result<File, MountError> {
     }
     OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied => MountError::DeviceRefused,
-        _ if is_scarce(&error) => MountError::Refused { dir: DEVICE.into(), source: error },
-        _ => MountError::NoDevice,
+        _ if is_no_driver(&error) => MountError::NoDevice,
+        _ => MountError::Device { source: error },
     })
+}
+
+/// Whether the device is there and the kernel has nothing behind it.
+fn is_no_driver(error: &io::Error) -> bool {
+    let absent = [Errno::NODEV, Errno::NXIO, Errno::NOENT];
+    absent.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Where `fusermount3` is: where packages put it, else in the search path.

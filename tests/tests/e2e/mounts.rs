@@ -280,6 +280,28 @@ fn what_a_killed_agent_left_is_listed_as_dead_with_the_way_to_take_it_away() {
 }
 
 #[test]
+fn mounts_whose_agent_does_not_answer_are_listed_as_silent_without_waiting_for_each() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), &noise(3, 1_000));
+    let (frozen, other) = (Agent::solo(&place, "frozen"), Agent::solo(&place, "other"));
+    let dirs = ["a", "b", "c"].map(|name| frozen.mount(&file_url(&source), place.dir(name)));
+    frozen.node.process().freeze();
+    let begun = std::time::Instant::now();
+    let said = other.dfctl(&["mounts", "--format", "json"]).done();
+    let took = begun.elapsed();
+    frozen.node.process().thaw();
+    let listed = said.json().unwrap();
+    for dir in dirs {
+        let mut items = listed["items"].as_array().unwrap().iter();
+        let found = items.find(|item| item["dir"] == dir.to_str().unwrap()).unwrap();
+        assert_eq!(found["state"], "silent", "{found}");
+    }
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+    assert!(said.stderr.contains("dfctl umount --lazy "), "{}", said.stderr);
+}
+
+#[test]
 fn an_agent_that_was_killed_mounts_again_over_what_it_left() {
     let place = Place::new();
     let source = place.dir("source");

@@ -61,7 +61,8 @@ impl Members {
     }
 }
 
-/// Keeps asking the managers, in turn, for the list.
+/// Keeps asking a manager for the list: the one that answered last, else each in turn. One that answers no more is
+/// looked up anew: it may have moved.
 pub(super) fn follow(
     options: Arc<SwarmOptions>,
     tracker: &TaskTracker,
@@ -69,15 +70,13 @@ pub(super) fn follow(
 ) -> watch::Receiver<Arc<Members>> {
     let (sender, receiver) = watch::channel(Arc::new(Members::default()));
     tracker.spawn(async move {
-        let mut turn = 0;
+        let (mut turn, mut known) = (0, None);
         loop {
-            let manager = options.managers.get(turn % options.managers.len().max(1)).copied();
-            let answered = match manager {
-                Some(manager) => ask(&options, manager, &sender).await,
-                None => false,
-            };
-            let pause = if answered { PERIOD } else { PERIOD_WITHOUT };
-            turn += usize::from(!answered);
+            let asking = one_turn(&options, turn, known, &sender);
+            let Some(answered) = stop.run_until_cancelled(asking).await else { break };
+            known = answered;
+            let pause = if known.is_some() { PERIOD } else { PERIOD_WITHOUT };
+            turn += usize::from(known.is_none());
             let missed = async {
                 tokio::time::sleep(PERIOD_WITHOUT).await;
                 options.keyring.missed().await;
@@ -90,6 +89,26 @@ pub(super) fn follow(
         }
     });
     receiver
+}
+
+/// Asks the manager that is `known`, or the one whose turn it is at each of its addresses; the address where one
+/// answered.
+async fn one_turn(
+    options: &SwarmOptions,
+    turn: usize,
+    known: Option<SocketAddr>,
+    sender: &watch::Sender<Arc<Members>>,
+) -> Option<SocketAddr> {
+    if let Some(known) = known {
+        return ask(options, known, sender).await.then_some(known);
+    }
+    let place = options.managers.get(turn % options.managers.len().max(1))?;
+    for address in place.addresses().await {
+        if ask(options, address, sender).await {
+            return Some(address);
+        }
+    }
+    None
 }
 
 async fn ask(

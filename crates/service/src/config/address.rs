@@ -46,30 +46,63 @@ pub enum LookUpError {
         /// What the resolver said.
         source: io::Error,
     },
+    /// Whether there is such a name cannot be said: the resolver is away, or in trouble.
+    #[error("the name {host} cannot be looked up")]
+    Failed {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
     /// The resolver does not answer.
-    #[error("the name {host} could not be looked up in {} s", LOOK_UP_WITHIN.as_secs())]
+    #[error("the name {host} cannot be looked up: the resolver does not answer")]
     Late {
         /// The name.
         host: String,
     },
 }
 
+impl LookUpError {
+    fn of(host: String, source: io::Error) -> Self {
+        // The resolver's reason has no number here, only its words: those of glibc and of musl.
+        let said = source.to_string();
+        match NO_SUCH_NAME.iter().any(|words| said.ends_with(words)) {
+            true => Self::Unknown { host, source },
+            false => Self::Failed { host, source },
+        }
+    }
+}
+
+/// How resolvers say that there is no such name, or none with an address.
+const NO_SUCH_NAME: [&str; 5] = [
+    "Name or service not known",
+    "No address associated with hostname",
+    "Name does not resolve",
+    "Name has no usable address",
+    "the name has no address",
+];
+
 impl ServiceAddress {
     /// Every address it may mean, those of the name in the resolver's order.
     pub async fn resolve(&self) -> Result<Vec<SocketAddr>, LookUpError> {
+        self.resolve_within(LOOK_UP_WITHIN).await
+    }
+
+    /// The same, for no longer than `within`.
+    pub async fn resolve_within(&self, within: Duration) -> Result<Vec<SocketAddr>, LookUpError> {
         if let Ok(ip) = self.host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, self.port)]);
         }
         let host = self.host.clone();
         let looking = tokio::net::lookup_host((self.host.as_str(), self.port));
-        let found = match tokio::time::timeout(LOOK_UP_WITHIN, looking).await {
+        let found = match tokio::time::timeout(within, looking).await {
             Ok(Ok(found)) => found.collect::<Vec<_>>(),
-            Ok(Err(source)) => return Err(LookUpError::Unknown { host, source }),
+            Ok(Err(source)) => return Err(LookUpError::of(host, source)),
             Err(_) => return Err(LookUpError::Late { host }),
         };
         if found.is_empty() {
             let source = io::Error::other("the name has no address");
-            return Err(LookUpError::Unknown { host, source });
+            return Err(LookUpError::of(host, source));
         }
         Ok(found)
     }
@@ -175,5 +208,17 @@ mod tests {
         assert_eq!(literal, ["[::1]:7".parse().unwrap()]);
         let nobody = found("no-such-host.invalid:7").resolve().await.unwrap_err();
         assert!(nobody.to_string().contains("no-such-host.invalid"), "{nobody}");
+    }
+
+    #[test]
+    fn a_resolver_in_trouble_has_not_said_that_there_is_no_such_name() {
+        let said = |words: &str| {
+            let text = format!("failed to lookup address information: {words}");
+            LookUpError::of("manager.example".into(), io::Error::other(text)).to_string()
+        };
+        assert_eq!(said("Name or service not known"), "no host is called manager.example");
+        for trouble in ["Temporary failure in name resolution", "Try again", "System error"] {
+            assert_eq!(said(trouble), "the name manager.example cannot be looked up");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use dfs_fuse::manager;
+use dfs_fuse::manager::{self, Unreached};
 use dfs_proto::manager::{Member, Role};
 use dfs_service::config::ServiceAddress;
 use serde_json::{Value, json};
@@ -20,9 +20,8 @@ pub struct Reached {
 }
 
 /// Asks the manager at `address`; who is there instead where it does not answer.
-pub async fn ask(address: &ServiceAddress, within: Duration) -> Result<Reached, String> {
-    let managers = address.resolve().await.map_err(|error| error.to_string())?;
-    let answer = manager::ask_any(&managers, within).await.map_err(|reason| reason.to_string())?;
+pub async fn ask(address: &ServiceAddress, within: Duration) -> Result<Reached, Unreached> {
+    let answer = manager::ask(address, within).await?;
     let date = answer.date.and_then(|date| httpdate::parse_http_date(&date).ok());
     Ok(Reached { address: address.clone(), members: answer.members.members, date })
 }

@@ -60,10 +60,8 @@ impl Log {
 
     fn found(unit: Option<String>, file: PathBuf) -> Self {
         match unit {
-            Some(unit) if unit.starts_with("dfs-cluster") => Self::Journal(unit),
-            // Whatever else started it may have done so by `dfctl cluster up`.
-            _ if file.exists() => Self::File(file),
             Some(unit) => Self::Journal(unit),
+            None if file.exists() => Self::File(file),
             None => Self::Stderr,
         }
     }
@@ -86,11 +84,12 @@ impl Log {
     }
 }
 
-/// The service of the system's that a process belongs to, by its cgroup.
+/// The service of ours that a process belongs to, by its cgroup. One that was started from a shell belongs to whatever
+/// service the shell does, as that of SSH or of a CI runner: that one is no way to it.
 fn unit_in(cgroup: &str) -> Option<String> {
     let path = cgroup.lines().find_map(|line| line.split_once("::").map(|(_, path)| path))?;
-    let is_service = |part: &&str| part.ends_with(".service") && !part.starts_with("user@");
-    path.split('/').rfind(is_service).filter(|_| path.contains("system.slice")).map(str::to_owned)
+    let is_ours = |part: &&str| part.starts_with("dfs-cluster") && part.ends_with(".service");
+    path.split('/').rfind(is_ours).filter(|_| path.contains("system.slice")).map(str::to_owned)
 }
 
 /// Where this user's cluster keeps things, and its process, if there is one.
@@ -258,11 +257,12 @@ mod tests {
         assert_eq!(part.as_deref(), Some("dfs-cluster@seed.service"));
         assert_eq!(unit_in("0::/user.slice/user-7.slice/user@7.service/app.slice/x.scope\n"), None);
         assert_eq!(unit_in("0::/\n"), None);
-        let other = || Some("runner.service".to_owned());
-        assert_eq!(Log::found(other(), file.clone()), Log::Journal("runner.service".into()));
+        for other in ["runner", "ssh", "cron"] {
+            assert_eq!(unit_in(&format!("0::/system.slice/{other}.service\n")), None);
+        }
         assert_eq!(Log::found(None, file.clone()), Log::Stderr);
         std::fs::write(&file, "").unwrap();
-        assert_eq!(Log::found(other(), file.clone()), Log::File(file.clone()));
+        assert_eq!(Log::found(None, file.clone()), Log::File(file.clone()));
         let log = Log::found(own, file);
         assert_eq!(log.command().as_deref(), Some("journalctl -u dfs-cluster.service"));
     }

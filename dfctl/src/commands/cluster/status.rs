@@ -53,7 +53,7 @@ async fn of_address(context: &Context, address: &ServiceAddress) -> Result<Outco
     let asking = asked::ask(address, ANSWER_WITHIN);
     let reached = answer(context, asking).await?.map_err(|why| {
         CliError::new(&codes::CLUSTER_SILENT, format!("the cluster {address} is not reached"))
-            .because(why)
+            .caused_by(&why)
             .hint("dfctl config explain cluster")
     })?;
     context.output.record("cluster", &reached, || reached.human())?;

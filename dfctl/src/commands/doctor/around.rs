@@ -151,7 +151,9 @@ pub(super) async fn clusters(
                 findings.extend(reached.date.map(|date| clocks(SystemTime::now(), date)));
             }
             Err(why) => {
-                let text = format!("the cluster {address} is not reached: {why}");
+                let because = CliError::new(&codes::CLUSTER_SILENT, "").caused_by(&why).because;
+                let because = because.join(": ");
+                let text = format!("the cluster {address} is not reached: {because}");
                 let next = "dfctl config explain cluster      or: dfctl cluster status";
                 findings.push(Finding::fail("cluster", &codes::CLUSTER_SILENT, text).hint(next));
             }

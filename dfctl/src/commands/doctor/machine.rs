@@ -1,5 +1,6 @@
 //! The machine itself: what FUSE needs, the kernel, the clock, limits, our programs and the configuration.
 
+use std::error::Error as _;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -64,16 +65,32 @@ fn program() -> Finding {
 fn device() -> Finding {
     match open_device() {
         Ok(_) => Finding::ok("fuse device", "/dev/fuse can be opened"),
-        Err(error) => {
-            let next = match error {
-                // What root is refused is the container's doing.
-                MountError::DeviceRefused if geteuid().is_root() => IN_A_CONTAINER,
-                MountError::DeviceRefused => "sudo chmod 666 /dev/fuse",
-                _ => "sudo modprobe fuse      or, in a container: --device /dev/fuse",
-            };
-            Finding::fail("fuse device", &codes::FUSE_DEVICE, error.to_string()).hint(next)
-        }
+        Err(error) => no_device(&error, geteuid().is_root(), is_container()),
     }
+}
+
+fn no_device(error: &MountError, is_root: bool, is_container: bool) -> Finding {
+    let text = match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    let finding = Finding::fail("fuse device", &codes::FUSE_DEVICE, text);
+    match error {
+        // What root is refused is the container's doing.
+        MountError::DeviceRefused if is_root => finding.hint(IN_A_CONTAINER),
+        MountError::DeviceRefused => finding.hint("sudo chmod 666 /dev/fuse"),
+        MountError::NoDevice if is_container => finding.hint(IN_A_CONTAINER),
+        MountError::NoDevice => finding.hint("sudo modprobe fuse"),
+        _ => finding,
+    }
+}
+
+/// Whether this is a container, as far as what runs them says so: Docker, Podman, systemd, Kubernetes.
+fn is_container() -> bool {
+    let marks = ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"];
+    let variables = ["container", "KUBERNETES_SERVICE_HOST"];
+    marks.iter().any(|mark| std::path::Path::new(mark).exists())
+        || variables.iter().any(|name| std::env::var_os(name).is_some())
 }
 
 const IN_A_CONTAINER: &str = "docker run --device /dev/fuse --cap-add SYS_ADMIN IMAGE";
@@ -169,6 +186,22 @@ pub(super) fn list_command(path: &std::path::Path) -> String {
 mod tests {
     use super::super::Level;
     use super::*;
+
+    #[test]
+    fn a_device_that_is_missing_is_told_from_one_that_cannot_be_opened_now() {
+        let next = |error, is_container| no_device(&error, true, is_container).next;
+        let gives_it = next(MountError::NoDevice, true).unwrap();
+        assert!(gives_it.starts_with("docker run --device /dev/fuse "), "{gives_it}");
+        assert_eq!(next(MountError::NoDevice, false).as_deref(), Some("sudo modprobe fuse"));
+        let short = || {
+            let source = std::io::Error::from(rustix::io::Errno::MFILE);
+            MountError::Device { source }
+        };
+        assert!(short().is_for_want_of_resources());
+        assert_eq!(next(short(), false), None);
+        let text = no_device(&short(), true, false).text;
+        assert!(text.starts_with("cannot open /dev/fuse: Too many open files"), "{text}");
+    }
 
     #[test]
     fn a_kernel_is_told_by_its_lanes() {

@@ -4,7 +4,7 @@ use dfs_fuse::mount::MountEntry;
 
 use super::{Finding, Fix, shown};
 use crate::codes;
-use crate::commands::dead::{Served, theirs};
+use crate::commands::served::{Served, theirs};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{counted, quoted_path};

@@ -36,7 +36,8 @@ impl Account {
     pub fn of_mount(agent: &Agent) -> Self {
         let listed = agent.dfctl(&["mounts", "--format", "json"]).json().unwrap();
         let mounts = listed["items"].as_array().unwrap().iter();
-        let mounts: Vec<_> = mounts.filter(|mount| mount["state"] != "dead").collect();
+        let mounts: Vec<_> =
+            mounts.filter(|mount| mount["state"] != "dead" && mount["state"] != "silent").collect();
         assert_eq!(mounts.len(), 1, "{listed}");
         Self::of(&mounts[0]["ledger"])
     }

@@ -9,7 +9,7 @@ use super::inside::answer;
 use crate::context::Context;
 use crate::error::CliError;
 
-/// A mount whose agent lives answers well within.
+/// A mount whose agent lives answers well within. They are asked at once: all have the same time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// How a mount is served.
@@ -29,11 +29,19 @@ pub async fn theirs(context: &Context) -> Result<Vec<(MountEntry, Served)>, CliE
     let theirs = |mount: &MountEntry| {
         mount.is_ours() && (own.is_root() || mount.user.is_none_or(|user| user == own.as_raw()))
     };
+    let asked: Vec<_> = mounts()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(theirs)
+        .map(|mount| {
+            let dir = mount.dir.clone();
+            (mount, tokio::task::spawn_blocking(move || is_dead(&dir)))
+        })
+        .collect();
+    let until = tokio::time::Instant::now() + ANSWER_WITHIN;
     let mut found = Vec::new();
-    for mount in mounts().unwrap_or_default().into_iter().filter(theirs) {
-        let dir = mount.dir.clone();
-        let asking = tokio::task::spawn_blocking(move || is_dead(&dir));
-        let served = match answer(context, tokio::time::timeout(ANSWER_WITHIN, asking)).await? {
+    for (mount, asking) in asked {
+        let served = match answer(context, tokio::time::timeout_at(until, asking)).await? {
             Ok(Ok(true)) => Served::Dead,
             Ok(_) => Served::Live,
             Err(_) => Served::Silent,
