@@ -30,3 +30,28 @@ pub mod waited {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Spans {
+        #[serde(with = "super")]
+        any: Duration,
+        #[serde(with = "waited")]
+        waited: Duration,
+    }
+
+    #[test]
+    fn a_span_in_which_something_must_happen_is_a_second_at_least() {
+        let read = |waited: &str| -> Result<Spans, _> {
+            serde_json::from_value(serde_json::json!({ "any": "0s", "waited": waited }))
+        };
+        let spans = read("1s").unwrap();
+        assert_eq!((spans.any, spans.waited), (Duration::ZERO, Duration::from_secs(1)));
+        for short in ["0s", "999ms"] {
+            assert!(read(short).unwrap_err().to_string().contains("a second at least"), "{short}");
+        }
+    }
+}

@@ -231,7 +231,7 @@ pub enum Unmounted {
 
 /// Files that this process must be able to open before it mounts: what the mount takes, and what it takes to be asked
 /// for its end and to end it.
-const SPARE_FILES: usize = 24;
+const SPARE_FILES: usize = 12;
 
 /// How long an unmount waits for the kernel to let go.
 const LET_GO: Duration = Duration::from_secs(10);

@@ -176,6 +176,23 @@ fn one_agent_serves_several_mounts_and_each_goes_by_itself() {
 }
 
 #[test]
+fn a_mount_is_taken_away_by_the_link_that_it_was_made_by() {
+    let place = Place::new();
+    let source = place.dir("source");
+    trees::put(&source.join("f"), &noise(3, 2_000));
+    let agent = Agent::solo(&place, "agent");
+    let real = place.dir("real \u{1b}[31m");
+    let link = place.path("link");
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let link = link.to_str().unwrap();
+    agent.dfctl(&["mount", &file_url(&source), link]).done();
+    assert!(is_mounted(&real));
+    let said = agent.dfctl(&["umount", link]).done();
+    assert!(!is_mounted(&real));
+    assert!(!said.stderr.contains('\u{1b}'), "{:?}", said.stderr);
+}
+
+#[test]
 fn a_mount_in_use_is_not_taken_away_unless_lazily() {
     let place = Place::new();
     let source = place.dir("source");

@@ -43,6 +43,22 @@ fn a_digest_that_matches_is_said_and_one_that_does_not_leaves_nothing() {
 }
 
 #[test]
+fn a_file_that_says_it_is_empty_and_is_not_is_refused() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let out = place.path("out");
+    let get = ["get", "/proc/version", "-o", out.to_str().unwrap()];
+    let said = agent.dfctl(&get);
+    assert_ne!(said.code, 0, "{said:?}");
+    assert!(said.stderr.contains("it says that it is empty and is not"), "{}", said.stderr);
+    assert!(!out.exists());
+    let empty = place.path("empty");
+    fs::write(&empty, "").unwrap();
+    agent.dfctl(&["get", empty.to_str().unwrap(), "-o", out.to_str().unwrap()]).done();
+    assert_eq!(fs::read(&out).unwrap(), b"");
+}
+
+#[test]
 fn a_file_of_this_machine_keeps_its_permissions_and_time_and_gains_no_rights() {
     let place = Place::new();
     let agent = Agent::solo(&place, "agent");

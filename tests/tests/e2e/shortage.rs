@@ -170,3 +170,27 @@ fn an_agent_with_few_threads_serves_a_crowd_or_says_why_not_and_goes_on() {
     let scarce = Scarce { what: "task", enough: 14 };
     crowds_are_served_or_told(&agent, &origin, &scarce, || drop(frozen));
 }
+
+#[test]
+fn an_agent_with_few_files_takes_away_all_that_it_mounted() {
+    let (place, origin) = (Place::new(), origin());
+    let agent = agent(&place, place.root(), "ulimit -n 64");
+    let url = |file: u64| origin.url(&format!("/{file}"));
+    let dir = |file: u64| place.dir(&format!("on-{file}")).to_str().unwrap().to_owned();
+    let mounts = |file| agent.dfctl(&["mount", &url(file), &dir(file)]);
+    let refused = (0..FILES).find(|file| {
+        let said = mounts(*file);
+        assert!(said.code == 0 || said.stderr.contains("DFS-4109"), "{said:?}");
+        said.code != 0
+    });
+    let refused = refused.expect("files run out");
+    assert!(refused > 0, "nothing could be mounted");
+    for file in 0..refused {
+        assert_eq!(fs::read(Path::new(&dir(file)).join(file.to_string())).unwrap().len(), 200_000);
+    }
+    for file in (0..refused).rev() {
+        agent.dfctl(&["umount", &dir(file)]).done();
+    }
+    assert_eq!(mounts(refused).done().code, 0);
+    agent.dfctl(&["umount", &dir(refused)]).done();
+}
