@@ -178,7 +178,15 @@ fn run(command: Command, settings: Settings, output: Output, extensions: Extensi
     runtime.shutdown_background();
     // Results that were written are part of what is reported.
     let result = result.and_then(|outcome| context.output.flush().map(|()| outcome));
-    report(&context.output, result)
+    let words: Vec<_> = std::env::args_os().collect();
+    let socket = context.settings.socket.as_deref().filter(|_| is_typed("--socket", &words));
+    report(
+        &context.output,
+        result.map_err(|error| match socket {
+            Some(socket) => error.of_socket(socket),
+            None => error,
+        }),
+    )
 }
 
 fn report(output: &Output, result: Result<Outcome, CliError>) -> Exit {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::backend::{Failure, FailureClass};
 use crate::codes::{self, Code, Exit};
-use crate::output::{printable, shell_quoted};
+use crate::output::{printable, quoted_path, shell_quoted};
 use crate::part::Tampered;
 
 /// How a command ended that did not fail.
@@ -146,6 +146,27 @@ impl CliError {
         Self { code, what, because: failure.because, hint }
     }
 
+    /// The same for a command that named the agent's socket: what it is told to type asks that agent too.
+    pub fn of_socket(mut self, socket: &Path) -> Self {
+        const ASKING: [&str; 12] = [
+            "mount", "mounts", "umount", "get", "cat", "ls", "stat", "preheat", "sync", "cache",
+            "task", "doctor",
+        ];
+        let socket = quoted_path(socket);
+        let tell = |text: &String| {
+            let text = format!("{text} ");
+            let told = ASKING.iter().fold(text, |text, command| {
+                let named = format!("dfctl --socket {socket} {command} ");
+                text.replace(&format!("dfctl {command} "), &named)
+            });
+            told.trim_end().to_owned()
+        };
+        self.what = tell(&self.what);
+        self.because.iter_mut().for_each(|cause| *cause = tell(cause));
+        self.hint = self.hint.as_ref().map(tell);
+        self
+    }
+
     /// For people, over several lines; `width` is the terminal's, where there is one.
     pub fn render(&self, width: Option<usize>) -> String {
         let what = printable(&self.what);
@@ -251,7 +272,7 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         FailureClass::NoSolo => Some("the same command without --solo".to_owned()),
         FailureClass::Corrupt => Some("dfctl cache verify".to_owned()),
         FailureClass::NoSpace => Some(
-            "dfctl cache gc      or an agent with another --data-dir, or a larger --capacity"
+            "dfctl cache gc      or make room on its disk, unmount what nobody reads, give it a larger --capacity"
                 .to_owned(),
         ),
         FailureClass::NoOwnSpace => Some(
@@ -397,6 +418,18 @@ mod tests {
         let literal = "where the ! is part of the name: dfctl cat https://h/what%21now";
         assert_eq!(hint("cannot stat https://h/what: not found"), literal);
         assert_eq!(hint("there is no such name in the tree"), "dfctl ls https://h/what");
+    }
+
+    #[test]
+    fn what_is_to_be_typed_asks_the_agent_that_was_asked() {
+        let error = CliError::new(&codes::NOT_MOUNTED, "unmount it first: dfctl umount /m")
+            .hint("dfctl mounts")
+            .of_socket(Path::new("/run/my agent.sock"));
+        assert_eq!(error.what, "unmount it first: dfctl --socket '/run/my agent.sock' umount /m");
+        assert_eq!(error.hint.unwrap(), "dfctl --socket '/run/my agent.sock' mounts");
+        let error = CliError::new(&codes::NOT_MOUNTED, "x").hint("dfctl explain DFS-5103");
+        let error = error.of_socket(Path::new("/s"));
+        assert_eq!(error.hint.unwrap(), "dfctl explain DFS-5103", "it asks nobody");
     }
 
     #[test]

@@ -60,7 +60,8 @@ super::codes! {
         means: "The file system of the data directory, or the part of it that the agent may take (--capacity), is full of what is in use or pinned.",
         causes: ["the disk is full of other things", "what is mounted, fetched or pinned takes all of it"],
         next: ["dfctl cache ls" => "shows what takes the room", "dfctl cache gc" => "evicts what nobody reads",
-            "dfctl cache unpin ID" => "lets a pinned task go", "dfctl --data-dir DIR get URL" => "keeps it on another disk"];
+            "dfctl cache unpin ID" => "lets a pinned task go", "dfctl umount DIR" => "gives back what is mounted",
+            "dfctl --solo --data-dir DIR get URL" => "keeps it on another disk"];
     START_DENIED = 4115, NotPermitted, "a process could not be started with the rights of this user",
         means: "A file, a port or a device that it needs is closed to this user. The error shows the last lines of its log.",
         causes: ["/dev/fuse is closed", "the data directory or the socket's directory belongs to another user"],

@@ -129,7 +129,10 @@ pub async fn in_the_cluster_meant(
     let what = format!("the node agent, pid {}, is not in the cluster {wanted}", status.pid);
     Err(CliError::new(&codes::OTHER_CLUSTER, what)
         .because(format!("it takes part in {is_in}"))
-        .hint("the same command without --cluster, or with --socket PATH of an agent in it"))
+        .hint(
+            "dfctl config explain cluster      says where it came from; without it, or with --socket PATH of an agent \
+             in it, the command goes on",
+        ))
 }
 
 /// Whether two addresses are of one manager: a name and a number may be.
