@@ -55,7 +55,7 @@ fn a_mark_in_a_name_is_told_how_to_be_written_and_that_works() {
     let agent = Agent::solo(&place, "agent");
     let said = agent.dfctl(&["cat", &server.url("/what!now")]).fails(3, "DFS-2101");
     let advice = advice(&said);
-    let command = advice.split_once("dfctl ").unwrap().1;
+    let command = advice.split_once(&format!("{} ", agent.typed())).unwrap().1;
     let words: Vec<_> = command.split(' ').map(|word| word.trim_matches('\'')).collect();
     assert_eq!(agent.dfctl(&words).done().text(), "this", "{advice}");
 }
@@ -79,7 +79,8 @@ fn an_archive_that_is_broken_or_leads_outside_is_not_asked_for_again() {
     fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
     let said = agent.dfctl(&["ls", cut.to_str().unwrap()]).fails(5, "DFS-2114");
     assert!(
-        !advice(&said).contains("again") && advice(&said).contains("dfctl get "),
+        !advice(&said).contains("again")
+            && advice(&said).contains(&format!("{} get ", agent.typed())),
         "{}",
         said.stderr
     );

@@ -83,7 +83,8 @@ fn files_and_trees_are_told_apart() {
     agent.dfctl(&["get", &origin.url("/d/"), "-o", out]).fails(2, "DFS-2108");
     agent.dfctl(&["cat", &origin.url("/d/")]).fails(2, "DFS-2108");
     let said = agent.dfctl(&["get", &origin.url("/")]).fails(2, "DFS-2108");
-    assert!(said.stderr.contains("dfctl get -r http://"), "{}", said.stderr);
+    let told = format!("{} get -r http://", agent.typed());
+    assert!(said.stderr.contains(&told), "{}", said.stderr);
     assert_eq!(agent.dfctl(&["ls", &origin.url("/d/f"), "--format", "name"]).done().text(), "f\n");
     agent.dfctl(&["get", "-r", &origin.url("/d/f"), "-o", out]).fails(2, "DFS-2109");
     agent.dfctl(&["cat", &format!("{}!none", origin.url("/d/"))]).fails(3, "DFS-2101");

@@ -181,7 +181,7 @@ fn a_cache_without_room_for_anything_is_told_as_such() {
     let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap()];
     let said = agent.dfctl(&words).fails(7, "DFS-4114");
     let disk = disk.path().to_str().unwrap();
-    for part in [&format!("no space left in {disk}/"), "another --data-dir", "--capacity"] {
+    for part in [&format!("no space left in {disk}/"), "make room on its disk", "--capacity"] {
         assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
     }
     assert!(!output.exists());

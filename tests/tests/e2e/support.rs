@@ -157,6 +157,11 @@ impl Agent {
         self.node.dfctl(words).unwrap()
     }
 
+    /// What a person types to ask it, up to the command.
+    pub fn typed(&self) -> String {
+        format!("dfctl --socket {}", self.node.socket().display())
+    }
+
     /// Starts `dfctl` against it.
     pub fn dfctl_start(&self, words: &[&str]) -> Running {
         let mut command = self.node.dfctl_command().unwrap();
