@@ -178,15 +178,13 @@ fn run(command: Command, settings: Settings, output: Output, extensions: Extensi
     runtime.shutdown_background();
     // Results that were written are part of what is reported.
     let result = result.and_then(|outcome| context.output.flush().map(|()| outcome));
-    let words: Vec<_> = std::env::args_os().collect();
-    let socket = context.settings.socket.as_deref().filter(|_| is_typed("--socket", &words));
-    report(
-        &context.output,
-        result.map_err(|error| match socket {
-            Some(socket) => error.of_socket(socket),
-            None => error,
-        }),
-    )
+    let result = result.map_err(|error| match &context.settings.socket {
+        Some(socket) if is_typed("--socket", &std::env::args_os().collect::<Vec<_>>()) => {
+            error.of_socket(socket)
+        }
+        _ => error,
+    });
+    report(&context.output, result)
 }
 
 fn report(output: &Output, result: Result<Outcome, CliError>) -> Exit {

@@ -59,6 +59,36 @@ pub trait Tree: Send + Sync + 'static {
     fn totals(&self) -> Totals;
 }
 
+/// Shows every entry at and below the directory `root` that is no directory, as often as it has names; how many
+/// directories there are.
+fn walk(
+    tree: &dyn Tree,
+    root: u64,
+    show: &mut dyn FnMut(u64, Kind) -> Result<(), TreeError>,
+) -> Result<u64, TreeError> {
+    let most = tree.totals().inodes.saturating_mul(2).saturating_add(2);
+    let (mut directories, mut others) = (0, 0);
+    let mut open = vec![root];
+    while let Some(dir) = open.pop() {
+        let mut shown = Vec::new();
+        tree.read_dir(dir, 0, &mut |entry| {
+            match entry.kind {
+                _ if matches!(entry.name, b"." | b"..") => {}
+                Kind::Directory => open.push(entry.nid),
+                kind => shown.push((entry.nid, kind)),
+            }
+            ControlFlow::Continue(())
+        })?;
+        others += shown.len() as u64;
+        directories += 1;
+        if directories + others >= most {
+            return Err(TreeError::Corrupt("its directories go round in circles".to_owned()));
+        }
+        shown.into_iter().try_for_each(|(nid, kind)| show(nid, kind))?;
+    }
+    Ok(directories)
+}
+
 /// Attributes of an inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attr {

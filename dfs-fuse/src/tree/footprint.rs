@@ -1,11 +1,10 @@
 //! What a tree shows in all, and where in its spaces that lies.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ops::ControlFlow;
 
 use dfs_model::{ByteRange, GROUP_BYTES, GroupSet};
 
-use super::{Extent, Kind, Tree, TreeError};
+use super::{Extent, Kind, Tree, TreeError, walk};
 
 /// The files of a tree, hard links counted once.
 #[derive(Debug, Default)]
@@ -20,27 +19,15 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Looks at every inode of `tree`, which has been walked before: its directories form no circle.
+    /// Looks at every inode of `tree`.
     pub fn of(tree: &dyn Tree) -> Result<Self, TreeError> {
         let (mut footprint, mut seen) = (Self::default(), HashSet::new());
-        let mut open = vec![tree.root()];
-        while let Some(dir) = open.pop() {
-            let mut files = Vec::new();
-            tree.read_dir(dir, 0, &mut |entry| {
-                match entry.kind {
-                    _ if matches!(entry.name, b"." | b"..") => {}
-                    Kind::Directory => open.push(entry.nid),
-                    Kind::File => files.push(entry.nid),
-                    _ => {}
-                }
-                ControlFlow::Continue(())
-            })?;
-            for nid in files {
-                if seen.insert(nid) {
-                    footprint.add(tree, nid)?;
-                }
+        walk(tree, tree.root(), &mut |nid, kind| {
+            if kind == Kind::File && seen.insert(nid) {
+                footprint.add(tree, nid)?;
             }
-        }
+            Ok(())
+        })?;
         for ranges in footprint.spaces.values_mut() {
             join(ranges);
             *ranges = by_group(ranges);

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Attr, DirEntry, Extent, Kind, MAX_NID, Timestamp, Totals, Tree, TreeError};
+use super::{Attr, DirEntry, Extent, Kind, MAX_NID, Timestamp, Totals, Tree, TreeError, walk};
 
 /// The directory that is made for a file; no image is so long that one of its inodes has this number.
 const MADE: u64 = MAX_NID;
@@ -59,32 +59,16 @@ impl<T: Tree> PartTree<T> {
 
 /// Counts what is below a directory.
 fn totals(tree: &impl Tree, root: u64) -> Result<Totals, TreeError> {
-    let mut totals = Totals { inodes: 1, ..Totals::default() };
-    let mut open = vec![root];
-    while let Some(dir) = open.pop() {
-        let mut files = Vec::new();
-        tree.read_dir(dir, 0, &mut |entry| {
-            match entry.kind {
-                _ if matches!(entry.name, b"." | b"..") => {}
-                Kind::Directory => open.push(entry.nid),
-                _ => files.push(entry.nid),
-            }
-            ControlFlow::Continue(())
-        })?;
-        for nid in files {
-            let attr = tree.attr(nid)?;
-            totals.inodes += 1;
-            if attr.kind == Kind::File {
-                totals.bytes = totals.bytes.saturating_add(attr.size);
-            }
+    let (mut inodes, mut bytes) = (0, 0u64);
+    let directories = walk(tree, root, &mut |nid, _| {
+        let attr = tree.attr(nid)?;
+        inodes += 1;
+        if attr.kind == Kind::File {
+            bytes = bytes.saturating_add(attr.size);
         }
-        totals.inodes += 1;
-        if totals.inodes > tree.totals().inodes.saturating_mul(2).saturating_add(2) {
-            return Err(TreeError::Corrupt("its directories go round in circles".to_owned()));
-        }
-    }
-    totals.inodes -= 1;
-    Ok(totals)
+        Ok(())
+    })?;
+    Ok(Totals { inodes: inodes + directories, bytes, ..Totals::default() })
 }
 
 impl<T: Tree> Tree for PartTree<T> {
