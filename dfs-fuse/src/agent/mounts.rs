@@ -307,6 +307,7 @@ impl Shown {
                 cached += run.len();
                 of_task += &task.ledger_since(mark, run);
             }
+            of_task += &task.not_kept_since(mark);
             (of_task.source_requests, of_task.wire_bytes) = task.costs_since(mark);
             ledger += &of_task;
         }

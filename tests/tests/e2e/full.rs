@@ -65,6 +65,11 @@ fn a_mount_reads_files_that_are_larger_than_the_cache() {
     let kept = kept(&agent);
     assert!((50 << 20..=65 << 20).contains(&kept), "{kept} bytes are kept");
     assert_said(&agent);
+    let said = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+    let shown = said["items"].as_array().unwrap();
+    let shown = shown.iter().find(|mount| mount["dir"] == *dir.to_str().unwrap()).unwrap();
+    let read = shown["ledger"]["source"].as_u64().unwrap();
+    assert!(read >= BIG as u64, "{read} bytes: what was read and not kept is told too");
 }
 
 #[test]

@@ -110,6 +110,7 @@ struct Sent {
 pub struct Mark {
     had: GroupSet,
     passes: u64,
+    not_kept: BTreeMap<CameFrom, u64>,
     source_requests: u64,
     wire_bytes: u64,
 }
@@ -118,6 +119,7 @@ impl Mark {
     /// The same mark, as of the opening of the task.
     pub(super) fn beginning(mut self) -> Self {
         self.passes = 0;
+        self.not_kept = BTreeMap::new();
         self.source_requests = 0;
         self.wire_bytes = 0;
         self
@@ -157,7 +159,8 @@ impl Provenance {
     pub(super) fn mark(&self, had: GroupSet) -> Mark {
         let inner = self.inner.lock();
         let Inner { passes, source_requests, wire_bytes, .. } = *inner;
-        Mark { had, passes, source_requests, wire_bytes }
+        let not_kept = inner.not_kept.clone();
+        Mark { had, passes, not_kept, source_requests, wire_bytes }
     }
 
     /// Bytes were read from the origin for a reader and not kept.
@@ -176,11 +179,14 @@ impl Provenance {
         *self.inner.lock().not_kept.entry(from).or_default() += bytes;
     }
 
-    /// The account of all bytes that were read and not kept.
-    pub(super) fn not_kept(&self) -> Ledger {
+    /// The account of all bytes that were read since the mark and not kept.
+    pub(super) fn not_kept_since(&self, mark: &Mark) -> Ledger {
         let inner = self.inner.lock();
         let mut ledger = Ledger::default();
-        inner.not_kept.iter().for_each(|(from, bytes)| inner.attribute(&mut ledger, from, *bytes));
+        for (from, bytes) in &inner.not_kept {
+            let before = mark.not_kept.get(from).copied().unwrap_or(0);
+            inner.attribute(&mut ledger, from, bytes - before);
+        }
         ledger
     }
 
@@ -330,6 +336,9 @@ mod tests {
         }
         let ledger = provenance.since(&mark, ByteRange::new(0, 180), 1000);
         assert_eq!((ledger.source_bytes, ledger.cache_bytes), (130, 50));
-        assert_eq!(provenance.not_kept().source_bytes, 280);
+        assert_eq!(provenance.not_kept_since(&mark.clone().beginning()).source_bytes, 280);
+        let before = provenance.mark(GroupSet::new());
+        provenance.passed_through(CameFrom::Source, 20);
+        assert_eq!(provenance.not_kept_since(&before).source_bytes, 20);
     }
 }

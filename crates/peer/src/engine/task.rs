@@ -274,6 +274,11 @@ impl Task {
         self.shared.provenance.told_since(mark, range, length)
     }
 
+    /// The account of what was read since the mark, whoever it was for, and not kept.
+    pub fn not_kept_since(&self, mark: &Mark) -> Ledger {
+        self.shared.provenance.not_kept_since(mark)
+    }
+
     /// What the whole task cost since the mark, whoever it was for: requests to the origin, bytes on the wire.
     pub fn costs_since(&self, mark: &Mark) -> (u64, u64) {
         self.shared.provenance.costs_since(mark)
@@ -288,7 +293,7 @@ impl Task {
         for run in self.shared.stored.have().ranges() {
             total += &self.shared.provenance.since(&origin, run.bytes(length), length);
         }
-        total += &self.shared.provenance.not_kept();
+        total += &self.shared.provenance.not_kept_since(&origin);
         (total.source_requests, total.wire_bytes) = self.shared.provenance.costs_since(&origin);
         total
     }
