@@ -1,6 +1,6 @@
 complete -c dfs-fuse -l data-dir -d 'Where the agent keeps its cache and its identity [default: /var/lib/dfs]' -r -F
 complete -c dfs-fuse -l socket -d 'Unix socket that dfctl talks to [default: agent.sock in the data directory]' -r -F
-complete -c dfs-fuse -l socket-group -d 'Group whose members may use the socket too; its number' -r
+complete -c dfs-fuse -l socket-group -d 'Group whose members may use the socket too, by its name or its number' -r
 complete -c dfs-fuse -l cluster -d 'The cluster to take part in, as host:port of its manager; repeatable. None is solo' -r
 complete -c dfs-fuse -l advertise -d 'Address that others reach this host\'s pieces at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-fuse -l port-pieces -d 'Port of the piece plane; 0 is a free one [default: 4001, or a free one if that is taken]' -r

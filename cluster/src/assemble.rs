@@ -36,6 +36,12 @@ pub enum Error {
     /// A role that needs a manager has none.
     #[error("no manager is named: give --manager HOST:PORT, or run `dfs-cluster all`")]
     NoManager,
+    /// A role that has a manager was given another one.
+    #[error("--manager is for a scheduler or a seed: the manager of `{PROCESS} {role}` is its own")]
+    OwnManager {
+        /// The role.
+        role: &'static str,
+    },
 }
 
 impl Error {
@@ -43,7 +49,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Process(error) => error.fault(),
-            Self::NoManager => Fault::Usage,
+            Self::NoManager | Self::OwnManager { .. } => Fault::Usage,
             Self::Identity(_) | Self::Manager(_) | Self::Seed(_) => Fault::of(self),
         }
     }
@@ -65,6 +71,10 @@ pub fn main(extensions: Extensions) -> ExitCode {
 /// Runs what the command line says until a signal.
 async fn run(cli: Cli, extensions: Extensions) -> Result<(), Error> {
     let (role, flags) = cli.role.into_parts();
+    // In a file it may be meant for the other processes that read it.
+    if role.has_manager() && flags.manager.is_some() {
+        return Err(Error::OwnManager { role: role.name() });
+    }
     let loader = Loader::new(PROCESS).file(flags.shared.config.clone());
     let (shared, own) = loader.load_beside(&flags).map_err(process::Error::from)?;
     let told = Told { role, shared, own, extensions };
@@ -83,7 +93,7 @@ async fn start(
 ) -> Result<RunInfo, Error> {
     let role = told.role;
     let server = lifecycle.service("grpc");
-    let (listener, at) = listen("gRPC", &told.shared, told.own.port_grpc, 4000).await?;
+    let (listener, at) = listen("grpc", &told.shared, told.own.port_grpc, 4000).await?;
     let mut site = Site::new(told, data_dir, at)?;
     if role.has_manager() {
         site.add_manager(data_dir, lifecycle.service("manager")).await?;

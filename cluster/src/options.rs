@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use dfs_service::config::{self, ServiceAddress};
 use dfs_service::process;
 use serde::{Deserialize, Serialize};
 
@@ -116,7 +117,7 @@ pub struct Flags {
     pub port_pieces: Option<u16>,
     /// The manager to join, as host:port; not where the manager runs in this process.
     #[arg(long, value_name = "ADDR")]
-    pub manager: Option<String>,
+    pub manager: Option<ServiceAddress>,
     /// What every process can be told.
     #[command(flatten)]
     #[serde(flatten)]
@@ -130,13 +131,14 @@ pub struct Options {
     /// Where the process keeps what must survive it.
     pub data_dir: PathBuf,
     /// Addresses that others reach it at; empty is the one it listens on.
+    #[serde(deserialize_with = "config::reachable_all")]
     pub advertise: Vec<IpAddr>,
     /// Port of the gRPC services.
     pub port_grpc: Option<u16>,
     /// Port of the seed's piece plane.
     pub port_pieces: Option<u16>,
     /// The manager to join.
-    pub manager: Option<String>,
+    pub manager: Option<ServiceAddress>,
     /// The manager's own options.
     pub members: manager::Options,
     /// The scheduler's own options.

@@ -198,7 +198,7 @@ impl Cluster {
         let tracker = lifecycle.service("scheduler");
         let own = Arc::new(Identity::load_or_create(dir).unwrap());
         let me = host(&own, common::HostKind::Node, Some(at));
-        let manager = net::grpc_channel(&at.to_string()).unwrap();
+        let manager = net::grpc_channel_to(at);
         let members = membership::follow(manager, me, Role::Scheduler, &tracker);
         let metrics = SchedulerMetrics::register(&mut all);
         let settings = scheduler::Settings {
@@ -236,7 +236,7 @@ impl Cluster {
     }
 
     fn channel(&self) -> Channel {
-        net::grpc_channel(&self.at.to_string()).unwrap()
+        net::grpc_channel_to(self.at)
     }
 
     /// Adds a played seed and waits until the scheduler knows it.

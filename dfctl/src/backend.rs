@@ -26,6 +26,8 @@ pub(crate) mod fake;
 pub enum FailureClass {
     /// Not there.
     NotFound,
+    /// There, and nothing of that name inside.
+    NoPath,
     /// The origin wants credentials.
     Unauthenticated,
     /// The origin refuses.

@@ -11,7 +11,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use dfs_service::Extensions;
-use dfs_service::config::ServiceAddress;
+use dfs_service::config::{ServiceAddress, passing_over_empty};
 use serde::Serialize;
 
 use crate::codes::{self, Exit};
@@ -82,7 +82,7 @@ impl Cli {
     pub fn of<W: Into<OsString> + Clone>(
         words: impl IntoIterator<Item = W>,
     ) -> Result<(Self, GivenFlags), clap::Error> {
-        let matches = Self::command().try_get_matches_from(words)?;
+        let matches = passing_over_empty(Self::command()).try_get_matches_from(words)?;
         let cli = Self::from_arg_matches(&matches)?;
         let given = cli.global.given(&matches)?;
         Ok((cli, given))
@@ -201,14 +201,13 @@ fn report(output: &Output, result: Result<Outcome, CliError>) -> Exit {
 
 /// Help and version go to stdout; a mistake to stderr with its code.
 fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    let output = Output::of_process(Format::default(), Verbosity::Normal, Color::default());
     if !error.use_stderr() {
-        // A reader that has gone wants no help.
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        let written = output.help(&error.render());
+        return ExitCode::from(report(&output, written.map(|()| Outcome::Done)) as u8);
     }
     let variable = |name: &str| std::env::var_os(name);
     if let Some(error) = of_variable(error, words, variable) {
-        let output = Output::of_process(Format::default(), Verbosity::Normal, Color::default());
         return ExitCode::from(report(&output, Err(error)) as u8);
     }
     let _ = error.print();

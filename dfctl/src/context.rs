@@ -23,7 +23,7 @@ use crate::outdir::OutDir;
 use crate::output::when::rough;
 use crate::output::{Output, quoted_path};
 use crate::part::{Identity, PartError, PartFile};
-use crate::reach::{REACH_WITHIN, managers, unreached};
+use crate::reach::{REACH_WITHIN, managers, named_in, unreached};
 use crate::settings::Settings;
 
 /// Nothing was taken for so long: no upload is under way.
@@ -112,7 +112,8 @@ impl Context {
             () = self.interrupted.cancelled() => return Err(interrupted()),
             reached = reached => reached,
         };
-        reached.map_err(|why| unreached(cluster).because(format!("waited for {why}")))
+        reached
+            .map_err(|why| named_in(self, unreached(cluster).because(format!("waited for {why}"))))
     }
 
     /// A node agent that is there already, for what only one that stays can answer.

@@ -201,7 +201,7 @@ const MAKE_ROOM: &str = "make room there, or the same command with -o PATH on an
 /// The code of each class of backend failure.
 fn code_of(class: FailureClass) -> &'static Code {
     match class {
-        FailureClass::NotFound => &codes::NOT_FOUND,
+        FailureClass::NotFound | FailureClass::NoPath => &codes::NOT_FOUND,
         FailureClass::Unauthenticated => &codes::UNAUTHENTICATED,
         FailureClass::NotPermitted => &codes::NOT_PERMITTED,
         FailureClass::AgentRefused => &codes::AGENT_REFUSED,
@@ -240,7 +240,7 @@ fn code_of(class: FailureClass) -> &'static Code {
 fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> {
     let quoted = shell_quoted(subject);
     match class {
-        FailureClass::NotFound => {
+        FailureClass::NotFound | FailureClass::NoPath => {
             parent_of(subject).map(|parent| format!("dfctl ls {}", shell_quoted(&parent)))
         }
         FailureClass::Unauthenticated | FailureClass::NotPermitted => {
@@ -316,10 +316,7 @@ fn command_of(action: &str) -> (&str, &str) {
 /// Where there is nothing of the name before the `!`, the `!` may belong to the name.
 fn literal_mark(action: &str, subject: &str, failure: &Failure) -> Option<String> {
     let (artifact, path) = subject.rsplit_once('!')?;
-    let nothing = format!("{artifact}: not found");
-    let says_so = |text: &String| text.ends_with(&nothing);
-    let of_the_artifact = says_so(&failure.message) || failure.because.iter().any(says_so);
-    if failure.class != FailureClass::NotFound || !of_the_artifact {
+    if failure.class != FailureClass::NotFound {
         return None;
     }
     let (command, rest) = command_of(action);
@@ -411,13 +408,14 @@ mod tests {
 
     #[test]
     fn a_mark_that_may_be_part_of_the_name_is_told_how_to_be_written() {
-        let hint = |message: &str| {
-            let failure = Failure::new(FailureClass::NotFound, message);
+        let hint = |class, message: &str| {
+            let failure = Failure::new(class, message);
             CliError::backend("read", "https://h/what!now", failure).hint.unwrap()
         };
         let literal = "where the ! is part of the name: dfctl cat https://h/what%21now";
-        assert_eq!(hint("cannot stat https://h/what: not found"), literal);
-        assert_eq!(hint("there is no such name in the tree"), "dfctl ls https://h/what");
+        assert_eq!(hint(FailureClass::NotFound, "cannot stat https://h/what: not found"), literal);
+        let inside = hint(FailureClass::NoPath, "there is no such name in the tree");
+        assert_eq!(inside, "dfctl ls https://h/what");
     }
 
     #[test]

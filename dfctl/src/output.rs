@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anstream::{AutoStream, ColorChoice};
+use clap::builder::StyledStr;
 use dfs_model::ByteSize;
 
 use crate::closed::stdout_was_closed;
@@ -170,6 +171,15 @@ impl Output {
             .write_all(line.as_bytes())
             .and_then(|()| stdout.write_all(b"\n"))
             .map_err(stdout_failed)
+    }
+
+    /// Writes a help page or a version, in its colours where a terminal shows it.
+    pub fn help(&self, page: &StyledStr) -> Result<(), CliError> {
+        let text = match AutoStream::choice(&io::stdout()) {
+            ColorChoice::Never => page.to_string(),
+            _ => page.ansi().to_string(),
+        };
+        self.bytes(text.as_bytes()).and_then(|()| self.flush())
     }
 
     /// Hands everything written so far to the reader.

@@ -35,7 +35,7 @@ pub async fn managers(context: &Context) -> Result<Vec<SocketAddr>, CliError> {
             biased;
             () = context.interrupted.cancelled() => return Err(interrupted()),
             answer = &mut asking => {
-                return answer;
+                return answer.map_err(|error| named_in(context, error));
             }
             () = tokio::time::sleep(SAY_AFTER), if !told => {
                 context.output.note(&format!("waiting for the cluster {cluster}"));
@@ -69,6 +69,14 @@ async fn there(cluster: &ServiceAddress) -> Result<Vec<SocketAddr>, CliError> {
 
 fn has_scheduler(members: &MemberList) -> bool {
     members.members.iter().any(|member| member.role() == Role::Scheduler)
+}
+
+/// The same with what named the cluster, which nobody may have in mind who typed no address.
+pub fn named_in(context: &Context, error: CliError) -> CliError {
+    match context.settings.cluster_named_in() {
+        Some(origin) => error.because(format!("the address comes from: {origin}")),
+        None => error,
+    }
 }
 
 /// The cluster is not there.

@@ -56,6 +56,9 @@ pub type GivenFlags = serde_json::Map<String, serde_json::Value>;
 
 /// The value of `key` that `text` means, as TOML writes it.
 pub fn value_of(key: &str, text: &str) -> Result<toml_edit::Value, String> {
+    if matches!(key, "socket" | "data-dir") && (text == "~" || text.starts_with("~/")) {
+        return Err("only a shell knows what '~' stands for: write the whole path".to_owned());
+    }
     // In the file it holds wherever a command runs.
     let text = match key {
         "socket" | "data-dir" if !text.is_empty() => {
@@ -230,6 +233,12 @@ impl Settings {
         self.cluster.as_ref().filter(|_| rank("cluster") > rank("data-dir"))
     }
 
+    /// What says which cluster is meant, where no flag does.
+    pub fn cluster_named_in(&self) -> Option<Origin> {
+        let origin = self.explain("cluster")?.origin;
+        (!matches!(origin, Origin::CommandLine | Origin::Default)).then_some(origin)
+    }
+
     /// The cluster that a process started by this command takes part in.
     pub fn cluster_joined(&self) -> Option<&ServiceAddress> {
         self.cluster.as_ref().filter(|_| !self.solo)
@@ -323,6 +332,7 @@ mod tests {
             ("cluster", ""),
             ("data-dir", ""),
             ("socket", ""),
+            ("data-dir", "~/cache"),
         ] {
             assert!(!written(key, text).unwrap_err().is_empty());
         }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 use dfs_model::{Capacity, Rate};
-use dfs_service::config::ServiceAddress;
+use dfs_service::config::{self, ServiceAddress};
+use dfs_service::net::SocketGroup;
 use dfs_service::process;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -31,9 +32,9 @@ pub struct Flags {
     /// Unix socket that dfctl talks to [default: agent.sock in the data directory].
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Group whose members may use the socket too; its number.
-    #[arg(long, value_name = "GID")]
-    pub socket_group: Option<u32>,
+    /// Group whose members may use the socket too, by its name or its number.
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<SocketGroup>,
     /// The cluster to take part in, as host:port of its manager; repeatable. None is solo.
     #[arg(long, value_name = "ADDR")]
     pub cluster: Vec<ServiceAddress>,
@@ -74,10 +75,11 @@ pub struct Options {
     /// Unix socket that dfctl talks to; in the data directory when not given.
     pub socket: Option<PathBuf>,
     /// Group whose members may use the socket too.
-    pub socket_group: Option<u32>,
+    pub socket_group: Option<SocketGroup>,
     /// Managers of the cluster to take part in.
     pub cluster: Vec<ServiceAddress>,
     /// Addresses to announce instead.
+    #[serde(deserialize_with = "config::reachable_all")]
     pub advertise: Vec<SocketAddr>,
     /// Port of the piece plane.
     pub port_pieces: Option<u16>,

@@ -44,7 +44,7 @@ impl Site {
     pub(super) fn new(told: Told, data_dir: &DataDir, at: SocketAddr) -> Result<Self, Error> {
         let identity = Identity::load_or_create(data_dir.path())?;
         let manager = match (&told.own.manager, told.role.has_manager()) {
-            (_, true) => net::grpc_channel(&at.to_string()),
+            (_, true) => net::grpc_channel_to(at),
             (Some(manager), false) => net::grpc_channel(manager),
             (None, false) => return Err(Error::NoManager),
         };
@@ -57,7 +57,7 @@ impl Site {
             grpc: advertised.into_iter().map(|ip| SocketAddr::new(ip, at.port())).collect(),
             told,
             identity: Arc::new(identity),
-            manager: manager.map_err(process::Error::from)?,
+            manager,
             routes: RoutesBuilder::default(),
             metrics: Metrics::new(),
             readiness: Readiness::default(),

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use dfs_model::{ByteRange, Priority, TaskInfo};
+use dfs_peer::classes::CLASS;
 use dfs_peer::engine::{Engine, ReadError, Task};
-use dfs_peer::targets::CLASS;
 use dfs_proto::common::{self, Preheating};
 use dfs_service::Tracker;
 use futures::stream::{self, Stream, StreamExt as _, TryStreamExt as _};

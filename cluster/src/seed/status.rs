@@ -1,10 +1,10 @@
 //! A seed's failures as gRPC status: the code says what a node may do next.
 
 use dfs_artifact::ResolveError;
+use dfs_peer::classes::{self, CLASS};
 use dfs_peer::engine::ReadError;
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenUrlError;
-use dfs_peer::targets::CLASS;
 use dfs_source::SourceError;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -29,19 +29,12 @@ pub fn status_of(error: &OpenUrlError) -> Status {
     status
 }
 
-/// What a code cannot say; the node tells it as its own.
+/// What a code cannot say; the node tells it as its own. What the seed itself suffers is none of that.
 fn class_of(error: &OpenUrlError) -> Option<&'static str> {
     match error {
-        OpenUrlError::Resolve(ResolveError::IsDirectory(_)) => Some("is-tree"),
-        OpenUrlError::Resolve(ResolveError::NoTree(_)) => Some("not-tree"),
-        OpenUrlError::Resolve(ResolveError::Source(source)) | OpenUrlError::Source(source) => {
-            match source {
-                SourceError::TooLarge { .. } => Some("limit"),
-                SourceError::NotPermitted { status: Some(401), .. } => Some("unauthenticated"),
-                _ => None,
-            }
-        }
-        OpenUrlError::Resolve(_) => Some("unsupported"),
+        OpenUrlError::Resolve(error) => classes::known(classes::of_resolution(error)),
+        OpenUrlError::Source(error) => classes::known(classes::of_source(error)),
+        OpenUrlError::Fetch(ReadError::Source(error)) => classes::known(classes::of_source(error)),
         _ => None,
     }
 }

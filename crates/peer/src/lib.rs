@@ -5,6 +5,7 @@
 //! inside: `hashtree` and `conductor` are pure and know nobody; `store`, `digests` and `wire` know the tree;
 //! `engine` and `swarm` know all of them.
 
+pub mod classes;
 pub mod conductor;
 pub mod dial;
 pub mod digests;

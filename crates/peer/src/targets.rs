@@ -10,9 +10,6 @@ use dfs_source::{AccessKeys, Credentials, Secret, Target};
 
 use crate::wire::{MAX_CREDENTIALS, SealedCredentials};
 
-/// The metadata by which a seed says more of a failure than a code can.
-pub const CLASS: &str = "dfs-class";
-
 /// A target with its credentials.
 pub fn to_wire(target: &Target) -> common::Target {
     common::Target {

@@ -28,7 +28,8 @@ mod address;
 mod environment;
 mod lines;
 
-pub use address::{BadAddress, LookUpError, ServiceAddress};
+pub use address::{BadAddress, LookUpError, Reachable, ServiceAddress, reachable_all};
+pub use environment::passing_over_empty;
 use lines::Lines;
 
 /// The processes that a table of a shared file can be addressed to.

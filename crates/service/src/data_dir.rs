@@ -242,7 +242,11 @@ fn own_dir(path: &Path, others: Others) -> Result<PathBuf, DataDirError> {
     let path: PathBuf = std::path::absolute(path).map_err(failed)?.components().collect();
     if let Some(parent) = path.parent() {
         // As closed as what is made in them: they are somebody's data directory next.
-        DirBuilder::new().recursive(true).mode(others.mode()).create(parent).map_err(failed)?;
+        let made = DirBuilder::new().recursive(true).mode(others.mode()).create(parent);
+        made.map_err(|source| match parent.ancestors().find(|place| place.is_file()) {
+            Some(file) => DataDirError::NotADirectory { path: file.to_owned() },
+            None => failed(source),
+        })?;
     }
     match DirBuilder::new().mode(others.mode()).create(&path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),

@@ -11,11 +11,13 @@ use std::path::PathBuf;
 use tokio::net::TcpListener;
 
 mod channels;
+mod group;
 mod grpc;
 mod links;
 mod local;
 
 pub use channels::GrpcChannels;
+pub use group::SocketGroup;
 pub use grpc::{
     grpc_channel, grpc_channel_to, grpc_local_channel, grpc_pipe, grpc_server, serve_grpc,
     serve_grpc_local,
@@ -38,7 +40,7 @@ pub enum NetError {
         address: IpAddr,
     },
     /// The port is taken, or the address is not this machine's.
-    #[error("cannot listen on {address} for {service}")]
+    #[error("cannot listen for {service} on {address} (see --port-{service}, --listen)")]
     Bind {
         /// What was to be served.
         service: String,
@@ -60,12 +62,6 @@ pub enum NetError {
     SocketInUse {
         /// The socket.
         path: PathBuf,
-    },
-    /// Not an address of a gRPC service.
-    #[error("'{address}' is not an address: write it as host:port")]
-    Address {
-        /// What was given.
-        address: String,
     },
 }
 

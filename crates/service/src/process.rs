@@ -17,7 +17,7 @@ use dfs_peer::error_chain;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::{self, Readiness};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, passing_over_empty};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::lifecycle::{self, LifecycleError};
 use crate::metrics::Metrics;
@@ -261,7 +261,9 @@ impl Error {
 /// What the command line says; ends the process where that cannot be understood, with its stable code, and after
 /// help and version.
 pub fn parsed<P: clap::Parser>() -> P {
-    P::try_parse().unwrap_or_else(|error| {
+    let command = passing_over_empty(P::command());
+    let matched = command.try_get_matches().and_then(|matched| P::from_arg_matches(&matched));
+    matched.unwrap_or_else(|error| {
         let is_mistake = error.use_stderr()
             && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
         // As below; and a reader that has gone wants no help.

@@ -196,6 +196,14 @@ pub enum SourceError {
         /// What is wrong.
         reason: String,
     },
+    /// What is packed in the content does not unpack: asked again, it is the same.
+    #[error("cannot {attempt}: {reason}")]
+    Damaged {
+        /// What was attempted.
+        attempt: Attempt,
+        /// What is wrong.
+        reason: String,
+    },
     /// The answer is compressed although that was refused: its bytes are not the content's.
     #[error(
         "cannot {attempt}: the origin sends it with Content-Encoding '{encoding}' although asked for plain bytes"
@@ -288,6 +296,7 @@ macro_rules! attempt_of {
             | SourceError::Tls { attempt, .. }
             | SourceError::TooLarge { attempt, .. }
             | SourceError::Malformed { attempt, .. }
+            | SourceError::Damaged { attempt, .. }
             | SourceError::Encoded { attempt, .. }
             | SourceError::Redirect { attempt, .. }
             | SourceError::ReadOnly { attempt, .. }
@@ -325,6 +334,7 @@ impl SourceError {
             | Self::Tls { .. }
             | Self::TooLarge { .. }
             | Self::Malformed { .. }
+            | Self::Damaged { .. }
             | Self::Encoded { .. }
             | Self::Redirect { .. }
             | Self::ReadOnly { .. }

@@ -9,7 +9,7 @@ super::codes! {
     AGENT_DENIED = 4102, NotPermitted, "the node agent may not be used by this user",
         means: "The agent's socket belongs to somebody else.",
         causes: ["the agent was started by root or another user, without a group for its socket", "this user is not a member of that group, or not since the last login"],
-        next: ["dfctl --solo get URL" => "goes around it", "dfs-fuse --socket-group GID" => "started so, lets a group in"];
+        next: ["dfctl --solo get URL" => "goes around it", "dfs-fuse --socket-group GROUP" => "started so, lets a group in"];
     AGENT_LOST = 4103, Source, "the node agent went away",
         means: "The connection to the agent broke in the middle. Where a part file is named, the same command resumes there.",
         causes: ["it was stopped or restarted", "it crashed, or the kernel ended it for want of memory"],

@@ -117,6 +117,9 @@ fn positive_rate(text: &str) -> Result<Rate, String> {
     }
 }
 
+/// Most links that are followed one after the other, as the kernel does.
+const MAX_LINKS: u32 = 40;
+
 /// Where a single file goes.
 pub enum Destination {
     /// The standard output.
@@ -166,7 +169,7 @@ async fn destination(
     let Some(output) = output else {
         return default_name(locator, "", "NAME").map(|name| Destination::File(name.into()));
     };
-    if output.as_os_str() == "-" {
+    if is_stdout(&output) {
         return Ok(Destination::Stdout);
     }
     let named_as_directory = output.as_os_str().as_encoded_bytes().ends_with(b"/");
@@ -186,6 +189,29 @@ async fn destination(
         }
         _ => Ok(Destination::File(output)),
     }
+}
+
+/// Whether a name means the standard output: `-`, or what leads to it by links, as `/dev/stdout` does. It is none to be
+/// replaced, and nothing but the content goes there.
+fn is_stdout(output: &Path) -> bool {
+    if output.as_os_str() == "-" {
+        return true;
+    }
+    let Ok(own) = Path::new("/proc/self/fd").canonicalize() else { return false };
+    let mut name = output.to_owned();
+    for _ in 0..MAX_LINKS {
+        let place =
+            name.parent().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+        let Some((dir, last)) = place.zip(name.file_name()) else { return false };
+        let Ok(dir) = dir.canonicalize() else { return false };
+        let place = dir.join(last);
+        if dir == own {
+            return last == "1";
+        }
+        let Ok(link) = place.read_link() else { return false };
+        name = dir.join(link);
+    }
+    false
 }
 
 /// Opens what is no file. A pipe opens once somebody reads it, and then refuses what does not fit instead of waiting:
@@ -227,7 +253,7 @@ async fn without_name(
 
 fn tree_root(locator: &Locator, output: Option<PathBuf>) -> Result<PathBuf, CliError> {
     match output {
-        Some(output) if output.as_os_str() == "-" => {
+        Some(output) if is_stdout(&output) => {
             Err(CliError::new(&codes::USAGE, "a tree cannot go to the standard output")
                 .hint(format!("dfctl get -r {} -o DIR", shell_quoted(&locator.shown()))))
         }
@@ -300,6 +326,26 @@ fn globs(patterns: &[String]) -> Result<GlobSet, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_standard_output_has_many_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = |name: &str, to: &str| {
+            let link = dir.path().join(name);
+            std::os::unix::fs::symlink(to, &link).unwrap();
+            link
+        };
+        let (first, circle) = (link("first", "/dev/stdout"), link("circle", "circle"));
+        let (second, error) = (link("second", "first"), link("error", "/proc/self/fd/2"));
+        for name in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+            assert!(is_stdout(Path::new(name)), "{name}");
+        }
+        assert!(is_stdout(&first) && is_stdout(&second));
+        for name in ["1", "./-", "/dev/stderr", "/dev/null", "/proc/self/fd/", "/", ""] {
+            assert!(!is_stdout(Path::new(name)), "{name}");
+        }
+        assert!(!is_stdout(&circle) && !is_stdout(&error));
+    }
 
     #[test]
     fn patterns_match_names_anywhere_and_paths_from_the_root() {

@@ -159,12 +159,12 @@ pub async fn entry_at(
             Listed::Entry(entry) if entry.path == path => return Ok(entry),
             Listed::Missing(missing) if missing.path == path => {
                 let what = "the origin lists it and does not give it";
-                return Err(Failure::new(FailureClass::NotFound, what).because(missing.why));
+                return Err(Failure::new(FailureClass::NoPath, what).because(missing.why));
             }
             Listed::Entry(_) | Listed::Missing(_) => {}
         }
     }
-    Err(Failure::new(FailureClass::NotFound, "there is no such name in the tree"))
+    Err(Failure::new(FailureClass::NoPath, "there is no such name in the tree"))
 }
 
 /// What is told of something that is missing in a tree.

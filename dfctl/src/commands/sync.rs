@@ -214,7 +214,7 @@ fn dry_run(
     match (planned.holes.is_empty(), held) {
         (true, None) if planned.totals.is_nothing(wishes.delete) => Ok(Outcome::Nothing),
         (true, None) => Ok(Outcome::Done),
-        (_, held) => Err(partly(planned.holes.len() as u64, shown, held)),
+        (_, held) => Err(partly(0, planned.holes.len() as u64, shown, held)),
     }
 }
 
@@ -222,16 +222,20 @@ fn tell_holes(context: &Context, shown: &str, holes: &[Missing]) {
     holes.iter().for_each(|hole| context.output.error(&missing_error(shown, hole)));
 }
 
-fn partly(failed: u64, shown: &str, held: Option<&str>) -> CliError {
-    let what = match failed {
+/// Some of it was not done: what `failed` may come another time, a hole of the source stays one.
+fn partly(failed: u64, holes: u64, shown: &str, held: Option<&str>) -> CliError {
+    let what = match failed + holes {
         0 => format!("{shown} was not synced completely"),
         1 => format!("1 entry of {shown} was not synced"),
         failed => format!("{} entries of {shown} were not synced", count(failed)),
     };
     let error = CliError::new(&codes::PARTLY, what);
-    let error = if failed > 0 { error.because("each is named above") } else { error };
+    let error = if failed + holes > 0 { error.because("each is named above") } else { error };
     let error = held.into_iter().fold(error, |error, why| error.because(why));
-    error.hint("the same command again: it takes what is missing")
+    error.hint(match (failed, holes) {
+        (0, 1..) => "the rest is synced; to leave these out: the same command with --exclude GLOB",
+        _ => "the same command again: it takes what is missing",
+    })
 }
 
 impl Run<'_> {
@@ -263,7 +267,8 @@ impl Run<'_> {
         took: Duration,
     ) -> Result<Outcome, CliError> {
         tell_holes(self.context, &self.shown, &planned.holes);
-        let failed = self.tally.failed.get() + planned.holes.len() as u64;
+        let holes = planned.holes.len() as u64;
+        let failed = self.tally.failed.get() + holes;
         let held = held.or_else(|| {
             (self.deletes && self.tally.failed.get() > 0)
                 .then_some("nothing is deleted while something is not done")
@@ -288,7 +293,7 @@ impl Run<'_> {
         match (failed, held) {
             (0, None) if planned.totals.is_nothing(wishes.delete) => Ok(Outcome::Nothing),
             (0, None) => Ok(Outcome::Done),
-            (failed, held) => Err(partly(failed, &self.shown, held)),
+            (failed, held) => Err(partly(failed - holes, holes, &self.shown, held)),
         }
     }
 

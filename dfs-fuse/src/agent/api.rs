@@ -124,8 +124,9 @@ impl node_server::Node for NodeService {
         let busy = self.agent.enter();
         let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
         let request = request.into_inner();
-        let question =
-            self.question((asker, user), request.target, View::Auto, &request.command).await;
+        // What is looked for inside of something is not in a directory made around it.
+        let view = if request.path.is_empty() { View::Auto } else { View::Tree };
+        let question = self.question((asker, user), request.target, view, &request.command).await;
         let opened = self.opened(&question.map_err(failed)?).await?;
         let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
         let index = Arc::clone(&index.index);
@@ -154,7 +155,7 @@ impl node_server::Node for NodeService {
         let busy = self.agent.enter();
         let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
         let mut request = request.into_inner();
-        let view = if request.path.is_some() { View::Auto } else { View::File };
+        let view = if request.path.is_some() { View::Tree } else { View::File };
         let question =
             self.question((asker, user), request.target.take(), view, &request.command).await;
         let question = question.map_err(failed)?;

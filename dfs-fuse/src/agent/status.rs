@@ -3,14 +3,13 @@
 
 use std::sync::Arc;
 
-use dfs_artifact::ResolveError;
 use dfs_artifact::erofs::FormatError;
 use dfs_model::TaskId;
+use dfs_peer::classes::{self, CLASS};
 use dfs_peer::engine::{OpenError, ReadError};
 use dfs_peer::opener::OpenUrlError;
 use dfs_peer::store::StoreError;
 use dfs_peer::swarm::SwarmError;
-use dfs_peer::targets::CLASS;
 use dfs_source::SourceError;
 use serde::Serialize;
 use tonic::{Code, Status};
@@ -111,7 +110,7 @@ fn classify(error: &CallError) -> (Code, &'static str) {
         CallError::Index(_) => (Code::DataLoss, "corrupt"),
         CallError::Mount(error) => mount_class(error),
         CallError::Store(error) => store_class(error),
-        CallError::NoPath(_) => (Code::NotFound, "not-found"),
+        CallError::NoPath(_) => (Code::NotFound, "no-path"),
         CallError::IsTree => (Code::FailedPrecondition, "is-tree"),
         CallError::NotTree => (Code::FailedPrecondition, "not-tree"),
         CallError::BadRange(_) => (Code::OutOfRange, "bad-range"),
@@ -124,35 +123,43 @@ fn classify(error: &CallError) -> (Code, &'static str) {
 
 fn open_class(error: &OpenUrlError) -> (Code, &'static str) {
     match error {
-        OpenUrlError::Resolve(ResolveError::Source(error)) | OpenUrlError::Source(error) => {
-            source_class(error)
-        }
-        OpenUrlError::Resolve(ResolveError::IsDirectory(_)) => {
-            (Code::FailedPrecondition, "is-tree")
-        }
-        OpenUrlError::Resolve(ResolveError::NoTree(_)) => (Code::FailedPrecondition, "not-tree"),
-        OpenUrlError::Resolve(_) => (Code::FailedPrecondition, "unsupported"),
+        OpenUrlError::Resolve(error) => of_origin(classes::of_resolution(error)),
+        OpenUrlError::Source(error) => of_origin(classes::of_source(error)),
         OpenUrlError::Swarm(SwarmError::Refused(status)) => refused_class(status),
-        OpenUrlError::Swarm(_) => (Code::Unavailable, "source-failed"),
+        OpenUrlError::Swarm(_) => of_origin(classes::SOURCE_FAILED),
         OpenUrlError::Malformed(_) => (Code::Internal, "source-failed"),
         OpenUrlError::Fetch(error) => read_class(error),
         OpenUrlError::Index(_) | OpenUrlError::OtherIndex(_) => (Code::DataLoss, "corrupt"),
         OpenUrlError::Open(OpenError::Store { source, .. }) => store_class(source),
-        OpenUrlError::Open(OpenError::Closing) => (Code::Unavailable, "source-failed"),
+        OpenUrlError::Open(OpenError::Closing) => of_origin(classes::SOURCE_FAILED),
     }
+}
+
+/// A class of what the origin did, with its code.
+fn of_origin(class: &'static str) -> (Code, &'static str) {
+    let code = match class {
+        "not-found" => Code::NotFound,
+        "unauthenticated" => Code::Unauthenticated,
+        "not-permitted" => Code::PermissionDenied,
+        "origin-changed" => Code::Aborted,
+        "timed-out" => Code::DeadlineExceeded,
+        "limit" => Code::ResourceExhausted,
+        "unsupported" => Code::Unimplemented,
+        "bad-request" => Code::InvalidArgument,
+        "is-tree" | "not-tree" => Code::FailedPrecondition,
+        _ => Code::Unavailable,
+    };
+    (code, class)
 }
 
 /// What the scheduler or the seed said; see the seed's own table.
 fn refused_class(status: &Status) -> (Code, &'static str) {
-    let class = status.metadata().get(CLASS).and_then(|class| class.to_str().ok());
-    match class {
-        Some("is-tree") => return (Code::FailedPrecondition, "is-tree"),
-        Some("not-tree") => return (Code::FailedPrecondition, "not-tree"),
-        Some("unsupported") => return (Code::FailedPrecondition, "unsupported"),
-        Some("limit") => return (Code::ResourceExhausted, "limit"),
-        Some("no-space") => return (Code::ResourceExhausted, "no-seed-space"),
-        Some("unauthenticated") => return (Code::Unauthenticated, "unauthenticated"),
-        _ => {}
+    let named = status.metadata().get(CLASS).and_then(|class| class.to_str().ok());
+    if named == Some("no-space") {
+        return (Code::ResourceExhausted, "no-seed-space");
+    }
+    if let Some(class) = named.and_then(classes::known) {
+        return of_origin(class);
     }
     match status.code() {
         Code::NotFound => (Code::NotFound, "not-found"),
@@ -161,50 +168,8 @@ fn refused_class(status: &Status) -> (Code, &'static str) {
         Code::DataLoss => (Code::DataLoss, "corrupt"),
         Code::Unimplemented => (Code::Unimplemented, "unsupported"),
         Code::DeadlineExceeded => (Code::DeadlineExceeded, "timed-out"),
-        _ => (Code::Unavailable, told_class(status.message()).unwrap_or("source-failed")),
+        _ => of_origin(classes::of_words(status.message())),
     }
-}
-
-fn source_class(error: &SourceError) -> (Code, &'static str) {
-    match error {
-        SourceError::NotFound { .. } => (Code::NotFound, "not-found"),
-        SourceError::NotPermitted { status: Some(401), .. } => {
-            (Code::Unauthenticated, "unauthenticated")
-        }
-        SourceError::NotPermitted { .. } => (Code::PermissionDenied, "not-permitted"),
-        SourceError::Changed { .. } => (Code::Aborted, "origin-changed"),
-        SourceError::Timeout { .. } | SourceError::Stalled { .. } => {
-            (Code::DeadlineExceeded, "timed-out")
-        }
-        SourceError::TooLarge { .. } => (Code::ResourceExhausted, "limit"),
-        SourceError::Unsupported { .. }
-        | SourceError::ReadOnly { .. }
-        | SourceError::RangeIgnored { .. } => (Code::Unimplemented, "unsupported"),
-        SourceError::Url(_) => (Code::InvalidArgument, "bad-request"),
-        SourceError::Redirect { .. } => (Code::Unavailable, "redirects"),
-        SourceError::Malformed { attempt, reason } => {
-            // A file of this machine is none that can be asked again in another way.
-            let other =
-                if attempt.url.starts_with("file:") { "source-failed" } else { "bad-answer" };
-            (Code::Unavailable, told_class(reason).unwrap_or(other))
-        }
-        SourceError::Encoded { .. } => (Code::Unavailable, "bad-answer"),
-        // Each attempt may have failed for a reason that stays.
-        SourceError::Unavailable { cause, .. } => source_class(cause),
-        _ => (Code::Unavailable, "source-failed"),
-    }
-}
-
-/// What failed for good, by the words in which it is told: those of an unpacker, and of a seed about its origin, come
-/// with no more than these.
-fn told_class(words: &str) -> Option<&'static str> {
-    const TOLD: [(&str, &str); 4] = [
-        ("the compressed stream is", "broken-archive"),
-        ("the origin redirects more than", "redirects"),
-        ("the origin answers with another range than was asked", "bad-answer"),
-        ("the origin answers 206 without a sound Content-Range", "bad-answer"),
-    ];
-    TOLD.iter().find(|(part, _)| words.contains(part)).map(|(_, class)| *class)
 }
 
 fn read_class(error: &ReadError) -> (Code, &'static str) {
@@ -212,11 +177,9 @@ fn read_class(error: &ReadError) -> (Code, &'static str) {
         ReadError::OriginChanged(_) => (Code::Aborted, "origin-changed"),
         ReadError::NotFound(_) => (Code::NotFound, "not-found"),
         ReadError::NotPermitted(_) => (Code::PermissionDenied, "not-permitted"),
-        ReadError::Source(error) => source_class(error),
-        ReadError::Swarm(words) => {
-            (Code::Unavailable, told_class(words).unwrap_or("source-failed"))
-        }
-        ReadError::Closing(_) => (Code::Unavailable, "source-failed"),
+        ReadError::Source(error) => of_origin(classes::of_source(error)),
+        ReadError::Swarm(words) => of_origin(classes::of_words(words)),
+        ReadError::Closing(_) => of_origin(classes::SOURCE_FAILED),
         ReadError::Store(error) => store_class(error),
         ReadError::Sign(_) => (Code::Internal, "internal"),
         ReadError::Timeout { .. } => (Code::DeadlineExceeded, "timed-out"),
@@ -240,7 +203,7 @@ fn mount_class(error: &MountTableError) -> (Code, &'static str) {
     match error {
         error if error.is_for_want_of_resources() => (Code::ResourceExhausted, "limit"),
         MountTableError::NoTree => (Code::FailedPrecondition, "not-tree"),
-        MountTableError::NoPath(_) => (Code::NotFound, "not-found"),
+        MountTableError::NoPath(_) => (Code::NotFound, "no-path"),
         MountTableError::Tree(_) => (Code::DataLoss, "corrupt"),
         MountTableError::Content(error) => read_class(error),
         MountTableError::Mount(error) => match error {

@@ -100,6 +100,66 @@ fn an_archive_that_is_broken_or_leads_outside_is_not_asked_for_again() {
 }
 
 #[test]
+fn a_zip_that_lies_and_archives_that_are_cut_are_told_alike_alone_and_through_a_seed() {
+    let place = Place::new();
+    let source = place.dir("source");
+    fs::write(source.join("f"), "f".repeat(300_000)).unwrap();
+    fs::write(source.join("g"), "good").unwrap();
+    let made = |program: &str, words: &[&str]| {
+        let run = Command::new(program).args(words).current_dir(&source).output().unwrap();
+        assert!(run.status.success(), "{run:?}");
+        fs::read(source.join(words[1])).unwrap()
+    };
+    let zip = made("zip", &["-q", "a.zip", "f", "g"]);
+    let tar = made("tar", &["-cf", "a.tar", "f", "g"]);
+    // The length of the first member, where the directory tells it.
+    let at = zip.windows(4).position(|four| four == b"PK\x01\x02").unwrap() + 24;
+    let mut lies = zip.clone();
+    lies[at..at + 4].copy_from_slice(&250_000_u32.to_le_bytes());
+    let origin = Origin::of("/lies.zip", Body::bytes(lies)).unwrap();
+    origin.put("/cut.zip", Body::bytes(zip[..zip.len() / 2].to_vec()));
+    origin.put("/cut.tar", Body::bytes(tar[..200_000].to_vec()));
+    let cluster = Cluster::start(&binaries(), &place.dir("cluster")).unwrap();
+    let agents = [Agent::solo(&place, "alone"), Agent::of(&cluster, &place, "member")];
+    for agent in &agents {
+        for words in [
+            ["cat", "/lies.zip", "!f"],
+            ["cat", "/cut.zip", "!f"],
+            ["ls", "/cut.zip", "!d"],
+            ["ls", "/cut.tar", ""],
+            ["cat", "/cut.tar", "!g"],
+        ] {
+            let named = origin.url(words[1]) + words[2];
+            let said = agent.dfctl(&[words[0], &named]).fails(5, "DFS-2114");
+            let advice = advice(&said);
+            assert!(!advice.contains("again"), "{words:?}: {}", said.stderr);
+            assert!(advice.contains("dfctl --socket"), "{words:?}: {}", said.stderr);
+        }
+        assert_eq!(agent.dfctl(&["cat", &(origin.url("/lies.zip") + "!g")]).done().text(), "good");
+    }
+}
+
+#[test]
+fn a_sync_of_what_an_archive_cannot_give_is_not_told_to_go_again() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let source = place.dir("source");
+    fs::write(source.join("f"), "x").unwrap();
+    fs::write(source.join("g"), "good").unwrap();
+    let archive = place.path("outside.tar");
+    let mut tar = Command::new("tar");
+    tar.arg("-cPf").arg(&archive).arg("-C").arg(&source);
+    assert!(tar.args(["--transform", "s,^f$,../f,", "f", "g"]).status().unwrap().success());
+    let (from, to) = (format!("{}!", archive.display()), place.path("out"));
+    let words = ["sync", &from, to.to_str().unwrap()];
+    let said = agent.dfctl(&words).fails(8, "DFS-1108");
+    let advice = advice(&said);
+    assert!(!advice.contains("again") && advice.contains("--exclude GLOB"), "{}", said.stderr);
+    agent.dfctl(&[&words[..], &["--exclude", "f"]].concat()).exits(9);
+    assert_eq!(fs::read(to.join("g")).unwrap(), b"good");
+}
+
+#[test]
 fn a_file_that_is_closed_to_its_asker_is_no_matter_of_headers() {
     let place = Place::new();
     place.open_to_others();

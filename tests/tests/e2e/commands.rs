@@ -130,6 +130,9 @@ fn help_and_version_need_no_agent_and_are_results() {
         let said = dfctl_at(&place.path("no.sock"), words);
         assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{words:?}");
         assert!(!said.stdout.is_empty(), "{words:?}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$@\" >/dev/full", "-"]).arg(binary("dfctl")).args(words);
+        Said::by(&mut shell).unwrap().fails(7, "DFS-1104");
     }
 }
 
@@ -168,6 +171,16 @@ fn a_value_of_the_environment_or_a_file_is_blamed_on_where_it_stands() {
     let said = dfctl(&[("DFS_CLUSTER", "here")], &get).fails(2, "DFS-1003");
     assert!(said.stderr.contains("environment variable DFS_CLUSTER"), "{}", said.stderr);
     assert!(said.stderr.contains("unset DFS_CLUSTER"), "{}", said.stderr);
+    // One that is set and empty is one that is not set, as for the other programs.
+    let file = place.path("f");
+    fs::write(&file, "content").unwrap();
+    let empty = [("DFS_CLUSTER", ""), ("DFS_SOCKET", ""), ("DFS_SOLO", ""), ("DFS_FORMAT", "")];
+    let said = dfctl(&empty, &["cat", "--solo", file.to_str().unwrap()]).done();
+    assert_eq!(said.stdout, b"content"[..]);
+    let nobody = dfs_tests::process::free_address().unwrap().to_string();
+    let said = dfctl(&[("DFS_CLUSTER", &nobody)], &get).fails(5, "DFS-4119");
+    let told = "comes from: environment variable DFS_CLUSTER";
+    assert!(said.stderr.contains(told), "{}", said.stderr);
     let typed = [&["--cluster", "there"][..], &get].concat();
     let said = dfctl(&[("DFS_CLUSTER", "127.0.0.1:1")], &typed).fails(2, "DFS-1001");
     assert!(
@@ -282,6 +295,38 @@ fn the_other_programs_end_with_a_code_that_is_explained() {
         let said = as_root(&["--help"]).done();
         assert!(!said.text().contains("DFS-") && said.stderr.is_empty(), "{}", said.stderr);
     }
+}
+
+#[test]
+fn what_a_program_is_told_is_refused_before_it_takes_anything() {
+    let place = Place::new();
+    let file = place.path("file");
+    fs::write(&file, "").unwrap();
+    let (data, below) = (place.path("data"), file.join("data"));
+    let (data, below) = (data.to_str().unwrap(), below.to_str().unwrap());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (line, exit, code, telling) in [
+        ("dfs-cluster all --manager 127.0.0.1:1", 2, "DFS-1003", "a scheduler or a seed"),
+        ("dfs-cluster seed", 2, "DFS-1003", "--manager HOST:PORT"),
+        ("dfs-cluster seed --manager here", 2, "DFS-1001", "host:port"),
+        ("dfs-cluster seed --manager here:0", 2, "DFS-1001", "port 0"),
+        ("dfs-cluster all --advertise 0.0.0.0", 2, "DFS-1003", "every address"),
+        ("dfs-fuse --advertise 127.0.0.1:0", 2, "DFS-1003", "port 0"),
+        ("dfs-fuse --socket-group no-such-group", 2, "DFS-1001", "no group 'no-such-group'"),
+        (&format!("dfs-fuse --port-pieces {port}"), 1, "DFS-4105", "--port-pieces"),
+        (&format!("dfs-cluster all --port-grpc {port}"), 1, "DFS-4105", "--port-grpc"),
+    ] {
+        let (program, words) = line.split_once(' ').unwrap();
+        let mut command = binaries().command(program).unwrap();
+        let said = Said::by(command.args(words.split(' ')).args(["--data-dir", data])).unwrap();
+        let said = said.fails(exit, code);
+        assert!(said.stderr.contains(telling), "{line}: {}", said.stderr);
+    }
+    let said = Said::by(binaries().command("dfs-fuse").unwrap().args(["--data-dir", below]));
+    let said = said.unwrap().fails(1, "DFS-4105");
+    let telling = format!("{} is not a directory", file.display());
+    assert!(said.stderr.contains(&telling), "{}", said.stderr);
 }
 
 #[test]

@@ -9,7 +9,8 @@ use sha2::Digest as _;
 
 use crate::support::canned::Canned;
 use crate::support::trees::{self, names, noise};
-use crate::support::{Agent, Expected, Place, Tmpfs, until};
+use crate::support::{Agent, Expected, Place, Tmpfs, binary, until};
+use dfs_tests::process::Said;
 use dfs_tests::{Body, Fault, Origin};
 
 /// What an empty directory holds.
@@ -88,6 +89,30 @@ fn a_file_of_this_machine_keeps_its_permissions_and_time_and_gains_no_rights() {
     let fresh = out.join("fresh");
     fs::write(&fresh, "").unwrap();
     assert_eq!(fs::metadata(out.join("f")).unwrap().mode(), fs::metadata(fresh).unwrap().mode());
+}
+
+#[test]
+fn the_standard_output_by_any_name_gets_the_content_and_nothing_else() {
+    let place = Place::new();
+    let bytes = noise(3, 100_000);
+    let file = place.path("f");
+    fs::write(&file, &bytes).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let link = place.path("link");
+    symlink("/dev/stdout", &link).unwrap();
+    for output in ["-", "/dev/stdout", "/proc/self/fd/1", link.to_str().unwrap()] {
+        let words = ["get", file.to_str().unwrap(), "--force", "-o", output];
+        let said = agent.dfctl(&words).done();
+        assert!(said.stdout == bytes, "{output}");
+        // Where that is a file, it is written and not replaced.
+        let target = place.path("target");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo before >\"$0\"; exec \"$@\" >>\"$0\""]).arg(&target);
+        shell.arg(binary("dfctl")).arg("--socket").arg(agent.socket()).args(words);
+        Said::by(&mut shell).unwrap().done();
+        assert!(fs::read(&target).unwrap() == [b"before\n", &bytes[..]].concat(), "{output}");
+    }
+    assert!(link.is_symlink());
 }
 
 #[test]

@@ -197,7 +197,7 @@ impl Inner {
             let fetched = |at: usize| {
                 let part = &inner.table.parts()[at];
                 let body = part_of(&packed, span.start, part);
-                let body = body.map_err(|error| inner.malformed(part, &error))?;
+                let body = body.map_err(|error| inner.damaged(part, &error))?;
                 inner.kept.put(at, &body);
                 Ok(body)
             };
@@ -210,10 +210,10 @@ impl Inner {
         Ok(work.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())))
     }
 
-    fn malformed(&self, part: &Part, error: &MemberError) -> SourceError {
+    fn damaged(&self, part: &Part, error: &MemberError) -> SourceError {
         let place = ByteRange::new(part.from, part.until);
         let attempt = Attempt::new(Action::Read(Some(place)), &self.url);
-        SourceError::Malformed { attempt, reason: error.to_string() }
+        SourceError::Damaged { attempt, reason: error.to_string() }
     }
 }
 

@@ -201,6 +201,7 @@ impl Health {
             SourceError::Changed { .. }
             | SourceError::NotPermitted { .. }
             | SourceError::Malformed { .. }
+            | SourceError::Damaged { .. }
             | SourceError::Encoded { .. }
             | SourceError::Redirect { .. }
             | SourceError::TooLarge { .. }

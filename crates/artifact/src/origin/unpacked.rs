@@ -110,7 +110,7 @@ impl Unpacking {
             drop(self.ahead.split_to(taken));
             match stepped {
                 Ok(more) => self.more = more,
-                Err(error) => return Err(self.malformed(error.to_string())),
+                Err(error) => return Err(self.damaged(error.to_string())),
             }
             Ok((self, out.into()))
         });
@@ -118,7 +118,7 @@ impl Unpacking {
     }
 
     fn end(&self) -> Result<(), SourceError> {
-        self.unpacker.finish().map_err(|error| self.malformed(error.to_string()))?;
+        self.unpacker.finish().map_err(|error| self.damaged(error.to_string()))?;
         match self.length {
             Some(length) if length != self.given => {
                 let detail = format!("it unpacks to {} bytes instead of {length}", self.given);
@@ -128,7 +128,7 @@ impl Unpacking {
         }
     }
 
-    fn malformed(&self, reason: String) -> SourceError {
-        SourceError::Malformed { attempt: self.attempt.clone(), reason }
+    fn damaged(&self, reason: String) -> SourceError {
+        SourceError::Damaged { attempt: self.attempt.clone(), reason }
     }
 }

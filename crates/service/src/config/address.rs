@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// How long a name may take to be looked up.
 const LOOK_UP_WITHIN: Duration = Duration::from_secs(5);
@@ -81,6 +82,43 @@ const NO_SUCH_NAME: [&str; 5] = [
     "Name has no usable address",
     "the name has no address",
 ];
+
+/// An address that a process tells others to reach it at.
+pub trait Reachable: fmt::Display {
+    /// Why nobody can reach anything there, where that is certain.
+    fn why_not(&self) -> Option<&'static str>;
+}
+
+impl Reachable for IpAddr {
+    fn why_not(&self) -> Option<&'static str> {
+        let is_any = self.to_canonical().is_unspecified();
+        is_any.then_some("it stands for every address of a machine, and for none in particular")
+    }
+}
+
+impl Reachable for SocketAddr {
+    fn why_not(&self) -> Option<&'static str> {
+        match self.port() {
+            0 => Some("port 0 is none that others can connect to"),
+            _ => self.ip().why_not(),
+        }
+    }
+}
+
+/// Reads a list of addresses that others are to use.
+pub fn reachable_all<'de, D, A>(value: D) -> Result<Vec<A>, D::Error>
+where
+    D: Deserializer<'de>,
+    A: Reachable + Deserialize<'de>,
+{
+    let all = Vec::<A>::deserialize(value)?;
+    match all.iter().find_map(|address| Some((address, address.why_not()?))) {
+        Some((address, why)) => {
+            Err(D::Error::custom(format!("nobody can be reached at {address}: {why}")))
+        }
+        None => Ok(all),
+    }
+}
 
 impl ServiceAddress {
     /// Every address it may mean, those of the name in the resolver's order.

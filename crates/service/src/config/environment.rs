@@ -5,7 +5,7 @@
 //! as text first, then as a number, truth value or list, until it fits.
 //! Variables of other processes share the prefix and are passed over.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use figment::util::nest;
 use figment::value::{Dict, Value};
@@ -32,6 +32,15 @@ pub(super) fn layers(
     }
     layers.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(layers)
+}
+
+/// A command line whose flags take nothing from variables that are set and empty, as a layer of variables does not.
+pub fn passing_over_empty(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command.mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+        true => arg.env(None::<&str>),
+        false => arg,
+    })
 }
 
 fn key_path(name: &str) -> Option<Vec<String>> {

@@ -20,6 +20,7 @@ pub struct Details {
 
 const CLASSES: &[(&str, FailureClass)] = &[
     ("not-found", FailureClass::NotFound),
+    ("no-path", FailureClass::NoPath),
     ("unauthenticated", FailureClass::Unauthenticated),
     ("not-permitted", FailureClass::NotPermitted),
     ("agent-refused", FailureClass::AgentRefused),
