@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dfs_fuse::manager::{self, Patience};
 use dfs_proto::manager::{MemberList, Role};
 use dfs_service::config::ServiceAddress;
+use dfs_service::net::manager::{self, Patience};
 
 use crate::codes;
 use crate::commands::interrupted;

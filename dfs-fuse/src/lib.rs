@@ -10,7 +10,6 @@ pub mod content;
 pub mod core;
 pub mod errno;
 mod fuse;
-pub mod manager;
 pub mod metrics;
 pub mod mount;
 pub mod options;

@@ -61,9 +61,6 @@ pub trait Holdings: Send + Sync + 'static {
     fn held(&self) -> Vec<scheduler::Held>;
 }
 
-/// How often it is looked whether a departure was heard.
-const DEPARTURE_LOOK: Duration = Duration::from_millis(10);
-
 /// How long a manager may take to name a scheduler. A host that has met none by then goes on by itself.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -182,13 +179,8 @@ impl Swarm {
     /// when they have heard it, or `within` is over.
     pub async fn depart(&self, within: Duration) {
         self.outbox.depart();
-        let heard = async {
-            while self.outbox.is_connected() {
-                tokio::time::sleep(DEPARTURE_LOOK).await;
-            }
-        };
         // Whoever did not hear it finds out when the connection ends.
-        let _ = tokio::time::timeout(within, heard).await;
+        let _ = tokio::time::timeout(within, self.until_connected(false)).await;
     }
 
     /// What the session is waiting for, in words.
@@ -199,6 +191,11 @@ impl Swarm {
     /// Whether a scheduler is being talked to.
     pub fn is_connected(&self) -> bool {
         self.outbox.is_connected()
+    }
+
+    /// Waits until one is, or until none is.
+    pub async fn until_connected(&self, connected: bool) {
+        self.outbox.until_connected(connected).await;
     }
 
     pub(crate) fn register(

@@ -15,6 +15,7 @@ mod group;
 mod grpc;
 mod links;
 mod local;
+pub mod manager;
 
 pub use channels::GrpcChannels;
 pub use group::SocketGroup;

@@ -48,14 +48,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let left = match answer(context, backend.unmount(text, args.lazy)).await? {
         Ok(left) => left,
         Err(failure) if failure.class == FailureClass::NotMounted => {
-            let Some(mount) = mounted_at(&dir) else {
+            let Some(mount) = there(&dir)? else {
                 return Err(CliError::backend("unmount", text, failure));
             };
             return Err(not_of_this_agent(context, &dir, &mount).await);
         }
         Err(failure) => {
             let failed = CliError::backend("unmount", text, failure);
-            return Err(match mounted_at(&dir).filter(|_| failed.code == &codes::MOUNT_COVERED) {
+            return Err(match there(&dir)?.filter(|_| failed.code == &codes::MOUNT_COVERED) {
                 Some(above) => failed.because(what_it_shows(&above)),
                 None => failed,
             });
@@ -65,10 +65,18 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     Ok(Outcome::Done)
 }
 
+/// What the kernel says is mounted on `dir`.
+fn there(dir: &Path) -> Result<Option<MountEntry>, CliError> {
+    mounted_at(dir).map_err(|source| {
+        let dir = dir.to_owned();
+        refused(&printable(&dir.display().to_string()), &UnmountError::Refused { dir, source })
+    })
+}
+
 /// With no agent to ask, only what a dead one left is there to be taken away.
 async fn without_agent(context: &Context, dir: PathBuf) -> Result<Outcome, CliError> {
     let shown = printable(&dir.display().to_string());
-    let Some(mount) = mounted_at(&dir) else {
+    let Some(mount) = there(&dir)? else {
         return Err(CliError::new(&codes::NOT_MOUNTED, format!("nothing is mounted on {shown}")));
     };
     let looking = dir.clone();

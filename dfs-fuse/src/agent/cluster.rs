@@ -8,15 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_peer::swarm::{ManagerPlace, Swarm};
 use dfs_service::config::{LookUpError, ServiceAddress};
+use dfs_service::net::manager;
 use parking_lot::Mutex;
-
-use crate::manager;
 
 /// How long a cluster may be away before it is told: one that restarts is back by then.
 const AWAY: Duration = Duration::from_secs(5);
-
-/// How often it is looked.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// How long a manager may take to say who is there.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -74,19 +70,13 @@ pub async fn follow(swarm: Swarm, cluster: Vec<ServiceAddress>) {
     let named: Vec<String> = cluster.iter().map(ToString::to_string).collect();
     let named = named.join(",");
     loop {
-        if tokio::time::timeout(AWAY, until(&swarm, true)).await.is_err() {
+        if tokio::time::timeout(AWAY, swarm.until_connected(true)).await.is_err() {
             let why = why_away(&swarm, &cluster).await;
             tracing::warn!(cluster = %named, why, "the cluster is not reached: going on without it");
-            until(&swarm, true).await;
+            swarm.until_connected(true).await;
             tracing::info!(cluster = %named, "the cluster is reached");
         }
-        until(&swarm, false).await;
-    }
-}
-
-async fn until(swarm: &Swarm, connected: bool) {
-    while swarm.is_connected() != connected {
-        tokio::time::sleep(LOOK).await;
+        swarm.until_connected(false).await;
     }
 }
 

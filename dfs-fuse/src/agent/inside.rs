@@ -33,9 +33,6 @@ const THREADS: usize = 2;
 /// Bytes that the pipe holds before its writer waits.
 const PIPE: usize = 1 << 20;
 
-/// How often it is looked whether the cluster is reached.
-const LOOK: Duration = Duration::from_millis(10);
-
 /// How long taking leave may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -140,11 +137,7 @@ impl InsideAgent {
         let swarm = self.host.engine.swarm().cloned();
         async move {
             let Some(swarm) = swarm else { return Ok(()) };
-            let connected = async {
-                while !swarm.is_connected() {
-                    tokio::time::sleep(LOOK).await;
-                }
-            };
+            let connected = swarm.until_connected(true);
             tokio::time::timeout(within, connected).await.map_err(|_| swarm.state())
         }
     }

@@ -248,7 +248,9 @@ impl MountTable {
     async fn clear_dead(&self, dir: &Path, asker: Asker) -> Result<usize, MountTableError> {
         let left = dir.to_owned();
         let clearing = tokio::task::spawn_blocking(move || {
-            let mount = mounted_at(&left).filter(MountEntry::is_ours);
+            let mount = mounted_at(&left)
+                .map_err(|source| UnmountError::Refused { dir: left.clone(), source })?;
+            let mount = mount.filter(MountEntry::is_ours);
             let Some(mount) = mount.filter(|_| is_dead(&left)) else {
                 return Err(MountTableError::NotMounted(left));
             };

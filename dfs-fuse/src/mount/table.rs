@@ -67,8 +67,8 @@ pub fn mounts() -> io::Result<Vec<MountEntry>> {
 }
 
 /// What is mounted on `dir`, the uppermost where several are.
-pub fn mounted_at(dir: &Path) -> Option<MountEntry> {
-    Table::open().ok()?.mounted_at(dir).ok()?
+pub fn mounted_at(dir: &Path) -> io::Result<Option<MountEntry>> {
+    Table::open()?.mounted_at(dir)
 }
 
 /// Where `mount` is by now, if it is still there: a directory on its way may have got another name.

@@ -100,14 +100,14 @@ fn run(program: &str, words: &[&str], dir: &Path) {
 const DISK: [&str; 3] = ["-t", "tmpfs", "dfs-test"];
 
 fn shows(dir: &Path) -> Option<String> {
-    mounted_at(dir).map(|mount| mount.name)
+    mounted_at(dir).unwrap().map(|mount| mount.name)
 }
 
 #[test]
 fn what_is_not_mounted_any_more_is_not_unmounted() {
     let mut fixture = Fixture::new(&one_file(10), MemoryContent::cached(vec![noise(10)]));
     let dir = fixture.mounted.dir().to_owned();
-    let mount = mounted_at(&dir).unwrap();
+    let mount = mounted_at(&dir).unwrap().unwrap();
     run("umount", &[], &dir);
     run("mount", &DISK, &dir);
     for detach in [Detach::WhenUnused, Detach::Lazily] {

@@ -231,19 +231,20 @@ impl Peer {
 
     /// Holds these groups of the task's `all`, if that is known.
     pub fn gain(&mut self, run: GroupRange, all: Option<u64>, now: Millis) {
-        let lacked = self.held != Held::All;
-        self.held.insert(run, all);
-        if lacked && self.held == Held::All {
-            self.gives_since = Some(now);
-        }
+        self.change(now, |held| held.insert(run, all));
     }
 
     /// Holds this, and nothing else.
     pub fn holds(&mut self, held: Held, now: Millis) {
-        if self.held != Held::All && held == Held::All {
+        self.change(now, |had| *had = held);
+    }
+
+    fn change(&mut self, now: Millis, change: impl FnOnce(&mut Held)) {
+        let lacked = self.held != Held::All;
+        change(&mut self.held);
+        if lacked && self.held == Held::All {
             self.gives_since = Some(now);
         }
-        self.held = held;
     }
 
     /// Whether it will hold everything, however long that turns out to be.

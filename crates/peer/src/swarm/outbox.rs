@@ -8,7 +8,7 @@ use dfs_model::TaskInfo;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId};
 use dfs_proto::common::GroupRun;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::conductor::Failure;
 use crate::engine::{Command, Ledger};
@@ -64,7 +64,6 @@ struct Inner {
     tasks: HashMap<TaskId, Registration>,
     news: BTreeMap<TaskId, News>,
     state: String,
-    connected: usize,
     /// The host goes and does not come back.
     departs: bool,
 }
@@ -85,6 +84,8 @@ pub(super) struct Outbox {
     filled: Notify,
     /// Somebody waits for the answer.
     urgent: Notify,
+    /// Schedulers that are being talked to.
+    connected: watch::Sender<usize>,
 }
 
 impl Outbox {
@@ -227,8 +228,8 @@ impl Outbox {
     }
 
     pub(super) fn connected(&self, change: isize) {
-        let mut inner = self.inner.lock();
-        inner.connected = inner.connected.saturating_add_signed(change);
+        self.connected
+            .send_modify(|connected| *connected = connected.saturating_add_signed(change));
     }
 
     /// From now on there is nothing to say but that the host goes.
@@ -242,7 +243,12 @@ impl Outbox {
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.inner.lock().connected > 0
+        *self.connected.borrow() > 0
+    }
+
+    pub(super) async fn until_connected(&self, connected: bool) {
+        // The sender is here: it is not dropped meanwhile.
+        let _ = self.connected.subscribe().wait_for(|now| (*now > 0) == connected).await;
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use dfs_fuse::manager::{self, Unreached};
 use dfs_proto::manager::{Member, Role};
 use dfs_service::config::ServiceAddress;
+use dfs_service::net::manager::{self, Unreached};
 use serde_json::{Value, json};
 
 use crate::output::{Record, printable, table};

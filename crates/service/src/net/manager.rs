@@ -8,12 +8,13 @@ use std::time::Duration;
 use dfs_peer::dial::{Dialer, Link};
 use dfs_proto::manager::manager_client::ManagerClient;
 use dfs_proto::manager::{MemberList, MembersRequest};
-use dfs_service::config::{LookUpError, ServiceAddress};
-use dfs_service::net::{TcpLinkDialer, grpc_channel_to};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use tonic::{Code, Status};
+
+use crate::config::{LookUpError, ServiceAddress};
+use crate::net::{TcpLinkDialer, grpc_channel_to};
 
 /// Most of a member list that is looked at, in bytes.
 const MAX_LIST: usize = 8 << 20;
@@ -278,12 +279,12 @@ async fn shown_to(
 mod tests {
     use dfs_proto::manager::MembershipRequest;
     use dfs_proto::manager::manager_server::{Manager, ManagerServer};
-    use dfs_service::net::{self, Port};
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
     use tonic::{Request, Response, Streaming};
 
     use super::*;
+    use crate::net::{self, Port};
 
     const WITHIN: Duration = Duration::from_secs(2);
 
