@@ -77,6 +77,10 @@ async fn run(cli: Cli, extensions: Extensions) -> Result<(), Error> {
     }
     let loader = Loader::new(PROCESS).file(flags.shared.config.clone());
     let (shared, own) = loader.load_beside(&flags).map_err(process::Error::from)?;
+    let own: Options = own;
+    if !role.has_manager() && own.manager.is_none() {
+        return Err(Error::NoManager);
+    }
     let told = Told { role, shared, own, extensions };
     let (shared, data_dir) = (told.shared.clone(), told.own.data_dir.clone());
     process::run(&shared, &data_dir, async |data_dir, lifecycle| {

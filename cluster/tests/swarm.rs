@@ -748,12 +748,7 @@ async fn a_manager_is_found_once_its_name_leads_to_it() {
     let tracker = cluster.lifecycle.service("node");
     let (tasks, stop) = (tracker.tasks(), tracker.token().child_token());
     let swarm = Swarm::start(options, Arc::new(Looked::default()), tasks, stop);
-    let meeting = async {
-        while !swarm.is_connected() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    soon("the node to meet the scheduler", meeting).await;
+    soon("the node to meet the scheduler", swarm.until_connected()).await;
     assert_eq!(
         moving.looked.load(Ordering::SeqCst),
         3,

@@ -17,6 +17,7 @@ mod context;
 mod error;
 mod interrupt;
 mod launch;
+mod links;
 mod locator;
 mod near;
 mod outdir;

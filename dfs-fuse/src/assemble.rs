@@ -200,8 +200,9 @@ fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBu
         Some(socket) => std::path::absolute(socket)?,
         None => agent.facts().data_dir.join("agent.sock"),
     };
-    let access =
-        options.socket_group.map_or(SocketAccess::Owner, |group| SocketAccess::Group(group.0));
+    let access = options
+        .socket_group
+        .map_or(SocketAccess::Owner, |group| SocketAccess::Group(group.number()));
     let listener = LocalListener::bind(&socket, access)?;
     // Not an error: access control lists, or whoever opens it later, may let them in all the same.
     if let Some(dir) = access.shut_out_by(&socket) {

@@ -9,6 +9,7 @@ mod index;
 mod memory;
 mod part;
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 pub use footprint::Footprint;
@@ -60,33 +61,31 @@ pub trait Tree: Send + Sync + 'static {
 }
 
 /// Shows every entry at and below the directory `root` that is no directory, as often as it has names; how many
-/// directories there are.
+/// directories there are. A directory has one name: in an index that gives it another, circles are possible.
 fn walk(
     tree: &dyn Tree,
     root: u64,
     show: &mut dyn FnMut(u64, Kind) -> Result<(), TreeError>,
 ) -> Result<u64, TreeError> {
-    let most = tree.totals().inodes.saturating_mul(2).saturating_add(2);
-    let (mut directories, mut others) = (0, 0);
+    let mut met = HashSet::from([root]);
     let mut open = vec![root];
     while let Some(dir) = open.pop() {
-        let mut shown = Vec::new();
+        let (mut below, mut shown) = (Vec::new(), Vec::new());
         tree.read_dir(dir, 0, &mut |entry| {
             match entry.kind {
                 _ if matches!(entry.name, b"." | b"..") => {}
-                Kind::Directory => open.push(entry.nid),
+                Kind::Directory => below.push(entry.nid),
                 kind => shown.push((entry.nid, kind)),
             }
             ControlFlow::Continue(())
         })?;
-        others += shown.len() as u64;
-        directories += 1;
-        if directories + others >= most {
-            return Err(TreeError::Corrupt("its directories go round in circles".to_owned()));
+        if !below.iter().all(|dir| met.insert(*dir)) {
+            return Err(TreeError::Corrupt("a directory of it has two names".to_owned()));
         }
+        open.append(&mut below);
         shown.into_iter().try_for_each(|(nid, kind)| show(nid, kind))?;
     }
-    Ok(directories)
+    Ok(met.len() as u64)
 }
 
 /// Attributes of an inode.

@@ -43,10 +43,9 @@ impl Site {
     /// One whose gRPC services are at `at`.
     pub(super) fn new(told: Told, data_dir: &DataDir, at: SocketAddr) -> Result<Self, Error> {
         let identity = Identity::load_or_create(data_dir.path())?;
-        let manager = match (&told.own.manager, told.role.has_manager()) {
-            (_, true) => net::grpc_channel_to(at),
-            (Some(manager), false) => net::grpc_channel(manager),
-            (None, false) => return Err(Error::NoManager),
+        let manager = match &told.own.manager {
+            Some(manager) if !told.role.has_manager() => net::grpc_channel(manager),
+            _ => net::grpc_channel_to(at),
         };
         let advertised = match told.own.advertise.is_empty() {
             true => vec![told.shared.listen],

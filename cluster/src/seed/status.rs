@@ -1,7 +1,7 @@
 //! A seed's failures as gRPC status: the code says what a node may do next.
 
 use dfs_artifact::ResolveError;
-use dfs_peer::classes::{self, CLASS};
+use dfs_peer::classes::{CLASS, Class};
 use dfs_peer::engine::ReadError;
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenUrlError;
@@ -24,17 +24,17 @@ pub fn status_of(error: &OpenUrlError) -> Status {
     };
     let mut status = Status::new(code, error_chain(error));
     if let Some(class) = class_of(error) {
-        status.metadata_mut().insert(CLASS, MetadataValue::from_static(class));
+        status.metadata_mut().insert(CLASS, MetadataValue::from_static(class.name()));
     }
     status
 }
 
 /// What a code cannot say; the node tells it as its own. What the seed itself suffers is none of that.
-fn class_of(error: &OpenUrlError) -> Option<&'static str> {
+fn class_of(error: &OpenUrlError) -> Option<Class> {
     match error {
-        OpenUrlError::Resolve(error) => classes::known(classes::of_resolution(error)),
-        OpenUrlError::Source(error) => classes::known(classes::of_source(error)),
-        OpenUrlError::Fetch(ReadError::Source(error)) => classes::known(classes::of_source(error)),
+        OpenUrlError::Resolve(error) => Some(Class::of_resolution(error)),
+        OpenUrlError::Source(error) => Some(Class::of_source(error)),
+        OpenUrlError::Fetch(ReadError::Source(error)) => Some(Class::of_source(error)),
         _ => None,
     }
 }

@@ -9,126 +9,167 @@ use dfs_source::SourceError;
 /// The metadata in which a seed names the class.
 pub const CLASS: &str = "dfs-class";
 
-/// The classes of what origins do.
-const OF_ORIGINS: [&str; 13] = [
-    "not-found",
-    "unauthenticated",
-    "not-permitted",
-    "origin-changed",
-    "timed-out",
-    "limit",
-    "unsupported",
-    "bad-request",
-    "redirects",
-    "bad-answer",
-    BROKEN_ARCHIVE,
-    "is-tree",
-    "not-tree",
-];
-
-/// What is packed does not unpack.
-const BROKEN_ARCHIVE: &str = "broken-archive";
-
-/// Any other failure of an origin, or of the way to it.
-pub const SOURCE_FAILED: &str = "source-failed";
-
-/// The class of this name, where it is one of an origin's that this version knows.
-pub fn known(name: &str) -> Option<&'static str> {
-    OF_ORIGINS.into_iter().find(|known| *known == name)
+/// What an origin did, or what it turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing there.
+    NotFound,
+    /// It wants credentials.
+    Unauthenticated,
+    /// It refuses.
+    NotPermitted,
+    /// It has another version now.
+    OriginChanged,
+    /// Nothing came in time.
+    TimedOut,
+    /// More than the limits allow.
+    Limit,
+    /// This cannot be done with it.
+    Unsupported,
+    /// The question makes no sense.
+    BadRequest,
+    /// It sends on without end, or to what is not the web.
+    Redirects,
+    /// It answers something else than was asked.
+    BadAnswer,
+    /// What is packed does not unpack.
+    BrokenArchive,
+    /// A directory where a file was wanted.
+    IsTree,
+    /// A file where a directory was wanted.
+    NotTree,
+    /// Any other failure of it, or of the way to it.
+    SourceFailed,
 }
 
-/// The class of what an origin did.
-pub fn of_source(error: &SourceError) -> &'static str {
-    match error {
-        SourceError::NotFound { .. } => "not-found",
-        SourceError::NotPermitted { status: Some(401), .. } => "unauthenticated",
-        SourceError::NotPermitted { .. } => "not-permitted",
-        SourceError::Changed { .. } => "origin-changed",
-        SourceError::Timeout { .. } | SourceError::Stalled { .. } => "timed-out",
-        SourceError::TooLarge { .. } => "limit",
-        SourceError::Unsupported { .. }
-        | SourceError::ReadOnly { .. }
-        | SourceError::RangeIgnored { .. } => "unsupported",
-        SourceError::Url(_) => "bad-request",
-        SourceError::Redirect { .. } => "redirects",
-        SourceError::Damaged { .. } => BROKEN_ARCHIVE,
-        // A file of this machine is none that can be asked again in another way.
-        SourceError::Malformed { attempt, .. } if attempt.url.starts_with("file:") => SOURCE_FAILED,
-        SourceError::Malformed { .. } | SourceError::Encoded { .. } => "bad-answer",
-        // Each attempt may have failed for a reason that stays.
-        SourceError::Unavailable { cause, .. } => of_source(cause),
-        SourceError::Status { .. }
-        | SourceError::Unreachable { .. }
-        | SourceError::Truncated { .. }
-        | SourceError::Tls { .. }
-        | SourceError::Exists { .. }
-        | SourceError::Io { .. }
-        | SourceError::Setup { .. } => SOURCE_FAILED,
-    }
-}
-
-/// The class of what a URL turned out to be.
-pub fn of_resolution(error: &ResolveError) -> &'static str {
-    match error {
-        ResolveError::Source(error) => of_source(error),
-        ResolveError::IsDirectory(_) => "is-tree",
-        ResolveError::NoTree(_) => "not-tree",
-        ResolveError::Tar { source, .. } => match source {
-            TarError::Corrupt { .. } | TarError::Truncated { .. } => BROKEN_ARCHIVE,
-            TarError::Unsupported { .. } | TarError::TooMuch(_) => "unsupported",
-        },
-        ResolveError::Zip { source, .. } => match source {
-            ZipError::NoDirectory | ZipError::Corrupt { .. } => BROKEN_ARCHIVE,
-            ZipError::Split | ZipError::Overlap { .. } | ZipError::TooMuch(_) => "unsupported",
-        },
-        ResolveError::LengthUnknown(_)
-        | ResolveError::Parts { .. }
-        | ResolveError::Tree { .. }
-        | ResolveError::Plan { .. }
-        | ResolveError::Write { .. }
-        | ResolveError::Index { .. } => "unsupported",
-    }
-}
-
-/// The class of what a seed, or the scheduler for it, said of the origin: of a transfer that failed there is no more
-/// than the words.
-pub fn of_words(words: &str) -> &'static str {
-    const TOLD: [(&str, &str); 4] = [
-        ("the compressed stream is", BROKEN_ARCHIVE),
-        ("the origin redirects more than", "redirects"),
-        ("the origin answers with another range than was asked", "bad-answer"),
-        ("the origin answers 206 without a sound Content-Range", "bad-answer"),
+impl Class {
+    /// Every one.
+    pub const ALL: [Self; 14] = [
+        Self::NotFound,
+        Self::Unauthenticated,
+        Self::NotPermitted,
+        Self::OriginChanged,
+        Self::TimedOut,
+        Self::Limit,
+        Self::Unsupported,
+        Self::BadRequest,
+        Self::Redirects,
+        Self::BadAnswer,
+        Self::BrokenArchive,
+        Self::IsTree,
+        Self::NotTree,
+        Self::SourceFailed,
     ];
-    let told = TOLD.iter().find(|(part, _)| words.contains(part));
-    told.map_or(SOURCE_FAILED, |(_, class)| *class)
+
+    /// The word that travels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::Unauthenticated => "unauthenticated",
+            Self::NotPermitted => "not-permitted",
+            Self::OriginChanged => "origin-changed",
+            Self::TimedOut => "timed-out",
+            Self::Limit => "limit",
+            Self::Unsupported => "unsupported",
+            Self::BadRequest => "bad-request",
+            Self::Redirects => "redirects",
+            Self::BadAnswer => "bad-answer",
+            Self::BrokenArchive => "broken-archive",
+            Self::IsTree => "is-tree",
+            Self::NotTree => "not-tree",
+            Self::SourceFailed => "source-failed",
+        }
+    }
+
+    /// The one of this name; none where a later version named it.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+
+    /// The class of what an origin did.
+    pub fn of_source(error: &SourceError) -> Self {
+        match error {
+            SourceError::NotFound { .. } => Self::NotFound,
+            SourceError::NotPermitted { status: Some(401), .. } => Self::Unauthenticated,
+            SourceError::NotPermitted { .. } => Self::NotPermitted,
+            SourceError::Changed { .. } => Self::OriginChanged,
+            SourceError::Timeout { .. } | SourceError::Stalled { .. } => Self::TimedOut,
+            SourceError::TooLarge { .. } => Self::Limit,
+            SourceError::Unsupported { .. }
+            | SourceError::Unreadable { .. }
+            | SourceError::ReadOnly { .. }
+            | SourceError::RangeIgnored { .. } => Self::Unsupported,
+            SourceError::Url(_) => Self::BadRequest,
+            SourceError::Redirect { .. } => Self::Redirects,
+            SourceError::Damaged { .. } => Self::BrokenArchive,
+            // A file of this machine is none that can be asked again in another way.
+            SourceError::Malformed { attempt, .. } if attempt.url.starts_with("file:") => {
+                Self::SourceFailed
+            }
+            SourceError::Malformed { .. } | SourceError::Encoded { .. } => Self::BadAnswer,
+            // Each attempt may have failed for a reason that stays.
+            SourceError::Unavailable { cause, .. } => Self::of_source(cause),
+            SourceError::Status { .. }
+            | SourceError::Unreachable { .. }
+            | SourceError::Truncated { .. }
+            | SourceError::Tls { .. }
+            | SourceError::Exists { .. }
+            | SourceError::Io { .. }
+            | SourceError::Setup { .. } => Self::SourceFailed,
+        }
+    }
+
+    /// The class of what a URL turned out to be.
+    pub fn of_resolution(error: &ResolveError) -> Self {
+        match error {
+            ResolveError::Source(error) => Self::of_source(error),
+            ResolveError::IsDirectory(_) => Self::IsTree,
+            ResolveError::NoTree(_) => Self::NotTree,
+            ResolveError::Tar { source, .. } => match source {
+                TarError::Corrupt { .. } | TarError::Truncated { .. } => Self::BrokenArchive,
+                TarError::Unsupported { .. } | TarError::TooMuch(_) => Self::Unsupported,
+            },
+            ResolveError::Zip { source, .. } => match source {
+                ZipError::NoDirectory | ZipError::Corrupt { .. } => Self::BrokenArchive,
+                ZipError::Split | ZipError::Overlap { .. } | ZipError::TooMuch(_) => {
+                    Self::Unsupported
+                }
+            },
+            ResolveError::LengthUnknown(_)
+            | ResolveError::Parts { .. }
+            | ResolveError::Tree { .. }
+            | ResolveError::Plan { .. }
+            | ResolveError::Write { .. }
+            | ResolveError::Index { .. } => Self::Unsupported,
+        }
+    }
+
+    /// The class of what a seed, or the scheduler for it, said of the origin: of a transfer that failed there is no more
+    /// than the words.
+    pub fn of_words(words: &str) -> Self {
+        let told = [
+            ("the compressed stream is", Self::BrokenArchive),
+            ("the origin redirects more than", Self::Redirects),
+            ("the origin answers with another range than was asked", Self::BadAnswer),
+            ("the origin answers 206 without a sound Content-Range", Self::BadAnswer),
+        ];
+        let found = told.into_iter().find(|(part, _)| words.contains(part));
+        found.map_or(Self::SourceFailed, |(_, class)| class)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use dfs_model::CanonicalUrl;
-    use dfs_source::{Action, Attempt};
-
     use super::*;
 
     #[test]
-    fn what_a_seed_names_is_known_to_a_node() {
-        let url = CanonicalUrl::parse("https://h/x").unwrap();
-        let attempt = Attempt::new(Action::Stat, &url);
-        let reason = String::new();
-        let damaged = SourceError::Damaged { attempt: attempt.clone(), reason };
-        let denied = SourceError::NotPermitted { attempt, status: Some(401), reason: None };
-        let cut = TarError::Truncated { at: 0 };
-        for class in [
-            of_source(&damaged),
-            of_source(&denied),
-            of_resolution(&ResolveError::NoTree(url.clone())),
-            of_resolution(&ResolveError::Tar { url: url.clone(), source: cut }),
-            of_resolution(&ResolveError::Zip { url, source: ZipError::Split }),
-            of_words("given up: the origin redirects more than 10 times"),
-        ] {
-            assert_eq!(known(class), Some(class));
+    fn every_class_is_known_by_its_name() {
+        for class in Class::ALL {
+            assert_eq!(Class::of_name(class.name()), Some(class));
         }
-        assert_eq!(known(SOURCE_FAILED), None, "the code says as much");
-        assert_eq!(known("from-a-later-version"), None);
+        assert_eq!(Class::of_name("from-a-later-version"), None);
+        let words = "given up: the origin redirects more than 10 times";
+        assert_eq!(Class::of_words(words), Class::Redirects);
+        assert_eq!(Class::of_words("no route"), Class::SourceFailed);
     }
 }

@@ -180,7 +180,7 @@ impl Swarm {
     pub async fn depart(&self, within: Duration) {
         self.outbox.depart();
         // Whoever did not hear it finds out when the connection ends.
-        let _ = tokio::time::timeout(within, self.until_connected(false)).await;
+        let _ = tokio::time::timeout(within, self.until_alone()).await;
     }
 
     /// What the session is waiting for, in words.
@@ -193,9 +193,14 @@ impl Swarm {
         self.outbox.is_connected()
     }
 
-    /// Waits until one is, or until none is.
-    pub async fn until_connected(&self, connected: bool) {
-        self.outbox.until_connected(connected).await;
+    /// Waits until one is.
+    pub async fn until_connected(&self) {
+        self.outbox.until(|connected| connected > 0).await;
+    }
+
+    /// Waits until none is.
+    pub async fn until_alone(&self) {
+        self.outbox.until(|connected| connected == 0).await;
     }
 
     pub(crate) fn register(

@@ -4,7 +4,7 @@
 //! ([`config`]), begin logging ([`telemetry`]), take its private directory ([`data_dir`]), bind its
 //! listeners ([`net`]), start its services ([`lifecycle`]), announce itself ([`run_info`]) and let
 //! people look inside ([`admin`], [`metrics`]). [`process`] is that order, and what all can be told. Nothing
-//! here knows what the process is for.
+//! here knows what the process is for; of a cluster it is known how its manager is asked ([`net::manager`]).
 
 pub mod admin;
 mod allocator;

@@ -82,7 +82,7 @@ impl Port {
     }
 }
 
-/// Listens on a loopback address for `service` (the word for it in messages).
+/// Listens on a loopback address for `service`: the word for it in messages, and in the flag of its port.
 pub async fn bind(service: &str, ip: IpAddr, port: Port) -> Result<TcpListener, NetError> {
     if !ip.to_canonical().is_loopback() {
         return Err(NetError::NotLoopback { service: service.to_owned(), address: ip });

@@ -204,6 +204,14 @@ pub enum SourceError {
         /// What is wrong.
         reason: String,
     },
+    /// What is packed in the content is packed in a way that is not read here, or needs a password.
+    #[error("cannot {attempt}: {reason}")]
+    Unreadable {
+        /// What was attempted.
+        attempt: Attempt,
+        /// In which way.
+        reason: String,
+    },
     /// The answer is compressed although that was refused: its bytes are not the content's.
     #[error(
         "cannot {attempt}: the origin sends it with Content-Encoding '{encoding}' although asked for plain bytes"
@@ -297,6 +305,7 @@ macro_rules! attempt_of {
             | SourceError::TooLarge { attempt, .. }
             | SourceError::Malformed { attempt, .. }
             | SourceError::Damaged { attempt, .. }
+            | SourceError::Unreadable { attempt, .. }
             | SourceError::Encoded { attempt, .. }
             | SourceError::Redirect { attempt, .. }
             | SourceError::ReadOnly { attempt, .. }
@@ -335,6 +344,7 @@ impl SourceError {
             | Self::TooLarge { .. }
             | Self::Malformed { .. }
             | Self::Damaged { .. }
+            | Self::Unreadable { .. }
             | Self::Encoded { .. }
             | Self::Redirect { .. }
             | Self::ReadOnly { .. }

@@ -17,6 +17,7 @@ use crate::backend::ReadRequest;
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::links;
 use crate::locator::Locator;
 use crate::outdir::Replace;
 use crate::output::{quoted_path, shell_quoted};
@@ -117,9 +118,6 @@ fn positive_rate(text: &str) -> Result<Rate, String> {
     }
 }
 
-/// Most links that are followed one after the other, as the kernel does.
-const MAX_LINKS: u32 = 40;
-
 /// Where a single file goes.
 pub enum Destination {
     /// The standard output.
@@ -197,21 +195,8 @@ fn is_stdout(output: &Path) -> bool {
     if output.as_os_str() == "-" {
         return true;
     }
-    let Ok(own) = Path::new("/proc/self/fd").canonicalize() else { return false };
-    let mut name = output.to_owned();
-    for _ in 0..MAX_LINKS {
-        let place =
-            name.parent().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
-        let Some((dir, last)) = place.zip(name.file_name()) else { return false };
-        let Ok(dir) = dir.canonicalize() else { return false };
-        let place = dir.join(last);
-        if dir == own {
-            return last == "1";
-        }
-        let Ok(link) = place.read_link() else { return false };
-        name = dir.join(link);
-    }
-    false
+    let own = Path::new("/proc/self/fd").canonicalize().map(|dir| dir.join("1"));
+    own.is_ok_and(|own| links::places(output).any(|place| place == own))
 }
 
 /// Opens what is no file. A pipe opens once somebody reads it, and then refuses what does not fit instead of waiting:

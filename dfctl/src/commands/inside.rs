@@ -7,7 +7,7 @@ use dfs_service::config::ServiceAddress;
 use dfs_source::s3::Environment;
 use futures::StreamExt;
 
-use crate::backend::{Backend, Entry, Failure, FailureClass, Listed, Missing};
+use crate::backend::{Backend, Entry, Failure, FailureClass, Listed, Missing, View};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
@@ -164,6 +164,8 @@ pub async fn entry_at(
             Listed::Entry(_) | Listed::Missing(_) => {}
         }
     }
+    // Where it is no tree at all, that is the reason.
+    backend.open(&locator.target, View::Tree).await?;
     Err(Failure::new(FailureClass::NoPath, "there is no such name in the tree"))
 }
 

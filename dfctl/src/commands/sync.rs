@@ -214,7 +214,7 @@ fn dry_run(
     match (planned.holes.is_empty(), held) {
         (true, None) if planned.totals.is_nothing(wishes.delete) => Ok(Outcome::Nothing),
         (true, None) => Ok(Outcome::Done),
-        (_, held) => Err(partly(0, planned.holes.len() as u64, shown, held)),
+        (_, held) => Err(partly(0, &planned.holes, shown, held)),
     }
 }
 
@@ -223,18 +223,20 @@ fn tell_holes(context: &Context, shown: &str, holes: &[Missing]) {
 }
 
 /// Some of it was not done: what `failed` may come another time, a hole of the source stays one.
-fn partly(failed: u64, holes: u64, shown: &str, held: Option<&str>) -> CliError {
-    let what = match failed + holes {
+fn partly(failed: u64, holes: &[Missing], shown: &str, held: Option<&str>) -> CliError {
+    let not_done = failed + holes.len() as u64;
+    let what = match not_done {
         0 => format!("{shown} was not synced completely"),
         1 => format!("1 entry of {shown} was not synced"),
         failed => format!("{} entries of {shown} were not synced", count(failed)),
     };
     let error = CliError::new(&codes::PARTLY, what);
-    let error = if failed + holes > 0 { error.because("each is named above") } else { error };
+    let error = if not_done > 0 { error.because("each is named above") } else { error };
     let error = held.into_iter().fold(error, |error, why| error.because(why));
-    error.hint(match (failed, holes) {
-        (0, 1..) => "the rest is synced; to leave these out: the same command with --exclude GLOB",
-        _ => "the same command again: it takes what is missing",
+    let can_be_left_out = holes.iter().all(|hole| !hole.path.is_empty());
+    error.hint(match failed == 0 && not_done > 0 && can_be_left_out {
+        true => "the same command with --exclude GLOB leaves these out",
+        false => "the same command again: it takes what is missing",
     })
 }
 
@@ -267,8 +269,7 @@ impl Run<'_> {
         took: Duration,
     ) -> Result<Outcome, CliError> {
         tell_holes(self.context, &self.shown, &planned.holes);
-        let holes = planned.holes.len() as u64;
-        let failed = self.tally.failed.get() + holes;
+        let failed = self.tally.failed.get() + planned.holes.len() as u64;
         let held = held.or_else(|| {
             (self.deletes && self.tally.failed.get() > 0)
                 .then_some("nothing is deleted while something is not done")
@@ -293,7 +294,7 @@ impl Run<'_> {
         match (failed, held) {
             (0, None) if planned.totals.is_nothing(wishes.delete) => Ok(Outcome::Nothing),
             (0, None) => Ok(Outcome::Done),
-            (failed, held) => Err(partly(failed - holes, holes, &self.shown, held)),
+            (_, held) => Err(partly(self.tally.failed.get(), &planned.holes, &self.shown, held)),
         }
     }
 

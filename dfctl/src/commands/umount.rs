@@ -1,6 +1,5 @@
 //! `dfctl umount`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,13 +11,11 @@ use crate::backend::FailureClass;
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::links;
 use crate::output::{printable, quoted_path};
 
 /// How long an agent that may have the mount is given to say so.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
-
-/// As many symbolic links one after the other as the kernel follows.
-const MOST_LINKS: usize = 40;
 
 /// Take a mount away
 ///
@@ -48,14 +45,16 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let left = match answer(context, backend.unmount(text, args.lazy)).await? {
         Ok(left) => left,
         Err(failure) if failure.class == FailureClass::NotMounted => {
-            let Some(mount) = there(&dir)? else {
+            let Some(mount) = mounted_at(&dir).ok().flatten() else {
                 return Err(CliError::backend("unmount", text, failure));
             };
             return Err(not_of_this_agent(context, &dir, &mount).await);
         }
         Err(failure) => {
             let failed = CliError::backend("unmount", text, failure);
-            return Err(match there(&dir)?.filter(|_| failed.code == &codes::MOUNT_COVERED) {
+            let is_covered = failed.code == &codes::MOUNT_COVERED;
+            let above = mounted_at(&dir).ok().flatten().filter(|_| is_covered);
+            return Err(match above {
                 Some(above) => failed.because(what_it_shows(&above)),
                 None => failed,
             });
@@ -65,18 +64,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     Ok(Outcome::Done)
 }
 
-/// What the kernel says is mounted on `dir`.
-fn there(dir: &Path) -> Result<Option<MountEntry>, CliError> {
-    mounted_at(dir).map_err(|source| {
-        let dir = dir.to_owned();
-        refused(&printable(&dir.display().to_string()), &UnmountError::Refused { dir, source })
-    })
-}
-
 /// With no agent to ask, only what a dead one left is there to be taken away.
 async fn without_agent(context: &Context, dir: PathBuf) -> Result<Outcome, CliError> {
     let shown = printable(&dir.display().to_string());
-    let Some(mount) = there(&dir)? else {
+    let there = mounted_at(&dir).map_err(|error| {
+        let what = format!("cannot see what is mounted on {shown}");
+        CliError::new(&codes::MOUNT_FAILED, what).caused_by(&error)
+    })?;
+    let Some(mount) = there else {
         return Err(CliError::new(&codes::NOT_MOUNTED, format!("nothing is mounted on {shown}")));
     };
     let looking = dir.clone();
@@ -104,7 +99,9 @@ fn refused(shown: &str, error: &UnmountError) -> CliError {
         UnmountError::Busy(_) => &codes::MOUNT_BUSY,
         UnmountError::NotMounted(_) => &codes::NOT_MOUNTED,
         UnmountError::Covered(_) => &codes::MOUNT_COVERED,
-        UnmountError::NoHelper | UnmountError::Refused { .. } => &codes::MOUNT_FAILED,
+        UnmountError::NoHelper | UnmountError::Unseen { .. } | UnmountError::Refused { .. } => {
+            &codes::MOUNT_FAILED
+        }
     };
     CliError::new(code, format!("cannot unmount {shown}")).caused_by(error)
 }
@@ -171,21 +168,5 @@ async fn who_serves(context: &Context, dir: &Path, user: Option<u32>) -> Option<
 /// The name as mounts are listed by: symbolic links are followed, also at its end, as far as the file system still
 /// answers. What has lost its process does not, and is no link.
 fn absolute(dir: &Path) -> PathBuf {
-    let mut place = without_links_above(dir);
-    for _ in 0..MOST_LINKS {
-        let Ok(target) = fs::read_link(&place) else { break };
-        let above = place.parent().unwrap_or(Path::new("/"));
-        place = without_links_above(&above.join(target));
-    }
-    place
-}
-
-/// The absolute name, in which only the last element may be a link.
-fn without_links_above(dir: &Path) -> PathBuf {
-    let lexical = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-    let parent = lexical.parent().and_then(|parent| parent.canonicalize().ok());
-    match (parent, lexical.file_name()) {
-        (Some(parent), Some(name)) => parent.join(name),
-        _ => lexical,
-    }
+    links::places(dir).last().unwrap_or_else(|| dir.to_owned())
 }

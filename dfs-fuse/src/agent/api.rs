@@ -124,15 +124,17 @@ impl node_server::Node for NodeService {
         let busy = self.agent.enter();
         let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
         let request = request.into_inner();
-        // What is looked for inside of something is not in a directory made around it.
-        let view = if request.path.is_empty() { View::Auto } else { View::Tree };
-        let question = self.question((asker, user), request.target, view, &request.command).await;
-        let opened = self.opened(&question.map_err(failed)?).await?;
+        let question =
+            self.question((asker, user), request.target, View::Auto, &request.command).await;
+        let question = question.map_err(failed)?;
+        let opened = self.opened(&question).await?;
         let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
         let index = Arc::clone(&index.index);
         let path = request.path.to_vec();
-        let no_path = || CallError::NoPath(String::from_utf8_lossy(&path).into_owned());
-        let nid = find(&index, &path).map_err(failed)?.ok_or_else(|| failed(no_path()))?;
+        let Some(nid) = find(&index, &path).map_err(failed)? else {
+            self.opened(&question.of_a_tree()).await?;
+            return Err(failed(CallError::NoPath(String::from_utf8_lossy(&path).into_owned())));
+        };
         let attr = index.image().attr(nid).map_err(failed)?;
         if attr.kind != dfs_artifact::erofs::Kind::Directory {
             return Err(failed(CallError::NotTree));
@@ -155,7 +157,7 @@ impl node_server::Node for NodeService {
         let busy = self.agent.enter();
         let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
         let mut request = request.into_inner();
-        let view = if request.path.is_some() { View::Tree } else { View::File };
+        let view = if request.path.is_some() { View::Auto } else { View::File };
         let question =
             self.question((asker, user), request.target.take(), view, &request.command).await;
         let question = question.map_err(failed)?;
@@ -231,6 +233,9 @@ impl node_server::Node for NodeService {
         let path = path.into();
         let mounting = mounts::MountRequest { opened, path, dir, audience, by: asker, data_dir };
         let mounted = self.with_files(|| self.agent.mounts().mount(mounting.clone())).await;
+        if let Err(MountTableError::NoPath(_)) = mounted {
+            self.opened(&question.of_a_tree()).await?;
+        }
         let dir = mounted.map_err(failed)?;
         let info = self.mounted(Some(dir.clone()), asker).await?.pop();
         info.map(Response::new).ok_or_else(|| failed(MountTableError::NotMounted(dir)))

@@ -70,13 +70,13 @@ pub async fn follow(swarm: Swarm, cluster: Vec<ServiceAddress>) {
     let named: Vec<String> = cluster.iter().map(ToString::to_string).collect();
     let named = named.join(",");
     loop {
-        if tokio::time::timeout(AWAY, swarm.until_connected(true)).await.is_err() {
+        if tokio::time::timeout(AWAY, swarm.until_connected()).await.is_err() {
             let why = why_away(&swarm, &cluster).await;
             tracing::warn!(cluster = %named, why, "the cluster is not reached: going on without it");
-            swarm.until_connected(true).await;
+            swarm.until_connected().await;
             tracing::info!(cluster = %named, "the cluster is reached");
         }
-        swarm.until_connected(false).await;
+        swarm.until_alone().await;
     }
 }
 

@@ -137,7 +137,7 @@ impl InsideAgent {
         let swarm = self.host.engine.swarm().cloned();
         async move {
             let Some(swarm) = swarm else { return Ok(()) };
-            let connected = swarm.until_connected(true);
+            let connected = swarm.until_connected();
             tokio::time::timeout(within, connected).await.map_err(|_| swarm.state())
         }
     }

@@ -57,6 +57,12 @@ impl Question {
         self.target == other.target && self.view == other.view
     }
 
+    /// The same of something inside: where nothing of its name is there, it fails with what keeps the target from
+    /// being a tree of its own, and not of a directory made around it.
+    pub fn of_a_tree(&self) -> Self {
+        Self { view: View::Tree, ..self.clone() }
+    }
+
     /// Whether the answer to `known` answers this: what is a tree is one in whatever way it is looked at.
     fn is_answered_by(&self, known: &Self) -> bool {
         let same_view = self.view == known.view;

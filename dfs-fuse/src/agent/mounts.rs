@@ -249,7 +249,7 @@ impl MountTable {
         let left = dir.to_owned();
         let clearing = tokio::task::spawn_blocking(move || {
             let mount = mounted_at(&left)
-                .map_err(|source| UnmountError::Refused { dir: left.clone(), source })?;
+                .map_err(|source| UnmountError::Unseen { dir: left.clone(), source })?;
             let mount = mount.filter(MountEntry::is_ours);
             let Some(mount) = mount.filter(|_| is_dead(&left)) else {
                 return Err(MountTableError::NotMounted(left));
@@ -304,14 +304,8 @@ impl Shown {
                 Some(part) => part.within(space, &have, length).collect(),
                 None => have.ranges().map(|run| run.bytes(length)).collect(),
             };
-            let mut of_task = Ledger::default();
-            for run in here {
-                cached += run.len();
-                of_task += &task.ledger_since(mark, run);
-            }
-            of_task += &task.not_kept_since(mark);
-            (of_task.source_requests, of_task.wire_bytes) = task.costs_since(mark);
-            ledger += &of_task;
+            cached += here.iter().map(|run| run.len()).sum::<u64>();
+            ledger += &task.account_since(mark, here);
         }
         let (files, content) = match &self.part {
             Some(part) => (part.files, part.bytes),

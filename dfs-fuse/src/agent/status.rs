@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dfs_artifact::erofs::FormatError;
 use dfs_model::TaskId;
-use dfs_peer::classes::{self, CLASS};
+use dfs_peer::classes::{CLASS, Class};
 use dfs_peer::engine::{OpenError, ReadError};
 use dfs_peer::opener::OpenUrlError;
 use dfs_peer::store::StoreError;
@@ -123,33 +123,35 @@ fn classify(error: &CallError) -> (Code, &'static str) {
 
 fn open_class(error: &OpenUrlError) -> (Code, &'static str) {
     match error {
-        OpenUrlError::Resolve(error) => of_origin(classes::of_resolution(error)),
-        OpenUrlError::Source(error) => of_origin(classes::of_source(error)),
+        OpenUrlError::Resolve(error) => of_origin(Class::of_resolution(error)),
+        OpenUrlError::Source(error) => of_origin(Class::of_source(error)),
         OpenUrlError::Swarm(SwarmError::Refused(status)) => refused_class(status),
-        OpenUrlError::Swarm(_) => of_origin(classes::SOURCE_FAILED),
+        OpenUrlError::Swarm(_) => of_origin(Class::SourceFailed),
         OpenUrlError::Malformed(_) => (Code::Internal, "source-failed"),
         OpenUrlError::Fetch(error) => read_class(error),
         OpenUrlError::Index(_) | OpenUrlError::OtherIndex(_) => (Code::DataLoss, "corrupt"),
         OpenUrlError::Open(OpenError::Store { source, .. }) => store_class(source),
-        OpenUrlError::Open(OpenError::Closing) => of_origin(classes::SOURCE_FAILED),
+        OpenUrlError::Open(OpenError::Closing) => of_origin(Class::SourceFailed),
     }
 }
 
 /// A class of what the origin did, with its code.
-fn of_origin(class: &'static str) -> (Code, &'static str) {
+fn of_origin(class: Class) -> (Code, &'static str) {
     let code = match class {
-        "not-found" => Code::NotFound,
-        "unauthenticated" => Code::Unauthenticated,
-        "not-permitted" => Code::PermissionDenied,
-        "origin-changed" => Code::Aborted,
-        "timed-out" => Code::DeadlineExceeded,
-        "limit" => Code::ResourceExhausted,
-        "unsupported" => Code::Unimplemented,
-        "bad-request" => Code::InvalidArgument,
-        "is-tree" | "not-tree" => Code::FailedPrecondition,
-        _ => Code::Unavailable,
+        Class::NotFound => Code::NotFound,
+        Class::Unauthenticated => Code::Unauthenticated,
+        Class::NotPermitted => Code::PermissionDenied,
+        Class::OriginChanged => Code::Aborted,
+        Class::TimedOut => Code::DeadlineExceeded,
+        Class::Limit => Code::ResourceExhausted,
+        Class::Unsupported => Code::Unimplemented,
+        Class::BadRequest => Code::InvalidArgument,
+        Class::IsTree | Class::NotTree => Code::FailedPrecondition,
+        Class::Redirects | Class::BadAnswer | Class::BrokenArchive | Class::SourceFailed => {
+            Code::Unavailable
+        }
     };
-    (code, class)
+    (code, class.name())
 }
 
 /// What the scheduler or the seed said; see the seed's own table.
@@ -158,7 +160,7 @@ fn refused_class(status: &Status) -> (Code, &'static str) {
     if named == Some("no-space") {
         return (Code::ResourceExhausted, "no-seed-space");
     }
-    if let Some(class) = named.and_then(classes::known) {
+    if let Some(class) = named.and_then(Class::of_name) {
         return of_origin(class);
     }
     match status.code() {
@@ -168,7 +170,7 @@ fn refused_class(status: &Status) -> (Code, &'static str) {
         Code::DataLoss => (Code::DataLoss, "corrupt"),
         Code::Unimplemented => (Code::Unimplemented, "unsupported"),
         Code::DeadlineExceeded => (Code::DeadlineExceeded, "timed-out"),
-        _ => of_origin(classes::of_words(status.message())),
+        _ => of_origin(Class::of_words(status.message())),
     }
 }
 
@@ -177,9 +179,9 @@ fn read_class(error: &ReadError) -> (Code, &'static str) {
         ReadError::OriginChanged(_) => (Code::Aborted, "origin-changed"),
         ReadError::NotFound(_) => (Code::NotFound, "not-found"),
         ReadError::NotPermitted(_) => (Code::PermissionDenied, "not-permitted"),
-        ReadError::Source(error) => of_origin(classes::of_source(error)),
-        ReadError::Swarm(words) => of_origin(classes::of_words(words)),
-        ReadError::Closing(_) => of_origin(classes::SOURCE_FAILED),
+        ReadError::Source(error) => of_origin(Class::of_source(error)),
+        ReadError::Swarm(words) => of_origin(Class::of_words(words)),
+        ReadError::Closing(_) => of_origin(Class::SourceFailed),
         ReadError::Store(error) => store_class(error),
         ReadError::Sign(_) => (Code::Internal, "internal"),
         ReadError::Timeout { .. } => (Code::DeadlineExceeded, "timed-out"),

@@ -36,6 +36,14 @@ pub enum UnmountError {
     /// This user may not.
     #[error("{0} was mounted by another user; unmount it as that user or as root")]
     NotPermitted(PathBuf),
+    /// What is mounted is not known.
+    #[error("cannot see what is mounted on {dir}", dir = .dir.display())]
+    Unseen {
+        /// The mount point.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// There is no helper for users who are not root.
     #[error("unmounting as a user needs fusermount3; install it (apt-get install fuse3)")]
     NoHelper,
@@ -52,14 +60,14 @@ pub enum UnmountError {
 impl UnmountError {
     /// See [`super::is_scarce`].
     pub fn is_for_want_of_resources(&self) -> bool {
-        matches!(self, Self::Refused { source, .. } if super::is_scarce(source))
+        matches!(self, Self::Refused { source, .. } | Self::Unseen { source, .. } if super::is_scarce(source))
     }
 }
 
 /// Takes away this mount, by whichever process it is served, and nothing that lies over it or has its name by now.
 pub fn unmount(mount: &MountEntry, detach: Detach) -> Result<(), UnmountError> {
     let there = table::still_there(mount)
-        .map_err(|source| UnmountError::Refused { dir: mount.dir.clone(), source })?;
+        .map_err(|source| UnmountError::Unseen { dir: mount.dir.clone(), source })?;
     let Some(mount) = there else {
         return Err(UnmountError::NotMounted(mount.dir.clone()));
     };

@@ -25,7 +25,9 @@ pub struct Guard(pub PathBuf);
 impl Drop for Guard {
     fn drop(&mut self) {
         // Nothing there is the usual case.
-        let _ = mounted_at(&self.0).unwrap().map(|mount| unmount(&mount, Detach::Lazily));
+        if let Ok(Some(mount)) = mounted_at(&self.0) {
+            let _ = unmount(&mount, Detach::Lazily);
+        }
     }
 }
 

@@ -125,6 +125,7 @@ fn a_zip_that_lies_and_archives_that_are_cut_are_told_alike_alone_and_through_a_
         for words in [
             ["cat", "/lies.zip", "!f"],
             ["cat", "/cut.zip", "!f"],
+            ["stat", "/cut.zip", "!f"],
             ["ls", "/cut.zip", "!d"],
             ["ls", "/cut.tar", ""],
             ["cat", "/cut.tar", "!g"],
@@ -135,6 +136,8 @@ fn a_zip_that_lies_and_archives_that_are_cut_are_told_alike_alone_and_through_a_
             assert!(!advice.contains("again"), "{words:?}: {}", said.stderr);
             assert!(advice.contains("dfctl --socket"), "{words:?}: {}", said.stderr);
         }
+        let (dir, cut) = (place.dir("mount"), origin.url("/cut.zip") + "!d");
+        agent.dfctl(&["mount", &cut, dir.to_str().unwrap()]).fails(5, "DFS-2114");
         assert_eq!(agent.dfctl(&["cat", &(origin.url("/lies.zip") + "!g")]).done().text(), "good");
     }
 }

@@ -113,6 +113,8 @@ fn an_encrypted_member_is_listed_and_says_why_it_cannot_be_read() {
     assert_eq!(fs::read(dir.join("open")).unwrap(), b"open");
     let refused = fs::read(dir.join("secret")).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+    // It is not broken, and no other copy would help.
+    agent.dfctl(&["cat", &(origin.url("/things") + "!secret")]).fails(1, "DFS-2107");
     let why = xattr::get(dir.join("secret"), "user.dfs.error").unwrap().unwrap();
     let why = String::from_utf8(why).unwrap();
     assert!(why.contains("is encrypted"), "{why}");

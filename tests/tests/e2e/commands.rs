@@ -174,7 +174,8 @@ fn a_value_of_the_environment_or_a_file_is_blamed_on_where_it_stands() {
     // One that is set and empty is one that is not set, as for the other programs.
     let file = place.path("f");
     fs::write(&file, "content").unwrap();
-    let empty = [("DFS_CLUSTER", ""), ("DFS_SOCKET", ""), ("DFS_SOLO", ""), ("DFS_FORMAT", "")];
+    let empty = ["DFS_CLUSTER", "DFS_SOCKET", "DFS_SOLO", "DFS_FORMAT", "DFS_LIMIT", "DFS_RANGE"];
+    let empty = empty.map(|name| (name, ""));
     let said = dfctl(&empty, &["cat", "--solo", file.to_str().unwrap()]).done();
     assert_eq!(said.stdout, b"content"[..]);
     let nobody = dfs_tests::process::free_address().unwrap().to_string();
@@ -322,7 +323,11 @@ fn what_a_program_is_told_is_refused_before_it_takes_anything() {
         let said = Said::by(command.args(words.split(' ')).args(["--data-dir", data])).unwrap();
         let said = said.fails(exit, code);
         assert!(said.stderr.contains(telling), "{line}: {}", said.stderr);
+        assert_eq!(exit == 2, !Path::new(data).exists(), "{line}");
     }
+    let mut unset = binaries().command("dfs-cluster").unwrap();
+    let said = Said::by(unset.env("DFS_CONFIG", "").args(["seed", "--data-dir", below]));
+    said.unwrap().fails(2, "DFS-1003");
     let said = Said::by(binaries().command("dfs-fuse").unwrap().args(["--data-dir", below]));
     let said = said.unwrap().fails(1, "DFS-4105");
     let telling = format!("{} is not a directory", file.display());

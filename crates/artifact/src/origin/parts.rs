@@ -18,7 +18,7 @@ use dfs_source::{Action, Attempt, ByteStream, SourceError};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::{Origin, Part as Piece, PartStream, without_holes, zeros};
-use crate::parts::{Method, Part, PartTable, SHORT};
+use crate::parts::{Method, Part, PartTable, Refusal, SHORT};
 use crate::zip::member::{Inflate, MemberError, data_of, extent};
 use fetch::Fetch;
 use kept::Kept;
@@ -197,7 +197,7 @@ impl Inner {
             let fetched = |at: usize| {
                 let part = &inner.table.parts()[at];
                 let body = part_of(&packed, span.start, part);
-                let body = body.map_err(|error| inner.damaged(part, &error))?;
+                let body = body.map_err(|error| inner.unfit(part, &error))?;
                 inner.kept.put(at, &body);
                 Ok(body)
             };
@@ -210,10 +210,22 @@ impl Inner {
         Ok(work.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())))
     }
 
-    fn damaged(&self, part: &Part, error: &MemberError) -> SourceError {
+    /// What is wrong with a part alone.
+    fn unfit(&self, part: &Part, error: &MemberError) -> SourceError {
         let place = ByteRange::new(part.from, part.until);
         let attempt = Attempt::new(Action::Read(Some(place)), &self.url);
-        SourceError::Damaged { attempt, reason: error.to_string() }
+        let reason = error.to_string();
+        match error {
+            MemberError::Refused(Refusal::Encrypted | Refusal::Method(_)) => {
+                SourceError::Unreadable { attempt, reason }
+            }
+            MemberError::Refused(Refusal::Lies)
+            | MemberError::NotThere
+            | MemberError::CutOff
+            | MemberError::Corrupt
+            | MemberError::Length
+            | MemberError::Sum => SourceError::Damaged { attempt, reason },
+        }
     }
 }
 

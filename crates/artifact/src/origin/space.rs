@@ -202,6 +202,7 @@ impl Health {
             | SourceError::NotPermitted { .. }
             | SourceError::Malformed { .. }
             | SourceError::Damaged { .. }
+            | SourceError::Unreadable { .. }
             | SourceError::Encoded { .. }
             | SourceError::Redirect { .. }
             | SourceError::TooLarge { .. }

@@ -179,14 +179,26 @@ impl Provenance {
         *self.inner.lock().not_kept.entry(from).or_default() += bytes;
     }
 
-    /// The account of all bytes that were read since the mark and not kept.
-    pub(super) fn not_kept_since(&self, mark: &Mark) -> Ledger {
+    /// The account of these runs of a content of `length` bytes, which are here, with all that was read since the
+    /// mark and not kept, and what it all cost, whoever it was for.
+    pub(super) fn account(
+        &self,
+        mark: &Mark,
+        runs: impl IntoIterator<Item = ByteRange>,
+        length: u64,
+    ) -> Ledger {
         let inner = self.inner.lock();
         let mut ledger = Ledger::default();
+        for run in runs {
+            let kept = inner.kept_since(&mut ledger, mark, run, length);
+            ledger.cache_bytes += run.len().saturating_sub(kept);
+        }
         for (from, bytes) in &inner.not_kept {
             let before = mark.not_kept.get(from).copied().unwrap_or(0);
             inner.attribute(&mut ledger, from, bytes - before);
         }
+        ledger.source_requests = inner.source_requests - mark.source_requests;
+        ledger.wire_bytes = inner.wire_bytes - mark.wire_bytes;
         ledger
     }
 
@@ -201,12 +213,6 @@ impl Provenance {
         ledger
     }
 
-    /// What the whole task cost since the mark, whoever it was for: requests to the origin, bytes on the wire.
-    pub(super) fn costs_since(&self, mark: &Mark) -> (u64, u64) {
-        let inner = self.inner.lock();
-        (inner.source_requests - mark.source_requests, inner.wire_bytes - mark.wire_bytes)
-    }
-
     /// The account of `range` of a content of `length` bytes, all of which is here now: what was here
     /// at the mark counts as cache. What parents sent beside it is shared out by length.
     pub(super) fn since(&self, mark: &Mark, range: ByteRange, length: u64) -> Ledger {
@@ -215,17 +221,7 @@ impl Provenance {
             source_requests: inner.source_requests - mark.source_requests,
             ..Ledger::default()
         };
-        let mut attributed = 0;
-        for (from, groups) in &inner.from {
-            let new = groups
-                .present_in(range.groups())
-                .flat_map(|run| mark.had.missing_in(run))
-                .map(|run| run.bytes(length).intersection(range).len())
-                .sum();
-            attributed += new;
-            inner.attribute(&mut ledger, from, new);
-            ledger.wire_bytes += inner.wire(from, new);
-        }
+        let attributed = inner.kept_since(&mut ledger, mark, range, length);
         let passed = inner.passed_since(mark, range);
         ledger.source_bytes += passed;
         ledger.cache_bytes = range.len().saturating_sub(attributed + passed);
@@ -234,6 +230,22 @@ impl Provenance {
 }
 
 impl Inner {
+    /// Adds what came of `range` since the mark, and what it took on the wire; how many bytes that are.
+    fn kept_since(&self, ledger: &mut Ledger, mark: &Mark, range: ByteRange, length: u64) -> u64 {
+        let mut attributed = 0;
+        for (from, groups) in &self.from {
+            let new = groups
+                .present_in(range.groups())
+                .flat_map(|run| mark.had.missing_in(run))
+                .map(|run| run.bytes(length).intersection(range).len())
+                .sum();
+            attributed += new;
+            self.attribute(ledger, from, new);
+            ledger.wire_bytes += self.wire(from, new);
+        }
+        attributed
+    }
+
     /// What so many bytes from a parent took on the wire.
     fn wire(&self, from: &CameFrom, content: u64) -> u64 {
         let CameFrom::Parent(parent) = from else { return 0 };
@@ -251,7 +263,10 @@ impl Inner {
             CameFrom::Parent(host) => {
                 let known = self.names.get(host).cloned();
                 let (name, kind) = known.unwrap_or_else(|| (host.short(), HostKind::Node));
-                ledger.parents.push(ParentBytes { host: *host, name, kind, bytes });
+                *ledger += &Ledger {
+                    parents: vec![ParentBytes { host: *host, name, kind, bytes }],
+                    ..Ledger::default()
+                };
             }
         }
     }
@@ -323,7 +338,8 @@ mod tests {
         }
         assert_eq!((told.source_requests, told.parent_bytes(None)), (2, length));
         assert!((length + 998..=length + 1000).contains(&told.wire_bytes), "{told:?}");
-        assert_eq!(provenance.costs_since(&marks[0]), (2, length + 1000));
+        let account = provenance.account(&marks[0], [], length);
+        assert_eq!((account.source_requests, account.wire_bytes), (2, length + 1000));
     }
 
     #[test]
@@ -336,9 +352,13 @@ mod tests {
         }
         let ledger = provenance.since(&mark, ByteRange::new(0, 180), 1000);
         assert_eq!((ledger.source_bytes, ledger.cache_bytes), (130, 50));
-        assert_eq!(provenance.not_kept_since(&mark.clone().beginning()).source_bytes, 280);
+        assert_eq!(provenance.account(&mark.clone().beginning(), [], 100).source_bytes, 280);
+        // What is kept after all, later, is told once more, and not a third time.
+        provenance.came(GroupRange::new(0, 1), CameFrom::Source);
+        let account = provenance.account(&mark.clone().beginning(), [ByteRange::new(0, 100)], 100);
+        assert_eq!((account.source_bytes, account.cache_bytes), (380, 0));
         let before = provenance.mark(GroupSet::new());
         provenance.passed_through(CameFrom::Source, 20);
-        assert_eq!(provenance.not_kept_since(&before).source_bytes, 20);
+        assert_eq!(provenance.account(&before, [], 100).source_bytes, 20);
     }
 }

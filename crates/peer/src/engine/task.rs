@@ -274,28 +274,22 @@ impl Task {
         self.shared.provenance.told_since(mark, range, length)
     }
 
-    /// The account of what was read since the mark, whoever it was for, and not kept.
-    pub fn not_kept_since(&self, mark: &Mark) -> Ledger {
-        self.shared.provenance.not_kept_since(mark)
-    }
-
-    /// What the whole task cost since the mark, whoever it was for: requests to the origin, bytes on the wire.
-    pub fn costs_since(&self, mark: &Mark) -> (u64, u64) {
-        self.shared.provenance.costs_since(mark)
+    /// The account since the mark of these ranges, which are here, and of all that was read and not kept; with what it
+    /// all cost, whoever it was for.
+    pub fn account_since(
+        &self,
+        mark: &Mark,
+        ranges: impl IntoIterator<Item = ByteRange>,
+    ) -> Ledger {
+        self.shared.provenance.account(mark, ranges, self.length().unwrap_or(0))
     }
 
     /// The account of everything that is here; what an earlier process brought counts as cache.
     pub fn ledger(&self) -> Ledger {
-        let mark = self.shared.provenance.mark(dfs_model::GroupSet::new());
+        let origin = Mark::beginning(self.shared.provenance.mark(dfs_model::GroupSet::new()));
         let length = self.length().unwrap_or(0);
-        let mut total = Ledger::default();
-        let origin = Mark::beginning(mark);
-        for run in self.shared.stored.have().ranges() {
-            total += &self.shared.provenance.since(&origin, run.bytes(length), length);
-        }
-        total += &self.shared.provenance.not_kept_since(&origin);
-        (total.source_requests, total.wire_bytes) = self.shared.provenance.costs_since(&origin);
-        total
+        let here = self.shared.stored.have();
+        self.account_since(&origin, here.ranges().map(|run| run.bytes(length)))
     }
 
     /// Asks for a range without waiting for it. Nothing is asked for that could not be kept.

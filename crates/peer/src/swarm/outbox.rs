@@ -246,9 +246,10 @@ impl Outbox {
         *self.connected.borrow() > 0
     }
 
-    pub(super) async fn until_connected(&self, connected: bool) {
+    /// Waits until so many schedulers are talked to.
+    pub(super) async fn until(&self, so_many: impl Fn(usize) -> bool) {
         // The sender is here: it is not dropped meanwhile.
-        let _ = self.connected.subscribe().wait_for(|now| (*now > 0) == connected).await;
+        let _ = self.connected.subscribe().wait_for(|connected| so_many(*connected)).await;
     }
 }
 

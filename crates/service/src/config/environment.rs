@@ -37,10 +37,11 @@ pub(super) fn layers(
 /// A command line whose flags take nothing from variables that are set and empty, as a layer of variables does not.
 pub fn passing_over_empty(command: clap::Command) -> clap::Command {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
-    command.mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+    let command = command.mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
         true => arg.env(None::<&str>),
         false => arg,
-    })
+    });
+    command.mut_subcommands(passing_over_empty)
 }
 
 fn key_path(name: &str) -> Option<Vec<String>> {

@@ -10,7 +10,19 @@ use serde::{Deserialize, Serialize};
 /// A group that may use a socket: by its number, or by a name that this machine knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct SocketGroup(pub u32);
+pub struct SocketGroup(u32);
+
+impl SocketGroup {
+    /// The group of this number; the last one is what calls of the system take for "none".
+    pub fn of(number: u32) -> Option<Self> {
+        (number != u32::MAX).then_some(Self(number))
+    }
+
+    /// Its number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// Why a text names no group.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +45,7 @@ impl FromStr for SocketGroup {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Ok(number) = text.parse() {
-            return Ok(Self(number));
+            return Self::of(number).ok_or_else(|| NoGroup::Unknown(text.to_owned()));
         }
         match Group::from_name(text) {
             Ok(Some(group)) => Ok(Self(group.gid.as_raw())),
@@ -64,7 +76,8 @@ impl<'de> Deserialize<'de> for SocketGroup {
 
             fn visit_u64<E: Error>(self, number: u64) -> Result<SocketGroup, E> {
                 let fits = u32::try_from(number).ok();
-                fits.map(SocketGroup).ok_or_else(|| E::custom("a group has no such number"))
+                fits.and_then(SocketGroup::of)
+                    .ok_or_else(|| E::custom("a group has no such number"))
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<SocketGroup, E> {
@@ -86,7 +99,15 @@ mod tests {
         assert_eq!(read("7"), Some(SocketGroup(7)));
         assert_eq!(read("\"7\""), Some(SocketGroup(7)));
         assert_eq!(read("\"root\""), Some(SocketGroup(0)));
-        for bad in ["-1", "4294967296", "\"no such group\"", "\"\"", "true"] {
+        for bad in [
+            "-1",
+            "4294967295",
+            "\"4294967295\"",
+            "4294967296",
+            "\"no such group\"",
+            "\"\"",
+            "true",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
         assert_eq!(serde_json::to_string(&SocketGroup(7)).unwrap(), "7");

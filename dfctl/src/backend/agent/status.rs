@@ -1,5 +1,6 @@
 //! A gRPC status as a failure.
 
+use dfs_peer::classes::Class;
 use serde::{Deserialize, Serialize};
 
 use super::{Code, Failure, FailureClass, Status};
@@ -51,11 +52,21 @@ const CLASSES: &[(&str, FailureClass)] = &[
     ("task-pinned", FailureClass::TaskPinned),
 ];
 
+impl FailureClass {
+    /// What an origin did.
+    pub fn of_origin(class: Class) -> Self {
+        named(class.name()).unwrap_or(Self::SourceFailed)
+    }
+}
+
+fn named(class: &str) -> Option<FailureClass> {
+    CLASSES.iter().find(|(name, _)| *name == class).map(|(_, class)| *class)
+}
+
 /// What a status means to a person.
 pub(super) fn failure(status: Status) -> Failure {
     let details = details(status.details());
-    let named = CLASSES.iter().find(|(name, _)| *name == details.class).map(|(_, class)| *class);
-    let class = named.unwrap_or_else(|| by_code(&status));
+    let class = named(&details.class).unwrap_or_else(|| by_code(&status));
     let message = match status.message() {
         "" => status.code().description().to_owned(),
         _ if class == FailureClass::AgentLost => {
@@ -103,6 +114,13 @@ fn by_code(status: &Status) -> FailureClass {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_class_of_an_origin_is_known() {
+        for class in Class::ALL {
+            assert!(named(class.name()).is_some(), "{class:?}");
+        }
+    }
 
     #[test]
     fn details_win_over_the_code_and_unknown_ones_do_not() {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use dfs_peer::classes::Class;
 use dfs_source::{Source, SourceError, Sources, Target};
 use futures::stream::{self, StreamExt};
 
@@ -167,17 +168,7 @@ fn read_file(source: Arc<dyn Source>, target: &Target, item: &Item, start: u64) 
 
 /// A source's failure in the words of a backend.
 pub fn of_source_error(error: &SourceError) -> Failure {
-    let class = match error {
-        SourceError::NotFound { .. } => FailureClass::NotFound,
-        SourceError::NotPermitted { status: Some(401), .. } => FailureClass::Unauthenticated,
-        SourceError::NotPermitted { .. } => FailureClass::NotPermitted,
-        SourceError::Changed { .. } => FailureClass::OriginChanged,
-        SourceError::Timeout { .. } | SourceError::Stalled { .. } => FailureClass::TimedOut,
-        SourceError::TooLarge { .. } => FailureClass::Limit,
-        SourceError::ReadOnly { .. } | SourceError::Unsupported { .. } => FailureClass::Unsupported,
-        SourceError::Url(_) => FailureClass::BadRequest,
-        _ => FailureClass::SourceFailed,
-    };
+    let class = FailureClass::of_origin(Class::of_source(error));
     let mut failure = Failure::new(class, error.to_string());
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -12,6 +12,11 @@ use crate::origin::{Part as Piece, PartStream, cut};
 use crate::parts::{Method, Part};
 use crate::zip::member::{Inflate, LOCAL_BYTES, MemberError, extent, head_bytes};
 
+/// Whether no other part is the worse for it.
+fn is_of_the_part(error: &SourceError) -> bool {
+    matches!(error, SourceError::Damaged { .. } | SourceError::Unreadable { .. })
+}
+
 impl Inner {
     /// The bytes of `range` that a long part has; what is wrong with it alone is a hole.
     pub(super) async fn long(
@@ -25,7 +30,7 @@ impl Inner {
         let opened = self.open_long(part, wanted).await;
         let (bytes, error) = match opened {
             Ok(bytes) => (bytes, None),
-            Err(error @ SourceError::Damaged { .. }) => (stream::empty().boxed(), Some(error)),
+            Err(error) if is_of_the_part(&error) => (stream::empty().boxed(), Some(error)),
             Err(error) => return Err(error),
         };
         let refused = stream::iter(error.map(Err));
@@ -38,7 +43,7 @@ impl Inner {
                     Ok(Some((Piece::Bytes(next), (bytes, left))))
                 }
                 // Nothing follows. A wrong sum after the last byte fails the whole.
-                Err(error @ SourceError::Damaged { .. }) if left > 0 => {
+                Err(error) if is_of_the_part(&error) && left > 0 => {
                     let void = Piece::Void { length: left, error };
                     Ok(Some((void, (stream::empty().boxed(), 0))))
                 }
@@ -57,9 +62,9 @@ impl Inner {
             Method::Raw => self.fetch.stream(shifted(wanted, part.from)).await,
             Method::Stored => {
                 let head = self.fetch.bytes(ByteRange::at(part.from, LOCAL_BYTES)).await?;
-                let head = head_bytes(&head).map_err(|error| self.damaged(&part, &error))?;
+                let head = head_bytes(&head).map_err(|error| self.unfit(&part, &error))?;
                 if part.from + head + part.packed > part.until {
-                    return Err(self.damaged(&part, &MemberError::CutOff));
+                    return Err(self.unfit(&part, &MemberError::CutOff));
                 }
                 self.fetch.stream(shifted(wanted, part.from + head)).await
             }
@@ -71,7 +76,7 @@ impl Inner {
                 // Read to its end also where the last byte is known to have come: then comes its sum.
                 Ok(if wanted.len() == part.length { bytes } else { cut(bytes, wanted) })
             }
-            Method::Refused(why) => Err(self.damaged(&part, &MemberError::Refused(why))),
+            Method::Refused(why) => Err(self.unfit(&part, &MemberError::Refused(why))),
         }
     }
 }
@@ -125,11 +130,11 @@ impl Unpacking {
         };
         loop {
             if inflate.is_complete() {
-                inflate.finish().map_err(|error| self.damaged(&error))?;
+                inflate.finish().map_err(|error| self.unfit(&error))?;
                 return Ok(None);
             }
             if inflate.is_hungry() && !self.input.refill().await? {
-                return Err(self.damaged(&MemberError::CutOff));
+                return Err(self.unfit(&MemberError::CutOff));
             }
             let ahead = std::mem::take(&mut self.input.ahead);
             let work = tokio::task::spawn_blocking(move || {
@@ -142,10 +147,10 @@ impl Unpacking {
             let done = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             let stepped;
             (inflate, self.input.ahead, stepped) = done;
-            let bytes = stepped.map_err(|error| self.damaged(&error))?.unwrap_or_default();
+            let bytes = stepped.map_err(|error| self.unfit(&error))?.unwrap_or_default();
             // The last bytes are shown once the sum is known to be right.
             if inflate.is_complete() {
-                inflate.finish().map_err(|error| self.damaged(&error))?;
+                inflate.finish().map_err(|error| self.unfit(&error))?;
             }
             if !bytes.is_empty() {
                 self.inflate = Some(inflate);
@@ -157,15 +162,15 @@ impl Unpacking {
     /// Goes behind the local header.
     async fn begin(&mut self) -> Result<Inflate, SourceError> {
         let head = self.input.take(LOCAL_BYTES).await?;
-        let head = head_bytes(&head).map_err(|error| self.damaged(&error))?;
+        let head = head_bytes(&head).map_err(|error| self.unfit(&error))?;
         let names = head - LOCAL_BYTES;
         if self.input.take(names).await?.len() as u64 != names {
-            return Err(self.damaged(&MemberError::CutOff));
+            return Err(self.unfit(&MemberError::CutOff));
         }
         Ok(Inflate::new(&self.part))
     }
 
-    fn damaged(&self, error: &MemberError) -> SourceError {
-        self.inner.damaged(&self.part, error)
+    fn unfit(&self, error: &MemberError) -> SourceError {
+        self.inner.unfit(&self.part, error)
     }
 }
