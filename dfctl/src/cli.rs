@@ -125,6 +125,7 @@ pub fn command() -> clap::Command {
 
 /// The whole process, with what its site compiled in.
 pub fn main(extensions: Extensions) -> ExitCode {
+    dfs_service::allocator::share_one_heap();
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == completion::ASKED) {
         return completion::main(words);

@@ -7,7 +7,7 @@
 //! here knows what the process is for; of a cluster it is known how its manager is asked ([`net::manager`]).
 
 pub mod admin;
-mod allocator;
+pub mod allocator;
 pub mod config;
 pub mod data_dir;
 pub mod extensions;
