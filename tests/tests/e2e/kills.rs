@@ -127,7 +127,8 @@ impl World {
             }
             let said = running.wait();
             if said.code != 0 {
-                assert!(is_hit && !strike.hangs && said.code == 5, "{strike:?}: {}", said.stderr);
+                let told = (said.code, &said.stderr);
+                assert!(is_hit && !strike.hangs && said.code == 5, "{strike:?}: {told:?}");
                 let again = self.start_get(agent, &path).0.wait();
                 assert_eq!(again.code, 0, "{strike:?}: {}", again.stderr);
             }
