@@ -60,6 +60,8 @@ pub enum FailureClass {
     OutputFull,
     /// A limit or quota.
     Limit,
+    /// More than this can take, whenever it is tried.
+    TooLarge,
     /// Not possible with this origin.
     Unsupported,
     /// A tree where a file was wanted.

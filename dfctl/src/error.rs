@@ -216,7 +216,7 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::Corrupt => &codes::CORRUPT,
         FailureClass::NoSpace | FailureClass::NoOwnSpace => &codes::CACHE_FULL,
         FailureClass::OutputFull => &codes::NO_SPACE,
-        FailureClass::Limit => &codes::BUSY,
+        FailureClass::Limit | FailureClass::TooLarge => &codes::BUSY,
         FailureClass::Unsupported => &codes::UNSUPPORTED,
         FailureClass::IsTree => &codes::IS_TREE,
         FailureClass::NotTree => &codes::NOT_TREE,
@@ -292,6 +292,7 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         | FailureClass::BadRequest
         | FailureClass::BadRange
         | FailureClass::Unsupported
+        | FailureClass::TooLarge
         | FailureClass::MountFailed
         | FailureClass::Internal => None,
     }

@@ -22,8 +22,8 @@ pub enum Class {
     OriginChanged,
     /// Nothing came in time.
     TimedOut,
-    /// More than the limits allow.
-    Limit,
+    /// More than the limits allow, whenever it is asked.
+    TooLarge,
     /// This cannot be done with it.
     Unsupported,
     /// The question makes no sense.
@@ -50,7 +50,7 @@ impl Class {
         Self::NotPermitted,
         Self::OriginChanged,
         Self::TimedOut,
-        Self::Limit,
+        Self::TooLarge,
         Self::Unsupported,
         Self::BadRequest,
         Self::Redirects,
@@ -69,7 +69,7 @@ impl Class {
             Self::NotPermitted => "not-permitted",
             Self::OriginChanged => "origin-changed",
             Self::TimedOut => "timed-out",
-            Self::Limit => "limit",
+            Self::TooLarge => "too-large",
             Self::Unsupported => "unsupported",
             Self::BadRequest => "bad-request",
             Self::Redirects => "redirects",
@@ -94,7 +94,7 @@ impl Class {
             SourceError::NotPermitted { .. } => Self::NotPermitted,
             SourceError::Changed { .. } => Self::OriginChanged,
             SourceError::Timeout { .. } | SourceError::Stalled { .. } => Self::TimedOut,
-            SourceError::TooLarge { .. } => Self::Limit,
+            SourceError::TooLarge { .. } => Self::TooLarge,
             SourceError::Unsupported { .. }
             | SourceError::Unreadable { .. }
             | SourceError::ReadOnly { .. }

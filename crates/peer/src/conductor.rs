@@ -330,6 +330,11 @@ impl Conductor {
         self.parents.iter().any(able)
     }
 
+    /// Whether nothing is wanted any more of what is under way.
+    pub fn is_unwanted(&self) -> bool {
+        !self.flights.is_empty() && self.wanted.iter().all(GroupSet::is_empty)
+    }
+
     /// Gives up the requests of which nothing is wanted any more. One stream of everything goes on: it would have
     /// to begin anew.
     pub fn drop_unwanted(&mut self) -> Vec<Action> {
@@ -338,13 +343,19 @@ impl Conductor {
                 flight.provider == Provider::Source && self.source == SourceAccess::Sequential;
             is_stream || self.wanted.iter().any(|w| w.present_in(flight.rest).next().is_some())
         };
-        let unwanted: Vec<FlightId> = self
-            .flights
-            .iter()
-            .filter(|(_, flight)| !is_wanted(flight))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in &unwanted {
+        let flights = self.flights.iter().filter(|(_, flight)| !is_wanted(flight));
+        let unwanted = flights.map(|(id, _)| *id).collect();
+        self.cancel(unwanted)
+    }
+
+    /// Gives up every request.
+    pub fn drop_all(&mut self) -> Vec<Action> {
+        let all = self.flights.keys().copied().collect();
+        self.cancel(all)
+    }
+
+    fn cancel(&mut self, flights: Vec<FlightId>) -> Vec<Action> {
+        for id in &flights {
             let Some(flight) = self.flights.remove(id) else { continue };
             self.flying.remove_range(flight.rest);
             if let Provider::Parent(host) = flight.provider
@@ -353,7 +364,7 @@ impl Conductor {
                 parent.landed(flight.rest.count);
             }
         }
-        unwanted.into_iter().map(Action::Cancel).collect()
+        flights.into_iter().map(Action::Cancel).collect()
     }
 
     fn parent_mut(&mut self, host: HostId) -> Option<&mut Parent> {

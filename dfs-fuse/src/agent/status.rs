@@ -143,7 +143,7 @@ fn of_origin(class: Class) -> (Code, &'static str) {
         Class::NotPermitted => Code::PermissionDenied,
         Class::OriginChanged => Code::Aborted,
         Class::TimedOut => Code::DeadlineExceeded,
-        Class::Limit => Code::ResourceExhausted,
+        Class::TooLarge => Code::ResourceExhausted,
         Class::Unsupported => Code::Unimplemented,
         Class::BadRequest => Code::InvalidArgument,
         Class::IsTree | Class::NotTree => Code::FailedPrecondition,

@@ -1,6 +1,6 @@
 //! Listing and finding inside an index, for those who look without mounting.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use dfs_artifact::Index;
@@ -10,21 +10,23 @@ use dfs_proto::node::{EntryKind, ListEntry};
 /// Entries of a directory taken at a time.
 const PORTION: usize = 256;
 
-/// Deepest tree that is walked.
-const MAX_DEPTH: usize = 256;
-
 /// A walk over a tree, depth first; entries come one by one so that a million of them cost no more memory than
 /// the directories on the path. What is below a directory stands where it stands in the order of whole paths, as in
 /// a store's list of keys: `a-b` before `a/c`, although `a` is before `a-b`.
 pub(super) struct Walk {
     index: Arc<Index>,
     stack: Vec<Level>,
+    /// The directory that is looked through now.
+    path: Vec<u8>,
+    /// Directories met: in an index that somebody made up they may go round in circles.
+    met: HashSet<u64>,
     recursive: bool,
 }
 
 struct Level {
     dir: u64,
-    path: Vec<u8>,
+    /// Length of the path of the directory above.
+    above: usize,
     cookie: u64,
     ready: VecDeque<(Vec<u8>, u64)>,
     /// Directories whose names all that came since begin with: names before what is in them may follow.
@@ -32,8 +34,8 @@ struct Level {
 }
 
 impl Level {
-    fn new(dir: u64, path: Vec<u8>) -> Self {
-        Self { dir, path, cookie: 0, ready: VecDeque::new(), held: Vec::new() }
+    fn new(dir: u64, above: usize) -> Self {
+        Self { dir, above, cookie: 0, ready: VecDeque::new(), held: Vec::new() }
     }
 
     /// The directory whose turn it is, now that nothing comes any more that is before what is in it.
@@ -42,11 +44,6 @@ impl Level {
         let in_it = held.iter().chain(b"/");
         let is_due = self.ready.front().is_none_or(|(next, _)| in_it.lt(next));
         if is_due { self.held.pop() } else { None }
-    }
-
-    fn path_of(&self, name: &[u8]) -> Vec<u8> {
-        let separator: &[u8] = if self.path.is_empty() { b"" } else { b"/" };
-        [&self.path[..], separator, name].concat()
     }
 }
 
@@ -68,8 +65,13 @@ pub(super) fn find(index: &Index, path: &[u8]) -> Result<Option<u64>, FormatErro
 
 impl Walk {
     pub(super) fn new(index: Arc<Index>, dir: u64, path: Vec<u8>, recursive: bool) -> Self {
-        let stack = vec![Level::new(dir, path)];
-        Self { index, stack, recursive }
+        let (stack, met) = (vec![Level::new(dir, 0)], HashSet::from([dir]));
+        Self { index, stack, path, met, recursive }
+    }
+
+    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        let separator: &[u8] = if self.path.is_empty() { b"" } else { b"/" };
+        [&self.path[..], separator, name].concat()
     }
 
     fn entry(&self, path: Vec<u8>, nid: u64) -> Result<ListEntry, FormatError> {
@@ -91,19 +93,23 @@ impl Walk {
                 level.ready.extend(names.filter(|(name, _)| name != b"." && name != b".."));
             }
             if let Some((name, nid)) = level.release() {
-                let path = level.path_of(&name);
-                self.stack.push(Level::new(nid, path.clone()));
+                if !self.met.insert(nid) {
+                    let what = "it is a directory of two names";
+                    return Err(FormatError::Corrupt { nid, what });
+                }
+                let path = self.path_of(&name);
+                self.stack.push(Level::new(nid, self.path.len()));
+                self.path.clone_from(&path);
                 return self.entry(path, nid).map(Some);
             }
             let Some((name, nid)) = level.ready.pop_front() else {
+                self.path.truncate(level.above);
                 self.stack.pop();
                 continue;
             };
-            let path = level.path_of(&name);
-            let entry = self.entry(path, nid)?;
-            let is_walked = self.recursive && self.stack.len() < MAX_DEPTH;
+            let entry = self.entry(self.path_of(&name), nid)?;
             match self.stack.last_mut() {
-                Some(level) if is_walked && entry.kind() == EntryKind::Directory => {
+                Some(level) if self.recursive && entry.kind() == EntryKind::Directory => {
                     level.held.push((name, nid));
                 }
                 _ => return Ok(Some(entry)),

@@ -101,6 +101,30 @@ fn one_member_of_a_zip_moves_little_else() {
 }
 
 #[test]
+fn what_lies_very_deep_is_listed_and_taken_as_anything_else() {
+    let place = Place::new();
+    let archive = place.path("deep.tar");
+    let script = "import io, sys, tarfile\n\
+        with tarfile.open(sys.argv[1], 'w') as tar:\n\
+        \x20   for depth in (1, 255, 256, 700):\n\
+        \x20       member = tarfile.TarInfo('p/' * depth + 'x')\n\
+        \x20       member.size = 4\n\
+        \x20       tar.addfile(member, io.BytesIO(b'deep'))\n";
+    let made = Command::new("python3").args(["-c", script]).arg(&archive).status().unwrap();
+    assert!(made.success());
+    let agent = Agent::solo(&place, "agent");
+    let (archive, out) = (archive.to_str().unwrap(), place.path("out"));
+    let listed = agent.dfctl(&["ls", "-r", "--format", "name", archive]).done();
+    let files = listed.text().lines().filter(|name| name.ends_with('x')).count();
+    assert_eq!(files, 4);
+    agent.dfctl(&["get", "-r", archive, "-o", out.to_str().unwrap()]).done();
+    for depth in [1, 255, 256, 700] {
+        let path = out.join("p/".repeat(depth)).join("x");
+        assert_eq!(fs::read(path).unwrap(), b"deep", "{depth} directories deep");
+    }
+}
+
+#[test]
 fn an_encrypted_member_is_listed_and_says_why_it_cannot_be_read() {
     let place = Place::new();
     let source = place.dir("source");

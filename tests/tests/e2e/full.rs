@@ -235,6 +235,26 @@ fn a_disk_that_somebody_else_filled_takes_new_files_in_place_of_idle_ones() {
     assert!(listed(&agent).len() < 9, "idle ones went");
 }
 
+#[test]
+fn a_small_disk_full_of_what_is_mounted_has_room_to_look_into_and_get_something_else() {
+    let place = Place::new();
+    let disk = Tmpfs::mount(place.dir("disk"), 100 << 20);
+    let agent = Agent::solo_in(disk.path(), "agent");
+    let source = source(&place);
+    let dir = agent.mount(&format!("file://{}", source.display()), place.dir("mount"));
+    assert_reads(&dir.join("big"), &fs::read(source.join("big")).unwrap());
+    trees::assert_same(&dir, &source);
+    assert!(free(disk.path()) > 0, "some is left");
+    let bytes = noise(7, 5_000_000);
+    let origin = Origin::of("/other/f", Body::bytes(bytes.clone())).unwrap();
+    assert!(agent.dfctl(&["ls", &origin.url("/other/")]).done().text().contains(" f"));
+    let output = place.path("out");
+    agent.dfctl(&["get", &origin.url("/other/f"), "-o", output.to_str().unwrap()]).done();
+    assert!(fs::read(&output).unwrap() == bytes);
+    let told: u64 = listed(&agent).iter().map(|task| task["disk_bytes"].as_u64().unwrap()).sum();
+    assert!(told <= 100 << 20, "{told} bytes on a disk of 100 MiB");
+}
+
 /// Bytes that a file system has free.
 fn free(dir: &Path) -> u64 {
     let disk = rustix::fs::statvfs(dir).unwrap();

@@ -52,6 +52,11 @@ fn a_file_that_says_it_is_empty_and_is_not_is_refused() {
     let said = agent.dfctl(&get);
     assert_ne!(said.code, 0, "{said:?}");
     assert!(said.stderr.contains("it says that it is empty and is not"), "{}", said.stderr);
+    // Nor is a directory of such files one of empty ones.
+    let tree = place.path("tree");
+    let words = ["get", "-r", "/proc/sys/net/core", "-o", tree.to_str().unwrap()];
+    let said = agent.dfctl(&words).fails(5, "DFS-2104");
+    assert!(said.stderr.contains("copy them with cp first"), "{}", said.stderr);
     assert!(!out.exists());
     let empty = place.path("empty");
     fs::write(&empty, "").unwrap();

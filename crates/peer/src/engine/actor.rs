@@ -25,6 +25,9 @@ use crate::swarm::Swarm;
 /// How often a download that is not idle is looked at without an event.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long what nobody wants any more goes on.
+const UNWANTED_FOR: Duration = Duration::from_secs(20);
+
 /// Commands and events taken before the conductor is asked again.
 const BATCH: usize = 64;
 
@@ -38,6 +41,8 @@ pub(super) struct Actor {
     waiters: Vec<Waiter>,
     began: Instant,
     patience: Patience,
+    /// Since when nothing is wanted of what is under way.
+    unwanted_since: Option<Duration>,
     told_swarm: bool,
     told_end: bool,
     stop: CancellationToken,
@@ -62,6 +67,7 @@ impl Actor {
             waiters: Vec::new(),
             began: Instant::now(),
             patience: Patience::default(),
+            unwanted_since: None,
             told_swarm: false,
             told_end: false,
             stop,
@@ -82,7 +88,10 @@ impl Actor {
                 () = self.stop.cancelled() => break,
                 Some(event) = events.recv() => self.event(event),
                 Some(command) = commands.recv() => self.command(command),
-                _ = tick.tick(), if busy => self.sweep_waiters(),
+                _ = tick.tick(), if busy => {
+                    self.sweep_waiters();
+                    self.give_up_unwanted(self.now());
+                }
                 else => break,
             }
             for _ in 0..BATCH {
@@ -384,6 +393,21 @@ impl Actor {
         self.want_for_waiters();
     }
 
+    /// What goes on and is wanted by nobody is given up after a while: whoever left may come back, and a stream of
+    /// everything would begin anew; but one that is slow, or has no end, would go on for ever.
+    fn give_up_unwanted(&mut self, now: Duration) {
+        if !self.conductor.is_unwanted() {
+            self.unwanted_since = None;
+            return;
+        }
+        let since = *self.unwanted_since.get_or_insert(now);
+        if now.saturating_sub(since) >= UNWANTED_FOR {
+            tracing::info!(task = %self.shared.info.id.short(), "nobody waits for it any more: given up");
+            let actions = self.conductor.drop_all();
+            self.carry_out(actions);
+        }
+    }
+
     /// Wants what waiters lack. Who lacks nothing is told here: the flight that handed it over may be given up before
     /// it says so, as nothing of it is wanted any more.
     fn want_for_waiters(&mut self) {
@@ -570,6 +594,39 @@ mod tests {
     use super::super::passing::Proven;
     use super::super::tests::{FakeOrigin, Field, GROUP};
     use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_nobody_waits_for_any_more_ends_after_a_while_and_not_before() {
+        let field = Field::new();
+        let (engine, _dir) = field.engine(Role::Solo, &[]);
+        let origin = FakeOrigin::new(8 * GROUP);
+        let task = engine.open(&origin.info(), None, None).await.unwrap();
+        let (mut actor, _events) = engine.actor(&task.shared, CancellationToken::new());
+        actor.conductor.set_source(SourceAccess::Sequential);
+        let ask = |actor: &mut Actor| {
+            let (done, told) = oneshot::channel();
+            let groups = GroupRange::new(0, 1);
+            let waiter = Waiter { groups, priority: Priority::Bulk, in_passing: false, done };
+            actor.want(groups, Priority::Bulk, Some(waiter));
+            told
+        };
+        let told = ask(&mut actor);
+        assert_eq!(actor.conductor.plan(actor.now()).len(), 1);
+        let at = |actor: &mut Actor, seconds| {
+            actor.sweep_waiters();
+            actor.give_up_unwanted(Duration::from_secs(seconds));
+            actor.conductor.flights()
+        };
+        assert_eq!([at(&mut actor, 0), at(&mut actor, 1000)], [1, 1], "somebody waits");
+        drop(told);
+        assert_eq!([at(&mut actor, 1001), at(&mut actor, 1020)], [1, 1], "they may come back");
+        let told = ask(&mut actor);
+        assert_eq!(at(&mut actor, 1030), 1, "they came back");
+        drop(told);
+        assert_eq!([at(&mut actor, 1031), at(&mut actor, 1050)], [1, 1]);
+        assert_eq!(at(&mut actor, 1051), 0);
+        assert!(!actor.conductor.is_unwanted());
+    }
 
     #[tokio::test]
     async fn a_reader_is_told_of_what_lies_in_memory_when_the_flight_that_brought_it_is_given_up() {

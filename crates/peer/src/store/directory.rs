@@ -35,6 +35,19 @@ const RESERVE: u64 = 16;
 /// Most bytes of the disk that eviction leaves free, whatever the capacity.
 const KEPT_FREE: u64 = 64 << 20;
 
+/// A disk, in bytes.
+struct Disk {
+    total: u64,
+    free: u64,
+}
+
+impl Disk {
+    /// What is to be left for those who keep no account: a thirty-second, and no more than [`KEPT_FREE`].
+    fn kept_free(&self) -> u64 {
+        (self.total / 32).min(KEPT_FREE)
+    }
+}
+
 /// What a task may take of the capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
@@ -259,13 +272,16 @@ impl Directory {
         outcome
     }
 
-    /// Bytes that lack for the disk to have some left for those who keep no account: a thirty-second, and no more
-    /// than [`KEPT_FREE`].
+    /// Bytes that lack for the disk to have left what is [kept free](Disk::kept_free).
     pub(super) fn lacks(&self) -> u64 {
-        let Ok(disk) = statvfs(&self.root) else { return 0 };
-        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        (total / 32).min(KEPT_FREE).saturating_sub(free)
+        self.disk().map_or(0, |disk| disk.kept_free().saturating_sub(disk.free))
+    }
+
+    /// What is known of the disk it is on.
+    fn disk(&self) -> Option<Disk> {
+        let disk = statvfs(&self.root).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Some(Disk { total: bytes(disk.f_blocks), free: bytes(disk.f_bavail) })
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -278,9 +294,19 @@ impl Directory {
         self.used.fetch_add(after.wrapping_sub(before), Relaxed);
     }
 
-    /// Bytes that may still be taken, as far as the capacity goes.
+    /// Bytes that may still be taken.
     pub(super) fn room(&self, share: Share) -> u64 {
-        self.limit(share).saturating_sub(self.used())
+        self.limit(share).saturating_sub(self.used()).min(self.room_on_disk(share))
+    }
+
+    /// Bytes that the disk still takes. Content leaves half of what eviction keeps free: new tasks, and trees that
+    /// are looked into, find room while everything is in use.
+    fn room_on_disk(&self, share: Share) -> u64 {
+        match (share, self.disk()) {
+            (Share::Content, Some(disk)) => disk.free.saturating_sub(disk.kept_free() / 2),
+            // The writing finds out.
+            (Share::Reserve, _) | (_, None) => u64::MAX,
+        }
     }
 
     fn limit(&self, share: Share) -> u64 {
@@ -296,8 +322,11 @@ impl Directory {
         self.capacity
     }
 
-    /// Counts `bytes` more as taken; false where they would go beyond the capacity.
+    /// Counts `bytes` more as taken; false where they would go beyond the capacity, or fill the disk.
     pub(super) fn reserve(&self, bytes: u64, share: Share) -> bool {
+        if bytes > 0 && bytes > self.room_on_disk(share) {
+            return false;
+        }
         let limit = self.limit(share);
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit || bytes == 0);
         self.used.try_update(Relaxed, Relaxed, more).is_ok()

@@ -17,7 +17,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
-use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{
+    AtFlags, Dir, DirEntry, FileType, FsWord, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags,
+};
 use rustix::io::Errno;
 
 use super::asker::Place;
@@ -108,6 +110,13 @@ fn open_root(place: &Place, attempt: &Attempt) -> Result<OwnedFd, SourceError> {
     })
 }
 
+/// Whether a directory is of a file system whose files have no length before they are read.
+fn is_made_when_read(dir: &OwnedFd) -> bool {
+    const SYSFS: FsWord = 0x6265_6572;
+    let system = rustix::fs::fstatfs(dir);
+    system.is_ok_and(|system| matches!(system.f_type, PROC_SUPER_MAGIC | SYSFS))
+}
+
 impl Walk {
     /// Looks at the next batch of entries. Blocks.
     fn step(mut self) -> Result<Self, SourceError> {
@@ -166,6 +175,17 @@ impl Walk {
             }
             Err(error) => return Err(self.failed(error, &path)),
         };
+        if is_made_when_read(&fd) {
+            let why = "files of /proc and /sys are made when they are read and do not say how long they are: copy them with cp first";
+            if path.is_empty() {
+                return Err(SourceError::Malformed {
+                    attempt: self.attempt.clone(),
+                    reason: why.to_owned(),
+                });
+            }
+            self.ready.push_back(self.closed(path, why.to_owned())?);
+            return Ok(None);
+        }
         let names = self.names(&fd).map_err(|error| self.failed(error, &path))?;
         if names.len() > self.limits.entries.saturating_sub(self.found) {
             return Err(self.too_large("entries", self.limits.entries));

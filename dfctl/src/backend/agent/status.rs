@@ -36,6 +36,7 @@ const CLASSES: &[(&str, FailureClass)] = &[
     ("corrupt", FailureClass::Corrupt),
     ("no-space", FailureClass::NoSpace),
     ("limit", FailureClass::Limit),
+    ("too-large", FailureClass::TooLarge),
     ("unsupported", FailureClass::Unsupported),
     ("is-tree", FailureClass::IsTree),
     ("not-tree", FailureClass::NotTree),
