@@ -315,6 +315,16 @@ impl Conductor {
         self.flights.len()
     }
 
+    /// Whether somebody is being asked who has not failed since they brought something last.
+    pub fn is_promising(&self) -> bool {
+        self.flights.values().any(|flight| match flight.provider {
+            Provider::Source => true,
+            Provider::Parent(host) => {
+                self.parents.iter().any(|parent| parent.host == host && !parent.is_failing())
+            }
+        })
+    }
+
     /// Wanted groups that are in no flight: nobody can or may deliver them now.
     pub fn stuck(&self) -> bool {
         self.wanted

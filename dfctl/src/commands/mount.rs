@@ -1,5 +1,6 @@
 //! `dfctl mount`.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -80,6 +81,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
 async fn agent(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
     let backend = match context.answering_backend()? {
         Some(backend) => backend,
+        None if context.settings.solo
+            && UnixStream::connect(context.settings.own_socket()).is_ok() =>
+        {
+            let backend = context.agent_at(&context.settings.own_socket());
+            alone(context, &*backend).await?;
+            backend
+        }
         None => {
             // An agent would go on without its cluster; who names one for it is told now that it is not there.
             reach::managers(context).await?;
@@ -89,6 +97,18 @@ async fn agent(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
     };
     in_the_cluster_meant(context, &*backend).await?;
     Ok(backend)
+}
+
+/// What mounts is an agent, with --solo too: one that is there serves where it is in no cluster.
+async fn alone(context: &Context, backend: &dyn Backend) -> Result<(), CliError> {
+    let status = answer(context, backend.status())
+        .await?
+        .map_err(|failure| CliError::backend("ask", "the node agent", failure))?;
+    let Some(cluster) = status.cluster.filter(|cluster| !cluster.is_empty()) else { return Ok(()) };
+    let what = format!("the node agent, pid {}, is in the cluster {cluster}", status.pid);
+    Err(CliError::new(&codes::OTHER_CLUSTER, what)
+        .because("a mount is served by an agent, with --solo by one that is in no cluster")
+        .hint("--socket PATH --data-dir DIR      start another one there"))
 }
 
 fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {

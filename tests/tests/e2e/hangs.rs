@@ -6,11 +6,11 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use dfs_tests::origin::Injected;
-use dfs_tests::{Body, Fault, Origin};
+use dfs_tests::{Body, Cluster, Fault, Origin};
 
 use crate::support::ledger::Account;
 use crate::support::site::Site;
-use crate::support::{Agent, Expected, Place, Running, until};
+use crate::support::{Agent, Expected, Place, Running, binaries, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -216,4 +216,25 @@ fn a_manager_that_is_killed_and_comes_back_is_not_noticed() {
     race.wait_middle();
     race.strike(|site| site.manager.restart().unwrap()).costs_in_all(ONE);
     race.is_whole_again();
+}
+
+#[test]
+fn a_cluster_that_hangs_as_a_whole_leaves_its_nodes_what_the_origin_has() {
+    let place = Place::new();
+    let body = Body::noise(3, 24 * MIB + 9);
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let pace = origin.inject(Fault::pace(8 * MIB));
+    let cluster = Cluster::start(&binaries(), &place.dir("cluster")).unwrap();
+    let agent = Agent::of(&cluster, &place, "node");
+    let output = place.path("out");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap(), "--format", "json"];
+    let getting = agent.dfctl_start(&words);
+    until("the node has a part", || agent.cached(body.length().unwrap()) > 4 * MIB);
+    cluster.process().freeze();
+    pace.lift();
+    let said = getting.wait().done().json().unwrap();
+    cluster.process().thaw();
+    assert!(fs::read(&output).unwrap() == body.read(0, body.length().unwrap()).unwrap());
+    let account = Account::of(&said["ledger"]);
+    assert!(account.source > 0 && pace.struck() > 0, "{account:?}");
 }

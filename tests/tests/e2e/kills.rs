@@ -100,7 +100,8 @@ impl World {
         let body = Body::noise(round, strike.length);
         self.origin.put(&path, body.clone());
         self.origin.reset_counters();
-        let pace = self.origin.inject(Fault::pace(12 * MIB).on(&path));
+        // A second long there is something in flight.
+        let pace = self.origin.inject(Fault::pace(strike.length - strike.after).on(&path));
         let mut getting: Vec<_> =
             (0..3).map(|agent| (agent, self.start_get(agent, &path))).collect();
         until("bytes are in flight", || {

@@ -22,6 +22,23 @@ fn end_agent(data: &Path) {
 }
 
 #[test]
+fn a_mount_without_the_cluster_is_not_given_to_an_agent_that_is_in_it() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::bytes(b"content".to_vec())).unwrap();
+    let cluster = Cluster::start(&binaries(), &place.dir("cluster")).unwrap();
+    let member = Agent::of(&cluster, &place, "member");
+    let (dir, url) = (place.dir("mount"), origin.url("/d/"));
+    let words = ["--solo", "mount", &url, dir.to_str().unwrap()];
+    let said = member.dfctl(&words).fails(2, "DFS-4112");
+    assert!(said.stderr.contains("--data-dir DIR"), "{}", said.stderr);
+    assert_eq!(origin.counters().requests, 0);
+    let alone = Agent::solo(&place, "alone");
+    alone.dfctl(&words).done();
+    assert_eq!(fs::read(dir.join("f")).unwrap(), b"content");
+    alone.dfctl(&["umount", dir.to_str().unwrap()]).done();
+}
+
+#[test]
 fn a_mount_in_a_cluster_that_is_not_there_starts_nothing_and_says_who_is_there() {
     let place = Place::new();
     let origin = Origin::of("/d/f", Body::noise(1, 1_000)).unwrap();

@@ -198,6 +198,11 @@ impl Parent {
         }
     }
 
+    /// Whether it has failed since it brought something last.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Records a failure; whether the parent has become a bad one.
     pub(super) fn failed(&mut self, attempt: Attempt, now: Duration) -> bool {
         match attempt.failure {

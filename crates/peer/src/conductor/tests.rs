@@ -72,6 +72,21 @@ fn an_origin_that_fails_makes_no_bad_parent_of_the_seed_and_who_asks_anew_has_it
 }
 
 #[test]
+fn one_who_failed_promises_nothing_until_they_bring_something() {
+    let mut conductor = conductor(8);
+    conductor.set_parents(vec![seed(1)]);
+    conductor.want(GroupRange::new(0, 4), Priority::Demand);
+    let first = flights(&conductor.plan(SECOND))[0];
+    assert!(conductor.is_promising());
+    conductor.ended(first, Some(Failure::Disconnected), 2 * SECOND);
+    assert!(!conductor.is_promising(), "nobody is asked");
+    let second = flights(&conductor.plan(4 * SECOND))[0];
+    assert!(!conductor.is_promising(), "asked again, after a failure");
+    conductor.arrived(second, GroupRange::new(0, 1));
+    assert!(conductor.is_promising());
+}
+
+#[test]
 fn bulk_takes_the_rarest_first() {
     let mut conductor = conductor(64).with_limits(Limits { parent_window: 4, ..Limits::default() });
     conductor.set_parents(vec![peer(1), peer(2)]);

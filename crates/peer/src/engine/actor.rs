@@ -514,13 +514,14 @@ impl Actor {
     fn watch_patience(&mut self, now: Duration) {
         let patience = self.engine.patience_for(&self.shared.info.id);
         let is_busy = self.patience.is_busy_beyond(patience, now);
-        let (asked, stuck) = (self.conductor.flights() > 0, self.conductor.stuck());
-        if (asked && !is_busy) || !(asked || stuck) {
-            if asked {
-                self.patience.interrupted(now);
-            } else {
-                self.patience = Patience::default();
-            }
+        let is_wanted = self.conductor.flights() > 0 || self.conductor.stuck();
+        if !is_wanted {
+            self.patience = Patience::default();
+        }
+        // Whoever failed already is tried again and again: that is no reason to wait for longer.
+        let is_promising = self.conductor.is_promising() && !is_busy;
+        if !is_wanted || is_promising {
+            self.patience.interrupted(now);
             *self.shared.waiting_for.lock() = None;
             return;
         }

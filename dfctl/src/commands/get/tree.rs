@@ -70,6 +70,8 @@ struct Tally {
     failed: Cell<u64>,
     /// Those of them that would fail again.
     lasting: Cell<u64>,
+    /// What was told last: many entries may fail of one obstacle.
+    told: RefCell<String>,
 }
 
 /// Gets it.
@@ -241,7 +243,9 @@ impl Tree<'_> {
             add(&self.tally.failed, 1);
             let lasts = [&codes::MEMBER_MISSING, &codes::UNSUPPORTED, &codes::UNSAFE_NAME];
             add(&self.tally.lasting, u64::from(lasts.contains(&error.code)));
-            self.context.output.error(&error);
+            if self.tally.told.replace(error.what.clone()) != error.what {
+                self.context.output.error(&error);
+            }
         }
     }
 
