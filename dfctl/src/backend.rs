@@ -60,6 +60,8 @@ pub enum FailureClass {
     OutputFull,
     /// A limit or quota.
     Limit,
+    /// The agent is there and does not answer.
+    AgentSilent,
     /// More than this can take, whenever it is tried.
     TooLarge,
     /// Not possible with this origin.

@@ -231,6 +231,7 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::TaskInUse | FailureClass::TaskPinned => &codes::TASK_IN_USE,
         FailureClass::CacheFailed => &codes::CACHE_FAILED,
         FailureClass::AgentLost => &codes::AGENT_LOST,
+        FailureClass::AgentSilent => &codes::AGENT_SILENT,
         FailureClass::AgentProtocol => &codes::AGENT_PROTOCOL,
         FailureClass::NoSolo => &codes::NO_SOLO,
         FailureClass::Internal => &codes::UNEXPECTED,
@@ -279,7 +280,7 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
             "make room there, or the same command with --data-dir DIR on another disk".to_owned(),
         ),
         FailureClass::OutputFull => Some(MAKE_ROOM.to_owned()),
-        FailureClass::CacheFailed => Some("dfctl doctor".to_owned()),
+        FailureClass::CacheFailed | FailureClass::AgentSilent => Some("dfctl doctor".to_owned()),
         FailureClass::NoCluster => {
             Some("the same command with --cluster ADDR, or with --socket PATH of an agent in one".to_owned())
         }

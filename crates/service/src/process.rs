@@ -266,8 +266,11 @@ pub fn parsed<P: clap::Parser>() -> P {
     matched.unwrap_or_else(|error| {
         let is_mistake = error.use_stderr()
             && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-        // As below; and a reader that has gone wants no help.
-        let _ = error.print();
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        // A reader that has gone wants no help.
+        if printed.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+            std::process::exit(Fault::Other.exit().into());
+        }
         if is_mistake {
             let _ = writeln!(io::stderr(), "DFS-{MISTYPED}");
         }

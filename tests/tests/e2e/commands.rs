@@ -299,6 +299,17 @@ fn the_other_programs_end_with_a_code_that_is_explained() {
 }
 
 #[test]
+fn an_agent_that_is_stopped_is_told_as_one_that_does_not_answer() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    agent.node.process().freeze();
+    let said = agent.dfctl(&["task", "ls"]).fails(1, "DFS-6108");
+    agent.node.process().thaw();
+    assert!(said.stderr.contains(" doctor"), "{}", said.stderr);
+    agent.dfctl(&["task", "ls"]).done();
+}
+
+#[test]
 fn what_a_program_is_told_is_refused_before_it_takes_anything() {
     let place = Place::new();
     let file = place.path("file");

@@ -26,6 +26,8 @@ use crate::config::ServiceAddress;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PONG_WITHIN: Duration = Duration::from_secs(5);
+/// On one machine a ping costs next to nothing, and somebody may sit before the terminal.
+const PING_LOCALLY_EVERY: Duration = Duration::from_secs(2);
 /// How long calls in progress may go on once a server is to stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Calls at a time on one connection.
@@ -61,6 +63,7 @@ pub fn grpc_local_channel(path: &Path, connected: Option<StdUnixStream>) -> Chan
     };
     // The authority is only a name here: nothing resolves it.
     configured(Endpoint::from_static("http://localhost"))
+        .http2_keep_alive_interval(PING_LOCALLY_EVERY)
         .connect_with_connector_lazy(service_fn(connect))
 }
 

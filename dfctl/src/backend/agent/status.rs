@@ -73,6 +73,7 @@ pub(super) fn failure(status: Status) -> Failure {
         _ if class == FailureClass::AgentLost => {
             "the connection to the node agent broke".to_owned()
         }
+        _ if class == FailureClass::AgentSilent => "the node agent does not answer".to_owned(),
         message => message.to_owned(),
     };
     let mut failure = Failure { class, message, because: details.because };
@@ -91,9 +92,13 @@ fn details(bytes: &[u8]) -> Details {
 
 fn by_code(status: &Status) -> FailureClass {
     // A status made on this side of the socket has the transport's error as its source.
-    let of_transport = std::error::Error::source(status).is_some();
+    let of_transport = std::error::Error::source(status);
+    // The transport has no other name for a ping that nobody answered.
+    let mut causes = std::iter::successors(of_transport, |error| error.source());
+    let is_silent = causes.any(|error| error.to_string().contains("timed out"));
     match status.code() {
-        _ if of_transport => FailureClass::AgentLost,
+        _ if is_silent => FailureClass::AgentSilent,
+        _ if of_transport.is_some() => FailureClass::AgentLost,
         Code::NotFound => FailureClass::NotFound,
         Code::Unauthenticated => FailureClass::Unauthenticated,
         Code::PermissionDenied => FailureClass::NotPermitted,
