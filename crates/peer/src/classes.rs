@@ -148,6 +148,7 @@ impl Class {
     /// than the words.
     pub fn of_words(words: &str) -> Self {
         let told = [
+            ("the compressed stream is taken for a bomb", Self::Unsupported),
             ("the compressed stream is", Self::BrokenArchive),
             ("the origin redirects more than", Self::Redirects),
             ("the origin answers with another range than was asked", Self::BadAnswer),
@@ -170,6 +171,8 @@ mod tests {
         assert_eq!(Class::of_name("from-a-later-version"), None);
         let words = "given up: the origin redirects more than 10 times";
         assert_eq!(Class::of_words(words), Class::Redirects);
+        let bomb = "the compressed stream is taken for a bomb: 1 MiB unfold to more than 1 GiB";
+        assert_eq!(Class::of_words(bomb), Class::Unsupported);
         assert_eq!(Class::of_words("no route"), Class::SourceFailed);
     }
 }

@@ -9,7 +9,7 @@ use dfs_source::{Action, Attempt, ByteStream, SourceError};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Origin, cut};
-use crate::unpack::{Limits, STEP, Unpacker};
+use crate::unpack::{Limits, STEP, UnpackError, Unpacker};
 
 /// What comes out of a compressed archive.
 pub struct UnpackedOrigin {
@@ -110,7 +110,7 @@ impl Unpacking {
             drop(self.ahead.split_to(taken));
             match stepped {
                 Ok(more) => self.more = more,
-                Err(error) => return Err(self.damaged(error.to_string())),
+                Err(error) => return Err(self.unfit(&error)),
             }
             Ok((self, out.into()))
         });
@@ -118,7 +118,7 @@ impl Unpacking {
     }
 
     fn end(&self) -> Result<(), SourceError> {
-        self.unpacker.finish().map_err(|error| self.damaged(error.to_string()))?;
+        self.unpacker.finish().map_err(|error| self.unfit(&error))?;
         match self.length {
             Some(length) if length != self.given => {
                 let detail = format!("it unpacks to {} bytes instead of {length}", self.given);
@@ -128,7 +128,13 @@ impl Unpacking {
         }
     }
 
-    fn damaged(&self, reason: String) -> SourceError {
-        SourceError::Damaged { attempt: self.attempt.clone(), reason }
+    fn unfit(&self, error: &UnpackError) -> SourceError {
+        let (attempt, reason) = (self.attempt.clone(), error.to_string());
+        match error {
+            UnpackError::Bomb { .. } => SourceError::Unreadable { attempt, reason },
+            UnpackError::Corrupt(_) | UnpackError::Truncated => {
+                SourceError::Damaged { attempt, reason }
+            }
+        }
     }
 }
