@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A clock of seconds since 1970.
+/// A clock of milliseconds since 1970.
 #[derive(Debug)]
 pub(super) struct StoreClock {
     /// At `began`.
@@ -12,26 +12,32 @@ pub(super) struct StoreClock {
     began: Instant,
 }
 
-/// Seconds since 1970; zero for what is before.
-pub(super) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+/// Milliseconds since 1970; zero for what is before. Fine enough to tell which of two reads was later, and coarse
+/// enough that not every read of a task writes to memory that others read.
+pub(super) fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The time so many milliseconds after 1970.
+pub(super) fn from_millis(millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
 
 impl StoreClock {
     /// One that starts at `began`, when the machine's clock said `wall`.
     pub(super) fn start(wall: SystemTime, began: Instant) -> Self {
-        Self { base: AtomicU64::new(seconds(wall)), began }
+        Self { base: AtomicU64::new(millis(wall)), began }
     }
 
     /// Something was read then: in the time of an earlier process, which may have had another clock.
     pub(super) fn is_past(&self, time: SystemTime) {
-        self.base.fetch_max(seconds(time).saturating_add(1), Relaxed);
+        self.base.fetch_max(millis(time).saturating_add(1), Relaxed);
     }
 
     /// The time at `instant`.
     pub(super) fn at(&self, instant: Instant) -> SystemTime {
-        let base = SystemTime::UNIX_EPOCH + Duration::from_secs(self.base.load(Relaxed));
-        base + instant.saturating_duration_since(self.began)
+        from_millis(self.base.load(Relaxed)) + instant.saturating_duration_since(self.began)
     }
 }
 
@@ -47,7 +53,7 @@ mod tests {
         clock.is_past(at(900));
         assert_eq!(clock.at(began), at(1000));
         clock.is_past(at(5000));
-        assert_eq!(clock.at(began + Duration::from_secs(7)), at(5008));
+        assert_eq!(clock.at(began + Duration::from_secs(7)), at(5007) + Duration::from_millis(1));
         assert_eq!(StoreClock::start(at(0) - Duration::from_secs(9), began).at(began), at(0));
     }
 }

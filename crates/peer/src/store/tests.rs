@@ -571,6 +571,23 @@ fn what_was_read_last_is_taken_last_whatever_the_machines_clock_is_set_to() {
 }
 
 #[test]
+fn of_what_was_read_within_one_second_the_earliest_goes_first() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path(), 1);
+    let second = store.now() + Duration::from_secs(1);
+    let order = [3, 1, 4, 2];
+    for (after, number) in order.into_iter().enumerate() {
+        store.create(id(number)).unwrap();
+        let read = second + Duration::from_millis(after as u64);
+        store.presence(id(number)).unwrap().note_read(read);
+    }
+    for number in order {
+        let swept = store.make_room(store.now(), ByteSize(1)).unwrap();
+        assert_eq!(swept.evicted, [id(number)]);
+    }
+}
+
+#[test]
 fn the_last_read_and_the_time_to_live_survive_a_restart() {
     let dir = TempDir::new().unwrap();
     let content = content(GROUP);

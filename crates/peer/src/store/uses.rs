@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use dfs_model::{Invariant, TaskId};
 use parking_lot::Mutex;
 
-use super::clock::seconds;
+use super::clock::{from_millis, millis};
 use super::directory::{Directory, Survey};
 use super::{EvictionEntry, StoreError, TaskSummary};
 
@@ -83,7 +83,7 @@ pub enum Pins {
 pub(super) struct Presence {
     pub(super) id: TaskId,
     uses: Mutex<Uses>,
-    /// Seconds since 1970.
+    /// Milliseconds since 1970.
     last_read: AtomicU64,
     /// Whether `last_read` has moved since it was noted on disk.
     pub(super) read_since: AtomicBool,
@@ -119,7 +119,7 @@ impl Presence {
         Self {
             id,
             uses: Mutex::new(Uses { pinned: survey.pinned, ..Uses::default() }),
-            last_read: AtomicU64::new(seconds(survey.last_read)),
+            last_read: AtomicU64::new(millis(survey.last_read)),
             read_since: AtomicBool::new(false),
             bytes: AtomicU64::new(survey.bytes),
             aside: AtomicU64::new(0),
@@ -133,7 +133,7 @@ impl Presence {
     }
 
     pub(super) fn note_read(&self, now: SystemTime) {
-        let now = seconds(now);
+        let now = millis(now);
         if self.last_read.load(Relaxed) != now {
             self.last_read.store(now, Relaxed);
             self.read_since.store(true, Relaxed);
@@ -141,7 +141,7 @@ impl Presence {
     }
 
     pub(super) fn last_read(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(self.last_read.load(Relaxed))
+        from_millis(self.last_read.load(Relaxed))
     }
 
     /// Claims it for removal: from now on no use can begin. False when it is in use or claimed already.
