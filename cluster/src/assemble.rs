@@ -76,8 +76,8 @@ async fn run(cli: Cli, extensions: Extensions) -> Result<(), Error> {
         return Err(Error::OwnManager { role: role.name() });
     }
     let loader = Loader::new(PROCESS).file(flags.shared.config.clone());
-    let (shared, own) = loader.load_beside(&flags).map_err(process::Error::from)?;
-    let own: Options = own;
+    let loaded = loader.load_beside(&flags).map_err(process::Error::from)?;
+    let (shared, own): (process::Options, Options) = loaded;
     if !role.has_manager() && own.manager.is_none() {
         return Err(Error::NoManager);
     }

@@ -268,7 +268,8 @@ pub fn parsed<P: clap::Parser>() -> P {
             && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
         let printed = error.print().and_then(|()| io::stdout().flush());
         // A reader that has gone wants no help.
-        if printed.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+        let is_lost = printed.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe);
+        if is_lost && !error.use_stderr() {
             std::process::exit(Fault::Other.exit().into());
         }
         if is_mistake {

@@ -7,7 +7,7 @@ use dfs_service::config::ServiceAddress;
 use dfs_source::s3::Environment;
 use futures::StreamExt;
 
-use crate::backend::{Backend, Entry, Failure, FailureClass, Listed, Missing, View};
+use crate::backend::{AgentStatus, Backend, Entry, Failure, FailureClass, Listed, Missing, View};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
@@ -102,6 +102,12 @@ pub async fn backend(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
     Ok(backend)
 }
 
+/// What the agent says of itself.
+pub async fn status(context: &Context, backend: &dyn Backend) -> Result<AgentStatus, CliError> {
+    let told = answer(context, backend.status()).await?;
+    told.map_err(|failure| CliError::backend("ask", "the node agent", failure))
+}
+
 /// Refuses an agent that takes part in another cluster than the one that was named, or in none.
 pub async fn in_the_cluster_meant(
     context: &Context,
@@ -110,9 +116,7 @@ pub async fn in_the_cluster_meant(
     let Some(wanted) = context.settings.cluster_joined().filter(|_| !context.is_alone()) else {
         return Ok(());
     };
-    let status = answer(context, backend.status())
-        .await?
-        .map_err(|failure| CliError::backend("ask", "the node agent", failure))?;
+    let status = status(context, backend).await?;
     let cluster = status.cluster.unwrap_or_default();
     let is_in_it = async {
         for address in cluster.split(',').filter_map(|address| address.parse().ok()) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dfs_model::ByteSize;
 
-use super::inside::{Named, answer, in_the_cluster_meant};
+use super::inside::{Named, answer, in_the_cluster_meant, status};
 use crate::backend::{Backend, FailureClass, MountInfo, MountRequest, View};
 use crate::codes;
 use crate::context::Context;
@@ -101,9 +101,7 @@ async fn agent(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
 
 /// What mounts is an agent, with --solo too: one that is there serves where it is in no cluster.
 async fn alone(context: &Context, backend: &dyn Backend) -> Result<(), CliError> {
-    let status = answer(context, backend.status())
-        .await?
-        .map_err(|failure| CliError::backend("ask", "the node agent", failure))?;
+    let status = status(context, backend).await?;
     let Some(cluster) = status.cluster.filter(|cluster| !cluster.is_empty()) else { return Ok(()) };
     let what = format!("the node agent, pid {}, is in the cluster {cluster}", status.pid);
     Err(CliError::new(&codes::OTHER_CLUSTER, what)

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::inside::answer;
+use super::inside::status;
 use crate::backend::AgentStatus;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -37,10 +37,7 @@ impl Record for Versions {
 /// Runs it.
 pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     let agent = match context.answering_backend()? {
-        Some(backend) => answer(context, backend.status())
-            .await?
-            .map(Some)
-            .map_err(|failure| CliError::backend("ask", "the node agent", failure))?,
+        Some(backend) => Some(status(context, &*backend).await?),
         None => None,
     };
     let versions = Versions { agent };
