@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-use dfs_tests::{Body, Fault, Origin};
+use dfs_tests::{Body, Cluster, Fault, Origin};
 
 use crate::support::trees::{self, noise};
-use crate::support::{Agent, Expected, Place, all, is_mounted, until};
+use crate::support::{Agent, Expected, Place, all, binaries, is_mounted, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -236,6 +236,25 @@ fn a_server_without_lengths_is_read_to_its_end() {
         let dir = place.dir("mount");
         agent.dfctl(&["mount", &origin.url("/f"), dir.to_str().unwrap()]).fails(1, "DFS-2107");
         assert!(!is_mounted(&dir));
+    }
+}
+
+#[test]
+fn what_has_no_length_is_given_as_it_comes() {
+    let (place, origin) = (Place::new(), Origin::start().unwrap());
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agents = [Agent::solo(&place, "alone"), Agent::of(&cluster, &place, "joined")];
+    for (number, agent) in agents.iter().enumerate() {
+        let (path, body) = (format!("/{number}"), Body::noise(17, 3 * MIB + 7));
+        origin.put(&path, body.clone());
+        let fault = origin.inject(Fault::no_length().on(&path));
+        let stall = origin.inject(Fault::stall_after(2_500_000).on(&path));
+        let reading = agent.dfctl_start(&["cat", &origin.url(&path)]);
+        // By the MiB, and the last one is held back until it is known to be.
+        until("what is there is given", || reading.stdout().len() as u64 >= MIB);
+        assert!(stall.struck() > 0 && fault.struck() > 0);
+        stall.lift();
+        assert!(reading.wait().done().stdout == all(&body), "agent {number}");
     }
 }
 

@@ -358,6 +358,11 @@ impl Running {
         self.child.id()
     }
 
+    /// What it has written to its standard output so far.
+    pub fn stdout(&self) -> Vec<u8> {
+        Self::text(&self.stdout)
+    }
+
     /// What it has written to its standard error so far.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&Self::text(&self.stderr)).into_owned()

@@ -102,7 +102,8 @@ impl Conductor {
         }
     }
 
-    /// The rarest of a few missing pieces that `host` can give, with those behind it that are as rare.
+    /// The rarest of a few missing pieces that `host` can give, with those behind it that are as rare. While the length
+    /// is not known the first one: whoever gives it has it of a stream, and what is far ahead may not be there at all.
     fn rarest(&self, host: HostId, priority: Priority, now: Duration) -> Option<GroupRange> {
         let parent = self.parents.iter().find(|parent| parent.host == host)?;
         let room = parent.room(self.limits.parent_window);
@@ -115,14 +116,17 @@ impl Conductor {
             return None;
         }
         let piece = 1 << self.piece_level;
-        let start = (self.spread % end) / piece * piece;
+        let (start, candidates) = match self.groups {
+            Some(_) => ((self.spread % end) / piece * piece, CANDIDATES),
+            None => (0, 1),
+        };
         let halves = [GroupRange::new(start, end - start), GroupRange::new(0, start)];
         let runs = halves.into_iter().flat_map(|half| wanted.present_in(half));
         let firsts = runs.flat_map(|run| run.cut(piece)).filter_map(|run| {
             let free = self.flying.missing_in(run).next()?;
             free.iter().find(|group| parent.can_give(*group))
         });
-        let first = firsts.take(CANDIDATES).min_by_key(|first| self.copies(*first))?;
+        let first = firsts.take(candidates).min_by_key(|first| self.copies(*first))?;
         let size = parent.run().clamp(piece.min(self.limits.request), self.limits.request);
         let run = GroupRange::new(first, size.min(room)).cut(size).next()?;
         let copies = self.copies(first);

@@ -98,6 +98,21 @@ fn bulk_takes_the_rarest_first() {
 }
 
 #[test]
+fn what_has_no_known_end_is_asked_for_from_its_beginning() {
+    // Another number would begin in the middle.
+    let mut conductor = Conductor::new(None, 4, GroupSet::new(), 100);
+    conductor.set_parents(vec![seed(1), peer(2)]);
+    conductor.parent_holds(host(2), &[GroupRange::new(0, 16)]);
+    conductor.want(GroupRange::new(0, 256), Priority::Bulk);
+    let mut asked = GroupSet::new();
+    for (_, groups) in requests(&conductor.plan(SECOND)) {
+        asked.insert_range(groups);
+    }
+    assert_eq!(asked.ranges().next().map(|run| run.first), Some(0), "{asked:?}");
+    assert_eq!(asked.ranges().count(), 1, "{asked:?}");
+}
+
+#[test]
 fn what_a_liar_sent_is_asked_of_somebody_else_and_of_the_liar_never_again() {
     let mut conductor = conductor(2);
     conductor.set_parents(vec![peer(1), peer(2)]);

@@ -62,7 +62,9 @@ impl Sink for IntoStdout<'_> {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
-        self.context.output.bytes(bytes)
+        // Who reads it may wait for these bytes, and the next may be long in coming.
+        self.context.output.bytes(bytes)?;
+        self.context.output.flush()
     }
 
     fn written(&mut self, _range: ByteRange, _digests: &[Cv]) -> Result<(), CliError> {

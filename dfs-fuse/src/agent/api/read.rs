@@ -35,6 +35,9 @@ const STEP: u64 = 4 << 20;
 /// How far ahead of the reader bytes are asked for.
 const AHEAD: u64 = 64 << 20;
 
+/// Bytes that no file exceeds.
+const LONGEST: u64 = i64::MAX as u64;
+
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -52,9 +55,10 @@ struct Piece {
 struct Transfer {
     piece: Piece,
     mark: Mark,
-    /// Content bytes still to deliver.
+    /// Content bytes still to deliver; without end until the length is known.
     rest: ByteRange,
-    whole: ByteRange,
+    /// The first that was asked for.
+    first: u64,
     priority: Priority,
     by_path: bool,
     /// Nothing of the task is evicted meanwhile.
@@ -91,20 +95,20 @@ pub(super) async fn read(
     let start = request.start.unwrap_or(0);
     let end = match (request.end, piece.length) {
         (Some(end), Some(length)) if end > length => return Err(CallError::BadRange(length)),
-        (Some(end), _) => end,
+        (Some(end), Some(_)) => end,
         (None, Some(length)) => length,
-        (None, None) => piece.task.known_length().await?,
+        // Where it ends is found on the way.
+        (end, None) => end.unwrap_or(u64::MAX).min(LONGEST),
     };
     if start > end {
         return Err(CallError::BadRange(end));
     }
-    let whole = ByteRange::new(start, end);
     let transfer = Transfer {
         mark: piece.task.mark(),
         _in_use: piece.task.in_use(Use::Handle)?,
         _opened: opened,
-        rest: whole,
-        whole,
+        rest: ByteRange::new(start, end),
+        first: start,
         priority: Priority::from_wire(u8::try_from(request.priority).unwrap_or(u8::MAX)),
         by_path: request.by_path,
         told: Instant::now(),
@@ -184,7 +188,7 @@ impl Transfer {
 
     /// What of it is done, in the task.
     fn done(&self) -> ByteRange {
-        self.in_task(ByteRange::new(self.whole.start, self.rest.start))
+        self.in_task(ByteRange::new(self.first, self.rest.start))
     }
 
     async fn next(&mut self) -> Option<Result<ReadChunk, CallError>> {
@@ -202,7 +206,7 @@ impl Transfer {
         let task = &self.piece.task;
         let path = task.stored().content_path();
         chunk(ChunkKind::Start(ReadStart {
-            length: self.piece.length.or(Some(self.whole.end)),
+            length: self.piece.length,
             task: Some(task.info().into()),
             content_path: match self.by_path {
                 true => path.to_string_lossy().into_owned(),
@@ -217,6 +221,7 @@ impl Transfer {
             let part = self.pending.split_to(self.pending.len().min(MESSAGE as usize));
             return Ok(chunk(ChunkKind::Data(part)));
         }
+        self.find_end()?;
         if self.rest.is_empty() {
             self.stage = Stage::Over;
             return Ok(self.end());
@@ -232,7 +237,12 @@ impl Transfer {
         self.piece.task.prefetch(self.in_task(ahead), self.background());
         let waited = self.piece.task.ensure(self.in_task(step), self.priority);
         let due = PROGRESS.saturating_sub(self.told.elapsed());
-        match tokio::time::timeout(due, waited).await {
+        let waited = tokio::time::timeout(due, waited).await;
+        let step = if self.find_end()? { step.intersection(self.rest) } else { step };
+        if step.is_empty() {
+            return Ok(self.progress());
+        }
+        match waited {
             Ok(Ok(())) => {}
             Ok(Err(_)) if self.piece.task.passes(self.in_task(step)) => {
                 return self.around(step).await;
@@ -297,11 +307,31 @@ impl Transfer {
         self.priority.max(Priority::Bulk)
     }
 
-    /// The next range, ending where a group does.
+    /// The next range, ending where a group does. Of what has no known length no more than is here, or one group: it
+    /// may be long until there is another.
     fn step(&self) -> ByteRange {
-        let from = self.in_task(self.rest);
-        let end = (from.start + STEP) / GROUP_BYTES * GROUP_BYTES;
+        let start = self.rest.start + self.piece.offset;
+        let mut end = (start + STEP) / GROUP_BYTES * GROUP_BYTES;
+        if self.piece.length.is_none() {
+            let groups = ByteRange::new(start, end).groups();
+            let missing = self.piece.task.stored().missing_in(groups);
+            let first = missing.first().map_or(groups.end(), |run| run.first.max(groups.first + 1));
+            end = first * GROUP_BYTES;
+        }
         ByteRange::new(self.rest.start, (end - self.piece.offset).min(self.rest.end))
+    }
+
+    /// Whether the length was found since it was looked for last.
+    fn find_end(&mut self) -> Result<bool, CallError> {
+        let (None, Some(length)) = (self.piece.length, self.piece.task.length()) else {
+            return Ok(false);
+        };
+        if self.rest.start > length {
+            return Err(CallError::BadRange(length));
+        }
+        self.piece.length = Some(length);
+        self.rest.end = self.rest.end.min(length);
+        Ok(true)
     }
 
     fn progress(&mut self) -> ReadChunk {
@@ -331,7 +361,7 @@ impl Transfer {
     }
 
     fn end(&self) -> ReadChunk {
-        let length = self.piece.length.unwrap_or(self.whole.end);
+        let length = self.piece.length.unwrap_or(self.rest.end);
         let blake3 = self.task_length().and_then(|_| self.piece.task.digest());
         chunk(ChunkKind::End(ReadEnd {
             ledger: Some(views::ledger(&self.piece.task.told_since(&self.mark, self.done()))),
