@@ -73,7 +73,7 @@ pub enum Freshness {
 pub enum OpenUrlError {
     /// The origin, asked by this host.
     #[error(transparent)]
-    Resolve(#[from] ResolveError),
+    Resolve(ResolveError),
     /// The cluster's answer.
     #[error(transparent)]
     Swarm(#[from] SwarmError),
@@ -83,8 +83,8 @@ pub enum OpenUrlError {
     /// The origin, asked by this host.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The index did not come.
-    #[error("cannot fetch the index")]
+    /// The index did not come, or this host failed while it made it.
+    #[error("cannot get the index")]
     Fetch(#[from] ReadError),
     /// The index is not one, or not the one that was announced.
     #[error("the index is corrupt")]
@@ -95,6 +95,18 @@ pub enum OpenUrlError {
     /// The store failed.
     #[error(transparent)]
     Open(#[from] OpenError),
+}
+
+impl From<ResolveError> for OpenUrlError {
+    /// An archive is read through this host's store: where that fails it is not the origin that did.
+    fn from(error: ResolveError) -> Self {
+        if let ResolveError::Source(SourceError::Unreachable { cause, .. }) = &error
+            && let Some(own) = cause.downcast_ref::<ReadError>().filter(|own| is_ours(own))
+        {
+            return Self::Fetch(own.clone());
+        }
+        Self::Resolve(error)
+    }
 }
 
 impl OpenArtifact {

@@ -1,6 +1,6 @@
 //! What `get` leaves behind: the right file, or a named part file, or nothing; never anything outside.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -215,6 +215,15 @@ fn a_cache_without_room_for_anything_is_told_as_such() {
         assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
     }
     assert!(!output.exists());
+    let source = place.dir("source");
+    fs::write(source.join("f"), noise(5, 6_000_000)).unwrap();
+    let packed = Command::new("tar").args(["-C", source.to_str().unwrap(), "-cz", "."]).output();
+    origin.put("/t.tar.gz", Body::bytes(packed.unwrap().stdout));
+    // It is the disk, and not the origin, also where an archive is unpacked for its index.
+    let filler = File::options().write(true).open(Path::new(disk).join("filler")).unwrap();
+    filler.set_len(1 << 20).unwrap();
+    agent.dfctl(&["ls", &origin.url("/t.tar.gz")]).fails(7, "DFS-4114");
+    fs::write(Path::new(disk).join("filler"), vec![1; 3 << 20]).unwrap_err();
     agent.dfctl(&["version"]).done();
     let said =
         agent.dfctl(&["--solo", "--data-dir", disk, "cat", &origin.url("/f")]).fails(7, "DFS-4114");
