@@ -202,13 +202,15 @@ fn report(output: &Output, result: Result<Outcome, CliError>) -> Exit {
 
 /// Help and version go to stdout; a mistake to stderr with its code.
 fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
-    let output = Output::of_process(Format::default(), Verbosity::Normal, Color::default());
+    let variable = |name: &str| std::env::var_os(name);
+    let format = format_of(words, variable("DFS_FORMAT"));
+    let output = Output::of_process(format, Verbosity::Normal, Color::default());
     if !error.use_stderr() {
         let written = output.help(&error.render());
         return ExitCode::from(report(&output, written.map(|()| Outcome::Done)) as u8);
     }
-    let variable = |name: &str| std::env::var_os(name);
-    if let Some(error) = of_variable(error, words, variable) {
+    let for_programs = || matches!(format, Format::Json | Format::Jsonl).then(|| mistake(error));
+    if let Some(error) = of_variable(error, words, variable).or_else(for_programs) {
         return ExitCode::from(report(&output, Err(error)) as u8);
     }
     let _ = error.print();
@@ -216,6 +218,31 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
         let _ = writeln!(io::stderr(), "{}", codes::USAGE);
     }
     ExitCode::from(Exit::Usage as u8)
+}
+
+/// The format that words ask for which cannot be understood as a whole.
+fn format_of(words: &[OsString], variable: Option<OsString>) -> Format {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let after = |at: usize| words.get(at + 1).map(AsRef::as_ref);
+    let typed = words.iter().enumerate().find_map(|(at, word)| match word.as_ref() {
+        "--format" => after(at),
+        word => word.strip_prefix("--format="),
+    });
+    let variable = variable.unwrap_or_default().to_string_lossy().into_owned();
+    let named = typed.unwrap_or(&variable);
+    <Format as clap::ValueEnum>::from_str(named, false).unwrap_or_default()
+}
+
+/// A mistake of the command line for programs: its first line, and what stands above the usage.
+fn mistake(error: &clap::Error) -> CliError {
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let what = lines.next().unwrap_or_default();
+    let what = what.strip_prefix("error: ").unwrap_or(what).trim_end_matches(':');
+    let details = lines.take_while(|line| !line.starts_with("Usage: "));
+    let details = details.map(|line| line.strip_prefix("tip: ").unwrap_or(line));
+    let error = CliError::new(&codes::USAGE, what);
+    details.fold(error, |error, line| error.because(line)).hint("dfctl --help")
 }
 
 /// The mistake is in a variable, where no flag among the words gave the value: who typed none would look for it in
@@ -299,6 +326,23 @@ mod tests {
                 assert!(line.starts_with(&format!("  {path}")), "{path}: {line}");
             }
         }
+    }
+
+    #[test]
+    fn a_mistake_is_told_to_programs_in_the_format_they_asked_for() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let variable = |text: &str| Some(OsString::from(text));
+        assert_eq!(format_of(&words("get --bogus --format json"), None), Format::Json);
+        assert_eq!(format_of(&words("get --format=jsonl x"), variable("human")), Format::Jsonl);
+        assert_eq!(format_of(&words("get --bogus"), variable("json")), Format::Json);
+        assert_eq!(format_of(&words("get --format"), variable("nonsense")), Format::Human);
+        let told = |line| mistake(&Cli::of(words(line)).err().unwrap()).to_json();
+        let missing = told("dfctl get --format json");
+        assert_eq!(missing["error"]["code"], "DFS-1001");
+        assert!(missing["error"]["because"][0].as_str().unwrap().contains("URL"), "{missing}");
+        let unknown = told("dfctl gte x");
+        let says = unknown["error"]["message"].as_str().unwrap();
+        assert!(says.starts_with("unrecognized subcommand"), "{unknown}");
     }
 
     #[test]

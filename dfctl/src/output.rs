@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use anstream::{AutoStream, ColorChoice};
 use clap::builder::StyledStr;
 use dfs_model::ByteSize;
+use serde_json::json;
 
 use crate::closed::stdout_was_closed;
 use crate::codes;
@@ -190,14 +191,21 @@ impl Output {
     /// Says something beside the result; silent with `-q`.
     pub fn note(&self, text: &str) {
         if self.verbosity > Verbosity::Quiet {
-            self.say(text);
+            self.say_in_format(text);
         }
     }
 
     /// Says something that explains surprises; only with `-v`.
     pub fn detail(&self, text: &str) {
         if self.verbosity == Verbosity::Verbose {
-            self.say(text);
+            self.say_in_format(text);
+        }
+    }
+
+    fn say_in_format(&self, text: &str) {
+        match self.format {
+            Format::Json | Format::Jsonl => self.say(&json!({"note": text}).to_string()),
+            Format::Human | Format::Name => self.say(text),
         }
     }
 

@@ -124,7 +124,7 @@ pub enum SourceError {
         cause: Cause,
     },
     /// Given up after several attempts; the cause is the last one's.
-    #[error("cannot {attempt}: given up after {attempts} attempts")]
+    #[error("cannot {attempt}: given up after {}", after(*attempts, *retry_after))]
     Unavailable {
         /// What was attempted.
         attempt: Attempt,
@@ -280,6 +280,17 @@ fn refused(status: Option<u16>, reason: Option<&str>) -> String {
         (Some(reason), _) => reason.to_owned(),
         (None, Some(status)) => format!("not permitted (status {status})"),
         (None, None) => "not permitted".to_owned(),
+    }
+}
+
+fn after(attempts: u32, retry_after: Option<Duration>) -> String {
+    let tried = format!("{attempts} attempt{}", if attempts == 1 { "" } else { "s" });
+    match retry_after.map(|wait| wait.as_secs()) {
+        Some(wait @ 120..) => {
+            format!("{tried}: the origin wants to be left alone for {} min", wait.div_ceil(60))
+        }
+        Some(wait @ 1..) => format!("{tried}: the origin wants to be left alone for {wait} s"),
+        _ => tried,
     }
 }
 

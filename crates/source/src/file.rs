@@ -265,7 +265,7 @@ fn not_a_file(metadata: &Metadata, attempt: &Attempt) -> SourceError {
         () => "a device",
     };
     let reason = format!("it is {what}, not a file");
-    SourceError::Malformed { attempt: attempt.clone(), reason }
+    SourceError::Unreadable { attempt: attempt.clone(), reason }
 }
 
 /// When the thing was last changed.

@@ -25,7 +25,7 @@ pub enum Detach {
 #[derive(Debug, thiserror::Error)]
 pub enum UnmountError {
     /// Files in it are open, or it is somebody's working directory.
-    #[error("{0} is in use; close what is open there, or detach it: dfctl umount --lazy {0}")]
+    #[error("{0} is in use: a file in it is open, or it is the working directory of a process")]
     Busy(PathBuf),
     /// Nothing is mounted there.
     #[error("nothing is mounted on {0}")]

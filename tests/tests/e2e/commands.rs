@@ -191,11 +191,13 @@ fn a_value_of_the_environment_or_a_file_is_blamed_on_where_it_stands() {
     );
     let file = home.join(".config/dfs/dfctl.toml");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
-    fs::write(&file, "color = 'never'\ncluster = 'here'\ndata-dir = ''\n").unwrap();
+    let text = "color = 'never'\ncluster = 'here'\ndata-dir = ''\nof-old = 1\n";
+    fs::write(&file, text).unwrap();
     let said = dfctl(&[], &get).fails(2, "DFS-1003");
     assert!(said.stderr.contains("dfctl.toml:"), "{}", said.stderr);
     assert!(!said.stderr.contains("--cluster"), "{}", said.stderr);
     // What is wrong can be taken out one by one.
+    dfctl(&[], &["config", "unset", "of-old"]).done();
     dfctl(&[], &["config", "unset", "cluster"]).done();
     let said = dfctl(&[], &get).fails(2, "DFS-1003");
     assert!(said.stderr.contains("data-dir"), "{}", said.stderr);
@@ -828,4 +830,26 @@ fn a_configuration_that_is_no_file_or_has_no_end_is_refused_at_once() {
     assert!(draft.exists(), "the last kill left it to who comes next");
     run(&["config", "set", "color", "auto"]).done();
     assert!(!draft.exists() && fs::read_dir(&dir).unwrap().count() == 1);
+}
+
+#[test]
+fn every_line_on_the_standard_error_is_an_object_for_who_asked_for_json() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let pipe = place.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+    for (words, code) in [
+        (vec!["get", pipe, "--bogus"], "DFS-1001"),
+        (vec!["get"], "DFS-1001"),
+        (vec!["cat", pipe], "DFS-2107"),
+        (vec!["--solo", "cat", pipe], "DFS-2107"),
+    ] {
+        let words: Vec<_> = words.into_iter().chain(["--format", "json", "-v"]).collect();
+        let said = agent.dfctl(&words);
+        let lines = said.stderr.lines().map(|line| serde_json::from_str(line).expect(line));
+        let lines: Vec<serde_json::Value> = lines.collect();
+        assert_eq!(lines.last().unwrap()["error"]["code"], code, "{}", said.stderr);
+        assert!(lines.iter().all(|line| line["error"].is_object() || line["note"].is_string()));
+    }
 }

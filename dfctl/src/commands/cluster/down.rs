@@ -43,7 +43,9 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     };
     let pid = i32::try_from(run.pid).ok().and_then(Pid::from_raw);
     match pid.map(|pid| kill_process(pid, Signal::TERM)) {
-        Some(Ok(()) | Err(rustix::io::Errno::SRCH)) => {}
+        // One that is stopped ends as well, once it goes on.
+        Some(Ok(())) => drop(pid.map(|pid| kill_process(pid, Signal::CONT))),
+        Some(Err(rustix::io::Errno::SRCH)) => {}
         Some(Err(error)) => return Err(failed(&error)),
         None => return Err(failed(&std::io::Error::other("it announced an impossible pid"))),
     }

@@ -33,6 +33,18 @@ pub fn unset(file: &Path, key: &str) -> Result<bool, CliError> {
     change(file, |real, before| without(real, before, key))
 }
 
+/// Whether `file` has a value by this name, which need not be a key that is known; no table is one.
+pub fn has_value(file: &Path, key: &str) -> Result<bool, CliError> {
+    let text = match text_of(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        read => read.map_err(|error| CliError::output("read", file, &error))?,
+    };
+    let document = parsed(file, &text)?;
+    let own = document.get(OWN).and_then(Item::as_table_like);
+    let values = [own.and_then(|own| own.get(key)), document.get(key)];
+    Ok(values.into_iter().flatten().any(Item::is_value))
+}
+
 /// Puts what `edit` makes of the file's text in its place; whether that is anything else.
 fn change(
     file: &Path,

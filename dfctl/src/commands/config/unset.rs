@@ -41,8 +41,13 @@ impl Record for Removed {
 
 /// Runs it.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, CliError> {
-    let key = known(&args.key)?.name;
     let file = context.settings.user_file()?;
+    let key = match known(&args.key) {
+        Ok(key) => key.name,
+        // One that no version knows, or another one, keeps every command from working.
+        Err(_) if edit::has_value(&file, &args.key)? => args.key.clone(),
+        Err(error) => return Err(error),
+    };
     let changed = edit::unset(&file, &key)?;
     let removed = Removed { key, file: file.display().to_string(), changed };
     context.output.report("config", &removed, || {
