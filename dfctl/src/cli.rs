@@ -203,7 +203,8 @@ fn report(output: &Output, result: Result<Outcome, CliError>) -> Exit {
 /// Help and version go to stdout; a mistake to stderr with its code.
 fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
     let variable = |name: &str| std::env::var_os(name);
-    let format = format_of(words, variable("DFS_FORMAT"));
+    let set = || Settings::load(&GivenFlags::new()).map(|settings| settings.format);
+    let format = typed_format(words).or_else(|| set().ok()).unwrap_or_default();
     let output = Output::of_process(format, Verbosity::Normal, Color::default());
     if !error.use_stderr() {
         let written = output.help(&error.render());
@@ -221,25 +222,27 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
 }
 
 /// The format that words ask for which cannot be understood as a whole.
-fn format_of(words: &[OsString], variable: Option<OsString>) -> Format {
+fn typed_format(words: &[OsString]) -> Option<Format> {
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let after = |at: usize| words.get(at + 1).map(AsRef::as_ref);
     let typed = words.iter().enumerate().find_map(|(at, word)| match word.as_ref() {
         "--format" => after(at),
         word => word.strip_prefix("--format="),
     });
-    let variable = variable.unwrap_or_default().to_string_lossy().into_owned();
-    let named = typed.unwrap_or(&variable);
-    <Format as clap::ValueEnum>::from_str(named, false).unwrap_or_default()
+    <Format as clap::ValueEnum>::from_str(typed?, false).ok()
 }
 
 /// A mistake of the command line for programs: its first line, and what stands above the usage.
 fn mistake(error: &clap::Error) -> CliError {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return CliError::new(&codes::USAGE, "a command is missing").hint("dfctl --help");
+    }
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let what = lines.next().unwrap_or_default();
     let what = what.strip_prefix("error: ").unwrap_or(what).trim_end_matches(':');
-    let details = lines.take_while(|line| !line.starts_with("Usage: "));
+    let is_general = |line: &str| line.starts_with("Usage: ") || line.starts_with("For more");
+    let details = lines.take_while(|line| !is_general(line));
     let details = details.map(|line| line.strip_prefix("tip: ").unwrap_or(line));
     let error = CliError::new(&codes::USAGE, what);
     details.fold(error, |error, line| error.because(line)).hint("dfctl --help")
@@ -331,18 +334,21 @@ mod tests {
     #[test]
     fn a_mistake_is_told_to_programs_in_the_format_they_asked_for() {
         let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
-        let variable = |text: &str| Some(OsString::from(text));
-        assert_eq!(format_of(&words("get --bogus --format json"), None), Format::Json);
-        assert_eq!(format_of(&words("get --format=jsonl x"), variable("human")), Format::Jsonl);
-        assert_eq!(format_of(&words("get --bogus"), variable("json")), Format::Json);
-        assert_eq!(format_of(&words("get --format"), variable("nonsense")), Format::Human);
-        let told = |line| mistake(&Cli::of(words(line)).err().unwrap()).to_json();
+        assert_eq!(typed_format(&words("get --bogus --format json")), Some(Format::Json));
+        assert_eq!(typed_format(&words("get --format=jsonl x")), Some(Format::Jsonl));
+        assert_eq!(typed_format(&words("get --format")), None);
+        assert_eq!(typed_format(&words("get --format nonsense")), None);
+        let told = |line| mistake(&Cli::of(words(line)).err().unwrap()).to_json()["error"].clone();
         let missing = told("dfctl get --format json");
-        assert_eq!(missing["error"]["code"], "DFS-1001");
-        assert!(missing["error"]["because"][0].as_str().unwrap().contains("URL"), "{missing}");
+        assert_eq!(missing["code"], "DFS-1001");
+        assert!(missing["because"][0].as_str().unwrap().contains("URL"), "{missing}");
         let unknown = told("dfctl gte x");
-        let says = unknown["error"]["message"].as_str().unwrap();
+        let says = unknown["message"].as_str().unwrap();
         assert!(says.starts_with("unrecognized subcommand"), "{unknown}");
+        let invalid = told("dfctl get u --digest nonsense");
+        let because = invalid["because"].as_array().unwrap();
+        assert!(because.iter().all(|line| !line.as_str().unwrap().contains("--help")), "{invalid}");
+        assert_eq!(told("dfctl --format json cache")["message"], "a command is missing");
     }
 
     #[test]

@@ -111,10 +111,6 @@ impl CliError {
         match failed.code {
             code if code == &codes::NO_SPACE => failed.hint(MAKE_ROOM),
             code if code == &codes::PART_CORRUPT => failed.hint("the same command again"),
-            _ if error.kind() == io::ErrorKind::IsADirectory => {
-                let path = quoted_path(path);
-                failed.hint(format!("another -o, or rm -r {path} where it may go"))
-            }
             _ => failed,
         }
     }

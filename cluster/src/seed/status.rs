@@ -18,6 +18,7 @@ pub fn status_of(error: &OpenUrlError) -> Status {
         OpenUrlError::Resolve(_) => Code::InvalidArgument,
         OpenUrlError::Fetch(read) => read_code(read),
         OpenUrlError::Malformed(_) => Code::InvalidArgument,
+        OpenUrlError::Open(error) if error.is_too_long() => Code::Unimplemented,
         OpenUrlError::Index(_) | OpenUrlError::OtherIndex(_) => Code::DataLoss,
         // The seed itself: its disk, its end.
         OpenUrlError::Swarm(_) | OpenUrlError::Open(_) => Code::Unavailable,
@@ -35,6 +36,7 @@ fn class_of(error: &OpenUrlError) -> Option<Class> {
         OpenUrlError::Resolve(error) => Some(Class::of_resolution(error)),
         OpenUrlError::Source(error) => Some(Class::of_source(error)),
         OpenUrlError::Fetch(ReadError::Source(error)) => Some(Class::of_source(error)),
+        OpenUrlError::Open(error) if error.is_too_long() => Some(Class::Unsupported),
         _ => None,
     }
 }

@@ -12,6 +12,7 @@ mod chunk;
 mod credentials;
 mod error;
 mod flight;
+mod growing;
 mod keep;
 mod ledger;
 mod open;
@@ -52,6 +53,7 @@ use crate::swarm::{Swarm, SwarmOptions};
 use crate::wire::Pool;
 
 pub use self::error::ReadError;
+pub use self::growing::Growth;
 pub use self::keep::Keyring;
 pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
 pub(crate) use self::task::Command;
@@ -150,6 +152,13 @@ pub enum OpenError {
     /// The engine is stopping.
     #[error("the engine is stopping")]
     Closing,
+}
+
+impl OpenError {
+    /// Whether no host could keep it.
+    pub fn is_too_long(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if matches!(**source, crate::store::StoreError::TooLong { .. }))
+    }
 }
 
 /// How long a task that cannot be opened for want of files or of disk waits for others to be closed.

@@ -420,6 +420,15 @@ mod tests {
     }
 
     #[test]
+    fn who_gives_up_says_for_how_long_the_origin_wants_to_be_left_alone() {
+        let told = |attempts, wait: Option<u64>| after(attempts, wait.map(Duration::from_secs));
+        assert_eq!(told(1, None), "1 attempt");
+        assert_eq!(told(6, Some(0)), "6 attempts");
+        assert_eq!(told(1, Some(119)), "1 attempt: the origin wants to be left alone for 119 s");
+        assert_eq!(told(2, Some(121)), "2 attempts: the origin wants to be left alone for 3 min");
+    }
+
+    #[test]
     fn only_what_may_pass_is_transient() {
         let url = CanonicalUrl::parse("https://h/x").unwrap();
         let attempt = Attempt::new(Action::Stat, &url);

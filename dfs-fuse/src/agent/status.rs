@@ -196,8 +196,9 @@ fn store_class(error: &StoreError) -> (Code, &'static str) {
         StoreError::InUse { .. } => (Code::FailedPrecondition, "task-in-use"),
         StoreError::Io { .. } if error.is_out_of_files() => (Code::ResourceExhausted, "limit"),
         StoreError::Io { .. } => (Code::Internal, "cache-failed"),
-        // The only lengths that are somebody else's word: longer than any file.
-        StoreError::Length { .. } => of_origin(Class::Unsupported),
+        StoreError::TooLong { .. } => of_origin(Class::Unsupported),
+        // One stream of it was longer than another.
+        StoreError::Length { .. } => of_origin(Class::OriginChanged),
         StoreError::Pinned(_) => (Code::FailedPrecondition, "task-pinned"),
         _ => (Code::Internal, "internal"),
     }

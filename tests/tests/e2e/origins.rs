@@ -250,11 +250,51 @@ fn what_has_no_length_is_given_as_it_comes() {
         let fault = origin.inject(Fault::no_length().on(&path));
         let stall = origin.inject(Fault::stall_after(2_500_000).on(&path));
         let reading = agent.dfctl_start(&["cat", &origin.url(&path)]);
+        let out = place.path(&format!("out-{number}"));
+        let get = ["get", &origin.url(&path), "-o", out.to_str().unwrap()];
+        let getting = agent.dfctl_start(&get);
+        let part = out.with_extension("dfs-part");
         // By the MiB, and the last one is held back until it is known to be.
         until("what is there is given", || reading.stdout().len() as u64 >= MIB);
-        assert!(stall.struck() > 0 && fault.struck() > 0);
+        let got = || fs::metadata(&part).map_or(0, |status| status.len());
+        until("it is in the part file too", || got() >= MIB);
+        stall.wait_struck(1).unwrap();
+        assert!(fault.struck() > 0);
         stall.lift();
         assert!(reading.wait().done().stdout == all(&body), "agent {number}");
+        getting.wait().done();
+        assert!(fs::read(&out).unwrap() == all(&body), "agent {number}");
+    }
+}
+
+#[test]
+fn what_has_no_length_is_read_in_ranges_and_past_a_full_cache() {
+    let (place, origin) = (Place::new(), Origin::start().unwrap());
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let room = ["--capacity", "64MiB"];
+    let agents = [
+        Agent::solo_with(&place, "alone", &room),
+        Agent::of_with(&cluster, &place, "joined", &room),
+    ];
+    for (number, agent) in agents.iter().enumerate() {
+        let length = 3 * MIB + 7;
+        let (path, body) = (format!("/{number}"), Body::noise(18, length));
+        origin.put(&path, body.clone());
+        let fault = origin.inject(Fault::no_length());
+        let url = origin.url(&path);
+        let range = |range: &str| agent.dfctl(&["cat", &url, "--range", range]);
+        let wanted = |from, to| body.read(from, to).unwrap();
+        assert!(range("2000000-2000099").done().stdout == wanted(2_000_000, 2_000_100));
+        assert!(range("3145000-9000000").done().stdout == wanted(3_145_000, length));
+        range("3145735-3145740").fails(2, "DFS-2110");
+        range("9000000-9000001").fails(2, "DFS-2110");
+        // By now its length is known; of this one it is not.
+        let (path, body) = (format!("/large-{number}"), Body::noise(19, 90 * MIB + 70_001));
+        origin.put(&path, body.clone());
+        let read = agent.dfctl(&["cat", &origin.url(&path)]).done();
+        assert!(read.stdout == all(&body), "agent {number}");
+        assert!(fault.struck() > 0);
+        fault.lift();
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use dfs_tests::process::Said;
 use dfs_tests::{Body, Dfctl, Fault, Node, Origin};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::ledger::Account;
 use crate::support::site::{Site, visitor};
@@ -215,6 +216,9 @@ fn a_cluster_comes_up_says_where_it_is_and_goes_down_again() {
     let said = agent.dfctl(&words).done().json().unwrap();
     assert_eq!(Account::of(&said["ledger"]).seed, MIB, "{said}");
 
+    // One that is stopped ends as well.
+    let pid = up["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
     run(&["cluster", "down"]).done();
     run(&["cluster", "status"]).fails(3, "DFS-4107");
     assert_eq!(run(&["cluster", "down"]).code, 9);

@@ -103,7 +103,8 @@ impl Conductor {
     }
 
     /// The rarest of a few missing pieces that `host` can give, with those behind it that are as rare. While the length
-    /// is not known the first one: whoever gives it has it of a stream, and what is far ahead may not be there at all.
+    /// is not known the first one: a seed reads it from its beginning on, and what is far ahead may not be there at all.
+    /// That neighbours then fetch the same first is the lesser evil: nobody is faster than the one stream.
     fn rarest(&self, host: HostId, priority: Priority, now: Duration) -> Option<GroupRange> {
         let parent = self.parents.iter().find(|parent| parent.host == host)?;
         let room = parent.room(self.limits.parent_window);

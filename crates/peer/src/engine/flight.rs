@@ -474,7 +474,13 @@ impl Context {
             let why = format!("it sent {total} bytes where {known} were announced");
             return Err(ReadError::OriginChanged(why));
         }
-        self.shared.stored.set_length(total)?;
+        match self.shared.stored.set_length(total) {
+            Err(StoreError::Length { .. }) => {
+                let why = format!("it sent {total} bytes, and another time more");
+                return Err(ReadError::OriginChanged(why));
+            }
+            set => set?,
+        }
         self.learn_length(Some(total)).await;
         for (first, bytes) in held_back.into_iter().chain(chunk.rest()) {
             if !self.is_of_use(first).await {

@@ -202,9 +202,14 @@ impl Passing {
         self.groups.lock().slots.get(&group).is_some_and(|slot| slot.came.is_some())
     }
 
+    /// The bytes of a group, if they are in memory.
+    pub(super) fn group(&self, group: u64) -> Option<Bytes> {
+        Some(self.groups.lock().slots.get(&group)?.came.as_ref()?.bytes.clone())
+    }
+
     /// The bytes of `part`, which lies in one group, if they are in memory.
     fn part(&self, group: u64, part: ByteRange) -> Option<Bytes> {
-        let bytes = self.groups.lock().slots.get(&group)?.came.as_ref()?.bytes.clone();
+        let bytes = self.group(group)?;
         let first = group * GROUP_BYTES;
         let (from, to) = ((part.start - first) as usize, (part.end - first) as usize);
         (to <= bytes.len()).then(|| bytes.slice(from..to))

@@ -175,7 +175,9 @@ impl Task {
 
     /// Bytes in the content, once known.
     pub fn length(&self) -> Option<u64> {
-        *self.shared.length.borrow()
+        // The store knows it first.
+        let told = *self.shared.length.borrow();
+        told.or_else(|| self.shared.stored.length())
     }
 
     /// Whether it still works; what was evicted, or closed with the engine, does not.

@@ -66,6 +66,14 @@ pub enum StoreError {
         /// The node.
         node: Node,
     },
+    /// More than any store keeps.
+    #[error("task {task} is {claimed} bytes long: no content that long can be kept")]
+    TooLong {
+        /// Which task.
+        task: TaskId,
+        /// The length given.
+        claimed: u64,
+    },
     /// A length that contradicts what is known.
     #[error("task {task} cannot be {claimed} bytes long: {reason}")]
     Length {

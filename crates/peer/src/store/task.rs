@@ -190,7 +190,7 @@ impl StoredTask {
         opened.presence.check()?;
         let refuse = |reason| StoreError::Length { task: opened.id, claimed: length, reason };
         if groups_in(length) > MAX_GROUPS {
-            return Err(refuse("no content that long can be kept"));
+            return Err(StoreError::TooLong { task: opened.id, claimed: length });
         }
         let mut facts = opened.facts.write();
         match facts.header.length {

@@ -41,14 +41,15 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
         let what = format!("cannot stop the cluster, pid {}", run.pid);
         CliError::new(&codes::STOP_FAILED, what).caused_by(reason)
     };
-    let pid = i32::try_from(run.pid).ok().and_then(Pid::from_raw);
-    match pid.map(|pid| kill_process(pid, Signal::TERM)) {
-        // One that is stopped ends as well, once it goes on.
-        Some(Ok(())) => drop(pid.map(|pid| kill_process(pid, Signal::CONT))),
-        Some(Err(rustix::io::Errno::SRCH)) => {}
-        Some(Err(error)) => return Err(failed(&error)),
-        None => return Err(failed(&std::io::Error::other("it announced an impossible pid"))),
+    let Some(pid) = i32::try_from(run.pid).ok().and_then(Pid::from_raw) else {
+        return Err(failed(&std::io::Error::other("it announced an impossible pid")));
+    };
+    match kill_process(pid, Signal::TERM) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => return Err(failed(&error)),
     }
+    // One that was stopped ends only once it goes on; one that has ended already needs nothing.
+    let _ = kill_process(pid, Signal::CONT);
     let deadline = tokio::time::Instant::now() + STOP_WITHIN;
     while run.is_running() {
         if tokio::time::Instant::now() >= deadline {

@@ -42,7 +42,12 @@ pub fn has_value(file: &Path, key: &str) -> Result<bool, CliError> {
     let document = parsed(file, &text)?;
     let own = document.get(OWN).and_then(Item::as_table_like);
     let values = [own.and_then(|own| own.get(key)), document.get(key)];
-    Ok(values.into_iter().flatten().any(Item::is_value))
+    Ok(values.into_iter().flatten().any(is_one_value))
+}
+
+/// Whether it is a value, and not a table: that is some other process's.
+fn is_one_value(item: &Item) -> bool {
+    item.is_value() && !item.is_table_like()
 }
 
 /// Puts what `edit` makes of the file's text in its place; whether that is anything else.
@@ -90,10 +95,14 @@ fn parsed(file: &Path, text: &str) -> Result<DocumentMut, CliError> {
 /// The same text without the key, wherever it speaks to `dfctl`.
 fn without(file: &Path, text: &str, key: &str) -> Result<String, CliError> {
     let mut document = parsed(file, text)?;
-    if let Some(own) = document.get_mut(OWN).and_then(Item::as_table_like_mut) {
+    if let Some(own) = document.get_mut(OWN).and_then(Item::as_table_like_mut)
+        && own.get(key).is_some_and(is_one_value)
+    {
         own.remove(key);
     }
-    document.remove(key);
+    if document.get(key).is_some_and(is_one_value) {
+        document.remove(key);
+    }
     Ok(document.to_string())
 }
 

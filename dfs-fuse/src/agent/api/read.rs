@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dfs_artifact::erofs::{Extent, Kind};
 use dfs_model::{ByteRange, GROUP_BYTES, Priority, groups_in};
-use dfs_peer::engine::{Mark, ReadError, Task};
+use dfs_peer::engine::{Growth, Mark, ReadError, Task};
 use dfs_peer::hashtree::Node;
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::store::{StoreError, Use, UseGuard};
@@ -69,6 +69,8 @@ struct Transfer {
     pending: Bytes,
     /// The next step, where its bytes do not come through the store.
     passing: Option<BoxFuture<'static, Result<Bytes, ReadError>>>,
+    /// While the length is not known: what comes next.
+    growing: Option<BoxFuture<'static, Result<Growth, ReadError>>>,
     stage: Stage,
 }
 
@@ -114,6 +116,7 @@ pub(super) async fn read(
         told: Instant::now(),
         pending: Bytes::new(),
         passing: None,
+        growing: None,
         stage: Stage::Start,
         piece,
     };
@@ -218,10 +221,9 @@ impl Transfer {
 
     async fn bytes(&mut self) -> Result<ReadChunk, CallError> {
         if !self.pending.is_empty() {
-            let part = self.pending.split_to(self.pending.len().min(MESSAGE as usize));
-            return Ok(chunk(ChunkKind::Data(part)));
+            let pending = std::mem::take(&mut self.pending);
+            return Ok(self.data(pending));
         }
-        self.find_end()?;
         if self.rest.is_empty() {
             self.stage = Stage::Over;
             return Ok(self.end());
@@ -229,20 +231,17 @@ impl Transfer {
         if self.told.elapsed() >= PROGRESS {
             return Ok(self.progress());
         }
+        if self.piece.length.is_none() {
+            return self.grown().await;
+        }
         let step = self.step();
         if self.passing.is_some() {
             return self.around(step).await;
         }
-        let ahead = ByteRange::new(step.end, (step.end + AHEAD).min(self.rest.end));
-        self.piece.task.prefetch(self.in_task(ahead), self.background());
+        self.prefetch_behind(step.end);
         let waited = self.piece.task.ensure(self.in_task(step), self.priority);
         let due = PROGRESS.saturating_sub(self.told.elapsed());
-        let waited = tokio::time::timeout(due, waited).await;
-        let step = if self.find_end()? { step.intersection(self.rest) } else { step };
-        if step.is_empty() {
-            return Ok(self.progress());
-        }
-        match waited {
+        match tokio::time::timeout(due, waited).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) if self.piece.task.passes(self.in_task(step)) => {
                 return self.around(step).await;
@@ -250,6 +249,53 @@ impl Transfer {
             Ok(Err(error)) => return Err(error.into()),
             Err(_) => return Ok(self.progress()),
         }
+        self.deliver(step).await
+    }
+
+    /// What follows of a content without a known length: no more than is here, it may be long until there is more.
+    async fn grown(&mut self) -> Result<ReadChunk, CallError> {
+        let mut growing = match self.growing.take() {
+            Some(growing) => growing,
+            None => {
+                self.prefetch_behind(self.rest.start + GROUP_BYTES);
+                let (task, at, priority) =
+                    (self.piece.task.clone(), self.rest.start, self.priority);
+                async move { task.grown(at, STEP, priority).await }.boxed()
+            }
+        };
+        let due = PROGRESS.saturating_sub(self.told.elapsed());
+        let Ok(growth) = tokio::time::timeout(due, &mut growing).await else {
+            self.growing = Some(growing);
+            return Ok(self.progress());
+        };
+        match growth? {
+            Growth::Here(here) => self.deliver(here.intersection(self.rest)).await,
+            Growth::Passed(bytes) => {
+                let wanted =
+                    bytes.len().min(usize::try_from(self.rest.len()).unwrap_or(usize::MAX));
+                self.rest.start += wanted as u64;
+                Ok(self.data(bytes.slice(..wanted)))
+            }
+            Growth::Ended(length) if self.first > 0 && self.first >= length => {
+                Err(CallError::BadRange(length))
+            }
+            Growth::Ended(length) => {
+                self.piece.length = Some(length);
+                self.rest.end = self.rest.end.min(length);
+                Ok(self.progress())
+            }
+        }
+    }
+
+    /// Asks for what the reader is going to want.
+    fn prefetch_behind(&self, end: u64) {
+        let ahead =
+            ByteRange::new(end.min(self.rest.end), end.saturating_add(AHEAD).min(self.rest.end));
+        self.piece.task.prefetch(self.in_task(ahead), self.background());
+    }
+
+    /// Hands over what is in the store.
+    async fn deliver(&mut self, step: ByteRange) -> Result<ReadChunk, CallError> {
         if self.by_path && !self.settle(step).await? {
             return Ok(self.progress());
         }
@@ -259,9 +305,15 @@ impl Transfer {
             let present = ReadPresent { start: step.start, end: step.end, digests };
             return Ok(chunk(ChunkKind::Present(present)));
         }
-        self.pending = self.piece.task.read(self.in_task(step), self.priority).await?;
+        let bytes = self.piece.task.read(self.in_task(step), self.priority).await?;
+        Ok(self.data(bytes))
+    }
+
+    /// The first message of these bytes; the others follow.
+    fn data(&mut self, bytes: Bytes) -> ReadChunk {
+        self.pending = bytes;
         let part = self.pending.split_to(self.pending.len().min(MESSAGE as usize));
-        Ok(chunk(ChunkKind::Data(part)))
+        chunk(ChunkKind::Data(part))
     }
 
     /// What is not in the content file, and never will be, goes through the socket: the groups that it
@@ -273,16 +325,13 @@ impl Transfer {
             .take()
             .unwrap_or_else(|| async move { task.read(range, priority).await }.boxed());
         let due = PROGRESS.saturating_sub(self.told.elapsed());
-        match tokio::time::timeout(due, &mut reading).await {
-            Ok(bytes) => self.pending = bytes?,
-            Err(_) => {
-                self.passing = Some(reading);
-                return Ok(self.progress());
-            }
-        }
+        let Ok(bytes) = tokio::time::timeout(due, &mut reading).await else {
+            self.passing = Some(reading);
+            return Ok(self.progress());
+        };
+        let bytes = bytes?;
         self.rest = ByteRange::new(step.end, self.rest.end);
-        let part = self.pending.split_to(self.pending.len().min(MESSAGE as usize));
-        Ok(chunk(ChunkKind::Data(part)))
+        Ok(self.data(bytes))
     }
 
     /// Whoever reads the content file directly must find no group in doubt; whether it is so. What turns
@@ -307,31 +356,11 @@ impl Transfer {
         self.priority.max(Priority::Bulk)
     }
 
-    /// The next range, ending where a group does. Of what has no known length no more than is here, or one group: it
-    /// may be long until there is another.
+    /// The next range, ending where a group does.
     fn step(&self) -> ByteRange {
         let start = self.rest.start + self.piece.offset;
-        let mut end = (start + STEP) / GROUP_BYTES * GROUP_BYTES;
-        if self.piece.length.is_none() {
-            let groups = ByteRange::new(start, end).groups();
-            let missing = self.piece.task.stored().missing_in(groups);
-            let first = missing.first().map_or(groups.end(), |run| run.first.max(groups.first + 1));
-            end = first * GROUP_BYTES;
-        }
+        let end = (start + STEP) / GROUP_BYTES * GROUP_BYTES;
         ByteRange::new(self.rest.start, (end - self.piece.offset).min(self.rest.end))
-    }
-
-    /// Whether the length was found since it was looked for last.
-    fn find_end(&mut self) -> Result<bool, CallError> {
-        let (None, Some(length)) = (self.piece.length, self.piece.task.length()) else {
-            return Ok(false);
-        };
-        if self.rest.start > length {
-            return Err(CallError::BadRange(length));
-        }
-        self.piece.length = Some(length);
-        self.rest.end = self.rest.end.min(length);
-        Ok(true)
     }
 
     fn progress(&mut self) -> ReadChunk {
