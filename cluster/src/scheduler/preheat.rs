@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 
 use bytes::Bytes;
+use dfs_peer::classes::{CLASS, Class};
 use dfs_proto::common::{self, Preheating, View};
 use dfs_proto::scheduler::{PreheatRequest, ResolveRequest};
 use dfs_proto::seed;
@@ -82,14 +83,18 @@ impl Job {
                 return self.fetch_found(view, found).await;
             }
         }
-        match self.find(View::File).await {
-            Ok(found) => drop(self.fetch_found(View::File, found).await?),
+        let file = match self.find(View::File).await {
+            Ok(found) => Some(self.fetch_found(View::File, found).await?),
             // A directory is no file, which is as well.
-            Err(status) if is_refused(status.code()) => {}
+            Err(status) if is_refused(status.code()) => None,
             Err(status) => return Err(status),
+        };
+        match (self.find(View::Auto).await, file) {
+            (Ok(found), _) => self.fetch_found(View::Auto, found).await,
+            // Nobody can mount it: there is nothing more to be had of it.
+            (Err(status), Some(file)) if is_unsupported(&status) => Ok(file),
+            (Err(status), _) => Err(status),
         }
-        let found = self.find(View::Auto).await?;
-        self.fetch_found(View::Auto, found).await
     }
 
     /// What it is by that view, with what is not there of it yet.
@@ -165,6 +170,12 @@ impl Job {
         }
         Err(Status::unavailable("the seed ended before it had all of it"))
     }
+}
+
+/// Whether the origin has it in a way that cannot be looked at so.
+fn is_unsupported(status: &Status) -> bool {
+    let named = status.metadata().get(CLASS).and_then(|class| class.to_str().ok());
+    named.and_then(Class::of_name) == Some(Class::Unsupported)
 }
 
 /// Whether it is the question that was wrong.

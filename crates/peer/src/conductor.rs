@@ -310,6 +310,13 @@ impl Conductor {
         self.flights.is_empty() && self.wanted.iter().all(GroupSet::is_empty)
     }
 
+    /// The first of the groups that are wanted, and the end of the last.
+    pub fn wanted_span(&self) -> Option<(u64, u64)> {
+        let first = self.wanted.iter().filter_map(|wanted| Some(wanted.ranges().next()?.first));
+        let end = self.wanted.iter().filter_map(|wanted| Some(wanted.ranges().last()?.end()));
+        Some((first.min()?, end.max()?))
+    }
+
     /// Number of flights under way.
     pub fn flights(&self) -> usize {
         self.flights.len()

@@ -559,6 +559,7 @@ impl Engine {
             passing: Passing::default(),
             room: Arc::clone(&self.inner.room),
             busy: AtomicBool::new(false),
+            wanted: watch::Sender::default(),
             recorded: AtomicBool::new(recorded),
             stands_in: AtomicBool::new(false),
             source_slots: Arc::clone(&self.inner.source_slots),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 
+use dfs_tests::wait::PATIENCE;
 use dfs_tests::{Body, Cluster, Fault, Origin};
 
 use crate::support::trees::{self, noise};
@@ -254,8 +255,9 @@ fn what_has_no_length_is_given_as_it_comes() {
         let get = ["get", &origin.url(&path), "-o", out.to_str().unwrap()];
         let getting = agent.dfctl_start(&get);
         let part = out.with_extension("dfs-part");
-        // By the MiB, and the last one is held back until it is known to be.
-        until("what is there is given", || reading.stdout().len() as u64 >= MIB);
+        // Alone every whole group, the others by the MiB.
+        let least = [38 * 65_536, 2 * MIB][number];
+        until("what is there is given", || reading.stdout().len() as u64 >= least);
         let got = || fs::metadata(&part).map_or(0, |status| status.len());
         until("it is in the part file too", || got() >= MIB);
         stall.wait_struck(1).unwrap();
@@ -293,9 +295,50 @@ fn what_has_no_length_is_read_in_ranges_and_past_a_full_cache() {
         origin.put(&path, body.clone());
         let read = agent.dfctl(&["cat", &origin.url(&path)]).done();
         assert!(read.stdout == all(&body), "agent {number}");
+        let (path, out) = (format!("/far-{number}"), place.path("out"));
+        origin.put(&path, body.clone());
+        let far = agent.dfctl(&["cat", &origin.url(&path), "--range", "80000000-94371800"]).done();
+        assert!(far.stdout == body.read(80_000_000, 94_371_801).unwrap(), "agent {number}");
+        let (path, words) = (format!("/got-{number}"), ["-o", out.to_str().unwrap(), "--force"]);
+        origin.put(&path, body.clone());
+        agent.dfctl(&[&["get", &origin.url(&path)][..], &words].concat()).done();
+        assert!(fs::read(&out).unwrap() == all(&body), "agent {number}");
         assert!(fault.struck() > 0);
         fault.lift();
     }
+}
+
+#[test]
+fn a_stream_of_everything_goes_no_further_than_its_readers_want() {
+    let place = Place::new();
+    let origin = Origin::of("/f", Body::noise(20, 1024 * MIB)).unwrap();
+    let fault = origin.inject(Fault::no_length());
+    let agent = Agent::solo(&place, "agent");
+    let reading = agent.dfctl_start(&["cat", &origin.url("/f"), "--limit", "1MiB"]);
+    until("something is given", || reading.stdout().len() as u64 >= MIB);
+    reading.kill();
+    // It is given up some time after its last reader has gone.
+    origin.wait_idle(PATIENCE).unwrap();
+    assert!(fault.struck() > 0);
+    // What is read ahead, and what lies in sockets.
+    let sent = origin.counters().body_bytes;
+    assert!(sent <= 128 * MIB, "{sent}");
+}
+
+#[test]
+fn nothing_without_a_length_comes_from_the_seed_as_anything_else_does() {
+    let (place, origin) = (Place::new(), Origin::start().unwrap());
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agent = Agent::of(&cluster, &place, "agent");
+    origin.put("/empty", Body::bytes(Vec::new()));
+    let fault = origin.inject(Fault::no_length());
+    let (url, out) = (origin.url("/empty"), place.path("out"));
+    let got = agent.dfctl(&["get", &url, "-o", out.to_str().unwrap(), "--format", "json"]);
+    let ledger = &got.done().json().unwrap()["ledger"];
+    assert_eq!(ledger["source_requests"], 0, "{ledger}");
+    assert_eq!(fs::read(&out).unwrap(), b"");
+    agent.dfctl(&["cat", &url, "--range", "0-9"]).fails(2, "DFS-2110");
+    assert!(fault.struck() > 0);
 }
 
 #[test]

@@ -106,6 +106,8 @@ impl Actor {
             self.act();
             let busy = !self.conductor.is_idle() || !self.waiters.is_empty();
             self.shared.busy.store(busy, Ordering::Relaxed);
+            let span = self.conductor.wanted_span();
+            self.shared.wanted.send_if_modified(|told| std::mem::replace(told, span) != span);
         }
         let closing = ReadError::Closing(self.shared.info.id);
         self.fail_waiters(None, &closing);

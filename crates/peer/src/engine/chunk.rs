@@ -39,6 +39,18 @@ impl Chunk {
         Some((first, std::mem::replace(&mut self.buffer, next).freeze()))
     }
 
+    /// The whole groups that are there, before their chunk is; `last` bytes at least stay.
+    pub(super) fn early(&mut self, last: usize) -> Option<(u64, Bytes)> {
+        let whole = self.buffer.len().saturating_sub(last) as u64 / GROUP_BYTES * GROUP_BYTES;
+        let first = self.at / GROUP_BYTES;
+        self.at += whole;
+        (whole > 0).then(|| (first, self.buffer.split_to(whole as usize).freeze()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// The next `length` bytes never come: gives the whole groups before them, and the groups that they void.
     pub(super) fn skip(&mut self, length: u64) -> (Option<(u64, Bytes)>, GroupRange) {
         let from = self.at + self.buffer.len() as u64 - self.useless;
@@ -96,6 +108,9 @@ mod tests {
                     let mut bytes = slice(at, length);
                     while let Some(whole) = chunk.take(&mut bytes) {
                         came.push(whole);
+                    }
+                    if length % 3 == 0 {
+                        came.extend(chunk.early((length % 2) as usize));
                     }
                 }
                 at += length;

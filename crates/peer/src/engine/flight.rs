@@ -34,6 +34,9 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a blocked reader's request may take before somebody else is asked.
 const DEMAND_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Bytes that came so long ago are kept although their chunk is not whole: whoever waits for them has waited enough.
+const EARLY_AFTER: Duration = Duration::from_millis(500);
+
 /// How long the key of a signer that is not known yet is waited for.
 const KEY_WITHIN: Duration = Duration::from_secs(2);
 
@@ -425,21 +428,33 @@ impl Context {
         let range = groups.bytes(length);
         let mut parts = origin.read_parts(range).await?;
         let mut chunk = Chunk::starting(range.start);
-        while let Some(part) = parts.next().await {
-            let mut bytes = match part? {
-                Part::Bytes(bytes) => bytes,
-                Part::Void { length, error } => {
-                    let (before, groups) = chunk.skip(length);
-                    if let Some((first, whole)) = before {
-                        self.keep_own(flight, shape, first, whole).await?;
+        let mut kept = Instant::now();
+        loop {
+            match tokio::time::timeout_at((kept + EARLY_AFTER).into(), parts.next()).await {
+                Ok(None) => break,
+                Err(_) => {}
+                Ok(Some(part)) => match part? {
+                    Part::Bytes(mut bytes) => {
+                        while let Some((first, whole)) = chunk.take(&mut bytes) {
+                            self.keep_own(flight, shape, first, whole).await?;
+                            kept = Instant::now();
+                        }
                     }
-                    let error = error.into();
-                    self.report(FlightEvent::Void { flight, groups, error }).await;
-                    continue;
+                    Part::Void { length, error } => {
+                        let (before, groups) = chunk.skip(length);
+                        if let Some((first, whole)) = before {
+                            self.keep_own(flight, shape, first, whole).await?;
+                        }
+                        let error = error.into();
+                        self.report(FlightEvent::Void { flight, groups, error }).await;
+                    }
+                },
+            }
+            if kept.elapsed() >= EARLY_AFTER {
+                if let Some((first, whole)) = chunk.early(0) {
+                    self.keep_own(flight, shape, first, whole).await?;
                 }
-            };
-            while let Some((first, whole)) = chunk.take(&mut bytes) {
-                self.keep_own(flight, shape, first, whole).await?;
+                kept = Instant::now();
             }
         }
         if let Some((first, rest)) = chunk.rest() {
@@ -454,18 +469,35 @@ impl Context {
         let _streaming = self.shared.passing.begin_stream();
         let mut chunk = Chunk::starting(0);
         let mut total = 0;
+        let mut kept = Instant::now();
+        // The last bytes are published only when it is known whether they are the last.
         let mut held_back: Option<(u64, Bytes)> = None;
-        while let Some(bytes) = stream.next().await {
-            let mut bytes = bytes?;
-            total += bytes.len() as u64;
-            while let Some(whole) = chunk.take(&mut bytes) {
-                // The last bytes are published only when it is known whether they are the last.
-                if let Some((first, before)) = held_back.replace(whole) {
-                    if !self.is_of_use(first).await {
-                        return Ok(());
+        loop {
+            let mut ready = Vec::new();
+            match tokio::time::timeout_at((kept + EARLY_AFTER).into(), stream.next()).await {
+                Ok(None) => break,
+                Err(_) => {}
+                Ok(Some(bytes)) => {
+                    let mut bytes = bytes?;
+                    total += bytes.len() as u64;
+                    while let Some(whole) = chunk.take(&mut bytes) {
+                        ready.extend(held_back.replace(whole));
                     }
-                    self.keep_own(flight, self.shared.shape(), first, before).await?;
                 }
+            }
+            if kept.elapsed() >= EARLY_AFTER {
+                kept = Instant::now();
+                if !chunk.is_empty() {
+                    ready.extend(held_back.take());
+                    ready.extend(chunk.early(1));
+                }
+            }
+            for (first, bytes) in ready {
+                if !self.is_of_use(first).await {
+                    return Ok(());
+                }
+                self.keep_own(flight, self.shared.shape(), first, bytes).await?;
+                kept = Instant::now();
             }
         }
         if let Some(known) = self.shared.shape().length()
@@ -482,8 +514,10 @@ impl Context {
             set => set?,
         }
         self.learn_length(Some(total)).await;
-        for (first, bytes) in held_back.into_iter().chain(chunk.rest()) {
-            if !self.is_of_use(first).await {
+        // Of nothing there is a signature too: without one nobody else knows where it ends.
+        let nothing = (total == 0).then(|| (0, Bytes::new()));
+        for (first, bytes) in held_back.into_iter().chain(chunk.rest()).chain(nothing) {
+            if total > 0 && !self.is_of_use(first).await {
                 return Ok(());
             }
             self.keep_own(flight, Shape::known(total), first, bytes).await?;
@@ -491,11 +525,34 @@ impl Context {
         Ok(())
     }
 
-    /// Whether a stream is worth going on with at group `first`. While the store takes nothing it waits for its
-    /// reader, and is given up for one who wants what it is past.
+    /// Whether a stream is worth going on with at group `first`. It waits for its reader, who may be slow, or have
+    /// gone: the actor gives it up then. It is given up for one who wants what it is past.
     async fn is_of_use(&self, first: u64) -> bool {
+        if !self.is_wanted_from(first).await {
+            return false;
+        }
         let lacks_room = self.shared.room.is_lacking(Instant::now());
         !lacks_room || self.shared.passing.is_awaited_from(first, &self.shared.stored).await
+    }
+
+    async fn is_wanted_from(&self, first: u64) -> bool {
+        let mut wanted = self.shared.wanted.subscribe();
+        loop {
+            let span = *wanted.borrow_and_update();
+            match span {
+                Some((_, end)) if end > first => return true,
+                // What has just been kept is wanted until the actor has heard of it.
+                Some((before, _)) if !self.is_here(before) => return false,
+                Some(_) | None => {}
+            }
+            if wanted.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    fn is_here(&self, group: u64) -> bool {
+        self.shared.stored.has(GroupRange::new(group, 1)) || self.shared.passing.has(group)
     }
 
     async fn keep_own(

@@ -116,6 +116,8 @@ pub(crate) struct Shared {
     pub(super) room: Arc<Room>,
     /// Requests to origins at a time, over all tasks.
     pub(super) source_slots: Arc<OriginSlots>,
+    /// The first of the groups that are wanted, and the end of the last.
+    pub(super) wanted: watch::Sender<Option<(u64, u64)>>,
     /// Groups as they become present.
     pub(super) gained: broadcast::Sender<GroupRange>,
     pub(super) length: watch::Sender<Option<u64>>,
@@ -300,6 +302,9 @@ impl Task {
             return;
         }
         let groups = self.clipped(range).groups();
+        // There may be no more at all.
+        let most = if self.length().is_some() { u64::MAX } else { GROWING_WINDOW };
+        let groups = GroupRange::new(groups.first, groups.count.min(most));
         let room = self.shared.stored.room() / GROUP_BYTES;
         let groups = GroupRange::new(groups.first, groups.count.min(room));
         let mut at = groups.first;
@@ -425,14 +430,7 @@ impl Task {
     }
 
     fn clipped(&self, range: ByteRange) -> ByteRange {
-        match self.length() {
-            Some(length) => range.intersection(ByteRange::new(0, length)),
-            None => range.intersection(ByteRange::at(0, self.growing_end())),
-        }
-    }
-
-    fn growing_end(&self) -> u64 {
-        (self.shared.stored.have().len() + GROWING_WINDOW) * GROUP_BYTES
+        self.length().map_or(range, |length| range.intersection(ByteRange::new(0, length)))
     }
 }
 

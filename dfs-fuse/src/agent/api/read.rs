@@ -59,6 +59,8 @@ struct Transfer {
     rest: ByteRange,
     /// The first that was asked for.
     first: u64,
+    /// Whether less than everything was.
+    is_range: bool,
     priority: Priority,
     by_path: bool,
     /// Nothing of the task is evicted meanwhile.
@@ -111,6 +113,7 @@ pub(super) async fn read(
         _opened: opened,
         rest: ByteRange::new(start, end),
         first: start,
+        is_range: start > 0 || request.end.is_some(),
         priority: Priority::from_wire(u8::try_from(request.priority).unwrap_or(u8::MAX)),
         by_path: request.by_path,
         told: Instant::now(),
@@ -276,7 +279,7 @@ impl Transfer {
                 self.rest.start += wanted as u64;
                 Ok(self.data(bytes.slice(..wanted)))
             }
-            Growth::Ended(length) if self.first > 0 && self.first >= length => {
+            Growth::Ended(length) if self.is_range && self.first >= length => {
                 Err(CallError::BadRange(length))
             }
             Growth::Ended(length) => {
@@ -299,13 +302,14 @@ impl Transfer {
         if self.by_path && !self.settle(step).await? {
             return Ok(self.progress());
         }
-        self.rest = ByteRange::new(step.end, self.rest.end);
         if self.by_path {
+            self.rest.start = step.end;
             let digests = self.digests(step);
             let present = ReadPresent { start: step.start, end: step.end, digests };
             return Ok(chunk(ChunkKind::Present(present)));
         }
         let bytes = self.piece.task.read(self.in_task(step), self.priority).await?;
+        self.rest.start += bytes.len() as u64;
         Ok(self.data(bytes))
     }
 
@@ -330,7 +334,7 @@ impl Transfer {
             return Ok(self.progress());
         };
         let bytes = bytes?;
-        self.rest = ByteRange::new(step.end, self.rest.end);
+        self.rest.start += bytes.len() as u64;
         Ok(self.data(bytes))
     }
 
