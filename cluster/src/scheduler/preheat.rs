@@ -67,7 +67,7 @@ pub(super) async fn begin(resolver: Resolver, request: PreheatRequest) -> Result
 
 impl Job {
     async fn run(mut self) {
-        let last = match self.fetch().await {
+        let last = match Box::pin(self.fetch()).await {
             Ok(last) => Ok(Preheating { complete: true, ..last }),
             Err(status) => Err(status),
         };
