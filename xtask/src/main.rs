@@ -13,6 +13,7 @@ mod interrupt;
 mod prepare;
 mod run;
 mod sabotage;
+mod sim;
 mod test;
 mod units;
 mod workspace;
@@ -36,6 +37,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Write manual pages, completions and references from the programs
     Gen(generate::Args),
+    /// Simulate a swarm, and what else could decide in place of the scheduler
+    Sim(sim::Args),
     /// Run what CI runs: format, lints, licences, doctests, unit and end-to-end tests
     Test(test::Args),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Dist(args) => dist::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Gen(args) => generate::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match result {

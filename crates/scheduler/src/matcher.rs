@@ -1,0 +1,412 @@
+//! The matcher of strategy `swarm`: whenever an uplink is free it is leased the rarest useful piece for one of a few
+//! hungry receivers, the nearest first.
+//!
+//! One matcher is one task's swarm. It owns who has which piece, what is on its way, and how fast uplinks turned out to
+//! be; peers and places are small numbers that the caller gives meaning to.
+//!
+//! What always holds: a lease is from who has the piece to who neither has it nor is being sent it; a source gives only
+//! what no counting node has or is being sent; a piece enters an area that has or imports it already from nowhere but
+//! inside; nobody gives or takes more leases at a time than [`Tuning`] says. A node whose uplink is far slower than the
+//! others does not count as a holder: what only it has may be given again.
+
+mod crowd;
+mod leases;
+mod peers;
+mod pieces;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use leases::Leases;
+pub use leases::{Lease, LeaseId};
+use peers::{LEVELS, Level, Peers};
+pub use peers::{Place, Role};
+use pieces::{Pieces, WORLD};
+
+/// A point in time, in microseconds on a clock that only moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Micros(pub u64);
+
+/// Names a peer within one matcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerNumber(pub u32);
+
+/// How a piece is chosen among the useful ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// One of those that the fewest have.
+    #[default]
+    Rarest,
+    /// Any.
+    Random,
+}
+
+/// Bounds of one task's matching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Receivers looked at for one lease.
+    pub sampled: usize,
+    /// Leases that an uplink has at a time: enough to hide the way to the scheduler and back.
+    pub uplink: u16,
+    /// Leases that a receiver is sent at a time.
+    pub downlink: u16,
+    /// Pieces in one lease.
+    pub run: u16,
+    /// Which piece goes.
+    pub choice: Choice,
+    /// Who is so many times slower than the mean does not count as a holder.
+    pub straggler: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { sampled: 8, uplink: 10, downlink: 20, run: 1, choice: Choice::Rarest, straggler: 8 }
+    }
+}
+
+/// Idle uplinks that are looked at when somebody has become hungry.
+const WAKEN: usize = 8;
+
+/// Idle uplinks that are looked at when time has passed.
+const WAKEN_BY_TIME: usize = 64;
+
+/// A lease of an uplink whose rate is known may take so many times what it should, and [`LEAST_PATIENCE`].
+const PATIENCE: u64 = 4;
+
+/// However fast an uplink is.
+const LEAST_PATIENCE: u64 = 1_000_000;
+
+/// One task's swarm.
+#[derive(Debug)]
+pub struct Matcher {
+    tuning: Tuning,
+    piece_bytes: u64,
+    random: StdRng,
+    now: Micros,
+    peers: Peers,
+    pieces: Pieces,
+    under_way: Leases,
+    /// Pieces that nodes want and do not have.
+    outstanding: u64,
+    /// When anything was carried out last.
+    moved: Micros,
+    out: Vec<Lease>,
+}
+
+/// A peer that takes part from now on.
+#[derive(Debug, Clone)]
+pub struct Joining<'a> {
+    /// What it is.
+    pub role: Role,
+    /// Where it is.
+    pub place: Place,
+    /// Pieces that it has.
+    pub has: &'a [Range<u32>],
+    /// Pieces that it wants; those it has too change nothing.
+    pub wants: &'a [Range<u32>],
+}
+
+impl Matcher {
+    /// A swarm without peers, of `pieces` pieces of `piece_bytes` each. Equal seeds and events give equal leases.
+    pub fn new(pieces: u32, piece_bytes: u64, tuning: Tuning, seed: u64) -> Self {
+        Self {
+            tuning,
+            piece_bytes: piece_bytes.max(1),
+            random: StdRng::seed_from_u64(seed),
+            now: Micros::default(),
+            peers: Peers::new(pieces as usize),
+            pieces: Pieces::new(pieces as usize),
+            under_way: Leases::default(),
+            outstanding: 0,
+            moved: Micros::default(),
+            out: Vec::new(),
+        }
+    }
+
+    /// A peer joins.
+    pub fn join(&mut self, joining: &Joining<'_>, now: Micros) -> PeerNumber {
+        self.advance(now);
+        let domains = self.pieces.domains_of(joining.role, joining.place);
+        let peer = self.peers.add(joining.role, domains);
+        let all = 0..self.pieces.len() as u32;
+        let within = |range: &Range<u32>| range.start.min(all.end)..range.end.min(all.end);
+        for piece in joining.has.iter().flat_map(within) {
+            if self.peers.gain(peer, piece as usize) {
+                self.count(peer, piece as usize, true);
+            }
+        }
+        for piece in joining.wants.iter().flat_map(within) {
+            self.outstanding += u64::from(self.peers.want(peer, piece as usize));
+        }
+        self.peers.refresh_hunger(peer, self.tuning.downlink);
+        self.serve(peer);
+        self.waken_for(peer);
+        PeerNumber(peer)
+    }
+
+    /// A peer is gone: so is what it was sending and being sent, and its copies.
+    pub fn leave(&mut self, peer: PeerNumber, now: Micros) {
+        self.advance(now);
+        let PeerNumber(peer) = peer;
+        if !self.peers.is_here(peer) {
+            return;
+        }
+        let leases = self.under_way.of(peer);
+        let others: Vec<u32> = leases.into_iter().flat_map(|id| self.drop_lease(id)).collect();
+        for piece in self.peers.pieces_of(peer) {
+            self.count(peer, piece, false);
+        }
+        self.outstanding -= self.peers.remove(peer);
+        for other in others {
+            self.look_at(other);
+        }
+    }
+
+    /// A lease was carried out.
+    pub fn done(&mut self, id: LeaseId, now: Micros) {
+        self.advance(now);
+        let Some(lease) = self.under_way.take(id) else { return };
+        let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease.lease;
+        for piece in lease.lease.pieces() {
+            // It is counted since it is on its way.
+            self.peers.gain(to, piece);
+            self.outstanding -= 1;
+        }
+        self.moved = self.now;
+        let bytes = self.piece_bytes * u64::from(lease.lease.count);
+        self.peers.sent(from, bytes, lease.since, self.now);
+        self.peers.ends(from, to);
+        self.weigh(from);
+        self.look_at(from);
+        self.look_at(to);
+    }
+
+    /// A lease was not carried out, and will not be.
+    pub fn failed(&mut self, id: LeaseId, now: Micros) {
+        self.advance(now);
+        let ends = self.drop_lease(id);
+        for peer in ends {
+            self.look_at(peer);
+        }
+    }
+
+    /// Time has passed: leases that came to nothing are given to others.
+    pub fn tick(&mut self, now: Micros) {
+        self.advance(now);
+        while let Some(id) = self.under_way.overdue(self.now) {
+            let late = self.under_way.get(id).copied();
+            let ends = self.drop_lease(id);
+            if let Some(late) = late {
+                let PeerNumber(from) = late.lease.from;
+                let bytes = self.piece_bytes * u64::from(late.lease.count);
+                self.peers.disappoint(from, bytes, late.since, self.now);
+                self.weigh(from);
+            }
+            for peer in ends {
+                self.look_at(peer);
+            }
+        }
+        let idle: Vec<u32> = self.peers.idle(WORLD, WAKEN_BY_TIME, &mut self.random).collect();
+        idle.into_iter().for_each(|peer| self.serve(peer));
+    }
+
+    /// When [`Self::tick`] is due at the latest.
+    pub fn next_tick(&self) -> Option<Micros> {
+        self.under_way.first_due()
+    }
+
+    /// The leases since this was asked last.
+    pub fn leases(&mut self) -> std::vec::Drain<'_, Lease> {
+        self.out.drain(..)
+    }
+
+    /// Whether a peer has all that it wants.
+    pub fn is_complete(&self, peer: PeerNumber) -> bool {
+        self.peers.lacks_nothing(peer.0)
+    }
+
+    fn advance(&mut self, now: Micros) {
+        self.now = self.now.max(now);
+    }
+
+    /// Counts a copy that a peer has or is being sent, or no longer.
+    fn count(&mut self, peer: u32, piece: usize, is_there: bool) {
+        if self.peers.counts(peer) {
+            self.pieces.count(self.peers.domains(peer), piece, is_there);
+        }
+    }
+
+    /// Something about a peer has changed: what it can give, or that it can take more.
+    fn look_at(&mut self, peer: u32) {
+        if !self.peers.is_here(peer) {
+            return;
+        }
+        let was_hungry = self.peers.is_hungry(peer);
+        self.peers.refresh_hunger(peer, self.tuning.downlink);
+        self.serve(peer);
+        if !was_hungry && self.peers.is_hungry(peer) {
+            self.waken_for(peer);
+        }
+    }
+
+    /// Lets uplinks look that had nothing to give: the nearest first.
+    fn waken_for(&mut self, peer: u32) {
+        if !self.peers.is_hungry(peer) {
+            return;
+        }
+        let domains = self.peers.domains(peer);
+        let mut idle = Vec::with_capacity(WAKEN);
+        for level in LEVELS {
+            let domain = domains[level as usize];
+            let rest = WAKEN - idle.len();
+            let found = self.peers.idle(domain, rest, &mut self.random);
+            idle.extend(found.filter(|one| *one != peer));
+            if idle.len() >= WAKEN {
+                break;
+            }
+        }
+        idle.into_iter().for_each(|one| self.serve(one));
+    }
+
+    /// Gives an uplink leases as long as there is a slot and something to give.
+    fn serve(&mut self, peer: u32) {
+        while self.peers.is_here(peer) && self.peers.has_slot(peer, self.tuning.uplink) {
+            if self.is_gated(peer) || !self.feed(peer) {
+                return self.peers.set_idle(peer, true);
+            }
+        }
+        self.peers.set_idle(peer, false);
+    }
+
+    /// Whether a transfer by this uplink would outlast all others together. Where nothing has moved for a while, slow
+    /// is better than never.
+    fn is_gated(&self, peer: u32) -> bool {
+        if self.now.0 > self.moved.0.saturating_add(LEAST_PATIENCE) {
+            return false;
+        }
+        let Some((own, mean, total)) = self.peers.rates(peer) else { return false };
+        let ahead = u64::from(self.peers.giving(peer)) + 1;
+        let takes = u128::from(self.piece_bytes * ahead) * 1_000_000 / u128::from(own.max(1));
+        let usual = u128::from(2 * self.piece_bytes) * 1_000_000 / u128::from(mean.max(1));
+        let remaining =
+            u128::from(self.outstanding * self.piece_bytes) * 1_000_000 / u128::from(total.max(1));
+        takes > usual * u128::from(ahead) && takes > remaining
+    }
+
+    /// Leases one run of pieces; whether there was anything to give.
+    fn feed(&mut self, from: u32) -> bool {
+        let domains = self.peers.domains(from);
+        let is_source = self.peers.role(from) == Role::Source;
+        let mut best: Option<(Key, u32, usize)> = None;
+        for level in LEVELS {
+            if is_source && level != Level::World {
+                continue;
+            }
+            let domain = domains[level as usize];
+            let hungry: Vec<u32> =
+                self.peers.hungry(domain, self.tuning.sampled, &mut self.random).collect();
+            for to in hungry.into_iter().filter(|to| *to != from) {
+                let Some(piece) = self.useful(from, to) else { continue };
+                let key = (self.pieces.copies(piece), self.peers.getting(to), self.peers.held(to));
+                if best.is_none_or(|(known, ..)| key < known) {
+                    best = Some((key, to, piece));
+                }
+            }
+            if best.is_some() {
+                break;
+            }
+        }
+        let Some((_, to, first)) = best else { return false };
+        self.lease(from, to, first);
+        true
+    }
+
+    /// The piece that `from` would give `to`.
+    fn useful(&mut self, from: u32, to: u32) -> Option<usize> {
+        let (has, lacks) = self.peers.has_and_lacks(from, to);
+        let crossed = crossed(self.peers.domains(from), self.peers.domains(to));
+        let is_source = self.peers.role(from) == Role::Source;
+        let start = self.random.random_range(0..self.pieces.len().max(1));
+        let can = |word| has[word] & lacks[word] & self.pieces.may_enter(word, is_source, &crossed);
+        self.pieces.pick(start, self.tuning.choice, can, &mut self.random)
+    }
+
+    fn lease(&mut self, from: u32, to: u32, first: usize) {
+        let crossed = crossed(self.peers.domains(from), self.peers.domains(to));
+        let is_source = self.peers.role(from) == Role::Source;
+        let copies = self.pieces.copies(first);
+        let suits = |piece: usize| {
+            self.peers.has(from, piece)
+                && self.peers.lacks(to, piece)
+                && self.pieces.copies(piece) == copies
+                && self.pieces.may_piece_enter(piece, is_source, &crossed)
+        };
+        let most = first + usize::from(self.tuning.run.max(1));
+        let end = (first + 1..most.min(self.pieces.len())).find(|piece| !suits(*piece));
+        let count = end.unwrap_or(most.min(self.pieces.len())) - first;
+        for piece in first..first + count {
+            self.peers.send(to, piece);
+            self.count(to, piece, true);
+        }
+        self.peers.begins(from, to);
+        self.peers.refresh_hunger(to, self.tuning.downlink);
+        let patience = self.peers.rates(from).map_or(LEAST_PATIENCE * PATIENCE, |(own, ..)| {
+            let ahead = u64::from(self.peers.giving(from)) + 1;
+            let takes = u128::from(self.piece_bytes * count as u64 * ahead) * 1_000_000
+                / u128::from(own.max(1));
+            u64::try_from(takes).unwrap_or(u64::MAX).saturating_mul(PATIENCE) + LEAST_PATIENCE
+        });
+        let due = Micros(self.now.0.saturating_add(patience));
+        let (from, to) = (PeerNumber(from), PeerNumber(to));
+        let lease =
+            self.under_way.add(from, to, first as u32..(first + count) as u32, self.now, due);
+        self.out.push(lease);
+    }
+
+    /// Ends a lease that brought nothing; the two peers of it.
+    fn drop_lease(&mut self, id: LeaseId) -> Vec<u32> {
+        let Some(lease) = self.under_way.take(id) else { return Vec::new() };
+        let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease.lease;
+        for piece in lease.lease.pieces() {
+            self.peers.want(to, piece);
+            self.count(to, piece, false);
+        }
+        self.peers.ends(from, to);
+        vec![from, to]
+    }
+
+    /// Has the copies of a node counted or not, as its uplink turned out to be.
+    fn weigh(&mut self, peer: u32) {
+        let Some((own, mean, _)) = self.peers.rates(peer) else { return };
+        let counts = own.saturating_mul(self.tuning.straggler) >= mean;
+        if self.peers.role(peer) == Role::Source || counts == self.peers.counts(peer) {
+            return;
+        }
+        let coming = self.under_way.to(peer).flat_map(Lease::pieces);
+        let copies: Vec<usize> = self.peers.pieces_of(peer).into_iter().chain(coming).collect();
+        if !counts {
+            copies.iter().for_each(|piece| self.count(peer, *piece, false));
+        }
+        self.peers.set_counts(peer, counts);
+        if counts {
+            copies.iter().for_each(|piece| self.count(peer, *piece, true));
+        }
+    }
+}
+
+/// By what one receiver comes before another: copies of the piece, what it is being sent, what it has.
+type Key = (u32, u16, u32);
+
+/// The areas that a piece on its way from one peer to another enters.
+fn crossed(from: [u32; 3], to: [u32; 3]) -> [Option<u32>; 2] {
+    let entered = |level: Level| {
+        let at = level as usize;
+        (from[at] != to[at]).then_some(to[at])
+    };
+    [entered(Level::Rack), entered(Level::Idc)]
+}

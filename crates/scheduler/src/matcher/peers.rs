@@ -1,0 +1,342 @@
+//! Who takes part, what each has and lacks, and how fast its uplink turned out to be.
+
+use rand::Rng;
+
+use super::Micros;
+use super::crowd::{Crowd, NOWHERE};
+use super::rows::{Rows, pieces_in};
+
+/// What a peer is in the swarm of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It has the task from outside: the origin, or a seed that reads it for the others.
+    Source,
+    /// It is fed, and feeds others.
+    Node,
+}
+
+/// Where a peer is: numbers that the caller gives to the names of places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Its data centre.
+    pub idc: u32,
+    /// Its rack in there.
+    pub rack: u32,
+}
+
+/// How near.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    Rack,
+    Idc,
+    World,
+}
+
+/// The nearest first.
+pub(super) const LEVELS: [Level; 3] = [Level::Rack, Level::Idc, Level::World];
+
+/// Weight of what was measured last, one in so many.
+const SMOOTH: u64 = 8;
+
+#[derive(Debug, Clone)]
+struct Peer {
+    role: Role,
+    is_here: bool,
+    counts: bool,
+    giving: u16,
+    getting: u16,
+    /// Pieces that it has, and those that it wants, has not and is not being sent.
+    held: u32,
+    lacking: u32,
+    domains: [u32; 3],
+    hungry: [u32; 3],
+    idle: [u32; 3],
+    /// Bytes a second; zero while it is not known.
+    rate: u64,
+    last_sent: Micros,
+}
+
+/// Peers by their numbers.
+#[derive(Debug)]
+pub(super) struct Peers {
+    peers: Vec<Peer>,
+    vacant: Vec<u32>,
+    has: Rows,
+    lacks: Rows,
+    /// By area.
+    hungry: Vec<Crowd>,
+    idle: Vec<Crowd>,
+    /// Of all whose rate is known.
+    total_rate: u64,
+    rated: u64,
+}
+
+impl Peers {
+    pub(super) fn new(pieces: usize) -> Self {
+        Self {
+            peers: Vec::new(),
+            vacant: Vec::new(),
+            has: Rows::new(pieces),
+            lacks: Rows::new(pieces),
+            hungry: Vec::new(),
+            idle: Vec::new(),
+            total_rate: 0,
+            rated: 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, role: Role, domains: [u32; 3]) -> u32 {
+        let most = domains.into_iter().filter(|domain| *domain != NOWHERE).max().unwrap_or(0);
+        let areas = self.hungry.len().max(most as usize + 1);
+        self.hungry.resize(areas, Crowd::default());
+        self.idle.resize(areas, Crowd::default());
+        let peer = Peer {
+            role,
+            is_here: true,
+            counts: role == Role::Node,
+            giving: 0,
+            getting: 0,
+            held: 0,
+            lacking: 0,
+            domains,
+            hungry: [NOWHERE; 3],
+            idle: [NOWHERE; 3],
+            rate: 0,
+            last_sent: Micros::default(),
+        };
+        if let Some(number) = self.vacant.pop() {
+            self.peers[number as usize] = peer;
+            return number;
+        }
+        self.has.add();
+        self.lacks.add();
+        self.peers.push(peer);
+        (self.peers.len() - 1) as u32
+    }
+
+    /// Takes a peer out; how many pieces it lacked.
+    pub(super) fn remove(&mut self, number: u32) -> u64 {
+        self.set_hungry(number, false);
+        self.set_idle(number, false);
+        self.forget_rate(number);
+        let row = number as usize;
+        let lacking = self.lacks.count(row);
+        self.has.clear(row);
+        self.lacks.clear(row);
+        self.peers[row].is_here = false;
+        self.vacant.push(number);
+        lacking as u64
+    }
+
+    fn peer(&self, number: u32) -> &Peer {
+        &self.peers[number as usize]
+    }
+
+    fn peer_mut(&mut self, number: u32) -> &mut Peer {
+        &mut self.peers[number as usize]
+    }
+
+    pub(super) fn is_here(&self, number: u32) -> bool {
+        self.peers.get(number as usize).is_some_and(|peer| peer.is_here)
+    }
+
+    pub(super) fn role(&self, number: u32) -> Role {
+        self.peer(number).role
+    }
+
+    pub(super) fn domains(&self, number: u32) -> [u32; 3] {
+        self.peer(number).domains
+    }
+
+    pub(super) fn giving(&self, number: u32) -> u16 {
+        self.peer(number).giving
+    }
+
+    pub(super) fn getting(&self, number: u32) -> u16 {
+        self.peer(number).getting
+    }
+
+    pub(super) fn held(&self, number: u32) -> u32 {
+        self.peer(number).held
+    }
+
+    pub(super) fn has(&self, number: u32, piece: usize) -> bool {
+        self.has.has(number as usize, piece)
+    }
+
+    pub(super) fn lacks(&self, number: u32, piece: usize) -> bool {
+        self.lacks.has(number as usize, piece)
+    }
+
+    pub(super) fn has_and_lacks(&self, from: u32, to: u32) -> (&[u64], &[u64]) {
+        (self.has.row(from as usize), self.lacks.row(to as usize))
+    }
+
+    pub(super) fn lacks_nothing(&self, number: u32) -> bool {
+        let peer = self.peer(number);
+        peer.lacking == 0 && peer.getting == 0
+    }
+
+    pub(super) fn pieces_of(&self, number: u32) -> Vec<usize> {
+        let words = self.has.row(number as usize).iter().enumerate();
+        words.flat_map(|(word, bits)| pieces_in(word, *bits)).collect()
+    }
+
+    /// It has a piece from now on; whether that is news.
+    pub(super) fn gain(&mut self, number: u32, piece: usize) -> bool {
+        let news = self.has.put(number as usize, piece, true);
+        let lacked = self.lacks.put(number as usize, piece, false);
+        let peer = self.peer_mut(number);
+        peer.held += u32::from(news);
+        peer.lacking -= u32::from(lacked);
+        news
+    }
+
+    /// It wants a piece, or lacks it again; whether that is news.
+    pub(super) fn want(&mut self, number: u32, piece: usize) -> bool {
+        if self.has(number, piece) {
+            return false;
+        }
+        let news = self.lacks.put(number as usize, piece, true);
+        self.peer_mut(number).lacking += u32::from(news);
+        news
+    }
+
+    /// It is being sent a piece.
+    pub(super) fn send(&mut self, number: u32, piece: usize) {
+        let lacked = self.lacks.put(number as usize, piece, false);
+        self.peer_mut(number).lacking -= u32::from(lacked);
+    }
+
+    pub(super) fn begins(&mut self, from: u32, to: u32) {
+        self.peer_mut(from).giving += 1;
+        self.peer_mut(to).getting += 1;
+    }
+
+    pub(super) fn ends(&mut self, from: u32, to: u32) {
+        self.peer_mut(from).giving -= 1;
+        self.peer_mut(to).getting -= 1;
+    }
+
+    /// Whether its uplink takes another lease; one whose rate is not known takes one at a time.
+    pub(super) fn has_slot(&self, number: u32, most: u16) -> bool {
+        let peer = self.peer(number);
+        peer.giving < if peer.rate == 0 { 1 } else { most }
+    }
+
+    pub(super) fn is_hungry(&self, number: u32) -> bool {
+        self.peer(number).hungry[Level::World as usize] != NOWHERE
+    }
+
+    /// It is hungry where it lacks something and its downlink takes more.
+    pub(super) fn refresh_hunger(&mut self, number: u32, most: u16) {
+        let peer = self.peer(number);
+        let is_hungry = peer.is_here && peer.lacking > 0 && peer.getting < most;
+        self.set_hungry(number, is_hungry);
+    }
+
+    fn set_hungry(&mut self, number: u32, is_in: bool) {
+        enlist(&mut self.peers, &mut self.hungry, number, is_in, |peer| &mut peer.hungry);
+    }
+
+    /// Its uplink has a slot and nothing to give.
+    pub(super) fn set_idle(&mut self, number: u32, is_in: bool) {
+        enlist(&mut self.peers, &mut self.idle, number, is_in, |peer| &mut peer.idle);
+    }
+
+    pub(super) fn hungry(
+        &self,
+        domain: u32,
+        most: usize,
+        random: &mut impl Rng,
+    ) -> impl Iterator<Item = u32> {
+        self.hungry[domain as usize].sample(most, random)
+    }
+
+    pub(super) fn idle(
+        &self,
+        domain: u32,
+        most: usize,
+        random: &mut impl Rng,
+    ) -> impl Iterator<Item = u32> {
+        self.idle[domain as usize].sample(most, random)
+    }
+
+    pub(super) fn counts(&self, number: u32) -> bool {
+        self.peer(number).counts
+    }
+
+    pub(super) fn set_counts(&mut self, number: u32, counts: bool) {
+        self.peer_mut(number).counts = counts;
+    }
+
+    /// Its uplink sent so many bytes: a lease that began `since` is over.
+    pub(super) fn sent(&mut self, number: u32, bytes: u64, since: Micros, now: Micros) {
+        let peer = self.peer_mut(number);
+        let began = since.max(peer.last_sent);
+        peer.last_sent = now;
+        let took = u128::from(now.0.saturating_sub(began.0).max(1));
+        let measured = u64::try_from(u128::from(bytes) * 1_000_000 / took).unwrap_or(u64::MAX >> 8);
+        let rate = match peer.rate {
+            0 => measured,
+            known => known - known / SMOOTH + measured.min(known.saturating_mul(SMOOTH)) / SMOOTH,
+        };
+        self.set_rate(number, rate.max(1));
+    }
+
+    /// Its uplink did not send so many bytes since then: it is slower than that.
+    pub(super) fn disappoint(&mut self, number: u32, bytes: u64, since: Micros, now: Micros) {
+        let took = u128::from(now.0.saturating_sub(since.0).max(1));
+        let most = u64::try_from(u128::from(bytes) * 1_000_000 / took).unwrap_or(u64::MAX >> 8);
+        let known = self.peer(number).rate;
+        let rate = if known == 0 { most } else { most.min(known / 2) };
+        self.set_rate(number, rate.max(1));
+    }
+
+    fn set_rate(&mut self, number: u32, rate: u64) {
+        self.forget_rate(number);
+        self.peer_mut(number).rate = rate;
+        self.total_rate += rate;
+        self.rated += 1;
+    }
+
+    fn forget_rate(&mut self, number: u32) {
+        let rate = std::mem::take(&mut self.peer_mut(number).rate);
+        self.total_rate -= rate;
+        self.rated -= u64::from(rate > 0);
+    }
+
+    /// Bytes a second: its own, in the mean, of all together. None while its own is not known.
+    pub(super) fn rates(&self, number: u32) -> Option<(u64, u64, u64)> {
+        let own = self.peer(number).rate;
+        (own > 0).then(|| (own, self.total_rate / self.rated.max(1), self.total_rate))
+    }
+}
+
+/// Puts a peer into the crowds of its areas, or takes it out of them.
+fn enlist(
+    peers: &mut [Peer],
+    crowds: &mut [Crowd],
+    number: u32,
+    is_in: bool,
+    places: impl Fn(&mut Peer) -> &mut [u32; 3],
+) {
+    let peer = &mut peers[number as usize];
+    let domains = peer.domains;
+    if (places(peer)[Level::World as usize] != NOWHERE) == is_in {
+        return;
+    }
+    for (level, domain) in domains.into_iter().enumerate().filter(|(_, domain)| *domain != NOWHERE)
+    {
+        let crowd = &mut crowds[domain as usize];
+        let place = &mut places(&mut peers[number as usize])[level];
+        if is_in {
+            *place = crowd.add(number);
+            continue;
+        }
+        let left = std::mem::replace(place, NOWHERE);
+        if let Some(moved) = crowd.take(left) {
+            places(&mut peers[moved as usize])[level] = left;
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! How soon the last node can be done, whatever is done.
+
+use crate::scenario::Scenario;
+
+/// Seconds that no schedule undercuts: `max(F/u_s, F/d, N·F/(u_s + Σu))`, where a fluid flows (Kumar and Ross, HotWeb
+/// 2006).
+pub fn fluid(scenario: &Scenario) -> f64 {
+    let bytes = scenario.bytes() as f64;
+    let uplinks: f64 = (0..scenario.nodes).map(|number| scenario.uplink(number)).sum();
+    let source = scenario.source_link as f64;
+    let all = f64::from(scenario.nodes) * bytes / (source + uplinks);
+    (bytes / source).max(bytes / scenario.link as f64).max(all)
+}
+
+/// The same for content that goes piece by piece: a piece is passed on once it is whole, and reaches all in
+/// `⌈log2 N⌉` steps at the soonest.
+pub fn with_pieces(scenario: &Scenario) -> f64 {
+    let steps = f64::from(scenario.nodes + 1).log2().ceil();
+    fluid(scenario) + steps * scenario.piece_bytes as f64 / scenario.link as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_of_source_downlink_and_all_uplinks_together_decides() {
+        let links = |source_link, nodes| Scenario {
+            link: 100,
+            source_link,
+            nodes,
+            pieces: 10,
+            piece_bytes: 10,
+            ..Scenario::default()
+        };
+        assert_eq!(fluid(&links(100, 9)), 1.0);
+        assert_eq!(fluid(&links(50, 1)), 2.0);
+        assert_eq!(fluid(&links(1000, 9)), 1.0);
+        let slow = Scenario { stragglers: 1, straggler_slowness: 10.0, ..links(100, 10) };
+        assert_eq!(fluid(&slow), 5.0);
+        assert_eq!(with_pieces(&links(100, 7)), 1.0 + 3.0 * 0.1);
+    }
+}

@@ -1,0 +1,137 @@
+//! What is simulated: a file that a person writes.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+/// A swarm, its links, and what goes wrong.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// Nodes that want everything.
+    pub nodes: u32,
+    /// Pieces of the content.
+    pub pieces: u32,
+    /// Bytes in a piece.
+    pub piece_bytes: u64,
+    /// Bytes a second that a node sends and receives.
+    pub link: u64,
+    /// Bytes a second that the source sends.
+    pub source_link: u64,
+    /// Uplinks as multiples of `link`, dealt out in turn; none: all alike.
+    pub uplinks: Vec<f64>,
+    /// One node in so many has an uplink that is `straggler_slowness` times slower; zero: none.
+    pub stragglers: u32,
+    /// See `stragglers`.
+    pub straggler_slowness: f64,
+    /// Data centres among which nodes are dealt out.
+    pub idcs: u32,
+    /// Racks in each of them.
+    pub racks: u32,
+    /// Seconds over which nodes arrive.
+    pub spread: f64,
+    /// Microseconds from a node to the scheduler, and back.
+    pub control_us: u64,
+    /// Streams that an uplink sends at a time; what else it was leased waits.
+    pub streams: u16,
+    /// Leases that an uplink has at a time.
+    pub uplink_leases: u16,
+    /// Leases that a receiver is sent at a time.
+    pub downlink_leases: u16,
+    /// Receivers looked at for one lease.
+    pub sampled: usize,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            name: "flash".to_owned(),
+            nodes: 255,
+            pieces: 256,
+            piece_bytes: 4 << 20,
+            link: 125_000_000,
+            source_link: 125_000_000,
+            uplinks: Vec::new(),
+            stragglers: 0,
+            straggler_slowness: 50.0,
+            idcs: 1,
+            racks: 1,
+            spread: 0.0,
+            control_us: 0,
+            streams: 1,
+            uplink_leases: 1,
+            downlink_leases: 2,
+            sampled: 8,
+        }
+    }
+}
+
+/// A scenario that cannot be simulated.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file.
+    #[error("cannot read {0}: {1}")]
+    Read(String, std::io::Error),
+    /// What it says.
+    #[error("cannot use {0}: {1}")]
+    Parse(String, Box<toml::de::Error>),
+    /// Something in it is zero that must not be.
+    #[error("a scenario needs at least one of {0}")]
+    Zero(&'static str),
+}
+
+impl Scenario {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, ScenarioError> {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ScenarioError::Read(shown.clone(), error))?;
+        toml::from_str(&text).map_err(|error| ScenarioError::Parse(shown, Box::new(error)))
+    }
+
+    /// Whether it can be simulated.
+    pub fn check(self) -> Result<Self, ScenarioError> {
+        let needed = [
+            ("nodes", u64::from(self.nodes)),
+            ("pieces", u64::from(self.pieces)),
+            ("piece-bytes", self.piece_bytes),
+            ("link", self.link),
+            ("source-link", self.source_link),
+            ("idcs", u64::from(self.idcs)),
+            ("racks", u64::from(self.racks)),
+            ("streams", u64::from(self.streams)),
+            ("uplink-leases", u64::from(self.uplink_leases)),
+            ("downlink-leases", u64::from(self.downlink_leases)),
+            ("sampled", self.sampled as u64),
+        ];
+        match needed.into_iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(ScenarioError::Zero(name)),
+            None => Ok(self),
+        }
+    }
+
+    /// Bytes a second that node `number` sends.
+    pub fn uplink(&self, number: u32) -> f64 {
+        let share = match self.uplinks.len() {
+            0 => 1.0,
+            count => self.uplinks[number as usize % count],
+        };
+        let slowness = match self.is_straggler(number) {
+            true => self.straggler_slowness,
+            false => 1.0,
+        };
+        self.link as f64 * share / slowness
+    }
+
+    /// Whether its uplink is far slower than others.
+    pub fn is_straggler(&self, number: u32) -> bool {
+        self.stragglers > 0 && number % self.stragglers == self.stragglers / 2
+    }
+
+    /// Bytes of the content.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.pieces) * self.piece_bytes
+    }
+}
