@@ -178,7 +178,8 @@ async fn next_events(
     };
     let mut events: Vec<ObtainEvent> =
         runs.iter().flat_map(|run| digests(task, *run).collect::<Vec<_>>()).collect();
-    let groups = runs.into_iter().map(Into::into).collect();
+    // Of a content with nothing in it only the length is news.
+    let groups = runs.into_iter().filter(|run| !run.is_empty()).map(Into::into).collect();
     events.push(event(Kind::Verified(GroupsVerified { groups, length: task.length() })));
     Some(events)
 }

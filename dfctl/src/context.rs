@@ -14,8 +14,8 @@ use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::Backend;
 use crate::backend::agent::{Agent, CommandId};
+use crate::backend::{Backend, Entry};
 use crate::codes;
 use crate::commands::interrupted;
 use crate::error::CliError;
@@ -153,15 +153,16 @@ impl Context {
         dir: Arc<OutDir>,
         name: &OsStr,
         identity: Identity,
+        like: Option<&Entry>,
         digest: Option<Digest>,
     ) -> Result<PartFile, PartError> {
         let stop = &self.interrupted;
-        let opened = match PartFile::open(dir.clone(), name, identity.clone(), digest, stop) {
+        let opened = match PartFile::open(dir.clone(), name, identity.clone(), like, digest, stop) {
             Err(PartError::Shared(_)) => {
                 if let Ok(parent) = self.settings.solo_dir() {
                     inside::sweep(&parent);
                 }
-                PartFile::open(dir, name, identity, digest, stop)?
+                PartFile::open(dir, name, identity, like, digest, stop)?
             }
             opened => opened?,
         };

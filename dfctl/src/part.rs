@@ -127,17 +127,28 @@ pub struct Unplaced {
 impl PartFile {
     /// Opens or makes the part file of `name` in `dir`, taking over what an earlier run left of the same content.
     /// Reads all of that; as long as it takes, `stop` ends it.
+    ///
+    /// Those whom the file will be closed to, as it is at its origin, it is closed to from the beginning.
     pub fn open(
         dir: Arc<OutDir>,
         name: &OsStr,
         identity: Identity,
+        like: Option<&Entry>,
         digest: Option<Digest>,
         stop: &CancellationToken,
     ) -> Result<Self, PartError> {
         let part = part_name(name);
-        let file = open_locked(&dir, &part)?;
+        let allowed = like.map_or(0o666, |like| like.mode & 0o777 | 0o600);
+        let allowed = Mode::from_raw_mode(allowed);
+        let file = open_locked(&dir, &part, allowed)?;
         if !is_part(&file)? {
             return Err(PartError::NoPart(dir.path_of(&part)));
+        }
+        // An earlier run may have made it.
+        let open =
+            Mode::from_raw_mode(rustix::fs::fstat(&file).map_err(io::Error::from)?.st_mode & 0o777);
+        if like.is_some() && !allowed.contains(open) {
+            rustix::fs::fchmod(&file, open & allowed).map_err(io::Error::from)?;
         }
         let mut proof = Proof::new(identity.length);
         let mark = read_mark(&file, &identity)?;
@@ -337,13 +348,6 @@ impl PartFile {
         }
     }
 
-    /// Closes it to those whom the file itself will be closed to, as long as it is written already.
-    pub fn close_as(&self, entry: &Entry) -> io::Result<()> {
-        let open = Mode::from_raw_mode(rustix::fs::fstat(&self.file)?.st_mode & 0o777);
-        let allowed = Mode::from_raw_mode(entry.mode & 0o777) | Mode::RUSR | Mode::WUSR;
-        Ok(rustix::fs::fchmod(&self.file, open & allowed)?)
-    }
-
     /// Puts the whole file in place under its name. Where that cannot be, it is kept for a later run.
     pub fn finish(mut self, dress: Option<&Entry>, replace: Replace) -> Result<(), Unplaced> {
         match self.place(dress, replace) {
@@ -489,12 +493,13 @@ fn with_end(name: &OsStr, end: &str) -> OsString {
     OsStr::from_bytes(&name).to_owned()
 }
 
-fn open_locked(dir: &OutDir, part: &OsStr) -> Result<File, PartError> {
+fn open_locked(dir: &OutDir, part: &OsStr, allowed: Mode) -> Result<File, PartError> {
     let flags =
         OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     // A finished writer may rename the file between our open and our lock: then the name is free again.
     for _ in 0..4 {
-        let fd = match rustix::fs::openat(dir.fd(), part, flags, Mode::from_raw_mode(0o666)) {
+        let mode = allowed & Mode::from_raw_mode(0o666);
+        let fd = match rustix::fs::openat(dir.fd(), part, flags, mode) {
             Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => {
                 return Err(PartError::Foreign(dir.path_of(part)));
             }

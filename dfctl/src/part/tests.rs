@@ -14,7 +14,7 @@ fn identity(content: &str, length: u64) -> Identity {
 
 fn open(dir: &Path, content: &str, length: u64) -> Result<PartFile, PartError> {
     let dir = Arc::new(OutDir::open(dir).unwrap());
-    PartFile::open(dir, OsStr::new("x"), identity(content, length), None, &never())
+    PartFile::open(dir, OsStr::new("x"), identity(content, length), None, None, &never())
 }
 
 fn never() -> CancellationToken {
@@ -68,8 +68,9 @@ fn a_file_that_became_an_output_becomes_no_other() {
     let content = cache.path().join("content");
     File::create(&content).unwrap();
     let dir = Arc::new(OutDir::open(place.path()).unwrap());
-    let another =
-        |name| PartFile::open(dir.clone(), OsStr::new(name), identity("a", 1), None, &never());
+    let another = |name| {
+        PartFile::open(dir.clone(), OsStr::new(name), identity("a", 1), None, None, &never())
+    };
     let (mut first, mut second) = (another("x").unwrap(), another("y").unwrap());
     assert!(first.take_over(&content).unwrap());
     assert!(!second.take_over(&content).unwrap());
@@ -171,7 +172,7 @@ fn checking_what_is_there_can_be_interrupted_and_costs_nothing() {
     let stop = CancellationToken::new();
     stop.cancel();
     let dir = Arc::new(OutDir::open(place.path()).unwrap());
-    let opened = PartFile::open(dir, OsStr::new("x"), identity("a", 6), None, &stop);
+    let opened = PartFile::open(dir, OsStr::new("x"), identity("a", 6), None, None, &stop);
     assert!(matches!(opened, Err(PartError::Interrupted(_))));
     assert_eq!(open(place.path(), "a", 6).unwrap().resumed(), 3);
 }
@@ -181,13 +182,20 @@ fn a_digest_covers_what_was_taken_over() {
     let place = tempfile::tempdir().unwrap();
     for like in [Digest::Sha256([0; 32]), Digest::Blake3([0; 32])] {
         let dir = Arc::new(OutDir::open(place.path()).unwrap());
-        let mut part =
-            PartFile::open(dir.clone(), OsStr::new("x"), identity("a", 6), Some(like), &never())
-                .unwrap();
+        let mut part = PartFile::open(
+            dir.clone(),
+            OsStr::new("x"),
+            identity("a", 6),
+            None,
+            Some(like),
+            &never(),
+        )
+        .unwrap();
         part.append(b"abc").unwrap();
         part.keep().unwrap();
         let mut part =
-            PartFile::open(dir, OsStr::new("x"), identity("a", 6), Some(like), &never()).unwrap();
+            PartFile::open(dir, OsStr::new("x"), identity("a", 6), None, Some(like), &never())
+                .unwrap();
         part.append(b"def").unwrap();
         let mut whole = Hasher::new(like);
         whole.update(b"abcdef");
@@ -243,7 +251,7 @@ fn a_file_that_only_has_the_name_of_a_part_is_left_alone() {
     let another = || {
         let dir = Arc::new(OutDir::open(place.path()).unwrap());
         let unknown = Identity { content: "a".into(), start: 0, length: None };
-        PartFile::open(dir, OsStr::new("x"), unknown, None, &never()).unwrap()
+        PartFile::open(dir, OsStr::new("x"), unknown, None, None, &never()).unwrap()
     };
     let mut killed = another();
     killed.append(b"abc").unwrap();
@@ -309,7 +317,7 @@ fn a_part_that_somebody_cut_off_never_becomes_the_file() {
     drop(part);
     let dir = Arc::new(OutDir::open(place.path()).unwrap());
     let unknown = Identity { content: "a".into(), start: 0, length: None };
-    let mut part = PartFile::open(dir, OsStr::new("x"), unknown, None, &never()).unwrap();
+    let mut part = PartFile::open(dir, OsStr::new("x"), unknown, None, None, &never()).unwrap();
     part.append(b"abc").unwrap();
     cut(2);
     assert_eq!(tampered(&part.append(b"def").unwrap_err()), Some(Tampered::CutOff));

@@ -91,7 +91,8 @@ pub async fn to_file(
         start: job.wanted.request.start,
         length: job.wanted.length,
     };
-    let part = context.open_part(Arc::new(dir), &name, identity, options.digest);
+    let like = job.wanted.entry.as_ref();
+    let part = context.open_part(Arc::new(dir), &name, identity, like, options.digest);
     let part = part.map_err(|error| cannot_open(error, path))?;
     let mut saved = Box::pin(job.fill(part, replace, path)).await?;
     saved.path = Some(path.to_owned());
@@ -219,9 +220,6 @@ impl<'a> Job<'a> {
         replace: Replace,
         path: &Path,
     ) -> Result<Saved, CliError> {
-        if let Some(entry) = &self.wanted.entry {
-            part.close_as(entry).map_err(|error| CliError::output("write", path, &error))?;
-        }
         let resumed = part.resumed();
         let origin = self.wanted.request.start;
         let delivery = Delivery::File { file: part.file(), origin };

@@ -317,9 +317,8 @@ impl Tree<'_> {
     ) -> Result<(), CliError> {
         let content = member_identity(self.index, &self.inner_path(entry));
         let identity = Identity { content, start: 0, length: Some(entry.length) };
-        let part = self.context.open_part(dir, name_of(entry, path)?, identity, None);
+        let part = self.context.open_part(dir, name_of(entry, path)?, identity, Some(entry), None);
         let part = part.map_err(|error| cannot_open(error, path))?;
-        part.close_as(entry).map_err(|error| CliError::output("write", path, &error))?;
         let resumed = part.resumed();
         let mut filling = Filling { part: Some(part), left: &self.left };
         if entry.length > resumed {

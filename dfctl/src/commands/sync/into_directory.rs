@@ -67,7 +67,7 @@ impl Run<'_> {
         }
         let content = self.origin.identity(item);
         let identity = Identity { content, start: 0, length: Some(entry.length) };
-        let part = self.context.open_part(Arc::new(dir), name, identity, None);
+        let part = self.context.open_part(Arc::new(dir), name, identity, Some(entry), None);
         let part = part.map_err(|error| cannot_open(error, &path))?;
         let mut filling = Filling { part: Some(part), left: &self.left };
         self.fill(number, item, &mut filling, &path).await?;
