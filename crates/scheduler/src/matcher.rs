@@ -22,11 +22,12 @@ use std::ops::Range;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crowd::NOWHERE;
 use leases::Leases;
 pub use leases::{Lease, LeaseId};
-use peers::{LEVELS, Level, Peers};
+use peers::{Level, Peers};
 pub use peers::{Place, Role};
-use pieces::{Pieces, WORLD};
+use pieces::{May, Pieces, WORLD};
 
 /// A point in time, in microseconds on a clock that only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -81,6 +82,18 @@ const PATIENCE: u64 = 4;
 /// However fast an uplink is.
 const LEAST_PATIENCE: u64 = 1_000_000;
 
+/// Time passes at least so often while anything is wanted.
+const TICK: u64 = 100_000;
+
+/// Why a lease was not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The sender does not have it, or has something else.
+    NotThere,
+    /// Anything else: the sender is left alone for a moment.
+    Other,
+}
+
 /// One task's swarm.
 #[derive(Debug)]
 pub struct Matcher {
@@ -95,7 +108,10 @@ pub struct Matcher {
     outstanding: u64,
     /// When anything was carried out last.
     moved: Micros,
+    /// Always looked at first: they have what nobody else has.
+    sources: Vec<u32>,
     out: Vec<Lease>,
+    withdrawn: Vec<LeaseId>,
 }
 
 /// A peer that takes part from now on.
@@ -124,7 +140,9 @@ impl Matcher {
             under_way: Leases::default(),
             outstanding: 0,
             moved: Micros::default(),
+            sources: Vec::new(),
             out: Vec::new(),
+            withdrawn: Vec::new(),
         }
     }
 
@@ -143,10 +161,38 @@ impl Matcher {
         for piece in joining.wants.iter().flat_map(within) {
             self.outstanding += u64::from(self.peers.want(peer, piece as usize));
         }
+        if joining.role == Role::Source {
+            self.sources.push(peer);
+        }
         self.peers.refresh_hunger(peer, self.tuning.downlink);
         self.serve(peer);
         self.waken_for(peer);
         PeerNumber(peer)
+    }
+
+    /// A peer has these pieces, however they came: by a lease that was withdrawn, or from elsewhere.
+    pub fn gained(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
+        self.advance(now);
+        let PeerNumber(peer) = peer;
+        if !self.peers.is_here(peer) {
+            return;
+        }
+        for piece in pieces.start..pieces.end.min(self.pieces.len() as u32) {
+            self.gain(peer, piece as usize);
+        }
+        self.look_at(peer);
+    }
+
+    /// It has a piece from now on. One that is on its way to it is counted since then.
+    fn gain(&mut self, peer: u32, piece: usize) {
+        let is_coming = self.peers.is_coming(peer, piece);
+        let was_wanted = is_coming || self.peers.lacks(peer, piece);
+        if self.peers.gain(peer, piece) {
+            self.outstanding -= u64::from(was_wanted);
+            if !is_coming {
+                self.count(peer, piece, true);
+            }
+        }
     }
 
     /// A peer is gone: so is what it was sending and being sent, and its copies.
@@ -162,9 +208,11 @@ impl Matcher {
             self.count(peer, piece, false);
         }
         self.outstanding -= self.peers.remove(peer);
+        self.sources.retain(|source| *source != peer);
         for other in others {
             self.look_at(other);
         }
+        self.waken_for_lost();
     }
 
     /// A lease was carried out.
@@ -173,38 +221,50 @@ impl Matcher {
         let Some(lease) = self.under_way.take(id) else { return };
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease.lease;
         for piece in lease.lease.pieces() {
-            // It is counted since it is on its way.
-            self.peers.gain(to, piece);
-            self.outstanding -= 1;
+            self.gain(to, piece);
+            self.peers.arrived(to, piece);
         }
         self.moved = self.now;
+        self.peers.forgive(to);
         let bytes = self.piece_bytes * u64::from(lease.lease.count);
-        self.peers.sent(from, bytes, lease.since, self.now);
+        self.peers.sent(from, bytes, self.now);
         self.peers.ends(from, to);
         self.weigh(from);
         self.look_at(from);
         self.look_at(to);
+        self.waken_for_lost();
     }
 
     /// A lease was not carried out, and will not be.
-    pub fn failed(&mut self, id: LeaseId, now: Micros) {
+    pub fn failed(&mut self, id: LeaseId, why: Failure, now: Micros) {
         self.advance(now);
-        let ends = self.drop_lease(id);
-        for peer in ends {
-            self.look_at(peer);
+        let Some(lease) = self.under_way.get(id).map(|out| out.lease) else { return };
+        let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
+        self.drop_lease(id);
+        if why == Failure::NotThere {
+            for piece in lease.pieces() {
+                if self.peers.lose(from, piece) {
+                    self.count(from, piece, false);
+                }
+            }
         }
+        // It is looked at again when time has passed: what failed would fail again at once.
+        self.peers.set_idle(from, true);
+        self.look_at(to);
+        self.waken_for_lost();
     }
 
-    /// Time has passed: leases that came to nothing are given to others.
+    /// Time has passed: leases that came to nothing are withdrawn and given to others.
     pub fn tick(&mut self, now: Micros) {
         self.advance(now);
         while let Some(id) = self.under_way.overdue(self.now) {
             let late = self.under_way.get(id).copied();
             let ends = self.drop_lease(id);
             if let Some(late) = late {
-                let PeerNumber(from) = late.lease.from;
+                let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = late.lease;
                 let bytes = self.piece_bytes * u64::from(late.lease.count);
-                self.peers.disappoint(from, bytes, late.since, self.now);
+                self.withdrawn.push(id);
+                self.peers.disappoint(from, to, bytes, late.since, self.now);
                 self.weigh(from);
             }
             for peer in ends {
@@ -212,17 +272,24 @@ impl Matcher {
             }
         }
         let idle: Vec<u32> = self.peers.idle(WORLD, WAKEN_BY_TIME, &mut self.random).collect();
+        self.serve_sources();
         idle.into_iter().for_each(|peer| self.serve(peer));
     }
 
-    /// When [`Self::tick`] is due at the latest.
+    /// When [`Self::tick`] is due at the latest; none while nobody wants anything.
     pub fn next_tick(&self) -> Option<Micros> {
-        self.under_way.first_due()
+        (self.outstanding > 0).then(|| Micros(self.now.0.saturating_add(TICK)))
     }
 
-    /// The leases since this was asked last.
+    /// The leases since this was asked last; to be asked after every event.
     pub fn leases(&mut self) -> std::vec::Drain<'_, Lease> {
         self.out.drain(..)
+    }
+
+    /// Leases since this was asked last that are given up: who sends stops. What comes of one all the same is told by
+    /// [`Self::gained`].
+    pub fn withdrawn(&mut self) -> std::vec::Drain<'_, LeaseId> {
+        self.withdrawn.drain(..)
     }
 
     /// Whether a peer has all that it wants.
@@ -259,13 +326,14 @@ impl Matcher {
         if !self.peers.is_hungry(peer) {
             return;
         }
+        self.serve_sources();
         let domains = self.peers.domains(peer);
         let mut idle = Vec::with_capacity(WAKEN);
-        for level in LEVELS {
-            let domain = domains[level as usize];
+        for domain in domains.into_iter().filter(|domain| *domain != NOWHERE) {
             let rest = WAKEN - idle.len();
             let found = self.peers.idle(domain, rest, &mut self.random);
-            idle.extend(found.filter(|one| *one != peer));
+            let found: Vec<u32> = found.filter(|one| *one != peer && !idle.contains(one)).collect();
+            idle.extend(found);
             if idle.len() >= WAKEN {
                 break;
             }
@@ -273,10 +341,26 @@ impl Matcher {
         idle.into_iter().for_each(|one| self.serve(one));
     }
 
+    /// A piece that has no copy any more, somewhere, may be given by who had nothing to give.
+    fn waken_for_lost(&mut self) {
+        if !self.pieces.take_lost() {
+            return;
+        }
+        self.serve_sources();
+        let idle: Vec<u32> = self.peers.idle(WORLD, WAKEN_BY_TIME, &mut self.random).collect();
+        idle.into_iter().for_each(|one| self.serve(one));
+    }
+
+    fn serve_sources(&mut self) {
+        for at in 0..self.sources.len() {
+            self.serve(self.sources[at]);
+        }
+    }
+
     /// Gives an uplink leases as long as there is a slot and something to give.
     fn serve(&mut self, peer: u32) {
         while self.peers.is_here(peer) && self.peers.has_slot(peer, self.tuning.uplink) {
-            if self.is_gated(peer) || !self.feed(peer) {
+            if !self.feed(peer) {
                 return self.peers.set_idle(peer, true);
             }
         }
@@ -298,20 +382,24 @@ impl Matcher {
         takes > usual * u128::from(ahead) && takes > remaining
     }
 
+    /// What an uplink may give of what it has.
+    fn may(&self, from: u32) -> May {
+        match self.peers.role(from) {
+            Role::Source => May::WithoutCopy,
+            Role::Node if self.is_gated(from) => May::OnlyCopy,
+            Role::Node => May::Anything,
+        }
+    }
+
     /// Leases one run of pieces; whether there was anything to give.
     fn feed(&mut self, from: u32) -> bool {
-        let domains = self.peers.domains(from);
-        let is_source = self.peers.role(from) == Role::Source;
+        let (domains, may) = (self.peers.domains(from), self.may(from));
         let mut best: Option<(Key, u32, usize)> = None;
-        for level in LEVELS {
-            if is_source && level != Level::World {
-                continue;
-            }
-            let domain = domains[level as usize];
+        for domain in domains.into_iter().filter(|domain| *domain != NOWHERE) {
             let hungry: Vec<u32> =
                 self.peers.hungry(domain, self.tuning.sampled, &mut self.random).collect();
             for to in hungry.into_iter().filter(|to| *to != from) {
-                let Some(piece) = self.useful(from, to) else { continue };
+                let Some(piece) = self.useful(from, to, may) else { continue };
                 let key = (self.pieces.copies(piece), self.peers.getting(to), self.peers.held(to));
                 if best.is_none_or(|(known, ..)| key < known) {
                     best = Some((key, to, piece));
@@ -322,29 +410,27 @@ impl Matcher {
             }
         }
         let Some((_, to, first)) = best else { return false };
-        self.lease(from, to, first);
+        self.lease(from, to, first, may);
         true
     }
 
     /// The piece that `from` would give `to`.
-    fn useful(&mut self, from: u32, to: u32) -> Option<usize> {
+    fn useful(&mut self, from: u32, to: u32, may: May) -> Option<usize> {
         let (has, lacks) = self.peers.has_and_lacks(from, to);
         let crossed = crossed(self.peers.domains(from), self.peers.domains(to));
-        let is_source = self.peers.role(from) == Role::Source;
         let start = self.random.random_range(0..self.pieces.len().max(1));
-        let can = |word| has[word] & lacks[word] & self.pieces.may_enter(word, is_source, &crossed);
+        let can = |word| has[word] & lacks[word] & self.pieces.may_enter(word, may, &crossed);
         self.pieces.pick(start, self.tuning.choice, can, &mut self.random)
     }
 
-    fn lease(&mut self, from: u32, to: u32, first: usize) {
+    fn lease(&mut self, from: u32, to: u32, first: usize, may: May) {
         let crossed = crossed(self.peers.domains(from), self.peers.domains(to));
-        let is_source = self.peers.role(from) == Role::Source;
         let copies = self.pieces.copies(first);
         let suits = |piece: usize| {
             self.peers.has(from, piece)
                 && self.peers.lacks(to, piece)
                 && self.pieces.copies(piece) == copies
-                && self.pieces.may_piece_enter(piece, is_source, &crossed)
+                && self.pieces.may_piece_enter(piece, may, &crossed)
         };
         let most = first + usize::from(self.tuning.run.max(1));
         let end = (first + 1..most.min(self.pieces.len())).find(|piece| !suits(*piece));
@@ -353,7 +439,7 @@ impl Matcher {
             self.peers.send(to, piece);
             self.count(to, piece, true);
         }
-        self.peers.begins(from, to);
+        self.peers.begins(from, to, self.now);
         self.peers.refresh_hunger(to, self.tuning.downlink);
         let patience = self.peers.rates(from).map_or(LEAST_PATIENCE * PATIENCE, |(own, ..)| {
             let ahead = u64::from(self.peers.giving(from)) + 1;
@@ -373,8 +459,11 @@ impl Matcher {
         let Some(lease) = self.under_way.take(id) else { return Vec::new() };
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease.lease;
         for piece in lease.lease.pieces() {
-            self.peers.want(to, piece);
-            self.count(to, piece, false);
+            self.peers.arrived(to, piece);
+            // What came to it in another way is a copy all the same.
+            if self.peers.want(to, piece) {
+                self.count(to, piece, false);
+            }
         }
         self.peers.ends(from, to);
         vec![from, to]
@@ -388,6 +477,7 @@ impl Matcher {
             return;
         }
         let coming = self.under_way.to(peer).flat_map(Lease::pieces);
+        let coming = coming.filter(|piece| !self.peers.has(peer, *piece));
         let copies: Vec<usize> = self.peers.pieces_of(peer).into_iter().chain(coming).collect();
         if !counts {
             copies.iter().for_each(|piece| self.count(peer, *piece, false));
@@ -406,7 +496,7 @@ type Key = (u32, u16, u32);
 fn crossed(from: [u32; 3], to: [u32; 3]) -> [Option<u32>; 2] {
     let entered = |level: Level| {
         let at = level as usize;
-        (from[at] != to[at]).then_some(to[at])
+        (from[at] != to[at] && to[at] != NOWHERE).then_some(to[at])
     };
     [entered(Level::Rack), entered(Level::Idc)]
 }

@@ -45,8 +45,9 @@ pub struct Pulling {
     copies: Vec<u32>,
     giving: Vec<u16>,
     getting: Vec<u16>,
-    /// Of whom each may take.
+    /// Of whom each may take, and the other way.
     from: BTreeMap<Node, Vec<Node>>,
+    takers: BTreeMap<Node, Vec<Node>>,
     joined: Vec<Node>,
     last: u64,
 }
@@ -80,6 +81,7 @@ impl Pulling {
             giving: vec![0; nodes],
             getting: vec![0; nodes],
             from: BTreeMap::new(),
+            takers: BTreeMap::new(),
             joined: vec![0],
             last: 0,
         }
@@ -108,6 +110,12 @@ impl Pulling {
         };
         self.from.entry(node).or_default().extend(from);
         self.joined.push(node);
+        for of in self.from[&node].clone() {
+            self.takers.entry(of).or_default().push(node);
+            if matches!(self.graph, Graph::Neighbours(_)) {
+                self.takers.entry(node).or_default().push(of);
+            }
+        }
     }
 
     /// Lets a receiver ask as long as it may and somebody can give.
@@ -163,6 +171,11 @@ impl Policy for Pulling {
         self.giving[order.from as usize] -= 1;
         self.getting[to] -= 1;
         self.ask(order.to, out);
+        // Who may take of the one who is free, and of the one who has something new.
+        let takers = [order.from, order.to].into_iter().filter_map(|of| self.takers.get(&of));
+        for one in takers.flatten().copied().collect::<Vec<_>>() {
+            self.ask(one, out);
+        }
         for _ in 0..WOKEN {
             let one = self.joined[self.random.random_range(0..self.joined.len())];
             self.ask(one, out);

@@ -12,11 +12,14 @@ pub fn fluid(scenario: &Scenario) -> f64 {
     (bytes / source).max(bytes / scenario.link as f64).max(all)
 }
 
-/// The same for content that goes piece by piece: a piece is passed on once it is whole, and reaches all in
-/// `⌈log2 N⌉` steps at the soonest.
+/// The same for content that goes piece by piece, where a piece is passed on once it is whole and all links are alike:
+/// `M + ⌊log2 N⌋` piece times (Mundinger, Weber and Weiss, J. Scheduling 11, 2008). Where links differ it is the measure
+/// that results are given by, and no bound. Who arrives last is not done before the content could have come to them.
 pub fn with_pieces(scenario: &Scenario) -> f64 {
-    let steps = f64::from(scenario.nodes + 1).log2().ceil();
-    fluid(scenario) + steps * scenario.piece_bytes as f64 / scenario.link as f64
+    let steps = f64::from(scenario.nodes.max(1).ilog2());
+    let at_once = fluid(scenario) + steps * scenario.piece_bytes as f64 / scenario.link as f64;
+    let last_arrival = scenario.spread * f64::from(scenario.nodes - 1) / f64::from(scenario.nodes);
+    at_once.max(last_arrival + scenario.bytes() as f64 / scenario.link as f64)
 }
 
 #[cfg(test)]
@@ -38,6 +41,9 @@ mod tests {
         assert_eq!(fluid(&links(1000, 9)), 1.0);
         let slow = Scenario { stragglers: 1, straggler_slowness: 10.0, ..links(100, 10) };
         assert_eq!(fluid(&slow), 5.0);
-        assert_eq!(with_pieces(&links(100, 7)), 1.0 + 3.0 * 0.1);
+        assert_eq!(with_pieces(&links(100, 7)), 1.0 + 2.0 * 0.1);
+        assert_eq!(with_pieces(&links(100, 1)), 1.0);
+        let late = Scenario { spread: 9.0, ..links(100, 10) };
+        assert_eq!(with_pieces(&late), 9.0 * 0.9 + 1.0);
     }
 }

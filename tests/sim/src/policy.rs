@@ -41,8 +41,9 @@ pub trait Policy {
 pub struct Swarm {
     matcher: Matcher,
     scenario: Scenario,
-    /// By the matcher's number.
+    /// By the matcher's number, and the other way.
     nodes: Vec<Node>,
+    numbers: BTreeMap<Node, PeerNumber>,
     leases: BTreeMap<u64, LeaseId>,
     last: u64,
 }
@@ -59,12 +60,15 @@ impl Swarm {
             matcher,
             scenario: scenario.clone(),
             nodes: vec![0],
+            numbers: BTreeMap::new(),
             leases: BTreeMap::new(),
             last: 0,
         }
     }
 
     fn take(&mut self, out: &mut Vec<Order>) {
+        // What is on the wire goes on: nothing on this network stops a sender.
+        self.matcher.withdrawn();
         for lease in self.matcher.leases() {
             let Lease { id, from: PeerNumber(from), to: PeerNumber(to), first, count } = lease;
             self.last += 1;
@@ -89,12 +93,17 @@ impl Policy for Swarm {
         let PeerNumber(number) = self.matcher.join(&joining, now);
         self.nodes.resize(self.nodes.len().max(number as usize + 1), 0);
         self.nodes[number as usize] = node;
+        self.numbers.insert(node, PeerNumber(number));
         self.take(out);
     }
 
     fn done(&mut self, order: &Order, now: Micros, out: &mut Vec<Order>) {
         if let Some(lease) = self.leases.remove(&order.id) {
             self.matcher.done(lease, now);
+        }
+        // Where the lease was withdrawn it has come all the same.
+        if let Some(to) = self.numbers.get(&order.to) {
+            self.matcher.gained(*to, order.first..order.first + order.count, now);
         }
         self.take(out);
     }

@@ -5,7 +5,7 @@ use crate::run::Outcome;
 use crate::scenario::Scenario;
 
 /// The heads of the columns.
-pub const HEADS: [&str; 12] = [
+pub const HEADS: [&str; 13] = [
     "strategy",
     "nodes",
     "pieces",
@@ -16,6 +16,7 @@ pub const HEADS: [&str; 12] = [
     "p99",
     "source",
     "crossing",
+    "wasted",
     "ns/lease",
     "decisions",
 ];
@@ -28,7 +29,7 @@ pub fn columns(strategy: &str, scenario: &Scenario, seed: u64, outcome: &Outcome
         let at = (took.len().saturating_sub(1) as f64 * share).round() as usize;
         took.get(at).map_or("-".to_owned(), |seconds| format!("{seconds:.3}"))
     };
-    let ratio = outcome.last.map(|last| last / (bound::with_pieces(scenario) + scenario.spread));
+    let ratio = outcome.last.map(|last| last / bound::with_pieces(scenario));
     let nanos = outcome.deciding.as_nanos() / u128::from(outcome.orders.max(1));
     vec![
         strategy.to_owned(),
@@ -41,6 +42,7 @@ pub fn columns(strategy: &str, scenario: &Scenario, seed: u64, outcome: &Outcome
         quantile(0.99),
         format!("{:.3}", outcome.source_copies),
         format!("{:.3}", outcome.crossing_copies),
+        format!("{:.4}", outcome.wasted),
         nanos.to_string(),
         outcome.hash.clone(),
     ]

@@ -62,7 +62,7 @@ impl Default for Scenario {
             control_us: 0,
             streams: 1,
             uplink_leases: 1,
-            downlink_leases: 2,
+            downlink_leases: 1,
             sampled: 8,
         }
     }
@@ -80,6 +80,9 @@ pub enum ScenarioError {
     /// Something in it is zero that must not be.
     #[error("a scenario needs at least one of {0}")]
     Zero(&'static str),
+    /// A share or a time that is none.
+    #[error("{0} must be a number above zero")]
+    NoNumber(&'static str),
 }
 
 impl Scenario {
@@ -106,10 +109,20 @@ impl Scenario {
             ("downlink-leases", u64::from(self.downlink_leases)),
             ("sampled", self.sampled as u64),
         ];
-        match needed.into_iter().find(|(_, value)| *value == 0) {
-            Some((name, _)) => Err(ScenarioError::Zero(name)),
-            None => Ok(self),
+        if let Some((name, _)) = needed.into_iter().find(|(_, value)| *value == 0) {
+            return Err(ScenarioError::Zero(name));
         }
+        let is_some = |value: &f64| value.is_finite() && *value > 0.0;
+        if !self.uplinks.iter().all(is_some) {
+            return Err(ScenarioError::NoNumber("each of uplinks"));
+        }
+        if !is_some(&self.straggler_slowness) {
+            return Err(ScenarioError::NoNumber("straggler-slowness"));
+        }
+        if !(self.spread.is_finite() && self.spread >= 0.0) {
+            return Err(ScenarioError::NoNumber("spread"));
+        }
+        Ok(self)
     }
 
     /// Bytes a second that node `number` sends.

@@ -114,9 +114,4 @@ impl Leases {
         }
         None
     }
-
-    /// No lease is given up before.
-    pub(super) fn first_due(&self) -> Option<Micros> {
-        self.due.peek().map(|Reverse((due, _))| *due)
-    }
 }

@@ -24,7 +24,7 @@ pub struct Place {
     pub rack: u32,
 }
 
-/// How near.
+/// How near; the areas of a peer are in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
     Rack,
@@ -32,11 +32,11 @@ pub(super) enum Level {
     World,
 }
 
-/// The nearest first.
-pub(super) const LEVELS: [Level; 3] = [Level::Rack, Level::Idc, Level::World];
-
 /// Weight of what was measured last, one in so many.
 const SMOOTH: u64 = 8;
+
+/// Microseconds over which an uplink is measured at least.
+const MEASURED_FOR: u64 = 50_000;
 
 #[derive(Debug, Clone)]
 struct Peer {
@@ -53,7 +53,12 @@ struct Peer {
     idle: [u32; 3],
     /// Bytes a second; zero while it is not known.
     rate: u64,
+    /// Since when its uplink is measured, and what it sent since; it has never been idle meanwhile.
+    measured_since: Micros,
+    measured: u64,
     last_sent: Micros,
+    /// Leases to it that came to nothing in a row, while their senders served others.
+    strikes: u16,
 }
 
 /// Peers by their numbers.
@@ -63,12 +68,14 @@ pub(super) struct Peers {
     vacant: Vec<u32>,
     has: Rows,
     lacks: Rows,
+    coming: Rows,
     /// By area.
     hungry: Vec<Crowd>,
     idle: Vec<Crowd>,
-    /// Of all whose rate is known.
+    /// Of all whose rate is known, and of the nodes among them.
     total_rate: u64,
-    rated: u64,
+    node_rate: u64,
+    rated_nodes: u64,
 }
 
 impl Peers {
@@ -78,10 +85,12 @@ impl Peers {
             vacant: Vec::new(),
             has: Rows::new(pieces),
             lacks: Rows::new(pieces),
+            coming: Rows::new(pieces),
             hungry: Vec::new(),
             idle: Vec::new(),
             total_rate: 0,
-            rated: 0,
+            node_rate: 0,
+            rated_nodes: 0,
         }
     }
 
@@ -102,7 +111,10 @@ impl Peers {
             hungry: [NOWHERE; 3],
             idle: [NOWHERE; 3],
             rate: 0,
+            measured_since: Micros::default(),
+            measured: 0,
             last_sent: Micros::default(),
+            strikes: 0,
         };
         if let Some(number) = self.vacant.pop() {
             self.peers[number as usize] = peer;
@@ -110,6 +122,7 @@ impl Peers {
         }
         self.has.add();
         self.lacks.add();
+        self.coming.add();
         self.peers.push(peer);
         (self.peers.len() - 1) as u32
     }
@@ -123,6 +136,7 @@ impl Peers {
         let lacking = self.lacks.count(row);
         self.has.clear(row);
         self.lacks.clear(row);
+        self.coming.clear(row);
         self.peers[row].is_here = false;
         self.vacant.push(number);
         lacking as u64
@@ -134,6 +148,11 @@ impl Peers {
 
     fn peer_mut(&mut self, number: u32) -> &mut Peer {
         &mut self.peers[number as usize]
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> u32 {
+        self.peers.len() as u32
     }
 
     pub(super) fn is_here(&self, number: u32) -> bool {
@@ -182,6 +201,13 @@ impl Peers {
         words.flat_map(|(word, bits)| pieces_in(word, *bits)).collect()
     }
 
+    /// It turned out not to have a piece; whether that is news.
+    pub(super) fn lose(&mut self, number: u32, piece: usize) -> bool {
+        let news = self.has.put(number as usize, piece, false);
+        self.peer_mut(number).held -= u32::from(news);
+        news
+    }
+
     /// It has a piece from now on; whether that is news.
     pub(super) fn gain(&mut self, number: u32, piece: usize) -> bool {
         let news = self.has.put(number as usize, piece, true);
@@ -205,11 +231,25 @@ impl Peers {
     /// It is being sent a piece.
     pub(super) fn send(&mut self, number: u32, piece: usize) {
         let lacked = self.lacks.put(number as usize, piece, false);
+        self.coming.put(number as usize, piece, true);
         self.peer_mut(number).lacking -= u32::from(lacked);
     }
 
-    pub(super) fn begins(&mut self, from: u32, to: u32) {
-        self.peer_mut(from).giving += 1;
+    /// It is not being sent a piece any more.
+    pub(super) fn arrived(&mut self, number: u32, piece: usize) {
+        self.coming.put(number as usize, piece, false);
+    }
+
+    pub(super) fn is_coming(&self, number: u32, piece: usize) -> bool {
+        self.coming.has(number as usize, piece)
+    }
+
+    pub(super) fn begins(&mut self, from: u32, to: u32, now: Micros) {
+        let sender = self.peer_mut(from);
+        if sender.giving == 0 {
+            (sender.measured_since, sender.measured) = (now, 0);
+        }
+        sender.giving += 1;
         self.peer_mut(to).getting += 1;
     }
 
@@ -231,6 +271,8 @@ impl Peers {
     /// It is hungry where it lacks something and its downlink takes more.
     pub(super) fn refresh_hunger(&mut self, number: u32, most: u16) {
         let peer = self.peer(number);
+        // Who seems dead is tried again, with one.
+        let most = if peer.strikes > 0 { 1 } else { most };
         let is_hungry = peer.is_here && peer.lacking > 0 && peer.getting < most;
         self.set_hungry(number, is_hungry);
     }
@@ -270,46 +312,75 @@ impl Peers {
         self.peer_mut(number).counts = counts;
     }
 
-    /// Its uplink sent so many bytes: a lease that began `since` is over.
-    pub(super) fn sent(&mut self, number: u32, bytes: u64, since: Micros, now: Micros) {
+    /// Its uplink has sent so many bytes. Reports come together: a rate is of some time.
+    pub(super) fn sent(&mut self, number: u32, bytes: u64, now: Micros) {
         let peer = self.peer_mut(number);
-        let began = since.max(peer.last_sent);
-        peer.last_sent = now;
-        let took = u128::from(now.0.saturating_sub(began.0).max(1));
-        let measured = u64::try_from(u128::from(bytes) * 1_000_000 / took).unwrap_or(u64::MAX >> 8);
+        (peer.last_sent, peer.measured) = (now, peer.measured + bytes);
+        let took = now.0.saturating_sub(peer.measured_since.0);
+        if took < MEASURED_FOR && (peer.rate > 0 || took == 0) {
+            return;
+        }
+        let measured = u128::from(peer.measured) * 1_000_000 / u128::from(took);
+        let measured = u64::try_from(measured).unwrap_or(u64::MAX >> 8);
+        (peer.measured_since, peer.measured) = (now, 0);
         let rate = match peer.rate {
             0 => measured,
-            known => known - known / SMOOTH + measured.min(known.saturating_mul(SMOOTH)) / SMOOTH,
+            known => known - known / SMOOTH + measured / SMOOTH,
         };
         self.set_rate(number, rate.max(1));
     }
 
-    /// Its uplink did not send so many bytes since then: it is slower than that.
-    pub(super) fn disappoint(&mut self, number: u32, bytes: u64, since: Micros, now: Micros) {
+    /// A lease came to nothing. Where the sender served others meanwhile it is the receiver's fault; else the sender is
+    /// slower than that.
+    pub(super) fn disappoint(
+        &mut self,
+        from: u32,
+        to: u32,
+        bytes: u64,
+        since: Micros,
+        now: Micros,
+    ) {
+        if self.peer(from).last_sent > since {
+            let receiver = self.peer_mut(to);
+            receiver.strikes = receiver.strikes.saturating_add(1);
+            return;
+        }
         let took = u128::from(now.0.saturating_sub(since.0).max(1));
         let most = u64::try_from(u128::from(bytes) * 1_000_000 / took).unwrap_or(u64::MAX >> 8);
-        let known = self.peer(number).rate;
+        let known = self.peer(from).rate;
         let rate = if known == 0 { most } else { most.min(known / 2) };
-        self.set_rate(number, rate.max(1));
+        self.set_rate(from, rate.max(1));
+    }
+
+    /// Something has come to it.
+    pub(super) fn forgive(&mut self, number: u32) {
+        self.peer_mut(number).strikes = 0;
     }
 
     fn set_rate(&mut self, number: u32, rate: u64) {
         self.forget_rate(number);
-        self.peer_mut(number).rate = rate;
+        let peer = self.peer_mut(number);
+        peer.rate = rate;
+        let node = u64::from(peer.role == Role::Node);
         self.total_rate += rate;
-        self.rated += 1;
+        self.node_rate += rate * node;
+        self.rated_nodes += node;
     }
 
     fn forget_rate(&mut self, number: u32) {
-        let rate = std::mem::take(&mut self.peer_mut(number).rate);
+        let peer = self.peer_mut(number);
+        let rate = std::mem::take(&mut peer.rate);
+        let node = u64::from(peer.role == Role::Node && rate > 0);
         self.total_rate -= rate;
-        self.rated -= u64::from(rate > 0);
+        self.node_rate -= rate * node;
+        self.rated_nodes -= node;
     }
 
-    /// Bytes a second: its own, in the mean, of all together. None while its own is not known.
+    /// Bytes a second: its own, of the nodes in the mean, of all together. None while its own is not known.
     pub(super) fn rates(&self, number: u32) -> Option<(u64, u64, u64)> {
         let own = self.peer(number).rate;
-        (own > 0).then(|| (own, self.total_rate / self.rated.max(1), self.total_rate))
+        let mean = self.node_rate.checked_div(self.rated_nodes).unwrap_or(own);
+        (own > 0).then_some((own, mean, self.total_rate))
     }
 }
 

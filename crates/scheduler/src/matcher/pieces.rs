@@ -5,18 +5,31 @@ use std::collections::BTreeMap;
 use rand::{Rng, RngExt};
 
 use super::Choice;
+use super::crowd::NOWHERE;
 use super::peers::{Place, Role};
 use super::rows::{Rows, pieces_from, pieces_in};
 
 /// The area of everybody.
 pub(super) const WORLD: u32 = 0;
 
+/// What of the pieces that a sender has it may give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum May {
+    Anything,
+    /// A source: what no node has or is being sent.
+    WithoutCopy,
+    /// A straggler: what only one node has, which is itself.
+    OnlyCopy,
+}
+
 /// Copies that nodes have or are being sent. What a source has is none.
 #[derive(Debug)]
 pub(super) struct Pieces {
     copies: Vec<u32>,
-    /// Row 0: pieces without a copy.
-    without: Rows,
+    /// Row 0: pieces without a copy. Row 1: those with one.
+    few: Rows,
+    /// Whether a piece has lost its last copy, everywhere or in an area, since that was asked.
+    is_lost: bool,
     /// By area: pieces of which there is a copy inside, and how many.
     inside: Rows,
     counts: Vec<u32>,
@@ -26,13 +39,15 @@ pub(super) struct Pieces {
 
 impl Pieces {
     pub(super) fn new(pieces: usize) -> Self {
-        let (mut without, mut inside) = (Rows::new(pieces), Rows::new(pieces));
-        let all = without.add();
-        without.fill(all);
+        let (mut few, mut inside) = (Rows::new(pieces), Rows::new(pieces));
+        let all = few.add();
+        few.fill(all);
+        few.add();
         inside.add();
         Self {
             copies: vec![0; pieces],
-            without,
+            few,
+            is_lost: false,
             inside,
             counts: vec![0; pieces],
             idcs: BTreeMap::new(),
@@ -47,7 +62,7 @@ impl Pieces {
     /// The rack, the IDC and the world of a peer. A source is in no rack of anybody's.
     pub(super) fn domains_of(&mut self, role: Role, place: Place) -> [u32; 3] {
         if role == Role::Source {
-            return [u32::MAX, u32::MAX, WORLD];
+            return [NOWHERE, NOWHERE, WORLD];
         }
         let (pieces, inside, counts) = (self.copies.len(), &mut self.inside, &mut self.counts);
         let mut new_domain = || {
@@ -70,34 +85,41 @@ impl Pieces {
             *count
         };
         let copies = change(&mut self.copies[piece]);
-        self.without.put(0, piece, copies == 0);
+        self.few.put(0, piece, copies == 0);
+        self.few.put(1, piece, copies == 1);
+        self.is_lost |= copies == 0;
         for domain in domains.into_iter().filter(|domain| *domain != WORLD) {
             let at = domain as usize * self.copies.len() + piece;
             let copies = change(&mut self.counts[at]);
             self.inside.put(domain as usize, piece, copies > 0);
+            self.is_lost |= copies == 0;
         }
     }
 
-    /// Pieces of a word that may be sent to where these areas are entered.
-    pub(super) fn may_enter(
-        &self,
-        word: usize,
-        is_source: bool,
-        crossed: &[Option<u32>; 2],
-    ) -> u64 {
-        let without = if is_source { self.without.row(0)[word] } else { u64::MAX };
+    /// Whether a piece has lost its last copy somewhere since this was asked last.
+    pub(super) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.is_lost)
+    }
+
+    /// Pieces of a word that may be sent by such a sender to where these areas are entered.
+    pub(super) fn may_enter(&self, word: usize, may: May, crossed: &[Option<u32>; 2]) -> u64 {
+        let given = match may {
+            May::Anything => u64::MAX,
+            May::WithoutCopy => self.few.row(0)[word],
+            May::OnlyCopy => self.few.row(1)[word],
+        };
         let entered = crossed.iter().flatten();
-        entered.fold(without, |may, domain| may & !self.inside.row(*domain as usize)[word])
+        entered.fold(given, |may, domain| may & !self.inside.row(*domain as usize)[word])
     }
 
     pub(super) fn may_piece_enter(
         &self,
         piece: usize,
-        is_source: bool,
+        may: May,
         crossed: &[Option<u32>; 2],
     ) -> bool {
         let (word, bit) = (piece / 64, 1 << (piece % 64));
-        self.may_enter(word, is_source, crossed) & bit != 0
+        self.may_enter(word, may, crossed) & bit != 0
     }
 
     /// One of the pieces that `can` has, looked through from the piece `start` on.
@@ -108,7 +130,7 @@ impl Pieces {
         can: impl Fn(usize) -> u64,
         random: &mut impl Rng,
     ) -> Option<usize> {
-        let words = self.without.row(0).len();
+        let words = self.few.row(0).len();
         let (begin, turn) = (start / 64, (start % 64) as u32);
         let order = (0..words).map(|at| (begin + at) % words);
         match choice {

@@ -8,18 +8,20 @@ const WORD: usize = u64::BITS as usize;
 pub(super) struct Rows {
     pieces: usize,
     words: usize,
+    rows: usize,
     bits: Vec<u64>,
 }
 
 impl Rows {
     pub(super) fn new(pieces: usize) -> Self {
-        Self { pieces, words: pieces.div_ceil(WORD), bits: Vec::new() }
+        Self { pieces, words: pieces.div_ceil(WORD), rows: 0, bits: Vec::new() }
     }
 
     /// Adds an empty set; its number.
     pub(super) fn add(&mut self) -> usize {
         self.bits.resize(self.bits.len() + self.words, 0);
-        self.bits.len() / self.words.max(1) - 1
+        self.rows += 1;
+        self.rows - 1
     }
 
     pub(super) fn row(&self, row: usize) -> &[u64] {

@@ -17,6 +17,31 @@ fn source() -> Joining<'static> {
 const EVERY: Range<u32> = 0..PIECES;
 const ALL: &[Range<u32>] = std::slice::from_ref(&EVERY);
 
+impl Matcher {
+    /// What is counted is what there is.
+    fn check(&self) {
+        let mut outstanding = 0;
+        let peers: Vec<u32> =
+            (0..self.peers.count()).filter(|peer| self.peers.is_here(*peer)).collect();
+        for peer in &peers {
+            let lacks = (0..self.pieces.len()).filter(|piece| self.peers.lacks(*peer, *piece));
+            let coming = |piece: &usize| {
+                self.peers.is_coming(*peer, *piece) && !self.peers.has(*peer, *piece)
+            };
+            outstanding += lacks.count() + (0..self.pieces.len()).filter(coming).count();
+        }
+        assert_eq!(self.outstanding, outstanding as u64);
+        for piece in 0..self.pieces.len() {
+            let has = |peer: &&u32| {
+                self.peers.counts(**peer)
+                    && (self.peers.has(**peer, piece) || self.peers.is_coming(**peer, piece))
+            };
+            let copies = peers.iter().filter(has).count();
+            assert_eq!(self.pieces.copies(piece) as usize, copies, "of {piece}");
+        }
+    }
+}
+
 /// What a matcher's rules say of its leases, kept beside it from what it was told and said.
 #[derive(Default)]
 struct Witness {
@@ -57,9 +82,12 @@ impl Witness {
             if role == Role::Source {
                 let is_node = |role, _| role == Role::Node;
                 assert!(!self.is_at(piece, is_node), "a source sends each piece once");
-            } else if from.idc != to.idc {
-                let is_there = |role, place: Place| role == Role::Node && place.idc == to.idc;
-                assert!(!self.is_at(piece, is_there), "a piece enters an IDC once");
+            } else if from != to {
+                let is_whole = from.idc != to.idc;
+                let is_there = |role, place: Place| {
+                    role == Role::Node && if is_whole { place.idc == to.idc } else { place == to }
+                };
+                assert!(!self.is_at(piece, is_there), "a piece enters an area once");
             }
         }
         *self.giving.entry(lease.from).or_default() += 1;
@@ -104,6 +132,9 @@ impl Field {
     fn tell(&mut self, event: impl FnOnce(&mut Matcher, &mut Witness, Micros)) -> Vec<Lease> {
         self.now += 1000;
         event(&mut self.matcher, &mut self.witness, Micros(self.now));
+        for id in self.matcher.withdrawn().collect::<Vec<_>>() {
+            self.witness.ended(id, false);
+        }
         let leases: Vec<_> = self.matcher.leases().collect();
         for lease in &leases {
             self.witness.leased(*lease, &self.tuning);
@@ -136,7 +167,10 @@ impl Field {
             }
             match self.witness.out.keys().next().copied() {
                 Some(id) => self.done(id),
-                None => drop(self.tell(|matcher, _, now| matcher.tick(now))),
+                None => {
+                    self.now = self.matcher.next_tick().map_or(self.now, |due| due.0);
+                    self.tell(|matcher, _, now| matcher.tick(now));
+                }
             }
         }
         false
@@ -148,8 +182,10 @@ enum Step {
     Join(u32, u32),
     Leave(usize),
     Done(usize),
-    Failed(usize),
-    Tick,
+    Failed(usize, bool),
+    /// A withdrawn lease brings its pieces all the same.
+    Late(usize),
+    Wait(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -157,8 +193,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..3u32, 0..2u32).prop_map(|(idc, rack)| Step::Join(idc, rack)),
         1 => any::<usize>().prop_map(Step::Leave),
         20 => any::<usize>().prop_map(Step::Done),
-        2 => any::<usize>().prop_map(Step::Failed),
-        1 => Just(Step::Tick),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(n, lost)| Step::Failed(n, lost)),
+        1 => any::<usize>().prop_map(Step::Late),
+        2 => prop_oneof![Just(1), Just(200), Just(3_000), Just(60_000)].prop_map(Step::Wait),
     ]
 }
 
@@ -196,19 +233,39 @@ proptest! {
                         field.done(id);
                     }
                 }
-                Step::Failed(n) => {
-                    if let Some(id) = one_of(&leases, n) {
-                        field.tell(|matcher, witness, now| {
-                            witness.ended(id, false);
-                            matcher.failed(id, now);
-                        });
-                    }
+                Step::Failed(n, is_lost) => {
+                    let Some(id) = one_of(&leases, n) else { continue };
+                    let lease = field.witness.out[&id];
+                    // The source has everything.
+                    let is_lost = is_lost && lease.from != first;
+                    field.tell(|matcher, witness, now| {
+                        witness.ended(id, false);
+                        let why = if is_lost { Failure::NotThere } else { Failure::Other };
+                        if is_lost {
+                            let has = witness.has.get_mut(&lease.from).unwrap();
+                            let lost: BTreeSet<_> = lease.pieces().map(|piece| piece as u32).collect();
+                            has.retain(|piece| !lost.contains(piece));
+                        }
+                        matcher.failed(id, why, now);
+                    });
                 }
-                Step::Tick => drop(field.tell(|matcher, _, now| matcher.tick(now))),
-                Step::Leave(_) => {}
+                Step::Late(n) if !nodes.is_empty() => {
+                    let (number, piece) = (nodes[n % nodes.len()], n as u32 % PIECES);
+                    field.tell(|matcher, witness, now| {
+                        witness.has.get_mut(&number).unwrap().insert(piece);
+                        matcher.gained(number, piece..piece + 1, now);
+                    });
+                }
+                Step::Wait(millis) => {
+                    field.now += millis * 1000;
+                    field.tell(|matcher, _, now| matcher.tick(now));
+                }
+                Step::Leave(_) | Step::Late(_) => {}
             }
         }
+        field.matcher.check();
         prop_assert!(field.run_out(), "somebody waits for ever");
+        field.matcher.check();
     }
 }
 
@@ -277,4 +334,6 @@ fn what_only_a_straggler_has_is_sent_again() {
         }
     }
     assert!(matcher.is_complete(fast), "{sent:?}");
+    let again = (PeerNumber(0), fast, lease.first);
+    assert!(sent.contains(&again) && now < 10_000_000, "{sent:?} until {now}");
 }
