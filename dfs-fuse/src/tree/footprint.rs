@@ -78,15 +78,15 @@ fn join(ranges: &mut Vec<ByteRange>) {
 /// The same bytes of each group, as one range: a tree of small files takes no more memory than one of large ones.
 fn by_group(ranges: &[ByteRange]) -> Vec<ByteRange> {
     let mut groups: Vec<ByteRange> = Vec::new();
-    let mut take = |range: ByteRange| match groups.last_mut() {
-        // Only whole groups end where the next begins.
-        Some(last) if last.end == range.start => last.end = range.end,
-        Some(last) if (last.end - 1) / GROUP_BYTES == range.start / GROUP_BYTES => {
-            last.end += range.len();
-        }
-        _ => {
-            let start = range.start / GROUP_BYTES * GROUP_BYTES;
-            groups.push(ByteRange::at(start, range.len()));
+    let mut take = |range: ByteRange| {
+        let group = range.start / GROUP_BYTES;
+        let start = group * GROUP_BYTES;
+        match groups.last_mut() {
+            // Only whole groups end where the next begins.
+            Some(last) if last.end == start || (last.end - 1) / GROUP_BYTES == group => {
+                last.end += range.len();
+            }
+            _ => groups.push(ByteRange::at(start, range.len())),
         }
     };
     for range in ranges {
@@ -132,6 +132,13 @@ mod tests {
                 prop_assert_eq!(of(&grouped), of(&ranges), "group {}", group);
             }
         }
+    }
+
+    #[test]
+    fn a_group_that_begins_late_goes_on_from_a_whole_one() {
+        let late = ByteRange::at(GROUP_BYTES + 5, 10);
+        let grouped = by_group(&[ByteRange::new(0, GROUP_BYTES), late]);
+        assert_eq!(grouped, [ByteRange::new(0, GROUP_BYTES + 10)]);
     }
 
     #[test]

@@ -38,6 +38,12 @@ const AHEAD: u64 = 64 << 20;
 /// Bytes that no file exceeds.
 const LONGEST: u64 = i64::MAX as u64;
 
+/// How often something is opened that is taken away before it is in use.
+const ATTEMPTS: u32 = 4;
+
+/// How long a task that was taken away may take to be closed.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
+
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -88,13 +94,9 @@ pub(super) async fn read(
     question: &Question,
     request: ReadRequest,
 ) -> Result<Chunks, CallError> {
-    let opened = agent.open(question).await?;
-    let piece = match request.path.as_deref() {
-        None => whole(&opened)?,
-        Some(path) => match inside(&opened, path)? {
-            Located::Run(piece) => piece,
-            Located::Runs(nid, length) => return scattered(opened, nid, length, &request),
-        },
+    let (opened, piece, in_use) = match open(agent, question, &request).await? {
+        Opened::Run(opened, piece, in_use) => (opened, piece, in_use),
+        Opened::Runs(opened, nid, length) => return scattered(opened, nid, length, &request),
     };
     let start = request.start.unwrap_or(0);
     let end = match (request.end, piece.length) {
@@ -109,7 +111,7 @@ pub(super) async fn read(
     }
     let transfer = Transfer {
         mark: piece.task.mark(),
-        _in_use: piece.task.in_use(Use::Handle)?,
+        _in_use: in_use,
         _opened: opened,
         rest: ByteRange::new(start, end),
         first: start,
@@ -131,6 +133,49 @@ pub(super) async fn read(
         Some((next, transfer))
     })
     .boxed())
+}
+
+/// What is to be read.
+enum Opened {
+    Run(Arc<OpenArtifact>, Piece, UseGuard),
+    /// A file with holes: its node and length.
+    Runs(Arc<OpenArtifact>, u64, u64),
+}
+
+/// Opens what is asked for. What is taken away before it is in use is opened again.
+async fn open(
+    agent: &Agent,
+    question: &Question,
+    request: &ReadRequest,
+) -> Result<Opened, CallError> {
+    for _ in 1..ATTEMPTS {
+        match open_once(agent, question, request).await? {
+            Ok(opened) => return Ok(opened),
+            // Nobody is given it any more once it is closed.
+            Err((task, _)) => drop(tokio::time::timeout(CLOSED_WITHIN, task.closed()).await),
+        }
+    }
+    let last = open_once(agent, question, request).await?;
+    last.map_err(|(_, error)| error.into())
+}
+
+async fn open_once(
+    agent: &Agent,
+    question: &Question,
+    request: &ReadRequest,
+) -> Result<Result<Opened, (Task, ReadError)>, CallError> {
+    let opened = agent.open(question).await?;
+    let piece = match request.path.as_deref() {
+        None => whole(&opened)?,
+        Some(path) => match inside(&opened, path)? {
+            Located::Run(piece) => piece,
+            Located::Runs(nid, length) => return Ok(Ok(Opened::Runs(opened, nid, length))),
+        },
+    };
+    Ok(match piece.task.in_use(Use::Handle) {
+        Ok(in_use) => Ok(Opened::Run(opened, piece, in_use)),
+        Err(error) => Err((piece.task, error)),
+    })
 }
 
 fn whole(opened: &OpenArtifact) -> Result<Piece, CallError> {
