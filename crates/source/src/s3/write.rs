@@ -343,9 +343,15 @@ async fn abort(
     let query = [("uploadId", id.as_bytes())];
     let subject = Subject { key: &asker.place.key, query: &query };
     let ask = Ask::new(Method::DELETE);
-    let abort = || asker.ask(&subject, &ask, attempt);
+    let mut asked = 0;
+    let abort = || {
+        asked += 1;
+        asker.ask(&subject, &ask, attempt)
+    };
     let ended = match asker.store.web.retrier.run(abort).await {
         Ok(_) => Ended::Aborted,
+        // The answer to the first attempt may have been lost after it was carried out.
+        Err(SourceError::NotFound { .. }) if asked > 1 => Ended::Aborted,
         Err(SourceError::NotFound { .. }) => Ended::Gone,
         Err(error) => return Err(error),
     };
