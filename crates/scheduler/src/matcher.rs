@@ -73,7 +73,7 @@ impl Default for Tuning {
 /// Idle uplinks that are looked at when somebody has become hungry.
 const WAKEN: usize = 8;
 
-/// Idle uplinks that are looked at when time has passed.
+/// Idle uplinks that are looked at when time has passed, or a piece has lost its last copy.
 const WAKEN_BY_TIME: usize = 64;
 
 /// A lease of an uplink whose rate is known may take so many times what it should, and [`LEAST_PATIENCE`].
@@ -203,14 +203,15 @@ impl Matcher {
             return;
         }
         let leases = self.under_way.of(peer);
-        let others: Vec<u32> = leases.into_iter().flat_map(|id| self.drop_lease(id)).collect();
+        let dropped: Vec<Lease> = leases.into_iter().filter_map(|id| self.drop_lease(id)).collect();
         for piece in self.peers.pieces_of(peer) {
             self.count(peer, piece, false);
         }
         self.outstanding -= self.peers.remove(peer);
         self.sources.retain(|source| *source != peer);
-        for other in others {
-            self.look_at(other);
+        for Lease { from: PeerNumber(from), to: PeerNumber(to), .. } in dropped {
+            self.look_at(from);
+            self.look_at(to);
         }
         self.waken_for_lost();
     }
@@ -238,9 +239,8 @@ impl Matcher {
     /// A lease was not carried out, and will not be.
     pub fn failed(&mut self, id: LeaseId, why: Failure, now: Micros) {
         self.advance(now);
-        let Some(lease) = self.under_way.get(id).map(|out| out.lease) else { return };
+        let Some(lease) = self.drop_lease(id) else { return };
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
-        self.drop_lease(id);
         if why == Failure::NotThere {
             for piece in lease.pieces() {
                 if self.peers.lose(from, piece) {
@@ -257,23 +257,17 @@ impl Matcher {
     /// Time has passed: leases that came to nothing are withdrawn and given to others.
     pub fn tick(&mut self, now: Micros) {
         self.advance(now);
-        while let Some(id) = self.under_way.overdue(self.now) {
-            let late = self.under_way.get(id).copied();
-            let ends = self.drop_lease(id);
-            if let Some(late) = late {
-                let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = late.lease;
-                let bytes = self.piece_bytes * u64::from(late.lease.count);
-                self.withdrawn.push(id);
-                self.peers.disappoint(from, to, bytes, late.since, self.now);
-                self.weigh(from);
-            }
-            for peer in ends {
-                self.look_at(peer);
-            }
+        while let Some(late) = self.under_way.overdue(self.now) {
+            let Lease { id, from: PeerNumber(from), to: PeerNumber(to), count, .. } = late.lease;
+            self.drop_lease(id);
+            self.withdrawn.push(id);
+            let bytes = self.piece_bytes * u64::from(count);
+            self.peers.disappoint(from, to, bytes, late.since, self.now);
+            self.weigh(from);
+            self.look_at(from);
+            self.look_at(to);
         }
-        let idle: Vec<u32> = self.peers.idle(WORLD, WAKEN_BY_TIME, &mut self.random).collect();
-        self.serve_sources();
-        idle.into_iter().for_each(|peer| self.serve(peer));
+        self.waken_anybody();
     }
 
     /// When [`Self::tick`] is due at the latest; none while nobody wants anything.
@@ -343,9 +337,13 @@ impl Matcher {
 
     /// A piece that has no copy any more, somewhere, may be given by who had nothing to give.
     fn waken_for_lost(&mut self) {
-        if !self.pieces.take_lost() {
-            return;
+        if self.pieces.take_lost() {
+            self.waken_anybody();
         }
+    }
+
+    /// Lets uplinks look that had nothing to give, wherever they are.
+    fn waken_anybody(&mut self) {
         self.serve_sources();
         let idle: Vec<u32> = self.peers.idle(WORLD, WAKEN_BY_TIME, &mut self.random).collect();
         idle.into_iter().for_each(|one| self.serve(one));
@@ -454,11 +452,11 @@ impl Matcher {
         self.out.push(lease);
     }
 
-    /// Ends a lease that brought nothing; the two peers of it.
-    fn drop_lease(&mut self, id: LeaseId) -> Vec<u32> {
-        let Some(lease) = self.under_way.take(id) else { return Vec::new() };
-        let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease.lease;
-        for piece in lease.lease.pieces() {
+    /// Ends a lease that brought nothing.
+    fn drop_lease(&mut self, id: LeaseId) -> Option<Lease> {
+        let lease = self.under_way.take(id)?.lease;
+        let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
+        for piece in lease.pieces() {
             self.peers.arrived(to, piece);
             // What came to it in another way is a copy all the same.
             if self.peers.want(to, piece) {
@@ -466,7 +464,7 @@ impl Matcher {
             }
         }
         self.peers.ends(from, to);
-        vec![from, to]
+        Some(lease)
     }
 
     /// Has the copies of a node counted or not, as its uplink turned out to be.

@@ -100,16 +100,16 @@ impl Leases {
         self.table.iter().filter_map(|(_, slot)| slot.as_ref().map(|out| &out.lease))
     }
 
-    /// One that is past its time.
-    pub(super) fn overdue(&mut self, now: Micros) -> Option<LeaseId> {
+    /// One that is past its time; it stays out.
+    pub(super) fn overdue(&mut self, now: Micros) -> Option<Out> {
         while let Some(Reverse((due, id))) = self.due.peek().copied() {
-            let is_out = self.get(id).is_some();
-            if is_out && due > now {
+            let out = self.get(id).copied();
+            if out.is_some() && due > now {
                 return None;
             }
             self.due.pop();
-            if is_out {
-                return Some(id);
+            if out.is_some() {
+                return out;
             }
         }
         None
