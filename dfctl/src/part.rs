@@ -138,17 +138,12 @@ impl PartFile {
         stop: &CancellationToken,
     ) -> Result<Self, PartError> {
         let part = part_name(name);
-        let allowed = like.map_or(0o666, |like| like.mode & 0o777 | 0o600);
-        let allowed = Mode::from_raw_mode(allowed);
-        let file = open_locked(&dir, &part, allowed)?;
+        let file = open_locked(&dir, &part, like.map_or(Mode::from_raw_mode(0o666), allowed))?;
         if !is_part(&file)? {
             return Err(PartError::NoPart(dir.path_of(&part)));
         }
-        // An earlier run may have made it.
-        let open =
-            Mode::from_raw_mode(rustix::fs::fstat(&file).map_err(io::Error::from)?.st_mode & 0o777);
-        if like.is_some() && !allowed.contains(open) {
-            rustix::fs::fchmod(&file, open & allowed).map_err(io::Error::from)?;
+        if let Some(like) = like {
+            close_as(&file, like)?;
         }
         let mut proof = Proof::new(identity.length);
         let mark = read_mark(&file, &identity)?;
@@ -491,6 +486,20 @@ fn with_end(name: &OsStr, end: &str) -> OsString {
     }
     name.extend_from_slice(end.as_bytes());
     OsStr::from_bytes(&name).to_owned()
+}
+
+/// The most that a part file of it may permit.
+fn allowed(like: &Entry) -> Mode {
+    Mode::from_raw_mode(like.mode & 0o777 | 0o600)
+}
+
+/// Closes one that an earlier run made to those whom the file itself will be closed to.
+fn close_as(file: &File, like: &Entry) -> io::Result<()> {
+    let open = Mode::from_raw_mode(rustix::fs::fstat(file)?.st_mode & 0o777);
+    if !allowed(like).contains(open) {
+        rustix::fs::fchmod(file, open & allowed(like))?;
+    }
+    Ok(())
 }
 
 fn open_locked(dir: &OutDir, part: &OsStr, allowed: Mode) -> Result<File, PartError> {
