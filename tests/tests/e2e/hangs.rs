@@ -93,12 +93,32 @@ impl Race {
 }
 
 impl Outcome {
-    /// What the origin had sent before and what nodes read instead of the seed, beside what the origin goes on
-    /// sending to a seed that takes nothing.
+    /// Bytes that nodes read from the origin themselves, beside what the origin goes on sending to a seed that takes
+    /// nothing.
+    fn read(&self) -> u64 {
+        self.accounts.iter().map(|account| account.source).sum()
+    }
+
+    /// A seed fell out: after it no more is read than two nodes lack that stand in for it, each of them once.
+    #[track_caller]
+    fn costs_two_stand_ins(&self) {
+        let standing_in = self.accounts.iter().filter(|account| account.source > 0).count();
+        assert!(standing_in <= 2, "{standing_in} read the origin: {:?}", self.accounts);
+        self.are(0.0..=2.05, self.read());
+        self.are(1.0..=3.05, self.sent);
+    }
+
+    /// The same of a seed that is back meanwhile: all that left the origin after it fell out.
+    #[track_caller]
+    fn costs_two_stand_ins_in_all(&self) {
+        self.costs_two_stand_ins();
+        self.are(0.0..=2.05, self.sent - self.before);
+    }
+
+    /// What the origin had sent before and what nodes read instead of the seed.
     #[track_caller]
     fn costs(&self, copies: RangeInclusive<f64>) {
-        let read: u64 = self.accounts.iter().map(|account| account.source).sum();
-        self.are(copies, self.before + read);
+        self.are(copies, self.before + self.read());
     }
 
     /// All that left the origin.
@@ -114,9 +134,6 @@ impl Outcome {
         assert!(copies.contains(&cost), "{cost} copies, {before} before: {accounts:?}");
     }
 }
-
-/// What one part costs that falls out: a copy for each of two who stand in for it.
-const STOOD_IN: RangeInclusive<f64> = 1.0..=2.05;
 
 /// Nobody goes to the origin whom a seed serves.
 const ONE: RangeInclusive<f64> = 1.0..=1.05;
@@ -144,28 +161,28 @@ impl Race {
 }
 
 #[test]
-fn a_seed_that_hangs_from_its_first_bytes_on_costs_two_copies_and_is_used_again() {
+fn a_seed_that_hangs_from_its_first_bytes_on_costs_two_stand_ins_and_is_used_again() {
     let mut race = Race::begin();
     race.wait_first_bytes();
-    race.strike(|site| site.seed.freeze()).costs(STOOD_IN);
+    race.strike(|site| site.seed.freeze()).costs_two_stand_ins();
     race.site.seed.thaw();
     race.is_whole_again();
 }
 
 #[test]
-fn a_seed_that_hangs_in_the_middle_costs_two_copies_at_most_and_is_used_again() {
+fn a_seed_that_hangs_in_the_middle_costs_two_stand_ins_and_is_used_again() {
     let mut race = Race::begin();
     race.wait_middle();
-    race.strike(|site| site.seed.freeze()).costs(STOOD_IN);
+    race.strike(|site| site.seed.freeze()).costs_two_stand_ins();
     race.site.seed.thaw();
     race.is_whole_again();
 }
 
 #[test]
-fn a_seed_that_is_killed_and_comes_back_costs_two_copies_at_most() {
+fn a_seed_that_is_killed_and_comes_back_costs_two_stand_ins() {
     let mut race = Race::begin();
     race.wait_middle();
-    race.strike(|site| site.seed.restart().unwrap()).costs_in_all(STOOD_IN);
+    race.strike(|site| site.seed.restart().unwrap()).costs_two_stand_ins_in_all();
     race.is_whole_again();
 }
 
