@@ -1,4 +1,4 @@
-//! Who may be whose parent: a pure [`core`] and the gRPC shell around it.
+//! Who may be whose parent: the gRPC shell around the pure core of [`dfs_scheduler`].
 //!
 //! The shell's [`Service`] is one task that owns the core, with a bounded mailbox; every host has one
 //! stream with a bounded queue, and a host that does not read is dropped. Nothing here survives the
@@ -6,9 +6,8 @@
 
 use std::time::Duration;
 
+use dfs_scheduler::core;
 use serde::{Deserialize, Serialize};
-
-pub mod core;
 
 mod announcement;
 mod grpc;
@@ -47,6 +46,31 @@ pub struct Options {
     pub resolve_timeout: Duration,
     /// What seeds fetch beyond what is wanted of them.
     pub fill: Fill,
+    /// Who decides who sends what to whom.
+    pub strategy: Strategy,
+}
+
+/// Who decides who sends what to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Free uplinks are leased the rarest useful piece, the nearest hungry host first.
+    #[default]
+    Swarm,
+    /// Free uplinks are leased any useful piece: what swarm is measured against.
+    Random,
+    /// Hosts choose among four parents of fifteen: the founding design's.
+    Seed004,
+}
+
+impl Strategy {
+    fn make(self) -> Box<dyn core::Strategy> {
+        match self {
+            Self::Swarm => Box::new(core::Leases::swarm()),
+            Self::Random => Box::new(core::Leases::random()),
+            Self::Seed004 => Box::new(core::Seed004),
+        }
+    }
 }
 
 /// What a seed fetches of a task beyond what is wanted.
@@ -73,6 +97,7 @@ impl Default for Options {
             resolve_cache: Duration::from_secs(10),
             resolve_timeout: Duration::from_secs(120),
             fill: Fill::Wanted,
+            strategy: Strategy::default(),
         }
     }
 }

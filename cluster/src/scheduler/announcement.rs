@@ -13,9 +13,9 @@ use dfs_peer::digests::{
 use dfs_proto::{convert, scheduler};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::core::Event;
 use super::messages::{self, Unacceptable};
 use crate::membership::Members;
+use dfs_scheduler::core::Event;
 
 /// What a host announces of one task.
 #[derive(Debug)]

@@ -31,7 +31,7 @@ use crate::metrics::SchedulerMetrics;
 const OUTGOING: usize = 1024;
 
 /// Tasks one announcement may list.
-const MAX_ANNOUNCED: usize = super::core::MAX_TASKS_PER_HOST;
+const MAX_ANNOUNCED: usize = dfs_scheduler::core::MAX_TASKS_PER_HOST;
 
 /// Announcements looked through at a time: a message full of signatures keeps a core busy for seconds.
 const VERIFYING: usize = 2;

@@ -11,9 +11,9 @@ use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::{common, scheduler, seed};
 
 use super::Fill;
-use super::core::{
-    Decision, Done, Event, Failed, FailureKind, Lease, MAX_GROUPS, Outcome, RefusalKind, SeedEvent,
-    SizeScope, TaskReport, Wanted,
+use dfs_scheduler::core::{
+    Decision, Done, Event, Failed, FailureKind, Lease, LeaseEnd, LeaseFailure, MAX_GROUPS, Outcome,
+    RefusalKind, SeedEvent, SizeScope, TaskReport, Wanted,
 };
 
 /// Digest bytes in one message; longer snapshots continue in updates.
@@ -119,6 +119,8 @@ fn registration(host: HostId, register: scheduler::Register) -> Result<Event, Un
 fn progress(host: HostId, report: scheduler::Progress) -> Result<Event, Unacceptable> {
     bounded(&report.done)?;
     bounded(&report.failed)?;
+    bounded(&report.leases)?;
+    let leases = report.leases.into_iter().map(lease_end).collect();
     let done = report.done.into_iter().map(|done| {
         let parent = match &done.parent_id[..] {
             [] => None,
@@ -136,8 +138,18 @@ fn progress(host: HostId, report: scheduler::Progress) -> Result<Event, Unaccept
         task: convert::task_id(&report.task_id)?,
         done: done.collect::<Result<_, _>>()?,
         failed: failed.collect::<Result<_, _>>()?,
+        leases,
         uploads: report.uploads,
     })
+}
+
+fn lease_end(end: scheduler::LeaseEnd) -> LeaseEnd {
+    let failure = match end.failure() {
+        scheduler::FailureKind::Unspecified => None,
+        scheduler::FailureKind::Unwanted => Some(LeaseFailure::Unwanted),
+        kind => Some(LeaseFailure::Parent(failure(kind))),
+    };
+    LeaseEnd { id: end.id, groups: run(end.groups), cost_ms: end.cost_ms, failure }
 }
 
 /// A run within what the core keeps bitmaps for; one beyond it is empty.
@@ -159,7 +171,9 @@ fn failure(kind: scheduler::FailureKind) -> FailureKind {
         scheduler::FailureKind::Busy => FailureKind::Busy,
         scheduler::FailureKind::BadDigest => FailureKind::BadDigest,
         scheduler::FailureKind::Origin => FailureKind::Origin,
-        scheduler::FailureKind::Unspecified | scheduler::FailureKind::Other => FailureKind::Other,
+        scheduler::FailureKind::Unspecified
+        | scheduler::FailureKind::Unwanted
+        | scheduler::FailureKind::Other => FailureKind::Other,
     }
 }
 
@@ -278,18 +292,18 @@ pub fn messages(
                 chunks.into_iter().map(|chunk| update(task, version, length, chunk, signers));
             (hosts, updates.collect())
         }
-        Decision::SendParents { host, task, parents } => {
-            let parent = |info: &HostInfo| scheduler::Parent {
-                host: Some(info.into()),
-                grant: Bytes::new(),
-            };
+        Decision::SendParents { host, task, parents, led } => {
             let parents = parents.iter().map(|info| parent(info)).collect();
-            let parents = scheduler::Parents { task_id: id_bytes(task.as_bytes()), parents };
+            let parents = scheduler::Parents { task_id: id_bytes(task.as_bytes()), parents, led };
             (vec![host], vec![down(Down::Parents(parents))])
         }
-        Decision::SendLeases { host, task, leases } => {
-            let leases = leases.into_iter().map(lease).collect();
-            let leases = scheduler::Leases { task_id: id_bytes(task.as_bytes()), leases };
+        Decision::SendLeases { host, task, leases, withdrawn, partners } => {
+            let leases = scheduler::Leases {
+                task_id: id_bytes(task.as_bytes()),
+                leases: leases.into_iter().map(lease).collect(),
+                withdrawn,
+                partners: partners.iter().map(|info| parent(info)).collect(),
+            };
             (vec![host], vec![down(Down::Leases(leases))])
         }
         Decision::BackToSource { host, task, reason, stand_in } => {
@@ -322,12 +336,15 @@ fn update(
     down(Down::Update(scheduler::TaskUpdate { task_id, version, length, digests, signers }))
 }
 
-fn lease((id, lease): (u64, Lease)) -> scheduler::Lease {
+fn parent(info: &HostInfo) -> scheduler::Parent {
+    scheduler::Parent { host: Some(info.into()), grant: Bytes::new() }
+}
+
+fn lease(lease: Lease) -> scheduler::Lease {
     scheduler::Lease {
-        id,
+        id: lease.id,
         parent_id: id_bytes(lease.parent.as_bytes()),
-        child_id: id_bytes(lease.child.as_bytes()),
-        pieces: Some(common::PieceRun { first: lease.first, count: lease.count }),
+        groups: Some(lease.groups.into()),
     }
 }
 

@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::core::{Event, RefusalKind, SeedEvent};
 use super::messages;
 use super::service::Mail;
+use dfs_scheduler::core::{Event, RefusalKind, SeedEvent};
 
 /// Largest message taken from a seed, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;

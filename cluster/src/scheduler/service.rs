@@ -10,17 +10,18 @@ use dfs_peer::digests::{Appointment, Identity, MAX_STAND_INS};
 use dfs_peer::swarm::Channels;
 use dfs_proto::scheduler::{SchedulerMessage, Signer};
 use dfs_service::Tracker;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
 
 use super::announcement::{self, Announced};
-use super::core::{Core, Decision, Event, Millis, Seed004, SeedEvent, TaskReport};
 use super::obtain::{Order, obtain};
 use super::{Error, Options, messages};
 use crate::membership::Members;
 use crate::metrics::SchedulerMetrics;
+use dfs_scheduler::core::{Core, Decision, Event, Millis, SeedEvent, TaskReport};
 
 const MAILBOX: usize = 1024;
 
@@ -123,7 +124,7 @@ impl Service {
         tracker: Tracker,
         metrics: SchedulerMetrics,
     ) -> (Self, Handle) {
-        let core = Core::new(options.limits(), Box::new(Seed004), rand::random());
+        let core = Core::new(options.limits(), options.strategy.make(), rand::random());
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (sender, mail) = mpsc::channel(MAILBOX);
         let handle = Handle { mail: sender.clone() };
@@ -311,8 +312,10 @@ impl Service {
         let mut dropped = Vec::new();
         for host in hosts {
             let Some(stream) = self.streams.get(&host) else { continue };
-            let is_sent = messages.iter().all(|m| stream.out.try_send(Ok(m.clone())).is_ok());
-            if is_sent {
+            let mut sent = messages.iter().map(|message| stream.out.try_send(Ok(message.clone())));
+            // Who has hung up is read to the end: its last word may be that it goes for good.
+            let is_full = |sent| matches!(sent, Err(TrySendError::Full(_)));
+            if !sent.any(is_full) {
                 continue;
             }
             tracing::warn!(%host, "a host does not read what is sent to it: dropped");

@@ -9,6 +9,7 @@
 //! demand goes before read-ahead before bulk, bulk is rarest first among the known parents; what a
 //! parent fails to deliver goes to another one or, when that is allowed, to the source (invariant 4).
 
+mod leases;
 mod parents;
 mod plan;
 #[cfg(test)]
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 use dfs_model::{GroupRange, GroupSet, HostId, Invariant, Priority, groups_in};
 
+use self::leases::Leased;
+pub use self::leases::{LeaseEnd, LeaseFailure};
 use self::parents::{Attempt, Parent};
 pub use self::parents::{Failure, Offer};
 
@@ -103,6 +106,8 @@ struct Flight {
     /// What has not arrived yet; for a sequential stream everything from here on.
     rest: GroupRange,
     began: Duration,
+    /// The lease that it is of.
+    lease: Option<u64>,
 }
 
 /// Number of [`Priority`] levels.
@@ -125,6 +130,13 @@ pub struct Conductor {
     spread: u64,
     asked_for_parents: Option<Duration>,
     bad: Vec<HostId>,
+    /// When whoever leases was heard of last.
+    led_at: Option<Duration>,
+    leases: HashMap<u64, Leased>,
+    lease_ends: Vec<LeaseEnd>,
+    /// What was told to be wanted in any order, and whether that may have changed.
+    any_order_told: GroupSet,
+    any_order_changed: bool,
 }
 
 impl Conductor {
@@ -144,6 +156,11 @@ impl Conductor {
             spread,
             asked_for_parents: None,
             bad: Vec::new(),
+            led_at: None,
+            leases: HashMap::new(),
+            lease_ends: Vec::new(),
+            any_order_told: GroupSet::new(),
+            any_order_changed: false,
         }
     }
 
@@ -162,6 +179,7 @@ impl Conductor {
             let excess: Vec<GroupRange> = wanted.present_in(beyond).collect();
             excess.into_iter().for_each(|range| wanted.remove_range(range));
         }
+        self.any_order_changed = true;
     }
 
     /// Somebody wants these groups; those that are here or known not to exist are passed over.
@@ -173,6 +191,7 @@ impl Conductor {
         let missing: Vec<GroupRange> = self.have.missing_in(existing).collect();
         for run in missing {
             self.wanted[priority as usize].insert_range(run);
+            self.any_order_changed = true;
         }
     }
 
@@ -183,6 +202,11 @@ impl Conductor {
 
     /// Nobody wants these groups any more.
     pub fn forget(&mut self, groups: GroupRange) {
+        self.any_order_changed = true;
+        self.is_wanted_no_more(groups);
+    }
+
+    fn is_wanted_no_more(&mut self, groups: GroupRange) {
         for wanted in &mut self.wanted {
             wanted.remove_range(groups);
         }
@@ -224,6 +248,9 @@ impl Conductor {
     /// Whether and how the origin may be read from now on.
     pub fn set_source(&mut self, access: SourceAccess) {
         self.source = access;
+        if access != SourceAccess::Forbidden {
+            self.release();
+        }
     }
 
     /// Whether and how the origin may be read.
@@ -234,14 +261,14 @@ impl Conductor {
     /// Groups came some other way than by a flight.
     pub fn here(&mut self, groups: GroupRange) {
         self.have.insert_range(groups);
-        self.forget(groups);
+        self.is_wanted_no_more(groups);
     }
 
     /// Groups arrived, were verified and kept.
     pub fn arrived(&mut self, flight: FlightId, groups: GroupRange) {
         self.have.insert_range(groups);
         self.flying.remove_range(groups);
-        self.forget(groups);
+        self.is_wanted_no_more(groups);
         if let Some(parent) = self.passed(flight, groups) {
             parent.delivered(groups.count);
         }
@@ -271,8 +298,17 @@ impl Conductor {
     }
 
     /// A flight is over; what it did not bring is wanted again.
-    pub fn ended(&mut self, flight: FlightId, failure: Option<Failure>, now: Duration) {
-        let Some(flight) = self.flights.remove(&flight) else { return };
+    pub fn ended(&mut self, id: FlightId, failure: Option<Failure>, now: Duration) {
+        let Some(flight) = self.flights.remove(&id) else { return };
+        let lease = flight.lease;
+        let missing = self.landed(flight, failure, now);
+        if let Some(lease) = lease {
+            self.lease_landed(lease, id, failure.or(missing.then_some(Failure::NotHeld)), now);
+        }
+    }
+
+    /// Takes note of a flight that is over; whether something of it is still to come.
+    fn landed(&mut self, flight: Flight, failure: Option<Failure>, now: Duration) -> bool {
         let rest = match self.groups {
             Some(count) => flight.rest.intersection(GroupRange::new(0, count)),
             None => flight.rest,
@@ -281,9 +317,9 @@ impl Conductor {
         for run in undelivered {
             self.flying.remove_range(run);
         }
-        let Provider::Parent(host) = flight.provider else { return };
         let (asked, missing) = (flight.rest.count, rest.count);
-        let Some(parent) = self.parent_mut(host) else { return };
+        let Provider::Parent(host) = flight.provider else { return missing > 0 };
+        let Some(parent) = self.parent_mut(host) else { return missing > 0 };
         // Also what lies beyond an end that became known meanwhile was asked for.
         parent.landed(asked);
         match failure {
@@ -298,6 +334,7 @@ impl Conductor {
             None if missing > 0 => parent.lacks(rest, now),
             None => {}
         }
+        missing > 0
     }
 
     /// Groups that turned out damaged on disk: no longer here.
@@ -326,6 +363,7 @@ impl Conductor {
     pub fn is_promising(&self) -> bool {
         self.flights.values().any(|flight| match flight.provider {
             Provider::Source => true,
+            Provider::Parent(_) if flight.lease.is_some() => true,
             Provider::Parent(host) => {
                 self.parents.iter().any(|parent| parent.host == host && !parent.is_failing())
             }
@@ -374,6 +412,9 @@ impl Conductor {
     fn cancel(&mut self, flights: Vec<FlightId>) -> Vec<Action> {
         for id in &flights {
             let Some(flight) = self.flights.remove(id) else { continue };
+            if let Some(lease) = flight.lease {
+                self.lease_landed(lease, *id, None, flight.began);
+            }
             self.flying.remove_range(flight.rest);
             if let Provider::Parent(host) = flight.provider
                 && let Some(parent) = self.parent_mut(host)
@@ -392,7 +433,9 @@ impl Conductor {
         let ids: Vec<FlightId> = self
             .flights
             .iter()
-            .filter(|(_, flight)| flight.provider == Provider::Parent(host))
+            .filter(|(_, flight)| {
+                flight.provider == Provider::Parent(host) && flight.lease.is_none()
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in &ids {
@@ -412,7 +455,7 @@ impl Conductor {
         {
             parent.took(rest.count, now);
         }
-        self.flights.insert(id, Flight { provider, rest, began: now });
+        self.flights.insert(id, Flight { provider, rest, began: now, lease: None });
         id
     }
 }

@@ -56,7 +56,7 @@ pub use self::error::ReadError;
 pub use self::growing::Growth;
 pub use self::keep::Keyring;
 pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
-pub(crate) use self::task::Command;
+pub(crate) use self::task::{Command, Lease};
 pub use self::task::{ParentHost, Task};
 
 /// What is evicted at least when a download finds the cache full.

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
 use self::outbox::{Outbox, PeerEnd};
-use crate::conductor::Failure;
+use crate::conductor::{Failure, LeaseEnd};
 use crate::engine::{Command, Keyring, Ledger};
 
 pub use self::members::Members;
@@ -220,6 +220,16 @@ impl Swarm {
         cost: Duration,
     ) {
         self.outbox.done(task, groups, parent, cost);
+    }
+
+    /// A lease is over.
+    pub(crate) fn lease_ended(&self, task: TaskId, end: LeaseEnd) {
+        self.outbox.lease_ended(task, end);
+    }
+
+    /// What is to come in any order, all of it.
+    pub(crate) fn want(&self, task: TaskId, groups: &GroupSet) {
+        self.outbox.want(task, convert::runs(groups));
     }
 
     /// Digests that this host has signed for others.

@@ -17,6 +17,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use rand::rngs::StdRng;
@@ -52,11 +53,13 @@ pub enum Choice {
 pub struct Tuning {
     /// Receivers looked at for one lease.
     pub sampled: usize,
-    /// Leases that an uplink has at a time: enough to hide the way to the scheduler and back.
-    pub uplink: u16,
+    /// Pieces that an uplink is leased at a time: enough to hide the way to the scheduler and back.
+    pub uplink: u32,
+    /// As many more as it sends in so many microseconds, once it is known how fast it is; none where that is zero.
+    pub window: u64,
     /// Leases that a receiver is sent at a time.
-    pub downlink: u16,
-    /// Pieces in one lease.
+    pub downlink: u32,
+    /// Pieces in one lease at most: as many as an uplink sends in [`LEASED_FOR`].
     pub run: u16,
     /// Which piece goes.
     pub choice: Choice,
@@ -66,7 +69,15 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { sampled: 8, uplink: 10, downlink: 20, run: 1, choice: Choice::Rarest, straggler: 8 }
+        Self {
+            sampled: 8,
+            uplink: 10,
+            window: 50_000,
+            downlink: 20,
+            run: 64,
+            choice: Choice::Rarest,
+            straggler: 8,
+        }
     }
 }
 
@@ -85,11 +96,24 @@ const LEAST_PATIENCE: u64 = 1_000_000;
 /// Time passes at least so often while anything is wanted.
 const TICK: u64 = 100_000;
 
+/// Microseconds of an uplink that one lease takes: a piece more is never for less.
+const LEASED_FOR: u64 = 5_000;
+
+/// However fast it is, an uplink is leased no more pieces at a time.
+const MOST_LEASED: u32 = 1024;
+
+/// How long who could not reach another is not leased to it again, in microseconds.
+const APART: u64 = 5_000_000;
+
 /// Why a lease was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The sender does not have it, or has something else.
     NotThere,
+    /// The receiver does not want it any more.
+    Unwanted,
+    /// The two do not reach each other: each is left to others for a while.
+    Apart,
     /// Anything else: the sender is left alone for a moment.
     Other,
 }
@@ -110,8 +134,10 @@ pub struct Matcher {
     moved: Micros,
     /// Always looked at first: they have what nobody else has.
     sources: Vec<u32>,
+    /// Who is not leased to whom, each until when.
+    apart: BTreeMap<(u32, u32), Micros>,
     out: Vec<Lease>,
-    withdrawn: Vec<LeaseId>,
+    withdrawn: Vec<Lease>,
 }
 
 /// A peer that takes part from now on.
@@ -137,10 +163,11 @@ impl Matcher {
             now: Micros::default(),
             peers: Peers::new(pieces as usize),
             pieces: Pieces::new(pieces as usize),
-            under_way: Leases::default(),
+            under_way: Leases::named_from(seed),
             outstanding: 0,
             moved: Micros::default(),
             sources: Vec::new(),
+            apart: BTreeMap::new(),
             out: Vec::new(),
             withdrawn: Vec::new(),
         }
@@ -164,7 +191,7 @@ impl Matcher {
         if joining.role == Role::Source {
             self.sources.push(peer);
         }
-        self.peers.refresh_hunger(peer, self.tuning.downlink);
+        self.peers.refresh_hunger(peer, self.downlink());
         self.serve(peer);
         self.waken_for(peer);
         PeerNumber(peer)
@@ -181,6 +208,39 @@ impl Matcher {
             self.gain(peer, piece as usize);
         }
         self.look_at(peer);
+    }
+
+    /// A peer wants these pieces too.
+    pub fn want(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
+        self.advance(now);
+        let PeerNumber(peer) = peer;
+        if !self.peers.is_here(peer) {
+            return;
+        }
+        for piece in pieces.start..pieces.end.min(self.pieces.len() as u32) {
+            if !self.peers.is_coming(peer, piece as usize) {
+                self.outstanding += u64::from(self.peers.want(peer, piece as usize));
+            }
+        }
+        self.look_at(peer);
+    }
+
+    /// A peer does not want these pieces any more. What is being sent to it comes all the same.
+    pub fn forget(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
+        self.advance(now);
+        let PeerNumber(peer) = peer;
+        if !self.peers.is_here(peer) {
+            return;
+        }
+        for piece in pieces.start..pieces.end.min(self.pieces.len() as u32) {
+            self.outstanding -= u64::from(self.peers.forget(peer, piece as usize));
+        }
+        self.look_at(peer);
+    }
+
+    /// A lease that is out.
+    pub fn lease(&self, id: LeaseId) -> Option<Lease> {
+        self.under_way.get(id).map(|out| out.lease)
     }
 
     /// It has a piece from now on. One that is on its way to it is counted since then.
@@ -208,6 +268,7 @@ impl Matcher {
             self.count(peer, piece, false);
         }
         self.outstanding -= self.peers.remove(peer);
+        self.apart.retain(|(from, to), _| *from != peer && *to != peer);
         self.sources.retain(|source| *source != peer);
         for Lease { from: PeerNumber(from), to: PeerNumber(to), .. } in dropped {
             self.look_at(from);
@@ -229,7 +290,7 @@ impl Matcher {
         self.peers.forgive(to);
         let bytes = self.piece_bytes * u64::from(lease.lease.count);
         self.peers.sent(from, bytes, self.now);
-        self.peers.ends(from, to);
+        self.peers.ends(from, to, lease.lease.count);
         self.weigh(from);
         self.look_at(from);
         self.look_at(to);
@@ -241,12 +302,24 @@ impl Matcher {
         self.advance(now);
         let Some(lease) = self.drop_lease(id) else { return };
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
-        if why == Failure::NotThere {
-            for piece in lease.pieces() {
-                if self.peers.lose(from, piece) {
-                    self.count(from, piece, false);
+        match why {
+            Failure::NotThere => {
+                for piece in lease.pieces() {
+                    if self.peers.lose(from, piece) {
+                        self.count(from, piece, false);
+                    }
                 }
             }
+            Failure::Unwanted => {
+                for piece in lease.pieces() {
+                    self.outstanding -= u64::from(self.peers.forget(to, piece));
+                }
+            }
+            Failure::Apart => {
+                let until = Micros(self.now.0.saturating_add(APART));
+                self.apart.insert((from, to), until);
+            }
+            Failure::Other => {}
         }
         // It is looked at again when time has passed: what failed would fail again at once.
         self.peers.set_idle(from, true);
@@ -257,10 +330,11 @@ impl Matcher {
     /// Time has passed: leases that came to nothing are withdrawn and given to others.
     pub fn tick(&mut self, now: Micros) {
         self.advance(now);
+        self.apart.retain(|_, until| *until > now);
         while let Some(late) = self.under_way.overdue(self.now) {
             let Lease { id, from: PeerNumber(from), to: PeerNumber(to), count, .. } = late.lease;
             self.drop_lease(id);
-            self.withdrawn.push(id);
+            self.withdrawn.push(late.lease);
             let bytes = self.piece_bytes * u64::from(count);
             self.peers.disappoint(from, to, bytes, late.since, self.now);
             self.weigh(from);
@@ -282,7 +356,7 @@ impl Matcher {
 
     /// Leases since this was asked last that are given up: who sends stops. What comes of one all the same is told by
     /// [`Self::gained`].
-    pub fn withdrawn(&mut self) -> std::vec::Drain<'_, LeaseId> {
+    pub fn withdrawn(&mut self) -> std::vec::Drain<'_, Lease> {
         self.withdrawn.drain(..)
     }
 
@@ -308,7 +382,7 @@ impl Matcher {
             return;
         }
         let was_hungry = self.peers.is_hungry(peer);
-        self.peers.refresh_hunger(peer, self.tuning.downlink);
+        self.peers.refresh_hunger(peer, self.downlink());
         self.serve(peer);
         if !was_hungry && self.peers.is_hungry(peer) {
             self.waken_for(peer);
@@ -357,7 +431,7 @@ impl Matcher {
 
     /// Gives an uplink leases as long as there is a slot and something to give.
     fn serve(&mut self, peer: u32) {
-        while self.peers.is_here(peer) && self.peers.has_slot(peer, self.tuning.uplink) {
+        while self.peers.is_here(peer) && self.has_slot(peer) {
             if !self.feed(peer) {
                 return self.peers.set_idle(peer, true);
             }
@@ -397,6 +471,9 @@ impl Matcher {
             let hungry: Vec<u32> =
                 self.peers.hungry(domain, self.tuning.sampled, &mut self.random).collect();
             for to in hungry.into_iter().filter(|to| *to != from) {
+                if self.apart.contains_key(&(from, to)) {
+                    continue;
+                }
                 let Some(piece) = self.useful(from, to, may) else { continue };
                 let key = (self.pieces.copies(piece), self.peers.getting(to), self.peers.held(to));
                 if best.is_none_or(|(known, ..)| key < known) {
@@ -408,7 +485,7 @@ impl Matcher {
             }
         }
         let Some((_, to, first)) = best else { return false };
-        self.lease(from, to, first, may);
+        self.grant(from, to, first, may);
         true
     }
 
@@ -421,7 +498,7 @@ impl Matcher {
         self.pieces.pick(start, self.tuning.choice, can, &mut self.random)
     }
 
-    fn lease(&mut self, from: u32, to: u32, first: usize, may: May) {
+    fn grant(&mut self, from: u32, to: u32, first: usize, may: May) {
         let crossed = crossed(self.peers.domains(from), self.peers.domains(to));
         let copies = self.pieces.copies(first);
         let suits = |piece: usize| {
@@ -430,19 +507,18 @@ impl Matcher {
                 && self.pieces.copies(piece) == copies
                 && self.pieces.may_piece_enter(piece, may, &crossed)
         };
-        let most = first + usize::from(self.tuning.run.max(1));
+        let most = first + self.run_of(from, to);
         let end = (first + 1..most.min(self.pieces.len())).find(|piece| !suits(*piece));
         let count = end.unwrap_or(most.min(self.pieces.len())) - first;
         for piece in first..first + count {
             self.peers.send(to, piece);
             self.count(to, piece, true);
         }
-        self.peers.begins(from, to, self.now);
-        self.peers.refresh_hunger(to, self.tuning.downlink);
+        self.peers.begins(from, to, count as u32, self.now);
+        self.peers.refresh_hunger(to, self.downlink());
         let patience = self.peers.rates(from).map_or(LEAST_PATIENCE * PATIENCE, |(own, ..)| {
-            let ahead = u64::from(self.peers.giving(from)) + 1;
-            let takes = u128::from(self.piece_bytes * count as u64 * ahead) * 1_000_000
-                / u128::from(own.max(1));
+            let ahead = u64::from(self.peers.giving(from));
+            let takes = u128::from(self.piece_bytes * ahead) * 1_000_000 / u128::from(own.max(1));
             u64::try_from(takes).unwrap_or(u64::MAX).saturating_mul(PATIENCE) + LEAST_PATIENCE
         });
         let due = Micros(self.now.0.saturating_add(patience));
@@ -450,6 +526,38 @@ impl Matcher {
         let lease =
             self.under_way.add(from, to, first as u32..(first + count) as u32, self.now, due);
         self.out.push(lease);
+    }
+
+    /// Pieces in one lease: few enough to be passed on soon, enough that the uplink has work.
+    fn run_of(&self, from: u32, to: u32) -> usize {
+        let own = self.peers.rates(from).map_or(0, |(own, ..)| own);
+        let left = self.window_of(from).saturating_sub(self.peers.giving(from));
+        let room = self.downlink().saturating_sub(self.peers.getting(to));
+        let most = self.sent_in(own, LEASED_FOR).min(left).min(room).min(self.tuning.run.into());
+        most.max(1) as usize
+    }
+
+    /// Pieces that are sent at a rate in some microseconds.
+    fn sent_in(&self, rate: u64, micros: u64) -> u32 {
+        let bytes = u128::from(rate) * u128::from(micros) / 1_000_000;
+        u32::try_from(bytes / u128::from(self.piece_bytes)).unwrap_or(u32::MAX)
+    }
+
+    /// Pieces that an uplink is leased at a time; one as long as it is not known how fast it is.
+    fn window_of(&self, peer: u32) -> u32 {
+        let Some((own, ..)) = self.peers.rates(peer) else { return 1 };
+        self.sent_in(own, self.tuning.window).clamp(self.tuning.uplink, MOST_LEASED)
+    }
+
+    fn has_slot(&self, peer: u32) -> bool {
+        self.peers.giving(peer) < self.window_of(peer)
+    }
+
+    /// Pieces that anybody is sent at a time: as the uplinks of all are in the mean.
+    fn downlink(&self) -> u32 {
+        let sent = self.sent_in(self.peers.mean_rate(), self.tuning.window);
+        let more = sent.min(MOST_LEASED) / self.tuning.uplink.max(1);
+        self.tuning.downlink.saturating_mul(more.max(1))
     }
 
     /// Ends a lease that brought nothing.
@@ -463,7 +571,7 @@ impl Matcher {
                 self.count(to, piece, false);
             }
         }
-        self.peers.ends(from, to);
+        self.peers.ends(from, to, lease.count);
         Some(lease)
     }
 
@@ -488,7 +596,7 @@ impl Matcher {
 }
 
 /// By what one receiver comes before another: copies of the piece, what it is being sent, what it has.
-type Key = (u32, u16, u32);
+type Key = (u32, u32, u32);
 
 /// The areas that a piece on its way from one peer to another enters.
 fn crossed(from: [u32; 3], to: [u32; 3]) -> [Option<u32>; 2] {

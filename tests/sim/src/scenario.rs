@@ -37,9 +37,9 @@ pub struct Scenario {
     /// Streams that an uplink sends at a time; what else it was leased waits.
     pub streams: u16,
     /// Leases that an uplink has at a time.
-    pub uplink_leases: u16,
+    pub uplink_leases: u32,
     /// Leases that a receiver is sent at a time.
-    pub downlink_leases: u16,
+    pub downlink_leases: u32,
     /// Receivers looked at for one lease.
     pub sampled: usize,
 }

@@ -13,10 +13,11 @@ const CANDIDATES: usize = 32;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Priorities whose groups are fetched in order, each from the parent expected to be first.
-const IN_ORDER: [Priority; 2] = [Priority::Demand, Priority::ReadAhead];
+pub(super) const IN_ORDER: [Priority; 2] = [Priority::Demand, Priority::ReadAhead];
 
 /// Priorities whose groups are fetched rarest first, as many parents at once as there are.
-const ANY_ORDER: [Priority; 3] = [Priority::Bulk, Priority::Prefetch, Priority::Background];
+pub(super) const ANY_ORDER: [Priority; 3] =
+    [Priority::Bulk, Priority::Prefetch, Priority::Background];
 
 impl Conductor {
     /// What to do now. Call again after every event and every tick.
@@ -29,8 +30,10 @@ impl Conductor {
         for priority in IN_ORDER {
             self.plan_in_order(priority, now, &mut actions);
         }
-        for priority in ANY_ORDER {
-            self.plan_any_order(priority, now, &mut actions);
+        if !self.is_led(now) {
+            for priority in ANY_ORDER {
+                self.plan_any_order(priority, now, &mut actions);
+            }
         }
         if self.source == SourceAccess::Ranges {
             self.plan_source(now, &mut actions);
@@ -197,7 +200,8 @@ impl Conductor {
     }
 
     fn plan_help(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if self.source != SourceAccess::Forbidden || !self.stuck() {
+        let asks_nobody = self.follows_leases_alone(now) || !self.stuck();
+        if self.source != SourceAccess::Forbidden || asks_nobody {
             self.asked_for_parents = None;
             return;
         }

@@ -17,9 +17,11 @@ use super::error::ReadError;
 use super::flight::{Fault, FlightEvent, Flights, Word};
 use super::ledger::CameFrom;
 use super::patience::{Patience, Resort};
-use super::task::{Command, ParentHost, Shared, Task, Waiter};
+use super::task::{Command, Lease, ParentHost, Shared, Task, Waiter};
 use super::watcher;
-use crate::conductor::{Action, Conductor, Failure, FlightId, Offer, Provider, SourceAccess};
+use crate::conductor::{
+    Action, Conductor, Failure, FlightId, LeaseEnd, Offer, Provider, SourceAccess,
+};
 use crate::swarm::Swarm;
 
 /// How often a download that is not idle is looked at without an event.
@@ -37,7 +39,10 @@ pub(super) struct Actor {
     conductor: Conductor,
     flights: Flights,
     under_way: HashMap<FlightId, (Provider, CancellationToken)>,
-    parents: HashMap<HostId, (ParentHost, CancellationToken)>,
+    /// Each with what ends the following of what it holds, once that has begun.
+    parents: HashMap<HostId, (ParentHost, Option<CancellationToken>)>,
+    /// Those who give by lease.
+    partners: HashMap<HostId, ParentHost>,
     waiters: Vec<Waiter>,
     began: Instant,
     patience: Patience,
@@ -64,6 +69,7 @@ impl Actor {
             flights,
             under_way: HashMap::new(),
             parents: HashMap::new(),
+            partners: HashMap::new(),
             waiters: Vec::new(),
             began: Instant::now(),
             patience: Patience::default(),
@@ -121,9 +127,16 @@ impl Actor {
         match command {
             Command::Want { groups, priority, waiter } => self.want(groups, priority, waiter),
             Command::Abandoned => self.sweep_waiters(),
-            Command::Parents(parents) => {
+            Command::Parents { parents, led } => {
+                match led {
+                    true => self.conductor.lead(self.now()),
+                    false => self.conductor.release(),
+                }
                 self.set_parents(parents);
                 self.patience.is_answered();
+            }
+            Command::Leases { leases, withdrawn, partners } => {
+                self.leased(leases, withdrawn, partners);
             }
             Command::Holds { host, groups } => self.conductor.parent_holds(host, &groups),
             Command::Source(access) => self.conductor.set_source(access),
@@ -193,6 +206,7 @@ impl Actor {
             return;
         }
         self.told_swarm = true;
+        self.conductor.tell_any_order_anew();
         if let Some(swarm) = &self.engine.swarm {
             swarm.register(&self.shared.info, priority, self.shared.commands.clone());
         }
@@ -213,7 +227,10 @@ impl Actor {
         match event {
             FlightEvent::Kept { flight, groups, from, cost } => {
                 self.conductor.arrived(flight, groups);
-                self.kept(groups, from, cost);
+                if !self.conductor.is_leased(flight) {
+                    self.tell_done(groups, from, cost);
+                }
+                self.kept(groups);
             }
             FlightEvent::Passed { flight, groups, error } => self.passed(flight, groups, &error),
             FlightEvent::Void { flight, groups, error } => self.void(flight, groups, error),
@@ -221,7 +238,8 @@ impl Actor {
                 let all = GroupRange::new(0, 1);
                 self.conductor.here(all);
                 self.shared.provenance.name(seed, "seed", dfs_model::HostKind::Seed);
-                self.kept(all, CameFrom::Parent(seed), Duration::ZERO);
+                self.tell_done(all, CameFrom::Parent(seed), Duration::ZERO);
+                self.kept(all);
             }
             FlightEvent::Length(length) => {
                 self.conductor.set_length(length);
@@ -261,16 +279,62 @@ impl Actor {
         self.carry_out(actions);
     }
 
-    fn kept(&mut self, groups: GroupRange, from: CameFrom, cost: Duration) {
+    /// The scheduler hears what came, and from whom.
+    fn tell_done(&self, groups: GroupRange, from: CameFrom, cost: Duration) {
+        let Some(swarm) = self.engine.swarm.as_ref().filter(|_| self.told_swarm) else { return };
+        let parent = match from {
+            CameFrom::Parent(host) => Some(host),
+            CameFrom::Source => None,
+        };
+        swarm.done(self.shared.info.id, groups, parent, cost);
+    }
+
+    /// And what came of its leases.
+    fn tell_lease_ends(&mut self) {
+        for end in self.conductor.take_lease_ends() {
+            let LeaseEnd { parent, here, cost, failure, .. } = &end;
+            if failure.is_some() {
+                let from = || CameFrom::Parent(*parent);
+                here.iter().for_each(|run| self.tell_done(*run, from(), *cost));
+            }
+            if let Some(swarm) = self.engine.swarm.as_ref().filter(|_| self.told_swarm) {
+                swarm.lease_ended(self.shared.info.id, end);
+            }
+        }
+    }
+
+    /// And what it is to have brought in any order.
+    fn tell_wants(&mut self) {
+        if !self.told_swarm || self.conductor.source() != SourceAccess::Forbidden {
+            return;
+        }
+        let Some(wanted) = self.conductor.news_of_any_order() else { return };
+        if let Some(swarm) = &self.engine.swarm {
+            swarm.want(self.shared.info.id, &wanted);
+        }
+    }
+
+    fn leased(&mut self, leases: Vec<Lease>, withdrawn: Vec<u64>, partners: Vec<ParentHost>) {
+        let now = self.now();
+        for partner in partners {
+            let host = &partner.host;
+            self.shared.provenance.name(host.id, &host.name, host.kind);
+            self.partners.insert(host.id, partner);
+        }
+        self.conductor.lead(now);
+        for id in withdrawn {
+            let actions = self.conductor.withdraw(id);
+            self.carry_out(actions);
+        }
+        for Lease { id, parent, groups } in leases {
+            let actions = self.conductor.lease(id, parent, groups, now);
+            self.carry_out(actions);
+        }
+    }
+
+    fn kept(&mut self, groups: GroupRange) {
         // No subscriber is no loss.
         let _ = self.shared.gained.send(groups);
-        if let Some(swarm) = self.engine.swarm.as_ref().filter(|_| self.told_swarm) {
-            let parent = match from {
-                CameFrom::Parent(host) => Some(host),
-                CameFrom::Source => None,
-            };
-            swarm.done(self.shared.info.id, groups, parent, cost);
-        }
         if self.is_complete() {
             self.completed();
         }
@@ -281,7 +345,11 @@ impl Actor {
     /// Everything is here: the swarm is told once, and nobody is followed any more. Two who follow each other
     /// would keep each other's task open for ever.
     fn completed(&mut self) {
-        self.parents.values().for_each(|(_, watching)| watching.cancel());
+        self.tell_lease_ends();
+        self.parents
+            .values()
+            .flat_map(|(_, watching)| watching)
+            .for_each(CancellationToken::cancel);
         if self.told_swarm
             && !self.told_end
             && let Some(swarm) = &self.engine.swarm
@@ -457,34 +525,38 @@ impl Actor {
         let old = std::mem::take(&mut self.parents);
         for (host, (known, watching)) in &old {
             let stays = |parent: &ParentHost| parent.host.id == *host && parent.is_where(known);
-            if !parents.iter().any(stays) {
+            if let Some(watching) = watching.as_ref().filter(|_| !parents.iter().any(stays)) {
                 watching.cancel();
             }
         }
         // The same ones named again are no news: what stands still goes on standing still.
         let is_news = parents.iter().any(|parent| !old.contains_key(&parent.host.id));
-        let is_complete = self.is_complete();
         for parent in parents {
             let host = parent.host.id;
             self.shared.provenance.name(host, &parent.host.name, parent.host.kind);
             let watching = match old.get(&host) {
-                Some((known, watching)) if known.is_where(&parent) && !watching.is_cancelled() => {
-                    watching.clone()
-                }
-                // What they hold is of no use.
-                _ if is_complete => {
-                    let none = CancellationToken::new();
-                    none.cancel();
-                    none
-                }
-                _ => watcher::watch(&self.engine, &self.shared, &parent, &self.stop),
+                Some((known, watching)) if known.is_where(&parent) => watching.clone(),
+                _ => None,
             };
             self.parents.insert(host, (parent, watching));
         }
+        self.follow_parents();
         if !self.parents.is_empty() && !self.engine.reads_origin_of(&self.shared.info) {
             self.conductor.set_source(SourceAccess::Forbidden);
             if is_news {
                 self.patience.has_new_parents();
+            }
+        }
+    }
+
+    /// What parents hold is of use to who chooses among them, and lacks something.
+    fn follow_parents(&mut self) {
+        if self.conductor.follows_leases_alone(self.now()) || self.is_complete() {
+            return;
+        }
+        for (parent, watching) in self.parents.values_mut() {
+            if watching.as_ref().is_none_or(CancellationToken::is_cancelled) {
+                *watching = Some(watcher::watch(&self.engine, &self.shared, parent, &self.stop));
             }
         }
     }
@@ -507,8 +579,11 @@ impl Actor {
 
     fn act(&mut self) {
         let now = self.now();
+        self.tell_wants();
+        self.follow_parents();
         let actions = self.conductor.plan(now);
         self.carry_out(actions);
+        self.tell_lease_ends();
         self.watch_patience(now);
     }
 
@@ -564,7 +639,12 @@ impl Actor {
         for action in actions {
             match action {
                 Action::Request { flight, parent, groups, priority } => {
-                    let Some((parent, _)) = self.parents.get(&parent) else { continue };
+                    let known = self.parents.get(&parent).map(|(parent, _)| parent);
+                    let Some(parent) = known.or_else(|| self.partners.get(&parent)) else {
+                        let fault = Some(Failure::Disconnected);
+                        self.conductor.ended(flight, fault, self.began.elapsed());
+                        continue;
+                    };
                     let stop = self.stop.child_token();
                     self.flights.request(flight, parent, groups, priority, stop.clone());
                     self.under_way.insert(flight, (Provider::Parent(parent.host.id), stop));

@@ -44,6 +44,14 @@ impl ParentHost {
     }
 }
 
+/// This host's turn at the uplink of a parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) id: u64,
+    pub(crate) parent: HostId,
+    pub(crate) groups: GroupRange,
+}
+
 /// What a task's actor is told.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -53,7 +61,18 @@ pub(crate) enum Command {
         waiter: Option<Waiter>,
     },
     Abandoned,
-    Parents(Vec<ParentHost>),
+    /// Its parents, and whether what is wanted in any order comes by leases.
+    Parents {
+        parents: Vec<ParentHost>,
+        led: bool,
+    },
+    Leases {
+        leases: Vec<Lease>,
+        /// Names of those that hold no longer.
+        withdrawn: Vec<u64>,
+        /// Those of their parents that were not named before.
+        partners: Vec<ParentHost>,
+    },
     Holds {
         host: HostId,
         groups: Vec<GroupRange>,

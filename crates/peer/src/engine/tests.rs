@@ -275,7 +275,7 @@ async fn give_parents(task: &Task, parents: &[&Member]) {
         .iter()
         .map(|member| ParentHost { host: member.info.clone(), grant: Bytes::new() })
         .collect();
-    task.shared.commands.send(Command::Parents(hosts)).await.unwrap();
+    task.shared.commands.send(Command::Parents { parents: hosts, led: false }).await.unwrap();
 }
 
 async fn read_all(task: &Task) -> Bytes {

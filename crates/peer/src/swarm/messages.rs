@@ -1,20 +1,20 @@
 //! Between what this host knows and what the scheduler's stream carries.
 
 use bytes::Bytes;
-use dfs_model::{HostInfo, HostKind, TaskId};
-use dfs_proto::common;
+use dfs_model::{GroupRange, HostInfo, HostKind, Priority, TaskId};
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::scheduler::{
     FailureKind, GroupsDone, GroupsFailed, HostMessage, Leave, PeerResult, Progress, RefusalKind,
-    Register, Reschedule, SchedulerMessage, Signer, SizeScope, TaskUpdate,
+    Register, Reschedule, SchedulerMessage, Signer, SizeScope, TaskUpdate, Want,
     host_message::Kind as Up,
 };
+use dfs_proto::{common, scheduler};
 
 use super::outbox::{News, PeerEnd, Registration};
-use crate::conductor::Failure;
+use crate::conductor::{Failure, LeaseEnd, LeaseFailure};
 use crate::digests::{Appointment, SignedDigests};
-use crate::engine::{Command, ParentHost, ReadError};
+use crate::engine::{Command, Lease, ParentHost, ReadError};
 
 /// The largest message taken from a scheduler: a resolution or a snapshot of digests.
 pub(super) const MAX_MESSAGE: usize = 32 << 20;
@@ -30,6 +30,15 @@ pub(super) fn id_bytes(task: &TaskId) -> Bytes {
 /// Takes part, and wants whatever will be read.
 pub(super) fn register(registration: &Registration) -> HostMessage {
     registered(registration, Vec::new(), Vec::new())
+}
+
+/// What it wants in any order.
+pub(super) fn wants(registration: &Registration) -> HostMessage {
+    up(Up::Want(Want {
+        task_id: id_bytes(&registration.task.id),
+        groups: registration.wants.clone(),
+        priority: Priority::Bulk as u32,
+    }))
 }
 
 /// Takes part, and wants no more than it holds.
@@ -73,8 +82,13 @@ pub(super) fn news(
     if let Some(end) = &news.earlier_end {
         messages.push(up(Up::Result(result(task, end))));
     }
-    if let Some(registration) = registered.filter(|_| news.register) {
-        messages.push(register(&registration));
+    if let Some(registration) = registered {
+        if news.register {
+            messages.push(register(&registration));
+        }
+        if news.wants {
+            messages.push(wants(&registration));
+        }
     }
     // Before the groups: who is told of these finds what proves them.
     let signed = news
@@ -124,11 +138,27 @@ fn progress(task: &TaskId, news: &News) -> Option<HostMessage> {
         kind: failure_kind(*why).into(),
     });
     let failed: Vec<GroupsFailed> = failed.collect();
-    if done.is_empty() && failed.is_empty() {
+    let leases: Vec<scheduler::LeaseEnd> = news.leases.iter().map(lease_end).collect();
+    if done.is_empty() && failed.is_empty() && leases.is_empty() {
         return None;
     }
     let task_id = id_bytes(task);
-    Some(up(Up::Progress(Progress { task_id, done, failed, uploads: 0 })))
+    Some(up(Up::Progress(Progress { task_id, done, failed, uploads: 0, leases })))
+}
+
+fn lease_end(end: &LeaseEnd) -> scheduler::LeaseEnd {
+    let failure = match end.failure {
+        None => FailureKind::Unspecified,
+        Some(LeaseFailure::Unwanted) => FailureKind::Unwanted,
+        Some(LeaseFailure::Parent(failure)) => failure_kind(failure),
+    };
+    let whole = end.here.first().copied().filter(|_| end.failure.is_none());
+    scheduler::LeaseEnd {
+        id: end.id,
+        groups: whole.map(Into::into),
+        cost_ms: u32::try_from(end.cost.as_millis()).unwrap_or(u32::MAX),
+        failure: failure.into(),
+    }
 }
 
 fn result(task: &TaskId, end: &PeerEnd) -> PeerResult {
@@ -157,6 +187,22 @@ fn signers(signers: &[Signer]) -> Result<Command, BadMessage> {
     Ok(Command::Signers { keys, appointments: words.collect() })
 }
 
+fn hosts(parents: Vec<scheduler::Parent>) -> Result<Vec<ParentHost>, BadMessage> {
+    let host = |parent: scheduler::Parent| {
+        let host = HostInfo::try_from(parent.host.unwrap_or_default())?;
+        Ok(ParentHost { host, grant: parent.grant })
+    };
+    parents.into_iter().map(host).collect()
+}
+
+/// What it names beyond any content is beyond this one too.
+fn lease(lease: scheduler::Lease) -> Result<Lease, BadMessage> {
+    let run = lease.groups.unwrap_or_default();
+    let end = run.first.saturating_add(run.count);
+    let groups = GroupRange::new(run.first, end - run.first);
+    Ok(Lease { id: lease.id, parent: convert::host_id(&lease.parent_id)?, groups })
+}
+
 /// A scheduler's message as commands to one task; none for messages about no task.
 pub(super) fn down(
     message: SchedulerMessage,
@@ -165,11 +211,16 @@ pub(super) fn down(
     let addressed = match kind {
         Down::Parents(parents) => {
             let id = convert::task_id(&parents.task_id)?;
-            let hosts = parents.parents.into_iter().map(|parent| {
-                let host = HostInfo::try_from(parent.host.unwrap_or_default())?;
-                Ok(ParentHost { host, grant: parent.grant })
-            });
-            (id, vec![Command::Parents(hosts.collect::<Result<_, BadMessage>>()?)])
+            let led = parents.led;
+            let parents = hosts(parents.parents)?;
+            (id, vec![Command::Parents { parents, led }])
+        }
+        Down::Leases(leases) => {
+            let id = convert::task_id(&leases.task_id)?;
+            let partners = hosts(leases.partners)?;
+            let withdrawn = leases.withdrawn;
+            let leases = leases.leases.into_iter().map(lease).collect::<Result<_, _>>()?;
+            (id, vec![Command::Leases { leases, withdrawn, partners }])
         }
         Down::Registered(registered) => {
             let task = registered.task.as_ref().map(|task| &task.id[..]);
@@ -207,7 +258,7 @@ pub(super) fn down(
             };
             (id, vec![Command::Refused(error)])
         }
-        Down::Welcome(_) | Down::Leases(_) | Down::SlowDown(_) | Down::Moved(_) => return Ok(None),
+        Down::Welcome(_) | Down::SlowDown(_) | Down::Moved(_) => return Ok(None),
     };
     Ok(Some(addressed))
 }

@@ -10,7 +10,7 @@ use dfs_proto::common::GroupRun;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::conductor::Failure;
+use crate::conductor::{Failure, LeaseEnd};
 use crate::engine::{Command, Ledger};
 
 /// Failures reported in one batch of one task.
@@ -25,6 +25,8 @@ pub(super) struct Registration {
     pub(super) task: TaskInfo,
     pub(super) priority: Priority,
     pub(super) commands: mpsc::Sender<Command>,
+    /// What it wants in any order.
+    pub(super) wants: Vec<GroupRun>,
 }
 
 /// What happened in one task since the last batch.
@@ -33,10 +35,13 @@ pub(super) struct News {
     /// How the part in it ended that came before this registration.
     pub(super) earlier_end: Option<PeerEnd>,
     pub(super) register: bool,
+    /// What it wants in any order has changed.
+    pub(super) wants: bool,
     /// Digests that this host has signed.
     pub(super) signed: VecDeque<Bytes>,
     pub(super) done: BTreeMap<Option<HostId>, Delivered>,
     pub(super) failed: Vec<(GroupRange, HostId, Failure)>,
+    pub(super) leases: Vec<LeaseEnd>,
     pub(super) reschedule: Option<Vec<HostId>>,
     pub(super) end: Option<PeerEnd>,
     /// It is registered no more; what is held all the same.
@@ -84,6 +89,8 @@ pub(super) struct Outbox {
     filled: Notify,
     /// Somebody waits for the answer.
     urgent: Notify,
+    /// An uplink waits for its next lease.
+    brisk: Notify,
     /// Schedulers that are being talked to.
     connected: watch::Sender<usize>,
 }
@@ -102,11 +109,12 @@ impl Outbox {
     ) {
         let id = task.id;
         let mut inner = self.inner.lock();
-        inner.tasks.insert(id, Registration { task, priority, commands });
+        inner.tasks.insert(id, Registration { task, priority, commands, wants: Vec::new() });
         let news = inner.news.entry(id).or_default();
         // All of that was before, and a registration begins anew.
         news.rest = None;
         news.leave = false;
+        news.leases.clear();
         news.earlier_end = news.end.take().or(news.earlier_end.take());
         news.register = true;
         drop(inner);
@@ -125,6 +133,20 @@ impl Outbox {
             delivered.groups.insert_range(groups);
             delivered.cost = cost;
         });
+    }
+
+    pub(super) fn lease_ended(&self, task: TaskId, end: LeaseEnd) {
+        self.tell(task, |news| news.leases.push(end));
+        self.brisk.notify_one();
+    }
+
+    pub(super) fn want(&self, task: TaskId, groups: Vec<GroupRun>) {
+        let mut inner = self.inner.lock();
+        let Some(registration) = inner.tasks.get_mut(&task) else { return };
+        registration.wants = groups;
+        inner.news.entry(task).or_default().wants = true;
+        drop(inner);
+        self.urgent.notify_one();
     }
 
     pub(super) fn signed(&self, task: TaskId, batch: Bytes) {
@@ -197,6 +219,11 @@ impl Outbox {
         self.urgent.notified().await;
     }
 
+    /// Waits until there is something to send that somebody waits for by and by.
+    pub(super) async fn brisk(&self) {
+        self.brisk.notified().await;
+    }
+
     pub(super) fn take(&self) -> BTreeMap<TaskId, News> {
         std::mem::take(&mut self.inner.lock().news)
     }
@@ -206,6 +233,7 @@ impl Outbox {
     pub(super) fn forget_complaints(&self) {
         for news in self.inner.lock().news.values_mut() {
             news.failed.clear();
+            news.leases.clear();
             news.reschedule = None;
         }
     }

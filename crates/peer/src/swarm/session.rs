@@ -18,6 +18,9 @@ use super::{Holdings, Members, SwarmOptions, messages, route_of};
 /// News that nobody waits for gather for this long before they are sent.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// And news that an uplink waits for.
+const GATHER_BRISK: Duration = Duration::from_millis(2);
+
 /// Pause between attempts to reach a scheduler, growing.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
@@ -69,9 +72,10 @@ impl Session {
                 () = stop.cancelled() => break,
                 _ = self.members.changed() => {}
                 () = self.outbox.urgent() => {}
+                () = self.outbox.brisk() => self.gather(GATHER_BRISK).await,
                 () = self.outbox.filled() => tokio::select! {
-                    () = self.outbox.urgent() => {}
-                    () = tokio::time::sleep(GATHER) => {}
+                    () = self.outbox.brisk() => self.gather(GATHER_BRISK).await,
+                    () = self.gather(GATHER) => {}
                 },
                 () = tokio::time::sleep(UPKEEP) => {}
             }
@@ -87,6 +91,14 @@ impl Session {
             }
         }
         self.links.values().for_each(|link| link.stop.cancel());
+    }
+
+    /// Lets more news come, unless somebody waits for the answer to them.
+    async fn gather(&self, within: Duration) {
+        tokio::select! {
+            () = self.outbox.urgent() => {}
+            () = tokio::time::sleep(within) => {}
+        }
     }
 
     /// The last word on every link; the schedulers end the streams when they have read it.
@@ -150,6 +162,9 @@ impl Session {
             let responsible = members.scheduler_for(&route_of(&registration.task));
             if responsible.is_some_and(|(id, _)| id == scheduler) {
                 self.send(scheduler, messages::register(&registration)).await;
+                if !registration.wants.is_empty() {
+                    self.send(scheduler, messages::wants(&registration)).await;
+                }
             }
         }
     }

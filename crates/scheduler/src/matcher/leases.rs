@@ -8,7 +8,7 @@ use super::{Micros, PeerNumber};
 
 /// Names a lease; no other lease of the same matcher ever has its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseId(u64);
+pub struct LeaseId(pub u64);
 
 /// One peer's word to send a run of pieces to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub(super) struct Out {
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     table: Vec<(u32, Option<Out>)>,
+    /// How often a new place counts as used: another matcher's names are of other leases.
+    first_use: u32,
     vacant: Vec<u32>,
     due: BinaryHeap<Reverse<(Micros, LeaseId)>>,
 }
@@ -52,6 +54,11 @@ fn place_of(id: LeaseId) -> (usize, u32) {
 }
 
 impl Leases {
+    /// None yet; their names depend on `seed`.
+    pub(super) fn named_from(seed: u64) -> Self {
+        Self { first_use: (seed >> 32) as u32 ^ seed as u32, ..Self::default() }
+    }
+
     pub(super) fn add(
         &mut self,
         from: PeerNumber,
@@ -61,11 +68,11 @@ impl Leases {
         due: Micros,
     ) -> Lease {
         let place = self.vacant.pop().unwrap_or_else(|| {
-            self.table.push((0, None));
+            self.table.push((self.first_use, None));
             (self.table.len() - 1) as u32
         });
         let (uses, slot) = &mut self.table[place as usize];
-        *uses += 1;
+        *uses = uses.wrapping_add(1);
         let id = LeaseId(u64::from(*uses) << 32 | u64::from(place));
         let lease = Lease { id, from, to, first: pieces.start, count: pieces.len() as u32 };
         *slot = Some(Out { lease, since });

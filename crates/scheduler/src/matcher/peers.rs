@@ -43,8 +43,9 @@ struct Peer {
     role: Role,
     is_here: bool,
     counts: bool,
-    giving: u16,
-    getting: u16,
+    /// Pieces that it is leased to give, and that it is sent.
+    giving: u32,
+    getting: u32,
     /// Pieces that it has, and those that it wants, has not and is not being sent.
     held: u32,
     lacking: u32,
@@ -74,6 +75,7 @@ pub(super) struct Peers {
     idle: Vec<Crowd>,
     /// Of all whose rate is known, and of the nodes among them.
     total_rate: u64,
+    rated: u64,
     node_rate: u64,
     rated_nodes: u64,
 }
@@ -89,6 +91,7 @@ impl Peers {
             hungry: Vec::new(),
             idle: Vec::new(),
             total_rate: 0,
+            rated: 0,
             node_rate: 0,
             rated_nodes: 0,
         }
@@ -167,11 +170,11 @@ impl Peers {
         self.peer(number).domains
     }
 
-    pub(super) fn giving(&self, number: u32) -> u16 {
+    pub(super) fn giving(&self, number: u32) -> u32 {
         self.peer(number).giving
     }
 
-    pub(super) fn getting(&self, number: u32) -> u16 {
+    pub(super) fn getting(&self, number: u32) -> u32 {
         self.peer(number).getting
     }
 
@@ -228,6 +231,13 @@ impl Peers {
         news
     }
 
+    /// It does not want a piece any more; whether it lacked it and was not being sent it.
+    pub(super) fn forget(&mut self, number: u32, piece: usize) -> bool {
+        let lacked = self.lacks.put(number as usize, piece, false);
+        self.peer_mut(number).lacking -= u32::from(lacked);
+        lacked
+    }
+
     /// It is being sent a piece.
     pub(super) fn send(&mut self, number: u32, piece: usize) {
         let lacked = self.lacks.put(number as usize, piece, false);
@@ -244,24 +254,18 @@ impl Peers {
         self.coming.has(number as usize, piece)
     }
 
-    pub(super) fn begins(&mut self, from: u32, to: u32, now: Micros) {
+    pub(super) fn begins(&mut self, from: u32, to: u32, pieces: u32, now: Micros) {
         let sender = self.peer_mut(from);
         if sender.giving == 0 {
             (sender.measured_since, sender.measured) = (now, 0);
         }
-        sender.giving += 1;
-        self.peer_mut(to).getting += 1;
+        sender.giving += pieces;
+        self.peer_mut(to).getting += pieces;
     }
 
-    pub(super) fn ends(&mut self, from: u32, to: u32) {
-        self.peer_mut(from).giving -= 1;
-        self.peer_mut(to).getting -= 1;
-    }
-
-    /// Whether its uplink takes another lease; one whose rate is not known takes one at a time.
-    pub(super) fn has_slot(&self, number: u32, most: u16) -> bool {
-        let peer = self.peer(number);
-        peer.giving < if peer.rate == 0 { 1 } else { most }
+    pub(super) fn ends(&mut self, from: u32, to: u32, pieces: u32) {
+        self.peer_mut(from).giving -= pieces;
+        self.peer_mut(to).getting -= pieces;
     }
 
     pub(super) fn is_hungry(&self, number: u32) -> bool {
@@ -269,7 +273,7 @@ impl Peers {
     }
 
     /// It is hungry where it lacks something and its downlink takes more.
-    pub(super) fn refresh_hunger(&mut self, number: u32, most: u16) {
+    pub(super) fn refresh_hunger(&mut self, number: u32, most: u32) {
         let peer = self.peer(number);
         // Who seems dead is tried again, with one.
         let most = if peer.strikes > 0 { 1 } else { most };
@@ -363,6 +367,7 @@ impl Peers {
         peer.rate = rate;
         let node = u64::from(peer.role == Role::Node);
         self.total_rate += rate;
+        self.rated += 1;
         self.node_rate += rate * node;
         self.rated_nodes += node;
     }
@@ -372,8 +377,14 @@ impl Peers {
         let rate = std::mem::take(&mut peer.rate);
         let node = u64::from(peer.role == Role::Node && rate > 0);
         self.total_rate -= rate;
+        self.rated -= u64::from(rate > 0);
         self.node_rate -= rate * node;
         self.rated_nodes -= node;
+    }
+
+    /// Bytes a second of an uplink in the mean, as far as they are known.
+    pub(super) fn mean_rate(&self) -> u64 {
+        self.total_rate.checked_div(self.rated).unwrap_or(0)
     }
 
     /// Bytes a second: its own, of the nodes in the mean, of all together. None while its own is not known.

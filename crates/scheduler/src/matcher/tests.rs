@@ -48,8 +48,8 @@ struct Witness {
     roles: BTreeMap<PeerNumber, (Role, Place)>,
     has: BTreeMap<PeerNumber, BTreeSet<u32>>,
     out: BTreeMap<LeaseId, Lease>,
-    giving: BTreeMap<PeerNumber, u16>,
-    getting: BTreeMap<PeerNumber, u16>,
+    giving: BTreeMap<PeerNumber, u32>,
+    getting: BTreeMap<PeerNumber, u32>,
 }
 
 impl Witness {
@@ -90,8 +90,8 @@ impl Witness {
                 assert!(!self.is_at(piece, is_there), "a piece enters an area once");
             }
         }
-        *self.giving.entry(lease.from).or_default() += 1;
-        *self.getting.entry(lease.to).or_default() += 1;
+        *self.giving.entry(lease.from).or_default() += lease.count;
+        *self.getting.entry(lease.to).or_default() += lease.count;
         assert!(self.giving[&lease.from] <= tuning.uplink);
         assert!(self.getting[&lease.to] <= tuning.downlink);
         assert!(self.out.insert(lease.id, lease).is_none(), "no name is given twice");
@@ -99,8 +99,8 @@ impl Witness {
 
     fn ended(&mut self, id: LeaseId, is_done: bool) {
         let Some(lease) = self.out.remove(&id) else { return };
-        *self.giving.entry(lease.from).or_default() -= 1;
-        *self.getting.entry(lease.to).or_default() -= 1;
+        *self.giving.entry(lease.from).or_default() -= lease.count;
+        *self.getting.entry(lease.to).or_default() -= lease.count;
         if let Some(has) = self.has.get_mut(&lease.to).filter(|_| is_done) {
             has.extend(lease.pieces().map(|piece| piece as u32));
         }
@@ -114,6 +114,17 @@ impl Witness {
         self.has.remove(&number);
     }
 }
+
+/// An uplink is leased as many pieces however fast it is.
+const FIXED: Tuning = Tuning {
+    sampled: 8,
+    uplink: 10,
+    window: 0,
+    downlink: 20,
+    run: 64,
+    choice: Choice::Rarest,
+    straggler: 8,
+};
 
 struct Field {
     matcher: Matcher,
@@ -132,8 +143,8 @@ impl Field {
     fn tell(&mut self, event: impl FnOnce(&mut Matcher, &mut Witness, Micros)) -> Vec<Lease> {
         self.now += 1000;
         event(&mut self.matcher, &mut self.witness, Micros(self.now));
-        for id in self.matcher.withdrawn().collect::<Vec<_>>() {
-            self.witness.ended(id, false);
+        for lease in self.matcher.withdrawn().collect::<Vec<_>>() {
+            self.witness.ended(lease.id, false);
         }
         let leases: Vec<_> = self.matcher.leases().collect();
         for lease in &leases {
@@ -206,13 +217,13 @@ proptest! {
     fn the_rules_hold_whatever_happens_and_who_stays_gets_everything(
         steps in prop::collection::vec(step(), 1..200),
         run in 1..4u16,
-        slots in 1..5u16,
+        slots in 1u32..5,
         seed in any::<u64>(),
     ) {
         // How fast anybody is means nothing here.
         let straggler = u64::MAX;
         let tuning =
-            Tuning { run, uplink: slots, downlink: slots + 1, straggler, ..Tuning::default() };
+            Tuning { run, uplink: slots, downlink: slots + 1, straggler, ..FIXED };
         let mut field = Field::new(tuning, seed);
         let first = field.join(&source());
         for step in steps {
@@ -297,7 +308,7 @@ fn equal_seeds_and_events_give_equal_leases() {
 
 #[test]
 fn what_only_a_straggler_has_is_sent_again() {
-    let tuning = Tuning { uplink: 1, downlink: 1, ..Tuning::default() };
+    let tuning = Tuning { uplink: 1, downlink: 1, ..FIXED };
     let mut matcher = Matcher::new(2, 1000, tuning, 1);
     let give = |matcher: &mut Matcher| matcher.leases().collect::<Vec<_>>();
     let both = 0..2;
@@ -336,4 +347,23 @@ fn what_only_a_straggler_has_is_sent_again() {
     assert!(matcher.is_complete(fast), "{sent:?}");
     let again = (PeerNumber(0), fast, lease.first);
     assert!(sent.contains(&again) && now < 10_000_000, "{sent:?} until {now}");
+}
+
+#[test]
+fn an_uplink_that_is_fast_is_leased_more_at_a_time_and_longer_runs() {
+    let mut field = Field { tuning: Tuning::default(), ..Field::new(Tuning::default(), 3) };
+    let give = |matcher: &mut Matcher| matcher.leases().collect::<Vec<_>>();
+    let all = 0..PIECES;
+    let source =
+        Joining { role: Role::Source, place: Place::default(), has: &[all.clone()], wants: &[] };
+    field.matcher.join(&source, Micros(0));
+    let node = Joining { role: Role::Node, place: Place::default(), has: &[], wants: &[all] };
+    field.matcher.join(&node, Micros(0));
+    let [first] = give(&mut field.matcher)[..] else { panic!("how fast it is is not known") };
+    // A piece is 1000 bytes: a million bytes a second.
+    field.matcher.done(first.id, Micros(1000));
+    let leases = give(&mut field.matcher);
+    let given: u32 = leases.iter().map(|lease| lease.count).sum();
+    assert_eq!(given, (PIECES - 1).min(50), "as many as it sends in 50 ms");
+    assert!(leases.iter().any(|lease| lease.count == 5), "in runs of 5 ms: {leases:?}");
 }

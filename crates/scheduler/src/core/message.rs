@@ -222,10 +222,13 @@ pub enum Event {
         done: Vec<Done>,
         /// Did not arrive.
         failed: Vec<Failed>,
+        /// Leases to it that have ended.
+        leases: Vec<LeaseEnd>,
         /// Uploads under way on this host.
         uploads: u32,
     },
-    /// A host wants more groups.
+    /// What a host wants of a task: of what is fetched in any order, these groups and no others; of what is more
+    /// urgent, these too.
     Want {
         /// Who.
         host: HostId,
@@ -285,6 +288,24 @@ pub enum Event {
     Tick,
 }
 
+impl Event {
+    /// The task that it is about, if it is about one.
+    pub fn task(&self) -> Option<TaskId> {
+        match self {
+            Self::Announced { task, .. } | Self::Register { task, .. } => Some(task.id),
+            Self::Vouched { task, .. }
+            | Self::Progress { task, .. }
+            | Self::Want { task, .. }
+            | Self::Reschedule { task, .. }
+            | Self::Digests { task, .. }
+            | Self::PeerResult { task, .. }
+            | Self::Leave { task, .. }
+            | Self::Seed { task, .. } => Some(*task),
+            Self::HostJoined(_) | Self::HostSilent(_) | Self::HostLeft(_) | Self::Tick => None,
+        }
+    }
+}
+
 /// How a peer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -307,17 +328,37 @@ pub enum SizeScope {
     Normal,
 }
 
-/// One parent's word to send a run of pieces to one child.
+/// A child's turn at the uplink of a parent, which holds these groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// Who sends.
+    /// Its name, among all of a task.
+    pub id: u64,
+    /// Who gives.
     pub parent: HostId,
-    /// Who receives.
-    pub child: HostId,
-    /// First piece.
-    pub first: u64,
-    /// Number of pieces.
-    pub count: u32,
+    /// What.
+    pub groups: GroupRange,
+}
+
+/// How a lease ended, as its child says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseEnd {
+    /// Its name.
+    pub id: u64,
+    /// What has come of it.
+    pub groups: GroupRange,
+    /// How long it took, in milliseconds.
+    pub cost_ms: u32,
+    /// Why it brought nothing.
+    pub failure: Option<LeaseFailure>,
+}
+
+/// Why a lease brought nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseFailure {
+    /// The child does not want it any more.
+    Unwanted,
+    /// The parent did not give it.
+    Parent(FailureKind),
 }
 
 /// What is to be done.
@@ -346,15 +387,21 @@ pub enum Decision {
         task: TaskId,
         /// Best first; empty when all are gone and others are being found.
         parents: Vec<Arc<HostInfo>>,
+        /// Whether what it wants in any order comes to it by leases.
+        led: bool,
     },
-    /// Tell a parent what to send to whom.
+    /// Tell a child whom to ask for what.
     SendLeases {
-        /// The parent.
+        /// The child.
         host: HostId,
         /// Of what.
         task: TaskId,
-        /// Numbered leases.
-        leases: Vec<(u64, Lease)>,
+        /// From now on.
+        leases: Vec<Lease>,
+        /// Names of those that hold no longer.
+        withdrawn: Vec<u64>,
+        /// Those who give and were not named to it before.
+        partners: Vec<Arc<HostInfo>>,
     },
     /// Tell the takers of a task what is new about it.
     SendUpdate {

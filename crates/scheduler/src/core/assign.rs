@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use dfs_model::{HostId, TaskId, TaskKey};
+use dfs_model::{HostId, HostInfo, TaskId, TaskKey};
 use rand::RngExt as _;
 
-use super::strategy::{Ask, Assignment, Swarm};
+use super::strategy::{Ask, Swarm};
 use super::{
-    Core, Decision, Held, Lease, MAX_PARENTS, Millis, PeerState, RefusalKind, SizeScope, TaskState,
-    Timer,
+    Core, Decision, Held, MAX_PARENTS, Millis, PeerState, RefusalKind, SizeScope, TaskState, Timer,
 };
 
 impl Core {
@@ -29,6 +28,7 @@ impl Core {
     /// Schedules whoever the event left without what they need, and whoever that touches in turn.
     pub(super) fn settle(&mut self) {
         while let Some((task, host)) = self.queue.pop_front() {
+            self.touched.push(task);
             self.schedule(task, host);
         }
     }
@@ -44,19 +44,13 @@ impl Core {
         if self.answer_with_content(task_id, child) || self.waits_for_content(task_id, child) {
             return;
         }
-        let parents = match self.assign(task_id, child) {
-            Assignment::Parents(parents) => self.grant(task_id, child, &parents),
-            Assignment::Leases(leases) => return self.lease(task_id, child, leases),
-        };
+        let parents = self.assign(task_id, child);
+        let parents = self.grant(task_id, child, &parents);
         if !parents.is_empty() {
             return self.send_parents(task_id, child, parents);
         }
         if had_parents {
-            self.out.push(Decision::SendParents {
-                host: child,
-                task: task_id,
-                parents: Vec::new(),
-            });
+            self.tell_parents(task_id, child, Vec::new());
         }
         self.find_origin(task_id, child);
     }
@@ -86,16 +80,14 @@ impl Core {
         expects_digests
     }
 
-    fn assign(&mut self, task_id: TaskId, child: HostId) -> Assignment {
+    fn assign(&mut self, task_id: TaskId, child: HostId) -> Vec<HostId> {
         let former = self.release_parents(task_id, child);
-        let nobody = Assignment::Parents(Vec::new());
-        let Some(task) = self.tasks.get(&task_id) else { return nobody };
-        let Some(peer) = task.peer(&child) else { return nobody };
+        let Some(task) = self.tasks.get(&task_id) else { return Vec::new() };
+        let Some(peer) = task.peer(&child) else { return Vec::new() };
         let descendants = task.dag.descendants(&child);
         let swarm = Swarm { task, hosts: &self.hosts, now: self.now };
         let ask = Ask { child, peer, former: &former, descendants: &descendants };
-        let assignment = self.strategy.assign(&swarm, &ask, &mut self.random);
-        let Assignment::Parents(mut parents) = assignment else { return assignment };
+        let mut parents = self.strategy.parents(&swarm, &ask, &mut self.random);
         parents.retain(|parent| swarm.may_serve(&ask, parent));
         parents.truncate(MAX_PARENTS);
         // What nobody else has, the seed fetches: it joins the four where they do not suffice.
@@ -108,12 +100,12 @@ impl Core {
         }
         let covered = task.covers(&parents, peer);
         if !covered && task.is_void(self.now) {
-            return nobody;
+            return Vec::new();
         }
         if task.scope() == SizeScope::Small && task.covers(&parents[..parents.len().min(1)], peer) {
             parents.truncate(1);
         }
-        Assignment::Parents(parents)
+        parents
     }
 
     /// Draws the edges; says which there are.
@@ -141,31 +133,17 @@ impl Core {
             .iter()
             .filter_map(|parent| self.hosts.get(parent).map(|host| Arc::clone(&host.info)))
             .collect();
-        self.out.push(Decision::SendParents { host: child, task: task_id, parents: infos });
+        self.tell_parents(task_id, child, infos);
+        let Some(task) = self.tasks.get(&task_id) else { return };
         let covered = task.peer(&child).is_some_and(|peer| task.covers(&parents, peer));
         if !covered {
             self.order_seed(task_id, child);
         }
     }
 
-    fn lease(&mut self, task_id: TaskId, child: HostId, leases: Vec<Lease>) {
-        self.answer(task_id, child);
-        let Some(task) = self.tasks.get(&task_id) else { return };
-        let Some(peer) = task.peer(&child) else { return };
-        let descendants = std::collections::BTreeSet::new();
-        let swarm = Swarm { task, hosts: &self.hosts, now: self.now };
-        let ask = Ask { child, peer, former: &[], descendants: &descendants };
-        for lease in leases {
-            if lease.child == child && swarm.may_serve(&ask, &lease.parent) {
-                self.last_lease += 1;
-                let leases = vec![(self.last_lease, lease)];
-                let host = lease.parent;
-                self.out.push(Decision::SendLeases { host, task: task_id, leases });
-            }
-        }
-        // Leases are small: the next look decides what follows them.
-        let due = self.now.after(self.limits.retry_after);
-        self.wait(task_id, child, due);
+    pub(super) fn tell_parents(&mut self, task: TaskId, host: HostId, parents: Vec<Arc<HostInfo>>) {
+        let led = self.is_led(&task);
+        self.out.push(Decision::SendParents { host, task, parents, led });
     }
 
     /// Takes a peer's parents away without a word; says who they were.
@@ -298,8 +276,7 @@ impl Core {
         self.answer(task_id, child);
         if !self.release_parents(task_id, child).is_empty() {
             // It would go on asking them, before the source.
-            let parents = Vec::new();
-            self.out.push(Decision::SendParents { host: child, task: task_id, parents });
+            self.tell_parents(task_id, child, Vec::new());
         }
         if there.len() >= self.limits.at_source {
             // Its turn comes; not everybody looks at the same moment.

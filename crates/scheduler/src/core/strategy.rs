@@ -8,26 +8,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use dfs_model::HostId;
 use rand::rngs::StdRng;
 
-use super::{Host, Lease, Millis, Peer, PeerState, Task};
+use super::{Host, Millis, Peer, PeerState, Task};
+use crate::matcher::Tuning;
 
+pub mod leases;
 pub mod seed004;
-
-/// What a strategy decides for one child.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Assignment {
-    /// These are its parents, best first.
-    Parents(Vec<HostId>),
-    /// These parents send these pieces now.
-    Leases(Vec<Lease>),
-}
 
 /// Decides who serves a child.
 pub trait Strategy: Send {
     /// Its name in configuration and in the greeting.
     fn name(&self) -> &'static str;
 
-    /// Who serves `ask.child` now. The child's former edges are already gone.
-    fn assign(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Assignment;
+    /// The parents of `ask.child`, best first. Its former edges are already gone.
+    fn parents(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Vec<HostId>;
+
+    /// How uplinks are leased to those who want everything in any order; none where children choose for themselves
+    /// among their parents.
+    fn leases(&self) -> Option<Tuning> {
+        None
+    }
 }
 
 /// One task's swarm as a strategy sees it.

@@ -18,6 +18,8 @@ pub enum Timer {
     Retry(TaskId, HostId),
     /// A task that nobody takes.
     Idle(TaskId),
+    /// Leases of a task.
+    Lead(TaskId),
 }
 
 /// Timers in order of time; the same one may be set for several times.

@@ -10,6 +10,7 @@ impl Core {
     pub(super) fn host_joined(&mut self, info: Arc<HostInfo>) {
         let id = info.id;
         let fresh = Host::new(info, self.limits.upload_slots);
+        self.touch_all_of(&id);
         match self.hosts.get_mut(&id) {
             Some(host) => {
                 host.info = fresh.info;
@@ -25,7 +26,19 @@ impl Core {
     pub(super) fn host_silent(&mut self, id: HostId) {
         let Some(host) = self.hosts.get_mut(&id) else { return };
         host.silent_since = Some(self.now);
+        self.touch_all_of(&id);
         self.timers.set(self.now.after(self.limits.host_lease), Timer::Lease(id));
+    }
+
+    /// What the tasks of a host may lease of it and to it has changed.
+    fn touch_all_of(&mut self, id: &HostId) {
+        let Some(host) = self.hosts.get(id) else { return };
+        for task_id in &host.tasks {
+            if let Some(task) = self.tasks.get_mut(task_id) {
+                task.has_changed(*id);
+                self.touched.push(*task_id);
+            }
+        }
     }
 
     pub(super) fn lease_ran_out(&mut self, id: HostId, at: Millis) {
@@ -51,6 +64,7 @@ impl Core {
         if task.exit(&id).is_none() {
             return;
         }
+        self.touched.push(task_id);
         let children = task.dag.childless(&id);
         if let Some(host) = self.hosts.get_mut(&id) {
             host.tasks.remove(&task_id);

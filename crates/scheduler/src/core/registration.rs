@@ -54,6 +54,7 @@ impl Core {
         if !peer.is_active() {
             // What it wants it will register anew; what it once wanted it may have evicted since.
             peer.wanted = Wanted::Groups(GroupSet::new());
+            peer.in_any_order = GroupSet::new();
         }
         let digests = announced.digests.into_iter();
         let fresh: Vec<Bytes> = digests.filter(|batch| task.digests.add(batch.clone())).collect();
@@ -102,7 +103,11 @@ impl Core {
         peer.holds(held, now);
         peer.serves_only_itself = false;
         peer.wanted = ask.wanted;
+        peer.in_any_order = GroupSet::new();
         peer.priority = ask.priority;
+        if let Some(led) = &mut peer.led {
+            led.forget_partners();
+        }
         peer.tries = 0;
         peer.blocked.clear();
         self.start(id, host);
@@ -279,6 +284,7 @@ impl Core {
         if task.blacklist.len() >= MAX_BLACKLISTED || !task.blacklist.insert(liar) {
             return;
         }
+        task.has_changed(liar);
         self.out.push(Decision::Blacklisted { host: liar, task: task_id });
         self.abandon_children(task_id, liar);
     }
@@ -305,6 +311,10 @@ impl Core {
         };
         let all = task.groups();
         let parents = task.dag.parents(&host).to_vec();
+        if priority >= Priority::Bulk {
+            self.wants_in_any_order(task_id, host, groups.clone());
+        }
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let Some(peer) = task.peer_mut(&host) else { return };
         peer.priority = priority;
         if let Wanted::Groups(wanted) = &mut peer.wanted {
@@ -349,7 +359,7 @@ impl Core {
         let parents = self.tasks.get(&task_id).map(|task| task.dag.parents(&host));
         let known = parents.into_iter().flatten().filter_map(|parent| self.hosts.get(parent));
         let parents = known.map(|host| Arc::clone(&host.info)).collect();
-        self.out.push(Decision::SendParents { host, task: task_id, parents });
+        self.tell_parents(task_id, host, parents);
     }
 
     pub(super) fn reschedule(&mut self, host: HostId, task_id: TaskId, bad: &[HostId]) {

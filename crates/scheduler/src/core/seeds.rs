@@ -25,7 +25,10 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&task_id) else { return false };
         task.state = TaskState::Asked { seed, obtain, deadline };
         task.seed_mute_since = None;
-        let wanted = task.peer(&asker).map_or(Wanted::All, |peer| peer.wanted.clone());
+        let wanted = match task.ordered.is_empty() {
+            true => task.peer(&asker).map_or(Wanted::All, |peer| peer.wanted.clone()),
+            false => Wanted::Groups(task.ordered.clone()),
+        };
         let task = task.spec.clone();
         self.timers.set(deadline, Timer::Obtain(task_id));
         self.out.push(Decision::ObtainFromSeed { seed, task, wanted, obtain });
@@ -143,7 +146,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         task.state = TaskState::Seeded { seed, obtain: Some(obtain) };
         let peer = task.enter(seed, || Peer::new(PeerState::Seeding, Held::nothing()));
-        peer.held = Held::Part(held);
+        peer.holds(Held::Part(held), self.now);
         if let Some(host) = self.hosts.get_mut(&seed) {
             host.tasks.insert(task_id);
         }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, HostId, TaskInfo, groups_in};
+use dfs_model::{GroupRange, GroupSet, HostId, TaskInfo, groups_in};
 
+use super::lead::Lead;
 use super::{Dag, Held, Millis, Peer, RefusalKind, SizeScope, Wanted};
 
 /// Largest content that travels inside an answer, in bytes.
@@ -132,6 +133,12 @@ pub struct Task {
     pub failed_seeds: BTreeMap<HostId, Millis>,
     /// When the idle timer that is set fires.
     pub idle_due: Option<Millis>,
+    /// What seeds are ordered to fetch before it is asked of them.
+    pub ordered: GroupSet,
+    /// The leases of those who want it in any order, once there is one.
+    pub lead: Option<Lead>,
+    /// Peers whose part may have changed since the matcher was told of it.
+    changed: BTreeSet<HostId>,
     peers: BTreeMap<HostId, Peer>,
     /// The same hosts in no order, for sampling.
     roster: Vec<HostId>,
@@ -151,6 +158,9 @@ impl Task {
             seed_mute_since: None,
             failed_seeds: BTreeMap::new(),
             idle_due: None,
+            ordered: GroupSet::new(),
+            lead: None,
+            changed: BTreeSet::new(),
             peers: BTreeMap::new(),
             roster: Vec::new(),
         }
@@ -173,7 +183,35 @@ impl Task {
 
     /// A host's part in it, to change.
     pub fn peer_mut(&mut self, host: &HostId) -> Option<&mut Peer> {
+        self.has_changed(*host);
         self.peers.get_mut(host)
+    }
+
+    /// The part of a host may have changed.
+    pub fn has_changed(&mut self, host: HostId) {
+        if self.lead.is_some() {
+            self.changed.insert(host);
+        }
+    }
+
+    /// A host's part in it, to change in nothing that leases depend on.
+    pub fn peer_untouched(&mut self, host: &HostId) -> Option<&mut Peer> {
+        self.peers.get_mut(host)
+    }
+
+    /// The matcher is to be told of everybody.
+    pub fn everybody_changed(&mut self) {
+        self.changed = self.peers.keys().copied().collect();
+    }
+
+    /// Those whose part may have changed since this was asked.
+    pub fn take_changed(&mut self) -> BTreeSet<HostId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The matcher knows of a peer as it is.
+    pub fn is_told(&mut self, host: &HostId) {
+        self.changed.remove(host);
     }
 
     /// All parts, by host.
@@ -188,6 +226,7 @@ impl Task {
 
     /// Adds a host's part, or gives the one there is.
     pub fn enter(&mut self, host: HostId, new: impl FnOnce() -> Peer) -> &mut Peer {
+        self.has_changed(host);
         let roster = &mut self.roster;
         self.peers.entry(host).or_insert_with(|| {
             let mut peer = new();
@@ -200,6 +239,9 @@ impl Task {
     /// Takes a host's part away.
     pub fn exit(&mut self, host: &HostId) -> Option<Peer> {
         let peer = self.peers.remove(host)?;
+        if let (Some(lead), Some(led)) = (&mut self.lead, &peer.led) {
+            lead.leave(led);
+        }
         self.roster.swap_remove(peer.place);
         if let Some(moved) = self.roster.get(peer.place)
             && let Some(other) = self.peers.get_mut(moved)

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_model::{GroupRange, HostId, Priority};
+use dfs_model::{GroupRange, GroupSet, HostId, Priority};
 
+use super::lead::Led;
 use super::{Held, Millis, Wanted};
 
 /// Where a peer stands.
@@ -114,6 +115,8 @@ pub struct Peer {
     pub priority: Priority,
     /// What it wants.
     pub wanted: Wanted,
+    /// What of that it wants in any order, as it said last.
+    pub in_any_order: GroupSet,
     /// What it holds.
     pub held: Held,
     /// What groups cost it.
@@ -126,6 +129,8 @@ pub struct Peer {
     pub(super) gives_since: Option<Millis>,
     /// Parents it was ever given.
     pub met: BTreeSet<HostId>,
+    /// Its part in the leases of the task.
+    pub(super) led: Option<Led>,
     /// Its place in the task's roster.
     pub(super) place: usize,
 }
@@ -156,13 +161,15 @@ impl Peer {
             stand_in: false,
             serves_only_itself: false,
             priority: Priority::default(),
-            wanted: Wanted::Groups(dfs_model::GroupSet::new()),
+            wanted: Wanted::Groups(GroupSet::new()),
+            in_any_order: GroupSet::new(),
             held,
             costs: Costs::default(),
             tries: 0,
             blocked: BTreeMap::new(),
             gives_since: None,
             met: BTreeSet::new(),
+            led: None,
             place: 0,
         }
     }
@@ -232,10 +239,18 @@ impl Peer {
     /// Holds these groups of the task's `all`, if that is known.
     pub fn gain(&mut self, run: GroupRange, all: Option<u64>, now: Millis) {
         self.change(now, |held| held.insert(run, all));
+        if let Some(led) = &mut self.led {
+            led.gain(run);
+        }
     }
 
     /// Holds this, and nothing else.
     pub fn holds(&mut self, held: Held, now: Millis) {
+        match (&held, &mut self.led) {
+            (Held::All, Some(led)) => led.gain(GroupRange::new(0, super::MAX_GROUPS)),
+            (Held::Part(_), Some(led)) => led.is_other(),
+            (_, None) => {}
+        }
         self.change(now, |had| *had = held);
     }
 

@@ -112,6 +112,7 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
                 cost_ms: u32::from(n) * 100,
             }],
             failed: Vec::new(),
+            leases: Vec::new(),
             uploads: u32::from(n % 3),
         },
         Step::Fail(n, t, parent, kind) => Event::Progress {
@@ -119,6 +120,7 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
             task: task(t).id,
             done: Vec::new(),
             failed: vec![Failed { parent: id(parent), kind: failure(kind) }],
+            leases: Vec::new(),
             uploads: 0,
         },
         Step::Want(n, t, g) => Event::Want {

@@ -4,8 +4,8 @@ use dfs_model::{HostId, Location};
 use rand::rngs::StdRng;
 use rand::seq::index;
 
-use super::{Ask, Assignment, Strategy, Swarm};
-use crate::scheduler::core::{Host, MAX_PARENTS, Peer, PeerState};
+use super::{Ask, Strategy, Swarm};
+use crate::core::{Host, MAX_PARENTS, Peer, PeerState};
 
 /// Candidates looked at for one child (`filterParentLimit`).
 const SAMPLED: usize = 15;
@@ -34,7 +34,7 @@ impl Strategy for Seed004 {
         "seed004"
     }
 
-    fn assign(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Assignment {
+    fn parents(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Vec<HostId> {
         let candidates = candidates(swarm, ask, random);
         let scene = Scene::of(swarm, ask, &candidates);
         let mut scored: Vec<(f64, HostId)> = candidates
@@ -46,8 +46,7 @@ impl Strategy for Seed004 {
             })
             .collect();
         scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let best = scored.into_iter().map(|(_, parent)| parent);
-        Assignment::Parents(best.take(MAX_PARENTS).collect())
+        scored.into_iter().map(|(_, parent)| parent).take(MAX_PARENTS).collect()
     }
 }
 

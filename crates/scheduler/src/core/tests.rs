@@ -58,7 +58,11 @@ impl Scene {
     }
 
     pub fn with(limits: Limits) -> Self {
-        Self { core: Core::new(limits, Box::new(Seed004), 7), now: Millis(1) }
+        Self::deciding(limits, Seed004)
+    }
+
+    pub fn deciding(limits: Limits, strategy: impl Strategy + 'static) -> Self {
+        Self { core: Core::new(limits, Box::new(strategy), 7), now: Millis(1) }
     }
 
     pub fn tell(&mut self, event: Event) -> Vec<Decision> {
@@ -70,15 +74,15 @@ impl Scene {
         self.tell(Event::Tick)
     }
 
-    fn join(&mut self, n: u8, kind: HostKind, idc: &str) {
+    pub fn join(&mut self, n: u8, kind: HostKind, idc: &str) {
         assert!(self.tell(Event::HostJoined(info(n, kind, idc))).is_empty());
     }
 
-    fn nodes(&mut self, hosts: impl IntoIterator<Item = u8>) {
+    pub fn nodes(&mut self, hosts: impl IntoIterator<Item = u8>) {
         hosts.into_iter().for_each(|n| self.join(n, HostKind::Node, ""));
     }
 
-    fn register(&mut self, n: u8, task: &TaskInfo) -> Vec<Decision> {
+    pub fn register(&mut self, n: u8, task: &TaskInfo) -> Vec<Decision> {
         self.register_for(n, task, Wanted::All)
     }
 
@@ -92,12 +96,12 @@ impl Scene {
         })
     }
 
-    fn seed_says(&mut self, n: u8, task: &TaskInfo, event: SeedEvent) -> Vec<Decision> {
+    pub fn seed_says(&mut self, n: u8, task: &TaskInfo, event: SeedEvent) -> Vec<Decision> {
         let obtain = self.core.last_obtain;
         self.tell(Event::Seed { seed: id(n), task: task.id, obtain, event })
     }
 
-    fn seed_obtains(&mut self, n: u8, task: &TaskInfo) -> Vec<Decision> {
+    pub fn seed_obtains(&mut self, n: u8, task: &TaskInfo) -> Vec<Decision> {
         let held = GroupSet::new();
         self.seed_says(n, task, SeedEvent::Obtaining { length: task.length, held, tiny: None })
     }
@@ -108,6 +112,7 @@ impl Scene {
             task: task.id,
             done: vec![done],
             failed: Vec::new(),
+            leases: Vec::new(),
             uploads: 0,
         })
     }
@@ -123,6 +128,7 @@ impl Scene {
             task: task.id,
             done: Vec::new(),
             failed: vec![Failed { parent: id(parent), kind }],
+            leases: Vec::new(),
             uploads: 0,
         })
     }
@@ -148,7 +154,7 @@ fn parents_of(decisions: &[Decision], n: u8) -> Option<Vec<u8>> {
     })
 }
 
-fn ordered_seed(decisions: &[Decision]) -> Option<u8> {
+pub(super) fn ordered_seed(decisions: &[Decision]) -> Option<u8> {
     decisions.iter().find_map(|decision| match decision {
         Decision::ObtainFromSeed { seed, .. } => Some(seed.as_bytes()[0]),
         _ => None,
@@ -833,43 +839,6 @@ fn a_task_that_nobody_takes_is_forgotten() {
 fn hosts_that_did_not_announce_themselves_are_refused() {
     let decisions = Scene::new().register(1, &spec("a", Some(1)));
     assert_eq!(refused(&decisions), [(1, RefusalKind::NotPermitted)]);
-}
-
-/// Leases two pieces from the first host that may serve: stands for strategies of that kind.
-struct TwoPieces;
-
-impl Strategy for TwoPieces {
-    fn name(&self) -> &'static str {
-        "two-pieces"
-    }
-
-    fn assign(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, _: &mut StdRng) -> Assignment {
-        let parent = swarm.task.roster().iter().find(|parent| swarm.may_serve(ask, parent));
-        let Some(parent) = parent else { return Assignment::Parents(Vec::new()) };
-        let lease = Lease { parent: *parent, child: ask.child, first: 0, count: 2 };
-        Assignment::Leases(vec![lease])
-    }
-}
-
-#[test]
-fn a_strategy_may_answer_with_leases() {
-    let task = spec("a", Some(100 * MIB));
-    let mut scene = Scene::new();
-    scene.core = Core::new(limits(), Box::new(TwoPieces), 7);
-    scene.nodes([1, 2]);
-    scene.tell(Event::Announced {
-        stood_in: false,
-        host: id(1),
-        task: task.clone(),
-        held: GroupSet::full(1600),
-        digests: Vec::new(),
-    });
-    let decisions = scene.register(2, &task);
-    let leases = decisions.iter().find_map(|decision| match decision {
-        Decision::SendLeases { host, leases, .. } if *host == id(1) => Some(leases),
-        _ => None,
-    });
-    assert_eq!(leases.map(|l| (l[0].1.child, l[0].1.count)), Some((id(2), 2)));
 }
 
 #[test]

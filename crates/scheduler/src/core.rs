@@ -20,6 +20,7 @@ use rand::rngs::StdRng;
 mod assign;
 mod dag;
 mod host;
+mod lead;
 mod message;
 mod peer;
 mod presence;
@@ -31,6 +32,8 @@ mod task;
 mod timers;
 
 #[cfg(test)]
+mod lead_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod tests;
@@ -38,14 +41,15 @@ mod tests;
 use dag::Dag;
 use host::Host;
 pub use message::{
-    Decision, Done, Event, Failed, FailureKind, Held, Lease, Millis, Outcome, RefusalKind,
-    SeedEvent, SizeScope, Wanted,
+    Decision, Done, Event, Failed, FailureKind, Held, Lease, LeaseEnd, LeaseFailure, Millis,
+    Outcome, RefusalKind, SeedEvent, SizeScope, Wanted,
 };
 use peer::Peer;
 pub use peer::PeerState;
 pub use report::{PeerReport, TaskReport};
+pub use strategy::leases::Leases;
 pub use strategy::seed004::Seed004;
-pub use strategy::{Ask, Assignment, Strategy, Swarm};
+pub use strategy::{Ask, Strategy, Swarm};
 use task::Task;
 pub use task::{TINY_BYTES, TaskState};
 use timers::{Timer, Timers};
@@ -86,6 +90,8 @@ pub struct Limits {
     pub refusal: Duration,
     /// How long a task that only seeds hold is remembered.
     pub idle: Duration,
+    /// Bytes from which on a content is led by leases; of a shorter one there is more in parents.
+    pub led_from: u64,
 }
 
 impl Default for Limits {
@@ -103,6 +109,7 @@ impl Default for Limits {
             hearing: Duration::from_secs(3),
             refusal: Duration::from_secs(10),
             idle: Duration::from_secs(3600),
+            led_from: 4 << 20,
         }
     }
 }
@@ -118,7 +125,8 @@ pub struct Core {
     /// Peers to be scheduled before the event is over.
     queue: VecDeque<(TaskId, HostId)>,
     last_obtain: u64,
-    last_lease: u64,
+    /// Tasks in which somebody may have come to give or want something.
+    touched: Vec<TaskId>,
     now: Millis,
     /// When the first event came.
     began: Option<Millis>,
@@ -137,7 +145,7 @@ impl Core {
             timers: Timers::default(),
             queue: VecDeque::new(),
             last_obtain: 0,
-            last_lease: 0,
+            touched: Vec::new(),
             now: Millis::default(),
             began: None,
             out: Vec::new(),
@@ -179,6 +187,7 @@ impl Core {
     pub fn handle(&mut self, event: Event, now: Millis) -> Vec<Decision> {
         self.now = self.now.max(now);
         self.began.get_or_insert(self.now);
+        self.touched.extend(event.task());
         match event {
             Event::HostJoined(info) => self.host_joined(info),
             Event::HostSilent(host) => self.host_silent(host),
@@ -193,7 +202,9 @@ impl Core {
             Event::Register { host, task, wanted, held, priority } => {
                 self.register(host, task, registration::Ask { wanted, held, priority });
             }
-            Event::Progress { host, task, done, failed, uploads } => {
+            Event::Progress { host, task, done, failed, leases, uploads } => {
+                let (by_lease, unleased) = self.leases_ended(host, task, &leases);
+                let (done, failed) = ([done, by_lease].concat(), [failed, unleased].concat());
                 self.progress(host, task, &done, &failed, uploads);
             }
             Event::Want { host, task, groups, priority } => self.want(host, task, groups, priority),
@@ -209,6 +220,7 @@ impl Core {
             Event::Tick => self.tick(),
         }
         self.settle();
+        self.lead_touched();
         std::mem::take(&mut self.out)
     }
 
@@ -219,6 +231,7 @@ impl Core {
                 Timer::Obtain(task) => self.seed_is_late(task, at),
                 Timer::Retry(task, host) => self.retry(task, host, at),
                 Timer::Idle(task) => self.idle(task, at),
+                Timer::Lead(task) => self.lead_on(task, at),
             }
             self.settle();
         }

@@ -1,0 +1,203 @@
+//! Leases, case by case.
+
+use dfs_model::{GroupRange, GroupSet, HostKind, Priority, TaskInfo};
+
+use super::tests::{MIB, Scene, id, limits, ordered_seed, spec};
+use super::*;
+
+const GROUPS: u64 = 128;
+
+/// One seed (100) that has nothing yet, and nodes that want everything in any order.
+fn led(nodes: std::ops::RangeInclusive<u8>) -> (Scene, TaskInfo) {
+    let task = spec("led", Some(GROUPS * dfs_model::GROUP_BYTES));
+    let mut scene = Scene::deciding(limits(), Leases::swarm());
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes(nodes.clone());
+    for node in nodes.clone() {
+        scene.register(node, &task);
+    }
+    scene.seed_obtains(100, &task);
+    for node in nodes {
+        let decisions = want(&mut scene, &task, node);
+        assert!(leases(&decisions).is_empty(), "nobody has anything");
+    }
+    (scene, task)
+}
+
+fn want(scene: &mut Scene, task: &TaskInfo, n: u8) -> Vec<Decision> {
+    scene.tell(Event::Want {
+        host: id(n),
+        task: task.id,
+        groups: GroupSet::full(GROUPS),
+        priority: Priority::Bulk,
+    })
+}
+
+fn verified(scene: &mut Scene, task: &TaskInfo, groups: GroupRange) -> Vec<Decision> {
+    let groups = GroupSet::from_ranges([groups], GROUPS).unwrap();
+    scene.seed_says(100, task, SeedEvent::Verified { groups, length: None })
+}
+
+/// By child.
+fn leases(decisions: &[Decision]) -> Vec<(u8, Lease)> {
+    let of = |decision: &Decision| match decision {
+        Decision::SendLeases { host, leases, .. } => {
+            leases.iter().map(|lease| (host.as_bytes()[0], *lease)).collect()
+        }
+        _ => Vec::new(),
+    };
+    decisions.iter().flat_map(of).collect()
+}
+
+fn partners(decisions: &[Decision]) -> Vec<(u8, u8)> {
+    let of = |decision: &Decision| match decision {
+        Decision::SendLeases { host, partners, .. } => {
+            partners.iter().map(|partner| (host.as_bytes()[0], partner.id.as_bytes()[0])).collect()
+        }
+        _ => Vec::new(),
+    };
+    decisions.iter().flat_map(of).collect()
+}
+
+fn end(
+    scene: &mut Scene,
+    task: &TaskInfo,
+    (child, lease): (u8, Lease),
+    failure: Option<LeaseFailure>,
+) -> Vec<Decision> {
+    let end = LeaseEnd { id: lease.id, groups: lease.groups, cost_ms: 5, failure };
+    scene.now = scene.now.after(Duration::from_millis(5));
+    scene.tell(Event::Progress {
+        host: id(child),
+        task: task.id,
+        done: Vec::new(),
+        failed: Vec::new(),
+        leases: vec![end],
+        uploads: 0,
+    })
+}
+
+#[test]
+fn what_the_seed_has_verified_is_leased_once_and_then_given_on_by_who_has_it() {
+    let (mut scene, task) = led(1..=2);
+    let given = verified(&mut scene, &task, GroupRange::new(0, 1));
+    let [(child, lease)] = leases(&given)[..] else { panic!("{given:?}") };
+    assert_eq!((lease.parent, lease.groups), (id(100), GroupRange::new(0, 1)));
+    assert_eq!(partners(&given), [(child, 100)]);
+    let passed_on = end(&mut scene, &task, (child, lease), None);
+    let [(other, lease)] = leases(&passed_on)[..] else { panic!("{passed_on:?}") };
+    assert_eq!((other, lease.parent), (3 - child, id(child)), "the seed sends a piece once");
+    let after = end(&mut scene, &task, (other, lease), None);
+    assert!(leases(&after).is_empty(), "everybody has it");
+}
+
+#[test]
+fn a_seed_is_ordered_what_is_wanted_in_any_order_and_once_for_all() {
+    let task = spec("ordered", Some(GROUPS * dfs_model::GROUP_BYTES));
+    let mut scene = Scene::deciding(limits(), Leases::swarm());
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1, 2]);
+    scene.register(1, &task);
+    scene.seed_obtains(100, &task);
+    let ordered = want(&mut scene, &task, 1);
+    assert_eq!(ordered_seed(&ordered), Some(100));
+    let all = Wanted::Groups(GroupSet::full(GROUPS));
+    let has_all = |decision: &Decision| matches!(decision, Decision::ObtainFromSeed { wanted, .. } if *wanted == all);
+    assert!(ordered.iter().any(has_all), "{ordered:?}");
+    let ends = |decision: &Decision| matches!(decision, Decision::EndObtain { .. });
+    assert!(ordered.iter().any(ends), "it listens to one order");
+    scene.register(2, &task);
+    assert_eq!(ordered_seed(&want(&mut scene, &task, 2)), None);
+}
+
+#[test]
+fn short_and_private_contents_are_not_led() {
+    let mut private = spec("private", Some(64 * MIB));
+    private.key.domain = "tenant".into();
+    private.id = private.key.id();
+    for (task, is_led) in [
+        (spec("short", Some(limits().led_from - 1)), false),
+        (private, false),
+        (spec("unknown", None), false),
+        (spec("long", Some(limits().led_from)), true),
+    ] {
+        let mut scene = Scene::deciding(limits(), Leases::swarm());
+        scene.join(100, HostKind::Seed, "");
+        scene.nodes([1]);
+        scene.register(1, &task);
+        let held = GroupSet::full(1);
+        let begun = SeedEvent::Obtaining { length: task.length, held, tiny: None };
+        let told = scene.seed_says(100, &task, begun);
+        let says = |decision: &Decision| match decision {
+            Decision::SendParents { led, .. } => Some(*led),
+            _ => None,
+        };
+        assert_eq!(told.iter().find_map(says), Some(is_led), "{}", task.key.url);
+        let decisions = want(&mut scene, &task, 1);
+        assert_eq!(!leases(&decisions).is_empty(), is_led, "{}", task.key.url);
+    }
+}
+
+#[test]
+fn a_liar_is_leased_no_more_and_what_it_had_comes_from_others() {
+    let (mut scene, task) = led(1..=2);
+    let given = verified(&mut scene, &task, GroupRange::new(0, 1));
+    let (child, lease) = leases(&given)[0];
+    let passed_on = end(&mut scene, &task, (child, lease), None);
+    let (other, lease) = leases(&passed_on)[0];
+    let lied = Some(LeaseFailure::Parent(FailureKind::BadDigest));
+    let mut told = end(&mut scene, &task, (other, lease), lied);
+    let blacklisted = |decision: &Decision| matches!(decision, Decision::Blacklisted { host, .. } if *host == id(child));
+    assert!(told.iter().any(blacklisted), "{told:?}");
+    told.extend(scene.pass(Duration::from_millis(200)));
+    let again = leases(&told);
+    assert!(again.iter().all(|(_, lease)| lease.parent == id(100)), "{again:?}");
+    assert!(again.iter().any(|(to, _)| *to == other), "the seed gives again what only a liar has");
+}
+
+#[test]
+fn what_comes_to_nothing_is_withdrawn_and_given_by_somebody_else() {
+    let (mut scene, task) = led(1..=3);
+    let given = verified(&mut scene, &task, GroupRange::new(0, 1));
+    let (first, lease) = leases(&given)[0];
+    end(&mut scene, &task, (first, lease), None);
+    let mut later = Vec::new();
+    for _ in 0..300 {
+        later.extend(scene.pass(Duration::from_millis(100)));
+    }
+    let withdrawn = |decision: &Decision| match decision {
+        Decision::SendLeases { withdrawn, .. } => withdrawn.len(),
+        _ => 0,
+    };
+    assert!(later.iter().map(withdrawn).sum::<usize>() > 0, "{later:?}");
+    assert!(!leases(&later).is_empty());
+}
+
+#[test]
+fn who_waits_hears_that_it_is_not_forgotten_and_who_registers_anew_is_told_whom_to_ask() {
+    let (mut scene, task) = led(1..=1);
+    let waiting = scene.pass(Duration::from_secs(2));
+    let is_word = |decision: &Decision| match decision {
+        Decision::SendLeases { host, leases, .. } => *host == id(1) && leases.is_empty(),
+        _ => false,
+    };
+    assert!(waiting.iter().any(is_word), "{waiting:?}");
+    let given = verified(&mut scene, &task, GroupRange::new(0, 1));
+    assert_eq!(partners(&given), [(1, 100)]);
+    scene.register(1, &task);
+    let given = want(&mut scene, &task, 1);
+    assert_eq!(partners(&given), [(1, 100)], "{given:?}");
+    assert!(!leases(&given).is_empty(), "what was leased before is leased anew");
+}
+
+#[test]
+fn a_host_that_falls_silent_is_leased_nothing_and_gives_nothing() {
+    let (mut scene, task) = led(1..=2);
+    let given = verified(&mut scene, &task, GroupRange::new(0, 1));
+    let (child, lease) = leases(&given)[0];
+    let gone = scene.tell(Event::HostSilent(id(child)));
+    let again = leases(&gone);
+    assert!(again.iter().all(|(to, _)| *to != child), "{again:?}");
+    let after = end(&mut scene, &task, (child, lease), None);
+    assert!(leases(&after).iter().all(|(_, lease)| lease.parent == id(100)), "{after:?}");
+}

@@ -1,0 +1,43 @@
+//! Leases of free uplinks: what is wanted in any order is led by the [matcher](crate::matcher).
+
+use dfs_model::HostId;
+use rand::rngs::StdRng;
+
+use super::seed004::Seed004;
+use super::{Ask, Strategy, Swarm};
+use crate::matcher::{Choice, Tuning};
+
+/// Uplinks are leased as they become free. Whoever reads here and there, and whoever the leases fail, has the parents of
+/// the founding design beside them.
+#[derive(Debug, Clone, Copy)]
+pub struct Leases {
+    name: &'static str,
+    tuning: Tuning,
+}
+
+impl Leases {
+    /// The rarest useful piece goes: the usual strategy.
+    pub fn swarm() -> Self {
+        Self { name: "swarm", tuning: Tuning::default() }
+    }
+
+    /// Any useful piece goes: what `swarm` is measured against.
+    pub fn random() -> Self {
+        let tuning = Tuning { choice: Choice::Random, ..Tuning::default() };
+        Self { name: "random", tuning }
+    }
+}
+
+impl Strategy for Leases {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn parents(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Vec<HostId> {
+        Seed004.parents(swarm, ask, random)
+    }
+
+    fn leases(&self) -> Option<Tuning> {
+        Some(self.tuning)
+    }
+}
