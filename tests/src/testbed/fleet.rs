@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{Machine, Role, Testbed};
+use crate::Failure;
 use crate::cluster::{Node, part};
 use crate::process::{Binaries, Process};
-use crate::{Failure, wait};
+use crate::wait::{self, PATIENCE};
 
 /// What runs on the testbed; it ends when this is dropped.
 #[derive(Debug)]
@@ -76,19 +77,26 @@ impl<'a> Fleet<'a> {
     }
 
     /// Waits until the scheduler knows every node, and the manager every seed.
-    pub fn wait_connected(&self) -> Result<(), Failure> {
+    pub fn wait_connected(&mut self) -> Result<(), Failure> {
         let control = self.testbed.first(Role::Control)?;
         let members = (1 + self.seeds.len()) as f64;
         let hosts = self.nodes.len() as f64;
         control.inside(|| {
-            wait::until("everybody is connected", || {
-                self.manager.metric("dfs_manager_members").is_ok_and(|known| known >= members)
-                    && self
-                        .scheduler
-                        .metric("dfs_scheduler_hosts")
-                        .is_ok_and(|known| known >= hosts)
+            wait::find("everybody is connected", PATIENCE, || {
+                if let Some(ended) = self.processes().find_map(Process::has_ended) {
+                    return Some(Err(Failure::new(format!("one of the fleet ended: {ended}"))));
+                }
+                let known = |process: &Process, metric| process.metric(metric).unwrap_or_default();
+                let is_connected = known(&self.manager, "dfs_manager_members") >= members
+                    && known(&self.scheduler, "dfs_scheduler_hosts") >= hosts;
+                is_connected.then_some(Ok(()))
             })
-        })
+        })?
+    }
+
+    fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        let cluster = [&mut self.manager, &mut self.scheduler].into_iter().chain(&mut self.seeds);
+        cluster.chain(self.nodes.iter_mut().map(Node::process_mut))
     }
 
     /// The node agents, each on the machine of its name.
@@ -107,15 +115,8 @@ impl<'a> Fleet<'a> {
     }
 
     /// The numbers of all processes.
-    pub fn pids(&self) -> Vec<u32> {
-        let cluster = [&self.manager, &self.scheduler].into_iter().chain(&self.seeds);
-        cluster.chain(self.nodes.iter().map(Node::process)).map(Process::pid).collect()
-    }
-
-    /// The names of all processes.
-    pub fn names(&self) -> Vec<&'a str> {
-        let machines = self.testbed.all(Role::Seed).chain(self.testbed.all(Role::Node));
-        ["manager", "scheduler"].into_iter().chain(machines.map(Machine::name)).collect()
+    pub fn pids(&mut self) -> Vec<u32> {
+        self.processes().map(|process| process.pid()).collect()
     }
 
     /// The process of this name, and the machine that it runs on.

@@ -26,8 +26,10 @@ impl std::ops::Sub for Traffic {
 }
 
 /// What the shaper of an end has done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shaped {
+    /// What it lets through in a second.
+    pub rate: Rate,
     /// Bytes that it let through.
     pub bytes: u64,
     /// How often it held packets back.
@@ -61,7 +63,8 @@ pub fn traffic(table: &str, device: &str) -> Option<Traffic> {
 pub fn shaped(said: &Value) -> Option<Shaped> {
     let shaper = said.as_array()?.iter().find(|one| one["kind"] == "tbf")?;
     let of = |name: &str| shaper[name].as_u64();
-    Some(Shaped { bytes: of("bytes")?, held: of("overlimits")?, dropped: of("drops")? })
+    let rate = Rate(shaper["options"]["rate"].as_u64()?);
+    Some(Shaped { rate, bytes: of("bytes")?, held: of("overlimits")?, dropped: of("drops")? })
 }
 
 #[cfg(test)]
@@ -84,8 +87,11 @@ mod tests {
 
     #[test]
     fn the_counters_of_a_shaper_are_read() {
-        let said = json!([{"kind": "tbf", "bytes": 5, "overlimits": 3, "drops": 1}]);
-        assert_eq!(shaped(&said), Some(Shaped { bytes: 5, held: 3, dropped: 1 }));
+        let options = json!({"rate": 7, "burst": 262_144});
+        let said =
+            json!([{"kind": "tbf", "options": options, "bytes": 5, "overlimits": 3, "drops": 1}]);
+        let expected = Shaped { rate: Rate(7), bytes: 5, held: 3, dropped: 1 };
+        assert_eq!(shaped(&said), Some(expected));
         assert_eq!(shaped(&json!([{"kind": "noqueue"}])), None);
     }
 

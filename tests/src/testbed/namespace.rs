@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use rustix::mount::{UnmountFlags, unmount};
@@ -26,7 +27,7 @@ const PREFIX: &str = "dfs-tb-";
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
-    file: File,
+    file: Arc<File>,
     id: Id,
 }
 
@@ -63,7 +64,7 @@ impl Namespace {
         let file = File::open(&path).map_err(failed())?;
         let status = file.metadata().map_err(failed())?;
         let id = Id { device: status.dev(), inode: status.ino() };
-        Ok(Self { name: name.to_owned(), file, id })
+        Ok(Self { name: name.to_owned(), file: file.into(), id })
     }
 
     /// Its name for `ip netns exec`.
@@ -110,11 +111,6 @@ impl Namespace {
     pub fn batch(&self, program: &str, lines: &str) -> Result<(), Failure> {
         batch(program, Some(&self.name), lines)
     }
-
-    /// Its name and number, for [`Reaper`].
-    fn named(&self) -> (String, Id) {
-        (self.name.clone(), self.id)
-    }
 }
 
 impl Drop for Namespace {
@@ -124,26 +120,25 @@ impl Drop for Namespace {
     }
 }
 
-/// Ends whatever runs inside some namespaces.
+/// Ends whatever runs inside some namespaces, as long as they are there: numbers are given to others later.
 #[derive(Debug, Clone)]
 pub struct Reaper {
-    ids: Vec<Id>,
+    namespaces: Vec<(Weak<File>, Id)>,
 }
 
 impl Reaper {
     /// Of these.
     pub fn of<'a>(namespaces: impl IntoIterator<Item = &'a Namespace>) -> Self {
-        Self { ids: namespaces.into_iter().map(|namespace| namespace.named().1).collect() }
-    }
-
-    /// The processes inside.
-    pub fn processes(&self) -> Vec<Pid> {
-        inside(&self.ids)
+        let namespaces = namespaces.into_iter();
+        Self { namespaces: namespaces.map(|one| (Arc::downgrade(&one.file), one.id)).collect() }
     }
 
     /// Kills them, and waits until they are gone.
     pub fn reap(&self) {
-        end_processes(&self.ids);
+        // Held open meanwhile.
+        let held: Vec<_> =
+            self.namespaces.iter().filter_map(|(file, id)| Some((file.upgrade()?, *id))).collect();
+        end_processes(&held.iter().map(|(_, id)| *id).collect::<Vec<_>>());
     }
 }
 

@@ -208,7 +208,7 @@ impl Field<'_> {
     /// One run with everything started afresh.
     fn dfs(&self) -> Result<Turn, Failure> {
         let outs = self.outs()?;
-        let fleet =
+        let mut fleet =
             Fleet::start(self.testbed, &self.bench.binaries, &self.bench.fresh_dir("fleet")?)?;
         let url = self.url();
         let crowd = self.testbed.all(Role::Node).zip(fleet.nodes()).zip(&outs);
@@ -218,7 +218,8 @@ impl Field<'_> {
             Ok((machine, dfctl))
         });
         let crowd = crowd.collect::<Result<Vec<_>, Failure>>()?;
-        self.fetch(crowd, &fleet.pids(), &outs)
+        let pids = fleet.pids();
+        self.fetch(crowd, &pids, &outs)
     }
 
     /// One run without us.
@@ -241,7 +242,7 @@ impl Field<'_> {
     ) -> Result<Turn, Failure> {
         self.origin.reset_counters();
         let (seeds, meter) = (self.seeds_sent()?, Meter::start(pids)?);
-        let (_, times) = rush(crowd, self.spread, |begun, command| {
+        let (_, times) = rush(crowd, self.spread, &self.bench.interrupt, |begun, command| {
             measure::wall(command).map(|_| begun.at.elapsed())
         })?;
         let load = meter.stop(pids)?;

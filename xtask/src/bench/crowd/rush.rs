@@ -7,7 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dfs_tests::testbed::Machine;
 
+use crate::interrupt::Interrupt;
 use crate::run::Failure;
+
+/// How often it is asked whether all of it is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// When a crowd began.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +26,7 @@ pub struct Begun {
 pub fn rush<T: Send>(
     crowd: Vec<(&Machine, Command)>,
     spread: Duration,
+    interrupt: &Interrupt,
     go: impl Fn(Begun, &mut Command) -> Result<T, Failure> + Sync,
 ) -> Result<(Begun, Vec<T>), Failure> {
     let pauses = arrivals(crowd.len(), spread);
@@ -35,7 +40,7 @@ pub fn rush<T: Send>(
             let begun =
                 *begun.get_or_init(|| Begun { at: Instant::now(), date: SystemTime::now() });
             entered?;
-            pause_until(begun.at + pause);
+            pause_until(begun.at + pause, interrupt)?;
             go(begun, &mut command)
         };
         let crowd = crowd.into_iter().zip(pauses);
@@ -57,11 +62,13 @@ pub fn arrivals(count: usize, spread: Duration) -> Vec<Duration> {
     (0..count).map(|number| spread.mul_f64(number as f64 / gaps)).collect()
 }
 
-fn pause_until(at: Instant) {
+fn pause_until(at: Instant, interrupt: &Interrupt) -> Result<(), Failure> {
     while let Some(left) = at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     {
-        thread::park_timeout(left);
+        interrupt.check()?;
+        thread::park_timeout(left.min(LOOK_EVERY));
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -82,7 +82,10 @@ impl Torrent {
         let mut seeding = self.aria2(field.root);
         seeding.arg("--check-integrity=true");
         let seed = source.inside(|| Ok(Member::start(&mut seeding)))??;
-        wait::until("aria2 seeds", || self.tracker.has_a_seed())?;
+        wait::find("aria2 seeds", wait::PATIENCE, || {
+            let seeds = self.tracker.has_a_seed().then_some(Ok(()));
+            seeds.or_else(|| field.bench.interrupt.check().err().map(Err))
+        })??;
         let crowd = field.testbed.all(Role::Node).zip(&outs);
         let crowd = crowd.map(|(machine, out)| {
             let mut leech = self.aria2(out);
@@ -91,7 +94,8 @@ impl Torrent {
         });
         let crowd = crowd.collect();
         let (before, meter) = (source.traffic()?, Meter::start(&[seed.child.id()])?);
-        let (begun, members) = rush(crowd, field.spread, |_, leech| Member::start(leech))?;
+        let (begun, members) =
+            rush(crowd, field.spread, &field.bench.interrupt, |_, leech| Member::start(leech))?;
         let times = times(field, begun, &outs)?;
         let pids: Vec<_> = members.iter().chain([&seed]).map(|member| member.child.id()).collect();
         let load = meter.stop(&pids)?;
