@@ -1,8 +1,8 @@
 //! Machines on real links: a network namespace each, on a bridge that has one of its own, shaped both ways.
 //!
-//! Nothing of it is seen from outside: links, addresses and settings lie inside its namespaces, and go with them. They go
-//! when the testbed is dropped, with whatever runs inside; what a killed process leaves is taken away by the next
-//! testbed. Making namespaces is for root.
+//! Nothing of it is seen from outside: links, addresses and settings lie inside its namespaces, and go with them.
+//! They go when the testbed is dropped, with whatever runs inside; what a killed process leaves is taken away by the
+//! next testbed. Making namespaces is for root.
 
 mod fleet;
 mod link;

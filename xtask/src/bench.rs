@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use dfs_tests::Binaries;
+use dfs_tests::process::is_left_over;
 use tempfile::TempDir;
 
 mod crowd;
@@ -22,6 +23,9 @@ use crate::prepare;
 use crate::run::{Failure, failed};
 use crate::units::parse_size;
 use crate::workspace::release_binaries;
+
+/// What directories of benches are called, before the number of their process.
+const WORK: &str = "dfs-bench";
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -124,7 +128,19 @@ impl Args {
             What::Crowd(crowd) => crowd.crowd.dir(),
             _ => env::temp_dir(),
         };
-        tempfile::Builder::new().prefix("dfs-bench-").tempdir_in(&dir).map_err(failed(&dir))
+        remove_leftovers(&dir);
+        let own = format!("{WORK}-{}-", std::process::id());
+        tempfile::Builder::new().prefix(&own).tempdir_in(&dir).map_err(failed(&dir))
+    }
+}
+
+/// What a run that was killed has left may be memory.
+fn remove_leftovers(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if is_left_over(&entry.file_name().to_string_lossy(), WORK) {
+            // Another one may do the same.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -18,13 +18,15 @@ use crate::workspace::release_binaries;
 
 /// What is served for a start.
 const FILE: &str = "/file";
-const HELP: &str = "\
-  kill NAME         SIGKILL             restart NAME      start it again where it was
-  stop NAME         SIGSTOP             cont NAME         SIGCONT
-  down MACHINE      unplug its link     up MACHINE        plug it in
-  slow MACHINE RATE its link, each way  fast MACHINE      as it was
-  ls                machines, processes, and what their links carried
-  Ctrl-C ends it. NAME is manager, scheduler, or a machine of a seed or node";
+const HELP: &str = "
+  kill NAME          SIGKILL              restart NAME    start it again where it was
+  stop NAME          SIGSTOP              cont NAME       SIGCONT
+  down MACHINE       unplug it            up MACHINE      plug it in
+  slow MACHINE RATE  its link, each way   fast MACHINE    as it was
+  ls                 machines, their processes, and what their links carried
+  help               this
+
+NAME is manager, scheduler, or the machine of a seed or a node. Ctrl-C ends all of it.";
 
 /// What to build.
 #[derive(clap::Args)]
@@ -110,7 +112,7 @@ impl FromStr for Order {
             }
             ["ls"] => Self::List,
             ["help"] => Self::Help,
-            _ => return Err(format!("'{}' is none of these:\n{HELP}", line.trim())),
+            _ => return Err(format!("'{}' is none of these:{HELP}", line.trim())),
         })
     }
 }
@@ -236,7 +238,7 @@ fn show_use(
     let node = testbed.first(Role::Node)?;
     let socket = fleet.nodes().first().map(|node| node.socket().display().to_string());
     println!(
-        "\nrun something on a machine:\n  ip netns exec {} {} --socket {} get {} -o OUT --explain\n\n{HELP}\n",
+        "\nrun something on a machine:\n  ip netns exec {} {} --socket {} get {} -o OUT --explain\n{HELP}\n",
         node.namespace(),
         binaries.path("dfctl")?.display(),
         socket.unwrap_or_default(),

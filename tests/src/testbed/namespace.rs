@@ -18,10 +18,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::Failure;
+use crate::process::is_left_over;
 use crate::wait;
 
 const NAMES: &str = "/run/netns";
-const PREFIX: &str = "dfs-tb-";
+const PREFIX: &str = "dfs-tb";
 
 /// One of ours; it goes, with every process inside, when this is dropped.
 #[derive(Debug)]
@@ -144,26 +145,17 @@ impl Reaper {
 
 /// Names of namespaces for one testbed.
 pub fn prefix(pid: u32, number: usize) -> String {
-    format!("{PREFIX}{pid}-{number}-")
+    format!("{PREFIX}-{pid}-{number}-")
 }
 
 /// Takes away what testbeds have left whose processes are gone.
 pub fn remove_leftovers() {
     let listed = fs::read_dir(NAMES).into_iter().flatten().flatten();
     let names = listed.filter_map(|entry| entry.file_name().into_string().ok());
-    for name in names.filter(|name| owner(name).is_some_and(|pid| !is_alive(pid))) {
+    for name in names.filter(|name| is_left_over(name, PREFIX)) {
         end_processes(Id::of(&path_of(&name)).as_slice());
         remove_name(&name);
     }
-}
-
-/// The process that made the namespace of this name, if it is one of ours.
-fn owner(name: &str) -> Option<u32> {
-    name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
-}
-
-fn is_alive(pid: u32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 fn path_of(name: &str) -> PathBuf {
@@ -232,22 +224,4 @@ fn batch(program: &str, namespace: Option<&str>, lines: &str) -> Result<(), Fail
         namespace.unwrap_or("no namespace"),
         said.trim()
     )))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_tells_who_made_it() {
-        assert_eq!(owner(&format!("{}node1", prefix(17, 2))), Some(17));
-        assert_eq!(owner("dfs-tb-x-0-node1"), None);
-        assert_eq!(owner("node1"), None);
-    }
-
-    #[test]
-    fn a_process_is_alive_as_long_as_it_has_a_number() {
-        assert!(is_alive(std::process::id()));
-        assert!(!is_alive(u32::MAX));
-    }
 }

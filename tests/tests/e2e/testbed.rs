@@ -59,7 +59,7 @@ fn a_crowd_on_narrow_links_has_its_file_and_the_origin_sends_it_once() {
         }
     });
     let sent = origin.counters().body_bytes;
-    assert!(sent >= 2 * MIB && sent < 3 * MIB, "{sent}");
+    assert!((2 * MIB..3 * MIB).contains(&sent), "{sent}");
     let seed = testbed.machine("seed1").unwrap();
     assert!(seed.traffic().unwrap().received > 2 * MIB, "its link has carried the file");
     assert!(seed.shaped().unwrap().held > 0, "and what it sent on was held back");

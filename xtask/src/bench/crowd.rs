@@ -1,5 +1,5 @@
-//! P1, P2: one file to a crowd of nodes on shaped links, against the least time that such links allow, and how often the
-//! origin sent it. Each node, the seed, and the origin has a network namespace and a link of its own.
+//! P1, P2: one file to a crowd of nodes on shaped links, against the least time that such links allow, and how often
+//! the origin sent it. Each node, the seed, and the origin has a network namespace and a link of its own.
 //!
 //! The clock runs from before the first command is started to the end of the last. What was there before is removed
 //! before it starts, and every output is compared after it has stopped. Every run begins with what one curl gets over

@@ -25,7 +25,7 @@ impl Crowd {
     /// From the first start to the last end.
     pub fn bound(&self) -> Duration {
         let one = self.size as f64 / self.goodput;
-        let full = self.sources + self.nodes - self.slow.len();
+        let full = (self.sources + self.nodes).saturating_sub(self.slow.len());
         let uplinks = full as f64 + self.slow.iter().sum::<f64>();
         let all = self.nodes as f64 * one / uplinks;
         let into_idc = self.idc.map_or(0.0, |share| one / share);
