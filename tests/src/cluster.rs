@@ -60,6 +60,28 @@ impl Cluster {
     }
 }
 
+/// How one part of a cluster is started that runs as several processes, with its data below `dir`.
+pub fn part(
+    dir: &Path,
+    name: &str,
+    role: &str,
+    manager: Option<SocketAddr>,
+    extra: &[&str],
+) -> Result<Program, Failure> {
+    let data_dir = private_dir(dir, name)?;
+    let mut arguments: Vec<OsString> = vec![role.into(), "--data-dir".into()];
+    arguments.push(data_dir.clone().into());
+    arguments.extend(["--port-grpc", "0"].map(OsString::from));
+    arguments.extend(FREE_PORTS.map(OsString::from));
+    if let Some(manager) = manager {
+        arguments.extend(["--manager".into(), manager.to_string().into()]);
+    }
+    arguments.extend(extra.iter().map(OsString::from));
+    let log = dir.join(format!("{name}.log"));
+    let name = "dfs-cluster".to_owned();
+    Ok(Program { name, arguments, environment: Vec::new(), data_dir, log })
+}
+
 /// A node agent.
 #[derive(Debug)]
 pub struct Node {

@@ -8,6 +8,7 @@ pub mod cluster;
 mod failure;
 pub mod origin;
 pub mod process;
+pub mod testbed;
 pub mod wait;
 mod watchdog;
 
@@ -16,4 +17,5 @@ pub use cluster::{Cluster, Dfctl, Mount, Node};
 pub use failure::Failure;
 pub use origin::{Body, Fault, Origin};
 pub use process::{Binaries, Process};
+pub use testbed::Testbed;
 pub use watchdog::{Owned, Watchdog};

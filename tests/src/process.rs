@@ -297,6 +297,13 @@ fn launch(binaries: &Binaries, program: &Program) -> Result<Child, Failure> {
     command.stdout(other).stderr(log).spawn().map_err(failed())
 }
 
+/// Whether something called `PREFIX-PID-…` was made by a process that is gone.
+pub fn is_left_over(name: &str, prefix: &str) -> bool {
+    let rest = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-'));
+    let maker: Option<u32> = rest.and_then(|rest| rest.split('-').next()?.parse().ok());
+    maker.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+}
+
 /// An address of this machine at which nobody listens.
 pub fn free_address() -> Result<SocketAddr, Failure> {
     let failed = Failure::of("cannot find a free port");
@@ -364,5 +371,19 @@ impl Said {
     pub fn json(&self) -> Result<Value, Failure> {
         serde_json::from_slice(&self.stdout)
             .map_err(|error| Failure::new(format!("`{}` printed no JSON: {error}", self.line)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_whether_its_maker_is_gone() {
+        let of = |pid: u32| is_left_over(&format!("dfs-tb-{pid}-0-node1"), "dfs-tb");
+        assert!(!of(std::process::id()));
+        assert!(of(u32::MAX));
+        assert!(!is_left_over("dfs-tb-x-0-node1", "dfs-tb"));
+        assert!(!is_left_over("dfs-4294967295-0", "dfs-tb"));
     }
 }

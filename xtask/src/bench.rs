@@ -1,12 +1,15 @@
 //! `cargo xtask bench`: the rows of the goals, each subject in turn, run by run, so that a noisy
 //! machine is noisy for all of them; medians.
 
+use std::env;
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use dfs_tests::Binaries;
+use dfs_tests::process::is_left_over;
 use tempfile::TempDir;
 
+mod crowd;
 mod fio;
 mod get;
 mod measure;
@@ -17,9 +20,12 @@ mod small;
 
 use crate::interrupt::Interrupt;
 use crate::prepare;
-use crate::run::{self, Failure, failed};
+use crate::run::{Failure, failed};
 use crate::units::parse_size;
-use crate::workspace::{built, cargo};
+use crate::workspace::release_binaries;
+
+/// What directories of benches are called, before the number of their process.
+const WORK: &str = "dfs-bench";
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -36,6 +42,9 @@ enum What {
     Mount(OneFile),
     /// P6, P8, P10 to P13: tiny files, names, an archive, very many objects, and doing nothing
     Small(Small),
+    /// P1, P2: one file to a crowd of nodes, each in a network namespace behind a shaped link, against the least time
+    /// that such links allow; needs root
+    Crowd(Crowd),
 }
 
 #[derive(clap::Args)]
@@ -53,6 +62,14 @@ struct Small {
     common: Common,
     #[command(flatten)]
     small: small::Args,
+}
+
+#[derive(clap::Args)]
+struct Crowd {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    crowd: crowd::Args,
 }
 
 #[derive(clap::Args)]
@@ -104,29 +121,54 @@ impl Bench {
     }
 }
 
+impl Args {
+    /// A directory for everything that is made on the way.
+    fn work(&self) -> Result<TempDir, Failure> {
+        let dir = match &self.what {
+            What::Crowd(crowd) => crowd.crowd.dir(),
+            _ => env::temp_dir(),
+        };
+        remove_leftovers(&dir);
+        let own = format!("{WORK}-{}-", std::process::id());
+        tempfile::Builder::new().prefix(&own).tempdir_in(&dir).map_err(failed(&dir))
+    }
+}
+
+/// What a run that was killed has left may be memory.
+fn remove_leftovers(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if is_left_over(&entry.file_name().to_string_lossy(), WORK) {
+            // Another one may do the same.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Runs it.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (common, size) = match &args.what {
         What::Get(one) | What::Mount(one) => (&one.common, one.size),
         What::Small(small) => (&small.common, 0),
+        What::Crowd(crowd) => (&crowd.common, crowd.crowd.size),
     };
     let interrupt = Interrupt::install()?;
-    prepare::packages(prepare::FOR_BENCH)?;
+    prepare::packages(match &args.what {
+        What::Crowd(_) => prepare::FOR_TESTBED,
+        _ => prepare::FOR_BENCH,
+    })?;
     let binaries = match &common.bins {
         Some(dir) => Binaries::in_dir(dir),
-        None => build()?,
+        None => release_binaries()?,
     };
     interrupt.check()?;
-    let work = tempfile::Builder::new()
-        .prefix("dfs-bench-")
-        .tempdir()
-        .map_err(|error| Failure::Other(format!("no temporary directory: {error}")))?;
+    let work = args.work()?;
     let runs = usize::from(common.runs);
     let bench = Bench { binaries, interrupt, work, runs, size };
     let rows = match &args.what {
         What::Get(_) => get::measure(&bench),
         What::Mount(_) => mount::measure(&bench),
         What::Small(asked) => small::measure(&bench, &asked.small),
+        What::Crowd(asked) => crowd::measure(&bench, &asked.crowd),
     };
     let rows = rows.map_err(|failure| bench.interrupt.check().err().unwrap_or(failure))?;
     match common.format {
@@ -134,14 +176,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Format::Json => rows.iter().for_each(|row| println!("{}", row.json())),
     }
     Ok(())
-}
-
-fn build() -> Result<Binaries, Failure> {
-    let packages = ["-p", "dfctl", "-p", "dfs-fuse", "-p", "dfs-cluster", "--bins"];
-    let mut arguments = vec!["build", "--release"];
-    arguments.extend(packages);
-    run::run(&mut cargo(&arguments)?)?;
-    Ok(Binaries::in_dir(built("release")?))
 }
 
 /// Writes `size` bytes that nothing can compress.

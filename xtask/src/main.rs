@@ -15,6 +15,7 @@ mod run;
 mod sabotage;
 mod sim;
 mod test;
+mod testbed;
 mod units;
 mod workspace;
 
@@ -41,6 +42,8 @@ enum Command {
     Sim(sim::Args),
     /// Run what CI runs: format, lints, licences, doctests, unit and end-to-end tests
     Test(test::Args),
+    /// Machines on links of their own, to try things on and to break
+    Testbed(testbed::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Gen(args) => generate::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Testbed(args) => testbed::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

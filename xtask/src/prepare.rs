@@ -72,6 +72,15 @@ pub const FOR_DEMO: &[Package] = &[
     Package { name: "tar", program: "tar" },
 ];
 
+/// What a testbed is made of, and whom its crowds are compared with.
+pub const FOR_TESTBED: &[Package] = &[
+    Package { name: "fuse3", program: "fusermount3" },
+    Package { name: "curl", program: "curl" },
+    Package { name: "iproute2", program: "tc" },
+    Package { name: "coreutils", program: "sha1sum" },
+    Package { name: "aria2", program: "aria2c" },
+];
+
 /// Whom the benches compare with, and what they measure with.
 pub const FOR_BENCH: &[Package] = &[
     Package { name: "fuse3", program: "fusermount3" },

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::run::{Failure, said};
+use dfs_tests::Binaries;
+
+use crate::run::{self, Failure, said};
 
 /// The checkout's top directory.
 pub fn root() -> PathBuf {
@@ -31,6 +33,15 @@ pub fn cargo(args: &[&str]) -> Result<Command, Failure> {
         command.env("CARGO_TARGET_DIR", cache()?.join("target"));
     }
     Ok(command)
+}
+
+/// Our programs, built for others to be compared with.
+pub fn release_binaries() -> Result<Binaries, Failure> {
+    let packages = ["-p", "dfctl", "-p", "dfs-fuse", "-p", "dfs-cluster", "--bins"];
+    let mut arguments = vec!["build", "--release"];
+    arguments.extend(packages);
+    run::run(&mut cargo(&arguments)?)?;
+    Ok(Binaries::in_dir(built("release")?))
 }
 
 /// Where cargo puts what it builds in `profile`.

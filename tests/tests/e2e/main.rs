@@ -38,3 +38,4 @@ mod support;
 mod swarm;
 mod sync;
 mod sync_adverse;
+mod testbed;

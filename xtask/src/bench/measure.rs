@@ -13,7 +13,7 @@ use crate::run::{Failure, line};
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Ticks in a second of what /proc tells: part of the kernel's contract.
-const TICKS: u64 = 100;
+pub const TICKS: u64 = 100;
 
 /// What a command cost.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,10 +81,20 @@ fn follow(child: &Child, begun: Instant) -> Option<Cost> {
 
 /// Processor time of a process so far, user and system.
 pub fn cpu(pid: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    times(&pid.to_string(), 11)
+}
+
+/// Processor time of all commands of this process that have been waited for.
+pub fn children_cpu() -> Option<Duration> {
+    times("self", 13)
+}
+
+/// User and system time, which begin at this field after the name.
+fn times(process: &str, at: usize) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The second field is the program's name in parentheses and may hold anything.
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
+    let mut fields = rest.split_whitespace().skip(at);
     let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     Some(Duration::from_millis((user + system) * 1000 / TICKS))
 }

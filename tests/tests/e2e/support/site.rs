@@ -1,13 +1,10 @@
 //! A cluster whose parts can be lost one by one.
 
-use std::ffi::OsString;
-use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use dfs_tests::Dfctl;
-use dfs_tests::process::{Process, Program};
+use dfs_tests::process::Process;
 
 use super::{Agent, Place, binaries, until, wanted_log};
 
@@ -18,22 +15,9 @@ fn part(place: &Place, role: &str, manager: Option<SocketAddr>) -> Process {
 
 /// The same with a directory of its own.
 pub fn part_in(place: &Place, name: &str, role: &str, manager: Option<SocketAddr>) -> Process {
-    let data_dir = place.dir(name);
-    fs::set_permissions(&data_dir, fs::Permissions::from_mode(0o700)).unwrap();
-    let mut arguments: Vec<OsString> = vec![role.into(), "--data-dir".into()];
-    arguments.push(data_dir.clone().into());
-    for port in ["--port-grpc", "--port-pieces", "--port-metrics"] {
-        arguments.extend([port.into(), "0".into()]);
-    }
-    if let Some(manager) = manager {
-        arguments.extend(["--manager".into(), manager.to_string().into()]);
-    }
-    if let Some(filter) = wanted_log() {
-        arguments.extend(["--log".into(), filter.into()]);
-    }
-    let log = place.path(&format!("{name}.log"));
-    let name = "dfs-cluster".to_owned();
-    let program = Program { name, arguments, environment: Vec::new(), data_dir, log };
+    let filter = wanted_log();
+    let log: Vec<_> = filter.iter().flat_map(|filter| ["--log", filter]).collect();
+    let program = dfs_tests::cluster::part(place.root(), name, role, manager, &log).unwrap();
     Process::start(&binaries(), program).unwrap()
 }
 

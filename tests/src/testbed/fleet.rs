@@ -1,0 +1,165 @@
+//! Our programs on a testbed: manager and scheduler on one machine, each seed and each node agent on its own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::{Machine, Role, Testbed};
+use crate::Failure;
+use crate::cluster::{Node, part};
+use crate::process::{Binaries, Process};
+use crate::wait::{self, PATIENCE};
+
+/// What runs on the testbed; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Fleet<'a> {
+    testbed: &'a Testbed,
+    manager: Process,
+    scheduler: Process,
+    seeds: Vec<Process>,
+    nodes: Vec<Node>,
+}
+
+/// One of its processes by its name: `manager`, `scheduler`, or that of its machine.
+pub type Part<'a> = (&'a Machine, &'a mut Process);
+
+impl<'a> Fleet<'a> {
+    /// Starts all of it with its data below `dir`, and waits until everybody has found the scheduler.
+    pub fn start(testbed: &'a Testbed, binaries: &Binaries, dir: &Path) -> Result<Self, Failure> {
+        let control = testbed.first(Role::Control)?;
+        let start = |machine: &Machine, name: &str, role: &str, manager: Option<SocketAddr>| {
+            let listen = machine.address().to_string();
+            let extra = ["--listen", &listen, "--name", name];
+            machine.inside(|| {
+                let mut process =
+                    Process::start(binaries, part(dir, name, role, manager, &extra)?)?;
+                process.keep_ports(&["metrics"])?;
+                Ok(process)
+            })
+        };
+        let mut manager = start(control, "manager", "manager", None)?;
+        manager.keep_ports(&["grpc"])?;
+        let at = manager.address("grpc")?;
+        let mut scheduler = start(control, "scheduler", "scheduler", Some(at))?;
+        scheduler.keep_ports(&["grpc"])?;
+        let seeds = testbed.all(Role::Seed).map(|machine| {
+            let mut seed = start(machine, machine.name(), "seed", Some(at))?;
+            seed.keep_ports(&["grpc", "pieces"])?;
+            Ok(seed)
+        });
+        let seeds = seeds.collect::<Result<_, Failure>>()?;
+        let mut fleet = Self { testbed, manager, scheduler, seeds, nodes: Vec::new() };
+        fleet.start_nodes(binaries, dir, at)?;
+        fleet.wait_connected()?;
+        Ok(fleet)
+    }
+
+    fn start_nodes(
+        &mut self,
+        binaries: &Binaries,
+        dir: &Path,
+        manager: SocketAddr,
+    ) -> Result<(), Failure> {
+        for machine in self.testbed.all(Role::Node) {
+            let listen = machine.address().to_string();
+            let idc = machine.place().idc.map(|idc| format!("idc{}", idc + 1));
+            let mut extra = vec!["--listen", &listen];
+            extra.extend(idc.iter().flat_map(|idc| ["--idc", idc]));
+            let name = machine.name();
+            let node =
+                machine.inside(|| Node::spawn(binaries, dir, name, Some(manager), &extra))?;
+            self.nodes.push(node);
+        }
+        for node in &mut self.nodes {
+            node.wait_ready()?;
+            node.keep_ports()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the scheduler knows every node, and the manager every seed.
+    pub fn wait_connected(&mut self) -> Result<(), Failure> {
+        let control = self.testbed.first(Role::Control)?;
+        let members = (1 + self.seeds.len()) as f64;
+        let hosts = self.nodes.len() as f64;
+        control.inside(|| {
+            wait::find("everybody is connected", PATIENCE, || {
+                if let Some(ended) = self.processes().find_map(Process::has_ended) {
+                    return Some(Err(Failure::new(format!("one of the fleet ended: {ended}"))));
+                }
+                let known = |process: &Process, metric| process.metric(metric).unwrap_or_default();
+                let is_connected = known(&self.manager, "dfs_manager_members") >= members
+                    && known(&self.scheduler, "dfs_scheduler_hosts") >= hosts;
+                is_connected.then_some(Ok(()))
+            })
+        })?
+    }
+
+    fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        let cluster = [&mut self.manager, &mut self.scheduler].into_iter().chain(&mut self.seeds);
+        cluster.chain(self.nodes.iter_mut().map(Node::process_mut))
+    }
+
+    /// The node agents, each on the machine of its name.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The seeds.
+    pub fn seeds(&self) -> &[Process] {
+        &self.seeds
+    }
+
+    /// Where the manager is.
+    pub fn manager(&self) -> Result<SocketAddr, Failure> {
+        self.manager.address("grpc")
+    }
+
+    /// The numbers of all processes.
+    pub fn pids(&mut self) -> Vec<u32> {
+        self.processes().map(|process| process.pid()).collect()
+    }
+
+    /// The process of this name, and the machine that it runs on.
+    pub fn part(&mut self, name: &str) -> Result<Part<'_>, Failure> {
+        let missing = || Failure::new(format!("no process is called {name}"));
+        let of = |role| self.testbed.all(role).position(|machine| machine.name() == name);
+        let process = match name {
+            "manager" => &mut self.manager,
+            "scheduler" => &mut self.scheduler,
+            _ => match (of(Role::Seed), of(Role::Node)) {
+                (Some(seed), _) => &mut self.seeds[seed],
+                (_, Some(node)) => self.nodes[node].process_mut(),
+                _ => return Err(missing()),
+            },
+        };
+        let machine = match name {
+            "manager" | "scheduler" => self.testbed.first(Role::Control)?,
+            _ => self.testbed.machine(name)?,
+        };
+        Ok((machine, process))
+    }
+
+    /// Kills a process, as a crash would.
+    pub fn kill(&mut self, name: &str) -> Result<(), Failure> {
+        self.part(name)?.1.kill();
+        Ok(())
+    }
+
+    /// Stops a process: it is there and does nothing.
+    pub fn freeze(&mut self, name: &str) -> Result<(), Failure> {
+        self.part(name)?.1.freeze();
+        Ok(())
+    }
+
+    /// Lets a process go on.
+    pub fn thaw(&mut self, name: &str) -> Result<(), Failure> {
+        self.part(name)?.1.thaw();
+        Ok(())
+    }
+
+    /// Starts a process again where it was, killing it first if it runs.
+    pub fn restart(&mut self, name: &str) -> Result<(), Failure> {
+        let (machine, process) = self.part(name)?;
+        machine.inside(|| process.restart())
+    }
+}
