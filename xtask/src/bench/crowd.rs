@@ -115,7 +115,7 @@ struct Field<'a> {
 struct Turn {
     /// Until each had it, from the first start.
     times: Vec<Duration>,
-    /// Bytes that the source sent.
+    /// Bytes of the file that the origin sent; where it is one of a swarm, all that its link carried away.
     sent: u64,
     /// Requests at the origin.
     requests: Option<u64>,
@@ -131,6 +131,31 @@ struct Run {
     bound: Duration,
 }
 
+/// How a subject brings the file.
+enum Means {
+    Dfs,
+    Aria2(Torrent),
+    Curl,
+}
+
+impl Means {
+    fn of(subject: Subject, field: &Field<'_>) -> Result<Self, Failure> {
+        Ok(match subject {
+            Subject::Dfs => Self::Dfs,
+            Subject::Aria2 => Self::Aria2(Torrent::make(field)?),
+            Subject::Curl => Self::Curl,
+        })
+    }
+
+    fn turn(&self, field: &Field<'_>) -> Result<Turn, Failure> {
+        match self {
+            Self::Dfs => field.dfs(),
+            Self::Aria2(torrent) => torrent.turn(field),
+            Self::Curl => field.curl(),
+        }
+    }
+}
+
 /// Measures it.
 pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     let testbed = Testbed::build(&args.links.layout()?)?;
@@ -144,30 +169,31 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     let machine = testbed.first(Role::Origin)?;
     let origin = machine.inside(|| Origin::start_at((machine.address(), 0).into()))?;
     origin.put(&format!("/{FILE}"), Body::File(root.join(FILE)));
-    let aria2 = args.vs.contains(&Subject::Aria2);
-    let torrent = aria2
-        .then(|| Torrent::of(&root.join(FILE), &bench.path(""), testbed.first(Role::Control)?));
-    let torrent = torrent.transpose()?;
-    let field =
-        Field { bench, testbed: &testbed, origin: &origin, root: &root, spread: args.spread };
-    let mut subjects = vec![(Subject::Dfs, Vec::new())];
-    subjects.extend(args.vs.iter().map(|subject| (*subject, Vec::new())));
+    let (spread, testbed, origin, root) = (args.spread, &testbed, &origin, &root);
+    let runs = all_runs(&Field { bench, testbed, origin, root, spread }, args)?;
+    let rows = runs.iter().flat_map(|(subject, runs)| rows(*subject, runs, args, bench.size));
+    Ok(rows.collect())
+}
+
+type Runs = Vec<(Subject, Vec<Run>)>;
+
+fn all_runs(field: &Field<'_>, args: &Args) -> Result<Runs, Failure> {
+    let bench = field.bench;
+    let subjects = [Subject::Dfs].iter().chain(&args.vs);
+    let mut runs: Runs = subjects.map(|subject| (*subject, Vec::new())).collect();
+    let means = runs.iter().map(|(subject, _)| Means::of(*subject, field));
+    let means = means.collect::<Result<Vec<_>, _>>()?;
     for number in 1..=bench.runs {
         let goodput = field.goodput()?;
         let bound = crowd(args, bench.size, goodput).bound();
-        for (subject, runs) in &mut subjects {
+        for (means, (subject, runs)) in means.iter().zip(&mut runs) {
             bench.interrupt.check()?;
-            let turn = match (*subject, &torrent) {
-                (Subject::Dfs, _) => field.dfs()?,
-                (Subject::Aria2, Some(torrent)) => torrent.turn(&field)?,
-                (Subject::Aria2 | Subject::Curl, _) => field.curl()?,
-            };
-            let run = Run { turn, goodput, bound };
-            bench.says(&format!("{number}/{} {}", bench.runs, run.text(*subject, &field)));
+            let run = Run { turn: means.turn(field)?, goodput, bound };
+            bench.says(&format!("{number}/{} {}", bench.runs, run.text(*subject, field)));
             runs.push(run);
         }
     }
-    Ok(subjects.iter().flat_map(|(subject, runs)| rows(*subject, runs, args, bench.size)).collect())
+    Ok(runs)
 }
 
 fn crowd(args: &Args, size: u64, goodput: f64) -> Crowd {
@@ -323,7 +349,8 @@ fn rows(subject: Subject, runs: &[Run], args: &Args, size: u64) -> Vec<Row> {
         let others = |run: &Run| run.last_other(&args.slow) / run.bound.as_secs_f64();
         add("P1.others", of(&others), "× bound", None);
     }
-    add("P2", of(&|run| run.copies(size)), "copies", Some(1.01));
+    let copies = if subject == Subject::Aria2 { "copies on the wire" } else { "copies" };
+    add("P2", of(&|run| run.copies(size)), copies, Some(1.01));
     add("P1.last", of(&Run::last), "s", None);
     add("P1.median", of(&|run| run.middle(args.spread)), "s", None);
     add("P1.goodput", of(&|run| run.goodput * 8.0 / 1e6), "Mbit/s", None);

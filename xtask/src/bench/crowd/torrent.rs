@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use dfs_tests::testbed::{Machine, Role};
+use dfs_tests::testbed::Role;
 use dfs_tests::wait;
 
 use super::bencode::Value;
@@ -42,10 +42,11 @@ impl Drop for Member {
 }
 
 impl Torrent {
-    /// Makes one of a file.
-    pub fn of(content: &Path, work: &Path, control: &Machine) -> Result<Self, Failure> {
-        let started = control.inside(|| Ok(Tracker::start(control.address())))?;
-        let tracker = started?;
+    /// Makes one of the file.
+    pub fn make(field: &Field<'_>) -> Result<Self, Failure> {
+        let control = field.testbed.first(Role::Control)?;
+        let tracker = control.inside(|| Ok(Tracker::start(control.address())))??;
+        let content = &field.root.join(FILE);
         let length = fs::metadata(content).map_err(failed(content))?.len();
         let info = Value::dictionary([
             ("length", Value::Integer(length)),
@@ -55,7 +56,7 @@ impl Torrent {
         ]);
         let announce = Value::text(&tracker.url());
         let torrent = Value::dictionary([("announce", announce), ("info", info)]);
-        let (file, hook) = (work.join("file.torrent"), work.join("complete"));
+        let (file, hook) = (field.bench.path("file.torrent"), field.bench.path("complete"));
         fs::write(&file, torrent.encode()).map_err(failed(&file))?;
         // aria2 names the first file as the third argument; what the hook leaves beside it is dated.
         fs::write(&hook, "#!/bin/sh\n: > \"${3%/*}/complete\"\n").map_err(failed(&hook))?;
