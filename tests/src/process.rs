@@ -64,6 +64,10 @@ impl Binaries {
             }
         }
         command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+        // Whoever looks for a fault wants more than is logged usually.
+        if let Some(filter) = env::var_os("E2E_LOG") {
+            command.env("DFS_LOG", filter);
+        }
         Ok(command)
     }
 }

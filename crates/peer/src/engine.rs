@@ -55,6 +55,7 @@ use crate::wire::Pool;
 pub use self::error::ReadError;
 pub use self::growing::Growth;
 pub use self::keep::Keyring;
+use self::keep::KnownBatches;
 pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
 pub(crate) use self::task::{Command, Lease};
 pub use self::task::{ParentHost, Task};
@@ -554,6 +555,7 @@ impl Engine {
             credentials: Mutex::default(),
             proving: Semaphore::new(1),
             commands,
+            batches: KnownBatches::default(),
             provenance: Provenance::default(),
             voids: voids::Voids::default(),
             passing: Passing::default(),

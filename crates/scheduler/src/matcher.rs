@@ -90,8 +90,14 @@ const WAKEN_BY_TIME: usize = 64;
 /// A lease of an uplink whose rate is known may take so many times what it should, and [`LEAST_PATIENCE`].
 const PATIENCE: u64 = 4;
 
-/// However fast an uplink is.
-const LEAST_PATIENCE: u64 = 1_000_000;
+/// However fast an uplink is, in microseconds.
+const LEAST_PATIENCE: u64 = 400_000;
+
+/// However slow the uplink of a node is: there are others. A source is waited for, and who is not known yet.
+const MOST_PATIENCE: u64 = 4_000_000;
+
+/// After so long without anything carried out a slow uplink is better than none.
+const STANDSTILL: u64 = 1_000_000;
 
 /// Time passes at least so often while anything is wanted.
 const TICK: u64 = 100_000;
@@ -245,13 +251,24 @@ impl Matcher {
 
     /// It has a piece from now on. One that is on its way to it is counted since then.
     fn gain(&mut self, peer: u32, piece: usize) {
-        let is_coming = self.peers.is_coming(peer, piece);
-        let was_wanted = is_coming || self.peers.lacks(peer, piece);
+        let was_wanted = self.peers.is_coming(peer, piece) || self.peers.lacks(peer, piece);
+        let is_counted = self.peers.is_expected(peer, piece);
         if self.peers.gain(peer, piece) {
             self.outstanding -= u64::from(was_wanted);
-            if !is_coming {
+            if !is_counted {
                 self.count(peer, piece, true);
             }
+        }
+    }
+
+    /// It turned out not to have a piece; what is being sent to it still comes.
+    fn lose(&mut self, peer: u32, piece: usize) {
+        if !self.peers.lose(peer, piece) {
+            return;
+        }
+        self.outstanding += u64::from(self.peers.is_coming(peer, piece));
+        if !self.peers.is_expected(peer, piece) {
+            self.count(peer, piece, false);
         }
     }
 
@@ -304,11 +321,7 @@ impl Matcher {
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
         match why {
             Failure::NotThere => {
-                for piece in lease.pieces() {
-                    if self.peers.lose(from, piece) {
-                        self.count(from, piece, false);
-                    }
-                }
+                lease.pieces().for_each(|piece| self.lose(from, piece));
             }
             Failure::Unwanted => {
                 for piece in lease.pieces() {
@@ -338,7 +351,8 @@ impl Matcher {
             let bytes = self.piece_bytes * u64::from(count);
             self.peers.disappoint(from, to, bytes, late.since, self.now);
             self.weigh(from);
-            self.look_at(from);
+            // Others come first: it would be leased the same again.
+            self.peers.set_idle(from, true);
             self.look_at(to);
         }
         self.waken_anybody();
@@ -442,7 +456,7 @@ impl Matcher {
     /// Whether a transfer by this uplink would outlast all others together. Where nothing has moved for a while, slow
     /// is better than never.
     fn is_gated(&self, peer: u32) -> bool {
-        if self.now.0 > self.moved.0.saturating_add(LEAST_PATIENCE) {
+        if self.now.0 > self.moved.0.saturating_add(STANDSTILL) {
             return false;
         }
         let Some((own, mean, total)) = self.peers.rates(peer) else { return false };
@@ -512,20 +526,28 @@ impl Matcher {
         let count = end.unwrap_or(most.min(self.pieces.len())) - first;
         for piece in first..first + count {
             self.peers.send(to, piece);
-            self.count(to, piece, true);
+            self.expect(to, piece, self.peers.counts(from) || may == May::WithoutCopy);
         }
         self.peers.begins(from, to, count as u32, self.now);
         self.peers.refresh_hunger(to, self.downlink());
-        let patience = self.peers.rates(from).map_or(LEAST_PATIENCE * PATIENCE, |(own, ..)| {
-            let ahead = u64::from(self.peers.giving(from));
-            let takes = u128::from(self.piece_bytes * ahead) * 1_000_000 / u128::from(own.max(1));
-            u64::try_from(takes).unwrap_or(u64::MAX).saturating_mul(PATIENCE) + LEAST_PATIENCE
-        });
-        let due = Micros(self.now.0.saturating_add(patience));
+        let due = Micros(self.now.0.saturating_add(self.patience(from)));
         let (from, to) = (PeerNumber(from), PeerNumber(to));
         let lease =
             self.under_way.add(from, to, first as u32..(first + count) as u32, self.now, due);
         self.out.push(lease);
+    }
+
+    /// How long what an uplink was leased last may take.
+    fn patience(&self, from: u32) -> u64 {
+        let Some((own, ..)) = self.peers.rates(from) else { return MOST_PATIENCE };
+        let ahead = u64::from(self.peers.giving(from));
+        let takes = u128::from(self.piece_bytes * ahead) * 1_000_000 / u128::from(own.max(1));
+        let takes = u64::try_from(takes).unwrap_or(u64::MAX);
+        let patience = takes.saturating_mul(PATIENCE).saturating_add(LEAST_PATIENCE);
+        match self.peers.role(from) {
+            Role::Source => patience,
+            Role::Node => patience.min(MOST_PATIENCE),
+        }
     }
 
     /// Pieces in one lease: few enough to be passed on soon, enough that the uplink has work.
@@ -546,6 +568,9 @@ impl Matcher {
     /// Pieces that an uplink is leased at a time; one as long as it is not known how fast it is.
     fn window_of(&self, peer: u32) -> u32 {
         let Some((own, ..)) = self.peers.rates(peer) else { return 1 };
+        if self.peers.is_doubtful(peer) {
+            return 1;
+        }
         self.sent_in(own, self.tuning.window).clamp(self.tuning.uplink, MOST_LEASED)
     }
 
@@ -565,17 +590,23 @@ impl Matcher {
         let lease = self.under_way.take(id)?.lease;
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
         for piece in lease.pieces() {
+            self.expect(to, piece, false);
             self.peers.arrived(to, piece);
-            // What came to it in another way is a copy all the same.
-            if self.peers.want(to, piece) {
-                self.count(to, piece, false);
-            }
+            self.peers.want(to, piece);
         }
         self.peers.ends(from, to, lease.count);
         Some(lease)
     }
 
-    /// Has the copies of a node counted or not, as its uplink turned out to be.
+    /// Counts a piece that is on its way as a copy, or no longer. What came in another way is one all the same.
+    fn expect(&mut self, to: u32, piece: usize, is_expected: bool) {
+        let is_news = self.peers.expect(to, piece, is_expected);
+        if is_news && !self.peers.has(to, piece) {
+            self.count(to, piece, is_expected);
+        }
+    }
+
+    /// Has the copies of a node counted or not, and what it sends, as its uplink turned out to be.
     fn weigh(&mut self, peer: u32) {
         let Some((own, mean, _)) = self.peers.rates(peer) else { return };
         let counts = own.saturating_mul(self.tuning.straggler) >= mean;
@@ -583,7 +614,8 @@ impl Matcher {
             return;
         }
         let coming = self.under_way.to(peer).flat_map(Lease::pieces);
-        let coming = coming.filter(|piece| !self.peers.has(peer, *piece));
+        let coming = coming
+            .filter(|piece| self.peers.is_expected(peer, *piece) && !self.peers.has(peer, *piece));
         let copies: Vec<usize> = self.peers.pieces_of(peer).into_iter().chain(coming).collect();
         if !counts {
             copies.iter().for_each(|piece| self.count(peer, *piece, false));
@@ -591,6 +623,10 @@ impl Matcher {
         self.peers.set_counts(peer, counts);
         if counts {
             copies.iter().for_each(|piece| self.count(peer, *piece, true));
+        }
+        let sent: Vec<Lease> = self.under_way.from(peer).copied().collect();
+        for lease in sent {
+            lease.pieces().for_each(|piece| self.expect(lease.to.0, piece, counts));
         }
     }
 }

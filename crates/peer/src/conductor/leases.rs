@@ -167,6 +167,11 @@ impl Conductor {
         let is_whole = self.have.contains_all(leased.groups);
         let failure = (!is_whole)
             .then(|| leased.failure.map_or(LeaseFailure::Unwanted, LeaseFailure::Parent));
+        if failure == Some(LeaseFailure::Unwanted) {
+            // Whoever leases takes it to be so: if it is wanted again, that is news.
+            self.any_order_told.remove_range(leased.groups);
+            self.any_order_changed = true;
+        }
         let cost = now.saturating_sub(leased.began);
         self.lease_ends.push(LeaseEnd { id, parent: leased.parent, here, cost, failure });
         self.leases.remove(&id);

@@ -48,6 +48,8 @@ pub(super) struct Actor {
     patience: Patience,
     /// Since when nothing is wanted of what is under way.
     unwanted_since: Option<Duration>,
+    /// Whether what is wanted in any order came by leases when that was looked at last.
+    was_led: bool,
     told_swarm: bool,
     told_end: bool,
     stop: CancellationToken,
@@ -74,6 +76,7 @@ impl Actor {
             began: Instant::now(),
             patience: Patience::default(),
             unwanted_since: None,
+            was_led: false,
             told_swarm: false,
             told_end: false,
             stop,
@@ -292,8 +295,9 @@ impl Actor {
     /// And what came of its leases.
     fn tell_lease_ends(&mut self) {
         for end in self.conductor.take_lease_ends() {
-            let LeaseEnd { parent, here, cost, failure, .. } = &end;
-            if failure.is_some() {
+            let LeaseEnd { id, parent, here, cost, failure } = &end;
+            if let Some(failure) = failure {
+                tracing::debug!(lease = id, %parent, ?failure, ?here, "a lease came to nothing");
                 let from = || CameFrom::Parent(*parent);
                 here.iter().for_each(|run| self.tell_done(*run, from(), *cost));
             }
@@ -580,6 +584,12 @@ impl Actor {
     fn act(&mut self) {
         let now = self.now();
         self.tell_wants();
+        let is_led = self.conductor.is_led(now);
+        if is_led != self.was_led {
+            self.was_led = is_led;
+            let missing = self.conductor.wanted_span();
+            tracing::debug!(task = %self.shared.info.id.short(), is_led, ?missing, "leases");
+        }
         self.follow_parents();
         let actions = self.conductor.plan(now);
         self.carry_out(actions);

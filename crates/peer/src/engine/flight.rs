@@ -228,7 +228,7 @@ impl Context {
             groups,
             priority,
             codecs: Codecs::RAW,
-            want_signed: true,
+            want_signed: !self.is_signed(groups),
             fetch: parent.host.kind == dfs_model::HostKind::Seed,
             grant: parent.grant.clone(),
             credentials: SealedCredentials::default(),
@@ -238,6 +238,14 @@ impl Context {
         loop {
             let segments = connection.request(request.clone());
             let fault = self.receive(flight, parent, groups, segments, &mut next).await;
+            let is_unproven =
+                matches!(fault, Some(Fault::Parent { failure: Failure::BadDigest, .. }));
+            if is_unproven && !request.want_signed && next < groups.end() {
+                // It may have proved the bytes by other digests than this host knows.
+                request.want_signed = true;
+                request.groups = GroupRange::new(next, groups.end() - next);
+                continue;
+            }
             let Some(Fault::NoCredentials { groups, reason }) = fault else { return fault };
             let fault = Some(Fault::NoCredentials { groups, reason });
             // Once: the seed has tried what was sent.
@@ -248,6 +256,12 @@ impl Context {
             request.groups = GroupRange::new(next, groups.end() - next);
             request.credentials = own;
         }
+    }
+
+    /// Whether signed digests over all of these groups are here already.
+    fn is_signed(&self, groups: GroupRange) -> bool {
+        let is_length_known = self.shared.shape().length().is_some();
+        is_length_known && groups.iter().all(|group| self.shared.stored.is_signed(group))
     }
 
     /// Verifies and keeps what a parent sends of `groups`; `next` is the first that is still to come.

@@ -1,13 +1,13 @@
 //! From bytes to verified groups in the store. All but the [`Keyring`] blocks and runs on blocking
 //! threads.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_model::{GroupRange, HostId, Invariant, TaskId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::error::ReadError;
@@ -198,8 +198,17 @@ impl Batches {
         let mut batches = Self::default();
         for encoded in encoded {
             let signed = SignedDigests::decode(encoded)?;
+            let name = blake3::hash(encoded);
+            if shared.batches.knows(&name) {
+                batches.length = signed.batch().length.or(batches.length);
+                batches.signed.push(Arc::new(signed));
+                continue;
+            }
             match digests(shared, keyring, &signed) {
-                Ok(stated) => batches.length = stated.or(batches.length),
+                Ok(stated) => {
+                    shared.batches.learn(name);
+                    batches.length = stated.or(batches.length);
+                }
                 Err(KeepError::Digests(error @ DigestsError::UnknownSigner(_))) => {
                     batches.unknown = Some(error);
                     continue;
@@ -212,6 +221,27 @@ impl Batches {
             batches.signed.push(Arc::new(signed));
         }
         Ok(batches)
+    }
+}
+
+/// Batches of a task whose signature was looked at and that are kept: another copy of one is nothing new.
+#[derive(Debug, Default)]
+pub(crate) struct KnownBatches(Mutex<HashSet<blake3::Hash>>);
+
+/// Most batches remembered of a task.
+const MOST_KNOWN: usize = 4096;
+
+impl KnownBatches {
+    fn knows(&self, name: &blake3::Hash) -> bool {
+        self.0.lock().contains(name)
+    }
+
+    fn learn(&self, name: blake3::Hash) {
+        let mut known = self.0.lock();
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        known.insert(name);
     }
 }
 
@@ -238,16 +268,19 @@ pub(super) fn segment(
         return unknown.map_or(Ok(Outcome::Kept(nothing)), |error| Err(error.into()));
     }
     let shape = Shape::new(length.or(shared.shape().length()));
-    let stored = shared.stored.signed_for(groups);
-    let trusted: HashMap<Node, Cv> = stored
-        .iter()
-        .chain(&signed)
-        .flat_map(|signed| signed.batch().entries.iter().copied())
-        .collect();
     let proof =
         if segment.proof.is_empty() { Proof::default() } else { Proof::decode(&segment.proof)? };
-    let lookup = |node: Node| trusted.get(&node).copied().or_else(|| shared.stored.node(node));
-    let verified = hashtree::verify_bytes(shape, groups, &segment.payload, &proof, lookup);
+    let verify = |signed: &[Arc<SignedDigests>]| {
+        let entries = signed.iter().flat_map(|signed| &signed.batch().entries);
+        let trusted: HashMap<Node, Cv> = entries.copied().collect();
+        let lookup = |node: Node| trusted.get(&node).copied().or_else(|| shared.stored.node(node));
+        hashtree::verify_bytes(shape, groups, &segment.payload, &proof, lookup)
+    };
+    // What is signed is looked up in the log only where the digests that are at hand do not suffice.
+    let verified = verify(&signed).or_else(|_| {
+        let all = [signed.as_slice(), &shared.stored.signed_for(groups)].concat();
+        verify(&all)
+    });
     let nodes = match verified {
         Err(_) if Invariant::NoWrongByte.is_broken() => Vec::new(),
         Err(error) => return Err(unknown.map_or(KeepError::Verify(error), KeepError::Digests)),

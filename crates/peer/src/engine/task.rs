@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::error::ReadError;
+use super::keep::KnownBatches;
 use super::ledger::{Ledger, Mark, Provenance};
 use super::passing::{Passing, Room};
 use super::voids::Voids;
@@ -120,6 +121,7 @@ pub(crate) struct Shared {
     /// The turn of a child whose credentials the origin is asked about.
     pub(super) proving: Semaphore,
     pub(super) commands: mpsc::Sender<Command>,
+    pub(super) batches: KnownBatches,
     pub(super) provenance: Provenance,
     /// Whether anything is wanted.
     pub(super) busy: AtomicBool,

@@ -82,13 +82,8 @@ pub(super) fn news(
     if let Some(end) = &news.earlier_end {
         messages.push(up(Up::Result(result(task, end))));
     }
-    if let Some(registration) = registered {
-        if news.register {
-            messages.push(register(&registration));
-        }
-        if news.wants {
-            messages.push(wants(&registration));
-        }
+    if let Some(registration) = registered.as_ref().filter(|_| news.register) {
+        messages.push(register(registration));
     }
     // Before the groups: who is told of these finds what proves them.
     let signed = news
@@ -97,6 +92,8 @@ pub(super) fn news(
         .map(|encoded| up(Up::Digests(common::SignedDigests { encoded: encoded.clone() })));
     messages.extend(signed);
     messages.extend(progress(task, news));
+    // After what came of leases: what nobody wanted then may be wanted now.
+    messages.extend(registered.as_ref().filter(|_| news.wants).map(wants));
     if let Some(end) = &news.end {
         messages.push(up(Up::Result(result(task, end))));
     }

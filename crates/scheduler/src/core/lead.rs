@@ -358,7 +358,7 @@ impl Core {
         task_id: TaskId,
         ends: &[LeaseEnd],
     ) -> (Vec<Done>, Vec<Failed>) {
-        let (mut done, mut failed) = (Vec::new(), Vec::new());
+        let (mut done, mut failed, mut unwanted) = (Vec::new(), Vec::new(), Vec::new());
         let now = micros(self.now);
         let Some(task) = self.tasks.get_mut(&task_id) else { return (done, failed) };
         let number = task.peer(&host).and_then(|peer| peer.led.as_ref()).map(|led| led.number);
@@ -377,13 +377,23 @@ impl Core {
                     }
                 }
                 Some(failure) => {
-                    if lease.is_some() {
+                    if let Some(lease) = lease {
                         lead.matcher.failed(id, why(failure), now);
+                        let groups = lead.groups_in(lease.first, lease.count);
+                        unwanted.extend((failure == LeaseFailure::Unwanted).then_some(groups));
                     }
                     if let (Some(parent), LeaseFailure::Parent(kind)) = (parent, failure) {
                         failed.push(Failed { parent, kind });
                     }
                 }
+            }
+        }
+        let peer = task.peer_untouched(&host).filter(|_| !unwanted.is_empty());
+        if let Some(peer) = peer {
+            // What it says next of what it wants is news.
+            for groups in unwanted {
+                peer.in_any_order.remove_range(groups);
+                peer.led.iter_mut().for_each(|led| led.wants.remove_range(groups));
             }
         }
         (done, failed)

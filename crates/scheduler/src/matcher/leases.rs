@@ -103,6 +103,10 @@ impl Leases {
         self.all().filter(move |lease| lease.to.0 == peer)
     }
 
+    pub(super) fn from(&self, peer: u32) -> impl Iterator<Item = &Lease> {
+        self.all().filter(move |lease| lease.from.0 == peer)
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &Lease> {
         self.table.iter().filter_map(|(_, slot)| slot.as_ref().map(|out| &out.lease))
     }

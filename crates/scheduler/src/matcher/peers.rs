@@ -60,6 +60,8 @@ struct Peer {
     last_sent: Micros,
     /// Leases to it that came to nothing in a row, while their senders served others.
     strikes: u16,
+    /// It did not send what it was leased to, and nothing since.
+    is_doubtful: bool,
 }
 
 /// Peers by their numbers.
@@ -70,6 +72,8 @@ pub(super) struct Peers {
     has: Rows,
     lacks: Rows,
     coming: Rows,
+    /// What of that counts as a copy.
+    expected: Rows,
     /// By area.
     hungry: Vec<Crowd>,
     idle: Vec<Crowd>,
@@ -88,6 +92,7 @@ impl Peers {
             has: Rows::new(pieces),
             lacks: Rows::new(pieces),
             coming: Rows::new(pieces),
+            expected: Rows::new(pieces),
             hungry: Vec::new(),
             idle: Vec::new(),
             total_rate: 0,
@@ -118,6 +123,7 @@ impl Peers {
             measured: 0,
             last_sent: Micros::default(),
             strikes: 0,
+            is_doubtful: false,
         };
         if let Some(number) = self.vacant.pop() {
             self.peers[number as usize] = peer;
@@ -126,6 +132,7 @@ impl Peers {
         self.has.add();
         self.lacks.add();
         self.coming.add();
+        self.expected.add();
         self.peers.push(peer);
         (self.peers.len() - 1) as u32
     }
@@ -140,6 +147,7 @@ impl Peers {
         self.has.clear(row);
         self.lacks.clear(row);
         self.coming.clear(row);
+        self.expected.clear(row);
         self.peers[row].is_here = false;
         self.vacant.push(number);
         lacking as u64
@@ -248,6 +256,16 @@ impl Peers {
     /// It is not being sent a piece any more.
     pub(super) fn arrived(&mut self, number: u32, piece: usize) {
         self.coming.put(number as usize, piece, false);
+        self.expected.put(number as usize, piece, false);
+    }
+
+    /// What it is being sent counts as a copy, or not; whether that is news.
+    pub(super) fn expect(&mut self, number: u32, piece: usize, is_expected: bool) -> bool {
+        self.expected.put(number as usize, piece, is_expected)
+    }
+
+    pub(super) fn is_expected(&self, number: u32, piece: usize) -> bool {
+        self.expected.has(number as usize, piece)
     }
 
     pub(super) fn is_coming(&self, number: u32, piece: usize) -> bool {
@@ -320,6 +338,7 @@ impl Peers {
     pub(super) fn sent(&mut self, number: u32, bytes: u64, now: Micros) {
         let peer = self.peer_mut(number);
         (peer.last_sent, peer.measured) = (now, peer.measured + bytes);
+        peer.is_doubtful = false;
         let took = now.0.saturating_sub(peer.measured_since.0);
         if took < MEASURED_FOR && (peer.rate > 0 || took == 0) {
             return;
@@ -349,11 +368,17 @@ impl Peers {
             receiver.strikes = receiver.strikes.saturating_add(1);
             return;
         }
+        self.peer_mut(from).is_doubtful = true;
         let took = u128::from(now.0.saturating_sub(since.0).max(1));
         let most = u64::try_from(u128::from(bytes) * 1_000_000 / took).unwrap_or(u64::MAX >> 8);
         let known = self.peer(from).rate;
         let rate = if known == 0 { most } else { most.min(known / 2) };
         self.set_rate(from, rate.max(1));
+    }
+
+    /// Whether it is tried with one lease at a time.
+    pub(super) fn is_doubtful(&self, number: u32) -> bool {
+        self.peer(number).is_doubtful
     }
 
     /// Something has come to it.

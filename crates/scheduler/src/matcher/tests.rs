@@ -34,7 +34,7 @@ impl Matcher {
         for piece in 0..self.pieces.len() {
             let has = |peer: &&u32| {
                 self.peers.counts(**peer)
-                    && (self.peers.has(**peer, piece) || self.peers.is_coming(**peer, piece))
+                    && (self.peers.has(**peer, piece) || self.peers.is_expected(**peer, piece))
             };
             let copies = peers.iter().filter(has).count();
             assert_eq!(self.pieces.copies(piece) as usize, copies, "of {piece}");

@@ -79,6 +79,8 @@ struct Transfer {
     passing: Option<BoxFuture<'static, Result<Bytes, ReadError>>>,
     /// While the length is not known: what comes next.
     growing: Option<BoxFuture<'static, Result<Growth, ReadError>>>,
+    /// The next step, where its bytes come into the store: whoever waits again would have let go of it.
+    ensured: Option<BoxFuture<'static, Result<(), ReadError>>>,
     stage: Stage,
 }
 
@@ -122,6 +124,7 @@ pub(super) async fn read(
         pending: Bytes::new(),
         passing: None,
         growing: None,
+        ensured: None,
         stage: Stage::Start,
         piece,
     };
@@ -286,16 +289,26 @@ impl Transfer {
         if self.passing.is_some() {
             return self.around(step).await;
         }
-        self.prefetch_behind(step.end);
-        let waited = self.piece.task.ensure(self.in_task(step), self.priority);
+        let mut ensured = match self.ensured.take() {
+            Some(ensured) => ensured,
+            None => {
+                self.prefetch_behind(step.end);
+                let (task, range, priority) =
+                    (self.piece.task.clone(), self.in_task(step), self.priority);
+                async move { task.ensure(range, priority).await }.boxed()
+            }
+        };
         let due = PROGRESS.saturating_sub(self.told.elapsed());
-        match tokio::time::timeout(due, waited).await {
+        match tokio::time::timeout(due, &mut ensured).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) if self.piece.task.passes(self.in_task(step)) => {
                 return self.around(step).await;
             }
             Ok(Err(error)) => return Err(error.into()),
-            Err(_) => return Ok(self.progress()),
+            Err(_) => {
+                self.ensured = Some(ensured);
+                return Ok(self.progress());
+            }
         }
         self.deliver(step).await
     }
