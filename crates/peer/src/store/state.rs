@@ -9,12 +9,15 @@
 //! A zero digest is an unknown one. Header and bitmaps carry checksums and never cross a page, so that
 //! damage is seen; digests need none: a group that does not match its digest is fetched again.
 
+use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use dfs_model::{GroupRange, GroupSet, groups_in};
+
+use parking_lot::Mutex;
 
 use crate::hashtree::{Cv, Node};
 
@@ -145,18 +148,31 @@ pub(super) fn has_slot(node: Node) -> bool {
 #[derive(Debug)]
 pub(super) struct StateFile {
     file: File,
+    /// What slots hold that were looked at or written lately: every group is proven by several digests, and proves
+    /// others with them.
+    near: Mutex<HashMap<u64, Cv>>,
 }
 
+/// Most slots remembered of a file: 200 KiB.
+const MOST_NEAR: usize = 4096;
+
+/// What a slot holds whose digest is not known.
+const UNKNOWN: Cv = [0; CV_BYTES];
+
 impl StateFile {
+    fn of(file: File) -> Self {
+        Self { file, near: Mutex::default() }
+    }
+
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        Ok(Self { file: options.open(path)? })
+        Ok(Self::of(options.open(path)?))
     }
 
     #[cfg(test)]
     pub(super) fn over(file: File) -> Self {
-        Self { file }
+        Self::of(file)
     }
 
     /// The header of a file that stays closed.
@@ -166,7 +182,7 @@ impl StateFile {
 
     /// A file that is only looked at, and its header.
     pub(super) fn glance(path: &Path) -> Option<(Header, Self)> {
-        let state = Self { file: File::open(path).ok()? };
+        let state = Self::of(File::open(path).ok()?);
         match state.header() {
             Ok(HeaderPage::Valid(header)) => Some((header, state)),
             _ => None,
@@ -201,6 +217,8 @@ impl StateFile {
 
     /// Forgets everything.
     pub(super) fn reset(&self) -> io::Result<()> {
+        let mut near = self.near.lock();
+        near.clear();
         self.file.set_len(0)
     }
 
@@ -266,9 +284,17 @@ impl StateFile {
         if !has_slot(node) {
             return None;
         }
-        let mut cv = [0; CV_BYTES];
-        let count = self.read_some(&mut cv, slot_offset(slot(node))).ok()?;
-        (count == CV_BYTES && cv != [0; CV_BYTES]).then_some(cv)
+        let slot = slot(node);
+        // Held while it is read: what is written meanwhile is newer.
+        let mut near = self.near.lock();
+        if let Some(cv) = near.get(&slot) {
+            return Some(*cv).filter(|cv| *cv != UNKNOWN);
+        }
+        let mut cv = UNKNOWN;
+        let count = self.read_some(&mut cv, slot_offset(slot)).ok()?;
+        let cv = if count == CV_BYTES { cv } else { UNKNOWN };
+        remember(&mut near, slot, cv);
+        Some(cv).filter(|cv| *cv != UNKNOWN)
     }
 
     /// Writes digests, neighbouring slots together. Every node must have a slot.
@@ -279,16 +305,29 @@ impl StateFile {
         let mut slots: Vec<(u64, Cv)> =
             nodes.into_iter().map(|(node, cv)| (slot(node), cv)).collect();
         slots.sort_unstable_by_key(|(slot, _)| *slot);
+        let mut near = self.near.lock();
+        slots.retain(|(slot, cv)| near.get(slot) != Some(cv));
         let adjacent =
             |a: &(u64, Cv), b: &(u64, Cv)| a.0 + 1 == b.0 && !b.0.is_multiple_of(BLOCK_SLOTS);
         let mut bytes = Vec::new();
         for run in slots.chunk_by(adjacent) {
             bytes.clear();
             run.iter().for_each(|(_, cv)| bytes.extend_from_slice(cv));
-            self.file.write_all_at(&bytes, slot_offset(run[0].0))?;
+            if let Err(error) = self.file.write_all_at(&bytes, slot_offset(run[0].0)) {
+                near.clear();
+                return Err(error);
+            }
+            run.iter().for_each(|(slot, cv)| remember(&mut near, *slot, *cv));
         }
         Ok(())
     }
+}
+
+fn remember(near: &mut HashMap<u64, Cv>, slot: u64, cv: Cv) {
+    if near.len() >= MOST_NEAR {
+        near.clear();
+    }
+    near.insert(slot, cv);
 }
 
 /// Has a header say that it is of another format.
