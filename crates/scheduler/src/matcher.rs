@@ -105,6 +105,9 @@ const TICK: u64 = 100_000;
 /// Microseconds of an uplink that one lease takes: a piece more is never for less.
 const LEASED_FOR: u64 = 5_000;
 
+/// Leases that an uplink has at a time at least, once it is leased long runs.
+const LEASES_IN_A_WINDOW: u32 = 8;
+
 /// However fast it is, an uplink is leased no more pieces at a time.
 const MOST_LEASED: u32 = 1024;
 
@@ -306,7 +309,10 @@ impl Matcher {
         self.moved = self.now;
         self.peers.forgive(to);
         let bytes = self.piece_bytes * u64::from(lease.lease.count);
-        self.peers.sent(from, bytes, self.now);
+        if let Some(rate) = self.peers.sent(from, bytes, self.now) {
+            let most = self.sent_in(rate, self.tuning.window).min(MOST_LEASED);
+            self.peers.widen(from, most, self.tuning.uplink);
+        }
         self.peers.ends(from, to, lease.lease.count);
         self.weigh(from);
         self.look_at(from);
@@ -555,6 +561,8 @@ impl Matcher {
         let own = self.peers.rates(from).map_or(0, |(own, ..)| own);
         let left = self.window_of(from).saturating_sub(self.peers.giving(from));
         let room = self.downlink().saturating_sub(self.peers.getting(to));
+        // Of a window a part: who has the whole of it in one lease waits for the next.
+        let left = left.min(self.window_of(from).div_ceil(LEASES_IN_A_WINDOW));
         let most = self.sent_in(own, LEASED_FOR).min(left).min(room).min(self.tuning.run.into());
         most.max(1) as usize
     }
@@ -567,11 +575,10 @@ impl Matcher {
 
     /// Pieces that an uplink is leased at a time; one as long as it is not known how fast it is.
     fn window_of(&self, peer: u32) -> u32 {
-        let Some((own, ..)) = self.peers.rates(peer) else { return 1 };
-        if self.peers.is_doubtful(peer) {
+        if self.peers.rates(peer).is_none() || self.peers.is_doubtful(peer) {
             return 1;
         }
-        self.sent_in(own, self.tuning.window).clamp(self.tuning.uplink, MOST_LEASED)
+        self.peers.window(peer).max(self.tuning.uplink)
     }
 
     fn has_slot(&self, peer: u32) -> bool {

@@ -60,6 +60,8 @@ struct Peer {
     last_sent: Micros,
     /// Leases to it that came to nothing in a row, while their senders served others.
     strikes: u16,
+    /// Pieces that it may be leased at a time.
+    window: u32,
     /// It did not send what it was leased to, and nothing since.
     is_doubtful: bool,
 }
@@ -123,6 +125,7 @@ impl Peers {
             measured: 0,
             last_sent: Micros::default(),
             strikes: 0,
+            window: 0,
             is_doubtful: false,
         };
         if let Some(number) = self.vacant.pop() {
@@ -334,14 +337,15 @@ impl Peers {
         self.peer_mut(number).counts = counts;
     }
 
-    /// Its uplink has sent so many bytes. Reports come together: a rate is of some time.
-    pub(super) fn sent(&mut self, number: u32, bytes: u64, now: Micros) {
+    /// Its uplink has sent so many bytes; its rate, where that was measured. Reports come together: a rate is of some
+    /// time.
+    pub(super) fn sent(&mut self, number: u32, bytes: u64, now: Micros) -> Option<u64> {
         let peer = self.peer_mut(number);
         (peer.last_sent, peer.measured) = (now, peer.measured + bytes);
         peer.is_doubtful = false;
         let took = now.0.saturating_sub(peer.measured_since.0);
         if took < MEASURED_FOR && (peer.rate > 0 || took == 0) {
-            return;
+            return None;
         }
         let measured = u128::from(peer.measured) * 1_000_000 / u128::from(took);
         let measured = u64::try_from(measured).unwrap_or(u64::MAX >> 8);
@@ -351,6 +355,19 @@ impl Peers {
             known => known - known / SMOOTH + measured / SMOOTH,
         };
         self.set_rate(number, rate.max(1));
+        Some(rate)
+    }
+
+    /// It may be leased more pieces at a time, up to so many: each time it was measured twice as many. What the queues
+    /// on the way take at first says nothing of what they take for long.
+    pub(super) fn widen(&mut self, number: u32, most: u32, least: u32) {
+        let peer = self.peer_mut(number);
+        peer.window = most.min(peer.window.max(least / 2).saturating_mul(2));
+    }
+
+    /// Pieces that it may be leased at a time.
+    pub(super) fn window(&self, number: u32) -> u32 {
+        self.peer(number).window
     }
 
     /// A lease came to nothing. Where the sender served others meanwhile it is the receiver's fault; else the sender is

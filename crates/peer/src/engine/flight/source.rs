@@ -19,7 +19,7 @@ use crate::hashtree::Shape;
 use crate::store::{StoreError, Use};
 
 /// Bytes that came so long ago are kept although their chunk is not whole: whoever waits for them has waited enough.
-const EARLY_AFTER: Duration = Duration::from_millis(500);
+const EARLY_AFTER: Duration = Duration::from_millis(50);
 
 impl Context {
     /// Reads groups from the origin, or all in one stream.
