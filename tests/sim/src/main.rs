@@ -4,12 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use dfs_scheduler::matcher::{Choice, Tuning};
-use dfs_sim::baselines::{Graph, Pull, Pulling};
-use dfs_sim::policy::{Policy, Swarm};
+use dfs_sim::check::Broken;
 use dfs_sim::row;
-use dfs_sim::run::run;
-use dfs_sim::scenario::{Scenario, ScenarioError};
+use dfs_sim::scenario::{Rates, Scenario, ScenarioError};
+use dfs_sim::strategy::Strategy;
 
 /// Simulate a swarm and compare who decides
 #[derive(Parser)]
@@ -25,57 +23,31 @@ struct Args {
     /// Pieces, in place of what the scenario says
     #[arg(long)]
     pieces: Option<u32>,
+    /// How streams share links, in place of what the scenario says
+    #[arg(long, value_enum)]
+    rates: Option<Rates>,
     /// Random numbers begin here
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// How runs are printed
+    #[arg(long, value_enum, default_value_t = Format::Tsv)]
+    format: Format,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Strategy {
-    /// The scheduler's matcher
-    Swarm,
-    /// The same with any piece
-    SwarmRandom,
-    /// Receivers take any piece of anybody
-    Random,
-    /// Receivers take the rarest piece of anybody
-    Rarest,
-    /// Three parents of fifteen
-    Dag,
-    /// A tree of two children each
-    Tree,
-    /// Ten neighbours
-    Graph,
+enum Format {
+    /// Columns, between tabulators
+    Tsv,
+    /// An object on each line
+    Json,
 }
 
-impl Strategy {
-    fn policy(self, scenario: &Scenario, seed: u64) -> Box<dyn Policy> {
-        let pulling =
-            |pull, graph| Box::new(Pulling::new(scenario, pull, graph, seed)) as Box<dyn Policy>;
-        let swarm = |choice| {
-            let tuning = Tuning {
-                sampled: scenario.sampled,
-                uplink: scenario.uplink_leases,
-                downlink: scenario.downlink_leases,
-                choice,
-                ..Tuning::default()
-            };
-            Box::new(Swarm::new(scenario, tuning, seed)) as Box<dyn Policy>
-        };
-        match self {
-            Self::Swarm => swarm(Choice::Rarest),
-            Self::SwarmRandom => swarm(Choice::Random),
-            Self::Random => pulling(Pull::Random, Graph::Everybody),
-            Self::Rarest => pulling(Pull::Rarest, Graph::Everybody),
-            Self::Dag => pulling(Pull::Random, Graph::ThreeOfFifteen),
-            Self::Tree => pulling(Pull::Random, Graph::Tree(2)),
-            Self::Graph => pulling(Pull::Random, Graph::Neighbours(10)),
-        }
-    }
-
-    fn name(self) -> String {
-        self.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
-    }
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    #[error("seed {1} of {2:?}: {0}")]
+    Broken(Broken, u64, Box<Scenario>),
 }
 
 fn main() -> ExitCode {
@@ -83,29 +55,46 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::from(2)
+            ExitCode::from(if matches!(error, Error::Broken(..)) { 1 } else { 2 })
         }
     }
 }
 
-fn simulate(args: &Args) -> Result<(), ScenarioError> {
-    let mut scenarios = Vec::new();
-    for path in &args.scenarios {
-        scenarios.push(Scenario::read(path)?);
+impl Args {
+    fn scenarios(&self) -> Result<Vec<Scenario>, ScenarioError> {
+        let read: Result<Vec<_>, _> =
+            self.scenarios.iter().map(|path| Scenario::read(path)).collect();
+        let mut all = read?;
+        if all.is_empty() {
+            all.push(Scenario::default());
+        }
+        let checked = all.into_iter().map(|scenario| {
+            let nodes = self.nodes.unwrap_or(scenario.nodes);
+            let pieces = self.pieces.unwrap_or(scenario.pieces);
+            let rates = self.rates.unwrap_or(scenario.rates);
+            Scenario { nodes, pieces, rates, ..scenario }.check()
+        });
+        checked.collect()
     }
-    if scenarios.is_empty() {
-        scenarios.push(Scenario::default());
-    }
-    println!("scenario\t{}", row::HEADS.join("\t"));
-    for scenario in scenarios {
-        let nodes = args.nodes.unwrap_or(scenario.nodes);
-        let pieces = args.pieces.unwrap_or(scenario.pieces);
-        let scenario = Scenario { nodes, pieces, ..scenario }.check()?;
+}
+
+fn simulate(args: &Args) -> Result<(), Error> {
+    let scenarios = args.scenarios()?;
+    let mut is_first = true;
+    for scenario in &scenarios {
         for strategy in &args.strategy {
-            let mut policy = strategy.policy(&scenario, args.seed);
-            let outcome = run(&scenario, &mut *policy);
-            let columns = row::columns(&strategy.name(), &scenario, args.seed, &outcome);
-            println!("{}\t{}", scenario.name, columns.join("\t"));
+            strategy.check(scenario)?;
+            let outcome = strategy
+                .run(scenario, args.seed)
+                .map_err(|broken| Error::Broken(broken, args.seed, Box::new(scenario.clone())))?;
+            let fields = row::fields(&strategy.name(), scenario, args.seed, &outcome);
+            match args.format {
+                Format::Tsv if std::mem::take(&mut is_first) => {
+                    println!("{}\n{}", row::heads(&fields), row::columns(&fields));
+                }
+                Format::Tsv => println!("{}", row::columns(&fields)),
+                Format::Json => println!("{}", row::object(&fields)),
+            }
         }
     }
     Ok(())
