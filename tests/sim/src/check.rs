@@ -292,14 +292,8 @@ impl Witness {
                 return Err(Broken::Outlived(*order, *since, now));
             }
         }
-        let compared = |name, counted: &[u16], are: &[u16]| {
-            let mut pairs = counted.iter().zip(are).enumerate();
-            pairs.find(|(_, (counted, are))| counted != are).map_or(Ok(()), |(node, pair)| {
-                Err(Broken::Miscounted(name, node as u32, (*pair.0).into(), (*pair.1).into()))
-            })
-        };
-        compared("leases from node", &self.giving, &giving)?;
-        compared("leases to node", &self.getting, &getting)
+        compare("leases from node", &self.giving, &giving)?;
+        compare("leases to node", &self.getting, &getting)
     }
 
     fn check_counts(&self) -> Result<(), Broken> {
@@ -313,12 +307,20 @@ impl Witness {
                 }
             }
         }
-        let pairs = self.copies.iter().zip(&copies).enumerate();
-        for (at, (counted, are)) in pairs.filter(|(_, (counted, are))| counted != are) {
-            return Err(Broken::Miscounted("copies", at as u32, *counted, *are));
-        }
-        Ok(())
+        compare("copies", &self.copies, &copies)
     }
+}
+
+/// Whether what is counted is what there is.
+fn compare<T: Copy + PartialEq + Into<u32>>(
+    what: &'static str,
+    counted: &[T],
+    are: &[T],
+) -> Result<(), Broken> {
+    let mut pairs = counted.iter().zip(are).enumerate();
+    pairs.find(|(_, (counted, are))| counted != are).map_or(Ok(()), |(at, (counted, are))| {
+        Err(Broken::Miscounted(what, at as u32, (*counted).into(), (*are).into()))
+    })
 }
 
 /// Whether a run was as slow as it must be.

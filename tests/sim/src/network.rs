@@ -124,7 +124,7 @@ impl Network {
     }
 
     /// When anything happens next.
-    pub fn next(&mut self) -> Option<Micros> {
+    pub fn next_due(&mut self) -> Option<Micros> {
         while let Some(Reverse((time, _, due))) = self.queue.peek() {
             if self.is_still_due(*due) {
                 return Some(*time);
@@ -403,6 +403,9 @@ fn enlist(table: &mut [Link], link: LinkId, round: u32, links: &mut Vec<LinkId>)
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
 
     fn order(id: u64, from: Node, to: Node) -> Order {
@@ -430,7 +433,7 @@ mod tests {
         let mut now = Micros(0);
         loop {
             let told = orders.peek().map(|(at, _)| Micros(*at));
-            let due = network.next().into_iter().chain(told).min();
+            let due = network.next_due().into_iter().chain(told).min();
             if due != Some(now) && !network.is_settled() {
                 network.settle(now);
                 continue;
@@ -495,12 +498,14 @@ mod tests {
                 rates,
                 ..Scenario::default()
             };
+            let mut random = StdRng::seed_from_u64(1);
             let order = |id: u64| {
-                let from = id as Node % nodes;
-                order(id, from, (from + 1 + (id * 7919) as Node % (nodes - 1)) % (nodes + 1))
+                let (from, next) = (id as Node % nodes, random.random_range(1..nodes));
+                order(id, from, (from + next) % (nodes + 1))
             };
-            let orders = (0..u64::from(nodes) * 16).map(|id| (0, order(id)));
-            let all = ends(&mut Network::new(&scenario), &orders.collect::<Vec<_>>());
+            let orders: Vec<_> =
+                (0..u64::from(nodes) * 16).map(order).map(|order| (0, order)).collect();
+            let all = ends(&mut Network::new(&scenario), &orders);
             all.iter().map(|(_, end)| *end).max().unwrap() as f64
         };
         let (exact, ticking) = (last(Rates::Exact), last(Rates::Tick));
@@ -515,8 +520,8 @@ mod tests {
         network.settle(Micros(0));
         assert_eq!(network.stop(0, 1, Micros(250_000)), 250_000);
         network.settle(Micros(250_000));
-        assert_eq!(network.next(), Some(Micros(1_250_000)));
+        assert_eq!(network.next_due(), Some(Micros(1_250_000)));
         assert_eq!(network.cut_off(2, Micros(750_000)), 500_000);
-        assert_eq!(network.next(), None);
+        assert_eq!(network.next_due(), None);
     }
 }

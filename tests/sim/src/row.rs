@@ -61,6 +61,47 @@ fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
 }
 
+/// What is looked at first.
+const SHOWN: [&str; 14] = [
+    "scenario",
+    "strategy",
+    "rates",
+    "nodes",
+    "pieces",
+    "R",
+    "last",
+    "p50",
+    "source",
+    "idc",
+    "in-vain",
+    "uplinks",
+    "leases/s",
+    "messages/s",
+];
+
+/// What is looked at first of some runs, below each other.
+pub fn table(runs: &[Vec<Field>]) -> String {
+    let shown = |fields: &[Field]| {
+        let of = |name: &&str| fields.iter().find(|(known, _)| known == name).cloned();
+        SHOWN.iter().filter_map(of).map(|(_, value)| value).collect::<Vec<_>>()
+    };
+    let heads = SHOWN.map(str::to_owned).to_vec();
+    let lines: Vec<Vec<String>> =
+        [heads].into_iter().chain(runs.iter().map(|run| shown(run))).collect();
+    let width = |at: usize| lines.iter().map(|line| line[at].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..SHOWN.len()).map(width).collect();
+    let mut out = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(&widths).enumerate().map(|(at, (cell, width))| match at {
+            0..=2 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
 /// The names, in columns.
 pub fn heads(fields: &[Field]) -> String {
     fields.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("\t")

@@ -96,34 +96,44 @@ pub fn run(
     policy: &mut dyn Policy,
     seed: u64,
 ) -> Result<Outcome, Broken> {
-    let plan = faults::plan(scenario, seed);
-    let mut run = Run {
-        scenario,
-        policy,
-        network: Network::new(scenario),
-        control: Control::new(scenario, seed),
-        world: World::new(scenario, &plan),
-        witness: Witness::new(scenario, imports),
-        losses: Losses::default(),
-        random: StdRng::seed_from_u64(seed ^ 11 << 32),
-        now: Micros(0),
-        queue: BTreeMap::new(),
-        last: 0,
-        reign: 0,
-        is_up: true,
-        known: vec![UNKNOWN; scenario.nodes as usize + 1],
-        is_cut: vec![false; scenario.idcs as usize],
-        held: Vec::new(),
-        steps: 0,
-        costs: Costs::default(),
-        hasher: blake3::Hasher::new(),
-    };
-    run.set_up(plan);
-    run.to_the_end()?;
+    let mut run = Run::new(scenario, imports, policy, seed);
+    run.go_on()?;
     run.outcome()
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        scenario: &'a Scenario,
+        imports: Imports,
+        policy: &'a mut dyn Policy,
+        seed: u64,
+    ) -> Self {
+        let plan = faults::plan(scenario, seed);
+        let mut run = Run {
+            scenario,
+            policy,
+            network: Network::new(scenario),
+            control: Control::new(scenario, seed),
+            world: World::new(scenario, &plan),
+            witness: Witness::new(scenario, imports),
+            losses: Losses::default(),
+            random: StdRng::seed_from_u64(seed ^ 11 << 32),
+            now: Micros(0),
+            queue: BTreeMap::new(),
+            last: 0,
+            reign: 0,
+            is_up: true,
+            known: vec![UNKNOWN; scenario.nodes as usize + 1],
+            is_cut: vec![false; scenario.idcs as usize],
+            held: Vec::new(),
+            steps: 0,
+            costs: Costs::default(),
+            hasher: blake3::Hasher::new(),
+        };
+        run.set_up(plan);
+        run
+    }
+
     fn set_up(&mut self, plan: Plan) {
         self.known[0] = 0;
         for node in 1..=self.scenario.nodes {
@@ -140,13 +150,13 @@ impl Run<'_> {
         self.queue.insert((time, self.last), happening);
     }
 
-    fn to_the_end(&mut self) -> Result<(), Broken> {
+    fn go_on(&mut self) -> Result<(), Broken> {
         let bound = bound::with_pieces(self.scenario);
         let healed = self.scenario.heal_at.map(|time| time + 3.0 * bound + 30.0);
         let limit = healed.unwrap_or(HOPELESS * bound + self.scenario.spread);
         while self.world.incomplete > 0 {
             let queued = self.queue.first_key_value().map(|((time, _), _)| *time);
-            let due = self.network.next().into_iter().chain(queued).min();
+            let due = self.network.next_due().into_iter().chain(queued).min();
             if due != Some(self.now) && !self.network.is_settled() {
                 self.network.settle(self.now);
                 continue;

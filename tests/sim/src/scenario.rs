@@ -164,7 +164,13 @@ impl Scenario {
         let shown = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|error| ScenarioError::Read(shown.clone(), error))?;
-        toml::from_str(&text).map_err(|error| ScenarioError::Parse(shown, Box::new(error)))
+        Self::parse(&text, &shown)
+    }
+
+    /// Reads the text of a file; what it is called in an error.
+    pub fn parse(text: &str, shown: &str) -> Result<Self, ScenarioError> {
+        let error = |error| ScenarioError::Parse(shown.to_owned(), Box::new(error));
+        toml::from_str(text).map_err(error)
     }
 
     /// Whether it can be simulated.

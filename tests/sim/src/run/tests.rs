@@ -158,7 +158,8 @@ fn worst_without(leases: u16) -> (f64, Option<Fault>) {
         (1..=4).map(of).sum::<f64>()
     };
     let faults = troubled(1).faults;
-    let ratios = (0..faults.len()).map(|at| (last(Some(at)) / last(None), at));
+    let with = last(None);
+    let ratios = (0..faults.len()).map(|at| (last(Some(at)) / with, at));
     let (worst, at) = ratios.max_by(|one, other| one.0.total_cmp(&other.0)).unwrap();
     (worst, faults.get(at).cloned())
 }
@@ -174,6 +175,33 @@ fn without_one_of_the_faults_it_does_not_end_much_later() {
 fn without_one_of_the_faults_it_does_not_end_much_later_with_one_lease_at_a_time() {
     let (worst, without) = worst_without(1);
     assert!(worst <= 1.2, "{worst} times as late without {without:?}");
+}
+
+/// Gives these orders, at once.
+struct Stubborn(Vec<Order>);
+
+impl Policy for Stubborn {
+    fn step(&mut self, _event: &Event, _now: Micros, out: &mut Decisions) {
+        out.orders.append(&mut self.0);
+    }
+}
+
+#[test]
+fn whoever_breaks_a_rule_is_stopped() {
+    let scenario = small();
+    let order = |id, from, to| Order { id, from, to, first: 0, count: 1 };
+    let decide = |orders: Vec<Order>, scenario: &Scenario| {
+        run(scenario, Imports::Once, &mut Stubborn(orders), 1).unwrap_err()
+    };
+    let bad = order(1, 1, 0);
+    assert_eq!(decide(vec![bad], &scenario), Broken::SenderHasNot(bad));
+    let idle = Scenario { heal_at: Some(1.0), ..scenario.clone() };
+    assert!(matches!(decide(Vec::new(), &idle), Broken::NotDone(32, _)));
+
+    let mut nobody = Stubborn(Vec::new());
+    let mut run = Run::new(&scenario, Imports::Once, &mut nobody, 1);
+    assert_eq!(run.ordered(bad), Err(Broken::NeverHad(bad)));
+    assert_eq!(run.ordered(order(2, 0, 1)), Ok(()));
 }
 
 #[test]
