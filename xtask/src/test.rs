@@ -9,7 +9,7 @@ use crate::prepare;
 use crate::run::{self, Failure};
 use crate::sabotage;
 use crate::workspace::cargo;
-use crate::{dist, generate};
+use crate::{dist, generate, sim};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -43,6 +43,8 @@ enum Step {
     Example,
     /// What is given away, as a draft: it is built, checked and packed for each architecture
     Dist,
+    /// What a simulated swarm must reach, in a build of its own
+    Sim,
     /// Invariants broken on purpose: each has a test that notices
     Sabotage,
     /// Unit and end-to-end tests
@@ -59,6 +61,7 @@ const ALL: &[Step] = &[
     Step::Doc,
     Step::Example,
     Step::Dist,
+    Step::Sim,
     Step::Sabotage,
     Step::Tests,
 ];
@@ -86,6 +89,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             times.push(timed(step.name(), check_generated)?);
         } else if step == Step::Dist {
             times.push(timed(step.name(), dist::check)?);
+        } else if step == Step::Sim {
+            times.push(timed(step.name(), sim::gate)?);
         } else if let Some(mut command) = step.command(args.fast)? {
             times.push(timed(step.name(), || run::run(&mut command))?);
         }
@@ -131,6 +136,7 @@ impl Step {
             Self::Build => "build",
             Self::Example => "example",
             Self::Dist => "dist",
+            Self::Sim => "sim",
             Self::Sabotage => "sabotage",
             Self::Tests => "tests",
         }
@@ -152,7 +158,7 @@ impl Step {
     /// What cargo does for this step, where that is all.
     fn arguments(self, fast: bool) -> Option<&'static [&'static str]> {
         Some(match self {
-            Self::Prepare | Self::Gen | Self::Dist | Self::Sabotage => return None,
+            Self::Prepare | Self::Gen | Self::Dist | Self::Sim | Self::Sabotage => return None,
             Self::Fmt => &["fmt", "--all", "--check"],
             Self::Clippy => &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
             Self::Deny => {

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-use crate::policy::{Node, Order, Policy};
+use crate::policy::{Decisions, Event, Node, Order, Policy};
 use crate::scenario::Scenario;
 
 /// Which piece a receiver asks for.
@@ -157,15 +157,8 @@ impl Pulling {
         }
         None
     }
-}
 
-impl Policy for Pulling {
-    fn joined(&mut self, node: Node, _now: Micros, out: &mut Vec<Order>) {
-        self.draw_graph(node);
-        self.ask(node, out);
-    }
-
-    fn done(&mut self, order: &Order, _now: Micros, out: &mut Vec<Order>) {
+    fn done(&mut self, order: &Order, out: &mut Vec<Order>) {
         let (to, piece) = (order.to as usize, order.first as usize);
         self.has[to][piece] = true;
         self.giving[order.from as usize] -= 1;
@@ -181,10 +174,23 @@ impl Policy for Pulling {
             self.ask(one, out);
         }
     }
+}
 
-    fn tick(&mut self, _now: Micros, out: &mut Vec<Order>) {
-        for node in self.joined.clone() {
-            self.ask(node, out);
+impl Policy for Pulling {
+    /// Nothing fails where it decides: scenarios with faults are not for it.
+    fn step(&mut self, event: &Event, _now: Micros, out: &mut Decisions) {
+        match event {
+            Event::Joined { node, .. } => {
+                self.draw_graph(*node);
+                self.ask(*node, &mut out.orders);
+            }
+            Event::Done(order) => self.done(order, &mut out.orders),
+            Event::Tick => {
+                for node in self.joined.clone() {
+                    self.ask(node, &mut out.orders);
+                }
+            }
+            Event::Left(_) | Event::Failed(..) | Event::Restarted => {}
         }
     }
 }

@@ -3,13 +3,19 @@
 use crate::scenario::Scenario;
 
 /// Seconds that no schedule undercuts: `max(F/u_s, F/d, N·F/(u_s + Σu))`, where a fluid flows (Kumar and Ross, HotWeb
-/// 2006).
+/// 2006); and what the links of data centres and racks take for one copy.
 pub fn fluid(scenario: &Scenario) -> f64 {
-    let bytes = scenario.bytes() as f64;
     let uplinks: f64 = (0..scenario.nodes).map(|number| scenario.uplink(number)).sum();
     let source = scenario.source_link as f64;
-    let all = f64::from(scenario.nodes) * bytes / (source + uplinks);
-    (bytes / source).max(bytes / scenario.link as f64).max(all)
+    let all = f64::from(scenario.nodes) * scenario.bytes() as f64 / (source + uplinks);
+    of_one(scenario).max(all)
+}
+
+/// The same, whoever else wants it.
+pub fn of_one(scenario: &Scenario) -> f64 {
+    let borders = scenario.idc_link.into_iter().chain(scenario.rack_link);
+    let slowest = borders.fold(scenario.source_link.min(scenario.link), u64::min);
+    scenario.bytes() as f64 / slowest as f64
 }
 
 /// The same for content that goes piece by piece, where a piece is passed on once it is whole and all links are alike:

@@ -5,8 +5,18 @@
 
 pub mod baselines;
 pub mod bound;
+pub mod check;
+pub mod control;
+pub mod fair;
+pub mod faults;
+pub mod gate;
+pub mod links;
 pub mod network;
+pub mod outcome;
+pub mod plot;
 pub mod policy;
 pub mod row;
 pub mod run;
 pub mod scenario;
+pub mod strategy;
+pub mod world;

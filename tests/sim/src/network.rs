@@ -1,92 +1,154 @@
-//! Links and what flows over them: virtual time, and streams that share uplinks and downlinks.
-//!
-//! A stream goes as fast as its sender's uplink and its receiver's downlink, each shared evenly among its streams, let
-//! it ("uplink" mode): constant work for each event.
+//! Links and what flows over them: virtual time, and streams that share links.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use dfs_scheduler::matcher::Micros;
 
+use crate::fair;
+use crate::links::{LinkId, Links, Path};
 use crate::policy::{Node, Order};
+use crate::scenario::{Rates, Scenario};
 
 /// Names a stream.
 type Stream = usize;
 
-#[derive(Debug, Default)]
-struct Side {
+/// How often shares are made anew in a piece time, where that is not done at once.
+const TICKS_IN_A_PIECE: f64 = 32.0;
+
+#[derive(Debug)]
+struct Link {
     /// Bytes a second.
     rate: f64,
     streams: Vec<Stream>,
+    /// What its streams have of it.
+    given: f64,
+    /// The round in which it was looked at last, and its number in there.
+    round: u32,
+    number: LinkId,
 }
 
 #[derive(Debug)]
 struct Flow {
     order: Order,
+    path: Path,
     left: f64,
     rate: f64,
     since: Micros,
+    is_open: bool,
     /// Tells an end that is due from one that was due before the rate changed.
     version: u32,
+    round: u32,
 }
 
-/// What happens on the network.
+/// What is due on the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Happening {
-    /// A node arrives.
-    Arrived(Node),
-    /// An order reaches its sender; its number in the list of those under way.
-    Ordered(usize),
-    /// A stream may be at its end.
-    Ended(Stream, u32),
-    /// The scheduler hears that an order was carried out.
-    Reported(usize),
-    /// Time passes for the scheduler.
-    Tick,
+enum Due {
+    /// A stream begins to flow.
+    Opens(Stream, u32),
+    /// A stream is at its end.
+    Ends(Stream, u32),
+    /// Shares are made anew.
+    Fill,
+}
+
+/// What a connection between two that had none costs.
+#[derive(Debug, Clone, Copy)]
+struct Connecting {
+    cpu: u64,
+    wait: u64,
 }
 
 /// All links.
 #[derive(Debug)]
 pub struct Network {
-    up: Vec<Side>,
-    down: Vec<Side>,
-    waiting: Vec<VecDeque<Order>>,
+    links: Links,
+    table: Vec<Link>,
+    rates: Rates,
+    tick: u64,
     most_streams: usize,
     piece_bytes: u64,
+    connecting: Connecting,
+    /// By node: orders that wait for a stream, streams, and when its processor is free.
+    waiting: Vec<VecDeque<Order>>,
+    busy: Vec<usize>,
+    processor: Vec<u64>,
+    connected: BTreeSet<(Node, Node)>,
     flows: Vec<Option<Flow>>,
     vacant: Vec<Stream>,
+    under_way: BTreeMap<u64, Stream>,
+    /// Links that streams have come to or left since shares were made.
+    changed: Vec<LinkId>,
+    is_fill_due: bool,
+    round: u32,
     versions: u32,
-    queue: BinaryHeap<Reverse<(Micros, u64, Happening)>>,
+    queue: BinaryHeap<Reverse<(Micros, u64, Due)>>,
     last: u64,
 }
 
 impl Network {
-    /// Links of these rates: (up, down), bytes a second, by node.
-    pub fn new(links: &[(f64, f64)], most_streams: usize, piece_bytes: u64) -> Self {
-        let side = |rate| Side { rate, streams: Vec::new() };
+    /// The network of a scenario, without streams.
+    pub fn new(scenario: &Scenario) -> Self {
+        let links = Links::new(scenario);
+        let nodes = scenario.nodes as usize + 1;
+        let link =
+            |rate: &f64| Link { rate: *rate, streams: Vec::new(), given: 0.0, round: 0, number: 0 };
+        let piece_time = scenario.piece_bytes as f64 / scenario.link as f64 * 1e6;
         Self {
-            up: links.iter().map(|(up, _)| side(*up)).collect(),
-            down: links.iter().map(|(_, down)| side(*down)).collect(),
-            waiting: links.iter().map(|_| VecDeque::new()).collect(),
-            most_streams,
-            piece_bytes,
+            table: links.rates().iter().map(link).collect(),
+            links,
+            rates: scenario.rates,
+            tick: ((piece_time / TICKS_IN_A_PIECE) as u64).max(1),
+            most_streams: scenario.streams.into(),
+            piece_bytes: scenario.piece_bytes,
+            connecting: Connecting { cpu: scenario.pair_cpu_us, wait: scenario.pair_us },
+            waiting: vec![VecDeque::new(); nodes],
+            busy: vec![0; nodes],
+            processor: vec![0; nodes],
+            connected: BTreeSet::new(),
             flows: Vec::new(),
             vacant: Vec::new(),
+            under_way: BTreeMap::new(),
+            changed: Vec::new(),
+            is_fill_due: false,
+            round: 0,
             versions: 0,
             queue: BinaryHeap::new(),
             last: 0,
         }
     }
 
-    /// Has something happen at a time; what is put in first happens first among equals.
-    pub fn at(&mut self, time: Micros, happening: Happening) {
-        self.last += 1;
-        self.queue.push(Reverse((time, self.last, happening)));
+    /// Pairs that are connected.
+    pub fn pairs(&self) -> usize {
+        self.connected.len()
     }
 
-    /// What happens next.
-    pub fn happens_next(&mut self) -> Option<(Micros, Happening)> {
-        self.queue.pop().map(|Reverse((time, _, happening))| (time, happening))
+    /// When anything happens next.
+    pub fn next_due(&mut self) -> Option<Micros> {
+        while let Some(Reverse((time, _, due))) = self.queue.peek() {
+            if self.is_still_due(*due) {
+                return Some(*time);
+            }
+            self.queue.pop();
+        }
+        None
+    }
+
+    /// What was next happens: the order that has been carried out, where one has.
+    pub fn pass(&mut self) -> Option<Order> {
+        let Reverse((now, _, due)) = self.queue.pop()?;
+        if !self.is_still_due(due) {
+            return None;
+        }
+        match due {
+            Due::Opens(stream, _) => self.open(stream, now),
+            Due::Ends(stream, _) => return self.take(stream, now).map(|flow| flow.order),
+            Due::Fill => {
+                self.is_fill_due = false;
+                self.fill(now);
+            }
+        }
+        None
     }
 
     /// An order is at its sender: it is carried out as soon as there is a stream for it.
@@ -95,98 +157,371 @@ impl Network {
         self.begin_waiting(order.from, now);
     }
 
-    /// A stream that may be at its end: its order, where it is.
-    pub fn end(&mut self, stream: Stream, version: u32, now: Micros) -> Option<Order> {
-        let flow = self.flows.get(stream)?.as_ref()?;
-        if flow.version != version {
-            return None;
+    /// A sender stops; bytes that it had sent.
+    pub fn stop(&mut self, from: Node, id: u64, now: Micros) -> u64 {
+        self.waiting[from as usize].retain(|order| order.id != id);
+        let Some(stream) = self.under_way.get(&id).copied() else { return 0 };
+        self.take(stream, now).map_or(0, |flow| self.sent(&flow, now))
+    }
+
+    /// A node is gone, and all streams from and to it; bytes that had flown in vain.
+    pub fn cut_off(&mut self, node: Node, now: Micros) -> u64 {
+        self.waiting[node as usize].clear();
+        self.connected.retain(|(from, to)| *from != node && *to != node);
+        let is_of = |flow: &Flow| flow.order.from == node || flow.order.to == node;
+        let streams = self.under_way.values().copied();
+        let of_it: Vec<Stream> =
+            streams.filter(|stream| self.flows[*stream].as_ref().is_some_and(is_of)).collect();
+        let taken: Vec<Flow> =
+            of_it.into_iter().filter_map(|stream| self.take(stream, now)).collect();
+        taken.iter().map(|flow| self.sent(flow, now)).sum()
+    }
+
+    /// A node sends and receives at these shares of its links.
+    pub fn slow_down(&mut self, node: Node, shares: [f64; 2]) {
+        for (link, share) in Links::of_node(node).into_iter().zip(shares) {
+            self.table[link as usize].rate = self.links.rates()[link as usize] * share;
+            self.changed.push(link);
         }
-        let order = flow.order;
-        self.flows[stream] = None;
+    }
+
+    /// A data centre can be reached from outside, or not.
+    pub fn set_border(&mut self, idc: u32, is_open: bool) {
+        for link in self.links.of_idc(idc) {
+            let rate = self.links.rates()[link as usize];
+            self.table[link as usize].rate = if is_open { rate } else { 0.0 };
+            self.changed.push(link);
+        }
+    }
+
+    /// Whether no share has to be made anew before time passes.
+    pub fn is_settled(&self) -> bool {
+        self.changed.is_empty() || self.is_fill_due
+    }
+
+    /// Makes shares anew, after all that happens at this time.
+    pub fn settle(&mut self, now: Micros) {
+        match self.rates {
+            Rates::Uplink => self.share_evenly(now),
+            Rates::Exact => self.fill(now),
+            Rates::Tick => {
+                self.is_fill_due = true;
+                self.at(Micros((now.0 / self.tick + 1) * self.tick), Due::Fill);
+            }
+        }
+    }
+
+    fn at(&mut self, time: Micros, due: Due) {
+        self.last += 1;
+        self.queue.push(Reverse((time, self.last, due)));
+    }
+
+    fn is_still_due(&self, due: Due) -> bool {
+        match due {
+            Due::Fill => true,
+            Due::Opens(stream, version) | Due::Ends(stream, version) => {
+                self.flows[stream].as_ref().is_some_and(|flow| flow.version == version)
+            }
+        }
+    }
+
+    fn sent(&self, flow: &Flow, now: Micros) -> u64 {
+        let left = flow.left - flow.rate * (now.0 - flow.since.0) as f64 / 1e6;
+        u64::from(flow.order.count) * self.piece_bytes - left.max(0.0) as u64
+    }
+
+    fn take(&mut self, stream: Stream, now: Micros) -> Option<Flow> {
+        let flow = self.flows[stream].take()?;
         self.vacant.push(stream);
-        self.up[order.from as usize].streams.retain(|one| *one != stream);
-        self.down[order.to as usize].streams.retain(|one| *one != stream);
-        self.begin_waiting(order.from, now);
-        self.share_anew(order.from, order.to, now);
-        Some(order)
+        self.under_way.remove(&flow.order.id);
+        if flow.is_open {
+            for link in flow.path.links() {
+                let at = &mut self.table[link as usize];
+                at.given -= flow.rate;
+                if let Some(place) = at.streams.iter().position(|one| *one == stream) {
+                    at.streams.swap_remove(place);
+                }
+                if at.streams.is_empty() {
+                    at.given = 0.0;
+                }
+                self.changed.push(link);
+            }
+        }
+        self.busy[flow.order.from as usize] -= 1;
+        self.begin_waiting(flow.order.from, now);
+        Some(flow)
     }
 
     fn begin_waiting(&mut self, from: Node, now: Micros) {
-        while self.up[from as usize].streams.len() < self.most_streams {
+        while self.busy[from as usize] < self.most_streams {
             let Some(order) = self.waiting[from as usize].pop_front() else { return };
-            let left = (u64::from(order.count) * self.piece_bytes) as f64;
-            let flow = Flow { order, left, rate: 0.0, since: now, version: 0 };
+            self.versions += 1;
+            let flow = Flow {
+                order,
+                path: self.links.path(from, order.to),
+                left: (u64::from(order.count) * self.piece_bytes) as f64,
+                rate: 0.0,
+                since: now,
+                is_open: false,
+                version: self.versions,
+                round: 0,
+            };
             let stream = self.vacant.pop().unwrap_or_else(|| {
                 self.flows.push(None);
                 self.flows.len() - 1
             });
             self.flows[stream] = Some(flow);
-            self.up[from as usize].streams.push(stream);
-            self.down[order.to as usize].streams.push(stream);
-            self.share_anew(from, order.to, now);
+            self.under_way.insert(order.id, stream);
+            self.busy[from as usize] += 1;
+            let opens = self.connect(from, order.to, now);
+            if opens > now {
+                self.at(opens, Due::Opens(stream, self.versions));
+            } else {
+                self.open(stream, now);
+            }
         }
     }
 
-    fn share_anew(&mut self, from: Node, to: Node, now: Micros) {
-        let changed: Vec<Stream> = {
-            let up = &self.up[from as usize].streams;
-            let down = &self.down[to as usize].streams;
-            up.iter().chain(down.iter().filter(|stream| !up.contains(stream))).copied().collect()
-        };
-        for stream in changed {
-            let Some(flow) = self.flows[stream].as_mut() else { continue };
-            let (up, down) =
-                (&self.up[flow.order.from as usize], &self.down[flow.order.to as usize]);
-            let share = |side: &Side| side.rate / side.streams.len().max(1) as f64;
-            let rate = share(up).min(share(down));
-            if rate == flow.rate {
+    /// When a stream can begin.
+    fn connect(&mut self, from: Node, to: Node, now: Micros) -> Micros {
+        let Connecting { cpu, wait } = self.connecting;
+        if cpu + wait == 0 || !self.connected.insert((from, to)) {
+            return now;
+        }
+        let free = self.processor[from as usize].max(now.0) + cpu;
+        self.processor[from as usize] = free;
+        Micros(free + wait)
+    }
+
+    fn open(&mut self, stream: Stream, now: Micros) {
+        let Some(flow) = self.flows[stream].as_mut() else { return };
+        (flow.is_open, flow.since) = (true, now);
+        let path = flow.path;
+        for link in path.links() {
+            self.table[link as usize].streams.push(stream);
+            self.changed.push(link);
+        }
+        if self.rates == Rates::Tick {
+            let free = |link: LinkId| {
+                let link = &self.table[link as usize];
+                (link.rate - link.given).max(0.0)
+            };
+            let rate = path.links().map(free).fold(f64::INFINITY, f64::min);
+            self.set_rate(stream, rate, now);
+        }
+    }
+
+    /// A stream goes as fast as the even share of each link lets it.
+    fn share_evenly(&mut self, now: Micros) {
+        self.round += 1;
+        for link in std::mem::take(&mut self.changed) {
+            for at in 0..self.table[link as usize].streams.len() {
+                let stream = self.table[link as usize].streams[at];
+                let Some(flow) = self.flows[stream].as_mut() else { continue };
+                if std::mem::replace(&mut flow.round, self.round) == self.round {
+                    continue;
+                }
+                let share = |link: LinkId| {
+                    let link = &self.table[link as usize];
+                    link.rate / link.streams.len().max(1) as f64
+                };
+                let rate = flow.path.links().map(share).fold(f64::INFINITY, f64::min);
+                self.set_rate(stream, rate, now);
+            }
+        }
+    }
+
+    /// Streams that share a link with one that has changed, and so on, get fair shares.
+    fn fill(&mut self, now: Micros) {
+        let (streams, links) = self.touched();
+        let rates: Vec<f64> = links.iter().map(|link| self.table[*link as usize].rate).collect();
+        let name = |link: LinkId| self.table[link as usize].number;
+        let flows = streams.iter().filter_map(|stream| self.flows[*stream].as_ref());
+        let paths: Vec<Path> = flows.map(|flow| flow.path.renamed(name)).collect();
+        for (stream, share) in streams.into_iter().zip(fair::shares(&rates, &paths)) {
+            self.set_rate(stream, share, now);
+        }
+    }
+
+    fn touched(&mut self) -> (Vec<Stream>, Vec<LinkId>) {
+        self.round += 1;
+        let round = self.round;
+        let (mut streams, mut links) = (Vec::new(), Vec::new());
+        for link in std::mem::take(&mut self.changed) {
+            enlist(&mut self.table, link, round, &mut links);
+        }
+        let mut at = 0;
+        while let Some(link) = links.get(at).copied() {
+            at += 1;
+            // What never runs out connects nobody.
+            if self.table[link as usize].rate.is_infinite() {
                 continue;
             }
-            flow.left -= flow.rate * (now.0 - flow.since.0) as f64 / 1e6;
-            (flow.rate, flow.since) = (rate, now);
-            self.versions += 1;
-            flow.version = self.versions;
-            let takes = (flow.left.max(0.0) / rate * 1e6).ceil() as u64;
-            let (at, version) = (Micros(now.0 + takes), flow.version);
-            self.at(at, Happening::Ended(stream, version));
+            for place in 0..self.table[link as usize].streams.len() {
+                let stream = self.table[link as usize].streams[place];
+                let Some(flow) = self.flows[stream].as_mut() else { continue };
+                if std::mem::replace(&mut flow.round, round) == round {
+                    continue;
+                }
+                streams.push(stream);
+                for link in flow.path.links() {
+                    enlist(&mut self.table, link, round, &mut links);
+                }
+            }
         }
+        (streams, links)
+    }
+
+    fn set_rate(&mut self, stream: Stream, rate: f64, now: Micros) {
+        let Some(flow) = self.flows[stream].as_mut() else { return };
+        if (rate - flow.rate).abs() <= flow.rate * 1e-9 {
+            return;
+        }
+        for link in flow.path.links() {
+            self.table[link as usize].given += rate - flow.rate;
+        }
+        flow.left -= flow.rate * (now.0 - flow.since.0) as f64 / 1e6;
+        (flow.rate, flow.since) = (rate, now);
+        self.versions += 1;
+        flow.version = self.versions;
+        if rate > 0.0 {
+            let takes = (flow.left.max(0.0) / rate * 1e6).ceil() as u64;
+            let (at, version) = (Micros(now.0.saturating_add(takes)), flow.version);
+            self.at(at, Due::Ends(stream, version));
+        }
+    }
+}
+
+/// Numbers a link in the list of those looked at in this round, once.
+fn enlist(table: &mut [Link], link: LinkId, round: u32, links: &mut Vec<LinkId>) {
+    let entry = &mut table[link as usize];
+    if std::mem::replace(&mut entry.round, round) != round {
+        entry.number = links.len() as LinkId;
+        links.push(link);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
 
     fn order(id: u64, from: Node, to: Node) -> Order {
         Order { id, from, to, first: 0, count: 1 }
     }
 
+    /// A megabyte a second each, and in a piece.
+    fn network(rates: Rates, streams: u16) -> Network {
+        let (link, piece_bytes) = (1_000_000, 1_000_000);
+        Network::new(&Scenario {
+            nodes: 7,
+            link,
+            source_link: link,
+            piece_bytes,
+            rates,
+            streams,
+            ..Scenario::default()
+        })
+    }
+
     /// Ends of all orders, in microseconds.
-    fn ends(network: &mut Network) -> Vec<(u64, u64)> {
+    fn ends(network: &mut Network, orders: &[(u64, Order)]) -> Vec<(u64, u64)> {
         let mut ended = Vec::new();
-        while let Some((now, happening)) = network.happens_next() {
-            if let Happening::Ended(stream, version) = happening
-                && let Some(order) = network.end(stream, version, now)
-            {
+        let mut orders = orders.iter().peekable();
+        let mut now = Micros(0);
+        loop {
+            let told = orders.peek().map(|(at, _)| Micros(*at));
+            let due = network.next_due().into_iter().chain(told).min();
+            if due != Some(now) && !network.is_settled() {
+                network.settle(now);
+                continue;
+            }
+            let Some(due) = due else { return ended };
+            now = due;
+            if told == Some(now) {
+                let (_, order) = orders.next().unwrap();
+                network.order(*order, now);
+            } else if let Some(order) = network.pass() {
                 ended.push((order.id, now.0));
             }
         }
-        ended
     }
 
     #[test]
     fn streams_share_what_they_have_in_common() {
-        // A megabyte a second each.
-        let links = [(1e6, 1e6); 4];
-        let mut network = Network::new(&links, 2, 1_000_000);
+        let three = [1, 2, 3].map(|to| (0, order(to, 0, to as Node)));
+        // Two by two at half the rate, the third alone.
+        let expected = [(1, 2_000_000), (2, 2_000_000), (3, 3_000_000)];
+        for rates in [Rates::Uplink, Rates::Exact] {
+            assert_eq!(ends(&mut network(rates, 2), &three), expected, "{rates:?}");
+        }
+        let late = [(0, order(1, 0, 3)), (500_000, order(2, 1, 3))];
+        let expected = [(1, 1_500_000), (2, 2_000_000)];
+        for rates in [Rates::Uplink, Rates::Exact] {
+            assert_eq!(ends(&mut network(rates, 1), &late), expected, "{rates:?}");
+        }
+        let ticking = ends(&mut network(Rates::Tick, 1), &late);
+        let differs = |(got, expected): (&(u64, u64), &(u64, u64))| got.1.abs_diff(expected.1);
+        assert!(ticking.iter().zip(&expected).all(|pair| differs(pair) <= 32_000), "{ticking:?}");
+    }
+
+    #[test]
+    fn what_a_stream_cannot_use_another_gets_where_shares_are_fair() {
+        // Three come to 3, and 2 sends to 4 besides: 3 gives each a third, and 2 has two thirds left.
+        let orders = [(0, 3), (1, 3), (2, 3), (2, 4)];
+        let orders = [1, 2, 3, 4].map(|id: u64| {
+            let (from, to) = orders[id as usize - 1];
+            (0, order(id, from, to))
+        });
+        let last = |rates| {
+            let mut all = ends(&mut network(rates, 2), &orders);
+            all.retain(|(id, _)| *id == 4);
+            all[0].1
+        };
+        assert_eq!(last(Rates::Exact), 1_500_000);
+        assert_eq!(last(Rates::Uplink), 2_000_000);
+    }
+
+    /// The same orders, among links that many share.
+    #[test]
+    fn equal_orders_end_at_about_equal_times_with_ticks() {
+        let nodes = if cfg!(debug_assertions) { 100 } else { 500 };
+        let last = |rates| {
+            let scenario = Scenario {
+                nodes,
+                idcs: 4,
+                idc_link: Some(2_000_000_000),
+                uplinks: vec![0.5, 1.0, 2.0],
+                streams: 3,
+                rates,
+                ..Scenario::default()
+            };
+            let mut random = StdRng::seed_from_u64(1);
+            let order = |id: u64| {
+                let (from, next) = (id as Node % nodes, random.random_range(1..nodes));
+                order(id, from, (from + next) % (nodes + 1))
+            };
+            let orders: Vec<_> =
+                (0..u64::from(nodes) * 16).map(order).map(|order| (0, order)).collect();
+            let all = ends(&mut Network::new(&scenario), &orders);
+            all.iter().map(|(_, end)| *end).max().unwrap() as f64
+        };
+        let (exact, ticking) = (last(Rates::Exact), last(Rates::Tick));
+        assert!((exact - ticking).abs() / exact < 0.01, "{exact} and {ticking}");
+    }
+
+    #[test]
+    fn a_sender_that_stops_has_sent_a_part() {
+        let mut network = network(Rates::Exact, 1);
         network.order(order(1, 0, 1), Micros(0));
         network.order(order(2, 0, 2), Micros(0));
-        network.order(order(3, 0, 3), Micros(0));
-        // Two by two at half the rate, the third alone.
-        assert_eq!(ends(&mut network), [(1, 2_000_000), (2, 2_000_000), (3, 3_000_000)]);
-        let mut network = Network::new(&links, 1, 1_000_000);
-        network.order(order(1, 0, 3), Micros(0));
-        network.order(order(2, 1, 3), Micros(500_000));
-        assert_eq!(ends(&mut network), [(1, 1_500_000), (2, 2_000_000)]);
+        network.settle(Micros(0));
+        assert_eq!(network.stop(0, 1, Micros(250_000)), 250_000);
+        network.settle(Micros(250_000));
+        assert_eq!(network.next_due(), Some(Micros(1_250_000)));
+        assert_eq!(network.cut_off(2, Micros(750_000)), 500_000);
+        assert_eq!(network.next_due(), None);
     }
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::faults::Fault;
+
 /// A swarm, its links, and what goes wrong.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -30,10 +32,29 @@ pub struct Scenario {
     pub idcs: u32,
     /// Racks in each of them.
     pub racks: u32,
+    /// Bytes a second out of each data centre, and into it; none: without end.
+    pub idc_link: Option<u64>,
+    /// The same of racks.
+    pub rack_link: Option<u64>,
+    /// How streams share links.
+    pub rates: Rates,
     /// Seconds over which nodes arrive.
     pub spread: f64,
-    /// Microseconds from a node to the scheduler, and back.
+    /// Microseconds from a node to the scheduler, and as many back.
     pub control_us: u64,
+    /// What comes on top: the median of a logarithmic normal distribution.
+    pub jitter_us: u64,
+    /// Microseconds of the scheduler for each message that it gets or sends.
+    pub service_us: u64,
+    /// Processors of the scheduler.
+    pub cores: u32,
+    /// Microseconds between two messages of a node to the scheduler, and between two to it: what there is to say
+    /// meanwhile is said together.
+    pub batch_us: u64,
+    /// Microseconds until two nodes are connected that were not.
+    pub pair_us: u64,
+    /// Microseconds of the sender's processor that this takes besides.
+    pub pair_cpu_us: u64,
     /// Streams that an uplink sends at a time; what else it was leased waits.
     pub streams: u16,
     /// Leases that an uplink has at a time.
@@ -42,6 +63,38 @@ pub struct Scenario {
     pub downlink_leases: u32,
     /// Receivers looked at for one lease.
     pub sampled: usize,
+    /// Pieces in one lease.
+    pub run: u16,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+    /// When everything that is wrong is healed for some nodes, which must then get everything, soon.
+    pub heal_at: Option<f64>,
+    /// The share of these.
+    pub healed: f64,
+    /// What becomes of all others then, for good.
+    pub others: Others,
+}
+
+/// What becomes of nodes that are not healed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Others {
+    /// They are frozen: nobody is told.
+    Silent,
+    /// They are killed, and the scheduler sees it.
+    Gone,
+}
+
+/// How streams share links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rates {
+    /// Each link evenly, whatever its streams can use: constant work for each event
+    Uplink,
+    /// Fairly (max-min) at every moment
+    Exact,
+    /// Fairly, made anew 32 times in a piece time; in between, what is free
+    Tick,
 }
 
 impl Default for Scenario {
@@ -58,12 +111,26 @@ impl Default for Scenario {
             straggler_slowness: 50.0,
             idcs: 1,
             racks: 1,
+            idc_link: None,
+            rack_link: None,
+            rates: Rates::Uplink,
             spread: 0.0,
             control_us: 0,
+            jitter_us: 0,
+            service_us: 0,
+            cores: 1,
+            batch_us: 0,
+            pair_us: 0,
+            pair_cpu_us: 0,
             streams: 1,
             uplink_leases: 1,
             downlink_leases: 1,
             sampled: 8,
+            run: 1,
+            faults: Vec::new(),
+            heal_at: None,
+            healed: 0.5,
+            others: Others::Silent,
         }
     }
 }
@@ -80,6 +147,12 @@ pub enum ScenarioError {
     /// Something in it is zero that must not be.
     #[error("a scenario needs at least one of {0}")]
     Zero(&'static str),
+    /// A fault that cannot happen.
+    #[error("{1} in {0:?}")]
+    Fault(Fault, &'static str),
+    /// Faults happen to the swarm only: others know nothing of them.
+    #[error("strategy {0} knows no faults")]
+    Unfit(String),
     /// A share or a time that is none.
     #[error("{0} must be a number above zero")]
     NoNumber(&'static str),
@@ -91,7 +164,13 @@ impl Scenario {
         let shown = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|error| ScenarioError::Read(shown.clone(), error))?;
-        toml::from_str(&text).map_err(|error| ScenarioError::Parse(shown, Box::new(error)))
+        Self::parse(&text, &shown)
+    }
+
+    /// Reads the text of a file; what it is called in an error.
+    pub fn parse(text: &str, shown: &str) -> Result<Self, ScenarioError> {
+        let error = |error| ScenarioError::Parse(shown.to_owned(), Box::new(error));
+        toml::from_str(text).map_err(error)
     }
 
     /// Whether it can be simulated.
@@ -108,6 +187,10 @@ impl Scenario {
             ("uplink-leases", u64::from(self.uplink_leases)),
             ("downlink-leases", u64::from(self.downlink_leases)),
             ("sampled", self.sampled as u64),
+            ("run", self.run.into()),
+            ("cores", self.cores.into()),
+            ("idc-link", self.idc_link.unwrap_or(1)),
+            ("rack-link", self.rack_link.unwrap_or(1)),
         ];
         if let Some((name, _)) = needed.into_iter().find(|(_, value)| *value == 0) {
             return Err(ScenarioError::Zero(name));
@@ -121,6 +204,12 @@ impl Scenario {
         }
         if !(self.spread.is_finite() && self.spread >= 0.0) {
             return Err(ScenarioError::NoNumber("spread"));
+        }
+        if !self.heal_at.iter().chain([&self.healed]).all(is_some) {
+            return Err(ScenarioError::NoNumber("heal-at, and healed,"));
+        }
+        for fault in &self.faults {
+            fault.check(self.idcs).map_err(|what| ScenarioError::Fault(fault.clone(), what))?;
         }
         Ok(self)
     }
@@ -141,6 +230,11 @@ impl Scenario {
     /// Whether its uplink is far slower than others.
     pub fn is_straggler(&self, number: u32) -> bool {
         self.stragglers > 0 && number % self.stragglers == self.stragglers / 2
+    }
+
+    /// Whether a data centre is ever cut off from the others.
+    pub fn is_ever_cut(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault, Fault::Partition { .. }))
     }
 
     /// Bytes of the content.
