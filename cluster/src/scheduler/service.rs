@@ -312,10 +312,11 @@ impl Service {
         let mut dropped = Vec::new();
         for host in hosts {
             let Some(stream) = self.streams.get(&host) else { continue };
-            let mut sent = messages.iter().map(|message| stream.out.try_send(Ok(message.clone())));
             // Who has hung up is read to the end: its last word may be that it goes for good.
-            let is_full = |sent| matches!(sent, Err(TrySendError::Full(_)));
-            if !sent.any(is_full) {
+            let is_full = |message: &SchedulerMessage| {
+                matches!(stream.out.try_send(Ok(message.clone())), Err(TrySendError::Full(_)))
+            };
+            if !messages.iter().any(is_full) {
                 continue;
             }
             tracing::warn!(%host, "a host does not read what is sent to it: dropped");

@@ -355,8 +355,12 @@ fn an_uplink_that_is_fast_is_leased_more_at_a_time_and_longer_runs() {
         Field { matcher: Matcher::new(40_000, 1000, Tuning::default(), 3), ..Field::new(FIXED, 3) };
     let give = |matcher: &mut Matcher| matcher.leases().collect::<Vec<_>>();
     let all = 0..40_000;
-    let source =
-        Joining { role: Role::Source, place: Place::default(), has: &[all.clone()], wants: &[] };
+    let source = Joining {
+        role: Role::Source,
+        place: Place::default(),
+        has: std::slice::from_ref(&all),
+        wants: &[],
+    };
     field.matcher.join(&source, Micros(0));
     let node = Joining { role: Role::Node, place: Place::default(), has: &[], wants: &[all] };
     field.matcher.join(&node, Micros(0));
