@@ -24,6 +24,9 @@ enum Step {
     Done(u8, u8, u64, Option<u8>),
     Fail(u8, u8, u8, u8),
     Want(u8, u8, u64),
+    WantInAnyOrder(u8, u8, u64),
+    /// One of the leases that are out ends.
+    LeaseEnds(usize, u8),
     Reschedule(u8, u8, u8),
     Result(u8, u8, bool),
     Leave(u8, u8),
@@ -51,6 +54,8 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
         3 => (node(), task(), prop_oneof![2 => NODES, 1 => SEEDS], 0u8..7)
             .prop_map(|(n, t, p, k)| Step::Fail(n, t, p, k)),
         3 => (node(), task(), group()).prop_map(|(n, t, g)| Step::Want(n, t, g)),
+        4 => (node(), task(), 0..=GROUPS).prop_map(|(n, t, g)| Step::WantInAnyOrder(n, t, g)),
+        20 => (any::<usize>(), 0u8..16).prop_map(|(n, how)| Step::LeaseEnds(n, how)),
         2 => (node(), task(), prop_oneof![2 => NODES, 1 => SEEDS])
             .prop_map(|(n, t, p)| Step::Reschedule(n, t, p)),
         2 => (node(), task(), any::<bool>()).prop_map(|(n, t, ok)| Step::Result(n, t, ok)),
@@ -73,7 +78,7 @@ fn task(n: u8) -> TaskInfo {
 }
 
 fn limits() -> Limits {
-    Limits { upload_slots: 2, at_source: 3, ..super::tests::limits() }
+    Limits { upload_slots: 2, at_source: 3, led_from: 1, ..super::tests::limits() }
 }
 
 fn kind_of(n: u8) -> HostKind {
@@ -129,6 +134,13 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
             groups: GroupSet::full(g),
             priority: Priority::Demand,
         },
+        Step::WantInAnyOrder(n, t, g) => Event::Want {
+            host: id(n),
+            task: task(t).id,
+            groups: GroupSet::full(g),
+            priority: Priority::Bulk,
+        },
+        Step::LeaseEnds(..) => return None,
         Step::Reschedule(n, t, bad) => {
             Event::Reschedule { host: id(n), task: task(t).id, bad_parents: vec![id(bad)] }
         }
@@ -232,6 +244,54 @@ fn check_answer(event: &Event, decisions: &[Decision]) {
     assert!(decisions.iter().any(is_answer), "{decisions:?}");
 }
 
+/// The leases that are out, and whom each child was told of, for each task.
+#[derive(Default)]
+struct Leased {
+    out: Vec<(HostId, TaskId, Lease)>,
+    told: BTreeSet<(HostId, TaskId, HostId)>,
+}
+
+impl Leased {
+    /// The event of a lease that ends, where one is out.
+    fn end(&mut self, at: usize, how: u8) -> Option<Event> {
+        let at = at % self.out.len().max(1);
+        let (host, task, lease) = (at < self.out.len()).then(|| self.out.swap_remove(at))?;
+        let failure = match how {
+            0..7 => Some(LeaseFailure::Parent(failure(how))),
+            7 => Some(LeaseFailure::Unwanted),
+            _ => None,
+        };
+        let end = LeaseEnd { id: lease.id, groups: lease.groups, cost_ms: 3, failure };
+        let (done, failed) = (Vec::new(), Vec::new());
+        Some(Event::Progress { host, task, done, failed, leases: vec![end], uploads: 0 })
+    }
+
+    fn told(&mut self, event: &Event) {
+        if let Event::Register { host, task, .. } = event {
+            self.told.retain(|(child, of, _)| (child, of) != (host, &task.id));
+        }
+    }
+
+    /// A lease is from one who is here, trusted and has it, and whose address its child was told.
+    fn check(&mut self, core: &Core, decisions: &[Decision]) {
+        for decision in decisions {
+            let Decision::SendLeases { host, task, leases, withdrawn, partners } = decision else {
+                continue;
+            };
+            self.out.retain(|(_, of, lease)| of != task || !withdrawn.contains(&lease.id));
+            self.told.extend(partners.iter().map(|partner| (*host, *task, partner.id)));
+            for lease in leases {
+                let parent = core.tasks[task].peer(&lease.parent).unwrap();
+                assert!(lease.parent != *host && core.hosts[&lease.parent].silent_since.is_none());
+                assert!(!core.tasks[task].blacklist.contains(&lease.parent));
+                assert!(!lease.groups.is_empty() && parent.held.contains_all(lease.groups));
+                assert!(self.told.contains(&(*host, *task, lease.parent)), "of whom?");
+                self.out.push((*host, *task, *lease));
+            }
+        }
+    }
+}
+
 /// What must hold of the decisions themselves.
 fn check_decisions(core: &Core, decisions: &[Decision]) {
     for decision in decisions {
@@ -249,14 +309,21 @@ proptest! {
 
     #[test]
     fn the_rules_hold_whatever_happens(steps in prop::collection::vec(step(), 1..150)) {
-        let mut scene = Scene::with(limits());
+        let mut scene = Scene::deciding(limits(), Leases::swarm());
+        let mut leased = Leased::default();
         for n in NODES.chain(SEEDS) {
             let event = event_of(&mut scene, Step::Join(n)).unwrap();
             scene.tell(event);
         }
         for step in steps {
-            let Some(event) = event_of(&mut scene, step) else { continue };
+            let event = match step {
+                Step::LeaseEnds(at, how) => leased.end(at, how),
+                step => event_of(&mut scene, step),
+            };
+            let Some(event) = event else { continue };
+            leased.told(&event);
             let decisions = scene.tell(event.clone());
+            leased.check(&scene.core, &decisions);
             check_decisions(&scene.core, &decisions);
             check_answer(&event, &decisions);
             check(&scene.core);
@@ -269,7 +336,8 @@ proptest! {
     fn equal_seeds_and_events_give_equal_decisions(
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        let (mut a, mut b) = (Scene::with(limits()), Scene::with(limits()));
+        let scene = || Scene::deciding(limits(), Leases::swarm());
+        let (mut a, mut b) = (scene(), scene());
         for step in steps {
             let Some(event) = event_of(&mut a, step.clone()) else { continue };
             event_of(&mut b, step);
