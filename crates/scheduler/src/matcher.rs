@@ -371,6 +371,8 @@ impl Matcher {
 
     /// The leases since this was asked last; to be asked after every event.
     pub fn leases(&mut self) -> std::vec::Drain<'_, Lease> {
+        // Who gives or takes it may have left since.
+        self.out.retain(|lease| self.under_way.get(lease.id).is_some());
         self.out.drain(..)
     }
 
@@ -451,6 +453,9 @@ impl Matcher {
 
     /// Gives an uplink leases as long as there is a slot and something to give.
     fn serve(&mut self, peer: u32) {
+        if !self.peers.is_here(peer) || self.peers.role(peer) == Role::Taker {
+            return;
+        }
         while self.peers.is_here(peer) && self.has_slot(peer) {
             if !self.feed(peer) {
                 return self.peers.set_idle(peer, true);
@@ -479,7 +484,7 @@ impl Matcher {
         match self.peers.role(from) {
             Role::Source => May::WithoutCopy,
             Role::Node if self.is_gated(from) => May::OnlyCopy,
-            Role::Node => May::Anything,
+            Role::Node | Role::Taker => May::Anything,
         }
     }
 
@@ -552,7 +557,7 @@ impl Matcher {
         let patience = takes.saturating_mul(PATIENCE).saturating_add(LEAST_PATIENCE);
         match self.peers.role(from) {
             Role::Source => patience,
-            Role::Node => patience.min(MOST_PATIENCE),
+            Role::Node | Role::Taker => patience.min(MOST_PATIENCE),
         }
     }
 
@@ -617,7 +622,7 @@ impl Matcher {
     fn weigh(&mut self, peer: u32) {
         let Some((own, mean, _)) = self.peers.rates(peer) else { return };
         let counts = own.saturating_mul(self.tuning.straggler) >= mean;
-        if self.peers.role(peer) == Role::Source || counts == self.peers.counts(peer) {
+        if self.peers.role(peer) != Role::Node || counts == self.peers.counts(peer) {
             return;
         }
         let coming = self.under_way.to(peer).flat_map(Lease::pieces);

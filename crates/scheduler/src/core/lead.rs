@@ -256,7 +256,11 @@ impl Core {
         let takes = peer.registered
             && matches!(peer.state(), PeerState::Waiting { .. } | PeerState::Fetching);
         let wants = if takes { peer.in_any_order.clone() } else { GroupSet::new() };
-        let role = if is_ordered { Role::Source } else { Role::Node };
+        let role = match (is_ordered, gives) {
+            (_, false) => Role::Taker,
+            (true, true) => Role::Source,
+            (false, true) => Role::Node,
+        };
         let is_part = gives || !wants.is_empty();
         is_part.then(|| Part { role, place: places.of(host), gives, wants })
     }

@@ -13,6 +13,8 @@ pub enum Role {
     Source,
     /// It is fed, and feeds others.
     Node,
+    /// It is fed, and feeds nobody.
+    Taker,
 }
 
 /// Where a peer is: numbers that the caller gives to the names of places.
