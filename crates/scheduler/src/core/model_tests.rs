@@ -128,18 +128,8 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
             leases: Vec::new(),
             uploads: 0,
         },
-        Step::Want(n, t, g) => Event::Want {
-            host: id(n),
-            task: task(t).id,
-            groups: GroupSet::full(g),
-            priority: Priority::Demand,
-        },
-        Step::WantInAnyOrder(n, t, g) => Event::Want {
-            host: id(n),
-            task: task(t).id,
-            groups: GroupSet::full(g),
-            priority: Priority::Bulk,
-        },
+        Step::Want(n, t, g) => want(n, t, g, Priority::Demand),
+        Step::WantInAnyOrder(n, t, g) => want(n, t, g, Priority::Bulk),
         Step::LeaseEnds(..) => return None,
         Step::Reschedule(n, t, bad) => {
             Event::Reschedule { host: id(n), task: task(t).id, bad_parents: vec![id(bad)] }
@@ -159,6 +149,10 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
             Event::Tick
         }
     })
+}
+
+fn want(n: u8, t: u8, g: u64, priority: Priority) -> Event {
+    Event::Want { host: id(n), task: task(t).id, groups: GroupSet::full(g), priority }
 }
 
 /// What the seed says that was ordered for a task.
