@@ -16,6 +16,16 @@ pub struct GroupSetDecodeError {
     limit: u64,
 }
 
+/// The words that a range touches, each with the bits that are in it.
+fn words_of(range: GroupRange) -> impl Iterator<Item = (usize, u64)> {
+    let (first, end) = (range.first, range.end());
+    (first / 64..end.div_ceil(64)).filter(move |_| first < end).map(move |word| {
+        let from = first.saturating_sub(word * 64).min(63);
+        let beyond = (word + 1) * 64 - end.min((word + 1) * 64);
+        (word as usize, u64::MAX << from & u64::MAX >> beyond)
+    })
+}
+
 impl GroupSet {
     /// The empty set.
     pub fn new() -> Self {
@@ -75,17 +85,56 @@ impl GroupSet {
 
     /// Adds every group of `range`.
     pub fn insert_range(&mut self, range: GroupRange) {
-        for group in range.iter() {
-            self.insert(group);
+        let words = range.end().div_ceil(64) as usize;
+        if !range.is_empty() && words > self.words.len() {
+            self.words.resize(words, 0);
+        }
+        for (at, bits) in words_of(range) {
+            let word = &mut self.words[at];
+            self.len += u64::from((bits & !*word).count_ones());
+            *word |= bits;
         }
     }
 
     /// Removes every group of `range`.
     pub fn remove_range(&mut self, range: GroupRange) {
         let known = GroupRange::new(0, self.words.len() as u64 * 64);
-        for group in range.intersection(known).iter() {
-            self.remove(group);
+        for (at, bits) in words_of(range.intersection(known)) {
+            let word = &mut self.words[at];
+            self.len -= u64::from((bits & *word).count_ones());
+            *word &= !bits;
         }
+    }
+
+    /// Adds every group of another set.
+    pub fn insert_all(&mut self, other: &Self) {
+        if other.words.len() > self.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        for (word, bits) in self.words.iter_mut().zip(&other.words) {
+            self.len += u64::from((bits & !*word).count_ones());
+            *word |= bits;
+        }
+    }
+
+    /// Removes every group of another set.
+    pub fn remove_all(&mut self, other: &Self) {
+        for (word, bits) in self.words.iter_mut().zip(&other.words) {
+            self.len -= u64::from((bits & *word).count_ones());
+            *word &= !bits;
+        }
+    }
+
+    /// Removes every group from `end` on.
+    pub fn truncate(&mut self, end: u64) {
+        self.remove_range(GroupRange::new(end, u64::MAX - end));
+        self.words.truncate(end.div_ceil(64) as usize);
+    }
+
+    /// Whether every group of another set is in it.
+    pub fn contains_set(&self, other: &Self) -> bool {
+        let own = self.words.iter().copied().chain(std::iter::repeat(0));
+        other.words.iter().zip(own).all(|(wanted, own)| wanted & !own == 0)
     }
 
     /// First group at or after `from` whose membership is `present`, below `end`.
@@ -152,6 +201,8 @@ impl GroupSet {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -177,6 +228,32 @@ mod tests {
             vec![GroupRange::new(1, 3), GroupRange::new(2, 1)],
         ] {
             assert!(GroupSet::from_ranges(bad.clone(), 10).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sets_change_by_ranges_and_by_sets_as_group_by_group() {
+        let mut random: u64 = 7;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % below
+        };
+        let (mut set, mut other) = (GroupSet::new(), GroupSet::new());
+        let (mut known, mut others) = (BTreeSet::new(), BTreeSet::new());
+        for _ in 0..2000 {
+            let range = GroupRange::new(next(300), next(140));
+            let single = GroupRange::new(next(300), 1);
+            match next(6) {
+                0 => (set.insert_range(range), known.extend(range.iter())).0,
+                1 => (set.remove_range(range), known.retain(|group| !range.contains(*group))).0,
+                2 => (other.insert_range(single), others.extend(single.iter())).0,
+                3 => (set.insert_all(&other), known.extend(&others)).0,
+                4 => (set.remove_all(&other), known.retain(|group| !others.contains(group))).0,
+                _ => (set.truncate(range.first), known.retain(|group| *group < range.first)).0,
+            }
+            assert_eq!(set.len(), known.len() as u64);
+            assert!(known.iter().all(|group| set.contains(*group)));
+            assert_eq!(set.contains_set(&other), others.is_subset(&known));
         }
     }
 
