@@ -7,9 +7,12 @@
 //! What always holds: a lease is from who has the piece to who neither has it nor is being sent it; a source gives only
 //! what no counting node has or is being sent; a piece enters an area that has or imports it already from nowhere but
 //! inside; nobody gives or takes more leases at a time than [`Tuning`] says. A node whose uplink is far slower than the
-//! others does not count as a holder: what only it has may be given again.
+//! others, or that did not send what it was leased to, does not count as a holder: what only it has may be given
+//! again. Whoever a lease has failed is given anything by anybody until something comes: who has nothing is worse off
+//! than who pays for a second copy.
 
 mod crowd;
+mod feed;
 mod leases;
 mod peers;
 mod pieces;
@@ -20,15 +23,14 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
-use crowd::NOWHERE;
 use leases::Leases;
 pub use leases::{Lease, LeaseId};
-use peers::{Level, Peers};
+use peers::Peers;
 pub use peers::{Place, Role};
-use pieces::{May, Pieces, WORLD};
+use pieces::Pieces;
 
 /// A point in time, in microseconds on a clock that only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -81,35 +83,8 @@ impl Default for Tuning {
     }
 }
 
-/// Idle uplinks that are looked at when somebody has become hungry.
-const WAKEN: usize = 8;
-
-/// Idle uplinks that are looked at when time has passed, or a piece has lost its last copy.
-const WAKEN_BY_TIME: usize = 64;
-
-/// A lease of an uplink whose rate is known may take so many times what it should, and [`LEAST_PATIENCE`].
-const PATIENCE: u64 = 4;
-
-/// However fast an uplink is, in microseconds.
-const LEAST_PATIENCE: u64 = 400_000;
-
-/// However slow the uplink of a node is: there are others. A source is waited for, and who is not known yet.
-const MOST_PATIENCE: u64 = 4_000_000;
-
-/// After so long without anything carried out a slow uplink is better than none.
-const STANDSTILL: u64 = 1_000_000;
-
 /// Time passes at least so often while anything is wanted.
 const TICK: u64 = 100_000;
-
-/// Microseconds of an uplink that one lease takes: a piece more is never for less.
-const LEASED_FOR: u64 = 5_000;
-
-/// Leases that an uplink has at a time at least, once it is leased long runs.
-const LEASES_IN_A_WINDOW: u32 = 8;
-
-/// However fast it is, an uplink is leased no more pieces at a time.
-const MOST_LEASED: u32 = 1024;
 
 /// How long who could not reach another is not leased to it again, in microseconds.
 const APART: u64 = 5_000_000;
@@ -117,6 +92,8 @@ const APART: u64 = 5_000_000;
 /// Why a lease was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
+    /// The receiver has it already.
+    Held,
     /// The sender does not have it, or has something else.
     NotThere,
     /// The receiver does not want it any more.
@@ -156,6 +133,8 @@ pub struct Joining<'a> {
     pub role: Role,
     /// Where it is.
     pub place: Place,
+    /// Leases that it gives at a time at most.
+    pub slots: u32,
     /// Pieces that it has.
     pub has: &'a [Range<u32>],
     /// Pieces that it wants; those it has too change nothing.
@@ -185,17 +164,16 @@ impl Matcher {
     /// A peer joins.
     pub fn join(&mut self, joining: &Joining<'_>, now: Micros) -> PeerNumber {
         self.advance(now);
-        let domains = self.pieces.domains_of(joining.role, joining.place);
-        let peer = self.peers.add(joining.role, domains);
-        let all = 0..self.pieces.len() as u32;
-        let within = |range: &Range<u32>| range.start.min(all.end)..range.end.min(all.end);
-        for piece in joining.has.iter().flat_map(within) {
-            if self.peers.gain(peer, piece as usize) {
-                self.count(peer, piece as usize, true);
+        let domains = self.pieces.enter(joining.role, joining.place);
+        let peer = self.peers.add(joining, domains, self.now);
+        let pieces = self.pieces.len();
+        for piece in joining.has.iter().flat_map(|run| within(run, pieces)) {
+            if self.peers.gain(peer, piece) {
+                self.count(peer, piece, true);
             }
         }
-        for piece in joining.wants.iter().flat_map(within) {
-            self.outstanding += u64::from(self.peers.want(peer, piece as usize));
+        for piece in joining.wants.iter().flat_map(|run| within(run, pieces)) {
+            self.outstanding += u64::from(self.peers.want(peer, piece));
         }
         if joining.role == Role::Source {
             self.sources.push(peer);
@@ -206,43 +184,67 @@ impl Matcher {
         PeerNumber(peer)
     }
 
-    /// A peer has these pieces, however they came: by a lease that was withdrawn, or from elsewhere.
-    pub fn gained(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
+    /// A node gives from now on, or does not: one of [`Role::Node`] and [`Role::Taker`] has become the other.
+    pub fn becomes(&mut self, peer: PeerNumber, role: Role, now: Micros) {
         self.advance(now);
         let PeerNumber(peer) = peer;
-        if !self.peers.is_here(peer) {
+        let is_change = self.peers.is_here(peer) && self.peers.role(peer) != role;
+        if !is_change || role == Role::Source || self.peers.role(peer) == Role::Source {
             return;
         }
-        for piece in pieces.start..pieces.end.min(self.pieces.len() as u32) {
-            self.gain(peer, piece as usize);
-        }
+        let given: Vec<LeaseId> = match role {
+            Role::Taker => self.under_way.from(peer).map(|lease| lease.id).collect(),
+            Role::Node | Role::Source => Vec::new(),
+        };
+        let given: Vec<Lease> = given.into_iter().filter_map(|id| self.withdraw(id)).collect();
+        self.peers.become_(peer, role);
+        self.weigh(peer);
         self.look_at(peer);
+        given.into_iter().for_each(|lease| self.look_at(lease.to.0));
+        self.waken_for_lost();
+    }
+
+    /// A peer has these pieces, however they came: by a lease that was withdrawn, or from elsewhere.
+    pub fn gained(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
+        self.change(peer, pieces, now, Self::gain);
+    }
+
+    /// A peer has these pieces no more. What of it is being sent all the same fails by itself.
+    pub fn lost(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
+        self.change(peer, pieces, now, Self::lose);
+        self.waken_for_lost();
     }
 
     /// A peer wants these pieces too.
     pub fn want(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
-        self.advance(now);
-        let PeerNumber(peer) = peer;
-        if !self.peers.is_here(peer) {
-            return;
-        }
-        for piece in pieces.start..pieces.end.min(self.pieces.len() as u32) {
-            if !self.peers.is_coming(peer, piece as usize) {
-                self.outstanding += u64::from(self.peers.want(peer, piece as usize));
+        self.change(peer, pieces, now, |matcher, peer, piece| {
+            if !matcher.peers.is_coming(peer, piece) {
+                matcher.outstanding += u64::from(matcher.peers.want(peer, piece));
             }
-        }
-        self.look_at(peer);
+        });
     }
 
     /// A peer does not want these pieces any more. What is being sent to it comes all the same.
     pub fn forget(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
+        self.change(peer, pieces, now, |matcher, peer, piece| {
+            matcher.outstanding -= u64::from(matcher.peers.forget(peer, piece));
+        });
+    }
+
+    fn change(
+        &mut self,
+        peer: PeerNumber,
+        pieces: Range<u32>,
+        now: Micros,
+        change: impl Fn(&mut Self, u32, usize),
+    ) {
         self.advance(now);
         let PeerNumber(peer) = peer;
         if !self.peers.is_here(peer) {
             return;
         }
-        for piece in pieces.start..pieces.end.min(self.pieces.len() as u32) {
-            self.outstanding -= u64::from(self.peers.forget(peer, piece as usize));
+        for piece in within(&pieces, self.pieces.len()) {
+            change(self, peer, piece);
         }
         self.look_at(peer);
     }
@@ -250,6 +252,13 @@ impl Matcher {
     /// A lease that is out.
     pub fn lease(&self, id: LeaseId) -> Option<Lease> {
         self.under_way.get(id).map(|out| out.lease)
+    }
+
+    /// Whether a peer has a piece, as far as was told.
+    pub fn has(&self, peer: PeerNumber, piece: u32) -> bool {
+        (piece as usize) < self.pieces.len()
+            && self.peers.is_here(peer.0)
+            && self.peers.has(peer.0, piece as usize)
     }
 
     /// It has a piece from now on. One that is on its way to it is counted since then.
@@ -275,7 +284,7 @@ impl Matcher {
         }
     }
 
-    /// A peer is gone: so is what it was sending and being sent, and its copies.
+    /// A peer is gone: so are its copies, and what it was sending and being sent is withdrawn.
     pub fn leave(&mut self, peer: PeerNumber, now: Micros) {
         self.advance(now);
         let PeerNumber(peer) = peer;
@@ -283,12 +292,13 @@ impl Matcher {
             return;
         }
         let leases = self.under_way.of(peer);
-        let dropped: Vec<Lease> = leases.into_iter().filter_map(|id| self.drop_lease(id)).collect();
+        let dropped: Vec<Lease> = leases.into_iter().filter_map(|id| self.withdraw(id)).collect();
         for piece in self.peers.pieces_of(peer) {
             self.count(peer, piece, false);
         }
+        self.part_until(|from, to, _| from != peer && to != peer);
+        self.pieces.leave(self.peers.domains(peer));
         self.outstanding -= self.peers.remove(peer);
-        self.apart.retain(|(from, to), _| *from != peer && *to != peer);
         self.sources.retain(|source| *source != peer);
         for Lease { from: PeerNumber(from), to: PeerNumber(to), .. } in dropped {
             self.look_at(from);
@@ -299,20 +309,27 @@ impl Matcher {
 
     /// A lease was carried out.
     pub fn done(&mut self, id: LeaseId, now: Micros) {
+        self.done_in_part(id, |_| true, now);
+    }
+
+    /// A lease was carried out as far as its receiver wanted it: a piece that is not there as a whole it wants no more.
+    pub fn done_in_part(&mut self, id: LeaseId, is_here: impl Fn(u32) -> bool, now: Micros) {
         self.advance(now);
         let Some(lease) = self.under_way.take(id) else { return };
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease.lease;
         for piece in lease.lease.pieces() {
-            self.gain(to, piece);
+            if is_here(piece as u32) {
+                self.gain(to, piece);
+            } else {
+                self.outstanding -= u64::from(!self.peers.has(to, piece));
+                self.expect(to, piece, false);
+            }
             self.peers.arrived(to, piece);
         }
         self.moved = self.now;
         self.peers.forgive(to);
         let bytes = self.piece_bytes * u64::from(lease.lease.count);
-        if let Some(rate) = self.peers.sent(from, bytes, self.now) {
-            let most = self.sent_in(rate, self.tuning.window).min(MOST_LEASED);
-            self.peers.widen(from, most, self.tuning.uplink);
-        }
+        self.measure(from, bytes);
         self.peers.ends(from, to, lease.lease.count);
         self.weigh(from);
         self.look_at(from);
@@ -326,36 +343,65 @@ impl Matcher {
         let Some(lease) = self.drop_lease(id) else { return };
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
         match why {
-            Failure::NotThere => {
-                lease.pieces().for_each(|piece| self.lose(from, piece));
-            }
+            Failure::Held => lease.pieces().for_each(|piece| self.gain(to, piece)),
+            Failure::NotThere => self.is_denied(&lease),
             Failure::Unwanted => {
                 for piece in lease.pieces() {
                     self.outstanding -= u64::from(self.peers.forget(to, piece));
                 }
             }
-            Failure::Apart => {
-                let until = Micros(self.now.0.saturating_add(APART));
-                self.apart.insert((from, to), until);
-            }
+            Failure::Apart => self.part(from, to),
             Failure::Other => {}
         }
+        if !matches!(why, Failure::Held | Failure::Unwanted) {
+            self.peers.let_down(to);
+        }
         // It is looked at again when time has passed: what failed would fail again at once.
-        self.peers.set_idle(from, true);
+        self.peers.set_idle(from, self.peers.role(from) != Role::Taker);
         self.look_at(to);
         self.waken_for_lost();
+    }
+
+    /// A receiver says that the sender has not got what it should have. That is one's word against the other's: the two
+    /// are left to others, until somebody else says so too. What a source is to have it will have.
+    fn is_denied(&mut self, lease: &Lease) {
+        let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = *lease;
+        self.part(from, to);
+        let is_known = self.peers.is_denied_by(from, to);
+        if is_known && self.peers.role(from) != Role::Source {
+            lease.pieces().for_each(|piece| self.lose(from, piece));
+        }
+    }
+
+    fn part(&mut self, from: u32, to: u32) {
+        let until = Micros(self.now.0.saturating_add(APART));
+        if self.apart.insert((from, to), until).is_none() {
+            self.peers.parts(to, 1);
+        }
+    }
+
+    /// Those are together again who are not to be kept apart.
+    fn part_until(&mut self, stays: impl Fn(u32, u32, Micros) -> bool) {
+        let Self { apart, peers, .. } = self;
+        apart.retain(|(from, to), until| {
+            let stays = stays(*from, *to, *until);
+            if !stays {
+                peers.parts(*to, -1);
+            }
+            stays
+        });
     }
 
     /// Time has passed: leases that came to nothing are withdrawn and given to others.
     pub fn tick(&mut self, now: Micros) {
         self.advance(now);
-        self.apart.retain(|_, until| *until > now);
+        self.part_until(|_, _, until| until > now);
         while let Some(late) = self.under_way.overdue(self.now) {
             let Lease { id, from: PeerNumber(from), to: PeerNumber(to), count, .. } = late.lease;
-            self.drop_lease(id);
-            self.withdrawn.push(late.lease);
+            self.withdraw(id);
             let bytes = self.piece_bytes * u64::from(count);
             self.peers.disappoint(from, to, bytes, late.since, self.now);
+            self.peers.let_down(to);
             self.weigh(from);
             // Others come first: it would be leased the same again.
             self.peers.set_idle(from, true);
@@ -387,6 +433,21 @@ impl Matcher {
         self.peers.lacks_nothing(peer.0)
     }
 
+    /// Whether somebody has something that a peer lacks and is not being sent.
+    pub fn has_anything_for(&self, peer: PeerNumber) -> bool {
+        self.peers.is_here(peer.0) && self.peers.is_held_what_is_lacked(peer.0)
+    }
+
+    /// When a peer was leased anything last, or joined.
+    pub fn leased_at(&self, peer: PeerNumber) -> Micros {
+        self.peers.leased_at(peer.0)
+    }
+
+    /// When any lease was carried out last.
+    pub fn moved_at(&self) -> Micros {
+        self.moved
+    }
+
     fn advance(&mut self, now: Micros) {
         self.now = self.now.max(now);
     }
@@ -398,203 +459,11 @@ impl Matcher {
         }
     }
 
-    /// Something about a peer has changed: what it can give, or that it can take more.
-    fn look_at(&mut self, peer: u32) {
-        if !self.peers.is_here(peer) {
-            return;
-        }
-        let was_hungry = self.peers.is_hungry(peer);
-        self.peers.refresh_hunger(peer, self.downlink());
-        self.serve(peer);
-        if !was_hungry && self.peers.is_hungry(peer) {
-            self.waken_for(peer);
-        }
-    }
-
-    /// Lets uplinks look that had nothing to give: the nearest first.
-    fn waken_for(&mut self, peer: u32) {
-        if !self.peers.is_hungry(peer) {
-            return;
-        }
-        self.serve_sources();
-        let domains = self.peers.domains(peer);
-        let mut idle = Vec::with_capacity(WAKEN);
-        for domain in domains.into_iter().filter(|domain| *domain != NOWHERE) {
-            let rest = WAKEN - idle.len();
-            let found = self.peers.idle(domain, rest, &mut self.random);
-            let found: Vec<u32> = found.filter(|one| *one != peer && !idle.contains(one)).collect();
-            idle.extend(found);
-            if idle.len() >= WAKEN {
-                break;
-            }
-        }
-        idle.into_iter().for_each(|one| self.serve(one));
-    }
-
-    /// A piece that has no copy any more, somewhere, may be given by who had nothing to give.
-    fn waken_for_lost(&mut self) {
-        if self.pieces.take_lost() {
-            self.waken_anybody();
-        }
-    }
-
-    /// Lets uplinks look that had nothing to give, wherever they are.
-    fn waken_anybody(&mut self) {
-        self.serve_sources();
-        let idle: Vec<u32> = self.peers.idle(WORLD, WAKEN_BY_TIME, &mut self.random).collect();
-        idle.into_iter().for_each(|one| self.serve(one));
-    }
-
-    fn serve_sources(&mut self) {
-        for at in 0..self.sources.len() {
-            self.serve(self.sources[at]);
-        }
-    }
-
-    /// Gives an uplink leases as long as there is a slot and something to give.
-    fn serve(&mut self, peer: u32) {
-        if !self.peers.is_here(peer) || self.peers.role(peer) == Role::Taker {
-            return;
-        }
-        while self.peers.is_here(peer) && self.has_slot(peer) {
-            if !self.feed(peer) {
-                return self.peers.set_idle(peer, true);
-            }
-        }
-        self.peers.set_idle(peer, false);
-    }
-
-    /// Whether a transfer by this uplink would outlast all others together. Where nothing has moved for a while, slow
-    /// is better than never.
-    fn is_gated(&self, peer: u32) -> bool {
-        if self.now.0 > self.moved.0.saturating_add(STANDSTILL) {
-            return false;
-        }
-        let Some((own, mean, total)) = self.peers.rates(peer) else { return false };
-        let ahead = u64::from(self.peers.giving(peer)) + 1;
-        let takes = u128::from(self.piece_bytes * ahead) * 1_000_000 / u128::from(own.max(1));
-        let usual = u128::from(2 * self.piece_bytes) * 1_000_000 / u128::from(mean.max(1));
-        let remaining =
-            u128::from(self.outstanding * self.piece_bytes) * 1_000_000 / u128::from(total.max(1));
-        takes > usual * u128::from(ahead) && takes > remaining
-    }
-
-    /// What an uplink may give of what it has.
-    fn may(&self, from: u32) -> May {
-        match self.peers.role(from) {
-            Role::Source => May::WithoutCopy,
-            Role::Node if self.is_gated(from) => May::OnlyCopy,
-            Role::Node | Role::Taker => May::Anything,
-        }
-    }
-
-    /// Leases one run of pieces; whether there was anything to give.
-    fn feed(&mut self, from: u32) -> bool {
-        let (domains, may) = (self.peers.domains(from), self.may(from));
-        let mut best: Option<(Key, u32, usize)> = None;
-        for domain in domains.into_iter().filter(|domain| *domain != NOWHERE) {
-            let hungry: Vec<u32> =
-                self.peers.hungry(domain, self.tuning.sampled, &mut self.random).collect();
-            for to in hungry.into_iter().filter(|to| *to != from) {
-                if self.apart.contains_key(&(from, to)) {
-                    continue;
-                }
-                let Some(piece) = self.useful(from, to, may) else { continue };
-                let key = (self.pieces.copies(piece), self.peers.getting(to), self.peers.held(to));
-                if best.is_none_or(|(known, ..)| key < known) {
-                    best = Some((key, to, piece));
-                }
-            }
-            if best.is_some() {
-                break;
-            }
-        }
-        let Some((_, to, first)) = best else { return false };
-        self.grant(from, to, first, may);
-        true
-    }
-
-    /// The piece that `from` would give `to`.
-    fn useful(&mut self, from: u32, to: u32, may: May) -> Option<usize> {
-        let (has, lacks) = self.peers.has_and_lacks(from, to);
-        let crossed = crossed(self.peers.domains(from), self.peers.domains(to));
-        let start = self.random.random_range(0..self.pieces.len().max(1));
-        let can = |word| has[word] & lacks[word] & self.pieces.may_enter(word, may, &crossed);
-        self.pieces.pick(start, self.tuning.choice, can, &mut self.random)
-    }
-
-    fn grant(&mut self, from: u32, to: u32, first: usize, may: May) {
-        let crossed = crossed(self.peers.domains(from), self.peers.domains(to));
-        let copies = self.pieces.copies(first);
-        let suits = |piece: usize| {
-            self.peers.has(from, piece)
-                && self.peers.lacks(to, piece)
-                && self.pieces.copies(piece) == copies
-                && self.pieces.may_piece_enter(piece, may, &crossed)
-        };
-        let most = first + self.run_of(from, to);
-        let end = (first + 1..most.min(self.pieces.len())).find(|piece| !suits(*piece));
-        let count = end.unwrap_or(most.min(self.pieces.len())) - first;
-        for piece in first..first + count {
-            self.peers.send(to, piece);
-            self.expect(to, piece, self.peers.counts(from) || may == May::WithoutCopy);
-        }
-        self.peers.begins(from, to, count as u32, self.now);
-        self.peers.refresh_hunger(to, self.downlink());
-        let due = Micros(self.now.0.saturating_add(self.patience(from)));
-        let (from, to) = (PeerNumber(from), PeerNumber(to));
-        let lease =
-            self.under_way.add(from, to, first as u32..(first + count) as u32, self.now, due);
-        self.out.push(lease);
-    }
-
-    /// How long what an uplink was leased last may take.
-    fn patience(&self, from: u32) -> u64 {
-        let Some((own, ..)) = self.peers.rates(from) else { return MOST_PATIENCE };
-        let ahead = u64::from(self.peers.giving(from));
-        let takes = u128::from(self.piece_bytes * ahead) * 1_000_000 / u128::from(own.max(1));
-        let takes = u64::try_from(takes).unwrap_or(u64::MAX);
-        let patience = takes.saturating_mul(PATIENCE).saturating_add(LEAST_PATIENCE);
-        match self.peers.role(from) {
-            Role::Source => patience,
-            Role::Node | Role::Taker => patience.min(MOST_PATIENCE),
-        }
-    }
-
-    /// Pieces in one lease: few enough to be passed on soon, enough that the uplink has work.
-    fn run_of(&self, from: u32, to: u32) -> usize {
-        let own = self.peers.rates(from).map_or(0, |(own, ..)| own);
-        let left = self.window_of(from).saturating_sub(self.peers.giving(from));
-        let room = self.downlink().saturating_sub(self.peers.getting(to));
-        // Of a window a part: who has the whole of it in one lease waits for the next.
-        let left = left.min(self.window_of(from).div_ceil(LEASES_IN_A_WINDOW));
-        let most = self.sent_in(own, LEASED_FOR).min(left).min(room).min(self.tuning.run.into());
-        most.max(1) as usize
-    }
-
-    /// Pieces that are sent at a rate in some microseconds.
-    fn sent_in(&self, rate: u64, micros: u64) -> u32 {
-        let bytes = u128::from(rate) * u128::from(micros) / 1_000_000;
-        u32::try_from(bytes / u128::from(self.piece_bytes)).unwrap_or(u32::MAX)
-    }
-
-    /// Pieces that an uplink is leased at a time; one as long as it is not known how fast it is.
-    fn window_of(&self, peer: u32) -> u32 {
-        if self.peers.rates(peer).is_none() || self.peers.is_doubtful(peer) {
-            return 1;
-        }
-        self.peers.window(peer).max(self.tuning.uplink)
-    }
-
-    fn has_slot(&self, peer: u32) -> bool {
-        self.peers.giving(peer) < self.window_of(peer)
-    }
-
-    /// Pieces that anybody is sent at a time: as the uplinks of all are in the mean.
-    fn downlink(&self) -> u32 {
-        let sent = self.sent_in(self.peers.mean_rate(), self.tuning.window);
-        let more = sent.min(MOST_LEASED) / self.tuning.uplink.max(1);
-        self.tuning.downlink.saturating_mul(more.max(1))
+    /// Gives a lease up, and has who receives it hear of that.
+    fn withdraw(&mut self, id: LeaseId) -> Option<Lease> {
+        let lease = self.drop_lease(id)?;
+        self.withdrawn.push(lease);
+        Some(lease)
     }
 
     /// Ends a lease that brought nothing.
@@ -620,9 +489,13 @@ impl Matcher {
 
     /// Has the copies of a node counted or not, and what it sends, as its uplink turned out to be.
     fn weigh(&mut self, peer: u32) {
-        let Some((own, mean, _)) = self.peers.rates(peer) else { return };
-        let counts = own.saturating_mul(self.tuning.straggler) >= mean;
-        if self.peers.role(peer) != Role::Node || counts == self.peers.counts(peer) {
+        let is_slow = self
+            .peers
+            .rates(peer)
+            .is_some_and(|(own, mean, _)| own.saturating_mul(self.tuning.straggler) < mean);
+        let counts =
+            self.peers.role(peer) == Role::Node && !is_slow && !self.peers.is_doubtful(peer);
+        if counts == self.peers.counts(peer) {
             return;
         }
         let coming = self.under_way.to(peer).flat_map(Lease::pieces);
@@ -636,21 +509,15 @@ impl Matcher {
         if counts {
             copies.iter().for_each(|piece| self.count(peer, *piece, true));
         }
+        let is_source = self.peers.role(peer) == Role::Source;
         let sent: Vec<Lease> = self.under_way.from(peer).copied().collect();
         for lease in sent {
-            lease.pieces().for_each(|piece| self.expect(lease.to.0, piece, counts));
+            lease.pieces().for_each(|piece| self.expect(lease.to.0, piece, counts || is_source));
         }
     }
 }
 
-/// By what one receiver comes before another: copies of the piece, what it is being sent, what it has.
-type Key = (u32, u32, u32);
-
-/// The areas that a piece on its way from one peer to another enters.
-fn crossed(from: [u32; 3], to: [u32; 3]) -> [Option<u32>; 2] {
-    let entered = |level: Level| {
-        let at = level as usize;
-        (from[at] != to[at] && to[at] != NOWHERE).then_some(to[at])
-    };
-    [entered(Level::Rack), entered(Level::Idc)]
+/// Those of a run that there are.
+fn within(run: &Range<u32>, pieces: usize) -> Range<usize> {
+    (run.start as usize).min(pieces)..(run.end as usize).min(pieces)
 }

@@ -110,7 +110,8 @@ impl Swarm {
     fn join_source(&mut self, now: Micros) {
         let all = 0..self.scenario.pieces;
         let (role, place) = (Role::Source, Place::default());
-        let source = Joining { role, place, has: slice::from_ref(&all), wants: &[] };
+        let source =
+            Joining { role, place, slots: u32::MAX, has: slice::from_ref(&all), wants: &[] };
         let number = self.matcher.join(&source, now);
         self.name(0, number);
     }
@@ -137,7 +138,7 @@ impl Swarm {
         let all = 0..self.scenario.pieces;
         let wants = if wants { slice::from_ref(&all) } else { &[] };
         let (role, place) = (Role::Node, place(&self.scenario, node));
-        let number = self.matcher.join(&Joining { role, place, has, wants }, now);
+        let number = self.matcher.join(&Joining { role, place, slots: u32::MAX, has, wants }, now);
         self.name(node, number);
     }
 

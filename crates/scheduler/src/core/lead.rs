@@ -455,7 +455,8 @@ impl Lead {
         };
         let wants: Vec<_> =
             part.wants.ranges().flat_map(missing).map(|run| self.touched(run)).collect();
-        let joining = Joining { role: part.role, place: part.place, has, wants: &wants };
+        let joining =
+            Joining { role: part.role, place: part.place, slots: u32::MAX, has, wants: &wants };
         let number = self.matcher.join(&joining, micros(now));
         self.hosts.insert(number, host);
         Led {

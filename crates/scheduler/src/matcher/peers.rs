@@ -2,9 +2,9 @@
 
 use rand::Rng;
 
-use super::Micros;
 use super::crowd::{Crowd, NOWHERE};
 use super::rows::{Rows, pieces_in};
+use super::{Joining, Micros};
 
 /// What a peer is in the swarm of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,17 @@ struct Peer {
     /// Pieces that it is leased to give, and that it is sent.
     giving: u32,
     getting: u32,
+    /// Leases that it gives, and may give.
+    given: u32,
+    slots: u32,
+    /// When it was leased anything last, or joined.
+    leased_at: Micros,
+    /// A lease to it came to nothing, and nothing has come since.
+    is_let_down: bool,
+    /// From how many it is kept apart.
+    apart: u32,
+    /// Who said last that it has not got what it was leased to give, since it sent anything.
+    denied_by: u32,
     /// Pieces that it has, and those that it wants, has not and is not being sent.
     held: u32,
     lacking: u32,
@@ -78,6 +89,8 @@ pub(super) struct Peers {
     coming: Rows,
     /// What of that counts as a copy.
     expected: Rows,
+    /// By piece: how many have it, whether they count or not.
+    holders: Vec<u32>,
     /// By area.
     hungry: Vec<Crowd>,
     idle: Vec<Crowd>,
@@ -97,6 +110,7 @@ impl Peers {
             lacks: Rows::new(pieces),
             coming: Rows::new(pieces),
             expected: Rows::new(pieces),
+            holders: vec![0; pieces],
             hungry: Vec::new(),
             idle: Vec::new(),
             total_rate: 0,
@@ -106,17 +120,23 @@ impl Peers {
         }
     }
 
-    pub(super) fn add(&mut self, role: Role, domains: [u32; 3]) -> u32 {
+    pub(super) fn add(&mut self, joining: &Joining<'_>, domains: [u32; 3], now: Micros) -> u32 {
         let most = domains.into_iter().filter(|domain| *domain != NOWHERE).max().unwrap_or(0);
         let areas = self.hungry.len().max(most as usize + 1);
         self.hungry.resize(areas, Crowd::default());
         self.idle.resize(areas, Crowd::default());
         let peer = Peer {
-            role,
+            role: joining.role,
             is_here: true,
-            counts: role == Role::Node,
+            counts: joining.role == Role::Node,
             giving: 0,
             getting: 0,
+            given: 0,
+            slots: joining.slots,
+            leased_at: now,
+            is_let_down: false,
+            apart: 0,
+            denied_by: NOWHERE,
             held: 0,
             lacking: 0,
             domains,
@@ -149,6 +169,9 @@ impl Peers {
         self.forget_rate(number);
         let row = number as usize;
         let lacking = self.lacks.count(row);
+        for piece in self.pieces_of(number) {
+            self.holders[piece] -= 1;
+        }
         self.has.clear(row);
         self.lacks.clear(row);
         self.coming.clear(row);
@@ -167,12 +190,24 @@ impl Peers {
     }
 
     #[cfg(test)]
+    pub(super) fn has_been_let_down(&self, number: u32) -> bool {
+        self.peer(number).is_let_down
+    }
+
+    #[cfg(test)]
     pub(super) fn count(&self) -> u32 {
         self.peers.len() as u32
     }
 
     pub(super) fn is_here(&self, number: u32) -> bool {
         self.peers.get(number as usize).is_some_and(|peer| peer.is_here)
+    }
+
+    /// It gives from now on, or does not. How fast it does turns out anew.
+    pub(super) fn become_(&mut self, number: u32, role: Role) {
+        self.forget_rate(number);
+        self.set_idle(number, false);
+        self.peer_mut(number).role = role;
     }
 
     pub(super) fn role(&self, number: u32) -> Role {
@@ -220,6 +255,7 @@ impl Peers {
     /// It turned out not to have a piece; whether that is news.
     pub(super) fn lose(&mut self, number: u32, piece: usize) -> bool {
         let news = self.has.put(number as usize, piece, false);
+        self.holders[piece] -= u32::from(news);
         self.peer_mut(number).held -= u32::from(news);
         news
     }
@@ -227,6 +263,7 @@ impl Peers {
     /// It has a piece from now on; whether that is news.
     pub(super) fn gain(&mut self, number: u32, piece: usize) -> bool {
         let news = self.has.put(number as usize, piece, true);
+        self.holders[piece] += u32::from(news);
         let lacked = self.lacks.put(number as usize, piece, false);
         let peer = self.peer_mut(number);
         peer.held += u32::from(news);
@@ -277,18 +314,63 @@ impl Peers {
         self.coming.has(number as usize, piece)
     }
 
+    /// Whether anybody has something that it lacks and is not being sent.
+    pub(super) fn is_held_what_is_lacked(&self, number: u32) -> bool {
+        let lacked = self.lacks.row(number as usize).iter().enumerate();
+        let mut lacked = lacked.flat_map(|(word, bits)| pieces_in(word, *bits));
+        lacked.any(|piece| self.holders[piece] > 0)
+    }
+
     pub(super) fn begins(&mut self, from: u32, to: u32, pieces: u32, now: Micros) {
         let sender = self.peer_mut(from);
         if sender.giving == 0 {
             (sender.measured_since, sender.measured) = (now, 0);
         }
         sender.giving += pieces;
-        self.peer_mut(to).getting += pieces;
+        sender.given += 1;
+        let receiver = self.peer_mut(to);
+        receiver.getting += pieces;
+        receiver.leased_at = now;
     }
 
     pub(super) fn ends(&mut self, from: u32, to: u32, pieces: u32) {
-        self.peer_mut(from).giving -= pieces;
+        let sender = self.peer_mut(from);
+        sender.giving -= pieces;
+        sender.given -= 1;
         self.peer_mut(to).getting -= pieces;
+    }
+
+    /// Whether it may give one lease more.
+    pub(super) fn has_slot(&self, number: u32) -> bool {
+        let peer = self.peer(number);
+        peer.given < peer.slots
+    }
+
+    pub(super) fn leased_at(&self, number: u32) -> Micros {
+        self.peers.get(number as usize).map_or(Micros::default(), |peer| peer.leased_at)
+    }
+
+    /// A lease to it came to nothing.
+    pub(super) fn let_down(&mut self, number: u32) {
+        self.peer_mut(number).is_let_down = true;
+    }
+
+    /// Whether it is to be given whatever there is.
+    pub(super) fn is_let_down(&self, number: u32) -> bool {
+        let peer = self.peer(number);
+        peer.is_let_down || peer.apart > 0
+    }
+
+    /// It is kept apart from one more, or one less.
+    pub(super) fn parts(&mut self, number: u32, from: i32) {
+        let peer = self.peer_mut(number);
+        peer.apart = peer.apart.saturating_add_signed(from);
+    }
+
+    /// Somebody says that it has not got what it should; whether somebody else has said so since it sent anything.
+    pub(super) fn is_denied_by(&mut self, number: u32, by: u32) -> bool {
+        let before = std::mem::replace(&mut self.peer_mut(number).denied_by, by);
+        before != NOWHERE && before != by
     }
 
     pub(super) fn is_hungry(&self, number: u32) -> bool {
@@ -345,6 +427,7 @@ impl Peers {
         let peer = self.peer_mut(number);
         (peer.last_sent, peer.measured) = (now, peer.measured + bytes);
         peer.is_doubtful = false;
+        peer.denied_by = NOWHERE;
         let took = now.0.saturating_sub(peer.measured_since.0);
         if took < MEASURED_FOR && (peer.rate > 0 || took == 0) {
             return None;
@@ -402,7 +485,9 @@ impl Peers {
 
     /// Something has come to it.
     pub(super) fn forgive(&mut self, number: u32) {
-        self.peer_mut(number).strikes = 0;
+        let peer = self.peer_mut(number);
+        peer.strikes = 0;
+        peer.is_let_down = false;
     }
 
     fn set_rate(&mut self, number: u32, rate: u64) {
@@ -431,10 +516,14 @@ impl Peers {
         self.total_rate.checked_div(self.rated).unwrap_or(0)
     }
 
-    /// Bytes a second: its own, of the nodes in the mean, of all together. None while its own is not known.
+    /// Bytes a second: its own, of the nodes in the mean, of all together. None while its own is not known. One node
+    /// has only sources to be compared with.
     pub(super) fn rates(&self, number: u32) -> Option<(u64, u64, u64)> {
         let own = self.peer(number).rate;
-        let mean = self.node_rate.checked_div(self.rated_nodes).unwrap_or(own);
+        let mean = match self.rated_nodes {
+            0 | 1 => self.mean_rate(),
+            nodes => self.node_rate / nodes,
+        };
         (own > 0).then_some((own, mean, self.total_rate))
     }
 }

@@ -35,6 +35,9 @@ pub(super) struct Pieces {
     counts: Vec<u32>,
     idcs: BTreeMap<u32, u32>,
     racks: BTreeMap<(u32, u32), u32>,
+    /// By area: how many are there. One that nobody is in is given to the next that is new.
+    inhabitants: Vec<u32>,
+    vacant: Vec<u32>,
 }
 
 impl Pieces {
@@ -52,26 +55,59 @@ impl Pieces {
             counts: vec![0; pieces],
             idcs: BTreeMap::new(),
             racks: BTreeMap::new(),
+            inhabitants: vec![0],
+            vacant: Vec::new(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn domains(&self) -> usize {
+        self.inhabitants.len()
     }
 
     pub(super) fn len(&self) -> usize {
         self.copies.len()
     }
 
-    /// The rack, the IDC and the world of a peer. A source is in no rack of anybody's.
-    pub(super) fn domains_of(&mut self, role: Role, place: Place) -> [u32; 3] {
-        if role == Role::Source {
-            return [NOWHERE, NOWHERE, WORLD];
-        }
-        let (pieces, inside, counts) = (self.copies.len(), &mut self.inside, &mut self.counts);
-        let mut new_domain = || {
-            counts.resize(counts.len() + pieces, 0);
-            inside.add() as u32
+    /// The rack, the IDC and the world of a peer that comes. A source is in no rack of anybody's.
+    pub(super) fn enter(&mut self, role: Role, place: Place) -> [u32; 3] {
+        let domains = match role {
+            Role::Source => [NOWHERE, NOWHERE, WORLD],
+            Role::Node | Role::Taker => {
+                let idc = self.idcs.get(&place.idc).copied();
+                let idc = idc.unwrap_or_else(|| self.new_domain());
+                let rack = self.racks.get(&(place.idc, place.rack)).copied();
+                let rack = rack.unwrap_or_else(|| self.new_domain());
+                self.idcs.insert(place.idc, idc);
+                self.racks.insert((place.idc, place.rack), rack);
+                [rack, idc, WORLD]
+            }
         };
-        let idc = *self.idcs.entry(place.idc).or_insert_with(&mut new_domain);
-        let rack = *self.racks.entry((place.idc, place.rack)).or_insert_with(&mut new_domain);
-        [rack, idc, WORLD]
+        for domain in domains.into_iter().filter(|domain| *domain != NOWHERE) {
+            self.inhabitants[domain as usize] += 1;
+        }
+        domains
+    }
+
+    fn new_domain(&mut self) -> u32 {
+        if let Some(domain) = self.vacant.pop() {
+            return domain;
+        }
+        self.counts.resize(self.counts.len() + self.copies.len(), 0);
+        self.inhabitants.push(0);
+        self.inside.add() as u32
+    }
+
+    /// A peer that was in these areas goes; its copies are counted no more.
+    pub(super) fn leave(&mut self, domains: [u32; 3]) {
+        for domain in domains.into_iter().filter(|domain| *domain != NOWHERE && *domain != WORLD) {
+            self.inhabitants[domain as usize] -= 1;
+            if self.inhabitants[domain as usize] == 0 {
+                self.idcs.retain(|_, known| *known != domain);
+                self.racks.retain(|_, known| *known != domain);
+                self.vacant.push(domain);
+            }
+        }
     }
 
     pub(super) fn copies(&self, piece: usize) -> u32 {

@@ -7,11 +7,11 @@ use super::*;
 const PIECES: u32 = 20;
 
 fn node(idc: u32, rack: u32) -> Joining<'static> {
-    Joining { role: Role::Node, place: Place { idc, rack }, has: &[], wants: ALL }
+    Joining { role: Role::Node, place: Place { idc, rack }, slots: u32::MAX, has: &[], wants: ALL }
 }
 
 fn source() -> Joining<'static> {
-    Joining { role: Role::Source, place: Place::default(), has: ALL, wants: &[] }
+    Joining { role: Role::Source, place: Place::default(), slots: u32::MAX, has: ALL, wants: &[] }
 }
 
 const EVERY: Range<u32> = 0..PIECES;
@@ -31,6 +31,13 @@ impl Matcher {
             outstanding += lacks.count() + (0..self.pieces.len()).filter(coming).count();
         }
         assert_eq!(self.outstanding, outstanding as u64);
+        for peer in &peers {
+            let apart = self.apart.keys().filter(|(_, to)| to == peer).count();
+            assert_eq!(
+                self.peers.is_let_down(*peer),
+                apart > 0 || self.peers.has_been_let_down(*peer)
+            );
+        }
         for piece in 0..self.pieces.len() {
             let has = |peer: &&u32| {
                 self.peers.counts(**peer)
@@ -50,6 +57,11 @@ struct Witness {
     out: BTreeMap<LeaseId, Lease>,
     giving: BTreeMap<PeerNumber, u32>,
     getting: BTreeMap<PeerNumber, u32>,
+    /// Whom a lease has failed, until something has come to them.
+    let_down: BTreeSet<PeerNumber>,
+    apart: BTreeMap<(PeerNumber, PeerNumber), u64>,
+    /// Whose copies do not count: they have not sent what they were to, nor anything since.
+    doubtful: BTreeSet<PeerNumber>,
 }
 
 impl Witness {
@@ -63,12 +75,24 @@ impl Witness {
         self.out.values().filter(covers).any(|lease| lease.to == to)
     }
 
-    /// Whether anybody at a place that `is_there` has a piece or is being sent it.
+    /// Whether somebody who counts is sending it.
+    fn is_expected(&self, to: PeerNumber, piece: u32) -> bool {
+        let covers = |lease: &&Lease| lease.pieces().any(|one| one == piece as usize);
+        let coming = self.out.values().filter(covers).filter(|lease| lease.to == to);
+        coming.map(|lease| lease.from).any(|from| !self.doubtful.contains(&from))
+    }
+
+    /// Whether anybody who counts at a place that `is_there` has a piece or is being sent it.
     fn is_at(&self, piece: u32, is_there: impl Fn(Role, Place) -> bool) -> bool {
         self.roles.iter().any(|(number, (role, place))| {
             is_there(*role, *place)
-                && (self.has[number].contains(&piece) || self.is_coming(*number, piece))
+                && !self.doubtful.contains(number)
+                && (self.has[number].contains(&piece) || self.is_expected(*number, piece))
         })
+    }
+
+    fn is_let_down(&self, to: PeerNumber) -> bool {
+        self.let_down.contains(&to) || self.apart.keys().any(|(_, one)| *one == to)
     }
 
     fn leased(&mut self, lease: Lease, tuning: &Tuning) {
@@ -79,6 +103,10 @@ impl Witness {
             assert!(self.has[&lease.from].contains(&piece), "nobody gives what they have not");
             assert!(!self.has[&lease.to].contains(&piece), "nobody is sent what they have");
             assert!(!self.is_coming(lease.to, piece), "nobody is sent a piece twice");
+            assert!(!self.apart.contains_key(&(lease.from, lease.to)), "these two are kept apart");
+            if self.is_let_down(lease.to) {
+                continue;
+            }
             if role == Role::Source {
                 let is_node = |role, _| role == Role::Node;
                 assert!(!self.is_at(piece, is_node), "a source sends each piece once");
@@ -101,9 +129,20 @@ impl Witness {
         let Some(lease) = self.out.remove(&id) else { return };
         *self.giving.entry(lease.from).or_default() -= lease.count;
         *self.getting.entry(lease.to).or_default() -= lease.count;
-        if let Some(has) = self.has.get_mut(&lease.to).filter(|_| is_done) {
-            has.extend(lease.pieces().map(|piece| piece as u32));
+        if is_done {
+            self.let_down.remove(&lease.to);
+            self.doubtful.remove(&lease.from);
+            let has = self.has.get_mut(&lease.to);
+            has.into_iter().for_each(|has| has.extend(lease.pieces().map(|piece| piece as u32)));
         }
+    }
+
+    /// A lease is taken back for want of an answer.
+    fn withdrawn(&mut self, lease: &Lease) {
+        if self.out.contains_key(&lease.id) {
+            self.let_down.insert(lease.to);
+        }
+        self.ended(lease.id, false);
     }
 
     fn left(&mut self, number: PeerNumber) {
@@ -112,6 +151,9 @@ impl Witness {
         of_it.into_iter().for_each(|id| self.ended(id, false));
         self.roles.remove(&number);
         self.has.remove(&number);
+        self.let_down.remove(&number);
+        self.doubtful.remove(&number);
+        self.apart.retain(|(from, to), _| *from != number && *to != number);
     }
 }
 
@@ -142,10 +184,14 @@ impl Field {
     /// Told to the matcher first, and seen by the witness before the leases that follow.
     fn tell(&mut self, event: impl FnOnce(&mut Matcher, &mut Witness, Micros)) -> Vec<Lease> {
         self.now += 1000;
+        self.witness.apart.retain(|_, until| *until > self.now);
         event(&mut self.matcher, &mut self.witness, Micros(self.now));
         for lease in self.matcher.withdrawn().collect::<Vec<_>>() {
-            self.witness.ended(lease.id, false);
+            self.witness.withdrawn(&lease);
         }
+        let roles = self.witness.roles.keys().copied();
+        let doubted = roles.filter(|number| self.matcher.peers.is_doubtful(number.0));
+        self.witness.doubtful.extend(doubted);
         let leases: Vec<_> = self.matcher.leases().collect();
         for lease in &leases {
             self.witness.leased(*lease, &self.tuning);
@@ -166,6 +212,29 @@ impl Field {
         self.tell(|matcher, witness, now| {
             witness.ended(id, true);
             matcher.done(id, now);
+        });
+    }
+
+    fn failed(&mut self, id: LeaseId, why: Failure) {
+        let lease = self.witness.out[&id];
+        self.tell(|matcher, witness, now| {
+            witness.ended(id, false);
+            match why {
+                Failure::Apart | Failure::NotThere => {
+                    witness.apart.insert((lease.from, lease.to), now.0 + APART);
+                    witness.let_down.insert(lease.to);
+                }
+                Failure::Other => drop(witness.let_down.insert(lease.to)),
+                Failure::Held => {
+                    let has = witness.has.get_mut(&lease.to).unwrap();
+                    has.extend(lease.pieces().map(|piece| piece as u32));
+                }
+                Failure::Unwanted => {}
+            }
+            matcher.failed(id, why, now);
+            // What two have denied is not there.
+            let has = witness.has.get_mut(&lease.from).unwrap();
+            has.retain(|piece| matcher.has(lease.from, *piece));
         });
     }
 
@@ -193,10 +262,21 @@ enum Step {
     Join(u32, u32),
     Leave(usize),
     Done(usize),
-    Failed(usize, bool),
+    Failed(usize, Failure),
     /// A withdrawn lease brings its pieces all the same.
     Late(usize),
     Wait(u64),
+    /// A node gives no more, and then gives again.
+    Flips(usize),
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    prop_oneof![
+        Just(Failure::NotThere),
+        Just(Failure::Apart),
+        Just(Failure::Other),
+        Just(Failure::Held)
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -204,7 +284,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..3u32, 0..2u32).prop_map(|(idc, rack)| Step::Join(idc, rack)),
         1 => any::<usize>().prop_map(Step::Leave),
         20 => any::<usize>().prop_map(Step::Done),
-        2 => (any::<usize>(), any::<bool>()).prop_map(|(n, lost)| Step::Failed(n, lost)),
+        2 => (any::<usize>(), failure()).prop_map(|(n, why)| Step::Failed(n, why)),
+        1 => any::<usize>().prop_map(Step::Flips),
         1 => any::<usize>().prop_map(Step::Late),
         2 => prop_oneof![Just(1), Just(200), Just(3_000), Just(60_000)].prop_map(Step::Wait),
     ]
@@ -244,21 +325,9 @@ proptest! {
                         field.done(id);
                     }
                 }
-                Step::Failed(n, is_lost) => {
+                Step::Failed(n, why) => {
                     let Some(id) = one_of(&leases, n) else { continue };
-                    let lease = field.witness.out[&id];
-                    // The source has everything.
-                    let is_lost = is_lost && lease.from != first;
-                    field.tell(|matcher, witness, now| {
-                        witness.ended(id, false);
-                        let why = if is_lost { Failure::NotThere } else { Failure::Other };
-                        if is_lost {
-                            let has = witness.has.get_mut(&lease.from).unwrap();
-                            let lost: BTreeSet<_> = lease.pieces().map(|piece| piece as u32).collect();
-                            has.retain(|piece| !lost.contains(piece));
-                        }
-                        matcher.failed(id, why, now);
-                    });
+                    field.failed(id, why);
                 }
                 Step::Late(n) if !nodes.is_empty() => {
                     let (number, piece) = (nodes[n % nodes.len()], n as u32 % PIECES);
@@ -271,7 +340,17 @@ proptest! {
                     field.now += millis * 1000;
                     field.tell(|matcher, _, now| matcher.tick(now));
                 }
-                Step::Leave(_) | Step::Late(_) => {}
+                Step::Flips(n) if !nodes.is_empty() => {
+                    let number = nodes[n % nodes.len()];
+                    for role in [Role::Taker, Role::Node] {
+                        field.tell(|matcher, witness, now| {
+                            witness.roles.get_mut(&number).unwrap().0 = role;
+                            matcher.becomes(number, role, now);
+                        });
+                        field.matcher.check();
+                    }
+                }
+                Step::Leave(_) | Step::Late(_) | Step::Flips(_) => {}
             }
         }
         field.matcher.check();
@@ -310,10 +389,10 @@ fn equal_seeds_and_events_give_equal_leases() {
 fn what_only_a_straggler_has_is_sent_again() {
     let tuning = Tuning { uplink: 1, downlink: 1, ..FIXED };
     let mut matcher = Matcher::new(2, 1000, tuning, 1);
-    let give = |matcher: &mut Matcher| matcher.leases().collect::<Vec<_>>();
     let both = 0..2;
     let all = std::slice::from_ref(&both);
-    let joining = |role, has, wants| Joining { role, place: Place::default(), has, wants };
+    let joining =
+        |role, has, wants| Joining { role, place: Place::default(), slots: u32::MAX, has, wants };
     matcher.join(&joining(Role::Source, all, &[]), Micros(0));
     let slow = matcher.join(&joining(Role::Node, &[], all), Micros(0));
     let [lease] = give(&mut matcher)[..] else { panic!("the source has one slot") };
@@ -353,16 +432,22 @@ fn what_only_a_straggler_has_is_sent_again() {
 fn an_uplink_that_is_fast_is_leased_more_at_a_time_and_longer_runs() {
     let mut field =
         Field { matcher: Matcher::new(40_000, 1000, Tuning::default(), 3), ..Field::new(FIXED, 3) };
-    let give = |matcher: &mut Matcher| matcher.leases().collect::<Vec<_>>();
     let all = 0..40_000;
     let source = Joining {
         role: Role::Source,
         place: Place::default(),
+        slots: u32::MAX,
         has: std::slice::from_ref(&all),
         wants: &[],
     };
     field.matcher.join(&source, Micros(0));
-    let node = Joining { role: Role::Node, place: Place::default(), has: &[], wants: &[all] };
+    let node = Joining {
+        role: Role::Node,
+        place: Place::default(),
+        slots: u32::MAX,
+        has: &[],
+        wants: &[all],
+    };
     field.matcher.join(&node, Micros(0));
     let [first] = give(&mut field.matcher)[..] else { panic!("how fast it is is not known") };
     // A piece is 1000 bytes, and one takes 20 microseconds: 50 million bytes a second.
@@ -376,4 +461,91 @@ fn an_uplink_that_is_fast_is_leased_more_at_a_time_and_longer_runs() {
     }
     assert!(most > 10 * FIXED.uplink, "{most} at a time");
     assert!(longest > 10, "in runs of {longest}");
+}
+
+fn give(matcher: &mut Matcher) -> Vec<Lease> {
+    matcher.leases().collect()
+}
+
+/// A source that has everything, and nodes that want it; who was leased the one piece, has it now.
+fn one_holder(nodes: u32) -> (Matcher, PeerNumber, Vec<PeerNumber>, Vec<Lease>) {
+    let one = 0..1;
+    let all = std::slice::from_ref(&one);
+    let mut matcher = Matcher::new(1, 1000, FIXED, 1);
+    let joining =
+        |role, has, wants| Joining { role, place: Place::default(), slots: u32::MAX, has, wants };
+    matcher.join(&joining(Role::Source, all, &[]), Micros(0));
+    let mut numbers: Vec<_> =
+        (0..nodes).map(|_| matcher.join(&joining(Role::Node, &[], all), Micros(0))).collect();
+    let [lease] = give(&mut matcher)[..] else { panic!("a source gives a piece once") };
+    matcher.done(lease.id, Micros(1000));
+    numbers.retain(|number| *number != lease.to);
+    let passed_on = give(&mut matcher);
+    (matcher, lease.to, numbers, passed_on)
+}
+
+#[test]
+fn what_the_only_holder_does_not_send_comes_from_the_source() {
+    let (mut matcher, holder, others, leases) = one_holder(2);
+    let [lease] = leases[..] else { panic!("{leases:?}") };
+    assert_eq!((lease.from, lease.to), (holder, others[0]));
+    let mut now = 1000;
+    let again = loop {
+        now += TICK;
+        matcher.tick(Micros(now));
+        if let [again] = give(&mut matcher)[..] {
+            break again;
+        }
+        assert!(now < 10_000_000, "it waits for ever for one that hangs");
+    };
+    assert_eq!((again.from, again.to), (PeerNumber(0), others[0]));
+    assert_eq!(matcher.withdrawn().map(|lease| lease.id).collect::<Vec<_>>(), [lease.id]);
+}
+
+#[test]
+fn who_does_not_reach_the_only_holder_gets_it_from_the_source_at_once() {
+    for why in [Failure::Apart, Failure::NotThere] {
+        let (mut matcher, _, others, leases) = one_holder(2);
+        matcher.failed(leases[0].id, why, Micros(2000));
+        let [again] = give(&mut matcher)[..] else { panic!("{why:?}") };
+        assert_eq!((again.from, again.to), (PeerNumber(0), others[0]), "{why:?}");
+    }
+}
+
+#[test]
+fn one_that_says_of_everybody_that_they_have_nothing_changes_nothing_for_others() {
+    let (mut matcher, holder, others, leases) = one_holder(3);
+    let liar = leases[0].to;
+    matcher.failed(leases[0].id, Failure::NotThere, Micros(2000));
+    assert!(matcher.has(holder, 0));
+    matcher.tick(Micros(100_000));
+    let again = give(&mut matcher);
+    let honest = again.iter().find(|lease| lease.from == holder).unwrap();
+    assert!(honest.to != liar && others.contains(&honest.to));
+    matcher.failed(honest.id, Failure::NotThere, Micros(200_000));
+    assert!(!matcher.has(holder, 0), "two say so");
+}
+
+#[test]
+fn who_gives_no_more_has_its_leases_withdrawn_and_does_not_count() {
+    let (mut matcher, holder, others, leases) = one_holder(2);
+    matcher.becomes(holder, Role::Taker, Micros(2000));
+    assert_eq!(matcher.withdrawn().map(|lease| lease.id).collect::<Vec<_>>(), [leases[0].id]);
+    let [again] = give(&mut matcher)[..] else { panic!("the source gives it again") };
+    assert_eq!((again.from, again.to), (PeerNumber(0), others[0]));
+    matcher.check();
+}
+
+#[test]
+fn whoever_comes_and_goes_from_ever_new_places_leaves_nothing_behind() {
+    let mut field = Field::new(FIXED, 1);
+    field.join(&source());
+    for at in 0..100 {
+        let number = field.join(&node(at, at));
+        field.tell(|matcher, witness, now| {
+            witness.left(number);
+            matcher.leave(number, now);
+        });
+    }
+    assert!(field.matcher.pieces.domains() <= 3);
 }
