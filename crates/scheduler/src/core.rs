@@ -21,6 +21,7 @@ mod assign;
 mod dag;
 mod host;
 mod lead;
+mod leading;
 mod message;
 mod peer;
 mod presence;
@@ -42,7 +43,7 @@ use dag::Dag;
 use host::Host;
 pub use message::{
     Decision, Done, Event, Failed, FailureKind, Held, Lease, LeaseEnd, LeaseFailure, Millis,
-    Outcome, RefusalKind, SeedEvent, SizeScope, Wanted,
+    Outcome, RefusalKind, Report, SeedEvent, SizeScope, Wanted,
 };
 use peer::Peer;
 pub use peer::PeerState;
@@ -202,11 +203,7 @@ impl Core {
             Event::Register { host, task, wanted, held, priority } => {
                 self.register(host, task, registration::Ask { wanted, held, priority });
             }
-            Event::Progress { host, task, done, failed, leases, uploads } => {
-                let (by_lease, unleased) = self.leases_ended(host, task, &leases);
-                let (done, failed) = ([done, by_lease].concat(), [failed, unleased].concat());
-                self.progress(host, task, &done, &failed, uploads);
-            }
+            Event::Progress { host, task, report } => self.progress(host, task, &report),
             Event::Want { host, task, groups, priority } => self.want(host, task, groups, priority),
             Event::Reschedule { host, task, bad_parents } => {
                 self.reschedule(host, task, &bad_parents);
@@ -227,11 +224,12 @@ impl Core {
     fn tick(&mut self) {
         while let Some((at, timer)) = self.timers.pop(self.now) {
             match timer {
-                Timer::Lease(host) => self.lease_ran_out(host, at),
+                Timer::Silence(host) => self.silence_is_over(host, at),
                 Timer::Obtain(task) => self.seed_is_late(task, at),
                 Timer::Retry(task, host) => self.retry(task, host, at),
                 Timer::Idle(task) => self.idle(task, at),
                 Timer::Lead(task) => self.lead_on(task, at),
+                Timer::Order(task) => self.order_in_any_order(task),
             }
             self.settle();
         }

@@ -443,9 +443,9 @@ impl Matcher {
         self.peers.leased_at(peer.0)
     }
 
-    /// When any lease was carried out last.
-    pub fn moved_at(&self) -> Micros {
-        self.moved
+    /// Whether a peer is being sent anything.
+    pub fn is_sent_anything(&self, peer: PeerNumber) -> bool {
+        self.peers.is_here(peer.0) && self.peers.getting(peer.0) > 0
     }
 
     fn advance(&mut self, now: Micros) {

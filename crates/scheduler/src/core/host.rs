@@ -10,8 +10,9 @@ use super::Millis;
 /// One machine, over all of its tasks.
 #[derive(Debug)]
 pub struct Host {
-    /// What it says of itself.
+    /// What it says of itself, and how often that has changed.
     pub info: Arc<HostInfo>,
+    pub address: u32,
     /// Since when its stream is broken.
     pub silent_since: Option<Millis>,
     /// Tasks it takes part in.
@@ -35,6 +36,7 @@ impl Host {
         let limit = if info.upload_slots == 0 { default_limit } else { info.upload_slots };
         Self {
             info,
+            address: 0,
             silent_since: None,
             tasks: BTreeSet::new(),
             children: BTreeMap::new(),

@@ -70,10 +70,13 @@ fn end(
     scene.tell(Event::Progress {
         host: id(child),
         task: task.id,
-        done: Vec::new(),
-        failed: Vec::new(),
-        leases: vec![end],
-        uploads: 0,
+        report: Report {
+            done: Vec::new(),
+            failed: Vec::new(),
+            leases: vec![end],
+            uploads: 0,
+            ..Report::default()
+        },
     })
 }
 

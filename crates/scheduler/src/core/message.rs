@@ -64,6 +64,16 @@ impl Held {
         }
     }
 
+    /// Takes groups out of a task of `groups` groups.
+    pub fn remove(&mut self, lost: &GroupSet, groups: Option<u64>) {
+        if let (Self::All, Some(groups)) = (&*self, groups) {
+            *self = Self::Part(GroupSet::full(groups));
+        }
+        if let Self::Part(set) = self {
+            set.remove_all(lost);
+        }
+    }
+
     /// Whether every group of `range` is held.
     pub fn contains_all(&self, range: GroupRange) -> bool {
         match self {
@@ -132,6 +142,21 @@ pub struct Failed {
     pub parent: HostId,
     /// Why.
     pub kind: FailureKind,
+}
+
+/// What has come of what a host asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Groups that it holds no more.
+    pub lost: GroupSet,
+    /// Arrived.
+    pub done: Vec<Done>,
+    /// Did not arrive.
+    pub failed: Vec<Failed>,
+    /// Leases to it that have ended.
+    pub leases: Vec<LeaseEnd>,
+    /// Uploads under way on this host.
+    pub uploads: u32,
 }
 
 /// What a seed says about a task it was asked to obtain.
@@ -218,14 +243,8 @@ pub enum Event {
         host: HostId,
         /// On what.
         task: TaskId,
-        /// Arrived.
-        done: Vec<Done>,
-        /// Did not arrive.
-        failed: Vec<Failed>,
-        /// Leases to it that have ended.
-        leases: Vec<LeaseEnd>,
-        /// Uploads under way on this host.
-        uploads: u32,
+        /// What.
+        report: Report,
     },
     /// What a host wants of a task: of what is fetched in any order, these groups and no others; of what is more
     /// urgent, these too.
@@ -344,17 +363,19 @@ pub struct Lease {
 pub struct LeaseEnd {
     /// Its name.
     pub id: u64,
-    /// What has come of it.
+    /// What is there of it; empty where that was told as having come, by and by.
     pub groups: GroupRange,
     /// How long it took, in milliseconds.
     pub cost_ms: u32,
-    /// Why it brought nothing.
+    /// Why it did not bring what was wanted of it.
     pub failure: Option<LeaseFailure>,
 }
 
 /// Why a lease brought nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseFailure {
+    /// The child had it already.
+    Held,
     /// The child does not want it any more.
     Unwanted,
     /// The parent did not give it.

@@ -111,22 +111,28 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
         Step::Done(n, t, g, parent) => Event::Progress {
             host: id(n),
             task: task(t).id,
-            done: vec![Done {
-                groups: GroupRange::new(g, 4),
-                parent: parent.map(id),
-                cost_ms: u32::from(n) * 100,
-            }],
-            failed: Vec::new(),
-            leases: Vec::new(),
-            uploads: u32::from(n % 3),
+            report: Report {
+                done: vec![Done {
+                    groups: GroupRange::new(g, 4),
+                    parent: parent.map(id),
+                    cost_ms: u32::from(n) * 100,
+                }],
+                failed: Vec::new(),
+                leases: Vec::new(),
+                uploads: u32::from(n % 3),
+                ..Report::default()
+            },
         },
         Step::Fail(n, t, parent, kind) => Event::Progress {
             host: id(n),
             task: task(t).id,
-            done: Vec::new(),
-            failed: vec![Failed { parent: id(parent), kind: failure(kind) }],
-            leases: Vec::new(),
-            uploads: 0,
+            report: Report {
+                done: Vec::new(),
+                failed: vec![Failed { parent: id(parent), kind: failure(kind) }],
+                leases: Vec::new(),
+                uploads: 0,
+                ..Report::default()
+            },
         },
         Step::Want(n, t, g) => want(n, t, g, Priority::Demand),
         Step::WantInAnyOrder(n, t, g) => want(n, t, g, Priority::Bulk),
@@ -256,8 +262,8 @@ impl Leased {
             _ => None,
         };
         let end = LeaseEnd { id: lease.id, groups: lease.groups, cost_ms: 3, failure };
-        let (done, failed) = (Vec::new(), Vec::new());
-        Some(Event::Progress { host, task, done, failed, leases: vec![end], uploads: 0 })
+        let report = Report { leases: vec![end], ..Report::default() };
+        Some(Event::Progress { host, task, report })
     }
 
     fn told(&mut self, event: &Event) {

@@ -246,12 +246,19 @@ impl Peer {
 
     /// Holds this, and nothing else.
     pub fn holds(&mut self, held: Held, now: Millis) {
-        match (&held, &mut self.led) {
-            (Held::All, Some(led)) => led.gain(GroupRange::new(0, super::MAX_GROUPS)),
-            (Held::Part(_), Some(led)) => led.is_other(),
-            (_, None) => {}
+        if self.held != held
+            && let Some(led) = &mut self.led
+        {
+            led.is_other();
         }
         self.change(now, |had| *had = held);
+    }
+
+    /// Holds these groups no more.
+    pub fn lose(&mut self, lost: &GroupSet, all: Option<u64>, now: Millis) {
+        let mut held = self.held.clone();
+        held.remove(lost, all);
+        self.holds(held, now);
     }
 
     fn change(&mut self, now: Millis, change: impl FnOnce(&mut Held)) {

@@ -13,6 +13,7 @@ impl Core {
         self.touch_all_of(&id);
         match self.hosts.get_mut(&id) {
             Some(host) => {
+                host.address += u32::from(host.info != fresh.info);
                 host.info = fresh.info;
                 host.limit = fresh.limit;
                 host.silent_since = None;
@@ -27,7 +28,7 @@ impl Core {
         let Some(host) = self.hosts.get_mut(&id) else { return };
         host.silent_since = Some(self.now);
         self.touch_all_of(&id);
-        self.timers.set(self.now.after(self.limits.host_lease), Timer::Lease(id));
+        self.timers.set(self.now.after(self.limits.host_lease), Timer::Silence(id));
     }
 
     /// What the tasks of a host may lease of it and to it has changed.
@@ -41,7 +42,7 @@ impl Core {
         }
     }
 
-    pub(super) fn lease_ran_out(&mut self, id: HostId, at: Millis) {
+    pub(super) fn silence_is_over(&mut self, id: HostId, at: Millis) {
         let lease = self.limits.host_lease;
         let silent = self.hosts.get(&id).and_then(|host| host.silent_since);
         if silent.is_some_and(|since| since.after(lease) <= at) {
@@ -61,7 +62,7 @@ impl Core {
     pub(super) fn remove_peer(&mut self, task_id: TaskId, id: HostId) {
         self.release_parents(task_id, id);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        if task.exit(&id).is_none() {
+        if task.exit(&id, self.now).is_none() {
             return;
         }
         self.touched.push(task_id);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId, TaskInfo};
 
 use super::{
-    Core, Decision, Done, Failed, FailureKind, Held, Outcome, Peer, PeerState, RefusalKind,
+    Core, Decision, Done, Failed, FailureKind, Held, Outcome, Peer, PeerState, RefusalKind, Report,
     SizeScope, Task, Wanted,
 };
 
@@ -17,7 +17,7 @@ const MAX_BLACKLISTED: usize = 4096;
 pub struct Ask {
     /// What the host wants.
     pub wanted: Wanted,
-    /// What it holds already.
+    /// What it holds already; empty: what it has announced.
     pub held: GroupSet,
     /// How urgent that is.
     pub priority: Priority,
@@ -91,7 +91,9 @@ impl Core {
             return self.out.push(Decision::Refuse { host, task: id, kind, reason: reason.into() });
         };
         task.idle_due = None;
-        let held = held_from(ask.held, task);
+        let held = (!ask.held.is_empty()).then(|| held_from(ask.held, task));
+        // It may have forgotten its leases, and whom it was told of.
+        task.begin_anew(&host, now);
         let peer = task.enter(host, || Peer::new(PeerState::Resting, Held::nothing()));
         if peer.state() == PeerState::Seeding {
             let reason = "a seed that takes part by order needs no registration".to_owned();
@@ -100,14 +102,13 @@ impl Core {
         }
         peer.registered = true;
         peer.answered = false;
-        peer.holds(held, now);
+        if let Some(held) = held {
+            peer.holds(held, now);
+        }
         peer.serves_only_itself = false;
         peer.wanted = ask.wanted;
         peer.in_any_order = GroupSet::new();
         peer.priority = ask.priority;
-        if let Some(led) = &mut peer.led {
-            led.forget_partners();
-        }
         peer.tries = 0;
         peer.blocked.clear();
         self.start(id, host);
@@ -188,33 +189,45 @@ impl Core {
         true
     }
 
-    pub(super) fn progress(
-        &mut self,
-        id: HostId,
-        task_id: TaskId,
-        done: &[Done],
-        failed: &[Failed],
-        uploads: u32,
-    ) {
+    pub(super) fn progress(&mut self, id: HostId, task_id: TaskId, report: &Report) {
+        let now = self.now;
         let Some(host) = self.hosts.get_mut(&id) else { return };
-        host.reported_uploads = uploads;
-        let lost_a_parent = self.note_failures(id, task_id, failed);
-        self.note_done(id, task_id, done);
+        host.reported_uploads = report.uploads;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let groups = task.groups();
         let Some(peer) = task.peer_mut(&id) else { return };
-        if !done.is_empty() {
+        if !report.lost.is_empty() {
+            peer.lose(&report.lost, groups, now);
+        }
+        // Of whom it was never given nothing that it says is judged.
+        let met = |parent: &HostId| peer.met.contains(parent);
+        let failed: Vec<Failed> =
+            report.failed.iter().filter(|failed| met(&failed.parent)).copied().collect();
+        let giver = |parent: HostId| if met(&parent) { parent } else { id };
+        let done: Vec<Done> = report
+            .done
+            .iter()
+            .map(|done| Done { parent: done.parent.map(giver), ..*done })
+            .collect();
+        let lost_a_parent = self.note_failures(id, task_id, &failed);
+        self.note_done(id, task_id, &done);
+        let leased = self.leases_ended(id, task_id, &report.leases);
+        let lost_a_partner = self.note_failures(id, task_id, &leased.failed);
+        self.note_done(id, task_id, &leased.done);
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(peer) = task.peer_mut(&id) else { return };
+        if !report.done.is_empty() || !leased.done.is_empty() {
             peer.tries = 0;
         }
         if peer.is_active() && peer.registered && !peer.is_hungry(groups) {
             return self.rest(task_id, id);
         }
-        if lost_a_parent {
+        if lost_a_parent || lost_a_partner {
             self.schedule_all(task_id, vec![id]);
         }
     }
 
-    /// Notes what arrived, for the child, its parents and the seed's bitmap.
+    /// Notes what arrived, for the child, its parents and the seed's bitmap. What it gave itself is to nobody's credit.
     fn note_done(&mut self, id: HostId, task_id: TaskId, done: &[Done]) {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
@@ -228,7 +241,7 @@ impl Core {
         for run in done.iter().filter(|run| run.groups.end() <= limit) {
             peer.gain(run.groups, groups, now);
             match run.parent {
-                Some(parent) if peer.met.contains(&parent) => {
+                Some(parent) if parent != id => {
                     peer.costs.add(run.cost_ms, run.groups.count);
                     if let Some(host) = self.hosts.get_mut(&parent) {
                         host.uploads_done += 1;
@@ -241,7 +254,7 @@ impl Core {
         }
     }
 
-    /// Notes what did not arrive; whether the child must do without a parent it has.
+    /// Notes what did not arrive from whom it was given or leased; whether the child must do without a parent it has.
     fn note_failures(&mut self, id: HostId, task_id: TaskId, failed: &[Failed]) -> bool {
         let now = self.now;
         let block_until = now.after(self.limits.block);
@@ -251,9 +264,6 @@ impl Core {
         let parents = task.dag.parents(&id).to_vec();
         let Some(peer) = task.peer_mut(&id) else { return false };
         for failure in failed {
-            if !peer.met.contains(&failure.parent) {
-                continue;
-            }
             let until = match failure.kind {
                 FailureKind::BadDigest => {
                     liars.push(failure.parent);

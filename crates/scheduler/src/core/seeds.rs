@@ -25,6 +25,8 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&task_id) else { return false };
         task.state = TaskState::Asked { seed, obtain, deadline };
         task.seed_mute_since = None;
+        task.ordered = task.wanted_in_any_order();
+        task.ordered_at = (!task.ordered.is_empty()).then_some(self.now);
         let wanted = match task.ordered.is_empty() {
             true => task.peer(&asker).map_or(Wanted::All, |peer| peer.wanted.clone()),
             false => Wanted::Groups(task.ordered.clone()),
@@ -157,7 +159,7 @@ impl Core {
         self.release_parents(task_id, id);
         self.abandon_children(task_id, id);
         if let Some(task) = self.tasks.get_mut(&task_id) {
-            task.exit(&id);
+            task.exit(&id, self.now);
         }
     }
 
@@ -171,7 +173,10 @@ impl Core {
             return;
         }
         task.spec.length = Some(length);
+        // Leases are of pieces of so many groups as there were.
+        task.lead_no_more();
         self.publish(task_id, Some(length), Vec::new());
+        self.begin_to_lead(task_id);
     }
 
     fn learn_content(&mut self, task_id: TaskId, tiny: Option<Bytes>) {

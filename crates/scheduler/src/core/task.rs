@@ -135,6 +135,8 @@ pub struct Task {
     pub idle_due: Option<Millis>,
     /// What seeds are ordered to fetch before it is asked of them.
     pub ordered: GroupSet,
+    /// When that was last.
+    pub ordered_at: Option<Millis>,
     /// The leases of those who want it in any order, once there is one.
     pub lead: Option<Lead>,
     /// Peers whose part may have changed since the matcher was told of it.
@@ -159,6 +161,7 @@ impl Task {
             failed_seeds: BTreeMap::new(),
             idle_due: None,
             ordered: GroupSet::new(),
+            ordered_at: None,
             lead: None,
             changed: BTreeSet::new(),
             peers: BTreeMap::new(),
@@ -209,9 +212,29 @@ impl Task {
         std::mem::take(&mut self.changed)
     }
 
-    /// The matcher knows of a peer as it is.
-    pub fn is_told(&mut self, host: &HostId) {
-        self.changed.remove(host);
+    /// Takes a host's part in the leases away; what becomes of it is looked at once the event is over.
+    pub fn begin_anew(&mut self, host: &HostId, now: Millis) {
+        self.has_changed(*host);
+        let led = self.peers.get_mut(host).and_then(|peer| peer.led.take());
+        if let (Some(lead), Some(led)) = (&mut self.lead, led) {
+            lead.leave(&led, now);
+        }
+    }
+
+    /// Nobody wants anything in any order any more.
+    pub fn lead_no_more(&mut self) {
+        self.lead = None;
+        self.changed.clear();
+        self.peers.values_mut().for_each(|peer| peer.led = None);
+    }
+
+    /// What any peer that takes part wants in any order.
+    pub fn wanted_in_any_order(&self) -> GroupSet {
+        let mut wanted = GroupSet::new();
+        for peer in self.peers.values().filter(|peer| peer.registered && peer.is_active()) {
+            wanted.insert_all(&peer.in_any_order);
+        }
+        wanted
     }
 
     /// All parts, by host.
@@ -237,10 +260,10 @@ impl Task {
     }
 
     /// Takes a host's part away.
-    pub fn exit(&mut self, host: &HostId) -> Option<Peer> {
+    pub fn exit(&mut self, host: &HostId, now: Millis) -> Option<Peer> {
         let peer = self.peers.remove(host)?;
         if let (Some(lead), Some(led)) = (&mut self.lead, &peer.led) {
-            lead.leave(led);
+            lead.leave(led, now);
         }
         self.roster.swap_remove(peer.place);
         if let Some(moved) = self.roster.get(peer.place)

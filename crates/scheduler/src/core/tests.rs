@@ -110,10 +110,13 @@ impl Scene {
         self.tell(Event::Progress {
             host: id(n),
             task: task.id,
-            done: vec![done],
-            failed: Vec::new(),
-            leases: Vec::new(),
-            uploads: 0,
+            report: Report {
+                done: vec![done],
+                failed: Vec::new(),
+                leases: Vec::new(),
+                uploads: 0,
+                ..Report::default()
+            },
         })
     }
 
@@ -126,10 +129,13 @@ impl Scene {
         self.tell(Event::Progress {
             host: id(n),
             task: task.id,
-            done: Vec::new(),
-            failed: vec![Failed { parent: id(parent), kind }],
-            leases: Vec::new(),
-            uploads: 0,
+            report: Report {
+                done: Vec::new(),
+                failed: vec![Failed { parent: id(parent), kind }],
+                leases: Vec::new(),
+                uploads: 0,
+                ..Report::default()
+            },
         })
     }
 

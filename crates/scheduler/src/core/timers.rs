@@ -10,8 +10,8 @@ use super::Millis;
 /// Something to look at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// A silent host's lease.
-    Lease(HostId),
+    /// A host whose stream is broken.
+    Silence(HostId),
     /// A seed that was asked and has not answered.
     Obtain(TaskId),
     /// A peer without parents.
@@ -20,6 +20,8 @@ pub enum Timer {
     Idle(TaskId),
     /// Leases of a task.
     Lead(TaskId),
+    /// A task of which a seed is to be ordered more.
+    Order(TaskId),
 }
 
 /// Timers in order of time; the same one may be set for several times.

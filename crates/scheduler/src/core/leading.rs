@@ -1,0 +1,331 @@
+//! Leases: what peers want in any order is brought to them by whoever's uplink is free, as the matcher says.
+//!
+//! A task is led from the first word of a peer on what it wants in any order. The matcher is told what changes about
+//! the peers of a task once an event is over; what comes of it goes out as one decision for each child. Parents are
+//! given as in a task that is not led: for reads that cannot wait, and for children that hear nothing any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_model::{GroupRange, GroupSet, HostId, TaskId, TaskKey};
+
+use super::lead::{Lead, Letter, Part, Places, micros};
+use super::{
+    Core, Decision, Done, Failed, FailureKind, Held, LeaseEnd, LeaseFailure, Millis, Peer,
+    PeerState, Task, TaskState, Timer, Wanted,
+};
+use crate::matcher::{self, LeaseId, Micros, Role};
+
+/// A child that waits for leases hears so often that it still does.
+const HEARD_EVERY: Duration = Duration::from_secs(1);
+
+/// A seed is ordered more of a task no sooner after the last time: each order ends the one before.
+const ORDERED_EVERY: Duration = Duration::from_millis(50);
+
+/// So long after nobody wants anything any more what was known of who has what is let go of.
+const LED_FOR: Duration = Duration::from_secs(60);
+
+/// What came of leases.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    pub(super) done: Vec<Done>,
+    /// Parents that were leased, and did not give.
+    pub(super) failed: Vec<Failed>,
+}
+
+fn why(failure: LeaseFailure) -> matcher::Failure {
+    match failure {
+        LeaseFailure::Held => matcher::Failure::Held,
+        LeaseFailure::Unwanted => matcher::Failure::Unwanted,
+        LeaseFailure::Parent(FailureKind::NotHeld) => matcher::Failure::NotThere,
+        LeaseFailure::Parent(
+            FailureKind::Timeout | FailureKind::Disconnected | FailureKind::BadDigest,
+        ) => matcher::Failure::Apart,
+        LeaseFailure::Parent(FailureKind::Busy | FailureKind::Origin | FailureKind::Other) => {
+            matcher::Failure::Other
+        }
+    }
+}
+
+impl Core {
+    /// Whether what peers want of a task in any order comes to them by leases.
+    pub(super) fn is_led(&self, task: &TaskId) -> bool {
+        let may_be = |task: &Task| {
+            task.spec.length.is_some_and(|length| length >= self.limits.led_from)
+                // What is private a seed fetches for those who ask it with their own credentials.
+                && task.spec.key.domain == TaskKey::PUBLIC
+        };
+        self.strategy.leases().is_some() && self.tasks.get(task).is_some_and(may_be)
+    }
+
+    /// A peer has said what it wants in any order.
+    pub(super) fn wants_in_any_order(
+        &mut self,
+        task_id: TaskId,
+        host: HostId,
+        mut groups: GroupSet,
+    ) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        groups.truncate(task.groups().unwrap_or(super::MAX_GROUPS));
+        let Some(peer) = task.peer_mut(&host) else { return };
+        peer.in_any_order = groups;
+        self.begin_to_lead(task_id);
+    }
+
+    /// Leads a task of which somebody wants something in any order, once it is known how long it is.
+    pub(super) fn begin_to_lead(&mut self, task_id: TaskId) {
+        let tuning = self.strategy.leases().unwrap_or_default();
+        if !self.is_led(&task_id) {
+            return;
+        }
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(groups) = task.groups() else { return };
+        if task.peers().all(|(_, peer)| peer.in_any_order.is_empty()) {
+            return;
+        }
+        if task.lead.is_none() {
+            let seed = rand::RngExt::random(&mut self.random);
+            task.lead = Some(Lead::new(groups, tuning, seed));
+            task.everybody_changed();
+        }
+        self.order_in_any_order(task_id);
+    }
+
+    /// Has the seed fetch what peers want in any order, before anybody is leased it.
+    pub(super) fn order_in_any_order(&mut self, task_id: TaskId) {
+        let now = self.now;
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let wanted = task.wanted_in_any_order();
+        if task.ordered.contains_set(&wanted) {
+            return;
+        }
+        let due = task.ordered_at.map_or(now, |at| at.after(ORDERED_EVERY));
+        if due > now {
+            return self.timers.set(due, Timer::Order(task_id));
+        }
+        (task.ordered, task.ordered_at) = (wanted, Some(now));
+        let Some(seed) = task.state.seed() else { return };
+        let has_all = |peer: &Peer| match &peer.held {
+            Held::All => true,
+            Held::Part(held) => held.contains_set(&task.ordered),
+        };
+        if task.peer(&seed).is_some_and(has_all) {
+            return;
+        }
+        let (spec, wanted) = (task.spec.clone(), Wanted::Groups(task.ordered.clone()));
+        self.last_obtain += 1;
+        let obtain = self.last_obtain;
+        let former = match &mut task.state {
+            TaskState::Asked { obtain: number, .. } => Some(std::mem::replace(number, obtain)),
+            TaskState::Seeded { obtain: number, .. } => number.replace(obtain),
+            TaskState::Open | TaskState::Void { .. } => return,
+        };
+        let ended = former.map(|obtain| Decision::EndObtain { obtain });
+        self.out.extend(ended);
+        self.out.push(Decision::ObtainFromSeed { seed, task: spec, wanted, obtain });
+    }
+
+    /// Tells the matchers what has changed about peers, and the peers what comes of it.
+    pub(super) fn lead_touched(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        for task in touched {
+            self.lead(task);
+        }
+    }
+
+    fn lead(&mut self, task_id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(mut lead) = task.lead.take() else { return };
+        for host in task.take_changed() {
+            let part =
+                self.tasks.get(&task_id).and_then(|task| self.part(task, &host, &mut lead.places));
+            let task = self.tasks.get_mut(&task_id);
+            if let Some(peer) = task.and_then(|task| task.peer_untouched(&host)) {
+                lead.tell(host, peer, part, self.now);
+            }
+        }
+        let letters = lead.letters();
+        self.look_again(task_id, &mut lead);
+        if let Some(task) = self.tasks.get_mut(&task_id) {
+            task.lead = Some(lead);
+        }
+        for (child, letter) in letters {
+            self.send_letter(task_id, child, letter);
+        }
+    }
+
+    /// What the matcher is to know of a peer; none while it neither gives nor takes.
+    fn part(&self, task: &Task, id: &HostId, places: &mut Places) -> Option<Part> {
+        let peer = task.peer(id)?;
+        let host = self.hosts.get(id).filter(|host| host.silent_since.is_none())?;
+        let gives = !peer.serves_only_itself
+            && peer.state() != PeerState::Failed
+            && !task.blacklist.contains(id);
+        let takes = peer.registered
+            && matches!(peer.state(), PeerState::Waiting { .. } | PeerState::Fetching);
+        let wants = if takes { peer.in_any_order.clone() } else { GroupSet::new() };
+        if !gives && wants.is_empty() {
+            return None;
+        }
+        let role = match (peer.state(), gives) {
+            (_, false) => Role::Taker,
+            (PeerState::Seeding, true) => Role::Source,
+            (_, true) => Role::Node,
+        };
+        Some(Part { role, place: places.of(host), slots: host.limit, wants })
+    }
+
+    /// Sets the timer that the matcher asks for; one far ahead once nobody wants anything.
+    fn look_again(&mut self, task_id: TaskId, lead: &mut Lead) {
+        let due = match lead.matcher.next_tick() {
+            Some(Micros(at)) => Millis(at.div_ceil(1000)),
+            None => self.now.after(LED_FOR),
+        };
+        if lead.due.is_none_or(|set| set > due) {
+            lead.due = Some(due);
+            self.timers.set(due, Timer::Lead(task_id));
+        }
+    }
+
+    fn send_letter(&mut self, task_id: TaskId, child: HostId, letter: Letter) {
+        let now = self.now;
+        let task = self.tasks.get_mut(&task_id);
+        let peer = task.and_then(|task| task.peer_untouched(&child));
+        let Some(led) = peer.and_then(|peer| peer.led.as_mut()) else { return };
+        led.heard = now;
+        let mut partners = Vec::new();
+        for lease in &letter.leases {
+            let Some(host) = self.hosts.get(&lease.parent) else { continue };
+            if led.meet(lease.parent, host.address) {
+                partners.push(Arc::clone(&host.info));
+            }
+        }
+        let Letter { leases, withdrawn } = letter;
+        let (host, task) = (child, task_id);
+        self.out.push(Decision::SendLeases { host, task, leases, withdrawn, partners });
+    }
+
+    /// Time has passed for the leases of a task.
+    pub(super) fn lead_on(&mut self, task_id: TaskId, at: Millis) {
+        let now = self.now;
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(lead) = task.lead.as_mut().filter(|lead| lead.due == Some(at)) else { return };
+        lead.due = None;
+        if lead.matcher.next_tick().is_none() {
+            return task.lead_no_more();
+        }
+        lead.matcher.tick(micros(now));
+        self.touched.push(task_id);
+        self.keep_in_touch(task_id);
+    }
+
+    /// Whoever waits for leases, not in vain, hears that it does.
+    fn keep_in_touch(&mut self, task_id: TaskId) {
+        let now = self.now;
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        let Some(lead) = &task.lead else { return };
+        let waits = |host: &&HostId| {
+            let led = task.peer(host).and_then(|peer| peer.led.as_ref());
+            led.is_some_and(|led| {
+                !led.wants.is_empty()
+                    && led.heard.after(HEARD_EVERY) <= now
+                    && lead.is_hopeful(led.number, now)
+            })
+        };
+        let waiting: Vec<HostId> = lead.hosts.values().filter(waits).copied().collect();
+        for host in waiting {
+            self.send_letter(task_id, host, Letter::default());
+        }
+    }
+
+    /// Leases to a host have ended: what came of them, as of anything else that it asked a parent for.
+    pub(super) fn leases_ended(
+        &mut self,
+        host: HostId,
+        task_id: TaskId,
+        ends: &[LeaseEnd],
+    ) -> Ended {
+        let mut ended = Ended::default();
+        let Some(task) = self.tasks.get_mut(&task_id) else { return ended };
+        let Some(mut lead) = task.lead.take() else {
+            // Nobody knows any more whose they were; that it is there counts all the same.
+            let whole = ends.iter().filter(|end| end.is_news());
+            ended.done.extend(whole.map(|end| end.done(host)));
+            return ended;
+        };
+        if let Some(peer) = task.peer_untouched(&host) {
+            for end in ends {
+                lead.ended(host, peer, end, self.now, &mut ended);
+            }
+        }
+        task.lead = Some(lead);
+        ended
+    }
+}
+
+impl LeaseEnd {
+    /// Whether something is there that was not in what was told as having come.
+    fn is_news(&self) -> bool {
+        !self.groups.is_empty() && matches!(self.failure, None | Some(LeaseFailure::Held))
+    }
+
+    fn done(&self, parent: HostId) -> Done {
+        Done { groups: self.groups, parent: Some(parent), cost_ms: self.cost_ms }
+    }
+}
+
+impl Lead {
+    /// A lease to a peer has ended. One that is not out any more, or is another's, is no lease of its.
+    fn ended(
+        &mut self,
+        host: HostId,
+        peer: &mut Peer,
+        end: &LeaseEnd,
+        now: Millis,
+        ended: &mut Ended,
+    ) {
+        let now = micros(now);
+        let number = peer.led.as_ref().map(|led| led.number);
+        let lease = self.matcher.lease(LeaseId(end.id)).filter(|lease| Some(lease.to) == number);
+        let parent = lease.and_then(|lease| self.hosts.get(&lease.from).copied());
+        if end.is_news() {
+            // It cannot have been itself: that is nobody's credit.
+            let giver = parent.filter(|_| end.failure.is_none()).unwrap_or(host);
+            ended.done.push(end.done(giver));
+        }
+        let Some(lease) = lease else { return };
+        match end.failure {
+            None if !end.groups.is_empty() => self.matcher.done(lease.id, now),
+            None => {
+                // What it wanted of it came; what it has by now it has said.
+                let whole: Vec<bool> = (lease.first..lease.first + lease.count)
+                    .map(|piece| self.is_whole(&peer.held, piece))
+                    .collect();
+                let is_here = |piece: u32| whole[(piece - lease.first) as usize];
+                self.matcher.done_in_part(lease.id, is_here, now);
+            }
+            Some(failure) => self.matcher.failed(lease.id, why(failure), now),
+        }
+        let groups = self.groups_in(lease.first, lease.count);
+        match (end.failure, parent) {
+            // What it says next of what it wants is news.
+            (Some(LeaseFailure::Unwanted), _) => forget(peer, groups),
+            (Some(LeaseFailure::Parent(kind)), Some(parent)) => {
+                if let Some(led) = &mut peer.led {
+                    led.misses(&parent);
+                }
+                ended.failed.push(Failed { parent, kind });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn forget(peer: &mut Peer, groups: GroupRange) {
+    peer.in_any_order.remove_range(groups);
+    if let Some(led) = &mut peer.led {
+        led.wants.remove_range(groups);
+    }
+}
