@@ -13,7 +13,7 @@ use dfs_proto::{common, scheduler, seed};
 use super::Fill;
 use dfs_scheduler::core::{
     Decision, Done, Event, Failed, FailureKind, Lease, LeaseEnd, LeaseFailure, MAX_GROUPS, Outcome,
-    RefusalKind, SeedEvent, SizeScope, TaskReport, Wanted,
+    RefusalKind, Report, SeedEvent, SizeScope, TaskReport, Wanted,
 };
 
 /// Digest bytes in one message; longer snapshots continue in updates.
@@ -133,19 +133,21 @@ fn progress(host: HostId, report: scheduler::Progress) -> Result<Event, Unaccept
         let kind = failure(failed.kind());
         Ok::<_, BadMessage>(Failed { parent: convert::host_id(&failed.parent_id)?, kind })
     });
-    Ok(Event::Progress {
-        host,
-        task: convert::task_id(&report.task_id)?,
+    let task = convert::task_id(&report.task_id)?;
+    let report = Report {
+        lost: convert::group_set(&report.lost, MAX_GROUPS)?,
         done: done.collect::<Result<_, _>>()?,
         failed: failed.collect::<Result<_, _>>()?,
         leases,
         uploads: report.uploads,
-    })
+    };
+    Ok(Event::Progress { host, task, report })
 }
 
 fn lease_end(end: scheduler::LeaseEnd) -> LeaseEnd {
     let failure = match end.failure() {
         scheduler::FailureKind::Unspecified => None,
+        scheduler::FailureKind::AlreadyHeld => Some(LeaseFailure::Held),
         scheduler::FailureKind::Unwanted => Some(LeaseFailure::Unwanted),
         kind => Some(LeaseFailure::Parent(failure(kind))),
     };
@@ -173,6 +175,7 @@ fn failure(kind: scheduler::FailureKind) -> FailureKind {
         scheduler::FailureKind::Origin => FailureKind::Origin,
         scheduler::FailureKind::Unspecified
         | scheduler::FailureKind::Unwanted
+        | scheduler::FailureKind::AlreadyHeld
         | scheduler::FailureKind::Other => FailureKind::Other,
     }
 }

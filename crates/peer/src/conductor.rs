@@ -9,6 +9,8 @@
 //! demand goes before read-ahead before bulk, bulk is rarest first among the known parents; what a
 //! parent fails to deliver goes to another one or, when that is allowed, to the source (invariant 4).
 
+#[cfg(test)]
+mod lease_tests;
 mod leases;
 mod parents;
 mod plan;
@@ -21,9 +23,10 @@ use std::time::Duration;
 use dfs_model::{GroupRange, GroupSet, HostId, Invariant, Priority, groups_in};
 
 use self::leases::Leased;
-pub use self::leases::{LeaseEnd, LeaseFailure};
+pub use self::leases::{LeaseEnd, LeaseOutcome};
 use self::parents::{Attempt, Parent};
 pub use self::parents::{Failure, Offer};
+use self::plan::ANY_ORDER;
 
 /// Names one request under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,10 +136,16 @@ pub struct Conductor {
     /// When whoever leases was heard of last.
     led_at: Option<Duration>,
     leases: HashMap<u64, Leased>,
+    /// Those that the next plan looks at: they are new, or something of them has landed.
+    leases_to_plan: Vec<u64>,
     lease_ends: Vec<LeaseEnd>,
+    /// Whether one has failed since anything came by one.
+    leases_fail: bool,
     /// What was told to be wanted in any order, and whether that may have changed.
     any_order_told: GroupSet,
     any_order_changed: bool,
+    /// Whether more is wanted than was told.
+    any_order_goes_on: bool,
 }
 
 impl Conductor {
@@ -158,9 +167,12 @@ impl Conductor {
             bad: Vec::new(),
             led_at: None,
             leases: HashMap::new(),
+            leases_to_plan: Vec::new(),
             lease_ends: Vec::new(),
+            leases_fail: false,
             any_order_told: GroupSet::new(),
             any_order_changed: false,
+            any_order_goes_on: false,
         }
     }
 
@@ -184,14 +196,18 @@ impl Conductor {
 
     /// Somebody wants these groups; those that are here or known not to exist are passed over.
     pub fn want(&mut self, groups: GroupRange, priority: Priority) {
-        let existing = match self.groups {
-            Some(count) => groups.intersection(GroupRange::new(0, count)),
-            None => groups,
-        };
-        let missing: Vec<GroupRange> = self.have.missing_in(existing).collect();
+        let missing: Vec<GroupRange> = self.have.missing_in(self.existing(groups)).collect();
         for run in missing {
             self.wanted[priority as usize].insert_range(run);
-            self.any_order_changed = true;
+            self.any_order_changed |= ANY_ORDER.contains(&priority);
+        }
+    }
+
+    /// Those of some groups that the content has, as far as that is known.
+    fn existing(&self, groups: GroupRange) -> GroupRange {
+        match self.groups {
+            Some(count) => groups.intersection(GroupRange::new(0, count)),
+            None => groups,
         }
     }
 
@@ -269,6 +285,7 @@ impl Conductor {
         self.have.insert_range(groups);
         self.flying.remove_range(groups);
         self.is_wanted_no_more(groups);
+        self.leases_fail &= !self.is_leased(flight);
         if let Some(parent) = self.passed(flight, groups) {
             parent.delivered(groups.count);
         }
@@ -303,16 +320,18 @@ impl Conductor {
         let lease = flight.lease;
         let missing = self.landed(flight, failure, now);
         if let Some(lease) = lease {
-            self.lease_landed(lease, id, failure.or(missing.then_some(Failure::NotHeld)), now);
+            self.lease_landed(lease, id, failure.or(missing.then_some(Failure::NotHeld)));
         }
+    }
+
+    /// A flight is over for a reason of this host: nobody is to blame.
+    pub fn given_up(&mut self, id: FlightId) {
+        let _ = self.cancel(vec![id]);
     }
 
     /// Takes note of a flight that is over; whether something of it is still to come.
     fn landed(&mut self, flight: Flight, failure: Option<Failure>, now: Duration) -> bool {
-        let rest = match self.groups {
-            Some(count) => flight.rest.intersection(GroupRange::new(0, count)),
-            None => flight.rest,
-        };
+        let rest = self.existing(flight.rest);
         let undelivered: Vec<GroupRange> = self.flying.present_in(rest).collect();
         for run in undelivered {
             self.flying.remove_range(run);
@@ -337,9 +356,12 @@ impl Conductor {
         missing > 0
     }
 
-    /// Groups that turned out damaged on disk: no longer here.
-    pub fn lost(&mut self, groups: GroupRange) {
+    /// Groups that turned out damaged on disk: no longer here. Those that were.
+    pub fn lost(&mut self, groups: GroupRange) -> Vec<GroupRange> {
+        let lost = self.have.present_in(groups).collect();
         self.have.remove_range(groups);
+        self.any_order_told.remove_range(groups);
+        lost
     }
 
     /// Whether anything wanted is still missing.
@@ -363,7 +385,7 @@ impl Conductor {
     pub fn is_promising(&self) -> bool {
         self.flights.values().any(|flight| match flight.provider {
             Provider::Source => true,
-            Provider::Parent(_) if flight.lease.is_some() => true,
+            Provider::Parent(_) if flight.lease.is_some() => !self.leases_fail,
             Provider::Parent(host) => {
                 self.parents.iter().any(|parent| parent.host == host && !parent.is_failing())
             }
@@ -413,7 +435,7 @@ impl Conductor {
         for id in &flights {
             let Some(flight) = self.flights.remove(id) else { continue };
             if let Some(lease) = flight.lease {
-                self.lease_landed(lease, *id, None, flight.began);
+                self.lease_landed(lease, *id, None);
             }
             self.flying.remove_range(flight.rest);
             if let Provider::Parent(host) = flight.provider

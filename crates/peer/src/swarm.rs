@@ -222,6 +222,11 @@ impl Swarm {
         self.outbox.done(task, groups, parent, cost);
     }
 
+    /// Groups are here no more.
+    pub(crate) fn lost(&self, task: TaskId, groups: GroupRange) {
+        self.outbox.lost(task, groups);
+    }
+
     /// A lease is over.
     pub(crate) fn lease_ended(&self, task: TaskId, end: LeaseEnd) {
         self.outbox.lease_ended(task, end);

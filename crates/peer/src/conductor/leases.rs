@@ -1,7 +1,8 @@
 //! Leases: what is wanted in any order is asked of those whose turn the scheduler says it is.
 //!
 //! As long as it is heard of, nothing of that is asked of parents by the peer's own choice; once it is not, the peer
-//! chooses for itself again.
+//! chooses for itself again. A lease of what is under way already is kept until that has landed: it is over when it
+//! brings nothing more.
 
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use super::{Action, Conductor, Failure, FlightId, Provider, SourceAccess};
 /// After so long without a word from whoever leases, a peer chooses for itself.
 const HEARD_WITHIN: Duration = Duration::from_secs(2);
 
+/// Most runs that are told to be wanted in any order; what lies behind them is told once they have come.
+const MOST_RUNS: usize = 4096;
+
 /// A lease under way.
 #[derive(Debug)]
 pub(super) struct Leased {
@@ -20,10 +24,12 @@ pub(super) struct Leased {
     groups: GroupRange,
     began: Duration,
     flights: Vec<FlightId>,
+    /// Whether anything was asked of the parent.
+    was_asked: bool,
     failure: Option<Failure>,
 }
 
-/// How a lease ended.
+/// A lease that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseEnd {
     /// Its name.
@@ -34,17 +40,32 @@ pub struct LeaseEnd {
     pub here: Vec<GroupRange>,
     /// How long it took.
     pub cost: Duration,
-    /// Why not all of it is.
-    pub failure: Option<LeaseFailure>,
+    /// How it ended.
+    pub outcome: LeaseOutcome,
 }
 
-/// Why a lease did not bring everything that it was for.
+/// How a lease ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaseFailure {
-    /// Nobody wants it here any more.
+pub enum LeaseOutcome {
+    /// It brought all of its groups.
+    Whole,
+    /// It brought what was wanted of them.
+    Part,
+    /// All of its groups came without it.
+    Held,
+    /// Nobody wants anything of it here.
     Unwanted,
+    /// Whoever leases took it back.
+    Withdrawn,
     /// The parent did not give it.
-    Parent(Failure),
+    Failed(Failure),
+}
+
+impl LeaseOutcome {
+    /// Whether what is here of it is its own to tell.
+    pub fn tells_groups(self) -> bool {
+        matches!(self, Self::Whole | Self::Held)
+    }
 }
 
 impl Conductor {
@@ -71,46 +92,62 @@ impl Conductor {
         self.is_led(now) && !in_order
     }
 
-    /// It is this peer's turn at the uplink of `parent`, which holds these groups.
-    pub fn lease(
-        &mut self,
-        id: u64,
-        parent: HostId,
-        groups: GroupRange,
-        now: Duration,
-    ) -> Vec<Action> {
+    /// It is this peer's turn at the uplink of `parent`, which holds these groups. What is to be done comes with the
+    /// next plan.
+    pub fn lease(&mut self, id: u64, parent: HostId, groups: GroupRange, now: Duration) {
         self.lead(now);
-        let groups = match self.groups {
-            Some(count) => groups.intersection(GroupRange::new(0, count)),
-            None => groups,
-        };
-        let asked: Vec<GroupRange> = ANY_ORDER
-            .into_iter()
-            .flat_map(|priority| self.wanted[priority as usize].present_in(groups))
-            .flat_map(|run| self.flying.missing_in(run).collect::<Vec<_>>())
-            .collect();
-        let mut asked_once = GroupSet::new();
-        asked.into_iter().for_each(|run| asked_once.insert_range(run));
-        let mut leased = Leased { parent, groups, began: now, flights: Vec::new(), failure: None };
-        let mut actions = Vec::new();
-        for run in asked_once.ranges() {
-            let flight = self.take_off(Provider::Parent(parent), run, now);
-            if let Some(flight) = self.flights.get_mut(&flight) {
-                flight.lease = Some(id);
-            }
-            leased.flights.push(flight);
-            let priority = Priority::Bulk;
-            actions.push(Action::Request { flight, parent, groups: run, priority });
-        }
+        let groups = self.existing(groups);
+        let (flights, failure) = (Vec::new(), None);
+        let leased = Leased { parent, groups, began: now, flights, was_asked: false, failure };
         self.leases.insert(id, leased);
-        self.end_if_landed(id, now);
-        actions
+        self.leases_to_plan.push(id);
     }
 
-    /// A lease holds no longer: what is under way of it is given up, and nothing is said of it.
-    pub fn withdraw(&mut self, id: u64) -> Vec<Action> {
-        let Some(leased) = self.leases.remove(&id) else { return Vec::new() };
-        self.cancel(leased.flights)
+    /// Asks for what leases are for and is in no flight; ends those that bring nothing more.
+    pub(super) fn plan_leases(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for id in std::mem::take(&mut self.leases_to_plan) {
+            let Some(leased) = self.leases.get(&id).filter(|leased| leased.flights.is_empty())
+            else {
+                continue;
+            };
+            let (parent, groups) = (leased.parent, leased.groups);
+            let mut wanted = GroupSet::new();
+            for priority in ANY_ORDER {
+                let runs = self.wanted[priority as usize].present_in(groups);
+                runs.for_each(|run| wanted.insert_range(run));
+            }
+            let missing: Vec<GroupRange> =
+                wanted.ranges().flat_map(|run| self.flying.missing_in(run)).collect();
+            let has_failed = leased.failure.is_some();
+            if wanted.is_empty() || has_failed {
+                self.end_lease(id, None, now);
+            } else if missing.is_empty() {
+                // Others bring all of it, and may fail.
+                self.leases_to_plan.push(id);
+            }
+            for run in missing.into_iter().filter(|_| !has_failed) {
+                let flight = self.take_off(Provider::Parent(parent), run, now);
+                if let Some(flight) = self.flights.get_mut(&flight) {
+                    flight.lease = Some(id);
+                }
+                if let Some(leased) = self.leases.get_mut(&id) {
+                    leased.flights.push(flight);
+                    leased.was_asked = true;
+                }
+                let priority = Priority::Bulk;
+                actions.push(Action::Request { flight, parent, groups: run, priority });
+            }
+        }
+    }
+
+    /// A lease holds no longer: what is under way of it is given up.
+    pub fn withdraw(&mut self, id: u64, now: Duration) -> Vec<Action> {
+        let Some(leased) = self.leases.get_mut(&id) else { return Vec::new() };
+        self.leases_fail |= leased.was_asked;
+        let flights = std::mem::take(&mut leased.flights);
+        let actions = self.cancel(flights);
+        self.end_lease(id, Some(LeaseOutcome::Withdrawn), now);
+        actions
     }
 
     /// Whether a flight is of a lease, whose end is told as one.
@@ -131,49 +168,48 @@ impl Conductor {
 
     /// All that is wanted in any order, if that has changed in another way than by coming since it was asked last.
     pub fn news_of_any_order(&mut self) -> Option<GroupSet> {
-        if !std::mem::take(&mut self.any_order_changed) {
+        let has_more = self.any_order_goes_on && self.have.contains_set(&self.any_order_told);
+        if !std::mem::take(&mut self.any_order_changed) && !has_more {
             return None;
         }
         let mut wanted = GroupSet::new();
-        for priority in ANY_ORDER {
-            self.wanted[priority as usize].ranges().for_each(|run| wanted.insert_range(run));
-        }
-        let told = std::mem::replace(&mut self.any_order_told, wanted.clone());
-        let is_new = wanted.ranges().any(|run| !told.contains_all(run));
-        let is_given_up = |run: GroupRange| !self.have.contains_all(run);
-        let is_less = told.ranges().flat_map(|run| wanted.missing_in(run)).any(is_given_up);
+        ANY_ORDER.into_iter().for_each(|level| wanted.insert_all(&self.wanted[level as usize]));
+        let beyond = wanted.ranges().nth(MOST_RUNS).map(|run| run.first);
+        self.any_order_goes_on = beyond.is_some();
+        beyond.into_iter().for_each(|first| wanted.truncate(first));
+        let is_new = !self.any_order_told.contains_set(&wanted);
+        let mut less = std::mem::replace(&mut self.any_order_told, wanted.clone());
+        less.remove_all(&wanted);
+        let is_less = !self.have.contains_set(&less);
         (is_new || is_less).then_some(wanted)
     }
 
     /// A flight of a lease is over.
-    pub(super) fn lease_landed(
-        &mut self,
-        id: u64,
-        flight: FlightId,
-        failure: Option<Failure>,
-        now: Duration,
-    ) {
+    pub(super) fn lease_landed(&mut self, id: u64, flight: FlightId, failure: Option<Failure>) {
         let Some(leased) = self.leases.get_mut(&id) else { return };
         leased.flights.retain(|one| *one != flight);
         leased.failure = leased.failure.or(failure);
-        self.end_if_landed(id, now);
+        self.leases_to_plan.push(id);
     }
 
-    fn end_if_landed(&mut self, id: u64, now: Duration) {
-        let Some(leased) = self.leases.get(&id).filter(|leased| leased.flights.is_empty()) else {
-            return;
-        };
+    fn end_lease(&mut self, id: u64, outcome: Option<LeaseOutcome>, now: Duration) {
+        let Some(leased) = self.leases.remove(&id) else { return };
         let here: Vec<GroupRange> = self.have.present_in(leased.groups).collect();
         let is_whole = self.have.contains_all(leased.groups);
-        let failure = (!is_whole)
-            .then(|| leased.failure.map_or(LeaseFailure::Unwanted, LeaseFailure::Parent));
-        if failure == Some(LeaseFailure::Unwanted) {
+        let outcome = outcome.unwrap_or(match (leased.failure, leased.was_asked) {
+            (_, true) if is_whole => LeaseOutcome::Whole,
+            (_, false) if is_whole => LeaseOutcome::Held,
+            (Some(failure), _) => LeaseOutcome::Failed(failure),
+            (None, true) if !here.is_empty() => LeaseOutcome::Part,
+            (None, _) => LeaseOutcome::Unwanted,
+        });
+        self.leases_fail |= matches!(outcome, LeaseOutcome::Failed(_));
+        if outcome == LeaseOutcome::Unwanted {
             // Whoever leases takes it to be so: if it is wanted again, that is news.
             self.any_order_told.remove_range(leased.groups);
             self.any_order_changed = true;
         }
         let cost = now.saturating_sub(leased.began);
-        self.lease_ends.push(LeaseEnd { id, parent: leased.parent, here, cost, failure });
-        self.leases.remove(&id);
+        self.lease_ends.push(LeaseEnd { id, parent: leased.parent, here, cost, outcome });
     }
 }

@@ -30,6 +30,7 @@ impl Conductor {
         for priority in IN_ORDER {
             self.plan_in_order(priority, now, &mut actions);
         }
+        self.plan_leases(now, &mut actions);
         if !self.is_led(now) {
             for priority in ANY_ORDER {
                 self.plan_any_order(priority, now, &mut actions);

@@ -20,7 +20,7 @@ use super::patience::{Patience, Resort};
 use super::task::{Command, Lease, ParentHost, Shared, Task, Waiter};
 use super::watcher;
 use crate::conductor::{
-    Action, Conductor, Failure, FlightId, LeaseEnd, Offer, Provider, SourceAccess,
+    Action, Conductor, Failure, FlightId, LeaseEnd, LeaseOutcome, Offer, Provider, SourceAccess,
 };
 use crate::swarm::Swarm;
 
@@ -32,6 +32,9 @@ const UNWANTED_FOR: Duration = Duration::from_secs(20);
 
 /// Commands and events taken before the conductor is asked again.
 const BATCH: usize = 64;
+
+/// Those who give by lease whose addresses are kept.
+const MOST_PARTNERS: usize = 256;
 
 pub(super) struct Actor {
     engine: Arc<Inner>,
@@ -131,11 +134,11 @@ impl Actor {
             Command::Want { groups, priority, waiter } => self.want(groups, priority, waiter),
             Command::Abandoned => self.sweep_waiters(),
             Command::Parents { parents, led } => {
+                self.set_parents(parents);
                 match led {
                     true => self.conductor.lead(self.now()),
                     false => self.conductor.release(),
                 }
-                self.set_parents(parents);
                 self.patience.is_answered();
             }
             Command::Leases { leases, withdrawn, partners } => {
@@ -158,7 +161,7 @@ impl Actor {
                 self.flights.keep_word(Word::Digests(*digests));
             }
             Command::Tiny { content, signed } => self.flights.keep_tiny(content, signed),
-            Command::Lost(groups) => self.conductor.lost(groups),
+            Command::Lost(groups) => self.lost(groups),
         }
     }
 
@@ -177,7 +180,7 @@ impl Actor {
         if waiter.is_some() {
             // The store is right about what is here: verification may have found some of it bad.
             let missing = self.shared.stored.missing_in(groups);
-            missing.into_iter().for_each(|run| self.conductor.lost(run));
+            missing.into_iter().for_each(|run| self.lost(run));
             self.conductor.forgive(groups);
         }
         // Of what cannot be kept nothing is fetched but what a reader takes from memory.
@@ -199,6 +202,15 @@ impl Actor {
             // It came this moment.
             None => {
                 let _ = waiter.done.send(Ok(()));
+            }
+        }
+    }
+
+    /// Groups turned out damaged: whoever was told that they are here is told that they are not.
+    fn lost(&mut self, groups: GroupRange) {
+        for run in self.conductor.lost(groups) {
+            if let Some(swarm) = self.engine.swarm.as_ref().filter(|_| self.told_swarm) {
+                swarm.lost(self.shared.info.id, run);
             }
         }
     }
@@ -295,13 +307,14 @@ impl Actor {
     /// And what came of its leases.
     fn tell_lease_ends(&mut self) {
         for end in self.conductor.take_lease_ends() {
-            let LeaseEnd { id, parent, here, cost, failure } = &end;
-            if let Some(failure) = failure {
-                tracing::debug!(lease = id, %parent, ?failure, ?here, "a lease came to nothing");
+            let LeaseEnd { id, parent, here, cost, outcome } = &end;
+            if !outcome.tells_groups() {
+                tracing::debug!(lease = id, %parent, ?outcome, ?here, "a lease came to nothing");
                 let from = || CameFrom::Parent(*parent);
                 here.iter().for_each(|run| self.tell_done(*run, from(), *cost));
             }
-            if let Some(swarm) = self.engine.swarm.as_ref().filter(|_| self.told_swarm) {
+            let swarm = self.engine.swarm.as_ref().filter(|_| self.told_swarm);
+            if let Some(swarm) = swarm.filter(|_| *outcome != LeaseOutcome::Withdrawn) {
                 swarm.lease_ended(self.shared.info.id, end);
             }
         }
@@ -320,6 +333,12 @@ impl Actor {
 
     fn leased(&mut self, leases: Vec<Lease>, withdrawn: Vec<u64>, partners: Vec<ParentHost>) {
         let now = self.now();
+        if self.partners.len() + partners.len() > MOST_PARTNERS {
+            // Whoever is leased and not known is named anew.
+            self.partners.retain(|host, _| {
+                self.under_way.values().any(|(provider, _)| *provider == Provider::Parent(*host))
+            });
+        }
         for partner in partners {
             let host = &partner.host;
             self.shared.provenance.name(host.id, &host.name, host.kind);
@@ -327,12 +346,11 @@ impl Actor {
         }
         self.conductor.lead(now);
         for id in withdrawn {
-            let actions = self.conductor.withdraw(id);
+            let actions = self.conductor.withdraw(id, now);
             self.carry_out(actions);
         }
         for Lease { id, parent, groups } in leases {
-            let actions = self.conductor.lease(id, parent, groups, now);
-            self.carry_out(actions);
+            self.conductor.lease(id, parent, groups, now);
         }
     }
 
@@ -371,6 +389,7 @@ impl Actor {
 
     fn ended(&mut self, flight: FlightId, fault: Option<Fault>, now: Duration) {
         let provider = self.under_way.remove(&flight).map(|(provider, _)| provider);
+        let is_leased = self.conductor.is_leased(flight);
         match fault {
             None => self.conductor.ended(flight, None, now),
             Some(Fault::Parent { failure, groups, reason }) => {
@@ -379,7 +398,9 @@ impl Actor {
                 if failure == Failure::Busy {
                     self.patience.excused(now);
                 }
-                if let (Some(swarm), Some(Provider::Parent(host))) = (&self.engine.swarm, provider)
+                // What a lease came to is told when it ends.
+                if let (Some(swarm), Some(Provider::Parent(host)), false) =
+                    (&self.engine.swarm, provider, is_leased)
                 {
                     swarm.failed(self.shared.info.id, groups, host, failure);
                 }
@@ -401,11 +422,11 @@ impl Actor {
                 }
             }
             Some(Fault::NoRanges) => {
-                self.conductor.ended(flight, None, now);
+                self.conductor.given_up(flight);
                 self.conductor.set_source(SourceAccess::Sequential);
             }
             Some(Fault::Fatal { groups, error }) => {
-                self.conductor.ended(flight, None, now);
+                self.conductor.given_up(flight);
                 self.conductor.forget(groups);
                 self.fail_waiters(Some(groups), &error);
             }
@@ -538,6 +559,8 @@ impl Actor {
         for parent in parents {
             let host = parent.host.id;
             self.shared.provenance.name(host, &parent.host.name, parent.host.kind);
+            // Where it was named last is where it is.
+            self.partners.remove(&host);
             let watching = match old.get(&host) {
                 Some((known, watching)) if known.is_where(&parent) => watching.clone(),
                 _ => None,
@@ -583,7 +606,6 @@ impl Actor {
 
     fn act(&mut self) {
         let now = self.now();
-        self.tell_wants();
         let is_led = self.conductor.is_led(now);
         if is_led != self.was_led {
             self.was_led = is_led;
@@ -594,6 +616,7 @@ impl Actor {
         let actions = self.conductor.plan(now);
         self.carry_out(actions);
         self.tell_lease_ends();
+        self.tell_wants();
         self.watch_patience(now);
     }
 
@@ -649,8 +672,8 @@ impl Actor {
         for action in actions {
             match action {
                 Action::Request { flight, parent, groups, priority } => {
-                    let known = self.parents.get(&parent).map(|(parent, _)| parent);
-                    let Some(parent) = known.or_else(|| self.partners.get(&parent)) else {
+                    let known = || self.parents.get(&parent).map(|(parent, _)| parent);
+                    let Some(parent) = self.partners.get(&parent).or_else(known) else {
                         let fault = Some(Failure::Disconnected);
                         self.conductor.ended(flight, fault, self.began.elapsed());
                         continue;

@@ -12,7 +12,7 @@ use dfs_proto::scheduler::{
 use dfs_proto::{common, scheduler};
 
 use super::outbox::{News, PeerEnd, Registration};
-use crate::conductor::{Failure, LeaseEnd, LeaseFailure};
+use crate::conductor::{Failure, LeaseEnd, LeaseOutcome};
 use crate::digests::{Appointment, SignedDigests};
 use crate::engine::{Command, Lease, ParentHost, ReadError};
 
@@ -83,6 +83,7 @@ pub(super) fn news(
         messages.push(up(Up::Result(result(task, end))));
     }
     if let Some(registration) = registered.as_ref().filter(|_| news.register) {
+        messages.extend(news.forget.then(|| leave(task)));
         messages.push(register(registration));
     }
     // Before the groups: who is told of these finds what proves them.
@@ -108,9 +109,13 @@ pub(super) fn news(
         messages.push(rest(registration, held));
     }
     if news.leave {
-        messages.push(up(Up::Leave(Leave { task_id: id_bytes(task) })));
+        messages.push(leave(task));
     }
     messages
+}
+
+fn leave(task: &TaskId) -> HostMessage {
+    up(Up::Leave(Leave { task_id: id_bytes(task) }))
 }
 
 /// The host goes, with all that it holds.
@@ -136,23 +141,25 @@ fn progress(task: &TaskId, news: &News) -> Option<HostMessage> {
     });
     let failed: Vec<GroupsFailed> = failed.collect();
     let leases: Vec<scheduler::LeaseEnd> = news.leases.iter().map(lease_end).collect();
-    if done.is_empty() && failed.is_empty() && leases.is_empty() {
+    let lost = convert::runs(&news.lost);
+    if lost.is_empty() && done.is_empty() && failed.is_empty() && leases.is_empty() {
         return None;
     }
     let task_id = id_bytes(task);
-    Some(up(Up::Progress(Progress { task_id, done, failed, uploads: 0, leases })))
+    Some(up(Up::Progress(Progress { task_id, lost, done, failed, uploads: 0, leases })))
 }
 
 fn lease_end(end: &LeaseEnd) -> scheduler::LeaseEnd {
-    let failure = match end.failure {
-        None => FailureKind::Unspecified,
-        Some(LeaseFailure::Unwanted) => FailureKind::Unwanted,
-        Some(LeaseFailure::Parent(failure)) => failure_kind(failure),
+    let failure = match end.outcome {
+        LeaseOutcome::Whole | LeaseOutcome::Part => FailureKind::Unspecified,
+        LeaseOutcome::Held => FailureKind::AlreadyHeld,
+        LeaseOutcome::Unwanted | LeaseOutcome::Withdrawn => FailureKind::Unwanted,
+        LeaseOutcome::Failed(failure) => failure_kind(failure),
     };
-    let whole = end.here.first().copied().filter(|_| end.failure.is_none());
+    let all = end.here.first().copied().filter(|_| end.outcome.tells_groups());
     scheduler::LeaseEnd {
         id: end.id,
-        groups: whole.map(Into::into),
+        groups: all.map(Into::into),
         cost_ms: u32::try_from(end.cost.as_millis()).unwrap_or(u32::MAX),
         failure: failure.into(),
     }

@@ -34,11 +34,15 @@ pub(super) struct Registration {
 pub(super) struct News {
     /// How the part in it ended that came before this registration.
     pub(super) earlier_end: Option<PeerEnd>,
+    /// What it held before that is gone.
+    pub(super) forget: bool,
     pub(super) register: bool,
     /// What it wants in any order has changed.
     pub(super) wants: bool,
     /// Digests that this host has signed.
     pub(super) signed: VecDeque<Bytes>,
+    /// What it held that is not here any more; it may have come again since.
+    pub(super) lost: GroupSet,
     pub(super) done: BTreeMap<Option<HostId>, Delivered>,
     pub(super) failed: Vec<(GroupRange, HostId, Failure)>,
     pub(super) leases: Vec<LeaseEnd>,
@@ -114,7 +118,6 @@ impl Outbox {
         // All of that was before, and a registration begins anew.
         news.rest = None;
         news.leave = false;
-        news.leases.clear();
         news.earlier_end = news.end.take().or(news.earlier_end.take());
         news.register = true;
         drop(inner);
@@ -132,6 +135,13 @@ impl Outbox {
             let delivered = news.done.entry(parent).or_default();
             delivered.groups.insert_range(groups);
             delivered.cost = cost;
+        });
+    }
+
+    pub(super) fn lost(&self, task: TaskId, groups: GroupRange) {
+        self.tell(task, |news| {
+            news.lost.insert_range(groups);
+            news.done.values_mut().for_each(|delivered| delivered.groups.remove_range(groups));
         });
     }
 
@@ -189,20 +199,21 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Nothing is held any more. What was opened again since it was `closed` registers anew instead, with
-    /// which the scheduler forgets what was held.
+    /// Nothing is held any more. What was opened again since it was `closed` leaves and registers anew, so that the
+    /// scheduler forgets what was held.
     pub(super) fn leave(&self, task: TaskId, closed: Option<&mpsc::Sender<Command>>) {
         let mut inner = self.inner.lock();
         if let Some(closed) = closed {
             inner.release(&task, closed);
         }
-        let is_open_again = inner.tasks.contains_key(&task);
+        let opened_again =
+            inner.tasks.get(&task).map(|registration| !registration.wants.is_empty());
         let news = inner.news.entry(task).or_default();
-        if is_open_again {
-            news.register = true;
+        if let Some(wants) = opened_again {
+            (news.forget, news.register, news.wants) = (true, true, wants);
         } else {
             // What was kept before is gone.
-            (news.done, news.signed) = Default::default();
+            (news.done, news.leases, news.signed) = Default::default();
             news.leave = true;
         }
         drop(inner);
@@ -233,7 +244,7 @@ impl Outbox {
     pub(super) fn forget_complaints(&self) {
         for news in self.inner.lock().news.values_mut() {
             news.failed.clear();
-            news.leases.clear();
+            news.leases.retain(|end| end.outcome.tells_groups());
             news.reschedule = None;
         }
     }
@@ -341,8 +352,9 @@ mod tests {
         outbox.leave(task.id, None);
         let registration = outbox.registration(&task.id).unwrap();
         assert!(registration.commands.same_channel(&later));
-        let news = &outbox.take()[&task.id];
-        assert!(news.register && !news.leave, "the scheduler forgets what was held");
+        let said = kinds(&outbox);
+        let is_anew = matches!(said[..], [Up::Leave(_), Up::Register(_)]);
+        assert!(is_anew, "the scheduler forgets what was held: {said:?}");
         outbox.leave(task.id, Some(&later));
         assert!(matches!(kinds(&outbox).last(), Some(Up::Leave(_))));
     }

@@ -204,3 +204,175 @@ fn a_host_that_falls_silent_is_leased_nothing_and_gives_nothing() {
     let after = end(&mut scene, &task, (child, lease), None);
     assert!(leases(&after).iter().all(|(_, lease)| lease.parent == id(100)), "{after:?}");
 }
+
+#[test]
+fn a_seed_that_hangs_is_not_waited_for_where_a_neighbour_has_it_and_the_other_way_round() {
+    let (mut scene, task) = led(1..=2);
+    let given = verified(&mut scene, &task, GroupRange::new(0, 1));
+    let passed_on = end(&mut scene, &task, leases(&given)[0], None);
+    let [(other, lease)] = leases(&passed_on)[..] else { panic!("{passed_on:?}") };
+    let mut again = Vec::new();
+    while again.is_empty() {
+        again = leases(&scene.pass(Duration::from_millis(100)));
+        assert!(scene.now < Millis(10_000), "it waits for ever for one that hangs");
+    }
+    assert!(again.contains(&(other, Lease { id: again[0].1.id, parent: id(100), ..lease })));
+}
+
+#[test]
+fn one_that_denies_that_anybody_has_anything_takes_nothing_from_others() {
+    let (mut scene, task) = led(1..=3);
+    let given = verified(&mut scene, &task, GroupRange::new(0, 8));
+    let mut under_way = leases(&given);
+    let mut denied = 0;
+    let has_all = |scene: &Scene, n| {
+        let held = &scene.core.tasks[&task.id].peer(&id(n)).unwrap().held;
+        held.contains_all(GroupRange::new(0, 8))
+    };
+    while !(has_all(&scene, 2) && has_all(&scene, 3)) {
+        if let Some((child, lease)) = under_way.pop() {
+            denied += u32::from(child == 1);
+            let failure = (child == 1).then_some(LeaseFailure::Parent(FailureKind::NotHeld));
+            let told = end(&mut scene, &task, (child, lease), failure);
+            under_way.extend(leases(&told));
+        }
+        under_way.extend(leases(&scene.pass(Duration::from_millis(10))));
+        assert!(scene.now < Millis(4000), "{under_way:?}");
+    }
+    assert!(denied > 0);
+}
+
+#[test]
+fn the_words_to_one_that_waits_come_often_enough() {
+    let (mut scene, _) = led(1..=1);
+    let mut heard = scene.now;
+    for _ in 0..300 {
+        let told = scene.pass(Duration::from_millis(33));
+        if told.iter().any(|decision| matches!(decision, Decision::SendLeases { .. })) {
+            let silence = scene.now.0 - heard.0;
+            assert!(silence < 1500, "{silence} ms without a word: it chooses for itself after 2 s");
+            heard = scene.now;
+        }
+    }
+    assert!(scene.now.0 - heard.0 < 1500);
+}
+
+#[test]
+fn who_is_leased_nothing_although_there_is_something_is_left_to_choose_for_itself() {
+    let (mut scene, task) = led(1..=1);
+    let given = verified(&mut scene, &task, GroupRange::new(0, 1));
+    let apart = Some(LeaseFailure::Parent(FailureKind::Disconnected));
+    end(&mut scene, &task, leases(&given)[0], apart);
+    let mut last_word = scene.now;
+    for _ in 0..48 {
+        let told = scene.pass(Duration::from_millis(100));
+        assert!(leases(&told).is_empty(), "they do not reach each other");
+        if told.iter().any(|decision| matches!(decision, Decision::SendLeases { .. })) {
+            last_word = scene.now;
+        }
+    }
+    assert!(scene.now.0 - last_word.0 > 800, "nothing is promised any more");
+}
+
+#[test]
+fn who_moved_is_named_anew_to_those_it_gives_to() {
+    let (mut scene, task) = led(1..=1);
+    let given = verified(&mut scene, &task, GroupRange::new(0, 1));
+    assert_eq!(partners(&given), [(1, 100)]);
+    let next = end(&mut scene, &task, leases(&given)[0], None);
+    assert!(leases(&next).is_empty());
+    let given = verified(&mut scene, &task, GroupRange::new(1, 1));
+    assert_eq!(partners(&given), [], "it is known");
+    end(&mut scene, &task, leases(&given)[0], None);
+    let mut moved = (*super::tests::info(100, HostKind::Seed, "")).clone();
+    moved.addresses[0].set_port(4711);
+    scene.tell(Event::HostJoined(Arc::new(moved)));
+    let given = verified(&mut scene, &task, GroupRange::new(2, 1));
+    assert_eq!(partners(&given), [(1, 100)], "{given:?}");
+}
+
+#[test]
+fn what_is_wanted_before_the_length_is_known_is_led_once_it_is() {
+    let task = spec("unknown", None);
+    let mut scene = Scene::deciding(limits(), Leases::swarm());
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1]);
+    scene.register(1, &task);
+    scene.seed_obtains(100, &task);
+    want(&mut scene, &task, 1);
+    let groups = GroupSet::full(1);
+    let length = Some(GROUPS * dfs_model::GROUP_BYTES);
+    let told = scene.seed_says(100, &task, SeedEvent::Verified { groups, length });
+    assert_eq!(leases(&told).len(), 1, "{told:?}");
+}
+
+#[test]
+fn what_was_announced_is_held_by_who_registers_without_a_word_of_it() {
+    let task = spec("announced", Some(GROUPS * dfs_model::GROUP_BYTES));
+    let mut scene = Scene::deciding(limits(), Leases::swarm());
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1]);
+    scene.tell(Event::Announced {
+        host: id(1),
+        task: task.clone(),
+        held: GroupSet::full(GROUPS - 1),
+        digests: Vec::new(),
+        stood_in: false,
+    });
+    scene.register(1, &task);
+    scene.seed_obtains(100, &task);
+    want(&mut scene, &task, 1);
+    let given = leases(&verified(&mut scene, &task, GroupRange::new(0, GROUPS)));
+    let [(1, lease)] = given[..] else { panic!("{given:?}") };
+    assert_eq!(lease.groups, GroupRange::new(GROUPS - 1, 1));
+}
+
+#[test]
+fn what_is_lost_is_given_by_nobody_who_lost_it_and_leased_anew() {
+    let (mut scene, task) = led(1..=1);
+    let given = verified(&mut scene, &task, GroupRange::new(0, 1));
+    end(&mut scene, &task, leases(&given)[0], None);
+    let lost = GroupSet::full(1);
+    let report = Report { lost, ..Report::default() };
+    scene.tell(Event::Progress { host: id(1), task: task.id, report });
+    let again = leases(&want(&mut scene, &task, 1));
+    let again =
+        if again.is_empty() { leases(&scene.pass(Duration::from_millis(100))) } else { again };
+    assert_eq!(again.len(), 1);
+}
+
+#[test]
+fn a_task_that_nobody_wants_any_more_is_led_no_more() {
+    let (mut scene, task) = led(1..=1);
+    let nothing = (GroupSet::new(), Priority::Bulk);
+    scene.tell(Event::Want { host: id(1), task: task.id, groups: nothing.0, priority: nothing.1 });
+    assert!(scene.core.tasks[&task.id].lead.is_some());
+    scene.pass(Duration::from_secs(61));
+    scene.pass(Duration::from_secs(61));
+    assert!(scene.core.tasks[&task.id].lead.is_none());
+    scene.register(1, &task);
+    want(&mut scene, &task, 1);
+    assert_eq!(leases(&verified(&mut scene, &task, GroupRange::new(0, 1))).len(), 1);
+}
+
+#[test]
+fn ranges_that_are_wanted_one_after_the_other_are_ordered_together() {
+    let task = spec("ranges", Some(GROUPS * dfs_model::GROUP_BYTES));
+    let mut scene = Scene::deciding(limits(), Leases::swarm());
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1]);
+    scene.register(1, &task);
+    scene.seed_obtains(100, &task);
+    let mut orders = Vec::new();
+    for at in 0..64 {
+        let groups = GroupSet::from_ranges([GroupRange::new(0, at + 1)], GROUPS).unwrap();
+        let priority = Priority::Prefetch;
+        let told = scene.tell(Event::Want { host: id(1), task: task.id, groups, priority });
+        orders.extend(ordered_seed(&told));
+        orders.extend(ordered_seed(&scene.pass(Duration::from_millis(1))));
+    }
+    orders.extend(ordered_seed(&scene.pass(Duration::from_millis(100))));
+    assert!(orders.len() <= 3, "{} orders", orders.len());
+    let ordered = &scene.core.tasks[&task.id].ordered;
+    assert_eq!(*ordered, GroupSet::from_ranges([GroupRange::new(0, 64)], GROUPS).unwrap());
+}

@@ -254,11 +254,15 @@ impl Peer {
         self.change(now, |had| *had = held);
     }
 
-    /// Holds these groups no more.
+    /// Holds these groups no more. What it says next of what it wants of them is news.
     pub fn lose(&mut self, lost: &GroupSet, all: Option<u64>, now: Millis) {
         let mut held = self.held.clone();
         held.remove(lost, all);
         self.holds(held, now);
+        self.in_any_order.remove_all(lost);
+        if let Some(led) = &mut self.led {
+            led.wants.remove_all(lost);
+        }
     }
 
     fn change(&mut self, now: Millis, change: impl FnOnce(&mut Held)) {
