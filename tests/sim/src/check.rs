@@ -1,6 +1,6 @@
 //! What must hold of every decision, kept beside the one who decides from what it was told and said; and of every run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_scheduler::matcher::{Failure, Micros};
 
@@ -81,10 +81,21 @@ pub struct Witness {
     /// By area and piece: nodes that have it or are being sent it.
     copies: Vec<u32>,
     open: BTreeMap<u64, (Order, Micros)>,
+    /// Whom an order has failed, and nothing has come since.
+    let_down: BTreeSet<Node>,
+    /// Whose order was taken back, and nothing of theirs has come since.
+    doubtful: BTreeSet<Node>,
+    /// Who was said not to have what they should, by whom last, since anything of theirs came.
+    denied: BTreeMap<Node, Node>,
+    /// Who gives nothing to whom, until when; that is known once the scheduler has decided.
+    apart: BTreeMap<(Node, Node), Option<Micros>>,
 }
 
 /// A lease may take so many times what its sender was ever seen to take for one, and a second.
 const PATIENCE: u64 = 4;
+
+/// How long two of whom one has denied the other are left to others.
+const APART: u64 = 5_000_000;
 
 /// Time that may pass until an overdue lease is looked at, and a second.
 const GRACE: u64 = 1_200_000;
@@ -116,6 +127,10 @@ impl Witness {
             getting: vec![0; nodes],
             copies: vec![0; area_count * pieces],
             open: BTreeMap::new(),
+            let_down: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
+            denied: BTreeMap::new(),
+            apart: BTreeMap::new(),
         };
         witness.begin();
         witness
@@ -142,14 +157,18 @@ impl Witness {
             }
             Event::Left(node) => self.left(*node),
             Event::Done(order) => {
-                self.end(order.id);
+                if self.end(order.id).is_some() {
+                    self.let_down.remove(&order.to);
+                    self.doubtful.remove(&order.from);
+                    self.denied.remove(&order.from);
+                }
                 if self.is_here[order.to as usize] {
                     order.pieces().for_each(|piece| self.set_has(order.to, piece, true));
                 }
             }
             Event::Failed(order, why) => {
-                if self.end(order.id).is_some() && *why == Failure::NotThere {
-                    order.pieces().for_each(|piece| self.set_has(order.from, piece, false));
+                if self.end(order.id).is_some() {
+                    self.failed(order, *why);
                 }
             }
             Event::Restarted => self.restarted(),
@@ -157,7 +176,26 @@ impl Witness {
         }
     }
 
+    fn failed(&mut self, order: &Order, why: Failure) {
+        let Order { from, to, .. } = *order;
+        self.let_down.insert(to);
+        if matches!(why, Failure::NotThere | Failure::Apart) {
+            self.apart.insert((from, to), None);
+        }
+        // One's word is not enough, and what a source is to have it will have.
+        if why == Failure::NotThere
+            && self.denied.insert(from, to).is_some_and(|before| before != to)
+            && from != 0
+        {
+            order.pieces().for_each(|piece| self.set_has(from, piece, false));
+        }
+    }
+
     fn left(&mut self, node: Node) {
+        self.let_down.remove(&node);
+        self.doubtful.remove(&node);
+        self.denied.remove(&node);
+        self.apart.retain(|(from, to), _| *from != node && *to != node);
         if !std::mem::take(&mut self.is_here[node as usize]) {
             return;
         }
@@ -178,13 +216,21 @@ impl Witness {
         self.getting.fill(0);
         self.copies.fill(0);
         self.open.clear();
+        self.let_down.clear();
+        self.doubtful.clear();
+        self.denied.clear();
+        self.apart.clear();
         self.begin();
     }
 
     /// The scheduler has decided.
     pub fn decided(&mut self, decisions: &Decisions, now: Micros) -> Result<(), Broken> {
+        self.apart.retain(|_, until| *until.get_or_insert(Micros(now.0 + APART)) > now);
         for (id, _) in &decisions.stopped {
-            self.end(*id);
+            if let Some(order) = self.end(*id) {
+                self.let_down.insert(order.to);
+                self.doubtful.insert(order.from);
+            }
         }
         decisions.orders.iter().try_for_each(|order| self.leased(order, now))
     }
@@ -205,7 +251,14 @@ impl Witness {
             if self.coming[of(order.to)] {
                 return Err(Broken::OnItsWay(*order));
             }
-            if self.imports == Imports::Once && self.is_there_already(order, piece) {
+            let is_let_down = || {
+                let is_apart = |(_, to): &(Node, Node)| *to == order.to;
+                self.let_down.contains(&order.to) || self.apart.keys().any(is_apart)
+            };
+            if self.imports == Imports::Once
+                && self.is_there_already(order, piece)
+                && !is_let_down()
+            {
                 return Err(Broken::EnteredTwice(*order));
             }
         }
@@ -226,11 +279,29 @@ impl Witness {
     fn is_there_already(&self, order: &Order, piece: u32) -> bool {
         let [world, ..] = self.areas[0];
         if order.from == 0 {
-            return self.copies[self.copies_at(world, piece)] > 0;
+            return self.is_in(world, piece);
         }
         let pairs = self.areas[order.from as usize].into_iter().zip(self.areas[order.to as usize]);
         let mut entered = pairs.filter(|(from, to)| from != to);
-        entered.any(|(_, to)| self.copies[self.copies_at(to, piece)] > 0)
+        entered.any(|(_, to)| self.is_in(to, piece))
+    }
+
+    /// Whether somebody in an area who counts has a piece, or is being sent it by one who does.
+    fn is_in(&self, area: usize, piece: u32) -> bool {
+        let copies = self.copies[self.copies_at(area, piece)];
+        if copies == 0 || self.doubtful.is_empty() {
+            return copies > 0;
+        }
+        let counts = |node: &Node| !self.doubtful.contains(node);
+        let mut there = (1..self.areas.len() as Node)
+            .filter(|node| self.areas[*node as usize].contains(&area) && counts(node));
+        there.any(|node| {
+            let brings = |(order, _): &(Order, Micros)| {
+                order.to == node && order.pieces().contains(&piece) && counts(&order.from)
+            };
+            self.has[self.at(node, piece)]
+                || (self.coming[self.at(node, piece)] && self.open.values().any(brings))
+        })
     }
 
     fn at(&self, node: Node, piece: u32) -> usize {
