@@ -26,7 +26,7 @@ mod voids;
 mod watcher;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -562,6 +562,7 @@ impl Engine {
             room: Arc::clone(&self.inner.room),
             busy: AtomicBool::new(false),
             wanted: watch::Sender::default(),
+            reported: AtomicU64::default(),
             recorded: AtomicBool::new(recorded),
             stands_in: AtomicBool::new(false),
             source_slots: Arc::clone(&self.inner.source_slots),

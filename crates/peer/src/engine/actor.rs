@@ -17,7 +17,7 @@ use super::error::ReadError;
 use super::flight::{Fault, FlightEvent, Flights, Word};
 use super::ledger::CameFrom;
 use super::patience::{Patience, Resort};
-use super::task::{Command, Lease, ParentHost, Shared, Task, Waiter};
+use super::task::{Command, Lease, ParentHost, Shared, Task, Waiter, Wanted};
 use super::watcher;
 use crate::conductor::{
     Action, Conductor, Failure, FlightId, LeaseEnd, LeaseOutcome, Offer, Provider, SourceAccess,
@@ -49,6 +49,8 @@ pub(super) struct Actor {
     waiters: Vec<Waiter>,
     began: Instant,
     patience: Patience,
+    /// Events that flights have reported to it.
+    heard: u64,
     /// Since when nothing is wanted of what is under way.
     unwanted_since: Option<Duration>,
     /// Whether what is wanted in any order came by leases when that was looked at last.
@@ -78,6 +80,7 @@ impl Actor {
             waiters: Vec::new(),
             began: Instant::now(),
             patience: Patience::default(),
+            heard: 0,
             unwanted_since: None,
             was_led: false,
             told_swarm: false,
@@ -118,8 +121,8 @@ impl Actor {
             self.act();
             let busy = !self.conductor.is_idle() || !self.waiters.is_empty();
             self.shared.busy.store(busy, Ordering::Relaxed);
-            let span = self.conductor.wanted_span();
-            self.shared.wanted.send_if_modified(|told| std::mem::replace(told, span) != span);
+            let wanted = Wanted { events: self.heard, span: self.conductor.wanted_span() };
+            self.shared.wanted.send_if_modified(|told| std::mem::replace(told, wanted) != wanted);
         }
         let closing = ReadError::Closing(self.shared.info.id);
         self.fail_waiters(None, &closing);
@@ -238,6 +241,7 @@ impl Actor {
     }
 
     fn event(&mut self, event: FlightEvent) {
+        self.heard += 1;
         let now = self.now();
         match event {
             FlightEvent::Kept { flight, groups, from, cost } => {

@@ -4,6 +4,7 @@ mod source;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -198,6 +199,7 @@ impl Flights {
 
 impl Context {
     async fn report(&self, event: FlightEvent) {
+        self.shared.reported.fetch_add(1, Ordering::Relaxed);
         // The actor is gone only when the task closes: nothing to report to then.
         let _ = self.events.send(event).await;
     }

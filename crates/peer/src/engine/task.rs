@@ -1,7 +1,7 @@
 //! A task as its users see it: read ranges, wait for them, ask where they came from.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -137,8 +137,10 @@ pub(crate) struct Shared {
     pub(super) room: Arc<Room>,
     /// Requests to origins at a time, over all tasks.
     pub(super) source_slots: Arc<OriginSlots>,
-    /// The first of the groups that are wanted, and the end of the last.
-    pub(super) wanted: watch::Sender<Option<(u64, u64)>>,
+    /// What is wanted, as of which event.
+    pub(super) wanted: watch::Sender<Wanted>,
+    /// Events that flights have reported.
+    pub(super) reported: AtomicU64,
     /// Groups as they become present.
     pub(super) gained: broadcast::Sender<GroupRange>,
     pub(super) length: watch::Sender<Option<u64>>,
@@ -146,6 +148,14 @@ pub(crate) struct Shared {
     pub(super) waiting_for: Mutex<Option<String>>,
     /// Names of the parents it has now.
     pub(super) parents: Mutex<Vec<String>>,
+}
+
+/// What is wanted, as it is after so many of the flights' events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Wanted {
+    pub(super) events: u64,
+    /// The first of the groups, and the end of the last.
+    pub(super) span: Option<(u64, u64)>,
 }
 
 impl Shared {

@@ -1,6 +1,7 @@
 //! Flights to the origin: runs of groups, or one stream of everything.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use super::super::chunk::Chunk;
 use super::super::error::ReadError;
 use super::super::keep::{self, Arrival, Outcome};
 use super::super::ledger::CameFrom;
+use super::super::task::Wanted;
 use super::{Context, FlightEvent};
 use crate::conductor::FlightId;
 use crate::hashtree::Shape;
@@ -174,24 +176,21 @@ impl Context {
         !lacks_room || self.shared.passing.is_awaited_from(first, &self.shared.stored).await
     }
 
+    /// Whether something is wanted from group `first` on, once the actor has heard of all that was reported before.
     async fn is_wanted_from(&self, first: u64) -> bool {
+        let reported = self.shared.reported.load(Ordering::Relaxed);
         let mut wanted = self.shared.wanted.subscribe();
         loop {
-            let span = *wanted.borrow_and_update();
+            let Wanted { events, span } = *wanted.borrow_and_update();
             match span {
                 Some((_, end)) if end > first => return true,
-                // What has just been kept is wanted until the actor has heard of it.
-                Some((before, _)) if !self.is_here(before) => return false,
+                Some(_) if events >= reported => return false,
                 Some(_) | None => {}
             }
             if wanted.changed().await.is_err() {
                 return false;
             }
         }
-    }
-
-    fn is_here(&self, group: u64) -> bool {
-        self.shared.stored.has(GroupRange::new(group, 1)) || self.shared.passing.has(group)
     }
 
     async fn keep_own(
