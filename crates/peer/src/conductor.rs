@@ -135,6 +135,8 @@ pub struct Conductor {
     bad: Vec<HostId>,
     /// When whoever leases was heard of last.
     led_at: Option<Duration>,
+    /// Until when the peer chooses for itself whatever it hears.
+    own_choice_until: Option<Duration>,
     leases: HashMap<u64, Leased>,
     /// Those that the next plan looks at: they are new, or something of them has landed.
     leases_to_plan: Vec<u64>,
@@ -166,6 +168,7 @@ impl Conductor {
             asked_for_parents: None,
             bad: Vec::new(),
             led_at: None,
+            own_choice_until: None,
             leases: HashMap::new(),
             leases_to_plan: Vec::new(),
             lease_ends: Vec::new(),
@@ -390,6 +393,12 @@ impl Conductor {
                 self.parents.iter().any(|parent| parent.host == host && !parent.is_failing())
             }
         })
+    }
+
+    /// Parents that are asked and have not answered, or failed since they brought something last.
+    pub fn mute_parents(&self) -> Vec<HostId> {
+        let is_mute = |parent: &&Parent| parent.is_failing() || parent.is_asked();
+        self.parents.iter().filter(is_mute).map(|parent| parent.host).collect()
     }
 
     /// Wanted groups that are in no flight: nobody can or may deliver them now.

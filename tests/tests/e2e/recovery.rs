@@ -72,7 +72,7 @@ fn a_killed_node_of_a_swarm_takes_only_the_rest_again() {
     let body = Body::noise(11, 48 * MIB);
     let length = body.length().unwrap();
     let origin = Origin::of("/f", body.clone()).unwrap();
-    let pace = origin.inject(Fault::pace(20 * MIB));
+    let stall = origin.inject(Fault::stall_after(6 * MIB));
     let cluster = Cluster::start(&binaries(), place.root()).unwrap();
     let mut agents: Vec<_> = ["a", "b"].map(|name| Agent::of(&cluster, &place, name)).into();
     let mut getting: Vec<_> =
@@ -80,9 +80,9 @@ fn a_killed_node_of_a_swarm_takes_only_the_rest_again() {
     until("both have a part", || agents.iter().all(|agent| agent.cached(length) > 8 * MIB));
     let verified = agents[0].cached(length);
     agents[0].kill();
-    assert!(origin.counters().body_bytes < length && pace.struck() > 0);
+    assert!(origin.counters().body_bytes < length && stall.struck() > 0);
     getting.remove(0).0.wait().fails(5, "DFS-4103");
-    pace.lift();
+    stall.lift();
     let (other, output) = getting.remove(0);
     other.wait().done();
     assert!(fs::read(output).unwrap() == all(&body), "its neighbour notices nothing");

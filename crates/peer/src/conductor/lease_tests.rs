@@ -173,3 +173,16 @@ fn more_runs_than_a_message_takes_are_told_as_they_come() {
     }
     assert_eq!((told.len(), messages), (groups / 2, 3));
 }
+
+#[test]
+fn who_doubts_leases_chooses_for_itself_for_two_seconds_whatever_it_hears() {
+    let mut conductor = led();
+    conductor.set_parents(vec![Offer { host: host(1), fetches: true }]);
+    assert!(conductor.mute_parents().is_empty(), "nobody was asked");
+    conductor.doubt_leases(SECOND);
+    assert!(!flights(&conductor.plan(SECOND)).is_empty());
+    assert_eq!(conductor.mute_parents(), [host(1)]);
+    conductor.lead(2 * SECOND);
+    assert!(!conductor.is_led(3 * SECOND - Duration::from_millis(1)));
+    assert!(conductor.is_led(3 * SECOND));
+}

@@ -83,7 +83,18 @@ impl Conductor {
 
     /// Whether what is wanted in any order comes by leases.
     pub fn is_led(&self, now: Duration) -> bool {
-        self.led_at.is_some_and(|at| now < at + HEARD_WITHIN)
+        let is_heard_of = self.led_at.is_some_and(|at| now < at + HEARD_WITHIN);
+        is_heard_of && self.own_choice_until.is_none_or(|until| now >= until)
+    }
+
+    /// Leases have brought nothing for too long: for a while the peer chooses for itself beside them.
+    pub fn doubt_leases(&mut self, now: Duration) {
+        self.own_choice_until = Some(now + HEARD_WITHIN);
+    }
+
+    /// Whether a lease has failed since anything came by one.
+    pub fn do_leases_fail(&self) -> bool {
+        self.leases_fail
     }
 
     /// Whether it is of no use to know what parents hold.

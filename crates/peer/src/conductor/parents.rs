@@ -198,6 +198,11 @@ impl Parent {
         }
     }
 
+    /// Whether it is to bring something now.
+    pub(super) fn is_asked(&self) -> bool {
+        self.outstanding > 0
+    }
+
     /// Whether it has failed since it brought something last.
     pub(super) fn is_failing(&self) -> bool {
         self.failures > 0

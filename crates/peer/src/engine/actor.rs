@@ -633,7 +633,9 @@ impl Actor {
             self.patience = Patience::default();
         }
         // Whoever failed already is tried again and again: that is no reason to wait for longer.
-        let is_promising = self.conductor.is_promising() && !is_busy;
+        let is_led = self.conductor.is_led(now);
+        let waits_its_turn = is_led && !self.conductor.do_leases_fail();
+        let is_promising = (self.conductor.is_promising() || waits_its_turn) && !is_busy;
         if !is_wanted || is_promising {
             self.patience.interrupted(now);
             *self.shared.waiting_for.lock() = None;
@@ -645,6 +647,14 @@ impl Actor {
             (None, _) => "the origin".to_owned(),
         };
         *self.shared.waiting_for.lock() = Some(reason.clone());
+        if is_led {
+            // Its parents may do what leases do not; if they do not either they are complained of.
+            if self.patience.is_over(patience, now) {
+                tracing::debug!(task = %self.shared.info.id.short(), "leases bring nothing");
+                self.conductor.doubt_leases(now);
+            }
+            return;
+        }
         let relies_on_swarm = self.conductor.source() == SourceAccess::Forbidden;
         let swarm = self.engine.swarm.as_ref().filter(|_| relies_on_swarm);
         let is_connected = swarm.is_some_and(Swarm::is_connected);
@@ -667,8 +677,7 @@ impl Actor {
             return self.tell_swarm(Priority::Demand);
         }
         if let Some(swarm) = &self.engine.swarm {
-            let mute = self.parents.keys().copied().collect();
-            swarm.reschedule(self.shared.info.id, mute);
+            swarm.reschedule(self.shared.info.id, self.conductor.mute_parents());
         }
     }
 

@@ -79,6 +79,11 @@ impl Patience {
         busy.is_some_and(|busy| busy >= patience * BUSY_PATIENCE)
     }
 
+    /// Whether nothing has moved for longer than one with this patience waits.
+    pub(super) fn is_over(&mut self, patience: Duration, now: Duration) -> bool {
+        self.goes_on(now) >= patience || self.is_busy_beyond(patience, now)
+    }
+
     /// What to do now that nothing moves. A scheduler has as long to answer as it takes to ask.
     pub(super) fn resort(
         &mut self,
@@ -86,8 +91,7 @@ impl Patience {
         has_scheduler: bool,
         now: Duration,
     ) -> Resort {
-        let is_over = self.goes_on(now) >= patience || self.is_busy_beyond(patience, now);
-        if !is_over {
+        if !self.is_over(patience, now) {
             return Resort::Wait;
         }
         let first = match self.asked {
