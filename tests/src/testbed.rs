@@ -8,6 +8,7 @@ mod fleet;
 mod link;
 mod namespace;
 mod plan;
+mod trouble;
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -20,6 +21,7 @@ pub use fleet::{Fleet, Part};
 pub use link::{Shaped, Traffic};
 pub use namespace::Reaper;
 pub use plan::{Idcs, Layout, Place, Role};
+pub use trouble::Trouble;
 
 use crate::Failure;
 use crate::process::Said;

@@ -8,6 +8,7 @@
 
 mod advice;
 mod archives;
+mod bad_days;
 mod buckets;
 mod changes;
 mod clocks;

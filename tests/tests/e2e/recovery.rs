@@ -304,7 +304,7 @@ fn a_parent_that_sends_wrong_bytes_is_dropped_and_the_reader_never_notices() {
 }
 
 /// Changes one byte in every 64 KiB of the content of the one task of this length that an agent keeps.
-fn spoil(data: &Path, length: u64) -> u64 {
+pub fn spoil(data: &Path, length: u64) -> u64 {
     let file = contents(data).into_iter().find(|path| fs::metadata(path).unwrap().len() == length);
     let file = File::options().read(true).write(true).open(file.unwrap()).unwrap();
     let mut spoilt = 0;
