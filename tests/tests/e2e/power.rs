@@ -43,6 +43,8 @@ fn after_a_power_cut_only_what_reached_the_disk_is_used_and_the_rest_is_fetched_
     let getting = agent.dfctl_start(&["cat", &url]);
     until("a part is here", || agent.cached(lost.length().unwrap()) >= 8 * MIB);
     origin.wait_in_flight("/lost", 1).unwrap();
+    // Nobody is left to notice that the disk is gone.
+    agent.node.process().freeze();
     disk.cut();
     agent.kill();
     getting.wait().fails(5, "DFS-4103");
