@@ -19,6 +19,7 @@
 //!
 //! Nothing is kept: when the process dies, the other side sees a lost connection.
 
+mod codec;
 mod connection;
 mod counters;
 mod error;
@@ -32,6 +33,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+pub use codec::{Compression, DecodeError};
 pub use connection::{Connection, ConnectionOptions, HaveWatch, Holding, Segments};
 pub use counters::{WireCounters, WireNumbers};
 pub use error::{ConnectError, PieceError};
@@ -41,8 +43,8 @@ pub use frame::{
 };
 pub use hello::LocalHost;
 pub use message::{
-    Codecs, ErrorCode, HaveUpdate, PeerIdentity, PieceRequest, Refusal, SealedCredentials, Segment,
-    WatchRequest,
+    Codec, Codecs, ErrorCode, HaveUpdate, PeerIdentity, PieceRequest, Refusal, SealedCredentials,
+    Segment, WatchRequest,
 };
 pub use pool::{Pool, PoolOptions};
 pub use server::{HaveStream, PieceServer, Provider, Ready, SegmentStream, ServerOptions};

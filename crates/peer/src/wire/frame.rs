@@ -12,7 +12,7 @@
 use bytes::Bytes;
 use dfs_model::{GROUP_BYTES, HostId, TaskId};
 
-use super::message::{HaveUpdate, PieceRequest, Refusal, Segment, WatchRequest};
+use super::message::{Codec, HaveUpdate, PieceRequest, Refusal, Segment, WatchRequest};
 
 mod decode;
 mod encode;
@@ -20,7 +20,7 @@ mod encode;
 mod vectors;
 
 pub(super) use decode::decode;
-pub(super) use encode::{Encoded, encode};
+pub(super) use encode::{Carried, Encoded, encode};
 
 /// The version of the protocol that this code speaks.
 pub(super) const VERSION: u16 = 1;
@@ -195,14 +195,6 @@ pub(super) struct Hello {
     pub(super) name: String,
 }
 
-/// How a payload is encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Codec {
-    Raw = 0,
-    Zstd = 1,
-}
-
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
@@ -214,7 +206,6 @@ pub(super) enum Frame {
     Data {
         id: u32,
         segment: Segment,
-        codec: Codec,
         last: bool,
     },
     Error {
@@ -264,21 +255,20 @@ pub fn count_frames(bytes: &[u8]) -> Result<usize, FrameError> {
 }
 
 /// Whether the groups of a segment and its payload fit together.
-fn check_segment(segment: &Segment, codec: Codec) -> Result<(), FrameError> {
+fn check_segment(segment: &Segment) -> Result<(), FrameError> {
     let malformed = |what| Err(FrameError::Malformed(what));
     let count = u64::from(segment.count);
     if segment.count > MAX_DATA_GROUPS || segment.first > GROUP_LIMIT - count {
         return malformed("too many groups in a segment");
     }
     let most = count * GROUP_BYTES;
-    let payload = segment.payload.len() as u64;
+    let content = segment.content_bytes();
     let least = if count == 0 { 0 } else { most - GROUP_BYTES + 1 };
-    let fits = match codec {
-        Codec::Raw => payload >= least && payload <= most,
-        Codec::Zstd => payload <= most,
-    };
-    if !fits {
+    if content < least || content > most {
         return malformed("a payload that does not fill its groups");
+    }
+    if segment.codec != Codec::Raw && segment.payload.len() as u64 >= content {
+        return malformed("an encoding that makes nothing shorter");
     }
     if segment.proof.len() > MAX_PROOF {
         return malformed("a proof beyond its bound");
