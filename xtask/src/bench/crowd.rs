@@ -26,8 +26,9 @@ use self::bound::Crowd;
 use self::load::{Load, Meter};
 use self::rush::{arrivals, rush};
 use self::torrent::Torrent;
+use super::content::Content;
 use super::row::{Goal, Row, median};
-use super::{Bench, measure, write_noise};
+use super::{Bench, measure};
 use crate::run::{Failure, run, said};
 use crate::testbed::Links;
 use crate::units::parse_size;
@@ -43,6 +44,9 @@ pub struct Args {
     /// Bytes in the file, as in 64MiB
     #[arg(long, default_value = "64MiB", value_parser = parse_size)]
     pub size: u64,
+    /// What is in the file
+    #[arg(long, value_enum, default_value_t = Content::Random)]
+    content: Content,
     /// Node I sends no faster than this, as in 1:1Mbit; repeatable
     #[arg(long, value_name = "I:RATE", value_parser = parse_slow)]
     slow: Vec<Slow>,
@@ -165,7 +169,7 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
         testbed.slow_uplink(&format!("node{}", slow.node), slow.rate)?;
     }
     let root = bench.fresh_dir("root")?;
-    write_noise(&root.join(FILE), bench.size)?;
+    args.content.write(&root.join(FILE), bench.size)?;
     let machine = testbed.first(Role::Origin)?;
     let origin = machine.inside(|| Origin::start_at((machine.address(), 0).into()))?;
     origin.put(&format!("/{FILE}"), Body::File(root.join(FILE)));
