@@ -20,7 +20,7 @@ fn word(rank: u64) -> String {
 /// One of them, the low ones far more often: the cube of an even chance.
 fn rank(chance: u64) -> u64 {
     let chance = chance & 0xffff;
-    WORDS * chance * chance * chance >> 48
+    (WORDS * chance * chance * chance) >> 48
 }
 
 /// `length` bytes of the text `seed`.

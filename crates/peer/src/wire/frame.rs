@@ -238,7 +238,8 @@ pub(super) enum Frame {
     },
 }
 
-/// How many frames stand in `bytes`, one behind the other as on a link, those included that are to be skipped.
+/// How many frames stand in `bytes`, one behind the other as on a link, those included that are to be skipped. Payloads
+/// are decoded, and may not be what they say: that is found out by who verifies.
 pub fn count_frames(bytes: &[u8]) -> Result<usize, FrameError> {
     let (mut rest, mut count) = (bytes, 0);
     while !rest.is_empty() {
@@ -247,7 +248,14 @@ pub fn count_frames(bytes: &[u8]) -> Result<usize, FrameError> {
         let kind = header.check()?;
         let (body, next) = behind.split_at_checked(header.length()).ok_or(FrameError::Truncated)?;
         if let Some(kind) = kind {
-            decode(kind, &header, Bytes::copy_from_slice(body))?;
+            if let Frame::Data { segment, .. } =
+                decode(kind, &header, Bytes::copy_from_slice(body))?
+            {
+                let content = segment.content_bytes();
+                if let Ok(decoded) = segment.decoded() {
+                    assert_eq!(decoded.payload.len() as u64, content, "no byte more, none less");
+                }
+            }
         }
         (rest, count) = (next, count + 1);
     }

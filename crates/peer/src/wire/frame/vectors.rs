@@ -312,3 +312,14 @@ proptest! {
         prop_assert_eq!(read(&all), Ok(frame));
     }
 }
+
+#[test]
+fn a_frame_of_zstd_by_hand_is_read_and_decoded() {
+    // A group of one letter: a window of 64 KiB, and one block that repeats it.
+    let payload = Bytes::from_static(b"\x28\xb5\x2f\xfd\0\x30\x03\0\x08a");
+    let segment = Segment { first: 5, count: 1, codec: Codec::Zstd, payload, ..Segment::default() };
+    let bytes = bytes_of(Frame::Data { id: 1, segment: segment.clone(), last: true });
+    assert_eq!(count_frames(&bytes), Ok(1));
+    let decoded = segment.decoded().unwrap();
+    assert!(decoded.payload == vec![b'a'; GROUP_BYTES as usize]);
+}
