@@ -15,7 +15,8 @@
 //!   pulls a segment only when it may send it (or holds one of few places to wait for it);
 //! - whatever arrives is checked against its bounds before anything is allocated, and a peer that breaks
 //!   the protocol loses its connection;
-//! - nothing here decides whether bytes are right: segments carry proofs, the receiver verifies them.
+//! - nothing here decides whether bytes are right: segments carry proofs, the receiver decodes and verifies them
+//!   ([`codec`]).
 //!
 //! Nothing is kept: when the process dies, the other side sees a lost connection.
 

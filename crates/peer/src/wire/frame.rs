@@ -4,7 +4,15 @@
 //!
 //! ```text
 //! type u8 │ flags u8 │ 0 u16 │ body length u32 │ request id u32 │ body …
+//!
+//! request: task 32 │ first group u64 │ groups u32 │ priority u8 │ encodings accepted u8 │ grant length u16 │
+//!          deadline ms u32 │ grant │ credentials
+//! data:    first group u64 │ groups u16 │ encoding u8 │ batches u8 │ content length u64 │ proof length u32 │
+//!          payload length u32 │ length u32 of each batch │ batches │ proof │ payload
 //! ```
+//! An encoding is 0, the bytes themselves, or 1, zstd: bit 1 << encoding of those accepted, and 0 always is. One that
+//! was not accepted, and a payload that is not shorter for it, break the protocol.
+//!
 //! Every length is bounded before anything is allocated for it. A type this version does not know is
 //! skipped when it carries [`SKIPPABLE`], and breaks the protocol otherwise. The layout is frozen by test
 //! vectors; it changes only together with [`VERSION`], which the hello negotiates.
