@@ -47,6 +47,9 @@ pub struct Args {
     /// What is in the file
     #[arg(long, value_enum, default_value_t = Content::Random)]
     content: Content,
+    /// The seeds have all of it before the clock starts: the origin's own link is as slow as the others
+    #[arg(long)]
+    warm: bool,
     /// Node I sends no faster than this, as in 1:1Mbit; repeatable
     #[arg(long, value_name = "I:RATE", value_parser = parse_slow)]
     slow: Vec<Slow>,
@@ -112,6 +115,7 @@ struct Field<'a> {
     /// Of the origin.
     root: &'a Path,
     spread: Duration,
+    warm: bool,
 }
 
 /// What was seen of one run.
@@ -173,8 +177,9 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     let machine = testbed.first(Role::Origin)?;
     let origin = machine.inside(|| Origin::start_at((machine.address(), 0).into()))?;
     origin.put(&format!("/{FILE}"), Body::File(root.join(FILE)));
-    let (spread, testbed, origin, root) = (args.spread, &testbed, &origin, &root);
-    let runs = all_runs(&Field { bench, testbed, origin, root, spread }, args)?;
+    let (testbed, origin, root) = (&testbed, &origin, &root);
+    let (spread, warm) = (args.spread, args.warm);
+    let runs = all_runs(&Field { bench, testbed, origin, root, spread, warm }, args)?;
     let rows = runs.iter().flat_map(|(subject, runs)| rows(*subject, runs, args, bench.size));
     Ok(rows.collect())
 }
@@ -241,6 +246,11 @@ impl Field<'_> {
         let mut fleet =
             Fleet::start(self.testbed, &self.bench.binaries, &self.bench.fresh_dir("fleet")?)?;
         let url = self.url();
+        if let (true, Some(node)) = (self.warm, fleet.nodes().first()) {
+            let mut preheat = node.dfctl_command()?;
+            preheat.args(["-q", "preheat", "--wait", &url]);
+            self.testbed.first(Role::Node)?.inside(|| Ok(run(&mut preheat)))??;
+        }
         let crowd = self.testbed.all(Role::Node).zip(fleet.nodes()).zip(&outs);
         let crowd = crowd.map(|((machine, node), out)| {
             let mut dfctl = node.dfctl_command()?;
