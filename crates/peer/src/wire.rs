@@ -16,7 +16,7 @@
 //! - whatever arrives is checked against its bounds before anything is allocated, and a peer that breaks
 //!   the protocol loses its connection;
 //! - nothing here decides whether bytes are right: segments carry proofs, the receiver decodes and verifies them
-//!   ([`codec`]).
+//!   (`codec`).
 //!
 //! Nothing is kept: when the process dies, the other side sees a lost connection.
 

@@ -255,14 +255,11 @@ pub fn count_frames(bytes: &[u8]) -> Result<usize, FrameError> {
         let header = Header::parse(*header);
         let kind = header.check()?;
         let (body, next) = behind.split_at_checked(header.length()).ok_or(FrameError::Truncated)?;
-        if let Some(kind) = kind {
-            if let Frame::Data { segment, .. } =
-                decode(kind, &header, Bytes::copy_from_slice(body))?
-            {
-                let content = segment.content_bytes();
-                if let Ok(decoded) = segment.decoded() {
-                    assert_eq!(decoded.payload.len() as u64, content, "no byte more, none less");
-                }
+        let frame = kind.map(|kind| decode(kind, &header, Bytes::copy_from_slice(body)));
+        if let Some(Frame::Data { segment, .. }) = frame.transpose()? {
+            let content = segment.content_bytes();
+            if let Ok(decoded) = segment.decoded() {
+                assert_eq!(decoded.payload.len() as u64, content, "no byte more, none less");
             }
         }
         (rest, count) = (next, count + 1);
