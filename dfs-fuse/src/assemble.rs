@@ -157,6 +157,7 @@ fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
         managers: options.cluster.iter().map(manager).collect(),
         sources: sources(told),
         lifetime: Lifetime::Lasting,
+        compression: options.compression,
     }
 }
 

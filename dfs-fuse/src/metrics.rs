@@ -13,8 +13,14 @@ dfs_service::metrics! {
     pub struct AgentMetrics("dfs_node") {
         /// Content bytes that parents sent.
         taken: Counter[Bytes],
+        /// Bytes that content from parents took as it was encoded.
+        taken_encoded: Counter[Bytes],
         /// Content bytes sent to children.
         served: Counter[Bytes],
+        /// Bytes that content sent to children took as it was encoded: what was served over this is the ratio.
+        served_encoded: Counter[Bytes],
+        /// Groups of 64 KiB sent to children, by how they were encoded: raw, zstd.
+        served_groups: Counter[Count] by ("codec"),
         /// Bytes of the piece plane in either direction, framing and proofs included.
         wire: Counter[Bytes] by ("direction"),
         /// Content bytes read from origins by this host.
@@ -38,7 +44,11 @@ dfs_service::metrics! {
 #[derive(Default)]
 struct Seen {
     taken: u64,
+    taken_encoded: u64,
     served: u64,
+    served_encoded: u64,
+    served_raw: u64,
+    served_zstd: u64,
     wire_in: u64,
     wire_out: u64,
     source: u64,
@@ -68,7 +78,12 @@ fn sample(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
     let host: &Host = agent.host();
     let (taken, served) = (host.taken.numbers(), host.served.numbers());
     own.taken.inc_by(grown(&mut seen.taken, taken.payload_received));
+    own.taken_encoded.inc_by(grown(&mut seen.taken_encoded, taken.encoded_received));
     own.served.inc_by(grown(&mut seen.served, served.payload_sent));
+    own.served_encoded.inc_by(grown(&mut seen.served_encoded, served.encoded_sent));
+    let groups = &own.served_groups;
+    groups.of(["raw"]).inc_by(grown(&mut seen.served_raw, served.raw_groups_sent));
+    groups.of(["zstd"]).inc_by(grown(&mut seen.served_zstd, served.zstd_groups_sent));
     let wire_in = taken.wire_received + served.wire_received;
     let wire_out = taken.wire_sent + served.wire_sent;
     own.wire.of(["in"]).inc_by(grown(&mut seen.wire_in, wire_in));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 use dfs_model::{Capacity, Rate};
+use dfs_peer::wire::Compression;
 use dfs_service::config::{self, ServiceAddress};
 use dfs_service::net::SocketGroup;
 use dfs_service::process;
@@ -95,6 +96,9 @@ pub struct Options {
     pub export: Vec<PathBuf>,
     /// Seconds that a node waits for a swarm that does not deliver before it reads the origin itself.
     pub patience_seconds: u32,
+    /// Whether pieces travel compressed, from this host and to it: `auto` where samples of the content and the rate
+    /// of the link say that it is quicker, `off` never.
+    pub compression: Compression,
 }
 
 /// Directories that mean the same wherever the agent was started.
@@ -120,6 +124,7 @@ impl Default for Options {
             ca_file: Vec::new(),
             export: Vec::new(),
             patience_seconds: 3,
+            compression: Compression::Auto,
         }
     }
 }

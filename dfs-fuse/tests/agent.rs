@@ -42,6 +42,7 @@ impl Bench {
             managers: Vec::new(),
             sources: Sources::builder().http(HttpOptions::default()).file(FileOptions::default()),
             lifetime: Lifetime::OfTheProcess,
+            compression: dfs_peer::wire::Compression::Auto,
         };
         let network = Network {
             dialer: Arc::new(TcpLinkDialer),

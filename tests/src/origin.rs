@@ -7,6 +7,7 @@
 mod answer;
 mod content;
 mod fault;
+mod prose;
 mod request;
 mod shelf;
 mod site;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use content::{Body, Opened, fill};
 pub use fault::{Fault, Injected, Wrong};
+pub use prose::prose;
 pub use request::{decode as decode_path, encode as encode_path};
 pub use shelf::{Object, Shelf};
 pub use state::{Counters, InFlight, Logged, PathCounters};

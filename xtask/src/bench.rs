@@ -9,15 +9,18 @@ use dfs_tests::Binaries;
 use dfs_tests::process::is_left_over;
 use tempfile::TempDir;
 
+mod content;
 mod crowd;
 mod fio;
 mod get;
 mod measure;
 mod mount;
+mod peer;
 mod row;
 mod server;
 mod small;
 
+use self::content::write_noise;
 use crate::interrupt::Interrupt;
 use crate::prepare;
 use crate::run::{Failure, failed};
@@ -38,6 +41,8 @@ pub struct Args {
 enum What {
     /// P4: `dfctl get` of one file from nginx, plain and over TLS, against curl, and aria2
     Get(OneFile),
+    /// P5: a file from a seed to an agent, by whether pieces may travel compressed, of noise and of text
+    Peer(OneFile),
     /// P7: a file through a mount: hot, path, cold; against the native file and rclone
     Mount(OneFile),
     /// P6, P8, P10 to P13: tiny files, names, an archive, very many objects, and doing nothing
@@ -147,7 +152,7 @@ fn remove_leftovers(dir: &Path) {
 /// Runs it.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (common, size) = match &args.what {
-        What::Get(one) | What::Mount(one) => (&one.common, one.size),
+        What::Get(one) | What::Peer(one) | What::Mount(one) => (&one.common, one.size),
         What::Small(small) => (&small.common, 0),
         What::Crowd(crowd) => (&crowd.common, crowd.crowd.size),
     };
@@ -166,6 +171,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let bench = Bench { binaries, interrupt, work, runs, size };
     let rows = match &args.what {
         What::Get(_) => get::measure(&bench),
+        What::Peer(_) => peer::measure(&bench),
         What::Mount(_) => mount::measure(&bench),
         What::Small(asked) => small::measure(&bench, &asked.small),
         What::Crowd(asked) => crowd::measure(&bench, &asked.crowd),
@@ -174,21 +180,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     match common.format {
         Format::Human => println!("{}", row::table(&rows)),
         Format::Json => rows.iter().for_each(|row| println!("{}", row.json())),
-    }
-    Ok(())
-}
-
-/// Writes `size` bytes that nothing can compress.
-fn write_noise(path: &Path, size: u64) -> Result<(), Failure> {
-    use std::io::Write;
-    let mut file = std::fs::File::create(path).map_err(failed(path))?;
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < size {
-        let count = (size - at).min(buffer.len() as u64) as usize;
-        dfs_tests::origin::fill(4, at, &mut buffer[..count]);
-        file.write_all(&buffer[..count]).map_err(failed(path))?;
-        at += count as u64;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use dfs_peer::dial::Acceptor;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
+use dfs_peer::wire::Compression;
 use dfs_proto::seed::seed_server::SeedServer;
 use dfs_service::Tracker;
 use dfs_service::data_dir::{DataDir, DataDirError};
@@ -32,6 +33,9 @@ pub struct Options {
     pub upload_slots: u32,
     /// PEM files of certificate authorities that origins may be signed by, beside the system's.
     pub ca_files: Vec<std::path::PathBuf>,
+    /// Whether pieces travel compressed to its children: `auto` where samples of the content and the rate of the link
+    /// say that it is quicker, `off` never.
+    pub compression: Compression,
 }
 
 /// Why a seed cannot start.
@@ -91,6 +95,7 @@ impl Service {
             // Nobody's keys but those of whoever asks.
             sources: sources.http(http).s3(S3Options::default()).file(FileOptions::default()),
             lifetime: Lifetime::Lasting,
+            compression: options.compression,
         };
         let network = Network {
             dialer: Arc::new(TcpLinkDialer),

@@ -29,6 +29,7 @@ fn engine(dir: &std::path::Path, tracker: &TaskTracker, stop: &CancellationToken
         limits: Limits::default(),
         source_requests: 1,
         lifetime: Lifetime::Lasting,
+        compression: dfs_peer::wire::Compression::Auto,
     };
     Engine::start(parts, tracker, stop.clone())
 }

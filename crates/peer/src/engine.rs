@@ -50,7 +50,7 @@ use crate::digests::Identity;
 use crate::limits::OriginSlots;
 use crate::store::{CloseReport, GcReport, Pins, Store, StoreError, StoredTask, Use};
 use crate::swarm::{Swarm, SwarmOptions};
-use crate::wire::Pool;
+use crate::wire::{Compression, Pool};
 
 pub use self::error::ReadError;
 pub use self::growing::Growth;
@@ -114,6 +114,8 @@ pub struct EngineParts {
     pub source_requests: usize,
     /// What becomes of the store when this process ends.
     pub lifetime: Lifetime,
+    /// Whether parents may compress what they send.
+    pub compression: Compression,
 }
 
 /// How long what a process keeps is to last.
@@ -227,6 +229,7 @@ pub(crate) struct Inner {
     sources: dfs_source::Sources,
     patience: Duration,
     limits: Limits,
+    compression: Compression,
     source_slots: Arc<OriginSlots>,
     room: Arc<Room>,
     tasks: OpenTasks,
@@ -298,6 +301,7 @@ impl Engine {
             sources: parts.sources,
             patience: parts.patience,
             limits: parts.limits,
+            compression: parts.compression,
             source_slots: Arc::new(OriginSlots::new(parts.source_requests)),
             room: Arc::default(),
             tasks: OpenTasks::default(),

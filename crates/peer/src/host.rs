@@ -18,7 +18,9 @@ use crate::engine::{Engine, EngineParts, Keyring, Lifetime, Role};
 use crate::limits::{RateLimiter, SlotLimits, UploadSlots};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::swarm::{Channels, ManagerPlace, SwarmOptions};
-use crate::wire::{LocalHost, PieceServer, Pool, PoolOptions, ServerOptions, WireCounters};
+use crate::wire::{
+    Compression, LocalHost, PieceServer, Pool, PoolOptions, ServerOptions, WireCounters,
+};
 
 /// How often the store is looked at for eviction.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -53,6 +55,8 @@ pub struct HostOptions {
     pub sources: SourcesBuilder,
     /// How long what it keeps is to last.
     pub lifetime: Lifetime,
+    /// Whether pieces travel compressed where that pays, to it and from it.
+    pub compression: Compression,
 }
 
 /// How a host reaches others, and is reached.
@@ -132,6 +136,7 @@ impl Host {
             limits: Limits::default(),
             source_requests: 16,
             lifetime: options.lifetime,
+            compression: options.compression,
         };
         let engine = Engine::start(parts, tracker, stop.clone());
         let served = serve(&options, &network, me, &engine, tracker, stop);
@@ -179,7 +184,7 @@ fn serve(
     let server = PieceServer::new(
         Arc::new(engine.clone()),
         me,
-        ServerOptions::default(),
+        ServerOptions { compression: options.compression, ..ServerOptions::default() },
         UploadSlots::new(options.slots),
         Arc::new(RateLimiter::new(options.upload_rate)),
     );

@@ -15,10 +15,12 @@
 //!   pulls a segment only when it may send it (or holds one of few places to wait for it);
 //! - whatever arrives is checked against its bounds before anything is allocated, and a peer that breaks
 //!   the protocol loses its connection;
-//! - nothing here decides whether bytes are right: segments carry proofs, the receiver verifies them.
+//! - nothing here decides whether bytes are right: segments carry proofs, the receiver decodes and verifies them
+//!   (`codec`).
 //!
 //! Nothing is kept: when the process dies, the other side sees a lost connection.
 
+mod codec;
 mod connection;
 mod counters;
 mod error;
@@ -32,6 +34,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+pub use codec::{Compression, DecodeError};
 pub use connection::{Connection, ConnectionOptions, HaveWatch, Holding, Segments};
 pub use counters::{WireCounters, WireNumbers};
 pub use error::{ConnectError, PieceError};
@@ -41,8 +44,8 @@ pub use frame::{
 };
 pub use hello::LocalHost;
 pub use message::{
-    Codecs, ErrorCode, HaveUpdate, PeerIdentity, PieceRequest, Refusal, SealedCredentials, Segment,
-    WatchRequest,
+    Codec, Codecs, ErrorCode, HaveUpdate, PeerIdentity, PieceRequest, Refusal, SealedCredentials,
+    Segment, WatchRequest,
 };
 pub use pool::{Pool, PoolOptions};
 pub use server::{HaveStream, PieceServer, Provider, Ready, SegmentStream, ServerOptions};

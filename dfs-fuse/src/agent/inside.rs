@@ -14,6 +14,7 @@ use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
 use dfs_peer::swarm::ManagerPlace;
+use dfs_peer::wire::Compression;
 use dfs_proto::node::node_server::NodeServer;
 use dfs_service::data_dir::{DataDir, DataDirError, private_dir};
 use dfs_service::net::{self, GrpcChannels, TcpLinkAcceptor, TcpLinkDialer};
@@ -204,6 +205,7 @@ fn options(dir: &Path, sources: SourcesBuilder, managers: &[SocketAddr]) -> Host
         managers: managers.iter().map(|at| Arc::new(*at) as Arc<dyn ManagerPlace>).collect(),
         sources,
         lifetime: Lifetime::OfTheProcess,
+        compression: Compression::Auto,
     }
 }
 

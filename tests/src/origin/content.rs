@@ -119,21 +119,21 @@ pub fn fill(seed: u64, offset: u64, buffer: &mut [u8]) {
     let head = ((8 - skip) % 8).min(buffer.len());
     let (first, rest) = buffer.split_at_mut(head);
     if head > 0 {
-        first.copy_from_slice(&hash(seed, word)[skip..skip + head]);
+        first.copy_from_slice(&hash(seed, word).to_le_bytes()[skip..skip + head]);
         word += 1;
     }
     for chunk in rest.chunks_mut(8) {
-        chunk.copy_from_slice(&hash(seed, word)[..chunk.len()]);
+        chunk.copy_from_slice(&hash(seed, word).to_le_bytes()[..chunk.len()]);
         word += 1;
     }
 }
 
 /// SplitMix64.
-fn hash(seed: u64, word: u64) -> [u8; 8] {
+pub(super) fn hash(seed: u64, word: u64) -> u64 {
     let mut z = seed.wrapping_add(word.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)).to_le_bytes()
+    z ^ (z >> 31)
 }
 
 #[cfg(test)]

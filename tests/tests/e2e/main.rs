@@ -14,6 +14,7 @@ mod changes;
 mod clocks;
 mod commands;
 mod completion;
+mod compression;
 mod crowd;
 mod disks;
 mod doctor;

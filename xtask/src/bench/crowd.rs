@@ -26,8 +26,9 @@ use self::bound::Crowd;
 use self::load::{Load, Meter};
 use self::rush::{arrivals, rush};
 use self::torrent::Torrent;
+use super::content::Content;
 use super::row::{Goal, Row, median};
-use super::{Bench, measure, write_noise};
+use super::{Bench, measure};
 use crate::run::{Failure, run, said};
 use crate::testbed::Links;
 use crate::units::parse_size;
@@ -43,6 +44,12 @@ pub struct Args {
     /// Bytes in the file, as in 64MiB
     #[arg(long, default_value = "64MiB", value_parser = parse_size)]
     pub size: u64,
+    /// What is in the file
+    #[arg(long, value_enum, default_value_t = Content::Random)]
+    content: Content,
+    /// The seeds have all of it before the clock starts: the origin's own link is as slow as the others
+    #[arg(long)]
+    warm: bool,
     /// Node I sends no faster than this, as in 1:1Mbit; repeatable
     #[arg(long, value_name = "I:RATE", value_parser = parse_slow)]
     slow: Vec<Slow>,
@@ -108,6 +115,7 @@ struct Field<'a> {
     /// Of the origin.
     root: &'a Path,
     spread: Duration,
+    warm: bool,
 }
 
 /// What was seen of one run.
@@ -165,12 +173,13 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
         testbed.slow_uplink(&format!("node{}", slow.node), slow.rate)?;
     }
     let root = bench.fresh_dir("root")?;
-    write_noise(&root.join(FILE), bench.size)?;
+    args.content.write(&root.join(FILE), bench.size)?;
     let machine = testbed.first(Role::Origin)?;
     let origin = machine.inside(|| Origin::start_at((machine.address(), 0).into()))?;
     origin.put(&format!("/{FILE}"), Body::File(root.join(FILE)));
-    let (spread, testbed, origin, root) = (args.spread, &testbed, &origin, &root);
-    let runs = all_runs(&Field { bench, testbed, origin, root, spread }, args)?;
+    let (testbed, origin, root) = (&testbed, &origin, &root);
+    let (spread, warm) = (args.spread, args.warm);
+    let runs = all_runs(&Field { bench, testbed, origin, root, spread, warm }, args)?;
     let rows = runs.iter().flat_map(|(subject, runs)| rows(*subject, runs, args, bench.size));
     Ok(rows.collect())
 }
@@ -237,6 +246,11 @@ impl Field<'_> {
         let mut fleet =
             Fleet::start(self.testbed, &self.bench.binaries, &self.bench.fresh_dir("fleet")?)?;
         let url = self.url();
+        if let (true, Some(node)) = (self.warm, fleet.nodes().first()) {
+            let mut preheat = node.dfctl_command()?;
+            preheat.args(["-q", "preheat", "--wait", &url]);
+            self.testbed.first(Role::Node)?.inside(|| Ok(run(&mut preheat)))??;
+        }
         let crowd = self.testbed.all(Role::Node).zip(fleet.nodes()).zip(&outs);
         let crowd = crowd.map(|((machine, node), out)| {
             let mut dfctl = node.dfctl_command()?;

@@ -23,9 +23,7 @@ use super::task::{ParentHost, Shared};
 use crate::conductor::{Failure, FlightId};
 use crate::digests::{Appointment, DigestsError, MAX_STAND_INS, SignedDigests};
 use crate::store::{StoreError, Use};
-use crate::wire::{
-    Codecs, ErrorCode, PieceError, PieceRequest, SealedCredentials, Segment, Segments,
-};
+use crate::wire::{ErrorCode, PieceError, PieceRequest, SealedCredentials, Segment, Segments};
 
 /// How long a parent may take over one request.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -229,7 +227,7 @@ impl Context {
             task: self.shared.info.id,
             groups,
             priority,
-            codecs: Codecs::RAW,
+            codecs: self.engine.compression.accepts(),
             want_signed: !self.is_signed(groups),
             fetch: parent.host.kind == dfs_model::HostKind::Seed,
             grant: parent.grant.clone(),
@@ -314,10 +312,8 @@ impl Context {
         segment: Segment,
         from: &CameFrom,
     ) -> Result<Outcome, keep::KeepError> {
-        let wire = segment.payload.len() + segment.proof.len();
-        let signed: usize = segment.signed.iter().map(Bytes::len).sum();
-        let content = segment.payload.len() as u64;
-        self.shared.provenance.received(from, content, (wire + signed) as u64);
+        let wire = (segment.payload.len() + segment.extras()) as u64;
+        self.shared.provenance.received(from, segment.content_bytes(), wire);
         let segment = Arc::new(segment);
         let mut kept = self.verify(&segment, from).await;
         let again = match &kept {

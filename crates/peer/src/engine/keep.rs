@@ -19,7 +19,7 @@ use crate::digests::{
 };
 use crate::hashtree::{self, Cv, Node, Proof, ProofDecodeError, Shape, VerifyError};
 use crate::store::StoreError;
-use crate::wire::Segment;
+use crate::wire::{DecodeError, Segment};
 
 type StandIns = VecDeque<(HostId, [u8; 32])>;
 
@@ -106,6 +106,8 @@ pub(super) enum KeepError {
     TwoLengths(u64, u64),
     #[error("the proof is unreadable: {0}")]
     Proof(#[from] ProofDecodeError),
+    #[error("the bytes are not there: {0}")]
+    Decode(#[from] DecodeError),
     #[error("the bytes do not verify: {0}")]
     Verify(#[from] VerifyError),
     #[error("the origin sends other bytes for group {0} than before")]
@@ -136,7 +138,8 @@ impl KeepError {
     pub(super) fn is_a_lie(&self) -> bool {
         match self {
             Self::Digests(DigestsError::UnknownSigner(_)) => false,
-            Self::Digests(_) | Self::WrongTask | Self::Proof(_) | Self::Verify(_) => true,
+            Self::Digests(_) | Self::WrongTask | Self::Proof(_) => true,
+            Self::Decode(_) | Self::Verify(_) => true,
             Self::TwoLengths(..) | Self::Changed(_) | Self::Store(_) | Self::Stopped => false,
         }
     }
@@ -267,14 +270,15 @@ pub(super) fn segment(
         let nothing = Arrival { groups, length, signed: None };
         return unknown.map_or(Ok(Outcome::Kept(nothing)), |error| Err(error.into()));
     }
+    // From here on the bytes are what they are in the content, however they came.
+    let Segment { payload, proof, .. } = segment.clone().decoded()?;
     let shape = Shape::new(length.or(shared.shape().length()));
-    let proof =
-        if segment.proof.is_empty() { Proof::default() } else { Proof::decode(&segment.proof)? };
+    let proof = if proof.is_empty() { Proof::default() } else { Proof::decode(&proof)? };
     let verify = |signed: &[Arc<SignedDigests>]| {
         let entries = signed.iter().flat_map(|signed| &signed.batch().entries);
         let trusted: HashMap<Node, Cv> = entries.copied().collect();
         let lookup = |node: Node| trusted.get(&node).copied().or_else(|| shared.stored.node(node));
-        hashtree::verify_bytes(shape, groups, &segment.payload, &proof, lookup)
+        hashtree::verify_bytes(shape, groups, &payload, &proof, lookup)
     };
     // What is signed is looked up in the log only where the digests that are at hand do not suffice.
     let verified = verify(&signed).or_else(|_| {
@@ -286,8 +290,7 @@ pub(super) fn segment(
         Err(error) => return Err(unknown.map_or(KeepError::Verify(error), KeepError::Digests)),
         Ok(nodes) => nodes,
     };
-    let bytes = segment.payload.clone();
-    let proven = Proven { groups, bytes, nodes, signed, length };
+    let proven = Proven { groups, bytes: payload, nodes, signed, length };
     keep(shared, proven, from.clone(), Arrival { groups, length, signed: None })
 }
 

@@ -42,7 +42,8 @@ pub struct Ledger {
     pub source_requests: u64,
     /// Content bytes by parent.
     pub parents: Vec<ParentBytes>,
-    /// Bytes of the piece plane: payload, proofs, signatures.
+    /// Bytes of the piece plane: payload as it was encoded, proofs, signatures. Fewer than those of the content where
+    /// it came compressed.
     pub wire_bytes: u64,
 }
 
@@ -146,7 +147,8 @@ impl Provenance {
         self.inner.lock().source_requests += 1;
     }
 
-    /// So many bytes of content were received, which took so many on the wire.
+    /// So many bytes of content were received, which took so many on the wire: more with their proofs, or fewer where
+    /// they came compressed.
     pub(super) fn received(&self, from: &CameFrom, content: u64, wire: u64) {
         let mut inner = self.inner.lock();
         inner.wire_bytes += wire;
@@ -340,6 +342,20 @@ mod tests {
         assert!((length + 998..=length + 1000).contains(&told.wire_bytes), "{told:?}");
         let account = provenance.account(&marks[0], [], length);
         assert_eq!((account.source_requests, account.wire_bytes), (2, length + 1000));
+    }
+
+    #[test]
+    fn what_came_compressed_is_all_of_the_content_and_less_on_the_wire() {
+        let length = 4 * GROUP_BYTES;
+        let provenance = Provenance::default();
+        let from = CameFrom::Parent(HostId::from_bytes([1; 16]));
+        let mark = provenance.mark(GroupSet::new());
+        provenance.came(GroupRange::new(0, 4), from.clone());
+        provenance.received(&from, length, length / 4);
+        let whole = provenance.account(&mark, [ByteRange::new(0, length)], length);
+        assert_eq!((whole.content_bytes(), whole.wire_bytes), (length, length / 4));
+        let half = provenance.since(&mark, ByteRange::new(0, length / 2), length);
+        assert_eq!((half.content_bytes(), half.wire_bytes), (length / 2, length / 8));
     }
 
     #[test]

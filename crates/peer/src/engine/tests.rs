@@ -23,8 +23,8 @@ use crate::dial::memory::MemoryNetwork;
 use crate::limits::{RateLimiter, SlotLimits, UploadSlots};
 use crate::store::{StoreOptions, Use};
 use crate::wire::{
-    HaveStream, LocalHost, PeerIdentity, PieceRequest, PieceServer, PoolOptions, Provider, Ready,
-    Refusal, SegmentStream, ServerOptions, WatchRequest,
+    Codec, HaveStream, LocalHost, PeerIdentity, PieceRequest, PieceServer, PoolOptions, Provider,
+    Ready, Refusal, Segment, SegmentStream, ServerOptions, WatchRequest,
 };
 
 pub(super) const GROUP: u64 = GROUP_BYTES;
@@ -208,6 +208,7 @@ impl Field {
             limits: Limits::default(),
             source_requests: 16,
             lifetime,
+            compression: crate::wire::Compression::Auto,
         };
         (Engine::start(parts, &self.tracker, self.stop.clone()), dir)
     }
@@ -344,10 +345,44 @@ async fn three_nodes_take_from_a_seed_and_each_other_and_the_origin_pays_once() 
     }
 }
 
-/// Serves what it holds with one bit wrong.
+/// Serves what it holds with something wrong.
 struct Liar {
     engine: Engine,
+    lie: fn(&mut Segment),
     lied: Arc<AtomicBool>,
+}
+
+/// One bit is wrong.
+fn wrong_bit(segment: &mut Segment) {
+    let mut payload = segment.payload.to_vec();
+    *payload.last_mut().unwrap() ^= 1;
+    segment.payload = payload.into();
+}
+
+/// So many zeros, compressed: as short as a payload may be.
+fn zeros(segment: &mut Segment, count: u64) {
+    let bytes = zstd::bulk::compress(&vec![0; count as usize], 1).unwrap();
+    (segment.codec, segment.payload) = (Codec::Zstd, bytes.into());
+}
+
+/// Stands for a thousand times the bytes of its groups.
+fn bomb(segment: &mut Segment) {
+    zeros(segment, segment.content_bytes() * 1000);
+}
+
+/// Stands for a byte less than its groups have.
+fn dud(segment: &mut Segment) {
+    zeros(segment, segment.content_bytes() - 1);
+}
+
+/// Decodes well, to other bytes.
+fn other_bytes(segment: &mut Segment) {
+    zeros(segment, segment.content_bytes());
+}
+
+/// Decodes to nothing at all.
+fn garbage(segment: &mut Segment) {
+    (segment.codec, segment.payload) = (Codec::Zstd, Bytes::from_static(b"no such thing"));
 }
 
 #[async_trait]
@@ -357,18 +392,16 @@ impl Provider for Liar {
         peer: &PeerIdentity,
         request: &PieceRequest,
     ) -> Result<SegmentStream, Refusal> {
-        let lied = Arc::clone(&self.lied);
+        let (told, lied) = (self.lie, Arc::clone(&self.lied));
         let honest = Provider::open(&self.engine, peer, request).await?;
         let lie = move |ready: Ready| {
             let lied = Arc::clone(&lied);
             Ready::new(move || {
                 let mut segment = ready.read()?;
-                let mut payload = segment.payload.to_vec();
-                if let Some(byte) = payload.last_mut() {
-                    *byte ^= 1;
+                if !segment.payload.is_empty() {
+                    told(&mut segment);
                     lied.store(true, Ordering::Relaxed);
                 }
-                segment.payload = payload.into();
                 Ok(segment)
             })
         };
@@ -382,13 +415,19 @@ impl Provider for Liar {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_sends_wrong_bytes_is_dropped_and_the_reader_never_notices() {
+    for lie in [wrong_bit, bomb, dud, other_bytes, garbage] {
+        drops_a_liar(lie).await;
+    }
+}
+
+async fn drops_a_liar(lie: fn(&mut Segment)) {
     let field = Field::new();
     let seed = field.honest(Role::Seed, 1, &[]);
     let origin = Arc::new(FakeOrigin::new(40 * GROUP));
     seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     let lied = Arc::new(AtomicBool::new(false));
     let liar = field.member(Role::Node, 2, &[&seed], |engine| {
-        Arc::new(Liar { engine, lied: Arc::clone(&lied) })
+        Arc::new(Liar { engine, lie, lied: Arc::clone(&lied) })
     });
     let held = liar.engine.open(&origin.info(), None, None).await.unwrap();
     give_parents(&held, &[&seed]).await;
@@ -404,6 +443,7 @@ async fn a_peer_that_sends_wrong_bytes_is_dropped_and_the_reader_never_notices()
     assert_eq!(reading.join_next().await.unwrap().unwrap(), origin.content);
     let ledger = task.ledger();
     assert!(ledger.parents.iter().all(|parent| parent.host != liar.info.id), "{ledger:?}");
+    assert_eq!(ledger.content_bytes(), origin.content.len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]

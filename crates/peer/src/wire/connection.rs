@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::counters::WireCounters;
 use super::error::{ConnectError, PieceError};
 use super::exchange::Exchange;
-use super::frame::{Codec, Frame, FrameError};
+use super::frame::{Frame, FrameError};
 use super::hello::{LocalHost, greet};
 use super::message::{PeerIdentity, PieceRequest, Refusal, Segment, WatchRequest};
 use crate::dial::{Link, PeerAddress};
@@ -259,11 +259,7 @@ impl Shared {
         Ok(requests.open.contains_key(&id))
     }
 
-    fn deliver(&self, id: u32, data: (Segment, Codec), last: bool) -> Result<(), FrameError> {
-        let (segment, codec) = data;
-        if codec != Codec::Raw {
-            return Err(FrameError::Malformed("an encoding that nobody asked for"));
-        }
+    fn deliver(&self, id: u32, segment: Segment, last: bool) -> Result<(), FrameError> {
         let mut requests = self.requests.lock();
         let Some(open) = requests.open.get_mut(&id) else {
             self.counters.payload_wasted.add(segment.payload.len());
@@ -276,7 +272,8 @@ impl Shared {
             requests.open.remove(&id);
         }
         drop(requests);
-        self.counters.payload_received.add(segment.payload.len());
+        self.counters.payload_received.add(segment.content_bytes() as usize);
+        self.counters.encoded_received.add(segment.payload.len());
         mailbox.push(segment);
         if done {
             mailbox.finish(Ok(()));

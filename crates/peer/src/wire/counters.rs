@@ -30,6 +30,14 @@ counters! {
     payload_received,
     /// Bytes of content handed to links.
     payload_sent,
+    /// Bytes that the content which arrived and was wanted took, as it was encoded.
+    encoded_received,
+    /// Bytes that the content handed to links took, as it was encoded.
+    encoded_sent,
+    /// Groups handed to links as they are.
+    raw_groups_sent,
+    /// Groups handed to links compressed.
+    zstd_groups_sent,
     /// Bytes of content that arrived for requests already ended.
     payload_wasted,
     /// All bytes read from links.

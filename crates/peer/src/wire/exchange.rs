@@ -3,7 +3,7 @@
 use dfs_model::GroupRange;
 
 use super::frame::FrameError;
-use super::message::{PieceRequest, Segment};
+use super::message::{Codecs, PieceRequest, Segment};
 
 /// Segments beyond one per group that an answer may have: news and the empty last one.
 const SPARE_SEGMENTS: u64 = 8;
@@ -15,6 +15,7 @@ const EXTRAS_SIGNED: u64 = 512 << 10;
 #[derive(Debug)]
 pub(super) struct Exchange {
     wanted: GroupRange,
+    accepted: Codecs,
     /// A bit per group asked for.
     seen: [u64; 4],
     segments_left: u64,
@@ -26,6 +27,7 @@ impl Exchange {
     pub(super) fn new(request: &PieceRequest) -> Self {
         Self {
             wanted: request.groups,
+            accepted: request.codecs,
             seen: [0; 4],
             segments_left: request.groups.count + SPARE_SEGMENTS,
             extras_left: extras(request),
@@ -39,6 +41,9 @@ impl Exchange {
 
     /// Takes a segment into account; an error says which bound it breaks.
     pub(super) fn accept(&mut self, segment: &Segment) -> Result<(), FrameError> {
+        if !self.accepted.has(segment.codec) {
+            return Err(FrameError::Malformed("an encoding that nobody asked for"));
+        }
         let groups = segment.groups();
         if !groups.is_empty() && groups.intersection(self.wanted) != groups {
             return Err(FrameError::Malformed("groups that were not asked for"));

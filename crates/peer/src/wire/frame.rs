@@ -4,7 +4,15 @@
 //!
 //! ```text
 //! type u8 │ flags u8 │ 0 u16 │ body length u32 │ request id u32 │ body …
+//!
+//! request: task 32 │ first group u64 │ groups u32 │ priority u8 │ encodings accepted u8 │ grant length u16 │
+//!          deadline ms u32 │ grant │ credentials
+//! data:    first group u64 │ groups u16 │ encoding u8 │ batches u8 │ content length u64 │ proof length u32 │
+//!          payload length u32 │ length u32 of each batch │ batches │ proof │ payload
 //! ```
+//! An encoding is 0, the bytes themselves, or 1, zstd: bit 1 << encoding of those accepted, and 0 always is. One that
+//! was not accepted, and a payload that is not shorter for it, break the protocol.
+//!
 //! Every length is bounded before anything is allocated for it. A type this version does not know is
 //! skipped when it carries [`SKIPPABLE`], and breaks the protocol otherwise. The layout is frozen by test
 //! vectors; it changes only together with [`VERSION`], which the hello negotiates.
@@ -12,7 +20,7 @@
 use bytes::Bytes;
 use dfs_model::{GROUP_BYTES, HostId, TaskId};
 
-use super::message::{HaveUpdate, PieceRequest, Refusal, Segment, WatchRequest};
+use super::message::{Codec, HaveUpdate, PieceRequest, Refusal, Segment, WatchRequest};
 
 mod decode;
 mod encode;
@@ -20,7 +28,7 @@ mod encode;
 mod vectors;
 
 pub(super) use decode::decode;
-pub(super) use encode::{Encoded, encode};
+pub(super) use encode::{Carried, Encoded, encode};
 
 /// The version of the protocol that this code speaks.
 pub(super) const VERSION: u16 = 1;
@@ -195,14 +203,6 @@ pub(super) struct Hello {
     pub(super) name: String,
 }
 
-/// How a payload is encoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Codec {
-    Raw = 0,
-    Zstd = 1,
-}
-
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
@@ -214,7 +214,6 @@ pub(super) enum Frame {
     Data {
         id: u32,
         segment: Segment,
-        codec: Codec,
         last: bool,
     },
     Error {
@@ -247,7 +246,8 @@ pub(super) enum Frame {
     },
 }
 
-/// How many frames stand in `bytes`, one behind the other as on a link, those included that are to be skipped.
+/// How many frames stand in `bytes`, one behind the other as on a link, those included that are to be skipped. Payloads
+/// are decoded, and may not be what they say: that is found out by who verifies.
 pub fn count_frames(bytes: &[u8]) -> Result<usize, FrameError> {
     let (mut rest, mut count) = (bytes, 0);
     while !rest.is_empty() {
@@ -255,8 +255,12 @@ pub fn count_frames(bytes: &[u8]) -> Result<usize, FrameError> {
         let header = Header::parse(*header);
         let kind = header.check()?;
         let (body, next) = behind.split_at_checked(header.length()).ok_or(FrameError::Truncated)?;
-        if let Some(kind) = kind {
-            decode(kind, &header, Bytes::copy_from_slice(body))?;
+        let frame = kind.map(|kind| decode(kind, &header, Bytes::copy_from_slice(body)));
+        if let Some(Frame::Data { segment, .. }) = frame.transpose()? {
+            let content = segment.content_bytes();
+            if let Ok(decoded) = segment.decoded() {
+                assert_eq!(decoded.payload.len() as u64, content, "no byte more, none less");
+            }
         }
         (rest, count) = (next, count + 1);
     }
@@ -264,21 +268,20 @@ pub fn count_frames(bytes: &[u8]) -> Result<usize, FrameError> {
 }
 
 /// Whether the groups of a segment and its payload fit together.
-fn check_segment(segment: &Segment, codec: Codec) -> Result<(), FrameError> {
+fn check_segment(segment: &Segment) -> Result<(), FrameError> {
     let malformed = |what| Err(FrameError::Malformed(what));
     let count = u64::from(segment.count);
     if segment.count > MAX_DATA_GROUPS || segment.first > GROUP_LIMIT - count {
         return malformed("too many groups in a segment");
     }
     let most = count * GROUP_BYTES;
-    let payload = segment.payload.len() as u64;
+    let content = segment.content_bytes();
     let least = if count == 0 { 0 } else { most - GROUP_BYTES + 1 };
-    let fits = match codec {
-        Codec::Raw => payload >= least && payload <= most,
-        Codec::Zstd => payload <= most,
-    };
-    if !fits {
+    if content < least || content > most {
         return malformed("a payload that does not fill its groups");
+    }
+    if segment.codec != Codec::Raw && segment.payload.len() as u64 >= content {
+        return malformed("an encoding that makes nothing shorter");
     }
     if segment.proof.len() > MAX_PROOF {
         return malformed("a proof beyond its bound");

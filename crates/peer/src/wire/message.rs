@@ -15,6 +15,24 @@ pub struct Codecs(pub u8);
 impl Codecs {
     /// The bytes themselves: always accepted.
     pub const RAW: Self = Self(1);
+    /// All that this version reads.
+    pub const ALL: Self = Self(1 | 1 << Codec::Zstd as u8);
+
+    /// Whether a payload may come so. Bits of later versions mean nothing here.
+    pub fn has(self, codec: Codec) -> bool {
+        codec == Codec::Raw || self.0 & (1 << codec as u8) != 0
+    }
+}
+
+/// How a payload is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum Codec {
+    /// The bytes themselves.
+    #[default]
+    Raw = 0,
+    /// One or more zstd frames that stand for exactly the bytes of the groups, and are shorter than these.
+    Zstd = 1,
 }
 
 /// Secrets for an origin, opaque here: never printed, and kept by nobody on the way.
@@ -91,6 +109,8 @@ pub struct Segment {
     pub signed: Vec<Bytes>,
     /// Proof of the groups, opaque here.
     pub proof: Bytes,
+    /// How `payload` is encoded; see [`Segment::decoded`].
+    pub codec: Codec,
     /// The bytes: `count` whole groups, only the content's last group is shorter.
     pub payload: Bytes,
 }
@@ -101,8 +121,17 @@ impl Segment {
         GroupRange::new(self.first, u64::from(self.count))
     }
 
+    /// Bytes of content that the payload stands for. What is encoded says so by its groups and the length that
+    /// it states, in whole groups where it states none.
+    pub fn content_bytes(&self) -> u64 {
+        match self.codec {
+            Codec::Raw => self.payload.len() as u64,
+            Codec::Zstd => self.groups().bytes(self.length.unwrap_or(u64::MAX)).len(),
+        }
+    }
+
     /// Bytes it carries beside the payload.
-    pub(super) fn extras(&self) -> usize {
+    pub fn extras(&self) -> usize {
         self.proof.len() + self.signed.iter().map(Bytes::len).sum::<usize>()
     }
 }
@@ -114,6 +143,7 @@ impl fmt::Debug for Segment {
             .field("length", &self.length)
             .field("signed", &self.signed.len())
             .field("proof_bytes", &self.proof.len())
+            .field("codec", &self.codec)
             .field("payload_bytes", &self.payload.len())
             .finish()
     }

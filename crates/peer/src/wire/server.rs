@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::codec::{Compression, Encoder};
 use super::counters::WireCounters;
 use super::hello::{LocalHost, greet};
 use super::message::{HaveUpdate, PeerIdentity, PieceRequest, Refusal, Segment, WatchRequest};
@@ -83,6 +84,8 @@ pub struct ServerOptions {
     pub longest_deadline: Duration,
     /// Time for requests in flight when the server stops.
     pub drain_within: Duration,
+    /// Whether what is sent is compressed.
+    pub compression: Compression,
 }
 
 impl Default for ServerOptions {
@@ -97,6 +100,7 @@ impl Default for ServerOptions {
             slot_patience: Duration::from_millis(500),
             longest_deadline: Duration::from_secs(600),
             drain_within: Duration::from_secs(5),
+            compression: Compression::Auto,
         }
     }
 }
@@ -115,6 +119,7 @@ struct Shared {
     rate: Arc<RateLimiter>,
     counters: Arc<WireCounters>,
     connections: Arc<Semaphore>,
+    encoder: Arc<Encoder>,
 }
 
 impl PieceServer {
@@ -128,7 +133,8 @@ impl PieceServer {
     ) -> Self {
         let connections = Arc::new(Semaphore::new(options.connections));
         let counters = Arc::default();
-        let shared = Shared { provider, me, options, slots, rate, counters, connections };
+        let encoder = Arc::new(Encoder::new(options.compression));
+        let shared = Shared { provider, me, options, slots, rate, counters, connections, encoder };
         Self { shared: Arc::new(shared) }
     }
 

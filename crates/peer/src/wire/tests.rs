@@ -1,5 +1,6 @@
 //! Both sides over links in memory. The clock is the runtime's own: it runs only while everybody waits.
 
+mod codecs;
 mod hostile;
 mod model;
 mod pool;

@@ -56,12 +56,16 @@ pub(super) fn frame_seeds() -> Vec<Vec<u8>> {
     request.extend(b"g");
     let data =
         b"\x05\0\0\0\0\0\0\0\x01\0\0\x01\x02\0\x05\0\0\0\0\0\x02\0\0\0\x02\0\0\0\x03\0\0\0sigprxy";
+    // A group of one letter.
+    let zstd = b"\x05\0\0\0\0\0\0\0\x01\0\x01\0\0\0\x06\0\0\0\0\0\0\0\0\0\x0a\0\0\0\
+        \x28\xb5\x2f\xfd\0\x30\x03\0\x08a";
     let have =
         [&task[..], &[9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1], &[0; 7], &[2], &[0; 7]].concat();
     let frames = [
         frame(1, 0, 0, &hello),
         frame(2, 3, 7, &request),
         frame(3, 3, 7, data),
+        frame(3, 3, 7, zstd),
         frame(4, 0, 8, b"\x07\x02\0no"),
         frame(6, 0, 0, &[&task[..], &[0, 0]].concat()),
         frame(8, 6, 0, &have),

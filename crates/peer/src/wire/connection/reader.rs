@@ -134,7 +134,7 @@ fn judge(shared: &Shared, kind: Kind, header: &Header) -> Result<Verdict, FrameE
 /// Hands a frame on; the peer's last words, if these are they.
 fn take(shared: &Shared, frame: Frame) -> Result<Option<String>, FrameError> {
     match frame {
-        Frame::Data { id, segment, codec, last } => shared.deliver(id, (segment, codec), last)?,
+        Frame::Data { id, segment, last } => shared.deliver(id, segment, last)?,
         Frame::Error { id, refusal } => shared.refuse(id, refusal),
         Frame::Have { task, update } => shared.watches.apply(task, &update),
         Frame::Gone { task } => shared.watches.end(task),

@@ -6,12 +6,13 @@ use bytes::{Buf, Bytes, TryGetError};
 use dfs_model::{GroupRange, HostId, Priority, TaskId};
 
 use super::{
-    Codec, FETCH, FULL, Frame, FrameError, GONE, HAS_CREDENTIALS, HAS_LENGTH, Header, Hello, Kind,
-    LAST, MAGIC, MAX_NAME, MAX_RUNS, MAX_TEXT, SNAPSHOT, WANT_SIGNED, check_grant, check_request,
+    FETCH, FULL, Frame, FrameError, GONE, HAS_CREDENTIALS, HAS_LENGTH, Header, Hello, Kind, LAST,
+    MAGIC, MAX_NAME, MAX_RUNS, MAX_TEXT, SNAPSHOT, WANT_SIGNED, check_grant, check_request,
     check_runs, check_segment,
 };
 use crate::wire::message::{
-    Codecs, ErrorCode, HaveUpdate, PieceRequest, Refusal, SealedCredentials, Segment, WatchRequest,
+    Codec, Codecs, ErrorCode, HaveUpdate, PieceRequest, Refusal, SealedCredentials, Segment,
+    WatchRequest,
 };
 
 impl From<TryGetError> for FrameError {
@@ -143,9 +144,9 @@ fn decode_data(id: u32, flags: u8, body: &mut Bytes) -> Result<Frame, FrameError
     }
     let proof = take(body, proof_length)?;
     let payload = take(body, payload_length)?;
-    let segment = Segment { first, count, length, signed, proof, payload };
-    check_segment(&segment, codec)?;
-    Ok(Frame::Data { id, segment, codec, last: flags & LAST != 0 })
+    let segment = Segment { first, count, length, signed, proof, codec, payload };
+    check_segment(&segment)?;
+    Ok(Frame::Data { id, segment, last: flags & LAST != 0 })
 }
 
 fn decode_error(id: u32, body: &mut Bytes) -> Result<Frame, FrameError> {

@@ -7,30 +7,56 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dfs_model::TaskId;
 
 use super::{
-    Codec, DATA_FIXED, FETCH, FULL, Frame, FrameError, GONE, HAS_CREDENTIALS, HAS_LENGTH,
-    HAVE_FIXED, HEADER_BYTES, HELLO_FIXED, Header, Hello, Kind, LAST, MAGIC, MAX_NAME, MAX_TEXT,
-    REQUEST_FIXED, SNAPSHOT, WANT_SIGNED, WATCH_FIXED, check_grant, check_request, check_runs,
-    check_segment,
+    DATA_FIXED, FETCH, FULL, Frame, FrameError, GONE, HAS_CREDENTIALS, HAS_LENGTH, HAVE_FIXED,
+    HEADER_BYTES, HELLO_FIXED, Header, Hello, Kind, LAST, MAGIC, MAX_NAME, MAX_TEXT, REQUEST_FIXED,
+    SNAPSHOT, WANT_SIGNED, WATCH_FIXED, check_grant, check_request, check_runs, check_segment,
 };
 use crate::wire::message::{
-    HaveUpdate, PieceRequest, Refusal, SealedCredentials, Segment, WatchRequest,
+    Codec, HaveUpdate, PieceRequest, Refusal, SealedCredentials, Segment, WatchRequest,
 };
 
 /// A frame ready for a vectored write; what is written is consumed. None of its chunks is empty.
 #[derive(Debug)]
 pub(in crate::wire) struct Encoded {
     pub(super) chunks: VecDeque<Bytes>,
-    payload: usize,
+    carried: Carried,
+}
+
+/// What a frame carries of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::wire) struct Carried {
+    /// Bytes of the content.
+    pub(in crate::wire) content: usize,
+    /// Bytes that they take.
+    pub(in crate::wire) payload: usize,
+    pub(in crate::wire) groups: usize,
+    pub(in crate::wire) codec: Codec,
+}
+
+impl Carried {
+    fn by(segment: &Segment) -> Self {
+        Self {
+            content: segment.content_bytes() as usize,
+            payload: segment.payload.len(),
+            groups: usize::from(segment.count),
+            codec: segment.codec,
+        }
+    }
 }
 
 impl Encoded {
     fn whole(bytes: BytesMut) -> Self {
-        Self { chunks: VecDeque::from([bytes.freeze()]), payload: 0 }
+        Self { chunks: VecDeque::from([bytes.freeze()]), carried: Carried::default() }
     }
 
-    /// Bytes of content in the frame.
-    pub(in crate::wire) fn payload(&self) -> usize {
-        self.payload
+    /// What of a content is in the frame.
+    pub(in crate::wire) fn carried(&self) -> Carried {
+        self.carried
+    }
+
+    /// Has a ping written right behind it.
+    pub(in crate::wire) fn followed_by_ping(&mut self, id: u32) {
+        self.chunks.push_back(start(Kind::Ping, 0, 0, id).freeze());
     }
 }
 
@@ -65,7 +91,7 @@ pub(in crate::wire) fn encode(frame: Frame) -> Result<Encoded, FrameError> {
     Ok(match frame {
         Frame::Hello(hello) => encode_hello(&hello),
         Frame::Request { id, request } => encode_request(id, &request)?,
-        Frame::Data { id, segment, codec, last } => encode_data(id, segment, codec, last)?,
+        Frame::Data { id, segment, last } => encode_data(id, segment, last)?,
         Frame::Error { id, refusal } => encode_error(id, &refusal),
         Frame::Cancel { id } => Encoded::whole(start(Kind::Cancel, 0, 0, id)),
         Frame::Watch(watch) => encode_watch(&watch)?,
@@ -134,8 +160,9 @@ fn encode_request(id: u32, request: &PieceRequest) -> Result<Encoded, FrameError
     Ok(Encoded::whole(out))
 }
 
-fn encode_data(id: u32, segment: Segment, codec: Codec, last: bool) -> Result<Encoded, FrameError> {
-    check_segment(&segment, codec)?;
+fn encode_data(id: u32, segment: Segment, last: bool) -> Result<Encoded, FrameError> {
+    check_segment(&segment)?;
+    let carried = Carried::by(&segment);
     let payload = segment.payload.len();
     let batches = segment.signed.len();
     let fixed = DATA_FIXED + 4 * batches;
@@ -145,7 +172,7 @@ fn encode_data(id: u32, segment: Segment, codec: Codec, last: bool) -> Result<En
     put_header(&mut out, Kind::Data, flags, length, id);
     out.put_u64_le(segment.first);
     out.put_u16_le(segment.count);
-    out.put_u8(codec as u8);
+    out.put_u8(segment.codec as u8);
     out.put_u8(batches as u8);
     out.put_u64_le(segment.length.unwrap_or(0));
     out.put_u32_le(segment.proof.len() as u32);
@@ -159,7 +186,7 @@ fn encode_data(id: u32, segment: Segment, codec: Codec, last: bool) -> Result<En
     chunks.push_back(segment.proof);
     chunks.push_back(segment.payload);
     chunks.retain(|chunk| !chunk.is_empty());
-    Ok(Encoded { chunks, payload })
+    Ok(Encoded { chunks, carried })
 }
 
 fn encode_error(id: u32, refusal: &Refusal) -> Encoded {

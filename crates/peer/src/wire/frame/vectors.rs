@@ -7,7 +7,7 @@ use dfs_model::{GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::message::{Codecs, ErrorCode, SealedCredentials};
+use crate::wire::message::{Codec, Codecs, ErrorCode, SealedCredentials};
 
 fn bytes_of(frame: Frame) -> Vec<u8> {
     let mut encoded = encode(frame).unwrap();
@@ -56,6 +56,7 @@ fn the_layout_is_frozen() {
         length: Some(5 * GROUP_BYTES + 2),
         signed: vec![Bytes::from_static(b"sig")],
         proof: Bytes::from_static(b"pr"),
+        codec: Codec::Raw,
         payload: Bytes::from_static(b"xy"),
     };
     let update = HaveUpdate {
@@ -75,7 +76,7 @@ fn the_layout_is_frozen() {
             format!("020300003500000007000000{aa}020100000000000003000000010101 00dc05000067"),
         ),
         (
-            Frame::Data { id: 7, segment, codec: Codec::Raw, last: true },
+            Frame::Data { id: 7, segment, last: true },
             "030300002700000007000000 0500000000000000 0100 00 01 0200050000000000 02000000 02000000 \
              03000000 736967 7072 7879"
                 .to_owned(),
@@ -121,19 +122,51 @@ fn credentials_come_last_in_a_request() {
 }
 
 #[test]
+fn what_is_compressed_says_so_and_is_shorter_than_its_groups() {
+    let content = 3 * GROUP_BYTES + 2;
+    let payload = Bytes::from_static(b"xyz");
+    let (length, codec) = (Some(4 * GROUP_BYTES + 2), Codec::Zstd);
+    let segment = Segment { first: 1, count: 4, length, codec, payload, ..Segment::default() };
+    assert_eq!(segment.content_bytes(), content);
+    let frame = Frame::Data { id: 7, segment: segment.clone(), last: false };
+    let bytes = bytes_of(frame.clone());
+    assert_eq!(
+        hex(&bytes),
+        "030200001f00000007000000010000000000000004000100020004000000000000000000030000 0078797a"
+            .replace(' ', "")
+    );
+    assert_eq!(read(&bytes), Ok(frame));
+    let bad = [
+        // As long as its groups.
+        Segment { payload: vec![0; content as usize].into(), ..segment.clone() },
+        // No groups to stand for, and more than the content has.
+        Segment { count: 0, ..segment.clone() },
+        Segment { count: 5, ..segment.clone() },
+        Segment { first: 9, ..segment.clone() },
+        Segment { count: 17, length: None, ..segment },
+    ];
+    for segment in bad {
+        let frame = Frame::Data { id: 1, segment, last: false };
+        assert!(matches!(encode(frame), Err(FrameError::Malformed(_))));
+    }
+}
+
+#[test]
 fn payload_and_proofs_are_passed_on_without_a_copy() {
     let payload = Bytes::from(vec![1; GROUP_BYTES as usize]);
     let segment = Segment { count: 1, payload: payload.clone(), ..Segment::default() };
-    let frame = Frame::Data { id: 1, segment, codec: Codec::Raw, last: false };
+    let frame = Frame::Data { id: 1, segment, last: false };
     let encoded = encode(frame).unwrap();
     assert_eq!(encoded.chunks.len(), 2);
     assert_eq!(encoded.chunks[1].as_ptr(), payload.as_ptr());
-    assert_eq!(encoded.payload(), payload.len());
+    let carried =
+        Carried { content: payload.len(), payload: payload.len(), groups: 1, codec: Codec::Raw };
+    assert_eq!(encoded.carried(), carried);
 }
 
 #[test]
 fn messages_out_of_bounds_are_neither_written_nor_read() {
-    let data = |segment| Frame::Data { id: 1, segment, codec: Codec::Raw, last: false };
+    let data = |segment| Frame::Data { id: 1, segment, last: false };
     let group = Bytes::from(vec![0; GROUP_BYTES as usize]);
     let bad = [
         Frame::Request {
@@ -264,7 +297,7 @@ proptest! {
             payload: Bytes::from_static(b"tail"),
             ..Segment::default()
         };
-        let frame = Frame::Data { id: 9, segment, codec: Codec::Raw, last: false };
+        let frame = Frame::Data { id: 9, segment, last: false };
         let mut encoded = encode(frame.clone()).unwrap();
         let mut all = Vec::new();
         while encoded.has_remaining() {
@@ -278,4 +311,15 @@ proptest! {
         }
         prop_assert_eq!(read(&all), Ok(frame));
     }
+}
+
+#[test]
+fn a_frame_of_zstd_by_hand_is_read_and_decoded() {
+    // A group of one letter: a window of 64 KiB, and one block that repeats it.
+    let payload = Bytes::from_static(b"\x28\xb5\x2f\xfd\0\x30\x03\0\x08a");
+    let segment = Segment { first: 5, count: 1, codec: Codec::Zstd, payload, ..Segment::default() };
+    let bytes = bytes_of(Frame::Data { id: 1, segment: segment.clone(), last: true });
+    assert_eq!(count_frames(&bytes), Ok(1));
+    let decoded = segment.decoded().unwrap();
+    assert!(decoded.payload == vec![b'a'; GROUP_BYTES as usize]);
 }

@@ -8,11 +8,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Ready;
 use super::session::Session;
 use super::writer::Item;
 use crate::limits::Slot;
+use crate::wire::codec::Probe;
 use crate::wire::exchange::Exchange;
-use crate::wire::frame::{Codec, Encoded, Frame, encode};
+use crate::wire::frame::{Encoded, Frame, encode};
 use crate::wire::message::{ErrorCode, PieceRequest, Refusal, Segment};
 
 /// Sees a request to its end: the last segment, an error, or silence when it was cancelled.
@@ -66,29 +68,42 @@ impl Answer<'_> {
             };
             let slots = &self.session.server.slots;
             let slot = slots.acquire(self.session.peer.host, self.request.priority).await;
-            let read = tokio::task::spawn_blocking(move || ready.read()).await;
-            let mut segment = read.map_err(|_| Refusal::from(ErrorCode::Internal))??;
+            let (mut segment, probe) = self.read(ready).await?;
             // One batch of digests often covers many segments: it goes out once.
             segment.signed.retain(|batch| told.insert(batch.clone()));
             let broken = |error| Refusal::new(ErrorCode::Internal, format!("{error}"));
             exchange.accept(&segment).map_err(broken)?;
             let last = exchange.complete();
-            let frame = Frame::Data { id: self.id, segment, codec: Codec::Raw, last };
+            let frame = Frame::Data { id: self.id, segment, last };
             let frame = encode(frame).map_err(broken)?;
             if last && !self.session.close(self.id) {
                 return Ok(());
             }
-            self.write(frame, Arc::new(slot)).await;
+            self.write((frame, probe), Arc::new(slot)).await;
             if last {
                 return Ok(());
             }
         }
     }
 
+    /// Brings a segment into memory, as it is to travel.
+    async fn read(&self, ready: Ready) -> Result<(Segment, Probe), Refusal> {
+        let server = &self.session.server;
+        // No link takes more than this host gives.
+        let rate = [self.session.delivery.rate(), server.rate.rate()].into_iter().flatten().min();
+        let encoder = Arc::clone(&server.encoder);
+        let (task, accepted) = (self.request.task, self.request.codecs);
+        let read = tokio::task::spawn_blocking(move || {
+            let segment = ready.read()?;
+            Ok(encoder.encode(&task, accepted, rate, segment))
+        });
+        read.await.map_err(|_| Refusal::from(ErrorCode::Internal))?
+    }
+
     /// Ends an answer that is not complete.
     async fn end(&self) -> Result<(), Refusal> {
         let segment = Segment { first: self.request.groups.first, ..Segment::default() };
-        let frame = Frame::Data { id: self.id, segment, codec: Codec::Raw, last: true };
+        let frame = Frame::Data { id: self.id, segment, last: true };
         if let Ok(frame) = encode(frame)
             && self.session.close(self.id)
         {
@@ -98,7 +113,7 @@ impl Answer<'_> {
     }
 
     /// Waits until the segment is written; its slot goes to others when that takes long.
-    async fn write(&self, frame: Encoded, slot: Arc<Slot>) {
+    async fn write(&self, frame: (Encoded, Probe), slot: Arc<Slot>) {
         let (written, done) = oneshot::channel();
         let unread = YieldOnDrop(Arc::clone(&slot));
         let item = Item::segment(frame, self.cancel.clone(), (slot, written));

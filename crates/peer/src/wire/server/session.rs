@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::writer::{Item, Writer};
 use super::{Shared, answer, watch};
 use crate::dial::Link;
+use crate::wire::codec::Delivery;
 use crate::wire::frame::{Encoded, Frame, FrameError, Header, Kind, encode};
 use crate::wire::hello::Greeted;
 use crate::wire::io::{FrameReader, ReadError, Verdict};
@@ -34,6 +35,8 @@ pub(super) struct Session {
     pub(super) watches: Mutex<HashMap<TaskId, CancellationToken>>,
     pub(super) control: mpsc::Sender<Encoded>,
     pub(super) data: mpsc::Sender<Item>,
+    /// How quickly the child takes what is sent to it.
+    pub(super) delivery: Arc<Delivery>,
     /// One place per answer until the last of it is written; twice as many as requests in flight.
     places: Arc<Semaphore>,
     /// Cancelled when the connection is over.
@@ -48,6 +51,7 @@ pub(super) async fn run(server: Arc<Shared>, greeted: Greeted, stop: Cancellatio
     let over = CancellationToken::new();
     let tracker = TaskTracker::new();
     let options = &server.options;
+    let delivery = Arc::new(Delivery::new());
     let session = Arc::new(Session {
         places: Arc::new(Semaphore::new(options.in_flight * 2)),
         server: Arc::clone(&server),
@@ -56,10 +60,11 @@ pub(super) async fn run(server: Arc<Shared>, greeted: Greeted, stop: Cancellatio
         watches: Mutex::default(),
         control,
         data,
+        delivery: Arc::clone(&delivery),
         over: over.clone(),
         tracker: tracker.clone(),
     });
-    let writer = Writer::new(Arc::clone(&server), greeted.writer, over.clone());
+    let writer = Writer::new(Arc::clone(&server), greeted.writer, delivery, over.clone());
     tracker.spawn(writer.run(control_frames, data_frames));
     let last_words = tokio::select! {
         biased;
@@ -144,6 +149,7 @@ impl Session {
                 }
             }
             Frame::Ping { id } => self.say(Frame::Pong { id }).await,
+            Frame::Pong { id } => self.delivery.arrived(id),
             _ => {}
         }
         Ok(())

@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use crate::dial::Link;
 use crate::limits::Slot;
-use crate::wire::frame::Encoded;
+use crate::wire::codec::{Delivery, Probe};
+use crate::wire::frame::{Carried, Encoded};
+use crate::wire::message::Codec;
 
 /// Bytes taken from the rate at a time, so that connections alternate.
 const QUANTUM: usize = 64 << 10;
@@ -28,16 +30,22 @@ pub(super) struct Item {
     /// Cancelled when nobody wants it any more.
     unwanted: Option<CancellationToken>,
     held: Option<Held>,
+    probe: Probe,
 }
 
 impl Item {
     /// The end of an answer.
     pub(super) fn end(frame: Encoded) -> Self {
-        Self { frame, unwanted: None, held: None }
+        Self { frame, unwanted: None, held: None, probe: Probe::Useless }
     }
 
-    pub(super) fn segment(frame: Encoded, unwanted: CancellationToken, held: Held) -> Self {
-        Self { frame, unwanted: Some(unwanted), held: Some(held) }
+    /// A segment, which is to tell the rate of the link or not.
+    pub(super) fn segment(
+        (frame, probe): (Encoded, Probe),
+        unwanted: CancellationToken,
+        held: Held,
+    ) -> Self {
+        Self { frame, unwanted: Some(unwanted), held: Some(held), probe }
     }
 
     fn is_unwanted(&self) -> bool {
@@ -49,6 +57,7 @@ impl Item {
 pub(super) struct Writer {
     server: Arc<Shared>,
     link: WriteHalf<Box<dyn Link>>,
+    delivery: Arc<Delivery>,
     over: CancellationToken,
 }
 
@@ -56,9 +65,10 @@ impl Writer {
     pub(super) fn new(
         server: Arc<Shared>,
         link: WriteHalf<Box<dyn Link>>,
+        delivery: Arc<Delivery>,
         over: CancellationToken,
     ) -> Self {
-        Self { server, link, over }
+        Self { server, link, delivery, over }
     }
 
     /// Writes until the connection is over, small frames first; ends the connection when it cannot.
@@ -114,7 +124,12 @@ impl Writer {
         if item.is_unwanted() {
             return Ok(());
         }
-        let Item { mut frame, held, .. } = item;
+        let Item { mut frame, held, probe, .. } = item;
+        // From here on it is the link that is waited for, or what holds it below its rate.
+        let wanted = probe == Probe::Wanted;
+        if let Some(ping) = self.delivery.sends(frame.remaining() as u64, wanted) {
+            frame.followed_by_ping(ping);
+        }
         while frame.has_remaining() {
             let mut part = frame.remaining();
             if self.server.rate.rate().is_some() {
@@ -123,12 +138,23 @@ impl Writer {
             }
             self.write_part(&mut frame, part).await?;
         }
-        self.server.counters.payload_sent.add(frame.payload());
+        self.count(frame.carried());
         if let Some((_, written)) = held {
             // Nobody waits when the answer was given up.
             let _ = written.send(());
         }
         Ok(())
+    }
+
+    fn count(&self, carried: Carried) {
+        let counters = &self.server.counters;
+        counters.payload_sent.add(carried.content);
+        counters.encoded_sent.add(carried.payload);
+        let groups = match carried.codec {
+            Codec::Raw => &counters.raw_groups_sent,
+            Codec::Zstd => &counters.zstd_groups_sent,
+        };
+        groups.add(carried.groups);
     }
 
     async fn write(&mut self, mut frame: Encoded) -> io::Result<()> {

@@ -9,7 +9,7 @@ use dfs_model::{GroupRange, HostId};
 use super::rig::*;
 use crate::dial::{Acceptor, Dialer};
 use crate::limits::SlotLimits;
-use crate::wire::frame::{Codec, Frame, MAGIC, SKIPPABLE};
+use crate::wire::frame::{Frame, MAGIC, SKIPPABLE};
 use crate::wire::*;
 
 const STRANGER: HostId = HostId::from_bytes([0xba; 16]);
@@ -150,7 +150,7 @@ async fn lie(rig: &Rig, answer: impl Fn(u32) -> Vec<Frame> + Send + 'static) -> 
 fn data(id: u32, first: u64, count: u16) -> Frame {
     let payload = content(GroupRange::new(first, u64::from(count)));
     let segment = Segment { first, count, payload, ..Segment::default() };
-    Frame::Data { id, segment, codec: Codec::Raw, last: false }
+    Frame::Data { id, segment, last: false }
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,8 +164,9 @@ async fn parents_that_break_the_protocol_lose_their_connection() {
         ("not expected here", |_| vec![Frame::Cancel { id: 0 }]),
         ("nobody asked for", |id| {
             let payload = Bytes::from_static(b"zstd");
-            let segment = Segment { first: 8, count: 1, payload, ..Segment::default() };
-            vec![Frame::Data { id, segment, codec: Codec::Zstd, last: false }]
+            let codec = Codec::Zstd;
+            let segment = Segment { first: 8, count: 1, codec, payload, ..Segment::default() };
+            vec![Frame::Data { id, segment, last: false }]
         }),
     ];
     for (nth, (expected, lie_with)) in lies.into_iter().enumerate() {

@@ -304,7 +304,7 @@ pub(super) async fn eventually(what: &str, condition: impl Fn() -> bool) {
 pub(super) async fn collect(mut segments: Segments) -> Result<u64, PieceError> {
     let mut groups = 0;
     while let Some(segment) = segments.next().await {
-        let segment = segment?;
+        let segment = segment?.decoded().expect("what is sent decodes");
         assert!(segment.payload == content(segment.groups()), "wrong bytes in {segment:?}");
         groups += u64::from(segment.count);
     }
