@@ -154,6 +154,8 @@ impl Launch {
         let code = match fault {
             Fault::NotPermitted => &codes::START_DENIED,
             Fault::NoSpace => &codes::CACHE_FULL,
+            Fault::NotLetIn => &codes::JOIN_REFUSED,
+            Fault::Unreached => &codes::JOIN_UNREACHED,
             Fault::Usage | Fault::Other => &codes::START_FAILED,
         };
         let mut error = CliError::new(code, what);
@@ -174,7 +176,7 @@ fn ended(status: ExitStatus) -> String {
 
 /// Why it ended, by its exit code.
 fn fault_of(status: ExitStatus) -> Fault {
-    let faults = [Fault::Usage, Fault::NotPermitted, Fault::NoSpace];
+    let faults = [Fault::Usage, Fault::NotPermitted, Fault::NoSpace, Fault::Unreached];
     let said = faults.into_iter().find(|fault| status.code() == Some(fault.exit().into()));
     said.unwrap_or(Fault::Other)
 }

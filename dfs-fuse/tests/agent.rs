@@ -44,7 +44,7 @@ impl Bench {
             lifetime: Lifetime::OfTheProcess,
         };
         let network = Network {
-            dialer: Arc::new(TcpLinkDialer),
+            dialer: Arc::new(TcpLinkDialer::default()),
             acceptor: None,
             channels: Arc::new(GrpcChannels::default()),
             advertise: Vec::new(),
