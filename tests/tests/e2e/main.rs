@@ -9,6 +9,7 @@
 mod advice;
 mod archives;
 mod buckets;
+mod certificates;
 mod changes;
 mod clocks;
 mod commands;

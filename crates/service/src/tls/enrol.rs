@@ -289,8 +289,11 @@ impl Keeper {
     /// Until something is to be done, or looked at.
     fn pause(&self, failures: u32) -> Duration {
         let remaining = self.identity.with(Credentials::remaining);
-        if failures > 0 {
-            return (remaining / 10).clamp(SOONEST, LATEST).min(LATEST);
+        match (failures, remaining.is_zero()) {
+            (0, _) => {}
+            // Nobody takes it: only a clock that is set back makes a difference.
+            (_, true) => return LOOK_EVERY,
+            (_, false) => return (remaining / 10).clamp(SOONEST, LATEST),
         }
         remaining.saturating_sub(self.left()).min(LOOK_EVERY)
     }

@@ -64,6 +64,14 @@ impl Joining {
         }
     }
 
+    fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Scheduler => "scheduler",
+            Self::Seed => "seed",
+        }
+    }
+
     fn program(self) -> &'static str {
         match self {
             Self::Node => "dfs-fuse",
@@ -92,7 +100,7 @@ impl Record for Made {
     fn json(&self) -> Value {
         json!({
             "token": self.reply.token,
-            "role": self.joining.program(),
+            "role": self.joining.name(),
             "uses": self.uses,
             "expires_ms": self.reply.expires_ms,
             "command": self.command(),
