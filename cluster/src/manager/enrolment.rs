@@ -55,7 +55,7 @@ impl Registrar {
         Self { store, authority, lifetime, metrics, turns }
     }
 
-    async fn join_with(&self, request: JoinRequest) -> Result<Certificate, Status> {
+    async fn join_with(&self, request: JoinRequest) -> Result<(Names, Certificate), Status> {
         let secret = Secret::of_bytes(&request.secret);
         let secret = secret.ok_or_else(|| refused(&Redeemed::Unknown, Role::Node))?;
         let request = read(request.request)?;
@@ -67,7 +67,9 @@ impl Registrar {
             Redemption { token: secret.hash(), key: request.key_hash(), role: name.role, host };
         let redeemed = self.store.redeem(asked, now_ms()).await;
         match redeemed.map_err(|error| Status::unavailable(error_chain(&error)))? {
-            Redeemed::Yes | Redeemed::Again => self.signed(&request),
+            Redeemed::Yes | Redeemed::Again => {
+                Ok((request.names().clone(), self.signed(&request)?))
+            }
             other => Err(refused(&other, name.role)),
         }
     }
@@ -152,17 +154,17 @@ fn refused(redeemed: &Redeemed, asked: Role) -> Status {
 impl Enrolment for Registrar {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Certificate>, Status> {
         let _turn = self.turns.acquire().await;
-        let caller = Caller::of(request.extensions());
+        let from = Caller::of(request.extensions()).address();
+        let from = from.map(|address| address.to_string());
         let joined = self.join_with(request.into_inner()).await;
-        let from = caller.address();
         match &joined {
-            Ok(_) => tracing::info!(?from, "a host has joined"),
+            Ok((names, _)) => tracing::info!(from, %names, "a host has joined"),
             Err(status) => {
                 self.metrics.refused_joins.inc();
-                tracing::warn!(?from, why = status.message(), "a host was not let in");
+                tracing::warn!(from, why = status.message(), "a host was not let in");
             }
         }
-        joined.map(Response::new)
+        joined.map(|(_, certificate)| Response::new(certificate))
     }
 
     async fn renew(

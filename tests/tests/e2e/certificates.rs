@@ -118,9 +118,6 @@ fn a_command_without_an_agent_is_a_guest_of_the_machine_that_joined() {
     assert!(said.stderr.contains("a peer of"), "{}", said.stderr);
     assert!(fs::read(&out).unwrap() == all(&body), "wrong bytes");
     assert_eq!(origin.counters().body_bytes, MIB + 9);
-    let mut asking = visitor(&place, at, "own");
-    let said = Said::by(asking.args(["cluster", "status"])).unwrap().done();
-    assert!(said.text().contains("schedulers"), "{}", said.text());
 }
 
 #[test]
@@ -201,7 +198,7 @@ fn certificates_are_renewed_while_a_transfer_goes_on() {
     let length = body.length().unwrap();
     let origin = Origin::of("/f", body.clone()).unwrap();
     let config = place.path("cluster.toml");
-    fs::write(&config, "[members]\ncertificate-lifetime = \"4s\"\n").unwrap();
+    fs::write(&config, "[members]\ncertificate-lifetime = \"9s\"\n").unwrap();
     let cluster = cluster(&place, &["--config", config.to_str().unwrap()]);
     let agent = joined(&place, "a");
     let pace = origin.inject(Fault::pace(MIB));
@@ -242,7 +239,7 @@ fn a_node_goes_on_without_its_manager_and_says_when_its_certificate_is_over() {
     let place = Place::new();
     let origin = Origin::of("/f", Body::noise(15, MIB)).unwrap();
     let config = place.path("cluster.toml");
-    fs::write(&config, "[members]\ncertificate-lifetime = \"3s\"\n").unwrap();
+    fs::write(&config, "[members]\ncertificate-lifetime = \"6s\"\n").unwrap();
     let mut cluster = cluster(&place, &["--config", config.to_str().unwrap()]);
     let mut agent = joined(&place, "a");
     let url = origin.url("/f");
