@@ -3,10 +3,11 @@
 //! A cluster that was named and is not there is an error with the reason, never gone around: what a person names
 //! they mean.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_fuse::agent::inside::address_towards;
 use dfs_proto::manager::{MemberList, Role};
 use dfs_service::config::ServiceAddress;
 use dfs_service::net::Security;
@@ -40,6 +41,14 @@ pub fn certificate(context: &Context, cluster: &ServiceAddress) -> Option<Creden
     };
     let is_of_it = kept.managers().contains(cluster);
     (is_of_it || !cluster.is_on_loopback()).then_some(kept)
+}
+
+/// The address that an agent of this user listens on, so that others of the cluster reach it: the one from which the
+/// cluster is reached. Without a certificate it is for this machine alone.
+pub async fn listens_on(context: &Context, cluster: &ServiceAddress) -> Option<IpAddr> {
+    certificate(context, cluster)?;
+    let managers = cluster.resolve_within(REACH_WITHIN).await.ok()?;
+    address_towards(*managers.first()?).ok()
 }
 
 /// How that cluster is spoken to.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dfs_model::{HostInfo, HostKind};
 use dfs_peer::dial::Callee;
 use dfs_peer::digests::Identity;
+use dfs_peer::error_chain;
 use dfs_proto::manager::Role as MemberRole;
 use dfs_proto::manager::admin_server::AdminServer;
 use dfs_proto::manager::enrolment_server::EnrolmentServer;
@@ -109,29 +110,29 @@ impl Site {
             let enrolment = EnrolmentServer::new(registrar);
             self.routes.add_service(enrolment.max_decoding_message_size(manager::MAX_REQUEST));
         }
-        self.open_desk(registrar, data_dir, &tracker)?;
+        self.open_desk(registrar, data_dir, &tracker);
         let grpc = manager::Grpc::new(handle, tracker.tasks().clone(), stop.clone());
         self.routes.add_service(ManagerServer::new(grpc));
         tracker.spawn("members", OnFailure::StopProcess, service.run(stop));
         Ok(())
     }
 
-    /// Where people on this machine get join tokens: a socket in the data directory, which is theirs alone.
-    fn open_desk(
-        &self,
-        registrar: Option<Registrar>,
-        data_dir: &DataDir,
-        tracker: &Tracker,
-    ) -> Result<(), Error> {
+    /// Where people on this machine get join tokens: a socket in the data directory, which is theirs alone. Without
+    /// it, as where its name is too long, the manager does everything else.
+    fn open_desk(&self, registrar: Option<Registrar>, data_dir: &DataDir, tracker: &Tracker) {
         let socket = data_dir.path().join(manager::SOCKET);
-        let listener =
-            LocalListener::bind(&socket, SocketAccess::Owner).map_err(process::Error::from)?;
+        let listener = match LocalListener::bind(&socket, SocketAccess::Owner) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!(error = %error_chain(&error), "there will be no join tokens");
+                return;
+            }
+        };
         let managers = self.grpc.iter().copied().map(ServiceAddress::from).collect();
         let desk = AdminServer::new(Desk::new(registrar, managers));
         let router = net::grpc_server().add_service(desk);
         let serving = net::serve_grpc_local(router, listener, tracker.token().clone());
         tracker.spawn("desk", OnFailure::Report, serving);
-        Ok(())
     }
 
     /// A scheduler.

@@ -3,7 +3,7 @@
 //! that serves others what it holds until it leaves.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,6 +196,15 @@ async fn as_guest(node: Credentials, dir: &Path) -> Result<Security, InsideError
 
 /// Listens on a free port of the address from which the cluster is reached: others of it reach that too.
 fn listen_towards(cluster: SocketAddr, security: &Security) -> io::Result<TcpLinkAcceptor> {
+    let ip = address_towards(cluster)?;
+    security.allows("pieces", ip).map_err(io::Error::other)?;
+    let listener = TcpListener::bind((ip, 0))?;
+    listener.set_nonblocking(true)?;
+    TcpLinkAcceptor::new(tokio::net::TcpListener::from_std(listener)?, security.clone())
+}
+
+/// This machine's own address on the way there.
+pub fn address_towards(cluster: SocketAddr) -> io::Result<IpAddr> {
     let any: SocketAddr = match cluster {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -203,9 +212,7 @@ fn listen_towards(cluster: SocketAddr, security: &Security) -> io::Result<TcpLin
     // Nothing is sent: the kernel only says which address it would use.
     let towards = UdpSocket::bind(any)?;
     towards.connect(cluster)?;
-    let listener = TcpListener::bind((towards.local_addr()?.ip(), 0))?;
-    listener.set_nonblocking(true)?;
-    TcpLinkAcceptor::new(tokio::net::TcpListener::from_std(listener)?, security.clone())
+    Ok(towards.local_addr()?.ip())
 }
 
 fn options(dir: &Path, sources: SourcesBuilder, managers: &[SocketAddr]) -> HostOptions {

@@ -32,7 +32,7 @@ impl Security {
     }
 
     /// Whether listening there is allowed.
-    pub(super) fn allows(&self, service: &str, ip: std::net::IpAddr) -> Result<(), NetError> {
+    pub fn allows(&self, service: &str, ip: std::net::IpAddr) -> Result<(), NetError> {
         match self {
             Self::Plain if !ip.to_canonical().is_loopback() => {
                 Err(NetError::NotLoopback { service: service.to_owned(), address: ip })

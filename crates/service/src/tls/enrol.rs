@@ -13,6 +13,7 @@ use dfs_peer::dial::Callee;
 use dfs_peer::error_chain;
 use dfs_proto::manager::enrolment_client::EnrolmentClient;
 use dfs_proto::manager::{self, CertificateRequest, JoinRequest};
+use rustls::CertificateError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -186,7 +187,11 @@ fn shows_another_authority(status: &Status) -> bool {
     while let Some(error) = next {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let found = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::InvalidCertificate(_)) = found {
+        // What is wrong with a certificate of the right authority, as its time, is another matter.
+        if let Some(rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::Other(_),
+        )) = found
+        {
             return true;
         }
         next = error.source();
