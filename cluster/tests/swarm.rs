@@ -33,7 +33,7 @@ use dfs_proto::seed::{ObtainEvent, ObtainRequest, Obtaining, obtain_event};
 use dfs_proto::{common, convert, seed};
 use dfs_service::admin::Readiness;
 use dfs_service::metrics::Metrics;
-use dfs_service::net::{self, GrpcChannels, Port, Security};
+use dfs_service::net::{self, Caller, GrpcChannels, Port, Security};
 use dfs_service::{Lifecycle, OnFailure};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -131,7 +131,8 @@ impl Seed for Played {
         request: Request<seed::ResolveRequest>,
     ) -> Result<Response<seed::ResolveReply>, Status> {
         self.resolutions.fetch_add(1, Ordering::SeqCst);
-        self.asked_over.lock().unwrap().extend(request.remote_addr());
+        let caller = Caller::of(request.extensions());
+        self.asked_over.lock().unwrap().extend(caller.address());
         self.answers.acquire().await.unwrap().forget();
         let url = request.into_inner().target.unwrap_or_default().url;
         if url.ends_with("missing") {
@@ -146,7 +147,8 @@ impl Seed for Played {
         &self,
         request: Request<ObtainRequest>,
     ) -> Result<Response<Self::ObtainStream>, Status> {
-        self.asked_over.lock().unwrap().extend(request.remote_addr());
+        let caller = Caller::of(request.extensions());
+        self.asked_over.lock().unwrap().extend(caller.address());
         let (say, stream) = mpsc::channel(16);
         let order = Ordered { request: request.into_inner(), say };
         self.orders.send(order).await.map_err(|_| Status::unavailable("stopping"))?;
