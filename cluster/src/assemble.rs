@@ -12,6 +12,7 @@ use dfs_service::data_dir::{DataDir, DataDirError};
 use dfs_service::net::{self, NetError, Port, Security};
 use dfs_service::process::{self, Fault};
 use dfs_service::run_info::RunInfo;
+use dfs_service::tls::Credentials;
 use dfs_service::tls::authority::AuthorityError;
 use dfs_service::{Extensions, Lifecycle, OnFailure};
 use tokio::net::TcpListener;
@@ -92,6 +93,10 @@ async fn run(cli: Cli, extensions: Extensions) -> Result<(), Error> {
     let loader = Loader::new(PROCESS).file(flags.shared.config.clone());
     let loaded = loader.load_beside(&flags).map_err(process::Error::from)?;
     let (shared, own): (process::Options, Options) = loaded;
+    let knows_one = own.manager.is_some() || own.join.is_some();
+    if !role.has_manager() && !knows_one && !Credentials::are_in(&own.data_dir) {
+        return Err(Error::NoManager);
+    }
     let listen = shared.listen;
     if listen.to_canonical().is_unspecified() && own.advertise.is_empty() {
         return Err(process::Error::from(NetError::NothingToAnnounce(listen)).into());

@@ -135,6 +135,11 @@ impl Credentials {
         self
     }
 
+    /// Whether any are kept in `dir`.
+    pub fn are_in(dir: &Path) -> bool {
+        dir.join(FILE).symlink_metadata().is_ok()
+    }
+
     /// Those kept in `dir`.
     pub fn load(dir: &Path) -> Result<Option<Self>, CredentialsError> {
         let path = dir.join(FILE);
