@@ -261,7 +261,7 @@ mod tests {
             assert!(error.to_string().contains(FILE), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
-        fs::write(&path, whole.replace("\"format\":1", "\"format\":2")).unwrap();
+        fs::write(&path, whole.replace("\"format\": 1", "\"format\": 2")).unwrap();
         let error = Authority::load_or_create(dir.path()).err().unwrap();
         assert!(matches!(error, AuthorityError::File(CredentialsError::Newer { .. })), "{error}");
     }

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use super::super::enrol::issue_own;
 use super::super::request::Host;
-use super::super::{Authority, Role};
+use super::super::{Authority, Role, now_ms};
 use super::*;
 use crate::net::{self, Port, Security};
 
@@ -118,11 +118,18 @@ async fn nobody_of_another_cluster_is_believed_by_either_side() {
     assert!(accepted.is_err());
 }
 
-/// Credentials whose time is over.
-fn expired(cluster: &Cluster, role: Role) -> Identity {
+/// Credentials whose time is over. Certificates count in seconds: that of the last one has to be over.
+fn over(cluster: &Cluster, role: Role) -> Credentials {
     let credentials = issue_own(cluster.authority(), &[host(role)], Duration::ZERO).unwrap();
     assert!(credentials.has_expired());
-    Identity::new(credentials).unwrap()
+    while now_ms() / 1000 <= credentials.validity().not_after_ms / 1000 {
+        std::thread::yield_now();
+    }
+    credentials
+}
+
+fn expired(cluster: &Cluster, role: Role) -> Identity {
+    Identity::new(over(cluster, role)).unwrap()
 }
 
 #[tokio::test]
@@ -146,8 +153,7 @@ fn a_chain_is_checked_again_for_its_time_and_its_authority() {
         |credentials: &Credentials| check_again(credentials.chain(), root, Side::Client, &provider);
     assert_eq!(check(&cluster.credentials(Role::Node).0), Ok(()));
     assert_eq!(check(&other.credentials(Role::Node).0), Err(Refused::Stale));
-    let over = issue_own(cluster.authority(), &[host(Role::Node)], Duration::ZERO).unwrap();
-    assert_eq!(check(&over), Err(Refused::Stale));
+    assert_eq!(check(&over(&cluster, Role::Node)), Err(Refused::Stale));
     assert_eq!(check_again(&[], root, Side::Client, &provider), Err(Refused::NoCertificate));
 }
 
@@ -238,7 +244,7 @@ async fn old_versions_other_protocols_and_clients_without_certificates_are_refus
         let why = why_not(role, plane, version, alpn).await;
         assert!(why.as_ref().is_some_and(|why| why.contains(word)), "{why:?}");
     };
-    no(Role::Manager, Plane::Grpc, &TLS12, b"h2", "version").await;
+    no(Role::Manager, Plane::Grpc, &TLS12, b"h2", "Tls12").await;
     no(Role::Node, Plane::Pieces, &TLS13, b"dfs-piece/1", "certificate").await;
     no(Role::Scheduler, Plane::Grpc, &TLS13, b"h2", "certificate").await;
     no(Role::Manager, Plane::Grpc, &TLS13, b"http/1.1", "protocol").await;
