@@ -49,7 +49,7 @@ _dfs__cluster() {
             return 0
             ;;
         dfs__subcmd__cluster__subcmd__all)
-            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
+            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -72,6 +72,10 @@ _dfs__cluster() {
                     return 0
                     ;;
                 --manager)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --join)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -119,7 +123,7 @@ _dfs__cluster() {
             return 0
             ;;
         dfs__subcmd__cluster__subcmd__manager)
-            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
+            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -142,6 +146,10 @@ _dfs__cluster() {
                     return 0
                     ;;
                 --manager)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --join)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -189,7 +197,7 @@ _dfs__cluster() {
             return 0
             ;;
         dfs__subcmd__cluster__subcmd__scheduler)
-            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
+            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -212,6 +220,10 @@ _dfs__cluster() {
                     return 0
                     ;;
                 --manager)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --join)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -259,7 +271,7 @@ _dfs__cluster() {
             return 0
             ;;
         dfs__subcmd__cluster__subcmd__seed)
-            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
+            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -282,6 +294,10 @@ _dfs__cluster() {
                     return 0
                     ;;
                 --manager)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --join)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

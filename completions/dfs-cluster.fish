@@ -34,9 +34,10 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l data-dir
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l advertise -d 'Address that others reach this process at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l port-grpc -d 'Port of the gRPC services; 0 is a free one [default: 4000, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l port-pieces -d 'Port of the seed\'s piece plane; 0 is a free one [default: 4002, or a free one if that is taken]' -r
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l manager -d 'The manager to join, as host:port; not where the manager runs in this process' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l manager -d 'The manager to join, as host:port; not where the manager runs in this process. A token names it too' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l join -d 'Token that this process joins the cluster with, once: `dfctl cluster join-token --role ROLE` prints it. Not where the manager runs in this process' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l config -d 'Configuration file over those in /etc/dfs' -r -F
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l listen -d 'Address to listen on; loopback only, until links are protected [default: 127.0.0.1]' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l name -d 'Name for people; the machine\'s own when not given' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l area -d 'Area (region) this process stands in' -r
@@ -44,14 +45,16 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l idc -d '
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l rack -d 'Finer place in it, elements separated by `|`' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l log -d 'What is logged, as in RUST_LOG [default: info]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l log-format -d 'How it is logged: human, json or auto [default: auto]' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l tls -d 'Uses certificates on loopback too: everybody then has to join. On other addresses there is no other way'
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -s h -l help -d 'Print help'
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l data-dir -d 'Where the process keeps what must survive it; `dfctl cluster up` says another one [default: /var/lib/dfs-cluster]' -r -F
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l advertise -d 'Address that others reach this process at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l port-grpc -d 'Port of the gRPC services; 0 is a free one [default: 4000, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l port-pieces -d 'Port of the seed\'s piece plane; 0 is a free one [default: 4002, or a free one if that is taken]' -r
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l manager -d 'The manager to join, as host:port; not where the manager runs in this process' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l manager -d 'The manager to join, as host:port; not where the manager runs in this process. A token names it too' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l join -d 'Token that this process joins the cluster with, once: `dfctl cluster join-token --role ROLE` prints it. Not where the manager runs in this process' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l config -d 'Configuration file over those in /etc/dfs' -r -F
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l listen -d 'Address to listen on; loopback only, until links are protected [default: 127.0.0.1]' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l name -d 'Name for people; the machine\'s own when not given' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l area -d 'Area (region) this process stands in' -r
@@ -59,14 +62,16 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l idc 
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l rack -d 'Finer place in it, elements separated by `|`' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l log -d 'What is logged, as in RUST_LOG [default: info]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l log-format -d 'How it is logged: human, json or auto [default: auto]' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l tls -d 'Uses certificates on loopback too: everybody then has to join. On other addresses there is no other way'
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -s h -l help -d 'Print help'
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l data-dir -d 'Where the process keeps what must survive it; `dfctl cluster up` says another one [default: /var/lib/dfs-cluster]' -r -F
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l advertise -d 'Address that others reach this process at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l port-grpc -d 'Port of the gRPC services; 0 is a free one [default: 4000, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l port-pieces -d 'Port of the seed\'s piece plane; 0 is a free one [default: 4002, or a free one if that is taken]' -r
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l manager -d 'The manager to join, as host:port; not where the manager runs in this process' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l manager -d 'The manager to join, as host:port; not where the manager runs in this process. A token names it too' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l join -d 'Token that this process joins the cluster with, once: `dfctl cluster join-token --role ROLE` prints it. Not where the manager runs in this process' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l config -d 'Configuration file over those in /etc/dfs' -r -F
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l listen -d 'Address to listen on; loopback only, until links are protected [default: 127.0.0.1]' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l name -d 'Name for people; the machine\'s own when not given' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l area -d 'Area (region) this process stands in' -r
@@ -74,14 +79,16 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l id
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l rack -d 'Finer place in it, elements separated by `|`' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l log -d 'What is logged, as in RUST_LOG [default: info]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l log-format -d 'How it is logged: human, json or auto [default: auto]' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l tls -d 'Uses certificates on loopback too: everybody then has to join. On other addresses there is no other way'
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -s h -l help -d 'Print help'
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l data-dir -d 'Where the process keeps what must survive it; `dfctl cluster up` says another one [default: /var/lib/dfs-cluster]' -r -F
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l advertise -d 'Address that others reach this process at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l port-grpc -d 'Port of the gRPC services; 0 is a free one [default: 4000, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l port-pieces -d 'Port of the seed\'s piece plane; 0 is a free one [default: 4002, or a free one if that is taken]' -r
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l manager -d 'The manager to join, as host:port; not where the manager runs in this process' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l manager -d 'The manager to join, as host:port; not where the manager runs in this process. A token names it too' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l join -d 'Token that this process joins the cluster with, once: `dfctl cluster join-token --role ROLE` prints it. Not where the manager runs in this process' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l config -d 'Configuration file over those in /etc/dfs' -r -F
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l listen -d 'Address to listen on; loopback only, until links are protected [default: 127.0.0.1]' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l name -d 'Name for people; the machine\'s own when not given' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l area -d 'Area (region) this process stands in' -r
@@ -89,4 +96,5 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l idc -d 
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l rack -d 'Finer place in it, elements separated by `|`' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l log -d 'What is logged, as in RUST_LOG [default: info]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l log-format -d 'How it is logged: human, json or auto [default: auto]' -r
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l tls -d 'Uses certificates on loopback too: everybody then has to join. On other addresses there is no other way'
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -s h -l help -d 'Print help'

@@ -2,6 +2,7 @@ complete -c dfs-fuse -l data-dir -d 'Where the agent keeps its cache and its ide
 complete -c dfs-fuse -l socket -d 'Unix socket that dfctl talks to [default: agent.sock in the data directory]' -r -F
 complete -c dfs-fuse -l socket-group -d 'Group whose members may use the socket too, by its name or its number' -r
 complete -c dfs-fuse -l cluster -d 'The cluster to take part in, as host:port of its manager; repeatable. None is solo' -r
+complete -c dfs-fuse -l join -d 'Token that this machine joins the cluster with, once; it says where the cluster is. `dfctl cluster up` and `dfctl cluster join-token` print it' -r
 complete -c dfs-fuse -l advertise -d 'Address that others reach this host\'s pieces at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-fuse -l port-pieces -d 'Port of the piece plane; 0 is a free one [default: 4001, or a free one if that is taken]' -r
 complete -c dfs-fuse -l capacity -d 'Disk that the cache may take, as in 50GiB, at least 64MiB; all of the file system when not given' -r
@@ -9,7 +10,7 @@ complete -c dfs-fuse -l upload-rate -d 'Bytes in a second that it uploads at mos
 complete -c dfs-fuse -l ca-file -d 'PEM file of a certificate authority that origins may be signed by; repeatable' -r -F
 complete -c dfs-fuse -l export -d 'Directory that other users may name files in, each with their own rights; absolute; repeatable' -r -F
 complete -c dfs-fuse -l config -d 'Configuration file over those in /etc/dfs' -r -F
-complete -c dfs-fuse -l listen -d 'Address to listen on; loopback only, until links are protected [default: 127.0.0.1]' -r
+complete -c dfs-fuse -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-fuse -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
 complete -c dfs-fuse -l name -d 'Name for people; the machine\'s own when not given' -r
 complete -c dfs-fuse -l area -d 'Area (region) this process stands in' -r

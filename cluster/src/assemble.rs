@@ -1,17 +1,19 @@
 //! The process, put together: what starts, in which order, and what it is told.
 //!
-//! Services stop in reverse: the gRPC server is named first, so that it is there until those behind
-//! it have ended their streams.
+//! Before anything else it is settled who the process is to others ([`secure`]). Services stop in reverse: the gRPC
+//! server is named first, so that it is there until those behind it have ended their streams.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use dfs_peer::digests::IdentityError;
 use dfs_service::config::Loader;
-use dfs_service::data_dir::DataDir;
-use dfs_service::net::{self, Port};
+use dfs_service::data_dir::{DataDir, DataDirError};
+use dfs_service::net::{self, NetError, Port, Security};
 use dfs_service::process::{self, Fault};
 use dfs_service::run_info::RunInfo;
+use dfs_service::tls::Credentials;
+use dfs_service::tls::authority::AuthorityError;
 use dfs_service::{Extensions, Lifecycle, OnFailure};
 use tokio::net::TcpListener;
 
@@ -19,6 +21,7 @@ use self::site::Site;
 use crate::options::{Cli, Options, PROCESS, Role};
 use crate::{manager, seed};
 
+mod secure;
 mod site;
 
 /// Why the process cannot run.
@@ -33,14 +36,22 @@ pub enum Error {
     Manager(#[from] manager::Error),
     /// The seed.
     Seed(#[from] seed::Error),
+    /// Its directory.
+    DataDir(#[from] DataDirError),
+    /// The cluster's certificate authority.
+    Authority(#[from] AuthorityError),
     /// A role that needs a manager has none.
-    #[error("no manager is named: give --manager HOST:PORT, or run `dfs-cluster all`")]
+    #[error(
+        "no manager is named: give --join TOKEN or --manager HOST:PORT, or run `dfs-cluster all`"
+    )]
     NoManager,
     /// A role that has a manager was given another one.
-    #[error("--manager is for a scheduler or a seed: the manager of `{PROCESS} {role}` is its own")]
+    #[error("{flag} is for a scheduler or a seed: the manager of `{PROCESS} {role}` is its own")]
     OwnManager {
         /// The role.
         role: &'static str,
+        /// What was given.
+        flag: &'static str,
     },
 }
 
@@ -50,7 +61,10 @@ impl Error {
         match self {
             Self::Process(error) => error.fault(),
             Self::NoManager | Self::OwnManager { .. } => Fault::Usage,
-            Self::Identity(_) | Self::Manager(_) | Self::Seed(_) => Fault::of(self),
+            Self::DataDir(error) => error.fault(),
+            Self::Identity(_) | Self::Manager(_) | Self::Seed(_) | Self::Authority(_) => {
+                Fault::of(self)
+            }
         }
     }
 }
@@ -72,14 +86,20 @@ pub fn main(extensions: Extensions) -> ExitCode {
 async fn run(cli: Cli, extensions: Extensions) -> Result<(), Error> {
     let (role, flags) = cli.role.into_parts();
     // In a file it may be meant for the other processes that read it.
-    if role.has_manager() && flags.manager.is_some() {
-        return Err(Error::OwnManager { role: role.name() });
+    let given = [("--manager", flags.manager.is_some()), ("--join", flags.join.is_some())];
+    if let Some((flag, _)) = given.into_iter().find(|(_, given)| role.has_manager() && *given) {
+        return Err(Error::OwnManager { role: role.name(), flag });
     }
     let loader = Loader::new(PROCESS).file(flags.shared.config.clone());
     let loaded = loader.load_beside(&flags).map_err(process::Error::from)?;
     let (shared, own): (process::Options, Options) = loaded;
-    if !role.has_manager() && own.manager.is_none() {
+    let knows_one = own.manager.is_some() || own.join.is_some();
+    if !role.has_manager() && !knows_one && !Credentials::are_in(&own.data_dir) {
         return Err(Error::NoManager);
+    }
+    let listen = shared.listen;
+    if listen.to_canonical().is_unspecified() && own.advertise.is_empty() {
+        return Err(process::Error::from(NetError::NothingToAnnounce(listen)).into());
     }
     let told = Told { role, shared, own, extensions };
     let (shared, data_dir) = (told.shared.clone(), told.own.data_dir.clone());
@@ -97,8 +117,11 @@ async fn start(
 ) -> Result<RunInfo, Error> {
     let role = told.role;
     let server = lifecycle.service("grpc");
-    let (listener, at) = listen("grpc", &told.shared, told.own.port_grpc, 4000).await?;
-    let mut site = Site::new(told, data_dir, at)?;
+    let secured = secure::secure(&told, data_dir).await?;
+    let security = secured.security.clone();
+    let (listener, at) = listen("grpc", &told.shared, told.own.port_grpc, 4000, &security).await?;
+    let mut site = Site::new(told, secured, at)?;
+    site.keep_certificate(&lifecycle.service("certificate"));
     if role.has_manager() {
         site.add_manager(data_dir, lifecycle.service("manager")).await?;
     }
@@ -110,8 +133,8 @@ async fn start(
         false => None,
     };
     let Site { told, host, routes, metrics, readiness, .. } = site;
-    let router = net::grpc_server().add_routes(routes.routes());
-    let serving = net::serve_grpc(router, listener, server.token().clone());
+    let (routes, stop) = (routes.routes(), server.token().clone());
+    let serving = net::serve_grpc(routes, listener, security, stop);
     server.spawn("grpc", OnFailure::StopProcess, serving);
 
     let pages = lifecycle.service("admin");
@@ -132,8 +155,10 @@ async fn listen(
     options: &process::Options,
     port: Option<u16>,
     usual: u16,
+    security: &Security,
 ) -> Result<(TcpListener, SocketAddr), process::Error> {
-    let listener = net::bind(service, options.listen, Port::given_or(port, usual)).await?;
+    let listener =
+        net::bind(service, options.listen, Port::given_or(port, usual), security).await?;
     let at = listener.local_addr()?;
     Ok((listener, at))
 }

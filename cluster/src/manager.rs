@@ -1,9 +1,10 @@
-//! The durable side: who is a member of the cluster, under which lease.
+//! The durable side: who is a member of the cluster, under which lease, and who has a certificate of it.
 //!
 //! Owns the member list and the database `manager.db` under the data directory. A change is on disk
 //! before anybody hears of it, so a list's version never means two things. When the process dies the
 //! leases go on from the moment it is back; members renew.
 
+mod enrolment;
 mod grpc;
 mod registry;
 mod service;
@@ -14,9 +15,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use enrolment::{Desk, MAX_REQUEST, Registrar};
 pub use grpc::Grpc;
 pub use registry::Rejected;
 pub use service::{Handle, Service};
+
+/// The socket in the data directory at which it makes join tokens.
+pub const SOCKET: &str = "manager.sock";
 
 /// What a manager can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,11 +30,17 @@ pub struct Options {
     /// How long a member may be silent before it is dropped from the list.
     #[serde(with = "crate::duration::waited")]
     pub lease: Duration,
+    /// How long certificates last; each is renewed when two thirds of that are over.
+    #[serde(with = "crate::duration::waited")]
+    pub certificate_lifetime: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(15) }
+        Self {
+            lease: Duration::from_secs(15),
+            certificate_lifetime: Duration::from_secs(24 * 3600),
+        }
     }
 }
 

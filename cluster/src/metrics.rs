@@ -16,6 +16,10 @@ dfs_service::metrics! {
         rejected: Counter[Count],
         /// Changes of the member list that could not be written.
         write_failures: Counter[Count],
+        /// Certificates signed, first ones and renewed ones.
+        certificates: Counter[Count],
+        /// Requests to join that were refused.
+        refused_joins: Counter[Count],
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use dfs_service::config::{self, ServiceAddress};
 use dfs_service::process;
+use dfs_service::tls::JoinToken;
 use serde::{Deserialize, Serialize};
 
 use crate::{manager, scheduler, seed};
@@ -16,7 +17,8 @@ pub const PROCESS: &str = "dfs-cluster";
 const EXAMPLES: &str = "\
 Examples:
   dfs-cluster all --data-dir /var/lib/dfs-cluster
-  dfs-cluster scheduler --manager 127.0.0.1:4000 --data-dir /var/lib/dfs-scheduler
+  dfs-cluster all --listen 10.0.0.5 --data-dir /var/lib/dfs-cluster
+  dfs-cluster seed --listen 10.0.0.6 --join TOKEN --data-dir /var/lib/dfs-seed
 
 Every flag can also be given as a variable: --data-dir is DFS_DATA_DIR.";
 
@@ -115,9 +117,17 @@ pub struct Flags {
     /// Port of the seed's piece plane; 0 is a free one [default: 4002, or a free one if that is taken].
     #[arg(long, value_name = "PORT")]
     pub port_pieces: Option<u16>,
-    /// The manager to join, as host:port; not where the manager runs in this process.
+    /// The manager to join, as host:port; not where the manager runs in this process. A token names it too.
     #[arg(long, value_name = "ADDR")]
     pub manager: Option<ServiceAddress>,
+    /// Token that this process joins the cluster with, once: `dfctl cluster join-token --role ROLE` prints it. Not
+    /// where the manager runs in this process.
+    #[arg(long, value_name = "TOKEN")]
+    pub join: Option<JoinToken>,
+    /// Uses certificates on loopback too: everybody then has to join. On other addresses there is no other way.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
     /// What every process can be told.
     #[command(flatten)]
     #[serde(flatten)]
@@ -139,6 +149,10 @@ pub struct Options {
     pub port_pieces: Option<u16>,
     /// The manager to join.
     pub manager: Option<ServiceAddress>,
+    /// Token that the process joins the cluster with, once.
+    pub join: Option<JoinToken>,
+    /// Whether there are certificates on loopback too.
+    pub tls: bool,
     /// The manager's own options.
     pub members: manager::Options,
     /// The scheduler's own options.
@@ -155,6 +169,8 @@ impl Default for Options {
             port_grpc: None,
             port_pieces: None,
             manager: None,
+            join: None,
+            tls: false,
             members: manager::Options::default(),
             scheduler: scheduler::Options::default(),
             seed: seed::Options::default(),

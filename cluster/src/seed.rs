@@ -25,6 +25,8 @@ use dfs_proto::seed::{
     ResolveReply, ResolveRequest,
 };
 use dfs_service::Tracker;
+use dfs_service::net::Caller;
+use dfs_service::tls::Role;
 use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status};
@@ -40,6 +42,12 @@ pub struct SeedService {
     engine: Engine,
     name: String,
     tracker: Tracker,
+}
+
+/// Seeds take orders from schedulers only.
+fn of_scheduler<T>(request: Request<T>) -> Result<T, Status> {
+    Caller::of(request.extensions()).require_role(Role::Scheduler)?;
+    Ok(request.into_inner())
 }
 
 type Events = Pin<Box<dyn Stream<Item = Result<ObtainEvent, Status>> + Send>>;
@@ -58,7 +66,7 @@ impl seed_server::Seed for SeedService {
         &self,
         request: Request<ResolveRequest>,
     ) -> Result<Response<ResolveReply>, Status> {
-        let request = request.into_inner();
+        let request = of_scheduler(request)?;
         let view = targets::view_from_wire(request.view());
         let target = targets::from_wire(request.target).map_err(bad_request)?;
         if target.url.url().scheme() == "file" {
@@ -77,7 +85,7 @@ impl seed_server::Seed for SeedService {
         &self,
         request: Request<PreheatRequest>,
     ) -> Result<Response<Self::PreheatStream>, Status> {
-        let tasks = request.into_inner().tasks;
+        let tasks = of_scheduler(request)?.tasks;
         let events = preheat::begin(&self.engine, &self.name, &self.tracker, tasks).await?;
         Ok(Response::new(events))
     }
@@ -88,7 +96,7 @@ impl seed_server::Seed for SeedService {
         &self,
         request: Request<ObtainRequest>,
     ) -> Result<Response<Self::ObtainStream>, Status> {
-        let request = request.into_inner();
+        let request = of_scheduler(request)?;
         let fill = request.fill();
         let info = TaskInfo::try_from(request.task.unwrap_or_default()).map_err(bad_request)?;
         let limit = info.length.map_or(u64::MAX, groups_in);

@@ -15,6 +15,7 @@ use dfs_cluster::metrics::{ManagerMetrics, SchedulerMetrics};
 use dfs_cluster::{manager, scheduler};
 use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, HostId, TaskKey, TaskKind, Transform, Validator};
+use dfs_peer::dial::Callee;
 use dfs_peer::digests::{Appointment, DigestBatch, Identity};
 use dfs_peer::hashtree;
 use dfs_peer::swarm::{Holdings, ManagerPlace, Swarm, SwarmOptions};
@@ -32,12 +33,12 @@ use dfs_proto::seed::{ObtainEvent, ObtainRequest, Obtaining, obtain_event};
 use dfs_proto::{common, convert, seed};
 use dfs_service::admin::Readiness;
 use dfs_service::metrics::Metrics;
-use dfs_service::net::{self, GrpcChannels, Port};
+use dfs_service::net::{self, Caller, GrpcChannels, Port, Security};
 use dfs_service::{Lifecycle, OnFailure};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::RoutesBuilder;
+use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
@@ -51,7 +52,7 @@ async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
-    let listener = net::bind("test", LOOPBACK, Port::Exactly(0)).await.unwrap();
+    let listener = net::bind("test", LOOPBACK, Port::Exactly(0), &Security::Plain).await.unwrap();
     let at = listener.local_addr().unwrap();
     (listener, at)
 }
@@ -130,7 +131,8 @@ impl Seed for Played {
         request: Request<seed::ResolveRequest>,
     ) -> Result<Response<seed::ResolveReply>, Status> {
         self.resolutions.fetch_add(1, Ordering::SeqCst);
-        self.asked_over.lock().unwrap().extend(request.remote_addr());
+        let caller = Caller::of(request.extensions());
+        self.asked_over.lock().unwrap().extend(caller.address());
         self.answers.acquire().await.unwrap().forget();
         let url = request.into_inner().target.unwrap_or_default().url;
         if url.ends_with("missing") {
@@ -145,7 +147,8 @@ impl Seed for Played {
         &self,
         request: Request<ObtainRequest>,
     ) -> Result<Response<Self::ObtainStream>, Status> {
-        self.asked_over.lock().unwrap().extend(request.remote_addr());
+        let caller = Caller::of(request.extensions());
+        self.asked_over.lock().unwrap().extend(caller.address());
         let (say, stream) = mpsc::channel(16);
         let order = Ordered { request: request.into_inner(), say };
         self.orders.send(order).await.map_err(|_| Status::unavailable("stopping"))?;
@@ -185,7 +188,7 @@ impl Cluster {
         let server = lifecycle.service("grpc");
 
         let tracker = lifecycle.service("manager");
-        let options = manager::Options { lease };
+        let options = manager::Options { lease, ..manager::Options::default() };
         let metrics = ManagerMetrics::register(&mut all);
         let check = Readiness::default().check("manager");
         let opening = manager::Service::open(&options, dir, metrics, check).await;
@@ -198,7 +201,7 @@ impl Cluster {
         let tracker = lifecycle.service("scheduler");
         let own = Arc::new(Identity::load_or_create(dir).unwrap());
         let me = host(&own, common::HostKind::Node, Some(at));
-        let manager = net::grpc_channel_to(at);
+        let manager = net::grpc_channel_to(at, Callee::Manager, &Security::Plain);
         let members = membership::follow(manager, me, Role::Scheduler, &tracker);
         let metrics = SchedulerMetrics::register(&mut all);
         let settings = scheduler::Settings {
@@ -229,14 +232,14 @@ impl Cluster {
         routes.add_service(SchedulerServer::new(grpc));
         tracker.spawn("scheduling", OnFailure::StopProcess, service.run());
 
-        let router = net::grpc_server().add_routes(routes.routes());
-        let serving = net::serve_grpc(router, listener, server.token().clone());
+        let stop = server.token().clone();
+        let serving = net::serve_grpc(routes.routes(), listener, Security::Plain, stop);
         server.spawn("grpc", OnFailure::StopProcess, serving);
         Self { at, lifecycle, members, metrics }
     }
 
     fn channel(&self) -> Channel {
-        net::grpc_channel_to(self.at)
+        net::grpc_channel_to(self.at, Callee::Manager, &Security::Plain)
     }
 
     /// Adds a played seed and waits until the scheduler knows it.
@@ -253,8 +256,8 @@ impl Cluster {
             asked_over: Arc::clone(&asked_over),
         };
         let tracker = self.lifecycle.service("played seed");
-        let router = net::grpc_server().add_service(SeedServer::new(played));
-        let serving = net::serve_grpc(router, listener, tracker.token().clone());
+        let (routes, stop) = (Routes::new(SeedServer::new(played)), tracker.token().clone());
+        let serving = net::serve_grpc(routes, listener, Security::Plain, stop);
         tracker.spawn("seed", OnFailure::StopProcess, serving);
         let identity = identity();
         let me = host(&identity, common::HostKind::Seed, Some(at));

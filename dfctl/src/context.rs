@@ -23,7 +23,7 @@ use crate::outdir::OutDir;
 use crate::output::when::rough;
 use crate::output::{Output, quoted_path};
 use crate::part::{Identity, PartError, PartFile};
-use crate::reach::{REACH_WITHIN, managers, named_in, unreached};
+use crate::reach::{REACH_WITHIN, certificate, managers, named_in, unreached};
 use crate::settings::Settings;
 
 /// Nothing was taken for so long: no upload is under way.
@@ -48,6 +48,8 @@ pub struct Context {
     command: CommandId,
     /// The agent inside this process, once something needed one and there was no daemon.
     inside: Mutex<Option<InsideAgent>>,
+    /// Held by whoever starts it.
+    starting: tokio::sync::Mutex<()>,
     /// How long it goes on serving others when the command is done.
     linger: Mutex<Option<Duration>>,
     /// The socket of the machine's agent, once it turned out not to be for this user.
@@ -59,8 +61,19 @@ impl Context {
     pub fn new(settings: Settings, output: Output, interrupted: CancellationToken) -> Self {
         let (given, command, inside) = (None, CommandId::random(), Mutex::new(None));
         let (linger, closed) = (Mutex::new(None), OnceLock::new());
-        let extensions = Extensions::default();
-        Self { settings, output, interrupted, extensions, given, command, inside, linger, closed }
+        let (extensions, starting) = (Extensions::default(), tokio::sync::Mutex::default());
+        Self {
+            settings,
+            output,
+            interrupted,
+            extensions,
+            given,
+            command,
+            inside,
+            starting,
+            linger,
+            closed,
+        }
     }
 
     /// The same with what the site compiled in.
@@ -130,20 +143,22 @@ impl Context {
         if let Some(agent) = self.inside.lock().as_ref() {
             return Ok(backend(agent));
         }
-        let managers = managers(self).await?;
-        let mut inside = self.inside.lock();
+        let _turn = self.starting.lock().await;
         // Another may have started it meanwhile.
-        if let Some(agent) = inside.as_ref() {
+        if let Some(agent) = self.inside.lock().as_ref() {
             return Ok(backend(agent));
         }
+        let managers = managers(self).await?;
+        let cluster = self.settings.cluster_joined();
+        let node = cluster.and_then(|cluster| certificate(self, cluster));
         let parent = self.settings.solo_dir()?;
         let sources = self.sources(FileOptions::default());
-        let started = InsideAgent::start(&parent, sources, &managers);
+        let started = InsideAgent::start(&parent, sources, &managers, node).await;
         let agent = started.map_err(|error| {
             let what = format!("cannot work without a node agent in {}", parent.display());
             CliError::start(what, error.fault()).caused_by(&error)
         })?;
-        Ok(backend(inside.insert(agent)))
+        Ok(backend(self.inside.lock().insert(agent)))
     }
 
     /// The part file of an output. What a killed command without an agent was writing is still a file of its cache

@@ -120,6 +120,8 @@ impl CliError {
         let code = match fault {
             Fault::NotPermitted => &codes::DATA_DENIED,
             Fault::NoSpace => &codes::CACHE_FULL,
+            Fault::NotLetIn => &codes::JOIN_REFUSED,
+            Fault::Unreached => &codes::JOIN_UNREACHED,
             Fault::Usage | Fault::Other => &codes::START_FAILED,
         };
         let error = Self::new(code, what);
@@ -129,7 +131,8 @@ impl CliError {
             }
             Fault::NoSpace => error
                 .hint("make room there, or the same command with --data-dir DIR on another disk"),
-            Fault::Usage | Fault::Other => error,
+            Fault::NotLetIn => error.hint("dfctl cluster join-token, where the manager runs"),
+            Fault::Unreached | Fault::Usage | Fault::Other => error,
         }
     }
 

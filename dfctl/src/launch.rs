@@ -20,6 +20,7 @@ use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::quoted_path;
+use crate::reach::listens_on;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -51,6 +52,9 @@ pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
     arguments.extend(["--socket".into(), socket.clone().into(), "--exit-when-idle".into()]);
     if let Some(cluster) = settings.cluster_joined() {
         arguments.extend(["--cluster".into(), cluster.to_string().into()]);
+        if let Some(ip) = listens_on(context, cluster).await {
+            arguments.extend(["--listen".into(), ip.to_string().into()]);
+        }
     }
     let launch = Launch { program: "dfs-fuse", arguments, log: data.join("agent.log") };
     let answers = socket.clone();
@@ -154,6 +158,8 @@ impl Launch {
         let code = match fault {
             Fault::NotPermitted => &codes::START_DENIED,
             Fault::NoSpace => &codes::CACHE_FULL,
+            Fault::NotLetIn => &codes::JOIN_REFUSED,
+            Fault::Unreached => &codes::JOIN_UNREACHED,
             Fault::Usage | Fault::Other => &codes::START_FAILED,
         };
         let mut error = CliError::new(code, what);
@@ -174,7 +180,7 @@ fn ended(status: ExitStatus) -> String {
 
 /// Why it ended, by its exit code.
 fn fault_of(status: ExitStatus) -> Fault {
-    let faults = [Fault::Usage, Fault::NotPermitted, Fault::NoSpace];
+    let faults = [Fault::Usage, Fault::NotPermitted, Fault::NoSpace, Fault::Unreached];
     let said = faults.into_iter().find(|fault| status.code() == Some(fault.exit().into()));
     said.unwrap_or(Fault::Other)
 }

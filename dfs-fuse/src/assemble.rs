@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_model::Capacity;
+use dfs_peer::digests::Identity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
@@ -17,11 +18,13 @@ use dfs_service::config::{Loader, ServiceAddress};
 use dfs_service::data_dir::DataDir;
 use dfs_service::metrics::Metrics;
 use dfs_service::net::{
-    self, GrpcChannels, LocalListener, Port, SocketAccess, TcpLinkAcceptor, TcpLinkDialer,
+    self, GrpcChannels, LocalListener, NetError, Port, Security, SocketAccess, TcpLinkAcceptor,
+    TcpLinkDialer,
 };
 use dfs_service::process::{self, Fault};
 use dfs_service::run_info::RunInfo;
-use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker};
+use dfs_service::tls::enrol::{self, EnrolError, Keeper, Renewer};
+use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker, tls};
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 
 use crate::agent::api::NodeService;
@@ -63,8 +66,9 @@ async fn run(flags: Flags, extensions: Extensions) -> Result<(), Error> {
     let loader = Loader::new(PROCESS).file(flags.shared.config.clone());
     let (shared, own) = loader.load_beside(&flags).map_err(process::Error::from)?;
     let told = Told { shared, own, exit_when_idle: flags.exit_when_idle, extensions };
-    process::run(&told.shared, &told.own.data_dir, async |data_dir, lifecycle| {
-        start(&told, data_dir, lifecycle).await
+    let (shared, data_dir) = (told.shared.clone(), told.own.data_dir.clone());
+    process::run(&shared, &data_dir, async |data_dir, lifecycle| {
+        start(told, data_dir, lifecycle).await
     })
     .await
 }
@@ -78,17 +82,18 @@ struct Told {
 }
 
 async fn start(
-    told: &Told,
+    mut told: Told,
     data_dir: &DataDir,
     lifecycle: &mut Lifecycle,
 ) -> Result<RunInfo, Error> {
-    let options = &told.own;
     let engine = lifecycle.service("engine");
-    let (acceptor, pieces_at) = listen(told).await?;
+    let security = secure(&mut told.own, data_dir, &lifecycle.service("certificate")).await?;
+    let (told, options) = (&told, &told.own);
+    let (acceptor, pieces_at) = listen(told, &security).await?;
     let network = Network {
-        dialer: Arc::new(TcpLinkDialer),
+        dialer: Arc::new(TcpLinkDialer::new(security.clone())),
         acceptor: Some(Arc::new(acceptor)),
-        channels: Arc::new(GrpcChannels::default()),
+        channels: Arc::new(GrpcChannels::new(security.clone())),
         advertise: options.advertise.clone(),
     };
     let host = Host::start(host_options(told, data_dir), network, engine.tasks(), engine.token())?;
@@ -100,7 +105,7 @@ async fn start(
     let agent = Agent::new(host, facts);
     keep_mounts(lifecycle.service("mounts"), agent.clone());
     keep_house(lifecycle.service("housekeeping"), agent.clone());
-    follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone());
+    follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone(), security);
     let socket = serve_api(options, lifecycle.service("api"), agent.clone())?;
     let metrics_at = serve_admin(&told.shared, &lifecycle.service("admin"), &agent).await?;
     if told.exit_when_idle {
@@ -115,11 +120,48 @@ async fn start(
         .with_socket(&socket))
 }
 
-async fn listen(told: &Told) -> Result<(TcpLinkAcceptor, SocketAddr), process::Error> {
+/// Who this node is to others, settled before it opens a port: by the certificate that it has, or gets for a token. It
+/// leads to the cluster, too, where no other is named.
+async fn secure(
+    options: &mut Options,
+    data_dir: &DataDir,
+    tracker: &Tracker,
+) -> Result<Security, Error> {
+    let dir = data_dir.path();
+    let identity = Identity::load_or_create(dir).map_err(HostError::from)?;
+    let hosts = vec![tls::Host { identity, role: tls::Role::Node }];
+    let entered = enrol::enter(dir, options.join.as_ref(), &hosts).await;
+    let Some(credentials) = entered.map_err(process::Error::from)? else {
+        return Ok(Security::Plain);
+    };
+    if options.cluster.is_empty() {
+        options.cluster = credentials.managers().to_vec();
+    }
+    let renewer = Renewer::Managers(options.cluster.clone());
+    let identity = tls::Identity::new(credentials).map_err(EnrolError::from);
+    let identity = Arc::new(identity.map_err(process::Error::from)?);
+    let dir = Some(dir.to_owned());
+    let keeper = Keeper { identity: Arc::clone(&identity), hosts, renewer, dir };
+    let stop = tracker.token().clone();
+    tracker.spawn("certificate", OnFailure::Report, async move {
+        keeper.run(stop).await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    Ok(Security::Tls(identity))
+}
+
+async fn listen(
+    told: &Told,
+    security: &Security,
+) -> Result<(TcpLinkAcceptor, SocketAddr), process::Error> {
     let port = Port::given_or(told.own.port_pieces, 4001);
-    let listener = net::bind("pieces", told.shared.listen, port).await?;
+    let ip = told.shared.listen;
+    if ip.to_canonical().is_unspecified() && told.own.advertise.is_empty() {
+        return Err(NetError::NothingToAnnounce(ip).into());
+    }
+    let listener = net::bind("pieces", ip, port, security).await?;
     let at = listener.local_addr()?;
-    Ok((TcpLinkAcceptor::new(listener)?, at))
+    Ok((TcpLinkAcceptor::new(listener, security.clone())?, at))
 }
 
 fn stop_when_idle(lifecycle: &mut Lifecycle, agent: Agent) {
@@ -186,11 +228,16 @@ fn keep_house(tracker: Tracker, agent: Agent) {
     });
 }
 
-fn follow_cluster(tracker: Tracker, agent: &Agent, cluster: Vec<ServiceAddress>) {
+fn follow_cluster(
+    tracker: Tracker,
+    agent: &Agent,
+    cluster: Vec<ServiceAddress>,
+    security: Security,
+) {
     let Some(swarm) = agent.host().engine.swarm().cloned() else { return };
     let stop = tracker.token().clone();
     tracker.spawn("cluster", OnFailure::Report, async move {
-        stop.run_until_cancelled(cluster::follow(swarm, cluster)).await;
+        stop.run_until_cancelled(cluster::follow(swarm, cluster, security)).await;
         Ok::<(), std::convert::Infallible>(())
     });
 }

@@ -9,6 +9,7 @@ use dfs_peer::wire::Compression;
 use dfs_service::config::{self, ServiceAddress};
 use dfs_service::net::SocketGroup;
 use dfs_service::process;
+use dfs_service::tls::JoinToken;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -17,6 +18,7 @@ pub const PROCESS: &str = "dfs-fuse";
 
 const EXAMPLES: &str = "\
 Examples:
+  dfs-fuse --data-dir /var/lib/dfs --listen 10.0.0.7 --join TOKEN
   dfs-fuse --data-dir /var/lib/dfs --cluster 127.0.0.1:4000
   dfs-fuse --data-dir ~/.cache/dfs --socket $XDG_RUNTIME_DIR/dfs/agent.sock --exit-when-idle
 
@@ -39,6 +41,10 @@ pub struct Flags {
     /// The cluster to take part in, as host:port of its manager; repeatable. None is solo.
     #[arg(long, value_name = "ADDR")]
     pub cluster: Vec<ServiceAddress>,
+    /// Token that this machine joins the cluster with, once; it says where the cluster is. `dfctl cluster up` and
+    /// `dfctl cluster join-token` print it.
+    #[arg(long, value_name = "TOKEN")]
+    pub join: Option<JoinToken>,
     /// Address that others reach this host's pieces at, where it is not the one it listens on; repeatable.
     #[arg(long, value_name = "ADDR:PORT")]
     pub advertise: Vec<SocketAddr>,
@@ -79,6 +85,8 @@ pub struct Options {
     pub socket_group: Option<SocketGroup>,
     /// Managers of the cluster to take part in.
     pub cluster: Vec<ServiceAddress>,
+    /// Token that this machine joins the cluster with, once.
+    pub join: Option<JoinToken>,
     /// Addresses to announce instead.
     #[serde(deserialize_with = "config::reachable_all")]
     pub advertise: Vec<SocketAddr>,
@@ -117,6 +125,7 @@ impl Default for Options {
             socket: None,
             socket_group: None,
             cluster: Vec::new(),
+            join: None,
             advertise: Vec::new(),
             port_pieces: None,
             capacity: None,

@@ -45,7 +45,7 @@ impl Bench {
             compression: dfs_peer::wire::Compression::Auto,
         };
         let network = Network {
-            dialer: Arc::new(TcpLinkDialer),
+            dialer: Arc::new(TcpLinkDialer::default()),
             acceptor: None,
             channels: Arc::new(GrpcChannels::default()),
             advertise: Vec::new(),

@@ -60,6 +60,28 @@ impl Cluster {
     }
 }
 
+/// How one finds its cluster.
+#[derive(Debug, Clone)]
+pub enum Way {
+    /// Where its manager is; nothing is protected.
+    Manager(SocketAddr),
+    /// By a token, which gets it a certificate.
+    Join(String),
+}
+
+/// A join token of the cluster whose manager keeps its data in `data_dir`, for `uses` of `role`.
+pub fn join_token(
+    binaries: &Binaries,
+    data_dir: &Path,
+    role: &str,
+    uses: usize,
+) -> Result<String, Failure> {
+    let mut command = Dfctl::new(binaries).command()?;
+    command.args(["cluster", "join-token", "-q", "--role", role, "--uses", &uses.to_string()]);
+    let said = Said::by(command.arg("--data-dir").arg(data_dir))?.ok()?;
+    Ok(said.text().trim().to_owned())
+}
+
 /// How one part of a cluster is started that runs as several processes, with its data below `dir`.
 pub fn part(
     dir: &Path,
@@ -68,13 +90,26 @@ pub fn part(
     manager: Option<SocketAddr>,
     extra: &[&str],
 ) -> Result<Program, Failure> {
+    part_by(dir, name, role, manager.map(Way::Manager), extra)
+}
+
+/// The same for one that may join with a token.
+pub fn part_by(
+    dir: &Path,
+    name: &str,
+    role: &str,
+    way: Option<Way>,
+    extra: &[&str],
+) -> Result<Program, Failure> {
     let data_dir = private_dir(dir, name)?;
     let mut arguments: Vec<OsString> = vec![role.into(), "--data-dir".into()];
     arguments.push(data_dir.clone().into());
     arguments.extend(["--port-grpc", "0"].map(OsString::from));
     arguments.extend(FREE_PORTS.map(OsString::from));
-    if let Some(manager) = manager {
-        arguments.extend(["--manager".into(), manager.to_string().into()]);
+    match way {
+        Some(Way::Manager(at)) => arguments.extend(["--manager".into(), at.to_string().into()]),
+        Some(Way::Join(token)) => arguments.extend(["--join".into(), token.into()]),
+        None => {}
     }
     arguments.extend(extra.iter().map(OsString::from));
     let log = dir.join(format!("{name}.log"));
@@ -114,14 +149,27 @@ impl Node {
         cluster: Option<SocketAddr>,
         extra: &[&str],
     ) -> Result<Self, Failure> {
+        Self::spawn_by(binaries, dir, name, cluster.map(Way::Manager), extra)
+    }
+
+    /// The same for one that may join with a token.
+    pub fn spawn_by(
+        binaries: &Binaries,
+        dir: &Path,
+        name: &str,
+        way: Option<Way>,
+        extra: &[&str],
+    ) -> Result<Self, Failure> {
         let data_dir = private_dir(dir, name)?;
         let socket = data_dir.join("agent.sock");
         let mut arguments: Vec<OsString> = vec!["--data-dir".into(), data_dir.clone().into()];
         arguments.extend(["--socket".into(), socket.clone().into()]);
         arguments.extend(["--name".into(), name.into()]);
         arguments.extend(FREE_PORTS.map(OsString::from));
-        if let Some(cluster) = cluster {
-            arguments.extend(["--cluster".into(), cluster.to_string().into()]);
+        match way {
+            Some(Way::Manager(at)) => arguments.extend(["--cluster".into(), at.to_string().into()]),
+            Some(Way::Join(token)) => arguments.extend(["--join".into(), token.into()]),
+            None => {}
         }
         arguments.extend(extra.iter().map(OsString::from));
         let log = dir.join(format!("{name}.log"));

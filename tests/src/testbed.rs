@@ -20,7 +20,7 @@ use dfs_model::Rate;
 pub use fleet::{Fleet, Part};
 pub use link::{Shaped, Traffic};
 pub use namespace::Reaper;
-pub use plan::{Idcs, Layout, Place, Role};
+pub use plan::{Idcs, Layout, Links, Place, Role};
 pub use trouble::Trouble;
 
 use crate::Failure;
@@ -41,12 +41,12 @@ const OF_A_BRIDGE: [(&str, &str); 4] = [
     ("bridge/bridge-nf-call-arptables", "0"),
     ("ipv6/conf/all/disable_ipv6", "1"),
 ];
-/// What one run learns of a link is not known to the next; loopback addresses are routed (see the plan).
-const OF_A_MACHINE: [(&str, &str); 3] = [
-    ("ipv4/conf/all/route_localnet", "1"),
-    ("ipv4/tcp_no_metrics_save", "1"),
-    ("ipv6/conf/all/disable_ipv6", "1"),
-];
+/// What one run learns of a link is not known to the next.
+const OF_A_MACHINE: [(&str, &str); 2] =
+    [("ipv4/tcp_no_metrics_save", "1"), ("ipv6/conf/all/disable_ipv6", "1")];
+/// Where connections are not protected the addresses are of loopback, and are routed all the same.
+const OF_A_PLAIN_MACHINE: (&str, &str) = ("ipv4/conf/all/route_localnet", "1");
+const PLAIN_ROUTES: &str = "route del local 127.0.0.0/8 dev lo table local\n";
 
 /// Counts the testbeds of this process.
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -114,11 +114,15 @@ impl Testbed {
         let (place, namespace) = (&machine.place, &machine.namespace);
         let (port, bridge) = (&place.name, self.bridge_of(machine));
         namespace.set(&OF_A_MACHINE)?;
+        let is_plain = place.address.is_loopback();
+        if is_plain {
+            namespace.set(&[OF_A_PLAIN_MACHINE])?;
+        }
+        let routes = if is_plain { PLAIN_ROUTES } else { "" };
         let mut lines = format!(
             "link add {LINK} address {} type veth peer name {port} netns {}\n\
              link set lo up\n\
-             route del local 127.0.0.0/8 dev lo table local\n\
-             addr add {}/16 dev {LINK}\n\
+             {routes}addr add {}/16 dev {LINK}\n\
              link set {LINK} up\n",
             place.mac(),
             bridge.name(),

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 
 use dfs_model::Rate;
-use dfs_tests::testbed::{Fleet, Idcs, Layout, Machine, Role};
+use dfs_tests::testbed::{Fleet, Idcs, Layout, Links as Protection, Machine, Role};
 use dfs_tests::{Binaries, Body, Origin, Testbed};
 
 use crate::interrupt::Interrupt;
@@ -59,6 +59,9 @@ pub struct Links {
     /// What the uplink of each data centre carries, each way
     #[arg(long, value_name = "RATE", requires = "idcs")]
     pub uplink: Option<Rate>,
+    /// Protects no connection, to see what TLS costs
+    #[arg(long)]
+    pub no_tls: bool,
 }
 
 impl Links {
@@ -72,7 +75,8 @@ impl Links {
         }
         let idcs = self.idcs.zip(self.uplink).map(|(count, uplink)| Idcs { count, uplink });
         let (nodes, seeds, link) = (self.nodes, self.seeds, self.link);
-        Ok(Layout { nodes, seeds, link, control_link: self.control_link, idcs })
+        let links = if self.no_tls { Protection::Plain } else { Protection::Tls };
+        Ok(Layout { nodes, seeds, link, control_link: self.control_link, idcs, links })
     }
 }
 

@@ -1,24 +1,36 @@
 //! The roles, each added to the process it runs in.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use dfs_model::{HostInfo, HostKind};
+use dfs_peer::dial::Callee;
 use dfs_peer::digests::Identity;
+use dfs_peer::error_chain;
 use dfs_proto::manager::Role as MemberRole;
+use dfs_proto::manager::admin_server::AdminServer;
+use dfs_proto::manager::enrolment_server::EnrolmentServer;
 use dfs_proto::manager::manager_server::ManagerServer;
 use dfs_proto::scheduler::scheduler_server::SchedulerServer;
 use dfs_proto::{common, convert};
 use dfs_service::admin::Readiness;
+use dfs_service::config::ServiceAddress;
 use dfs_service::data_dir::DataDir;
 use dfs_service::metrics::Metrics;
-use dfs_service::net::{self, GrpcChannels, TcpLinkAcceptor};
+use dfs_service::net::{
+    self, GrpcChannels, LocalListener, Security, SocketAccess, TcpLinkAcceptor,
+};
+use dfs_service::tls::Authority;
+use dfs_service::tls::enrol::Keeper;
 use dfs_service::{OnFailure, Tracker, process};
 use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
 
+use super::secure::Secured;
 use super::{Error, Told, listen};
+use crate::manager::{Desk, Registrar};
 use crate::membership::{self, Members};
 use crate::metrics::{ManagerMetrics, SchedulerMetrics, SeedMetrics};
 use crate::{manager, scheduler, seed};
@@ -35,17 +47,20 @@ pub(super) struct Site {
     pub(super) metrics: Metrics,
     pub(super) readiness: Readiness,
     identity: Arc<Identity>,
+    security: Security,
+    authority: Option<Arc<Authority>>,
+    keeper: Option<Keeper>,
     grpc: Vec<SocketAddr>,
     manager: Channel,
 }
 
 impl Site {
     /// One whose gRPC services are at `at`.
-    pub(super) fn new(told: Told, data_dir: &DataDir, at: SocketAddr) -> Result<Self, Error> {
-        let identity = Identity::load_or_create(data_dir.path())?;
-        let manager = match &told.own.manager {
-            Some(manager) if !told.role.has_manager() => net::grpc_channel(manager),
-            _ => net::grpc_channel_to(at),
+    pub(super) fn new(told: Told, secured: Secured, at: SocketAddr) -> Result<Self, Error> {
+        let Secured { security, authority, keeper, identity, managers } = secured;
+        let manager = match managers.first() {
+            Some(manager) => net::grpc_channel(manager, Callee::Manager, &security),
+            None => net::grpc_channel_to(at, Callee::Manager, &security),
         };
         let advertised = match told.own.advertise.is_empty() {
             true => vec![told.shared.listen],
@@ -56,11 +71,24 @@ impl Site {
             grpc: advertised.into_iter().map(|ip| SocketAddr::new(ip, at.port())).collect(),
             told,
             identity: Arc::new(identity),
+            security,
+            authority,
+            keeper,
             manager,
             routes: RoutesBuilder::default(),
             metrics: Metrics::new(),
             readiness: Readiness::default(),
         })
+    }
+
+    /// Renews the process's certificate for as long as it runs.
+    pub(super) fn keep_certificate(&mut self, tracker: &Tracker) {
+        let Some(keeper) = self.keeper.take() else { return };
+        let stop = tracker.token().clone();
+        tracker.spawn("certificate", OnFailure::Report, async move {
+            keeper.run(stop).await;
+            Ok::<(), Infallible>(())
+        });
     }
 
     /// The manager.
@@ -72,13 +100,39 @@ impl Site {
         let metrics = ManagerMetrics::register(&mut self.metrics);
         let members = &self.told.own.members;
         let check = self.readiness.check("manager");
-        let opening = manager::Service::open(members, data_dir.path(), metrics, check);
+        let opening = manager::Service::open(members, data_dir.path(), metrics.clone(), check);
         let (service, handle) = opening.await?;
         let stop = tracker.token().clone();
+        let lifetime = members.certificate_lifetime;
+        let registrar = self.authority.clone();
+        let registrar = registrar.map(|own| Registrar::new(&handle, own, lifetime, metrics));
+        if let Some(registrar) = registrar.clone() {
+            let enrolment = EnrolmentServer::new(registrar);
+            self.routes.add_service(enrolment.max_decoding_message_size(manager::MAX_REQUEST));
+        }
+        self.open_desk(registrar, data_dir, &tracker);
         let grpc = manager::Grpc::new(handle, tracker.tasks().clone(), stop.clone());
         self.routes.add_service(ManagerServer::new(grpc));
         tracker.spawn("members", OnFailure::StopProcess, service.run(stop));
         Ok(())
+    }
+
+    /// Where people on this machine get join tokens: a socket in the data directory, which is theirs alone. Without
+    /// it, as where its name is too long, the manager does everything else.
+    fn open_desk(&self, registrar: Option<Registrar>, data_dir: &DataDir, tracker: &Tracker) {
+        let socket = data_dir.path().join(manager::SOCKET);
+        let listener = match LocalListener::bind(&socket, SocketAccess::Owner) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!(error = %error_chain(&error), "there will be no join tokens");
+                return;
+            }
+        };
+        let managers = self.grpc.iter().copied().map(ServiceAddress::from).collect();
+        let desk = AdminServer::new(Desk::new(registrar, managers));
+        let router = net::grpc_server().add_service(desk);
+        let serving = net::serve_grpc_local(router, listener, tracker.token().clone());
+        tracker.spawn("desk", OnFailure::Report, serving);
     }
 
     /// A scheduler.
@@ -92,7 +146,7 @@ impl Site {
             timeout: options.resolve_timeout,
             area: self.told.shared.area.clone(),
         };
-        let channels = Arc::new(GrpcChannels::default());
+        let channels = Arc::new(GrpcChannels::new(self.security.clone()));
         let resolver = scheduler::Resolver::new(
             settings,
             members.clone(),
@@ -123,14 +177,18 @@ impl Site {
         data_dir: &DataDir,
         tracker: Tracker,
     ) -> Result<SocketAddr, Error> {
-        let (listener, at) =
-            listen("pieces", &self.told.shared, self.told.own.port_pieces, 4002).await?;
-        let acceptor = TcpLinkAcceptor::new(listener).map_err(process::Error::from)?;
+        let (told, port) = (&self.told, self.told.own.port_pieces);
+        let (listener, at) = listen("pieces", &told.shared, port, 4002, &self.security).await?;
+        let acceptor = TcpLinkAcceptor::new(listener, self.security.clone());
+        let acceptor = acceptor.map_err(process::Error::from)?;
+        let advertise = told.own.advertise.iter().map(|ip| SocketAddr::new(*ip, at.port()));
         let given = seed::Given {
             name: format!("seed@{}", self.host.name),
             location: self.host.location.clone(),
             sources: self.told.extensions.sources(),
             acceptor: Arc::new(acceptor),
+            advertise: advertise.collect(),
+            security: self.security.clone(),
         };
         let seed = seed::Service::start(&self.told.own.seed, given, data_dir, &tracker)?;
         SeedMetrics::install(&mut self.metrics, seed.host().clone());
@@ -160,7 +218,7 @@ impl Site {
                 check.ready();
                 stop.cancelled().await;
             }
-            Ok::<(), std::convert::Infallible>(())
+            Ok::<(), Infallible>(())
         });
         members
     }

@@ -1,7 +1,10 @@
 //! The manager at the gRPC edge: messages in, status codes out.
 
+use dfs_model::HostId;
 use dfs_proto::manager::manager_server::Manager;
 use dfs_proto::manager::{Member, MemberList, MembersRequest, MembershipRequest, Role};
+use dfs_service::net::Caller;
+use dfs_service::tls;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -35,9 +38,14 @@ fn status(error: &RenewalError) -> Status {
     }
 }
 
-async fn renew(handle: &Handle, request: MembershipRequest) -> Result<(), Status> {
+/// Nobody joins but as who and what their certificate names.
+async fn renew(handle: &Handle, caller: &Caller, request: MembershipRequest) -> Result<(), Status> {
     let role = request.role();
     let host = request.host.ok_or_else(|| Status::invalid_argument("the host is missing"))?;
+    let named = HostId::from_slice(&host.id).zip(tls::Role::of_wire(role));
+    if let Some((id, role)) = named {
+        caller.require(id, &[role])?;
+    }
     handle.renew(role, host).await.map_err(|error| status(&error))
 }
 
@@ -49,14 +57,15 @@ impl Manager for Grpc {
         &self,
         request: Request<Streaming<MembershipRequest>>,
     ) -> Result<Response<Self::MembershipStream>, Status> {
+        let caller = Caller::of(request.extensions());
         let mut renewals = request.into_inner();
         let first = renewals.message().await?;
         let first = first.ok_or_else(|| Status::invalid_argument("the stream is empty"))?;
-        renew(&self.handle, first).await?;
+        renew(&self.handle, &caller, first).await?;
         let (sender, receiver) = mpsc::channel(OUTGOING);
         let (handle, stop) = (self.handle.clone(), self.stop.clone());
         self.tasks.spawn(async move {
-            let served = stop.run_until_cancelled(serve(&handle, renewals, &sender)).await;
+            let served = stop.run_until_cancelled(serve(&handle, &caller, renewals, &sender)).await;
             let end = match served {
                 Some(Ok(())) => return,
                 Some(Err(status)) => status,
@@ -97,6 +106,7 @@ fn keep_area(members: &mut Vec<Member>, area: &str) {
 /// Sends the list now and whenever it changes; renews with every message.
 async fn serve(
     handle: &Handle,
+    caller: &Caller,
     mut renewals: Streaming<MembershipRequest>,
     out: &mpsc::Sender<Result<MemberList, Status>>,
 ) -> Result<(), Status> {
@@ -113,7 +123,7 @@ async fn serve(
                 }
             }
             request = renewals.message() => match request? {
-                Some(request) => renew(handle, request).await?,
+                Some(request) => renew(handle, caller, request).await?,
                 None => return Ok(()),
             },
         }

@@ -106,8 +106,8 @@ impl Registry {
         let info = HostInfo::try_from(host.clone())?;
         let addresses = grpc_addresses(host)?;
         match role {
-            manager::Role::Unspecified => return Err(Rejected::NoRole),
-            manager::Role::Node => return Ok(None),
+            manager::Role::Unspecified | manager::Role::Manager => return Err(Rejected::NoRole),
+            manager::Role::Node | manager::Role::Guest => return Ok(None),
             manager::Role::Scheduler | manager::Role::Seed => {}
         }
         if addresses.is_empty() {

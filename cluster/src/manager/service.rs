@@ -46,12 +46,18 @@ pub enum RenewalError {
 pub struct Handle {
     renewals: mpsc::Sender<Renewal>,
     list: watch::Receiver<List>,
+    store: Store,
 }
 
 impl Handle {
     /// The member list, and every change of it.
     pub fn list(&self) -> watch::Receiver<List> {
         self.list.clone()
+    }
+
+    /// What else is kept.
+    pub(super) fn store(&self) -> Store {
+        self.store.clone()
     }
 
     /// Joins, or renews a lease.
@@ -90,7 +96,7 @@ impl Service {
         let (list, watcher) = watch::channel(Arc::new(registry.list()));
         let (sender, renewals) = mpsc::channel(MAILBOX);
         metrics.members.set(i64::try_from(watcher.borrow().members.len()).unwrap_or(i64::MAX));
-        let handle = Handle { renewals: sender, list: watcher };
+        let handle = Handle { renewals: sender, list: watcher, store: store.clone() };
         let service = Self { registry, store, renewals, list, metrics, check, retry_at: None };
         Ok((service, handle))
     }
@@ -214,7 +220,7 @@ mod tests {
         let readiness = Readiness::default();
         let metrics = ManagerMetrics::register(&mut Metrics::new());
         let failures = metrics.write_failures.clone();
-        let options = Options { lease: Duration::from_millis(50) };
+        let options = Options { lease: Duration::from_millis(50), ..Options::default() };
         let check = readiness.check("manager");
         let opening = Service::open(&options, dir.path(), metrics, check).await;
         let (service, handle) = opening.unwrap();

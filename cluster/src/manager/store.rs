@@ -2,7 +2,8 @@
 //!
 //! `PRAGMA user_version` is the schema's number: older ones are migrated, newer ones refused.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -15,8 +16,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::Error;
 use super::registry::{Change, Saved};
 
+mod tokens;
+
+pub use tokens::{NewToken, Redeemed, Redemption};
+
 /// One step a schema number; never edited once released.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE cluster (
         only INTEGER PRIMARY KEY CHECK (only = 1),
         id BLOB NOT NULL,
@@ -32,7 +38,21 @@ const MIGRATIONS: [&str; 1] = ["
         host_id BLOB PRIMARY KEY,
         public_key BLOB NOT NULL
     ) WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE tokens (
+        hash BLOB PRIMARY KEY,
+        role INTEGER NOT NULL,
+        uses_left INTEGER NOT NULL,
+        expires_ms INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE redemptions (
+        token BLOB NOT NULL,
+        key BLOB NOT NULL,
+        PRIMARY KEY (token, key)
+    ) WITHOUT ROWID;
+",
+];
 
 /// How long a write waits for another process that has locked the database, as a backup does.
 const LOCKED: Duration = Duration::from_secs(1);
@@ -40,15 +60,14 @@ const LOCKED: Duration = Duration::from_secs(1);
 /// Writes waiting for the thread.
 const MAILBOX: usize = 64;
 
-struct Write {
-    version: u64,
-    changes: Vec<Change>,
-    done: oneshot::Sender<Result<(), Error>>,
-}
+/// Something to be done with the database, on its thread.
+type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// The way to the writer thread. The thread ends when this is dropped.
+/// The way to the thread of the database, which ends when every handle is dropped.
+#[derive(Clone)]
 pub struct Store {
-    writes: mpsc::Sender<Write>,
+    work: mpsc::Sender<Work>,
+    path: Arc<Path>,
 }
 
 impl Store {
@@ -58,21 +77,34 @@ impl Store {
             Connection::open(path).map_err(|source| failed("open", path, source))?;
         prepare(&mut connection, path)?;
         let saved = load(&mut connection, path)?;
-        let (writes, mailbox) = mpsc::channel(MAILBOX);
-        let path = path.to_owned();
-        thread::Builder::new()
-            .name("manager-db".into())
-            .spawn(move || write_all(connection, path, mailbox))
-            .map_err(Error::Thread)?;
-        Ok((Self { writes }, saved))
+        let (work, mut mailbox) = mpsc::channel::<Work>(MAILBOX);
+        let working = move || {
+            while let Some(work) = mailbox.blocking_recv() {
+                work(&mut connection);
+            }
+        };
+        thread::Builder::new().name("manager-db".into()).spawn(working).map_err(Error::Thread)?;
+        Ok((Self { work, path: path.into() }, saved))
     }
 
     /// Makes changes durable as `version` of the list.
     pub async fn save(&self, version: u64, changes: Vec<Change>) -> Result<(), Error> {
+        self.write(move |connection| write(connection, version, &changes)).await
+    }
+
+    /// Does something in the database; it stands even if nobody waits for it any more.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
         let (done, result) = oneshot::channel();
-        let write = Write { version, changes, done };
-        self.writes.send(write).await.map_err(|_| Error::Stopped)?;
-        result.await.map_err(|_| Error::Stopped)?
+        let work: Work = Box::new(move |connection| {
+            // Whoever asked may have gone.
+            let _ = done.send(work(connection));
+        });
+        self.work.send(work).await.map_err(|_| Error::Stopped)?;
+        let written = result.await.map_err(|_| Error::Stopped)?;
+        written.map_err(|source| failed("write", &self.path, source))
     }
 }
 
@@ -154,14 +186,6 @@ fn rows<T>(
     connection.prepare(query)?.query_map([], read)?.collect()
 }
 
-fn write_all(mut connection: Connection, path: PathBuf, mut mailbox: mpsc::Receiver<Write>) {
-    while let Some(Write { version, changes, done }) = mailbox.blocking_recv() {
-        let written = write(&mut connection, version, &changes);
-        // Whoever asked may have gone; the write stands.
-        let _ = done.send(written.map_err(|source| failed("write", &path, source)));
-    }
-}
-
 fn write(connection: &mut Connection, version: u64, changes: &[Change]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     for change in changes {
@@ -192,6 +216,8 @@ fn write_one(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::super::registry::tests::host;
     use super::*;
 
@@ -324,6 +350,6 @@ mod tests {
         let connection = Connection::open(&path).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
         drop(connection);
-        assert!(matches!(Store::open(&path), Err(Error::Newer { found: 99, known: 1, .. })));
+        assert!(matches!(Store::open(&path), Err(Error::Newer { found: 99, known: 2, .. })));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::vec::IntoIter;
 
-use dfs_model::{HostInfo, HostKind};
+use dfs_model::{HostId, HostInfo, HostKind};
 use dfs_peer::digests::Identity;
 use dfs_proto::convert;
 use dfs_proto::scheduler::host_message::Kind as Up;
@@ -14,6 +14,8 @@ use dfs_proto::scheduler::{
     Announce, Held, HostMessage, PreheatRequest, ResolveReply, ResolveRequest, SchedulerMessage,
     TasksReply, TasksRequest,
 };
+use dfs_service::net::Caller;
+use dfs_service::tls::Role;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -83,10 +85,16 @@ impl Grpc {
         }
     }
 
-    /// Who announces itself. Nobody speaks for a member of the cluster but that member.
-    fn identify(&self, announce: &Announce) -> Result<HostInfo, Status> {
+    /// Who announces itself. Nobody speaks for a host but that host, as its certificate says, nor for a member of the
+    /// cluster but that member.
+    fn identify(&self, caller: &Caller, announce: &Announce) -> Result<HostInfo, Status> {
         let host = announce.host.clone().unwrap_or_default();
         let host = HostInfo::try_from(host).map_err(|error| malformed(&error.into()))?;
+        let roles: &[Role] = match host.kind {
+            HostKind::Node => &[Role::Node, Role::Guest],
+            HostKind::Seed => &[Role::Seed],
+        };
+        caller.require(host.id, roles)?;
         let known = self.members.borrow().key_of(&host.id);
         match known {
             Some(key) if key != host.public_key => {
@@ -116,7 +124,12 @@ impl Scheduler for Grpc {
         &self,
         request: Request<ResolveRequest>,
     ) -> Result<Response<ResolveReply>, Status> {
-        self.resolver.resolve(request.into_inner()).await.map(Response::new)
+        let caller = Caller::of(request.extensions());
+        let request = request.into_inner();
+        if let Some(host) = HostId::from_slice(&request.host_id) {
+            caller.require(host, &[Role::Node, Role::Guest])?;
+        }
+        self.resolver.resolve(request).await.map(Response::new)
     }
 
     type PreheatStream = preheat::Events;
@@ -132,12 +145,13 @@ impl Scheduler for Grpc {
         &self,
         request: Request<Streaming<HostMessage>>,
     ) -> Result<Response<Self::AttendStream>, Status> {
+        let caller = Caller::of(request.extensions());
         let mut messages = request.into_inner();
         let first = messages.message().await?.and_then(|message| message.kind);
         let Some(Up::Announce(announce)) = first else {
             return Err(Status::invalid_argument("a host announces itself first"));
         };
-        let host = self.identify(&announce).inspect_err(|_| {
+        let host = self.identify(&caller, &announce).inspect_err(|_| {
             self.metrics.malformed.inc();
         })?;
         let (out, receiver) = mpsc::channel(OUTGOING);

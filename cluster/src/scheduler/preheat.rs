@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 
 use bytes::Bytes;
+use dfs_model::HostId;
 use dfs_peer::classes::{CLASS, Class};
+use dfs_peer::dial::Callee;
 use dfs_proto::common::{self, Preheating, View};
 use dfs_proto::scheduler::{PreheatRequest, ResolveRequest};
 use dfs_proto::seed;
@@ -40,14 +42,14 @@ struct Job {
     done: BTreeSet<Bytes>,
     done_bytes: u64,
     /// The seed whose name was told.
-    told: Option<SocketAddr>,
+    told: Option<HostId>,
 }
 
 /// What is to be fetched, and where it was found out.
 struct Found {
     artifact: common::Artifact,
     tasks: Vec<common::Task>,
-    seed: SocketAddr,
+    seed: (HostId, SocketAddr),
 }
 
 /// Begins; answers once a seed has taken it on.
@@ -108,7 +110,7 @@ impl Job {
         };
         let reply = self.resolver.resolve(request).await?;
         self.resolver.answer_trees_too(&self.request, &reply);
-        let seed = self.resolver.seed_at(&reply.seed_id);
+        let seed = HostId::from_slice(&reply.seed_id).zip(self.resolver.seed_at(&reply.seed_id));
         let seed =
             seed.ok_or_else(|| Status::unavailable("the seed that found it out has gone"))?;
         let artifact = reply.artifact.unwrap_or_default();
@@ -147,14 +149,16 @@ impl Job {
         if found.tasks.is_empty() {
             return Ok(last);
         }
-        let mut client = SeedClient::new(self.resolver.channels().channel(found.seed));
+        let (seed, address) = found.seed;
+        let channel = self.resolver.channels().channel(address, Callee::Seed(seed));
+        let mut client = SeedClient::new(channel);
         let request = seed::PreheatRequest { tasks: found.tasks.clone() };
         let mut events: Streaming<Preheating> = client.preheat(request).await?.into_inner();
         let mut artifact = Some(found.artifact.clone());
         while let Some(event) = events.message().await? {
             let complete = event.complete;
             // The name stands where another seed begins, and nowhere else.
-            let is_told = self.told.replace(found.seed) == Some(found.seed);
+            let is_told = self.told.replace(seed) == Some(seed);
             last = Preheating {
                 seed: if is_told { String::new() } else { event.seed },
                 artifact: artifact.take(),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, Invariant, RouteKey, TaskKey};
+use dfs_peer::dial::Callee;
 use dfs_peer::swarm::Channels;
 use dfs_proto::convert;
 use dfs_proto::scheduler::{PreheatRequest, ResolveReply, ResolveRequest};
@@ -226,7 +227,7 @@ impl Shared {
     }
 
     async fn ask_one(&self, member: &Member, request: &seed::ResolveRequest) -> Answer {
-        let channel = self.channels.channel(member.grpc);
+        let channel = self.channels.channel(member.grpc, Callee::Seed(member.host.id));
         let mut client = SeedClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let mut request = Request::new(request.clone());
         request.set_timeout(self.settings.timeout);

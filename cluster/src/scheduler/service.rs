@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dfs_model::{HostId, HostInfo, TaskId, TaskInfo};
+use dfs_peer::dial::Callee;
 use dfs_peer::digests::{Appointment, Identity, MAX_STAND_INS};
 use dfs_peer::swarm::Channels;
 use dfs_proto::scheduler::{SchedulerMessage, Signer};
@@ -227,7 +228,7 @@ impl Service {
                 continue;
             }
             let (host, grpc) = (Arc::clone(&seed.host), seed.grpc);
-            let channel = self.channels.channel(grpc);
+            let channel = self.channels.channel(grpc, Callee::Seed(host.id));
             self.seeds.insert(host.id, Seed { host: Arc::clone(&host), grpc, channel });
             self.decide(Event::HostJoined(host));
         }

@@ -1,5 +1,6 @@
 //! A seed put together: host, piece server, and what the cluster is told of it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use dfs_peer::wire::Compression;
 use dfs_proto::seed::seed_server::SeedServer;
 use dfs_service::Tracker;
 use dfs_service::data_dir::{DataDir, DataDirError};
-use dfs_service::net::{GrpcChannels, TcpLinkDialer};
+use dfs_service::net::{GrpcChannels, Security, TcpLinkDialer};
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,10 @@ pub struct Given {
     pub sources: SourcesBuilder,
     /// Where it serves pieces.
     pub acceptor: Arc<dyn Acceptor>,
+    /// Addresses to announce instead of the one where that is.
+    pub advertise: Vec<SocketAddr>,
+    /// How its connections are protected.
+    pub security: Security,
 }
 
 /// A running seed.
@@ -80,7 +85,7 @@ impl Service {
             0 => usual,
             slots => SlotLimits { slots, ..usual },
         };
-        let Given { name, location, sources, acceptor } = given;
+        let Given { name, location, sources, acceptor, advertise, security } = given;
         let http = HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::of_process() };
         let host = HostOptions {
             role: Role::Seed,
@@ -98,10 +103,10 @@ impl Service {
             compression: options.compression,
         };
         let network = Network {
-            dialer: Arc::new(TcpLinkDialer),
+            dialer: Arc::new(TcpLinkDialer::new(security.clone())),
             acceptor: Some(acceptor),
-            channels: Arc::new(GrpcChannels::default()),
-            advertise: Vec::new(),
+            channels: Arc::new(GrpcChannels::new(security)),
+            advertise,
         };
         let host = Host::start(host, network, tracker.tasks(), tracker.token())?;
         Ok(Self { host, tracker: tracker.clone() })

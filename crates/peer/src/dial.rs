@@ -24,8 +24,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Link for T {}
 /// Makes links to other hosts.
 #[async_trait]
 pub trait Dialer: Send + Sync {
-    /// Connects to `addr`; the caller bounds the wait.
-    async fn dial(&self, addr: SocketAddr) -> io::Result<Box<dyn Link>>;
+    /// Connects to `addr`, and says who is there; the caller bounds the wait.
+    async fn dial(&self, addr: SocketAddr) -> io::Result<(Box<dyn Link>, PeerAddress)>;
 }
 
 /// Takes links that other hosts make.
@@ -38,7 +38,18 @@ pub trait Acceptor: Send + Sync {
     fn local_addrs(&self) -> Vec<SocketAddr>;
 }
 
-/// The far end of an accepted link.
+/// The service that a gRPC channel is to lead to. Whoever else is there is refused where there are certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Callee {
+    /// A manager of the cluster.
+    Manager,
+    /// This scheduler.
+    Scheduler(HostId),
+    /// This seed.
+    Seed(HostId),
+}
+
+/// The far end of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddress {
     /// Where the link comes from.

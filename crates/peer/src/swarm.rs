@@ -30,14 +30,15 @@ use tonic::transport::Channel;
 
 use self::outbox::{Outbox, PeerEnd};
 use crate::conductor::{Failure, LeaseEnd};
+use crate::dial::Callee;
 use crate::engine::{Command, Keyring, Ledger};
 
 pub use self::members::Members;
 
 /// Makes gRPC channels; the only way this crate reaches a gRPC server.
 pub trait Channels: Send + Sync + 'static {
-    /// A lazily connected channel.
-    fn channel(&self, address: SocketAddr) -> Channel;
+    /// A lazily connected channel to `callee`.
+    fn channel(&self, address: SocketAddr, callee: Callee) -> Channel;
 }
 
 /// Where a manager is to be found, shown as people wrote it.
@@ -150,12 +151,12 @@ impl Swarm {
     }
 
     async fn client_for(&self, route: &RouteKey) -> Result<SchedulerClient<Channel>, SwarmError> {
-        let address = self.scheduler_for(route).await?;
-        let channel = self.options.channels.channel(address);
+        let (host, address) = self.scheduler_for(route).await?;
+        let channel = self.options.channels.channel(address, Callee::Scheduler(host));
         Ok(SchedulerClient::new(channel).max_decoding_message_size(messages::MAX_MESSAGE))
     }
 
-    async fn scheduler_for(&self, route: &RouteKey) -> Result<SocketAddr, SwarmError> {
+    async fn scheduler_for(&self, route: &RouteKey) -> Result<(HostId, SocketAddr), SwarmError> {
         let mut members = self.members.clone();
         let known = tokio::time::timeout(MEMBERS_WITHIN, async {
             members.wait_for(|members| members.scheduler_for(route).is_some()).await.is_ok()
@@ -166,8 +167,8 @@ impl Swarm {
             let why = format!("the managers at {} name none", managers.join(", "));
             return Err(SwarmError::Unreachable(why));
         }
-        let address = self.members.borrow().scheduler_for(route).map(|(_, address)| address);
-        address.ok_or_else(|| SwarmError::Unreachable("it left".to_owned()))
+        let scheduler = self.members.borrow().scheduler_for(route);
+        scheduler.ok_or_else(|| SwarmError::Unreachable("it left".to_owned()))
     }
 
     /// The members as last heard.

@@ -17,6 +17,7 @@ pub mod net;
 pub mod process;
 pub mod run_info;
 pub mod telemetry;
+pub mod tls;
 
 pub use extensions::Extensions;
 pub use lifecycle::{Backoff, Lifecycle, OnFailure, Tracker};

@@ -1,8 +1,8 @@
 //! The one place that makes connections and listens for them.
 //!
-//! Links between machines carry no protection yet, so nothing here listens on an address that
-//! another machine could reach: [`bind`] refuses. Small frames wait for nobody: `TCP_NODELAY` is on
-//! everywhere.
+//! Everything between machines goes through TLS 1.3 with the certificates of both sides ([`Security`]); a process
+//! without one neither listens where another machine could reach it ([`bind`] refuses) nor dials one. Small frames
+//! wait for nobody: `TCP_NODELAY` is on everywhere.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,26 +13,31 @@ use tokio::net::TcpListener;
 mod channels;
 mod group;
 mod grpc;
+mod incoming;
 mod links;
 mod local;
 pub mod manager;
+mod security;
+mod stream;
 
 pub use channels::GrpcChannels;
 pub use group::SocketGroup;
 pub use grpc::{
-    grpc_channel, grpc_channel_to, grpc_local_channel, grpc_pipe, grpc_server, serve_grpc,
-    serve_grpc_local,
+    grpc_channel, grpc_channel_by_token, grpc_channel_to, grpc_local_channel, grpc_pipe,
+    grpc_server, serve_grpc, serve_grpc_local,
 };
 pub use links::{TcpLinkAcceptor, TcpLinkDialer};
 pub use local::{LocalListener, SocketAccess};
+pub use security::{Caller, NotJoined, Peer, Security, Trust};
 
 /// Why a listener could not be made, or an address not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// The address can be reached from other machines.
     #[error(
-        "refusing to listen on {address} for {service}: links between machines are not protected \
-         yet, so only loopback addresses are allowed (127.0.0.1 or ::1)"
+        "refusing to listen on {address} for {service}: others can reach it, and this process has no \
+         certificate; join the cluster first (--join TOKEN, from `dfctl cluster join-token`), or \
+         listen on loopback (127.0.0.1 or ::1)"
     )]
     NotLoopback {
         /// What was to be served.
@@ -40,6 +45,11 @@ pub enum NetError {
         /// The address.
         address: IpAddr,
     },
+    /// Nobody can reach what would be announced.
+    #[error(
+        "--listen {0} stands for every address of this machine: name those to announce with --advertise"
+    )]
+    NothingToAnnounce(IpAddr),
     /// The port is taken, or the address is not this machine's.
     #[error("cannot listen for {service} on {address} (see --port-{service}, --listen)")]
     Bind {
@@ -82,11 +92,15 @@ impl Port {
     }
 }
 
-/// Listens on a loopback address for `service`: the word for it in messages, and in the flag of its port.
-pub async fn bind(service: &str, ip: IpAddr, port: Port) -> Result<TcpListener, NetError> {
-    if !ip.to_canonical().is_loopback() {
-        return Err(NetError::NotLoopback { service: service.to_owned(), address: ip });
-    }
+/// Listens for `service`, the word for it in messages and in the flag of its port; without certificates on loopback
+/// addresses only.
+pub async fn bind(
+    service: &str,
+    ip: IpAddr,
+    port: Port,
+    security: &Security,
+) -> Result<TcpListener, NetError> {
+    security.allows(service, ip)?;
     let (first, otherwise) = match port {
         Port::Usual(port) => (port, Some(0)),
         Port::Exactly(port) => (port, None),
@@ -118,18 +132,20 @@ mod tests {
             IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
             IpAddr::V6(mapped),
         ] {
-            let error = bind("pieces", address, Port::Exactly(0)).await.unwrap_err().to_string();
-            assert!(error.contains("pieces") && error.contains("loopback"), "{error}");
+            let bound = bind("pieces", address, Port::Exactly(0), &Security::Plain).await;
+            let error = bound.unwrap_err().to_string();
+            assert!(error.contains("pieces") && error.contains("--join"), "{error}");
         }
     }
 
     #[tokio::test]
     async fn a_taken_usual_port_gives_way_and_a_taken_exact_one_does_not() {
-        let first = bind("pieces", LOOPBACK, Port::Exactly(0)).await.unwrap();
+        let first = bind("pieces", LOOPBACK, Port::Exactly(0), &Security::Plain).await.unwrap();
         let taken = first.local_addr().unwrap().port();
-        let error = bind("pieces", LOOPBACK, Port::Exactly(taken)).await.unwrap_err();
+        let error =
+            bind("pieces", LOOPBACK, Port::Exactly(taken), &Security::Plain).await.unwrap_err();
         assert!(error.to_string().contains(&taken.to_string()), "{error}");
-        let second = bind("pieces", LOOPBACK, Port::Usual(taken)).await.unwrap();
+        let second = bind("pieces", LOOPBACK, Port::Usual(taken), &Security::Plain).await.unwrap();
         assert_ne!(second.local_addr().unwrap().port(), taken);
     }
 
@@ -139,3 +155,6 @@ mod tests {
         assert_eq!(Port::given_or(None, 4001), Port::Usual(4001));
     }
 }
+
+#[cfg(test)]
+mod secured_tests;

@@ -21,9 +21,10 @@ use crate::config::{ConfigError, passing_over_empty};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::lifecycle::{self, LifecycleError};
 use crate::metrics::Metrics;
-use crate::net::{self, NetError, Port};
+use crate::net::{self, NetError, Port, Security};
 use crate::run_info::{RunInfo, RunInfoError};
 use crate::telemetry::{self, LogFormat, TelemetryError};
+use crate::tls::enrol::EnrolError;
 use crate::{Lifecycle, OnFailure, Tracker};
 
 /// How long all services together may take to stop.
@@ -38,7 +39,7 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", env = "DFS_CONFIG")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Address to listen on; loopback only, until links are protected [default: 127.0.0.1].
+    /// Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1].
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<IpAddr>,
     /// Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a
@@ -130,6 +131,8 @@ pub enum Error {
     DataDir(#[from] DataDirError),
     /// A listener or an address.
     Net(#[from] NetError),
+    /// Its certificate.
+    Enrol(#[from] EnrolError),
     /// The announcement of the process.
     RunInfo(#[from] RunInfoError),
     /// The running of it.
@@ -165,7 +168,8 @@ pub async fn run<E: From<Error>>(
     Ok(ended.map_err(Error::from)?)
 }
 
-/// Serves metrics and health, on the usual port where none is given; says where.
+/// Serves metrics and health, on the usual port where none is given; says where. They are for this machine: where the
+/// process listens for others, they are on loopback all the same.
 pub async fn serve_admin(
     options: &Options,
     usual_port: u16,
@@ -174,7 +178,11 @@ pub async fn serve_admin(
     readiness: Readiness,
 ) -> Result<SocketAddr, Error> {
     let port = Port::given_or(options.port_metrics, usual_port);
-    let listener = net::bind("metrics", options.listen, port).await?;
+    let ip = match options.listen.to_canonical().is_loopback() {
+        true => options.listen,
+        false => Ipv4Addr::LOCALHOST.into(),
+    };
+    let listener = net::bind("metrics", ip, port, &Security::Plain).await?;
     let at = listener.local_addr()?;
     let router = admin::router(Arc::new(metrics), readiness);
     let serving = admin::serve(listener, router, tracker.token().clone());
@@ -194,6 +202,10 @@ pub enum Fault {
     NotPermitted,
     /// A disk is full.
     NoSpace,
+    /// The cluster does not let this machine in.
+    NotLetIn,
+    /// The cluster is not reached by who wants to join it.
+    Unreached,
     /// Anything else.
     Other,
 }
@@ -223,6 +235,8 @@ impl Fault {
             Self::Usage => 1003,
             Self::NotPermitted => 4115,
             Self::NoSpace => 4114,
+            Self::NotLetIn => 4121,
+            Self::Unreached => 4122,
         }
     }
 
@@ -232,6 +246,8 @@ impl Fault {
             Self::Other => 1,
             Self::Usage => 2,
             Self::NotPermitted => 4,
+            Self::NotLetIn => 4,
+            Self::Unreached => 5,
             Self::NoSpace => 7,
         }
     }
@@ -247,11 +263,29 @@ impl DataDirError {
     }
 }
 
+impl EnrolError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Refused { .. } | Self::Stranger { .. } | Self::OfAnother { .. } => {
+                Fault::NotLetIn
+            }
+            Self::NoManager => Fault::NotLetIn,
+            Self::Unreached { .. } => Fault::Unreached,
+            other => Fault::of(other),
+        }
+    }
+}
+
 impl Error {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
+            Self::Enrol(error) => error.fault(),
             Self::Config(_) => Fault::Usage,
+            Self::Net(NetError::NotLoopback { .. } | NetError::NothingToAnnounce(_)) => {
+                Fault::Usage
+            }
             Self::DataDir(error) => error.fault(),
             other => Fault::of(other),
         }

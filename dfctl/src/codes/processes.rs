@@ -89,4 +89,18 @@ super::codes! {
         means: "The seed of the cluster cannot keep all of this beside what is in use. What it has of it is kept as far as there is room.",
         causes: ["its seed.capacity is too small", "its disk is full"],
         next: ["dfctl preheat --wait URL" => "again, when there is room"];
+    JOIN_REFUSED = 4121, NotPermitted, "the cluster does not let this machine in",
+        means: "A machine takes part with a certificate of the cluster, which it gets for a join token, once. The manager says why it gave none, or what answers is not the manager that the token is for.",
+        causes: ["the token was used already, or has expired: one is good for an hour and for one machine unless it was made otherwise", "the token is for another role or of another cluster",
+            "the data directory was copied from another machine", "the certificate that is here is of another host or cluster"],
+        next: ["dfctl cluster join-token" => "on the manager's machine: prints another token", "dfctl cluster join-token --role seed" => "for a seed",
+            "dfs-fuse --data-dir DIR --listen ADDR --join TOKEN" => "joins with it"];
+    JOIN_UNREACHED = 4122, Source, "the cluster is not reached by a machine that wants to join",
+        means: "A join token says where its manager is. Nobody answered there; the token is not used up by that.",
+        causes: ["the cluster does not run, or a firewall is in between", "it is reached at another address than the one it listens on: dfctl cluster up --advertise ADDR", "the port was taken when the cluster started, and another one is in use since"],
+        next: ["dfctl cluster status" => "on the manager's machine: says where it listens", "dfctl cluster join-token" => "prints a token with its addresses of now"];
+    NO_CERTIFICATES = 4123, Usage, "the cluster has no certificates",
+        means: "A cluster that listens on loopback is for its own machine and protects nothing; nobody else can join it.",
+        causes: ["it was started without --listen"],
+        next: ["dfctl cluster down" => "stops it; what it holds stays", "dfctl cluster up --listen ADDR" => "starts it for other machines too"];
 }

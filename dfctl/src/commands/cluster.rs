@@ -7,6 +7,7 @@ use crate::error::{CliError, Outcome};
 
 pub mod asked;
 mod down;
+mod join_token;
 mod place;
 mod status;
 mod up;
@@ -17,6 +18,7 @@ pub enum Command {
     Up(up::Args),
     Down(down::Args),
     Status(status::Args),
+    JoinToken(join_token::Args),
 }
 
 impl Command {
@@ -26,6 +28,7 @@ impl Command {
             Self::Up(args) => up::run(args, context).await,
             Self::Down(args) => down::run(args, context).await,
             Self::Status(args) => status::run(args, context).await,
+            Self::JoinToken(args) => join_token::run(args, context).await,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_peer::swarm::{ManagerPlace, Swarm};
 use dfs_service::config::{LookUpError, ServiceAddress};
-use dfs_service::net::manager;
+use dfs_service::net::{Security, manager};
 use parking_lot::Mutex;
 
 /// How long a cluster may be away before it is told: one that restarts is back by then.
@@ -66,12 +66,12 @@ impl fmt::Display for NamedManager {
 }
 
 /// Follows the cluster whose managers are at these addresses. Never ends by itself.
-pub async fn follow(swarm: Swarm, cluster: Vec<ServiceAddress>) {
+pub async fn follow(swarm: Swarm, cluster: Vec<ServiceAddress>, security: Security) {
     let named: Vec<String> = cluster.iter().map(ToString::to_string).collect();
     let named = named.join(",");
     loop {
         if tokio::time::timeout(AWAY, swarm.until_connected()).await.is_err() {
-            let why = why_away(&swarm, &cluster).await;
+            let why = why_away(&swarm, &cluster, &security).await;
             tracing::warn!(cluster = %named, why, "the cluster is not reached: going on without it");
             swarm.until_connected().await;
             tracing::info!(cluster = %named, "the cluster is reached");
@@ -81,9 +81,9 @@ pub async fn follow(swarm: Swarm, cluster: Vec<ServiceAddress>) {
 }
 
 /// What is amiss at the first of these addresses at which something is.
-async fn why_away(swarm: &Swarm, cluster: &[ServiceAddress]) -> String {
+async fn why_away(swarm: &Swarm, cluster: &[ServiceAddress], security: &Security) -> String {
     for named in cluster {
-        if let Err(reason) = manager::ask(named, ANSWER_WITHIN).await {
+        if let Err(reason) = manager::ask(named, ANSWER_WITHIN, security).await {
             return reason.to_string();
         }
     }

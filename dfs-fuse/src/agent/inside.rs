@@ -3,13 +3,14 @@
 //! that serves others what it holds until it leaves.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_model::Location;
 use dfs_peer::dial::Acceptor;
+use dfs_peer::digests::Identity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
@@ -17,8 +18,10 @@ use dfs_peer::swarm::ManagerPlace;
 use dfs_peer::wire::Compression;
 use dfs_proto::node::node_server::NodeServer;
 use dfs_service::data_dir::{DataDir, DataDirError, private_dir};
-use dfs_service::net::{self, GrpcChannels, TcpLinkAcceptor, TcpLinkDialer};
+use dfs_service::net::{self, GrpcChannels, Security, TcpLinkAcceptor, TcpLinkDialer};
 use dfs_service::process::Fault;
+use dfs_service::tls::enrol::{self, EnrolError};
+use dfs_service::tls::{self, Credentials};
 use dfs_source::SourcesBuilder;
 use tokio::runtime::{EnterGuard, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -48,6 +51,8 @@ pub enum InsideError {
     DataDir(#[from] DataDirError),
     /// Store, identity, sources.
     Host(#[from] HostError),
+    /// Its certificate.
+    Enrol(#[from] EnrolError),
     /// Its threads, or the port that others would reach it at.
     System(#[from] io::Error),
 }
@@ -58,6 +63,7 @@ impl InsideError {
         match self {
             Self::DataDir(error) => error.fault(),
             Self::Host(error) => Fault::of(error),
+            Self::Enrol(error) => error.fault(),
             Self::System(error) => Fault::of(error),
         }
     }
@@ -101,11 +107,13 @@ pub struct InsideAgent {
 
 impl InsideAgent {
     /// Starts one below `parent`, which is made if it is not there, alone or in the cluster of `managers`; what
-    /// killed processes left there is removed.
-    pub fn start(
+    /// killed processes left there is removed. Where this machine has a certificate (`node`), it takes part as a guest
+    /// of it.
+    pub async fn start(
         parent: &Path,
         sources: SourcesBuilder,
         managers: &[SocketAddr],
+        node: Option<Credentials>,
     ) -> Result<Self, InsideError> {
         let parent = private_dir(parent)?;
         sweep_private(&parent);
@@ -113,12 +121,17 @@ impl InsideAgent {
         let data_dir = DataDir::take(&dir)?;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let threads = Threads::start()?;
+        let security = match node.filter(|_| !managers.is_empty()) {
+            Some(node) => as_guest(node, &dir).await?,
+            None => Security::Plain,
+        };
         let entered = threads.enter();
-        let acceptor = managers.first().copied().map(listen_towards).transpose()?;
+        let towards = managers.first().map(|manager| listen_towards(*manager, &security));
+        let acceptor = towards.transpose()?;
         let network = Network {
-            dialer: Arc::new(TcpLinkDialer),
+            dialer: Arc::new(TcpLinkDialer::new(security.clone())),
             acceptor: acceptor.map(|acceptor| Arc::new(acceptor) as Arc<dyn Acceptor>),
-            channels: Arc::new(GrpcChannels::default()),
+            channels: Arc::new(GrpcChannels::new(security)),
             advertise: Vec::new(),
         };
         let host = Host::start(options(&dir, sources, managers), network, &tracker, &stop)?;
@@ -174,8 +187,25 @@ impl Drop for InsideAgent {
     }
 }
 
+/// The certificate of a process that ends soon, by the one that the machine has.
+async fn as_guest(node: Credentials, dir: &Path) -> Result<Security, InsideError> {
+    let identity = Identity::load_or_create(dir).map_err(HostError::from)?;
+    let host = tls::Host { identity, role: tls::Role::Guest };
+    let credentials = enrol::for_guest(node, &[host]).await?;
+    Ok(Security::Tls(Arc::new(tls::Identity::new(credentials).map_err(EnrolError::from)?)))
+}
+
 /// Listens on a free port of the address from which the cluster is reached: others of it reach that too.
-fn listen_towards(cluster: SocketAddr) -> io::Result<TcpLinkAcceptor> {
+fn listen_towards(cluster: SocketAddr, security: &Security) -> io::Result<TcpLinkAcceptor> {
+    let ip = address_towards(cluster)?;
+    security.allows("pieces", ip).map_err(io::Error::other)?;
+    let listener = TcpListener::bind((ip, 0))?;
+    listener.set_nonblocking(true)?;
+    TcpLinkAcceptor::new(tokio::net::TcpListener::from_std(listener)?, security.clone())
+}
+
+/// This machine's own address on the way there.
+pub fn address_towards(cluster: SocketAddr) -> io::Result<IpAddr> {
     let any: SocketAddr = match cluster {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -183,9 +213,7 @@ fn listen_towards(cluster: SocketAddr) -> io::Result<TcpLinkAcceptor> {
     // Nothing is sent: the kernel only says which address it would use.
     let towards = UdpSocket::bind(any)?;
     towards.connect(cluster)?;
-    let listener = TcpListener::bind((towards.local_addr()?.ip(), 0))?;
-    listener.set_nonblocking(true)?;
-    TcpLinkAcceptor::new(tokio::net::TcpListener::from_std(listener)?)
+    Ok(towards.local_addr()?.ip())
 }
 
 fn options(dir: &Path, sources: SourcesBuilder, managers: &[SocketAddr]) -> HostOptions {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Machine, Role, Testbed};
 use crate::Failure;
-use crate::cluster::{Node, part};
+use crate::cluster::{Node, Way, join_token, part_by};
 use crate::process::{Binaries, Process};
 use crate::wait::{self, PATIENCE};
 
@@ -26,12 +26,11 @@ impl<'a> Fleet<'a> {
     /// Starts all of it with its data below `dir`, and waits until everybody has found the scheduler.
     pub fn start(testbed: &'a Testbed, binaries: &Binaries, dir: &Path) -> Result<Self, Failure> {
         let control = testbed.first(Role::Control)?;
-        let start = |machine: &Machine, name: &str, role: &str, manager: Option<SocketAddr>| {
+        let start = |machine: &Machine, name: &str, role: &str, way: Option<Way>| {
             let listen = machine.address().to_string();
             let extra = ["--listen", &listen, "--name", name];
             machine.inside(|| {
-                let mut process =
-                    Process::start(binaries, part(dir, name, role, manager, &extra)?)?;
+                let mut process = Process::start(binaries, part_by(dir, name, role, way, &extra)?)?;
                 process.keep_ports(&["metrics"])?;
                 Ok(process)
             })
@@ -39,34 +38,34 @@ impl<'a> Fleet<'a> {
         let mut manager = start(control, "manager", "manager", None)?;
         manager.keep_ports(&["grpc"])?;
         let at = manager.address("grpc")?;
-        let mut scheduler = start(control, "scheduler", "scheduler", Some(at))?;
+        let way = |role: &str, uses: usize| match control.address().is_loopback() {
+            true => Ok(Way::Manager(at)),
+            false => join_token(binaries, &dir.join("manager"), role, uses).map(Way::Join),
+        };
+        let mut scheduler = start(control, "scheduler", "scheduler", Some(way("scheduler", 1)?))?;
         scheduler.keep_ports(&["grpc"])?;
+        let to_seed = way("seed", testbed.all(Role::Seed).count())?;
         let seeds = testbed.all(Role::Seed).map(|machine| {
-            let mut seed = start(machine, machine.name(), "seed", Some(at))?;
+            let mut seed = start(machine, machine.name(), "seed", Some(to_seed.clone()))?;
             seed.keep_ports(&["grpc", "pieces"])?;
             Ok(seed)
         });
         let seeds = seeds.collect::<Result<_, Failure>>()?;
+        let to_take_part = way("node", testbed.all(Role::Node).count())?;
         let mut fleet = Self { testbed, manager, scheduler, seeds, nodes: Vec::new() };
-        fleet.start_nodes(binaries, dir, at)?;
+        fleet.start_nodes(binaries, dir, &to_take_part)?;
         fleet.wait_connected()?;
         Ok(fleet)
     }
 
-    fn start_nodes(
-        &mut self,
-        binaries: &Binaries,
-        dir: &Path,
-        manager: SocketAddr,
-    ) -> Result<(), Failure> {
+    fn start_nodes(&mut self, binaries: &Binaries, dir: &Path, way: &Way) -> Result<(), Failure> {
         for machine in self.testbed.all(Role::Node) {
             let listen = machine.address().to_string();
             let idc = machine.place().idc.map(|idc| format!("idc{}", idc + 1));
             let mut extra = vec!["--listen", &listen];
             extra.extend(idc.iter().flat_map(|idc| ["--idc", idc]));
-            let name = machine.name();
-            let node =
-                machine.inside(|| Node::spawn(binaries, dir, name, Some(manager), &extra))?;
+            let (name, way) = (machine.name(), Some(way.clone()));
+            let node = machine.inside(|| Node::spawn_by(binaries, dir, name, way, &extra))?;
             self.nodes.push(node);
         }
         for node in &mut self.nodes {

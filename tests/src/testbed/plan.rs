@@ -22,6 +22,19 @@ pub struct Layout {
     pub control_link: Option<Rate>,
     /// The nodes stand in data centres, each behind an uplink.
     pub idcs: Option<Idcs>,
+    /// Whether connections are protected.
+    pub links: Links,
+}
+
+/// How connections between machines are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Links {
+    /// By TLS: every program has joined the cluster.
+    #[default]
+    Tls,
+    /// Not at all, to see what that costs. Our programs do so on loopback addresses only: the machines have such, and
+    /// their namespaces route them.
+    Plain,
 }
 
 /// Data centres.
@@ -64,7 +77,7 @@ pub struct Place {
 impl Layout {
     /// Nodes and one seed on links of this rate, in one place.
     pub fn flat(nodes: usize, link: Rate) -> Self {
-        Self { nodes, seeds: 1, link, control_link: None, idcs: None }
+        Self { nodes, seeds: 1, link, control_link: None, idcs: None, links: Links::Tls }
     }
 
     /// Why it cannot be built.
@@ -87,7 +100,7 @@ impl Layout {
     pub fn places(&self) -> Vec<Place> {
         let shaped = Some(self.link);
         let one = |name: String, role, host, idc, link| {
-            let address = address(role, host);
+            let address = address(self.links, role, host);
             Place { name, role, address, idc, link }
         };
         let mut places = vec![
@@ -106,16 +119,18 @@ impl Layout {
     }
 }
 
-/// Links between machines carry no protection yet, so our programs listen on loopback addresses only: these are
-/// such, and the machines' namespaces route them.
-fn address(role: Role, host: usize) -> Ipv4Addr {
+fn address(links: Links, role: Role, host: usize) -> Ipv4Addr {
+    let net = match links {
+        Links::Tls => 10,
+        Links::Plain => 127,
+    };
     let subnet = match role {
         Role::Control | Role::Origin => 0,
         Role::Seed => 10,
         Role::Node => 20,
     };
     let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
-    Ipv4Addr::new(127, 77, byte(subnet + host / SUBNET), byte(1 + host % SUBNET))
+    Ipv4Addr::new(net, 77, byte(subnet + host / SUBNET), byte(1 + host % SUBNET))
 }
 
 impl Place {
@@ -145,10 +160,12 @@ mod tests {
         assert_eq!((names.len(), macs.len()), (605, 605));
         // What the kernel takes for the name of a link.
         assert!(names.iter().all(|name| name.len() <= 15));
-        assert!(places.iter().all(|place| place.address.is_loopback()));
+        assert!(places.iter().all(|place| place.address.is_private()));
         let node = places.iter().find(|place| place.name == "node251").unwrap();
-        assert_eq!(node.address, Ipv4Addr::new(127, 77, 21, 1));
-        assert_eq!(node.mac(), "02:00:7f:4d:15:01");
+        assert_eq!(node.address, Ipv4Addr::new(10, 77, 21, 1));
+        assert_eq!(node.mac(), "02:00:0a:4d:15:01");
+        let plain = Layout { links: Links::Plain, ..layout }.places();
+        assert!(plain.iter().all(|place| place.address.is_loopback()));
     }
 
     #[test]

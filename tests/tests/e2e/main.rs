@@ -10,6 +10,7 @@ mod advice;
 mod archives;
 mod bad_days;
 mod buckets;
+mod certificates;
 mod changes;
 mod clocks;
 mod commands;

@@ -52,7 +52,7 @@ impl MemoryNetwork {
 
 #[async_trait]
 impl Dialer for MemoryNetwork {
-    async fn dial(&self, addr: SocketAddr) -> io::Result<Box<dyn Link>> {
+    async fn dial(&self, addr: SocketAddr) -> io::Result<(Box<dyn Link>, PeerAddress)> {
         self.dials.fetch_add(1, Ordering::Relaxed);
         if self.black_holes.lock().contains(&addr) {
             std::future::pending::<()>().await;
@@ -62,7 +62,7 @@ impl Dialer for MemoryNetwork {
         let (near, far) = tokio::io::duplex(PIPE_BYTES);
         let from = PeerAddress::plain(SocketAddr::from(([127, 0, 0, 1], 9)));
         listener.send((far, from)).map_err(|_| io::ErrorKind::ConnectionRefused)?;
-        Ok(Box::new(near))
+        Ok((Box::new(near), PeerAddress::plain(addr)))
     }
 }
 

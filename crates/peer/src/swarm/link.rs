@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_model::HostId;
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::scheduler::{Announce, HostMessage, host_message::Kind as Up};
 use futures::future;
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::outbox::Outbox;
 use super::{Holdings, SwarmOptions, messages};
+use crate::dial::Callee;
 
 /// Messages waiting to be sent to one scheduler.
 const MAILBOX: usize = 256;
@@ -34,6 +36,7 @@ pub(super) struct LinkParts {
     pub(super) options: Arc<SwarmOptions>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) holdings: Arc<dyn Holdings>,
+    pub(super) scheduler: HostId,
     pub(super) address: SocketAddr,
 }
 
@@ -46,7 +49,8 @@ impl Link {
     ) -> Result<Self, tonic::Status> {
         let (messages, receiver) = mpsc::channel(MAILBOX);
         let (announcement, progress) = announcement(&parts, tracker);
-        let channel = parts.options.channels.channel(parts.address);
+        let channel =
+            parts.options.channels.channel(parts.address, Callee::Scheduler(parts.scheduler));
         let mut client = SchedulerClient::new(channel)
             .max_decoding_message_size(messages::MAX_MESSAGE)
             .max_encoding_message_size(messages::MAX_MESSAGE);

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::SwarmOptions;
+use crate::dial::Callee;
 
 /// How often a manager is asked while it answers, and while none does.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -42,7 +43,7 @@ impl Members {
             match role {
                 Role::Scheduler => members.schedulers.push((host, address)),
                 Role::Seed => members.seeds.push((host, address)),
-                Role::Node | Role::Unspecified => {}
+                Role::Node | Role::Manager | Role::Guest | Role::Unspecified => {}
             }
         }
         Ok(members)
@@ -122,7 +123,7 @@ async fn ask(
         area: area.clone(),
     });
     request.set_timeout(options.call_timeout);
-    let mut client = ManagerClient::new(options.channels.channel(manager));
+    let mut client = ManagerClient::new(options.channels.channel(manager, Callee::Manager));
     let members = match client.members(request).await {
         Ok(reply) => Members::read(reply.into_inner(), &area),
         Err(status) => {

@@ -134,6 +134,7 @@ impl Session {
             options: Arc::clone(&self.options),
             outbox: Arc::clone(&self.outbox),
             holdings: Arc::clone(&self.holdings),
+            scheduler: id,
             address,
         };
         match Link::open(parts, &self.tracker, stop.child_token()).await {

@@ -77,3 +77,33 @@ pub(super) async fn greet(
     };
     Ok(Greeted { peer, reader, writer })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(n: u8) -> LocalHost {
+        LocalHost { host: HostId::from_bytes([n; 16]), name: format!("host-{n}"), capabilities: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_greeting_in_another_name_than_the_certificates_is_refused() {
+        let socket = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+        for (says, is_it) in [(2, true), (3, false)] {
+            let (near, far) = tokio::io::duplex(4096);
+            let certified = PeerAddress { socket, certified: Some(HostId::from_bytes([2; 16])) };
+            let (plain, me, them) = (PeerAddress::plain(socket), local(1), local(says));
+            let counters = Arc::default();
+            let (greeted, _) = tokio::join!(
+                greet(Box::new(near), certified, &me, None, &counters),
+                greet(Box::new(far), plain, &them, None, &counters),
+            );
+            match greeted {
+                Ok(greeted) => assert!(is_it && greeted.peer.address == certified),
+                Err(error) => {
+                    assert!(!is_it && matches!(error, ConnectError::WrongHost { .. }), "{error}");
+                }
+            }
+        }
+    }
+}

@@ -18,7 +18,7 @@ use super::connection::{Connection, ConnectionOptions, ReceiveBudget, Surroundin
 use super::counters::WireCounters;
 use super::error::ConnectError;
 use super::hello::LocalHost;
-use crate::dial::{Dialer, PeerAddress};
+use crate::dial::Dialer;
 
 /// How the pool treats hosts.
 #[derive(Debug, Clone)]
@@ -268,8 +268,8 @@ impl Shared {
     async fn dial_one(&self, host: HostId, addr: SocketAddr) -> Result<Connection, ConnectError> {
         let within = self.options.connect_within;
         let connect = async {
-            let link = self.dialer.dial(addr).await?;
-            Connection::open(link, PeerAddress::plain(addr), Some(host), &self.around).await
+            let (link, peer) = self.dialer.dial(addr).await?;
+            Connection::open(link, peer, Some(host), &self.around).await
         };
         tokio::time::timeout(within, connect).await.unwrap_or(Err(ConnectError::Timeout(within)))
     }

@@ -121,6 +121,12 @@ where
 }
 
 impl ServiceAddress {
+    /// Whether it names this very machine, as far as can be told without looking anything up.
+    pub fn is_on_loopback(&self) -> bool {
+        let ip = self.host.parse::<IpAddr>();
+        ip.map_or(self.host == "localhost", |ip| ip.to_canonical().is_loopback())
+    }
+
     /// Every address it may mean, those of the name in the resolver's order.
     pub async fn resolve(&self) -> Result<Vec<SocketAddr>, LookUpError> {
         self.resolve_within(LOOK_UP_WITHIN).await

@@ -60,7 +60,7 @@ impl Default for Backoff {
 
 impl Backoff {
     /// The wait after `failures` failures in a row (at least one), before jitter.
-    fn after(&self, failures: u32) -> Duration {
+    pub(crate) fn after(&self, failures: u32) -> Duration {
         let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.max)
     }

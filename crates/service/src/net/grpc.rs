@@ -12,16 +12,23 @@ use std::path::Path;
 use std::time::Duration;
 
 use axum::http::Uri;
+use axum::middleware::{Next, from_fn};
+use dfs_peer::dial::Callee;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::service::Routes;
+use tonic::transport::server::Router;
 use tonic::transport::{Channel, Endpoint, Server};
 use tower::service_fn;
 
 use super::LocalListener;
+use super::incoming::Incoming;
+use super::security::{Peer, Security, Trust, no_certificate};
+use super::stream::{Stream, connected};
 use crate::config::ServiceAddress;
+use crate::tls::{Fingerprint, Plane, connect_by_token};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -33,16 +40,66 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Calls at a time on one connection.
 const MAX_STREAMS: u32 = 1024;
 
-/// A channel to `address`, whose name is looked up whenever it connects.
-pub fn grpc_channel(address: &ServiceAddress) -> Channel {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .expect("a host and a port are an authority");
-    configured(endpoint).connect_lazy()
+/// A channel to `callee` at `address`, whose name is looked up whenever it connects.
+pub fn grpc_channel(address: &ServiceAddress, callee: Callee, security: &Security) -> Channel {
+    let security = security.clone();
+    lazy_channel(address, move |at| {
+        let security = security.clone();
+        async move {
+            let stream = security.connect(at, Plane::Grpc).await?;
+            stream.peer().trust.expect(&callee).map_err(io::Error::other)?;
+            Ok(stream)
+        }
+    })
 }
 
-/// A channel to a socket address.
-pub fn grpc_channel_to(address: SocketAddr) -> Channel {
-    grpc_channel(&address.into())
+/// A channel to `callee` at a socket address.
+pub fn grpc_channel_to(address: SocketAddr, callee: Callee, security: &Security) -> Channel {
+    grpc_channel(&address.into(), callee, security)
+}
+
+/// A channel to a manager that is known by a join token only; it is told nothing of who is asking.
+pub fn grpc_channel_by_token(address: &ServiceAddress, fingerprint: Fingerprint) -> Channel {
+    lazy_channel(address, move |at| async move {
+        let stream = connect_by_token(connected(at).await?, fingerprint).await?;
+        Ok(Stream::tls(stream, Peer { address: at, trust: Trust::Anonymous }))
+    })
+}
+
+/// A channel that connects to what the address leads to then.
+fn lazy_channel<F>(
+    address: &ServiceAddress,
+    connect: impl Fn(SocketAddr) -> F + Clone + Send + Sync + 'static,
+) -> Channel
+where
+    F: Future<Output = io::Result<Stream>> + Send,
+{
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .expect("a host and a port are an authority");
+    let address = address.clone();
+    let connect = move |_: Uri| {
+        let (address, connect) = (address.clone(), connect.clone());
+        async move { connect_any(&address, connect).await.map(TokioIo::new) }
+    };
+    configured(endpoint).connect_with_connector_lazy(service_fn(connect))
+}
+
+/// A connection to the first of its addresses where there is one; each gets its share of the time.
+async fn connect_any<F: Future<Output = io::Result<Stream>>>(
+    address: &ServiceAddress,
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<Stream> {
+    let all = address.resolve().await.map_err(io::Error::other)?;
+    let share = CONNECT_TIMEOUT / u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
+    let mut first = None;
+    for at in all {
+        let connected = tokio::time::timeout(share, connect(at)).await;
+        match connected.unwrap_or_else(|late| Err(late.into())) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
 /// A channel to the Unix socket `path`; `connected` is used first, where there is a connection already.
@@ -85,15 +142,32 @@ pub fn grpc_server() -> Server {
 }
 
 /// Serves until `token` is cancelled. Calls in progress then have two seconds: streams that live
-/// long are ended by their services, which watch the same token.
+/// long are ended by their services, which watch the same token. Who calls is in the request's extensions
+/// ([`Peer`]); who shows no certificate where there are some may join and nothing else.
 pub async fn serve_grpc(
-    router: Router,
+    routes: Routes,
     listener: TcpListener,
+    security: Security,
     token: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = Incoming::new(listener, security, Plane::Grpc).stream();
+    let guarded = routes.into_axum_router().layer(from_fn(guard));
+    let router = grpc_server().add_routes(Routes::from(guarded));
     let stop = token.clone().cancelled_owned();
-    until_stopped(router.serve_with_incoming_shutdown(incoming, stop), token).await
+    let serving = router.serve_with_incoming_shutdown(Box::pin(incoming), stop);
+    until_stopped(serving, token).await
+}
+
+/// The one call that needs no certificate.
+const JOIN: &str = "/dfs.manager.v1.Enrolment/Join";
+
+async fn guard(request: axum::extract::Request, next: Next) -> axum::response::Response {
+    let peer = request.extensions().get::<Peer>();
+    let is_known = peer.is_some_and(|peer| peer.trust != Trust::Anonymous);
+    match is_known || request.uri().path() == JOIN {
+        true => next.run(request).await,
+        false => no_certificate().into_http(),
+    }
 }
 
 /// Serves a Unix socket until `token` is cancelled, as [`serve_grpc`] does. Who calls is in the
@@ -200,22 +274,23 @@ mod tests {
         response.map(|response| response.status()).map_err(|error| error.to_string())
     }
 
-    fn router() -> (Router, mpsc::UnboundedReceiver<()>) {
+    fn routes() -> (Routes, mpsc::UnboundedReceiver<()>) {
         let (asked, seen) = mpsc::unbounded_channel();
-        (grpc_server().add_service(Trial { asked }), seen)
+        (Routes::new(Trial { asked }), seen)
     }
 
     #[tokio::test]
     async fn a_channel_connects_when_used_and_again_when_its_server_is_back() {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let listener = bind("trial", ip, Port::Exactly(0)).await.unwrap();
+        let plain = Security::Plain;
+        let listener = bind("trial", ip, Port::Exactly(0), &plain).await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let channel = grpc_channel_to(address);
+        let channel = grpc_channel_to(address, Callee::Manager, &plain);
         for _ in 0..2 {
-            let listener = bind("trial", ip, Port::Exactly(address.port())).await;
+            let listener = bind("trial", ip, Port::Exactly(address.port()), &plain).await;
             let token = CancellationToken::new();
-            let serving = serve_grpc(router().0, listener.unwrap(), token.clone());
+            let serving = serve_grpc(routes().0, listener.unwrap(), Security::Plain, token.clone());
             let calling = async {
                 assert_eq!(call(&channel, "now").await, Ok(StatusCode::OK));
                 token.cancel();
@@ -233,7 +308,8 @@ mod tests {
         let listener = LocalListener::bind(&path, SocketAccess::Owner).unwrap();
         let channel = grpc_local_channel(&path, None);
         let token = CancellationToken::new();
-        let serving = serve_grpc_local(router().0, listener, token.clone());
+        let serving =
+            serve_grpc_local(grpc_server().add_routes(routes().0), listener, token.clone());
         let calling = async {
             assert_eq!(call(&channel, "now").await, Ok(StatusCode::OK));
             token.cancel();
@@ -250,7 +326,8 @@ mod tests {
         let listener = LocalListener::bind(&path, SocketAccess::Owner).unwrap();
         let channel = grpc_local_channel(&path, None);
         let token = CancellationToken::new();
-        let (router, mut asked) = router();
+        let (routes, mut asked) = routes();
+        let router = grpc_server().add_routes(routes);
         let serving = serve_grpc_local(router, listener, token.clone());
         let stopping = async {
             asked.recv().await.unwrap();

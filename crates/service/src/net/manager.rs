@@ -5,16 +5,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dfs_peer::dial::{Dialer, Link};
+use dfs_peer::dial::Callee;
+use dfs_peer::error_chain;
 use dfs_proto::manager::manager_client::ManagerClient;
 use dfs_proto::manager::{MemberList, MembersRequest};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use super::stream::connected;
 use crate::config::{LookUpError, ServiceAddress};
-use crate::net::{TcpLinkDialer, grpc_channel_to};
+use crate::net::{Security, grpc_channel_to};
 
 /// Most of a member list that is looked at, in bytes.
 const MAX_LIST: usize = 8 << 20;
@@ -51,9 +54,18 @@ pub enum NoManager {
     /// HTTP/1, not gRPC.
     #[error("a web server answers there, not a manager of dfs")]
     WebServer,
-    /// TLS, which managers do not speak.
-    #[error("what answers there wants TLS, which a manager of dfs does not speak")]
+    /// TLS, and this process has no certificate.
+    #[error(
+        "what answers there wants a certificate, and none is here: join the cluster first \
+         (`dfctl cluster join-token` there, `dfs-fuse --join TOKEN` here)"
+    )]
     Tls,
+    /// TLS, of which nothing comes.
+    #[error("{0}")]
+    Distrusted(String),
+    /// gRPC without TLS, and this process has a certificate.
+    #[error("what answers there speaks without TLS, and is taken for no manager of this cluster")]
+    Unprotected,
     /// gRPC, and another service.
     #[error(
         "another service answers there, not the manager: a scheduler and a seed have ports of their own"
@@ -144,22 +156,31 @@ enum Missed {
     Away(NoManager),
     /// Whoever took it answered so, over gRPC.
     Told(NoManager),
-    /// Somebody took it, and no gRPC came about.
-    NoGrpc,
+    /// Somebody took it, and no gRPC came about; why, where that is known.
+    NoGrpc(Option<String>),
 }
 
 /// Looks the address up and asks there.
-pub async fn ask(cluster: &ServiceAddress, within: Duration) -> Result<Answer, Unreached> {
+pub async fn ask(
+    cluster: &ServiceAddress,
+    within: Duration,
+    security: &Security,
+) -> Result<Answer, Unreached> {
     let patience = Patience::of(within);
     let managers = cluster.resolve_within(patience.for_asking()).await?;
-    Ok(ask_any(&managers, patience).await?)
+    Ok(ask_any(&managers, patience, security).await?)
 }
 
 /// Asks at all of these addresses at once; the first answer. Where there is none, why not: at the first that
 /// somebody is at, else at the first.
-pub async fn ask_any(addresses: &[SocketAddr], patience: Patience) -> Result<Answer, NoManager> {
+pub async fn ask_any(
+    addresses: &[SocketAddr],
+    patience: Patience,
+    security: &Security,
+) -> Result<Answer, NoManager> {
     let asking = addresses.iter().enumerate();
-    let asking = asking.map(|(place, at)| async move { (place, ask_at(*at, patience).await) });
+    let asking =
+        asking.map(|(place, at)| async move { (place, ask_at(*at, patience, security).await) });
     let mut asking: FuturesUnordered<_> = asking.collect();
     let mut missed = Vec::new();
     while let Some((place, answer)) = asking.next().await {
@@ -171,16 +192,32 @@ pub async fn ask_any(addresses: &[SocketAddr], patience: Patience) -> Result<Ans
     let telling = |(place, reason): &(usize, Missed)| (matches!(reason, Missed::Away(_)), *place);
     Err(match missed.into_iter().min_by_key(telling) {
         Some((_, Missed::Away(reason) | Missed::Told(reason))) => reason,
-        Some((place, Missed::NoGrpc)) => what_stands_at(addresses[place], patience).await,
+        Some((place, Missed::NoGrpc(why))) => {
+            let found = what_stands_at(addresses[place], patience).await;
+            with_certificate(found, why, security)
+        }
         None => NoManager::NoRoute,
     })
 }
 
-async fn ask_at(address: SocketAddr, patience: Patience) -> Result<Answer, Missed> {
+/// What is concluded by a process that has a certificate itself.
+fn with_certificate(found: NoManager, why: Option<String>, security: &Security) -> NoManager {
+    match (found, why) {
+        (NoManager::Tls, Some(why)) if security.is_tls() => NoManager::Distrusted(why),
+        (NoManager::Mute(_), Some(_)) if security.is_tls() => NoManager::Unprotected,
+        (found, _) => found,
+    }
+}
+
+async fn ask_at(
+    address: SocketAddr,
+    patience: Patience,
+    security: &Security,
+) -> Result<Answer, Missed> {
     // Whether anybody is there at all is told best by the system.
     drop(dial(address, patience, patience.for_asking()).await.map_err(Missed::Away)?);
-    let mut client =
-        ManagerClient::new(grpc_channel_to(address)).max_decoding_message_size(MAX_LIST);
+    let channel = grpc_channel_to(address, Callee::Manager, security);
+    let mut client = ManagerClient::new(channel).max_decoding_message_size(MAX_LIST);
     let asking = client.members(MembersRequest::default());
     match tokio::time::timeout(patience.for_asking(), asking).await {
         Ok(Ok(reply)) => {
@@ -189,14 +226,14 @@ async fn ask_at(address: SocketAddr, patience: Patience) -> Result<Answer, Misse
             Ok(Answer { address, members: reply.into_inner(), date })
         }
         Ok(Err(status)) => Err(missed_by(&status)),
-        Err(_) => Err(Missed::NoGrpc),
+        Err(_) => Err(Missed::NoGrpc(None)),
     }
 }
 
 fn missed_by(status: &Status) -> Missed {
     // What has a cause was found out on this side: nobody there has said it.
-    if status.source().is_some() {
-        return Missed::NoGrpc;
+    if let Some(cause) = status.source() {
+        return Missed::NoGrpc(Some(error_chain(cause)));
     }
     Missed::Told(match (status.code(), status.message()) {
         (Code::Unimplemented, _) => NoManager::OtherService,
@@ -209,9 +246,9 @@ async fn dial(
     address: SocketAddr,
     patience: Patience,
     within: Duration,
-) -> Result<Box<dyn Link>, NoManager> {
-    match tokio::time::timeout(within, TcpLinkDialer.dial(address)).await {
-        Ok(Ok(link)) => Ok(link),
+) -> Result<TcpStream, NoManager> {
+    match tokio::time::timeout(within, connected(address)).await {
+        Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(of_system(&error).unwrap_or(NoManager::Silent(patience.spent()))),
         Err(_) => Err(NoManager::Silent(patience.spent())),
     }
@@ -281,6 +318,7 @@ mod tests {
     use dfs_proto::manager::manager_server::{Manager, ManagerServer};
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
+    use tonic::service::Routes;
     use tonic::{Request, Response, Streaming};
 
     use super::*;
@@ -289,11 +327,11 @@ mod tests {
     const WITHIN: Duration = Duration::from_secs(2);
 
     async fn listener() -> TcpListener {
-        net::bind("test", [127, 0, 0, 1].into(), Port::Exactly(0)).await.unwrap()
+        net::bind("test", [127, 0, 0, 1].into(), Port::Exactly(0), &Security::Plain).await.unwrap()
     }
 
     async fn at(address: SocketAddr, within: Duration) -> NoManager {
-        ask_any(&[address], Patience::of(within)).await.err().unwrap()
+        ask_any(&[address], Patience::of(within), &Security::Plain).await.err().unwrap()
     }
 
     /// Why nobody answers where whoever connects gets `said`, once they have spoken.
@@ -342,7 +380,7 @@ mod tests {
         drop(nobody);
         let begun = Instant::now();
         let within = Duration::from_millis(800);
-        let reason = ask_any(&places, Patience::of(within)).await.err().unwrap();
+        let reason = ask_any(&places, Patience::of(within), &Security::Plain).await.err().unwrap();
         assert!(matches!(reason, NoManager::Mute(_)), "not the one that nobody is at: {reason}");
         assert!(begun.elapsed() < 2 * within, "{:?}", begun.elapsed());
     }
@@ -357,19 +395,18 @@ mod tests {
     }
 
     /// Why nobody answers where these are the routes of gRPC.
-    async fn served(router: tonic::transport::server::Router, within: Duration) -> NoManager {
+    async fn served(routes: Routes, within: Duration) -> NoManager {
         let listener = listener().await;
         let address = listener.local_addr().unwrap();
         tokio::select! {
             reason = at(address, within) => reason,
-            served = net::serve_grpc(router, listener, CancellationToken::new()) => panic!("{served:?}"),
+            served = net::serve_grpc(routes, listener, Security::Plain, CancellationToken::new()) => panic!("{served:?}"),
         }
     }
 
     #[tokio::test]
     async fn another_service_of_grpc_is_no_manager() {
-        let router = net::grpc_server().add_routes(tonic::service::Routes::default());
-        assert_eq!(served(router, WITHIN).await, NoManager::OtherService);
+        assert_eq!(served(Routes::default(), WITHIN).await, NoManager::OtherService);
     }
 
     /// A manager in trouble: says why, or nothing.
@@ -399,11 +436,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_manager_in_trouble_is_no_stranger_and_may_come_round() {
-        let router = |said| net::grpc_server().add_service(ManagerServer::new(Troubled(said)));
-        let reason = served(router(Some("the database is locked")), WITHIN).await;
+        let routes = |said| Routes::new(ManagerServer::new(Troubled(said)));
+        let reason = served(routes(Some("the database is locked")), WITHIN).await;
         assert_eq!(reason, NoManager::Other("the database is locked".into()));
         assert!(reason.may_pass());
-        let reason = served(router(None), WITHIN / 2).await;
+        let reason = served(routes(None), WITHIN / 2).await;
         assert!(matches!(reason, NoManager::Mute(_)) && reason.may_pass(), "{reason}");
     }
 }

@@ -7,7 +7,9 @@ use dfs_service::config::ServiceAddress;
 use dfs_service::net::manager::{self, Unreached};
 use serde_json::{Value, json};
 
+use crate::context::Context;
 use crate::output::{Record, printable, table};
+use crate::reach::security;
 
 /// What a cluster said.
 pub struct Reached {
@@ -20,8 +22,12 @@ pub struct Reached {
 }
 
 /// Asks the manager at `address`; who is there instead where it does not answer.
-pub async fn ask(address: &ServiceAddress, within: Duration) -> Result<Reached, Unreached> {
-    let answer = manager::ask(address, within).await?;
+pub async fn ask(
+    context: &Context,
+    address: &ServiceAddress,
+    within: Duration,
+) -> Result<Reached, Unreached> {
+    let answer = manager::ask(address, within, &security(context, address)).await?;
     let date = answer.date.and_then(|date| httpdate::parse_http_date(&date).ok());
     Ok(Reached { address: address.clone(), members: answer.members.members, date })
 }

@@ -212,7 +212,7 @@ async fn page(address: Option<SocketAddr>, path: &str) -> Option<(bool, String)>
 }
 
 async fn get(address: SocketAddr, path: &str) -> Option<(bool, String)> {
-    let mut link = TcpLinkDialer.dial(address).await.ok()?;
+    let (mut link, _) = TcpLinkDialer::default().dial(address).await.ok()?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     link.write_all(request.as_bytes()).await.ok()?;
     let mut answer = Vec::new();

@@ -50,7 +50,7 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
 }
 
 async fn of_address(context: &Context, address: &ServiceAddress) -> Result<Outcome, CliError> {
-    let asking = asked::ask(address, ANSWER_WITHIN);
+    let asking = asked::ask(context, address, ANSWER_WITHIN);
     let reached = answer(context, asking).await?.map_err(|why| {
         CliError::new(&codes::CLUSTER_SILENT, format!("the cluster {address} is not reached"))
             .caused_by(&why)

@@ -144,7 +144,7 @@ pub(super) async fn clusters(
     };
     let mut findings = Vec::new();
     for address in addresses {
-        let asking = asked::ask(&address, ANSWER_WITHIN);
+        let asking = asked::ask(context, &address, ANSWER_WITHIN);
         match answer(context, asking).await? {
             Ok(reached) => {
                 findings.push(Finding::ok("cluster", format!("cluster {address} is reached")));

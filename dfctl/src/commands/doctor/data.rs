@@ -8,13 +8,14 @@ use dfs_fuse::agent::inside;
 use dfs_model::ByteSize;
 use dfs_service::data_dir::private_dir;
 use dfs_service::process::Fault;
+use dfs_service::tls::Credentials;
 
 use super::machine::list_command;
 use super::{Finding, Fix, blocking};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::{counted, quoted_path};
+use crate::output::{counted, quoted_path, when};
 
 /// Less room than this is little.
 const LITTLE: u64 = 1 << 30;
@@ -42,9 +43,32 @@ pub(super) async fn look(
     blocking(context, move || {
         let mut findings = directory(&dir);
         findings.push(leftovers(&solo));
+        findings.extend(certificate(&dir));
         findings
     })
     .await
+}
+
+/// The certificate of a machine that has joined a cluster.
+fn certificate(dir: &Path) -> Option<Finding> {
+    let again =
+        "dfctl cluster join-token, where the manager runs; then here: dfs-fuse --join TOKEN";
+    let failed =
+        |text: String| Finding::fail("certificate", &codes::JOIN_REFUSED, text).hint(again);
+    Some(match Credentials::load(dir) {
+        Ok(kept) => {
+            let left = kept?.remaining();
+            match left.is_zero() {
+                true => failed("the certificate of this machine has expired".to_owned()),
+                false => {
+                    let text =
+                        format!("the certificate of this machine lasts {}", when::rough(left));
+                    Finding::ok("certificate", text + ", and is renewed before")
+                }
+            }
+        }
+        Err(error) => failed(error.to_string()),
+    })
 }
 
 fn directory(dir: &Path) -> Vec<Finding> {

@@ -17,14 +17,14 @@ const STRANGER: HostId = HostId::from_bytes([0xba; 16]);
 #[tokio::test(start_paused = true)]
 async fn whoever_does_not_greet_is_closed_and_counted() {
     let rig = Rig::new();
-    let mut garbage = Raw::over(rig.network.dial(ADDR).await.unwrap());
+    let mut garbage = Raw::over(rig.network.dial(ADDR).await.unwrap().0);
     garbage.say_bytes(b"GET / HTTP/1.1\r\nHost: example\r\n\r\n").await;
-    let mut wrong_magic = Raw::over(rig.network.dial(ADDR).await.unwrap());
+    let mut wrong_magic = Raw::over(rig.network.dial(ADDR).await.unwrap().0);
     wrong_magic.say_header(1, 0, 36, 0).await;
     wrong_magic.say_bytes(&[b'x'; 36]).await;
-    let mut request_first = Raw::over(rig.network.dial(ADDR).await.unwrap());
+    let mut request_first = Raw::over(rig.network.dial(ADDR).await.unwrap().0);
     request_first.say(Frame::Request { id: 0, request: Script::Gives.ask(0, 1) }).await;
-    let mut silent = Raw::over(rig.network.dial(ADDR).await.unwrap());
+    let mut silent = Raw::over(rig.network.dial(ADDR).await.unwrap().0);
     for raw in [&mut garbage, &mut wrong_magic, &mut request_first, &mut silent] {
         let heard = raw.hear_to_the_end().await;
         assert!(matches!(heard[..], [Frame::Hello(_)]), "{heard:?}");
@@ -64,7 +64,7 @@ async fn children_that_break_the_protocol_are_closed_and_counted() {
 #[tokio::test(start_paused = true)]
 async fn skippable_frames_of_a_later_version_are_skipped() {
     let rig = Rig::new();
-    let mut raw = Raw::over(rig.network.dial(ADDR).await.unwrap());
+    let mut raw = Raw::over(rig.network.dial(ADDR).await.unwrap().0);
     // A later version's hello says more.
     raw.say_header(1, 0, 40, 0).await;
     raw.say_bytes(&[&MAGIC[..], &[9, 0, 0, 0], &[0; 8], &[0xba; 16], b"more"].concat()).await;
@@ -119,7 +119,7 @@ async fn connections_beyond_the_limit_are_dropped() {
     let server = ServerOptions { connections: 2, ..ServerOptions::default() };
     let rig = Rig::with(server, SlotLimits::default(), PoolOptions::default());
     let kept = [rig.raw(STRANGER).await, rig.raw(STRANGER).await];
-    let mut third = Raw::over(rig.network.dial(ADDR).await.unwrap());
+    let mut third = Raw::over(rig.network.dial(ADDR).await.unwrap().0);
     assert_eq!(third.hear_to_the_end().await, []);
     drop(kept);
     eventually("room again", || rig.server.numbers().open == 0).await;

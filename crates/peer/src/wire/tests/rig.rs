@@ -213,7 +213,7 @@ impl Rig {
 
     /// A link that greeted as `host` and says what it is told to.
     pub(super) async fn raw(&self, host: HostId) -> Raw {
-        let mut raw = Raw::over(self.network.dial(ADDR).await.unwrap());
+        let mut raw = Raw::over(self.network.dial(ADDR).await.unwrap().0);
         raw.greet(host).await;
         raw
     }
