@@ -438,6 +438,12 @@ impl Matcher {
         self.peers.is_here(peer.0) && self.peers.is_held_what_is_lacked(peer.0)
     }
 
+    /// Sources that did not send what they were leased to, nor anything since.
+    pub fn late_sources(&self) -> impl Iterator<Item = PeerNumber> {
+        let late = self.sources.iter().filter(|source| self.peers.is_doubtful(**source));
+        late.map(|source| PeerNumber(*source))
+    }
+
     /// When a peer was leased anything last, or joined.
     pub fn leased_at(&self, peer: PeerNumber) -> Micros {
         self.peers.leased_at(peer.0)

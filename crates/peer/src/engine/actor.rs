@@ -580,6 +580,20 @@ impl Actor {
         }
     }
 
+    /// Nobody says any more who gives what: those who gave so far are parents as good as any.
+    fn keep_to_partners(&mut self) {
+        if self.conductor.source() != SourceAccess::Forbidden || self.partners.is_empty() {
+            return;
+        }
+        let known = self.parents.drain().map(|(host, (parent, watching))| {
+            watching.iter().for_each(CancellationToken::cancel);
+            (host, parent)
+        });
+        let mut all: HashMap<HostId, ParentHost> = known.collect();
+        all.extend(self.partners.drain());
+        self.set_parents(all.into_values().collect());
+    }
+
     /// What parents hold is of use to who chooses among them, and lacks something.
     fn follow_parents(&mut self) {
         if self.conductor.follows_leases_alone(self.now()) || self.is_complete() {
@@ -615,6 +629,9 @@ impl Actor {
             self.was_led = is_led;
             let missing = self.conductor.wanted_span();
             tracing::debug!(task = %self.shared.info.id.short(), is_led, ?missing, "leases");
+            if !is_led {
+                self.keep_to_partners();
+            }
         }
         self.follow_parents();
         let actions = self.conductor.plan(now);

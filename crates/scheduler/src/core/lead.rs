@@ -265,6 +265,12 @@ impl Lead {
         std::mem::take(&mut self.letters)
     }
 
+    /// Seeds that did not send what they were leased to, nor anything since.
+    pub(super) fn late_sources(&self) -> impl Iterator<Item = HostId> {
+        let late = self.matcher.late_sources();
+        late.filter_map(|number| self.hosts.get(&number).copied())
+    }
+
     /// Whether a child that waits will be leased something: it is, or was of late, or nobody has anything for it.
     pub(super) fn is_hopeful(&self, number: PeerNumber, now: Millis) -> bool {
         let Micros(leased_at) = self.matcher.leased_at(number);

@@ -376,3 +376,21 @@ fn ranges_that_are_wanted_one_after_the_other_are_ordered_together() {
     let ordered = &scene.core.tasks[&task.id].ordered;
     assert_eq!(*ordered, GroupSet::from_ranges([GroupRange::new(0, 64)], GROUPS).unwrap());
 }
+
+#[test]
+fn a_seed_that_sends_nothing_of_what_it_was_leased_to_counts_as_gone_after_two_seconds() {
+    let (mut scene, task) = led(1..=3);
+    let begun = scene.now;
+    assert!(!leases(&verified(&mut scene, &task, GroupRange::new(0, 8))).is_empty());
+    let mut told = Vec::new();
+    let sent_back = |told: &[Decision]| {
+        let is = |decision: &&Decision| matches!(decision, Decision::BackToSource { .. });
+        told.iter().filter(is).count()
+    };
+    while sent_back(&told) == 0 {
+        told.extend(scene.pass(Duration::from_millis(100)));
+        assert!(scene.now.0 - begun.0 < 8_000, "{told:?}");
+    }
+    assert!(scene.now.0 - begun.0 >= 2_000);
+    assert!(sent_back(&told) <= 2, "never all of them");
+}

@@ -217,8 +217,11 @@ impl Core {
             return task.lead_no_more();
         }
         lead.matcher.tick(micros(now));
+        let late: Vec<HostId> = lead.late_sources().collect();
         self.touched.push(task_id);
         self.keep_in_touch(task_id);
+        // As if its children had said so: they were leased it, and have nothing of it.
+        self.parents_are_mute(task_id, &late);
     }
 
     /// Whoever waits for leases, not in vain, hears that it does.
