@@ -171,7 +171,7 @@ fn failed(at: &ServiceAddress, status: &Status) -> EnrolError {
         return EnrolError::Stranger { manager };
     }
     // What has a cause was found out on this side: nobody there has said it.
-    let lost = status.source().map(|cause| error_chain(cause));
+    let lost = status.source().map(error_chain);
     match (lost, status.code()) {
         (Some(why), _) => EnrolError::Unreached { manager, why },
         (None, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled) => {

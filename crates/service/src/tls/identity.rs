@@ -108,7 +108,7 @@ impl Identity {
     ) -> io::Result<(client::TlsStream<TcpStream>, Names)> {
         let current = self.current();
         let stream = connect_with(&current.clients[plane as usize], stream).await?;
-        let names = current.names_of(&stream.get_ref().1, plane, Side::Server)?;
+        let names = current.names_of(stream.get_ref().1, plane, Side::Server)?;
         Ok((stream, names.ok_or_else(|| other(Refused::NoCertificate))?))
     }
 
@@ -125,7 +125,7 @@ impl Identity {
         };
         let accepting = acceptor.accept_with(stream, limit);
         let stream = tokio::time::timeout(HANDSHAKE_WITHIN, accepting).await??;
-        let names = current.names_of(&stream.get_ref().1, plane, Side::Client)?;
+        let names = current.names_of(stream.get_ref().1, plane, Side::Client)?;
         Ok((stream, names))
     }
 }

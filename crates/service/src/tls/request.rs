@@ -194,10 +194,10 @@ fn check_proof(point: &[u8], message: &[u8], proof: &[u8]) -> Result<(), BadRequ
     let p256 = schemes.iter().find(|(scheme, _)| *scheme == SignatureScheme::ECDSA_NISTP256_SHA256);
     let algorithms = p256.map(|(_, algorithms)| *algorithms).unwrap_or_default();
     // One for each curve that the hash may go with: ours is the one that takes the point.
-    let taken = |algorithm: &&dyn rustls::pki_types::SignatureVerificationAlgorithm| {
-        algorithm.verify_signature(point, message, proof).is_ok()
-    };
-    match algorithms.iter().any(|algorithm| taken(algorithm)) {
+    let mut taken = algorithms
+        .iter()
+        .map(|algorithm| algorithm.verify_signature(point, message, proof).is_ok());
+    match taken.any(|is_taken| is_taken) {
         true => Ok(()),
         false => Err(BadRequest::BadProof),
     }

@@ -278,7 +278,9 @@ async fn what_is_renewed_is_for_new_connections_and_old_ones_go_on() {
     let cluster = Cluster::new();
     let (seed, _) = cluster.identity(Role::Seed);
     let own = host(Role::Node);
-    let node = Identity::new(issue_own(cluster.authority(), &[own.clone()], DAY).unwrap()).unwrap();
+    let node =
+        Identity::new(issue_own(cluster.authority(), std::slice::from_ref(&own), DAY).unwrap())
+            .unwrap();
     let (listener, at) = listener().await;
     let echoing = async {
         let (stream, _) = listener.accept().await.unwrap();
@@ -297,7 +299,7 @@ async fn what_is_renewed_is_for_new_connections_and_old_ones_go_on() {
             old.read_exact(&mut back).await.unwrap();
             assert_eq!(back, [byte]);
             let before = node.with(|credentials| credentials.chain()[0].clone());
-            let fresh = issue_own(cluster.authority(), &[own.clone()], DAY).unwrap();
+            let fresh = issue_own(cluster.authority(), std::slice::from_ref(&own), DAY).unwrap();
             node.renew(fresh).unwrap();
             renewals.changed().await.unwrap();
             assert_ne!(node.with(|credentials| credentials.chain()[0].clone()), before);
