@@ -36,7 +36,7 @@ dfs_service::metrics! {
         /// Hosts that came to the end of a task, by what came of it: success, failure.
         results: Counter[Count] by ("result"),
         /// Content bytes that those took, as they say, by whom from: source, seed, peers.
-        result_bytes: Counter[Bytes] by ("from"),
+        taken: Counter[Bytes] by ("from"),
         /// Hosts sent to the source, by why: no-seed, no-parent, own-credentials.
         back_to_source: Counter[Count] by ("reason"),
         /// Hosts that served bytes which did not verify, for each task once.

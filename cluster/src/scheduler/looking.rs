@@ -238,6 +238,9 @@ fn what(what: &Evidence) -> What {
             kind: failure_message(*kind).into(),
             blocked: *blocked,
         }),
+        Evidence::LetDown { giver, leases } => {
+            What::LetDown(scheduler::LetDown { giver_id: id(*giver), leases: *leases })
+        }
         Evidence::Rescheduled { bad } => What::Rescheduled(scheduler::Hosts { ids: ids(bad) }),
         Evidence::Blacklisted { by } => What::BlacklistedBy(id(*by)),
         Evidence::Ordered { asker } => What::OrderedFor(asker.map(id).unwrap_or_default()),

@@ -218,7 +218,7 @@ impl Service {
         for (from, bytes) in
             [("source", taken.source), ("seed", taken.seed), ("peers", taken.peers)]
         {
-            self.metrics.result_bytes.of([from]).inc_by(bytes);
+            self.metrics.taken.of([from]).inc_by(bytes);
         }
         let Taken { source, seed, peers, cost_ms } = *taken;
         tracing::info!(%host, %task, result, source, seed, peers, cost_ms, "a host is through");

@@ -210,6 +210,8 @@ pub enum Told {
         /// Whether it does without it from then on.
         blocked: bool,
     },
+    /// Leases to it were taken back, so many, as who was to give is not heard of any more.
+    LetDown(String, u32),
     /// It asked for others than these.
     Rescheduled(Vec<String>),
     /// Its bytes did not verify, as somebody found out.

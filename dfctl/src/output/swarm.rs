@@ -144,6 +144,7 @@ fn told_json(what: &Told) -> (&'static str, Value) {
         Told::Failed { parent, why, blocked } => {
             ("failed", json!({"parent": parent, "failure": why.name, "blocked": blocked}))
         }
+        Told::LetDown(parent, leases) => ("let-down", json!({"parent": parent, "leases": leases})),
         Told::Rescheduled(bad) => ("rescheduled", json!({"bad": bad})),
         Told::Blacklisted(by) => ("blacklisted", json!({"found_by": by})),
         Told::Ordered(asker) => ("ordered", json!({"for": asker})),

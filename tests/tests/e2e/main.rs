@@ -39,3 +39,4 @@ mod swarm;
 mod sync;
 mod sync_adverse;
 mod testbed;
+mod why;

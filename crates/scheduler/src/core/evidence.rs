@@ -59,6 +59,13 @@ pub enum Evidence {
         /// Whether it does without this parent from then on.
         blocked: bool,
     },
+    /// Leases to it were taken back: who was to give is not heard of any more, or not what it was.
+    LetDown {
+        /// Who was to give.
+        giver: HostId,
+        /// How many.
+        leases: u32,
+    },
     /// It asked for other parents.
     Rescheduled {
         /// Those that it wants no more.
@@ -269,6 +276,7 @@ impl Evidence {
                 candidates.chain(scheduling.granted.iter().copied()).collect()
             }
             Self::Failed { parent, .. } => vec![*parent],
+            Self::LetDown { giver, .. } => vec![*giver],
             Self::Rescheduled { bad } => bad.clone(),
             Self::Blacklisted { by } => vec![*by],
             Self::Ordered { asker } => asker.iter().copied().collect(),
@@ -281,6 +289,8 @@ impl Evidence {
         match (self, older) {
             (Self::Scheduled(new), Self::Scheduled(old)) => new.comes_to_the_same_as(old),
             (Self::Waits { wait, .. }, Self::Waits { wait: before, .. }) => wait == before,
+            // How far it has come is told by the last one.
+            (Self::Obtains { .. }, Self::Obtains { .. }) => true,
             (Self::Ended { .. }, _) => false,
             (new, old) => new == old,
         }
@@ -288,11 +298,13 @@ impl Evidence {
 
     /// Whether something of this kind is told in turn with `other` while nothing else changes.
     fn alternates_with(&self, other: &Self) -> bool {
-        use Evidence::{Failed, Rescheduled, Scheduled, Waits};
+        use Evidence::{Failed, Obtains, Ordered, Rescheduled, Scheduled, Waits};
         matches!(
             (self, other),
             (Scheduled(_), Waits { .. })
                 | (Waits { .. }, Scheduled(_))
+                | (Obtains { .. }, Ordered { asker: None })
+                | (Ordered { asker: None }, Obtains { .. })
                 | (Failed { .. }, Failed { .. })
                 | (Rescheduled { .. }, Scheduled(_) | Waits { .. })
                 | (Scheduled(_) | Waits { .. }, Rescheduled { .. })

@@ -173,6 +173,19 @@ fn leases_are_counted_by_giver_and_leave_no_entries() {
 }
 
 #[test]
+fn who_is_let_down_by_a_giver_that_falls_silent_is_told_of_with_its_name() {
+    let (mut scene, task) = led(1..=2);
+    let given = verified(&mut scene, &task, GroupRange::new(0, 1));
+    let (child, lease) = leases(&given)[0];
+    let passed_on = end(&mut scene, &task, (child, lease), None);
+    let (other, _) = leases(&passed_on)[0];
+    scene.tell(Event::HostSilent(id(child)));
+    let report = looked_at(&scene, &task);
+    let let_down = Evidence::LetDown { giver: id(child), leases: 1 };
+    assert!(told(&report, other).contains(&&let_down), "{:?}", report.entries);
+}
+
+#[test]
 fn what_crosses_between_data_centres_is_counted_to_the_byte() {
     let task = spec("a", Some(MIB + 1));
     let mut scene = Scene::new();

@@ -149,6 +149,9 @@ impl Core {
             }
         }
         let letters = lead.letters();
+        for ((child, giver), leases) in std::mem::take(&mut lead.let_down) {
+            self.note(task_id, child, Evidence::LetDown { giver, leases });
+        }
         self.look_again(task_id, &mut lead);
         if let Some(task) = self.tasks.get_mut(&task_id) {
             task.lead = Some(lead);

@@ -232,6 +232,7 @@ fn told(what: What, names: &Names) -> Told {
             why: failing(failed.kind()),
             blocked: failed.blocked,
         },
+        What::LetDown(one) => Told::LetDown(names.name(&one.giver_id), one.leases),
         What::Rescheduled(hosts) => Told::Rescheduled(names.all(&hosts.ids)),
         What::BlacklistedBy(by) => Told::Blacklisted(names.name(&by)),
         What::OrderedFor(asker) => Told::Ordered(names.some(&asker)),

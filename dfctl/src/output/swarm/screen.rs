@@ -112,17 +112,24 @@ pub fn task(task: &SwarmTask, rates: &Rates) -> String {
     let unseen = task.hosts.saturating_sub(u32::try_from(task.peers.len()).unwrap_or(u32::MAX));
     let rest = match unseen {
         0 => String::new(),
-        unseen => format!("\n… and {} more", counted(unseen.into(), "host", "hosts")),
+        unseen => format!("\n… and {}", counted(unseen.into(), "host more", "hosts more")),
     };
-    format!("{}\n\n{}{rest}", summary(task, rates), table.render())
+    format!("{}\n{}\n\n{}{rest}", head(task), figures(task, rates), table.render())
 }
 
 /// A line on one task.
 pub fn summary(task: &SwarmTask, rates: &Rates) -> String {
+    format!("{}  {}", head(task), figures(task, rates))
+}
+
+fn head(task: &SwarmTask) -> String {
     let length = task.task.length.map_or("?".to_owned(), |length| ByteSize(length).to_string());
+    format!("{}  {}  {length}", task.task.id.short(), printable(task.task.key.url.as_str()))
+}
+
+fn figures(task: &SwarmTask, rates: &Rates) -> String {
     let copies = copies(task).map(|copies| format!(" ({copies:.2} copies)")).unwrap_or_default();
     let mut parts = vec![
-        format!("{}  {}  {length}", task.task.id.short(), printable(task.task.key.url.as_str())),
         format!(
             "{} of {} complete, {} taking, {} still",
             task.complete,
@@ -295,6 +302,36 @@ mod tests {
         assert_eq!(rates.of("x"), Some(100));
         rates.see("x".into(), 10, S * 4);
         assert_eq!(rates.of("x"), Some(0), "who begins anew gives nothing back");
+    }
+
+    #[test]
+    fn a_page_shows_who_holds_how_much_takes_from_whom_and_what_it_waits_for() {
+        let swarm = super::super::why::tests::task();
+        let mut rates = Rates::default();
+        rates.see_task(&swarm, S);
+        let mut later = swarm.clone();
+        later.peers[1].givers[0].bytes += 3 << 20;
+        later.taken += 3 << 20;
+        rates.see_task(&later, S * 2);
+        let id = swarm.task.id.short();
+        let expected = format!(
+            "\
+{id}  http://origin.test/model.bin  100.0 MiB
+0 of 3 hosts complete, 2 taking, 2 still  3.0 MiB/s  source 100.0 MiB (1.00 copies)  BLACKLISTED liar\\u{{1b}}[2J
+
+NODE    HOLDS                         DOWN  UP  FROM    STATE
+seed-1  ━━━━━━━━━━━━━━━━  100 %          -   -  -       complete
+node-b  ━━━━────────────   31 %  3.0 MiB/s   -  node-a  nothing has come for 4.2 s; parents that do not answer are given up, and others looked for
+… and 1 host more"
+        );
+        assert_eq!(task(&later, &rates), expected);
+        let event = event(&later, &rates, 1_795_166_194_120);
+        assert_eq!((&event["event"], &event["rate"]), (&"swarm".into(), &(3 << 20).into()));
+        assert_eq!(event["at"], "2026-11-20T09:16:34.120Z");
+        assert_eq!(event["peers"][1]["down_rate"], 3 << 20);
+        assert_eq!(event["peers"][1]["standing"]["still"], true);
+        rates.keep_only(&[]);
+        assert!(rates.before.is_empty() && rates.now.is_empty());
     }
 
     #[test]

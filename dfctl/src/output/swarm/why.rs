@@ -185,7 +185,7 @@ fn decision(entry: &SwarmEntry, shown: Shown<'_>, now_ms: u64) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::backend::fake;
     use crate::backend::swarm::{Failing, Standing, SwarmCandidate, SwarmScheduling, Told};
@@ -194,7 +194,7 @@ mod tests {
     /// The 20th of November 2026, 09:16:34.
     const NOW: u64 = 1_795_166_194_000;
 
-    pub fn peer(name: &str, held: u64, standing: Standing) -> SwarmPeer {
+    fn peer(name: &str, held: u64, standing: Standing) -> SwarmPeer {
         SwarmPeer {
             name: name.into(),
             id: "00".into(),
@@ -222,7 +222,8 @@ mod tests {
         SwarmEntry { number, first_ms: age, last_ms: age, times: 1, host: host.into(), what }
     }
 
-    fn task() -> SwarmTask {
+    /// A swarm in which a parent died.
+    pub fn task() -> SwarmTask {
         let broke = Failing { name: "disconnected", words: "broke the connection" };
         let giver = SwarmGiver {
             name: Some("node-a".into()),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dfs_model::{ByteSize, GROUP_BYTES};
 
 use crate::backend::swarm::{Standing, SwarmPeer, SwarmScheduling, Told};
+use crate::output::counted;
 use crate::output::when::rough;
 
 /// What a host waits for, and what happens next; the latter may be empty.
@@ -147,6 +148,10 @@ pub fn told(what: &Told, scores: bool) -> Vec<String> {
             one(format!("{parent} {}: does without it for a while", why.words))
         }
         Told::Failed { parent, why, blocked: false } => one(format!("{parent} {}", why.words)),
+        Told::LetDown(parent, leases) => {
+            let leases = counted((*leases).into(), "lease", "leases");
+            one(format!("{parent} is not heard of any more: {leases} of it taken back"))
+        }
         Told::Rescheduled(bad) if bad.is_empty() => one("asks for parents again".to_owned()),
         Told::Rescheduled(bad) => one(format!("asks for other parents than {}", bad.join(", "))),
         Told::Blacklisted(by) => one(format!(
@@ -172,9 +177,9 @@ pub fn told(what: &Told, scores: bool) -> Vec<String> {
 
 fn ended(success: bool, [source, seed, peers]: [u64; 3], cost_ms: u32) -> String {
     let how = if success { "has what it wanted" } else { "gives up" };
+    let after = if cost_ms == 0 { String::new() } else { format!(" after {}", ms(cost_ms.into())) };
     format!(
-        "{how} after {}: source {}, seed {}, peers {}",
-        ms(cost_ms.into()),
+        "{how}{after}: source {}, seed {}, peers {}",
         ByteSize(source),
         ByteSize(seed),
         ByteSize(peers)

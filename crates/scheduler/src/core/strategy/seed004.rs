@@ -61,7 +61,8 @@ impl Strategy for Seed004 {
 
 fn candidates(swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Vec<HostId> {
     let mut chosen: Vec<HostId> = swarm.task.state.seed().into_iter().collect();
-    chosen.extend_from_slice(ask.former);
+    let former = ask.former.iter().filter(|host| Some(**host) != swarm.task.state.seed());
+    chosen.extend(former);
     let roster = swarm.task.roster();
     let sample = index::sample(random, roster.len(), roster.len().min(SAMPLED));
     for place in sample {
