@@ -38,6 +38,14 @@ dfs_service::metrics! {
         events: Counter[Count],
         /// Decisions, by what they say.
         decisions: Counter[Count] by ("decision"),
+        /// Hosts that came to the end of a task, by what came of it: success, failure.
+        results: Counter[Count] by ("result"),
+        /// Content bytes that those took, as they say, by whom from: source, seed, peers.
+        taken: Counter[Bytes] by ("from"),
+        /// Hosts sent to the source, by why: no-seed, no-parent, own-credentials.
+        back_to_source: Counter[Count] by ("reason"),
+        /// Hosts that served bytes which did not verify, for each task once.
+        blacklisted: Counter[Count],
         /// Hosts dropped because they did not read what was sent to them.
         dropped: Counter[Count],
         /// Messages of hosts or seeds that were refused as malformed or forged.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 mod announcement;
 mod grpc;
+mod looking;
 mod messages;
 mod obtain;
 mod preheat;

@@ -20,6 +20,7 @@ use futures::stream::BoxStream;
 pub mod agent;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod swarm;
 
 /// Why a backend could not do it, by what a person can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -579,6 +580,8 @@ pub trait Backend: Send + Sync {
     async fn mounts(&self) -> Result<Vec<MountInfo>, Failure>;
     /// Tasks in the cache whose id begins so.
     async fn tasks(&self, id_prefix: &str) -> Result<Vec<CachedTask>, Failure>;
+    /// What the schedulers of the cluster know of tasks.
+    async fn swarm(&self, look: &swarm::Look) -> Result<swarm::Seen, Failure>;
     /// Takes a task out of the cache, with its pin where `pins` says so; answers the bytes given back.
     async fn remove_task(&self, task: TaskId, pins: Pins) -> Result<u64, Failure>;
     /// Pins a task or lets it go; answers whether that changed anything.

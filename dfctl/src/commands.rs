@@ -21,10 +21,14 @@ mod preheat;
 mod saving;
 mod served;
 mod stat;
+mod swarm;
 mod sync;
 mod task;
+mod top;
 mod umount;
 mod version;
+mod watching;
+mod why;
 
 pub use inside::interrupted;
 
@@ -52,6 +56,8 @@ pub enum Command {
     /// Look at the configuration of dfctl and change it
     #[command(subcommand)]
     Config(config::Command),
+    Why(why::Args),
+    Top(top::Args),
     Explain(explain::Args),
     Doctor(doctor::Args),
     Completion(completion::Args),
@@ -86,6 +92,8 @@ impl Command {
             Self::Cluster(command) => command.run(context).await,
             Self::Config(command) => command.run(context),
             Self::Doctor(args) => Box::pin(doctor::run(args, context)).await,
+            Self::Why(args) => why::run(args, context).await,
+            Self::Top(args) => top::run(args, context).await,
             Self::Explain(args) => explain::run(args, context),
             Self::Completion(args) => completion::run(&args, context),
             Self::Version(args) => version::run(args, context).await,

@@ -19,6 +19,7 @@ use crate::error::CliError;
 pub mod ledger;
 pub mod progress;
 pub mod records;
+pub mod swarm;
 pub mod table;
 pub mod when;
 

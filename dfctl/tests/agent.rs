@@ -185,6 +185,13 @@ impl Node for Scripted {
         self.admit(None, node::TasksReply { tasks: vec![info] })
     }
 
+    async fn swarm(
+        &self,
+        _: Request<node::SwarmRequest>,
+    ) -> Result<Response<node::SwarmReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn remove_task(
         &self,
         _: Request<node::RemoveTaskRequest>,

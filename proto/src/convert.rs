@@ -46,6 +46,11 @@ pub fn decode_credentials(bytes: &[u8]) -> Result<common::Credentials, BadMessag
     common::Credentials::decode(bytes).map_err(|_| bad("credentials", "is unreadable"))
 }
 
+/// Bytes that a message takes on the wire.
+pub fn encoded_len(message: &impl prost::Message) -> usize {
+    message.encoded_len()
+}
+
 /// Reads a task id.
 pub fn task_id(bytes: &[u8]) -> Result<TaskId, BadMessage> {
     TaskId::from_slice(bytes).ok_or_else(|| bad("task_id", "is not 32 bytes"))

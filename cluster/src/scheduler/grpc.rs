@@ -7,7 +7,6 @@ use std::vec::IntoIter;
 
 use dfs_model::{HostId, HostInfo, HostKind};
 use dfs_peer::digests::Identity;
-use dfs_proto::convert;
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_server::Scheduler;
 use dfs_proto::scheduler::{
@@ -25,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::announcement::{self, Announced, Pending, Trusted, Unproven};
 use super::messages::{self, Unacceptable};
 use super::service::{Mail, Stream, StreamId};
-use super::{Error, Handle, Resolver, preheat};
+use super::{Error, Handle, Resolver, looking, preheat};
 use crate::membership::Members;
 use crate::metrics::SchedulerMetrics;
 
@@ -172,12 +171,9 @@ impl Scheduler for Grpc {
     }
 
     async fn tasks(&self, request: Request<TasksRequest>) -> Result<Response<TasksReply>, Status> {
-        let only = match &request.into_inner().task_id[..] {
-            [] => None,
-            id => Some(convert::task_id(id).map_err(|error| malformed(&error.into()))?),
-        };
-        let reports = self.handle.report(only).await.map_err(|error| stopped(&error))?;
-        Ok(Response::new(TasksReply { tasks: reports.iter().map(messages::status).collect() }))
+        let look = looking::look(&request.into_inner()).map_err(|error| malformed(&error))?;
+        let seen = self.handle.look(look).await.map_err(|error| stopped(&error))?;
+        Ok(Response::new(looking::reply(&seen)))
     }
 }
 

@@ -13,7 +13,7 @@ use dfs_proto::{common, scheduler, seed};
 use super::Fill;
 use dfs_scheduler::core::{
     Decision, Done, Event, Failed, FailureKind, Lease, LeaseEnd, LeaseFailure, MAX_GROUPS, Outcome,
-    RefusalKind, Report, SeedEvent, SizeScope, TaskReport, Wanted,
+    RefusalKind, Report, SeedEvent, SizeScope, Taken, Wanted,
 };
 
 /// Digest bytes in one message; longer snapshots continue in updates.
@@ -21,6 +21,9 @@ const DIGEST_BYTES: usize = 1 << 20;
 
 /// Entries of a list in one message of a host.
 const MAX_ENTRIES: usize = convert::MAX_RUNS;
+
+/// Bytes that a host can be believed to have taken of one task: more than any content has.
+const MAX_TAKEN: u64 = 1 << 50;
 
 /// A message that a host may not send, or not in this way.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +37,9 @@ pub enum Unacceptable {
     /// Only the first message announces.
     #[error("a host announces itself once, first")]
     AnnouncedTwice,
+    /// What a task's id shall begin with is not the beginning of one.
+    #[error("a task's id begins with hexadecimal digits")]
+    Prefix,
     /// A list is too long.
     #[error("a list has more than {MAX_ENTRIES} entries")]
     TooMany,
@@ -84,6 +90,12 @@ pub fn event(host: &HostInfo, message: scheduler::HostMessage) -> Result<Event, 
             host: id,
             task: convert::task_id(&result.task_id)?,
             outcome: if result.success { Outcome::Success } else { Outcome::Failure },
+            taken: Taken {
+                source: result.source_bytes.min(MAX_TAKEN),
+                seed: result.seed_bytes.min(MAX_TAKEN),
+                peers: result.peer_bytes.min(MAX_TAKEN),
+                cost_ms: result.cost_ms,
+            },
         },
         // A seed goes when the manager lists it no more.
         Up::Leave(leave) if leave.task_id.is_empty() && host.kind == HostKind::Seed => {
@@ -231,7 +243,7 @@ fn refusal(kind: scheduler::RefusalKind) -> RefusalKind {
     }
 }
 
-fn refusal_message(kind: RefusalKind) -> scheduler::RefusalKind {
+pub(super) fn refusal_message(kind: RefusalKind) -> scheduler::RefusalKind {
     match kind {
         RefusalKind::NotFound => scheduler::RefusalKind::NotFound,
         RefusalKind::NotPermitted => scheduler::RefusalKind::NotPermitted,
@@ -309,7 +321,7 @@ pub fn messages(
             };
             (vec![host], vec![down(Down::Leases(leases))])
         }
-        Decision::BackToSource { host, task, reason, stand_in } => {
+        Decision::BackToSource { host, task, reason, stand_in, .. } => {
             let task_id = id_bytes(task.as_bytes());
             let signers = if stand_in { signers.to_vec() } else { Vec::new() };
             let order = scheduler::BackToSource { task_id, reason, stand_in, signers };
@@ -393,21 +405,6 @@ pub fn obtain_request(task: &TaskInfo, wanted: &Wanted, fill: Fill) -> seed::Obt
         credentials: None,
         wanted: convert::runs(&wanted),
         fill: fill.into(),
-    }
-}
-
-/// A task as people look at it.
-pub fn status(report: &TaskReport) -> scheduler::TaskStatus {
-    let peers = report.peers.iter().map(|peer| scheduler::PeerStatus {
-        host: Some((&*peer.host).into()),
-        state: peer.state.to_owned(),
-        held_groups: peer.held_groups,
-        parent_ids: peer.parents.iter().map(|parent| id_bytes(parent.as_bytes())).collect(),
-    });
-    scheduler::TaskStatus {
-        task: Some(task_message(&report.task)),
-        state: report.state.to_owned(),
-        peers: peers.collect(),
     }
 }
 

@@ -22,7 +22,9 @@ use super::obtain::{Order, obtain};
 use super::{Error, Options, messages};
 use crate::membership::Members;
 use crate::metrics::SchedulerMetrics;
-use dfs_scheduler::core::{Core, Decision, Event, Millis, SeedEvent, TaskReport};
+use dfs_scheduler::core::{
+    Core, Decision, Event, Look, Millis, Outcome, SeedEvent, Taken, TaskReport,
+};
 
 const MAILBOX: usize = 1024;
 
@@ -43,7 +45,15 @@ pub enum Mail {
     /// What a host holds.
     Announced(Box<Announced>),
     /// Somebody wants to look.
-    Report(Option<TaskId>, oneshot::Sender<Vec<TaskReport>>),
+    Look(Look, oneshot::Sender<Seen>),
+}
+
+/// What somebody who looks sees.
+pub struct Seen {
+    /// The tasks asked for, or the first of them.
+    pub tasks: Vec<TaskReport>,
+    /// Who decides.
+    pub strategy: &'static str,
 }
 
 /// Tells a host's streams apart.
@@ -79,10 +89,10 @@ impl Handle {
         self.mail.send(mail).await.map_err(|_| Error::Stopped)
     }
 
-    /// The swarm as people look at it: one task, or the first thousand.
-    pub async fn report(&self, only: Option<TaskId>) -> Result<Vec<TaskReport>, Error> {
+    /// The swarm as people look at it: the first thousand of the tasks that are asked for.
+    pub async fn look(&self, look: Look) -> Result<Seen, Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(Mail::Report(only, reply)).await?;
+        self.send(Mail::Look(look, reply)).await?;
         answer.await.map_err(|_| Error::Stopped)
     }
 }
@@ -173,8 +183,14 @@ impl Service {
         self.metrics.events.inc();
         match mail {
             Mail::Event(event) => {
-                if let Event::Seed { obtain, event: SeedEvent::Ended, .. } = &*event {
-                    self.orders.remove(obtain);
+                match &*event {
+                    Event::Seed { obtain, event: SeedEvent::Ended, .. } => {
+                        self.orders.remove(obtain);
+                    }
+                    Event::PeerResult { host, task, outcome, taken } => {
+                        self.count_result(host, task, *outcome, taken);
+                    }
+                    _ => {}
                 }
                 self.decide(*event);
             }
@@ -185,9 +201,28 @@ impl Service {
                     self.detach(host);
                 }
             }
-            // Whoever asked may have gone.
-            Mail::Report(only, reply) => drop(reply.send(self.core.report(only, MAX_REPORTED))),
+            Mail::Look(look, reply) => {
+                let tasks = self.core.look(&look, MAX_REPORTED, self.now());
+                // Whoever asked may have gone.
+                drop(reply.send(Seen { tasks, strategy: self.core.strategy() }));
+            }
         }
+    }
+
+    /// Counts what came of a task on a host, as it says itself.
+    fn count_result(&self, host: &HostId, task: &TaskId, outcome: Outcome, taken: &Taken) {
+        let result = match outcome {
+            Outcome::Success => "success",
+            Outcome::Failure => "failure",
+        };
+        self.metrics.results.of([result]).inc();
+        for (from, bytes) in
+            [("source", taken.source), ("seed", taken.seed), ("peers", taken.peers)]
+        {
+            self.metrics.taken.of([from]).inc_by(bytes);
+        }
+        let Taken { source, seed, peers, cost_ms } = *taken;
+        tracing::info!(%host, %task, result, source, seed, peers, cost_ms, "a host is through");
     }
 
     /// A host has one stream: a newer one replaces the older.
@@ -259,6 +294,7 @@ impl Service {
                 }
             }
             Decision::Blacklisted { host, task } => {
+                self.metrics.blacklisted.inc();
                 tracing::warn!(%host, %task, "a host served bytes that did not verify");
             }
             Decision::Forget { task } => {
@@ -266,8 +302,13 @@ impl Service {
                 tracing::debug!(%task, "forgotten");
             }
             decision => {
-                if let Decision::BackToSource { host, task, stand_in: true, .. } = &decision {
-                    self.appoint(*host, *task);
+                if let Decision::BackToSource { host, task, why, stand_in, .. } = &decision {
+                    self.metrics.back_to_source.of([why.name()]).inc();
+                    let reason = why.text();
+                    tracing::info!(%host, %task, reason, stand_in, "a host is sent to the source");
+                    if *stand_in {
+                        self.appoint(*host, *task);
+                    }
                 }
                 return self.send(decision);
             }

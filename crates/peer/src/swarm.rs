@@ -65,6 +65,20 @@ pub trait Holdings: Send + Sync + 'static {
 /// How long a manager may take to name a scheduler. A host that has met none by then goes on by itself.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a scheduler may take to say what it knows.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Schedulers asked for one look.
+const MAX_ASKED: usize = 64;
+
+/// What one scheduler says when it is asked what it knows.
+pub struct Seen {
+    /// Its name, for people.
+    pub name: String,
+    /// What it knows.
+    pub answer: Result<scheduler::TasksReply, SwarmError>,
+}
+
 /// What a swarm session needs.
 pub struct SwarmOptions {
     /// Where the managers are.
@@ -150,6 +164,42 @@ impl Swarm {
         Ok(events.map(|event| event.map_err(refused)).boxed())
     }
 
+    /// What every scheduler knows of tasks, for people: each answers for itself, or says why it does not.
+    pub async fn look(&self, request: &scheduler::TasksRequest) -> Result<Vec<Seen>, SwarmError> {
+        self.until_named().await?;
+        let members = self.members.borrow().clone();
+        let asking = members.schedulers.iter().take(MAX_ASKED).map(|(host, address)| {
+            let channel = self.options.channels.channel(*address);
+            let mut client =
+                SchedulerClient::new(channel).max_decoding_message_size(messages::MAX_MESSAGE);
+            let mut call = tonic::Request::new(request.clone());
+            call.set_timeout(self.options.call_timeout);
+            async move {
+                let answered = tokio::time::timeout(LOOK_WITHIN, client.tasks(call)).await;
+                let late = |_| SwarmError::Unreachable("the scheduler does not answer".to_owned());
+                let answer = answered.map_err(late).and_then(|answer| answer.map_err(refused));
+                let answer = answer.map(tonic::Response::into_inner);
+                Seen { name: host.name.clone(), answer }
+            }
+        });
+        Ok(futures::future::join_all(asking).await)
+    }
+
+    /// Waits until some scheduler is known.
+    async fn until_named(&self) -> Result<(), SwarmError> {
+        let mut members = self.members.clone();
+        let named = members.wait_for(|members| !members.schedulers.is_empty());
+        match tokio::time::timeout(MEMBERS_WITHIN, named).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(self.nobody_named()),
+        }
+    }
+
+    fn nobody_named(&self) -> SwarmError {
+        let managers: Vec<String> = self.options.managers.iter().map(ToString::to_string).collect();
+        SwarmError::Unreachable(format!("the managers at {} name none", managers.join(", ")))
+    }
+
     async fn client_for(&self, route: &RouteKey) -> Result<SchedulerClient<Channel>, SwarmError> {
         let (host, address) = self.scheduler_for(route).await?;
         let channel = self.options.channels.channel(address, Callee::Scheduler(host));
@@ -162,10 +212,7 @@ impl Swarm {
             members.wait_for(|members| members.scheduler_for(route).is_some()).await.is_ok()
         });
         if !known.await.unwrap_or(false) {
-            let managers: Vec<String> =
-                self.options.managers.iter().map(ToString::to_string).collect();
-            let why = format!("the managers at {} name none", managers.join(", "));
-            return Err(SwarmError::Unreachable(why));
+            return Err(self.nobody_named());
         }
         let scheduler = self.members.borrow().scheduler_for(route);
         scheduler.ok_or_else(|| SwarmError::Unreachable("it left".to_owned()))

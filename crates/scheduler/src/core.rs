@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 
 mod assign;
 mod dag;
+mod evidence;
 mod host;
 mod lead;
 mod leading;
@@ -28,10 +29,14 @@ mod presence;
 mod registration;
 mod report;
 mod seeds;
+mod standing;
 mod strategy;
+mod tally;
 mod task;
 mod timers;
 
+#[cfg(test)]
+mod evidence_tests;
 #[cfg(test)]
 mod lead_tests;
 #[cfg(test)]
@@ -40,6 +45,11 @@ mod model_tests;
 mod tests;
 
 use dag::Dag;
+use evidence::Log;
+pub use evidence::{
+    Candidate, Entry, Evidence, MAX_ENTRIES, MAX_ENTRIES_PER_TASK, Reason, Scheduling, Scores,
+    SourceReason, Taken, Verdict, Wait, Who,
+};
 use host::Host;
 pub use message::{
     Decision, Done, Event, Failed, FailureKind, Held, Lease, LeaseEnd, LeaseFailure, Millis,
@@ -47,12 +57,14 @@ pub use message::{
 };
 use peer::Peer;
 pub use peer::PeerState;
-pub use report::{PeerReport, TaskReport};
+pub use report::{Detail, Look, PeerReport, TaskReport, Which};
+pub use standing::Standing;
 pub use strategy::leases::Leases;
 pub use strategy::seed004::Seed004;
-pub use strategy::{Ask, Strategy, Swarm};
+pub use strategy::{Ask, Choice, Strategy, Swarm};
+pub use tally::{Ending, Given, Giver, Tally};
 use task::Task;
-pub use task::{TINY_BYTES, TaskState};
+pub use task::{TINY_BYTES, TaskState, Totals};
 use timers::{Timer, Timers};
 
 /// Most parents a child has (`candidateParentLimit`).
@@ -129,6 +141,8 @@ pub struct Core {
     /// Tasks in which somebody may have come to give or want something.
     touched: Vec<TaskId>,
     now: Millis,
+    /// What was decided and why, for people.
+    log: Log,
     /// When the first event came.
     began: Option<Millis>,
     out: Vec<Decision>,
@@ -148,6 +162,7 @@ impl Core {
             last_obtain: 0,
             touched: Vec::new(),
             now: Millis::default(),
+            log: Log::default(),
             began: None,
             out: Vec::new(),
         }
@@ -162,6 +177,11 @@ impl Core {
     /// The strategy's name.
     pub fn strategy(&self) -> &'static str {
         self.strategy.name()
+    }
+
+    /// Keeps for people what was decided.
+    fn note(&mut self, task: TaskId, host: HostId, what: Evidence) {
+        self.log.note(task, host, what, self.now);
     }
 
     /// When [`Event::Tick`] is due at the latest.
@@ -211,7 +231,9 @@ impl Core {
                 self.answer_at_all(host, task);
             }
             Event::Digests { host, task, batch } => self.stand_in_digests(host, task, batch),
-            Event::PeerResult { host, task, outcome } => self.peer_result(host, task, outcome),
+            Event::PeerResult { host, task, outcome, taken } => {
+                self.peer_result(host, task, outcome, taken);
+            }
             Event::Leave { host, task } => self.leave(host, task),
             Event::Seed { seed, task, obtain, event } => self.seed_event(seed, task, obtain, event),
             Event::Tick => self.tick(),

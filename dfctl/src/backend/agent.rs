@@ -21,6 +21,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::swarm::{Look, Seen};
 use super::{
     AgentStatus, Artifact, Backend, CachedTask, Collected, Delivery, Entry, EntryKind, Failure,
     FailureClass, Ledger, Listed, Missing, MountInfo, MountRequest, ParentBytes, Pin, Pins,
@@ -29,6 +30,7 @@ use super::{
 
 mod by_path;
 mod status;
+mod swarm;
 
 pub use status::Details;
 
@@ -208,6 +210,11 @@ impl Backend for Agent {
         let request = node::TasksRequest { id_prefix: id_prefix.to_owned() };
         let reply = self.client.clone().tasks(request).await.map_err(status::failure)?;
         reply.into_inner().tasks.into_iter().map(cached_task).collect()
+    }
+
+    async fn swarm(&self, look: &Look) -> Result<Seen, Failure> {
+        let reply = self.client.clone().swarm(swarm::request(look)).await;
+        swarm::seen(reply.map_err(status::failure)?.into_inner())
     }
 
     async fn remove_task(&self, task: TaskId, pins: Pins) -> Result<u64, Failure> {

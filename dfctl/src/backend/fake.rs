@@ -26,6 +26,7 @@ pub struct Fake {
     pub mounts: Vec<MountInfo>,
     pub tasks: Vec<CachedTask>,
     pub verified: Vec<Verified>,
+    pub seen: swarm::Seen,
     pub failure: Option<Failure>,
     pub cluster: Option<String>,
     pub breaks: Mutex<Option<Break>>,
@@ -209,6 +210,10 @@ impl Backend for Fake {
         let found =
             self.tasks.iter().filter(|task| task.task.id.to_string().starts_with(id_prefix));
         Ok(found.cloned().collect())
+    }
+
+    async fn swarm(&self, _: &swarm::Look) -> Result<swarm::Seen, Failure> {
+        self.failing().map(|()| self.seen.clone()).or_else(|failure| failure)
     }
 
     async fn remove_task(&self, task: TaskId, pins: Pins) -> Result<u64, Failure> {

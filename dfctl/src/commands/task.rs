@@ -9,6 +9,7 @@ mod ls;
 mod named;
 mod rm;
 mod show;
+mod watch;
 
 pub use ls::share;
 pub use named::{all_named, named};
@@ -19,6 +20,7 @@ pub use rm::Removal;
 pub enum Command {
     Ls(ls::Args),
     Show(show::Args),
+    Watch(watch::Args),
     Rm(rm::Args),
 }
 
@@ -28,6 +30,7 @@ impl Command {
         match self {
             Self::Ls(args) => ls::run(args, context).await,
             Self::Show(args) => show::run(args, context).await,
+            Self::Watch(args) => watch::run(args, context).await,
             Self::Rm(args) => rm::run(args, context).await,
         }
     }

@@ -43,6 +43,9 @@ pub enum Names {
     Keys,
 }
 
+/// A task in any of the ways that it can be named: files are offered beside.
+const NAMED: &str = "TASK|FILE|URL";
+
 /// Files that the shell itself completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Files {
@@ -191,7 +194,7 @@ impl Wanted {
         let name = arg.get_value_names().and_then(|names| names.first()).map(|name| name.as_str());
         self.names = match name.map(|name| name.trim_end_matches("...")) {
             Some("MOUNT") => Some(Names::Mounts),
-            Some("TASK") => Some(Names::Tasks),
+            Some("TASK" | NAMED) => Some(Names::Tasks),
             Some("CODE") => Some(Names::Codes),
             Some("KEY") => Some(Names::Keys),
             _ => None,
@@ -201,7 +204,7 @@ impl Wanted {
             ValueHint::DirPath => Some(Files::Directories),
             _ => None,
         };
-        if self.names.is_some() {
+        if self.names.is_some() && name != Some(NAMED) {
             self.files = None;
         }
     }
@@ -272,6 +275,8 @@ mod tests {
         assert_eq!(at(&["umount", "--lazy", "/m"]).names, Some(Names::Mounts));
         assert_eq!(at(&["task", "show", "9"]).names, Some(Names::Tasks));
         assert_eq!(at(&["cache", "verify", ""]).names, Some(Names::Tasks));
+        let why = at(&["why", ""]);
+        assert_eq!((why.names, why.files), (Some(Names::Tasks), Some(Files::Any)));
         assert_eq!(at(&["explain", ""]).names, Some(Names::Codes));
         assert_eq!(at(&["umount", "/a", ""]).names, None, "it takes one");
     }

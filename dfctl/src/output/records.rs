@@ -164,7 +164,8 @@ fn named(object: &mut Value, key: &str, bytes: &[u8]) {
     }
 }
 
-fn task_json(task: &TaskInfo) -> Value {
+/// The shape of a task inside other records.
+pub fn task_json(task: &TaskInfo) -> Value {
     let validator = &task.key.validator;
     json!({
         "id": task.id.to_string(),

@@ -2,6 +2,7 @@
 
 mod cache;
 mod read;
+mod swarm;
 mod views;
 
 use std::path::{Path, PathBuf};
@@ -17,8 +18,8 @@ use dfs_proto::node::{
     CollectGarbageReply, CollectGarbageRequest, ListEntry, ListRequest, MountInfo, MountRequest,
     MountsReply, MountsRequest, OpenReply, OpenRequest, PinTaskReply, PinTaskRequest,
     PreheatRequest, ReadChunk, ReadRequest, RemoveTaskReply, RemoveTaskRequest, StatusReply,
-    StatusRequest, TasksReply, TasksRequest, UnmountReply, UnmountRequest, VerifyCacheEvent,
-    VerifyCacheRequest,
+    StatusRequest, SwarmReply, SwarmRequest, TasksReply, TasksRequest, UnmountReply,
+    UnmountRequest, VerifyCacheEvent, VerifyCacheRequest,
 };
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status};
@@ -270,6 +271,14 @@ impl node_server::Node for NodeService {
         let listing = listing.await;
         let tasks = listing.map_err(|_| Status::unavailable("the agent is stopping"))?;
         Ok(Response::new(TasksReply { tasks }))
+    }
+
+    async fn swarm(&self, request: Request<SwarmRequest>) -> Result<Response<SwarmReply>, Status> {
+        let _busy = self.agent.enter();
+        let asker = Asker::of(&request);
+        let look = request.into_inner().look.unwrap_or_default();
+        let seen = swarm::look(&self.agent, look, asker).await;
+        seen.map(Response::new).map_err(failed)
     }
 
     async fn remove_task(

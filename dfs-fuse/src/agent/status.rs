@@ -56,6 +56,9 @@ pub enum CallError {
     /// The agent works alone.
     #[error("this node takes part in no cluster")]
     NoCluster,
+    /// No scheduler answers.
+    #[error("the cluster is not reached: {0}")]
+    Swarm(String),
     /// The caller may not.
     #[error("{0}")]
     NotPermitted(String),
@@ -115,6 +118,7 @@ fn classify(error: &CallError) -> (Code, &'static str) {
         CallError::NotTree => (Code::FailedPrecondition, "not-tree"),
         CallError::BadRange(_) => (Code::OutOfRange, "bad-range"),
         CallError::BadRequest(_) => (Code::InvalidArgument, "bad-request"),
+        CallError::Swarm(_) => (Code::Unavailable, "no-cluster"),
         CallError::NoCluster => (Code::FailedPrecondition, "no-cluster"),
         CallError::NotPermitted(_) => (Code::PermissionDenied, "agent-refused"),
         CallError::NoTask(_) => (Code::NotFound, "no-task"),

@@ -42,3 +42,4 @@ mod swarm;
 mod sync;
 mod sync_adverse;
 mod testbed;
+mod why;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use dfs_model::{HostId, HostInfo, TaskId, TaskKey};
 use rand::RngExt as _;
 
-use super::strategy::{Ask, Swarm};
+use super::evidence::{Evidence, Scheduling, SourceReason, Wait};
+use super::strategy::{Ask, Choice, Swarm};
 use super::{
     Core, Decision, Held, MAX_PARENTS, Millis, PeerState, RefusalKind, SizeScope, TaskState, Timer,
 };
@@ -44,8 +45,9 @@ impl Core {
         if self.answer_with_content(task_id, child) || self.waits_for_content(task_id, child) {
             return;
         }
-        let parents = self.assign(task_id, child);
-        let parents = self.grant(task_id, child, &parents);
+        let choice = self.assign(task_id, child);
+        let parents = self.grant(task_id, child, &choice.chosen);
+        self.note_scheduling(task_id, child, choice, &parents);
         if !parents.is_empty() {
             return self.send_parents(task_id, child, parents);
         }
@@ -64,7 +66,7 @@ impl Core {
         }
         if matches!(task.state, TaskState::Asked { .. }) {
             let due = self.now.after(self.limits.seed_answer);
-            self.wait(task_id, child, due);
+            self.wait(task_id, child, Wait::Seed, due);
             return true;
         }
         // Digests follow the seed's first word: the answer waits for them once.
@@ -75,19 +77,21 @@ impl Core {
         if expects_digests {
             self.count_try(task_id, child);
             let due = self.now.after(self.limits.retry_after);
-            self.wait(task_id, child, due);
+            self.wait(task_id, child, Wait::Digests, due);
         }
         expects_digests
     }
 
-    fn assign(&mut self, task_id: TaskId, child: HostId) -> Vec<HostId> {
+    /// Whom the strategy chooses, with what holds for every strategy: whoever looked is told by the candidates.
+    fn assign(&mut self, task_id: TaskId, child: HostId) -> Choice {
         let former = self.release_parents(task_id, child);
-        let Some(task) = self.tasks.get(&task_id) else { return Vec::new() };
-        let Some(peer) = task.peer(&child) else { return Vec::new() };
+        let Some(task) = self.tasks.get(&task_id) else { return Choice::default() };
+        let Some(peer) = task.peer(&child) else { return Choice::default() };
         let descendants = task.dag.descendants(&child);
         let swarm = Swarm { task, hosts: &self.hosts, now: self.now };
         let ask = Ask { child, peer, former: &former, descendants: &descendants };
-        let mut parents = self.strategy.parents(&swarm, &ask, &mut self.random);
+        let Choice { chosen: mut parents, candidates } =
+            self.strategy.parents(&swarm, &ask, &mut self.random);
         parents.retain(|parent| swarm.may_serve(&ask, parent));
         parents.truncate(MAX_PARENTS);
         // What nobody else has, the seed fetches: it joins the four where they do not suffice.
@@ -100,12 +104,27 @@ impl Core {
         }
         let covered = task.covers(&parents, peer);
         if !covered && task.is_void(self.now) {
-            return Vec::new();
+            return Choice { chosen: Vec::new(), candidates };
         }
         if task.scope() == SizeScope::Small && task.covers(&parents[..parents.len().min(1)], peer) {
             parents.truncate(1);
         }
-        parents
+        Choice { chosen: parents, candidates }
+    }
+
+    /// Keeps for people whom it looked at and what came of it. That it looked at itself is no news.
+    fn note_scheduling(
+        &mut self,
+        task_id: TaskId,
+        child: HostId,
+        choice: Choice,
+        granted: &[HostId],
+    ) {
+        let of = self.tasks.get(&task_id).map_or(0, |task| task.roster().len());
+        let mut candidates = choice.candidates;
+        candidates.retain(|candidate| candidate.host != child);
+        let scheduling = Scheduling { candidates, granted: granted.to_vec(), of };
+        self.note(task_id, child, Evidence::Scheduled(scheduling));
     }
 
     /// Draws the edges; says which there are.
@@ -165,7 +184,7 @@ impl Core {
         if is_patient && self.order_seed(task_id, child) {
             self.answer_unless_tiny(task_id, child);
             let due = self.now.after(self.limits.seed_answer);
-            return self.wait(task_id, child, due);
+            return self.wait(task_id, child, Wait::Seed, due);
         }
         let Some(task) = self.tasks.get(&task_id) else { return };
         if let TaskState::Void { kind, reason, .. } = &task.state
@@ -174,7 +193,7 @@ impl Core {
             let (kind, reason) = (*kind, reason.clone());
             let own = task.spec.key.domain != TaskKey::PUBLIC;
             if kind == RefusalKind::NotPermitted && own {
-                return self.send_to_source(task_id, child, false, &reason);
+                return self.send_to_source(task_id, child, false, SourceReason::OwnCredentials);
             }
             return self.refuse(task_id, child, kind, reason);
         }
@@ -182,10 +201,10 @@ impl Core {
         if !has_seed && self.is_hearing() {
             self.answer(task_id, child);
             let due = self.now.after(self.limits.retry_after);
-            return self.wait(task_id, child, due);
+            return self.wait(task_id, child, Wait::Hearing, due);
         }
         if !has_seed && self.is_needed_as_stand_in(task_id, child) {
-            return self.send_to_source(task_id, child, true, "no seed is alive");
+            return self.send_to_source(task_id, child, true, SourceReason::NoSeed);
         }
         if self.is_looked_at_early(task_id, child) {
             return;
@@ -200,7 +219,7 @@ impl Core {
         peer.forgive();
         self.answer(task_id, child);
         let due = self.now.after(self.limits.retry_after);
-        self.wait(task_id, child, due);
+        self.wait(task_id, child, Wait::Parents, due);
     }
 
     /// Sends a peer to the source whose attempts are used up; whether that is so. What failed it, a seed that hangs,
@@ -214,7 +233,7 @@ impl Core {
             tries < self.limits.tries || !for_all || self.has_whole_parent(task_id, child);
         let gives_up = tries >= 2 * self.limits.tries || !is_early;
         if gives_up {
-            self.send_to_source(task_id, child, for_all, "no parent could serve it");
+            self.send_to_source(task_id, child, for_all, SourceReason::NoParent);
         }
         gives_up
     }
@@ -269,7 +288,7 @@ impl Core {
         task_id: TaskId,
         child: HostId,
         stand_in: bool,
-        reason: &str,
+        reason: SourceReason,
     ) {
         let Some(task) = self.tasks.get(&task_id) else { return };
         let there = task.hosts_where(|peer| matches!(peer.state(), PeerState::Source { .. }));
@@ -282,17 +301,24 @@ impl Core {
             // Its turn comes; not everybody looks at the same moment.
             let jitter = self.random.random_range(1.0..2.0);
             let due = self.now.after(self.limits.retry_after.mul_f64(jitter));
-            return self.wait(task_id, child, due);
+            return self.wait(task_id, child, Wait::Turn, due);
         }
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let words = match &task.state {
+            TaskState::Void { reason: words, .. } if reason == SourceReason::OwnCredentials => {
+                words.clone()
+            }
+            _ => reason.text().to_owned(),
+        };
         let Some(peer) = task.peer_mut(&child) else { return };
         peer.become_(PeerState::Source { stand_in });
         if stand_in {
             peer.stand_in = true;
             peer.gives_since = Some(self.now);
         }
-        let reason = reason.to_owned();
-        self.out.push(Decision::BackToSource { host: child, task: task_id, reason, stand_in });
+        self.note(task_id, child, Evidence::Source { reason, stand_in });
+        let (host, task, why) = (child, task_id, reason);
+        self.out.push(Decision::BackToSource { host, task, why, reason: words, stand_in });
         if stand_in {
             self.schedule_waiting(task_id);
         }
@@ -310,6 +336,7 @@ impl Core {
         if let Some(peer) = task.and_then(|task| task.peer_mut(&child)) {
             peer.become_(PeerState::Failed);
         }
+        self.note(task_id, child, Evidence::Refused { kind, reason: reason.clone() });
         self.out.push(Decision::Refuse { host: child, task: task_id, kind, reason });
         self.abandon_children(task_id, child);
     }
@@ -324,10 +351,14 @@ impl Core {
         self.schedule_all(task_id, children);
     }
 
-    pub(super) fn wait(&mut self, task_id: TaskId, child: HostId, due: Millis) {
+    pub(super) fn wait(&mut self, task_id: TaskId, child: HostId, wait: Wait, due: Millis) {
+        let most = self.limits.tries;
         let task = self.tasks.get_mut(&task_id);
         let Some(peer) = task.and_then(|task| task.peer_mut(&child)) else { return };
         peer.become_(PeerState::Waiting { due });
+        peer.wait = wait;
+        let tries = (peer.tries, most);
+        self.note(task_id, child, Evidence::Waits { wait, tries });
         self.timers.set(due, Timer::Retry(task_id, child));
     }
 

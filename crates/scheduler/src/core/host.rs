@@ -58,6 +58,12 @@ impl Host {
         self.silent_since.is_none() && is_within
     }
 
+    /// Whether both data centres are known, and not the same.
+    pub fn is_in_another_idc(&self, other: &HostInfo) -> bool {
+        let (here, there) = (&self.info.location.idc, &other.location.idc);
+        !here.is_empty() && !there.is_empty() && !here.eq_ignore_ascii_case(there)
+    }
+
     /// Counts a child in for one task.
     pub fn take(&mut self, child: HostId) {
         *self.children.entry(child).or_default() += 1;

@@ -31,6 +31,8 @@ pub struct Lead {
     pub(super) places: Places,
     /// What is to be told once the event is over.
     letters: BTreeMap<HostId, Letter>,
+    /// Leases that were taken back because the one who was to give left: by child and giver.
+    pub(super) let_down: BTreeMap<(HostId, HostId), u32>,
     /// When the timer that is set fires.
     pub(super) due: Option<Millis>,
 }
@@ -110,6 +112,7 @@ impl Lead {
             hosts: BTreeMap::new(),
             places: Places::default(),
             letters: BTreeMap::new(),
+            let_down: BTreeMap::new(),
             due: None,
         }
     }
@@ -236,8 +239,16 @@ impl Lead {
 
     /// A peer is gone.
     pub(super) fn leave(&mut self, led: &Led, now: Millis) {
-        self.matcher.leave(led.number, micros(now));
         self.collect_withdrawn();
+        self.matcher.leave(led.number, micros(now));
+        let giver = self.hosts.get(&led.number).copied();
+        for lease in self.matcher.withdrawn() {
+            let Some(child) = self.hosts.get(&lease.to) else { continue };
+            self.letters.entry(*child).or_default().withdrawn.push(lease.id.0);
+            if let Some(giver) = giver.filter(|_| lease.from == led.number) {
+                *self.let_down.entry((*child, giver)).or_default() += 1;
+            }
+        }
         self.hosts.remove(&led.number);
         self.places.leave(led.place);
     }

@@ -8,7 +8,7 @@ use super::*;
 const GROUPS: u64 = 128;
 
 /// One seed (100) that has nothing yet, and nodes that want everything in any order.
-fn led(nodes: std::ops::RangeInclusive<u8>) -> (Scene, TaskInfo) {
+pub(super) fn led(nodes: std::ops::RangeInclusive<u8>) -> (Scene, TaskInfo) {
     let task = spec("led", Some(GROUPS * dfs_model::GROUP_BYTES));
     let mut scene = Scene::deciding(limits(), Leases::swarm());
     scene.join(100, HostKind::Seed, "");
@@ -33,13 +33,13 @@ fn want(scene: &mut Scene, task: &TaskInfo, n: u8) -> Vec<Decision> {
     })
 }
 
-fn verified(scene: &mut Scene, task: &TaskInfo, groups: GroupRange) -> Vec<Decision> {
+pub(super) fn verified(scene: &mut Scene, task: &TaskInfo, groups: GroupRange) -> Vec<Decision> {
     let groups = GroupSet::from_ranges([groups], GROUPS).unwrap();
     scene.seed_says(100, task, SeedEvent::Verified { groups, length: None })
 }
 
 /// By child.
-fn leases(decisions: &[Decision]) -> Vec<(u8, Lease)> {
+pub(super) fn leases(decisions: &[Decision]) -> Vec<(u8, Lease)> {
     let of = |decision: &Decision| match decision {
         Decision::SendLeases { host, leases, .. } => {
             leases.iter().map(|lease| (host.as_bytes()[0], *lease)).collect()
@@ -59,7 +59,7 @@ fn partners(decisions: &[Decision]) -> Vec<(u8, u8)> {
     decisions.iter().flat_map(of).collect()
 }
 
-fn end(
+pub(super) fn end(
     scene: &mut Scene,
     task: &TaskInfo,
     (child, lease): (u8, Lease),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dfs_model::{GroupRange, GroupSet, HostId, TaskId, TaskKey};
 
+use super::evidence::Evidence;
 use super::lead::{Lead, Letter, Part, Places, micros};
 use super::{
     Core, Decision, Done, Failed, FailureKind, Held, LeaseEnd, LeaseFailure, Millis, Peer,
@@ -122,6 +123,7 @@ impl Core {
         };
         let ended = former.map(|obtain| Decision::EndObtain { obtain });
         self.out.extend(ended);
+        self.note(task_id, seed, Evidence::Ordered { asker: None });
         self.out.push(Decision::ObtainFromSeed { seed, task: spec, wanted, obtain });
     }
 
@@ -147,6 +149,9 @@ impl Core {
             }
         }
         let letters = lead.letters();
+        for ((child, giver), leases) in std::mem::take(&mut lead.let_down) {
+            self.note(task_id, child, Evidence::LetDown { giver, leases });
+        }
         self.look_again(task_id, &mut lead);
         if let Some(task) = self.tasks.get_mut(&task_id) {
             task.lead = Some(lead);
@@ -193,10 +198,13 @@ impl Core {
         let now = self.now;
         let task = self.tasks.get_mut(&task_id);
         let peer = task.and_then(|task| task.peer_untouched(&child));
-        let Some(led) = peer.and_then(|peer| peer.led.as_mut()) else { return };
+        let Some(peer) = peer else { return };
+        let Some(led) = peer.led.as_mut() else { return };
+        peer.tally.withdrawn(letter.withdrawn.len());
         led.heard = now;
         let mut partners = Vec::new();
         for lease in &letter.leases {
+            peer.tally.leased(lease.parent);
             let Some(host) = self.hosts.get(&lease.parent) else { continue };
             if led.meet(lease.parent, host.address) {
                 partners.push(Arc::clone(&host.info));
@@ -312,6 +320,9 @@ impl Lead {
             Some(failure) => self.matcher.failed(lease.id, why(failure), now),
         }
         let groups = self.groups_in(lease.first, lease.count);
+        if let (Some(failure), Some(parent)) = (end.failure, parent) {
+            peer.tally.ended(parent, failure.into());
+        }
         match (end.failure, parent) {
             // What it says next of what it wants is news.
             (Some(LeaseFailure::Unwanted), _) => forget(peer, groups),

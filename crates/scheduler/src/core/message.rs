@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, TaskInfo};
+use dfs_model::{GROUP_BYTES, GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, TaskInfo};
+
+use super::evidence::{SourceReason, Taken};
 
 /// Milliseconds on a clock that only moves forward and means nothing outside this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -74,6 +76,13 @@ impl Held {
         }
     }
 
+    /// Bytes of `groups` that are not held, in a content of this length.
+    pub fn lacking(&self, groups: &GroupSet, length: Option<u64>) -> u64 {
+        let Self::Part(held) = self else { return 0 };
+        let lacking = groups.ranges().flat_map(|run| held.missing_in(run));
+        lacking.map(|run| bytes_in(run, length)).fold(0, u64::saturating_add)
+    }
+
     /// Whether every group of `range` is held.
     pub fn contains_all(&self, range: GroupRange) -> bool {
         match self {
@@ -81,6 +90,12 @@ impl Held {
             Self::Part(set) => set.contains_all(range),
         }
     }
+}
+
+/// Bytes of a run of groups: the last group of a content ends with it.
+pub fn bytes_in(run: GroupRange, length: Option<u64>) -> u64 {
+    let end = run.end().saturating_mul(GROUP_BYTES).min(length.unwrap_or(u64::MAX));
+    end.saturating_sub(run.first.saturating_mul(GROUP_BYTES))
 }
 
 /// Why groups did not come from a parent.
@@ -284,6 +299,8 @@ pub enum Event {
         task: TaskId,
         /// Which of the two.
         outcome: Outcome,
+        /// Where its bytes came from, as it says.
+        taken: Taken,
     },
     /// A host no longer holds a task.
     Leave {
@@ -459,6 +476,8 @@ pub enum Decision {
         host: HostId,
         /// For what.
         task: TaskId,
+        /// Why.
+        why: SourceReason,
         /// Why, for people.
         reason: String,
         /// Whether it may sign what it reads and serve it to others.

@@ -142,7 +142,7 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
         }
         Step::Result(n, t, ok) => {
             let outcome = if ok { Outcome::Success } else { Outcome::Failure };
-            Event::PeerResult { host: id(n), task: task(t).id, outcome }
+            Event::PeerResult { host: id(n), task: task(t).id, outcome, taken: Taken::default() }
         }
         Step::Leave(n, t) => Event::Leave { host: id(n), task: task(t).id },
         Step::SeedObtains(t)

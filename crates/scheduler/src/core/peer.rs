@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_model::{GroupRange, GroupSet, HostId, Priority};
 
+use super::evidence::Wait;
 use super::lead::Led;
-use super::{Held, Millis, Wanted};
+use super::{Held, Millis, Tally, Wanted};
 
 /// Where a peer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +130,10 @@ pub struct Peer {
     pub(super) gives_since: Option<Millis>,
     /// Parents it was ever given.
     pub met: BTreeSet<HostId>,
+    /// What it waited for last.
+    pub wait: Wait,
+    /// What it took, by who gave it.
+    pub tally: Tally,
     /// Its part in the leases of the task.
     pub(super) led: Option<Led>,
     /// Its place in the task's roster.
@@ -169,6 +174,8 @@ impl Peer {
             blocked: BTreeMap::new(),
             gives_since: None,
             met: BTreeSet::new(),
+            wait: Wait::Parents,
+            tally: Tally::default(),
             led: None,
             place: 0,
         }
@@ -234,6 +241,12 @@ impl Peer {
         let Some(block) = self.blocked.get(parent) else { return false };
         let has_changed = giver.gives_since.is_some_and(|since| since > block.since);
         block.until == Self::FOR_EVER || (block.until > now && !has_changed)
+    }
+
+    /// Those it does without now, each until when.
+    pub fn blocked(&self, now: Millis) -> impl Iterator<Item = (HostId, Millis)> + '_ {
+        let blocks = self.blocked.iter().map(|(host, block)| (*host, block.until));
+        blocks.filter(move |(_, until)| *until > now)
     }
 
     /// Holds these groups of the task's `all`, if that is known.

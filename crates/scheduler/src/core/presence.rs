@@ -4,13 +4,20 @@ use std::sync::Arc;
 
 use dfs_model::{HostId, HostInfo, TaskId};
 
+use super::evidence::Evidence;
 use super::{Core, Decision, Host, Millis, PeerState, Task, Timer};
+
+/// Tasks of one host in which it is told that it is silent: one that holds thousands must not displace all that is known.
+const MAX_NOTED: usize = 256;
 
 impl Core {
     pub(super) fn host_joined(&mut self, info: Arc<HostInfo>) {
         let id = info.id;
         let fresh = Host::new(info, self.limits.upload_slots);
         self.touch_all_of(&id);
+        if self.hosts.get(&id).is_some_and(|host| host.silent_since.is_some()) {
+            self.note_in_all_of(&id, &Evidence::Returned);
+        }
         match self.hosts.get_mut(&id) {
             Some(host) => {
                 host.address += u32::from(host.info != fresh.info);
@@ -28,6 +35,7 @@ impl Core {
         let Some(host) = self.hosts.get_mut(&id) else { return };
         host.silent_since = Some(self.now);
         self.touch_all_of(&id);
+        self.note_in_all_of(&id, &Evidence::Silent);
         self.timers.set(self.now.after(self.limits.host_lease), Timer::Silence(id));
     }
 
@@ -42,6 +50,14 @@ impl Core {
         }
     }
 
+    /// Keeps for people what happened to a host, in every task that it takes part in.
+    fn note_in_all_of(&mut self, id: &HostId, what: &Evidence) {
+        let Some(host) = self.hosts.get(id) else { return };
+        for task in host.tasks.iter().take(MAX_NOTED) {
+            self.log.note(*task, *id, what.clone(), self.now);
+        }
+    }
+
     pub(super) fn silence_is_over(&mut self, id: HostId, at: Millis) {
         let lease = self.limits.host_lease;
         let silent = self.hosts.get(&id).and_then(|host| host.silent_since);
@@ -53,6 +69,7 @@ impl Core {
     pub(super) fn host_left(&mut self, id: HostId) {
         // Out of the table first: nobody may be rescheduled to a host that is going.
         let Some(host) = self.hosts.remove(&id) else { return };
+        self.log.departs(&host.info);
         for task in &host.tasks {
             self.remove_peer(*task, id);
         }
@@ -65,6 +82,7 @@ impl Core {
         if task.exit(&id, self.now).is_none() {
             return;
         }
+        self.log.note(task_id, id, Evidence::Gone, self.now);
         self.touched.push(task_id);
         let children = task.dag.childless(&id);
         if let Some(host) = self.hosts.get_mut(&id) {
@@ -108,6 +126,7 @@ impl Core {
     fn forget(&mut self, task_id: TaskId) {
         self.drop_order(task_id);
         let Some(task) = self.tasks.remove(&task_id) else { return };
+        self.log.forget(&task_id);
         for host in task.roster() {
             if let Some(host) = self.hosts.get_mut(host) {
                 host.tasks.remove(&task_id);

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId, TaskInfo};
 
+use super::evidence::{self, Evidence, Taken};
+use super::message::bytes_in;
 use super::{
-    Core, Decision, Done, Failed, FailureKind, Held, Outcome, Peer, PeerState, RefusalKind, Report,
-    SizeScope, Task, Wanted,
+    Core, Decision, Done, Ending, Failed, FailureKind, Held, Outcome, Peer, PeerState, RefusalKind,
+    Report, SizeScope, Task, Wanted,
 };
 
 /// Most hosts blacklisted per task.
@@ -46,6 +48,7 @@ impl Core {
         let (id, now) = (spec.id, self.now);
         let Some(task) = self.task_for(host, spec) else { return };
         task.idle_due = None;
+        let groups = announced.held.len();
         let held = held_from(announced.held, task);
         let peer = task.enter(host, || Peer::new(PeerState::Resting, Held::nothing()));
         peer.holds(held, now);
@@ -58,6 +61,7 @@ impl Core {
         }
         let digests = announced.digests.into_iter();
         let fresh: Vec<Bytes> = digests.filter(|batch| task.digests.add(batch.clone())).collect();
+        self.note(id, host, Evidence::Announced { held: groups });
         self.publish(id, None, fresh);
         self.schedule_waiting(id);
     }
@@ -94,6 +98,7 @@ impl Core {
         let held = (!ask.held.is_empty()).then(|| held_from(ask.held, task));
         // It may have forgotten its leases, and whom it was told of.
         task.begin_anew(&host, now);
+        let groups = task.groups().unwrap_or_default();
         let peer = task.enter(host, || Peer::new(PeerState::Resting, Held::nothing()));
         if peer.state() == PeerState::Seeding {
             let reason = "a seed that takes part by order needs no registration".to_owned();
@@ -111,6 +116,8 @@ impl Core {
         peer.priority = ask.priority;
         peer.tries = 0;
         peer.blocked.clear();
+        let held = peer.held.count(groups);
+        self.note(id, host, Evidence::Registered { held });
         self.start(id, host);
     }
 
@@ -209,6 +216,7 @@ impl Core {
             .iter()
             .map(|done| Done { parent: done.parent.map(giver), ..*done })
             .collect();
+        self.count_failures(id, task_id, &failed);
         let lost_a_parent = self.note_failures(id, task_id, &failed);
         self.note_done(id, task_id, &done);
         let leased = self.leases_ended(id, task_id, &report.leases);
@@ -237,20 +245,44 @@ impl Core {
         if seed.is_some() && done.iter().any(|run| run.parent == seed) {
             task.seed_mute_since = None;
         }
+        let here = self.hosts.get(&id).map(|host| Arc::clone(&host.info));
+        let (mut taken, mut crossed, mut from_source) = (0u64, 0u64, 0u64);
+        let length = task.spec.length;
         let Some(peer) = task.peer_mut(&id) else { return };
         for run in done.iter().filter(|run| run.groups.end() <= limit) {
             peer.gain(run.groups, groups, now);
+            let bytes = bytes_in(run.groups, length);
             match run.parent {
                 Some(parent) if parent != id => {
                     peer.costs.add(run.cost_ms, run.groups.count);
+                    peer.tally.came(parent, bytes, now);
+                    taken += bytes;
                     if let Some(host) = self.hosts.get_mut(&parent) {
                         host.uploads_done += 1;
+                        let is_far = here.as_ref().is_some_and(|here| host.is_in_another_idc(here));
+                        crossed += if is_far { bytes } else { 0 };
                     }
                 }
                 Some(_) => {}
                 // What an ordinary node read from the source serves only itself.
-                None => peer.serves_only_itself |= !peer.stand_in,
+                None => {
+                    peer.serves_only_itself |= !peer.stand_in;
+                    peer.tally.came_from_source(bytes, now);
+                    from_source += bytes;
+                }
             }
+        }
+        task.totals.taken = task.totals.taken.saturating_add(taken);
+        task.totals.crossed = task.totals.crossed.saturating_add(crossed);
+        task.totals.source = task.totals.source.saturating_add(from_source);
+    }
+
+    /// Counts what did not come from parents; of leases that is counted where they end.
+    fn count_failures(&mut self, id: HostId, task_id: TaskId, failed: &[Failed]) {
+        let task = self.tasks.get_mut(&task_id);
+        let Some(peer) = task.and_then(|task| task.peer_mut(&id)) else { return };
+        for failure in failed {
+            peer.tally.ended(failure.parent, Ending::Failed(failure.kind));
         }
     }
 
@@ -264,7 +296,12 @@ impl Core {
         let parents = task.dag.parents(&id).to_vec();
         let Some(peer) = task.peer_mut(&id) else { return false };
         for failure in failed {
-            let until = match failure.kind {
+            let kind = failure.kind;
+            let passes =
+                matches!(kind, FailureKind::NotHeld | FailureKind::Busy | FailureKind::Origin);
+            let what = Evidence::Failed { parent: failure.parent, kind, blocked: !passes };
+            self.log.note(task_id, id, what, now);
+            let until = match kind {
                 FailureKind::BadDigest => {
                     liars.push(failure.parent);
                     Peer::FOR_EVER
@@ -283,18 +320,19 @@ impl Core {
             }
         }
         for liar in liars {
-            self.blacklist(task_id, liar);
+            self.blacklist(task_id, liar, id);
         }
         self.parents_are_mute(task_id, &mute);
         lost
     }
 
-    fn blacklist(&mut self, task_id: TaskId, liar: HostId) {
+    fn blacklist(&mut self, task_id: TaskId, liar: HostId, by: HostId) {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         if task.blacklist.len() >= MAX_BLACKLISTED || !task.blacklist.insert(liar) {
             return;
         }
         task.has_changed(liar);
+        self.note(task_id, liar, Evidence::Blacklisted { by });
         self.out.push(Decision::Blacklisted { host: liar, task: task_id });
         self.abandon_children(task_id, liar);
     }
@@ -379,6 +417,8 @@ impl Core {
         if !task.and_then(|task| task.peer(&host)).is_some_and(|peer| peer.registered) {
             return self.refuse_stranger(host, task_id);
         }
+        let named = bad.iter().take(evidence::MAX_NAMED).copied().collect();
+        self.log.note(task_id, host, Evidence::Rescheduled { bad: named }, self.now);
         if task.is_some_and(|task| task.state.obtain().is_some()) {
             self.parents_are_mute(task_id, bad);
         }
@@ -434,7 +474,13 @@ impl Core {
         }
     }
 
-    pub(super) fn peer_result(&mut self, host: HostId, task_id: TaskId, outcome: Outcome) {
+    pub(super) fn peer_result(
+        &mut self,
+        host: HostId,
+        task_id: TaskId,
+        outcome: Outcome,
+        taken: Taken,
+    ) {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let length_known = task.groups().is_some();
@@ -442,6 +488,8 @@ impl Core {
         if peer.state() == PeerState::Seeding {
             return;
         }
+        let success = outcome == Outcome::Success;
+        self.log.note(task_id, host, Evidence::Ended { success, taken }, now);
         match outcome {
             Outcome::Success => {
                 if peer.wanted == Wanted::All && length_known {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use dfs_model::{GroupSet, HostId, RouteKey, TaskId, rank};
 
+use super::evidence::Evidence;
 use super::{
     Core, Decision, Held, Millis, Peer, PeerState, RefusalKind, SeedEvent, TINY_BYTES, TaskState,
     Timer, Wanted,
@@ -33,6 +34,7 @@ impl Core {
         };
         let task = task.spec.clone();
         self.timers.set(deadline, Timer::Obtain(task_id));
+        self.note(task_id, seed, Evidence::Ordered { asker: Some(asker) });
         self.out.push(Decision::ObtainFromSeed { seed, task, wanted, obtain });
         true
     }
@@ -104,9 +106,12 @@ impl Core {
                 }
             }
             SeedEvent::Verified { groups, length } => {
-                let all = task.groups();
+                let (all, of) = (task.groups(), length.or(task.spec.length));
                 if let Some(peer) = task.peer_mut(&seed) {
+                    let read = peer.held.lacking(&groups, of);
                     groups.ranges().for_each(|range| peer.gain(range, all, now));
+                    peer.tally.came_from_source(read, now);
+                    task.totals.source = task.totals.source.saturating_add(read);
                 }
                 self.learn_length(task_id, length);
             }
@@ -147,8 +152,15 @@ impl Core {
         }
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         task.state = TaskState::Seeded { seed, obtain: Some(obtain) };
+        let (length, had_part) = (task.spec.length, task.peer(&seed).is_some());
         let peer = task.enter(seed, || Peer::new(PeerState::Seeding, Held::nothing()));
+        // One that takes part already has read since what it has more.
+        let read = if had_part { peer.held.lacking(&held, length) } else { 0 };
+        let groups = held.len();
+        peer.tally.came_from_source(read, self.now);
         peer.holds(Held::Part(held), self.now);
+        task.totals.source = task.totals.source.saturating_add(read);
+        self.note(task_id, seed, Evidence::Obtains { held: groups });
         if let Some(host) = self.hosts.get_mut(&seed) {
             host.tasks.insert(task_id);
         }
@@ -197,6 +209,8 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         task.failed_seeds.retain(|_, until| *until > self.now);
         task.failed_seeds.insert(seed, self.now.after(self.limits.seed_pause));
+        let what = Evidence::SeedFailed { kind, reason: reason.clone() };
+        self.log.note(task_id, seed, what, self.now);
         self.drop_order(task_id);
         if kind.is_final()
             && let Some(task) = self.tasks.get_mut(&task_id)

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dfs_model::HostId;
 use rand::rngs::StdRng;
 
+use super::evidence::{Candidate, Reason};
 use super::{Host, Millis, Peer, PeerState, Task};
 use crate::matcher::Tuning;
 
@@ -19,14 +20,23 @@ pub trait Strategy: Send {
     /// Its name in configuration and in the greeting.
     fn name(&self) -> &'static str;
 
-    /// The parents of `ask.child`, best first. Its former edges are already gone.
-    fn parents(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Vec<HostId>;
+    /// The parents of `ask.child`, and what was made of the others. Its former edges are already gone.
+    fn parents(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Choice;
 
     /// How uplinks are leased to those who want everything in any order; none where children choose for themselves
     /// among their parents.
     fn leases(&self) -> Option<Tuning> {
         None
     }
+}
+
+/// Whom a strategy chose, and why not others: the latter is only for people.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// The parents, best first.
+    pub chosen: Vec<HostId>,
+    /// All it looked at.
+    pub candidates: Vec<Candidate>,
 }
 
 /// One task's swarm as a strategy sees it.
@@ -55,29 +65,47 @@ impl Swarm<'_> {
     /// Whether `parent` may be granted to the child at all: it is another host, here, trusted, below
     /// its upload limit, has or will have something, and does not itself live on the child.
     pub fn may_serve(&self, ask: &Ask<'_>, parent: &HostId) -> bool {
-        if *parent == ask.child
-            || self.task.blacklist.contains(parent)
-            || ask.descendants.contains(parent)
-        {
-            return false;
-        }
-        let Some(host) = self.hosts.get(parent) else { return false };
-        let Some(peer) = self.task.peer(parent) else { return false };
-        host.has_room_for(&ask.child)
-            && !ask.peer.blocks(parent, peer, self.now)
-            && self.has_or_will_have(parent, peer)
+        self.refusal(ask, parent).is_none()
     }
 
-    fn has_or_will_have(&self, host: &HostId, peer: &Peer) -> bool {
-        if peer.serves_only_itself {
-            return false;
+    /// Why `parent` may not be granted to the child, where it may not.
+    pub fn refusal(&self, ask: &Ask<'_>, parent: &HostId) -> Option<Reason> {
+        if *parent == ask.child {
+            return Some(Reason::Itself);
         }
-        match peer.state() {
-            PeerState::Failed => false,
+        if self.task.blacklist.contains(parent) {
+            return Some(Reason::Blacklisted);
+        }
+        if ask.descendants.contains(parent) {
+            return Some(Reason::LivesOnIt);
+        }
+        let (Some(host), Some(peer)) = (self.hosts.get(parent), self.task.peer(parent)) else {
+            return Some(Reason::Gone);
+        };
+        if host.silent_since.is_some() {
+            return Some(Reason::Silent);
+        }
+        if !host.has_room_for(&ask.child) {
+            return Some(Reason::NoSlot);
+        }
+        if ask.peer.blocks(parent, peer, self.now) {
+            return Some(Reason::Blocked);
+        }
+        self.lack(parent, peer)
+    }
+
+    /// Why a peer has nothing to give and will not, where that is so.
+    fn lack(&self, host: &HostId, peer: &Peer) -> Option<Reason> {
+        if peer.serves_only_itself {
+            return Some(Reason::ServesOnlyItself);
+        }
+        let gives = match peer.state() {
+            PeerState::Failed => return Some(Reason::GaveUp),
             PeerState::Seeding => true,
             PeerState::Source { .. } => !peer.held.is_nothing() || peer.stand_in,
             PeerState::Fetching => !self.task.dag.parents(host).is_empty(),
             PeerState::Resting | PeerState::Waiting { .. } => !peer.held.is_nothing(),
-        }
+        };
+        (!gives).then_some(Reason::HasNothing)
     }
 }

@@ -110,6 +110,17 @@ impl Digests {
     }
 }
 
+/// Bytes moved for one task, of peers that have gone too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Read from the source, by seeds and nodes.
+    pub source: u64,
+    /// Taken from other hosts.
+    pub taken: u64,
+    /// Of that, from hosts in another data centre.
+    pub crossed: u64,
+}
+
 /// One task.
 #[derive(Debug)]
 pub struct Task {
@@ -139,6 +150,8 @@ pub struct Task {
     pub ordered_at: Option<Millis>,
     /// The leases of those who want it in any order, once there is one.
     pub lead: Option<Lead>,
+    /// Bytes moved for it, as far as it was told.
+    pub totals: Totals,
     /// Peers whose part may have changed since the matcher was told of it.
     changed: BTreeSet<HostId>,
     peers: BTreeMap<HostId, Peer>,
@@ -163,6 +176,7 @@ impl Task {
             ordered: GroupSet::new(),
             ordered_at: None,
             lead: None,
+            totals: Totals::default(),
             changed: BTreeSet::new(),
             peers: BTreeMap::new(),
             roster: Vec::new(),

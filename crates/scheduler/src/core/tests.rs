@@ -106,7 +106,7 @@ impl Scene {
         self.seed_says(n, task, SeedEvent::Obtaining { length: task.length, held, tiny: None })
     }
 
-    fn progress(&mut self, n: u8, task: &TaskInfo, done: Done) -> Vec<Decision> {
+    pub fn progress(&mut self, n: u8, task: &TaskInfo, done: Done) -> Vec<Decision> {
         self.tell(Event::Progress {
             host: id(n),
             task: task.id,
@@ -120,12 +120,12 @@ impl Scene {
         })
     }
 
-    fn finish(&mut self, n: u8, task: &TaskInfo, parent: u8) -> Vec<Decision> {
+    pub fn finish(&mut self, n: u8, task: &TaskInfo, parent: u8) -> Vec<Decision> {
         let groups = GroupRange::new(0, task.length.unwrap().div_ceil(GROUP_BYTES));
         self.progress(n, task, Done { groups, parent: Some(id(parent)), cost_ms: 10 })
     }
 
-    fn fail(&mut self, n: u8, task: &TaskInfo, parent: u8, kind: FailureKind) -> Vec<Decision> {
+    pub fn fail(&mut self, n: u8, task: &TaskInfo, parent: u8, kind: FailureKind) -> Vec<Decision> {
         self.tell(Event::Progress {
             host: id(n),
             task: task.id,
@@ -140,7 +140,7 @@ impl Scene {
     }
 
     /// One seed (100) that takes part in `task`, and a first child (1) of it.
-    fn with_seed(task: &TaskInfo) -> Self {
+    pub fn with_seed(task: &TaskInfo) -> Self {
         let mut scene = Self::new();
         scene.join(100, HostKind::Seed, "");
         scene.nodes(1..=8);
@@ -151,7 +151,7 @@ impl Scene {
 }
 
 /// The last parents that `decisions` give a host.
-fn parents_of(decisions: &[Decision], n: u8) -> Option<Vec<u8>> {
+pub(super) fn parents_of(decisions: &[Decision], n: u8) -> Option<Vec<u8>> {
     decisions.iter().rev().find_map(|decision| match decision {
         Decision::SendParents { host, parents, .. } if *host == id(n) => {
             Some(parents.iter().map(|parent| parent.id.as_bytes()[0]).collect())
@@ -302,7 +302,12 @@ fn children_of_a_leaving_or_failing_parent_are_told_at_once() {
     for farewell in [
         Event::HostLeft(id(1)),
         Event::Leave { host: id(1), task: task.id },
-        Event::PeerResult { host: id(1), task: task.id, outcome: Outcome::Failure },
+        Event::PeerResult {
+            host: id(1),
+            task: task.id,
+            outcome: Outcome::Failure,
+            taken: Taken::default(),
+        },
     ] {
         let mut scene = Scene::with_seed(&task);
         assert!(parents_of(&scene.register(2, &task), 2).unwrap().contains(&1));
@@ -676,7 +681,12 @@ fn the_crowd_at_the_source_is_bounded_and_whoever_waits_gets_a_turn() {
     scene.register(3, &task);
     let passed: Vec<_> = (0..20).flat_map(|_| scene.pass(Duration::from_secs(1))).collect();
     assert_eq!((sent_to_source(&passed), refused(&passed)), (vec![], vec![]), "3 waits");
-    let ended = Event::PeerResult { host: id(1), task: task.id, outcome: Outcome::Failure };
+    let ended = Event::PeerResult {
+        host: id(1),
+        task: task.id,
+        outcome: Outcome::Failure,
+        taken: Taken::default(),
+    };
     let mut passed = scene.tell(ended);
     passed.extend((0..20).flat_map(|_| scene.pass(Duration::from_secs(1))));
     assert_eq!(sent_to_source(&passed).len(), 1, "{passed:?}");

@@ -1,11 +1,10 @@
 //! Leases of free uplinks: what is wanted in any order is led by the [matcher](crate::matcher).
 
-use dfs_model::HostId;
 use rand::rngs::StdRng;
 
 use super::seed004::Seed004;
-use super::{Ask, Strategy, Swarm};
-use crate::matcher::{Choice, Tuning};
+use super::{Ask, Choice, Strategy, Swarm};
+use crate::matcher::{self, Tuning};
 
 /// Uplinks are leased as they become free. Whoever reads here and there, and whoever the leases fail, has the parents of
 /// the founding design beside them.
@@ -23,7 +22,7 @@ impl Leases {
 
     /// Any useful piece goes: what `swarm` is measured against.
     pub fn random() -> Self {
-        let tuning = Tuning { choice: Choice::Random, ..Tuning::default() };
+        let tuning = Tuning { choice: matcher::Choice::Random, ..Tuning::default() };
         Self { name: "random", tuning }
     }
 }
@@ -33,7 +32,7 @@ impl Strategy for Leases {
         self.name
     }
 
-    fn parents(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Vec<HostId> {
+    fn parents(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Choice {
         Seed004.parents(swarm, ask, random)
     }
 

@@ -4,7 +4,8 @@ use dfs_model::{HostId, Location};
 use rand::rngs::StdRng;
 use rand::seq::index;
 
-use super::{Ask, Strategy, Swarm};
+use super::{Ask, Choice, Strategy, Swarm};
+use crate::core::evidence::{Candidate, Reason, Scores, Verdict};
 use crate::core::{Host, MAX_PARENTS, Peer, PeerState};
 
 /// Candidates looked at for one child (`filterParentLimit`).
@@ -34,25 +35,34 @@ impl Strategy for Seed004 {
         "seed004"
     }
 
-    fn parents(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Vec<HostId> {
-        let candidates = candidates(swarm, ask, random);
-        let scene = Scene::of(swarm, ask, &candidates);
+    fn parents(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Choice {
+        let sampled = candidates(swarm, ask, random);
+        let scene = Scene::of(swarm, ask, &sampled);
+        let judged = sampled.into_iter().map(|host| Candidate {
+            host,
+            verdict: match scene.judge(swarm, ask, &host) {
+                Ok(scores) => Verdict::Scored(scores),
+                Err(reason) => Verdict::Dropped(reason),
+            },
+        });
+        let candidates: Vec<Candidate> = judged.collect();
         let mut scored: Vec<(f64, HostId)> = candidates
-            .into_iter()
-            .filter(|parent| swarm.may_serve(ask, parent))
-            .filter_map(|parent| {
-                let peer = swarm.task.peer(&parent).filter(|peer| !peer.is_bad_node())?;
-                Some((scene.score(swarm.hosts.get(&parent)?, peer), parent))
+            .iter()
+            .filter_map(|candidate| match candidate.verdict {
+                Verdict::Scored(scores) => Some((scores.sum, candidate.host)),
+                Verdict::Dropped(_) => None,
             })
             .collect();
         scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        scored.into_iter().map(|(_, parent)| parent).take(MAX_PARENTS).collect()
+        let chosen = scored.into_iter().map(|(_, parent)| parent).take(MAX_PARENTS).collect();
+        Choice { chosen, candidates }
     }
 }
 
 fn candidates(swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Vec<HostId> {
     let mut chosen: Vec<HostId> = swarm.task.state.seed().into_iter().collect();
-    chosen.extend_from_slice(ask.former);
+    let former = ask.former.iter().filter(|host| Some(**host) != swarm.task.state.seed());
+    chosen.extend(former);
     let roster = swarm.task.roster();
     let sample = index::sample(random, roster.len(), roster.len().min(SAMPLED));
     for place in sample {
@@ -89,16 +99,33 @@ impl Scene {
         }
     }
 
-    fn score(&self, host: &Host, peer: &Peer) -> f64 {
+    fn judge(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, parent: &HostId) -> Result<Scores, Reason> {
+        if let Some(reason) = swarm.refusal(ask, parent) {
+            return Err(reason);
+        }
+        let (Some(host), Some(peer)) = (swarm.hosts.get(parent), swarm.task.peer(parent)) else {
+            return Err(Reason::Gone);
+        };
+        if peer.is_bad_node() { Err(Reason::BadNode) } else { Ok(self.score(host, peer)) }
+    }
+
+    fn score(&self, host: &Host, peer: &Peer) -> Scores {
         let held = peer.held.count(self.groups).min(self.groups);
         let finished = if self.groups == 0 { 0.0 } else { held as f64 / self.groups as f64 };
         let there = &host.info.location;
-        weight::FINISHED_PIECES * finished
-            + weight::UPLOAD_SUCCESS * host.success_share()
-            + weight::FREE_UPLOAD * host.free_share()
-            + weight::HOST_TYPE * self.host_type(peer)
-            + weight::IDC * idc_affinity(&self.location, there)
-            + weight::LOCATION * location_affinity(&self.location, there)
+        let (success, free) = (host.success_share(), host.free_share());
+        let kind = self.host_type(peer);
+        let idc = idc_affinity(&self.location, there);
+        let location = location_affinity(&self.location, there);
+        let sum = weight::FINISHED_PIECES * finished
+            + weight::UPLOAD_SUCCESS * success
+            + weight::FREE_UPLOAD * free
+            + weight::HOST_TYPE * kind
+            + weight::IDC * idc
+            + weight::LOCATION * location;
+        let [finished, success, free, kind, idc, location] =
+            [finished, success, free, kind, idc, location].map(|score| score as f32);
+        Scores { finished, success, free, kind, idc, location, sum }
     }
 
     /// Seeds first while nobody else has a copy, last afterwards.

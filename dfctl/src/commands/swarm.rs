@@ -1,0 +1,151 @@
+//! Asking the cluster about swarms: what people name, who is asked, and what it means when nobody knows.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::inside::{self, answer};
+use crate::backend::Backend;
+use crate::backend::swarm::{Detail, Look, Seen, SwarmTask, Which};
+use crate::codes;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::locator::Locator;
+use crate::output::{printable, quoted_path, shell_quoted};
+
+/// Hexadecimal digits of an id.
+const DIGITS: usize = 64;
+
+/// Tasks of one file that are asked for.
+const MOST_TASKS: usize = 16;
+
+/// Names of attributes that mounts answer, and their longest values.
+const TASK: &str = "user.dfs.task";
+const ERROR: &str = "user.dfs.error";
+const MAX_VALUE: usize = 64 << 10;
+
+/// What a person named.
+pub enum Asked {
+    /// A task by the beginning of its id.
+    Prefix(String),
+    /// What a file in a mount consists of, and why reading it failed last.
+    File(Vec<String>, Option<String>),
+    /// A URL.
+    Url(String),
+}
+
+impl Asked {
+    /// Reads it: hexadecimal digits are an id, what is there is a file, everything else a URL.
+    pub fn of(text: &str) -> Result<Self, CliError> {
+        let is_hex = text.len() <= DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !text.is_empty() && is_hex {
+            return Ok(Self::Prefix(text.to_ascii_lowercase()));
+        }
+        if Path::new(text).symlink_metadata().is_ok() {
+            return Self::of_file(Path::new(text));
+        }
+        if !text.contains(':') {
+            let what =
+                format!("'{}' is neither a task's id, nor a file, nor a URL", printable(text));
+            return Err(
+                CliError::new(&codes::USAGE, what).hint("dfctl task ls      or: dfctl top --once")
+            );
+        }
+        Ok(Self::Url(Locator::parse(text, &[])?.target.url.as_str().to_owned()))
+    }
+
+    fn of_file(path: &Path) -> Result<Self, CliError> {
+        let error = attribute(path, ERROR);
+        let tasks = attribute(path, TASK).unwrap_or_default();
+        let is_id = |id: &&str| id.len() == DIGITS && id.bytes().all(|b| b.is_ascii_hexdigit());
+        let tasks: Vec<String> =
+            tasks.split(',').filter(is_id).take(MOST_TASKS).map(str::to_owned).collect();
+        if tasks.is_empty() {
+            let what = format!("{} is no file of a mount that has content", path.display());
+            return Err(CliError::new(&codes::UNKNOWN_TASK, what)
+                .because("its tasks are asked of the mount, and nothing answers")
+                .hint(format!(
+                    "dfctl mounts      or, of a URL: dfctl why URL, not {}",
+                    quoted_path(path)
+                )));
+        }
+        Ok(Self::File(tasks, error))
+    }
+
+    /// Why reading the file failed last.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::File(_, error) => error.as_deref(),
+            Self::Prefix(_) | Self::Url(_) => None,
+        }
+    }
+
+    /// What is asked for.
+    pub fn which(&self) -> Vec<Which> {
+        match self {
+            Self::Prefix(prefix) => vec![Which::Prefix(prefix.clone())],
+            Self::File(tasks, _) => tasks.iter().cloned().map(Which::Prefix).collect(),
+            Self::Url(url) => vec![Which::Url(url.clone())],
+        }
+    }
+}
+
+fn attribute(path: &Path, name: &str) -> Option<String> {
+    let mut value = vec![0; MAX_VALUE];
+    let length = rustix::fs::getxattr(path, name, &mut value[..]).ok()?;
+    value.truncate(length);
+    String::from_utf8(value).ok()
+}
+
+/// Whoever can ask the cluster: the node agent; where a cluster is named and none runs, this process.
+pub async fn backend(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
+    match context.settings.cluster_joined() {
+        Some(_) => inside::backend(context).await,
+        None => context.resident_backend(),
+    }
+}
+
+/// Asks; says which schedulers do not answer.
+pub async fn look(
+    context: &Context,
+    backend: &dyn Backend,
+    which: Which,
+    detail: Detail,
+) -> Result<Seen, CliError> {
+    let look = Look { which, detail };
+    let seen = answer(context, backend.swarm(&look)).await?;
+    let mut seen = seen.map_err(|failure| CliError::backend("ask", "the cluster", failure))?;
+    for (name, why) in &seen.silent {
+        context.output.note(&printable(&format!("scheduler {name} does not answer: {why}")));
+    }
+    if seen.tasks.is_empty() && !seen.silent.is_empty() {
+        let (name, why) = seen.silent.remove(0);
+        let what = printable(&format!("scheduler {name} does not answer"));
+        return Err(CliError::new(&codes::NO_CLUSTER, what).because(printable(&why)));
+    }
+    if seen.more {
+        context.output.note("there are more tasks than the answer has room for");
+    }
+    Ok(seen)
+}
+
+/// The tasks that were meant: several of one id are several schedulers' views; several ids are too many where an id
+/// was named.
+pub fn find(tasks: Vec<SwarmTask>, asked: &Asked, named: &str) -> Result<Vec<SwarmTask>, CliError> {
+    if tasks.is_empty() {
+        let what = format!("no scheduler knows {}", printable(named));
+        return Err(CliError::new(&codes::UNKNOWN_TASK, what)
+            .hint("dfctl top --once      or: dfctl task ls"));
+    }
+    let Asked::Prefix(prefix) = asked else { return Ok(tasks) };
+    let mut ids: Vec<_> = tasks.iter().map(|task| task.task.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() == 1 {
+        return Ok(tasks);
+    }
+    let some: Vec<String> = ids.iter().take(8).map(|id| id.short()).collect();
+    let what = format!("{} tasks begin with {}", ids.len(), shell_quoted(prefix));
+    Err(CliError::new(&codes::USAGE, what)
+        .because(some.join(", "))
+        .hint("more digits of the one that is meant"))
+}

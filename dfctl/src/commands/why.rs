@@ -1,0 +1,91 @@
+//! `dfctl why`.
+
+use super::swarm::{Asked, backend, find, look};
+use super::watching::now_ms;
+use crate::backend::swarm::{Detail, SwarmTask};
+use crate::codes;
+use crate::context::Context;
+use crate::error::{CliError, Outcome};
+use crate::output::swarm::why::{Shown, is_named, render};
+use crate::output::swarm::{At, words};
+use crate::output::{Format, Items, Verbosity, printable};
+
+/// Say why a task comes from whom it comes, and what it waits for
+///
+/// Examples:
+///   dfctl why 9f2c41
+///   dfctl why /mnt/data/model.bin --node rack2-node7
+///
+/// For each node of the swarm: where it stands, what happens next, what it took from whom, and what the scheduler decided
+/// about it and why: who was granted as parent by which score, who was not and for what reason, who failed, who lied.
+/// The scheduler keeps the last 256 decisions of a task; leases are counted. With -v the six scores of everybody who was
+/// looked at are shown, with --format json all there is. Times are UTC.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// A task's id or the beginning of it, a file inside a mount, or a URL
+    #[arg(value_name = "TASK|FILE|URL", value_hint = clap::ValueHint::AnyPath)]
+    what: String,
+    /// Only this node, by its name or the beginning of its id; all that is known of it
+    #[arg(short, long, value_name = "NAME", env = "DFS_NODE", hide_env_values = true)]
+    node: Option<String>,
+}
+
+/// Runs it.
+pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
+    let asked = Asked::of(&args.what)?;
+    if let Some(error) = asked.error() {
+        let error = printable(&format!("reading {} fails: {error}", args.what));
+        context.output.note(&error);
+    }
+    let backend = backend(context).await?;
+    let mut tasks = Vec::new();
+    for which in asked.which() {
+        tasks.extend(look(context, &*backend, which, Detail::Evidence).await?.tasks);
+    }
+    let mut tasks = find(tasks, &asked, &args.what)?;
+    if let Some(node) = &args.node {
+        keep_only(&mut tasks, node)?;
+    }
+    let now_ms = now_ms();
+    if context.output.format == Format::Human {
+        let scores = context.output.verbosity == Verbosity::Verbose;
+        let shown = Shown { node: args.node.as_deref(), scores };
+        let pages: Vec<String> = tasks.iter().map(|task| render(task, shown, now_ms)).collect();
+        context.output.line(&pages.join("\n\n"))?;
+        return Ok(Outcome::Done);
+    }
+    let mut items = Items::new(&context.output, "why");
+    tasks.iter().try_for_each(|task| items.push(&At { task, now_ms }))?;
+    items.finish()?;
+    Ok(Outcome::Done)
+}
+
+/// Leaves of them what is about one node.
+fn keep_only(tasks: &mut Vec<SwarmTask>, node: &str) -> Result<(), CliError> {
+    let all = tasks.clone();
+    for task in tasks.iter_mut() {
+        task.peers.retain(|peer| is_named(peer, node));
+        let peers = &task.peers;
+        let is_meant = |host: &str| {
+            host == node
+                || host.split('#').next() == Some(node)
+                || peers.iter().any(|peer| peer.name == host)
+        };
+        task.entries.retain(|entry| is_meant(&entry.host));
+    }
+    tasks.retain(|task| !task.peers.is_empty() || !task.entries.is_empty());
+    if tasks.is_empty() { Err(no_such_node(node, &all)) } else { Ok(()) }
+}
+
+fn no_such_node(node: &str, tasks: &[SwarmTask]) -> CliError {
+    let mut peers: Vec<_> = tasks.iter().flat_map(|task| &task.peers).collect();
+    peers.sort_by_key(|peer| !words::is_still(&peer.standing));
+    let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+    let like = crate::near::near(node, names.iter().copied());
+    let shown = if like.is_empty() { &names[..names.len().min(8)] } else { &like[..] };
+    let what = format!("no node '{}' takes part in it", printable(node));
+    CliError::new(&codes::UNKNOWN_NODE, what)
+        .because(format!("those who do: {}", printable(&shown.join(", "))))
+        .hint("dfctl why TASK      without --node shows all")
+}
