@@ -11,14 +11,19 @@
 //! again. Whoever a lease has failed is given anything by anybody until something comes: who has nothing is worse off
 //! than who pays for a second copy.
 
+mod acquaintance;
 mod crowd;
 mod feed;
 mod leases;
+mod partners;
 mod peers;
 mod pieces;
+mod rarity;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod uplinks;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -26,8 +31,10 @@ use std::ops::Range;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use leases::Leases;
+use feed::Draft;
 pub use leases::{Lease, LeaseId};
+use leases::{Leases, Out, Side};
+use partners::Partners;
 use peers::Peers;
 pub use peers::{Place, Role};
 use pieces::Pieces;
@@ -65,8 +72,11 @@ pub struct Tuning {
     pub run: u16,
     /// Which piece goes.
     pub choice: Choice,
-    /// Who is so many times slower than the mean does not count as a holder.
+    /// Who is so many times slower than what is usual does not count as a holder.
     pub straggler: u64,
+    /// Peers that one gives to or takes from, both together: each costs a handshake and a connection, and four bytes
+    /// here; 60 leave what is known of a peer within 512. Four at least, 255 at most.
+    pub partners: u32,
 }
 
 impl Default for Tuning {
@@ -79,6 +89,7 @@ impl Default for Tuning {
             run: 64,
             choice: Choice::Rarest,
             straggler: 8,
+            partners: 60,
         }
     }
 }
@@ -114,6 +125,11 @@ pub struct Matcher {
     peers: Peers,
     pieces: Pieces,
     under_way: Leases,
+    partners: Partners,
+    /// Partners that have become strangers since leases were asked for.
+    parted: Vec<(u32, u32)>,
+    /// Pieces that anybody is sent at a time.
+    downlink: u32,
     /// Pieces that nodes want and do not have.
     outstanding: u64,
     /// When anything was carried out last.
@@ -124,6 +140,7 @@ pub struct Matcher {
     apart: BTreeMap<(u32, u32), Micros>,
     out: Vec<Lease>,
     withdrawn: Vec<Lease>,
+    draft: Draft,
 }
 
 /// A peer that takes part from now on.
@@ -152,12 +169,16 @@ impl Matcher {
             peers: Peers::new(pieces as usize),
             pieces: Pieces::new(pieces as usize),
             under_way: Leases::named_from(seed),
+            partners: Partners::new(tuning.partners),
+            parted: Vec::new(),
+            downlink: tuning.downlink,
             outstanding: 0,
             moved: Micros::default(),
             sources: Vec::new(),
             apart: BTreeMap::new(),
             out: Vec::new(),
             withdrawn: Vec::new(),
+            draft: Draft::default(),
         }
     }
 
@@ -166,6 +187,8 @@ impl Matcher {
         self.advance(now);
         let domains = self.pieces.enter(joining.role, joining.place);
         let peer = self.peers.add(joining, domains, self.now);
+        self.under_way.reach(self.peers.count());
+        self.partners.reach(self.peers.count());
         let pieces = self.pieces.len();
         for piece in joining.has.iter().flat_map(|run| within(run, pieces)) {
             if self.peers.gain(peer, piece) {
@@ -178,7 +201,7 @@ impl Matcher {
         if joining.role == Role::Source {
             self.sources.push(peer);
         }
-        self.peers.refresh_hunger(peer, self.downlink());
+        self.peers.refresh_hunger(peer, self.downlink);
         self.serve(peer);
         self.waken_for(peer);
         PeerNumber(peer)
@@ -193,7 +216,7 @@ impl Matcher {
             return;
         }
         let given: Vec<LeaseId> = match role {
-            Role::Taker => self.under_way.from(peer).map(|lease| lease.id).collect(),
+            Role::Taker => self.leases_of(peer, Side::Gives),
             Role::Node | Role::Source => Vec::new(),
         };
         let given: Vec<Lease> = given.into_iter().filter_map(|id| self.withdraw(id)).collect();
@@ -261,13 +284,20 @@ impl Matcher {
             && self.peers.has(peer.0, piece as usize)
     }
 
+    /// Whether it is being sent a piece by somebody who counts.
+    fn is_expected(&self, peer: u32, piece: usize) -> bool {
+        let covers =
+            |lease: &Lease| (lease.first..lease.first + lease.count).contains(&(piece as u32));
+        self.peers.is_coming(peer, piece)
+            && self.under_way.of(peer, Side::Takes).any(|out| out.counts && covers(&out.lease))
+    }
+
     /// It has a piece from now on. One that is on its way to it is counted since then.
     fn gain(&mut self, peer: u32, piece: usize) {
         let was_wanted = self.peers.is_coming(peer, piece) || self.peers.lacks(peer, piece);
-        let is_counted = self.peers.is_expected(peer, piece);
         if self.peers.gain(peer, piece) {
             self.outstanding -= u64::from(was_wanted);
-            if !is_counted {
+            if !self.is_expected(peer, piece) {
                 self.count(peer, piece, true);
             }
         }
@@ -279,9 +309,13 @@ impl Matcher {
             return;
         }
         self.outstanding += u64::from(self.peers.is_coming(peer, piece));
-        if !self.peers.is_expected(peer, piece) {
+        if !self.is_expected(peer, piece) {
             self.count(peer, piece, false);
         }
+    }
+
+    fn leases_of(&self, peer: u32, side: Side) -> Vec<LeaseId> {
+        self.under_way.of(peer, side).map(|out| out.lease.id).collect()
     }
 
     /// A peer is gone: so are its copies, and what it was sending and being sent is withdrawn.
@@ -291,12 +325,14 @@ impl Matcher {
         if !self.peers.is_here(peer) {
             return;
         }
-        let leases = self.under_way.of(peer);
+        let leases =
+            [self.leases_of(peer, Side::Gives), self.leases_of(peer, Side::Takes)].concat();
         let dropped: Vec<Lease> = leases.into_iter().filter_map(|id| self.withdraw(id)).collect();
         for piece in self.peers.pieces_of(peer) {
             self.count(peer, piece, false);
         }
         self.part_until(|from, to, _| from != peer && to != peer);
+        self.part_all(peer);
         self.pieces.leave(self.peers.domains(peer));
         self.outstanding -= self.peers.remove(peer);
         self.sources.retain(|source| *source != peer);
@@ -315,22 +351,24 @@ impl Matcher {
     /// A lease was carried out as far as its receiver wanted it: a piece that is not there as a whole it wants no more.
     pub fn done_in_part(&mut self, id: LeaseId, is_here: impl Fn(u32) -> bool, now: Micros) {
         self.advance(now);
-        let Some(lease) = self.under_way.take(id) else { return };
-        let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease.lease;
-        for piece in lease.lease.pieces() {
-            if is_here(piece as u32) {
-                self.gain(to, piece);
-            } else {
-                self.outstanding -= u64::from(!self.peers.has(to, piece));
-                self.expect(to, piece, false);
+        let Some(out) = self.under_way.take(id) else { return };
+        let Lease { from: PeerNumber(from), to: PeerNumber(to), count, .. } = out.lease;
+        for piece in out.lease.pieces() {
+            let had = self.peers.has(to, piece);
+            let has = is_here(piece as u32);
+            if has {
+                self.peers.gain(to, piece);
+            }
+            self.outstanding -= u64::from(!had);
+            if !had && has != out.counts {
+                self.count(to, piece, has);
             }
             self.peers.arrived(to, piece);
         }
         self.moved = self.now;
         self.peers.forgive(to);
-        let bytes = self.piece_bytes * u64::from(lease.lease.count);
-        self.measure(from, bytes);
-        self.peers.ends(from, to, lease.lease.count);
+        self.measure(from, self.piece_bytes * u64::from(count));
+        self.peers.ends(from, to, count);
         self.weigh(from);
         self.look_at(from);
         self.look_at(to);
@@ -396,7 +434,7 @@ impl Matcher {
     pub fn tick(&mut self, now: Micros) {
         self.advance(now);
         self.part_until(|_, _, until| until > now);
-        while let Some(late) = self.under_way.overdue(self.now) {
+        for late in self.under_way.overdue(self.now) {
             let Lease { id, from: PeerNumber(from), to: PeerNumber(to), count, .. } = late.lease;
             self.withdraw(id);
             let bytes = self.piece_bytes * u64::from(count);
@@ -407,7 +445,9 @@ impl Matcher {
             self.peers.set_idle(from, true);
             self.look_at(to);
         }
+        self.set_downlink();
         self.waken_anybody();
+        self.waken_for_starving();
     }
 
     /// When [`Self::tick`] is due at the latest; none while nobody wants anything.
@@ -417,6 +457,7 @@ impl Matcher {
 
     /// The leases since this was asked last; to be asked after every event.
     pub fn leases(&mut self) -> std::vec::Drain<'_, Lease> {
+        self.parted.clear();
         // Who gives or takes it may have left since.
         self.out.retain(|lease| self.under_way.get(lease.id).is_some());
         self.out.drain(..)
@@ -454,6 +495,17 @@ impl Matcher {
         self.peers.is_here(peer.0) && self.peers.getting(peer.0) > 0
     }
 
+    /// Pairs of partners that have nothing to do with each other any more since [`Self::leases`] was asked last; not those
+    /// of who left.
+    pub fn parted(&self) -> impl Iterator<Item = (PeerNumber, PeerNumber)> {
+        self.parted.iter().map(|(one, other)| (PeerNumber(*one), PeerNumber(*other)))
+    }
+
+    /// Pairs that have become partners, ever: as many handshakes.
+    pub fn handshakes(&self) -> u64 {
+        self.partners.met()
+    }
+
     fn advance(&mut self, now: Micros) {
         self.now = self.now.max(now);
     }
@@ -474,10 +526,12 @@ impl Matcher {
 
     /// Ends a lease that brought nothing.
     fn drop_lease(&mut self, id: LeaseId) -> Option<Lease> {
-        let lease = self.under_way.take(id)?.lease;
+        let Out { lease, counts, .. } = self.under_way.take(id)?;
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
         for piece in lease.pieces() {
-            self.expect(to, piece, false);
+            if counts && !self.peers.has(to, piece) {
+                self.count(to, piece, false);
+            }
             self.peers.arrived(to, piece);
             self.peers.want(to, piece);
         }
@@ -485,28 +539,21 @@ impl Matcher {
         Some(lease)
     }
 
-    /// Counts a piece that is on its way as a copy, or no longer. What came in another way is one all the same.
-    fn expect(&mut self, to: u32, piece: usize, is_expected: bool) {
-        let is_news = self.peers.expect(to, piece, is_expected);
-        if is_news && !self.peers.has(to, piece) {
-            self.count(to, piece, is_expected);
-        }
-    }
-
     /// Has the copies of a node counted or not, and what it sends, as its uplink turned out to be.
     fn weigh(&mut self, peer: u32) {
+        let usual = self.peers.rates().usual();
         let is_slow = self
             .peers
-            .rates(peer)
-            .is_some_and(|(own, mean, _)| own.saturating_mul(self.tuning.straggler) < mean);
+            .rate(peer)
+            .is_some_and(|own| own.saturating_mul(self.tuning.straggler) < usual);
         let counts =
             self.peers.role(peer) == Role::Node && !is_slow && !self.peers.is_doubtful(peer);
         if counts == self.peers.counts(peer) {
             return;
         }
-        let coming = self.under_way.to(peer).flat_map(Lease::pieces);
-        let coming = coming
-            .filter(|piece| self.peers.is_expected(peer, *piece) && !self.peers.has(peer, *piece));
+        let coming = self.under_way.of(peer, Side::Takes).filter(|out| out.counts);
+        let coming = coming.flat_map(|out| out.lease.pieces());
+        let coming = coming.filter(|piece| !self.peers.has(peer, *piece));
         let copies: Vec<usize> = self.peers.pieces_of(peer).into_iter().chain(coming).collect();
         if !counts {
             copies.iter().for_each(|piece| self.count(peer, *piece, false));
@@ -515,10 +562,16 @@ impl Matcher {
         if counts {
             copies.iter().for_each(|piece| self.count(peer, *piece, true));
         }
-        let is_source = self.peers.role(peer) == Role::Source;
-        let sent: Vec<Lease> = self.under_way.from(peer).copied().collect();
-        for lease in sent {
-            lease.pieces().for_each(|piece| self.expect(lease.to.0, piece, counts || is_source));
+        let counts = counts || self.peers.role(peer) == Role::Source;
+        let sent: Vec<Out> = self.under_way.of(peer, Side::Gives).copied().collect();
+        for out in sent.into_iter().filter(|out| out.counts != counts) {
+            self.under_way.set_counts(out.lease.id, counts);
+            let to = out.lease.to.0;
+            for piece in
+                out.lease.pieces().filter(|piece| !self.peers.has(to, *piece)).collect::<Vec<_>>()
+            {
+                self.count(to, piece, counts);
+            }
         }
     }
 }

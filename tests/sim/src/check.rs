@@ -1,8 +1,12 @@
 //! What must hold of every decision, kept beside the one who decides from what it was told and said; and of every run.
 
+mod pairs;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_scheduler::matcher::{Failure, Micros};
+
+use pairs::Pairs;
 
 use crate::policy::{Decisions, Event, Node, Order, place};
 use crate::scenario::Scenario;
@@ -34,6 +38,9 @@ pub enum Broken {
     /// It enters where it is already.
     #[error("{0:?}: it is where it goes to, or on its way there")]
     EnteredTwice(Order),
+    /// More partners than a node has.
+    #[error("{0:?}: node {1} has {2} partners then")]
+    TooManyPartners(Order, Node, u32),
     /// A lease was neither carried out nor taken back.
     #[error("{0:?}: leased at {1:?} and still out at {2:?}")]
     Outlived(Order, Micros, Micros),
@@ -69,6 +76,9 @@ pub struct Witness {
     imports: Imports,
     uplink: u32,
     downlink: u32,
+    partners: u32,
+    /// Who has to do with whom.
+    pub pairs: Pairs,
     pieces: usize,
     slowest_us: u64,
     areas: Vec<Areas>,
@@ -117,6 +127,8 @@ impl Witness {
             imports,
             uplink: scenario.uplink_leases,
             downlink: scenario.downlink_leases,
+            partners: scenario.partners,
+            pairs: Pairs::new(nodes),
             pieces,
             slowest_us: (bytes as f64 / slowest * 1e6) as u64,
             areas: (0..nodes as Node).map(areas).collect(),
@@ -192,6 +204,7 @@ impl Witness {
     }
 
     fn left(&mut self, node: Node) {
+        self.pairs.left(node);
         self.let_down.remove(&node);
         self.doubtful.remove(&node);
         self.denied.remove(&node);
@@ -220,6 +233,7 @@ impl Witness {
         self.doubtful.clear();
         self.denied.clear();
         self.apart.clear();
+        self.pairs.clear();
         self.begin();
     }
 
@@ -232,6 +246,7 @@ impl Witness {
                 self.doubtful.insert(order.from);
             }
         }
+        decisions.parted.iter().for_each(|(one, other)| self.pairs.part(*one, *other));
         decisions.orders.iter().try_for_each(|order| self.leased(order, now))
     }
 
@@ -269,6 +284,10 @@ impl Witness {
         }
         if self.getting[to] > self.downlink {
             return Err(Broken::NoRoom(*order));
+        }
+        let (node, partners) = self.pairs.meet(order.from, order.to);
+        if partners > self.partners {
+            return Err(Broken::TooManyPartners(*order, node, partners));
         }
         order.pieces().for_each(|piece| self.set_coming(order.to, piece, true));
         self.open.insert(order.id, (*order, now));

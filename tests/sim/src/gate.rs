@@ -8,6 +8,7 @@ use crate::bound;
 use crate::check::{self, Broken};
 use crate::outcome::Outcome;
 use crate::scenario::{Scenario, ScenarioError};
+use crate::speed::{self, Crowd};
 use crate::strategy::Strategy;
 
 /// A figure, and the most that it may be.
@@ -17,7 +18,7 @@ pub struct Row {
     pub name: &'static str,
     /// What was measured.
     pub value: f64,
-    /// None: it is a time on this machine, which nothing fails on.
+    /// None: it tells of this machine, which nothing fails on.
     pub most: Option<f64>,
 }
 
@@ -62,11 +63,22 @@ impl Row {
 }
 
 /// Measures all rows, one after the other.
-pub fn rows(mut told: impl FnMut(&Row)) -> Result<Vec<Row>, GateError> {
+pub fn rows(told: &dyn Fn(&Row)) -> Result<Vec<Row>, GateError> {
+    all(&[memory, decisions, flash, crowd, data_centres, gibibyte, hundred], told)
+}
+
+/// Measures how fast it is decided here.
+pub fn speeds(told: &dyn Fn(&Row)) -> Result<Vec<Row>, GateError> {
+    all(&[decisions], told)
+}
+
+type Measure = fn() -> Result<Vec<Row>, GateError>;
+
+fn all(measures: &[Measure], told: &dyn Fn(&Row)) -> Result<Vec<Row>, GateError> {
     let mut all = Vec::new();
-    for measure in [memory, flash, crowd, data_centres, gibibyte, hundred] {
+    for measure in measures {
         let rows = measure()?;
-        rows.iter().for_each(&mut told);
+        rows.iter().for_each(told);
         all.extend(rows);
     }
     Ok(all)
@@ -103,8 +115,30 @@ fn crowd() -> Result<Vec<Row>, GateError> {
     Ok(vec![
         Row::new("P3.r.10k", ratio(&scenario, &outcome)?, 1.08),
         Row::new("P3.source.10k", outcome.source_copies, 1.01),
-        Row { name: "P3.ns-per-lease", value: 1e9 / outcome.orders_per_second(), most: None },
+        Row::new("P3.partners.10k", f64::from(outcome.costs.partners), 64.0),
     ])
+}
+
+/// Leases in a second of one processor: with one piece at a time each way, and as a scheduler leases them.
+fn decisions() -> Result<Vec<Row>, GateError> {
+    let crowd = Crowd { nodes: 10_000, pieces: PIECES, piece_bytes: 4 << 20, link: 125_000_000 };
+    let one = Tuning { uplink: 1, downlink: 1, window: 0, run: 1, ..Tuning::default() };
+    let measured = [
+        ("P3.decisions", one, crowd),
+        ("P3.decisions.1k", one, Crowd { nodes: 1000, ..crowd }),
+        (
+            "P3.decisions.runs",
+            Tuning::default(),
+            Crowd { nodes: 1000, piece_bytes: 64 << 10, pieces: 4096, ..crowd },
+        ),
+    ];
+    let mut rows = Vec::new();
+    for (name, tuning, crowd) in measured {
+        let speed = speed::of(&crowd, tuning, SEED);
+        let speed = speed.ok_or_else(|| GateError::Never("a crowd without links".to_owned()))?;
+        rows.push(Row { name, value: speed.per_second(), most: None });
+    }
+    Ok(rows)
 }
 
 fn data_centres() -> Result<Vec<Row>, GateError> {
@@ -169,7 +203,7 @@ mod tests {
     fn a_goal_that_is_missed_is_seen() {
         assert!(Row::new("P3.r.1k", 1.06, 1.06).holds());
         assert!(!Row::new("P3.r.1k", 1.07, 1.06).holds());
-        assert!(Row { name: "P3.ns-per-lease", value: 1e9, most: None }.holds());
+        assert!(Row { name: "P3.decisions", value: 1e9, most: None }.holds());
     }
 
     #[test]

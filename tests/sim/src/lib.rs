@@ -18,5 +18,6 @@ pub mod policy;
 pub mod row;
 pub mod run;
 pub mod scenario;
+pub mod speed;
 pub mod strategy;
 pub mod world;

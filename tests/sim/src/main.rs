@@ -42,6 +42,9 @@ struct Args {
     /// Draw what came out into this file
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Measure how many decisions a processor takes in a second, and nothing else
+    #[arg(long, conflicts_with_all = ["scenarios", "strategy", "nodes", "pieces", "rates", "seed", "plot", "gate"])]
+    speed: bool,
     /// Measure what no change may make worse, and nothing else; a goal that is missed is a failure
     #[arg(long, conflicts_with_all = ["scenarios", "strategy", "nodes", "pieces", "rates", "seed", "plot"])]
     gate: bool,
@@ -82,7 +85,11 @@ impl Error {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result = if args.gate { gate(args.format) } else { simulate(&args) };
+    let result = match &args {
+        Args { gate: true, .. } => measure(args.format, gate::rows),
+        Args { speed: true, .. } => measure(args.format, gate::speeds),
+        _ => simulate(&args),
+    };
     result.map_or_else(
         |error| {
             eprintln!("error: {error}");
@@ -141,7 +148,10 @@ fn print(format: Format, fields: &[row::Field], is_first: bool) {
     }
 }
 
-fn gate(format: Format) -> Result<(), Error> {
+fn measure(
+    format: Format,
+    rows: impl FnOnce(&dyn Fn(&Row)) -> Result<Vec<Row>, GateError>,
+) -> Result<(), Error> {
     let show = |row: &Row| match (format, row.most) {
         (Format::Json, most) => {
             let (name, value) = (row.name, row.value);
@@ -153,7 +163,7 @@ fn gate(format: Format) -> Result<(), Error> {
         (_, Some(most)) => println!("{:<20} {:>12.4}  at most {most}", row.name, row.value),
         (_, None) => println!("{:<20} {:>12.4}", row.name, row.value),
     };
-    let rows = gate::rows(show)?;
+    let rows = rows(&show)?;
     let missed = rows.iter().filter(|row| !row.holds());
     let missed: Vec<_> = missed
         .map(|row| {

@@ -118,9 +118,10 @@ impl Network {
         }
     }
 
-    /// Pairs that are connected.
-    pub fn pairs(&self) -> usize {
-        self.connected.len()
+    /// Two close their connections: the next stream between them takes a new one.
+    pub fn part(&mut self, one: Node, other: Node) {
+        self.connected.remove(&(one, other));
+        self.connected.remove(&(other, one));
     }
 
     /// When anything happens next.

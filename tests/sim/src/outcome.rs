@@ -16,8 +16,10 @@ pub struct Costs {
     pub orders: u64,
     /// Orders given up.
     pub stopped: u64,
-    /// Pairs of nodes that were connected.
-    pub pairs: u64,
+    /// Pairs of nodes that have become partners.
+    pub handshakes: u64,
+    /// Partners that a node had at a time, at most.
+    pub partners: u32,
     /// Time that each decision took, on this machine, in nanoseconds.
     nanos: Vec<u32>,
 }

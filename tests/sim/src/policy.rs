@@ -66,6 +66,8 @@ pub struct Decisions {
     pub orders: Vec<Order>,
     /// Orders that are given up: names, and who sends.
     pub stopped: Vec<(u64, Node)>,
+    /// Pairs that have nothing to do with each other any more.
+    pub parted: Vec<(Node, Node)>,
 }
 
 /// Decides who sends what to whom.
@@ -155,6 +157,8 @@ impl Swarm {
     }
 
     fn take(&mut self, out: &mut Decisions) {
+        let name = |PeerNumber(number): PeerNumber| self.nodes[number as usize];
+        out.parted.extend(self.matcher.parted().map(|(one, other)| (name(one), name(other))));
         for lease in self.matcher.withdrawn() {
             if let Some((order, from)) = self.orders.remove(&lease.id) {
                 self.leases.remove(&order);

@@ -15,7 +15,7 @@ pub fn fields(strategy: &str, scenario: &Scenario, seed: u64, outcome: &Outcome)
         |of: f64| outcome.last.map_or("never".to_owned(), |last| format!("{:.4}", last / of));
     let took = |share| number(quantile(&outcome.took, share), 3);
     let costs = &outcome.costs;
-    let per_node = costs.pairs as f64 / f64::from(scenario.nodes);
+    let per_node = 2.0 * costs.handshakes as f64 / f64::from(scenario.nodes);
     let mean = outcome.uplinks.iter().sum::<f64>() / outcome.uplinks.len().max(1) as f64;
     let whole = |value: Option<u32>| value.map_or("-".to_owned(), |value| value.to_string());
     let depth = |share| whole(quantile(&outcome.depths, share).map(u32::from));
@@ -52,7 +52,8 @@ pub fn fields(strategy: &str, scenario: &Scenario, seed: u64, outcome: &Outcome)
         ("ns-max", nanos(1.0)),
         ("messages/s", format!("{:.0}", outcome.messages)),
         ("queue-us-p99", whole(quantile(&outcome.waits, 0.99))),
-        ("pairs/node", format!("{per_node:.1}")),
+        ("partners-max", costs.partners.to_string()),
+        ("handshakes/node", format!("{per_node:.1}")),
         ("decisions", outcome.hash.clone()),
     ]
 }

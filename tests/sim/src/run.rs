@@ -309,6 +309,9 @@ impl<'a> Run<'a> {
         if self.steps.is_multiple_of(FULL * (1 + pairs / MOST_LOOKED_AT)) {
             self.witness.full(self.now)?;
         }
+        for (one, other) in out.parted {
+            self.network.part(one, other);
+        }
         for (order, from) in out.stopped {
             self.costs.stopped += 1;
             self.hasher.update(&order.to_le_bytes());
@@ -444,7 +447,8 @@ impl<'a> Run<'a> {
     }
 
     fn outcome(mut self) -> Result<Outcome, Broken> {
-        self.costs.pairs = self.network.pairs() as u64;
+        self.costs.handshakes = self.witness.pairs.made;
+        self.costs.partners = self.witness.pairs.most;
         let hash = self.hasher.finalize().to_hex()[..16].to_owned();
         let waits = self.control.waits();
         let outcome = Outcome::new(self.scenario, &self.world, self.costs, waits, hash);

@@ -65,6 +65,8 @@ pub struct Scenario {
     pub sampled: usize,
     /// Pieces in one lease.
     pub run: u16,
+    /// Nodes that one gives to or takes from, both together.
+    pub partners: u32,
     /// What goes wrong.
     pub faults: Vec<Fault>,
     /// When everything that is wrong is healed for some nodes, which must then get everything, soon.
@@ -127,6 +129,7 @@ impl Default for Scenario {
             downlink_leases: 1,
             sampled: 8,
             run: 1,
+            partners: 60,
             faults: Vec::new(),
             heal_at: None,
             healed: 0.5,
@@ -188,6 +191,7 @@ impl Scenario {
             ("downlink-leases", u64::from(self.downlink_leases)),
             ("sampled", self.sampled as u64),
             ("run", self.run.into()),
+            ("partners", self.partners.into()),
             ("cores", self.cores.into()),
             ("idc-link", self.idc_link.unwrap_or(1)),
             ("rack-link", self.rack_link.unwrap_or(1)),

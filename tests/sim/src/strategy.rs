@@ -50,7 +50,15 @@ impl Strategy {
             Self::Swarm | Self::SwarmRandom if is_calm(scenario) => Imports::Once,
             _ => Imports::Again,
         };
-        run(scenario, imports, &mut *self.policy(scenario, seed), seed)
+        let mut policy = self.policy(scenario, seed);
+        match self {
+            Self::Swarm | Self::SwarmRandom => run(scenario, imports, &mut *policy, seed),
+            // Who is compared with it knows no limit.
+            _ => {
+                let scenario = Scenario { partners: u32::MAX, ..scenario.clone() };
+                run(&scenario, imports, &mut *policy, seed)
+            }
+        }
     }
 
     fn policy(self, scenario: &Scenario, seed: u64) -> Box<dyn Policy> {
@@ -63,6 +71,7 @@ impl Strategy {
                 downlink: scenario.downlink_leases,
                 window: 0,
                 run: scenario.run,
+                partners: scenario.partners,
                 choice,
                 ..Tuning::default()
             };

@@ -1,11 +1,15 @@
-//! Feeding: what a free uplink gives, to whom, and how much at a time.
+//! Feeding: what a free uplink gives, and to whom.
+
+use std::ops::Range;
 
 use rand::RngExt;
 
 use super::crowd::NOWHERE;
 use super::peers::Level;
-use super::pieces::{May, WORLD};
-use super::{Matcher, Micros, PeerNumber, Role};
+use super::pieces::{May, WORLD, Way};
+use super::rarity::sign_of;
+use super::rows::pieces_around;
+use super::{Choice, Matcher, Micros, PeerNumber, Role};
 
 /// Idle uplinks that are looked at when somebody has become hungry.
 const WAKEN: usize = 8;
@@ -13,26 +17,29 @@ const WAKEN: usize = 8;
 /// Idle uplinks that are looked at when time has passed, or a piece has lost its last copy.
 const WAKEN_BY_TIME: usize = 64;
 
-/// A lease of an uplink whose rate is known may take so many times what it should, and [`LEAST_PATIENCE`].
-const PATIENCE: u64 = 4;
+/// Receivers that are looked at when time has passed, whether they starve.
+const STARVING_BY_TIME: usize = 64;
 
-/// However fast an uplink is, in microseconds.
-const LEAST_PATIENCE: u64 = 400_000;
+/// Others that an uplink without room for them looks at besides its partners: some may be urgent.
+const STRANGERS: usize = 2;
 
-/// However slow the uplink of a node is: there are others. A source is waited for, and who is not known yet.
-const MOST_PATIENCE: u64 = 4_000_000;
+/// Pieces about as rare as the rarest that are compared for one receiver.
+const COMPARED: usize = 16;
 
-/// After so long without anything carried out a slow uplink is better than none.
-const STANDSTILL: u64 = 1_000_000;
+/// What one decision is made from; kept from one to the next so that nothing is allocated.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    /// Receivers, and what would go to each, one after the other.
+    drawn: Vec<u32>,
+    useful: Vec<u64>,
+    /// What would go to any of them.
+    any: Vec<u64>,
+    /// Uplinks that may have something for somebody.
+    idle: Vec<u32>,
+}
 
-/// Microseconds of an uplink that one lease takes: a piece more is never for less.
-const LEASED_FOR: u64 = 5_000;
-
-/// Leases that an uplink has at a time at least, once it is leased long runs.
-const LEASES_IN_A_WINDOW: u32 = 8;
-
-/// However fast it is, an uplink is leased no more pieces at a time.
-const MOST_LEASED: u32 = 1024;
+/// By what one receiver comes before another: copies of the piece, what it is being sent, what it has.
+type Key = (u32, u32, u32);
 
 impl Matcher {
     /// Something about a peer has changed: what it can give, or that it can take more.
@@ -41,31 +48,73 @@ impl Matcher {
             return;
         }
         let was_hungry = self.peers.is_hungry(peer);
-        self.peers.refresh_hunger(peer, self.downlink());
+        self.peers.refresh_hunger(peer, self.downlink);
         self.serve(peer);
-        if !was_hungry && self.peers.is_hungry(peer) {
+        if !was_hungry {
             self.waken_for(peer);
         }
     }
 
     /// Lets uplinks look that had nothing to give: the nearest first.
-    pub(super) fn waken_for(&mut self, peer: u32) {
-        if !self.peers.is_hungry(peer) {
+    pub(super) fn waken_for(&mut self, to: u32) {
+        if !self.peers.is_hungry(to) {
             return;
         }
-        self.serve_sources();
-        let domains = self.peers.domains(peer);
-        let mut idle = Vec::with_capacity(WAKEN);
-        for domain in domains.into_iter().filter(|domain| *domain != NOWHERE) {
-            let rest = WAKEN - idle.len();
-            let found = self.peers.idle(domain, rest, &mut self.random);
-            let found: Vec<u32> = found.filter(|one| *one != peer && !idle.contains(one)).collect();
-            idle.extend(found);
-            if idle.len() >= WAKEN {
-                break;
+        for at in 0..self.sources.len() {
+            self.offer(self.sources[at], to);
+        }
+        let (mut looked_at, takes_strangers) = (0, self.is_urgent(to) || self.is_open(to));
+        for (level, area) in self.areas_of(to) {
+            let mut idle = std::mem::take(&mut self.draft.idle);
+            idle.clear();
+            self.draw_idle_partners(to, level, WAKEN - looked_at, &mut idle);
+            if takes_strangers {
+                self.draw_idle_strangers(to, area, WAKEN - looked_at, &mut idle);
+            }
+            looked_at += idle.len();
+            for from in &idle {
+                self.offer(*from, to);
+            }
+            self.draft.idle = idle;
+            if looked_at >= WAKEN || !self.peers.is_hungry(to) {
+                return;
             }
         }
-        idle.into_iter().for_each(|one| self.serve(one));
+    }
+
+    /// Up to `most` idle uplinks that have to do with a receiver, as near as that.
+    fn draw_idle_partners(&mut self, to: u32, level: Level, most: usize, into: &mut Vec<u32>) {
+        let lot = self.random.random();
+        let idle = self.peers.idle();
+        let is_near = |from: &u32| self.is_within(*from, to, level);
+        let partners = self.partners.around(to, lot).filter(|from| idle.has(*from));
+        into.extend(partners.filter(is_near).take(most));
+    }
+
+    /// Others of an area that may come to have to do with it, until there are `most`.
+    fn draw_idle_strangers(&mut self, to: u32, area: u32, most: usize, into: &mut Vec<u32>) {
+        let lot = self.random.random();
+        for from in self.peers.idle().sample(area, most - into.len(), lot) {
+            if from != to && self.may_meet(from, to) && !self.partners.are(from, to) {
+                into.push(from);
+            }
+        }
+    }
+
+    /// Has an uplink that has a slot give something to a receiver, and then to others.
+    fn offer(&mut self, from: u32, to: u32) {
+        if !self.peers.is_here(from) || !self.peers.is_hungry(to) || !self.has_slot(from) {
+            return;
+        }
+        let is_never = from == to || self.is_apart(from, to);
+        if is_never || !(self.partners.are(from, to) || self.may_meet(from, to)) {
+            return;
+        }
+        self.draft.drawn.clear();
+        self.draft.drawn.push(to);
+        if self.lease_one(from, self.may(from)) {
+            self.serve(from);
+        }
     }
 
     /// A piece that has no copy any more, somewhere, may be given by who had nothing to give.
@@ -77,15 +126,20 @@ impl Matcher {
 
     /// Lets uplinks look that had nothing to give, wherever they are.
     pub(super) fn waken_anybody(&mut self) {
-        self.serve_sources();
-        let idle: Vec<u32> = self.peers.idle(WORLD, WAKEN_BY_TIME, &mut self.random).collect();
-        idle.into_iter().for_each(|one| self.serve(one));
-    }
-
-    fn serve_sources(&mut self) {
         for at in 0..self.sources.len() {
             self.serve(self.sources[at]);
         }
+        let lot = self.random.random();
+        let idle = self.peers.idle().sample(WORLD, WAKEN_BY_TIME, lot);
+        idle.collect::<Vec<_>>().into_iter().for_each(|one| self.serve(one));
+    }
+
+    /// Lets uplinks look for who was leased nothing for long, whether they had to do with it or not.
+    pub(super) fn waken_for_starving(&mut self) {
+        let lot = self.random.random();
+        let hungry = self.peers.hungry().sample(WORLD, STARVING_BY_TIME, lot);
+        let starving: Vec<u32> = hungry.filter(|to| self.is_urgent(*to)).collect();
+        starving.into_iter().for_each(|to| self.waken_for(to));
     }
 
     /// Gives an uplink leases as long as there is a slot and something to give.
@@ -93,27 +147,12 @@ impl Matcher {
         if !self.peers.is_here(peer) || self.peers.role(peer) == Role::Taker {
             return;
         }
-        while self.peers.is_here(peer) && self.has_slot(peer) {
+        while self.has_slot(peer) {
             if !self.feed(peer) {
                 return self.peers.set_idle(peer, true);
             }
         }
         self.peers.set_idle(peer, false);
-    }
-
-    /// Whether a transfer by this uplink would outlast all others together. Where nothing has moved for a while, slow
-    /// is better than never.
-    fn is_gated(&self, peer: u32) -> bool {
-        if self.now.0 > self.moved.0.saturating_add(STANDSTILL) {
-            return false;
-        }
-        let Some((own, mean, total)) = self.peers.rates(peer) else { return false };
-        let ahead = u64::from(self.peers.giving(peer)) + 1;
-        let takes = u128::from(self.piece_bytes * ahead) * 1_000_000 / u128::from(own.max(1));
-        let usual = u128::from(2 * self.piece_bytes) * 1_000_000 / u128::from(mean.max(1));
-        let remaining =
-            u128::from(self.outstanding * self.piece_bytes) * 1_000_000 / u128::from(total.max(1));
-        takes > usual * u128::from(ahead) && takes > remaining
     }
 
     /// What an uplink may give of what it has.
@@ -133,40 +172,106 @@ impl Matcher {
         Way { may, entered: crossed(self.peers.domains(from), self.peers.domains(to)) }
     }
 
-    /// Leases one run of pieces; whether there was anything to give.
+    pub(super) fn is_apart(&self, from: u32, to: u32) -> bool {
+        self.peers.is_apart(to) && self.apart.contains_key(&(from, to))
+    }
+
+    /// Leases one run of pieces to somebody, the nearest first; whether there was anything to give.
     fn feed(&mut self, from: u32) -> bool {
-        let (domains, may) = (self.peers.domains(from), self.may(from));
-        let mut best: Option<(Key, u32, usize)> = None;
-        for domain in domains.into_iter().filter(|domain| *domain != NOWHERE) {
-            let hungry: Vec<u32> =
-                self.peers.hungry(domain, self.tuning.sampled, &mut self.random).collect();
-            for to in hungry.into_iter().filter(|to| *to != from) {
-                if self.apart.contains_key(&(from, to)) {
-                    continue;
-                }
-                let way = self.way(from, to, may);
-                let Some(piece) = self.useful(from, to, &way) else { continue };
-                let key = (self.pieces.copies(piece), self.peers.getting(to), self.peers.held(to));
-                if best.is_none_or(|(known, ..)| key < known) {
-                    best = Some((key, to, piece));
-                }
-            }
-            if best.is_some() {
-                break;
+        let may = self.may(from);
+        for (level, area) in self.areas_of(from) {
+            self.draw_hungry(from, level, area);
+            if !self.draft.drawn.is_empty() && self.lease_one(from, may) {
+                return true;
             }
         }
-        let Some((_, to, first)) = best else { return false };
-        self.grant(from, to, first, &self.way(from, to, may));
+        false
+    }
+
+    /// Draws receivers so near: strangers as long as there is room for them, then partners.
+    fn draw_hungry(&mut self, from: u32, level: Level, area: u32) {
+        let mut drawn = std::mem::take(&mut self.draft.drawn);
+        drawn.clear();
+        let lots: [u32; 2] = self.random.random();
+        let (hungry, most) = (self.peers.hungry(), self.tuning.sampled);
+        let sampled = if self.is_open(from) { most } else { STRANGERS.min(most) };
+        let strangers = hungry
+            .sample(area, sampled, lots[0])
+            .filter(|to| *to != from && self.may_meet(from, *to) && !self.partners.are(from, *to));
+        drawn.extend(strangers.filter(|to| !self.is_apart(from, *to)));
+        for to in self.partners.around(from, lots[1]) {
+            if drawn.len() >= most {
+                break;
+            }
+            if hungry.has(to) && self.is_within(from, to, level) && !self.is_apart(from, to) {
+                drawn.push(to);
+            }
+        }
+        self.draft.drawn = drawn;
+    }
+
+    /// Leases the rarest useful piece to one of those that are drawn; whether there is any.
+    fn lease_one(&mut self, from: u32, may: May) -> bool {
+        let Some((to, piece)) = self.best_of_drawn(from, may) else { return false };
+        if !self.meet(from, to) {
+            return false;
+        }
+        self.grant(from, to, piece, &self.way(from, to, may));
         true
     }
 
-    /// The piece that `from` would give `to`.
-    fn useful(&mut self, from: u32, to: u32, way: &Way) -> Option<usize> {
-        let (has, lacks) = self.peers.has_and_lacks(from, to);
+    /// The rarest useful piece, and who of those drawn gets it: who is sent the least, and has the least.
+    fn best_of_drawn(&mut self, from: u32, may: May) -> Option<(u32, usize)> {
+        let mut draft = std::mem::take(&mut self.draft);
+        let signs = self.find_useful(from, may, &mut draft);
+        let best = if signs == 0 { None } else { self.best_of(&draft, signs) };
+        self.draft = draft;
+        best
+    }
+
+    fn best_of(
+        &mut self,
+        Draft { drawn, useful, any, .. }: &Draft,
+        signs: u64,
+    ) -> Option<(u32, usize)> {
         let start = self.random.random_range(0..self.pieces.len().max(1));
-        let can =
-            |word| has[word] & lacks[word] & self.pieces.may_enter(word, way.may, &way.entered);
-        self.pieces.pick(start, self.tuning.choice, can, &mut self.random)
+        let rare = match self.tuning.choice {
+            Choice::Rarest => self.pieces.as_the_rarest_of(any, signs),
+            Choice::Random => None,
+        };
+        let mut best: Option<(Key, (u32, usize))> = None;
+        for (to, useful) in drawn.iter().zip(useful.chunks_exact(any.len())) {
+            let can = |word: usize| useful[word] & rare.map_or(u64::MAX, |rare| rare[word]);
+            let some = pieces_around(start, any.len(), can);
+            let piece = match self.tuning.choice {
+                Choice::Rarest => {
+                    some.take(COMPARED).min_by_key(|piece| self.pieces.copies(*piece))
+                }
+                Choice::Random => some.into_iter().next(),
+            };
+            let Some(piece) = piece else { continue };
+            let key = (self.pieces.copies(piece), self.peers.getting(*to), self.peers.held(*to));
+            if best.is_none_or(|(known, _)| key < known) {
+                best = Some((key, (*to, piece)));
+            }
+        }
+        best.map(|(_, best)| best)
+    }
+
+    /// What would go to each of those drawn, and to any of them; the signs of words that are not empty.
+    fn find_useful(&self, from: u32, may: May, draft: &mut Draft) -> u64 {
+        let words = self.pieces.words();
+        let Draft { drawn, useful, any, .. } = draft;
+        useful.resize(drawn.len() * words, 0);
+        any.clear();
+        any.resize(words, 0);
+        for (to, useful) in drawn.iter().zip(useful.chunks_exact_mut(words.max(1))) {
+            let way = self.way(from, *to, may);
+            self.pieces.useful(self.peers.has_and_lacks(from, *to), &way, useful);
+            any.iter_mut().zip(&*useful).for_each(|(any, useful)| *any |= useful);
+        }
+        let signs = any.iter().enumerate().filter(|(_, any)| **any != 0);
+        signs.fold(0, |signs, (word, _)| signs | sign_of(word))
     }
 
     fn grant(&mut self, from: u32, to: u32, first: usize, way: &Way) {
@@ -175,91 +280,30 @@ impl Matcher {
             self.peers.has(from, piece)
                 && self.peers.lacks(to, piece)
                 && self.pieces.copies(piece) == copies
-                && self.pieces.may_piece_enter(piece, way.may, &way.entered)
+                && self.pieces.may_go(piece, way)
         };
-        let most = first + self.run_of(from, to);
-        let end = (first + 1..most.min(self.pieces.len())).find(|piece| !suits(*piece));
-        let count = end.unwrap_or(most.min(self.pieces.len())) - first;
+        let most = (first + self.run_of(from, to)).min(self.pieces.len());
+        let end = (first + 1..most).find(|piece| !suits(*piece)).unwrap_or(most);
+        self.lease_run(from, to, first..end);
+    }
+
+    fn lease_run(&mut self, from: u32, to: u32, pieces: Range<usize>) {
         let counts = self.peers.counts(from) || self.peers.role(from) == Role::Source;
-        for piece in first..first + count {
+        for piece in pieces.clone() {
             self.peers.send(to, piece);
-            self.expect(to, piece, counts);
+            if counts {
+                self.count(to, piece, true);
+            }
         }
-        self.peers.begins(from, to, count as u32, self.now);
-        self.peers.refresh_hunger(to, self.downlink());
+        self.peers.begins(from, to, pieces.len() as u32, self.now);
+        self.peers.refresh_hunger(to, self.downlink);
         let due = Micros(self.now.0.saturating_add(self.patience(from)));
-        let (from, to) = (PeerNumber(from), PeerNumber(to));
-        let lease =
-            self.under_way.add(from, to, first as u32..(first + count) as u32, self.now, due);
+        let (pair, run) =
+            ([PeerNumber(from), PeerNumber(to)], pieces.start as u32..pieces.end as u32);
+        let lease = self.under_way.add(pair, run, [self.now, due], counts);
         self.out.push(lease);
     }
-
-    /// How long what an uplink was leased last may take.
-    fn patience(&self, from: u32) -> u64 {
-        let Some((own, ..)) = self.peers.rates(from) else { return MOST_PATIENCE };
-        let ahead = u64::from(self.peers.giving(from));
-        let takes = u128::from(self.piece_bytes * ahead) * 1_000_000 / u128::from(own.max(1));
-        let takes = u64::try_from(takes).unwrap_or(u64::MAX);
-        let patience = takes.saturating_mul(PATIENCE).saturating_add(LEAST_PATIENCE);
-        match self.peers.role(from) {
-            Role::Source => patience,
-            Role::Node | Role::Taker => patience.min(MOST_PATIENCE),
-        }
-    }
-
-    /// Pieces in one lease: few enough to be passed on soon, enough that the uplink has work.
-    fn run_of(&self, from: u32, to: u32) -> usize {
-        let own = self.peers.rates(from).map_or(0, |(own, ..)| own);
-        let left = self.window_of(from).saturating_sub(self.peers.giving(from));
-        let room = self.downlink().saturating_sub(self.peers.getting(to));
-        // Of a window a part: who has the whole of it in one lease waits for the next.
-        let left = left.min(self.window_of(from).div_ceil(LEASES_IN_A_WINDOW));
-        let most = self.sent_in(own, LEASED_FOR).min(left).min(room).min(self.tuning.run.into());
-        most.max(1) as usize
-    }
-
-    /// An uplink has sent so many bytes: it may be leased as it turns out to be fast.
-    pub(super) fn measure(&mut self, from: u32, bytes: u64) {
-        if let Some(rate) = self.peers.sent(from, bytes, self.now) {
-            let most = self.sent_in(rate, self.tuning.window).min(MOST_LEASED);
-            self.peers.widen(from, most, self.tuning.uplink);
-        }
-    }
-
-    /// Pieces that are sent at a rate in some microseconds.
-    fn sent_in(&self, rate: u64, micros: u64) -> u32 {
-        let bytes = u128::from(rate) * u128::from(micros) / 1_000_000;
-        u32::try_from(bytes / u128::from(self.piece_bytes)).unwrap_or(u32::MAX)
-    }
-
-    /// Pieces that an uplink is leased at a time; one as long as it is not known how fast it is.
-    fn window_of(&self, peer: u32) -> u32 {
-        if self.peers.rates(peer).is_none() || self.peers.is_doubtful(peer) {
-            return 1;
-        }
-        self.peers.window(peer).max(self.tuning.uplink)
-    }
-
-    fn has_slot(&self, peer: u32) -> bool {
-        self.peers.giving(peer) < self.window_of(peer) && self.peers.has_slot(peer)
-    }
-
-    /// Pieces that anybody is sent at a time: as the uplinks of all are in the mean.
-    pub(super) fn downlink(&self) -> u32 {
-        let sent = self.sent_in(self.peers.mean_rate(), self.tuning.window);
-        let more = sent.min(MOST_LEASED) / self.tuning.uplink.max(1);
-        self.tuning.downlink.saturating_mul(more.max(1))
-    }
 }
-
-/// What may go from one peer to another, and the areas that it enters.
-struct Way {
-    may: May,
-    entered: [Option<u32>; 2],
-}
-
-/// By what one receiver comes before another: copies of the piece, what it is being sent, what it has.
-type Key = (u32, u32, u32);
 
 /// The areas that a piece on its way from one peer to another enters.
 fn crossed(from: [u32; 3], to: [u32; 3]) -> [Option<u32>; 2] {

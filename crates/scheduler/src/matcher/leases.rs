@@ -1,7 +1,5 @@
-//! Leases that are out, and when each is given up.
+//! Leases that are out: by name, by who gives and who takes them, and when each is given up.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use super::{Micros, PeerNumber};
@@ -33,20 +31,56 @@ impl Lease {
     }
 }
 
+/// What of the two a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Gives,
+    Takes,
+}
+
+const SIDES: [Side; 2] = [Side::Gives, Side::Takes];
+
+/// No lease.
+const NONE: u32 = u32::MAX;
+
+/// Those before and after one in the list of a peer.
+#[derive(Debug, Clone, Copy)]
+struct Beside {
+    before: u32,
+    after: u32,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Out {
     pub(super) lease: Lease,
     pub(super) since: Micros,
+    /// Whether what it brings counts as copies already.
+    pub(super) counts: bool,
+    due: Micros,
+    beside: [Beside; 2],
+}
+
+impl Out {
+    fn peer(&self, side: Side) -> usize {
+        let PeerNumber(peer) = match side {
+            Side::Gives => self.lease.from,
+            Side::Takes => self.lease.to,
+        };
+        peer as usize
+    }
 }
 
 /// Places in a table are used again; a name is the place and how often it was used.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Leases {
     table: Vec<(u32, Option<Out>)>,
     /// How often a new place counts as used: another matcher's names are of other leases.
     first_use: u32,
     vacant: Vec<u32>,
-    due: BinaryHeap<Reverse<(Micros, LeaseId)>>,
+    /// By peer: the first that it gives, and that it takes.
+    firsts: Vec<[u32; 2]>,
+    /// None is due before.
+    earliest: Micros,
 }
 
 fn place_of(id: LeaseId) -> (usize, u32) {
@@ -56,28 +90,52 @@ fn place_of(id: LeaseId) -> (usize, u32) {
 impl Leases {
     /// None yet; their names depend on `seed`.
     pub(super) fn named_from(seed: u64) -> Self {
-        Self { first_use: (seed >> 32) as u32 ^ seed as u32, ..Self::default() }
+        Self {
+            table: Vec::new(),
+            first_use: (seed >> 32) as u32 ^ seed as u32,
+            vacant: Vec::new(),
+            firsts: Vec::new(),
+            earliest: Micros(u64::MAX),
+        }
+    }
+
+    /// There are so many peers at least.
+    pub(super) fn reach(&mut self, peers: usize) {
+        self.firsts.resize(self.firsts.len().max(peers), [NONE; 2]);
     }
 
     pub(super) fn add(
         &mut self,
-        from: PeerNumber,
-        to: PeerNumber,
+        [from, to]: [PeerNumber; 2],
         pieces: Range<u32>,
-        since: Micros,
-        due: Micros,
+        [since, due]: [Micros; 2],
+        counts: bool,
     ) -> Lease {
         let place = self.vacant.pop().unwrap_or_else(|| {
             self.table.push((self.first_use, None));
             (self.table.len() - 1) as u32
         });
-        let (uses, slot) = &mut self.table[place as usize];
+        let (uses, _) = &mut self.table[place as usize];
         *uses = uses.wrapping_add(1);
         let id = LeaseId(u64::from(*uses) << 32 | u64::from(place));
         let lease = Lease { id, from, to, first: pieces.start, count: pieces.len() as u32 };
-        *slot = Some(Out { lease, since });
-        self.due.push(Reverse((due, id)));
+        let nothing = Beside { before: NONE, after: NONE };
+        let mut out = Out { lease, since, counts, due, beside: [nothing; 2] };
+        for side in SIDES {
+            let first = &mut self.firsts[out.peer(side)][side as usize];
+            out.beside[side as usize].after = *first;
+            let after = std::mem::replace(first, place);
+            if let Some(after) = self.at(after) {
+                after.beside[side as usize].before = place;
+            }
+        }
+        self.table[place as usize].1 = Some(out);
+        self.earliest = self.earliest.min(due);
         lease
+    }
+
+    fn at(&mut self, place: u32) -> Option<&mut Out> {
+        self.table.get_mut(place as usize)?.1.as_mut()
     }
 
     pub(super) fn get(&self, id: LeaseId) -> Option<&Out> {
@@ -90,39 +148,51 @@ impl Leases {
         self.get(id)?;
         let (place, _) = place_of(id);
         self.vacant.push(place as u32);
-        self.table[place].1.take()
-    }
-
-    /// All that a peer gives or is given.
-    pub(super) fn of(&self, peer: u32) -> Vec<LeaseId> {
-        let is_of = |lease: &Lease| lease.from.0 == peer || lease.to.0 == peer;
-        self.all().filter(|lease| is_of(lease)).map(|lease| lease.id).collect()
-    }
-
-    pub(super) fn to(&self, peer: u32) -> impl Iterator<Item = &Lease> {
-        self.all().filter(move |lease| lease.to.0 == peer)
-    }
-
-    pub(super) fn from(&self, peer: u32) -> impl Iterator<Item = &Lease> {
-        self.all().filter(move |lease| lease.from.0 == peer)
-    }
-
-    pub(super) fn all(&self) -> impl Iterator<Item = &Lease> {
-        self.table.iter().filter_map(|(_, slot)| slot.as_ref().map(|out| &out.lease))
-    }
-
-    /// One that is past its time; it stays out.
-    pub(super) fn overdue(&mut self, now: Micros) -> Option<Out> {
-        while let Some(Reverse((due, id))) = self.due.peek().copied() {
-            let out = self.get(id).copied();
-            if out.is_some() && due > now {
-                return None;
+        let out = self.table[place].1.take()?;
+        for side in SIDES {
+            let Beside { before, after } = out.beside[side as usize];
+            match self.at(before) {
+                Some(before) => before.beside[side as usize].after = after,
+                None => self.firsts[out.peer(side)][side as usize] = after,
             }
-            self.due.pop();
-            if out.is_some() {
-                return out;
+            if let Some(after) = self.at(after) {
+                after.beside[side as usize].before = before;
             }
         }
-        None
+        Some(out)
+    }
+
+    /// What one that is out brings counts as copies from now on, or no longer.
+    pub(super) fn set_counts(&mut self, id: LeaseId, counts: bool) {
+        let (place, _) = place_of(id);
+        if self.get(id).is_some()
+            && let Some(out) = self.at(place as u32)
+        {
+            out.counts = counts;
+        }
+    }
+
+    /// All that a peer gives, or takes: the last first.
+    pub(super) fn of(&self, peer: u32, side: Side) -> impl Iterator<Item = &Out> {
+        let at = |place: u32| self.table.get(place as usize)?.1.as_ref();
+        let first = self.firsts.get(peer as usize).map_or(NONE, |firsts| firsts[side as usize]);
+        std::iter::successors(at(first), move |out| at(out.beside[side as usize].after))
+    }
+
+    /// Whether there is one between two, either way.
+    pub(super) fn is_between(&self, one: u32, other: u32) -> bool {
+        let gives = self.of(one, Side::Gives).any(|out| out.lease.to.0 == other);
+        gives || self.of(one, Side::Takes).any(|out| out.lease.from.0 == other)
+    }
+
+    /// Those that are past their time; they stay out.
+    pub(super) fn overdue(&mut self, now: Micros) -> Vec<Out> {
+        if now < self.earliest {
+            return Vec::new();
+        }
+        let out = self.table.iter().filter_map(|(_, slot)| *slot);
+        let (late, others): (Vec<Out>, Vec<Out>) = out.partition(|out| out.due <= now);
+        self.earliest = others.iter().map(|out| out.due).min().unwrap_or(Micros(u64::MAX));
+        late
     }
 }

@@ -1,9 +1,8 @@
 //! Who takes part, what each has and lacks, and how fast its uplink turned out to be.
 
-use rand::Rng;
-
-use super::crowd::{Crowd, NOWHERE};
+use super::crowd::{Crowds, NOWHERE};
 use super::rows::{Rows, pieces_in};
+use super::uplinks::{Rates, Uplink, rate_of};
 use super::{Joining, Micros};
 
 /// What a peer is in the swarm of a task.
@@ -34,12 +33,6 @@ pub(super) enum Level {
     World,
 }
 
-/// Weight of what was measured last, one in so many.
-const SMOOTH: u64 = 8;
-
-/// Microseconds over which an uplink is measured at least.
-const MEASURED_FOR: u64 = 50_000;
-
 #[derive(Debug, Clone)]
 struct Peer {
     role: Role,
@@ -63,14 +56,7 @@ struct Peer {
     held: u32,
     lacking: u32,
     domains: [u32; 3],
-    hungry: [u32; 3],
-    idle: [u32; 3],
-    /// Bytes a second; zero while it is not known.
-    rate: u64,
-    /// Since when its uplink is measured, and what it sent since; it has never been idle meanwhile.
-    measured_since: Micros,
-    measured: u64,
-    last_sent: Micros,
+    uplink: Uplink,
     /// Leases to it that came to nothing in a row, while their senders served others.
     strikes: u16,
     /// Pieces that it may be leased at a time.
@@ -87,18 +73,11 @@ pub(super) struct Peers {
     has: Rows,
     lacks: Rows,
     coming: Rows,
-    /// What of that counts as a copy.
-    expected: Rows,
     /// By piece: how many have it, whether they count or not.
     holders: Vec<u32>,
-    /// By area.
-    hungry: Vec<Crowd>,
-    idle: Vec<Crowd>,
-    /// Of all whose rate is known, and of the nodes among them.
-    total_rate: u64,
-    rated: u64,
-    node_rate: u64,
-    rated_nodes: u64,
+    hungry: Crowds,
+    idle: Crowds,
+    rates: Rates,
 }
 
 impl Peers {
@@ -109,22 +88,14 @@ impl Peers {
             has: Rows::new(pieces),
             lacks: Rows::new(pieces),
             coming: Rows::new(pieces),
-            expected: Rows::new(pieces),
             holders: vec![0; pieces],
-            hungry: Vec::new(),
-            idle: Vec::new(),
-            total_rate: 0,
-            rated: 0,
-            node_rate: 0,
-            rated_nodes: 0,
+            hungry: Crowds::default(),
+            idle: Crowds::default(),
+            rates: Rates::default(),
         }
     }
 
     pub(super) fn add(&mut self, joining: &Joining<'_>, domains: [u32; 3], now: Micros) -> u32 {
-        let most = domains.into_iter().filter(|domain| *domain != NOWHERE).max().unwrap_or(0);
-        let areas = self.hungry.len().max(most as usize + 1);
-        self.hungry.resize(areas, Crowd::default());
-        self.idle.resize(areas, Crowd::default());
         let peer = Peer {
             role: joining.role,
             is_here: true,
@@ -140,33 +111,32 @@ impl Peers {
             held: 0,
             lacking: 0,
             domains,
-            hungry: [NOWHERE; 3],
-            idle: [NOWHERE; 3],
-            rate: 0,
-            measured_since: Micros::default(),
-            measured: 0,
-            last_sent: Micros::default(),
+            uplink: Uplink::default(),
             strikes: 0,
             window: 0,
             is_doubtful: false,
         };
-        if let Some(number) = self.vacant.pop() {
-            self.peers[number as usize] = peer;
-            return number;
+        let number = self.vacant.pop().unwrap_or_else(|| {
+            self.has.add();
+            self.lacks.add();
+            self.coming.add();
+            self.peers.push(peer.clone());
+            (self.peers.len() - 1) as u32
+        });
+        self.peers[number as usize] = peer;
+        let most = domains.into_iter().filter(|domain| *domain != NOWHERE).max().unwrap_or(0);
+        for crowds in [&mut self.hungry, &mut self.idle] {
+            crowds.reach(most as usize + 1, self.peers.len());
         }
-        self.has.add();
-        self.lacks.add();
-        self.coming.add();
-        self.expected.add();
-        self.peers.push(peer);
-        (self.peers.len() - 1) as u32
+        number
     }
 
     /// Takes a peer out; how many pieces it lacked.
     pub(super) fn remove(&mut self, number: u32) -> u64 {
-        self.set_hungry(number, false);
+        let domains = self.domains(number);
+        self.hungry.put(number, domains, false);
         self.set_idle(number, false);
-        self.forget_rate(number);
+        self.set_rate(number, 0);
         let row = number as usize;
         let lacking = self.lacks.count(row);
         for piece in self.pieces_of(number) {
@@ -175,7 +145,6 @@ impl Peers {
         self.has.clear(row);
         self.lacks.clear(row);
         self.coming.clear(row);
-        self.expected.clear(row);
         self.peers[row].is_here = false;
         self.vacant.push(number);
         lacking as u64
@@ -194,9 +163,9 @@ impl Peers {
         self.peer(number).is_let_down
     }
 
-    #[cfg(test)]
-    pub(super) fn count(&self) -> u32 {
-        self.peers.len() as u32
+    /// Numbers that have ever been given.
+    pub(super) fn count(&self) -> usize {
+        self.peers.len()
     }
 
     pub(super) fn is_here(&self, number: u32) -> bool {
@@ -205,7 +174,7 @@ impl Peers {
 
     /// It gives from now on, or does not. How fast it does turns out anew.
     pub(super) fn become_(&mut self, number: u32, role: Role) {
-        self.forget_rate(number);
+        self.set_rate(number, 0);
         self.set_idle(number, false);
         self.peer_mut(number).role = role;
     }
@@ -238,8 +207,8 @@ impl Peers {
         self.lacks.has(number as usize, piece)
     }
 
-    pub(super) fn has_and_lacks(&self, from: u32, to: u32) -> (&[u64], &[u64]) {
-        (self.has.row(from as usize), self.lacks.row(to as usize))
+    pub(super) fn has_and_lacks(&self, from: u32, to: u32) -> [&[u64]; 2] {
+        [self.has.row(from as usize), self.lacks.row(to as usize)]
     }
 
     pub(super) fn lacks_nothing(&self, number: u32) -> bool {
@@ -298,16 +267,6 @@ impl Peers {
     /// It is not being sent a piece any more.
     pub(super) fn arrived(&mut self, number: u32, piece: usize) {
         self.coming.put(number as usize, piece, false);
-        self.expected.put(number as usize, piece, false);
-    }
-
-    /// What it is being sent counts as a copy, or not; whether that is news.
-    pub(super) fn expect(&mut self, number: u32, piece: usize, is_expected: bool) -> bool {
-        self.expected.put(number as usize, piece, is_expected)
-    }
-
-    pub(super) fn is_expected(&self, number: u32, piece: usize) -> bool {
-        self.expected.has(number as usize, piece)
     }
 
     pub(super) fn is_coming(&self, number: u32, piece: usize) -> bool {
@@ -324,7 +283,7 @@ impl Peers {
     pub(super) fn begins(&mut self, from: u32, to: u32, pieces: u32, now: Micros) {
         let sender = self.peer_mut(from);
         if sender.giving == 0 {
-            (sender.measured_since, sender.measured) = (now, 0);
+            sender.uplink.begins(now);
         }
         sender.giving += pieces;
         sender.given += 1;
@@ -361,6 +320,11 @@ impl Peers {
         peer.is_let_down || peer.apart > 0
     }
 
+    /// Whether it is kept apart from anybody.
+    pub(super) fn is_apart(&self, number: u32) -> bool {
+        self.peer(number).apart > 0
+    }
+
     /// It is kept apart from one more, or one less.
     pub(super) fn parts(&mut self, number: u32, from: i32) {
         let peer = self.peer_mut(number);
@@ -374,43 +338,29 @@ impl Peers {
     }
 
     pub(super) fn is_hungry(&self, number: u32) -> bool {
-        self.peer(number).hungry[Level::World as usize] != NOWHERE
+        self.hungry.has(number)
     }
 
     /// It is hungry where it lacks something and its downlink takes more.
     pub(super) fn refresh_hunger(&mut self, number: u32, most: u32) {
-        let peer = self.peer(number);
+        let peer = &self.peers[number as usize];
         // Who seems dead is tried again, with one.
         let most = if peer.strikes > 0 { 1 } else { most };
         let is_hungry = peer.is_here && peer.lacking > 0 && peer.getting < most;
-        self.set_hungry(number, is_hungry);
-    }
-
-    fn set_hungry(&mut self, number: u32, is_in: bool) {
-        enlist(&mut self.peers, &mut self.hungry, number, is_in, |peer| &mut peer.hungry);
+        self.hungry.put(number, peer.domains, is_hungry);
     }
 
     /// Its uplink has a slot and nothing to give.
     pub(super) fn set_idle(&mut self, number: u32, is_in: bool) {
-        enlist(&mut self.peers, &mut self.idle, number, is_in, |peer| &mut peer.idle);
+        self.idle.put(number, self.peers[number as usize].domains, is_in);
     }
 
-    pub(super) fn hungry(
-        &self,
-        domain: u32,
-        most: usize,
-        random: &mut impl Rng,
-    ) -> impl Iterator<Item = u32> {
-        self.hungry[domain as usize].sample(most, random)
+    pub(super) fn hungry(&self) -> &Crowds {
+        &self.hungry
     }
 
-    pub(super) fn idle(
-        &self,
-        domain: u32,
-        most: usize,
-        random: &mut impl Rng,
-    ) -> impl Iterator<Item = u32> {
-        self.idle[domain as usize].sample(most, random)
+    pub(super) fn idle(&self) -> &Crowds {
+        &self.idle
     }
 
     pub(super) fn counts(&self, number: u32) -> bool {
@@ -421,26 +371,19 @@ impl Peers {
         self.peer_mut(number).counts = counts;
     }
 
-    /// Its uplink has sent so many bytes; its rate, where that was measured. Reports come together: a rate is of some
-    /// time.
+    /// Its uplink has sent so many bytes; its rate, where that was measured.
     pub(super) fn sent(&mut self, number: u32, bytes: u64, now: Micros) -> Option<u64> {
         let peer = self.peer_mut(number);
-        (peer.last_sent, peer.measured) = (now, peer.measured + bytes);
         peer.is_doubtful = false;
         peer.denied_by = NOWHERE;
-        let took = now.0.saturating_sub(peer.measured_since.0);
-        if took < MEASURED_FOR && (peer.rate > 0 || took == 0) {
-            return None;
-        }
-        let measured = u128::from(peer.measured) * 1_000_000 / u128::from(took);
-        let measured = u64::try_from(measured).unwrap_or(u64::MAX >> 8);
-        (peer.measured_since, peer.measured) = (now, 0);
-        let rate = match peer.rate {
-            0 => measured,
-            known => known - known / SMOOTH + measured / SMOOTH,
-        };
-        self.set_rate(number, rate.max(1));
+        let rate = peer.uplink.sent(bytes, now)?;
+        self.set_rate(number, rate);
         Some(rate)
+    }
+
+    fn set_rate(&mut self, number: u32, rate: u64) {
+        let peer = &mut self.peers[number as usize];
+        self.rates.set(&mut peer.uplink, peer.role, rate);
     }
 
     /// It may be leased more pieces at a time, up to so many: each time it was measured twice as many. What the queues
@@ -465,15 +408,14 @@ impl Peers {
         since: Micros,
         now: Micros,
     ) {
-        if self.peer(from).last_sent > since {
+        if self.peer(from).uplink.last_sent() > since {
             let receiver = self.peer_mut(to);
             receiver.strikes = receiver.strikes.saturating_add(1);
             return;
         }
         self.peer_mut(from).is_doubtful = true;
-        let took = u128::from(now.0.saturating_sub(since.0).max(1));
-        let most = u64::try_from(u128::from(bytes) * 1_000_000 / took).unwrap_or(u64::MAX >> 8);
-        let known = self.peer(from).rate;
+        let most = rate_of(bytes, now.0.saturating_sub(since.0));
+        let known = self.peer(from).uplink.rate();
         let rate = if known == 0 { most } else { most.min(known / 2) };
         self.set_rate(from, rate.max(1));
     }
@@ -490,68 +432,13 @@ impl Peers {
         peer.is_let_down = false;
     }
 
-    fn set_rate(&mut self, number: u32, rate: u64) {
-        self.forget_rate(number);
-        let peer = self.peer_mut(number);
-        peer.rate = rate;
-        let node = u64::from(peer.role == Role::Node);
-        self.total_rate += rate;
-        self.rated += 1;
-        self.node_rate += rate * node;
-        self.rated_nodes += node;
+    /// Bytes a second of its uplink; none while that is not known.
+    pub(super) fn rate(&self, number: u32) -> Option<u64> {
+        Some(self.peer(number).uplink.rate()).filter(|rate| *rate > 0)
     }
 
-    fn forget_rate(&mut self, number: u32) {
-        let peer = self.peer_mut(number);
-        let rate = std::mem::take(&mut peer.rate);
-        let node = u64::from(peer.role == Role::Node && rate > 0);
-        self.total_rate -= rate;
-        self.rated -= u64::from(rate > 0);
-        self.node_rate -= rate * node;
-        self.rated_nodes -= node;
-    }
-
-    /// Bytes a second of an uplink in the mean, as far as they are known.
-    pub(super) fn mean_rate(&self) -> u64 {
-        self.total_rate.checked_div(self.rated).unwrap_or(0)
-    }
-
-    /// Bytes a second: its own, of the nodes in the mean, of all together. None while its own is not known. One node
-    /// has only sources to be compared with.
-    pub(super) fn rates(&self, number: u32) -> Option<(u64, u64, u64)> {
-        let own = self.peer(number).rate;
-        let mean = match self.rated_nodes {
-            0 | 1 => self.mean_rate(),
-            nodes => self.node_rate / nodes,
-        };
-        (own > 0).then_some((own, mean, self.total_rate))
-    }
-}
-
-/// Puts a peer into the crowds of its areas, or takes it out of them.
-fn enlist(
-    peers: &mut [Peer],
-    crowds: &mut [Crowd],
-    number: u32,
-    is_in: bool,
-    places: impl Fn(&mut Peer) -> &mut [u32; 3],
-) {
-    let peer = &mut peers[number as usize];
-    let domains = peer.domains;
-    if (places(peer)[Level::World as usize] != NOWHERE) == is_in {
-        return;
-    }
-    for (level, domain) in domains.into_iter().enumerate().filter(|(_, domain)| *domain != NOWHERE)
-    {
-        let crowd = &mut crowds[domain as usize];
-        let place = &mut places(&mut peers[number as usize])[level];
-        if is_in {
-            *place = crowd.add(number);
-            continue;
-        }
-        let left = std::mem::replace(place, NOWHERE);
-        if let Some(moved) = crowd.take(left) {
-            places(&mut peers[moved as usize])[level] = left;
-        }
+    /// Those of all.
+    pub(super) fn rates(&self) -> &Rates {
+        &self.rates
     }
 }

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use rand::{Rng, RngExt};
-
-use super::Choice;
 use super::crowd::NOWHERE;
 use super::peers::{Place, Role};
-use super::rows::{Rows, pieces_from, pieces_in};
+use super::rarity::Rarity;
+use super::rows::Rows;
 
 /// The area of everybody.
 pub(super) const WORLD: u32 = 0;
@@ -22,12 +20,18 @@ pub(super) enum May {
     OnlyCopy,
 }
 
+/// What may go from one peer to another, and the areas that it enters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way {
+    pub(super) may: May,
+    pub(super) entered: [Option<u32>; 2],
+}
+
 /// Copies that nodes have or are being sent. What a source has is none.
 #[derive(Debug)]
 pub(super) struct Pieces {
     copies: Vec<u32>,
-    /// Row 0: pieces without a copy. Row 1: those with one.
-    few: Rows,
+    rarity: Rarity,
     /// Whether a piece has lost its last copy, everywhere or in an area, since that was asked.
     is_lost: bool,
     /// By area: pieces of which there is a copy inside, and how many.
@@ -42,14 +46,11 @@ pub(super) struct Pieces {
 
 impl Pieces {
     pub(super) fn new(pieces: usize) -> Self {
-        let (mut few, mut inside) = (Rows::new(pieces), Rows::new(pieces));
-        let all = few.add();
-        few.fill(all);
-        few.add();
+        let mut inside = Rows::new(pieces);
         inside.add();
         Self {
             copies: vec![0; pieces],
-            few,
+            rarity: Rarity::new(pieces),
             is_lost: false,
             inside,
             counts: vec![0; pieces],
@@ -67,6 +68,11 @@ impl Pieces {
 
     pub(super) fn len(&self) -> usize {
         self.copies.len()
+    }
+
+    /// Words of a row of them.
+    pub(super) fn words(&self) -> usize {
+        self.copies.len().div_ceil(64)
     }
 
     /// The rack, the IDC and the world of a peer that comes. A source is in no rack of anybody's.
@@ -120,9 +126,9 @@ impl Pieces {
             *count = if is_there { *count + 1 } else { *count - 1 };
             *count
         };
+        let before = self.copies[piece];
         let copies = change(&mut self.copies[piece]);
-        self.few.put(0, piece, copies == 0);
-        self.few.put(1, piece, copies == 1);
+        self.rarity.changes(piece, before, copies);
         self.is_lost |= copies == 0;
         for domain in domains.into_iter().filter(|domain| *domain != WORLD) {
             let at = domain as usize * self.copies.len() + piece;
@@ -137,59 +143,44 @@ impl Pieces {
         std::mem::take(&mut self.is_lost)
     }
 
-    /// Pieces of a word that may be sent by such a sender to where these areas are entered.
-    pub(super) fn may_enter(&self, word: usize, may: May, crossed: &[Option<u32>; 2]) -> u64 {
-        let given = match may {
-            May::Anything => u64::MAX,
-            May::WithoutCopy => self.few.row(0)[word],
-            May::OnlyCopy => self.few.row(1)[word],
-        };
-        let entered = crossed.iter().flatten();
-        entered.fold(given, |may, domain| may & !self.inside.row(*domain as usize)[word])
-    }
-
-    pub(super) fn may_piece_enter(
-        &self,
-        piece: usize,
-        may: May,
-        crossed: &[Option<u32>; 2],
-    ) -> bool {
-        let (word, bit) = (piece / 64, 1 << (piece % 64));
-        self.may_enter(word, may, crossed) & bit != 0
-    }
-
-    /// One of the pieces that `can` has, looked through from the piece `start` on.
-    pub(super) fn pick(
-        &self,
-        start: usize,
-        choice: Choice,
-        can: impl Fn(usize) -> u64,
-        random: &mut impl Rng,
-    ) -> Option<usize> {
-        let words = self.few.row(0).len();
-        let (begin, turn) = (start / 64, (start % 64) as u32);
-        let order = (0..words).map(|at| (begin + at) % words);
-        match choice {
-            Choice::Rarest => {
-                let all = order.flat_map(|word| pieces_from(word, can(word), turn));
-                let mut best: Option<(u32, usize)> = None;
-                for piece in all {
-                    let copies = self.copies[piece];
-                    if best.is_none_or(|(known, _)| copies < known) {
-                        best = Some((copies, piece));
-                        if copies == 0 {
-                            break;
-                        }
-                    }
-                }
-                best.map(|(_, piece)| piece)
-            }
-            Choice::Random => {
-                let mut all = order.map(|word| (word, can(word))).filter(|(_, bits)| *bits != 0);
-                let (word, bits) = all.next()?;
-                let chosen = random.random_range(0..bits.count_ones());
-                pieces_in(word, bits).nth(chosen as usize)
-            }
+    /// The pieces that such a sender gives of those it has, by word; none: any.
+    fn given(&self, may: May) -> Option<&[u64]> {
+        match may {
+            May::Anything => None,
+            May::WithoutCopy => Some(self.rarity.without_copy()),
+            May::OnlyCopy => Some(self.rarity.with_one()),
         }
+    }
+
+    /// What goes a way, of `some`: put into `into`, which has nothing yet.
+    pub(super) fn useful(&self, some: [&[u64]; 2], way: &Way, into: &mut [u64]) {
+        let [has, lacks] = some;
+        let each = into.iter_mut().zip(has.iter().zip(lacks));
+        each.for_each(|(useful, (has, lacks))| *useful = has & lacks);
+        if let Some(given) = self.given(way.may) {
+            into.iter_mut().zip(given).for_each(|(useful, given)| *useful &= given);
+        }
+        for entered in way.entered.iter().flatten() {
+            let inside = self.inside.row(*entered as usize);
+            into.iter_mut().zip(inside).for_each(|(useful, inside)| *useful &= !inside);
+        }
+    }
+
+    /// Whether a piece may go a way.
+    pub(super) fn may_go(&self, piece: usize, way: &Way) -> bool {
+        let (word, bit) = (piece / 64, 1 << (piece % 64));
+        let is_given = self.given(way.may).is_none_or(|given| given[word] & bit != 0);
+        let mut entered = way.entered.iter().flatten();
+        is_given && !entered.any(|area| self.inside.has(*area as usize, piece))
+    }
+
+    /// Those with as many copies as the rarest of `some`; the words of these that are not empty have `signs`.
+    pub(super) fn as_the_rarest_of(&self, some: &[u64], signs: u64) -> Option<&[u64]> {
+        self.rarity.as_the_rarest_of(some, signs)
+    }
+
+    /// Whether all nodes are in an area, of which there are `sources` besides.
+    pub(super) fn is_everywhere(&self, domain: u32, sources: usize) -> bool {
+        self.inhabitants[domain as usize] + sources as u32 >= self.inhabitants[WORLD as usize]
     }
 }

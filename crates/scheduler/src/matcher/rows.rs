@@ -3,10 +3,9 @@
 /// Bits in a word.
 const WORD: usize = u64::BITS as usize;
 
-/// A table of sets that all have the same number of pieces.
+/// A table of sets of the same pieces.
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
-    pieces: usize,
     words: usize,
     rows: usize,
     bits: Vec<u64>,
@@ -14,7 +13,7 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(pieces: usize) -> Self {
-        Self { pieces, words: pieces.div_ceil(WORD), rows: 0, bits: Vec::new() }
+        Self { words: pieces.div_ceil(WORD), rows: 0, bits: Vec::new() }
     }
 
     /// Adds an empty set; its number.
@@ -45,13 +44,6 @@ impl Rows {
         self.bits[row * self.words..(row + 1) * self.words].fill(0);
     }
 
-    /// Puts every piece in.
-    pub(super) fn fill(&mut self, row: usize) {
-        for piece in 0..self.pieces {
-            self.put(row, piece, true);
-        }
-    }
-
     pub(super) fn count(&self, row: usize) -> usize {
         self.row(row).iter().map(|word| word.count_ones() as usize).sum()
     }
@@ -67,8 +59,16 @@ pub(super) fn pieces_in(word: usize, bits: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The same, from a bit on and around.
-pub(super) fn pieces_from(word: usize, bits: u64, turn: u32) -> impl Iterator<Item = usize> {
-    let around = move |bit: usize| word * WORD + (bit + turn as usize) % WORD;
-    pieces_in(0, bits.rotate_right(turn)).map(around)
+/// The pieces that `can` has by word, from one on and around.
+pub(super) fn pieces_around(
+    start: usize,
+    words: usize,
+    can: impl Fn(usize) -> u64,
+) -> impl Iterator<Item = usize> {
+    let (first, turn) = (start / WORD, start % WORD);
+    (first..first + words).flat_map(move |at| {
+        let word = if at < words { at } else { at - words };
+        let turned = pieces_in(0, can(word).rotate_right(turn as u32));
+        turned.map(move |bit| word * WORD + (bit + turn) % WORD)
+    })
 }

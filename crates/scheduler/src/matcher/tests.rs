@@ -22,7 +22,7 @@ impl Matcher {
     fn check(&self) {
         let mut outstanding = 0;
         let peers: Vec<u32> =
-            (0..self.peers.count()).filter(|peer| self.peers.is_here(*peer)).collect();
+            (0..self.peers.count() as u32).filter(|peer| self.peers.is_here(*peer)).collect();
         for peer in &peers {
             let lacks = (0..self.pieces.len()).filter(|piece| self.peers.lacks(*peer, *piece));
             let coming = |piece: &usize| {
@@ -38,10 +38,20 @@ impl Matcher {
                 apart > 0 || self.peers.has_been_let_down(*peer)
             );
         }
+        for peer in &peers {
+            let partners = self.partners.of(*peer);
+            assert!(partners.len() <= self.tuning.partners as usize);
+            let is_alone =
+                |other: &&u32| !self.peers.is_here(**other) || !self.partners.are(**other, *peer);
+            assert_eq!(partners.iter().find(is_alone), None, "both know of it");
+            for out in self.under_way.of(*peer, Side::Gives) {
+                assert!(partners.contains(&out.lease.to.0), "leases are between partners");
+            }
+        }
         for piece in 0..self.pieces.len() {
             let has = |peer: &&u32| {
                 self.peers.counts(**peer)
-                    && (self.peers.has(**peer, piece) || self.peers.is_expected(**peer, piece))
+                    && (self.peers.has(**peer, piece) || self.is_expected(**peer, piece))
             };
             let copies = peers.iter().filter(has).count();
             assert_eq!(self.pieces.copies(piece) as usize, copies, "of {piece}");
@@ -166,6 +176,7 @@ const FIXED: Tuning = Tuning {
     run: 64,
     choice: Choice::Rarest,
     straggler: 8,
+    partners: 64,
 };
 
 struct Field {
@@ -298,13 +309,14 @@ proptest! {
     fn the_rules_hold_whatever_happens_and_who_stays_gets_everything(
         steps in prop::collection::vec(step(), 1..200),
         run in 1..4u16,
+        partners in 4u32..9,
         slots in 1u32..5,
         seed in any::<u64>(),
     ) {
         // How fast anybody is means nothing here.
         let straggler = u64::MAX;
         let tuning =
-            Tuning { run, uplink: slots, downlink: slots + 1, straggler, ..FIXED };
+            Tuning { run, uplink: slots, downlink: slots + 1, straggler, partners, ..FIXED };
         let mut field = Field::new(tuning, seed);
         let first = field.join(&source());
         for step in steps {

@@ -23,7 +23,7 @@ fn order(id: u64, from: Node, to: Node, first: u32) -> Order {
 }
 
 fn decide(witness: &mut Witness, orders: &[Order]) -> Result<(), Broken> {
-    witness.decided(&Decisions { orders: orders.to_vec(), stopped: Vec::new() }, Micros(0))
+    witness.decided(&Decisions { orders: orders.to_vec(), ..Decisions::default() }, Micros(0))
 }
 
 #[test]
