@@ -144,8 +144,8 @@ fn a_swarm_is_watched_in_a_pipe_and_listed_at_once() {
     let url = origin.url("/f");
     let cluster = slow_seed(&place, "6MiB/s");
     let watcher = Agent::of(&cluster, &place, "watcher");
-    watcher.dfctl(&["task", "watch", &url]).fails(3, "DFS-4121");
-    watcher.dfctl(&["why", "0123456789abcdef"]).fails(3, "DFS-4121");
+    watcher.dfctl(&["task", "watch", &url]).fails(3, "DFS-4124");
+    watcher.dfctl(&["why", "0123456789abcdef"]).fails(3, "DFS-4124");
     let node = Agent::of(&cluster, &place, "node");
     let (getting, _) = start_get(&node, &url, &place);
     until("the scheduler knows it", || watcher.dfctl(&["task", "watch", &url, "--once"]).code == 0);
@@ -226,8 +226,8 @@ fn a_file_in_a_mount_leads_to_its_task() {
     assert_eq!(said["task"]["id"].as_str().unwrap().as_bytes(), id, "{said}");
     let stranger = place.path("stranger");
     fs::write(&stranger, "x").unwrap();
-    node.dfctl(&["why", stranger.to_str().unwrap()]).fails(3, "DFS-4121");
-    node.dfctl(&["why", file.to_str().unwrap(), "--node", "nodf"]).fails(3, "DFS-4122");
+    node.dfctl(&["why", stranger.to_str().unwrap()]).fails(3, "DFS-4124");
+    node.dfctl(&["why", file.to_str().unwrap(), "--node", "nodf"]).fails(3, "DFS-4125");
     node.dfctl(&["why", "nothing"]).fails(2, "DFS-1001");
     let alone = Agent::solo(&place, "alone");
     alone.dfctl(&["why", "0123"]).fails(5, "DFS-4119");
