@@ -148,6 +148,7 @@ fn load(connection: &mut Connection, path: &Path) -> Result<Saved, Error> {
         Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
     });
     let keys = keys.map_err(failed)?.into_iter();
+    tokens::look_through(connection).map_err(failed)?;
     let keys = keys.map(|(id, key)| Some((HostId::from_slice(&id)?, key.try_into().ok()?)));
     Ok(Saved {
         cluster_id,
@@ -331,6 +332,11 @@ mod tests {
         assert!(full.len() > 10 * SECTOR, "closing moved the log into it");
         for end in (0..full.len()).step_by(SECTOR) {
             match reopen(&full[..end], &[]) {
+                // Of a table that is empty the end is zeros, which are read where nothing is.
+                Ok(saved) if end > 0 && full[end..].iter().all(|byte| *byte == 0) => {
+                    assert_is_of_one_version(&saved, &first.cluster_id, "nothing is missing");
+                    assert_eq!(saved.version, u64::from(WRITES), "it ends at {end}");
+                }
                 Ok(saved) => assert!(end == 0 && saved.version == 0, "it ends at {end}"),
                 Err(error) => assert_names_it(&error),
             }
