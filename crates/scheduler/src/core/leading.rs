@@ -229,12 +229,14 @@ impl Core {
         let now = self.now;
         let Some(task) = self.tasks.get(&task_id) else { return };
         let Some(lead) = &task.lead else { return };
+        let reads = |peer: &Peer| matches!(peer.state(), PeerState::Source { .. });
+        let brings = task.state.seed().is_some() || task.peers().any(|(_, peer)| reads(peer));
         let waits = |host: &&HostId| {
             let led = task.peer(host).and_then(|peer| peer.led.as_ref());
             led.is_some_and(|led| {
                 !led.wants.is_empty()
                     && led.heard.after(HEARD_EVERY) <= now
-                    && lead.is_hopeful(led.number, now)
+                    && lead.is_hopeful(led.number, brings, now)
             })
         };
         let waiting: Vec<HostId> = lead.hosts.values().filter(waits).copied().collect();
