@@ -169,7 +169,8 @@ impl Swarm {
         self.until_named().await?;
         let members = self.members.borrow().clone();
         let asking = members.schedulers.iter().take(MAX_ASKED).map(|(host, address)| {
-            let channel = self.options.channels.channel(*address);
+            let callee = Callee::Scheduler(host.id);
+            let channel = self.options.channels.channel(*address, callee);
             let mut client =
                 SchedulerClient::new(channel).max_decoding_message_size(messages::MAX_MESSAGE);
             let mut call = tonic::Request::new(request.clone());

@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn commands_and_those_below_them_come_first() {
         assert_eq!(fitting(&["mou"]), ["mount", "mounts"]);
-        assert_eq!(fitting(&["cluster", ""]), ["up", "down", "status"]);
+        assert_eq!(fitting(&["cluster", ""]), ["up", "down", "status", "join-token"]);
         assert_eq!(fitting(&["--solo", "-v", "--format", "json", "stat"]), ["stat"]);
         assert!(fitting(&["get", "mou"]).is_empty(), "a command is no argument of another");
         assert!(!fitting(&["", ""]).contains(&"__complete".to_owned()));

@@ -61,11 +61,6 @@ impl Trouble {
         &self.whom
     }
 
-    /// Whether what ran there has ended, with all that it was about.
-    pub fn ends(&self) -> bool {
-        matches!(self.what, What::Kill | What::Restart)
-    }
-
     /// It happens.
     pub fn strike(&self, testbed: &Testbed, fleet: &mut Fleet<'_>) -> Result<(), Failure> {
         let whom = &self.whom;

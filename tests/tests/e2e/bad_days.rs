@@ -43,14 +43,15 @@ impl Taker {
         self.getting.try_wait().unwrap().is_none()
     }
 
+    /// What it said, where it has not got it.
+    fn ends(&mut self) -> Result<(), String> {
+        until(&format!("{} is done", self.name), || !self.is_under_way());
+        let is_well = self.getting.wait().unwrap().success();
+        if is_well { Ok(()) } else { Err(fs::read_to_string(&self.said).unwrap()) }
+    }
+
     fn ends_well(&mut self, body: &Body) {
-        let mut ended = None;
-        until(&format!("{} is done", self.name), || {
-            ended = self.getting.try_wait().unwrap();
-            ended.is_some()
-        });
-        let said = fs::read_to_string(&self.said).unwrap();
-        assert!(ended.unwrap().success(), "{}: {said}", self.name);
+        self.ends().unwrap_or_else(|said| panic!("{}: {said}", self.name));
         assert!(fs::read(&self.output).unwrap() == all(body), "{} has wrong bytes", self.name);
     }
 }
@@ -93,8 +94,8 @@ impl<'a> Crowd<'a> {
         Taker::start(&self.fleet.nodes()[at], &self.url, &self.place)
     }
 
+    /// Copies of the file that have left the origin.
     fn copies(&self) -> f64 {
-        self.origin.wait_idle(PATIENCE).unwrap();
         self.origin.counters().body_bytes as f64 / LENGTH as f64
     }
 }
@@ -120,11 +121,14 @@ fn bad_day(trouble: &str, most_copies: f64) {
     assert!(copies <= most_copies, "{trouble}: {copies} copies left the origin");
     trouble.heal(crowd.testbed, &mut crowd.fleet).unwrap();
     let Some(at) = takers.iter().position(|taker| taker.name == trouble.whom()) else { return };
-    if trouble.ends() {
-        crowd.fleet.wait_connected().unwrap();
+    crowd.fleet.wait_connected().unwrap();
+    if let Err(said) = takers[at].ends() {
+        // Its agent was gone, or silent for so long that it was taken to be.
+        assert!(said.contains("DFS-4103"), "{trouble}: {said}");
         takers[at] = crowd.take(at);
     }
     takers[at].ends_well(&crowd.body);
+    crowd.origin.wait_idle(PATIENCE).unwrap();
     let copies = crowd.copies();
     assert!(copies <= most_copies, "{trouble}: {copies} copies in the end");
 }

@@ -175,19 +175,19 @@ impl Lead {
 
     fn tell_held(&mut self, led: &mut Led, held: &Held, now: Millis) {
         let (number, gained) = (led.number, std::mem::take(&mut led.gained));
-        let all = self.touched(GroupRange::new(0, self.groups));
-        if std::mem::take(&mut led.is_other) {
-            let (lead, matcher) = (&*self, &self.matcher);
-            let is_lost = |piece| matcher.has(number, piece) && !lead.is_whole(held, piece);
-            for run in Self::runs(all.clone(), is_lost) {
-                self.matcher.lost(number, run, micros(now));
-            }
-        } else if gained.is_empty() {
-            return;
-        }
-        let touched = self.touched_by(&gained);
+        let is_other = std::mem::take(&mut led.is_other);
+        let looked_at: BTreeSet<u32> = match is_other {
+            true => self.touched(GroupRange::new(0, self.groups)).collect(),
+            false => self.touched_by(&gained),
+        };
         let is_news = |piece| !self.matcher.has(number, piece) && self.is_whole(held, piece);
-        for run in Self::runs(touched.into_iter(), is_news) {
+        let news = Self::runs(looked_at.iter().copied(), is_news);
+        let is_lost = |piece| self.matcher.has(number, piece) && !self.is_whole(held, piece);
+        let lost = Self::runs(looked_at.iter().copied(), is_lost);
+        for run in lost.into_iter().filter(|_| is_other) {
+            self.matcher.lost(number, run, micros(now));
+        }
+        for run in news {
             self.matcher.gained(number, run, micros(now));
         }
     }
@@ -282,12 +282,13 @@ impl Lead {
         late.filter_map(|number| self.hosts.get(&number).copied())
     }
 
-    /// Whether a child that waits will be leased something: it is, or was of late, or nobody has anything for it.
-    pub(super) fn is_hopeful(&self, number: PeerNumber, now: Millis) -> bool {
+    /// Whether a child that waits will be leased something: it is, or was of late, or nobody has anything for it yet and
+    /// somebody `brings` more.
+    pub(super) fn is_hopeful(&self, number: PeerNumber, brings: bool, now: Millis) -> bool {
         let Micros(leased_at) = self.matcher.leased_at(number);
         self.matcher.is_sent_anything(number)
             || Millis(leased_at / 1000).after(HOPE) > now
-            || !self.matcher.has_anything_for(number)
+            || (brings && !self.matcher.has_anything_for(number))
     }
 }
 

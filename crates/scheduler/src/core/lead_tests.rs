@@ -394,3 +394,41 @@ fn a_seed_that_sends_nothing_of_what_it_was_leased_to_counts_as_gone_after_two_s
     assert!(scene.now.0 - begun.0 >= 2_000);
     assert!(sent_back(&told) <= 2, "never all of them");
 }
+
+#[test]
+fn what_one_reads_that_stands_in_for_a_seed_is_leased_to_the_others() {
+    for (is_told_at_once, denies) in [(false, false), (true, false), (false, true)] {
+        let (mut scene, task) = led(1..=3);
+        let mut told = scene.tell(Event::HostLeft(id(100)));
+        told.extend(scene.pass(Duration::from_secs(1)));
+        let stands_in = |decision: &Decision| match decision {
+            Decision::BackToSource { host, stand_in: true, .. } => Some(host.as_bytes()[0]),
+            _ => None,
+        };
+        let standing_in: Vec<u8> = told.iter().filter_map(stands_in).collect();
+        let [first, ..] = standing_in[..] else { panic!("{told:?}") };
+        let mut given = Vec::new();
+        for group in 0..GROUPS * u64::from(!is_told_at_once) {
+            let done = Done { groups: GroupRange::new(group, 1), parent: None, cost_ms: 1 };
+            let report = Report { done: vec![done], ..Report::default() };
+            let told = scene.tell(Event::Progress { host: id(first), task: task.id, report });
+            given.extend(leases(&told));
+            if denies && let Some(lease) = given.pop() {
+                let failure = Some(LeaseFailure::Parent(FailureKind::NotHeld));
+                end(&mut scene, &task, lease, failure);
+            }
+        }
+        let outcome = Outcome::Success;
+        given.extend(leases(&scene.tell(Event::PeerResult {
+            host: id(first),
+            task: task.id,
+            outcome,
+            taken: Taken::default(),
+        })));
+        for _ in 0..80 {
+            given.extend(leases(&scene.pass(Duration::from_millis(100))));
+        }
+        let by_it = given.iter().filter(|(_, lease)| lease.parent == id(first)).count();
+        assert!(by_it > 0, "told at once {is_told_at_once}, denied {denies}: {given:?}");
+    }
+}

@@ -237,12 +237,13 @@ impl Core {
         let now = self.now;
         let Some(task) = self.tasks.get(&task_id) else { return };
         let Some(lead) = &task.lead else { return };
+        let brings = task.brings_more();
         let waits = |host: &&HostId| {
             let led = task.peer(host).and_then(|peer| peer.led.as_ref());
             led.is_some_and(|led| {
                 !led.wants.is_empty()
                     && led.heard.after(HEARD_EVERY) <= now
-                    && lead.is_hopeful(led.number, now)
+                    && lead.is_hopeful(led.number, brings, now)
             })
         };
         let waiting: Vec<HostId> = lead.hosts.values().filter(waits).copied().collect();

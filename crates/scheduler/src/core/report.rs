@@ -158,13 +158,9 @@ impl Core {
         let mut given: BTreeMap<HostId, u64> = BTreeMap::new();
         let all = task.peers().flat_map(|(_, peer)| peer.tally.givers());
         all.for_each(|giver| *given.entry(giver.host).or_default() += giver.given.bytes);
-        let mut chosen: Vec<(u8, &HostId, &Peer, Standing)> = task
-            .peers()
-            .map(|(id, peer)| {
-                let standing = self.standing(task, id, peer, now);
-                (rank(&standing), id, peer, standing)
-            })
-            .collect();
+        let ranked = |(id, peer, standing)| (rank(&standing), id, peer, standing);
+        let mut chosen: Vec<(u8, &HostId, &Peer, Standing)> =
+            self.standings(task, now).map(ranked).collect();
         chosen.sort_by_key(|(rank, id, ..)| (*rank, **id));
         let chosen = chosen.into_iter().take(MAX_PEERS);
         let reports = chosen.filter_map(|(_, id, peer, standing)| {

@@ -26,7 +26,7 @@ pub enum Standing {
     },
     /// Leases are to come to it.
     ForLease {
-        /// Whether somebody is about to be leased to it, or nobody has anything for it yet.
+        /// Whether somebody is about to be leased to it, or nobody has anything for it yet and somebody brings more.
         hopeful: bool,
     },
     /// A seed was ordered and has not answered.
@@ -96,8 +96,24 @@ impl Standing {
 }
 
 impl Core {
-    /// Where a peer of a task stands as of now.
-    pub(super) fn standing(&self, task: &Task, id: &HostId, peer: &Peer, now: Millis) -> Standing {
+    /// Where each peer of a task stands as of now.
+    pub(super) fn standings<'task>(
+        &self,
+        task: &'task Task,
+        now: Millis,
+    ) -> impl Iterator<Item = (&'task HostId, &'task Peer, Standing)> {
+        let brings = task.brings_more();
+        task.peers().map(move |(id, peer)| (id, peer, self.standing(task, (id, peer), brings, now)))
+    }
+
+    /// `brings`: whether somebody fetches more for the others.
+    fn standing(
+        &self,
+        task: &Task,
+        (id, peer): (&HostId, &Peer),
+        brings: bool,
+        now: Millis,
+    ) -> Standing {
         let host = self.hosts.get(id);
         if let Some(since) = host.and_then(|host| host.silent_since) {
             return Standing::Silent { until: since.after(self.limits.host_lease) };
@@ -109,7 +125,7 @@ impl Core {
             PeerState::Seeding => Standing::Seeds,
             PeerState::Source { stand_in } => Standing::AtSource { stand_in },
             _ if is_fresh => Standing::Moves,
-            PeerState::Fetching => fetching(task, peer, now),
+            PeerState::Fetching => fetching(task, peer, brings, now),
             PeerState::Waiting { due } => self.waiting(task, peer, due, now),
         }
     }
@@ -138,13 +154,13 @@ impl Core {
     /// Peers of a task that want something and get nothing.
     pub(super) fn still(&self, task: &TaskId, now: Millis) -> usize {
         let Some(task) = self.tasks.get(task) else { return 0 };
-        let standing = |(id, peer): (&HostId, &Peer)| self.standing(task, id, peer, now).is_still();
-        task.peers().filter(|(_, peer)| peer.is_active()).filter(|one| standing(*one)).count()
+        let standings = self.standings(task, now);
+        standings.filter(|(_, peer, standing)| peer.is_active() && standing.is_still()).count()
     }
 }
 
 /// One that has parents, and to whom nothing came of late.
-fn fetching(task: &Task, peer: &Peer, now: Millis) -> Standing {
+fn fetching(task: &Task, peer: &Peer, brings: bool, now: Millis) -> Standing {
     let wants_nothing_more = match &peer.held {
         Held::All => true,
         Held::Part(held) => held.contains_set(&peer.in_any_order),
@@ -156,7 +172,7 @@ fn fetching(task: &Task, peer: &Peer, now: Millis) -> Standing {
     let is_led = |lead: &super::lead::Lead| {
         let led = peer.led.as_ref().filter(|led| !led.wants.is_empty())?;
         let waits = !lead.matcher.is_sent_anything(led.number);
-        waits.then(|| Standing::ForLease { hopeful: lead.is_hopeful(led.number, now) })
+        waits.then(|| Standing::ForLease { hopeful: lead.is_hopeful(led.number, brings, now) })
     };
     let for_lease = task.lead.as_ref().and_then(is_led);
     for_lease.unwrap_or(Standing::ForBytes { since: peer.tally.last() })

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, TaskInfo, groups_in};
 
 use super::lead::Lead;
-use super::{Dag, Held, Millis, Peer, RefusalKind, SizeScope, Wanted};
+use super::{Dag, Held, Millis, Peer, PeerState, RefusalKind, SizeScope, Wanted};
 
 /// Largest content that travels inside an answer, in bytes.
 pub const TINY_BYTES: u64 = 4096;
@@ -286,6 +286,12 @@ impl Task {
             other.place = peer.place;
         }
         Some(peer)
+    }
+
+    /// Whether somebody fetches more of it for the others: a seed, or one that reads the source.
+    pub fn brings_more(&self) -> bool {
+        let reads = |peer: &Peer| matches!(peer.state(), PeerState::Source { .. });
+        self.state.seed().is_some() || self.peers.values().any(reads)
     }
 
     /// Hosts whose part is in a state that `pick` takes.
