@@ -171,6 +171,8 @@ impl Scheduler for Grpc {
     }
 
     async fn tasks(&self, request: Request<TasksRequest>) -> Result<Response<TasksReply>, Status> {
+        // Who takes what from whom is nobody's business but the cluster's.
+        Caller::of(request.extensions()).require_member()?;
         let look = looking::look(&request.into_inner()).map_err(|error| malformed(&error))?;
         let seen = self.handle.look(look).await.map_err(|error| stopped(&error))?;
         Ok(Response::new(looking::reply(&seen)))
@@ -339,11 +341,62 @@ fn within_turn<T, U>(
 #[cfg(test)]
 mod tests {
     use dfs_model::Location;
+    use dfs_service::Lifecycle;
     use dfs_service::metrics::Metrics;
+    use dfs_service::net::{GrpcChannels, Peer, Trust};
+    use dfs_service::tls::Names;
     use tokio::task::JoinSet;
+    use tonic::Code;
 
+    use super::super::Settings;
+    use super::super::service::Seen;
     use super::messages::tests::some_task;
     use super::*;
+
+    /// The edge of a core that takes its mail from the other end.
+    fn edge(lifecycle: &mut Lifecycle) -> (Grpc, mpsc::Receiver<Mail>) {
+        let (mail, core) = mpsc::channel(1);
+        let members = watch::channel(Arc::new(Members::default())).1;
+        let me = Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap();
+        let metrics = SchedulerMetrics::register(&mut Metrics::new());
+        let tracker = lifecycle.service("scheduler");
+        let (tasks, stop) = (tracker.tasks().clone(), tracker.token().clone());
+        let (remember, timeout) = (Duration::ZERO, Duration::ZERO);
+        let resolver = Resolver::new(
+            Settings { remember, timeout, area: String::new() },
+            members.clone(),
+            Arc::new(GrpcChannels::default()),
+            metrics.clone(),
+            tracker,
+        );
+        let me = Arc::new(me);
+        (Grpc::new(Handle::to(mail), resolver, members, me, metrics, tasks, stop), core)
+    }
+
+    #[tokio::test]
+    async fn what_goes_on_is_shown_to_the_cluster_and_to_nobody_without_a_certificate() {
+        let mut lifecycle = Lifecycle::new(Duration::ZERO).unwrap();
+        let (grpc, mut core) = edge(&mut lifecycle);
+        let mut others = JoinSet::new();
+        others.spawn(async move {
+            while let Some(Mail::Look(_, reply)) = core.recv().await {
+                let _ = reply.send(Seen { tasks: Vec::new(), strategy: "swarm" });
+            }
+        });
+        let ask = async |trust| {
+            let mut request = Request::new(TasksRequest::default());
+            let address = ([127, 0, 0, 1], 4001).into();
+            request.extensions_mut().insert(Peer { address, trust });
+            grpc.tasks(request).await.map(|answer| answer.into_inner().strategy)
+        };
+        let stranger = ask(Trust::Anonymous).await.unwrap_err();
+        assert_eq!(stranger.code(), Code::Unauthenticated);
+        let names =
+            |role| Trust::Certified(Arc::new(Names::one(HostId::from_bytes([7; 16]), role)));
+        for trust in [names(Role::Node), names(Role::Guest), names(Role::Manager), Trust::Plain] {
+            assert_eq!(ask(trust).await.unwrap(), "swarm");
+        }
+    }
 
     fn held() -> Held {
         Held { task: Some(messages::task_message(&some_task())), ..Held::default() }

@@ -81,6 +81,10 @@ fn machines_that_joined_share_a_file_and_others_get_nothing() {
     for agent in &agents {
         assert_eq!(agent.metric("dfs_node_source_bytes_total"), 0);
     }
+    let said = agents[0].dfctl(&["why", &origin.url("/d/f"), "--format", "json"]).done();
+    let peers = said.json().unwrap()["items"][0]["peers"].clone();
+    let is_there = |name| peers.as_array().unwrap().iter().any(|peer| peer["node"] == name);
+    assert!(is_there("a") && is_there("b"), "{peers}");
 
     // A client of HTTP/2, and one of the piece plane, that do not speak TLS: an alert is all they hear.
     let pieces = cluster.process().address("pieces").unwrap();
@@ -101,6 +105,8 @@ fn machines_that_joined_share_a_file_and_others_get_nothing() {
     let said = Said::by(&mut stranger).unwrap().fails(5, "DFS-4119");
     assert!(said.stderr.contains("join the cluster first"), "{}", said.stderr);
     assert!(!out.exists());
+    let said = Said::by(visitor(&place, at, "stranger").args(["top", "--once"])).unwrap();
+    said.fails(5, "DFS-4119");
 }
 
 #[test]
@@ -118,6 +124,9 @@ fn a_command_without_an_agent_is_a_guest_of_the_machine_that_joined() {
     assert!(said.stderr.contains("a peer of"), "{}", said.stderr);
     assert!(fs::read(&out).unwrap() == all(&body), "wrong bytes");
     assert_eq!(origin.counters().body_bytes, MIB + 9);
+    // Of what it looks at in the cluster it is one of the cluster, too.
+    let page = Said::by(visitor(&place, at, "own").args(["top", "--once"])).unwrap().done().text();
+    assert!(page.contains(&origin.url("/f")[..20]), "{page}");
 }
 
 #[test]

@@ -117,6 +117,11 @@ impl Caller {
         })
     }
 
+    /// Refuses a caller of whom no certificate says that it belongs to the cluster, in whatever role.
+    pub fn require_member(&self) -> Result<(), Status> {
+        self.check(|_| None)
+    }
+
     /// Refuses a caller that has not this role.
     pub fn require_role(&self, role: Role) -> Result<(), Status> {
         self.check(|names| names.expect_role(role).err())
