@@ -179,10 +179,11 @@ impl Lead {
         };
         let is_news = |piece| !self.matcher.has(number, piece) && self.is_whole(held, piece);
         let news = Self::runs(looked_at.iter().copied(), is_news);
-        let is_lost = |piece| self.matcher.has(number, piece) && !self.is_whole(held, piece);
-        let lost = Self::runs(looked_at.iter().copied(), is_lost);
-        for run in lost.into_iter().filter(|_| is_other) {
-            self.matcher.lost(number, run, micros(now));
+        if is_other {
+            let is_lost = |piece| self.matcher.has(number, piece) && !self.is_whole(held, piece);
+            for run in Self::runs(looked_at.iter().copied(), is_lost) {
+                self.matcher.lost(number, run, micros(now));
+            }
         }
         for run in news {
             self.matcher.gained(number, run, micros(now));
