@@ -8,7 +8,7 @@
 //! what no counting node has or is being sent; a piece enters an area that has or imports it already from nowhere but
 //! inside; nobody gives or takes more leases at a time than [`Tuning`] says. A node whose uplink is far slower than the
 //! others, or that did not send what it was leased to, does not count as a holder: what only it has may be given
-//! again. Whoever a lease has failed is given anything by anybody until something comes: who has nothing is worse off
+//! again. So is what is on its way to who did not take what others sent; such a receiver comes last. Whoever a lease has failed is given anything by anybody until something comes: who has nothing is worse off
 //! than who pays for a second copy.
 
 mod crowd;
@@ -327,7 +327,9 @@ impl Matcher {
             self.peers.arrived(to, piece);
         }
         self.moved = self.now;
-        self.peers.forgive(to);
+        if self.peers.forgive(to) {
+            self.reconsider(to);
+        }
         let bytes = self.piece_bytes * u64::from(lease.lease.count);
         self.measure(from, bytes);
         self.peers.ends(from, to, lease.lease.count);
@@ -403,6 +405,7 @@ impl Matcher {
             self.peers.disappoint(from, to, bytes, late.since, self.now);
             self.peers.let_down(to);
             self.weigh(from);
+            self.reconsider(to);
             // Others come first: it would be leased the same again.
             self.peers.set_idle(from, true);
             self.look_at(to);
@@ -485,6 +488,21 @@ impl Matcher {
         Some(lease)
     }
 
+    /// Whether what is on its way will be a copy, as far as anybody can tell.
+    fn is_promising(&self, from: u32, to: u32) -> bool {
+        let is_sent = self.peers.counts(from) || self.peers.role(from) == Role::Source;
+        is_sent && !self.peers.is_struck(to)
+    }
+
+    /// Has what is on its way to a peer counted as copies or not, as its downlink turned out to be.
+    fn reconsider(&mut self, to: u32) {
+        let coming: Vec<Lease> = self.under_way.to(to).copied().collect();
+        for lease in coming {
+            let is_promising = self.is_promising(lease.from.0, to);
+            lease.pieces().for_each(|piece| self.expect(to, piece, is_promising));
+        }
+    }
+
     /// Counts a piece that is on its way as a copy, or no longer. What came in another way is one all the same.
     fn expect(&mut self, to: u32, piece: usize, is_expected: bool) {
         let is_news = self.peers.expect(to, piece, is_expected);
@@ -515,10 +533,10 @@ impl Matcher {
         if counts {
             copies.iter().for_each(|piece| self.count(peer, *piece, true));
         }
-        let is_source = self.peers.role(peer) == Role::Source;
         let sent: Vec<Lease> = self.under_way.from(peer).copied().collect();
         for lease in sent {
-            lease.pieces().for_each(|piece| self.expect(lease.to.0, piece, counts || is_source));
+            let is_promising = self.is_promising(peer, lease.to.0);
+            lease.pieces().for_each(|piece| self.expect(lease.to.0, piece, is_promising));
         }
     }
 }

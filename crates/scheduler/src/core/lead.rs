@@ -57,6 +57,8 @@ pub(super) struct Led {
     /// Hosts that it was told the addresses of, and which addresses of theirs.
     partners: BTreeMap<HostId, u32>,
     pub(super) heard: Millis,
+    /// When it took its part, or gained anything last.
+    moved: Millis,
 }
 
 /// What of a peer the matcher is to know.
@@ -87,6 +89,11 @@ impl Led {
     /// It did not reach a partner: next time it is told the address anew.
     pub(super) fn misses(&mut self, partner: &HostId) {
         self.partners.remove(partner);
+    }
+
+    /// Whether it has come to hold more of late, or may soon.
+    pub(super) fn gets_on(&self, now: Millis) -> bool {
+        self.moved.after(HOPE) > now
     }
 
     /// Whether the matcher can be told of what has changed: who comes from elsewhere, or reads the source for others,
@@ -162,6 +169,9 @@ impl Lead {
             peer.led = Some(self.join(host, &peer.held, part, now));
             return;
         };
+        if led.role != part.role || led.wants != part.wants {
+            led.moved = now;
+        }
         if led.role != part.role {
             led.role = part.role;
             self.matcher.becomes(led.number, part.role, micros(now));
@@ -184,6 +194,9 @@ impl Lead {
             for run in Self::runs(looked_at.iter().copied(), is_lost) {
                 self.matcher.lost(number, run, micros(now));
             }
+        }
+        if !news.is_empty() {
+            led.moved = now;
         }
         for run in news {
             self.matcher.gained(number, run, micros(now));
@@ -232,6 +245,7 @@ impl Lead {
             is_other: false,
             partners: BTreeMap::new(),
             heard: now,
+            moved: now,
         }
     }
 

@@ -229,8 +229,12 @@ impl Core {
         let now = self.now;
         let Some(task) = self.tasks.get(&task_id) else { return };
         let Some(lead) = &task.lead else { return };
-        let reads = |peer: &Peer| matches!(peer.state(), PeerState::Source { .. });
-        let brings = task.state.seed().is_some() || task.peers().any(|(_, peer)| reads(peer));
+        let reads = |peer: &Peer| {
+            matches!(peer.state(), PeerState::Source { .. } | PeerState::Seeding)
+                && peer.led.as_ref().is_some_and(|led| led.gets_on(now))
+        };
+        let is_asked = matches!(task.state, TaskState::Asked { .. });
+        let brings = is_asked || task.peers().any(|(_, peer)| reads(peer));
         let waits = |host: &&HostId| {
             let led = task.peer(host).and_then(|peer| peer.led.as_ref());
             led.is_some_and(|led| {

@@ -146,7 +146,9 @@ impl Matcher {
                 }
                 let way = self.way(from, to, may);
                 let Some(piece) = self.useful(from, to, &way) else { continue };
-                let key = (self.pieces.copies(piece), self.peers.getting(to), self.peers.held(to));
+                let is_struck = self.peers.is_struck(to);
+                let (getting, held) = (self.peers.getting(to), self.peers.held(to));
+                let key = (is_struck, self.pieces.copies(piece), getting, held);
                 if best.is_none_or(|(known, ..)| key < known) {
                     best = Some((key, to, piece));
                 }
@@ -180,10 +182,10 @@ impl Matcher {
         let most = first + self.run_of(from, to);
         let end = (first + 1..most.min(self.pieces.len())).find(|piece| !suits(*piece));
         let count = end.unwrap_or(most.min(self.pieces.len())) - first;
-        let counts = self.peers.counts(from) || self.peers.role(from) == Role::Source;
+        let is_promising = self.is_promising(from, to);
         for piece in first..first + count {
             self.peers.send(to, piece);
-            self.expect(to, piece, counts);
+            self.expect(to, piece, is_promising);
         }
         self.peers.begins(from, to, count as u32, self.now);
         self.peers.refresh_hunger(to, self.downlink());
@@ -258,8 +260,9 @@ struct Way {
     entered: [Option<u32>; 2],
 }
 
-/// By what one receiver comes before another: copies of the piece, what it is being sent, what it has.
-type Key = (u32, u32, u32);
+/// By what one receiver comes before another: whether nothing came of what it was leased last, copies of the piece,
+/// what it is being sent, what it has.
+type Key = (bool, u32, u32, u32);
 
 /// The areas that a piece on its way from one peer to another enters.
 fn crossed(from: [u32; 3], to: [u32; 3]) -> [Option<u32>; 2] {
