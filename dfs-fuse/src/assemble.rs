@@ -23,7 +23,7 @@ use dfs_service::net::{
 };
 use dfs_service::process::{self, Fault};
 use dfs_service::run_info::RunInfo;
-use dfs_service::tls::enrol::{self, EnrolError, Keeper, Renewer};
+use dfs_service::tls::enrol::{self, Keeper, Renewer};
 use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker, tls};
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 
@@ -138,16 +138,11 @@ async fn secure(
         options.cluster = credentials.managers().to_vec();
     }
     let renewer = Renewer::Managers(options.cluster.clone());
-    let identity = tls::Identity::new(credentials).map_err(EnrolError::from);
-    let identity = Arc::new(identity.map_err(process::Error::from)?);
-    let dir = Some(dir.to_owned());
-    let keeper = Keeper { identity: Arc::clone(&identity), hosts, renewer, dir };
-    let stop = tracker.token().clone();
-    tracker.spawn("certificate", OnFailure::Report, async move {
-        keeper.run(stop).await;
-        Ok::<(), std::convert::Infallible>(())
-    });
-    Ok(Security::Tls(identity))
+    let keeper = Keeper::new(credentials, hosts, renewer, Some(dir.to_owned()));
+    let keeper = keeper.map_err(process::Error::from)?;
+    let security = keeper.security();
+    keeper.start(tracker);
+    Ok(security)
 }
 
 async fn listen(

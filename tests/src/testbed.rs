@@ -23,8 +23,8 @@ pub use namespace::Reaper;
 pub use plan::{Idcs, Layout, Links, Place, Role};
 pub use trouble::Trouble;
 
-use crate::Failure;
 use crate::process::Said;
+use crate::{Failure, Origin};
 use namespace::Namespace;
 
 /// Of a machine.
@@ -170,6 +170,12 @@ impl Testbed {
     pub fn first(&self, role: Role) -> Result<&Machine, Failure> {
         let missing = || Failure::new(format!("the testbed has no machine for {role:?}"));
         self.all(role).next().ok_or_else(missing)
+    }
+
+    /// Starts an origin on its machine.
+    pub fn start_origin(&self, port: u16) -> Result<Origin, Failure> {
+        let machine = self.first(Role::Origin)?;
+        machine.inside(|| Origin::start_at((machine.address(), port).into()))
     }
 
     /// The machine of this name.

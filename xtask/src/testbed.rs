@@ -139,8 +139,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let testbed = Testbed::build(&layout)?;
     let reaper = testbed.reaper();
     interrupt.on_signal(move || reaper.reap());
-    let machine = testbed.first(Role::Origin)?;
-    let origin = machine.inside(|| Origin::start_at((machine.address(), 80).into()))?;
+    let origin = testbed.start_origin(80)?;
     origin.put(FILE, Body::noise(1, args.size));
     let started = Fleet::start(&testbed, &binaries, work.path());
     let mut fleet = started.map_err(|failure| asked_to_stop(&interrupt, failure.into()))?;

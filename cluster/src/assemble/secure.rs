@@ -12,7 +12,7 @@ use dfs_service::config::ServiceAddress;
 use dfs_service::data_dir::DataDir;
 use dfs_service::net::Security;
 use dfs_service::process;
-use dfs_service::tls::enrol::{self, EnrolError, Keeper, Renewer};
+use dfs_service::tls::enrol::{self, Keeper, Renewer};
 use dfs_service::tls::{self, Authority, Credentials, Host};
 
 use super::{Error, Told};
@@ -116,8 +116,6 @@ fn with(
     dir: Option<PathBuf>,
     plain: Secured,
 ) -> Result<Secured, Error> {
-    let identity = tls::Identity::new(credentials).map_err(EnrolError::from);
-    let identity = Arc::new(identity.map_err(process::Error::from)?);
-    let keeper = Keeper { identity: Arc::clone(&identity), hosts, renewer, dir };
-    Ok(Secured { security: Security::Tls(identity), keeper: Some(keeper), ..plain })
+    let keeper = Keeper::new(credentials, hosts, renewer, dir).map_err(process::Error::from)?;
+    Ok(Secured { security: keeper.security(), keeper: Some(keeper), ..plain })
 }

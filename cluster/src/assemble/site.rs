@@ -83,12 +83,9 @@ impl Site {
 
     /// Renews the process's certificate for as long as it runs.
     pub(super) fn keep_certificate(&mut self, tracker: &Tracker) {
-        let Some(keeper) = self.keeper.take() else { return };
-        let stop = tracker.token().clone();
-        tracker.spawn("certificate", OnFailure::Report, async move {
-            keeper.run(stop).await;
-            Ok::<(), Infallible>(())
-        });
+        if let Some(keeper) = self.keeper.take() {
+            keeper.start(tracker);
+        }
     }
 
     /// The manager.

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::HostId;
 use dfs_peer::error_chain;
 use dfs_proto::manager::admin_server::Admin;
 use dfs_proto::manager::enrolment_server::Enrolment;
@@ -66,7 +65,7 @@ impl Registrar {
         let asked =
             Redemption { token: secret.hash(), key: request.key_hash(), role: name.role, host };
         let redeemed = self.store.redeem(asked, now_ms()).await;
-        match redeemed.map_err(|error| Status::unavailable(error_chain(&error)))? {
+        match redeemed.map_err(lost)? {
             Redeemed::Yes | Redeemed::Again => {
                 Ok((request.names().clone(), self.signed(&request)?))
             }
@@ -88,9 +87,10 @@ impl Registrar {
             return Err(Status::permission_denied(why));
         }
         let foreign = self.store.foreign(request.hosts().to_vec()).await;
-        let foreign = foreign.map_err(|error| Status::unavailable(error_chain(&error)))?;
-        match foreign.first() {
-            Some(host) => Err(foreign_id(*host)),
+        match foreign.map_err(lost)?.first() {
+            Some(host) => {
+                Err(Status::permission_denied(foreign_id(&format!("the host id {host}"))))
+            }
             None => self.signed(&request),
         }
     }
@@ -122,11 +122,16 @@ fn read(request: Option<CertificateRequest>) -> Result<SigningRequest, Status> {
         .map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
-fn foreign_id(host: HostId) -> Status {
-    Status::permission_denied(format!(
-        "host id {host} belongs to another key: where its data directory was copied, remove the file \
+/// The database does not answer: asking again may help.
+fn lost(error: super::Error) -> Status {
+    Status::unavailable(error_chain(&error))
+}
+
+fn foreign_id(whose: &str) -> String {
+    format!(
+        "{whose} belongs to another key: where its data directory was copied, remove the file \
          `identity` of the copy and join again"
-    ))
+    )
 }
 
 /// What somebody is told whose token is not good.
@@ -139,11 +144,7 @@ fn refused(redeemed: &Redeemed, asked: Role) -> Status {
             "the join token is for a {role}, not for a {asked}: `dfctl cluster join-token --role \
              {asked}` on the manager's machine gives the right one"
         ),
-        Redeemed::ForeignId => {
-            "this host's id belongs to another key: where its data directory was \
-            copied, remove the file `identity` of the copy and join again"
-                .to_owned()
-        }
+        Redeemed::ForeignId => foreign_id("this host's id"),
         Redeemed::Unknown | Redeemed::Yes | Redeemed::Again => {
             format!("the join token is not known here, or not any more; {another}")
         }
@@ -218,7 +219,7 @@ impl Admin for Desk {
         let expires_ms = now.saturating_add(request.ttl_ms);
         let token = NewToken { hash: secret.hash(), role, uses: request.uses, expires_ms };
         let added = registrar.store.add_token(token, now).await;
-        if !added.map_err(|error| Status::unavailable(error_chain(&error)))? {
+        if !added.map_err(lost)? {
             return Err(Status::resource_exhausted("there are too many tokens: let some expire"));
         }
         tracing::info!(%role, uses = request.uses, "a join token was made");
@@ -230,6 +231,8 @@ impl Admin for Desk {
 
 #[cfg(test)]
 mod tests {
+    use dfs_model::HostId;
+
     use super::*;
 
     fn one(n: u8, role: Role) -> Names {

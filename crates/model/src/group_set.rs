@@ -26,6 +26,14 @@ fn words_of(range: GroupRange) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
+impl From<GroupRange> for GroupSet {
+    fn from(range: GroupRange) -> Self {
+        let mut set = Self::new();
+        set.insert_range(range);
+        set
+    }
+}
+
 impl GroupSet {
     /// The empty set.
     pub fn new() -> Self {
@@ -34,9 +42,7 @@ impl GroupSet {
 
     /// The set `0..count`.
     pub fn full(count: u64) -> Self {
-        let mut set = Self::new();
-        set.insert_range(GroupRange::new(0, count));
-        set
+        GroupRange::new(0, count).into()
     }
 
     /// Number of groups in the set.

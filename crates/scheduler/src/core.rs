@@ -174,6 +174,12 @@ impl Core {
         young && !self.hosts.values().any(Host::is_seed)
     }
 
+    /// A number that no order to a seed has had.
+    fn next_obtain(&mut self) -> u64 {
+        self.last_obtain += 1;
+        self.last_obtain
+    }
+
     /// The strategy's name.
     pub fn strategy(&self) -> &'static str {
         self.strategy.name()

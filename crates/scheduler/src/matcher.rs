@@ -8,8 +8,9 @@
 //! what no counting node has or is being sent; a piece enters an area that has or imports it already from nowhere but
 //! inside; nobody gives or takes more leases at a time than [`Tuning`] says. A node whose uplink is far slower than the
 //! others, or that did not send what it was leased to, does not count as a holder: what only it has may be given
-//! again. Whoever a lease has failed is given anything by anybody until something comes: who has nothing is worse off
-//! than who pays for a second copy.
+//! again. So is what is on its way to who did not take what others sent; such a receiver comes last. Whoever a lease has
+//! failed is given anything by anybody until something comes: who has nothing is worse off than who pays for a second
+//! copy.
 
 mod acquaintance;
 mod crowd;
@@ -366,7 +367,9 @@ impl Matcher {
             self.peers.arrived(to, piece);
         }
         self.moved = self.now;
-        self.peers.forgive(to);
+        if self.peers.forgive(to) {
+            self.receiver_changed(to);
+        }
         self.measure(from, self.piece_bytes * u64::from(count));
         self.peers.ends(from, to, count);
         self.weigh(from);
@@ -441,6 +444,7 @@ impl Matcher {
             self.peers.disappoint(from, to, bytes, late.since, self.now);
             self.peers.let_down(to);
             self.weigh(from);
+            self.receiver_changed(to);
             // Others come first: it would be leased the same again.
             self.peers.set_idle(from, true);
             self.look_at(to);
@@ -539,6 +543,33 @@ impl Matcher {
         Some(lease)
     }
 
+    /// Whether what is on its way will be a copy, as far as anybody can tell.
+    fn is_promising(&self, from: u32, to: u32) -> bool {
+        let is_sent = self.peers.counts(from) || self.peers.role(from) == Role::Source;
+        is_sent && !self.peers.is_struck(to)
+    }
+
+    /// Has what a lease brings counted as copies or not, as who gives and takes it turned out to be.
+    fn reconsider(&mut self, Out { lease, counts, .. }: Out) {
+        let (PeerNumber(from), PeerNumber(to)) = (lease.from, lease.to);
+        let is_promising = self.is_promising(from, to);
+        if counts == is_promising {
+            return;
+        }
+        self.under_way.set_counts(lease.id, is_promising);
+        for piece in lease.pieces() {
+            if !self.peers.has(to, piece) {
+                self.count(to, piece, is_promising);
+            }
+        }
+    }
+
+    /// A downlink turned out not to take anything, or to take something again.
+    fn receiver_changed(&mut self, to: u32) {
+        let coming: Vec<Out> = self.under_way.of(to, Side::Takes).copied().collect();
+        coming.into_iter().for_each(|out| self.reconsider(out));
+    }
+
     /// Has the copies of a node counted or not, and what it sends, as its uplink turned out to be.
     fn weigh(&mut self, peer: u32) {
         let usual = self.peers.rates().usual();
@@ -562,17 +593,8 @@ impl Matcher {
         if counts {
             copies.iter().for_each(|piece| self.count(peer, *piece, true));
         }
-        let counts = counts || self.peers.role(peer) == Role::Source;
         let sent: Vec<Out> = self.under_way.of(peer, Side::Gives).copied().collect();
-        for out in sent.into_iter().filter(|out| out.counts != counts) {
-            self.under_way.set_counts(out.lease.id, counts);
-            let to = out.lease.to.0;
-            for piece in
-                out.lease.pieces().filter(|piece| !self.peers.has(to, *piece)).collect::<Vec<_>>()
-            {
-                self.count(to, piece, counts);
-            }
-        }
+        sent.into_iter().for_each(|out| self.reconsider(out));
     }
 }
 

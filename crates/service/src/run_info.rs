@@ -4,13 +4,14 @@
 //! recognised: its process is gone, or another one has got its number.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+use crate::private_file::{self, Outlives};
 
 const FILE_NAME: &str = "run.json";
 /// More than any honest file needs.
@@ -111,13 +112,7 @@ impl RunInfo {
         let failed = |source| RunInfoError::Io { action: "write", path: path.clone(), source };
         let text = serde_json::to_vec_pretty(&self)
             .map_err(|source| RunInfoError::Damaged { path: path.clone(), source })?;
-        let partial = data_dir.join(format!("{FILE_NAME}.{}", self.pid));
-        let written = write_private(&partial, &text).and_then(|()| fs::rename(&partial, &path));
-        if let Err(error) = written {
-            // Best effort: what failed to be written may not be there.
-            let _ = fs::remove_file(&partial);
-            return Err(failed(error));
-        }
+        private_file::replace(&path, &text, Outlives::Process).map_err(failed)?;
         Ok(Announcement { path, info: self })
     }
 
@@ -129,15 +124,9 @@ impl RunInfo {
     /// Reads the file of `data_dir`.
     pub fn read(data_dir: &Path) -> Result<RunState, RunInfoError> {
         let path = data_dir.join(FILE_NAME);
-        let failed =
-            |path: &Path, source| RunInfoError::Io { action: "read", path: path.into(), source };
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RunState::Absent),
-            Err(error) => return Err(failed(&path, error)),
-        };
-        let mut text = Vec::new();
-        file.take(MAX_BYTES).read_to_end(&mut text).map_err(|error| failed(&path, error))?;
+        let failed = |source| RunInfoError::Io { action: "read", path: path.clone(), source };
+        let read = private_file::read(&path, MAX_BYTES).map_err(failed)?;
+        let Some(text) = read else { return Ok(RunState::Absent) };
         let info: Self = serde_json::from_slice(&text)
             .map_err(|source| RunInfoError::Damaged { path, source })?;
         Ok(if info.is_running() { RunState::Running(info) } else { RunState::Stale(info) })
@@ -162,12 +151,6 @@ impl Drop for Announcement {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text)
 }
 
 /// When the kernel started a process, in clock ticks since boot: field 22 of `/proc/<pid>/stat`; `None` when

@@ -2,17 +2,16 @@
 //! their way. Everybody who is left finishes with the right bytes, whoever was struck does once it is over, and the
 //! origin pays for what was lost with who had it, and no more.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
 
 use dfs_model::Rate;
-use dfs_tests::testbed::{Fleet, Layout, Role, Trouble};
+use dfs_tests::testbed::{Fleet, Layout, Trouble};
 use dfs_tests::wait::PATIENCE;
 use dfs_tests::{Body, Node, Origin, Testbed};
 
 use crate::recovery::spoil;
-use crate::support::{Place, all, binaries, until};
+use crate::support::{Place, Running, all, binaries, until};
 
 const MIB: u64 = 1 << 20;
 const NODES: usize = 8;
@@ -22,45 +21,32 @@ const LENGTH: u64 = 12 * MIB + 17;
 /// One node's part in the crowd.
 struct Taker {
     name: String,
-    getting: Child,
+    getting: Running,
     output: PathBuf,
-    said: PathBuf,
 }
 
 impl Taker {
     fn start(node: &Node, url: &str, place: &Place) -> Self {
         let name = node.name().to_owned();
-        let (output, said) =
-            (place.path(&format!("{name}.out")), place.path(&format!("{name}.err")));
+        let output = place.path(&format!("{name}.out"));
         let mut command = node.dfctl_command().unwrap();
         command.args(["get", url, "-o", output.to_str().unwrap()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let getting = command.stderr(File::create(&said).unwrap()).spawn().unwrap();
-        Self { name, getting, output, said }
+        Self { name, getting: Running::start(command), output }
     }
 
-    fn is_under_way(&mut self) -> bool {
-        self.getting.try_wait().unwrap().is_none()
-    }
-
-    /// What it said, where it has not got it.
-    fn ends(&mut self) -> Result<(), String> {
-        until(&format!("{} is done", self.name), || !self.is_under_way());
-        let is_well = self.getting.wait().unwrap().success();
-        if is_well { Ok(()) } else { Err(fs::read_to_string(&self.said).unwrap()) }
-    }
-
-    fn ends_well(&mut self, body: &Body) {
-        self.ends().unwrap_or_else(|said| panic!("{}: {said}", self.name));
+    /// Where it has not got it, what it said.
+    fn ends(self, body: &Body) -> Result<(), String> {
+        let said = self.getting.wait();
+        if said.code != 0 {
+            return Err(said.stderr);
+        }
         assert!(fs::read(&self.output).unwrap() == all(body), "{} has wrong bytes", self.name);
+        Ok(())
     }
-}
 
-impl Drop for Taker {
-    fn drop(&mut self) {
-        // It has ended, or the test has failed.
-        let _ = self.getting.kill();
-        let _ = self.getting.wait();
+    fn ends_well(self, body: &Body) {
+        let name = self.name.clone();
+        self.ends(body).unwrap_or_else(|said| panic!("{name}: {said}"));
     }
 }
 
@@ -82,8 +68,7 @@ struct Crowd<'a> {
 impl<'a> Crowd<'a> {
     fn on(testbed: &'a Testbed) -> Self {
         let (place, body) = (Place::new(), Body::noise(1, LENGTH));
-        let machine = testbed.first(Role::Origin).unwrap();
-        let origin = machine.inside(|| Origin::start_at((machine.address(), 0).into())).unwrap();
+        let origin = testbed.start_origin(0).unwrap();
         origin.put("/file", body.clone());
         let url = origin.url("/file");
         let fleet = Fleet::start(testbed, &binaries(), place.root()).unwrap();
@@ -111,23 +96,24 @@ fn bad_day(trouble: &str, most_copies: f64) {
         let carried = struck.traffic().unwrap();
         carried.received > LENGTH / 4 && carried.sent > LENGTH / 8
     });
-    assert!(takers.iter_mut().all(Taker::is_under_way), "{trouble} comes too late");
+    let is_under_way = |taker: &mut Taker| !taker.getting.has_ended();
+    assert!(takers.iter_mut().all(is_under_way), "{trouble} comes too late");
     trouble.strike(crowd.testbed, &mut crowd.fleet).unwrap();
 
-    for taker in takers.iter_mut().filter(|taker| taker.name != trouble.whom()) {
-        taker.ends_well(&crowd.body);
-    }
+    let (mut hit, others): (Vec<Taker>, Vec<Taker>) =
+        takers.into_iter().partition(|taker| taker.name == trouble.whom());
+    others.into_iter().for_each(|taker| taker.ends_well(&crowd.body));
     let copies = crowd.copies();
     assert!(copies <= most_copies, "{trouble}: {copies} copies left the origin");
     trouble.heal(crowd.testbed, &mut crowd.fleet).unwrap();
-    let Some(at) = takers.iter().position(|taker| taker.name == trouble.whom()) else { return };
+    let Some(hit) = hit.pop() else { return };
     crowd.fleet.wait_connected().unwrap();
-    if let Err(said) = takers[at].ends() {
+    let again = crowd.fleet.nodes().iter().position(|node| node.name() == hit.name).unwrap();
+    if let Err(said) = hit.ends(&crowd.body) {
         // Its agent was gone, or silent for so long that it was taken to be.
         assert!(said.contains("DFS-4103"), "{trouble}: {said}");
-        takers[at] = crowd.take(at);
+        crowd.take(again).ends_well(&crowd.body);
     }
-    takers[at].ends_well(&crowd.body);
     crowd.origin.wait_idle(PATIENCE).unwrap();
     let copies = crowd.copies();
     assert!(copies <= most_copies, "{trouble}: {copies} copies in the end");
@@ -200,9 +186,8 @@ fn a_node_sends_wrong_bytes() {
     let crowd = Crowd::on(&testbed);
     crowd.take(1).ends_well(&crowd.body);
     assert!(spoil(crowd.fleet.nodes()[1].data_dir(), LENGTH) > 0);
-    let mut others: Vec<Taker> =
-        (0..NODES).filter(|at| *at != 1).map(|at| crowd.take(at)).collect();
-    others.iter_mut().for_each(|taker| taker.ends_well(&crowd.body));
+    let others: Vec<Taker> = (0..NODES).filter(|at| *at != 1).map(|at| crowd.take(at)).collect();
+    others.into_iter().for_each(|taker| taker.ends_well(&crowd.body));
     let liar = crowd.fleet.nodes()[1].process();
     let served = || liar.metric("dfs_node_served_bytes_total");
     assert!(testbed.machine("node2").unwrap().inside(served).unwrap() > 0.0, "it was asked");

@@ -368,6 +368,11 @@ impl Running {
         String::from_utf8_lossy(&Self::text(&self.stderr)).into_owned()
     }
 
+    /// Whether it has.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end.
     pub fn wait(mut self) -> Said {
         let ended =

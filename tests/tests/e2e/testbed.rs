@@ -9,18 +9,12 @@ use std::process::Command;
 use dfs_model::Rate;
 use dfs_tests::process::Said;
 use dfs_tests::testbed::{Fleet, Idcs, Layout, Machine, Role};
-use dfs_tests::{Body, Origin, Testbed};
+use dfs_tests::{Body, Testbed};
 
 use crate::support::{Expected, Place, all, binaries, runs, until};
 
 const MIB: u64 = 1 << 20;
 const LINK: Rate = Rate(20_000_000 / 8);
-
-/// An origin on its machine.
-fn origin_on(testbed: &Testbed) -> Origin {
-    let machine = testbed.first(Role::Origin).unwrap();
-    machine.inside(|| Origin::start_at((machine.address(), 0).into())).unwrap()
-}
 
 /// A curl on a machine.
 fn curl_on(machine: &Machine, url: &str) -> Said {
@@ -45,7 +39,7 @@ fn a_crowd_on_narrow_links_has_its_file_and_the_origin_sends_it_once() {
     let place = Place::new();
     let testbed = Testbed::build(&Layout::flat(3, LINK)).unwrap();
     let body = Body::noise(1, 2 * MIB + 13);
-    let origin = origin_on(&testbed);
+    let origin = testbed.start_origin(0).unwrap();
     origin.put("/file", body.clone());
     let mut fleet = Fleet::start(&testbed, &binaries(), place.root()).unwrap();
     let url = origin.url("/file");
@@ -89,7 +83,7 @@ fn a_crowd_on_narrow_links_has_its_file_and_the_origin_sends_it_once() {
 fn machines_are_lost_and_come_back() {
     let place = Place::new();
     let testbed = Testbed::build(&Layout::flat(2, LINK)).unwrap();
-    let origin = origin_on(&testbed);
+    let origin = testbed.start_origin(0).unwrap();
     origin.put("/file", Body::noise(1, MIB));
     origin.put("/small", Body::noise(1, 1000));
     let url = origin.url("/file");
@@ -130,7 +124,7 @@ fn machines_are_lost_and_come_back() {
 fn data_centres_are_behind_their_uplinks() {
     let idcs = Some(Idcs { count: 2, uplink: Rate(LINK.0 / 2) });
     let testbed = Testbed::build(&Layout { idcs, ..Layout::flat(4, LINK) }).unwrap();
-    let origin = origin_on(&testbed);
+    let origin = testbed.start_origin(0).unwrap();
     origin.put("/file", Body::noise(1, MIB));
     for machine in testbed.machines() {
         let said = curl_on(machine, &origin.url("/file"));

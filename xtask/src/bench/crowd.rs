@@ -174,8 +174,7 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     }
     let root = bench.fresh_dir("root")?;
     args.content.write(&root.join(FILE), bench.size)?;
-    let machine = testbed.first(Role::Origin)?;
-    let origin = machine.inside(|| Origin::start_at((machine.address(), 0).into()))?;
+    let origin = testbed.start_origin(0)?;
     origin.put(&format!("/{FILE}"), Body::File(root.join(FILE)));
     let (testbed, origin, root) = (&testbed, &origin, &root);
     let (spread, warm) = (args.spread, args.warm);

@@ -585,11 +585,8 @@ impl Actor {
         if self.conductor.source() != SourceAccess::Forbidden || self.partners.is_empty() {
             return;
         }
-        let known = self.parents.drain().map(|(host, (parent, watching))| {
-            watching.iter().for_each(CancellationToken::cancel);
-            (host, parent)
-        });
-        let mut all: HashMap<HostId, ParentHost> = known.collect();
+        let mut all: HashMap<HostId, ParentHost> =
+            self.parents.iter().map(|(host, (parent, _))| (*host, parent.clone())).collect();
         all.extend(self.partners.drain());
         self.set_parents(all.into_values().collect());
     }

@@ -59,6 +59,8 @@ pub(super) struct Led {
     /// Hosts that it was told the addresses of, and which addresses of theirs.
     partners: BTreeMap<HostId, u32>,
     pub(super) heard: Millis,
+    /// When it took its part, or gained anything last.
+    moved: Millis,
 }
 
 /// What of a peer the matcher is to know.
@@ -89,6 +91,11 @@ impl Led {
     /// It did not reach a partner: next time it is told the address anew.
     pub(super) fn misses(&mut self, partner: &HostId) {
         self.partners.remove(partner);
+    }
+
+    /// Whether it has come to hold more of late, or may soon.
+    pub(super) fn gets_on(&self, now: Millis) -> bool {
+        self.moved.after(HOPE) > now
     }
 
     /// Whether the matcher can be told of what has changed: who comes from elsewhere, or reads the source for others,
@@ -165,6 +172,9 @@ impl Lead {
             peer.led = Some(self.join(host, &peer.held, part, now));
             return;
         };
+        if led.role != part.role || led.wants != part.wants {
+            led.moved = now;
+        }
         if led.role != part.role {
             led.role = part.role;
             self.matcher.becomes(led.number, part.role, micros(now));
@@ -182,10 +192,14 @@ impl Lead {
         };
         let is_news = |piece| !self.matcher.has(number, piece) && self.is_whole(held, piece);
         let news = Self::runs(looked_at.iter().copied(), is_news);
-        let is_lost = |piece| self.matcher.has(number, piece) && !self.is_whole(held, piece);
-        let lost = Self::runs(looked_at.iter().copied(), is_lost);
-        for run in lost.into_iter().filter(|_| is_other) {
-            self.matcher.lost(number, run, micros(now));
+        if is_other {
+            let is_lost = |piece| self.matcher.has(number, piece) && !self.is_whole(held, piece);
+            for run in Self::runs(looked_at.iter().copied(), is_lost) {
+                self.matcher.lost(number, run, micros(now));
+            }
+        }
+        if !news.is_empty() {
+            led.moved = now;
         }
         for run in news {
             self.matcher.gained(number, run, micros(now));
@@ -234,6 +248,7 @@ impl Lead {
             is_other: false,
             partners: BTreeMap::new(),
             heard: now,
+            moved: now,
         }
     }
 

@@ -244,10 +244,17 @@ fn one_that_denies_that_anybody_has_anything_takes_nothing_from_others() {
 
 #[test]
 fn the_words_to_one_that_waits_come_often_enough() {
-    let (mut scene, _) = led(1..=1);
+    let (mut scene, task) = led(1..=1);
     let mut heard = scene.now;
-    for _ in 0..300 {
-        let told = scene.pass(Duration::from_millis(33));
+    for at in 0..300 {
+        let told = match at % 100 {
+            0 => {
+                let given = verified(&mut scene, &task, GroupRange::new(at / 100, 1));
+                end(&mut scene, &task, leases(&given)[0], None);
+                given
+            }
+            _ => scene.pass(Duration::from_millis(33)),
+        };
         if told.iter().any(|decision| matches!(decision, Decision::SendLeases { .. })) {
             let silence = scene.now.0 - heard.0;
             assert!(silence < 1500, "{silence} ms without a word: it chooses for itself after 2 s");
@@ -255,6 +262,18 @@ fn the_words_to_one_that_waits_come_often_enough() {
         }
     }
     assert!(scene.now.0 - heard.0 < 1500);
+}
+
+#[test]
+fn of_a_seed_to_which_nothing_comes_nothing_is_promised() {
+    let (mut scene, _) = led(1..=1);
+    let told = scene.pass(Duration::from_millis(3_900));
+    assert!(told.iter().any(|decision| matches!(decision, Decision::SendLeases { .. })));
+    for _ in 0..60 {
+        let told = scene.pass(Duration::from_millis(100));
+        let is_word = |decision: &Decision| matches!(decision, Decision::SendLeases { .. });
+        assert!(!told.iter().any(is_word), "its child is to look after itself");
+    }
 }
 
 #[test]

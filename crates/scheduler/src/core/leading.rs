@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{GroupRange, GroupSet, HostId, TaskId, TaskKey};
+use dfs_model::{GroupSet, HostId, TaskId, TaskKey};
 
 use super::evidence::Evidence;
 use super::lead::{Lead, Letter, Part, Places, micros};
@@ -114,8 +114,8 @@ impl Core {
             return;
         }
         let (spec, wanted) = (task.spec.clone(), Wanted::Groups(task.ordered.clone()));
-        self.last_obtain += 1;
-        let obtain = self.last_obtain;
+        let obtain = self.next_obtain();
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let former = match &mut task.state {
             TaskState::Asked { obtain: number, .. } => Some(std::mem::replace(number, obtain)),
             TaskState::Seeded { obtain: number, .. } => number.replace(obtain),
@@ -237,7 +237,7 @@ impl Core {
         let now = self.now;
         let Some(task) = self.tasks.get(&task_id) else { return };
         let Some(lead) = &task.lead else { return };
-        let brings = task.brings_more();
+        let brings = task.brings_more(now);
         let waits = |host: &&HostId| {
             let led = task.peer(host).and_then(|peer| peer.led.as_ref());
             led.is_some_and(|led| {
@@ -326,7 +326,7 @@ impl Lead {
         }
         match (end.failure, parent) {
             // What it says next of what it wants is news.
-            (Some(LeaseFailure::Unwanted), _) => forget(peer, groups),
+            (Some(LeaseFailure::Unwanted), _) => peer.unwant(&groups.into()),
             (Some(LeaseFailure::Parent(kind)), Some(parent)) => {
                 if let Some(led) = &mut peer.led {
                     led.misses(&parent);
@@ -335,12 +335,5 @@ impl Lead {
             }
             _ => {}
         }
-    }
-}
-
-fn forget(peer: &mut Peer, groups: GroupRange) {
-    peer.in_any_order.remove_range(groups);
-    if let Some(led) = &mut peer.led {
-        led.wants.remove_range(groups);
     }
 }

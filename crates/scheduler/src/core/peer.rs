@@ -272,9 +272,14 @@ impl Peer {
         let mut held = self.held.clone();
         held.remove(lost, all);
         self.holds(held, now);
-        self.in_any_order.remove_all(lost);
+        self.unwant(lost);
+    }
+
+    /// What it said that it wants of these counts no more: what it says next is news.
+    pub fn unwant(&mut self, groups: &GroupSet) {
+        self.in_any_order.remove_all(groups);
         if let Some(led) = &mut self.led {
-            led.wants.remove_all(lost);
+            led.wants.remove_all(groups);
         }
     }
 

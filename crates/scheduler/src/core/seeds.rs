@@ -21,8 +21,7 @@ impl Core {
         }
         let Some(seed) = self.seed_for(task_id, asker) else { return false };
         let deadline = self.now.after(self.limits.seed_answer);
-        self.last_obtain += 1;
-        let obtain = self.last_obtain;
+        let obtain = self.next_obtain();
         let Some(task) = self.tasks.get_mut(&task_id) else { return false };
         task.state = TaskState::Asked { seed, obtain, deadline };
         task.seed_mute_since = None;

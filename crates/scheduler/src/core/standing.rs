@@ -102,7 +102,7 @@ impl Core {
         task: &'task Task,
         now: Millis,
     ) -> impl Iterator<Item = (&'task HostId, &'task Peer, Standing)> {
-        let brings = task.brings_more();
+        let brings = task.brings_more(now);
         task.peers().map(move |(id, peer)| (id, peer, self.standing(task, (id, peer), brings, now)))
     }
 

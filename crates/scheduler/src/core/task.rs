@@ -288,10 +288,13 @@ impl Task {
         Some(peer)
     }
 
-    /// Whether somebody fetches more of it for the others: a seed, or one that reads the source.
-    pub fn brings_more(&self) -> bool {
-        let reads = |peer: &Peer| matches!(peer.state(), PeerState::Source { .. });
-        self.state.seed().is_some() || self.peers.values().any(reads)
+    /// Whether somebody fetches more of it for the others: a seed, or one that reads the source, as long as it gets on.
+    pub fn brings_more(&self, now: Millis) -> bool {
+        let reads = |peer: &Peer| {
+            matches!(peer.state(), PeerState::Source { .. } | PeerState::Seeding)
+                && peer.led.as_ref().is_some_and(|led| led.gets_on(now))
+        };
+        matches!(self.state, TaskState::Asked { .. }) || self.peers.values().any(reads)
     }
 
     /// Hosts whose part is in a state that `pick` takes.

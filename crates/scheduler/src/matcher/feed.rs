@@ -181,7 +181,14 @@ impl Matcher {
         let may = self.may(from);
         for (level, area) in self.areas_of(from) {
             self.draw_hungry(from, level, area);
-            if !self.draft.drawn.is_empty() && self.lease_one(from, may) {
+            let peers = &self.peers;
+            let struck: Vec<u32> =
+                self.draft.drawn.extract_if(.., |to| peers.is_struck(*to)).collect();
+            if self.lease_one(from, may) {
+                return true;
+            }
+            self.draft.drawn = struck;
+            if self.lease_one(from, may) {
                 return true;
             }
         }
@@ -288,7 +295,7 @@ impl Matcher {
     }
 
     fn lease_run(&mut self, from: u32, to: u32, pieces: Range<usize>) {
-        let counts = self.peers.counts(from) || self.peers.role(from) == Role::Source;
+        let counts = self.is_promising(from, to);
         for piece in pieces.clone() {
             self.peers.send(to, piece);
             if counts {

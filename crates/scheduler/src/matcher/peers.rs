@@ -59,6 +59,8 @@ struct Peer {
     uplink: Uplink,
     /// Leases to it that came to nothing in a row, while their senders served others.
     strikes: u16,
+    /// Since when.
+    struck_at: Micros,
     /// Pieces that it may be leased at a time.
     window: u32,
     /// It did not send what it was leased to, and nothing since.
@@ -113,6 +115,7 @@ impl Peers {
             domains,
             uplink: Uplink::default(),
             strikes: 0,
+            struck_at: Micros::default(),
             window: 0,
             is_doubtful: false,
         };
@@ -398,8 +401,8 @@ impl Peers {
         self.peer(number).window
     }
 
-    /// A lease came to nothing. Where the sender served others meanwhile it is the receiver's fault; else the sender is
-    /// slower than that.
+    /// A lease came to nothing. Where the sender served others meanwhile, or since others failed the receiver too, it
+    /// is the receiver's fault; else the sender is slower than that.
     pub(super) fn disappoint(
         &mut self,
         from: u32,
@@ -408,9 +411,12 @@ impl Peers {
         since: Micros,
         now: Micros,
     ) {
-        if self.peer(from).uplink.last_sent() > since {
-            let receiver = self.peer_mut(to);
+        let last_sent = self.peer(from).uplink.last_sent();
+        let receiver = self.peer_mut(to);
+        let is_struck = receiver.strikes > 0;
+        if last_sent > since || (is_struck && last_sent > receiver.struck_at) {
             receiver.strikes = receiver.strikes.saturating_add(1);
+            receiver.struck_at = if is_struck { receiver.struck_at } else { now };
             return;
         }
         self.peer_mut(from).is_doubtful = true;
@@ -420,16 +426,21 @@ impl Peers {
         self.set_rate(from, rate.max(1));
     }
 
+    /// Whether nothing came of what it was leased last, though its senders served others.
+    pub(super) fn is_struck(&self, number: u32) -> bool {
+        self.peer(number).strikes > 0
+    }
+
     /// Whether it is tried with one lease at a time.
     pub(super) fn is_doubtful(&self, number: u32) -> bool {
         self.peer(number).is_doubtful
     }
 
-    /// Something has come to it.
-    pub(super) fn forgive(&mut self, number: u32) {
+    /// Something has come to it; whether nothing did before.
+    pub(super) fn forgive(&mut self, number: u32) -> bool {
         let peer = self.peer_mut(number);
-        peer.strikes = 0;
         peer.is_let_down = false;
+        std::mem::take(&mut peer.strikes) > 0
     }
 
     /// Bytes a second of its uplink; none while that is not known.

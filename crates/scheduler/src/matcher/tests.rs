@@ -72,6 +72,8 @@ struct Witness {
     apart: BTreeMap<(PeerNumber, PeerNumber), u64>,
     /// Whose copies do not count: they have not sent what they were to, nor anything since.
     doubtful: BTreeSet<PeerNumber>,
+    /// To whom nothing on its way counts: they have not taken what others sent, nor anything since.
+    struck: BTreeSet<PeerNumber>,
 }
 
 impl Witness {
@@ -89,7 +91,8 @@ impl Witness {
     fn is_expected(&self, to: PeerNumber, piece: u32) -> bool {
         let covers = |lease: &&Lease| lease.pieces().any(|one| one == piece as usize);
         let coming = self.out.values().filter(covers).filter(|lease| lease.to == to);
-        coming.map(|lease| lease.from).any(|from| !self.doubtful.contains(&from))
+        !self.struck.contains(&to)
+            && coming.map(|lease| lease.from).any(|from| !self.doubtful.contains(&from))
     }
 
     /// Whether anybody who counts at a place that `is_there` has a piece or is being sent it.
@@ -142,6 +145,7 @@ impl Witness {
         if is_done {
             self.let_down.remove(&lease.to);
             self.doubtful.remove(&lease.from);
+            self.struck.remove(&lease.to);
             let has = self.has.get_mut(&lease.to);
             has.into_iter().for_each(|has| has.extend(lease.pieces().map(|piece| piece as u32)));
         }
@@ -163,6 +167,7 @@ impl Witness {
         self.has.remove(&number);
         self.let_down.remove(&number);
         self.doubtful.remove(&number);
+        self.struck.remove(&number);
         self.apart.retain(|(from, to), _| *from != number && *to != number);
     }
 }
@@ -200,9 +205,10 @@ impl Field {
         for lease in self.matcher.withdrawn().collect::<Vec<_>>() {
             self.witness.withdrawn(&lease);
         }
-        let roles = self.witness.roles.keys().copied();
-        let doubted = roles.filter(|number| self.matcher.peers.is_doubtful(number.0));
-        self.witness.doubtful.extend(doubted);
+        let all: Vec<PeerNumber> = self.witness.roles.keys().copied().collect();
+        let peers = &self.matcher.peers;
+        self.witness.doubtful.extend(all.iter().filter(|number| peers.is_doubtful(number.0)));
+        self.witness.struck.extend(all.iter().filter(|number| peers.is_struck(number.0)));
         let leases: Vec<_> = self.matcher.leases().collect();
         for lease in &leases {
             self.witness.leased(*lease, &self.tuning);
@@ -560,4 +566,45 @@ fn whoever_comes_and_goes_from_ever_new_places_leaves_nothing_behind() {
         });
     }
     assert!(field.matcher.pieces.domains() <= 3);
+}
+
+/// Whoever hangs takes nothing and gives nothing from the `at`-th lease that is carried out on: whether the others have
+/// everything ten seconds later.
+fn others_are_done(at: usize, seed: u64) -> bool {
+    let mut field = Field::new(FIXED, seed);
+    field.join(&source());
+    let nodes: Vec<PeerNumber> = (0..3).map(|_| field.join(&node(0, 0))).collect();
+    let hanging = nodes[0];
+    let mut carried_out = 0;
+    let mut hung_at = None;
+    while hung_at.is_none_or(|hung_at| field.now < hung_at + 10_000_000) {
+        if nodes[1..].iter().all(|number| field.matcher.is_complete(*number)) {
+            return true;
+        }
+        if carried_out == at {
+            hung_at = hung_at.or(Some(field.now));
+        }
+        let hangs =
+            |lease: &Lease| hung_at.is_some() && (lease.from == hanging || lease.to == hanging);
+        let out = field.witness.out.values().find(|lease| !hangs(lease));
+        match out.map(|lease| lease.id) {
+            Some(id) => {
+                field.done(id);
+                carried_out += 1;
+            }
+            None => {
+                field.now = field.matcher.next_tick().map_or(field.now, |due| due.0);
+                field.tell(|matcher, _, now| matcher.tick(now));
+            }
+        }
+        field.matcher.check();
+    }
+    false
+}
+
+#[test]
+fn who_hangs_holds_nothing_up_whenever_it_is() {
+    for (at, seed) in (1..40).flat_map(|at| (0..8).map(move |seed| (at, seed))) {
+        assert!(others_are_done(at, seed), "it hangs after {at} leases, seed {seed}");
+    }
 }

@@ -4,9 +4,8 @@
 //! The key of a first request is saved before it is sent: whoever is killed in between asks again with the same
 //! token and the same key, and is answered again.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,6 +22,7 @@ use super::request::Key;
 use super::token::Fingerprint;
 use super::verify::names_in;
 use crate::config::ServiceAddress;
+use crate::private_file::{self, Outlives};
 
 /// The file in the data directory.
 const FILE: &str = "certificate.json";
@@ -248,13 +248,7 @@ pub(super) fn read_private<T: DeserializeOwned>(
     path: &Path,
 ) -> Result<Option<T>, CredentialsError> {
     let failed = |source| CredentialsError::Io { action: "read", path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut text = Zeroizing::new(Vec::new());
-    file.take(MAX_FILE).read_to_end(&mut text).map_err(failed)?;
+    let Some(text) = private_file::read(path, MAX_FILE).map_err(failed)? else { return Ok(None) };
     let read = serde_json::from_slice(&text);
     read.map(Some).map_err(|_| CredentialsError::Damaged(path.to_owned()))
 }
@@ -264,24 +258,7 @@ pub(super) fn write_private<T: Serialize>(path: &Path, what: &T) -> Result<(), C
     let failed = |source| CredentialsError::Io { action: "write", path: path.to_owned(), source };
     let text = serde_json::to_vec_pretty(what).map(Zeroizing::new);
     let text = text.map_err(|error| failed(error.into()))?;
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}", std::process::id()));
-    let draft = PathBuf::from(draft);
-    let written = write_synced(&draft, &text).and_then(|()| fs::rename(&draft, path));
-    if let Err(error) = written {
-        // Best effort: the error that matters is the first.
-        let _ = fs::remove_file(&draft);
-        return Err(failed(error));
-    }
-    let dir = path.parent().unwrap_or(Path::new("."));
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
-}
-
-fn write_synced(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
+    private_file::replace(path, &text, Outlives::Power).map_err(failed)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! What is renewed is used for new connections; those that there are go on. While no manager answers, the process goes
 //! on with what it has until that expires; then nobody takes it any more, and the machine has to join again.
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,9 +26,9 @@ use super::identity::Identity;
 use super::names::BadNames;
 use super::request::{BadRequest, Host, Key, SigningRequest, ask, names_of};
 use super::token::JoinToken;
-use crate::Backoff;
 use crate::config::ServiceAddress;
 use crate::net::{Security, grpc_channel, grpc_channel_by_token};
+use crate::{Backoff, OnFailure, Tracker};
 
 /// How long a manager that does not answer is asked again by who joins: it may just be starting.
 const JOIN_WITHIN: Duration = Duration::from_secs(20);
@@ -262,17 +263,38 @@ pub async fn for_guest(node: Credentials, hosts: &[Host]) -> Result<Credentials,
 
 /// Keeps a process's certificate fresh.
 pub struct Keeper {
-    /// What is renewed.
-    pub identity: Arc<Identity>,
-    /// The hosts of the process.
-    pub hosts: Vec<Host>,
-    /// Who signs.
-    pub renewer: Renewer,
-    /// Where it is kept, if it is.
-    pub dir: Option<PathBuf>,
+    identity: Arc<Identity>,
+    hosts: Vec<Host>,
+    renewer: Renewer,
+    dir: Option<PathBuf>,
 }
 
 impl Keeper {
+    /// Of the certificate of a process with these hosts, which is kept in `dir` if anywhere.
+    pub fn new(
+        credentials: Credentials,
+        hosts: Vec<Host>,
+        renewer: Renewer,
+        dir: Option<PathBuf>,
+    ) -> Result<Self, EnrolError> {
+        let identity = Arc::new(Identity::new(credentials)?);
+        Ok(Self { identity, hosts, renewer, dir })
+    }
+
+    /// How connections are protected by what is kept fresh.
+    pub fn security(&self) -> Security {
+        Security::Tls(Arc::clone(&self.identity))
+    }
+
+    /// Keeps it fresh for as long as the process runs.
+    pub fn start(self, tracker: &Tracker) {
+        let stop = tracker.token().clone();
+        tracker.spawn("certificate", OnFailure::Report, async move {
+            self.run(stop).await;
+            Ok::<(), Infallible>(())
+        });
+    }
+
     /// Works until `stop`. Nothing that goes wrong ends it.
     pub async fn run(self, stop: CancellationToken) {
         let mut trouble = Trouble::default();
@@ -318,7 +340,7 @@ impl Keeper {
     }
 
     async fn renew(&self) -> Result<(), EnrolError> {
-        let security = Security::Tls(Arc::clone(&self.identity));
+        let security = self.security();
         let fresh = self.renewer.issue(&self.hosts, &security).await?;
         let is_same = self.identity.with(|old| old.names() == fresh.names());
         if !is_same {
@@ -356,15 +378,19 @@ impl Trouble {
         let error = error_chain(&error);
         if remaining.is_zero() && !self.has_told_end {
             self.has_told_end = true;
-            tracing::error!(
-                error,
-                "the certificate has expired: no other machine takes it; join again with --join TOKEN \
-                 (`dfctl cluster join-token` gives one)"
-            );
+            tell_expired(Some(&error));
         } else if self.failures == 1 {
             tracing::warn!(error, expires_in = ?remaining, "the certificate cannot be renewed: trying again");
         }
     }
+}
+
+fn tell_expired(error: Option<&str>) {
+    tracing::error!(
+        error,
+        "the certificate has expired: no other machine takes it; join again with --join TOKEN \
+         (`dfctl cluster join-token` gives one)"
+    );
 }
 
 /// The certificate of a process that keeps things in `dir`: the one it has, else the one that its token gets it; none
@@ -390,10 +416,7 @@ pub async fn enter(
             expected: names.to_string(),
         }),
         (Some(kept), None) => {
-            tracing::error!(
-                "the certificate has expired: no other machine takes it; join again with --join TOKEN \
-                 (`dfctl cluster join-token` gives one)"
-            );
+            tell_expired(None);
             Ok(Some(kept))
         }
         (None, None) => Ok(None),

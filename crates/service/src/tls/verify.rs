@@ -4,7 +4,6 @@
 //! was checked, and nothing else of it counts: a host is known by its id, not by where it is reached.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use dfs_model::HostId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -103,8 +102,7 @@ pub fn check_again(
         Side::Client => KeyUsage::client_auth(),
         Side::Server => KeyUsage::server_auth(),
     };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = UnixTime::since_unix_epoch(now);
+    let now = UnixTime::now();
     let algorithms = provider.signature_verification_algorithms.all;
     let checked = own.verify_for_usage(algorithms, &anchor, between, now, usage, None, None);
     checked.map(drop).map_err(|_| Refused::Stale)

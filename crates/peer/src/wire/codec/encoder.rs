@@ -46,15 +46,16 @@ impl Encoder {
             return (segment, Probe::Useless);
         }
         let groups = u64::from(segment.count);
-        let mut plan = self.with(task, |choice| choice.plan(groups, rate));
+        let (mut plan, mut may_pay) =
+            self.with(task, |choice| (choice.plan(groups, rate), choice.may_pay()));
         if plan == Plan::Sample {
             let sample = &segment.payload[..segment.payload.len().min(GROUP_BYTES as usize)];
             let began = Instant::now();
             let encoded = compress(sample, Level::QUICKEST.number()).map(|encoded| encoded.len());
             let took = began.elapsed();
-            plan = self.with(task, |choice| {
+            (plan, may_pay) = self.with(task, |choice| {
                 choice.sampled(sample.len(), encoded, took);
-                choice.decide(rate)
+                (choice.decide(rate), choice.may_pay())
             });
         }
         if let Plan::Zstd(level) = plan {
@@ -62,12 +63,14 @@ impl Encoder {
             let began = Instant::now();
             let encoded = compress(&segment.payload, level.number());
             let (length, took) = (encoded.as_ref().map(|encoded| encoded.len()), began.elapsed());
-            self.with(task, |choice| choice.sent(level, content, length, took));
+            may_pay = self.with(task, |choice| {
+                choice.sent(level, content, length, took);
+                choice.may_pay()
+            });
             if let Some(payload) = encoded {
                 (segment.codec, segment.payload) = (Codec::Zstd, payload);
             }
         }
-        let may_pay = self.with(task, |choice| choice.may_pay());
         (segment, if may_pay { Probe::Wanted } else { Probe::Useless })
     }
 

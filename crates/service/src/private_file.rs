@@ -1,0 +1,94 @@
+//! Small files for their owner only: read within bounds, replaced as a whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+/// What a file has to outlive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlives {
+    /// The process that writes it.
+    Process,
+    /// The machine's power.
+    Power,
+}
+
+/// What a file holds, of which `most` bytes are looked at; `None` where there is no file.
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Puts a file in place of the one before, whole or not at all.
+pub(crate) fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}", std::process::id()));
+    let draft = PathBuf::from(draft);
+    let written = write(&draft, bytes, outlives).and_then(|()| fs::rename(&draft, path));
+    if let Err(error) = written {
+        // Best effort: the error that matters is the first.
+        let _ = fs::remove_file(&draft);
+        return Err(error);
+    }
+    match outlives {
+        Outlives::Process => Ok(()),
+        Outlives::Power => File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all(),
+    }
+}
+
+fn write(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    match outlives {
+        Outlives::Process => Ok(()),
+        Outlives::Power => file.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_is_its_owners() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        assert!(read(&path, 8).unwrap().is_none());
+        for outlives in [Outlives::Process, Outlives::Power] {
+            replace(&path, b"something long", outlives).unwrap();
+            replace(&path, b"short", outlives).unwrap();
+            assert_eq!(read(&path, 8).unwrap().unwrap().as_slice(), b"short");
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn more_than_the_bound_is_never_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        replace(&path, b"0123456789", Outlives::Process).unwrap();
+        assert_eq!(read(&path, 4).unwrap().unwrap().as_slice(), b"0123");
+    }
+
+    #[test]
+    fn where_it_cannot_be_replaced_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"1", Outlives::Process).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
