@@ -33,6 +33,14 @@ pub(super) enum Level {
     World,
 }
 
+/// A time that does not come.
+const NEVER: Micros = Micros(u64::MAX);
+
+/// What there is one of for each of very many peers is kept small.
+fn clipped(count: u32) -> u16 {
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
 #[derive(Debug, Clone)]
 struct Peer {
     role: Role,
@@ -42,8 +50,8 @@ struct Peer {
     giving: u32,
     getting: u32,
     /// Leases that it gives, and may give.
-    given: u32,
-    slots: u32,
+    given: u16,
+    slots: u16,
     /// When it was leased anything last, or joined.
     leased_at: Micros,
     /// A lease to it came to nothing, and nothing has come since.
@@ -57,12 +65,10 @@ struct Peer {
     lacking: u32,
     domains: [u32; 3],
     uplink: Uplink,
-    /// Leases to it that came to nothing in a row, while their senders served others.
-    strikes: u16,
-    /// Since when.
+    /// Since when leases to it come to nothing while their senders serve others.
     struck_at: Micros,
     /// Pieces that it may be leased at a time.
-    window: u32,
+    window: u16,
     /// It did not send what it was leased to, and nothing since.
     is_doubtful: bool,
 }
@@ -105,7 +111,7 @@ impl Peers {
             giving: 0,
             getting: 0,
             given: 0,
-            slots: joining.slots,
+            slots: clipped(joining.slots),
             leased_at: now,
             is_let_down: false,
             apart: 0,
@@ -114,8 +120,7 @@ impl Peers {
             lacking: 0,
             domains,
             uplink: Uplink::default(),
-            strikes: 0,
-            struck_at: Micros::default(),
+            struck_at: NEVER,
             window: 0,
             is_doubtful: false,
         };
@@ -348,7 +353,7 @@ impl Peers {
     pub(super) fn refresh_hunger(&mut self, number: u32, most: u32) {
         let peer = &self.peers[number as usize];
         // Who seems dead is tried again, with one.
-        let most = if peer.strikes > 0 { 1 } else { most };
+        let most = if peer.struck_at == NEVER { most } else { 1 };
         let is_hungry = peer.is_here && peer.lacking > 0 && peer.getting < most;
         self.hungry.put(number, peer.domains, is_hungry);
     }
@@ -393,12 +398,13 @@ impl Peers {
     /// on the way take at first says nothing of what they take for long.
     pub(super) fn widen(&mut self, number: u32, most: u32, least: u32) {
         let peer = self.peer_mut(number);
-        peer.window = most.min(peer.window.max(least / 2).saturating_mul(2));
+        let wider = u32::from(peer.window).max(least / 2).saturating_mul(2);
+        peer.window = clipped(wider.min(most));
     }
 
     /// Pieces that it may be leased at a time.
     pub(super) fn window(&self, number: u32) -> u32 {
-        self.peer(number).window
+        self.peer(number).window.into()
     }
 
     /// A lease came to nothing. Where the sender served others meanwhile, or since others failed the receiver too, it
@@ -413,10 +419,8 @@ impl Peers {
     ) {
         let last_sent = self.peer(from).uplink.last_sent();
         let receiver = self.peer_mut(to);
-        let is_struck = receiver.strikes > 0;
-        if last_sent > since || (is_struck && last_sent > receiver.struck_at) {
-            receiver.strikes = receiver.strikes.saturating_add(1);
-            receiver.struck_at = if is_struck { receiver.struck_at } else { now };
+        if last_sent > since || last_sent > receiver.struck_at {
+            receiver.struck_at = receiver.struck_at.min(now);
             return;
         }
         self.peer_mut(from).is_doubtful = true;
@@ -428,7 +432,7 @@ impl Peers {
 
     /// Whether nothing came of what it was leased last, though its senders served others.
     pub(super) fn is_struck(&self, number: u32) -> bool {
-        self.peer(number).strikes > 0
+        self.peer(number).struck_at != NEVER
     }
 
     /// Whether it is tried with one lease at a time.
@@ -440,7 +444,7 @@ impl Peers {
     pub(super) fn forgive(&mut self, number: u32) -> bool {
         let peer = self.peer_mut(number);
         peer.is_let_down = false;
-        std::mem::take(&mut peer.strikes) > 0
+        std::mem::replace(&mut peer.struck_at, NEVER) != NEVER
     }
 
     /// Bytes a second of its uplink; none while that is not known.
