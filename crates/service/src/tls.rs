@@ -20,7 +20,7 @@ pub(crate) use identity::tests;
 
 pub use authority::{Authority, Certificate, Validity};
 pub use credentials::{Credentials, CredentialsError, now_ms};
-pub use identity::{Identity, Plane, connect_by_token};
+pub use identity::{Identity, Plane, ReadAhead, connect_by_token};
 pub use names::{BadNames, Name, Names, Role};
 pub use request::{BadRequest, Host, Key, SigningRequest, ask, names_of};
 pub use token::{BadToken, Fingerprint, JoinToken, Secret};

@@ -6,11 +6,12 @@
 //! A damaged record is skipped, a torn tail cut off: what is lost here the scheduler tells again. In
 //! memory only the position of the batch that holds the highest digest over each group.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet};
@@ -31,7 +32,14 @@ pub(super) struct SignedLog {
     length_at: Option<u64>,
     /// Who was made to sign beside the seeds, the oldest first.
     appointments: VecDeque<Appointment>,
+    /// Batches that were read lately, by where they lie, and the digests in them together: one is given with every
+    /// group that it is about.
+    near: HashMap<u64, Arc<SignedDigests>>,
+    near_digests: usize,
 }
+
+/// Most digests in the batches that are remembered: 200 KiB.
+const MOST_NEAR: usize = 4096;
 
 fn checksum(payload: &[u8]) -> [u8; 8] {
     let mut sum = [0; 8];
@@ -86,6 +94,8 @@ impl SignedLog {
             index: BTreeMap::new(),
             length_at: None,
             appointments: VecDeque::new(),
+            near: HashMap::new(),
+            near_digests: 0,
         };
         while let Some((payload, intact)) = read_record(&log.file, log.end) {
             match SignedDigests::decode(&payload) {
@@ -231,8 +241,13 @@ impl SignedLog {
         Ok(at)
     }
 
+    /// Bytes in it behind its name, as far as they were written.
+    pub(super) fn len(&self) -> u64 {
+        self.end - MAGIC.len() as u64
+    }
+
     /// The batches with the highest digests over `groups`, and one that tells the length.
-    pub(super) fn batches_for(&self, groups: GroupRange) -> Vec<SignedDigests> {
+    pub(super) fn batches_for(&mut self, groups: GroupRange) -> Vec<Arc<SignedDigests>> {
         let mut places: BTreeSet<u64> = self.length_at.into_iter().collect();
         if let Some(last) = groups.end().checked_sub(1).filter(|_| !groups.is_empty()) {
             for level in self.levels() {
@@ -241,8 +256,23 @@ impl SignedLog {
                 places.extend(self.index.range(from..=to).map(|(_, at)| *at));
             }
         }
-        let read = |at| read_record(&self.file, at).filter(|(_, intact)| *intact);
-        let decode = |(payload, _): (Vec<u8>, _)| SignedDigests::decode(&payload).ok();
-        places.into_iter().filter_map(read).filter_map(decode).collect()
+        places.into_iter().filter_map(|at| self.batch_at(at)).collect()
+    }
+
+    /// The batch that lies there; none where it is damaged.
+    fn batch_at(&mut self, at: u64) -> Option<Arc<SignedDigests>> {
+        if let Some(batch) = self.near.get(&at) {
+            return Some(Arc::clone(batch));
+        }
+        let (payload, _) = read_record(&self.file, at).filter(|(_, intact)| *intact)?;
+        let batch = Arc::new(SignedDigests::decode(&payload).ok()?);
+        if self.near_digests >= MOST_NEAR {
+            self.near.clear();
+            self.near_digests = 0;
+        }
+        // One without digests takes memory too.
+        self.near_digests += batch.batch().entries.len().max(1);
+        self.near.insert(at, Arc::clone(&batch));
+        Some(batch)
     }
 }

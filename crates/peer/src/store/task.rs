@@ -283,9 +283,7 @@ impl StoredTask {
         }
         let is_written = new == 0 && !unsure;
         let written = opened.write(groups, (!is_written).then_some(bytes), nodes);
-        // Some file systems count what was written only later.
-        let (directory, presence) = (&opened.directory, &opened.presence);
-        presence.recount(directory, new_bytes, |before| opened.takes().max(before));
+        opened.recount(new_bytes);
         written
     }
 
@@ -314,7 +312,7 @@ impl StoredTask {
         opened.check_nodes(self.shape(), nodes)?;
         opened.presence.dirty.store(true, Relaxed);
         let written = opened.state.write_nodes(nodes.iter().copied());
-        opened.presence.recount(&opened.directory, 0, |before| opened.takes().max(before));
+        opened.recount(0);
         written.map_err(StoreError::write(opened.id, &opened.path))
     }
 
@@ -430,6 +428,12 @@ impl Opened {
         let of =
             |metadata: io::Result<Metadata>| metadata.map_or(0, |metadata| allocated(&metadata));
         of(self.content.metadata()) + of(self.state.metadata()) + self.presence.aside.load(Relaxed)
+    }
+
+    /// Counts anew what it takes, of which so much was `reserved`; never less than before: some file systems count
+    /// what was written only later.
+    fn recount(&self, reserved: u64) {
+        self.presence.recount(&self.directory, reserved, |before| self.takes().max(before));
     }
 
     fn check_bytes(&self, shape: Shape, groups: GroupRange, got: u64) -> Result<(), StoreError> {

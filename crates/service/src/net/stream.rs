@@ -12,6 +12,7 @@ use tokio_rustls::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::security::{Peer, Trust};
+use crate::tls::ReadAhead;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -31,7 +32,7 @@ pub struct Stream {
 
 enum Io {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<ReadAhead>>),
 }
 
 impl Stream {
@@ -41,7 +42,7 @@ impl Stream {
     }
 
     /// Through TLS.
-    pub(super) fn tls(stream: impl Into<TlsStream<TcpStream>>, peer: Peer) -> Self {
+    pub(super) fn tls(stream: impl Into<TlsStream<ReadAhead>>, peer: Peer) -> Self {
         Self { io: Io::Tls(Box::new(stream.into())), peer }
     }
 

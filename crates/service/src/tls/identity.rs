@@ -15,6 +15,7 @@ use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::{
     ClientConfig, CommonState, HandshakeKind, RootCertStore, ServerConfig, version::TLS13,
 };
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -105,7 +106,7 @@ impl Identity {
         &self,
         stream: TcpStream,
         plane: Plane,
-    ) -> io::Result<(client::TlsStream<TcpStream>, Names)> {
+    ) -> io::Result<(client::TlsStream<ReadAhead>, Names)> {
         let current = self.current();
         let stream = connect_with(&current.clients[plane as usize], stream).await?;
         let names = current.names_of(stream.get_ref().1, plane, Side::Server)?;
@@ -117,13 +118,13 @@ impl Identity {
         &self,
         stream: TcpStream,
         plane: Plane,
-    ) -> io::Result<(server::TlsStream<TcpStream>, Option<Names>)> {
+    ) -> io::Result<(server::TlsStream<ReadAhead>, Option<Names>)> {
         let current = self.current();
         let acceptor = TlsAcceptor::from(Arc::clone(&current.servers[plane as usize]));
         let limit = |session: &mut rustls::ServerConnection| {
             session.set_buffer_limit(Some(SEND_BUFFER));
         };
-        let accepting = acceptor.accept_with(stream, limit);
+        let accepting = acceptor.accept_with(read_ahead(stream), limit);
         let stream = tokio::time::timeout(HANDSHAKE_WITHIN, accepting).await??;
         let names = current.names_of(stream.get_ref().1, plane, Side::Client)?;
         Ok((stream, names))
@@ -134,7 +135,7 @@ impl Identity {
 pub async fn connect_by_token(
     stream: TcpStream,
     fingerprint: Fingerprint,
-) -> io::Result<client::TlsStream<TcpStream>> {
+) -> io::Result<client::TlsStream<ReadAhead>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = ServerVerifier::of_token(fingerprint, Arc::clone(&provider));
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]);
@@ -150,14 +151,25 @@ pub async fn connect_by_token(
 async fn connect_with(
     config: &Arc<ClientConfig>,
     stream: TcpStream,
-) -> io::Result<client::TlsStream<TcpStream>> {
+) -> io::Result<client::TlsStream<ReadAhead>> {
     // Sessions are remembered by it; it is not sent, and nothing is concluded from it.
     let name = ServerName::from(stream.peer_addr()?.ip());
     let limit = |session: &mut rustls::ClientConnection| {
         session.set_buffer_limit(Some(SEND_BUFFER));
     };
-    let connecting = TlsConnector::from(Arc::clone(config)).connect_with(name, stream, limit);
+    let connector = TlsConnector::from(Arc::clone(config));
+    let connecting = connector.connect_with(name, read_ahead(stream), limit);
     tokio::time::timeout(HANDSHAKE_WITHIN, connecting).await?
+}
+
+/// A connection of which more is read than was asked for: TLS asks for a record at most, and at first for less.
+pub type ReadAhead = BufReader<TcpStream>;
+
+/// Bytes that are read at a time: a group of a content, and what is around it.
+const READ_AT_A_TIME: usize = 68 << 10;
+
+fn read_ahead(stream: TcpStream) -> ReadAhead {
+    BufReader::with_capacity(READ_AT_A_TIME, stream)
 }
 
 fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

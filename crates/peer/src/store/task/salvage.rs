@@ -21,7 +21,7 @@ const HIGHEST: u8 = 8;
 impl Opened {
     /// Takes what is in the content file for here and in doubt, as far as signed digests tell what it must be.
     pub(super) fn salvage(&self) -> io::Result<()> {
-        let log = SignedLog::open(&self.path.join("signed"))?;
+        let mut log = SignedLog::open(&self.path.join("signed"))?;
         let batches = log.batches_for(GroupRange::new(0, MAX_GROUPS));
         let length = batches.iter().find_map(|signed| signed.batch().length);
         let Some(length) = length.filter(|length| groups_in(*length) <= MAX_GROUPS) else {

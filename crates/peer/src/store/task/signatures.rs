@@ -10,6 +10,9 @@ use super::{Opened, StoreError, StoredTask};
 use crate::digests::{Appointment, SignedDigests};
 use crate::hashtree::{Cv, Node, Shape, fold};
 
+/// What files take grows by so many bytes.
+const PAGE: u64 = 4096;
+
 impl StoredTask {
     /// Keeps a batch whose signature the caller has verified: its length and digests are known from now
     /// on. Where they contradict what this host found by itself, the signer is right, and the groups
@@ -36,16 +39,23 @@ impl StoredTask {
         };
         let wrong: Vec<Node> =
             batch.entries.iter().filter(contradicts).map(|(node, _)| *node).collect();
-        opened.with_log(|log| match wrong.is_empty() && log.knows(signed) {
-            true => Ok(()),
-            false => log.append(signed),
+        let has_grown = opened.with_log(|log| {
+            let before = log.len();
+            if !wrong.is_empty() || !log.knows(signed) {
+                log.append(signed)?;
+            }
+            Ok(log.len().div_ceil(PAGE) != before.div_ceil(PAGE))
         })?;
         for node in wrong {
             self.mark_bad(shape.groups_of(node))?;
         }
         opened.presence.dirty.store(true, Relaxed);
         let written = opened.state.write_nodes(batch.entries.iter().copied());
-        opened.directory.measure(&opened.presence);
+        match has_grown {
+            true => opened.directory.measure(&opened.presence),
+            // Digests may have made the file of the state longer.
+            false => opened.recount(0),
+        }
         written.map_err(StoreError::write(opened.id, &opened.path))
     }
 
@@ -73,8 +83,7 @@ impl StoredTask {
     /// The signed batches with the highest digests over `groups`, and one that tells the length: what a
     /// child needs to verify them. None when the log cannot be read.
     pub fn signed_for(&self, groups: GroupRange) -> Vec<Arc<SignedDigests>> {
-        let batches = self.opened.with_log(|log| Ok(log.batches_for(groups))).unwrap_or_default();
-        batches.into_iter().map(Arc::new).collect()
+        self.opened.with_log(|log| Ok(log.batches_for(groups))).unwrap_or_default()
     }
 
     /// Whether a signed digest over `group` is kept; to be asked often, it reads no batch.
