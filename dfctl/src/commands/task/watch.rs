@@ -8,7 +8,7 @@ use crate::error::{CliError, Outcome};
 use crate::output::swarm::{At, screen};
 use crate::output::{Format, Items};
 
-/// Watch a swarm: who holds how much, takes from whom, how fast, and what it waits for
+/// Watch a swarm: who holds how much, takes from whom, and how fast
 ///
 /// Examples:
 ///   dfctl task watch 9f2c41

@@ -197,7 +197,7 @@ pub(super) mod tests {
     fn peer(name: &str, held: u64, standing: Standing) -> SwarmPeer {
         SwarmPeer {
             name: name.into(),
-            id: "00".into(),
+            id: format!("id of {name}"),
             kind: HostKind::Node,
             idc: String::new(),
             state: "fetching".into(),

@@ -191,3 +191,36 @@ fn the_words_for_the_signers_survive_restarts_beside_what_they_signed() {
     drop(task);
     assert!(store.glance(id(1), 1 << 20).unwrap().appointments.is_empty(), "the oldest go first");
 }
+
+#[test]
+fn more_batches_than_are_remembered_are_given_as_they_were_signed() {
+    let dir = TempDir::new().unwrap();
+    let task = open(dir.path(), 1).create(id(1)).unwrap();
+    // Not side by side: none is below another's.
+    let groups: Vec<u64> = (0..48).map(|number| number * 512).collect();
+    let batch = |first: u64| {
+        let entries = (0..100).map(|at| (Node::group(first + 2 * at), [at as u8 + 1; 32]));
+        signed(None, entries.collect())
+    };
+    groups.iter().for_each(|first| task.add_signed(&batch(*first)).unwrap());
+    for first in groups.iter().chain(groups.iter().rev()).chain(&groups) {
+        let given = task.signed_for(GroupRange::new(*first, 1));
+        assert_eq!(
+            given.iter().map(|one| one.encode()).collect::<Vec<_>>(),
+            [batch(*first).encode()]
+        );
+    }
+    assert_eq!(nodes_in(&task, GroupRange::new(0, 48 * 512)).len(), 4_800);
+}
+
+#[test]
+fn what_signatures_take_is_counted_as_they_come() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path(), 1);
+    let task = store.create(id(1)).unwrap();
+    for at in 0..200 {
+        task.add_signed(&signed(None, vec![(Node::group(2 * at), [1; 32])])).unwrap();
+        let log = fs::metadata(task.content_path().with_file_name("signed")).unwrap();
+        assert!(store.used_bytes() >= log.len() / 4096 * 4096, "{at}: {}", store.used_bytes());
+    }
+}
