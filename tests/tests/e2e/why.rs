@@ -2,13 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use dfs_tests::{Body, Cluster, Origin};
 use serde_json::Value;
 
+use crate::recovery::spoil;
 use crate::support::ledger::Account;
 use crate::support::{Agent, Expected, Place, Running, all, binaries, told, until};
 
@@ -86,21 +86,6 @@ fn a_parent_that_is_killed_in_the_middle_is_named_with_the_reason() {
     assert!(page.contains("counts as gone in"), "{page}");
 }
 
-/// Changes one byte in every 64 KiB of the content of the one task of this length that an agent keeps.
-fn spoil(agent: &Agent, length: u64) {
-    let tasks = agent.data().join("tasks");
-    let below = |dir: PathBuf| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let contents = below(tasks).filter(|path| path.is_dir()).flat_map(below);
-    let mut contents = contents.map(|task| task.join("content"));
-    let file = contents.find(|path| fs::metadata(path).is_ok_and(|it| it.size() == length));
-    let file = File::options().read(true).write(true).open(file.unwrap()).unwrap();
-    for at in (100..length).step_by(65_536) {
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, at).unwrap();
-        file.write_all_at(&[!byte[0]], at).unwrap();
-    }
-}
-
 #[test]
 fn a_liar_is_shown_with_who_found_out() {
     let place = Place::new();
@@ -110,7 +95,7 @@ fn a_liar_is_shown_with_who_found_out() {
     let cluster = slow_seed(&place, "12MiB/s");
     let liar = Agent::of(&cluster, &place, "liar");
     start_get(&liar, &url, &place).0.wait().done();
-    spoil(&liar, body.length().unwrap());
+    assert!(spoil(liar.data(), body.length().unwrap()) > 0);
     let victim = Agent::of(&cluster, &place, "victim");
     let (getting, output) = start_get(&victim, &url, &place);
     getting.wait().done();

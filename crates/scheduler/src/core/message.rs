@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_model::{GROUP_BYTES, GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, TaskInfo};
+use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, TaskInfo};
 
 use super::evidence::{SourceReason, Taken};
 
@@ -94,8 +94,7 @@ impl Held {
 
 /// Bytes of a run of groups: the last group of a content ends with it.
 pub fn bytes_in(run: GroupRange, length: Option<u64>) -> u64 {
-    let end = run.end().saturating_mul(GROUP_BYTES).min(length.unwrap_or(u64::MAX));
-    end.saturating_sub(run.first.saturating_mul(GROUP_BYTES))
+    run.bytes(length.unwrap_or(u64::MAX)).len()
 }
 
 /// Why groups did not come from a parent.

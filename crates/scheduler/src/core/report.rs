@@ -128,6 +128,9 @@ impl Core {
     }
 
     fn report_task(&self, id: &TaskId, task: &Task, look: &Look, now: Millis) -> TaskReport {
+        let standings: Vec<(&HostId, &Peer, Standing)> = self.standings(task, now).collect();
+        let is_still =
+            |(_, peer, standing): &&(_, &Peer, Standing)| peer.is_active() && standing.is_still();
         let mut report = TaskReport {
             task: task.spec.clone(),
             state: task.state.name(),
@@ -136,7 +139,7 @@ impl Core {
             hosts: task.roster().len(),
             complete: task.peers().filter(|(_, peer)| is_complete(task, peer)).count(),
             taking: task.peers().filter(|(_, peer)| peer.is_active()).count(),
-            still: self.still(id, now),
+            still: standings.iter().filter(is_still).count(),
             blacklisted: task.blacklist.iter().take(MAX_PEERS).copied().collect(),
             peers: Vec::new(),
             entries: Vec::new(),
@@ -145,7 +148,7 @@ impl Core {
             now,
         };
         if look.detail >= Detail::Peers {
-            report.peers = self.report_peers(task, now);
+            report.peers = self.report_peers(task, standings, now);
         }
         if look.detail >= Detail::Evidence {
             report.entries = self.log.of(id, look.after).cloned().collect();
@@ -154,16 +157,19 @@ impl Core {
         report
     }
 
-    fn report_peers(&self, task: &Task, now: Millis) -> Vec<PeerReport> {
+    fn report_peers<'task>(
+        &self,
+        task: &'task Task,
+        standings: Vec<(&'task HostId, &'task Peer, Standing)>,
+        now: Millis,
+    ) -> Vec<PeerReport> {
         let mut given: BTreeMap<HostId, u64> = BTreeMap::new();
         let all = task.peers().flat_map(|(_, peer)| peer.tally.givers());
         all.for_each(|giver| *given.entry(giver.host).or_default() += giver.given.bytes);
-        let ranked = |(id, peer, standing)| (rank(&standing), id, peer, standing);
-        let mut chosen: Vec<(u8, &HostId, &Peer, Standing)> =
-            self.standings(task, now).map(ranked).collect();
-        chosen.sort_by_key(|(rank, id, ..)| (*rank, **id));
+        let mut chosen = standings;
+        chosen.sort_by_key(|(id, _, standing)| (rank(standing), **id));
         let chosen = chosen.into_iter().take(MAX_PEERS);
-        let reports = chosen.filter_map(|(_, id, peer, standing)| {
+        let reports = chosen.filter_map(|(id, peer, standing)| {
             let given = given.get(id).copied().unwrap_or_default();
             self.report_peer(task, (id, peer), standing, given, now)
         });

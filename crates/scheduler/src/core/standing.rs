@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_model::{HostId, TaskId};
+use dfs_model::HostId;
 
 use super::evidence::Wait;
 use super::{Core, Held, Millis, Peer, PeerState, RefusalKind, Task, TaskState, Wanted};
@@ -149,13 +149,6 @@ impl Core {
             Wait::Turn => Standing::ForTurn { due },
             Wait::Parents => Standing::ForParents { tries: peer.tries, of: self.limits.tries, due },
         }
-    }
-
-    /// Peers of a task that want something and get nothing.
-    pub(super) fn still(&self, task: &TaskId, now: Millis) -> usize {
-        let Some(task) = self.tasks.get(task) else { return 0 };
-        let standings = self.standings(task, now);
-        standings.filter(|(_, peer, standing)| peer.is_active() && standing.is_still()).count()
     }
 }
 

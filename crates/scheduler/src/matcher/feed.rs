@@ -219,6 +219,9 @@ impl Matcher {
 
     /// Leases the rarest useful piece to one of those that are drawn; whether there is any.
     fn lease_one(&mut self, from: u32, may: May) -> bool {
+        if self.draft.drawn.is_empty() {
+            return false;
+        }
         let Some((to, piece)) = self.best_of_drawn(from, may) else { return false };
         if !self.meet(from, to) {
             return false;
