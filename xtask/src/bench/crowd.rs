@@ -280,6 +280,7 @@ impl Field<'_> {
         outs: &[PathBuf],
     ) -> Result<Turn, Failure> {
         self.origin.reset_counters();
+        self.touch_memory();
         let (seeds, meter) = (self.seeds_sent()?, Meter::start(pids)?);
         let (_, times) = rush(crowd, self.spread, &self.bench.interrupt, |begun, command| {
             measure::wall(command).map(|_| begun.at.elapsed())
@@ -290,6 +291,11 @@ impl Field<'_> {
         let seeds_sent = Some(self.seeds_sent()? - seeds);
         outs.iter().try_for_each(|out| same(&self.root.join(FILE), &out.join(FILE)))?;
         Ok(Turn { times, sent, requests, seeds_sent, load })
+    }
+
+    /// What all may write, each to its cache and to its output.
+    fn touch_memory(&self) {
+        load::touch_memory(self.bench.size * 2 * self.testbed.machines().len() as u64);
     }
 
     fn seeds_sent(&self) -> Result<u64, Failure> {

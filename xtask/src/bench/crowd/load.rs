@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hint::black_box;
 use std::time::Duration;
 
 use crate::bench::measure::{TICKS, children_cpu, cpu};
@@ -50,6 +51,26 @@ impl Meter {
     }
 }
 
+/// What is touched at a time.
+const CHUNK: usize = 64 << 20;
+
+/// Touches so many bytes of memory, but no more than half of what is available, and lets them go. In a virtual machine
+/// the first touch of a page is work of the host, several times what it costs to write to it: 11 µs against 1.5 were seen.
+/// Who comes first would pay for those who come later.
+pub fn touch_memory(bytes: u64) {
+    let all = usize::try_from(bytes.min(available() / 2)).unwrap_or(usize::MAX);
+    let chunks: Vec<Vec<u8>> = (0..all / CHUNK).map(|_| vec![1; CHUNK]).collect();
+    drop(black_box(chunks));
+}
+
+/// Bytes that may be had without swapping; none where the system does not tell.
+fn available() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kib.map_or(0, |kib: u64| kib * 1024)
+}
+
 /// Time of all processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ticks {
@@ -76,6 +97,13 @@ impl Ticks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_touched_as_far_as_there_is_some() {
+        assert!(available() > 0);
+        touch_memory(1);
+        touch_memory(CHUNK as u64 + 1);
+    }
 
     #[test]
     fn time_of_all_processors_is_read() {

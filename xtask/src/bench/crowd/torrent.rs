@@ -94,6 +94,7 @@ impl Torrent {
             (machine, leech)
         });
         let crowd = crowd.collect();
+        field.touch_memory();
         let (before, meter) = (source.traffic()?, Meter::start(&[seed.child.id()])?);
         let (begun, members) =
             rush(crowd, field.spread, &field.bench.interrupt, |_, leech| Member::start(leech))?;
