@@ -27,6 +27,10 @@ use crate::swarm::Swarm;
 /// How often a download that is not idle is looked at without an event.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long parents are followed that nothing is chosen from any more: each group that they get is a message from each
+/// of them, and a reader may want to choose again soon.
+const FOLLOWED_FOR: Duration = Duration::from_secs(1);
+
 /// How long what nobody wants any more goes on.
 const UNWANTED_FOR: Duration = Duration::from_secs(20);
 
@@ -49,6 +53,8 @@ pub(super) struct Actor {
     waiters: Vec<Waiter>,
     began: Instant,
     patience: Patience,
+    /// When it chose among its parents last.
+    chose_at: Duration,
     /// Events that flights have reported to it.
     heard: u64,
     /// Since when nothing is wanted of what is under way.
@@ -80,6 +86,7 @@ impl Actor {
             waiters: Vec::new(),
             began: Instant::now(),
             patience: Patience::default(),
+            chose_at: Duration::ZERO,
             heard: 0,
             unwanted_since: None,
             was_led: false,
@@ -137,11 +144,12 @@ impl Actor {
             Command::Want { groups, priority, waiter } => self.want(groups, priority, waiter),
             Command::Abandoned => self.sweep_waiters(),
             Command::Parents { parents, led } => {
-                self.set_parents(parents);
+                // Who is led follows no parent.
                 match led {
                     true => self.conductor.lead(self.now()),
                     false => self.conductor.release(),
                 }
+                self.set_parents(parents);
                 self.patience.is_answered();
             }
             Command::Leases { leases, withdrawn, partners } => {
@@ -372,10 +380,7 @@ impl Actor {
     /// would keep each other's task open for ever.
     fn completed(&mut self) {
         self.tell_lease_ends();
-        self.parents
-            .values()
-            .flat_map(|(_, watching)| watching)
-            .for_each(CancellationToken::cancel);
+        self.follow_nobody();
         if self.told_swarm
             && !self.told_end
             && let Some(swarm) = &self.engine.swarm
@@ -593,14 +598,27 @@ impl Actor {
 
     /// What parents hold is of use to who chooses among them, and lacks something.
     fn follow_parents(&mut self) {
-        if self.conductor.follows_leases_alone(self.now()) || self.is_complete() {
+        let now = self.now();
+        if self.is_complete() {
             return;
         }
+        if self.conductor.follows_leases_alone(now) {
+            if now.saturating_sub(self.chose_at) >= FOLLOWED_FOR {
+                self.follow_nobody();
+            }
+            return;
+        }
+        self.chose_at = now;
         for (parent, watching) in self.parents.values_mut() {
             if watching.as_ref().is_none_or(CancellationToken::is_cancelled) {
                 *watching = Some(watcher::watch(&self.engine, &self.shared, parent, &self.stop));
             }
         }
+    }
+
+    fn follow_nobody(&mut self) {
+        let followed = self.parents.values_mut().filter_map(|(_, watching)| watching.take());
+        followed.for_each(|watching| watching.cancel());
     }
 
     fn back_to_source(&mut self, reason: &str) {
@@ -731,6 +749,7 @@ impl Actor {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use tokio::sync::oneshot;
 
     use super::super::Role;
@@ -769,6 +788,34 @@ mod tests {
         assert_eq!([at(&mut actor, 1031), at(&mut actor, 1050)], [1, 1]);
         assert_eq!(at(&mut actor, 1051), 0);
         assert!(!actor.conductor.is_unwanted());
+    }
+
+    #[tokio::test]
+    async fn who_is_led_follows_nobody_until_a_reader_chooses() {
+        let field = Field::new();
+        let parent = field.honest(Role::Node, 1, &[]);
+        let (engine, _dir) = field.engine(Role::Node, &[&parent]);
+        let task = engine.open(&FakeOrigin::new(8 * GROUP).info(), None, None).await.unwrap();
+        let (mut actor, _events) = engine.actor(&task.shared, CancellationToken::new());
+        let parents = vec![ParentHost { host: parent.info.clone(), grant: Bytes::new() }];
+        let follows =
+            |actor: &Actor| actor.parents.values().any(|(_, watching)| watching.is_some());
+        let later = |actor: &mut Actor| {
+            actor.began -= FOLLOWED_FOR;
+            actor.conductor.lead(actor.now());
+            actor.act();
+        };
+
+        actor.command(Command::Parents { parents, led: true });
+        actor.act();
+        assert!(!follows(&actor), "what parents hold is of no use");
+        let groups = GroupRange::new(0, 1);
+        actor.want(groups, Priority::Demand, None);
+        actor.act();
+        assert!(follows(&actor));
+        actor.conductor.forget(groups);
+        later(&mut actor);
+        assert!(!follows(&actor), "each group of theirs would be a message for ever");
     }
 
     #[tokio::test]

@@ -155,7 +155,7 @@ pub(super) struct Field {
 
 pub(super) struct Member {
     engine: Engine,
-    info: HostInfo,
+    pub(super) info: HostInfo,
     _dir: TempDir,
 }
 
@@ -260,7 +260,7 @@ impl Field {
         self.tracker.spawn(async move { server.serve(acceptor, stop).await });
     }
 
-    fn honest(&self, role: Role, number: u8, trusted: &[&Member]) -> Member {
+    pub(super) fn honest(&self, role: Role, number: u8, trusted: &[&Member]) -> Member {
         self.member(role, number, trusted, |engine| Arc::new(engine))
     }
 }
