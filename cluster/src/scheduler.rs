@@ -47,7 +47,7 @@ pub struct Options {
     pub resolve_timeout: Duration,
     /// What seeds fetch beyond what is wanted of them.
     pub fill: Fill,
-    /// Who decides who sends what to whom.
+    /// Who decides who sends what to whom: swarm, random, seed004, seed004+.
     pub strategy: Strategy,
 }
 
@@ -62,6 +62,9 @@ pub enum Strategy {
     Random,
     /// Hosts choose among four parents of fifteen: the founding design's.
     Seed004,
+    /// The same, of candidates that are near and have what is lacking.
+    #[serde(rename = "seed004+")]
+    Seed004Plus,
 }
 
 impl Strategy {
@@ -70,6 +73,7 @@ impl Strategy {
             Self::Swarm => Box::new(core::Leases::swarm()),
             Self::Random => Box::new(core::Leases::random()),
             Self::Seed004 => Box::new(core::Seed004),
+            Self::Seed004Plus => Box::new(core::Seed004Plus),
         }
     }
 }

@@ -28,6 +28,7 @@ mod peer;
 mod presence;
 mod registration;
 mod report;
+mod roster;
 mod seeds;
 mod standing;
 mod strategy;
@@ -58,9 +59,11 @@ pub use message::{
 use peer::Peer;
 pub use peer::PeerState;
 pub use report::{Detail, Look, PeerReport, TaskReport, Which};
+use roster::Roster;
 pub use standing::Standing;
 pub use strategy::leases::Leases;
 pub use strategy::seed004::Seed004;
+pub use strategy::seed004_plus::Seed004Plus;
 pub use strategy::{Ask, Choice, Strategy, Swarm};
 pub use tally::{Ending, Given, Giver, Tally};
 use task::Task;
@@ -183,6 +186,11 @@ impl Core {
     /// The strategy's name.
     pub fn strategy(&self) -> &'static str {
         self.strategy.name()
+    }
+
+    /// The data centre of a host, in small letters; empty where it is not known.
+    fn idc_of(&self, host: &HostId) -> Arc<str> {
+        self.hosts.get(host).map(|host| Arc::clone(&host.idc)).unwrap_or_default()
     }
 
     /// Keeps for people what was decided.

@@ -136,8 +136,6 @@ pub struct Peer {
     pub tally: Tally,
     /// Its part in the leases of the task.
     pub(super) led: Option<Led>,
-    /// Its place in the task's roster.
-    pub(super) place: usize,
 }
 
 /// For how long a peer does without a parent.
@@ -177,7 +175,6 @@ impl Peer {
             wait: Wait::Parents,
             tally: Tally::default(),
             led: None,
-            place: 0,
         }
     }
 

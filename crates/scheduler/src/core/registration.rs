@@ -46,11 +46,12 @@ fn held_from(groups: GroupSet, task: &Task) -> Held {
 impl Core {
     pub(super) fn announced(&mut self, host: HostId, spec: TaskInfo, announced: Announced) {
         let (id, now) = (spec.id, self.now);
+        let idc = self.idc_of(&host);
         let Some(task) = self.task_for(host, spec) else { return };
         task.idle_due = None;
         let groups = announced.held.len();
         let held = held_from(announced.held, task);
-        let peer = task.enter(host, || Peer::new(PeerState::Resting, Held::nothing()));
+        let peer = task.enter(host, &idc, || Peer::new(PeerState::Resting, Held::nothing()));
         peer.holds(held, now);
         // What it signs from now on is heard as before.
         peer.stand_in |= announced.stood_in;
@@ -85,6 +86,7 @@ impl Core {
 
     pub(super) fn register(&mut self, host: HostId, spec: TaskInfo, ask: Ask) {
         let (id, now) = (spec.id, self.now);
+        let idc = self.idc_of(&host);
         let Some(task) = self.task_for(host, spec) else {
             let known = self.hosts.contains_key(&host);
             let (kind, reason) = if known {
@@ -99,7 +101,7 @@ impl Core {
         // It may have forgotten its leases, and whom it was told of.
         task.begin_anew(&host, now);
         let groups = task.groups().unwrap_or_default();
-        let peer = task.enter(host, || Peer::new(PeerState::Resting, Held::nothing()));
+        let peer = task.enter(host, &idc, || Peer::new(PeerState::Resting, Held::nothing()));
         if peer.state() == PeerState::Seeding {
             let reason = "a seed that takes part by order needs no registration".to_owned();
             let kind = RefusalKind::NotPermitted;

@@ -149,10 +149,11 @@ impl Core {
             // It announced what it holds as any host does; from now on it serves by order.
             self.replace_peer(task_id, seed);
         }
+        let idc = self.idc_of(&seed);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         task.state = TaskState::Seeded { seed, obtain: Some(obtain) };
         let (length, had_part) = (task.spec.length, task.peer(&seed).is_some());
-        let peer = task.enter(seed, || Peer::new(PeerState::Seeding, Held::nothing()));
+        let peer = task.enter(seed, &idc, || Peer::new(PeerState::Seeding, Held::nothing()));
         // One that takes part already has read since what it has more.
         let read = if had_part { peer.held.lacking(&held, length) } else { 0 };
         let groups = held.len();

@@ -1,12 +1,13 @@
 //! One task: its state machine, its peers, its digests.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, TaskInfo, groups_in};
 
 use super::lead::Lead;
-use super::{Dag, Held, Millis, Peer, PeerState, RefusalKind, SizeScope, Wanted};
+use super::{Dag, Held, Millis, Peer, PeerState, RefusalKind, Roster, SizeScope, Wanted};
 
 /// Largest content that travels inside an answer, in bytes.
 pub const TINY_BYTES: u64 = 4096;
@@ -156,7 +157,7 @@ pub struct Task {
     changed: BTreeSet<HostId>,
     peers: BTreeMap<HostId, Peer>,
     /// The same hosts in no order, for sampling.
-    roster: Vec<HostId>,
+    roster: Roster,
 }
 
 impl Task {
@@ -179,7 +180,7 @@ impl Task {
             totals: Totals::default(),
             changed: BTreeSet::new(),
             peers: BTreeMap::new(),
-            roster: Vec::new(),
+            roster: Roster::default(),
         }
     }
 
@@ -257,20 +258,20 @@ impl Task {
     }
 
     /// All hosts that take part, in no order.
-    pub fn roster(&self) -> &[HostId] {
+    pub fn roster(&self) -> &Roster {
         &self.roster
     }
 
-    /// Adds a host's part, or gives the one there is.
-    pub fn enter(&mut self, host: HostId, new: impl FnOnce() -> Peer) -> &mut Peer {
+    /// Adds the part of a host in this data centre, or gives the one there is.
+    pub fn enter(&mut self, host: HostId, idc: &Arc<str>, new: impl FnOnce() -> Peer) -> &mut Peer {
         self.has_changed(host);
-        let roster = &mut self.roster;
-        self.peers.entry(host).or_insert_with(|| {
-            let mut peer = new();
-            peer.place = roster.len();
-            roster.push(host);
-            peer
-        })
+        self.roster.enter(host, idc);
+        self.peers.entry(host).or_insert_with(new)
+    }
+
+    /// A host is in this data centre now.
+    pub fn moves(&mut self, host: HostId, idc: &Arc<str>) {
+        self.roster.moves(host, idc);
     }
 
     /// Takes a host's part away.
@@ -279,12 +280,7 @@ impl Task {
         if let (Some(lead), Some(led)) = (&mut self.lead, &peer.led) {
             lead.leave(led, now);
         }
-        self.roster.swap_remove(peer.place);
-        if let Some(moved) = self.roster.get(peer.place)
-            && let Some(other) = self.peers.get_mut(moved)
-        {
-            other.place = peer.place;
-        }
+        self.roster.exit(host);
         Some(peer)
     }
 
