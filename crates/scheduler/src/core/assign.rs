@@ -91,7 +91,7 @@ impl Core {
         let swarm = Swarm { task, hosts: &self.hosts, now: self.now };
         let ask = Ask { child, peer, former: &former, descendants: &descendants };
         let Choice { chosen: mut parents, candidates } =
-            self.strategy.parents(&swarm, &ask, &mut self.random);
+            self.arms.of(task.arm).strategy.parents(&swarm, &ask, &mut self.random);
         let may_serve = |parent: &HostId| swarm.refusal(&ask, parent).is_none();
         parents.retain(&may_serve);
         parents.truncate(MAX_PARENTS);

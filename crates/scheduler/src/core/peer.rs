@@ -134,6 +134,8 @@ pub struct Peer {
     pub wait: Wait,
     /// What it took, by who gave it.
     pub tally: Tally,
+    /// Bytes from other data centres since it succeeded last.
+    pub(super) crossed: u64,
     /// Its part in the leases of the task.
     pub(super) led: Option<Led>,
 }
@@ -174,6 +176,7 @@ impl Peer {
             met: BTreeSet::new(),
             wait: Wait::Parents,
             tally: Tally::default(),
+            crossed: 0,
             led: None,
         }
     }

@@ -161,6 +161,10 @@ impl Core {
             return None;
         }
         host.tasks.insert(spec.id);
-        Some(self.tasks.entry(spec.id).or_insert_with(|| Task::new(spec)))
+        let arms = &self.arms;
+        Some(self.tasks.entry(spec.id).or_insert_with(|| {
+            let arm = arms.drawn(&spec.key);
+            Task::new(spec, arm)
+        }))
     }
 }

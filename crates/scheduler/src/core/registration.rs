@@ -202,6 +202,7 @@ impl Core {
         let now = self.now;
         let Some(host) = self.hosts.get_mut(&id) else { return };
         host.reported_uploads = report.uploads;
+        self.keep_blocked(task_id, &report.blocked_us);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let groups = task.groups();
         let Some(peer) = task.peer_mut(&id) else { return };
@@ -262,7 +263,9 @@ impl Core {
                     if let Some(host) = self.hosts.get_mut(&parent) {
                         host.uploads_done += 1;
                         let is_far = here.as_ref().is_some_and(|here| host.is_in_another_idc(here));
-                        crossed += if is_far { bytes } else { 0 };
+                        let far = if is_far { bytes } else { 0 };
+                        peer.crossed = peer.crossed.saturating_add(far);
+                        crossed += far;
                     }
                 }
                 Some(_) => {}
@@ -492,6 +495,9 @@ impl Core {
         }
         let success = outcome == Outcome::Success;
         self.log.note(task_id, host, Evidence::Ended { success, taken }, now);
+        self.keep_result(task_id, host, (outcome, taken), now);
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(peer) = task.peer_mut(&host) else { return };
         match outcome {
             Outcome::Success => {
                 if peer.wanted == Wanted::All && length_known {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, TaskInfo, groups_in};
 
+use super::arms::ArmNumber;
 use super::lead::Lead;
+use super::results::Own;
 use super::{Dag, Held, Millis, Peer, PeerState, RefusalKind, Roster, SizeScope, Wanted};
 
 /// Largest content that travels inside an answer, in bytes.
@@ -153,6 +155,10 @@ pub struct Task {
     pub lead: Option<Lead>,
     /// Bytes moved for it, as far as it was told.
     pub totals: Totals,
+    /// Which strategy decides.
+    pub(super) arm: ArmNumber,
+    /// What came of it.
+    pub(super) came: Own,
     /// Peers whose part may have changed since the matcher was told of it.
     changed: BTreeSet<HostId>,
     peers: BTreeMap<HostId, Peer>,
@@ -162,7 +168,7 @@ pub struct Task {
 
 impl Task {
     /// A task without peers.
-    pub fn new(spec: TaskInfo) -> Self {
+    pub fn new(spec: TaskInfo, arm: ArmNumber) -> Self {
         Self {
             spec,
             state: TaskState::Open,
@@ -178,6 +184,8 @@ impl Task {
             ordered_at: None,
             lead: None,
             totals: Totals::default(),
+            arm,
+            came: Own::default(),
             changed: BTreeSet::new(),
             peers: BTreeMap::new(),
             roster: Roster::default(),
@@ -187,6 +195,12 @@ impl Task {
     /// Groups in it, where the length is known.
     pub fn groups(&self) -> Option<u64> {
         self.spec.length.map(groups_in)
+    }
+
+    /// A seed has read so many bytes of it.
+    pub(super) fn read_by_seed(&mut self, bytes: u64) {
+        self.totals.source = self.totals.source.saturating_add(bytes);
+        self.came.read_by_seeds = self.came.read_by_seeds.saturating_add(bytes);
     }
 
     /// Whether the origin's "no" still stands.

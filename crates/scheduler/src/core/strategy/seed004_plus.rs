@@ -105,7 +105,7 @@ mod tests {
 
     use super::*;
     use crate::core::strategy::seed004::Seed004;
-    use crate::core::tests::{MIB, spec};
+    use crate::core::tests::{MIB, task};
     use crate::core::{Host, Millis, Peer, PeerState, Task};
 
     const CHILD: HostId = HostId::from_bytes([0xff; 16]);
@@ -124,8 +124,7 @@ mod tests {
     impl Field {
         /// A child in data centre 7, rack 3, which holds the first half and wants all.
         fn new() -> Self {
-            let mut field =
-                Self { task: Task::new(spec("a", Some(64 * MIB))), hosts: BTreeMap::new() };
+            let mut field = Self { task: task("a", Some(64 * MIB)), hosts: BTreeMap::new() };
             field.enter(CHILD, "dc7", "row1|rack3", 0..512);
             let child = field.task.peer_mut(&CHILD).unwrap();
             child.become_(PeerState::Waiting { due: Millis(0) });
