@@ -44,8 +44,9 @@ dfs_service::metrics! {
         taken: Counter[Bytes] by ("from"),
         /// The same by the arm of the task.
         arm_results: Counter[Count] by ("arm", "result"),
-        /// Content bytes that those read from the source, as they say, by the arm of the task.
-        arm_source: Counter[Bytes] by ("arm"),
+        /// Content bytes moved by the arm of the task: from source (by hosts and seeds), from peers (and seeds), and of
+        /// the latter from another data centre: crossed.
+        arm_moved: Counter[Bytes] by ("arm", "from"),
         /// From the first want of a download until all of it was there, by the arm of the task.
         arm_completion: Histogram[Seconds] by ("arm"),
         /// How long reads waited that found nothing, by the arm of the task.

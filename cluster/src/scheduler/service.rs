@@ -24,7 +24,7 @@ use crate::membership::Members;
 use crate::metrics::SchedulerMetrics;
 use dfs_scheduler::core::{
     ArmReport, Core, Decision, Event, Look, Millis, Outcome, Report, SeedEvent, Taken, TaskReport,
-    Which,
+    Totals, Which,
 };
 
 const MAILBOX: usize = 1024;
@@ -126,6 +126,8 @@ pub struct Service {
     signers: HashMap<TaskId, Vec<Signer>>,
     tracker: Tracker,
     metrics: SchedulerMetrics,
+    /// What was moved in each arm when that was counted last.
+    moved: Vec<Totals>,
 }
 
 impl Service {
@@ -139,6 +141,7 @@ impl Service {
         metrics: SchedulerMetrics,
     ) -> (Self, Handle) {
         let core = Core::new(options.limits(), options.arms(), rand::random());
+        let moved = core.moved().map(|(_, moved)| *moved).collect();
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (sender, mail) = mpsc::channel(MAILBOX);
         let handle = Handle { mail: sender.clone() };
@@ -158,6 +161,7 @@ impl Service {
             signers: HashMap::new(),
             tracker,
             metrics,
+            moved,
         };
         (service, handle)
     }
@@ -238,7 +242,6 @@ impl Service {
     fn count_in_arm(&self, task: &TaskId, result: &str, taken: &Taken) {
         let Some(arm) = self.core.arm_of(task) else { return };
         self.metrics.arm_results.of([arm, result]).inc();
-        self.metrics.arm_source.of([arm]).inc_by(taken.source);
         if result == "success" && taken.cost_ms > 0 {
             let took = Duration::from_millis(taken.cost_ms.into());
             self.metrics.arm_completion.of([arm]).observe(took.as_secs_f64());
@@ -418,13 +421,30 @@ impl Service {
         });
     }
 
-    fn observe(&self) {
+    fn observe(&mut self) {
         let (hosts, tasks) = self.core.size();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.hosts.set(count(hosts));
         self.metrics.tasks.set(count(tasks));
         self.metrics.streams.set(count(self.streams.len()));
         self.metrics.obtaining.set(count(self.orders.len()));
+        self.count_moved();
+    }
+
+    /// Counters only grow: what was moved is added as it grew.
+    fn count_moved(&mut self) {
+        for ((arm, now), before) in self.core.moved().zip(&mut self.moved) {
+            let Totals { source, taken, crossed } = *now;
+            let grown = [
+                ("source", source - before.source),
+                ("peers", taken - before.taken),
+                ("crossed", crossed - before.crossed),
+            ];
+            for (from, bytes) in grown.into_iter().filter(|(_, bytes)| *bytes > 0) {
+                self.metrics.arm_moved.of([arm, from]).inc_by(bytes);
+            }
+            *before = *now;
+        }
     }
 }
 

@@ -122,6 +122,9 @@ fn arms_divide_the_tasks_and_their_results_are_compared() {
     assert!(page.contains("too few: 3 of 10 tasks"), "{page}");
     let metric = "dfs_scheduler_arm_results_total{arm=\"near\",result=\"success\"}";
     assert_eq!(cluster.process().metric(metric).unwrap(), (TASKS * agents.len()) as f64);
+    let moved = "dfs_scheduler_arm_moved_bytes_total{arm=\"near\",from=\"source\"}";
+    let moved = cluster.process().metric(moved).unwrap();
+    assert_eq!(moved, once * (TASKS * agents.len()) as f64);
     agents[0].dfctl(&["scheduler", "compare", "--against", "far"]).fails(2, "DFS-1001");
     for path in &paths {
         assert_eq!(told_arm(&agents[0], &origin, path).unwrap(), expected(&origin, path));

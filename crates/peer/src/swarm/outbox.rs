@@ -336,6 +336,23 @@ mod tests {
     }
 
     #[test]
+    fn how_long_reads_and_downloads_took_is_told_within_bounds() {
+        let outbox = Outbox::default();
+        let task = task();
+        (0..1000).for_each(|_| outbox.blocked(task.id, Duration::from_micros(1500)));
+        let end = |took| PeerEnd { reason: None, ledger: Ledger::default(), took };
+        outbox.ended(task.id, end(Some(Duration::from_micros(10))));
+        let said = kinds(&outbox);
+        let [Up::Progress(progress), Up::Result(result)] = &said[..] else { panic!("{said:?}") };
+        assert_eq!(progress.blocked_us, vec![1500; MAX_BLOCKED]);
+        assert_eq!(result.cost_ms, 1, "nothing would be that it is not known");
+        outbox.ended(task.id, end(None));
+        let said = kinds(&outbox);
+        let [Up::Result(result)] = &said[..] else { panic!("{said:?}") };
+        assert_eq!(result.cost_ms, 0);
+    }
+
+    #[test]
     fn a_task_that_rests_wants_no_more_than_it_holds_and_is_registered_no_more() {
         let outbox = Outbox::default();
         let (task, (commands, _mailbox)) = (task(), mpsc::channel(1));

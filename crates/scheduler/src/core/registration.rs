@@ -9,7 +9,7 @@ use super::evidence::{self, Evidence, Taken};
 use super::message::bytes_in;
 use super::{
     Core, Decision, Done, Ending, Failed, FailureKind, Held, Outcome, Peer, PeerState, RefusalKind,
-    Report, SizeScope, Task, Wanted,
+    Report, SizeScope, Task, Totals, Wanted,
 };
 
 /// Most hosts blacklisted per task.
@@ -277,9 +277,7 @@ impl Core {
                 }
             }
         }
-        task.totals.taken = task.totals.taken.saturating_add(taken);
-        task.totals.crossed = task.totals.crossed.saturating_add(crossed);
-        task.totals.source = task.totals.source.saturating_add(from_source);
+        self.count_moved(task_id, Totals { source: from_source, taken, crossed });
     }
 
     /// Counts what did not come from parents; of leases that is counted where they end.

@@ -1,7 +1,7 @@
 //! What came of the tasks of an arm, as hosts tell it: bounded whatever they tell.
 
 use super::arms::ArmNumber;
-use super::{Core, Millis, Outcome, Taken};
+use super::{Core, Millis, Outcome, Taken, Totals};
 use crate::statistics::{Cluster, Mean, Moments, Sketch};
 use dfs_model::{HostId, TaskId};
 
@@ -45,6 +45,7 @@ pub struct Series {
 pub(super) struct Results {
     moments: [Moments; Measure::ALL.len()],
     sketches: [Sketch; Measure::ALL.len()],
+    moved: Totals,
 }
 
 /// What came of one task.
@@ -101,6 +102,24 @@ impl Core {
     /// The name of the arm that a task is in.
     pub fn arm_of(&self, task: &TaskId) -> Option<&str> {
         Some(&self.arms.of(self.tasks.get(task)?.arm).name)
+    }
+
+    /// Bytes moved for the tasks of each arm, in the order of [`Core::arms`].
+    pub fn moved(&self) -> impl Iterator<Item = (&str, &Totals)> {
+        self.arms.all().map(|(_, arm)| (&*arm.name, &arm.results.moved))
+    }
+
+    pub(super) fn count_moved(&mut self, task_id: TaskId, moved: Totals) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        task.totals.add(moved);
+        self.arms.results_of(task.arm).moved.add(moved);
+    }
+
+    /// A seed has read bytes of a task: they belong to whichever host succeeds next.
+    pub(super) fn count_read_by_seed(&mut self, task_id: TaskId, source: u64) {
+        self.count_moved(task_id, Totals { source, ..Totals::default() });
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        task.came.read_by_seeds = task.came.read_by_seeds.saturating_add(source);
     }
 
     /// A host is through with a task. What the origin has refused is no failure of the swarm's.
@@ -214,6 +233,8 @@ mod tests {
             let source = series(&scene, arm, Measure::Source).mean;
             assert_eq!((source.count, source.mean), (4, MIB as f64 / 2.0));
         }
+        let moved: Vec<_> = scene.core.moved().map(|(name, moved)| (name, moved.source)).collect();
+        assert_eq!(moved, [("tested", 2 * MIB), ("default", 2 * MIB)]);
         let names: Vec<_> =
             scene.core.arms().iter().map(|arm| (arm.name.clone(), arm.tasks)).collect();
         assert_eq!(names, [("tested".to_owned(), 2), ("default".to_owned(), 2)]);

@@ -110,7 +110,7 @@ impl Core {
                     let read = peer.held.lacking(&groups, of);
                     groups.ranges().for_each(|range| peer.gain(range, all, now));
                     peer.tally.came_from_source(read, now);
-                    task.read_by_seed(read);
+                    self.count_read_by_seed(task_id, read);
                 }
                 self.learn_length(task_id, length);
             }
@@ -159,7 +159,7 @@ impl Core {
         let groups = held.len();
         peer.tally.came_from_source(read, self.now);
         peer.holds(Held::Part(held), self.now);
-        task.read_by_seed(read);
+        self.count_read_by_seed(task_id, read);
         self.note(task_id, seed, Evidence::Obtains { held: groups });
         if let Some(host) = self.hosts.get_mut(&seed) {
             host.tasks.insert(task_id);

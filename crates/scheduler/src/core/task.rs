@@ -113,7 +113,7 @@ impl Digests {
     }
 }
 
-/// Bytes moved for one task, of peers that have gone too.
+/// Bytes moved for one task or for all of an arm, of peers that have gone too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Read from the source, by seeds and nodes.
@@ -122,6 +122,15 @@ pub struct Totals {
     pub taken: u64,
     /// Of that, from hosts in another data centre.
     pub crossed: u64,
+}
+
+impl Totals {
+    /// So much more has been moved.
+    pub(super) fn add(&mut self, more: Self) {
+        self.source = self.source.saturating_add(more.source);
+        self.taken = self.taken.saturating_add(more.taken);
+        self.crossed = self.crossed.saturating_add(more.crossed);
+    }
 }
 
 /// One task.
@@ -195,12 +204,6 @@ impl Task {
     /// Groups in it, where the length is known.
     pub fn groups(&self) -> Option<u64> {
         self.spec.length.map(groups_in)
-    }
-
-    /// A seed has read so many bytes of it.
-    pub(super) fn read_by_seed(&mut self, bytes: u64) {
-        self.totals.source = self.totals.source.saturating_add(bytes);
-        self.came.read_by_seeds = self.came.read_by_seeds.saturating_add(bytes);
     }
 
     /// Whether the origin's "no" still stands.

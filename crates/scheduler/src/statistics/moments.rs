@@ -74,7 +74,7 @@ pub struct Mean {
 impl Mean {
     /// Both together, as if all had been seen in one place.
     pub fn and(self, other: Self) -> Self {
-        let count = self.count + other.count;
+        let count = self.count.saturating_add(other.count);
         if count == 0 {
             return Self::default();
         }
@@ -89,7 +89,7 @@ impl Mean {
                 + 2.0 * off * part.counts_by_errors
                 + off * off * part.counts_squared;
         }
-        let clusters = self.clusters + other.clusters;
+        let clusters = self.clusters.saturating_add(other.clusters);
         let errors_squared = errors_squared.max(0.0);
         Self { clusters, count, mean, counts_squared, counts_by_errors, errors_squared }
     }

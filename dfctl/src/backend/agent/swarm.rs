@@ -373,6 +373,32 @@ mod tests {
     }
 
     #[test]
+    fn results_that_make_no_sense_are_left_out() {
+        let sound = scheduler::Series {
+            measure: scheduler::Measure::CompletionMs.into(),
+            tasks: 2,
+            count: 3,
+            mean: 5.0,
+            buckets: vec![1; 100_000],
+            ..Default::default()
+        };
+        let wrong = [
+            scheduler::Series { mean: f64::NAN, ..sound.clone() },
+            scheduler::Series { errors_squared: f64::INFINITY, ..sound.clone() },
+            scheduler::Series { tasks: 4, ..sound.clone() },
+            scheduler::Series { measure: 99, ..sound.clone() },
+        ];
+        let series = wrong.into_iter().chain([sound]).collect();
+        let name = "ä".repeat(1000);
+        let read = arm(scheduler::Arm { name, series, share: 1250, ..Default::default() });
+        assert_eq!((read.share, read.series.len()), (0.125, 1));
+        assert_eq!(read.name.chars().count(), MAX_TEXT + 1);
+        let (measure, mean, sketch) = &read.series[0];
+        assert_eq!((*measure, mean.clusters, mean.count), (Measure::Completion, 2, 3));
+        assert_eq!(sketch.counts().len(), dfs_scheduler::statistics::BUCKETS);
+    }
+
+    #[test]
     fn what_others_wrote_is_cut_at_a_character() {
         assert_eq!(text("ä".repeat(1000)).chars().count(), MAX_TEXT + 1);
         assert_eq!(text("short".into()), "short");

@@ -30,7 +30,7 @@ pub fn together(arms: Vec<SwarmArm>) -> Vec<SwarmArm> {
 }
 
 fn add(known: &mut SwarmArm, arm: SwarmArm) {
-    known.tasks += arm.tasks;
+    known.tasks = known.tasks.saturating_add(arm.tasks);
     for (measure, mean, sketch) in arm.series {
         match known.series.iter_mut().find(|(of, ..)| *of == measure) {
             Some((_, all, distribution)) => {
