@@ -42,6 +42,15 @@ dfs_service::metrics! {
         results: Counter[Count] by ("result"),
         /// Content bytes that those took, as they say, by whom from: source, seed, peers.
         taken: Counter[Bytes] by ("from"),
+        /// The same by the arm of the task.
+        arm_results: Counter[Count] by ("arm", "result"),
+        /// Content bytes moved by the arm of the task: from source (by hosts and seeds), from peers (and seeds), and of
+        /// the latter from another data centre: crossed.
+        arm_moved: Counter[Bytes] by ("arm", "from"),
+        /// From the first want of a download until all of it was there, by the arm of the task.
+        arm_completion: Histogram[Seconds] by ("arm"),
+        /// How long reads waited that found nothing, by the arm of the task.
+        arm_blocked: Histogram[Seconds] by ("arm"),
         /// Hosts sent to the source, by why: no-seed, no-parent, own-credentials.
         back_to_source: Counter[Count] by ("reason"),
         /// Hosts that served bytes which did not verify, for each task once.

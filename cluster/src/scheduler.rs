@@ -4,12 +4,14 @@
 //! stream with a bounded queue, and a host that does not read is dropped. Nothing here survives the
 //! process: hosts announce again what they hold.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dfs_scheduler::core;
 use serde::{Deserialize, Serialize};
 
 mod announcement;
+mod arms;
 mod grpc;
 mod looking;
 mod messages;
@@ -18,6 +20,7 @@ mod preheat;
 mod resolve;
 mod service;
 
+pub use arms::ArmOptions;
 pub use grpc::Grpc;
 pub use resolve::{Resolver, Settings};
 pub use service::{Handle, Service};
@@ -47,8 +50,12 @@ pub struct Options {
     pub resolve_timeout: Duration,
     /// What seeds fetch beyond what is wanted of them.
     pub fill: Fill,
-    /// Who decides who sends what to whom.
+    /// Who decides who sends what to whom: swarm, random, seed004, seed004+.
     pub strategy: Strategy,
+    /// Arms of an A/B test, tables by name: each has a `strategy` and the `share` of all tasks that it decides about, as
+    /// `10%`; the rest is left to `scheduler.strategy`.
+    #[serde(deserialize_with = "arms::read")]
+    pub arms: BTreeMap<String, ArmOptions>,
 }
 
 /// Who decides who sends what to whom.
@@ -62,6 +69,9 @@ pub enum Strategy {
     Random,
     /// Hosts choose among four parents of fifteen: the founding design's.
     Seed004,
+    /// The same, of candidates that are near and have what is lacking.
+    #[serde(rename = "seed004+")]
+    Seed004Plus,
 }
 
 impl Strategy {
@@ -70,6 +80,7 @@ impl Strategy {
             Self::Swarm => Box::new(core::Leases::swarm()),
             Self::Random => Box::new(core::Leases::random()),
             Self::Seed004 => Box::new(core::Seed004),
+            Self::Seed004Plus => Box::new(core::Seed004Plus),
         }
     }
 }
@@ -99,11 +110,17 @@ impl Default for Options {
             resolve_timeout: Duration::from_secs(120),
             fill: Fill::Wanted,
             strategy: Strategy::default(),
+            arms: BTreeMap::new(),
         }
     }
 }
 
 impl Options {
+    fn arms(&self) -> core::Arms {
+        let arms = self.arms.iter().map(|(name, arm)| arm.make(name));
+        core::Arms::new(self.strategy.make(), arms.collect())
+    }
+
     fn limits(&self) -> core::Limits {
         core::Limits {
             upload_slots: self.upload_slots,

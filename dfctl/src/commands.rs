@@ -19,6 +19,7 @@ mod mount;
 mod mounts;
 mod preheat;
 mod saving;
+mod scheduler;
 mod served;
 mod stat;
 mod swarm;
@@ -56,6 +57,9 @@ pub enum Command {
     /// Look at the configuration of dfctl and change it
     #[command(subcommand)]
     Config(config::Command),
+    /// Look at how the cluster decides who sends what to whom
+    #[command(subcommand)]
+    Scheduler(scheduler::Command),
     Why(why::Args),
     Top(top::Args),
     Explain(explain::Args),
@@ -92,6 +96,7 @@ impl Command {
             Self::Cluster(command) => command.run(context).await,
             Self::Config(command) => command.run(context),
             Self::Doctor(args) => Box::pin(doctor::run(args, context)).await,
+            Self::Scheduler(command) => command.run(context).await,
             Self::Why(args) => why::run(args, context).await,
             Self::Top(args) => top::run(args, context).await,
             Self::Explain(args) => explain::run(args, context),

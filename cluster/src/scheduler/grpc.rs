@@ -380,7 +380,7 @@ mod tests {
         let mut others = JoinSet::new();
         others.spawn(async move {
             while let Some(Mail::Look(_, reply)) = core.recv().await {
-                let _ = reply.send(Seen { tasks: Vec::new(), strategy: "swarm" });
+                let _ = reply.send(Seen { tasks: Vec::new(), strategy: "swarm", arms: Vec::new() });
             }
         });
         let ask = async |trust| {

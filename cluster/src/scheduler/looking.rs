@@ -6,9 +6,11 @@ use dfs_proto::convert;
 use dfs_proto::scheduler::evidence::What;
 use dfs_proto::{common, scheduler};
 use dfs_scheduler::core::{
-    Candidate, Detail, Ending, Entry, Evidence, FailureKind, Given, Look, Millis, PeerReport,
-    Reason, Scheduling, Scores, SourceReason, Standing, TaskReport, Verdict, Wait, Which, Who,
+    ArmReport, Candidate, Detail, Ending, Entry, Evidence, FailureKind, Given, Look, Measure,
+    Millis, PeerReport, Reason, Scheduling, Scores, Series, SourceReason, Standing, TaskReport,
+    Verdict, Wait, Which, Who,
 };
+use dfs_scheduler::statistics::Mean;
 use prost::Message as _;
 
 use super::messages::{Unacceptable, id_bytes, refusal_message, task_message};
@@ -28,6 +30,7 @@ pub fn look(request: &scheduler::TasksRequest) -> Result<Look, Unacceptable> {
     let prefix = request.id_prefix.to_ascii_lowercase();
     let is_hex = prefix.len() <= DIGITS && prefix.bytes().all(|digit| digit.is_ascii_hexdigit());
     let which = match &request.task_id[..] {
+        _ if request.arms => Which::Arms,
         [] if !is_hex => return Err(Unacceptable::Prefix),
         [] if !prefix.is_empty() => Which::Prefix(prefix),
         [] if !request.url.is_empty() => {
@@ -47,7 +50,8 @@ pub fn look(request: &scheduler::TasksRequest) -> Result<Look, Unacceptable> {
 /// What is seen, as far as one message has room for it.
 pub fn reply(seen: &Seen) -> scheduler::TasksReply {
     let strategy = seen.strategy.to_owned();
-    let mut reply = scheduler::TasksReply { tasks: Vec::new(), more: false, strategy };
+    let arms = seen.arms.iter().map(arm).collect();
+    let mut reply = scheduler::TasksReply { tasks: Vec::new(), more: false, strategy, arms };
     let mut bytes = 0;
     for report in &seen.tasks {
         let status = status(report);
@@ -59,6 +63,39 @@ pub fn reply(seen: &Seen) -> scheduler::TasksReply {
         reply.tasks.push(status);
     }
     reply
+}
+
+fn arm(report: &ArmReport) -> scheduler::Arm {
+    let series = Measure::ALL.into_iter().zip(&report.series);
+    scheduler::Arm {
+        name: report.name.clone(),
+        strategy: report.strategy.to_owned(),
+        share: report.share,
+        tasks: report.tasks as u64,
+        series: series.map(|(measure, series)| series_message(measure, series)).collect(),
+    }
+}
+
+fn series_message(measure: Measure, series: &Series) -> scheduler::Series {
+    let measure = match measure {
+        Measure::Completion => scheduler::Measure::CompletionMs,
+        Measure::Source => scheduler::Measure::SourceBytes,
+        Measure::Crossed => scheduler::Measure::CrossedBytes,
+        Measure::Failed => scheduler::Measure::Failed,
+        Measure::Blocked => scheduler::Measure::BlockedUs,
+    };
+    let Mean { clusters, count, mean, counts_squared, counts_by_errors, errors_squared } =
+        series.mean;
+    scheduler::Series {
+        measure: measure.into(),
+        tasks: clusters,
+        count,
+        mean,
+        counts_squared,
+        counts_by_errors,
+        errors_squared,
+        buckets: series.sketch.counts().to_vec(),
+    }
 }
 
 fn status(report: &TaskReport) -> scheduler::TaskStatus {
@@ -80,6 +117,8 @@ fn status(report: &TaskReport) -> scheduler::TaskStatus {
         evidence: report.entries.iter().map(|one| entry(one, now)).collect(),
         forgotten: report.forgotten,
         others: report.others.iter().map(who).collect(),
+        arm: report.arm.clone(),
+        strategy: report.strategy.to_owned(),
     }
 }
 
@@ -331,6 +370,8 @@ mod tests {
         TaskReport {
             task,
             state: "open",
+            arm: "default".into(),
+            strategy: "swarm",
             seed: None,
             totals: Default::default(),
             hosts: 0,
@@ -349,7 +390,7 @@ mod tests {
     #[test]
     fn an_answer_has_room_for_so_much_and_says_when_there_is_more() {
         let tasks = (0..1000).map(|_| report(8000)).collect();
-        let reply = reply(&Seen { tasks, strategy: "swarm" });
+        let reply = reply(&Seen { tasks, strategy: "swarm", arms: Vec::new() });
         assert!(reply.more && reply.tasks.len() > 100);
         assert!(reply.encoded_len() <= MAX_BYTES + 100);
     }

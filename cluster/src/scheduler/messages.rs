@@ -132,6 +132,7 @@ fn progress(host: HostId, report: scheduler::Progress) -> Result<Event, Unaccept
     bounded(&report.done)?;
     bounded(&report.failed)?;
     bounded(&report.leases)?;
+    bounded(&report.blocked_us)?;
     let leases = report.leases.into_iter().map(lease_end).collect();
     let done = report.done.into_iter().map(|done| {
         let parent = match &done.parent_id[..] {
@@ -152,6 +153,7 @@ fn progress(host: HostId, report: scheduler::Progress) -> Result<Event, Unaccept
         failed: failed.collect::<Result<_, _>>()?,
         leases,
         uploads: report.uploads,
+        blocked_us: report.blocked_us,
     };
     Ok(Event::Progress { host, task, report })
 }

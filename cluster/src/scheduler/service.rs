@@ -23,7 +23,8 @@ use super::{Error, Options, messages};
 use crate::membership::Members;
 use crate::metrics::SchedulerMetrics;
 use dfs_scheduler::core::{
-    Core, Decision, Event, Look, Millis, Outcome, SeedEvent, Taken, TaskReport,
+    ArmReport, Core, Decision, Event, Look, Millis, Outcome, Report, SeedEvent, Taken, TaskReport,
+    Totals, Which,
 };
 
 const MAILBOX: usize = 1024;
@@ -54,6 +55,8 @@ pub struct Seen {
     pub tasks: Vec<TaskReport>,
     /// Who decides.
     pub strategy: &'static str,
+    /// The arms, where they were asked for.
+    pub arms: Vec<ArmReport>,
 }
 
 /// Tells a host's streams apart.
@@ -123,6 +126,8 @@ pub struct Service {
     signers: HashMap<TaskId, Vec<Signer>>,
     tracker: Tracker,
     metrics: SchedulerMetrics,
+    /// What was moved in each arm when that was counted last.
+    moved: Vec<Totals>,
 }
 
 impl Service {
@@ -135,7 +140,8 @@ impl Service {
         tracker: Tracker,
         metrics: SchedulerMetrics,
     ) -> (Self, Handle) {
-        let core = Core::new(options.limits(), options.strategy.make(), rand::random());
+        let core = Core::new(options.limits(), options.arms(), rand::random());
+        let moved = core.moved().map(|(_, moved)| *moved).collect();
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (sender, mail) = mpsc::channel(MAILBOX);
         let handle = Handle { mail: sender.clone() };
@@ -155,6 +161,7 @@ impl Service {
             signers: HashMap::new(),
             tracker,
             metrics,
+            moved,
         };
         (service, handle)
     }
@@ -190,6 +197,7 @@ impl Service {
                     Event::PeerResult { host, task, outcome, taken } => {
                         self.count_result(host, task, *outcome, taken);
                     }
+                    Event::Progress { task, report, .. } => self.count_blocked(task, report),
                     _ => {}
                 }
                 self.decide(*event);
@@ -203,8 +211,12 @@ impl Service {
             }
             Mail::Look(look, reply) => {
                 let tasks = self.core.look(&look, MAX_REPORTED, self.now());
+                let arms = match look.which {
+                    Which::Arms => self.core.arms(),
+                    _ => Vec::new(),
+                };
                 // Whoever asked may have gone.
-                drop(reply.send(Seen { tasks, strategy: self.core.strategy() }));
+                drop(reply.send(Seen { tasks, strategy: self.core.strategy(), arms }));
             }
         }
     }
@@ -222,7 +234,26 @@ impl Service {
             self.metrics.taken.of([from]).inc_by(bytes);
         }
         let Taken { source, seed, peers, cost_ms } = *taken;
+        self.count_in_arm(task, result, taken);
         tracing::info!(%host, %task, result, source, seed, peers, cost_ms, "a host is through");
+    }
+
+    /// The same in the arm that the task is in.
+    fn count_in_arm(&self, task: &TaskId, result: &str, taken: &Taken) {
+        let Some(arm) = self.core.arm_of(task) else { return };
+        self.metrics.arm_results.of([arm, result]).inc();
+        if result == "success" && taken.cost_ms > 0 {
+            let took = Duration::from_millis(taken.cost_ms.into());
+            self.metrics.arm_completion.of([arm]).observe(took.as_secs_f64());
+        }
+    }
+
+    fn count_blocked(&self, task: &TaskId, report: &Report) {
+        let Some(arm) = self.core.arm_of(task) else { return };
+        for us in &report.blocked_us {
+            let waited = Duration::from_micros((*us).into());
+            self.metrics.arm_blocked.of([arm]).observe(waited.as_secs_f64());
+        }
     }
 
     /// A host has one stream: a newer one replaces the older.
@@ -390,13 +421,30 @@ impl Service {
         });
     }
 
-    fn observe(&self) {
+    fn observe(&mut self) {
         let (hosts, tasks) = self.core.size();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.hosts.set(count(hosts));
         self.metrics.tasks.set(count(tasks));
         self.metrics.streams.set(count(self.streams.len()));
         self.metrics.obtaining.set(count(self.orders.len()));
+        self.count_moved();
+    }
+
+    /// Counters only grow: what was moved is added as it grew.
+    fn count_moved(&mut self) {
+        for ((arm, now), before) in self.core.moved().zip(&mut self.moved) {
+            let Totals { source, taken, crossed } = *now;
+            let grown = [
+                ("source", source - before.source),
+                ("peers", taken - before.taken),
+                ("crossed", crossed - before.crossed),
+            ];
+            for (from, bytes) in grown.into_iter().filter(|(_, bytes)| *bytes > 0) {
+                self.metrics.arm_moved.of([arm, from]).inc_by(bytes);
+            }
+            *before = *now;
+        }
     }
 }
 

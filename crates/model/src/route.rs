@@ -20,6 +20,16 @@ impl RouteKey {
         Self(hasher.finish())
     }
 
+    /// A number below `whole`, the same for ever: what is divided into shares is divided by it. It has nothing to do
+    /// with [`rank`]. Frozen by test vectors.
+    pub fn drawn_of(&self, whole: u32) -> u32 {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"dfs.arm.v1").update(&self.0);
+        let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+        let drawn = u64::from_be_bytes([a, b, c, d, e, f, g, h]) % u64::from(whole.max(1));
+        u32::try_from(drawn).expect("it is less than a u32")
+    }
+
     /// The raw bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -68,6 +78,12 @@ mod tests {
         assert_eq!(hex, "d6d15f1b6df38618403416fe8d8fcff1ae646dea1bd36b1efdcb9283039a3f6c");
         let ranked: Vec<u8> = rank(&key, &members(8)).iter().map(|m| m.as_bytes()[0]).collect();
         assert_eq!(ranked, [3, 1, 4, 6, 5, 7, 0, 2]);
+    }
+
+    #[test]
+    fn what_is_drawn_is_frozen() {
+        let drawn = |path| RouteKey::of("public", &url(path)).drawn_of(10_000);
+        assert_eq!(["a", "b", "c"].map(drawn), [1423, 1951, 1402]);
     }
 
     #[test]

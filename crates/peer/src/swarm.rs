@@ -291,12 +291,18 @@ impl Swarm {
         self.outbox.signed(task, batch);
     }
 
-    pub(crate) fn complete(&self, task: TaskId, ledger: Ledger) {
-        self.outbox.ended(task, PeerEnd { reason: None, ledger });
+    /// All of it is here; a download has taken so long.
+    pub(crate) fn complete(&self, task: TaskId, ledger: Ledger, took: Option<Duration>) {
+        self.outbox.ended(task, PeerEnd { reason: None, ledger, took });
+    }
+
+    /// A read that found nothing has waited so long.
+    pub(crate) fn blocked(&self, task: TaskId, waited: Duration) {
+        self.outbox.blocked(task, waited);
     }
 
     pub(crate) fn gave_up(&self, task: TaskId, reason: String, ledger: Ledger) {
-        self.outbox.ended(task, PeerEnd { reason: Some(reason), ledger });
+        self.outbox.ended(task, PeerEnd { reason: Some(reason), ledger, took: None });
     }
 
     pub(crate) fn failed(&self, task: TaskId, groups: GroupRange, host: HostId, why: Failure) {

@@ -17,6 +17,7 @@ use dfs_model::{HostId, HostInfo, TaskId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+mod arms;
 mod assign;
 mod dag;
 mod evidence;
@@ -28,6 +29,8 @@ mod peer;
 mod presence;
 mod registration;
 mod report;
+mod results;
+mod roster;
 mod seeds;
 mod standing;
 mod strategy;
@@ -44,6 +47,7 @@ mod model_tests;
 #[cfg(test)]
 mod tests;
 
+pub use arms::{Arm, Arms, MAX_ARMS, REST, WHOLE};
 use dag::Dag;
 use evidence::Log;
 pub use evidence::{
@@ -58,9 +62,12 @@ pub use message::{
 use peer::Peer;
 pub use peer::PeerState;
 pub use report::{Detail, Look, PeerReport, TaskReport, Which};
+pub use results::{ArmReport, Measure, Series};
+use roster::Roster;
 pub use standing::Standing;
 pub use strategy::leases::Leases;
 pub use strategy::seed004::Seed004;
+pub use strategy::seed004_plus::Seed004Plus;
 pub use strategy::{Ask, Choice, Strategy, Swarm};
 pub use tally::{Ending, Given, Giver, Tally};
 use task::Task;
@@ -130,7 +137,7 @@ impl Default for Limits {
 /// The scheduler's state.
 pub struct Core {
     limits: Limits,
-    strategy: Box<dyn Strategy>,
+    arms: Arms,
     random: StdRng,
     hosts: BTreeMap<HostId, Host>,
     tasks: BTreeMap<TaskId, Task>,
@@ -150,10 +157,10 @@ pub struct Core {
 
 impl Core {
     /// An empty swarm. Equal seeds and events give equal decisions.
-    pub fn new(limits: Limits, strategy: Box<dyn Strategy>, seed: u64) -> Self {
+    pub fn new(limits: Limits, arms: impl Into<Arms>, seed: u64) -> Self {
         Self {
             limits,
-            strategy,
+            arms: arms.into(),
             random: StdRng::seed_from_u64(seed),
             hosts: BTreeMap::new(),
             tasks: BTreeMap::new(),
@@ -180,9 +187,14 @@ impl Core {
         self.last_obtain
     }
 
-    /// The strategy's name.
+    /// The usual strategy's name.
     pub fn strategy(&self) -> &'static str {
-        self.strategy.name()
+        self.arms.usual().strategy.name()
+    }
+
+    /// The data centre of a host, in small letters; empty where it is not known.
+    fn idc_of(&self, host: &HostId) -> Arc<str> {
+        self.hosts.get(host).map(|host| Arc::clone(&host.idc)).unwrap_or_default()
     }
 
     /// Keeps for people what was decided.

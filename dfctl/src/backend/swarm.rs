@@ -3,6 +3,7 @@
 //! Hosts are told by their names; where two have the same one, the beginning of their ids is added.
 
 use dfs_model::{HostKind, TaskInfo};
+use dfs_scheduler::statistics::{Mean, Sketch};
 
 /// What somebody wants to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub enum Which {
     Prefix(String),
     /// Those of this canonical URL.
     Url(String),
+    /// None: the arms that they are in.
+    Arms,
 }
 
 /// How closely.
@@ -40,10 +43,42 @@ pub enum Detail {
 pub struct Seen {
     /// The tasks, each as one scheduler knows it.
     pub tasks: Vec<SwarmTask>,
+    /// The arms, each as one scheduler knows it; the one that has what is left is the last of each.
+    pub arms: Vec<SwarmArm>,
     /// Schedulers that did not answer, and why.
     pub silent: Vec<(String, String)>,
     /// Whether there are more tasks than the answers had room for.
     pub more: bool,
+}
+
+/// The tasks that one strategy decides about, and what came of them.
+#[derive(Debug, Clone, Default)]
+pub struct SwarmArm {
+    /// Its name.
+    pub name: String,
+    /// Who decides.
+    pub strategy: String,
+    /// Of all tasks, from 0 to 1.
+    pub share: f64,
+    /// Known now.
+    pub tasks: u64,
+    /// What was seen of each measure.
+    pub series: Vec<(Measure, Mean, Sketch)>,
+}
+
+/// What is measured of an arm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// Milliseconds that a download took.
+    Completion,
+    /// Bytes read from the source for each host.
+    Source,
+    /// Bytes that a host took from other data centres.
+    Crossed,
+    /// Whether a host gave up.
+    Failed,
+    /// Microseconds that a read waited which found nothing.
+    Blocked,
 }
 
 /// A task as a scheduler knows it. Ages are in milliseconds.
@@ -53,8 +88,10 @@ pub struct SwarmTask {
     pub task: TaskInfo,
     /// Who says so.
     pub scheduler: String,
-    /// How that one decides.
+    /// How that one decides about it.
     pub strategy: String,
+    /// The arm that it is in; empty where that is not said.
+    pub arm: String,
     /// Hosts that take part; of them, who have all of it, who want something, and to whom nothing comes.
     pub hosts: u32,
     /// See `hosts`.

@@ -117,7 +117,7 @@ pub async fn look(
     for (name, why) in &seen.silent {
         context.output.note(&printable(&format!("scheduler {name} does not answer: {why}")));
     }
-    if seen.tasks.is_empty() && !seen.silent.is_empty() {
+    if seen.tasks.is_empty() && seen.arms.is_empty() && !seen.silent.is_empty() {
         let (name, why) = seen.silent.remove(0);
         let what = printable(&format!("scheduler {name} does not answer"));
         return Err(CliError::new(&codes::NO_CLUSTER, what).because(printable(&why)));

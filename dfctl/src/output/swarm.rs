@@ -9,6 +9,7 @@ use crate::backend::swarm::{
     Standing, SwarmEntry, SwarmGiver, SwarmPeer, SwarmScheduling, SwarmTask, Told,
 };
 
+pub mod arms;
 pub mod screen;
 pub mod why;
 pub mod words;
@@ -30,6 +31,7 @@ impl Record for At<'_> {
             "task": task_json(&task.task),
             "scheduler": task.scheduler,
             "strategy": task.strategy,
+            "arm": task.arm,
             "hosts": task.hosts,
             "complete": task.complete,
             "taking": task.taking,

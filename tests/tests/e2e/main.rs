@@ -8,6 +8,7 @@
 
 mod advice;
 mod archives;
+mod arms;
 mod bad_days;
 mod buckets;
 mod certificates;

@@ -25,6 +25,9 @@ const CLUSTER: Sources = &[
 /// The options of every process.
 const SHARED: &str = "crates/service/src/process.rs";
 
+/// What stands for a name that people choose.
+const ANY: &str = ".NAME";
+
 const INTRODUCTION: &str = "\
 # Configuration
 
@@ -53,7 +56,8 @@ pub fn page(root: &Path) -> Result<String, (PathBuf, io::Error)> {
             "\n## {process}\n\n| key | variable | default | meaning |\n|---|---|---|---|\n"
         ));
         for (key, default) in rows {
-            let meaning = meanings.get(&key).ok_or_else(|| {
+            let field = key.strip_suffix(ANY).unwrap_or(&key);
+            let meaning = meanings.get(field).ok_or_else(|| {
                 failed(io::Error::other(format!("no comment was found for the key {key}")))
             })?;
             page.push_str(&row(&key, &default, meaning));
@@ -68,7 +72,8 @@ fn row(key: &str, default: &str, meaning: &str) -> String {
 }
 
 fn variable(key: &str) -> String {
-    format!("DFS_{}", key.to_uppercase().replace('-', "_").replace('.', "__"))
+    let rest = if key.ends_with(ANY) { "__…" } else { "" };
+    format!("DFS_{}{rest}", key.to_uppercase().replace('-', "_").replace('.', "__"))
 }
 
 /// `dfctl`'s keys are its flags that hold everywhere.
@@ -90,6 +95,11 @@ fn flatten(prefix: &str, value: &Value, rows: &mut BTreeMap<String, String>) {
     for (key, value) in fields {
         let key = format!("{prefix}{key}");
         let default = match value {
+            // Tables by names that people choose: there are none unless they do.
+            Value::Object(tables) if tables.is_empty() => {
+                rows.insert(format!("{key}{ANY}"), String::new());
+                continue;
+            }
             Value::Object(_) => {
                 flatten(&format!("{key}."), value, rows);
                 continue;
@@ -153,9 +163,11 @@ mod tests {
     #[test]
     fn keys_are_joined_and_defaults_are_written_as_values() {
         let mut rows = BTreeMap::new();
-        flatten("", &serde_json::json!({"a": {"b-c": 3}, "d": null, "e": "x"}), &mut rows);
+        let defaults = serde_json::json!({"a": {"b-c": 3}, "d": null, "e": "x", "f": {}});
+        flatten("", &defaults, &mut rows);
         let rows: Vec<_> = rows.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        assert_eq!(rows, [("a.b-c", "`3`"), ("d", ""), ("e", "`x`")]);
+        assert_eq!(rows, [("a.b-c", "`3`"), ("d", ""), ("e", "`x`"), ("f.NAME", "")]);
         assert_eq!(variable("a.b-c"), "DFS_A__B_C");
+        assert_eq!(variable("f.NAME"), "DFS_F__NAME__…");
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Actor {
     was_led: bool,
     told_swarm: bool,
     told_end: bool,
+    /// When the swarm was asked for a download.
+    asked_at: Option<Instant>,
     stop: CancellationToken,
 }
 
@@ -92,6 +94,7 @@ impl Actor {
             was_led: false,
             told_swarm: false,
             told_end: false,
+            asked_at: None,
             stop,
         };
         (actor, events)
@@ -183,6 +186,7 @@ impl Actor {
             swarm.gave_up(self.shared.info.id, error.to_string(), task.ledger());
         }
         self.told_swarm = false;
+        self.asked_at = None;
         self.fail_waiters(None, error);
     }
 
@@ -232,6 +236,9 @@ impl Actor {
             return;
         }
         self.told_swarm = true;
+        if priority >= Priority::Bulk {
+            self.asked_at.get_or_insert_with(Instant::now);
+        }
         self.conductor.tell_any_order_anew();
         if let Some(swarm) = &self.engine.swarm {
             swarm.register(&self.shared.info, priority, self.shared.commands.clone());
@@ -387,7 +394,8 @@ impl Actor {
         {
             self.told_end = true;
             let task = Task::new(Arc::clone(&self.shared), None);
-            swarm.complete(self.shared.info.id, task.ledger());
+            let took = self.asked_at.map(|asked| asked.elapsed());
+            swarm.complete(self.shared.info.id, task.ledger(), took);
         }
     }
 
@@ -463,11 +471,22 @@ impl Actor {
             match touched.then(|| self.answer_for(&self.waiters[at])).flatten() {
                 Some(answer) => {
                     let waiter = self.waiters.swap_remove(at);
+                    if answer.is_ok() {
+                        self.tell_blocked(&waiter);
+                    }
                     // The reader may have gone: nobody to tell then.
                     let _ = waiter.done.send(answer);
                 }
                 None => at += 1,
             }
+        }
+    }
+
+    /// Somebody's read has waited for what came.
+    fn tell_blocked(&self, waiter: &Waiter) {
+        let swarm = self.engine.swarm.as_ref().filter(|_| self.told_swarm);
+        if let Some(swarm) = swarm.filter(|_| waiter.priority == Priority::Demand) {
+            swarm.blocked(self.shared.info.id, waiter.since.elapsed());
         }
     }
 
@@ -768,7 +787,8 @@ mod tests {
         let ask = |actor: &mut Actor| {
             let (done, told) = oneshot::channel();
             let groups = GroupRange::new(0, 1);
-            let waiter = Waiter { groups, priority: Priority::Bulk, in_passing: false, done };
+            let (priority, since) = (Priority::Bulk, Instant::now());
+            let waiter = Waiter { groups, priority, in_passing: false, since, done };
             actor.want(groups, Priority::Bulk, Some(waiter));
             told
         };
@@ -830,7 +850,8 @@ mod tests {
         let mut ask = |groups| {
             let (done, told) = oneshot::channel();
             task.shared.passing.begin(groups);
-            let waiter = Waiter { groups, priority: Priority::Demand, in_passing: true, done };
+            let (priority, since) = (Priority::Demand, Instant::now());
+            let waiter = Waiter { groups, priority, in_passing: true, since, done };
             actor.want(groups, Priority::Demand, Some(waiter));
             let [Action::ReadSource { flight, .. }] = actor.conductor.plan(actor.now())[..] else {
                 panic!("each is a flight of its own");

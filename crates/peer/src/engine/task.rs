@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dfs_artifact::Origin;
@@ -108,6 +108,8 @@ pub(crate) struct Waiter {
     pub(super) priority: Priority,
     /// Whether they may be in memory only: whoever waits takes them from there.
     pub(super) in_passing: bool,
+    /// When the read began.
+    pub(super) since: Instant,
     pub(super) done: oneshot::Sender<Result<(), ReadError>>,
 }
 
@@ -384,7 +386,8 @@ impl Task {
             return Err(error);
         }
         let (done, waited) = oneshot::channel();
-        let waiter = Waiter { groups, priority, in_passing, done };
+        let since = Instant::now();
+        let waiter = Waiter { groups, priority, in_passing, since, done };
         let want = Command::Want { groups, priority, waiter: Some(waiter) };
         let closing = ReadError::Closing(self.id());
         self.shared.commands.send(want).await.map_err(|_| closing.clone())?;

@@ -1,5 +1,7 @@
 //! Between what this host knows and what the scheduler's stream carries.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use dfs_model::{GroupRange, HostInfo, HostKind, Priority, TaskId};
 use dfs_proto::convert::{self, BadMessage};
@@ -142,11 +144,13 @@ fn progress(task: &TaskId, news: &News) -> Option<HostMessage> {
     let failed: Vec<GroupsFailed> = failed.collect();
     let leases: Vec<scheduler::LeaseEnd> = news.leases.iter().map(lease_end).collect();
     let lost = convert::runs(&news.lost);
-    if lost.is_empty() && done.is_empty() && failed.is_empty() && leases.is_empty() {
+    let blocked_us: Vec<u32> = news.blocked.iter().map(micros).collect();
+    let came_nothing = done.is_empty() && failed.is_empty() && leases.is_empty();
+    if lost.is_empty() && came_nothing && blocked_us.is_empty() {
         return None;
     }
     let task_id = id_bytes(task);
-    Some(up(Up::Progress(Progress { task_id, lost, done, failed, uploads: 0, leases })))
+    Some(up(Up::Progress(Progress { task_id, lost, done, failed, uploads: 0, leases, blocked_us })))
 }
 
 fn lease_end(end: &LeaseEnd) -> scheduler::LeaseEnd {
@@ -173,8 +177,17 @@ fn result(task: &TaskId, end: &PeerEnd) -> PeerResult {
         source_bytes: end.ledger.source_bytes,
         seed_bytes: end.ledger.parent_bytes(Some(HostKind::Seed)),
         peer_bytes: end.ledger.parent_bytes(Some(HostKind::Node)),
-        cost_ms: 0,
+        cost_ms: end.took.map_or(0, millis_at_least_one),
     }
+}
+
+/// Nothing is what is not known.
+fn millis_at_least_one(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
+fn micros(span: &Duration) -> u32 {
+    u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
 }
 
 fn decode(digests: Vec<common::SignedDigests>) -> impl Iterator<Item = Command> {

@@ -16,6 +16,9 @@ use crate::engine::{Command, Ledger};
 /// Failures reported in one batch of one task.
 const MAX_FAILURES: usize = 256;
 
+/// Reads that waited, reported in one batch of one task: beyond these they are not told.
+const MAX_BLOCKED: usize = 256;
+
 /// Batches of digests waiting to be sent of one task; the oldest go first, children get them with the bytes.
 const MAX_SIGNED: usize = 4096;
 
@@ -46,6 +49,8 @@ pub(super) struct News {
     pub(super) done: BTreeMap<Option<HostId>, Delivered>,
     pub(super) failed: Vec<(GroupRange, HostId, Failure)>,
     pub(super) leases: Vec<LeaseEnd>,
+    /// How long reads waited that found nothing.
+    pub(super) blocked: Vec<Duration>,
     pub(super) reschedule: Option<Vec<HostId>>,
     pub(super) end: Option<PeerEnd>,
     /// It is registered no more; what is held all the same.
@@ -66,6 +71,8 @@ pub(super) struct PeerEnd {
     /// Why it failed; `None` when it has everything.
     pub(super) reason: Option<String>,
     pub(super) ledger: Ledger,
+    /// How long it took, of a download.
+    pub(super) took: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -176,6 +183,14 @@ impl Outbox {
         self.tell(task, |news| {
             if news.failed.len() < MAX_FAILURES {
                 news.failed.push((groups, host, why));
+            }
+        });
+    }
+
+    pub(super) fn blocked(&self, task: TaskId, waited: Duration) {
+        self.tell(task, |news| {
+            if news.blocked.len() < MAX_BLOCKED {
+                news.blocked.push(waited);
             }
         });
     }
@@ -321,6 +336,23 @@ mod tests {
     }
 
     #[test]
+    fn how_long_reads_and_downloads_took_is_told_within_bounds() {
+        let outbox = Outbox::default();
+        let task = task();
+        (0..1000).for_each(|_| outbox.blocked(task.id, Duration::from_micros(1500)));
+        let end = |took| PeerEnd { reason: None, ledger: Ledger::default(), took };
+        outbox.ended(task.id, end(Some(Duration::from_micros(10))));
+        let said = kinds(&outbox);
+        let [Up::Progress(progress), Up::Result(result)] = &said[..] else { panic!("{said:?}") };
+        assert_eq!(progress.blocked_us, vec![1500; MAX_BLOCKED]);
+        assert_eq!(result.cost_ms, 1, "nothing would be that it is not known");
+        outbox.ended(task.id, end(None));
+        let said = kinds(&outbox);
+        let [Up::Result(result)] = &said[..] else { panic!("{said:?}") };
+        assert_eq!(result.cost_ms, 0);
+    }
+
+    #[test]
     fn a_task_that_rests_wants_no_more_than_it_holds_and_is_registered_no_more() {
         let outbox = Outbox::default();
         let (task, (commands, _mailbox)) = (task(), mpsc::channel(1));
@@ -362,7 +394,7 @@ mod tests {
     #[test]
     fn a_registration_comes_after_how_the_last_one_ended_and_before_what_it_brings() {
         let (outbox, task, (commands, _mailbox)) = (Outbox::default(), task(), mpsc::channel(1));
-        let end = || PeerEnd { reason: None, ledger: Ledger::default() };
+        let end = || PeerEnd { reason: None, ledger: Ledger::default(), took: None };
         outbox.ended(task.id, end());
         outbox.leave(task.id, None);
         outbox.register(task.clone(), Priority::Bulk, commands.clone());

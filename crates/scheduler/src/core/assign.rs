@@ -91,11 +91,12 @@ impl Core {
         let swarm = Swarm { task, hosts: &self.hosts, now: self.now };
         let ask = Ask { child, peer, former: &former, descendants: &descendants };
         let Choice { chosen: mut parents, candidates } =
-            self.strategy.parents(&swarm, &ask, &mut self.random);
-        parents.retain(|parent| swarm.may_serve(&ask, parent));
+            self.arms.of(task.arm).strategy.parents(&swarm, &ask, &mut self.random);
+        let may_serve = |parent: &HostId| swarm.refusal(&ask, parent).is_none();
+        parents.retain(&may_serve);
         parents.truncate(MAX_PARENTS);
         // What nobody else has, the seed fetches: it joins the four where they do not suffice.
-        if let Some(seed) = task.state.seed().filter(|seed| swarm.may_serve(&ask, seed))
+        if let Some(seed) = task.state.seed().filter(may_serve)
             && !parents.contains(&seed)
             && !task.covers(&parents, peer)
         {
@@ -248,7 +249,7 @@ impl Core {
         let is_heard_of =
             |host: &HostId| self.hosts.get(host).is_some_and(|host| host.silent_since.is_none());
         task.peers().any(|(host, other)| {
-            other.held == Held::All && is_heard_of(host) && swarm.may_serve(&ask, host)
+            other.held == Held::All && is_heard_of(host) && swarm.refusal(&ask, host).is_none()
         })
     }
 
@@ -270,15 +271,14 @@ impl Core {
     /// With no seed alive, one node per IDC reads the source for the others; two where there are none.
     pub(super) fn is_needed_as_stand_in(&self, task_id: TaskId, child: HostId) -> bool {
         let Some(task) = self.tasks.get(&task_id) else { return false };
-        let idc_of = |host: &HostId| {
-            self.hosts.get(host).map(|host| host.info.location.idc.to_ascii_lowercase())
-        };
-        let Some(idc) = idc_of(&child) else { return false };
+        let Some(idc) = self.hosts.get(&child).map(|host| &host.idc) else { return false };
         let enough = if idc.is_empty() { 2 } else { 1 };
         let standing_in = task.peers().filter(|(host, peer)| {
             peer.state() == PeerState::Source { stand_in: true }
-                && self.hosts.get(host).is_some_and(|host| host.silent_since.is_none())
-                && idc_of(host).as_ref() == Some(&idc)
+                && self
+                    .hosts
+                    .get(host)
+                    .is_some_and(|host| host.silent_since.is_none() && host.idc == *idc)
         });
         standing_in.take(enough).count() < enough
     }

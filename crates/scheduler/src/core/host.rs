@@ -13,6 +13,8 @@ pub struct Host {
     /// What it says of itself, and how often that has changed.
     pub info: Arc<HostInfo>,
     pub address: u32,
+    /// Its data centre, in small letters; empty where it is not known.
+    pub idc: Arc<str>,
     /// Since when its stream is broken.
     pub silent_since: Option<Millis>,
     /// Tasks it takes part in.
@@ -34,8 +36,10 @@ impl Host {
     /// A host that has just come; one without a limit of its own gets `default_limit`.
     pub fn new(info: Arc<HostInfo>, default_limit: u32) -> Self {
         let limit = if info.upload_slots == 0 { default_limit } else { info.upload_slots };
+        let idc = info.location.idc.to_ascii_lowercase().into();
         Self {
             info,
+            idc,
             address: 0,
             silent_since: None,
             tasks: BTreeSet::new(),

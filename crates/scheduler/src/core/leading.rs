@@ -56,7 +56,8 @@ impl Core {
                 // What is private a seed fetches for those who ask it with their own credentials.
                 && task.spec.key.domain == TaskKey::PUBLIC
         };
-        self.strategy.leases().is_some() && self.tasks.get(task).is_some_and(may_be)
+        let is_leased = |task: &Task| self.arms.of(task.arm).strategy.leases().is_some();
+        self.tasks.get(task).is_some_and(|task| is_leased(task) && may_be(task))
     }
 
     /// A peer has said what it wants in any order.
@@ -75,11 +76,11 @@ impl Core {
 
     /// Leads a task of which somebody wants something in any order, once it is known how long it is.
     pub(super) fn begin_to_lead(&mut self, task_id: TaskId) {
-        let tuning = self.strategy.leases().unwrap_or_default();
         if !self.is_led(&task_id) {
             return;
         }
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let tuning = self.arms.of(task.arm).strategy.leases().unwrap_or_default();
         let Some(groups) = task.groups() else { return };
         if task.peers().all(|(_, peer)| peer.in_any_order.is_empty()) {
             return;

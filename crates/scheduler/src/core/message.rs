@@ -171,6 +171,8 @@ pub struct Report {
     pub leases: Vec<LeaseEnd>,
     /// Uploads under way on this host.
     pub uploads: u32,
+    /// Reads that found nothing and have been served since: how long each waited, in microseconds.
+    pub blocked_us: Vec<u32>,
 }
 
 /// What a seed says about a task it was asked to obtain.

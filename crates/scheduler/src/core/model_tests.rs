@@ -308,8 +308,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn the_rules_hold_whatever_happens(steps in prop::collection::vec(step(), 1..150)) {
-        let mut scene = Scene::deciding(limits(), Leases::swarm());
+    fn the_rules_hold_whatever_happens(
+        steps in prop::collection::vec(step(), 1..150),
+        is_led in any::<bool>(),
+    ) {
+        let mut scene = match is_led {
+            true => Scene::deciding(limits(), Leases::swarm()),
+            false => Scene::deciding(limits(), Seed004Plus),
+        };
         let mut leased = Leased::default();
         for n in NODES.chain(SEEDS) {
             let event = event_of(&mut scene, Step::Join(n)).unwrap();

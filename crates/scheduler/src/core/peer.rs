@@ -134,10 +134,10 @@ pub struct Peer {
     pub wait: Wait,
     /// What it took, by who gave it.
     pub tally: Tally,
+    /// Bytes from other data centres since it succeeded last.
+    pub(super) crossed: u64,
     /// Its part in the leases of the task.
     pub(super) led: Option<Led>,
-    /// Its place in the task's roster.
-    pub(super) place: usize,
 }
 
 /// For how long a peer does without a parent.
@@ -176,8 +176,8 @@ impl Peer {
             met: BTreeSet::new(),
             wait: Wait::Parents,
             tally: Tally::default(),
+            crossed: 0,
             led: None,
-            place: 0,
         }
     }
 

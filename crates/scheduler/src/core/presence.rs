@@ -15,6 +15,7 @@ impl Core {
         let id = info.id;
         let fresh = Host::new(info, self.limits.upload_slots);
         self.touch_all_of(&id);
+        self.moves_in_all_of(&id, &fresh.idc);
         if self.hosts.get(&id).is_some_and(|host| host.silent_since.is_some()) {
             self.note_in_all_of(&id, &Evidence::Returned);
         }
@@ -22,6 +23,7 @@ impl Core {
             Some(host) => {
                 host.address += u32::from(host.info != fresh.info);
                 host.info = fresh.info;
+                host.idc = fresh.idc;
                 host.limit = fresh.limit;
                 host.silent_since = None;
             }
@@ -46,6 +48,16 @@ impl Core {
             if let Some(task) = self.tasks.get_mut(task_id) {
                 task.has_changed(*id);
                 self.touched.push(*task_id);
+            }
+        }
+    }
+
+    /// A host may be in another data centre than it was.
+    fn moves_in_all_of(&mut self, id: &HostId, idc: &Arc<str>) {
+        let Some(host) = self.hosts.get(id).filter(|host| host.idc != *idc) else { return };
+        for task_id in &host.tasks {
+            if let Some(task) = self.tasks.get_mut(task_id) {
+                task.moves(*id, idc);
             }
         }
     }
@@ -127,7 +139,7 @@ impl Core {
         self.drop_order(task_id);
         let Some(task) = self.tasks.remove(&task_id) else { return };
         self.log.forget(&task_id);
-        for host in task.roster() {
+        for host in task.roster().all() {
             if let Some(host) = self.hosts.get_mut(host) {
                 host.tasks.remove(&task_id);
             }
@@ -149,6 +161,10 @@ impl Core {
             return None;
         }
         host.tasks.insert(spec.id);
-        Some(self.tasks.entry(spec.id).or_insert_with(|| Task::new(spec)))
+        let arms = &self.arms;
+        Some(self.tasks.entry(spec.id).or_insert_with(|| {
+            let arm = arms.drawn(&spec.key);
+            Task::new(spec, arm)
+        }))
     }
 }

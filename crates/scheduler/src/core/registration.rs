@@ -9,7 +9,7 @@ use super::evidence::{self, Evidence, Taken};
 use super::message::bytes_in;
 use super::{
     Core, Decision, Done, Ending, Failed, FailureKind, Held, Outcome, Peer, PeerState, RefusalKind,
-    Report, SizeScope, Task, Wanted,
+    Report, SizeScope, Task, Totals, Wanted,
 };
 
 /// Most hosts blacklisted per task.
@@ -46,11 +46,12 @@ fn held_from(groups: GroupSet, task: &Task) -> Held {
 impl Core {
     pub(super) fn announced(&mut self, host: HostId, spec: TaskInfo, announced: Announced) {
         let (id, now) = (spec.id, self.now);
+        let idc = self.idc_of(&host);
         let Some(task) = self.task_for(host, spec) else { return };
         task.idle_due = None;
         let groups = announced.held.len();
         let held = held_from(announced.held, task);
-        let peer = task.enter(host, || Peer::new(PeerState::Resting, Held::nothing()));
+        let peer = task.enter(host, &idc, || Peer::new(PeerState::Resting, Held::nothing()));
         peer.holds(held, now);
         // What it signs from now on is heard as before.
         peer.stand_in |= announced.stood_in;
@@ -85,6 +86,7 @@ impl Core {
 
     pub(super) fn register(&mut self, host: HostId, spec: TaskInfo, ask: Ask) {
         let (id, now) = (spec.id, self.now);
+        let idc = self.idc_of(&host);
         let Some(task) = self.task_for(host, spec) else {
             let known = self.hosts.contains_key(&host);
             let (kind, reason) = if known {
@@ -99,7 +101,7 @@ impl Core {
         // It may have forgotten its leases, and whom it was told of.
         task.begin_anew(&host, now);
         let groups = task.groups().unwrap_or_default();
-        let peer = task.enter(host, || Peer::new(PeerState::Resting, Held::nothing()));
+        let peer = task.enter(host, &idc, || Peer::new(PeerState::Resting, Held::nothing()));
         if peer.state() == PeerState::Seeding {
             let reason = "a seed that takes part by order needs no registration".to_owned();
             let kind = RefusalKind::NotPermitted;
@@ -200,6 +202,7 @@ impl Core {
         let now = self.now;
         let Some(host) = self.hosts.get_mut(&id) else { return };
         host.reported_uploads = report.uploads;
+        self.keep_blocked(task_id, &report.blocked_us);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let groups = task.groups();
         let Some(peer) = task.peer_mut(&id) else { return };
@@ -260,7 +263,9 @@ impl Core {
                     if let Some(host) = self.hosts.get_mut(&parent) {
                         host.uploads_done += 1;
                         let is_far = here.as_ref().is_some_and(|here| host.is_in_another_idc(here));
-                        crossed += if is_far { bytes } else { 0 };
+                        let far = if is_far { bytes } else { 0 };
+                        peer.crossed = peer.crossed.saturating_add(far);
+                        crossed += far;
                     }
                 }
                 Some(_) => {}
@@ -272,9 +277,7 @@ impl Core {
                 }
             }
         }
-        task.totals.taken = task.totals.taken.saturating_add(taken);
-        task.totals.crossed = task.totals.crossed.saturating_add(crossed);
-        task.totals.source = task.totals.source.saturating_add(from_source);
+        self.count_moved(task_id, Totals { source: from_source, taken, crossed });
     }
 
     /// Counts what did not come from parents; of leases that is counted where they end.
@@ -490,6 +493,9 @@ impl Core {
         }
         let success = outcome == Outcome::Success;
         self.log.note(task_id, host, Evidence::Ended { success, taken }, now);
+        self.keep_result(task_id, host, (outcome, taken), now);
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(peer) = task.peer_mut(&host) else { return };
         match outcome {
             Outcome::Success => {
                 if peer.wanted == Wanted::All && length_known {

@@ -35,6 +35,8 @@ pub enum Which {
     Prefix(String),
     /// Those of this URL, canonical.
     Url(String),
+    /// None: the arms that they are in.
+    Arms,
 }
 
 /// How closely.
@@ -56,6 +58,10 @@ pub struct TaskReport {
     pub task: TaskInfo,
     /// Its state, in a word.
     pub state: &'static str,
+    /// The arm that it is in.
+    pub arm: String,
+    /// Who decides about it.
+    pub strategy: &'static str,
     /// The seed that takes part or was ordered to.
     pub seed: Option<HostId>,
     /// Bytes moved for it.
@@ -119,6 +125,7 @@ impl Core {
         let now = self.now.max(now);
         let is_meant = |id: &TaskId, task: &Task| match &look.which {
             Which::All => true,
+            Which::Arms => false,
             Which::One(one) => one == id,
             Which::Prefix(digits) => id.to_string().starts_with(&**digits),
             Which::Url(url) => task.spec.key.url.as_str() == url,
@@ -134,6 +141,8 @@ impl Core {
         let mut report = TaskReport {
             task: task.spec.clone(),
             state: task.state.name(),
+            arm: self.arms.of(task.arm).name.clone(),
+            strategy: self.arms.of(task.arm).strategy.name(),
             seed: task.state.seed(),
             totals: task.totals,
             hosts: task.roster().len(),

@@ -110,7 +110,7 @@ impl Core {
                     let read = peer.held.lacking(&groups, of);
                     groups.ranges().for_each(|range| peer.gain(range, all, now));
                     peer.tally.came_from_source(read, now);
-                    task.totals.source = task.totals.source.saturating_add(read);
+                    self.count_read_by_seed(task_id, read);
                 }
                 self.learn_length(task_id, length);
             }
@@ -149,16 +149,17 @@ impl Core {
             // It announced what it holds as any host does; from now on it serves by order.
             self.replace_peer(task_id, seed);
         }
+        let idc = self.idc_of(&seed);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         task.state = TaskState::Seeded { seed, obtain: Some(obtain) };
         let (length, had_part) = (task.spec.length, task.peer(&seed).is_some());
-        let peer = task.enter(seed, || Peer::new(PeerState::Seeding, Held::nothing()));
+        let peer = task.enter(seed, &idc, || Peer::new(PeerState::Seeding, Held::nothing()));
         // One that takes part already has read since what it has more.
         let read = if had_part { peer.held.lacking(&held, length) } else { 0 };
         let groups = held.len();
         peer.tally.came_from_source(read, self.now);
         peer.holds(Held::Part(held), self.now);
-        task.totals.source = task.totals.source.saturating_add(read);
+        self.count_read_by_seed(task_id, read);
         self.note(task_id, seed, Evidence::Obtains { held: groups });
         if let Some(host) = self.hosts.get_mut(&seed) {
             host.tasks.insert(task_id);

@@ -1,7 +1,7 @@
 //! The joint at which scheduling strategies plug in.
 //!
 //! A strategy is a pure function of what the swarm looks like; the core applies its answer and drops
-//! whatever breaks a rule that holds for every strategy ([`Swarm::may_serve`]).
+//! whatever breaks a rule that holds for every strategy ([`Swarm::refusal`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,9 @@ use super::{Host, Millis, Peer, PeerState, Task};
 use crate::matcher::Tuning;
 
 pub mod leases;
+mod scoring;
 pub mod seed004;
+pub mod seed004_plus;
 
 /// Decides who serves a child.
 pub trait Strategy: Send {
@@ -62,13 +64,8 @@ pub struct Ask<'a> {
 }
 
 impl Swarm<'_> {
-    /// Whether `parent` may be granted to the child at all: it is another host, here, trusted, below
-    /// its upload limit, has or will have something, and does not itself live on the child.
-    pub fn may_serve(&self, ask: &Ask<'_>, parent: &HostId) -> bool {
-        self.refusal(ask, parent).is_none()
-    }
-
-    /// Why `parent` may not be granted to the child, where it may not.
+    /// Why `parent` may not be granted to the child at all. It may where it is another host, here, trusted, below its
+    /// upload limit, has or will have something, and does not itself live on the child.
     pub fn refusal(&self, ask: &Ask<'_>, parent: &HostId) -> Option<Reason> {
         if *parent == ask.child {
             return Some(Reason::Itself);

@@ -1,12 +1,15 @@
 //! One task: its state machine, its peers, its digests.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, TaskInfo, groups_in};
 
+use super::arms::ArmNumber;
 use super::lead::Lead;
-use super::{Dag, Held, Millis, Peer, PeerState, RefusalKind, SizeScope, Wanted};
+use super::results::Own;
+use super::{Dag, Held, Millis, Peer, PeerState, RefusalKind, Roster, SizeScope, Wanted};
 
 /// Largest content that travels inside an answer, in bytes.
 pub const TINY_BYTES: u64 = 4096;
@@ -110,7 +113,7 @@ impl Digests {
     }
 }
 
-/// Bytes moved for one task, of peers that have gone too.
+/// Bytes moved for one task or for all of an arm, of peers that have gone too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Read from the source, by seeds and nodes.
@@ -119,6 +122,15 @@ pub struct Totals {
     pub taken: u64,
     /// Of that, from hosts in another data centre.
     pub crossed: u64,
+}
+
+impl Totals {
+    /// So much more has been moved.
+    pub(super) fn add(&mut self, more: Self) {
+        self.source = self.source.saturating_add(more.source);
+        self.taken = self.taken.saturating_add(more.taken);
+        self.crossed = self.crossed.saturating_add(more.crossed);
+    }
 }
 
 /// One task.
@@ -152,16 +164,20 @@ pub struct Task {
     pub lead: Option<Lead>,
     /// Bytes moved for it, as far as it was told.
     pub totals: Totals,
+    /// Which strategy decides.
+    pub(super) arm: ArmNumber,
+    /// What came of it.
+    pub(super) came: Own,
     /// Peers whose part may have changed since the matcher was told of it.
     changed: BTreeSet<HostId>,
     peers: BTreeMap<HostId, Peer>,
     /// The same hosts in no order, for sampling.
-    roster: Vec<HostId>,
+    roster: Roster,
 }
 
 impl Task {
     /// A task without peers.
-    pub fn new(spec: TaskInfo) -> Self {
+    pub fn new(spec: TaskInfo, arm: ArmNumber) -> Self {
         Self {
             spec,
             state: TaskState::Open,
@@ -177,9 +193,11 @@ impl Task {
             ordered_at: None,
             lead: None,
             totals: Totals::default(),
+            arm,
+            came: Own::default(),
             changed: BTreeSet::new(),
             peers: BTreeMap::new(),
-            roster: Vec::new(),
+            roster: Roster::default(),
         }
     }
 
@@ -257,20 +275,20 @@ impl Task {
     }
 
     /// All hosts that take part, in no order.
-    pub fn roster(&self) -> &[HostId] {
+    pub fn roster(&self) -> &Roster {
         &self.roster
     }
 
-    /// Adds a host's part, or gives the one there is.
-    pub fn enter(&mut self, host: HostId, new: impl FnOnce() -> Peer) -> &mut Peer {
+    /// Adds the part of a host in this data centre, or gives the one there is.
+    pub fn enter(&mut self, host: HostId, idc: &Arc<str>, new: impl FnOnce() -> Peer) -> &mut Peer {
         self.has_changed(host);
-        let roster = &mut self.roster;
-        self.peers.entry(host).or_insert_with(|| {
-            let mut peer = new();
-            peer.place = roster.len();
-            roster.push(host);
-            peer
-        })
+        self.roster.enter(host, idc);
+        self.peers.entry(host).or_insert_with(new)
+    }
+
+    /// A host is in this data centre now.
+    pub fn moves(&mut self, host: HostId, idc: &Arc<str>) {
+        self.roster.moves(host, idc);
     }
 
     /// Takes a host's part away.
@@ -279,12 +297,7 @@ impl Task {
         if let (Some(lead), Some(led)) = (&mut self.lead, &peer.led) {
             lead.leave(led, now);
         }
-        self.roster.swap_remove(peer.place);
-        if let Some(moved) = self.roster.get(peer.place)
-            && let Some(other) = self.peers.get_mut(moved)
-        {
-            other.place = peer.place;
-        }
+        self.roster.exit(host);
         Some(peer)
     }
 

@@ -47,6 +47,14 @@ pub(super) fn spec(name: &str, length: Option<u64>) -> TaskInfo {
     TaskInfo { id: key.id(), key, length, piece_level, ranges: true }
 }
 
+/// A task that nobody takes part in.
+pub(super) fn task(name: &str, length: Option<u64>) -> Task {
+    let spec = spec(name, length);
+    let arms = Arms::new(Box::new(Seed004), Vec::new());
+    let arm = arms.drawn(&spec.key);
+    Task::new(spec, arm)
+}
+
 pub(super) struct Scene {
     pub core: Core,
     pub now: Millis,
@@ -62,7 +70,11 @@ impl Scene {
     }
 
     pub fn deciding(limits: Limits, strategy: impl Strategy + 'static) -> Self {
-        Self { core: Core::new(limits, Box::new(strategy), 7), now: Millis(1) }
+        Self::in_arms(limits, Arms::new(Box::new(strategy), Vec::new()))
+    }
+
+    pub fn in_arms(limits: Limits, arms: Arms) -> Self {
+        Self { core: Core::new(limits, arms, 7), now: Millis(1) }
     }
 
     pub fn tell(&mut self, event: Event) -> Vec<Decision> {

@@ -7,11 +7,14 @@ use dfs_proto::scheduler::evidence::What;
 use dfs_proto::scheduler::{DropReason, FailureKind, Plain, SourceReason, StandingKind, WaitKind};
 use dfs_proto::{common, node, scheduler};
 
+use dfs_scheduler::core::WHOLE;
+use dfs_scheduler::statistics::{Mean, Sketch};
+
 use super::{missing, task};
 use crate::backend::Failure;
 use crate::backend::swarm::{
-    Detail, Failing, Look, Seen, Standing, SwarmCandidate, SwarmEntry, SwarmGiver, SwarmPeer,
-    SwarmScheduling, SwarmTask, Told, Which,
+    Detail, Failing, Look, Measure, Seen, Standing, SwarmArm, SwarmCandidate, SwarmEntry,
+    SwarmGiver, SwarmPeer, SwarmScheduling, SwarmTask, Told, Which,
 };
 
 /// Most of each list that is looked at.
@@ -19,6 +22,7 @@ const MAX_TASKS: usize = 4096;
 const MAX_PEERS: usize = 1024;
 const MAX_ENTRIES: usize = 4096;
 const MAX_NAMED: usize = 256;
+const MAX_ARMS: usize = 32;
 
 /// Characters kept of what others wrote.
 const MAX_TEXT: usize = 400;
@@ -36,6 +40,7 @@ pub fn request(look: &Look) -> node::SwarmRequest {
     };
     match &look.which {
         Which::All => {}
+        Which::Arms => request.arms = true,
         Which::Prefix(prefix) => request.id_prefix.clone_from(prefix),
         Which::Url(url) => request.url.clone_from(url),
     }
@@ -53,6 +58,7 @@ pub fn seen(reply: node::SwarmReply) -> Result<Seen, Failure> {
         };
         seen.more |= reply.more;
         let strategy = text(reply.strategy);
+        seen.arms.extend(reply.arms.into_iter().take(MAX_ARMS).map(arm));
         for status in reply.tasks.into_iter().take(MAX_TASKS) {
             seen.tasks.push(swarm_task(status, &name, &strategy)?);
         }
@@ -110,6 +116,41 @@ impl Names {
     }
 }
 
+fn arm(arm: scheduler::Arm) -> SwarmArm {
+    let series = arm.series.into_iter().take(MAX_ARMS);
+    SwarmArm {
+        name: text(arm.name),
+        strategy: text(arm.strategy),
+        share: f64::from(arm.share) / f64::from(WHOLE),
+        tasks: arm.tasks,
+        series: series.filter_map(series_of).collect(),
+    }
+}
+
+/// None of what only later versions measure, and of what makes no sense.
+fn series_of(series: scheduler::Series) -> Option<(Measure, Mean, Sketch)> {
+    let measure = match series.measure() {
+        scheduler::Measure::CompletionMs => Measure::Completion,
+        scheduler::Measure::SourceBytes => Measure::Source,
+        scheduler::Measure::CrossedBytes => Measure::Crossed,
+        scheduler::Measure::Failed => Measure::Failed,
+        scheduler::Measure::BlockedUs => Measure::Blocked,
+        scheduler::Measure::Unspecified => return None,
+    };
+    let scheduler::Series { tasks: clusters, count, mean, .. } = series;
+    let mean = Mean {
+        clusters,
+        count,
+        mean,
+        counts_squared: series.counts_squared,
+        counts_by_errors: series.counts_by_errors,
+        errors_squared: series.errors_squared,
+    };
+    let numbers = [mean.mean, mean.counts_squared, mean.counts_by_errors, mean.errors_squared];
+    let is_sound = numbers.iter().all(|number| number.is_finite()) && clusters <= count;
+    is_sound.then(|| (measure, mean, Sketch::of(series.buckets)))
+}
+
 fn swarm_task(
     status: scheduler::TaskStatus,
     scheduler: &str,
@@ -121,7 +162,11 @@ fn swarm_task(
     Ok(SwarmTask {
         task: task(status.task.ok_or_else(|| missing("task"))?)?,
         scheduler: scheduler.to_owned(),
-        strategy: strategy.to_owned(),
+        strategy: match status.strategy.is_empty() {
+            true => strategy.to_owned(),
+            false => text(status.strategy),
+        },
+        arm: text(status.arm),
         hosts: status.hosts,
         complete: status.complete,
         taking: status.taking,
@@ -325,6 +370,32 @@ mod tests {
         assert_eq!(names.name(&[4; 16]), HostId::from_bytes([4; 16]).to_string());
         assert_eq!(names.name(&[9; 16]), HostId::from_bytes([9; 16]).to_string());
         assert_eq!((names.name(b"x"), names.some(b"")), ("nobody".to_owned(), None));
+    }
+
+    #[test]
+    fn results_that_make_no_sense_are_left_out() {
+        let sound = scheduler::Series {
+            measure: scheduler::Measure::CompletionMs.into(),
+            tasks: 2,
+            count: 3,
+            mean: 5.0,
+            buckets: vec![1; 100_000],
+            ..Default::default()
+        };
+        let wrong = [
+            scheduler::Series { mean: f64::NAN, ..sound.clone() },
+            scheduler::Series { errors_squared: f64::INFINITY, ..sound.clone() },
+            scheduler::Series { tasks: 4, ..sound.clone() },
+            scheduler::Series { measure: 99, ..sound.clone() },
+        ];
+        let series = wrong.into_iter().chain([sound]).collect();
+        let name = "ä".repeat(1000);
+        let read = arm(scheduler::Arm { name, series, share: 1250, ..Default::default() });
+        assert_eq!((read.share, read.series.len()), (0.125, 1));
+        assert_eq!(read.name.chars().count(), MAX_TEXT + 1);
+        let (measure, mean, sketch) = &read.series[0];
+        assert_eq!((*measure, mean.clusters, mean.count), (Measure::Completion, 2, 3));
+        assert_eq!(sketch.counts().len(), dfs_scheduler::statistics::BUCKETS);
     }
 
     #[test]

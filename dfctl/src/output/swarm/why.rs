@@ -1,6 +1,7 @@
 //! `dfctl why` for people: how a task stands, and for each node the decisions that led there.
 
 use dfs_model::ByteSize;
+use dfs_scheduler::core::REST;
 
 use super::words::{self, ms};
 use super::{copies, instant, share};
@@ -58,8 +59,12 @@ fn head(task: &SwarmTask) -> String {
 fn figures(task: &SwarmTask) -> String {
     let seed = task.seed.as_ref().map_or("no seed".to_owned(), |seed| format!("seed {seed}"));
     let copies = copies(task).map(|copies| format!(" ({copies:.2} copies)")).unwrap_or_default();
+    let arm = match task.arm.as_str() {
+        "" | REST => String::new(),
+        arm => format!(" (arm {arm})"),
+    };
     let mut facts = vec![
-        ("decided by", format!("{}, strategy {}", task.scheduler, task.strategy)),
+        ("decided by", format!("{}, strategy {}{arm}", task.scheduler, task.strategy)),
         (
             "swarm",
             format!(
@@ -253,6 +258,7 @@ pub(super) mod tests {
             task: fake::task("http://origin.test/model.bin", 100 << 20),
             scheduler: "main".into(),
             strategy: "swarm".into(),
+            arm: "b".into(),
             hosts: 3,
             complete: 0,
             taking: 2,
@@ -280,7 +286,7 @@ pub(super) mod tests {
         let expected = format!(
             "\
 task {id}  http://origin.test/model.bin  100.0 MiB
-decided by   main, strategy swarm
+decided by   main, strategy swarm (arm b)
 swarm        3 hosts: 0 complete, 2 taking, 2 standing still; seed seed-1
 moved        source 100.0 MiB (1.00 copies), between hosts 41.0 MiB, of that between data centres 0 B
 BLACKLISTED  liar\\u{{1b}}[2J: sent bytes that did not verify

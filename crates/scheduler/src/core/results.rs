@@ -1,0 +1,282 @@
+//! What came of the tasks of an arm, as hosts tell it: bounded whatever they tell.
+
+use super::arms::ArmNumber;
+use super::{Core, Millis, Outcome, Taken, Totals};
+use crate::statistics::{Cluster, Mean, Moments, Sketch};
+use dfs_model::{HostId, TaskId};
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Measure {
+    /// Milliseconds from the first want of a download until all of it is there.
+    Completion,
+    /// Bytes read from the source for each host that succeeded, by itself and by seeds.
+    Source,
+    /// Bytes that a host which succeeded took from other data centres.
+    Crossed,
+    /// Whether a host gave up, 0 or 1.
+    Failed,
+    /// Microseconds that a read which found nothing waited.
+    Blocked,
+}
+
+impl Measure {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Completion, Self::Source, Self::Crossed, Self::Failed, Self::Blocked];
+
+    /// Whether its distribution is kept, beside its mean.
+    fn has_distribution(self) -> bool {
+        matches!(self, Self::Completion | Self::Blocked)
+    }
+}
+
+/// What was seen of one measure.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Series {
+    /// Its mean.
+    pub mean: Mean,
+    /// Its distribution, of times.
+    pub sketch: Sketch,
+}
+
+/// What came of an arm.
+#[derive(Debug, Default)]
+pub(super) struct Results {
+    moments: [Moments; Measure::ALL.len()],
+    sketches: [Sketch; Measure::ALL.len()],
+    moved: Totals,
+}
+
+/// What came of one task.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    clusters: [Cluster; Measure::ALL.len()],
+    /// Bytes that seeds have read of it since a host succeeded.
+    pub(super) read_by_seeds: u64,
+}
+
+impl Results {
+    fn see(&mut self, own: &mut Own, measure: Measure, value: f64) {
+        let at = measure as usize;
+        self.moments[at].see(&mut own.clusters[at], value);
+        if measure.has_distribution() {
+            self.sketches[at].see(value);
+        }
+    }
+
+    fn of(&self, measure: Measure) -> Series {
+        let at = measure as usize;
+        Series { mean: self.moments[at].mean(), sketch: self.sketches[at].clone() }
+    }
+}
+
+/// An arm for people.
+#[derive(Debug, Clone)]
+pub struct ArmReport {
+    /// Its name.
+    pub name: String,
+    /// Who decides.
+    pub strategy: &'static str,
+    /// Its share of the tasks, in parts of [`WHOLE`](super::WHOLE).
+    pub share: u32,
+    /// Tasks of it that are known now.
+    pub tasks: usize,
+    /// What was seen of each measure, in the order of [`Measure::ALL`].
+    pub series: [Series; Measure::ALL.len()],
+}
+
+impl Core {
+    /// Every arm and what came of it since the scheduler began; the one that has what is left is the last.
+    pub fn arms(&self) -> Vec<ArmReport> {
+        let report = |(number, arm): (ArmNumber, &super::Arm)| ArmReport {
+            name: arm.name.clone(),
+            strategy: arm.strategy.name(),
+            share: arm.share,
+            tasks: self.tasks.values().filter(|task| task.arm == number).count(),
+            series: Measure::ALL.map(|measure| arm.results.of(measure)),
+        };
+        self.arms.all().map(report).collect()
+    }
+
+    /// The name of the arm that a task is in.
+    pub fn arm_of(&self, task: &TaskId) -> Option<&str> {
+        Some(&self.arms.of(self.tasks.get(task)?.arm).name)
+    }
+
+    /// Bytes moved for the tasks of each arm, in the order of [`Core::arms`].
+    pub fn moved(&self) -> impl Iterator<Item = (&str, &Totals)> {
+        self.arms.all().map(|(_, arm)| (&*arm.name, &arm.results.moved))
+    }
+
+    pub(super) fn count_moved(&mut self, task_id: TaskId, moved: Totals) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        task.totals.add(moved);
+        self.arms.results_of(task.arm).moved.add(moved);
+    }
+
+    /// A seed has read bytes of a task: they belong to whichever host succeeds next.
+    pub(super) fn count_read_by_seed(&mut self, task_id: TaskId, source: u64) {
+        self.count_moved(task_id, Totals { source, ..Totals::default() });
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        task.came.read_by_seeds = task.came.read_by_seeds.saturating_add(source);
+    }
+
+    /// A host is through with a task. What the origin has refused is no failure of the swarm's.
+    pub(super) fn keep_result(
+        &mut self,
+        task_id: TaskId,
+        host: HostId,
+        (outcome, taken): (Outcome, Taken),
+        now: Millis,
+    ) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let is_refused = task.is_void(now);
+        let results = self.arms.results_of(task.arm);
+        let Some(peer) = task.peer_untouched(&host) else { return };
+        match outcome {
+            Outcome::Failure if is_refused => {}
+            Outcome::Failure => results.see(&mut task.came, Measure::Failed, 1.0),
+            Outcome::Success => {
+                let crossed = std::mem::take(&mut peer.crossed);
+                let source = taken.source.saturating_add(task.came.read_by_seeds);
+                task.came.read_by_seeds = 0;
+                results.see(&mut task.came, Measure::Failed, 0.0);
+                results.see(&mut task.came, Measure::Source, source as f64);
+                results.see(&mut task.came, Measure::Crossed, crossed as f64);
+                if taken.cost_ms > 0 {
+                    results.see(&mut task.came, Measure::Completion, taken.cost_ms.into());
+                }
+            }
+        }
+    }
+
+    /// Reads had to wait so long, each in microseconds.
+    pub(super) fn keep_blocked(&mut self, task_id: TaskId, blocked_us: &[u32]) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let results = self.arms.results_of(task.arm);
+        for us in blocked_us {
+            results.see(&mut task.came, Measure::Blocked, f64::from(*us));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_model::{GroupRange, GroupSet, HostKind, TaskInfo};
+
+    use super::super::tests::{MIB, Scene, id, limits, spec};
+    use super::super::{Arm, Arms, Done, Event, Leases, RefusalKind, Report, Seed004, SeedEvent};
+    use super::*;
+
+    const GROUPS: u64 = 16;
+
+    /// Two arms of a half each, a seed (100) and nodes in two data centres.
+    fn scene() -> Scene {
+        let tested = Arm::new("tested", Box::new(Seed004), 5_000);
+        let arms = Arms::new(Box::new(Leases::swarm()), vec![tested]);
+        let mut scene = Scene::in_arms(limits(), arms);
+        scene.join(100, HostKind::Seed, "a");
+        (1..=3).for_each(|n| scene.join(n, HostKind::Node, if n == 3 { "b" } else { "a" }));
+        scene
+    }
+
+    /// The `n`th task of an arm.
+    fn task(scene: &Scene, arm: &str, n: usize) -> TaskInfo {
+        let all = (0..).map(|name: u32| spec(&name.to_string(), Some(MIB)));
+        let of_arm = |spec: &TaskInfo| {
+            let drawn = scene.core.arms.drawn(&spec.key);
+            scene.core.arms.of(drawn).name == arm
+        };
+        all.filter(of_arm).nth(n).unwrap()
+    }
+
+    fn takes_part(scene: &mut Scene, task: &TaskInfo) {
+        scene.register(1, task);
+        scene.seed_obtains(100, task);
+        let groups = GroupSet::full(GROUPS);
+        scene.seed_says(100, task, SeedEvent::Verified { groups, length: None });
+    }
+
+    fn ends(scene: &mut Scene, n: u8, task: &TaskInfo, outcome: Outcome, cost_ms: u32) {
+        let taken = Taken { cost_ms, ..Taken::default() };
+        scene.tell(Event::PeerResult { host: id(n), task: task.id, outcome, taken });
+    }
+
+    fn series(scene: &Scene, arm: &str, measure: Measure) -> Series {
+        let arms = scene.core.arms();
+        let arm = arms.iter().find(|report| report.name == arm).unwrap();
+        arm.series[measure as usize].clone()
+    }
+
+    #[test]
+    fn the_arm_decides_by_its_own_strategy_and_has_its_own_results() {
+        let mut scene = scene();
+        for (arm, strategy, cost) in [("tested", "seed004", 40), ("default", "swarm", 10)] {
+            for n in 0..2 {
+                let task = task(&scene, arm, n);
+                takes_part(&mut scene, &task);
+                scene.register(2, &task);
+                ends(&mut scene, 1, &task, Outcome::Success, cost);
+                ends(&mut scene, 2, &task, Outcome::Success, cost);
+                let look = super::super::Look {
+                    which: super::super::Which::One(task.id),
+                    ..Default::default()
+                };
+                let report = scene.core.look(&look, 1, scene.now).remove(0);
+                assert_eq!((&*report.arm, report.strategy), (arm, strategy));
+                assert_eq!(scene.core.arm_of(&task.id), Some(arm));
+            }
+            let Mean { clusters, count, mean, .. } = series(&scene, arm, Measure::Completion).mean;
+            assert_eq!((clusters, count, mean), (2, 4, f64::from(cost)));
+            // One megabyte a task, read by the seed: for two hosts.
+            let source = series(&scene, arm, Measure::Source).mean;
+            assert_eq!((source.count, source.mean), (4, MIB as f64 / 2.0));
+        }
+        let moved: Vec<_> = scene.core.moved().map(|(name, moved)| (name, moved.source)).collect();
+        assert_eq!(moved, [("tested", 2 * MIB), ("default", 2 * MIB)]);
+        let names: Vec<_> =
+            scene.core.arms().iter().map(|arm| (arm.name.clone(), arm.tasks)).collect();
+        assert_eq!(names, [("tested".to_owned(), 2), ("default".to_owned(), 2)]);
+    }
+
+    #[test]
+    fn what_crosses_is_told_once_and_what_was_read_lazily_has_no_completion() {
+        let mut scene = scene();
+        let task = task(&scene, "tested", 0);
+        takes_part(&mut scene, &task);
+        scene.register(3, &task);
+        let groups = GroupRange::new(0, GROUPS);
+        scene.progress(3, &task, Done { groups, parent: Some(id(100)), cost_ms: 1 });
+        ends(&mut scene, 3, &task, Outcome::Success, 0);
+        ends(&mut scene, 3, &task, Outcome::Success, 0);
+        let crossed = series(&scene, "tested", Measure::Crossed).mean;
+        assert_eq!((crossed.count, crossed.mean), (2, MIB as f64 / 2.0));
+        assert_eq!(series(&scene, "tested", Measure::Completion).mean.count, 0);
+        let report = Report { blocked_us: vec![1000, 3000], ..Report::default() };
+        scene.tell(Event::Progress { host: id(3), task: task.id, report });
+        let blocked = series(&scene, "tested", Measure::Blocked);
+        assert_eq!((blocked.mean.count, blocked.mean.mean), (2, 2000.0));
+        assert!(blocked.sketch.quantile(1.0).unwrap() > 2900.0);
+    }
+
+    #[test]
+    fn who_gives_up_is_counted_unless_the_origin_refused() {
+        let mut scene = scene();
+        let task_0 = task(&scene, "tested", 0);
+        takes_part(&mut scene, &task_0);
+        ends(&mut scene, 1, &task_0, Outcome::Failure, 5);
+        let failed = series(&scene, "tested", Measure::Failed).mean;
+        assert_eq!((failed.count, failed.mean), (1, 1.0));
+        assert_eq!(series(&scene, "tested", Measure::Completion).mean.count, 0);
+        let task_1 = task(&scene, "tested", 1);
+        scene.register(2, &task_1);
+        let (kind, reason) = (RefusalKind::NotFound, String::new());
+        scene.seed_says(100, &task_1, SeedEvent::Failed { kind, reason });
+        ends(&mut scene, 2, &task_1, Outcome::Failure, 5);
+        assert_eq!(series(&scene, "tested", Measure::Failed).mean.count, 1);
+        // Nobody takes part who has not registered.
+        ends(&mut scene, 3, &task_0, Outcome::Failure, 5);
+        assert_eq!(series(&scene, "tested", Measure::Failed).mean.count, 1);
+    }
+}
