@@ -3,6 +3,7 @@
 //! A file that is not whole has no name: nothing is left of it by whoever is killed, and nothing to be resumed. What
 //! cannot be had or written this way is got by itself, as a large file is.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -26,6 +27,9 @@ use crate::error::CliError;
 use crate::outdir::{OutDir, Replace, date};
 use crate::output::progress::TICK;
 use crate::part::part_name;
+
+/// Directories that are kept open from file to file, by each of those that write.
+const DIRECTORIES: usize = 16;
 
 /// A file and its number.
 type Numbered<'e> = (u64, &'e Entry);
@@ -104,6 +108,7 @@ impl Tree<'_> {
         let first = files.first().map_or(0, |(number, _)| *number);
         let mut left: Vec<_> = files.into_iter().map(Some).collect();
         let mut alone = Vec::new();
+        let mut placing = Placing::new(&self.root, self.replace);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -121,7 +126,9 @@ impl Tree<'_> {
                     let asked =
                         |(at, content): (usize, _)| Some((left.get_mut(at)?.take()?, content));
                     let came = came.into_iter().filter_map(asked).collect();
-                    alone.extend(self.place(came).await?);
+                    let left_over;
+                    (placing, left_over) = self.place(placing, came).await?;
+                    alone.extend(left_over);
                 }
                 Some(Ok(FilesEvent::Progress { ledger, waiting_for })) => {
                     self.progress.borrow_mut().heard(first, ledger, waiting_for);
@@ -144,8 +151,9 @@ impl Tree<'_> {
     /// Writes what came; gives those that are to be got by themselves.
     async fn place<'e>(
         &self,
+        mut placing: Placing,
         came: Vec<(Numbered<'e>, Option<Bytes>)>,
-    ) -> Result<Vec<Numbered<'e>>, CliError> {
+    ) -> Result<(Placing, Vec<Numbered<'e>>), CliError> {
         let whole = |entry: &Entry, content: &Option<Bytes>| {
             content.clone().filter(|content| content.len() as u64 == entry.length)
         };
@@ -153,17 +161,16 @@ impl Tree<'_> {
             .iter()
             .map(|((_, entry), content)| (Entry::clone(entry), whole(entry, content)))
             .collect();
-        let mut placing =
-            Placing { root: Arc::clone(&self.root), replace: self.replace, dir: None };
         let writing = tokio::task::spawn_blocking(move || {
             let place = |(entry, content): (Entry, Option<Bytes>)| match content {
                 Some(content) => placing.place(&entry, &content),
                 None => Ok(Placed::Not),
             };
-            jobs.into_iter().map(place).collect::<Vec<_>>()
+            let placed: Vec<_> = jobs.into_iter().map(place).collect();
+            (placing, placed)
         });
         let root = self.root.path_of(OsStr::new(""));
-        let placed =
+        let (placing, placed) =
             writing.await.map_err(|error| CliError::output("write into", &root, &error.into()))?;
         let (mut alone, mut last) = (Vec::new(), Ok(()));
         for ((file, _), placed) in came.into_iter().zip(placed) {
@@ -175,7 +182,7 @@ impl Tree<'_> {
                 Err(error) => self.note(Err(error)),
             }
         }
-        last.map(|()| alone)
+        last.map(|()| (placing, alone))
     }
 
     fn is_placed(&self, entry: &Entry, placed: Placed) {
@@ -190,11 +197,15 @@ impl Tree<'_> {
 struct Placing {
     root: Arc<OutDir>,
     replace: Replace,
-    /// That of the last file, and its path below the root: most of the next ones go there too.
-    dir: Option<(Vec<u8>, OutDir)>,
+    /// Those of the last files, by their path below the root: most of the next ones go there too.
+    dirs: VecDeque<(Vec<u8>, OutDir)>,
 }
 
 impl Placing {
+    fn new(root: &Arc<OutDir>, replace: Replace) -> Self {
+        Self { root: Arc::clone(root), replace, dirs: VecDeque::new() }
+    }
+
     fn place(&mut self, entry: &Entry, content: &[u8]) -> Result<Placed, CliError> {
         let path = self.root.path_of(OsStr::from_bytes(&entry.path));
         let name = file_name_of(entry, &path)?;
@@ -210,11 +221,14 @@ impl Placing {
     }
 
     fn directory(&mut self, path: &[u8]) -> Result<&OutDir, CliError> {
-        let dir = match self.dir.take() {
-            Some((known, dir)) if known == path => dir,
-            _ => directory(&self.root, path)?,
-        };
-        Ok(&self.dir.insert((path.to_vec(), dir)).1)
+        let known = self.dirs.iter().position(|(known, _)| known == path);
+        if let Some(known) = known {
+            return Ok(&self.dirs[known].1);
+        }
+        let dir = directory(&self.root, path)?;
+        self.dirs.truncate(DIRECTORIES - 1);
+        self.dirs.push_front((path.to_vec(), dir));
+        Ok(&self.dirs[0].1)
     }
 }
 
@@ -295,8 +309,7 @@ mod tests {
         entry: &Entry,
         content: &[u8],
     ) -> Result<Placed, CliError> {
-        let root = Arc::new(OutDir::open(root).unwrap());
-        Placing { root, replace, dir: None }.place(entry, content)
+        Placing::new(&Arc::new(OutDir::open(root).unwrap()), replace).place(entry, content)
     }
 
     #[test]
