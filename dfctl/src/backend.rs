@@ -370,6 +370,49 @@ pub enum ReadEvent {
 /// Events until `End` or a failure.
 pub type ReadStream = BoxStream<'static, Result<ReadEvent, Failure>>;
 
+/// Whole small files of a tree that are wanted.
+#[derive(Debug, Clone)]
+pub struct FilesRequest {
+    /// The artifact.
+    pub target: Target,
+    /// The files inside its tree, at most [`FilesRequest::MOST`].
+    pub paths: Vec<Vec<u8>>,
+    /// Urgency as on the wire, 0 most urgent.
+    pub priority: u8,
+}
+
+impl FilesRequest {
+    /// Files in one request.
+    pub const MOST: usize = 512;
+    /// Bytes of their content.
+    pub const MOST_BYTES: u64 = 8 << 20;
+    /// Bytes of a file that is small enough.
+    pub const LONGEST: u64 = 256 << 10;
+}
+
+/// What happens while files come.
+#[derive(Debug, Clone)]
+pub enum FilesEvent {
+    /// Files by their number among the paths, with all of their bytes; without them where a file is to be read by
+    /// itself. Each comes once, in any order.
+    Files(Vec<(usize, Option<Bytes>)>),
+    /// How it goes.
+    Progress {
+        /// So far.
+        ledger: Ledger,
+        /// Why nothing moves; `None` while it does.
+        waiting_for: Option<String>,
+    },
+    /// Last.
+    End {
+        /// In all.
+        ledger: Ledger,
+    },
+}
+
+/// Events until `End` or a failure.
+pub type FilesStream = BoxStream<'static, Result<FilesEvent, Failure>>;
+
 /// What to mount.
 #[derive(Debug, Clone)]
 pub struct MountRequest {
@@ -566,6 +609,8 @@ pub trait Backend: Send + Sync {
     ) -> BoxStream<'static, Result<Listed, Failure>>;
     /// Bytes of a blob or of one file in a tree. Dropping the stream stops the transfer.
     fn read(&self, request: ReadRequest, delivery: Delivery) -> ReadStream;
+    /// Many small files of a tree. Dropping the stream stops the transfer.
+    fn read_files(&self, request: FilesRequest) -> FilesStream;
     /// Lets the seed of the cluster fetch all of it, whoever goes on listening.
     fn preheat(
         &self,

@@ -156,6 +156,15 @@ impl Node for Scripted {
         self.admit(request.target, chunks)
     }
 
+    type ReadFilesStream = BoxStream<'static, Result<node::FilesChunk, Status>>;
+
+    async fn read_files(
+        &self,
+        _: Request<node::ReadFilesRequest>,
+    ) -> Result<Response<Self::ReadFilesStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn mount(
         &self,
         _: Request<node::MountRequest>,

@@ -45,7 +45,7 @@ enum What {
     Peer(OneFile),
     /// P7: a file through a mount: hot, path, cold; against the native file and rclone
     Mount(OneFile),
-    /// P6, P8, P10 to P13: tiny files, names, an archive, very many objects, and doing nothing
+    /// P6, P8, P10 to P13: tiny files, many small ones, names, an archive, very many objects, and doing nothing
     Small(Small),
     /// P1, P2: one file to a crowd of nodes, each in a network namespace behind a shaped link, against the least time
     /// that such links allow; needs root

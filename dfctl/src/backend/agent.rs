@@ -24,8 +24,9 @@ use tonic::{Code, Status};
 use super::swarm::{Look, Seen};
 use super::{
     AgentStatus, Artifact, Backend, CachedTask, Collected, Delivery, Entry, EntryKind, Failure,
-    FailureClass, Ledger, Listed, Missing, MountInfo, MountRequest, ParentBytes, Pin, Pins,
-    Preheating, ReadEvent, ReadRequest, ReadStream, Verified, View,
+    FailureClass, FilesEvent, FilesRequest, FilesStream, Ledger, Listed, Missing, MountInfo,
+    MountRequest, ParentBytes, Pin, Pins, Preheating, ReadEvent, ReadRequest, ReadStream, Verified,
+    View,
 };
 
 mod by_path;
@@ -155,6 +156,18 @@ impl Backend for Agent {
         }
         let opened = async move { client.read(request).await };
         self.own_failures(flatten(opened, read_event))
+    }
+
+    fn read_files(&self, request: FilesRequest) -> FilesStream {
+        let request = node::ReadFilesRequest {
+            target: Some(targets::to_wire(&request.target)),
+            paths: request.paths.into_iter().map(Into::into).collect(),
+            priority: request.priority.into(),
+            command: self.command.0.clone(),
+        };
+        let mut client = self.client.clone();
+        let opened = async move { client.read_files(request).await };
+        flatten(opened, files_event)
     }
 
     fn preheat(
@@ -411,6 +424,20 @@ fn read_event(message: node::ReadChunk) -> Result<ReadEvent, Failure> {
             blake3: end.blake3.and_then(|digest| digest[..].try_into().ok()),
         },
     })
+}
+
+fn files_event(message: node::FilesChunk) -> Result<FilesEvent, Failure> {
+    if let Some(last) = message.ledger {
+        return Ok(FilesEvent::End { ledger: ledger(Some(last)) });
+    }
+    if let Some(progress) = message.progress {
+        return Ok(FilesEvent::Progress {
+            ledger: ledger(progress.ledger),
+            waiting_for: (!progress.waiting_for.is_empty()).then_some(progress.waiting_for),
+        });
+    }
+    let files = message.files.into_iter().map(|file| (file.number as usize, file.data));
+    Ok(FilesEvent::Files(files.collect()))
 }
 
 fn mount_info(message: node::MountInfo) -> Result<MountInfo, Failure> {

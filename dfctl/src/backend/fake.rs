@@ -36,6 +36,12 @@ pub struct Fake {
     pub done: Mutex<Vec<String>>,
     /// Every read: first byte asked for.
     pub reads: Mutex<Vec<u64>>,
+    /// Every read of several files: how many.
+    pub together: Mutex<Vec<usize>>,
+    /// How a read of several files ends.
+    pub breaks_together: Option<Failure>,
+    /// Gives half of several files, none of them as long as it should be.
+    pub loses_together: bool,
 }
 
 pub fn task(url: &str, length: u64) -> TaskInfo {
@@ -173,6 +179,26 @@ impl Backend for Fake {
 
     fn read(&self, request: ReadRequest, delivery: Delivery) -> ReadStream {
         stream::iter(self.events(&request, &delivery)).boxed()
+    }
+
+    fn read_files(&self, request: FilesRequest) -> FilesStream {
+        let url = request.target.url.as_str();
+        let content = |(number, path): (usize, &Vec<u8>)| {
+            let key = format!("{url}!{}", String::from_utf8_lossy(path));
+            (number, self.contents.get(&key).map(|content| content.clone().into()))
+        };
+        let mut files: Vec<_> = request.paths.iter().enumerate().map(content).collect();
+        self.together.lock().unwrap().push(files.len());
+        let bytes =
+            files.iter().flat_map(|(_, content)| content).map(|content: &Bytes| content.len());
+        let ledger = Ledger { source: bytes.sum::<usize>() as u64, ..Ledger::default() };
+        if self.loses_together {
+            files.truncate(files.len() / 2);
+            files.iter_mut().for_each(|(_, content)| *content = Some(Bytes::from_static(b"?")));
+        }
+        let broken = self.breaks_together.clone().map(Err);
+        let last = broken.unwrap_or(Ok(FilesEvent::End { ledger }));
+        stream::iter([Ok(FilesEvent::Files(files)), last]).boxed()
     }
 
     fn preheat(

@@ -10,7 +10,8 @@ use dfs_service::data_dir::Places;
 use super::Command;
 use crate::backend::fake::{Break, Fake, entry, task};
 use crate::backend::{
-    Artifact, CachedTask, EntryKind, Failure, FailureClass, Ledger, MountInfo, Verified, View,
+    Artifact, CachedTask, EntryKind, Failure, FailureClass, FilesRequest, Ledger, MountInfo,
+    Verified, View,
 };
 use crate::codes::Exit;
 use crate::context::Context;
@@ -231,6 +232,58 @@ async fn a_tree_is_saved_and_saved_again_for_nothing() {
     .await;
     assert_eq!(ran.exit, Exit::Done);
     assert_eq!(names(&some), ["a.txt"]);
+}
+
+#[tokio::test]
+async fn small_files_are_asked_for_together_and_large_or_paced_ones_by_themselves() {
+    let place = tempfile::tempdir().unwrap();
+    let large = vec![7; (FilesRequest::LONGEST + 1) as usize];
+    let mut fake = tree();
+    fake.contents.insert("https://h/d/!large".into(), large.clone());
+    fake.entries.push(entry("large", EntryKind::File, large.len() as u64));
+    let backend = Arc::new(fake);
+    let get = async |name: &str, flags: &[&str]| {
+        let out = place.path().join(name);
+        let words = ["get", "-r", "https://h/d/", "-o", out.to_str().unwrap()];
+        let ran = run(&backend, &[&words, flags].concat()).await;
+        assert_eq!(ran.exit, Exit::Done, "{}", ran.err);
+        assert_eq!(std::fs::read(out.join("large")).unwrap(), large);
+        assert_eq!(std::fs::read(out.join("sub/b.bin")).unwrap(), b"bbbbbbbb");
+        let alone = std::mem::take(&mut *backend.reads.lock().unwrap()).len();
+        (std::mem::take(&mut *backend.together.lock().unwrap()), alone)
+    };
+    assert_eq!(get("d", &[]).await, (vec![2], 1));
+    assert_eq!(get("paced", &["--limit", "1GiB/s"]).await, (vec![], 3));
+    // What is there is replaced file by file.
+    std::fs::write(place.path().join("d/a.txt"), "old").unwrap();
+    assert_eq!(get("d", &["--force"]).await, (vec![2], 3));
+    assert_eq!(std::fs::read(place.path().join("d/a.txt")).unwrap(), b"aaaa");
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_had_together_are_got_by_themselves() {
+    let place = tempfile::tempdir().unwrap();
+    for (name, class) in [("old", FailureClass::Unsupported), ("bad", FailureClass::Corrupt)] {
+        let root = place.path().join(name);
+        let mut fake = tree();
+        fake.breaks_together = Some(Failure::new(class, "not here"));
+        fake.loses_together = true;
+        let backend = Arc::new(fake);
+        let ran = run(&backend, &["get", "-r", "https://h/d/", "-o", root.to_str().unwrap()]).await;
+        assert_eq!(ran.exit, Exit::Done, "{}", ran.err);
+        assert!(ran.out.contains("2 files, 12 B in "), "{}", ran.out);
+        assert_eq!(std::fs::read(root.join("a.txt")).unwrap(), b"aaaa");
+        assert_eq!(std::fs::read(root.join("sub/b.bin")).unwrap(), b"bbbbbbbb");
+        assert_eq!(backend.reads.lock().unwrap().len(), 2);
+    }
+    // One is gone: it is named, and the other saved.
+    let mut fake = tree();
+    fake.contents.remove("https://h/d/!a.txt");
+    let root = place.path().join("gone");
+    let ran =
+        run(&Arc::new(fake), &["get", "-r", "https://h/d/", "-o", root.to_str().unwrap()]).await;
+    assert_eq!(ran.exit, Exit::Partly);
+    assert!(ran.err.contains("a.txt") && names(&root) == ["sub"], "{}", ran.err);
 }
 
 #[tokio::test]

@@ -15,10 +15,10 @@ use dfs_peer::targets;
 use dfs_proto::common::Preheating;
 use dfs_proto::node::node_server;
 use dfs_proto::node::{
-    CollectGarbageReply, CollectGarbageRequest, ListEntry, ListRequest, MountInfo, MountRequest,
-    MountsReply, MountsRequest, OpenReply, OpenRequest, PinTaskReply, PinTaskRequest,
-    PreheatRequest, ReadChunk, ReadRequest, RemoveTaskReply, RemoveTaskRequest, StatusReply,
-    StatusRequest, SwarmReply, SwarmRequest, TasksReply, TasksRequest, UnmountReply,
+    CollectGarbageReply, CollectGarbageRequest, FilesChunk, ListEntry, ListRequest, MountInfo,
+    MountRequest, MountsReply, MountsRequest, OpenReply, OpenRequest, PinTaskReply, PinTaskRequest,
+    PreheatRequest, ReadChunk, ReadFilesRequest, ReadRequest, RemoveTaskReply, RemoveTaskRequest,
+    StatusReply, StatusRequest, SwarmReply, SwarmRequest, TasksReply, TasksRequest, UnmountReply,
     UnmountRequest, VerifyCacheEvent, VerifyCacheRequest,
 };
 use futures::stream::{self, Stream, StreamExt};
@@ -173,6 +173,25 @@ impl node_server::Node for NodeService {
         let chunks = chunks.map_err(&failed)?.map(move |chunk| {
             let _busy = &busy;
             chunk.map_err(&failed)
+        });
+        Ok(Response::new(chunks.boxed()))
+    }
+
+    type ReadFilesStream = Streamed<FilesChunk>;
+
+    async fn read_files(
+        &self,
+        request: Request<ReadFilesRequest>,
+    ) -> Result<Response<Self::ReadFilesStream>, Status> {
+        let busy = self.agent.enter();
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        let mut request = request.into_inner();
+        let target = request.target.take();
+        let question = self.question((asker, user), target, View::Auto, &request.command).await;
+        let opened = self.opened(&question.map_err(failed)?).await?;
+        let chunks = read::files(opened, request).await.map_err(failed)?.map(move |chunk| {
+            let _busy = &busy;
+            Ok(chunk)
         });
         Ok(Response::new(chunks.boxed()))
     }

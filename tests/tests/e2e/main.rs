@@ -37,6 +37,7 @@ mod reaching;
 mod recovery;
 mod roles;
 mod shortage;
+mod small;
 mod snapshots;
 mod support;
 mod swarm;

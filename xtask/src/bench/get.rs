@@ -5,8 +5,7 @@
 //! free again: a virtual machine hands free memory back to its host, and what the next one who needs it
 //! pays for that (seconds for each GiB) is not the subject's.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -88,7 +87,7 @@ fn costs(bench: &Bench, server: &Server, scheme: Scheme, root: &Path) -> Result<
     for run in 0..=bench.runs {
         for (subject, costs) in &mut costs {
             bench.interrupt.check()?;
-            use_memory(&out, bench.size)?;
+            measure::use_memory(&out, bench.size)?;
             let mut command = subject.command(bench, &url, &server.ca, &out)?;
             let cost = measure::run(&mut command)?;
             if run == 0 {
@@ -108,16 +107,6 @@ fn costs(bench: &Bench, server: &Server, scheme: Scheme, root: &Path) -> Result<
         }
     }
     Ok(costs)
-}
-
-/// Fills the page cache with so many bytes, in large pages as in small ones, and frees it.
-fn use_memory(at: &Path, size: u64) -> Result<(), Failure> {
-    let mut file = File::create(at).map_err(failed(at))?;
-    let block = vec![0; 1 << 20];
-    for _ in 0..size.div_ceil(block.len() as u64) {
-        file.write_all(&block).map_err(failed(at))?;
-    }
-    fs::remove_file(at).map_err(failed(at))
 }
 
 fn same(a: &Path, b: &Path) -> Result<(), Failure> {

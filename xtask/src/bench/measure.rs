@@ -1,13 +1,14 @@
 //! What a process costs: wall time, processor time, memory, as the kernel accounts for them.
 
-use std::fs;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use crate::run::{Failure, line};
+use crate::run::{Failure, failed, line};
 
 /// How often memory is looked at; the high-water mark itself misses nothing but the last moment.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -114,6 +115,16 @@ fn memory(pid: u32, which: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(which))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
+}
+
+/// Fills the page cache with so many bytes, in large pages as in small ones, and frees it.
+pub fn use_memory(at: &Path, size: u64) -> Result<(), Failure> {
+    let mut file = File::create(at).map_err(failed(at))?;
+    let block = vec![0; 1 << 20];
+    for _ in 0..size.div_ceil(block.len() as u64) {
+        file.write_all(&block).map_err(failed(at))?;
+    }
+    fs::remove_file(at).map_err(failed(at))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 
 mod bucket;
 mod idle;
+mod many;
 mod metadata;
 mod tar;
 mod tiny;
@@ -19,6 +20,8 @@ use crate::run::Failure;
 pub enum Part {
     /// P6: a tiny file through a cluster
     Tiny,
+    /// P6: many small files as one tree, from the origin and from those who have them
+    Many,
     /// P8: names and small files of a mount
     Metadata,
     /// P10: an archive becomes a mount
@@ -41,6 +44,9 @@ pub struct Args {
     /// How many of them to a directory; 0: all in one
     #[arg(long, default_value_t = 1000)]
     per_directory: u64,
+    /// Small files in a tree
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..1_000_000))]
+    files: u64,
 }
 
 /// Measures part by part.
@@ -53,6 +59,7 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
         bench.interrupt.check()?;
         rows.extend(match part {
             Part::Tiny => tiny::measure(bench)?,
+            Part::Many => many::measure(bench, args.files)?,
             Part::Metadata => metadata::measure(bench)?,
             Part::Tar => tar::measure(bench)?,
             Part::Idle => idle::measure(bench)?,

@@ -1,4 +1,6 @@
-//! A whole tree: into a directory, several files at a time, nothing outside of it.
+//! A whole tree: into a directory, several files at a time, nothing outside of it. Small files come many in one call.
+
+mod together;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
@@ -14,17 +16,18 @@ use futures::stream::{self, StreamExt};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use self::together::turns;
 use super::saved::Saved;
 use super::single::{cannot_open, cannot_place, damaged};
 use super::sinks::{Compare, IntoPart, exists};
 use super::wanted::member_identity;
 use super::{Filter, ReadOptions};
-use crate::backend::{Backend, Delivery, Entry, EntryKind, Listed, Missing, ReadRequest, View};
+use crate::backend::{
+    Backend, Delivery, Entry, EntryKind, FilesRequest, Listed, Missing, ReadRequest, View,
+};
 use crate::codes;
 use crate::commands::inside::{self, answer, interrupted, missing_error, next};
-use crate::commands::saving::{
-    Filling, below, directory, file_name_of, is_final, name_of, parent_of,
-};
+use crate::commands::saving::{Filling, below, directory, file_name_of, name_of, parent_of};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::locator::Locator;
@@ -53,7 +56,7 @@ struct Tree<'a> {
     locator: &'a Locator,
     options: &'a ReadOptions,
     replace: Replace,
-    root: OutDir,
+    root: Arc<OutDir>,
     index: Option<TaskId>,
     progress: RefCell<Progress<'a>>,
     tally: Tally,
@@ -100,7 +103,7 @@ pub async fn run(
         locator,
         options,
         replace: plan.replace,
-        root,
+        root: Arc::new(root),
         index: artifact.index.map(|index| index.id),
         progress: RefCell::new(progress),
         tally: Tally::default(),
@@ -184,17 +187,17 @@ impl Tree<'_> {
         for (_, entry) in of(EntryKind::Directory) {
             self.note(self.directory(&entry.path).map(drop));
         }
-        let mut files = stream::iter(of(EntryKind::File))
-            .map(|(number, entry)| Box::pin(self.file(number as u64, entry)))
+        let files = of(EntryKind::File).map(|(number, entry)| (number as u64, entry));
+        // What is paced is paced file by file.
+        let longest = self.options.limit.is_none().then_some(FilesRequest::LONGEST);
+        let mut files = stream::iter(turns(files, longest))
+            .map(|turn| Box::pin(self.turn(turn)))
             .buffer_unordered(CONCURRENT);
         while let Some(result) = files.next().await {
-            match result {
-                Err(error) if is_final(&error) => {
-                    // The others under way leave their part files first.
-                    drop(files);
-                    return Err(self.stopped(error));
-                }
-                result => self.note(result),
+            if let Err(error) = result {
+                // The others under way leave their part files first.
+                drop(files);
+                return Err(self.stopped(error));
             }
         }
         for (_, entry) in of(EntryKind::Symlink) {

@@ -3,6 +3,7 @@
 //! Either the bytes travel in the answer, or (`by_path`) the caller, who may open the content file
 //! itself, is told which ranges of it are there.
 
+mod files;
 mod scattered;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 
+pub(super) use self::files::files;
 use self::scattered::Scattered;
 use super::views;
 use crate::agent::walk::find;
