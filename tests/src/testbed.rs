@@ -4,6 +4,7 @@
 //! They go when the testbed is dropped, with whatever runs inside; what a killed process leaves is taken away by the
 //! next testbed. Making namespaces is for root.
 
+mod filter;
 mod fleet;
 mod link;
 mod namespace;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dfs_model::Rate;
 
+pub use filter::Lost;
 pub use fleet::{Fleet, Part};
 pub use link::{Shaped, Traffic};
 pub use namespace::Reaper;
@@ -216,6 +218,29 @@ impl Testbed {
         self.shape(machine, machine.place.link, machine.place.link)
     }
 
+    /// From now on a machine loses these packets, and no others.
+    pub fn lose(&self, name: &str, lost: Option<&Lost>) -> Result<(), Failure> {
+        self.machine(name)?.inside(|| filter::lose(lost))
+    }
+
+    /// From now on nothing comes to a machine from others of this role, nor goes there.
+    pub fn part(&self, name: &str, from: Role) -> Result<(), Failure> {
+        let others = self.all(from).filter(|other| other.name() != name);
+        self.lose(name, Some(&Lost::Of(others.map(Machine::address).collect())))
+    }
+
+    /// Packets that a machine has lost since it began to.
+    pub fn lost(&self, name: &str) -> Result<u64, Failure> {
+        self.machine(name)?.inside(filter::lost)
+    }
+
+    /// What the uplink of a data centre, counted from 0, has carried: away from it, and to it.
+    pub fn uplink_traffic(&self, idc: usize) -> Result<Traffic, Failure> {
+        let missing = || Failure::new(format!("there is no data centre {idc}"));
+        let bridge = self.bridges.get(idc + 1).ok_or_else(missing)?;
+        carried(bridge, UPLINK)
+    }
+
     /// Ends whatever runs on it, from anywhere.
     pub fn reaper(&self) -> Reaper {
         Reaper::of(self.machines.iter().map(|machine| &machine.namespace).chain(&self.bridges))
@@ -225,6 +250,15 @@ impl Testbed {
 /// Makes a link a port of the bridge.
 fn port_up(port: &str) -> String {
     format!("link set {port} master {BRIDGE}\nlink set {port} up\n")
+}
+
+/// What a device has carried, as its namespace tells.
+fn carried(namespace: &Namespace, device: &str) -> Result<Traffic, Failure> {
+    let path = "/proc/thread-self/net/dev";
+    let read = || fs::read_to_string(path).map_err(Failure::of(format!("cannot read {path}")));
+    let table = namespace.inside(read)?;
+    let missing = || Failure::new(format!("{} has no {device}", namespace.name()));
+    link::traffic(&table, device).ok_or_else(missing)
 }
 
 impl Machine {
@@ -263,12 +297,7 @@ impl Machine {
 
     /// What its link has carried.
     pub fn traffic(&self) -> Result<Traffic, Failure> {
-        let path = "/proc/thread-self/net/dev";
-        let table = self.inside(|| {
-            fs::read_to_string(path).map_err(Failure::of(format!("cannot read {path}")))
-        })?;
-        let missing = || Failure::new(format!("{} has no link", self.name()));
-        link::traffic(&table, LINK).ok_or_else(missing)
+        carried(&self.namespace, LINK)
     }
 
     /// What the shaper at its own end has done.

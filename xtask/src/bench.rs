@@ -19,6 +19,7 @@ mod peer;
 mod row;
 mod server;
 mod small;
+mod storm;
 
 use self::content::write_noise;
 use crate::interrupt::Interrupt;
@@ -50,6 +51,9 @@ enum What {
     /// P1, P2: one file to a crowd of nodes, each in a network namespace behind a shaped link, against the least time
     /// that such links allow; needs root
     Crowd(Crowd),
+    /// One file to a crowd of nodes while one of them, the seed, the scheduler or a link fails: how long the slowest
+    /// takes against a good day; needs root
+    Storm(Storm),
 }
 
 #[derive(clap::Args)]
@@ -75,6 +79,14 @@ struct Crowd {
     common: Common,
     #[command(flatten)]
     crowd: crowd::Args,
+}
+
+#[derive(clap::Args)]
+struct Storm {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    storm: storm::Args,
 }
 
 #[derive(clap::Args)]
@@ -131,6 +143,7 @@ impl Args {
     fn work(&self) -> Result<TempDir, Failure> {
         let dir = match &self.what {
             What::Crowd(crowd) => crowd.crowd.dir(),
+            What::Storm(_) => crowd::memory(),
             _ => env::temp_dir(),
         };
         remove_leftovers(&dir);
@@ -155,10 +168,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         What::Get(one) | What::Peer(one) | What::Mount(one) => (&one.common, one.size),
         What::Small(small) => (&small.common, 0),
         What::Crowd(crowd) => (&crowd.common, crowd.crowd.size),
+        What::Storm(storm) => (&storm.common, storm.storm.size),
     };
     let interrupt = Interrupt::install()?;
     prepare::packages(match &args.what {
-        What::Crowd(_) => prepare::FOR_TESTBED,
+        What::Crowd(_) | What::Storm(_) => prepare::FOR_TESTBED,
         _ => prepare::FOR_BENCH,
     })?;
     let binaries = match &common.bins {
@@ -175,6 +189,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         What::Mount(_) => mount::measure(&bench),
         What::Small(asked) => small::measure(&bench, &asked.small),
         What::Crowd(asked) => crowd::measure(&bench, &asked.crowd),
+        What::Storm(asked) => storm::measure(&bench, &asked.storm),
     };
     let rows = rows.map_err(|failure| bench.interrupt.check().err().unwrap_or(failure))?;
     match common.format {

@@ -38,6 +38,7 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "python3", program: "python3" },
     Package { name: "curl", program: "curl" },
     Package { name: "iproute2", program: "ip" },
+    Package { name: "nftables", program: "nft" },
     Package { name: "xfsprogs", program: "mkfs.xfs" },
     Package { name: "mmdebstrap", program: "mmdebstrap" },
     Package { name: "attr", program: "getfattr" },
@@ -77,6 +78,7 @@ pub const FOR_TESTBED: &[Package] = &[
     Package { name: "fuse3", program: "fusermount3" },
     Package { name: "curl", program: "curl" },
     Package { name: "iproute2", program: "tc" },
+    Package { name: "nftables", program: "nft" },
     Package { name: "coreutils", program: "sha1sum" },
     Package { name: "aria2", program: "aria2c" },
 ];

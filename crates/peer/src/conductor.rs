@@ -354,7 +354,7 @@ impl Conductor {
             }
             // It ended before the last group: it has no more, or the content has not.
             None if missing > 0 => parent.lacks(rest, now),
-            None => {}
+            None => parent.answered(flight.began, now),
         }
         missing > 0
     }

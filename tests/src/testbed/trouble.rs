@@ -5,11 +5,14 @@ use std::str::FromStr;
 
 use dfs_model::Rate;
 
-use super::{Fleet, Testbed};
+use super::{Fleet, Lost, Machine, Role, Testbed, Traffic};
 use crate::Failure;
 
 /// A link that crawls has so much of its rate left.
 const CRAWL: u64 = 100;
+
+/// A link that is lossy loses so many packets in a hundred, each way.
+const LOSSY: u8 = 5;
 
 /// Something that happens to a process or to the link of its machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,14 +28,42 @@ enum What {
     Freeze,
     Unplug,
     Crawl,
+    /// Manager and scheduler cannot be reached from there; everybody else can.
+    Cut,
+    /// No other node can be reached from there; the cluster can.
+    Shun,
+    /// Packets are lost on the way from and to it.
+    Lossy,
 }
 
-const NAMES: [(&str, What); 5] = [
+const NAMES: [(&str, What); 8] = [
     ("kill", What::Kill),
     ("restart", What::Restart),
     ("freeze", What::Freeze),
     ("unplug", What::Unplug),
     ("crawl", What::Crawl),
+    ("cut", What::Cut),
+    ("shun", What::Shun),
+    ("lossy", What::Lossy),
+];
+
+/// What happens to a crowd, each by itself.
+const USUAL: [&str; 15] = [
+    "kill:node2",
+    "restart:node2",
+    "freeze:node2",
+    "unplug:node2",
+    "crawl:node2",
+    "cut:node2",
+    "shun:node2",
+    "lossy:node2",
+    "kill:seed1",
+    "freeze:seed1",
+    "restart:seed1",
+    "kill:scheduler",
+    "freeze:scheduler",
+    "restart:scheduler",
+    "restart:manager",
 ];
 
 /// Reads `WHAT:NAME`, as in `kill:node1`.
@@ -56,6 +87,24 @@ impl fmt::Display for Trouble {
 }
 
 impl Trouble {
+    /// What happens to a crowd, each by itself.
+    pub fn usual() -> Vec<Self> {
+        USUAL.iter().filter_map(|text| text.parse().ok()).collect()
+    }
+
+    /// The machine whose link shows that whom it strikes is in the middle of something; of the scheduler and the
+    /// manager, a node's.
+    pub fn witness<'a>(&self, testbed: &'a Testbed) -> Result<&'a Machine, Failure> {
+        let at_control = matches!(self.whom.as_str(), "scheduler" | "manager");
+        testbed.machine(if at_control { "node2" } else { &self.whom })
+    }
+
+    /// Whether a link that has carried so much is one of who is in the middle of taking so many bytes, and of sending
+    /// them on.
+    pub fn is_middle(carried: Traffic, length: u64) -> bool {
+        carried.received > length / 4 && carried.sent > length / 8
+    }
+
     /// The process, or the machine that it runs on.
     pub fn whom(&self) -> &str {
         &self.whom
@@ -73,6 +122,17 @@ impl Trouble {
                 let usual = testbed.machine(whom)?.shaped()?.rate;
                 testbed.slow(whom, Rate(usual.0 / CRAWL))
             }
+            What::Cut => testbed.part(whom, Role::Control),
+            What::Shun => testbed.part(whom, Role::Node),
+            What::Lossy => testbed.lose(whom, Some(&Lost::Percent(LOSSY))),
+        }
+    }
+
+    /// Whether packets have been lost for it; of what loses none, always.
+    pub fn is_felt(&self, testbed: &Testbed) -> Result<bool, Failure> {
+        match self.what {
+            What::Cut | What::Shun | What::Lossy => Ok(testbed.lost(&self.whom)? > 0),
+            _ => Ok(true),
         }
     }
 
@@ -85,6 +145,7 @@ impl Trouble {
             What::Freeze => fleet.thaw(whom),
             What::Unplug => testbed.plug(whom),
             What::Crawl => testbed.restore(whom),
+            What::Cut | What::Shun | What::Lossy => testbed.lose(whom, None),
         }
     }
 }
@@ -95,9 +156,12 @@ mod tests {
 
     #[test]
     fn a_trouble_is_written_as_it_is_read() {
-        for text in ["kill:node1", "restart:scheduler", "freeze:seed1", "unplug:a", "crawl:b"] {
+        for text in
+            ["kill:node1", "restart:scheduler", "freeze:seed1", "unplug:a", "crawl:b", "cut:c"]
+        {
             assert_eq!(text.parse::<Trouble>().unwrap().to_string(), text);
         }
+        assert_eq!(Trouble::usual().len(), USUAL.len());
         for bad in ["kill", "bite:node1"] {
             assert!(bad.parse::<Trouble>().is_err(), "{bad}");
         }

@@ -50,11 +50,6 @@ impl Taker {
     }
 }
 
-/// The machine whose link shows that a process is in the middle of it.
-fn place_of(whom: &str) -> &str {
-    if matches!(whom, "scheduler" | "manager") { "node2" } else { whom }
-}
-
 /// A crowd, and the file that it wants.
 struct Crowd<'a> {
     place: Place,
@@ -91,10 +86,9 @@ fn bad_day(trouble: &str, most_copies: f64) {
     let mut crowd = Crowd::on(&testbed);
     let mut takers: Vec<Taker> = (0..NODES).map(|at| crowd.take(at)).collect();
 
-    let struck = testbed.machine(place_of(trouble.whom())).unwrap();
+    let struck = trouble.witness(&testbed).unwrap();
     until("the struck one is in the middle of it", || {
-        let carried = struck.traffic().unwrap();
-        carried.received > LENGTH / 4 && carried.sent > LENGTH / 8
+        Trouble::is_middle(struck.traffic().unwrap(), LENGTH)
     });
     let is_under_way = |taker: &mut Taker| !taker.getting.has_ended();
     assert!(takers.iter_mut().all(is_under_way), "{trouble} comes too late");
@@ -105,6 +99,7 @@ fn bad_day(trouble: &str, most_copies: f64) {
     others.into_iter().for_each(|taker| taker.ends_well(&crowd.body));
     let copies = crowd.copies();
     assert!(copies <= most_copies, "{trouble}: {copies} copies left the origin");
+    assert!(trouble.is_felt(crowd.testbed).unwrap(), "{trouble} was not felt");
     trouble.heal(crowd.testbed, &mut crowd.fleet).unwrap();
     let Some(hit) = hit.pop() else { return };
     crowd.fleet.wait_connected().unwrap();
@@ -178,6 +173,26 @@ fn the_scheduler_hangs() {
 #[test]
 fn the_manager_is_killed() {
     bad_day("kill:manager", WITH_ALL_SEEDS);
+}
+
+#[test]
+fn the_manager_is_started_again() {
+    bad_day("restart:manager", WITH_ALL_SEEDS);
+}
+
+#[test]
+fn a_node_cannot_reach_manager_and_scheduler() {
+    bad_day("cut:node2", WITH_ALL_SEEDS);
+}
+
+#[test]
+fn a_node_cannot_reach_the_other_nodes() {
+    bad_day("shun:node2", WITH_ALL_SEEDS);
+}
+
+#[test]
+fn the_link_of_a_node_loses_packets() {
+    bad_day("lossy:node2", WITH_ALL_SEEDS);
 }
 
 #[test]

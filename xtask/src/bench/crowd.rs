@@ -67,10 +67,14 @@ pub struct Args {
 impl Args {
     /// Where the data of all machines is: a disk that sixteen machines share would be measured in place of their links.
     pub fn dir(&self) -> PathBuf {
-        let memory = PathBuf::from("/dev/shm");
-        let usual = if memory.is_dir() { memory } else { env::temp_dir() };
-        self.dir.clone().unwrap_or(usual)
+        self.dir.clone().unwrap_or_else(memory)
     }
+}
+
+/// Memory, where this machine has it as a directory.
+pub fn memory() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { env::temp_dir() }
 }
 
 /// A node whose uplink is slower.

@@ -49,6 +49,14 @@ const SHORTEST_MEASURE: Duration = Duration::from_millis(5);
 /// What a parent sends in this time is asked of it in one request.
 const RUN: Duration = Duration::from_millis(20);
 
+/// Groups asked of a parent at first, in any order, where others could bring them too; twice as many as were asked for
+/// with each round that came within [`SOON`], half as many where that took longer: what waits at one parent could
+/// have come from another one meanwhile.
+const FIRST_AHEAD: u64 = 4;
+const LEAST_AHEAD: u64 = 2;
+const MOST_AHEAD: u64 = 1024;
+const SOON: Duration = Duration::from_millis(300);
+
 /// Pause after the first failure; doubles with each further one up to [`LONGEST_PAUSE`], which is short
 /// against the patience of a node: one that comes back is found before the origin is burdened.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -65,6 +73,11 @@ pub(super) struct Parent {
     /// Groups that it said it cannot get.
     refused: GroupSet,
     outstanding: u64,
+    ahead: u64,
+    /// The most that was outstanding since that was changed.
+    most_outstanding: u64,
+    /// When it was.
+    ahead_at: Duration,
     bytes_per_second: f64,
     /// Groups that came since `measured_at`.
     unmeasured: u64,
@@ -93,6 +106,9 @@ impl Parent {
             held: GroupSet::new(),
             refused: GroupSet::new(),
             outstanding: 0,
+            ahead: FIRST_AHEAD,
+            most_outstanding: 0,
+            ahead_at: Duration::ZERO,
             bytes_per_second: FIRST_GUESS,
             unmeasured: 0,
             measured_at: Duration::ZERO,
@@ -134,6 +150,23 @@ impl Parent {
         window.saturating_sub(self.outstanding)
     }
 
+    /// Groups that it may be asked for in any order, where others could be asked too.
+    pub(super) fn ahead(&self) -> u64 {
+        self.ahead
+    }
+
+    /// It has brought all of a request that began then.
+    pub(super) fn answered(&mut self, began: Duration, now: Duration) {
+        if began < self.ahead_at {
+            return;
+        }
+        let is_soon = now.saturating_sub(began) <= SOON;
+        let ahead =
+            if is_soon { self.ahead.max(2 * self.most_outstanding) } else { self.ahead / 2 };
+        self.ahead = ahead.clamp(LEAST_AHEAD, MOST_AHEAD);
+        (self.most_outstanding, self.ahead_at) = (self.outstanding, now);
+    }
+
     /// How long until it would have sent `groups` more, were they asked for now.
     pub(super) fn expected(&self, first: u64, groups: u64) -> Duration {
         let bytes = (self.outstanding + groups) * GROUP_BYTES;
@@ -149,6 +182,7 @@ impl Parent {
             (self.unmeasured, self.measured_at) = (0, now);
         }
         self.outstanding += groups;
+        self.most_outstanding = self.most_outstanding.max(self.outstanding);
     }
 
     pub(super) fn landed(&mut self, groups: u64) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dfs_model::{GroupRange, GroupSet, HostId, Priority};
 
+use super::parents::Parent;
 use super::{Action, Conductor, Provider, SourceAccess};
 
 /// Missing runs looked at before one is chosen for a bulk request.
@@ -111,7 +112,7 @@ impl Conductor {
     /// That neighbours then fetch the same first is the lesser evil: nobody is faster than the one stream.
     fn rarest(&self, host: HostId, priority: Priority, now: Duration) -> Option<GroupRange> {
         let parent = self.parents.iter().find(|parent| parent.host == host)?;
-        let room = parent.room(self.limits.parent_window);
+        let room = parent.room(self.window_in_any_order(parent));
         if !parent.may_be_asked(now) || room == 0 {
             return None;
         }
@@ -142,6 +143,12 @@ impl Conductor {
                 && self.copies(*group) == copies
         };
         Some(GroupRange::new(first, run.iter().take_while(alike).count() as u64))
+    }
+
+    /// How much may be asked of a parent at a time in any order. A single one may have all of it to do.
+    fn window_in_any_order(&self, parent: &Parent) -> u64 {
+        let most = self.limits.parent_window;
+        if self.parents.len() > 1 { most.min(parent.ahead()) } else { most }
     }
 
     fn copies(&self, group: u64) -> usize {
@@ -211,10 +218,9 @@ impl Conductor {
         if now < asked + ASK_AGAIN && self.bad.is_empty() {
             return;
         }
-        let waiting_for_room = self
-            .parents
-            .iter()
-            .any(|parent| parent.has_prospects() && parent.room(self.limits.parent_window) == 0);
+        let waiting_for_room = self.parents.iter().any(|parent| {
+            parent.has_prospects() && parent.room(self.window_in_any_order(parent)) == 0
+        });
         if waiting_for_room && self.bad.is_empty() {
             return;
         }

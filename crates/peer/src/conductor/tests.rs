@@ -97,6 +97,40 @@ fn bulk_takes_the_rarest_first() {
     assert!(asked.contains(&(host(1), GroupRange::new(60, 4))), "{asked:?}");
 }
 
+/// Groups asked of a host.
+fn asked_of(actions: &[Action], who: HostId) -> u64 {
+    requests(actions).iter().filter(|(host, _)| *host == who).map(|(_, groups)| groups.count).sum()
+}
+
+#[test]
+fn what_others_may_bring_soon_is_not_all_asked_of_the_one_who_has_it_now() {
+    let limits = Limits { parent_window: 64, ..Limits::default() };
+    let all = GroupRange::new(0, 256);
+    let mut alone = conductor(256).with_limits(limits);
+    alone.set_parents(vec![seed(1)]);
+    alone.want(all, Priority::Bulk);
+    assert_eq!(asked_of(&alone.plan(SECOND), host(1)), 64, "there is nobody else");
+
+    let mut conductor = conductor(256).with_limits(limits);
+    conductor.set_parents(vec![seed(1), peer(2)]);
+    conductor.want(all, Priority::Bulk);
+    let mut now = SECOND;
+    let mut round = |takes: Duration| {
+        let actions = conductor.plan(now);
+        now += takes;
+        for flight in flights(&actions) {
+            let groups = conductor.flights[&flight].rest;
+            conductor.arrived(flight, groups);
+            conductor.ended(flight, None, now);
+        }
+        asked_of(&actions, host(1))
+    };
+    let quick = [(); 3].map(|()| round(Duration::from_millis(10)));
+    assert_eq!(quick, [4, 8, 16], "it turns out to be quick");
+    let late = [(); 3].map(|()| round(SECOND));
+    assert_eq!(late, [32, 16, 8], "it has too much to do");
+}
+
 #[test]
 fn what_has_no_known_end_is_asked_for_from_its_beginning() {
     // Another number would begin in the middle.
