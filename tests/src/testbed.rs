@@ -98,7 +98,7 @@ impl Testbed {
             bridge.batch("ip", &made)?;
         }
         for (number, bridge) in self.bridges.iter().enumerate().skip(1) {
-            self.join_idc(&format!("idc{number}"), bridge, idcs.map(|idcs| idcs.uplink))?;
+            self.join_idc(&idc_name(number - 1), bridge, idcs.map(|idcs| idcs.uplink))?;
         }
         self.machines.iter().try_for_each(|machine| self.join_machine(machine))
     }
@@ -186,20 +186,23 @@ impl Testbed {
         self.machines.iter().find(|machine| machine.place.name == name).ok_or_else(missing)
     }
 
-    /// Unplugs a machine.
+    /// Unplugs a machine, or a data centre.
     pub fn unplug(&self, name: &str) -> Result<(), Failure> {
         self.set_port(name, "down")
     }
 
-    /// Plugs a machine in again.
+    /// Plugs it in again.
     pub fn plug(&self, name: &str) -> Result<(), Failure> {
         self.set_port(name, "up")
     }
 
     /// At the bridge's end: the machine keeps its addresses and sees its link without a carrier.
     fn set_port(&self, name: &str, to: &str) -> Result<(), Failure> {
-        let machine = self.machine(name)?;
-        self.bridge_of(machine).batch("ip", &format!("link set {name} {to}\n"))
+        let is_idc = self.machines.iter().any(|machine| machine.idc().as_deref() == Some(name));
+        let core = || Ok(&self.bridges[0]);
+        let bridge =
+            if is_idc { core() } else { self.machine(name).map(|one| self.bridge_of(one)) };
+        bridge?.batch("ip", &format!("link set {name} {to}\n"))
     }
 
     /// From now on a machine's link carries this much each way.
@@ -247,6 +250,11 @@ impl Testbed {
     }
 }
 
+/// Of a data centre, counted from 0, and of its port at the core's bridge.
+fn idc_name(idc: usize) -> String {
+    format!("idc{}", idc + 1)
+}
+
 /// Makes a link a port of the bridge.
 fn port_up(port: &str) -> String {
     format!("link set {port} master {BRIDGE}\nlink set {port} up\n")
@@ -270,6 +278,11 @@ impl Machine {
     /// Where it stands.
     pub fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// The name of its data centre.
+    pub fn idc(&self) -> Option<String> {
+        self.place.idc.map(idc_name)
     }
 
     /// Its address.

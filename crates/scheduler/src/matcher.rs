@@ -15,6 +15,7 @@
 mod acquaintance;
 mod crowd;
 mod feed;
+mod gates;
 mod leases;
 mod partners;
 mod peers;
@@ -32,7 +33,8 @@ use std::ops::Range;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use feed::Draft;
+use feed::{Draft, crossed};
+use gates::Gates;
 pub use leases::{Lease, LeaseId};
 use leases::{Leases, Out, Side};
 use partners::Partners;
@@ -127,6 +129,7 @@ pub struct Matcher {
     pieces: Pieces,
     under_way: Leases,
     partners: Partners,
+    gates: Gates,
     /// Partners that have become strangers since leases were asked for.
     parted: Vec<(u32, u32)>,
     /// Pieces that anybody is sent at a time.
@@ -171,6 +174,7 @@ impl Matcher {
             pieces: Pieces::new(pieces as usize),
             under_way: Leases::named_from(seed),
             partners: Partners::new(tuning.partners),
+            gates: Gates::new(tuning.uplink),
             parted: Vec::new(),
             downlink: tuning.downlink,
             outstanding: 0,
@@ -367,6 +371,7 @@ impl Matcher {
             self.peers.arrived(to, piece);
         }
         self.moved = self.now;
+        self.ends_its_way(&out, true);
         if self.peers.forgive(to) {
             self.receiver_changed(to);
         }
@@ -375,7 +380,23 @@ impl Matcher {
         self.weigh(from);
         self.look_at(from);
         self.look_at(to);
+        if self.entered(from, to).is_some() {
+            // Others may have waited for it to be through.
+            self.waken_for(to);
+        }
         self.waken_for_lost();
+    }
+
+    /// The data centre that a piece enters on its way from one peer to another.
+    fn entered(&self, from: u32, to: u32) -> Option<u32> {
+        crossed(self.peers.domains(from), self.peers.domains(to))[1]
+    }
+
+    /// What a lease was to bring into a data centre is on its way no more.
+    fn ends_its_way(&mut self, out: &Out, is_brought: bool) {
+        if let Some(area) = self.entered(out.lease.from.0, out.lease.to.0) {
+            self.gates.ends(area, out, is_brought, self.now);
+        }
     }
 
     /// A lease was not carried out, and will not be.
@@ -530,7 +551,9 @@ impl Matcher {
 
     /// Ends a lease that brought nothing.
     fn drop_lease(&mut self, id: LeaseId) -> Option<Lease> {
-        let Out { lease, counts, .. } = self.under_way.take(id)?;
+        let out = self.under_way.take(id)?;
+        self.ends_its_way(&out, false);
+        let Out { lease, counts, .. } = out;
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
         for piece in lease.pieces() {
             if counts && !self.peers.has(to, piece) {

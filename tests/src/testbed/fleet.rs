@@ -61,7 +61,7 @@ impl<'a> Fleet<'a> {
     fn start_nodes(&mut self, binaries: &Binaries, dir: &Path, way: &Way) -> Result<(), Failure> {
         for machine in self.testbed.all(Role::Node) {
             let listen = machine.address().to_string();
-            let idc = machine.place().idc.map(|idc| format!("idc{}", idc + 1));
+            let idc = machine.idc();
             let mut extra = vec!["--listen", &listen];
             extra.extend(idc.iter().flat_map(|idc| ["--idc", idc]));
             let (name, way) = (machine.name(), Some(way.clone()));

@@ -96,7 +96,13 @@ impl Trouble {
     /// manager, a node's.
     pub fn witness<'a>(&self, testbed: &'a Testbed) -> Result<&'a Machine, Failure> {
         let at_control = matches!(self.whom.as_str(), "scheduler" | "manager");
-        testbed.machine(if at_control { "node2" } else { &self.whom })
+        let hit = testbed.machines().iter().find(|machine| self.hits(machine));
+        hit.map_or_else(|| testbed.machine(if at_control { "node2" } else { &self.whom }), Ok)
+    }
+
+    /// Whether it strikes a machine, or the data centre that it stands in.
+    pub fn hits(&self, machine: &Machine) -> bool {
+        machine.name() == self.whom || machine.idc().is_some_and(|idc| idc == self.whom)
     }
 
     /// Whether a link that has carried so much is one of who is in the middle of taking so many bytes, and of sending

@@ -2,16 +2,21 @@
 //! their way. Everybody who is left finishes with the right bytes, whoever was struck does once it is over, and the
 //! origin pays for what was lost with who had it, and no more.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::ops::Range;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use dfs_model::Rate;
-use dfs_tests::testbed::{Fleet, Layout, Trouble};
+use dfs_tests::testbed::{Fleet, Idcs, Layout, Machine, Role, Trouble};
 use dfs_tests::wait::PATIENCE;
 use dfs_tests::{Body, Node, Origin, Testbed};
 
+use crate::full::FULL;
 use crate::recovery::spoil;
-use crate::support::{Place, Running, all, binaries, until};
+use crate::support::ledger::Account;
+use crate::support::{Place, Running, Tmpfs, all, binaries, until};
 
 const MIB: u64 = 1 << 20;
 const NODES: usize = 8;
@@ -30,23 +35,23 @@ impl Taker {
         let name = node.name().to_owned();
         let output = place.path(&format!("{name}.out"));
         let mut command = node.dfctl_command().unwrap();
-        command.args(["get", url, "-o", output.to_str().unwrap()]);
+        command.args(["get", url, "-o", output.to_str().unwrap(), "--format", "json"]);
         Self { name, getting: Running::start(command), output }
     }
 
-    /// Where it has not got it, what it said.
-    fn ends(self, body: &Body) -> Result<(), String> {
+    /// Where it has the file from; where it has not got it, what it said.
+    fn ends(self, body: &Body) -> Result<Account, String> {
         let said = self.getting.wait();
         if said.code != 0 {
             return Err(said.stderr);
         }
         assert!(fs::read(&self.output).unwrap() == all(body), "{} has wrong bytes", self.name);
-        Ok(())
+        Ok(Account::of(&said.json().unwrap()["ledger"]))
     }
 
-    fn ends_well(self, body: &Body) {
+    fn ends_well(self, body: &Body) -> Account {
         let name = self.name.clone();
-        self.ends(body).unwrap_or_else(|said| panic!("{name}: {said}"));
+        self.ends(body).unwrap_or_else(|said| panic!("{name}: {said}"))
     }
 }
 
@@ -62,7 +67,11 @@ struct Crowd<'a> {
 
 impl<'a> Crowd<'a> {
     fn on(testbed: &'a Testbed) -> Self {
-        let (place, body) = (Place::new(), Body::noise(1, LENGTH));
+        Self::in_place(Place::new(), testbed)
+    }
+
+    fn in_place(place: Place, testbed: &'a Testbed) -> Self {
+        let body = Body::noise(1, LENGTH);
         let origin = testbed.start_origin(0).unwrap();
         origin.put("/file", body.clone());
         let url = origin.url("/file");
@@ -74,44 +83,65 @@ impl<'a> Crowd<'a> {
         Taker::start(&self.fleet.nodes()[at], &self.url, &self.place)
     }
 
-    /// Copies of the file that have left the origin.
-    fn copies(&self) -> f64 {
-        self.origin.counters().body_bytes as f64 / LENGTH as f64
+    fn take_each(&self, nodes: Range<usize>) -> Vec<Taker> {
+        nodes.map(|at| self.take(at)).collect()
+    }
+
+    /// Waits until this machine is in the middle of it, and all of these are.
+    fn wait_middle(&self, machine: &Machine, takers: &mut [Taker]) {
+        until("the struck one is in the middle of it", || {
+            Trouble::is_middle(machine.traffic().unwrap(), LENGTH)
+        });
+        let is_under_way = |taker: &mut Taker| !taker.getting.has_ended();
+        assert!(takers.iter_mut().all(is_under_way), "too late for {}", machine.name());
+    }
+
+    /// Waits until these have it; the origin has sent no more than so many copies by then.
+    fn have_it(&self, takers: Vec<Taker>, most_copies: f64) -> Vec<Account> {
+        let accounts = takers.into_iter().map(|taker| taker.ends_well(&self.body)).collect();
+        self.cost(most_copies);
+        accounts
+    }
+
+    /// Copies of the file that have left the origin are no more than so many.
+    #[track_caller]
+    fn cost(&self, most_copies: f64) {
+        let copies = self.origin.counters().body_bytes as f64 / LENGTH as f64;
+        assert!(copies <= most_copies, "{copies} copies left the origin");
     }
 }
 
 fn bad_day(trouble: &str, most_copies: f64) {
-    let trouble: Trouble = trouble.parse().unwrap();
-    let testbed = Testbed::build(&Layout::flat(NODES, LINK)).unwrap();
-    let mut crowd = Crowd::on(&testbed);
-    let mut takers: Vec<Taker> = (0..NODES).map(|at| crowd.take(at)).collect();
+    bad_day_on(&Layout::flat(NODES, LINK), trouble, most_copies);
+}
 
-    let struck = trouble.witness(&testbed).unwrap();
-    until("the struck one is in the middle of it", || {
-        Trouble::is_middle(struck.traffic().unwrap(), LENGTH)
-    });
-    let is_under_way = |taker: &mut Taker| !taker.getting.has_ended();
-    assert!(takers.iter_mut().all(is_under_way), "{trouble} comes too late");
+fn bad_day_on(layout: &Layout, trouble: &str, most_copies: f64) {
+    let trouble: Trouble = trouble.parse().unwrap();
+    let testbed = Testbed::build(layout).unwrap();
+    let mut crowd = Crowd::on(&testbed);
+    let mut takers = crowd.take_each(0..NODES);
+    crowd.wait_middle(trouble.witness(&testbed).unwrap(), &mut takers);
     trouble.strike(crowd.testbed, &mut crowd.fleet).unwrap();
 
-    let (mut hit, others): (Vec<Taker>, Vec<Taker>) =
-        takers.into_iter().partition(|taker| taker.name == trouble.whom());
-    others.into_iter().for_each(|taker| taker.ends_well(&crowd.body));
-    let copies = crowd.copies();
-    assert!(copies <= most_copies, "{trouble}: {copies} copies left the origin");
+    let is_hit = |taker: &Taker| trouble.hits(testbed.machine(&taker.name).unwrap());
+    let (hit, others): (Vec<Taker>, Vec<Taker>) = takers.into_iter().partition(is_hit);
+    crowd.have_it(others, most_copies);
     assert!(trouble.is_felt(crowd.testbed).unwrap(), "{trouble} was not felt");
     trouble.heal(crowd.testbed, &mut crowd.fleet).unwrap();
-    let Some(hit) = hit.pop() else { return };
+    if hit.is_empty() {
+        return;
+    }
     crowd.fleet.wait_connected().unwrap();
-    let again = crowd.fleet.nodes().iter().position(|node| node.name() == hit.name).unwrap();
-    if let Err(said) = hit.ends(&crowd.body) {
-        // Its agent was gone, or silent for so long that it was taken to be.
-        assert!(said.contains("DFS-4103"), "{trouble}: {said}");
-        crowd.take(again).ends_well(&crowd.body);
+    for one in hit {
+        let again = crowd.fleet.nodes().iter().position(|node| node.name() == one.name).unwrap();
+        if let Err(said) = one.ends(&crowd.body) {
+            // Its agent was gone, or silent for so long that it was taken to be.
+            assert!(said.contains("DFS-4103"), "{trouble}: {said}");
+            crowd.take(again).ends_well(&crowd.body);
+        }
     }
     crowd.origin.wait_idle(PATIENCE).unwrap();
-    let copies = crowd.copies();
-    assert!(copies <= most_copies, "{trouble}: {copies} copies in the end");
+    crowd.cost(most_copies);
 }
 
 /// What one node held alone when it was struck the origin may send again.
@@ -196,15 +226,71 @@ fn the_link_of_a_node_loses_packets() {
 }
 
 #[test]
+fn a_data_centre_is_cut_off() {
+    let idcs = Some(Idcs { count: 2, uplink: LINK });
+    let layout = Layout { idcs, ..Layout::flat(NODES, LINK) };
+    bad_day_on(&layout, "unplug:idc1", WITH_ALL_SEEDS);
+}
+
+#[test]
+fn one_of_two_seeds_is_killed_when_nobody_has_it_all() {
+    let testbed = Testbed::build(&Layout { seeds: 2, ..Layout::flat(NODES, LINK) }).unwrap();
+    let mut crowd = Crowd::on(&testbed);
+    let mut takers = crowd.take_each(0..NODES);
+    let carried = |seed: &Machine| seed.traffic().unwrap();
+    let mut struck = None;
+    until("a seed is in the middle of it", || {
+        struck = testbed.all(Role::Seed).find(|seed| Trouble::is_middle(carried(seed), LENGTH));
+        struck.is_some()
+    });
+    let struck = struck.unwrap();
+    crowd.wait_middle(struck, &mut takers);
+    crowd.fleet.kill(struck.name()).unwrap();
+    assert!(crowd.origin.counters().body_bytes < LENGTH, "it had all of it");
+    let accounts = crowd.have_it(takers, 2.05);
+    let readers = accounts.iter().filter(|account| account.source > 0).count();
+    assert!(readers <= 2, "{readers} nodes read the origin: {accounts:?}");
+}
+
+#[test]
+fn who_comes_to_a_new_scheduler_has_what_the_others_announce() {
+    let testbed = Testbed::build(&Layout::flat(NODES, LINK)).unwrap();
+    let mut crowd = Crowd::on(&testbed);
+    let mut takers = crowd.take_each(0..NODES - 1);
+    crowd.wait_middle(testbed.machine("node2").unwrap(), &mut takers);
+    crowd.fleet.restart("scheduler").unwrap();
+    takers.push(crowd.take(NODES - 1));
+    let accounts = crowd.have_it(takers, WITH_ALL_SEEDS);
+    assert!(accounts.iter().all(|account| account.source == 0), "{accounts:?}");
+    let late = accounts[NODES - 1];
+    assert!(late.peers > 0, "it met nobody: {late:?}");
+}
+
+#[test]
+fn the_disk_of_a_node_fills_up() {
+    let (elsewhere, place) = (Place::new(), Place::new());
+    let disk = Tmpfs::mount(elsewhere.dir("disk"), 24 * MIB);
+    symlink(disk.path(), place.path("node2")).unwrap();
+    let testbed = Testbed::build(&Layout::flat(NODES, LINK)).unwrap();
+    let crowd = Crowd::in_place(place, &testbed);
+    let mut takers = crowd.take_each(0..NODES);
+    crowd.wait_middle(testbed.machine("node2").unwrap(), &mut takers);
+    let mut filler = File::create(disk.path().join("filler")).unwrap();
+    while filler.write_all(&[7; 65_536]).is_ok() {}
+    crowd.have_it(takers, WITH_ALL_SEEDS);
+    let log = crowd.fleet.nodes()[1].process().log();
+    assert!(log.contains(FULL), "it was not full: {log}");
+}
+
+#[test]
 fn a_node_sends_wrong_bytes() {
     let testbed = Testbed::build(&Layout::flat(NODES, LINK)).unwrap();
     let crowd = Crowd::on(&testbed);
     crowd.take(1).ends_well(&crowd.body);
     assert!(spoil(crowd.fleet.nodes()[1].data_dir(), LENGTH) > 0);
     let others: Vec<Taker> = (0..NODES).filter(|at| *at != 1).map(|at| crowd.take(at)).collect();
-    others.into_iter().for_each(|taker| taker.ends_well(&crowd.body));
+    crowd.have_it(others, WITH_ALL_SEEDS);
     let liar = crowd.fleet.nodes()[1].process();
     let served = || liar.metric("dfs_node_served_bytes_total");
     assert!(testbed.machine("node2").unwrap().inside(served).unwrap() > 0.0, "it was asked");
-    assert!(crowd.copies() <= WITH_ALL_SEEDS);
 }

@@ -12,7 +12,7 @@ use crate::support::trees::{self, noise};
 use crate::support::{Agent, Expected, Place, Tmpfs, binaries, until};
 
 /// What the log says of such a cache.
-const FULL: &str = "the cache is full of what is in use";
+pub const FULL: &str = "the cache is full of what is in use";
 
 /// Bytes of a file that does not fit.
 const BIG: usize = 100_000_000;

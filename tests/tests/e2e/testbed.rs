@@ -134,3 +134,31 @@ fn data_centres_are_behind_their_uplinks() {
     assert_eq!(addresses.len(), 7);
     assert!(Testbed::build(&Layout { idcs, ..Layout::flat(1, LINK) }).is_err());
 }
+
+#[test]
+fn what_a_data_centre_wants_crosses_its_uplink_about_once() {
+    let (place, length) = (Place::new(), 12 * MIB + 17);
+    let idcs = Some(Idcs { count: 2, uplink: LINK });
+    let testbed = Testbed::build(&Layout { idcs, ..Layout::flat(8, Rate(3 * LINK.0)) }).unwrap();
+    let body = Body::noise(1, length);
+    let origin = testbed.start_origin(0).unwrap();
+    origin.put("/file", body.clone());
+    let fleet = Fleet::start(&testbed, &binaries(), place.root()).unwrap();
+    let before = [0, 1].map(|idc| testbed.uplink_traffic(idc).unwrap());
+    std::thread::scope(|scope| {
+        for node in fleet.nodes() {
+            let (url, out) = (origin.url("/file"), place.path(&format!("{}.out", node.name())));
+            let body = &body;
+            scope.spawn(move || {
+                node.dfctl(["get", &url, "-o", out.to_str().unwrap()]).unwrap().done();
+                assert!(fs::read(out).unwrap() == all(body), "wrong bytes");
+            });
+        }
+    });
+    for (idc, before) in before.into_iter().enumerate() {
+        let carried = testbed.uplink_traffic(idc).unwrap() - before;
+        let copies = carried.received as f64 / length as f64;
+        assert!((1.0..=1.2).contains(&copies), "{copies} copies came into data centre {idc}");
+    }
+    assert!(origin.counters().body_bytes as f64 <= 1.05 * length as f64);
+}

@@ -106,7 +106,7 @@ impl Matcher {
         if !self.peers.is_here(from) || !self.peers.is_hungry(to) || !self.has_slot(from) {
             return;
         }
-        let is_never = from == to || self.is_apart(from, to);
+        let is_never = from == to || self.is_apart(from, to) || self.is_shut(from, to);
         if is_never || !(self.partners.are(from, to) || self.may_meet(from, to)) {
             return;
         }
@@ -176,6 +176,11 @@ impl Matcher {
         self.peers.is_apart(to) && self.apart.contains_key(&(from, to))
     }
 
+    /// Whether enough is on its way into where a receiver is, for one who is elsewhere.
+    fn is_shut(&self, from: u32, to: u32) -> bool {
+        self.entered(from, to).is_some_and(|area| self.gates.room(area) == 0)
+    }
+
     /// Leases one run of pieces to somebody, the nearest first; whether there was anything to give.
     fn feed(&mut self, from: u32) -> bool {
         let may = self.may(from);
@@ -205,12 +210,13 @@ impl Matcher {
         let strangers = hungry
             .sample(area, sampled, lots[0])
             .filter(|to| *to != from && self.may_meet(from, *to) && !self.partners.are(from, *to));
-        drawn.extend(strangers.filter(|to| !self.is_apart(from, *to)));
+        let is_out = |to: u32| self.is_apart(from, to) || self.is_shut(from, to);
+        drawn.extend(strangers.filter(|to| !is_out(*to)));
         for to in self.partners.around(from, lots[1]) {
             if drawn.len() >= most {
                 break;
             }
-            if hungry.has(to) && self.is_within(from, to, level) && !self.is_apart(from, to) {
+            if hungry.has(to) && self.is_within(from, to, level) && !is_out(to) {
                 drawn.push(to);
             }
         }
@@ -306,8 +312,11 @@ impl Matcher {
             }
         }
         self.peers.begins(from, to, pieces.len() as u32, self.now);
+        if let Some(area) = self.entered(from, to) {
+            self.gates.begins(area, pieces.len() as u32);
+        }
         self.peers.refresh_hunger(to, self.downlink);
-        let due = Micros(self.now.0.saturating_add(self.patience(from)));
+        let due = Micros(self.now.0.saturating_add(self.patience(from, to)));
         let (pair, run) =
             ([PeerNumber(from), PeerNumber(to)], pieces.start as u32..pieces.end as u32);
         let lease = self.under_way.add(pair, run, [self.now, due], counts);
@@ -316,7 +325,7 @@ impl Matcher {
 }
 
 /// The areas that a piece on its way from one peer to another enters.
-fn crossed(from: [u32; 3], to: [u32; 3]) -> [Option<u32>; 2] {
+pub(super) fn crossed(from: [u32; 3], to: [u32; 3]) -> [Option<u32>; 2] {
     let entered = |level: Level| {
         let at = level as usize;
         (from[at] != to[at] && to[at] != NOWHERE).then_some(to[at])

@@ -61,6 +61,11 @@ pub(super) struct Out {
 }
 
 impl Out {
+    /// How long it may be out, in microseconds.
+    pub(super) fn may_take(&self) -> u64 {
+        self.due.0.saturating_sub(self.since.0)
+    }
+
     fn peer(&self, side: Side) -> usize {
         let PeerNumber(peer) = match side {
             Side::Gives => self.lease.from,

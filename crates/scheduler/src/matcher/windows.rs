@@ -41,15 +41,19 @@ impl Matcher {
             > u128::from(self.outstanding) * u128::from(own)
     }
 
-    /// How long what an uplink was leased last may take.
-    pub(super) fn patience(&self, from: u32) -> u64 {
+    /// How long what an uplink was leased last may take; twice as long where it comes into a data centre from another
+    /// one: who takes it from elsewhere instead pays for the way in once more.
+    pub(super) fn patience(&self, from: u32, to: u32) -> u64 {
         let Some(own) = self.peers.rate(from) else { return MOST_PATIENCE };
         let ahead = u64::from(self.peers.giving(from));
         let takes = micros_for(self.piece_bytes.saturating_mul(ahead), own);
         let patience = takes.saturating_mul(PATIENCE).saturating_add(LEAST_PATIENCE);
         match self.peers.role(from) {
             Role::Source => patience,
-            Role::Node | Role::Taker => patience.min(MOST_PATIENCE),
+            Role::Node | Role::Taker => {
+                let times = if self.entered(from, to).is_some() { 2 } else { 1 };
+                patience.saturating_mul(times).min(MOST_PATIENCE)
+            }
         }
     }
 
@@ -63,6 +67,7 @@ impl Matcher {
         let room = self.downlink.saturating_sub(self.peers.getting(to));
         // Of a window a part: who has the whole of it in one lease waits for the next.
         let left = left.min(self.window_of(from).div_ceil(LEASES_IN_A_WINDOW));
+        let room = self.entered(from, to).map_or(room, |area| room.min(self.gates.room(area)));
         let most = self.sent_in(own, LEASED_FOR).min(left).min(room).min(self.tuning.run.into());
         most.max(1) as usize
     }
