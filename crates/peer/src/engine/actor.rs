@@ -171,6 +171,7 @@ impl Actor {
             Command::Refused(error) => self.refused(&error),
             // The next want asks anew; whoever waits now has this host's patience.
             Command::Unregistered => self.told_swarm = false,
+            Command::Unled => self.conductor.release(),
             Command::Digests(digests) => {
                 self.flights.keep_word(Word::Digests(*digests));
             }
@@ -836,6 +837,10 @@ mod tests {
         actor.conductor.forget(groups);
         later(&mut actor);
         assert!(!follows(&actor), "each group of theirs would be a message for ever");
+
+        actor.command(Command::Unled);
+        actor.act();
+        assert!(follows(&actor), "nobody else says who gives what");
     }
 
     #[tokio::test]

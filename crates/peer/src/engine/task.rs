@@ -92,6 +92,8 @@ pub(crate) enum Command {
     Refused(ReadError),
     /// The scheduler has no place for this peer now.
     Unregistered,
+    /// The scheduler is not there any more: nobody leases.
+    Unled,
     Digests(Box<SignedDigests>),
     /// The whole content, with what proves it: the scheduler's answer for a tiny one.
     Tiny {

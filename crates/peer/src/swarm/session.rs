@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::link::{Link, LinkParts};
 use super::outbox::{News, Outbox};
 use super::{Holdings, Members, SwarmOptions, messages, route_of};
+use crate::engine::Command;
 
 /// News that nobody waits for gather for this long before they are sent.
 const GATHER: Duration = Duration::from_millis(20);
@@ -113,13 +114,27 @@ impl Session {
     /// Opens links to all schedulers: a holder is known to every one, or nobody would find what it holds.
     async fn upkeep(&mut self, stop: &CancellationToken) {
         let members = Arc::clone(&self.members.borrow_and_update());
-        self.links.retain(|_, link| link.is_open());
+        let gone = self.links.extract_if(|_, link| !link.is_open()).map(|(id, _)| id);
+        for scheduler in gone.collect::<Vec<_>>() {
+            self.release(&members, scheduler).await;
+        }
         if members.schedulers.is_empty() {
             self.outbox.set_state("the cluster: no manager names a scheduler");
         }
         for (host, address) in &members.schedulers {
             if !self.links.contains_key(&host.id) && self.due(host.id) {
                 self.open(host.id, *address, stop).await;
+            }
+        }
+    }
+
+    /// A scheduler is gone: those whose tasks it led choose for themselves, until they are led again.
+    async fn release(&self, members: &Members, scheduler: HostId) {
+        for registration in self.outbox.registrations() {
+            let responsible = members.scheduler_for(&route_of(&registration.task));
+            if responsible.is_none_or(|(id, _)| id == scheduler) {
+                // The task may be closing.
+                let _ = registration.commands.send(Command::Unled).await;
             }
         }
     }
