@@ -108,6 +108,7 @@ impl Core {
             return self.out.push(Decision::Refuse { host, task: id, kind, reason });
         }
         peer.registered = true;
+        peer.owes_result = true;
         peer.answered = false;
         if let Some(held) = held {
             peer.holds(held, now);

@@ -136,7 +136,8 @@ impl Core {
         self.counted.push((task.arm, measure, value));
     }
 
-    /// A host is through with a task. What the origin has refused is no failure of the swarm's.
+    /// A host is through with a task: once for each time that it registered. What the origin has refused is no failure
+    /// of the swarm's.
     pub(super) fn keep_result(
         &mut self,
         task_id: TaskId,
@@ -146,13 +147,18 @@ impl Core {
     ) {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let is_refused = task.is_void(now);
+        let length = task.spec.length.unwrap_or(u64::MAX);
         let Some(peer) = task.peer_untouched(&host) else { return };
+        if !std::mem::take(&mut peer.owes_result) {
+            return;
+        }
         match outcome {
             Outcome::Failure if is_refused => {}
             Outcome::Failure => self.see(task_id, Measure::Failed, 1.0),
             Outcome::Success => {
                 let crossed = std::mem::take(&mut peer.crossed);
-                let source = taken.source.saturating_add(task.came.read_by_seeds);
+                // Nobody needs more of it than there is.
+                let source = taken.source.min(length).saturating_add(task.came.read_by_seeds);
                 task.came.read_by_seeds = 0;
                 self.see(task_id, Measure::Failed, 0.0);
                 self.see(task_id, Measure::Source, source as f64);
@@ -258,6 +264,7 @@ mod tests {
         let groups = GroupRange::new(0, GROUPS);
         scene.progress(3, &task, Done { groups, parent: Some(id(100)), cost_ms: 1 });
         ends(&mut scene, 3, &task, Outcome::Success, 0);
+        scene.register(3, &task);
         ends(&mut scene, 3, &task, Outcome::Success, 0);
         let crossed = series(&scene, "tested", Measure::Crossed).mean;
         assert_eq!((crossed.count, crossed.mean), (2, MIB as f64 / 2.0));
@@ -267,6 +274,26 @@ mod tests {
         let blocked = series(&scene, "tested", Measure::Blocked);
         assert_eq!((blocked.mean.count, blocked.mean.mean), (2, 2000.0));
         assert!(blocked.sketch.quantile(1.0).unwrap() > 2900.0);
+    }
+
+    #[test]
+    fn a_registration_has_one_result_and_it_is_of_the_task_at_most() {
+        let mut scene = scene();
+        let task = task(&scene, "tested", 0);
+        scene.register(1, &task);
+        let says = |scene: &mut Scene, outcome| {
+            let taken = Taken { source: u64::MAX, cost_ms: 7, ..Taken::default() };
+            scene.tell(Event::PeerResult { host: id(1), task: task.id, outcome, taken });
+            let of = |measure| series(scene, "tested", measure).mean.count;
+            (of(Measure::Failed), of(Measure::Completion))
+        };
+        assert_eq!(says(&mut scene, Outcome::Success), (1, 1));
+        assert_eq!(series(&scene, "tested", Measure::Source).mean.mean, MIB as f64);
+        assert_eq!(says(&mut scene, Outcome::Success), (1, 1));
+        assert_eq!(says(&mut scene, Outcome::Failure), (1, 1));
+        scene.register(1, &task);
+        assert_eq!(says(&mut scene, Outcome::Failure), (2, 1));
+        assert_eq!(says(&mut scene, Outcome::Success), (2, 1));
     }
 
     #[test]
