@@ -233,18 +233,7 @@ impl Service {
             self.metrics.taken.of([from]).inc_by(bytes);
         }
         let Taken { source, seed, peers, cost_ms } = *taken;
-        self.count_in_arm(task, result, taken);
         tracing::info!(%host, %task, result, source, seed, peers, cost_ms, "a host is through");
-    }
-
-    /// The same in the arm that the task is in.
-    fn count_in_arm(&self, task: &TaskId, result: &str, taken: &Taken) {
-        let Some(arm) = self.core.arm_of(task) else { return };
-        self.metrics.arm_results.of([arm, result]).inc();
-        if result == "success" && taken.cost_ms > 0 {
-            let took = Duration::from_millis(taken.cost_ms.into());
-            self.metrics.arm_completion.of([arm]).observe(took.as_secs_f64());
-        }
     }
 
     /// Counts what the last event added to the results of arms.
@@ -252,7 +241,12 @@ impl Service {
         for (arm, measure, value) in self.core.counted() {
             match measure {
                 Measure::Blocked => self.metrics.arm_blocked.of([arm]).observe(value / 1e6),
-                Measure::Completion | Measure::Failed | Measure::Source | Measure::Crossed => {}
+                Measure::Completion => self.metrics.arm_completion.of([arm]).observe(value / 1e3),
+                Measure::Failed => {
+                    let result = if value > 0.0 { "failure" } else { "success" };
+                    self.metrics.arm_results.of([arm, result]).inc();
+                }
+                Measure::Source | Measure::Crossed => {}
             }
         }
     }
