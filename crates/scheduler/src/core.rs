@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{HostId, HostInfo, TaskId};
+use dfs_model::{HostId, HostInfo, RouteKey, TaskId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -153,6 +153,8 @@ pub struct Core {
     /// When the first event came.
     began: Option<Millis>,
     out: Vec<Decision>,
+    /// What came of each URL of which a task is known.
+    came: BTreeMap<RouteKey, results::Own>,
     /// What the event has added to the results of arms.
     counted: Vec<(arms::ArmNumber, Measure, f64)>,
 }
@@ -174,6 +176,7 @@ impl Core {
             log: Log::default(),
             began: None,
             out: Vec::new(),
+            came: BTreeMap::new(),
             counted: Vec::new(),
         }
     }

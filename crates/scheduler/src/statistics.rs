@@ -1,8 +1,8 @@
 //! What can be said of two arms by what was seen of each: means and shares with their intervals, and differences.
 //!
-//! Arms are drawn by task, not by host: what hosts tell of one task is alike (it is the same content from the same
-//! place), and a hundred of them say little more than one. Every observation therefore belongs to a cluster, its task,
-//! and all variances are those between clusters:
+//! Arms are drawn by URL, not by host: what hosts tell of one is alike (it is the same content from the same place, in
+//! all its versions and views), and a hundred of them say little more than one. Every observation therefore belongs to a
+//! cluster, its URL, and all variances are those between clusters:
 //!
 //! * a mean over all observations is a ratio of two sums over clusters, Σyᵢ ÷ Σmᵢ; its variance by linearisation is
 //!   k ÷ (k − 1) × Σ(yᵢ − r·mᵢ)² ÷ (Σmᵢ)² (W. G. Cochran, Sampling Techniques, 3rd ed., §6.3 and §9A.1; A. Deng,
@@ -24,5 +24,5 @@ pub use intervals::{Interval, difference_of_means, difference_of_shares};
 pub use moments::{Cluster, Mean, Moments};
 pub use sketch::{BUCKETS, Sketch};
 
-/// Fewer tasks in an arm say nothing of it: no difference is called one.
+/// Fewer clusters in an arm say nothing of it: no difference is called one.
 pub const FEW: u64 = 10;

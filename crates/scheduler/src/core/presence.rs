@@ -139,6 +139,7 @@ impl Core {
         self.drop_order(task_id);
         let Some(task) = self.tasks.remove(&task_id) else { return };
         self.log.forget(&task_id);
+        self.forget_route(task.route);
         for host in task.roster().all() {
             if let Some(host) = self.hosts.get_mut(host) {
                 host.tasks.remove(&task_id);
@@ -161,10 +162,12 @@ impl Core {
             return None;
         }
         host.tasks.insert(spec.id);
-        let arms = &self.arms;
+        let (arms, came) = (&self.arms, &mut self.came);
         Some(self.tasks.entry(spec.id).or_insert_with(|| {
             let arm = arms.drawn(&spec.key);
-            Task::new(spec, arm)
+            let task = Task::new(spec, arm);
+            Self::keep_route(came, &task);
+            task
         }))
     }
 }

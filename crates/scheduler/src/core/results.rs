@@ -1,9 +1,11 @@
 //! What came of the tasks of an arm, as hosts tell it: bounded whatever they tell.
 
+use std::collections::BTreeMap;
+
 use super::arms::ArmNumber;
-use super::{Core, Millis, Outcome, Taken, Totals};
+use super::{Core, Millis, Outcome, Taken, Task, Totals};
 use crate::statistics::{Cluster, Mean, Moments, Sketch};
-use dfs_model::{HostId, TaskId};
+use dfs_model::{HostId, RouteKey, TaskId};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,12 +50,12 @@ pub(super) struct Results {
     moved: Totals,
 }
 
-/// What came of one task.
+/// What came of everything at one URL: its versions and views are in one arm together, and alike.
 #[derive(Debug, Default)]
 pub(super) struct Own {
     clusters: [Cluster; Measure::ALL.len()],
-    /// Bytes that seeds have read of it since a host succeeded.
-    pub(super) read_by_seeds: u64,
+    /// How many of its tasks are known.
+    tasks: usize,
 }
 
 impl Results {
@@ -119,7 +121,7 @@ impl Core {
     pub(super) fn count_read_by_seed(&mut self, task_id: TaskId, source: u64) {
         self.count_moved(task_id, Totals { source, ..Totals::default() });
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        task.came.read_by_seeds = task.came.read_by_seeds.saturating_add(source);
+        task.read_by_seeds = task.read_by_seeds.saturating_add(source);
     }
 
     /// What the last event added to the results of arms.
@@ -130,9 +132,24 @@ impl Core {
         self.counted.iter().map(named)
     }
 
+    /// A task is known from now on.
+    pub(super) fn keep_route(came: &mut BTreeMap<RouteKey, Own>, task: &Task) {
+        came.entry(task.route).or_default().tasks += 1;
+    }
+
+    /// A task is forgotten, and with the last one of its URL what came of that.
+    pub(super) fn forget_route(&mut self, route: RouteKey) {
+        let Some(own) = self.came.get_mut(&route) else { return };
+        own.tasks = own.tasks.saturating_sub(1);
+        if own.tasks == 0 {
+            self.came.remove(&route);
+        }
+    }
+
     fn see(&mut self, task_id: TaskId, measure: Measure, value: f64) {
-        let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        self.arms.results_of(task.arm).see(&mut task.came, measure, value);
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        let Some(own) = self.came.get_mut(&task.route) else { return };
+        self.arms.results_of(task.arm).see(own, measure, value);
         self.counted.push((task.arm, measure, value));
     }
 
@@ -158,8 +175,8 @@ impl Core {
             Outcome::Success => {
                 let crossed = std::mem::take(&mut peer.crossed);
                 // Nobody needs more of it than there is.
-                let source = taken.source.min(length).saturating_add(task.came.read_by_seeds);
-                task.came.read_by_seeds = 0;
+                let source = taken.source.min(length).saturating_add(task.read_by_seeds);
+                task.read_by_seeds = 0;
                 self.see(task_id, Measure::Failed, 0.0);
                 self.see(task_id, Measure::Source, source as f64);
                 self.see(task_id, Measure::Crossed, crossed as f64);
@@ -294,6 +311,30 @@ mod tests {
         scene.register(1, &task);
         assert_eq!(says(&mut scene, Outcome::Failure), (2, 1));
         assert_eq!(says(&mut scene, Outcome::Success), (2, 1));
+    }
+
+    #[test]
+    fn versions_of_one_url_are_one_cluster_until_the_last_is_forgotten() {
+        let mut scene = scene();
+        let one = task(&scene, "tested", 0);
+        let mut key = one.key.clone();
+        key.validator.etag = Some("\"newer\"".into());
+        let newer = TaskInfo { id: key.id(), key, ..one.clone() };
+        let other = task(&scene, "tested", 1);
+        for (task, clusters) in [(&one, 1), (&newer, 1), (&other, 2)] {
+            scene.register(1, task);
+            ends(&mut scene, 1, task, Outcome::Success, 10);
+            let mean = series(&scene, "tested", Measure::Completion).mean;
+            assert_eq!(mean.clusters, clusters);
+        }
+        assert_eq!(series(&scene, "tested", Measure::Completion).mean.count, 3);
+        let kept = [&one, &newer, &other].map(|task| {
+            scene.tell(Event::Leave { host: id(1), task: task.id });
+            scene.pass(limits().idle);
+            assert!(!scene.core.knows(&task.id));
+            scene.core.came.len()
+        });
+        assert_eq!(kept, [2, 1, 0]);
     }
 
     #[test]

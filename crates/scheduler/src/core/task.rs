@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, GroupSet, HostId, TaskInfo, groups_in};
+use dfs_model::{GroupRange, GroupSet, HostId, RouteKey, TaskInfo, groups_in};
 
 use super::arms::ArmNumber;
 use super::lead::Lead;
-use super::results::Own;
 use super::{Dag, Held, Millis, Peer, PeerState, RefusalKind, Roster, SizeScope, Wanted};
 
 /// Largest content that travels inside an answer, in bytes.
@@ -166,8 +165,10 @@ pub struct Task {
     pub totals: Totals,
     /// Which strategy decides.
     pub(super) arm: ArmNumber,
-    /// What came of it.
-    pub(super) came: Own,
+    /// What it is a version or view of.
+    pub(super) route: RouteKey,
+    /// Bytes that seeds have read of it since a host succeeded.
+    pub(super) read_by_seeds: u64,
     /// Peers whose part may have changed since the matcher was told of it.
     changed: BTreeSet<HostId>,
     peers: BTreeMap<HostId, Peer>,
@@ -178,6 +179,7 @@ pub struct Task {
 impl Task {
     /// A task without peers.
     pub fn new(spec: TaskInfo, arm: ArmNumber) -> Self {
+        let route = RouteKey::of(&spec.key.domain, &spec.key.url);
         Self {
             spec,
             state: TaskState::Open,
@@ -194,7 +196,8 @@ impl Task {
             lead: None,
             totals: Totals::default(),
             arm,
-            came: Own::default(),
+            route,
+            read_by_seeds: 0,
             changed: BTreeSet::new(),
             peers: BTreeMap::new(),
             roster: Roster::default(),

@@ -141,7 +141,7 @@ pub fn render(compared: &Compared<'_>) -> String {
     }
     let few = counted(FEW, "task", "tasks");
     let note = format!(
-        "hosts of one task count together; of arms with fewer than {few} no difference is told"
+        "all of one URL counts as one task; of arms with fewer than {few} no difference is told"
     );
     format!("{}\n\n{}\n\n{note}", heads.render(), results.render())
 }
