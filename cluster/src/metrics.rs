@@ -42,7 +42,8 @@ dfs_service::metrics! {
         results: Counter[Count] by ("result"),
         /// Content bytes that those took, as they say, by whom from: source, seed, peers.
         taken: Counter[Bytes] by ("from"),
-        /// The same by the arm of the task.
+        /// Hosts that came to the end of a task, by its arm, as `dfctl scheduler compare` counts them: once for each time
+        /// that they registered, and not where the origin refused.
         arm_results: Counter[Count] by ("arm", "result"),
         /// Content bytes moved by the arm of the task: from source (by hosts and seeds), from peers (and seeds), and of
         /// the latter from another data centre: crossed.

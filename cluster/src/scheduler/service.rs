@@ -23,7 +23,7 @@ use super::{Error, Options, messages};
 use crate::membership::Members;
 use crate::metrics::SchedulerMetrics;
 use dfs_scheduler::core::{
-    ArmReport, Core, Decision, Event, Look, Millis, Outcome, Report, SeedEvent, Taken, TaskReport,
+    ArmReport, Core, Decision, Event, Look, Measure, Millis, Outcome, SeedEvent, Taken, TaskReport,
     Totals, Which,
 };
 
@@ -197,7 +197,6 @@ impl Service {
                     Event::PeerResult { host, task, outcome, taken } => {
                         self.count_result(host, task, *outcome, taken);
                     }
-                    Event::Progress { task, report, .. } => self.count_blocked(task, report),
                     _ => {}
                 }
                 self.decide(*event);
@@ -234,25 +233,21 @@ impl Service {
             self.metrics.taken.of([from]).inc_by(bytes);
         }
         let Taken { source, seed, peers, cost_ms } = *taken;
-        self.count_in_arm(task, result, taken);
         tracing::info!(%host, %task, result, source, seed, peers, cost_ms, "a host is through");
     }
 
-    /// The same in the arm that the task is in.
-    fn count_in_arm(&self, task: &TaskId, result: &str, taken: &Taken) {
-        let Some(arm) = self.core.arm_of(task) else { return };
-        self.metrics.arm_results.of([arm, result]).inc();
-        if result == "success" && taken.cost_ms > 0 {
-            let took = Duration::from_millis(taken.cost_ms.into());
-            self.metrics.arm_completion.of([arm]).observe(took.as_secs_f64());
-        }
-    }
-
-    fn count_blocked(&self, task: &TaskId, report: &Report) {
-        let Some(arm) = self.core.arm_of(task) else { return };
-        for us in &report.blocked_us {
-            let waited = Duration::from_micros((*us).into());
-            self.metrics.arm_blocked.of([arm]).observe(waited.as_secs_f64());
+    /// Counts what the last event added to the results of arms.
+    fn count_in_arms(&self) {
+        for (arm, measure, value) in self.core.counted() {
+            match measure {
+                Measure::Blocked => self.metrics.arm_blocked.of([arm]).observe(value / 1e6),
+                Measure::Completion => self.metrics.arm_completion.of([arm]).observe(value / 1e3),
+                Measure::Failed => {
+                    let result = if value > 0.0 { "failure" } else { "success" };
+                    self.metrics.arm_results.of([arm, result]).inc();
+                }
+                Measure::Source | Measure::Crossed => {}
+            }
         }
     }
 
@@ -305,7 +300,9 @@ impl Service {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let now = self.now();
-            for decision in self.core.handle(event, now) {
+            let decisions = self.core.handle(event, now);
+            self.count_in_arms();
+            for decision in decisions {
                 self.metrics.decisions.of([messages::name(&decision)]).inc();
                 events.extend(self.perform(decision).into_iter().map(Event::HostSilent));
             }

@@ -153,6 +153,8 @@ pub struct Core {
     /// When the first event came.
     began: Option<Millis>,
     out: Vec<Decision>,
+    /// What the event has added to the results of arms.
+    counted: Vec<(arms::ArmNumber, Measure, f64)>,
 }
 
 impl Core {
@@ -172,6 +174,7 @@ impl Core {
             log: Log::default(),
             began: None,
             out: Vec::new(),
+            counted: Vec::new(),
         }
     }
 
@@ -227,6 +230,7 @@ impl Core {
         self.now = self.now.max(now);
         self.began.get_or_insert(self.now);
         self.touched.extend(event.task());
+        self.counted.clear();
         match event {
             Event::HostJoined(info) => self.host_joined(info),
             Event::HostSilent(host) => self.host_silent(host),

@@ -24,6 +24,9 @@ use crate::conductor::{
 };
 use crate::swarm::Swarm;
 
+/// From when on a download of which nothing is wanted rests: parts of one are asked for one after the other.
+const RESTED: Duration = Duration::from_secs(1);
+
 /// How often a download that is not idle is looked at without an event.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -63,8 +66,10 @@ pub(super) struct Actor {
     was_led: bool,
     told_swarm: bool,
     told_end: bool,
-    /// When the swarm was asked for a download.
+    /// When the swarm was asked for a download; none of one that rested meanwhile.
     asked_at: Option<Instant>,
+    /// Since when nothing is wanted and nothing under way.
+    idle_since: Option<Duration>,
     stop: CancellationToken,
 }
 
@@ -95,6 +100,7 @@ impl Actor {
             told_swarm: false,
             told_end: false,
             asked_at: None,
+            idle_since: None,
             stop,
         };
         (actor, events)
@@ -108,7 +114,7 @@ impl Actor {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let busy = !self.conductor.is_idle() || !self.waiters.is_empty();
+            let busy = self.is_busy();
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 Some(event) = events.recv() => self.event(event),
@@ -129,7 +135,7 @@ impl Actor {
                 }
             }
             self.act();
-            let busy = !self.conductor.is_idle() || !self.waiters.is_empty();
+            let busy = self.looks_whether_busy();
             self.shared.busy.store(busy, Ordering::Relaxed);
             let wanted = Wanted { events: self.heard, span: self.conductor.wanted_span() };
             self.shared.wanted.send_if_modified(|told| std::mem::replace(told, wanted) != wanted);
@@ -140,6 +146,25 @@ impl Actor {
 
     fn now(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.conductor.is_idle() || !self.waiters.is_empty()
+    }
+
+    /// Whether it is, and notes since when it is not.
+    fn looks_whether_busy(&mut self) -> bool {
+        let busy = self.is_busy();
+        self.idle_since = if busy { None } else { self.idle_since.or(Some(self.now())) };
+        busy
+    }
+
+    /// How long a download took says nothing where nobody wanted it for a while.
+    fn wakes(&mut self) {
+        let rested = self.idle_since.take().map(|since| self.now().saturating_sub(since));
+        if rested.is_some_and(|span| span >= RESTED) {
+            self.asked_at = None;
+        }
     }
 
     fn command(&mut self, command: Command) {
@@ -192,6 +217,7 @@ impl Actor {
     }
 
     fn want(&mut self, groups: GroupRange, priority: Priority, waiter: Option<Waiter>) {
+        self.wakes();
         self.tell_swarm(priority);
         if waiter.is_some() {
             // The store is right about what is here: verification may have found some of it bad.
@@ -237,7 +263,7 @@ impl Actor {
             return;
         }
         self.told_swarm = true;
-        if priority >= Priority::Bulk {
+        if priority == Priority::Bulk {
             self.asked_at.get_or_insert_with(Instant::now);
         }
         self.conductor.tell_any_order_anew();
@@ -809,6 +835,32 @@ mod tests {
         assert_eq!([at(&mut actor, 1031), at(&mut actor, 1050)], [1, 1]);
         assert_eq!(at(&mut actor, 1051), 0);
         assert!(!actor.conductor.is_unwanted());
+    }
+
+    #[tokio::test]
+    async fn a_download_has_a_time_unless_it_rested_or_nobody_waits_for_it() {
+        let field = Field::new();
+        let asked = async |priority, rests| {
+            let (engine, _dir) = field.engine(Role::Node, &[]);
+            let task = engine.open(&FakeOrigin::new(8 * GROUP).info(), None, None).await.unwrap();
+            let (mut actor, _events) = engine.actor(&task.shared, CancellationToken::new());
+            let first = GroupRange::new(0, 1);
+            actor.want(first, priority, None);
+            assert!(actor.looks_whether_busy());
+            actor.began -= RESTED;
+            actor.want(first, Priority::Bulk, None);
+            if rests {
+                actor.conductor.forget(first);
+            }
+            assert_eq!(actor.looks_whether_busy(), !rests);
+            actor.began -= RESTED;
+            actor.want(GroupRange::new(1, 1), Priority::Bulk, None);
+            actor.asked_at.is_some()
+        };
+        assert!(asked(Priority::Bulk, false).await, "it is slow");
+        assert!(!asked(Priority::Bulk, true).await);
+        assert!(!asked(Priority::Prefetch, false).await);
+        assert!(!asked(Priority::Background, false).await);
     }
 
     #[tokio::test]

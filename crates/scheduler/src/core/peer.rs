@@ -106,6 +106,8 @@ pub struct Peer {
     state: PeerState,
     /// Whether it asked to take part, not only announced.
     pub registered: bool,
+    /// Whether what comes of its registration is still to be told.
+    pub(super) owes_result: bool,
     /// Whether its registration has been answered.
     pub answered: bool,
     /// Whether it was ever allowed to sign what it read.
@@ -162,6 +164,7 @@ impl Peer {
         Self {
             state,
             registered: false,
+            owes_result: false,
             answered: false,
             stand_in: false,
             serves_only_itself: false,

@@ -108,6 +108,7 @@ impl Core {
             return self.out.push(Decision::Refuse { host, task: id, kind, reason });
         }
         peer.registered = true;
+        peer.owes_result = true;
         peer.answered = false;
         if let Some(held) = held {
             peer.holds(held, now);
@@ -202,10 +203,10 @@ impl Core {
         let now = self.now;
         let Some(host) = self.hosts.get_mut(&id) else { return };
         host.reported_uploads = report.uploads;
-        self.keep_blocked(task_id, &report.blocked_us);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let groups = task.groups();
         let Some(peer) = task.peer_mut(&id) else { return };
+        let has_readers = peer.registered;
         if !report.lost.is_empty() {
             peer.lose(&report.lost, groups, now);
         }
@@ -219,6 +220,9 @@ impl Core {
             .iter()
             .map(|done| Done { parent: done.parent.map(giver), ..*done })
             .collect();
+        if has_readers {
+            self.keep_blocked(task_id, &report.blocked_us);
+        }
         self.count_failures(id, task_id, &failed);
         let lost_a_parent = self.note_failures(id, task_id, &failed);
         self.note_done(id, task_id, &done);

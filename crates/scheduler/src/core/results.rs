@@ -122,7 +122,22 @@ impl Core {
         task.came.read_by_seeds = task.came.read_by_seeds.saturating_add(source);
     }
 
-    /// A host is through with a task. What the origin has refused is no failure of the swarm's.
+    /// What the last event added to the results of arms.
+    pub fn counted(&self) -> impl Iterator<Item = (&str, Measure, f64)> {
+        let named = |(arm, measure, value): &(ArmNumber, _, _)| {
+            (&*self.arms.of(*arm).name, *measure, *value)
+        };
+        self.counted.iter().map(named)
+    }
+
+    fn see(&mut self, task_id: TaskId, measure: Measure, value: f64) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        self.arms.results_of(task.arm).see(&mut task.came, measure, value);
+        self.counted.push((task.arm, measure, value));
+    }
+
+    /// A host is through with a task: once for each time that it registered. What the origin has refused is no failure
+    /// of the swarm's.
     pub(super) fn keep_result(
         &mut self,
         task_id: TaskId,
@@ -132,20 +147,24 @@ impl Core {
     ) {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let is_refused = task.is_void(now);
-        let results = self.arms.results_of(task.arm);
+        let length = task.spec.length.unwrap_or(u64::MAX);
         let Some(peer) = task.peer_untouched(&host) else { return };
+        if !std::mem::take(&mut peer.owes_result) {
+            return;
+        }
         match outcome {
             Outcome::Failure if is_refused => {}
-            Outcome::Failure => results.see(&mut task.came, Measure::Failed, 1.0),
+            Outcome::Failure => self.see(task_id, Measure::Failed, 1.0),
             Outcome::Success => {
                 let crossed = std::mem::take(&mut peer.crossed);
-                let source = taken.source.saturating_add(task.came.read_by_seeds);
+                // Nobody needs more of it than there is.
+                let source = taken.source.min(length).saturating_add(task.came.read_by_seeds);
                 task.came.read_by_seeds = 0;
-                results.see(&mut task.came, Measure::Failed, 0.0);
-                results.see(&mut task.came, Measure::Source, source as f64);
-                results.see(&mut task.came, Measure::Crossed, crossed as f64);
+                self.see(task_id, Measure::Failed, 0.0);
+                self.see(task_id, Measure::Source, source as f64);
+                self.see(task_id, Measure::Crossed, crossed as f64);
                 if taken.cost_ms > 0 {
-                    results.see(&mut task.came, Measure::Completion, taken.cost_ms.into());
+                    self.see(task_id, Measure::Completion, taken.cost_ms.into());
                 }
             }
         }
@@ -153,11 +172,7 @@ impl Core {
 
     /// Reads had to wait so long, each in microseconds.
     pub(super) fn keep_blocked(&mut self, task_id: TaskId, blocked_us: &[u32]) {
-        let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        let results = self.arms.results_of(task.arm);
-        for us in blocked_us {
-            results.see(&mut task.came, Measure::Blocked, f64::from(*us));
-        }
+        blocked_us.iter().for_each(|us| self.see(task_id, Measure::Blocked, f64::from(*us)));
     }
 }
 
@@ -249,6 +264,7 @@ mod tests {
         let groups = GroupRange::new(0, GROUPS);
         scene.progress(3, &task, Done { groups, parent: Some(id(100)), cost_ms: 1 });
         ends(&mut scene, 3, &task, Outcome::Success, 0);
+        scene.register(3, &task);
         ends(&mut scene, 3, &task, Outcome::Success, 0);
         let crossed = series(&scene, "tested", Measure::Crossed).mean;
         assert_eq!((crossed.count, crossed.mean), (2, MIB as f64 / 2.0));
@@ -258,6 +274,52 @@ mod tests {
         let blocked = series(&scene, "tested", Measure::Blocked);
         assert_eq!((blocked.mean.count, blocked.mean.mean), (2, 2000.0));
         assert!(blocked.sketch.quantile(1.0).unwrap() > 2900.0);
+    }
+
+    #[test]
+    fn a_registration_has_one_result_and_it_is_of_the_task_at_most() {
+        let mut scene = scene();
+        let task = task(&scene, "tested", 0);
+        scene.register(1, &task);
+        let says = |scene: &mut Scene, outcome| {
+            let taken = Taken { source: u64::MAX, cost_ms: 7, ..Taken::default() };
+            scene.tell(Event::PeerResult { host: id(1), task: task.id, outcome, taken });
+            let of = |measure| series(scene, "tested", measure).mean.count;
+            (of(Measure::Failed), of(Measure::Completion))
+        };
+        assert_eq!(says(&mut scene, Outcome::Success), (1, 1));
+        assert_eq!(series(&scene, "tested", Measure::Source).mean.mean, MIB as f64);
+        assert_eq!(says(&mut scene, Outcome::Success), (1, 1));
+        assert_eq!(says(&mut scene, Outcome::Failure), (1, 1));
+        scene.register(1, &task);
+        assert_eq!(says(&mut scene, Outcome::Failure), (2, 1));
+        assert_eq!(says(&mut scene, Outcome::Success), (2, 1));
+    }
+
+    #[test]
+    fn who_takes_no_part_adds_nothing_to_an_arm() {
+        let mut scene = scene();
+        let task = task(&scene, "tested", 0);
+        takes_part(&mut scene, &task);
+        let waits = |scene: &mut Scene, n| {
+            let report = Report { blocked_us: vec![1000], ..Report::default() };
+            scene.tell(Event::Progress { host: id(n), task: task.id, report });
+            (scene.core.counted().count(), series(scene, "tested", Measure::Blocked).mean.count)
+        };
+        assert_eq!(waits(&mut scene, 2), (0, 0), "it is not in the task");
+        assert_eq!(waits(&mut scene, 100), (0, 0), "a seed has no readers");
+        let held = GroupSet::full(GROUPS);
+        let digests = Vec::new();
+        let spec = task.clone();
+        scene.tell(Event::Announced { host: id(3), task: spec, held, digests, stood_in: false });
+        assert_eq!(waits(&mut scene, 3), (0, 0), "it has announced what it holds, no more");
+        assert_eq!(waits(&mut scene, 1), (1, 1));
+        assert_eq!(
+            scene.core.counted().collect::<Vec<_>>(),
+            [("tested", Measure::Blocked, 1000.0)]
+        );
+        scene.tell(Event::Tick);
+        assert_eq!(scene.core.counted().count(), 0, "of the last event");
     }
 
     #[test]

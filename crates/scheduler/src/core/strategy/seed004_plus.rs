@@ -83,16 +83,37 @@ fn has_some(held: &Held, lacks: &[GroupRange]) -> bool {
     }
 }
 
-/// Runs of what the child wants and does not hold.
+/// Runs of what the child wants and does not hold: all of few; of many the next ones from places evenly apart.
 fn lacking(swarm: &Swarm<'_>, ask: &Ask<'_>) -> Vec<GroupRange> {
     let Held::Part(held) = &ask.peer.held else { return Vec::new() };
     let all = GroupRange::new(0, swarm.task.groups().unwrap_or(MAX_GROUPS));
-    let runs: Vec<GroupRange> = match &ask.peer.wanted {
-        Wanted::All => held.missing_in(all).collect(),
-        Wanted::Groups(wanted) => wanted.ranges().flat_map(|run| held.missing_in(run)).collect(),
-    };
-    let apart = runs.len().div_ceil(RUNS).max(1);
-    runs.into_iter().step_by(apart).collect()
+    match &ask.peer.wanted {
+        Wanted::All => some_runs(all, |rest| held.missing_in(rest)),
+        Wanted::Groups(wanted) => {
+            some_runs(all, |rest| wanted.present_in(rest).flat_map(|run| held.missing_in(run)))
+        }
+    }
+}
+
+/// At most [`RUNS`] of the runs there are: it does not come to many more.
+fn some_runs<Runs: Iterator<Item = GroupRange>>(
+    all: GroupRange,
+    runs_in: impl Fn(GroupRange) -> Runs,
+) -> Vec<GroupRange> {
+    let first: Vec<GroupRange> = runs_in(all).take(RUNS + 1).collect();
+    if first.len() <= RUNS {
+        return first;
+    }
+    let apart = all.count.div_ceil(RUNS as u64);
+    let mut runs: Vec<GroupRange> = Vec::new();
+    for place in (all.first..all.end()).step_by(apart as usize) {
+        if runs.last().is_some_and(|run| run.end() > place) {
+            continue;
+        }
+        let Some(run) = runs_in(GroupRange::new(place, all.end() - place)).next() else { break };
+        runs.push(run);
+    }
+    runs
 }
 
 #[cfg(test)]
@@ -191,6 +212,28 @@ mod tests {
         let lacks = [GroupRange::new(512, 512)];
         let has_some = |host: &HostId| has_some(&field.task.peer(host).unwrap().held, &lacks);
         assert!(candidates.iter().all(|candidate| has_some(&candidate.host)));
+    }
+
+    #[test]
+    fn of_a_bitmap_with_holes_all_over_a_few_are_looked_at_and_a_single_one_is_found() {
+        let all = GroupRange::new(0, 6_553_600);
+        let mut held = GroupSet::new();
+        (0..all.count).step_by(2).for_each(|group| held.insert_range(GroupRange::new(group, 1)));
+        let met = std::cell::Cell::new(0);
+        let meets = |_: &GroupRange| met.set(met.get() + 1);
+        let runs = some_runs(all, |rest| held.missing_in(rest).inspect(meets));
+        let expected = (0..64).map(|place| GroupRange::new(place * 102_400 + 1, 1));
+        assert_eq!(runs, expected.collect::<Vec<_>>());
+        assert_eq!(met.get(), 65 + 64, "of three million");
+
+        let few: Vec<_> = [7, 9, 5_000_001].map(|group| GroupRange::new(group, 1)).into();
+        held = GroupSet::full(all.count);
+        few.iter().for_each(|run| held.remove_range(*run));
+        assert_eq!(some_runs(all, |rest| held.missing_in(rest)), few);
+        (100..300).step_by(2).for_each(|group| held.remove_range(GroupRange::new(group, 1)));
+        let runs = some_runs(all, |rest| held.missing_in(rest));
+        assert_eq!(runs, [few[0], few[2]], "each once");
+        assert_eq!(some_runs(GroupRange::new(0, 0), |rest| held.missing_in(rest)), []);
     }
 
     #[test]
