@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::stream::{FuturesUnordered, StreamExt};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Tree, add, existing};
+use super::{CONCURRENT, Tree, add, existing};
 use crate::backend::{Entry, FilesEvent, FilesRequest};
 use crate::commands::get::sinks::exists;
 use crate::commands::inside::interrupted;
@@ -79,10 +79,25 @@ pub(super) fn turns<'e>(
 }
 
 impl Tree<'_> {
-    /// Gets them. Each failure is told, but one after which going on makes no sense.
-    pub(super) async fn turn(&self, turn: Turn<'_>) -> Result<(), CliError> {
+    /// Gets them, some at a time. Each failure is told, but one after which going on makes no sense.
+    pub(super) async fn take_turns(&self, turns: Vec<Turn<'_>>) -> Result<(), CliError> {
+        let mut waiting = VecDeque::from(turns);
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < CONCURRENT
+                && let Some(turn) = waiting.pop_front()
+            {
+                under_way.push(Box::pin(self.turn(turn)));
+            }
+            let Some(left) = under_way.next().await else { return Ok(()) };
+            left?.into_iter().rev().for_each(|file| waiting.push_front(Turn::Alone(file)));
+        }
+    }
+
+    /// Those that are left are to be got by themselves.
+    async fn turn<'e>(&self, turn: Turn<'e>) -> Result<Vec<Numbered<'e>>, CliError> {
         match turn {
-            Turn::Alone(file) => self.alone(file).await,
+            Turn::Alone(file) => self.alone(file).await.map(|()| Vec::new()),
             Turn::Together(files) => self.together(files).await,
         }
     }
@@ -97,7 +112,7 @@ impl Tree<'_> {
         }
     }
 
-    async fn together(&self, files: Vec<Numbered<'_>>) -> Result<(), CliError> {
+    async fn together<'e>(&self, files: Vec<Numbered<'e>>) -> Result<Vec<Numbered<'e>>, CliError> {
         let request = FilesRequest {
             target: self.locator.target.clone(),
             paths: files.iter().map(|(_, entry)| self.inner_path(entry)).collect(),
@@ -141,11 +156,8 @@ impl Tree<'_> {
                 Some(Err(_)) | None => break,
             }
         }
-        drop(stream);
-        for file in alone.into_iter().chain(left.into_iter().flatten()) {
-            self.alone(file).await?;
-        }
-        Ok(())
+        alone.extend(left.into_iter().flatten());
+        Ok(alone)
     }
 
     /// Writes what came; gives those that are to be got by themselves.
