@@ -255,10 +255,11 @@ async fn small_files_are_asked_for_together_and_large_or_paced_ones_by_themselve
     };
     assert_eq!(get("d", &[]).await, (vec![2], 1));
     assert_eq!(get("paced", &["--limit", "1GiB/s"]).await, (vec![], 3));
-    // What is there is replaced file by file.
+    // What is there is replaced by what came together.
     std::fs::write(place.path().join("d/a.txt"), "old").unwrap();
-    assert_eq!(get("d", &["--force"]).await, (vec![2], 3));
+    assert_eq!(get("d", &["--force"]).await, (vec![2], 1));
     assert_eq!(std::fs::read(place.path().join("d/a.txt")).unwrap(), b"aaaa");
+    assert_eq!(names(&place.path().join("d")), ["a.txt", "large", "sub"]);
 }
 
 #[tokio::test]
