@@ -28,7 +28,7 @@ const MOST_FILES: usize = 1024;
 const MOST_BYTES: u64 = 16 << 20;
 
 /// Bytes of a file that is not too long for this.
-const LONGEST: u64 = 2 * MESSAGE;
+const SMALL: u64 = 2 * MESSAGE;
 
 /// A file and where it lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ fn locate(opened: &OpenArtifact, paths: &[Bytes]) -> (Vec<Wanted>, Vec<FileConte
     for (number, path) in (0_u32..).zip(paths) {
         match run_of(opened, path) {
             Some((_, range)) if range.is_empty() => known.push(content(number, Some(Bytes::new()))),
-            Some((space, range)) if range.len() <= room.min(LONGEST) => {
+            Some((space, range)) if range.len() <= room.min(SMALL) => {
                 room -= range.len();
                 wanted.push(Wanted { number, space, range });
             }
@@ -383,7 +383,7 @@ mod tests {
 
     /// Files in a few spaces, each by one name or by several.
     fn linked() -> impl Strategy<Value = Vec<(u16, u64, u64)>> {
-        let length = prop_oneof![1_u64..=8192, 1..=LONGEST];
+        let length = prop_oneof![1_u64..=8192, 1..=SMALL];
         let file = (0_u16..3, 0_u64..4096, length, prop_oneof![Just(1), 1_usize..40]);
         let named = |(space, block, length, names)| vec![(space, block, length); names];
         prop::collection::vec(file, 0..200)
