@@ -229,8 +229,7 @@ impl Placing {
         {
             return compare(&existing, content, &path);
         }
-        let placed = write(dir, name, entry, content, replace);
-        placed.map_err(|error| CliError::output("write", &path, &error))
+        alone_unless_full(write(dir, name, entry, content, replace), &path)
     }
 
     fn directory(&mut self, path: &[u8]) -> Result<&OutDir, CliError> {
@@ -260,8 +259,15 @@ fn compare(existing: &File, content: &[u8], path: &Path) -> Result<Placed, CliEr
     }
 }
 
-/// Writes a file that has no name and gives it one. Not where an earlier run left a part file, nor where the file
-/// system has no files without names.
+/// On a full disk no other file goes on either; of anything else, getting it by itself may do, or tells why not.
+fn alone_unless_full(written: io::Result<Placed>, path: &Path) -> Result<Placed, CliError> {
+    match written.map_err(|error| CliError::output("write", path, &error)) {
+        Err(error) if !is_final(&error) => Ok(Placed::Not),
+        placed => placed,
+    }
+}
+
+/// Writes a file that has no name and gives it one. Not where an earlier run left a part file.
 fn write(
     dir: &OutDir,
     name: &OsStr,
@@ -274,17 +280,12 @@ fn write(
     }
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(entry.mode & 0o666 | 0o600);
-    let Ok(fd) = rustix::fs::openat(dir.fd(), c".", flags, mode) else { return Ok(Placed::Not) };
-    let file = File::from(fd);
+    let file = File::from(rustix::fs::openat(dir.fd(), c".", flags, mode)?);
     file.write_all_at(content, 0)?;
     rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode & 0o777))?;
     date(&file, entry)?;
-    match link(&file, dir, name, replace) {
-        Ok(()) => Ok(Placed::Written),
-        // It, or its draft, appeared meanwhile; what has the name is a directory; or there is no /proc.
-        Err(Errno::EXIST | Errno::ISDIR | Errno::NOENT) => Ok(Placed::Not),
-        Err(error) => Err(error.into()),
-    }
+    link(&file, dir, name, replace)?;
+    Ok(Placed::Written)
 }
 
 /// Gives the file its name. What it replaces is there until then.
@@ -412,6 +413,17 @@ mod tests {
         std::fs::write(place.path().join("f.dfs-part"), "begun").unwrap();
         assert_eq!((put(Replace::Never), put(Replace::Always)), (Placed::Not, Placed::Not));
         assert!(!place.path().join("f").exists());
+    }
+
+    #[test]
+    fn only_a_full_disk_ends_it() {
+        let failed = |errno: Errno| alone_unless_full(Err(errno.into()), Path::new("f"));
+        for errno in [Errno::PERM, Errno::OPNOTSUPP, Errno::EXIST, Errno::NOENT, Errno::IO] {
+            assert_eq!(failed(errno).unwrap(), Placed::Not, "{errno}");
+        }
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            assert_eq!(failed(errno).unwrap_err().code, &crate::codes::NO_SPACE, "{errno}");
+        }
     }
 
     #[test]
