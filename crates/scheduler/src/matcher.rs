@@ -338,7 +338,9 @@ impl Matcher {
         }
         self.part_until(|from, to, _| from != peer && to != peer);
         self.part_all(peer);
-        self.pieces.leave(self.peers.domains(peer));
+        for area in self.pieces.leave(self.peers.domains(peer)) {
+            self.gates.forget(area);
+        }
         self.outstanding -= self.peers.remove(peer);
         self.sources.retain(|source| *source != peer);
         for Lease { from: PeerNumber(from), to: PeerNumber(to), .. } in dropped {
@@ -380,9 +382,10 @@ impl Matcher {
         self.weigh(from);
         self.look_at(from);
         self.look_at(to);
-        if self.entered(from, to).is_some() {
-            // Others may have waited for it to be through.
-            self.waken_for(to);
+        if self.way_in(from, to).is_some()
+            && let Some(area) = self.entered(from, to)
+        {
+            self.waken_inside(area);
         }
         self.waken_for_lost();
     }

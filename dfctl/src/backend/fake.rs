@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use dfs_model::{ByteRange, CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
 use futures::stream::{self, StreamExt};
+use tokio::sync::Barrier;
 
 use super::*;
 
@@ -38,6 +39,8 @@ pub struct Fake {
     pub reads: Mutex<Vec<u64>>,
     /// Every read of several files: how many.
     pub together: Mutex<Vec<usize>>,
+    /// No read goes on before so many have begun.
+    pub meets: Option<Arc<Barrier>>,
     /// How a read of several files ends.
     pub breaks_together: Option<Failure>,
     /// Gives half of several files, none of them as long as it should be.
@@ -178,7 +181,14 @@ impl Backend for Fake {
     }
 
     fn read(&self, request: ReadRequest, delivery: Delivery) -> ReadStream {
-        stream::iter(self.events(&request, &delivery)).boxed()
+        let (events, meets) = (self.events(&request, &delivery), self.meets.clone());
+        let met = async move {
+            if let Some(meets) = meets {
+                meets.wait().await;
+            }
+            stream::iter(events)
+        };
+        stream::once(met).flatten().boxed()
     }
 
     fn read_files(&self, request: FilesRequest) -> FilesStream {

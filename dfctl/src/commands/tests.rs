@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use clap::Parser;
 use dfs_service::data_dir::Places;
@@ -254,10 +255,11 @@ async fn small_files_are_asked_for_together_and_large_or_paced_ones_by_themselve
     };
     assert_eq!(get("d", &[]).await, (vec![2], 1));
     assert_eq!(get("paced", &["--limit", "1GiB/s"]).await, (vec![], 3));
-    // What is there is replaced file by file.
+    // What is there is replaced by what came together.
     std::fs::write(place.path().join("d/a.txt"), "old").unwrap();
-    assert_eq!(get("d", &["--force"]).await, (vec![2], 3));
+    assert_eq!(get("d", &["--force"]).await, (vec![2], 1));
     assert_eq!(std::fs::read(place.path().join("d/a.txt")).unwrap(), b"aaaa");
+    assert_eq!(names(&place.path().join("d")), ["a.txt", "large", "sub"]);
 }
 
 #[tokio::test]
@@ -284,6 +286,27 @@ async fn files_that_cannot_be_had_together_are_got_by_themselves() {
         run(&Arc::new(fake), &["get", "-r", "https://h/d/", "-o", root.to_str().unwrap()]).await;
     assert_eq!(ran.exit, Exit::Partly);
     assert!(ran.err.contains("a.txt") && names(&root) == ["sub"], "{}", ran.err);
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_call_is_read_eight_files_at_a_time() {
+    let place = tempfile::tempdir().unwrap();
+    let mut fake = tree();
+    fake.entries = (0..16).map(|number| entry(&format!("{number}"), EntryKind::File, 4)).collect();
+    let contents = (0..16).map(|number| (format!("https://h/d/!{number}"), b"left".to_vec()));
+    fake.contents = contents.collect();
+    fake.breaks_together = Some(Failure::new(FailureClass::Unsupported, "not here"));
+    fake.loses_together = true;
+    fake.meets = Some(Arc::new(tokio::sync::Barrier::new(8)));
+    let backend = Arc::new(fake);
+    let out = place.path().join("d");
+    let words = ["get", "-r", "https://h/d/", "-o", out.to_str().unwrap()];
+    // One after another, they would wait for each other for ever.
+    let got = tokio::time::timeout(Duration::from_secs(60), run(&backend, &words));
+    let ran = got.await.unwrap();
+    assert_eq!((ran.exit, names(&out).len()), (Exit::Done, 16), "{}", ran.err);
+    assert_eq!(*backend.together.lock().unwrap(), [16]);
+    assert_eq!(backend.reads.lock().unwrap().len(), 16);
 }
 
 #[tokio::test]

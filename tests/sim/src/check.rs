@@ -96,7 +96,7 @@ pub struct Witness {
     /// Whose order was taken back, and nothing of theirs has come since.
     doubtful: BTreeSet<Node>,
     /// Who was said not to have what they should, by whom last, since anything of theirs came.
-    denied: BTreeMap<Node, Node>,
+    denied: BTreeMap<Node, Option<Node>>,
     /// Who gives nothing to whom, until when; that is known once the scheduler has decided.
     apart: BTreeMap<(Node, Node), Option<Micros>>,
 }
@@ -196,10 +196,16 @@ impl Witness {
         }
         // One's word is not enough, and what a source is to have it will have.
         if why == Failure::NotThere
-            && self.denied.insert(from, to).is_some_and(|before| before != to)
+            && self.denied.insert(from, Some(to)).is_some_and(|before| before != Some(to))
             && from != 0
         {
             order.pieces().for_each(|piece| self.set_has(from, piece, false));
+        }
+    }
+
+    fn forget_name(&mut self, from: Node, by: Node) {
+        if let Some(denied_by) = self.denied.get_mut(&from) {
+            *denied_by = denied_by.filter(|known| *known != by);
         }
     }
 
@@ -208,6 +214,7 @@ impl Witness {
         self.let_down.remove(&node);
         self.doubtful.remove(&node);
         self.denied.remove(&node);
+        self.denied.values_mut().for_each(|by| *by = by.filter(|by| *by != node));
         self.apart.retain(|(from, to), _| *from != node && *to != node);
         if !std::mem::take(&mut self.is_here[node as usize]) {
             return;
@@ -246,7 +253,11 @@ impl Witness {
                 self.doubtful.insert(order.from);
             }
         }
-        decisions.parted.iter().for_each(|(one, other)| self.pairs.part(*one, *other));
+        for (one, other) in &decisions.parted {
+            self.pairs.part(*one, *other);
+            self.forget_name(*one, *other);
+            self.forget_name(*other, *one);
+        }
         decisions.orders.iter().try_for_each(|order| self.leased(order, now))
     }
 

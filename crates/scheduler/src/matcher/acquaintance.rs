@@ -95,7 +95,7 @@ impl Matcher {
             !self.under_way.is_between(peer, *partner) && self.peers.role(*partner) != Role::Source
         };
         let Some(spare) = self.partners.around(peer, lot).find(is_spare) else { return false };
-        self.partners.part(peer, spare, self.nearness(peer, spare));
+        self.end_pair(peer, spare);
         self.parted.push((peer, spare));
         true
     }
@@ -103,7 +103,14 @@ impl Matcher {
     /// A peer goes, and has to do with nobody any more.
     pub(super) fn part_all(&mut self, peer: u32) {
         while let Some(partner) = self.partners.of(peer).last().copied() {
-            self.partners.part(peer, partner, self.nearness(peer, partner));
+            self.end_pair(peer, partner);
         }
+    }
+
+    /// What they said of each other was said by somebody: their numbers may become others'.
+    fn end_pair(&mut self, one: u32, other: u32) {
+        self.partners.part(one, other, self.nearness(one, other));
+        self.peers.forget_name(one, other);
+        self.peers.forget_name(other, one);
     }
 }

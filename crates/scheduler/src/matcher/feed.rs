@@ -14,6 +14,9 @@ use super::{Choice, Matcher, Micros, PeerNumber, Role};
 /// Idle uplinks that are looked at when somebody has become hungry.
 const WAKEN: usize = 8;
 
+/// Receivers that are looked for when something has come into where they are.
+const WAKEN_INSIDE: usize = 2;
+
 /// Idle uplinks that are looked at when time has passed, or a piece has lost its last copy.
 const WAKEN_BY_TIME: usize = 64;
 
@@ -176,9 +179,24 @@ impl Matcher {
         self.peers.is_apart(to) && self.apart.contains_key(&(from, to))
     }
 
-    /// Whether enough is on its way into where a receiver is, for one who is elsewhere.
+    /// Pieces that may begin their way now into where a receiver is, for one who is elsewhere. Where everybody is there is
+    /// no way in.
+    pub(super) fn way_in(&self, from: u32, to: u32) -> Option<u32> {
+        let area = self.entered(from, to)?;
+        let is_everywhere = self.pieces.is_everywhere(area, self.sources.len());
+        (!is_everywhere).then(|| self.gates.room(area))
+    }
+
+    /// Whether enough is on its way in.
     fn is_shut(&self, from: u32, to: u32) -> bool {
-        self.entered(from, to).is_some_and(|area| self.gates.room(area) == 0)
+        self.way_in(from, to) == Some(0)
+    }
+
+    /// Lets uplinks look for others of an area: they may have waited for something to be through.
+    pub(super) fn waken_inside(&mut self, area: u32) {
+        let lot = self.random.random();
+        let hungry: Vec<u32> = self.peers.hungry().sample(area, WAKEN_INSIDE, lot).collect();
+        hungry.into_iter().for_each(|to| self.waken_for(to));
     }
 
     /// Leases one run of pieces to somebody, the nearest first; whether there was anything to give.

@@ -43,6 +43,14 @@ impl Gates {
         gate.window.saturating_sub(gate.coming)
     }
 
+    /// Nobody is in an area any more; its number may become another one's.
+    pub(super) fn forget(&mut self, area: u32) {
+        let new = self.new_gate();
+        if let Some(gate) = self.all.get_mut(area as usize) {
+            *gate = new;
+        }
+    }
+
     /// So many pieces begin their way into an area.
     pub(super) fn begins(&mut self, area: u32, pieces: u32) {
         let new = self.new_gate();
@@ -123,5 +131,7 @@ mod tests {
         let late = [(); 4].map(|()| round(&mut gates, &mut clock, 1000, 1000));
         assert_eq!(late, [20, 10, 10, 10]);
         assert_eq!(gates.room(AREA + 1), 20, "another area is another way");
+        gates.forget(AREA);
+        assert_eq!(gates.room(AREA), 20, "it is another area now");
     }
 }

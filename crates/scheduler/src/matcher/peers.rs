@@ -36,6 +36,9 @@ pub(super) enum Level {
 /// A time that does not come.
 const NEVER: Micros = Micros(u64::MAX);
 
+/// Who has no name here any more.
+const SOMEBODY: u32 = NOWHERE - 1;
+
 /// What there is one of for each of very many peers is kept small.
 fn clipped(count: u32) -> u16 {
     u16::try_from(count).unwrap_or(u16::MAX)
@@ -343,6 +346,14 @@ impl Peers {
     pub(super) fn is_denied_by(&mut self, number: u32, by: u32) -> bool {
         let before = std::mem::replace(&mut self.peer_mut(number).denied_by, by);
         before != NOWHERE && before != by
+    }
+
+    /// If it was this one who said so, it was somebody.
+    pub(super) fn forget_name(&mut self, number: u32, by: u32) {
+        let denied_by = &mut self.peer_mut(number).denied_by;
+        if *denied_by == by {
+            *denied_by = SOMEBODY;
+        }
     }
 
     pub(super) fn is_hungry(&self, number: u32) -> bool {

@@ -104,16 +104,19 @@ impl Pieces {
         self.inside.add() as u32
     }
 
-    /// A peer that was in these areas goes; its copies are counted no more.
-    pub(super) fn leave(&mut self, domains: [u32; 3]) {
-        for domain in domains.into_iter().filter(|domain| *domain != NOWHERE && *domain != WORLD) {
+    /// A peer that was in these areas goes; its copies are counted no more. The areas that nobody is left in.
+    pub(super) fn leave(&mut self, domains: [u32; 3]) -> Vec<u32> {
+        let mut left = Vec::new();
+        for domain in domains.into_iter().filter(|domain| *domain != NOWHERE) {
             self.inhabitants[domain as usize] -= 1;
-            if self.inhabitants[domain as usize] == 0 {
+            if self.inhabitants[domain as usize] == 0 && domain != WORLD {
                 self.idcs.retain(|_, known| *known != domain);
                 self.racks.retain(|_, known| *known != domain);
-                self.vacant.push(domain);
+                left.push(domain);
             }
         }
+        self.vacant.extend(&left);
+        left
     }
 
     pub(super) fn copies(&self, piece: usize) -> u32 {

@@ -608,3 +608,16 @@ fn who_hangs_holds_nothing_up_whenever_it_is() {
         assert!(others_are_done(at, seed), "it hangs after {at} leases, seed {seed}");
     }
 }
+
+#[test]
+fn where_everybody_is_there_is_no_way_in() {
+    let mut matcher = Matcher::new(PIECES, 1000, FIXED, 1);
+    let PeerNumber(from) = matcher.join(&source(), Micros(0));
+    let PeerNumber(to) = matcher.join(&node(1, 1), Micros(0));
+    assert_eq!(matcher.way_in(from, to), None);
+    let elsewhere = matcher.join(&node(2, 1), Micros(0));
+    assert!(matcher.way_in(from, to).is_some());
+    assert_eq!(matcher.way_in(to, to), None, "it is there");
+    matcher.leave(elsewhere, Micros(0));
+    assert_eq!(matcher.way_in(from, to), None);
+}

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dfs_model::{Rate, TaskId};
-use futures::stream::{self, StreamExt};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -190,16 +189,9 @@ impl Tree<'_> {
         let files = of(EntryKind::File).map(|(number, entry)| (number as u64, entry));
         // What is paced is paced file by file.
         let longest = self.options.limit.is_none().then_some(FilesRequest::LONGEST);
-        let mut files = stream::iter(turns(files, longest))
-            .map(|turn| Box::pin(self.turn(turn)))
-            .buffer_unordered(CONCURRENT);
-        while let Some(result) = files.next().await {
-            if let Err(error) = result {
-                // The others under way leave their part files first.
-                drop(files);
-                return Err(self.stopped(error));
-            }
-        }
+        // The others under way have left their part files by then.
+        let taken = self.take_turns(turns(files, longest)).await;
+        taken.map_err(|error| self.stopped(error))?;
         for (_, entry) in of(EntryKind::Symlink) {
             self.note(self.link(entry));
         }

@@ -1,7 +1,8 @@
 //! Small files of a tree: many in one call, each written whole and named once it is.
 //!
-//! A file that is not whole has no name: nothing is left of it by whoever is killed, and nothing to be resumed. What
-//! cannot be had or written this way is got by itself, as a large file is.
+//! A file that is not whole has no name: nothing is left of it by whoever is killed, and nothing to be resumed. One
+//! that replaces another has a draft's name for a moment, whole. What cannot be had or written this way is got by
+//! itself, as a large file is.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -14,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::stream::{FuturesUnordered, StreamExt};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Tree, add, existing};
+use super::{CONCURRENT, Tree, add, existing};
 use crate::backend::{Entry, FilesEvent, FilesRequest};
 use crate::commands::get::sinks::exists;
 use crate::commands::inside::interrupted;
@@ -26,7 +27,7 @@ use crate::commands::saving::{directory, file_name_of, is_final, parent_of};
 use crate::error::CliError;
 use crate::outdir::{OutDir, Replace, date};
 use crate::output::progress::TICK;
-use crate::part::part_name;
+use crate::part::{draft_name, part_name};
 
 /// Directories that are kept open from file to file, by each of those that write.
 const DIRECTORIES: usize = 16;
@@ -79,10 +80,25 @@ pub(super) fn turns<'e>(
 }
 
 impl Tree<'_> {
-    /// Gets them. Each failure is told, but one after which going on makes no sense.
-    pub(super) async fn turn(&self, turn: Turn<'_>) -> Result<(), CliError> {
+    /// Gets them, some at a time. Each failure is told, but one after which going on makes no sense.
+    pub(super) async fn take_turns(&self, turns: Vec<Turn<'_>>) -> Result<(), CliError> {
+        let mut waiting = VecDeque::from(turns);
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < CONCURRENT
+                && let Some(turn) = waiting.pop_front()
+            {
+                under_way.push(Box::pin(self.turn(turn)));
+            }
+            let Some(left) = under_way.next().await else { return Ok(()) };
+            left?.into_iter().rev().for_each(|file| waiting.push_front(Turn::Alone(file)));
+        }
+    }
+
+    /// Those that are left are to be got by themselves.
+    async fn turn<'e>(&self, turn: Turn<'e>) -> Result<Vec<Numbered<'e>>, CliError> {
         match turn {
-            Turn::Alone(file) => self.alone(file).await,
+            Turn::Alone(file) => self.alone(file).await.map(|()| Vec::new()),
             Turn::Together(files) => self.together(files).await,
         }
     }
@@ -97,7 +113,7 @@ impl Tree<'_> {
         }
     }
 
-    async fn together(&self, files: Vec<Numbered<'_>>) -> Result<(), CliError> {
+    async fn together<'e>(&self, files: Vec<Numbered<'e>>) -> Result<Vec<Numbered<'e>>, CliError> {
         let request = FilesRequest {
             target: self.locator.target.clone(),
             paths: files.iter().map(|(_, entry)| self.inner_path(entry)).collect(),
@@ -141,11 +157,8 @@ impl Tree<'_> {
                 Some(Err(_)) | None => break,
             }
         }
-        drop(stream);
-        for file in alone.into_iter().chain(left.into_iter().flatten()) {
-            self.alone(file).await?;
-        }
-        Ok(())
+        alone.extend(left.into_iter().flatten());
+        Ok(alone)
     }
 
     /// Writes what came; gives those that are to be got by themselves.
@@ -216,8 +229,7 @@ impl Placing {
         {
             return compare(&existing, content, &path);
         }
-        let placed = write(dir, name, entry, content);
-        placed.map_err(|error| CliError::output("write", &path, &error))
+        alone_unless_full(write(dir, name, entry, content, replace), &path)
     }
 
     fn directory(&mut self, path: &[u8]) -> Result<&OutDir, CliError> {
@@ -247,26 +259,52 @@ fn compare(existing: &File, content: &[u8], path: &Path) -> Result<Placed, CliEr
     }
 }
 
-/// Writes a file that has no name and gives it one, which must be free. Not where an earlier run left a part file,
-/// nor where the file system has no files without names.
-fn write(dir: &OutDir, name: &OsStr, entry: &Entry, content: &[u8]) -> io::Result<Placed> {
+/// On a full disk no other file goes on either; of anything else, getting it by itself may do, or tells why not.
+fn alone_unless_full(written: io::Result<Placed>, path: &Path) -> Result<Placed, CliError> {
+    match written.map_err(|error| CliError::output("write", path, &error)) {
+        Err(error) if !is_final(&error) => Ok(Placed::Not),
+        placed => placed,
+    }
+}
+
+/// Writes a file that has no name and gives it one. Not where an earlier run left a part file.
+fn write(
+    dir: &OutDir,
+    name: &OsStr,
+    entry: &Entry,
+    content: &[u8],
+    replace: Replace,
+) -> io::Result<Placed> {
     if rustix::fs::statat(dir.fd(), part_name(name), AtFlags::SYMLINK_NOFOLLOW).is_ok() {
         return Ok(Placed::Not);
     }
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(entry.mode & 0o666 | 0o600);
-    let Ok(fd) = rustix::fs::openat(dir.fd(), c".", flags, mode) else { return Ok(Placed::Not) };
-    let file = File::from(fd);
+    let file = File::from(rustix::fs::openat(dir.fd(), c".", flags, mode)?);
     file.write_all_at(content, 0)?;
     rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode & 0o777))?;
     date(&file, entry)?;
+    link(&file, dir, name, replace)?;
+    Ok(Placed::Written)
+}
+
+/// Gives the file its name. What it replaces is there until then.
+fn link(file: &File, dir: &OutDir, name: &OsStr, replace: Replace) -> rustix::io::Result<()> {
     let own = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    match rustix::fs::linkat(CWD, &own, dir.fd(), name, AtFlags::SYMLINK_FOLLOW) {
-        Ok(()) => Ok(Placed::Written),
-        // Something is to be replaced or appeared meanwhile, or there is no /proc.
-        Err(Errno::EXIST | Errno::NOENT) => Ok(Placed::Not),
-        Err(error) => Err(error.into()),
+    let link = |name| rustix::fs::linkat(CWD, &own, dir.fd(), name, AtFlags::SYMLINK_FOLLOW);
+    match link(name) {
+        Err(Errno::EXIST) if replace == Replace::Always => {}
+        linked => return linked,
     }
+    // A draft that is there, by whomever, is left alone.
+    let draft = draft_name(name);
+    link(&draft)?;
+    let renamed = rustix::fs::renameat(dir.fd(), &draft, dir.fd(), name);
+    if renamed.is_err() {
+        // It may have been removed by somebody else, which is as good.
+        let _ = rustix::fs::unlinkat(dir.fd(), &draft, AtFlags::empty());
+    }
+    renamed
 }
 
 #[cfg(test)]
@@ -333,17 +371,59 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_replaced_or_resumed_is_left_to_who_can() {
+    fn what_may_be_replaced_is_replaced_whole_and_a_link_not_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let (file, old) = (place.path().join("f"), place.path().join("old"));
+        std::fs::write(&old, "old").unwrap();
+        std::fs::hard_link(&old, &file).unwrap();
+        let like = Entry { mode: 0o440, ..entry("f", EntryKind::File, 3) };
+        let put = || placed(place.path(), Replace::Always, &like, b"new").unwrap();
+        for _ in 0..2 {
+            assert_eq!(put(), Placed::Written);
+            let status = file.symlink_metadata().unwrap();
+            assert_eq!((status.mode() & 0o7777, status.nlink()), (0o440, 1));
+            assert_eq!(std::fs::read(&file).unwrap(), b"new");
+            assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 2);
+            std::fs::remove_file(&file).unwrap();
+            std::os::unix::fs::symlink(outside.path(), &file).unwrap();
+        }
+        assert_eq!(std::fs::read(&old).unwrap(), b"old", "its other name is another file's");
+        assert_eq!(outside.path().metadata().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_or_is_to_be_resumed_is_left_to_who_can() {
         let place = tempfile::tempdir().unwrap();
         let like = entry("f", EntryKind::File, 3);
-        std::fs::write(place.path().join("f"), "old").unwrap();
         let put = |replace| placed(place.path(), replace, &like, b"new").unwrap();
+        std::fs::create_dir(place.path().join("f")).unwrap();
+        assert_eq!(put(Replace::Always), Placed::Not);
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+        std::fs::remove_dir(place.path().join("f")).unwrap();
+        // Somebody else's draft.
+        let draft = place.path().join(draft_name(OsStr::new("f")));
+        std::fs::write(place.path().join("f"), "old").unwrap();
+        std::fs::write(&draft, "theirs").unwrap();
         assert_eq!(put(Replace::Always), Placed::Not);
         assert_eq!(std::fs::read(place.path().join("f")).unwrap(), b"old");
+        assert_eq!(std::fs::read(&draft).unwrap(), b"theirs");
+        std::fs::remove_file(&draft).unwrap();
         std::fs::remove_file(place.path().join("f")).unwrap();
         std::fs::write(place.path().join("f.dfs-part"), "begun").unwrap();
         assert_eq!((put(Replace::Never), put(Replace::Always)), (Placed::Not, Placed::Not));
         assert!(!place.path().join("f").exists());
+    }
+
+    #[test]
+    fn only_a_full_disk_ends_it() {
+        let failed = |errno: Errno| alone_unless_full(Err(errno.into()), Path::new("f"));
+        for errno in [Errno::PERM, Errno::OPNOTSUPP, Errno::EXIST, Errno::NOENT, Errno::IO] {
+            assert_eq!(failed(errno).unwrap(), Placed::Not, "{errno}");
+        }
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            assert_eq!(failed(errno).unwrap_err().code, &crate::codes::NO_SPACE, "{errno}");
+        }
     }
 
     #[test]
