@@ -158,7 +158,9 @@ fn what_a_data_centre_wants_crosses_its_uplink_about_once() {
     for (idc, before) in before.into_iter().enumerate() {
         let carried = testbed.uplink_traffic(idc).unwrap() - before;
         let copies = carried.received as f64 / length as f64;
-        assert!((1.0..=1.2).contains(&copies), "{copies} copies came into data centre {idc}");
+        // A machine that is short of processors has some of it sent again; 1.5 and more come where nothing keeps the way
+        // in from being leased several times over.
+        assert!((1.0..=1.3).contains(&copies), "{copies} copies came into data centre {idc}");
     }
     assert!(origin.counters().body_bytes as f64 <= 1.05 * length as f64);
 }
