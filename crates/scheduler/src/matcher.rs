@@ -382,9 +382,7 @@ impl Matcher {
         self.weigh(from);
         self.look_at(from);
         self.look_at(to);
-        if self.way_in(from, to).is_some()
-            && let Some(area) = self.entered(from, to)
-        {
+        if let Some(area) = self.way_in(from, to) {
             self.waken_inside(area);
         }
         self.waken_for_lost();

@@ -179,17 +179,15 @@ impl Matcher {
         self.peers.is_apart(to) && self.apart.contains_key(&(from, to))
     }
 
-    /// Pieces that may begin their way now into where a receiver is, for one who is elsewhere. Where everybody is there is
-    /// no way in.
+    /// The data centre that a piece enters, for one who is elsewhere. Where everybody is there is no way in.
     pub(super) fn way_in(&self, from: u32, to: u32) -> Option<u32> {
-        let area = self.entered(from, to)?;
-        let is_everywhere = self.pieces.is_everywhere(area, self.sources.len());
-        (!is_everywhere).then(|| self.gates.room(area))
+        let is_everywhere = |area: &u32| self.pieces.is_everywhere(*area, self.sources.len());
+        self.entered(from, to).filter(|area| !is_everywhere(area))
     }
 
     /// Whether enough is on its way in.
     fn is_shut(&self, from: u32, to: u32) -> bool {
-        self.way_in(from, to) == Some(0)
+        self.way_in(from, to).is_some_and(|area| self.gates.room(area) == 0)
     }
 
     /// Lets uplinks look for others of an area: they may have waited for something to be through.

@@ -67,7 +67,7 @@ impl Matcher {
         let room = self.downlink.saturating_sub(self.peers.getting(to));
         // Of a window a part: who has the whole of it in one lease waits for the next.
         let left = left.min(self.window_of(from).div_ceil(LEASES_IN_A_WINDOW));
-        let room = self.way_in(from, to).map_or(room, |most| room.min(most));
+        let room = self.way_in(from, to).map_or(room, |area| room.min(self.gates.room(area)));
         let most = self.sent_in(own, LEASED_FOR).min(left).min(room).min(self.tuning.run.into());
         most.max(1) as usize
     }
