@@ -3,6 +3,7 @@
 //! Hosts are told by their names; where two have the same one, the beginning of their ids is added.
 
 use dfs_model::{HostKind, TaskInfo};
+use dfs_scheduler::core::Measure;
 use dfs_scheduler::statistics::{Mean, Sketch};
 
 /// What somebody wants to look at.
@@ -64,21 +65,6 @@ pub struct SwarmArm {
     pub tasks: u64,
     /// What was seen of each measure.
     pub series: Vec<(Measure, Mean, Sketch)>,
-}
-
-/// What is measured of an arm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
-    /// Milliseconds that a download took.
-    Completion,
-    /// Bytes read from the source for each host.
-    Source,
-    /// Bytes that a host took from other data centres.
-    Crossed,
-    /// Whether a host gave up.
-    Failed,
-    /// Microseconds that a read waited which found nothing.
-    Blocked,
 }
 
 /// A task as a scheduler knows it. Ages are in milliseconds.

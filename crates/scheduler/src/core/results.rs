@@ -28,7 +28,7 @@ impl Measure {
         [Self::Completion, Self::Source, Self::Crossed, Self::Failed, Self::Blocked];
 
     /// Whether its distribution is kept, beside its mean.
-    fn has_distribution(self) -> bool {
+    pub fn has_distribution(self) -> bool {
         matches!(self, Self::Completion | Self::Blocked)
     }
 }

@@ -7,14 +7,14 @@ use dfs_proto::scheduler::evidence::What;
 use dfs_proto::scheduler::{DropReason, FailureKind, Plain, SourceReason, StandingKind, WaitKind};
 use dfs_proto::{common, node, scheduler};
 
-use dfs_scheduler::core::WHOLE;
+use dfs_scheduler::core::{Measure, WHOLE};
 use dfs_scheduler::statistics::{Mean, Sketch};
 
 use super::{missing, task};
 use crate::backend::Failure;
 use crate::backend::swarm::{
-    Detail, Failing, Look, Measure, Seen, Standing, SwarmArm, SwarmCandidate, SwarmEntry,
-    SwarmGiver, SwarmPeer, SwarmScheduling, SwarmTask, Told, Which,
+    Detail, Failing, Look, Seen, Standing, SwarmArm, SwarmCandidate, SwarmEntry, SwarmGiver,
+    SwarmPeer, SwarmScheduling, SwarmTask, Told, Which,
 };
 
 /// Most of each list that is looked at.

@@ -1,19 +1,16 @@
 //! Arms of an A/B test beside each other: means, intervals, differences, and whether these are more than chance.
 
 use dfs_model::ByteSize;
+use dfs_scheduler::core::Measure;
 use dfs_scheduler::statistics::{
     FEW, Interval, Mean, Sketch, difference_of_means, difference_of_shares,
 };
 use serde_json::{Value, json};
 
 use super::words::ms;
-use crate::backend::swarm::{Measure, SwarmArm};
+use crate::backend::swarm::SwarmArm;
 use crate::output::table::{Align, Table};
 use crate::output::{Record, counted, printable};
-
-/// All that is measured, in the order in which it is shown.
-const MEASURES: [Measure; 5] =
-    [Measure::Completion, Measure::Source, Measure::Crossed, Measure::Failed, Measure::Blocked];
 
 /// The arms of several schedulers, those of one name and strategy as one.
 pub fn together(arms: Vec<SwarmArm>) -> Vec<SwarmArm> {
@@ -133,7 +130,7 @@ pub fn render(compared: &Compared<'_>) -> String {
         ("P95", Align::Right),
         (&against, Align::Left),
     ]);
-    for measure in MEASURES {
+    for measure in Measure::ALL {
         for (at, one) in compared.each().enumerate() {
             let name = if at == 0 { words(measure) } else { "" };
             results.row(row(name, measure, &one));
@@ -208,7 +205,7 @@ fn percent(share: f64) -> String {
 
 impl Record for One<'_> {
     fn json(&self) -> Value {
-        let results = MEASURES.map(|measure| (key(measure).to_owned(), self.result(measure)));
+        let results = Measure::ALL.map(|measure| (key(measure).to_owned(), self.result(measure)));
         json!({
             "arm": self.arm.name,
             "strategy": self.arm.strategy,
@@ -235,7 +232,7 @@ impl One<'_> {
             "low": range.map(|range| range.low),
             "high": range.map(|range| range.high),
         });
-        if matches!(measure, Measure::Completion | Measure::Blocked) {
+        if measure.has_distribution() {
             let quantile = |share| sketch.and_then(|sketch| sketch.quantile(share));
             object["median"] = quantile(0.5).into();
             object["p95"] = quantile(0.95).into();
@@ -270,6 +267,7 @@ fn key(measure: Measure) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use dfs_scheduler::core::Measure;
     use dfs_scheduler::statistics::{Cluster, Moments};
 
     use super::*;
