@@ -12,9 +12,9 @@ mod tests;
 
 use std::pin::Pin;
 
-use dfs_model::TaskInfo;
-use dfs_model::{ByteRange, GroupRange, Priority, groups_in};
-use dfs_peer::engine::{Engine, Task};
+use bytes::Bytes;
+use dfs_model::{ByteRange, GroupRange, Priority, TaskInfo, TaskKey, groups_in};
+use dfs_peer::engine::{Engine, ReadError, Task};
 use dfs_peer::targets;
 use dfs_proto::common;
 use dfs_proto::convert;
@@ -67,7 +67,7 @@ impl seed_server::Seed for SeedService {
         request: Request<ResolveRequest>,
     ) -> Result<Response<ResolveReply>, Status> {
         let request = of_scheduler(request)?;
-        let view = targets::view_from_wire(request.view());
+        let (view, is_read) = (targets::view_from_wire(request.view()), request.read);
         let target = targets::from_wire(request.target).map_err(bad_request)?;
         if target.url.url().scheme() == "file" {
             let why = "files are read by the host that was asked, never by a seed";
@@ -76,7 +76,13 @@ impl seed_server::Seed for SeedService {
         let opened = self.engine.open_here(&target, view).await.map_err(|e| status_of(&e))?;
         let delta = self.engine.delta_to(&opened).await;
         let artifact = common::Artifact { delta, ..opened.describe() };
-        Ok(Response::new(ResolveReply { artifact: Some(artifact) }))
+        let tiny = match (&opened.index, &opened.tasks[..]) {
+            (None, [task]) if is_read && task.info().key.domain == TaskKey::PUBLIC => {
+                whole(task).await
+            }
+            _ => None,
+        };
+        Ok(Response::new(ResolveReply { artifact: Some(artifact), tiny }))
     }
 
     type PreheatStream = preheat::Events;
@@ -134,16 +140,28 @@ fn bad_request(error: convert::BadMessage) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
+/// All of a content that is tiny and may be fetched.
+async fn tiny(task: &Task) -> Option<Result<Bytes, ReadError>> {
+    let length = task.length().filter(|length| *length <= TINY)?;
+    let may_be_read = task.is_complete() || task.may_ask_origin();
+    may_be_read.then_some(())?;
+    Some(task.read(ByteRange::new(0, length), Priority::Demand).await)
+}
+
+/// The same with what proves it. Whoever wants it hears in another way why it does not come.
+async fn whole(task: &Task) -> Option<common::Whole> {
+    let content = tiny(task).await?.ok()?;
+    let signed = task.stored().signed_for(GroupRange::new(0, 1));
+    let digests = signed.iter().map(|signed| signed.encode().into());
+    let digests = digests.map(|encoded| common::SignedDigests { encoded }).collect();
+    Some(common::Whole { content, digests })
+}
+
 /// What is held at the beginning, and what proves it.
 async fn obtaining(task: &Task) -> Result<Vec<ObtainEvent>, Status> {
     let length = task.length();
-    let tiny = match length {
-        Some(length) if length <= TINY && (task.is_complete() || task.may_ask_origin()) => {
-            let all = ByteRange::new(0, length);
-            task.read(all, Priority::Demand).await.map_err(|error| status_of(&error.into()))?
-        }
-        _ => Default::default(),
-    };
+    let tiny = tiny(task).await.transpose().map_err(|error| status_of(&error.into()))?;
+    let tiny = tiny.unwrap_or_default();
     let held = task.stored().have();
     let info = TaskInfo { length, ..task.info().clone() };
     let mut events = vec![event(Kind::Obtaining(Obtaining {

@@ -140,7 +140,7 @@ impl Seed for Played {
         }
         let tasks = vec![common::Task::from(&task("resolved", 1 << 20))];
         let artifact = common::Artifact { url, tasks, ..common::Artifact::default() };
-        Ok(Response::new(seed::ResolveReply { artifact: Some(artifact) }))
+        Ok(Response::new(seed::ResolveReply { artifact: Some(artifact), tiny: None }))
     }
 
     async fn obtain(

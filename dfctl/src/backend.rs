@@ -592,13 +592,27 @@ pub struct Verified {
     pub finished: bool,
 }
 
+/// What a target is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To see what it is.
+    Look,
+    /// To read it next.
+    Read,
+    /// To see what the origin has now, whatever is remembered of it.
+    Watch,
+}
+
 /// Whatever does the work. Errors carry no subject: commands name it.
 #[async_trait]
 pub trait Backend: Send + Sync {
     /// What `target` is.
-    async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure>;
-    /// The same as the origin has it now, whatever is remembered of it.
-    async fn open_anew(&self, target: &Target, view: View) -> Result<Artifact, Failure>;
+    async fn open(
+        &self,
+        target: &Target,
+        view: View,
+        purpose: Purpose,
+    ) -> Result<Artifact, Failure>;
     /// Entries below `path` of its tree; only the next level unless `recursive`. All levels come in the order of
     /// whole paths, a directory's with a slash behind it; what is missing comes last.
     fn list(

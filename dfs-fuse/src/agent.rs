@@ -166,7 +166,8 @@ impl Agent {
         let gone = self.inner.answers.lock().is_gone(&question.target.url);
         let freshness = if gone { Freshness::Asked } else { Freshness::Usual };
         let engine = &self.inner.host.engine;
-        let opened = engine.open_url(&question.target, question.view, freshness).await?;
+        let opened =
+            engine.open_url(&question.target, question.view, freshness, question.purpose).await?;
         let opened = Arc::new(opened);
         // What was forgotten meanwhile was asked too early to be news; who waits for it has it all the same.
         let flights = self.inner.flights.lock();

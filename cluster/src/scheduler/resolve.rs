@@ -199,6 +199,7 @@ impl Question {
                 target: Some(target),
                 view: request.view,
                 principal: request.principal,
+                read: request.read,
             },
         })
     }
@@ -237,7 +238,7 @@ impl Shared {
         let artifact = reply.artifact.ok_or_else(|| Status::internal("the seed found nothing"))?;
         check(&artifact)?;
         let seed_id = member.host.id.as_bytes().to_vec().into();
-        Ok(ResolveReply { artifact: Some(artifact), seed_id })
+        Ok(ResolveReply { artifact: Some(artifact), seed_id, tiny: reply.tiny })
     }
 }
 

@@ -68,6 +68,15 @@ pub enum Freshness {
     Asked,
 }
 
+/// What a URL is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To see what it is.
+    Look,
+    /// To read it next: a tiny content may come with the answer.
+    Read,
+}
+
 /// A URL that could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenUrlError {
@@ -139,12 +148,13 @@ impl Engine {
         target: &Target,
         view: View,
         freshness: Freshness,
+        purpose: Purpose,
     ) -> Result<OpenArtifact, OpenUrlError> {
         let own_file = target.url.url().scheme() == "file";
         if self.role() != Role::Node || self.swarm().is_none() || own_file {
             return self.open_here(target, view).await;
         }
-        match self.open_by_swarm(target, view, freshness).await {
+        match self.open_by_swarm(target, view, freshness, purpose).await {
             Err(OpenUrlError::Swarm(SwarmError::Unreachable(why)))
                 if !Invariant::WhatIsHereStaysUsable.is_broken() =>
             {
@@ -258,6 +268,7 @@ impl Engine {
         target: &Target,
         view: View,
         freshness: Freshness,
+        purpose: Purpose,
     ) -> Result<OpenArtifact, OpenUrlError> {
         let Some(swarm) = self.swarm() else {
             return Err(SwarmError::Unreachable("this host has no cluster".to_owned()).into());
@@ -266,6 +277,7 @@ impl Engine {
             target: Some(targets::to_wire(target)),
             view: targets::view_to_wire(view).into(),
             fresh: freshness == Freshness::Asked,
+            read: purpose == Purpose::Read,
             ..scheduler::ResolveRequest::default()
         };
         let route = route(&domain_of(&target.credentials), &target.url);
@@ -275,6 +287,9 @@ impl Engine {
             let mut tasks = Vec::with_capacity(artifact.tasks.len());
             for task in artifact.tasks {
                 tasks.push(self.open_blob(target, task).await?);
+            }
+            if let (Some(whole), [task]) = (reply.tiny, &tasks[..]) {
+                task.take(whole).await;
             }
             return Ok(OpenArtifact { target: target.clone(), index: None, tasks });
         };

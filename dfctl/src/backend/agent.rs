@@ -25,8 +25,8 @@ use super::swarm::{Look, Seen};
 use super::{
     AgentStatus, Artifact, Backend, CachedTask, Collected, Delivery, Entry, EntryKind, Failure,
     FailureClass, FilesEvent, FilesRequest, FilesStream, Ledger, Listed, Missing, MountInfo,
-    MountRequest, ParentBytes, Pin, Pins, Preheating, ReadEvent, ReadRequest, ReadStream, Verified,
-    View,
+    MountRequest, ParentBytes, Pin, Pins, Preheating, Purpose, ReadEvent, ReadRequest, ReadStream,
+    Verified, View,
 };
 
 mod by_path;
@@ -84,17 +84,6 @@ impl Agent {
 }
 
 impl Agent {
-    async fn ask(&self, target: &Target, view: View, fresh: bool) -> Result<Artifact, Failure> {
-        let request = node::OpenRequest {
-            target: Some(targets::to_wire(target)),
-            view: view_message(view),
-            command: self.command.0.clone(),
-            fresh,
-        };
-        let reply = self.client.clone().open(request).await.map_err(status::failure)?;
-        artifact(reply.into_inner().artifact)
-    }
-
     /// Tells apart whose disk is full: this process's own is another matter than that of an agent which stays.
     fn own_failures(&self, events: ReadStream) -> ReadStream {
         if !self.is_inside {
@@ -110,12 +99,21 @@ impl Agent {
 
 #[async_trait]
 impl Backend for Agent {
-    async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
-        self.ask(target, view, false).await
-    }
-
-    async fn open_anew(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
-        self.ask(target, view, true).await
+    async fn open(
+        &self,
+        target: &Target,
+        view: View,
+        purpose: Purpose,
+    ) -> Result<Artifact, Failure> {
+        let request = node::OpenRequest {
+            target: Some(targets::to_wire(target)),
+            view: view_message(view),
+            command: self.command.0.clone(),
+            fresh: purpose == Purpose::Watch,
+            read: purpose == Purpose::Read,
+        };
+        let reply = self.client.clone().open(request).await.map_err(status::failure)?;
+        artifact(reply.into_inner().artifact)
     }
 
     fn list(

@@ -134,11 +134,7 @@ impl Fake {
 
 #[async_trait]
 impl Backend for Fake {
-    async fn open_anew(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
-        self.open(target, view).await
-    }
-
-    async fn open(&self, target: &Target, view: View) -> Result<Artifact, Failure> {
+    async fn open(&self, target: &Target, view: View, _: Purpose) -> Result<Artifact, Failure> {
         if let Err(failure) = self.failing() {
             return failure;
         }

@@ -7,7 +7,9 @@ use dfs_service::config::ServiceAddress;
 use dfs_source::s3::Environment;
 use futures::StreamExt;
 
-use crate::backend::{AgentStatus, Backend, Entry, Failure, FailureClass, Listed, Missing, View};
+use crate::backend::{
+    AgentStatus, Backend, Entry, Failure, FailureClass, Listed, Missing, Purpose, View,
+};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
@@ -169,7 +171,7 @@ pub async fn entry_at(
         }
     }
     // Where it is no tree at all, that is the reason.
-    backend.open(&locator.target, View::Tree).await?;
+    backend.open(&locator.target, View::Tree, Purpose::Look).await?;
     Err(Failure::new(FailureClass::NoPath, "there is no such name in the tree"))
 }
 

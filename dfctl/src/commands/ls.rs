@@ -3,7 +3,7 @@
 use dfs_model::ByteSize;
 
 use super::inside::{self, Named, answer, entry_at, missing_error, next};
-use crate::backend::{Backend, Entry, EntryKind, Failure, FailureClass, Listed, View};
+use crate::backend::{Backend, Entry, EntryKind, Failure, FailureClass, Listed, Purpose, View};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -72,7 +72,7 @@ async fn the_file(backend: &dyn Backend, locator: &Locator) -> Result<Entry, Fai
     if let Some(path) = &locator.inner {
         return entry_at(backend, locator, path).await;
     }
-    let artifact = backend.open(&locator.target, View::File).await?;
+    let artifact = backend.open(&locator.target, View::File, Purpose::Look).await?;
     let name = locator.file_name().unwrap_or_else(|| "content".to_owned());
     Ok(Entry {
         path: name.into_bytes(),

@@ -3,7 +3,7 @@
 use dfs_model::ByteSize;
 
 use super::inside::{self, Named, answer, entry_at};
-use crate::backend::{Artifact, Entry, EntryKind, FailureClass, View};
+use crate::backend::{Artifact, Entry, EntryKind, FailureClass, Purpose, View};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::records::{is_unpinned, piece_bytes};
@@ -36,9 +36,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         return Ok(Outcome::Done);
     }
     let view = args.view.unwrap_or(View::File);
-    let mut opened = answer(context, backend.open(&locator.target, view)).await?;
+    let mut opened = answer(context, backend.open(&locator.target, view, Purpose::Look)).await?;
     if args.view.is_none() && opened.as_ref().is_err_and(|f| f.class == FailureClass::IsTree) {
-        opened = answer(context, backend.open(&locator.target, View::Auto)).await?;
+        opened = answer(context, backend.open(&locator.target, View::Auto, Purpose::Look)).await?;
     }
     let artifact = opened.map_err(failed)?;
     context.output.record("artifact", &artifact, || of_artifact(&artifact))?;

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use dfs_artifact::View;
-use dfs_peer::opener::OpenArtifact;
+use dfs_peer::opener::{OpenArtifact, Purpose};
 use dfs_peer::targets;
 use dfs_proto::common::Preheating;
 use dfs_proto::node::node_server;
@@ -65,7 +65,7 @@ impl NodeService {
             [] => None,
             bytes => Some(CommandId::from_slice(bytes).ok_or_else(bad)?),
         };
-        Ok(Question { target, view, command })
+        Ok(Question { target, view, command, purpose: Purpose::Look })
     }
 
     async fn opened(&self, question: &Question) -> Result<Arc<OpenArtifact>, Status> {
@@ -108,7 +108,10 @@ impl node_server::Node for NodeService {
         let request = request.into_inner();
         let view = targets::view_from_wire(request.view());
         let question = self.question((asker, user), request.target, view, &request.command).await;
-        let question = question.map_err(failed)?;
+        let mut question = question.map_err(failed)?;
+        if request.read {
+            question = question.to_read();
+        }
         if request.fresh {
             self.agent.forget(&question.target);
         }
@@ -161,7 +164,7 @@ impl node_server::Node for NodeService {
         let view = if request.path.is_some() { View::Auto } else { View::File };
         let question =
             self.question((asker, user), request.target.take(), view, &request.command).await;
-        let question = question.map_err(failed)?;
+        let question = question.map_err(failed)?.to_read();
         let agent = self.agent.clone();
         let chunks = read::read(&agent, &question, request).await;
         let failed = move |error: CallError| {

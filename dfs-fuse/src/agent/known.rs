@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use dfs_artifact::View;
 use dfs_model::CanonicalUrl;
 use dfs_peer::engine::Task;
-use dfs_peer::opener::OpenArtifact;
+use dfs_peer::opener::{OpenArtifact, Purpose};
 use dfs_source::Target;
 
 /// How long an answer is good enough for whoever comes new.
@@ -49,6 +49,8 @@ pub struct Question {
     pub view: View,
     /// In which command; `None` is none with other calls.
     pub command: Option<CommandId>,
+    /// What for: it has no part in what the answer is.
+    pub purpose: Purpose,
 }
 
 impl Question {
@@ -61,6 +63,11 @@ impl Question {
     /// being a tree of its own, and not of a directory made around it.
     pub fn of_a_tree(&self) -> Self {
         Self { view: View::Tree, ..self.clone() }
+    }
+
+    /// The same of what is read next.
+    pub fn to_read(self) -> Self {
+        Self { purpose: Purpose::Read, ..self }
     }
 
     /// Whether the answer to `known` answers this: what is a tree is one in whatever way it is looked at.
@@ -207,7 +214,8 @@ mod tests {
 
     fn question(url: &str, view: View, command: u8) -> Question {
         let command = (command > 0).then_some(CommandId([command; 16]));
-        Question { target: Target::parse(url).unwrap(), view, command }
+        let purpose = Purpose::Look;
+        Question { target: Target::parse(url).unwrap(), view, command, purpose }
     }
 
     fn asked(url: &str, command: u8) -> Question {

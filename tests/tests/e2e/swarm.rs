@@ -160,6 +160,28 @@ fn tiny_files_and_ranges_cost_the_origin_one_copy_too() {
 }
 
 #[test]
+fn a_tiny_file_comes_with_the_answer_to_what_it_is() {
+    let place = Place::new();
+    let origin = Origin::start().unwrap();
+    for length in [4_096, 4_097] {
+        origin.put(&format!("/f{length}"), Body::noise(length, length));
+    }
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let tasks = || cluster.process().metric("dfs_scheduler_tasks").unwrap();
+    for agent in agents(&cluster, &place, &["a", "b"]) {
+        let url = origin.url("/f4096");
+        let said = agent.dfctl(&["cat", &url]).done();
+        assert!(said.stdout == Body::noise(4_096, 4_096).read(0, 4_096).unwrap());
+        assert_eq!(tasks(), 0.0, "nobody registered for it");
+        assert_eq!(origin.counters().path("/f4096").requests, 2, "one look and one read in all");
+    }
+    let late = Agent::of(&cluster, &place, "late");
+    late.dfctl(&["cat", &origin.url("/f4097")]).done();
+    assert_eq!(tasks(), 1.0);
+    assert_adds_up(&origin, Some(&cluster), &[&late]);
+}
+
+#[test]
 fn an_archive_behind_a_url_is_a_tree_on_every_node() {
     let place = Place::new();
     let source = place.dir("source");

@@ -200,7 +200,7 @@ impl Actor {
             Command::Digests(digests) => {
                 self.flights.keep_word(Word::Digests(*digests));
             }
-            Command::Tiny { content, signed } => self.flights.keep_tiny(content, signed),
+            Command::Tiny { whole, looked_at } => self.flights.keep_tiny(whole, looked_at),
             Command::Lost(groups) => self.lost(groups),
         }
     }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dfs_model::{ByteSize, GroupRange, HostId, Priority};
+use dfs_proto::common;
 use dfs_source::SourceError;
 use futures::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;
@@ -174,13 +175,16 @@ impl Flights {
         self.appointments.extend(appointments);
     }
 
-    /// The whole of a tiny content, as the scheduler had it from a seed.
-    pub(super) fn keep_tiny(&self, content: Bytes, signed: Vec<Bytes>) {
+    /// The whole of a tiny content, as the scheduler had it from a seed. `looked_at` is dropped at the end.
+    pub(super) fn keep_tiny(&self, whole: common::Whole, looked_at: Option<oneshot::Sender<()>>) {
         let context = self.context.clone();
+        let signed: Vec<Bytes> = whole.digests.into_iter().map(|batch| batch.encoded).collect();
         self.context.engine.tracker.spawn(async move {
+            let _looked_at = looked_at;
             let signer = signed.first().and_then(|batch| SignedDigests::decode(batch).ok());
             let Some(seed) = signer.map(|batch| batch.batch().signer) else { return };
-            let segment = Segment { count: 1, signed, payload: content, ..Segment::default() };
+            let payload = whole.content;
+            let segment = Segment { count: 1, signed, payload, ..Segment::default() };
             match context.keep_segment(segment, &CameFrom::Parent(seed)).await {
                 Ok(Outcome::Kept(_)) => context.report(FlightEvent::Tiny { seed }).await,
                 // Parents or the source bring it instead.

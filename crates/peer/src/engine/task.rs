@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dfs_artifact::Origin;
-use dfs_model::TaskInfo;
-use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, HostId, Priority, TaskId};
+use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, HostId, Priority, TaskId, TaskInfo};
+use dfs_proto::common;
 use dfs_source::Credentials;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
@@ -97,8 +97,9 @@ pub(crate) enum Command {
     Digests(Box<SignedDigests>),
     /// The whole content, with what proves it: the scheduler's answer for a tiny one.
     Tiny {
-        content: Bytes,
-        signed: Vec<Bytes>,
+        whole: common::Whole,
+        /// Dropped when it is kept, or will not be.
+        looked_at: Option<oneshot::Sender<()>>,
     },
     Lost(GroupRange),
 }
@@ -456,6 +457,20 @@ impl Task {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Keeps the whole of a tiny content that came with the answer to what it is, where it is proven to be that. Ends
+    /// when it is here or will not be: it is fetched then, as any other.
+    pub(crate) async fn take(&self, whole: common::Whole) {
+        if self.is_complete() {
+            return;
+        }
+        let (looked_at, kept) = oneshot::channel();
+        let taken = Command::Tiny { whole, looked_at: Some(looked_at) };
+        if self.shared.commands.send(taken).await.is_ok() {
+            // It is dropped, never sent.
+            let _ = kept.await;
         }
     }
 

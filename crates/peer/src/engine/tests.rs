@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use async_trait::async_trait;
 use dfs_artifact::origin::{Part, PartStream};
 use dfs_model::{
-    ByteRange, CanonicalUrl, GROUP_BYTES, HostInfo, HostKind, Location, Priority, TaskKind,
+    ByteRange, CanonicalUrl, GROUP_BYTES, GroupRange, HostInfo, HostKind, Location, Priority,
+    TaskKind,
 };
 use dfs_model::{Transform, Validator};
+use dfs_proto::common;
 use dfs_source::{Action, Attempt, ByteStream, SourceError, Sources};
 use futures::stream;
 use futures::{StreamExt, TryStreamExt};
@@ -277,6 +279,34 @@ async fn give_parents(task: &Task, parents: &[&Member]) {
         .map(|member| ParentHost { host: member.info.clone(), grant: Bytes::new() })
         .collect();
     task.shared.commands.send(Command::Parents { parents: hosts, led: false }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiny_content_that_comes_with_the_answer_is_kept_where_it_is_proven() {
+    let (field, origin) = (Field::new(), Arc::new(FakeOrigin::new(3_000)));
+    let seed = field.honest(Role::Seed, 1, &[]);
+    let seeded = seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let content = read_all(&seeded).await;
+    let digests = seeded.stored().signed_for(GroupRange::new(0, 1));
+    let digests = digests.iter().map(|signed| signed.encode().into());
+    let digests = digests.map(|encoded| common::SignedDigests { encoded }).collect();
+    let whole = common::Whole { content: content.clone(), digests };
+    let other = Bytes::from(vec![1; 3_000]);
+    let lies = [
+        common::Whole { content: other, ..whole.clone() },
+        common::Whole { content: content.slice(1..), ..whole.clone() },
+        common::Whole { digests: Vec::new(), ..whole.clone() },
+    ];
+    let (engine, _dir) = field.engine(Role::Node, &[&seed]);
+    let task = engine.open(&origin.info(), None, None).await.unwrap();
+    for lie in lies {
+        task.take(lie).await;
+        assert!(!task.is_complete());
+    }
+    task.take(whole).await;
+    assert!(task.is_complete());
+    assert_eq!(read_all(&task).await, content);
+    assert_eq!(task.ledger().parent_bytes(None), 3_000);
 }
 
 async fn read_all(task: &Task) -> Bytes {

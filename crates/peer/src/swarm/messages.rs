@@ -245,8 +245,9 @@ pub(super) fn down(
             let signers = signers(&registered.signers)?;
             let tiny = registered.scope() == SizeScope::Tiny && !registered.content.is_empty();
             if tiny {
-                let signed = registered.digests.into_iter().map(|signed| signed.encoded).collect();
-                (id, vec![signers, Command::Tiny { content: registered.content, signed }])
+                let (content, digests) = (registered.content, registered.digests);
+                let whole = common::Whole { content, digests };
+                (id, vec![signers, Command::Tiny { whole, looked_at: None }])
             } else {
                 (id, std::iter::once(signers).chain(decode(registered.digests)).collect())
             }

@@ -22,7 +22,7 @@ use super::sinks::{Compare, IntoPart, exists};
 use super::wanted::member_identity;
 use super::{Filter, ReadOptions};
 use crate::backend::{
-    Backend, Delivery, Entry, EntryKind, FilesRequest, Listed, Missing, ReadRequest, View,
+    Backend, Delivery, Entry, EntryKind, FilesRequest, Listed, Missing, Purpose, ReadRequest, View,
 };
 use crate::codes;
 use crate::commands::inside::{self, answer, interrupted, missing_error, next};
@@ -86,7 +86,7 @@ pub async fn run(
     let begun = Instant::now();
     let backend = inside::backend(context).await?;
     let shown = locator.shown();
-    let opened = answer(context, backend.open(&locator.target, View::Tree)).await?;
+    let opened = answer(context, backend.open(&locator.target, View::Tree, Purpose::Read)).await?;
     let artifact = opened.map_err(|failure| CliError::backend("get", &shown, failure))?;
     let (entries, missing) = list(context, &*backend, locator, &plan.filter).await?;
     let resolve = begun.elapsed();

@@ -9,8 +9,8 @@ use futures::stream::{self, StreamExt};
 
 use super::item::{Item, Listing, Told, of_source};
 use crate::backend::{
-    Backend, Delivery, Failure, FailureClass, Ledger, Listed, ReadEvent, ReadRequest, ReadStream,
-    View,
+    Backend, Delivery, Failure, FailureClass, Ledger, Listed, Purpose, ReadEvent, ReadRequest,
+    ReadStream, View,
 };
 use crate::commands::inside::{self, answer};
 use crate::commands::saving::below;
@@ -56,7 +56,8 @@ impl Origin {
             return Ok(Self::Directory { source, target: locator.target });
         }
         let backend = inside::backend(context).await?;
-        let opened = answer(context, backend.open_anew(&locator.target, View::Tree)).await?;
+        let opened =
+            answer(context, backend.open(&locator.target, View::Tree, Purpose::Watch)).await?;
         let artifact = opened.map_err(failed)?;
         let snapshot = artifact.index.map(|index| index.id.to_string()).unwrap_or_default();
         Ok(Self::Artifact { backend, locator, snapshot })
