@@ -30,6 +30,8 @@ dfs_service::metrics! {
         hosts: Gauge[Count],
         /// Tasks known now.
         tasks: Gauge[Count],
+        /// Contents that hosts have named and nobody asks for, each once for every host.
+        shelved: Gauge[Count],
         /// Streams of hosts open now.
         streams: Gauge[Count],
         /// Orders to seeds under way.

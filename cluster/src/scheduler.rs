@@ -15,6 +15,7 @@ mod arms;
 mod grpc;
 mod looking;
 mod messages;
+mod naming;
 mod obtain;
 mod preheat;
 mod resolve;

@@ -127,7 +127,7 @@ async fn register(
     number: u32,
 ) -> Result<Answered, String> {
     let (up, stream) = mpsc::channel(4);
-    let announce = Announce { host: Some(host(number)), held: Vec::new() };
+    let announce = Announce { host: Some(host(number)), ..Announce::default() };
     let register = Register { task: Some((&task()).into()), ..Register::default() };
     for kind in [Up::Announce(announce), Up::Register(register)] {
         up.try_send(HostMessage { kind: Some(kind) }).unwrap();

@@ -13,8 +13,7 @@ use bytes::Bytes;
 use dfs_cluster::membership::{self, Members};
 use dfs_cluster::metrics::{ManagerMetrics, SchedulerMetrics};
 use dfs_cluster::{manager, scheduler};
-use dfs_model::TaskInfo;
-use dfs_model::{CanonicalUrl, HostId, TaskKey, TaskKind, Transform, Validator};
+use dfs_model::{CanonicalUrl, HostId, TaskId, TaskInfo, TaskKey, TaskKind, Transform, Validator};
 use dfs_peer::dial::Callee;
 use dfs_peer::digests::{Appointment, DigestBatch, Identity};
 use dfs_peer::hashtree;
@@ -26,7 +25,7 @@ use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::scheduler::scheduler_server::SchedulerServer;
 use dfs_proto::scheduler::{
-    Announce, Held, HostMessage, Register, Registered, ResolveRequest, SizeScope,
+    Announce, Held, HostMessage, Names, Register, Registered, ResolveRequest, SizeScope,
 };
 use dfs_proto::seed::seed_server::{Seed, SeedServer};
 use dfs_proto::seed::{ObtainEvent, ObtainRequest, Obtaining, obtain_event};
@@ -304,7 +303,7 @@ impl Node {
         held: Vec<Held>,
     ) -> Result<Self, Status> {
         let (up, stream) = mpsc::channel(16);
-        let announce = Announce { host: Some(me), held };
+        let announce = Announce { host: Some(me), held, more: true };
         up.try_send(HostMessage { kind: Some(Up::Announce(announce)) }).unwrap();
         let mut client = SchedulerClient::new(channel);
         let down = client.attend(ReceiverStream::new(stream)).await?.into_inner();
@@ -397,6 +396,52 @@ async fn children_get_the_seed_once_it_takes_part_and_its_digests_as_it_signs_th
     assert_eq!(registered.await.digests.len(), 1, "late joiners get a snapshot");
     assert!(second.hears_parents().await.contains(&bytes(first.identity.host())));
     cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_host_has_named_it_is_asked_for_when_somebody_wants_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let _seed = cluster.add_seed().await;
+    let task = task("kept", 100 << 20);
+    let mut holder = cluster.node().await;
+    let turn = holder.hears("its turn", |message| match message {
+        Down::NameHeld(turn) => Some(turn.most),
+        _ => None,
+    });
+    assert!(turn.await > 0);
+    holder.says(Up::Names(Names { task_ids: bytes_of(task.id), more: true })).await;
+    let again = holder.hears("its next turn", |message| match message {
+        Down::NameHeld(_) => Some(()),
+        _ => None,
+    });
+    again.await;
+    let mut node = cluster.node().await;
+    node.registers(&task).await;
+    let recalled = holder.hears("what is wanted", |message| match message {
+        Down::Recall(recall) => Some(recall.task_id),
+        _ => None,
+    });
+    assert_eq!(recalled.await, bytes_of(task.id));
+    let groups = vec![common::GroupRun { first: 0, count: 1600 }];
+    let held = Held { task: Some((&task).into()), groups, ..Held::default() };
+    holder.says(Up::Held(held)).await;
+    assert_eq!(node.hears_parents().await, [bytes(holder.identity.host())]);
+    let too_many = Names { task_ids: vec![0; 32 * 5000].into(), more: false };
+    holder.says(Up::Names(too_many)).await;
+    let ended = soon("it is refused", async {
+        loop {
+            if let Err(status) = holder.down.message().await {
+                return status.code();
+            }
+        }
+    });
+    assert_eq!(ended.await, Code::InvalidArgument);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+fn bytes_of(id: TaskId) -> Bytes {
+    id.as_bytes().to_vec().into()
 }
 
 #[tokio::test]
@@ -662,8 +707,12 @@ async fn digests_that_the_seed_did_not_sign_end_its_part() {
 struct Looked(AtomicUsize);
 
 impl Holdings for Looked {
-    fn held(&self) -> Vec<Held> {
+    fn held(&self, _: &[TaskId]) -> Vec<Held> {
         self.0.fetch_add(1, Ordering::SeqCst);
+        Vec::new()
+    }
+
+    fn names(&self, _: &dyn Fn(&TaskKey) -> bool) -> Vec<TaskId> {
         Vec::new()
     }
 }

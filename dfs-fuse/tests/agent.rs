@@ -12,6 +12,7 @@ use dfs_peer::engine::Lifetime;
 use dfs_peer::engine::Role;
 use dfs_peer::host::{Host, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
+use dfs_peer::opener::Purpose;
 use dfs_service::net::{GrpcChannels, TcpLinkDialer};
 use dfs_source::{FileOptions, HttpOptions, Sources, Target};
 use dfs_tests::origin::Injected;
@@ -68,7 +69,12 @@ fn origin() -> Origin {
 }
 
 fn tree(url: &str) -> Question {
-    Question { target: Target::parse(url).unwrap(), view: View::Tree, command: None }
+    Question {
+        target: Target::parse(url).unwrap(),
+        view: View::Tree,
+        command: None,
+        purpose: Purpose::Look,
+    }
 }
 
 fn as_user(origin: &Origin, user: &str) -> Question {

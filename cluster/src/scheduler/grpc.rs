@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::announcement::{self, Announced, Pending, Trusted, Unproven};
 use super::messages::{self, Unacceptable};
+use super::naming::{self, MOST_NAMES, Naming, Step};
 use super::service::{Mail, Stream, StreamId};
 use super::{Error, Handle, Resolver, looking, preheat};
 use crate::membership::Members;
@@ -53,6 +54,7 @@ pub struct Grpc {
     last_stream: AtomicU64,
     verifying: Arc<Semaphore>,
     pending: Arc<Semaphore>,
+    naming: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -70,6 +72,7 @@ impl Grpc {
     ) -> Self {
         let (last_stream, verifying) = (AtomicU64::new(0), Arc::new(Semaphore::new(VERIFYING)));
         let pending = Arc::new(Semaphore::new(PENDING));
+        let naming = Arc::new(Semaphore::new(naming::TURNS));
         Self {
             handle,
             resolver,
@@ -79,6 +82,7 @@ impl Grpc {
             last_stream,
             verifying,
             pending,
+            naming,
             tasks,
             stop,
         }
@@ -163,6 +167,7 @@ impl Scheduler for Grpc {
             metrics: self.metrics.clone(),
             verifying: Arc::clone(&self.verifying),
             pending: Arc::clone(&self.pending),
+            naming: Arc::clone(&self.naming),
             tasks: self.tasks.clone(),
             stop: self.stop.child_token(),
         };
@@ -189,6 +194,7 @@ struct Attendance {
     metrics: SchedulerMetrics,
     verifying: Arc<Semaphore>,
     pending: Arc<Semaphore>,
+    naming: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -219,13 +225,15 @@ impl Attendance {
         mut messages: Streaming<HostMessage>,
         out: mpsc::Sender<Result<SchedulerMessage, Status>>,
     ) -> Result<(), Status> {
-        let stream =
-            Stream { host: Arc::clone(&self.host), id: self.id, out, stop: self.stop.clone() };
-        self.send(Mail::Attach(stream)).await?;
+        let (host, id, stop) = (Arc::clone(&self.host), self.id, self.stop.clone());
+        self.send(Mail::Attach(Stream { host, id, out: out.clone(), stop })).await?;
         // Who joins from here on is news to what waits.
         let mut members = self.members.clone();
         members.mark_unchanged();
-        let mut pending = self.announce(announce).await?;
+        let mut pending = Pending::new(Arc::clone(&self.pending));
+        let mut naming = Naming::new(Arc::clone(&self.naming));
+        naming.said(announce.more);
+        self.announce(announce.held, &mut pending).await?;
         loop {
             let message = tokio::select! {
                 message = messages.message() => message?,
@@ -233,21 +241,35 @@ impl Attendance {
                     pending = self.vouch(pending).await?;
                     continue;
                 }
+                step = naming.step() => {
+                    if step == Step::Ask {
+                        // One that does not read what is sent to it has had its turn.
+                        let _ = out.try_send(Ok(messages::name_held(MOST_NAMES)));
+                    }
+                    continue;
+                }
             };
             let Some(message) = message else { return Ok(()) };
+            match message.kind {
+                Some(Up::Held(held)) => {
+                    self.announce(vec![held], &mut pending).await?;
+                    continue;
+                }
+                Some(Up::Names(ref names)) => naming.said(names.more),
+                _ => {}
+            }
             // Of signatures at most one, over one batch: less than a millisecond.
             let event = messages::event(&self.host, message).map_err(|error| self.bad(&error))?;
             self.send(Mail::Event(Box::new(event))).await?;
         }
     }
 
-    /// Takes what is announced; gives what nobody known vouches for.
-    async fn announce(&self, announce: Announce) -> Result<Pending, Status> {
-        let mut pending = Pending::new(Arc::clone(&self.pending));
-        if announce.held.len() > MAX_ANNOUNCED {
+    /// Takes what is announced; what nobody known vouches for is added to what is pending.
+    async fn announce(&self, held: Vec<Held>, pending: &mut Pending) -> Result<(), Status> {
+        if held.len() > MAX_ANNOUNCED {
             return Err(self.bad(&Unacceptable::TooMany));
         }
-        let mut rest = announce.held.into_iter();
+        let mut rest = held.into_iter();
         while rest.len() > 0 {
             let (verified, left) = self.verify(rest).await?;
             rest = left;
@@ -265,7 +287,7 @@ impl Attendance {
                 }
             }
         }
-        Ok(pending)
+        Ok(())
     }
 
     /// There are other members: takes what they vouch for; gives the rest.
@@ -425,12 +447,15 @@ mod tests {
             metrics: SchedulerMetrics::register(&mut Metrics::new()),
             verifying: Arc::clone(&verifying),
             pending: Arc::new(Semaphore::new(PENDING)),
+            naming: Arc::new(Semaphore::new(1)),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
-        let announce = Announce { held: vec![held(), held(), held()], ..Announce::default() };
+        let mut pending = Pending::new(Arc::clone(&attendance.pending));
         let mut announcing = JoinSet::new();
-        announcing.spawn(async move { attendance.announce(announce).await });
+        announcing.spawn(async move {
+            attendance.announce(vec![held(), held(), held()], &mut pending).await
+        });
         while mail.capacity() > 0 {
             tokio::task::yield_now().await;
         }

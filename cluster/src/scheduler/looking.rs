@@ -345,6 +345,7 @@ fn wait_message(wait: Wait) -> scheduler::WaitKind {
         Wait::Seed => scheduler::WaitKind::Seed,
         Wait::Digests => scheduler::WaitKind::Digests,
         Wait::Hearing => scheduler::WaitKind::Hearing,
+        Wait::Holders => scheduler::WaitKind::Holders,
         Wait::Parents => scheduler::WaitKind::Parents,
         Wait::Turn => scheduler::WaitKind::Turn,
     }

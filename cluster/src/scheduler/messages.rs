@@ -11,6 +11,7 @@ use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::{common, scheduler, seed};
 
 use super::Fill;
+use super::naming::MOST_NAMES;
 use dfs_scheduler::core::{
     Decision, Done, Event, Failed, FailureKind, Lease, LeaseEnd, LeaseFailure, MAX_GROUPS, Outcome,
     RefusalKind, Report, SeedEvent, SizeScope, Taken, Wanted,
@@ -77,7 +78,8 @@ pub(super) fn id_bytes(bytes: &[u8]) -> Bytes {
 pub fn event(host: &HostInfo, message: scheduler::HostMessage) -> Result<Event, Unacceptable> {
     let id = host.id;
     Ok(match message.kind.ok_or(Unacceptable::Empty)? {
-        Up::Announce(_) => return Err(Unacceptable::AnnouncedTwice),
+        Up::Announce(_) | Up::Held(_) => return Err(Unacceptable::AnnouncedTwice),
+        Up::Names(names) => Event::Names { host: id, tasks: named(&names.task_ids)? },
         Up::Register(register) => registration(id, register)?,
         Up::Progress(report) => progress(id, report)?,
         Up::Want(want) => Event::Want {
@@ -114,6 +116,14 @@ pub fn event(host: &HostInfo, message: scheduler::HostMessage) -> Result<Event, 
             Event::Digests { host: id, task, batch: signed.encoded }
         }
     })
+}
+
+fn named(ids: &[u8]) -> Result<Vec<TaskId>, Unacceptable> {
+    if ids.len() > MOST_NAMES as usize * TaskId::LEN {
+        return Err(Unacceptable::TooMany);
+    }
+    let ids = ids.chunks(TaskId::LEN).map(convert::task_id);
+    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 fn registration(host: HostId, register: scheduler::Register) -> Result<Event, Unacceptable> {
@@ -264,6 +274,11 @@ pub fn welcome(epoch: u64, strategy: &str) -> scheduler::SchedulerMessage {
     down(Down::Welcome(scheduler::Welcome { epoch, strategy: strategy.to_owned() }))
 }
 
+/// The word that a host's turn has come to name what it holds.
+pub fn name_held(most: u32) -> scheduler::SchedulerMessage {
+    down(Down::NameHeld(scheduler::NameHeld { most }))
+}
+
 /// A decision's name in metrics.
 pub fn name(decision: &Decision) -> &'static str {
     match decision {
@@ -278,6 +293,7 @@ pub fn name(decision: &Decision) -> &'static str {
         Decision::Refuse { .. } => "refuse",
         Decision::Blacklisted { .. } => "blacklist",
         Decision::Forget { .. } => "forget",
+        Decision::Recall { .. } => "recall",
     }
 }
 
@@ -333,6 +349,10 @@ pub fn messages(
             let task_id = id_bytes(task.as_bytes());
             let kind = refusal_message(kind).into();
             (vec![host], vec![down(Down::Refused(scheduler::Refused { task_id, reason, kind }))])
+        }
+        Decision::Recall { host, task } => {
+            let task_id = id_bytes(task.as_bytes());
+            (vec![host], vec![down(Down::Recall(scheduler::Recall { task_id }))])
         }
         Decision::ObtainFromSeed { .. }
         | Decision::EndObtain { .. }

@@ -423,6 +423,7 @@ impl Service {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.hosts.set(count(hosts));
         self.metrics.tasks.set(count(tasks));
+        self.metrics.shelved.set(count(self.core.shelved()));
         self.metrics.streams.set(count(self.streams.len()));
         self.metrics.obtaining.set(count(self.orders.len()));
         self.count_moved();

@@ -10,6 +10,7 @@ mod members;
 mod messages;
 mod outbox;
 mod session;
+mod teller;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,8 +19,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_model::TaskInfo;
-use dfs_model::{CanonicalUrl, GroupRange, GroupSet, HostId, HostInfo, Priority, RouteKey, TaskId};
+use dfs_model::{
+    CanonicalUrl, GroupRange, GroupSet, HostId, HostInfo, Priority, RouteKey, TaskId, TaskInfo,
+    TaskKey,
+};
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::{common, convert, scheduler};
 use futures::stream::{BoxStream, StreamExt as _};
@@ -58,8 +61,10 @@ impl ManagerPlace for SocketAddr {
 
 /// Gives the tasks that this host holds, for announcing.
 pub trait Holdings: Send + Sync + 'static {
-    /// Everything in the store that others may have.
-    fn held(&self) -> Vec<scheduler::Held>;
+    /// What others may have of these tasks; those of which that is nothing are left out. Blocks.
+    fn held(&self, tasks: &[TaskId]) -> Vec<scheduler::Held>;
+    /// The tasks in the store that are of such keys, those that were read last first. Blocks.
+    fn names(&self, is_asked: &dyn Fn(&TaskKey) -> bool) -> Vec<TaskId>;
 }
 
 /// How long a manager may take to name a scheduler. A host that has met none by then goes on by itself.
@@ -339,8 +344,8 @@ fn refused(status: tonic::Status) -> SwarmError {
 }
 
 /// The route key of a task.
-pub fn route_of(task: &TaskInfo) -> RouteKey {
-    route(&task.key.domain, &task.key.url)
+pub fn route_of(task: &TaskKey) -> RouteKey {
+    route(&task.domain, &task.url)
 }
 
 /// The route key of a URL in a domain.

@@ -27,11 +27,13 @@ mod leading;
 mod message;
 mod peer;
 mod presence;
+mod recall;
 mod registration;
 mod report;
 mod results;
 mod roster;
 mod seeds;
+mod shelf;
 mod standing;
 mod strategy;
 mod tally;
@@ -44,6 +46,8 @@ mod evidence_tests;
 mod lead_tests;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod recall_tests;
 #[cfg(test)]
 mod tests;
 
@@ -64,6 +68,8 @@ pub use peer::PeerState;
 pub use report::{Detail, Look, PeerReport, TaskReport, Which};
 pub use results::{ArmReport, Measure, Series};
 use roster::Roster;
+pub use shelf::MAX_SHELVED_PER_HOST;
+use shelf::Shelf;
 pub use standing::Standing;
 pub use strategy::leases::Leases;
 pub use strategy::seed004::Seed004;
@@ -153,6 +159,8 @@ pub struct Core {
     /// When the first event came.
     began: Option<Millis>,
     out: Vec<Decision>,
+    /// What hosts hold that is in no task.
+    shelf: Shelf,
     /// What came of each URL of which a task is known.
     came: BTreeMap<RouteKey, results::Own>,
     /// What the event has added to the results of arms.
@@ -176,6 +184,7 @@ impl Core {
             log: Log::default(),
             began: None,
             out: Vec::new(),
+            shelf: Shelf::default(),
             came: BTreeMap::new(),
             counted: Vec::new(),
         }
@@ -228,6 +237,11 @@ impl Core {
         (self.hosts.len(), self.tasks.len())
     }
 
+    /// Number of contents that hosts have named and nobody asks for, each once for every host.
+    pub fn shelved(&self) -> usize {
+        self.shelf.len()
+    }
+
     /// Takes an event in and says what is to be done. `now` never goes back.
     pub fn handle(&mut self, event: Event, now: Millis) -> Vec<Decision> {
         self.now = self.now.max(now);
@@ -242,6 +256,7 @@ impl Core {
                 let announced = registration::Announced { held, digests, stood_in };
                 self.announced(host, task, announced);
             }
+            Event::Names { host, tasks } => self.names(host, &tasks),
             Event::Vouched { host, task, digests, stood_in } => {
                 self.vouched(host, task, digests, stood_in);
             }
@@ -275,6 +290,7 @@ impl Core {
                 Timer::Obtain(task) => self.seed_is_late(task, at),
                 Timer::Retry(task, host) => self.retry(task, host, at),
                 Timer::Idle(task) => self.idle(task, at),
+                Timer::Recall(task) => self.recall_is_late(task, at),
                 Timer::Lead(task) => self.lead_on(task, at),
                 Timer::Order(task) => self.order_in_any_order(task),
             }

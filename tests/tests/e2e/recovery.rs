@@ -161,6 +161,35 @@ fn a_killed_cluster_that_comes_back_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_lies_with_a_node_is_found_by_a_cluster_that_has_lost_all_it_had() {
+    let place = Place::new();
+    let body = Body::noise(31, 12 * MIB + 5);
+    let length = body.length().unwrap();
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let mut cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    cluster.keep_ports().unwrap();
+    let mut holder = Agent::of(&cluster, &place, "holder");
+    let (getting, _) = start_get(&holder, &origin, "/f", &place);
+    getting.wait().done();
+    cluster.process_mut().kill();
+    // It takes part in nothing any more: all that is there lies in its store.
+    holder.start_again();
+    fs::remove_dir_all(place.path("cluster/seed/tasks")).unwrap();
+    cluster.process_mut().restart().unwrap();
+    let shelved = || cluster.process().metric("dfs_scheduler_shelved").unwrap();
+    until("the holder has named it", || shelved() == 1.0);
+    assert_eq!(cluster.process().metric("dfs_scheduler_tasks").unwrap(), 0.0);
+    let before = origin.counters().body_bytes;
+    let late = Agent::of(&cluster, &place, "late");
+    let (getting, output) = start_get(&late, &origin, "/f", &place);
+    let said = getting.wait().done().json().unwrap();
+    let account = Account::of(&said["ledger"]);
+    assert!(fs::read(output).unwrap() == all(&body));
+    assert_eq!(account, Account { peers: length, ..Account::default() });
+    assert_eq!(origin.counters().body_bytes, before, "the origin paid once");
+}
+
+#[test]
 fn a_cluster_that_forgot_the_credentials_reads_with_those_of_the_nodes_that_ask() {
     let place = Place::new();
     let body = Body::noise(6, 24 * MIB + 7);

@@ -97,18 +97,23 @@ impl Catalog {
 }
 
 impl Holdings for Catalog {
-    /// What was read last comes first; what a message cannot hold is not announced.
-    fn held(&self) -> Vec<scheduler::Held> {
-        let mut summaries = self.store.list();
-        summaries.sort_unstable_by_key(|summary| std::cmp::Reverse(summary.last_read));
+    /// What a message cannot hold is not announced: those that come first are.
+    fn held(&self, tasks: &[TaskId]) -> Vec<scheduler::Held> {
         let mut left = ANNOUNCED_DIGESTS;
-        let held = summaries.into_iter().filter_map(|summary| {
-            let held = self.held(summary.id, left.min(DIGESTS_OF_ONE))?;
+        let held = tasks.iter().filter_map(|id| {
+            let held = self.held(*id, left.min(DIGESTS_OF_ONE))?;
             let digests: usize = held.digests.iter().map(|signed| signed.encoded.len()).sum();
             let bytes = digests + held.appointments.iter().map(Bytes::len).sum::<usize>();
             left = left.saturating_sub(bytes);
             Some(held)
         });
         held.take(MAX_ANNOUNCED).collect()
+    }
+
+    fn names(&self, is_asked: &dyn Fn(&TaskKey) -> bool) -> Vec<TaskId> {
+        let mut summaries = self.store.list();
+        summaries.sort_unstable_by_key(|summary| std::cmp::Reverse(summary.last_read));
+        let named = summaries.into_iter().map(|summary| summary.id);
+        named.filter(|id| self.head(id).is_some_and(|head| is_asked(&head.key))).collect()
     }
 }

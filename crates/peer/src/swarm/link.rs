@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use dfs_model::HostId;
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
+use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::scheduler::{Announce, HostMessage, host_message::Kind as Up};
 use futures::future;
 use futures::stream::{self, Stream, StreamExt as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::outbox::Outbox;
-use super::{Holdings, SwarmOptions, messages};
+use super::teller::{Question, Sources, Teller, is_responsible};
+use super::{Holdings, Members, SwarmOptions, messages};
 use crate::dial::Callee;
 
 /// Messages waiting to be sent to one scheduler.
@@ -36,6 +38,7 @@ pub(super) struct LinkParts {
     pub(super) options: Arc<SwarmOptions>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) holdings: Arc<dyn Holdings>,
+    pub(super) members: watch::Receiver<Arc<Members>>,
     pub(super) scheduler: HostId,
     pub(super) address: SocketAddr,
 }
@@ -56,12 +59,19 @@ impl Link {
             .max_encoding_message_size(messages::MAX_MESSAGE);
         let attend = client.attend(announcement.chain(ReceiverStream::new(receiver)));
         let stream = answered(attend, progress).await?.into_inner();
+        let sources = Sources {
+            scheduler: parts.scheduler,
+            holdings: Arc::clone(&parts.holdings),
+            members: parts.members.clone(),
+            messages: messages.clone(),
+        };
+        let teller = Teller::start(sources, tracker, stop.clone());
         let reading = stop.clone();
         tracker.spawn(async move {
             parts.outbox.connected(1);
             tokio::select! {
                 () = reading.cancelled() => {}
-                () = read(stream, &parts) => {}
+                () = read(stream, &parts, &teller) => {}
             }
             parts.outbox.connected(-1);
             reading.cancel();
@@ -80,8 +90,8 @@ struct Progress {
     made: oneshot::Receiver<()>,
 }
 
-/// The first message of a stream. Everything kept here is looked at for it, so it is made when the connection is
-/// there and asks for it, and not for a scheduler that cannot be reached.
+/// The first message of a stream. All that is under way is looked at for it, so it is made when the connection is there
+/// and asks for it, and not for a scheduler that cannot be reached.
 fn announcement(
     parts: &LinkParts,
     tracker: &TaskTracker,
@@ -89,14 +99,20 @@ fn announcement(
     let ((begin, begun), (make, made)) = (oneshot::channel(), oneshot::channel());
     let (holdings, tracker) = (Arc::clone(&parts.holdings), tracker.clone());
     let host = (&parts.options.host).into();
+    let (outbox, members) = (Arc::clone(&parts.outbox), parts.members.clone());
+    let scheduler = parts.scheduler;
     let announce = async move {
         // Whoever waits for the answer may have given up.
         let _ = begin.send(());
-        let held = tracker.spawn_blocking(move || holdings.held()).await;
+        let members = Arc::clone(&members.borrow());
+        let mut under_way = outbox.registrations();
+        under_way.retain(|one| is_responsible(&members, scheduler, &one.task.key));
+        let tasks: Vec<_> = under_way.iter().map(|one| one.task.id).collect();
+        let held = tracker.spawn_blocking(move || holdings.held(&tasks)).await;
         let _ = make.send(());
         // It fails when the process is stopping: the stream ends without a word.
         let held = held.ok()?;
-        Some(messages::up(Up::Announce(Announce { host: Some(host), held })))
+        Some(messages::up(Up::Announce(Announce { host: Some(host), held, more: true })))
     };
     (stream::once(announce).filter_map(future::ready), Progress { begun, made })
 }
@@ -127,6 +143,7 @@ async fn answered<T>(
 async fn read(
     mut stream: tonic::Streaming<dfs_proto::scheduler::SchedulerMessage>,
     parts: &LinkParts,
+    teller: &Teller,
 ) {
     loop {
         let message = match stream.message().await {
@@ -137,6 +154,17 @@ async fn read(
                 return;
             }
         };
+        match message.kind {
+            Some(Down::NameHeld(turn)) => {
+                teller.ask(Question::Names(turn));
+                continue;
+            }
+            Some(Down::Recall(recall)) => {
+                teller.ask(Question::Recall(recall));
+                continue;
+            }
+            _ => {}
+        }
         match messages::down(message) {
             Ok(Some((task, commands))) => {
                 let Some(registration) = parts.outbox.registration(&task) else { continue };

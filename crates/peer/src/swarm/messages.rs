@@ -117,7 +117,17 @@ pub(super) fn news(
 }
 
 fn leave(task: &TaskId) -> HostMessage {
-    up(Up::Leave(Leave { task_id: id_bytes(task) }))
+    leave_of(task.as_bytes())
+}
+
+/// The host holds nothing of what has this name.
+pub(super) fn leave_of(task: &[u8]) -> HostMessage {
+    up(Up::Leave(Leave { task_id: Bytes::copy_from_slice(task) }))
+}
+
+/// The host can name tasks that this scheduler has not heard of.
+pub(super) fn more_to_name() -> HostMessage {
+    up(Up::Names(scheduler::Names { task_ids: Bytes::new(), more: true }))
 }
 
 /// The host goes, with all that it holds.
@@ -277,6 +287,8 @@ pub(super) fn down(
             (id, vec![Command::Refused(error)])
         }
         Down::Welcome(_) | Down::SlowDown(_) | Down::Moved(_) => return Ok(None),
+        // They are about what no task is open for.
+        Down::NameHeld(_) | Down::Recall(_) => return Ok(None),
     };
     Ok(Some(addressed))
 }

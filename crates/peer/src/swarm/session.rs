@@ -46,6 +46,8 @@ pub(super) struct Session {
     tracker: TaskTracker,
     links: HashMap<HostId, Link>,
     attempts: HashMap<HostId, Attempts>,
+    /// Who shared what there is to be told when that was looked at last.
+    sharing: Vec<HostId>,
 }
 
 impl Session {
@@ -64,6 +66,7 @@ impl Session {
             tracker,
             links: HashMap::new(),
             attempts: HashMap::new(),
+            sharing: Vec::new(),
         }
     }
 
@@ -111,7 +114,7 @@ impl Session {
         self.links.clear();
     }
 
-    /// Opens links to all schedulers: a holder is known to every one, or nobody would find what it holds.
+    /// Opens links to all schedulers: each is told of what it is responsible for.
     async fn upkeep(&mut self, stop: &CancellationToken) {
         let members = Arc::clone(&self.members.borrow_and_update());
         let gone = self.links.extract_if(|_, link| !link.is_open()).map(|(id, _)| id);
@@ -121,6 +124,7 @@ impl Session {
         if members.schedulers.is_empty() {
             self.outbox.set_state("the cluster: no manager names a scheduler");
         }
+        self.share(&members).await;
         for (host, address) in &members.schedulers {
             if !self.links.contains_key(&host.id) && self.due(host.id) {
                 self.open(host.id, *address, stop).await;
@@ -128,10 +132,23 @@ impl Session {
         }
     }
 
+    /// Where others share what there is to be told, each hears that there is more for it.
+    async fn share(&mut self, members: &Members) {
+        let mut sharing: Vec<HostId> = members.schedulers.iter().map(|(host, _)| host.id).collect();
+        sharing.sort_unstable();
+        if sharing == self.sharing {
+            return;
+        }
+        self.sharing = sharing;
+        for scheduler in self.links.keys() {
+            self.send(*scheduler, messages::more_to_name()).await;
+        }
+    }
+
     /// A scheduler is gone: those whose tasks it led choose for themselves, until they are led again.
     async fn release(&self, members: &Members, scheduler: HostId) {
         for registration in self.outbox.registrations() {
-            let responsible = members.scheduler_for(&route_of(&registration.task));
+            let responsible = members.scheduler_for(&route_of(&registration.task.key));
             if responsible.is_none_or(|(id, _)| id == scheduler) {
                 // The task may be closing.
                 let _ = registration.commands.send(Command::Unled).await;
@@ -149,6 +166,7 @@ impl Session {
             options: Arc::clone(&self.options),
             outbox: Arc::clone(&self.outbox),
             holdings: Arc::clone(&self.holdings),
+            members: self.members.clone(),
             scheduler: id,
             address,
         };
@@ -175,7 +193,7 @@ impl Session {
     async fn register_again(&self, scheduler: HostId) {
         let members = Arc::clone(&self.members.borrow());
         for registration in self.outbox.registrations() {
-            let responsible = members.scheduler_for(&route_of(&registration.task));
+            let responsible = members.scheduler_for(&route_of(&registration.task.key));
             if responsible.is_some_and(|(id, _)| id == scheduler) {
                 self.send(scheduler, messages::register(&registration)).await;
                 if !registration.wants.is_empty() {
@@ -191,7 +209,7 @@ impl Session {
         let responsible = |task: &TaskId, news: &News| -> Option<HostId> {
             let resting = news.rest.as_ref().map(|(registration, _)| registration.clone());
             let registration = self.outbox.registration(task).or(resting)?;
-            members.scheduler_for(&route_of(&registration.task)).map(|(id, _)| id)
+            members.scheduler_for(&route_of(&registration.task.key)).map(|(id, _)| id)
         };
         let mut outgoing: BTreeMap<HostId, Vec<HostMessage>> = BTreeMap::new();
         for (task, news) in &news {

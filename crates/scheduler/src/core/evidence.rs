@@ -206,6 +206,8 @@ pub enum Wait {
     Digests,
     /// Seeds to be heard of: the scheduler has just started.
     Hearing,
+    /// Those who hold it to say what they have.
+    Holders,
     /// Somebody who can serve.
     Parents,
     /// Its turn at the source.

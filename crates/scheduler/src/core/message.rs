@@ -229,6 +229,13 @@ pub enum Event {
         /// Whether an earlier scheduler made it stand in, as it has proved to the shell.
         stood_in: bool,
     },
+    /// A host holds some of these too, and nobody has asked it for them.
+    Names {
+        /// Who.
+        host: HostId,
+        /// Of what.
+        tasks: Vec<TaskId>,
+    },
     /// Somebody has turned out to vouch for what a host announced before.
     Vouched {
         /// Who announced it.
@@ -338,7 +345,8 @@ impl Event {
             | Self::PeerResult { task, .. }
             | Self::Leave { task, .. }
             | Self::Seed { task, .. } => Some(*task),
-            Self::HostJoined(_) | Self::HostSilent(_) | Self::HostLeft(_) | Self::Tick => None,
+            Self::HostJoined(_) | Self::HostSilent(_) | Self::HostLeft(_) => None,
+            Self::Names { .. } | Self::Tick => None,
         }
     }
 }
@@ -403,6 +411,13 @@ pub enum LeaseFailure {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
+    /// Ask a host what it holds of a task, which it has named: it announces that, or leaves the task.
+    Recall {
+        /// Whom.
+        host: HostId,
+        /// Of what.
+        task: TaskId,
+    },
     /// Answer a registration.
     SendRegistered {
         /// To whom.

@@ -20,6 +20,8 @@ enum Step {
     Silent(u8),
     Gone(u8),
     Announce(u8, u8, u64),
+    Name(u8, u8),
+    Close(u8, u8, u64),
     Register(u8, u8, Option<u64>),
     Done(u8, u8, u64, Option<u8>),
     Fail(u8, u8, u8, u8),
@@ -48,6 +50,8 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
         1 => host.clone().prop_map(Step::Silent),
         1 => host.prop_map(Step::Gone),
         2 => (node(), task(), group()).prop_map(|(n, t, g)| Step::Announce(n, t, g)),
+        3 => (node(), task()).prop_map(|(n, t)| Step::Name(n, t)),
+        2 => (node(), task(), group()).prop_map(|(n, t, g)| Step::Close(n, t, g)),
         8 => (node(), task(), prop::option::of(group())).prop_map(|(n, t, g)| Step::Register(n, t, g)),
         8 => (node(), task(), group(), prop::option::of(NODES))
             .prop_map(|(n, t, g, p)| Step::Done(n, t, g, p)),
@@ -100,6 +104,14 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
             task: task(t),
             held: GroupSet::full(g),
             digests: vec![Bytes::from(vec![n, t])],
+        },
+        Step::Name(n, t) => Event::Names { host: id(n), tasks: vec![task(t).id] },
+        Step::Close(n, t, g) => Event::Register {
+            host: id(n),
+            task: task(t),
+            wanted: Wanted::Groups(GroupSet::full(g)),
+            held: GroupSet::full(g),
+            priority: Priority::Bulk,
         },
         Step::Register(n, t, g) => Event::Register {
             host: id(n),
@@ -205,6 +217,10 @@ fn check(core: &Core) {
             assert!(core.hosts.contains_key(&parent) && task.peer(&parent).is_some(), "gone");
             assert!(!task.blacklist.contains(&parent), "blacklisted");
             assert_ne!(parent, child);
+        }
+        for host in core.shelf.holders(task_id, 0) {
+            assert!(core.hosts.contains_key(host), "gone, and still named");
+            assert!(task.peer(host).is_none(), "it takes part");
         }
         for (host, peer) in task.peers() {
             assert!(core.hosts[host].tasks.contains(task_id));

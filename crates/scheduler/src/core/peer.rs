@@ -110,6 +110,8 @@ pub struct Peer {
     pub(super) owes_result: bool,
     /// Whether its registration has been answered.
     pub answered: bool,
+    /// Whether it registered for what it holds and no more: before it takes anything it registers again.
+    pub is_closed: bool,
     /// Whether it was ever allowed to sign what it read.
     pub stand_in: bool,
     /// Whether it holds groups that it read from the source without being a stand-in.
@@ -166,6 +168,7 @@ impl Peer {
             registered: false,
             owes_result: false,
             answered: false,
+            is_closed: false,
             stand_in: false,
             serves_only_itself: false,
             priority: Priority::default(),

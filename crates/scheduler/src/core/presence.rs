@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dfs_model::{HostId, HostInfo, TaskId};
 
 use super::evidence::Evidence;
+use super::recall::is_put_away;
 use super::{Core, Decision, Host, Millis, PeerState, Task, Timer};
 
 /// Tasks of one host in which it is told that it is silent: one that holds thousands must not displace all that is known.
@@ -81,6 +82,7 @@ impl Core {
     pub(super) fn host_left(&mut self, id: HostId) {
         // Out of the table first: nobody may be rescheduled to a host that is going.
         let Some(host) = self.hosts.remove(&id) else { return };
+        self.shelf.clear(&id);
         self.log.departs(&host.info);
         for task in &host.tasks {
             self.remove_peer(*task, id);
@@ -109,10 +111,10 @@ impl Core {
         self.forget_if_unused(task_id);
     }
 
-    /// Forgets a task without peers; sets the idle timer of one that only seeds hold.
+    /// Forgets a task without peers; sets the idle timer of one that nobody takes part in any more.
     pub(super) fn forget_if_unused(&mut self, task_id: TaskId) {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        if task.peers().any(|(_, peer)| peer.state() != PeerState::Seeding) {
+        if !is_unused(task) {
             return;
         }
         if task.roster().is_empty() && !matches!(task.state, super::TaskState::Void { .. }) {
@@ -130,7 +132,8 @@ impl Core {
             return;
         }
         task.idle_due = None;
-        if task.peers().all(|(_, peer)| peer.state() == PeerState::Seeding) {
+        if is_unused(task) {
+            self.shelve(task_id);
             self.forget(task_id);
         }
     }
@@ -170,4 +173,9 @@ impl Core {
             task
         }))
     }
+}
+
+/// Whether all who are in it only hold it for others.
+fn is_unused(task: &Task) -> bool {
+    task.peers().all(|(_, peer)| peer.state() == PeerState::Seeding || is_put_away(peer))
 }

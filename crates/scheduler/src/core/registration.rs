@@ -64,7 +64,9 @@ impl Core {
         let fresh: Vec<Bytes> = digests.filter(|batch| task.digests.add(batch.clone())).collect();
         self.note(id, host, Evidence::Announced { held: groups });
         self.publish(id, None, fresh);
+        self.recalled(id, &host);
         self.schedule_waiting(id);
+        self.forget_if_unused(id);
     }
 
     /// Its announcement may be long ago: what it holds by now it has said since.
@@ -97,6 +99,8 @@ impl Core {
             return self.out.push(Decision::Refuse { host, task: id, kind, reason: reason.into() });
         };
         task.idle_due = None;
+        let is_closed = !ask.held.is_empty()
+            && matches!(&ask.wanted, Wanted::Groups(wanted) if ask.held.contains_set(wanted));
         let held = (!ask.held.is_empty()).then(|| held_from(ask.held, task));
         // It may have forgotten its leases, and whom it was told of.
         task.begin_anew(&host, now);
@@ -110,6 +114,7 @@ impl Core {
         peer.registered = true;
         peer.owes_result = true;
         peer.answered = false;
+        peer.is_closed = is_closed;
         if let Some(held) = held {
             peer.holds(held, now);
         }
@@ -121,7 +126,12 @@ impl Core {
         peer.blocked.clear();
         let held = peer.held.count(groups);
         self.note(id, host, Evidence::Registered { held });
+        self.shelf.take(&id, &host);
+        if !is_closed {
+            self.recall(id, host);
+        }
         self.start(id, host);
+        self.forget_if_unused(id);
     }
 
     /// Puts a registered peer to work, or to rest when it wants nothing.
@@ -520,6 +530,7 @@ impl Core {
     }
 
     pub(super) fn leave(&mut self, host: HostId, task_id: TaskId) {
+        self.recalled(task_id, &host);
         let is_seeding = |peer: &Peer| peer.state() == PeerState::Seeding;
         let peer = self.tasks.get(&task_id).and_then(|task| task.peer(&host));
         if peer.is_some_and(|peer| !is_seeding(peer)) {

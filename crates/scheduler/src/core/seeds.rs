@@ -12,6 +12,9 @@ use super::{
 impl Core {
     /// Orders a seed to take part where none does; whether an answer is being waited for.
     pub(super) fn order_seed(&mut self, task_id: TaskId, asker: HostId) -> bool {
+        if self.is_recalling(&task_id) {
+            return true;
+        }
         let Some(task) = self.tasks.get(&task_id) else { return false };
         match &task.state {
             TaskState::Asked { .. } => return true,

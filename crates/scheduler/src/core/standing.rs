@@ -145,7 +145,7 @@ impl Core {
                 };
                 Standing::ForSeed { seed, due: deadline }
             }
-            Wait::Hearing => Standing::ForHearing { due },
+            Wait::Hearing | Wait::Holders => Standing::ForHearing { due },
             Wait::Turn => Standing::ForTurn { due },
             Wait::Parents => Standing::ForParents { tries: peer.tries, of: self.limits.tries, due },
         }

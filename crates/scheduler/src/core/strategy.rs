@@ -13,7 +13,7 @@ use super::{Host, Millis, Peer, PeerState, Task};
 use crate::matcher::Tuning;
 
 pub mod leases;
-mod scoring;
+pub(super) mod scoring;
 pub mod seed004;
 pub mod seed004_plus;
 

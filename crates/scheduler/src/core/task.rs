@@ -8,6 +8,7 @@ use dfs_model::{GroupRange, GroupSet, HostId, RouteKey, TaskInfo, groups_in};
 
 use super::arms::ArmNumber;
 use super::lead::Lead;
+use super::recall::Recall;
 use super::{Dag, Held, Millis, Peer, PeerState, RefusalKind, Roster, SizeScope, Wanted};
 
 /// Largest content that travels inside an answer, in bytes.
@@ -153,6 +154,8 @@ pub struct Task {
     pub seed_mute_since: Option<Millis>,
     /// Seeds that failed, each until when.
     pub failed_seeds: BTreeMap<HostId, Millis>,
+    /// Who was asked what it holds of it, once it was wanted.
+    pub(super) recall: Option<Recall>,
     /// When the idle timer that is set fires.
     pub idle_due: Option<Millis>,
     /// What seeds are ordered to fetch before it is asked of them.
@@ -190,6 +193,7 @@ impl Task {
             blacklist: BTreeSet::new(),
             seed_mute_since: None,
             failed_seeds: BTreeMap::new(),
+            recall: None,
             idle_due: None,
             ordered: GroupSet::new(),
             ordered_at: None,

@@ -18,6 +18,8 @@ pub enum Timer {
     Retry(TaskId, HostId),
     /// A task that nobody takes.
     Idle(TaskId),
+    /// Holders of a task who were asked what they hold.
+    Recall(TaskId),
     /// Leases of a task.
     Lead(TaskId),
     /// A task of which a seed is to be ordered more.

@@ -306,6 +306,7 @@ fn wait(kind: WaitKind) -> &'static str {
         WaitKind::Hearing => "seeds to be heard of: the scheduler has just started",
         WaitKind::Parents => "somebody who can serve it",
         WaitKind::Turn => "its turn at the source",
+        WaitKind::Holders => "those who hold it to say what they have",
         WaitKind::Unspecified => "something",
     }
 }

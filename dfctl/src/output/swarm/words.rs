@@ -50,7 +50,7 @@ pub fn standing(standing: &Standing, peer: Option<&SwarmPeer>) -> Said {
             )
         }
         Standing::ForHearing(due) => said(
-            "the scheduler has just started, and no seed is heard of yet".to_owned(),
+            "those who may have it are still to be heard of".to_owned(),
             format!("looked at again in {}", ms(*due)),
         ),
         Standing::ForParents(tries, of, due) => said(

@@ -123,12 +123,12 @@ impl Scene {
     }
 }
 
-pub(super) fn idc_affinity(a: &Location, b: &Location) -> f64 {
+pub(in crate::core) fn idc_affinity(a: &Location, b: &Location) -> f64 {
     if !a.idc.is_empty() && a.idc.eq_ignore_ascii_case(&b.idc) { 1.0 } else { 0.0 }
 }
 
 /// Share of equal leading elements of area, then rack.
-pub(super) fn location_affinity(a: &Location, b: &Location) -> f64 {
+pub(in crate::core) fn location_affinity(a: &Location, b: &Location) -> f64 {
     fn elements(place: &Location) -> impl Iterator<Item = &str> {
         let rack = place.rack.split('|').filter(|element| !element.is_empty());
         std::iter::once(&*place.area).chain(rack).take(LOCATION_DEPTH)
