@@ -16,6 +16,7 @@ use dfs_model::{ByteRange, HostId, HostKind, Rate, TaskId};
 use dfs_peer::hashtree::Cv;
 use dfs_source::Target;
 use futures::stream::BoxStream;
+use rustix::fs::Mode;
 
 pub mod agent;
 #[cfg(test)]
@@ -189,6 +190,13 @@ pub struct Entry {
     pub gid: u32,
     /// Where a symbolic link leads.
     pub link_target: Vec<u8>,
+}
+
+impl Entry {
+    /// What of its mode a file of somebody else's may have: no set-user-ID, nor what is like it.
+    pub fn permissions(&self) -> Mode {
+        Mode::from_raw_mode(self.mode & 0o777)
+    }
 }
 
 /// What a listing tells.

@@ -140,7 +140,7 @@ impl OutDir {
                 _ => Err(io::Error::other("it is no file any more")),
             }
         };
-        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        let mode = entry.permissions();
         match open(OFlags::RDONLY | OFlags::NONBLOCK) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             opened => {
@@ -159,7 +159,7 @@ impl OutDir {
     /// Gives a directory the mode and time of its entry; done last, when nothing more is written into it.
     pub fn dress(&self, entry: &Entry) -> io::Result<()> {
         // Whatever the origin says, the owner must be able to enter, complete and remove it.
-        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(entry.mode & 0o777 | 0o700))?;
+        rustix::fs::fchmod(&self.fd, entry.permissions() | Mode::RWXU)?;
         date(&self.fd, entry)
     }
 }

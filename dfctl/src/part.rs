@@ -364,8 +364,7 @@ impl PartFile {
         // Nothing to take away, as a rule.
         let _ = rustix::fs::fremovexattr(&self.file, UNMARKED);
         if let Some(entry) = dress {
-            let mode = Mode::from_raw_mode(entry.mode & 0o777);
-            rustix::fs::fchmod(&self.file, mode)?;
+            rustix::fs::fchmod(&self.file, entry.permissions())?;
             date(&self.file, entry)?;
         }
         let flags = match replace {
@@ -490,7 +489,7 @@ fn with_end(name: &OsStr, end: &str) -> OsString {
 
 /// The most that a part file of it may permit.
 fn allowed(like: &Entry) -> Mode {
-    Mode::from_raw_mode(like.mode & 0o777 | 0o600)
+    like.permissions() | Mode::RUSR | Mode::WUSR
 }
 
 /// Closes one that an earlier run made to those whom the file itself will be closed to.

@@ -66,7 +66,7 @@ fn compared(agent: &Agent) -> BTreeMap<String, Value> {
 fn heard(agent: &Agent, tasks: usize, hosts: usize) -> BTreeMap<String, Value> {
     let has_all = |arm: &Value, measure: &str| {
         let result = &arm["results"][measure];
-        (&result["tasks"], &result["n"]) == (&tasks.into(), &(tasks * hosts).into())
+        (&result["urls"], &result["n"]) == (&tasks.into(), &(tasks * hosts).into())
     };
     until("all results are in", || {
         let arms = compared(agent);
@@ -119,7 +119,7 @@ fn arms_divide_the_tasks_and_their_results_are_compared() {
     }
     assert_eq!(near["results"]["failed"]["difference"]["significant"], Value::Null, "{near}");
     let page = agents[0].dfctl(&["scheduler", "compare"]).done().text();
-    assert!(page.contains("too few: 3 of 10 tasks"), "{page}");
+    assert!(page.contains("too few: 3 of 10 URLs"), "{page}");
     let metric = "dfs_scheduler_arm_results_total{arm=\"near\",result=\"success\"}";
     assert_eq!(cluster.process().metric(metric).unwrap(), (TASKS * agents.len()) as f64);
     let moved = "dfs_scheduler_arm_moved_bytes_total{arm=\"near\",from=\"source\"}";

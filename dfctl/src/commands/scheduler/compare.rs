@@ -18,7 +18,7 @@ use crate::output::{Format, Items, printable};
 ///
 /// For each arm how long downloads took, what was read from the source and from other data centres, how many hosts gave
 /// up, and how long reads waited that found nothing: the mean with its 95 % interval, the difference from another arm
-/// with its own, and whether it is more than chance. Of fewer than ten tasks in an arm nothing is said. Arms are
+/// with its own, and whether it is more than chance. Of fewer than ten URLs in an arm nothing is said. Arms are
 /// configured in `scheduler.arms` of dfs-cluster; what came of them is counted from the start of each scheduler.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]

@@ -66,7 +66,7 @@ pub struct One<'a> {
 /// What can be said of a difference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Verdict {
-    /// An arm has too few tasks: so many.
+    /// An arm has results of too few URLs: so many.
     TooFew(u64),
     /// It may be chance.
     None(Interval),
@@ -105,7 +105,7 @@ pub fn render(compared: &Compared<'_>) -> String {
         ("ARM", Align::Left),
         ("STRATEGY", Align::Left),
         ("SHARE", Align::Right),
-        ("TASKS", Align::Right),
+        ("URLS", Align::Right),
         ("RESULTS", Align::Right),
     ]);
     for One { arm, .. } in compared.each() {
@@ -122,7 +122,7 @@ pub fn render(compared: &Compared<'_>) -> String {
     let mut results = Table::new(&[
         ("RESULT", Align::Left),
         ("ARM", Align::Left),
-        ("TASKS", Align::Right),
+        ("URLS", Align::Right),
         ("N", Align::Right),
         ("MEAN", Align::Right),
         ("95 %", Align::Left),
@@ -136,10 +136,8 @@ pub fn render(compared: &Compared<'_>) -> String {
             results.row(row(name, measure, &one));
         }
     }
-    let few = counted(FEW, "task", "tasks");
-    let note = format!(
-        "all of one URL counts as one task; of arms with fewer than {few} no difference is told"
-    );
+    let few = counted(FEW, "URL", "URLs");
+    let note = format!("of arms with fewer than {few} no difference is told");
     format!("{}\n\n{}\n\n{note}", heads.render(), results.render())
 }
 
@@ -168,7 +166,7 @@ fn said(measure: Measure, verdict: Verdict) -> String {
         format!("{} to {}", signed(measure, range.low), signed(measure, range.high))
     };
     match verdict {
-        Verdict::TooFew(tasks) => format!("too few: {tasks} of {FEW} tasks"),
+        Verdict::TooFew(urls) => format!("too few: {urls} of {FEW} URLs"),
         Verdict::None(difference) => format!("no difference seen ({})", range(difference)),
         Verdict::Differs(difference) => format!("differs: {}", range(difference)),
     }
@@ -226,7 +224,7 @@ impl One<'_> {
         let (mean, sketch) = series(self.arm, measure);
         let range = interval(measure, &mean);
         let mut object = json!({
-            "tasks": mean.clusters,
+            "urls": mean.clusters,
             "n": mean.count,
             "mean": (mean.count > 0).then_some(mean.mean),
             "low": range.map(|range| range.low),
@@ -310,7 +308,7 @@ mod tests {
         assert_eq!(verdict_of(&[arm("a", 9, 500.0), arm("b", 20, 400.0)]), Value::Null);
         let page = |arms: &[SwarmArm]| render(&Compared { arms, base: 1 });
         let few = page(&[arm("a", 9, 500.0), arm("b", 20, 400.0)]);
-        assert!(few.contains("too few: 9 of 10 tasks"), "{few}");
+        assert!(few.contains("too few: 9 of 10 URLs"), "{few}");
         let differs = page(&[arm("a", 20, 500.0), arm("b", 20, 400.0)]);
         assert!(differs.contains("differs: +"), "{differs}");
         assert!(differs.contains("12.5 %") && differs.contains("LESS b"), "{differs}");

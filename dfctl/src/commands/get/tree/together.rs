@@ -282,7 +282,7 @@ fn write(
     let mode = Mode::from_raw_mode(entry.mode & 0o666 | 0o600);
     let file = File::from(rustix::fs::openat(dir.fd(), c".", flags, mode)?);
     file.write_all_at(content, 0)?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode & 0o777))?;
+    rustix::fs::fchmod(&file, entry.permissions())?;
     date(&file, entry)?;
     link(&file, dir, name, replace)?;
     Ok(Placed::Written)
