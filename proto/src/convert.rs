@@ -98,15 +98,30 @@ fn addresses(endpoints: Vec<common::Endpoint>) -> Result<Vec<SocketAddr>, BadMes
     endpoints.into_iter().map(SocketAddr::try_from).collect()
 }
 
+impl From<HostKind> for common::HostKind {
+    fn from(kind: HostKind) -> Self {
+        match kind {
+            HostKind::Node => Self::Node,
+            HostKind::Seed => Self::Seed,
+        }
+    }
+}
+
+/// What is no seed as far as anybody says is a node.
+impl From<common::HostKind> for HostKind {
+    fn from(kind: common::HostKind) -> Self {
+        match kind {
+            common::HostKind::Seed => Self::Seed,
+            common::HostKind::Node | common::HostKind::Unspecified => Self::Node,
+        }
+    }
+}
+
 impl From<&HostInfo> for common::Host {
     fn from(host: &HostInfo) -> Self {
-        let kind = match host.kind {
-            HostKind::Node => common::HostKind::Node,
-            HostKind::Seed => common::HostKind::Seed,
-        };
         Self {
             id: host.id.as_bytes().to_vec().into(),
-            kind: kind.into(),
+            kind: common::HostKind::from(host.kind).into(),
             name: host.name.clone(),
             location: Some(common::Location {
                 area: host.location.area.clone(),
@@ -126,11 +141,10 @@ impl TryFrom<common::Host> for HostInfo {
     type Error = BadMessage;
 
     fn try_from(host: common::Host) -> Result<Self, BadMessage> {
-        let kind = match host.kind() {
-            common::HostKind::Node => HostKind::Node,
-            common::HostKind::Seed => HostKind::Seed,
-            common::HostKind::Unspecified => return Err(bad("host.kind", "is missing")),
-        };
+        if host.kind() == common::HostKind::Unspecified {
+            return Err(bad("host.kind", "is missing"));
+        }
+        let kind = host.kind().into();
         let location = host.location.unwrap_or_default();
         Ok(Self {
             id: host_id(&host.id)?,

@@ -1,7 +1,7 @@
 //! What the core tells people, as it travels: bounded, whatever hosts have said.
 
 use bytes::Bytes;
-use dfs_model::{HostId, HostKind};
+use dfs_model::HostId;
 use dfs_proto::convert;
 use dfs_proto::scheduler::evidence::What;
 use dfs_proto::{common, scheduler};
@@ -139,11 +139,8 @@ fn left(until: Millis, now: Millis) -> u64 {
 }
 
 fn who(who: &Who) -> scheduler::Who {
-    let kind = match who.kind {
-        HostKind::Node => common::HostKind::Node,
-        HostKind::Seed => common::HostKind::Seed,
-    };
-    scheduler::Who { id: id(who.id), name: who.name.clone(), kind: kind.into() }
+    let kind = common::HostKind::from(who.kind).into();
+    scheduler::Who { id: id(who.id), name: who.name.clone(), kind }
 }
 
 fn peer(report: &PeerReport, now: Millis) -> scheduler::PeerStatus {

@@ -11,7 +11,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::TaskInfo;
-use dfs_model::{HostId, HostKind, TaskId};
+use dfs_model::{HostId, TaskId};
 use dfs_peer::targets;
 use dfs_proto::convert;
 use dfs_proto::node::node_client::NodeClient;
@@ -384,10 +384,7 @@ fn entry(message: node::ListEntry) -> Result<Entry, Failure> {
 fn ledger(message: Option<node::Ledger>) -> Ledger {
     let message = message.unwrap_or_default();
     let parent = |parent: node::ParentBytes| ParentBytes {
-        kind: match parent.kind() {
-            common::HostKind::Seed => HostKind::Seed,
-            common::HostKind::Node | common::HostKind::Unspecified => HostKind::Node,
-        },
+        kind: parent.kind().into(),
         host_id: HostId::from_slice(&parent.host_id),
         name: parent.name,
         bytes: parent.bytes,

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_model::{HostId, HostKind};
+use dfs_model::HostId;
 use dfs_proto::scheduler::evidence::What;
 use dfs_proto::scheduler::{DropReason, FailureKind, Plain, SourceReason, StandingKind, WaitKind};
-use dfs_proto::{common, node, scheduler};
+use dfs_proto::{node, scheduler};
 
 use dfs_scheduler::core::{Measure, WHOLE};
 use dfs_scheduler::statistics::{Mean, Sketch};
@@ -184,10 +184,7 @@ fn swarm_task(
 
 fn peer(status: scheduler::PeerStatus, names: &Names) -> SwarmPeer {
     let host = status.host.unwrap_or_default();
-    let kind = match host.kind() {
-        common::HostKind::Seed => HostKind::Seed,
-        common::HostKind::Node | common::HostKind::Unspecified => HostKind::Node,
-    };
+    let kind = host.kind().into();
     let blocked = status.blocked.iter().take(MAX_NAMED);
     let givers = status.givers.into_iter().take(MAX_NAMED);
     SwarmPeer {
@@ -354,6 +351,8 @@ fn dropped(reason: DropReason) -> Option<(&'static str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
+    use dfs_proto::common;
+
     use super::*;
 
     fn host(n: u8, name: &str) -> scheduler::Who {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use dfs_model::{HostKind, groups_in};
+use dfs_model::groups_in;
 use dfs_peer::engine::{Ledger, Task};
 use dfs_proto::common;
 use dfs_proto::node::{self, MountInfo, StatusReply};
@@ -31,10 +31,7 @@ pub(super) fn ledger(ledger: &Ledger) -> node::Ledger {
     let parents = ledger.parents.iter().map(|parent| node::ParentBytes {
         name: parent.name.clone(),
         host_id: parent.host.as_bytes().to_vec().into(),
-        kind: match parent.kind {
-            HostKind::Node => common::HostKind::Node.into(),
-            HostKind::Seed => common::HostKind::Seed.into(),
-        },
+        kind: common::HostKind::from(parent.kind).into(),
         bytes: parent.bytes,
     });
     node::Ledger {
