@@ -19,8 +19,8 @@ use crate::engine::Command;
 /// News that nobody waits for gather for this long before they are sent.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// And news that an uplink waits for.
-const GATHER_BRISK: Duration = Duration::from_millis(2);
+/// News that an uplink waits for are sent no sooner than so long after the last ones.
+const BRISK_EVERY: Duration = Duration::from_millis(2);
 
 /// Pause between attempts to reach a scheduler, growing.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -48,6 +48,8 @@ pub(super) struct Session {
     attempts: HashMap<HostId, Attempts>,
     /// Who shared what there is to be told when that was looked at last.
     sharing: Vec<HostId>,
+    /// When news were sent last.
+    sent_at: Option<Instant>,
 }
 
 impl Session {
@@ -67,6 +69,7 @@ impl Session {
             links: HashMap::new(),
             attempts: HashMap::new(),
             sharing: Vec::new(),
+            sent_at: None,
         }
     }
 
@@ -76,9 +79,9 @@ impl Session {
                 () = stop.cancelled() => break,
                 _ = self.members.changed() => {}
                 () = self.outbox.urgent() => {}
-                () = self.outbox.brisk() => self.gather(GATHER_BRISK).await,
+                () = self.outbox.brisk() => self.gather(self.brisk_in()).await,
                 () = self.outbox.filled() => tokio::select! {
-                    () = self.outbox.brisk() => self.gather(GATHER_BRISK).await,
+                    () = self.outbox.brisk() => self.gather(self.brisk_in()).await,
                     () = self.gather(GATHER) => {}
                 },
                 () = tokio::time::sleep(UPKEEP) => {}
@@ -95,6 +98,11 @@ impl Session {
             }
         }
         self.links.values().for_each(|link| link.stop.cancel());
+    }
+
+    /// How long until news that an uplink waits for may be sent.
+    fn brisk_in(&self) -> Duration {
+        self.sent_at.map_or(Duration::ZERO, |at| BRISK_EVERY.saturating_sub(at.elapsed()))
     }
 
     /// Lets more news come, unless somebody waits for the answer to them.
@@ -205,6 +213,9 @@ impl Session {
 
     async fn send_news(&mut self) {
         let news = self.outbox.take();
+        if !news.is_empty() {
+            self.sent_at = Some(Instant::now());
+        }
         let members = Arc::clone(&self.members.borrow());
         let responsible = |task: &TaskId, news: &News| -> Option<HostId> {
             let resting = news.rest.as_ref().map(|(registration, _)| registration.clone());

@@ -106,20 +106,13 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
             digests: vec![Bytes::from(vec![n, t])],
         },
         Step::Name(n, t) => Event::Names { host: id(n), tasks: vec![task(t).id] },
-        Step::Close(n, t, g) => Event::Register {
-            host: id(n),
-            task: task(t),
-            wanted: Wanted::Groups(GroupSet::full(g)),
-            held: GroupSet::full(g),
-            priority: Priority::Bulk,
-        },
-        Step::Register(n, t, g) => Event::Register {
-            host: id(n),
-            task: task(t),
-            wanted: g.map_or(Wanted::All, |g| Wanted::Groups(GroupSet::full(g))),
-            held: GroupSet::new(),
-            priority: Priority::from_wire(n % 5),
-        },
+        Step::Close(n, t, g) => {
+            register(n, t, Wanted::Groups(GroupSet::full(g)), GroupSet::full(g))
+        }
+        Step::Register(n, t, g) => {
+            let wanted = g.map_or(Wanted::All, |g| Wanted::Groups(GroupSet::full(g)));
+            register(n, t, wanted, GroupSet::new())
+        }
         Step::Done(n, t, g, parent) => Event::Progress {
             host: id(n),
             task: task(t).id,
@@ -167,6 +160,16 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
             Event::Tick
         }
     })
+}
+
+fn register(n: u8, t: u8, wanted: Wanted, held: GroupSet) -> Event {
+    Event::Register {
+        host: id(n),
+        task: task(t),
+        wanted,
+        held,
+        priority: Priority::from_wire(n % 5),
+    }
 }
 
 fn want(n: u8, t: u8, g: u64, priority: Priority) -> Event {

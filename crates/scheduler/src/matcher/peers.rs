@@ -391,11 +391,17 @@ impl Peers {
     }
 
     /// Its uplink has sent so many bytes; its rate, where that was measured.
-    pub(super) fn sent(&mut self, number: u32, bytes: u64, now: Micros) -> Option<u64> {
+    pub(super) fn sent(
+        &mut self,
+        number: u32,
+        bytes: u64,
+        enough: u64,
+        now: Micros,
+    ) -> Option<u64> {
         let peer = self.peer_mut(number);
         peer.is_doubtful = false;
         peer.denied_by = NOWHERE;
-        let rate = peer.uplink.sent(bytes, now)?;
+        let rate = peer.uplink.sent(bytes, enough, now)?;
         self.set_rate(number, rate);
         Some(rate)
     }

@@ -39,11 +39,13 @@ impl Uplink {
         (self.since, self.measured) = (now, 0);
     }
 
-    /// It has sent so many bytes; its rate, where that was measured. Reports come together: a rate is of some time.
-    pub(super) fn sent(&mut self, bytes: u64, now: Micros) -> Option<u64> {
+    /// It has sent so many bytes; its rate, where that was measured. Reports come together: a rate is of some time, or of
+    /// as much as is `enough`.
+    pub(super) fn sent(&mut self, bytes: u64, enough: u64, now: Micros) -> Option<u64> {
         (self.last_sent, self.measured) = (now, self.measured + bytes);
         let took = now.0.saturating_sub(self.since.0);
-        if took < MEASURED_FOR && (self.rate > 0 || took == 0) {
+        let is_enough = took >= MEASURED_FOR || self.rate == 0 || self.measured >= enough;
+        if took == 0 || !is_enough {
             return None;
         }
         let measured = rate_of(self.measured, took);
@@ -204,6 +206,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_rate_is_of_some_time_or_of_enough_bytes() {
+        let mut uplink = Uplink::default();
+        let first = uplink.sent(1000, u64::MAX, Micros(1000)).unwrap();
+        assert_eq!(first, 1_000_000, "anything says more than nothing");
+        Rates::default().set(&mut uplink, Role::Node, first);
+        assert_eq!(uplink.sent(4000, 8000, Micros(2000)), None);
+        assert_eq!(uplink.sent(4000, 8000, Micros(3000)), Some(875_000 + 4_000_000 / SMOOTH));
+        assert_eq!(uplink.sent(4000, u64::MAX, Micros(52_999)), None);
+        assert_eq!(uplink.sent(46_000, u64::MAX, Micros(53_000)), Some(1_000_000));
     }
 
     #[test]

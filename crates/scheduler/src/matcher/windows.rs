@@ -72,9 +72,16 @@ impl Matcher {
         most.max(1) as usize
     }
 
-    /// An uplink has sent so many bytes: it may be leased as it turns out to be fast.
+    /// An uplink has sent so many bytes: it may be leased as it turns out to be fast. As long as that is more than it is
+    /// leased, two windows tell how fast it is.
     pub(super) fn measure(&mut self, from: u32, bytes: u64) {
-        if let Some(rate) = self.peers.sent(from, bytes, self.now) {
+        let window = self.window_of(from);
+        let may_be = self.peers.rate(from).map_or(0, |rate| self.sent_in(rate, self.tuning.window));
+        let enough = match may_be.min(MOST_LEASED) > window {
+            true => 2 * u64::from(window) * self.piece_bytes,
+            false => u64::MAX,
+        };
+        if let Some(rate) = self.peers.sent(from, bytes, enough, self.now) {
             let most = self.sent_in(rate, self.tuning.window).min(MOST_LEASED);
             self.peers.widen(from, most, self.tuning.uplink);
             self.set_downlink();
