@@ -155,6 +155,8 @@ pub struct Core {
     out: Vec<Decision>,
     /// What came of each URL of which a task is known.
     came: BTreeMap<RouteKey, results::Own>,
+    /// Hosts of which the event has found that they give to each other no more.
+    parted: Vec<(HostId, HostId)>,
     /// What the event has added to the results of arms.
     counted: Vec<(arms::ArmNumber, Measure, f64)>,
 }
@@ -177,6 +179,7 @@ impl Core {
             began: None,
             out: Vec::new(),
             came: BTreeMap::new(),
+            parted: Vec::new(),
             counted: Vec::new(),
         }
     }
@@ -223,6 +226,12 @@ impl Core {
         self.tasks.contains_key(task)
     }
 
+    /// Pairs of hosts that the last event has found to give to each other no more in a task, by lease: neither counts
+    /// among the partners of the other.
+    pub fn parted(&self) -> &[(HostId, HostId)] {
+        &self.parted
+    }
+
     /// Number of hosts and of tasks known.
     pub fn size(&self) -> (usize, usize) {
         (self.hosts.len(), self.tasks.len())
@@ -234,6 +243,7 @@ impl Core {
         self.began.get_or_insert(self.now);
         self.touched.extend(event.task());
         self.counted.clear();
+        self.parted.clear();
         match event {
             Event::HostJoined(info) => self.host_joined(info),
             Event::HostSilent(host) => self.host_silent(host),

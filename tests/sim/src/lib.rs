@@ -1,15 +1,18 @@
-//! A deterministic flow-level simulator of a swarm: it drives the scheduler's own matcher, and baselines beside it, over
-//! links of given rates, and measures against the fluid bound.
+//! A deterministic flow-level simulator of a swarm: it drives the scheduler's own core and the peers' own piece picker,
+//! and baselines beside them, over links of given rates, and measures against the fluid bound.
 //!
 //! Time is virtual. Equal scenarios and seeds give equal runs, down to the hash of all decisions.
 
 pub mod baselines;
 pub mod bound;
 pub mod check;
+pub mod child;
 pub mod control;
+pub mod core;
 pub mod fair;
 pub mod faults;
 pub mod gate;
+pub mod hosts;
 pub mod links;
 pub mod network;
 pub mod outcome;

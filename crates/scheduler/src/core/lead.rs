@@ -277,6 +277,14 @@ impl Lead {
         }
     }
 
+    /// Pairs that give to each other no more; to be asked before [`Self::letters`].
+    pub(super) fn parted(&self) -> impl Iterator<Item = (HostId, HostId)> {
+        let pairs = self.matcher.parted();
+        pairs.filter_map(|(one, other)| {
+            Some((*self.hosts.get(&one)?, *self.hosts.get(&other)?))
+        })
+    }
+
     /// What is to be told, by child.
     pub(super) fn letters(&mut self) -> BTreeMap<HostId, Letter> {
         self.collect_withdrawn();

@@ -34,16 +34,18 @@ pub(super) struct Ended {
     pub(super) failed: Vec<Failed>,
 }
 
-fn why(failure: LeaseFailure) -> matcher::Failure {
-    match failure {
-        LeaseFailure::Held => matcher::Failure::Held,
-        LeaseFailure::Unwanted => matcher::Failure::Unwanted,
-        LeaseFailure::Parent(FailureKind::NotHeld) => matcher::Failure::NotThere,
-        LeaseFailure::Parent(
-            FailureKind::Timeout | FailureKind::Disconnected | FailureKind::BadDigest,
-        ) => matcher::Failure::Apart,
-        LeaseFailure::Parent(FailureKind::Busy | FailureKind::Origin | FailureKind::Other) => {
-            matcher::Failure::Other
+impl From<LeaseFailure> for matcher::Failure {
+    fn from(failure: LeaseFailure) -> Self {
+        match failure {
+            LeaseFailure::Held => Self::Held,
+            LeaseFailure::Unwanted => Self::Unwanted,
+            LeaseFailure::Parent(FailureKind::NotHeld) => Self::NotThere,
+            LeaseFailure::Parent(
+                FailureKind::Timeout | FailureKind::Disconnected | FailureKind::BadDigest,
+            ) => Self::Apart,
+            LeaseFailure::Parent(FailureKind::Busy | FailureKind::Origin | FailureKind::Other) => {
+                Self::Other
+            }
         }
     }
 }
@@ -149,6 +151,7 @@ impl Core {
                 lead.tell(host, peer, part, self.now);
             }
         }
+        self.parted.extend(lead.parted());
         let letters = lead.letters();
         for ((child, giver), leases) in std::mem::take(&mut lead.let_down) {
             self.note(task_id, child, Evidence::LetDown { giver, leases });
@@ -319,7 +322,7 @@ impl Lead {
                 let is_here = |piece: u32| whole[(piece - lease.first) as usize];
                 self.matcher.done_in_part(lease.id, is_here, now);
             }
-            Some(failure) => self.matcher.failed(lease.id, why(failure), now),
+            Some(failure) => self.matcher.failed(lease.id, failure.into(), now),
         }
         let groups = self.groups_in(lease.first, lease.count);
         if let (Some(failure), Some(parent)) = (end.failure, parent) {
