@@ -27,6 +27,7 @@ use super::service::{Mail, Stream, StreamId};
 use super::{Error, Handle, Resolver, looking, preheat};
 use crate::membership::Members;
 use crate::metrics::SchedulerMetrics;
+use dfs_scheduler::core::Event;
 
 /// Messages on the way to one host; one that lets them pile up is dropped.
 const OUTGOING: usize = 1024;
@@ -265,6 +266,7 @@ impl Attendance {
                 }
             }
         }
+        self.send(Mail::Event(Box::new(Event::AnnouncedAll(self.host.id)))).await?;
         Ok(pending)
     }
 
@@ -438,6 +440,7 @@ mod tests {
         for _ in 0..3 {
             assert!(matches!(core.recv().await, Some(Mail::Announced(_))));
         }
+        assert!(matches!(core.recv().await, Some(Mail::Event(_))), "that was all");
         announcing.join_next().await.unwrap().unwrap().unwrap();
     }
 

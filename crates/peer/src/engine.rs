@@ -57,7 +57,6 @@ pub use self::growing::Growth;
 pub use self::keep::Keyring;
 use self::keep::KnownBatches;
 pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
-pub use self::patience::{Patience, Resort};
 pub(crate) use self::task::{Command, Lease};
 pub use self::task::{ParentHost, Task};
 

@@ -252,6 +252,7 @@ impl Core {
                 let announced = registration::Announced { held, digests, stood_in };
                 self.announced(host, task, announced);
             }
+            Event::AnnouncedAll(host) => self.announced_all(host),
             Event::Vouched { host, task, digests, stood_in } => {
                 self.vouched(host, task, digests, stood_in);
             }

@@ -2,7 +2,7 @@
 
 mod pairs;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dfs_scheduler::matcher::{Failure, Micros};
 
@@ -90,7 +90,7 @@ pub struct Witness {
     getting: Vec<u32>,
     /// By area and piece: nodes that have it or are being sent it.
     copies: Vec<u32>,
-    open: BTreeMap<u64, (Order, Micros)>,
+    open: HashMap<u64, (Order, Micros)>,
     /// Whom an order has failed, and nothing has come since.
     let_down: BTreeSet<Node>,
     /// Whose order was taken back, and nothing of theirs has come since.
@@ -140,7 +140,7 @@ impl Witness {
             giving: vec![0; nodes],
             getting: vec![0; nodes],
             copies: vec![0; area_count * pieces],
-            open: BTreeMap::new(),
+            open: HashMap::new(),
             let_down: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             denied: BTreeMap::new(),

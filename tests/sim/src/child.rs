@@ -6,11 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskInfo, groups_in};
-use dfs_peer::conductor::{
-    Action, Conductor, Failure, FlightId, LeaseEnd, LeaseOutcome, Offer, Provider,
-    SourceAccess,
-};
-use dfs_peer::engine::{Patience, Resort};
 use dfs_scheduler::core::{
     self, Decision, Done, Event, Failed, FailureKind, LeaseFailure, Outcome, Report, SeedEvent,
     Taken, Wanted,
@@ -18,6 +13,10 @@ use dfs_scheduler::core::{
 use dfs_scheduler::matcher::Micros;
 
 use crate::hosts::{host, node};
+use crate::peer::conductor::{
+    Action, Conductor, Failure, FlightId, LeaseEnd, LeaseOutcome, Offer, Provider, SourceAccess,
+};
+use crate::peer::patience::{Patience, Resort};
 use crate::policy::{Node, Order};
 
 /// How long a node bears that nothing moves, where it is the least patient of all.
@@ -137,6 +136,7 @@ impl Child {
                 stood_in: self.stands_in,
             });
         }
+        words.push(Event::AnnouncedAll(host(self.node)));
         // Complaints were of the scheduler before it, and what came is announced.
         (self.report, self.bad) = (Report::default(), None);
         if self.is_registered {

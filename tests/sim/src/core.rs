@@ -1,9 +1,9 @@
 //! The whole core of the scheduler, as the service drives it: what nodes say goes in as events, and what it decides is
 //! told to nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 
-use dfs_model::{GROUP_BYTES, GroupSet, TaskInfo};
+use dfs_model::{GROUP_BYTES, GroupSet};
 use dfs_scheduler::core::{
     Ask, Choice, Core, Decision, Event as Said, LeaseEnd, LeaseFailure, Limits, Millis, Outcome,
     Report, Seed004, Strategy, Swarm,
@@ -39,24 +39,25 @@ pub type Make = Box<dyn Fn() -> Box<dyn Strategy>>;
 /// A scheduler.
 pub struct Scheduler {
     scenario: Scenario,
-    task: TaskInfo,
     make: Make,
     core: Core,
     seed: u64,
     /// Leases that are out, by their names.
-    leases: BTreeMap<u64, Order>,
+    leases: HashMap<u64, Order>,
+    /// Nodes whose stream has opened, and what they announced since is not all.
+    unannounced: BTreeSet<Node>,
 }
 
 impl Scheduler {
     /// One that knows nobody but the seed.
-    pub fn new(scenario: &Scenario, task: TaskInfo, make: Make, seed: u64) -> Self {
+    pub fn new(scenario: &Scenario, make: Make, seed: u64) -> Self {
         let mut scheduler = Self {
             scenario: scenario.clone(),
             core: Core::new(Limits::default(), make(), seed),
-            task,
             make,
             seed,
-            leases: BTreeMap::new(),
+            leases: HashMap::new(),
+            unannounced: BTreeSet::new(),
         };
         scheduler.begin(Micros(0));
         scheduler
@@ -69,6 +70,7 @@ impl Scheduler {
         let limits = Limits { led_from, ..usual };
         self.core = Core::new(limits, (self.make)(), self.seed);
         self.leases.clear();
+        self.unannounced.clear();
         let seed = hosts::info(&self.scenario, 0);
         // A seed is known by the list of members.
         let decided = self.core.handle(Said::HostJoined(seed), millis(now));
@@ -121,7 +123,18 @@ impl Scheduler {
     fn hear(&mut self, event: &Said, heard: &mut Vec<Event>) {
         match event {
             Said::Announced { host, held, .. } => {
+                self.unannounced.remove(&hosts::node(host));
                 heard.push(Event::Has(hosts::node(host), runs(held)));
+            }
+            Said::AnnouncedAll(host) => {
+                let is_news = self.unannounced.remove(&hosts::node(host));
+                heard.extend(is_news.then(|| Event::Has(hosts::node(host), Vec::new())));
+            }
+            // It begins anew.
+            Said::Register { host, .. } => {
+                let node = hosts::node(host);
+                let back = Event::Joined { node, has: Vec::new(), wants: true };
+                heard.extend([Event::Left(node), back]);
             }
             Said::Progress { host, report, .. } => self.hear_report(hosts::node(host), report, heard),
             Said::PeerResult { host, outcome: Outcome::Success, .. } => {
@@ -161,6 +174,7 @@ impl Policy for Scheduler {
         match event {
             Event::Joined { node, .. } => {
                 let info = hosts::info(&self.scenario, *node);
+                self.unannounced.insert(*node);
                 self.handle(Said::HostJoined(info), now, out);
             }
             Event::Left(node) => self.handle(Said::HostSilent(hosts::host(*node)), now, out),

@@ -16,6 +16,14 @@ pub mod hosts;
 pub mod links;
 pub mod network;
 pub mod outcome;
+/// The pure parts of a peer, as they are: the same files. The crate that they are of would have the simulator wait for
+/// all that peers are made of beside them.
+#[path = "../../../crates/peer/src"]
+pub mod peer {
+    pub mod conductor;
+    #[path = "engine/patience.rs"]
+    pub mod patience;
+}
 pub mod plot;
 pub mod policy;
 pub mod row;

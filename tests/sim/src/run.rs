@@ -1,6 +1,7 @@
 //! One run of a scenario.
 
-use std::collections::BTreeMap;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use std::time::Instant;
 
 use dfs_scheduler::core::Event as Word;
@@ -74,6 +75,33 @@ enum Happening {
     Between(nodes::Between),
 }
 
+/// When something happens; of what happens at the same time, what was known first.
+struct Due {
+    time: Micros,
+    number: u64,
+    happening: Box<Happening>,
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.time, self.number).cmp(&(other.time, other.number))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Due {}
+
 struct Run<'a> {
     scenario: &'a Scenario,
     policy: &'a mut dyn Policy,
@@ -86,7 +114,7 @@ struct Run<'a> {
     losses: Losses,
     random: StdRng,
     now: Micros,
-    queue: BTreeMap<(Micros, u64), Happening>,
+    queue: BinaryHeap<Reverse<Due>>,
     last: u64,
     /// The scheduler: how often it was started, whether it runs, and the life of each node that it knows.
     reign: u32,
@@ -135,7 +163,7 @@ impl<'a> Run<'a> {
             losses: Losses::default(),
             random: StdRng::seed_from_u64(seed ^ 11 << 32),
             now: Micros(0),
-            queue: BTreeMap::new(),
+            queue: BinaryHeap::new(),
             last: 0,
             reign: 0,
             is_up: true,
@@ -174,7 +202,7 @@ impl<'a> Run<'a> {
 
     fn at(&mut self, time: Micros, happening: Happening) {
         self.last += 1;
-        self.queue.insert((time, self.last), happening);
+        self.queue.push(Reverse(Due { time, number: self.last, happening: Box::new(happening) }));
     }
 
     fn go_on(&mut self) -> Result<(), Broken> {
@@ -182,7 +210,7 @@ impl<'a> Run<'a> {
         let healed = self.scenario.heal_at.map(|time| time + 3.0 * bound + 30.0);
         let limit = healed.unwrap_or(HOPELESS * bound + self.scenario.spread);
         while self.world.incomplete > 0 {
-            let queued = self.queue.first_key_value().map(|((time, _), _)| *time);
+            let queued = self.queue.peek().map(|Reverse(due)| due.time);
             let due = self.network.next_due().into_iter().chain(queued).min();
             if due != Some(self.now) && !self.network.is_settled() {
                 self.network.settle(self.now);
@@ -194,8 +222,8 @@ impl<'a> Run<'a> {
                 if let Some(order) = self.network.pass() {
                     self.came(&order);
                 }
-            } else if let Some((_, happening)) = self.queue.pop_first() {
-                self.happened(happening)?;
+            } else if let Some(Reverse(due)) = self.queue.pop() {
+                self.happened(*due.happening)?;
             }
         }
         self.witness.full(self.now)?;

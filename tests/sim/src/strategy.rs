@@ -58,7 +58,7 @@ impl Strategy {
             let imports = if is_calm(scenario) { Imports::Once } else { Imports::Again };
             let task = hosts::task(scenario);
             let nodes = Nodes::new(scenario.nodes, &task);
-            let mut scheduler = Scheduler::new(scenario, task, make, seed);
+            let mut scheduler = Scheduler::new(scenario, make, seed);
             return run(scenario, imports, &mut scheduler, Some(nodes), seed);
         }
         let (pull, graph) = match self {

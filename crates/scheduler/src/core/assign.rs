@@ -21,8 +21,8 @@ impl Core {
 
     /// The same for everybody in the task who waits.
     pub(super) fn schedule_waiting(&mut self, task_id: TaskId) {
-        let Some(task) = self.tasks.get(&task_id) else { return };
-        let waiting = task.hosts_where(|peer| matches!(peer.state(), PeerState::Waiting { .. }));
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let waiting = task.waiting();
         self.schedule_all(task_id, waiting);
     }
 
@@ -273,7 +273,7 @@ impl Core {
         let Some(task) = self.tasks.get(&task_id) else { return false };
         let Some(idc) = self.hosts.get(&child).map(|host| &host.idc) else { return false };
         let enough = if idc.is_empty() { 2 } else { 1 };
-        let standing_in = task.peers().filter(|(host, peer)| {
+        let standing_in = task.at_source().filter(|(host, peer)| {
             peer.state() == PeerState::Source { stand_in: true }
                 && self
                     .hosts
@@ -291,13 +291,13 @@ impl Core {
         reason: SourceReason,
     ) {
         let Some(task) = self.tasks.get(&task_id) else { return };
-        let there = task.hosts_where(|peer| matches!(peer.state(), PeerState::Source { .. }));
+        let there = task.at_source().count();
         self.answer(task_id, child);
         if !self.release_parents(task_id, child).is_empty() {
             // It would go on asking them, before the source.
             self.tell_parents(task_id, child, Vec::new());
         }
-        if there.len() >= self.limits.at_source {
+        if there >= self.limits.at_source {
             // Its turn comes; not everybody looks at the same moment.
             let jitter = self.random.random_range(1.0..2.0);
             let due = self.now.after(self.limits.retry_after.mul_f64(jitter));
@@ -316,6 +316,7 @@ impl Core {
             peer.stand_in = true;
             peer.gives_since = Some(self.now);
         }
+        task.is_unsettled(child);
         self.note(task_id, child, Evidence::Source { reason, stand_in });
         let (host, task, why) = (child, task_id, reason);
         self.out.push(Decision::BackToSource { host, task, why, reason: words, stand_in });
@@ -353,11 +354,12 @@ impl Core {
 
     pub(super) fn wait(&mut self, task_id: TaskId, child: HostId, wait: Wait, due: Millis) {
         let most = self.limits.tries;
-        let task = self.tasks.get_mut(&task_id);
-        let Some(peer) = task.and_then(|task| task.peer_mut(&child)) else { return };
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(peer) = task.peer_mut(&child) else { return };
         peer.become_(PeerState::Waiting { due });
         peer.wait = wait;
         let tries = (peer.tries, most);
+        task.is_unsettled(child);
         self.note(task_id, child, Evidence::Waits { wait, tries });
         self.timers.set(due, Timer::Retry(task_id, child));
     }

@@ -229,6 +229,8 @@ pub enum Event {
         /// Whether an earlier scheduler made it stand in, as it has proved to the shell.
         stood_in: bool,
     },
+    /// A host whose stream has opened has announced all that it holds: what it held before it holds no more.
+    AnnouncedAll(HostId),
     /// Somebody has turned out to vouch for what a host announced before.
     Vouched {
         /// Who announced it.
@@ -338,7 +340,11 @@ impl Event {
             | Self::PeerResult { task, .. }
             | Self::Leave { task, .. }
             | Self::Seed { task, .. } => Some(*task),
-            Self::HostJoined(_) | Self::HostSilent(_) | Self::HostLeft(_) | Self::Tick => None,
+            Self::HostJoined(_)
+            | Self::HostSilent(_)
+            | Self::HostLeft(_)
+            | Self::AnnouncedAll(_)
+            | Self::Tick => None,
         }
     }
 }

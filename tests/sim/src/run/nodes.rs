@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use dfs_model::{GroupRange, TaskInfo};
-use dfs_peer::conductor::Failure;
 use dfs_scheduler::core::{Decision, Event};
 use dfs_scheduler::matcher::Micros;
 
@@ -12,6 +11,7 @@ use crate::child::{self, Child, Does};
 use crate::control::Said;
 use crate::core;
 use crate::hosts::host;
+use crate::peer::conductor::Failure;
 use crate::policy::{Node, Order};
 
 /// How often a node that lacks something looks at what it does.
