@@ -1,5 +1,6 @@
 //! Finding parents, and what happens to a peer for whom there are none.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dfs_model::{HostId, HostInfo, TaskId, TaskKey};
@@ -45,8 +46,8 @@ impl Core {
         if self.answer_with_content(task_id, child) || self.waits_for_content(task_id, child) {
             return;
         }
-        let choice = self.assign(task_id, child);
-        let parents = self.grant(task_id, child, &choice.chosen);
+        let (choice, descendants) = self.assign(task_id, child);
+        let parents = self.grant(task_id, child, &choice.chosen, &descendants);
         self.note_scheduling(task_id, child, choice, &parents);
         if !parents.is_empty() {
             return self.send_parents(task_id, child, parents);
@@ -82,11 +83,12 @@ impl Core {
         expects_digests
     }
 
-    /// Whom the strategy chooses, with what holds for every strategy: whoever looked is told by the candidates.
-    fn assign(&mut self, task_id: TaskId, child: HostId) -> Choice {
+    /// Whom the strategy chooses, with what holds for every strategy: whoever looked is told by the candidates. And who
+    /// lives on the child.
+    fn assign(&mut self, task_id: TaskId, child: HostId) -> (Choice, BTreeSet<HostId>) {
         let former = self.release_parents(task_id, child);
-        let Some(task) = self.tasks.get(&task_id) else { return Choice::default() };
-        let Some(peer) = task.peer(&child) else { return Choice::default() };
+        let Some(task) = self.tasks.get(&task_id) else { return Default::default() };
+        let Some(peer) = task.peer(&child) else { return Default::default() };
         let descendants = task.dag.descendants(&child);
         let swarm = Swarm { task, hosts: &self.hosts, now: self.now };
         let ask = Ask { child, peer, former: &former, descendants: &descendants };
@@ -105,12 +107,12 @@ impl Core {
         }
         let covered = task.covers(&parents, peer);
         if !covered && task.is_void(self.now) {
-            return Choice { chosen: Vec::new(), candidates };
+            return (Choice { chosen: Vec::new(), candidates }, descendants);
         }
         if task.scope() == SizeScope::Small && task.covers(&parents[..parents.len().min(1)], peer) {
             parents.truncate(1);
         }
-        Choice { chosen: parents, candidates }
+        (Choice { chosen: parents, candidates }, descendants)
     }
 
     /// Keeps for people whom it looked at and what came of it. That it looked at itself is no news.
@@ -129,13 +131,19 @@ impl Core {
     }
 
     /// Draws the edges; says which there are.
-    fn grant(&mut self, task_id: TaskId, child: HostId, parents: &[HostId]) -> Vec<HostId> {
+    fn grant(
+        &mut self,
+        task_id: TaskId,
+        child: HostId,
+        parents: &[HostId],
+        descendants: &BTreeSet<HostId>,
+    ) -> Vec<HostId> {
         let Some(task) = self.tasks.get_mut(&task_id) else { return Vec::new() };
         let mut granted = Vec::new();
         for parent in parents {
             let host = self.hosts.get_mut(parent);
             let Some(host) = host.filter(|host| host.has_room_for(&child)) else { continue };
-            if task.dag.connect(*parent, child) {
+            if task.dag.connect(*parent, child, descendants) {
                 host.take(child);
                 granted.push(*parent);
             }

@@ -16,8 +16,9 @@ pub use places::Places;
 /// Most pieces of a task: a piece is one group, or the next power of two of groups that makes no more of them.
 const MAX_PIECES: u64 = 4096;
 
-/// As long as a child is leased nothing although somebody has what it lacks it is told that it will be; then it is left
-/// to choose for itself.
+/// As long as a child is leased nothing although somebody has what it lacks, and nobody is, it is told that it will be;
+/// then it is left to choose for itself. A crowd may be so large, and its links so slow, that the first piece takes
+/// longer to come to all of it: as long as leases are carried out for others, a child that none has failed waits.
 const HOPE: Duration = Duration::from_secs(4);
 
 /// The leases of one task.
@@ -34,6 +35,8 @@ pub struct Lead {
     letters: BTreeMap<HostId, Letter>,
     /// Leases that were taken back because the one who was to give left: by child and giver.
     pub(super) let_down: BTreeMap<(HostId, HostId), u32>,
+    /// Pairs that give to each other no more.
+    parted: Vec<(HostId, HostId)>,
     /// When the timer that is set fires.
     pub(super) due: Option<Millis>,
 }
@@ -122,6 +125,7 @@ impl Lead {
             places: Places::default(),
             letters: BTreeMap::new(),
             let_down: BTreeMap::new(),
+            parted: Vec::new(),
             due: None,
         }
     }
@@ -300,6 +304,7 @@ impl Lead {
                 *self.let_down.entry((child, giver)).or_default() += 1;
             }
         }
+        self.collect_parted();
         self.is_number_of(led.number, None);
         self.places.leave(led.place);
     }
@@ -314,12 +319,17 @@ impl Lead {
         }
     }
 
-    /// Pairs that give to each other no more; to be asked before [`Self::letters`].
-    pub(super) fn parted(&self) -> impl Iterator<Item = (HostId, HostId)> {
-        let pairs = self.matcher.parted();
-        pairs.filter_map(|(one, other)| {
-            Some((self.host(one)?, self.host(other)?))
-        })
+    /// Pairs that have come to give to each other no more.
+    pub(super) fn take_parted(&mut self) -> Vec<(HostId, HostId)> {
+        self.collect_parted();
+        std::mem::take(&mut self.parted)
+    }
+
+    /// Whoever parts is told by the names that numbers have now.
+    fn collect_parted(&mut self) {
+        let names = |(one, other)| Some((self.host(one)?, self.host(other)?));
+        let parted: Vec<_> = self.matcher.parted().filter_map(names).collect();
+        self.parted.extend(parted);
     }
 
     /// What is to be told, by child.
@@ -342,12 +352,13 @@ impl Lead {
         late.filter_map(|number| self.host(number))
     }
 
-    /// Whether a child that waits will be leased something: it is, or was of late, or nobody has anything for it yet and
-    /// somebody `brings` more.
+    /// Whether a child that waits will be leased something: it is, or was of late, or others are and its turn comes, or
+    /// nobody has anything for it yet and somebody `brings` more.
     pub(super) fn is_hopeful(&self, number: PeerNumber, brings: bool, now: Millis) -> bool {
-        let Micros(leased_at) = self.matcher.leased_at(number);
+        let is_late = |Micros(at): Micros| Millis(at / 1000).after(HOPE) > now;
         self.matcher.is_sent_anything(number)
-            || Millis(leased_at / 1000).after(HOPE) > now
+            || is_late(self.matcher.leased_at(number))
+            || (is_late(self.matcher.moved()) && !self.matcher.is_let_down(number))
             || (brings && !self.matcher.has_anything_for(number))
     }
 }

@@ -147,7 +147,7 @@ impl Core {
                 lead.tell(host, peer, part, self.now);
             }
         }
-        self.parted.extend(lead.parted());
+        self.parted.extend(lead.take_parted());
         let letters = lead.letters();
         for ((child, giver), leases) in std::mem::take(&mut lead.let_down) {
             self.note(task_id, child, Evidence::LetDown { giver, leases });
