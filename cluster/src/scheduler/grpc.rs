@@ -28,6 +28,7 @@ use super::service::{Mail, Stream, StreamId};
 use super::{Error, Handle, Resolver, looking, preheat};
 use crate::membership::Members;
 use crate::metrics::SchedulerMetrics;
+use dfs_scheduler::core::Event;
 
 /// Messages on the way to one host; one that lets them pile up is dropped.
 const OUTGOING: usize = 1024;
@@ -234,6 +235,7 @@ impl Attendance {
         let mut naming = Naming::new(Arc::clone(&self.naming));
         naming.said(announce.more);
         self.announce(announce.held, &mut pending).await?;
+        self.send(Mail::Event(Box::new(Event::AnnouncedAll(self.host.id)))).await?;
         loop {
             let message = tokio::select! {
                 message = messages.message() => message?,

@@ -17,7 +17,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dfs_model::{GroupRange, GroupSet, HostId, Invariant, Priority, groups_in};
@@ -125,7 +125,7 @@ pub struct Conductor {
     have: GroupSet,
     wanted: [GroupSet; LEVELS],
     flying: GroupSet,
-    flights: HashMap<FlightId, Flight>,
+    flights: BTreeMap<FlightId, Flight>,
     next_flight: u64,
     parents: Vec<Parent>,
     source: SourceAccess,
@@ -137,7 +137,7 @@ pub struct Conductor {
     led_at: Option<Duration>,
     /// Until when the peer chooses for itself whatever it hears.
     own_choice_until: Option<Duration>,
-    leases: HashMap<u64, Leased>,
+    leases: BTreeMap<u64, Leased>,
     /// Those that the next plan looks at: they are new, or something of them has landed.
     leases_to_plan: Vec<u64>,
     lease_ends: Vec<LeaseEnd>,
@@ -160,7 +160,7 @@ impl Conductor {
             have,
             wanted: Default::default(),
             flying: GroupSet::new(),
-            flights: HashMap::new(),
+            flights: BTreeMap::new(),
             next_flight: 0,
             parents: Vec::new(),
             source: SourceAccess::Forbidden,
@@ -169,7 +169,7 @@ impl Conductor {
             bad: Vec::new(),
             led_at: None,
             own_choice_until: None,
-            leases: HashMap::new(),
+            leases: BTreeMap::new(),
             leases_to_plan: Vec::new(),
             lease_ends: Vec::new(),
             leases_fail: false,

@@ -163,6 +163,8 @@ pub struct Core {
     shelf: Shelf,
     /// What came of each URL of which a task is known.
     came: BTreeMap<RouteKey, results::Own>,
+    /// Hosts of which the event has found that they give to each other no more.
+    parted: Vec<(HostId, HostId)>,
     /// What the event has added to the results of arms.
     counted: Vec<(arms::ArmNumber, Measure, f64)>,
 }
@@ -186,6 +188,7 @@ impl Core {
             out: Vec::new(),
             shelf: Shelf::default(),
             came: BTreeMap::new(),
+            parted: Vec::new(),
             counted: Vec::new(),
         }
     }
@@ -232,6 +235,12 @@ impl Core {
         self.tasks.contains_key(task)
     }
 
+    /// Pairs of hosts that the last event has found to give to each other no more in a task, by lease: neither counts
+    /// among the partners of the other.
+    pub fn parted(&self) -> &[(HostId, HostId)] {
+        &self.parted
+    }
+
     /// Number of hosts and of tasks known.
     pub fn size(&self) -> (usize, usize) {
         (self.hosts.len(), self.tasks.len())
@@ -248,6 +257,7 @@ impl Core {
         self.began.get_or_insert(self.now);
         self.touched.extend(event.task());
         self.counted.clear();
+        self.parted.clear();
         match event {
             Event::HostJoined(info) => self.host_joined(info),
             Event::HostSilent(host) => self.host_silent(host),
@@ -257,6 +267,7 @@ impl Core {
                 self.announced(host, task, announced);
             }
             Event::Names { host, tasks } => self.names(host, &tasks),
+            Event::AnnouncedAll(host) => self.announced_all(host),
             Event::Vouched { host, task, digests, stood_in } => {
                 self.vouched(host, task, digests, stood_in);
             }

@@ -521,8 +521,18 @@ impl Matcher {
         self.peers.is_here(peer.0) && self.peers.getting(peer.0) > 0
     }
 
-    /// Pairs of partners that have nothing to do with each other any more since [`Self::leases`] was asked last; not those
-    /// of who left.
+    /// When anything was carried out last.
+    pub fn moved(&self) -> Micros {
+        self.moved
+    }
+
+    /// Whether a lease to a peer has come to nothing, and nothing has come to it since.
+    pub fn is_let_down(&self, peer: PeerNumber) -> bool {
+        self.peers.is_here(peer.0) && self.peers.is_let_down(peer.0)
+    }
+
+    /// Pairs of partners that have nothing to do with each other any more since [`Self::leases`] was asked last; those of
+    /// who left, too.
     pub fn parted(&self) -> impl Iterator<Item = (PeerNumber, PeerNumber)> {
         self.parted.iter().map(|(one, other)| (PeerNumber(*one), PeerNumber(*other)))
     }

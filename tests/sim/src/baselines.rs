@@ -190,7 +190,7 @@ impl Policy for Pulling {
                     self.ask(node, &mut out.orders);
                 }
             }
-            Event::Left(_) | Event::Failed(..) | Event::Restarted => {}
+            _ => {}
         }
     }
 }

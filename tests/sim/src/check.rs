@@ -2,7 +2,7 @@
 
 mod pairs;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dfs_scheduler::matcher::{Failure, Micros};
 
@@ -90,7 +90,7 @@ pub struct Witness {
     getting: Vec<u32>,
     /// By area and piece: nodes that have it or are being sent it.
     copies: Vec<u32>,
-    open: BTreeMap<u64, (Order, Micros)>,
+    open: HashMap<u64, (Order, Micros)>,
     /// Whom an order has failed, and nothing has come since.
     let_down: BTreeSet<Node>,
     /// Whose order was taken back, and nothing of theirs has come since.
@@ -99,6 +99,8 @@ pub struct Witness {
     denied: BTreeMap<Node, Option<Node>>,
     /// Who gives nothing to whom, until when; that is known once the scheduler has decided.
     apart: BTreeMap<(Node, Node), Option<Micros>>,
+    /// What those had who are not heard of: they have it still when they are back.
+    asleep: BTreeMap<Node, Vec<bool>>,
 }
 
 /// A lease may take so many times what its sender was ever seen to take for one, and a second.
@@ -138,11 +140,12 @@ impl Witness {
             giving: vec![0; nodes],
             getting: vec![0; nodes],
             copies: vec![0; area_count * pieces],
-            open: BTreeMap::new(),
+            open: HashMap::new(),
             let_down: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             denied: BTreeMap::new(),
             apart: BTreeMap::new(),
+            asleep: BTreeMap::new(),
         };
         witness.begin();
         witness
@@ -163,16 +166,30 @@ impl Witness {
         match event {
             Event::Joined { node, has, .. } => {
                 self.is_here[*node as usize] = true;
-                for piece in has.iter().flat_map(Clone::clone) {
+                let had = self.asleep.remove(node).unwrap_or_default().into_iter().zip(0..);
+                let had: Vec<u32> = had.filter(|(has, _)| *has).map(|(_, piece)| piece).collect();
+                for piece in had.into_iter().chain(has.iter().flat_map(Clone::clone)) {
                     self.set_has(*node, piece, true);
                 }
             }
             Event::Left(node) => self.left(*node),
+            Event::Ended(order) => {
+                if self.end(order.id).is_some() {
+                    self.is_served(order);
+                }
+            }
+            Event::Gained(node, pieces) if self.is_here[*node as usize] => {
+                pieces.clone().for_each(|piece| self.set_has(*node, piece, true));
+            }
+            Event::Has(node, pieces) if self.is_here[*node as usize] => {
+                for piece in 0..self.pieces as u32 {
+                    let has = pieces.iter().any(|run| run.contains(&piece));
+                    self.set_has(*node, piece, has);
+                }
+            }
             Event::Done(order) => {
                 if self.end(order.id).is_some() {
-                    self.let_down.remove(&order.to);
-                    self.doubtful.remove(&order.from);
-                    self.denied.remove(&order.from);
+                    self.is_served(order);
                 }
                 if self.is_here[order.to as usize] {
                     order.pieces().for_each(|piece| self.set_has(order.to, piece, true));
@@ -184,8 +201,15 @@ impl Witness {
                 }
             }
             Event::Restarted => self.restarted(),
-            Event::Tick => {}
+            Event::Tick | Event::Said(_) | Event::Gained(..) | Event::Has(..) => {}
         }
+    }
+
+    /// Something came of a lease.
+    fn is_served(&mut self, order: &Order) {
+        self.let_down.remove(&order.to);
+        self.doubtful.remove(&order.from);
+        self.denied.remove(&order.from);
     }
 
     fn failed(&mut self, order: &Order, why: Failure) {
@@ -219,6 +243,8 @@ impl Witness {
         if !std::mem::take(&mut self.is_here[node as usize]) {
             return;
         }
+        let first = self.at(node, 0);
+        self.asleep.insert(node, self.has[first..first + self.pieces].to_vec());
         let is_of = |order: &Order| order.from == node || order.to == node;
         let of_it = self.open.values().map(|(order, _)| order).filter(|order| is_of(order));
         let of_it: Vec<u64> = of_it.map(|order| order.id).collect();
@@ -240,6 +266,7 @@ impl Witness {
         self.doubtful.clear();
         self.denied.clear();
         self.apart.clear();
+        self.asleep.clear();
         self.pairs.clear();
         self.begin();
     }

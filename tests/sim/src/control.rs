@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use dfs_scheduler::core::{Decision, Event};
 use dfs_scheduler::matcher::{Failure, Micros};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -22,15 +23,19 @@ pub enum Said {
     Done(Order),
     /// An order was not.
     Failed(Order, Failure),
+    /// Something for the scheduler's core.
+    Word(Event),
 }
 
 /// What a node is told by it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Told {
     /// Send this.
     Send(Order),
     /// Send that no more.
     Stop(u64),
+    /// What the scheduler's core has decided.
+    Word(Decision),
 }
 
 /// Words between a node and the scheduler, one way.

@@ -165,9 +165,10 @@ impl Network {
         self.take(stream, now).map_or(0, |flow| self.sent(&flow, now))
     }
 
-    /// A node is gone, and all streams from and to it; bytes that had flown in vain.
-    pub fn cut_off(&mut self, node: Node, now: Micros) -> u64 {
-        self.waiting[node as usize].clear();
+    /// A node is gone, and all streams from and to it; bytes that had flown in vain, and what was to come of it.
+    pub fn cut_off(&mut self, node: Node, now: Micros) -> (u64, Vec<Order>) {
+        let mut lost: Vec<Order> = self.waiting[node as usize].drain(..).collect();
+        self.waiting.iter_mut().for_each(|orders| orders.retain(|order| order.to != node));
         self.connected.retain(|(from, to)| *from != node && *to != node);
         let is_of = |flow: &Flow| flow.order.from == node || flow.order.to == node;
         let streams = self.under_way.values().copied();
@@ -175,7 +176,8 @@ impl Network {
             streams.filter(|stream| self.flows[*stream].as_ref().is_some_and(is_of)).collect();
         let taken: Vec<Flow> =
             of_it.into_iter().filter_map(|stream| self.take(stream, now)).collect();
-        taken.iter().map(|flow| self.sent(flow, now)).sum()
+        lost.extend(taken.iter().map(|flow| flow.order).filter(|order| order.from == node));
+        (taken.iter().map(|flow| self.sent(flow, now)).sum(), lost)
     }
 
     /// A node sends and receives at these shares of its links.
@@ -522,7 +524,7 @@ mod tests {
         assert_eq!(network.stop(0, 1, Micros(250_000)), 250_000);
         network.settle(Micros(250_000));
         assert_eq!(network.next_due(), Some(Micros(1_250_000)));
-        assert_eq!(network.cut_off(2, Micros(750_000)), 500_000);
+        assert_eq!(network.cut_off(2, Micros(750_000)), (500_000, Vec::new()));
         assert_eq!(network.next_due(), None);
     }
 }

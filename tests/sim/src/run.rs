@@ -1,8 +1,10 @@
 //! One run of a scenario.
 
-use std::collections::BTreeMap;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use std::time::Instant;
 
+use dfs_scheduler::core::Event as Word;
 use dfs_scheduler::matcher::{Failure, Micros};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -17,8 +19,9 @@ use crate::policy::{Decisions, Event, Node, Order, Policy};
 use crate::scenario::Scenario;
 use crate::world::World;
 
-/// How often time passes for the scheduler where nothing else happens.
-const TICK: u64 = 100_000;
+mod nodes;
+
+pub use nodes::Nodes;
 
 /// A run is over, or goes nowhere, after so many times the bound.
 const HOPELESS: f64 = 60.0;
@@ -34,6 +37,9 @@ const UNKNOWN: u32 = u32::MAX;
 
 /// Microseconds by which a report is late that is.
 const LATE: u64 = 100_000;
+
+/// After so many microseconds without an answer to a ping a connection to the scheduler is given up.
+const UNHEARD: u64 = 15_000_000;
 
 /// Words that are under way to the scheduler, or from it.
 #[derive(Debug, Clone)]
@@ -63,11 +69,44 @@ enum Happening {
     Act(Act),
     /// Time passes for the scheduler.
     Tick,
+    /// A node is not heard of any more, where nothing has changed since.
+    Unheard(Node),
+    /// Something among nodes.
+    Between(nodes::Between),
 }
+
+/// When something happens; of what happens at the same time, what was known first.
+struct Due {
+    time: Micros,
+    number: u64,
+    happening: Box<Happening>,
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.time, self.number).cmp(&(other.time, other.number))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Due {}
 
 struct Run<'a> {
     scenario: &'a Scenario,
     policy: &'a mut dyn Policy,
+    /// What nodes do of their own, where they do.
+    nodes: Option<Nodes>,
     network: Network,
     control: Control,
     world: World,
@@ -75,15 +114,17 @@ struct Run<'a> {
     losses: Losses,
     random: StdRng,
     now: Micros,
-    queue: BTreeMap<(Micros, u64), Happening>,
+    queue: BinaryHeap<Reverse<Due>>,
     last: u64,
     /// The scheduler: how often it was started, whether it runs, and the life of each node that it knows.
     reign: u32,
     is_up: bool,
     known: Vec<u32>,
-    /// What waits for a data centre to be reached again.
-    is_cut: Vec<bool>,
+    /// Data centres that are not reached, each since when; and what waits for them, or for nodes that are frozen.
+    cut: Vec<Option<Micros>>,
     held: Vec<Happening>,
+    /// When time passes for the scheduler next.
+    tick_due: Option<Micros>,
     steps: u64,
     costs: Costs,
     hasher: blake3::Hasher,
@@ -94,9 +135,10 @@ pub fn run(
     scenario: &Scenario,
     imports: Imports,
     policy: &mut dyn Policy,
+    nodes: Option<Nodes>,
     seed: u64,
 ) -> Result<Outcome, Broken> {
-    let mut run = Run::new(scenario, imports, policy, seed);
+    let mut run = Run::new(scenario, imports, policy, nodes, seed);
     run.go_on()?;
     run.outcome()
 }
@@ -106,12 +148,14 @@ impl<'a> Run<'a> {
         scenario: &'a Scenario,
         imports: Imports,
         policy: &'a mut dyn Policy,
+        nodes: Option<Nodes>,
         seed: u64,
     ) -> Self {
         let plan = faults::plan(scenario, seed);
         let mut run = Run {
             scenario,
             policy,
+            nodes,
             network: Network::new(scenario),
             control: Control::new(scenario, seed),
             world: World::new(scenario, &plan),
@@ -119,13 +163,14 @@ impl<'a> Run<'a> {
             losses: Losses::default(),
             random: StdRng::seed_from_u64(seed ^ 11 << 32),
             now: Micros(0),
-            queue: BTreeMap::new(),
+            queue: BinaryHeap::new(),
             last: 0,
             reign: 0,
             is_up: true,
             known: vec![UNKNOWN; scenario.nodes as usize + 1],
-            is_cut: vec![false; scenario.idcs as usize],
+            cut: vec![None; scenario.idcs as usize],
             held: Vec::new(),
+            tick_due: None,
             steps: 0,
             costs: Costs::default(),
             hasher: blake3::Hasher::new(),
@@ -142,12 +187,22 @@ impl<'a> Run<'a> {
             self.at(at, Happening::Arrives(node));
         }
         plan.acts.into_iter().for_each(|(time, act)| self.at(time, Happening::Act(act)));
-        self.at(Micros(TICK), Happening::Tick);
+        self.look_again();
+        self.begin_to_act();
+    }
+
+    /// Time passes for the scheduler as it asks.
+    fn look_again(&mut self) {
+        let Some(due) = self.policy.next_tick(self.now).map(|due| due.max(self.now)) else { return };
+        if self.is_up && self.tick_due.is_none_or(|set| due < set) {
+            self.tick_due = Some(due);
+            self.at(due, Happening::Tick);
+        }
     }
 
     fn at(&mut self, time: Micros, happening: Happening) {
         self.last += 1;
-        self.queue.insert((time, self.last), happening);
+        self.queue.push(Reverse(Due { time, number: self.last, happening: Box::new(happening) }));
     }
 
     fn go_on(&mut self) -> Result<(), Broken> {
@@ -155,7 +210,7 @@ impl<'a> Run<'a> {
         let healed = self.scenario.heal_at.map(|time| time + 3.0 * bound + 30.0);
         let limit = healed.unwrap_or(HOPELESS * bound + self.scenario.spread);
         while self.world.incomplete > 0 {
-            let queued = self.queue.first_key_value().map(|((time, _), _)| *time);
+            let queued = self.queue.peek().map(|Reverse(due)| due.time);
             let due = self.network.next_due().into_iter().chain(queued).min();
             if due != Some(self.now) && !self.network.is_settled() {
                 self.network.settle(self.now);
@@ -167,8 +222,8 @@ impl<'a> Run<'a> {
                 if let Some(order) = self.network.pass() {
                     self.came(&order);
                 }
-            } else if let Some((_, happening)) = self.queue.pop_first() {
-                self.happened(happening)?;
+            } else if let Some(Reverse(due)) = self.queue.pop() {
+                self.happened(*due.happening)?;
             }
         }
         self.witness.full(self.now)?;
@@ -193,23 +248,55 @@ impl<'a> Run<'a> {
             Happening::Reaches(message) => self.reaches(message),
             Happening::Read(message) => return self.read(message),
             Happening::Utters(node) => self.utters(node),
-            Happening::Told(message) if self.is_cut(message.node) => {
+            Happening::Told(message) if self.mute_since(message.node).is_some() => {
                 self.held.push(Happening::Told(message));
             }
             Happening::Told(message) => return self.told(message),
             Happening::Act(act) => return self.act(act),
+            Happening::Tick if self.tick_due.is_none_or(|due| self.now < due) => {}
             Happening::Tick => {
-                self.at(Micros(self.now.0 + TICK), Happening::Tick);
+                self.tick_due = None;
                 if self.is_up {
                     return self.decide(&Event::Tick);
                 }
             }
+            Happening::Unheard(node) => return self.unheard(node),
+            Happening::Between(between) => self.between(between),
         }
         Ok(())
     }
 
     fn is_cut(&self, node: Node) -> bool {
-        node != 0 && self.is_cut[self.world.idc(node) as usize]
+        node != 0 && self.cut[self.world.idc(node) as usize].is_some()
+    }
+
+    /// Since when a node does not answer.
+    fn mute_since(&self, node: Node) -> Option<Micros> {
+        let cut = if node == 0 { None } else { self.cut[self.world.idc(node) as usize] };
+        self.world.node(node).frozen.into_iter().chain(cut).min()
+    }
+
+    /// A connection over which nothing comes is given up by the scheduler.
+    fn unheard(&mut self, node: Node) -> Result<(), Broken> {
+        let life = self.world.node(node).life;
+        let is_over = self.mute_since(node).is_some_and(|at| at.0 + UNHEARD <= self.now.0);
+        if !is_over || !self.is_up || self.known[node as usize] != life {
+            return Ok(());
+        }
+        self.known[node as usize] = UNKNOWN;
+        self.control.hang_up(node);
+        self.decide(&Event::Left(node))
+    }
+
+    /// It answers again: it connects anew where it was given up.
+    fn is_heard(&mut self, node: Node) {
+        if self.mute_since(node).is_some() {
+            return;
+        }
+        let life = self.world.node(node).life;
+        if self.is_up && self.nodes.is_some() && self.known[node as usize] != life {
+            self.announce(node);
+        }
     }
 
     /// A node that is there says so.
@@ -217,6 +304,7 @@ impl<'a> Run<'a> {
         let state = self.world.node(node);
         if state.is_alive && state.arrived.is_some() {
             self.say(node, Said::Here);
+            self.introduce(node);
         }
     }
 
@@ -236,7 +324,7 @@ impl<'a> Run<'a> {
         let (words, arrives) = self.control.speak(node, self.now);
         let mut kept = Vec::with_capacity(words.len());
         for word in words {
-            let is_report = matches!(word, Said::Done(_));
+            let is_report = matches!(word, Said::Done(_) | Said::Word(Word::Progress { .. }));
             let losses = if is_report { self.losses } else { Losses::default() };
             let mut happens = |share: f64| share > 0.0 && self.random.random_bool(share);
             let (is_dropped, is_double, is_late) =
@@ -280,6 +368,10 @@ impl<'a> Run<'a> {
                 continue;
             }
             let event = match word {
+                // The core is told what a node has beside that it is here.
+                Said::Here if self.nodes.is_some() => {
+                    Event::Joined { node, has: Vec::new(), wants: true }
+                }
                 Said::Here => Event::Joined {
                     node,
                     has: self.world.claims(node),
@@ -289,6 +381,7 @@ impl<'a> Run<'a> {
                     self.control.forget(node);
                     Event::Left(node)
                 }
+                Said::Word(event) => Event::Said(Box::new(event)),
                 Said::Done(order) => Event::Done(order),
                 Said::Failed(order, why) => Event::Failed(order, why),
             };
@@ -303,6 +396,7 @@ impl<'a> Run<'a> {
         let began = Instant::now();
         self.policy.step(event, self.now, &mut out);
         self.costs.decided(began.elapsed());
+        out.heard.iter().for_each(|event| self.witness.told(event));
         self.witness.decided(&out, self.now)?;
         self.steps += 1;
         let pairs = self.world.nodes.len() as u64 * u64::from(self.scenario.pieces);
@@ -312,10 +406,13 @@ impl<'a> Run<'a> {
         for (one, other) in out.parted {
             self.network.part(one, other);
         }
+        let is_obeyed = self.nodes.is_none();
         for (order, from) in out.stopped {
             self.costs.stopped += 1;
             self.hasher.update(&order.to_le_bytes());
-            self.tell(from, Told::Stop(order));
+            if is_obeyed {
+                self.tell(from, Told::Stop(order));
+            }
         }
         for order in out.orders {
             self.costs.orders += 1;
@@ -323,8 +420,15 @@ impl<'a> Run<'a> {
                 self.hasher.update(&part.to_le_bytes());
             }
             self.hasher.update(&order.first.to_le_bytes()).update(&order.count.to_le_bytes());
-            self.tell(order.from, Told::Send(order));
+            if is_obeyed {
+                self.tell(order.from, Told::Send(order));
+            }
         }
+        for (node, decision) in out.told {
+            self.hasher.update(&node.to_le_bytes()).update(&nodes::gist(&decision));
+            self.tell(node, Told::Word(decision));
+        }
+        self.look_again();
         Ok(())
     }
 
@@ -345,6 +449,7 @@ impl<'a> Run<'a> {
         }
         for word in message.words {
             match word {
+                Told::Word(decision) => self.heed(message.node, &decision),
                 Told::Send(order) => self.ordered(order)?,
                 Told::Stop(order) => {
                     let sent = self.network.stop(message.node, order, self.now);
@@ -352,6 +457,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        self.acts(message.node);
         Ok(())
     }
 
@@ -373,6 +479,9 @@ impl<'a> Run<'a> {
 
     /// What was ordered has arrived.
     fn came(&mut self, order: &Order) {
+        if self.nodes.is_some() {
+            return self.brought(order);
+        }
         let word = match self.world.came(order, self.now) {
             true => Said::Done(*order),
             false => Said::Failed(*order, Failure::NotThere),
@@ -385,12 +494,21 @@ impl<'a> Run<'a> {
             Act::Crash(node, keeps) => self.crash(node, keeps),
             Act::Restart(node) => {
                 if !std::mem::replace(&mut self.world.node_mut(node).is_alive, true) {
+                    self.begins_anew(node);
                     self.announce(node);
                 }
             }
-            Act::Freeze(node, is_frozen) => {
-                self.world.node_mut(node).is_frozen = is_frozen;
+            Act::Freeze(node, true) => {
+                let since = self.now;
+                self.world.node_mut(node).frozen.get_or_insert(since);
                 self.set_speed(node);
+                self.at(Micros(since.0 + UNHEARD), Happening::Unheard(node));
+            }
+            Act::Freeze(node, false) => {
+                self.world.node_mut(node).frozen = None;
+                self.set_speed(node);
+                self.let_go();
+                self.is_heard(node);
             }
             Act::Slow(node, slowness) => {
                 self.world.node_mut(node).slowness = slowness;
@@ -398,15 +516,17 @@ impl<'a> Run<'a> {
             }
             Act::Rot(node, is_rotten) => self.world.node_mut(node).is_rotten = is_rotten,
             Act::Cut(idc) => {
-                self.is_cut[idc as usize] = true;
+                self.cut[idc as usize].get_or_insert(self.now);
                 self.network.set_border(idc, false);
+                for node in self.nodes_of(idc) {
+                    self.at(Micros(self.now.0 + UNHEARD), Happening::Unheard(node));
+                }
             }
             Act::Mend(idc) => {
-                self.is_cut[idc as usize] = false;
+                self.cut[idc as usize] = None;
                 self.network.set_border(idc, true);
-                for happening in std::mem::take(&mut self.held) {
-                    self.at(self.now, happening);
-                }
+                self.let_go();
+                self.nodes_of(idc).into_iter().for_each(|node| self.is_heard(node));
             }
             Act::Scheduler(is_up) => return self.set_scheduler(is_up),
             Act::Reports(losses) => self.losses = losses,
@@ -414,9 +534,20 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    fn nodes_of(&self, idc: u32) -> Vec<Node> {
+        (1..=self.scenario.nodes).filter(|node| self.world.idc(*node) == idc).collect()
+    }
+
+    /// What was held happens, or is held again.
+    fn let_go(&mut self) {
+        for happening in std::mem::take(&mut self.held) {
+            self.at(self.now, happening);
+        }
+    }
+
     fn set_speed(&mut self, node: Node) {
         let state = self.world.node(node);
-        let moves = if state.is_frozen { 0.0 } else { 1.0 };
+        let moves = if state.frozen.is_some() { 0.0 } else { 1.0 };
         self.network.slow_down(node, [moves / state.slowness, moves]);
     }
 
@@ -424,7 +555,9 @@ impl<'a> Run<'a> {
         if !self.world.node(node).is_alive {
             return;
         }
-        self.world.bytes.in_vain += self.network.cut_off(node, self.now);
+        let (in_vain, lost) = self.network.cut_off(node, self.now);
+        self.world.bytes.in_vain += in_vain;
+        self.is_lost(&lost);
         self.control.hang_up(node);
         let arrives = Micros(self.now.0 + self.control.latency());
         self.send(node, vec![Said::Gone], arrives);
@@ -438,11 +571,13 @@ impl<'a> Run<'a> {
         }
         (0..=self.scenario.nodes).for_each(|node| self.control.hang_up(node));
         if !is_up {
+            self.are_alone();
             return Ok(());
         }
         self.reign += 1;
+        self.tick_due = None;
         self.known[1..].fill(UNKNOWN);
-        (1..=self.scenario.nodes).for_each(|node| self.announce(node));
+        (0..=self.scenario.nodes).for_each(|node| self.announce(node));
         self.decide(&Event::Restarted)
     }
 

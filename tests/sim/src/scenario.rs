@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dfs_scheduler::matcher::Tuning;
 use serde::Deserialize;
 
 use crate::faults::Fault;
@@ -234,6 +235,19 @@ impl Scenario {
     /// Whether its uplink is far slower than others.
     pub fn is_straggler(&self, number: u32) -> bool {
         self.stragglers > 0 && number % self.stragglers == self.stragglers / 2
+    }
+
+    /// How the scheduler leases.
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            sampled: self.sampled,
+            uplink: self.uplink_leases,
+            downlink: self.downlink_leases,
+            window: 0,
+            run: self.run,
+            partners: self.partners,
+            ..Tuning::default()
+        }
     }
 
     /// Whether a data centre is ever cut off from the others.

@@ -1,22 +1,30 @@
 //! Who can be let decide.
 
 use clap::ValueEnum;
+use dfs_scheduler::core::{self, Seed004, Seed004Plus};
 use dfs_scheduler::matcher::{Choice, Tuning};
 
 use crate::baselines::{Graph, Pull, Pulling};
 use crate::check::{Broken, Imports};
+use crate::core::{Make, Scheduler, Tuned};
+use crate::hosts;
 use crate::outcome::Outcome;
-use crate::policy::{Policy, Swarm};
-use crate::run::run;
+use crate::run::{Nodes, run};
 use crate::scenario::{Scenario, ScenarioError};
 
 /// Who decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Strategy {
-    /// The scheduler's matcher
+    /// The scheduler, by leases
     Swarm,
     /// The same with any piece
     SwarmRandom,
+    /// The scheduler, by the parents of the founding design
+    #[value(name = "seed004")]
+    Seed004,
+    /// The same with near parents and bitmaps
+    #[value(name = "seed004+")]
+    Seed004Plus,
     /// Receivers take any piece of anybody
     Random,
     /// Receivers take the rarest piece of anybody
@@ -37,55 +45,52 @@ impl Strategy {
 
     /// Whether it can decide in a scenario.
     pub fn check(self, scenario: &Scenario) -> Result<(), ScenarioError> {
-        match self {
-            Self::Swarm | Self::SwarmRandom => Ok(()),
-            _ if scenario.faults.is_empty() => Ok(()),
-            _ => Err(ScenarioError::Unfit(self.name())),
+        match self.core(scenario) {
+            Some(_) => Ok(()),
+            None if scenario.faults.is_empty() => Ok(()),
+            None => Err(ScenarioError::Unfit(self.name())),
         }
     }
 
     /// Runs a scenario with it.
     pub fn run(self, scenario: &Scenario, seed: u64) -> Result<Outcome, Broken> {
-        let imports = match self {
-            Self::Swarm | Self::SwarmRandom if is_calm(scenario) => Imports::Once,
-            _ => Imports::Again,
-        };
-        let mut policy = self.policy(scenario, seed);
-        match self {
-            Self::Swarm | Self::SwarmRandom => run(scenario, imports, &mut *policy, seed),
-            // Who is compared with it knows no limit.
-            _ => {
-                let scenario = Scenario { partners: u32::MAX, ..scenario.clone() };
-                run(&scenario, imports, &mut *policy, seed)
-            }
+        if let Some(make) = self.core(scenario) {
+            let imports = if is_calm(scenario) { Imports::Once } else { Imports::Again };
+            let task = hosts::task(scenario);
+            let nodes = Nodes::new(scenario.nodes, &task);
+            let mut scheduler = Scheduler::new(scenario, make, seed);
+            return run(scenario, imports, &mut scheduler, Some(nodes), seed);
         }
+        let (pull, graph) = match self {
+            Self::Rarest => (Pull::Rarest, Graph::Everybody),
+            Self::Dag => (Pull::Random, Graph::ThreeOfFifteen),
+            Self::Tree => (Pull::Random, Graph::Tree(2)),
+            Self::Graph => (Pull::Random, Graph::Neighbours(10)),
+            _ => (Pull::Random, Graph::Everybody),
+        };
+        // Who is compared with it knows no limit.
+        let scenario = Scenario { partners: u32::MAX, ..scenario.clone() };
+        let mut policy = Pulling::new(&scenario, pull, graph, seed);
+        run(&scenario, Imports::Again, &mut policy, None, seed)
     }
 
-    fn policy(self, scenario: &Scenario, seed: u64) -> Box<dyn Policy> {
-        let pulling =
-            |pull, graph| Box::new(Pulling::new(scenario, pull, graph, seed)) as Box<dyn Policy>;
-        let swarm = |choice| {
-            let tuning = Tuning {
-                sampled: scenario.sampled,
-                uplink: scenario.uplink_leases,
-                downlink: scenario.downlink_leases,
-                window: 0,
-                run: scenario.run,
-                partners: scenario.partners,
-                choice,
-                ..Tuning::default()
-            };
-            Box::new(Swarm::new(scenario, tuning, seed)) as Box<dyn Policy>
+    /// Makes the strategy of the scheduler that it is, where it is one.
+    fn core(self, scenario: &Scenario) -> Option<Make> {
+        let tuned = |choice| Tuned(Tuning { choice, ..scenario.tuning() });
+        let strategy: Box<dyn Fn() -> Box<dyn core::Strategy>> = match self {
+            Self::Swarm => {
+                let tuned = tuned(Choice::Rarest);
+                Box::new(move || Box::new(tuned))
+            }
+            Self::SwarmRandom => {
+                let tuned = tuned(Choice::Random);
+                Box::new(move || Box::new(tuned))
+            }
+            Self::Seed004 => Box::new(|| Box::new(Seed004)),
+            Self::Seed004Plus => Box::new(|| Box::new(Seed004Plus)),
+            Self::Random | Self::Rarest | Self::Dag | Self::Tree | Self::Graph => return None,
         };
-        match self {
-            Self::Swarm => swarm(Choice::Rarest),
-            Self::SwarmRandom => swarm(Choice::Random),
-            Self::Random => pulling(Pull::Random, Graph::Everybody),
-            Self::Rarest => pulling(Pull::Rarest, Graph::Everybody),
-            Self::Dag => pulling(Pull::Random, Graph::ThreeOfFifteen),
-            Self::Tree => pulling(Pull::Random, Graph::Tree(2)),
-            Self::Graph => pulling(Pull::Random, Graph::Neighbours(10)),
-        }
+        Some(strategy)
     }
 }
 

@@ -13,8 +13,8 @@ use crate::scenario::Scenario;
 pub struct State {
     /// Whether its process runs.
     pub is_alive: bool,
-    /// Whether it neither sends nor receives.
-    pub is_frozen: bool,
+    /// Since when it neither sends nor receives.
+    pub frozen: Option<Micros>,
     /// How much slower it sends than it can.
     pub slowness: f64,
     /// Whether what it sends is wrong.
@@ -70,7 +70,7 @@ impl World {
     pub fn new(scenario: &Scenario, plan: &Plan) -> Self {
         let state = State {
             is_alive: true,
-            is_frozen: false,
+            frozen: None,
             slowness: 1.0,
             is_rotten: false,
             lies: false,

@@ -13,7 +13,7 @@ const ASKING_PATIENCE: u32 = 10;
 
 /// What is to be done now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Resort {
+pub enum Resort {
     /// Nothing yet.
     Wait,
     /// Tell the scheduler that nobody delivers.
@@ -25,7 +25,7 @@ pub(super) enum Resort {
 /// For how long something has been wanted and nobody asked for it, since anything came. An attempt in between
 /// does not begin it anew: a parent that is dead is tried again and again. One that is busy does, for a while.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub struct Patience {
     before: Duration,
     since: Option<Duration>,
     /// Since when parents have said that they are busy.
@@ -49,43 +49,43 @@ impl Patience {
     }
 
     /// Somebody is being asked.
-    pub(super) fn interrupted(&mut self, now: Duration) {
+    pub fn interrupted(&mut self, now: Duration) {
         if let Some(since) = self.since.take() {
             self.before += now.saturating_sub(since);
         }
     }
 
     /// A parent lives and has others to serve first: that alone is no reason to burden the origin.
-    pub(super) fn excused(&mut self, now: Duration) {
+    pub fn excused(&mut self, now: Duration) {
         let busy_since = self.busy_since.or(Some(now));
         *self = Self { busy_since, asked: self.asked, ..Self::default() };
     }
 
     /// Others may deliver now. How long the scheduler has been asked in vain is not forgotten over it.
-    pub(super) fn has_new_parents(&mut self) {
+    pub fn has_new_parents(&mut self) {
         *self = Self { asked: self.asked, ..Self::default() };
     }
 
     /// The scheduler has spoken.
-    pub(super) fn is_answered(&mut self) {
+    pub fn is_answered(&mut self) {
         if let Some(asked) = &mut self.asked {
             asked.is_answered = true;
         }
     }
 
     /// Whether parents have been busy for longer than one with this patience waits, whoever is being asked now.
-    pub(super) fn is_busy_beyond(&self, patience: Duration, now: Duration) -> bool {
+    pub fn is_busy_beyond(&self, patience: Duration, now: Duration) -> bool {
         let busy = self.busy_since.map(|since| now.saturating_sub(since));
         busy.is_some_and(|busy| busy >= patience * BUSY_PATIENCE)
     }
 
     /// Whether nothing has moved for longer than one with this patience waits.
-    pub(super) fn is_over(&mut self, patience: Duration, now: Duration) -> bool {
+    pub fn is_over(&mut self, patience: Duration, now: Duration) -> bool {
         self.goes_on(now) >= patience || self.is_busy_beyond(patience, now)
     }
 
     /// What to do now that nothing moves. A scheduler has as long to answer as it takes to ask.
-    pub(super) fn resort(
+    pub fn resort(
         &mut self,
         patience: Duration,
         has_scheduler: bool,

@@ -1,5 +1,6 @@
 //! Finding parents, and what happens to a peer for whom there are none.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dfs_model::{HostId, HostInfo, TaskId, TaskKey};
@@ -21,8 +22,8 @@ impl Core {
 
     /// The same for everybody in the task who waits.
     pub(super) fn schedule_waiting(&mut self, task_id: TaskId) {
-        let Some(task) = self.tasks.get(&task_id) else { return };
-        let waiting = task.hosts_where(|peer| matches!(peer.state(), PeerState::Waiting { .. }));
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let waiting = task.waiting();
         self.schedule_all(task_id, waiting);
     }
 
@@ -45,8 +46,8 @@ impl Core {
         if self.answer_with_content(task_id, child) || self.waits_for_content(task_id, child) {
             return;
         }
-        let choice = self.assign(task_id, child);
-        let parents = self.grant(task_id, child, &choice.chosen);
+        let (choice, descendants) = self.assign(task_id, child);
+        let parents = self.grant(task_id, child, &choice.chosen, &descendants);
         self.note_scheduling(task_id, child, choice, &parents);
         if !parents.is_empty() {
             return self.send_parents(task_id, child, parents);
@@ -82,11 +83,12 @@ impl Core {
         expects_digests
     }
 
-    /// Whom the strategy chooses, with what holds for every strategy: whoever looked is told by the candidates.
-    fn assign(&mut self, task_id: TaskId, child: HostId) -> Choice {
+    /// Whom the strategy chooses, with what holds for every strategy: whoever looked is told by the candidates. And who
+    /// lives on the child.
+    fn assign(&mut self, task_id: TaskId, child: HostId) -> (Choice, BTreeSet<HostId>) {
         let former = self.release_parents(task_id, child);
-        let Some(task) = self.tasks.get(&task_id) else { return Choice::default() };
-        let Some(peer) = task.peer(&child) else { return Choice::default() };
+        let Some(task) = self.tasks.get(&task_id) else { return Default::default() };
+        let Some(peer) = task.peer(&child) else { return Default::default() };
         let descendants = task.dag.descendants(&child);
         let swarm = Swarm { task, hosts: &self.hosts, now: self.now };
         let ask = Ask { child, peer, former: &former, descendants: &descendants };
@@ -105,12 +107,12 @@ impl Core {
         }
         let covered = task.covers(&parents, peer);
         if !covered && task.is_void(self.now) {
-            return Choice { chosen: Vec::new(), candidates };
+            return (Choice { chosen: Vec::new(), candidates }, descendants);
         }
         if task.scope() == SizeScope::Small && task.covers(&parents[..parents.len().min(1)], peer) {
             parents.truncate(1);
         }
-        Choice { chosen: parents, candidates }
+        (Choice { chosen: parents, candidates }, descendants)
     }
 
     /// Keeps for people whom it looked at and what came of it. That it looked at itself is no news.
@@ -129,13 +131,19 @@ impl Core {
     }
 
     /// Draws the edges; says which there are.
-    fn grant(&mut self, task_id: TaskId, child: HostId, parents: &[HostId]) -> Vec<HostId> {
+    fn grant(
+        &mut self,
+        task_id: TaskId,
+        child: HostId,
+        parents: &[HostId],
+        descendants: &BTreeSet<HostId>,
+    ) -> Vec<HostId> {
         let Some(task) = self.tasks.get_mut(&task_id) else { return Vec::new() };
         let mut granted = Vec::new();
         for parent in parents {
             let host = self.hosts.get_mut(parent);
             let Some(host) = host.filter(|host| host.has_room_for(&child)) else { continue };
-            if task.dag.connect(*parent, child) {
+            if task.dag.connect(*parent, child, descendants) {
                 host.take(child);
                 granted.push(*parent);
             }
@@ -278,7 +286,7 @@ impl Core {
         let Some(task) = self.tasks.get(&task_id) else { return false };
         let Some(idc) = self.hosts.get(&child).map(|host| &host.idc) else { return false };
         let enough = if idc.is_empty() { 2 } else { 1 };
-        let standing_in = task.peers().filter(|(host, peer)| {
+        let standing_in = task.at_source().filter(|(host, peer)| {
             peer.state() == PeerState::Source { stand_in: true }
                 && self
                     .hosts
@@ -296,13 +304,13 @@ impl Core {
         reason: SourceReason,
     ) {
         let Some(task) = self.tasks.get(&task_id) else { return };
-        let there = task.hosts_where(|peer| matches!(peer.state(), PeerState::Source { .. }));
+        let there = task.at_source().count();
         self.answer(task_id, child);
         if !self.release_parents(task_id, child).is_empty() {
             // It would go on asking them, before the source.
             self.tell_parents(task_id, child, Vec::new());
         }
-        if there.len() >= self.limits.at_source {
+        if there >= self.limits.at_source {
             // Its turn comes; not everybody looks at the same moment.
             let jitter = self.random.random_range(1.0..2.0);
             let due = self.now.after(self.limits.retry_after.mul_f64(jitter));
@@ -321,6 +329,7 @@ impl Core {
             peer.stand_in = true;
             peer.gives_since = Some(self.now);
         }
+        task.is_unsettled(child);
         self.note(task_id, child, Evidence::Source { reason, stand_in });
         let (host, task, why) = (child, task_id, reason);
         self.out.push(Decision::BackToSource { host, task, why, reason: words, stand_in });
@@ -358,11 +367,12 @@ impl Core {
 
     pub(super) fn wait(&mut self, task_id: TaskId, child: HostId, wait: Wait, due: Millis) {
         let most = self.limits.tries;
-        let task = self.tasks.get_mut(&task_id);
-        let Some(peer) = task.and_then(|task| task.peer_mut(&child)) else { return };
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(peer) = task.peer_mut(&child) else { return };
         peer.become_(PeerState::Waiting { due });
         peer.wait = wait;
         let tries = (peer.tries, most);
+        task.is_unsettled(child);
         self.note(task_id, child, Evidence::Waits { wait, tries });
         self.timers.set(due, Timer::Retry(task_id, child));
     }

@@ -15,6 +15,8 @@ pub struct Host {
     pub address: u32,
     /// Its data centre, in small letters; empty where it is not known.
     pub idc: Arc<str>,
+    /// Its rack in there, likewise.
+    pub rack: Arc<str>,
     /// Since when its stream is broken.
     pub silent_since: Option<Millis>,
     /// Tasks it takes part in.
@@ -37,9 +39,11 @@ impl Host {
     pub fn new(info: Arc<HostInfo>, default_limit: u32) -> Self {
         let limit = if info.upload_slots == 0 { default_limit } else { info.upload_slots };
         let idc = info.location.idc.to_ascii_lowercase().into();
+        let rack = info.location.rack.to_ascii_lowercase().into();
         Self {
             info,
             idc,
+            rack,
             address: 0,
             silent_since: None,
             tasks: BTreeSet::new(),
@@ -63,9 +67,8 @@ impl Host {
     }
 
     /// Whether both data centres are known, and not the same.
-    pub fn is_in_another_idc(&self, other: &HostInfo) -> bool {
-        let (here, there) = (&self.info.location.idc, &other.location.idc);
-        !here.is_empty() && !there.is_empty() && !here.eq_ignore_ascii_case(there)
+    pub fn is_in_another_idc(&self, other: &str) -> bool {
+        !self.idc.is_empty() && !other.is_empty() && *self.idc != *other
     }
 
     /// Counts a child in for one task.

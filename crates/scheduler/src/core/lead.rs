@@ -16,8 +16,9 @@ pub use places::Places;
 /// Most pieces of a task: a piece is one group, or the next power of two of groups that makes no more of them.
 const MAX_PIECES: u64 = 4096;
 
-/// As long as a child is leased nothing although somebody has what it lacks it is told that it will be; then it is left
-/// to choose for itself.
+/// As long as a child is leased nothing although somebody has what it lacks, and nobody is, it is told that it will be;
+/// then it is left to choose for itself. A crowd may be so large, and its links so slow, that the first piece takes
+/// longer to come to all of it: as long as leases are carried out for others, a child that none has failed waits.
 const HOPE: Duration = Duration::from_secs(4);
 
 /// The leases of one task.
@@ -27,12 +28,15 @@ pub struct Lead {
     /// Groups in the content, and in a piece as a power of two.
     groups: u64,
     level: u8,
-    pub(super) hosts: BTreeMap<PeerNumber, HostId>,
+    /// By number; those of who left are vacant.
+    hosts: Vec<Option<HostId>>,
     pub(super) places: Places,
     /// What is to be told once the event is over.
     letters: BTreeMap<HostId, Letter>,
     /// Leases that were taken back because the one who was to give left: by child and giver.
     pub(super) let_down: BTreeMap<(HostId, HostId), u32>,
+    /// Pairs that give to each other no more.
+    parted: Vec<(HostId, HostId)>,
     /// When the timer that is set fires.
     pub(super) due: Option<Millis>,
 }
@@ -69,7 +73,8 @@ pub(super) struct Part {
     pub(super) place: Place,
     /// Leases that it gives at a time at most.
     pub(super) slots: u32,
-    pub(super) wants: GroupSet,
+    /// Whether what it wants in any order is to come to it.
+    pub(super) takes: bool,
 }
 
 impl Led {
@@ -116,12 +121,29 @@ impl Lead {
             matcher: Matcher::new(pieces, piece_bytes, tuning, seed),
             groups,
             level,
-            hosts: BTreeMap::new(),
+            hosts: Vec::new(),
             places: Places::default(),
             letters: BTreeMap::new(),
             let_down: BTreeMap::new(),
+            parted: Vec::new(),
             due: None,
         }
+    }
+
+    /// Everybody who takes part.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &HostId> {
+        self.hosts.iter().flatten()
+    }
+
+    /// Whose number it is.
+    pub(super) fn host(&self, PeerNumber(number): PeerNumber) -> Option<HostId> {
+        self.hosts.get(number as usize).copied().flatten()
+    }
+
+    fn is_number_of(&mut self, PeerNumber(number): PeerNumber, host: Option<HostId>) {
+        let number = number as usize;
+        self.hosts.resize(self.hosts.len().max(number + 1), None);
+        self.hosts[number] = host;
     }
 
     /// Pieces of which some group is in a run.
@@ -168,11 +190,13 @@ impl Lead {
             self.leave(&led, now);
         }
         let Some(part) = part else { return };
+        let nothing = GroupSet::new();
+        let wants = if part.takes { &peer.in_any_order } else { &nothing };
         let Some(led) = &mut peer.led else {
-            peer.led = Some(self.join(host, &peer.held, part, now));
+            peer.led = Some(self.join(host, &peer.held, &part, wants, now));
             return;
         };
-        if led.role != part.role || led.wants != part.wants {
+        if led.role != part.role || led.wants != *wants {
             led.moved = now;
         }
         if led.role != part.role {
@@ -180,7 +204,15 @@ impl Lead {
             self.matcher.becomes(led.number, part.role, micros(now));
         }
         self.tell_held(led, &peer.held, now);
-        self.tell_wants(led, part.wants, now);
+        self.tell_wants(led, wants, now);
+    }
+
+    /// Tells the matcher what a peer has come to hold, at once.
+    pub(super) fn catch_up(&mut self, peer: &mut Peer, now: Millis) {
+        let Some(led) = &mut peer.led else { return };
+        if led.is_other || !led.gained.is_empty() {
+            self.tell_held(led, &peer.held, now);
+        }
     }
 
     fn tell_held(&mut self, led: &mut Led, held: &Held, now: Millis) {
@@ -206,12 +238,12 @@ impl Lead {
         }
     }
 
-    fn tell_wants(&mut self, led: &mut Led, wants: GroupSet, now: Millis) {
-        if led.wants == wants {
+    fn tell_wants(&mut self, led: &mut Led, wants: &GroupSet, now: Millis) {
+        if led.wants == *wants {
             return;
         }
-        let former = std::mem::replace(&mut led.wants, wants);
-        let (wants, now) = (&led.wants, micros(now));
+        let former = std::mem::replace(&mut led.wants, wants.clone());
+        let now = micros(now);
         let (mut less, mut more) = (former.clone(), wants.clone());
         less.remove_all(wants);
         more.remove_all(&former);
@@ -225,25 +257,32 @@ impl Lead {
         }
     }
 
-    fn join(&mut self, host: HostId, held: &Held, part: Part, now: Millis) -> Led {
+    fn join(
+        &mut self,
+        host: HostId,
+        held: &Held,
+        part: &Part,
+        wants: &GroupSet,
+        now: Millis,
+    ) -> Led {
         let all = self.touched(GroupRange::new(0, self.groups));
         let has = Self::runs(all, |piece| self.is_whole(held, piece));
-        let mut missing = part.wants.clone();
+        let mut missing = wants.clone();
         match held {
             Held::All => missing = GroupSet::new(),
             Held::Part(held) => missing.remove_all(held),
         }
-        let wants = Self::runs(self.touched_by(&missing).into_iter(), |_| true);
-        let Part { role, place, slots, .. } = part;
-        let joining = Joining { role, place, slots, has: &has, wants: &wants };
+        let lacks = Self::runs(self.touched_by(&missing).into_iter(), |_| true);
+        let Part { role, place, slots, .. } = *part;
+        let joining = Joining { role, place, slots, has: &has, wants: &lacks };
         let number = self.matcher.join(&joining, micros(now));
-        self.hosts.insert(number, host);
+        self.is_number_of(number, Some(host));
         self.places.enter(place);
         Led {
             number,
             role,
             place,
-            wants: part.wants,
+            wants: wants.clone(),
             gained: GroupSet::new(),
             is_other: false,
             partners: BTreeMap::new(),
@@ -256,25 +295,41 @@ impl Lead {
     pub(super) fn leave(&mut self, led: &Led, now: Millis) {
         self.collect_withdrawn();
         self.matcher.leave(led.number, micros(now));
-        let giver = self.hosts.get(&led.number).copied();
+        let giver = self.host(led.number);
         for lease in self.matcher.withdrawn() {
-            let Some(child) = self.hosts.get(&lease.to) else { continue };
-            self.letters.entry(*child).or_default().withdrawn.push(lease.id.0);
+            let PeerNumber(to) = lease.to;
+            let Some(child) = self.hosts.get(to as usize).copied().flatten() else { continue };
+            self.letters.entry(child).or_default().withdrawn.push(lease.id.0);
             if let Some(giver) = giver.filter(|_| lease.from == led.number) {
-                *self.let_down.entry((*child, giver)).or_default() += 1;
+                *self.let_down.entry((child, giver)).or_default() += 1;
             }
         }
-        self.hosts.remove(&led.number);
+        self.collect_parted();
+        self.is_number_of(led.number, None);
         self.places.leave(led.place);
     }
 
     /// What is withdrawn is told to those whom their numbers name now.
     fn collect_withdrawn(&mut self) {
         for lease in self.matcher.withdrawn() {
-            if let Some(child) = self.hosts.get(&lease.to) {
-                self.letters.entry(*child).or_default().withdrawn.push(lease.id.0);
+            let PeerNumber(to) = lease.to;
+            if let Some(child) = self.hosts.get(to as usize).copied().flatten() {
+                self.letters.entry(child).or_default().withdrawn.push(lease.id.0);
             }
         }
+    }
+
+    /// Pairs that have come to give to each other no more.
+    pub(super) fn take_parted(&mut self) -> Vec<(HostId, HostId)> {
+        self.collect_parted();
+        std::mem::take(&mut self.parted)
+    }
+
+    /// Whoever parts is told by the names that numbers have now.
+    fn collect_parted(&mut self) {
+        let names = |(one, other)| Some((self.host(one)?, self.host(other)?));
+        let parted: Vec<_> = self.matcher.parted().filter_map(names).collect();
+        self.parted.extend(parted);
     }
 
     /// What is to be told, by child.
@@ -282,11 +337,11 @@ impl Lead {
         self.collect_withdrawn();
         let leases: Vec<matcher::Lease> = self.matcher.leases().collect();
         for lease in leases {
-            let pair = (self.hosts.get(&lease.to), self.hosts.get(&lease.from));
+            let pair = (self.host(lease.to), self.host(lease.from));
             let (Some(child), Some(parent)) = pair else { continue };
             let groups = self.groups_in(lease.first, lease.count);
-            let lease = Lease { id: lease.id.0, parent: *parent, groups };
-            self.letters.entry(*child).or_default().leases.push(lease);
+            let lease = Lease { id: lease.id.0, parent, groups };
+            self.letters.entry(child).or_default().leases.push(lease);
         }
         std::mem::take(&mut self.letters)
     }
@@ -294,15 +349,16 @@ impl Lead {
     /// Seeds that did not send what they were leased to, nor anything since.
     pub(super) fn late_sources(&self) -> impl Iterator<Item = HostId> {
         let late = self.matcher.late_sources();
-        late.filter_map(|number| self.hosts.get(&number).copied())
+        late.filter_map(|number| self.host(number))
     }
 
-    /// Whether a child that waits will be leased something: it is, or was of late, or nobody has anything for it yet and
-    /// somebody `brings` more.
+    /// Whether a child that waits will be leased something: it is, or was of late, or others are and its turn comes, or
+    /// nobody has anything for it yet and somebody `brings` more.
     pub(super) fn is_hopeful(&self, number: PeerNumber, brings: bool, now: Millis) -> bool {
-        let Micros(leased_at) = self.matcher.leased_at(number);
+        let is_late = |Micros(at): Micros| Millis(at / 1000).after(HOPE) > now;
         self.matcher.is_sent_anything(number)
-            || Millis(leased_at / 1000).after(HOPE) > now
+            || is_late(self.matcher.leased_at(number))
+            || (is_late(self.matcher.moved()) && !self.matcher.is_let_down(number))
             || (brings && !self.matcher.has_anything_for(number))
     }
 }

@@ -34,16 +34,18 @@ pub(super) struct Ended {
     pub(super) failed: Vec<Failed>,
 }
 
-fn why(failure: LeaseFailure) -> matcher::Failure {
-    match failure {
-        LeaseFailure::Held => matcher::Failure::Held,
-        LeaseFailure::Unwanted => matcher::Failure::Unwanted,
-        LeaseFailure::Parent(FailureKind::NotHeld) => matcher::Failure::NotThere,
-        LeaseFailure::Parent(
-            FailureKind::Timeout | FailureKind::Disconnected | FailureKind::BadDigest,
-        ) => matcher::Failure::Apart,
-        LeaseFailure::Parent(FailureKind::Busy | FailureKind::Origin | FailureKind::Other) => {
-            matcher::Failure::Other
+impl From<LeaseFailure> for matcher::Failure {
+    fn from(failure: LeaseFailure) -> Self {
+        match failure {
+            LeaseFailure::Held => Self::Held,
+            LeaseFailure::Unwanted => Self::Unwanted,
+            LeaseFailure::Parent(FailureKind::NotHeld) => Self::NotThere,
+            LeaseFailure::Parent(
+                FailureKind::Timeout | FailureKind::Disconnected | FailureKind::BadDigest,
+            ) => Self::Apart,
+            LeaseFailure::Parent(FailureKind::Busy | FailureKind::Origin | FailureKind::Other) => {
+                Self::Other
+            }
         }
     }
 }
@@ -69,8 +71,7 @@ impl Core {
     ) {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         groups.truncate(task.groups().unwrap_or(super::MAX_GROUPS));
-        let Some(peer) = task.peer_mut(&host) else { return };
-        peer.in_any_order = groups;
+        task.wants_in_any_order(&host, groups);
         self.begin_to_lead(task_id);
     }
 
@@ -82,10 +83,10 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let tuning = self.arms.of(task.arm).strategy.leases().unwrap_or_default();
         let Some(groups) = task.groups() else { return };
-        if task.peers().all(|(_, peer)| peer.in_any_order.is_empty()) {
-            return;
-        }
         if task.lead.is_none() {
+            if task.peers().all(|(_, peer)| peer.in_any_order.is_empty()) {
+                return;
+            }
             let seed = rand::RngExt::random(&mut self.random);
             task.lead = Some(Lead::new(groups, tuning, seed));
             task.everybody_changed();
@@ -97,15 +98,12 @@ impl Core {
     pub(super) fn order_in_any_order(&mut self, task_id: TaskId) {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        let wanted = task.wanted_in_any_order();
-        if task.ordered.contains_set(&wanted) {
-            return;
-        }
+        let Some(wanted) = task.to_order() else { return };
         let due = task.ordered_at.map_or(now, |at| at.after(ORDERED_EVERY));
         if due > now {
             return self.timers.set(due, Timer::Order(task_id));
         }
-        (task.ordered, task.ordered_at) = (wanted, Some(now));
+        task.orders(wanted, now);
         let Some(seed) = task.state.seed() else { return };
         let has_all = |peer: &Peer| match &peer.held {
             Held::All => true,
@@ -149,6 +147,7 @@ impl Core {
                 lead.tell(host, peer, part, self.now);
             }
         }
+        self.parted.extend(lead.take_parted());
         let letters = lead.letters();
         for ((child, giver), leases) in std::mem::take(&mut lead.let_down) {
             self.note(task_id, child, Evidence::LetDown { giver, leases });
@@ -171,8 +170,8 @@ impl Core {
             && !task.blacklist.contains(id);
         let takes = peer.registered
             && matches!(peer.state(), PeerState::Waiting { .. } | PeerState::Fetching);
-        let wants = if takes { peer.in_any_order.clone() } else { GroupSet::new() };
-        if !gives && wants.is_empty() {
+        let takes = takes && !peer.in_any_order.is_empty();
+        if !gives && !takes {
             return None;
         }
         let role = match (peer.state(), gives) {
@@ -180,7 +179,7 @@ impl Core {
             (PeerState::Seeding, true) => Role::Source,
             (_, true) => Role::Node,
         };
-        Some(Part { role, place: places.of(host), slots: host.limit, wants })
+        Some(Part { role, place: places.of(host), slots: host.limit, takes })
     }
 
     /// Sets the timer that the matcher asks for; one far ahead once nobody wants anything.
@@ -247,10 +246,23 @@ impl Core {
                     && lead.is_hopeful(led.number, brings, now)
             })
         };
-        let waiting: Vec<HostId> = lead.hosts.values().filter(waits).copied().collect();
+        let waiting: Vec<HostId> = lead.hosts().filter(waits).copied().collect();
         for host in waiting {
             self.send_letter(task_id, host, Letter::default());
         }
+    }
+
+    /// What came to a host by leases that are not out, or not its own, any more: nobody knows whose they were, but it
+    /// is there all the same.
+    pub(super) fn strays(&self, host: HostId, task_id: TaskId, ends: &[LeaseEnd]) -> Vec<Done> {
+        let Some(task) = self.tasks.get(&task_id) else { return Vec::new() };
+        let number = task.peer(&host).and_then(|peer| Some(peer.led.as_ref()?.number));
+        let is_out = |end: &LeaseEnd| {
+            let lease = task.lead.as_ref().and_then(|lead| lead.matcher.lease(LeaseId(end.id)));
+            lease.is_some_and(|lease| Some(lease.to) == number)
+        };
+        let strays = ends.iter().filter(|end| end.is_news() && !is_out(end));
+        strays.map(|end| end.done(host)).collect()
     }
 
     /// Leases to a host have ended: what came of them, as of anything else that it asked a parent for.
@@ -260,17 +272,14 @@ impl Core {
         task_id: TaskId,
         ends: &[LeaseEnd],
     ) -> Ended {
-        let mut ended = Ended::default();
+        let (mut ended, now) = (Ended::default(), self.now);
         let Some(task) = self.tasks.get_mut(&task_id) else { return ended };
-        let Some(mut lead) = task.lead.take() else {
-            // Nobody knows any more whose they were; that it is there counts all the same.
-            let whole = ends.iter().filter(|end| end.is_news());
-            ended.done.extend(whole.map(|end| end.done(host)));
-            return ended;
-        };
+        let Some(mut lead) = task.lead.take() else { return ended };
         if let Some(peer) = task.peer_untouched(&host) {
+            // Before an uplink that is free by the end of a lease gives it what it has by now.
+            lead.catch_up(peer, now);
             for end in ends {
-                lead.ended(host, peer, end, self.now, &mut ended);
+                lead.ended(host, peer, end, now, &mut ended);
             }
         }
         task.lead = Some(lead);
@@ -302,13 +311,13 @@ impl Lead {
         let now = micros(now);
         let number = peer.led.as_ref().map(|led| led.number);
         let lease = self.matcher.lease(LeaseId(end.id)).filter(|lease| Some(lease.to) == number);
-        let parent = lease.and_then(|lease| self.hosts.get(&lease.from).copied());
+        let Some(lease) = lease else { return };
+        let parent = self.host(lease.from);
         if end.is_news() {
             // It cannot have been itself: that is nobody's credit.
             let giver = parent.filter(|_| end.failure.is_none()).unwrap_or(host);
             ended.done.push(end.done(giver));
         }
-        let Some(lease) = lease else { return };
         match end.failure {
             None if !end.groups.is_empty() => self.matcher.done(lease.id, now),
             None => {
@@ -319,7 +328,7 @@ impl Lead {
                 let is_here = |piece: u32| whole[(piece - lease.first) as usize];
                 self.matcher.done_in_part(lease.id, is_here, now);
             }
-            Some(failure) => self.matcher.failed(lease.id, why(failure), now),
+            Some(failure) => self.matcher.failed(lease.id, failure.into(), now),
         }
         let groups = self.groups_in(lease.first, lease.count);
         if let (Some(failure), Some(parent)) = (end.failure, parent) {

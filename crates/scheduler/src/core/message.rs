@@ -236,6 +236,9 @@ pub enum Event {
         /// Of what.
         tasks: Vec<TaskId>,
     },
+    /// A host whose stream has opened has announced all that it takes part in: what else it held before, it may not
+    /// hold any more.
+    AnnouncedAll(HostId),
     /// Somebody has turned out to vouch for what a host announced before.
     Vouched {
         /// Who announced it.
@@ -346,7 +349,7 @@ impl Event {
             | Self::Leave { task, .. }
             | Self::Seed { task, .. } => Some(*task),
             Self::HostJoined(_) | Self::HostSilent(_) | Self::HostLeft(_) => None,
-            Self::Names { .. } | Self::Tick => None,
+            Self::AnnouncedAll(_) | Self::Names { .. } | Self::Tick => None,
         }
     }
 }

@@ -124,6 +124,8 @@ pub struct Peer {
     pub in_any_order: GroupSet,
     /// What it holds.
     pub held: Held,
+    /// Whether it said so over a stream that has broken since.
+    pub(super) is_hearsay: bool,
     /// What groups cost it.
     pub costs: Costs,
     /// Schedulings and attempts in vain since the last group arrived.
@@ -175,6 +177,7 @@ impl Peer {
             wanted: Wanted::Groups(GroupSet::new()),
             in_any_order: GroupSet::new(),
             held,
+            is_hearsay: false,
             costs: Costs::default(),
             tries: 0,
             blocked: BTreeMap::new(),

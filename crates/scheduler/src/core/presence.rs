@@ -6,7 +6,7 @@ use dfs_model::{HostId, HostInfo, TaskId};
 
 use super::evidence::Evidence;
 use super::recall::is_put_away;
-use super::{Core, Decision, Host, Millis, PeerState, Task, Timer};
+use super::{Core, Decision, Held, Host, Millis, PeerState, Task, Timer};
 
 /// Tasks of one host in which it is told that it is silent: one that holds thousands must not displace all that is known.
 const MAX_NOTED: usize = 256;
@@ -20,17 +20,49 @@ impl Core {
         if self.hosts.get(&id).is_some_and(|host| host.silent_since.is_some()) {
             self.note_in_all_of(&id, &Evidence::Returned);
         }
+        self.is_to_announce(&id);
         match self.hosts.get_mut(&id) {
             Some(host) => {
                 host.address += u32::from(host.info != fresh.info);
                 host.info = fresh.info;
                 host.idc = fresh.idc;
+                host.rack = fresh.rack;
                 host.limit = fresh.limit;
                 host.silent_since = None;
             }
             None => {
                 self.hosts.insert(id, fresh);
             }
+        }
+    }
+
+    /// What a host held it is about to say anew.
+    fn is_to_announce(&mut self, id: &HostId) {
+        let Some(host) = self.hosts.get(id) else { return };
+        for task in &host.tasks {
+            let task = self.tasks.get_mut(task);
+            if let Some(peer) = task.and_then(|task| task.peer_untouched(id)) {
+                peer.is_hearsay = true;
+            }
+        }
+    }
+
+    /// What a host did not announce it has lost while it was away, with its disk or its name's former machine.
+    pub(super) fn announced_all(&mut self, id: HostId) {
+        let tasks = self.hosts.get(&id).map(|host| host.tasks.clone()).unwrap_or_default();
+        for task_id in tasks {
+            let Some(task) = self.tasks.get_mut(&task_id) else { continue };
+            let groups = task.groups();
+            let Some(peer) = task.peer_mut(&id).filter(|peer| peer.is_hearsay) else { continue };
+            peer.is_hearsay = false;
+            match peer.state() {
+                PeerState::Seeding => {}
+                _ if peer.is_active() && peer.is_hungry(groups) => {
+                    peer.holds(Held::nothing(), self.now);
+                }
+                _ => self.leave(id, task_id),
+            }
+            self.touched.push(task_id);
         }
     }
 

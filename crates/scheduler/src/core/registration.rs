@@ -52,6 +52,7 @@ impl Core {
         let groups = announced.held.len();
         let held = held_from(announced.held, task);
         let peer = task.enter(host, &idc, || Peer::new(PeerState::Resting, Held::nothing()));
+        peer.is_hearsay = false;
         peer.holds(held, now);
         // What it signs from now on is heard as before.
         peer.stand_in |= announced.stood_in;
@@ -150,6 +151,7 @@ impl Core {
             // It only says what it holds: digests would be of no use to it.
             peer.answered = true;
         }
+        task.is_unsettled(host);
         self.release_parents(task_id, host);
         if is_hungry {
             return self.schedule_all(task_id, vec![host]);
@@ -164,9 +166,12 @@ impl Core {
             SizeScope::Tiny => SizeScope::Small,
             scope => scope,
         };
+        if task.peer(&host).is_none_or(|peer| peer.answered) {
+            return;
+        }
         let (spec, version) = (task.spec.clone(), task.version);
         let digests = task.digests.snapshot();
-        let Some(peer) = task.peer_mut(&host).filter(|peer| !peer.answered) else { return };
+        let Some(peer) = task.peer_mut(&host) else { return };
         peer.answered = true;
         let content = None;
         self.out.push(Decision::SendRegistered {
@@ -233,15 +238,17 @@ impl Core {
         if has_readers {
             self.keep_blocked(task_id, &report.blocked_us);
         }
+        let strays = self.strays(id, task_id, &report.leases);
         self.count_failures(id, task_id, &failed);
         let lost_a_parent = self.note_failures(id, task_id, &failed);
         self.note_done(id, task_id, &done);
+        self.note_done(id, task_id, &strays);
         let leased = self.leases_ended(id, task_id, &report.leases);
         let lost_a_partner = self.note_failures(id, task_id, &leased.failed);
         self.note_done(id, task_id, &leased.done);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let Some(peer) = task.peer_mut(&id) else { return };
-        if !report.done.is_empty() || !leased.done.is_empty() {
+        if [&done, &strays, &leased.done].iter().any(|came| !came.is_empty()) {
             peer.tries = 0;
         }
         if peer.is_active() && peer.registered && !peer.is_hungry(groups) {
@@ -254,6 +261,9 @@ impl Core {
 
     /// Notes what arrived, for the child, its parents and the seed's bitmap. What it gave itself is to nobody's credit.
     fn note_done(&mut self, id: HostId, task_id: TaskId, done: &[Done]) {
+        if done.is_empty() {
+            return;
+        }
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let groups = task.groups();
@@ -262,7 +272,7 @@ impl Core {
         if seed.is_some() && done.iter().any(|run| run.parent == seed) {
             task.seed_mute_since = None;
         }
-        let here = self.hosts.get(&id).map(|host| Arc::clone(&host.info));
+        let here = self.hosts.get(&id).map(|host| Arc::clone(&host.idc));
         let (mut taken, mut crossed, mut from_source) = (0u64, 0u64, 0u64);
         let length = task.spec.length;
         let Some(peer) = task.peer_mut(&id) else { return };
@@ -296,6 +306,9 @@ impl Core {
 
     /// Counts what did not come from parents; of leases that is counted where they end.
     fn count_failures(&mut self, id: HostId, task_id: TaskId, failed: &[Failed]) {
+        if failed.is_empty() {
+            return;
+        }
         let task = self.tasks.get_mut(&task_id);
         let Some(peer) = task.and_then(|task| task.peer_mut(&id)) else { return };
         for failure in failed {
@@ -305,6 +318,9 @@ impl Core {
 
     /// Notes what did not arrive from whom it was given or leased; whether the child must do without a parent it has.
     fn note_failures(&mut self, id: HostId, task_id: TaskId, failed: &[Failed]) -> bool {
+        if failed.is_empty() {
+            return false;
+        }
         let now = self.now;
         let block_until = now.after(self.limits.block);
         let (mut liars, mut mute) = (Vec::new(), Vec::new());
@@ -392,6 +408,7 @@ impl Core {
             PeerState::Resting | PeerState::Failed => {
                 peer.tries = 0;
                 peer.become_(PeerState::Waiting { due: self.now });
+                task.is_unsettled(host);
                 self.schedule_all(task_id, vec![host]);
             }
             PeerState::Fetching => {
@@ -455,6 +472,7 @@ impl Core {
             PeerState::Resting if peer.is_hungry(groups) => {
                 // It could not use the content that came with its answer.
                 peer.become_(PeerState::Waiting { due: now });
+                task.is_unsettled(host);
             }
             _ => return,
         }

@@ -28,8 +28,9 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&task_id) else { return false };
         task.state = TaskState::Asked { seed, obtain, deadline };
         task.seed_mute_since = None;
-        task.ordered = task.wanted_in_any_order();
-        task.ordered_at = (!task.ordered.is_empty()).then_some(self.now);
+        let wanted = task.wanted_in_any_order();
+        task.orders(wanted, self.now);
+        task.ordered_at = task.ordered_at.filter(|_| !task.ordered.is_empty());
         let wanted = match task.ordered.is_empty() {
             true => task.peer(&asker).map_or(Wanted::All, |peer| peer.wanted.clone()),
             false => Wanted::Groups(task.ordered.clone()),

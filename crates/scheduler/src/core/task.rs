@@ -172,6 +172,10 @@ pub struct Task {
     pub(super) route: RouteKey,
     /// Bytes that seeds have read of it since a host succeeded.
     pub(super) read_by_seeds: u64,
+    /// Whoever waits or reads the source, and some who did.
+    unsettled: BTreeSet<HostId>,
+    /// Whether all that anybody wants in any order is in `ordered`.
+    is_all_ordered: bool,
     /// Peers whose part may have changed since the matcher was told of it.
     changed: BTreeSet<HostId>,
     peers: BTreeMap<HostId, Peer>,
@@ -202,6 +206,8 @@ impl Task {
             arm,
             route,
             read_by_seeds: 0,
+            unsettled: BTreeSet::new(),
+            is_all_ordered: false,
             changed: BTreeSet::new(),
             peers: BTreeMap::new(),
             roster: Roster::default(),
@@ -265,6 +271,58 @@ impl Task {
         self.lead = None;
         self.changed.clear();
         self.peers.values_mut().for_each(|peer| peer.led = None);
+    }
+
+    /// A peer waits from now on, or reads the source.
+    pub fn is_unsettled(&mut self, host: HostId) {
+        self.unsettled.insert(host);
+        let wants = self.peers.get(&host).map(|peer| &peer.in_any_order);
+        self.is_all_ordered &= wants.is_none_or(|wants| self.ordered.contains_set(wants));
+    }
+
+    /// Those who wait.
+    pub fn waiting(&mut self) -> Vec<HostId> {
+        let Self { unsettled, peers, .. } = self;
+        let mut waiting = Vec::new();
+        unsettled.retain(|host| {
+            let state = peers.get(host).map(Peer::state);
+            waiting.extend(matches!(state, Some(PeerState::Waiting { .. })).then_some(*host));
+            matches!(state, Some(PeerState::Waiting { .. } | PeerState::Source { .. }))
+        });
+        let is_waiting = |peer: &Peer| matches!(peer.state(), PeerState::Waiting { .. });
+        debug_assert_eq!(waiting, self.hosts_where(is_waiting));
+        waiting
+    }
+
+    /// Those who read the source.
+    pub fn at_source(&self) -> impl Iterator<Item = (&HostId, &Peer)> {
+        let unsettled = self.unsettled.iter();
+        let peers = unsettled.filter_map(|host| self.peers.get_key_value(host));
+        peers.filter(|(_, peer)| matches!(peer.state(), PeerState::Source { .. }))
+    }
+
+    /// What anybody wants in any order that was not ordered yet, all of it; none where all was.
+    pub fn to_order(&mut self) -> Option<GroupSet> {
+        if self.is_all_ordered {
+            debug_assert!(self.ordered.contains_set(&self.wanted_in_any_order()));
+            return None;
+        }
+        let wanted = self.wanted_in_any_order();
+        self.is_all_ordered = self.ordered.contains_set(&wanted);
+        (!self.is_all_ordered).then_some(wanted)
+    }
+
+    /// A seed is to fetch all that anybody wants in any order.
+    pub fn orders(&mut self, wanted: GroupSet, now: Millis) {
+        (self.ordered, self.ordered_at, self.is_all_ordered) = (wanted, Some(now), true);
+    }
+
+    /// A peer wants this in any order, and nothing else.
+    pub fn wants_in_any_order(&mut self, host: &HostId, groups: GroupSet) {
+        self.is_all_ordered &= self.ordered.contains_set(&groups);
+        if let Some(peer) = self.peer_mut(host) {
+            peer.in_any_order = groups;
+        }
     }
 
     /// What any peer that takes part wants in any order.

@@ -104,6 +104,7 @@ impl Matcher {
     pub(super) fn part_all(&mut self, peer: u32) {
         while let Some(partner) = self.partners.of(peer).last().copied() {
             self.end_pair(peer, partner);
+            self.parted.push((peer, partner));
         }
     }
 

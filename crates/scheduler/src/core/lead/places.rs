@@ -1,6 +1,7 @@
 //! Numbers for the names of places.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::Host;
 use crate::matcher::Place;
@@ -13,12 +14,11 @@ pub struct Places {
 }
 
 /// A data centre and a rack, in small letters.
-type Name = (String, String);
+type Name = (Arc<str>, Arc<str>);
 
 impl Places {
     fn name(host: &Host) -> Name {
-        let location = &host.info.location;
-        (location.idc.to_ascii_lowercase(), location.rack.to_ascii_lowercase())
+        (Arc::clone(&host.idc), Arc::clone(&host.rack))
     }
 
     /// Where a host is; one that nobody is at has a number that nobody has.
