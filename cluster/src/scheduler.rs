@@ -40,7 +40,8 @@ pub struct Options {
     /// How long a seed may take to begin with a task.
     #[serde(with = "crate::duration::waited")]
     pub seed_answer: Duration,
-    /// How long a task that only seeds hold is remembered.
+    /// How long a task is remembered that nobody has open any more: after that it is known who holds some of it, and no
+    /// more.
     #[serde(with = "crate::duration")]
     pub task_idle: Duration,
     /// How long it is remembered what a URL is; 0s asks a seed every time.

@@ -11,6 +11,7 @@ mod status;
 mod tests;
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_model::{ByteRange, GroupRange, Priority, TaskInfo, TaskKey, groups_in};
@@ -140,6 +141,9 @@ fn bad_request(error: convert::BadMessage) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
+/// How long the answer to what a URL is may wait for its content.
+const CONTENT_WITHIN: Duration = Duration::from_secs(1);
+
 /// All of a content that is tiny and may be fetched.
 async fn tiny(task: &Task) -> Option<Result<Bytes, ReadError>> {
     let length = task.length().filter(|length| *length <= TINY)?;
@@ -148,9 +152,9 @@ async fn tiny(task: &Task) -> Option<Result<Bytes, ReadError>> {
     Some(task.read(ByteRange::new(0, length), Priority::Demand).await)
 }
 
-/// The same with what proves it. Whoever wants it hears in another way why it does not come.
+/// The same with what proves it, if it comes soon. Whoever wants it hears in another way why it does not.
 async fn whole(task: &Task) -> Option<common::Whole> {
-    let content = tiny(task).await?.ok()?;
+    let content = tokio::time::timeout(CONTENT_WITHIN, tiny(task)).await.ok()??.ok()?;
     let signed = task.stored().signed_for(GroupRange::new(0, 1));
     let digests = signed.iter().map(|signed| signed.encode().into());
     let digests = digests.map(|encoded| common::SignedDigests { encoded }).collect();

@@ -146,8 +146,9 @@ impl Pending {
         Self { room, unproven: Vec::new() }
     }
 
-    /// Keeps something, while there is room.
+    /// Keeps something, while there is room, in place of what was kept of the same task.
     pub fn add(&mut self, unproven: Unproven) {
+        self.unproven.retain(|(before, _)| before.task != unproven.task);
         let size = u32::try_from(unproven.size()).unwrap_or(u32::MAX);
         match Arc::clone(&self.room).try_acquire_many_owned(size) {
             Ok(share) => self.unproven.push((unproven, share)),
@@ -302,21 +303,24 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_its_signers_is_bounded_and_gives_its_room_back() {
+    fn what_waits_for_its_signers_is_bounded_by_task_and_gives_its_room_back() {
         let (me, seed) = (identity(), identity());
         let nobody = Members::default();
         let trusted = Trusted { members: &nobody, me: &me };
-        let unproven = || {
+        let unproven = |number: u8| {
             let said = announcement(vec![batch(&seed)], Vec::new());
-            held(&node(&me), said, &trusted).unwrap().1.unwrap()
+            let rest = held(&node(&me), said, &trusted).unwrap().1.unwrap();
+            Unproven { task: TaskId::from_bytes([number; 32]), ..rest }
         };
-        let room = Arc::new(Semaphore::new(unproven().size() * 3));
+        let size = unproven(0).size();
+        let room = Arc::new(Semaphore::new(size * 3));
         let mut pending = Pending::new(Arc::clone(&room));
-        (0..5).for_each(|_| pending.add(unproven()));
+        (0..5).for_each(|_| pending.add(unproven(0)));
+        assert_eq!((pending.unproven.len(), room.available_permits()), (1, size * 2), "once each");
+        (1..5).for_each(|number| pending.add(unproven(number)));
         assert_eq!((pending.unproven.len(), room.available_permits()), (3, 0));
         let seeds = members(&[(&seed, Role::Seed)]);
-        let vouched = pending.vouched(&node(&me), &Trusted { members: &seeds, me: &me });
-        assert_eq!((vouched.len(), pending.is_empty()), (3, true));
-        assert_eq!(room.available_permits(), unproven().size() * 3);
+        pending.vouched(&node(&me), &Trusted { members: &seeds, me: &me });
+        assert_eq!((pending.is_empty(), room.available_permits()), (true, size * 3));
     }
 }

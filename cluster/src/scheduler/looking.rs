@@ -221,6 +221,7 @@ fn standing(standing: &Standing, now: Millis) -> scheduler::Standing {
             scheduler::Standing { seed_id, ..due(Kind::ForSeed, *at) }
         }
         Standing::ForHearing { due: at } => due(Kind::ForHearing, *at),
+        Standing::ForHolders { due: at } => due(Kind::ForHolders, *at),
         Standing::ForParents { tries, of, due: at } => {
             scheduler::Standing { tries: *tries, tries_of: *of, ..due(Kind::ForParents, *at) }
         }

@@ -78,7 +78,9 @@ pub(super) fn id_bytes(bytes: &[u8]) -> Bytes {
 pub fn event(host: &HostInfo, message: scheduler::HostMessage) -> Result<Event, Unacceptable> {
     let id = host.id;
     Ok(match message.kind.ok_or(Unacceptable::Empty)? {
-        Up::Announce(_) | Up::Held(_) => return Err(Unacceptable::AnnouncedTwice),
+        Up::Announce(_) => return Err(Unacceptable::AnnouncedTwice),
+        // Its signatures are looked at elsewhere.
+        Up::Held(_) => return Err(Unacceptable::Empty),
         Up::Names(names) => Event::Names { host: id, tasks: named(&names.task_ids)? },
         Up::Register(register) => registration(id, register)?,
         Up::Progress(report) => progress(id, report)?,

@@ -17,6 +17,7 @@ use dfs_proto::convert;
 use dfs_proto::scheduler::{PreheatRequest, ResolveReply, ResolveRequest};
 use dfs_proto::seed::seed_client::SeedClient;
 use dfs_proto::{common, seed};
+use dfs_scheduler::core::TINY_BYTES;
 use dfs_service::Tracker;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -28,6 +29,9 @@ use crate::metrics::SchedulerMetrics;
 mod cache;
 
 use cache::{Cache, Key, Known};
+
+/// Most bytes of digests that are remembered with a tiny content: one batch proves it.
+const MAX_DIGESTS: usize = 4096;
 
 /// Largest answer taken from a seed, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -238,7 +242,8 @@ impl Shared {
         let artifact = reply.artifact.ok_or_else(|| Status::internal("the seed found nothing"))?;
         check(&artifact)?;
         let seed_id = member.host.id.as_bytes().to_vec().into();
-        Ok(ResolveReply { artifact: Some(artifact), seed_id, tiny: reply.tiny })
+        let tiny = reply.tiny.filter(|tiny| is_whole_of(tiny, &artifact));
+        Ok(ResolveReply { artifact: Some(artifact), seed_id, tiny })
     }
 }
 
@@ -256,6 +261,17 @@ pub(super) fn is_the_seeds_own(code: Code) -> bool {
     )
 }
 
+/// Whether this can be all of what an artifact is, and is as short as it is to be remembered.
+fn is_whole_of(tiny: &common::Whole, artifact: &common::Artifact) -> bool {
+    let length = tiny.content.len() as u64;
+    let digests: usize = tiny.digests.iter().map(|batch| batch.encoded.len()).sum();
+    let is_it = |task: &common::Task| task.length == Some(length);
+    artifact.index.is_none()
+        && matches!(&artifact.tasks[..], [task] if is_it(task))
+        && length <= TINY_BYTES
+        && digests <= MAX_DIGESTS
+}
+
 /// Every task that a seed names is what it says it is.
 fn check(artifact: &common::Artifact) -> Result<(), Status> {
     let delta = artifact.delta.iter().flat_map(|delta| &delta.task);
@@ -264,4 +280,31 @@ fn check(artifact: &common::Artifact) -> Result<(), Status> {
             .map_err(|error| Status::internal(format!("the seed's answer: {error}")))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_that_cannot_be_what_was_asked_for_is_not_remembered() {
+        let task = common::Task { length: Some(3), ..common::Task::default() };
+        let artifact =
+            common::Artifact { tasks: vec![task.clone()], ..common::Artifact::default() };
+        let batch = |bytes| common::SignedDigests { encoded: vec![0; bytes].into() };
+        let tiny = |content: &'static [u8], bytes| common::Whole {
+            content: content.into(),
+            digests: vec![batch(bytes)],
+        };
+        assert!(is_whole_of(&tiny(b"abc", 200), &artifact));
+        assert!(!is_whole_of(&tiny(b"ab", 200), &artifact));
+        assert!(!is_whole_of(&tiny(b"abc", MAX_DIGESTS + 1), &artifact));
+        let long = vec![0; TINY_BYTES as usize + 1];
+        let of_long = common::Task { length: Some(long.len() as u64), ..task.clone() };
+        let long = common::Whole { content: long.into(), digests: vec![batch(1)] };
+        let with = |tasks, index| common::Artifact { tasks, index, ..common::Artifact::default() };
+        assert!(!is_whole_of(&long, &with(vec![of_long], None)));
+        assert!(!is_whole_of(&tiny(b"abc", 200), &with(vec![task.clone(); 2], None)));
+        assert!(!is_whole_of(&tiny(b"abc", 200), &with(vec![task.clone()], Some(task))));
+    }
 }

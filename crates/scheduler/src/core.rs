@@ -114,7 +114,7 @@ pub struct Limits {
     pub hearing: Duration,
     /// How long the origin's "no" stands.
     pub refusal: Duration,
-    /// How long a task that only seeds hold is remembered.
+    /// How long a task is remembered that nobody has open any more.
     pub idle: Duration,
     /// Bytes from which on a content is led by leases; of a shorter one there is more in parents.
     pub led_from: u64,

@@ -180,6 +180,8 @@ pub enum Standing {
     ForSeed(Option<String>, u64),
     /// The scheduler has just started.
     ForHearing(u64),
+    /// Hosts that have named it are to say what they hold of it.
+    ForHolders(u64),
     /// Nobody can serve it: attempts in vain, of so many, the next one in so long.
     ForParents(u32, u32, u64),
     /// Its turn at the source.

@@ -137,7 +137,9 @@ impl Scheduler {
                 let back = Event::Joined { node, has: Vec::new(), wants: true };
                 heard.extend([Event::Left(node), back]);
             }
-            Said::Progress { host, report, .. } => self.hear_report(hosts::node(host), report, heard),
+            Said::Progress { host, report, .. } => {
+                self.hear_report(hosts::node(host), report, heard)
+            }
             Said::PeerResult { host, outcome: Outcome::Success, .. } => {
                 let all = 0..self.scenario.pieces;
                 heard.push(Event::Gained(hosts::node(host), all));

@@ -193,7 +193,9 @@ impl<'a> Run<'a> {
 
     /// Time passes for the scheduler as it asks.
     fn look_again(&mut self) {
-        let Some(due) = self.policy.next_tick(self.now).map(|due| due.max(self.now)) else { return };
+        let Some(due) = self.policy.next_tick(self.now).map(|due| due.max(self.now)) else {
+            return;
+        };
         if self.is_up && self.tick_due.is_none_or(|set| due < set) {
             self.tick_due = Some(due);
             self.at(due, Happening::Tick);

@@ -169,9 +169,9 @@ fn a_tiny_file_comes_with_the_answer_to_what_it_is() {
     let cluster = Cluster::start(&binaries(), place.root()).unwrap();
     let tasks = || cluster.process().metric("dfs_scheduler_tasks").unwrap();
     for agent in agents(&cluster, &place, &["a", "b"]) {
-        let url = origin.url("/f4096");
-        let said = agent.dfctl(&["cat", &url]).done();
-        assert!(said.stdout == Body::noise(4_096, 4_096).read(0, 4_096).unwrap());
+        let (account, output) = get(&agent, &origin, "/f4096", &place);
+        assert!(fs::read(output).unwrap() == Body::noise(4_096, 4_096).read(0, 4_096).unwrap());
+        assert_eq!(account, Account { seed: 4_096, ..Account::default() });
         assert_eq!(tasks(), 0.0, "nobody registered for it");
         assert_eq!(origin.counters().path("/f4096").requests, 2, "one look and one read in all");
     }

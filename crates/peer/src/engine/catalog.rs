@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::store::Store;
 use crate::swarm::Holdings;
 
-/// Most tasks announced to a scheduler, so that they fit into one message.
+/// Most tasks under way that are announced to a scheduler, so that they fit into one message.
 const MAX_ANNOUNCED: usize = 10_000;
 
 /// Most bytes of signed digests in one announcement, and of one task in it.
@@ -50,20 +50,25 @@ impl Catalog {
     }
 
     fn head(&self, id: &TaskId) -> Option<Arc<Head>> {
-        if let Some(head) = self.known.lock().get(id) {
-            return Some(Arc::clone(head));
+        let (head, is_known) = self.looked_up(id)?;
+        if is_known {
+            return Some(head);
         }
-        let head: Head = self.store.record(*id).ok()??;
-        if head.key.id() != *id {
-            return None;
-        }
-        let head = Arc::new(head);
         let mut known = self.known.lock();
         if known.len() >= MAX_KNOWN {
             known.clear();
         }
         known.insert(*id, Arc::clone(&head));
         Some(head)
+    }
+
+    /// Of a task, and whether it was remembered.
+    fn looked_up(&self, id: &TaskId) -> Option<(Arc<Head>, bool)> {
+        if let Some(head) = self.known.lock().get(id) {
+            return Some((Arc::clone(head), true));
+        }
+        let head: Head = self.store.record(*id).ok()??;
+        (head.key.id() == *id).then(|| (Arc::new(head), false))
     }
 
     /// The task that was read last among those that are wanted. Blocks.
@@ -114,6 +119,8 @@ impl Holdings for Catalog {
         let mut summaries = self.store.list();
         summaries.sort_unstable_by_key(|summary| std::cmp::Reverse(summary.last_read));
         let named = summaries.into_iter().map(|summary| summary.id);
-        named.filter(|id| self.head(id).is_some_and(|head| is_asked(&head.key))).collect()
+        // What is looked at once does not displace what is asked for often.
+        let is_its = |id: &TaskId| self.looked_up(id).is_some_and(|(head, _)| is_asked(&head.key));
+        named.filter(is_its).collect()
     }
 }

@@ -97,6 +97,8 @@ struct Inner {
     wire_bytes: u64,
     /// What parents sent, content and all of it.
     sent: BTreeMap<HostId, Sent>,
+    /// What came as the task was opened for an operation that has not begun.
+    opened_with: GroupSet,
 }
 
 /// What one parent sent.
@@ -158,8 +160,14 @@ impl Provenance {
         }
     }
 
-    pub(super) fn mark(&self, had: GroupSet) -> Mark {
-        let inner = self.inner.lock();
+    /// The operation that the task was opened for is to tell of what came with the answer to what it is.
+    pub(super) fn came_with_opening(&self, groups: GroupRange) {
+        self.inner.lock().opened_with.insert_range(groups);
+    }
+
+    pub(super) fn mark(&self, mut had: GroupSet) -> Mark {
+        let mut inner = self.inner.lock();
+        std::mem::take(&mut inner.opened_with).ranges().for_each(|run| had.remove_range(run));
         let Inner { passes, source_requests, wire_bytes, .. } = *inner;
         let not_kept = inner.not_kept.clone();
         Mark { had, passes, not_kept, source_requests, wire_bytes }

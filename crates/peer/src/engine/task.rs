@@ -472,6 +472,9 @@ impl Task {
             // It is dropped, never sent.
             let _ = kept.await;
         }
+        if self.is_complete() {
+            self.shared.provenance.came_with_opening(GroupRange::new(0, 1));
+        }
     }
 
     /// What was thought to be here is not (bit rot, a disk error): it is fetched again when wanted.

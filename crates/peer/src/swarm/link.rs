@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_model::HostId;
+use dfs_proto::convert;
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::scheduler::{Announce, HostMessage, host_message::Kind as Up};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::outbox::Outbox;
-use super::teller::{Question, Sources, Teller, is_responsible};
+use super::teller::{Teller, Told, is_responsible};
 use super::{Holdings, Members, SwarmOptions, messages};
 use crate::dial::Callee;
 
@@ -59,13 +60,13 @@ impl Link {
             .max_encoding_message_size(messages::MAX_MESSAGE);
         let attend = client.attend(announcement.chain(ReceiverStream::new(receiver)));
         let stream = answered(attend, progress).await?.into_inner();
-        let sources = Sources {
+        let told = Told {
             scheduler: parts.scheduler,
             holdings: Arc::clone(&parts.holdings),
             members: parts.members.clone(),
             messages: messages.clone(),
         };
-        let teller = Teller::start(sources, tracker, stop.clone());
+        let teller = Teller::start(told, tracker, stop.clone());
         let reading = stop.clone();
         tracker.spawn(async move {
             parts.outbox.connected(1);
@@ -156,11 +157,16 @@ async fn read(
         };
         match message.kind {
             Some(Down::NameHeld(turn)) => {
-                teller.ask(Question::Names(turn));
+                teller.is_asked_for_names(turn.most as usize);
                 continue;
             }
             Some(Down::Recall(recall)) => {
-                teller.ask(Question::Recall(recall));
+                match convert::task_id(&recall.task_id) {
+                    Ok(task) => teller.is_asked_for(task),
+                    Err(error) => {
+                        tracing::warn!(%error, "a message of the scheduler is unreadable")
+                    }
+                }
                 continue;
             }
             _ => {}

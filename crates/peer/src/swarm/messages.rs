@@ -116,13 +116,9 @@ pub(super) fn news(
     messages
 }
 
-fn leave(task: &TaskId) -> HostMessage {
-    leave_of(task.as_bytes())
-}
-
-/// The host holds nothing of what has this name.
-pub(super) fn leave_of(task: &[u8]) -> HostMessage {
-    up(Up::Leave(Leave { task_id: Bytes::copy_from_slice(task) }))
+/// The host holds nothing of a task.
+pub(super) fn leave(task: &TaskId) -> HostMessage {
+    up(Up::Leave(Leave { task_id: id_bytes(task) }))
 }
 
 /// The host can name tasks that this scheduler has not heard of.

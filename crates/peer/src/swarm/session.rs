@@ -241,7 +241,7 @@ impl Session {
         }
     }
 
-    /// A lost message is no loss: on reconnection everything is announced again.
+    /// A lost message is no loss: on reconnection what is under way is announced again.
     async fn send(&self, scheduler: HostId, message: HostMessage) {
         let Some(link) = self.links.get(&scheduler) else { return };
         let sent = tokio::time::timeout(SEND_WITHIN, link.messages.send(message));

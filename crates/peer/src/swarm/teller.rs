@@ -7,32 +7,29 @@ use std::sync::Arc;
 use std::vec::IntoIter;
 
 use dfs_model::{HostId, TaskId, TaskKey};
-use dfs_proto::convert;
 use dfs_proto::scheduler::host_message::Kind as Up;
-use dfs_proto::scheduler::{HostMessage, NameHeld, Names, Recall};
+use dfs_proto::scheduler::{HostMessage, Names};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Holdings, Members, messages, route_of};
 
-/// Questions that wait for their answer; of more the scheduler hears nothing, and asks others.
-const QUESTIONS: usize = 256;
+/// Turns that wait for their names: a scheduler gives one at a time.
+const TURNS: usize = 2;
 
-/// What a scheduler wants to know.
-pub(super) enum Question {
-    /// Names of what is held here.
-    Names(NameHeld),
-    /// What is held of one task.
-    Recall(Recall),
-}
+/// Tasks that wait to be told of; of more the scheduler hears nothing, and orders a seed.
+const ASKED: usize = 4096;
 
 /// Where questions go.
-#[derive(Clone)]
-pub(super) struct Teller(mpsc::Sender<Question>);
+pub(super) struct Teller {
+    turns: mpsc::Sender<usize>,
+    asked: mpsc::Sender<TaskId>,
+}
 
-/// What answers are made of.
-pub(super) struct Sources {
+/// Who is told, and of what.
+#[derive(Clone)]
+pub(super) struct Told {
     pub(super) scheduler: HostId,
     pub(super) holdings: Arc<dyn Holdings>,
     pub(super) members: watch::Receiver<Arc<Members>>,
@@ -46,25 +43,27 @@ pub(super) fn is_responsible(members: &Members, scheduler: HostId, key: &TaskKey
 }
 
 impl Teller {
-    /// Answers until `stop`.
-    pub(super) fn start(sources: Sources, tracker: &TaskTracker, stop: CancellationToken) -> Self {
-        let (questions, mut asked) = mpsc::channel(QUESTIONS);
-        let mut telling = Telling { sources, tracker: tracker.clone(), names: None };
-        tracker.spawn(stop.run_until_cancelled_owned(async move {
-            while let Some(question) = asked.recv().await {
-                let Some(answer) = telling.answer(question).await else { return };
-                if telling.sources.messages.send(answer).await.is_err() {
-                    return;
-                }
-            }
-        }));
-        Self(questions)
+    /// Answers until `stop`. Who is asked for a task does not wait for a long list of names.
+    pub(super) fn start(told: Told, tracker: &TaskTracker, stop: CancellationToken) -> Self {
+        let (turns, their_turns) = mpsc::channel(TURNS);
+        let (asked, for_these) = mpsc::channel(ASKED);
+        let naming = names(told.clone(), tracker.clone(), their_turns);
+        tracker.spawn(stop.clone().run_until_cancelled_owned(naming));
+        tracker.spawn(stop.run_until_cancelled_owned(holdings(told, tracker.clone(), for_these)));
+        Self { turns, asked }
     }
 
-    /// Has a question answered.
-    pub(super) fn ask(&self, question: Question) {
-        if self.0.try_send(question).is_err() {
-            tracing::debug!("a scheduler asks more than can be answered");
+    /// It is this host's turn to name so many.
+    pub(super) fn is_asked_for_names(&self, most: usize) {
+        if self.turns.try_send(most).is_err() {
+            tracing::debug!("a scheduler gives turns faster than they are used");
+        }
+    }
+
+    /// Somebody wants a task.
+    pub(super) fn is_asked_for(&self, task: TaskId) {
+        if self.asked.try_send(task).is_err() {
+            tracing::debug!("a scheduler asks for more than can be told");
         }
     }
 }
@@ -75,57 +74,49 @@ struct Rest {
     names: IntoIter<TaskId>,
 }
 
-struct Telling {
-    sources: Sources,
-    tracker: TaskTracker,
-    names: Option<Rest>,
-}
-
-impl Telling {
-    /// `None` when the process is stopping.
-    async fn answer(&mut self, question: Question) -> Option<HostMessage> {
-        match question {
-            Question::Names(turn) => self.names(turn.most as usize).await,
-            Question::Recall(recall) => self.recall(recall).await,
+/// Names so many in each turn, until nobody gives any or the process stops.
+async fn names(told: Told, tracker: TaskTracker, mut turns: mpsc::Receiver<usize>) {
+    let mut rest: Option<Rest> = None;
+    while let Some(most) = turns.recv().await {
+        let members = Arc::clone(&told.members.borrow());
+        let mut now = match rest.take().filter(|rest| Arc::ptr_eq(&rest.members, &members)) {
+            Some(rest) => rest,
+            None => match list(&told, &tracker, members).await {
+                Some(all) => all,
+                None => return,
+            },
+        };
+        let named = now.names.by_ref().take(most.max(1));
+        let task_ids: Vec<u8> = named.flat_map(|id| *id.as_bytes()).collect();
+        let more = now.names.len() > 0;
+        rest = more.then_some(now);
+        let said = messages::up(Up::Names(Names { task_ids: task_ids.into(), more }));
+        if told.messages.send(said).await.is_err() {
+            return;
         }
     }
+}
 
-    async fn names(&mut self, most: usize) -> Option<HostMessage> {
-        let members = Arc::clone(&self.sources.members.borrow());
-        let rest = self.names.take().filter(|rest| Arc::ptr_eq(&rest.members, &members));
-        let mut rest = match rest {
-            Some(rest) => rest,
-            None => self.list(members).await?,
-        };
-        let named = rest.names.by_ref().take(most.max(1));
-        let task_ids: Vec<u8> = named.flat_map(|id| *id.as_bytes()).collect();
-        let more = rest.names.len() > 0;
-        self.names = more.then_some(rest);
-        Some(messages::up(Up::Names(Names { task_ids: task_ids.into(), more })))
-    }
+/// All that the scheduler is to be told of; none when the process is stopping.
+async fn list(told: &Told, tracker: &TaskTracker, members: Arc<Members>) -> Option<Rest> {
+    let (holdings, scheduler) = (Arc::clone(&told.holdings), told.scheduler);
+    let listing = tracker.spawn_blocking(move || {
+        let names = holdings.names(&|key| is_responsible(&members, scheduler, key));
+        Rest { members, names: names.into_iter() }
+    });
+    listing.await.ok()
+}
 
-    async fn list(&self, members: Arc<Members>) -> Option<Rest> {
-        let (holdings, scheduler) = (Arc::clone(&self.sources.holdings), self.sources.scheduler);
-        let listing = self.tracker.spawn_blocking(move || {
-            let names = holdings.names(&|key| is_responsible(&members, scheduler, key));
-            Rest { members, names: names.into_iter() }
-        });
-        listing.await.ok()
-    }
-
-    async fn recall(&self, recall: Recall) -> Option<HostMessage> {
-        let Ok(id) = convert::task_id(&recall.task_id) else {
-            return Some(messages::leave_of(&recall.task_id));
-        };
-        let holdings = Arc::clone(&self.sources.holdings);
-        let held = self.tracker.spawn_blocking(move || holdings.held(&[id]).pop());
-        let held = held.await.ok()?;
-        Some(
-            held.map_or_else(
-                || messages::leave_of(id.as_bytes()),
-                |held| messages::up(Up::Held(held)),
-            ),
-        )
+/// Says of each task what is held of it, or that it is nothing.
+async fn holdings(told: Told, tracker: TaskTracker, mut asked: mpsc::Receiver<TaskId>) {
+    while let Some(task) = asked.recv().await {
+        let holdings = Arc::clone(&told.holdings);
+        let held = tracker.spawn_blocking(move || holdings.held(&[task]).pop());
+        let Ok(held) = held.await else { return };
+        let said = held.map_or_else(|| messages::leave(&task), |held| messages::up(Up::Held(held)));
+        if told.messages.send(said).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -153,16 +144,16 @@ mod tests {
     async fn it_names_so_many_in_a_turn_and_begins_anew_when_others_are_to_be_told() {
         let (messages, mut told) = mpsc::channel(1);
         let (list, members) = watch::channel(Arc::new(Members::default()));
-        let sources = Sources {
+        let told_of = Told {
             scheduler: HostId::from_bytes([1; 16]),
             holdings: Arc::new(Many(5)),
             members,
             messages,
         };
         let stop = CancellationToken::new();
-        let teller = Teller::start(sources, &TaskTracker::new(), stop.clone());
+        let teller = Teller::start(told_of, &TaskTracker::new(), stop.clone());
         let mut named = async || {
-            teller.ask(Question::Names(NameHeld { most: 2 }));
+            teller.is_asked_for_names(2);
             match told.recv().await.unwrap().kind.unwrap() {
                 Up::Names(names) => (names.task_ids.len() / 32, names.task_ids[0], names.more),
                 other => panic!("{other:?}"),
@@ -183,12 +174,11 @@ mod tests {
         let (messages, mut told) = mpsc::channel(1);
         let (_list, members) = watch::channel(Arc::new(Members::default()));
         let scheduler = HostId::from_bytes([1; 16]);
-        let sources = Sources { scheduler, holdings: Arc::new(Many(5)), members, messages };
+        let told_of = Told { scheduler, holdings: Arc::new(Many(5)), members, messages };
         let stop = CancellationToken::new();
-        let teller = Teller::start(sources, &TaskTracker::new(), stop.clone());
+        let teller = Teller::start(told_of, &TaskTracker::new(), stop.clone());
         for (number, is_held) in [(4, true), (5, false)] {
-            let task_id = vec![number; 32].into();
-            teller.ask(Question::Recall(Recall { task_id }));
+            teller.is_asked_for(TaskId::from_bytes([number; 32]));
             let said = told.recv().await.unwrap().kind.unwrap();
             assert_eq!(matches!(said, Up::Held(_)), is_held, "{said:?}");
             assert_eq!(matches!(said, Up::Leave(_)), !is_held, "{said:?}");

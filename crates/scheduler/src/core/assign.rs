@@ -190,7 +190,7 @@ impl Core {
     fn find_origin(&mut self, task_id: TaskId, child: HostId) {
         let peer = self.tasks.get(&task_id).and_then(|task| task.peer(&child));
         let is_patient = peer.is_some_and(|peer| peer.tries < self.limits.tries);
-        if self.is_recalling(&task_id) {
+        if self.recalls(task_id, child) {
             self.answer_unless_tiny(task_id, child);
             let due = self.now.after(self.limits.retry_after);
             return self.wait(task_id, child, Wait::Holders, due);

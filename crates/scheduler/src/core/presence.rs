@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dfs_model::{HostId, HostInfo, TaskId};
 
 use super::evidence::Evidence;
-use super::recall::is_put_away;
+use super::recall::is_unused;
 use super::{Core, Decision, Held, Host, Millis, PeerState, Task, Timer};
 
 /// Tasks of one host in which it is told that it is silent: one that holds thousands must not displace all that is known.
@@ -47,7 +47,7 @@ impl Core {
         }
     }
 
-    /// What a host did not announce it has lost while it was away, with its disk or its name's former machine.
+    /// What a host did not announce it takes no part in any more; it may have lost it while it was away.
     pub(super) fn announced_all(&mut self, id: HostId) {
         let tasks = self.hosts.get(&id).map(|host| host.tasks.clone()).unwrap_or_default();
         for task_id in tasks {
@@ -60,7 +60,11 @@ impl Core {
                 _ if peer.is_active() && peer.is_hungry(groups) => {
                     peer.holds(Held::nothing(), self.now);
                 }
-                _ => self.leave(id, task_id),
+                // It may lie there still: it is asked when it has named it, or now.
+                _ => {
+                    self.leave(id, task_id);
+                    self.names(id, &[task_id]);
+                }
             }
             self.touched.push(task_id);
         }
@@ -149,6 +153,7 @@ impl Core {
         if !is_unused(task) {
             return;
         }
+        task.put_away_at = self.now;
         if task.roster().is_empty() && !matches!(task.state, super::TaskState::Void { .. }) {
             self.forget(task_id);
         } else if task.idle_due.is_none() {
@@ -164,7 +169,11 @@ impl Core {
             return;
         }
         task.idle_due = None;
-        if is_unused(task) {
+        let due = task.put_away_at.after(self.limits.idle);
+        if is_unused(task) && due > self.now {
+            task.idle_due = Some(due);
+            self.timers.set(due, Timer::Idle(task_id));
+        } else if is_unused(task) {
             self.shelve(task_id);
             self.forget(task_id);
         }
@@ -205,9 +214,4 @@ impl Core {
             task
         }))
     }
-}
-
-/// Whether all who are in it only hold it for others.
-fn is_unused(task: &Task) -> bool {
-    task.peers().all(|(_, peer)| peer.state() == PeerState::Seeding || is_put_away(peer))
 }

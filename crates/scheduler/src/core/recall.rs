@@ -3,94 +3,124 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dfs_model::{HostId, TaskId};
+use dfs_model::{HostId, Location, TaskId};
 use rand::RngExt as _;
 
 use super::strategy::scoring::{idc_affinity, location_affinity};
-use super::{Core, Decision, Millis, Peer, PeerState, Timer};
+use super::{Core, Decision, Millis, Peer, PeerState, Task, Timer};
 
-/// Holders that are asked what they hold of a task when it is wanted: as many as a host has partners.
+/// Holders that are asked what they hold of a task at a time: as many as a host has partners.
 const RECALLED: usize = 64;
 
-/// Of more holders the nearest of so many are asked.
+/// Of more holders the nearest of so many, drawn at random, are asked.
 const LOOKED_AT: usize = 256;
 
 /// How long holders may take to answer before others are asked to fetch it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
+/// How often others are asked where those before lack something, for one that wants it.
+const ROUNDS: u32 = 4;
+
 /// The holders of a task that were asked.
 #[derive(Debug, Default)]
 pub struct Recall {
-    /// All of them.
-    asked: usize,
-    /// Those who have not answered.
+    /// Those who have never answered.
+    mute: BTreeSet<HostId>,
+    /// Those who are waited for, and until when.
     open: BTreeSet<HostId>,
-    /// Until when they are waited for.
     due: Millis,
+    rounds: u32,
 }
 
 impl Core {
-    /// A host names what it holds.
+    /// A host names what it holds. What is wanted already it is asked for, and nobody waits for it: others are on it.
     pub(super) fn names(&mut self, host: HostId, tasks: &[TaskId]) {
         if !self.hosts.contains_key(&host) {
             return;
         }
         for id in tasks {
-            let task = self.tasks.get(id);
-            if task.is_some_and(|task| task.peer(&host).is_some()) {
+            let task = self.tasks.get_mut(id);
+            if task.as_ref().is_some_and(|task| task.peer(&host).is_some()) {
                 continue;
             }
-            self.shelf.put(id, host);
-            let recall = task.and_then(|task| task.recall.as_ref());
-            if recall.is_some_and(|recall| recall.asked < RECALLED) {
-                self.recall_from(*id, vec![host]);
-            }
+            let is_news = self.shelf.put(id, host);
+            let Some(recall) = task.and_then(|task| task.recall.as_mut()).filter(|_| is_news)
+            else {
+                continue;
+            };
+            recall.mute.insert(host);
+            self.out.push(Decision::Recall { host, task: *id });
         }
     }
 
-    /// Asks who holds some of a task, the first time that it is wanted.
-    pub(super) fn recall(&mut self, id: TaskId, asker: HostId) {
-        if self.tasks.get(&id).is_none_or(|task| task.recall.is_some()) {
-            return;
+    /// Somebody wants a task from now on: who holds some of it is asked. So is the one itself, where it has only named
+    /// it: it registers for what it lacks.
+    pub(super) fn recall_for(&mut self, id: TaskId, asker: HostId) {
+        if self.shelf.take(&id, &asker) {
+            self.out.push(Decision::Recall { host: asker, task: id });
         }
-        if self.shelf.len() == 0 {
-            return self.recall_from(id, Vec::new());
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.recall.get_or_insert_default().rounds = 0;
         }
-        let here =
-            self.hosts.get(&asker).map(|host| host.info.location.clone()).unwrap_or_default();
-        let is_heard_of =
-            |host: &&HostId| self.hosts.get(host).is_some_and(|host| host.silent_since.is_none());
-        let holders = self.shelf.holders(&id, self.random.random());
-        let holders = holders.filter(is_heard_of).filter(|host| **host != asker).take(LOOKED_AT);
-        let mut holders: Vec<HostId> = holders.copied().collect();
-        let nearness = |host: &HostId| -> f64 {
-            let there = self.hosts.get(host).map(|host| &host.info.location);
-            there.map_or(0.0, |there| idc_affinity(&here, there) + location_affinity(&here, there))
-        };
-        holders.sort_by(|a, b| nearness(b).total_cmp(&nearness(a)));
-        holders.truncate(RECALLED);
-        self.recall_from(id, holders);
+        self.recalls(id, asker);
     }
 
-    fn recall_from(&mut self, id: TaskId, holders: Vec<HostId>) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
-        let recall = task.recall.get_or_insert_default();
-        recall.asked += holders.len();
-        recall.due = self.now.after(ANSWER_WITHIN);
+    /// Whether holders may still say that they have what is wanted: those who are asked, or those who are asked now
+    /// because nobody is.
+    pub(super) fn recalls(&mut self, id: TaskId, asker: HostId) -> bool {
+        let task = self.tasks.get(&id);
+        let Some(recall) = task.and_then(|task| task.recall.as_ref()) else { return false };
+        if !recall.open.is_empty() {
+            return true;
+        }
+        if recall.rounds >= ROUNDS {
+            return false;
+        }
+        let holders = self.holders_near(id, asker);
+        let due = self.now.after(ANSWER_WITHIN);
+        let recall = self.tasks.get_mut(&id).and_then(|task| task.recall.as_mut());
+        let Some(recall) = recall.filter(|_| !holders.is_empty()) else { return false };
+        (recall.due, recall.rounds) = (due, recall.rounds + 1);
         recall.open.extend(&holders);
-        if !holders.is_empty() {
-            self.timers.set(recall.due, Timer::Recall(id));
+        recall.mute.extend(&holders);
+        self.timers.set(due, Timer::Recall(id));
+        self.out.extend(holders.into_iter().map(|host| Decision::Recall { host, task: id }));
+        true
+    }
+
+    /// Those of them who have not been asked.
+    fn holders_near(&mut self, id: TaskId, asker: HostId) -> Vec<HostId> {
+        let Some(recall) = self.tasks.get(&id).and_then(|task| task.recall.as_ref()) else {
+            return Vec::new();
+        };
+        if self.shelf.len() == 0 {
+            return Vec::new();
         }
-        for host in holders {
-            self.out.push(Decision::Recall { host, task: id });
-        }
+        let here = self.hosts.get(&asker).map(|host| host.info.location.clone());
+        let here = here.unwrap_or_default();
+        let may_answer = |host: &HostId| {
+            let is_heard_of = self.hosts.get(host).is_some_and(|host| host.silent_since.is_none());
+            is_heard_of && *host != asker && !recall.mute.contains(host)
+        };
+        let holders = self.shelf.holders(&id, self.random.random());
+        let holders = holders.filter(|host| may_answer(host)).take(LOOKED_AT);
+        let mut holders: Vec<(f64, HostId)> = holders
+            .map(|host| {
+                let there = self.hosts.get(host).map(|host| &host.info.location);
+                (there.map_or(0.0, |there| nearness(&here, there)), *host)
+            })
+            .collect();
+        holders.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        holders.into_iter().take(RECALLED).map(|(_, host)| host).collect()
     }
 
     /// A host has said what it holds of a task, or that it is nothing.
     pub(super) fn recalled(&mut self, id: TaskId, host: &HostId) {
         self.shelf.take(&id, host);
         let recall = self.tasks.get_mut(&id).and_then(|task| task.recall.as_mut());
-        if recall.is_some_and(|recall| recall.open.remove(host) && recall.open.is_empty()) {
+        let Some(recall) = recall else { return };
+        recall.mute.remove(host);
+        if recall.open.remove(host) && recall.open.is_empty() {
             self.recall_is_over(id);
         }
     }
@@ -107,14 +137,13 @@ impl Core {
     /// What nobody has turned out to hold is to be fetched: also for those who have parents for the rest.
     fn recall_is_over(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get(&id) else { return };
-        let taking = task.hosts_where(Peer::is_active);
-        self.schedule_all(id, taking);
-    }
-
-    /// Whether holders may still say that they have what is wanted.
-    pub(super) fn is_recalling(&self, id: &TaskId) -> bool {
-        let recall = self.tasks.get(id).and_then(|task| task.recall.as_ref());
-        recall.is_some_and(|recall| !recall.open.is_empty())
+        let lacking = task.peers().filter(|(host, peer)| match peer.state() {
+            PeerState::Waiting { .. } => true,
+            PeerState::Fetching => !task.covers(task.dag.parents(host), peer),
+            _ => false,
+        });
+        let lacking = lacking.map(|(host, _)| *host).collect();
+        self.schedule_all(id, lacking);
     }
 
     /// Of a task that is forgotten it is kept who holds some of it for others.
@@ -129,7 +158,16 @@ impl Core {
     }
 }
 
+fn nearness(here: &Location, there: &Location) -> f64 {
+    idc_affinity(here, there) + location_affinity(here, there)
+}
+
 /// Whether a peer takes nothing any more before it registers again.
 pub(super) fn is_put_away(peer: &Peer) -> bool {
     peer.state() == PeerState::Resting && (!peer.registered || peer.is_closed)
+}
+
+/// Whether all who are in a task only hold it for others.
+pub(super) fn is_unused(task: &Task) -> bool {
+    task.peers().all(|(_, peer)| peer.state() == PeerState::Seeding || is_put_away(peer))
 }

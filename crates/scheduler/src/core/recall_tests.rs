@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_model::{GROUP_BYTES, GroupSet, HostKind, Priority, TaskInfo};
+use dfs_model::{GROUP_BYTES, GroupRange, GroupSet, HostKind, Priority, TaskInfo};
 
 use super::tests::{Scene, id, ordered_seed, parents_of, spec};
 use super::*;
@@ -65,6 +65,54 @@ fn who_named_a_task_is_asked_for_it_when_it_is_wanted_and_the_seed_waits_for_the
 }
 
 #[test]
+fn who_registers_for_what_it_has_named_is_asked_for_it_too_and_keeps_what_it_said_since() {
+    let task = content();
+    let mut scene = shelved(3, [1]);
+    let decisions = scene.register(1, &task);
+    assert_eq!((recalled(&decisions), ordered_seed(&decisions)), (vec![1], Some(100)));
+    let done = Done { groups: GroupRange::new(40, 1), parent: None, cost_ms: 1 };
+    scene.progress(1, &task, done);
+    says(&mut scene, 1, &task, 10);
+    let held = scene.core.tasks[&task.id].peer(&id(1)).unwrap().held.clone();
+    assert!(held.contains_all(GroupRange::new(0, 10)) && held.contains_all(GroupRange::new(40, 1)));
+    assert_eq!(scene.core.shelved(), 0);
+}
+
+#[test]
+fn where_the_nearest_lack_something_the_next_ones_are_asked_before_a_seed() {
+    let task = content();
+    let mut scene = Scene::new();
+    scene.join(100, HostKind::Seed, "");
+    (101..=200).for_each(|n| scene.join(n, HostKind::Node, if n <= 164 { "near" } else { "far" }));
+    name(&mut scene, 101..=200, &task);
+    scene.join(1, HostKind::Node, "near");
+    let near = recalled(&scene.register(1, &task));
+    assert_eq!(near, (101..=164).collect::<Vec<_>>());
+    let mut decisions = Vec::new();
+    for host in near {
+        decisions = says(&mut scene, host, &task, 10);
+    }
+    assert_eq!(recalled(&decisions), (165..=200).collect::<Vec<_>>());
+    assert_eq!(ordered_seed(&decisions), None);
+    for host in 165..=200 {
+        decisions = says(&mut scene, host, &task, 20);
+    }
+    assert_eq!(ordered_seed(&decisions), Some(100));
+}
+
+#[test]
+fn names_that_are_never_told_more_of_keep_nobody_from_a_seed() {
+    let task = content();
+    let mut scene = shelved(4, []);
+    scene.join(101, HostKind::Seed, "");
+    let first = ordered_seed(&scene.register(3, &task)).unwrap();
+    assert_eq!(recalled(&name(&mut scene, [1, 1, 1], &task)), [1], "once");
+    let (kind, reason) = (RefusalKind::OriginFailed, "injected".to_owned());
+    let decisions = scene.seed_says(first, &task, SeedEvent::Failed { kind, reason });
+    assert_eq!(ordered_seed(&decisions), Some(201 - first));
+}
+
+#[test]
 fn what_the_holders_turn_out_to_lack_is_ordered_from_a_seed() {
     let task = content();
     let mut scene = shelved(3, [1, 2]);
@@ -98,7 +146,7 @@ fn who_names_what_is_wanted_already_is_asked_at_once() {
     let task = content();
     let mut scene = shelved(4, []);
     assert_eq!(ordered_seed(&scene.register(3, &task)), Some(100));
-    assert_eq!(recalled(&name(&mut scene, [1, 3], &task)), [1], "who takes part has said more");
+    assert_eq!(recalled(&name(&mut scene, [1, 3], &task)), [1], "who takes part says what it gets");
 }
 
 #[test]

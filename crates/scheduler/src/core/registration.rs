@@ -48,18 +48,23 @@ impl Core {
         let (id, now) = (spec.id, self.now);
         let idc = self.idc_of(&host);
         let Some(task) = self.task_for(host, spec) else { return };
-        task.idle_due = None;
-        let groups = announced.held.len();
-        let held = held_from(announced.held, task);
+        let (groups, all) = (announced.held.len(), task.groups());
+        let is_known = task.peer(&host).is_some_and(|peer| !peer.is_hearsay);
+        let held = held_from(announced.held.clone(), task);
         let peer = task.enter(host, &idc, || Peer::new(PeerState::Resting, Held::nothing()));
-        peer.is_hearsay = false;
-        peer.holds(held, now);
         // What it signs from now on is heard as before.
         peer.stand_in |= announced.stood_in;
-        if !peer.is_active() {
-            // What it wants it will register anew; what it once wanted it may have evicted since.
-            peer.wanted = Wanted::Groups(GroupSet::new());
-            peer.in_any_order = GroupSet::new();
+        match std::mem::take(&mut peer.is_hearsay) || !is_known {
+            // It was asked, and has said meanwhile what it gained since it looked.
+            false => announced.held.ranges().for_each(|run| peer.gain(run, all, now)),
+            true => {
+                peer.holds(held, now);
+                if !peer.is_active() {
+                    // What it wants it will register anew; what it once wanted it may have evicted since.
+                    peer.wanted = Wanted::Groups(GroupSet::new());
+                    peer.in_any_order = GroupSet::new();
+                }
+            }
         }
         let digests = announced.digests.into_iter();
         let fresh: Vec<Bytes> = digests.filter(|batch| task.digests.add(batch.clone())).collect();
@@ -99,7 +104,6 @@ impl Core {
             };
             return self.out.push(Decision::Refuse { host, task: id, kind, reason: reason.into() });
         };
-        task.idle_due = None;
         let is_closed = !ask.held.is_empty()
             && matches!(&ask.wanted, Wanted::Groups(wanted) if ask.held.contains_set(wanted));
         let held = (!ask.held.is_empty()).then(|| held_from(ask.held, task));
@@ -127,9 +131,9 @@ impl Core {
         peer.blocked.clear();
         let held = peer.held.count(groups);
         self.note(id, host, Evidence::Registered { held });
-        self.shelf.take(&id, &host);
-        if !is_closed {
-            self.recall(id, host);
+        match is_closed {
+            true => drop(self.shelf.take(&id, &host)),
+            false => self.recall_for(id, host),
         }
         self.start(id, host);
         self.forget_if_unused(id);

@@ -12,7 +12,7 @@ use super::{
 impl Core {
     /// Orders a seed to take part where none does; whether an answer is being waited for.
     pub(super) fn order_seed(&mut self, task_id: TaskId, asker: HostId) -> bool {
-        if self.is_recalling(&task_id) {
+        if self.recalls(task_id, asker) {
             return true;
         }
         let Some(task) = self.tasks.get(&task_id) else { return false };
@@ -154,6 +154,7 @@ impl Core {
             self.replace_peer(task_id, seed);
         }
         let idc = self.idc_of(&seed);
+        self.shelf.take(&task_id, &seed);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         task.state = TaskState::Seeded { seed, obtain: Some(obtain) };
         let (length, had_part) = (task.spec.length, task.peer(&seed).is_some());

@@ -28,29 +28,27 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Notes that a host holds some of a task; nothing of one that holds too much.
-    pub fn put(&mut self, task: &TaskId, host: HostId) {
+    /// Notes that a host holds some of a task, and says whether that is news; nothing of one that holds too much.
+    pub fn put(&mut self, task: &TaskId, host: HostId) -> bool {
         let name = name_of(task);
         let number = self.number_of(host);
         let held = &mut self.hosts[number as usize].1;
         if held.len() >= MAX_SHELVED_PER_HOST {
-            return;
+            return false;
         }
-        if let Err(at) = held.binary_search(&name) {
-            held.insert(at, name);
-            self.holders.insert((name, number));
-        }
+        let Err(at) = held.binary_search(&name) else { return false };
+        held.insert(at, name);
+        self.holders.insert((name, number))
     }
 
-    /// A host holds it no more, or more than that is known of it now.
-    pub fn take(&mut self, task: &TaskId, host: &HostId) {
-        let Some(number) = self.numbers.get(host) else { return };
+    /// A host holds it no more, or more than that is known of it now; whether it was here.
+    pub fn take(&mut self, task: &TaskId, host: &HostId) -> bool {
+        let Some(number) = self.numbers.get(host) else { return false };
         let name = name_of(task);
         let held = &mut self.hosts[*number as usize].1;
-        if let Ok(at) = held.binary_search(&name) {
-            held.remove(at);
-            self.holders.remove(&(name, *number));
-        }
+        let Ok(at) = held.binary_search(&name) else { return false };
+        held.remove(at);
+        self.holders.remove(&(name, *number))
     }
 
     /// A host is gone.

@@ -41,6 +41,11 @@ pub enum Standing {
         /// When it is looked at again.
         due: Millis,
     },
+    /// Hosts have named it, and are to say what they hold of it.
+    ForHolders {
+        /// When it is looked at again.
+        due: Millis,
+    },
     /// Nobody can serve it now.
     ForParents {
         /// Attempts in vain.
@@ -87,6 +92,7 @@ impl Standing {
             | Self::ForLease { .. }
             | Self::ForSeed { .. }
             | Self::ForHearing { .. }
+            | Self::ForHolders { .. }
             | Self::ForParents { .. }
             | Self::ForTurn { .. }
             | Self::Silent { .. }
@@ -145,7 +151,8 @@ impl Core {
                 };
                 Standing::ForSeed { seed, due: deadline }
             }
-            Wait::Hearing | Wait::Holders => Standing::ForHearing { due },
+            Wait::Hearing => Standing::ForHearing { due },
+            Wait::Holders => Standing::ForHolders { due },
             Wait::Turn => Standing::ForTurn { due },
             Wait::Parents => Standing::ForParents { tries: peer.tries, of: self.limits.tries, due },
         }

@@ -158,6 +158,8 @@ pub struct Task {
     pub(super) recall: Option<Recall>,
     /// When the idle timer that is set fires.
     pub idle_due: Option<Millis>,
+    /// When anybody did anything last of those who only hold it for others.
+    pub(super) put_away_at: Millis,
     /// What seeds are ordered to fetch before it is asked of them.
     pub ordered: GroupSet,
     /// When that was last.
@@ -199,6 +201,7 @@ impl Task {
             failed_seeds: BTreeMap::new(),
             recall: None,
             idle_due: None,
+            put_away_at: Millis::default(),
             ordered: GroupSet::new(),
             ordered_at: None,
             lead: None,

@@ -470,15 +470,20 @@ fn an_uplink_that_is_fast_is_leased_more_at_a_time_and_longer_runs() {
     let [first] = give(&mut field.matcher)[..] else { panic!("how fast it is is not known") };
     // A piece is 1000 bytes, and one takes 20 microseconds: 50 million bytes a second.
     let (mut now, mut under_way, mut most, mut longest) = (0, vec![first], 0, 0);
+    let (mut sent, mut wide_after) = (0, None);
     while !under_way.is_empty() {
         now += 20 * u64::from(under_way[0].count);
+        sent += under_way[0].count;
         field.matcher.done(under_way.remove(0).id, Micros(now));
         under_way.extend(give(&mut field.matcher));
         most = most.max(under_way.iter().map(|lease| lease.count).sum());
+        wide_after = wide_after.or((most >= 80).then_some(sent));
         longest = under_way.iter().map(|lease| lease.count).max().unwrap_or(longest).max(longest);
     }
     assert!(most > 10 * FIXED.uplink, "{most} at a time");
     assert!(longest > 10, "in runs of {longest}");
+    // Ten, twice ten, forty, eighty: two windows of each tell, and not 50 ms of each, in which it sends 2500.
+    assert!(wide_after.is_some_and(|sent| sent < 200), "after {wide_after:?}");
 }
 
 fn give(matcher: &mut Matcher) -> Vec<Lease> {

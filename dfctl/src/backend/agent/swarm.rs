@@ -242,6 +242,7 @@ fn standing(standing: scheduler::Standing, names: &Names) -> Standing {
         StandingKind::ForLease => Standing::ForLease(standing.flag),
         StandingKind::ForSeed => Standing::ForSeed(names.some(&standing.seed_id), due),
         StandingKind::ForHearing => Standing::ForHearing(due),
+        StandingKind::ForHolders => Standing::ForHolders(due),
         StandingKind::ForParents => Standing::ForParents(standing.tries, standing.tries_of, due),
         StandingKind::ForTurn => Standing::ForTurn(due),
         StandingKind::AtSource => Standing::AtSource(standing.flag),

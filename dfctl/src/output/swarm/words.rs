@@ -50,8 +50,12 @@ pub fn standing(standing: &Standing, peer: Option<&SwarmPeer>) -> Said {
             )
         }
         Standing::ForHearing(due) => said(
-            "those who may have it are still to be heard of".to_owned(),
+            "the scheduler has just started, and no seed is heard of yet".to_owned(),
             format!("looked at again in {}", ms(*due)),
+        ),
+        Standing::ForHolders(due) => said(
+            "hosts that have named it are asked what they hold of it".to_owned(),
+            format!("looked at again in {}; then a seed is ordered", ms(*due)),
         ),
         Standing::ForParents(tries, of, due) => said(
             format!("nobody can serve it ({tries} of {of} attempts in vain)"),
@@ -100,6 +104,7 @@ pub fn name(standing: &Standing) -> &'static str {
         Standing::ForLease(_) => "waits-for-lease",
         Standing::ForSeed(..) => "waits-for-seed",
         Standing::ForHearing(_) => "waits-for-hearing",
+        Standing::ForHolders(_) => "waits-for-holders",
         Standing::ForParents(..) => "waits-for-parents",
         Standing::ForTurn(_) => "waits-for-turn",
         Standing::AtSource(true) => "stands-in",
@@ -124,6 +129,7 @@ pub fn is_still(standing: &Standing) -> bool {
         | Standing::ForLease(_)
         | Standing::ForSeed(..)
         | Standing::ForHearing(_)
+        | Standing::ForHolders(_)
         | Standing::ForParents(..)
         | Standing::ForTurn(_)
         | Standing::Silent(_)
