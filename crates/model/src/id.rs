@@ -1,7 +1,5 @@
 //! Names of tasks and hosts.
 
-use std::array;
-use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -19,7 +17,7 @@ pub struct IdParseError {
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, $what:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(into = "String", try_from = "String")]
         pub struct $name([u8; $bytes]);
 
@@ -45,27 +43,6 @@ macro_rules! hex_id {
             /// The first twelve hexadecimal digits: enough for people, not for programs.
             pub fn short(&self) -> String {
                 self.to_string()[..12].to_owned()
-            }
-        }
-
-        // The order of the bytes, sixteen at a time: a scheduler looks names up in sorted maps all day long.
-        impl Ord for $name {
-            fn cmp(&self, other: &Self) -> Ordering {
-                let words = |id: &Self| -> [u128; $bytes / 16] {
-                    let word = |at: usize| {
-                        let mut word = [0; 16];
-                        word.copy_from_slice(&id.0[at * 16..at * 16 + 16]);
-                        u128::from_be_bytes(word)
-                    };
-                    array::from_fn(word)
-                };
-                words(self).cmp(&words(other))
-            }
-        }
-
-        impl PartialOrd for $name {
-            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-                Some(self.cmp(other))
             }
         }
 

@@ -371,3 +371,38 @@ fn clipped(piece: u64) -> u32 {
 pub(super) fn micros(now: Millis) -> Micros {
     Micros(now.0.saturating_mul(1000))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use super::*;
+
+    #[test]
+    fn whoever_waits_its_turn_in_a_crowd_has_hope_as_long_as_others_are_served() {
+        let tuning = Tuning { uplink: 1, downlink: 1, window: 0, run: 1, ..Tuning::default() };
+        let mut lead = Lead::new(1, tuning, 1);
+        let all = 0..1;
+        let all = slice::from_ref(&all);
+        let joining =
+            |role, has, wants| Joining { role, place: Place::default(), slots: 200, has, wants };
+        lead.matcher.join(&joining(Role::Source, all, &[]), Micros(0));
+        let mut join = |_| lead.matcher.join(&joining(Role::Node, &[], all), Micros(0));
+        let crowd: Vec<PeerNumber> = (0..50).map(&mut join).collect();
+        let mut now = Millis(0);
+        for _ in 0..4 {
+            now = now.after(Duration::from_millis(3_900));
+            for lease in lead.matcher.leases().collect::<Vec<_>>() {
+                lead.matcher.done(lease.id, micros(now));
+            }
+        }
+        let waits = |number: &&PeerNumber| {
+            !lead.matcher.is_sent_anything(**number) && !lead.matcher.is_complete(**number)
+        };
+        let waiting: Vec<PeerNumber> = crowd.iter().filter(waits).copied().collect();
+        assert!(waiting.len() > 20, "the piece has not come to all yet: {waiting:?}");
+        let hopes = |now| waiting.iter().filter(|one| lead.is_hopeful(**one, false, now)).count();
+        assert_eq!(hopes(now), waiting.len());
+        assert_eq!(hopes(now.after(HOPE)), 0, "nobody is served any more");
+    }
+}

@@ -451,3 +451,64 @@ fn what_one_reads_that_stands_in_for_a_seed_is_leased_to_the_others() {
         assert!(by_it > 0, "told at once {is_told_at_once}, denied {denies}: {given:?}");
     }
 }
+
+/// A node that is here, and has all of it.
+fn announced(scene: &mut Scene, task: &TaskInfo, n: u8) {
+    scene.tell(Event::HostJoined(super::tests::info(n, HostKind::Node, "")));
+    let (held, digests) = (GroupSet::full(GROUPS), Vec::new());
+    let (host, task) = (id(n), task.clone());
+    scene.tell(Event::Announced { host, task, held, digests, stood_in: false });
+    scene.tell(Event::AnnouncedAll(id(n)));
+}
+
+#[test]
+fn what_a_host_that_is_back_does_not_announce_it_holds_no_more() {
+    let task = spec("lost", Some(GROUPS * dfs_model::GROUP_BYTES));
+    let mut scene = Scene::deciding(limits(), Leases::swarm());
+    announced(&mut scene, &task, 1);
+    announced(&mut scene, &task, 2);
+    // The disk of the second is another one when it comes back.
+    scene.tell(Event::HostSilent(id(2)));
+    scene.tell(Event::HostJoined(super::tests::info(2, HostKind::Node, "")));
+    scene.tell(Event::AnnouncedAll(id(2)));
+    let told = scene.register(2, &task);
+    let parents = super::tests::parents_of(&told, 2);
+    assert_eq!(parents, Some(vec![1]), "it lacks everything: {told:?}");
+    let given = leases(&want(&mut scene, &task, 2));
+    assert!(given.iter().any(|(child, lease)| (*child, lease.parent) == (2, id(1))), "{given:?}");
+    assert!(given.iter().all(|(_, lease)| lease.parent != id(2)));
+}
+
+#[test]
+fn what_a_host_that_is_back_announces_it_holds_and_what_it_takes_it_goes_on_taking() {
+    let task = spec("kept", Some(GROUPS * dfs_model::GROUP_BYTES));
+    let mut scene = Scene::deciding(limits(), Leases::swarm());
+    announced(&mut scene, &task, 1);
+    scene.tell(Event::HostSilent(id(1)));
+    announced(&mut scene, &task, 1);
+    scene.nodes([2]);
+    scene.register(2, &task);
+    want(&mut scene, &task, 2);
+    scene.tell(Event::HostSilent(id(2)));
+    scene.tell(Event::HostJoined(super::tests::info(2, HostKind::Node, "")));
+    scene.tell(Event::AnnouncedAll(id(2)));
+    scene.register(2, &task);
+    let given = leases(&want(&mut scene, &task, 2));
+    assert!(given.iter().any(|(_, lease)| lease.parent == id(1)), "{given:?}");
+}
+
+#[test]
+fn nobody_is_leased_what_came_to_it_otherwise_as_the_same_report_says() {
+    let (mut scene, task) = led(1..=2);
+    let given = leases(&verified(&mut scene, &task, GroupRange::new(0, 1)));
+    let [(child, lease)] = given[..] else { panic!("{given:?}") };
+    let other = 3 - child;
+    verified(&mut scene, &task, GroupRange::new(1, 1));
+    let end = LeaseEnd { id: lease.id, groups: lease.groups, cost_ms: 5, failure: None };
+    let done = Done { groups: GroupRange::new(1, 1), parent: Some(id(100)), cost_ms: 5 };
+    let report = Report { done: vec![done], leases: vec![end], ..Report::default() };
+    let told = scene.tell(Event::Progress { host: id(child), task: task.id, report });
+    for (child_of, lease) in leases(&told) {
+        assert!(child_of == other || lease.groups.first > 1, "{lease:?}");
+    }
+}

@@ -93,7 +93,14 @@ impl Run<'_> {
                 self.world.bytes.in_vain += self.network.stop(from, id, self.now);
             }
             Between::Fails(order, failure) => self.fails(&order, failure),
-            Between::Hears(node, of, groups) => self.hears(node, of, &[groups]),
+            Between::Hears(node, of, groups) => {
+                self.hears(node, of, &[groups]);
+                // Whoever is being brought something looks at it with that.
+                let waits = |nodes: &Nodes| nodes.children[node as usize].asked().next().is_none();
+                if !self.nodes.as_ref().is_some_and(waits) {
+                    return;
+                }
+            }
             Between::Looks(node, of) => {
                 if self.world.node(of).is_alive {
                     let claims = core::groups(&self.world.claims(of));
