@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{HostId, HostInfo, RouteKey, rank};
+use dfs_model::{CanonicalUrl, HostId, HostInfo, RouteKey, rank};
+use dfs_peer::areas::{self, Areas, Nearest};
 use dfs_proto::convert::grpc_addresses;
 use dfs_proto::manager::manager_client::ManagerClient;
 use dfs_proto::manager::{MemberList, MembershipRequest, Role};
@@ -23,6 +24,9 @@ const FORMAT: u32 = 1;
 
 /// Longest pause between attempts to join: well within a lease.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(3) };
+
+/// Most origins whose area is named.
+pub const MAX_NAMED: usize = 10_000;
 
 /// A scheduler or seed of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub struct Members {
     pub cluster_id: Vec<u8>,
     /// Who there is.
     pub all: Vec<Member>,
+    /// Which areas origins are nearest to, as the operator says.
+    pub nearest: Nearest,
 }
 
 impl Members {
@@ -52,7 +58,10 @@ impl Members {
         let count = list.members.len();
         let all: Vec<Member> = list.members.into_iter().filter_map(read).collect();
         let unreadable = count - all.len();
-        (Self { version: list.version, cluster_id: list.cluster_id.to_vec(), all }, unreadable)
+        let named = list.origin_areas.into_iter().take(MAX_NAMED);
+        let nearest = named.map(|named| (named.origin, named.area)).collect();
+        let cluster_id = list.cluster_id.to_vec();
+        (Self { version: list.version, cluster_id, all, nearest }, unreadable)
     }
 
     /// The seeds.
@@ -65,20 +74,41 @@ impl Members {
         self.all.iter().find(|member| member.host.id == *host).map(|member| member.host.public_key)
     }
 
+    /// The key that a seed signs with.
+    pub fn seed_key(&self, host: &HostId) -> Option<[u8; 32]> {
+        self.seeds().find(|seed| seed.host.id == *host).map(|seed| seed.host.public_key)
+    }
+
     /// The key by which a scheduler appoints stand-ins.
     pub fn scheduler_key(&self, host: &HostId) -> Option<[u8; 32]> {
         let mut schedulers = self.all.iter().filter(|member| member.role == Role::Scheduler);
         schedulers.find(|member| member.host.id == *host).map(|member| member.host.public_key)
     }
 
-    /// The seeds for a key, the responsible one first: those of `area`, else of all areas.
-    pub fn seeds_for(&self, key: &RouteKey, area: &str) -> Vec<&Member> {
-        let (near, far): (Vec<&Member>, Vec<&Member>) =
-            self.seeds().partition(|seed| seed.host.location.area == area);
-        let ring = if near.is_empty() { far } else { near };
-        let ranked = rank(key, ring.iter().map(|seed| &seed.host.id));
-        let find = |id: HostId| ring.iter().find(|seed| seed.host.id == id).copied();
-        ranked.into_iter().filter_map(find).collect()
+    /// The seeds for what `url` names under a key, the responsible one first: those of `area`, then those of the others,
+    /// the areas that are nearer to its origin first.
+    pub fn seeds_for(&self, key: &RouteKey, url: &CanonicalUrl, area: &str) -> Vec<&Member> {
+        let all = self.seeds().map(|seed| seed.host.location.area.as_str());
+        let far = all.filter(|other| *other != area);
+        let areas = std::iter::once(area).chain(areas::order(url, &self.nearest, far));
+        let of = |area| {
+            let seeds = move || self.seeds().filter(move |seed| seed.host.location.area == area);
+            let ranked = rank(key, seeds().map(|seed| &seed.host.id)).into_iter();
+            ranked.filter_map(move |id| seeds().find(|seed| seed.host.id == id))
+        };
+        areas.flat_map(of).collect()
+    }
+
+    /// The areas as a seed of one of them sees them.
+    pub fn areas(&self, own: &str) -> Areas {
+        let of = |role| self.all.iter().filter(move |member| member.role == role);
+        let scheduler = |member: &Member| (HostInfo::clone(&member.host), member.grpc);
+        Areas {
+            own: own.to_owned(),
+            nearest: self.nearest.clone(),
+            seeds: of(Role::Seed).map(|member| HostInfo::clone(&member.host)).collect(),
+            schedulers: of(Role::Scheduler).map(scheduler).collect(),
+        }
     }
 }
 

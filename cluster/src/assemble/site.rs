@@ -190,7 +190,7 @@ impl Site {
         let seed = seed::Service::start(&self.told.own.seed, given, data_dir, &tracker)?;
         SeedMetrics::install(&mut self.metrics, seed.host().clone());
         self.routes.add_service(seed.grpc());
-        self.join(&seed.host().info, MemberRole::Seed, "seed", &tracker);
+        seed.follow(self.join(&seed.host().info, MemberRole::Seed, "seed", &tracker));
         Ok(at)
     }
 

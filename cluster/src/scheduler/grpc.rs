@@ -126,7 +126,7 @@ impl Scheduler for Grpc {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
         if let Some(host) = HostId::from_slice(&request.host_id) {
-            caller.require(host, &[Role::Node, Role::Guest])?;
+            caller.require(host, &[Role::Node, Role::Guest, Role::Seed])?;
         }
         self.resolver.resolve(request).await.map(Response::new)
     }

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use dfs_model::{
     GroupRange, GroupSet, HostId, HostInfo, HostKind, Priority, TaskId, TaskInfo, groups_in,
 };
-use dfs_peer::digests::SignedDigests;
+use dfs_peer::digests::{DigestsError, SignedDigests};
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::{common, scheduler, seed};
 
 use super::Fill;
+use crate::membership::Members;
 use dfs_scheduler::core::{
     Decision, Done, Event, Failed, FailureKind, Lease, LeaseEnd, LeaseFailure, MAX_GROUPS, Outcome,
     RefusalKind, Report, SeedEvent, SizeScope, Taken, Wanted,
@@ -196,15 +197,28 @@ fn failure(kind: scheduler::FailureKind) -> FailureKind {
 
 /// Digests that `host` itself signed; says of what.
 pub fn own_digests(host: &HostInfo, encoded: &[u8]) -> Result<TaskId, Unacceptable> {
-    let bad = |error: dfs_peer::digests::DigestsError| Unacceptable::Digests(error.to_string());
+    let bad = |error: DigestsError| Unacceptable::Digests(error.to_string());
     let signed = SignedDigests::decode(encoded).map_err(bad)?;
     let key = |signer: &HostId| (*signer == host.id).then_some(host.public_key);
     Ok(signed.verify(key).map_err(bad)?.task)
 }
 
-/// What a seed says; `None` for what a later version may add.
+/// Digests that a seed hands on: its own, or those of a seed that it took the bytes from; says of what. `None` where
+/// their signer is not known yet: children have them with the bytes.
+fn seed_digests(members: &Members, encoded: &[u8]) -> Result<Option<TaskId>, Unacceptable> {
+    let bad = |error: DigestsError| Unacceptable::Digests(error.to_string());
+    let signed = SignedDigests::decode(encoded).map_err(bad)?;
+    match signed.verify(|signer| members.seed_key(signer)) {
+        Ok(batch) => Ok(Some(batch.task)),
+        Err(DigestsError::UnknownSigner(_)) => Ok(None),
+        Err(error) => Err(bad(error)),
+    }
+}
+
+/// What a seed says; `None` for what a later version may add, and for what cannot be judged. Digests count that a seed
+/// of `members` has signed.
 pub fn seed_event(
-    seed: &HostInfo,
+    members: &Members,
     task: &TaskInfo,
     message: seed::ObtainEvent,
 ) -> Result<Option<SeedEvent>, Unacceptable> {
@@ -217,15 +231,18 @@ pub fn seed_event(
             let tiny = Some(obtaining.tiny).filter(|tiny| !tiny.is_empty());
             SeedEvent::Obtaining { length: found.length, held, tiny }
         }
-        Kind::Digests(signed) => {
-            if own_digests(seed, &signed.encoded)? != task.id {
-                return Err(Unacceptable::Digests("they are of another task".to_owned()));
-            }
-            SeedEvent::Digests(signed.encoded)
-        }
+        Kind::Digests(signed) => match seed_digests(members, &signed.encoded)? {
+            Some(id) if id == task.id => SeedEvent::Digests(signed.encoded),
+            Some(_) => return Err(Unacceptable::Digests("they are of another task".to_owned())),
+            None => return Ok(None),
+        },
         Kind::Verified(verified) => SeedEvent::Verified {
             groups: convert::group_set(&verified.groups, MAX_GROUPS)?,
             length: verified.length,
+            giver: match &verified.giver_id[..] {
+                [] => None,
+                id => Some(convert::host_id(id)?),
+            },
         },
         Kind::Failed(refused) => {
             SeedEvent::Failed { kind: refusal(refused.kind()), reason: refused.reason }

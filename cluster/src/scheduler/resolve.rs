@@ -79,8 +79,8 @@ impl Resolver {
 
     /// Says what a URL is.
     pub async fn resolve(&self, request: ResolveRequest) -> Answer {
-        let question = Question::read(request)?;
         let shared = &self.shared;
+        let question = Question::read(request, &shared.settings.area)?;
         if question.is_private {
             return shared.ask(&question).await;
         }
@@ -100,12 +100,13 @@ impl Resolver {
     pub(super) fn answer_trees_too(&self, request: &PreheatRequest, reply: &ResolveReply) {
         let is_tree = reply.artifact.as_ref().is_some_and(|artifact| artifact.index.is_some());
         for view in [common::View::Auto, common::View::Tree].into_iter().filter(|_| is_tree) {
-            let question = Question::read(ResolveRequest {
+            let asked = ResolveRequest {
                 target: request.target.clone(),
                 view: view.into(),
                 principal: request.principal.clone(),
                 ..ResolveRequest::default()
-            });
+            };
+            let question = Question::read(asked, &self.shared.settings.area);
             let Ok(question) = question else { return };
             let known = Known { reply: reply.clone(), since: Instant::now() };
             let mut cache = self.shared.cache.lock();
@@ -174,7 +175,7 @@ struct Question {
 }
 
 impl Question {
-    fn read(request: ResolveRequest) -> Result<Self, Status> {
+    fn read(request: ResolveRequest, area: &str) -> Result<Self, Status> {
         let invalid = |what: String| Status::invalid_argument(what);
         let target = request.target.ok_or_else(|| invalid("the target is missing".to_owned()))?;
         let url = CanonicalUrl::parse(&target.url).map_err(|error| invalid(error.to_string()))?;
@@ -199,6 +200,8 @@ impl Question {
                 target: Some(target),
                 view: request.view,
                 principal: request.principal,
+                fresh: request.fresh,
+                area: area.to_owned(),
             },
         })
     }
@@ -209,7 +212,8 @@ impl Shared {
     async fn ask(&self, question: &Question) -> Answer {
         let members = Arc::clone(&self.members.borrow());
         let mut last = Status::unavailable("no seed is alive");
-        for member in members.seeds_for(&question.route, &self.settings.area) {
+        let area = &self.settings.area;
+        for member in members.seeds_for(&question.route, &question.key.url, area) {
             match self.ask_one(member, &question.request).await {
                 Ok(reply) => {
                     self.metrics.resolved.of(["seed"]).inc();

@@ -270,7 +270,15 @@ impl Engine {
         };
         let route = route(&domain_of(&target.credentials), &target.url);
         let reply = swarm.resolve(&route, request).await?;
-        let artifact = reply.artifact.unwrap_or_default();
+        self.open_answer(target, reply.artifact.unwrap_or_default()).await
+    }
+
+    /// Opens what a scheduler says that `target` is.
+    pub async fn open_answer(
+        &self,
+        target: &Target,
+        artifact: common::Artifact,
+    ) -> Result<OpenArtifact, OpenUrlError> {
         let Some(index) = artifact.index else {
             let mut tasks = Vec::with_capacity(artifact.tasks.len());
             for task in artifact.tasks {
