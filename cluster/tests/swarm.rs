@@ -206,6 +206,7 @@ impl Cluster {
         let metrics = SchedulerMetrics::register(&mut all);
         let settings = scheduler::Settings {
             remember: Duration::from_secs(600),
+            keep: Duration::from_secs(600),
             timeout: PATIENCE,
             area: String::new(),
         };

@@ -140,6 +140,7 @@ impl Site {
         let options = self.told.own.scheduler.clone();
         let settings = scheduler::Settings {
             remember: options.resolve_cache,
+            keep: options.resolve_kept,
             timeout: options.resolve_timeout,
             area: self.told.shared.area.clone(),
         };

@@ -361,9 +361,9 @@ mod tests {
         let metrics = SchedulerMetrics::register(&mut Metrics::new());
         let tracker = lifecycle.service("scheduler");
         let (tasks, stop) = (tracker.tasks().clone(), tracker.token().clone());
-        let (remember, timeout) = (Duration::ZERO, Duration::ZERO);
+        let (remember, keep, timeout) = Default::default();
         let resolver = Resolver::new(
-            Settings { remember, timeout, area: String::new() },
+            Settings { remember, keep, timeout, area: String::new() },
             members.clone(),
             Arc::new(GrpcChannels::default()),
             metrics.clone(),

@@ -32,6 +32,9 @@ use cache::{Cache, Key, Known};
 /// Largest answer taken from a seed, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
 
+/// How long a new answer is waited for where there is an old one.
+const KEPT_AFTER: Duration = Duration::from_secs(10);
+
 type Answer = Result<ResolveReply, Status>;
 type Flight = watch::Receiver<Option<Answer>>;
 
@@ -40,6 +43,8 @@ type Flight = watch::Receiver<Option<Answer>>;
 pub struct Settings {
     /// How long an answer is remembered.
     pub remember: Duration,
+    /// How long it stays the answer where nobody can give another one.
+    pub keep: Duration,
     /// How long a seed may take.
     pub timeout: Duration,
     /// The scheduler's own area: it is the askers' too.
@@ -71,7 +76,7 @@ impl Resolver {
         metrics: SchedulerMetrics,
         tracker: Tracker,
     ) -> Self {
-        let cache = Mutex::new(Cache::new(settings.remember));
+        let cache = Mutex::new(Cache::new(settings.remember, settings.keep));
         let flights = Mutex::default();
         let shared = Shared { settings, cache, flights, members, channels, metrics, tracker };
         Self { shared: Arc::new(shared) }
@@ -90,10 +95,30 @@ impl Resolver {
             shared.metrics.resolved.of(["cache"]).inc();
             return Ok(reply);
         }
+        let kept = match question.fresh {
+            true => None,
+            false => shared.cache.lock().kept(&question.key, Instant::now()),
+        };
+        let key = question.key.clone();
         let mut flight = self.join(question);
-        let landed = flight.wait_for(Option::is_some).await;
         let stopping = || Status::unavailable("the scheduler is stopping");
-        landed.map_err(|_| stopping())?.clone().unwrap_or_else(|| Err(stopping()))
+        let landing = async {
+            let landed = flight.wait_for(Option::is_some).await;
+            landed.map_err(|_| stopping())?.clone().unwrap_or_else(|| Err(stopping()))
+        };
+        let Some(kept) = kept else { return landing.await };
+        match tokio::time::timeout(KEPT_AFTER, landing).await {
+            Ok(answer) if answer.as_ref().err().is_none_or(|no| !is_the_seeds_own(no.code())) => {
+                answer
+            }
+            // Its area is cut off, or the origin is gone: what there is of it may be here.
+            Ok(_) | Err(_) => {
+                tracing::info!(url = %key.url, "nobody says what it is now: it is what it was");
+                shared.metrics.resolved.of(["kept"]).inc();
+                shared.cache.lock().given_again(&key, Instant::now());
+                Ok(kept)
+            }
+        }
     }
 
     /// Takes a tree for the answer to whoever asks for one by that word: `auto` and `tree` are the same then.
@@ -108,7 +133,7 @@ impl Resolver {
             };
             let question = Question::read(asked, &self.shared.settings.area);
             let Ok(question) = question else { return };
-            let known = Known { reply: reply.clone(), since: Instant::now() };
+            let known = Known { reply: reply.clone(), since: Instant::now(), again: None };
             let mut cache = self.shared.cache.lock();
             if !question.is_private && cache.get(&question.key, Instant::now()).is_none() {
                 cache.put(question.key, known);
@@ -151,7 +176,7 @@ impl Resolver {
             let asked = shared.tracker.token().run_until_cancelled(shared.ask(&question)).await;
             let Some(answer) = asked else { return };
             if let Ok(reply) = &answer {
-                let known = Known { reply: reply.clone(), since: Instant::now() };
+                let known = Known { reply: reply.clone(), since: Instant::now(), again: None };
                 shared.cache.lock().put(question.key.clone(), known);
             }
             let mut flights = shared.flights.lock();

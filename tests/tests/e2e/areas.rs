@@ -106,20 +106,22 @@ fn one_copy_leaves_the_origin_and_one_comes_into_each_area() {
     world.cost(1.0);
     let counters = world.origin.counters();
     assert_eq!(counters.method("HEAD"), 1, "one area asks what it is: {counters:?}");
-    let [home, others @ ..] = world.order();
+    let mut left_all = 0.0;
     for area in 0..AREAS {
         let (came, left) = world.copies(area);
         // What a link carries beside the content, and what is sent again where processors are short.
         assert!((1.0..=1.3).contains(&came), "{came} copies came into area {area}");
-        let expected = if area == home { 2.0..=2.4 } else { 0.0..=0.2 };
-        assert!(expected.contains(&left), "{left} copies left area {area}, home is {home}");
+        left_all += left;
     }
-    for area in others {
-        let node = world.nodes_of(area)[0];
+    assert!((2.0..=2.6).contains(&left_all), "{left_all} copies left an area for another one");
+    for area in &world.order()[1..] {
+        let node = world.nodes_of(*area)[0];
         let said = node.dfctl(["why", &world.url]).unwrap().done().text();
-        let seed = world.machine(Role::Seed, home).name();
-        assert!(said.contains("source 0 B (0.00 copies)"), "{said}");
-        assert!(said.contains(&format!("seed@{seed} 12.0 MiB")), "{said}");
+        let own = world.machine(Role::Seed, *area).name();
+        assert!(said.contains("moved       source 0 B (0.00 copies)"), "{said}");
+        let gave = |seed: &&Machine| said.contains(&format!("seed@{} 12.0 MiB", seed.name()));
+        let givers: Vec<_> = testbed.all(Role::Seed).filter(gave).map(Machine::name).collect();
+        assert!(givers.iter().any(|giver| *giver != own), "{givers:?}: {said}");
     }
 }
 
@@ -203,7 +205,7 @@ fn only_what_is_read_comes_into_an_area() {
     let out = world.place.path("part");
     let part = ["get", &world.url, "--range", "3145728-4194303", "-o", out.to_str().unwrap()];
     node.dfctl(part).unwrap().done();
-    let read = world.body.read(3 * MIB, MIB).unwrap();
+    let read = world.body.read(3 * MIB, 4 * MIB).unwrap();
     assert!(std::fs::read(out).unwrap() == read, "wrong bytes");
     world.cost(0.2);
     let (came, _) = world.copies(third);
