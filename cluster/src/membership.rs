@@ -1,6 +1,6 @@
 //! A process's place in the cluster: it joins the manager, renews its lease, and follows the list.
 //!
-//! While no manager answers, the last list stands and joining goes on being tried.
+//! While no manager answers, the last list stands, also over a restart, and joining goes on being tried.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dfs_model::{CanonicalUrl, HostId, HostInfo, RouteKey, rank};
 use dfs_peer::areas::{self, Areas, Nearest};
+use dfs_peer::swarm::KeptList;
 use dfs_proto::convert::grpc_addresses;
 use dfs_proto::manager::manager_client::ManagerClient;
 use dfs_proto::manager::{MemberList, MembershipRequest, Role};
@@ -120,14 +121,16 @@ fn read(member: manager::Member) -> Option<Member> {
     Some(Member { role, host: Arc::new(host), grpc })
 }
 
-/// Joins as `role` and keeps at it as tasks of `tracker`; gives the list, empty until it is heard.
+/// Joins as `role` and keeps at it as tasks of `tracker`; gives the list: until it is heard the one that was kept, if any.
 pub fn follow(
     manager: Channel,
     me: common::Host,
     role: Role,
+    kept: Option<KeptList>,
     tracker: &Tracker,
 ) -> watch::Receiver<Arc<Members>> {
-    let (sender, receiver) = watch::channel(Arc::new(Members::default()));
+    let first = kept.as_ref().and_then(KeptList::load).map(|list| Members::read(list).0);
+    let (sender, receiver) = watch::channel(Arc::new(first.unwrap_or_default()));
     let sender = Arc::new(sender);
     let stop = tracker.token().clone();
     tracker.spawn_restarting("membership", RETRY, move || {
@@ -137,7 +140,7 @@ pub fn follow(
             format: FORMAT,
             known_version: sender.borrow().version,
         };
-        attend(manager.clone(), request, Arc::clone(&sender), stop.clone())
+        attend(manager.clone(), request, Arc::clone(&sender), kept.clone(), stop.clone())
     });
     receiver
 }
@@ -147,6 +150,7 @@ async fn attend(
     manager: Channel,
     mut request: MembershipRequest,
     members: Arc<watch::Sender<Arc<Members>>>,
+    kept: Option<KeptList>,
     stop: CancellationToken,
 ) -> Result<(), Status> {
     let (renewals, outgoing) = mpsc::channel(1);
@@ -164,6 +168,10 @@ async fn attend(
                 let ended = || Status::unavailable("the manager ended the stream");
                 let list = list?.ok_or_else(ended)?;
                 pause = Duration::from_millis((list.lease_ms / 3).max(10).into());
+                if let (Some(kept), list) = (kept.clone(), list.clone()) {
+                    // The process may be ending: the one before stays.
+                    let _ = tokio::task::spawn_blocking(move || kept.save(&list)).await;
+                }
                 let (list, unreadable) = Members::read(list);
                 if unreadable > 0 {
                     tracing::warn!(unreadable, "members that cannot be read are left out");

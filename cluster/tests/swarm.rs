@@ -202,7 +202,7 @@ impl Cluster {
         let own = Arc::new(Identity::load_or_create(dir).unwrap());
         let me = host(&own, common::HostKind::Node, Some(at));
         let manager = net::grpc_channel_to(at, Callee::Manager, &Security::Plain);
-        let members = membership::follow(manager, me, Role::Scheduler, &tracker);
+        let members = membership::follow(manager, me, Role::Scheduler, None, &tracker);
         let metrics = SchedulerMetrics::register(&mut all);
         let settings = scheduler::Settings {
             remember: Duration::from_secs(600),
@@ -262,7 +262,7 @@ impl Cluster {
         tracker.spawn("seed", OnFailure::StopProcess, serving);
         let identity = identity();
         let me = host(&identity, common::HostKind::Seed, Some(at));
-        membership::follow(self.channel(), me, Role::Seed, &tracker);
+        membership::follow(self.channel(), me, Role::Seed, None, &tracker);
         self.wait_for_members("the seed is listed", |members| {
             members.key_of(&identity.host()).is_some()
         })
@@ -685,7 +685,7 @@ async fn a_host_looks_through_what_it_holds_only_for_schedulers_that_it_reaches(
     }));
     let broken = identity();
     let me = host(&broken, common::HostKind::Node, Some(at));
-    membership::follow(cluster.channel(), me, Role::Scheduler, &tracker);
+    membership::follow(cluster.channel(), me, Role::Scheduler, None, &tracker);
     cluster.wait_for_members("it is listed", |members| members.all.len() == 2).await;
 
     let looked = Arc::new(Looked::default());
@@ -696,6 +696,7 @@ async fn a_host_looks_through_what_it_holds_only_for_schedulers_that_it_reaches(
         channels: Arc::new(GrpcChannels::default()),
         keyring: Arc::default(),
         call_timeout: PATIENCE,
+        kept: None,
     };
     let (tasks, stop) = (tracker.tasks(), tracker.token().child_token());
     let swarm = Swarm::start(options, Arc::clone(&looked) as _, tasks, stop);
@@ -748,6 +749,7 @@ async fn a_manager_is_found_once_its_name_leads_to_it() {
         channels: Arc::new(GrpcChannels::default()),
         keyring: Arc::default(),
         call_timeout: PATIENCE,
+        kept: None,
     };
     let tracker = cluster.lifecycle.service("node");
     let (tasks, stop) = (tracker.tasks(), tracker.token().child_token());
