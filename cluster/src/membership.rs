@@ -186,3 +186,45 @@ async fn attend(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dfs_model::{HostKind, Location, rank_areas};
+
+    use super::*;
+
+    fn member(number: u8, area: &str) -> Member {
+        let location = Location { area: area.to_owned(), ..Location::default() };
+        let host = HostInfo {
+            id: HostId::from_bytes([number; 16]),
+            kind: HostKind::Seed,
+            name: format!("host{number}"),
+            location,
+            addresses: Vec::new(),
+            public_key: [number; 32],
+            upload_slots: 1,
+        };
+        let grpc = SocketAddr::from(([127, 0, 0, 1], 4000));
+        Member { role: Role::Seed, host: Arc::new(host), grpc }
+    }
+
+    #[test]
+    fn the_seeds_of_the_own_area_come_first_then_those_of_areas_nearer_to_the_origin() {
+        let areas = ["a", "b", "c"];
+        let all = (1..=6).map(|number| member(number, areas[usize::from(number) % 3])).collect();
+        let members = Members { all, ..Members::default() };
+        let url = CanonicalUrl::parse("https://example.org/x").unwrap();
+        let key = RouteKey::of("public", &url);
+        for own in areas {
+            let seeds = members.seeds_for(&key, &url, own);
+            let of: Vec<&str> = seeds.iter().map(|seed| &*seed.host.location.area).collect();
+            let mut expected = rank_areas("example.org", areas);
+            expected.sort_by_key(|area| *area != own);
+            assert_eq!(of, expected.iter().flat_map(|area| [*area; 2]).collect::<Vec<_>>());
+            for pair in seeds.chunks(2) {
+                let ids: Vec<HostId> = pair.iter().map(|seed| seed.host.id).collect();
+                assert_eq!(rank(&key, &ids), ids, "as they rank");
+            }
+        }
+    }
+}

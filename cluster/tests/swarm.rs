@@ -133,7 +133,8 @@ impl Seed for Played {
         self.resolutions.fetch_add(1, Ordering::SeqCst);
         let caller = Caller::of(request.extensions());
         self.asked_over.lock().unwrap().extend(caller.address());
-        self.answers.acquire().await.unwrap().forget();
+        let answer = self.answers.acquire().await;
+        answer.map_err(|_| Status::unavailable("the seed was told to fail"))?.forget();
         let url = request.into_inner().target.unwrap_or_default().url;
         if url.ends_with("missing") {
             return Err(Status::not_found("the origin answered 404"));
@@ -181,6 +182,11 @@ struct Cluster {
 
 impl Cluster {
     async fn start(dir: &Path, lease: Duration) -> Self {
+        Self::start_with(dir, lease, Duration::from_secs(600)).await
+    }
+
+    /// One that remembers for so long what URLs are.
+    async fn start_with(dir: &Path, lease: Duration, remember: Duration) -> Self {
         let mut lifecycle = Lifecycle::new(PATIENCE).unwrap();
         let (listener, at) = listen().await;
         let mut all = Metrics::new();
@@ -205,7 +211,7 @@ impl Cluster {
         let members = membership::follow(manager, me, Role::Scheduler, None, &tracker);
         let metrics = SchedulerMetrics::register(&mut all);
         let settings = scheduler::Settings {
-            remember: Duration::from_secs(600),
+            remember,
             keep: Duration::from_secs(600),
             timeout: PATIENCE,
             area: String::new(),
@@ -794,6 +800,40 @@ async fn many_askers_cost_one_question_and_its_answer_is_remembered() {
     soon("a fresh answer", ask(fresh)).await.unwrap();
     assert_eq!(seed.resolutions.load(Ordering::SeqCst), 2);
     cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_url_was_is_said_where_nobody_can_say_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start_with(dir.path(), PATIENCE, Duration::from_millis(1)).await;
+    let seed = cluster.add_seed().await;
+    let client = SchedulerClient::new(cluster.channel());
+    let ask = |request| {
+        let mut client = client.clone();
+        async move { client.resolve(request).await.map(Response::into_inner) }
+    };
+    seed.answers.add_permits(1);
+    let known = soon("an answer", ask(question("a"))).await.unwrap();
+    // From here on it fails.
+    seed.answers.close();
+    until_forgotten().await;
+    assert_eq!(soon("the answer as it was", ask(question("a"))).await.unwrap(), known);
+    assert_eq!(cluster.metrics.resolved.of(["kept"]).get(), 1);
+    let fresh = ResolveRequest { fresh: true, ..question("a") };
+    let asked = [fresh, question("never asked"), secret("a")];
+    for request in asked {
+        let no = soon("a refusal", ask(request)).await.unwrap_err();
+        assert_eq!(no.code(), Code::Unavailable);
+    }
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+/// Waits until what was remembered for a millisecond is not remembered any more.
+async fn until_forgotten() {
+    let asked = std::time::Instant::now();
+    while asked.elapsed() < Duration::from_millis(5) {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -105,7 +105,12 @@ impl Testbed {
         self.machines.iter().try_for_each(|machine| self.join_machine(machine))
     }
 
-    fn join_group(&self, port: &str, bridge: &Namespace, rate: Option<Rate>) -> Result<(), Failure> {
+    fn join_group(
+        &self,
+        port: &str,
+        bridge: &Namespace,
+        rate: Option<Rate>,
+    ) -> Result<(), Failure> {
         let core = &self.bridges[0];
         let pair = format!("link add {UPLINK} type veth peer name {port} netns {}\n", core.name());
         bridge.batch("ip", &(pair + &port_up(UPLINK)))?;

@@ -227,6 +227,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn every_list_says_which_areas_are_nearest_to_origins() {
+        let dir = tempfile::tempdir().unwrap();
+        let nearest = [("example.org".to_owned(), "eu".to_owned())].into();
+        let options = Options { nearest, ..Options::default() };
+        let metrics = ManagerMetrics::register(&mut Metrics::new());
+        let check = Readiness::default().check("manager");
+        let opening = Service::open(&options, dir.path(), metrics, check).await;
+        let (service, handle) = opening.unwrap();
+        let named = || handle.list().borrow().origin_areas.clone();
+        let expected = manager::OriginArea { origin: "example.org".into(), area: "eu".into() };
+        assert_eq!(named(), [expected.clone()]);
+        let stop = CancellationToken::new();
+        tokio::select! {
+            ended = service.run(stop.clone()) => panic!("it ended: {ended:?}"),
+            renewed = handle.renew(manager::Role::Seed, host(1)) => renewed.unwrap(),
+        }
+        assert_eq!((named(), handle.list().borrow().members.len()), (vec![expected], 1));
+    }
+
+    #[tokio::test]
     async fn a_list_that_cannot_be_written_is_told_and_written_later() {
         let dir = tempfile::tempdir().unwrap();
         let readiness = Readiness::default();

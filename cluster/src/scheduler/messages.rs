@@ -429,9 +429,14 @@ pub fn obtain_request(task: &TaskInfo, wanted: &Wanted, fill: Fill) -> seed::Obt
 
 #[cfg(test)]
 pub(super) mod tests {
-    use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
+    use std::sync::Arc;
+
+    use dfs_model::{CanonicalUrl, Location, TaskKey, TaskKind, Transform, Validator};
+    use dfs_peer::digests::{DigestBatch, Identity};
+    use dfs_proto::manager::Role;
 
     use super::*;
+    use crate::membership::Member;
 
     /// A task as any other.
     pub fn some_task() -> TaskInfo {
@@ -444,5 +449,40 @@ pub(super) mod tests {
             transform: Transform::Identity,
         };
         TaskInfo::new(key, Some(1 << 20), true)
+    }
+
+    fn hands_on(signer: &Identity, of: TaskId) -> seed::ObtainEvent {
+        let batch =
+            DigestBatch { task: of, signer: signer.host(), length: Some(1), entries: Vec::new() };
+        let encoded = batch.sign(signer.signing_key()).unwrap().encode().into();
+        let kind = seed::obtain_event::Kind::Digests(common::SignedDigests { encoded });
+        seed::ObtainEvent { kind: Some(kind) }
+    }
+
+    #[test]
+    fn a_seed_hands_on_what_seeds_have_signed_and_nobody_else() {
+        let identity = || Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap();
+        let (seed, node, stranger) = (identity(), identity(), identity());
+        let member = |identity: &Identity, role| Member {
+            role,
+            host: Arc::new(HostInfo {
+                id: identity.host(),
+                kind: HostKind::Seed,
+                name: "member".into(),
+                location: Location::default(),
+                addresses: Vec::new(),
+                public_key: identity.public_key(),
+                upload_slots: 1,
+            }),
+            grpc: ([127, 0, 0, 1], 1).into(),
+        };
+        let all = vec![member(&seed, Role::Seed), member(&node, Role::Scheduler)];
+        let members = Members { all, ..Members::default() };
+        let task = some_task();
+        let read = |signer, of| seed_event(&members, &task, hands_on(signer, of));
+        assert!(matches!(read(&seed, task.id), Ok(Some(SeedEvent::Digests(_)))));
+        assert_eq!(read(&node, task.id), Ok(None), "a scheduler signs no digests");
+        assert_eq!(read(&stranger, task.id), Ok(None), "it may be younger than the list");
+        assert!(read(&seed, TaskId::from_bytes([1; 32])).is_err());
     }
 }

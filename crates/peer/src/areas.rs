@@ -46,7 +46,8 @@ impl Areas {
     /// The areas before one's own. Only those count that have both a scheduler and a seed.
     pub fn nearer(&self, url: &CanonicalUrl) -> Vec<&str> {
         let others = |area: &&str| *area != self.own;
-        let has_scheduler = |area: &&str| self.schedulers.iter().any(|(host, _)| area_of(host) == *area);
+        let has_scheduler =
+            |area: &&str| self.schedulers.iter().any(|(host, _)| area_of(host) == *area);
         if !self.seeds.iter().any(|seed| area_of(seed) != self.own) {
             return Vec::new();
         }
@@ -73,7 +74,8 @@ impl Areas {
     pub fn schedulers_nearer(&self, url: &CanonicalUrl) -> Vec<(&str, HostId, SocketAddr)> {
         let key = RouteKey::of(TaskKey::PUBLIC, url);
         let of = |area| {
-            let there = move || self.schedulers.iter().filter(move |(host, _)| area_of(host) == area);
+            let there =
+                move || self.schedulers.iter().filter(move |(host, _)| area_of(host) == area);
             let first = *rank(&key, there().map(|(host, _)| &host.id)).first()?;
             there().find(|(host, _)| host.id == first).map(|(host, at)| (area, host.id, *at))
         };
@@ -156,9 +158,14 @@ mod tests {
             assert_eq!(first("s3://bucket/key", &nearest("bucket", area)), area);
         }
         let usual = rank_areas("example.org", ["ap", "eu", "us"]);
-        let moved = order(&url("https://example.org/x"), &nearest("example.org", usual[2]), ["ap", "eu", "us"]);
+        let moved = order(
+            &url("https://example.org/x"),
+            &nearest("example.org", usual[2]),
+            ["ap", "eu", "us"],
+        );
         assert_eq!(moved, [usual[2], usual[0], usual[1]]);
-        let unknown = order(&url("https://example.org/x"), &nearest("example.org", "xx"), usual.clone());
+        let unknown =
+            order(&url("https://example.org/x"), &nearest("example.org", "xx"), usual.clone());
         assert_eq!(unknown, usual, "an area that is not there is nearest to nothing");
     }
 
@@ -180,7 +187,8 @@ mod tests {
         let of: Vec<&str> = seeds.iter().map(|seed| area_of(seed)).collect();
         assert_eq!(of, [order[0], order[0], order[1], order[1]]);
         let key = RouteKey::of(TaskKey::PUBLIC, &x.url);
-        let there: Vec<HostId> = areas.seeds.iter().filter(|s| area_of(s) == order[0]).map(|s| s.id).collect();
+        let there: Vec<HostId> =
+            areas.seeds.iter().filter(|s| area_of(s) == order[0]).map(|s| s.id).collect();
         assert_eq!([seeds[0].id, seeds[1].id], rank(&key, &there)[..2]);
         let schedulers = areas.schedulers_nearer(&x.url);
         assert_eq!(schedulers.iter().map(|(area, ..)| *area).collect::<Vec<_>>(), order[..2]);

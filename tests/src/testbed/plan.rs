@@ -83,7 +83,15 @@ pub struct Place {
 impl Layout {
     /// Nodes and one seed on links of this rate, in one place.
     pub fn flat(nodes: usize, link: Rate) -> Self {
-        Self { nodes, seeds: 1, link, control_link: None, idcs: None, areas: None, links: Links::Tls }
+        Self {
+            nodes,
+            seeds: 1,
+            link,
+            control_link: None,
+            idcs: None,
+            areas: None,
+            links: Links::Tls,
+        }
     }
 
     /// Why it cannot be built.
@@ -100,7 +108,9 @@ impl Layout {
         if self.areas.is_some_and(|areas| {
             areas.count == 0 || areas.count > self.nodes.min(self.seeds) || self.idcs.is_some()
         }) {
-            return Some("each area has at least one seed and one node, and no data centres".to_owned());
+            return Some(
+                "each area has at least one seed and one node, and no data centres".to_owned(),
+            );
         }
         let uplink = self.idcs.or(self.areas).map(|groups| groups.uplink);
         let rates = [Some(self.link), self.control_link, uplink];

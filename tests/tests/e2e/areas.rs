@@ -3,7 +3,7 @@
 
 use dfs_model::{CanonicalUrl, Rate, rank_areas};
 use dfs_tests::testbed::{Fleet, Idcs, Layout, Machine, Role, Traffic};
-use dfs_tests::{Body, Node, Origin, Testbed};
+use dfs_tests::{Body, Fault, Node, Origin, Testbed};
 
 use crate::bad_days::Taker;
 use crate::support::ledger::Account;
@@ -81,9 +81,7 @@ impl<'a> World<'a> {
     /// Waits until the seed of an area is in the middle of it, and all of these are.
     fn wait_middle(&self, area: usize, takers: &mut [Taker]) {
         let seed = self.machine(Role::Seed, area);
-        until("its seed is in the middle of it", || {
-            seed.traffic().unwrap().received > LENGTH / 4
-        });
+        until("its seed is in the middle of it", || seed.traffic().unwrap().received > LENGTH / 4);
         assert!(takers.iter_mut().all(|taker| !taker.getting.has_ended()), "too late");
         assert!(seed.traffic().unwrap().received < LENGTH, "it had all of it");
     }
@@ -183,15 +181,34 @@ fn the_scheduler_of_the_nearest_area_is_killed_in_the_middle() {
 }
 
 #[test]
-fn what_an_area_has_it_gives_while_it_is_cut_off() {
+fn what_an_area_has_it_gives_while_it_is_cut_off_also_to_who_comes_then() {
     let testbed = Testbed::build(&layout()).unwrap();
-    let world = World::on(&testbed);
+    let mut world = World::on(&testbed);
     let [.., third] = world.order();
-    let [one, other] = world.nodes_of(third)[..] else { panic!("an area has two nodes") };
-    Taker::start(one, &world.url, &world.place).ends_well(&world.body);
+    let names: Vec<String> =
+        world.nodes_of(third).iter().map(|node| node.name().to_owned()).collect();
+    let [one, other] = &names[..] else { panic!("an area has two nodes") };
+    let take = |world: &World<'_>, name: &str| {
+        let node = world.fleet.nodes().iter().find(|node| node.name() == name).unwrap();
+        Taker::start(node, &world.url, &world.place).ends_well(&world.body)
+    };
+    take(&world, one);
     let name = world.machine(Role::Seed, third).area().unwrap();
     testbed.unplug(&name).unwrap();
-    Taker::start(other, &world.url, &world.place).ends_well(&world.body);
+    // It knows its area from before, and takes from it.
+    world.fleet.restart(other).unwrap();
+    let account = take(&world, other);
+    assert_eq!((account.source, account.seed + account.peers), (0, LENGTH), "{account:?}");
+    // What the URL is nobody can say any more after a while, and it is still what it was.
+    let scheduler = world.machine(Role::Scheduler, third).name().to_owned();
+    let kept = |world: &mut World<'_>| {
+        let (machine, process) = world.fleet.part(&scheduler).unwrap();
+        machine.inside(|| process.metric("dfs_scheduler_resolved_total{answer=\"kept\"}"))
+    };
+    until("it is what it was", || {
+        take(&world, one);
+        kept(&mut world).is_ok_and(|times| times > 0.0)
+    });
     testbed.plug(&name).unwrap();
     world.cost(1.0);
 }
@@ -210,4 +227,20 @@ fn only_what_is_read_comes_into_an_area() {
     world.cost(0.2);
     let (came, _) = world.copies(third);
     assert!(came < 0.25, "{came} copies came into it");
+}
+
+#[test]
+fn what_is_asked_with_credentials_crosses_no_area() {
+    let testbed = Testbed::build(&layout()).unwrap();
+    let mut world = World::on(&testbed);
+    let _locked = world.origin.inject(Fault::require_authorization("Basic dXNlcjpwYXNz"));
+    world.url = world.url.replace("http://", "http://user:pass@");
+    let takers: Vec<Taker> = (0..AREAS).flat_map(|area| world.take_in(area)).collect();
+    world.have_it(takers);
+    let copies = world.origin.counters().body_bytes as f64 / LENGTH as f64;
+    assert!((2.95..=3.05).contains(&copies), "each area pays for itself: {copies}");
+    for area in 0..AREAS {
+        let (_, left) = world.copies(area);
+        assert!(left < 0.2, "{left} copies left area {area}");
+    }
 }

@@ -119,7 +119,9 @@ mod tests {
         let after = |seconds| now + Duration::from_secs(seconds);
         let mut cache = Cache::new(Duration::from_secs(10), Duration::from_secs(60));
         cache.put(key(1), known(now));
-        assert!(cache.get(&key(1), after(20)).is_none() && cache.kept(&key(1), after(20)).is_some());
+        assert!(
+            cache.get(&key(1), after(20)).is_none() && cache.kept(&key(1), after(20)).is_some()
+        );
         cache.given_again(&key(1), after(20));
         assert!(cache.get(&key(1), after(29)).is_some(), "nobody waits again");
         assert!(cache.get(&key(1), after(30)).is_none());

@@ -5,8 +5,8 @@ use dfs_model::{GroupSet, HostId, RouteKey, TaskId, rank, rank_areas};
 
 use super::evidence::Evidence;
 use super::{
-    Core, Decision, Held, Host, Millis, Peer, PeerState, RefusalKind, SeedEvent, TINY_BYTES, TaskState,
-    Timer, Totals, Wanted,
+    Core, Decision, Held, Host, Millis, Peer, PeerState, RefusalKind, SeedEvent, TINY_BYTES,
+    TaskState, Timer, Totals, Wanted,
 };
 
 impl Core {

@@ -107,7 +107,11 @@ async fn what_the_nearer_ones_do_not_know_it_asks_the_origin_for_and_signs() {
     let second = open(&farther, &origin).await;
     // Patience is long: it is told that the nearest does not have it.
     assert_eq!(read_all(&second).await, origin.content);
-    assert_eq!(origin.sent.load(Relaxed), origin.content.len() as u64, "of each other they have it");
+    assert_eq!(
+        origin.sent.load(Relaxed),
+        origin.content.len() as u64,
+        "of each other they have it"
+    );
     let by_far = |task: &Task| {
         let signed = task.stored().signed_for(GroupRange::new(0, 40));
         signed.iter().all(|signed| signed.batch().signer == far.info.id)
