@@ -190,6 +190,8 @@ fn what_an_area_has_it_gives_while_it_is_cut_off_also_to_who_comes_then() {
     let [one, other] = &names[..] else { panic!("an area has two nodes") };
     let take = |world: &World<'_>, name: &str| {
         let node = world.fleet.nodes().iter().find(|node| node.name() == name).unwrap();
+        // Of one that asks again.
+        drop(std::fs::remove_file(world.place.path(&format!("{name}.out"))));
         Taker::start(node, &world.url, &world.place).ends_well(&world.body)
     };
     take(&world, one);
