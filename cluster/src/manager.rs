@@ -13,6 +13,7 @@ mod store;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dfs_peer::areas::Nearest;
 use serde::{Deserialize, Serialize};
 
 pub use enrolment::{Desk, MAX_REQUEST, Registrar};
@@ -33,6 +34,9 @@ pub struct Options {
     /// How long certificates last; each is renewed when two thirds of that are over.
     #[serde(with = "crate::duration::waited")]
     pub certificate_lifetime: Duration,
+    /// The area that is nearest to an origin, by the host, `host:port` or bucket of its URLs: its seed asks the origin
+    /// for all areas. Of an origin that is not named the areas agree on one by its name.
+    pub nearest: Nearest,
 }
 
 impl Default for Options {
@@ -40,6 +44,7 @@ impl Default for Options {
         Self {
             lease: Duration::from_secs(15),
             certificate_lifetime: Duration::from_secs(24 * 3600),
+            nearest: Nearest::new(),
         }
     }
 }

@@ -1,12 +1,14 @@
 //! A process's place in the cluster: it joins the manager, renews its lease, and follows the list.
 //!
-//! While no manager answers, the last list stands and joining goes on being tried.
+//! While no manager answers, the last list stands, also over a restart, and joining goes on being tried.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{HostId, HostInfo, RouteKey, rank};
+use dfs_model::{CanonicalUrl, HostId, HostInfo, RouteKey, rank};
+use dfs_peer::areas::{self, Areas, Nearest};
+use dfs_peer::swarm::KeptList;
 use dfs_proto::convert::grpc_addresses;
 use dfs_proto::manager::manager_client::ManagerClient;
 use dfs_proto::manager::{MemberList, MembershipRequest, Role};
@@ -23,6 +25,9 @@ const FORMAT: u32 = 1;
 
 /// Longest pause between attempts to join: well within a lease.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(3) };
+
+/// Most origins whose area is named.
+pub const MAX_NAMED: usize = 10_000;
 
 /// A scheduler or seed of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub struct Members {
     pub cluster_id: Vec<u8>,
     /// Who there is.
     pub all: Vec<Member>,
+    /// Which areas origins are nearest to, as the operator says.
+    pub nearest: Nearest,
 }
 
 impl Members {
@@ -52,7 +59,10 @@ impl Members {
         let count = list.members.len();
         let all: Vec<Member> = list.members.into_iter().filter_map(read).collect();
         let unreadable = count - all.len();
-        (Self { version: list.version, cluster_id: list.cluster_id.to_vec(), all }, unreadable)
+        let named = list.origin_areas.into_iter().take(MAX_NAMED);
+        let nearest = named.map(|named| (named.origin, named.area)).collect();
+        let cluster_id = list.cluster_id.to_vec();
+        (Self { version: list.version, cluster_id, all, nearest }, unreadable)
     }
 
     /// The seeds.
@@ -65,20 +75,41 @@ impl Members {
         self.all.iter().find(|member| member.host.id == *host).map(|member| member.host.public_key)
     }
 
+    /// The key that a seed signs with.
+    pub fn seed_key(&self, host: &HostId) -> Option<[u8; 32]> {
+        self.seeds().find(|seed| seed.host.id == *host).map(|seed| seed.host.public_key)
+    }
+
     /// The key by which a scheduler appoints stand-ins.
     pub fn scheduler_key(&self, host: &HostId) -> Option<[u8; 32]> {
         let mut schedulers = self.all.iter().filter(|member| member.role == Role::Scheduler);
         schedulers.find(|member| member.host.id == *host).map(|member| member.host.public_key)
     }
 
-    /// The seeds for a key, the responsible one first: those of `area`, else of all areas.
-    pub fn seeds_for(&self, key: &RouteKey, area: &str) -> Vec<&Member> {
-        let (near, far): (Vec<&Member>, Vec<&Member>) =
-            self.seeds().partition(|seed| seed.host.location.area == area);
-        let ring = if near.is_empty() { far } else { near };
-        let ranked = rank(key, ring.iter().map(|seed| &seed.host.id));
-        let find = |id: HostId| ring.iter().find(|seed| seed.host.id == id).copied();
-        ranked.into_iter().filter_map(find).collect()
+    /// The seeds for what `url` names under a key, the responsible one first: those of `area`, then those of the others,
+    /// the areas that are nearer to its origin first.
+    pub fn seeds_for(&self, key: &RouteKey, url: &CanonicalUrl, area: &str) -> Vec<&Member> {
+        let all = self.seeds().map(|seed| seed.host.location.area.as_str());
+        let far = all.filter(|other| *other != area);
+        let areas = std::iter::once(area).chain(areas::order(url, &self.nearest, far));
+        let of = |area| {
+            let seeds = move || self.seeds().filter(move |seed| seed.host.location.area == area);
+            let ranked = rank(key, seeds().map(|seed| &seed.host.id)).into_iter();
+            ranked.filter_map(move |id| seeds().find(|seed| seed.host.id == id))
+        };
+        areas.flat_map(of).collect()
+    }
+
+    /// The areas as a seed of one of them sees them.
+    pub fn areas(&self, own: &str) -> Areas {
+        let of = |role| self.all.iter().filter(move |member| member.role == role);
+        let scheduler = |member: &Member| (HostInfo::clone(&member.host), member.grpc);
+        Areas {
+            own: own.to_owned(),
+            nearest: self.nearest.clone(),
+            seeds: of(Role::Seed).map(|member| HostInfo::clone(&member.host)).collect(),
+            schedulers: of(Role::Scheduler).map(scheduler).collect(),
+        }
     }
 }
 
@@ -90,14 +121,16 @@ fn read(member: manager::Member) -> Option<Member> {
     Some(Member { role, host: Arc::new(host), grpc })
 }
 
-/// Joins as `role` and keeps at it as tasks of `tracker`; gives the list, empty until it is heard.
+/// Joins as `role` and keeps at it as tasks of `tracker`; gives the list: until it is heard the one that was kept, if any.
 pub fn follow(
     manager: Channel,
     me: common::Host,
     role: Role,
+    kept: Option<KeptList>,
     tracker: &Tracker,
 ) -> watch::Receiver<Arc<Members>> {
-    let (sender, receiver) = watch::channel(Arc::new(Members::default()));
+    let first = kept.as_ref().and_then(KeptList::load).map(|list| Members::read(list).0);
+    let (sender, receiver) = watch::channel(Arc::new(first.unwrap_or_default()));
     let sender = Arc::new(sender);
     let stop = tracker.token().clone();
     tracker.spawn_restarting("membership", RETRY, move || {
@@ -107,7 +140,7 @@ pub fn follow(
             format: FORMAT,
             known_version: sender.borrow().version,
         };
-        attend(manager.clone(), request, Arc::clone(&sender), stop.clone())
+        attend(manager.clone(), request, Arc::clone(&sender), kept.clone(), stop.clone())
     });
     receiver
 }
@@ -117,6 +150,7 @@ async fn attend(
     manager: Channel,
     mut request: MembershipRequest,
     members: Arc<watch::Sender<Arc<Members>>>,
+    kept: Option<KeptList>,
     stop: CancellationToken,
 ) -> Result<(), Status> {
     let (renewals, outgoing) = mpsc::channel(1);
@@ -134,6 +168,10 @@ async fn attend(
                 let ended = || Status::unavailable("the manager ended the stream");
                 let list = list?.ok_or_else(ended)?;
                 pause = Duration::from_millis((list.lease_ms / 3).max(10).into());
+                if let (Some(kept), list) = (kept.clone(), list.clone()) {
+                    // The process may be ending: the one before stays.
+                    let _ = tokio::task::spawn_blocking(move || kept.save(&list)).await;
+                }
                 let (list, unreadable) = Members::read(list);
                 if unreadable > 0 {
                     tracing::warn!(unreadable, "members that cannot be read are left out");
@@ -144,6 +182,48 @@ async fn attend(
             () = tokio::time::sleep(pause) => {
                 let ended = |_| Status::unavailable("the stream to the manager is closed");
                 renewals.send(request.clone()).await.map_err(ended)?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_model::{HostKind, Location, rank_areas};
+
+    use super::*;
+
+    fn member(number: u8, area: &str) -> Member {
+        let location = Location { area: area.to_owned(), ..Location::default() };
+        let host = HostInfo {
+            id: HostId::from_bytes([number; 16]),
+            kind: HostKind::Seed,
+            name: format!("host{number}"),
+            location,
+            addresses: Vec::new(),
+            public_key: [number; 32],
+            upload_slots: 1,
+        };
+        let grpc = SocketAddr::from(([127, 0, 0, 1], 4000));
+        Member { role: Role::Seed, host: Arc::new(host), grpc }
+    }
+
+    #[test]
+    fn the_seeds_of_the_own_area_come_first_then_those_of_areas_nearer_to_the_origin() {
+        let areas = ["a", "b", "c"];
+        let all = (1..=6).map(|number| member(number, areas[usize::from(number) % 3])).collect();
+        let members = Members { all, ..Members::default() };
+        let url = CanonicalUrl::parse("https://example.org/x").unwrap();
+        let key = RouteKey::of("public", &url);
+        for own in areas {
+            let seeds = members.seeds_for(&key, &url, own);
+            let of: Vec<&str> = seeds.iter().map(|seed| &*seed.host.location.area).collect();
+            let mut expected = rank_areas("example.org", areas);
+            expected.sort_by_key(|area| *area != own);
+            assert_eq!(of, expected.iter().flat_map(|area| [*area; 2]).collect::<Vec<_>>());
+            for pair in seeds.chunks(2) {
+                let ids: Vec<HostId> = pair.iter().map(|seed| seed.host.id).collect();
+                assert_eq!(rank(&key, &ids), ids, "as they rank");
             }
         }
     }

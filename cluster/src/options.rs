@@ -208,6 +208,7 @@ mod tests {
                 ("DFS_PORT_GRPC", "5000"),
                 ("DFS_DATA_DIR", "/somewhere"),
                 ("DFS_SCHEDULER__RESOLVE_CACHE", "1m"),
+                ("DFS_MEMBERS__NEAREST__BUCKET", "eu"),
             ])
             .load_beside::<process::Options, Options, _>(&flags)
             .unwrap();
@@ -219,6 +220,7 @@ mod tests {
         assert_eq!((role, options.port_grpc), (Role::All, Some(0)));
         assert_eq!(options.data_dir, PathBuf::from("/somewhere"));
         assert_eq!(options.scheduler.resolve_cache.as_secs(), 60);
-        assert_eq!(options.members, manager::Options::default());
+        let nearest = [("bucket".to_owned(), "eu".to_owned())].into();
+        assert_eq!(options.members, manager::Options { nearest, ..Default::default() });
     }
 }

@@ -47,6 +47,9 @@ pub struct Options {
     /// How long it is remembered what a URL is; 0s asks a seed every time.
     #[serde(with = "crate::duration")]
     pub resolve_cache: Duration,
+    /// How long what a URL was stays the answer where nobody can say what it is now; 0s: not at all.
+    #[serde(with = "crate::duration")]
+    pub resolve_kept: Duration,
     /// How long a seed may take to find out what a URL is.
     #[serde(with = "crate::duration::waited")]
     pub resolve_timeout: Duration,
@@ -109,6 +112,7 @@ impl Default for Options {
             seed_answer: limits.seed_answer,
             task_idle: limits.idle,
             resolve_cache: Duration::from_secs(10),
+            resolve_kept: Duration::from_secs(24 * 3600),
             resolve_timeout: Duration::from_secs(120),
             fill: Fill::Wanted,
             strategy: Strategy::default(),

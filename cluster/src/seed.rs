@@ -4,18 +4,22 @@
 //! tree, its listing and index; bytes are fetched when somebody wants them. When the process dies, its
 //! store has what it fetched, and the scheduler asks again.
 
+mod abroad;
 mod preheat;
 mod service;
 mod status;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_model::{ByteRange, GroupRange, Priority, TaskInfo, TaskKey, groups_in};
-use dfs_peer::engine::{Engine, ReadError, Task};
+use dfs_model::{ByteRange, GroupRange, HostId, Priority, TaskInfo, TaskKey, groups_in};
+use dfs_peer::engine::{CameFrom, Engine, ReadError, Task};
+use dfs_peer::swarm::Channels;
 use dfs_peer::targets;
 use dfs_proto::common;
 use dfs_proto::convert;
@@ -42,6 +46,7 @@ const TINY: u64 = 4096;
 pub struct SeedService {
     engine: Engine,
     name: String,
+    channels: Arc<dyn Channels>,
     tracker: Tracker,
 }
 
@@ -54,10 +59,15 @@ fn of_scheduler<T>(request: Request<T>) -> Result<T, Status> {
 type Events = Pin<Box<dyn Stream<Item = Result<ObtainEvent, Status>> + Send>>;
 
 impl SeedService {
-    /// The service over `engine`, which must be in the role of a seed, known to people as `name`. What it was told to
-    /// fetch for nobody in particular are tasks of `tracker`.
-    pub fn new(engine: Engine, name: String, tracker: Tracker) -> Self {
-        Self { engine, name, tracker }
+    /// The service over `engine`, which must be in the role of a seed, known to people as `name`. It asks the schedulers
+    /// of other areas over `channels`. What it was told to fetch for nobody in particular are tasks of `tracker`.
+    pub fn new(
+        engine: Engine,
+        name: String,
+        channels: Arc<dyn Channels>,
+        tracker: Tracker,
+    ) -> Self {
+        Self { engine, name, channels, tracker }
     }
 }
 
@@ -67,18 +77,21 @@ impl seed_server::Seed for SeedService {
         &self,
         request: Request<ResolveRequest>,
     ) -> Result<Response<ResolveReply>, Status> {
-        let request = of_scheduler(request)?;
-        let (view, is_read) = (targets::view_from_wire(request.view()), request.read);
-        let target = targets::from_wire(request.target).map_err(bad_request)?;
+        let asked = of_scheduler(request)?;
+        let view = targets::view_from_wire(asked.view());
+        let target = targets::from_wire(asked.target.clone()).map_err(bad_request)?;
         if target.url.url().scheme() == "file" {
             let why = "files are read by the host that was asked, never by a seed";
             return Err(Status::permission_denied(why));
         }
-        let opened = self.engine.open_here(&target, view).await.map_err(|e| status_of(&e))?;
+        let opened = match self.open_as_told(&target, &asked).await {
+            Some(opened) => opened?,
+            None => self.engine.open_here(&target, view).await.map_err(|e| status_of(&e))?,
+        };
         let delta = self.engine.delta_to(&opened).await;
         let artifact = common::Artifact { delta, ..opened.describe() };
         let tiny = match (&opened.index, &opened.tasks[..]) {
-            (None, [task]) if is_read && task.info().key.domain == TaskKey::PUBLIC => {
+            (None, [task]) if asked.read && task.info().key.domain == TaskKey::PUBLIC => {
                 whole(task).await
             }
             _ => None,
@@ -208,8 +221,21 @@ async fn next_events(
     };
     let mut events: Vec<ObtainEvent> =
         runs.iter().flat_map(|run| digests(task, *run).collect::<Vec<_>>()).collect();
-    // Of a content with nothing in it only the length is news.
-    let groups = runs.into_iter().filter(|run| !run.is_empty()).map(Into::into).collect();
-    events.push(event(Kind::Verified(GroupsVerified { groups, length: task.length() })));
+    let mut by_giver: BTreeMap<Option<HostId>, Vec<common::GroupRun>> = BTreeMap::new();
+    for (from, run) in runs.iter().flat_map(|run| task.by_giver(*run)) {
+        let giver = match from {
+            CameFrom::Source => None,
+            CameFrom::Parent(host) => Some(host),
+        };
+        by_giver.entry(giver).or_default().push(run.into());
+    }
+    if by_giver.is_empty() {
+        // Of a content with nothing in it only the length is news.
+        by_giver.entry(None).or_default();
+    }
+    events.extend(by_giver.into_iter().map(|(giver, groups)| {
+        let giver_id = giver.map(|host| host.as_bytes().to_vec().into()).unwrap_or_default();
+        event(Kind::Verified(GroupsVerified { groups, length: task.length(), giver_id }))
+    }));
     Some(events)
 }

@@ -132,7 +132,8 @@ impl Seed for Played {
         self.resolutions.fetch_add(1, Ordering::SeqCst);
         let caller = Caller::of(request.extensions());
         self.asked_over.lock().unwrap().extend(caller.address());
-        self.answers.acquire().await.unwrap().forget();
+        let answer = self.answers.acquire().await;
+        answer.map_err(|_| Status::unavailable("the seed was told to fail"))?.forget();
         let url = request.into_inner().target.unwrap_or_default().url;
         if url.ends_with("missing") {
             return Err(Status::not_found("the origin answered 404"));
@@ -180,6 +181,11 @@ struct Cluster {
 
 impl Cluster {
     async fn start(dir: &Path, lease: Duration) -> Self {
+        Self::start_with(dir, lease, Duration::from_secs(600)).await
+    }
+
+    /// One that remembers for so long what URLs are.
+    async fn start_with(dir: &Path, lease: Duration, remember: Duration) -> Self {
         let mut lifecycle = Lifecycle::new(PATIENCE).unwrap();
         let (listener, at) = listen().await;
         let mut all = Metrics::new();
@@ -201,10 +207,11 @@ impl Cluster {
         let own = Arc::new(Identity::load_or_create(dir).unwrap());
         let me = host(&own, common::HostKind::Node, Some(at));
         let manager = net::grpc_channel_to(at, Callee::Manager, &Security::Plain);
-        let members = membership::follow(manager, me, Role::Scheduler, &tracker);
+        let members = membership::follow(manager, me, Role::Scheduler, None, &tracker);
         let metrics = SchedulerMetrics::register(&mut all);
         let settings = scheduler::Settings {
-            remember: Duration::from_secs(600),
+            remember,
+            keep: Duration::from_secs(600),
             timeout: PATIENCE,
             area: String::new(),
         };
@@ -260,7 +267,7 @@ impl Cluster {
         tracker.spawn("seed", OnFailure::StopProcess, serving);
         let identity = identity();
         let me = host(&identity, common::HostKind::Seed, Some(at));
-        membership::follow(self.channel(), me, Role::Seed, &tracker);
+        membership::follow(self.channel(), me, Role::Seed, None, &tracker);
         self.wait_for_members("the seed is listed", |members| {
             members.key_of(&identity.host()).is_some()
         })
@@ -733,7 +740,7 @@ async fn a_host_looks_through_what_it_holds_only_for_schedulers_that_it_reaches(
     }));
     let broken = identity();
     let me = host(&broken, common::HostKind::Node, Some(at));
-    membership::follow(cluster.channel(), me, Role::Scheduler, &tracker);
+    membership::follow(cluster.channel(), me, Role::Scheduler, None, &tracker);
     cluster.wait_for_members("it is listed", |members| members.all.len() == 2).await;
 
     let looked = Arc::new(Looked::default());
@@ -744,6 +751,7 @@ async fn a_host_looks_through_what_it_holds_only_for_schedulers_that_it_reaches(
         channels: Arc::new(GrpcChannels::default()),
         keyring: Arc::default(),
         call_timeout: PATIENCE,
+        kept: None,
     };
     let (tasks, stop) = (tracker.tasks(), tracker.token().child_token());
     let swarm = Swarm::start(options, Arc::clone(&looked) as _, tasks, stop);
@@ -796,6 +804,7 @@ async fn a_manager_is_found_once_its_name_leads_to_it() {
         channels: Arc::new(GrpcChannels::default()),
         keyring: Arc::default(),
         call_timeout: PATIENCE,
+        kept: None,
     };
     let tracker = cluster.lifecycle.service("node");
     let (tasks, stop) = (tracker.tasks(), tracker.token().child_token());
@@ -840,6 +849,40 @@ async fn many_askers_cost_one_question_and_its_answer_is_remembered() {
     soon("a fresh answer", ask(fresh)).await.unwrap();
     assert_eq!(seed.resolutions.load(Ordering::SeqCst), 2);
     cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_url_was_is_said_where_nobody_can_say_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start_with(dir.path(), PATIENCE, Duration::from_millis(1)).await;
+    let seed = cluster.add_seed().await;
+    let client = SchedulerClient::new(cluster.channel());
+    let ask = |request| {
+        let mut client = client.clone();
+        async move { client.resolve(request).await.map(Response::into_inner) }
+    };
+    seed.answers.add_permits(1);
+    let known = soon("an answer", ask(question("a"))).await.unwrap();
+    // From here on it fails.
+    seed.answers.close();
+    until_forgotten().await;
+    assert_eq!(soon("the answer as it was", ask(question("a"))).await.unwrap(), known);
+    assert_eq!(cluster.metrics.resolved.of(["kept"]).get(), 1);
+    let fresh = ResolveRequest { fresh: true, ..question("a") };
+    let asked = [fresh, question("never asked"), secret("a")];
+    for request in asked {
+        let no = soon("a refusal", ask(request)).await.unwrap_err();
+        assert_eq!(no.code(), Code::Unavailable);
+    }
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+/// Waits until what was remembered for a millisecond is not remembered any more.
+async fn until_forgotten() {
+    let asked = std::time::Instant::now();
+    while asked.elapsed() < Duration::from_millis(5) {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

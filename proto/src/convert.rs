@@ -46,6 +46,16 @@ pub fn decode_credentials(bytes: &[u8]) -> Result<common::Credentials, BadMessag
     common::Credentials::decode(bytes).map_err(|_| bad("credentials", "is unreadable"))
 }
 
+/// A member list as it is kept.
+pub fn encode_members(list: &crate::manager::MemberList) -> Vec<u8> {
+    list.encode_to_vec()
+}
+
+/// Reads what [`encode_members`] wrote.
+pub fn decode_members(bytes: &[u8]) -> Result<crate::manager::MemberList, BadMessage> {
+    crate::manager::MemberList::decode(bytes).map_err(|_| bad("members", "is unreadable"))
+}
+
 /// Bytes that a message takes on the wire.
 pub fn encoded_len(message: &impl prost::Message) -> usize {
     message.encoded_len()

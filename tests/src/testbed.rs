@@ -57,7 +57,7 @@ static NUMBER: AtomicUsize = AtomicUsize::new(0);
 #[derive(Debug)]
 pub struct Testbed {
     machines: Vec<Machine>,
-    /// The core's, then one for each data centre.
+    /// The core's, then one for each data centre or area.
     bridges: Vec<Namespace>,
 }
 
@@ -77,20 +77,20 @@ impl Testbed {
         namespace::remove_leftovers();
         let prefix = namespace::prefix(std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let places = layout.places();
-        let idcs = layout.idcs.map_or(0, |idcs| idcs.count);
-        let bridges = (0..=idcs).map(|number| format!("{prefix}bridge{number}"));
+        let groups = layout.idcs.or(layout.areas).map_or(0, |groups| groups.count);
+        let bridges = (0..=groups).map(|number| format!("{prefix}bridge{number}"));
         let machines = places.iter().map(|place| format!("{prefix}{}", place.name));
         let bridges = Namespace::make(&bridges.collect::<Vec<_>>())?;
         let machines = Namespace::make(&machines.collect::<Vec<_>>())?.into_iter();
         let machines = places.into_iter().zip(machines);
         let machines = machines.map(|(place, namespace)| Machine { place, namespace }).collect();
         let testbed = Self { machines, bridges };
-        testbed.join(layout.idcs)?;
+        testbed.join(layout)?;
         Ok(testbed)
     }
 
     /// Lays the links.
-    fn join(&self, idcs: Option<Idcs>) -> Result<(), Failure> {
+    fn join(&self, layout: &Layout) -> Result<(), Failure> {
         for bridge in &self.bridges {
             bridge.set(&OF_A_BRIDGE)?;
             let made =
@@ -98,12 +98,19 @@ impl Testbed {
             bridge.batch("ip", &made)?;
         }
         for (number, bridge) in self.bridges.iter().enumerate().skip(1) {
-            self.join_idc(&idc_name(number - 1), bridge, idcs.map(|idcs| idcs.uplink))?;
+            let name = if layout.areas.is_some() { area_name } else { idc_name };
+            let uplink = layout.idcs.or(layout.areas).map(|groups| groups.uplink);
+            self.join_group(&name(number - 1), bridge, uplink)?;
         }
         self.machines.iter().try_for_each(|machine| self.join_machine(machine))
     }
 
-    fn join_idc(&self, port: &str, bridge: &Namespace, rate: Option<Rate>) -> Result<(), Failure> {
+    fn join_group(
+        &self,
+        port: &str,
+        bridge: &Namespace,
+        rate: Option<Rate>,
+    ) -> Result<(), Failure> {
         let core = &self.bridges[0];
         let pair = format!("link add {UPLINK} type veth peer name {port} netns {}\n", core.name());
         bridge.batch("ip", &(pair + &port_up(UPLINK)))?;
@@ -155,7 +162,7 @@ impl Testbed {
     }
 
     fn bridge_of(&self, machine: &Machine) -> &Namespace {
-        &self.bridges[machine.place.idc.map_or(0, |idc| idc + 1)]
+        &self.bridges[machine.place.idc.or(machine.place.area).map_or(0, |group| group + 1)]
     }
 
     /// All machines.
@@ -186,7 +193,7 @@ impl Testbed {
         self.machines.iter().find(|machine| machine.place.name == name).ok_or_else(missing)
     }
 
-    /// Unplugs a machine, or a data centre.
+    /// Unplugs a machine, a data centre, or an area.
     pub fn unplug(&self, name: &str) -> Result<(), Failure> {
         self.set_port(name, "down")
     }
@@ -198,10 +205,10 @@ impl Testbed {
 
     /// At the bridge's end: the machine keeps its addresses and sees its link without a carrier.
     fn set_port(&self, name: &str, to: &str) -> Result<(), Failure> {
-        let is_idc = self.machines.iter().any(|machine| machine.idc().as_deref() == Some(name));
+        let is_group = self.machines.iter().any(|machine| machine.group().as_deref() == Some(name));
         let core = || Ok(&self.bridges[0]);
         let bridge =
-            if is_idc { core() } else { self.machine(name).map(|one| self.bridge_of(one)) };
+            if is_group { core() } else { self.machine(name).map(|one| self.bridge_of(one)) };
         bridge?.batch("ip", &format!("link set {name} {to}\n"))
     }
 
@@ -237,7 +244,7 @@ impl Testbed {
         self.machine(name)?.inside(filter::lost)
     }
 
-    /// What the uplink of a data centre, counted from 0, has carried: away from it, and to it.
+    /// What the uplink of a data centre or an area, counted from 0, has carried: away from it, and to it.
     pub fn uplink_traffic(&self, idc: usize) -> Result<Traffic, Failure> {
         let missing = || Failure::new(format!("there is no data centre {idc}"));
         let bridge = self.bridges.get(idc + 1).ok_or_else(missing)?;
@@ -253,6 +260,11 @@ impl Testbed {
 /// Of a data centre, counted from 0, and of its port at the core's bridge.
 fn idc_name(idc: usize) -> String {
     format!("idc{}", idc + 1)
+}
+
+/// The same of an area.
+fn area_name(area: usize) -> String {
+    format!("area{}", area + 1)
 }
 
 /// Makes a link a port of the bridge.
@@ -283,6 +295,16 @@ impl Machine {
     /// The name of its data centre.
     pub fn idc(&self) -> Option<String> {
         self.place.idc.map(idc_name)
+    }
+
+    /// The name of its area.
+    pub fn area(&self) -> Option<String> {
+        self.place.area.map(area_name)
+    }
+
+    /// The name of its data centre or area.
+    pub fn group(&self) -> Option<String> {
+        self.idc().or(self.area())
     }
 
     /// Its address.

@@ -76,7 +76,8 @@ impl Links {
         let idcs = self.idcs.zip(self.uplink).map(|(count, uplink)| Idcs { count, uplink });
         let (nodes, seeds, link) = (self.nodes, self.seeds, self.link);
         let links = if self.no_tls { Protection::Plain } else { Protection::Tls };
-        Ok(Layout { nodes, seeds, link, control_link: self.control_link, idcs, links })
+        let flat = Layout::flat(nodes, link);
+        Ok(Layout { seeds, control_link: self.control_link, idcs, links, ..flat })
     }
 }
 
@@ -220,7 +221,7 @@ fn processes(machine: &Machine, fleet: &mut Fleet<'_>) -> Result<String, dfs_tes
     let names = match machine.place().role {
         Role::Control => vec!["manager", "scheduler"],
         Role::Origin => Vec::new(),
-        Role::Seed | Role::Node => vec![machine.name()],
+        Role::Scheduler | Role::Seed | Role::Node => vec![machine.name()],
     };
     let each = names.into_iter().map(|name| {
         let (_, process) = fleet.part(name)?;

@@ -8,6 +8,7 @@ use dfs_model::{HostInfo, HostKind};
 use dfs_peer::dial::Callee;
 use dfs_peer::digests::Identity;
 use dfs_peer::error_chain;
+use dfs_peer::swarm::KeptList;
 use dfs_proto::manager::Role as MemberRole;
 use dfs_proto::manager::admin_server::AdminServer;
 use dfs_proto::manager::enrolment_server::EnrolmentServer;
@@ -140,6 +141,7 @@ impl Site {
         let options = self.told.own.scheduler.clone();
         let settings = scheduler::Settings {
             remember: options.resolve_cache,
+            keep: options.resolve_kept,
             timeout: options.resolve_timeout,
             area: self.told.shared.area.clone(),
         };
@@ -190,7 +192,7 @@ impl Site {
         let seed = seed::Service::start(&self.told.own.seed, given, data_dir, &tracker)?;
         SeedMetrics::install(&mut self.metrics, seed.host().clone());
         self.routes.add_service(seed.grpc());
-        self.join(&seed.host().info, MemberRole::Seed, "seed", &tracker);
+        seed.follow(self.join(&seed.host().info, MemberRole::Seed, "seed", &tracker));
         Ok(at)
     }
 
@@ -205,7 +207,8 @@ impl Site {
         let mut me = common::Host::from(host);
         me.grpc = self.grpc.iter().copied().map(Into::into).collect();
         debug_assert!(convert::grpc_addresses(&me).is_ok());
-        let members = membership::follow(self.manager.clone(), me, role, tracker);
+        let kept = KeptList::in_dir(&self.told.own.data_dir);
+        let members = membership::follow(self.manager.clone(), me, role, Some(kept), tracker);
         let (check, stop) = (self.readiness.check(name), tracker.token().clone());
         let mut heard = members.clone();
         tracker.spawn("readiness", OnFailure::Report, async move {

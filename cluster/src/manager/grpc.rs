@@ -83,6 +83,8 @@ impl Manager for Grpc {
     ) -> Result<Response<MemberList>, Status> {
         let area = request.into_inner().area;
         let mut list = MemberList::clone(&self.handle.list().borrow());
+        // For seeds; those who only look are many.
+        list.origin_areas.clear();
         if !area.is_empty() {
             keep_area(&mut list.members, &area);
         }

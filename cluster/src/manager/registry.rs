@@ -177,7 +177,7 @@ impl Registry {
         }
     }
 
-    /// The list as it travels.
+    /// The list as it travels; what the operator says of areas is added to it.
     pub fn list(&self) -> manager::MemberList {
         let members = self.members.iter().map(|((role, _), entry)| manager::Member {
             host: Some(entry.host.clone()),
@@ -188,6 +188,7 @@ impl Registry {
             members: members.collect(),
             lease_ms: u32::try_from(self.lease.as_millis()).unwrap_or(u32::MAX),
             cluster_id: self.cluster_id.clone().into(),
+            origin_areas: Vec::new(),
         }
     }
 }

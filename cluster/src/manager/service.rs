@@ -72,6 +72,8 @@ impl Handle {
 /// Owns the list and its database.
 pub struct Service {
     registry: Registry,
+    /// The area that each of these is nearest to.
+    origins: Vec<manager::OriginArea>,
     store: Store,
     renewals: mpsc::Receiver<Renewal>,
     list: watch::Sender<List>,
@@ -93,11 +95,17 @@ impl Service {
         let opening = tokio::task::spawn_blocking(move || Store::open(&path));
         let (store, saved) = opening.await.map_err(|_| Error::Stopped)??;
         let registry = Registry::new(saved, options.lease, Instant::now());
-        let (list, watcher) = watch::channel(Arc::new(registry.list()));
+        let named = options.nearest.iter().map(|(origin, area)| manager::OriginArea {
+            origin: origin.clone(),
+            area: area.clone(),
+        });
+        let origins: Vec<_> = named.collect();
+        let (list, watcher) = watch::channel(list_of(&registry, &origins));
         let (sender, renewals) = mpsc::channel(MAILBOX);
         metrics.members.set(i64::try_from(watcher.borrow().members.len()).unwrap_or(i64::MAX));
         let handle = Handle { renewals: sender, list: watcher, store: store.clone() };
-        let service = Self { registry, store, renewals, list, metrics, check, retry_at: None };
+        let service =
+            Self { registry, origins, store, renewals, list, metrics, check, retry_at: None };
         Ok((service, handle))
     }
 
@@ -190,12 +198,16 @@ impl Service {
         self.note(&written);
         written?;
         self.registry.apply(changes, Instant::now());
-        let list = self.registry.list();
+        let list = list_of(&self.registry, &self.origins);
         tracing::info!(version = list.version, members = list.members.len(), "member list changed");
         self.metrics.members.set(i64::try_from(list.members.len()).unwrap_or(i64::MAX));
-        self.list.send_replace(Arc::new(list));
+        self.list.send_replace(list);
         Ok(())
     }
+}
+
+fn list_of(registry: &Registry, origins: &[manager::OriginArea]) -> List {
+    Arc::new(manager::MemberList { origin_areas: origins.to_vec(), ..registry.list() })
 }
 
 async fn until(expiry: Option<Instant>) {
@@ -213,6 +225,26 @@ mod tests {
 
     use super::super::registry::tests::host;
     use super::*;
+
+    #[tokio::test]
+    async fn every_list_says_which_areas_are_nearest_to_origins() {
+        let dir = tempfile::tempdir().unwrap();
+        let nearest = [("example.org".to_owned(), "eu".to_owned())].into();
+        let options = Options { nearest, ..Options::default() };
+        let metrics = ManagerMetrics::register(&mut Metrics::new());
+        let check = Readiness::default().check("manager");
+        let opening = Service::open(&options, dir.path(), metrics, check).await;
+        let (service, handle) = opening.unwrap();
+        let named = || handle.list().borrow().origin_areas.clone();
+        let expected = manager::OriginArea { origin: "example.org".into(), area: "eu".into() };
+        assert_eq!(named(), [expected.clone()]);
+        let stop = CancellationToken::new();
+        tokio::select! {
+            ended = service.run(stop.clone()) => panic!("it ended: {ended:?}"),
+            renewed = handle.renew(manager::Role::Seed, host(1)) => renewed.unwrap(),
+        }
+        assert_eq!((named(), handle.list().borrow().members.len()), (vec![expected], 1));
+    }
 
     #[tokio::test]
     async fn a_list_that_cannot_be_written_is_told_and_written_later() {

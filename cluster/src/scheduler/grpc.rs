@@ -131,7 +131,7 @@ impl Scheduler for Grpc {
         let caller = Caller::of(request.extensions());
         let request = request.into_inner();
         if let Some(host) = HostId::from_slice(&request.host_id) {
-            caller.require(host, &[Role::Node, Role::Guest])?;
+            caller.require(host, &[Role::Node, Role::Guest, Role::Seed])?;
         }
         self.resolver.resolve(request).await.map(Response::new)
     }
@@ -385,9 +385,9 @@ mod tests {
         let metrics = SchedulerMetrics::register(&mut Metrics::new());
         let tracker = lifecycle.service("scheduler");
         let (tasks, stop) = (tracker.tasks().clone(), tracker.token().clone());
-        let (remember, timeout) = (Duration::ZERO, Duration::ZERO);
+        let (remember, keep, timeout) = Default::default();
         let resolver = Resolver::new(
-            Settings { remember, timeout, area: String::new() },
+            Settings { remember, keep, timeout, area: String::new() },
             members.clone(),
             Arc::new(GrpcChannels::default()),
             metrics.clone(),

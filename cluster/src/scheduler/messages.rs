@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dfs_model::{
     GroupRange, GroupSet, HostId, HostInfo, HostKind, Priority, TaskId, TaskInfo, groups_in,
 };
-use dfs_peer::digests::SignedDigests;
+use dfs_peer::digests::{DigestsError, SignedDigests};
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
@@ -12,6 +12,7 @@ use dfs_proto::{common, scheduler, seed};
 
 use super::Fill;
 use super::naming::MOST_NAMES;
+use crate::membership::Members;
 use dfs_scheduler::core::{
     Decision, Done, Event, Failed, FailureKind, Lease, LeaseEnd, LeaseFailure, MAX_GROUPS, Outcome,
     RefusalKind, Report, SeedEvent, SizeScope, Taken, Wanted,
@@ -208,15 +209,28 @@ fn failure(kind: scheduler::FailureKind) -> FailureKind {
 
 /// Digests that `host` itself signed; says of what.
 pub fn own_digests(host: &HostInfo, encoded: &[u8]) -> Result<TaskId, Unacceptable> {
-    let bad = |error: dfs_peer::digests::DigestsError| Unacceptable::Digests(error.to_string());
+    let bad = |error: DigestsError| Unacceptable::Digests(error.to_string());
     let signed = SignedDigests::decode(encoded).map_err(bad)?;
     let key = |signer: &HostId| (*signer == host.id).then_some(host.public_key);
     Ok(signed.verify(key).map_err(bad)?.task)
 }
 
-/// What a seed says; `None` for what a later version may add.
+/// Digests that a seed hands on: its own, or those of a seed that it took the bytes from; says of what. `None` where
+/// their signer is not known yet: children have them with the bytes.
+fn seed_digests(members: &Members, encoded: &[u8]) -> Result<Option<TaskId>, Unacceptable> {
+    let bad = |error: DigestsError| Unacceptable::Digests(error.to_string());
+    let signed = SignedDigests::decode(encoded).map_err(bad)?;
+    match signed.verify(|signer| members.seed_key(signer)) {
+        Ok(batch) => Ok(Some(batch.task)),
+        Err(DigestsError::UnknownSigner(_)) => Ok(None),
+        Err(error) => Err(bad(error)),
+    }
+}
+
+/// What a seed says; `None` for what a later version may add, and for what cannot be judged. Digests count that a seed
+/// of `members` has signed.
 pub fn seed_event(
-    seed: &HostInfo,
+    members: &Members,
     task: &TaskInfo,
     message: seed::ObtainEvent,
 ) -> Result<Option<SeedEvent>, Unacceptable> {
@@ -229,15 +243,18 @@ pub fn seed_event(
             let tiny = Some(obtaining.tiny).filter(|tiny| !tiny.is_empty());
             SeedEvent::Obtaining { length: found.length, held, tiny }
         }
-        Kind::Digests(signed) => {
-            if own_digests(seed, &signed.encoded)? != task.id {
-                return Err(Unacceptable::Digests("they are of another task".to_owned()));
-            }
-            SeedEvent::Digests(signed.encoded)
-        }
+        Kind::Digests(signed) => match seed_digests(members, &signed.encoded)? {
+            Some(id) if id == task.id => SeedEvent::Digests(signed.encoded),
+            Some(_) => return Err(Unacceptable::Digests("they are of another task".to_owned())),
+            None => return Ok(None),
+        },
         Kind::Verified(verified) => SeedEvent::Verified {
             groups: convert::group_set(&verified.groups, MAX_GROUPS)?,
             length: verified.length,
+            giver: match &verified.giver_id[..] {
+                [] => None,
+                id => Some(convert::host_id(id)?),
+            },
         },
         Kind::Failed(refused) => {
             SeedEvent::Failed { kind: refusal(refused.kind()), reason: refused.reason }
@@ -434,9 +451,14 @@ pub fn obtain_request(task: &TaskInfo, wanted: &Wanted, fill: Fill) -> seed::Obt
 
 #[cfg(test)]
 pub(super) mod tests {
-    use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
+    use std::sync::Arc;
+
+    use dfs_model::{CanonicalUrl, Location, TaskKey, TaskKind, Transform, Validator};
+    use dfs_peer::digests::{DigestBatch, Identity};
+    use dfs_proto::manager::Role;
 
     use super::*;
+    use crate::membership::Member;
 
     /// A task as any other.
     pub fn some_task() -> TaskInfo {
@@ -449,5 +471,40 @@ pub(super) mod tests {
             transform: Transform::Identity,
         };
         TaskInfo::new(key, Some(1 << 20), true)
+    }
+
+    fn hands_on(signer: &Identity, of: TaskId) -> seed::ObtainEvent {
+        let batch =
+            DigestBatch { task: of, signer: signer.host(), length: Some(1), entries: Vec::new() };
+        let encoded = batch.sign(signer.signing_key()).unwrap().encode().into();
+        let kind = seed::obtain_event::Kind::Digests(common::SignedDigests { encoded });
+        seed::ObtainEvent { kind: Some(kind) }
+    }
+
+    #[test]
+    fn a_seed_hands_on_what_seeds_have_signed_and_nobody_else() {
+        let identity = || Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap();
+        let (seed, node, stranger) = (identity(), identity(), identity());
+        let member = |identity: &Identity, role| Member {
+            role,
+            host: Arc::new(HostInfo {
+                id: identity.host(),
+                kind: HostKind::Seed,
+                name: "member".into(),
+                location: Location::default(),
+                addresses: Vec::new(),
+                public_key: identity.public_key(),
+                upload_slots: 1,
+            }),
+            grpc: ([127, 0, 0, 1], 1).into(),
+        };
+        let all = vec![member(&seed, Role::Seed), member(&node, Role::Scheduler)];
+        let members = Members { all, ..Members::default() };
+        let task = some_task();
+        let read = |signer, of| seed_event(&members, &task, hands_on(signer, of));
+        assert!(matches!(read(&seed, task.id), Ok(Some(SeedEvent::Digests(_)))));
+        assert_eq!(read(&node, task.id), Ok(None), "a scheduler signs no digests");
+        assert_eq!(read(&stranger, task.id), Ok(None), "it may be younger than the list");
+        assert!(read(&seed, TaskId::from_bytes([1; 32])).is_err());
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use dfs_model::{HostInfo, TaskInfo};
 use dfs_proto::seed::ObtainRequest;
 use dfs_proto::seed::seed_client::SeedClient;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::messages;
 use super::service::Mail;
+use crate::membership::Members;
 use dfs_scheduler::core::{Event, RefusalKind, SeedEvent};
 
 /// Largest message taken from a seed, in bytes.
@@ -26,6 +27,8 @@ pub struct Order {
     pub task: TaskInfo,
     /// As it travels.
     pub request: ObtainRequest,
+    /// Whose digests count.
+    pub members: watch::Receiver<Arc<Members>>,
 }
 
 /// Carries an order out: everything the seed says goes into the mailbox, its end included.
@@ -49,7 +52,8 @@ async fn stream(
     let mut client = SeedClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
     let mut events = client.obtain(order.request.clone()).await?.into_inner();
     while let Some(message) = events.message().await? {
-        let event = messages::seed_event(&order.seed, &order.task, message)
+        let members = Arc::clone(&order.members.borrow());
+        let event = messages::seed_event(&members, &order.task, message)
             .map_err(|error| Status::internal(format!("the seed's answer: {error}")))?;
         let Some(event) = event else { continue };
         if mailbox.send(order.mail(event)).await.is_err() {

@@ -36,6 +36,9 @@ const MAX_DIGESTS: usize = 4096;
 /// Largest answer taken from a seed, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
 
+/// How long a new answer is waited for where there is an old one.
+const KEPT_AFTER: Duration = Duration::from_secs(10);
+
 type Answer = Result<ResolveReply, Status>;
 type Flight = watch::Receiver<Option<Answer>>;
 
@@ -44,6 +47,8 @@ type Flight = watch::Receiver<Option<Answer>>;
 pub struct Settings {
     /// How long an answer is remembered.
     pub remember: Duration,
+    /// How long it stays the answer where nobody can give another one.
+    pub keep: Duration,
     /// How long a seed may take.
     pub timeout: Duration,
     /// The scheduler's own area: it is the askers' too.
@@ -75,7 +80,7 @@ impl Resolver {
         metrics: SchedulerMetrics,
         tracker: Tracker,
     ) -> Self {
-        let cache = Mutex::new(Cache::new(settings.remember));
+        let cache = Mutex::new(Cache::new(settings.remember, settings.keep));
         let flights = Mutex::default();
         let shared = Shared { settings, cache, flights, members, channels, metrics, tracker };
         Self { shared: Arc::new(shared) }
@@ -83,8 +88,8 @@ impl Resolver {
 
     /// Says what a URL is.
     pub async fn resolve(&self, request: ResolveRequest) -> Answer {
-        let question = Question::read(request)?;
         let shared = &self.shared;
+        let question = Question::read(request, &shared.settings.area)?;
         if question.is_private {
             return shared.ask(&question).await;
         }
@@ -94,24 +99,45 @@ impl Resolver {
             shared.metrics.resolved.of(["cache"]).inc();
             return Ok(reply);
         }
+        let kept = match question.fresh {
+            true => None,
+            false => shared.cache.lock().kept(&question.key, Instant::now()),
+        };
+        let key = question.key.clone();
         let mut flight = self.join(question);
-        let landed = flight.wait_for(Option::is_some).await;
         let stopping = || Status::unavailable("the scheduler is stopping");
-        landed.map_err(|_| stopping())?.clone().unwrap_or_else(|| Err(stopping()))
+        let landing = async {
+            let landed = flight.wait_for(Option::is_some).await;
+            landed.map_err(|_| stopping())?.clone().unwrap_or_else(|| Err(stopping()))
+        };
+        let Some(kept) = kept else { return landing.await };
+        match tokio::time::timeout(KEPT_AFTER, landing).await {
+            Ok(answer) if answer.as_ref().err().is_none_or(|no| !is_the_seeds_own(no.code())) => {
+                answer
+            }
+            // Its area is cut off, or the origin is gone: what there is of it may be here.
+            Ok(_) | Err(_) => {
+                tracing::info!(url = %key.url, "nobody says what it is now: it is what it was");
+                shared.metrics.resolved.of(["kept"]).inc();
+                shared.cache.lock().given_again(&key, Instant::now());
+                Ok(kept)
+            }
+        }
     }
 
     /// Takes a tree for the answer to whoever asks for one by that word: `auto` and `tree` are the same then.
     pub(super) fn answer_trees_too(&self, request: &PreheatRequest, reply: &ResolveReply) {
         let is_tree = reply.artifact.as_ref().is_some_and(|artifact| artifact.index.is_some());
         for view in [common::View::Auto, common::View::Tree].into_iter().filter(|_| is_tree) {
-            let question = Question::read(ResolveRequest {
+            let asked = ResolveRequest {
                 target: request.target.clone(),
                 view: view.into(),
                 principal: request.principal.clone(),
                 ..ResolveRequest::default()
-            });
+            };
+            let question = Question::read(asked, &self.shared.settings.area);
             let Ok(question) = question else { return };
-            let known = Known { reply: reply.clone(), since: Instant::now() };
+            let known = Known { reply: reply.clone(), since: Instant::now(), again: None };
             let mut cache = self.shared.cache.lock();
             if !question.is_private && cache.get(&question.key, Instant::now()).is_none() {
                 cache.put(question.key, known);
@@ -154,7 +180,7 @@ impl Resolver {
             let asked = shared.tracker.token().run_until_cancelled(shared.ask(&question)).await;
             let Some(answer) = asked else { return };
             if let Ok(reply) = &answer {
-                let known = Known { reply: reply.clone(), since: Instant::now() };
+                let known = Known { reply: reply.clone(), since: Instant::now(), again: None };
                 shared.cache.lock().put(question.key.clone(), known);
             }
             let mut flights = shared.flights.lock();
@@ -178,7 +204,7 @@ struct Question {
 }
 
 impl Question {
-    fn read(request: ResolveRequest) -> Result<Self, Status> {
+    fn read(request: ResolveRequest, area: &str) -> Result<Self, Status> {
         let invalid = |what: String| Status::invalid_argument(what);
         let target = request.target.ok_or_else(|| invalid("the target is missing".to_owned()))?;
         let url = CanonicalUrl::parse(&target.url).map_err(|error| invalid(error.to_string()))?;
@@ -204,6 +230,8 @@ impl Question {
                 view: request.view,
                 principal: request.principal,
                 read: request.read,
+                fresh: request.fresh,
+                area: area.to_owned(),
             },
         })
     }
@@ -214,7 +242,8 @@ impl Shared {
     async fn ask(&self, question: &Question) -> Answer {
         let members = Arc::clone(&self.members.borrow());
         let mut last = Status::unavailable("no seed is alive");
-        for member in members.seeds_for(&question.route, &self.settings.area) {
+        let area = &self.settings.area;
+        for member in members.seeds_for(&question.route, &question.key.url, area) {
             match self.ask_one(member, &question.request).await {
                 Ok(reply) => {
                     self.metrics.resolved.of(["seed"]).inc();

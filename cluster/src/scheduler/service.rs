@@ -409,7 +409,8 @@ impl Service {
     ) {
         // The core orders only from hosts that joined as seeds, and these are they.
         let Some(Seed { host, channel, .. }) = self.seeds.get(&seed) else { return };
-        let order = Order { number, seed: Arc::clone(host), task, request };
+        let members = self.members.clone();
+        let order = Order { number, seed: Arc::clone(host), task, request, members };
         let stop = self.tracker.token().child_token();
         let work = obtain(order, channel.clone(), self.sender.clone());
         self.orders.insert(number, stop.clone());

@@ -9,6 +9,7 @@ use dfs_peer::dial::Acceptor;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
+use dfs_peer::swarm::Channels;
 use dfs_peer::wire::Compression;
 use dfs_proto::seed::seed_server::SeedServer;
 use dfs_service::Tracker;
@@ -16,8 +17,10 @@ use dfs_service::data_dir::{DataDir, DataDirError};
 use dfs_service::net::{GrpcChannels, Security, TcpLinkDialer};
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::SeedService;
+use crate::membership::Members;
 
 /// Largest message that goes to a scheduler: the index of what is held of one task.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -68,6 +71,7 @@ pub struct Given {
 /// A running seed.
 pub struct Service {
     host: Host,
+    channels: Arc<dyn Channels>,
     tracker: Tracker,
 }
 
@@ -102,14 +106,29 @@ impl Service {
             lifetime: Lifetime::Lasting,
             compression: options.compression,
         };
+        let channels: Arc<dyn Channels> = Arc::new(GrpcChannels::new(security.clone()));
         let network = Network {
-            dialer: Arc::new(TcpLinkDialer::new(security.clone())),
+            dialer: Arc::new(TcpLinkDialer::new(security)),
             acceptor: Some(acceptor),
-            channels: Arc::new(GrpcChannels::new(security)),
+            channels: Arc::clone(&channels),
             advertise,
         };
         let host = Host::start(host, network, tracker.tasks(), tracker.token())?;
-        Ok(Self { host, tracker: tracker.clone() })
+        Ok(Self { host, channels, tracker: tracker.clone() })
+    }
+
+    /// Has it know those of other areas, as the member list names them.
+    pub fn follow(&self, mut members: watch::Receiver<Arc<Members>>) {
+        let own = self.host.info.location.area.clone();
+        let (areas, known) = watch::channel(Arc::new(members.borrow_and_update().areas(&own)));
+        self.host.engine.take_from_nearer(known);
+        let stop = self.tracker.token().clone();
+        self.tracker.tasks().spawn(async move {
+            while let Some(Ok(())) = stop.run_until_cancelled(members.changed()).await {
+                let now = Arc::new(members.borrow_and_update().areas(&own));
+                areas.send_replace(now);
+            }
+        });
     }
 
     /// The host that it is to the swarm.
@@ -120,7 +139,8 @@ impl Service {
     /// Its gRPC face.
     pub fn grpc(&self) -> SeedServer<SeedService> {
         let (engine, name) = (self.host.engine.clone(), self.host.info.name.clone());
-        SeedServer::new(SeedService::new(engine, name, self.tracker.clone()))
+        let (channels, tracker) = (Arc::clone(&self.channels), self.tracker.clone());
+        SeedServer::new(SeedService::new(engine, name, channels, tracker))
             .max_encoding_message_size(MAX_MESSAGE)
     }
 }

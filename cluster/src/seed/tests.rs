@@ -56,7 +56,12 @@ async fn an_order_does_not_keep_a_task_open_and_ends_with_it() {
     engine.import(&info, content).await.unwrap();
     let request = ObtainRequest { task: Some((&info).into()), ..ObtainRequest::default() };
     let mut lifecycle = dfs_service::Lifecycle::new(MINUTES).unwrap();
-    let service = SeedService::new(engine.clone(), "seed".to_owned(), lifecycle.service("seed"));
+    let service = SeedService::new(
+        engine.clone(),
+        "seed".to_owned(),
+        Arc::new(dfs_service::net::GrpcChannels::default()),
+        lifecycle.service("seed"),
+    );
     let mut events = service.obtain(Request::new(request)).await.unwrap().into_inner();
     let said = events.next().await.unwrap().unwrap();
     assert!(matches!(said.kind, Some(Kind::Obtaining(_))));

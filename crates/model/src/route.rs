@@ -59,6 +59,24 @@ pub fn rank<'m>(key: &RouteKey, members: impl IntoIterator<Item = &'m HostId>) -
     weighted.into_iter().map(|(_, member)| member).collect()
 }
 
+/// Areas in the order in which they are nearer to an [`origin`](CanonicalUrl::origin), the nearest first, as far as
+/// nobody knows better: each origin has an area that asks it for all others.
+///
+/// Whoever knows the same areas ranks alike. By origin, not by URL: what an artifact consists of has URLs of its own, and
+/// must be known where it was found out what the artifact is. Frozen by test vectors.
+pub fn rank_areas<'a>(origin: &str, areas: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let weight = |area: &str| {
+        let mut hasher = FieldHasher::new("dfs.area.v1");
+        hasher.field(origin);
+        hasher.field(area);
+        hasher.finish()
+    };
+    let mut weighted: Vec<_> = areas.into_iter().map(|area| (weight(area), area)).collect();
+    weighted.sort_unstable_by(|a, b| b.cmp(a));
+    weighted.dedup();
+    weighted.into_iter().map(|(_, area)| area).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +102,27 @@ mod tests {
     fn what_is_drawn_is_frozen() {
         let drawn = |path| RouteKey::of("public", &url(path)).drawn_of(10_000);
         assert_eq!(["a", "b", "c"].map(drawn), [1423, 1951, 1402]);
+    }
+
+    #[test]
+    fn the_order_of_areas_is_frozen() {
+        let order = |origin| rank_areas(origin, ["eu", "us", "ap", "eu"]);
+        let orders = ["example.org", "example.org:8080", "bucket"].map(order);
+        let [first, second, third] = orders;
+        assert_eq!([first, second], [["ap", "eu", "us"]; 2]);
+        assert_eq!(third, ["us", "ap", "eu"]);
+    }
+
+    #[test]
+    fn an_area_that_is_gone_moves_only_what_it_was_the_nearest_of() {
+        let all = ["a", "b", "c", "d"];
+        for n in 0..500 {
+            let origin = format!("host{n}");
+            let before = rank_areas(&origin, all);
+            let after = rank_areas(&origin, all.into_iter().filter(|area| *area != "d"));
+            let kept: Vec<_> = before.into_iter().filter(|area| *area != "d").collect();
+            assert_eq!(kept, after);
+        }
     }
 
     #[test]

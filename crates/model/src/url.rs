@@ -71,6 +71,11 @@ impl CanonicalUrl {
         Self(url)
     }
 
+    /// Host and port that it leads to, the port only where it is not the usual one; of a bucket its name.
+    pub fn origin(&self) -> &str {
+        self.0.authority()
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         self.0.as_str()

@@ -15,6 +15,7 @@ mod flight;
 mod growing;
 mod keep;
 mod ledger;
+mod nearer;
 mod open;
 mod passing;
 mod patience;
@@ -26,6 +27,7 @@ mod voids;
 mod watcher;
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -45,6 +47,7 @@ use self::ledger::Provenance;
 use self::open::{Closed, OpenTasks, Running};
 use self::passing::{Passing, Room};
 use self::task::Shared;
+use crate::areas::Areas;
 use crate::conductor::{Conductor, Limits, SourceAccess};
 use crate::digests::Identity;
 use crate::limits::OriginSlots;
@@ -57,6 +60,7 @@ pub use self::growing::Growth;
 pub use self::keep::Keyring;
 use self::keep::KnownBatches;
 pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
+pub use self::nearer::Nearer;
 pub(crate) use self::task::{Command, Lease};
 pub use self::task::{ParentHost, Task};
 
@@ -226,6 +230,8 @@ pub(crate) struct Inner {
     keyring: Arc<Keyring>,
     pool: Option<Pool>,
     swarm: Option<Swarm>,
+    /// Of a seed: who is nearer to origins.
+    nearer: OnceLock<Nearer>,
     sources: dfs_source::Sources,
     patience: Duration,
     limits: Limits,
@@ -298,6 +304,7 @@ impl Engine {
             keyring: parts.keyring,
             pool: parts.pool,
             swarm,
+            nearer: OnceLock::new(),
             sources: parts.sources,
             patience: parts.patience,
             limits: parts.limits,
@@ -332,6 +339,30 @@ impl Engine {
     /// The schedulers, unless solo.
     pub fn swarm(&self) -> Option<&Swarm> {
         self.inner.swarm.as_ref()
+    }
+
+    /// Has a seed take from those of areas nearer to an origin what they give, and trust what they sign; as long as it
+    /// is not told of any it asks every origin itself. Only the first call counts.
+    pub fn take_from_nearer(&self, mut areas: watch::Receiver<Arc<Areas>>) {
+        if self.inner.nearer.set(Nearer::new(areas.clone())).is_err() {
+            return;
+        }
+        let (keyring, stop) = (Arc::clone(&self.inner.keyring), self.inner.stop.clone());
+        self.inner.tracker.spawn(async move {
+            loop {
+                let seeds = Arc::clone(&areas.borrow_and_update());
+                keyring.learn(seeds.seeds.iter().map(|seed| (seed.id, seed.public_key)));
+                match stop.run_until_cancelled(areas.changed()).await {
+                    Some(Ok(())) => {}
+                    None | Some(Err(_)) => return,
+                }
+            }
+        });
+    }
+
+    /// Those of areas nearer to origins, of a seed that was told.
+    pub fn nearer(&self) -> Option<&Nearer> {
+        self.inner.nearer.get()
     }
 
     /// Reads origins.

@@ -17,7 +17,7 @@ use crate::digests::{Identity, IdentityError};
 use crate::engine::{Engine, EngineParts, Keyring, Lifetime, Role};
 use crate::limits::{RateLimiter, SlotLimits, UploadSlots};
 use crate::store::{Store, StoreError, StoreOptions};
-use crate::swarm::{Channels, ManagerPlace, SwarmOptions};
+use crate::swarm::{Channels, KeptList, ManagerPlace, SwarmOptions};
 use crate::wire::{
     Compression, LocalHost, PieceServer, Pool, PoolOptions, ServerOptions, WireCounters,
 };
@@ -116,6 +116,7 @@ impl Host {
             Pool::new(Arc::clone(&network.dialer), me.clone(), pool_options(), tracker, stop);
         let taken = Arc::clone(pool.counters());
         let keyring = Arc::new(Keyring::default());
+        let lasts = options.lifetime == Lifetime::Lasting;
         let swarm = (!options.managers.is_empty()).then(|| SwarmOptions {
             managers: options.managers.clone(),
             host: info.clone(),
@@ -123,6 +124,7 @@ impl Host {
             keyring: Arc::clone(&keyring),
             // A seed may list for long: longer than the scheduler waits for it is enough.
             call_timeout: Duration::from_secs(150),
+            kept: lasts.then(|| KeptList::in_dir(&options.data_dir)),
         });
         let parts = EngineParts {
             role: options.role,

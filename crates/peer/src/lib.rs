@@ -2,9 +2,10 @@
 //! download's pure core and the shell that carries its decisions out.
 //!
 //! [`engine::Engine`] is the whole of it for a process; [`opener`] goes from a URL to open tasks. Arrows
-//! inside: `hashtree` and `conductor` are pure and know nobody; `store`, `digests` and `wire` know the tree;
+//! inside: `areas`, `hashtree` and `conductor` are pure and know nobody; `store`, `digests` and `wire` know the tree;
 //! `engine` and `swarm` know all of them.
 
+pub mod areas;
 pub mod classes;
 pub mod conductor;
 pub mod dial;

@@ -282,13 +282,22 @@ impl Engine {
         };
         let route = route(&domain_of(&target.credentials), &target.url);
         let reply = swarm.resolve(&route, request).await?;
-        let artifact = reply.artifact.unwrap_or_default();
+        self.open_answer(target, reply).await
+    }
+
+    /// Opens what a scheduler says that `target` is.
+    pub async fn open_answer(
+        &self,
+        target: &Target,
+        answer: scheduler::ResolveReply,
+    ) -> Result<OpenArtifact, OpenUrlError> {
+        let artifact = answer.artifact.unwrap_or_default();
         let Some(index) = artifact.index else {
             let mut tasks = Vec::with_capacity(artifact.tasks.len());
             for task in artifact.tasks {
                 tasks.push(self.open_blob(target, task).await?);
             }
-            if let (Some(whole), [task]) = (reply.tiny, &tasks[..]) {
+            if let (Some(whole), [task]) = (answer.tiny, &tasks[..]) {
                 task.take(whole).await;
             }
             return Ok(OpenArtifact { target: target.clone(), index: None, tasks });

@@ -5,6 +5,7 @@
 //! brings their decisions back to the tasks. When the process or a scheduler dies nothing is lost that
 //! matters: on reconnection the session announces what is held and registers what is under way again.
 
+mod kept;
 mod link;
 mod members;
 mod messages;
@@ -36,6 +37,7 @@ use crate::conductor::{Failure, LeaseEnd};
 use crate::dial::Callee;
 use crate::engine::{Command, Keyring, Ledger};
 
+pub use self::kept::KeptList;
 pub use self::members::Members;
 
 /// Makes gRPC channels; the only way this crate reaches a gRPC server.
@@ -96,6 +98,8 @@ pub struct SwarmOptions {
     pub keyring: Arc<Keyring>,
     /// How long a unary call may take.
     pub call_timeout: Duration,
+    /// Where the last member list is kept, of a host that lasts.
+    pub kept: Option<KeptList>,
 }
 
 /// A question to the scheduler that came to nothing.

@@ -49,7 +49,7 @@ pub struct Flags {
     /// Name for people; the machine's own when not given.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Area (region) this process stands in.
+    /// Area (region) this process stands in; one has schedulers and seeds of its own.
     #[arg(long, value_name = "NAME")]
     pub area: Option<String>,
     /// Data centre it stands in.
@@ -76,7 +76,7 @@ pub struct Options {
     pub port_metrics: Option<u16>,
     /// Name for people; the machine's own when empty.
     pub name: String,
-    /// Area (region) this process stands in.
+    /// Area (region) this process stands in; one has schedulers and seeds of its own.
     pub area: String,
     /// Data centre it stands in.
     pub idc: String,

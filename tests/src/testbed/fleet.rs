@@ -1,4 +1,5 @@
-//! Our programs on a testbed: manager and scheduler on one machine, each seed and each node agent on its own.
+//! Our programs on a testbed: manager and scheduler on one machine, each seed and each node agent on its own; where there
+//! are areas, each scheduler too.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +15,8 @@ use crate::wait::{self, PATIENCE};
 pub struct Fleet<'a> {
     testbed: &'a Testbed,
     manager: Process,
-    scheduler: Process,
+    /// The one beside the manager, or those of the areas.
+    schedulers: Vec<Process>,
     seeds: Vec<Process>,
     nodes: Vec<Node>,
 }
@@ -27,8 +29,9 @@ impl<'a> Fleet<'a> {
     pub fn start(testbed: &'a Testbed, binaries: &Binaries, dir: &Path) -> Result<Self, Failure> {
         let control = testbed.first(Role::Control)?;
         let start = |machine: &Machine, name: &str, role: &str, way: Option<Way>| {
-            let listen = machine.address().to_string();
-            let extra = ["--listen", &listen, "--name", name];
+            let (listen, area) = (machine.address().to_string(), machine.area());
+            let mut extra = vec!["--listen", &listen, "--name", name];
+            extra.extend(area.iter().flat_map(|area| ["--area", area]));
             machine.inside(|| {
                 let mut process = Process::start(binaries, part_by(dir, name, role, way, &extra)?)?;
                 process.keep_ports(&["metrics"])?;
@@ -42,8 +45,17 @@ impl<'a> Fleet<'a> {
             true => Ok(Way::Manager(at)),
             false => join_token(binaries, &dir.join("manager"), role, uses).map(Way::Join),
         };
-        let mut scheduler = start(control, "scheduler", "scheduler", Some(way("scheduler", 1)?))?;
-        scheduler.keep_ports(&["grpc"])?;
+        let to_schedule = way("scheduler", testbed.all(Role::Scheduler).count().max(1))?;
+        let schedule = |machine: &Machine, name: &str| {
+            let mut scheduler = start(machine, name, "scheduler", Some(to_schedule.clone()))?;
+            scheduler.keep_ports(&["grpc"])?;
+            Ok::<_, Failure>(scheduler)
+        };
+        let own = testbed.all(Role::Scheduler).map(|machine| schedule(machine, machine.name()));
+        let mut schedulers = own.collect::<Result<Vec<_>, Failure>>()?;
+        if schedulers.is_empty() {
+            schedulers.push(schedule(control, "scheduler")?);
+        }
         let to_seed = way("seed", testbed.all(Role::Seed).count())?;
         let seeds = testbed.all(Role::Seed).map(|machine| {
             let mut seed = start(machine, machine.name(), "seed", Some(to_seed.clone()))?;
@@ -52,7 +64,7 @@ impl<'a> Fleet<'a> {
         });
         let seeds = seeds.collect::<Result<_, Failure>>()?;
         let to_take_part = way("node", testbed.all(Role::Node).count())?;
-        let mut fleet = Self { testbed, manager, scheduler, seeds, nodes: Vec::new() };
+        let mut fleet = Self { testbed, manager, schedulers, seeds, nodes: Vec::new() };
         fleet.start_nodes(binaries, dir, &to_take_part)?;
         fleet.wait_connected()?;
         Ok(fleet)
@@ -61,9 +73,10 @@ impl<'a> Fleet<'a> {
     fn start_nodes(&mut self, binaries: &Binaries, dir: &Path, way: &Way) -> Result<(), Failure> {
         for machine in self.testbed.all(Role::Node) {
             let listen = machine.address().to_string();
-            let idc = machine.idc();
+            let (idc, area) = (machine.idc(), machine.area());
             let mut extra = vec!["--listen", &listen];
             extra.extend(idc.iter().flat_map(|idc| ["--idc", idc]));
+            extra.extend(area.iter().flat_map(|area| ["--area", area]));
             let (name, way) = (machine.name(), Some(way.clone()));
             let node = machine.inside(|| Node::spawn_by(binaries, dir, name, way, &extra))?;
             self.nodes.push(node);
@@ -75,27 +88,39 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Waits until the scheduler knows every node, and the manager every seed.
+    /// Waits until the schedulers know every node, each those of its area, and the manager every seed.
     pub fn wait_connected(&mut self) -> Result<(), Failure> {
         let control = self.testbed.first(Role::Control)?;
-        let members = (1 + self.seeds.len()) as f64;
-        let hosts = self.nodes.len() as f64;
-        control.inside(|| {
-            wait::find("everybody is connected", PATIENCE, || {
-                if let Some(ended) = self.processes().find_map(Process::has_ended) {
-                    return Some(Err(Failure::new(format!("one of the fleet ended: {ended}"))));
-                }
-                let known = |process: &Process, metric| process.metric(metric).unwrap_or_default();
-                let is_connected = known(&self.manager, "dfs_manager_members") >= members
-                    && known(&self.scheduler, "dfs_scheduler_hosts") >= hosts;
-                is_connected.then_some(Ok(()))
-            })
+        let members = (self.schedulers.len() + self.seeds.len()) as f64;
+        wait::find("everybody is connected", PATIENCE, || {
+            if let Some(ended) = self.processes().find_map(Process::has_ended) {
+                return Some(Err(Failure::new(format!("one of the fleet ended: {ended}"))));
+            }
+            let known = |machine: &Machine, process: &Process, metric| {
+                machine.inside(|| process.metric(metric)).unwrap_or_default()
+            };
+            let hosts: f64 = self
+                .schedulers
+                .iter()
+                .zip(self.scheduling())
+                .map(|(scheduler, machine)| known(machine, scheduler, "dfs_scheduler_streams"))
+                .sum();
+            let is_connected = known(control, &self.manager, "dfs_manager_members") >= members
+                && hosts >= self.nodes.len() as f64;
+            is_connected.then_some(Ok(()))
         })?
     }
 
+    /// The machines of the schedulers.
+    fn scheduling(&self) -> impl Iterator<Item = &'a Machine> {
+        let areas = self.testbed.all(Role::Scheduler).count();
+        let role = if areas == 0 { Role::Control } else { Role::Scheduler };
+        self.testbed.all(role)
+    }
+
     fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
-        let cluster = [&mut self.manager, &mut self.scheduler].into_iter().chain(&mut self.seeds);
-        cluster.chain(self.nodes.iter_mut().map(Node::process_mut))
+        let cluster = std::iter::once(&mut self.manager).chain(&mut self.schedulers);
+        cluster.chain(&mut self.seeds).chain(self.nodes.iter_mut().map(Node::process_mut))
     }
 
     /// The node agents, each on the machine of its name.
@@ -124,10 +149,11 @@ impl<'a> Fleet<'a> {
         let of = |role| self.testbed.all(role).position(|machine| machine.name() == name);
         let process = match name {
             "manager" => &mut self.manager,
-            "scheduler" => &mut self.scheduler,
-            _ => match (of(Role::Seed), of(Role::Node)) {
-                (Some(seed), _) => &mut self.seeds[seed],
-                (_, Some(node)) => self.nodes[node].process_mut(),
+            "scheduler" if of(Role::Scheduler).is_none() => &mut self.schedulers[0],
+            _ => match (of(Role::Scheduler), of(Role::Seed), of(Role::Node)) {
+                (Some(scheduler), ..) => &mut self.schedulers[scheduler],
+                (_, Some(seed), _) => &mut self.seeds[seed],
+                (.., Some(node)) => self.nodes[node].process_mut(),
                 _ => return Err(missing()),
             },
         };

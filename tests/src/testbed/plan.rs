@@ -22,6 +22,8 @@ pub struct Layout {
     pub control_link: Option<Rate>,
     /// The nodes stand in data centres, each behind an uplink.
     pub idcs: Option<Idcs>,
+    /// Seeds and nodes stand in areas, each with a scheduler of its own and behind an uplink.
+    pub areas: Option<Idcs>,
     /// Whether connections are protected.
     pub links: Links,
 }
@@ -37,10 +39,10 @@ pub enum Links {
     Plain,
 }
 
-/// Data centres.
+/// Data centres, or areas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idcs {
-    /// How many; the nodes are dealt out to them in turn.
+    /// How many; the nodes are dealt out to them in turn, and to areas the seeds too.
     pub count: usize,
     /// What the link of each to the core carries, each way.
     pub uplink: Rate,
@@ -49,8 +51,10 @@ pub struct Idcs {
 /// What a machine is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Manager and scheduler.
+    /// Manager, and scheduler where there are no areas.
     Control,
+    /// The scheduler of an area.
+    Scheduler,
     /// The origin.
     Origin,
     /// A seed.
@@ -70,6 +74,8 @@ pub struct Place {
     pub address: Ipv4Addr,
     /// Its data centre, counted from 0; the core when there is none.
     pub idc: Option<usize>,
+    /// Its area, counted from 0; the core when there is none.
+    pub area: Option<usize>,
     /// What its link carries each way; as much as it can when not given.
     pub link: Option<Rate>,
 }
@@ -77,7 +83,15 @@ pub struct Place {
 impl Layout {
     /// Nodes and one seed on links of this rate, in one place.
     pub fn flat(nodes: usize, link: Rate) -> Self {
-        Self { nodes, seeds: 1, link, control_link: None, idcs: None, links: Links::Tls }
+        Self {
+            nodes,
+            seeds: 1,
+            link,
+            control_link: None,
+            idcs: None,
+            areas: None,
+            links: Links::Tls,
+        }
     }
 
     /// Why it cannot be built.
@@ -91,7 +105,14 @@ impl Layout {
         if self.idcs.is_some_and(|idcs| idcs.count == 0 || idcs.count > self.nodes) {
             return Some("each data centre has at least one node".to_owned());
         }
-        let uplink = self.idcs.map(|idcs| idcs.uplink);
+        if self.areas.is_some_and(|areas| {
+            areas.count == 0 || areas.count > self.nodes.min(self.seeds) || self.idcs.is_some()
+        }) {
+            return Some(
+                "each area has at least one seed and one node, and no data centres".to_owned(),
+            );
+        }
+        let uplink = self.idcs.or(self.areas).map(|groups| groups.uplink);
         let rates = [Some(self.link), self.control_link, uplink];
         rates.contains(&Some(Rate(0))).then(|| "a link carries something".to_owned())
     }
@@ -99,23 +120,28 @@ impl Layout {
     /// All machines: control, origin, the seeds, the nodes.
     pub fn places(&self) -> Vec<Place> {
         let shaped = Some(self.link);
-        let one = |name: String, role, host, idc, link| {
+        let areas = self.areas.map_or(0, |areas| areas.count);
+        let one = |name: String, role, host: usize, link| {
             let address = address(self.links, role, host);
-            Place { name, role, address, idc, link }
+            let idcs = self.idcs.filter(|_| role == Role::Node);
+            let idc = idcs.map(|idcs| host % idcs.count);
+            let is_inside = matches!(role, Role::Scheduler | Role::Seed | Role::Node);
+            let area = (is_inside && areas > 0).then(|| host % areas);
+            Place { name, role, address, idc, area, link }
         };
-        let mut places = vec![
-            one("control".to_owned(), Role::Control, 0, None, self.control_link),
-            one("origin".to_owned(), Role::Origin, 1, None, shaped),
+        let several = |name: &str, role, count, link| {
+            let name = name.to_owned();
+            (0..count).map(move |host| one(format!("{name}{}", host + 1), role, host, link))
+        };
+        let core = [
+            one("control".to_owned(), Role::Control, 0, self.control_link),
+            one("origin".to_owned(), Role::Origin, 1, shaped),
         ];
-        places.extend(
-            (0..self.seeds)
-                .map(|seed| one(format!("seed{}", seed + 1), Role::Seed, seed, None, shaped)),
-        );
-        places.extend((0..self.nodes).map(|node| {
-            let idc = self.idcs.map(|idcs| node % idcs.count);
-            one(format!("node{}", node + 1), Role::Node, node, idc, shaped)
-        }));
-        places
+        core.into_iter()
+            .chain(several("scheduler", Role::Scheduler, areas, self.control_link))
+            .chain(several("seed", Role::Seed, self.seeds, shaped))
+            .chain(several("node", Role::Node, self.nodes, shaped))
+            .collect()
     }
 }
 
@@ -126,6 +152,7 @@ fn address(links: Links, role: Role, host: usize) -> Ipv4Addr {
     };
     let subnet = match role {
         Role::Control | Role::Origin => 0,
+        Role::Scheduler => 5,
         Role::Seed => 10,
         Role::Node => 20,
     };
@@ -178,6 +205,21 @@ mod tests {
     }
 
     #[test]
+    fn an_area_has_a_scheduler_and_its_share_of_seeds_and_nodes() {
+        let areas = Some(Idcs { count: 3, uplink: LINK });
+        let layout = Layout { seeds: 3, areas, ..Layout::flat(7, LINK) };
+        assert_eq!(layout.why_not(), None);
+        let places = layout.places();
+        let of = |area, role| {
+            places.iter().filter(|place| (place.area, place.role) == (area, role)).count()
+        };
+        let roles = [Role::Scheduler, Role::Seed, Role::Node];
+        assert_eq!(roles.map(|role| of(Some(0), role)), [1, 1, 3]);
+        assert_eq!(roles.map(|role| of(Some(2), role)), [1, 1, 2]);
+        assert_eq!([Role::Control, Role::Origin].map(|role| of(None, role)), [1, 1]);
+    }
+
+    #[test]
     fn what_cannot_be_is_told() {
         let idcs = Some(Idcs { count: 3, uplink: LINK });
         for layout in [
@@ -186,6 +228,8 @@ mod tests {
             Layout::flat(3, Rate(0)),
             Layout { seeds: 0, ..Layout::flat(3, LINK) },
             Layout { idcs, ..Layout::flat(2, LINK) },
+            Layout { areas: idcs, ..Layout::flat(3, LINK) },
+            Layout { idcs, areas: idcs, seeds: 3, ..Layout::flat(3, LINK) },
         ] {
             assert!(layout.why_not().is_some(), "{layout:?}");
         }

@@ -100,9 +100,9 @@ impl Trouble {
         hit.map_or_else(|| testbed.machine(if at_control { "node2" } else { &self.whom }), Ok)
     }
 
-    /// Whether it strikes a machine, or the data centre that it stands in.
+    /// Whether it strikes a machine, or the data centre or area that it stands in.
     pub fn hits(&self, machine: &Machine) -> bool {
-        machine.name() == self.whom || machine.idc().is_some_and(|idc| idc == self.whom)
+        machine.name() == self.whom || machine.group().is_some_and(|group| group == self.whom)
     }
 
     /// Whether a link that has carried so much is one of who is in the middle of taking so many bytes, and of sending

@@ -24,14 +24,14 @@ const LINK: Rate = Rate(60_000_000 / 8);
 const LENGTH: u64 = 12 * MIB + 17;
 
 /// One node's part in the crowd.
-struct Taker {
+pub struct Taker {
     name: String,
-    getting: Running,
+    pub getting: Running,
     output: PathBuf,
 }
 
 impl Taker {
-    fn start(node: &Node, url: &str, place: &Place) -> Self {
+    pub fn start(node: &Node, url: &str, place: &Place) -> Self {
         let name = node.name().to_owned();
         let output = place.path(&format!("{name}.out"));
         let mut command = node.dfctl_command().unwrap();
@@ -49,7 +49,7 @@ impl Taker {
         Ok(Account::of(&said.json().unwrap()["ledger"]))
     }
 
-    fn ends_well(self, body: &Body) -> Account {
+    pub fn ends_well(self, body: &Body) -> Account {
         let name = self.name.clone();
         self.ends(body).unwrap_or_else(|said| panic!("{name}: {said}"))
     }

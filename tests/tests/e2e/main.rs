@@ -8,6 +8,7 @@
 
 mod advice;
 mod archives;
+mod areas;
 mod arms;
 mod bad_days;
 mod buckets;

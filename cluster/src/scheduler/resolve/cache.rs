@@ -1,4 +1,5 @@
-//! Answers remembered for a short while; time is passed in.
+//! Answers remembered for a short while, and kept for a long one in which nobody may be able to answer any more; time is
+//! passed in.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -27,25 +28,42 @@ pub struct Known {
     pub reply: ResolveReply,
     /// When it came.
     pub since: Instant,
+    /// When it was given last because nobody could say more.
+    pub again: Option<Instant>,
 }
 
 /// Answers by question.
 #[derive(Debug)]
 pub struct Cache {
     remember: Duration,
+    keep: Duration,
     known: BTreeMap<Key, Known>,
 }
 
 impl Cache {
-    /// Remembers each answer for `remember`.
-    pub fn new(remember: Duration) -> Self {
-        Self { remember, known: BTreeMap::new() }
+    /// Remembers each answer for `remember`, and keeps it for `keep`.
+    pub fn new(remember: Duration, keep: Duration) -> Self {
+        Self { remember, keep, known: BTreeMap::new() }
     }
 
     /// The answer, unless it is too old.
     pub fn get(&self, key: &Key, now: Instant) -> Option<ResolveReply> {
         let known = self.known.get(key)?;
-        (now.duration_since(known.since) < self.remember).then(|| known.reply.clone())
+        let last = known.again.unwrap_or(known.since);
+        (now.duration_since(last) < self.remember).then(|| known.reply.clone())
+    }
+
+    /// The answer as it was, for whoever can get no other.
+    pub fn kept(&self, key: &Key, now: Instant) -> Option<ResolveReply> {
+        let known = self.known.get(key)?;
+        (now.duration_since(known.since) < self.keep).then(|| known.reply.clone())
+    }
+
+    /// It was given although it is old; for a while nobody else has to wait for a better one.
+    pub fn given_again(&mut self, key: &Key, now: Instant) {
+        if let Some(known) = self.known.get_mut(key) {
+            known.again = Some(now);
+        }
     }
 
     /// Remembers an answer; makes room where it must.
@@ -54,6 +72,10 @@ impl Cache {
             return;
         }
         let now = known.since;
+        if self.known.len() >= MAX_ENTRIES {
+            let most = self.remember.max(self.keep);
+            self.known.retain(|_, old| now.duration_since(old.since) < most);
+        }
         if self.known.len() >= MAX_ENTRIES {
             self.known.retain(|_, old| now.duration_since(old.since) < self.remember);
         }
@@ -74,27 +96,43 @@ mod tests {
     }
 
     fn known(since: Instant) -> Known {
-        Known { reply: ResolveReply::default(), since }
+        Known { reply: ResolveReply::default(), since, again: None }
     }
 
     #[test]
     fn an_answer_is_remembered_for_its_time_only() {
         let now = Instant::now();
-        let mut cache = Cache::new(Duration::from_secs(10));
+        let mut cache = Cache::new(Duration::from_secs(10), Duration::from_secs(60));
         cache.put(key(1), known(now));
         assert!(cache.get(&key(1), now + Duration::from_secs(9)).is_some());
         assert!(cache.get(&key(1), now + Duration::from_secs(10)).is_none());
         let other = Key { view: 2, ..key(1) };
         assert!(cache.get(&other, now).is_none());
-        let mut never = Cache::new(Duration::ZERO);
+        let mut never = Cache::new(Duration::ZERO, Duration::ZERO);
         never.put(key(1), known(now));
         assert!(never.get(&key(1), now).is_none());
     }
 
     #[test]
+    fn an_old_answer_is_kept_for_those_who_get_no_other_and_not_for_ever() {
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let mut cache = Cache::new(Duration::from_secs(10), Duration::from_secs(60));
+        cache.put(key(1), known(now));
+        assert!(
+            cache.get(&key(1), after(20)).is_none() && cache.kept(&key(1), after(20)).is_some()
+        );
+        cache.given_again(&key(1), after(20));
+        assert!(cache.get(&key(1), after(29)).is_some(), "nobody waits again");
+        assert!(cache.get(&key(1), after(30)).is_none());
+        cache.given_again(&key(1), after(59));
+        assert!(cache.kept(&key(1), after(60)).is_none(), "it came a minute ago");
+    }
+
+    #[test]
     fn the_number_of_answers_is_bounded() {
         let now = Instant::now();
-        let mut cache = Cache::new(Duration::from_secs(10));
+        let mut cache = Cache::new(Duration::from_secs(10), Duration::from_secs(60));
         for n in 0..MAX_ENTRIES + 10 {
             cache.put(key(n), known(now));
         }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dfs_model::{GroupRange, HostId, Invariant, Priority};
+use bytes::Bytes;
+use dfs_model::{GroupRange, HostId, HostInfo, Invariant, Priority};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +54,10 @@ pub(super) struct Actor {
     parents: HashMap<HostId, (ParentHost, Option<CancellationToken>)>,
     /// Those who give by lease.
     partners: HashMap<HostId, ParentHost>,
+    /// Of a seed: the one of an area nearer to the origin that it takes from.
+    nearer: Option<HostId>,
+    /// What that failed with last.
+    nearer_failure: Option<Failure>,
     waiters: Vec<Waiter>,
     began: Instant,
     patience: Patience,
@@ -90,6 +95,8 @@ impl Actor {
             under_way: HashMap::new(),
             parents: HashMap::new(),
             partners: HashMap::new(),
+            nearer: None,
+            nearer_failure: None,
             waiters: Vec::new(),
             began: Instant::now(),
             patience: Patience::default(),
@@ -184,7 +191,12 @@ impl Actor {
                 self.leased(leases, withdrawn, partners);
             }
             Command::Holds { host, groups } => self.conductor.parent_holds(host, &groups),
-            Command::Source(access) => self.conductor.set_source(access),
+            Command::Source(access) => {
+                self.look_for_nearer();
+                if self.nearer.is_none() {
+                    self.conductor.set_source(access);
+                }
+            }
             Command::BackToSource { reason, stand_in } => {
                 self.shared.stands_in.store(stand_in, Ordering::Relaxed);
                 self.back_to_source(&reason);
@@ -218,6 +230,7 @@ impl Actor {
 
     fn want(&mut self, groups: GroupRange, priority: Priority, waiter: Option<Waiter>) {
         self.wakes();
+        self.look_for_nearer();
         self.tell_swarm(priority);
         if waiter.is_some() {
             // The store is right about what is here: verification may have found some of it bad.
@@ -441,6 +454,9 @@ impl Actor {
                 self.conductor.ended(flight, Some(failure), now);
                 if failure == Failure::Busy {
                     self.patience.excused(now);
+                }
+                if self.nearer.is_some_and(|host| provider == Some(Provider::Parent(host))) {
+                    return self.nearer_failed(failure);
                 }
                 // What a lease came to is told when it ends.
                 if let (Some(swarm), Some(Provider::Parent(host)), false) =
@@ -683,6 +699,55 @@ impl Actor {
         }
     }
 
+    /// A seed reads an origin itself only where no area is nearer to it, or nobody there gives.
+    fn look_for_nearer(&mut self) {
+        let Some(nearer) = self.engine.nearer.get() else { return };
+        let streams = self.conductor.source() == SourceAccess::Sequential;
+        if self.conductor.flights() > 0 && (streams || self.nearer.is_some()) {
+            return;
+        }
+        let found = nearer.seed_for(&self.shared.info, Instant::now());
+        if found.as_ref().map(|seed| seed.id) != self.nearer {
+            self.take_from(found);
+        }
+    }
+
+    /// Takes from a seed of another area, or from the origin.
+    fn take_from(&mut self, nearer: Option<HostInfo>) {
+        let task = self.shared.info.id.short();
+        self.nearer = nearer.as_ref().map(|seed| seed.id);
+        self.nearer_failure = None;
+        self.patience = Patience::default();
+        let Some(host) = nearer else {
+            self.set_parents(Vec::new());
+            return self.back_to_source("no seed of another area gives it");
+        };
+        tracing::debug!(%task, seed = host.name, area = host.location.area, "taken from another area");
+        self.conductor.set_source(SourceAccess::Forbidden);
+        self.set_parents(vec![ParentHost { host, grant: Bytes::new() }]);
+    }
+
+    /// The seed of another area did not deliver. What it says of the origin, that may say to this host itself.
+    fn nearer_failed(&mut self, failure: Failure) {
+        self.nearer_failure = Some(failure);
+        if matches!(failure, Failure::OriginFailed | Failure::BadDigest) {
+            self.give_up_nearer();
+        }
+    }
+
+    /// Does without it for a while: in this task where it answers, and altogether where it does not.
+    fn give_up_nearer(&mut self) {
+        let (Some(host), Some(nearer)) = (self.nearer, self.engine.nearer.get()) else { return };
+        let (task, now) = (&self.shared.info, Instant::now());
+        let answers = matches!(
+            self.nearer_failure,
+            Some(Failure::NotHeld | Failure::OriginFailed | Failure::Other)
+        );
+        nearer.doubt(host, answers.then_some(task.id), now);
+        tracing::info!(task = %task.id.short(), seed = %host, failure = ?self.nearer_failure, "a seed of another area does not give it");
+        self.take_from(nearer.seed_for(task, now));
+    }
+
     fn act(&mut self) {
         let now = self.now();
         let is_led = self.conductor.is_led(now);
@@ -742,6 +807,9 @@ impl Actor {
             Resort::Source if Invariant::SwarmIsOptional.is_broken() => {}
             Resort::Source => {
                 self.patience = Patience::default();
+                if self.nearer.is_some() {
+                    return self.give_up_nearer();
+                }
                 self.back_to_source(&reason);
                 let actions = self.conductor.plan(now);
                 self.carry_out(actions);
@@ -784,6 +852,9 @@ impl Actor {
                     }
                 }
                 Action::AskForParents { bad } => {
+                    if self.nearer.is_some_and(|nearer| bad.contains(&nearer)) {
+                        self.give_up_nearer();
+                    }
                     if let Some(swarm) = &self.engine.swarm {
                         swarm.reschedule(self.shared.info.id, bad);
                     }
@@ -795,7 +866,6 @@ impl Actor {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use tokio::sync::oneshot;
 
     use super::super::Role;

@@ -141,6 +141,15 @@ impl Provenance {
         inner.from.entry(from).or_default().insert_range(groups);
     }
 
+    /// Which of these groups came from whom.
+    pub(super) fn by_giver(&self, groups: GroupRange) -> Vec<(CameFrom, GroupRange)> {
+        let inner = self.inner.lock();
+        let of = |(from, came): (&CameFrom, &GroupSet)| {
+            came.present_in(groups).map(|run| (from.clone(), run)).collect::<Vec<_>>()
+        };
+        inner.from.iter().flat_map(of).collect()
+    }
+
     pub(super) fn name(&self, host: HostId, name: &str, kind: HostKind) {
         self.inner.lock().names.insert(host, (name.to_owned(), kind));
     }

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
 use super::error::ReadError;
 use super::keep::KnownBatches;
-use super::ledger::{Ledger, Mark, Provenance};
+use super::ledger::{CameFrom, Ledger, Mark, Provenance};
 use super::passing::{Passing, Room};
 use super::voids::Voids;
 use crate::conductor::SourceAccess;
@@ -294,6 +294,11 @@ impl Task {
     /// The groups as they become present from now on.
     pub fn gained(&self) -> broadcast::Receiver<GroupRange> {
         self.shared.gained.subscribe()
+    }
+
+    /// Which of these groups, that came since it was opened, came from whom.
+    pub fn by_giver(&self, groups: GroupRange) -> Vec<(CameFrom, GroupRange)> {
+        self.shared.provenance.by_giver(groups)
     }
 
     /// Where an account begins.

@@ -1,3 +1,4 @@
+mod areas;
 mod full;
 mod holes;
 mod life;

@@ -24,6 +24,8 @@ const PERIOD_WITHOUT: Duration = Duration::from_millis(300);
 pub struct Members {
     /// Version of the list.
     pub version: u64,
+    /// Of which cluster it is.
+    pub cluster_id: Vec<u8>,
     /// Schedulers and where their gRPC is.
     pub schedulers: Vec<(HostInfo, SocketAddr)>,
     /// Seeds and where their gRPC is.
@@ -34,7 +36,9 @@ pub struct Members {
 impl Members {
     /// Reads a manager's list for a host in `area`.
     pub fn read(list: MemberList, area: &str) -> Result<Self, BadMessage> {
-        let mut members = Self { version: list.version, area: area.to_owned(), ..Self::default() };
+        let (version, cluster_id) = (list.version, list.cluster_id.to_vec());
+        let area = area.to_owned();
+        let mut members = Self { version, cluster_id, area, ..Self::default() };
         for member in list.members {
             let role = member.role();
             let Some(host) = member.host else { continue };
@@ -47,6 +51,11 @@ impl Members {
             }
         }
         Ok(members)
+    }
+
+    /// The keys of the seeds.
+    fn keys(&self) -> impl Iterator<Item = (HostId, [u8; 32])> + '_ {
+        self.seeds.iter().map(|(seed, _)| (seed.id, seed.public_key))
     }
 
     /// The scheduler responsible for a key: the first in rendezvous order within the area; of all
@@ -72,6 +81,10 @@ pub(super) fn follow(
     let (sender, receiver) = watch::channel(Arc::new(Members::default()));
     tracker.spawn(async move {
         let (mut turn, mut known) = (0, None);
+        if let Some(kept) = kept(&options).await {
+            options.keyring.learn(kept.keys());
+            sender.send_replace(Arc::new(kept));
+        }
         loop {
             let asking = one_turn(&options, turn, known, &sender);
             let Some(answered) = stop.run_until_cancelled(asking).await else { break };
@@ -90,6 +103,13 @@ pub(super) fn follow(
         }
     });
     receiver
+}
+
+/// The list of an earlier process.
+async fn kept(options: &SwarmOptions) -> Option<Members> {
+    let kept = options.kept.clone()?;
+    let list = tokio::task::spawn_blocking(move || kept.load()).await.ok()??;
+    Members::read(list, &options.host.location.area).ok()
 }
 
 /// Asks the manager that is `known`, or the one whose turn it is at each of its addresses; the address where one
@@ -124,28 +144,33 @@ async fn ask(
     });
     request.set_timeout(options.call_timeout);
     let mut client = ManagerClient::new(options.channels.channel(manager, Callee::Manager));
-    let members = match client.members(request).await {
-        Ok(reply) => Members::read(reply.into_inner(), &area),
+    let list = match client.members(request).await {
+        Ok(reply) => reply.into_inner(),
         Err(status) => {
             tracing::debug!(%manager, error = %status.message(), "no answer from the manager");
             return false;
         }
     };
-    let members = match members {
+    let members = match Members::read(list.clone(), &area) {
         Ok(members) => members,
         Err(error) => {
             tracing::warn!(%manager, %error, "the member list is unreadable");
             return false;
         }
     };
-    options.keyring.learn(members.seeds.iter().map(|(seed, _)| (seed.id, seed.public_key)));
+    options.keyring.learn(members.keys());
     let complete = !members.schedulers.is_empty() && !members.seeds.is_empty();
-    sender.send_if_modified(|known| {
-        let news = known.version != members.version || known.schedulers.is_empty();
+    let is_news = sender.send_if_modified(|known| {
+        let is_other = (known.version, &known.cluster_id) != (members.version, &members.cluster_id);
+        let news = is_other || known.schedulers.is_empty();
         if news {
             *known = Arc::new(members);
         }
         news
     });
+    if let Some(kept) = options.kept.clone().filter(|_| is_news && complete) {
+        // The process may be ending: the one before stays.
+        let _ = tokio::task::spawn_blocking(move || kept.save(&list)).await;
+    }
     complete
 }

@@ -35,7 +35,7 @@ fn want(scene: &mut Scene, task: &TaskInfo, n: u8) -> Vec<Decision> {
 
 pub(super) fn verified(scene: &mut Scene, task: &TaskInfo, groups: GroupRange) -> Vec<Decision> {
     let groups = GroupSet::from_ranges([groups], GROUPS).unwrap();
-    scene.seed_says(100, task, SeedEvent::Verified { groups, length: None })
+    scene.seed_says(100, task, SeedEvent::Verified { groups, length: None, giver: None })
 }
 
 /// By child.
@@ -321,7 +321,7 @@ fn what_is_wanted_before_the_length_is_known_is_led_once_it_is() {
     want(&mut scene, &task, 1);
     let groups = GroupSet::full(1);
     let length = Some(GROUPS * dfs_model::GROUP_BYTES);
-    let told = scene.seed_says(100, &task, SeedEvent::Verified { groups, length });
+    let told = scene.seed_says(100, &task, SeedEvent::Verified { groups, length, giver: None });
     assert_eq!(leases(&told).len(), 1, "{told:?}");
 }
 

@@ -195,6 +195,8 @@ pub enum SeedEvent {
         groups: GroupSet,
         /// Bytes in the whole content.
         length: Option<u64>,
+        /// The seed of another area that they came from; the source where there is none.
+        giver: Option<HostId>,
     },
     /// It cannot.
     Failed {

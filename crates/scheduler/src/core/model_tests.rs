@@ -187,7 +187,9 @@ fn seed_event_of(scene: &Scene, step: &Step, t: u8) -> Option<Event> {
             tiny: (t == 2).then(|| Bytes::from(vec![0; 100])),
         },
         Step::SeedDigests(_, n) => SeedEvent::Digests(Bytes::from(vec![n; 9])),
-        Step::SeedVerifies(_, g) => SeedEvent::Verified { groups: GroupSet::full(g), length: None },
+        Step::SeedVerifies(_, g) => {
+            SeedEvent::Verified { groups: GroupSet::full(g), length: None, giver: None }
+        }
         Step::SeedFails(_, end) => {
             let kind = if end { RefusalKind::OriginChanged } else { RefusalKind::OriginFailed };
             SeedEvent::Failed { kind, reason: "injected".into() }

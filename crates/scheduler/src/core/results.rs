@@ -227,7 +227,7 @@ mod tests {
         scene.register(1, task);
         scene.seed_obtains(100, task);
         let groups = GroupSet::full(GROUPS);
-        scene.seed_says(100, task, SeedEvent::Verified { groups, length: None });
+        scene.seed_says(100, task, SeedEvent::Verified { groups, length: None, giver: None });
     }
 
     fn ends(scene: &mut Scene, n: u8, task: &TaskInfo, outcome: Outcome, cost_ms: u32) {

@@ -1,12 +1,12 @@
 //! Ordering seeds to take part, and what they answer.
 
 use bytes::Bytes;
-use dfs_model::{GroupSet, HostId, RouteKey, TaskId, rank};
+use dfs_model::{GroupSet, HostId, RouteKey, TaskId, rank, rank_areas};
 
 use super::evidence::Evidence;
 use super::{
-    Core, Decision, Held, Millis, Peer, PeerState, RefusalKind, SeedEvent, TINY_BYTES, TaskState,
-    Timer, Wanted,
+    Core, Decision, Held, Host, Millis, Peer, PeerState, RefusalKind, SeedEvent, TINY_BYTES,
+    TaskState, Timer, Totals, Wanted,
 };
 
 impl Core {
@@ -42,7 +42,7 @@ impl Core {
         true
     }
 
-    /// The first by rendezvous rank of the seeds in the asker's area, else of all.
+    /// The first by rendezvous rank of the seeds in the asker's area, else of the area that is nearest to the origin.
     fn seed_for(&self, task_id: TaskId, asker: HostId) -> Option<HostId> {
         let task = self.tasks.get(&task_id)?;
         let usable = |id: &HostId| {
@@ -54,11 +54,16 @@ impl Core {
             .hosts
             .iter()
             .filter(|(id, host)| host.is_seed() && host.silent_since.is_none() && usable(id));
-        let (near, far): (Vec<_>, Vec<_>) =
+        let (mut near, far): (Vec<_>, Vec<_>) =
             seeds.partition(|(_, host)| host.info.location.area == *area);
-        let ring = if near.is_empty() { far } else { near };
+        if near.is_empty() {
+            let areas = far.iter().map(|(_, host)| host.info.location.area.as_str());
+            let nearest = rank_areas(task.spec.key.url.origin(), areas).first().copied();
+            let is_there = |host: &Host| nearest == Some(&host.info.location.area);
+            near.extend(far.into_iter().filter(|(_, host)| is_there(host)));
+        }
         let key = RouteKey::of(&task.spec.key.domain, &task.spec.key.url);
-        rank(&key, ring.into_iter().map(|(id, _)| id)).first().copied()
+        rank(&key, near.into_iter().map(|(id, _)| id)).first().copied()
     }
 
     /// Ends the order under way, if any: nobody waits for it.
@@ -108,13 +113,22 @@ impl Core {
                     self.answer_tiny(task_id);
                 }
             }
-            SeedEvent::Verified { groups, length } => {
+            SeedEvent::Verified { groups, length, giver } => {
                 let (all, of) = (task.groups(), length.or(task.spec.length));
                 if let Some(peer) = task.peer_mut(&seed) {
-                    let read = peer.held.lacking(&groups, of);
+                    let came = peer.held.lacking(&groups, of);
                     groups.ranges().for_each(|range| peer.gain(range, all, now));
-                    peer.tally.came_from_source(read, now);
-                    self.count_read_by_seed(task_id, read);
+                    match giver {
+                        Some(giver) => {
+                            peer.tally.came(giver, came, now);
+                            let moved = Totals { taken: came, crossed: came, ..Totals::default() };
+                            self.count_moved(task_id, moved);
+                        }
+                        None => {
+                            peer.tally.came_from_source(came, now);
+                            self.count_read_by_seed(task_id, came);
+                        }
+                    }
                 }
                 self.learn_length(task_id, length);
             }

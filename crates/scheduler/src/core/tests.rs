@@ -880,3 +880,49 @@ fn a_scheduler_that_has_just_started_waits_for_seeds_before_it_sends_anybody_to_
     let later = scene.pass(Limits::default().hearing + Limits::default().retry_after * 2);
     assert!(later.iter().any(is_order), "{later:?}");
 }
+
+#[test]
+fn what_a_seed_takes_from_another_area_is_no_read_of_the_source() {
+    let mut scene = Scene::new();
+    scene.join(100, HostKind::Seed, "");
+    scene.join(1, HostKind::Node, "");
+    let task = spec("a", Some(MIB));
+    scene.register(1, &task);
+    scene.seed_obtains(100, &task);
+    let (half, all) = (GroupSet::full(8), GroupSet::full(16));
+    let abroad = SeedEvent::Verified { groups: half, length: None, giver: Some(id(101)) };
+    scene.seed_says(100, &task, abroad);
+    scene.seed_says(100, &task, SeedEvent::Verified { groups: all, length: None, giver: None });
+    let look = Look { which: Which::One(task.id), ..Look::default() };
+    let report = scene.core.look(&look, 1, scene.now).remove(0);
+    let Totals { source, taken, crossed } = report.totals;
+    assert_eq!((source, taken, crossed), (MIB / 2, MIB / 2, MIB / 2));
+    let seed = report.peers.iter().find(|peer| peer.host.id == id(100)).unwrap();
+    assert_eq!((seed.from_source, seed.held_bytes), (MIB / 2, MIB));
+    assert_eq!((seed.givers[0].host, seed.givers[0].given.bytes), (id(101), MIB / 2));
+}
+
+#[test]
+fn without_a_seed_of_its_own_area_a_task_is_ordered_where_its_origin_is_nearest() {
+    let place = |n: u8, kind, area: &str| {
+        let location = Location { area: area.into(), ..Location::default() };
+        Arc::new(HostInfo { location, ..HostInfo::clone(&info(n, kind, "")) })
+    };
+    let order = dfs_model::rank_areas("example.org", ["a", "b", "c"]);
+    for own in ["a", "b", "c", "nowhere"] {
+        let mut scene = Scene::new();
+        scene.tell(Event::HostJoined(place(1, HostKind::Node, own)));
+        let seeds = ["a", "b", "c"].into_iter().zip(100..);
+        for (area, n) in seeds.clone() {
+            scene.tell(Event::HostJoined(place(n, HostKind::Seed, area)));
+        }
+        let told = scene.register(1, &spec("x", Some(MIB)));
+        let ordered = told.iter().find_map(|decision| match decision {
+            Decision::ObtainFromSeed { seed, .. } => Some(*seed),
+            _ => None,
+        });
+        let wanted = if own == "nowhere" { order[0] } else { own };
+        let expected = seeds.into_iter().find(|(area, _)| *area == wanted).map(|(_, n)| id(n));
+        assert_eq!(ordered, expected, "{own}");
+    }
+}
