@@ -236,14 +236,15 @@ mod tests {
         let opening = Service::open(&options, dir.path(), metrics, check).await;
         let (service, handle) = opening.unwrap();
         let named = || handle.list().borrow().origin_areas.clone();
-        let expected = manager::OriginArea { origin: "example.org".into(), area: "eu".into() };
-        assert_eq!(named(), [expected.clone()]);
+        let expected =
+            vec![manager::OriginArea { origin: "example.org".into(), area: "eu".into() }];
+        assert_eq!(named(), expected);
         let stop = CancellationToken::new();
         tokio::select! {
             ended = service.run(stop.clone()) => panic!("it ended: {ended:?}"),
             renewed = handle.renew(manager::Role::Seed, host(1)) => renewed.unwrap(),
         }
-        assert_eq!((named(), handle.list().borrow().members.len()), (vec![expected], 1));
+        assert_eq!((named(), handle.list().borrow().members.len()), (expected, 1));
     }
 
     #[tokio::test]

@@ -707,14 +707,17 @@ impl Actor {
             return;
         }
         let found = nearer.seed_for(&self.shared.info, Instant::now());
-        if found.as_ref().map(|seed| seed.id) != self.nearer {
+        let is_taken = |seed: &HostInfo| {
+            let parent = self.parents.get(&seed.id).filter(|_| self.nearer == Some(seed.id));
+            parent.is_some_and(|(parent, _)| parent.host.addresses == seed.addresses)
+        };
+        if !found.as_ref().map_or(self.nearer.is_none(), is_taken) {
             self.take_from(found);
         }
     }
 
     /// Takes from a seed of another area, or from the origin.
     fn take_from(&mut self, nearer: Option<HostInfo>) {
-        let task = self.shared.info.id.short();
         self.nearer = nearer.as_ref().map(|seed| seed.id);
         self.nearer_failure = None;
         self.patience = Patience::default();
@@ -722,7 +725,8 @@ impl Actor {
             self.set_parents(Vec::new());
             return self.back_to_source("no seed of another area gives it");
         };
-        tracing::debug!(%task, seed = host.name, area = host.location.area, "taken from another area");
+        let task = self.shared.info.id.short();
+        tracing::debug!(%task, seed = host.name, "taken from another area");
         self.conductor.set_source(SourceAccess::Forbidden);
         self.set_parents(vec![ParentHost { host, grant: Bytes::new() }]);
     }
@@ -739,12 +743,14 @@ impl Actor {
     fn give_up_nearer(&mut self) {
         let (Some(host), Some(nearer)) = (self.nearer, self.engine.nearer.get()) else { return };
         let (task, now) = (&self.shared.info, Instant::now());
+        let failure = self.nearer_failure;
         let answers = matches!(
-            self.nearer_failure,
-            Some(Failure::NotHeld | Failure::OriginFailed | Failure::Other)
+            failure,
+            Some(Failure::NotHeld | Failure::Busy | Failure::OriginFailed | Failure::Other)
         );
         nearer.doubt(host, answers.then_some(task.id), now);
-        tracing::info!(task = %task.id.short(), seed = %host, failure = ?self.nearer_failure, "a seed of another area does not give it");
+        let short = task.id.short();
+        tracing::info!(task = %short, seed = %host, ?failure, "another area does not give it");
         self.take_from(nearer.seed_for(task, now));
     }
 
