@@ -92,12 +92,8 @@ impl Child {
         let lot = blake3::hash(&node.to_le_bytes());
         let mut spread = [0; 8];
         spread.copy_from_slice(&lot.as_bytes()[..8]);
-        let mut conductor = Conductor::new(
-            task.length,
-            task.piece_level,
-            held.clone(),
-            u64::from_le_bytes(spread),
-        );
+        let mut conductor =
+            Conductor::new(task.length, task.piece_level, held.clone(), u64::from_le_bytes(spread));
         conductor.want(GroupRange::new(0, groups), Priority::Bulk);
         let end = if held.len() >= groups { End::Told } else { End::ToCome };
         Self {

@@ -85,12 +85,7 @@ impl Patience {
     }
 
     /// What to do now that nothing moves. A scheduler has as long to answer as it takes to ask.
-    pub fn resort(
-        &mut self,
-        patience: Duration,
-        has_scheduler: bool,
-        now: Duration,
-    ) -> Resort {
+    pub fn resort(&mut self, patience: Duration, has_scheduler: bool, now: Duration) -> Resort {
         if !self.is_over(patience, now) {
             return Resort::Wait;
         }

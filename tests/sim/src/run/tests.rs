@@ -35,7 +35,8 @@ fn who_chooses_among_parents_gets_everything_and_later() {
     let scenario = Scenario { nodes: 31, pieces: 64, piece_bytes: 1 << 20, ..small() };
     let swarm = ratio(&scenario, &by_swarm(&scenario, 1));
     for strategy in [Strategy::Seed004, Strategy::Seed004Plus] {
-        let (one, other) = (strategy.run(&scenario, 1).unwrap(), strategy.run(&scenario, 1).unwrap());
+        let (one, other) =
+            (strategy.run(&scenario, 1).unwrap(), strategy.run(&scenario, 1).unwrap());
         assert_eq!(one.hash, other.hash);
         assert_eq!(one.costs.orders, 0, "nothing is leased");
         assert!(ratio(&scenario, &one) > swarm, "{strategy:?}: {one:?}");
@@ -192,7 +193,7 @@ fn without_one_of_the_faults_it_does_not_end_much_later_with_one_lease_at_a_time
 struct Stubborn(Vec<Order>);
 
 impl Policy for Stubborn {
-    fn step(&mut self, _event: &Event, _now: Micros, out: &mut Decisions) {
+    fn step(&mut self, _event: Event, _now: Micros, out: &mut Decisions) {
         out.orders.append(&mut self.0);
     }
 }
