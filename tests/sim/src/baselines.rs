@@ -178,13 +178,13 @@ impl Pulling {
 
 impl Policy for Pulling {
     /// Nothing fails where it decides: scenarios with faults are not for it.
-    fn step(&mut self, event: &Event, _now: Micros, out: &mut Decisions) {
+    fn step(&mut self, event: Event, _now: Micros, out: &mut Decisions) {
         match event {
             Event::Joined { node, .. } => {
-                self.draw_graph(*node);
-                self.ask(*node, &mut out.orders);
+                self.draw_graph(node);
+                self.ask(node, &mut out.orders);
             }
-            Event::Done(order) => self.done(order, &mut out.orders),
+            Event::Done(order) => self.done(&order, &mut out.orders),
             Event::Tick => {
                 for node in self.joined.clone() {
                     self.ask(node, &mut out.orders);

@@ -173,15 +173,15 @@ impl Scheduler {
 }
 
 impl Policy for Scheduler {
-    fn step(&mut self, event: &Event, now: Micros, out: &mut Decisions) {
+    fn step(&mut self, event: Event, now: Micros, out: &mut Decisions) {
         match event {
             Event::Joined { node, .. } => {
-                let info = hosts::info(&self.scenario, *node);
-                self.unannounced.insert(*node);
+                let info = hosts::info(&self.scenario, node);
+                self.unannounced.insert(node);
                 self.handle(Said::HostJoined(info), now, out);
             }
-            Event::Left(node) => self.handle(Said::HostSilent(hosts::host(*node)), now, out),
-            Event::Said(said) => self.handle((**said).clone(), now, out),
+            Event::Left(node) => self.handle(Said::HostSilent(hosts::host(node)), now, out),
+            Event::Said(said) => self.handle(*said, now, out),
             Event::Restarted => {
                 self.seed += 1;
                 self.begin(now);

@@ -82,7 +82,7 @@ pub struct Decisions {
 /// Decides who sends what to whom.
 pub trait Policy {
     /// Something has happened.
-    fn step(&mut self, event: &Event, now: Micros, out: &mut Decisions);
+    fn step(&mut self, event: Event, now: Micros, out: &mut Decisions);
 
     /// When time passes for it at the latest.
     fn next_tick(&self, now: Micros) -> Option<Micros> {

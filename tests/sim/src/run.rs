@@ -259,7 +259,7 @@ impl<'a> Run<'a> {
             Happening::Tick => {
                 self.tick_due = None;
                 if self.is_up {
-                    return self.decide(&Event::Tick);
+                    return self.decide(Event::Tick);
                 }
             }
             Happening::Unheard(node) => return self.unheard(node),
@@ -287,7 +287,7 @@ impl<'a> Run<'a> {
         }
         self.known[node as usize] = UNKNOWN;
         self.control.hang_up(node);
-        self.decide(&Event::Left(node))
+        self.decide(Event::Left(node))
     }
 
     /// It answers again: it connects anew where it was given up.
@@ -387,14 +387,14 @@ impl<'a> Run<'a> {
                 Said::Done(order) => Event::Done(order),
                 Said::Failed(order, why) => Event::Failed(order, why),
             };
-            self.decide(&event)?;
+            self.decide(event)?;
         }
         Ok(())
     }
 
-    fn decide(&mut self, event: &Event) -> Result<(), Broken> {
+    fn decide(&mut self, event: Event) -> Result<(), Broken> {
         let mut out = Decisions::default();
-        self.witness.told(event);
+        self.witness.told(&event);
         let began = Instant::now();
         self.policy.step(event, self.now, &mut out);
         self.costs.decided(began.elapsed());
@@ -580,7 +580,7 @@ impl<'a> Run<'a> {
         self.tick_due = None;
         self.known[1..].fill(UNKNOWN);
         (0..=self.scenario.nodes).for_each(|node| self.announce(node));
-        self.decide(&Event::Restarted)
+        self.decide(Event::Restarted)
     }
 
     fn outcome(mut self) -> Result<Outcome, Broken> {

@@ -23,6 +23,9 @@ const OWING: u64 = 2_000_000;
 /// How long one waits for a connection to come back, to hear what the other has.
 const REFOLLOWS: u64 = 200_000;
 
+/// Who is being brought something acts when it comes, and looks but every so often whether it stands still.
+const BUSY_LOOKS: u32 = 5;
+
 /// All nodes.
 pub struct Nodes {
     task: TaskInfo,
@@ -31,6 +34,7 @@ pub struct Nodes {
     /// Who wants to hear what a node has.
     followers: Vec<BTreeSet<Node>>,
     last_order: u64,
+    looks: u32,
 }
 
 impl Nodes {
@@ -42,6 +46,7 @@ impl Nodes {
             children: (0..=count).map(child).collect(),
             followers: vec![BTreeSet::new(); count as usize + 1],
             last_order: 0,
+            looks: 0,
         }
     }
 }
@@ -96,8 +101,7 @@ impl Run<'_> {
             Between::Hears(node, of, groups) => {
                 self.hears(node, of, &[groups]);
                 // Whoever is being brought something looks at it with that.
-                let waits = |nodes: &Nodes| nodes.children[node as usize].asked().next().is_none();
-                if !self.nodes.as_ref().is_some_and(waits) {
+                if self.is_brought_something(node) {
                     return;
                 }
             }
@@ -263,12 +267,23 @@ impl Run<'_> {
     /// Whoever lacks something looks, gives up whom it waits for in vain, and acts.
     fn all_act(&mut self) {
         self.between_after(LOOKS, Between::All);
+        let Some(nodes) = &mut self.nodes else { return };
+        nodes.looks += 1;
+        let looks = nodes.looks;
         for node in 1..=self.scenario.nodes {
+            if !(looks + node).is_multiple_of(BUSY_LOOKS) && self.is_brought_something(node) {
+                continue;
+            }
             if self.world.node(node).lacks > 0 && self.mute_since(node).is_none() {
                 self.gives_up(node);
                 self.acts(node);
             }
         }
+    }
+
+    fn is_brought_something(&self, node: Node) -> bool {
+        let is_asking = |nodes: &Nodes| nodes.children[node as usize].asked().next().is_some();
+        self.nodes.as_ref().is_some_and(is_asking)
     }
 
     fn gives_up(&mut self, node: Node) {

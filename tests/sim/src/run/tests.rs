@@ -193,7 +193,7 @@ fn without_one_of_the_faults_it_does_not_end_much_later_with_one_lease_at_a_time
 struct Stubborn(Vec<Order>);
 
 impl Policy for Stubborn {
-    fn step(&mut self, _event: &Event, _now: Micros, out: &mut Decisions) {
+    fn step(&mut self, _event: Event, _now: Micros, out: &mut Decisions) {
         out.orders.append(&mut self.0);
     }
 }
