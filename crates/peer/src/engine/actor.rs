@@ -287,7 +287,7 @@ impl Actor {
         let now = self.now();
         match event {
             FlightEvent::Kept { flight, groups, from, cost } => {
-                self.conductor.arrived(flight, groups);
+                self.conductor.arrived(flight, groups, now);
                 if !self.conductor.is_leased(flight) {
                     self.tell_done(groups, from, cost);
                 }
@@ -762,7 +762,7 @@ impl Actor {
     fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Request { flight, parent, groups, priority } => {
+                Action::Request { flight, parent, groups, priority, .. } => {
                     let known = || self.parents.get(&parent).map(|(parent, _)| parent);
                     let Some(parent) = self.partners.get(&parent).or_else(known) else {
                         let fault = Some(Failure::Disconnected);
