@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dfs_model::{GroupRange, HostId, Invariant, Priority};
+use dfs_model::{GROUP_BYTES, GroupRange, HostId, Invariant, Priority};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ use super::patience::{Patience, Resort};
 use super::task::{Command, Lease, ParentHost, Shared, Task, Waiter, Wanted};
 use super::watcher;
 use crate::conductor::{
-    Action, Conductor, Failure, FlightId, LeaseEnd, LeaseOutcome, Offer, Provider, SourceAccess,
+    Action, Conductor, Failure, FlightId, HedgeCount, LeaseEnd, LeaseOutcome, Offer, Provider, SourceAccess,
 };
 use crate::swarm::Swarm;
 
@@ -115,10 +115,13 @@ impl Actor {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let busy = self.is_busy();
+            let hedge = self.conductor.next_hedge(self.now()).map(|due| self.began + due);
+            let hedge_due = tokio::time::sleep_until(hedge.unwrap_or(self.began).into());
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 Some(event) = events.recv() => self.event(event),
                 Some(command) = commands.recv() => self.command(command),
+                () = hedge_due, if hedge.is_some() => {}
                 _ = tick.tick(), if busy => {
                     self.sweep_waiters();
                     self.give_up_unwanted(self.now());
@@ -287,8 +290,11 @@ impl Actor {
         let now = self.now();
         match event {
             FlightEvent::Kept { flight, groups, from, cost } => {
-                self.conductor.arrived(flight, groups, now);
-                if !self.conductor.is_leased(flight) {
+                let twice = self.conductor.arrived(flight, groups, now);
+                if twice > 0 {
+                    self.engine.hedges.lock().twice += twice * GROUP_BYTES;
+                }
+                if !self.conductor.is_leased(flight) && twice < groups.count {
                     self.tell_done(groups, from, cost);
                 }
                 self.kept(groups);
@@ -697,9 +703,19 @@ impl Actor {
         self.follow_parents();
         let actions = self.conductor.plan(now);
         self.carry_out(actions);
+        self.count_hedges();
         self.tell_lease_ends();
         self.tell_wants();
         self.watch_patience(now);
+    }
+
+    fn count_hedges(&mut self) {
+        let HedgeCount { asked, won } = self.conductor.take_hedges();
+        if asked + won > 0 {
+            tracing::debug!(task = %self.shared.info.id.short(), asked, won, "hedges");
+            let count = &mut self.engine.hedges.lock().count;
+            (count.asked, count.won) = (count.asked + asked, count.won + won);
+        }
     }
 
     /// Nothing moves although something is wanted: after a while this host has itself helped, or helps itself.
