@@ -174,6 +174,11 @@ impl Actor {
         match command {
             Command::Want { groups, priority, waiter } => self.want(groups, priority, waiter),
             Command::Abandoned => self.sweep_waiters(),
+            Command::ReadsNext(groups) => {
+                if let Some(swarm) = self.engine.swarm.as_ref().filter(|_| self.told_swarm) {
+                    swarm.reads_next(self.shared.info.id, groups);
+                }
+            }
             Command::Parents { parents, led } => {
                 // Who is led follows no parent.
                 match led {

@@ -50,8 +50,9 @@ pub(super) struct Led {
     pub(super) number: PeerNumber,
     role: Role,
     place: Place,
-    /// What the matcher was told that it wants.
+    /// What the matcher was told that it wants, and what of that comes first.
     pub(super) wants: GroupSet,
+    reads_next: GroupRange,
     /// What it gained that the matcher was not told of.
     gained: GroupSet,
     /// Whether it has turned out to hold something else than it gained.
@@ -70,6 +71,8 @@ pub(super) struct Part {
     /// Leases that it gives at a time at most.
     pub(super) slots: u32,
     pub(super) wants: GroupSet,
+    /// What of that comes first.
+    pub(super) reads_next: GroupRange,
 }
 
 impl Led {
@@ -168,10 +171,18 @@ impl Lead {
             self.leave(&led, now);
         }
         let Some(part) = part else { return };
-        let Some(led) = &mut peer.led else {
-            peer.led = Some(self.join(host, &peer.held, part, now));
-            return;
-        };
+        let reads_next = part.reads_next;
+        match &mut peer.led {
+            Some(led) => self.tell_part(led, &peer.held, part, now),
+            led => *led = Some(self.join(host, &peer.held, part, now)),
+        }
+        if let Some(led) = peer.led.as_mut().filter(|led| led.reads_next != reads_next) {
+            led.reads_next = reads_next;
+            self.matcher.reads(led.number, self.touched(reads_next));
+        }
+    }
+
+    fn tell_part(&mut self, led: &mut Led, held: &Held, part: Part, now: Millis) {
         if led.role != part.role || led.wants != part.wants {
             led.moved = now;
         }
@@ -179,7 +190,7 @@ impl Lead {
             led.role = part.role;
             self.matcher.becomes(led.number, part.role, micros(now));
         }
-        self.tell_held(led, &peer.held, now);
+        self.tell_held(led, held, now);
         self.tell_wants(led, part.wants, now);
     }
 
@@ -244,6 +255,7 @@ impl Lead {
             role,
             place,
             wants: part.wants,
+            reads_next: GroupRange::new(0, 0),
             gained: GroupSet::new(),
             is_other: false,
             partners: BTreeMap::new(),

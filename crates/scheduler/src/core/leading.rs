@@ -180,7 +180,8 @@ impl Core {
             (PeerState::Seeding, true) => Role::Source,
             (_, true) => Role::Node,
         };
-        Some(Part { role, place: places.of(host), slots: host.limit, wants })
+        let reads_next = peer.reads_next;
+        Some(Part { role, place: places.of(host), slots: host.limit, wants, reads_next })
     }
 
     /// Sets the timer that the matcher asks for; one far ahead once nobody wants anything.
