@@ -284,7 +284,8 @@ fn a_reader_whose_parent_hangs_has_what_it_waits_for_from_a_second_one_and_not_f
     };
     let givers = [a.node.process(), b.node.process(), &site.seed];
     let served = || {
-        let metrics = ["dfs_node", "dfs_node", "dfs_seed"].map(|of| format!("{of}_served_bytes_total"));
+        let metrics =
+            ["dfs_node", "dfs_node", "dfs_seed"].map(|of| format!("{of}_served_bytes_total"));
         [0, 1, 2].map(|at| givers[at].metric(&metrics[at]).unwrap() as u64)
     };
     (0..30).for_each(|_| read_on());

@@ -187,14 +187,14 @@ impl Conductor {
     pub(super) fn plan_hedges(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let demand = &self.wanted[Priority::Demand as usize];
         for flight in self.flights.values_mut() {
-            let is_awaited =
-                !demand.is_empty() && demand.present_in(flight.rest).next().is_some();
+            let is_awaited = !demand.is_empty() && demand.present_in(flight.rest).next().is_some();
             flight.awaited = is_awaited.then(|| flight.awaited.unwrap_or(now));
         }
         let delay = self.hedges.delay;
-        let late = self.flights.iter().filter(|(_, flight)| {
-            flight.hedged_at(delay).is_some_and(|due| due <= now)
-        });
+        let late = self
+            .flights
+            .iter()
+            .filter(|(_, flight)| flight.hedged_at(delay).is_some_and(|due| due <= now));
         let mut late: Vec<FlightId> = late.map(|(id, _)| *id).collect();
         late.sort_unstable();
         for id in late {

@@ -396,11 +396,13 @@ impl Model {
                 _ => continue,
             };
             assert!(groups.count > 0 && groups.end() <= 64, "{groups}");
-            let mut same = self.flying.iter().filter(|(_, rest)| rest.intersection(groups).count > 0);
+            let mut same =
+                self.flying.iter().filter(|(_, rest)| rest.intersection(groups).count > 0);
             match beside {
                 None => {
                     // What somebody who lost brings all the same has come already.
-                    let is_over = |(id, _): &(&FlightId, _)| self.hedged.values().any(|of| of == *id);
+                    let is_over =
+                        |(id, _): &(&FlightId, _)| self.hedged.values().any(|of| of == *id);
                     assert!(same.all(|other| is_over(&other)), "{groups} is in two flights");
                 }
                 Some(slow) => {

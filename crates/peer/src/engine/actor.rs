@@ -20,7 +20,8 @@ use super::patience::{Patience, Resort};
 use super::task::{Command, Lease, ParentHost, Shared, Task, Waiter, Wanted};
 use super::watcher;
 use crate::conductor::{
-    Action, Conductor, Failure, FlightId, HedgeCount, LeaseEnd, LeaseOutcome, Offer, Provider, SourceAccess,
+    Action, Conductor, Failure, FlightId, HedgeCount, LeaseEnd, LeaseOutcome, Offer, Provider,
+    SourceAccess,
 };
 use crate::swarm::Swarm;
 

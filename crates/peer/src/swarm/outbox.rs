@@ -123,7 +123,10 @@ impl Outbox {
     ) {
         let id = task.id;
         let mut inner = self.inner.lock();
-        inner.tasks.insert(id, Registration { task, priority, commands, wants: Vec::new(), reads_next: None });
+        inner.tasks.insert(
+            id,
+            Registration { task, priority, commands, wants: Vec::new(), reads_next: None },
+        );
         let news = inner.news.entry(id).or_default();
         // All of that was before, and a registration begins anew.
         news.rest = None;

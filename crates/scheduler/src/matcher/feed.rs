@@ -276,9 +276,10 @@ impl Matcher {
             let can = |word: usize| useful[word] & rare.map_or(u64::MAX, |rare| rare[word]);
             let some = pieces_around(start, any.len(), can);
             let piece = match self.tuning.choice {
-                Choice::Rarest => self.ahead.first_for_anybody(can).or_else(|| {
-                    some.take(COMPARED).min_by_key(|piece| self.pieces.copies(*piece))
-                }),
+                Choice::Rarest => self
+                    .ahead
+                    .first_for_anybody(can)
+                    .or_else(|| some.take(COMPARED).min_by_key(|piece| self.pieces.copies(*piece))),
                 Choice::Random => some.into_iter().next(),
             };
             let Some(piece) = piece else { continue };
