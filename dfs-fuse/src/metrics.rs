@@ -23,6 +23,10 @@ dfs_service::metrics! {
         served_groups: Counter[Count] by ("codec"),
         /// Bytes of the piece plane in either direction, framing and proofs included.
         wire: Counter[Bytes] by ("direction"),
+        /// Content bytes that came and were of no use: they had come before, or nobody waited for them any more.
+        wasted: Counter[Bytes],
+        /// Requests of blocked readers that took too long and that a second parent was asked for too, by what came of it: asked (all of them), won (the second parent was faster).
+        hedges: Counter[Count] by ("outcome"),
         /// Content bytes read from origins by this host.
         source: Counter[Bytes],
         /// Requests made to origins by this host.
@@ -51,6 +55,9 @@ struct Seen {
     served_zstd: u64,
     wire_in: u64,
     wire_out: u64,
+    wasted: u64,
+    hedges_asked: u64,
+    hedges_won: u64,
     source: u64,
     source_requests: u64,
     violations: u64,
@@ -88,6 +95,10 @@ fn sample(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
     let wire_out = taken.wire_sent + served.wire_sent;
     own.wire.of(["in"]).inc_by(grown(&mut seen.wire_in, wire_in));
     own.wire.of(["out"]).inc_by(grown(&mut seen.wire_out, wire_out));
+    let hedges = host.engine.hedges();
+    own.wasted.inc_by(grown(&mut seen.wasted, taken.payload_wasted + hedges.twice));
+    own.hedges.of(["asked"]).inc_by(grown(&mut seen.hedges_asked, hedges.count.asked));
+    own.hedges.of(["won"]).inc_by(grown(&mut seen.hedges_won, hedges.count.won));
     own.violations.inc_by(grown(&mut seen.violations, taken.violations + served.violations));
     let source = host.engine.sources().counters().snapshot();
     own.source.inc_by(grown(&mut seen.source, source.bytes));

@@ -13,6 +13,7 @@ mod content;
 mod crowd;
 mod fio;
 mod get;
+mod lazy;
 mod measure;
 mod mount;
 mod peer;
@@ -54,6 +55,9 @@ enum What {
     /// One file to a crowd of nodes while one of them, the seed, the scheduler or a link fails: how long the slowest
     /// takes against a good day; needs root
     Storm(Storm),
+    /// Nodes that mount one file and read here and there in it, on a good day, with a neighbour that hangs and with one
+    /// that is slow: how long a read takes, and how often the file leaves the origin; needs root
+    Lazy(Lazy),
 }
 
 #[derive(clap::Args)]
@@ -87,6 +91,14 @@ struct Storm {
     common: Common,
     #[command(flatten)]
     storm: storm::Args,
+}
+
+#[derive(clap::Args)]
+struct Lazy {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    lazy: lazy::Args,
 }
 
 #[derive(clap::Args)]
@@ -143,7 +155,7 @@ impl Args {
     fn work(&self) -> Result<TempDir, Failure> {
         let dir = match &self.what {
             What::Crowd(crowd) => crowd.crowd.dir(),
-            What::Storm(_) => crowd::memory(),
+            What::Storm(_) | What::Lazy(_) => crowd::memory(),
             _ => env::temp_dir(),
         };
         remove_leftovers(&dir);
@@ -169,10 +181,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         What::Small(small) => (&small.common, 0),
         What::Crowd(crowd) => (&crowd.common, crowd.crowd.size),
         What::Storm(storm) => (&storm.common, storm.storm.size),
+        What::Lazy(lazy) => (&lazy.common, lazy.lazy.size),
     };
     let interrupt = Interrupt::install()?;
     prepare::packages(match &args.what {
-        What::Crowd(_) | What::Storm(_) => prepare::FOR_TESTBED,
+        What::Crowd(_) | What::Storm(_) | What::Lazy(_) => prepare::FOR_TESTBED,
         _ => prepare::FOR_BENCH,
     })?;
     let binaries = match &common.bins {
@@ -190,6 +203,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         What::Small(asked) => small::measure(&bench, &asked.small),
         What::Crowd(asked) => crowd::measure(&bench, &asked.crowd),
         What::Storm(asked) => storm::measure(&bench, &asked.storm),
+        What::Lazy(asked) => lazy::measure(&bench, &asked.lazy),
     };
     let rows = rows.map_err(|failure| bench.interrupt.check().err().unwrap_or(failure))?;
     match common.format {

@@ -5,10 +5,13 @@
 //! with [`Action`]s. It owns no clock, no socket and no randomness: time is passed in as the time
 //! since the engine began, the random start of a download as a number.
 //!
-//! Kept here: a group is in at most one flight, so however many ask, it is fetched once (invariant 3);
-//! demand goes before read-ahead before bulk, bulk is rarest first among the known parents; what a
+//! Kept here: a group is in at most one flight, so however many ask, it is fetched once (invariant 3), but for what
+//! a blocked reader waits for too long: that is asked of one other holder as well ([`hedges`]); demand goes before read-ahead before bulk, bulk is rarest first among the known parents; what a
 //! parent fails to deliver goes to another one or, when that is allowed, to the source (invariant 4).
 
+#[cfg(test)]
+mod hedge_tests;
+mod hedges;
 #[cfg(test)]
 mod lease_tests;
 mod leases;
@@ -22,9 +25,11 @@ use std::time::Duration;
 
 use dfs_model::{GroupRange, GroupSet, HostId, Invariant, Priority, groups_in};
 
+pub use self::hedges::HedgeCount;
+use self::hedges::{Half, Hedges};
 use self::leases::Leased;
 pub use self::leases::{LeaseEnd, LeaseOutcome};
-use self::parents::{Attempt, Parent};
+use self::parents::{Attempt, Parent, Trip};
 pub use self::parents::{Failure, Offer};
 use self::plan::ANY_ORDER;
 
@@ -54,6 +59,8 @@ pub enum Action {
         groups: GroupRange,
         /// How urgently.
         priority: Priority,
+        /// The flight that takes too long, where this one is beside it.
+        beside: Option<FlightId>,
     },
     /// Read a run from the origin in one request; `None` is all of it in one sequential stream.
     ReadSource {
@@ -111,6 +118,18 @@ struct Flight {
     began: Duration,
     /// The lease that it is of.
     lease: Option<u64>,
+    /// When something of it came last.
+    came: Option<Duration>,
+    /// What its parent was when it was asked, where that had nothing else to do.
+    trip: Option<Trip>,
+    /// Since when a reader waits for what comes next of it.
+    awaited: Option<Duration>,
+    /// The other one of the two that are to bring the same.
+    twin: Option<FlightId>,
+    /// Which of the two it is, or was.
+    hedged: Option<Half>,
+    /// Whether neither of the two has brought anything since there are two.
+    is_open: bool,
 }
 
 /// Number of [`Priority`] levels.
@@ -148,6 +167,7 @@ pub struct Conductor {
     any_order_changed: bool,
     /// Whether more is wanted than was told.
     any_order_goes_on: bool,
+    hedges: Hedges,
 }
 
 impl Conductor {
@@ -176,6 +196,7 @@ impl Conductor {
             any_order_told: GroupSet::new(),
             any_order_changed: false,
             any_order_goes_on: false,
+            hedges: Hedges::default(),
         }
     }
 
@@ -283,15 +304,18 @@ impl Conductor {
         self.is_wanted_no_more(groups);
     }
 
-    /// Groups arrived, were verified and kept.
-    pub fn arrived(&mut self, flight: FlightId, groups: GroupRange) {
+    /// Groups arrived, were verified and kept; how many of them had come before.
+    pub fn arrived(&mut self, flight: FlightId, groups: GroupRange, now: Duration) -> u64 {
+        let twice: u64 = self.have.present_in(groups).map(|run| run.count).sum();
+        self.note_arrival(flight, groups, now);
         self.have.insert_range(groups);
         self.flying.remove_range(groups);
         self.is_wanted_no_more(groups);
         self.leases_fail &= !self.is_leased(flight);
         if let Some(parent) = self.passed(flight, groups) {
-            parent.delivered(groups.count);
+            parent.delivered(groups.count, now);
         }
+        twice
     }
 
     /// Groups that a flight found out nobody can bring: they are waited for no longer. More may follow them.
@@ -335,10 +359,7 @@ impl Conductor {
     /// Takes note of a flight that is over; whether something of it is still to come.
     fn landed(&mut self, flight: Flight, failure: Option<Failure>, now: Duration) -> bool {
         let rest = self.existing(flight.rest);
-        let undelivered: Vec<GroupRange> = self.flying.present_in(rest).collect();
-        for run in undelivered {
-            self.flying.remove_range(run);
-        }
+        self.comes_no_more(rest, flight.twin);
         let (asked, missing) = (flight.rest.count, rest.count);
         let Provider::Parent(host) = flight.provider else { return missing > 0 };
         let Some(parent) = self.parent_mut(host) else { return missing > 0 };
@@ -446,7 +467,7 @@ impl Conductor {
             if let Some(lease) = flight.lease {
                 self.lease_landed(lease, *id, None);
             }
-            self.flying.remove_range(flight.rest);
+            self.comes_no_more(flight.rest, flight.twin);
             if let Provider::Parent(host) = flight.provider
                 && let Some(parent) = self.parent_mut(host)
             {
@@ -481,12 +502,25 @@ impl Conductor {
         if !Invariant::SourcePaysOnce.is_broken() {
             self.flying.insert_range(rest);
         }
+        let mut trip = None;
         if let Provider::Parent(host) = provider
             && let Some(parent) = self.parent_mut(host)
         {
-            parent.took(rest.count, now);
+            trip = parent.took(rest);
         }
-        self.flights.insert(id, Flight { provider, rest, began: now, lease: None });
+        let flight = Flight {
+            provider,
+            rest,
+            began: now,
+            lease: None,
+            came: None,
+            trip,
+            awaited: None,
+            twin: None,
+            hedged: None,
+            is_open: false,
+        };
+        self.flights.insert(id, flight);
         id
     }
 }

@@ -48,7 +48,7 @@ use self::open::{Closed, OpenTasks, Running};
 use self::passing::{Passing, Room};
 use self::task::Shared;
 use crate::areas::Areas;
-use crate::conductor::{Conductor, Limits, SourceAccess};
+use crate::conductor::{Conductor, HedgeCount, Limits, SourceAccess};
 use crate::digests::Identity;
 use crate::limits::OriginSlots;
 use crate::store::{CloseReport, GcReport, Pins, Store, StoreError, StoredTask, Use};
@@ -216,6 +216,15 @@ impl TriesWhileShort {
     }
 }
 
+/// What came of requests that a second parent was asked for too, growing only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HedgeNumbers {
+    /// Requests, and those of which the second parent was the first to bring something.
+    pub count: HedgeCount,
+    /// Content bytes that came although they had come before.
+    pub twice: u64,
+}
+
 /// A handle on the engine; cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
@@ -236,6 +245,7 @@ pub(crate) struct Inner {
     patience: Duration,
     limits: Limits,
     compression: Compression,
+    hedges: Mutex<HedgeNumbers>,
     source_slots: Arc<OriginSlots>,
     room: Arc<Room>,
     tasks: OpenTasks,
@@ -309,6 +319,7 @@ impl Engine {
             patience: parts.patience,
             limits: parts.limits,
             compression: parts.compression,
+            hedges: Mutex::default(),
             source_slots: Arc::new(OriginSlots::new(parts.source_requests)),
             room: Arc::default(),
             tasks: OpenTasks::default(),
@@ -334,6 +345,11 @@ impl Engine {
     /// What is kept.
     pub fn store(&self) -> &Arc<Store> {
         &self.inner.store
+    }
+
+    /// What came of what two parents were asked for.
+    pub fn hedges(&self) -> HedgeNumbers {
+        *self.inner.hedges.lock()
     }
 
     /// The schedulers, unless solo.

@@ -295,6 +295,11 @@ impl Swarm {
         self.outbox.want(task, convert::runs(groups));
     }
 
+    /// What of that a reader reads next.
+    pub(crate) fn reads_next(&self, task: TaskId, groups: GroupRange) {
+        self.outbox.reads_next(task, groups.into());
+    }
+
     /// Digests that this host has signed for others.
     pub(crate) fn signed(&self, task: TaskId, batch: Bytes) {
         self.outbox.signed(task, batch);

@@ -4,6 +4,8 @@
 //! One matcher is one task's swarm. It owns who has which piece, what is on its way, and how fast uplinks turned out to
 //! be; peers and places are small numbers that the caller gives meaning to.
 //!
+//! Who reads from front to back is given as much as others are, and of what may go to it what it reads next ([`ahead`]).
+//!
 //! What always holds: a lease is from who has the piece to who neither has it nor is being sent it; a source gives only
 //! what no counting node has or is being sent; a piece enters an area that has or imports it already from nowhere but
 //! inside; nobody gives or takes more leases at a time than [`Tuning`] says. A node whose uplink is far slower than the
@@ -13,6 +15,7 @@
 //! copy.
 
 mod acquaintance;
+mod ahead;
 mod crowd;
 mod feed;
 mod gates;
@@ -33,6 +36,7 @@ use std::ops::Range;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use ahead::Ahead;
 use feed::{Draft, crossed};
 use gates::Gates;
 pub use leases::{Lease, LeaseId};
@@ -142,6 +146,7 @@ pub struct Matcher {
     sources: Vec<u32>,
     /// Who is not leased to whom, each until when.
     apart: BTreeMap<(u32, u32), Micros>,
+    ahead: Ahead,
     out: Vec<Lease>,
     withdrawn: Vec<Lease>,
     draft: Draft,
@@ -181,6 +186,7 @@ impl Matcher {
             moved: Micros::default(),
             sources: Vec::new(),
             apart: BTreeMap::new(),
+            ahead: Ahead::new(pieces as usize),
             out: Vec::new(),
             withdrawn: Vec::new(),
             draft: Draft::default(),
@@ -257,6 +263,14 @@ impl Matcher {
         self.change(peer, pieces, now, |matcher, peer, piece| {
             matcher.outstanding -= u64::from(matcher.peers.forget(peer, piece));
         });
+    }
+
+    /// A peer reads from front to back, and these pieces next: of what it wants they come first, in order. An empty
+    /// run: it does not any more.
+    pub fn reads(&mut self, peer: PeerNumber, next: Range<u32>) {
+        if self.peers.is_here(peer.0) {
+            self.ahead.set(peer.0, within(&next, self.pieces.len()));
+        }
     }
 
     fn change(
@@ -342,6 +356,7 @@ impl Matcher {
             self.gates.forget(area);
         }
         self.outstanding -= self.peers.remove(peer);
+        self.ahead.set(peer, 0..0);
         self.sources.retain(|source| *source != peer);
         for Lease { from: PeerNumber(from), to: PeerNumber(to), .. } in dropped {
             self.look_at(from);

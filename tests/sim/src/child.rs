@@ -204,7 +204,7 @@ impl Child {
             return;
         };
         let groups = groups_of(order);
-        self.conductor.arrived(flight, groups);
+        self.conductor.arrived(flight, groups, clock(now));
         self.held.insert_range(groups);
         if !self.conductor.is_leased(flight) {
             let cost = clock(now).saturating_sub(clock(since));

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use dfs_tests::origin::Injected;
@@ -254,4 +255,56 @@ fn a_cluster_that_hangs_as_a_whole_leaves_its_nodes_what_the_origin_has() {
     assert!(fs::read(&output).unwrap() == body.read(0, body.length().unwrap()).unwrap());
     let account = Account::of(&said["ledger"]);
     assert!(account.source > 0 && pace.struck() > 0, "{account:?}");
+}
+
+#[test]
+fn a_reader_whose_parent_hangs_has_what_it_waits_for_from_a_second_one_and_not_from_the_origin() {
+    const READ: u64 = 128 << 10;
+    let place = Place::new();
+    let body = Body::noise(4, 64 * MIB);
+    let length = body.length().unwrap();
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let site = Site::start(&place);
+    let [a, b, reader] = ["a", "b", "reader"].map(|name| site.agent(&place, name));
+    for agent in [&a, &b] {
+        let output = place.path(agent.node.name());
+        let output = output.with_extension("out");
+        agent.dfctl(&["get", &origin.url("/f"), "-o", output.to_str().unwrap()]).done();
+    }
+    let sent = origin.counters().body_bytes;
+    let dir = reader.mount(&origin.url("/f"), place.dir("mount"));
+    let file = fs::File::open(fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path()).unwrap();
+    // From place to place, so that nothing is fetched ahead.
+    let mut places = (0..length / READ).map(|n| n * 197 % (length / READ) * READ);
+    let mut read_on = || {
+        let at = places.next().expect("no hedge over the whole file");
+        let mut bytes = vec![0; READ as usize];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        assert!(bytes == body.read(at, at + READ).unwrap(), "at {at}");
+    };
+    let givers = [a.node.process(), b.node.process(), &site.seed];
+    let served = || {
+        let metrics =
+            ["dfs_node", "dfs_node", "dfs_seed"].map(|of| format!("{of}_served_bytes_total"));
+        [0, 1, 2].map(|at| givers[at].metric(&metrics[at]).unwrap() as u64)
+    };
+    (0..30).for_each(|_| read_on());
+    let before = served();
+    (0..10).for_each(|_| read_on());
+    // Whoever answers soonest is asked next.
+    let gave = served();
+    let soonest = (0..3).max_by_key(|at| gave[*at] - before[*at]).unwrap();
+    givers[soonest].freeze();
+    let won = "dfs_node_hedges_total{outcome=\"won\"}";
+    while reader.metric(won) == 0 {
+        read_on();
+    }
+    givers[soonest].thaw();
+    assert_eq!(reader.metric("dfs_node_source_bytes_total"), 0);
+    assert_eq!(origin.counters().body_bytes, sent, "the seed has it");
+    let output = place.path("all");
+    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap(), "--format", "json"];
+    let got = reader.dfctl(&words);
+    let account = Account::of(&got.done().json().unwrap()["ledger"]);
+    assert_eq!(account.total(), length, "{account:?}");
 }

@@ -40,7 +40,7 @@ fn a_lease_is_asked_of_its_parent_and_ends_when_all_of_it_is_here() {
     conductor.lease(7, host(2), HALF, SECOND);
     let [(flight, parent, groups)] = flights(&conductor.plan(SECOND))[..] else { panic!() };
     assert_eq!((parent, groups), (host(2), HALF));
-    conductor.arrived(flight, HALF);
+    conductor.arrived(flight, HALF, SECOND);
     assert_eq!(ends(&mut conductor), []);
     conductor.ended(flight, None, SECOND);
     conductor.plan(SECOND);
@@ -59,7 +59,7 @@ fn a_lease_of_what_is_under_way_waits_for_it_and_asks_for_it_where_it_does_not_c
         assert_eq!(flights(&conductor.plan(SECOND)), [], "a group is in one flight");
         assert_eq!((ends(&mut conductor), conductor.news_of_any_order()), (vec![], None));
         if comes {
-            conductor.arrived(demanded, HALF);
+            conductor.arrived(demanded, HALF, SECOND);
         }
         conductor.ended(demanded, (!comes).then_some(Failure::Disconnected), SECOND);
         let asked = flights(&conductor.plan(SECOND));
@@ -82,7 +82,7 @@ fn a_lease_brings_what_is_wanted_of_it_and_no_more() {
     conductor.lease(7, host(2), HALF, SECOND);
     let [(flight, _, groups)] = flights(&conductor.plan(SECOND))[..] else { panic!() };
     assert_eq!(groups, wanted);
-    conductor.arrived(flight, wanted);
+    conductor.arrived(flight, wanted, SECOND);
     conductor.ended(flight, None, SECOND);
     conductor.plan(SECOND);
     let end = conductor.take_lease_ends().pop().unwrap();
@@ -107,7 +107,7 @@ fn a_lease_that_is_taken_back_is_cancelled_and_what_came_of_it_is_told() {
     conductor.lease(7, host(2), HALF, SECOND);
     let [(flight, ..)] = flights(&conductor.plan(SECOND))[..] else { panic!() };
     let first = GroupRange::new(0, 1);
-    conductor.arrived(flight, first);
+    conductor.arrived(flight, first, SECOND);
     assert_eq!(conductor.withdraw(7, SECOND), [Action::Cancel(flight)]);
     let end = conductor.take_lease_ends().pop().unwrap();
     assert_eq!((end.outcome, &end.here[..]), (LeaseOutcome::Withdrawn, &[first][..]));
@@ -128,7 +128,7 @@ fn leases_that_fail_promise_nothing_until_one_brings_something() {
     assert_eq!(ends(&mut conductor), [(1, LeaseOutcome::Failed(Failure::Timeout))]);
     let second = lease(&mut conductor, 2);
     assert!(!conductor.is_promising(), "asked again, after a failure");
-    conductor.arrived(second, GroupRange::new(0, 1));
+    conductor.arrived(second, GroupRange::new(0, 1), SECOND);
     assert!(conductor.is_promising());
     conductor.withdraw(2, SECOND);
     lease(&mut conductor, 3);

@@ -146,7 +146,13 @@ impl Conductor {
                     leased.was_asked = true;
                 }
                 let priority = Priority::Bulk;
-                actions.push(Action::Request { flight, parent, groups: run, priority });
+                actions.push(Action::Request {
+                    flight,
+                    parent,
+                    groups: run,
+                    priority,
+                    beside: None,
+                });
             }
         }
     }

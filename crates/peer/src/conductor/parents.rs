@@ -37,11 +37,17 @@ pub enum Failure {
 /// Rate assumed of a parent that has not delivered yet, in bytes per second.
 const FIRST_GUESS: f64 = 50e6;
 
-/// Extra cost of asking a seed for what it must fetch itself.
+/// Time assumed between asking a parent and the first that comes: little, so that each is tried.
+const FIRST_TRIP: Duration = Duration::from_millis(1);
+
+/// Extra cost of asking a seed for what it must fetch itself, until one such request has been measured.
 const SOURCE_TRIP: Duration = Duration::from_millis(20);
 
-/// A seed serves everybody: its time counts so many times a neighbour's.
+/// A seed serves everybody: until it is known how long that takes its time counts so many times a neighbour's.
 const SEED_FACTOR: f64 = 2.0;
+
+/// After so long what a parent took says nothing of what it takes: it may have woken, or others have left it.
+const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Rates are not measured over less.
 const SHORTEST_MEASURE: Duration = Duration::from_millis(5);
@@ -50,8 +56,8 @@ const SHORTEST_MEASURE: Duration = Duration::from_millis(5);
 const RUN: Duration = Duration::from_millis(20);
 
 /// Groups asked of a parent at first, in any order, where others could bring them too; twice as many as were asked for
-/// with each round that came within [`SOON`], half as many where that took longer: what waits at one parent could
-/// have come from another one meanwhile.
+/// with each round that came within [`SOON`] beside the way there and back, half as many where that took longer: what
+/// waits at one parent could have come from another one meanwhile.
 const FIRST_AHEAD: u64 = 4;
 const LEAST_AHEAD: u64 = 2;
 const MOST_AHEAD: u64 = 1024;
@@ -64,6 +70,42 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Failures in a row after which other parents are asked for.
 const BAD_AFTER: u32 = 3;
+
+/// What was asked of a parent that had nothing else to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trip {
+    /// It has it.
+    There,
+    /// It must fetch it first.
+    Origin,
+}
+
+/// How long it takes from asking to the first that comes.
+#[derive(Debug, Default, Clone, Copy)]
+struct Trips {
+    mean: Duration,
+    /// When that was known last.
+    at: Option<Duration>,
+}
+
+impl Trips {
+    /// A moving average, as long as it is remembered.
+    fn see(&mut self, took: Duration, now: Duration) {
+        self.mean = self.known(now).map_or(took, |mean| mean * 3 / 4 + took / 4);
+        self.at = Some(now);
+    }
+
+    /// It takes longer than this.
+    fn exceeds(&mut self, took: Duration, now: Duration) {
+        self.mean = self.known(now).map_or(took, |mean| mean.max(took));
+        self.at = Some(now);
+    }
+
+    fn known(&self, now: Duration) -> Option<Duration> {
+        let at = self.at?;
+        (now < at + REMEMBERED).then_some(self.mean)
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Parent {
@@ -79,9 +121,16 @@ pub(super) struct Parent {
     /// When it was.
     ahead_at: Duration,
     bytes_per_second: f64,
-    /// Groups that came since `measured_at`.
+    /// Groups that came since `measured_at`; none before the first comes of what it was asked when it was idle.
     unmeasured: u64,
-    measured_at: Duration,
+    measured_at: Option<Duration>,
+    /// When the last of them came.
+    came_at: Duration,
+    trips: Trips,
+    /// The same of what it had to fetch.
+    fetches_in: Trips,
+    /// The least that either ever took: hardly more than the way.
+    way: Option<Duration>,
     failures: u32,
     /// When the last of them was counted.
     failed_at: Option<Duration>,
@@ -111,7 +160,11 @@ impl Parent {
             ahead_at: Duration::ZERO,
             bytes_per_second: FIRST_GUESS,
             unmeasured: 0,
-            measured_at: Duration::ZERO,
+            measured_at: None,
+            came_at: Duration::ZERO,
+            trips: Trips::default(),
+            fetches_in: Trips::default(),
+            way: None,
             failures: 0,
             failed_at: None,
             paused_until: Duration::ZERO,
@@ -160,7 +213,7 @@ impl Parent {
         if began < self.ahead_at {
             return;
         }
-        let is_soon = now.saturating_sub(began) <= SOON;
+        let is_soon = now.saturating_sub(began) <= SOON + self.way.unwrap_or_default();
         let ahead =
             if is_soon { self.ahead.max(2 * self.most_outstanding) } else { self.ahead / 2 };
         self.ahead = ahead.clamp(LEAST_AHEAD, MOST_AHEAD);
@@ -168,43 +221,78 @@ impl Parent {
     }
 
     /// How long until it would have sent `groups` more, were they asked for now.
-    pub(super) fn expected(&self, first: u64, groups: u64) -> Duration {
-        let bytes = (self.outstanding + groups) * GROUP_BYTES;
-        let factor = if self.fetches { SEED_FACTOR } else { 1.0 };
-        let seconds = factor * bytes as f64 / self.bytes_per_second.max(1.0);
-        let queue = Duration::from_secs_f64(seconds);
-        if self.held.contains(first) { queue } else { queue + SOURCE_TRIP }
+    pub(super) fn expected(&self, first: u64, groups: u64, now: Duration) -> Duration {
+        let queue = self.takes(self.outstanding + groups);
+        let known = self.trips.known(now);
+        let there = known.unwrap_or(FIRST_TRIP) + queue;
+        let there = match known {
+            None if self.fetches => there.mul_f64(SEED_FACTOR),
+            _ => there,
+        };
+        match self.fetches_in.known(now) {
+            _ if self.held.contains(first) => there,
+            Some(fetches_in) => fetches_in + queue,
+            None => there + SOURCE_TRIP,
+        }
     }
 
-    pub(super) fn took(&mut self, groups: u64, now: Duration) {
-        if self.outstanding == 0 {
-            // It was idle: that is not its rate.
-            (self.unmeasured, self.measured_at) = (0, now);
+    /// How long it takes to send so much.
+    fn takes(&self, groups: u64) -> Duration {
+        Duration::from_secs_f64((groups * GROUP_BYTES) as f64 / self.bytes_per_second.max(1.0))
+    }
+
+    /// It is asked for these groups; what that will show of it, where it has nothing else to do.
+    pub(super) fn took(&mut self, groups: GroupRange) -> Option<Trip> {
+        let is_idle = self.outstanding == 0;
+        if is_idle {
+            // What it was idle for is not its rate, nor is the way there.
+            (self.unmeasured, self.measured_at) = (0, None);
         }
-        self.outstanding += groups;
+        self.outstanding += groups.count;
         self.most_outstanding = self.most_outstanding.max(self.outstanding);
+        let trip = if self.held.contains(groups.first) { Trip::There } else { Trip::Origin };
+        is_idle.then_some(trip)
+    }
+
+    /// The first of what it was asked when it was idle has come, so many groups, after so long.
+    pub(super) fn answers_in(&mut self, trip: Trip, groups: u64, took: Duration, now: Duration) {
+        let took = took.saturating_sub(self.takes(groups));
+        match trip {
+            Trip::There => self.trips.see(took, now),
+            Trip::Origin => self.fetches_in.see(took, now),
+        }
+        self.way = Some(self.way.map_or(took, |way| way.min(took)));
+    }
+
+    /// Nothing has come for so long of what it was asked and has, and another one was faster.
+    pub(super) fn is_slower_than(&mut self, took: Duration, now: Duration) {
+        self.trips.exceeds(took, now);
     }
 
     pub(super) fn landed(&mut self, groups: u64) {
         self.outstanding = self.outstanding.saturating_sub(groups);
     }
 
-    pub(super) fn delivered(&mut self, groups: u64) {
+    pub(super) fn delivered(&mut self, groups: u64, now: Duration) {
         self.landed(groups);
-        self.unmeasured += groups;
         self.failures = 0;
+        self.came_at = now;
+        match self.measured_at {
+            Some(_) => self.unmeasured += groups,
+            None => self.measured_at = Some(now),
+        }
     }
 
     /// Takes a measurement, once all that came at the same time is counted: what came since the last one, over
-    /// the time since then, enters a moving average.
-    pub(super) fn measure(&mut self, now: Duration) {
-        let took = now.saturating_sub(self.measured_at);
+    /// the time that it took, enters a moving average.
+    pub(super) fn measure(&mut self) {
+        let took = self.measured_at.map_or(Duration::ZERO, |at| self.came_at.saturating_sub(at));
         if self.unmeasured == 0 || took < SHORTEST_MEASURE {
             return;
         }
         let rate = (self.unmeasured * GROUP_BYTES) as f64 / took.as_secs_f64();
         self.bytes_per_second = self.bytes_per_second * 0.75 + rate * 0.25;
-        (self.unmeasured, self.measured_at) = (0, now);
+        (self.unmeasured, self.measured_at) = (0, Some(self.came_at));
     }
 
     /// Groups to ask for in one bulk request, a power of two: enough that requests do not matter beside the

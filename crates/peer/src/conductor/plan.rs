@@ -10,6 +10,9 @@ use super::{Action, Conductor, Provider, SourceAccess};
 /// Missing runs looked at before one is chosen for a bulk request.
 const CANDIDATES: usize = 32;
 
+/// Holders of whom the one expected to be the first is asked in order.
+const CHOICES: usize = 4;
+
 /// How long nothing moves before other parents are asked for, and between two such requests.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -24,13 +27,15 @@ impl Conductor {
     /// What to do now. Call again after every event and every tick.
     pub fn plan(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.parents.iter_mut().for_each(|parent| parent.measure(now));
+        self.settle_hedges(&mut actions);
+        self.parents.iter_mut().for_each(Parent::measure);
         if self.source == SourceAccess::Sequential {
             self.plan_stream(now, &mut actions);
         }
         for priority in IN_ORDER {
             self.plan_in_order(priority, now, &mut actions);
         }
+        self.plan_hedges(now, &mut actions);
         self.plan_leases(now, &mut actions);
         if !self.is_led(now) {
             for priority in ANY_ORDER {
@@ -85,12 +90,32 @@ impl Conductor {
         let able = self.parents.iter().filter(|parent| {
             parent.may_be_asked(now) && parent.room(window) > 0 && parent.can_give(run.first)
         });
-        let parent = able.min_by_key(|parent| parent.expected(run.first, limit))?;
+        let parent = self.soonest(able, run.first, limit, now)?;
         let held = parent.holds(run.first);
         let same = |group: &u64| parent.can_give(*group) && parent.holds(*group) == held;
         let wanted = GroupRange::new(run.first, limit.min(parent.room(window)));
         let count = wanted.iter().take_while(same).count() as u64;
         Some((parent.host, count))
+    }
+
+    /// The one expected to have sent so much the soonest, of at most four who have the first of it and of those who
+    /// must fetch it: where more are known, others each time, so that not all take the same one for the best.
+    pub(super) fn soonest<'a>(
+        &self,
+        able: impl Iterator<Item = &'a Parent>,
+        first: u64,
+        groups: u64,
+        now: Duration,
+    ) -> Option<&'a Parent> {
+        let (mut holders, fetchers): (Vec<_>, Vec<_>) =
+            able.partition(|parent| parent.holds(first));
+        if holders.len() > CHOICES {
+            let turn = self.spread.wrapping_add(first) % holders.len() as u64;
+            holders.rotate_left(turn as usize);
+            holders.truncate(CHOICES);
+        }
+        let all = holders.into_iter().chain(fetchers);
+        all.min_by_key(|parent| parent.expected(first, groups, now))
     }
 
     fn plan_any_order(&mut self, priority: Priority, now: Duration, actions: &mut Vec<Action>) {
@@ -145,10 +170,12 @@ impl Conductor {
         Some(GroupRange::new(first, run.iter().take_while(alike).count() as u64))
     }
 
-    /// How much may be asked of a parent at a time in any order. A single one may have all of it to do.
+    /// How much may be asked of a parent at a time in any order. A single one that works may have all of it to do.
     fn window_in_any_order(&self, parent: &Parent) -> u64 {
         let most = self.limits.parent_window;
-        if self.parents.len() > 1 { most.min(parent.ahead()) } else { most }
+        let works = |other: &&Parent| other.has_prospects() && !other.is_failing();
+        let has_others = self.parents.iter().filter(works).any(|other| other.host != parent.host);
+        if has_others { most.min(parent.ahead()) } else { most }
     }
 
     fn copies(&self, group: u64) -> usize {
@@ -242,6 +269,6 @@ impl Conductor {
         now: Duration,
     ) -> Action {
         let flight = self.take_off(Provider::Parent(parent), groups, now);
-        Action::Request { flight, parent, groups, priority }
+        Action::Request { flight, parent, groups, priority, beside: None }
     }
 }

@@ -82,7 +82,7 @@ fn one_who_failed_promises_nothing_until_they_bring_something() {
     assert!(!conductor.is_promising(), "nobody is asked");
     let second = flights(&conductor.plan(4 * SECOND))[0];
     assert!(!conductor.is_promising(), "asked again, after a failure");
-    conductor.arrived(second, GroupRange::new(0, 1));
+    conductor.arrived(second, GroupRange::new(0, 1), 4 * SECOND);
     assert!(conductor.is_promising());
 }
 
@@ -120,7 +120,7 @@ fn what_others_may_bring_soon_is_not_all_asked_of_the_one_who_has_it_now() {
         now += takes;
         for flight in flights(&actions) {
             let groups = conductor.flights[&flight].rest;
-            conductor.arrived(flight, groups);
+            conductor.arrived(flight, groups, now);
             conductor.ended(flight, None, now);
         }
         asked_of(&actions, host(1))
@@ -129,6 +129,56 @@ fn what_others_may_bring_soon_is_not_all_asked_of_the_one_who_has_it_now() {
     assert_eq!(quick, [4, 8, 16], "it turns out to be quick");
     let late = [(); 3].map(|()| round(SECOND));
     assert_eq!(late, [32, 16, 8], "it has too much to do");
+}
+
+/// Lets a parent bring, round after round, all that it is asked for in any order; how much that is in each.
+fn rounds(conductor: &mut Conductor, who: HostId, takes: impl Fn(u64) -> Duration) -> Vec<u64> {
+    let mut now = SECOND;
+    let round = |_| {
+        let actions = conductor.plan(now);
+        let asked = asked_of(&actions, who);
+        now += takes(asked);
+        for flight in flights(&actions) {
+            let Flight { rest, provider, .. } = conductor.flights[&flight];
+            if provider == Provider::Parent(who) {
+                conductor.arrived(flight, rest, now);
+                conductor.ended(flight, None, now);
+            }
+        }
+        asked
+    };
+    (0..8).map(round).collect()
+}
+
+#[test]
+fn a_parent_that_is_far_away_and_fast_is_asked_for_more_and_more() {
+    let of_two = || {
+        let mut conductor = conductor(4096);
+        conductor.set_parents(vec![seed(1), peer(2)]);
+        conductor.want(GroupRange::new(0, 4096), Priority::Bulk);
+        conductor
+    };
+    let far = rounds(&mut of_two(), host(1), |_| Duration::from_millis(400));
+    assert_eq!(far[..5], [4, 8, 16, 32, 64], "the way is not its fault");
+    let slow = rounds(&mut of_two(), host(1), |groups| Duration::from_millis(400) * groups as u32);
+    assert!(slow.iter().all(|asked| *asked <= 8), "{slow:?}: it would wait there");
+}
+
+#[test]
+fn who_does_not_work_is_nobody_who_could_bring_it_too() {
+    let mut conductor = conductor(256);
+    conductor.set_parents(vec![seed(1), peer(2)]);
+    conductor.parent_holds(host(2), &[GroupRange::new(0, 256)]);
+    conductor.want(GroupRange::new(0, 256), Priority::Bulk);
+    let actions = conductor.plan(SECOND);
+    assert!(asked_of(&actions, host(1)) <= 4, "two can bring it");
+    for flight in flights(&actions) {
+        if conductor.flights[&flight].provider == Provider::Parent(host(2)) {
+            conductor.ended(flight, Some(Failure::Disconnected), SECOND);
+        }
+    }
+    let more = asked_of(&conductor.plan(SECOND), host(1));
+    assert!(more > 100, "{more}: there is nobody else");
 }
 
 #[test]
@@ -200,9 +250,11 @@ fn bulk_requests_grow_with_the_rate_of_a_parent() {
         let asked = requests(&actions);
         sizes.push(asked.iter().map(|(_, groups)| groups.count).max().unwrap_or(0));
         now += took;
-        for (flight, (_, groups)) in flights(&actions).into_iter().zip(asked) {
-            conductor.arrived(flight, groups);
-            conductor.ended(flight, None, now);
+        for (at, (flight, (_, groups))) in flights(&actions).into_iter().zip(asked).enumerate() {
+            // What comes first says how far it is, what follows how fast.
+            let at = if at == 0 { now - took } else { now };
+            conductor.arrived(flight, groups, at);
+            conductor.ended(flight, None, at);
         }
     }
     assert!(sizes[0] < sizes[19], "{sizes:?}");
@@ -250,10 +302,10 @@ fn a_source_without_ranges_is_read_in_one_stream() {
     let actions = conductor.plan(SECOND);
     let [Action::ReadSource { flight, groups: None }] = actions[..] else { panic!("{actions:?}") };
     for group in 0..3 {
-        conductor.arrived(flight, GroupRange::new(group, 1));
+        conductor.arrived(flight, GroupRange::new(group, 1), SECOND);
         assert!(conductor.plan(SECOND).is_empty());
     }
-    conductor.arrived(flight, GroupRange::new(3, 1));
+    conductor.arrived(flight, GroupRange::new(3, 1), SECOND);
     conductor.set_length(4 * dfs_model::GROUP_BYTES);
     conductor.ended(flight, None, SECOND);
     assert!(conductor.is_idle());
@@ -285,6 +337,8 @@ fn with_nobody_to_ask_it_asks_for_parents_after_a_second_and_then_once_a_second(
 enum Step {
     Want(u64, u64, u8),
     Arrive(usize, u64),
+    /// Nothing happens for so many milliseconds.
+    Wait(u64),
     Fail(usize, u8),
     Hold(u8, u64, u64),
     Parents(u8),
@@ -296,6 +350,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0..64u64, 1..16u64, 0..5u8).prop_map(|(a, n, p)| Step::Want(a, n, p)),
         (0..16usize, 1..8u64).prop_map(|(f, n)| Step::Arrive(f, n)),
+        (0..1500u64).prop_map(Step::Wait),
         (0..16usize, 0..7u8).prop_map(|(f, k)| Step::Fail(f, k)),
         (0..4u8, 0..64u64, 1..32u64).prop_map(|(p, a, n)| Step::Hold(p, a, n)),
         any::<u8>().prop_map(Step::Parents),
@@ -315,19 +370,25 @@ fn failure(kind: u8) -> Failure {
     ][usize::from(kind)]
 }
 
-/// What a correct shell would know: flights under way and what is left of each.
+/// What a correct shell would know: flights under way, what is left of each, and whom they ask.
 #[derive(Default)]
 struct Model {
     flying: HashMap<FlightId, GroupRange>,
     order: Vec<FlightId>,
+    parents: HashMap<FlightId, HostId>,
+    /// Those that were hedged, by those beside them.
+    hedged: HashMap<FlightId, FlightId>,
 }
 
 impl Model {
     fn apply(&mut self, actions: Vec<Action>) {
         for action in actions {
-            let (flight, groups) = match action {
-                Action::Request { flight, groups, .. } => (flight, groups),
-                Action::ReadSource { flight, groups: Some(groups) } => (flight, groups),
+            let (flight, groups, beside) = match action {
+                Action::Request { flight, parent, groups, beside, .. } => {
+                    self.parents.insert(flight, parent);
+                    (flight, groups, beside)
+                }
+                Action::ReadSource { flight, groups: Some(groups) } => (flight, groups, None),
                 Action::Cancel(flight) => {
                     self.flying.remove(&flight);
                     continue;
@@ -335,8 +396,24 @@ impl Model {
                 _ => continue,
             };
             assert!(groups.count > 0 && groups.end() <= 64, "{groups}");
-            let twice = self.flying.values().any(|other| other.intersection(groups).count > 0);
-            assert!(!twice, "{groups} is in two flights");
+            let mut same =
+                self.flying.iter().filter(|(_, rest)| rest.intersection(groups).count > 0);
+            match beside {
+                None => {
+                    // What somebody who lost brings all the same has come already.
+                    let is_over =
+                        |(id, _): &(&FlightId, _)| self.hedged.values().any(|of| of == *id);
+                    assert!(same.all(|other| is_over(&other)), "{groups} is in two flights");
+                }
+                Some(slow) => {
+                    assert!(same.all(|(id, _)| *id == slow), "{groups} is in three flights");
+                    assert_eq!(self.flying[&slow].intersection(groups), groups);
+                    assert_ne!(self.parents[&slow], self.parents[&flight], "the same one again");
+                    let is_again = self.hedged.values().any(|of| *of == slow);
+                    assert!(!is_again && !self.hedged.contains_key(&slow), "hedged again");
+                    self.hedged.insert(flight, slow);
+                }
+            }
             self.flying.insert(flight, groups);
             self.order.push(flight);
         }
@@ -350,7 +427,7 @@ impl Model {
     fn arrive(&mut self, conductor: &mut Conductor, flight: FlightId, count: u64, now: Duration) {
         let rest = self.flying[&flight];
         let came = GroupRange::new(rest.first, count.min(rest.count));
-        conductor.arrived(flight, came);
+        conductor.arrived(flight, came, now);
         let left = GroupRange::new(came.end(), rest.count - came.count);
         self.flying.insert(flight, left);
         if left.is_empty() {
@@ -382,6 +459,7 @@ proptest! {
                         model.arrive(&mut conductor, flight, count, now);
                     }
                 }
+                Step::Wait(millis) => now += Duration::from_millis(millis),
                 Step::Fail(flight, kind) => {
                     if let Some(flight) = model.pick(flight) {
                         model.flying.remove(&flight);

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, HostId, HostInfo, Invariant, Priority};
+use dfs_model::{GROUP_BYTES, GroupRange, HostId, HostInfo, Invariant, Priority};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,8 @@ use super::patience::{Patience, Resort};
 use super::task::{Command, Lease, ParentHost, Shared, Task, Waiter, Wanted};
 use super::watcher;
 use crate::conductor::{
-    Action, Conductor, Failure, FlightId, LeaseEnd, LeaseOutcome, Offer, Provider, SourceAccess,
+    Action, Conductor, Failure, FlightId, HedgeCount, LeaseEnd, LeaseOutcome, Offer, Provider,
+    SourceAccess,
 };
 use crate::swarm::Swarm;
 
@@ -122,10 +123,13 @@ impl Actor {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let busy = self.is_busy();
+            let hedge = self.conductor.next_hedge(self.now()).map(|due| self.began + due);
+            let hedge_due = tokio::time::sleep_until(hedge.unwrap_or(self.began).into());
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 Some(event) = events.recv() => self.event(event),
                 Some(command) = commands.recv() => self.command(command),
+                () = hedge_due, if hedge.is_some() => {}
                 _ = tick.tick(), if busy => {
                     self.sweep_waiters();
                     self.give_up_unwanted(self.now());
@@ -178,6 +182,11 @@ impl Actor {
         match command {
             Command::Want { groups, priority, waiter } => self.want(groups, priority, waiter),
             Command::Abandoned => self.sweep_waiters(),
+            Command::ReadsNext(groups) => {
+                if let Some(swarm) = self.engine.swarm.as_ref().filter(|_| self.told_swarm) {
+                    swarm.reads_next(self.shared.info.id, groups);
+                }
+            }
             Command::Parents { parents, led } => {
                 // Who is led follows no parent.
                 match led {
@@ -300,8 +309,11 @@ impl Actor {
         let now = self.now();
         match event {
             FlightEvent::Kept { flight, groups, from, cost } => {
-                self.conductor.arrived(flight, groups);
-                if !self.conductor.is_leased(flight) {
+                let twice = self.conductor.arrived(flight, groups, now);
+                if twice > 0 {
+                    self.engine.hedges.lock().twice += twice * GROUP_BYTES;
+                }
+                if !self.conductor.is_leased(flight) && twice < groups.count {
                     self.tell_done(groups, from, cost);
                 }
                 self.kept(groups);
@@ -768,9 +780,19 @@ impl Actor {
         self.follow_parents();
         let actions = self.conductor.plan(now);
         self.carry_out(actions);
+        self.count_hedges();
         self.tell_lease_ends();
         self.tell_wants();
         self.watch_patience(now);
+    }
+
+    fn count_hedges(&mut self) {
+        let HedgeCount { asked, won } = self.conductor.take_hedges();
+        if asked + won > 0 {
+            tracing::debug!(task = %self.shared.info.id.short(), asked, won, "hedges");
+            let count = &mut self.engine.hedges.lock().count;
+            (count.asked, count.won) = (count.asked + asked, count.won + won);
+        }
     }
 
     /// Nothing moves although something is wanted: after a while this host has itself helped, or helps itself.
@@ -836,7 +858,7 @@ impl Actor {
     fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Request { flight, parent, groups, priority } => {
+                Action::Request { flight, parent, groups, priority, .. } => {
                     let known = || self.parents.get(&parent).map(|(parent, _)| parent);
                     let Some(parent) = self.partners.get(&parent).or_else(known) else {
                         let fault = Some(Failure::Disconnected);

@@ -62,6 +62,8 @@ pub(crate) enum Command {
         waiter: Option<Waiter>,
     },
     Abandoned,
+    /// A reader goes from front to back and reads this next.
+    ReadsNext(GroupRange),
     /// Its parents, and whether what is wanted in any order comes by leases.
     Parents {
         parents: Vec<ParentHost>,
@@ -359,6 +361,15 @@ impl Task {
                 // A full mailbox means that more urgent things are under way: prefetching can wait.
                 let _ = self.shared.commands.try_send(want);
             }
+        }
+    }
+
+    /// Somebody reads from front to back, and `range` next: of what is wanted in any order it comes first.
+    pub fn reads_next(&self, range: ByteRange) {
+        let groups = self.clipped(range).groups();
+        if !groups.is_empty() && !self.shared.stored.has(groups) {
+            // A full mailbox means that more urgent things are under way: it is said again with the next step.
+            let _ = self.shared.commands.try_send(Command::ReadsNext(groups));
         }
     }
 

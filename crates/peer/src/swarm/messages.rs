@@ -43,6 +43,15 @@ pub(super) fn wants(registration: &Registration) -> HostMessage {
     }))
 }
 
+/// What of that comes first.
+fn reads_next(registration: &Registration) -> Option<HostMessage> {
+    Some(up(Up::Want(Want {
+        task_id: id_bytes(&registration.task.id),
+        groups: vec![registration.reads_next?],
+        priority: Priority::ReadAhead as u32,
+    })))
+}
+
 /// Takes part, and wants no more than it holds.
 fn rest(registration: &Registration, held: &[common::GroupRun]) -> HostMessage {
     registered(registration, held.to_vec(), held.to_vec())
@@ -97,6 +106,7 @@ pub(super) fn news(
     messages.extend(progress(task, news));
     // After what came of leases: what nobody wanted then may be wanted now.
     messages.extend(registered.as_ref().filter(|_| news.wants).map(wants));
+    messages.extend(registered.as_ref().filter(|_| news.reads_on).and_then(reads_next));
     if let Some(end) = &news.end {
         messages.push(up(Up::Result(result(task, end))));
     }

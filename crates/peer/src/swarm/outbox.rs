@@ -28,8 +28,9 @@ pub(super) struct Registration {
     pub(super) task: TaskInfo,
     pub(super) priority: Priority,
     pub(super) commands: mpsc::Sender<Command>,
-    /// What it wants in any order.
+    /// What it wants in any order, and what of that it reads next.
     pub(super) wants: Vec<GroupRun>,
+    pub(super) reads_next: Option<GroupRun>,
 }
 
 /// What happened in one task since the last batch.
@@ -42,6 +43,8 @@ pub(super) struct News {
     pub(super) register: bool,
     /// What it wants in any order has changed.
     pub(super) wants: bool,
+    /// It reads on.
+    pub(super) reads_on: bool,
     /// Digests that this host has signed.
     pub(super) signed: VecDeque<Bytes>,
     /// What it held that is not here any more; it may have come again since.
@@ -120,7 +123,10 @@ impl Outbox {
     ) {
         let id = task.id;
         let mut inner = self.inner.lock();
-        inner.tasks.insert(id, Registration { task, priority, commands, wants: Vec::new() });
+        inner.tasks.insert(
+            id,
+            Registration { task, priority, commands, wants: Vec::new(), reads_next: None },
+        );
         let news = inner.news.entry(id).or_default();
         // All of that was before, and a registration begins anew.
         news.rest = None;
@@ -162,6 +168,15 @@ impl Outbox {
         let Some(registration) = inner.tasks.get_mut(&task) else { return };
         registration.wants = groups;
         inner.news.entry(task).or_default().wants = true;
+        drop(inner);
+        self.urgent.notify_one();
+    }
+
+    pub(super) fn reads_next(&self, task: TaskId, groups: GroupRun) {
+        let mut inner = self.inner.lock();
+        let Some(registration) = inner.tasks.get_mut(&task) else { return };
+        registration.reads_next = Some(groups);
+        inner.news.entry(task).or_default().reads_on = true;
         drop(inner);
         self.urgent.notify_one();
     }

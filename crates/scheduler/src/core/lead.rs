@@ -54,8 +54,9 @@ pub(super) struct Led {
     pub(super) number: PeerNumber,
     role: Role,
     place: Place,
-    /// What the matcher was told that it wants.
+    /// What the matcher was told that it wants, and what of that comes first.
     pub(super) wants: GroupSet,
+    reads_next: GroupRange,
     /// What it gained that the matcher was not told of.
     gained: GroupSet,
     /// Whether it has turned out to hold something else than it gained.
@@ -75,6 +76,8 @@ pub(super) struct Part {
     pub(super) slots: u32,
     /// Whether what it wants in any order is to come to it.
     pub(super) takes: bool,
+    /// What of that comes first.
+    pub(super) reads_next: GroupRange,
 }
 
 impl Led {
@@ -192,10 +195,24 @@ impl Lead {
         let Some(part) = part else { return };
         let nothing = GroupSet::new();
         let wants = if part.takes { &peer.in_any_order } else { &nothing };
-        let Some(led) = &mut peer.led else {
-            peer.led = Some(self.join(host, &peer.held, &part, wants, now));
-            return;
-        };
+        match &mut peer.led {
+            Some(led) => self.tell_part(led, &peer.held, &part, wants, now),
+            led => *led = Some(self.join(host, &peer.held, &part, wants, now)),
+        }
+        if let Some(led) = peer.led.as_mut().filter(|led| led.reads_next != part.reads_next) {
+            led.reads_next = part.reads_next;
+            self.matcher.reads(led.number, self.touched(part.reads_next));
+        }
+    }
+
+    fn tell_part(
+        &mut self,
+        led: &mut Led,
+        held: &Held,
+        part: &Part,
+        wants: &GroupSet,
+        now: Millis,
+    ) {
         if led.role != part.role || led.wants != *wants {
             led.moved = now;
         }
@@ -203,7 +220,7 @@ impl Lead {
             led.role = part.role;
             self.matcher.becomes(led.number, part.role, micros(now));
         }
-        self.tell_held(led, &peer.held, now);
+        self.tell_held(led, held, now);
         self.tell_wants(led, wants, now);
     }
 
@@ -283,6 +300,7 @@ impl Lead {
             role,
             place,
             wants: wants.clone(),
+            reads_next: GroupRange::new(0, 0),
             gained: GroupSet::new(),
             is_other: false,
             partners: BTreeMap::new(),

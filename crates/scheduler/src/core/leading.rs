@@ -179,7 +179,8 @@ impl Core {
             (PeerState::Seeding, true) => Role::Source,
             (_, true) => Role::Node,
         };
-        Some(Part { role, place: places.of(host), slots: host.limit, takes })
+        let reads_next = peer.reads_next;
+        Some(Part { role, place: places.of(host), slots: host.limit, takes, reads_next })
     }
 
     /// Sets the timer that the matcher asks for; one far ahead once nobody wants anything.

@@ -275,7 +275,8 @@ pub enum Event {
         report: Report,
     },
     /// What a host wants of a task: of what is fetched in any order, these groups and no others; of what is more
-    /// urgent, these too.
+    /// urgent, these too. Of what it wants in any order that comes first which it is going to read
+    /// ([`Priority::ReadAhead`]), and nothing that it said so of before.
     Want {
         /// Who.
         host: HostId,

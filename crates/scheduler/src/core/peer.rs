@@ -122,6 +122,8 @@ pub struct Peer {
     pub wanted: Wanted,
     /// What of that it wants in any order, as it said last.
     pub in_any_order: GroupSet,
+    /// What of that comes next where it reads from front to back, as it said last.
+    pub(super) reads_next: GroupRange,
     /// What it holds.
     pub held: Held,
     /// Whether it said so over a stream that has broken since.
@@ -176,6 +178,7 @@ impl Peer {
             priority: Priority::default(),
             wanted: Wanted::Groups(GroupSet::new()),
             in_any_order: GroupSet::new(),
+            reads_next: GroupRange::new(0, 0),
             held,
             is_hearsay: false,
             costs: Costs::default(),
@@ -300,11 +303,16 @@ impl Peer {
         }
     }
 
+    /// Whether it only reads, here and there: what it will come to hold is what it will be asked for.
+    pub fn is_reader(&self) -> bool {
+        self.wanted == Wanted::All && self.priority < Priority::Bulk
+    }
+
     /// Whether it will hold everything, however long that turns out to be.
     pub fn will_hold_all(&self) -> bool {
         self.state == PeerState::Seeding
             || self.held == Held::All
-            || (self.is_active() && self.wanted == Wanted::All)
+            || (self.is_active() && self.wanted == Wanted::All && !self.is_reader())
     }
 
     /// The parts of `run` that it neither holds nor will hold once it has what it wants.
@@ -314,13 +322,13 @@ impl Peer {
             return Vec::new();
         }
         let missing = held.missing_in(run);
-        match &self.wanted {
-            _ if !self.is_active() => missing.collect(),
-            Wanted::All => Vec::new(),
-            Wanted::Groups(wanted) => {
-                missing.flat_map(|run| wanted.missing_in(run).collect::<Vec<_>>()).collect()
-            }
-        }
+        let wanted = match &self.wanted {
+            _ if !self.is_active() => return missing.collect(),
+            Wanted::All if self.is_reader() => &self.in_any_order,
+            Wanted::All => return Vec::new(),
+            Wanted::Groups(wanted) => wanted,
+        };
+        missing.flat_map(|run| wanted.missing_in(run).collect::<Vec<_>>()).collect()
     }
 }
 

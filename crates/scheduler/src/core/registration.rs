@@ -43,6 +43,14 @@ fn held_from(groups: GroupSet, task: &Task) -> Held {
     }
 }
 
+/// From the first of some groups to the last.
+fn span(groups: &GroupSet) -> GroupRange {
+    let mut runs = groups.ranges();
+    let Some(first) = runs.next() else { return GroupRange::new(0, 0) };
+    let end = runs.last().unwrap_or(first).end();
+    GroupRange::new(first.first, end - first.first)
+}
+
 impl Core {
     pub(super) fn announced(&mut self, host: HostId, spec: TaskInfo, announced: Announced) {
         let (id, now) = (spec.id, self.now);
@@ -126,6 +134,7 @@ impl Core {
         peer.serves_only_itself = false;
         peer.wanted = ask.wanted;
         peer.in_any_order = GroupSet::new();
+        peer.reads_next = GroupRange::new(0, 0);
         peer.priority = ask.priority;
         peer.tries = 0;
         peer.blocked.clear();
@@ -401,7 +410,11 @@ impl Core {
         }
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let Some(peer) = task.peer_mut(&host) else { return };
-        peer.priority = priority;
+        match priority {
+            // What it wants in any order it wants all the same.
+            Priority::ReadAhead => peer.reads_next = span(&groups),
+            _ => peer.priority = priority,
+        }
         if let Wanted::Groups(wanted) = &mut peer.wanted {
             groups.ranges().for_each(|range: GroupRange| wanted.insert_range(range));
         }

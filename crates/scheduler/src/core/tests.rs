@@ -99,13 +99,16 @@ impl Scene {
     }
 
     fn register_for(&mut self, n: u8, task: &TaskInfo, wanted: Wanted) -> Vec<Decision> {
-        self.tell(Event::Register {
-            host: id(n),
-            task: task.clone(),
-            wanted,
-            held: GroupSet::new(),
-            priority: Priority::Bulk,
-        })
+        let (host, task, held) = (id(n), task.clone(), GroupSet::new());
+        let priority = Priority::Bulk;
+        self.tell(Event::Register { host, task, wanted, held, priority })
+    }
+
+    /// It reads, here and there.
+    fn reads(&mut self, n: u8, task: &TaskInfo) -> Vec<Decision> {
+        let (host, task, held) = (id(n), task.clone(), GroupSet::new());
+        let (wanted, priority) = (Wanted::All, Priority::Demand);
+        self.tell(Event::Register { host, task, wanted, held, priority })
     }
 
     pub fn seed_says(&mut self, n: u8, task: &TaskInfo, event: SeedEvent) -> Vec<Decision> {
@@ -816,6 +819,60 @@ fn what_neighbours_lack_is_ordered_from_a_seed() {
         digests: Vec::new(),
     });
     assert_eq!(ordered_seed(&other.register_for(2, &task, lazy)), None);
+}
+
+#[test]
+fn who_reads_here_and_there_has_somebody_who_has_or_fetches_whatever_it_reads() {
+    for strategy in ["seed004", "seed004+", "swarm"] {
+        let mut scene = match strategy {
+            "seed004" => Scene::deciding(limits(), Seed004),
+            "seed004+" => Scene::deciding(limits(), strategy::seed004_plus::Seed004Plus),
+            _ => Scene::deciding(limits(), strategy::leases::Leases::swarm()),
+        };
+        scene.join(100, HostKind::Seed, "");
+        scene.nodes(1..=60);
+        let task = spec("a", Some(64 * MIB));
+        scene.reads(1, &task);
+        scene.seed_obtains(100, &task);
+        // One has read what it wanted: a seed is no better a parent than others.
+        scene.tell(Event::Announced {
+            host: id(60),
+            task: task.clone(),
+            held: GroupSet::full(9),
+            digests: Vec::new(),
+            stood_in: false,
+        });
+        // Each has come to hold a few groups, and reads on.
+        for n in 2..=50 {
+            scene.reads(n, &task);
+            let groups = GroupRange::new(u64::from(n), 2);
+            scene.progress(n, &task, Done { groups, parent: Some(id(100)), cost_ms: 10 });
+        }
+        for n in 51..=59 {
+            let told = scene.reads(n, &task);
+            let given = parents_of(&told, n).unwrap();
+            assert!(given.contains(&100), "{strategy}: {given:?} hold a few groups each");
+        }
+    }
+}
+
+#[test]
+fn who_reads_here_and_there_in_a_led_task_has_holders_that_are_near() {
+    let mut scene = Scene::deciding(limits(), strategy::leases::Leases::swarm());
+    scene.join(100, HostKind::Seed, "far");
+    for n in 1..=90 {
+        scene.join(n, HostKind::Node, if n > 86 { "near" } else { "far" });
+    }
+    let task = spec("a", Some(64 * MIB));
+    scene.reads(1, &task);
+    scene.seed_obtains(100, &task);
+    for n in 2..=89 {
+        scene.reads(n, &task);
+        scene.finish(n, &task, 100);
+    }
+    let told = scene.reads(90, &task);
+    let given = parents_of(&told, 90).unwrap();
+    assert!([87, 88, 89].iter().all(|near| given.contains(near)), "{given:?}");
 }
 
 #[test]

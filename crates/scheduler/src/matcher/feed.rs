@@ -276,15 +276,17 @@ impl Matcher {
             let can = |word: usize| useful[word] & rare.map_or(u64::MAX, |rare| rare[word]);
             let some = pieces_around(start, any.len(), can);
             let piece = match self.tuning.choice {
-                Choice::Rarest => {
-                    some.take(COMPARED).min_by_key(|piece| self.pieces.copies(*piece))
-                }
+                Choice::Rarest => self
+                    .ahead
+                    .first_for_anybody(can)
+                    .or_else(|| some.take(COMPARED).min_by_key(|piece| self.pieces.copies(*piece))),
                 Choice::Random => some.into_iter().next(),
             };
             let Some(piece) = piece else { continue };
             let key = (self.pieces.copies(piece), self.peers.getting(*to), self.peers.held(*to));
             if best.is_none_or(|(known, _)| key < known) {
-                best = Some((key, (*to, piece)));
+                // Who it is, is decided by what is rare: who reads in order gets no more than others do.
+                best = Some((key, (*to, self.ahead.first_of(*to, useful).unwrap_or(piece))));
             }
         }
         best.map(|(_, best)| best)
@@ -308,10 +310,15 @@ impl Matcher {
 
     fn grant(&mut self, from: u32, to: u32, first: usize, way: &Way) {
         let copies = self.pieces.copies(first);
+        let is_next = |piece: usize| self.ahead.of(to).is_some_and(|run| run.contains(&piece));
+        let is_as_good = |piece: usize| match is_next(first) {
+            true => is_next(piece),
+            false => self.pieces.copies(piece) == copies,
+        };
         let suits = |piece: usize| {
             self.peers.has(from, piece)
                 && self.peers.lacks(to, piece)
-                && self.pieces.copies(piece) == copies
+                && is_as_good(piece)
                 && self.pieces.may_go(piece, way)
         };
         let most = (first + self.run_of(from, to)).min(self.pieces.len());

@@ -285,6 +285,8 @@ enum Step {
     Wait(u64),
     /// A node gives no more, and then gives again.
     Flips(usize),
+    /// It reads from front to back.
+    Reads(usize, u32, u32),
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
@@ -303,6 +305,8 @@ fn step() -> impl Strategy<Value = Step> {
         20 => any::<usize>().prop_map(Step::Done),
         2 => (any::<usize>(), failure()).prop_map(|(n, why)| Step::Failed(n, why)),
         1 => any::<usize>().prop_map(Step::Flips),
+        2 => (any::<usize>(), 0..2 * PIECES, 0..PIECES)
+            .prop_map(|(n, first, count)| Step::Reads(n, first, count)),
         1 => any::<usize>().prop_map(Step::Late),
         2 => prop_oneof![Just(1), Just(200), Just(3_000), Just(60_000)].prop_map(Step::Wait),
     ]
@@ -368,7 +372,10 @@ proptest! {
                         field.matcher.check();
                     }
                 }
-                Step::Leave(_) | Step::Late(_) | Step::Flips(_) => {}
+                Step::Reads(n, first, count) if !nodes.is_empty() => {
+                    field.matcher.reads(nodes[n % nodes.len()], first..first + count);
+                }
+                Step::Leave(_) | Step::Late(_) | Step::Flips(_) | Step::Reads(..) => {}
             }
         }
         field.matcher.check();
@@ -625,4 +632,78 @@ fn where_everybody_is_there_is_no_way_in() {
     assert_eq!(matcher.way_in(to, to), None, "it is there");
     matcher.leave(elsewhere, Micros(0));
     assert_eq!(matcher.way_in(from, to), None);
+}
+
+/// How a crowd went of which one may read from front to back.
+struct Went {
+    /// What the first node had whenever something came to it: all, and from the front on.
+    seen: Vec<(u32, u32)>,
+    /// When the last had everything.
+    last: u64,
+}
+
+const MANY: u32 = 1000;
+
+/// Pieces ahead of a reader's front that come first.
+const AHEAD: u32 = 100;
+
+/// What an uplink is leased at a time: it comes in any order.
+const WINDOW: u32 = 50;
+
+/// A crowd behind equal uplinks, which send a piece in a millisecond, one after the other.
+fn crowd(reads: bool, seed: u64) -> Went {
+    let every = 0..MANY;
+    let all = std::slice::from_ref(&every);
+    let mut matcher = Matcher::new(MANY, 1000, Tuning::default(), seed);
+    let joining =
+        |role, has, wants| Joining { role, place: Place::default(), slots: u32::MAX, has, wants };
+    let reader = matcher.join(&joining(Role::Node, &[], all), Micros(0));
+    for _ in 0..11 {
+        matcher.join(&joining(Role::Node, &[], all), Micros(0));
+    }
+    matcher.join(&joining(Role::Source, all, &[]), Micros(0));
+    let (mut free, mut under_way) = (BTreeMap::new(), BTreeMap::new());
+    let (mut now, mut front, mut held, mut seen) = (0, 0, BTreeSet::new(), Vec::new());
+    while matcher.next_tick().is_some() {
+        for lease in matcher.withdrawn() {
+            under_way.retain(|_, one: &mut Lease| one.id != lease.id);
+        }
+        for lease in give(&mut matcher) {
+            let free = free.entry(lease.from).or_insert(now);
+            *free = now.max(*free) + 1000 * u64::from(lease.count);
+            under_way.insert((*free, lease.id), lease);
+        }
+        let Some(((at, _), lease)) = under_way.pop_first() else {
+            now += TICK;
+            matcher.tick(Micros(now));
+            continue;
+        };
+        now = now.max(at);
+        matcher.done(lease.id, Micros(now));
+        if lease.to != reader {
+            continue;
+        }
+        held.extend(lease.pieces().map(|piece| piece as u32));
+        while held.contains(&front) {
+            front += 1;
+        }
+        seen.push((held.len() as u32, front));
+        if reads {
+            matcher.reads(reader, front..front + AHEAD);
+        }
+    }
+    Went { seen, last: now }
+}
+
+#[test]
+fn who_reads_from_front_to_back_in_a_crowd_gets_on_as_the_others_do_and_costs_them_nothing() {
+    let lag = |went: &Went| went.seen.iter().map(|(held, front)| held - front).max().unwrap();
+    for seed in 0..4 {
+        let (plain, reading) = (crowd(false, seed), crowd(true, seed));
+        assert!(lag(&plain) > MANY / 2, "{}: rarest first is no order", lag(&plain));
+        let lag = lag(&reading);
+        assert!(lag <= 2 * AHEAD + WINDOW, "it has {lag} that it cannot read");
+        let cost = reading.last as f64 / plain.last as f64;
+        assert!(cost < 1.05, "it takes {cost} of the time");
+    }
 }

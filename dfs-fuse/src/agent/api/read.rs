@@ -37,6 +37,11 @@ const STEP: u64 = 4 << 20;
 /// How far ahead of the reader bytes are asked for.
 const AHEAD: u64 = 64 << 20;
 
+/// What a reader takes in so long comes before what it takes later, and no less than [`NEXT`]: several times what it
+/// takes until a neighbour has been found and has sent it.
+const SOON: Duration = Duration::from_secs(1);
+const NEXT: u64 = 2 * STEP;
+
 /// Bytes that no file exceeds.
 const LONGEST: u64 = i64::MAX as u64;
 
@@ -73,6 +78,8 @@ struct Transfer {
     by_path: bool,
     /// Nothing of the task is evicted meanwhile.
     _in_use: UseGuard,
+    /// Since when it is read.
+    began: Instant,
     /// What it was opened as stays known while it is read.
     _opened: Arc<OpenArtifact>,
     told: Instant,
@@ -122,6 +129,7 @@ pub(super) async fn read(
         is_range: start > 0 || request.end.is_some(),
         priority: Priority::from_wire(u8::try_from(request.priority).unwrap_or(u8::MAX)),
         by_path: request.by_path,
+        began: Instant::now(),
         told: Instant::now(),
         pending: Bytes::new(),
         passing: None,
@@ -295,6 +303,7 @@ impl Transfer {
             Some(ensured) => ensured,
             None => {
                 self.prefetch_behind(step.end);
+                self.tell_place();
                 let (task, range, priority) =
                     (self.piece.task.clone(), self.in_task(step), self.priority);
                 async move { task.ensure(range, priority).await }.boxed()
@@ -355,6 +364,17 @@ impl Transfer {
         let ahead =
             ByteRange::new(end.min(self.rest.end), end.saturating_add(AHEAD).min(self.rest.end));
         self.piece.task.prefetch(self.in_task(ahead), self.background());
+    }
+
+    /// Whoever takes bytes in order is to have them in order. Who takes them by path has all of them or nothing.
+    fn tell_place(&self) {
+        if self.by_path {
+            return;
+        }
+        let rate = (self.rest.start - self.first) as f64 / self.began.elapsed().as_secs_f64();
+        let next = ((rate * SOON.as_secs_f64()) as u64).clamp(NEXT, AHEAD);
+        let end = self.rest.start.saturating_add(next).min(self.rest.end);
+        self.piece.task.reads_next(self.in_task(ByteRange::new(self.rest.start, end)));
     }
 
     /// Hands over what is in the store.

@@ -3,11 +3,12 @@
 use rand::rngs::StdRng;
 
 use super::seed004::Seed004;
+use super::seed004_plus::Seed004Plus;
 use super::{Ask, Choice, Strategy, Swarm};
 use crate::matcher::{self, Tuning};
 
-/// Uplinks are leased as they become free. Whoever reads here and there, and whoever the leases fail, has the parents of
-/// the founding design beside them.
+/// Uplinks are leased as they become free. Whoever the leases fail has the parents of the founding design beside them;
+/// whoever reads here and there those of its better candidates: near ones that have what it lacks.
 #[derive(Debug, Clone, Copy)]
 pub struct Leases {
     name: &'static str,
@@ -33,7 +34,10 @@ impl Strategy for Leases {
     }
 
     fn parents(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Choice {
-        Seed004.parents(swarm, ask, random)
+        match ask.peer.is_reader() {
+            true => Seed004Plus.parents(swarm, ask, random),
+            false => Seed004.parents(swarm, ask, random),
+        }
     }
 
     fn leases(&self) -> Option<Tuning> {
