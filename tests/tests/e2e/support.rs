@@ -1,6 +1,7 @@
 //! What the tests share beside the fixtures: agents that fail their test, commands under way, small disks.
 
 pub mod canned;
+pub mod crowd;
 pub mod disk;
 pub mod ledger;
 pub mod servers;
