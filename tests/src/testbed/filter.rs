@@ -126,8 +126,12 @@ mod tests {
     fn what_is_struck_is_struck_on_its_way_only() {
         let two = Whom::These(vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()]);
         let said = lines(two.clone(), Way::Both, 100, Fate::Lost);
-        assert!(said.contains("hook input priority 0; ip saddr { 10.0.0.1, 10.0.0.2 } counter drop"));
-        assert!(said.contains("hook output priority 0; ip daddr { 10.0.0.1, 10.0.0.2 } counter drop"));
+        assert!(
+            said.contains("hook input priority 0; ip saddr { 10.0.0.1, 10.0.0.2 } counter drop")
+        );
+        assert!(
+            said.contains("hook output priority 0; ip daddr { 10.0.0.1, 10.0.0.2 } counter drop")
+        );
         let said = lines(two.clone(), Way::In, 100, Fate::Lost);
         assert!(said.contains("hook input") && !said.contains("hook output"), "{said}");
         let said = lines(two, Way::Out, 100, Fate::Lost);

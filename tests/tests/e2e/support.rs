@@ -4,7 +4,9 @@ pub mod canned;
 pub mod crowd;
 pub mod disk;
 pub mod ledger;
+pub mod liar;
 pub mod servers;
+pub mod siege;
 pub mod site;
 pub mod trees;
 
