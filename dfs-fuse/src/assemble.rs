@@ -26,6 +26,7 @@ use dfs_service::run_info::RunInfo;
 use dfs_service::tls::enrol::{self, Keeper, Renewer};
 use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker, tls};
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
+use tonic::service::Routes;
 
 use crate::agent::api::NodeService;
 use crate::agent::cluster::{self, NamedManager};
@@ -251,8 +252,8 @@ fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBu
     if let Some(dir) = access.shut_out_by(&socket) {
         tracing::warn!(dir = %dir.display(), "the socket's group may not enter a directory on its way");
     }
-    let router = net::grpc_server().add_service(NodeServer::new(NodeService::new(agent)));
-    let serving = net::serve_grpc_local(router, listener, tracker.token().clone());
+    let routes = Routes::new(NodeServer::new(NodeService::new(agent)));
+    let serving = net::serve_grpc_local(routes, listener, tracker.token().clone());
     tracker.spawn("api", OnFailure::StopProcess, serving);
     Ok(socket)
 }

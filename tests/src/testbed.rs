@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dfs_model::Rate;
 
-pub use filter::Lost;
+pub use filter::{Fate, Filter, Way, Whom};
 pub use fleet::{Fleet, Part};
 pub use link::{Shaped, Traffic};
 pub use namespace::Reaper;
@@ -228,20 +228,20 @@ impl Testbed {
         self.shape(machine, machine.place.link, machine.place.link)
     }
 
-    /// From now on a machine loses these packets, and no others.
-    pub fn lose(&self, name: &str, lost: Option<&Lost>) -> Result<(), Failure> {
-        self.machine(name)?.inside(|| filter::lose(lost))
+    /// From now on these packets of a machine do not come through, and no others.
+    pub fn filter(&self, name: &str, filter: Option<&Filter>) -> Result<(), Failure> {
+        self.machine(name)?.inside(|| filter::set(filter))
     }
 
-    /// From now on nothing comes to a machine from others of this role, nor goes there.
-    pub fn part(&self, name: &str, from: Role) -> Result<(), Failure> {
-        let others = self.all(from).filter(|other| other.name() != name);
-        self.lose(name, Some(&Lost::Of(others.map(Machine::address).collect())))
+    /// All other machines that are there for this.
+    pub fn others(&self, name: &str, role: Role) -> Whom {
+        let others = self.all(role).filter(|other| other.name() != name);
+        Whom::These(others.map(Machine::address).collect())
     }
 
-    /// Packets that a machine has lost since it began to.
-    pub fn lost(&self, name: &str) -> Result<u64, Failure> {
-        self.machine(name)?.inside(filter::lost)
+    /// Packets that the filter of a machine has struck.
+    pub fn struck(&self, name: &str) -> Result<u64, Failure> {
+        self.machine(name)?.inside(filter::struck)
     }
 
     /// What the uplink of a data centre or an area, counted from 0, has carried: away from it, and to it.

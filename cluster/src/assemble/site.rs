@@ -26,7 +26,7 @@ use dfs_service::tls::Authority;
 use dfs_service::tls::enrol::Keeper;
 use dfs_service::{OnFailure, Tracker, process};
 use tokio::sync::watch;
-use tonic::service::RoutesBuilder;
+use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Channel;
 
 use super::secure::Secured;
@@ -128,8 +128,8 @@ impl Site {
         };
         let managers = self.grpc.iter().copied().map(ServiceAddress::from).collect();
         let desk = AdminServer::new(Desk::new(registrar, managers));
-        let router = net::grpc_server().add_service(desk);
-        let serving = net::serve_grpc_local(router, listener, tracker.token().clone());
+        let (routes, stop) = (Routes::new(desk), tracker.token().clone());
+        let serving = net::serve_grpc_local(routes, listener, stop);
         tracker.spawn("desk", OnFailure::Report, serving);
     }
 

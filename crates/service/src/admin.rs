@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::net::incoming::Pages;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -104,13 +106,18 @@ pub fn router(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
         .route("/readyz", get(ready).with_state(readiness))
 }
 
-/// Serves `router` until `token` is cancelled and its open requests are answered.
+/// Serves `router` until `token` is cancelled and its open requests are answered. A connection is asked one thing, and
+/// is closed when that takes too long: nobody keeps one.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     token: CancellationToken,
 ) -> io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await
+    let router = router.layer(map_response(async |mut response: Response| {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }));
+    axum::serve(Pages::new(listener), router).with_graceful_shutdown(token.cancelled_owned()).await
 }
 
 async fn scrape(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {

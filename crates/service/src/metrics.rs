@@ -9,9 +9,11 @@ use std::fmt::Write;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::{Metric as Registrable, Registry, Unit as WireUnit};
 
+mod connections;
 mod instruments;
 mod process;
 
+pub use connections::ConnectionMetrics;
 pub use instruments::{Counter, Gauge, Histogram, Instrument, Labelled};
 pub use process::ProcessMetrics;
 
@@ -90,6 +92,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut metrics = Self::default();
         ProcessMetrics::install(&mut metrics);
+        ConnectionMetrics::install(&mut metrics);
         metrics
     }
 

@@ -13,10 +13,12 @@ use tokio::net::TcpListener;
 mod channels;
 mod group;
 mod grpc;
-mod incoming;
+pub(crate) mod incoming;
 mod links;
 mod local;
 pub mod manager;
+pub(crate) mod places;
+mod seated;
 mod security;
 mod stream;
 

@@ -80,6 +80,10 @@ impl Connection<'_> {
                 {
                     return self.refuse(401, "WWW-Authenticate: Basic realm=\"origin\"\r\n");
                 }
+                Wrong::Around if self.strike(number) => {
+                    let here = format!("Location: {}\r\n", encode(&self.head.path));
+                    return self.refuse(302, &here);
+                }
                 _ => {}
             }
         }
@@ -104,7 +108,9 @@ impl Connection<'_> {
     /// The rules that are for this request, in the order in which they were injected.
     fn rules(&self) -> Vec<(usize, Wrong)> {
         let state = self.shared.lock();
-        let rules = state.rules.iter().enumerate().filter(|(_, rule)| rule.applies(self.head));
+        let sent = state.sent_of(self.head);
+        let rules = state.rules.iter().enumerate();
+        let rules = rules.filter(|(_, rule)| rule.applies(self.head, sent));
         rules.map(|(number, rule)| (number, rule.fault.wrong.clone())).collect()
     }
 
@@ -192,7 +198,8 @@ impl Connection<'_> {
             return self.refuse(416, &total);
         };
         self.shared.change(|state| state.answered(self.head, part.status));
-        self.write(part.head(body.length(), &validators).as_bytes())?;
+        let off = self.length_off(&part, &rules);
+        self.write(part.head(body.length(), off, &validators).as_bytes())?;
         if self.head.method == "HEAD" {
             return Ok(After::Next);
         }
@@ -202,7 +209,17 @@ impl Connection<'_> {
         let sending = Sending { head: self.head, body, part, number, rules };
         let after = self.send(&sending);
         self.shared.change(|state| state.in_flight.remove(&number));
-        after
+        if off != 0 { Ok(After::Close) } else { after }
+    }
+
+    /// By how much the length that is announced of a body is off.
+    fn length_off(&self, part: &Part, rules: &[(usize, Wrong)]) -> i64 {
+        let has_body = self.head.method == "GET" && part.end > part.start;
+        let off = rules.iter().find_map(|(number, wrong)| match wrong {
+            Wrong::LengthOff(bytes) if has_body && self.strike(*number) => Some(*bytes),
+            _ => None,
+        });
+        off.unwrap_or(0)
     }
 
     /// The ETag to compare with, and the headers.
@@ -255,11 +272,18 @@ impl Connection<'_> {
             let mut room = CHUNK.min(sending.part.end - at);
             for (number, wrong) in &sending.rules {
                 match wrong {
-                    Wrong::ResetAfter(limit) | Wrong::StallAfter(limit) if sent < *limit => {
+                    Wrong::ResetAfter(limit)
+                    | Wrong::StallAfter(limit)
+                    | Wrong::CutAfter(limit)
+                        if sent < *limit =>
+                    {
                         room = room.min(limit - sent);
                     }
                     Wrong::ResetAfter(limit) if sent == *limit && self.strike(*number) => {
                         sockopt::set_socket_linger(self.stream, Some(Duration::ZERO))?;
+                        return Ok(After::Close);
+                    }
+                    Wrong::CutAfter(limit) if sent == *limit && self.strike(*number) => {
                         return Ok(After::Close);
                     }
                     Wrong::StallAfter(limit)
@@ -323,11 +347,12 @@ impl Connection<'_> {
 }
 
 impl Part {
-    fn head(&self, length: u64, validators: &str) -> String {
+    fn head(&self, length: u64, off: i64, validators: &str) -> String {
         let framing = match self.chunked {
             true => "Transfer-Encoding: chunked\r\n".to_owned(),
             false => {
-                format!("Content-Length: {}\r\nAccept-Ranges: bytes\r\n", self.end - self.start)
+                let announced = (self.end - self.start).saturating_add_signed(off);
+                format!("Content-Length: {announced}\r\nAccept-Ranges: bytes\r\n")
             }
         };
         let range = match self.status {
@@ -347,6 +372,7 @@ fn reason(status: u16) -> &'static str {
         200 => "OK",
         206 => "Partial Content",
         301 => "Moved Permanently",
+        302 => "Found",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",

@@ -19,6 +19,12 @@ pub enum Wrong {
     ResetAfter(u64),
     /// Goes silent after this many bytes of a longer body, until lifted.
     StallAfter(u64),
+    /// Ends a longer body, and the connection, after this many bytes.
+    CutAfter(u64),
+    /// Announces bodies so many bytes longer or shorter than they are, and ends the connection behind them.
+    LengthOff(i64),
+    /// Sends whoever asks to where they are.
+    Around,
     /// Holds every answer back, until lifted.
     Gate,
     /// Answers ranges with everything.
@@ -40,11 +46,12 @@ pub struct Fault {
     pub(super) path: Option<String>,
     pub(super) method: Option<String>,
     pub(super) times: Option<u64>,
+    pub(super) after: u64,
 }
 
 impl From<Wrong> for Fault {
     fn from(wrong: Wrong) -> Self {
-        Self { wrong, path: None, method: None, times: None }
+        Self { wrong, path: None, method: None, times: None, after: 0 }
     }
 }
 
@@ -72,6 +79,21 @@ impl Fault {
     /// Goes silent after this many bytes of a longer body, until lifted.
     pub fn stall_after(bytes: u64) -> Self {
         Wrong::StallAfter(bytes).into()
+    }
+
+    /// Ends a longer body, and the connection, after this many bytes.
+    pub fn cut_after(bytes: u64) -> Self {
+        Wrong::CutAfter(bytes).into()
+    }
+
+    /// Announces bodies so many bytes longer or shorter than they are.
+    pub fn length_off(bytes: i64) -> Self {
+        Wrong::LengthOff(bytes).into()
+    }
+
+    /// Redirects whoever asks to where they are.
+    pub fn around() -> Self {
+        Wrong::Around.into()
     }
 
     /// Holds every answer back, until lifted.
@@ -122,6 +144,12 @@ impl Fault {
         self
     }
 
+    /// Only once so many bytes of the path have been sent.
+    pub fn after(mut self, bytes: u64) -> Self {
+        self.after = bytes;
+        self
+    }
+
     fn is_for(&self, head: &Head) -> bool {
         let path = self.path.as_ref().is_none_or(|path| path.as_bytes() == head.path);
         path && self.method.as_ref().is_none_or(|method| *method == head.method)
@@ -168,10 +196,10 @@ impl Rule {
         Self { fault, struck: 0, lifted: false, next: Instant::now() }
     }
 
-    /// Whether it may strike this request.
-    pub fn applies(&self, head: &Head) -> bool {
+    /// Whether it may strike this request, for a path of which so many bytes have been sent.
+    pub fn applies(&self, head: &Head, sent: u64) -> bool {
         let left = self.fault.times.is_none_or(|times| self.struck < times);
-        left && !self.lifted && self.fault.is_for(head)
+        left && !self.lifted && sent >= self.fault.after && self.fault.is_for(head)
     }
 
     /// Books `bytes` at the rate, and says when they may be sent.

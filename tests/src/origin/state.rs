@@ -131,10 +131,16 @@ impl State {
         self.counters.paths.entry(answer.path.clone()).or_default().body_bytes += bytes;
     }
 
+    /// Bytes that have been sent of what is asked for.
+    pub fn sent_of(&self, head: &Head) -> u64 {
+        self.counters.path(&head.shown_path()).body_bytes
+    }
+
     /// Strikes with a rule, unless it has struck often enough by now.
     pub fn strike(&mut self, number: usize, head: &Head) -> bool {
+        let sent = self.sent_of(head);
         let rule = &mut self.rules[number];
-        let applies = rule.applies(head);
+        let applies = rule.applies(head, sent);
         rule.struck += u64::from(applies);
         applies
     }

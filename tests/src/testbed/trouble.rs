@@ -5,14 +5,11 @@ use std::str::FromStr;
 
 use dfs_model::Rate;
 
-use super::{Fleet, Lost, Machine, Role, Testbed, Traffic};
+use super::{Fate, Filter, Fleet, Machine, Role, Testbed, Traffic, Way, Whom};
 use crate::Failure;
 
 /// A link that crawls has so much of its rate left.
 const CRAWL: u64 = 100;
-
-/// A link that is lossy loses so many packets in a hundred, each way.
-const LOSSY: u8 = 5;
 
 /// Something that happens to a process or to the link of its machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,27 +25,54 @@ enum What {
     Freeze,
     Unplug,
     Crawl,
-    /// Manager and scheduler cannot be reached from there; everybody else can.
-    Cut,
-    /// No other node can be reached from there; the cluster can.
-    Shun,
-    /// Packets are lost on the way from and to it.
-    Lossy,
+    /// Packets do not come through.
+    Sift(Sieve),
 }
 
-const NAMES: [(&str, What); 8] = [
+/// Which packets a machine's filter strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sieve {
+    /// Of machines that are there for this; of all when not given.
+    role: Option<Role>,
+    way: Way,
+    percent: u8,
+    fate: Fate,
+}
+
+const fn parted(role: Role, way: Way) -> What {
+    What::Sift(Sieve { role: Some(role), way, percent: 100, fate: Fate::Lost })
+}
+
+const fn lossy(percent: u8) -> What {
+    What::Sift(Sieve { role: None, way: Way::Both, percent, fate: Fate::Lost })
+}
+
+const RESETS: What =
+    What::Sift(Sieve { role: Some(Role::Node), way: Way::Both, percent: 2, fate: Fate::Reset });
+
+const NAMES: [(&str, What); 15] = [
     ("kill", What::Kill),
     ("restart", What::Restart),
     ("freeze", What::Freeze),
     ("unplug", What::Unplug),
     ("crawl", What::Crawl),
-    ("cut", What::Cut),
-    ("shun", What::Shun),
-    ("lossy", What::Lossy),
+    // Manager and scheduler: neither reaches the other, it hears nothing of them, they hear nothing of it.
+    ("cut", parted(Role::Control, Way::Both)),
+    ("adrift", parted(Role::Control, Way::In)),
+    ("unheard", parted(Role::Control, Way::Out)),
+    // The same of the other nodes.
+    ("shun", parted(Role::Node, Way::Both)),
+    ("deaf", parted(Role::Node, Way::In)),
+    ("mute", parted(Role::Node, Way::Out)),
+    ("lossy-1", lossy(1)),
+    ("lossy", lossy(5)),
+    ("lossy-20", lossy(20)),
+    // Its connections with other nodes break again and again.
+    ("resets", RESETS),
 ];
 
 /// What happens to a crowd, each by itself.
-const USUAL: [&str; 15] = [
+const USUAL: [&str; 18] = [
     "kill:node2",
     "restart:node2",
     "freeze:node2",
@@ -56,7 +80,10 @@ const USUAL: [&str; 15] = [
     "crawl:node2",
     "cut:node2",
     "shun:node2",
+    "deaf:node2",
+    "adrift:node2",
     "lossy:node2",
+    "resets:node2",
     "kill:seed1",
     "freeze:seed1",
     "restart:seed1",
@@ -128,16 +155,17 @@ impl Trouble {
                 let usual = testbed.machine(whom)?.shaped()?.rate;
                 testbed.slow(whom, Rate(usual.0 / CRAWL))
             }
-            What::Cut => testbed.part(whom, Role::Control),
-            What::Shun => testbed.part(whom, Role::Node),
-            What::Lossy => testbed.lose(whom, Some(&Lost::Percent(LOSSY))),
+            What::Sift(Sieve { role, way, percent, fate }) => {
+                let of = role.map_or(Whom::Anybody, |role| testbed.others(whom, role));
+                testbed.filter(whom, Some(&Filter { whom: of, way, percent, fate }))
+            }
         }
     }
 
-    /// Whether packets have been lost for it; of what loses none, always.
+    /// Whether packets have been struck by it; of what strikes none, always.
     pub fn is_felt(&self, testbed: &Testbed) -> Result<bool, Failure> {
         match self.what {
-            What::Cut | What::Shun | What::Lossy => Ok(testbed.lost(&self.whom)? > 0),
+            What::Sift(_) => Ok(testbed.struck(&self.whom)? > 0),
             _ => Ok(true),
         }
     }
@@ -151,7 +179,7 @@ impl Trouble {
             What::Freeze => fleet.thaw(whom),
             What::Unplug => testbed.plug(whom),
             What::Crawl => testbed.restore(whom),
-            What::Cut | What::Shun | What::Lossy => testbed.lose(whom, None),
+            What::Sift(_) => testbed.filter(whom, None),
         }
     }
 }

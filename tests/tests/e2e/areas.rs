@@ -5,7 +5,7 @@ use dfs_model::{CanonicalUrl, Rate, rank_areas};
 use dfs_tests::testbed::{Fleet, Idcs, Layout, Machine, Role, Traffic};
 use dfs_tests::{Body, Fault, Node, Origin, Testbed};
 
-use crate::bad_days::Taker;
+use crate::support::crowd::Taker;
 use crate::support::ledger::Account;
 use crate::support::{Expected, Place, binaries, until};
 

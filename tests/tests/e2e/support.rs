@@ -1,9 +1,12 @@
 //! What the tests share beside the fixtures: agents that fail their test, commands under way, small disks.
 
 pub mod canned;
+pub mod crowd;
 pub mod disk;
 pub mod ledger;
+pub mod liar;
 pub mod servers;
+pub mod siege;
 pub mod site;
 pub mod trees;
 

@@ -3,7 +3,7 @@
 use dfctl::codes::Step;
 use dfs_cluster::metrics::{ManagerMetrics, SchedulerMetrics, SeedMetrics};
 use dfs_fuse::metrics::AgentMetrics;
-use dfs_service::metrics::{ProcessMetrics, reference};
+use dfs_service::metrics::{ConnectionMetrics, ProcessMetrics, reference};
 
 use crate::commands::{all, programs};
 
@@ -45,7 +45,7 @@ pub fn codes() -> String {
 /// Every metric by the process that exposes it, at `/metrics` of its metrics port.
 pub fn metrics() -> String {
     let sections = [
-        ("Every process", reference(&[ProcessMetrics::TABLE])),
+        ("Every process", reference(&[ProcessMetrics::TABLE, ConnectionMetrics::TABLE])),
         ("dfs-fuse", reference(&[AgentMetrics::TABLE])),
         (
             "dfs-cluster",

@@ -11,20 +11,23 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use axum::extract::Request;
 use axum::http::Uri;
 use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use dfs_peer::dial::Callee;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, UnixStream};
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::service::Routes;
-use tonic::transport::server::Router;
+use tonic::transport::server::{Router, UdsConnectInfo};
 use tonic::transport::{Channel, Endpoint, Server};
 use tower::service_fn;
 
 use super::LocalListener;
-use super::incoming::Incoming;
+use super::incoming::{Incoming, local_stream};
+use super::seated::Arrival;
 use super::security::{Peer, Security, Trust, no_certificate};
 use super::stream::{Stream, connected};
 use crate::config::ServiceAddress;
@@ -161,25 +164,44 @@ pub async fn serve_grpc(
 /// The one call that needs no certificate.
 const JOIN: &str = "/dfs.manager.v1.Enrolment/Join";
 
-async fn guard(request: axum::extract::Request, next: Next) -> axum::response::Response {
-    let peer = request.extensions().get::<Peer>();
-    let is_known = peer.is_some_and(|peer| peer.trust != Trust::Anonymous);
+/// Whoever may ask has spoken with the first request. Who may only join has not: there is time for one greeting.
+async fn guard(mut request: Request, next: Next) -> Response {
+    let Some(arrival) = request.extensions_mut().remove::<Arrival<Peer>>() else {
+        return no_certificate().into_http();
+    };
+    let is_known = arrival.info.trust != Trust::Anonymous;
+    if is_known && let Err(error) = arrival.speaks(arrival.info.host()) {
+        return Status::resource_exhausted(error.to_string()).into_http();
+    }
+    request.extensions_mut().insert(arrival.info);
     match is_known || request.uri().path() == JOIN {
         true => next.run(request).await,
         false => no_certificate().into_http(),
     }
 }
 
+/// The same on this machine.
+async fn usher(mut request: Request, next: Next) -> Response {
+    if let Some(arrival) = request.extensions_mut().remove::<Arrival<UdsConnectInfo>>() {
+        if let Err(error) = arrival.speaks(None) {
+            return Status::resource_exhausted(error.to_string()).into_http();
+        }
+        request.extensions_mut().insert(arrival.info);
+    }
+    next.run(request).await
+}
+
 /// Serves a Unix socket until `token` is cancelled, as [`serve_grpc`] does. Who calls is in the
 /// request's extensions (`tonic::transport::server::UdsConnectInfo`).
 pub async fn serve_grpc_local(
-    router: Router,
+    routes: Routes,
     listener: LocalListener,
     token: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let (listener, _name) = listener.into_parts();
-    let incoming = UnixListenerStream::new(listener);
+    let ushered = routes.into_axum_router().layer(from_fn(usher));
+    let router = grpc_server().add_routes(Routes::from(ushered));
     let stop = token.clone().cancelled_owned();
+    let incoming = Box::pin(local_stream(listener));
     until_stopped(router.serve_with_incoming_shutdown(incoming, stop), token).await
 }
 
@@ -308,8 +330,7 @@ mod tests {
         let listener = LocalListener::bind(&path, SocketAccess::Owner).unwrap();
         let channel = grpc_local_channel(&path, None);
         let token = CancellationToken::new();
-        let serving =
-            serve_grpc_local(grpc_server().add_routes(routes().0), listener, token.clone());
+        let serving = serve_grpc_local(routes().0, listener, token.clone());
         let calling = async {
             assert_eq!(call(&channel, "now").await, Ok(StatusCode::OK));
             token.cancel();
@@ -327,8 +348,7 @@ mod tests {
         let channel = grpc_local_channel(&path, None);
         let token = CancellationToken::new();
         let (routes, mut asked) = routes();
-        let router = grpc_server().add_routes(routes);
-        let serving = serve_grpc_local(router, listener, token.clone());
+        let serving = serve_grpc_local(routes, listener, token.clone());
         let stopping = async {
             asked.recv().await.unwrap();
             token.cancel();

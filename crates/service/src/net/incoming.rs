@@ -1,30 +1,28 @@
 //! Connections that others make: taken at once, greeted beside each other, handed on when it is known who it is.
 //!
-//! A greeting is a task of its own with a deadline. There are so many places for greetings, and so many of them for
-//! one address: whoever opens connections and says nothing keeps others from nothing but the places that are theirs.
+//! A greeting is a task of its own with a deadline. Each connection has a place from the moment it is taken, and keeps
+//! it until it is closed; whoever says nothing loses it ([`places`](super::places)).
 
-use std::collections::HashMap;
+use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
+use super::local::{LocalListener, SocketName};
+use super::places::{Place, Places, Serves, Who};
+use super::seated::{Seated, Speaks};
 use super::security::{Peer, Security, Trust};
 use super::stream::Stream;
 use crate::tls::{self, Plane};
 
-/// Greetings at a time, and those of one address.
-const GREETINGS: usize = 512;
-const GREETINGS_OF_ONE: usize = 128;
-
 /// How long an acceptor rests when the process has no file descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-type Greeted = io::Result<Stream>;
+type Greeted = io::Result<Seated<Stream>>;
 
 /// A listener that gives connections whose other side is known.
 pub(super) struct Incoming {
@@ -37,28 +35,25 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) fn new(listener: TcpListener, security: Security, plane: Plane) -> Self {
-        let (places, greetings) = (Arc::default(), tokio::sync::Mutex::default());
+        let serves = match plane {
+            Plane::Grpc => Serves::Grpc,
+            Plane::Pieces => Serves::Pieces,
+        };
+        let (places, greetings) = (Places::new(serves), tokio::sync::Mutex::default());
         Self { listener, security, plane, places, greetings }
     }
 
     /// Connections, one after the other. What is wrong with one, or for a moment with the listener, ends nothing.
     pub(super) fn stream(self) -> impl futures::Stream<Item = Greeted> {
-        futures::stream::unfold(self, async |incoming| {
-            loop {
-                match incoming.next().await {
-                    Ok(stream) => return Some((Ok(stream), incoming)),
-                    Err(error) => tracing::debug!(%error, "accepting a connection failed"),
-                }
-            }
-        })
+        endless(self, async |incoming| incoming.next().await)
     }
 
     /// The next connection. Whoever is refused is not heard of; an error is the listener's.
     pub(super) async fn next(&self) -> Greeted {
         let identity = match &self.security {
             Security::Plain => {
-                let (stream, from) = self.accept().await?;
-                return Ok(Stream::plain(stream, from));
+                let (stream, from, place) = self.accept().await?;
+                return Ok(seated(Stream::plain(stream, from), place, self.plane));
             }
             Security::Tls(identity) => identity,
         };
@@ -71,35 +66,61 @@ impl Incoming {
                     Err(error) => tracing::debug!(%error, "a greeting ended"),
                 },
                 accepted = self.accept() => {
-                    let (stream, from) = accepted?;
-                    let place = Place::take(&self.places, from.ip());
-                    match place {
-                        Some(place) => {
-                            let greeting = greet(Arc::clone(identity), stream, from, self.plane, place);
-                            greetings.spawn(greeting);
-                        }
-                        None => tracing::debug!(%from, "too many greet at once"),
-                    }
+                    let (stream, from, place) = accepted?;
+                    greetings.spawn(greet(Arc::clone(identity), stream, from, self.plane, place));
                 }
             }
         }
     }
 
-    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        match self.listener.accept().await {
-            Ok((stream, from)) => {
-                stream.set_nodelay(true)?;
-                Ok((stream, from))
-            }
-            Err(error) => {
-                if is_exhaustion(&error) {
-                    // The caller tries again at once and would spin until somebody closes a file.
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
-                }
-                Err(error)
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr, Arc<Place>)> {
+        accept(&self.listener, &self.places).await
+    }
+}
+
+/// What `next` gives, one after the other, passing over errors.
+fn endless<T, C>(
+    from: T,
+    next: impl AsyncFn(&T) -> io::Result<C>,
+) -> impl futures::Stream<Item = io::Result<C>> {
+    futures::stream::unfold((from, next), async |(from, next)| {
+        loop {
+            match next(&from).await {
+                Ok(connection) => return Some((Ok(connection), (from, next))),
+                Err(error) => tracing::debug!(%error, "accepting a connection failed"),
             }
         }
+    })
+}
+
+/// What was accepted. Where the process has nothing left it takes a while: the caller tries again at once and would spin
+/// until somebody closes a file.
+async fn rested<T>(accepting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let accepted = accepting.await;
+    if accepted.as_ref().is_err_and(is_exhaustion) {
+        tokio::time::sleep(EXHAUSTED_PAUSE).await;
     }
+    accepted
+}
+
+/// A connection, and its place; nothing is lost when this is not waited for any longer.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Places>,
+) -> io::Result<(TcpStream, SocketAddr, Arc<Place>)> {
+    places.room().await;
+    let (stream, from) = rested(listener.accept()).await?;
+    stream.set_nodelay(true)?;
+    let place = places.take(Who::at(from.ip())).map_err(io::Error::other)?;
+    Ok((stream, from, place))
+}
+
+fn seated(stream: Stream, place: Arc<Place>, plane: Plane) -> Seated<Stream> {
+    let speaks = match plane {
+        Plane::Grpc => Speaks::Requests,
+        Plane::Pieces => Speaks::Bytes(stream.peer().host()),
+    };
+    Seated::new(stream, place, speaks)
 }
 
 async fn greet(
@@ -107,50 +128,69 @@ async fn greet(
     stream: TcpStream,
     from: SocketAddr,
     plane: Plane,
-    place: Place,
+    place: Arc<Place>,
 ) -> Greeted {
-    let greeted = identity.accept(stream, plane).await;
-    drop(place);
+    let greeted = tokio::select! {
+        greeted = identity.accept(stream, plane) => greeted,
+        silenced = Arc::clone(&place).silenced() => Err(silenced),
+    };
     let refused = |error: io::Error| io::Error::new(error.kind(), format!("{from}: {error}"));
     let (stream, names) = greeted.map_err(refused)?;
     let trust = names.map_or(Trust::Anonymous, |names| Trust::Certified(Arc::new(names)));
-    Ok(Stream::tls(stream, Peer { address: from, trust }))
+    Ok(seated(Stream::tls(stream, Peer { address: from, trust }), place, plane))
 }
 
-/// Greetings under way, by address.
-#[derive(Default)]
-struct Places(Mutex<HashMap<IpAddr, usize>>);
+/// Connections to a socket of this machine, one after the other; its name goes with this.
+pub(super) fn local_stream(
+    listener: LocalListener,
+) -> impl futures::Stream<Item = io::Result<Seated<UnixStream>>> {
+    let (listener, name) = listener.into_parts();
+    let local = Local { listener, places: Places::new(Serves::Local), _name: name };
+    endless(local, async |local| {
+        local.places.room().await;
+        let (stream, _) = rested(local.listener.accept()).await?;
+        let user = stream.peer_cred().map_or(u32::MAX, |cred| cred.uid());
+        let place = local.places.take(Who::User(user)).map_err(io::Error::other)?;
+        Ok(Seated::new(stream, place, Speaks::Requests))
+    })
+}
 
-/// One of them; given back when this is dropped.
-struct Place {
+struct Local {
+    listener: UnixListener,
     places: Arc<Places>,
-    of: IpAddr,
+    _name: SocketName,
 }
 
-impl Place {
-    fn take(places: &Arc<Places>, of: IpAddr) -> Option<Self> {
-        let mut taken = places.0.lock();
-        if taken.values().sum::<usize>() >= GREETINGS {
-            return None;
-        }
-        let own = taken.entry(of).or_default();
-        if *own >= GREETINGS_OF_ONE {
-            return None;
-        }
-        *own += 1;
-        Some(Self { places: Arc::clone(places), of })
+/// Where pages are served: connections that are asked one thing each, and are closed when they are silent for too long
+/// before the answer is taken.
+pub(crate) struct Pages {
+    listener: TcpListener,
+    places: Arc<Places>,
+}
+
+impl Pages {
+    pub(crate) fn new(listener: TcpListener) -> Self {
+        Self { listener, places: Places::new(Serves::Pages) }
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.0.lock();
-        if let Some(own) = taken.get_mut(&self.of) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.of);
+impl axum::serve::Listener for Pages {
+    type Io = Seated<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            match accept(&self.listener, &self.places).await {
+                Ok((stream, from, place)) => {
+                    return (Seated::new(stream, place, Speaks::Requests), from);
+                }
+                Err(error) => tracing::debug!(%error, "accepting a connection failed"),
             }
         }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
 
@@ -158,25 +198,4 @@ fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_has_so_many_places_and_others_have_theirs() {
-        let places = Arc::default();
-        let address = |n: u8| IpAddr::from([10, 0, 0, n]);
-        let taken: Vec<_> = std::iter::from_fn(|| Place::take(&places, address(1))).collect();
-        assert_eq!(taken.len(), GREETINGS_OF_ONE);
-        let other = Place::take(&places, address(2));
-        assert!(other.is_some());
-        drop(taken);
-        let of_all = (1..=9).flat_map(|n| std::iter::repeat_n(address(n), GREETINGS_OF_ONE));
-        let taken: Vec<_> = of_all.filter_map(|of| Place::take(&places, of)).collect();
-        assert_eq!(taken.len() + 1, GREETINGS);
-        drop((taken, other));
-        assert!(places.0.lock().is_empty());
-    }
 }

@@ -53,10 +53,10 @@ impl Acceptor for TcpLinkAcceptor {
     async fn accept(&self) -> io::Result<(Box<dyn Link>, PeerAddress)> {
         loop {
             let stream = self.incoming.next().await?;
-            match stream.peer().of_pieces() {
+            match stream.get_ref().peer().of_pieces() {
                 Ok(peer) => return Ok((Box::new(stream), peer)),
                 Err(error) => {
-                    tracing::debug!(from = %stream.peer().address, %error, "a link is refused");
+                    tracing::debug!(from = %stream.get_ref().peer().address, %error, "a link is refused");
                 }
             }
         }

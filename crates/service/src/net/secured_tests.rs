@@ -235,3 +235,35 @@ async fn connections_that_say_nothing_keep_nobody_out() {
     let (accepted, ()) = tokio::join!(acceptor.accept(), dialing);
     assert_eq!(accepted.unwrap().1.certified, Some(node_id));
 }
+
+#[tokio::test]
+async fn who_greets_without_a_certificate_and_asks_nothing_keeps_nobody_out() {
+    let cluster = Cluster::new();
+    let (manager, _) = cluster.security(Role::Manager);
+    let Security::Tls(identity) = &manager else { unreachable!() };
+    let fingerprint = identity.with(crate::tls::Credentials::fingerprint);
+    let (listener, at) = listener(&manager).await;
+    let stop = CancellationToken::new();
+    let serving =
+        serve_grpc(Routes::new(ManagerServer::new(Asked)), listener, manager.clone(), stop.clone());
+    let asking = async {
+        let mut idle = Vec::new();
+        for _ in 0..20 {
+            let stream = connected(at).await.unwrap();
+            let mut stream = crate::tls::connect_by_token(stream, fingerprint).await.unwrap();
+            stream.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+            idle.push(stream);
+        }
+        let (node, _) = cluster.security(Role::Node);
+        let channel = grpc_channel_to(at, Callee::Manager, &node);
+        ManagerClient::new(channel).members(MembersRequest::default()).await.unwrap();
+        // It has not spoken: its time runs out, although it has greeted. Nothing else is waited for from here on.
+        tokio::time::pause();
+        let ended = tokio::time::timeout(3 * places::SILENT_FOR, idle[0].read(&mut [0; 1]));
+        let ended = ended.await.expect("it is closed");
+        assert!(ended.is_err() || ended.is_ok_and(|bytes| bytes == 0));
+        stop.cancel();
+    };
+    let (served, ()) = tokio::join!(serving, asking);
+    served.unwrap();
+}

@@ -12,6 +12,7 @@ use dfs_peer::dial::{Callee, PeerAddress};
 use tonic::{Extensions, Status};
 
 use super::NetError;
+use super::places::Who;
 use super::stream::{Stream, connected};
 use crate::tls::{self, Names, Plane, Role};
 
@@ -161,6 +162,14 @@ impl Trust {
 }
 
 impl Peer {
+    /// The host that its certificate names, where it names one.
+    pub(super) fn host(&self) -> Option<Who> {
+        match &self.trust {
+            Trust::Certified(names) => names.all().first().map(|name| Who::Host(name.host)),
+            Trust::Plain | Trust::Anonymous => None,
+        }
+    }
+
     /// The same as the far end of a link of the piece plane.
     pub(super) fn of_pieces(&self) -> Result<PeerAddress, tls::Refused> {
         let socket = self.address;
