@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, Invariant, RouteKey, TaskKey};
@@ -20,6 +20,7 @@ use dfs_proto::{common, seed};
 use dfs_service::Tracker;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
 use crate::membership::{Member, Members};

@@ -1,11 +1,8 @@
 //! A seed put together: host, piece server, and what the cluster is told of it.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_model::{Capacity, Location, Rate};
-use dfs_peer::dial::Acceptor;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
@@ -13,7 +10,6 @@ use dfs_peer::wire::Compression;
 use dfs_proto::seed::seed_server::SeedServer;
 use dfs_service::Tracker;
 use dfs_service::data_dir::{DataDir, DataDirError};
-use dfs_service::net::{GrpcChannels, Security, TcpLinkDialer};
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 use serde::{Deserialize, Serialize};
 
@@ -57,12 +53,8 @@ pub struct Given {
     pub location: Location,
     /// What the site compiled in; the usual sources are added.
     pub sources: SourcesBuilder,
-    /// Where it serves pieces.
-    pub acceptor: Arc<dyn Acceptor>,
-    /// Addresses to announce instead of the one where that is.
-    pub advertise: Vec<SocketAddr>,
-    /// How its connections are protected.
-    pub security: Security,
+    /// Where it serves pieces, and how it reaches others.
+    pub network: Network,
 }
 
 /// A running seed.
@@ -85,7 +77,7 @@ impl Service {
             0 => usual,
             slots => SlotLimits { slots, ..usual },
         };
-        let Given { name, location, sources, acceptor, advertise, security } = given;
+        let Given { name, location, sources, network } = given;
         let http = HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::of_process() };
         let host = HostOptions {
             role: Role::Seed,
@@ -101,12 +93,6 @@ impl Service {
             sources: sources.http(http).s3(S3Options::default()).file(FileOptions::default()),
             lifetime: Lifetime::Lasting,
             compression: options.compression,
-        };
-        let network = Network {
-            dialer: Arc::new(TcpLinkDialer::new(security.clone())),
-            acceptor: Some(acceptor),
-            channels: Arc::new(GrpcChannels::new(security)),
-            advertise,
         };
         let host = Host::start(host, network, tracker.tasks(), tracker.token())?;
         Ok(Self { host, tracker: tracker.clone() })
