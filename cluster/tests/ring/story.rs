@@ -1,0 +1,177 @@
+//! A plan carried out, and what must be true of it.
+//!
+//! However things go wrong: no byte that is seen is wrong; when all is well again everybody has soon seen everything;
+//! nobody is told an error while the origin was reached; the origin sends each content once, and once more at most
+//! for each who had to help themselves; tasks stay few; and in the end everything stops in time and leaves nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::reading::{self, Progress};
+use crate::ring::Ring;
+use crate::troubles::{Kind, OVER_BY, Plan, Reader};
+
+/// How long everybody may take to see everything when all is well again.
+const DONE_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a cluster rests before its end.
+const REST: Duration = Duration::from_secs(20);
+
+/// Most tasks that a machine of so small a cluster needs.
+const MOST_TASKS: usize = 250;
+
+/// Panics since the first story began.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts panics of all threads from now on.
+pub fn count_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            usual(panic);
+        }));
+    });
+}
+
+struct UnderWay {
+    reader: Reader,
+    progress: Arc<Mutex<Progress>>,
+    /// How often its node was started when it began.
+    is_begun: bool,
+}
+
+/// What came of a story.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// When everybody had seen everything.
+    pub done_at: Duration,
+    /// Copies of each content that left the origin.
+    pub copies: Vec<f64>,
+    /// Errors that readers were told.
+    pub errors: Vec<String>,
+}
+
+/// Carries out a plan; says what was not as it must be.
+pub fn tell(plan: &Plan) -> Result<Outcome, String> {
+    count_panics();
+    let panics = PANICS.load(Ordering::Relaxed);
+    let mut ring = Ring::new(plan.seed, &plan.size);
+    let begin = ring.world.now;
+    let mut readers: Vec<_> = plan
+        .readers
+        .iter()
+        .map(|reader| UnderWay { reader: *reader, progress: Arc::default(), is_begun: false })
+        .collect();
+    let mut outcome = go_through(plan, &mut ring, &mut readers, begin)?;
+    outcome.errors =
+        readers.iter().flat_map(|reader| reader.progress.lock().errors.clone()).collect();
+    outcome.copies = (0..ring.shelf.len())
+        .map(|content| {
+            ring.shelf.counts(content).bytes as f64 / ring.shelf.content(content).len() as f64
+        })
+        .collect();
+    check(plan, &outcome)?;
+    end(&mut ring)?;
+    match PANICS.load(Ordering::Relaxed) - panics {
+        0 => Ok(outcome),
+        panics => Err(format!("{panics} panics")),
+    }
+}
+
+fn go_through(
+    plan: &Plan,
+    ring: &mut Ring,
+    readers: &mut [UnderWay],
+    begin: Duration,
+) -> Result<Outcome, String> {
+    let mut events: Vec<(Duration, bool, Kind)> = Vec::new();
+    for trouble in &plan.troubles {
+        events.push((trouble.at, true, trouble.kind));
+        events.push((trouble.at + trouble.lasts, false, trouble.kind));
+    }
+    events.sort_by_key(|(at, begins, _)| (*at, *begins));
+    let mut events = events.into_iter().peekable();
+    loop {
+        let now = ring.world.now - begin;
+        while let Some((_, begins, kind)) = events.next_if(|(at, ..)| *at <= now) {
+            tracing::info!(?kind, begins, "trouble");
+            if begins {
+                kind.begin(ring);
+            } else {
+                kind.end(ring);
+            }
+        }
+        begin_reading(ring, readers, now);
+        let progress = readers.iter().map(|reader| reader.progress.lock().clone());
+        let progress: Vec<Progress> = progress.collect();
+        if let Some(wrong) = progress.iter().find_map(|progress| progress.wrong.as_ref()) {
+            return Err(format!("wrong bytes: {wrong}"));
+        }
+        let all = progress.iter().all(|progress| progress.is_done);
+        if all && events.peek().is_none() {
+            return Ok(Outcome { done_at: now, ..Outcome::default() });
+        }
+        if now > OVER_BY + DONE_WITHIN {
+            let waiting = readers.iter().zip(progress).filter(|(_, p)| !p.is_done);
+            let waiting: Vec<_> = waiting.map(|(reader, p)| (reader.reader, p)).collect();
+            return Err(format!("not done: {waiting:#?}"));
+        }
+        ring.world.step();
+    }
+}
+
+/// Begins what is due, and what went down with its node.
+fn begin_reading(ring: &Ring, readers: &mut [UnderWay], now: Duration) {
+    for under_way in readers.iter_mut().filter(|under_way| under_way.reader.at <= now) {
+        let Reader { node, content, manner, .. } = under_way.reader;
+        let which = ring.nodes[node];
+        let Some(running) = &ring.world.machines[which].running else {
+            under_way.is_begun = false;
+            continue;
+        };
+        if std::mem::replace(&mut under_way.is_begun, true) || under_way.progress.lock().is_done {
+            continue;
+        }
+        let host = ring.host(which).expect("a node").clone();
+        let expected = ring.shelf.content(content).clone();
+        let progress = Arc::clone(&under_way.progress);
+        running.spawn(reading::read(host, content, expected, manner, progress));
+    }
+}
+
+fn check(plan: &Plan, outcome: &Outcome) -> Result<(), String> {
+    let strikes = |machine| plan.troubles.iter().any(|trouble| trouble.kind.strikes(machine));
+    if !strikes(0) && !outcome.errors.is_empty() {
+        return Err(format!("errors: {:?}", outcome.errors));
+    }
+    let bound = 1.05 + plan.troubles.len() as f64;
+    match outcome.copies.iter().find(|copies| **copies > bound) {
+        Some(_) => Err(format!("{:?} copies left the origin", outcome.copies)),
+        None => Ok(()),
+    }
+}
+
+fn end(ring: &mut Ring) -> Result<(), String> {
+    ring.settle();
+    ring.world.pass(REST);
+    for which in (0..ring.world.machines.len()).rev() {
+        let most = ring.world.machines[which].most_tasks;
+        let left = ring.world.stop(which)?;
+        let name = &ring.world.machines[which].name;
+        if left > 0 {
+            return Err(format!("{name} leaves {left} tasks"));
+        }
+        if most > MOST_TASKS {
+            return Err(format!("{name} had {most} tasks at a time"));
+        }
+    }
+    match ring.world.network.connections() {
+        0 => Ok(()),
+        left => Err(format!("{left} connections are left")),
+    }
+}
