@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // The lint knows only functions marked as tests, not what they call.
 
+mod named;
 mod network;
 mod origin;
 mod reading;
@@ -13,7 +14,7 @@ mod world;
 use crate::troubles::Plan;
 
 fn log() {
-    use tracing_subscriber::fmt::{time::FormatTime, format::Writer};
+    use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
     struct Simulated;
     impl FormatTime for Simulated {
         fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
@@ -22,7 +23,12 @@ fn log() {
         }
     }
     if let Ok(filter) = std::env::var("RING_LOG") {
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_timer(Simulated).with_ansi(false).with_writer(std::io::stderr).try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_timer(Simulated)
+            .with_ansi(false)
+            .with_writer(std::io::stderr)
+            .try_init();
     }
 }
 
@@ -41,7 +47,13 @@ fn seeds() {
         let plan = Plan::draw(seed);
         let began = std::time::Instant::now();
         match story::tell(&plan) {
-            Ok(outcome) => println!("{seed}: {:?} {:?} {} errors {:?}", outcome.done_at, outcome.copies, outcome.errors.len(), began.elapsed()),
+            Ok(outcome) => println!(
+                "{seed}: {:?} {:?} {:?} {:?}",
+                outcome.done_at,
+                outcome.copies,
+                outcome.errors,
+                began.elapsed()
+            ),
             Err(why) => {
                 println!("FAILED {plan}{why} {:?}", began.elapsed());
                 failed.push(seed);

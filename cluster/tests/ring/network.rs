@@ -402,6 +402,16 @@ impl Connected for SimulatedLink {
 }
 
 impl SimulatedLink {
+    /// Who is at the other end.
+    pub fn other(&self) -> SocketAddr {
+        self.other
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Duration {
+        self.network.0.lock().now
+    }
+
     /// The connection is there until both ends are dropped.
     fn with<T>(&self, look: impl FnOnce(&mut State, &mut Connection) -> T) -> T {
         let mut state = self.network.0.lock();

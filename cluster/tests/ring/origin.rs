@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub struct Shelf {
 }
 
 /// What was asked of one content.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub struct Counts {
     /// How often what it is.
     pub stats: u64,
@@ -47,6 +47,8 @@ pub struct Counts {
     pub reads: u64,
     /// How many bytes were sent.
     pub bytes: u64,
+    /// When each machine asked for bytes first.
+    pub first_reads: BTreeMap<IpAddr, Duration>,
 }
 
 impl Shelf {
@@ -73,7 +75,7 @@ impl Shelf {
 
     /// What was asked of one.
     pub fn counts(&self, number: usize) -> Counts {
-        self.counts.lock().get(&number).copied().unwrap_or_default()
+        self.counts.lock().get(&number).cloned().unwrap_or_default()
     }
 }
 
@@ -110,7 +112,10 @@ async fn answer(mut link: SimulatedLink, shelf: &Shelf) -> io::Result<()> {
     };
     counted(&|counts| match start == end {
         true => counts.stats += 1,
-        false => counts.reads += 1,
+        false => {
+            counts.reads += 1;
+            counts.first_reads.entry(link.other().ip()).or_insert_with(|| link.now());
+        }
     });
     link.write_u64(length).await?;
     for part in content[start..end].chunks(16 << 10) {

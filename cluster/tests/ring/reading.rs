@@ -10,9 +10,9 @@ use dfs_peer::host::Host;
 use dfs_peer::opener::Freshness;
 use dfs_source::Target;
 use parking_lot::Mutex;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::SeedableRng;
 
 use crate::origin;
 

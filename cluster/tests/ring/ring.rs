@@ -26,10 +26,12 @@ use dfs_service::metrics::Metrics;
 use dfs_service::{OnFailure, Tracker, net};
 use dfs_source::{Sources, SourcesBuilder};
 use futures::stream;
+use parking_lot::Mutex;
 use tonic::service::{Routes, RoutesBuilder};
 
 use crate::network::{Card, Network, SimulatedAcceptor, SimulatedChannels};
 use crate::origin::{self, OriginSource, Shelf};
+use crate::reading::{self, Manner, Progress};
 use crate::world::{Start, Which, World};
 
 const GRPC: u16 = 4000;
@@ -147,6 +149,32 @@ impl Ring {
         true
     }
 
+    /// Somebody begins to read on a node.
+    pub fn read(&self, node: Which, content: usize, manner: Manner) -> Arc<Mutex<Progress>> {
+        let progress = Arc::default();
+        self.go_on_reading(node, content, manner, &progress);
+        progress
+    }
+
+    /// Somebody begins to read on a node what was not read to its end before.
+    pub fn go_on_reading(
+        &self,
+        node: Which,
+        content: usize,
+        manner: Manner,
+        progress: &Arc<Mutex<Progress>>,
+    ) {
+        let host = self.host(node).expect("a node that runs").clone();
+        let expected = self.shelf.content(content).clone();
+        let running = self.world.machines[node].running.as_ref().expect("it runs");
+        running.spawn(reading::read(host, content, expected, manner, Arc::clone(progress)));
+    }
+
+    /// Copies of a content that left the origin.
+    pub fn copies(&self, content: usize) -> f64 {
+        self.shelf.counts(content).bytes as f64 / self.shelf.content(content).len() as f64
+    }
+
     /// What can be seen of a node.
     pub fn host(&self, which: Which) -> Option<&Host> {
         match self.world.face(which) {
@@ -231,8 +259,7 @@ fn run_scheduler(start: &mut Start<'_>, manager: SocketAddr) -> Face {
         metrics.clone(),
     );
     let (tasks, stop) = (tracker.tasks().clone(), tracker.token().clone());
-    let grpc =
-        scheduler::Grpc::new(handle, resolver, members, own, metrics.clone(), tasks, stop);
+    let grpc = scheduler::Grpc::new(handle, resolver, members, own, metrics.clone(), tasks, stop);
     let grpc = SchedulerServer::new(grpc)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::reading::{self, Progress};
+use crate::reading::Progress;
 use crate::ring::Ring;
 use crate::troubles::{Kind, OVER_BY, Plan, Reader};
 
@@ -41,7 +41,7 @@ pub fn count_panics() {
 struct UnderWay {
     reader: Reader,
     progress: Arc<Mutex<Progress>>,
-    /// How often its node was started when it began.
+    /// Whether it reads, as long as its node runs.
     is_begun: bool,
 }
 
@@ -70,11 +70,7 @@ pub fn tell(plan: &Plan) -> Result<Outcome, String> {
     let mut outcome = go_through(plan, &mut ring, &mut readers, begin)?;
     outcome.errors =
         readers.iter().flat_map(|reader| reader.progress.lock().errors.clone()).collect();
-    outcome.copies = (0..ring.shelf.len())
-        .map(|content| {
-            ring.shelf.counts(content).bytes as f64 / ring.shelf.content(content).len() as f64
-        })
-        .collect();
+    outcome.copies = (0..ring.shelf.len()).map(|content| ring.copies(content)).collect();
     check(plan, &outcome)?;
     end(&mut ring)?;
     match PANICS.load(Ordering::Relaxed) - panics {
@@ -130,17 +126,14 @@ fn begin_reading(ring: &Ring, readers: &mut [UnderWay], now: Duration) {
     for under_way in readers.iter_mut().filter(|under_way| under_way.reader.at <= now) {
         let Reader { node, content, manner, .. } = under_way.reader;
         let which = ring.nodes[node];
-        let Some(running) = &ring.world.machines[which].running else {
+        if ring.host(which).is_none() {
             under_way.is_begun = false;
             continue;
-        };
+        }
         if std::mem::replace(&mut under_way.is_begun, true) || under_way.progress.lock().is_done {
             continue;
         }
-        let host = ring.host(which).expect("a node").clone();
-        let expected = ring.shelf.content(content).clone();
-        let progress = Arc::clone(&under_way.progress);
-        running.spawn(reading::read(host, content, expected, manner, progress));
+        ring.go_on_reading(which, content, manner, &under_way.progress);
     }
 }
 
@@ -156,7 +149,7 @@ fn check(plan: &Plan, outcome: &Outcome) -> Result<(), String> {
     }
 }
 
-fn end(ring: &mut Ring) -> Result<(), String> {
+pub fn end(ring: &mut Ring) -> Result<(), String> {
     ring.settle();
     ring.world.pass(REST);
     for which in (0..ring.world.machines.len()).rev() {

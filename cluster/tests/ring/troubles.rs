@@ -241,7 +241,11 @@ impl Kind {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Size { nodes, seeds, rate, contents } = &self.size;
-        writeln!(f, "seed {}: {nodes} nodes, {seeds} seeds, {rate} bytes/s, {contents:?}", self.seed)?;
+        writeln!(
+            f,
+            "seed {}: {nodes} nodes, {seeds} seeds, {rate} bytes/s, {contents:?}",
+            self.seed
+        )?;
         let machines = Machines::of(&self.size);
         writeln!(
             f,

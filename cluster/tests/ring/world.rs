@@ -121,7 +121,9 @@ impl<T> World<T> {
     /// One without machines.
     pub fn new(network: Network) -> Self {
         NOW.store(0, Ordering::Relaxed);
-        let disks = tempfile::tempdir().expect("a directory for disks");
+        // Nothing here is about disks that are slow.
+        let disks = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let disks = disks.expect("a directory for disks");
         Self { network, machines: Vec::new(), now: Duration::ZERO, disks }
     }
 
@@ -160,8 +162,7 @@ impl<T> World<T> {
         });
         drop(entered);
         machine.is_frozen = false;
-        machine.running =
-            Some(Running { face, runtime, lifecycle, epoch, since: self.now, span });
+        machine.running = Some(Running { face, runtime, lifecycle, epoch, since: self.now, span });
     }
 
     /// Ends a process at once.
