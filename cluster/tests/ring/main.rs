@@ -48,9 +48,10 @@ fn seeds() {
         let began = std::time::Instant::now();
         match story::tell(&plan) {
             Ok(outcome) => println!(
-                "{seed}: {:?} {:?} {:?} {:?}",
+                "{seed}: {:?} {:?} {:?} {:?} {:?}",
                 outcome.done_at,
                 outcome.copies,
+                outcome.well_after,
                 outcome.errors,
                 began.elapsed()
             ),

@@ -10,12 +10,16 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::reading::Progress;
+use crate::reading::{Manner, Progress};
 use crate::ring::Ring;
-use crate::troubles::{Kind, OVER_BY, Plan, Reader};
+use crate::troubles::{FRESH_CONTENT, Kind, OVER_BY, Plan, Reader};
 
-/// How long everybody may take to see everything when all is well again.
-const DONE_WITHIN: Duration = Duration::from_secs(60);
+/// How long everybody may take to see everything when all is well again, and beside it the time in which the origin
+/// alone would give everything to everybody.
+const DONE_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long it may take, when all is well again, until everybody has what nobody had.
+const WELL_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a cluster rests before its end.
 const REST: Duration = Duration::from_secs(20);
@@ -52,6 +56,8 @@ pub struct Outcome {
     pub done_at: Duration,
     /// Copies of each content that left the origin.
     pub copies: Vec<f64>,
+    /// How long it took, all being well, until everybody had what nobody had.
+    pub well_after: Duration,
     /// Errors that readers were told.
     pub errors: Vec<String>,
 }
@@ -72,6 +78,7 @@ pub fn tell(plan: &Plan) -> Result<Outcome, String> {
         readers.iter().flat_map(|reader| reader.progress.lock().errors.clone()).collect();
     outcome.copies = (0..ring.shelf.len()).map(|content| ring.copies(content)).collect();
     check(plan, &outcome)?;
+    see_that_all_is_well(&mut ring, &mut outcome)?;
     end(&mut ring)?;
     match PANICS.load(Ordering::Relaxed) - panics {
         0 => Ok(outcome),
@@ -112,7 +119,9 @@ fn go_through(
         if all && events.peek().is_none() {
             return Ok(Outcome { done_at: now, ..Outcome::default() });
         }
-        if now > OVER_BY + DONE_WITHIN {
+        let alone = plan.size.contents.iter().sum::<usize>() * plan.size.nodes;
+        let alone = Duration::from_secs_f64(alone as f64 / plan.size.rate as f64);
+        if now > OVER_BY + DONE_WITHIN + alone {
             let waiting = readers.iter().zip(progress).filter(|(_, p)| !p.is_done);
             let waiting: Vec<_> = waiting.map(|(reader, p)| (reader.reader, p)).collect();
             return Err(format!("not done: {waiting:#?}"));
@@ -149,9 +158,43 @@ fn check(plan: &Plan, outcome: &Outcome) -> Result<(), String> {
     }
 }
 
+/// What was wrong is no more: what nobody has comes to all at once, and what somebody has from there.
+fn see_that_all_is_well(ring: &mut Ring, outcome: &mut Outcome) -> Result<(), String> {
+    ring.settle();
+    let begin = ring.world.now;
+    let before = ring.copies(0);
+    let nodes = ring.nodes.clone();
+    let fresh = nodes.iter().map(|node| ring.read(*node, FRESH_CONTENT, Manner::Whole));
+    let known = nodes.iter().map(|node| ring.read(*node, 0, Manner::Forward));
+    let readers: Vec<_> = fresh.chain(known).collect();
+    let are_done = ring.wait(WELL_WITHIN, |_| readers.iter().all(|reader| reader.lock().is_done));
+    let progress: Vec<Progress> = readers.iter().map(|reader| reader.lock().clone()).collect();
+    outcome.well_after = ring.world.now - begin;
+    outcome.copies.push(ring.copies(FRESH_CONTENT));
+    if !are_done || progress.iter().any(|progress| !progress.errors.is_empty()) {
+        return Err(format!("not well again: {progress:#?}"));
+    }
+    if ring.copies(0) > before + 0.01 || ring.copies(FRESH_CONTENT) > 1.01 {
+        let now = [ring.copies(0), ring.copies(FRESH_CONTENT)];
+        return Err(format!("well again, the origin sends {now:?} copies, not {before} and 1"));
+    }
+    Ok(())
+}
+
+/// Everything stops, and leaves nothing.
 pub fn end(ring: &mut Ring) -> Result<(), String> {
     ring.settle();
     ring.world.pass(REST);
+    if std::env::var("RING_TASKS").is_ok() {
+        for machine in &ring.world.machines {
+            println!(
+                "{} {} most {}",
+                machine.name,
+                machine.running.as_ref().unwrap().tasks(),
+                machine.most_tasks
+            );
+        }
+    }
     for which in (0..ring.world.machines.len()).rev() {
         let most = ring.world.machines[which].most_tasks;
         let left = ring.world.stop(which)?;

@@ -16,6 +16,10 @@ pub const OVER_BY: Duration = Duration::from_secs(45);
 /// When the last reader and the last trouble begin.
 const BEGIN_BY: Duration = Duration::from_secs(20);
 
+/// The content that nobody reads before all is well again, and its length.
+pub const FRESH_CONTENT: usize = 3;
+const FRESH: usize = 1 << 20;
+
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -106,20 +110,22 @@ impl Plan {
     /// The plan of a seed.
     pub fn draw(seed: u64) -> Self {
         let mut chance = StdRng::seed_from_u64(seed);
-        let large = chance.random_range(2..10) << 20;
+        let large = chance.random_range(1..5) << 20;
         let size = Size {
-            nodes: chance.random_range(3..8),
+            nodes: chance.random_range(4..9),
             seeds: chance.random_range(1..3),
-            rate: 1 << chance.random_range(20..23),
-            contents: vec![large + 12_345, chance.random_range(1..4096), 300_000],
+            rate: 1 << chance.random_range(19..22),
+            contents: vec![large + 12_345, chance.random_range(1..4096), 300_000, FRESH],
         };
         let millis = |chance: &mut StdRng, most: Duration| {
             Duration::from_millis(chance.random_range(0..most.as_millis() as u64))
         };
         let mut readers = Vec::new();
         for node in 0..size.nodes {
-            for content in 0..size.contents.len() {
-                if content > 0 && chance.random_bool(0.5) {
+            for content in 0..FRESH_CONTENT {
+                // One has nothing of the long one until all is well again.
+                let is_left_out = content == 0 && node + 1 == size.nodes;
+                if is_left_out || content > 0 && chance.random_bool(0.5) {
                     continue;
                 }
                 let manner = match chance.random_range(0..3) {
@@ -132,7 +138,7 @@ impl Plan {
             }
         }
         let machines = Machines::of(&size);
-        let count = chance.random_range(0..9);
+        let count = chance.random_range(0..12);
         let troubles = (0..count).map(|_| {
             let kind = draw_kind(&mut chance, &machines);
             let at = millis(&mut chance, BEGIN_BY);
