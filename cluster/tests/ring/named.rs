@@ -147,8 +147,8 @@ fn left_alone_nodes_take_what_their_partners_have_and_come_to_the_origin_one_by_
     let origin: Vec<Duration> = ring
         .nodes
         .iter()
-        .filter_map(|node| counts.first_reads.get(&ring.world.ip(*node)))
-        .map(|at| *at - left)
+        .filter_map(|node| counts.by.get(&ring.world.ip(*node)))
+        .map(|(at, _)| *at - left)
         .collect();
     println!("{origin:?} {} copies, done {:?}", ring.copies(0), ring.world.now - left);
     for which in [ring.manager, ring.scheduler, ring.seeds[0]] {

@@ -45,10 +45,10 @@ pub struct Counts {
     pub stats: u64,
     /// How often bytes.
     pub reads: u64,
-    /// How many bytes were sent.
+    /// How many bytes were sent in all.
     pub bytes: u64,
-    /// When each machine asked for bytes first.
-    pub first_reads: BTreeMap<IpAddr, Duration>,
+    /// When each machine asked for bytes first, and how many were sent to it.
+    pub by: BTreeMap<IpAddr, (Duration, u64)>,
 }
 
 impl Shelf {
@@ -107,6 +107,7 @@ async fn answer(mut link: SimulatedLink, shelf: &Shelf) -> io::Result<()> {
     let Some(content) = shelf.contents.get(number) else { return Ok(()) };
     let length = content.len() as u64;
     let [start, end] = [start, end].map(|at| usize::try_from(at.min(length)).unwrap_or_default());
+    let (from, now) = (link.other().ip(), link.now());
     let counted = |count: &dyn Fn(&mut Counts)| {
         count(shelf.counts.lock().entry(number).or_default());
     };
@@ -114,13 +115,16 @@ async fn answer(mut link: SimulatedLink, shelf: &Shelf) -> io::Result<()> {
         true => counts.stats += 1,
         false => {
             counts.reads += 1;
-            counts.first_reads.entry(link.other().ip()).or_insert_with(|| link.now());
+            counts.by.entry(from).or_insert((now, 0));
         }
     });
     link.write_u64(length).await?;
     for part in content[start..end].chunks(16 << 10) {
         link.write_all(part).await?;
-        counted(&|counts| counts.bytes += part.len() as u64);
+        counted(&|counts| {
+            counts.bytes += part.len() as u64;
+            counts.by.entry(from).or_default().1 += part.len() as u64;
+        });
     }
     link.shutdown().await
 }

@@ -1,14 +1,16 @@
 //! A cluster on machines of a simulated world: an origin, a manager, a scheduler, seeds, nodes. All but the origin are
 //! what our processes are made of.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_cluster::membership;
 use dfs_cluster::metrics::{ManagerMetrics, SchedulerMetrics};
 use dfs_cluster::{manager, scheduler, seed};
-use dfs_model::Location;
+use dfs_model::{HostId, Location};
 use dfs_peer::dial::{Callee, Dialer};
 use dfs_peer::digests::Identity;
 use dfs_peer::engine::{Lifetime, Role};
@@ -21,12 +23,14 @@ use dfs_proto::manager::Role as MemberRole;
 use dfs_proto::manager::manager_server::ManagerServer;
 use dfs_proto::scheduler::scheduler_server::SchedulerServer;
 use dfs_service::admin::Readiness;
-use dfs_service::data_dir::DataDir;
+use dfs_service::data_dir::{DataDir, private_dir};
 use dfs_service::metrics::Metrics;
 use dfs_service::{OnFailure, Tracker, net};
 use dfs_source::{Sources, SourcesBuilder};
 use futures::stream;
 use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tonic::service::{Routes, RoutesBuilder};
 
 use crate::network::{Card, Network, SimulatedAcceptor, SimulatedChannels};
@@ -103,11 +107,28 @@ impl Ring {
         let (seeds, nodes) = (named("seed", size.seeds), named("node", size.nodes));
         let shelf = Arc::new(Shelf::new(chance, &size.contents));
         let mut ring = Self { world, origin, manager, scheduler, seeds, nodes, shelf };
+        let mut names = StdRng::seed_from_u64(chance ^ 0x6e61_6d65_7321_2121);
         for which in 0..ring.world.machines.len() {
+            ring.name(which, &mut names);
             ring.boot(which);
         }
         ring.settle();
         ring
+    }
+
+    /// Gives a machine a name and a key: who is responsible for what, and how patient somebody is, comes from them.
+    fn name(&self, which: Which, names: &mut StdRng) {
+        let dir = &self.world.machines[which].dir;
+        let dir = match self.seeds.contains(&which) {
+            true => private_dir(&dir.join("seed")).expect("a disk of its own"),
+            false => dir.clone(),
+        };
+        let mut identity = b"DFSHOST1".to_vec();
+        identity.resize(8 + HostId::LEN + 32, 0);
+        names.fill_bytes(&mut identity[8..]);
+        let path = dir.join("identity");
+        std::fs::write(&path, identity).expect("a disk that is not full");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("a disk of its own");
     }
 
     /// Starts a machine's process.

@@ -191,6 +191,19 @@ impl Kind {
         }
     }
 
+    /// Whether a node may have to help itself over it: it is struck itself, or what serves it.
+    pub fn excuses(self, node: Which, is_service: impl Fn(Which) -> bool) -> bool {
+        match self {
+            Self::Slow(a, b, _) | Self::Reset(a, b) | Self::OneWay(a, b) | Self::Apart(a, b) => {
+                let is_its = |which| is_service(which) || which == node;
+                is_its(a) && is_its(b)
+            }
+            Self::Alone(a) | Self::Kill(a) | Self::Power(a) | Self::Freeze(a) => {
+                is_service(a) || a == node
+            }
+        }
+    }
+
     /// It begins.
     pub fn begin(self, ring: &mut Ring) {
         let ip = |which| ring.world.ip(which);
