@@ -48,8 +48,9 @@ fn seeds() {
         let began = std::time::Instant::now();
         match story::tell(&plan) {
             Ok(outcome) => println!(
-                "{seed}: {:?} {:?} {:?} {:?} {:?}",
+                "{seed}: {:?} still {:?} {:?} {:?} {:?} {:?}",
                 outcome.done_at,
+                outcome.still,
                 outcome.copies,
                 outcome.well_after,
                 outcome.errors,

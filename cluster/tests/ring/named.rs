@@ -16,7 +16,17 @@ const SECOND: Duration = Duration::from_secs(1);
 const LONG: usize = 8 << 20;
 
 fn ring(nodes: usize) -> Ring {
-    Ring::new(7, &Size { nodes, seeds: 1, rate: 1 << 20, contents: vec![LONG, LONG, 1000] })
+    Ring::new(
+        7,
+        &Size {
+            nodes,
+            schedulers: 1,
+            seeds: 1,
+            cramped: 0,
+            rate: 1 << 20,
+            contents: vec![LONG, LONG, 1000],
+        },
+    )
 }
 
 /// Somebody on each of these nodes reads all of the first content.
@@ -51,9 +61,9 @@ fn those_who_come_to_a_restarted_scheduler_have_parents_within_a_second() {
     let (early, late) = (early.to_vec(), late.to_vec());
     let readers = all_read(&ring, &early);
     finish(&mut ring, &readers, 60 * SECOND);
-    ring.world.crash(ring.scheduler);
+    ring.world.crash(ring.schedulers[0]);
     ring.world.pass(5 * SECOND);
-    ring.boot(ring.scheduler);
+    ring.boot(ring.schedulers[0]);
     ring.settle();
     let before = ring.copies(0);
     let readers = all_read(&ring, &late);
@@ -71,7 +81,7 @@ fn what_is_under_way_goes_on_while_the_scheduler_is_away() {
     let mut ring = ring(4);
     let readers = all_read(&ring, &ring.nodes.clone());
     ring.world.pass(2 * SECOND);
-    ring.world.crash(ring.scheduler);
+    ring.world.crash(ring.schedulers[0]);
     let mut before: Vec<u64> = ring.nodes.iter().map(|node| kept(&ring, *node)).collect();
     while !are_done(&readers) {
         ring.world.pass(2 * SECOND);
@@ -87,7 +97,7 @@ fn what_is_under_way_goes_on_while_the_scheduler_is_away() {
     }
     finish(&mut ring, &readers, SECOND);
     assert!(ring.copies(0) < 1.01, "{} copies", ring.copies(0));
-    ring.boot(ring.scheduler);
+    ring.boot(ring.schedulers[0]);
     story::end(&mut ring).unwrap();
 }
 
@@ -97,13 +107,13 @@ fn a_node_that_loses_sight_of_the_cluster_alone_finishes_with_its_partners() {
     let readers = all_read(&ring, &ring.nodes.clone());
     ring.world.pass(2 * SECOND);
     let (network, node) = (ring.world.network.clone(), ring.world.ip(ring.nodes[0]));
-    for service in [ring.scheduler, ring.manager].map(|which| ring.world.ip(which)) {
+    for service in [ring.schedulers[0], ring.manager].map(|which| ring.world.ip(which)) {
         network.cut(node, service);
         network.cut(service, node);
     }
     finish(&mut ring, &readers, 60 * SECOND);
     assert!(ring.copies(0) < 1.01, "{} copies", ring.copies(0));
-    for service in [ring.scheduler, ring.manager].map(|which| ring.world.ip(which)) {
+    for service in [ring.schedulers[0], ring.manager].map(|which| ring.world.ip(which)) {
         network.mend(node, service);
         network.mend(service, node);
     }
@@ -139,7 +149,7 @@ fn left_alone_nodes_take_what_their_partners_have_and_come_to_the_origin_one_by_
     let readers = all_read(&ring, &ring.nodes.clone());
     ring.world.pass(3 * SECOND);
     let left = ring.world.now;
-    for which in [ring.scheduler, ring.manager, ring.seeds[0]] {
+    for which in [ring.schedulers[0], ring.manager, ring.seeds[0]] {
         ring.world.crash(which);
     }
     finish(&mut ring, &readers, 120 * SECOND);
@@ -151,7 +161,7 @@ fn left_alone_nodes_take_what_their_partners_have_and_come_to_the_origin_one_by_
         .map(|(at, _)| *at - left)
         .collect();
     println!("{origin:?} {} copies, done {:?}", ring.copies(0), ring.world.now - left);
-    for which in [ring.manager, ring.scheduler, ring.seeds[0]] {
+    for which in [ring.manager, ring.schedulers[0], ring.seeds[0]] {
         ring.boot(which);
     }
     story::end(&mut ring).unwrap();

@@ -8,6 +8,7 @@ use dfs_artifact::View;
 use dfs_model::{ByteRange, Priority};
 use dfs_peer::host::Host;
 use dfs_peer::opener::Freshness;
+use dfs_peer::store::Use;
 use dfs_source::Target;
 use parking_lot::Mutex;
 use rand::SeedableRng;
@@ -26,6 +27,8 @@ pub enum Manner {
     Whole,
     /// From the beginning to the end.
     Forward,
+    /// As `Forward`, but goes away after so long, and begins anew with more patience.
+    Impatient(Duration),
     /// Here and there, all of it in the end; the number says in which order.
     Scattered(u64),
 }
@@ -43,8 +46,19 @@ pub struct Progress {
     pub wrong: Option<String>,
 }
 
+/// How long the most impatient waits in the end.
+const MOST_PATIENCE: Duration = Duration::from_secs(30);
+
 /// How long somebody waits before trying again what failed.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// What came of reading.
+enum Read {
+    /// All was seen.
+    All,
+    /// Whoever read has gone.
+    Left,
+}
 
 /// Reads a content until all of it was seen.
 pub async fn read(
@@ -54,9 +68,23 @@ pub async fn read(
     manner: Manner,
     progress: Arc<Mutex<Progress>>,
 ) {
+    let mut tries = 0;
     loop {
-        match once(&host, number, &expected, manner, &progress).await {
-            Ok(()) => break,
+        tries = (tries + 1).min(10);
+        let reading = once(&host, number, &expected, manner, &progress);
+        let read = match manner {
+            Manner::Impatient(patience) => {
+                tokio::time::timeout(
+                    patience.saturating_mul(1 << tries).min(MOST_PATIENCE),
+                    reading,
+                )
+                .await
+            }
+            _ => Ok(reading.await),
+        };
+        match read.unwrap_or(Ok(Read::Left)) {
+            Ok(Read::All) => break,
+            Ok(Read::Left) => {}
             Err(error) => {
                 tracing::info!(content = number, error, "a read fails");
                 progress.lock().errors.push(error);
@@ -76,12 +104,14 @@ async fn once(
     expected: &Bytes,
     manner: Manner,
     progress: &Mutex<Progress>,
-) -> Result<(), String> {
+) -> Result<Read, String> {
     let told = |error: &dyn std::error::Error| dfs_peer::error_chain(error);
     let target = Target::parse(&origin::url(number)).map_err(|error| told(&error))?;
     let opened = host.engine.open_url(&target, View::File, Freshness::Usual).await;
     let artifact = opened.map_err(|error| told(&error))?;
     let task = artifact.tasks.first().ok_or("no task")?;
+    // As our programs do: what is in use is not taken away.
+    let Ok(_in_use) = task.in_use(Use::Handle) else { return Ok(Read::Left) };
     let length = task.known_length().await.map_err(|error| told(&error))?;
     if length != expected.len() as u64 {
         progress.lock().wrong = Some(format!("{length} bytes of {}", expected.len()));
@@ -105,5 +135,5 @@ async fn once(
         }
         progress.lock().bytes += bytes.len() as u64;
     }
-    Ok(())
+    Ok(Read::All)
 }

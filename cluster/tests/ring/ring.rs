@@ -10,18 +10,19 @@ use std::time::Duration;
 use dfs_cluster::membership;
 use dfs_cluster::metrics::{ManagerMetrics, SchedulerMetrics};
 use dfs_cluster::{manager, scheduler, seed};
-use dfs_model::{HostId, Location};
+use dfs_model::{ByteSize, HostId, Location};
 use dfs_peer::dial::{Callee, Dialer};
 use dfs_peer::digests::Identity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostOptions, Network as Ways};
 use dfs_peer::limits::SlotLimits;
-use dfs_peer::swarm::{Channels, ManagerPlace};
+use dfs_peer::swarm::{Channels, ManagerPlace, Swarm};
 use dfs_peer::wire::Compression;
 use dfs_proto::common;
 use dfs_proto::manager::Role as MemberRole;
 use dfs_proto::manager::manager_server::ManagerServer;
 use dfs_proto::scheduler::scheduler_server::SchedulerServer;
+use dfs_proto::scheduler::{Detail, TasksRequest};
 use dfs_service::admin::Readiness;
 use dfs_service::data_dir::{DataDir, private_dir};
 use dfs_service::metrics::Metrics;
@@ -50,6 +51,9 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Largest message that a host and its scheduler exchange, as in the programs.
 const MAX_MESSAGE: usize = 32 << 20;
 
+/// What a cramped node has room for.
+const CRAMPED: ByteSize = ByteSize(1536 << 10);
+
 /// What can be seen of a process.
 pub enum Face {
     /// The origin's shelf is seen elsewhere.
@@ -69,8 +73,12 @@ pub enum Face {
 pub struct Size {
     /// Nodes.
     pub nodes: usize,
+    /// Schedulers.
+    pub schedulers: usize,
     /// Seeds.
     pub seeds: usize,
+    /// Nodes, the first ones, that have room for a part of a content only.
+    pub cramped: usize,
     /// Bytes in a second of each uplink.
     pub rate: u64,
     /// Lengths of what the origin has.
@@ -85,28 +93,30 @@ pub struct Ring {
     pub origin: Which,
     /// The manager's.
     pub manager: Which,
-    /// The scheduler's.
-    pub scheduler: Which,
+    /// Those of the schedulers.
+    pub schedulers: Vec<Which>,
     /// Those of the seeds.
     pub seeds: Vec<Which>,
     /// Those of the nodes.
     pub nodes: Vec<Which>,
     /// What the origin has.
     pub shelf: Arc<Shelf>,
+    cramped: usize,
 }
 
 impl Ring {
     /// A cluster whose members know each other.
     pub fn new(chance: u64, size: &Size) -> Self {
         let mut world = World::new(Network::new(chance, size.rate));
-        let [origin, manager, scheduler] =
-            ["origin", "manager", "scheduler"].map(|name| world.add(name));
+        let [origin, manager] = ["origin", "manager"].map(|name| world.add(name));
         let mut named = |name: &str, count: usize| -> Vec<Which> {
             (1..=count).map(|number| world.add(&format!("{name}{number}"))).collect()
         };
+        let schedulers = named("scheduler", size.schedulers);
         let (seeds, nodes) = (named("seed", size.seeds), named("node", size.nodes));
         let shelf = Arc::new(Shelf::new(chance, &size.contents));
-        let mut ring = Self { world, origin, manager, scheduler, seeds, nodes, shelf };
+        let cramped = size.cramped;
+        let mut ring = Self { world, origin, manager, schedulers, seeds, nodes, shelf, cramped };
         let mut names = StdRng::seed_from_u64(chance ^ 0x6e61_6d65_7321_2121);
         for which in 0..ring.world.machines.len() {
             ring.name(which, &mut names);
@@ -144,12 +154,14 @@ impl Ring {
             });
         } else if which == self.manager {
             self.world.boot(which, run_manager);
-        } else if which == self.scheduler {
+        } else if self.schedulers.contains(&which) {
             self.world.boot(which, async |start| run_scheduler(start, manager));
         } else if self.seeds.contains(&which) {
             self.world.boot(which, async |start| run_seed(start, name, manager, origin));
         } else {
-            self.world.boot(which, async |start| run_node(start, name, manager, origin));
+            let is_cramped = self.nodes.iter().take(self.cramped).any(|node| *node == which);
+            let room = is_cramped.then_some(CRAMPED);
+            self.world.boot(which, async |start| run_node(start, name, room, [manager, origin]));
         }
     }
 
@@ -191,6 +203,35 @@ impl Ring {
         running.spawn(reading::read(host, content, expected, manner, Arc::clone(progress)));
     }
 
+    /// What the scheduler says of a content, and why; to be read by people.
+    pub fn explain(&mut self, content: usize) -> String {
+        let asks = |which: &Which| self.host(*which).is_some_and(is_connected);
+        let Some(node) = self.nodes.iter().copied().find(asks) else {
+            return "no node talks to the scheduler".to_owned();
+        };
+        let host = self.host(node).expect("a node that runs").clone();
+        let request = TasksRequest {
+            url: origin::url(content),
+            detail: Detail::Evidence.into(),
+            ..TasksRequest::default()
+        };
+        let running = self.world.machines[node].running.as_ref().expect("it runs");
+        let said: Arc<Mutex<Option<String>>> = Arc::default();
+        let saying = Arc::clone(&said);
+        running.spawn(async move {
+            let seen = host.engine.swarm().expect("a node of a cluster").look(&request).await;
+            let answers = seen.into_iter().flatten().map(|seen| format!("{:#?}", seen.answer));
+            *saying.lock() = Some(answers.collect());
+        });
+        self.wait(SETTLED_WITHIN, |_| said.lock().is_some());
+        let said = said.lock().take().unwrap_or_default();
+        let word = |line: &str| {
+            let blank = line.trim().trim_matches(['[', ']', '{', '}', '(', ')', ',']);
+            !blank.is_empty() && !blank.ends_with(": 0") && !blank.ends_with(": None")
+        };
+        said.lines().filter(|line| word(line)).map(|line| format!("{line}\n")).collect()
+    }
+
     /// Copies of a content that left the origin.
     pub fn copies(&self, content: usize) -> f64 {
         self.shelf.counts(content).bytes as f64 / self.shelf.content(content).len() as f64
@@ -204,27 +245,33 @@ impl Ring {
         }
     }
 
-    /// What the scheduler counts.
-    pub fn counts(&self) -> Option<&SchedulerMetrics> {
-        match self.world.face(self.scheduler) {
+    /// What a scheduler counts.
+    pub fn counts(&self, scheduler: Which) -> Option<&SchedulerMetrics> {
+        match self.world.face(scheduler) {
             Some(Face::Scheduler(metrics)) => Some(metrics),
             _ => None,
         }
     }
 
-    /// Whether every node that runs talks to the scheduler, and everybody knows every seed that runs.
+    /// Whether every node that runs talks to every scheduler that does, and everybody knows every seed that runs.
     pub fn is_settled(&self) -> bool {
         let runs = |which: &&Which| self.world.face(**which).is_some();
         let seeds = self.seeds.iter().filter(runs).count();
-        let mut nodes = self.nodes.iter().filter_map(|node| self.host(*node));
-        let hosts = self.counts().map_or(0, |counts| counts.hosts.get());
         let running = self.nodes.iter().filter(runs).count() + seeds;
-        usize::try_from(hosts).is_ok_and(|hosts| hosts >= running)
+        let streams = self.nodes.iter().filter(runs).count();
+        let has = |count: i64, least: usize| usize::try_from(count).is_ok_and(|c| c >= least);
+        let mut schedulers = self.schedulers.iter().filter_map(|which| self.counts(*which));
+        let mut nodes = self.nodes.iter().filter_map(|node| self.host(*node));
+        schedulers.all(|its| has(its.hosts.get(), running) && has(its.streams.get(), streams))
             && nodes.all(|host| {
                 let swarm = host.engine.swarm().expect("a node of a cluster");
-                swarm.is_connected() && swarm.members().borrow().seeds.len() >= seeds
+                is_connected(host) && swarm.members().borrow().seeds.len() >= seeds
             })
     }
+}
+
+fn is_connected(host: &Host) -> bool {
+    host.engine.swarm().is_some_and(Swarm::is_connected)
 }
 
 async fn run_manager(start: &mut Start<'_>) -> Face {
@@ -311,14 +358,19 @@ fn run_seed(start: &mut Start<'_>, name: String, manager: SocketAddr, origin: So
     Face::Seed(seed, data_dir)
 }
 
-fn run_node(start: &mut Start<'_>, name: String, manager: SocketAddr, origin: SocketAddr) -> Face {
+fn run_node(
+    start: &mut Start<'_>,
+    name: String,
+    capacity: Option<ByteSize>,
+    [manager, origin]: [SocketAddr; 2],
+) -> Face {
     let tracker = start.service("node");
     let options = HostOptions {
         role: Role::Node,
         data_dir: start.dir.to_owned(),
         name,
         location: Location::default(),
-        capacity: None,
+        capacity,
         upload_rate: None,
         slots: SlotLimits::default(),
         patience: Duration::from_secs(3),

@@ -27,6 +27,9 @@ const REST: Duration = Duration::from_secs(20);
 /// What the origin may send in vain when something goes wrong: what is asked for at a time, over again.
 const LOST: u64 = 1 << 20;
 
+/// How long a node may stand still that is well and reaches the origin, whatever is wrong with the others.
+const STILL: Duration = Duration::from_secs(25);
+
 /// Most tasks that a machine of so small a cluster needs.
 const MOST_TASKS: usize = 250;
 
@@ -57,6 +60,8 @@ struct UnderWay {
 pub struct Outcome {
     /// When everybody had seen everything.
     pub done_at: Duration,
+    /// How long a node stood still that need not.
+    pub still: Duration,
     /// Copies of each content that left the origin.
     pub copies: Vec<f64>,
     /// How long it took, all being well, until everybody had what nobody had.
@@ -81,7 +86,8 @@ pub fn tell(plan: &Plan) -> Result<Outcome, String> {
         readers.iter().flat_map(|reader| reader.progress.lock().errors.clone()).collect();
     outcome.copies = (0..ring.shelf.len()).map(|content| ring.copies(content)).collect();
     check(plan, &ring, &outcome)?;
-    see_that_all_is_well(&mut ring, &mut outcome)?;
+    let is_well = see_that_all_is_well(&mut ring, &mut outcome);
+    is_well.map_err(|why| format!("{why}\n{}", ring.explain(0)))?;
     end(&mut ring)?;
     match PANICS.load(Ordering::Relaxed) - panics {
         0 => Ok(outcome),
@@ -102,6 +108,7 @@ fn go_through(
     }
     events.sort_by_key(|(at, begins, _)| (*at, *begins));
     let mut events = events.into_iter().peekable();
+    let mut watch = Watch::new(ring.nodes.len());
     loop {
         let now = ring.world.now - begin;
         while let Some((_, begins, kind)) = events.next_if(|(at, ..)| *at <= now) {
@@ -118,9 +125,13 @@ fn go_through(
         if let Some(wrong) = progress.iter().find_map(|progress| progress.wrong.as_ref()) {
             return Err(format!("wrong bytes: {wrong}"));
         }
+        watch.look(plan, ring, readers, now);
+        if watch.longest.0 > STILL {
+            return Err(format!("node{} stands still at {now:?}", watch.longest.1 + 1));
+        }
         let all = progress.iter().all(|progress| progress.is_done);
         if all && events.peek().is_none() {
-            return Ok(Outcome { done_at: now, ..Outcome::default() });
+            return Ok(Outcome { done_at: now, still: watch.longest.0, ..Outcome::default() });
         }
         let alone = plan.size.contents.iter().sum::<usize>() * plan.size.nodes;
         let alone = Duration::from_secs_f64(alone as f64 / plan.size.rate as f64);
@@ -130,6 +141,41 @@ fn go_through(
             return Err(format!("not done: {waiting:#?}"));
         }
         ring.world.step();
+    }
+}
+
+/// How long nodes stand still that need not.
+struct Watch {
+    /// What each node has, and since when.
+    has: Vec<(u64, Duration)>,
+    /// The longest time, and whose.
+    longest: (Duration, usize),
+}
+
+impl Watch {
+    fn new(nodes: usize) -> Self {
+        Self { has: vec![(0, Duration::ZERO); nodes], longest: (Duration::ZERO, 0) }
+    }
+
+    fn look(&mut self, plan: &Plan, ring: &Ring, readers: &[UnderWay], now: Duration) {
+        for (node, which) in ring.nodes.iter().enumerate() {
+            let is_its = |under_way: &&UnderWay| under_way.reader.node == node;
+            let mine = || readers.iter().filter(is_its);
+            let waits = mine().any(|its| {
+                let is_patient = !matches!(its.reader.manner, Manner::Impatient(_));
+                is_patient && its.is_begun && !its.progress.lock().is_done
+            });
+            let is_halted = plan.troubles.iter().any(|trouble| {
+                let is_now = trouble.at <= now && now <= trouble.at + trouble.lasts;
+                is_now && trouble.kind.halts(*which, ring.origin)
+            });
+            let kept = ring.host(*which).map_or(0, |host| host.engine.store().used_bytes());
+            let has = kept + mine().map(|its| its.progress.lock().bytes).sum::<u64>();
+            if has != self.has[node].0 || !waits || is_halted {
+                self.has[node] = (has, now);
+            }
+            self.longest = self.longest.max((now - self.has[node].1, node));
+        }
     }
 }
 

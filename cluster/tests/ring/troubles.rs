@@ -83,7 +83,7 @@ pub struct Machines {
     /// All but the nodes, by what they are.
     pub origin: Which,
     pub manager: Which,
-    pub scheduler: Which,
+    pub schedulers: Vec<Which>,
     pub seeds: Vec<Which>,
     pub nodes: Vec<Which>,
 }
@@ -91,18 +91,19 @@ pub struct Machines {
 impl Machines {
     /// Of a cluster of this size.
     pub fn of(size: &Size) -> Self {
-        let nodes = 3 + size.seeds;
+        let seeds = 2 + size.schedulers;
+        let nodes = seeds + size.seeds;
         Self {
             origin: 0,
             manager: 1,
-            scheduler: 2,
-            seeds: (3..nodes).collect(),
+            schedulers: (2..seeds).collect(),
+            seeds: (seeds..nodes).collect(),
             nodes: (nodes..nodes + size.nodes).collect(),
         }
     }
 
     fn all(&self) -> usize {
-        3 + self.seeds.len() + self.nodes.len()
+        2 + self.schedulers.len() + self.seeds.len() + self.nodes.len()
     }
 }
 
@@ -113,8 +114,10 @@ impl Plan {
         let large = chance.random_range(1..5) << 20;
         let size = Size {
             nodes: chance.random_range(4..9),
+            schedulers: chance.random_range(1..3),
             seeds: chance.random_range(1..3),
             rate: 1 << chance.random_range(19..22),
+            cramped: chance.random_range(0..3),
             contents: vec![large + 12_345, chance.random_range(1..4096), 300_000, FRESH],
         };
         let millis = |chance: &mut StdRng, most: Duration| {
@@ -128,9 +131,10 @@ impl Plan {
                 if is_left_out || content > 0 && chance.random_bool(0.5) {
                     continue;
                 }
-                let manner = match chance.random_range(0..3) {
+                let manner = match chance.random_range(0..4) {
                     0 => Manner::Whole,
                     1 => Manner::Forward,
+                    2 => Manner::Impatient(millis(&mut chance, Duration::from_secs(4))),
                     _ => Manner::Scattered(chance.random()),
                 };
                 let at = millis(&mut chance, BEGIN_BY);
@@ -142,8 +146,9 @@ impl Plan {
         let troubles = (0..count).map(|_| {
             let kind = draw_kind(&mut chance, &machines);
             let at = millis(&mut chance, BEGIN_BY);
-            let longest = if chance.random_bool(0.7) { 6 } else { 25 };
+            let longest = [6, 6, 25, 25, 45][chance.random_range(0..5)];
             let lasts = millis(&mut chance, Duration::from_secs(longest));
+            let lasts = lasts.min(OVER_BY - at);
             Trouble { at, lasts, kind }
         });
         let troubles = troubles.collect();
@@ -159,12 +164,9 @@ fn draw_kind(chance: &mut StdRng, machines: &Machines) -> Kind {
     while other == one {
         other = any(0);
     }
-    let service = *[machines.manager, machines.scheduler, machines.scheduler]
-        .iter()
-        .chain(&machines.seeds)
-        .chain(&machines.seeds)
-        .nth(chance.random_range(0..3 + machines.seeds.len() * 2))
-        .unwrap();
+    let services = std::iter::once(&machines.manager).chain(&machines.schedulers);
+    let services: Vec<Which> = services.chain(&machines.seeds).copied().collect();
+    let service = services[chance.random_range(0..services.len())];
     let one = if chance.random_bool(0.4) { service } else { one };
     let by = Duration::from_millis(chance.random_range(20..2000));
     match chance.random_range(0..10) {
@@ -188,6 +190,19 @@ impl Kind {
                 machine == a || machine == b
             }
             Self::Alone(a) | Self::Kill(a) | Self::Power(a) | Self::Freeze(a) => machine == a,
+        }
+    }
+
+    /// Whether a node may stand still over it: it is struck itself, or cannot reach the origin.
+    pub fn halts(self, node: Which, origin: Which) -> bool {
+        match self {
+            Self::Slow(..) | Self::Reset(..) => false,
+            Self::OneWay(a, b) | Self::Apart(a, b) => {
+                [a, b] == [node, origin] || [b, a] == [node, origin]
+            }
+            Self::Alone(a) | Self::Kill(a) | Self::Power(a) | Self::Freeze(a) => {
+                a == node || a == origin
+            }
         }
     }
 
@@ -259,17 +274,17 @@ impl Kind {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Size { nodes, seeds, rate, contents } = &self.size;
+        let Size { nodes, schedulers: _, seeds, rate, cramped, contents } = &self.size;
         writeln!(
             f,
-            "seed {}: {nodes} nodes, {seeds} seeds, {rate} bytes/s, {contents:?}",
+            "seed {}: {nodes} nodes ({cramped} cramped), {seeds} seeds, {rate} bytes/s, {contents:?}",
             self.seed
         )?;
         let machines = Machines::of(&self.size);
         writeln!(
             f,
-            "origin {}, manager {}, scheduler {}, seeds {:?}, nodes {:?}",
-            machines.origin, machines.manager, machines.scheduler, machines.seeds, machines.nodes
+            "origin {}, manager {}, schedulers {:?}, seeds {:?}, nodes {:?}",
+            machines.origin, machines.manager, machines.schedulers, machines.seeds, machines.nodes
         )?;
         for Reader { at, node, content, manner } in &self.readers {
             writeln!(f, "  {at:?} node{} reads {content} {manner:?}", node + 1)?;

@@ -49,6 +49,15 @@ impl Members {
         Ok(members)
     }
 
+    /// Where no scheduler is listed those known before stand: a manager that does not hear of them may be the one who is
+    /// cut off, and whoever talks to one goes on.
+    fn after(mut self, known: &Self) -> Self {
+        if self.schedulers.is_empty() {
+            self.schedulers.clone_from(&known.schedulers);
+        }
+        self
+    }
+
     /// The scheduler responsible for a key: the first in rendezvous order within the area; of all
     /// areas where the own one has none.
     pub fn scheduler_for(&self, route: &RouteKey) -> Option<(HostId, SocketAddr)> {
@@ -143,7 +152,7 @@ async fn ask(
     sender.send_if_modified(|known| {
         let news = known.version != members.version || known.schedulers.is_empty();
         if news {
-            *known = Arc::new(members);
+            *known = Arc::new(members.after(known));
         }
         news
     });

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::link::{Link, LinkParts};
-use super::outbox::{News, Outbox};
+use super::outbox::{News, Outbox, Registration};
 use super::{Holdings, Members, SwarmOptions, messages, route_of};
 use crate::engine::Command;
 
@@ -47,6 +47,8 @@ pub(super) struct Session {
     tracker: TaskTracker,
     links: HashMap<HostId, Link>,
     attempts: HashMap<HostId, Attempts>,
+    /// The members that the links are to.
+    followed: Arc<Members>,
 }
 
 impl Session {
@@ -65,6 +67,7 @@ impl Session {
             tracker,
             links: HashMap::new(),
             attempts: HashMap::new(),
+            followed: Arc::default(),
         }
     }
 
@@ -115,6 +118,7 @@ impl Session {
     /// Opens links to all schedulers: a holder is known to every one, or nobody would find what it holds.
     async fn upkeep(&mut self, stop: &CancellationToken) {
         let members = Arc::clone(&self.members.borrow_and_update());
+        self.follow(&members).await;
         let gone = self.links.extract_if(|_, link| !link.is_open()).map(|(id, _)| id);
         for scheduler in gone.collect::<Vec<_>>() {
             self.release(&members, scheduler).await;
@@ -125,6 +129,27 @@ impl Session {
         for (host, address) in &members.schedulers {
             if !self.links.contains_key(&host.id) && self.due(host.id) {
                 self.open(host.id, *address, stop).await;
+            }
+        }
+    }
+
+    /// Other schedulers are listed than before: those that are no more are left, since what is not told to one that
+    /// leads nothing would be missed when it leads again; and whoever leads now is told of what another one led.
+    async fn follow(&mut self, members: &Arc<Members>) {
+        if Arc::ptr_eq(&self.followed, members) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.followed, Arc::clone(members));
+        let is_listed = |id: &HostId| members.schedulers.iter().any(|(host, _)| host.id == *id);
+        self.links.iter().filter(|(id, _)| !is_listed(id)).for_each(|(_, link)| link.stop.cancel());
+        for registration in self.outbox.registrations() {
+            let route = route_of(&registration.task);
+            let led_by = |members: &Members| members.scheduler_for(&route).map(|(id, _)| id);
+            let (was, is) = (led_by(&before), led_by(members));
+            if let Some(leader) = is.filter(|_| was.is_some() && was != is) {
+                // The task may be closing.
+                let _ = registration.commands.send(Command::Unled).await;
+                self.register_at(leader, &registration).await;
             }
         }
     }
@@ -178,11 +203,15 @@ impl Session {
         for registration in self.outbox.registrations() {
             let responsible = members.scheduler_for(&route_of(&registration.task));
             if responsible.is_some_and(|(id, _)| id == scheduler) {
-                self.send(scheduler, messages::register(&registration)).await;
-                if !registration.wants.is_empty() {
-                    self.send(scheduler, messages::wants(&registration)).await;
-                }
+                self.register_at(scheduler, &registration).await;
             }
+        }
+    }
+
+    async fn register_at(&self, scheduler: HostId, registration: &Registration) {
+        self.send(scheduler, messages::register(registration)).await;
+        if !registration.wants.is_empty() {
+            self.send(scheduler, messages::wants(registration)).await;
         }
     }
 
