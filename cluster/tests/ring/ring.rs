@@ -107,6 +107,7 @@ pub struct Ring {
 impl Ring {
     /// A cluster whose members know each other.
     pub fn new(chance: u64, size: &Size) -> Self {
+        crate::log();
         let mut world = World::new(Network::new(chance, size.rate));
         let [origin, manager] = ["origin", "manager"].map(|name| world.add(name));
         let mut named = |name: &str, count: usize| -> Vec<Which> {
@@ -232,15 +233,30 @@ impl Ring {
         said.lines().filter(|line| word(line)).map(|line| format!("{line}\n")).collect()
     }
 
+    /// What a node takes part in: of whom it takes it, and what it waits for.
+    pub fn doings(&self, node: Which) -> Vec<String> {
+        let Some(host) = self.host(node) else { return vec!["it is down".to_owned()] };
+        let store = host.engine.store().list();
+        let open = store.iter().filter_map(|task| host.engine.peek(&task.id));
+        let open = open.filter_map(|(info, _, task)| Some((info, task?)));
+        open.map(|(info, task)| {
+            let (url, bytes) = (info.key.url, task.cached_bytes());
+            let (parents, waits) = (task.parents(), task.waiting_for());
+            format!("{url}: {bytes} bytes, parents {parents:?}, waits for {waits:?}")
+        })
+        .collect()
+    }
+
     /// Copies of a content that left the origin.
     pub fn copies(&self, content: usize) -> f64 {
         self.shelf.counts(content).bytes as f64 / self.shelf.content(content).len() as f64
     }
 
-    /// What can be seen of a node.
+    /// What can be seen of a node, or of a seed.
     pub fn host(&self, which: Which) -> Option<&Host> {
         match self.world.face(which) {
             Some(Face::Node(host)) => Some(host),
+            Some(Face::Seed(seed, _)) => Some(seed.host()),
             _ => None,
         }
     }

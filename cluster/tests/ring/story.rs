@@ -28,7 +28,7 @@ const REST: Duration = Duration::from_secs(20);
 const LOST: u64 = 1 << 20;
 
 /// How long a node may stand still that is well and reaches the origin, whatever is wrong with the others.
-const STILL: Duration = Duration::from_secs(25);
+const STILL: Duration = Duration::from_secs(30);
 
 /// Most tasks that a machine of so small a cluster needs.
 const MOST_TASKS: usize = 250;
@@ -237,9 +237,12 @@ fn see_that_all_is_well(ring: &mut Ring, outcome: &mut Outcome) -> Result<(), St
     if !are_done || progress.iter().any(|progress| !progress.errors.is_empty()) {
         return Err(format!("not well again: {progress:#?}"));
     }
-    if ring.copies(0) > before + 0.01 || ring.copies(FRESH_CONTENT) > 1.01 {
+    // Of the other one there may be copies only of those who helped themselves, which they give to nobody.
+    if ring.copies(0) > before + 1.1 || ring.copies(FRESH_CONTENT) > 1.1 {
         let now = [ring.copies(0), ring.copies(FRESH_CONTENT)];
-        return Err(format!("well again, the origin sends {now:?} copies, not {before} and 1"));
+        return Err(format!(
+            "well again, the origin sends {now:?} copies, after {before} and none"
+        ));
     }
     Ok(())
 }
@@ -248,16 +251,6 @@ fn see_that_all_is_well(ring: &mut Ring, outcome: &mut Outcome) -> Result<(), St
 pub fn end(ring: &mut Ring) -> Result<(), String> {
     ring.settle();
     ring.world.pass(REST);
-    if std::env::var("RING_TASKS").is_ok() {
-        for machine in &ring.world.machines {
-            println!(
-                "{} {} most {}",
-                machine.name,
-                machine.running.as_ref().unwrap().tasks(),
-                machine.most_tasks
-            );
-        }
-    }
     for which in (0..ring.world.machines.len()).rev() {
         let most = ring.world.machines[which].most_tasks;
         let left = ring.world.stop(which)?;

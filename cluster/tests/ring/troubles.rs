@@ -20,6 +20,9 @@ const BEGIN_BY: Duration = Duration::from_secs(20);
 pub const FRESH_CONTENT: usize = 3;
 const FRESH: usize = 1 << 20;
 
+/// The least patience of somebody who is impatient.
+const IMPATIENT: Duration = Duration::from_millis(200);
+
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -134,7 +137,7 @@ impl Plan {
                 let manner = match chance.random_range(0..4) {
                     0 => Manner::Whole,
                     1 => Manner::Forward,
-                    2 => Manner::Impatient(millis(&mut chance, Duration::from_secs(4))),
+                    2 => Manner::Impatient(IMPATIENT + millis(&mut chance, Duration::from_secs(4))),
                     _ => Manner::Scattered(chance.random()),
                 };
                 let at = millis(&mut chance, BEGIN_BY);
