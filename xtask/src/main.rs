@@ -11,6 +11,7 @@ mod fuzz;
 mod generate;
 mod interrupt;
 mod prepare;
+mod ring;
 mod run;
 mod sabotage;
 mod sim;
@@ -38,6 +39,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Write manual pages, completions and references from the programs
     Gen(generate::Args),
+    /// Simulate whole clusters on links that break, each from a seed
+    Ring(ring::Args),
     /// Simulate a swarm, and what else could decide in place of the scheduler
     Sim(sim::Args),
     /// Run what CI runs: format, lints, licences, doctests, unit and end-to-end tests
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Dist(args) => dist::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Gen(args) => generate::run(&args),
+        Command::Ring(args) => ring::run(&args),
         Command::Sim(args) => sim::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Testbed(args) => testbed::run(&args),

@@ -8,6 +8,7 @@ use dfs_model::{HostInfo, HostKind};
 use dfs_peer::dial::Callee;
 use dfs_peer::digests::Identity;
 use dfs_peer::error_chain;
+use dfs_peer::host::Network;
 use dfs_peer::swarm::KeptList;
 use dfs_proto::manager::Role as MemberRole;
 use dfs_proto::manager::admin_server::AdminServer;
@@ -20,7 +21,7 @@ use dfs_service::config::ServiceAddress;
 use dfs_service::data_dir::DataDir;
 use dfs_service::metrics::Metrics;
 use dfs_service::net::{
-    self, GrpcChannels, LocalListener, Security, SocketAccess, TcpLinkAcceptor,
+    self, GrpcChannels, LocalListener, Security, SocketAccess, TcpLinkAcceptor, TcpLinkDialer,
 };
 use dfs_service::tls::Authority;
 use dfs_service::tls::enrol::Keeper;
@@ -185,9 +186,12 @@ impl Site {
             name: format!("seed@{}", self.host.name),
             location: self.host.location.clone(),
             sources: self.told.extensions.sources(),
-            acceptor: Arc::new(acceptor),
-            advertise: advertise.collect(),
-            security: self.security.clone(),
+            network: Network {
+                dialer: Arc::new(TcpLinkDialer::new(self.security.clone())),
+                acceptor: Some(Arc::new(acceptor)),
+                channels: Arc::new(GrpcChannels::new(self.security.clone())),
+                advertise: advertise.collect(),
+            },
         };
         let seed = seed::Service::start(&self.told.own.seed, given, data_dir, &tracker)?;
         SeedMetrics::install(&mut self.metrics, seed.host().clone());

@@ -3,11 +3,12 @@
 //! A host id belongs for ever to the key that came with it first: nobody takes over another's name.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dfs_model::{HostId, HostInfo};
 use dfs_proto::convert::{BadMessage, grpc_addresses};
 use dfs_proto::{common, manager};
+use tokio::time::Instant;
 
 /// Most members listed: schedulers and seeds are few.
 const MAX_MEMBERS: usize = 10_000;

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dfs_model::HostId;
 use dfs_peer::error_chain;
 use dfs_proto::{common, manager};
 use dfs_service::admin::Check;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::registry::{Change, Registry, Rejected};
@@ -212,7 +213,7 @@ fn list_of(registry: &Registry, origins: &[manager::OriginArea]) -> List {
 
 async fn until(expiry: Option<Instant>) {
     match expiry {
-        Some(expiry) => tokio::time::sleep_until(expiry.into()).await,
+        Some(expiry) => tokio::time::sleep_until(expiry).await,
         None => std::future::pending().await,
     }
 }

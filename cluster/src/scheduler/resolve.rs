@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dfs_model::TaskInfo;
 use dfs_model::{CanonicalUrl, Invariant, RouteKey, TaskKey};
 use dfs_peer::dial::Callee;
-use dfs_peer::swarm::Channels;
+use dfs_peer::swarm::{Channels, is_lost};
 use dfs_proto::convert;
 use dfs_proto::scheduler::{PreheatRequest, ResolveReply, ResolveRequest};
 use dfs_proto::seed::seed_client::SeedClient;
@@ -21,6 +21,7 @@ use dfs_scheduler::core::TINY_BYTES;
 use dfs_service::Tracker;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
 use crate::membership::{Member, Members};
@@ -267,12 +268,20 @@ impl Shared {
         request.set_timeout(self.settings.timeout);
         let asking = tokio::time::timeout(self.settings.timeout, client.resolve(request));
         let late = |_| Status::deadline_exceeded("the seed takes too long to find out");
-        let reply = asking.await.map_err(late)??.into_inner();
+        let reply = asking.await.map_err(late)?.map_err(seed_lost)?.into_inner();
         let artifact = reply.artifact.ok_or_else(|| Status::internal("the seed found nothing"))?;
         check(&artifact)?;
         let seed_id = member.host.id.as_bytes().to_vec().into();
         let tiny = reply.tiny.filter(|tiny| is_whole_of(tiny, &artifact));
         Ok(ResolveReply { artifact: Some(artifact), seed_id, tiny })
+    }
+}
+
+/// A seed that is gone is told as one: other words would be taken for the origin's, and end what could go on.
+fn seed_lost(status: Status) -> Status {
+    match is_lost(&status) {
+        true => Status::unavailable(format!("the seed is lost: {}", status.message())),
+        false => status,
     }
 }
 

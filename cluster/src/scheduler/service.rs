@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dfs_model::{HostId, HostInfo, TaskId, TaskInfo};
 use dfs_peer::dial::Callee;
@@ -13,6 +13,7 @@ use dfs_proto::scheduler::{SchedulerMessage, Signer};
 use dfs_service::Tracker;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -460,7 +461,7 @@ async fn until(started: Instant, tick: Option<Millis>) {
     // One more, so that the clock has passed it for certain.
     let at = tick.map(|Millis(at)| Duration::from_millis(at.saturating_add(1)));
     match at.and_then(|at| started.checked_add(at)) {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

@@ -1,7 +1,7 @@
 //! What other areas know (decision 0017): the scheduler of the area that is nearest to an origin says what a URL is, so
 //! that all areas together cost the origin one stat.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dfs_peer::dial::Callee;
 use dfs_peer::opener::{OpenArtifact, OpenUrlError};
@@ -9,6 +9,7 @@ use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::scheduler::{ResolveReply, ResolveRequest as Question};
 use dfs_proto::seed::ResolveRequest;
 use dfs_source::Target;
+use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
 use super::{SeedService, status_of};

@@ -1,11 +1,9 @@
 //! A seed put together: host, piece server, and what the cluster is told of it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_model::{Capacity, Location, Rate};
-use dfs_peer::dial::Acceptor;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
@@ -14,7 +12,6 @@ use dfs_peer::wire::Compression;
 use dfs_proto::seed::seed_server::SeedServer;
 use dfs_service::Tracker;
 use dfs_service::data_dir::{DataDir, DataDirError};
-use dfs_service::net::{GrpcChannels, Security, TcpLinkDialer};
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -60,12 +57,8 @@ pub struct Given {
     pub location: Location,
     /// What the site compiled in; the usual sources are added.
     pub sources: SourcesBuilder,
-    /// Where it serves pieces.
-    pub acceptor: Arc<dyn Acceptor>,
-    /// Addresses to announce instead of the one where that is.
-    pub advertise: Vec<SocketAddr>,
-    /// How its connections are protected.
-    pub security: Security,
+    /// Where it serves pieces, and how it reaches others.
+    pub network: Network,
 }
 
 /// A running seed.
@@ -89,7 +82,7 @@ impl Service {
             0 => usual,
             slots => SlotLimits { slots, ..usual },
         };
-        let Given { name, location, sources, acceptor, advertise, security } = given;
+        let Given { name, location, sources, network } = given;
         let http = HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::of_process() };
         let host = HostOptions {
             role: Role::Seed,
@@ -106,13 +99,7 @@ impl Service {
             lifetime: Lifetime::Lasting,
             compression: options.compression,
         };
-        let channels: Arc<dyn Channels> = Arc::new(GrpcChannels::new(security.clone()));
-        let network = Network {
-            dialer: Arc::new(TcpLinkDialer::new(security)),
-            acceptor: Some(acceptor),
-            channels: Arc::clone(&channels),
-            advertise,
-        };
+        let channels = Arc::clone(&network.channels);
         let host = Host::start(host, network, tracker.tasks(), tracker.token())?;
         Ok(Self { host, channels, tracker: tracker.clone() })
     }

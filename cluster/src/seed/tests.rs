@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
@@ -9,6 +9,7 @@ use dfs_peer::engine::{EngineParts, Keyring, Lifetime, Role};
 use dfs_peer::store::{Store, StoreOptions};
 use dfs_proto::seed::seed_server::Seed as _;
 use dfs_source::Sources;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

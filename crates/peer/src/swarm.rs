@@ -339,15 +339,18 @@ impl Swarm {
     }
 }
 
+/// Whether nobody said so: the connection broke, or time ran out. That was found out on this side, and has a cause.
+pub fn is_lost(status: &tonic::Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
 /// What a scheduler's status means here.
 fn refused(status: tonic::Status) -> SwarmError {
-    // What has a cause was found out on this side: the connection broke, or time ran out.
-    let is_lost = std::error::Error::source(&status).is_some();
     match status.code() {
         tonic::Code::Unavailable | tonic::Code::Cancelled => {
             SwarmError::Unreachable(status.message().to_owned())
         }
-        _ if is_lost => SwarmError::Unreachable(status.message().to_owned()),
+        _ if is_lost(&status) => SwarmError::Unreachable(status.message().to_owned()),
         _ => SwarmError::Refused(status),
     }
 }

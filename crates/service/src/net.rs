@@ -25,8 +25,8 @@ mod stream;
 pub use channels::GrpcChannels;
 pub use group::SocketGroup;
 pub use grpc::{
-    grpc_channel, grpc_channel_by_token, grpc_channel_to, grpc_local_channel, grpc_pipe,
-    grpc_server, serve_grpc, serve_grpc_local,
+    grpc_channel, grpc_channel_by_token, grpc_channel_over, grpc_channel_to, grpc_local_channel,
+    grpc_pipe, grpc_server, serve_grpc, serve_grpc_local,
 };
 pub use links::{TcpLinkAcceptor, TcpLinkDialer};
 pub use local::{LocalListener, SocketAccess};

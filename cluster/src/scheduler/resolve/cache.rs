@@ -2,10 +2,11 @@
 //! passed in.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dfs_model::CanonicalUrl;
 use dfs_proto::scheduler::ResolveReply;
+use tokio::time::Instant;
 
 /// Most answers remembered.
 const MAX_ENTRIES: usize = 10_000;

@@ -5,12 +5,12 @@
 //! read from the origin, pinned to their own member's version, and handed to this host's reader only.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use dfs_artifact::Origin;
 use dfs_model::{ByteRange, GroupRange, Priority};
 use futures::StreamExt;
+use tokio::time::Instant;
 
 use super::error::ReadError;
 use super::task::Task;

@@ -5,7 +5,7 @@ mod source;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_model::{ByteSize, GroupRange, HostId, Priority};
@@ -13,6 +13,7 @@ use dfs_proto::common;
 use dfs_source::SourceError;
 use futures::StreamExt;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Inner;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_artifact::Origin;
@@ -11,6 +11,7 @@ use dfs_proto::common;
 use dfs_source::Credentials;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::error::ReadError;
 use super::keep::KnownBatches;

@@ -4,10 +4,11 @@
 //! Lost with the process: the next read of such a group asks the origin and finds out anew.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dfs_model::GroupRange;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::error::ReadError;
 

@@ -58,6 +58,15 @@ impl Members {
         self.seeds.iter().map(|(seed, _)| (seed.id, seed.public_key))
     }
 
+    /// Where no scheduler is listed those known before stand: a manager that does not hear of them may be the one who is
+    /// cut off, and whoever talks to one goes on.
+    fn after(mut self, known: &Self) -> Self {
+        if self.schedulers.is_empty() {
+            self.schedulers.clone_from(&known.schedulers);
+        }
+        self
+    }
+
     /// The scheduler responsible for a key: the first in rendezvous order within the area; of all
     /// areas where the own one has none.
     pub fn scheduler_for(&self, route: &RouteKey) -> Option<(HostId, SocketAddr)> {
@@ -164,7 +173,7 @@ async fn ask(
         let is_other = (known.version, &known.cluster_id) != (members.version, &members.cluster_id);
         let news = is_other || known.schedulers.is_empty();
         if news {
-            *known = Arc::new(members);
+            *known = Arc::new(members.after(known));
         }
         news
     });

@@ -1,18 +1,19 @@
 //! Carries the outbox to the responsible schedulers, and reconnects.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dfs_model::{HostId, TaskId};
 use dfs_proto::scheduler::HostMessage;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::link::{Link, LinkParts};
-use super::outbox::{News, Outbox};
+use super::outbox::{News, Outbox, Registration};
 use super::{Holdings, Members, SwarmOptions, messages, route_of};
 use crate::engine::Command;
 
@@ -46,10 +47,10 @@ pub(super) struct Session {
     tracker: TaskTracker,
     links: HashMap<HostId, Link>,
     attempts: HashMap<HostId, Attempts>,
-    /// Who shared what there is to be told when that was looked at last.
-    sharing: Vec<HostId>,
     /// When news were sent last.
     sent_at: Option<Instant>,
+    /// The members that the links are to.
+    followed: Arc<Members>,
 }
 
 impl Session {
@@ -68,8 +69,8 @@ impl Session {
             tracker,
             links: HashMap::new(),
             attempts: HashMap::new(),
-            sharing: Vec::new(),
             sent_at: None,
+            followed: Arc::default(),
         }
     }
 
@@ -125,6 +126,7 @@ impl Session {
     /// Opens links to all schedulers: each is told of what it is responsible for.
     async fn upkeep(&mut self, stop: &CancellationToken) {
         let members = Arc::clone(&self.members.borrow_and_update());
+        self.follow(&members).await;
         let gone = self.links.extract_if(|_, link| !link.is_open()).map(|(id, _)| id);
         for scheduler in gone.collect::<Vec<_>>() {
             self.release(&members, scheduler).await;
@@ -132,7 +134,6 @@ impl Session {
         if members.schedulers.is_empty() {
             self.outbox.set_state("the cluster: no manager names a scheduler");
         }
-        self.share(&members).await;
         for (host, address) in &members.schedulers {
             if !self.links.contains_key(&host.id) && self.due(host.id) {
                 self.open(host.id, *address, stop).await;
@@ -140,16 +141,33 @@ impl Session {
         }
     }
 
-    /// Where others share what there is to be told, each hears that there is more for it.
-    async fn share(&mut self, members: &Members) {
-        let mut sharing: Vec<HostId> = members.schedulers.iter().map(|(host, _)| host.id).collect();
-        sharing.sort_unstable();
-        if sharing == self.sharing {
+    /// Other schedulers are listed than before: those that are no more are left, since what is not told to one that
+    /// leads nothing would be missed when it leads again; and whoever leads now is told of what another one led.
+    async fn follow(&mut self, members: &Arc<Members>) {
+        if Arc::ptr_eq(&self.followed, members) {
             return;
         }
-        self.sharing = sharing;
-        for scheduler in self.links.keys() {
-            self.send(*scheduler, messages::more_to_name()).await;
+        let before = std::mem::replace(&mut self.followed, Arc::clone(members));
+        let is_listed = |id: &HostId| members.schedulers.iter().any(|(host, _)| host.id == *id);
+        self.links.iter().filter(|(id, _)| !is_listed(id)).for_each(|(_, link)| link.stop.cancel());
+        for registration in self.outbox.registrations() {
+            let route = route_of(&registration.task.key);
+            let led_by = |members: &Members| members.scheduler_for(&route).map(|(id, _)| id);
+            let (was, is) = (led_by(&before), led_by(members));
+            if let Some(leader) = is.filter(|_| was.is_some() && was != is) {
+                // The task may be closing.
+                let _ = registration.commands.send(Command::Unled).await;
+                self.register_at(leader, &registration).await;
+            }
+        }
+        let ids = |members: &Members| -> BTreeSet<HostId> {
+            members.schedulers.iter().map(|(host, _)| host.id).collect()
+        };
+        if ids(&before) != ids(members) {
+            // They share anew what there is to be named.
+            for scheduler in self.links.keys() {
+                self.send(*scheduler, messages::more_to_name()).await;
+            }
         }
     }
 
@@ -203,11 +221,15 @@ impl Session {
         for registration in self.outbox.registrations() {
             let responsible = members.scheduler_for(&route_of(&registration.task.key));
             if responsible.is_some_and(|(id, _)| id == scheduler) {
-                self.send(scheduler, messages::register(&registration)).await;
-                if !registration.wants.is_empty() {
-                    self.send(scheduler, messages::wants(&registration)).await;
-                }
+                self.register_at(scheduler, &registration).await;
             }
+        }
+    }
+
+    async fn register_at(&self, scheduler: HostId, registration: &Registration) {
+        self.send(scheduler, messages::register(registration)).await;
+        if !registration.wants.is_empty() {
+            self.send(scheduler, messages::wants(registration)).await;
         }
     }
 

@@ -9,13 +9,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use dfs_peer::dial::Callee;
+use dfs_peer::dial::{Callee, Dialer, Link};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -69,13 +70,22 @@ pub fn grpc_channel_by_token(address: &ServiceAddress, fingerprint: Fingerprint)
     })
 }
 
+/// A channel to a socket address over links of another kind than TCP.
+pub fn grpc_channel_over(dialer: Arc<dyn Dialer>, address: SocketAddr) -> Channel {
+    lazy_channel(&address.into(), move |at| {
+        let dialer = Arc::clone(&dialer);
+        async move { Ok(dialer.dial(at).await?.0) }
+    })
+}
+
 /// A channel that connects to what the address leads to then.
-fn lazy_channel<F>(
+fn lazy_channel<S, F>(
     address: &ServiceAddress,
     connect: impl Fn(SocketAddr) -> F + Clone + Send + Sync + 'static,
 ) -> Channel
 where
-    F: Future<Output = io::Result<Stream>> + Send,
+    S: Link + 'static,
+    F: Future<Output = io::Result<S>> + Send,
 {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .expect("a host and a port are an authority");
@@ -88,10 +98,10 @@ where
 }
 
 /// A connection to the first of its addresses where there is one; each gets its share of the time.
-async fn connect_any<F: Future<Output = io::Result<Stream>>>(
+async fn connect_any<S, F: Future<Output = io::Result<S>>>(
     address: &ServiceAddress,
     connect: impl Fn(SocketAddr) -> F,
-) -> io::Result<Stream> {
+) -> io::Result<S> {
     let all = address.resolve().await.map_err(io::Error::other)?;
     let share = CONNECT_TIMEOUT / u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
     let mut first = None;

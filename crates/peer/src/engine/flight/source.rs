@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_artifact::Origin;
 use dfs_artifact::origin::Part;
 use dfs_model::GroupRange;
 use futures::StreamExt;
+use tokio::time::Instant;
 
 use super::super::chunk::Chunk;
 use super::super::error::ReadError;
@@ -54,7 +55,7 @@ impl Context {
         let mut chunk = Chunk::starting(range.start);
         let mut kept = Instant::now();
         loop {
-            match tokio::time::timeout_at((kept + EARLY_AFTER).into(), parts.next()).await {
+            match tokio::time::timeout_at(kept + EARLY_AFTER, parts.next()).await {
                 Ok(None) => break,
                 Err(_) => {}
                 Ok(Some(part)) => {
@@ -115,7 +116,7 @@ impl Context {
         let mut held_back: Option<(u64, Bytes)> = None;
         loop {
             let mut ready = Vec::new();
-            match tokio::time::timeout_at((kept + EARLY_AFTER).into(), stream.next()).await {
+            match tokio::time::timeout_at(kept + EARLY_AFTER, stream.next()).await {
                 Ok(None) => break,
                 Err(_) => {}
                 Ok(Some(bytes)) => {
