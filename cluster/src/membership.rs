@@ -15,6 +15,7 @@ use dfs_proto::manager::{MemberList, MembershipRequest, Role};
 use dfs_proto::{common, manager};
 use dfs_service::{Backoff, Tracker};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -25,6 +26,9 @@ const FORMAT: u32 = 1;
 
 /// Longest pause between attempts to join: well within a lease.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(3) };
+
+/// How long a list that is kept is waited for.
+const SAVE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Most origins whose area is named.
 pub const MAX_NAMED: usize = 10_000;
@@ -161,6 +165,8 @@ async fn attend(
     let Some(joined) = stop.run_until_cancelled(joining).await else { return Ok(()) };
     let mut lists = joined?.into_inner();
     let mut pause = Duration::from_secs(1);
+    // Lists that come often must not put off a renewal: each who is dropped for that would make another one.
+    let mut due = Instant::now() + pause;
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -168,18 +174,22 @@ async fn attend(
                 let ended = || Status::unavailable("the manager ended the stream");
                 let list = list?.ok_or_else(ended)?;
                 pause = Duration::from_millis((list.lease_ms / 3).max(10).into());
-                if let (Some(kept), list) = (kept.clone(), list.clone()) {
-                    // The process may be ending: the one before stays.
-                    let _ = tokio::task::spawn_blocking(move || kept.save(&list)).await;
-                }
+                due = due.min(Instant::now() + pause);
+                let heard = list.clone();
                 let (list, unreadable) = Members::read(list);
                 if unreadable > 0 {
                     tracing::warn!(unreadable, "members that cannot be read are left out");
                 }
                 request.known_version = list.version;
                 members.send_replace(Arc::new(list));
+                if let Some(kept) = kept.clone() {
+                    // A disk that is slow must not put off a renewal; without it the list before stays.
+                    let saving = tokio::task::spawn_blocking(move || kept.save(&heard));
+                    let _ = tokio::time::timeout(SAVE_WITHIN, saving).await;
+                }
             }
-            () = tokio::time::sleep(pause) => {
+            () = tokio::time::sleep_until(due) => {
+                due = Instant::now() + pause;
                 let ended = |_| Status::unavailable("the stream to the manager is closed");
                 renewals.send(request.clone()).await.map_err(ended)?;
             }

@@ -820,6 +820,37 @@ async fn a_manager_is_found_once_its_name_leads_to_it() {
 }
 
 #[tokio::test]
+async fn a_member_renews_its_lease_however_often_the_list_changes() {
+    let (dir, lease) = (tempfile::tempdir().unwrap(), Duration::from_secs(4));
+    let cluster = Cluster::start(dir.path(), lease).await;
+    cluster.wait_for_members("the scheduler is listed", |members| members.all.len() == 1).await;
+    let (restless, at) = (identity(), cluster.at);
+    let request = |name: u32| dfs_proto::manager::MembershipRequest {
+        host: Some(common::Host {
+            name: name.to_string(),
+            ..host(&restless, common::HostKind::Seed, Some(at))
+        }),
+        role: Role::Seed.into(),
+        ..Default::default()
+    };
+    let (say, said) = mpsc::channel(1);
+    say.send(request(0)).await.unwrap();
+    let mut client = dfs_proto::manager::manager_client::ManagerClient::new(cluster.channel());
+    let joined = client.membership(ReceiverStream::new(said)).await;
+    let mut lists = joined.unwrap().into_inner();
+    let began = std::time::Instant::now();
+    let mut name = 0;
+    while began.elapsed() < lease * 2 {
+        let list = soon("the next list", lists.message()).await.unwrap().unwrap();
+        let schedulers = list.members.iter().filter(|member| member.role() == Role::Scheduler);
+        assert_eq!(schedulers.count(), 1, "it was dropped");
+        name += 1;
+        say.send(request(name)).await.unwrap();
+    }
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn many_askers_cost_one_question_and_its_answer_is_remembered() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(dir.path(), PATIENCE).await;

@@ -43,8 +43,8 @@ impl Nearer {
         able.next().cloned()
     }
 
-    /// The schedulers to ask what a URL is; none where the origin is this host's to ask, as it is for the hosts of an
-    /// area before its own: these ask here because nobody there could tell them.
+    /// The schedulers to ask what a URL is; none where the origin is this host's to ask, as it is for another area than its
+    /// own: that one asks here because nobody there could tell, and must not be asked in turn.
     pub fn schedulers_for(
         &self,
         url: &CanonicalUrl,
@@ -52,7 +52,7 @@ impl Nearer {
         now: Instant,
     ) -> Vec<(HostId, SocketAddr)> {
         let areas = Arc::clone(&self.areas.borrow());
-        if areas.nearer(url).contains(&asked_by) {
+        if areas.own != asked_by {
             return Vec::new();
         }
         let doubts = self.doubts.lock();
