@@ -505,6 +505,7 @@ impl<'a> Run<'a> {
                 self.world.node_mut(node).frozen.get_or_insert(since);
                 self.set_speed(node);
                 self.at(Micros(since.0 + UNHEARD), Happening::Unheard(node));
+                self.is_frozen(node);
             }
             Act::Freeze(node, false) => {
                 self.world.node_mut(node).frozen = None;
