@@ -207,7 +207,7 @@ impl Run<'_> {
             _ if lies => vec![nodes.announced(node, held)],
             _ => nodes.children[node as usize].connects(),
         };
-        words.into_iter().for_each(|word| self.say(node, Said::Word(word)));
+        words.into_iter().for_each(|word| self.say(node, Said::Word(Box::new(word))));
         self.acts(node);
     }
 
@@ -227,7 +227,7 @@ impl Run<'_> {
         let Some(nodes) = &mut self.nodes else { return };
         if let Decision::ObtainFromSeed { obtain, .. } = decision {
             let words = child::obtained(&nodes.task, node, *obtain);
-            return words.into_iter().for_each(|word| self.say(node, Said::Word(word)));
+            return words.into_iter().for_each(|word| self.say(node, Said::Word(Box::new(word))));
         }
         let mut does = Vec::new();
         nodes.children[node as usize].told(decision, now, &mut does);
