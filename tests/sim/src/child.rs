@@ -40,7 +40,7 @@ pub enum Does {
     /// Wants that no more.
     LetsBe(Node),
     /// Says something to the scheduler.
-    Says(Event),
+    Says(Box<Event>),
 }
 
 /// Something asked for.
@@ -418,7 +418,7 @@ impl Child {
         }
         self.is_registered = true;
         self.conductor.tell_any_order_anew();
-        out.push(Does::Says(self.registers()));
+        out.push(Does::Says(Box::new(self.registers())));
     }
 
     fn registers(&self) -> Event {
@@ -479,16 +479,16 @@ impl Child {
         let (host, task) = (host(self.node), self.task.id);
         if self.report != Report::default() {
             let report = std::mem::take(&mut self.report);
-            out.push(Does::Says(Event::Progress { host, task, report }));
+            out.push(Does::Says(Box::new(Event::Progress { host, task, report })));
         }
-        out.extend(wants.map(Does::Says));
+        out.extend(wants.map(|wants| Does::Says(Box::new(wants))));
         if self.end == End::Due {
             self.end = End::Told;
             let (outcome, taken) = (Outcome::Success, Taken::default());
-            out.push(Does::Says(Event::PeerResult { host, task, outcome, taken }));
+            out.push(Does::Says(Box::new(Event::PeerResult { host, task, outcome, taken })));
         }
         if let Some(bad_parents) = self.bad.take() {
-            out.push(Does::Says(Event::Reschedule { host, task, bad_parents }));
+            out.push(Does::Says(Box::new(Event::Reschedule { host, task, bad_parents })));
         }
     }
 }

@@ -24,7 +24,7 @@ pub enum Said {
     /// An order was not.
     Failed(Order, Failure),
     /// Something for the scheduler's core.
-    Word(Event),
+    Word(Box<Event>),
 }
 
 /// What a node is told by it.
@@ -35,7 +35,7 @@ pub enum Told {
     /// Send that no more.
     Stop(u64),
     /// What the scheduler's core has decided.
-    Word(Decision),
+    Word(Box<Decision>),
 }
 
 /// Words between a node and the scheduler, one way.

@@ -188,11 +188,12 @@ fn memory() -> Result<Vec<Row>, GateError> {
     Ok(vec![Row::new("P3.bytes-per-peer", each, 512.0)])
 }
 
-/// Bytes of this process that are in memory.
+/// Bytes of this process that are in memory and its own: what it has read of its program by then does not count.
 fn resident() -> Result<u64, GateError> {
     let text = fs::read_to_string("/proc/self/statm").map_err(GateError::Memory)?;
-    let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    Ok(pages.unwrap_or_default() * 4096)
+    let mut pages = text.split_whitespace().skip(1).map_while(|pages| pages.parse::<u64>().ok());
+    let (all, shared) = (pages.next().unwrap_or_default(), pages.next().unwrap_or_default());
+    Ok(all.saturating_sub(shared) * 4096)
 }
 
 #[cfg(test)]

@@ -326,7 +326,10 @@ impl<'a> Run<'a> {
         let (words, arrives) = self.control.speak(node, self.now);
         let mut kept = Vec::with_capacity(words.len());
         for word in words {
-            let is_report = matches!(word, Said::Done(_) | Said::Word(Word::Progress { .. }));
+            let is_report = match &word {
+                Said::Word(event) => matches!(**event, Word::Progress { .. }),
+                word => matches!(word, Said::Done(_)),
+            };
             let losses = if is_report { self.losses } else { Losses::default() };
             let mut happens = |share: f64| share > 0.0 && self.random.random_bool(share);
             let (is_dropped, is_double, is_late) =
@@ -383,7 +386,7 @@ impl<'a> Run<'a> {
                     self.control.forget(node);
                     Event::Left(node)
                 }
-                Said::Word(event) => Event::Said(Box::new(event)),
+                Said::Word(event) => Event::Said(event),
                 Said::Done(order) => Event::Done(order),
                 Said::Failed(order, why) => Event::Failed(order, why),
             };
@@ -428,7 +431,7 @@ impl<'a> Run<'a> {
         }
         for (node, decision) in out.told {
             self.hasher.update(&node.to_le_bytes()).update(&nodes::gist(&decision));
-            self.tell(node, Told::Word(decision));
+            self.tell(node, Told::Word(Box::new(decision)));
         }
         self.look_again();
         Ok(())
@@ -505,6 +508,7 @@ impl<'a> Run<'a> {
                 self.world.node_mut(node).frozen.get_or_insert(since);
                 self.set_speed(node);
                 self.at(Micros(since.0 + UNHEARD), Happening::Unheard(node));
+                self.is_frozen(node);
             }
             Act::Freeze(node, false) => {
                 self.world.node_mut(node).frozen = None;

@@ -98,7 +98,7 @@ impl Core {
     pub(super) fn order_in_any_order(&mut self, task_id: TaskId) {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        let Some(wanted) = task.next_order() else { return };
+        let Some(wanted) = task.unordered() else { return };
         let due = task.ordered_at.map_or(now, |at| at.after(ORDERED_EVERY));
         if due > now {
             return self.timers.set(due, Timer::Order(task_id));

@@ -305,7 +305,7 @@ impl Task {
     }
 
     /// What anybody wants in any order that was not ordered yet, all of it; none where all was.
-    pub fn next_order(&mut self) -> Option<GroupSet> {
+    pub fn unordered(&mut self) -> Option<GroupSet> {
         if self.is_all_ordered {
             debug_assert!(self.ordered.contains_set(&self.wanted_in_any_order()));
             return None;

@@ -64,8 +64,10 @@ pub(super) enum Between {
     Hears(Node, Node, GroupRange),
     /// One looks what another has.
     Looks(Node, Node),
-    /// A node finds the scheduler gone.
-    Alone(Node),
+    /// A node finds the scheduler gone, of which life it was.
+    Alone(Node, u32),
+    /// Who sends to a node finds that it takes nothing.
+    Stalls(Node),
     /// Those who lack something look at what they do.
     All,
 }
@@ -83,13 +85,13 @@ impl Run<'_> {
 
     pub(super) fn between(&mut self, between: Between) {
         let acts = match &between {
-            Between::Asked(_) | Between::Stopped(..) | Between::All => None,
+            Between::Asked(_) | Between::Stopped(..) | Between::Stalls(_) | Between::All => None,
             Between::Fails(Order { to: node, .. }, _)
             | Between::Hears(node, ..)
             | Between::Looks(node, _)
-            | Between::Alone(node) => Some(*node),
+            | Between::Alone(node, _) => Some(*node),
         };
-        if acts.is_some_and(|node| self.mute_since(node).is_some()) {
+        if acts.is_some_and(|node| self.world.node(node).frozen.is_some()) {
             return self.held.push(Happening::Between(between));
         }
         match between {
@@ -111,11 +113,14 @@ impl Run<'_> {
                     self.hears(node, of, &claims.ranges().collect::<Vec<_>>());
                 }
             }
-            Between::Alone(node) => {
+            // One that was frozen meanwhile may have found another since.
+            Between::Alone(_, reign) if reign != self.reign => return,
+            Between::Alone(node, _) => {
                 if let Some(nodes) = &mut self.nodes {
                     nodes.children[node as usize].is_alone();
                 }
             }
+            Between::Stalls(node) => self.stalls(node),
             Between::All => return self.all_act(),
         }
         acts.into_iter().for_each(|node| self.acts(node));
@@ -202,7 +207,7 @@ impl Run<'_> {
             _ if lies => vec![nodes.announced(node, held)],
             _ => nodes.children[node as usize].connects(),
         };
-        words.into_iter().for_each(|word| self.say(node, Said::Word(word)));
+        words.into_iter().for_each(|word| self.say(node, Said::Word(Box::new(word))));
         self.acts(node);
     }
 
@@ -210,7 +215,8 @@ impl Run<'_> {
     pub(super) fn are_alone(&mut self) {
         if self.nodes.is_some() {
             for node in 1..=self.scenario.nodes {
-                self.between_after(self.scenario.control_us, Between::Alone(node));
+                let alone = Between::Alone(node, self.reign);
+                self.between_after(self.scenario.control_us, alone);
             }
         }
     }
@@ -221,7 +227,7 @@ impl Run<'_> {
         let Some(nodes) = &mut self.nodes else { return };
         if let Decision::ObtainFromSeed { obtain, .. } = decision {
             let words = child::obtained(&nodes.task, node, *obtain);
-            return words.into_iter().for_each(|word| self.say(node, Said::Word(word)));
+            return words.into_iter().for_each(|word| self.say(node, Said::Word(Box::new(word))));
         }
         let mut does = Vec::new();
         nodes.children[node as usize].told(decision, now, &mut does);
@@ -274,11 +280,44 @@ impl Run<'_> {
             if !(looks + node).is_multiple_of(BUSY_LOOKS) && self.is_brought_something(node) {
                 continue;
             }
-            if self.world.node(node).lacks > 0 && self.mute_since(node).is_none() {
+            let state = self.world.node(node);
+            if state.lacks > 0 && state.frozen.is_none() {
                 self.gives_up(node);
                 self.acts(node);
             }
         }
+    }
+
+    /// A node neither sends nor takes anything.
+    pub(super) fn is_frozen(&mut self, node: Node) {
+        if self.nodes.is_some() {
+            self.between_after(OWING, Between::Stalls(node));
+        }
+    }
+
+    /// Whoever sends to one that takes nothing has its stream for others; that one finds the connection broken.
+    fn stalls(&mut self, node: Node) {
+        let is_over = |at: Micros| at.0 + OWING <= self.now.0;
+        if !self.world.node(node).frozen.is_some_and(is_over) {
+            return;
+        }
+        let Some(nodes) = &self.nodes else { return };
+        let asked: Vec<Order> =
+            nodes.children[node as usize].asked().map(|(order, _)| *order).collect();
+        for order in &asked {
+            self.world.bytes.in_vain += self.network.stop(order.from, order.id, self.now);
+        }
+        self.is_lost(&asked);
+    }
+
+    /// Since when one does not get through to another.
+    fn unreachable_since(&self, from: Node, to: Node) -> Option<Micros> {
+        let idc = |node: Node| (node != 0).then(|| self.world.idc(node));
+        let borders = match idc(from) == idc(to) {
+            true => [None, None],
+            false => [from, to].map(|node| idc(node).and_then(|idc| self.cut[idc as usize])),
+        };
+        self.world.node(from).frozen.into_iter().chain(borders.into_iter().flatten()).min()
     }
 
     fn is_brought_something(&self, node: Node) -> bool {
@@ -289,7 +328,7 @@ impl Run<'_> {
     fn gives_up(&mut self, node: Node) {
         let Some(nodes) = &self.nodes else { return };
         let is_mute = |order: &Order, since: Micros| {
-            let mute = self.mute_since(order.from).map(|at| at.max(since));
+            let mute = self.unreachable_since(order.from, order.to).map(|at| at.max(since));
             mute.is_some_and(|at| at.0 + OWING <= self.now.0)
         };
         let child = &nodes.children[node as usize];
