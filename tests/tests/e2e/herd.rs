@@ -3,11 +3,10 @@
 use dfs_proto::node::node_client::NodeClient;
 use dfs_proto::node::read_chunk::Kind;
 use dfs_proto::node::{ReadChunk, ReadRequest};
-use dfs_service::net::grpc_local_channel;
 use dfs_source::Target;
 use dfs_tests::{Body, Fault, Origin};
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::support::site::Site;
 use crate::support::{Agent, Place, all, until};
@@ -47,7 +46,9 @@ fn stampede(agents: &[Agent], origin: &Origin, path: &str) -> (u64, u64) {
     for agent in agents {
         for _ in 0..CONNECTIONS_OF_ONE {
             let _entered = runtime.enter();
-            let client = NodeClient::new(grpc_local_channel(agent.socket(), None));
+            // Patient, as a program may be: how soon an agent answers on a busy machine is not what is looked at.
+            let socket = format!("unix://{}", agent.socket().display());
+            let client = NodeClient::new(Endpoint::from_shared(socket).unwrap().connect_lazy());
             for _ in 0..CLIENTS_OF_A_CONNECTION {
                 reading.spawn_on(read(client.clone(), origin.url(path)), runtime.handle());
             }

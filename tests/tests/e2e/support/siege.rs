@@ -69,11 +69,17 @@ fn come(door: &Door, manner: Manner) -> io::Result<OwnedFd> {
 }
 
 impl Idler {
+    /// Whether the other side has gone; what it has said is taken, except by those who take nothing.
     fn is_closed(&self) -> bool {
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        match recv(&self.socket, &mut [0; 1], flags) {
-            Ok((_, bytes)) => bytes == 0,
-            Err(error) => error != Errno::AGAIN,
+        if let Manner::TakesNothing(_) = self.manner {
+            return false;
+        }
+        loop {
+            match recv(&self.socket, &mut [0; 256], RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return true,
+                Ok(_) => {}
+                Err(error) => return error != Errno::AGAIN,
+            }
         }
     }
 
