@@ -270,9 +270,14 @@ impl Places {
 
 /// Another place for each, far from its neighbours.
 fn scattered(rank: u64, all: u64) -> u64 {
-    let coprime = |step: &u64| (1..=*step).filter(|n| all % n == 0 && step % n == 0).count() == 1;
-    let step = (all * 5 / 8..).find(|step| *step > 0 && coprime(step)).unwrap_or(1);
+    // No divisor but 1 in common: none is another's.
+    let step = (all * 5 / 8 + 1..).find(|step| divisor(*step, all) == 1).unwrap_or(1);
     rank * step % all
+}
+
+/// The greatest that both have.
+fn divisor(one: u64, other: u64) -> u64 {
+    if other == 0 { one } else { divisor(other, one % other) }
 }
 
 /// A number from 0 to 1, the next of a row (`SplitMix64`).
