@@ -79,7 +79,7 @@ fn those_who_come_to_a_restarted_scheduler_have_parents_within_a_second() {
 #[test]
 fn what_is_under_way_goes_on_while_the_scheduler_is_away() {
     let mut ring = ring(4);
-    let readers = all_read(&ring, &ring.nodes.clone());
+    let readers = all_read(&ring, &ring.nodes);
     ring.world.pass(2 * SECOND);
     ring.world.crash(ring.schedulers[0]);
     let mut before = vec![0; ring.nodes.len()];
@@ -102,7 +102,7 @@ fn what_is_under_way_goes_on_while_the_scheduler_is_away() {
 #[test]
 fn a_node_that_loses_sight_of_the_cluster_alone_finishes_with_its_partners() {
     let mut ring = ring(4);
-    let readers = all_read(&ring, &ring.nodes.clone());
+    let readers = all_read(&ring, &ring.nodes);
     ring.world.pass(2 * SECOND);
     let (network, node) = (ring.world.network.clone(), ring.world.ip(ring.nodes[0]));
     for service in [ring.schedulers[0], ring.manager].map(|which| ring.world.ip(which)) {
@@ -122,7 +122,7 @@ fn a_node_that_loses_sight_of_the_cluster_alone_finishes_with_its_partners() {
 fn a_direction_that_loses_everything_is_gone_around() {
     for is_to_node in [true, false] {
         let mut ring = ring(4);
-        let readers = all_read(&ring, &ring.nodes.clone());
+        let readers = all_read(&ring, &ring.nodes);
         ring.world.pass(2 * SECOND);
         let (network, node) = (ring.world.network.clone(), ring.world.ip(ring.nodes[0]));
         let others = [ring.seeds[0], ring.nodes[1]].map(|which| ring.world.ip(which));
@@ -143,7 +143,7 @@ fn a_direction_that_loses_everything_is_gone_around() {
 #[test]
 fn left_alone_nodes_take_what_their_partners_have_and_come_to_the_origin_one_by_one() {
     let mut ring = ring(5);
-    let readers = all_read(&ring, &ring.nodes.clone());
+    let readers = all_read(&ring, &ring.nodes);
     ring.world.pass(3 * SECOND);
     let left = ring.world.now;
     for which in [ring.schedulers[0], ring.manager, ring.seeds[0]] {
@@ -190,7 +190,7 @@ fn a_scheduler_that_the_manager_loses_sight_of_is_told_what_goes_on_all_the_same
     network.cut(ends[1], ends[0]);
     // The manager drops it from its list, and the nodes hear of that.
     ring.world.pass(30 * SECOND);
-    let readers = all_read(&ring, &ring.nodes[..3].to_vec());
+    let readers = all_read(&ring, &ring.nodes[..3]);
     finish(&mut ring, &readers, 60 * SECOND);
     assert!(ring.copies(0) < 1.01, "{} copies", ring.copies(0));
     ring.world.crash(ring.seeds[0]);

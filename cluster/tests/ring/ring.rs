@@ -63,8 +63,8 @@ pub enum Face {
     Manager,
     /// A scheduler, by what it counts.
     Scheduler(SchedulerMetrics),
-    /// A seed.
-    Seed(seed::Service, DataDir),
+    /// A seed, and its hold on its disk.
+    Seed(seed::Service, #[expect(dead_code, reason = "held until its end")] DataDir),
     /// A node.
     Node(Host),
 }

@@ -4,6 +4,7 @@
 //! nobody is told an error while the origin was reached; the origin sends each content once, and once more at most
 //! for each who had to help themselves; tasks stay few; and in the end everything stops in time and leaves nothing.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -68,6 +69,15 @@ pub struct Outcome {
     pub well_after: Duration,
     /// Errors that readers were told.
     pub errors: Vec<String>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { done_at, still, copies, well_after, errors } = self;
+        let told = errors.len();
+        write!(f, "done at {done_at:.1?}, stood still {still:.1?}, copies {copies:.2?}, well ")?;
+        write!(f, "after {well_after:.1?}, {told} errors told")
+    }
 }
 
 /// Carries out a plan; says what was not as it must be.
