@@ -125,7 +125,7 @@ impl Actor {
         loop {
             let busy = self.is_busy();
             let hedge = self.conductor.next_hedge(self.now()).map(|due| self.began + due);
-            let hedge_due = tokio::time::sleep_until(hedge.unwrap_or(self.began).into());
+            let hedge_due = tokio::time::sleep_until(hedge.unwrap_or(self.began));
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 Some(event) = events.recv() => self.event(event),
