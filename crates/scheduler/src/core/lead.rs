@@ -370,6 +370,17 @@ impl Lead {
         late.filter_map(|number| self.host(number))
     }
 
+    /// One to whom a lease has come to nothing, where nothing came of any for so long.
+    pub(super) fn let_down_for(&self, span: Duration, now: Millis) -> Option<HostId> {
+        let Micros(moved) = self.matcher.moved();
+        if Millis(moved / 1000).after(span) > now {
+            return None;
+        }
+        let children = (0..).zip(&self.hosts).filter_map(|(number, host)| Some((number, (*host)?)));
+        let mut down = children.filter(|(number, _)| self.matcher.is_let_down(PeerNumber(*number)));
+        down.next().map(|(_, host)| host)
+    }
+
     /// Whether a child that waits will be leased something: it is, or was of late, or others are and its turn comes, or
     /// nobody has anything for it yet and somebody `brings` more.
     pub(super) fn is_hopeful(&self, number: PeerNumber, brings: bool, now: Millis) -> bool {

@@ -23,6 +23,10 @@ const HEARD_EVERY: Duration = Duration::from_secs(1);
 /// A seed is ordered more of a task no sooner after the last time: each order ends the one before.
 const ORDERED_EVERY: Duration = Duration::from_millis(50);
 
+/// So long nothing may come of any lease, some of which have come to nothing, until a seed is asked for what others say
+/// that they have.
+const STANDSTILL: Duration = Duration::from_secs(2);
+
 /// So long after nobody wants anything any more what was known of who has what is let go of.
 const LED_FOR: Duration = Duration::from_secs(60);
 
@@ -227,8 +231,13 @@ impl Core {
         }
         lead.matcher.tick(micros(now));
         let late: Vec<HostId> = lead.late_sources().collect();
+        let let_down = lead.let_down_for(STANDSTILL, now).filter(|_| task.state.seed().is_none());
         self.touched.push(task_id);
         self.keep_in_touch(task_id);
+        if let Some(child) = let_down {
+            // Whoever says that it has what is wanted does not give it, and no seed has been asked for it.
+            self.order_seed(task_id, child);
+        }
         // As if its children had said so: they were leased it, and have nothing of it.
         self.parents_are_mute(task_id, &late);
     }
