@@ -244,13 +244,24 @@ impl Shared {
         let members = Arc::clone(&self.members.borrow());
         let mut last = Status::unavailable("no seed is alive");
         let area = &self.settings.area;
-        for member in members.seeds_for(&question.route, &question.key.url, area) {
+        let seeds = members.seeds_for(&question.route, &question.key.url, area);
+        let is_near = |member: &Member| member.host.location.area == *area;
+        // Credentials cross no area that has a seed.
+        let mut stays = question.is_private && seeds.iter().any(|member| is_near(member));
+        for member in seeds {
+            if stays && !is_near(member) {
+                break;
+            }
             match self.ask_one(member, &question.request).await {
                 Ok(reply) => {
                     self.metrics.resolved.of(["seed"]).inc();
                     return Ok(reply);
                 }
-                Err(status) if is_the_seeds_own(status.code()) => last = status,
+                Err(status) if is_the_seeds_own(status.code()) => {
+                    // An origin that fails one seed is not asked by those of other areas, and theirs, one after the other.
+                    stays |= status.code() == Code::Unknown && is_near(member);
+                    last = status;
+                }
                 Err(status) => {
                     self.metrics.resolved.of(["none"]).inc();
                     return Err(status);

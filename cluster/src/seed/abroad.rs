@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dfs_peer::dial::Callee;
 use dfs_peer::opener::{OpenArtifact, OpenUrlError};
+use dfs_peer::swarm::is_lost;
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::scheduler::{ResolveReply, ResolveRequest as Question};
 use dfs_proto::seed::ResolveRequest;
@@ -41,7 +42,8 @@ impl SeedService {
                 Err(status) => {
                     let (url, error) = (&target.url, status.message());
                     tracing::info!(%url, %at, error, "the scheduler of another area does not tell");
-                    if status.code() != Code::Unknown {
+                    // What an origin refuses to one who asks is nobody's fault.
+                    if status.code() == Code::Unavailable || is_lost(&status) {
                         nearer.doubt(scheduler, None, Instant::now());
                     }
                 }

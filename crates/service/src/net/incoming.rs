@@ -103,16 +103,21 @@ async fn rested<T>(accepting: impl Future<Output = io::Result<T>>) -> io::Result
     accepted
 }
 
-/// A connection, and its place; nothing is lost when this is not waited for any longer.
+/// The next connection that there is a place for, and that place; an error is the listener's. Nothing is lost when this
+/// is not waited for any longer.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Places>,
 ) -> io::Result<(TcpStream, SocketAddr, Arc<Place>)> {
-    places.room().await;
-    let (stream, from) = rested(listener.accept()).await?;
-    stream.set_nodelay(true)?;
-    let place = places.take(Who::at(from.ip())).map_err(io::Error::other)?;
-    Ok((stream, from, place))
+    loop {
+        places.room().await;
+        let (stream, from) = rested(listener.accept()).await?;
+        let taken = places.take(Who::at(from.ip())).map_err(io::Error::other);
+        match stream.set_nodelay(true).and(taken) {
+            Ok(place) => return Ok((stream, from, place)),
+            Err(error) => tracing::debug!(%error, "a connection is refused"),
+        }
+    }
 }
 
 fn seated(stream: Stream, place: Arc<Place>, plane: Plane) -> Seated<Stream> {
