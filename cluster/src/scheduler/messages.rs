@@ -80,6 +80,7 @@ pub fn event(host: &HostInfo, message: scheduler::HostMessage) -> Result<Event, 
     let id = host.id;
     Ok(match message.kind.ok_or(Unacceptable::Empty)? {
         Up::Announce(_) => return Err(Unacceptable::AnnouncedTwice),
+        Up::Lacks(lacks) => Event::Lacks { host: id, task: convert::task_id(&lacks.task_id)? },
         // Its signatures are looked at elsewhere.
         Up::Held(_) => return Err(Unacceptable::Empty),
         Up::Names(names) => Event::Names { host: id, tasks: named(&names.task_ids)? },

@@ -267,6 +267,7 @@ impl Core {
                 self.announced(host, task, announced);
             }
             Event::Names { host, tasks } => self.names(host, &tasks),
+            Event::Lacks { host, task } => self.recalled(task, &host),
             Event::AnnouncedAll(host) => self.announced_all(host),
             Event::Vouched { host, task, digests, stood_in } => {
                 self.vouched(host, task, digests, stood_in);

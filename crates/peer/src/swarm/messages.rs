@@ -126,8 +126,12 @@ pub(super) fn news(
     messages
 }
 
-/// The host holds nothing of a task.
-pub(super) fn leave(task: &TaskId) -> HostMessage {
+/// Nothing is held of a task that the scheduler asks for.
+pub(super) fn lacks(task: &TaskId) -> HostMessage {
+    up(Up::Lacks(scheduler::Lacks { task_id: id_bytes(task) }))
+}
+
+fn leave(task: &TaskId) -> HostMessage {
     up(Up::Leave(Leave { task_id: id_bytes(task) }))
 }
 

@@ -113,7 +113,7 @@ async fn holdings(told: Told, tracker: TaskTracker, mut asked: mpsc::Receiver<Ta
         let holdings = Arc::clone(&told.holdings);
         let held = tracker.spawn_blocking(move || holdings.held(&[task]).pop());
         let Ok(held) = held.await else { return };
-        let said = held.map_or_else(|| messages::leave(&task), |held| messages::up(Up::Held(held)));
+        let said = held.map_or_else(|| messages::lacks(&task), |held| messages::up(Up::Held(held)));
         if told.messages.send(said).await.is_err() {
             return;
         }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_asked_for_what_is_not_held_leaves() {
+    async fn who_is_asked_for_what_is_not_held_says_so_and_does_not_leave() {
         let (messages, mut told) = mpsc::channel(1);
         let (_list, members) = watch::channel(Arc::new(Members::default()));
         let scheduler = HostId::from_bytes([1; 16]);
@@ -181,7 +181,7 @@ mod tests {
             teller.is_asked_for(TaskId::from_bytes([number; 32]));
             let said = told.recv().await.unwrap().kind.unwrap();
             assert_eq!(matches!(said, Up::Held(_)), is_held, "{said:?}");
-            assert_eq!(matches!(said, Up::Leave(_)), !is_held, "{said:?}");
+            assert_eq!(matches!(said, Up::Lacks(_)), !is_held, "{said:?}");
         }
         stop.cancel();
     }

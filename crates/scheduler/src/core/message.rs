@@ -238,6 +238,13 @@ pub enum Event {
         /// Of what.
         tasks: Vec<TaskId>,
     },
+    /// A host that was asked for a task holds nothing of it; it may take part in it all the same.
+    Lacks {
+        /// Who.
+        host: HostId,
+        /// Of what.
+        task: TaskId,
+    },
     /// A host whose stream has opened has announced all that it takes part in: what else it held before, it may not
     /// hold any more.
     AnnouncedAll(HostId),
@@ -344,6 +351,7 @@ impl Event {
         match self {
             Self::Announced { task, .. } | Self::Register { task, .. } => Some(task.id),
             Self::Vouched { task, .. }
+            | Self::Lacks { task, .. }
             | Self::Progress { task, .. }
             | Self::Want { task, .. }
             | Self::Reschedule { task, .. }
@@ -417,7 +425,7 @@ pub enum LeaseFailure {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// Ask a host what it holds of a task, which it has named: it announces that, or leaves the task.
+    /// Ask a host what it holds of a task, which it has named: it announces that, or lacks it.
     Recall {
         /// Whom.
         host: HostId,

@@ -79,6 +79,17 @@ fn who_registers_for_what_it_has_named_is_asked_for_it_too_and_keeps_what_it_sai
 }
 
 #[test]
+fn who_lacks_what_it_had_named_takes_part_all_the_same() {
+    let task = content();
+    let mut scene = shelved(3, [1, 2]);
+    assert_eq!(recalled(&scene.register(1, &task)), [1, 2]);
+    scene.tell(Event::Lacks { host: id(1), task: task.id });
+    let decisions = scene.tell(Event::Lacks { host: id(2), task: task.id });
+    assert_eq!(ordered_seed(&decisions), Some(100));
+    assert_eq!(parents_of(&scene.seed_obtains(100, &task), 1), Some(vec![100]));
+}
+
+#[test]
 fn where_the_nearest_lack_something_the_next_ones_are_asked_before_a_seed() {
     let task = content();
     let mut scene = Scene::new();
