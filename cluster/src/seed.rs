@@ -29,6 +29,7 @@ use dfs_proto::seed::{
     FillPolicy, GroupsVerified, ObtainEvent, ObtainRequest, Obtaining, PreheatRequest,
     ResolveReply, ResolveRequest,
 };
+use dfs_scheduler::core::TINY_BYTES;
 use dfs_service::Tracker;
 use dfs_service::net::Caller;
 use dfs_service::tls::Role;
@@ -38,9 +39,6 @@ use tonic::{Request, Response, Status};
 
 pub use self::service::{Error, Given, Options, Service};
 pub use self::status::status_of;
-
-/// A content of at most this many bytes travels inside messages.
-const TINY: u64 = 4096;
 
 /// Serves [`seed_server::Seed`] from an engine.
 pub struct SeedService {
@@ -159,7 +157,7 @@ const CONTENT_WITHIN: Duration = Duration::from_secs(1);
 
 /// All of a content that is tiny and may be fetched.
 async fn tiny(task: &Task) -> Option<Result<Bytes, ReadError>> {
-    let length = task.length().filter(|length| *length <= TINY)?;
+    let length = task.length().filter(|length| *length <= TINY_BYTES)?;
     let may_be_read = task.is_complete() || task.may_ask_origin();
     may_be_read.then_some(())?;
     Some(task.read(ByteRange::new(0, length), Priority::Demand).await)

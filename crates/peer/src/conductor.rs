@@ -6,8 +6,9 @@
 //! since the engine began, the random start of a download as a number.
 //!
 //! Kept here: a group is in at most one flight, so however many ask, it is fetched once (invariant 3), but for what
-//! a blocked reader waits for too long: that is asked of one other holder as well ([`hedges`]); demand goes before read-ahead before bulk, bulk is rarest first among the known parents; what a
-//! parent fails to deliver goes to another one or, when that is allowed, to the source (invariant 4).
+//! a blocked reader waits for too long: that is asked of one other holder as well ([`hedges`]); demand goes before
+//! read-ahead before bulk, bulk is rarest first among the known parents; what a parent fails to deliver goes to another
+//! one or, when that is allowed, to the source (invariant 4).
 
 #[cfg(test)]
 mod hedge_tests;

@@ -16,7 +16,7 @@ use crate::hosts::{host, node};
 use crate::peer::conductor::{
     Action, Conductor, Failure, FlightId, LeaseEnd, LeaseOutcome, Offer, Provider, SourceAccess,
 };
-use crate::peer::patience::{Patience, Resort};
+use crate::peer::patience::{Look, Patience, Resort, Stands};
 use crate::policy::{Node, Order};
 
 /// How long a node bears that nothing moves, where it is the least patient of all.
@@ -389,23 +389,19 @@ impl Child {
     }
 
     fn watch_patience(&mut self, now: Duration) -> Resort {
-        let is_busy = self.patience.is_busy_beyond(self.patient_for, now);
-        let is_wanted = self.conductor.flights() > 0 || self.conductor.stuck();
-        if !is_wanted {
-            self.patience = Patience::default();
-        }
-        let is_led = self.conductor.is_led(now);
-        let waits_its_turn = is_led && !self.conductor.do_leases_fail();
-        let is_promising = (self.conductor.is_promising() || waits_its_turn) && !is_busy;
-        if !is_wanted || is_promising {
-            self.patience.interrupted(now);
-            return Resort::Wait;
-        }
-        if is_led {
-            if self.patience.is_over(self.patient_for, now) {
+        let stands = Stands {
+            is_wanted: self.conductor.flights() > 0 || self.conductor.stuck(),
+            is_promising: self.conductor.is_promising(),
+            is_led: self.conductor.is_led(now),
+            do_leases_fail: self.conductor.do_leases_fail(),
+        };
+        match self.patience.look(stands, self.patient_for, now) {
+            Look::Moves | Look::Led => return Resort::Wait,
+            Look::LeasesFail => {
                 self.conductor.doubt_leases(now);
+                return Resort::Wait;
             }
-            return Resort::Wait;
+            Look::Stuck => {}
         }
         let relies_on_swarm = self.conductor.source() == SourceAccess::Forbidden;
         self.patience.resort(self.patient_for, relies_on_swarm && self.is_connected, now)

@@ -52,6 +52,8 @@ pub(super) struct Hedges {
     count: HedgeCount,
     /// Those of two that were not the first to bring something, since the last plan.
     losers: Vec<FlightId>,
+    /// Whether a reader waited for any flight at the last plan: else there is nothing to be looked for.
+    is_any_awaited: bool,
 }
 
 /// One of two flights that are to bring the same.
@@ -69,6 +71,7 @@ impl Default for Hedges {
             credit: MOST_CREDIT * SHARE,
             count: HedgeCount::default(),
             losers: Vec::new(),
+            is_any_awaited: false,
         }
     }
 }
@@ -106,6 +109,9 @@ impl Conductor {
 
     /// When the next plan may have something to hedge, if nothing comes until then.
     pub fn next_hedge(&self, now: Duration) -> Option<Duration> {
+        if !self.hedges.is_any_awaited {
+            return None;
+        }
         let due = self.flights.values().filter_map(|flight| flight.hedged_at(self.hedges.delay));
         due.filter(|due| *due > now).min()
     }
@@ -186,9 +192,14 @@ impl Conductor {
     /// Asks second holders for what blocked readers wait for too long.
     pub(super) fn plan_hedges(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let demand = &self.wanted[Priority::Demand as usize];
+        if demand.is_empty() && !self.hedges.is_any_awaited {
+            return;
+        }
+        self.hedges.is_any_awaited = false;
         for flight in self.flights.values_mut() {
-            let is_awaited = !demand.is_empty() && demand.present_in(flight.rest).next().is_some();
+            let is_awaited = demand.present_in(flight.rest).next().is_some();
             flight.awaited = is_awaited.then(|| flight.awaited.unwrap_or(now));
+            self.hedges.is_any_awaited |= is_awaited;
         }
         let delay = self.hedges.delay;
         let late = self

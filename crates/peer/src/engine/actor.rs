@@ -18,7 +18,7 @@ use super::Inner;
 use super::error::ReadError;
 use super::flight::{Fault, FlightEvent, Flights, Word};
 use super::ledger::CameFrom;
-use super::patience::{Patience, Resort};
+use super::patience::{Look, Patience, Resort, Stands};
 use super::task::{Command, Lease, ParentHost, Shared, Task, Waiter, Wanted};
 use super::watcher;
 use crate::conductor::{
@@ -799,17 +799,14 @@ impl Actor {
     /// Nothing moves although something is wanted: after a while this host has itself helped, or helps itself.
     fn watch_patience(&mut self, now: Duration) {
         let patience = self.engine.patience_for(&self.shared.info.id);
-        let is_busy = self.patience.is_busy_beyond(patience, now);
-        let is_wanted = self.conductor.flights() > 0 || self.conductor.stuck();
-        if !is_wanted {
-            self.patience = Patience::default();
-        }
-        // Whoever failed already is tried again and again: that is no reason to wait for longer.
-        let is_led = self.conductor.is_led(now);
-        let waits_its_turn = is_led && !self.conductor.do_leases_fail();
-        let is_promising = (self.conductor.is_promising() || waits_its_turn) && !is_busy;
-        if !is_wanted || is_promising {
-            self.patience.interrupted(now);
+        let stands = Stands {
+            is_wanted: self.conductor.flights() > 0 || self.conductor.stuck(),
+            is_promising: self.conductor.is_promising(),
+            is_led: self.conductor.is_led(now),
+            do_leases_fail: self.conductor.do_leases_fail(),
+        };
+        let look = self.patience.look(stands, patience, now);
+        if look == Look::Moves {
             *self.shared.waiting_for.lock() = None;
             return;
         }
@@ -819,13 +816,13 @@ impl Actor {
             (None, _) => "the origin".to_owned(),
         };
         *self.shared.waiting_for.lock() = Some(reason.clone());
-        if is_led {
-            // Its parents may do what leases do not; if they do not either they are complained of.
-            if self.patience.is_over(patience, now) {
+        match look {
+            Look::Moves | Look::Led => return,
+            Look::LeasesFail => {
                 tracing::debug!(task = %self.shared.info.id.short(), "leases bring nothing");
-                self.conductor.doubt_leases(now);
+                return self.conductor.doubt_leases(now);
             }
-            return;
+            Look::Stuck => {}
         }
         let relies_on_swarm = self.conductor.source() == SourceAccess::Forbidden;
         let swarm = self.engine.swarm.as_ref().filter(|_| relies_on_swarm);

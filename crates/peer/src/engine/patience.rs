@@ -22,6 +22,33 @@ pub enum Resort {
     Source,
 }
 
+/// How a download is when it is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Stands {
+    /// Whether anything is to come.
+    pub is_wanted: bool,
+    /// Whether somebody is being asked who has not failed.
+    pub is_promising: bool,
+    /// Whether it is led by leases.
+    pub is_led: bool,
+    /// Whether these have failed since anything came by one.
+    pub do_leases_fail: bool,
+}
+
+/// What that comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing is wanted, or there is hope.
+    Moves,
+    /// Leases may still bring it.
+    Led,
+    /// Leases have brought nothing for too long: parents may do what these do not, and if they do not either they are
+    /// complained of.
+    LeasesFail,
+    /// Nothing moves: see [`Patience::resort`].
+    Stuck,
+}
+
 /// For how long something has been wanted and nobody asked for it, since anything came. An attempt in between
 /// does not begin it anew: a parent that is dead is tried again and again. One that is busy does, for a while.
 #[derive(Debug, Default)]
@@ -49,7 +76,7 @@ impl Patience {
     }
 
     /// Somebody is being asked.
-    pub fn interrupted(&mut self, now: Duration) {
+    fn interrupted(&mut self, now: Duration) {
         if let Some(since) = self.since.take() {
             self.before += now.saturating_sub(since);
         }
@@ -73,14 +100,34 @@ impl Patience {
         }
     }
 
+    /// Takes note of how a download stands. Whoever failed already is tried again and again: that is no reason to wait for
+    /// longer.
+    pub fn look(&mut self, stands: Stands, patience: Duration, now: Duration) -> Look {
+        let is_busy = self.is_busy_beyond(patience, now);
+        if !stands.is_wanted {
+            *self = Self::default();
+        }
+        let waits_its_turn = stands.is_led && !stands.do_leases_fail;
+        let is_promising = (stands.is_promising || waits_its_turn) && !is_busy;
+        if !stands.is_wanted || is_promising {
+            self.interrupted(now);
+            return Look::Moves;
+        }
+        match stands.is_led {
+            false => Look::Stuck,
+            true if self.is_over(patience, now) => Look::LeasesFail,
+            true => Look::Led,
+        }
+    }
+
     /// Whether parents have been busy for longer than one with this patience waits, whoever is being asked now.
-    pub fn is_busy_beyond(&self, patience: Duration, now: Duration) -> bool {
+    fn is_busy_beyond(&self, patience: Duration, now: Duration) -> bool {
         let busy = self.busy_since.map(|since| now.saturating_sub(since));
         busy.is_some_and(|busy| busy >= patience * BUSY_PATIENCE)
     }
 
     /// Whether nothing has moved for longer than one with this patience waits.
-    pub fn is_over(&mut self, patience: Duration, now: Duration) -> bool {
+    fn is_over(&mut self, patience: Duration, now: Duration) -> bool {
         self.goes_on(now) >= patience || self.is_busy_beyond(patience, now)
     }
 

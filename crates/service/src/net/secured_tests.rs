@@ -18,8 +18,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::stream::connected;
 use super::*;
-use crate::tls::Role;
 use crate::tls::tests::Cluster;
+use crate::tls::{Fingerprint, Role};
 
 async fn listener(security: &Security) -> (TcpListener, SocketAddr) {
     let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -194,8 +194,8 @@ async fn nobody_acts_as_a_manager_scheduler_or_seed_who_is_none() {
     assert!(ask(&node, &scheduler, Callee::Scheduler(scheduler_id)).await.is_ok());
 }
 
-#[tokio::test]
-async fn who_shows_no_certificate_may_join_and_nothing_else() {
+/// Asks a manager whose certificate somebody without one knows by its fingerprint.
+async fn by_token(asking: impl AsyncFnOnce(&Cluster, SocketAddr, Fingerprint)) {
     let cluster = Cluster::new();
     let (manager, _) = cluster.security(Role::Manager);
     let Security::Tls(identity) = &manager else { unreachable!() };
@@ -205,6 +205,16 @@ async fn who_shows_no_certificate_may_join_and_nothing_else() {
     let serving =
         serve_grpc(Routes::new(ManagerServer::new(Asked)), listener, manager.clone(), stop.clone());
     let asking = async {
+        asking(&cluster, at, fingerprint).await;
+        stop.cancel();
+    };
+    let (served, ()) = tokio::join!(serving, asking);
+    served.unwrap();
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_may_join_and_nothing_else() {
+    by_token(async |_, at, fingerprint| {
         let channel = grpc_channel_by_token(&at.into(), fingerprint);
         let asked = ManagerClient::new(channel.clone()).members(MembersRequest::default()).await;
         assert_eq!(asked.unwrap_err().code(), Code::Unauthenticated);
@@ -212,10 +222,8 @@ async fn who_shows_no_certificate_may_join_and_nothing_else() {
         // It reaches the services, of which this one is not there.
         let joined = joining.join(dfs_proto::manager::JoinRequest::default()).await;
         assert_eq!(joined.unwrap_err().code(), Code::Unimplemented);
-        stop.cancel();
-    };
-    let (served, ()) = tokio::join!(serving, asking);
-    served.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -238,15 +246,7 @@ async fn connections_that_say_nothing_keep_nobody_out() {
 
 #[tokio::test]
 async fn who_greets_without_a_certificate_and_asks_nothing_keeps_nobody_out() {
-    let cluster = Cluster::new();
-    let (manager, _) = cluster.security(Role::Manager);
-    let Security::Tls(identity) = &manager else { unreachable!() };
-    let fingerprint = identity.with(crate::tls::Credentials::fingerprint);
-    let (listener, at) = listener(&manager).await;
-    let stop = CancellationToken::new();
-    let serving =
-        serve_grpc(Routes::new(ManagerServer::new(Asked)), listener, manager.clone(), stop.clone());
-    let asking = async {
+    by_token(async |cluster, at, fingerprint| {
         let mut idle = Vec::new();
         for _ in 0..20 {
             let stream = connected(at).await.unwrap();
@@ -263,8 +263,6 @@ async fn who_greets_without_a_certificate_and_asks_nothing_keeps_nobody_out() {
         let ending = idle[0].read_to_end(&mut said);
         let ended = tokio::time::timeout(3 * places::SILENT_FOR, ending).await;
         assert!(ended.is_ok(), "it is not closed");
-        stop.cancel();
-    };
-    let (served, ()) = tokio::join!(serving, asking);
-    served.unwrap();
+    })
+    .await;
 }
