@@ -92,7 +92,7 @@ impl Class {
             SourceError::NotFound { .. } => Self::NotFound,
             SourceError::NotPermitted { status: Some(401), .. } => Self::Unauthenticated,
             SourceError::NotPermitted { .. } => Self::NotPermitted,
-            SourceError::Changed { .. } => Self::OriginChanged,
+            SourceError::Changed { .. } | SourceError::Contradictory { .. } => Self::OriginChanged,
             SourceError::Timeout { .. } | SourceError::Stalled { .. } => Self::TimedOut,
             SourceError::TooLarge { .. } => Self::TooLarge,
             SourceError::Unsupported { .. }

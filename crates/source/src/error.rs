@@ -152,6 +152,14 @@ pub enum SourceError {
         /// The limit that was passed.
         limit: Duration,
     },
+    /// The pinned version by its tag, and of another length than it has: [`Self::Changed`] if it goes on to be.
+    #[error("cannot {attempt}: the origin contradicts itself: {detail}, by the same ETag")]
+    Contradictory {
+        /// What was attempted.
+        attempt: Attempt,
+        /// What differs.
+        detail: String,
+    },
     /// The answer ended before its last byte.
     #[error("cannot {attempt}: cut off after {received} bytes")]
     Truncated {
@@ -310,6 +318,7 @@ macro_rules! attempt_of {
             | SourceError::Unavailable { attempt, .. }
             | SourceError::Timeout { attempt, .. }
             | SourceError::Stalled { attempt, .. }
+            | SourceError::Contradictory { attempt, .. }
             | SourceError::Truncated { attempt, .. }
             | SourceError::RangeIgnored { attempt }
             | SourceError::Tls { attempt, .. }
@@ -346,6 +355,7 @@ impl SourceError {
             | Self::Unreachable { .. }
             | Self::Timeout { .. }
             | Self::Stalled { .. }
+            | Self::Contradictory { .. }
             | Self::Truncated { .. } => true,
             Self::NotFound { .. }
             | Self::NotPermitted { .. }

@@ -131,6 +131,10 @@ impl Retrier {
 }
 
 fn given_up(error: SourceError, attempts: u32) -> SourceError {
+    // There are servers whose tags do not follow what they name.
+    if let SourceError::Contradictory { attempt, detail } = error {
+        return SourceError::Changed { attempt, detail };
+    }
     let Some(attempt) = error.attempt().cloned() else { return error };
     let retry_after = error.retry_after();
     SourceError::Unavailable { attempt, attempts, retry_after, cause: Box::new(error) }

@@ -84,6 +84,20 @@ fn a_burst_of_errors_costs_only_time() {
 }
 
 #[test]
+fn an_answer_that_contradicts_its_origin_is_asked_for_again() {
+    let place = Place::new();
+    let body = Body::noise(4, MIB + 5);
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    for off in [1000, -1000] {
+        let agent = Agent::solo(&place, &format!("agent{off}"));
+        let fault = origin.inject(Fault::length_off(off).method("GET").times(2));
+        let said = agent.dfctl(&["get", &origin.url("/f"), "-o", "-"]).done();
+        assert!(said.stdout == all(&body), "{off}");
+        assert_eq!(fault.struck(), 2, "{off}");
+    }
+}
+
+#[test]
 fn an_origin_that_only_fails_is_given_up_with_its_answer() {
     let place = Place::new();
     let origin = Origin::of("/f", Body::noise(4, MIB)).unwrap();

@@ -303,7 +303,13 @@ impl Reader {
         if let Some(detail) = headers::difference(&self.pin, &seen)
             && !Invariant::VersionsNeverMix.is_broken()
         {
-            return Err(self.changed(detail));
+            // What a strong tag names does not change: an answer that says so is the one that is wrong.
+            let tag = headers::strong_tag(&self.pin);
+            let is_pinned = tag.is_some() && tag == headers::strong_tag(&seen);
+            return Err(match is_pinned {
+                true => SourceError::Contradictory { attempt: self.attempt.clone(), detail },
+                false => self.changed(detail),
+            });
         }
         let Validator { etag, modified, version, length } = std::mem::take(&mut self.pin);
         self.pin = Validator {
