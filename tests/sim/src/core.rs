@@ -87,8 +87,8 @@ impl Scheduler {
         }
     }
 
-    fn decided(&mut self, decision: Decision, out: &mut Decisions) {
-        let host = match &decision {
+    fn decided(&mut self, mut decision: Decision, out: &mut Decisions) {
+        let host = match &mut decision {
             Decision::SendLeases { host, leases, withdrawn, .. } => {
                 for id in withdrawn {
                     let order = self.leases.remove(id);
@@ -104,7 +104,8 @@ impl Scheduler {
                 *host
             }
             Decision::SendUpdate { hosts, .. } => {
-                let nodes: Vec<Node> = hosts.iter().map(hosts::node).collect();
+                // Each hears of it once: who else does is nothing to them.
+                let nodes: Vec<Node> = std::mem::take(hosts).iter().map(hosts::node).collect();
                 return out.told.extend(nodes.into_iter().map(|node| (node, decision.clone())));
             }
             Decision::SendRegistered { host, .. }
