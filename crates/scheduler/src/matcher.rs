@@ -161,6 +161,8 @@ pub struct Joining<'a> {
     pub place: Place,
     /// Leases that it gives at a time at most.
     pub slots: u32,
+    /// Bytes a second that its uplink turned out to send elsewhere; zero where that is not known.
+    pub rate: u64,
     /// Pieces that it has.
     pub has: &'a [Range<u32>],
     /// Pieces that it wants; those it has too change nothing.
@@ -212,6 +214,9 @@ impl Matcher {
         if joining.role == Role::Source {
             self.sources.push(peer);
         }
+        if joining.rate > 0 {
+            self.begins_with(peer, joining.rate);
+        }
         self.peers.refresh_hunger(peer, self.downlink);
         self.serve(peer);
         self.waken_for(peer);
@@ -239,18 +244,19 @@ impl Matcher {
     }
 
     /// A peer has these pieces, however they came: by a lease that was withdrawn, or from elsewhere.
-    pub fn gained(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
+    pub fn gained(&mut self, peer: PeerNumber, pieces: &[Range<u32>], now: Micros) {
         self.change(peer, pieces, now, Self::gain);
     }
 
-    /// A peer has these pieces no more. What of it is being sent all the same fails by itself.
-    pub fn lost(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
+    /// A peer has these pieces no more: none of them is leased before all of them are known. What of it is being sent
+    /// all the same fails by itself.
+    pub fn lost(&mut self, peer: PeerNumber, pieces: &[Range<u32>], now: Micros) {
         self.change(peer, pieces, now, Self::lose);
         self.waken_for_lost();
     }
 
     /// A peer wants these pieces too.
-    pub fn want(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
+    pub fn want(&mut self, peer: PeerNumber, pieces: &[Range<u32>], now: Micros) {
         self.change(peer, pieces, now, |matcher, peer, piece| {
             if !matcher.peers.is_coming(peer, piece) {
                 matcher.outstanding += u64::from(matcher.peers.want(peer, piece));
@@ -259,7 +265,7 @@ impl Matcher {
     }
 
     /// A peer does not want these pieces any more. What is being sent to it comes all the same.
-    pub fn forget(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
+    pub fn forget(&mut self, peer: PeerNumber, pieces: &[Range<u32>], now: Micros) {
         self.change(peer, pieces, now, |matcher, peer, piece| {
             matcher.outstanding -= u64::from(matcher.peers.forget(peer, piece));
         });
@@ -276,16 +282,17 @@ impl Matcher {
     fn change(
         &mut self,
         peer: PeerNumber,
-        pieces: Range<u32>,
+        pieces: &[Range<u32>],
         now: Micros,
         change: impl Fn(&mut Self, u32, usize),
     ) {
         self.advance(now);
         let PeerNumber(peer) = peer;
-        if !self.peers.is_here(peer) {
+        if !self.peers.is_here(peer) || pieces.is_empty() {
             return;
         }
-        for piece in within(&pieces, self.pieces.len()) {
+        let most = self.pieces.len();
+        for piece in pieces.iter().flat_map(|run| within(run, most)) {
             change(self, peer, piece);
         }
         self.look_at(peer);

@@ -176,8 +176,9 @@ fn memory() -> Result<Vec<Row>, GateError> {
     let all = 0..PIECES;
     let all = std::slice::from_ref(&all);
     let place = Place::default();
-    let source = Joining { role: Role::Source, place, slots: u32::MAX, has: all, wants: &[] };
-    let node = Joining { role: Role::Node, place, slots: u32::MAX, has: &[], wants: all };
+    let source =
+        Joining { role: Role::Source, place, slots: u32::MAX, rate: 0, has: all, wants: &[] };
+    let node = Joining { role: Role::Node, place, slots: u32::MAX, rate: 0, has: &[], wants: all };
     matcher.join(&source, Micros(0));
     for _ in 0..PEERS {
         matcher.join(&node, Micros(0));

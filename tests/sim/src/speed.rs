@@ -43,8 +43,14 @@ pub fn of(crowd: &Crowd, tuning: Tuning, seed: u64) -> Option<Speed> {
     let mut matcher = Matcher::new(crowd.pieces, crowd.piece_bytes, tuning, seed);
     let all = 0..crowd.pieces;
     let all = std::slice::from_ref(&all);
-    let joining =
-        |role, has, wants| Joining { role, place: Place::default(), slots: u32::MAX, has, wants };
+    let joining = |role, has, wants| Joining {
+        role,
+        place: Place::default(),
+        slots: u32::MAX,
+        rate: 0,
+        has,
+        wants,
+    };
     let began = spent()?;
     matcher.join(&joining(Role::Source, all, &[]), Micros(0));
     for _ in 0..crowd.nodes {

@@ -32,6 +32,8 @@ pub struct Host {
     pub uploads_failed: u64,
     /// Uploads it serves at a time.
     pub limit: u32,
+    /// Bytes a second that its uplink turned out to send by leases, of whatever task; zero where that is not known.
+    pub rate: u64,
 }
 
 impl Host {
@@ -52,6 +54,7 @@ impl Host {
             uploads_done: 0,
             uploads_failed: 0,
             limit,
+            rate: 0,
         }
     }
 

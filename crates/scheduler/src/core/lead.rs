@@ -74,6 +74,8 @@ pub(super) struct Part {
     pub(super) place: Place,
     /// Leases that it gives at a time at most.
     pub(super) slots: u32,
+    /// Bytes a second that it sent elsewhere; zero where that is not known.
+    pub(super) rate: u64,
     /// Whether what it wants in any order is to come to it.
     pub(super) takes: bool,
     /// What of that comes first.
@@ -243,16 +245,13 @@ impl Lead {
         let news = Self::runs(looked_at.iter().copied(), is_news);
         if is_other {
             let is_lost = |piece| self.matcher.has(number, piece) && !self.is_whole(held, piece);
-            for run in Self::runs(looked_at.iter().copied(), is_lost) {
-                self.matcher.lost(number, run, micros(now));
-            }
+            let lost = Self::runs(looked_at.iter().copied(), is_lost);
+            self.matcher.lost(number, &lost, micros(now));
         }
         if !news.is_empty() {
             led.moved = now;
         }
-        for run in news {
-            self.matcher.gained(number, run, micros(now));
-        }
+        self.matcher.gained(number, &news, micros(now));
     }
 
     fn tell_wants(&mut self, led: &mut Led, wants: &GroupSet, now: Millis) {
@@ -266,12 +265,10 @@ impl Lead {
         more.remove_all(&former);
         let is_wanted = |piece| wants.present_in(self.groups_in(piece, 1)).next().is_some();
         let forgotten = self.touched_by(&less);
-        for run in Self::runs(forgotten.into_iter(), |piece| !is_wanted(piece)) {
-            self.matcher.forget(led.number, run, now);
-        }
-        for run in Self::runs(self.touched_by(&more).into_iter(), |_| true) {
-            self.matcher.want(led.number, run, now);
-        }
+        let forgotten = Self::runs(forgotten.into_iter(), |piece| !is_wanted(piece));
+        self.matcher.forget(led.number, &forgotten, now);
+        let wanted = Self::runs(self.touched_by(&more).into_iter(), |_| true);
+        self.matcher.want(led.number, &wanted, now);
     }
 
     fn join(
@@ -290,8 +287,8 @@ impl Lead {
             Held::Part(held) => missing.remove_all(held),
         }
         let lacks = Self::runs(self.touched_by(&missing).into_iter(), |_| true);
-        let Part { role, place, slots, .. } = *part;
-        let joining = Joining { role, place, slots, has: &has, wants: &lacks };
+        let Part { role, place, slots, rate, .. } = *part;
+        let joining = Joining { role, place, slots, rate, has: &has, wants: &lacks };
         let number = self.matcher.join(&joining, micros(now));
         self.is_number_of(number, Some(host));
         self.places.enter(place);
@@ -413,8 +410,14 @@ mod tests {
         let mut lead = Lead::new(1, tuning, 1);
         let all = 0..1;
         let all = slice::from_ref(&all);
-        let joining =
-            |role, has, wants| Joining { role, place: Place::default(), slots: 200, has, wants };
+        let joining = |role, has, wants| Joining {
+            role,
+            place: Place::default(),
+            slots: 200,
+            rate: 0,
+            has,
+            wants,
+        };
         lead.matcher.join(&joining(Role::Source, all, &[]), Micros(0));
         let mut join = |_| lead.matcher.join(&joining(Role::Node, &[], all), Micros(0));
         let crowd: Vec<PeerNumber> = (0..50).map(&mut join).collect();

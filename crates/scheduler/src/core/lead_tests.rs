@@ -114,6 +114,26 @@ fn a_seed_is_ordered_what_is_wanted_in_any_order_and_once_for_all() {
 }
 
 #[test]
+fn an_uplink_whose_rate_is_known_from_one_task_is_leased_as_much_of_the_next_at_once() {
+    let groups_of = |given: &[(u8, Lease)]| given.iter().map(|(_, lease)| lease.groups.count).sum();
+    let (mut scene, task) = led(1..=1);
+    let mut out = leases(&verified(&mut scene, &task, GroupRange::new(0, GROUPS)));
+    let first: u64 = groups_of(&out);
+    assert_eq!(first, 1, "how fast it is is not known");
+    while let Some(lease) = out.pop() {
+        out.extend(leases(&end(&mut scene, &task, lease, None)));
+    }
+    let next = spec("next", Some(GROUPS * dfs_model::GROUP_BYTES));
+    scene.register(1, &next);
+    scene.seed_obtains(100, &next);
+    want(&mut scene, &next, 1);
+    let out = leases(&verified(&mut scene, &next, GroupRange::new(0, GROUPS)));
+    // 64 KiB in 5 ms are ten of them in a window of 50 ms.
+    let at_once: u64 = groups_of(&out);
+    assert!(at_once >= 10, "{at_once}");
+}
+
+#[test]
 fn short_and_private_contents_are_not_led() {
     let mut private = spec("private", Some(64 * MIB));
     private.key.domain = "tenant".into();

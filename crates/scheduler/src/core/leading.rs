@@ -36,6 +36,8 @@ pub(super) struct Ended {
     pub(super) done: Vec<Done>,
     /// Parents that were leased, and did not give.
     pub(super) failed: Vec<Failed>,
+    /// Bytes a second that uplinks have turned out to send.
+    rates: Vec<(HostId, u64)>,
 }
 
 impl From<LeaseFailure> for matcher::Failure {
@@ -184,7 +186,8 @@ impl Core {
             (_, true) => Role::Node,
         };
         let reads_next = peer.reads_next;
-        Some(Part { role, place: places.of(host), slots: host.limit, takes, reads_next })
+        let (place, slots, rate) = (places.of(host), host.limit, host.rate);
+        Some(Part { role, place, slots, rate, takes, reads_next })
     }
 
     /// Sets the timer that the matcher asks for; one far ahead once nobody wants anything.
@@ -293,6 +296,10 @@ impl Core {
             }
         }
         task.lead = Some(lead);
+        for (giver, rate) in ended.rates.drain(..) {
+            // What it sends of one task it is to be known for in the next one.
+            self.hosts.entry(giver).and_modify(|host| host.rate = rate);
+        }
         ended
     }
 }
@@ -340,6 +347,7 @@ impl Lead {
             }
             Some(failure) => self.matcher.failed(lease.id, failure.into(), now),
         }
+        ended.rates.extend(parent.zip(self.matcher.rate(lease.from)));
         let groups = self.groups_in(lease.first, lease.count);
         if let (Some(failure), Some(parent)) = (end.failure, parent) {
             peer.tally.ended(parent, failure.into());

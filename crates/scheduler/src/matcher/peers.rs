@@ -411,6 +411,12 @@ impl Peers {
         self.rates.set(&mut peer.uplink, peer.role, rate);
     }
 
+    /// Its rate was known before it came, and what it is leased by that.
+    pub(super) fn begins_with(&mut self, number: u32, rate: u64, window: u32) {
+        self.peer_mut(number).window = clipped(window);
+        self.set_rate(number, rate);
+    }
+
     /// It may be leased more pieces at a time, up to so many: each time it was measured twice as many. What the queues
     /// on the way take at first says nothing of what they take for long.
     pub(super) fn widen(&mut self, number: u32, most: u32, least: u32) {

@@ -7,11 +7,25 @@ use super::*;
 const PIECES: u32 = 20;
 
 fn node(idc: u32, rack: u32) -> Joining<'static> {
-    Joining { role: Role::Node, place: Place { idc, rack }, slots: u32::MAX, has: &[], wants: ALL }
+    Joining {
+        role: Role::Node,
+        place: Place { idc, rack },
+        slots: u32::MAX,
+        rate: 0,
+        has: &[],
+        wants: ALL,
+    }
 }
 
 fn source() -> Joining<'static> {
-    Joining { role: Role::Source, place: Place::default(), slots: u32::MAX, has: ALL, wants: &[] }
+    Joining {
+        role: Role::Source,
+        place: Place::default(),
+        slots: u32::MAX,
+        rate: 0,
+        has: ALL,
+        wants: &[],
+    }
 }
 
 const EVERY: Range<u32> = 0..PIECES;
@@ -355,7 +369,7 @@ proptest! {
                     let (number, piece) = (nodes[n % nodes.len()], n as u32 % PIECES);
                     field.tell(|matcher, witness, now| {
                         witness.has.get_mut(&number).unwrap().insert(piece);
-                        matcher.gained(number, piece..piece + 1, now);
+                        matcher.gained(number, std::slice::from_ref(&(piece..piece + 1)), now);
                     });
                 }
                 Step::Wait(millis) => {
@@ -416,8 +430,14 @@ fn what_only_a_straggler_has_is_sent_again() {
     let mut matcher = Matcher::new(2, 1000, tuning, 1);
     let both = 0..2;
     let all = std::slice::from_ref(&both);
-    let joining =
-        |role, has, wants| Joining { role, place: Place::default(), slots: u32::MAX, has, wants };
+    let joining = |role, has, wants| Joining {
+        role,
+        place: Place::default(),
+        slots: u32::MAX,
+        rate: 0,
+        has,
+        wants,
+    };
     matcher.join(&joining(Role::Source, all, &[]), Micros(0));
     let slow = matcher.join(&joining(Role::Node, &[], all), Micros(0));
     let [lease] = give(&mut matcher)[..] else { panic!("the source has one slot") };
@@ -462,6 +482,7 @@ fn an_uplink_that_is_fast_is_leased_more_at_a_time_and_longer_runs() {
         role: Role::Source,
         place: Place::default(),
         slots: u32::MAX,
+        rate: 0,
         has: std::slice::from_ref(&all),
         wants: &[],
     };
@@ -470,6 +491,7 @@ fn an_uplink_that_is_fast_is_leased_more_at_a_time_and_longer_runs() {
         role: Role::Node,
         place: Place::default(),
         slots: u32::MAX,
+        rate: 0,
         has: &[],
         wants: &[all],
     };
@@ -502,8 +524,14 @@ fn one_holder(nodes: u32) -> (Matcher, PeerNumber, Vec<PeerNumber>, Vec<Lease>) 
     let one = 0..1;
     let all = std::slice::from_ref(&one);
     let mut matcher = Matcher::new(1, 1000, FIXED, 1);
-    let joining =
-        |role, has, wants| Joining { role, place: Place::default(), slots: u32::MAX, has, wants };
+    let joining = |role, has, wants| Joining {
+        role,
+        place: Place::default(),
+        slots: u32::MAX,
+        rate: 0,
+        has,
+        wants,
+    };
     matcher.join(&joining(Role::Source, all, &[]), Micros(0));
     let mut numbers: Vec<_> =
         (0..nodes).map(|_| matcher.join(&joining(Role::Node, &[], all), Micros(0))).collect();
@@ -655,8 +683,14 @@ fn crowd(reads: bool, seed: u64) -> Went {
     let every = 0..MANY;
     let all = std::slice::from_ref(&every);
     let mut matcher = Matcher::new(MANY, 1000, Tuning::default(), seed);
-    let joining =
-        |role, has, wants| Joining { role, place: Place::default(), slots: u32::MAX, has, wants };
+    let joining = |role, has, wants| Joining {
+        role,
+        place: Place::default(),
+        slots: u32::MAX,
+        rate: 0,
+        has,
+        wants,
+    };
     let reader = matcher.join(&joining(Role::Node, &[], all), Micros(0));
     for _ in 0..11 {
         matcher.join(&joining(Role::Node, &[], all), Micros(0));

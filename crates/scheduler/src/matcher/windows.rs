@@ -1,7 +1,7 @@
 //! How much at a time: what an uplink is leased, what anybody is sent, and how long that may take.
 
 use super::uplinks::{bytes_in, micros_for};
-use super::{Matcher, Role};
+use super::{Matcher, PeerNumber, Role};
 
 /// A lease of an uplink whose rate is known may take so many times what it should, and [`LEAST_PATIENCE`].
 const PATIENCE: u64 = 4;
@@ -86,6 +86,17 @@ impl Matcher {
             self.peers.widen(from, most, self.tuning.uplink);
             self.set_downlink();
         }
+    }
+
+    /// It is known how fast an uplink is before it sends anything: it is leased as much at once.
+    pub(super) fn begins_with(&mut self, from: u32, rate: u64) {
+        self.peers.begins_with(from, rate, self.sent_in(rate, self.tuning.window).min(MOST_LEASED));
+        self.set_downlink();
+    }
+
+    /// How fast an uplink turned out to be.
+    pub fn rate(&self, PeerNumber(peer): PeerNumber) -> Option<u64> {
+        self.peers.rate(peer)
     }
 
     /// Anybody is sent as many pieces at a time as the uplinks of all are in the mean.
