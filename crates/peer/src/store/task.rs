@@ -245,6 +245,11 @@ impl StoredTask {
         groups.end() <= MAX_GROUPS && self.opened.facts.read().have.contains_all(groups)
     }
 
+    /// The runs of `groups` that are here, as [`StoredTask::have`] counts.
+    pub fn present_in(&self, groups: GroupRange) -> Vec<GroupRange> {
+        self.opened.facts.read().have.present_in(groups).collect()
+    }
+
     /// The runs of `groups` that are not here; groups that no task can have are left out.
     pub fn missing_in(&self, groups: GroupRange) -> Vec<GroupRange> {
         let groups = groups.intersection(GroupRange::new(0, MAX_GROUPS));

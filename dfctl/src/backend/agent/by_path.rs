@@ -6,6 +6,7 @@
 //! file of the same owner as the agent's socket, so that no agent can point us at a file of somebody else.
 //! Where it cannot be opened, the bytes are asked for through the socket.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -26,6 +27,9 @@ use super::{missing, read_event, status};
 use crate::backend::{Failure, FailureClass, Offer, ReadEvent, ReadStream};
 
 const CHUNK: usize = 1 << 20;
+
+/// Most ranges that are taken before their turn and remembered.
+const MOST_EARLY: usize = 1 << 16;
 
 /// The output, and what of it is wanted.
 pub(super) struct Output {
@@ -48,14 +52,27 @@ struct Copying {
 
 enum Stage {
     Asking,
-    Receiving {
-        chunks: Box<Streaming<node::ReadChunk>>,
-        content: Option<Content>,
-        /// Whether the output is the content file itself.
-        taken: Arc<AtomicBool>,
-    },
+    Receiving(Receiving),
     Over,
 }
+
+/// What is being told of the content, and where it goes.
+struct Receiving {
+    chunks: Box<Streaming<node::ReadChunk>>,
+    content: Option<Content>,
+    output: Arc<File>,
+    /// Content offset of the output's first byte.
+    origin: u64,
+    /// What may be told.
+    wanted: ByteRange,
+    /// Whether the output is the content file itself.
+    taken: Arc<AtomicBool>,
+    early: Early,
+}
+
+/// What was copied before its turn: where it ends, by where it begins.
+#[derive(Debug, Default)]
+struct Early(BTreeMap<u64, u64>);
 
 /// The agent's file that holds the bytes.
 #[derive(Clone)]
@@ -86,13 +103,7 @@ impl Copying {
         match &mut self.stage {
             Stage::Over => None,
             Stage::Asking => Some(self.begin().await),
-            Stage::Receiving { chunks, content, taken } => {
-                let (content, taken) = (content.clone(), taken.load(Ordering::Relaxed));
-                match chunks.next().await? {
-                    Ok(chunk) => Some(self.event(chunk, content, taken).await),
-                    Err(status) => Some(Err(of_output(status::failure(status), taken))),
-                }
-            }
+            Stage::Receiving(receiving) => receiving.next().await,
         }
     }
 
@@ -108,7 +119,17 @@ impl Copying {
         let is_offered = content.is_some() && self.is_all_of(&start);
         let offer = is_offered
             .then(|| Offer { path: start.content_path.clone().into(), taken: Arc::clone(&taken) });
-        self.stage = Stage::Receiving { chunks: Box::new(chunks), content, taken };
+        let origin = self.output.origin;
+        let first = self.request.start.unwrap_or(0).max(origin);
+        self.stage = Stage::Receiving(Receiving {
+            chunks: Box::new(chunks),
+            content,
+            output: self.output.file.clone(),
+            origin,
+            wanted: ByteRange::new(first, self.request.end.unwrap_or(u64::MAX).max(first)),
+            taken,
+            early: Early::default(),
+        });
         let event =
             read_event(node::ReadChunk { kind: Some(node::read_chunk::Kind::Start(start)) });
         event.map(|event| match event {
@@ -137,33 +158,55 @@ impl Copying {
             _ => Err(missing("chunk.start")),
         }
     }
+}
 
-    async fn event(
-        &self,
-        chunk: node::ReadChunk,
-        content: Option<Content>,
-        taken: bool,
-    ) -> Result<ReadEvent, Failure> {
-        let (Some(content), Some(node::read_chunk::Kind::Present(present))) =
-            (content, &chunk.kind)
-        else {
-            return read_event(chunk);
+impl Receiving {
+    async fn next(&mut self) -> Option<Result<ReadEvent, Failure>> {
+        let chunk = self.chunks.next().await?;
+        let taken = self.taken.load(Ordering::Relaxed);
+        Some(match chunk {
+            Ok(chunk) => self.event(chunk, taken).await,
+            Err(status) => Err(of_output(status::failure(status), taken)),
+        })
+    }
+
+    async fn event(&mut self, chunk: node::ReadChunk, taken: bool) -> Result<ReadEvent, Failure> {
+        use node::read_chunk::Kind;
+        let Some(content) = self.content.clone() else { return read_event(chunk) };
+        let mut ranges = Vec::new();
+        let event = match &chunk.kind {
+            Some(Kind::Progress(progress)) => {
+                for span in &progress.early {
+                    let range = self.told(span.start, span.end)?;
+                    ranges.extend(self.early.takes(range).then_some(range));
+                }
+                read_event(chunk)?
+            }
+            Some(Kind::Present(present)) => {
+                let range = self.told(present.start, present.end)?;
+                ranges = self.early.not_yet(range);
+                ReadEvent::Written { range, digests: present.digests.as_chunks().0.to_vec() }
+            }
+            _ => read_event(chunk)?,
         };
-        let first = self.request.start.unwrap_or(0).max(self.output.origin);
-        let last = self.request.end.unwrap_or(u64::MAX);
-        if present.start < first || present.end < present.start || present.end > last {
-            return Err(missing("chunk.present"));
+        if !taken && !ranges.is_empty() {
+            self.copy(content, ranges).await?;
         }
-        let range = ByteRange::new(present.start, present.end);
-        let digests = present.digests.as_chunks().0.to_vec();
-        if taken {
-            return Ok(ReadEvent::Written { range, digests });
-        }
-        let (file, origin) = (self.output.file.clone(), self.output.origin);
-        let copied =
-            tokio::task::spawn_blocking(move || copy(&content, &file, origin, range)).await;
-        let copied = copied.map_err(io::Error::other).and_then(|copied| copied);
-        copied.map(|()| ReadEvent::Written { range, digests }).map_err(|error| {
+        Ok(event)
+    }
+
+    /// A range that the agent tells, if it may.
+    fn told(&self, start: u64, end: u64) -> Result<ByteRange, Failure> {
+        let may_be = self.wanted.start <= start && start <= end && end <= self.wanted.end;
+        may_be.then(|| ByteRange::new(start, end)).ok_or_else(|| missing("chunk.present"))
+    }
+
+    async fn copy(&self, content: Content, ranges: Vec<ByteRange>) -> Result<(), Failure> {
+        let (file, origin) = (self.output.clone(), self.origin);
+        let copied = tokio::task::spawn_blocking(move || {
+            ranges.into_iter().try_for_each(|range| copy(&content, &file, origin, range))
+        });
+        copied.await.map_err(io::Error::other).and_then(|copied| copied).map_err(|error| {
             let class = match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     FailureClass::OutputFull
@@ -173,6 +216,40 @@ impl Copying {
             Failure::new(class, "the bytes could not be written to the output")
                 .because(error.to_string())
         })
+    }
+}
+
+impl Early {
+    /// Takes note of a range, if it is new and there is room.
+    fn takes(&mut self, range: ByteRange) -> bool {
+        let last = self.0.range(..range.end).next_back();
+        let is_new = last.is_none_or(|(_, end)| *end <= range.start);
+        let takes = is_new && !range.is_empty() && self.0.len() < MOST_EARLY;
+        if takes {
+            self.0.insert(range.start, range.end);
+        }
+        takes
+    }
+
+    /// What of a range was not copied before its turn; what was is forgotten up to there.
+    fn not_yet(&mut self, range: ByteRange) -> Vec<ByteRange> {
+        let (mut rest, mut at) = (Vec::new(), range.start);
+        while let Some((start, end)) = self.0.first_key_value().map(|(s, e)| (*s, *e))
+            && start < range.end
+        {
+            self.0.pop_first();
+            if start > at {
+                rest.push(ByteRange::new(at, start));
+            }
+            at = at.max(end);
+            if end > range.end {
+                self.0.insert(range.end, end);
+            }
+        }
+        if at < range.end {
+            rest.push(ByteRange::new(at, range.end));
+        }
+        rest
     }
 }
 
@@ -242,6 +319,9 @@ fn copy_through_memory(
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
 
     #[test]
@@ -264,6 +344,29 @@ mod tests {
             .unwrap();
         output.read_exact_at(&mut got, 0).unwrap();
         assert_eq!(got, wanted);
+    }
+
+    #[test]
+    fn every_byte_is_copied_once_in_its_turn_or_before() {
+        let mut dice = StdRng::seed_from_u64(1);
+        for _ in 0..500 {
+            let (mut known, mut times, mut at) = (Early::default(), [0; 512], 0);
+            for _ in 0..10 {
+                for _ in 0..4 {
+                    let start = at + dice.random_range(0..64);
+                    let early = ByteRange::new(start, start + dice.random_range(0..16));
+                    if known.takes(early) {
+                        (early.start..early.end).for_each(|byte| times[byte as usize] += 1);
+                    }
+                }
+                let turn = ByteRange::new(at, at + dice.random_range(1..20));
+                for rest in known.not_yet(turn) {
+                    (rest.start..rest.end).for_each(|byte| times[byte as usize] += 1);
+                }
+                at = turn.end;
+                assert!(times[..at as usize].iter().all(|times| *times == 1), "{times:?}");
+            }
+        }
     }
 
     #[test]

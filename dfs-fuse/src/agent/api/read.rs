@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dfs_artifact::erofs::{Extent, Kind};
-use dfs_model::{ByteRange, GROUP_BYTES, Priority, groups_in};
+use dfs_model::{ByteRange, GROUP_BYTES, GroupSet, Priority, groups_in};
 use dfs_peer::engine::{Growth, Mark, ReadError, Task};
 use dfs_peer::hashtree::Node;
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::store::{StoreError, Use, UseGuard};
 use dfs_proto::node::read_chunk::Kind as ChunkKind;
-use dfs_proto::node::{ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadStart};
+use dfs_proto::node::{
+    ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadSpan, ReadStart,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -54,6 +56,9 @@ const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(200);
 
+/// Most runs that are told with it before their turn.
+const EARLY: usize = 512;
+
 type Chunks = BoxStream<'static, Result<ReadChunk, CallError>>;
 
 /// Where the wanted content lies.
@@ -76,6 +81,8 @@ struct Transfer {
     is_range: bool,
     priority: Priority,
     by_path: bool,
+    /// Groups that were told before their turn.
+    early: GroupSet,
     /// Nothing of the task is evicted meanwhile.
     _in_use: UseGuard,
     /// Since when it is read.
@@ -129,6 +136,7 @@ pub(super) async fn read(
         is_range: start > 0 || request.end.is_some(),
         priority: Priority::from_wire(u8::try_from(request.priority).unwrap_or(u8::MAX)),
         by_path: request.by_path,
+        early: GroupSet::new(),
         began: Instant::now(),
         told: Instant::now(),
         pending: Bytes::new(),
@@ -290,7 +298,7 @@ impl Transfer {
             return Ok(self.end());
         }
         if self.told.elapsed() >= PROGRESS {
-            return Ok(self.progress());
+            return Ok(self.progress().await);
         }
         if self.piece.length.is_none() {
             return self.grown().await;
@@ -318,7 +326,7 @@ impl Transfer {
             Ok(Err(error)) => return Err(error.into()),
             Err(_) => {
                 self.ensured = Some(ensured);
-                return Ok(self.progress());
+                return Ok(self.progress().await);
             }
         }
         self.deliver(step).await
@@ -338,7 +346,7 @@ impl Transfer {
         let due = PROGRESS.saturating_sub(self.told.elapsed());
         let Ok(growth) = tokio::time::timeout(due, &mut growing).await else {
             self.growing = Some(growing);
-            return Ok(self.progress());
+            return Ok(self.progress().await);
         };
         match growth? {
             Growth::Here(here) => self.deliver(here.intersection(self.rest)).await,
@@ -354,7 +362,7 @@ impl Transfer {
             Growth::Ended(length) => {
                 self.piece.length = Some(length);
                 self.rest.end = self.rest.end.min(length);
-                Ok(self.progress())
+                Ok(self.progress().await)
             }
         }
     }
@@ -380,7 +388,7 @@ impl Transfer {
     /// Hands over what is in the store.
     async fn deliver(&mut self, step: ByteRange) -> Result<ReadChunk, CallError> {
         if self.by_path && !self.settle(step).await? {
-            return Ok(self.progress());
+            return Ok(self.progress().await);
         }
         if self.by_path {
             self.rest.start = step.end;
@@ -411,7 +419,7 @@ impl Transfer {
         let due = PROGRESS.saturating_sub(self.told.elapsed());
         let Ok(bytes) = tokio::time::timeout(due, &mut reading).await else {
             self.passing = Some(reading);
-            return Ok(self.progress());
+            return Ok(self.progress().await);
         };
         let bytes = bytes?;
         self.rest.start += bytes.len() as u64;
@@ -447,12 +455,41 @@ impl Transfer {
         ByteRange::new(self.rest.start, (end - self.piece.offset).min(self.rest.end))
     }
 
-    fn progress(&mut self) -> ReadChunk {
+    async fn progress(&mut self) -> ReadChunk {
+        let early = self.early().await;
         self.told = Instant::now();
         chunk(ChunkKind::Progress(ReadProgress {
+            early,
             ledger: Some(views::ledger(&self.piece.task.ledger_since(&self.mark, self.done()))),
             waiting_for: self.piece.task.waiting_for().unwrap_or_default(),
         }))
+    }
+
+    /// What is here of what comes later. A swarm brings the last of a step and the last of all at about the same time:
+    /// who copied each step in its turn would begin when everything is here.
+    async fn early(&mut self) -> Vec<ReadSpan> {
+        if !self.by_path || self.piece.length.is_none() {
+            return Vec::new();
+        }
+        let end = self.rest.start.saturating_add(STEP + AHEAD).min(self.rest.end);
+        let ahead = self.in_task(ByteRange::new(self.rest.start, end));
+        let stored = self.piece.task.stored().clone();
+        let mut here = GroupSet::new();
+        stored.present_in(ahead.groups()).into_iter().for_each(|run| here.insert_range(run));
+        here.remove_all(&self.early);
+        let settled = tokio::task::spawn_blocking(move || {
+            let runs = here.ranges().take(EARLY);
+            // What is in doubt and not as it should be is found missing in its turn.
+            runs.filter(|run| stored.ready(*run).is_ok()).collect::<Vec<_>>()
+        });
+        let mut spans = Vec::new();
+        for run in settled.await.unwrap_or_default() {
+            self.early.insert_range(run);
+            let bytes = ByteRange::new(run.first * GROUP_BYTES, run.end() * GROUP_BYTES);
+            let ByteRange { start, end } = bytes.intersection(ahead);
+            spans.push(ReadSpan { start: start - self.piece.offset, end: end - self.piece.offset });
+        }
+        spans
     }
 
     /// Those of the groups inside of `step`, for whoever wants to know later that they are unchanged.

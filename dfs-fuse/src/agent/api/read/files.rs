@@ -285,7 +285,7 @@ impl Reading {
         self.told = Instant::now();
         let waiting = self.spaces.values().find_map(|taken| taken.task.waiting_for());
         let ledger = Some(views::ledger(&self.ledger(false)));
-        ReadProgress { ledger, waiting_for: waiting.unwrap_or_default() }
+        ReadProgress { ledger, waiting_for: waiting.unwrap_or_default(), early: Vec::new() }
     }
 
     /// One account of all that was handed over.
