@@ -44,6 +44,32 @@ fn a_digest_that_matches_is_said_and_one_that_does_not_leaves_nothing() {
 }
 
 #[test]
+fn what_has_come_is_in_the_output_before_what_comes_earlier_in_it() {
+    let place = Place::new();
+    let bytes = noise(8, 12_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let url = origin.url("/f");
+    agent.dfctl(&["cat", &url, "--range", "6000000-11999999"]).done();
+    let gate = origin.inject(Fault::gate().method("GET"));
+    let out = place.dir("out");
+    let output = out.join("f");
+    let getting = agent.dfctl_start(&["get", &url, "-o", output.to_str().unwrap()]);
+    gate.wait_struck(1).unwrap();
+    let part = out.join("f.dfs-part");
+    let has = |range: std::ops::Range<usize>| {
+        let (mut there, at) = (vec![0; range.len()], range.start as u64);
+        let read = File::open(&part).and_then(|part| part.read_exact_at(&mut there, at));
+        read.is_ok() && there == bytes[range]
+    };
+    until("the second half is there", || has(6_100_000..12_000_000));
+    assert!(!has(0..10_000), "the first is not");
+    gate.lift();
+    assert_eq!(getting.wait().code, 0);
+    assert!(fs::read(&output).unwrap() == bytes);
+}
+
+#[test]
 fn a_file_that_says_it_is_empty_and_is_not_is_refused() {
     let place = Place::new();
     let agent = Agent::solo(&place, "agent");
