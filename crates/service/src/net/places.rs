@@ -26,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 /// How long a connection may say nothing of use, its greeting included.
 pub(super) const SILENT_FOR: Duration = Duration::from_secs(10);
 
-/// Silent connections of a listener, where the process may open files enough: an eighth of them at most.
-const SILENT: usize = 1024;
+/// Silent connections of a listener, where the process may open files enough: an eighth of them at most. One that is being
+/// greeted takes 80 KiB.
+const SILENT: usize = 512;
 /// The least that it is, however few files there may be.
 const SILENT_AT_LEAST: usize = 16;
 /// The share that one address of another machine has in the places for the silent, where there are too few for all.
