@@ -13,7 +13,7 @@ mod store;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dfs_peer::areas::Nearest;
+use dfs_model::Nearest;
 use serde::{Deserialize, Serialize};
 
 pub use enrolment::{Desk, MAX_REQUEST, Registrar};

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{CanonicalUrl, HostId, HostInfo, RouteKey, rank};
-use dfs_peer::areas::{self, Areas, Nearest};
+use dfs_model::{CanonicalUrl, HostId, HostInfo, Nearest, RouteKey, order_areas, rank};
+use dfs_peer::areas::Areas;
 use dfs_peer::swarm::KeptList;
 use dfs_proto::convert::grpc_addresses;
 use dfs_proto::manager::manager_client::ManagerClient;
@@ -95,7 +95,7 @@ impl Members {
     pub fn seeds_for(&self, key: &RouteKey, url: &CanonicalUrl, area: &str) -> Vec<&Member> {
         let all = self.seeds().map(|seed| seed.host.location.area.as_str());
         let far = all.filter(|other| *other != area);
-        let areas = std::iter::once(area).chain(areas::order(url, &self.nearest, far));
+        let areas = std::iter::once(area).chain(order_areas(url, &self.nearest, far));
         let of = |area| {
             let seeds = move || self.seeds().filter(move |seed| seed.host.location.area == area);
             let ranked = rank(key, seeds().map(|seed| &seed.host.id)).into_iter();

@@ -62,7 +62,7 @@ dfs_service::metrics! {
         dropped: Counter[Count],
         /// Messages of hosts or seeds that were refused as malformed or forged.
         malformed: Counter[Count],
-        /// URLs asked for, by where the answer came from: cache, flight, seed, kept, none.
+        /// URLs asked for, by where the answer came from: cache, flight, seed, kept, failed, none.
         resolved: Counter[Count] by ("answer"),
     }
 }

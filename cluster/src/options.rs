@@ -208,7 +208,8 @@ mod tests {
                 ("DFS_PORT_GRPC", "5000"),
                 ("DFS_DATA_DIR", "/somewhere"),
                 ("DFS_SCHEDULER__RESOLVE_CACHE", "1m"),
-                ("DFS_MEMBERS__NEAREST__BUCKET", "eu"),
+                ("DFS_MEMBERS__NEAREST", r#"{ "example.org:81" = "eu", bucket = "us" }"#),
+                ("DFS_SCHEDULER__ARMS", r#"{ a = { share = "10%", strategy = "random" } }"#),
             ])
             .load_beside::<process::Options, Options, _>(&flags)
             .unwrap();
@@ -220,7 +221,9 @@ mod tests {
         assert_eq!((role, options.port_grpc), (Role::All, Some(0)));
         assert_eq!(options.data_dir, PathBuf::from("/somewhere"));
         assert_eq!(options.scheduler.resolve_cache.as_secs(), 60);
-        let nearest = [("bucket".to_owned(), "eu".to_owned())].into();
+        let named = [("example.org:81", "eu"), ("bucket", "us")];
+        let nearest = named.map(|(origin, area)| (origin.to_owned(), area.to_owned())).into();
+        assert!(options.scheduler.arms.contains_key("a"));
         assert_eq!(options.members, manager::Options { nearest, ..Default::default() });
     }
 }

@@ -50,7 +50,7 @@ pub struct Options {
     /// How long what a URL was stays the answer where nobody can say what it is now; 0s: not at all.
     #[serde(with = "crate::duration")]
     pub resolve_kept: Duration,
-    /// How long a seed may take to find out what a URL is.
+    /// How long it may take to find out what a URL is, whichever seeds are asked.
     #[serde(with = "crate::duration::waited")]
     pub resolve_timeout: Duration,
     /// What seeds fetch beyond what is wanted of them.

@@ -138,6 +138,9 @@ impl Seed for Played {
         if url.ends_with("missing") {
             return Err(Status::not_found("the origin answered 404"));
         }
+        if url.ends_with("failing") {
+            return Err(Status::unknown("the origin answered 502"));
+        }
         let tasks = vec![common::Task::from(&task("resolved", 1 << 20))];
         let artifact = common::Artifact { url, tasks, ..common::Artifact::default() };
         Ok(Response::new(seed::ResolveReply { artifact: Some(artifact), tiny: None }))
@@ -181,11 +184,16 @@ struct Cluster {
 
 impl Cluster {
     async fn start(dir: &Path, lease: Duration) -> Self {
-        Self::start_with(dir, lease, Duration::from_secs(600)).await
+        Self::start_with(dir, lease, Duration::from_secs(600), PATIENCE).await
     }
 
-    /// One that remembers for so long what URLs are.
-    async fn start_with(dir: &Path, lease: Duration, remember: Duration) -> Self {
+    /// One that remembers for so long what URLs are, and takes so long to find out at most.
+    async fn start_with(
+        dir: &Path,
+        lease: Duration,
+        remember: Duration,
+        timeout: Duration,
+    ) -> Self {
         let mut lifecycle = Lifecycle::new(PATIENCE).unwrap();
         let (listener, at) = listen().await;
         let mut all = Metrics::new();
@@ -212,7 +220,7 @@ impl Cluster {
         let settings = scheduler::Settings {
             remember,
             keep: Duration::from_secs(600),
-            timeout: PATIENCE,
+            timeout,
             area: String::new(),
         };
         let (tasks, stop) = (tracker.tasks().clone(), tracker.token().clone());
@@ -883,9 +891,9 @@ async fn many_askers_cost_one_question_and_its_answer_is_remembered() {
 }
 
 #[tokio::test]
-async fn what_a_url_was_is_said_where_nobody_can_say_what_it_is() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut cluster = Cluster::start_with(dir.path(), PATIENCE, Duration::from_millis(1)).await;
+async fn what_a_url_was_is_said_where_nobody_can_say_what_it_is_and_to_no_other_area() {
+    let (dir, millisecond) = (tempfile::tempdir().unwrap(), Duration::from_millis(1));
+    let mut cluster = Cluster::start_with(dir.path(), PATIENCE, millisecond, PATIENCE).await;
     let seed = cluster.add_seed().await;
     let client = SchedulerClient::new(cluster.channel());
     let ask = |request| {
@@ -897,14 +905,51 @@ async fn what_a_url_was_is_said_where_nobody_can_say_what_it_is() {
     // From here on it fails.
     seed.answers.close();
     until_forgotten().await;
-    assert_eq!(soon("the answer as it was", ask(question("a"))).await.unwrap(), known);
-    assert_eq!(cluster.metrics.resolved.of(["kept"]).get(), 1);
+    for times in [1, 2] {
+        let answer = soon("the answer as it was", ask(question("a"))).await.unwrap();
+        assert_eq!(answer, known);
+        assert_eq!(cluster.metrics.resolved.of(["kept"]).get(), times);
+    }
     let fresh = ResolveRequest { fresh: true, ..question("a") };
-    let asked = [fresh, question("never asked"), secret("a")];
+    let for_area = ResolveRequest { for_area: true, ..question("a") };
+    let asked = [fresh, for_area, question("never asked"), secret("a")];
     for request in asked {
         let no = soon("a refusal", ask(request)).await.unwrap_err();
         assert_eq!(no.code(), Code::Unavailable);
     }
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_origin_that_fails_is_not_asked_anew_for_everybody_who_comes_then() {
+    let (dir, millisecond) = (tempfile::tempdir().unwrap(), Duration::from_millis(1));
+    let mut cluster = Cluster::start_with(dir.path(), PATIENCE, millisecond, PATIENCE).await;
+    let seed = cluster.add_seed().await;
+    let mut client = SchedulerClient::new(cluster.channel());
+    seed.answers.add_permits(3);
+    for _ in 0..2 {
+        let error = soon("an error", client.resolve(question("failing"))).await.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::Unknown, "the origin answered 502"));
+    }
+    assert_eq!(seed.resolutions.load(Ordering::SeqCst), 1);
+    assert_eq!(cluster.metrics.resolved.of(["failed"]).get(), 1);
+    // Whoever asks with credentials is told what comes of these.
+    soon("an error", client.resolve(secret("failing"))).await.unwrap_err();
+    assert_eq!(seed.resolutions.load(Ordering::SeqCst), 2);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn there_is_one_deadline_however_many_seeds_are_asked() {
+    let (dir, second) = (tempfile::tempdir().unwrap(), Duration::from_secs(1));
+    let mut cluster = Cluster::start_with(dir.path(), PATIENCE, second, second).await;
+    let seeds = [cluster.add_seed().await, cluster.add_seed().await];
+    let mut client = SchedulerClient::new(cluster.channel());
+    let late = soon("an error", client.resolve(question("a"))).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
+    let asked = seeds.iter().map(|seed| seed.resolutions.load(Ordering::SeqCst));
+    assert_eq!(asked.sum::<usize>(), 1);
+    seeds.iter().for_each(|seed| seed.answers.close());
     cluster.lifecycle.stop().await.unwrap();
 }
 

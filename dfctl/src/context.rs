@@ -151,6 +151,7 @@ impl Context {
         let managers = managers(self).await?;
         let cluster = self.settings.cluster_joined();
         let node = cluster.and_then(|cluster| certificate(self, cluster));
+        let node = node.zip(self.settings.agent_dir().ok());
         let parent = self.settings.solo_dir()?;
         let sources = self.sources(FileOptions::default());
         let started = InsideAgent::start(&parent, sources, &managers, node).await;

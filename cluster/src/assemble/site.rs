@@ -54,6 +54,7 @@ pub(super) struct Site {
     keeper: Option<Keeper>,
     grpc: Vec<SocketAddr>,
     manager: Channel,
+    kept: KeptList,
 }
 
 impl Site {
@@ -70,6 +71,7 @@ impl Site {
         };
         Ok(Self {
             host: describe(&told.shared, &identity),
+            kept: KeptList::in_dir(&told.own.data_dir),
             grpc: advertised.into_iter().map(|ip| SocketAddr::new(ip, at.port())).collect(),
             told,
             identity: Arc::new(identity),
@@ -211,8 +213,8 @@ impl Site {
         let mut me = common::Host::from(host);
         me.grpc = self.grpc.iter().copied().map(Into::into).collect();
         debug_assert!(convert::grpc_addresses(&me).is_ok());
-        let kept = KeptList::in_dir(&self.told.own.data_dir);
-        let members = membership::follow(self.manager.clone(), me, role, Some(kept), tracker);
+        let (manager, kept) = (self.manager.clone(), self.kept.clone());
+        let members = membership::follow(manager, me, role, Some(kept), tracker);
         let (check, stop) = (self.readiness.check(name), tracker.token().clone());
         let mut heard = members.clone();
         tracker.spawn("readiness", OnFailure::Report, async move {

@@ -18,6 +18,7 @@ use dfs_proto::seed;
 use dfs_proto::seed::seed_client::SeedClient;
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
@@ -108,8 +109,9 @@ impl Job {
             fresh: true,
             ..ResolveRequest::default()
         };
+        let began = Instant::now();
         let reply = self.resolver.resolve(request).await?;
-        self.resolver.answer_trees_too(&self.request, &reply);
+        self.resolver.answer_trees_too(&self.request, &reply, began);
         let seed = HostId::from_slice(&reply.seed_id).zip(self.resolver.seed_at(&reply.seed_id));
         let seed =
             seed.ok_or_else(|| Status::unavailable("the seed that found it out has gone"))?;

@@ -29,7 +29,7 @@ use crate::metrics::SchedulerMetrics;
 
 mod cache;
 
-use cache::{Cache, Key, Known};
+use cache::{Cache, Kept, Key, Known};
 
 /// Most bytes of digests that are remembered with a tiny content: one batch proves it.
 const MAX_DIGESTS: usize = 4096;
@@ -37,11 +37,21 @@ const MAX_DIGESTS: usize = 4096;
 /// Largest answer taken from a seed, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
 
-/// How long a new answer is waited for where there is an old one.
+/// How long a new answer is waited for at least where there is an old one.
 const KEPT_AFTER: Duration = Duration::from_secs(10);
 
+/// One that is found out takes so many times as long as the one before at most; where it takes longer, something has
+/// failed that nobody says.
+const LONGER: u32 = 3;
+
 type Answer = Result<ResolveReply, Status>;
-type Flight = watch::Receiver<Option<Answer>>;
+
+/// A question under way.
+#[derive(Clone)]
+struct Flight {
+    began: Instant,
+    landing: watch::Receiver<Option<Answer>>,
+}
 
 /// How a resolver asks.
 #[derive(Debug, Clone)]
@@ -50,7 +60,7 @@ pub struct Settings {
     pub remember: Duration,
     /// How long it stays the answer where nobody can give another one.
     pub keep: Duration,
-    /// How long a seed may take.
+    /// How long it may take to find one, with however many seeds.
     pub timeout: Duration,
     /// The scheduler's own area: it is the askers' too.
     pub area: String,
@@ -100,34 +110,43 @@ impl Resolver {
             shared.metrics.resolved.of(["cache"]).inc();
             return Ok(reply);
         }
-        let kept = match question.fresh {
-            true => None,
-            false => shared.cache.lock().kept(&question.key, Instant::now()),
+        let (kept, failure) = match question.fresh {
+            true => (None, None),
+            false => shared.last_word(&question),
         };
+        match (kept, failure) {
+            (Some(kept), Some(_)) => Ok(shared.as_it_was(&question.key, kept)),
+            (None, Some(failure)) => {
+                shared.metrics.resolved.of(["failed"]).inc();
+                Err(failure)
+            }
+            (Some(kept), None) => self.ask_or(question, kept).await,
+            (None, None) => self.join(question).lands().await,
+        }
+    }
+
+    /// The answer as it is now, or as it was: where nobody can tell, or it takes too long.
+    async fn ask_or(&self, question: Question, kept: Kept) -> Answer {
         let key = question.key.clone();
-        let mut flight = self.join(question);
-        let stopping = || Status::unavailable("the scheduler is stopping");
-        let landing = async {
-            let landed = flight.wait_for(Option::is_some).await;
-            landed.map_err(|_| stopping())?.clone().unwrap_or_else(|| Err(stopping()))
-        };
-        let Some(kept) = kept else { return landing.await };
-        match tokio::time::timeout(KEPT_AFTER, landing).await {
+        let flight = self.join(question);
+        let until = flight.began + patience(&kept);
+        match tokio::time::timeout_at(until, flight.lands()).await {
             Ok(answer) if answer.as_ref().err().is_none_or(|no| !is_the_seeds_own(no.code())) => {
                 answer
             }
             // Its area is cut off, or the origin is gone: what there is of it may be here.
-            Ok(_) | Err(_) => {
-                tracing::info!(url = %key.url, "nobody says what it is now: it is what it was");
-                shared.metrics.resolved.of(["kept"]).inc();
-                shared.cache.lock().given_again(&key, Instant::now());
-                Ok(kept)
-            }
+            Ok(_) | Err(_) => Ok(self.shared.as_it_was(&key, kept)),
         }
     }
 
     /// Takes a tree for the answer to whoever asks for one by that word: `auto` and `tree` are the same then.
-    pub(super) fn answer_trees_too(&self, request: &PreheatRequest, reply: &ResolveReply) {
+    /// It was asked for at `began`.
+    pub(super) fn answer_trees_too(
+        &self,
+        request: &PreheatRequest,
+        reply: &ResolveReply,
+        began: Instant,
+    ) {
         let is_tree = reply.artifact.as_ref().is_some_and(|artifact| artifact.index.is_some());
         for view in [common::View::Auto, common::View::Tree].into_iter().filter(|_| is_tree) {
             let asked = ResolveRequest {
@@ -138,7 +157,8 @@ impl Resolver {
             };
             let question = Question::read(asked, &self.shared.settings.area);
             let Ok(question) = question else { return };
-            let known = Known { reply: reply.clone(), since: Instant::now(), again: None };
+            let now = Instant::now();
+            let known = Known { reply: reply.clone(), since: now, took: now.duration_since(began) };
             let mut cache = self.shared.cache.lock();
             if !question.is_private && cache.get(&question.key, Instant::now()).is_none() {
                 cache.put(question.key, known);
@@ -168,24 +188,23 @@ impl Resolver {
         let mut flights = self.shared.flights.lock();
         if !question.fresh
             && let Some(flight) = flights.get(&question.key)
-            && flight.has_changed().is_ok()
+            && flight.landing.has_changed().is_ok()
         {
             self.shared.metrics.resolved.of(["flight"]).inc();
             return flight.clone();
         }
-        let (landing, flight) = watch::channel(None);
+        let (landing, landed) = watch::channel(None);
+        let flight = Flight { began: Instant::now(), landing: landed };
         flights.insert(question.key.clone(), flight.clone());
         let shared = Arc::clone(&self.shared);
         let mine = flight.clone();
         self.shared.tracker.tasks().spawn(async move {
             let asked = shared.tracker.token().run_until_cancelled(shared.ask(&question)).await;
             let Some(answer) = asked else { return };
-            if let Ok(reply) = &answer {
-                let known = Known { reply: reply.clone(), since: Instant::now(), again: None };
-                shared.cache.lock().put(question.key.clone(), known);
-            }
+            shared.learn(&question.key, &answer, mine.began);
             let mut flights = shared.flights.lock();
-            if flights.get(&question.key).is_some_and(|other| other.same_channel(&mine)) {
+            let is_mine = |other: &Flight| other.landing.same_channel(&mine.landing);
+            if flights.get(&question.key).is_some_and(is_mine) {
                 flights.remove(&question.key);
             }
             drop(flights);
@@ -195,12 +214,22 @@ impl Resolver {
     }
 }
 
+impl Flight {
+    async fn lands(mut self) -> Answer {
+        let stopping = || Status::unavailable("the scheduler is stopping");
+        let landed = self.landing.wait_for(Option::is_some).await;
+        landed.map_err(|_| stopping())?.clone().unwrap_or_else(|| Err(stopping()))
+    }
+}
+
 /// A question, checked.
 struct Question {
     key: Key,
     route: RouteKey,
     is_private: bool,
     fresh: bool,
+    /// Of a seed of another area: what it is told becomes the answer there, and is new there.
+    for_area: bool,
     request: seed::ResolveRequest,
 }
 
@@ -226,6 +255,7 @@ impl Question {
             key: Key { url, headers, view: request.view },
             is_private,
             fresh: request.fresh,
+            for_area: request.for_area,
             request: seed::ResolveRequest {
                 target: Some(target),
                 view: request.view,
@@ -239,8 +269,37 @@ impl Question {
 }
 
 impl Shared {
-    /// Asks the seeds in turn, the responsible one first.
+    /// What there is to say without asking: the answer as it was, and why nobody could give another one just now.
+    fn last_word(&self, question: &Question) -> (Option<Kept>, Option<Status>) {
+        let (cache, now) = (self.cache.lock(), Instant::now());
+        let kept = cache.kept(&question.key, now).filter(|_| !question.for_area);
+        (kept, cache.failure(&question.key, now))
+    }
+
+    fn as_it_was(&self, key: &Key, kept: Kept) -> ResolveReply {
+        tracing::info!(url = %key.url, "nobody says what it is now: it is what it was");
+        self.metrics.resolved.of(["kept"]).inc();
+        kept.reply
+    }
+
+    /// Remembers what came of a question.
+    fn learn(&self, key: &Key, answer: &Answer, began: Instant) {
+        let (now, mut cache) = (Instant::now(), self.cache.lock());
+        match answer {
+            Ok(reply) => {
+                let took = now.duration_since(began);
+                cache.put(key.clone(), Known { reply: reply.clone(), since: now, took });
+            }
+            Err(no) if is_the_seeds_own(no.code()) => {
+                cache.fail(key.clone(), no.clone(), now);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Asks the seeds in turn, the responsible one first, until the time for all of them is over.
     async fn ask(&self, question: &Question) -> Answer {
+        let until = Instant::now() + self.settings.timeout;
         let members = Arc::clone(&self.members.borrow());
         let mut last = Status::unavailable("no seed is alive");
         let area = &self.settings.area;
@@ -249,10 +308,10 @@ impl Shared {
         // Credentials cross no area that has a seed.
         let mut stays = question.is_private && seeds.iter().any(|member| is_near(member));
         for member in seeds {
-            if stays && !is_near(member) {
+            if (stays && !is_near(member)) || until <= Instant::now() {
                 break;
             }
-            match self.ask_one(member, &question.request).await {
+            match self.ask_one(member, &question.request, until).await {
                 Ok(reply) => {
                     self.metrics.resolved.of(["seed"]).inc();
                     return Ok(reply);
@@ -272,19 +331,36 @@ impl Shared {
         Err(last)
     }
 
-    async fn ask_one(&self, member: &Member, request: &seed::ResolveRequest) -> Answer {
+    async fn ask_one(
+        &self,
+        member: &Member,
+        request: &seed::ResolveRequest,
+        until: Instant,
+    ) -> Answer {
         let channel = self.channels.channel(member.grpc, Callee::Seed(member.host.id));
         let mut client = SeedClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let mut request = Request::new(request.clone());
-        request.set_timeout(self.settings.timeout);
-        let asking = tokio::time::timeout(self.settings.timeout, client.resolve(request));
-        let late = |_| Status::deadline_exceeded("the seed takes too long to find out");
-        let reply = asking.await.map_err(late)?.map_err(seed_lost)?.into_inner();
+        request.set_timeout(until.duration_since(Instant::now()));
+        let asking = tokio::time::timeout_at(until, client.resolve(request));
+        let late = || Status::deadline_exceeded("the seed takes too long to find out");
+        let asked = asking.await.map_err(|_| late())?;
+        // The other side may have counted the time to its end first.
+        let failed = |status| if Instant::now() < until { seed_lost(status) } else { late() };
+        let reply = asked.map_err(failed)?.into_inner();
         let artifact = reply.artifact.ok_or_else(|| Status::internal("the seed found nothing"))?;
         check(&artifact)?;
         let seed_id = member.host.id.as_bytes().to_vec().into();
         let tiny = reply.tiny.filter(|tiny| is_whole_of(tiny, &artifact));
         Ok(ResolveReply { artifact: Some(artifact), seed_id, tiny })
+    }
+}
+
+/// How long a better answer than the one that is kept is waited for.
+fn patience(kept: &Kept) -> Duration {
+    match kept.fails {
+        // What becomes of the question is for those who come next.
+        true => Duration::ZERO,
+        false => KEPT_AFTER.max(kept.took.saturating_mul(LONGER)),
     }
 }
 
@@ -334,6 +410,15 @@ fn check(artifact: &common::Artifact) -> Result<(), Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_takes_long_is_waited_for_and_what_fails_is_not() {
+        let kept = |seconds, fails| {
+            let took = Duration::from_secs(seconds);
+            patience(&Kept { reply: ResolveReply::default(), took, fails }).as_secs()
+        };
+        assert_eq!([kept(1, false), kept(30, false), kept(30, true)], [10, 90, 0]);
+    }
 
     #[test]
     fn a_content_that_cannot_be_what_was_asked_for_is_not_remembered() {

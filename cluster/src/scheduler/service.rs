@@ -278,6 +278,7 @@ impl Service {
 
     fn learn_members(&mut self) {
         let members = Arc::clone(&self.members.borrow_and_update());
+        self.decide(Event::Nearest(members.nearest.clone()));
         let gone: Vec<HostId> = self.seeds.keys().copied().collect();
         let is_listed = |id: &HostId| members.seeds().any(|seed| seed.host.id == *id);
         for id in gone.into_iter().filter(|id| !is_listed(id)) {

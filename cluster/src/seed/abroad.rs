@@ -18,7 +18,7 @@ use super::{SeedService, status_of};
 /// Largest answer taken from a scheduler, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
 
-/// How long one may take: there may be a long list to make. Whether it is there at all is found out by pings.
+/// How long all of them may take: there may be a long list to make. Whether one is there at all is found out by pings.
 const ANSWER_WITHIN: Duration = Duration::from_secs(110);
 
 impl SeedService {
@@ -30,12 +30,13 @@ impl SeedService {
         asked: &ResolveRequest,
     ) -> Option<Result<OpenArtifact, Status>> {
         let nearer = self.engine.nearer().filter(|_| target.credentials.is_none())?;
-        for (scheduler, at) in nearer.schedulers_for(&target.url, &asked.area, Instant::now()) {
+        let began = Instant::now();
+        for (scheduler, at) in nearer.schedulers_for(&target.url, &asked.area, began) {
             let callee = Callee::Scheduler(scheduler);
             let channel = self.channels.channel(at, callee);
             let mut client = SchedulerClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
             let mut question = Request::new(self.question(asked));
-            question.set_timeout(ANSWER_WITHIN);
+            question.set_timeout(ANSWER_WITHIN.saturating_sub(began.elapsed()));
             match client.resolve(question).await {
                 Ok(answer) => return self.open_answer(target, answer.into_inner()).await,
                 Err(status) if is_the_origins_word(status.code()) => return Some(Err(status)),
@@ -58,6 +59,7 @@ impl SeedService {
             view: asked.view,
             principal: asked.principal.clone(),
             fresh: asked.fresh,
+            for_area: true,
             read: asked.read,
             host_id: self.engine.identity().host().as_bytes().to_vec().into(),
         }

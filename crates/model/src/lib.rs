@@ -26,7 +26,7 @@ pub use id::{HostId, IdParseError, TaskId};
 pub use layout::PieceLayout;
 pub use priority::Priority;
 pub use range::{ByteRange, GROUP_BYTES, GroupRange, RangeParseError, groups_in};
-pub use route::{RouteKey, rank, rank_areas};
+pub use route::{Nearest, RouteKey, order_areas, rank, rank_areas};
 pub use sabotage::Invariant;
 pub use task::{TaskInfo, TaskKey, TaskKind, Transform};
 pub use units::{ByteSize, Capacity, Rate, UnitParseError, parse_duration};

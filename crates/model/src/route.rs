@@ -1,5 +1,6 @@
 //! Who is responsible for what: rendezvous hashing over the member list (design §4).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,24 @@ pub fn rank_areas<'a>(origin: &str, areas: impl IntoIterator<Item = &'a str>) ->
     weighted.into_iter().map(|(_, area)| area).collect()
 }
 
+/// Areas by the origin that they are nearest to, as the operator says: a host, `host:port`, or a bucket.
+pub type Nearest = BTreeMap<String, String>;
+
+/// Areas, the nearest to the origin of `url` first: the one that the operator names, then as they rank.
+pub fn order_areas<'a>(
+    url: &CanonicalUrl,
+    nearest: &Nearest,
+    areas: impl IntoIterator<Item = &'a str>,
+) -> Vec<&'a str> {
+    let origin = url.origin();
+    let host = || url.url().host_str();
+    let named = nearest.get(origin).or_else(|| nearest.get(host()?));
+    let mut order = rank_areas(origin, areas);
+    // It keeps the order of the others.
+    order.sort_by_key(|area| named.is_none_or(|named| named != area));
+    order
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +166,25 @@ mod tests {
             count[usize::from(rank(&key, &all)[0].as_bytes()[0])] += 1;
         }
         assert!(count.iter().all(|&n| (400..600).contains(&n)), "{count:?}");
+    }
+
+    #[test]
+    fn the_operator_has_the_first_word_and_the_port_may_be_left_out() {
+        let nearest = |origin: &str, area: &str| Nearest::from([(origin.into(), area.into())]);
+        let first = |text: &str, nearest: &Nearest| {
+            order_areas(&CanonicalUrl::parse(text).unwrap(), nearest, ["ap", "eu", "us"])[0]
+                .to_owned()
+        };
+        for area in ["ap", "eu", "us"] {
+            assert_eq!(first("https://example.org/x", &nearest("example.org", area)), area);
+            assert_eq!(first("http://example.org:81/", &nearest("example.org", area)), area);
+            assert_eq!(first("http://example.org:81/", &nearest("example.org:81", area)), area);
+            assert_eq!(first("s3://bucket/key", &nearest("bucket", area)), area);
+        }
+        let usual = rank_areas("example.org", ["ap", "eu", "us"]);
+        let moved = order_areas(&url("x"), &nearest("example.org", usual[2]), ["ap", "eu", "us"]);
+        assert_eq!(moved, [usual[2], usual[0], usual[1]]);
+        let unknown = order_areas(&url("x"), &nearest("example.org", "xx"), usual.clone());
+        assert_eq!(unknown, usual, "an area that is not there is nearest to nothing");
     }
 }

@@ -3,16 +3,12 @@
 //! Pure, made anew of each member list. Whoever has the same list puts the areas of an origin into the same order, and
 //! each asks only those before its own: no two wait for each other.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use dfs_model::{CanonicalUrl, HostId, HostInfo, RouteKey, TaskKey, rank, rank_areas};
+use dfs_model::{CanonicalUrl, HostId, HostInfo, Nearest, RouteKey, TaskKey, order_areas, rank};
 
 /// Seeds of one area that a task is taken from: the others would have to ask the origin for it.
 const SEEDS_OF_AREA: usize = 2;
-
-/// Areas by the origin that they are nearest to, as the operator says: a host, `host:port`, or a bucket.
-pub type Nearest = BTreeMap<String, String>;
 
 /// The areas of the member list as one of its seeds sees them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,21 +23,6 @@ pub struct Areas {
     pub schedulers: Vec<(HostInfo, SocketAddr)>,
 }
 
-/// Areas, the nearest to the origin of `url` first: the one that the operator names, then as they rank.
-pub fn order<'a>(
-    url: &CanonicalUrl,
-    nearest: &Nearest,
-    areas: impl IntoIterator<Item = &'a str>,
-) -> Vec<&'a str> {
-    let origin = url.origin();
-    let host = || url.url().host_str();
-    let named = nearest.get(origin).or_else(|| nearest.get(host()?));
-    let mut order = rank_areas(origin, areas);
-    // It keeps the order of the others.
-    order.sort_by_key(|area| named.is_none_or(|named| named != area));
-    order
-}
-
 impl Areas {
     /// The areas before one's own. Only those count that have both a scheduler and a seed.
     pub fn nearer(&self, url: &CanonicalUrl) -> Vec<&str> {
@@ -52,7 +33,7 @@ impl Areas {
             return Vec::new();
         }
         let whole = self.seeds.iter().map(area_of).filter(has_scheduler);
-        order(url, &self.nearest, whole).into_iter().take_while(others).collect()
+        order_areas(url, &self.nearest, whole).into_iter().take_while(others).collect()
     }
 
     /// The seeds that a task is taken from before its origin is asked, the nearest to that first. What is private is
@@ -89,7 +70,7 @@ fn area_of(host: &HostInfo) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use dfs_model::{HostKind, Location, TaskKind, Transform, Validator};
+    use dfs_model::{HostKind, Location, TaskKind, Transform, Validator, rank_areas};
 
     use super::*;
 
@@ -143,30 +124,6 @@ mod tests {
         assert_eq!(areas("in").nearer(&x), order, "nobody asks an area without a scheduler");
         let alone = Areas { own: "eu".into(), seeds: vec![host(1, "eu")], ..Areas::default() };
         assert!(alone.nearer(&x).is_empty());
-    }
-
-    #[test]
-    fn the_operator_has_the_first_word_and_the_port_may_be_left_out() {
-        let nearest = |origin: &str, area: &str| Nearest::from([(origin.into(), area.into())]);
-        let first = |text: &str, nearest: &Nearest| {
-            order(&url(text), nearest, ["ap", "eu", "us"])[0].to_owned()
-        };
-        for area in ["ap", "eu", "us"] {
-            assert_eq!(first("https://example.org/x", &nearest("example.org", area)), area);
-            assert_eq!(first("http://example.org:81/", &nearest("example.org", area)), area);
-            assert_eq!(first("http://example.org:81/", &nearest("example.org:81", area)), area);
-            assert_eq!(first("s3://bucket/key", &nearest("bucket", area)), area);
-        }
-        let usual = rank_areas("example.org", ["ap", "eu", "us"]);
-        let moved = order(
-            &url("https://example.org/x"),
-            &nearest("example.org", usual[2]),
-            ["ap", "eu", "us"],
-        );
-        assert_eq!(moved, [usual[2], usual[0], usual[1]]);
-        let unknown =
-            order(&url("https://example.org/x"), &nearest("example.org", "xx"), usual.clone());
-        assert_eq!(unknown, usual, "an area that is not there is nearest to nothing");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{HostId, HostInfo, RouteKey, TaskId};
+use dfs_model::{HostId, HostInfo, Nearest, RouteKey, TaskId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -146,6 +146,7 @@ pub struct Core {
     arms: Arms,
     random: StdRng,
     hosts: BTreeMap<HostId, Host>,
+    nearest: Nearest,
     tasks: BTreeMap<TaskId, Task>,
     timers: Timers,
     /// Peers to be scheduled before the event is over.
@@ -177,6 +178,7 @@ impl Core {
             arms: arms.into(),
             random: StdRng::seed_from_u64(seed),
             hosts: BTreeMap::new(),
+            nearest: Nearest::new(),
             tasks: BTreeMap::new(),
             timers: Timers::default(),
             queue: VecDeque::new(),
@@ -262,6 +264,7 @@ impl Core {
             Event::HostJoined(info) => self.host_joined(info),
             Event::HostSilent(host) => self.host_silent(host),
             Event::HostLeft(host) => self.host_left(host),
+            Event::Nearest(nearest) => self.nearest = nearest,
             Event::Announced { host, task, held, digests, stood_in } => {
                 let announced = registration::Announced { held, digests, stood_in };
                 self.announced(host, task, announced);

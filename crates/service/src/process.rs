@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use dfs_model::Location;
 use dfs_peer::error_chain;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::net::{self, NetError, Port, Security};
 use crate::run_info::{RunInfo, RunInfoError};
 use crate::telemetry::{self, LogFormat, TelemetryError};
+use crate::tls::JoinToken;
 use crate::tls::enrol::EnrolError;
 use crate::{Lifecycle, OnFailure, Tracker};
 
@@ -297,7 +299,7 @@ impl Error {
 pub fn parsed<P: clap::Parser>() -> P {
     let command = passing_over_empty(P::command());
     let matched = command.try_get_matches().and_then(|matched| P::from_arg_matches(&matched));
-    matched.unwrap_or_else(|error| {
+    matched.map_err(without_tokens).unwrap_or_else(|error| {
         let is_mistake = error.use_stderr()
             && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
         let printed = error.print().and_then(|()| io::stdout().flush());
@@ -311,6 +313,24 @@ pub fn parsed<P: clap::Parser>() -> P {
         }
         std::process::exit(error.exit_code())
     })
+}
+
+/// The same without a token that could not be read: but for a letter it may be one.
+fn without_tokens(mut error: clap::Error) -> clap::Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let of_token = text(ContextKind::InvalidArg).ends_with("<TOKEN>");
+    for (kind, is_one) in [
+        (ContextKind::InvalidValue, of_token),
+        (ContextKind::InvalidArg, JoinToken::is_like(text(ContextKind::InvalidArg))),
+    ] {
+        if is_one {
+            error.insert(kind, ContextValue::String("…".to_owned()));
+        }
+    }
+    error
 }
 
 /// The `main` of the process `name`: runs `work`, and says in one line what it failed with and the stable code.
@@ -329,5 +349,35 @@ pub fn main<E: StdError + 'static>(
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error, fault(&error)),
         Err(error) => fail(&error, Fault::Other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Told {
+        #[arg(long, value_name = "TOKEN")]
+        join: Option<JoinToken>,
+        #[arg(long, value_name = "PORT")]
+        port: Option<u16>,
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_read_is_not_printed_and_anything_else_is() {
+        let said = |line: &[&str]| {
+            let error = Told::try_parse_from([&["x"], line].concat()).unwrap_err();
+            without_tokens(error).render().to_string()
+        };
+        for line in [&["--join", "dfs1-c2VjcmV0"][..], &["--join=c2VjcmV0"], &["dfs1-c2VjcmV0"]] {
+            let said = said(line);
+            assert!(!said.contains("c2VjcmV0"), "{said}");
+        }
+        assert!(said(&["--join", "dfs1-c2VjcmV0"]).contains("not whole"));
+        assert!(said(&["--port", "many"]).contains("many"));
+        assert!(said(&["--pory"]).contains("--pory"));
     }
 }

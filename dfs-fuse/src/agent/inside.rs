@@ -20,7 +20,7 @@ use dfs_proto::node::node_server::NodeServer;
 use dfs_service::data_dir::{DataDir, DataDirError, private_dir};
 use dfs_service::net::{self, GrpcChannels, Security, TcpLinkAcceptor, TcpLinkDialer};
 use dfs_service::process::Fault;
-use dfs_service::tls::enrol::{self, EnrolError};
+use dfs_service::tls::enrol::{self, EnrolError, Keeper, Renewer};
 use dfs_service::tls::{self, Credentials};
 use dfs_source::SourcesBuilder;
 use tokio::runtime::{EnterGuard, Runtime};
@@ -107,13 +107,13 @@ pub struct InsideAgent {
 
 impl InsideAgent {
     /// Starts one below `parent`, which is made if it is not there, alone or in the cluster of `managers`; what
-    /// killed processes left there is removed. Where this machine has a certificate (`node`), it takes part as a guest
-    /// of it.
+    /// killed processes left there is removed. Where this machine has a certificate (`node`, and where it is kept), it
+    /// takes part as a guest of it.
     pub async fn start(
         parent: &Path,
         sources: SourcesBuilder,
         managers: &[SocketAddr],
-        node: Option<Credentials>,
+        node: Option<(Credentials, PathBuf)>,
     ) -> Result<Self, InsideError> {
         let parent = private_dir(parent)?;
         sweep_private(&parent);
@@ -121,11 +121,15 @@ impl InsideAgent {
         let data_dir = DataDir::take(&dir)?;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let threads = Threads::start()?;
-        let security = match node.filter(|_| !managers.is_empty()) {
-            Some(node) => as_guest(node, &dir).await?,
-            None => Security::Plain,
+        let guest = match node.filter(|_| !managers.is_empty()) {
+            Some((node, kept_in)) => Some(as_guest(node, kept_in, &dir).await?),
+            None => None,
         };
+        let security = guest.as_ref().map_or(Security::Plain, Keeper::security);
         let entered = threads.enter();
+        if let Some(guest) = guest {
+            tracker.spawn(guest.run(stop.clone()));
+        }
         let towards = managers.first().map(|manager| listen_towards(*manager, &security));
         let acceptor = towards.transpose()?;
         let network = Network {
@@ -187,12 +191,12 @@ impl Drop for InsideAgent {
     }
 }
 
-/// The certificate of a process that ends soon, by the one that the machine has.
-async fn as_guest(node: Credentials, dir: &Path) -> Result<Security, InsideError> {
+/// The certificate of a process that ends some time, by the one that the machine has.
+async fn as_guest(node: Credentials, kept_in: PathBuf, dir: &Path) -> Result<Keeper, InsideError> {
     let identity = Identity::load_or_create(dir).map_err(HostError::from)?;
-    let host = tls::Host { identity, role: tls::Role::Guest };
-    let credentials = enrol::for_guest(node, &[host]).await?;
-    Ok(Security::Tls(Arc::new(tls::Identity::new(credentials).map_err(EnrolError::from)?)))
+    let hosts = vec![tls::Host { identity, role: tls::Role::Guest }];
+    let credentials = enrol::for_guest(node, &hosts).await?;
+    Ok(Keeper::new(credentials, hosts, Renewer::NodeIn(kept_in), None)?)
 }
 
 /// Listens on a free port of the address from which the cluster is reached: others of it reach that too.

@@ -105,6 +105,11 @@ impl Connection<'_> {
         }
     }
 
+    fn log(&self, status: u16) {
+        let from = self.stream.peer_addr().ok().map(|from| from.ip());
+        self.shared.change(|state| state.answered(self.head, status, from));
+    }
+
     /// The rules that are for this request, in the order in which they were injected.
     fn rules(&self) -> Vec<(usize, Wrong)> {
         let state = self.shared.lock();
@@ -153,7 +158,7 @@ impl Connection<'_> {
 
     fn refuse(&self, status: u16, headers: &str) -> io::Result<After> {
         let text = format!("{status} {}\n", reason(status));
-        self.shared.change(|state| state.answered(self.head, status));
+        self.log(status);
         let length = text.len();
         let mut answer = format!(
             "HTTP/1.1 {status} {}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n{headers}\r\n",
@@ -167,7 +172,7 @@ impl Connection<'_> {
     }
 
     fn page(&self, page: &str) -> io::Result<After> {
-        self.shared.change(|state| state.answered(self.head, 200));
+        self.log(200);
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n",
             page.len()
@@ -197,7 +202,7 @@ impl Connection<'_> {
             let total = format!("Content-Range: bytes */{}\r\n{validators}", body.length());
             return self.refuse(416, &total);
         };
-        self.shared.change(|state| state.answered(self.head, part.status));
+        self.log(part.status);
         let off = self.length_off(&part, &rules);
         self.write(part.head(body.length(), off, &validators).as_bytes())?;
         if self.head.method == "HEAD" {

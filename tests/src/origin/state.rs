@@ -2,7 +2,7 @@
 //! every change wakes whoever waits.
 
 use std::collections::BTreeMap;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,8 @@ pub struct Logged {
     pub authorization: Option<String>,
     /// The answer's status.
     pub status: u16,
+    /// Who asked; nobody of whom it is not known any more.
+    pub from: Option<IpAddr>,
 }
 
 /// See the module.
@@ -102,7 +104,7 @@ impl State {
     }
 
     /// Counts an answer.
-    pub fn answered(&mut self, head: &Head, status: u16) {
+    pub fn answered(&mut self, head: &Head, status: u16, from: Option<IpAddr>) {
         *self.counters.statuses.entry(status).or_default() += 1;
         if self.log.len() < LOG_ENTRIES {
             self.log.push(Logged {
@@ -111,6 +113,7 @@ impl State {
                 range: head.header("range").map(str::to_owned),
                 authorization: head.header("authorization").map(str::to_owned),
                 status,
+                from,
             });
         }
     }

@@ -27,13 +27,26 @@ pub type Part<'a> = (&'a Machine, &'a mut Process);
 impl<'a> Fleet<'a> {
     /// Starts all of it with its data below `dir`, and waits until everybody has found the scheduler.
     pub fn start(testbed: &'a Testbed, binaries: &Binaries, dir: &Path) -> Result<Self, Failure> {
+        Self::start_with(testbed, binaries, dir, &[])
+    }
+
+    /// The same with variables of the manager.
+    pub fn start_with(
+        testbed: &'a Testbed,
+        binaries: &Binaries,
+        dir: &Path,
+        of_manager: &[(&str, &str)],
+    ) -> Result<Self, Failure> {
         let control = testbed.first(Role::Control)?;
         let start = |machine: &Machine, name: &str, role: &str, way: Option<Way>| {
             let (listen, area) = (machine.address().to_string(), machine.area());
             let mut extra = vec!["--listen", &listen, "--name", name];
             extra.extend(area.iter().flat_map(|area| ["--area", area]));
             machine.inside(|| {
-                let mut process = Process::start(binaries, part_by(dir, name, role, way, &extra)?)?;
+                let mut program = part_by(dir, name, role, way, &extra)?;
+                let own = of_manager.iter().filter(|_| role == "manager");
+                program.environment.extend(own.map(|(key, value)| (key.into(), value.into())));
+                let mut process = Process::start(binaries, program)?;
                 process.keep_ports(&["metrics"])?;
                 Ok(process)
             })

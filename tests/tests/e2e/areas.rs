@@ -11,10 +11,14 @@ use crate::support::{Expected, Place, binaries, until};
 
 const MIB: u64 = 1 << 20;
 const AREAS: usize = 3;
+const NAMES: [&str; AREAS] = ["area1", "area2", "area3"];
 const NODES: usize = 6;
 const LINK: Rate = Rate(80_000_000 / 8);
 const UPLINK: Rate = Rate(40_000_000 / 8);
 const LENGTH: u64 = 12 * MIB + 17;
+/// Each area's seed asks an origin that fails six times; one that refuses in two ways, for each node that came too late to
+/// hear of the first.
+const MOST_WHERE_IT_FAILS: u64 = 18;
 
 fn layout() -> Layout {
     let areas = Some(Idcs { count: AREAS, uplink: UPLINK });
@@ -35,11 +39,22 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn on(testbed: &'a Testbed) -> Self {
+        Self::with(testbed, |_| Vec::new())
+    }
+
+    /// With such variables of the manager, for what is at this URL.
+    fn with(
+        testbed: &'a Testbed,
+        of_manager: impl Fn(&str) -> Vec<(&'static str, String)>,
+    ) -> Self {
         let (place, body) = (Place::new(), Body::noise(1, LENGTH));
         let origin = testbed.start_origin(80).unwrap();
         origin.put("/file", body.clone());
         let url = origin.url("/file");
-        let fleet = Fleet::start(testbed, &binaries(), place.root()).unwrap();
+        let variables = of_manager(&url);
+        let variables: Vec<_> = variables.iter().map(|(key, value)| (*key, &value[..])).collect();
+        let started = Fleet::start_with(testbed, &binaries(), place.root(), &variables);
+        let fleet = started.unwrap();
         let before = (0..AREAS).map(|area| testbed.uplink_traffic(area).unwrap()).collect();
         Self { place, testbed, fleet, origin, body, url, before }
     }
@@ -47,9 +62,21 @@ impl<'a> World<'a> {
     /// The areas, the nearest to the origin first.
     fn order(&self) -> [usize; AREAS] {
         let url = CanonicalUrl::parse(&self.url).unwrap();
-        let names = ["area1", "area2", "area3"];
-        let order = rank_areas(url.origin(), names);
-        std::array::from_fn(|at| names.iter().position(|name| *name == order[at]).unwrap())
+        let order = rank_areas(url.origin(), NAMES);
+        std::array::from_fn(|at| NAMES.iter().position(|name| *name == order[at]).unwrap())
+    }
+
+    /// The areas whose seeds have asked the origin; nobody else has.
+    fn askers(&self) -> Vec<usize> {
+        let mut askers: Vec<usize> = Vec::new();
+        for request in self.origin.log() {
+            let from = request.from.unwrap();
+            let seeds = (0..AREAS).filter(|area| self.machine(Role::Seed, *area).address() == from);
+            askers.push(seeds.last().unwrap_or_else(|| panic!("{from} is no seed: {request:?}")));
+        }
+        askers.sort_unstable();
+        askers.dedup();
+        askers
     }
 
     /// The machine of this role in an area; of several the first.
@@ -62,9 +89,15 @@ impl<'a> World<'a> {
         self.fleet.nodes().iter().skip(area).step_by(AREAS).collect()
     }
 
+    fn take(&self, node: &Node) -> Taker {
+        // Of one that asks again.
+        drop(std::fs::remove_file(self.place.path(&format!("{}.out", node.name()))));
+        Taker::start(node, &self.url, &self.place)
+    }
+
     fn take_in(&self, area: usize) -> Vec<Taker> {
         let nodes = self.nodes_of(area);
-        nodes.into_iter().map(|node| Taker::start(node, &self.url, &self.place)).collect()
+        nodes.into_iter().map(|node| self.take(node)).collect()
     }
 
     fn have_it(&self, takers: Vec<Taker>) -> Vec<Account> {
@@ -190,9 +223,7 @@ fn what_an_area_has_it_gives_while_it_is_cut_off_also_to_who_comes_then() {
     let [one, other] = &names[..] else { panic!("an area has two nodes") };
     let take = |world: &World<'_>, name: &str| {
         let node = world.fleet.nodes().iter().find(|node| node.name() == name).unwrap();
-        // Of one that asks again.
-        drop(std::fs::remove_file(world.place.path(&format!("{name}.out"))));
-        Taker::start(node, &world.url, &world.place).ends_well(&world.body)
+        world.take(node).ends_well(&world.body)
     };
     take(&world, one);
     let name = world.machine(Role::Seed, third).area().unwrap();
@@ -245,4 +276,65 @@ fn what_is_asked_with_credentials_crosses_no_area() {
         let (_, left) = world.copies(area);
         assert!(left < 0.2, "{left} copies left area {area}");
     }
+}
+
+#[test]
+fn the_area_that_the_operator_names_asks_the_origin() {
+    let testbed = Testbed::build(&layout()).unwrap();
+    let world = World::with(&testbed, |url| {
+        let url = CanonicalUrl::parse(url).unwrap();
+        let last = rank_areas(url.origin(), NAMES)[AREAS - 1];
+        vec![("DFS_MEMBERS__NEAREST", format!("{{ \"{}\" = \"{last}\" }}", url.origin()))]
+    });
+    let [.., last] = world.order();
+    let takers = (0..AREAS).flat_map(|area| world.take_in(area)).collect();
+    world.have_it(takers);
+    world.cost(1.0);
+    assert_eq!(world.askers(), [last]);
+    for area in (0..AREAS).filter(|area| *area != last) {
+        let (_, left) = world.copies(area);
+        assert!(left < 0.2, "{left} copies left area {area}");
+    }
+}
+
+#[test]
+fn an_origin_that_refuses_or_fails_is_asked_a_few_times_by_each_area_and_each_node_hears_why() {
+    let testbed = Testbed::build(&layout()).unwrap();
+    let mut world = World::on(&testbed);
+    for (status, code) in [(403, "DFS-2103"), (502, "DFS-2104")] {
+        world.url = world.origin.url(&format!("/{status}"));
+        world.origin.put(&format!("/{status}"), world.body.clone());
+        world.origin.reset_counters();
+        let fails = world.origin.inject(Fault::status(status).on(&format!("/{status}")));
+        let takers: Vec<Taker> = (0..AREAS).flat_map(|area| world.take_in(area)).collect();
+        for taker in takers {
+            let said = taker.ends(&world.body).unwrap_err();
+            assert!(said.contains(code) && said.matches("DFS-").count() == 1, "{said}");
+        }
+        let counters = world.origin.counters();
+        assert!(counters.requests <= MOST_WHERE_IT_FAILS, "{status}: {counters:?}");
+        world.askers();
+        fails.lift();
+        world.origin.reset_counters();
+        until("it fails no more", || {
+            let takers: Vec<Taker> = (0..AREAS).flat_map(|area| world.take_in(area)).collect();
+            takers.into_iter().map(|taker| taker.ends(&world.body)).all(|ended| ended.is_ok())
+        });
+        world.cost(1.0);
+    }
+}
+
+#[test]
+fn credentials_stay_in_their_area_also_where_the_origin_fails() {
+    let testbed = Testbed::build(&layout()).unwrap();
+    let mut world = World::on(&testbed);
+    let [.., last] = world.order();
+    let _failing = world.origin.inject(Fault::status(502));
+    world.url = world.url.replace("http://", "http://user:pass@");
+    for taker in world.take_in(last) {
+        let said = taker.ends(&world.body).unwrap_err();
+        assert!(said.contains("DFS-2104") && said.matches("DFS-").count() == 1, "{said}");
+        assert!(!said.contains("pass"), "{said}");
+    }
+    assert_eq!(world.askers(), [last]);
 }

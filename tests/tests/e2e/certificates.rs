@@ -13,6 +13,7 @@ use dfs_tests::cluster::{Way, join_token, part_by};
 use dfs_tests::process::Said;
 use dfs_tests::{Body, Cluster, Fault, Node, Origin, Process};
 
+use crate::support::ledger::Account;
 use crate::support::site::visitor;
 use crate::support::{Agent, Expected, Place, Running, all, binaries, until};
 
@@ -151,6 +152,7 @@ fn a_token_is_good_for_one_machine_and_for_its_time_and_its_role() {
 
     let (code, log) = refused(&place, "fifth", &one[..one.len() - 2]);
     assert!(code == 2 && log.contains("not whole"), "{code}\n{log}");
+    assert!(!log.contains(&one[5..one.len() - 2]), "it prints what may be a secret\n{log}");
 
     // The one that has joined comes back with the same words, and the token is not in the way.
     first.process_mut().restart().unwrap();
@@ -241,6 +243,36 @@ fn certificates_are_renewed_while_a_transfer_goes_on() {
     assert!(fs::read(&late_out).unwrap() == all(&small), "wrong bytes");
     assert!(cluster.process().metric("dfs_manager_certificates_total").unwrap() >= 4.0);
     assert!(origin.counters().body_bytes <= length + length / 20 + 2 * MIB);
+}
+
+#[test]
+fn a_guest_that_stays_long_has_another_certificate() {
+    let place = Place::new();
+    let body = Body::noise(17, 24 * MIB + 9);
+    let length = body.length().unwrap();
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let config = place.path("cluster.toml");
+    fs::write(&config, "[members]\ncertificate-lifetime = \"6s\"\n").unwrap();
+    let mut cluster = cluster(&place, &["--config", config.to_str().unwrap()]);
+    let at = cluster.address().unwrap();
+    let _agent = joined(&place, "a");
+    let pace = origin.inject(Fault::pace(MIB));
+    let out = place.path("out");
+    let mut guest = visitor(&place, at, "a");
+    guest.args(["get", &origin.url("/f"), "--format", "json", "-o"]).arg(&out);
+    let getting = Running::start(guest);
+    pace.wait_struck(1).unwrap();
+    let began = std::time::Instant::now();
+    until("its first certificate is over", || began.elapsed().as_secs() > 6);
+    assert!(origin.counters().body_bytes < length / 2, "too late");
+    // Whoever was connected has to show a certificate again.
+    cluster.keep_ports().unwrap();
+    cluster.process_mut().restart().unwrap();
+    pace.lift();
+    let said = getting.wait().done();
+    assert!(fs::read(&out).unwrap() == all(&body), "wrong bytes");
+    let account = Account::of(&said.json().unwrap()["ledger"]);
+    assert_eq!(account.source, 0, "{account:?}");
 }
 
 #[test]

@@ -35,6 +35,9 @@ A value comes from the first of these that has it: a flag, a variable `DFS_…`,
 `--config`, `~/.config/dfs/dfctl.toml` (`dfctl` only), `/etc/dfs/*.toml` in the order of their
 names, the default. One file may serve several processes: a table named after a process, such as
 `[dfs-fuse]`, speaks to that process only. A key that nobody knows is an error.
+
+Where a key ends with `NAME` people choose the names: the variable has all of the table, as
+`DFS_MEMBERS__NEAREST='{ \"registry.example.com\" = \"eu\", models = \"us\" }'`.
 ";
 
 /// The page.
@@ -72,8 +75,8 @@ fn row(key: &str, default: &str, meaning: &str) -> String {
 }
 
 fn variable(key: &str) -> String {
-    let rest = if key.ends_with(ANY) { "__…" } else { "" };
-    format!("DFS_{}{rest}", key.to_uppercase().replace('-', "_").replace('.', "__"))
+    let table = key.strip_suffix(ANY).unwrap_or(key);
+    format!("DFS_{}", table.to_uppercase().replace('-', "_").replace('.', "__"))
 }
 
 /// `dfctl`'s keys are its flags that hold everywhere.
@@ -168,6 +171,6 @@ mod tests {
         let rows: Vec<_> = rows.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         assert_eq!(rows, [("a.b-c", "`3`"), ("d", ""), ("e", "`x`"), ("f.NAME", "")]);
         assert_eq!(variable("a.b-c"), "DFS_A__B_C");
-        assert_eq!(variable("f.NAME"), "DFS_F__NAME__…");
+        assert_eq!(variable("f.NAME"), "DFS_F");
     }
 }

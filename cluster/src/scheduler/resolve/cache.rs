@@ -7,8 +7,9 @@ use std::time::Duration;
 use dfs_model::CanonicalUrl;
 use dfs_proto::scheduler::ResolveReply;
 use tokio::time::Instant;
+use tonic::{Code, Status};
 
-/// Most answers remembered.
+/// Most answers remembered, and most failures.
 const MAX_ENTRIES: usize = 10_000;
 
 /// What was asked.
@@ -22,6 +23,12 @@ pub struct Key {
     pub view: i32,
 }
 
+/// How long a failure is the answer to all.
+const FAILED_FOR: Duration = Duration::from_secs(2);
+
+/// How long after a failure nobody waits to be told what is kept.
+const FAILING_FOR: Duration = Duration::from_secs(30);
+
 /// An answer and its age.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -29,8 +36,19 @@ pub struct Known {
     pub reply: ResolveReply,
     /// When it came.
     pub since: Instant,
-    /// When it was given last because nobody could say more.
-    pub again: Option<Instant>,
+    /// How long that took.
+    pub took: Duration,
+}
+
+/// An answer as it was, for whoever can get no other.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The answer.
+    pub reply: ResolveReply,
+    /// How long it took when it came.
+    pub took: Duration,
+    /// Whether nobody could give another one just now.
+    pub fails: bool,
 }
 
 /// Answers by question.
@@ -39,36 +57,54 @@ pub struct Cache {
     remember: Duration,
     keep: Duration,
     known: BTreeMap<Key, Known>,
+    failures: BTreeMap<Key, (Status, Instant)>,
 }
 
 impl Cache {
     /// Remembers each answer for `remember`, and keeps it for `keep`.
     pub fn new(remember: Duration, keep: Duration) -> Self {
-        Self { remember, keep, known: BTreeMap::new() }
+        Self { remember, keep, known: BTreeMap::new(), failures: BTreeMap::new() }
     }
 
     /// The answer, unless it is too old.
     pub fn get(&self, key: &Key, now: Instant) -> Option<ResolveReply> {
         let known = self.known.get(key)?;
-        let last = known.again.unwrap_or(known.since);
-        (now.duration_since(last) < self.remember).then(|| known.reply.clone())
+        (now.duration_since(known.since) < self.remember).then(|| known.reply.clone())
     }
 
-    /// The answer as it was, for whoever can get no other.
-    pub fn kept(&self, key: &Key, now: Instant) -> Option<ResolveReply> {
+    /// The answer as it was.
+    pub fn kept(&self, key: &Key, now: Instant) -> Option<Kept> {
         let known = self.known.get(key)?;
-        (now.duration_since(known.since) < self.keep).then(|| known.reply.clone())
+        let fails = self.failed_within(key, FAILING_FOR, now).is_some();
+        let kept = || Kept { reply: known.reply.clone(), took: known.took, fails };
+        (now.duration_since(known.since) < self.keep).then(kept)
     }
 
-    /// It was given although it is old; for a while nobody else has to wait for a better one.
-    pub fn given_again(&mut self, key: &Key, now: Instant) {
-        if let Some(known) = self.known.get_mut(key) {
-            known.again = Some(now);
+    /// Why nobody could tell, if that was only just found out, and not because there was nobody to ask.
+    pub fn failure(&self, key: &Key, now: Instant) -> Option<Status> {
+        let failure = self.failed_within(key, FAILED_FOR, now)?;
+        (failure.code() != Code::Unavailable).then(|| failure.clone())
+    }
+
+    fn failed_within(&self, key: &Key, time: Duration, now: Instant) -> Option<&Status> {
+        let (status, since) = self.failures.get(key)?;
+        (now.duration_since(*since) < time).then_some(status)
+    }
+
+    /// Nobody could tell.
+    pub fn fail(&mut self, key: Key, status: Status, now: Instant) {
+        if self.failures.len() >= MAX_ENTRIES {
+            self.failures.retain(|_, (_, since)| now.duration_since(*since) < FAILING_FOR);
         }
+        if self.failures.len() >= MAX_ENTRIES {
+            self.failures.pop_first();
+        }
+        self.failures.insert(key, (status, now));
     }
 
     /// Remembers an answer; makes room where it must.
     pub fn put(&mut self, key: Key, known: Known) {
+        self.failures.remove(&key);
         if self.remember.is_zero() {
             return;
         }
@@ -97,7 +133,7 @@ mod tests {
     }
 
     fn known(since: Instant) -> Known {
-        Known { reply: ResolveReply::default(), since, again: None }
+        Known { reply: ResolveReply::default(), since, took: Duration::ZERO }
     }
 
     #[test]
@@ -120,14 +156,27 @@ mod tests {
         let after = |seconds| now + Duration::from_secs(seconds);
         let mut cache = Cache::new(Duration::from_secs(10), Duration::from_secs(60));
         cache.put(key(1), known(now));
-        assert!(
-            cache.get(&key(1), after(20)).is_none() && cache.kept(&key(1), after(20)).is_some()
-        );
-        cache.given_again(&key(1), after(20));
-        assert!(cache.get(&key(1), after(29)).is_some(), "nobody waits again");
-        assert!(cache.get(&key(1), after(30)).is_none());
-        cache.given_again(&key(1), after(59));
-        assert!(cache.kept(&key(1), after(60)).is_none(), "it came a minute ago");
+        assert!(cache.get(&key(1), after(20)).is_none());
+        let fails =
+            |cache: &Cache, seconds| cache.kept(&key(1), after(seconds)).map(|kept| kept.fails);
+        assert_eq!(fails(&cache, 20), Some(false));
+        cache.fail(key(1), Status::unknown("502"), after(20));
+        assert_eq!([fails(&cache, 49), fails(&cache, 50)], [Some(true), Some(false)]);
+        assert_eq!(fails(&cache, 60), None, "it came a minute ago");
+        cache.put(key(1), known(after(21)));
+        assert_eq!(fails(&cache, 22), Some(false), "it fails no more");
+    }
+
+    #[test]
+    fn a_failure_is_the_answer_to_those_who_ask_in_the_next_moment() {
+        let now = Instant::now();
+        let mut cache = Cache::new(Duration::from_secs(10), Duration::from_secs(60));
+        cache.fail(key(1), Status::unknown("502"), now);
+        let at = |seconds| cache.failure(&key(1), now + Duration::from_secs(seconds));
+        assert!(at(1).is_some_and(|status| status.message() == "502") && at(2).is_none());
+        assert!(cache.failure(&key(2), now).is_none());
+        cache.fail(key(1), Status::unavailable("no seed is alive"), now);
+        assert!(cache.failure(&key(1), now).is_none(), "one may have come");
     }
 
     #[test]
@@ -136,7 +185,8 @@ mod tests {
         let mut cache = Cache::new(Duration::from_secs(10), Duration::from_secs(60));
         for n in 0..MAX_ENTRIES + 10 {
             cache.put(key(n), known(now));
+            cache.fail(key(n), Status::unknown("502"), now);
         }
-        assert_eq!(cache.known.len(), MAX_ENTRIES);
+        assert_eq!([cache.known.len(), cache.failures.len()], [MAX_ENTRIES; 2]);
     }
 }

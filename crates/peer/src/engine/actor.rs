@@ -58,7 +58,7 @@ pub(super) struct Actor {
     partners: HashMap<HostId, ParentHost>,
     /// Of a seed: the one of an area nearer to the origin that it takes from.
     nearer: Option<HostId>,
-    /// What that failed with last.
+    /// What that failed with since it gave something.
     nearer_failure: Option<Failure>,
     waiters: Vec<Waiter>,
     began: Instant,
@@ -224,6 +224,11 @@ impl Actor {
             }
             Command::Tiny { whole, looked_at } => self.flights.keep_tiny(whole, looked_at),
             Command::Lost(groups) => self.lost(groups),
+            Command::Doubted(host) => {
+                if self.nearer == Some(host) {
+                    self.take_from_next();
+                }
+            }
         }
     }
 
@@ -460,15 +465,21 @@ impl Actor {
     fn ended(&mut self, flight: FlightId, fault: Option<Fault>, now: Duration) {
         let provider = self.under_way.remove(&flight).map(|(provider, _)| provider);
         let is_leased = self.conductor.is_leased(flight);
+        let is_of_nearer = self.nearer.is_some_and(|host| provider == Some(Provider::Parent(host)));
         match fault {
-            None => self.conductor.ended(flight, None, now),
+            None => {
+                if is_of_nearer {
+                    self.nearer_failure = None;
+                }
+                self.conductor.ended(flight, None, now);
+            }
             Some(Fault::Parent { failure, groups, reason }) => {
                 tracing::debug!(?failure, %groups, reason, "a parent did not deliver");
                 self.conductor.ended(flight, Some(failure), now);
                 if failure == Failure::Busy {
                     self.patience.excused(now);
                 }
-                if self.nearer.is_some_and(|host| provider == Some(Provider::Parent(host))) {
+                if is_of_nearer {
                     return self.nearer_failed(failure);
                 }
                 // What a lease came to is told when it ends.
@@ -764,7 +775,12 @@ impl Actor {
         nearer.doubt(host, answers.then_some(task.id), now);
         let short = task.id.short();
         tracing::info!(task = %short, seed = %host, ?failure, "another area does not give it");
-        self.take_from(nearer.seed_for(task, now));
+        self.take_from_next();
+    }
+
+    fn take_from_next(&mut self) {
+        let Some(nearer) = self.engine.nearer.get() else { return };
+        self.take_from(nearer.seed_for(&self.shared.info, Instant::now()));
     }
 
     fn act(&mut self) {
@@ -898,6 +914,30 @@ mod tests {
     use super::super::passing::Proven;
     use super::super::tests::{FakeOrigin, Field, GROUP};
     use super::*;
+
+    #[tokio::test]
+    async fn a_seed_of_another_area_that_gave_since_it_failed_has_not_failed() {
+        let field = Field::new();
+        let (engine, _dir) = field.engine(Role::Solo, &[]);
+        let origin = FakeOrigin::new(8 * GROUP);
+        let task = engine.open(&origin.info(), None, None).await.unwrap();
+        let (mut actor, _events) = engine.actor(&task.shared, CancellationToken::new());
+        let nearer = dfs_model::HostId::from_bytes([7; 16]);
+        let ends = |actor: &mut Actor, fault| {
+            actor.conductor.set_source(SourceAccess::Ranges);
+            actor.want(GroupRange::new(0, 1), Priority::Bulk, None);
+            let planned = actor.conductor.plan(actor.now());
+            let [Action::ReadSource { flight, .. }] = planned[..] else { panic!("{planned:?}") };
+            actor.nearer = Some(nearer);
+            actor.under_way.insert(flight, (Provider::Parent(nearer), CancellationToken::new()));
+            actor.ended(flight, fault, actor.now());
+            actor.nearer_failure
+        };
+        let groups = GroupRange::new(0, 1);
+        let busy = Fault::Parent { failure: Failure::Busy, groups, reason: String::new() };
+        assert_eq!(ends(&mut actor, Some(busy)), Some(Failure::Busy));
+        assert_eq!(ends(&mut actor, None), None);
+    }
 
     #[tokio::test]
     async fn a_stream_that_nobody_waits_for_any_more_ends_after_a_while_and_not_before() {

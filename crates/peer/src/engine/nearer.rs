@@ -43,6 +43,15 @@ impl Nearer {
         able.next().cloned()
     }
 
+    /// Whether a host is one of those that a task is taken from.
+    pub(super) fn is_asked_for(&self, task: &TaskInfo, host: HostId) -> bool {
+        let areas = Arc::clone(&self.areas.borrow());
+        let is_far = |seed: &HostInfo| seed.id == host && seed.location.area != areas.own;
+        // Nodes ask often.
+        let asked = || areas.seeds_nearer(&task.key).into_iter().take(MOST_TRIED);
+        areas.seeds.iter().any(is_far) && asked().any(|seed| seed.id == host)
+    }
+
     /// The schedulers to ask what a URL is; none where the origin is this host's to ask, as it is for another area than its
     /// own: that one asks here because nobody there could tell, and must not be asked in turn.
     pub fn schedulers_for(

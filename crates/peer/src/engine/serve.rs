@@ -28,7 +28,7 @@ const SEGMENT: u64 = 16;
 impl Provider for Engine {
     async fn open(
         &self,
-        _peer: &PeerIdentity,
+        peer: &PeerIdentity,
         request: &PieceRequest,
     ) -> Result<SegmentStream, Refusal> {
         let held = self.held(&request.task).await;
@@ -37,6 +37,9 @@ impl Provider for Engine {
         let priority = request.priority;
         if fetch {
             self.authorise(&task, request).await?;
+            if let Some(nearer) = self.nearer() {
+                task.is_wanted_by(peer.host, nearer, self.identity().host()).await;
+            }
             let length = task.length().unwrap_or(u64::MAX);
             task.prefetch(request.groups.bytes(length), priority);
         }

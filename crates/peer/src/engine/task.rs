@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::error::ReadError;
 use super::keep::KnownBatches;
 use super::ledger::{CameFrom, Ledger, Mark, Provenance};
+use super::nearer::Nearer;
 use super::passing::{Passing, Room};
 use super::voids::Voids;
 use crate::conductor::SourceAccess;
@@ -105,6 +106,8 @@ pub(crate) enum Command {
         looked_at: Option<oneshot::Sender<()>>,
     },
     Lost(GroupRange),
+    /// A seed of another area is not to be taken from for a while.
+    Doubted(HostId),
 }
 
 /// Somebody who waits until groups are here.
@@ -362,6 +365,16 @@ impl Task {
                 // A full mailbox means that more urgent things are under way: prefetching can wait.
                 let _ = self.shared.commands.try_send(want);
             }
+        }
+    }
+
+    /// A host wants this fetched: it does not have it, and waits. If it is one that this host would take it from both
+    /// would wait, where they know other areas: who has the smaller name of the two does not.
+    pub(super) async fn is_wanted_by(&self, host: HostId, nearer: &Nearer, own: HostId) {
+        if own < host && nearer.is_asked_for(&self.shared.info, host) {
+            nearer.doubt(host, Some(self.shared.info.id), Instant::now());
+            // Gone only with the task.
+            let _ = self.shared.commands.send(Command::Doubted(host)).await;
         }
     }
 

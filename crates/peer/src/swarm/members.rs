@@ -177,7 +177,7 @@ async fn ask(
         }
         news
     });
-    if let Some(kept) = options.kept.clone().filter(|_| is_news && complete) {
+    if let Some(kept) = options.kept.clone().filter(|_| is_news) {
         // The process may be ending: the one before stays.
         let _ = tokio::task::spawn_blocking(move || kept.save(&list)).await;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Priority, TaskId, TaskInfo};
+use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Nearest, Priority, TaskId, TaskInfo};
 
 use super::evidence::{SourceReason, Taken};
 
@@ -218,6 +218,8 @@ pub enum Event {
     HostSilent(HostId),
     /// A host is gone for good.
     HostLeft(HostId),
+    /// Which areas origins are nearest to, as the operator says from now on.
+    Nearest(Nearest),
     /// A host holds this already, as it says.
     Announced {
         /// Who.
@@ -360,7 +362,7 @@ impl Event {
             | Self::Leave { task, .. }
             | Self::Seed { task, .. } => Some(*task),
             Self::HostJoined(_) | Self::HostSilent(_) | Self::HostLeft(_) => None,
-            Self::AnnouncedAll(_) | Self::Names { .. } | Self::Tick => None,
+            Self::Nearest(_) | Self::AnnouncedAll(_) | Self::Names { .. } | Self::Tick => None,
         }
     }
 }

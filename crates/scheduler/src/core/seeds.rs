@@ -1,7 +1,7 @@
 //! Ordering seeds to take part, and what they answer.
 
 use bytes::Bytes;
-use dfs_model::{GroupSet, HostId, RouteKey, TaskId, rank, rank_areas};
+use dfs_model::{GroupSet, HostId, RouteKey, TaskId, order_areas, rank};
 
 use super::evidence::Evidence;
 use super::{
@@ -58,7 +58,8 @@ impl Core {
             seeds.partition(|(_, host)| host.info.location.area == *area);
         if near.is_empty() {
             let areas = far.iter().map(|(_, host)| host.info.location.area.as_str());
-            let nearest = rank_areas(task.spec.key.url.origin(), areas).first().copied();
+            let order = order_areas(&task.spec.key.url, &self.nearest, areas);
+            let nearest = order.first().copied();
             let is_there = |host: &Host| nearest == Some(&host.info.location.area);
             near.extend(far.into_iter().filter(|(_, host)| is_there(host)));
         }

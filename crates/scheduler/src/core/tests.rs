@@ -966,20 +966,27 @@ fn without_a_seed_of_its_own_area_a_task_is_ordered_where_its_origin_is_nearest(
         Arc::new(HostInfo { location, ..HostInfo::clone(&info(n, kind, "")) })
     };
     let order = dfs_model::rank_areas("example.org", ["a", "b", "c"]);
-    for own in ["a", "b", "c", "nowhere"] {
+    for (own, named) in [("a", "b"), ("b", "c"), ("c", ""), ("nowhere", ""), ("nowhere", order[2])]
+    {
         let mut scene = Scene::new();
         scene.tell(Event::HostJoined(place(1, HostKind::Node, own)));
         let seeds = ["a", "b", "c"].into_iter().zip(100..);
         for (area, n) in seeds.clone() {
             scene.tell(Event::HostJoined(place(n, HostKind::Seed, area)));
         }
+        let nearest = (!named.is_empty()).then(|| ("example.org".into(), named.into()));
+        scene.tell(Event::Nearest(nearest.into_iter().collect()));
         let told = scene.register(1, &spec("x", Some(MIB)));
         let ordered = told.iter().find_map(|decision| match decision {
             Decision::ObtainFromSeed { seed, .. } => Some(*seed),
             _ => None,
         });
-        let wanted = if own == "nowhere" { order[0] } else { own };
+        let wanted = match (own, named) {
+            ("nowhere", "") => order[0],
+            ("nowhere", named) => named,
+            (own, _) => own,
+        };
         let expected = seeds.into_iter().find(|(area, _)| *area == wanted).map(|(_, n)| id(n));
-        assert_eq!(ordered, expected, "{own}");
+        assert_eq!(ordered, expected, "{own}, {named}");
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! A connection is silent until it has said something of use: a link of the piece plane its first byte, a client of gRPC
 //! its first request under a name that may ask. Whoever is silent for [`SILENT_FOR`] is closed. There are so many places
-//! for the silent, and so many of them for one address of another machine. Where an address has none left the one of its
-//! connections that has been silent longest gives way to a newcomer, where there is none at all the one of everybody's,
-//! unless it has only just come: then another of that address is closed, and one of everybody waits to be taken. So
-//! whoever opens connections and says nothing pushes out himself, a crowd that comes at once loses nobody, and neither
-//! costs more files than there are places.
+//! for the silent, and whoever comes may have them as long as there are some: a hundred machines behind one address are a
+//! hundred machines. When all are taken each address has its share, and what it has beyond that is lent to it: it gives way
+//! to whoever has less than his own. Who has all of his share, or finds nobody with more, takes the place of the one that
+//! has been silent longest, of his own address or of all, unless that one has only just come: then his connection is
+//! closed, or waits to be taken. So whoever opens connections and says nothing pushes out himself, a crowd that comes at
+//! once loses nobody, and neither costs more files than there are places.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -25,11 +26,12 @@ use tokio_util::sync::CancellationToken;
 /// How long a connection may say nothing of use, its greeting included.
 pub(super) const SILENT_FOR: Duration = Duration::from_secs(10);
 
-/// Silent connections of a listener, where the process may open files enough: an eighth of them at most.
-const SILENT: usize = 1024;
+/// Silent connections of a listener, where the process may open files enough: an eighth of them at most. One that is being
+/// greeted takes 80 KiB.
+const SILENT: usize = 512;
 /// The least that it is, however few files there may be.
 const SILENT_AT_LEAST: usize = 16;
-/// One address of another machine has so small a part of the places for the silent.
+/// The share that one address of another machine has in the places for the silent, where there are too few for all.
 const PART_OF_ONE: usize = 8;
 
 /// How long the silent are left alone: whoever has something to say says it by then.
@@ -37,8 +39,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How often it is looked whether there is room.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Connections of a listener that have spoken.
-const HEARD: usize = 16_384;
+/// Connections of a listener that have spoken are a quarter of the files that the process may open at most: two listeners
+/// have many of them, and what they are for takes files too. Each is of a host of the cluster or a user of this machine.
+const PART_OF_HEARD: usize = 4;
 /// Those of one host that its certificate names, and of one user of this machine.
 const HEARD_OF_ONE_HOST: usize = 64;
 const HEARD_OF_ONE_USER: usize = 2048;
@@ -147,11 +150,11 @@ impl Who {
         }
     }
 
-    /// How many of its connections may have spoken. Behind an address there may be many; without certificates it is
-    /// that of this machine, where all are.
-    fn most(self) -> usize {
+    /// How many of its connections may have spoken, of so many of all. Behind an address there may be many; without
+    /// certificates it is that of this machine, where all are.
+    fn most(self, of_all: usize) -> usize {
         match self {
-            Self::Address(_) => HEARD,
+            Self::Address(_) => of_all,
             Self::User(_) => HEARD_OF_ONE_USER,
             Self::Host(_) => HEARD_OF_ONE_HOST,
         }
@@ -163,6 +166,7 @@ impl Who {
 pub(super) struct Places {
     serves: Serves,
     silent_at_most: usize,
+    heard_at_most: usize,
     taken: Mutex<Taken>,
 }
 
@@ -184,15 +188,27 @@ struct Silent {
     out: CancellationToken,
 }
 
+impl Silent {
+    fn had_time(&self) -> bool {
+        self.since.elapsed() >= GRACE
+    }
+}
+
 impl Places {
     pub(super) fn new(serves: Serves) -> Arc<Self> {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let eighth = usize::try_from(files / 8).unwrap_or(usize::MAX);
-        Arc::new(Self::with(serves, eighth.clamp(SILENT_AT_LEAST, SILENT)))
+        Arc::new(Self::of_files(serves, usize::try_from(files).unwrap_or(usize::MAX)))
     }
 
-    fn with(serves: Serves, silent_at_most: usize) -> Self {
-        Self { serves, silent_at_most, taken: Mutex::default() }
+    /// Those of a process that may open so many files.
+    fn of_files(serves: Serves, files: usize) -> Self {
+        let silent_at_most = (files / 8).clamp(SILENT_AT_LEAST, SILENT);
+        Self {
+            serves,
+            silent_at_most,
+            heard_at_most: files / PART_OF_HEARD,
+            taken: Mutex::default(),
+        }
     }
 
     fn counts(&self) -> &'static Counts {
@@ -209,21 +225,23 @@ impl Places {
     /// A place for a newcomer.
     pub(super) fn take(self: &Arc<Self>, who: Who) -> Result<Arc<Place>, TooMany> {
         let mut taken = self.taken.lock();
-        if taken.is_crowded(who, self.silent_at_most) {
+        if taken.silent.len() >= self.silent_at_most {
             self.tell(&mut taken, who);
-            if !taken.push_out(who, self.silent_at_most) {
+            let Some(pushed_out) = taken.push_out(who, self.silent_at_most) else {
                 self.counts().refused.fetch_add(1, Ordering::Relaxed);
                 return Err(TooMany);
-            }
+            };
+            pushed_out.out.cancel();
+            self.counts().silent.fetch_sub(1, Ordering::Relaxed);
             self.counts().pushed_out.fetch_add(1, Ordering::Relaxed);
         }
-        let (number, out) = (taken.next, CancellationToken::new());
+        let (number, out, since) = (taken.next, CancellationToken::new(), Instant::now());
         taken.next += 1;
-        taken.silent.insert(number, Silent { who, since: Instant::now(), out: out.clone() });
+        taken.silent.insert(number, Silent { who, since, out: out.clone() });
         *taken.silent_of.entry(who).or_default() += 1;
         self.counts().silent.fetch_add(1, Ordering::Relaxed);
         let (places, who, has_spoken) = (Arc::clone(self), Mutex::new(who), AtomicBool::new(false));
-        Ok(Arc::new(Place { places, number, who, out, has_spoken }))
+        Ok(Arc::new(Place { places, number, since, who, out, has_spoken }))
     }
 
     fn tell(&self, taken: &mut Taken, who: Who) {
@@ -237,27 +255,31 @@ impl Places {
 
 impl Taken {
     fn has_room(&self, most: usize) -> bool {
-        let oldest = self.silent.first_key_value().map(|(_, silent)| silent.since);
-        self.silent.len() < most || oldest.is_some_and(|since| since.elapsed() >= GRACE)
+        let oldest = self.silent.first_key_value().map(|(_, silent)| silent);
+        let is_taken = self.silent.len() >= most;
+        !is_taken || oldest.is_some_and(Silent::had_time) || self.borrower(most).is_some()
     }
 
-    /// Whether these have all places that they may have.
-    fn has_its_share(&self, who: Who, most: usize) -> bool {
-        self.silent_of.get(&who).copied().unwrap_or(0) >= who.share(most)
+    /// Who has most beyond his share.
+    fn borrower(&self, most: usize) -> Option<Who> {
+        let beyond =
+            |(who, count): (&Who, &usize)| Some((count.checked_sub(who.share(most))?, *who));
+        let most_beyond =
+            self.silent_of.iter().filter_map(beyond).max_by_key(|(beyond, _)| *beyond);
+        most_beyond.filter(|(beyond, _)| *beyond > 0).map(|(_, who)| who)
     }
 
-    fn is_crowded(&self, who: Who, most: usize) -> bool {
-        self.silent.len() >= most || self.has_its_share(who, most)
-    }
-
-    /// The oldest silent one goes, of these where they have their share; whether there is one that had time to speak.
-    fn push_out(&mut self, who: Who, most: usize) -> bool {
-        let own = self.has_its_share(who, most);
-        let oldest = self.silent.iter().find(|(_, silent)| !own || silent.who == who);
-        let had_time = oldest.filter(|(_, silent)| silent.since.elapsed() >= GRACE);
-        let number = had_time.map(|(number, _)| *number);
-        let removed = number.and_then(|number| self.remove_silent(number));
-        removed.inspect(|silent| silent.out.cancel()).is_some()
+    /// The one that gives way to a newcomer of `who`: the oldest that there is of whoever borrows from others, or the
+    /// oldest of his own or of all that had time to speak.
+    fn push_out(&mut self, who: Who, most: usize) -> Option<Silent> {
+        let has_its_share = self.silent_of.get(&who).copied().unwrap_or(0) >= who.share(most);
+        let borrower = self.borrower(most).filter(|_| !has_its_share);
+        let from = borrower.or(has_its_share.then_some(who));
+        let of_them = |silent: &Silent| from.is_none_or(|from| silent.who == from);
+        let (number, oldest) = self.silent.iter().find(|(_, silent)| of_them(silent))?;
+        let number = *number;
+        (borrower.is_some() || oldest.had_time()).then_some(())?;
+        self.remove_silent(number)
     }
 
     fn remove_silent(&mut self, number: u64) -> Option<Silent> {
@@ -281,6 +303,8 @@ fn one_less(of: &mut HashMap<Who, usize>, who: Who) {
 pub(super) struct Place {
     places: Arc<Places>,
     number: u64,
+    /// When it was taken.
+    since: Instant,
     /// Whose it counts as.
     who: Mutex<Who>,
     out: CancellationToken,
@@ -298,7 +322,8 @@ impl Place {
         let who = who.unwrap_or(*own);
         let counts = self.places.counts();
         let of_one = taken.heard_of.get(&who).copied().unwrap_or(0);
-        if taken.heard >= HEARD || of_one >= who.most() {
+        let most = self.places.heard_at_most;
+        if taken.heard >= most || of_one >= who.most(most) {
             counts.refused.fetch_add(1, Ordering::Relaxed);
             return Err(TooMany);
         }
@@ -318,9 +343,10 @@ impl Place {
         self.has_spoken.load(Ordering::Acquire)
     }
 
-    /// Until it has to go. One that has spoken by then stays.
+    /// Until it has to go, however often that is asked. One that has spoken by then stays.
     pub(super) async fn silenced(self: Arc<Self>) -> io::Error {
-        let pushed_out = tokio::time::timeout(SILENT_FOR, self.out.cancelled()).await.is_ok();
+        let until = self.since + SILENT_FOR;
+        let pushed_out = tokio::time::timeout_at(until, self.out.cancelled()).await.is_ok();
         if self.is_heard() {
             return std::future::pending().await;
         }
@@ -342,8 +368,9 @@ impl Drop for Place {
             counts.heard.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        taken.remove_silent(self.number);
-        counts.silent.fetch_sub(1, Ordering::Relaxed);
+        if taken.remove_silent(self.number).is_some() {
+            counts.silent.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -370,32 +397,55 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_is_silent_gives_way_to_newcomers_of_the_same_address() {
-        let places = Arc::new(Places::with(Serves::Pages, 16));
+        let places = Arc::new(Places::of_files(Serves::Pages, 16 * 8));
         let honest = places.take(who(2)).unwrap();
-        let first = [(); 2].map(|()| places.take(who(1)).unwrap());
+        let first: Vec<_> = (0..15).map(|_| places.take(who(1)).unwrap()).collect();
         assert!(places.take(who(1)).is_err(), "its places have only just been taken");
         pass(GRACE).await;
         let second = [(); 2].map(|()| places.take(who(1)).unwrap());
-        assert!(first.iter().all(is_out) && !second.iter().any(is_out) && !is_out(&honest));
+        assert!(first[..2].iter().all(is_out) && !first[2..].iter().any(is_out));
+        assert!(!second.iter().any(is_out) && !is_out(&honest));
         honest.hear(None).unwrap();
-        // Where all places are taken the oldest of all goes, once it had time to speak.
-        let others = (3..=9).flat_map(|n| [n; 2]);
-        let more: Vec<_> = others.map(|n| places.take(who(n)).unwrap()).collect();
-        assert!(tokio::time::timeout(GRACE / 2, places.room()).await.is_err(), "all are new");
-        assert!(places.take(who(11)).is_err());
-        places.room().await;
-        let last = places.take(who(11)).unwrap();
-        assert!(is_out(&second[0]) && !more.iter().any(is_out) && !is_out(&last));
-        assert!(!is_out(&honest));
-        drop((first, second, more, last));
+        drop((first, second));
         let taken = places.taken.lock();
         assert!(taken.silent.is_empty() && taken.silent_of.is_empty());
         assert_eq!(taken.heard, 1);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn one_address_has_all_places_until_others_come_and_keeps_its_share() {
+        let places = Arc::new(Places::of_files(Serves::Pages, 16 * 8));
+        let many: Vec<_> = (0..16).map(|_| places.take(who(1)).unwrap()).collect();
+        // All are new, and lent: whoever else comes waits for nothing.
+        let others: Vec<_> = (2..16)
+            .map(|n| {
+                let coming = tokio::time::timeout(Duration::ZERO, places.room());
+                assert!(futures::FutureExt::now_or_never(coming).is_some_and(|room| room.is_ok()));
+                places.take(who(n)).unwrap()
+            })
+            .collect();
+        assert!(many[..14].iter().all(is_out) && !many[14..].iter().any(is_out));
+        assert!(!others.iter().any(is_out));
+        // Nobody has more than his share: the oldest of all goes, once it had time to speak.
+        assert!(tokio::time::timeout(GRACE / 2, places.room()).await.is_err(), "all are new");
+        assert!(places.take(who(20)).is_err());
+        places.room().await;
+        let last = places.take(who(20)).unwrap();
+        assert!(is_out(&many[14]) && !is_out(&many[15]) && !is_out(&last));
+        assert!(!others.iter().any(is_out));
+    }
+
+    #[test]
+    fn a_process_that_may_open_many_files_hears_many() {
+        let places = Places::of_files(Serves::Grpc, 1 << 20);
+        assert_eq!((places.silent_at_most, places.heard_at_most), (SILENT, 1 << 18));
+        let few = Places::of_files(Serves::Grpc, 64);
+        assert_eq!((few.silent_at_most, few.heard_at_most), (SILENT_AT_LEAST, 16));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_crowd_of_this_machine_waits_for_its_turn_and_nobody_is_lost() {
-        let places = Arc::new(Places::with(Serves::Pages, 16));
+        let places = Arc::new(Places::of_files(Serves::Pages, 16 * 8));
         let user = Who::User(7);
         let mut crowd: Vec<_> = (0..16).map(|_| places.take(user).unwrap()).collect();
         for _ in 0..100 {
@@ -409,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_host_has_so_many_connections_that_spoke_and_they_are_given_back() {
-        let places = Arc::new(Places::with(Serves::Pages, 512));
+        let places = Arc::new(Places::of_files(Serves::Pages, 512 * 8));
         let host = Some(Who::Host(HostId::from_bytes([7; 16])));
         let mut own: Vec<_> =
             (0..HEARD_OF_ONE_HOST).map(|_| places.take(who(1)).unwrap()).collect();
@@ -434,10 +484,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_says_nothing_is_closed_and_one_that_spoke_is_not() {
-        let places = Arc::new(Places::with(Serves::Pages, 16));
+        let places = Arc::new(Places::of_files(Serves::Pages, 16 * 8));
         let [silent, spoken] = [1, 2].map(|n| places.take(who(n)).unwrap());
         spoken.hear(None).unwrap();
+        let began = Instant::now();
+        let greeting = tokio::time::timeout(SILENT_FOR / 2, Arc::clone(&silent).silenced());
+        assert!(greeting.await.is_err());
         assert_eq!(silent.silenced().await.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed(), SILENT_FOR, "its greeting included");
         let waiting = tokio::time::timeout(10 * SILENT_FOR, spoken.silenced()).await;
         assert!(waiting.is_err(), "it stays");
     }

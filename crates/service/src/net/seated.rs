@@ -47,7 +47,13 @@ impl<S> Seated<S> {
             return Ok(());
         }
         match silenced.as_mut().poll(cx) {
-            Poll::Ready(error) => Err(error),
+            Poll::Ready(error) => {
+                // It may be polled again, to be shut down.
+                let kind = error.kind();
+                let ended = std::future::poll_fn(move |_| Poll::Ready(kind.into()));
+                self.silenced = Some(Box::pin(ended));
+                Err(error)
+            }
             Poll::Pending => Ok(()),
         }
     }

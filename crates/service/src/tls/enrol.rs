@@ -15,6 +15,7 @@ use dfs_peer::error_chain;
 use dfs_proto::manager::enrolment_client::EnrolmentClient;
 use dfs_proto::manager::{self, CertificateRequest, JoinRequest};
 use rustls::CertificateError;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -207,6 +208,8 @@ pub enum Renewer {
     Own(Arc<Authority>, Duration),
     /// A manager of the cluster.
     Managers(Vec<ServiceAddress>),
+    /// The same for a guest, whose own certificate gets it no other: by that of the node, as it is kept then.
+    NodeIn(PathBuf),
 }
 
 impl Renewer {
@@ -215,6 +218,10 @@ impl Renewer {
         let managers = match self {
             Self::Own(authority, lifetime) => return issue_own(authority, hosts, *lifetime),
             Self::Managers(managers) => managers,
+            Self::NodeIn(dir) => {
+                let node = loaded(dir.clone()).await?.ok_or(EnrolError::NoManager)?;
+                return Box::pin(for_guest(node, hosts)).await;
+            }
         };
         let mut last = EnrolError::NoManager;
         for at in managers {
@@ -354,10 +361,18 @@ impl Keeper {
     }
 }
 
+async fn loaded(dir: PathBuf) -> Result<Option<Credentials>, EnrolError> {
+    let loading = tokio::task::spawn_blocking(move || Credentials::load(&dir));
+    Ok(loading.await.map_err(stopping)??)
+}
+
+fn stopping(_: JoinError) -> CredentialsError {
+    CredentialsError::Unusable("the process is stopping".to_owned())
+}
+
 async fn saved(credentials: Credentials, dir: PathBuf) -> Result<Credentials, EnrolError> {
     let saving = tokio::task::spawn_blocking(move || credentials.save(&dir).map(|()| credentials));
-    let gone = |_| CredentialsError::Unusable("the process is stopping".to_owned());
-    Ok(saving.await.map_err(gone)??)
+    Ok(saving.await.map_err(stopping)??)
 }
 
 /// What has gone wrong with renewing, and what was said of it.

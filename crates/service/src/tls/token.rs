@@ -101,6 +101,11 @@ pub struct JoinToken {
 }
 
 impl JoinToken {
+    /// Whether a text is meant to be one.
+    pub fn is_like(text: &str) -> bool {
+        text.trim_start().starts_with(PREFIX)
+    }
+
     /// The text that is handed around. What does not fit is left out: the first managers are enough.
     pub fn reveal(&self) -> String {
         let mut bytes = Zeroizing::new(Vec::new());

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -38,8 +38,30 @@ pub enum Manner {
     TakesNothing(&'static [u8]),
 }
 
-/// Most that come again at a time, at each door.
-const AGAIN: usize = 50;
+/// How soon they come again when they are closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// So many at a time at each door, with each drip.
+    Some(usize),
+    /// As soon as that is seen.
+    AtOnce,
+}
+
+impl Pace {
+    fn most(self) -> usize {
+        match self {
+            Self::Some(most) => most,
+            Self::AtOnce => usize::MAX,
+        }
+    }
+
+    fn pause(self) -> Duration {
+        match self {
+            Self::Some(_) => DRIP,
+            Self::AtOnce => DRIP / 50,
+        }
+    }
+}
 
 /// One that has come.
 struct Idler {
@@ -105,7 +127,7 @@ const OVER: u8 = 2;
 
 impl Siege {
     /// So many come to each door from where the calling thread is, in each of its manners in turn.
-    pub fn lay(doors: Vec<(Door, &'static [Manner])>, each: usize) -> io::Result<Self> {
+    pub fn lay(doors: Vec<(Door, &'static [Manner])>, each: usize, pace: Pace) -> io::Result<Self> {
         let mut all = Vec::new();
         for number in 0..each {
             for (door, (place, manners)) in doors.iter().enumerate() {
@@ -116,12 +138,16 @@ impl Siege {
         let told = Arc::new(AtomicU8::new(0));
         let listens = Arc::clone(&told);
         let idling = thread::spawn(move || {
+            let mut dripped = Instant::now();
             while listens.load(Ordering::Relaxed) != OVER {
-                all.iter_mut().for_each(Idler::drip);
-                if listens.load(Ordering::Relaxed) != RESTS {
-                    come_again(&mut all, &doors);
+                if dripped.elapsed() >= DRIP {
+                    dripped = Instant::now();
+                    all.iter_mut().for_each(Idler::drip);
                 }
-                thread::park_timeout(DRIP);
+                if listens.load(Ordering::Relaxed) != RESTS {
+                    come_again(&mut all, &doors, pace.most());
+                }
+                thread::park_timeout(pace.pause());
             }
         });
         Ok(Self { told, idling: Some(idling) })
@@ -133,10 +159,10 @@ impl Siege {
     }
 }
 
-fn come_again(all: &mut [Idler], doors: &[(Door, &'static [Manner])]) {
+fn come_again(all: &mut [Idler], doors: &[(Door, &'static [Manner])], most: usize) {
     let mut again = vec![0; doors.len()];
     for idler in all {
-        if again[idler.door] < AGAIN && idler.is_closed() {
+        if again[idler.door] < most && idler.is_closed() {
             again[idler.door] += 1;
             if let Ok(socket) = come(&doors[idler.door].0, idler.manner) {
                 (idler.socket, idler.said) = (socket, 0);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use dfs_model::{GroupRange, HostId, rank_areas};
+use dfs_model::{GroupRange, HostId, Nearest, rank_areas};
 
 use super::*;
 
@@ -31,6 +31,14 @@ fn names() -> [&'static str; 3] {
 
 /// Seeds of these areas, the nearest to the origin first: each is told of all.
 fn tell(seeds: &mut [&mut Member]) -> Vec<watch::Sender<Arc<Areas>>> {
+    tell_each(seeds, |_| Nearest::new())
+}
+
+/// The same, where each has another word of the operator.
+fn tell_each(
+    seeds: &mut [&mut Member],
+    nearest: impl Fn(&str) -> Nearest,
+) -> Vec<watch::Sender<Arc<Areas>>> {
     for (seed, name) in seeds.iter_mut().zip(names()) {
         seed.info.location.area = name.to_owned();
     }
@@ -40,7 +48,7 @@ fn tell(seeds: &mut [&mut Member]) -> Vec<watch::Sender<Arc<Areas>>> {
             own: seed.info.location.area.clone(),
             seeds: infos.clone(),
             schedulers: infos.iter().map(|info| (info.clone(), info.addresses[0])).collect(),
-            ..Areas::default()
+            nearest: nearest(&seed.info.location.area),
         }));
         seed.engine.take_from_nearer(known);
         sender
@@ -117,6 +125,27 @@ async fn what_the_nearer_ones_do_not_know_it_asks_the_origin_for_and_signs() {
         signed.iter().all(|signed| signed.batch().signer == far.info.id)
     };
     assert!(by_far(&first) && by_far(&second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_take_each_other_for_the_nearer_one_do_not_wait_for_each_other() {
+    let field = Field::new();
+    let mut one = field.honest(Role::Seed, 1, &[]);
+    let mut other = field.honest(Role::Seed, 2, &[&one]);
+    // The operator has just changed his mind: each has heard of the other's area.
+    let [first, second, _] = names();
+    let _told = tell_each(&mut [&mut one, &mut other], |own| {
+        let nearer = if own == first { second } else { first };
+        Nearest::from([("origin.test".to_owned(), nearer.to_owned())])
+    });
+    let origin = Arc::new(FakeOrigin::new(64 * GROUP));
+    let tasks = [open(&one, &origin).await, open(&other, &origin).await];
+    let reading = async { tokio::join!(read_all(&tasks[0]), read_all(&tasks[1])) };
+    // Patience is longer.
+    let read = tokio::time::timeout(Duration::from_secs(20), reading).await;
+    let (by_one, by_other) = read.expect("they wait for each other");
+    assert!(by_one == origin.content && by_other == origin.content);
+    assert_eq!(origin.sent.load(Relaxed), origin.content.len() as u64, "one of them reads it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
