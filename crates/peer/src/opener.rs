@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dfs_artifact::origin::{RequestCount, Requests};
 use dfs_artifact::resolve::{BuiltIndex, OpenTask};
 use dfs_artifact::{
     Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions, View,
@@ -259,7 +260,7 @@ impl Engine {
             return Ok(direct);
         };
         let origin = Box::pin(self.origin_of(&archive, credentials)).await?;
-        let kept = Kept { task: Box::pin(self.open_recipe(&archive, credentials)).await? };
+        let kept = Kept::of(Box::pin(self.open_recipe(&archive, credentials)).await?);
         Ok(dfs_artifact::open_inside(recipe, Arc::new(Archive { kept, origin })))
     }
 
@@ -400,7 +401,7 @@ struct KeepWhatIsRead {
 impl OpenTask for KeepWhatIsRead {
     async fn open(&self, recipe: &Recipe) -> Result<Arc<dyn Origin>, SourceError> {
         match self.engine.open_recipe(recipe, &self.credentials).await {
-            Ok(task) => Ok(Arc::new(Kept { task })),
+            Ok(task) => Ok(Arc::new(Kept::of(task))),
             // The store refuses: the archive is read all the same.
             Err(_) => {
                 dfs_artifact::open_origin(recipe, self.engine.sources(), self.credentials.clone())
@@ -412,9 +413,14 @@ impl OpenTask for KeepWhatIsRead {
 /// A task's bytes, fetched into the store on the way.
 struct Kept {
     task: Task,
+    requests: Requests,
 }
 
 impl Kept {
+    fn of(task: Task) -> Self {
+        Self { task, requests: Requests::default() }
+    }
+
     fn bytes(&self, range: ByteRange) -> ByteStream {
         let task = self.task.clone();
         let begin = (task, range.start, FIRST_STEP);
@@ -446,8 +452,14 @@ impl Origin for Kept {
     }
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        self.requests.made();
         let whole = ByteRange::new(0, self.known_length().await?);
         Ok(self.bytes(range.unwrap_or(whole).intersection(whole)))
+    }
+
+    /// What another task asks for is one request, of whoever that reads it for.
+    fn count_in(&self, count: &RequestCount) {
+        self.requests.count_in(count);
     }
 
     async fn known_length(&self) -> Result<u64, SourceError> {
@@ -487,6 +499,11 @@ impl Origin for Archive {
 
     fn reads_a_task(&self) -> bool {
         !self.origin.ranges()
+    }
+
+    fn count_in(&self, count: &RequestCount) {
+        self.kept.count_in(count);
+        self.origin.count_in(count);
     }
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
