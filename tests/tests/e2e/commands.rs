@@ -746,12 +746,12 @@ const ASK_THE_WRONG_AGENT: &str = r#"
 #[test]
 fn the_agent_that_has_a_mount_is_named_and_what_it_left_when_it_died_is_cleared_without_it() {
     let user = UserAlone::new();
-    let (_, err) = user.run("", ASK_THE_WRONG_AGENT);
+    let (out, err) = user.run("", ASK_THE_WRONG_AGENT);
     let dir = user.dir.display();
     let socket = user.home.join("run/dfs/agent.sock");
     let way = format!("dfctl --socket {} umount {dir}", socket.display());
     assert!(err.contains("DFS-5106") && err.contains(&way), "{err}");
-    assert!(err.contains(&format!("unmounted  {dir}, whose agent is gone")), "{err}");
+    assert!(out.contains(&format!("unmounted  {dir}, whose agent is gone")), "{out}");
 }
 
 fn owned_by_nobody(path: &Path) -> PathBuf {
@@ -796,6 +796,8 @@ fn a_configuration_that_is_no_file_or_has_no_end_is_refused_at_once() {
     refused("dfctl.toml:1");
     fs::write(&file, "colour = 'never'").unwrap();
     refused("unknown key");
+    fs::write(&file, "[dfs-fues]\n").unwrap();
+    refused("the key is probably dfs-fuse");
     fs::remove_file(&file).unwrap();
     // A link that leads nowhere stays one; one to nothing at all is a configuration of nothing.
     symlink(place.path("not there"), &file).unwrap();
