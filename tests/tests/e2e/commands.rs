@@ -92,6 +92,40 @@ fn files_and_trees_are_told_apart() {
 }
 
 #[test]
+fn only_the_levels_that_are_asked_for_are_listed_and_as_in_the_whole() {
+    let place = Place::new();
+    let source = place.dir("source");
+    for path in ["a", "d/f", "d/g/h", "d/g/i/j", "d.x", "e/k/l/m"] {
+        trees::put(&source.join(path), path.as_bytes());
+    }
+    fs::create_dir(source.join("e/empty")).unwrap();
+    let origin = Origin::of_directory(&source).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let names = |words: &[&str]| {
+        let listed = agent.dfctl(&[&["ls", "--format", "name"], words].concat()).done();
+        listed.text().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for url in [origin.url("/"), source.to_str().unwrap().to_owned()] {
+        let at = |path: &str| format!("{url}!{path}");
+        assert_eq!(names(&[&url]), ["a", "d", "d.x", "e"]);
+        assert_eq!(names(&[&at("d/g")]), ["d/g/h", "d/g/i"]);
+        assert_eq!(names(&[&at("e/empty")]), [""; 0]);
+        assert_eq!(names(&[&at("d/f")]), ["d/f"]);
+        agent.dfctl(&["ls", &at("d/gone")]).fails(3, "DFS-2101");
+        agent.dfctl(&["ls", &at("gone/g")]).fails(3, "DFS-2101");
+        agent.dfctl(&["stat", &at("d/gone")]).fails(3, "DFS-2101");
+        let two = ["a", "d.x", "d", "d/f", "d/g", "e", "e/empty", "e/k"];
+        assert_eq!(names(&["--depth", "2", &url]), two);
+        assert_eq!(names(&["--depth", "1", &at("d")]), ["d/f", "d/g"]);
+    }
+    let unasked = ["/d/g/i/", "/e/k/"];
+    assert!(origin.log().iter().all(|asked| !unasked.contains(&&*asked.path)));
+    let url = origin.url("/");
+    let whole = names(&["-r", &url]);
+    assert_eq!(names(&["--depth", "9", &url]), whole);
+}
+
+#[test]
 fn what_is_inside_is_seen_without_mounting() {
     let place = Place::new();
     let source = place.dir("source");
