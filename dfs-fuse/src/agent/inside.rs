@@ -106,7 +106,8 @@ pub struct InsideAgent {
 }
 
 impl InsideAgent {
-    /// Starts one below `parent`, which is made if it is not there, alone or in the cluster of `managers`; what
+    /// Starts one below `parent`, which is made if it is not there, alone or in the cluster of `managers`, where it
+    /// stands at `location`; what
     /// killed processes left there is removed. Where this machine has a certificate (`node`), it takes part as a guest
     /// of it.
     pub async fn start(
@@ -114,6 +115,7 @@ impl InsideAgent {
         sources: SourcesBuilder,
         managers: &[SocketAddr],
         node: Option<Credentials>,
+        location: Location,
     ) -> Result<Self, InsideError> {
         let parent = private_dir(parent)?;
         sweep_private(&parent);
@@ -134,7 +136,8 @@ impl InsideAgent {
             channels: Arc::new(GrpcChannels::new(security)),
             advertise: Vec::new(),
         };
-        let host = Host::start(options(&dir, sources, managers), network, &tracker, &stop)?;
+        let host =
+            Host::start(options(&dir, sources, managers, location), network, &tracker, &stop)?;
         let name = managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let facts = AgentFacts { data_dir: dir.clone(), cluster: name, capacity: None };
         let service = NodeServer::new(NodeService::new(Agent::new(host.clone(), facts)));
@@ -216,7 +219,12 @@ pub fn address_towards(cluster: SocketAddr) -> io::Result<IpAddr> {
     Ok(towards.local_addr()?.ip())
 }
 
-fn options(dir: &Path, sources: SourcesBuilder, managers: &[SocketAddr]) -> HostOptions {
+fn options(
+    dir: &Path,
+    sources: SourcesBuilder,
+    managers: &[SocketAddr],
+    location: Location,
+) -> HostOptions {
     let (role, name) = match managers {
         [] => (Role::Solo, "solo".to_owned()),
         _ => (Role::Node, format!("dfctl-{}", std::process::id())),
@@ -225,7 +233,7 @@ fn options(dir: &Path, sources: SourcesBuilder, managers: &[SocketAddr]) -> Host
         role,
         data_dir: dir.to_owned(),
         name,
-        location: Location::default(),
+        location,
         capacity: None,
         upload_rate: None,
         slots: SlotLimits::default(),
