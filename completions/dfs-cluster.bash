@@ -49,7 +49,7 @@ _dfs__cluster() {
             return 0
             ;;
         dfs__subcmd__cluster__subcmd__all)
-            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
+            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -88,6 +88,14 @@ _dfs__cluster() {
                     return 0
                     ;;
                 --port-metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-token-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -123,7 +131,7 @@ _dfs__cluster() {
             return 0
             ;;
         dfs__subcmd__cluster__subcmd__manager)
-            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
+            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -162,6 +170,14 @@ _dfs__cluster() {
                     return 0
                     ;;
                 --port-metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-token-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -197,7 +213,7 @@ _dfs__cluster() {
             return 0
             ;;
         dfs__subcmd__cluster__subcmd__scheduler)
-            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
+            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -236,6 +252,14 @@ _dfs__cluster() {
                     return 0
                     ;;
                 --port-metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-token-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -271,7 +295,7 @@ _dfs__cluster() {
             return 0
             ;;
         dfs__subcmd__cluster__subcmd__seed)
-            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --name --area --idc --rack --log --log-format --help"
+            opts="-h --data-dir --advertise --port-grpc --port-pieces --manager --join --tls --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -310,6 +334,14 @@ _dfs__cluster() {
                     return 0
                     ;;
                 --port-metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-token-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -57,7 +57,7 @@ pub struct Options {
     pub fill: Fill,
     /// Who decides who sends what to whom: swarm, random, seed004, seed004+.
     pub strategy: Strategy,
-    /// Arms of an A/B test, tables by name: each has a `strategy` and the `share` of all tasks that it decides about, as
+    /// Arms of an A/B test, tables by name: each has a `strategy` and the `share` of all URLs that it decides about, as
     /// `10%`; the rest is left to `scheduler.strategy`.
     #[serde(deserialize_with = "arms::read")]
     pub arms: BTreeMap<String, ArmOptions>,

@@ -58,6 +58,16 @@ pub struct GlobalArgs {
     /// Where a process started by dfctl keeps its data; without an agent, dfctl's own goes to DIR/solo
     #[arg(long, global = true, value_name = "DIR", env = "DFS_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
+    /// Area (region) that this machine stands in, for the cluster: what dfctl starts, and what it takes itself, comes from
+    /// schedulers, seeds and neighbours there
+    #[arg(long, global = true, value_name = "NAME", env = "DFS_AREA", hide_env_values = true)]
+    area: Option<String>,
+    /// Data centre that this machine stands in
+    #[arg(long, global = true, value_name = "NAME", env = "DFS_IDC", hide_env_values = true)]
+    idc: Option<String>,
+    /// Finer place in it, elements separated by `|`
+    #[arg(long, global = true, value_name = "NAME", env = "DFS_RACK", hide_env_values = true)]
+    rack: Option<String>,
     /// Shape of the result
     #[arg(long, global = true, value_enum, env = "DFS_FORMAT", hide_env_values = true)]
     format: Option<Format>,

@@ -154,7 +154,8 @@ impl Context {
         let node = node.zip(self.settings.agent_dir().ok());
         let parent = self.settings.solo_dir()?;
         let sources = self.sources(FileOptions::default());
-        let started = InsideAgent::start(&parent, sources, &managers, node).await;
+        let location = self.settings.location.clone();
+        let started = InsideAgent::start(&parent, sources, &managers, node, location).await;
         let agent = started.map_err(|error| {
             let what = format!("cannot work without a node agent in {}", parent.display());
             CliError::start(what, error.fault()).caused_by(&error)

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use dfs_model::Location;
 use dfs_service::data_dir::{DataDirError, Places, private_dir, socket_dir};
 use dfs_service::process::Fault;
 
@@ -50,6 +51,12 @@ pub async fn agent(context: &Context) -> Result<PathBuf, CliError> {
     }
     let mut arguments: Vec<OsString> = vec!["--data-dir".into(), data.clone().into()];
     arguments.extend(["--socket".into(), socket.clone().into(), "--exit-when-idle".into()]);
+    let Location { area, idc, rack } = &context.settings.location;
+    for (flag, place) in [("--area", area), ("--idc", idc), ("--rack", rack)] {
+        if !place.is_empty() {
+            arguments.extend([flag.into(), place.into()]);
+        }
+    }
     if let Some(cluster) = settings.cluster_joined() {
         arguments.extend(["--cluster".into(), cluster.to_string().into()]);
         if let Some(ip) = listens_on(context, cluster).await {

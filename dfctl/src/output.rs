@@ -4,12 +4,14 @@
 //! cursor or pretend to be ours. Writing to a reader that has gone ends the command quietly.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anstream::{AutoStream, ColorChoice};
 use clap::builder::StyledStr;
 use dfs_model::ByteSize;
+use rustix::termios::Winsize;
 use serde_json::json;
 
 use crate::closed::stdout_was_closed;
@@ -122,7 +124,7 @@ impl Output {
             Color::Always => ColorChoice::Always,
             Color::Never => ColorChoice::Never,
         };
-        let stderr_width = io::stderr().is_terminal().then(terminal_width);
+        let stderr_width = io::stderr().is_terminal().then(|| window(io::stderr()).0);
         Self {
             format,
             verbosity,
@@ -259,10 +261,13 @@ fn stdout_failed(error: io::Error) -> CliError {
     CliError::new(code, "cannot write to the standard output").caused_by(&error)
 }
 
-/// Columns of the terminal behind stderr; 80 when it does not say.
-fn terminal_width() -> usize {
-    let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
-    size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(80)
+/// Columns and rows of a terminal; those of old where it does not say.
+pub fn window(terminal: impl AsFd) -> (usize, usize) {
+    let size = rustix::termios::tcgetwinsize(terminal).ok();
+    let of = |told: fn(&Winsize) -> u16, usual| {
+        size.as_ref().map(|size| usize::from(told(size))).filter(|n| *n > 0).unwrap_or(usual)
+    };
+    (of(|size| size.ws_col, 80), of(|size| size.ws_row, 24))
 }
 
 /// Whether a character moves what a terminal shows.

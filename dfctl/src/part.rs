@@ -435,10 +435,37 @@ fn cut_off(error: io::Error) -> io::Error {
 
 /// What stands at this path once it is whole, where the path is that of a part file or of a draft of one.
 pub fn whole_of(part: &[u8]) -> Option<&[u8]> {
-    let digits = part.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    let draft = part[..part.len() - digits].strip_suffix(b".").filter(|_| digits > 0);
-    let whole = draft.unwrap_or(part).strip_suffix(SUFFIX.as_bytes())?;
+    let whole = split_draft(part).map_or(part, |(part, _)| part).strip_suffix(SUFFIX.as_bytes())?;
     (!whole.is_empty() && !whole.ends_with(b"/")).then_some(whole)
+}
+
+/// What stands before a number at the end, and the number.
+fn split_draft(name: &[u8]) -> Option<(&[u8], &[u8])> {
+    let digits = name.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (before, number) = name.split_at(name.len() - digits);
+    Some((before.strip_suffix(b".").filter(|_| digits > 0)?, number))
+}
+
+/// Whether a process made this draft that is not there any more.
+fn is_abandoned(name: &[u8]) -> bool {
+    let Some((_, number)) = split_draft(name).filter(|_| whole_of(name).is_some()) else {
+        return false;
+    };
+    let number = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
+    let pid = number.and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH))
+}
+
+/// Takes away the drafts in a directory that killed processes of this user left. As good as it goes: they are in
+/// nobody's way.
+pub fn sweep_drafts(dir: &OutDir) {
+    let entries = rustix::fs::Dir::read_from(dir.fd()).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if is_abandoned(name.as_bytes()) && is_own(dir, name) {
+            let _ = sweep(dir, name);
+        }
+    }
 }
 
 /// Takes away what a run left that was killed, unless somebody writes it, or may; whether it is gone.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dfs_model::Location;
 use dfs_service::config::{ConfigError, Explanation, Loaded, Loader, Origin, ServiceAddress};
 use dfs_service::data_dir::Places;
 use serde::de::Error as _;
@@ -23,6 +24,9 @@ struct Options {
     solo: Option<bool>,
     #[serde(deserialize_with = "named")]
     data_dir: Option<PathBuf>,
+    area: Option<String>,
+    idc: Option<String>,
+    rack: Option<String>,
     format: Option<Format>,
     progress: Option<progress::Mode>,
     color: Option<Color>,
@@ -102,7 +106,8 @@ fn homeless(what: &str, variable: &str, hint: &str) -> CliError {
 pub fn unusable(error: &ConfigError) -> CliError {
     let failed = CliError::new(&codes::BAD_CONFIG, "cannot use the configuration").caused_by(error);
     let ConfigError::UnknownKey { key, known, .. } = error else { return failed };
-    match near(key, known.split(", "))[..] {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    match near(last, known.split(", "))[..] {
         [] => failed,
         [nearest, ..] => failed.hint(format!("the key is probably {nearest}")),
     }
@@ -143,6 +148,8 @@ pub struct Settings {
     pub solo: bool,
     /// Where processes started here keep their data, where it was named.
     pub data_dir: Option<PathBuf>,
+    /// Where this machine stands.
+    pub location: Location,
     /// Shape of results.
     pub format: Format,
     /// How progress is shown.
@@ -172,11 +179,14 @@ impl Settings {
         let options = loaded.options.clone();
         // What is started here stands in another directory.
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let named = Option::unwrap_or_default;
+        let (area, idc, rack) = (named(options.area), named(options.idc), named(options.rack));
         Self {
             cluster: options.cluster,
             socket: options.socket.map(absolute),
             solo: options.solo.unwrap_or(false),
             data_dir: options.data_dir.map(absolute),
+            location: Location { area, idc, rack },
             format: options.format.unwrap_or_default(),
             progress: options.progress.unwrap_or_default(),
             color: options.color.unwrap_or_default(),

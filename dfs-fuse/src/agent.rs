@@ -10,6 +10,7 @@ pub mod cluster;
 mod content;
 pub mod inside;
 mod known;
+mod level;
 mod mounts;
 mod status;
 mod walk;

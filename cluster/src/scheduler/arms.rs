@@ -9,7 +9,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use dfs_scheduler::core::{Arm, MAX_ARMS, REST, WHOLE};
+use dfs_model::{REST, WHOLE};
+use dfs_scheduler::core::{Arm, MAX_ARMS};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::Strategy;
@@ -34,7 +35,7 @@ impl ArmOptions {
     }
 }
 
-/// A share of all tasks, in hundredths of a percent: `10%`, `2.5%`.
+/// A share of all URLs, in hundredths of a percent: `10%`, `2.5%`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share(u32);
 

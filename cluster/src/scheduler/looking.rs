@@ -1,16 +1,16 @@
 //! What the core tells people, as it travels: bounded, whatever hosts have said.
 
 use bytes::Bytes;
-use dfs_model::HostId;
+use dfs_model::statistics::Mean;
+use dfs_model::{HostId, Measure, shortened};
 use dfs_proto::convert;
 use dfs_proto::scheduler::evidence::What;
 use dfs_proto::{common, scheduler};
 use dfs_scheduler::core::{
-    ArmReport, Candidate, Detail, Ending, Entry, Evidence, FailureKind, Given, Look, Measure,
-    Millis, PeerReport, Reason, Scheduling, Scores, Series, SourceReason, Standing, TaskReport,
-    Verdict, Wait, Which, Who,
+    ArmReport, Candidate, Detail, Ending, Entry, Evidence, FailureKind, Given, Look, Millis,
+    PeerReport, REASON_CHARS, Reason, Scheduling, Scores, Series, SourceReason, Standing,
+    TaskReport, Verdict, Wait, Which, Who,
 };
-use dfs_scheduler::statistics::Mean;
 use prost::Message as _;
 
 use super::messages::{Unacceptable, id_bytes, refusal_message, task_message};
@@ -88,7 +88,7 @@ fn series_message(measure: Measure, series: &Series) -> scheduler::Series {
         series.mean;
     scheduler::Series {
         measure: measure.into(),
-        tasks: clusters,
+        urls: clusters,
         count,
         mean,
         counts_squared,
@@ -232,16 +232,11 @@ fn standing(standing: &Standing, now: Millis) -> scheduler::Standing {
         Standing::Silent { until } => due(Kind::Silent, *until),
         Standing::Void { kind, reason, until } => scheduler::Standing {
             refusal: refusal_message(*kind).into(),
-            reason: short(reason),
+            reason: shortened(reason, REASON_CHARS).into_owned(),
             ..due(Kind::Void, *until)
         },
         Standing::GaveUp => of(Kind::GaveUp),
     }
-}
-
-/// As much of what a seed wrote as people read.
-fn short(reason: &str) -> String {
-    reason.chars().take(300).collect()
 }
 
 fn entry(entry: &Entry, now: Millis) -> scheduler::Evidence {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dfs_model::{HostId, HostInfo, TaskId, TaskInfo};
+use dfs_model::{HostId, HostInfo, Measure, TaskId, TaskInfo};
 use dfs_peer::dial::Callee;
 use dfs_peer::digests::{Appointment, Identity, MAX_STAND_INS};
 use dfs_peer::swarm::Channels;
@@ -24,8 +24,8 @@ use super::{Error, Options, messages};
 use crate::membership::Members;
 use crate::metrics::SchedulerMetrics;
 use dfs_scheduler::core::{
-    ArmReport, Core, Decision, Event, Look, Measure, Millis, Outcome, SeedEvent, Taken, TaskReport,
-    Totals, Which,
+    ArmReport, Core, Decision, Event, Look, Millis, Outcome, SeedEvent, Taken, TaskReport, Totals,
+    Which,
 };
 
 const MAILBOX: usize = 1024;

@@ -7,6 +7,7 @@
 
 mod forward;
 mod parts;
+mod requests;
 mod space;
 mod unpacked;
 mod wholes;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::{ByteRange, Transform, Validator};
-use dfs_source::{ByteStream, Credentials, Source, SourceError, Sources, Target};
+use dfs_source::{ByteStream, Credentials, SourceError, Sources, Target};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
@@ -24,6 +25,8 @@ use crate::recipe::{OriginRecipe, Recipe};
 pub(crate) use forward::Forward;
 pub use parts::PartsOrigin;
 pub(crate) use parts::part_of;
+use requests::Counted;
+pub use requests::{RequestCount, Requests};
 pub use space::SpaceOrigin;
 pub use unpacked::UnpackedOrigin;
 
@@ -66,6 +69,10 @@ pub trait Origin: Send + Sync {
         false
     }
 
+    /// Adds to `count`, from now on, each request that is made to the origin. One that asks it for nothing itself
+    /// need not.
+    fn count_in(&self, _count: &RequestCount) {}
+
     /// As [`Origin::read`], but a member that changed does not end it.
     async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
         Ok(self.read(Some(range)).await?.map_ok(Part::Bytes).boxed())
@@ -101,6 +108,7 @@ pub fn open_origin(
             let target = place.target(credentials);
             let source = sources.for_target(&target)?;
             let pin = recipe.key.validator.clone();
+            let source = Counted::new(source);
             Ok(Arc::new(UrlOrigin { source, target, pin, length: recipe.length, ranges: *ranges }))
         }
     }
@@ -148,7 +156,7 @@ pub fn open_inside(recipe: &Recipe, archive: Arc<dyn Origin>) -> Arc<dyn Origin>
 
 /// One URL.
 pub struct UrlOrigin {
-    source: Arc<dyn Source>,
+    source: Counted,
     target: Target,
     pin: Validator,
     length: Option<u64>,
@@ -167,6 +175,10 @@ impl Origin for UrlOrigin {
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
         self.source.read(&self.target, range, &self.pin).await
+    }
+
+    fn count_in(&self, count: &RequestCount) {
+        self.source.requests.count_in(count);
     }
 }
 

@@ -211,6 +211,25 @@ pub async fn resolve(
     }
 }
 
+/// What lies right in the directory `below` of a listing, as the index of a tree that has nothing else; `None` where
+/// the target is no listing.
+pub async fn resolve_level(
+    sources: &Sources,
+    target: &Target,
+    below: &[u8],
+    options: &ResolveOptions,
+) -> Result<Option<BuiltIndex>, ResolveError> {
+    let source = sources.for_target(target)?;
+    let stat = source.stat(target).await?;
+    if stat.kind != StatKind::Directory {
+        return Ok(None);
+    }
+    let target = Target { url: stat.url, ..target.clone() };
+    let entries = source.list_level(&target, below);
+    let context = Context { source, target, options };
+    Ok(context.listing_of(entries).await?.index)
+}
+
 /// What a resolution works with.
 struct Context<'a> {
     source: Arc<dyn Source>,

@@ -27,6 +27,12 @@ pub struct Location {
     pub rack: String,
 }
 
+/// Whether two names are of one data centre, whatever letters they are written with; `None` where either is not known.
+pub fn same_idc(one: &str, other: &str) -> Option<bool> {
+    let are_known = !one.is_empty() && !other.is_empty();
+    are_known.then(|| one.eq_ignore_ascii_case(other))
+}
+
 /// A host as it announces itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostInfo {
@@ -44,4 +50,16 @@ pub struct HostInfo {
     pub public_key: [u8; 32],
     /// Uploads it serves at a time.
     pub upload_slots: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_centre_that_is_not_known_is_neither_the_same_nor_another() {
+        assert_eq!(same_idc("East", "eAST"), Some(true));
+        assert_eq!(same_idc("east", "west"), Some(false));
+        assert_eq!([same_idc("", "west"), same_idc("west", ""), same_idc("", "")], [None; 3]);
+    }
 }

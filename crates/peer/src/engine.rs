@@ -682,6 +682,7 @@ impl Engine {
     ) -> Result<(), OpenError> {
         let Some(origin) = origin else { return Ok(()) };
         let source = access(Some(origin.as_ref()));
+        origin.count_in(&task.shared.provenance.requests);
         *task.shared.origin.lock() = Some(origin);
         if self.inner.reads_origin_of(task.info()) {
             // The actor is gone only when the task closes.

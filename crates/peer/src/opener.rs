@@ -8,22 +8,27 @@ mod snapshots;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dfs_artifact::origin::{RequestCount, Requests};
 use dfs_artifact::resolve::{BuiltIndex, OpenTask};
 use dfs_artifact::{
     Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions, View,
 };
 use dfs_model::TaskInfo;
-use dfs_model::{ByteRange, Invariant, Priority, TaskKey, TaskKind};
+use dfs_model::{ByteRange, Invariant, Priority, TaskId, TaskKey, TaskKind, Transform};
 use dfs_proto::convert::BadMessage;
 use dfs_proto::{common, scheduler};
 use dfs_source::{Action, Attempt, ByteStream, Credentials, SourceError, Target};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 
+use crate::classes::Class;
 use crate::engine::{Engine, OpenError, ReadError, Role, Task};
+use crate::store::{Pins, StoreError};
 use crate::swarm::{SwarmError, route};
 use crate::targets;
 
@@ -35,6 +40,10 @@ const FIRST_STEP: u64 = 256 * 1024;
 
 /// Tasks of one tree opened at a time.
 const OPENING: usize = 16;
+
+/// How often, and after what time, what is given back is tried to be removed again while it is still in use.
+const LET_GO_TRIES: usize = 50;
+const LET_GO_EVERY: Duration = Duration::from_millis(20);
 
 /// The largest index that is loaded: about twelve million files.
 const LARGEST_INDEX: u64 = 4 << 30;
@@ -194,14 +203,21 @@ impl Engine {
         target: &Target,
         view: View,
     ) -> Result<OpenArtifact, OpenUrlError> {
-        let opener =
-            KeepWhatIsRead { engine: self.clone(), credentials: target.credentials.clone() };
+        let opener = Arc::new(KeepWhatIsRead {
+            engine: self.clone(),
+            credentials: target.credentials.clone(),
+            unpacked: Mutex::default(),
+        });
         let options = ResolveOptions {
             domain: domain_of(&target.credentials).into_owned(),
-            opener: Some(Arc::new(opener)),
+            opener: Some(Arc::clone(&opener) as Arc<dyn OpenTask>),
             ..ResolveOptions::default()
         };
-        let artifact = dfs_artifact::resolve(self.sources(), target, view, &options).await?;
+        let resolved = dfs_artifact::resolve(self.sources(), target, view, &options).await;
+        if let Err(error) = &resolved {
+            opener.give_back(error).await;
+        }
+        let artifact = resolved?;
         let Some(built) = artifact.index else {
             let tasks = self.open_recipes(target, &artifact.tasks).await?;
             return Ok(OpenArtifact { target: target.clone(), index: None, tasks });
@@ -259,7 +275,7 @@ impl Engine {
             return Ok(direct);
         };
         let origin = Box::pin(self.origin_of(&archive, credentials)).await?;
-        let kept = Kept { task: Box::pin(self.open_recipe(&archive, credentials)).await? };
+        let kept = Kept::of(Box::pin(self.open_recipe(&archive, credentials)).await?);
         Ok(dfs_artifact::open_inside(recipe, Arc::new(Archive { kept, origin })))
     }
 
@@ -394,13 +410,40 @@ pub async fn read_whole(task: &Task, limit: u64) -> Result<Bytes, ReadError> {
 struct KeepWhatIsRead {
     engine: Engine,
     credentials: Credentials,
+    /// Tasks of what archives unpack to, of which nothing was here before.
+    unpacked: Mutex<Vec<TaskId>>,
+}
+
+impl KeepWhatIsRead {
+    /// What an archive unpacked to that turned out to be none is of no use to anybody, and may be long. The archive
+    /// itself may still be wanted as the file that it is.
+    async fn give_back(&self, error: &ResolveError) {
+        if !matches!(Class::of_resolution(error), Class::BrokenArchive | Class::Unsupported) {
+            return;
+        }
+        let unpacked = std::mem::take(&mut *self.unpacked.lock());
+        for task in unpacked {
+            for _ in 0..LET_GO_TRIES {
+                // In use as long as what read it has not seen the error.
+                match self.engine.remove(task, Pins::Count).await {
+                    Err(StoreError::InUse { .. }) => tokio::time::sleep(LET_GO_EVERY).await,
+                    _ => break,
+                }
+            }
+        }
+    }
 }
 
 #[async_trait]
 impl OpenTask for KeepWhatIsRead {
     async fn open(&self, recipe: &Recipe) -> Result<Arc<dyn Origin>, SourceError> {
+        let id = recipe.key.id();
+        let is_unpacked = recipe.key.transform != Transform::Identity;
+        if is_unpacked && self.engine.peek(&id).is_none() {
+            self.unpacked.lock().push(id);
+        }
         match self.engine.open_recipe(recipe, &self.credentials).await {
-            Ok(task) => Ok(Arc::new(Kept { task })),
+            Ok(task) => Ok(Arc::new(Kept::of(task))),
             // The store refuses: the archive is read all the same.
             Err(_) => {
                 dfs_artifact::open_origin(recipe, self.engine.sources(), self.credentials.clone())
@@ -412,9 +455,14 @@ impl OpenTask for KeepWhatIsRead {
 /// A task's bytes, fetched into the store on the way.
 struct Kept {
     task: Task,
+    requests: Requests,
 }
 
 impl Kept {
+    fn of(task: Task) -> Self {
+        Self { task, requests: Requests::default() }
+    }
+
     fn bytes(&self, range: ByteRange) -> ByteStream {
         let task = self.task.clone();
         let begin = (task, range.start, FIRST_STEP);
@@ -446,8 +494,14 @@ impl Origin for Kept {
     }
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {
+        self.requests.made();
         let whole = ByteRange::new(0, self.known_length().await?);
         Ok(self.bytes(range.unwrap_or(whole).intersection(whole)))
+    }
+
+    /// What another task asks for is one request, of whoever that reads it for.
+    fn count_in(&self, count: &RequestCount) {
+        self.requests.count_in(count);
     }
 
     async fn known_length(&self) -> Result<u64, SourceError> {
@@ -487,6 +541,11 @@ impl Origin for Archive {
 
     fn reads_a_task(&self) -> bool {
         !self.origin.ranges()
+    }
+
+    fn count_in(&self, count: &RequestCount) {
+        self.kept.count_in(count);
+        self.origin.count_in(count);
     }
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {

@@ -72,6 +72,11 @@ pub trait Holdings: Send + Sync + 'static {
 /// How long a manager may take to name a scheduler. A host that has met none by then goes on by itself.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a scheduler may take over an answer until it is asked whether it lives, and to say so. More than a moment: who
+/// takes one that is only busy for dead asks the origin itself, and so do all others.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(2);
+const LIVES_WITHIN: Duration = Duration::from_secs(5);
+
 /// How long a scheduler may take to say what it knows.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
@@ -156,8 +161,11 @@ impl Swarm {
         let mut call = tonic::Request::new(request);
         call.set_timeout(self.options.call_timeout);
         let mut client = self.client_for(route).await?;
-        let reply = client.resolve(call).await.map_err(refused)?;
-        Ok(reply.into_inner())
+        let silence = silence(client.clone());
+        tokio::select! {
+            reply = client.resolve(call) => Ok(reply.map_err(refused)?.into_inner()),
+            () = silence => Err(SwarmError::Unreachable("the scheduler does not answer".to_owned())),
+        }
     }
 
     /// Lets the seed of what `route` is of fetch all of it; how that goes.
@@ -182,10 +190,9 @@ impl Swarm {
             let channel = self.options.channels.channel(*address, callee);
             let mut client =
                 SchedulerClient::new(channel).max_decoding_message_size(messages::MAX_MESSAGE);
-            let mut call = tonic::Request::new(request.clone());
-            call.set_timeout(self.options.call_timeout);
             async move {
-                let answered = tokio::time::timeout(LOOK_WITHIN, client.tasks(call)).await;
+                let looking = client.tasks(request.clone());
+                let answered = tokio::time::timeout(LOOK_WITHIN, looking).await;
                 let late = |_| SwarmError::Unreachable("the scheduler does not answer".to_owned());
                 let answer = answered.map_err(late).and_then(|answer| answer.map_err(refused));
                 let answer = answer.map(tonic::Response::into_inner);
@@ -363,4 +370,16 @@ pub fn route_of(task: &TaskKey) -> RouteKey {
 /// The route key of a URL in a domain.
 pub fn route(domain: &str, url: &CanonicalUrl) -> RouteKey {
     RouteKey::of(domain, url)
+}
+
+/// Ends when a scheduler says nothing any more. An answer may take its time, as its seed asks the origin; a question
+/// about nothing is refused at once by whoever lives.
+async fn silence(mut client: SchedulerClient<Channel>) {
+    loop {
+        tokio::time::sleep(ASKED_AGAIN_AFTER).await;
+        let nothing = client.resolve(scheduler::ResolveRequest::default());
+        if tokio::time::timeout(LIVES_WITHIN, nothing).await.is_err() {
+            return;
+        }
+    }
 }

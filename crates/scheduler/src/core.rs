@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{HostId, HostInfo, Nearest, RouteKey, TaskId};
+use dfs_model::{HostId, HostInfo, Measure, Nearest, RouteKey, TaskId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -51,12 +51,12 @@ mod recall_tests;
 #[cfg(test)]
 mod tests;
 
-pub use arms::{Arm, Arms, MAX_ARMS, REST, WHOLE};
+pub use arms::{Arm, Arms, MAX_ARMS};
 use dag::Dag;
 use evidence::Log;
 pub use evidence::{
-    Candidate, Entry, Evidence, MAX_ENTRIES, MAX_ENTRIES_PER_TASK, Reason, Scheduling, Scores,
-    SourceReason, Taken, Verdict, Wait, Who,
+    Candidate, Entry, Evidence, MAX_ENTRIES, MAX_ENTRIES_PER_TASK, REASON_CHARS, Reason,
+    Scheduling, Scores, SourceReason, Taken, Verdict, Wait, Who,
 };
 use host::Host;
 pub use message::{
@@ -66,7 +66,7 @@ pub use message::{
 use peer::Peer;
 pub use peer::PeerState;
 pub use report::{Detail, Look, PeerReport, TaskReport, Which};
-pub use results::{ArmReport, Measure, Series};
+pub use results::{ArmReport, Series};
 use roster::Roster;
 pub use shelf::MAX_SHELVED_PER_HOST;
 use shelf::Shelf;

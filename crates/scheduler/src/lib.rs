@@ -5,4 +5,3 @@
 
 pub mod core;
 pub mod matcher;
-pub mod statistics;

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::map_response;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::net::incoming::Pages;
+use crate::private_file;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -97,6 +99,75 @@ impl Drop for Check {
     }
 }
 
+/// Characters that a token has at least: nobody tries so many out.
+const SHORTEST: usize = 16;
+/// Bytes of a token's file that are looked at.
+const TOKEN_BYTES: u64 = 4096;
+
+/// Why pages are not given to others.
+#[derive(Debug, thiserror::Error)]
+pub enum PagesError {
+    /// Nothing says who may read them.
+    #[error(
+        "metrics-listen wants metrics-token-file: who is not on this machine reads metrics with a token only"
+    )]
+    NoToken,
+    /// There is no such file, or it cannot be read.
+    #[error("cannot read the token of metrics in {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Anybody could find it out.
+    #[error("the token of metrics in {} is not one line of at least {SHORTEST} characters", path.display())]
+    Short {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// What who reads pages from another machine must show. Kept as its hash, which is compared in constant time.
+#[derive(Debug, Clone, Copy)]
+pub struct Token(blake3::Hash);
+
+impl Token {
+    /// The one in the first line of a file.
+    pub fn of(path: Option<&Path>) -> Result<Self, PagesError> {
+        let path = path.ok_or(PagesError::NoToken)?;
+        let failed = |source| PagesError::Read { path: path.to_owned(), source };
+        let bytes = private_file::read(path, TOKEN_BYTES).map_err(failed)?;
+        let bytes = bytes.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let token = bytes.trim_ascii();
+        if token.len() < SHORTEST || !token.iter().all(u8::is_ascii_graphic) {
+            return Err(PagesError::Short { path: path.to_owned() });
+        }
+        Ok(Self(blake3::hash(token)))
+    }
+
+    fn is_shown(self, headers: &HeaderMap) -> bool {
+        let shown = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        shown
+            .and_then(|shown| shown.split_at_checked(BEARER.len()))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER))
+            .is_some_and(|(_, token)| blake3::hash(token) == self.0)
+    }
+
+    /// The same routes for who shows it.
+    pub fn guard(self, router: Router) -> Router {
+        router.layer(from_fn(move |request: Request, next: Next| async move {
+            if self.is_shown(request.headers()) {
+                return next.run(request).await;
+            }
+            let wanted = [(header::WWW_AUTHENTICATE, "Bearer")];
+            (StatusCode::UNAUTHORIZED, wanted, "a token is wanted\n").into_response()
+        }))
+    }
+}
+
+const BEARER: &[u8] = b"Bearer ";
+
 /// The routes, to be served alone or beside others.
 pub fn router(metrics: Arc<Metrics>, readiness: Readiness) -> Router {
     Router::new()
@@ -162,6 +233,39 @@ mod tests {
         drop(store);
         assert_eq!(get(&router, "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(get(&router, "/livez").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn who_reads_from_elsewhere_shows_the_token() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("token");
+        let told = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            Token::of(Some(&file))
+        };
+        assert!(matches!(Token::of(None), Err(PagesError::NoToken)));
+        assert!(matches!(Token::of(Some(&file)), Err(PagesError::Read { .. })));
+        for bad in ["", "short", "two words in one line", "0123456789abcdef\n0123"] {
+            assert!(matches!(told(bad), Err(PagesError::Short { .. })), "{bad}");
+        }
+        let token = told("0123456789abcdef\n").unwrap();
+        let router = token.guard(router(Arc::new(Metrics::new()), Readiness::default()));
+        for (shown, status) in [
+            (None, StatusCode::UNAUTHORIZED),
+            (Some("Bearer 0123456789abcdeg"), StatusCode::UNAUTHORIZED),
+            (Some("Basic 0123456789abcdef"), StatusCode::UNAUTHORIZED),
+            (Some("B"), StatusCode::UNAUTHORIZED),
+            (Some("bearer 0123456789abcdef"), StatusCode::OK),
+        ] {
+            for page in ["/metrics", "/livez", "/readyz"] {
+                let mut request = axum::http::Request::get(page);
+                if let Some(shown) = shown {
+                    request = request.header(header::AUTHORIZATION, shown);
+                }
+                let asked = router.clone().oneshot(request.body(Body::empty()).unwrap());
+                assert_eq!(asked.await.unwrap().status(), status, "{shown:?} {page}");
+            }
+        }
     }
 
     #[tokio::test]

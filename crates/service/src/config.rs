@@ -503,10 +503,14 @@ fn refuse_unknown(
     for (key, value) in dict {
         let Some(counterpart) = known.get(key) else {
             let key = format!("{prefix}{key}");
+            let tables =
+                matches!((prefix, value, &layer.origin), ("", Value::Dict(..), Origin::File(..)));
+            let tables = PROCESSES.iter().copied().filter(|_| tables);
+            let known = known.keys().map(String::as_str).chain(tables);
             return Err(ConfigError::UnknownKey {
                 origin: layer.origin_of(&key),
                 key,
-                known: known.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+                known: known.collect::<Vec<_>>().join(", "),
             });
         };
         if let (Value::Dict(_, dict), Value::Dict(_, known)) = (value, counterpart)

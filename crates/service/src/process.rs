@@ -16,6 +16,7 @@ use clap::error::{ContextKind, ContextValue};
 use dfs_model::Location;
 use dfs_peer::error_chain;
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 
 use crate::admin::{self, Readiness};
 use crate::config::{ConfigError, passing_over_empty};
@@ -48,6 +49,13 @@ pub struct Flags {
     /// free one if that is taken].
     #[arg(long, value_name = "PORT")]
     pub port_metrics: Option<u16>,
+    /// Address at which others may read metrics and health too, with the token of --metrics-token-file; the page on
+    /// loopback stays.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer TOKEN`.
+    #[arg(long, value_name = "FILE")]
+    pub metrics_token_file: Option<PathBuf>,
     /// Name for people; the machine's own when not given.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -76,6 +84,10 @@ pub struct Options {
     pub listen: IpAddr,
     /// Port of metrics and health.
     pub port_metrics: Option<u16>,
+    /// Address at which others may read metrics and health too, with the token; the page on loopback stays.
+    pub metrics_listen: Option<SocketAddr>,
+    /// File with the token that who reads metrics from elsewhere shows.
+    pub metrics_token_file: Option<PathBuf>,
     /// Name for people; the machine's own when empty.
     pub name: String,
     /// Area (region) this process stands in; one has schedulers and seeds of its own.
@@ -95,6 +107,8 @@ impl Default for Options {
         Self {
             listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port_metrics: None,
+            metrics_listen: None,
+            metrics_token_file: None,
             name: String::new(),
             area: String::new(),
             idc: String::new(),
@@ -139,6 +153,8 @@ pub enum Error {
     RunInfo(#[from] RunInfoError),
     /// The running of it.
     Lifecycle(#[from] LifecycleError),
+    /// The page of metrics for others.
+    Pages(#[from] admin::PagesError),
     /// A listener has no address.
     #[error("a listener has no address")]
     Listener(#[from] io::Error),
@@ -171,7 +187,7 @@ pub async fn run<E: From<Error>>(
 }
 
 /// Serves metrics and health, on the usual port where none is given; says where. They are for this machine: where the
-/// process listens for others, they are on loopback all the same.
+/// process listens for others, they are on loopback all the same, and for others only where that was said, with a token.
 pub async fn serve_admin(
     options: &Options,
     usual_port: u16,
@@ -187,6 +203,18 @@ pub async fn serve_admin(
     let listener = net::bind("metrics", ip, port, &Security::Plain).await?;
     let at = listener.local_addr()?;
     let router = admin::router(Arc::new(metrics), readiness);
+    if let Some(elsewhere) = options.metrics_listen {
+        let token = admin::Token::of(options.metrics_token_file.as_deref())?;
+        let bound = TcpListener::bind(elsewhere).await;
+        let listener = bound.map_err(|source| NetError::Bind {
+            service: "metrics".to_owned(),
+            address: elsewhere,
+            source,
+        })?;
+        tracing::info!(at = %listener.local_addr()?, "metrics are given to who shows the token");
+        let serving = admin::serve(listener, token.guard(router.clone()), tracker.token().clone());
+        tracker.spawn("metrics", OnFailure::StopProcess, serving);
+    }
     let serving = admin::serve(listener, router, tracker.token().clone());
     tracker.spawn("admin", OnFailure::StopProcess, serving);
     Ok(at)
@@ -284,7 +312,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Enrol(error) => error.fault(),
-            Self::Config(_) => Fault::Usage,
+            Self::Config(_) | Self::Pages(_) => Fault::Usage,
             Self::Net(NetError::NotLoopback { .. } | NetError::NothingToAnnounce(_)) => {
                 Fault::Usage
             }

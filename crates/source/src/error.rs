@@ -347,6 +347,11 @@ impl SourceError {
         Self::Setup { what: what.into(), cause: Arc::new(cause) }
     }
 
+    /// Whether the origin said nothing at all.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. })
+    }
+
     /// Whether asking again, later, may succeed.
     pub fn is_transient(&self) -> bool {
         match self {

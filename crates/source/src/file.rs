@@ -23,6 +23,8 @@ use rustix::fs::OFlags;
 
 use asker::Place;
 
+use crate::level::Levels;
+
 use crate::{
     Action, Attempt, ByteStream, Content, Counters, Credentials, Entry, ListLimits, Source,
     SourceError, Stat, StatKind, Target, Timestamp, WriteOptions,
@@ -65,6 +67,19 @@ impl FileSource {
     }
 }
 
+impl FileSource {
+    fn listed(
+        &self,
+        target: &Target,
+        levels: Levels,
+    ) -> BoxStream<'static, Result<Entry, SourceError>> {
+        let attempt = Attempt::new(Action::List, &target.url);
+        let root = self.place(target, &attempt);
+        let (limits, counters) = (self.options.listing.clone(), Arc::clone(&self.counters));
+        list::list(root, limits, attempt, counters, levels)
+    }
+}
+
 #[async_trait]
 impl Source for FileSource {
     async fn stat(&self, target: &Target) -> Result<Stat, SourceError> {
@@ -99,9 +114,15 @@ impl Source for FileSource {
     }
 
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
-        let attempt = Attempt::new(Action::List, &target.url);
-        let root = self.place(target, &attempt);
-        list::list(root, self.options.listing.clone(), attempt, Arc::clone(&self.counters))
+        self.listed(target, Levels::All)
+    }
+
+    fn list_level(
+        &self,
+        target: &Target,
+        below: &[u8],
+    ) -> BoxStream<'static, Result<Entry, SourceError>> {
+        self.listed(target, Levels::In(below.to_vec()))
     }
 
     fn list_in_order(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {

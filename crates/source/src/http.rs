@@ -24,6 +24,7 @@ use futures::stream::BoxStream;
 
 pub use proxy::ProxyOptions;
 
+use crate::level::Levels;
 use crate::retry::Retrier;
 use crate::{
     ByteStream, Counters, Entry, ListLimits, RetryPolicy, Source, SourceError, Stat, Target,
@@ -132,6 +133,14 @@ impl Source for HttpSource {
     }
 
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
-        list::list(Arc::clone(&self.0), target.clone())
+        list::list(Arc::clone(&self.0), target.clone(), Levels::All)
+    }
+
+    fn list_level(
+        &self,
+        target: &Target,
+        below: &[u8],
+    ) -> BoxStream<'static, Result<Entry, SourceError>> {
+        list::list(Arc::clone(&self.0), target.clone(), Levels::In(below.to_vec()))
     }
 }

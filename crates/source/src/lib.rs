@@ -17,6 +17,7 @@ mod file;
 mod http;
 mod index_json;
 mod index_page;
+mod level;
 mod merge;
 mod retry;
 pub mod s3;
@@ -90,7 +91,17 @@ pub trait Source: Send + Sync + 'static {
     /// stands for it, at any time.
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>>;
 
-    /// The same in one order, for who compares two places: that of the bytes of the paths, a
+    /// What lies right in the directory `below` of a directory (in that one itself where it is empty), in any order;
+    /// the paths are those that [`Self::list`] gives. What is not there has nothing in it, or is an error.
+    fn list_level(
+        &self,
+        target: &Target,
+        below: &[u8],
+    ) -> BoxStream<'static, Result<Entry, SourceError>> {
+        level::of_all(self.list(target), below)
+    }
+
+    /// The same as of [`Self::list`] in one order, for who compares two places: that of the bytes of the paths, a
     /// directory's with a slash behind it. What cannot be an entry is told wherever it is found.
     fn list_in_order(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
         let error = SourceError::Malformed {

@@ -21,6 +21,9 @@ pub struct RetryPolicy {
     pub cap: Duration,
     /// No attempt begins later than this after the first, or after the last progress.
     pub total: Duration,
+    /// The same of a first question, as long as the origin has answered nothing at all: somebody waits to hear that it
+    /// is not there.
+    pub unanswered: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -30,6 +33,7 @@ impl Default for RetryPolicy {
             base: Duration::from_millis(250),
             cap: Duration::from_secs(10),
             total: Duration::from_secs(60),
+            unanswered: Duration::from_secs(15),
         }
     }
 }
@@ -45,11 +49,18 @@ pub(crate) struct Retry {
     since: Instant,
     failures: u32,
     progress: u64,
+    /// Whether it is a first question, and nothing was answered yet.
+    unanswered: bool,
 }
 
 impl Retry {
     pub fn new(policy: RetryPolicy, now: Instant) -> Self {
-        Self { policy, since: now, failures: 0, progress: 0 }
+        Self { policy, since: now, failures: 0, progress: 0, unanswered: false }
+    }
+
+    /// The same for a first question.
+    pub fn unanswered(self) -> Self {
+        Self { unanswered: true, ..self }
     }
 
     /// Bytes came.
@@ -79,7 +90,8 @@ impl Retry {
         // as one.
         let pause = retry_after.map_or(backoff, |asked| asked.saturating_add(backoff));
         let spent = now.saturating_duration_since(self.since);
-        (spent.saturating_add(pause) <= self.policy.total).then_some(pause)
+        let total = if self.unanswered { self.policy.unanswered } else { self.policy.total };
+        (spent.saturating_add(pause) <= total).then_some(pause)
     }
 }
 
@@ -105,6 +117,7 @@ impl Retrier {
         if !error.is_transient() {
             return Err(error);
         }
+        retry.unanswered &= error.is_silence();
         let retry_after = error.retry_after();
         let Some(pause) = retry.failed(retry_after, Instant::now(), (self.chance)()) else {
             return Err(given_up(error, retry.failures));
@@ -116,11 +129,29 @@ impl Retrier {
     }
 
     /// Runs `operation` until it succeeds, fails for good or the policy ends.
-    pub async fn run<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, SourceError>
+    pub async fn run<T, F>(&self, operation: impl FnMut() -> F) -> Result<T, SourceError>
     where
         F: Future<Output = Result<T, SourceError>>,
     {
-        let mut retry = self.begin();
+        self.run_as(self.begin(), operation).await
+    }
+
+    /// The same with a question that comes before anything else: what there is.
+    pub async fn ask<T, F>(&self, question: impl FnMut() -> F) -> Result<T, SourceError>
+    where
+        F: Future<Output = Result<T, SourceError>>,
+    {
+        self.run_as(self.begin().unanswered(), question).await
+    }
+
+    async fn run_as<T, F>(
+        &self,
+        mut retry: Retry,
+        mut operation: impl FnMut() -> F,
+    ) -> Result<T, SourceError>
+    where
+        F: Future<Output = Result<T, SourceError>>,
+    {
         loop {
             match operation().await {
                 Ok(value) => return Ok(value),
@@ -153,12 +184,43 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn policy() -> RetryPolicy {
-        RetryPolicy { attempts: 4, base: SECOND, cap: 3 * SECOND, total: 60 * SECOND }
+        RetryPolicy {
+            attempts: 4,
+            base: SECOND,
+            cap: 3 * SECOND,
+            total: 60 * SECOND,
+            unanswered: 15 * SECOND,
+        }
     }
 
     fn status(status: u16, retry_after: Option<Duration>) -> SourceError {
         let url = CanonicalUrl::parse("http://h/").unwrap();
         SourceError::Status { attempt: Attempt::new(Action::Stat, &url), status, retry_after }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_what_there_is_hears_soon_that_nobody_answers_and_later_that_one_is_busy() {
+        let retrier =
+            Retrier { policy: policy(), chance: Arc::new(|| 1.0), counters: Arc::default() };
+        let silent = || async {
+            tokio::time::sleep(10 * SECOND).await;
+            let url = CanonicalUrl::parse("http://h/").unwrap();
+            let attempt = Attempt::new(Action::Stat, &url);
+            Err::<(), _>(SourceError::Unreachable { attempt, cause: Arc::new(std::fmt::Error) })
+        };
+        let begun = Instant::now();
+        retrier.ask(silent).await.unwrap_err();
+        assert_eq!(begun.elapsed(), 21 * SECOND);
+        let begun = Instant::now();
+        retrier.run(silent).await.unwrap_err();
+        assert_eq!(begun.elapsed(), (4 * 10 + 1 + 2 + 3) * SECOND, "what is under way waits on");
+        let busy = || async {
+            tokio::time::sleep(10 * SECOND).await;
+            Err::<(), _>(status(503, None))
+        };
+        let begun = Instant::now();
+        retrier.ask(busy).await.unwrap_err();
+        assert_eq!(begun.elapsed(), (4 * 10 + 1 + 2 + 3) * SECOND);
     }
 
     #[test]

@@ -213,6 +213,15 @@ impl Source for S3Source {
         list::list(self.store.asker(target, &attempt), attempt)
     }
 
+    fn list_level(
+        &self,
+        target: &Target,
+        below: &[u8],
+    ) -> BoxStream<'static, Result<Entry, SourceError>> {
+        let attempt = Attempt::new(Action::List, &target.url);
+        ordered::level(self.store.asker(target, &attempt), below, attempt)
+    }
+
     fn list_in_order(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {
         let attempt = Attempt::new(Action::List, &target.url);
         ordered::list(self.store.asker(target, &attempt), attempt)

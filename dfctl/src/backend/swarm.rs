@@ -2,9 +2,9 @@
 //!
 //! Hosts are told by their names; where two have the same one, the beginning of their ids is added.
 
+use dfs_model::Measure;
+use dfs_model::statistics::{Mean, Sketch};
 use dfs_model::{HostKind, TaskInfo};
-use dfs_scheduler::core::Measure;
-use dfs_scheduler::statistics::{Mean, Sketch};
 
 /// What somebody wants to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,9 +7,7 @@ use dfs_service::config::ServiceAddress;
 use dfs_source::s3::Environment;
 use futures::StreamExt;
 
-use crate::backend::{
-    AgentStatus, Backend, Entry, Failure, FailureClass, Listed, Missing, Purpose, View,
-};
+use crate::backend::{AgentStatus, Backend, Entry, Failure, FailureClass, Listed, Missing};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
@@ -171,7 +169,9 @@ pub async fn entry_at(
         }
     }
     // Where it is no tree at all, that is the reason.
-    backend.open(&locator.target, View::Tree, Purpose::Look).await?;
+    if let Some(Err(failure)) = backend.list(&locator.target, path, false).next().await {
+        return Err(failure);
+    }
     Err(Failure::new(FailureClass::NoPath, "there is no such name in the tree"))
 }
 

@@ -1,9 +1,14 @@
 //! `dfctl ls`.
 
+use std::num::NonZeroU16;
+
 use dfs_model::ByteSize;
+use futures::stream::BoxStream;
 
 use super::inside::{self, Named, answer, entry_at, missing_error, next};
-use crate::backend::{Backend, Entry, EntryKind, Failure, FailureClass, Listed, Purpose, View};
+use crate::backend::{
+    Backend, Entry, EntryKind, Failure, FailureClass, Listed, Missing, Purpose, View,
+};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -15,6 +20,7 @@ use crate::output::{Format, Items, Output, missing, printable_name, when};
 /// Examples:
 ///   dfctl ls https://host/dir/
 ///   dfctl ls -r https://host/source.tar!src
+///   dfctl ls --depth 2 s3://bucket/prefix/
 ///
 /// With --format name, names are as they are, one a line; on a terminal what does not print is written out.
 /// A name may hold a newline: scripts that must not be fooled take --null, as in
@@ -27,6 +33,9 @@ pub struct Args {
     /// Everything below, not only the next level
     #[arg(short, long, env = "DFS_RECURSIVE", hide_env_values = true)]
     recursive: bool,
+    /// Everything below, no more than so many levels deep; of a directory or bucket the origin is asked for no more
+    #[arg(long, value_name = "LEVELS", env = "DFS_DEPTH", hide_env_values = true)]
+    depth: Option<NonZeroU16>,
     /// Only names, each ended by a NUL byte instead of a newline, which names may hold
     #[arg(short = '0', long, env = "DFS_NULL", hide_env_values = true)]
     null: bool,
@@ -40,31 +49,62 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         return Err(CliError::new(&codes::USAGE, what).hint("one of the two"));
     }
     let shown = locator.shown();
-    let failed = |failure| CliError::backend("list", &shown, failure);
     let backend = inside::backend(context).await?;
-    let path = locator.inner.clone().unwrap_or_default();
-    let (mut listing, mut missed) = (Listing::new(&context.output, args.null), Vec::new());
-    let mut entries = backend.list(&locator.target, &path, args.recursive);
-    while let Some(entry) = next(context, &mut entries).await? {
-        match entry {
-            Ok(Listed::Entry(entry)) => listing.show(&entry)?,
-            Ok(Listed::Missing(one)) => missed.push(one),
-            Err(failure) if failure.class == FailureClass::NotTree && listing.shown == 0 => {
-                let entry =
-                    answer(context, the_file(&*backend, &locator)).await?.map_err(failed)?;
+    let mut listing = Listing::new(&context.output, args.null);
+    let whole = args.recursive && args.depth.is_none();
+    let levels = args.depth.map_or(1, |depth| u32::from(depth.get()));
+    let top = locator.inner.clone().unwrap_or_default();
+    // Directories to be looked into and what comes before them, the next one last.
+    let mut due = vec![Due::Inside { path: top, levels }];
+    while let Some(next_one) = due.pop() {
+        let (path, levels) = match next_one {
+            Due::Shown { entry, levels } => {
                 listing.show(&entry)?;
-                break;
+                if entry.kind == EntryKind::Directory && levels > 0 {
+                    due.push(Due::Inside { path: entry.path, levels });
+                }
+                continue;
             }
-            Err(failure) => return Err(failed(failure)),
+            Due::Inside { path, levels } => (path, levels),
+        };
+        let entries = backend.list(&locator.target, &path, whole);
+        if levels == 1 {
+            let show = |listing: &mut Listing<'_>, entry: Entry| listing.show(&entry);
+            listing.take(context, (&*backend, &locator), entries, show).await?;
+            continue;
         }
+        let mut found = Vec::new();
+        let keep = |_: &mut Listing<'_>, entry| {
+            found.push(entry);
+            Ok(())
+        };
+        listing.take(context, (&*backend, &locator), entries, keep).await?;
+        // As when all of it is listed at once.
+        found.sort_by(|a, b| order(b).cmp(order(a)));
+        due.extend(found.into_iter().map(|entry| Due::Shown { entry, levels: levels - 1 }));
     }
     listing.items.finish()?;
+    let missed = listing.missed;
     if missed.is_empty() {
         return Ok(Outcome::Done);
     }
     missed.iter().for_each(|one| context.output.error(&missing_error(&shown, one)));
     let what = format!("{shown} is listed with {}", missing(missed.len() as u64));
     Err(CliError::new(&codes::PARTLY, what).because("each is named above"))
+}
+
+/// What a listing of some levels still has to do.
+enum Due {
+    /// Tell of this, and of so many levels below it.
+    Shown { entry: Entry, levels: u32 },
+    /// List this directory and so many levels in all.
+    Inside { path: Vec<u8>, levels: u32 },
+}
+
+/// The bytes of a path, a directory's with a slash behind it.
+fn order(entry: &Entry) -> impl Iterator<Item = &u8> {
+    let end: &[u8] = if entry.kind == EntryKind::Directory { b"/" } else { b"" };
+    entry.path.iter().chain(end)
 }
 
 /// What is named is a single file: its own entry.
@@ -91,11 +131,36 @@ struct Listing<'a> {
     items: Items<'a>,
     null: bool,
     shown: u64,
+    missed: Vec<Missing>,
 }
 
 impl<'a> Listing<'a> {
     fn new(output: &'a Output, null: bool) -> Self {
-        Self { output, items: Items::new(output, "entries"), null, shown: 0 }
+        Self { output, items: Items::new(output, "entries"), null, shown: 0, missed: Vec::new() }
+    }
+
+    /// Takes what is listed, and of what is no directory itself.
+    async fn take(
+        &mut self,
+        context: &Context,
+        (backend, locator): (&dyn Backend, &Locator),
+        mut entries: BoxStream<'static, Result<Listed, Failure>>,
+        mut each: impl FnMut(&mut Self, Entry) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let shown = locator.shown();
+        let failed = |failure| CliError::backend("list", &shown, failure);
+        while let Some(entry) = next(context, &mut entries).await? {
+            match entry {
+                Ok(Listed::Entry(entry)) => each(self, entry)?,
+                Ok(Listed::Missing(one)) => self.missed.push(one),
+                Err(failure) if failure.class == FailureClass::NotTree && self.shown == 0 => {
+                    let file = answer(context, the_file(backend, locator)).await?;
+                    return self.show(&file.map_err(failed)?);
+                }
+                Err(failure) => return Err(failed(failure)),
+            }
+        }
+        Ok(())
     }
 
     /// Entries are shown as they come: a listing may be long.

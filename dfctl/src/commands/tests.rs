@@ -445,8 +445,12 @@ async fn mounts_are_made_listed_and_taken_away() {
     assert_eq!(ledger["source"], 2 << 20);
     assert_eq!(ledger["wire"], (2 << 20) + 77, "what came from the origin came over a wire too");
     let ran = run(&backend, &["umount", dir.to_str().unwrap()]).await;
-    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, ""));
-    assert!(ran.err.contains("unmounted"), "{}", ran.err);
+    assert_eq!(ran.exit, Exit::Done);
+    assert!(ran.out.starts_with("unmounted  ") && ran.err.is_empty(), "{} {}", ran.out, ran.err);
+    let ran = run_as(Format::Json, &backend, &["umount", dir.to_str().unwrap()]).await;
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&document["kind"], &document["dir"]), (&"unmounted".into(), &dir.to_str().into()));
+    assert_eq!(document["left"], 0);
 
     let ran = run(&backend, &["mount", "https://h/d/", "/nonexistent/x"]).await;
     assert_eq!(ran.exit, Exit::Usage);

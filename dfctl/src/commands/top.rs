@@ -1,12 +1,12 @@
 //! `dfctl top`.
 
 use super::swarm::backend;
-use super::watching::{Watch, now_ms};
+use super::watching::Watch;
 use crate::backend::swarm::{Detail, Which};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::output::swarm::{At, screen};
-use crate::output::{Format, Items};
+use crate::output::Format;
+use crate::output::swarm::screen;
 
 /// Show what the cluster is busy with, live
 ///
@@ -35,12 +35,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
             Format::Human => watch
                 .show(|rates| screen::all(&tasks, rates), |rates| screen::totals(&tasks, rates))?,
             Format::Jsonl => tasks.iter().try_for_each(|task| watch.tell(task))?,
-            Format::Json | Format::Name => {
-                let mut items = Items::new(&context.output, "swarms");
-                let now_ms = now_ms();
-                tasks.iter().try_for_each(|task| items.push(&At { task, now_ms }))?;
-                items.finish()?;
-            }
+            Format::Json | Format::Name => watch.list(&tasks)?,
         }
         if watch.is_once() {
             return Ok(Outcome::Done);

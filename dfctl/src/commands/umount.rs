@@ -1,9 +1,11 @@
 //! `dfctl umount`.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dfs_fuse::mount::{Detach, MountEntry, UnmountError, is_dead, mounted_at, mounts, unmount};
+use serde_json::{Value, json};
 
 use super::inside::answer;
 use super::mount::mount_point;
@@ -12,7 +14,7 @@ use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::links;
-use crate::output::{printable, quoted_path};
+use crate::output::{Record, printable, quoted_path};
 
 /// How long an agent that may have the mount is given to say so.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
@@ -33,6 +35,36 @@ pub struct Args {
     /// Take the name away now and the rest when the last user leaves
     #[arg(short, long, env = "DFS_LAZY", hide_env_values = true)]
     lazy: bool,
+}
+
+/// What was done.
+struct Unmounted {
+    dir: PathBuf,
+    /// Mounts that its agent still has; `None` where that is gone.
+    left: Option<u32>,
+}
+
+impl Unmounted {
+    fn tell(&self, context: &Context) -> Result<Outcome, CliError> {
+        context.output.report("unmounted", self, || {
+            let shown = printable(&self.dir.display().to_string());
+            match self.left {
+                Some(left) => format!("unmounted  {shown}   {left} left"),
+                None => format!("unmounted  {shown}, whose agent is gone"),
+            }
+        })?;
+        Ok(Outcome::Done)
+    }
+}
+
+impl Record for Unmounted {
+    fn json(&self) -> Value {
+        json!({ "dir": self.dir.to_string_lossy(), "left": self.left })
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.dir.as_os_str().as_bytes().to_vec()
+    }
 }
 
 /// Runs it.
@@ -60,8 +92,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
             });
         }
     };
-    context.output.note(&format!("unmounted  {}   {left} left", printable(text)));
-    Ok(Outcome::Done)
+    Unmounted { dir, left: Some(left) }.tell(context)
 }
 
 /// With no agent to ask, only what a dead one left is there to be taken away.
@@ -81,10 +112,7 @@ async fn without_agent(context: &Context, dir: PathBuf) -> Result<Outcome, CliEr
     }
     let clearing = tokio::task::spawn_blocking(move || unmount(&mount, Detach::Lazily));
     match answer(context, clearing).await? {
-        Ok(Ok(())) => {
-            context.output.note(&format!("unmounted  {shown}, whose agent is gone"));
-            Ok(Outcome::Done)
-        }
+        Ok(Ok(())) => Unmounted { dir, left: None }.tell(context),
         Ok(Err(error)) => Err(refused(&shown, &error)),
         Err(error) => {
             let what = format!("cannot unmount {shown}");

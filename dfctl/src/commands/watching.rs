@@ -9,8 +9,9 @@ use crate::backend::Backend;
 use crate::backend::swarm::{Detail, SwarmTask, Which};
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::Format;
+use crate::output::swarm::At;
 use crate::output::swarm::screen::{self, Rates, Screen};
+use crate::output::{Format, Items, window};
 
 /// How often a terminal and programs are told.
 const OFTEN: Duration = Duration::from_secs(1);
@@ -71,7 +72,7 @@ impl<'a> Watch<'a> {
             return output.line(&page(&self.rates));
         }
         if output.stdout_is_terminal {
-            return self.screen.draw(output, &page(&self.rates), window());
+            return self.screen.draw(output, &page(&self.rates), window(io::stdout()));
         }
         output.line(&lines(&self.rates)).and_then(|()| output.flush())
     }
@@ -80,6 +81,14 @@ impl<'a> Watch<'a> {
     pub fn tell(&self, task: &SwarmTask) -> Result<(), CliError> {
         let event = screen::event(task, &self.rates, now_ms());
         self.context.output.line(&event.to_string())
+    }
+
+    /// Writes a list of them, for programs.
+    pub fn list(&self, tasks: &[SwarmTask]) -> Result<(), CliError> {
+        let mut items = Items::new(&self.context.output, "swarms");
+        let now_ms = now_ms();
+        tasks.iter().try_for_each(|task| items.push(&At { task, now_ms }))?;
+        items.finish()
     }
 
     /// Until it is time to look again, or Ctrl-C.
@@ -98,11 +107,4 @@ impl<'a> Watch<'a> {
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Columns and rows of the terminal.
-fn window() -> (usize, usize) {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
-    let of = |size: rustix::termios::Winsize| (usize::from(size.ws_col), usize::from(size.ws_row));
-    size.map(of).filter(|(columns, rows)| *columns > 0 && *rows > 0).unwrap_or((80, 24))
 }

@@ -62,6 +62,11 @@ pub fn copies(task: &SwarmTask) -> Option<f64> {
     Some((task.source as f64 / length as f64 * 1000.0).round() / 1000.0)
 }
 
+/// The same behind a number of bytes, in words.
+fn copies_said(task: &SwarmTask) -> String {
+    copies(task).map(|copies| format!(" ({copies:.2} copies)")).unwrap_or_default()
+}
+
 /// `2026-11-20T09:16:34.120Z`.
 pub fn instant(unix_ms: u64) -> String {
     let seconds = iso(i64::try_from(unix_ms / 1000).unwrap_or(i64::MAX));

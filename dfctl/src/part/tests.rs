@@ -376,3 +376,30 @@ fn a_part_is_swept_unless_somebody_writes_it_or_it_cannot_be_asked() {
     assert!(sweep().unwrap());
     assert_eq!(names(place.path()), ["x"]);
 }
+
+#[test]
+fn drafts_of_processes_that_are_gone_are_swept_and_no_others() {
+    let place = tempfile::tempdir().unwrap();
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    let dead = gone.id();
+    gone.wait().unwrap();
+    let own = std::process::id();
+    let kept = [
+        "f.dfs-part".to_owned(),
+        format!("f.{dead}"),
+        format!("f.dfs-part.{own}"),
+        "f.dfs-part.0".to_owned(),
+        "f.dfs-part.99999999999999999999".to_owned(),
+    ];
+    let left = [format!("f.dfs-part.{dead}"), format!("link.dfs-part.{dead}")];
+    for name in kept.iter().chain(&left[..1]) {
+        std::fs::write(place.path().join(name), b"x").unwrap();
+    }
+    std::os::unix::fs::symlink("x", place.path().join(&left[1])).unwrap();
+    sweep_drafts(&OutDir::open(place.path()).unwrap());
+    let mut kept = kept.map(OsString::from);
+    kept.sort();
+    let mut there = names(place.path());
+    there.sort();
+    assert_eq!(there, kept);
+}

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use dfs_artifact::View;
+use dfs_artifact::erofs::Kind;
+use dfs_artifact::{Index, View};
 use dfs_peer::opener::{OpenArtifact, Purpose};
 use dfs_peer::targets;
 use dfs_proto::common::Preheating;
@@ -40,6 +41,27 @@ type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn failed(error: impl Into<CallError>) -> Status {
     status_of(&error.into())
+}
+
+/// What an index has of the directory at `path`; `kept` is until all of it was taken.
+fn entries<T: Send + 'static>(
+    index: Arc<Index>,
+    path: Vec<u8>,
+    recursive: bool,
+    kept: T,
+) -> Result<Streamed<ListEntry>, Status> {
+    let no_path = || failed(CallError::NoPath(String::from_utf8_lossy(&path).into_owned()));
+    let nid = find(&index, &path).map_err(failed)?.ok_or_else(no_path)?;
+    if index.image().attr(nid).map_err(failed)?.kind != Kind::Directory {
+        return Err(failed(CallError::NotTree));
+    }
+    let lacking = missing(&index, &path, recursive);
+    let walk = Walk::new(index, nid, path, recursive);
+    let entries = walk.chain(lacking.into_iter().map(Ok)).map(move |entry| {
+        let _kept = &kept;
+        entry.map_err(failed)
+    });
+    Ok(stream::iter(entries).boxed())
 }
 
 impl NodeService {
@@ -131,25 +153,19 @@ impl node_server::Node for NodeService {
         let question =
             self.question((asker, user), request.target, View::Auto, &request.command).await;
         let question = question.map_err(failed)?;
+        let path = request.path.to_vec();
+        if !request.recursive
+            && let Some(index) = self.agent.level(&question, &path).await.map_err(failed)?
+        {
+            return Ok(Response::new(entries(index, path, request.recursive, busy)?));
+        }
         let opened = self.opened(&question).await?;
         let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
         let index = Arc::clone(&index.index);
-        let path = request.path.to_vec();
-        let Some(nid) = find(&index, &path).map_err(failed)? else {
+        if find(&index, &path).map_err(failed)?.is_none() {
             self.opened(&question.of_a_tree()).await?;
-            return Err(failed(CallError::NoPath(String::from_utf8_lossy(&path).into_owned())));
-        };
-        let attr = index.image().attr(nid).map_err(failed)?;
-        if attr.kind != dfs_artifact::erofs::Kind::Directory {
-            return Err(failed(CallError::NotTree));
         }
-        let lacking = missing(&index, &path, request.recursive);
-        let walk = Walk::new(index, nid, path, request.recursive);
-        let entries = stream::iter(walk.chain(lacking.into_iter().map(Ok)).map(move |entry| {
-            let _kept = (&busy, &opened);
-            entry.map_err(failed)
-        }));
-        Ok(Response::new(entries.boxed()))
+        Ok(Response::new(entries(index, path, request.recursive, (busy, opened))?))
     }
 
     type ReadStream = Streamed<ReadChunk>;

@@ -106,14 +106,15 @@ pub struct InsideAgent {
 }
 
 impl InsideAgent {
-    /// Starts one below `parent`, which is made if it is not there, alone or in the cluster of `managers`; what
-    /// killed processes left there is removed. Where this machine has a certificate (`node`, and where it is kept), it
-    /// takes part as a guest of it.
+    /// Starts one below `parent`, which is made if it is not there, alone or in the cluster of `managers`, where it
+    /// stands at `location`; what killed processes left there is removed. Where this machine has a certificate
+    /// (`node`, and where it is kept), it takes part as a guest of it.
     pub async fn start(
         parent: &Path,
         sources: SourcesBuilder,
         managers: &[SocketAddr],
         node: Option<(Credentials, PathBuf)>,
+        location: Location,
     ) -> Result<Self, InsideError> {
         let parent = private_dir(parent)?;
         sweep_private(&parent);
@@ -138,7 +139,8 @@ impl InsideAgent {
             channels: Arc::new(GrpcChannels::new(security)),
             advertise: Vec::new(),
         };
-        let host = Host::start(options(&dir, sources, managers), network, &tracker, &stop)?;
+        let host =
+            Host::start(options(&dir, sources, managers, location), network, &tracker, &stop)?;
         let name = managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let facts = AgentFacts { data_dir: dir.clone(), cluster: name, capacity: None };
         let service = NodeServer::new(NodeService::new(Agent::new(host.clone(), facts)));
@@ -220,7 +222,12 @@ pub fn address_towards(cluster: SocketAddr) -> io::Result<IpAddr> {
     Ok(towards.local_addr()?.ip())
 }
 
-fn options(dir: &Path, sources: SourcesBuilder, managers: &[SocketAddr]) -> HostOptions {
+fn options(
+    dir: &Path,
+    sources: SourcesBuilder,
+    managers: &[SocketAddr],
+    location: Location,
+) -> HostOptions {
     let (role, name) = match managers {
         [] => (Role::Solo, "solo".to_owned()),
         _ => (Role::Node, format!("dfctl-{}", std::process::id())),
@@ -229,7 +236,7 @@ fn options(dir: &Path, sources: SourcesBuilder, managers: &[SocketAddr]) -> Host
         role,
         data_dir: dir.to_owned(),
         name,
-        location: Location::default(),
+        location,
         capacity: None,
         upload_rate: None,
         slots: SlotLimits::default(),

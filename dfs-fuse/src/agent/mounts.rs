@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use dfs_artifact::Index;
-use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
+use dfs_model::{ByteRange, CanonicalUrl};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
 use parking_lot::Mutex;
@@ -91,8 +91,9 @@ struct Entry {
 struct Shown {
     opened: OpenArtifact,
     path: Vec<u8>,
-    /// What of the spaces is shown, where that is a part.
-    part: Option<Footprint>,
+    /// What of the spaces is shown. Of a whole tree it is found out when somebody wants to know; `None` where its
+    /// index does not tell.
+    footprint: OnceLock<Option<Footprint>>,
     marks: Vec<Mark>,
     by: Asker,
 }
@@ -146,15 +147,7 @@ impl MountTable {
     /// Mounts. Blocks while the kernel does.
     pub async fn mount(&self, request: MountRequest) -> Result<PathBuf, MountTableError> {
         let opened = request.opened.clone();
-        let index = opened.index.as_ref().ok_or(MountTableError::NoTree)?;
-        let facts = index.index.facts().clone();
-        let bytes = SharedIndex(Arc::clone(&index.index));
-        let image = dfs_artifact::erofs::Image::open(bytes)
-            .map_err(|error| ReadError::Swarm(error.to_string()))?;
-        // Only archives can carry access control lists; asking costs a request an inode.
-        let acls = image.block_bytes() == 512;
-        let totals = Totals { inodes: image.inodes(), bytes: facts.bytes, acls };
-        let whole = IndexTree::new(image, totals);
+        let whole = whole_tree(&opened)?;
         let content = Arc::new(SpaceContent::new(opened.tasks.clone())?);
         let source = shown(&opened.target.url, &request.path);
         let mut options = MountOptions::new(&source, Handle::current());
@@ -164,19 +157,20 @@ impl MountTable {
         let (dir, path) = (request.dir, request.path.clone());
         let mounting = tokio::task::spawn_blocking(move || {
             let (tree, footprint): (Arc<dyn Tree>, _) = match path.is_empty() {
-                true => (Arc::new(whole), None),
+                true => (Arc::new(whole), OnceLock::new()),
                 false => {
                     let part = part(whole, &path)?;
                     let footprint = Footprint::of(&part)?;
-                    (Arc::new(part), Some(footprint))
+                    (Arc::new(part), OnceLock::from(Some(footprint)))
                 }
             };
             Ok::<_, MountTableError>((mount(&dir, tree, content, &options)?, footprint))
         });
-        let (mounted, part) = mounting.await.map_err(|_| MountTableError::Stopping)??;
+        let (mounted, footprint) = mounting.await.map_err(|_| MountTableError::Stopping)??;
         let marks = opened.tasks.iter().map(Task::mark).collect();
         let (path, by) = (request.path, request.by);
-        Ok(self.keep(Entry { mounted, shown: Arc::new(Shown { opened, path, part, marks, by }) }))
+        let shown = Shown { opened, path, footprint, marks, by };
+        Ok(self.keep(Entry { mounted, shown: Arc::new(shown) }))
     }
 
     fn keep(&self, entry: Entry) -> PathBuf {
@@ -293,26 +287,51 @@ impl Entry {
     }
 }
 
+/// The tree of an index.
+fn whole_tree(opened: &OpenArtifact) -> Result<IndexTree<SharedIndex>, MountTableError> {
+    let index = opened.index.as_ref().ok_or(MountTableError::NoTree)?;
+    let bytes = SharedIndex(Arc::clone(&index.index));
+    let image = dfs_artifact::erofs::Image::open(bytes)
+        .map_err(|error| ReadError::Swarm(error.to_string()))?;
+    // Only archives can carry access control lists; asking costs a request an inode.
+    let acls = image.block_bytes() == 512;
+    let totals = Totals { inodes: image.inodes(), bytes: index.index.facts().bytes, acls };
+    Ok(IndexTree::new(image, totals))
+}
+
 impl Shown {
+    /// Looks at every inode the first time.
+    fn footprint(&self) -> Option<&Footprint> {
+        let of_all = || Footprint::of(&whole_tree(&self.opened).ok()?).ok();
+        self.footprint.get_or_init(of_all).as_ref()
+    }
+
+    /// What of a space is here and shown: what lies between its files is nobody's.
+    fn here(&self, space: usize, task: &Task) -> Vec<ByteRange> {
+        let (have, length) = (task.stored().have(), task.length().unwrap_or(0));
+        if have.is_empty() {
+            return Vec::new();
+        }
+        match self.footprint() {
+            Some(footprint) => footprint.within(space, &have, length).collect(),
+            None => have.ranges().map(|run| run.bytes(length)).collect(),
+        }
+    }
+
     fn view(&self, dir: PathBuf) -> MountView {
         let mut ledger = Ledger::default();
         let mut cached = 0;
         for (space, (task, mark)) in self.opened.tasks.iter().zip(&self.marks).enumerate() {
-            let length = task.length().unwrap_or(0);
-            let have: GroupSet = task.stored().have();
-            let here: Vec<ByteRange> = match &self.part {
-                Some(part) => part.within(space, &have, length).collect(),
-                None => have.ranges().map(|run| run.bytes(length)).collect(),
-            };
+            let here = self.here(space, task);
             cached += here.iter().map(|run| run.len()).sum::<u64>();
             ledger += &task.account_since(mark, here);
         }
-        let (files, content) = match &self.part {
-            Some(part) => (part.files, part.bytes),
-            None => {
-                let content = self.opened.tasks.iter().filter_map(Task::length).sum();
-                (self.opened.describe().files, content)
+        let (files, content) = match &self.path[..] {
+            [] => {
+                let whole = self.opened.describe();
+                (whole.files, whole.bytes)
             }
+            _ => self.footprint().map_or((0, 0), |part| (part.files, part.bytes)),
         };
         let (opened, path, by) = (self.opened.clone(), self.path.clone(), self.by);
         MountView { dir, opened, path, files, content, cached, ledger, by }

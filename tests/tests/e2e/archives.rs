@@ -101,6 +101,26 @@ fn one_member_of_a_zip_moves_little_else() {
 }
 
 #[test]
+fn what_a_refused_archive_unpacked_to_is_given_back() {
+    let place = Place::new();
+    let source = place.dir("source");
+    fs::File::create(source.join("zeros")).unwrap().set_len(24 << 20).unwrap();
+    let (file, origin) = archive(&place, &source, "tar -czf \"$2\" -C \"$1\" .");
+    let whole = fs::read(&file).unwrap();
+    origin.put("/cut", Body::bytes(whole[..whole.len() - 100].to_vec()));
+    let agent = Agent::solo(&place, "agent");
+    let kept = || {
+        let listed = agent.dfctl(&["task", "ls", "--format", "json"]).done().json().unwrap();
+        let items = listed["items"].as_array().unwrap().iter();
+        items.map(|item| item["cached_bytes"].as_u64().unwrap()).sum::<u64>()
+    };
+    agent.dfctl(&["ls", &origin.url("/cut")]).fails(5, "DFS-2114");
+    assert!(kept() <= whole.len() as u64, "{} of an archive of {}", kept(), whole.len());
+    agent.dfctl(&["ls", &origin.url("/things")]).done();
+    assert!(kept() >= 24 << 20, "one that is whole is kept");
+}
+
+#[test]
 fn what_lies_very_deep_is_listed_and_taken_as_anything_else() {
     let place = Place::new();
     let archive = place.path("deep.tar");

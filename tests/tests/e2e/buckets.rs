@@ -40,6 +40,35 @@ fn a_cluster_mounts_a_prefix_and_the_store_is_asked_once() {
 }
 
 #[test]
+fn one_level_of_a_bucket_is_asked_for_as_one() {
+    let place = Place::new();
+    let source = place.dir("source");
+    for name in ["a", "both", "sub/b", "sub/deeper/c"] {
+        trees::put(&source.join(name), &noise(name.len() as u64, 30_000));
+    }
+    let store = Bucket::moto(place.root()).unwrap();
+    store.fill("run/", &source).unwrap();
+    let below = place.dir("below");
+    trees::put(&below.join("x"), b"x");
+    store.fill("run/both/", &below).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let url = store.url("run/");
+    let names = |words: &[&str]| {
+        let listed = agent.dfctl(&[&["ls", "--format", "name"], words].concat());
+        listed.text().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = store.asked().len();
+    assert_eq!(names(&[&url]), ["a", "both", "sub"], "of one name the directory is shown");
+    let asked = store.asked().split_off(before);
+    assert_eq!(asked.len(), 2, "what it is, and one level: {asked:?}");
+    assert!(asked[1].contains("delimiter=%2F"), "{asked:?}");
+    assert_eq!(names(&[&format!("{url}!sub")]), ["sub/b", "sub/deeper"]);
+    assert_eq!(names(&[&format!("{url}!sub/b")]), ["sub/b"]);
+    agent.dfctl(&["ls", &format!("{url}!su")]).fails(3, "DFS-2101");
+    assert!(names(&["--depth", "3", &url]).contains(&"sub/deeper/c".to_owned()));
+}
+
+#[test]
 fn keys_of_who_asks_open_a_bucket_and_are_told_to_nobody() {
     let place = Place::new();
     let store = Bucket::moto(place.root()).unwrap();

@@ -92,6 +92,40 @@ fn files_and_trees_are_told_apart() {
 }
 
 #[test]
+fn only_the_levels_that_are_asked_for_are_listed_and_as_in_the_whole() {
+    let place = Place::new();
+    let source = place.dir("source");
+    for path in ["a", "d/f", "d/g/h", "d/g/i/j", "d.x", "e/k/l/m"] {
+        trees::put(&source.join(path), path.as_bytes());
+    }
+    fs::create_dir(source.join("e/empty")).unwrap();
+    let origin = Origin::of_directory(&source).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let names = |words: &[&str]| {
+        let listed = agent.dfctl(&[&["ls", "--format", "name"], words].concat()).done();
+        listed.text().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for url in [origin.url("/"), source.to_str().unwrap().to_owned()] {
+        let at = |path: &str| format!("{url}!{path}");
+        assert_eq!(names(&[&url]), ["a", "d", "d.x", "e"]);
+        assert_eq!(names(&[&at("d/g")]), ["d/g/h", "d/g/i"]);
+        assert_eq!(names(&[&at("e/empty")]), [""; 0]);
+        assert_eq!(names(&[&at("d/f")]), ["d/f"]);
+        agent.dfctl(&["ls", &at("d/gone")]).fails(3, "DFS-2101");
+        agent.dfctl(&["ls", &at("gone/g")]).fails(3, "DFS-2101");
+        agent.dfctl(&["stat", &at("d/gone")]).fails(3, "DFS-2101");
+        let two = ["a", "d.x", "d", "d/f", "d/g", "e", "e/empty", "e/k"];
+        assert_eq!(names(&["--depth", "2", &url]), two);
+        assert_eq!(names(&["--depth", "1", &at("d")]), ["d/f", "d/g"]);
+    }
+    let unasked = ["/d/g/i/", "/e/k/"];
+    assert!(origin.log().iter().all(|asked| !unasked.contains(&&*asked.path)));
+    let url = origin.url("/");
+    let whole = names(&["-r", &url]);
+    assert_eq!(names(&["--depth", "9", &url]), whole);
+}
+
+#[test]
 fn what_is_inside_is_seen_without_mounting() {
     let place = Place::new();
     let source = place.dir("source");
@@ -746,12 +780,12 @@ const ASK_THE_WRONG_AGENT: &str = r#"
 #[test]
 fn the_agent_that_has_a_mount_is_named_and_what_it_left_when_it_died_is_cleared_without_it() {
     let user = UserAlone::new();
-    let (_, err) = user.run("", ASK_THE_WRONG_AGENT);
+    let (out, err) = user.run("", ASK_THE_WRONG_AGENT);
     let dir = user.dir.display();
     let socket = user.home.join("run/dfs/agent.sock");
     let way = format!("dfctl --socket {} umount {dir}", socket.display());
     assert!(err.contains("DFS-5106") && err.contains(&way), "{err}");
-    assert!(err.contains(&format!("unmounted  {dir}, whose agent is gone")), "{err}");
+    assert!(out.contains(&format!("unmounted  {dir}, whose agent is gone")), "{out}");
 }
 
 fn owned_by_nobody(path: &Path) -> PathBuf {
@@ -796,6 +830,8 @@ fn a_configuration_that_is_no_file_or_has_no_end_is_refused_at_once() {
     refused("dfctl.toml:1");
     fs::write(&file, "colour = 'never'").unwrap();
     refused("unknown key");
+    fs::write(&file, "[dfs-fues]\n").unwrap();
+    refused("the key is probably dfs-fuse");
     fs::remove_file(&file).unwrap();
     // A link that leads nowhere stays one; one to nothing at all is a configuration of nothing.
     symlink(place.path("not there"), &file).unwrap();

@@ -58,6 +58,14 @@ fn a_part_of_an_archive_is_told_by_what_is_mounted_of_it() {
     let packed = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&source).arg(".").status();
     assert!(packed.unwrap().success());
     let agent = Agent::solo(&place, "agent");
+    let all = agent.mount(&file_url(&tar), place.dir("all"));
+    trees::assert_same(&all, &source);
+    let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+    let mount = &listed["items"][0];
+    let content = 1_000_000 + 70_001 + 100;
+    // Headers and what fills blocks up are no file's.
+    assert_eq!([&mount["content_bytes"], &mount["cached_bytes"]], [content, content], "{mount}");
+    agent.dfctl(&["umount", all.to_str().unwrap()]).done();
     let dir = agent.mount(&format!("{}!part", file_url(&tar)), place.dir("part"));
     let told = || {
         let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();

@@ -87,6 +87,34 @@ fn one_that_lingers_serves_the_next_while_the_seed_is_gone() {
 }
 
 #[test]
+fn a_command_that_is_a_peer_itself_stands_where_it_says() {
+    let place = Place::new();
+    let origin = Origin::of("/f", Body::noise(8, MIB)).unwrap();
+    let site = Site::start(&place);
+    let at = site.manager.address("grpc").unwrap();
+    let mut command = visitor(&place, at, "own-1");
+    command.env("DFS_IDC", "east").args([
+        "--rack",
+        "r7",
+        "get",
+        &origin.url("/f"),
+        "--linger",
+        "-o",
+    ]);
+    let lingering = Running::start({
+        command.arg(place.path("out"));
+        command
+    });
+    until("it has the file and serves others", || lingering.stderr().contains("serving others"));
+    let mut command = visitor(&place, at, "own-2");
+    command.args(["why", &origin.url("/f"), "--format", "json"]);
+    let seen = Said::by(&mut command).unwrap().done().json().unwrap();
+    let peers = seen["items"][0]["peers"].as_array().unwrap();
+    assert!(peers.iter().any(|peer| peer["idc"] == "east"), "{seen}");
+    lingering.interrupt().done();
+}
+
+#[test]
 fn a_cluster_that_is_not_there_is_told_and_not_gone_around() {
     let place = Place::new();
     let origin = Origin::of("/f", Body::noise(7, 1000)).unwrap();

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use dfs_tests::{Cluster, Fault, Origin};
+use serde_json::Value;
 
 use crate::support::ledger::Account;
 use crate::support::site::Site;
@@ -23,12 +24,30 @@ fn small_files(root: &Path) -> u64 {
 }
 
 fn get(agent: &Agent, origin: &Origin, out: &Path) -> Account {
+    Account::of(&ledger(agent, origin, out))
+}
+
+fn ledger(agent: &Agent, origin: &Origin, out: &Path) -> Value {
     let url = origin.url("/");
     let words = ["get", "-r", &url, "-o", out.to_str().unwrap(), "--format", "json"];
     let said = agent.dfctl(&words);
     let saved = said.json().unwrap();
     assert_eq!(saved["files"], FILES, "{saved}");
-    Account::of(&saved["ledger"])
+    saved["ledger"].clone()
+}
+
+#[test]
+fn each_request_for_a_file_is_told_also_where_many_files_are_got_in_one_call() {
+    let place = Place::new();
+    let source = place.dir("source");
+    small_files(&source);
+    let origin = Origin::of_directory(&source).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let told = ledger(&agent, &origin, &place.path("out"));
+    let pages = 1 + FILES.div_ceil(100) as u64;
+    assert_eq!(told["source_requests"], origin.counters().method("GET") - pages, "{told}");
+    let again = ledger(&agent, &origin, &place.path("again"));
+    assert_eq!(again["source_requests"], 0, "{again}");
 }
 
 #[test]

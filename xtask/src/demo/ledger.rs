@@ -73,10 +73,6 @@ impl Row {
         self
     }
 
-    fn total(&self) -> u64 {
-        self.source + self.seed + self.peers + self.cache
-    }
-
     fn json(&self) -> Value {
         let Self { name, source, seed, peers, cache } = self;
         json!({"name": name, "source": source, "seed": seed, "peers": peers, "cache": cache})
@@ -157,11 +153,7 @@ impl Ledger {
         let mut lines = vec![head];
         lines.extend(self.rows.iter().map(Row::line));
         let sum = self.rows.iter().fold(Row::default(), Row::add);
-        lines.push(Row { name: "sum".to_owned(), ..sum.clone() }.line());
-        if sum.total() > self.content * self.rows.len() as u64 {
-            lines
-                .push("  (files lie side by side at 4 KiB: the gaps are counted above)".to_owned());
-        }
+        lines.push(Row { name: "sum".to_owned(), ..sum }.line());
         let asked = self.asked();
         let by = match self.counted {
             Some(_) if self.is_equal() => "as it counts itself and as seed and nodes account for",

@@ -17,7 +17,7 @@ use dfs_model::{ByteRange, CanonicalUrl};
 use dfs_source::{Action, Attempt, ByteStream, SourceError};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 
-use super::{Origin, Part as Piece, PartStream, without_holes, zeros};
+use super::{Origin, Part as Piece, PartStream, RequestCount, without_holes, zeros};
 use crate::parts::{Method, Part, PartTable, Refusal, SHORT};
 use crate::zip::member::{Inflate, MemberError, data_of, extent};
 use fetch::Fetch;
@@ -34,6 +34,7 @@ const AT_ONCE: usize = 4;
 
 /// The space of a part table.
 pub struct PartsOrigin {
+    archive: Arc<dyn Origin>,
     inner: Arc<Inner>,
 }
 
@@ -56,8 +57,8 @@ enum Segment {
 impl PartsOrigin {
     /// The space of `table` over the archive at `url`.
     pub fn new(archive: Arc<dyn Origin>, url: CanonicalUrl, table: Arc<PartTable>) -> Self {
-        let fetch = Fetch::new(archive, table.archive_length);
-        Self { inner: Arc::new(Inner { fetch, table, url, kept: Kept::default() }) }
+        let fetch = Fetch::new(Arc::clone(&archive), table.archive_length);
+        Self { archive, inner: Arc::new(Inner { fetch, table, url, kept: Kept::default() }) }
     }
 }
 
@@ -85,6 +86,10 @@ impl Origin for PartsOrigin {
 
     fn has_members(&self) -> bool {
         true
+    }
+
+    fn count_in(&self, count: &RequestCount) {
+        self.archive.count_in(count);
     }
 
     async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {

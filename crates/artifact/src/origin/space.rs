@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::wholes::Wholes;
-use super::{Origin, Part, PartStream, cut, without_holes, zeros};
+use super::{Counted, Origin, Part, PartStream, RequestCount, cut, without_holes, zeros};
 use crate::members::MemberTable;
 
 /// Members asked for at a time within one read.
@@ -22,7 +22,7 @@ const TAKEN_WHOLE: u64 = 256 * 1024;
 
 /// A space: members at their offsets, zeros between them.
 pub struct SpaceOrigin {
-    source: Arc<dyn Source>,
+    source: Arc<Counted>,
     base: Target,
     table: Arc<MemberTable>,
     wholes: Arc<Wholes>,
@@ -48,7 +48,7 @@ struct Slice {
 impl SpaceOrigin {
     /// The space of a table whose members lie below `base`.
     pub fn new(source: Arc<dyn Source>, base: Target, table: Arc<MemberTable>) -> Self {
-        Self { source, base, table, wholes: Arc::default() }
+        Self { source: Arc::new(Counted::new(source)), base, table, wholes: Arc::default() }
     }
 
     fn segments(&self, range: ByteRange) -> Result<Vec<Segment>, SourceError> {
@@ -94,6 +94,10 @@ impl Origin for SpaceOrigin {
 
     fn has_members(&self) -> bool {
         true
+    }
+
+    fn count_in(&self, count: &RequestCount) {
+        self.source.requests.count_in(count);
     }
 
     async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
@@ -220,7 +224,7 @@ impl Health {
 
 /// Begins to read a part of a member. What the origin does not give of it is a hole.
 async fn open_part(
-    source: Arc<dyn Source>,
+    source: Arc<Counted>,
     wholes: Arc<Wholes>,
     part: Box<Slice>,
     health: Arc<Health>,
@@ -267,19 +271,19 @@ fn with_holes(bytes: ByteStream, length: u64, health: Arc<Health>) -> CameStream
 /// Begins to read a part of a member; one that can only be read whole is read whole, kept for the other
 /// parts, and cut.
 async fn open_member(
-    source: Arc<dyn Source>,
+    source: Arc<Counted>,
     wholes: Arc<Wholes>,
     part: Box<Slice>,
 ) -> Result<ByteStream, SourceError> {
     if let Some(range) = part.range
         && wholes.are_needed()
     {
-        return part_of_whole(&*source, &wholes, &part, range).await;
+        return part_of_whole(&source, &wholes, &part, range).await;
     }
     let stream = match (source.read(&part.target, part.range, &part.pin).await, part.range) {
         (Err(SourceError::RangeIgnored { .. }), Some(range)) => {
             wholes.need();
-            return part_of_whole(&*source, &wholes, &part, range).await;
+            return part_of_whole(&source, &wholes, &part, range).await;
         }
         (answer, _) => answer?,
     };
@@ -292,7 +296,7 @@ async fn open_member(
 
 /// A part of a member whose origin knows no ranges.
 async fn part_of_whole(
-    source: &dyn Source,
+    source: &Counted,
     wholes: &Wholes,
     part: &Slice,
     range: ByteRange,

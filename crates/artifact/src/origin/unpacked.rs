@@ -8,7 +8,7 @@ use dfs_model::{ByteRange, CanonicalUrl, Transform};
 use dfs_source::{Action, Attempt, ByteStream, SourceError};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Origin, cut};
+use super::{Origin, RequestCount, cut};
 use crate::unpack::{Limits, STEP, UnpackError, Unpacker};
 
 /// What comes out of a compressed archive.
@@ -44,6 +44,10 @@ impl Origin for UnpackedOrigin {
 
     fn reads_a_task(&self) -> bool {
         self.archive.reads_a_task()
+    }
+
+    fn count_in(&self, count: &RequestCount) {
+        self.archive.count_in(count);
     }
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use dfs_model::{TaskKind, Validator};
 use dfs_source::{Attributes, Entry, EntryKind, SourceError, SpecialKind, StatKind};
 use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
 use rows::{Row, Rows};
 
 use super::{Artifact, Context, LeftOut, Planned, ResolveError, Skipped, mtime};
@@ -39,9 +40,16 @@ enum Asked {
 
 impl Context<'_> {
     pub(super) async fn listing(&self) -> Result<Artifact, ResolveError> {
+        self.listing_of(self.source.list(&self.target)).await
+    }
+
+    /// The tree of what was listed.
+    pub(super) async fn listing_of(
+        &self,
+        entries: BoxStream<'static, Result<Entry, SourceError>>,
+    ) -> Result<Artifact, ResolveError> {
         let mut asked = std::pin::pin!(
-            self.source
-                .list(&self.target)
+            entries
                 .map_ok(|entry| self.complete(entry))
                 .try_buffer_unordered(self.options.stats_at_once.max(1))
         );

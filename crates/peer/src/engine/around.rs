@@ -91,7 +91,6 @@ impl Task {
     /// Exactly these bytes from the origin, past the store.
     async fn pass(&self, origin: &dyn Origin, range: ByteRange) -> Result<Bytes, ReadError> {
         let _slot = self.shared.source_slot(origin).await;
-        self.shared.provenance.requested_source();
         let mut stream = origin.read(Some(range)).await?;
         let mut bytes = BytesMut::with_capacity(range.len() as usize);
         while let Some(part) = stream.next().await {

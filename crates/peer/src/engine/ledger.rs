@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::AddAssign;
+use std::sync::atomic::Ordering;
 
+use dfs_artifact::origin::RequestCount;
 use dfs_model::{ByteRange, GroupRange, GroupSet, HostId, HostKind};
 use parking_lot::Mutex;
 
@@ -79,6 +81,8 @@ impl AddAssign<&Ledger> for Ledger {
 #[derive(Debug, Default)]
 pub(super) struct Provenance {
     inner: Mutex<Inner>,
+    /// Requests that were made to the origin.
+    pub requests: RequestCount,
 }
 
 #[derive(Debug, Default)]
@@ -91,8 +95,7 @@ struct Inner {
     passes: u64,
     /// All bytes that were handed to readers and not kept.
     not_kept: BTreeMap<CameFrom, u64>,
-    source_requests: u64,
-    /// How many of them the accounts of operations that ended have told.
+    /// How many requests to the origin the accounts of operations that ended have told.
     told_requests: u64,
     wire_bytes: u64,
     /// What parents sent, content and all of it.
@@ -154,8 +157,8 @@ impl Provenance {
         self.inner.lock().names.insert(host, (name.to_owned(), kind));
     }
 
-    pub(super) fn requested_source(&self) {
-        self.inner.lock().source_requests += 1;
+    fn source_requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     /// So many bytes of content were received, which took so many on the wire: more with their proofs, or fewer where
@@ -177,8 +180,8 @@ impl Provenance {
     pub(super) fn mark(&self, mut had: GroupSet) -> Mark {
         let mut inner = self.inner.lock();
         std::mem::take(&mut inner.opened_with).ranges().for_each(|run| had.remove_range(run));
-        let Inner { passes, source_requests, wire_bytes, .. } = *inner;
-        let not_kept = inner.not_kept.clone();
+        let Inner { passes, wire_bytes, .. } = *inner;
+        let (not_kept, source_requests) = (inner.not_kept.clone(), self.source_requests());
         Mark { had, passes, not_kept, source_requests, wire_bytes }
     }
 
@@ -216,7 +219,7 @@ impl Provenance {
             let before = mark.not_kept.get(from).copied().unwrap_or(0);
             inner.attribute(&mut ledger, from, bytes - before);
         }
-        ledger.source_requests = inner.source_requests - mark.source_requests;
+        ledger.source_requests = self.source_requests() - mark.source_requests;
         ledger.wire_bytes = inner.wire_bytes - mark.wire_bytes;
         ledger
     }
@@ -227,8 +230,9 @@ impl Provenance {
         let mut ledger = self.since(mark, range, length);
         let mut inner = self.inner.lock();
         let known = mark.source_requests.max(inner.told_requests);
-        ledger.source_requests = inner.source_requests.saturating_sub(known);
-        inner.told_requests = inner.source_requests;
+        let requests = self.source_requests();
+        ledger.source_requests = requests.saturating_sub(known);
+        inner.told_requests = requests.max(known);
         ledger
     }
 
@@ -237,7 +241,7 @@ impl Provenance {
     pub(super) fn since(&self, mark: &Mark, range: ByteRange, length: u64) -> Ledger {
         let inner = self.inner.lock();
         let mut ledger = Ledger {
-            source_requests: inner.source_requests - mark.source_requests,
+            source_requests: self.source_requests() - mark.source_requests,
             ..Ledger::default()
         };
         let attributed = inner.kept_since(&mut ledger, mark, range, length);
@@ -326,7 +330,7 @@ mod tests {
         provenance.name(parent, "a", HostKind::Seed);
         provenance.came(GroupRange::new(1, 2), CameFrom::Source);
         provenance.came(GroupRange::new(3, 2), CameFrom::Parent(parent));
-        provenance.requested_source();
+        provenance.requests.fetch_add(1, Ordering::Relaxed);
         // Twice, from two hosts: once in the account.
         provenance.came(GroupRange::new(3, 2), CameFrom::Parent(HostId::from_bytes([2; 16])));
         provenance.came(GroupRange::new(3, 2), CameFrom::Parent(parent));
@@ -347,8 +351,8 @@ mod tests {
         let marks = files.map(|_| provenance.mark(GroupSet::new()));
         provenance.came(GroupRange::new(0, 4), from.clone());
         provenance.received(&from, length, length + 1000);
-        provenance.requested_source();
-        provenance.requested_source();
+        provenance.requests.fetch_add(1, Ordering::Relaxed);
+        provenance.requests.fetch_add(1, Ordering::Relaxed);
         let mut told = Ledger::default();
         for (mark, file) in marks.iter().zip(files) {
             let ledger = provenance.told_since(mark, file, length);

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use dfs_artifact::origin::{Part, PartStream};
+use dfs_artifact::origin::{Part, PartStream, RequestCount, Requests};
 use dfs_model::{
     ByteRange, CanonicalUrl, GROUP_BYTES, GroupRange, HostInfo, HostKind, Location, Priority,
     TaskKind,
@@ -49,6 +49,7 @@ pub(super) struct FakeOrigin {
     hole: fn(ByteRange) -> SourceError,
     sent: AtomicU64,
     requests: AtomicU64,
+    counted: Requests,
 }
 
 impl FakeOrigin {
@@ -63,6 +64,7 @@ impl FakeOrigin {
             hole: changed,
             sent: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            counted: Requests::default(),
         }
     }
 
@@ -95,6 +97,7 @@ impl Origin for FakeOrigin {
         let range = range.unwrap_or(all);
         assert!(range.end <= all.end && (self.has_ranges || range == all), "{range}");
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.counted.made();
         self.sent.fetch_add(range.len(), Ordering::Relaxed);
         let holes = self.holes.iter().flatten();
         if let Some(hole) = holes.map(|hole| hole.intersection(range)).find(|hole| !hole.is_empty())
@@ -108,8 +111,13 @@ impl Origin for FakeOrigin {
         self.holes.is_some()
     }
 
+    fn count_in(&self, count: &RequestCount) {
+        self.counted.count_in(count);
+    }
+
     async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.counted.made();
         let mut parts: Vec<PartStream> = Vec::new();
         let mut at = range.start;
         let holes = self.holes.iter().flatten().map(|hole| hole.intersection(range));

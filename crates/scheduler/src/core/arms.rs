@@ -3,16 +3,10 @@
 //! A task is drawn by its route key alone: it is in the same arm after a restart, with every scheduler that is told the
 //! same arms, and in all its versions and views.
 
-use dfs_model::{RouteKey, TaskKey};
+use dfs_model::{REST, RouteKey, TaskKey, WHOLE};
 
 use super::Strategy;
 use super::results::Results;
-
-/// What shares are parts of.
-pub const WHOLE: u32 = 10_000;
-
-/// The name of the arm that has what is left.
-pub const REST: &str = "default";
 
 /// Most arms beside the one that has what is left.
 pub const MAX_ARMS: usize = 16;

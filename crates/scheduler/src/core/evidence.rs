@@ -9,7 +9,7 @@ use super::{FailureKind, Millis, RefusalKind};
 
 mod log;
 
-pub use log::{Log, MAX_ENTRIES, MAX_ENTRIES_PER_TASK, MAX_NAMED, who};
+pub use log::{Log, MAX_ENTRIES, MAX_ENTRIES_PER_TASK, MAX_NAMED, REASON_CHARS, who};
 
 /// Something that was decided or heard, once or several times in a row.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dfs_model::{HostId, HostInfo, HostKind, TaskId};
+use dfs_model::{HostId, HostInfo, HostKind, TaskId, same_idc};
 
 use super::Millis;
 
@@ -71,7 +71,7 @@ impl Host {
 
     /// Whether both data centres are known, and not the same.
     pub fn is_in_another_idc(&self, other: &str) -> bool {
-        !self.idc.is_empty() && !other.is_empty() && *self.idc != *other
+        same_idc(&self.idc, other) == Some(false)
     }
 
     /// Counts a child in for one task.

@@ -4,34 +4,8 @@ use std::collections::BTreeMap;
 
 use super::arms::ArmNumber;
 use super::{Core, Millis, Outcome, Taken, Task, Totals};
-use crate::statistics::{Cluster, Mean, Moments, Sketch};
-use dfs_model::{HostId, RouteKey, TaskId};
-
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Measure {
-    /// Milliseconds from the first want of a download until all of it is there.
-    Completion,
-    /// Bytes read from the source for each host that succeeded, by itself and by seeds.
-    Source,
-    /// Bytes that a host which succeeded took from other data centres.
-    Crossed,
-    /// Whether a host gave up, 0 or 1.
-    Failed,
-    /// Microseconds that a read which found nothing waited.
-    Blocked,
-}
-
-impl Measure {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Completion, Self::Source, Self::Crossed, Self::Failed, Self::Blocked];
-
-    /// Whether its distribution is kept, beside its mean.
-    pub fn has_distribution(self) -> bool {
-        matches!(self, Self::Completion | Self::Blocked)
-    }
-}
+use dfs_model::statistics::{Cluster, Mean, Moments, Sketch};
+use dfs_model::{HostId, Measure, RouteKey, TaskId};
 
 /// What was seen of one measure.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -80,7 +54,7 @@ pub struct ArmReport {
     pub name: String,
     /// Who decides.
     pub strategy: &'static str,
-    /// Its share of the tasks, in parts of [`WHOLE`](super::WHOLE).
+    /// Its share of the tasks, in parts of [`WHOLE`](dfs_model::WHOLE).
     pub share: u32,
     /// Tasks of it that are known now.
     pub tasks: usize,

@@ -112,6 +112,14 @@ fn an_unknown_key_is_named_with_its_file() {
 }
 
 #[test]
+fn a_table_of_no_process_is_refused_and_those_that_there_are_are_named() {
+    let place = Place::new(&[("site.toml", "verbose = true\n[dfs-fues]\ndata-dir = '/a'\n")]);
+    let message = failure(&place.loader(&[]));
+    assert!(message.contains("site.toml:2: unknown key `dfs-fues`"), "{message}");
+    assert!(message.contains("dfctl, dfs-fuse, dfs-cluster"), "{message}");
+}
+
+#[test]
 fn a_table_named_after_a_process_speaks_to_it_alone() {
     let place = Place::new(&[(
         "site.toml",

@@ -24,6 +24,7 @@ use rustix::io::Errno;
 
 use super::asker::Place;
 use super::{failed, modified_of, validator_of};
+use crate::level::Levels;
 use crate::{
     Action, Attempt, Attributes, Counters, Entry, EntryKind, ListLimits, SourceError, SpecialKind,
 };
@@ -45,6 +46,8 @@ struct Walk {
     counters: Arc<Counters>,
     /// The directory that is to be looked into next.
     below: Option<Vec<u8>>,
+    /// Whether it is looked into directories that are found.
+    levels: Levels,
     /// Those being looked through, each one in the one before.
     open: Vec<Directory>,
     ready: VecDeque<Entry>,
@@ -64,6 +67,7 @@ pub(super) fn list(
     limits: ListLimits,
     attempt: Attempt,
     counters: Arc<Counters>,
+    levels: Levels,
 ) -> BoxStream<'static, Result<Entry, SourceError>> {
     let begin = async move {
         let place = root?;
@@ -75,7 +79,8 @@ pub(super) fn list(
             limits,
             attempt,
             counters,
-            below: Some(Vec::new()),
+            below: Some(levels.first()),
+            levels,
             open: Vec::new(),
             ready: VecDeque::new(),
             found: 0,
@@ -135,7 +140,7 @@ impl Walk {
             if self.found > self.limits.entries {
                 return Err(self.too_large("entries", self.limits.entries));
             }
-            if entry.kind == EntryKind::Directory {
+            if entry.kind == EntryKind::Directory && self.levels == Levels::All {
                 self.below = Some(entry.path.clone());
             }
             self.ready.push_back(entry);

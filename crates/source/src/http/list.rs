@@ -12,6 +12,7 @@ use super::{Web, headers};
 use crate::entry::escaped;
 use crate::index_json::parse_json_listing;
 use crate::index_page::{Link, parse_index_page};
+use crate::level::Levels;
 use crate::{Action, Attempt, Entry, EntryKind, SourceError, Target, check_path};
 
 const NOT_A_NAME: &str =
@@ -24,6 +25,7 @@ struct Walk {
     attempt: Attempt,
     /// Directories still to be fetched; the deepest last found go first.
     waiting: Vec<Vec<u8>>,
+    levels: Levels,
     fetching: FuturesUnordered<BoxFuture<'static, Page>>,
     ready: VecDeque<Entry>,
     found: usize,
@@ -38,12 +40,14 @@ struct Page {
 pub(super) fn list(
     web: Arc<Web>,
     target: Target,
+    levels: Levels,
 ) -> BoxStream<'static, Result<Entry, SourceError>> {
     let walk = Walk {
         attempt: Attempt::new(Action::List, &target.url),
         web,
         target,
-        waiting: vec![Vec::new()],
+        waiting: vec![levels.first()],
+        levels,
         fetching: FuturesUnordered::new(),
         ready: VecDeque::new(),
         found: 0,
@@ -93,7 +97,7 @@ impl Walk {
                 | SourceError::NotPermitted { .. }
                 | SourceError::Malformed { .. }
         );
-        if directory.is_empty() || !is_its_own {
+        if directory.is_empty() || self.levels != Levels::All || !is_its_own {
             return Err(error);
         }
         let entry = self.entry(directory, EntryKind::Closed(error.to_string()))?;
@@ -151,7 +155,9 @@ impl Walk {
             let (length, modified) = (link.length, link.modified);
             self.ready.push_back(Entry { length, modified, ..entry });
         }
-        self.waiting.extend(below.into_iter().rev());
+        if self.levels == Levels::All {
+            self.waiting.extend(below.into_iter().rev());
+        }
         Ok(())
     }
 
@@ -165,7 +171,7 @@ impl Web {
     async fn index_page(&self, target: &Target) -> Result<Vec<Link>, SourceError> {
         self.counters.list();
         let attempt = Attempt::new(Action::List, &target.url);
-        let fetch = self.retrier.run(|| self.fetch_page(target, &attempt));
+        let fetch = self.retrier.ask(|| self.fetch_page(target, &attempt));
         self.bounded(&attempt, fetch).await
     }
 

@@ -64,11 +64,11 @@ impl Web {
     }
 
     async fn look(&self, target: &Target, attempt: &Attempt) -> Result<Stat, SourceError> {
-        let head = self.retrier.run(|| self.head(target, attempt)).await?;
+        let head = self.retrier.ask(|| self.head(target, attempt)).await?;
         if let Some(head) = head.clone().filter(Seen::is_enough) {
             return Ok(head.into_stat());
         }
-        let probed = self.retrier.run(|| self.probe(target, attempt, head.as_ref())).await?;
+        let probed = self.retrier.ask(|| self.probe(target, attempt, head.as_ref())).await?;
         Ok(probed.into_stat())
     }
 

@@ -137,7 +137,7 @@ impl Walk {
             let query: Vec<(&str, &[u8])> =
                 query.iter().map(|(name, value)| (*name, &value[..])).collect();
             let web = &asker.store.web;
-            let work = web.retrier.run(|| asker.page(&query, &attempt));
+            let work = web.retrier.ask(|| asker.page(&query, &attempt));
             Ok((job, web.bounded(&attempt, work).await?))
         }));
     }

@@ -27,7 +27,7 @@ impl Asker {
         if self.place.is_prefix() {
             return self.stat_prefix(self.place.key.clone(), attempt).await;
         }
-        match self.store.web.retrier.run(|| self.head(attempt)).await {
+        match self.store.web.retrier.ask(|| self.head(attempt)).await {
             Err(error @ SourceError::NotFound { .. }) if self.place.version.is_none() => {
                 // As a web server sends on to the directory of the same name.
                 let prefix = [&self.place.key[..], b"/"].concat();
@@ -86,7 +86,7 @@ impl Asker {
     /// Something lies below a prefix, or it is not there; a bucket is there also when it is empty.
     async fn stat_prefix(&self, prefix: Vec<u8>, attempt: &Attempt) -> Result<Stat, SourceError> {
         let query = [("prefix", &prefix[..]), ("max-keys", b"1")];
-        let page = self.store.web.retrier.run(|| self.page(&query, attempt)).await?;
+        let page = self.store.web.retrier.ask(|| self.page(&query, attempt)).await?;
         if page.objects.is_empty() && !prefix.is_empty() {
             return Err(SourceError::NotFound { attempt: attempt.clone() });
         }
@@ -110,7 +110,7 @@ impl Asker {
     async fn prove(&self, key: &[u8], attempt: &Attempt) -> Result<(), SourceError> {
         let subject = Subject { key, query: &[] };
         let ask = Ask::head();
-        let asked = self.store.web.retrier.run(|| self.ask(&subject, &ask, attempt)).await;
+        let asked = self.store.web.retrier.ask(|| self.ask(&subject, &ask, attempt)).await;
         match asked {
             Err(SourceError::NotPermitted { attempt, status, .. }) => {
                 let reason = Some("its names may be listed, and its objects not read".into());

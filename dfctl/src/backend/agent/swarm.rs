@@ -7,8 +7,8 @@ use dfs_proto::scheduler::evidence::What;
 use dfs_proto::scheduler::{DropReason, FailureKind, Plain, SourceReason, StandingKind, WaitKind};
 use dfs_proto::{node, scheduler};
 
-use dfs_scheduler::core::{Measure, WHOLE};
-use dfs_scheduler::statistics::{Mean, Sketch};
+use dfs_model::statistics::{Mean, Sketch};
+use dfs_model::{Measure, WHOLE};
 
 use super::{missing, task};
 use crate::backend::Failure;
@@ -137,7 +137,7 @@ fn series_of(series: scheduler::Series) -> Option<(Measure, Mean, Sketch)> {
         scheduler::Measure::BlockedUs => Measure::Blocked,
         scheduler::Measure::Unspecified => return None,
     };
-    let scheduler::Series { tasks: clusters, count, mean, .. } = series;
+    let scheduler::Series { urls: clusters, count, mean, .. } = series;
     let mean = Mean {
         clusters,
         count,
@@ -377,7 +377,7 @@ mod tests {
     fn results_that_make_no_sense_are_left_out() {
         let sound = scheduler::Series {
             measure: scheduler::Measure::CompletionMs.into(),
-            tasks: 2,
+            urls: 2,
             count: 3,
             mean: 5.0,
             buckets: vec![1; 100_000],
@@ -386,7 +386,7 @@ mod tests {
         let wrong = [
             scheduler::Series { mean: f64::NAN, ..sound.clone() },
             scheduler::Series { errors_squared: f64::INFINITY, ..sound.clone() },
-            scheduler::Series { tasks: 4, ..sound.clone() },
+            scheduler::Series { urls: 4, ..sound.clone() },
             scheduler::Series { measure: 99, ..sound.clone() },
         ];
         let series = wrong.into_iter().chain([sound]).collect();
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(read.name.chars().count(), MAX_TEXT + 1);
         let (measure, mean, sketch) = &read.series[0];
         assert_eq!((*measure, mean.clusters, mean.count), (Measure::Completion, 2, 3));
-        assert_eq!(sketch.counts().len(), dfs_scheduler::statistics::BUCKETS);
+        assert_eq!(sketch.counts().len(), dfs_model::statistics::BUCKETS);
     }
 
     #[test]

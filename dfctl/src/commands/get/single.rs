@@ -23,7 +23,7 @@ use crate::outdir::{OutDir, Replace};
 use crate::output::ledger::Stages;
 use crate::output::progress::{Meter, Progress};
 use crate::output::{quoted_path, shell_quoted};
-use crate::part::{Hasher, Identity, PartError, PartFile, Unplaced};
+use crate::part::{Hasher, Identity, PartError, PartFile, Unplaced, sweep_drafts};
 use crate::transfer::{Received, Sink, Terms, TransferError, pump};
 
 /// A transfer under way: what every step of it needs.
@@ -92,6 +92,7 @@ pub async fn to_file(
         length: job.wanted.length,
     };
     let like = job.wanted.entry.as_ref();
+    sweep_drafts(&dir);
     let part = context.open_part(Arc::new(dir), &name, identity, like, options.digest);
     let part = part.map_err(|error| cannot_open(error, path))?;
     let mut saved = Box::pin(job.fill(part, replace, path)).await?;

@@ -3,6 +3,7 @@
 mod together;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -33,7 +34,7 @@ use crate::locator::Locator;
 use crate::outdir::{OutDir, Replace};
 use crate::output::progress::{Meter, Progress};
 use crate::output::{count, files as files_of};
-use crate::part::{Identity, PartFile};
+use crate::part::{Identity, PartFile, sweep_drafts};
 use crate::transfer::{Terms, TransferError, pump};
 
 /// Files under way at a time.
@@ -199,6 +200,7 @@ impl Tree<'_> {
             let what = format!("{} is a device, pipe or socket", self.path_of(entry).display());
             self.note(Err(CliError::new(&codes::UNSUPPORTED, what)));
         }
+        self.sweep(entries);
         let mut directories: Vec<_> = of(EntryKind::Directory).map(|(_, entry)| entry).collect();
         directories.sort_by(|a, b| b.path.cmp(&a.path));
         for entry in directories {
@@ -211,6 +213,16 @@ impl Tree<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Takes away what killed runs left of replacing something here.
+    fn sweep(&self, entries: &[Entry]) {
+        let dirs: BTreeSet<_> = entries.iter().map(|entry| parent_of(&entry.path)).collect();
+        for dir in dirs {
+            if let Ok(dir) = self.root.enter(dir) {
+                sweep_drafts(&dir);
+            }
+        }
     }
 
     fn stopped(&self, error: CliError) -> CliError {

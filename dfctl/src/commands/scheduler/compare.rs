@@ -1,6 +1,6 @@
 //! `dfctl scheduler compare`.
 
-use dfs_scheduler::core::REST;
+use dfs_model::REST;
 
 use crate::backend::swarm::{Detail, Which};
 use crate::codes;

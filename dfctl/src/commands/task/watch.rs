@@ -2,11 +2,11 @@
 
 use crate::backend::swarm::{Detail, SwarmTask};
 use crate::commands::swarm::{Asked, backend, find};
-use crate::commands::watching::{Watch, now_ms};
+use crate::commands::watching::Watch;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::output::swarm::{At, screen};
-use crate::output::{Format, Items};
+use crate::output::Format;
+use crate::output::swarm::screen;
 
 /// Watch a swarm: who holds how much, takes from whom, and how fast
 ///
@@ -59,11 +59,6 @@ fn show(context: &Context, watch: &mut Watch<'_>, tasks: &[SwarmTask]) -> Result
             |rates| joined(&|task| screen::summary(task, rates), "\n"),
         ),
         Format::Jsonl => tasks.iter().try_for_each(|task| watch.tell(task)),
-        Format::Json | Format::Name => {
-            let mut items = Items::new(&context.output, "swarms");
-            let now_ms = now_ms();
-            tasks.iter().try_for_each(|task| items.push(&At { task, now_ms }))?;
-            items.finish()
-        }
+        Format::Json | Format::Name => watch.list(tasks),
     }
 }

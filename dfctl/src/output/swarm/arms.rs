@@ -1,8 +1,8 @@
 //! Arms of an A/B test beside each other: means, intervals, differences, and whether these are more than chance.
 
 use dfs_model::ByteSize;
-use dfs_scheduler::core::Measure;
-use dfs_scheduler::statistics::{
+use dfs_model::Measure;
+use dfs_model::statistics::{
     FEW, Interval, Mean, Sketch, difference_of_means, difference_of_shares,
 };
 use serde_json::{Value, json};
@@ -265,8 +265,8 @@ fn key(measure: Measure) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use dfs_scheduler::core::Measure;
-    use dfs_scheduler::statistics::{Cluster, Moments};
+    use dfs_model::Measure;
+    use dfs_model::statistics::{Cluster, Moments};
 
     use super::*;
 

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dfs_model::ByteSize;
+use dfs_model::{ByteSize, shortened};
 use serde_json::{Value, json};
 
-use super::{At, copies, share, words};
+use super::{At, copies, copies_said, share, words};
 use crate::backend::swarm::{SwarmPeer, SwarmTask};
 use crate::error::CliError;
 use crate::output::table::{Align, Table};
@@ -128,7 +128,7 @@ fn head(task: &SwarmTask) -> String {
 }
 
 fn figures(task: &SwarmTask, rates: &Rates) -> String {
-    let copies = copies(task).map(|copies| format!(" ({copies:.2} copies)")).unwrap_or_default();
+    let copies = copies_said(task);
     let mut parts = vec![
         format!(
             "{} of {} complete, {} taking, {} still",
@@ -177,7 +177,7 @@ pub fn all(tasks: &[SwarmTask], rates: &Rates) -> String {
             rate(rates.of(&task_name(task))),
             ByteSize(task.source).to_string(),
             copies(task).map_or("-".to_owned(), |copies| format!("{copies:.2}")),
-            shortened(&printable(task.task.key.url.as_str()), URL),
+            shortened(&printable(task.task.key.url.as_str()), URL).into_owned(),
         ]);
     }
     format!("{}\n\n{}", totals(tasks, rates), table.render())
@@ -241,13 +241,6 @@ fn state(task: &SwarmTask, peer: &SwarmPeer) -> String {
     match said.next.is_empty() {
         true => said.now,
         false => format!("{}; {}", said.now, said.next),
-    }
-}
-
-fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
     }
 }
 

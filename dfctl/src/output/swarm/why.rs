@@ -1,10 +1,9 @@
 //! `dfctl why` for people: how a task stands, and for each node the decisions that led there.
 
-use dfs_model::ByteSize;
-use dfs_scheduler::core::REST;
+use dfs_model::{ByteSize, REST};
 
 use super::words::{self, ms};
-use super::{copies, instant, share};
+use super::{copies_said, instant, share};
 use crate::backend::swarm::{SwarmEntry, SwarmGiver, SwarmPeer, SwarmTask};
 use crate::output::{counted, printable, table};
 
@@ -58,7 +57,7 @@ fn head(task: &SwarmTask) -> String {
 
 fn figures(task: &SwarmTask) -> String {
     let seed = task.seed.as_ref().map_or("no seed".to_owned(), |seed| format!("seed {seed}"));
-    let copies = copies(task).map(|copies| format!(" ({copies:.2} copies)")).unwrap_or_default();
+    let copies = copies_said(task);
     let arm = match task.arm.as_str() {
         "" | REST => String::new(),
         arm => format!(" (arm {arm})"),

@@ -35,7 +35,6 @@ impl Context {
         let origin = origin.ok_or_else(|| ReadError::Swarm("the origin is unknown here".into()))?;
         let _used = self.shared.stored.in_use(Use::Fetch)?;
         let _slot = self.shared.source_slot(origin.as_ref()).await;
-        self.shared.provenance.requested_source();
         match groups {
             Some(groups) => self.fetch_run(flight, origin.as_ref(), groups).await,
             None => self.fetch_all(flight, origin.as_ref()).await,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dfs_model::{HostId, HostInfo, TaskId};
+use dfs_model::{HostId, HostInfo, TaskId, shortened};
 
 use super::{Entry, Evidence, Millis, Scheduling, Who};
 
@@ -19,7 +19,7 @@ const MAX_DEPARTED: usize = 1024;
 const NAME_BYTES: usize = 128;
 
 /// Characters kept of a reason that somebody else wrote.
-const REASON_CHARS: usize = 300;
+pub const REASON_CHARS: usize = 300;
 
 /// Hosts named in one entry.
 pub const MAX_NAMED: usize = 16;
@@ -142,10 +142,7 @@ pub fn who(host: &HostInfo) -> Who {
 }
 
 fn bounded(what: Evidence) -> Evidence {
-    let short = |reason: String| match reason.char_indices().nth(REASON_CHARS) {
-        Some((at, _)) => format!("{}…", &reason[..at]),
-        None => reason,
-    };
+    let short = |reason: String| shortened(&reason, REASON_CHARS).into_owned();
     match what {
         Evidence::SeedFailed { kind, reason } => {
             Evidence::SeedFailed { kind, reason: short(reason) }

@@ -1,7 +1,7 @@
 //! Six weighted scores, and the best four by them: what the founding design makes of its candidates, however they
 //! were come by.
 
-use dfs_model::{HostId, Location};
+use dfs_model::{HostId, Location, same_idc};
 
 use super::{Ask, Choice, Swarm};
 use crate::core::evidence::{Candidate, Reason, Scores, Verdict};
@@ -124,7 +124,7 @@ impl Scene {
 }
 
 pub(in crate::core) fn idc_affinity(a: &Location, b: &Location) -> f64 {
-    if !a.idc.is_empty() && a.idc.eq_ignore_ascii_case(&b.idc) { 1.0 } else { 0.0 }
+    if same_idc(&a.idc, &b.idc) == Some(true) { 1.0 } else { 0.0 }
 }
 
 /// Share of equal leading elements of area, then rack.
