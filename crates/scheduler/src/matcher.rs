@@ -140,7 +140,7 @@ pub struct Matcher {
     downlink: u32,
     /// Pieces that nodes want and do not have.
     outstanding: u64,
-    /// When anything was carried out last.
+    /// When anything was carried out last, or was wanted again after nothing was.
     moved: Micros,
     /// Always looked at first: they have what nobody else has.
     sources: Vec<u32>,
@@ -207,7 +207,8 @@ impl Matcher {
             }
         }
         for piece in joining.wants.iter().flat_map(|run| within(run, pieces)) {
-            self.outstanding += u64::from(self.peers.want(peer, piece));
+            let is_more = self.peers.want(peer, piece);
+            self.is_outstanding(is_more);
         }
         if joining.role == Role::Source {
             self.sources.push(peer);
@@ -253,7 +254,8 @@ impl Matcher {
     pub fn want(&mut self, peer: PeerNumber, pieces: Range<u32>, now: Micros) {
         self.change(peer, pieces, now, |matcher, peer, piece| {
             if !matcher.peers.is_coming(peer, piece) {
-                matcher.outstanding += u64::from(matcher.peers.want(peer, piece));
+                let is_more = matcher.peers.want(peer, piece);
+                matcher.is_outstanding(is_more);
             }
         });
     }
@@ -327,10 +329,18 @@ impl Matcher {
         if !self.peers.lose(peer, piece) {
             return;
         }
-        self.outstanding += u64::from(self.peers.is_coming(peer, piece));
+        self.is_outstanding(self.peers.is_coming(peer, piece));
         if !self.is_expected(peer, piece) {
             self.count(peer, piece, false);
         }
+    }
+
+    /// A piece more is wanted, where it is. What nobody wanted did not stand still.
+    fn is_outstanding(&mut self, is_more: bool) {
+        if is_more && self.outstanding == 0 {
+            self.moved = self.now;
+        }
+        self.outstanding += u64::from(is_more);
     }
 
     fn leases_of(&self, peer: u32, side: Side) -> Vec<LeaseId> {
@@ -536,7 +546,7 @@ impl Matcher {
         self.peers.is_here(peer.0) && self.peers.getting(peer.0) > 0
     }
 
-    /// When anything was carried out last.
+    /// Since when nothing was carried out, though anything was wanted.
     pub fn moved(&self) -> Micros {
         self.moved
     }

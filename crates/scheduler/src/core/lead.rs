@@ -408,6 +408,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_not_given_stands_still_from_when_it_is_wanted_however_long_nobody_wanted_anything() {
+        let mut lead = Lead::new(1, Tuning::default(), 1);
+        let all = 0..1;
+        let all = slice::from_ref(&all);
+        let (role, place, slots) = (Role::Node, Place::default(), 200);
+        let late = Millis(3_600_000);
+        let holder = Joining { role, place, slots, has: all, wants: &[] };
+        lead.matcher.join(&holder, Micros(0));
+        let child = Joining { role, place, slots, has: &[], wants: all };
+        let child = lead.matcher.join(&child, micros(late));
+        lead.is_number_of(child, Some(HostId::from_bytes([1; 16])));
+        let lease = lead.matcher.leases().next().unwrap();
+        lead.matcher.failed(lease.id, matcher::Failure::NotThere, micros(late));
+        let span = Duration::from_secs(2);
+        assert_eq!(lead.let_down_for(span, late), None, "it has just begun");
+        assert!(lead.let_down_for(span, late.after(span)).is_some());
+    }
+
+    #[test]
     fn whoever_waits_its_turn_in_a_crowd_has_hope_as_long_as_others_are_served() {
         let tuning = Tuning { uplink: 1, downlink: 1, window: 0, run: 1, ..Tuning::default() };
         let mut lead = Lead::new(1, tuning, 1);
