@@ -16,6 +16,7 @@
 
 mod acquaintance;
 mod ahead;
+mod classes;
 mod crowd;
 mod feed;
 mod gates;
@@ -39,8 +40,8 @@ use rand::rngs::StdRng;
 use ahead::Ahead;
 use feed::{Draft, crossed};
 use gates::Gates;
+use leases::{End, Leases, Out, Side};
 pub use leases::{Lease, LeaseId};
-use leases::{Leases, Out, Side};
 use partners::Partners;
 use peers::Peers;
 pub use peers::{Place, Role};
@@ -398,7 +399,7 @@ impl Matcher {
             self.peers.arrived(to, piece);
         }
         self.moved = self.now;
-        self.ends_its_way(&out, true);
+        self.ends_its_way(&out, End::Brought);
         if self.peers.forgive(to) {
             self.receiver_changed(to);
         }
@@ -419,9 +420,9 @@ impl Matcher {
     }
 
     /// What a lease was to bring into a data centre is on its way no more.
-    fn ends_its_way(&mut self, out: &Out, is_brought: bool) {
+    fn ends_its_way(&mut self, out: &Out, end: End) {
         if let Some(area) = self.entered(out.lease.from.0, out.lease.to.0) {
-            self.gates.ends(area, out, is_brought, self.now);
+            self.gates.ends(area, out, end, self.now);
         }
     }
 
@@ -520,6 +521,12 @@ impl Matcher {
         self.withdrawn.drain(..)
     }
 
+    /// What a peer reads next, as far as that was told.
+    #[cfg(test)]
+    pub fn read_next(&self, peer: PeerNumber) -> Option<&Range<usize>> {
+        self.ahead.of(peer.0)
+    }
+
     /// Whether a peer has all that it wants.
     pub fn is_complete(&self, peer: PeerNumber) -> bool {
         self.peers.lacks_nothing(peer.0)
@@ -588,7 +595,7 @@ impl Matcher {
     /// Ends a lease that brought nothing.
     fn drop_lease(&mut self, id: LeaseId) -> Option<Lease> {
         let out = self.under_way.take(id)?;
-        self.ends_its_way(&out, false);
+        self.ends_its_way(&out, End::GivenUp);
         let Out { lease, counts, .. } = out;
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
         for piece in lease.pieces() {

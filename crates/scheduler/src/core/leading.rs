@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{GroupSet, HostId, TaskId, TaskKey};
+use dfs_model::{GroupRange, GroupSet, HostId, TaskId, TaskKey};
 
 use super::evidence::Evidence;
 use super::lead::{Lead, Letter, Part, Places, micros};
@@ -183,7 +183,8 @@ impl Core {
             (PeerState::Seeding, true) => Role::Source,
             (_, true) => Role::Node,
         };
-        let reads_next = peer.reads_next;
+        // Who is through reads nothing next.
+        let reads_next = if takes { peer.reads_next } else { GroupRange::new(0, 0) };
         Some(Part { role, place: places.of(host), slots: host.limit, takes, reads_next })
     }
 

@@ -40,6 +40,13 @@ pub(super) enum Side {
 
 const SIDES: [Side; 2] = [Side::Gives, Side::Takes];
 
+/// What became of a lease that is out no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Brought,
+    GivenUp,
+}
+
 /// No lease.
 const NONE: u32 = u32::MAX;
 
