@@ -95,7 +95,7 @@ pub fn tell(plan: &Plan) -> Result<Outcome, String> {
     outcome.errors =
         readers.iter().flat_map(|reader| reader.progress.lock().errors.clone()).collect();
     outcome.copies = (0..ring.shelf.len()).map(|content| ring.copies(content)).collect();
-    check(plan, &ring, &outcome)?;
+    check(plan, &ring, &outcome, begin)?;
     let is_well = see_that_all_is_well(&mut ring, &mut outcome);
     is_well.map_err(|why| format!("{why}\n{}", ring.explain(0)))?;
     end(&mut ring)?;
@@ -206,7 +206,7 @@ fn begin_reading(ring: &Ring, readers: &mut [UnderWay], now: Duration) {
 }
 
 /// Who was told an error, and who asked the origin for what, may have had to.
-fn check(plan: &Plan, ring: &Ring, outcome: &Outcome) -> Result<(), String> {
+fn check(plan: &Plan, ring: &Ring, outcome: &Outcome, begin: Duration) -> Result<(), String> {
     let strikes = |machine| plan.troubles.iter().any(|trouble| trouble.kind.strikes(machine));
     if !strikes(ring.origin) && !outcome.errors.is_empty() {
         return Err(format!("errors: {:?}", outcome.errors));
@@ -218,9 +218,11 @@ fn check(plan: &Plan, ring: &Ring, outcome: &Outcome) -> Result<(), String> {
             let machine = ring.world.machines.iter().position(|machine| machine.ip == ip);
             let which = machine.expect("a machine");
             let excuses = |trouble: &&Trouble| trouble.kind.excuses(which, is_service);
-            let troubles = plan.troubles.iter().filter(excuses).count() as u64;
+            let excuses: Vec<&Trouble> = plan.troubles.iter().filter(excuses).collect();
+            let (at, troubles) = (at.saturating_sub(begin), excuses.len() as u64);
+            let is_due_to = |trouble: &&Trouble| trouble.has_effect(at);
             let name = &ring.world.machines[which].name;
-            if troubles == 0 && !is_service(which) {
+            if !excuses.iter().any(is_due_to) && !is_service(which) {
                 return Err(format!("{name} reads {bytes} bytes of {content} from {at:?} on"));
             }
             if bytes > length + troubles * LOST {

@@ -16,6 +16,9 @@ pub const OVER_BY: Duration = Duration::from_secs(45);
 /// When the last reader and the last trouble begin.
 const BEGIN_BY: Duration = Duration::from_secs(20);
 
+/// How long after its end somebody may begin to help themselves over something that went wrong.
+const FELT_FOR: Duration = Duration::from_secs(30);
+
 /// The content that nobody reads before all is well again, and its length.
 pub const FRESH_CONTENT: usize = 3;
 const FRESH: usize = 1 << 20;
@@ -182,6 +185,13 @@ fn draw_kind(chance: &mut StdRng, machines: &Machines) -> Kind {
         7 => Kind::Kill(one),
         8 => Kind::Power(one),
         _ => Kind::Freeze(one),
+    }
+}
+
+impl Trouble {
+    /// Whether somebody may have begun to help themselves over it at a time.
+    pub fn has_effect(&self, at: Duration) -> bool {
+        self.at <= at && at <= self.at + self.lasts + FELT_FOR
     }
 }
 

@@ -27,10 +27,10 @@ use std::time::Duration;
 use dfs_model::{GroupRange, GroupSet, HostId, Invariant, Priority, groups_in};
 
 pub use self::hedges::HedgeCount;
-use self::hedges::{Half, Hedges};
+use self::hedges::{Hedges, Race};
 use self::leases::Leased;
 pub use self::leases::{LeaseEnd, LeaseOutcome};
-use self::parents::{Attempt, Parent, Trip};
+use self::parents::{Asked, Attempt, Parent};
 pub use self::parents::{Failure, Offer};
 use self::plan::ANY_ORDER;
 
@@ -121,16 +121,16 @@ struct Flight {
     lease: Option<u64>,
     /// When something of it came last.
     came: Option<Duration>,
-    /// What its parent was when it was asked, where that had nothing else to do.
-    trip: Option<Trip>,
+    /// How its parent was asked.
+    asked: Option<Asked>,
     /// Since when a reader waits for what comes next of it.
     awaited: Option<Duration>,
-    /// The other one of the two that are to bring the same.
-    twin: Option<FlightId>,
-    /// Which of the two it is, or was.
-    hedged: Option<Half>,
-    /// Whether neither of the two has brought anything since there are two.
-    is_open: bool,
+    /// Which other one is to bring the same, as long as neither has brought anything of it.
+    race: Option<Race>,
+    /// Whether another one was ever to bring the same.
+    was_in_race: bool,
+    /// Whether it was asked beside another one.
+    is_beside: bool,
 }
 
 /// Number of [`Priority`] levels.
@@ -305,10 +305,16 @@ impl Conductor {
         self.is_wanted_no_more(groups);
     }
 
-    /// Groups arrived, were verified and kept; how many of them had come before.
-    pub fn arrived(&mut self, flight: FlightId, groups: GroupRange, now: Duration) -> u64 {
-        let twice: u64 = self.have.present_in(groups).map(|run| run.count).sum();
+    /// Groups arrived, were verified and kept; those of them that had not come before.
+    pub fn arrived(
+        &mut self,
+        flight: FlightId,
+        groups: GroupRange,
+        now: Duration,
+    ) -> Vec<GroupRange> {
+        let news: Vec<GroupRange> = self.have.missing_in(groups).collect();
         self.note_arrival(flight, groups, now);
+        self.lease_brings(flight, &news);
         self.have.insert_range(groups);
         self.flying.remove_range(groups);
         self.is_wanted_no_more(groups);
@@ -316,7 +322,7 @@ impl Conductor {
         if let Some(parent) = self.passed(flight, groups) {
             parent.delivered(groups.count, now);
         }
-        twice
+        news
     }
 
     /// Groups that a flight found out nobody can bring: they are waited for no longer. More may follow them.
@@ -360,13 +366,15 @@ impl Conductor {
     /// Takes note of a flight that is over; whether something of it is still to come.
     fn landed(&mut self, flight: Flight, failure: Option<Failure>, now: Duration) -> bool {
         let rest = self.existing(flight.rest);
-        self.comes_no_more(rest, flight.twin);
+        self.comes_no_more(rest, &flight);
         let (asked, missing) = (flight.rest.count, rest.count);
         let Provider::Parent(host) = flight.provider else { return missing > 0 };
         let Some(parent) = self.parent_mut(host) else { return missing > 0 };
         // Also what lies beyond an end that became known meanwhile was asked for.
         parent.landed(asked);
         match failure {
+            // Nobody asked it to fetch that.
+            Some(Failure::NotHeld) if flight.is_beside => parent.lost(rest),
             Some(failure) => {
                 let attempt = Attempt { began: flight.began, failure, groups: rest };
                 let banned = parent.failed(attempt, now);
@@ -456,6 +464,11 @@ impl Conductor {
         self.cancel(unwanted)
     }
 
+    /// Whether a flight was asked beside another one: of who has it, and nobody who would fetch it.
+    pub fn is_beside(&self, flight: FlightId) -> bool {
+        self.flights.get(&flight).is_some_and(|flight| flight.is_beside)
+    }
+
     /// Gives up every request.
     pub fn drop_all(&mut self) -> Vec<Action> {
         let all = self.flights.keys().copied().collect();
@@ -468,7 +481,7 @@ impl Conductor {
             if let Some(lease) = flight.lease {
                 self.lease_landed(lease, *id, None);
             }
-            self.comes_no_more(flight.rest, flight.twin);
+            self.comes_no_more(flight.rest, &flight);
             if let Provider::Parent(host) = flight.provider
                 && let Some(parent) = self.parent_mut(host)
             {
@@ -503,11 +516,11 @@ impl Conductor {
         if !Invariant::SourcePaysOnce.is_broken() {
             self.flying.insert_range(rest);
         }
-        let mut trip = None;
+        let mut asked = None;
         if let Provider::Parent(host) = provider
             && let Some(parent) = self.parent_mut(host)
         {
-            trip = parent.took(rest);
+            asked = Some(parent.took(rest));
         }
         let flight = Flight {
             provider,
@@ -515,11 +528,11 @@ impl Conductor {
             began: now,
             lease: None,
             came: None,
-            trip,
+            asked,
             awaited: None,
-            twin: None,
-            hedged: None,
-            is_open: false,
+            race: None,
+            was_in_race: false,
+            is_beside: false,
         };
         self.flights.insert(id, flight);
         id

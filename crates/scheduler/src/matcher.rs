@@ -16,6 +16,7 @@
 
 mod acquaintance;
 mod ahead;
+mod classes;
 mod crowd;
 mod feed;
 mod gates;
@@ -39,8 +40,8 @@ use rand::rngs::StdRng;
 use ahead::Ahead;
 use feed::{Draft, crossed};
 use gates::Gates;
+use leases::{End, Leases, Out, Side};
 pub use leases::{Lease, LeaseId};
-use leases::{Leases, Out, Side};
 use partners::Partners;
 use peers::Peers;
 pub use peers::{Place, Role};
@@ -140,7 +141,7 @@ pub struct Matcher {
     downlink: u32,
     /// Pieces that nodes want and do not have.
     outstanding: u64,
-    /// When anything was carried out last.
+    /// When anything was carried out last, or was wanted again after nothing was.
     moved: Micros,
     /// Always looked at first: they have what nobody else has.
     sources: Vec<u32>,
@@ -209,7 +210,8 @@ impl Matcher {
             }
         }
         for piece in joining.wants.iter().flat_map(|run| within(run, pieces)) {
-            self.outstanding += u64::from(self.peers.want(peer, piece));
+            let is_more = self.peers.want(peer, piece);
+            self.is_outstanding(is_more);
         }
         if joining.role == Role::Source {
             self.sources.push(peer);
@@ -259,7 +261,8 @@ impl Matcher {
     pub fn want(&mut self, peer: PeerNumber, pieces: &[Range<u32>], now: Micros) {
         self.change(peer, pieces, now, |matcher, peer, piece| {
             if !matcher.peers.is_coming(peer, piece) {
-                matcher.outstanding += u64::from(matcher.peers.want(peer, piece));
+                let is_more = matcher.peers.want(peer, piece);
+                matcher.is_outstanding(is_more);
             }
         });
     }
@@ -334,10 +337,18 @@ impl Matcher {
         if !self.peers.lose(peer, piece) {
             return;
         }
-        self.outstanding += u64::from(self.peers.is_coming(peer, piece));
+        self.is_outstanding(self.peers.is_coming(peer, piece));
         if !self.is_expected(peer, piece) {
             self.count(peer, piece, false);
         }
+    }
+
+    /// A piece more is wanted, where it is. What nobody wanted did not stand still.
+    fn is_outstanding(&mut self, is_more: bool) {
+        if is_more && self.outstanding == 0 {
+            self.moved = self.now;
+        }
+        self.outstanding += u64::from(is_more);
     }
 
     fn leases_of(&self, peer: u32, side: Side) -> Vec<LeaseId> {
@@ -395,7 +406,7 @@ impl Matcher {
             self.peers.arrived(to, piece);
         }
         self.moved = self.now;
-        self.ends_its_way(&out, true);
+        self.ends_its_way(&out, End::Brought);
         if self.peers.forgive(to) {
             self.receiver_changed(to);
         }
@@ -416,9 +427,9 @@ impl Matcher {
     }
 
     /// What a lease was to bring into a data centre is on its way no more.
-    fn ends_its_way(&mut self, out: &Out, is_brought: bool) {
+    fn ends_its_way(&mut self, out: &Out, end: End) {
         if let Some(area) = self.entered(out.lease.from.0, out.lease.to.0) {
-            self.gates.ends(area, out, is_brought, self.now);
+            self.gates.ends(area, out, end, self.now);
         }
     }
 
@@ -517,6 +528,12 @@ impl Matcher {
         self.withdrawn.drain(..)
     }
 
+    /// What a peer reads next, as far as that was told.
+    #[cfg(test)]
+    pub fn read_next(&self, peer: PeerNumber) -> Option<&Range<usize>> {
+        self.ahead.of(peer.0)
+    }
+
     /// Whether a peer has all that it wants.
     pub fn is_complete(&self, peer: PeerNumber) -> bool {
         self.peers.lacks_nothing(peer.0)
@@ -543,7 +560,7 @@ impl Matcher {
         self.peers.is_here(peer.0) && self.peers.getting(peer.0) > 0
     }
 
-    /// When anything was carried out last.
+    /// Since when nothing was carried out, though anything was wanted.
     pub fn moved(&self) -> Micros {
         self.moved
     }
@@ -585,7 +602,7 @@ impl Matcher {
     /// Ends a lease that brought nothing.
     fn drop_lease(&mut self, id: LeaseId) -> Option<Lease> {
         let out = self.under_way.take(id)?;
-        self.ends_its_way(&out, false);
+        self.ends_its_way(&out, End::GivenUp);
         let Out { lease, counts, .. } = out;
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
         for piece in lease.pieces() {

@@ -5,9 +5,10 @@ use std::fs;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use dfs_tests::origin::Injected;
-use dfs_tests::{Body, Cluster, Fault, Origin};
+use dfs_tests::{Body, Cluster, Fault, Origin, Process};
 
 use crate::support::ledger::Account;
 use crate::support::site::Site;
@@ -257,54 +258,117 @@ fn a_cluster_that_hangs_as_a_whole_leaves_its_nodes_what_the_origin_has() {
     assert!(account.source > 0 && pace.struck() > 0, "{account:?}");
 }
 
-#[test]
-fn a_reader_whose_parent_hangs_has_what_it_waits_for_from_a_second_one_and_not_from_the_origin() {
-    const READ: u64 = 128 << 10;
-    let place = Place::new();
-    let body = Body::noise(4, 64 * MIB);
-    let length = body.length().unwrap();
-    let origin = Origin::of("/f", body.clone()).unwrap();
-    let site = Site::start(&place);
-    let [a, b, reader] = ["a", "b", "reader"].map(|name| site.agent(&place, name));
-    for agent in [&a, &b] {
-        let output = place.path(agent.node.name());
-        let output = output.with_extension("out");
-        agent.dfctl(&["get", &origin.url("/f"), "-o", output.to_str().unwrap()]).done();
+/// A reader of a file that two neighbours and the seed have.
+struct Reading {
+    place: Place,
+    body: Body,
+    origin: Origin,
+    site: Site,
+    holders: [Agent; 2],
+    reader: Agent,
+    file: fs::File,
+    /// Bytes that the origin had sent before.
+    sent: u64,
+}
+
+const READ: u64 = 128 << 10;
+
+impl Reading {
+    fn begin() -> Self {
+        let place = Place::new();
+        let body = Body::noise(4, 64 * MIB);
+        let origin = Origin::of("/f", body.clone()).unwrap();
+        let site = Site::start(&place);
+        let [a, b, reader] = ["a", "b", "reader"].map(|name| site.agent(&place, name));
+        let holders = [a, b];
+        for agent in &holders {
+            let output = place.path(agent.node.name());
+            let output = output.with_extension("out");
+            agent.dfctl(&["get", &origin.url("/f"), "-o", output.to_str().unwrap()]).done();
+        }
+        let sent = origin.counters().body_bytes;
+        let dir = reader.mount(&origin.url("/f"), place.dir("mount"));
+        let path = fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
+        let file = fs::File::open(path).unwrap();
+        Self { place, body, origin, site, holders, reader, file, sent }
     }
-    let sent = origin.counters().body_bytes;
-    let dir = reader.mount(&origin.url("/f"), place.dir("mount"));
-    let file = fs::File::open(fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path()).unwrap();
-    // From place to place, so that nothing is fetched ahead.
-    let mut places = (0..length / READ).map(|n| n * 197 % (length / READ) * READ);
-    let mut read_on = || {
-        let at = places.next().expect("no hedge over the whole file");
+
+    /// Reads at a place; how long it took.
+    fn read(&self, at: u64) -> Duration {
         let mut bytes = vec![0; READ as usize];
-        file.read_exact_at(&mut bytes, at).unwrap();
-        assert!(bytes == body.read(at, at + READ).unwrap(), "at {at}");
-    };
-    let givers = [a.node.process(), b.node.process(), &site.seed];
-    let served = || {
+        let began = Instant::now();
+        self.file.read_exact_at(&mut bytes, at).unwrap();
+        let took = began.elapsed();
+        assert!(bytes == self.body.read(at, at + READ).unwrap(), "at {at}");
+        took
+    }
+
+    fn givers(&self) -> [&Process; 3] {
+        let [a, b] = &self.holders;
+        [a.node.process(), b.node.process(), &self.site.seed]
+    }
+
+    fn served(&self) -> [u64; 3] {
         let metrics =
             ["dfs_node", "dfs_node", "dfs_seed"].map(|of| format!("{of}_served_bytes_total"));
+        let givers = self.givers();
         [0, 1, 2].map(|at| givers[at].metric(&metrics[at]).unwrap() as u64)
-    };
-    (0..30).for_each(|_| read_on());
-    let before = served();
-    (0..10).for_each(|_| read_on());
+    }
+
+    /// Whoever gives the most while something is done.
+    fn gives_most(&self, meanwhile: impl FnOnce()) -> &Process {
+        let before = self.served();
+        meanwhile();
+        let gave = self.served();
+        self.givers()[(0..3).max_by_key(|at| gave[*at] - before[*at]).unwrap()]
+    }
+
+    fn won(&self) -> u64 {
+        self.reader.metric("dfs_node_hedges_total{outcome=\"won\"}")
+    }
+
+    /// Nothing came from the origin, and what came twice counts once.
+    fn came_once(&self) {
+        assert_eq!(self.reader.metric("dfs_node_source_bytes_total"), 0);
+        assert_eq!(self.origin.counters().body_bytes, self.sent, "the seed has it");
+        let output = self.place.path("all");
+        let url = self.origin.url("/f");
+        let words = ["get", &url, "-o", output.to_str().unwrap(), "--format", "json"];
+        let account = Account::of(&self.reader.dfctl(&words).done().json().unwrap()["ledger"]);
+        assert_eq!(account.total(), self.body.length().unwrap(), "{account:?}");
+    }
+}
+
+#[test]
+fn a_reader_whose_parent_hangs_has_what_it_waits_for_from_a_second_one_and_not_from_the_origin() {
+    let reading = Reading::begin();
+    let count = reading.body.length().unwrap() / READ;
+    // From place to place, so that nothing is fetched ahead.
+    let mut places = (0..count).map(|n| n * 197 % count * READ);
+    let mut read_on = || reading.read(places.next().expect("no hedge over the whole file"));
+    (0..30).for_each(|_| drop(read_on()));
     // Whoever answers soonest is asked next.
-    let gave = served();
-    let soonest = (0..3).max_by_key(|at| gave[*at] - before[*at]).unwrap();
-    givers[soonest].freeze();
-    let won = "dfs_node_hedges_total{outcome=\"won\"}";
-    while reader.metric(won) == 0 {
+    let soonest = reading.gives_most(|| (0..10).for_each(|_| drop(read_on())));
+    soonest.freeze();
+    while reading.won() == 0 {
         read_on();
     }
-    givers[soonest].thaw();
-    assert_eq!(reader.metric("dfs_node_source_bytes_total"), 0);
-    assert_eq!(origin.counters().body_bytes, sent, "the seed has it");
-    let output = place.path("all");
-    let words = ["get", &origin.url("/f"), "-o", output.to_str().unwrap(), "--format", "json"];
-    let got = reader.dfctl(&words);
-    let account = Account::of(&got.done().json().unwrap()["ledger"]);
-    assert_eq!(account.total(), length, "{account:?}");
+    soonest.thaw();
+    reading.came_once();
+}
+
+#[test]
+fn a_reader_from_front_to_back_does_not_wait_until_a_parent_that_hangs_is_found_to_be_dead() {
+    let reading = Reading::begin();
+    let mut places = (0..reading.body.length().unwrap() / READ).map(|n| n * READ);
+    let hangs = reading.gives_most(|| {
+        places.by_ref().take(100).for_each(|at| drop(reading.read(at)));
+    });
+    hangs.freeze();
+    // Four seconds is what that takes.
+    let longest = places.map(|at| reading.read(at)).max().unwrap();
+    hangs.thaw();
+    assert!(longest < Duration::from_secs(3), "{longest:?}");
+    assert!(reading.won() > 0, "what was asked of it was asked of others");
+    reading.came_once();
 }

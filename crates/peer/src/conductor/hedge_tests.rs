@@ -47,9 +47,9 @@ fn read(conductor: &mut Conductor, first: u64, now: Duration) -> Asked {
 }
 
 fn comes(conductor: &mut Conductor, (flight, _, groups, _): Asked, now: Duration) -> u64 {
-    let twice = conductor.arrived(flight, groups, now);
+    let news = conductor.arrived(flight, groups, now);
     conductor.ended(flight, None, now);
-    twice
+    groups.count - news.iter().map(|run| run.count).sum::<u64>()
 }
 
 /// Reads `count` times what comes in good time; when the last has come.
@@ -149,19 +149,165 @@ fn nobody_is_asked_who_would_fetch_it_and_nothing_that_nobody_waits_for_is_asked
 }
 
 #[test]
-fn a_reader_of_what_is_under_way_for_others_has_that_asked_of_another_and_the_rest_goes_on() {
+fn a_reader_of_what_is_under_way_for_others_has_that_asked_of_another_and_what_moves_goes_on() {
     let mut conductor = reader(&[1, 2]);
     conductor.want(GroupRange::new(0, 32), Priority::ReadAhead);
     let [ahead] = asked(&conductor.plan(SECOND))[..] else { panic!() };
+    conductor.arrived(ahead.0, GroupRange::new(0, 1), SECOND + TRIP);
     conductor.want(GroupRange::new(5, 1), Priority::Demand);
     assert_eq!(asked(&conductor.plan(10 * SECOND)), [], "somebody waits for it since now");
     let hedges = asked(&conductor.plan(11 * SECOND));
     let [second @ (_, _, groups, beside)] = hedges[..] else { panic!("{hedges:?}") };
     assert_eq!((groups, beside), (GroupRange::new(5, 1), Some(ahead.0)));
     comes(&mut conductor, second, 11 * SECOND);
-    assert_eq!(conductor.plan(11 * SECOND), [], "31 others are still to come");
-    assert_eq!(comes(&mut conductor, ahead, 11 * SECOND), 1);
+    assert_eq!(conductor.plan(11 * SECOND), [], "30 others are still to come");
+    let rest = (ahead.0, ahead.1, GroupRange::new(1, 31), None);
+    assert_eq!(comes(&mut conductor, rest, 11 * SECOND), 1);
     assert!(conductor.is_idle());
+}
+
+/// A reader from front to back with read-ahead, where one of its parents hangs from the beginning: how long it takes,
+/// where others bring what they are asked for at once, and how many groups were asked for twice.
+fn reads_over_one_that_hangs(parents: &[u8], hangs: HostId) -> (Duration, u64) {
+    const AHEAD: u64 = 128;
+    let mut conductor = reader(parents);
+    let mut now = reads_well(&mut conductor, 30, SECOND);
+    let (mut twice, began) = (0, now);
+    for at in (60..GROUPS).step_by(2) {
+        conductor.want(GroupRange::new(at, 2), Priority::Demand);
+        conductor.want(GroupRange::new(at + 2, AHEAD), Priority::ReadAhead);
+        while !conductor.have.contains_all(GroupRange::new(at, 2)) {
+            let asked = asked(&conductor.plan(now));
+            let beside = asked.iter().filter(|(.., beside)| beside.is_some());
+            twice += beside.map(|(_, _, groups, _)| groups.count).sum::<u64>();
+            let come: Vec<Asked> = asked.into_iter().filter(|one| one.1 != hangs).collect();
+            now = match come.is_empty() {
+                true => conductor.next_hedge(now).expect("it waits for ever").max(now),
+                false => now + TRIP,
+            };
+            come.into_iter().for_each(|one| drop(comes(&mut conductor, one, now)));
+            assert!(now < began + 20 * SECOND, "at {at}");
+        }
+    }
+    (now - began, twice)
+}
+
+#[test]
+fn a_reader_from_front_to_back_waits_for_each_request_to_a_parent_that_hangs_once_and_not_long() {
+    let (took, twice) = reads_over_one_that_hangs(&[1, 2, 3], host(1));
+    let (good, _) = reads_over_one_that_hangs(&[1, 2, 3], host(9));
+    assert!(took < 2 * good + SECOND, "{took:?}, {good:?} where none hangs");
+    assert!(twice > 0 && twice <= 64 + GROUPS / 20, "{twice}");
+}
+
+#[test]
+fn who_brought_something_and_hangs_then_is_given_up_the_second_time_that_it_loses() {
+    let mut conductor = reader(&[1, 2, 3]);
+    conductor.want(GroupRange::new(0, 32), Priority::ReadAhead);
+    let [ahead] = asked(&conductor.plan(SECOND))[..] else { panic!() };
+    conductor.arrived(ahead.0, GroupRange::new(0, 1), SECOND + TRIP);
+    for at in 1..3 {
+        let now = (10 * at as u32) * SECOND;
+        conductor.want(GroupRange::new(at, 1), Priority::Demand);
+        assert_eq!(asked(&conductor.plan(now)), []);
+        let hedges = asked(&conductor.plan(now + SECOND));
+        let [second @ (.., beside)] = hedges[..] else { panic!("{hedges:?}") };
+        assert_eq!(beside, Some(ahead.0), "it is hedged in its turn");
+        comes(&mut conductor, second, now + SECOND);
+        let actions = conductor.plan(now + SECOND);
+        assert_eq!(actions.contains(&Action::Cancel(ahead.0)), at == 2, "{actions:?}");
+        let rest: u64 = asked(&actions).iter().map(|(_, _, groups, _)| groups.count).sum();
+        assert_eq!(rest, if at == 2 { 29 } else { 0 }, "others are asked for it");
+    }
+}
+
+#[test]
+fn a_second_one_that_stops_in_the_middle_is_too_long_in_its_turn() {
+    let mut conductor = reader(&[1, 2, 3]);
+    let first = read(&mut conductor, 100, SECOND);
+    let second = asked(&conductor.plan(2 * SECOND))[0];
+    conductor.arrived(second.0, GroupRange::new(100, 1), 2 * SECOND);
+    assert_eq!(conductor.plan(2 * SECOND), [Action::Cancel(first.0)]);
+    let due = conductor.next_hedge(2 * SECOND).unwrap();
+    let hedges = asked(&conductor.plan(due));
+    let [(_, third, groups, beside)] = hedges[..] else { panic!("{hedges:?}") };
+    assert_eq!((groups, beside), (GroupRange::new(101, 1), Some(second.0)));
+    assert_ne!(third, second.1);
+}
+
+#[test]
+fn a_seed_that_has_it_no_more_is_not_to_fetch_it_beside_another_and_is_asked_for_other_things() {
+    let mut conductor = reader(&[1]);
+    conductor.set_parents(vec![peer(1), Offer { host: host(9), fetches: true }]);
+    conductor.parent_holds(host(9), &[GroupRange::new(100, 2)]);
+    let first = read(&mut conductor, 100, SECOND);
+    assert_eq!(first.1, host(1));
+    let second = asked(&conductor.plan(2 * SECOND))[0];
+    assert!(conductor.is_beside(second.0) && !conductor.is_beside(first.0));
+    conductor.ended(second.0, Some(Failure::NotHeld), 2 * SECOND);
+    assert_eq!(conductor.plan(2 * SECOND), [], "it does not have it");
+    let seed = conductor.parents.iter().find(|parent| parent.host == host(9)).unwrap();
+    assert!(seed.may_be_asked(2 * SECOND) && !seed.is_failing());
+}
+
+#[test]
+fn how_long_a_busy_seed_waits_for_the_origin_says_nothing_of_when_others_are_too_long() {
+    let mut conductor = reader(&[1, 2]);
+    conductor.set_parents(vec![peer(1), peer(2), Offer { host: host(9), fetches: true }]);
+    let mut now = reads_well(&mut conductor, 30, SECOND);
+    conductor.set_parents(vec![Offer { host: host(9), fetches: true }]);
+    conductor.want(GroupRange::new(2000, 64), Priority::ReadAhead);
+    let ahead = asked(&conductor.plan(now));
+    assert!(!ahead.is_empty(), "it has something else to do");
+    for at in 0..60 {
+        let one = read(&mut conductor, 1000 + 2 * at, now);
+        now += SECOND;
+        comes(&mut conductor, one, now);
+        conductor.plan(now);
+    }
+    conductor.forget(GroupRange::new(0, GROUPS));
+    conductor.set_parents(vec![peer(1), peer(2)]);
+    conductor.parent_holds(host(1), &[GroupRange::new(0, GROUPS)]);
+    read(&mut conductor, 3000, now);
+    assert!(conductor.next_hedge(now).unwrap() <= now + 2 * TRIP);
+}
+
+/// A reader that takes what is leased to it from front to back, with the lease of a parent that hangs; another one has
+/// the first of it.
+fn leased_by_one_that_hangs(held: GroupRange) -> (Conductor, FlightId, Asked) {
+    let mut conductor = reader(&[1]);
+    conductor.set_parents(vec![peer(1), peer(2)]);
+    conductor.parent_holds(host(2), &[held]);
+    let run = GroupRange::new(0, 4);
+    conductor.want(run, Priority::Bulk);
+    conductor.lease(7, host(1), run, SECOND);
+    let [leased] = asked(&conductor.plan(SECOND))[..] else { panic!() };
+    conductor.want(run, Priority::Demand);
+    assert_eq!(asked(&conductor.plan(SECOND)), []);
+    let [second] = asked(&conductor.plan(2 * SECOND))[..] else { panic!() };
+    assert_eq!((second.2, second.3), (held, Some(leased.0)));
+    (conductor, leased.0, second)
+}
+
+#[test]
+fn what_a_second_one_brought_of_a_lease_is_not_to_the_credit_of_who_was_to_give_it() {
+    let (mut conductor, leased, second) = leased_by_one_that_hangs(GroupRange::new(0, 4));
+    assert_eq!(comes(&mut conductor, second, 2 * SECOND), 0);
+    assert_eq!(conductor.plan(2 * SECOND), [Action::Cancel(leased)]);
+    let [end] = &conductor.take_lease_ends()[..] else { panic!() };
+    assert_eq!(end.outcome, LeaseOutcome::Held);
+
+    let (mut conductor, leased, second) = leased_by_one_that_hangs(GroupRange::new(0, 2));
+    comes(&mut conductor, second, 2 * SECOND);
+    assert_eq!(conductor.plan(2 * SECOND), [], "half of it is still to come");
+    assert_eq!(
+        conductor.arrived(leased, GroupRange::new(0, 4), 3 * SECOND),
+        [GroupRange::new(2, 2)]
+    );
+    conductor.ended(leased, None, 3 * SECOND);
+    conductor.plan(3 * SECOND);
+    let [end] = &conductor.take_lease_ends()[..] else { panic!() };
+    assert_eq!((end.outcome, &end.here[..]), (LeaseOutcome::Part, &[GroupRange::new(2, 2)][..]));
 }
 
 #[test]

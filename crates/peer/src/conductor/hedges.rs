@@ -2,16 +2,17 @@
 //!
 //! Too long is what nineteen of twenty of the last requests of blocked readers did not take from parents that had what
 //! was asked, within [`LEAST_DELAY`] and [`MOST_DELAY`]. A second one is asked only where it holds it: what must come
-//! from the origin is not fetched twice. A request is hedged once, and all hedges of a task together ask for no more
-//! than a twentieth of what blocked readers got, after [`MOST_CREDIT`].
+//! from the origin is not fetched twice. As long as neither of two has brought anything there is no third; then either may
+//! be too long in its turn. All hedges of a task together ask for no more than a twentieth of what blocked readers got,
+//! after [`MOST_CREDIT`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use dfs_model::{GroupRange, HostId, Invariant, Priority};
 
-use super::parents::{Parent, Trip};
-use super::{Action, Conductor, FlightId, Provider};
+use super::parents::{Asked, Parent, Trip};
+use super::{Action, Conductor, Flight, FlightId, Provider};
 
 /// However soon others answer.
 const LEAST_DELAY: Duration = Duration::from_millis(20);
@@ -51,16 +52,30 @@ pub(super) struct Hedges {
     credit: u64,
     count: HedgeCount,
     /// Those of two that were not the first to bring something, since the last plan.
-    losers: Vec<FlightId>,
+    losers: Vec<Lost>,
     /// Whether a reader waited for any flight at the last plan: else there is nothing to be looked for.
     is_any_awaited: bool,
 }
 
 /// One of two flights that are to bring the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Half {
+enum Half {
     First,
     Second,
+}
+
+/// That two flights are to bring the same, as one of them sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Race {
+    other: FlightId,
+    half: Half,
+}
+
+/// One of two, and the other one, which was the first to bring something.
+#[derive(Debug)]
+struct Lost {
+    flight: FlightId,
+    to: FlightId,
 }
 
 impl Default for Hedges {
@@ -123,35 +138,35 @@ impl Conductor {
         let is_first = flight.came.is_none();
         flight.came = Some(now);
         let Provider::Parent(host) = flight.provider else { return };
-        let (began, trip, awaited) = (flight.began, flight.trip, flight.awaited);
-        let is_ahead = std::mem::take(&mut flight.is_open);
-        let race = flight.twin.zip(flight.hedged).filter(|_| is_ahead);
+        let (began, waited, asked) = (flight.began, flight.waited(now), flight.asked);
+        let race = flight.race.take();
         self.hedges.earn(demanded);
         if is_first {
-            if let Some(since) = awaited.filter(|_| trip != Some(Trip::Origin)) {
-                self.hedges.waited(now.saturating_sub(since));
-            }
-            if let Some((trip, parent)) = trip.zip(self.parent_mut(host)) {
-                parent.answers_in(trip, groups.count, now.saturating_sub(began), now);
+            waited.into_iter().for_each(|wait| self.hedges.waited(wait));
+            if let Some((asked, parent)) = asked.zip(self.parent_mut(host))
+                && asked.was_idle
+            {
+                parent.answers_in(asked.trip, groups.count, now.saturating_sub(began), now);
             }
         }
-        if let Some((twin, half)) = race {
-            self.is_ahead_of(twin, half, now);
+        if let Some(race) = race {
+            self.is_ahead_of(id, race, now);
         }
     }
 
     /// One of two is the first to bring something: the other one has lost.
-    fn is_ahead_of(&mut self, other: FlightId, half: Half, now: Duration) {
+    fn is_ahead_of(&mut self, winner: FlightId, Race { other, half }: Race, now: Duration) {
         let Some(flight) = self.flights.get_mut(&other) else { return };
-        flight.is_open = false;
+        flight.race = None;
         let (began, provider) = (flight.began, flight.provider);
-        let since = flight.awaited.unwrap_or(began);
-        self.hedges.losers.push(other);
+        let waited = flight.waited(now);
+        self.hedges.losers.push(Lost { flight: other, to: winner });
         if half == Half::First {
             return;
         }
         self.hedges.count.won += 1;
-        self.hedges.waited(now.saturating_sub(since));
+        let Some(wait) = waited else { return };
+        self.hedges.waited(wait);
         if let Provider::Parent(host) = provider
             && let Some(parent) = self.parent_mut(host)
         {
@@ -164,27 +179,38 @@ impl Conductor {
         self.wanted[Priority::Demand as usize].present_in(groups)
     }
 
-    /// A flight brings these no more; the other one of the two still may.
-    pub(super) fn comes_no_more(&mut self, rest: GroupRange, twin: Option<FlightId>) {
+    /// A flight brings these no more; others still may, where it was ever one of two.
+    pub(super) fn comes_no_more(&mut self, rest: GroupRange, of: &Flight) {
         self.flying.remove_range(rest);
-        let Some(twin) = twin.and_then(|twin| self.flights.get_mut(&twin)) else { return };
-        twin.twin = None;
-        if !Invariant::SourcePaysOnce.is_broken() {
-            let runs: Vec<GroupRange> = self.have.missing_in(twin.rest).collect();
-            runs.into_iter().for_each(|run| self.flying.insert_range(run));
+        if let Some(other) = of.race.and_then(|race| self.flights.get_mut(&race.other)) {
+            other.race = None;
+        }
+        if !of.was_in_race || Invariant::SourcePaysOnce.is_broken() {
+            return;
+        }
+        for flight in self.flights.values_mut() {
+            let both = flight.rest.intersection(rest);
+            self.have.missing_in(both).for_each(|run| self.flying.insert_range(run));
         }
     }
 
-    /// Gives up whoever lost to the other one of two, unless it is to bring something else too.
+    /// Gives up whoever lost to the other one of two: the second one, and a first one that brings nothing more, or has
+    /// brought nothing at all since it lost last. What else that was to bring is asked of others. What a lease is to bring
+    /// whoever leases takes back.
     pub(super) fn settle_hedges(&mut self, actions: &mut Vec<Action>) {
-        for id in std::mem::take(&mut self.hedges.losers) {
-            let Some(flight) = self.flights.get(&id) else { continue };
-            let twin = flight.twin.and_then(|twin| self.flights.get(&twin));
-            let covered = twin.map_or(GroupRange::new(0, 0), |twin| twin.rest);
-            let wanted = self.wanted.iter().flat_map(|wanted| wanted.present_in(flight.rest));
-            let brings_more = wanted.into_iter().any(|run| run.intersection(covered) != run);
-            if flight.hedged == Some(Half::Second) || !brings_more {
+        for Lost { flight: id, to } in std::mem::take(&mut self.hedges.losers) {
+            let covered = self.flights.get(&to).map_or(GroupRange::new(0, 0), |flight| flight.rest);
+            let Some(flight) = self.flights.get_mut(&id) else { continue };
+            let brings_more = self.wanted.iter().any(|wanted| {
+                wanted.present_in(flight.rest).any(|run| run.intersection(covered) != run)
+            });
+            let is_mute = flight.came.is_none() && flight.lease.is_none();
+            if flight.is_beside || !brings_more || is_mute {
                 actions.extend(self.cancel(vec![id]));
+            } else {
+                // What comes next of it tells nothing of the way.
+                flight.came = None;
+                flight.asked = flight.asked.map(|asked| Asked { was_idle: false, ..asked });
             }
         }
     }
@@ -202,22 +228,22 @@ impl Conductor {
             self.hedges.is_any_awaited |= is_awaited;
         }
         let delay = self.hedges.delay;
-        let late = self
-            .flights
-            .iter()
-            .filter(|(_, flight)| flight.hedged_at(delay).is_some_and(|due| due <= now));
-        let mut late: Vec<FlightId> = late.map(|(id, _)| *id).collect();
-        late.sort_unstable();
-        for id in late {
-            actions.extend(self.hedge(id, now));
+        let is_late = |flight: &Flight| flight.hedged_at(delay).is_some_and(|due| due <= now);
+        let late: Vec<FlightId> =
+            self.flights.iter().filter(|(_, flight)| is_late(flight)).map(|(id, _)| *id).collect();
+        for id in &late {
+            actions.extend(self.hedge(*id, &late, now));
         }
     }
 
-    fn hedge(&mut self, id: FlightId, now: Duration) -> Option<Action> {
+    fn hedge(&mut self, id: FlightId, late: &[FlightId], now: Duration) -> Option<Action> {
         let flight = self.flights.get(&id)?;
-        let Provider::Parent(slow) = flight.provider else { return None };
-        let awaited = self.demanded(flight.rest).next()?;
-        let (parent, count) = self.second_best(awaited, slow, now)?;
+        let in_time = |run: GroupRange| {
+            let others = self.flights.iter().filter(|(other, _)| !late.contains(other));
+            others.map(|(_, other)| other.rest).find(|rest| !rest.intersection(run).is_empty())
+        };
+        let awaited = self.demanded(flight.rest).find(|run| in_time(*run).is_none())?;
+        let (parent, count) = self.second_best(awaited, now)?;
         if !self.hedges.affords(count) {
             return None;
         }
@@ -225,9 +251,10 @@ impl Conductor {
         self.hedges.count.asked += 1;
         let groups = GroupRange::new(awaited.first, count);
         let second = self.take_off(Provider::Parent(parent), groups, now);
-        for (id, twin, half) in [(id, second, Half::First), (second, id, Half::Second)] {
+        for (id, other, half) in [(id, second, Half::First), (second, id, Half::Second)] {
             if let Some(flight) = self.flights.get_mut(&id) {
-                (flight.twin, flight.hedged, flight.is_open) = (Some(twin), Some(half), true);
+                (flight.race, flight.was_in_race) = (Some(Race { other, half }), true);
+                flight.is_beside = half == Half::Second;
                 flight.awaited.get_or_insert(now);
             }
         }
@@ -235,13 +262,17 @@ impl Conductor {
         Some(Action::Request { flight, parent, groups, priority, beside })
     }
 
-    /// Who has the first of a run and is expected to send it the soonest beside one that does not, and how much it has.
-    fn second_best(&self, run: GroupRange, slow: HostId, now: Duration) -> Option<(HostId, u64)> {
+    /// Who has the first of a run and is expected to send it the soonest of those who are not asked for it, and how much
+    /// it has.
+    fn second_best(&self, run: GroupRange, now: Duration) -> Option<(HostId, u64)> {
+        let asked = self.flights.values().filter(|flight| flight.rest.contains(run.first));
+        let asked: Vec<Provider> = asked.map(|flight| flight.provider).collect();
         let limit = run.count.min(self.limits.request);
         let window = self.limits.parent_window * 2;
         let able = self.parents.iter().filter(|parent| {
             let has_room = parent.may_be_asked(now) && parent.room(window) > 0;
-            parent.host != slow && parent.holds(run.first) && has_room
+            let is_asked = asked.contains(&Provider::Parent(parent.host));
+            !is_asked && parent.holds(run.first) && has_room
         });
         let parent: &Parent = self.soonest(able, run.first, limit, now)?;
         let groups = GroupRange::new(run.first, limit.min(parent.room(window)));
@@ -250,10 +281,17 @@ impl Conductor {
     }
 }
 
-impl super::Flight {
-    /// When a reader has waited for it for too long; none where nobody waits, or it is hedged.
+impl Flight {
+    /// How long a reader has waited for it, where it comes from who has it: what the origin takes is no measure of others.
+    fn waited(&self, now: Duration) -> Option<Duration> {
+        let is_there = self.asked.is_none_or(|asked| asked.trip == Trip::There);
+        let since = self.awaited.filter(|_| is_there || self.lease.is_some())?;
+        Some(now.saturating_sub(since))
+    }
+
+    /// When a reader has waited for it for too long; none where nobody waits, or another one is to bring it too.
     fn hedged_at(&self, delay: Duration) -> Option<Duration> {
-        let awaited = self.awaited.filter(|_| self.hedged.is_none())?;
+        let awaited = self.awaited.filter(|_| self.race.is_none())?;
         matches!(self.provider, Provider::Parent(_)).then_some(())?;
         Some(self.came.map_or(awaited, |came| came.max(awaited)) + delay)
     }

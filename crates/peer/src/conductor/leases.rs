@@ -24,6 +24,8 @@ pub(super) struct Leased {
     groups: GroupRange,
     began: Duration,
     flights: Vec<FlightId>,
+    /// What it brought that was not here.
+    brought: Vec<GroupRange>,
     /// Whether anything was asked of the parent.
     was_asked: bool,
     failure: Option<Failure>,
@@ -36,7 +38,7 @@ pub struct LeaseEnd {
     pub id: u64,
     /// Whose uplink it was.
     pub parent: HostId,
-    /// What of it is here.
+    /// What of it is here, where it ended with all of its groups; what it brought where it did not.
     pub here: Vec<GroupRange>,
     /// How long it took.
     pub cost: Duration,
@@ -49,7 +51,7 @@ pub struct LeaseEnd {
 pub enum LeaseOutcome {
     /// It brought all of its groups.
     Whole,
-    /// It brought what was wanted of them.
+    /// It brought what was wanted of them, or what of them had not come without it.
     Part,
     /// All of its groups came without it.
     Held,
@@ -108,8 +110,15 @@ impl Conductor {
     pub fn lease(&mut self, id: u64, parent: HostId, groups: GroupRange, now: Duration) {
         self.lead(now);
         let groups = self.existing(groups);
-        let (flights, failure) = (Vec::new(), None);
-        let leased = Leased { parent, groups, began: now, flights, was_asked: false, failure };
+        let leased = Leased {
+            parent,
+            groups,
+            began: now,
+            flights: Vec::new(),
+            brought: Vec::new(),
+            was_asked: false,
+            failure: None,
+        };
         self.leases.insert(id, leased);
         self.leases_to_plan.push(id);
     }
@@ -201,6 +210,18 @@ impl Conductor {
         (is_new || is_less).then_some(wanted)
     }
 
+    /// Something has come that was not here: by a lease, where the flight is of one.
+    pub(super) fn lease_brings(&mut self, flight: FlightId, news: &[GroupRange]) {
+        let lease = self.flights.get(&flight).and_then(|flight| flight.lease);
+        let Some(leased) = lease.and_then(|lease| self.leases.get_mut(&lease)) else { return };
+        for run in news {
+            match leased.brought.last_mut() {
+                Some(last) if last.end() == run.first => last.count += run.count,
+                _ => leased.brought.push(*run),
+            }
+        }
+    }
+
     /// A flight of a lease is over.
     pub(super) fn lease_landed(&mut self, id: u64, flight: FlightId, failure: Option<Failure>) {
         let Some(leased) = self.leases.get_mut(&id) else { return };
@@ -211,15 +232,18 @@ impl Conductor {
 
     fn end_lease(&mut self, id: u64, outcome: Option<LeaseOutcome>, now: Duration) {
         let Some(leased) = self.leases.remove(&id) else { return };
-        let here: Vec<GroupRange> = self.have.present_in(leased.groups).collect();
-        let is_whole = self.have.contains_all(leased.groups);
-        let outcome = outcome.unwrap_or(match (leased.failure, leased.was_asked) {
-            (_, true) if is_whole => LeaseOutcome::Whole,
-            (_, false) if is_whole => LeaseOutcome::Held,
-            (Some(failure), _) => LeaseOutcome::Failed(failure),
-            (None, true) if !here.is_empty() => LeaseOutcome::Part,
-            (None, _) => LeaseOutcome::Unwanted,
+        let is_here = self.have.contains_all(leased.groups);
+        let outcome = outcome.unwrap_or(match leased.failure {
+            _ if is_here && leased.brought.is_empty() => LeaseOutcome::Held,
+            _ if leased.brought == [leased.groups] => LeaseOutcome::Whole,
+            Some(failure) if !is_here => LeaseOutcome::Failed(failure),
+            _ if !leased.brought.is_empty() => LeaseOutcome::Part,
+            _ => LeaseOutcome::Unwanted,
         });
+        let here = match outcome.tells_groups() {
+            true => vec![leased.groups],
+            false => leased.brought,
+        };
         self.leases_fail |= matches!(outcome, LeaseOutcome::Failed(_));
         if outcome == LeaseOutcome::Unwanted {
             // Whoever leases takes it to be so: if it is wanted again, that is news.

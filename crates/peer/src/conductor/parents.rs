@@ -71,13 +71,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Failures in a row after which other parents are asked for.
 const BAD_AFTER: u32 = 3;
 
-/// What was asked of a parent that had nothing else to do.
+/// What was asked of a parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trip {
     /// It has it.
     There,
     /// It must fetch it first.
     Origin,
+}
+
+/// How a parent was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) trip: Trip,
+    /// Whether it had nothing else to do: the first that comes tells how long it takes.
+    pub(super) was_idle: bool,
 }
 
 /// How long it takes from asking to the first that comes.
@@ -95,9 +103,9 @@ impl Trips {
         self.at = Some(now);
     }
 
-    /// It takes longer than this.
+    /// It takes longer than this, and than was thought by far.
     fn exceeds(&mut self, took: Duration, now: Duration) {
-        self.mean = self.known(now).map_or(took, |mean| mean.max(took));
+        self.mean = self.known(now).map_or(took, |mean| took.max(2 * mean).min(REMEMBERED));
         self.at = Some(now);
     }
 
@@ -241,17 +249,17 @@ impl Parent {
         Duration::from_secs_f64((groups * GROUP_BYTES) as f64 / self.bytes_per_second.max(1.0))
     }
 
-    /// It is asked for these groups; what that will show of it, where it has nothing else to do.
-    pub(super) fn took(&mut self, groups: GroupRange) -> Option<Trip> {
-        let is_idle = self.outstanding == 0;
-        if is_idle {
+    /// It is asked for these groups.
+    pub(super) fn took(&mut self, groups: GroupRange) -> Asked {
+        let was_idle = self.outstanding == 0;
+        if was_idle {
             // What it was idle for is not its rate, nor is the way there.
             (self.unmeasured, self.measured_at) = (0, None);
         }
         self.outstanding += groups.count;
         self.most_outstanding = self.most_outstanding.max(self.outstanding);
         let trip = if self.held.contains(groups.first) { Trip::There } else { Trip::Origin };
-        is_idle.then_some(trip)
+        Asked { trip, was_idle }
     }
 
     /// The first of what it was asked when it was idle has come, so many groups, after so long.
@@ -311,6 +319,11 @@ impl Parent {
         } else {
             self.refused.insert_range(groups);
         }
+    }
+
+    /// It has these groups no more; whether it would fetch them it was not asked.
+    pub(super) fn lost(&mut self, groups: GroupRange) {
+        self.held.remove_range(groups);
     }
 
     /// What it could not get before, it may get now.

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
@@ -376,8 +376,10 @@ struct Model {
     flying: HashMap<FlightId, GroupRange>,
     order: Vec<FlightId>,
     parents: HashMap<FlightId, HostId>,
-    /// Those that were hedged, by those beside them.
-    hedged: HashMap<FlightId, FlightId>,
+    /// Those that were hedged, by those beside them, as long as neither has brought anything.
+    races: HashMap<FlightId, FlightId>,
+    /// Those that ever were in one.
+    raced: HashSet<FlightId>,
 }
 
 impl Model {
@@ -390,7 +392,7 @@ impl Model {
                 }
                 Action::ReadSource { flight, groups: Some(groups) } => (flight, groups, None),
                 Action::Cancel(flight) => {
-                    self.flying.remove(&flight);
+                    self.is_over(flight);
                     continue;
                 }
                 _ => continue,
@@ -401,22 +403,38 @@ impl Model {
             match beside {
                 None => {
                     // What somebody who lost brings all the same has come already.
-                    let is_over =
-                        |(id, _): &(&FlightId, _)| self.hedged.values().any(|of| of == *id);
-                    assert!(same.all(|other| is_over(&other)), "{groups} is in two flights");
+                    assert!(same.all(|(id, _)| self.raced.contains(id)), "{groups} is in two");
                 }
                 Some(slow) => {
-                    assert!(same.all(|(id, _)| *id == slow), "{groups} is in three flights");
                     assert_eq!(self.flying[&slow].intersection(groups), groups);
-                    assert_ne!(self.parents[&slow], self.parents[&flight], "the same one again");
-                    let is_again = self.hedged.values().any(|of| *of == slow);
-                    assert!(!is_again && !self.hedged.contains_key(&slow), "hedged again");
-                    self.hedged.insert(flight, slow);
+                    for (id, _) in same {
+                        assert!(*id == slow || self.raced.contains(id), "{groups} is in three");
+                        let is_open =
+                            self.races.iter().any(|(one, other)| id == one || id == other);
+                        assert!(!is_open, "there is no third");
+                    }
+                    let first = GroupRange::new(groups.first, 1);
+                    let asked =
+                        self.flying.iter().filter(|(_, r)| !r.intersection(first).is_empty());
+                    for (id, _) in asked {
+                        assert_ne!(self.parents[id], self.parents[&flight], "the same one again");
+                    }
+                    self.races.insert(flight, slow);
+                    self.raced.extend([flight, slow]);
                 }
             }
             self.flying.insert(flight, groups);
             self.order.push(flight);
         }
+    }
+
+    fn is_over(&mut self, flight: FlightId) {
+        self.flying.remove(&flight);
+        self.is_decided(flight);
+    }
+
+    fn is_decided(&mut self, flight: FlightId) {
+        self.races.retain(|one, other| *one != flight && *other != flight);
     }
 
     fn pick(&self, n: usize) -> Option<FlightId> {
@@ -428,10 +446,11 @@ impl Model {
         let rest = self.flying[&flight];
         let came = GroupRange::new(rest.first, count.min(rest.count));
         conductor.arrived(flight, came, now);
+        self.is_decided(flight);
         let left = GroupRange::new(came.end(), rest.count - came.count);
         self.flying.insert(flight, left);
         if left.is_empty() {
-            self.flying.remove(&flight);
+            self.is_over(flight);
             conductor.ended(flight, None, now);
         }
     }
@@ -462,7 +481,7 @@ proptest! {
                 Step::Wait(millis) => now += Duration::from_millis(millis),
                 Step::Fail(flight, kind) => {
                     if let Some(flight) = model.pick(flight) {
-                        model.flying.remove(&flight);
+                        model.is_over(flight);
                         conductor.ended(flight, Some(failure(kind)), now);
                     }
                 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Inner;
 use super::error::ReadError;
-use super::flight::{Fault, FlightEvent, Flights, Word};
+use super::flight::{Asking, Fault, FlightEvent, Flights, Lacking, Word};
 use super::ledger::CameFrom;
 use super::patience::{Look, Patience, Resort, Stands};
 use super::task::{Command, Lease, ParentHost, Shared, Task, Waiter, Wanted};
@@ -315,12 +315,13 @@ impl Actor {
         let now = self.now();
         match event {
             FlightEvent::Kept { flight, groups, from, cost } => {
-                let twice = self.conductor.arrived(flight, groups, now);
+                let news = self.conductor.arrived(flight, groups, now);
+                let twice = groups.count - news.iter().map(|run| run.count).sum::<u64>();
                 if twice > 0 {
                     self.engine.hedges.lock().twice += twice * GROUP_BYTES;
                 }
-                if !self.conductor.is_leased(flight) && twice < groups.count {
-                    self.tell_done(groups, from, cost);
+                if !self.conductor.is_leased(flight) {
+                    news.into_iter().for_each(|run| self.tell_done(run, from.clone(), cost));
                 }
                 self.kept(groups);
             }
@@ -466,6 +467,7 @@ impl Actor {
         let provider = self.under_way.remove(&flight).map(|(provider, _)| provider);
         let is_leased = self.conductor.is_leased(flight);
         let is_of_nearer = self.nearer.is_some_and(|host| provider == Some(Provider::Parent(host)));
+        let is_beside = self.conductor.is_beside(flight);
         match fault {
             None => {
                 if is_of_nearer {
@@ -482,9 +484,10 @@ impl Actor {
                 if is_of_nearer {
                     return self.nearer_failed(failure);
                 }
-                // What a lease came to is told when it ends.
+                // What a lease came to is told when it ends. Who was not to fetch it may lack it.
+                let is_told = is_leased || (is_beside && failure == Failure::NotHeld);
                 if let (Some(swarm), Some(Provider::Parent(host)), false) =
-                    (&self.engine.swarm, provider, is_leased)
+                    (&self.engine.swarm, provider, is_told)
                 {
                     swarm.failed(self.shared.info.id, groups, host, failure);
                 }
@@ -872,7 +875,7 @@ impl Actor {
     fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Request { flight, parent, groups, priority, .. } => {
+                Action::Request { flight, parent, groups, priority, beside } => {
                     let known = || self.parents.get(&parent).map(|(parent, _)| parent);
                     let Some(parent) = self.partners.get(&parent).or_else(known) else {
                         let fault = Some(Failure::Disconnected);
@@ -880,7 +883,9 @@ impl Actor {
                         continue;
                     };
                     let stop = self.stop.child_token();
-                    self.flights.request(flight, parent, groups, priority, stop.clone());
+                    let lacking = beside.map_or(Lacking::Fetches, |_| Lacking::SaysSo);
+                    let asking = Asking { flight, groups, priority, lacking };
+                    self.flights.request(asking, parent, stop.clone());
                     self.under_way.insert(flight, (Provider::Parent(parent.host.id), stop));
                 }
                 Action::ReadSource { flight, groups } => {
@@ -1029,6 +1034,35 @@ mod tests {
         actor.command(Command::Unled);
         actor.act();
         assert!(follows(&actor), "nobody else says who gives what");
+    }
+
+    #[tokio::test]
+    async fn what_a_seed_has_evicted_it_does_not_fetch_for_who_asks_another_for_it_too() {
+        let (field, origin) = (Field::new(), Arc::new(FakeOrigin::new(8 * GROUP)));
+        let slow = field.honest(Role::Node, 1, &[]);
+        let seed = field.honest(Role::Seed, 2, &[]);
+        let _seeded = seed.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+        let (engine, _dir) = field.engine(Role::Node, &[&seed]);
+        let task = engine.open(&origin.info(), None, None).await.unwrap();
+        let (mut actor, mut events) = engine.actor(&task.shared, CancellationToken::new());
+        let members = [&slow, &seed].map(|member| member.info.clone());
+        let parents =
+            members.iter().map(|host| ParentHost { host: host.clone(), grant: Bytes::new() });
+        actor.set_parents(parents.collect());
+        let groups = GroupRange::new(0, 1);
+        members.iter().for_each(|host| actor.conductor.parent_holds(host.id, &[groups]));
+        actor.want(groups, Priority::Demand, None);
+        let first = actor.conductor.plan(Duration::ZERO);
+        assert!(matches!(first[..], [Action::Request { parent, .. }] if parent == slow.info.id));
+        let second = actor.conductor.plan(FOLLOWED_FOR);
+        assert!(matches!(second[..], [Action::Request { parent, .. }] if parent == seed.info.id));
+        actor.carry_out(second);
+        let said = events.recv().await.unwrap();
+        let FlightEvent::Ended { fault: Some(Fault::Parent { failure, .. }), .. } = &said else {
+            panic!("{said:?}")
+        };
+        assert_eq!(*failure, Failure::NotHeld);
+        assert_eq!(origin.requests.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

@@ -69,6 +69,25 @@ pub(super) enum Fault {
     Fatal { groups: GroupRange, error: ReadError },
 }
 
+/// What is asked of a parent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    pub(super) flight: FlightId,
+    pub(super) groups: GroupRange,
+    pub(super) priority: Priority,
+    /// What it is to do where it is a seed that lacks it.
+    pub(super) lacking: Lacking,
+}
+
+/// What a seed does that lacks what it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lacking {
+    /// It fetches it.
+    Fetches,
+    /// It says so: another one is asked for it too.
+    SaysSo,
+}
+
 /// What the scheduler says that is to be kept.
 #[derive(Debug)]
 pub(super) enum Word {
@@ -113,25 +132,18 @@ impl Flights {
         (Self { context, words, appointments: HashSet::new() }, receiver)
     }
 
-    pub(super) fn request(
-        &self,
-        flight: FlightId,
-        parent: &ParentHost,
-        groups: GroupRange,
-        priority: Priority,
-        stop: CancellationToken,
-    ) {
+    pub(super) fn request(&self, asking: Asking, parent: &ParentHost, stop: CancellationToken) {
         let context = self.context.clone();
         let parent = parent.clone();
         self.context.engine.tracker.spawn(async move {
-            let asked = context.ask(flight, &parent, groups, priority);
+            let asked = context.ask(asking, &parent);
             let fault = tokio::select! {
                 // One that was given up before it began asks nobody.
                 biased;
                 () = stop.cancelled() => None,
                 fault = asked => fault,
             };
-            context.report(FlightEvent::Ended { flight, fault }).await;
+            context.report(FlightEvent::Ended { flight: asking.flight, fault }).await;
         });
     }
 
@@ -207,13 +219,8 @@ impl Context {
         let _ = self.events.send(event).await;
     }
 
-    async fn ask(
-        &self,
-        flight: FlightId,
-        parent: &ParentHost,
-        groups: GroupRange,
-        priority: Priority,
-    ) -> Option<Fault> {
+    async fn ask(&self, asking: Asking, parent: &ParentHost) -> Option<Fault> {
+        let Asking { flight, groups, priority, lacking } = asking;
         let pool = self.engine.pool.as_ref()?;
         let _used = match self.shared.stored.in_use(Use::Fetch) {
             Ok(used) => used,
@@ -234,7 +241,7 @@ impl Context {
             priority,
             codecs: self.engine.compression.accepts(),
             want_signed: !self.is_signed(groups),
-            fetch: parent.host.kind == dfs_model::HostKind::Seed,
+            fetch: parent.host.kind == dfs_model::HostKind::Seed && lacking == Lacking::Fetches,
             grant: parent.grant.clone(),
             credentials: SealedCredentials::default(),
             deadline,

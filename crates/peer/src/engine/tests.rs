@@ -48,7 +48,7 @@ pub(super) struct FakeOrigin {
     /// Why they are.
     hole: fn(ByteRange) -> SourceError,
     sent: AtomicU64,
-    requests: AtomicU64,
+    pub(super) requests: AtomicU64,
     counted: Requests,
 }
 
@@ -165,7 +165,7 @@ pub(super) struct Field {
 }
 
 pub(super) struct Member {
-    engine: Engine,
+    pub(super) engine: Engine,
     pub(super) info: HostInfo,
     _dir: TempDir,
 }

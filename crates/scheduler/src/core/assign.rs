@@ -9,7 +9,8 @@ use rand::RngExt as _;
 use super::evidence::{Evidence, Scheduling, SourceReason, Wait};
 use super::strategy::{Ask, Choice, Swarm};
 use super::{
-    Core, Decision, Held, MAX_PARENTS, Millis, PeerState, RefusalKind, SizeScope, TaskState, Timer,
+    Core, Decision, Held, MAX_PARENTS, Millis, Peer, PeerState, RefusalKind, SizeScope, TaskState,
+    Timer,
 };
 
 impl Core {
@@ -270,7 +271,8 @@ impl Core {
     fn is_looked_at_early(&self, task_id: TaskId, child: HostId) -> bool {
         let peer = self.tasks.get(&task_id).and_then(|task| task.peer(&child));
         peer.is_some_and(|peer| {
-            matches!(peer.state(), PeerState::Waiting { due } if due > self.now) && peer.answered
+            matches!(peer.state(), PeerState::Waiting { due, .. } if due > self.now)
+                && peer.answered
         })
     }
 
@@ -369,8 +371,7 @@ impl Core {
         let most = self.limits.tries;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let Some(peer) = task.peer_mut(&child) else { return };
-        peer.become_(PeerState::Waiting { due });
-        peer.wait = wait;
+        peer.become_(PeerState::Waiting { due, wait });
         let tries = (peer.tries, most);
         task.is_unsettled(child);
         self.note(task_id, child, Evidence::Waits { wait, tries });
@@ -379,7 +380,9 @@ impl Core {
 
     pub(super) fn retry(&mut self, task_id: TaskId, child: HostId, at: Millis) {
         let peer = self.tasks.get(&task_id).and_then(|task| task.peer(&child));
-        if peer.is_some_and(|peer| peer.state() == PeerState::Waiting { due: at }) {
+        let is_due =
+            |peer: &Peer| matches!(peer.state(), PeerState::Waiting { due, .. } if due == at);
+        if peer.is_some_and(is_due) {
             self.queue.push_back((task_id, child));
         }
     }

@@ -21,6 +21,9 @@ const MAX_PIECES: u64 = 4096;
 /// longer to come to all of it: as long as leases are carried out for others, a child that none has failed waits.
 const HOPE: Duration = Duration::from_secs(4);
 
+/// A child that waits for leases hears so often that it still does.
+pub(super) const HEARD_EVERY: Duration = Duration::from_secs(1);
+
 /// The leases of one task.
 #[derive(Debug)]
 pub struct Lead {
@@ -39,6 +42,8 @@ pub struct Lead {
     parted: Vec<(HostId, HostId)>,
     /// When the timer that is set fires.
     pub(super) due: Option<Millis>,
+    /// Those who want anything, each by when it is to be looked at whether it has heard of late.
+    waiting: BTreeSet<(Millis, HostId)>,
 }
 
 /// What a child is told of its leases.
@@ -64,6 +69,8 @@ pub(super) struct Led {
     /// Hosts that it was told the addresses of, and which addresses of theirs.
     partners: BTreeMap<HostId, u32>,
     pub(super) heard: Millis,
+    /// When it is looked at whether it has heard of late.
+    looked_at: Option<Millis>,
     /// When it took its part, or gained anything last.
     moved: Millis,
 }
@@ -132,12 +139,24 @@ impl Lead {
             let_down: BTreeMap::new(),
             parted: Vec::new(),
             due: None,
+            waiting: BTreeSet::new(),
         }
     }
 
-    /// Everybody who takes part.
-    pub(super) fn hosts(&self) -> impl Iterator<Item = &HostId> {
-        self.hosts.iter().flatten()
+    /// Those who are to be looked at by now whether they have heard of late; whoever goes on waiting is to be [looked at
+    /// again](Self::looks_again).
+    pub(super) fn take_waiting(&mut self, now: Millis) -> Vec<HostId> {
+        let later = self
+            .waiting
+            .split_off(&(now.after(Duration::from_millis(1)), HostId::from_bytes([0; 16])));
+        let due = std::mem::replace(&mut self.waiting, later);
+        due.into_iter().map(|(_, host)| host).collect()
+    }
+
+    /// Whether one that wants something has heard of late is to be looked at then.
+    pub(super) fn looks_again(&mut self, host: HostId, led: &mut Led, at: Millis) {
+        led.looked_at = (!led.wants.is_empty()).then_some(at);
+        self.waiting.extend(led.looked_at.map(|at| (at, host)));
     }
 
     /// Whose number it is.
@@ -201,7 +220,11 @@ impl Lead {
             Some(led) => self.tell_part(led, &peer.held, &part, wants, now),
             led => *led = Some(self.join(host, &peer.held, &part, wants, now)),
         }
-        if let Some(led) = peer.led.as_mut().filter(|led| led.reads_next != part.reads_next) {
+        let Some(led) = peer.led.as_mut() else { return };
+        if led.looked_at.is_none() {
+            self.looks_again(host, led, led.heard.after(HEARD_EVERY));
+        }
+        if led.reads_next != part.reads_next {
             led.reads_next = part.reads_next;
             self.matcher.reads(led.number, self.touched(part.reads_next));
         }
@@ -302,6 +325,7 @@ impl Lead {
             is_other: false,
             partners: BTreeMap::new(),
             heard: now,
+            looked_at: None,
             moved: now,
         }
     }
@@ -311,6 +335,9 @@ impl Lead {
         self.collect_withdrawn();
         self.matcher.leave(led.number, micros(now));
         let giver = self.host(led.number);
+        if let Some(entry) = led.looked_at.zip(giver) {
+            self.waiting.remove(&entry);
+        }
         for lease in self.matcher.withdrawn() {
             let PeerNumber(to) = lease.to;
             let Some(child) = self.hosts.get(to as usize).copied().flatten() else { continue };
@@ -403,6 +430,25 @@ mod tests {
     use std::slice;
 
     use super::*;
+
+    #[test]
+    fn what_is_not_given_stands_still_from_when_it_is_wanted_however_long_nobody_wanted_anything() {
+        let mut lead = Lead::new(1, Tuning::default(), 1);
+        let all = 0..1;
+        let all = slice::from_ref(&all);
+        let (role, place, slots) = (Role::Node, Place::default(), 200);
+        let late = Millis(3_600_000);
+        let holder = Joining { role, place, slots, rate: 0, has: all, wants: &[] };
+        lead.matcher.join(&holder, Micros(0));
+        let child = Joining { role, place, slots, rate: 0, has: &[], wants: all };
+        let child = lead.matcher.join(&child, micros(late));
+        lead.is_number_of(child, Some(HostId::from_bytes([1; 16])));
+        let lease = lead.matcher.leases().next().unwrap();
+        lead.matcher.failed(lease.id, matcher::Failure::NotThere, micros(late));
+        let span = Duration::from_secs(2);
+        assert_eq!(lead.let_down_for(span, late), None, "it has just begun");
+        assert!(lead.let_down_for(span, late.after(span)).is_some());
+    }
 
     #[test]
     fn whoever_waits_its_turn_in_a_crowd_has_hope_as_long_as_others_are_served() {

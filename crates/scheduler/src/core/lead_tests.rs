@@ -581,3 +581,19 @@ fn nobody_is_leased_what_came_to_it_otherwise_as_the_same_report_says() {
         assert!(child_of == other || lease.groups.first > 1, "{lease:?}");
     }
 }
+
+#[test]
+fn who_is_through_reads_nothing_next() {
+    let (mut scene, task) = led(1..=2);
+    let reads_next = |scene: &Scene| {
+        let task = &scene.core.tasks[&task.id];
+        let number = task.peer(&id(1)).unwrap().led.as_ref().unwrap().number;
+        task.lead.as_ref().unwrap().matcher.read_next(number).cloned()
+    };
+    let groups = GroupSet::from_ranges([GroupRange::new(100, 28)], GROUPS).unwrap();
+    let (host, priority) = (id(1), Priority::ReadAhead);
+    scene.tell(Event::Want { host, task: task.id, groups, priority });
+    assert_eq!(reads_next(&scene), Some(100..128));
+    scene.finish(1, &task, 100);
+    assert_eq!(reads_next(&scene), None, "others are not given the end first for its sake");
+}

@@ -7,18 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{GroupSet, HostId, TaskId, TaskKey};
+use dfs_model::{GroupRange, GroupSet, HostId, TaskId, TaskKey};
 
 use super::evidence::Evidence;
-use super::lead::{Lead, Letter, Part, Places, micros};
+use super::lead::{HEARD_EVERY, Lead, Letter, Part, Places, micros};
 use super::{
     Core, Decision, Done, Failed, FailureKind, Held, LeaseEnd, LeaseFailure, Millis, Peer,
     PeerState, Task, TaskState, Timer, Wanted,
 };
 use crate::matcher::{self, LeaseId, Micros, Role};
-
-/// A child that waits for leases hears so often that it still does.
-const HEARD_EVERY: Duration = Duration::from_secs(1);
 
 /// A seed is ordered more of a task no sooner after the last time: each order ends the one before.
 const ORDERED_EVERY: Duration = Duration::from_millis(50);
@@ -185,7 +182,8 @@ impl Core {
             (PeerState::Seeding, true) => Role::Source,
             (_, true) => Role::Node,
         };
-        let reads_next = peer.reads_next;
+        // Who is through reads nothing next.
+        let reads_next = if takes { peer.reads_next } else { GroupRange::new(0, 0) };
         let (place, slots, rate) = (places.of(host), host.limit, host.rate);
         Some(Part { role, place, slots, rate, takes, reads_next })
     }
@@ -248,19 +246,28 @@ impl Core {
     /// Whoever waits for leases, not in vain, hears that it does.
     fn keep_in_touch(&mut self, task_id: TaskId) {
         let now = self.now;
-        let Some(task) = self.tasks.get(&task_id) else { return };
-        let Some(lead) = &task.lead else { return };
-        let brings = task.brings_more(now);
-        let waits = |host: &&HostId| {
-            let led = task.peer(host).and_then(|peer| peer.led.as_ref());
-            led.is_some_and(|led| {
-                !led.wants.is_empty()
-                    && led.heard.after(HEARD_EVERY) <= now
-                    && lead.is_hopeful(led.number, brings, now)
-            })
-        };
-        let waiting: Vec<HostId> = lead.hosts().filter(waits).copied().collect();
-        for host in waiting {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(mut lead) = task.lead.take() else { return };
+        let due = lead.take_waiting(now);
+        let brings = !due.is_empty() && task.brings_more(now);
+        let mut hopeful = Vec::new();
+        for host in due {
+            let peer = task.peer_untouched(&host);
+            let Some(led) = peer.and_then(|peer| peer.led.as_mut()) else { continue };
+            let heard_until = led.heard.after(HEARD_EVERY);
+            let is_to_hear = heard_until <= now && !led.wants.is_empty();
+            let again = match is_to_hear && lead.is_hopeful(led.number, brings, now) {
+                true => {
+                    hopeful.push(host);
+                    now.after(HEARD_EVERY)
+                }
+                // One without hope may have some when time has passed.
+                false => heard_until.max(Millis(now.0 + 1)),
+            };
+            lead.looks_again(host, led, again);
+        }
+        task.lead = Some(lead);
+        for host in hopeful {
             self.send_letter(task_id, host, Letter::default());
         }
     }

@@ -233,7 +233,7 @@ fn check(core: &Core) {
             assert!(parents.len() <= MAX_PARENTS);
             match peer.state() {
                 PeerState::Fetching => assert!(!parents.is_empty(), "fetching from nobody"),
-                PeerState::Waiting { due } => {
+                PeerState::Waiting { due, .. } => {
                     assert!(due >= core.now && core.next_tick() <= Some(due), "nobody looks again");
                     assert!(parents.is_empty());
                 }

@@ -17,6 +17,8 @@ pub enum PeerState {
     Waiting {
         /// When.
         due: Millis,
+        /// For what.
+        wait: Wait,
     },
     /// Has parents.
     Fetching,
@@ -138,8 +140,6 @@ pub struct Peer {
     pub(super) gives_since: Option<Millis>,
     /// Parents it was ever given.
     pub met: BTreeSet<HostId>,
-    /// What it waited for last.
-    pub wait: Wait,
     /// What it took, by who gave it.
     pub tally: Tally,
     /// Bytes from other data centres since it succeeded last.
@@ -186,7 +186,6 @@ impl Peer {
             blocked: BTreeMap::new(),
             gives_since: None,
             met: BTreeSet::new(),
-            wait: Wait::Parents,
             tally: Tally::default(),
             crossed: 0,
             led: None,
@@ -366,7 +365,8 @@ mod tests {
     fn seeds_change_state_for_nobody_and_resting_peers_wait_first() {
         assert!(!PeerState::Seeding.may_become(PeerState::Failed));
         assert!(!PeerState::Resting.may_become(PeerState::Fetching));
-        assert!(PeerState::Waiting { due: Millis(0) }.may_become(PeerState::Fetching));
-        assert!(PeerState::Failed.may_become(PeerState::Waiting { due: Millis(0) }));
+        let waits = PeerState::Waiting { due: Millis(0), wait: Wait::Parents };
+        assert!(waits.may_become(PeerState::Fetching));
+        assert!(PeerState::Failed.may_become(waits));
     }
 }

@@ -30,26 +30,25 @@ pub struct Recall {
     open: BTreeSet<HostId>,
     due: Millis,
     rounds: u32,
+    /// Those who were asked because they named it, since anybody came to want it.
+    beside: usize,
 }
 
 impl Core {
-    /// A host names what it holds. What is wanted already it is asked for, and nobody waits for it: others are on it.
+    /// A host names what it holds. What is wanted already it is asked for, as long as not too many were, and nobody waits
+    /// for it: others are on it.
     pub(super) fn names(&mut self, host: HostId, tasks: &[TaskId]) {
         if !self.hosts.contains_key(&host) {
             return;
         }
-        for id in tasks {
-            let task = self.tasks.get_mut(id);
-            if task.as_ref().is_some_and(|task| task.peer(&host).is_some()) {
-                continue;
-            }
-            let is_news = self.shelf.put(id, host);
-            let Some(recall) = task.and_then(|task| task.recall.as_mut()).filter(|_| is_news)
-            else {
-                continue;
-            };
+        let takes_part = |id: &TaskId| self.tasks.get(id).is_some_and(|t| t.peer(&host).is_some());
+        let named: Vec<TaskId> = tasks.iter().filter(|id| !takes_part(id)).copied().collect();
+        for id in self.shelf.put(&named, host) {
+            let recall = self.tasks.get_mut(&id).and_then(|task| task.recall.as_mut());
+            let Some(recall) = recall.filter(|recall| recall.beside < RECALLED) else { continue };
+            recall.beside += 1;
             recall.mute.insert(host);
-            self.out.push(Decision::Recall { host, task: *id });
+            self.out.push(Decision::Recall { host, task: id });
         }
     }
 
@@ -60,7 +59,8 @@ impl Core {
             self.out.push(Decision::Recall { host: asker, task: id });
         }
         if let Some(task) = self.tasks.get_mut(&id) {
-            task.recall.get_or_insert_default().rounds = 0;
+            let recall = task.recall.get_or_insert_default();
+            (recall.rounds, recall.beside) = (0, 0);
         }
         self.recalls(id, asker);
     }
@@ -153,7 +153,7 @@ impl Core {
         let givers = task.hosts_where(gives);
         let givers = givers.into_iter().filter(|host| !task.blacklist.contains(host));
         for host in givers.collect::<Vec<_>>() {
-            self.shelf.put(&id, host);
+            self.shelf.put(&[id], host);
         }
     }
 }

@@ -161,6 +161,19 @@ fn who_names_what_is_wanted_already_is_asked_at_once() {
 }
 
 #[test]
+fn of_the_many_who_name_what_is_wanted_already_as_many_are_asked_as_of_those_who_named_it_before() {
+    let task = content();
+    let mut scene = shelved(99, []);
+    scene.nodes(101..=202);
+    scene.register(201, &task);
+    assert_eq!(recalled(&name(&mut scene, 1..=90, &task)).len(), 64);
+    assert_eq!(scene.core.shelved(), 90, "the others are found when they are looked for");
+    let others = recalled(&scene.register(202, &task));
+    assert_eq!(others, (65..=90).collect::<Vec<_>>());
+    assert_eq!(recalled(&name(&mut scene, 101..=200, &task)).len(), 64, "another one wants it");
+}
+
+#[test]
 fn the_nearest_of_many_holders_are_asked_and_no_silent_one() {
     let task = content();
     let mut scene = Scene::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority, TaskId, TaskInfo};
 
-use super::evidence::{self, Evidence, Taken};
+use super::evidence::{self, Evidence, Taken, Wait};
 use super::message::bytes_in;
 use super::{
     Core, Decision, Done, Ending, Failed, FailureKind, Held, Outcome, Peer, PeerState, RefusalKind,
@@ -155,7 +155,7 @@ impl Core {
         let Some(peer) = task.peer_mut(&host) else { return };
         let is_hungry = peer.is_hungry(groups);
         peer.become_(if is_hungry {
-            PeerState::Waiting { due: self.now }
+            PeerState::Waiting { due: self.now, wait: Wait::Parents }
         } else {
             PeerState::Resting
         });
@@ -424,7 +424,7 @@ impl Core {
         match peer.state() {
             PeerState::Resting | PeerState::Failed => {
                 peer.tries = 0;
-                peer.become_(PeerState::Waiting { due: self.now });
+                peer.become_(PeerState::Waiting { due: self.now, wait: Wait::Parents });
                 task.is_unsettled(host);
                 self.schedule_all(task_id, vec![host]);
             }
@@ -488,7 +488,7 @@ impl Core {
             PeerState::Waiting { .. } => {}
             PeerState::Resting if peer.is_hungry(groups) => {
                 // It could not use the content that came with its answer.
-                peer.become_(PeerState::Waiting { due: now });
+                peer.become_(PeerState::Waiting { due: now, wait: Wait::Parents });
                 task.is_unsettled(host);
             }
             _ => return,

@@ -28,17 +28,21 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Notes that a host holds some of a task, and says whether that is news; nothing of one that holds too much.
-    pub fn put(&mut self, task: &TaskId, host: HostId) -> bool {
-        let name = name_of(task);
+    /// Notes that a host holds some of these tasks, and says of which that is news; nothing of one that holds too much.
+    pub fn put(&mut self, tasks: &[TaskId], host: HostId) -> Vec<TaskId> {
         let number = self.number_of(host);
         let held = &mut self.hosts[number as usize].1;
-        if held.len() >= MAX_SHELVED_PER_HOST {
-            return false;
-        }
-        let Err(at) = held.binary_search(&name) else { return false };
-        held.insert(at, name);
-        self.holders.insert((name, number))
+        let room = MAX_SHELVED_PER_HOST.saturating_sub(held.len());
+        let is_news = |task: &&TaskId| held.binary_search(&name_of(task)).is_err();
+        let mut news: Vec<TaskId> = tasks.iter().filter(is_news).copied().collect();
+        news.sort_unstable_by_key(name_of);
+        news.dedup_by_key(|task| name_of(task));
+        news.truncate(room);
+        // Two runs that are in order: one pass, however many they are.
+        held.extend(news.iter().map(name_of));
+        held.sort();
+        self.holders.extend(news.iter().map(|task| (name_of(task), number)));
+        news
     }
 
     /// A host holds it no more, or more than that is known of it now; whether it was here.
@@ -118,7 +122,7 @@ mod tests {
             for (step, content, holder) in steps {
                 match step {
                     0..=4 => {
-                        shelf.put(&task(content), host(holder));
+                        shelf.put(&[task(content)], host(holder));
                         model.insert((content, holder));
                     }
                     5 | 6 => {
@@ -146,11 +150,17 @@ mod tests {
     #[test]
     fn a_host_that_holds_very_much_is_believed_only_so_far() {
         let mut shelf = Shelf::default();
-        for number in 0..MAX_SHELVED_PER_HOST as u64 + 10 {
+        let numbered = |number: u64| {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&number.to_be_bytes());
-            shelf.put(&TaskId::from_bytes(id), host(1));
-        }
-        assert_eq!(shelf.len(), MAX_SHELVED_PER_HOST);
+            TaskId::from_bytes(id)
+        };
+        // The last first: each batch comes before all that is there.
+        let all: Vec<TaskId> = (0..MAX_SHELVED_PER_HOST as u64 + 10).rev().map(numbered).collect();
+        let news: usize = all.chunks(4096).map(|batch| shelf.put(batch, host(1)).len()).sum();
+        assert_eq!((shelf.len(), news), (MAX_SHELVED_PER_HOST, MAX_SHELVED_PER_HOST));
+        let twice = [numbered(50_000), numbered(7), numbered(50_000)];
+        assert_eq!(shelf.put(&twice, host(1)), []);
+        assert_eq!(shelf.put(&twice, host(2)), [numbered(7), numbered(50_000)], "each once");
     }
 }

@@ -132,17 +132,23 @@ impl Core {
             PeerState::Source { stand_in } => Standing::AtSource { stand_in },
             _ if is_fresh => Standing::Moves,
             PeerState::Fetching => fetching(task, peer, brings, now),
-            PeerState::Waiting { due } => self.waiting(task, peer, due, now),
+            PeerState::Waiting { due, wait } => self.waiting(task, peer, (wait, due), now),
         }
     }
 
-    fn waiting(&self, task: &Task, peer: &Peer, due: Millis, now: Millis) -> Standing {
+    fn waiting(
+        &self,
+        task: &Task,
+        peer: &Peer,
+        (wait, due): (Wait, Millis),
+        now: Millis,
+    ) -> Standing {
         if let TaskState::Void { kind, reason, until } = &task.state
             && task.is_void(now)
         {
             return Standing::Void { kind: *kind, reason: reason.clone(), until: *until };
         }
-        match peer.wait {
+        match wait {
             Wait::Seed | Wait::Digests => {
                 let seed = task.state.seed();
                 let deadline = match task.state {

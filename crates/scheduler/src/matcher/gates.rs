@@ -2,7 +2,7 @@
 //! beyond that waits, is withdrawn, and comes again.
 
 use super::Micros;
-use super::leases::Out;
+use super::leases::{End, Out};
 
 /// So many times what an uplink is leased at a time is let in at first; at least as much as one is.
 const FIRST: u32 = 2;
@@ -63,7 +63,7 @@ impl Gates {
     /// What a lease was to bring into an area has come, or is given up. While all comes in good time twice as much is let
     /// in as came, once for each time that something goes all the way; half as much where it was late, and then a piece
     /// more each time.
-    pub(super) fn ends(&mut self, area: u32, out: &Out, is_brought: bool, now: Micros) {
+    pub(super) fn ends(&mut self, area: u32, out: &Out, end: End, now: Micros) {
         let least = self.uplink;
         let Some(gate) = self.all.get_mut(area as usize) else { return };
         gate.coming = gate.coming.saturating_sub(out.lease.count);
@@ -73,7 +73,7 @@ impl Gates {
         let (may, took) = (out.may_take(), now.0.saturating_sub(out.since.0));
         if took > may / 4 {
             (gate.window, gate.is_full) = ((gate.window / 2).max(least), true);
-        } else if is_brought && took <= may / 8 {
+        } else if end == End::Brought && took <= may / 8 {
             let more = match gate.is_full {
                 true => gate.most.min(gate.window) + 1,
                 false => gate.most.saturating_mul(2),
@@ -108,8 +108,8 @@ mod tests {
             let lease = leases.add([PeerNumber(0), PeerNumber(1)], 0..1, [since, due], true);
             out.push(leases.take(lease.id).unwrap());
         }
-        let late = took >= most;
-        out.iter().for_each(|out| gates.ends(AREA, out, !late, Micros(*clock)));
+        let end = if took < most { End::Brought } else { End::GivenUp };
+        out.iter().for_each(|out| gates.ends(AREA, out, end, Micros(*clock)));
         *clock += 1;
         out.len() as u32
     }

@@ -1,5 +1,6 @@
 //! Leases that are out: by name, by who gives and who takes them, and when each is given up.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::{Micros, PeerNumber};
@@ -40,10 +41,24 @@ pub(super) enum Side {
 
 const SIDES: [Side; 2] = [Side::Gives, Side::Takes];
 
+/// The lists that a lease is in: of who gives it, of who takes it, and of those that are given up about when it is.
+const LISTS: usize = SIDES.len() + 1;
+const DUE: usize = SIDES.len();
+
+/// Those that are given up within so many microseconds are in one list.
+const TOGETHER: u64 = 100_000;
+
+/// What became of a lease that is out no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Brought,
+    GivenUp,
+}
+
 /// No lease.
 const NONE: u32 = u32::MAX;
 
-/// Those before and after one in the list of a peer.
+/// Those before and after one in a list.
 #[derive(Debug, Clone, Copy)]
 struct Beside {
     before: u32,
@@ -57,7 +72,7 @@ pub(super) struct Out {
     /// Whether what it brings counts as copies already.
     pub(super) counts: bool,
     due: Micros,
-    beside: [Beside; 2],
+    beside: [Beside; LISTS],
 }
 
 impl Out {
@@ -84,8 +99,8 @@ pub(super) struct Leases {
     vacant: Vec<u32>,
     /// By peer: the first that it gives, and that it takes.
     firsts: Vec<[u32; 2]>,
-    /// None is due before.
-    earliest: Micros,
+    /// By time: the first of those that are given up then.
+    due: BTreeMap<u64, u32>,
 }
 
 fn place_of(id: LeaseId) -> (usize, u32) {
@@ -100,7 +115,7 @@ impl Leases {
             first_use: (seed >> 32) as u32 ^ seed as u32,
             vacant: Vec::new(),
             firsts: Vec::new(),
-            earliest: Micros(u64::MAX),
+            due: BTreeMap::new(),
         }
     }
 
@@ -125,18 +140,24 @@ impl Leases {
         let id = LeaseId(u64::from(*uses) << 32 | u64::from(place));
         let lease = Lease { id, from, to, first: pieces.start, count: pieces.len() as u32 };
         let nothing = Beside { before: NONE, after: NONE };
-        let mut out = Out { lease, since, counts, due, beside: [nothing; 2] };
-        for side in SIDES {
-            let first = &mut self.firsts[out.peer(side)][side as usize];
-            out.beside[side as usize].after = *first;
-            let after = std::mem::replace(first, place);
+        let mut out = Out { lease, since, counts, due, beside: [nothing; LISTS] };
+        for list in 0..LISTS {
+            let after = std::mem::replace(self.first(&out, list), place);
+            out.beside[list].after = after;
             if let Some(after) = self.at(after) {
-                after.beside[side as usize].before = place;
+                after.beside[list].before = place;
             }
         }
         self.table[place as usize].1 = Some(out);
-        self.earliest = self.earliest.min(due);
         lease
+    }
+
+    /// The first in one of the lists that a lease is in.
+    fn first(&mut self, out: &Out, list: usize) -> &mut u32 {
+        match SIDES.get(list) {
+            Some(side) => &mut self.firsts[out.peer(*side)][list],
+            None => self.due.entry(out.due.0 / TOGETHER).or_insert(NONE),
+        }
     }
 
     fn at(&mut self, place: u32) -> Option<&mut Out> {
@@ -154,14 +175,16 @@ impl Leases {
         let (place, _) = place_of(id);
         self.vacant.push(place as u32);
         let out = self.table[place].1.take()?;
-        for side in SIDES {
-            let Beside { before, after } = out.beside[side as usize];
+        for (list, Beside { before, after }) in out.beside.into_iter().enumerate() {
             match self.at(before) {
-                Some(before) => before.beside[side as usize].after = after,
-                None => self.firsts[out.peer(side)][side as usize] = after,
+                Some(before) => before.beside[list].after = after,
+                None if list == DUE && after == NONE => {
+                    self.due.remove(&(out.due.0 / TOGETHER));
+                }
+                None => *self.first(&out, list) = after,
             }
             if let Some(after) = self.at(after) {
-                after.beside[side as usize].before = before;
+                after.beside[list].before = before;
             }
         }
         Some(out)
@@ -179,9 +202,14 @@ impl Leases {
 
     /// All that a peer gives, or takes: the last first.
     pub(super) fn of(&self, peer: u32, side: Side) -> impl Iterator<Item = &Out> {
-        let at = |place: u32| self.table.get(place as usize)?.1.as_ref();
         let first = self.firsts.get(peer as usize).map_or(NONE, |firsts| firsts[side as usize]);
-        std::iter::successors(at(first), move |out| at(out.beside[side as usize].after))
+        self.from(first, side as usize)
+    }
+
+    /// The first of a list and all that follow it.
+    fn from(&self, first: u32, list: usize) -> impl Iterator<Item = &Out> {
+        let at = |place: u32| self.table.get(place as usize)?.1.as_ref();
+        std::iter::successors(at(first), move |out| at(out.beside[list].after))
     }
 
     /// Whether there is one between two, either way.
@@ -191,13 +219,55 @@ impl Leases {
     }
 
     /// Those that are past their time; they stay out.
-    pub(super) fn overdue(&mut self, now: Micros) -> Vec<Out> {
-        if now < self.earliest {
-            return Vec::new();
-        }
-        let out = self.table.iter().filter_map(|(_, slot)| *slot);
-        let (late, others): (Vec<Out>, Vec<Out>) = out.partition(|out| out.due <= now);
-        self.earliest = others.iter().map(|out| out.due).min().unwrap_or(Micros(u64::MAX));
+    pub(super) fn overdue(&self, now: Micros) -> Vec<Out> {
+        let about =
+            self.due.range(..=now.0 / TOGETHER).flat_map(|(_, first)| self.from(*first, DUE));
+        let mut late: Vec<Out> = about.filter(|out| out.due <= now).copied().collect();
+        late.sort_unstable_by_key(|out| place_of(out.lease.id));
         late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn those_past_their_time_are_found_and_no_others(
+            steps in prop::collection::vec((0..4u8, 0..2_000_000u64, any::<usize>()), 1..200),
+        ) {
+            let mut leases = Leases::named_from(0);
+            leases.reach(2);
+            let mut model: Vec<(LeaseId, u64)> = Vec::new();
+            for (step, time, which) in steps {
+                match step {
+                    0 | 1 => {
+                        let pair = [PeerNumber(0), PeerNumber(1)];
+                        let lease = leases.add(pair, 0..1, [Micros(0), Micros(time)], true);
+                        model.push((lease.id, time));
+                    }
+                    2 if !model.is_empty() => {
+                        let (id, _) = model.swap_remove(which % model.len());
+                        prop_assert!(leases.take(id).is_some());
+                    }
+                    _ => {
+                        let late = leases.overdue(Micros(time));
+                        let mut late: Vec<LeaseId> = late.iter().map(|out| out.lease.id).collect();
+                        let due = model.iter().filter(|(_, due)| *due <= time);
+                        let mut due: Vec<LeaseId> = due.map(|(id, _)| *id).collect();
+                        late.sort_unstable();
+                        due.sort_unstable();
+                        prop_assert_eq!(late, due);
+                    }
+                }
+            }
+            for (id, _) in model {
+                leases.take(id);
+            }
+            prop_assert!(leases.due.is_empty());
+        }
     }
 }

@@ -1,21 +1,17 @@
 //! Pieces by how many copies there are of each: the rarest of some are found without looking at every one of them.
 
+use super::classes;
 use super::rows::Rows;
 
-/// So few copies have a class each; more are told apart to a quarter of their power of two.
-const EXACT: u32 = 8;
+/// Classes that a power of two of copies is divided into.
+const PARTS: u64 = 4;
 
-/// Classes that a power of two is divided into.
-const PARTS: u32 = 4;
-
-fn class_of(copies: u32) -> usize {
-    if copies < EXACT {
-        return copies as usize;
-    }
-    let power = copies.ilog2();
-    let part = (copies >> (power - PARTS.ilog2())) % PARTS;
-    (EXACT + (power - EXACT.ilog2()) * PARTS + part) as usize
+const fn class_of(copies: u32) -> usize {
+    classes::class_of(copies as u64, PARTS)
 }
+
+// Each has a bit.
+const _: () = assert!(class_of(u32::MAX) < 128);
 
 /// The bit that stands for a word among at most 64: where there are more, each for several.
 pub(super) fn sign_of(word: usize) -> u64 {
@@ -114,13 +110,6 @@ mod tests {
 
     use super::*;
     use crate::matcher::rows::pieces_in;
-
-    #[test]
-    fn classes_rise_with_copies_and_leave_none_out() {
-        let all: Vec<usize> = (0..100_000).map(class_of).collect();
-        assert!(all.windows(2).all(|two| two[1] == two[0] || two[1] == two[0] + 1));
-        assert!(class_of(u32::MAX) < 128);
-    }
 
     proptest! {
         #[test]

@@ -1,12 +1,15 @@
 //! How fast uplinks turned out to be: each of them, all together, and the usual one.
 
+use super::classes::{class_of, least_of};
 use super::{Micros, Role};
 
 /// Weight of what was measured last, one in so many.
 const SMOOTH: u64 = 8;
 
-/// Microseconds over which an uplink is measured at least.
+/// Microseconds over which an uplink is measured at least, and where it has sent enough meanwhile: what two reports that
+/// came together say of it is of the way that they took.
 const MEASURED_FOR: u64 = 50_000;
+const LEAST_MEASURED_FOR: u64 = 5_000;
 
 /// Rates are told apart to one part in so many of their power of two, where only the median is asked for.
 const PARTS: u64 = 8;
@@ -44,8 +47,8 @@ impl Uplink {
     pub(super) fn sent(&mut self, bytes: u64, enough: u64, now: Micros) -> Option<u64> {
         (self.last_sent, self.measured) = (now, self.measured + bytes);
         let took = now.0.saturating_sub(self.since.0);
-        let is_enough = took >= MEASURED_FOR || self.rate == 0 || self.measured >= enough;
-        if took == 0 || !is_enough {
+        let least = if self.measured >= enough { LEAST_MEASURED_FOR } else { MEASURED_FOR };
+        if took == 0 || (took < least && self.rate != 0) {
             return None;
         }
         let measured = rate_of(self.measured, took);
@@ -121,31 +124,16 @@ struct Median {
 }
 
 impl Median {
-    fn class_of(rate: u64) -> usize {
-        if rate < PARTS {
-            return rate as usize;
-        }
-        let power = u64::from(rate.ilog2());
-        let part = (rate >> (power - u64::from(PARTS.ilog2()))) % PARTS;
-        ((power - u64::from(PARTS.ilog2()) + 1) * PARTS + part) as usize
-    }
-
-    /// The least rate of a class.
-    fn least_of(class: usize) -> u64 {
-        let (octave, part) = (class as u64 / PARTS, class as u64 % PARTS);
-        if octave == 0 { part } else { (PARTS + part) << (octave - 1) }
-    }
-
     /// A rate goes, and another comes; zero is none.
     fn change(&mut self, before: u64, rate: u64) {
         if before > 0 {
-            let class = Self::class_of(before);
+            let class = class_of(before, PARTS);
             self.counts[class] -= 1;
             self.count -= 1;
             self.below -= u32::from(class < self.at);
         }
         if rate > 0 {
-            let class = Self::class_of(rate);
+            let class = class_of(rate, PARTS);
             self.counts.resize(self.counts.len().max(class + 1), 0);
             self.counts[class] += 1;
             self.count += 1;
@@ -169,7 +157,7 @@ impl Median {
     }
 
     fn value(&self) -> u64 {
-        Self::least_of(self.at)
+        least_of(self.at, PARTS)
     }
 }
 
@@ -178,16 +166,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn classes_of_rates_rise_and_leave_none_out() {
-        let all: Vec<usize> = (0..100_000).map(Median::class_of).collect();
-        assert!(all.windows(2).all(|two| two[1] == two[0] || two[1] == two[0] + 1));
-        for (rate, class) in all.into_iter().enumerate() {
-            assert!(Median::least_of(class) <= rate as u64);
-            assert!(rate as u64 <= Median::least_of(class) * (PARTS + 1) / PARTS);
-        }
-    }
 
     proptest! {
         #[test]
@@ -201,7 +179,7 @@ mod tests {
                 let mut known: Vec<u64> = rates.iter().copied().filter(|rate| *rate > 0).collect();
                 known.sort_unstable();
                 if let Some(middle) = known.get(known.len() / 2) {
-                    let expected = Median::least_of(Median::class_of(*middle));
+                    let expected = least_of(class_of(*middle, PARTS), PARTS);
                     prop_assert_eq!(median.value(), expected);
                 }
             }
@@ -215,9 +193,10 @@ mod tests {
         assert_eq!(first, 1_000_000, "anything says more than nothing");
         Rates::default().set(&mut uplink, Role::Node, first);
         assert_eq!(uplink.sent(4000, 8000, Micros(2000)), None);
-        assert_eq!(uplink.sent(4000, 8000, Micros(3000)), Some(875_000 + 4_000_000 / SMOOTH));
-        assert_eq!(uplink.sent(4000, u64::MAX, Micros(52_999)), None);
-        assert_eq!(uplink.sent(46_000, u64::MAX, Micros(53_000)), Some(1_000_000));
+        assert_eq!(uplink.sent(4000, 8000, Micros(5_999)), None, "they came together");
+        assert_eq!(uplink.sent(12_000, 8000, Micros(6_000)), Some(875_000 + 4_000_000 / SMOOTH));
+        assert_eq!(uplink.sent(4000, u64::MAX, Micros(55_999)), None);
+        assert_eq!(uplink.sent(46_000, u64::MAX, Micros(56_000)), Some(1_000_000));
     }
 
     #[test]

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::core::strategy::seed004::Seed004;
     use crate::core::tests::{MIB, task};
-    use crate::core::{Host, Millis, Peer, PeerState, Task};
+    use crate::core::{Host, Millis, Peer, PeerState, Task, Wait};
 
     const CHILD: HostId = HostId::from_bytes([0xff; 16]);
 
@@ -148,7 +148,7 @@ mod tests {
             let mut field = Self { task: task("a", Some(64 * MIB)), hosts: BTreeMap::new() };
             field.enter(CHILD, "dc7", "row1|rack3", 0..512);
             let child = field.task.peer_mut(&CHILD).unwrap();
-            child.become_(PeerState::Waiting { due: Millis(0) });
+            child.become_(PeerState::Waiting { due: Millis(0), wait: Wait::Parents });
             child.wanted = Wanted::All;
             field
         }

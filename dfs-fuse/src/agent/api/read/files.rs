@@ -59,6 +59,13 @@ struct Taken {
 /// What became of the files of one message.
 type Portion = Vec<(Wanted, Option<Bytes>)>;
 
+/// When an account is told: of operations that go on at the same time only the last word of one tells each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Meanwhile,
+    AtTheEnd,
+}
+
 struct Reading {
     _opened: Arc<OpenArtifact>,
     spaces: BTreeMap<u16, Taken>,
@@ -254,7 +261,7 @@ impl Reading {
             Some(coming) => coming,
             None => {
                 self.is_over = true;
-                let ledger = Some(views::ledger(&self.ledger(true)));
+                let ledger = Some(views::ledger(&self.ledger(Told::AtTheEnd)));
                 return Some(FilesChunk { ledger, ..FilesChunk::default() });
             }
         };
@@ -284,12 +291,12 @@ impl Reading {
     fn progress(&mut self) -> ReadProgress {
         self.told = Instant::now();
         let waiting = self.spaces.values().find_map(|taken| taken.task.waiting_for());
-        let ledger = Some(views::ledger(&self.ledger(false)));
+        let ledger = Some(views::ledger(&self.ledger(Told::Meanwhile)));
         ReadProgress { ledger, waiting_for: waiting.unwrap_or_default(), early: Vec::new() }
     }
 
     /// One account of all that was handed over.
-    fn ledger(&self, is_last: bool) -> Ledger {
+    fn ledger(&self, told: Told) -> Ledger {
         let mut ledger = Ledger::default();
         for file in &self.done {
             let Some(taken) = self.spaces.get(&file.space) else { continue };
@@ -300,9 +307,9 @@ impl Reading {
         }
         let nothing = ByteRange::new(0, 0);
         for taken in self.spaces.values() {
-            ledger += &match is_last {
-                true => taken.task.told_since(&taken.mark, nothing),
-                false => taken.task.ledger_since(&taken.mark, nothing),
+            ledger += &match told {
+                Told::AtTheEnd => taken.task.told_since(&taken.mark, nothing),
+                Told::Meanwhile => taken.task.ledger_since(&taken.mark, nothing),
             };
         }
         ledger
