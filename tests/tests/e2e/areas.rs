@@ -16,9 +16,8 @@ const NODES: usize = 6;
 const LINK: Rate = Rate(80_000_000 / 8);
 const UPLINK: Rate = Rate(40_000_000 / 8);
 const LENGTH: u64 = 12 * MIB + 17;
-/// Each area's seed asks an origin that fails six times; one that refuses in two ways, for each node that came too late to
-/// hear of the first.
-const MOST_WHERE_IT_FAILS: u64 = 18;
+/// Each area's seed asks an origin that fails six times, and once more for a node that comes late.
+const MOST_WHERE_IT_FAILS: u64 = 36;
 
 fn layout() -> Layout {
     let areas = Some(Idcs { count: AREAS, uplink: UPLINK });
