@@ -70,8 +70,8 @@ impl<'a> World<'a> {
         let mut askers: Vec<usize> = Vec::new();
         for request in self.origin.log() {
             let from = request.from.unwrap();
-            let seeds = (0..AREAS).filter(|area| self.machine(Role::Seed, *area).address() == from);
-            askers.push(seeds.last().unwrap_or_else(|| panic!("{from} is no seed: {request:?}")));
+            let asker = (0..AREAS).find(|area| self.machine(Role::Seed, *area).address() == from);
+            askers.push(asker.unwrap_or_else(|| panic!("{from} is no seed: {request:?}")));
         }
         askers.sort_unstable();
         askers.dedup();
