@@ -208,7 +208,10 @@ impl Actor {
                 }
             }
             Command::BackToSource { reason, stand_in } => {
-                self.shared.stands_in.store(stand_in, Ordering::Relaxed);
+                let stood_in = self.shared.stands_in.swap(stand_in, Ordering::Relaxed);
+                if stand_in && !stood_in {
+                    self.flights.keep_word(Word::StandsIn);
+                }
                 self.back_to_source(&reason);
             }
             Command::Signers { keys, appointments } => {

@@ -93,6 +93,8 @@ pub(super) enum Lacking {
 pub(super) enum Word {
     Digests(SignedDigests),
     Appointments(Vec<Appointment>),
+    /// This host stands in: what it has read for itself is for others too.
+    StandsIn,
 }
 
 /// Batches of digests from the scheduler that wait to be looked at; further ones are let go, parents send
@@ -379,6 +381,7 @@ impl Context {
             let accepted = match word {
                 Word::Digests(digests) => self.accept_digests(digests).await,
                 Word::Appointments(words) => self.accept_appointments(words).await,
+                Word::StandsIn => self.vouch().await,
             };
             if let Err(reason) = accepted {
                 tracing::debug!(reason, "what the scheduler says is not kept");
@@ -390,6 +393,17 @@ impl Context {
         let shared = Arc::clone(&self.shared);
         let work = move || keep::appointments(&shared, &words);
         self.blocking(work).await.map_err(|error| error.to_string())
+    }
+
+    async fn vouch(&self) -> Result<(), String> {
+        let (shared, signer) = (Arc::clone(&self.shared), Arc::clone(&self.engine.identity));
+        let work = move || keep::vouch(&shared, &signer);
+        let batches = self.blocking(work).await.map_err(|error| error.to_string())?;
+        if let Some(swarm) = &self.engine.swarm {
+            let signed = batches.iter().map(|batch| batch.encode().into());
+            signed.for_each(|batch| swarm.signed(self.shared.info.id, batch));
+        }
+        Ok(())
     }
 
     async fn accept_digests(&self, digests: SignedDigests) -> Result<(), String> {

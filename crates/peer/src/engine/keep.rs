@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, HostId, Invariant, TaskId};
+use dfs_model::{GroupRange, GroupSet, HostId, Invariant, TaskId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -352,6 +352,39 @@ pub(super) fn own(
         arrival.signed = Some(batch);
     }
     keep(shared, proven, CameFrom::Source, arrival)
+}
+
+/// Groups in one batch of what was read before.
+const VOUCHED: u64 = 1024;
+
+/// Signs what this host has read from the origin before it was to sign: others are led to that too.
+pub(super) fn vouch(shared: &Shared, signer: &Identity) -> Result<Vec<SignedDigests>, KeepError> {
+    let (shape, stored) = (shared.shape(), &shared.stored);
+    let all = GroupRange::new(0, shape.groups().unwrap_or(u64::MAX));
+    let read = shared.provenance.by_giver(all).into_iter();
+    let mut own = GroupSet::new();
+    for (_, run) in read.filter(|(from, _)| matches!(from, CameFrom::Source)) {
+        let bare = run.iter().filter(|group| !stored.is_signed(*group));
+        for group in bare.filter(|group| stored.has(GroupRange::new(*group, 1))) {
+            own.insert(group);
+        }
+    }
+    let mut batches = Vec::new();
+    for groups in own.ranges().flat_map(|run| run.cut(VOUCHED)) {
+        let folded = shape
+            .cover(groups)
+            .into_iter()
+            .map(|node| hashtree::fold(shape, node, |node| stored.node(node)).map(|cv| (node, cv)));
+        // Of what the digests have gone nothing is said.
+        let Some(entries) = folded.collect::<Option<Vec<_>>>() else { continue };
+        stored.keep_nodes(&entries)?;
+        let (task, signer_id, length) = (shared.info.id, signer.host(), shape.length());
+        let batch = DigestBatch { task, signer: signer_id, length, entries };
+        let batch = batch.sign(signer.signing_key())?;
+        stored.add_signed(&batch)?;
+        batches.push(batch);
+    }
+    Ok(batches)
 }
 
 /// Keeps a whole content that this host made itself.

@@ -35,6 +35,30 @@ async fn what_a_stand_in_reads_feeds_those_whom_the_scheduler_tells_its_key() {
     assert_eq!(origin.sent.load(Ordering::Relaxed), origin.content.len() as u64, "one copy");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_had_read_for_itself_before_feeds_them_too() {
+    let field = Field::new();
+    let origin = Arc::new(FakeOrigin::new(40 * GROUP + 3));
+    let absent = field.honest(Role::Seed, 1, &[]);
+    let parent = field.honest(Role::Node, 2, &[&absent]);
+    let held = parent.engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let told = |stand_in| Command::BackToSource { reason: "no seed is alive".to_owned(), stand_in };
+    held.shared.commands.send(told(false)).await.unwrap();
+    held.ensure(ByteRange::new(0, 5 * GROUP), Priority::Demand).await.unwrap();
+    assert!(!held.stored().is_signed(0));
+    held.shared.commands.send(told(true)).await.unwrap();
+    assert_eq!(read_all(&held).await, origin.content);
+    let child = field.honest(Role::Node, 3, &[&parent_less(&field)]);
+    let task = child.engine.open(&origin.info(), None, None).await.unwrap();
+    let keys = vec![(parent.info.id, parent.info.public_key)];
+    let signers = Command::Signers { keys, appointments: Vec::new() };
+    task.shared.commands.send(signers).await.unwrap();
+    give_parents(&task, &[&parent]).await;
+    let reading = tokio::time::timeout(Duration::from_secs(20), read_all(&task));
+    assert!(reading.await.expect("it cannot prove what it has") == origin.content);
+    assert_eq!(origin.sent.load(Ordering::Relaxed), origin.content.len() as u64, "one copy");
+}
+
 /// Somebody to be patient for.
 fn parent_less(field: &Field) -> Member {
     field.honest(Role::Seed, 9, &[])
