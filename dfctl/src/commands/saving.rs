@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::backend::Entry;
+use crate::backend::{Entry, ReadStream};
 use crate::codes;
+use crate::commands::get::single::damaged;
+use crate::commands::get::sinks::IntoPart;
 use crate::error::CliError;
 use crate::outdir::{OutDir, UnsafePath, elements};
+use crate::output::progress::Progress;
 use crate::part::{PartFile, whole_of};
+use crate::transfer::{Terms, TransferError, pump};
 
 /// A part file that is left for a later run, and told of, unless it is taken out.
 pub struct Filling<'t> {
@@ -24,6 +28,38 @@ pub struct Filling<'t> {
 }
 
 impl Filling<'_> {
+    /// Takes what is missing of it. What was there before counts only if all of it together is the content.
+    pub async fn fill(
+        &mut self,
+        stream: ReadStream,
+        (terms, progress): (&Terms<'_>, &RefCell<Progress<'_>>),
+        path: &Path,
+        failed: impl FnOnce(TransferError) -> CliError,
+    ) -> Result<(), CliError> {
+        let Some(part) = &mut self.part else { return Ok(()) };
+        let resumed = part.resumed();
+        let mut sink = IntoPart { part, origin: 0, is_whole: false };
+        let received = match pump(stream, &mut sink, terms, progress).await {
+            Ok(received) => received,
+            Err(error) => {
+                let error = failed(error);
+                return Err(match self.leave() {
+                    Some(part) => error.because(format!("a part is in {}", part.display())),
+                    None => error,
+                });
+            }
+        };
+        if let (Some(blake3), true) = (received.blake3, resumed > 0) {
+            let read =
+                part.blake3().map_err(|error| CliError::output("read back", path, &error))?;
+            if read != blake3 {
+                self.part.take().into_iter().for_each(PartFile::remove);
+                return Err(damaged(path));
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves it; says where, if there is anything worth it.
     pub fn leave(&mut self) -> Option<PathBuf> {
         let path = self.part.take()?.keep()?;

@@ -258,6 +258,21 @@ fn a_cluster_that_hangs_as_a_whole_leaves_its_nodes_what_the_origin_has() {
     assert!(account.source > 0 && pace.struck() > 0, "{account:?}");
 }
 
+#[test]
+fn a_scheduler_that_hangs_is_gone_around_before_its_connection_is_given_up() {
+    let place = Place::new();
+    let origin = Origin::of("/f", Body::noise(4, MIB)).unwrap();
+    let cluster = Cluster::start(&binaries(), &place.dir("cluster")).unwrap();
+    let agent = Agent::of(&cluster, &place, "node");
+    agent.dfctl(&["stat", &origin.url("/f")]).done();
+    origin.put("/new", Body::noise(5, MIB));
+    cluster.process().freeze();
+    let said = agent.dfctl(&["stat", &origin.url("/new"), "--format", "json"]);
+    cluster.process().thaw();
+    assert_eq!(said.done().json().unwrap()["bytes"], MIB);
+    assert!(agent.log().contains("the scheduler does not answer"), "{}", agent.log());
+}
+
 /// A reader of a file that two neighbours and the seed have.
 struct Reading {
     place: Place,

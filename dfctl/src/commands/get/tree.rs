@@ -18,8 +18,8 @@ use rustix::io::Errno;
 
 use self::together::turns;
 use super::saved::Saved;
-use super::single::{cannot_open, cannot_place, damaged};
-use super::sinks::{Compare, IntoPart, exists};
+use super::single::{cannot_open, cannot_place};
+use super::sinks::{Compare, exists};
 use super::wanted::member_identity;
 use super::{Filter, ReadOptions};
 use crate::backend::{
@@ -34,7 +34,7 @@ use crate::locator::Locator;
 use crate::outdir::{OutDir, Replace};
 use crate::output::progress::{Meter, Progress};
 use crate::output::{count, files as files_of};
-use crate::part::{Identity, PartFile, sweep_drafts};
+use crate::part::{Identity, sweep_drafts};
 use crate::transfer::{Terms, TransferError, pump};
 
 /// Files under way at a time.
@@ -349,27 +349,9 @@ impl Tree<'_> {
         let resumed = part.resumed();
         let delivery = Delivery::File { file: part.file(), origin: 0 };
         let stream = self.backend.read(self.request(entry, resumed), delivery);
-        let mut sink = IntoPart { part, origin: 0, is_whole: false };
         let terms = self.terms(number, entry.length - resumed);
-        let received = match pump(stream, &mut sink, &terms, &self.progress).await {
-            Ok(received) => received,
-            Err(error) => {
-                let error = self.failed(entry, error);
-                return Err(match filling.leave() {
-                    Some(part) => error.because(format!("a part is in {}", part.display())),
-                    None => error,
-                });
-            }
-        };
-        if let (Some(blake3), true) = (received.blake3, resumed > 0) {
-            let read =
-                part.blake3().map_err(|error| CliError::output("read back", path, &error))?;
-            if read != blake3 {
-                filling.part.take().into_iter().for_each(PartFile::remove);
-                return Err(damaged(path));
-            }
-        }
-        Ok(())
+        let failed = |error| self.failed(entry, error);
+        filling.fill(stream, (&terms, &self.progress), path, failed).await
     }
 
     /// The entry's path in the artifact.

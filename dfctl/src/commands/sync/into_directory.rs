@@ -16,14 +16,13 @@ use super::item::Item;
 use super::plan::Action;
 use crate::backend::{Delivery, EntryKind};
 use crate::codes;
-use crate::commands::get::single::{cannot_open, cannot_place, damaged};
-use crate::commands::get::sinks::IntoPart;
+use crate::commands::get::single::{cannot_open, cannot_place};
 use crate::commands::inside::interrupted;
 use crate::commands::saving::{Filling, directory, file_name_of, name_of, parent_of, refused};
 use crate::error::CliError;
 use crate::outdir::{OutDir, Replace};
-use crate::part::{Identity, PartFile};
-use crate::transfer::{Terms, TransferError, pump};
+use crate::part::Identity;
+use crate::transfer::{Terms, TransferError};
 
 /// What became of a step.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,7 +98,6 @@ impl Run<'_> {
         let delivery = Delivery::File { file: part.file(), origin: 0 };
         let stream = self.origin.read(item, resumed, delivery);
         self.progress.borrow_mut().moved(resumed);
-        let mut sink = IntoPart { part, origin: 0, is_whole: false };
         let expected = item.entry.length - resumed;
         let terms = Terms {
             file: number,
@@ -108,25 +106,8 @@ impl Run<'_> {
             limit: None::<Rate>,
             interrupted: &self.context.interrupted,
         };
-        let received = match pump(stream, &mut sink, &terms, &self.progress).await {
-            Ok(received) => received,
-            Err(error) => {
-                let error = self.failed(item, error);
-                return Err(match filling.leave() {
-                    Some(part) => error.because(format!("a part is in {}", part.display())),
-                    None => error,
-                });
-            }
-        };
-        if let (Some(blake3), true) = (received.blake3, resumed > 0) {
-            let read =
-                part.blake3().map_err(|error| CliError::output("read back", path, &error))?;
-            if read != blake3 {
-                filling.part.take().into_iter().for_each(PartFile::remove);
-                return Err(damaged(path));
-            }
-        }
-        Ok(())
+        let failed = |error| self.failed(item, error);
+        filling.fill(stream, (&terms, &self.progress), path, failed).await
     }
 
     /// Why a transfer ended, said of the file.
