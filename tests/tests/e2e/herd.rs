@@ -113,7 +113,10 @@ fn eight_who_read_a_mounted_file_from_front_to_back_cost_the_origin_one_copy() {
     let site = Site::start(&place);
     let agents: Vec<Agent> =
         (0..AGENTS).map(|n| site.agent(&place, &format!("reader{n}"))).collect();
-    let mount = |agent: &Agent| agent.mount(&origin.url("/f"), place.dir(agent.node.name()));
+    let mount = |agent: &Agent| {
+        let at = place.dir(&format!("mount-{}", agent.node.name()));
+        agent.mount(&origin.url("/f"), at)
+    };
     let dirs: Vec<_> = agents.iter().map(mount).collect();
     thread::scope(|scope| {
         // Each begins when the one before has a little: all are only a bit behind each other.

@@ -203,6 +203,23 @@ fn a_reader_from_front_to_back_waits_for_each_request_to_a_parent_that_hangs_onc
 }
 
 #[test]
+fn what_is_asked_of_another_one_instead_is_not_asked_twice() {
+    let mut conductor = reader(&[1, 2]);
+    for at in 0..20 {
+        // Long after the last time: whether it still hangs is not known.
+        let now = 20 * SECOND * (at + 1);
+        let run = GroupRange::new(16 * u64::from(at), 16);
+        conductor.want(run, Priority::Demand);
+        let [first] = asked(&conductor.plan(now))[..] else { panic!() };
+        assert_eq!(first.1, host(1));
+        let hedges = asked(&conductor.plan(now + SECOND));
+        let [second] = hedges[..] else { panic!("{hedges:?} after {at}") };
+        comes(&mut conductor, second, now + SECOND);
+        assert_eq!(conductor.plan(now + SECOND), [Action::Cancel(first.0)]);
+    }
+}
+
+#[test]
 fn who_brought_something_and_hangs_then_is_given_up_the_second_time_that_it_loses() {
     let mut conductor = reader(&[1, 2, 3]);
     conductor.want(GroupRange::new(0, 32), Priority::ReadAhead);
