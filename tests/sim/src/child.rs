@@ -18,12 +18,19 @@ use crate::peer::conductor::{
 };
 use crate::peer::patience::{Look, Patience, Resort, Stands};
 use crate::policy::{Node, Order};
+use crate::scenario::Reads;
 
 /// How long a node bears that nothing moves, where it is the least patient of all.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long parents are followed that nothing is chosen from any more.
 const FOLLOWED_FOR: Duration = Duration::from_secs(1);
+
+/// Pieces that are fetched ahead of who reads from front to back: of a mounted file, and into a pipe. Of the latter so
+/// many are said to be read next.
+const READ_AHEAD: u64 = 16;
+const PIPED_AHEAD: u64 = 128;
+const READ_NEXT: u64 = 16;
 
 /// Those who give by lease that are remembered.
 const MOST_PARTNERS: usize = 256;
@@ -72,6 +79,9 @@ pub struct Child {
     stands_in: bool,
     /// What it has, as a host that announces it.
     held: GroupSet,
+    reads: Reads,
+    /// Up to where it has said what it reads next.
+    said_until: u64,
     wants: GroupSet,
     report: Report,
     bad: Option<Vec<HostId>>,
@@ -87,14 +97,16 @@ enum End {
 
 impl Child {
     /// One that has this and wants the rest, once it is connected.
-    pub fn new(node: Node, task: &TaskInfo, held: GroupSet) -> Self {
+    pub fn new(node: Node, task: &TaskInfo, held: GroupSet, reads: Reads) -> Self {
         let groups = groups_in(task.length.unwrap_or_default());
         let lot = blake3::hash(&node.to_le_bytes());
         let mut spread = [0; 8];
         spread.copy_from_slice(&lot.as_bytes()[..8]);
         let mut conductor =
             Conductor::new(task.length, task.piece_level, held.clone(), u64::from_le_bytes(spread));
-        conductor.want(GroupRange::new(0, groups), Priority::Bulk);
+        if reads == Reads::AnyOrder {
+            conductor.want(GroupRange::new(0, groups), Priority::Bulk);
+        }
         let end = if held.len() >= groups { End::Told } else { End::ToCome };
         Self {
             node,
@@ -112,6 +124,8 @@ impl Child {
             is_registered: end == End::ToCome,
             stands_in: false,
             held,
+            reads,
+            said_until: 0,
             wants: GroupSet::new(),
             report: Report::default(),
             bad: None,
@@ -124,13 +138,7 @@ impl Child {
         self.is_connected = true;
         let mut words = Vec::new();
         if !self.held.is_empty() {
-            words.push(Event::Announced {
-                host: host(self.node),
-                task: self.task.clone(),
-                held: self.held.clone(),
-                digests: Vec::new(),
-                stood_in: self.stands_in,
-            });
+            words.push(self.announces());
         }
         words.push(Event::AnnouncedAll(host(self.node)));
         // Complaints were of the scheduler before it, and what came is announced.
@@ -142,6 +150,16 @@ impl Child {
             }
         }
         words
+    }
+
+    fn announces(&self) -> Event {
+        Event::Announced {
+            host: host(self.node),
+            task: self.task.clone(),
+            held: self.held.clone(),
+            digests: Vec::new(),
+            stood_in: self.stands_in,
+        }
     }
 
     /// The scheduler is gone.
@@ -178,6 +196,11 @@ impl Child {
                 self.conductor.set_source(SourceAccess::Ranges);
             }
             Decision::Refuse { .. } => self.is_registered = false,
+            Decision::Recall { host, task } => {
+                let lacks = Event::Lacks { host: *host, task: *task };
+                let answer = if self.held.is_empty() { lacks } else { self.announces() };
+                out.push(Does::Says(Box::new(answer)));
+            }
             _ => {}
         }
     }
@@ -204,7 +227,7 @@ impl Child {
             return;
         };
         let groups = groups_of(order);
-        self.conductor.arrived(flight, groups, clock(now));
+        let news = self.conductor.arrived(flight, groups, clock(now));
         self.held.insert_range(groups);
         if !self.conductor.is_leased(flight) {
             let cost = clock(now).saturating_sub(clock(since));
@@ -212,7 +235,7 @@ impl Child {
                 Provider::Parent(parent) => Some(parent),
                 Provider::Source => None,
             };
-            self.tell_done(groups, parent, cost);
+            news.into_iter().for_each(|run| self.tell_done(run, parent, cost));
         }
         self.patience = Patience::default();
         self.conductor.ended(flight, None, clock(now));
@@ -242,6 +265,7 @@ impl Child {
         if std::mem::replace(&mut self.was_led, is_led) && !is_led {
             self.keep_to_partners(out);
         }
+        self.reads_on(out);
         self.follow_parents(clock(now), out);
         let actions = self.conductor.plan(clock(now));
         self.ask(actions, now, last_order, out);
@@ -260,6 +284,33 @@ impl Child {
             }
         }
         self.say(wants, out);
+    }
+
+    /// Whoever reads from front to back waits for the first that it lacks.
+    fn reads_on(&mut self, out: &mut Vec<Does>) {
+        let all = GroupRange::new(0, groups_in(self.task.length.unwrap_or_default()));
+        let Some(GroupRange { first, .. }) = self.held.missing_in(all).next() else { return };
+        match self.reads {
+            Reads::AnyOrder => {}
+            Reads::FrontToBack => {
+                self.conductor.want(GroupRange::new(first, 1), Priority::Demand);
+                let ahead = GroupRange::new(first + 1, READ_AHEAD).intersection(all);
+                self.conductor.want(ahead, Priority::ReadAhead);
+            }
+            Reads::Piped => {
+                let ahead = GroupRange::new(first, PIPED_AHEAD).intersection(all);
+                self.conductor.want(ahead, Priority::Bulk);
+                let next = GroupRange::new(first, READ_NEXT).intersection(all);
+                if self.is_connected && self.is_registered && next.end() > self.said_until {
+                    self.said_until = first + READ_NEXT + READ_NEXT / 2;
+                    let mut groups = GroupSet::new();
+                    groups.insert_range(next);
+                    let (host, task) = (host(self.node), self.task.id);
+                    let priority = Priority::ReadAhead;
+                    out.push(Does::Says(Box::new(Event::Want { host, task, groups, priority })));
+                }
+            }
+        }
     }
 
     fn ask(
@@ -418,12 +469,16 @@ impl Child {
     }
 
     fn registers(&self) -> Event {
+        let priority = match self.reads {
+            Reads::AnyOrder | Reads::Piped => Priority::Bulk,
+            Reads::FrontToBack => Priority::Demand,
+        };
         Event::Register {
             host: host(self.node),
             task: self.task.clone(),
             wanted: Wanted::All,
             held: GroupSet::new(),
-            priority: Priority::Bulk,
+            priority,
         }
     }
 

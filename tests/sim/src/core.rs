@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use dfs_model::{GROUP_BYTES, GroupSet};
 use dfs_scheduler::core::{
-    Ask, Choice, Core, Decision, Event as Said, LeaseEnd, LeaseFailure, Limits, Millis, Outcome,
-    Report, Seed004, Strategy, Swarm,
+    Ask, Choice, Core, Decision, Event as Said, LeaseEnd, LeaseFailure, Leases, Limits, Millis,
+    Outcome, Report, Strategy, Swarm,
 };
 use dfs_scheduler::matcher::{self, Failure, Micros, Tuning};
 use rand::rngs::StdRng;
@@ -25,7 +25,7 @@ impl Strategy for Tuned {
     }
 
     fn parents(&self, swarm: &Swarm<'_>, ask: &Ask<'_>, random: &mut StdRng) -> Choice {
-        Seed004.parents(swarm, ask, random)
+        Leases::swarm().parents(swarm, ask, random)
     }
 
     fn leases(&self) -> Option<Tuning> {

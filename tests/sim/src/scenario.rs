@@ -60,6 +60,9 @@ pub struct Scenario {
     pub streams: u16,
     /// Leases that an uplink has at a time.
     pub uplink_leases: u32,
+    /// Microseconds for which an uplink has leases, once it is known how fast it is, where that is more than
+    /// `uplink_leases`; zero: no more than these.
+    pub window_us: u64,
     /// Leases that a receiver is sent at a time.
     pub downlink_leases: u32,
     /// Receivers looked at for one lease.
@@ -68,6 +71,8 @@ pub struct Scenario {
     pub run: u16,
     /// Nodes that one gives to or takes from, both together.
     pub partners: u32,
+    /// In which order nodes want it.
+    pub reads: Reads,
     /// What goes wrong.
     pub faults: Vec<Fault>,
     /// When everything that is wrong is healed for some nodes, which must then get everything, soon.
@@ -86,6 +91,20 @@ pub enum Others {
     Silent,
     /// They are killed, and the scheduler sees it.
     Gone,
+}
+
+/// In which order nodes want the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reads {
+    /// In any: what comes first is the scheduler's.
+    #[default]
+    AnyOrder,
+    /// From the beginning to the end, as somebody who reads a mounted file: one piece is waited for, and some after it are
+    /// fetched ahead, of parents and in order.
+    FrontToBack,
+    /// From the beginning to the end, as `dfctl get` does into a pipe: what comes next is fetched in any order.
+    Piped,
 }
 
 /// How streams share links.
@@ -127,10 +146,12 @@ impl Default for Scenario {
             pair_cpu_us: 0,
             streams: 1,
             uplink_leases: 1,
+            window_us: 0,
             downlink_leases: 1,
             sampled: 8,
             run: 1,
             partners: 60,
+            reads: Reads::default(),
             faults: Vec::new(),
             heal_at: None,
             healed: 0.5,
@@ -243,7 +264,7 @@ impl Scenario {
             sampled: self.sampled,
             uplink: self.uplink_leases,
             downlink: self.downlink_leases,
-            window: 0,
+            window: self.window_us,
             run: self.run,
             partners: self.partners,
             ..Tuning::default()

@@ -57,7 +57,7 @@ impl Strategy {
         if let Some(make) = self.core(scenario) {
             let imports = if is_calm(scenario) { Imports::Once } else { Imports::Again };
             let task = hosts::task(scenario);
-            let nodes = Nodes::new(scenario.nodes, &task);
+            let nodes = Nodes::new(scenario, &task);
             let mut scheduler = Scheduler::new(scenario, make, seed);
             return run(scenario, imports, &mut scheduler, Some(nodes), seed);
         }

@@ -361,9 +361,15 @@ fn a_reader_whose_parent_hangs_has_what_it_waits_for_from_a_second_one_and_not_f
     // From place to place, so that nothing is fetched ahead.
     let mut places = (0..count).map(|n| n * 197 % count * READ);
     let mut read_on = || reading.read(places.next().expect("no hedge over the whole file"));
-    (0..30).for_each(|_| drop(read_on()));
+    for _ in 0..30 {
+        read_on();
+    }
     // Whoever answers soonest is asked next.
-    let soonest = reading.gives_most(|| (0..10).for_each(|_| drop(read_on())));
+    let soonest = reading.gives_most(|| {
+        for _ in 0..10 {
+            read_on();
+        }
+    });
     soonest.freeze();
     while reading.won() == 0 {
         read_on();
@@ -377,7 +383,9 @@ fn a_reader_from_front_to_back_does_not_wait_until_a_parent_that_hangs_is_found_
     let reading = Reading::begin();
     let mut places = (0..reading.body.length().unwrap() / READ).map(|n| n * READ);
     let hangs = reading.gives_most(|| {
-        places.by_ref().take(100).for_each(|at| drop(reading.read(at)));
+        for at in places.by_ref().take(100) {
+            reading.read(at);
+        }
     });
     hangs.freeze();
     // Four seconds is what that takes.

@@ -1,5 +1,10 @@
 //! Two thousand clients ask for one URL that nobody has, within the time that its origin takes for one answer.
 
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread;
+
 use dfs_proto::node::node_client::NodeClient;
 use dfs_proto::node::read_chunk::Kind;
 use dfs_proto::node::{ReadChunk, ReadRequest};
@@ -82,4 +87,51 @@ fn two_thousand_who_ask_at_once_cost_the_origin_one_copy_and_one_of_each_agent_w
     let agents = AGENTS as u64;
     let most = agents * 3;
     assert!(bytes <= agents * LENGTH && requests <= most, "{requests} requests, {bytes} bytes");
+}
+
+/// Reads a mounted file in steps, from its beginning to its end.
+fn read_through(dir: &Path, body: &Body) {
+    const STEP: u64 = 128 * 1024;
+    let path = fs::read_dir(dir).unwrap().next().unwrap().unwrap().path();
+    let file = fs::File::open(path).unwrap();
+    let length = body.length().unwrap();
+    for at in (0..length).step_by(STEP as usize) {
+        let end = length.min(at + STEP);
+        let mut bytes = vec![0; (end - at) as usize];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        assert!(bytes == body.read(at, end).unwrap(), "at {at}");
+    }
+}
+
+#[test]
+fn eight_who_read_a_mounted_file_from_front_to_back_cost_the_origin_one_copy() {
+    let place = Place::new();
+    let body = Body::noise(8, (24 << 20) + 17);
+    let length = body.length().unwrap();
+    let origin = Origin::of("/f", body.clone()).unwrap();
+    let pace = origin.inject(Fault::pace(8 << 20));
+    let site = Site::start(&place);
+    let agents: Vec<Agent> =
+        (0..AGENTS).map(|n| site.agent(&place, &format!("reader{n}"))).collect();
+    let mount = |agent: &Agent| {
+        let at = place.dir(&format!("mount-{}", agent.node.name()));
+        agent.mount(&origin.url("/f"), at)
+    };
+    let dirs: Vec<_> = agents.iter().map(mount).collect();
+    thread::scope(|scope| {
+        // Each begins when the one before has a little: all are only a bit behind each other.
+        for (agent, dir) in agents.iter().zip(&dirs) {
+            scope.spawn(|| read_through(dir, &body));
+            until("it has a little", || agent.cached(length) > 0);
+        }
+    });
+    assert!(pace.struck() > 0);
+    let served = |agent: &Agent| agent.metric("dfs_node_served_bytes_total");
+    let by_nodes: u64 = agents.iter().map(served).sum();
+    let by_seed = site.seed.metric("dfs_seed_served_bytes_total").unwrap();
+    println!("{by_nodes} bytes from each other, {by_seed} from the seed");
+    let sent = origin.counters().body_bytes;
+    assert!(sent as f64 <= 1.05 * length as f64, "{sent} of {length}");
+    let read = |agent: &Agent| agent.metric("dfs_node_source_bytes_total");
+    assert_eq!(agents.iter().map(read).sum::<u64>(), 0, "the seed has it");
 }

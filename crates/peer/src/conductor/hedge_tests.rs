@@ -185,7 +185,9 @@ fn reads_over_one_that_hangs(parents: &[u8], hangs: HostId) -> (Duration, u64) {
                 true => conductor.next_hedge(now).expect("it waits for ever").max(now),
                 false => now + TRIP,
             };
-            come.into_iter().for_each(|one| drop(comes(&mut conductor, one, now)));
+            for one in come {
+                comes(&mut conductor, one, now);
+            }
             assert!(now < began + 20 * SECOND, "at {at}");
         }
     }
@@ -198,6 +200,23 @@ fn a_reader_from_front_to_back_waits_for_each_request_to_a_parent_that_hangs_onc
     let (good, _) = reads_over_one_that_hangs(&[1, 2, 3], host(9));
     assert!(took < 2 * good + SECOND, "{took:?}, {good:?} where none hangs");
     assert!(twice > 0 && twice <= 64 + GROUPS / 20, "{twice}");
+}
+
+#[test]
+fn what_is_asked_of_another_one_instead_is_not_asked_twice() {
+    let mut conductor = reader(&[1, 2]);
+    for at in 0..20 {
+        // Long after the last time: whether it still hangs is not known.
+        let now = 20 * SECOND * (at + 1);
+        let run = GroupRange::new(16 * u64::from(at), 16);
+        conductor.want(run, Priority::Demand);
+        let [first] = asked(&conductor.plan(now))[..] else { panic!() };
+        assert_eq!(first.1, host(1));
+        let hedges = asked(&conductor.plan(now + SECOND));
+        let [second] = hedges[..] else { panic!("{hedges:?} after {at}") };
+        comes(&mut conductor, second, now + SECOND);
+        assert_eq!(conductor.plan(now + SECOND), [Action::Cancel(first.0)]);
+    }
 }
 
 #[test]

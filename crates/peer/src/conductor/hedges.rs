@@ -4,7 +4,7 @@
 //! was asked, within [`LEAST_DELAY`] and [`MOST_DELAY`]. A second one is asked only where it holds it: what must come
 //! from the origin is not fetched twice. As long as neither of two has brought anything there is no third; then either may
 //! be too long in its turn. All hedges of a task together ask for no more than a twentieth of what blocked readers got,
-//! after [`MOST_CREDIT`].
+//! after [`MOST_CREDIT`]; what is asked of a second one instead, as the first has brought nothing, does not count.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -69,6 +69,8 @@ enum Half {
 pub(super) struct Race {
     other: FlightId,
     half: Half,
+    /// Groups that the second one was asked for.
+    groups: u64,
 }
 
 /// One of two, and the other one, which was the first to bring something.
@@ -76,6 +78,8 @@ pub(super) struct Race {
 struct Lost {
     flight: FlightId,
     to: FlightId,
+    /// What that cost.
+    groups: u64,
 }
 
 impl Default for Hedges {
@@ -155,12 +159,13 @@ impl Conductor {
     }
 
     /// One of two is the first to bring something: the other one has lost.
-    fn is_ahead_of(&mut self, winner: FlightId, Race { other, half }: Race, now: Duration) {
+    fn is_ahead_of(&mut self, winner: FlightId, race: Race, now: Duration) {
+        let Race { other, half, groups } = race;
         let Some(flight) = self.flights.get_mut(&other) else { return };
         flight.race = None;
         let (began, provider) = (flight.began, flight.provider);
         let waited = flight.waited(now);
-        self.hedges.losers.push(Lost { flight: other, to: winner });
+        self.hedges.losers.push(Lost { flight: other, to: winner, groups });
         if half == Half::First {
             return;
         }
@@ -198,13 +203,17 @@ impl Conductor {
     /// brought nothing at all since it lost last. What else that was to bring is asked of others. What a lease is to bring
     /// whoever leases takes back.
     pub(super) fn settle_hedges(&mut self, actions: &mut Vec<Action>) {
-        for Lost { flight: id, to } in std::mem::take(&mut self.hedges.losers) {
+        for Lost { flight: id, to, groups } in std::mem::take(&mut self.hedges.losers) {
             let covered = self.flights.get(&to).map_or(GroupRange::new(0, 0), |flight| flight.rest);
             let Some(flight) = self.flights.get_mut(&id) else { continue };
             let brings_more = self.wanted.iter().any(|wanted| {
                 wanted.present_in(flight.rest).any(|run| run.intersection(covered) != run)
             });
             let is_mute = flight.came.is_none() && flight.lease.is_none();
+            if is_mute && !flight.is_beside {
+                // It was asked of another one instead: nothing of it comes twice.
+                self.hedges.earn(groups * SHARE);
+            }
             if flight.is_beside || !brings_more || is_mute {
                 actions.extend(self.cancel(vec![id]));
             } else {
@@ -253,7 +262,8 @@ impl Conductor {
         let second = self.take_off(Provider::Parent(parent), groups, now);
         for (id, other, half) in [(id, second, Half::First), (second, id, Half::Second)] {
             if let Some(flight) = self.flights.get_mut(&id) {
-                (flight.race, flight.was_in_race) = (Some(Race { other, half }), true);
+                let race = Race { other, half, groups: groups.count };
+                (flight.race, flight.was_in_race) = (Some(race), true);
                 flight.is_beside = half == Half::Second;
                 flight.awaited.get_or_insert(now);
             }

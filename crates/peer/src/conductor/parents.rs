@@ -198,6 +198,16 @@ impl Parent {
         self.held.contains(group) || (self.fetches && !self.refused.contains(group))
     }
 
+    /// The first of a run that it has.
+    pub(super) fn first_held(&self, run: GroupRange) -> Option<u64> {
+        Some(self.held.present_in(run).next()?.first)
+    }
+
+    /// The first of a run that it can give.
+    pub(super) fn first_given(&self, run: GroupRange) -> Option<u64> {
+        run.iter().find(|group| self.can_give(*group))
+    }
+
     pub(super) fn may_be_asked(&self, now: Duration) -> bool {
         !self.never && now >= self.paused_until
     }

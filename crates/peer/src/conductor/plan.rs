@@ -132,7 +132,8 @@ impl Conductor {
         }
     }
 
-    /// The rarest of a few missing pieces that `host` can give, with those behind it that are as rare. While the length
+    /// The rarest of a few missing pieces that `host` has, with those behind it that are as rare; where it has none of
+    /// them, of those that it can fetch: what must come from the origin first comes last. While the length
     /// is not known the first one: a seed reads it from its beginning on, and what is far ahead may not be there at all.
     /// That neighbours then fetch the same first is the lesser evil: nobody is faster than the one stream.
     fn rarest(&self, host: HostId, priority: Priority, now: Duration) -> Option<GroupRange> {
@@ -152,12 +153,15 @@ impl Conductor {
             None => (0, 1),
         };
         let halves = [GroupRange::new(start, end - start), GroupRange::new(0, start)];
-        let runs = halves.into_iter().flat_map(|half| wanted.present_in(half));
-        let firsts = runs.flat_map(|run| run.cut(piece)).filter_map(|run| {
-            let free = self.flying.missing_in(run).next()?;
-            free.iter().find(|group| parent.can_give(*group))
-        });
-        let first = firsts.take(candidates).min_by_key(|first| self.copies(*first))?;
+        let rarest = |first_in: fn(&Parent, GroupRange) -> Option<u64>| {
+            let runs = halves.into_iter().flat_map(|half| wanted.present_in(half));
+            let firsts = runs.flat_map(|run| run.cut(piece)).filter_map(|run| {
+                let free = self.flying.missing_in(run).next()?;
+                first_in(parent, free)
+            });
+            firsts.take(candidates).min_by_key(|first| self.copies(*first))
+        };
+        let first = rarest(Parent::first_held).or_else(|| rarest(Parent::first_given))?;
         let size = parent.run().clamp(piece.min(self.limits.request), self.limits.request);
         let run = GroupRange::new(first, size.min(room)).cut(size).next()?;
         let copies = self.copies(first);

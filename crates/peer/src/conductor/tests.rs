@@ -324,6 +324,19 @@ fn a_parent_that_is_taken_away_loses_its_flights_and_others_take_over() {
 }
 
 #[test]
+fn what_a_seed_has_read_is_taken_before_what_it_has_not() {
+    let mut conductor = conductor(64);
+    conductor.set_parents(vec![Offer { host: host(9), fetches: true }]);
+    // Few of many: none of them is near where it begins.
+    let read = GroupRange::new(40, 4);
+    conductor.parent_holds(host(9), &[read]);
+    conductor.want(GroupRange::new(0, 64), Priority::Bulk);
+    let asked = requests(&conductor.plan(SECOND));
+    assert_eq!(asked[0].1, read, "{asked:?}");
+    assert!(asked.len() > 1, "the rest is read for it");
+}
+
+#[test]
 fn with_nobody_to_ask_it_asks_for_parents_after_a_second_and_then_once_a_second() {
     let mut conductor = conductor(4);
     conductor.want(GroupRange::new(0, 1), Priority::Demand);

@@ -13,6 +13,7 @@ use crate::core;
 use crate::hosts::host;
 use crate::peer::conductor::Failure;
 use crate::policy::{Node, Order};
+use crate::scenario::{Reads, Scenario};
 
 /// How often a node that lacks something looks at what it does.
 const LOOKS: u64 = 100_000;
@@ -29,6 +30,7 @@ const BUSY_LOOKS: u32 = 5;
 /// All nodes.
 pub struct Nodes {
     task: TaskInfo,
+    reads: Reads,
     /// By node; the source asks for nothing.
     children: Vec<Child>,
     /// Who wants to hear what a node has.
@@ -39,10 +41,12 @@ pub struct Nodes {
 
 impl Nodes {
     /// Nodes that have nothing yet.
-    pub fn new(count: u32, task: &TaskInfo) -> Self {
-        let child = |node| Child::new(node, task, dfs_model::GroupSet::new());
+    pub fn new(scenario: &Scenario, task: &TaskInfo) -> Self {
+        let Scenario { nodes: count, reads, .. } = *scenario;
+        let child = |node| Child::new(node, task, dfs_model::GroupSet::new(), reads);
         Self {
             task: task.clone(),
+            reads,
             children: (0..=count).map(child).collect(),
             followers: vec![BTreeSet::new(); count as usize + 1],
             last_order: 0,
@@ -187,7 +191,7 @@ impl Run<'_> {
     pub(super) fn begins_anew(&mut self, node: Node) {
         let held = core::groups(&self.world.claims(node));
         let Some(nodes) = &mut self.nodes else { return };
-        nodes.children[node as usize] = Child::new(node, &nodes.task, held);
+        nodes.children[node as usize] = Child::new(node, &nodes.task, held, nodes.reads);
         nodes.followers.iter_mut().for_each(|all| {
             all.remove(&node);
         });

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::*;
 use crate::faults::Fault;
-use crate::scenario::{Others, Rates};
+use crate::scenario::{Others, Rates, Reads};
 use crate::strategy::Strategy;
 
 fn small() -> Scenario {
@@ -28,6 +28,34 @@ fn a_flash_crowd_is_served_near_the_bound_from_one_copy_and_never_sooner() {
         assert_eq!((outcome.source_copies, outcome.twice, outcome.in_vain), (1.0, 0.0, 0.0));
         assert_eq!(outcome.took.len(), 63);
     }
+}
+
+/// As a scheduler leases: many pieces of 64 KiB at a time, in runs.
+#[test]
+fn uplinks_that_are_leased_as_they_turn_out_to_be_fast_are_never_without_work() {
+    let file = include_str!("../../scenarios/windows.toml");
+    let scenario = Scenario { nodes: 31, ..Scenario::parse(file, "windows.toml").unwrap() };
+    let outcome = by_swarm(&scenario, 1);
+    let narrow = by_swarm(&Scenario { window_us: 0, ..scenario.clone() }, 1);
+    let (wide, narrow) = (ratio(&scenario, &outcome), ratio(&scenario, &narrow));
+    assert!(wide < 1.4 && wide < narrow, "{wide}, {narrow} without windows");
+    assert!(outcome.source_copies < 1.02, "{}", outcome.source_copies);
+}
+
+/// Who reads a mounted file asks parents in order: a crowd whose readers are all at the same place takes nearly all of it
+/// from the seed, from which the origin sent one copy. Who takes it into a pipe is leased it.
+#[test]
+fn a_crowd_that_reads_from_front_to_back_has_everything_and_by_leases_from_each_other() {
+    let file = include_str!("../../scenarios/front-to-back.toml");
+    let mounted = Scenario { nodes: 31, ..Scenario::parse(file, "front-to-back.toml").unwrap() };
+    let piped = Scenario { reads: Reads::Piped, ..mounted.clone() };
+    let [mounted, piped] = [mounted, piped].map(|scenario| {
+        let outcome = by_swarm(&scenario, 1);
+        println!("{:?}: {:.2} copies", scenario.reads, outcome.source_copies);
+        (ratio(&scenario, &outcome), outcome.source_copies)
+    });
+    assert!(piped.0 < 1.5 && piped.1 < 1.05, "{piped:?}");
+    assert!(mounted.0 < 32.0 && mounted.1 <= 31.0, "{mounted:?}");
 }
 
 #[test]
