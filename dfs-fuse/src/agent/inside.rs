@@ -133,6 +133,7 @@ impl InsideAgent {
             acceptor: acceptor.map(|acceptor| Arc::new(acceptor) as Arc<dyn Acceptor>),
             channels: Arc::new(GrpcChannels::new(security)),
             advertise: Vec::new(),
+            leads_at: Vec::new(),
         };
         let host = Host::start(options(&dir, sources, managers), network, &tracker, &stop)?;
         let name = managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");

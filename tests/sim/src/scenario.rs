@@ -68,6 +68,10 @@ pub struct Scenario {
     pub run: u16,
     /// Nodes that one gives to or takes from, both together.
     pub partners: u32,
+    /// Messages in a second beyond which the scheduler appoints delegates; zero: never.
+    pub delegate_above: u64,
+    /// Nodes of a rack that a delegate may lead.
+    pub delegate_from: usize,
     /// What goes wrong.
     pub faults: Vec<Fault>,
     /// When everything that is wrong is healed for some nodes, which must then get everything, soon.
@@ -131,6 +135,8 @@ impl Default for Scenario {
             sampled: 8,
             run: 1,
             partners: 60,
+            delegate_above: 0,
+            delegate_from: 8,
             faults: Vec::new(),
             heal_at: None,
             healed: 0.5,

@@ -27,13 +27,27 @@ pub type Part<'a> = (&'a Machine, &'a mut Process);
 impl<'a> Fleet<'a> {
     /// Starts all of it with its data below `dir`, and waits until everybody has found the scheduler.
     pub fn start(testbed: &'a Testbed, binaries: &Binaries, dir: &Path) -> Result<Self, Failure> {
+        Self::start_told(testbed, binaries, dir, &[])
+    }
+
+    /// The same with variables for the processes of the cluster.
+    pub fn start_told(
+        testbed: &'a Testbed,
+        binaries: &Binaries,
+        dir: &Path,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, Failure> {
         let control = testbed.first(Role::Control)?;
         let start = |machine: &Machine, name: &str, role: &str, way: Option<Way>| {
             let (listen, area) = (machine.address().to_string(), machine.area());
             let mut extra = vec!["--listen", &listen, "--name", name];
             extra.extend(area.iter().flat_map(|area| ["--area", area]));
             machine.inside(|| {
-                let mut process = Process::start(binaries, part_by(dir, name, role, way, &extra)?)?;
+                let mut program = part_by(dir, name, role, way, &extra)?;
+                let variables =
+                    variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+                program.environment.extend(variables);
+                let mut process = Process::start(binaries, program)?;
                 process.keep_ports(&["metrics"])?;
                 Ok(process)
             })

@@ -143,6 +143,10 @@ fn figures(task: &SwarmTask, rates: &Rates) -> String {
     if task.crossed > 0 {
         parts.push(format!("across data centres {}", ByteSize(task.crossed)));
     }
+    for (delegate, hosts) in &task.delegates {
+        let hosts = counted((*hosts).into(), "host", "hosts");
+        parts.push(printable(&format!("{delegate} leads {hosts}")));
+    }
     if !task.blacklisted.is_empty() {
         parts.push(printable(&format!("BLACKLISTED {}", task.blacklisted.join(", "))));
     }
