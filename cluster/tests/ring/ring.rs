@@ -424,6 +424,7 @@ fn ways(card: &Arc<Card>) -> Ways {
         acceptor: Some(card.listen(PIECES)),
         channels: Arc::new(SimulatedChannels::new(card)),
         advertise: Vec::new(),
+        leads_at: Vec::new(),
     }
 }
 

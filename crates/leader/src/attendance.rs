@@ -238,7 +238,8 @@ impl Attendance {
         members.mark_unchanged();
         let mut pending = Pending::new(Arc::clone(&self.pending));
         let mut naming = Naming::new(Arc::clone(&self.naming));
-        naming.said(announce.more);
+        // A delegate knows of what it leads, and is asked for nothing else.
+        naming.said(announce.more && self.pulse == Pulse::Silent);
         self.announce(announce.held, &mut pending).await?;
         self.send(Mail::Event(Box::new(Event::AnnouncedAll(self.host.id)))).await?;
         loop {

@@ -396,6 +396,9 @@ impl Service {
         else {
             return;
         };
+        if let Some((host, task)) = self.is_strange(&event) {
+            return self.send_back(host, task);
+        }
         // Before the digests go out: whoever is sent them is told whose they may be.
         signers
             .into_iter()

@@ -139,8 +139,10 @@ impl Delegating {
         let Some(lower) = self.lowers.get_mut(&by) else { return };
         let due = lower.core.next_tick().map(|Millis(at)| Micros((at + 1) * 1000));
         if lower.tick != due {
-            lower.tick.into_iter().for_each(|tick| drop(self.ticks.remove(&(tick, by))));
-            due.into_iter().for_each(|tick| drop(self.ticks.insert((tick, by))));
+            if let Some(tick) = lower.tick {
+                self.ticks.remove(&(tick, by));
+            }
+            self.ticks.extend(due.map(|tick| (tick, by)));
             lower.tick = due;
         }
     }

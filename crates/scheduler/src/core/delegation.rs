@@ -28,6 +28,9 @@ const FAILED_OF: usize = 4;
 /// Of the limit, so much is to be left of messages: in percent.
 const LEFT: u64 = 75;
 
+/// Most hosts that one leads: it is a node as any other.
+const MOST_LED: usize = 512;
+
 /// Most tasks and places that are handed over at a time.
 const MOST_AT_ONCE: usize = 4096;
 
@@ -245,7 +248,8 @@ impl Core {
         let takes = |(host, peer): &(&HostId, &Peer)| {
             peer.takes_by_lease(groups) && may_go(task, &self.hosts, host, &area)
         };
-        let members: Vec<HostId> = task.peers().filter(takes).map(|(host, _)| *host).collect();
+        let members = task.peers().filter(takes).map(|(host, _)| *host);
+        let members: Vec<HostId> = members.take(MOST_LED).collect();
         self.note(id, delegate, Evidence::Leads { hosts: members.len() });
         if members.is_empty() {
             return self.delegation_is_over(id, &area, "there is nobody to lead");
@@ -259,7 +263,8 @@ impl Core {
         let area = self.hosts.get(&host).and_then(Host::delegation_area);
         let Some(area) = area.filter(|_| !task.delegations.places.is_empty()) else { return };
         let place = task.delegations.places.get(&area);
-        let leads = place.is_some_and(|place| place.stage == Stage::Leads);
+        let leads = place
+            .is_some_and(|place| place.stage == Stage::Leads && place.members.len() < MOST_LED);
         let takes = task.peer(&host).is_some_and(|peer| peer.takes_by_lease(task.groups()));
         if !leads || !takes || !may_go(task, &self.hosts, &host, &area) {
             return;
@@ -426,7 +431,8 @@ fn savings_in(
         .filter(|(area, takers)| takers.len() >= limits.delegate_from.max(2) && is_free(area));
     let saved = large.filter_map(|(area, takers)| {
         let delegate = best_of(task, hosts, &takers, now)?;
-        let share = messages * (takers.len() as u64 - 1) / all.max(1);
+        let led = takers.len().saturating_sub(1).min(MOST_LED) as u64;
+        let share = messages.saturating_mul(led) / all.max(1);
         Some(Saving { messages: share, task: id, area, delegate })
     });
     saved.collect()
