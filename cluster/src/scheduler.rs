@@ -1,8 +1,5 @@
-//! Who may be whose parent: the gRPC shell around the pure core of [`dfs_scheduler`].
-//!
-//! The shell's [`Service`] is one task that owns the core, with a bounded mailbox; every host has one
-//! stream with a bounded queue, and a host that does not read is dropped. Nothing here survives the
-//! process: hosts announce again what they hold.
+//! Who may be whose parent: the cluster's scheduler. What leads hosts is [`dfs_leader`]; here is how it is set up, and
+//! what only a scheduler does: it knows what URLs are, and has seeds fetch what nobody wants yet.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,21 +7,15 @@ use std::time::Duration;
 use dfs_scheduler::core;
 use serde::{Deserialize, Serialize};
 
-mod announcement;
 mod arms;
 mod grpc;
-mod looking;
-mod messages;
-mod naming;
-mod obtain;
 mod preheat;
 mod resolve;
-mod service;
 
 pub use arms::ArmOptions;
+pub use dfs_leader::{Error, Fill, Handle, Policy, Pulse, Reception, Seeds, Service};
 pub use grpc::Grpc;
 pub use resolve::{Resolver, Settings};
-pub use service::{Handle, Service};
 
 /// What a scheduler can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +44,10 @@ pub struct Options {
     /// How long it may take to find out what a URL is, whichever seeds are asked.
     #[serde(with = "crate::duration::waited")]
     pub resolve_timeout: Duration,
+    /// Messages in a second beyond which nodes are asked to lead their neighbours, one in a data centre or rack; 0: never.
+    pub delegate_above: u64,
+    /// Hosts that take one content in one data centre or rack, so that one of them may lead the others.
+    pub delegate_from: usize,
     /// What seeds fetch beyond what is wanted of them.
     pub fill: Fill,
     /// Who decides who sends what to whom: swarm, random, seed004, seed004+.
@@ -90,18 +85,6 @@ impl Strategy {
     }
 }
 
-/// What a seed fetches of a task beyond what is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fill {
-    /// Nothing.
-    Wanted,
-    /// The rest, while it has nothing else to do.
-    Idle,
-    /// All of it.
-    All,
-}
-
 impl Default for Options {
     fn default() -> Self {
         let limits = core::Limits::default();
@@ -114,6 +97,8 @@ impl Default for Options {
             resolve_cache: Duration::from_secs(10),
             resolve_kept: Duration::from_secs(24 * 3600),
             resolve_timeout: Duration::from_secs(120),
+            delegate_above: limits.delegate_above,
+            delegate_from: limits.delegate_from,
             fill: Fill::Wanted,
             strategy: Strategy::default(),
             arms: BTreeMap::new(),
@@ -122,6 +107,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// How a scheduler leads that was told this.
+    pub fn policy(&self) -> Policy {
+        Policy { limits: self.limits(), arms: self.arms(), fill: self.fill }
+    }
+
     fn arms(&self) -> core::Arms {
         let arms = self.arms.iter().map(|(name, arm)| arm.make(name));
         core::Arms::new(self.strategy.make(), arms.collect())
@@ -134,15 +124,9 @@ impl Options {
             host_lease: self.host_lease,
             seed_answer: self.seed_answer,
             idle: self.task_idle,
+            delegate_above: self.delegate_above,
+            delegate_from: self.delegate_from,
             ..core::Limits::default()
         }
     }
-}
-
-/// Why a scheduler cannot answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The service has stopped.
-    #[error("the scheduler has stopped")]
-    Stopped,
 }

@@ -234,15 +234,23 @@ impl Cluster {
         );
         let options = scheduler::Options::default();
         let (service, handle) = scheduler::Service::new(
-            options,
+            options.policy(),
             members.clone(),
-            channels,
+            scheduler::Seeds::Listed(channels),
             Arc::clone(&own),
             tracker.clone(),
             metrics.clone(),
         );
         let (heard, counted) = (members.clone(), metrics.clone());
-        let grpc = scheduler::Grpc::new(handle, resolver, heard, own, counted, tasks, stop);
+        let reception = scheduler::Reception::new(
+            handle,
+            heard,
+            own,
+            counted,
+            (tasks, stop),
+            scheduler::Pulse::Silent,
+        );
+        let grpc = scheduler::Grpc::new(reception, resolver);
         routes.add_service(SchedulerServer::new(grpc));
         tracker.spawn("scheduling", OnFailure::StopProcess, service.run());
 
@@ -318,7 +326,7 @@ impl Node {
         held: Vec<Held>,
     ) -> Result<Self, Status> {
         let (up, stream) = mpsc::channel(16);
-        let announce = Announce { host: Some(me), held, more: true };
+        let announce = Announce { host: Some(me), held, more: true, ..Announce::default() };
         up.try_send(HostMessage { kind: Some(Up::Announce(announce)) }).unwrap();
         let mut client = SchedulerClient::new(channel);
         let down = client.attend(ReceiverStream::new(stream)).await?.into_inner();
@@ -760,6 +768,7 @@ async fn a_host_looks_through_what_it_holds_only_for_schedulers_that_it_reaches(
         keyring: Arc::default(),
         call_timeout: PATIENCE,
         kept: None,
+        leads_at: Vec::new(),
     };
     let (tasks, stop) = (tracker.tasks(), tracker.token().child_token());
     let swarm = Swarm::start(options, Arc::clone(&looked) as _, tasks, stop);
@@ -813,6 +822,7 @@ async fn a_manager_is_found_once_its_name_leads_to_it() {
         keyring: Arc::default(),
         call_timeout: PATIENCE,
         kept: None,
+        leads_at: Vec::new(),
     };
     let tracker = cluster.lifecycle.service("node");
     let (tasks, stop) = (tracker.tasks(), tracker.token().child_token());

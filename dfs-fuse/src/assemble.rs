@@ -1,11 +1,13 @@
 //! The process, put together: what starts, in which order, and what it is told.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_leader::delegate::{self, Led};
 use dfs_model::Capacity;
 use dfs_peer::digests::Identity;
 use dfs_peer::engine::{Lifetime, Role};
@@ -26,6 +28,7 @@ use dfs_service::run_info::RunInfo;
 use dfs_service::tls::enrol::{self, Keeper, Renewer};
 use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker, tls};
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
+use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 use crate::agent::api::NodeService;
@@ -91,13 +94,18 @@ async fn start(
     let security = secure(&mut told.own, data_dir, &lifecycle.service("certificate")).await?;
     let (told, options) = (&told, &told.own);
     let (acceptor, pieces_at) = listen(told, &security).await?;
+    let leads = listen_as_delegate(told, &security).await?;
     let network = Network {
         dialer: Arc::new(TcpLinkDialer::new(security.clone())),
         acceptor: Some(Arc::new(acceptor)),
         channels: Arc::new(GrpcChannels::new(security.clone())),
         advertise: options.advertise.clone(),
+        leads_at: leads.as_ref().map(|(_, at)| at.clone()).unwrap_or_default(),
     };
     let host = Host::start(host_options(told, data_dir), network, engine.tasks(), engine.token())?;
+    let led = leads.and_then(|(listener, _)| {
+        serve_as_delegate(&host, listener, security.clone(), &lifecycle.service("delegate"))
+    });
     let facts = AgentFacts {
         data_dir: data_dir.path().to_owned(),
         cluster: cluster_name(options),
@@ -108,7 +116,7 @@ async fn start(
     keep_house(lifecycle.service("housekeeping"), agent.clone());
     follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone(), security);
     let socket = serve_api(options, lifecycle.service("api"), agent.clone())?;
-    let metrics_at = serve_admin(&told.shared, &lifecycle.service("admin"), &agent).await?;
+    let metrics_at = serve_admin(&told.shared, &lifecycle.service("admin"), &agent, led).await?;
     if told.exit_when_idle {
         stop_when_idle(lifecycle, agent.clone());
     }
@@ -158,6 +166,37 @@ async fn listen(
     let listener = net::bind("pieces", ip, port, security).await?;
     let at = listener.local_addr()?;
     Ok((TcpLinkAcceptor::new(listener, security.clone())?, at))
+}
+
+/// Where others come to that this node leads, and where it says that this is; nowhere without a cluster.
+async fn listen_as_delegate(
+    told: &Told,
+    security: &Security,
+) -> Result<Option<(TcpListener, Vec<SocketAddr>)>, process::Error> {
+    if told.own.cluster.is_empty() {
+        return Ok(None);
+    }
+    let port = Port::given_or(told.own.port_grpc, 4003);
+    let listener = net::bind("grpc", told.shared.listen, port, security).await?;
+    let at = listener.local_addr()?;
+    let advertised: BTreeSet<IpAddr> = told.own.advertise.iter().map(SocketAddr::ip).collect();
+    let named = match advertised.is_empty() {
+        true => vec![at],
+        false => advertised.into_iter().map(|ip| SocketAddr::new(ip, at.port())).collect(),
+    };
+    Ok(Some((listener, named)))
+}
+
+fn serve_as_delegate(
+    host: &Host,
+    listener: TcpListener,
+    security: Security,
+    tracker: &Tracker,
+) -> Option<Led> {
+    let (grpc, led) = delegate::start(host, tracker)?;
+    let serving = net::serve_grpc(Routes::new(grpc), listener, security, tracker.token().clone());
+    tracker.spawn("grpc", OnFailure::Report, serving);
+    Some(led)
 }
 
 fn stop_when_idle(lifecycle: &mut Lifecycle, agent: Agent) {
@@ -262,9 +301,10 @@ async fn serve_admin(
     options: &process::Options,
     tracker: &Tracker,
     agent: &Agent,
+    led: Option<Led>,
 ) -> Result<SocketAddr, process::Error> {
     let mut metrics = Metrics::new();
-    metrics::install(&mut metrics, agent);
+    metrics::install(&mut metrics, agent, led.unwrap_or_default());
     let readiness = Readiness::default();
     let check = readiness.check("agent");
     check.ready();

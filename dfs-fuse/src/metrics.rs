@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dfs_leader::delegate::Led;
 use dfs_peer::host::Host;
 use dfs_service::metrics::Metrics;
 use parking_lot::Mutex;
@@ -35,6 +36,10 @@ dfs_service::metrics! {
         cache_used: Gauge[Bytes],
         /// Tasks in the cache.
         cache_tasks: Gauge[Count],
+        /// Tasks in which this host leads its neighbours in its scheduler's place.
+        leads: Gauge[Count],
+        /// Hosts that it leads so, once for each task.
+        led: Gauge[Count],
         /// Mounts served.
         mounts: Gauge[Count],
         /// Connections to parents and from children that are open.
@@ -70,11 +75,15 @@ fn grown(seen: &mut u64, now: u64) -> u64 {
 }
 
 /// Registers the metrics; they are sampled when somebody asks.
-pub fn install(metrics: &mut Metrics, agent: &Agent) {
+pub fn install(metrics: &mut Metrics, agent: &Agent, led: Led) {
     let own = AgentMetrics::register(metrics);
     let seen = Arc::new(Mutex::new(Seen::default()));
     let agent = agent.clone();
-    metrics.before_scrape(move || sample(&own, &agent, &mut seen.lock()));
+    metrics.before_scrape(move || {
+        sample(&own, &agent, &mut seen.lock());
+        own.leads.set(gauge(led.tasks() as u64));
+        own.led.set(gauge(led.hosts() as u64));
+    });
 }
 
 fn gauge(value: u64) -> i64 {

@@ -51,6 +51,10 @@ pub struct Flags {
     /// Port of the piece plane; 0 is a free one [default: 4001, or a free one if that is taken].
     #[arg(long, value_name = "PORT")]
     pub port_pieces: Option<u16>,
+    /// Port at which this host's neighbours find it where it leads them in its scheduler's place; 0 is a free one
+    /// [default: 4003, or a free one if that is taken].
+    #[arg(long, value_name = "PORT")]
+    pub port_grpc: Option<u16>,
     /// Disk that the cache may take, as in 50GiB, at least 64MiB; all of the file system when not given.
     #[arg(long, value_name = "SIZE")]
     pub capacity: Option<Capacity>,
@@ -92,6 +96,8 @@ pub struct Options {
     pub advertise: Vec<SocketAddr>,
     /// Port of the piece plane.
     pub port_pieces: Option<u16>,
+    /// Port at which its neighbours find it where it leads them.
+    pub port_grpc: Option<u16>,
     /// Disk that the cache may take, at least 64MiB; when not given, all of its file system but 64MiB
     /// (a thirty-second of a small one).
     pub capacity: Option<Capacity>,
@@ -128,6 +134,7 @@ impl Default for Options {
             join: None,
             advertise: Vec::new(),
             port_pieces: None,
+            port_grpc: None,
             capacity: None,
             upload_rate: None,
             ca_file: Vec::new(),

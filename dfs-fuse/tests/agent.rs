@@ -50,6 +50,7 @@ impl Bench {
             acceptor: None,
             channels: Arc::new(GrpcChannels::default()),
             advertise: Vec::new(),
+            leads_at: Vec::new(),
         };
         let stop = CancellationToken::new();
         let host = Host::start(options, network, &TaskTracker::new(), &stop).unwrap();

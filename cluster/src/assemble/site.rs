@@ -157,16 +157,23 @@ impl Site {
             tracker.clone(),
         );
         let (service, handle) = scheduler::Service::new(
-            options,
+            options.policy(),
             members.clone(),
-            channels,
+            scheduler::Seeds::Listed(channels),
             Arc::clone(&self.identity),
             tracker.clone(),
             metrics.clone(),
         );
         let me = Arc::clone(&self.identity);
-        let grpc = scheduler::Grpc::new(handle, resolver, members, me, metrics, tasks, stop);
-        let grpc = SchedulerServer::new(grpc)
+        let reception = scheduler::Reception::new(
+            handle,
+            members,
+            me,
+            metrics,
+            (tasks, stop),
+            scheduler::Pulse::Silent,
+        );
+        let grpc = SchedulerServer::new(scheduler::Grpc::new(reception, resolver))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         self.routes.add_service(grpc);
@@ -193,6 +200,7 @@ impl Site {
                 acceptor: Some(Arc::new(acceptor)),
                 channels: Arc::new(GrpcChannels::new(self.security.clone())),
                 advertise: advertise.collect(),
+                leads_at: Vec::new(),
             },
         };
         let seed = seed::Service::start(&self.told.own.seed, given, data_dir, &tracker)?;

@@ -2,11 +2,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
+use dfs_model::{CanonicalUrl, TaskInfo, TaskKind, Transform, Validator};
 use dfs_peer::conductor::Limits;
 use dfs_peer::digests::Identity;
 use dfs_peer::engine::{EngineParts, Keyring, Lifetime, Role};
 use dfs_peer::store::{Store, StoreOptions};
+use dfs_proto::seed::obtain_event::Kind;
 use dfs_proto::seed::seed_server::Seed as _;
 use dfs_source::Sources;
 use tokio::time::Instant;

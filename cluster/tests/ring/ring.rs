@@ -337,16 +337,24 @@ fn run_scheduler(start: &mut Start<'_>, manager: SocketAddr) -> Face {
         tracker.clone(),
     );
     let (service, handle) = scheduler::Service::new(
-        options,
+        options.policy(),
         members.clone(),
-        channels,
+        scheduler::Seeds::Listed(channels),
         Arc::clone(&own),
         tracker.clone(),
         metrics.clone(),
     );
     let (tasks, stop) = (tracker.tasks().clone(), tracker.token().clone());
-    let grpc = scheduler::Grpc::new(handle, resolver, members, own, metrics.clone(), tasks, stop);
-    let grpc = SchedulerServer::new(grpc)
+    let counted = metrics.clone();
+    let reception = scheduler::Reception::new(
+        handle,
+        members,
+        own,
+        counted,
+        (tasks, stop),
+        scheduler::Pulse::Silent,
+    );
+    let grpc = SchedulerServer::new(scheduler::Grpc::new(reception, resolver))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     tracker.spawn("scheduling", OnFailure::StopProcess, service.run());
@@ -416,6 +424,7 @@ fn ways(card: &Arc<Card>) -> Ways {
         acceptor: Some(card.listen(PIECES)),
         channels: Arc::new(SimulatedChannels::new(card)),
         advertise: Vec::new(),
+        leads_at: Vec::new(),
     }
 }
 

@@ -47,6 +47,8 @@ pub enum Callee {
     Scheduler(HostId),
     /// This seed.
     Seed(HostId),
+    /// This node, which leads others.
+    Delegate(HostId),
 }
 
 /// The far end of a link.

@@ -339,7 +339,7 @@ impl Engine {
     }
 
     /// Who this host is.
-    pub fn identity(&self) -> &Identity {
+    pub fn identity(&self) -> &Arc<Identity> {
         &self.inner.identity
     }
 
@@ -617,6 +617,7 @@ impl Engine {
             reported: AtomicU64::default(),
             recorded: AtomicBool::new(recorded),
             stands_in: AtomicBool::new(false),
+            leads: AtomicBool::new(false),
             source_slots: Arc::clone(&self.inner.source_slots),
             gained: broadcast::channel(256).0,
             length: watch::Sender::new(length),

@@ -70,6 +70,8 @@ pub struct Network {
     pub channels: Arc<dyn Channels>,
     /// Addresses to announce instead of those the acceptor listens at.
     pub advertise: Vec<SocketAddr>,
+    /// Where others come to that this host leads; none where it leads nobody.
+    pub leads_at: Vec<SocketAddr>,
 }
 
 /// A host that cannot be set up.
@@ -126,6 +128,7 @@ impl Host {
             // A seed may list for long: longer than the scheduler waits for it is enough.
             call_timeout: Duration::from_secs(150),
             kept: lasts.then(|| KeptList::in_dir(&options.data_dir)),
+            leads_at: network.leads_at.clone(),
         });
         let parts = EngineParts {
             role: options.role,

@@ -5,6 +5,7 @@
 //! brings their decisions back to the tasks. When the process or a scheduler dies nothing is lost that
 //! matters: on reconnection the session announces what is held and registers what is under way again.
 
+mod delegates;
 mod kept;
 mod link;
 mod members;
@@ -27,6 +28,7 @@ use dfs_model::{
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::{common, convert, scheduler};
 use futures::stream::{BoxStream, StreamExt as _};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -105,7 +107,21 @@ pub struct SwarmOptions {
     pub call_timeout: Duration,
     /// Where the last member list is kept, of a host that lasts.
     pub kept: Option<KeptList>,
+    /// Where others come to that this host leads; none where it leads nobody.
+    pub leads_at: Vec<SocketAddr>,
 }
+
+/// A scheduler asks this host to lead others, or to lead them no more.
+#[derive(Debug, Clone)]
+pub enum Charge {
+    /// In this task.
+    Lead(TaskInfo),
+    /// And no more.
+    LeadNoMore(TaskId),
+}
+
+/// Charges that wait to be heeded; of more the scheduler hears nothing, and asks others.
+const CHARGES: usize = 64;
 
 /// A question to the scheduler that came to nothing.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -127,6 +143,7 @@ pub struct Swarm {
     outbox: Arc<Outbox>,
     members: watch::Receiver<Arc<Members>>,
     options: Arc<SwarmOptions>,
+    charges: Arc<Mutex<Option<mpsc::Receiver<Charge>>>>,
 }
 
 impl Swarm {
@@ -140,15 +157,18 @@ impl Swarm {
         let options = Arc::new(options);
         let outbox = Arc::new(Outbox::default());
         let members = members::follow(Arc::clone(&options), tracker, stop.clone());
+        let (charge, charges) = mpsc::channel(CHARGES);
         let session = session::Session::new(
             Arc::clone(&options),
             Arc::clone(&outbox),
             members.clone(),
             holdings,
+            charge,
             tracker.clone(),
         );
         tracker.spawn(session.run(stop));
-        Self { outbox, members, options }
+        let charges = Arc::new(Mutex::new(Some(charges)));
+        Self { outbox, members, options, charges }
     }
 
     /// What the scheduler makes of a URL: done once by a seed, for all.
@@ -246,6 +266,16 @@ impl Swarm {
         self.outbox.depart();
         // Whoever did not hear it finds out when the connection ends.
         let _ = tokio::time::timeout(within, self.until_alone()).await;
+    }
+
+    /// What schedulers ask of a host that leads; for whoever asks first.
+    pub fn charges(&self) -> Option<mpsc::Receiver<Charge>> {
+        self.charges.lock().take()
+    }
+
+    /// Answers a charge: this host leads, or does not, for a reason. Later: it leads no more.
+    pub fn leading(&self, task: TaskId, refusal: Option<String>) {
+        self.outbox.leading(task, refusal);
     }
 
     /// What the session is waiting for, in words.

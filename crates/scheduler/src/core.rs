@@ -7,7 +7,7 @@
 //! What always holds: edges never form a cycle; a child has at most [`MAX_PARENTS`] parents, none of
 //! them itself, gone, blacklisted or beyond its upload limit when granted; and whoever registered and
 //! still wants something has parents, or waits for a seed or a timer, or was sent to the source, or
-//! was refused.
+//! to a delegate, or was refused.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use rand::rngs::StdRng;
 mod arms;
 mod assign;
 mod dag;
+mod delegation;
 mod evidence;
 mod host;
 mod lead;
@@ -41,6 +42,8 @@ mod task;
 mod timers;
 
 #[cfg(test)]
+mod delegation_tests;
+#[cfg(test)]
 mod evidence_tests;
 #[cfg(test)]
 mod lead_tests;
@@ -53,6 +56,8 @@ mod tests;
 
 pub use arms::{Arm, Arms, MAX_ARMS};
 use dag::Dag;
+pub use delegation::{Area, Skill};
+use delegation::{Delegations, Load};
 use evidence::Log;
 pub use evidence::{
     Candidate, Entry, Evidence, MAX_ENTRIES, MAX_ENTRIES_PER_TASK, REASON_CHARS, Reason,
@@ -118,6 +123,10 @@ pub struct Limits {
     pub idle: Duration,
     /// Bytes from which on a content is led by leases; of a shorter one there is more in parents.
     pub led_from: u64,
+    /// Messages in a second beyond which delegates are appointed; 0: never.
+    pub delegate_above: u64,
+    /// Peers of a task in one place that a delegate may lead.
+    pub delegate_from: usize,
 }
 
 impl Default for Limits {
@@ -136,6 +145,8 @@ impl Default for Limits {
             refusal: Duration::from_secs(10),
             idle: Duration::from_secs(3600),
             led_from: 4 << 20,
+            delegate_above: 50_000,
+            delegate_from: 8,
         }
     }
 }
@@ -152,6 +163,7 @@ pub struct Core {
     /// Peers to be scheduled before the event is over.
     queue: VecDeque<(TaskId, HostId)>,
     last_obtain: u64,
+    load: Load,
     /// Tasks in which somebody may have come to give or want something.
     touched: Vec<TaskId>,
     now: Millis,
@@ -183,6 +195,7 @@ impl Core {
             timers: Timers::default(),
             queue: VecDeque::new(),
             last_obtain: 0,
+            load: Load::default(),
             touched: Vec::new(),
             now: Millis::default(),
             log: Log::default(),
@@ -237,6 +250,12 @@ impl Core {
         self.tasks.contains_key(task)
     }
 
+    /// Everybody who takes part in a task, and whether they want something.
+    pub fn hosts_of(&self, task: &TaskId) -> Vec<(HostId, bool)> {
+        let peers = self.tasks.get(task).into_iter().flat_map(Task::peers);
+        peers.map(|(host, peer)| (*host, peer.is_active())).collect()
+    }
+
     /// Pairs of hosts that the last event has found to give to each other no more in a task, by lease: neither counts
     /// among the partners of the other.
     pub fn parted(&self) -> &[(HostId, HostId)] {
@@ -260,6 +279,7 @@ impl Core {
         self.touched.extend(event.task());
         self.counted.clear();
         self.parted.clear();
+        let message = event.message();
         match event {
             Event::HostJoined(info) => self.host_joined(info),
             Event::HostSilent(host) => self.host_silent(host),
@@ -290,11 +310,16 @@ impl Core {
                 self.peer_result(host, task, outcome, taken);
             }
             Event::Leave { host, task } => self.leave(host, task),
+            Event::Skilled { host, skill } => self.skilled(host, skill),
+            Event::Leads { host, task } => self.leads(host, task),
+            Event::Resigns { host, task } => self.resigns(host, task),
+            Event::ComesBack { host, task, delegate } => self.comes_back(host, task, delegate),
             Event::Seed { seed, task, obtain, event } => self.seed_event(seed, task, obtain, event),
             Event::Tick => self.tick(),
         }
         self.settle();
         self.lead_touched();
+        self.count_messages(message);
         std::mem::take(&mut self.out)
     }
 

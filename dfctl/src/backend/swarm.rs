@@ -94,6 +94,8 @@ pub struct SwarmTask {
     pub crossed: u64,
     /// The seed.
     pub seed: Option<String>,
+    /// Nodes that lead their neighbours in the scheduler's place, each with so many.
+    pub delegates: Vec<(String, u32)>,
     /// Hosts whose bytes did not verify.
     pub blacklisted: Vec<String>,
     /// Who takes part, bounded.
@@ -186,6 +188,8 @@ pub enum Standing {
     ForParents(u32, u32, u64),
     /// Its turn at the source.
     ForTurn(u64),
+    /// A neighbour leads it.
+    WithDelegate(String),
     /// It reads the source; whether for its neighbours too.
     AtSource(bool),
     /// It is not heard of, and counts as gone in so long.
@@ -260,6 +264,16 @@ pub enum Told {
         /// In so many milliseconds.
         cost_ms: u32,
     },
+    /// It was asked to lead its neighbours.
+    AskedToLead,
+    /// It leads so many of them.
+    Leads(u64),
+    /// And no more, for a reason.
+    LeadsNoMore(String),
+    /// A neighbour leads it from now on.
+    Delegated(String),
+    /// It came back from it.
+    CameBack(String),
     /// Its stream broke.
     Silent,
     /// It is heard of again.

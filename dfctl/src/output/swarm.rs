@@ -41,6 +41,7 @@ impl Record for At<'_> {
             "crossed_bytes": task.crossed,
             "copies": copies(task),
             "seed": task.seed,
+            "delegates": task.delegates.iter().map(delegate_json).collect::<Vec<_>>(),
             "blacklisted": task.blacklisted,
             "peers": task.peers.iter().map(peer_json).collect::<Vec<_>>(),
         });
@@ -99,6 +100,10 @@ pub fn peer_json(peer: &SwarmPeer) -> Value {
         "last_ms": peer.last_ms,
         "blocked": blocked.collect::<Vec<_>>(),
     })
+}
+
+fn delegate_json((name, hosts): &(String, u32)) -> Value {
+    json!({"node": name, "hosts": hosts})
 }
 
 fn giver_json(giver: &SwarmGiver) -> Value {
@@ -165,6 +170,11 @@ fn told_json(what: &Told) -> (&'static str, Value) {
             let bytes = json!({"source": source, "seed": seed, "peers": peers});
             ("ended", json!({"success": success, "bytes": bytes, "cost_ms": cost_ms}))
         }
+        Told::AskedToLead => ("asked-to-lead", json!({})),
+        Told::Leads(hosts) => ("leads", json!({"hosts": hosts})),
+        Told::LeadsNoMore(reason) => ("leads-no-more", json!({"reason": reason})),
+        Told::Delegated(delegate) => ("delegated", json!({"delegate": delegate})),
+        Told::CameBack(delegate) => ("came-back", json!({"delegate": delegate})),
         Told::Silent => ("silent", json!({})),
         Told::Returned => ("returned", json!({})),
         Told::Gone => ("gone", json!({})),

@@ -138,6 +138,7 @@ impl InsideAgent {
             acceptor: acceptor.map(|acceptor| Arc::new(acceptor) as Arc<dyn Acceptor>),
             channels: Arc::new(GrpcChannels::new(security)),
             advertise: Vec::new(),
+            leads_at: Vec::new(),
         };
         let host =
             Host::start(options(&dir, sources, managers, location), network, &tracker, &stop)?;

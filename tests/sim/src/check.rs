@@ -65,6 +65,8 @@ pub enum Imports {
     Once,
     /// Where the sender of the only copy is too slow, or for those who do not care.
     Again,
+    /// Several decide, each of whom knows some: what is told to all of them together is not looked at.
+    Unseen,
 }
 
 /// The areas of a node: everywhere, its data centre, its rack.
@@ -168,6 +170,9 @@ impl Witness {
 
     /// The scheduler was told something.
     pub fn told(&mut self, event: &Event) {
+        if self.imports == Imports::Unseen {
+            return;
+        }
         match event {
             Event::Joined { node, has, .. } => {
                 self.is_here[*node as usize] = true;
@@ -278,6 +283,9 @@ impl Witness {
 
     /// The scheduler has decided.
     pub fn decided(&mut self, decisions: &Decisions, now: Micros) -> Result<(), Broken> {
+        if self.imports == Imports::Unseen {
+            return Ok(());
+        }
         self.apart.retain(|_, until| *until.get_or_insert(Micros(now.0 + APART)) > now);
         for (id, _) in &decisions.stopped {
             if let Some(order) = self.end(*id) {

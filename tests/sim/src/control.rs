@@ -2,7 +2,7 @@
 //! what has come together meanwhile.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use dfs_scheduler::core::{Decision, Event};
 use dfs_scheduler::matcher::{Failure, Micros};
@@ -63,8 +63,9 @@ pub struct Control {
     jitter: u64,
     service: u64,
     random: StdRng,
-    /// When each processor of the scheduler is free.
-    cores: BinaryHeap<Reverse<Micros>>,
+    /// When each processor of the scheduler is free, and that of each node that leads others.
+    cores: BTreeMap<Node, BinaryHeap<Reverse<Micros>>>,
+    own_cores: u32,
     /// Microseconds that each message waited for one.
     waits: Vec<u32>,
 }
@@ -81,7 +82,8 @@ impl Control {
             jitter: scenario.jitter_us,
             service: scenario.service_us,
             random: StdRng::seed_from_u64(seed ^ 10 << 32),
-            cores: (0..scenario.cores).map(|_| Reverse(Micros(0))).collect(),
+            cores: BTreeMap::new(),
+            own_cores: scenario.cores,
             waits: Vec::new(),
         }
     }
@@ -102,9 +104,9 @@ impl Control {
         take(&mut self.said[node as usize], arrives, now, self.batch)
     }
 
-    /// What a node is told now, and when it arrives.
-    pub fn utter(&mut self, node: Node, now: Micros) -> (Vec<Told>, Micros) {
-        let leaves = self.serve(now);
+    /// What a node is told now by who leads it, and when it arrives.
+    pub fn utter(&mut self, node: Node, leader: Node, now: Micros) -> (Vec<Told>, Micros) {
+        let leaves = self.serve(leader, now);
         let arrives = Micros(leaves.0 + self.latency());
         take(&mut self.told[node as usize], arrives, now, self.batch)
     }
@@ -125,17 +127,20 @@ impl Control {
         self.told[node as usize].words.clear();
     }
 
-    /// The scheduler has a message before it; when it is through with it.
-    pub fn serve(&mut self, now: Micros) -> Micros {
+    /// The scheduler, or a node that leads others, has a message before it; when it is through with it.
+    pub fn serve(&mut self, leader: Node, now: Micros) -> Micros {
         if self.service == 0 {
             self.waits.push(0);
             return now;
         }
-        let Some(Reverse(free)) = self.cores.pop() else { return now };
+        let count = if leader == 0 { self.own_cores } else { 1 };
+        let idle = || (0..count).map(|_| Reverse(Micros(0))).collect();
+        let cores = self.cores.entry(leader).or_insert_with(idle);
+        let Some(Reverse(free)) = cores.pop() else { return now };
         let begins = free.max(now);
         self.waits.push((begins.0 - now.0) as u32);
         let ends = Micros(begins.0 + self.service);
-        self.cores.push(Reverse(ends));
+        cores.push(Reverse(ends));
         ends
     }
 
@@ -181,13 +186,13 @@ mod tests {
         let at = |time| Some(Micros(time));
         assert_eq!(control.tell(1, Told::Stop(1), Micros(0)), at(0));
         assert_eq!(control.tell(1, Told::Stop(2), Micros(0)), None);
-        let (words, arrives) = control.utter(1, Micros(0));
+        let (words, arrives) = control.utter(1, 0, Micros(0));
         assert_eq!((words.len(), arrives), (2, Micros(520)));
         assert_eq!(control.tell(1, Told::Stop(3), Micros(10)), at(1000));
         assert_eq!(control.tell(2, Told::Stop(4), Micros(10)), at(10));
         // The only processor is still busy with the first message.
-        assert_eq!(control.utter(2, Micros(10)).1, Micros(540));
-        assert_eq!(control.serve(Micros(60)), Micros(80));
+        assert_eq!(control.utter(2, 0, Micros(10)).1, Micros(540));
+        assert_eq!(control.serve(0, Micros(60)), Micros(80));
         assert_eq!(control.waits(), [0, 0, 10]);
     }
 

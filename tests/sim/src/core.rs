@@ -64,11 +64,7 @@ impl Scheduler {
     }
 
     fn begin(&mut self, now: Micros) {
-        // A piece of the scenario is a group here: what is short is so by its bytes.
-        let usual = Limits::default();
-        let led_from = usual.led_from * GROUP_BYTES / self.scenario.piece_bytes.max(1);
-        let limits = Limits { led_from, ..usual };
-        self.core = Core::new(limits, (self.make)(), self.seed);
+        self.core = Core::new(limits(&self.scenario), (self.make)(), self.seed);
         self.leases.clear();
         self.unannounced.clear();
         let seed = hosts::info(&self.scenario, 0);
@@ -114,9 +110,13 @@ impl Scheduler {
             | Decision::Refuse { host, .. }
             | Decision::Recall { host, .. }
             | Decision::ObtainFromSeed { seed: host, .. } => *host,
-            Decision::EndObtain { .. } | Decision::Blacklisted { .. } | Decision::Forget { .. } => {
-                return;
-            }
+            Decision::EndObtain { .. }
+            | Decision::Blacklisted { .. }
+            | Decision::Forget { .. }
+            // Nodes are asked only where they say that they can lead.
+            | Decision::AskToLead { .. }
+            | Decision::LeadNoMore { .. }
+            | Decision::Delegate { .. } => return,
         };
         out.told.push((hosts::node(&host), decision));
     }
@@ -217,6 +217,14 @@ pub fn groups(pieces: &[std::ops::Range<u32>]) -> GroupSet {
     groups
 }
 
-fn millis(now: Micros) -> Millis {
+/// A piece of the scenario is a group here: what is short is so by its bytes.
+pub fn limits(scenario: &Scenario) -> Limits {
+    let usual = Limits::default();
+    let led_from = usual.led_from * GROUP_BYTES / scenario.piece_bytes.max(1);
+    Limits { led_from, ..usual }
+}
+
+/// As the core has it.
+pub fn millis(now: Micros) -> Millis {
     Millis(now.0 / 1000)
 }

@@ -9,6 +9,7 @@ pub mod check;
 pub mod child;
 pub mod control;
 pub mod core;
+pub mod delegating;
 pub mod fair;
 pub mod faults;
 pub mod gate;

@@ -1,7 +1,9 @@
 //! What a run came to.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::policy::Node;
 use crate::scenario::Scenario;
 use crate::world::{Bytes, State, World};
 
@@ -12,6 +14,8 @@ pub struct Costs {
     pub heard: u64,
     /// Messages that it sent.
     pub told: u64,
+    /// Messages got and sent by each node that led others.
+    pub led: BTreeMap<Node, u64>,
     /// Orders given.
     pub orders: u64,
     /// Orders given up.
@@ -60,6 +64,8 @@ pub struct Outcome {
     pub depths: Vec<u8>,
     /// Messages of the scheduler in a second, until the last was done.
     pub messages: f64,
+    /// Of the node that led others and had most of them, likewise.
+    pub led_messages: f64,
     /// Microseconds that messages waited for the scheduler, sorted.
     pub waits: Vec<u32>,
     /// What it cost.
@@ -109,6 +115,8 @@ impl Outcome {
             most_sent: if sum > 0.0 { most * count / sum } else { 0.0 },
             depths: world.depths(),
             messages: last.map_or(0.0, |last| (costs.heard + costs.told) as f64 / last),
+            led_messages: last
+                .map_or(0.0, |last| costs.led.values().copied().max().unwrap_or(0) as f64 / last),
             waits,
             costs,
             hash,

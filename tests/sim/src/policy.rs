@@ -77,12 +77,19 @@ pub struct Decisions {
     pub heard: Vec<Event>,
     /// What the scheduler's core decided about whom.
     pub told: Vec<(Node, core::Decision)>,
+    /// Messages that the scheduler got too, of those that were for a delegate.
+    pub also_above: u64,
 }
 
 /// Decides who sends what to whom.
 pub trait Policy {
     /// Something has happened.
     fn step(&mut self, event: Event, now: Micros, out: &mut Decisions);
+
+    /// Who leads a node: the scheduler, which is zero, or one of the nodes.
+    fn leader(&self, _node: Node) -> Node {
+        0
+    }
 
     /// When time passes for it at the latest.
     fn next_tick(&self, now: Micros) -> Option<Micros> {

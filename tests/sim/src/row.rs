@@ -51,6 +51,8 @@ pub fn fields(strategy: &str, scenario: &Scenario, seed: u64, outcome: &Outcome)
         ("ns-p99", nanos(0.99)),
         ("ns-max", nanos(1.0)),
         ("messages/s", format!("{:.0}", outcome.messages)),
+        ("delegates", costs.led.len().to_string()),
+        ("delegate-messages/s", format!("{:.0}", outcome.led_messages)),
         ("queue-us-p99", whole(quantile(&outcome.waits, 0.99))),
         ("partners-max", costs.partners.to_string()),
         ("handshakes/node", format!("{per_node:.1}")),
@@ -63,7 +65,7 @@ fn number(value: Option<f64>, digits: usize) -> String {
 }
 
 /// What is looked at first.
-const SHOWN: [&str; 14] = [
+const SHOWN: [&str; 16] = [
     "scenario",
     "strategy",
     "rates",
@@ -78,6 +80,8 @@ const SHOWN: [&str; 14] = [
     "uplinks",
     "leases/s",
     "messages/s",
+    "delegates",
+    "delegate-messages/s",
 ];
 
 /// What is looked at first of some runs, below each other.

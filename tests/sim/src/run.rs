@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-use dfs_scheduler::core::Event as Word;
+use dfs_scheduler::core::{Decision, Event as Word};
 use dfs_scheduler::matcher::{Failure, Micros};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -355,8 +355,12 @@ impl<'a> Run<'a> {
 
     fn reaches(&mut self, message: Message<Said>) {
         if self.is_up && message.reign == self.reign {
-            self.costs.heard += 1;
-            let read = self.control.serve(self.now);
+            let leader = self.policy.leader(message.node);
+            match leader {
+                0 => self.costs.heard += 1,
+                _ => *self.costs.led.entry(leader).or_default() += 1,
+            }
+            let read = self.control.serve(leader, self.now);
             self.at(read, Happening::Read(message));
         }
     }
@@ -401,6 +405,7 @@ impl<'a> Run<'a> {
         let began = Instant::now();
         self.policy.step(event, self.now, &mut out);
         self.costs.decided(began.elapsed());
+        self.costs.heard += out.also_above;
         out.heard.iter().for_each(|event| self.witness.told(event));
         self.witness.decided(&out, self.now)?;
         self.steps += 1;
@@ -441,8 +446,12 @@ impl<'a> Run<'a> {
         if !self.control.has_to_tell(node) {
             return;
         }
-        let (words, arrives) = self.control.utter(node, self.now);
-        self.costs.told += 1;
+        let leader = self.policy.leader(node);
+        let (words, arrives) = self.control.utter(node, leader, self.now);
+        match leader {
+            0 => self.costs.told += 1,
+            _ => *self.costs.led.entry(leader).or_default() += 1,
+        }
         let life = self.known[node as usize];
         self.at(arrives, Happening::Told(Message { node, life, reign: self.reign, words }));
     }
@@ -454,6 +463,10 @@ impl<'a> Run<'a> {
         }
         for word in message.words {
             match word {
+                // It is here, it says to who leads it from now on.
+                Told::Word(decision) if matches!(*decision, Decision::Delegate { .. }) => {
+                    self.announce(message.node);
+                }
                 Told::Word(decision) => self.heed(message.node, &decision),
                 Told::Send(order) => self.ordered(order)?,
                 Told::Stop(order) => {

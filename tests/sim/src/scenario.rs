@@ -73,6 +73,10 @@ pub struct Scenario {
     pub partners: u32,
     /// In which order nodes want it.
     pub reads: Reads,
+    /// Messages in a second beyond which the scheduler appoints delegates; zero: never.
+    pub delegate_above: u64,
+    /// Nodes of a rack that a delegate may lead.
+    pub delegate_from: usize,
     /// What goes wrong.
     pub faults: Vec<Fault>,
     /// When everything that is wrong is healed for some nodes, which must then get everything, soon.
@@ -152,6 +156,8 @@ impl Default for Scenario {
             run: 1,
             partners: 60,
             reads: Reads::default(),
+            delegate_above: 0,
+            delegate_from: 8,
             faults: Vec::new(),
             heal_at: None,
             healed: 0.5,

@@ -7,6 +7,7 @@ use dfs_scheduler::matcher::{Choice, Tuning};
 use crate::baselines::{Graph, Pull, Pulling};
 use crate::check::{Broken, Imports};
 use crate::core::{Make, Scheduler, Tuned};
+use crate::delegating::Delegating;
 use crate::hosts;
 use crate::outcome::Outcome;
 use crate::run::{Nodes, run};
@@ -58,6 +59,10 @@ impl Strategy {
             let imports = if is_calm(scenario) { Imports::Once } else { Imports::Again };
             let task = hosts::task(scenario);
             let nodes = Nodes::new(scenario, &task);
+            if scenario.delegate_above > 0 {
+                let mut scheduler = Delegating::new(scenario, make, seed);
+                return run(scenario, Imports::Unseen, &mut scheduler, Some(nodes), seed);
+            }
             let mut scheduler = Scheduler::new(scenario, make, seed);
             return run(scenario, imports, &mut scheduler, Some(nodes), seed);
         }

@@ -30,12 +30,12 @@ impl<'a> Fleet<'a> {
         Self::start_with(testbed, binaries, dir, &[])
     }
 
-    /// The same with variables of the manager.
+    /// The same with variables for the processes of one role.
     pub fn start_with(
         testbed: &'a Testbed,
         binaries: &Binaries,
         dir: &Path,
-        of_manager: &[(&str, &str)],
+        variables: &[(&str, &str, &str)],
     ) -> Result<Self, Failure> {
         let control = testbed.first(Role::Control)?;
         let start = |machine: &Machine, name: &str, role: &str, way: Option<Way>| {
@@ -44,8 +44,8 @@ impl<'a> Fleet<'a> {
             extra.extend(area.iter().flat_map(|area| ["--area", area]));
             machine.inside(|| {
                 let mut program = part_by(dir, name, role, way, &extra)?;
-                let own = of_manager.iter().filter(|_| role == "manager");
-                program.environment.extend(own.map(|(key, value)| (key.into(), value.into())));
+                let own = variables.iter().filter(|(of, ..)| *of == role);
+                program.environment.extend(own.map(|(_, key, value)| (key.into(), value.into())));
                 let mut process = Process::start(binaries, program)?;
                 process.keep_ports(&["metrics"])?;
                 Ok(process)

@@ -51,7 +51,8 @@ impl<'a> World<'a> {
         origin.put("/file", body.clone());
         let url = origin.url("/file");
         let variables = of_manager(&url);
-        let variables: Vec<_> = variables.iter().map(|(key, value)| (*key, &value[..])).collect();
+        let variables: Vec<_> =
+            variables.iter().map(|(key, value)| ("manager", *key, &value[..])).collect();
         let started = Fleet::start_with(testbed, &binaries(), place.root(), &variables);
         let fleet = started.unwrap();
         let before = (0..AREAS).map(|area| testbed.uplink_traffic(area).unwrap()).collect();

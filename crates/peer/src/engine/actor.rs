@@ -639,10 +639,7 @@ impl Actor {
     fn set_parents(&mut self, parents: Vec<ParentHost>) {
         let offers = parents
             .iter()
-            .map(|parent| Offer {
-                host: parent.host.id,
-                fetches: parent.host.kind == dfs_model::HostKind::Seed,
-            })
+            .map(|parent| Offer { host: parent.host.id, fetches: parent.fetches })
             .collect();
         let actions = self.conductor.set_parents(offers);
         self.carry_out(actions);
@@ -758,7 +755,7 @@ impl Actor {
         let task = self.shared.info.id.short();
         tracing::debug!(%task, seed = host.name, "taken from another area");
         self.conductor.set_source(SourceAccess::Forbidden);
-        self.set_parents(vec![ParentHost { host, grant: Bytes::new() }]);
+        self.set_parents(vec![ParentHost { host, grant: Bytes::new(), fetches: true }]);
     }
 
     /// The seed of another area did not deliver. What it says of the origin, that may say to this host itself.
@@ -1014,7 +1011,8 @@ mod tests {
         let (engine, _dir) = field.engine(Role::Node, &[&parent]);
         let task = engine.open(&FakeOrigin::new(8 * GROUP).info(), None, None).await.unwrap();
         let (mut actor, _events) = engine.actor(&task.shared, CancellationToken::new());
-        let parents = vec![ParentHost { host: parent.info.clone(), grant: Bytes::new() }];
+        let parent = ParentHost { host: parent.info.clone(), grant: Bytes::new(), fetches: false };
+        let parents = vec![parent];
         let follows =
             |actor: &Actor| actor.parents.values().any(|(_, watching)| watching.is_some());
         let later = |actor: &mut Actor| {
@@ -1049,8 +1047,11 @@ mod tests {
         let task = engine.open(&origin.info(), None, None).await.unwrap();
         let (mut actor, mut events) = engine.actor(&task.shared, CancellationToken::new());
         let members = [&slow, &seed].map(|member| member.info.clone());
-        let parents =
-            members.iter().map(|host| ParentHost { host: host.clone(), grant: Bytes::new() });
+        let parents = members.iter().map(|host| ParentHost {
+            host: host.clone(),
+            grant: Bytes::new(),
+            fetches: host.kind == dfs_model::HostKind::Seed,
+        });
         actor.set_parents(parents.collect());
         let groups = GroupRange::new(0, 1);
         members.iter().for_each(|host| actor.conductor.parent_holds(host.id, &[groups]));

@@ -348,7 +348,7 @@ impl Shared {
 
 impl Task {
     /// Whether the store takes nothing more now, so that what is missing comes only to readers.
-    pub(super) fn lacks_room(&self) -> bool {
+    pub fn lacks_room(&self) -> bool {
         self.shared.room.is_lacking(Instant::now())
     }
 

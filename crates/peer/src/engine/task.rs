@@ -38,6 +38,8 @@ pub struct ParentHost {
     pub host: dfs_model::HostInfo,
     /// The scheduler's word that this child may have this task.
     pub grant: Bytes,
+    /// Whether it fetches what it lacks.
+    pub fetches: bool,
 }
 
 impl ParentHost {
@@ -140,6 +142,8 @@ pub(crate) struct Shared {
     pub(super) recorded: AtomicBool,
     /// Whether the scheduler made this host read the origin for others too.
     pub(super) stands_in: AtomicBool,
+    /// Whether this host leads others in it.
+    pub(super) leads: AtomicBool,
     /// Groups that cannot come, for a while.
     pub(super) voids: Voids,
     /// Groups that come and cannot be kept.
@@ -232,6 +236,15 @@ impl Task {
     /// A handle on the same that does not keep it open.
     pub fn without_hold(&self) -> Self {
         Self::new(Arc::clone(&self.shared), None)
+    }
+
+    /// Whether this host leads others in it: then it fetches what they ask it for, as a seed does.
+    pub fn lead(&self, leads: bool) {
+        self.shared.leads.store(leads, Ordering::Relaxed);
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.shared.leads.load(Ordering::Relaxed)
     }
 
     /// Waits until it is closed: evicted, left idle, or ended with the engine.

@@ -285,7 +285,11 @@ impl Drop for Field {
 async fn give_parents(task: &Task, parents: &[&Member]) {
     let hosts = parents
         .iter()
-        .map(|member| ParentHost { host: member.info.clone(), grant: Bytes::new() })
+        .map(|member| ParentHost {
+            host: member.info.clone(),
+            grant: Bytes::new(),
+            fetches: member.info.kind == dfs_model::HostKind::Seed,
+        })
         .collect();
     task.shared.commands.send(Command::Parents { parents: hosts, led: false }).await.unwrap();
 }

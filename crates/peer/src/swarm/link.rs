@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::HostId;
+use dfs_model::{HostId, Invariant};
+use dfs_proto::common::Host;
 use dfs_proto::convert;
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
@@ -19,11 +20,14 @@ use tokio_util::task::TaskTracker;
 
 use super::outbox::Outbox;
 use super::teller::{Teller, Told, is_responsible};
-use super::{Holdings, Members, SwarmOptions, messages};
+use super::{Charge, Holdings, Members, SwarmOptions, delegates, messages};
 use crate::dial::Callee;
 
 /// Messages waiting to be sent to one scheduler.
 const MAILBOX: usize = 256;
+
+/// How long a delegate may say nothing: it says every second that it is there.
+const SILENT: Duration = Duration::from_secs(3);
 
 /// How long a scheduler may take to answer: other schedulers wait meanwhile.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
@@ -40,8 +44,11 @@ pub(super) struct LinkParts {
     pub(super) outbox: Arc<Outbox>,
     pub(super) holdings: Arc<dyn Holdings>,
     pub(super) members: watch::Receiver<Arc<Members>>,
+    pub(super) leader: Callee,
     pub(super) scheduler: HostId,
     pub(super) address: SocketAddr,
+    /// Where what it asks of this host as a leader goes.
+    pub(super) charges: mpsc::Sender<Charge>,
 }
 
 impl Link {
@@ -53,8 +60,7 @@ impl Link {
     ) -> Result<Self, tonic::Status> {
         let (messages, receiver) = mpsc::channel(MAILBOX);
         let (announcement, progress) = announcement(&parts, tracker);
-        let channel =
-            parts.options.channels.channel(parts.address, Callee::Scheduler(parts.scheduler));
+        let channel = parts.options.channels.channel(parts.address, parts.leader);
         let mut client = SchedulerClient::new(channel)
             .max_decoding_message_size(messages::MAX_MESSAGE)
             .max_encoding_message_size(messages::MAX_MESSAGE);
@@ -99,7 +105,8 @@ fn announcement(
 ) -> (impl Stream<Item = HostMessage> + Send + use<>, Progress) {
     let ((begin, begun), (make, made)) = (oneshot::channel(), oneshot::channel());
     let (holdings, tracker) = (Arc::clone(&parts.holdings), tracker.clone());
-    let host = (&parts.options.host).into();
+    let grpc = parts.options.leads_at.iter().copied().map(Into::into).collect();
+    let host = Host { grpc, ..(&parts.options.host).into() };
     let (outbox, members) = (Arc::clone(&parts.outbox), parts.members.clone());
     let scheduler = parts.scheduler;
     let announce = async move {
@@ -113,7 +120,12 @@ fn announcement(
         let _ = make.send(());
         // It fails when the process is stopping: the stream ends without a word.
         let held = held.ok()?;
-        Some(messages::up(Up::Announce(Announce { host: Some(host), held, more: true })))
+        Some(messages::up(Up::Announce(Announce {
+            host: Some(host),
+            held,
+            more: true,
+            follows: true,
+        })))
     };
     (stream::once(announce).filter_map(future::ready), Progress { begun, made })
 }
@@ -147,7 +159,17 @@ async fn read(
     teller: &Teller,
 ) {
     loop {
-        let message = match stream.message().await {
+        let next = stream.message();
+        let next = match parts.leader {
+            Callee::Delegate(_) if !Invariant::SwarmIsOptional.is_broken() => {
+                match tokio::time::timeout(SILENT, next).await {
+                    Ok(next) => next,
+                    Err(_) => return tracing::info!(delegate = %parts.address, "a delegate hangs"),
+                }
+            }
+            _ => next.await,
+        };
+        let message = match next {
             Ok(Some(message)) => message,
             Ok(None) => return,
             Err(status) => {
@@ -166,6 +188,21 @@ async fn read(
                     Err(error) => {
                         tracing::warn!(%error, "a message of the scheduler is unreadable")
                     }
+                }
+                continue;
+            }
+            Some(Down::Delegated(delegated)) => {
+                match delegates::read(delegated, parts.scheduler) {
+                    Ok(delegated) => parts.outbox.delegated(delegated),
+                    Err(error) => tracing::warn!(%error, "a delegate is not told readably"),
+                }
+                continue;
+            }
+            Some(Down::Lead(lead)) => {
+                match delegates::charge(lead) {
+                    // Who is not answered asks somebody else.
+                    Ok(charge) => drop(parts.charges.try_send(charge)),
+                    Err(error) => tracing::warn!(%error, "a charge is not told readably"),
                 }
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_model::{GroupRange, HostInfo, HostKind, Priority, TaskId};
+use dfs_model::{GroupRange, HostId, HostInfo, HostKind, Priority, TaskId};
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
 use dfs_proto::scheduler::{
@@ -126,6 +126,26 @@ pub(super) fn news(
     messages
 }
 
+/// What the scheduler is to hear of a task that a delegate leads: how the part in it ended.
+pub(super) fn last_words(task: &TaskId, news: &News) -> Vec<HostMessage> {
+    let end = news.end.as_ref().map(|end| up(Up::Result(result(task, end))));
+    let rest = news.rest.as_ref().map(|(registration, held)| rest(registration, held));
+    let leave = news.leave.then(|| leave(task));
+    end.into_iter().chain(rest).chain(leave).collect()
+}
+
+/// A delegate failed this host.
+pub(super) fn came_back(task: &TaskId, delegate: &HostId) -> HostMessage {
+    let delegate_id = Bytes::copy_from_slice(delegate.as_bytes());
+    up(Up::CameBack(scheduler::CameBack { task_id: id_bytes(task), delegate_id }))
+}
+
+/// Whether this host leads others, or why not.
+pub(super) fn leading(task: &TaskId, refusal: Option<String>) -> HostMessage {
+    let (leads, reason) = (refusal.is_none(), refusal.unwrap_or_default());
+    up(Up::Leading(scheduler::Leading { task_id: id_bytes(task), leads, reason }))
+}
+
 /// Nothing is held of a task that the scheduler asks for.
 pub(super) fn lacks(task: &TaskId) -> HostMessage {
     up(Up::Lacks(scheduler::Lacks { task_id: id_bytes(task) }))
@@ -227,7 +247,9 @@ fn signers(signers: &[Signer]) -> Result<Command, BadMessage> {
 fn hosts(parents: Vec<scheduler::Parent>) -> Result<Vec<ParentHost>, BadMessage> {
     let host = |parent: scheduler::Parent| {
         let host = HostInfo::try_from(parent.host.unwrap_or_default())?;
-        Ok(ParentHost { host, grant: parent.grant })
+        // An older scheduler does not say so of its seeds.
+        let fetches = parent.fetches || host.kind == HostKind::Seed;
+        Ok(ParentHost { host, grant: parent.grant, fetches })
     };
     parents.into_iter().map(host).collect()
 }
@@ -299,6 +321,8 @@ pub(super) fn down(
         Down::Welcome(_) | Down::SlowDown(_) | Down::Moved(_) => return Ok(None),
         // They are about what no task is open for.
         Down::NameHeld(_) | Down::Recall(_) => return Ok(None),
+        // Who leads is the session's to know.
+        Down::Lead(_) | Down::Delegated(_) | Down::Alive(_) => return Ok(None),
     };
     Ok(Some(addressed))
 }

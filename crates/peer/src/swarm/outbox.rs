@@ -1,6 +1,7 @@
 //! What tasks want the schedulers to know, merged until it is sent.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,9 @@ const MAX_BLOCKED: usize = 256;
 
 /// Batches of digests waiting to be sent of one task; the oldest go first, children get them with the bytes.
 const MAX_SIGNED: usize = 4096;
+
+/// Words on who leads that wait to be heeded.
+const MAX_DELEGATED: usize = 4096;
 
 /// A task that takes part.
 #[derive(Clone)]
@@ -78,11 +82,24 @@ pub(super) struct PeerEnd {
     pub(super) took: Option<Duration>,
 }
 
+/// Somebody else leads this host in a task from now on.
+pub(super) struct Delegated {
+    pub(super) task: TaskId,
+    /// Who says so.
+    pub(super) by: HostId,
+    /// Who leads, and where that is; none: the scheduler again.
+    pub(super) to: Option<(HostId, SocketAddr)>,
+}
+
 #[derive(Default)]
 struct Inner {
     tasks: HashMap<TaskId, Registration>,
     news: BTreeMap<TaskId, News>,
     state: String,
+    /// What was said of who leads, the oldest first.
+    delegated: VecDeque<Delegated>,
+    /// What this host has answered to who asked it to lead.
+    leading: VecDeque<(TaskId, Option<String>)>,
     /// The host goes and does not come back.
     departs: bool,
 }
@@ -263,6 +280,30 @@ impl Outbox {
     /// Waits until there is something to send that somebody waits for by and by.
     pub(super) async fn brisk(&self) {
         self.brisk.notified().await;
+    }
+
+    /// Beyond what is kept nothing is taken: whoever is not gone to leads nobody, and says so.
+    pub(super) fn delegated(&self, delegated: Delegated) {
+        let mut inner = self.inner.lock();
+        if inner.delegated.len() < MAX_DELEGATED {
+            inner.delegated.push_back(delegated);
+        }
+        drop(inner);
+        self.urgent.notify_one();
+    }
+
+    pub(super) fn take_delegated(&self) -> VecDeque<Delegated> {
+        std::mem::take(&mut self.inner.lock().delegated)
+    }
+
+    /// This host leads others in a task, or does not, for a reason.
+    pub(super) fn leading(&self, task: TaskId, refusal: Option<String>) {
+        self.inner.lock().leading.push_back((task, refusal));
+        self.urgent.notify_one();
+    }
+
+    pub(super) fn take_leading(&self) -> VecDeque<(TaskId, Option<String>)> {
+        std::mem::take(&mut self.inner.lock().leading)
     }
 
     pub(super) fn take(&self) -> BTreeMap<TaskId, News> {

@@ -5,16 +5,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::{HostId, TaskId};
+use dfs_model::{HostId, TaskId, TaskInfo};
 use dfs_proto::scheduler::HostMessage;
-use tokio::sync::watch;
+use dfs_proto::scheduler::host_message::Kind as Up;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::delegates::Delegates;
 use super::link::{Link, LinkParts};
-use super::outbox::{News, Outbox, Registration};
-use super::{Holdings, Members, SwarmOptions, messages, route_of};
+use super::outbox::{Delegated, News, Outbox, Registration};
+use super::{Charge, Holdings, Members, SwarmOptions, messages, route_of};
+use crate::dial::Callee;
 use crate::engine::Command;
 
 /// News that nobody waits for gather for this long before they are sent.
@@ -29,6 +32,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// How often links are looked after without news.
 const UPKEEP: Duration = Duration::from_millis(250);
+
+/// How long a delegate may take to answer: the schedulers wait meanwhile.
+const REACHED_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a scheduler may take to take a message: the others wait meanwhile.
 const SEND_WITHIN: Duration = Duration::from_secs(2);
@@ -51,6 +57,8 @@ pub(super) struct Session {
     sent_at: Option<Instant>,
     /// The members that the links are to.
     followed: Arc<Members>,
+    delegates: Delegates,
+    charges: mpsc::Sender<Charge>,
 }
 
 impl Session {
@@ -59,6 +67,7 @@ impl Session {
         outbox: Arc<Outbox>,
         members: watch::Receiver<Arc<Members>>,
         holdings: Arc<dyn Holdings>,
+        charges: mpsc::Sender<Charge>,
         tracker: TaskTracker,
     ) -> Self {
         Self {
@@ -71,6 +80,8 @@ impl Session {
             attempts: HashMap::new(),
             sent_at: None,
             followed: Arc::default(),
+            delegates: Delegates::default(),
+            charges,
         }
     }
 
@@ -128,8 +139,11 @@ impl Session {
         let members = Arc::clone(&self.members.borrow_and_update());
         self.follow(&members).await;
         let gone = self.links.extract_if(|_, link| !link.is_open()).map(|(id, _)| id);
-        for scheduler in gone.collect::<Vec<_>>() {
-            self.release(&members, scheduler).await;
+        for leader in gone.collect::<Vec<_>>() {
+            match self.delegates.leads(&leader) {
+                true => self.leave_delegate(&members, leader).await,
+                false => self.release(&members, leader).await,
+            }
         }
         if members.schedulers.is_empty() {
             self.outbox.set_state("the cluster: no manager names a scheduler");
@@ -139,6 +153,19 @@ impl Session {
                 self.open(host.id, *address, stop).await;
             }
         }
+        for delegated in self.outbox.take_delegated() {
+            self.heed(&members, delegated, stop).await;
+        }
+        let is_of_use = |id: &HostId| {
+            self.delegates.leads(id) || members.schedulers.iter().any(|(host, _)| host.id == *id)
+        };
+        self.links.retain(|id, link| {
+            let stays = is_of_use(id);
+            if !stays {
+                link.stop.cancel();
+            }
+            stays
+        });
     }
 
     /// Other schedulers are listed than before: those that are no more are left, since what is not told to one that
@@ -149,8 +176,12 @@ impl Session {
         }
         let before = std::mem::replace(&mut self.followed, Arc::clone(members));
         let is_listed = |id: &HostId| members.schedulers.iter().any(|(host, _)| host.id == *id);
-        self.links.iter().filter(|(id, _)| !is_listed(id)).for_each(|(_, link)| link.stop.cancel());
+        let is_left = |id: &HostId| !is_listed(id) && !self.delegates.leads(id);
+        self.links.iter().filter(|(id, _)| is_left(id)).for_each(|(_, link)| link.stop.cancel());
         for registration in self.outbox.registrations() {
+            if self.delegates.of(&registration.task.id).is_some() {
+                continue;
+            }
             let route = route_of(&registration.task.key);
             let led_by = |members: &Members| members.scheduler_for(&route).map(|(id, _)| id);
             let (was, is) = (led_by(&before), led_by(members));
@@ -174,8 +205,8 @@ impl Session {
     /// A scheduler is gone: those whose tasks it led choose for themselves, until they are led again.
     async fn release(&self, members: &Members, scheduler: HostId) {
         for registration in self.outbox.registrations() {
-            let responsible = members.scheduler_for(&route_of(&registration.task.key));
-            if responsible.is_none_or(|(id, _)| id == scheduler) {
+            let responsible = self.leader_of(members, &registration.task);
+            if responsible.is_none_or(|id| id == scheduler) {
                 // The task may be closing.
                 let _ = registration.commands.send(Command::Unled).await;
             }
@@ -195,6 +226,8 @@ impl Session {
             members: self.members.clone(),
             scheduler: id,
             address,
+            leader: Callee::Scheduler(id),
+            charges: self.charges.clone(),
         };
         match Link::open(parts, &self.tracker, stop.child_token()).await {
             Ok(link) => {
@@ -219,8 +252,7 @@ impl Session {
     async fn register_again(&self, scheduler: HostId) {
         let members = Arc::clone(&self.members.borrow());
         for registration in self.outbox.registrations() {
-            let responsible = members.scheduler_for(&route_of(&registration.task.key));
-            if responsible.is_some_and(|(id, _)| id == scheduler) {
+            if self.leader_of(&members, &registration.task) == Some(scheduler) {
                 self.register_at(scheduler, &registration).await;
             }
         }
@@ -244,9 +276,18 @@ impl Session {
             let registration = self.outbox.registration(task).or(resting)?;
             members.scheduler_for(&route_of(&registration.task.key)).map(|(id, _)| id)
         };
+        self.answer_charges(&members).await;
         let mut outgoing: BTreeMap<HostId, Vec<HostMessage>> = BTreeMap::new();
         for (task, news) in &news {
             let everyone: Vec<HostId> = match responsible(task, news) {
+                // How it ends both are told.
+                scheduler if let Some(delegate) = self.delegates.of(task) => {
+                    let words = messages::last_words(task, news);
+                    if let Some(scheduler) = scheduler {
+                        outgoing.entry(scheduler).or_default().extend(words);
+                    }
+                    vec![delegate]
+                }
                 Some(id) => vec![id],
                 None if news.leave => self.links.keys().copied().collect(),
                 None => continue,
@@ -259,6 +300,116 @@ impl Session {
         for (id, messages) in outgoing {
             for message in messages {
                 self.send(id, message).await;
+            }
+        }
+        let ends = |news: &News| news.rest.is_some() || (news.leave && !news.register);
+        for (task, _) in news.iter().filter(|(_, news)| ends(news)) {
+            self.delegates.leave(task);
+        }
+    }
+
+    /// Who leads a task.
+    fn leader_of(&self, members: &Members, task: &TaskInfo) -> Option<HostId> {
+        let scheduler = || members.scheduler_for(&route_of(&task.key)).map(|(id, _)| id);
+        self.delegates.of(&task.id).or_else(scheduler)
+    }
+
+    /// Goes to a delegate, or back from one, as it was told.
+    async fn heed(&mut self, members: &Members, said: Delegated, stop: &CancellationToken) {
+        let Delegated { task, by, to } = said;
+        let Some(registration) = self.outbox.registration(&task) else { return };
+        let delegate = self.delegates.of(&task);
+        let Some((id, address)) = to else {
+            // Of one that it has left already it hears too late.
+            if delegate.is_some_and(|delegate| delegate == by) {
+                return self.come_back(members, &registration).await;
+            }
+            if delegate.is_some() {
+                self.delegates.leave(&task);
+                return self.tell_all(members, &registration).await;
+            }
+            return;
+        };
+        if delegate.is_some() || id == self.options.host.id {
+            return;
+        }
+        if !self.links.contains_key(&id) && !self.reach(id, address, stop).await {
+            self.delegates.follow(task, id);
+            return self.come_back(members, &registration).await;
+        }
+        self.delegates.follow(task, id);
+        self.tell_all(members, &registration).await;
+    }
+
+    /// Opens a link to a delegate; whether it is there.
+    async fn reach(&mut self, id: HostId, address: SocketAddr, stop: &CancellationToken) -> bool {
+        let parts = LinkParts {
+            options: Arc::clone(&self.options),
+            outbox: Arc::clone(&self.outbox),
+            holdings: Arc::clone(&self.holdings),
+            members: self.members.clone(),
+            scheduler: id,
+            address,
+            leader: Callee::Delegate(id),
+            charges: self.charges.clone(),
+        };
+        let opening = Link::open(parts, &self.tracker, stop.child_token());
+        match tokio::time::timeout(REACHED_WITHIN, opening).await {
+            Ok(Ok(link)) => {
+                self.links.insert(id, link);
+                true
+            }
+            Ok(Err(status)) => {
+                tracing::info!(%address, error = %status.message(), "a delegate is not reached");
+                false
+            }
+            Err(_) => {
+                tracing::info!(%address, "a delegate does not answer");
+                false
+            }
+        }
+    }
+
+    /// A delegate is gone: the schedulers lead again.
+    async fn leave_delegate(&mut self, members: &Members, delegate: HostId) {
+        for task in self.delegates.tasks_of(delegate) {
+            match self.outbox.registration(&task) {
+                Some(registration) => self.come_back(members, &registration).await,
+                None => drop(self.delegates.leave(&task)),
+            }
+        }
+    }
+
+    /// The delegate of a task failed this host: its scheduler hears of it, and leads again.
+    async fn come_back(&mut self, members: &Members, registration: &Registration) {
+        let task = registration.task.id;
+        let Some(delegate) = self.delegates.leave(&task) else { return };
+        tracing::info!(task = %task.short(), %delegate, "back from a delegate");
+        if let Some(scheduler) = self.leader_of(members, &registration.task) {
+            self.send(scheduler, messages::came_back(&task, &delegate)).await;
+        }
+        self.tell_all(members, registration).await;
+    }
+
+    /// Whoever leads a task now is told all of it: what is held, and what is wanted.
+    async fn tell_all(&self, members: &Members, registration: &Registration) {
+        // The task may be closing.
+        let _ = registration.commands.send(Command::Unled).await;
+        let Some(leader) = self.leader_of(members, &registration.task) else { return };
+        let (holdings, task) = (Arc::clone(&self.holdings), registration.task.id);
+        let held = self.tracker.spawn_blocking(move || holdings.held(&[task]).pop());
+        if let Ok(Some(held)) = held.await {
+            self.send(leader, messages::up(Up::Held(held))).await;
+        }
+        self.register_at(leader, registration).await;
+    }
+
+    /// Says whether this host leads where it was asked to.
+    async fn answer_charges(&self, members: &Members) {
+        for (task, refusal) in self.outbox.take_leading() {
+            let Some(registration) = self.outbox.registration(&task) else { continue };
+            if let Some(scheduler) = self.leader_of(members, &registration.task) {
+                self.send(scheduler, messages::leading(&task, refusal)).await;
             }
         }
     }

@@ -114,6 +114,28 @@ pub enum Evidence {
         /// What it took.
         taken: Taken,
     },
+    /// It was asked to lead the others of its place.
+    AskedToLead,
+    /// It leads them.
+    Leads {
+        /// How many there were.
+        hosts: usize,
+    },
+    /// It leads them no more.
+    LeadsNoMore {
+        /// Why.
+        reason: &'static str,
+    },
+    /// It was handed to a delegate.
+    Delegated {
+        /// To which.
+        to: HostId,
+    },
+    /// It came back from its delegate.
+    CameBack {
+        /// From which.
+        from: HostId,
+    },
     /// Its stream broke.
     Silent,
     /// It is heard of again.
@@ -279,6 +301,7 @@ impl Evidence {
             }
             Self::Failed { parent, .. } => vec![*parent],
             Self::LetDown { giver, .. } => vec![*giver],
+            Self::Delegated { to: host } | Self::CameBack { from: host } => vec![*host],
             Self::Rescheduled { bad } => bad.clone(),
             Self::Blacklisted { by } => vec![*by],
             Self::Ordered { asker } => asker.iter().copied().collect(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dfs_model::{HostId, HostInfo, HostKind, TaskId, same_idc};
 
-use super::Millis;
+use super::{Millis, Skill};
 
 /// One machine, over all of its tasks.
 #[derive(Debug)]
@@ -19,6 +19,10 @@ pub struct Host {
     pub rack: Arc<str>,
     /// Since when its stream is broken.
     pub silent_since: Option<Millis>,
+    /// When it came first.
+    pub since: Millis,
+    /// What it can do about delegates.
+    pub skill: Skill,
     /// Tasks it takes part in.
     pub tasks: BTreeSet<TaskId>,
     /// Hosts granted to it as children, each with its number of tasks: a pair of hosts shares one
@@ -48,6 +52,8 @@ impl Host {
             rack,
             address: 0,
             silent_since: None,
+            since: Millis::default(),
+            skill: Skill::None,
             tasks: BTreeSet::new(),
             children: BTreeMap::new(),
             reported_uploads: 0,

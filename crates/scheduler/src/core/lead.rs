@@ -351,6 +351,15 @@ impl Lead {
         self.places.leave(led.place);
     }
 
+    /// Hosts that somebody else leads from now on go on with what they have begun.
+    pub(super) fn go_on_with_what_is_under_way(&mut self, hosts: &[HostId]) {
+        self.collect_withdrawn();
+        for host in hosts {
+            self.letters.remove(host);
+        }
+        self.let_down.retain(|(child, _), _| !hosts.contains(child));
+    }
+
     /// What is withdrawn is told to those whom their numbers name now.
     fn collect_withdrawn(&mut self) {
         for lease in self.matcher.withdrawn() {

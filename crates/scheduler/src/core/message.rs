@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, HostInfo, Nearest, Priority, TaskId, TaskInfo};
 
+use super::Skill;
 use super::evidence::{SourceReason, Taken};
 
 /// Milliseconds on a clock that only moves forward and means nothing outside this process.
@@ -332,6 +333,36 @@ pub enum Event {
         /// What.
         task: TaskId,
     },
+    /// What a host that has joined can do about delegates.
+    Skilled {
+        /// Who.
+        host: HostId,
+        /// What.
+        skill: Skill,
+    },
+    /// A host leads those of its place from now on, as it was asked.
+    Leads {
+        /// Who.
+        host: HostId,
+        /// In what.
+        task: TaskId,
+    },
+    /// A host will not lead, or leads no more.
+    Resigns {
+        /// Who.
+        host: HostId,
+        /// In what.
+        task: TaskId,
+    },
+    /// A host comes back from a delegate that failed it; it registers next.
+    ComesBack {
+        /// Who.
+        host: HostId,
+        /// In what.
+        task: TaskId,
+        /// From whom.
+        delegate: HostId,
+    },
     /// News from a seed.
     Seed {
         /// Which seed.
@@ -360,9 +391,16 @@ impl Event {
             | Self::Digests { task, .. }
             | Self::PeerResult { task, .. }
             | Self::Leave { task, .. }
+            | Self::Leads { task, .. }
+            | Self::Resigns { task, .. }
+            | Self::ComesBack { task, .. }
             | Self::Seed { task, .. } => Some(*task),
             Self::HostJoined(_) | Self::HostSilent(_) | Self::HostLeft(_) => None,
-            Self::Nearest(_) | Self::AnnouncedAll(_) | Self::Names { .. } | Self::Tick => None,
+            Self::Nearest(_)
+            | Self::AnnouncedAll(_)
+            | Self::Names { .. }
+            | Self::Skilled { .. }
+            | Self::Tick => None,
         }
     }
 }
@@ -532,6 +570,29 @@ pub enum Decision {
         host: HostId,
         /// Of what.
         task: TaskId,
+    },
+    /// Ask a host to lead the others of its place; it says whether it does.
+    AskToLead {
+        /// Whom.
+        host: HostId,
+        /// In what.
+        task: TaskInfo,
+    },
+    /// Tell a host that it leads nobody any more.
+    LeadNoMore {
+        /// Which.
+        host: HostId,
+        /// In what.
+        task: TaskId,
+    },
+    /// Tell hosts who leads them from now on.
+    Delegate {
+        /// Whom.
+        hosts: Vec<HostId>,
+        /// In what.
+        task: TaskId,
+        /// Who: its delegate, or again who says this.
+        to: Option<HostId>,
     },
     /// Nothing is known of a task any more.
     Forget {

@@ -32,6 +32,10 @@ enum Step {
     Reschedule(u8, u8, u8),
     Result(u8, u8, bool),
     Leave(u8, u8),
+    Skilled(u8, u8),
+    Leads(u8, u8),
+    Resigns(u8, u8),
+    ComesBack(u8, u8, u8),
     SeedObtains(u8),
     SeedDigests(u8, u8),
     SeedVerifies(u8, u64),
@@ -64,6 +68,10 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
             .prop_map(|(n, t, p)| Step::Reschedule(n, t, p)),
         2 => (node(), task(), any::<bool>()).prop_map(|(n, t, ok)| Step::Result(n, t, ok)),
         2 => (node(), task()).prop_map(|(n, t)| Step::Leave(n, t)),
+        2 => (node(), 0u8..3).prop_map(|(n, s)| Step::Skilled(n, s)),
+        6 => (node(), task()).prop_map(|(n, t)| Step::Leads(n, t)),
+        1 => (node(), task()).prop_map(|(n, t)| Step::Resigns(n, t)),
+        3 => (node(), task(), NODES).prop_map(|(n, t, d)| Step::ComesBack(n, t, d)),
         4 => task().prop_map(Step::SeedObtains),
         2 => (task(), any::<u8>()).prop_map(|(t, n)| Step::SeedDigests(t, n)),
         2 => (task(), group()).prop_map(|(t, g)| Step::SeedVerifies(t, g)),
@@ -82,7 +90,8 @@ fn task(n: u8) -> TaskInfo {
 }
 
 fn limits() -> Limits {
-    Limits { upload_slots: 2, at_source: 3, led_from: 1, ..super::tests::limits() }
+    let delegates = Limits { delegate_above: 1, delegate_from: 2, ..super::tests::limits() };
+    Limits { upload_slots: 2, at_source: 3, led_from: 1, ..delegates }
 }
 
 fn kind_of(n: u8) -> HostKind {
@@ -150,6 +159,20 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
             Event::PeerResult { host: id(n), task: task(t).id, outcome, taken: Taken::default() }
         }
         Step::Leave(n, t) => Event::Leave { host: id(n), task: task(t).id },
+        Step::Skilled(n, skill) => {
+            let skill = [Skill::None, Skill::Follows, Skill::Leads][usize::from(skill)];
+            Event::Skilled { host: id(n), skill }
+        }
+        Step::Leads(n, t) => {
+            let known = scene.core.tasks.get(&task(t).id);
+            let mut asked = known.into_iter().flat_map(|task| task.delegations.places.values());
+            let host = asked.next().map_or(id(n), |place| place.delegate);
+            Event::Leads { host, task: task(t).id }
+        }
+        Step::Resigns(n, t) => Event::Resigns { host: id(n), task: task(t).id },
+        Step::ComesBack(n, t, delegate) => {
+            Event::ComesBack { host: id(n), task: task(t).id, delegate: id(delegate) }
+        }
         Step::SeedObtains(t)
         | Step::SeedDigests(t, _)
         | Step::SeedVerifies(t, _)
@@ -239,17 +262,37 @@ fn check(core: &Core) {
                 }
                 _ => assert!(parents.is_empty()),
             }
+            if peer.delegate.is_some() {
+                assert!(peer.registered && peer.state() != PeerState::Fetching, "led twice");
+            }
             let starved = peer.registered
+                && peer.delegate.is_none()
                 && peer.state() == PeerState::Resting
                 && !matches!(peer.wanted, Wanted::All)
                 && peer.is_hungry(task.groups());
             assert!(!starved || task.scope() == SizeScope::Tiny, "hungry at rest");
         }
     }
+    check_delegations(core);
     for (id, host) in &core.hosts {
         assert_eq!(host.children, granted.remove(id).unwrap_or_default(), "grants are counted");
         assert!(host.children.len() <= host.limit as usize, "beyond its upload limit");
         assert!(host.tasks.iter().all(|t| core.tasks[t].peer(id).is_some()));
+    }
+}
+
+/// A delegate takes part itself, and leads those who say so of it and are leased nothing here.
+fn check_delegations(core: &Core) {
+    for (task_id, task) in &core.tasks {
+        for place in task.delegations.places.values() {
+            assert!(task.peer(&place.delegate).is_some(), "a delegate that is gone");
+            assert!(!place.members.contains(&place.delegate));
+            for member in &place.members {
+                let peer = task.peer(member).unwrap();
+                assert_eq!(peer.delegate, Some(place.delegate), "of {task_id}");
+                assert!(peer.in_any_order.is_empty() && !peer.is_active(), "led twice");
+            }
+        }
     }
 }
 

@@ -144,6 +144,8 @@ pub struct Peer {
     pub tally: Tally,
     /// Bytes from other data centres since it succeeded last.
     pub(super) crossed: u64,
+    /// Who leads it, where that is a delegate.
+    pub(super) delegate: Option<HostId>,
     /// Its part in the leases of the task.
     pub(super) led: Option<Led>,
 }
@@ -188,6 +190,7 @@ impl Peer {
             met: BTreeSet::new(),
             tally: Tally::default(),
             crossed: 0,
+            delegate: None,
             led: None,
         }
     }

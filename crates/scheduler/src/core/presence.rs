@@ -6,7 +6,7 @@ use dfs_model::{HostId, HostInfo, TaskId};
 
 use super::evidence::Evidence;
 use super::recall::is_unused;
-use super::{Core, Decision, Held, Host, Millis, PeerState, Task, Timer};
+use super::{Core, Decision, Held, Host, Millis, PeerState, Skill, Task, Timer};
 
 /// Tasks of one host in which it is told that it is silent: one that holds thousands must not displace all that is known.
 const MAX_NOTED: usize = 256;
@@ -31,8 +31,15 @@ impl Core {
                 host.silent_since = None;
             }
             None => {
-                self.hosts.insert(id, fresh);
+                self.hosts.insert(id, Host { since: self.now, ..fresh });
             }
+        }
+    }
+
+    /// What a host can do about delegates, as it says once it has joined.
+    pub(super) fn skilled(&mut self, id: HostId, skill: Skill) {
+        if let Some(host) = self.hosts.get_mut(&id) {
+            host.skill = skill;
         }
     }
 
@@ -74,6 +81,7 @@ impl Core {
         let Some(host) = self.hosts.get_mut(&id) else { return };
         host.silent_since = Some(self.now);
         self.touch_all_of(&id);
+        self.delegate_is_silent(id);
         self.note_in_all_of(&id, &Evidence::Silent);
         self.timers.set(self.now.after(self.limits.host_lease), Timer::Silence(id));
     }
@@ -134,6 +142,8 @@ impl Core {
         }
         self.log.note(task_id, id, Evidence::Gone, self.now);
         self.touched.push(task_id);
+        self.is_delegated_no_more(task_id, id);
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let children = task.dag.childless(&id);
         if let Some(host) = self.hosts.get_mut(&id) {
             host.tasks.remove(&task_id);

@@ -117,6 +117,8 @@ impl Core {
         let held = (!ask.held.is_empty()).then(|| held_from(ask.held, task));
         // It may have forgotten its leases, and whom it was told of.
         task.begin_anew(&host, now);
+        self.is_delegated_no_more(id, host);
+        let Some(task) = self.tasks.get_mut(&id) else { return };
         let groups = task.groups().unwrap_or_default();
         let peer = task.enter(host, &idc, || Peer::new(PeerState::Resting, Held::nothing()));
         if peer.state() == PeerState::Seeding {
@@ -125,6 +127,7 @@ impl Core {
             return self.out.push(Decision::Refuse { host, task: id, kind, reason });
         }
         peer.registered = true;
+        peer.delegate = None;
         peer.owes_result = true;
         peer.answered = false;
         peer.is_closed = is_closed;
@@ -380,6 +383,7 @@ impl Core {
         task.has_changed(liar);
         self.note(task_id, liar, Evidence::Blacklisted { by });
         self.out.push(Decision::Blacklisted { host: liar, task: task_id });
+        self.liar_leads_no_more(task_id, liar);
         self.abandon_children(task_id, liar);
     }
 
@@ -403,6 +407,10 @@ impl Core {
         let Some(task) = task.filter(|task| task.peer(&host).is_some_and(|p| p.registered)) else {
             return self.refuse_stranger(host, task_id);
         };
+        if task.peer(&host).is_some_and(|peer| peer.delegate.is_some()) {
+            // It has not heard of it yet.
+            return;
+        }
         let all = task.groups();
         let parents = task.dag.parents(&host).to_vec();
         if priority >= Priority::Bulk {
@@ -428,6 +436,7 @@ impl Core {
                 task.is_unsettled(host);
                 self.schedule_all(task_id, vec![host]);
             }
+
             PeerState::Fetching => {
                 let covered = task.peer(&host).is_some_and(|peer| task.covers(&parents, peer));
                 if !covered {
@@ -435,6 +444,9 @@ impl Core {
                 }
             }
             PeerState::Waiting { .. } | PeerState::Source { .. } | PeerState::Seeding => {}
+        }
+        if priority >= Priority::Bulk {
+            self.goes_to_delegate(task_id, host);
         }
     }
 
@@ -467,6 +479,9 @@ impl Core {
         let task = self.tasks.get(&task_id);
         if !task.and_then(|task| task.peer(&host)).is_some_and(|peer| peer.registered) {
             return self.refuse_stranger(host, task_id);
+        }
+        if task.and_then(|task| task.peer(&host)).is_some_and(|peer| peer.delegate.is_some()) {
+            return;
         }
         let named = bad.iter().take(evidence::MAX_NAMED).copied().collect();
         self.log.note(task_id, host, Evidence::Rescheduled { bad: named }, self.now);
@@ -539,6 +554,9 @@ impl Core {
         let Some(peer) = task.peer_mut(&host).filter(|peer| peer.registered) else { return };
         if peer.state() == PeerState::Seeding {
             return;
+        }
+        if peer.delegate.take().is_some() {
+            self.is_delegated_no_more(task_id, host);
         }
         let success = outcome == Outcome::Success;
         self.log.note(task_id, host, Evidence::Ended { success, taken }, now);

@@ -74,6 +74,8 @@ pub struct TaskReport {
     pub taking: usize,
     /// Of those, hosts to which nothing comes.
     pub still: usize,
+    /// Delegates that lead, each with how many hosts.
+    pub delegates: Vec<(HostId, usize)>,
     /// Hosts whose bytes did not verify.
     pub blacklisted: Vec<HostId>,
     /// Who takes part, bounded.
@@ -149,6 +151,7 @@ impl Core {
             complete: task.peers().filter(|(_, peer)| is_complete(task, peer)).count(),
             taking: task.peers().filter(|(_, peer)| peer.is_active()).count(),
             still: standings.iter().filter(is_still).count(),
+            delegates: task.delegations.leading().take(MAX_PEERS).collect(),
             blacklisted: task.blacklist.iter().take(MAX_PEERS).copied().collect(),
             peers: Vec::new(),
             entries: Vec::new(),
@@ -214,6 +217,7 @@ impl Core {
     fn others_named(&self, report: &TaskReport) -> Vec<Who> {
         let mut named: BTreeSet<HostId> = report.blacklisted.iter().copied().collect();
         named.extend(report.seed);
+        named.extend(report.delegates.iter().map(|(host, _)| *host));
         for peer in &report.peers {
             named.extend(peer.givers.iter().map(|giver| giver.host));
             named.extend(peer.blocked.iter().map(|(host, _)| *host));

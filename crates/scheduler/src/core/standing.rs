@@ -60,6 +60,11 @@ pub enum Standing {
         /// When it is looked at again.
         due: Millis,
     },
+    /// A delegate leads it.
+    WithDelegate {
+        /// Which.
+        delegate: HostId,
+    },
     /// It reads the source.
     AtSource {
         /// For its neighbours too.
@@ -88,6 +93,7 @@ impl Standing {
     pub fn is_still(&self) -> bool {
         match self {
             Self::Rests | Self::Seeds | Self::Moves | Self::AtSource { .. } | Self::GaveUp => false,
+            Self::WithDelegate { .. } => false,
             Self::ForBytes { .. }
             | Self::ForLease { .. }
             | Self::ForSeed { .. }
@@ -125,6 +131,9 @@ impl Core {
             return Standing::Silent { until: since.after(self.limits.host_lease) };
         }
         let is_fresh = peer.tally.last().is_some_and(|last| last.after(STILL) > now);
+        if let Some(delegate) = peer.delegate {
+            return Standing::WithDelegate { delegate };
+        }
         match peer.state() {
             PeerState::Resting => Standing::Rests,
             PeerState::Failed => Standing::GaveUp,

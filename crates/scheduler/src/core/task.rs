@@ -9,7 +9,9 @@ use dfs_model::{GroupRange, GroupSet, HostId, RouteKey, TaskInfo, groups_in};
 use super::arms::ArmNumber;
 use super::lead::Lead;
 use super::recall::Recall;
-use super::{Dag, Held, Millis, Peer, PeerState, RefusalKind, Roster, SizeScope, Wanted};
+use super::{
+    Dag, Delegations, Held, Millis, Peer, PeerState, RefusalKind, Roster, SizeScope, Wanted,
+};
 
 /// Largest content that travels inside an answer, in bytes.
 pub const TINY_BYTES: u64 = 4096;
@@ -166,6 +168,8 @@ pub struct Task {
     pub ordered_at: Option<Millis>,
     /// The leases of those who want it in any order, once there is one.
     pub lead: Option<Lead>,
+    /// Those who lead parts of those who take it.
+    pub(super) delegations: Delegations,
     /// Bytes moved for it, as far as it was told.
     pub totals: Totals,
     /// Which strategy decides.
@@ -205,6 +209,7 @@ impl Task {
             ordered: GroupSet::new(),
             ordered_at: None,
             lead: None,
+            delegations: Delegations::default(),
             totals: Totals::default(),
             arm,
             route,

@@ -157,6 +157,7 @@ impl Trust {
             Callee::Manager => names.expect_role(Role::Manager),
             Callee::Scheduler(host) => names.expect(host, Role::Scheduler),
             Callee::Seed(host) => names.expect(host, Role::Seed),
+            Callee::Delegate(host) => names.expect(host, Role::Node),
         }
     }
 }

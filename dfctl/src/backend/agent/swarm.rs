@@ -159,6 +159,7 @@ fn swarm_task(
     let names = Names::of(&status);
     let peers = status.peers.into_iter().take(MAX_PEERS);
     let entries = status.evidence.into_iter().take(MAX_ENTRIES);
+    let delegates = status.delegates.iter().take(MAX_NAMED);
     Ok(SwarmTask {
         task: task(status.task.ok_or_else(|| missing("task"))?)?,
         scheduler: scheduler.to_owned(),
@@ -175,6 +176,7 @@ fn swarm_task(
         taken: status.taken_bytes,
         crossed: status.crossed_bytes,
         seed: names.some(&status.seed_id),
+        delegates: delegates.map(|one| (names.name(&one.id), one.hosts)).collect(),
         blacklisted: names.all(&status.blacklisted),
         peers: peers.map(|one| peer(one, &names)).collect(),
         entries: entries.map(|one| entry(one, &names)).collect(),
@@ -245,6 +247,7 @@ fn standing(standing: scheduler::Standing, names: &Names) -> Standing {
         StandingKind::ForHolders => Standing::ForHolders(due),
         StandingKind::ForParents => Standing::ForParents(standing.tries, standing.tries_of, due),
         StandingKind::ForTurn => Standing::ForTurn(due),
+        StandingKind::WithDelegate => Standing::WithDelegate(names.name(&standing.seed_id)),
         StandingKind::AtSource => Standing::AtSource(standing.flag),
         StandingKind::Silent => Standing::Silent(due),
         StandingKind::Void => Standing::Void(text(standing.reason), due),
@@ -276,6 +279,10 @@ fn told(what: What, names: &Names) -> Told {
             blocked: failed.blocked,
         },
         What::LetDown(one) => Told::LetDown(names.name(&one.giver_id), one.leases),
+        What::Leads(counted) => Told::Leads(counted.groups),
+        What::LeadsNoMore(reason) => Told::LeadsNoMore(text(reason)),
+        What::DelegatedTo(host) => Told::Delegated(names.name(&host)),
+        What::CameBackFrom(host) => Told::CameBack(names.name(&host)),
         What::Rescheduled(hosts) => Told::Rescheduled(names.all(&hosts.ids)),
         What::BlacklistedBy(by) => Told::Blacklisted(names.name(&by)),
         What::OrderedFor(asker) => Told::Ordered(names.some(&asker)),
@@ -292,6 +299,7 @@ fn told(what: What, names: &Names) -> Told {
             Ok(Plain::Silent) => Told::Silent,
             Ok(Plain::Returned) => Told::Returned,
             Ok(Plain::Gone) => Told::Gone,
+            Ok(Plain::AskedToLead) => Told::AskedToLead,
             Ok(Plain::Unspecified) | Err(_) => Told::Other,
         },
     }

@@ -17,6 +17,9 @@ use crate::output::{Output, Record, counted, printable};
 /// Characters of the bar that shows how much a node holds.
 const BAR: usize = 16;
 
+/// Delegates that are named.
+const DELEGATES: usize = 8;
+
 /// Characters of a URL in a list of tasks.
 const URL: usize = 48;
 
@@ -143,6 +146,7 @@ fn figures(task: &SwarmTask, rates: &Rates) -> String {
     if task.crossed > 0 {
         parts.push(format!("across data centres {}", ByteSize(task.crossed)));
     }
+    parts.extend(task.delegates.iter().take(DELEGATES).map(leads));
     if !task.blacklisted.is_empty() {
         parts.push(printable(&format!("BLACKLISTED {}", task.blacklisted.join(", "))));
     }
@@ -180,7 +184,19 @@ pub fn all(tasks: &[SwarmTask], rates: &Rates) -> String {
             shortened(&printable(task.task.key.url.as_str()), URL).into_owned(),
         ]);
     }
-    format!("{}\n\n{}", totals(tasks, rates), table.render())
+    let of = |task: &SwarmTask| {
+        let id = task.task.id.short();
+        task.delegates.iter().map(move |one| format!("{id}  {}", leads(one))).collect::<Vec<_>>()
+    };
+    let led: Vec<String> = sorted.iter().flat_map(|task| of(task)).take(DELEGATES).collect();
+    let led = if led.is_empty() { String::new() } else { format!("\n\n{}", led.join("\n")) };
+    format!("{}\n\n{}{led}", totals(tasks, rates), table.render())
+}
+
+/// That a node leads its neighbours.
+fn leads((delegate, hosts): &(String, u32)) -> String {
+    let hosts = counted((*hosts).into(), "host", "hosts");
+    printable(&format!("{delegate} leads {hosts}"))
 }
 
 /// A line on all of them.
@@ -310,7 +326,7 @@ mod tests {
         let expected = format!(
             "\
 {id}  http://origin.test/model.bin  100.0 MiB
-0 of 3 hosts complete, 2 taking, 2 still  3.0 MiB/s  source 100.0 MiB (1.00 copies)  BLACKLISTED liar\\u{{1b}}[2J
+0 of 3 hosts complete, 2 taking, 2 still  3.0 MiB/s  source 100.0 MiB (1.00 copies)  one leads 7 hosts  BLACKLISTED liar\\u{{1b}}[2J
 
 NODE    HOLDS                         DOWN  UP  FROM    STATE
 seed-1  ━━━━━━━━━━━━━━━━  100 %          -   -  -       complete

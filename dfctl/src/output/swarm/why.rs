@@ -84,6 +84,13 @@ fn figures(task: &SwarmTask) -> String {
             ),
         ),
     ];
+    if !task.delegates.is_empty() {
+        let leads = |(name, hosts): &(String, u32)| {
+            format!("{name} leads {}", counted((*hosts).into(), "host", "hosts"))
+        };
+        let all: Vec<String> = task.delegates.iter().map(leads).collect();
+        facts.push(("delegates", all.join(", ")));
+    }
     if !task.blacklisted.is_empty() {
         let names = task.blacklisted.join(", ");
         facts.push(("BLACKLISTED", format!("{names}: sent bytes that did not verify")));
@@ -266,6 +273,7 @@ pub(super) mod tests {
             taken: 41 << 20,
             crossed: 0,
             seed: Some("seed-1".into()),
+            delegates: vec![("one".into(), 7)],
             blacklisted: vec!["liar\u{1b}[2J".into()],
             peers: vec![peer("seed-1", 100 << 20, Standing::Seeds), waiting],
             entries: vec![
@@ -288,6 +296,7 @@ task {id}  http://origin.test/model.bin  100.0 MiB
 decided by   main, strategy swarm (arm b)
 swarm        3 hosts: 0 complete, 2 taking, 2 standing still; seed seed-1
 moved        source 100.0 MiB (1.00 copies), between hosts 41.0 MiB, of that between data centres 0 B
+delegates    one leads 7 hosts
 BLACKLISTED  liar\\u{{1b}}[2J: sent bytes that did not verify
 
 node-b  31 %  nothing has come for 4.2 s from seed-1

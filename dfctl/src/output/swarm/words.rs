@@ -65,6 +65,10 @@ pub fn standing(standing: &Standing, peer: Option<&SwarmPeer>) -> Said {
             "too many read the source at once".to_owned(),
             format!("its turn is looked for again in {}", ms(*due)),
         ),
+        Standing::WithDelegate(delegate) => said(
+            format!("{delegate} leads it"),
+            "what comes to it is told there; this scheduler hears when it is through".to_owned(),
+        ),
         Standing::AtSource(true) => plain("reads the source, for its neighbours too"),
         Standing::AtSource(false) => plain("reads the source, for itself"),
         Standing::Silent(due) => said(
@@ -107,6 +111,7 @@ pub fn name(standing: &Standing) -> &'static str {
         Standing::ForHolders(_) => "waits-for-holders",
         Standing::ForParents(..) => "waits-for-parents",
         Standing::ForTurn(_) => "waits-for-turn",
+        Standing::WithDelegate(_) => "with-delegate",
         Standing::AtSource(true) => "stands-in",
         Standing::AtSource(false) => "at-source",
         Standing::Silent(_) => "silent",
@@ -123,6 +128,7 @@ pub fn is_still(standing: &Standing) -> bool {
         | Standing::Seeds
         | Standing::Moves
         | Standing::AtSource(_)
+        | Standing::WithDelegate(_)
         | Standing::GaveUp
         | Standing::Other => false,
         Standing::ForBytes(_)
@@ -174,6 +180,11 @@ pub fn told(what: &Told, scores: bool) -> Vec<String> {
         Told::Source(reason, false) => one(format!("sent to the source: {reason}")),
         Told::Refused(reason) => one(format!("refused: {reason}")),
         Told::Ended { success, from, cost_ms } => one(ended(*success, *from, *cost_ms)),
+        Told::AskedToLead => one("asked to lead its neighbours".to_owned()),
+        Told::Leads(hosts) => one(format!("leads {} beside it", counted(*hosts, "host", "hosts"))),
+        Told::LeadsNoMore(reason) => one(format!("leads its neighbours no more: {reason}")),
+        Told::Delegated(delegate) => one(format!("led by {delegate} from now on")),
+        Told::CameBack(delegate) => one(format!("comes back: {delegate} failed it")),
         Told::Silent => one("is not heard of: its connection to the scheduler broke".to_owned()),
         Told::Returned => one("is heard of again".to_owned()),
         Told::Gone => one("takes part no more".to_owned()),

@@ -258,3 +258,19 @@ fn every_scenario_can_be_read() {
     let lie = Fault::Lie { share: 2.0 };
     assert!(Scenario { faults: vec![lie], ..small() }.check().is_err());
 }
+
+#[test]
+fn delegates_take_messages_from_the_scheduler_and_nothing_from_the_source() {
+    let racks =
+        Scenario { nodes: 96, pieces: 256, racks: 3, control_us: 500, service_us: 20, ..small() };
+    let alone = by_swarm(&racks, 1);
+    let delegated = by_swarm(&Scenario { delegate_above: 1_000, ..racks.clone() }, 1);
+    assert!(alone.messages > 1_500.0 && alone.costs.led.is_empty(), "{}", alone.messages);
+    assert_eq!(delegated.costs.led.len(), 3, "one in each rack");
+    assert!(delegated.messages < 1_000.0, "{}", delegated.messages);
+    assert!(delegated.source_copies <= 1.01, "{}", delegated.source_copies);
+    assert_eq!(delegated.took.len(), 96);
+    // What a delegate sends to its rack and to others both goes through its uplink.
+    let longer = delegated.last.unwrap() / alone.last.unwrap();
+    assert!((1.0..2.6).contains(&longer), "{longer}");
+}

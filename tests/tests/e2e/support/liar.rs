@@ -282,6 +282,7 @@ impl Life {
             acceptor: None,
             channels: Arc::new(GrpcChannels::new(plain)),
             advertise: acceptor.local_addrs(),
+            leads_at: Vec::new(),
         };
         let host = Host::start(self.options, network, &tracker, &stop).unwrap();
         host.engine.swarm().unwrap().until_connected().await;

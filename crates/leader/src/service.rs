@@ -1,14 +1,14 @@
 //! The owner of the core: one task that takes mail, lets the core decide, and does what it says.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dfs_model::{HostId, HostInfo, Measure, TaskId, TaskInfo};
+use dfs_model::{HostId, HostInfo, HostKind, Measure, TaskId, TaskInfo};
 use dfs_peer::dial::Callee;
 use dfs_peer::digests::{Appointment, Identity, MAX_STAND_INS};
-use dfs_peer::swarm::Channels;
+use dfs_proto::common::Endpoint;
 use dfs_proto::scheduler::{SchedulerMessage, Signer};
 use dfs_service::Tracker;
 use tokio::sync::mpsc::error::TrySendError;
@@ -16,16 +16,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::announcement::{self, Announced};
-use super::obtain::{Order, obtain};
-use super::{Error, Options, messages};
-use crate::membership::Members;
+use super::obtain::{Order, Way, obtain};
+use super::{Error, Fill, Policy, Seeds, messages};
+use crate::members::{Member, Members};
 use crate::metrics::SchedulerMetrics;
 use dfs_scheduler::core::{
-    ArmReport, Core, Decision, Event, Look, Millis, Outcome, SeedEvent, Taken, TaskReport, Totals,
-    Which,
+    ArmReport, Core, Decision, Event, Look, Millis, Outcome, RefusalKind, SeedEvent, Skill, Taken,
+    TaskReport, Totals, Which,
 };
 
 const MAILBOX: usize = 1024;
@@ -48,6 +47,12 @@ pub enum Mail {
     Announced(Box<Announced>),
     /// Somebody wants to look.
     Look(Look, oneshot::Sender<Seen>),
+    /// A delegate leads a task from now on.
+    Lead(TaskId),
+    /// And no more: those whom it leads go back.
+    LeadNoMore(TaskId),
+    /// How many it leads there who want something.
+    CountLed(TaskId, oneshot::Sender<usize>),
 }
 
 /// What somebody who looks sees.
@@ -73,6 +78,10 @@ pub struct Stream {
     pub out: Outgoing,
     /// Cancelled when the host is dropped.
     pub stop: CancellationToken,
+    /// What it can do about delegates.
+    pub skill: Skill,
+    /// Where it leads, if it does.
+    pub grpc: Vec<Endpoint>,
 }
 
 /// Talks to the service. Cheap to clone.
@@ -93,6 +102,13 @@ impl Handle {
         self.mail.send(mail).await.map_err(|_| Error::Stopped)
     }
 
+    /// How many of those who are led in a task want something.
+    pub async fn count_led(&self, task: TaskId) -> Result<usize, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Mail::CountLed(task, reply)).await?;
+        answer.await.map_err(|_| Error::Stopped)
+    }
+
     /// The swarm as people look at it: the first thousand of the tasks that are asked for.
     pub async fn look(&self, look: Look) -> Result<Seen, Error> {
         let (reply, answer) = oneshot::channel();
@@ -103,20 +119,20 @@ impl Handle {
 
 struct Seed {
     host: Arc<HostInfo>,
-    grpc: SocketAddr,
-    channel: Channel,
+    grpc: Option<SocketAddr>,
+    way: Way,
 }
 
 /// Owns the core and the ways to hosts and seeds.
 pub struct Service {
-    options: Options,
+    fill: Fill,
     core: Core,
     started: Instant,
     epoch: u64,
     mail: mpsc::Receiver<Mail>,
     sender: mpsc::Sender<Mail>,
     members: watch::Receiver<Arc<Members>>,
-    channels: Arc<dyn Channels>,
+    reached: Seeds,
     streams: HashMap<HostId, Stream>,
     seeds: BTreeMap<HostId, Seed>,
     orders: HashMap<u64, CancellationToken>,
@@ -129,32 +145,34 @@ pub struct Service {
     metrics: SchedulerMetrics,
     /// What was moved in each arm when that was counted last.
     moved: Vec<Totals>,
+    /// Of a delegate: what it leads.
+    charge: HashSet<TaskId>,
 }
 
 impl Service {
     /// A scheduler that knows nobody yet. Orders to seeds are tasks of `tracker`.
     pub fn new(
-        options: Options,
+        policy: Policy,
         members: watch::Receiver<Arc<Members>>,
-        channels: Arc<dyn Channels>,
+        reached: Seeds,
         me: Arc<Identity>,
         tracker: Tracker,
         metrics: SchedulerMetrics,
     ) -> (Self, Handle) {
-        let core = Core::new(options.limits(), options.arms(), rand::random());
+        let core = Core::new(policy.limits, policy.arms, rand::random());
         let moved = core.moved().map(|(_, moved)| *moved).collect();
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (sender, mail) = mpsc::channel(MAILBOX);
         let handle = Handle { mail: sender.clone() };
         let service = Self {
-            options,
+            fill: policy.fill,
             core,
             started: Instant::now(),
             epoch: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
             mail,
             sender,
             members,
-            channels,
+            reached,
             streams: HashMap::new(),
             seeds: BTreeMap::new(),
             orders: HashMap::new(),
@@ -163,6 +181,7 @@ impl Service {
             tracker,
             metrics,
             moved,
+            charge: HashSet::new(),
         };
         (service, handle)
     }
@@ -200,9 +219,19 @@ impl Service {
                     }
                     _ => {}
                 }
-                self.decide(*event);
+                match self.is_strange(&event) {
+                    Some((host, task)) => self.send_back(host, task),
+                    None => self.decide(*event),
+                }
             }
             Mail::Announced(announced) => self.announced(*announced),
+            Mail::Lead(task) => drop(self.charge.insert(task)),
+            Mail::LeadNoMore(task) => self.leads_no_more(task),
+            Mail::CountLed(task, reply) => {
+                let wants = self.core.hosts_of(&task).into_iter().filter(|(_, wants)| *wants);
+                // Whoever asked may have gone.
+                let _ = reply.send(wants.count());
+            }
             Mail::Attach(stream) => self.attach(stream),
             Mail::Detach(host, id) => {
                 if self.streams.get(&host).is_some_and(|stream| stream.id == id) {
@@ -254,7 +283,7 @@ impl Service {
 
     /// A host has one stream: a newer one replaces the older.
     fn attach(&mut self, stream: Stream) {
-        let host = Arc::clone(&stream.host);
+        let (host, skill) = (Arc::clone(&stream.host), stream.skill);
         let welcome = messages::welcome(self.epoch, self.core.strategy());
         // The queue is new; if the host has gone already, its end is on the way.
         let _ = stream.out.try_send(Ok(welcome));
@@ -262,7 +291,9 @@ impl Service {
             older.stop.cancel();
         }
         if !self.seeds.contains_key(&host.id) {
+            let id = host.id;
             self.decide(Event::HostJoined(host));
+            self.decide(Event::Skilled { host: id, skill });
         }
     }
 
@@ -279,20 +310,20 @@ impl Service {
     fn learn_members(&mut self) {
         let members = Arc::clone(&self.members.borrow_and_update());
         self.decide(Event::Nearest(members.nearest.clone()));
+        let reached = self.reached.of(&members);
         let gone: Vec<HostId> = self.seeds.keys().copied().collect();
-        let is_listed = |id: &HostId| members.seeds().any(|seed| seed.host.id == *id);
+        let is_listed = |id: &HostId| reached.iter().any(|seed| seed.host.id == *id);
         for id in gone.into_iter().filter(|id| !is_listed(id)) {
             self.seeds.remove(&id);
             self.decide(Event::HostLeft(id));
         }
-        for seed in members.seeds() {
+        for seed in reached {
             let same = |known: &Seed| known.host == seed.host && known.grpc == seed.grpc;
             if self.seeds.get(&seed.host.id).is_some_and(same) {
                 continue;
             }
-            let (host, grpc) = (Arc::clone(&seed.host), seed.grpc);
-            let channel = self.channels.channel(grpc, Callee::Seed(host.id));
-            self.seeds.insert(host.id, Seed { host: Arc::clone(&host), grpc, channel });
+            let host = Arc::clone(&seed.host);
+            self.seeds.insert(host.id, seed);
             self.decide(Event::HostJoined(host));
         }
     }
@@ -315,7 +346,7 @@ impl Service {
     fn perform(&mut self, decision: Decision) -> Vec<HostId> {
         match decision {
             Decision::ObtainFromSeed { seed, task, wanted, obtain } => {
-                let request = messages::obtain_request(&task, &wanted, self.options.fill);
+                let request = messages::obtain_request(&task, &wanted, self.fill);
                 self.order(seed, task, request, obtain);
             }
             Decision::EndObtain { obtain } => {
@@ -326,6 +357,18 @@ impl Service {
             Decision::Blacklisted { host, task } => {
                 self.metrics.blacklisted.inc();
                 tracing::warn!(%host, %task, "a host served bytes that did not verify");
+            }
+            Decision::Delegate { hosts, task, to } => {
+                return self.send_to_delegate(hosts, task, to);
+            }
+            // Whoever cannot be served here is led by who leads this host: nobody is sent to the source from here.
+            Decision::BackToSource { host, task, .. } if self.is_delegate() => {
+                return self.post(host, &[messages::delegated(task, None)]);
+            }
+            Decision::Refuse { host, task, kind, .. }
+                if self.is_delegate() && kind != RefusalKind::Busy =>
+            {
+                return self.post(host, &[messages::delegated(task, None)]);
             }
             Decision::Forget { task } => {
                 self.signers.remove(&task);
@@ -354,6 +397,9 @@ impl Service {
         else {
             return;
         };
+        if let Some((host, task)) = self.is_strange(&event) {
+            return self.send_back(host, task);
+        }
         // Before the digests go out: whoever is sent them is told whose they may be.
         signers
             .into_iter()
@@ -379,27 +425,76 @@ impl Service {
             }
             _ => None,
         };
-        let (hosts, messages) =
+        let (hosts, mut messages) =
             messages::messages(decision, signers.map(Vec::as_slice).unwrap_or_default());
-        let mut dropped = Vec::new();
-        for host in hosts {
-            let Some(stream) = self.streams.get(&host) else { continue };
-            // Who has hung up is read to the end: its last word may be that it goes for good.
-            let is_full = |message: &SchedulerMessage| {
-                matches!(stream.out.try_send(Ok(message.clone())), Err(TrySendError::Full(_)))
-            };
-            if !messages.iter().any(is_full) {
-                continue;
-            }
-            tracing::warn!(%host, "a host does not read what is sent to it: dropped");
-            self.metrics.dropped.inc();
-            stream.stop.cancel();
-            self.streams.remove(&host);
-            if !self.seeds.contains_key(&host) {
-                dropped.push(host);
-            }
+        if let Seeds::Own(own, _) = &self.reached {
+            messages.iter_mut().for_each(|message| messages::name_as_delegate(message, own.id));
         }
-        dropped
+        hosts.into_iter().flat_map(|host| self.post(host, &messages)).collect()
+    }
+
+    /// Sends these to a host; says whether it was dropped over it.
+    fn post(&mut self, host: HostId, messages: &[SchedulerMessage]) -> Vec<HostId> {
+        let Some(stream) = self.streams.get(&host) else { return Vec::new() };
+        // Who has hung up is read to the end: its last word may be that it goes for good.
+        let is_full = |message: &SchedulerMessage| {
+            matches!(stream.out.try_send(Ok(message.clone())), Err(TrySendError::Full(_)))
+        };
+        if !messages.iter().any(is_full) {
+            return Vec::new();
+        }
+        tracing::warn!(%host, "a host does not read what is sent to it: dropped");
+        self.metrics.dropped.inc();
+        stream.stop.cancel();
+        self.streams.remove(&host);
+        if self.seeds.contains_key(&host) { Vec::new() } else { vec![host] }
+    }
+
+    /// Tells hosts who leads them: a delegate that is not to be found any more leads nobody.
+    fn send_to_delegate(
+        &mut self,
+        hosts: Vec<HostId>,
+        task: TaskId,
+        to: Option<HostId>,
+    ) -> Vec<HostId> {
+        let delegate = to.and_then(|to| self.streams.get(&to)).map(|stream| {
+            let grpc = stream.grpc.clone();
+            dfs_proto::common::Host { grpc, ..(&*stream.host).into() }
+        });
+        let message = [messages::delegated(task, delegate)];
+        hosts.into_iter().flat_map(|host| self.post(host, &message)).collect()
+    }
+
+    fn is_delegate(&self) -> bool {
+        matches!(self.reached, Seeds::Own(..))
+    }
+
+    /// Whether a host says something to a delegate about what that does not lead: who, and of what.
+    fn is_strange(&self, event: &Event) -> Option<(HostId, TaskId)> {
+        let (Event::Register { host, task: TaskInfo { id, .. }, .. }
+        | Event::Announced { host, task: TaskInfo { id, .. }, .. }
+        | Event::Want { host, task: id, .. }) = event
+        else {
+            return None;
+        };
+        (self.is_delegate() && !self.charge.contains(id)).then_some((*host, *id))
+    }
+
+    fn send_back(&mut self, host: HostId, task: TaskId) {
+        for dropped in self.post(host, &[messages::delegated(task, None)]) {
+            self.decide(Event::HostSilent(dropped));
+        }
+    }
+
+    /// Everybody goes back whence they came.
+    fn leads_no_more(&mut self, task: TaskId) {
+        self.charge.remove(&task);
+        for (host, wants) in self.core.hosts_of(&task) {
+            if wants {
+                self.send_back(host, task);
+            }
+            self.decide(Event::Leave { host, task });
+        }
     }
 
     fn order(
@@ -410,11 +505,11 @@ impl Service {
         number: u64,
     ) {
         // The core orders only from hosts that joined as seeds, and these are they.
-        let Some(Seed { host, channel, .. }) = self.seeds.get(&seed) else { return };
+        let Some(Seed { host, way, .. }) = self.seeds.get(&seed) else { return };
         let members = self.members.clone();
         let order = Order { number, seed: Arc::clone(host), task, request, members };
         let stop = self.tracker.token().child_token();
-        let work = obtain(order, channel.clone(), self.sender.clone());
+        let work = obtain(order, way.clone(), self.sender.clone());
         self.orders.insert(number, stop.clone());
         self.tracker.tasks().spawn(async move {
             stop.run_until_cancelled(work).await;
@@ -429,6 +524,7 @@ impl Service {
         self.metrics.shelved.set(count(self.core.shelved()));
         self.metrics.streams.set(count(self.streams.len()));
         self.metrics.obtaining.set(count(self.orders.len()));
+        self.metrics.delegates.set(count(self.core.delegations()));
         self.count_moved();
     }
 
@@ -445,6 +541,25 @@ impl Service {
                 self.metrics.arm_moved.of([arm, from]).inc_by(bytes);
             }
             *before = *now;
+        }
+    }
+}
+
+impl Seeds {
+    /// Those of a member list that orders reach.
+    fn of(&self, members: &Members) -> Vec<Seed> {
+        match self {
+            Self::Listed(channels) => {
+                let seed = |Member { host, grpc, .. }: &Member| {
+                    let way = Way::Seed(channels.channel(*grpc, Callee::Seed(host.id)));
+                    Seed { host: Arc::clone(host), grpc: Some(*grpc), way }
+                };
+                members.seeds().map(seed).collect()
+            }
+            Self::Own(host, engine) => {
+                let host = HostInfo { kind: HostKind::Seed, ..HostInfo::clone(host) };
+                vec![Seed { host: Arc::new(host), grpc: None, way: Way::Own(engine.clone()) }]
+            }
         }
     }
 }

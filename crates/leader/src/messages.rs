@@ -12,7 +12,7 @@ use dfs_proto::{common, scheduler, seed};
 
 use super::Fill;
 use super::naming::MOST_NAMES;
-use crate::membership::Members;
+use crate::members::Members;
 use dfs_scheduler::core::{
     Decision, Done, Event, Failed, FailureKind, Lease, LeaseEnd, LeaseFailure, MAX_GROUPS, Outcome,
     RefusalKind, Report, SeedEvent, SizeScope, Taken, Wanted,
@@ -109,6 +109,18 @@ pub fn event(host: &HostInfo, message: scheduler::HostMessage) -> Result<Event, 
         }
         Up::Leave(leave) if leave.task_id.is_empty() => Event::HostLeft(id),
         Up::Leave(leave) => Event::Leave { host: id, task: convert::task_id(&leave.task_id)? },
+        Up::Leading(leading) => {
+            let task = convert::task_id(&leading.task_id)?;
+            match leading.leads {
+                true => Event::Leads { host: id, task },
+                false => Event::Resigns { host: id, task },
+            }
+        }
+        Up::CameBack(back) => Event::ComesBack {
+            host: id,
+            task: convert::task_id(&back.task_id)?,
+            delegate: convert::host_id(&back.delegate_id)?,
+        },
         Up::Reschedule(ask) => {
             bounded(&ask.bad_parents)?;
             let bad = ask.bad_parents.iter().map(|parent| convert::host_id(parent));
@@ -314,6 +326,10 @@ pub fn name(decision: &Decision) -> &'static str {
         Decision::Blacklisted { .. } => "blacklist",
         Decision::Forget { .. } => "forget",
         Decision::Recall { .. } => "recall",
+        Decision::AskToLead { .. } => "ask-to-lead",
+        Decision::LeadNoMore { .. } => "lead-no-more",
+        Decision::Delegate { to: Some(_), .. } => "delegate",
+        Decision::Delegate { to: None, .. } => "call-back",
     }
 }
 
@@ -374,10 +390,46 @@ pub fn messages(
             let task_id = id_bytes(task.as_bytes());
             (vec![host], vec![down(Down::Recall(scheduler::Recall { task_id }))])
         }
-        Decision::ObtainFromSeed { .. }
+        Decision::AskToLead { host, task } => {
+            let message = scheduler::Lead { task: Some(task_message(&task)), ends: false };
+            (vec![host], vec![down(Down::Lead(message))])
+        }
+        Decision::LeadNoMore { host, task } => {
+            let task = common::Task { id: id_bytes(task.as_bytes()), ..common::Task::default() };
+            let message = scheduler::Lead { task: Some(task), ends: true };
+            (vec![host], vec![down(Down::Lead(message))])
+        }
+        // Where a delegate is, its stream knows.
+        Decision::Delegate { .. }
+        | Decision::ObtainFromSeed { .. }
         | Decision::EndObtain { .. }
         | Decision::Blacklisted { .. }
         | Decision::Forget { .. } => (Vec::new(), Vec::new()),
+    }
+}
+
+/// Somebody else leads a host from now on; nobody: the scheduler again.
+pub fn delegated(task: TaskId, host: Option<common::Host>) -> scheduler::SchedulerMessage {
+    down(Down::Delegated(scheduler::Delegated { task_id: id_bytes(task.as_bytes()), host }))
+}
+
+/// Says that a delegate is there.
+pub fn alive() -> scheduler::SchedulerMessage {
+    down(Down::Alive(scheduler::Alive {}))
+}
+
+/// To those whom it leads a delegate is a host as any other, and one that fetches what it lacks.
+pub fn name_as_delegate(message: &mut scheduler::SchedulerMessage, delegate: HostId) {
+    let named = match &mut message.kind {
+        Some(Down::Parents(parents)) => &mut parents.parents,
+        Some(Down::Leases(leases)) => &mut leases.partners,
+        _ => return,
+    };
+    let hosts =
+        named.iter_mut().filter_map(|parent| Some((&mut parent.fetches, parent.host.as_mut()?)));
+    for (fetches, host) in hosts.filter(|(_, host)| host.id[..] == delegate.as_bytes()[..]) {
+        *fetches = true;
+        host.set_kind(common::HostKind::Node);
     }
 }
 
@@ -394,7 +446,8 @@ fn update(
 }
 
 fn parent(info: &HostInfo) -> scheduler::Parent {
-    scheduler::Parent { host: Some(info.into()), grant: Bytes::new() }
+    let fetches = info.kind == HostKind::Seed;
+    scheduler::Parent { host: Some(info.into()), grant: Bytes::new(), fetches }
 }
 
 fn lease(lease: Lease) -> scheduler::Lease {
@@ -459,7 +512,7 @@ pub(super) mod tests {
     use dfs_proto::manager::Role;
 
     use super::*;
-    use crate::membership::Member;
+    use crate::members::Member;
 
     /// A task as any other.
     pub fn some_task() -> TaskInfo {

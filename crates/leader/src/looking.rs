@@ -119,7 +119,12 @@ fn status(report: &TaskReport) -> scheduler::TaskStatus {
         others: report.others.iter().map(who).collect(),
         arm: report.arm.clone(),
         strategy: report.strategy.to_owned(),
+        delegates: report.delegates.iter().map(delegate).collect(),
     }
+}
+
+fn delegate((host, hosts): &(HostId, usize)) -> scheduler::Delegate {
+    scheduler::Delegate { id: id(*host), hosts: u32::try_from(*hosts).unwrap_or(u32::MAX) }
 }
 
 fn id(host: HostId) -> Bytes {
@@ -226,6 +231,9 @@ fn standing(standing: &Standing, now: Millis) -> scheduler::Standing {
             scheduler::Standing { tries: *tries, tries_of: *of, ..due(Kind::ForParents, *at) }
         }
         Standing::ForTurn { due: at } => due(Kind::ForTurn, *at),
+        Standing::WithDelegate { delegate } => {
+            scheduler::Standing { seed_id: id(*delegate), ..of(Kind::WithDelegate) }
+        }
         Standing::AtSource { stand_in } => {
             scheduler::Standing { flag: *stand_in, ..of(Kind::AtSource) }
         }
@@ -270,6 +278,11 @@ fn what(what: &Evidence) -> What {
             kind: failure_message(*kind).into(),
             blocked: *blocked,
         }),
+        Evidence::Leads { hosts } => What::Leads(scheduler::Counted { groups: *hosts as u64 }),
+        Evidence::LeadsNoMore { reason } => What::LeadsNoMore((*reason).to_owned()),
+        Evidence::Delegated { to } => What::DelegatedTo(id(*to)),
+        Evidence::CameBack { from } => What::CameBackFrom(id(*from)),
+        Evidence::AskedToLead => plain(scheduler::Plain::AskedToLead),
         Evidence::LetDown { giver, leases } => {
             What::LetDown(scheduler::LetDown { giver_id: id(*giver), leases: *leases })
         }
@@ -372,6 +385,7 @@ mod tests {
             complete: 0,
             taking: 0,
             still: 0,
+            delegates: Vec::new(),
             blacklisted: Vec::new(),
             peers: Vec::new(),
             entries: Vec::new(),

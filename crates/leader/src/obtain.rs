@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use dfs_model::{HostInfo, TaskInfo};
-use dfs_proto::seed::ObtainRequest;
+use dfs_peer::engine::Engine;
 use dfs_proto::seed::seed_client::SeedClient;
+use dfs_proto::seed::{ObtainEvent, ObtainRequest};
+use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::messages;
 use super::service::Mail;
-use crate::membership::Members;
+use super::{giving, messages};
+use crate::members::Members;
 use dfs_scheduler::core::{Event, RefusalKind, SeedEvent};
 
 /// Largest message taken from a seed, in bytes.
@@ -31,9 +33,37 @@ pub struct Order {
     pub members: watch::Receiver<Arc<Members>>,
 }
 
+/// The way to who carries orders out.
+#[derive(Clone)]
+pub enum Way {
+    /// A seed's gRPC.
+    Seed(Channel),
+    /// This process, of a delegate.
+    Own(Engine),
+}
+
+impl Way {
+    async fn obtain(
+        &self,
+        request: ObtainRequest,
+    ) -> Result<BoxStream<'static, Result<ObtainEvent, Status>>, Status> {
+        Ok(match self {
+            Self::Seed(channel) => {
+                let mut client =
+                    SeedClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+                client.obtain(request).await?.into_inner().boxed()
+            }
+            Self::Own(engine) => {
+                let events = giving::obtain(engine, request).await;
+                events.map_err(|error| Status::unavailable(error.to_string()))?.map(Ok).boxed()
+            }
+        })
+    }
+}
+
 /// Carries an order out: everything the seed says goes into the mailbox, its end included.
-pub async fn obtain(order: Order, channel: Channel, mailbox: mpsc::Sender<Mail>) {
-    let end = match stream(&order, channel, &mailbox).await {
+pub async fn obtain(order: Order, way: Way, mailbox: mpsc::Sender<Mail>) {
+    let end = match stream(&order, &way, &mailbox).await {
         Ok(()) => SeedEvent::Ended,
         Err(status) => {
             let kind = refusal(status.code());
@@ -44,14 +74,10 @@ pub async fn obtain(order: Order, channel: Channel, mailbox: mpsc::Sender<Mail>)
     let _ = mailbox.send(order.mail(end)).await;
 }
 
-async fn stream(
-    order: &Order,
-    channel: Channel,
-    mailbox: &mpsc::Sender<Mail>,
-) -> Result<(), Status> {
-    let mut client = SeedClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    let mut events = client.obtain(order.request.clone()).await?.into_inner();
-    while let Some(message) = events.message().await? {
+async fn stream(order: &Order, way: &Way, mailbox: &mpsc::Sender<Mail>) -> Result<(), Status> {
+    let mut events = way.obtain(order.request.clone()).await?;
+    while let Some(message) = events.next().await {
+        let message = message?;
         let members = Arc::clone(&order.members.borrow());
         let event = messages::seed_event(&members, &order.task, message)
             .map_err(|error| Status::internal(format!("the seed's answer: {error}")))?;

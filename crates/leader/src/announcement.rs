@@ -14,7 +14,7 @@ use dfs_proto::{convert, scheduler};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::messages::{self, Unacceptable};
-use crate::membership::Members;
+use crate::members::Members;
 use dfs_scheduler::core::Event;
 
 /// What a host announces of one task.
@@ -196,7 +196,7 @@ mod tests {
 
     use super::super::messages::tests::some_task;
     use super::*;
-    use crate::membership::Member;
+    use crate::members::Member;
 
     fn identity() -> Identity {
         Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap()
