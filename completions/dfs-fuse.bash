@@ -23,7 +23,7 @@ _dfs__fuse() {
 
     case "${cmd}" in
         dfs__fuse)
-            opts="-h -V --data-dir --socket --socket-group --cluster --join --advertise --port-pieces --capacity --upload-rate --ca-file --export --exit-when-idle --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help --version"
+            opts="-h -V --data-dir --socket --socket-group --cluster --join --advertise --port-pieces --port-grpc --capacity --upload-rate --ca-file --export --exit-when-idle --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -54,6 +54,10 @@ _dfs__fuse() {
                     return 0
                     ;;
                 --port-pieces)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --port-grpc)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -5,6 +5,7 @@ complete -c dfs-fuse -l cluster -d 'The cluster to take part in, as host:port of
 complete -c dfs-fuse -l join -d 'Token that this machine joins the cluster with, once; it says where the cluster is. `dfctl cluster up` and `dfctl cluster join-token` print it' -r
 complete -c dfs-fuse -l advertise -d 'Address that others reach this host\'s pieces at, where it is not the one it listens on; repeatable' -r
 complete -c dfs-fuse -l port-pieces -d 'Port of the piece plane; 0 is a free one [default: 4001, or a free one if that is taken]' -r
+complete -c dfs-fuse -l port-grpc -d 'Port at which this host\'s neighbours find it where it leads them in its scheduler\'s place; 0 is a free one [default: 4003, or a free one if that is taken]' -r
 complete -c dfs-fuse -l capacity -d 'Disk that the cache may take, as in 50GiB, at least 64MiB; all of the file system when not given' -r
 complete -c dfs-fuse -l upload-rate -d 'Bytes in a second that it uploads at most, as in 1Gbit/s' -r
 complete -c dfs-fuse -l ca-file -d 'PEM file of a certificate authority that origins may be signed by; repeatable' -r -F

@@ -115,7 +115,7 @@ pub struct SwarmOptions {
 #[derive(Debug, Clone)]
 pub enum Charge {
     /// In this task.
-    Lead(TaskInfo),
+    Lead(Box<TaskInfo>),
     /// And no more.
     LeadNoMore(TaskId),
 }

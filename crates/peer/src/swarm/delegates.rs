@@ -65,6 +65,6 @@ pub(super) fn charge(said: scheduler::Lead) -> Result<Charge, BadMessage> {
     let task = said.task.unwrap_or_default();
     Ok(match said.ends {
         true => Charge::LeadNoMore(convert::task_id(&task.id)?),
-        false => Charge::Lead(TaskInfo::try_from(task)?),
+        false => Charge::Lead(Box::new(TaskInfo::try_from(task)?)),
     })
 }

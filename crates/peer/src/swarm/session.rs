@@ -154,7 +154,7 @@ impl Session {
             }
         }
         for delegated in self.outbox.take_delegated() {
-            self.heed(&members, delegated, stop).await;
+            Box::pin(self.heed(&members, delegated, stop)).await;
         }
         let is_of_use = |id: &HostId| {
             self.delegates.leads(id) || members.schedulers.iter().any(|(host, _)| host.id == *id)

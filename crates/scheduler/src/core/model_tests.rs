@@ -159,6 +159,22 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
             Event::PeerResult { host: id(n), task: task(t).id, outcome, taken: Taken::default() }
         }
         Step::Leave(n, t) => Event::Leave { host: id(n), task: task(t).id },
+        Step::SeedObtains(t)
+        | Step::SeedDigests(t, _)
+        | Step::SeedVerifies(t, _)
+        | Step::SeedFails(t, _)
+        | Step::SeedEnds(t) => seed_event_of(scene, &step, t)?,
+        Step::Pass(ms) => {
+            scene.now = scene.now.after(Duration::from_millis(ms.into()));
+            Event::Tick
+        }
+        step => return delegate_event_of(scene, &step),
+    })
+}
+
+/// What hosts say of delegates.
+fn delegate_event_of(scene: &Scene, step: &Step) -> Option<Event> {
+    Some(match *step {
         Step::Skilled(n, skill) => {
             let skill = [Skill::None, Skill::Follows, Skill::Leads][usize::from(skill)];
             Event::Skilled { host: id(n), skill }
@@ -173,15 +189,7 @@ fn event_of(scene: &mut Scene, step: Step) -> Option<Event> {
         Step::ComesBack(n, t, delegate) => {
             Event::ComesBack { host: id(n), task: task(t).id, delegate: id(delegate) }
         }
-        Step::SeedObtains(t)
-        | Step::SeedDigests(t, _)
-        | Step::SeedVerifies(t, _)
-        | Step::SeedFails(t, _)
-        | Step::SeedEnds(t) => seed_event_of(scene, &step, t)?,
-        Step::Pass(ms) => {
-            scene.now = scene.now.after(Duration::from_millis(ms.into()));
-            Event::Tick
-        }
+        _ => return None,
     })
 }
 
