@@ -382,16 +382,20 @@ fn a_reader_whose_parent_hangs_has_what_it_waits_for_from_a_second_one_and_not_f
 fn a_reader_from_front_to_back_does_not_wait_until_a_parent_that_hangs_is_found_to_be_dead() {
     let reading = Reading::begin();
     let mut places = (0..reading.body.length().unwrap() / READ).map(|n| n * READ);
-    let hangs = reading.gives_most(|| {
-        for at in places.by_ref().take(100) {
-            reading.read(at);
-        }
-    });
-    hangs.freeze();
-    // Four seconds is what that takes.
-    let longest = places.map(|at| reading.read(at)).max().unwrap();
-    hangs.thaw();
+    let mut longest = Duration::ZERO;
+    // Whoever hangs may have had nothing on its way.
+    while reading.won() == 0 {
+        let hangs = reading.gives_most(|| {
+            for at in places.by_ref().take(20) {
+                reading.read(at);
+            }
+        });
+        hangs.freeze();
+        let took = places.by_ref().take(60).map(|at| reading.read(at)).max();
+        hangs.thaw();
+        longest = longest.max(took.expect("nothing was asked of others over the whole file"));
+    }
+    // Four seconds is what it takes until one is found to be dead.
     assert!(longest < Duration::from_secs(3), "{longest:?}");
-    assert!(reading.won() > 0, "what was asked of it was asked of others");
     reading.came_once();
 }
