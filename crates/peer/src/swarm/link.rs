@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::messages::By;
 use super::outbox::Outbox;
 use super::teller::{Teller, Told, is_responsible};
 use super::{Charge, Holdings, Members, SwarmOptions, delegates, messages};
@@ -208,7 +209,12 @@ async fn read(
             }
             _ => {}
         }
-        match messages::down(message) {
+        let members = Arc::clone(&parts.members.borrow());
+        let by = match parts.leader {
+            Callee::Delegate(_) => By::Delegate(&members, &parts.options.keyring),
+            _ => By::Scheduler,
+        };
+        match messages::down(message, by) {
             Ok(Some((task, commands))) => {
                 let Some(registration) = parts.outbox.registration(&task) else { continue };
                 for command in commands {
