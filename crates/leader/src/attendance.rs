@@ -268,7 +268,9 @@ impl Attendance {
                     self.announce(vec![held], &mut pending).await?;
                     continue;
                 }
-                Some(Up::Names(ref names)) => naming.said(names.more),
+                Some(Up::Names(ref names)) => {
+                    naming.said(names.more && self.pulse == Pulse::Silent);
+                }
                 _ => {}
             }
             // Of signatures at most one, over one batch: less than a millisecond.

@@ -64,6 +64,11 @@ impl Members {
         listed.map(|(scheduler, _)| scheduler.public_key)
     }
 
+    /// Whether a host is a seed that is listed, by its name and its key.
+    pub(super) fn is_seed(&self, host: &HostInfo) -> bool {
+        self.keys().any(|(id, key)| (id, key) == (host.id, host.public_key))
+    }
+
     /// Where no scheduler is listed those known before stand: a manager that does not hear of them may be the one who is
     /// cut off, and whoever talks to one goes on.
     fn after(mut self, known: &Self) -> Self {

@@ -267,9 +267,15 @@ fn signers(task: TaskId, signers: &[Signer], by: By<'_>) -> Result<Command, BadM
     Ok(Command::Signers { keys, appointments })
 }
 
-fn hosts(parents: Vec<scheduler::Parent>) -> Result<Vec<ParentHost>, BadMessage> {
+fn hosts(parents: Vec<scheduler::Parent>, by: By<'_>) -> Result<Vec<ParentHost>, BadMessage> {
     let host = |parent: scheduler::Parent| {
-        let host = HostInfo::try_from(parent.host.unwrap_or_default())?;
+        let mut host = HostInfo::try_from(parent.host.unwrap_or_default())?;
+        if let By::Delegate(members, _) = by
+            && !members.is_seed(&host)
+        {
+            // It would be given credentials.
+            host.kind = HostKind::Node;
+        }
         // An older scheduler does not say so of its seeds.
         let fetches = parent.fetches || host.kind == HostKind::Seed;
         Ok(ParentHost { host, grant: parent.grant, fetches })
@@ -295,12 +301,12 @@ pub(super) fn down(
         Down::Parents(parents) => {
             let id = convert::task_id(&parents.task_id)?;
             let led = parents.led;
-            let parents = hosts(parents.parents)?;
+            let parents = hosts(parents.parents, by)?;
             (id, vec![Command::Parents { parents, led }])
         }
         Down::Leases(leases) => {
             let id = convert::task_id(&leases.task_id)?;
-            let partners = hosts(leases.partners)?;
+            let partners = hosts(leases.partners, by)?;
             let withdrawn = leases.withdrawn;
             let leases = leases.leases.into_iter().map(lease).collect::<Result<_, _>>()?;
             (id, vec![Command::Leases { leases, withdrawn, partners }])
@@ -362,16 +368,20 @@ mod tests {
         Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap()
     }
 
-    fn members(scheduler: &Identity) -> Members {
-        let host = HostInfo {
-            id: scheduler.host(),
-            kind: HostKind::Node,
-            name: "scheduler".into(),
+    fn host(identity: &Identity, kind: HostKind) -> HostInfo {
+        HostInfo {
+            id: identity.host(),
+            kind,
+            name: "host".into(),
             location: Location::default(),
             addresses: Vec::new(),
-            public_key: scheduler.public_key(),
+            public_key: identity.public_key(),
             upload_slots: 0,
-        };
+        }
+    }
+
+    fn members(scheduler: &Identity) -> Members {
+        let host = host(scheduler, HostKind::Node);
         let mut members = Members::default();
         members.schedulers = vec![(host, ([127, 0, 0, 1], 1).into())];
         members
@@ -422,5 +432,32 @@ mod tests {
         keyring.learn_stand_ins(task, vec![(stand_in.host(), stand_in.public_key())]);
         assert!(taken(task, said.clone(), by).is_empty(), "it is known already");
         assert_eq!(taken(task, said[..1].to_vec(), By::Scheduler), [liar.host()]);
+    }
+
+    #[test]
+    fn a_delegate_makes_nobody_a_seed_who_would_be_given_credentials() {
+        let (seed, liar) = (identity(), identity());
+        let (mut members, keyring) = (members(&identity()), Keyring::default());
+        members.seeds = vec![(host(&seed, HostKind::Seed), ([127, 0, 0, 1], 1).into())];
+        let task_id = id_bytes(&TaskId::from_bytes([1; 32]));
+        let seeds = |by: By<'_>| -> Vec<HostId> {
+            let stolen = HostInfo { public_key: [9; 32], ..host(&seed, HostKind::Seed) };
+            let named = [host(&seed, HostKind::Seed), stolen, host(&liar, HostKind::Seed)];
+            let parents = named.iter().map(|info| scheduler::Parent {
+                host: Some(info.into()),
+                fetches: true,
+                ..scheduler::Parent::default()
+            });
+            let (task_id, parents) = (task_id.clone(), parents.collect());
+            let parents = scheduler::Parents { task_id, parents, led: false };
+            let message = SchedulerMessage { kind: Some(Down::Parents(parents)) };
+            let (_, commands) = down(message, by).unwrap().unwrap();
+            let Command::Parents { parents, .. } = &commands[0] else { panic!("{commands:?}") };
+            assert!(parents.iter().all(|parent| parent.fetches), "they are asked all the same");
+            let seeds = parents.iter().filter(|parent| parent.host.kind == HostKind::Seed);
+            seeds.map(|parent| parent.host.id).collect()
+        };
+        assert_eq!(seeds(By::Delegate(&members, &keyring)), [seed.host()]);
+        assert_eq!(seeds(By::Scheduler), [seed.host(), seed.host(), liar.host()]);
     }
 }

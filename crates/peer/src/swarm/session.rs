@@ -196,8 +196,8 @@ impl Session {
         };
         if ids(&before) != ids(members) {
             // They share anew what there is to be named.
-            for scheduler in self.links.keys() {
-                self.send(*scheduler, messages::more_to_name()).await;
+            for (scheduler, _) in &members.schedulers {
+                self.send(scheduler.id, messages::more_to_name()).await;
             }
         }
     }
@@ -227,6 +227,7 @@ impl Session {
             scheduler: id,
             address,
             leader: Callee::Scheduler(id),
+            delegates: self.delegates.clone(),
             charges: self.charges.clone(),
         };
         match Link::open(parts, &self.tracker, stop.child_token()).await {
@@ -351,6 +352,7 @@ impl Session {
             scheduler: id,
             address,
             leader: Callee::Delegate(id),
+            delegates: self.delegates.clone(),
             charges: self.charges.clone(),
         };
         let opening = Link::open(parts, &self.tracker, stop.child_token());
