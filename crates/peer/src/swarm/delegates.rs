@@ -3,10 +3,10 @@
 //! Lost with the process: it registers with its schedulers, and is told again.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use dfs_model::{HostId, HostInfo, TaskId, TaskInfo};
+use dfs_model::{HostId, TaskId, TaskInfo};
+use dfs_proto::common::Host;
 use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::scheduler;
 use dfs_proto::scheduler::RefusalKind;
@@ -77,15 +77,12 @@ impl Delegates {
 /// Reads who leads, as it was said by one who led so far.
 pub(super) fn read(said: scheduler::Delegated, by: HostId) -> Result<Delegated, BadMessage> {
     let task = convert::task_id(&said.task_id)?;
-    let to = match said.host {
-        Some(host) => {
-            let addresses: Vec<SocketAddr> = convert::grpc_addresses(&host)?;
-            let host = HostInfo::try_from(host)?;
-            addresses.first().map(|at| (host.id, *at))
-        }
-        None => None,
+    let read = |host: Host| {
+        let id = convert::host_id(&host.id)?;
+        // At none it is not reached.
+        Ok((id, convert::grpc_addresses(&host).unwrap_or_default()))
     };
-    Ok(Delegated { task, by, to })
+    Ok(Delegated { task, by, to: said.host.map(read).transpose()? })
 }
 
 /// Reads what this host is asked.

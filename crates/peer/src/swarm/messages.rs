@@ -135,6 +135,12 @@ pub(super) fn last_words(task: &TaskId, news: &News) -> Vec<HostMessage> {
     end.into_iter().chain(rest).chain(leave).collect()
 }
 
+/// This host has gone to a delegate, and wants nothing here.
+pub(super) fn went(task: &TaskId) -> HostMessage {
+    let (task_id, priority) = (id_bytes(task), Priority::Bulk as u32);
+    up(Up::Want(Want { task_id, groups: Vec::new(), priority }))
+}
+
 /// A delegate failed this host.
 pub(super) fn came_back(task: &TaskId, delegate: &HostId) -> HostMessage {
     let delegate_id = Bytes::copy_from_slice(delegate.as_bytes());
