@@ -79,7 +79,7 @@ pub(super) struct Asking {
     pub(super) lacking: Lacking,
 }
 
-/// What a seed does that lacks what it is asked for.
+/// What a parent that fetches does that lacks what it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lacking {
     /// It fetches it.
@@ -243,7 +243,7 @@ impl Context {
             priority,
             codecs: self.engine.compression.accepts(),
             want_signed: !self.is_signed(groups),
-            fetch: parent.host.kind == dfs_model::HostKind::Seed && lacking == Lacking::Fetches,
+            fetch: parent.fetches && lacking == Lacking::Fetches,
             grant: parent.grant.clone(),
             credentials: SealedCredentials::default(),
             deadline,

@@ -1,4 +1,5 @@
 mod areas;
+mod delegates;
 mod full;
 mod holes;
 mod life;
