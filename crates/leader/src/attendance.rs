@@ -44,9 +44,6 @@ const PENDING: usize = 64 << 20;
 /// Addresses at which a host leads.
 const MOST_ADDRESSES: usize = 8;
 
-/// How often hosts hear that a delegate is there.
-const BEAT: Duration = Duration::from_secs(1);
-
 /// How long one announcement is looked through while others wait for their turn.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -228,8 +225,6 @@ impl Attendance {
         let skill = skill(&announce);
         let out_to = out.clone();
         self.send(Mail::Attach(Stream { host, id, out: out_to, stop, skill, grpc })).await?;
-        let mut beat = tokio::time::interval(BEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Who joins from here on is news to what waits.
         let mut members = self.members.clone();
         members.mark_unchanged();
@@ -244,11 +239,6 @@ impl Attendance {
                 message = messages.message() => message?,
                 Ok(()) = members.changed(), if !pending.is_empty() => {
                     pending = self.vouch(pending).await?;
-                    continue;
-                }
-                _ = beat.tick(), if self.pulse == Pulse::Beats => {
-                    // One that does not read is dropped when there is something to say.
-                    let _ = out.try_send(Ok(messages::alive()));
                     continue;
                 }
                 step = naming.step() => {

@@ -29,6 +29,9 @@ use dfs_scheduler::core::{
 
 const MAILBOX: usize = 1024;
 
+/// How often hosts hear that a delegate is there.
+const BEAT: Duration = Duration::from_secs(1);
+
 /// Tasks in one answer for people.
 const MAX_REPORTED: usize = 1000;
 
@@ -190,6 +193,8 @@ impl Service {
     pub async fn run(mut self) -> Result<(), Error> {
         let stop = self.tracker.token().clone();
         self.members.mark_changed();
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let tick = self.core.next_tick();
             tokio::select! {
@@ -197,8 +202,17 @@ impl Service {
                 Some(mail) = self.mail.recv() => self.take(mail),
                 Ok(()) = self.members.changed() => self.learn_members(),
                 () = until(self.started, tick) => self.decide(Event::Tick),
+                _ = beat.tick(), if self.is_delegate() => self.beat(),
             }
             self.observe();
+        }
+    }
+
+    /// Those who are led hear that who leads them is there: of nobody but this owner, without whom it is not.
+    fn beat(&self) {
+        for stream in self.streams.values() {
+            // One that does not read is dropped when there is something to say.
+            let _ = stream.out.try_send(Ok(messages::alive()));
         }
     }
 

@@ -360,6 +360,11 @@ impl Swarm {
         self.outbox.failed(task, groups, host, why);
     }
 
+    /// Bytes of a host did not verify.
+    pub(crate) fn lied(&self, task: TaskId, groups: GroupRange, host: HostId) {
+        self.outbox.lied(task, groups, host);
+    }
+
     pub(crate) fn reschedule(&self, task: TaskId, bad: Vec<HostId>) {
         self.outbox.reschedule(task, bad);
     }

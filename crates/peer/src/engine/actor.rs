@@ -487,6 +487,11 @@ impl Actor {
                 if is_of_nearer {
                     return self.nearer_failed(failure);
                 }
+                if let (Some(swarm), Some(Provider::Parent(host)), Failure::BadDigest) =
+                    (&self.engine.swarm, provider, failure)
+                {
+                    swarm.lied(self.shared.info.id, groups, host);
+                }
                 // What a lease came to is told when it ends. Who was not to fetch it may lack it.
                 let is_told = is_leased || (is_beside && failure == Failure::NotHeld);
                 if let (Some(swarm), Some(Provider::Parent(host)), false) =

@@ -127,12 +127,22 @@ pub(super) fn news(
     messages
 }
 
-/// What the scheduler is to hear of a task that a delegate leads: how the part in it ended.
-pub(super) fn last_words(task: &TaskId, news: &News) -> Vec<HostMessage> {
+/// What the scheduler is to hear of a task that a delegate leads: who lied, and how the part in it ended.
+pub(super) fn beside_delegate(task: &TaskId, news: &News) -> Vec<HostMessage> {
+    let failed = news.lies.iter().map(|(groups, host)| GroupsFailed {
+        groups: Some((*groups).into()),
+        parent_id: host.as_bytes().to_vec().into(),
+        kind: FailureKind::BadDigest.into(),
+    });
+    let failed: Vec<GroupsFailed> = failed.collect();
+    let lies = (!failed.is_empty()).then(|| {
+        let task_id = id_bytes(task);
+        up(Up::Progress(Progress { task_id, failed, ..Progress::default() }))
+    });
     let end = news.end.as_ref().map(|end| up(Up::Result(result(task, end))));
     let rest = news.rest.as_ref().map(|(registration, held)| rest(registration, held));
     let leave = news.leave.then(|| leave(task));
-    end.into_iter().chain(rest).chain(leave).collect()
+    lies.into_iter().chain(end).chain(rest).chain(leave).collect()
 }
 
 /// This host has gone to a delegate, and wants nothing here.

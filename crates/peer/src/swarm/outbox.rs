@@ -55,6 +55,8 @@ pub(super) struct News {
     pub(super) lost: GroupSet,
     pub(super) done: BTreeMap<Option<HostId>, Delivered>,
     pub(super) failed: Vec<(GroupRange, HostId, Failure)>,
+    /// Whose bytes did not verify, by lease or not: also who does not lead is to hear of it.
+    pub(super) lies: Vec<(GroupRange, HostId)>,
     pub(super) leases: Vec<LeaseEnd>,
     /// How long reads waited that found nothing.
     pub(super) blocked: Vec<Duration>,
@@ -219,6 +221,14 @@ impl Outbox {
         });
     }
 
+    pub(super) fn lied(&self, task: TaskId, groups: GroupRange, host: HostId) {
+        self.tell(task, |news| {
+            if news.lies.len() < MAX_FAILURES {
+                news.lies.push((groups, host));
+            }
+        });
+    }
+
     pub(super) fn blocked(&self, task: TaskId, waited: Duration) {
         self.tell(task, |news| {
             if news.blocked.len() < MAX_BLOCKED {
@@ -315,6 +325,7 @@ impl Outbox {
     pub(super) fn forget_complaints(&self) {
         for news in self.inner.lock().news.values_mut() {
             news.failed.clear();
+            news.lies.clear();
             news.leases.retain(|end| end.outcome.tells_groups());
             news.reschedule = None;
         }

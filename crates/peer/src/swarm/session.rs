@@ -267,11 +267,12 @@ impl Session {
     }
 
     async fn send_news(&mut self) {
-        let news = self.outbox.take();
+        let mut news = self.outbox.take();
         if !news.is_empty() {
             self.sent_at = Some(Instant::now());
         }
         let members = Arc::clone(&self.members.borrow());
+        self.leave_those_who_do_not_deliver(&members, &mut news).await;
         let responsible = |task: &TaskId, news: &News| -> Option<HostId> {
             let resting = news.rest.as_ref().map(|(registration, _)| registration.clone());
             let registration = self.outbox.registration(task).or(resting)?;
@@ -281,9 +282,9 @@ impl Session {
         let mut outgoing: BTreeMap<HostId, Vec<HostMessage>> = BTreeMap::new();
         for (task, news) in &news {
             let everyone: Vec<HostId> = match responsible(task, news) {
-                // How it ends both are told.
+                // Who lied and how it ends both are told.
                 scheduler if let Some(delegate) = self.delegates.of(task) => {
-                    let words = messages::last_words(task, news);
+                    let words = messages::beside_delegate(task, news);
                     if let Some(scheduler) = scheduler {
                         outgoing.entry(scheduler).or_default().extend(words);
                     }
@@ -306,6 +307,22 @@ impl Session {
         let ends = |news: &News| news.rest.is_some() || (news.leave && !news.register);
         for (task, _) in news.iter().filter(|(_, news)| ends(news)) {
             self.delegates.leave(task);
+        }
+    }
+
+    /// Nothing comes, says a task that a delegate leads: who else gives it the scheduler knows.
+    async fn leave_those_who_do_not_deliver(
+        &self,
+        members: &Members,
+        news: &mut BTreeMap<TaskId, News>,
+    ) {
+        for (task, news) in news.iter_mut().filter(|(_, news)| news.reschedule.is_some()) {
+            let registration = self.outbox.registration(task);
+            if let Some(registration) = registration.filter(|_| self.delegates.of(task).is_some()) {
+                self.come_back(members, &registration).await;
+                // They are none of the scheduler's.
+                news.leases.clear();
+            }
         }
     }
 
@@ -392,7 +409,7 @@ impl Session {
     }
 
     /// The delegate of a task failed this host: its scheduler hears of it, and leads again.
-    async fn come_back(&mut self, members: &Members, registration: &Registration) {
+    async fn come_back(&self, members: &Members, registration: &Registration) {
         let task = registration.task.id;
         let Some(delegate) = self.delegates.leave(&task) else { return };
         tracing::info!(task = %task.short(), %delegate, "back from a delegate");
@@ -543,6 +560,8 @@ mod tests {
                     Up::Register(_) => "register",
                     Up::CameBack(_) => "came back",
                     Up::Want(want) if want.groups.is_empty() => "went",
+                    Up::Reschedule(_) => "nothing comes",
+                    Up::Progress(said) if !said.failed.is_empty() => "failed",
                     other => panic!("{other:?}"),
                 };
                 said.map(name).collect()
@@ -573,5 +592,25 @@ mod tests {
             scene.hears(SCHEDULER, Some((HostId::from_bytes([number; 16]), addresses))).await;
             assert_eq!(scene.told(), [vec!["came back", "register"], vec![]]);
         }
+    }
+
+    #[tokio::test]
+    async fn who_gets_nothing_from_a_delegate_goes_back_and_a_liar_is_told_of_everywhere() {
+        let mut scene = Scene::new();
+        scene.session.outbox.take();
+        scene.hears(SCHEDULER, Some((DELEGATE, Vec::new()))).await;
+        scene.told();
+        let groups = dfs_model::GroupRange::new(0, 1);
+        let outbox = Arc::clone(&scene.session.outbox);
+        outbox.failed(scene.task, groups, DELEGATE, crate::conductor::Failure::BadDigest);
+        outbox.lied(scene.task, groups, DELEGATE);
+        scene.session.send_news().await;
+        assert_eq!(scene.told(), [["failed"]; 2]);
+        outbox.failed(scene.task, groups, DELEGATE, crate::conductor::Failure::Timeout);
+        scene.session.send_news().await;
+        assert_eq!(scene.told(), [vec![], vec!["failed"]], "it is the delegate's to know");
+        outbox.reschedule(scene.task, vec![DELEGATE]);
+        scene.session.send_news().await;
+        assert_eq!(scene.told(), [vec!["came back", "register", "nothing comes"], vec![]]);
     }
 }

@@ -300,6 +300,8 @@ impl Core {
             let Some(peer) = task.peer_mut(host) else { continue };
             peer.become_(PeerState::Resting);
             peer.delegate = Some(delegate);
+            // It may turn out to be a liar.
+            peer.meet(delegate);
             peer.in_any_order = dfs_model::GroupSet::new();
             self.note(id, *host, Evidence::Delegated { to: delegate });
         }
