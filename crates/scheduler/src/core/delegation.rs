@@ -32,6 +32,10 @@ const REGISTERS_WITHIN: Duration = Duration::from_secs(1);
 const FAILED: usize = 2;
 const FAILED_OF: usize = 4;
 
+/// A place in which so many delegations have failed has none for so long.
+const FAILED_THERE: u32 = 2;
+pub(super) const BARRED_FOR: Duration = Duration::from_secs(300);
+
 /// Of the limit, so much is to be left of messages: in percent.
 const LEFT: u64 = 75;
 
@@ -53,12 +57,14 @@ pub enum Skill {
     Leads,
 }
 
-/// A data centre and a rack in it, in small letters; without a rack all of a data centre.
-pub type Area = (Arc<str>, Arc<str>);
+/// An area, a data centre and a rack in it, the latter in small letters; without a rack all of a data centre.
+pub type Area = (Arc<str>, Arc<str>, Arc<str>);
 
 /// Messages of late.
 #[derive(Debug, Default)]
 pub(super) struct Load {
+    /// Places in which a delegate leads, or was asked to.
+    places: usize,
     since: Millis,
     /// The number of the window.
     window: u64,
@@ -99,6 +105,8 @@ pub(super) struct Delegations {
     pub(super) places: BTreeMap<Area, Delegation>,
     /// Hosts that are not asked again.
     barred: BTreeSet<HostId>,
+    /// Places in which delegations have failed: how many, and when that was last.
+    failed: BTreeMap<Area, (u32, Millis)>,
     traffic: Traffic,
 }
 
@@ -127,6 +135,22 @@ impl Delegations {
         leading.map(|place| (place.delegate, place.members.len()))
     }
 
+    /// A delegation has failed in a place. Those of longer ago are forgotten.
+    fn fail(&mut self, area: Area, now: Millis) {
+        let (failed, last) = self.failed.entry(area).or_insert((0, now));
+        let before = if now < last.after(BARRED_FOR) { *failed } else { 0 };
+        (*failed, *last) = (before.saturating_add(1), now);
+    }
+
+    /// Whether somebody could be asked to lead in a place.
+    fn is_free(&self, area: &Area, now: Millis) -> bool {
+        let is_barred = self
+            .failed
+            .get(area)
+            .is_some_and(|(failed, last)| *failed >= FAILED_THERE && now < last.after(BARRED_FOR));
+        !is_barred && !self.places.contains_key(area)
+    }
+
     fn count(&mut self, window: u64, messages: u64) {
         let before = if self.traffic.window == window { self.traffic.messages } else { 0 };
         self.traffic = Traffic { window, messages: before + messages };
@@ -138,10 +162,10 @@ impl Delegations {
 }
 
 impl Host {
-    /// Where it would have a delegate; nowhere where it does not say where it is.
+    /// Where it would have a delegate; nowhere where it does not say in which data centre it is.
     fn delegation_area(&self) -> Option<Area> {
-        let is_known = !self.idc.is_empty() || !self.rack.is_empty();
-        is_known.then(|| (Arc::clone(&self.idc), Arc::clone(&self.rack)))
+        let place = || (Arc::clone(&self.area), Arc::clone(&self.idc), Arc::clone(&self.rack));
+        (!self.idc.is_empty()).then(place)
     }
 }
 
@@ -189,32 +213,42 @@ impl Core {
         if rate > limit {
             self.delegate(rate, elapsed);
         }
-        self.load = Load { since: self.now, window: window + 1, messages: 0 };
+        let places = self.load.places;
+        self.load = Load { places, since: self.now, window: window + 1, messages: 0 };
     }
 
     /// Asks hosts to lead where that saves most, until what is left is below the limit.
     fn delegate(&mut self, rate: u64, elapsed: u64) {
         let now = self.now;
-        let mut savings: Vec<Saving> = Vec::new();
-        for (id, task) in &mut self.tasks {
-            task.delegations.places.retain(|_, place| match place.stage {
+        let mut is_asked = false;
+        for task in self.tasks.values_mut() {
+            let mut late = Vec::new();
+            task.delegations.places.retain(|area, place| match place.stage {
                 Stage::Asked(due) if due <= now => {
                     task.delegations.barred.insert(place.delegate);
+                    late.push(area.clone());
+                    self.load.places -= 1;
                     false
                 }
-                _ => true,
+                Stage::Asked(_) => {
+                    is_asked = true;
+                    true
+                }
+                Stage::Leads => true,
             });
-            savings.extend(savings_in(*id, task, &self.hosts, &self.limits, self.load.window, now));
+            late.into_iter().for_each(|area| task.delegations.fail(area, now));
         }
-        savings.sort_by(|a, b| {
-            b.messages.cmp(&a.messages).then_with(|| (a.task, &a.area).cmp(&(b.task, &b.area)))
-        });
-        let asked = self.tasks.values().flat_map(|task| task.delegations.places.values());
-        let asked = asked.filter(|place| place.stage != Stage::Leads).count();
-        if asked > 0 {
+        if is_asked {
             // What these save is not seen yet.
             return;
         }
+        let savings = self.tasks.iter().flat_map(|(id, task)| {
+            savings_in(*id, task, &self.hosts, &self.limits, self.load.window, now)
+        });
+        let mut savings: Vec<Saving> = savings.collect();
+        savings.sort_by(|a, b| {
+            b.messages.cmp(&a.messages).then_with(|| (a.task, &a.area).cmp(&(b.task, &b.area)))
+        });
         let mut left = rate;
         for saving in savings.into_iter().take(MOST_AT_ONCE) {
             if left <= self.limits.delegate_above.saturating_mul(LEFT) / 100 {
@@ -236,7 +270,8 @@ impl Core {
             failed: BTreeSet::new(),
             handed: 0,
         };
-        task.delegations.places.insert(area, place);
+        let is_new = task.delegations.places.insert(area, place).is_none();
+        self.load.places += usize::from(is_new);
         let spec = task.spec.clone();
         self.note(id, delegate, Evidence::AskedToLead);
         self.out.push(Decision::AskToLead { host: delegate, task: spec });
@@ -317,6 +352,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         task.delegations.barred.insert(delegate);
         if let Some(area) = task.delegations.of(&delegate) {
+            task.delegations.fail(area.clone(), self.now);
             self.delegation_is_over(id, &area, "it resigned");
         }
     }
@@ -389,6 +425,7 @@ impl Core {
         let most = FAILED.max(place.handed / FAILED_OF);
         if place.failed.len() >= most {
             task.delegations.barred.insert(delegate);
+            task.delegations.fail(area.clone(), self.now);
             self.delegation_is_over(id, &area, "it failed those whom it led");
         } else if place.members.is_empty() {
             self.delegation_is_over(id, &area, "nobody is left to lead");
@@ -402,6 +439,7 @@ impl Core {
             let Some(task) = self.tasks.get_mut(&id) else { continue };
             let Some(area) = task.delegations.of(&host) else { continue };
             let Some(place) = task.delegations.places.remove(&area) else { continue };
+            self.load.places -= 1;
             let reason = "it is not heard of";
             self.note(id, host, Evidence::LeadsNoMore { reason });
             let awaited = place.members.into_iter().filter(|(_, due)| due.is_some());
@@ -413,6 +451,7 @@ impl Core {
     fn delegation_is_over(&mut self, id: TaskId, area: &Area, reason: &'static str) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let Some(place) = task.delegations.places.remove(area) else { return };
+        self.load.places -= 1;
         let Delegation { delegate, members, .. } = place;
         self.note(id, delegate, Evidence::LeadsNoMore { reason });
         self.out.push(Decision::LeadNoMore { host: delegate, task: id });
@@ -444,15 +483,16 @@ impl Core {
 
     /// A host served bytes that did not verify: it leads nobody.
     pub(super) fn liar_leads_no_more(&mut self, id: TaskId, liar: HostId) {
-        let Some(task) = self.tasks.get(&id) else { return };
+        let Some(task) = self.tasks.get_mut(&id) else { return };
         if let Some(area) = task.delegations.of(&liar) {
+            task.delegations.fail(area.clone(), self.now);
             self.delegation_is_over(id, &area, "its bytes did not verify");
         }
     }
 
     /// Places in which a delegate leads, or was asked to.
     pub fn delegations(&self) -> usize {
-        self.tasks.values().map(|task| task.delegations.places.len()).sum()
+        self.load.places
     }
 }
 
@@ -490,7 +530,7 @@ fn savings_in(
             places.entry(area).or_default().push(*host);
         }
     }
-    let is_free = |area: &Area| !task.delegations.places.contains_key(area);
+    let is_free = |area: &Area| task.delegations.is_free(area, now);
     let large = places
         .into_iter()
         .filter(|(area, takers)| takers.len() >= limits.delegate_from.max(2) && is_free(area));

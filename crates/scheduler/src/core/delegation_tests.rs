@@ -4,7 +4,7 @@ use std::slice;
 
 use dfs_model::{GroupRange, GroupSet, HostKind, Priority, TaskInfo};
 
-use super::delegation::GOES_WITHIN;
+use super::delegation::{BARRED_FOR, GOES_WITHIN};
 use super::lead_tests::{end, leases, verified};
 use super::tests::{Scene, id, limits, spec};
 use super::*;
@@ -290,4 +290,44 @@ fn who_has_not_gone_to_a_delegate_that_falls_silent_is_called_back() {
     let (mut scene, task) = led();
     (3..=8).for_each(|n| went(&mut scene, &task, n));
     assert_eq!(handed(&scene.tell(Event::HostSilent(id(1)))), [(vec![2], None)]);
+}
+
+#[test]
+fn a_place_in_which_two_have_failed_has_no_delegate_for_minutes() {
+    let (mut scene, task) = led();
+    scene.tell(Event::Resigns { host: id(9), task: task.id });
+    let tried = |scene: &mut Scene| {
+        (1..=12).for_each(|n| drop(scene.register(n, &task)));
+        (1..=12).for_each(|n| drop(want(scene, &task, n)));
+        (0..100).for_each(|_| drop(want(scene, &task, 8)));
+        asked(&judged(scene, &task))
+    };
+    scene.tell(Event::Resigns { host: id(1), task: task.id });
+    let next = tried(&mut scene);
+    assert_eq!(next, [3, 10]);
+    for host in next {
+        scene.tell(Event::Resigns { host: id(host), task: task.id });
+    }
+    assert_eq!(tried(&mut scene), []);
+    scene.now = scene.now.after(BARRED_FOR);
+    judged(&mut scene, &task);
+    assert_eq!(tried(&mut scene), [4, 11]);
+}
+
+#[test]
+fn racks_of_one_name_are_one_place_only_in_one_data_centre_of_one_area() {
+    let place = |area: &str, idc: &str| {
+        let (mut scene, task) = crowd(20);
+        for n in 1..=8 {
+            let mut host = HostInfo::clone(scene.core.host(&id(n)).unwrap());
+            host.location.rack = "r1".into();
+            host.location.idc = if n <= 4 { "a".into() } else { idc.into() };
+            host.location.area = if n <= 4 { String::new() } else { area.into() };
+            scene.tell(Event::HostJoined(host.into()));
+        }
+        asked(&judged(&mut scene, &task)).into_iter().filter(|n| *n <= 8).collect::<Vec<_>>()
+    };
+    assert_eq!(place("", "a"), [1]);
+    assert_eq!(place("west", "a"), [1, 5]);
+    assert_eq!(place("", ""), [1], "nobody knows where the others are");
 }

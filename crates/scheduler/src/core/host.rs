@@ -13,6 +13,8 @@ pub struct Host {
     /// What it says of itself, and how often that has changed.
     pub info: Arc<HostInfo>,
     pub address: u32,
+    /// Its area.
+    pub area: Arc<str>,
     /// Its data centre, in small letters; empty where it is not known.
     pub idc: Arc<str>,
     /// Its rack in there, likewise.
@@ -47,6 +49,7 @@ impl Host {
         let idc = info.location.idc.to_ascii_lowercase().into();
         let rack = info.location.rack.to_ascii_lowercase().into();
         Self {
+            area: info.location.area.as_str().into(),
             info,
             idc,
             rack,

@@ -291,6 +291,8 @@ fn check(core: &Core) {
 
 /// A delegate takes part itself, and leads those who say so of it and are leased nothing here.
 fn check_delegations(core: &Core) {
+    let places = core.tasks.values().map(|task| task.delegations.places.len());
+    assert_eq!(core.delegations(), places.sum::<usize>(), "they are counted");
     for (task_id, task) in &core.tasks {
         for place in task.delegations.places.values() {
             assert!(task.peer(&place.delegate).is_some(), "a delegate that is gone");

@@ -25,6 +25,7 @@ impl Core {
             Some(host) => {
                 host.address += u32::from(host.info != fresh.info);
                 host.info = fresh.info;
+                host.area = fresh.area;
                 host.idc = fresh.idc;
                 host.rack = fresh.rack;
                 host.limit = fresh.limit;
