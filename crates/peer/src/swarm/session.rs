@@ -36,6 +36,9 @@ const UPKEEP: Duration = Duration::from_millis(250);
 /// How long a delegate may take to answer: the schedulers wait meanwhile.
 const REACHED_WITHIN: Duration = Duration::from_secs(2);
 
+/// A delegate that was not reached is not tried again for so long: others wait meanwhile.
+const NOT_REACHED_FOR: Duration = Duration::from_secs(60);
+
 /// How long a scheduler may take to take a message: the others wait meanwhile.
 const SEND_WITHIN: Duration = Duration::from_secs(2);
 
@@ -58,6 +61,8 @@ pub(super) struct Session {
     /// The members that the links are to.
     followed: Arc<Members>,
     delegates: Delegates,
+    /// Delegates that were not reached, and until when they are not tried.
+    not_reached: HashMap<HostId, Instant>,
     charges: mpsc::Sender<Charge>,
 }
 
@@ -81,6 +86,7 @@ impl Session {
             sent_at: None,
             followed: Arc::default(),
             delegates: Delegates::default(),
+            not_reached: HashMap::new(),
             charges,
         }
     }
@@ -369,7 +375,38 @@ impl Session {
         addresses: &[SocketAddr],
         stop: &CancellationToken,
     ) -> bool {
-        let Some(address) = addresses.first().copied() else { return false };
+        let now = Instant::now();
+        self.not_reached.retain(|_, until| *until > now);
+        if self.not_reached.contains_key(&id) {
+            return false;
+        }
+        let opening = async {
+            for address in addresses {
+                match self.open_to_delegate(id, *address, stop).await {
+                    Ok(link) => return Some(link),
+                    Err(status) => {
+                        let error = status.message();
+                        tracing::info!(%address, error, "a delegate is not reached");
+                    }
+                }
+            }
+            None
+        };
+        let Ok(Some(link)) = tokio::time::timeout(REACHED_WITHIN, opening).await else {
+            tracing::info!(delegate = %id, "a delegate does not answer anywhere");
+            self.not_reached.insert(id, Instant::now() + NOT_REACHED_FOR);
+            return false;
+        };
+        self.links.insert(id, link);
+        true
+    }
+
+    async fn open_to_delegate(
+        &self,
+        id: HostId,
+        address: SocketAddr,
+        stop: &CancellationToken,
+    ) -> Result<Link, tonic::Status> {
         let parts = LinkParts {
             options: Arc::clone(&self.options),
             outbox: Arc::clone(&self.outbox),
@@ -381,21 +418,7 @@ impl Session {
             delegates: self.delegates.clone(),
             charges: self.charges.clone(),
         };
-        let opening = Link::open(parts, &self.tracker, stop.child_token());
-        match tokio::time::timeout(REACHED_WITHIN, opening).await {
-            Ok(Ok(link)) => {
-                self.links.insert(id, link);
-                true
-            }
-            Ok(Err(status)) => {
-                tracing::info!(%address, error = %status.message(), "a delegate is not reached");
-                false
-            }
-            Err(_) => {
-                tracing::info!(%address, "a delegate does not answer");
-                false
-            }
-        }
+        Link::open(parts, &self.tracker, stop.child_token()).await
     }
 
     /// A delegate is gone: the schedulers lead again.
@@ -465,11 +488,13 @@ mod tests {
     use crate::engine::Keyring;
     use crate::swarm::Channels;
 
-    /// Nobody is there.
-    struct Nowhere;
+    /// Nobody is there, wherever one looks.
+    #[derive(Default)]
+    struct Nowhere(parking_lot::Mutex<Vec<SocketAddr>>);
 
     impl Channels for Nowhere {
-        fn channel(&self, _: SocketAddr, _: Callee) -> Channel {
+        fn channel(&self, address: SocketAddr, _: Callee) -> Channel {
+            self.0.lock().push(address);
             // A port that nobody listens at.
             Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
         }
@@ -503,6 +528,7 @@ mod tests {
         members: Members,
         task: TaskId,
         heard: [mpsc::Receiver<HostMessage>; 2],
+        nowhere: Arc<Nowhere>,
         _commands: mpsc::Receiver<Command>,
     }
 
@@ -513,10 +539,11 @@ mod tests {
         fn new() -> Self {
             let mut members = Members::default();
             members.schedulers = vec![(host(1), ([127, 0, 0, 1], 1).into())];
+            let nowhere = Arc::new(Nowhere::default());
             let options = SwarmOptions {
                 managers: Vec::new(),
                 host: host(9),
-                channels: Arc::new(Nowhere),
+                channels: nowhere.clone(),
                 keyring: Arc::new(Keyring::default()),
                 call_timeout: Duration::from_secs(1),
                 kept: None,
@@ -525,9 +552,9 @@ mod tests {
             let outbox = Arc::new(Outbox::default());
             let watched = watch::channel(Arc::new(members.clone())).1;
             let (charges, _) = mpsc::channel(1);
-            let (nowhere, tracker) = (Arc::new(Nowhere), TaskTracker::new());
+            let (holdings, tracker) = (nowhere.clone(), TaskTracker::new());
             let mut session =
-                Session::new(Arc::new(options), outbox, watched, nowhere, charges, tracker);
+                Session::new(Arc::new(options), outbox, watched, holdings, charges, tracker);
             let heard = [SCHEDULER, DELEGATE].map(|id| {
                 let (messages, heard) = mpsc::channel(100);
                 session.links.insert(id, Link { messages, stop: CancellationToken::new() });
@@ -544,7 +571,7 @@ mod tests {
             let (task, (commands, _commands)) =
                 (TaskInfo::new(key, Some(1), true), mpsc::channel(100));
             session.outbox.register(task.clone(), Priority::Bulk, commands);
-            Self { session, members, task: task.id, heard, _commands }
+            Self { session, members, task: task.id, heard, nowhere, _commands }
         }
 
         async fn hears(&mut self, by: HostId, to: Option<(HostId, Vec<SocketAddr>)>) {
@@ -612,5 +639,16 @@ mod tests {
         outbox.reschedule(scene.task, vec![DELEGATE]);
         scene.session.send_news().await;
         assert_eq!(scene.told(), [vec!["came back", "register", "nothing comes"], vec![]]);
+    }
+
+    #[tokio::test]
+    async fn a_delegate_is_tried_wherever_it_is_and_not_for_each_task_again() {
+        let mut scene = Scene::new();
+        let all = [1, 2].map(|last| SocketAddr::from(([127, 0, 0, last], 4003)));
+        for _ in 0..3 {
+            scene.hears(SCHEDULER, Some((HostId::from_bytes([3; 16]), all.to_vec()))).await;
+            assert_eq!(scene.told(), [vec!["came back", "register"], vec![]]);
+        }
+        assert_eq!(*scene.nowhere.0.lock(), all);
     }
 }
