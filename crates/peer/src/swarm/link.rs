@@ -10,7 +10,7 @@ use dfs_proto::common::Host;
 use dfs_proto::convert;
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::scheduler::scheduler_message::Kind as Down;
-use dfs_proto::scheduler::{Announce, HostMessage, host_message::Kind as Up};
+use dfs_proto::scheduler::{Announce, HostMessage, SchedulerMessage, host_message::Kind as Up};
 use futures::future;
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -157,30 +157,32 @@ async fn answered<T>(
     tokio::time::timeout(OPEN_WITHIN, attend).await.map_err(|_| late())?
 }
 
-async fn read(
-    mut stream: tonic::Streaming<dfs_proto::scheduler::SchedulerMessage>,
+/// The next message; none when the stream is over.
+async fn next(
+    stream: &mut tonic::Streaming<SchedulerMessage>,
     parts: &LinkParts,
-    teller: &Teller,
-) {
-    loop {
-        let next = stream.message();
-        let next = match parts.leader {
-            Callee::Delegate(_) if !Invariant::SwarmIsOptional.is_broken() => {
-                match tokio::time::timeout(SILENT, next).await {
-                    Ok(next) => next,
-                    Err(_) => return tracing::info!(delegate = %parts.address, "a delegate hangs"),
+) -> Option<SchedulerMessage> {
+    let next = stream.message();
+    let next = match parts.leader {
+        Callee::Delegate(_) if !Invariant::SwarmIsOptional.is_broken() => {
+            match tokio::time::timeout(SILENT, next).await {
+                Ok(next) => next,
+                Err(_) => {
+                    tracing::info!(delegate = %parts.address, "a delegate hangs");
+                    return None;
                 }
             }
-            _ => next.await,
-        };
-        let message = match next {
-            Ok(Some(message)) => message,
-            Ok(None) => return,
-            Err(status) => {
-                tracing::debug!(scheduler = %parts.address, error = %status.message(), "stream lost");
-                return;
-            }
-        };
+        }
+        _ => next.await,
+    };
+    next.unwrap_or_else(|status| {
+        tracing::debug!(scheduler = %parts.address, error = %status.message(), "stream lost");
+        None
+    })
+}
+
+async fn read(mut stream: tonic::Streaming<SchedulerMessage>, parts: &LinkParts, teller: &Teller) {
+    while let Some(message) = next(&mut stream, parts).await {
         if let Callee::Delegate(delegate) = parts.leader {
             match parts.delegates.heeds(delegate, message.kind.as_ref()) {
                 Ok(true) => {}
