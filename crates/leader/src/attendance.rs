@@ -7,6 +7,7 @@ use std::vec::IntoIter;
 
 use dfs_model::{HostInfo, HostKind};
 use dfs_peer::digests::Identity;
+use dfs_proto::convert::grpc_addresses;
 use dfs_proto::scheduler::host_message::Kind as Up;
 use dfs_proto::scheduler::{
     Announce, Held, HostMessage, SchedulerMessage, TasksReply, TasksRequest,
@@ -224,11 +225,7 @@ impl Attendance {
     ) -> Result<(), Status> {
         let (host, id, stop) = (Arc::clone(&self.host), self.id, self.stop.clone());
         let grpc = announce.host.as_ref().map(|host| host.grpc.clone()).unwrap_or_default();
-        let skill = match (announce.follows, grpc.is_empty() || grpc.len() > MOST_ADDRESSES) {
-            (false, _) => Skill::None,
-            (true, true) => Skill::Follows,
-            (true, false) => Skill::Leads,
-        };
+        let skill = skill(&announce);
         let out_to = out.clone();
         self.send(Mail::Attach(Stream { host, id, out: out_to, stop, skill, grpc })).await?;
         let mut beat = tokio::time::interval(BEAT);
@@ -268,7 +265,9 @@ impl Attendance {
                     self.announce(vec![held], &mut pending).await?;
                     continue;
                 }
-                Some(Up::Names(ref names)) => naming.said(names.more),
+                Some(Up::Names(ref names)) => {
+                    naming.said(names.more && self.pulse == Pulse::Silent);
+                }
                 _ => {}
             }
             // Of signatures at most one, over one batch: less than a millisecond.
@@ -351,6 +350,19 @@ impl Attendance {
     fn bad(&self, error: &Unacceptable) -> Status {
         self.metrics.malformed.inc();
         malformed(error)
+    }
+}
+
+/// What a host can do about delegates. Others are told where it leads: that must be readable.
+fn skill(announce: &Announce) -> Skill {
+    let addresses = announce.host.as_ref().map(grpc_addresses);
+    let leads = addresses.is_some_and(|addresses| {
+        addresses.is_ok_and(|all| (1..=MOST_ADDRESSES).contains(&all.len()))
+    });
+    match (announce.follows, leads) {
+        (false, _) => Skill::None,
+        (true, false) => Skill::Follows,
+        (true, true) => Skill::Leads,
     }
 }
 
@@ -484,5 +496,23 @@ mod tests {
         assert_eq!(within_turn(&mut rest, look, || looked.get() == 2), [10, 20]);
         assert_eq!(within_turn(&mut rest, look, || true), [30], "one at least");
         assert_eq!(within_turn(&mut rest, look, || false), [40]);
+    }
+
+    #[test]
+    fn only_who_can_be_reached_where_it_says_is_asked_to_lead() {
+        let said = |follows, addresses: &[&str]| {
+            let endpoint = |address: &&str| dfs_proto::common::Endpoint {
+                ip: address.to_string(),
+                port: 4003,
+            };
+            let grpc = addresses.iter().map(endpoint).collect();
+            let host = Some(dfs_proto::common::Host { grpc, ..Default::default() });
+            skill(&Announce { host, follows, ..Announce::default() })
+        };
+        assert_eq!(said(true, &["10.0.0.1", "fd00::1"]), Skill::Leads);
+        assert_eq!(said(true, &[]), Skill::Follows);
+        assert_eq!(said(true, &["not an address"]), Skill::Follows);
+        assert_eq!(said(true, &["10.0.0.1"; MOST_ADDRESSES + 1]), Skill::Follows);
+        assert_eq!(said(false, &["10.0.0.1"]), Skill::None);
     }
 }

@@ -370,6 +370,8 @@ impl Service {
             {
                 return self.post(host, &[messages::delegated(task, None)]);
             }
+            // Of what a delegate does not lead it asks nobody.
+            Decision::Recall { .. } if self.is_delegate() => {}
             Decision::Forget { task } => {
                 self.signers.remove(&task);
                 tracing::debug!(%task, "forgotten");

@@ -331,6 +331,7 @@ impl Core {
                 Timer::Retry(task, host) => self.retry(task, host, at),
                 Timer::Idle(task) => self.idle(task, at),
                 Timer::Recall(task) => self.recall_is_late(task, at),
+                Timer::HandedOver(task) => self.look_who_went(task, at),
                 Timer::Lead(task) => self.lead_on(task, at),
                 Timer::Order(task) => self.order_in_any_order(task),
             }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_model::{GroupSet, TaskInfo};
+use dfs_model::{GroupSet, Priority, TaskInfo};
 use dfs_scheduler::core::{
     Core, Decision, Event as Said, Limits, Millis, Outcome, SeedEvent, Skill,
 };
@@ -80,8 +80,8 @@ impl Delegating {
                         all.push(Said::Leads { host, task: task.id });
                     }
                     Decision::LeadNoMore { host, .. } => self.leads_no_more(hosts::node(&host)),
-                    Decision::Delegate { hosts: all, task, to } => {
-                        for host in all {
+                    Decision::Delegate { hosts, task, to } => {
+                        for host in hosts {
                             let node = hosts::node(&host);
                             match to {
                                 Some(to) => self.led_by.insert(node, hosts::node(&to)),
@@ -89,6 +89,10 @@ impl Delegating {
                             };
                             let told = Decision::Delegate { hosts: vec![host], task, to };
                             out.told.push((node, told));
+                            if to.is_some() {
+                                let (groups, priority) = (GroupSet::new(), Priority::Bulk);
+                                all.push(Said::Want { host, task, groups, priority });
+                            }
                         }
                     }
                     decision => decided(decision, out),

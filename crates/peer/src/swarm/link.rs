@@ -18,6 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::delegates::{Delegates, Presumes};
+use super::messages::By;
 use super::outbox::Outbox;
 use super::teller::{Teller, Told, is_responsible};
 use super::{Charge, Holdings, Members, SwarmOptions, delegates, messages};
@@ -47,6 +49,8 @@ pub(super) struct LinkParts {
     pub(super) leader: Callee,
     pub(super) scheduler: HostId,
     pub(super) address: SocketAddr,
+    /// Who leads here in what.
+    pub(super) delegates: Delegates,
     /// Where what it asks of this host as a leader goes.
     pub(super) charges: mpsc::Sender<Charge>,
 }
@@ -177,6 +181,16 @@ async fn read(
                 return;
             }
         };
+        if let Callee::Delegate(delegate) = parts.leader {
+            match parts.delegates.heeds(delegate, message.kind.as_ref()) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(Presumes) => {
+                    tracing::warn!(%delegate, "a delegate says what only a scheduler may: left");
+                    return;
+                }
+            }
+        }
         match message.kind {
             Some(Down::NameHeld(turn)) => {
                 teller.is_asked_for_names(turn.most as usize);
@@ -208,7 +222,12 @@ async fn read(
             }
             _ => {}
         }
-        match messages::down(message) {
+        let members = Arc::clone(&parts.members.borrow());
+        let by = match parts.leader {
+            Callee::Delegate(_) => By::Delegate(&members, &parts.options.keyring),
+            _ => By::Scheduler,
+        };
+        match messages::down(message, by) {
             Ok(Some((task, commands))) => {
                 let Some(registration) = parts.outbox.registration(&task) else { continue };
                 for command in commands {

@@ -58,6 +58,17 @@ impl Members {
         self.seeds.iter().map(|(seed, _)| (seed.id, seed.public_key))
     }
 
+    /// The key by which a scheduler appoints stand-ins.
+    pub(super) fn scheduler_key(&self, host: &HostId) -> Option<[u8; 32]> {
+        let listed = self.schedulers.iter().find(|(scheduler, _)| scheduler.id == *host);
+        listed.map(|(scheduler, _)| scheduler.public_key)
+    }
+
+    /// Whether a host is a seed that is listed, by its name and its key.
+    pub(super) fn is_seed(&self, host: &HostInfo) -> bool {
+        self.keys().any(|(id, key)| (id, key) == (host.id, host.public_key))
+    }
+
     /// Where no scheduler is listed those known before stand: a manager that does not hear of them may be the one who is
     /// cut off, and whoever talks to one goes on.
     fn after(mut self, known: &Self) -> Self {

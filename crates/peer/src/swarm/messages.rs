@@ -13,10 +13,11 @@ use dfs_proto::scheduler::{
 };
 use dfs_proto::{common, scheduler};
 
+use super::Members;
 use super::outbox::{News, PeerEnd, Registration};
 use crate::conductor::{Failure, LeaseEnd, LeaseOutcome};
-use crate::digests::{Appointment, SignedDigests};
-use crate::engine::{Command, Lease, ParentHost, ReadError};
+use crate::digests::{Appointment, MAX_STAND_INS, SignedDigests};
+use crate::engine::{Command, Keyring, Lease, ParentHost, ReadError};
 
 /// The largest message taken from a scheduler: a resolution or a snapshot of digests.
 pub(super) const MAX_MESSAGE: usize = 32 << 20;
@@ -134,6 +135,12 @@ pub(super) fn last_words(task: &TaskId, news: &News) -> Vec<HostMessage> {
     end.into_iter().chain(rest).chain(leave).collect()
 }
 
+/// This host has gone to a delegate, and wants nothing here.
+pub(super) fn went(task: &TaskId) -> HostMessage {
+    let (task_id, priority) = (id_bytes(task), Priority::Bulk as u32);
+    up(Up::Want(Want { task_id, groups: Vec::new(), priority }))
+}
+
 /// A delegate failed this host.
 pub(super) fn came_back(task: &TaskId, delegate: &HostId) -> HostMessage {
     let delegate_id = Bytes::copy_from_slice(delegate.as_bytes());
@@ -237,16 +244,44 @@ fn decode(digests: Vec<common::SignedDigests>) -> impl Iterator<Item = Command> 
         .map(|signed| Command::Digests(Box::new(signed)))
 }
 
-fn signers(signers: &[Signer]) -> Result<Command, BadMessage> {
-    let keys = signers.iter().map(convert::signer).collect::<Result<_, _>>()?;
-    // One that is unreadable, or that an older scheduler does not send, is only not handed back.
-    let words = signers.iter().filter_map(|signer| Appointment::decode(&signer.appointment).ok());
-    Ok(Command::Signers { keys, appointments: words.collect() })
+/// Who says something.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    /// A scheduler that a manager lists.
+    Scheduler,
+    /// A delegate: a node as any other.
+    Delegate(&'a Members, &'a Keyring),
 }
 
-fn hosts(parents: Vec<scheduler::Parent>) -> Result<Vec<ParentHost>, BadMessage> {
+/// Who signs for a task. A scheduler is believed; of a delegate's only the word of a scheduler counts that comes with it.
+fn signers(task: TaskId, signers: &[Signer], by: By<'_>) -> Result<Command, BadMessage> {
+    // One that is unreadable, or that an older scheduler does not send, is only not handed back.
+    let words = signers.iter().filter_map(|signer| Appointment::decode(&signer.appointment).ok());
+    let (members, keyring) = match by {
+        By::Scheduler => {
+            let keys = signers.iter().map(convert::signer).collect::<Result<_, _>>()?;
+            return Ok(Command::Signers { keys, appointments: words.collect() });
+        }
+        By::Delegate(members, keyring) => (members, keyring),
+    };
+    let words = words.take(MAX_STAND_INS).filter(|word| {
+        let is_news = keyring.key(&task, &word.host) != Some(word.key);
+        word.task == task && is_news && word.verify(|host| members.scheduler_key(host)).is_ok()
+    });
+    let appointments: Vec<Appointment> = words.collect();
+    let keys = appointments.iter().map(|word| (word.host, word.key)).collect();
+    Ok(Command::Signers { keys, appointments })
+}
+
+fn hosts(parents: Vec<scheduler::Parent>, by: By<'_>) -> Result<Vec<ParentHost>, BadMessage> {
     let host = |parent: scheduler::Parent| {
-        let host = HostInfo::try_from(parent.host.unwrap_or_default())?;
+        let mut host = HostInfo::try_from(parent.host.unwrap_or_default())?;
+        if let By::Delegate(members, _) = by
+            && !members.is_seed(&host)
+        {
+            // It would be given credentials.
+            host.kind = HostKind::Node;
+        }
         // An older scheduler does not say so of its seeds.
         let fetches = parent.fetches || host.kind == HostKind::Seed;
         Ok(ParentHost { host, grant: parent.grant, fetches })
@@ -265,18 +300,19 @@ fn lease(lease: scheduler::Lease) -> Result<Lease, BadMessage> {
 /// A scheduler's message as commands to one task; none for messages about no task.
 pub(super) fn down(
     message: SchedulerMessage,
+    by: By<'_>,
 ) -> Result<Option<(TaskId, Vec<Command>)>, BadMessage> {
     let Some(kind) = message.kind else { return Ok(None) };
     let addressed = match kind {
         Down::Parents(parents) => {
             let id = convert::task_id(&parents.task_id)?;
             let led = parents.led;
-            let parents = hosts(parents.parents)?;
+            let parents = hosts(parents.parents, by)?;
             (id, vec![Command::Parents { parents, led }])
         }
         Down::Leases(leases) => {
             let id = convert::task_id(&leases.task_id)?;
-            let partners = hosts(leases.partners)?;
+            let partners = hosts(leases.partners, by)?;
             let withdrawn = leases.withdrawn;
             let leases = leases.leases.into_iter().map(lease).collect::<Result<_, _>>()?;
             (id, vec![Command::Leases { leases, withdrawn, partners }])
@@ -284,7 +320,7 @@ pub(super) fn down(
         Down::Registered(registered) => {
             let task = registered.task.as_ref().map(|task| &task.id[..]);
             let id = convert::task_id(task.unwrap_or_default())?;
-            let signers = signers(&registered.signers)?;
+            let signers = signers(id, &registered.signers, by)?;
             let tiny = registered.scope() == SizeScope::Tiny && !registered.content.is_empty();
             if tiny {
                 let (content, digests) = (registered.content, registered.digests);
@@ -295,15 +331,15 @@ pub(super) fn down(
             }
         }
         Down::Update(TaskUpdate { task_id, digests, signers: keys, .. }) => {
-            let signers = signers(&keys)?;
-            let commands = std::iter::once(signers).chain(decode(digests)).collect();
-            (convert::task_id(&task_id)?, commands)
+            let id = convert::task_id(&task_id)?;
+            let signers = signers(id, &keys, by)?;
+            (id, std::iter::once(signers).chain(decode(digests)).collect())
         }
         Down::BackToSource(order) => {
             let reason = format!("the scheduler says: {}", order.reason);
-            let signers = signers(&order.signers)?;
-            let order_to = Command::BackToSource { reason, stand_in: order.stand_in };
-            (convert::task_id(&order.task_id)?, vec![signers, order_to])
+            let id = convert::task_id(&order.task_id)?;
+            let signers = signers(id, &order.signers, by)?;
+            (id, vec![signers, Command::BackToSource { reason, stand_in: order.stand_in }])
         }
         Down::Refused(refused) => {
             let id = convert::task_id(&refused.task_id)?;
@@ -325,4 +361,109 @@ pub(super) fn down(
         Down::Lead(_) | Down::Delegated(_) | Down::Alive(_) => return Ok(None),
     };
     Ok(Some(addressed))
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_model::Location;
+
+    use super::*;
+    use crate::digests::Identity;
+
+    fn identity() -> Identity {
+        Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap()
+    }
+
+    fn host(identity: &Identity, kind: HostKind) -> HostInfo {
+        HostInfo {
+            id: identity.host(),
+            kind,
+            name: "host".into(),
+            location: Location::default(),
+            addresses: Vec::new(),
+            public_key: identity.public_key(),
+            upload_slots: 0,
+        }
+    }
+
+    fn members(scheduler: &Identity) -> Members {
+        let host = host(scheduler, HostKind::Node);
+        let mut members = Members::default();
+        members.schedulers = vec![(host, ([127, 0, 0, 1], 1).into())];
+        members
+    }
+
+    fn signer(host: &Identity, appointment: Option<Appointment>) -> Signer {
+        Signer {
+            host_id: host.host().as_bytes().to_vec().into(),
+            public_key: host.public_key().to_vec().into(),
+            appointment: appointment.map(|word| word.encode()).unwrap_or_default(),
+        }
+    }
+
+    /// Whose keys are taken of an update about a task.
+    fn taken(task: TaskId, signers: Vec<Signer>, by: By<'_>) -> Vec<HostId> {
+        let update = TaskUpdate { task_id: id_bytes(&task), signers, ..TaskUpdate::default() };
+        let message = SchedulerMessage { kind: Some(Down::Update(update)) };
+        let (_, commands) = down(message, by).unwrap().unwrap();
+        let Command::Signers { keys, appointments } = &commands[0] else { panic!("{commands:?}") };
+        let words: Vec<HostId> = appointments.iter().map(|word| word.host).collect();
+        let keys: Vec<HostId> = keys.iter().map(|(host, _)| *host).collect();
+        assert!(words.is_empty() || words == keys);
+        keys
+    }
+
+    #[test]
+    fn a_delegate_makes_nobody_a_signer_whom_no_scheduler_appointed() {
+        let (scheduler, stand_in, liar) = (identity(), identity(), identity());
+        let (task, other) = (TaskId::from_bytes([1; 32]), TaskId::from_bytes([2; 32]));
+        let appointed = |task, host: &Identity, by: &Identity| {
+            Some(Appointment::sign(task, host.host(), host.public_key(), by))
+        };
+        let (members, keyring) = (members(&scheduler), Keyring::default());
+        let said = vec![
+            signer(&liar, None),
+            signer(&liar, appointed(task, &liar, &liar)),
+            signer(&liar, appointed(other, &liar, &scheduler)),
+            // Its own key beside another's appointment.
+            Signer {
+                appointment: appointed(task, &stand_in, &scheduler).unwrap().encode(),
+                ..signer(&liar, None)
+            },
+        ];
+        let by = By::Delegate(&members, &keyring);
+        assert_eq!(taken(task, said.clone(), by), [stand_in.host()]);
+        let far_too_many = vec![said[1].clone(); 100_000];
+        assert!(taken(task, far_too_many, by).is_empty());
+        keyring.learn_stand_ins(task, vec![(stand_in.host(), stand_in.public_key())]);
+        assert!(taken(task, said.clone(), by).is_empty(), "it is known already");
+        assert_eq!(taken(task, said[..1].to_vec(), By::Scheduler), [liar.host()]);
+    }
+
+    #[test]
+    fn a_delegate_makes_nobody_a_seed_who_would_be_given_credentials() {
+        let (seed, liar) = (identity(), identity());
+        let (mut members, keyring) = (members(&identity()), Keyring::default());
+        members.seeds = vec![(host(&seed, HostKind::Seed), ([127, 0, 0, 1], 1).into())];
+        let task_id = id_bytes(&TaskId::from_bytes([1; 32]));
+        let seeds = |by: By<'_>| -> Vec<HostId> {
+            let stolen = HostInfo { public_key: [9; 32], ..host(&seed, HostKind::Seed) };
+            let named = [host(&seed, HostKind::Seed), stolen, host(&liar, HostKind::Seed)];
+            let parents = named.iter().map(|info| scheduler::Parent {
+                host: Some(info.into()),
+                fetches: true,
+                ..scheduler::Parent::default()
+            });
+            let (task_id, parents) = (task_id.clone(), parents.collect());
+            let parents = scheduler::Parents { task_id, parents, led: false };
+            let message = SchedulerMessage { kind: Some(Down::Parents(parents)) };
+            let (_, commands) = down(message, by).unwrap().unwrap();
+            let Command::Parents { parents, .. } = &commands[0] else { panic!("{commands:?}") };
+            assert!(parents.iter().all(|parent| parent.fetches), "they are asked all the same");
+            let seeds = parents.iter().filter(|parent| parent.host.kind == HostKind::Seed);
+            seeds.map(|parent| parent.host.id).collect()
+        };
+        assert_eq!(seeds(By::Delegate(&members, &keyring)), [seed.host()]);
+        assert_eq!(seeds(By::Scheduler), [seed.host(), seed.host(), liar.host()]);
+    }
 }

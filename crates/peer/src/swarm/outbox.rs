@@ -88,7 +88,7 @@ pub(super) struct Delegated {
     /// Who says so.
     pub(super) by: HostId,
     /// Who leads, and where that is; none: the scheduler again.
-    pub(super) to: Option<(HostId, SocketAddr)>,
+    pub(super) to: Option<(HostId, Vec<SocketAddr>)>,
 }
 
 #[derive(Default)]

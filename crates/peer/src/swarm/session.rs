@@ -196,8 +196,8 @@ impl Session {
         };
         if ids(&before) != ids(members) {
             // They share anew what there is to be named.
-            for scheduler in self.links.keys() {
-                self.send(*scheduler, messages::more_to_name()).await;
+            for (scheduler, _) in &members.schedulers {
+                self.send(scheduler.id, messages::more_to_name()).await;
             }
         }
     }
@@ -227,6 +227,7 @@ impl Session {
             scheduler: id,
             address,
             leader: Callee::Scheduler(id),
+            delegates: self.delegates.clone(),
             charges: self.charges.clone(),
         };
         match Link::open(parts, &self.tracker, stop.child_token()).await {
@@ -319,30 +320,39 @@ impl Session {
         let Delegated { task, by, to } = said;
         let Some(registration) = self.outbox.registration(&task) else { return };
         let delegate = self.delegates.of(&task);
-        let Some((id, address)) = to else {
-            // Of one that it has left already it hears too late.
+        let Some((id, addresses)) = to else {
             if delegate.is_some_and(|delegate| delegate == by) {
                 return self.come_back(members, &registration).await;
             }
-            if delegate.is_some() {
-                self.delegates.leave(&task);
-                return self.tell_all(members, &registration).await;
+            // Also where it never went. Of a delegate that it has left already it hears too late.
+            if self.delegates.leave(&task).is_some()
+                || self.leader_of(members, &registration.task) == Some(by)
+            {
+                self.tell_all(members, &registration).await;
             }
             return;
         };
-        if delegate.is_some() || id == self.options.host.id {
+        if delegate == Some(id) {
             return;
         }
-        if !self.links.contains_key(&id) && !self.reach(id, address, stop).await {
-            self.delegates.follow(task, id);
+        let is_there = id != self.options.host.id
+            && (self.links.contains_key(&id) || self.reach(id, &addresses, stop).await);
+        self.delegates.follow(task, id);
+        if !is_there {
             return self.come_back(members, &registration).await;
         }
-        self.delegates.follow(task, id);
+        self.send(by, messages::went(&task)).await;
         self.tell_all(members, &registration).await;
     }
 
     /// Opens a link to a delegate; whether it is there.
-    async fn reach(&mut self, id: HostId, address: SocketAddr, stop: &CancellationToken) -> bool {
+    async fn reach(
+        &mut self,
+        id: HostId,
+        addresses: &[SocketAddr],
+        stop: &CancellationToken,
+    ) -> bool {
+        let Some(address) = addresses.first().copied() else { return false };
         let parts = LinkParts {
             options: Arc::clone(&self.options),
             outbox: Arc::clone(&self.outbox),
@@ -351,6 +361,7 @@ impl Session {
             scheduler: id,
             address,
             leader: Callee::Delegate(id),
+            delegates: self.delegates.clone(),
             charges: self.charges.clone(),
         };
         let opening = Link::open(parts, &self.tracker, stop.child_token());
@@ -420,6 +431,147 @@ impl Session {
         let sent = tokio::time::timeout(SEND_WITHIN, link.messages.send(message));
         if !matches!(sent.await, Ok(Ok(()))) {
             link.stop.cancel();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_model::{
+        CanonicalUrl, HostInfo, HostKind, Location, Priority, TaskKey, TaskKind, Transform,
+        Validator,
+    };
+    use dfs_proto::scheduler;
+    use tonic::transport::{Channel, Endpoint};
+
+    use super::*;
+    use crate::engine::Keyring;
+    use crate::swarm::Channels;
+
+    /// Nobody is there.
+    struct Nowhere;
+
+    impl Channels for Nowhere {
+        fn channel(&self, _: SocketAddr, _: Callee) -> Channel {
+            // A port that nobody listens at.
+            Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
+        }
+    }
+
+    impl Holdings for Nowhere {
+        fn held(&self, _: &[TaskId]) -> Vec<scheduler::Held> {
+            Vec::new()
+        }
+
+        fn names(&self, _: &dyn Fn(&TaskKey) -> bool) -> Vec<TaskId> {
+            Vec::new()
+        }
+    }
+
+    fn host(number: u8) -> HostInfo {
+        HostInfo {
+            id: HostId::from_bytes([number; 16]),
+            kind: HostKind::Node,
+            name: format!("host{number}"),
+            location: Location::default(),
+            addresses: Vec::new(),
+            public_key: [number; 32],
+            upload_slots: 0,
+        }
+    }
+
+    /// Takes part in one task; a scheduler (1) leads it, and a delegate (2) may.
+    struct Scene {
+        session: Session,
+        members: Members,
+        task: TaskId,
+        heard: [mpsc::Receiver<HostMessage>; 2],
+        _commands: mpsc::Receiver<Command>,
+    }
+
+    const SCHEDULER: HostId = HostId::from_bytes([1; 16]);
+    const DELEGATE: HostId = HostId::from_bytes([2; 16]);
+
+    impl Scene {
+        fn new() -> Self {
+            let mut members = Members::default();
+            members.schedulers = vec![(host(1), ([127, 0, 0, 1], 1).into())];
+            let options = SwarmOptions {
+                managers: Vec::new(),
+                host: host(9),
+                channels: Arc::new(Nowhere),
+                keyring: Arc::new(Keyring::default()),
+                call_timeout: Duration::from_secs(1),
+                kept: None,
+                leads_at: Vec::new(),
+            };
+            let outbox = Arc::new(Outbox::default());
+            let watched = watch::channel(Arc::new(members.clone())).1;
+            let (charges, _) = mpsc::channel(1);
+            let (nowhere, tracker) = (Arc::new(Nowhere), TaskTracker::new());
+            let mut session =
+                Session::new(Arc::new(options), outbox, watched, nowhere, charges, tracker);
+            let heard = [SCHEDULER, DELEGATE].map(|id| {
+                let (messages, heard) = mpsc::channel(100);
+                session.links.insert(id, Link { messages, stop: CancellationToken::new() });
+                heard
+            });
+            let key = TaskKey {
+                domain: TaskKey::PUBLIC.into(),
+                kind: TaskKind::Blob,
+                url: CanonicalUrl::parse("http://origin.test/x").unwrap(),
+                headers: Vec::new(),
+                validator: Validator::default(),
+                transform: Transform::Identity,
+            };
+            let (task, (commands, _commands)) =
+                (TaskInfo::new(key, Some(1), true), mpsc::channel(100));
+            session.outbox.register(task.clone(), Priority::Bulk, commands);
+            Self { session, members, task: task.id, heard, _commands }
+        }
+
+        async fn hears(&mut self, by: HostId, to: Option<(HostId, Vec<SocketAddr>)>) {
+            let said = Delegated { task: self.task, by, to };
+            self.session.heed(&self.members, said, &CancellationToken::new()).await;
+        }
+
+        /// What the scheduler and the delegate have been told since.
+        fn told(&mut self) -> [Vec<&'static str>; 2] {
+            self.heard.each_mut().map(|heard| {
+                let said = std::iter::from_fn(|| heard.try_recv().ok()?.kind);
+                let name = |kind| match kind {
+                    Up::Register(_) => "register",
+                    Up::CameBack(_) => "came back",
+                    Up::Want(want) if want.groups.is_empty() => "went",
+                    other => panic!("{other:?}"),
+                };
+                said.map(name).collect()
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn who_goes_to_a_delegate_says_so_and_who_is_called_back_registers_again() {
+        let mut scene = Scene::new();
+        let there = Some((DELEGATE, Vec::new()));
+        scene.hears(SCHEDULER, there.clone()).await;
+        assert_eq!(scene.told(), [vec!["went"], vec!["register"]]);
+        scene.hears(SCHEDULER, there).await;
+        assert!(scene.told().concat().is_empty(), "it is there");
+        scene.hears(SCHEDULER, None).await;
+        assert_eq!(scene.told(), [vec!["register"], vec![]]);
+        scene.hears(DELEGATE, None).await;
+        assert!(scene.told().concat().is_empty(), "it has left it");
+        scene.hears(SCHEDULER, None).await;
+        assert_eq!(scene.told(), [vec!["register"], vec![]], "it never went");
+    }
+
+    #[tokio::test]
+    async fn who_cannot_go_where_it_is_handed_comes_back() {
+        let mut scene = Scene::new();
+        for (number, addresses) in [(3, vec![]), (9, vec![([127, 0, 0, 1], 2).into()])] {
+            scene.hears(SCHEDULER, Some((HostId::from_bytes([number; 16]), addresses))).await;
+            assert_eq!(scene.told(), [vec!["came back", "register"], vec![]]);
         }
     }
 }

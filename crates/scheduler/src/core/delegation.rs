@@ -2,7 +2,7 @@
 //!
 //! Messages are counted. Beyond the limit the peers of one data centre, or one rack, are handed to one of them, where
 //! that saves most; from then on it is one child here, and what the others do is told to it. They stay in the task
-//! as holders of what they had then. Whoever a delegate fails comes back, registers, and is led here; once it has
+//! as holders of what they had then. They say that they went; who does not is called back. Whoever a delegate fails comes back, registers, and is led here; once it has
 //! failed several its delegation is over, and so it is when it resigns, is not heard of any more, or leads nobody.
 //! Nothing is taken back because messages have become fewer: that would cost what was saved.
 
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use dfs_model::{HostId, TaskId};
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Wait};
+use super::timers::Timer;
 use super::{Core, Decision, Event, Host, Millis, Peer, PeerState, Task};
 
 /// Messages are counted for so long, and then judged.
@@ -20,6 +21,12 @@ const WINDOW: Duration = Duration::from_millis(500);
 
 /// How long a host may take to say whether it will lead.
 const ACCEPTS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long who was handed over may take to say that it went.
+pub(super) const GOES_WITHIN: Duration = Duration::from_secs(5);
+
+/// Who was called back and does not register is led here after so long all the same.
+const REGISTERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A delegation is over that has failed so many, or one in so many of those that were handed over.
 const FAILED: usize = 2;
@@ -78,8 +85,9 @@ enum Stage {
 pub(super) struct Delegation {
     pub(super) delegate: HostId,
     stage: Stage,
-    /// Those who were handed over and have not come back, nor come to an end.
-    pub(super) members: BTreeSet<HostId>,
+    /// Those who were handed over and have not come back, nor come to an end, each with until when it may take to say
+    /// that it went, if it has not.
+    pub(super) members: BTreeMap<HostId, Option<Millis>>,
     /// Those who came back.
     failed: BTreeSet<HostId>,
     handed: usize,
@@ -224,7 +232,7 @@ impl Core {
         let place = Delegation {
             delegate,
             stage: Stage::Asked(due),
-            members: BTreeSet::new(),
+            members: BTreeMap::new(),
             failed: BTreeSet::new(),
             handed: 0,
         };
@@ -281,7 +289,9 @@ impl Core {
             return;
         };
         let delegate = place.delegate;
-        place.members.extend(&hosts);
+        let due = now.after(GOES_WITHIN);
+        place.members.extend(hosts.iter().map(|host| (*host, Some(due))));
+        self.timers.set(due, Timer::HandedOver(id));
         place.handed += hosts.len();
         for host in &hosts {
             self.release_parents(id, *host);
@@ -309,6 +319,52 @@ impl Core {
         }
     }
 
+    /// Who was handed over says that it went: it wants nothing here.
+    pub(super) fn went(&mut self, id: TaskId, host: HostId) {
+        let places = self.tasks.get_mut(&id).map(|task| task.delegations.places.values_mut());
+        let mut awaited = places.into_iter().flatten();
+        if let Some(due) = awaited.find_map(|place| place.members.get_mut(&host)) {
+            *due = None;
+        }
+    }
+
+    /// Whoever was handed over and has not said that it went is called back.
+    pub(super) fn look_who_went(&mut self, id: TaskId, at: Millis) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        let is_late = |due: &Option<Millis>| due.is_some_and(|due| due <= at);
+        let late = task.delegations.places.values().flat_map(|place| {
+            let late = place.members.iter().filter(|(_, due)| is_late(due));
+            late.map(|(host, _)| (*host, place.delegate))
+        });
+        let late: Vec<(HostId, HostId)> = late.collect();
+        for (host, delegate) in late {
+            let peer = self.tasks.get(&id).and_then(|task| task.peer(&host));
+            if peer.is_none_or(|peer| peer.delegate != Some(delegate)) {
+                continue;
+            }
+            self.call_back(id, vec![host]);
+            self.fails(id, delegate, host);
+        }
+    }
+
+    /// Hosts are led here again: they are told, and heard. Who does not register is led all the same.
+    fn call_back(&mut self, id: TaskId, hosts: Vec<HostId>) {
+        let due = self.now.after(REGISTERS_WITHIN);
+        for host in &hosts {
+            let Some(task) = self.tasks.get_mut(&id) else { return };
+            let groups = task.groups();
+            let Some(peer) = task.peer_mut(host) else { continue };
+            peer.delegate = None;
+            if peer.registered && peer.state() == PeerState::Resting && peer.is_hungry(groups) {
+                peer.tries = 0;
+                self.wait(id, *host, Wait::Parents, due);
+            }
+        }
+        if !hosts.is_empty() {
+            self.out.push(Decision::Delegate { hosts, task: id, to: None });
+        }
+    }
+
     /// A host comes back from its delegate, which failed it.
     pub(super) fn comes_back(&mut self, host: HostId, id: TaskId, delegate: HostId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
@@ -316,8 +372,15 @@ impl Core {
         if was_led {
             self.note(id, host, Evidence::CameBack { from: delegate });
         }
+        if was_led {
+            self.fails(id, delegate, host);
+        }
+    }
+
+    /// A delegate has failed one of those whom it led; who fails several leads no more.
+    fn fails(&mut self, id: TaskId, delegate: HostId, host: HostId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        let Some(area) = task.delegations.of(&delegate).filter(|_| was_led) else { return };
+        let Some(area) = task.delegations.of(&delegate) else { return };
         let Some(place) = task.delegations.places.get_mut(&area) else { return };
         place.members.remove(&host);
         place.failed.insert(host);
@@ -336,9 +399,11 @@ impl Core {
         for id in tasks {
             let Some(task) = self.tasks.get_mut(&id) else { continue };
             let Some(area) = task.delegations.of(&host) else { continue };
-            task.delegations.places.remove(&area);
+            let Some(place) = task.delegations.places.remove(&area) else { continue };
             let reason = "it is not heard of";
             self.note(id, host, Evidence::LeadsNoMore { reason });
+            let awaited = place.members.into_iter().filter(|(_, due)| due.is_some());
+            self.call_back(id, awaited.map(|(host, _)| host).collect());
         }
     }
 
@@ -349,10 +414,7 @@ impl Core {
         let Delegation { delegate, members, .. } = place;
         self.note(id, delegate, Evidence::LeadsNoMore { reason });
         self.out.push(Decision::LeadNoMore { host: delegate, task: id });
-        let hosts: Vec<HostId> = members.into_iter().collect();
-        if !hosts.is_empty() {
-            self.out.push(Decision::Delegate { hosts, task: id, to: None });
-        }
+        self.call_back(id, members.into_keys().collect());
     }
 
     /// A host is led by no delegate any more: it registers anew, has come to its end, or is gone. And if it led, others
@@ -368,8 +430,9 @@ impl Core {
             return self.delegation_is_over(id, &area, "it is gone");
         }
         let places = &mut task.delegations.places;
-        let is_emptied =
-            |place: &mut Delegation| place.members.remove(&host) && place.members.is_empty();
+        let is_emptied = |place: &mut Delegation| {
+            place.members.remove(&host).is_some() && place.members.is_empty()
+        };
         let emptied =
             places.iter_mut().find_map(|(area, place)| is_emptied(place).then(|| area.clone()));
         if let Some(area) = emptied {

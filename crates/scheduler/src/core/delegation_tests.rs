@@ -4,6 +4,7 @@ use std::slice;
 
 use dfs_model::{GroupRange, GroupSet, HostKind, Priority, TaskInfo};
 
+use super::delegation::GOES_WITHIN;
 use super::lead_tests::{end, leases, verified};
 use super::tests::{Scene, id, limits, spec};
 use super::*;
@@ -30,6 +31,12 @@ fn crowd(limit: u64) -> (Scene, TaskInfo) {
 fn want(scene: &mut Scene, task: &TaskInfo, n: u8) -> Vec<Decision> {
     let (host, groups) = (id(n), GroupSet::full(GROUPS));
     scene.tell(Event::Want { host, task: task.id, groups, priority: Priority::Bulk })
+}
+
+/// It says that it went where it was handed.
+fn went(scene: &mut Scene, task: &TaskInfo, n: u8) {
+    let (host, groups) = (id(n), GroupSet::new());
+    scene.tell(Event::Want { host, task: task.id, groups, priority: Priority::Bulk });
 }
 
 /// Time passes and something happens: messages are judged.
@@ -225,6 +232,7 @@ fn a_delegate_that_resigns_or_leaves_or_lied_leads_nobody_any_more() {
 #[test]
 fn a_delegate_that_is_not_heard_of_goes_on_with_those_it_leads_and_gets_nobody_more() {
     let (mut scene, task) = led();
+    (2..=8).for_each(|n| went(&mut scene, &task, n));
     let decided = scene.tell(Event::HostSilent(id(1)));
     assert_eq!((handed(&decided), ends(&decided)), (vec![], vec![]));
     scene.join(20, HostKind::Node, "a");
@@ -244,4 +252,42 @@ fn a_delegate_leads_until_all_whom_it_led_are_through_and_they_hold_what_they_ha
         assert_eq!(scene.core.tasks[&task_id].peer(&host).unwrap().held, Held::All);
     }
     assert_eq!(scene.core.delegations(), 1, "the other place was asked");
+}
+
+#[test]
+fn who_was_handed_over_and_does_not_say_that_it_went_is_called_back_and_heard() {
+    let (mut scene, task) = led();
+    (3..=8).for_each(|n| went(&mut scene, &task, n));
+    let due = scene.now.after(GOES_WITHIN);
+    scene.now = scene.now.after(GOES_WITHIN - Duration::from_millis(1));
+    assert_eq!(handed(&scene.tell(Event::Tick)), []);
+    scene.now = due;
+    assert_eq!(handed(&scene.tell(Event::Tick)), [(vec![2], None)]);
+    let is_led = |scene: &Scene, n| scene.core.tasks[&task.id].peer(&id(n)).unwrap().delegate;
+    assert_eq!((is_led(&scene, 2), is_led(&scene, 3)), (None, Some(id(1))));
+    assert_eq!(handed(&want(&mut scene, &task, 2)), [], "it is not sent there again");
+    assert_eq!(handed(&want(&mut scene, &task, 3)), []);
+}
+
+#[test]
+fn those_whose_delegation_is_over_are_heard_and_led_also_where_they_never_went() {
+    let (mut scene, task) = led();
+    (3..=8).for_each(|n| went(&mut scene, &task, n));
+    let decided = scene.tell(Event::Resigns { host: id(1), task: task.id });
+    assert_eq!(handed(&decided), [((2..=8).collect(), None)]);
+    let peer = |scene: &Scene, n| {
+        let peer = scene.core.tasks[&task.id].peer(&id(n)).unwrap();
+        (peer.delegate, peer.is_active())
+    };
+    assert!((2..=8).all(|n| peer(&scene, n) == (None, true)));
+    want(&mut scene, &task, 2);
+    let peer = scene.core.tasks[&task.id].peer(&id(2)).unwrap();
+    assert!(!peer.in_any_order.is_empty(), "it is not heard");
+}
+
+#[test]
+fn who_has_not_gone_to_a_delegate_that_falls_silent_is_called_back() {
+    let (mut scene, task) = led();
+    (3..=8).for_each(|n| went(&mut scene, &task, n));
+    assert_eq!(handed(&scene.tell(Event::HostSilent(id(1)))), [(vec![2], None)]);
 }

@@ -294,8 +294,8 @@ fn check_delegations(core: &Core) {
     for (task_id, task) in &core.tasks {
         for place in task.delegations.places.values() {
             assert!(task.peer(&place.delegate).is_some(), "a delegate that is gone");
-            assert!(!place.members.contains(&place.delegate));
-            for member in &place.members {
+            assert!(!place.members.contains_key(&place.delegate));
+            for member in place.members.keys() {
                 let peer = task.peer(member).unwrap();
                 assert_eq!(peer.delegate, Some(place.delegate), "of {task_id}");
                 assert!(peer.in_any_order.is_empty() && !peer.is_active(), "led twice");

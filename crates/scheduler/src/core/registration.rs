@@ -408,7 +408,10 @@ impl Core {
             return self.refuse_stranger(host, task_id);
         };
         if task.peer(&host).is_some_and(|peer| peer.delegate.is_some()) {
-            // It has not heard of it yet.
+            // It has not heard of it yet, or has gone there and wants nothing here.
+            if groups.is_empty() {
+                self.went(task_id, host);
+            }
             return;
         }
         let all = task.groups();

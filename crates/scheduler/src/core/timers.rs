@@ -20,6 +20,8 @@ pub enum Timer {
     Idle(TaskId),
     /// Holders of a task who were asked what they hold.
     Recall(TaskId),
+    /// Those of a task that were handed to a delegate.
+    HandedOver(TaskId),
     /// Leases of a task.
     Lead(TaskId),
     /// A task of which a seed is to be ordered more.
