@@ -157,30 +157,36 @@ async fn answered<T>(
     tokio::time::timeout(OPEN_WITHIN, attend).await.map_err(|_| late())?
 }
 
+/// The next message; none once the stream is over, or a delegate says nothing for long.
+async fn heard(
+    stream: &mut tonic::Streaming<dfs_proto::scheduler::SchedulerMessage>,
+    parts: &LinkParts,
+) -> Option<dfs_proto::scheduler::SchedulerMessage> {
+    let next = stream.message();
+    let next = match parts.leader {
+        Callee::Delegate(_) if !Invariant::SwarmIsOptional.is_broken() => {
+            match tokio::time::timeout(SILENT, next).await {
+                Ok(next) => next,
+                Err(_) => {
+                    tracing::info!(delegate = %parts.address, "a delegate hangs");
+                    return None;
+                }
+            }
+        }
+        _ => next.await,
+    };
+    next.unwrap_or_else(|status| {
+        tracing::debug!(scheduler = %parts.address, error = %status.message(), "stream lost");
+        None
+    })
+}
+
 async fn read(
     mut stream: tonic::Streaming<dfs_proto::scheduler::SchedulerMessage>,
     parts: &LinkParts,
     teller: &Teller,
 ) {
-    loop {
-        let next = stream.message();
-        let next = match parts.leader {
-            Callee::Delegate(_) if !Invariant::SwarmIsOptional.is_broken() => {
-                match tokio::time::timeout(SILENT, next).await {
-                    Ok(next) => next,
-                    Err(_) => return tracing::info!(delegate = %parts.address, "a delegate hangs"),
-                }
-            }
-            _ => next.await,
-        };
-        let message = match next {
-            Ok(Some(message)) => message,
-            Ok(None) => return,
-            Err(status) => {
-                tracing::debug!(scheduler = %parts.address, error = %status.message(), "stream lost");
-                return;
-            }
-        };
+    while let Some(message) = heard(&mut stream, parts).await {
         if let Callee::Delegate(delegate) = parts.leader {
             match parts.delegates.heeds(delegate, message.kind.as_ref()) {
                 Ok(true) => {}
