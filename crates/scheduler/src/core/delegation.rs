@@ -450,6 +450,9 @@ impl Core {
 
     /// Places in which a delegate leads, or was asked to.
     pub fn delegations(&self) -> usize {
+        if self.limits.delegate_above == 0 {
+            return 0;
+        }
         self.tasks.values().map(|task| task.delegations.places.len()).sum()
     }
 }
