@@ -293,7 +293,8 @@ impl Shared {
             Err(no) if is_the_seeds_own(no.code()) => {
                 cache.fail(key.clone(), no.clone(), now);
             }
-            Err(_) => {}
+            // The origin's own word: what was kept is so no more.
+            Err(_) => cache.forget(key),
         }
     }
 

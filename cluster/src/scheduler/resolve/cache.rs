@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use dfs_model::CanonicalUrl;
 use dfs_proto::scheduler::ResolveReply;
+use prost::Message as _;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
 /// Most answers remembered, and most failures.
 const MAX_ENTRIES: usize = 10_000;
+
+/// Most bytes of answers remembered, as they are encoded.
+const MAX_BYTES: usize = 256 << 20;
 
 /// What was asked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,25 +60,30 @@ pub struct Kept {
 pub struct Cache {
     remember: Duration,
     keep: Duration,
-    known: BTreeMap<Key, Known>,
+    /// Each with the number that it has in `order`.
+    known: BTreeMap<Key, (Known, u64)>,
+    /// The oldest first.
+    order: BTreeMap<u64, Key>,
+    bytes: usize,
     failures: BTreeMap<Key, (Status, Instant)>,
 }
 
 impl Cache {
     /// Remembers each answer for `remember`, and keeps it for `keep`.
     pub fn new(remember: Duration, keep: Duration) -> Self {
-        Self { remember, keep, known: BTreeMap::new(), failures: BTreeMap::new() }
+        let (known, order, failures) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { remember, keep, known, order, bytes: 0, failures }
     }
 
     /// The answer, unless it is too old.
     pub fn get(&self, key: &Key, now: Instant) -> Option<ResolveReply> {
-        let known = self.known.get(key)?;
+        let (known, _) = self.known.get(key)?;
         (now.duration_since(known.since) < self.remember).then(|| known.reply.clone())
     }
 
     /// The answer as it was.
     pub fn kept(&self, key: &Key, now: Instant) -> Option<Kept> {
-        let known = self.known.get(key)?;
+        let (known, _) = self.known.get(key)?;
         let fails = self.failed_within(key, FAILING_FOR, now).is_some();
         let kept = || Kept { reply: known.reply.clone(), took: known.took, fails };
         (now.duration_since(known.since) < self.keep).then(kept)
@@ -102,24 +111,36 @@ impl Cache {
         self.failures.insert(key, (status, now));
     }
 
-    /// Remembers an answer; makes room where it must.
+    /// Remembers an answer; the oldest make room where it must be.
     pub fn put(&mut self, key: Key, known: Known) {
-        self.failures.remove(&key);
+        self.forget(&key);
         if self.remember.is_zero() {
             return;
         }
-        let now = known.since;
-        if self.known.len() >= MAX_ENTRIES {
-            let most = self.remember.max(self.keep);
-            self.known.retain(|_, old| now.duration_since(old.since) < most);
+        let (now, most) = (known.since, self.remember.max(self.keep));
+        let bytes = known.reply.encoded_len();
+        while let Some((_, oldest)) = self.order.first_key_value() {
+            let is_old = |(of, _): &(Known, u64)| now.duration_since(of.since) >= most;
+            let is_full = self.known.len() >= MAX_ENTRIES || self.bytes + bytes > MAX_BYTES;
+            if !is_full && !self.known.get(oldest).is_none_or(is_old) {
+                break;
+            }
+            let oldest = oldest.clone();
+            self.forget(&oldest);
         }
-        if self.known.len() >= MAX_ENTRIES {
-            self.known.retain(|_, old| now.duration_since(old.since) < self.remember);
+        let number = self.order.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.order.insert(number, key.clone());
+        self.bytes += bytes;
+        self.known.insert(key, (known, number));
+    }
+
+    /// Nothing of what was known is so any more, nor is it failing.
+    pub fn forget(&mut self, key: &Key) {
+        self.failures.remove(key);
+        if let Some((known, number)) = self.known.remove(key) {
+            self.order.remove(&number);
+            self.bytes -= known.reply.encoded_len();
         }
-        if self.known.len() >= MAX_ENTRIES {
-            self.known.pop_first();
-        }
-        self.known.insert(key, known);
     }
 }
 
@@ -185,8 +206,21 @@ mod tests {
         let mut cache = Cache::new(Duration::from_secs(10), Duration::from_secs(60));
         for n in 0..MAX_ENTRIES + 10 {
             cache.put(key(n), known(now));
-            cache.fail(key(n), Status::unknown("502"), now);
+            cache.fail(key(n + MAX_ENTRIES), Status::unknown("502"), now);
         }
         assert_eq!([cache.known.len(), cache.failures.len()], [MAX_ENTRIES; 2]);
+        assert!(cache.kept(&key(9), now).is_none() && cache.kept(&key(10), now).is_some());
+        let large = || {
+            let seed_id = vec![0; MAX_BYTES / 4].into();
+            Known { reply: ResolveReply { seed_id, ..ResolveReply::default() }, ..known(now) }
+        };
+        for n in 0..5 {
+            cache.put(key(n), large());
+        }
+        assert!(cache.bytes <= MAX_BYTES);
+        assert_eq!(cache.order.len(), cache.known.len());
+        assert!(cache.kept(&key(0), now).is_none() && cache.kept(&key(4), now).is_some());
+        cache.forget(&key(4));
+        assert!(cache.kept(&key(4), now).is_none());
     }
 }

@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_model::{HostId, HostInfo, HostKind, TaskId, same_idc};
 
 use super::{Millis, Skill};
+
+/// How long what an uplink was seen to send counts for the next task.
+const RATE_FOR: Duration = Duration::from_secs(600);
 
 /// One machine, over all of its tasks.
 #[derive(Debug)]
@@ -38,8 +42,8 @@ pub struct Host {
     pub uploads_failed: u64,
     /// Uploads it serves at a time.
     pub limit: u32,
-    /// Bytes a second that its uplink turned out to send by leases, of whatever task; zero where that is not known.
-    pub rate: u64,
+    /// The most bytes a second that its uplink was seen to send by leases of late, of whatever task, and since when.
+    pub rate: Option<(u64, Millis)>,
 }
 
 impl Host {
@@ -63,8 +67,21 @@ impl Host {
             uploads_done: 0,
             uploads_failed: 0,
             limit,
-            rate: 0,
+            rate: None,
         }
+    }
+
+    /// Its uplink has sent so many bytes a second: several tasks may have shared it.
+    pub fn sends(&mut self, rate: u64, now: Millis) {
+        if rate >= self.rate(now) {
+            self.rate = Some((rate, now));
+        }
+    }
+
+    /// Bytes a second that its uplink sends; zero where that is not known.
+    pub fn rate(&self, now: Millis) -> u64 {
+        let of_late = self.rate.filter(|(_, since)| since.after(RATE_FOR) > now);
+        of_late.map_or(0, |(rate, _)| rate)
     }
 
     /// Whether it belongs to the cluster.

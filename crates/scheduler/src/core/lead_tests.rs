@@ -134,6 +134,23 @@ fn an_uplink_whose_rate_is_known_from_one_task_is_leased_as_much_of_the_next_at_
 }
 
 #[test]
+fn what_an_uplink_was_seen_to_send_counts_for_a_while_and_guesses_of_it_do_not() {
+    let (mut scene, task) = led(1..=1);
+    let [lease] = leases(&verified(&mut scene, &task, GroupRange::new(0, 1)))[..] else { panic!() };
+    end(&mut scene, &task, lease, None);
+    let rate = |scene: &Scene, later: u64| {
+        let later = Duration::from_secs(later);
+        scene.core.hosts[&id(100)].rate(scene.now.after(later))
+    };
+    let seen = rate(&scene, 0);
+    assert!(seen > 1_000_000 && rate(&scene, 599) == seen);
+    let [lease] = leases(&verified(&mut scene, &task, GroupRange::new(1, 1)))[..] else { panic!() };
+    end(&mut scene, &task, lease, Some(LeaseFailure::Parent(FailureKind::Timeout)));
+    assert_eq!(rate(&scene, 0), seen);
+    assert_eq!(rate(&scene, 601), 0);
+}
+
+#[test]
 fn short_and_private_contents_are_not_led() {
     let mut private = spec("private", Some(64 * MIB));
     private.key.domain = "tenant".into();

@@ -184,7 +184,7 @@ impl Core {
         };
         // Who is through reads nothing next.
         let reads_next = if takes { peer.reads_next } else { GroupRange::new(0, 0) };
-        let (place, slots, rate) = (places.of(host), host.limit, host.rate);
+        let (place, slots, rate) = (places.of(host), host.limit, host.rate(self.now));
         Some(Part { role, place, slots, rate, takes, reads_next })
     }
 
@@ -305,7 +305,7 @@ impl Core {
         task.lead = Some(lead);
         for (giver, rate) in ended.rates.drain(..) {
             // What it sends of one task it is to be known for in the next one.
-            self.hosts.entry(giver).and_modify(|host| host.rate = rate);
+            self.hosts.entry(giver).and_modify(|host| host.sends(rate, now));
         }
         ended
     }
@@ -354,7 +354,9 @@ impl Lead {
             }
             Some(failure) => self.matcher.failed(lease.id, failure.into(), now),
         }
-        ended.rates.extend(parent.zip(self.matcher.rate(lease.from)));
+        // What a lease that came to nothing makes of a rate is a guess.
+        let rate = self.matcher.rate(lease.from).filter(|_| end.failure.is_none());
+        ended.rates.extend(parent.zip(rate));
         let groups = self.groups_in(lease.first, lease.count);
         if let (Some(failure), Some(parent)) = (end.failure, parent) {
             peer.tally.ended(parent, failure.into());
