@@ -170,6 +170,13 @@ pub struct Joining<'a> {
     pub wants: &'a [Range<u32>],
 }
 
+impl<'a> Joining<'a> {
+    /// One that is nowhere in particular, gives as many leases as it can, and has sent nothing anywhere yet.
+    pub fn new(role: Role, has: &'a [Range<u32>], wants: &'a [Range<u32>]) -> Self {
+        Self { role, place: Place::default(), slots: u32::MAX, rate: 0, has, wants }
+    }
+}
+
 impl Matcher {
     /// A swarm without peers, of `pieces` pieces of `piece_bytes` each. Equal seeds and events give equal leases.
     pub fn new(pieces: u32, piece_bytes: u64, tuning: Tuning, seed: u64) -> Self {

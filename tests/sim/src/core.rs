@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use dfs_model::{GROUP_BYTES, GroupSet};
+use dfs_model::{GROUP_BYTES, GroupSet, HostId};
 use dfs_scheduler::core::{
-    Ask, Choice, Core, Decision, Event as Said, LeaseEnd, LeaseFailure, Leases, Limits, Millis,
-    Outcome, Report, Strategy, Swarm,
+    Ask, Choice, Core, Decision, Event as Said, Lease, LeaseEnd, LeaseFailure, Leases, Limits,
+    Millis, Outcome, Report, Strategy, Swarm,
 };
 use dfs_scheduler::matcher::{self, Failure, Micros, Tuning};
 use rand::rngs::StdRng;
@@ -83,42 +83,18 @@ impl Scheduler {
         }
     }
 
-    fn decided(&mut self, mut decision: Decision, out: &mut Decisions) {
-        let host = match &mut decision {
-            Decision::SendLeases { host, leases, withdrawn, .. } => {
-                for id in withdrawn {
-                    let order = self.leases.remove(id);
-                    out.stopped.extend(order.map(|order| (*id, order.from)));
-                }
-                for lease in leases {
-                    let (first, count) = (lease.groups.first as u32, lease.groups.count as u32);
-                    let (from, to) = (hosts::node(&lease.parent), hosts::node(host));
-                    let order = Order { id: lease.id, from, to, first, count };
-                    self.leases.insert(lease.id, order);
-                    out.orders.push(order);
-                }
-                *host
+    fn decided(&mut self, decision: Decision, out: &mut Decisions) {
+        if let Decision::SendLeases { host, leases, withdrawn, .. } = &decision {
+            for id in withdrawn {
+                let order = self.leases.remove(id);
+                out.stopped.extend(order.map(|order| (*id, order.from)));
             }
-            Decision::SendUpdate { hosts, .. } => {
-                // Each hears of it once: who else does is nothing to them.
-                let nodes: Vec<Node> = std::mem::take(hosts).iter().map(hosts::node).collect();
-                return out.told.extend(nodes.into_iter().map(|node| (node, decision.clone())));
+            for order in leases.iter().map(|lease| ordered(lease, host)) {
+                self.leases.insert(order.id, order);
+                out.orders.push(order);
             }
-            Decision::SendRegistered { host, .. }
-            | Decision::SendParents { host, .. }
-            | Decision::BackToSource { host, .. }
-            | Decision::Refuse { host, .. }
-            | Decision::Recall { host, .. }
-            | Decision::ObtainFromSeed { seed: host, .. } => *host,
-            Decision::EndObtain { .. }
-            | Decision::Blacklisted { .. }
-            | Decision::Forget { .. }
-            // Nodes are asked only where they say that they can lead.
-            | Decision::AskToLead { .. }
-            | Decision::LeadNoMore { .. }
-            | Decision::Delegate { .. } => return,
-        };
-        out.told.push((hosts::node(&host), decision));
+        }
+        tell(decision, out);
     }
 
     /// What somebody who watches makes of what the core is told.
@@ -200,6 +176,43 @@ impl Policy for Scheduler {
     fn next_tick(&self, _now: Micros) -> Option<Micros> {
         self.core.next_tick().map(|Millis(at)| Micros((at + 1) * 1000))
     }
+}
+
+/// The order that a lease to a host is.
+pub fn ordered(lease: &Lease, host: &HostId) -> Order {
+    Order {
+        id: lease.id,
+        from: hosts::node(&lease.parent),
+        to: hosts::node(host),
+        first: lease.groups.first as u32,
+        count: lease.groups.count as u32,
+    }
+}
+
+/// Tells a decision to those whom it is for.
+pub fn tell(mut decision: Decision, out: &mut Decisions) {
+    let host = match &mut decision {
+        Decision::SendUpdate { hosts, .. } => {
+            // Each hears of it once: who else does is nothing to them.
+            let nodes: Vec<Node> = std::mem::take(hosts).iter().map(hosts::node).collect();
+            return out.told.extend(nodes.into_iter().map(|node| (node, decision.clone())));
+        }
+        Decision::SendLeases { host, .. }
+        | Decision::SendRegistered { host, .. }
+        | Decision::SendParents { host, .. }
+        | Decision::BackToSource { host, .. }
+        | Decision::Refuse { host, .. }
+        | Decision::Recall { host, .. }
+        | Decision::ObtainFromSeed { seed: host, .. } => *host,
+        Decision::EndObtain { .. }
+        | Decision::Blacklisted { .. }
+        | Decision::Forget { .. }
+        // Nodes are asked only where they say that they can lead.
+        | Decision::AskToLead { .. }
+        | Decision::LeadNoMore { .. }
+        | Decision::Delegate { .. } => return,
+    };
+    out.told.push((hosts::node(&host), decision));
 }
 
 /// The pieces of a set.

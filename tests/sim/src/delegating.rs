@@ -11,9 +11,9 @@ use dfs_scheduler::core::{
 };
 use dfs_scheduler::matcher::Micros;
 
-use crate::core::{Make, limits, millis};
+use crate::core::{Make, limits, millis, ordered, tell};
 use crate::hosts;
-use crate::policy::{Decisions, Event, Node, Order, Policy};
+use crate::policy::{Decisions, Event, Node, Policy};
 use crate::scenario::Scenario;
 
 /// A node that leads others.
@@ -238,30 +238,16 @@ impl Delegating {
 }
 
 fn decided(decision: Decision, out: &mut Decisions) {
-    let host = match &decision {
+    match &decision {
+        // What nodes hold is not named to delegates.
+        Decision::Recall { .. } => return,
         Decision::SendLeases { host, leases, withdrawn, .. } => {
             out.stopped.extend(withdrawn.iter().map(|id| (*id, 0)));
-            out.orders.extend(leases.iter().map(|lease| Order {
-                id: lease.id,
-                from: hosts::node(&lease.parent),
-                to: hosts::node(host),
-                first: lease.groups.first as u32,
-                count: lease.groups.count as u32,
-            }));
-            *host
+            out.orders.extend(leases.iter().map(|lease| ordered(lease, host)));
         }
-        Decision::SendUpdate { hosts, .. } => {
-            let nodes: Vec<Node> = hosts.iter().map(hosts::node).collect();
-            return out.told.extend(nodes.into_iter().map(|node| (node, decision.clone())));
-        }
-        Decision::SendRegistered { host, .. }
-        | Decision::SendParents { host, .. }
-        | Decision::BackToSource { host, .. }
-        | Decision::Refuse { host, .. }
-        | Decision::ObtainFromSeed { seed: host, .. } => *host,
-        _ => return,
-    };
-    out.told.push((hosts::node(&host), decision));
+        _ => {}
+    }
+    tell(decision, out);
 }
 
 impl Policy for Delegating {

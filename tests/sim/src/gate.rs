@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dfs_scheduler::matcher::{Joining, Matcher, Micros, Place, Role, Tuning};
+use dfs_scheduler::matcher::{Joining, Matcher, Micros, Role, Tuning};
 
 use crate::bound;
 use crate::check::{self, Broken};
@@ -175,13 +175,9 @@ fn memory() -> Result<Vec<Row>, GateError> {
     let mut matcher = Matcher::new(PIECES, 4 << 20, Tuning::default(), SEED);
     let all = 0..PIECES;
     let all = std::slice::from_ref(&all);
-    let place = Place::default();
-    let source =
-        Joining { role: Role::Source, place, slots: u32::MAX, rate: 0, has: all, wants: &[] };
-    let node = Joining { role: Role::Node, place, slots: u32::MAX, rate: 0, has: &[], wants: all };
-    matcher.join(&source, Micros(0));
+    matcher.join(&Joining::new(Role::Source, all, &[]), Micros(0));
     for _ in 0..PEERS {
-        matcher.join(&node, Micros(0));
+        matcher.join(&Joining::new(Role::Node, &[], all), Micros(0));
     }
     let after = resident()?;
     drop(matcher);

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 
-use dfs_scheduler::matcher::{
-    Joining, Lease, LeaseId, Matcher, Micros, PeerNumber, Place, Role, Tuning,
-};
+use dfs_scheduler::matcher::{Joining, Lease, LeaseId, Matcher, Micros, PeerNumber, Role, Tuning};
 
 /// What is decided.
 #[derive(Debug, Clone, Copy)]
@@ -43,18 +41,10 @@ pub fn of(crowd: &Crowd, tuning: Tuning, seed: u64) -> Option<Speed> {
     let mut matcher = Matcher::new(crowd.pieces, crowd.piece_bytes, tuning, seed);
     let all = 0..crowd.pieces;
     let all = std::slice::from_ref(&all);
-    let joining = |role, has, wants| Joining {
-        role,
-        place: Place::default(),
-        slots: u32::MAX,
-        rate: 0,
-        has,
-        wants,
-    };
     let began = spent()?;
-    matcher.join(&joining(Role::Source, all, &[]), Micros(0));
+    matcher.join(&Joining::new(Role::Source, all, &[]), Micros(0));
     for _ in 0..crowd.nodes {
-        matcher.join(&joining(Role::Node, &[], all), Micros(0));
+        matcher.join(&Joining::new(Role::Node, &[], all), Micros(0));
     }
     let mut out = Uplinks { crowd: *crowd, free: Vec::new(), due: VecDeque::new() };
     let (mut decisions, mut pieces, mut now) = (0, 0, Micros(0));

@@ -224,18 +224,23 @@ impl Session {
         next.is_none_or(|next| Instant::now() >= next)
     }
 
-    async fn open(&mut self, id: HostId, address: SocketAddr, stop: &CancellationToken) {
-        let parts = LinkParts {
+    /// What a link to somebody who leads needs.
+    fn parts(&self, id: HostId, leader: Callee, address: SocketAddr) -> LinkParts {
+        LinkParts {
             options: Arc::clone(&self.options),
             outbox: Arc::clone(&self.outbox),
             holdings: Arc::clone(&self.holdings),
             members: self.members.clone(),
             scheduler: id,
             address,
-            leader: Callee::Scheduler(id),
+            leader,
             delegates: self.delegates.clone(),
             charges: self.charges.clone(),
-        };
+        }
+    }
+
+    async fn open(&mut self, id: HostId, address: SocketAddr, stop: &CancellationToken) {
+        let parts = self.parts(id, Callee::Scheduler(id), address);
         match Link::open(parts, &self.tracker, stop.child_token()).await {
             Ok(link) => {
                 self.attempts.remove(&id);
@@ -407,17 +412,7 @@ impl Session {
         address: SocketAddr,
         stop: &CancellationToken,
     ) -> Result<Link, tonic::Status> {
-        let parts = LinkParts {
-            options: Arc::clone(&self.options),
-            outbox: Arc::clone(&self.outbox),
-            holdings: Arc::clone(&self.holdings),
-            members: self.members.clone(),
-            scheduler: id,
-            address,
-            leader: Callee::Delegate(id),
-            delegates: self.delegates.clone(),
-            charges: self.charges.clone(),
-        };
+        let parts = self.parts(id, Callee::Delegate(id), address);
         Link::open(parts, &self.tracker, stop.child_token()).await
     }
 

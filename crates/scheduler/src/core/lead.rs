@@ -445,12 +445,9 @@ mod tests {
         let mut lead = Lead::new(1, Tuning::default(), 1);
         let all = 0..1;
         let all = slice::from_ref(&all);
-        let (role, place, slots) = (Role::Node, Place::default(), 200);
         let late = Millis(3_600_000);
-        let holder = Joining { role, place, slots, rate: 0, has: all, wants: &[] };
-        lead.matcher.join(&holder, Micros(0));
-        let child = Joining { role, place, slots, rate: 0, has: &[], wants: all };
-        let child = lead.matcher.join(&child, micros(late));
+        lead.matcher.join(&Joining::new(Role::Node, all, &[]), Micros(0));
+        let child = lead.matcher.join(&Joining::new(Role::Node, &[], all), micros(late));
         lead.is_number_of(child, Some(HostId::from_bytes([1; 16])));
         let lease = lead.matcher.leases().next().unwrap();
         lead.matcher.failed(lease.id, matcher::Failure::NotThere, micros(late));
@@ -465,14 +462,7 @@ mod tests {
         let mut lead = Lead::new(1, tuning, 1);
         let all = 0..1;
         let all = slice::from_ref(&all);
-        let joining = |role, has, wants| Joining {
-            role,
-            place: Place::default(),
-            slots: 200,
-            rate: 0,
-            has,
-            wants,
-        };
+        let joining = |role, has, wants| Joining { slots: 200, ..Joining::new(role, has, wants) };
         lead.matcher.join(&joining(Role::Source, all, &[]), Micros(0));
         let mut join = |_| lead.matcher.join(&joining(Role::Node, &[], all), Micros(0));
         let crowd: Vec<PeerNumber> = (0..50).map(&mut join).collect();

@@ -305,7 +305,9 @@ impl Core {
         task.lead = Some(lead);
         for (giver, rate) in ended.rates.drain(..) {
             // What it sends of one task it is to be known for in the next one.
-            self.hosts.entry(giver).and_modify(|host| host.sends(rate, now));
+            if let Some(host) = self.hosts.get_mut(&giver) {
+                host.sends(rate, now);
+            }
         }
         ended
     }

@@ -7,25 +7,11 @@ use super::*;
 const PIECES: u32 = 20;
 
 fn node(idc: u32, rack: u32) -> Joining<'static> {
-    Joining {
-        role: Role::Node,
-        place: Place { idc, rack },
-        slots: u32::MAX,
-        rate: 0,
-        has: &[],
-        wants: ALL,
-    }
+    Joining { place: Place { idc, rack }, ..Joining::new(Role::Node, &[], ALL) }
 }
 
 fn source() -> Joining<'static> {
-    Joining {
-        role: Role::Source,
-        place: Place::default(),
-        slots: u32::MAX,
-        rate: 0,
-        has: ALL,
-        wants: &[],
-    }
+    Joining::new(Role::Source, ALL, &[])
 }
 
 const EVERY: Range<u32> = 0..PIECES;
@@ -430,19 +416,11 @@ fn what_only_a_straggler_has_is_sent_again() {
     let mut matcher = Matcher::new(2, 1000, tuning, 1);
     let both = 0..2;
     let all = std::slice::from_ref(&both);
-    let joining = |role, has, wants| Joining {
-        role,
-        place: Place::default(),
-        slots: u32::MAX,
-        rate: 0,
-        has,
-        wants,
-    };
-    matcher.join(&joining(Role::Source, all, &[]), Micros(0));
-    let slow = matcher.join(&joining(Role::Node, &[], all), Micros(0));
+    matcher.join(&Joining::new(Role::Source, all, &[]), Micros(0));
+    let slow = matcher.join(&Joining::new(Role::Node, &[], all), Micros(0));
     let [lease] = give(&mut matcher)[..] else { panic!("the source has one slot") };
     assert_eq!(lease.to, slow);
-    let fast = matcher.join(&joining(Role::Node, &[], all), Micros(0));
+    let fast = matcher.join(&Joining::new(Role::Node, &[], all), Micros(0));
     matcher.done(lease.id, Micros(1000));
     let mut sent = Vec::new();
     let mut now = 1000;
@@ -478,24 +456,9 @@ fn an_uplink_that_is_fast_is_leased_more_at_a_time_and_longer_runs() {
     let mut field =
         Field { matcher: Matcher::new(40_000, 1000, Tuning::default(), 3), ..Field::new(FIXED, 3) };
     let all = 0..40_000;
-    let source = Joining {
-        role: Role::Source,
-        place: Place::default(),
-        slots: u32::MAX,
-        rate: 0,
-        has: std::slice::from_ref(&all),
-        wants: &[],
-    };
-    field.matcher.join(&source, Micros(0));
-    let node = Joining {
-        role: Role::Node,
-        place: Place::default(),
-        slots: u32::MAX,
-        rate: 0,
-        has: &[],
-        wants: &[all],
-    };
-    field.matcher.join(&node, Micros(0));
+    let all = std::slice::from_ref(&all);
+    field.matcher.join(&Joining::new(Role::Source, all, &[]), Micros(0));
+    field.matcher.join(&Joining::new(Role::Node, &[], all), Micros(0));
     let [first] = give(&mut field.matcher)[..] else { panic!("how fast it is is not known") };
     // A piece is 1000 bytes, and one takes 20 microseconds: 50 million bytes a second.
     let (mut now, mut under_way, mut most, mut longest) = (0, vec![first], 0, 0);
@@ -524,17 +487,9 @@ fn one_holder(nodes: u32) -> (Matcher, PeerNumber, Vec<PeerNumber>, Vec<Lease>) 
     let one = 0..1;
     let all = std::slice::from_ref(&one);
     let mut matcher = Matcher::new(1, 1000, FIXED, 1);
-    let joining = |role, has, wants| Joining {
-        role,
-        place: Place::default(),
-        slots: u32::MAX,
-        rate: 0,
-        has,
-        wants,
-    };
-    matcher.join(&joining(Role::Source, all, &[]), Micros(0));
+    matcher.join(&Joining::new(Role::Source, all, &[]), Micros(0));
     let mut numbers: Vec<_> =
-        (0..nodes).map(|_| matcher.join(&joining(Role::Node, &[], all), Micros(0))).collect();
+        (0..nodes).map(|_| matcher.join(&Joining::new(Role::Node, &[], all), Micros(0))).collect();
     let [lease] = give(&mut matcher)[..] else { panic!("a source gives a piece once") };
     matcher.done(lease.id, Micros(1000));
     numbers.retain(|number| *number != lease.to);
@@ -683,19 +638,11 @@ fn crowd(reads: bool, seed: u64) -> Went {
     let every = 0..MANY;
     let all = std::slice::from_ref(&every);
     let mut matcher = Matcher::new(MANY, 1000, Tuning::default(), seed);
-    let joining = |role, has, wants| Joining {
-        role,
-        place: Place::default(),
-        slots: u32::MAX,
-        rate: 0,
-        has,
-        wants,
-    };
-    let reader = matcher.join(&joining(Role::Node, &[], all), Micros(0));
+    let reader = matcher.join(&Joining::new(Role::Node, &[], all), Micros(0));
     for _ in 0..11 {
-        matcher.join(&joining(Role::Node, &[], all), Micros(0));
+        matcher.join(&Joining::new(Role::Node, &[], all), Micros(0));
     }
-    matcher.join(&joining(Role::Source, all, &[]), Micros(0));
+    matcher.join(&Joining::new(Role::Source, all, &[]), Micros(0));
     let (mut free, mut under_way) = (BTreeMap::new(), BTreeMap::new());
     let (mut now, mut front, mut held, mut seen) = (0, 0, BTreeSet::new(), Vec::new());
     while matcher.next_tick().is_some() {

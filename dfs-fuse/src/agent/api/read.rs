@@ -477,6 +477,9 @@ impl Transfer {
         let mut here = GroupSet::new();
         stored.present_in(ahead.groups()).into_iter().for_each(|run| here.insert_range(run));
         here.remove_all(&self.early);
+        if here.is_empty() {
+            return Vec::new();
+        }
         let settled = tokio::task::spawn_blocking(move || {
             let runs = here.ranges().take(EARLY);
             // What is in doubt and not as it should be is found missing in its turn.
