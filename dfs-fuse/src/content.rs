@@ -36,6 +36,10 @@ pub trait Content: Send + Sync + 'static {
         priority: Priority,
     ) -> BoxFuture<'static, Result<(), ContentError>>;
 
+    /// A reader goes from front to back, and through `range` next: of what is fetched for it with [`Priority::Bulk`]
+    /// that comes first.
+    fn reads_next(&self, _space: u16, _range: ByteRange) {}
+
     /// Exactly the bytes of `range`, although [`Content::fetch`] of the groups around them failed: of a group
     /// that cannot be proved as a whole, because something else in it changed at the origin.
     ///

@@ -53,7 +53,7 @@ impl Default for CoreOptions {
             generation: Generation::FIRST,
             deadline: Duration::from_secs(60),
             waiting_reads: 1024,
-            read_ahead_bytes: 64 << 20,
+            read_ahead_bytes: 256 << 20,
         }
     }
 }

@@ -19,6 +19,9 @@ mod leases;
 mod parents;
 mod plan;
 #[cfg(test)]
+mod stream_tests;
+mod streams;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -33,6 +36,7 @@ pub use self::leases::{LeaseEnd, LeaseOutcome};
 use self::parents::{Asked, Attempt, Parent};
 pub use self::parents::{Failure, Offer};
 use self::plan::ANY_ORDER;
+use self::streams::Streams;
 
 /// Names one request under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -169,6 +173,7 @@ pub struct Conductor {
     /// Whether more is wanted than was told.
     any_order_goes_on: bool,
     hedges: Hedges,
+    streams: Streams,
 }
 
 impl Conductor {
@@ -198,6 +203,7 @@ impl Conductor {
             any_order_changed: false,
             any_order_goes_on: false,
             hedges: Hedges::default(),
+            streams: Streams::default(),
         }
     }
 

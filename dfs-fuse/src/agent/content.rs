@@ -88,6 +88,12 @@ impl Content for SpaceContent {
         .boxed()
     }
 
+    fn reads_next(&self, space: u16, range: ByteRange) {
+        if let Ok(task) = self.space(space) {
+            task.reads_next(range);
+        }
+    }
+
     fn read_around(
         &self,
         space: u16,

@@ -20,6 +20,7 @@ pub struct MemoryContent {
 struct State {
     spaces: Vec<Space>,
     fetches: Mutex<Vec<Fetch>>,
+    streams: Mutex<Vec<(u16, ByteRange)>>,
 }
 
 struct Space {
@@ -45,7 +46,9 @@ impl MemoryContent {
             .into_iter()
             .map(|bytes| Space { present: Mutex::new(present(&bytes)), bytes })
             .collect();
-        Self { state: Arc::new(State { spaces, fetches: Mutex::new(Vec::new()) }) }
+        Self {
+            state: Arc::new(State { spaces, fetches: Mutex::default(), streams: Mutex::default() }),
+        }
     }
 
     /// Forgets the groups of `range`, as a full store does.
@@ -58,6 +61,11 @@ impl MemoryContent {
     /// The fetches that found something missing, in order.
     pub fn fetches(&self) -> Vec<(u16, ByteRange, Priority)> {
         self.state.fetches.lock().clone()
+    }
+
+    /// What readers were said to read next, in order.
+    pub fn streams(&self) -> Vec<(u16, ByteRange)> {
+        self.state.streams.lock().clone()
     }
 
     fn space(&self, space: u16) -> Result<&Space, ContentError> {
@@ -122,6 +130,10 @@ impl Content for MemoryContent {
             Ok(())
         }
         .boxed()
+    }
+
+    fn reads_next(&self, space: u16, range: ByteRange) {
+        self.state.streams.lock().push((space, range));
     }
 
     fn cached_bytes(&self, space: u16, range: ByteRange) -> u64 {

@@ -1,11 +1,11 @@
 //! Reading files: at once when the bytes are here, otherwise by fetching them first.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dfs_model::{ByteRange, GROUP_BYTES, Priority};
 use futures::future::try_join_all;
 
-use super::readahead::Observed;
+use super::readahead::{Ahead, Observed};
 use super::{Core, FsError, NodeId};
 use crate::content::{ContentError, ContentErrorClass};
 use crate::tree::{Extent, TreeError};
@@ -204,15 +204,23 @@ impl Core {
         Ok(parts)
     }
 
-    /// Starts fetching a file's range that a reader will want, as far as the budget reaches.
-    fn read_ahead(&self, nid: u64, range: ByteRange) -> Result<(), FsError> {
-        for part in self.missing_parts(nid, range)? {
+    /// Starts fetching what a reader of a file will want, as far as the budget reaches.
+    fn read_ahead(&self, nid: u64, ahead: Ahead) -> Result<(), FsError> {
+        let (priority, deadline) = match ahead.stream {
+            // As much as this may take as long as it takes.
+            Some(stream) => {
+                self.tell_stream(nid, stream)?;
+                (Priority::Bulk, Duration::MAX)
+            }
+            None => (Priority::ReadAhead, self.options.deadline),
+        };
+        for part in self.missing_parts(nid, ahead.news)? {
             let Ok(groups) = u32::try_from(part.range.groups().count) else { return Ok(()) };
             let Ok(budget) = self.ahead.clone().try_acquire_many_owned(groups) else {
                 return Ok(());
             };
-            let fetch = self.content.fetch(part.space, part.range, Priority::ReadAhead);
-            let (stopping, deadline) = (self.stopping.clone(), self.options.deadline);
+            let fetch = self.content.fetch(part.space, part.range, priority);
+            let stopping = self.stopping.clone();
             let fetch_unless_stopped = async move {
                 // A failure is not reported here: the read that wants these bytes will meet it.
                 let fetch = tokio::time::timeout(deadline, fetch);
@@ -220,6 +228,16 @@ impl Core {
                 drop(budget);
             };
             self.tracker.spawn_on(fetch_unless_stopped, &self.runtime);
+        }
+        Ok(())
+    }
+
+    /// Has what follows of a file come before what is behind it.
+    fn tell_stream(&self, nid: u64, stream: ByteRange) -> Result<(), FsError> {
+        if let Some(Extent::Data { space, offset, length }) =
+            self.extent(nid, stream.start, stream.len())?
+        {
+            self.content.reads_next(space, ByteRange::at(offset, length));
         }
         Ok(())
     }

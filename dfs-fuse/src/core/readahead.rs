@@ -1,7 +1,7 @@
 //! Recognises files that are read from front to back and says what to fetch before it is asked for.
 //!
 //! A pure function of the reads of one inode: an advancing reader gets a window ahead of its front that
-//! doubles up to [`MAX_WINDOW`]; any other pattern gets nothing. The kernel keeps several requests in
+//! doubles up to [`MAX_WINDOW`], and goes on through the file from [`STREAM`] on; any other pattern gets nothing. The kernel keeps several requests in
 //! flight and they arrive out of order, so "next" allows a few requests' distance.
 //!
 //! Memory is bounded: a fixed table of [`SLOTS`] streams; inodes that meet in one slot take turns.
@@ -10,7 +10,10 @@ use dfs_model::ByteRange;
 use parking_lot::Mutex;
 
 /// Largest window.
-pub(super) const MAX_WINDOW: u64 = 8 << 20;
+pub(super) const MAX_WINDOW: u64 = 32 << 20;
+
+/// Window from which a reader is taken to read on: its neighbours give it what follows by turns.
+const STREAM: u64 = 1 << 20;
 
 /// Smallest window.
 const FIRST_WINDOW: u64 = 256 << 10;
@@ -59,8 +62,17 @@ impl Streams {
 pub(super) enum Observed {
     /// Reads jump about.
     Random,
-    /// Reads advance; the range, when there is one, should be fetched now.
-    Advancing(Option<ByteRange>),
+    /// Reads advance; what there is should be fetched now.
+    Advancing(Option<Ahead>),
+}
+
+/// What a reader will want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ahead {
+    /// What was not said of it before.
+    pub(super) news: ByteRange,
+    /// All of it and what is being read, where the reader is taken to go on.
+    pub(super) stream: Option<ByteRange>,
 }
 
 #[derive(Debug, Default)]
@@ -89,19 +101,22 @@ impl Stream {
         if self.run < RUN {
             return Observed::Random;
         }
-        Observed::Advancing(self.advance())
+        Observed::Advancing(self.advance(read))
     }
 
     /// The next part to fetch, once half of the window before the front is used up.
-    fn advance(&mut self) -> Option<ByteRange> {
+    fn advance(&mut self, read: ByteRange) -> Option<Ahead> {
         if self.issued > self.front.saturating_add(self.window / 2) {
             return None;
         }
-        self.window = (self.window * 2).clamp(FIRST_WINDOW, MAX_WINDOW);
+        let window = (self.window * 2).max(read.len().saturating_mul(2));
+        self.window = window.clamp(FIRST_WINDOW, MAX_WINDOW);
         let start = self.issued.max(self.front);
         let end = self.front.saturating_add(self.window);
         self.issued = end;
-        Some(ByteRange::new(start, end)).filter(|range| !range.is_empty())
+        let stream = (self.window >= STREAM).then(|| ByteRange::new(read.start, end));
+        let news = ByteRange::new(start, end);
+        (!news.is_empty()).then_some(Ahead { news, stream })
     }
 }
 
@@ -113,7 +128,7 @@ mod tests {
 
     fn ahead(observed: Observed) -> Option<ByteRange> {
         match observed {
-            Observed::Advancing(range) => range,
+            Observed::Advancing(ahead) => ahead.map(|ahead| ahead.news),
             Observed::Random => None,
         }
     }
@@ -133,6 +148,25 @@ mod tests {
             assert!(at == 0 || issued_to > read.end, "the reader never catches up");
         }
         assert_eq!(largest, MAX_WINDOW);
+    }
+
+    #[test]
+    fn who_goes_on_reading_is_a_stream_with_all_that_is_ahead_of_it() {
+        for size in [4096, 131_072, 1 << 20] {
+            let streams = Streams::default();
+            let mut streamed = 0;
+            for at in 0..(16 << 20) / size {
+                let read = ByteRange::at(at * size, size);
+                let Observed::Advancing(Some(ahead)) = streams.observe(5, read) else { continue };
+                let Some(stream) = ahead.stream else {
+                    assert!(read.end < 1 << 20 && streamed == 0, "{read} is small");
+                    continue;
+                };
+                assert_eq!((stream.start, stream.end), (read.start, ahead.news.end));
+                streamed += 1;
+            }
+            assert!(streamed > 2, "{size}");
+        }
     }
 
     #[test]

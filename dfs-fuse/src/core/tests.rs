@@ -170,6 +170,27 @@ fn a_reader_from_front_to_back_is_fetched_ahead_of() {
 }
 
 #[test]
+fn who_reads_on_and_on_says_where_it_is_and_waits_for_turns() {
+    let runtime = runtime();
+    let (tree, bytes) = one_file(256 * GROUP);
+    let content = MemoryContent::missing(vec![bytes]);
+    let core = core_over(tree, content.clone(), CoreOptions::default(), &runtime);
+    let node = find(&core, "f");
+    for at in 0..64 {
+        core.read_now(node, at * 2 * GROUP_BYTES, &mut vec![0; 2 * GROUP]).unwrap();
+    }
+    core.tracker.close();
+    runtime.block_on(core.tracker.wait());
+    let streams = content.streams();
+    assert!(streams.iter().all(|(space, range)| *space == 0 && range.end <= 256 * GROUP_BYTES));
+    assert!(streams.is_sorted_by_key(|(_, range)| range.start) && streams.len() > 2, "{streams:?}");
+    let fetches = content.fetches();
+    let by_turns = fetches.iter().filter(|(.., priority)| *priority == Priority::Bulk);
+    let by_turns: u64 = by_turns.map(|(_, range, _)| range.len()).sum();
+    assert!(by_turns > 128 * GROUP_BYTES, "{fetches:?}");
+}
+
+#[test]
 fn a_reader_here_and_there_fetches_its_own_groups_only() {
     let runtime = runtime();
     let (tree, bytes) = one_file(256 * GROUP);

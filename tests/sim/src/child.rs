@@ -26,10 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long parents are followed that nothing is chosen from any more.
 const FOLLOWED_FOR: Duration = Duration::from_secs(1);
 
-/// Pieces that are fetched ahead of who reads from front to back: of a mounted file, and into a pipe. Of the latter so
-/// many are said to be read next.
-const READ_AHEAD: u64 = 16;
-const PIPED_AHEAD: u64 = 128;
+/// Pieces that are fetched ahead of who reads from front to back, and so many of them are said to be read next.
+const READ_AHEAD: u64 = 64;
 const READ_NEXT: u64 = 16;
 
 /// Those who give by lease that are remembered.
@@ -291,24 +289,24 @@ impl Child {
         let all = GroupRange::new(0, groups_in(self.task.length.unwrap_or_default()));
         let Some(GroupRange { first, .. }) = self.held.missing_in(all).next() else { return };
         match self.reads {
-            Reads::AnyOrder => {}
+            Reads::AnyOrder => return,
             Reads::FrontToBack => {
                 self.conductor.want(GroupRange::new(first, 1), Priority::Demand);
-                let ahead = GroupRange::new(first + 1, READ_AHEAD).intersection(all);
-                self.conductor.want(ahead, Priority::ReadAhead);
             }
-            Reads::Piped => {
-                let ahead = GroupRange::new(first, PIPED_AHEAD).intersection(all);
-                self.conductor.want(ahead, Priority::Bulk);
-                let next = GroupRange::new(first, READ_NEXT).intersection(all);
-                if self.is_connected && self.is_registered && next.end() > self.said_until {
-                    self.said_until = first + READ_NEXT + READ_NEXT / 2;
-                    let mut groups = GroupSet::new();
-                    groups.insert_range(next);
-                    let (host, task) = (host(self.node), self.task.id);
-                    let priority = Priority::ReadAhead;
-                    out.push(Does::Says(Box::new(Event::Want { host, task, groups, priority })));
-                }
+            Reads::Piped => {}
+        }
+        let ahead = GroupRange::new(first, READ_AHEAD).intersection(all);
+        self.conductor.want(ahead, Priority::Bulk);
+        let next = GroupRange::new(first, READ_NEXT).intersection(all);
+        if next.end() > self.said_until {
+            self.said_until = first + READ_NEXT + READ_NEXT / 2;
+            self.conductor.reads_next(next);
+            if self.is_connected && self.is_registered {
+                let mut groups = GroupSet::new();
+                groups.insert_range(next);
+                let (host, task) = (host(self.node), self.task.id);
+                let priority = Priority::ReadAhead;
+                out.push(Does::Says(Box::new(Event::Want { host, task, groups, priority })));
             }
         }
     }

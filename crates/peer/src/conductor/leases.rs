@@ -101,8 +101,11 @@ impl Conductor {
 
     /// Whether it is of no use to know what parents hold.
     pub fn follows_leases_alone(&self, now: Duration) -> bool {
-        let in_order = IN_ORDER.iter().any(|level| !self.wanted[*level as usize].is_empty());
-        self.is_led(now) && !in_order
+        let in_order = |level: &Priority| {
+            let mut wanted = self.wanted[*level as usize].ranges();
+            wanted.any(|run| self.not_left_to_leases(run).next().is_some())
+        };
+        self.is_led(now) && !IN_ORDER.iter().any(in_order)
     }
 
     /// It is this peer's turn at the uplink of `parent`, which holds these groups. What is to be done comes with the

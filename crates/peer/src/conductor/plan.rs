@@ -32,12 +32,15 @@ impl Conductor {
         if self.source == SourceAccess::Sequential {
             self.plan_stream(now, &mut actions);
         }
+        self.leave_to_leases(now);
         for priority in IN_ORDER {
-            self.plan_in_order(priority, now, &mut actions);
+            let runs = self.missing(priority);
+            self.plan_in_order(runs, priority, now, &mut actions);
         }
         self.plan_hedges(now, &mut actions);
         self.plan_leases(now, &mut actions);
         if !self.is_led(now) {
+            self.plan_streams(now, &mut actions);
             for priority in ANY_ORDER {
                 self.plan_any_order(priority, now, &mut actions);
             }
@@ -62,14 +65,21 @@ impl Conductor {
         actions.push(Action::ReadSource { flight, groups: None });
     }
 
-    fn plan_in_order(&mut self, priority: Priority, now: Duration, actions: &mut Vec<Action>) {
+    /// Asks for runs that are in no flight from their beginnings on.
+    pub(super) fn plan_in_order(
+        &mut self,
+        runs: Vec<GroupRange>,
+        priority: Priority,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         if self.parents.is_empty() {
             return;
         }
         // Blocked readers may overdraw a window: somebody waits.
         let factor = if priority == Priority::Demand { 2 } else { 1 };
         let window = self.limits.parent_window * factor;
-        for run in self.missing(priority) {
+        for run in runs {
             let mut at = run.first;
             while at < run.end() {
                 let left = GroupRange::new(at, run.end() - at);
@@ -259,10 +269,11 @@ impl Conductor {
         actions.push(Action::AskForParents { bad: std::mem::take(&mut self.bad) });
     }
 
-    /// Runs wanted at `priority` that are in no flight.
+    /// Runs wanted at `priority` that are in no flight and not left to leases.
     fn missing(&self, priority: Priority) -> Vec<GroupRange> {
         let wanted = &self.wanted[priority as usize];
-        wanted.ranges().flat_map(|run| self.flying.missing_in(run).collect::<Vec<_>>()).collect()
+        let missing = wanted.ranges().flat_map(|run| self.flying.missing_in(run));
+        missing.flat_map(|run| self.not_left_to_leases(run)).collect()
     }
 
     fn request(

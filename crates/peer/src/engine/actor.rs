@@ -184,6 +184,7 @@ impl Actor {
             Command::Want { groups, priority, waiter } => self.want(groups, priority, waiter),
             Command::Abandoned => self.sweep_waiters(),
             Command::ReadsNext(groups) => {
+                self.conductor.reads_next(groups);
                 if let Some(swarm) = self.engine.swarm.as_ref().filter(|_| self.told_swarm) {
                     swarm.reads_next(self.shared.info.id, groups);
                 }

@@ -2,6 +2,7 @@
 
 use dfs_model::{GroupRange, GroupSet, HostKind, Priority, TaskInfo};
 
+use super::leading::{ORDERED_AHEAD, ORDERED_EVERY};
 use super::tests::{MIB, Scene, id, limits, ordered_seed, spec};
 use super::*;
 
@@ -111,6 +112,29 @@ fn a_seed_is_ordered_what_is_wanted_in_any_order_and_once_for_all() {
     assert!(ordered.iter().any(ends), "it listens to one order");
     scene.register(2, &task);
     assert_eq!(ordered_seed(&want(&mut scene, &task, 2)), None);
+}
+
+#[test]
+fn who_wants_a_little_more_again_and_again_has_it_ordered_at_once_a_few_times_and_then_by_turns() {
+    let task = spec("ordered", Some(GROUPS * dfs_model::GROUP_BYTES));
+    let mut scene = Scene::deciding(limits(), Leases::swarm());
+    scene.now = scene.now.after(ORDERED_AHEAD);
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1]);
+    scene.register(1, &task);
+    scene.seed_obtains(100, &task);
+    let mut end = 0;
+    let mut wants_more = |scene: &mut Scene| {
+        end += 1;
+        let groups = GroupSet::full(end);
+        let (host, task, priority) = (id(1), task.id, Priority::Bulk);
+        ordered_seed(&scene.tell(Event::Want { host, task, groups, priority })).is_some()
+    };
+    let at_once = (0..20).take_while(|_| wants_more(&mut scene)).count();
+    assert_eq!(at_once, 9, "eight that are due, and one now");
+    let later = scene.pass(ORDERED_EVERY);
+    assert_eq!(ordered_seed(&later), Some(100), "what was wanted since");
+    assert!(!wants_more(&mut scene));
 }
 
 #[test]

@@ -17,8 +17,12 @@ use super::{
 };
 use crate::matcher::{self, LeaseId, Micros, Role};
 
-/// A seed is ordered more of a task no sooner after the last time: each order ends the one before.
-const ORDERED_EVERY: Duration = Duration::from_millis(50);
+/// How often a seed is ordered more of a task: each order ends the one before.
+pub(super) const ORDERED_EVERY: Duration = Duration::from_millis(50);
+
+/// Orders that come due in so long may follow each other at once: who begins to read from front to back wants a little
+/// more again and again.
+pub(super) const ORDERED_AHEAD: Duration = Duration::from_millis(400);
 
 /// So long nothing may come of any lease, some of which have come to nothing, until a seed is asked for what others say
 /// that they have.
@@ -102,11 +106,12 @@ impl Core {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let Some(wanted) = task.unordered() else { return };
-        let due = task.ordered_at.map_or(now, |at| at.after(ORDERED_EVERY));
+        let rested = now.before(ORDERED_AHEAD);
+        let due = task.ordered_at.map_or(rested, |at| at.after(ORDERED_EVERY)).max(rested);
         if due > now {
             return self.timers.set(due, Timer::Order(task_id));
         }
-        task.orders(wanted, now);
+        task.orders(wanted, due);
         let Some(seed) = task.state.seed() else { return };
         let has_all = |peer: &Peer| match &peer.held {
             Held::All => true,

@@ -164,7 +164,7 @@ pub struct Task {
     pub(super) put_away_at: Millis,
     /// What seeds are ordered to fetch before it is asked of them.
     pub ordered: GroupSet,
-    /// When that was last.
+    /// When that was due last.
     pub ordered_at: Option<Millis>,
     /// The leases of those who want it in any order, once there is one.
     pub lead: Option<Lead>,
@@ -321,8 +321,8 @@ impl Task {
     }
 
     /// A seed is to fetch all that anybody wants in any order.
-    pub fn orders(&mut self, wanted: GroupSet, now: Millis) {
-        (self.ordered, self.ordered_at, self.is_all_ordered) = (wanted, Some(now), true);
+    pub fn orders(&mut self, wanted: GroupSet, due: Millis) {
+        (self.ordered, self.ordered_at, self.is_all_ordered) = (wanted, Some(due), true);
     }
 
     /// A peer wants this in any order, and nothing else.

@@ -42,8 +42,8 @@ fn uplinks_that_are_leased_as_they_turn_out_to_be_fast_are_never_without_work() 
     assert!(outcome.source_copies < 1.02, "{}", outcome.source_copies);
 }
 
-/// Who reads a mounted file asks parents in order: a crowd whose readers are all at the same place takes nearly all of it
-/// from the seed, from which the origin sent one copy. Who takes it into a pipe is leased it.
+/// A crowd whose readers are all at the same place is leased what they read next, and takes it from each other. Who reads
+/// a mounted file asks for the first of it before that.
 #[test]
 fn a_crowd_that_reads_from_front_to_back_has_everything_and_by_leases_from_each_other() {
     let file = include_str!("../../scenarios/front-to-back.toml");
@@ -51,11 +51,15 @@ fn a_crowd_that_reads_from_front_to_back_has_everything_and_by_leases_from_each_
     let piped = Scenario { reads: Reads::Piped, ..mounted.clone() };
     let [mounted, piped] = [mounted, piped].map(|scenario| {
         let outcome = by_swarm(&scenario, 1);
-        println!("{:?}: {:.2} copies", scenario.reads, outcome.source_copies);
-        (ratio(&scenario, &outcome), outcome.source_copies)
+        let ratio = ratio(&scenario, &outcome);
+        println!(
+            "{:?}: {ratio:.2} times the bound, {:.2} copies",
+            scenario.reads, outcome.source_copies
+        );
+        (ratio, outcome.source_copies)
     });
     assert!(piped.0 < 1.5 && piped.1 < 1.05, "{piped:?}");
-    assert!(mounted.0 < 32.0 && mounted.1 <= 31.0, "{mounted:?}");
+    assert!(mounted.0 < 1.5 && mounted.1 < 1.3, "{mounted:?}");
 }
 
 #[test]
