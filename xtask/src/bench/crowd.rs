@@ -6,6 +6,7 @@
 //! one such link; dfs and whom it is compared with come in turn, each with nothing cached.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use dfs_model::{Rate, parse_duration};
 use dfs_tests::testbed::{Fleet, Machine, Role};
-use dfs_tests::{Body, Origin, Testbed};
+use dfs_tests::{Body, Mount, Origin, Testbed};
 
 mod bencode;
 mod bound;
@@ -29,7 +30,7 @@ use self::torrent::Torrent;
 use super::content::Content;
 use super::row::{Goal, Row, median};
 use super::{Bench, measure};
-use crate::run::{Failure, run, said};
+use crate::run::{Failure, failed, run, said};
 use crate::testbed::Links;
 use crate::units::parse_size;
 
@@ -95,6 +96,8 @@ fn parse_slow(text: &str) -> Result<Slow, String> {
 enum Subject {
     #[value(skip)]
     Dfs,
+    /// dfs too, each node mounting the file and reading it from front to back
+    Mount,
     /// A BitTorrent swarm of aria2, the origin's machine one of it
     Aria2,
     /// A curl on each node, from the origin
@@ -105,6 +108,7 @@ impl Subject {
     fn name(self) -> &'static str {
         match self {
             Self::Dfs => "dfs",
+            Self::Mount => "mount",
             Self::Aria2 => "aria2",
             Self::Curl => "curl",
         }
@@ -146,6 +150,7 @@ struct Run {
 /// How a subject brings the file.
 enum Means {
     Dfs,
+    Mount,
     Aria2(Torrent),
     Curl,
 }
@@ -154,6 +159,7 @@ impl Means {
     fn of(subject: Subject, field: &Field<'_>) -> Result<Self, Failure> {
         Ok(match subject {
             Subject::Dfs => Self::Dfs,
+            Subject::Mount => Self::Mount,
             Subject::Aria2 => Self::Aria2(Torrent::make(field)?),
             Subject::Curl => Self::Curl,
         })
@@ -162,6 +168,7 @@ impl Means {
     fn turn(&self, field: &Field<'_>) -> Result<Turn, Failure> {
         match self {
             Self::Dfs => field.dfs(),
+            Self::Mount => field.mounted(),
             Self::Aria2(torrent) => torrent.turn(field),
             Self::Curl => field.curl(),
         }
@@ -246,14 +253,8 @@ impl Field<'_> {
     /// One run with everything started afresh.
     fn dfs(&self) -> Result<Turn, Failure> {
         let outs = self.outs()?;
-        let mut fleet =
-            Fleet::start(self.testbed, &self.bench.binaries, &self.bench.fresh_dir("fleet")?)?;
+        let mut fleet = self.fleet()?;
         let url = self.url();
-        if let (true, Some(node)) = (self.warm, fleet.nodes().first()) {
-            let mut preheat = node.dfctl_command()?;
-            preheat.args(["-q", "preheat", "--wait", &url]);
-            self.testbed.first(Role::Node)?.inside(|| Ok(run(&mut preheat)))??;
-        }
         let crowd = self.testbed.all(Role::Node).zip(fleet.nodes()).zip(&outs);
         let crowd = crowd.map(|((machine, node), out)| {
             let mut dfctl = node.dfctl_command()?;
@@ -263,6 +264,41 @@ impl Field<'_> {
         let crowd = crowd.collect::<Result<Vec<_>, Failure>>()?;
         let pids = fleet.pids();
         self.fetch(crowd, &pids, &outs)
+    }
+
+    /// The same, each reading a mount.
+    fn mounted(&self) -> Result<Turn, Failure> {
+        let outs = self.outs()?;
+        let mut fleet = self.fleet()?;
+        let url = self.url();
+        let mut mounts = Vec::new();
+        let mut crowd = Vec::new();
+        for ((machine, node), out) in self.testbed.all(Role::Node).zip(fleet.nodes()).zip(&outs) {
+            let at = out.join("mount");
+            fs::create_dir(&at).map_err(failed(&at))?;
+            mounts.push(Mount::guard(&at));
+            let dfctl = node.dfctl_command()?;
+            let mut sh = Command::new("sh");
+            sh.args(["-c", "cd \"$1\" && shift && \"$@\" mount && cat mount/* > file", "sh"]);
+            sh.arg(out).arg(dfctl.get_program()).args(dfctl.get_args());
+            sh.args(["-q", "mount", &url]);
+            sh.env_clear().envs(dfctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            crowd.push((machine, sh));
+        }
+        let pids = fleet.pids();
+        self.fetch(crowd, &pids, &outs)
+    }
+
+    /// A cluster that has nothing, but for what is to be there before.
+    fn fleet(&self) -> Result<Fleet<'_>, Failure> {
+        let dir = self.bench.fresh_dir("fleet")?;
+        let fleet = Fleet::start(self.testbed, &self.bench.binaries, &dir)?;
+        if let (true, Some(node)) = (self.warm, fleet.nodes().first()) {
+            let mut preheat = node.dfctl_command()?;
+            preheat.args(["-q", "preheat", "--wait", &self.url()]);
+            self.testbed.first(Role::Node)?.inside(|| Ok(run(&mut preheat)))??;
+        }
+        Ok(fleet)
     }
 
     /// One run without us.
@@ -363,7 +399,8 @@ fn rows(subject: Subject, runs: &[Run], args: &Args, size: u64) -> Vec<Row> {
     let of = |figure: &dyn Fn(&Run) -> f64| median(&runs.iter().map(figure).collect::<Vec<_>>());
     let mut rows = Vec::new();
     let mut add = |row: &str, value: f64, unit, goal: Option<f64>| {
-        let goal = goal.filter(|_| subject == Subject::Dfs).map(Goal::AtMost);
+        let is_dfs = matches!(subject, Subject::Dfs | Subject::Mount);
+        let goal = goal.filter(|_| is_dfs).map(Goal::AtMost);
         let (row, subject, runs) = (row.to_owned(), subject.name(), runs.len());
         rows.push(Row { row, subject, value, unit, goal, runs });
     };
@@ -381,7 +418,7 @@ fn rows(subject: Subject, runs: &[Run], args: &Args, size: u64) -> Vec<Row> {
         let requests = |run: &Run| run.turn.requests.unwrap_or(0) as f64;
         add("P2.requests", of(&requests), "requests", None);
     }
-    if subject == Subject::Dfs {
+    if matches!(subject, Subject::Dfs | Subject::Mount) {
         let seeds = |run: &Run| run.turn.seeds_sent.unwrap_or(0) as f64 / size as f64;
         add("P2.seeds", of(&seeds), "copies on the wire", None);
     }
