@@ -111,10 +111,13 @@ impl Stream {
         }
         let window = (self.window * 2).max(read.len().saturating_mul(2));
         self.window = window.clamp(FIRST_WINDOW, MAX_WINDOW);
-        let start = self.issued.max(self.front);
+        let is_stream = self.window >= STREAM;
+        // What a stream is waiting for now is to come as the rest of it does.
+        let waiting = if is_stream { read.start } else { self.front };
+        let start = if self.issued > self.front { self.issued } else { waiting };
         let end = self.front.saturating_add(self.window);
         self.issued = end;
-        let stream = (self.window >= STREAM).then(|| ByteRange::new(read.start, end));
+        let stream = is_stream.then(|| ByteRange::new(read.start, end));
         let news = ByteRange::new(start, end);
         (!news.is_empty()).then_some(Ahead { news, stream })
     }
