@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 /// Second half of our filesystem type, `fuse.dfs`.
 pub const SUBTYPE: &str = "dfs";
@@ -16,8 +18,10 @@ const NAME_BYTES: usize = 1000;
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountEntry {
-    /// The kernel's number of it, while it is there.
+    /// The kernel's number of it, while it is there: the next mount may get the same.
     pub id: u64,
+    /// The one that no other gets as long as the kernel runs, where that was asked for and there is one (Linux 6.8).
+    pub only_id: Option<u64>,
     /// Where.
     pub dir: PathBuf,
     /// Which directory of its file system stands there: with a bind mount another than the root.
@@ -57,7 +61,13 @@ impl Table {
 
     /// See [`mounted_at`].
     pub(super) fn mounted_at(&mut self, dir: &Path) -> io::Result<Option<MountEntry>> {
-        Ok(self.mounts()?.into_iter().rfind(|mount| mount.dir == dir))
+        let mount = self.mounts()?.into_iter().rfind(|mount| mount.dir == dir);
+        Ok(mount.map(|mount| {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let handle = rustix::fs::open(dir, flags, Mode::empty()).ok();
+            let there = handle.filter(|handle| mount_id(handle).is_ok_and(|id| id == mount.id));
+            MountEntry { only_id: there.and_then(|handle| only_id(&handle)), ..mount }
+        }))
     }
 }
 
@@ -84,6 +94,15 @@ pub(super) fn mount_id(handle: &impl AsRawFd) -> io::Result<u64> {
     let facts = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", handle.as_raw_fd()))?;
     let id = facts.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
     id.ok_or_else(|| io::Error::other("the kernel does not say on which mount a file is"))
+}
+
+/// See [`MountEntry::only_id`]. Nobody who serves the mount is asked.
+pub(super) fn only_id(handle: &impl AsFd) -> Option<u64> {
+    // `STATX_MNT_ID_UNIQUE`.
+    let only = StatxFlags::from_bits_retain(0x4000);
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let facts = rustix::fs::statx(handle, "", flags, only).ok()?;
+    StatxFlags::from_bits_retain(facts.stx_mask).contains(only).then_some(facts.stx_mnt_id)
 }
 
 /// A name fit for the table: without credentials, and without what mount options are cut at.
@@ -115,7 +134,7 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
     let kind = String::from_utf8(unescape(fields.next()?)).ok()?;
     let name = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
     let user = fields.next().and_then(user_of);
-    Some(MountEntry { id, dir, root, device, kind, name, user })
+    Some(MountEntry { id, only_id: None, dir, root, device, kind, name, user })
 }
 
 /// The number behind `user_id=` in a filesystem's own options.

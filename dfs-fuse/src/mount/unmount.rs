@@ -68,10 +68,10 @@ impl UnmountError {
 pub fn unmount(mount: &MountEntry, detach: Detach) -> Result<(), UnmountError> {
     let there = table::still_there(mount)
         .map_err(|source| UnmountError::Unseen { dir: mount.dir.clone(), source })?;
-    let Some(mount) = there else {
+    let Some(there) = there else {
         return Err(UnmountError::NotMounted(mount.dir.clone()));
     };
-    let dir = mount.dir.as_path();
+    let dir = there.dir.as_path();
     let refused = |source: io::Error| UnmountError::Refused { dir: dir.to_owned(), source };
     let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
         return Err(UnmountError::NotMounted(dir.to_owned()));
@@ -82,10 +82,16 @@ pub fn unmount(mount: &MountEntry, detach: Detach) -> Result<(), UnmountError> {
     let above = rustix::fs::openat2(rustix::fs::CWD, above, flags, Mode::empty(), resolve)
         .map_err(|error| refused(error.into()))?;
     let seen = rustix::fs::openat(&above, name, flags | OFlags::NOFOLLOW, Mode::empty())
-        .map_err(io::Error::from)
-        .and_then(|handle| table::mount_id(&handle));
-    if seen.map_err(refused)? != mount.id {
+        .map_err(|error| refused(error.into()))?;
+    let (id, only_id) = (table::mount_id(&seen).map_err(refused)?, table::only_id(&seen));
+    // It would keep the mount in use.
+    drop(seen);
+    if id != there.id {
         return Err(UnmountError::Covered(dir.to_owned()));
+    }
+    if mount.only_id.zip(only_id).is_some_and(|(one, other)| one != other) {
+        // Another one got the number of this one.
+        return Err(UnmountError::NotMounted(mount.dir.clone()));
     }
     let at = Path::new("/proc/self/fd").join(above.as_raw_fd().to_string()).join(name);
     by_system_call(dir, &at, detach)

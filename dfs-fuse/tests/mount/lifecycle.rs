@@ -114,9 +114,28 @@ fn what_is_not_mounted_any_more_is_not_unmounted() {
         let answer = unmount(&mount, detach);
         assert!(matches!(answer, Err(UnmountError::NotMounted(_))), "{answer:?}");
     }
+    // Its own thread says so, a moment after the kernel has let go of it.
+    let ended = fixture.mounted.ended();
+    until("nobody serves it", || ended.is_cancelled());
     assert_eq!(fixture.mounted.unmount(Detach::Lazily).unwrap(), Unmounted::Ended);
     assert_eq!(shows(&dir).as_deref(), Some("dfs-test"));
     run("umount", &[], &dir);
+}
+
+/// The kernel gives the number and the device of a mount that is gone to the next one.
+#[test]
+fn another_mount_of_the_same_elsewhere_is_not_taken_for_one_that_is_gone() {
+    let fixture = || Fixture::new(&one_file(10), MemoryContent::cached(vec![noise(10)]));
+    let first = fixture();
+    let dir = first.mounted.dir().to_owned();
+    let gone = mounted_at(&dir).unwrap().unwrap();
+    run("umount", &[], &dir);
+    let others = [fixture(), fixture(), fixture()];
+    for detach in [Detach::WhenUnused, Detach::Lazily] {
+        let answer = unmount(&gone, detach);
+        assert!(matches!(answer, Err(UnmountError::NotMounted(_))), "{answer:?}");
+    }
+    assert!(others.iter().all(|other| shows(other.mounted.dir()).is_some()));
 }
 
 #[test]

@@ -125,6 +125,7 @@ mod tests {
     fn mount(dir: &str, device: &str, root: &str) -> MountEntry {
         MountEntry {
             id: 1,
+            only_id: None,
             dir: dir.into(),
             root: root.into(),
             device: device.into(),
