@@ -17,6 +17,7 @@ mod lazy;
 mod measure;
 mod mount;
 mod peer;
+mod reader;
 mod row;
 mod server;
 mod small;

@@ -55,6 +55,16 @@ impl GroupSet {
         self.len == 0
     }
 
+    /// From its first group to its last; none while it is empty.
+    pub fn span(&self) -> Option<GroupRange> {
+        let is_set = |word: &u64| *word != 0;
+        let (low, high) =
+            (self.words.iter().position(is_set)?, self.words.iter().rposition(is_set)?);
+        let first = low as u64 * 64 + u64::from(self.words[low].trailing_zeros());
+        let end = (high as u64 + 1) * 64 - u64::from(self.words[high].leading_zeros());
+        Some(GroupRange::new(first, end - first))
+    }
+
     /// Whether `group` is in it.
     pub fn contains(&self, group: u64) -> bool {
         let word = usize::try_from(group / 64).ok().and_then(|at| self.words.get(at));
@@ -257,6 +267,9 @@ mod tests {
                 4 => (set.remove_all(&other), known.retain(|group| !others.contains(group))).0,
                 _ => (set.truncate(range.first), known.retain(|group| *group < range.first)).0,
             }
+            let span = known.first().zip(known.last());
+            let span = span.map(|(first, last)| GroupRange::new(*first, last - first + 1));
+            assert_eq!(set.span(), span);
             assert_eq!(set.len(), known.len() as u64);
             assert!(known.iter().all(|group| set.contains(*group)));
             assert_eq!(set.contains_set(&other), others.is_subset(&known));

@@ -410,9 +410,9 @@ impl Conductor {
 
     /// The first of the groups that are wanted, and the end of the last.
     pub fn wanted_span(&self) -> Option<(u64, u64)> {
-        let first = self.wanted.iter().filter_map(|wanted| Some(wanted.ranges().next()?.first));
-        let end = self.wanted.iter().filter_map(|wanted| Some(wanted.ranges().last()?.end()));
-        Some((first.min()?, end.max()?))
+        let spans = self.wanted.iter().filter_map(GroupSet::span);
+        let spans = spans.map(|span| (span.first, span.end()));
+        spans.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
     }
 
     /// Number of flights under way.

@@ -6,7 +6,6 @@
 //! one such link; dfs and whom it is compared with come in turn, each with nothing cached.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use dfs_model::{Rate, parse_duration};
 use dfs_tests::testbed::{Fleet, Machine, Role};
-use dfs_tests::{Body, Mount, Origin, Testbed};
+use dfs_tests::{Body, Origin, Testbed};
 
 mod bencode;
 mod bound;
@@ -28,9 +27,10 @@ use self::load::{Load, Meter};
 use self::rush::{arrivals, rush};
 use self::torrent::Torrent;
 use super::content::Content;
+use super::reader::reader;
 use super::row::{Goal, Row, median};
 use super::{Bench, measure};
-use crate::run::{Failure, failed, run, said};
+use crate::run::{Failure, run, said};
 use crate::testbed::Links;
 use crate::units::parse_size;
 
@@ -271,20 +271,13 @@ impl Field<'_> {
         let outs = self.outs()?;
         let mut fleet = self.fleet()?;
         let url = self.url();
-        let mut mounts = Vec::new();
-        let mut crowd = Vec::new();
-        for ((machine, node), out) in self.testbed.all(Role::Node).zip(fleet.nodes()).zip(&outs) {
-            let at = out.join("mount");
-            fs::create_dir(&at).map_err(failed(&at))?;
-            mounts.push(Mount::guard(&at));
-            let dfctl = node.dfctl_command()?;
-            let mut sh = Command::new("sh");
-            sh.args(["-c", "cd \"$1\" && shift && \"$@\" mount && cat mount/* > file", "sh"]);
-            sh.arg(out).arg(dfctl.get_program()).args(dfctl.get_args());
-            sh.args(["-q", "mount", &url]);
-            sh.env_clear().envs(dfctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            crowd.push((machine, sh));
-        }
+        let readers = self.testbed.all(Role::Node).zip(fleet.nodes()).zip(&outs);
+        let readers = readers.map(|((machine, node), out)| {
+            let (reader, mount) = reader(node, &url, &out.join("mount"), &out.join(FILE))?;
+            Ok(((machine, reader), mount))
+        });
+        let readers: Vec<_> = readers.collect::<Result<_, Failure>>()?;
+        let (crowd, _mounts): (Vec<_>, Vec<_>) = readers.into_iter().unzip();
         let pids = fleet.pids();
         self.fetch(crowd, &pids, &outs)
     }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use dfs_model::Rate;
 use dfs_tests::testbed::{Fleet, Layout, Machine, Role, Trouble};
 use dfs_tests::wait::PATIENCE;
-use dfs_tests::{Body, Origin, Testbed, wait};
+use dfs_tests::{Body, Mount, Origin, Testbed, wait};
 
+use super::reader::reader;
 use super::row::{Goal, Row, median};
 use super::{Bench, measure};
 use crate::prepare;
@@ -43,6 +44,9 @@ pub struct Args {
     /// Bytes in the file, as in 12MiB
     #[arg(long, default_value = "12MiB", value_parser = parse_size)]
     pub size: u64,
+    /// Each node mounts the file and reads it from front to back, in place of getting it
+    #[arg(long)]
+    mounted: bool,
 }
 
 /// What all days share.
@@ -51,6 +55,7 @@ struct Field<'a> {
     testbed: &'a Testbed,
     origin: &'a Origin,
     body: &'a Body,
+    mounted: bool,
 }
 
 /// What was seen of one day.
@@ -82,7 +87,8 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     bench.interrupt.on_signal(move || reaper.reap());
     let (origin, body) = (testbed.start_origin(0)?, Body::noise(1, bench.size));
     origin.put(FILE, body.clone());
-    let field = Field { bench, testbed: &testbed, origin: &origin, body: &body };
+    let field =
+        Field { bench, testbed: &testbed, origin: &origin, body: &body, mounted: args.mounted };
     let faults = if args.fault.is_empty() { Trouble::usual() } else { args.fault.clone() };
     let (mut good, mut bad): (Vec<Day>, BTreeMap<usize, Vec<Day>>) = Default::default();
     for number in 1..=bench.runs {
@@ -141,12 +147,17 @@ impl Field<'_> {
     }
 
     /// What a node runs to have the file.
-    fn command(&self, fleet: &Fleet<'_>, name: &str) -> Result<Command, Failure> {
+    fn command(&self, fleet: &Fleet<'_>, name: &str) -> Result<(Command, Option<Mount>), Failure> {
         let named = fleet.nodes().iter().find(|node| node.name() == name);
         let node = named.ok_or_else(|| Failure::Other(format!("no node is called {name}")))?;
+        if self.mounted {
+            let at = self.bench.path(&format!("{name}.mount"));
+            let (reader, mount) = reader(node, &self.url(), &at, &self.out(name))?;
+            return Ok((reader, Some(mount)));
+        }
         let mut dfctl = node.dfctl_command()?;
         dfctl.args(["-q", "get", "--force", &self.url(), "-o"]).arg(self.out(name));
-        Ok(dfctl)
+        Ok((dfctl, None))
     }
 
     /// One day with everything started afresh.
@@ -155,8 +166,12 @@ impl Field<'_> {
         let mut fleet = Fleet::start(self.testbed, &self.bench.binaries, &dir)?;
         self.origin.reset_counters();
         let machines = self.testbed.all(Role::Node);
-        let crowd = machines.map(|one| Ok((one, self.command(&fleet, one.name())?)));
+        let crowd = machines.map(|one| {
+            let (command, mount) = self.command(&fleet, one.name())?;
+            Ok(((one, command), mount))
+        });
         let crowd = crowd.collect::<Result<Vec<_>, Failure>>()?;
+        let (crowd, _mounts): (Vec<_>, Vec<_>) = crowd.into_iter().unzip();
         let (sender, ended) = mpsc::channel();
         thread::scope(|scope| {
             let begun = Instant::now();
@@ -243,7 +258,8 @@ impl Field<'_> {
     ) -> Result<Duration, Failure> {
         let broken = ended.as_ref().is_none_or(|ended| ended.how.is_err());
         if broken {
-            run(&mut self.command(fleet, whom)?)?;
+            let (mut command, _mount) = self.command(fleet, whom)?;
+            run(&mut command)?;
         }
         self.is_right(whom)?;
         Ok(ended.filter(|_| !broken).map_or_else(|| begun.elapsed(), |ended| ended.at))

@@ -103,7 +103,7 @@ impl Conductor {
     pub fn follows_leases_alone(&self, now: Duration) -> bool {
         let in_order = |level: &Priority| {
             let mut wanted = self.wanted[*level as usize].ranges();
-            wanted.any(|run| self.not_left_to_leases(run).next().is_some())
+            wanted.any(|run| self.not_left_to_swarm(run).next().is_some())
         };
         self.is_led(now) && !IN_ORDER.iter().any(in_order)
     }

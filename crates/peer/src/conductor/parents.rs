@@ -198,6 +198,11 @@ impl Parent {
         self.held.contains(group) || (self.fetches && !self.refused.contains(group))
     }
 
+    /// Whether it lacks any of so many groups and does not fetch them itself: others bring it what it gives on.
+    pub(super) fn takes_part(&self, groups: u64) -> bool {
+        !self.never && !self.fetches && !self.held.contains_all(GroupRange::new(0, groups))
+    }
+
     /// The first of a run that it has.
     pub(super) fn first_held(&self, run: GroupRange) -> Option<u64> {
         Some(self.held.present_in(run).next()?.first)

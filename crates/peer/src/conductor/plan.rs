@@ -32,7 +32,7 @@ impl Conductor {
         if self.source == SourceAccess::Sequential {
             self.plan_stream(now, &mut actions);
         }
-        self.leave_to_leases(now);
+        self.leave_to_swarm(now);
         for priority in IN_ORDER {
             let runs = self.missing(priority);
             self.plan_in_order(runs, priority, now, &mut actions);
@@ -153,13 +153,11 @@ impl Conductor {
             return None;
         }
         let wanted = &self.wanted[priority as usize];
-        let end = self.groups.unwrap_or_else(|| wanted.ranges().last().map_or(0, |r| r.end()));
-        if end == 0 {
-            return None;
-        }
+        let GroupRange { first, count } = wanted.span()?;
+        let end = first + count;
         let piece = 1 << self.piece_level;
         let (start, candidates) = match self.groups {
-            Some(_) => ((self.spread % end) / piece * piece, CANDIDATES),
+            Some(_) => ((first + self.spread % count) / piece * piece, CANDIDATES),
             None => (0, 1),
         };
         let halves = [GroupRange::new(start, end - start), GroupRange::new(0, start)];
@@ -269,11 +267,11 @@ impl Conductor {
         actions.push(Action::AskForParents { bad: std::mem::take(&mut self.bad) });
     }
 
-    /// Runs wanted at `priority` that are in no flight and not left to leases.
+    /// Runs wanted at `priority` that are in no flight and not left to the swarm.
     fn missing(&self, priority: Priority) -> Vec<GroupRange> {
         let wanted = &self.wanted[priority as usize];
         let missing = wanted.ranges().flat_map(|run| self.flying.missing_in(run));
-        missing.flat_map(|run| self.not_left_to_leases(run)).collect()
+        missing.flat_map(|run| self.not_left_to_swarm(run)).collect()
     }
 
     fn request(

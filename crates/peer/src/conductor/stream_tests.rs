@@ -80,6 +80,29 @@ fn where_nobody_leases_a_window_comes_in_order_behind_what_is_waited_for() {
 }
 
 #[test]
+fn where_neighbours_choose_too_a_window_comes_in_any_order_and_a_reader_waits_for_it() {
+    let mut conductor = with_reader();
+    let neighbour = Offer { host: HostId::from_bytes([2; 16]), fetches: false };
+    conductor.set_parents(vec![seed(), neighbour.clone()]);
+    let is_urgent = |asked: &[(GroupRange, Priority)]| {
+        asked.iter().any(|(_, priority)| *priority < Priority::Bulk)
+    };
+    let first = asked(&mut conductor, SECOND);
+    assert!(!first.is_empty() && !is_urgent(&first), "{first:?}");
+    // Whatever was asked for first, what is waited for is not on its way for ever.
+    let flying = |asked: &[(GroupRange, Priority)]| asked.iter().any(|(run, _)| run.contains(4));
+    assert!(!flying(&first), "chosen by lot, another one");
+    let late = asked(&mut conductor, 3 * SECOND);
+    assert!(late.contains(&(READ, Priority::Demand)), "{late:?}");
+    // One that has everything is not of a crowd.
+    let mut conductor = with_reader();
+    conductor.set_parents(vec![seed(), neighbour.clone()]);
+    conductor.parent_holds(neighbour.host, &[GroupRange::new(0, 64)]);
+    let asked = asked(&mut conductor, SECOND);
+    assert!(is_urgent(&asked), "{asked:?}");
+}
+
+#[test]
 fn a_window_that_follows_another_keeps_what_is_still_waited_for_of_that() {
     let mut conductor = with_reader();
     conductor.reads_next(GroupRange::new(20, 32));

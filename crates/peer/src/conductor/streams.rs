@@ -1,8 +1,8 @@
-//! Readers that go from front to back: what they read next comes by leases where the scheduler leads, and in order from
-//! parents where this peer chooses.
+//! Readers that go from front to back: what they read next comes in any order where others take it too, by leases or as
+//! this peer chooses, and in order from parents where nobody does.
 //!
-//! All who read the same from its beginning wait for the same, which nobody but a seed has yet. Were it asked of parents
-//! the seed would send it to each of them. By leases it goes to one, and from there to the others, so a reader waits
+//! All who read the same from its beginning wait for the same, which nobody but a seed has yet. Were it asked of the seed
+//! that would send it to each of them. In any order it goes to one, and from there to the others, so a reader waits
 //! [`PATIENCE`] for that.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use dfs_model::{GroupRange, GroupSet, Priority};
 use super::plan::ANY_ORDER;
 use super::{Action, Conductor};
 
-/// How long a blocked reader leaves what it waits for to leases, none of which is to bring it, after something that any
+/// How long a blocked reader leaves what it waits for, and what nobody is asked for, to the swarm, after something that any
 /// waited for has come.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -24,7 +24,7 @@ const MOST_STREAMS: usize = 16;
 pub(super) struct Streams {
     /// Who said so last is the last.
     next: Vec<GroupRange>,
-    /// What of it leases are to bring, as of the last plan.
+    /// What of it is left to the swarm, as of the last plan.
     left: GroupSet,
     /// Since when a reader waits for that.
     blocked_since: Option<Duration>,
@@ -61,17 +61,26 @@ impl Conductor {
         streamed
     }
 
-    /// Asks parents in order for what readers from front to back read next, where nobody leases.
+    /// Whether any of those who may be asked are to come to what they lack.
+    fn is_in_crowd(&self) -> bool {
+        let takes = |count| self.parents.iter().any(|parent| parent.takes_part(count));
+        self.groups.is_some_and(takes)
+    }
+
+    /// Asks parents in order for what readers from front to back read next, where this peer is alone with them.
     pub(super) fn plan_streams(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.is_in_crowd() {
+            return;
+        }
         let streamed = self.streamed();
         let runs = streamed.ranges().flat_map(|run| self.flying.missing_in(run)).collect();
         self.plan_in_order(runs, Priority::ReadAhead, now, actions);
     }
 
-    /// Has what readers from front to back read next left to leases, where somebody leases.
-    pub(super) fn leave_to_leases(&mut self, now: Duration) {
+    /// Has what readers from front to back read next left to the swarm, where there is one.
+    pub(super) fn leave_to_swarm(&mut self, now: Duration) {
         self.streams.left = GroupSet::new();
-        if self.streams.next.is_empty() || !self.is_led(now) {
+        if self.streams.next.is_empty() || !(self.is_led(now) || self.is_in_crowd()) {
             return;
         }
         let streamed = self.streamed();
@@ -86,8 +95,8 @@ impl Conductor {
         }
     }
 
-    /// Those of a run that are not left to leases.
-    pub(super) fn not_left_to_leases(
+    /// Those of a run that are not left to the swarm.
+    pub(super) fn not_left_to_swarm(
         &self,
         run: GroupRange,
     ) -> impl Iterator<Item = GroupRange> + '_ {
