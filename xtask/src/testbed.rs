@@ -2,6 +2,7 @@
 //! break them.
 
 use std::io::BufRead;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
@@ -36,6 +37,9 @@ pub struct Args {
     /// Bytes in the file that its origin has
     #[arg(long, default_value = "64MiB", value_parser = parse_size)]
     size: u64,
+    /// Take the programs from here instead of building them
+    #[arg(long, value_name = "DIR")]
+    bins: Option<PathBuf>,
 }
 
 /// Machines and links.
@@ -133,7 +137,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = Interrupt::install()?;
     let layout = args.links.layout()?;
     prepare::packages(prepare::FOR_TESTBED)?;
-    let binaries = release_binaries()?;
+    let binaries = match &args.bins {
+        Some(dir) => Binaries::in_dir(dir),
+        None => release_binaries()?,
+    };
     interrupt.check()?;
     let work = tempfile::Builder::new().prefix("dfs-testbed-").tempdir();
     let work = work.map_err(|error| Failure::Other(format!("no temporary directory: {error}")))?;

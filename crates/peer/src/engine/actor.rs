@@ -213,6 +213,11 @@ impl Actor {
                 if stand_in && !stood_in {
                     self.flights.keep_word(Word::StandsIn);
                 }
+                if stand_in {
+                    // No seed is alive: of one that hangs nothing is waited for.
+                    let parents = self.parents.values().map(|(parent, _)| parent.clone());
+                    self.set_parents(parents.filter(|parent| !parent.fetches).collect());
+                }
                 self.back_to_source(&reason);
             }
             Command::Signers { keys, appointments } => {
@@ -723,6 +728,10 @@ impl Actor {
                 tracing::info!(task = %self.shared.info.id.short(), reason, "going back to source");
                 let ranges = origin.ranges();
                 let access = if ranges { SourceAccess::Ranges } else { SourceAccess::Sequential };
+                // What others would fetch this host fetches.
+                let parents = self.parents.values().map(|(parent, _)| parent.clone());
+                let parents = parents.map(|parent| ParentHost { fetches: false, ..parent });
+                self.set_parents(parents.collect());
                 self.conductor.set_source(access);
             }
             None => {

@@ -638,3 +638,41 @@ fn who_is_through_reads_nothing_next() {
     scene.finish(1, &task, 100);
     assert_eq!(reads_next(&scene), None, "others are not given the end first for its sake");
 }
+
+#[test]
+fn a_seed_that_hangs_while_a_crowd_takes_from_it_is_found_out_soon() {
+    let (mut scene, task) = led(1..=8);
+    let began = scene.now;
+    let mut out: Vec<(Millis, (u8, Lease))> = Vec::new();
+    let mut told = 0;
+    let hangs = began.after(Duration::from_millis(500));
+    let mut found = None;
+    for _ in 0..2000 {
+        let mut decisions = scene.pass(Duration::from_millis(5));
+        let now = scene.now;
+        if now < hangs && told < GROUPS {
+            decisions.extend(verified(&mut scene, &task, GroupRange::new(told, 1)));
+            told += 1;
+        }
+        let (due, later): (Vec<_>, Vec<_>) = out
+            .drain(..)
+            .partition(|(at, (_, lease))| *at <= now && (lease.parent != id(100) || now < hangs));
+        out = later;
+        for (_, lease) in due {
+            scene.now = now;
+            decisions.extend(end(&mut scene, &task, lease, None));
+        }
+        scene.now = now;
+        for lease in leases(&decisions) {
+            out.push((now.after(Duration::from_millis(40)), lease));
+        }
+        let is_found = |decision: &Decision| matches!(decision, Decision::BackToSource { .. });
+        if decisions.iter().any(is_found) {
+            found = Some(now);
+            break;
+        }
+    }
+    let found = found.expect("never");
+    println!("{} ms after", found.0 - hangs.0);
+    assert!(found < hangs.after(Duration::from_secs(4)));
+}

@@ -37,6 +37,9 @@ use crate::tls::{Fingerprint, Plane, connect_by_token};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PONG_WITHIN: Duration = Duration::from_secs(5);
+/// For a seed that hangs a crowd waits: after four seconds others read the source for it.
+const PING_SEED_EVERY: Duration = Duration::from_secs(1);
+const PONG_OF_SEED_WITHIN: Duration = Duration::from_secs(3);
 /// On one machine a ping costs next to nothing, and somebody may sit before the terminal.
 const PING_LOCALLY_EVERY: Duration = Duration::from_secs(2);
 /// How long calls in progress may go on once a server is to stop.
@@ -47,7 +50,15 @@ const MAX_STREAMS: u32 = 1024;
 /// A channel to `callee` at `address`, whose name is looked up whenever it connects.
 pub fn grpc_channel(address: &ServiceAddress, callee: Callee, security: &Security) -> Channel {
     let security = security.clone();
-    lazy_channel(address, move |at| {
+    let endpoint = match callee {
+        Callee::Seed(_) => configured(endpoint_of(address))
+            .http2_keep_alive_interval(PING_SEED_EVERY)
+            .keep_alive_timeout(PONG_OF_SEED_WITHIN),
+        Callee::Manager | Callee::Scheduler(_) | Callee::Delegate(_) => {
+            configured(endpoint_of(address))
+        }
+    };
+    lazy_channel(endpoint, address, move |at| {
         let security = security.clone();
         async move {
             let stream = security.connect(at, Plane::Grpc).await?;
@@ -64,7 +75,7 @@ pub fn grpc_channel_to(address: SocketAddr, callee: Callee, security: &Security)
 
 /// A channel to a manager that is known by a join token only; it is told nothing of who is asking.
 pub fn grpc_channel_by_token(address: &ServiceAddress, fingerprint: Fingerprint) -> Channel {
-    lazy_channel(address, move |at| async move {
+    lazy_channel(configured(endpoint_of(address)), address, move |at| async move {
         let stream = connect_by_token(connected(at).await?, fingerprint).await?;
         Ok(Stream::tls(stream, Peer { address: at, trust: Trust::Anonymous }))
     })
@@ -72,7 +83,8 @@ pub fn grpc_channel_by_token(address: &ServiceAddress, fingerprint: Fingerprint)
 
 /// A channel to a socket address over links of another kind than TCP.
 pub fn grpc_channel_over(dialer: Arc<dyn Dialer>, address: SocketAddr) -> Channel {
-    lazy_channel(&address.into(), move |at| {
+    let address = address.into();
+    lazy_channel(configured(endpoint_of(&address)), &address, move |at| {
         let dialer = Arc::clone(&dialer);
         async move { Ok(dialer.dial(at).await?.0) }
     })
@@ -80,6 +92,7 @@ pub fn grpc_channel_over(dialer: Arc<dyn Dialer>, address: SocketAddr) -> Channe
 
 /// A channel that connects to what the address leads to then.
 fn lazy_channel<S, F>(
+    endpoint: Endpoint,
     address: &ServiceAddress,
     connect: impl Fn(SocketAddr) -> F + Clone + Send + Sync + 'static,
 ) -> Channel
@@ -87,14 +100,16 @@ where
     S: Link + 'static,
     F: Future<Output = io::Result<S>> + Send,
 {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .expect("a host and a port are an authority");
     let address = address.clone();
     let connect = move |_: Uri| {
         let (address, connect) = (address.clone(), connect.clone());
         async move { connect_any(&address, connect).await.map(TokioIo::new) }
     };
-    configured(endpoint).connect_with_connector_lazy(service_fn(connect))
+    endpoint.connect_with_connector_lazy(service_fn(connect))
+}
+
+fn endpoint_of(address: &ServiceAddress) -> Endpoint {
+    Endpoint::from_shared(format!("http://{address}")).expect("a host and a port are an authority")
 }
 
 /// A connection to the first of its addresses where there is one; each gets its share of the time.
