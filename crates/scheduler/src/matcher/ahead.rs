@@ -52,11 +52,11 @@ impl Ahead {
         self.runs.get(&peer)
     }
 
-    /// The first of some pieces that a peer reads next.
-    pub(super) fn first_of(&self, peer: u32, some: &[u64]) -> Option<usize> {
+    /// The first piece that `can` has by word and that a peer reads next.
+    pub(super) fn first_of(&self, peer: u32, can: impl Fn(usize) -> u64) -> Option<usize> {
         let run = self.of(peer)?;
         let words = run.start / 64..run.end.div_ceil(64);
-        let mut pieces = words.flat_map(|word| pieces_in(word, some[word]));
+        let mut pieces = words.flat_map(|word| pieces_in(word, can(word)));
         pieces.find(|piece| run.contains(piece))
     }
 

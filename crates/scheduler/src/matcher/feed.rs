@@ -286,7 +286,12 @@ impl Matcher {
             let key = (self.pieces.copies(piece), self.peers.getting(*to), self.peers.held(*to));
             if best.is_none_or(|(known, _)| key < known) {
                 // Who it is, is decided by what is rare: who reads in order gets no more than others do.
-                best = Some((key, (*to, self.ahead.first_of(*to, useful).unwrap_or(piece))));
+                // Of what it reads next the rare comes first, and nothing before what only one has: else who has much would
+                // send the same to each reader.
+                let next = self.ahead.first_of(*to, can).or_else(|| {
+                    (key.0 > 1).then(|| self.ahead.first_of(*to, |word| useful[word])).flatten()
+                });
+                best = Some((key, (*to, next.unwrap_or(piece))));
             }
         }
         best.map(|(_, best)| best)
@@ -312,8 +317,8 @@ impl Matcher {
         let copies = self.pieces.copies(first);
         let is_next = |piece: usize| self.ahead.of(to).is_some_and(|run| run.contains(&piece));
         let is_as_good = |piece: usize| match is_next(first) {
-            true => is_next(piece),
-            false => self.pieces.copies(piece) == copies,
+            true if copies > 1 => is_next(piece),
+            _ => self.pieces.copies(piece) == copies,
         };
         let suits = |piece: usize| {
             self.peers.has(from, piece)
