@@ -339,7 +339,7 @@ fn artifact(message: Option<common::Artifact>) -> Result<Artifact, Failure> {
         return Err(missing("artifact.tasks"));
     }
     Ok(Artifact {
-        url: message.url,
+        url: dfs_model::redact(&message.url),
         view,
         index: message.index.map(task).transpose()?,
         tasks: message.tasks.into_iter().map(task).collect::<Result<_, _>>()?,
