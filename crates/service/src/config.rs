@@ -28,7 +28,7 @@ mod address;
 mod environment;
 mod lines;
 
-pub use address::{BadAddress, LookUpError, Reachable, ServiceAddress, reachable_all};
+pub use address::{BadAddress, LookUpError, Reachable, ServiceAddress, label, reachable_all};
 pub use environment::passing_over_empty;
 use lines::Lines;
 
