@@ -1,13 +1,12 @@
 //! `dfctl why`.
 
 use super::swarm::{Asked, backend, find, look};
-use super::watching::now_ms;
 use crate::backend::swarm::{Detail, SwarmTask};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::swarm::why::{Shown, is_named, render};
-use crate::output::swarm::{At, words};
+use crate::output::swarm::words;
 use crate::output::{Format, Items, Verbosity, printable};
 
 /// Say why a task comes from whom it comes, and what it waits for
@@ -47,16 +46,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     if let Some(node) = &args.node {
         keep_only(&mut tasks, node)?;
     }
-    let now_ms = now_ms();
     if context.output.format == Format::Human {
         let scores = context.output.verbosity == Verbosity::Verbose;
         let shown = Shown { node: args.node.as_deref(), scores };
-        let pages: Vec<String> = tasks.iter().map(|task| render(task, shown, now_ms)).collect();
+        let pages: Vec<String> = tasks.iter().map(|task| render(task, shown)).collect();
         context.output.line(&pages.join("\n\n"))?;
         return Ok(Outcome::Done);
     }
     let mut items = Items::new(&context.output, "why");
-    tasks.iter().try_for_each(|task| items.push(&At { task, now_ms }))?;
+    tasks.iter().try_for_each(|task| items.push(task))?;
     items.finish()?;
     Ok(Outcome::Done)
 }
