@@ -42,6 +42,8 @@ pub enum FailureClass {
     Redirects,
     /// The origin answers something else than was asked.
     BadAnswer,
+    /// The origin does not do what was asked, whenever it is asked.
+    Declined,
     /// What is compressed does not unpack.
     BrokenArchive,
     /// There is no cluster to do it.
