@@ -609,6 +609,8 @@ pub enum Purpose {
     Look,
     /// To read it next.
     Read,
+    /// To read it next as the origin has it now, whatever is remembered of it.
+    ReadAnew,
     /// To see what the origin has now, whatever is remembered of it.
     Watch,
 }

@@ -20,7 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   dfs-fuse --data-dir /var/lib/dfs --listen 10.0.0.7 --join JOIN-TOKEN
   dfs-fuse --data-dir /var/lib/dfs --cluster 127.0.0.1:4000
-  dfs-fuse --data-dir ~/.cache/dfs --socket ~/.cache/dfs/agent.sock --exit-when-idle
+  dfs-fuse --data-dir ~/.cache/dfs --socket /run/dfs/me.sock --exit-when-idle
 
 Every flag can also be given as a variable: --data-dir is DFS_DATA_DIR.";
 
@@ -160,6 +160,7 @@ mod tests {
     #[test]
     fn flags_win_over_variables_and_these_over_defaults() {
         command().debug_assert();
+        assert!(EXAMPLES.lines().all(|line| line.len() <= 80), "a terminal would break it");
         let flags = Flags::try_parse_from([PROCESS, "--capacity", "2GiB", "--area", "a"]).unwrap();
         let (shared, own) = Loader::new(PROCESS)
             .system_dir("/nonexistent")

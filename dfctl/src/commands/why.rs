@@ -18,7 +18,7 @@ use crate::output::{Format, Items, Verbosity, printable};
 /// For each node of the swarm: where it stands, what happens next, what it took from whom, and what the scheduler decided
 /// about it and why: who was granted as parent by which score, who was not and for what reason, who failed, who lied.
 /// The scheduler keeps the last 256 decisions of a task; leases are counted. With -v the six scores of everybody who was
-/// looked at are shown, with --format json all there is. Times are UTC.
+/// looked at are shown, with --format json all there is. Times are UTC, by the scheduler's clock.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
