@@ -373,7 +373,7 @@ pub fn main<E: StdError + 'static>(
 ) -> ExitCode {
     let fail = |error: &dyn StdError, fault: Fault| {
         // Where a full disk takes no log there is nobody to tell.
-        let (error, code) = (error_chain(error), fault.code());
+        let (error, code) = (printable(&error_chain(error)), fault.code());
         let _ = writeln!(io::stderr(), "{name}: {error}  DFS-{code}");
         ExitCode::from(fault.exit())
     };
