@@ -40,7 +40,7 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l config -
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l metrics-listen -d 'Address at which others may read metrics and health too, with the token of --metrics-token-file; the page on loopback stays' -r
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l metrics-token-file -d 'File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer TOKEN`' -r -F
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l metrics-token-file -d 'File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer METRICS-TOKEN`' -r -F
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l name -d 'Name for people; the machine\'s own when not given' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l area -d 'Area (region) this process stands in; one has schedulers and seeds of its own' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand all" -l idc -d 'Data centre it stands in' -r
@@ -59,7 +59,7 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l conf
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l metrics-listen -d 'Address at which others may read metrics and health too, with the token of --metrics-token-file; the page on loopback stays' -r
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l metrics-token-file -d 'File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer TOKEN`' -r -F
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l metrics-token-file -d 'File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer METRICS-TOKEN`' -r -F
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l name -d 'Name for people; the machine\'s own when not given' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l area -d 'Area (region) this process stands in; one has schedulers and seeds of its own' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand manager" -l idc -d 'Data centre it stands in' -r
@@ -78,7 +78,7 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l co
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l metrics-listen -d 'Address at which others may read metrics and health too, with the token of --metrics-token-file; the page on loopback stays' -r
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l metrics-token-file -d 'File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer TOKEN`' -r -F
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l metrics-token-file -d 'File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer METRICS-TOKEN`' -r -F
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l name -d 'Name for people; the machine\'s own when not given' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l area -d 'Area (region) this process stands in; one has schedulers and seeds of its own' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand scheduler" -l idc -d 'Data centre it stands in' -r
@@ -97,7 +97,7 @@ complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l config 
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l metrics-listen -d 'Address at which others may read metrics and health too, with the token of --metrics-token-file; the page on loopback stays' -r
-complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l metrics-token-file -d 'File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer TOKEN`' -r -F
+complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l metrics-token-file -d 'File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer METRICS-TOKEN`' -r -F
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l name -d 'Name for people; the machine\'s own when not given' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l area -d 'Area (region) this process stands in; one has schedulers and seeds of its own' -r
 complete -c dfs-cluster -n "__fish_dfs_cluster_using_subcommand seed" -l idc -d 'Data centre it stands in' -r

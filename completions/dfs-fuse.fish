@@ -14,7 +14,7 @@ complete -c dfs-fuse -l config -d 'Configuration file over those in /etc/dfs' -r
 complete -c dfs-fuse -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-fuse -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r
 complete -c dfs-fuse -l metrics-listen -d 'Address at which others may read metrics and health too, with the token of --metrics-token-file; the page on loopback stays' -r
-complete -c dfs-fuse -l metrics-token-file -d 'File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer TOKEN`' -r -F
+complete -c dfs-fuse -l metrics-token-file -d 'File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer METRICS-TOKEN`' -r -F
 complete -c dfs-fuse -l name -d 'Name for people; the machine\'s own when not given' -r
 complete -c dfs-fuse -l area -d 'Area (region) this process stands in; one has schedulers and seeds of its own' -r
 complete -c dfs-fuse -l idc -d 'Data centre it stands in' -r

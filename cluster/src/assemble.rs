@@ -42,7 +42,7 @@ pub enum Error {
     Authority(#[from] AuthorityError),
     /// A role that needs a manager has none.
     #[error(
-        "no manager is named: give --join TOKEN or --manager HOST:PORT, or run `dfs-cluster all`"
+        "no manager is named: give --join JOIN-TOKEN or --manager HOST:PORT, or run `dfs-cluster all`"
     )]
     NoManager,
     /// A role that has a manager was given another one.

@@ -8,4 +8,5 @@ pub mod options;
 pub mod scheduler;
 pub mod seed;
 
+mod at_least;
 mod duration;

@@ -13,8 +13,9 @@ mod store;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dfs_model::Nearest;
-use serde::{Deserialize, Serialize};
+use dfs_model::{Nearest, is_hidden, printable};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use enrolment::{Desk, MAX_REQUEST, Registrar};
 pub use grpc::Grpc;
@@ -36,7 +37,25 @@ pub struct Options {
     pub certificate_lifetime: Duration,
     /// The area that is nearest to an origin, by the host, `host:port` or bucket of its URLs: its seed asks the origin
     /// for all areas. Of an origin that is not named the areas agree on one by its name.
+    #[serde(deserialize_with = "origins")]
     pub nearest: Nearest,
+}
+
+/// Origins as URLs name them, each with an area.
+fn origins<'de, D: Deserializer<'de>>(value: D) -> Result<Nearest, D::Error> {
+    let nearest = Nearest::deserialize(value)?;
+    let is_origin = |text: &str| {
+        let is_none = |c: char| is_hidden(c) || c.is_whitespace() || "/?#@".contains(c);
+        !text.is_empty() && !text.contains(is_none)
+    };
+    match nearest.iter().find(|(origin, area)| !is_origin(origin) || area.contains(is_hidden)) {
+        Some((origin, area)) => Err(D::Error::custom(format!(
+            "'{} = {}' does not name an area for a host, host:port or bucket",
+            printable(origin),
+            printable(area)
+        ))),
+        None => Ok(nearest),
+    }
 }
 
 impl Default for Options {

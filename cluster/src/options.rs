@@ -18,7 +18,7 @@ const EXAMPLES: &str = "\
 Examples:
   dfs-cluster all --data-dir /var/lib/dfs-cluster
   dfs-cluster all --listen 10.0.0.5 --data-dir /var/lib/dfs-cluster
-  dfs-cluster seed --listen 10.0.0.6 --join TOKEN --data-dir /var/lib/dfs-seed
+  dfs-cluster seed --data-dir /srv/seed --listen 10.0.0.6 --join JOIN-TOKEN
 
 Every flag can also be given as a variable: --data-dir is DFS_DATA_DIR.";
 
@@ -122,7 +122,7 @@ pub struct Flags {
     pub manager: Option<ServiceAddress>,
     /// Token that this process joins the cluster with, once: `dfctl cluster join-token --role ROLE` prints it. Not
     /// where the manager runs in this process.
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "JOIN-TOKEN")]
     pub join: Option<JoinToken>,
     /// Uses certificates on loopback too: everybody then has to join. On other addresses there is no other way.
     #[arg(long)]
@@ -194,6 +194,7 @@ mod tests {
         command().debug_assert();
         let help = command().find_subcommand_mut("all").unwrap().render_long_help().to_string();
         assert!(help.contains("dfs-cluster all --data-dir"), "{help}");
+        assert!(EXAMPLES.lines().all(|line| line.len() <= 80), "a terminal would break it");
     }
 
     #[test]

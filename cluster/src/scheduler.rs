@@ -22,8 +22,10 @@ pub use resolve::{Resolver, Settings};
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
     /// Children at a time of a host that names no limit of its own.
+    #[serde(deserialize_with = "crate::at_least::one")]
     pub upload_slots: u32,
     /// Hosts of one task that may read the source at a time.
+    #[serde(deserialize_with = "crate::at_least::one")]
     pub at_source: usize,
     /// How long a host whose stream broke is waited for.
     #[serde(with = "crate::duration::waited")]
@@ -46,7 +48,8 @@ pub struct Options {
     pub resolve_timeout: Duration,
     /// Messages in a second beyond which nodes are asked to lead their neighbours, one in a data centre or rack; 0: never.
     pub delegate_above: u64,
-    /// Hosts that take one content in one data centre or rack, so that one of them may lead the others.
+    /// Hosts that take one content in one data centre or rack, so that one of them may lead the others; 2 at least.
+    #[serde(deserialize_with = "crate::at_least::two")]
     pub delegate_from: usize,
     /// What seeds fetch beyond what is wanted of them.
     pub fill: Fill,

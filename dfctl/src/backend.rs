@@ -42,6 +42,8 @@ pub enum FailureClass {
     Redirects,
     /// The origin answers something else than was asked.
     BadAnswer,
+    /// The origin does not do what was asked, whenever it is asked.
+    Declined,
     /// What is compressed does not unpack.
     BrokenArchive,
     /// There is no cluster to do it.
@@ -607,6 +609,8 @@ pub enum Purpose {
     Look,
     /// To read it next.
     Read,
+    /// To read it next as the origin has it now, whatever is remembered of it.
+    ReadAnew,
     /// To see what the origin has now, whatever is remembered of it.
     Watch,
 }

@@ -2,6 +2,7 @@
 //!
 //! No runtime exists before the arguments are understood, so that `--version` and `--help` answer at once.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -19,8 +20,10 @@ use crate::commands::Command;
 use crate::completion;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::help;
 use crate::interrupt::Interrupts;
-use crate::output::{Color, Format, Output, Verbosity, progress};
+use crate::near::near;
+use crate::output::{Color, Format, Output, Verbosity, printable, progress};
 use crate::settings::{GivenFlags, Settings};
 
 /// Get, look into and mount anything behind a URL; move only the bytes that are read
@@ -92,7 +95,8 @@ impl Cli {
     pub fn of<W: Into<OsString> + Clone>(
         words: impl IntoIterator<Item = W>,
     ) -> Result<(Self, GivenFlags), clap::Error> {
-        let matches = passing_over_empty(Self::command()).try_get_matches_from(words)?;
+        let matches =
+            help::flowing(passing_over_empty(Self::command())).try_get_matches_from(words)?;
         let cli = Self::from_arg_matches(&matches)?;
         let given = cli.global.given(&matches)?;
         Ok((cli, given))
@@ -179,6 +183,9 @@ fn run(command: Command, settings: Settings, output: Output, extensions: Extensi
             return report(&output, Err(error));
         }
     };
+    for (name, meant) in misspelt(std::env::vars_os().map(|(name, _)| name)) {
+        output.note(&format!("the variable {} means nothing here: {meant} does", printable(&name)));
+    }
     let context = Context::new(settings, output, interrupts.token()).with_extensions(extensions);
     let result = runtime.block_on(async {
         let result = command.run(&context).await;
@@ -221,7 +228,9 @@ fn usage(error: &clap::Error, words: &[OsString]) -> ExitCode {
         return ExitCode::from(report(&output, written.map(|()| Outcome::Done)) as u8);
     }
     let for_programs = || matches!(format, Format::Json | Format::Jsonl).then(|| mistake(error));
-    if let Some(error) = of_variable(error, words, variable).or_else(for_programs) {
+    let in_variable =
+        not_text(error, words, variable).or_else(|| of_variable(error, words, variable));
+    if let Some(error) = in_variable.or_else(for_programs) {
         return ExitCode::from(report(&output, Err(error)) as u8);
     }
     let _ = error.print();
@@ -256,6 +265,50 @@ fn mistake(error: &clap::Error) -> CliError {
     let details = details.map(|line| line.strip_prefix("tip: ").unwrap_or(line));
     let error = CliError::new(&codes::USAGE, what);
     details.fold(error, |error, line| error.because(line)).hint("dfctl --help")
+}
+
+/// A variable of a flag has a value that is no text, where all words are.
+fn not_text(
+    error: &clap::Error,
+    words: &[OsString],
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Option<CliError> {
+    if error.kind() != clap::error::ErrorKind::InvalidUtf8
+        || words.iter().any(|word| word.to_str().is_none())
+    {
+        return None;
+    }
+    let is_wrong = |name: &&String| variable(name).is_some_and(|value| value.to_str().is_none());
+    let names = variables(&Cli::command());
+    let name = names.iter().find(is_wrong)?;
+    let what = format!("cannot use the environment variable {name}");
+    let error = CliError::new(&codes::BAD_CONFIG, what).because("its value is not UTF-8");
+    Some(error.hint(format!("unset {name}")))
+}
+
+/// The variables that a command and those below it take.
+fn variables(command: &clap::Command) -> BTreeSet<String> {
+    let own = command.get_arguments().filter_map(clap::Arg::get_env);
+    let own = own.map(|name| name.to_string_lossy().into_owned());
+    own.chain(command.get_subcommands().flat_map(variables)).collect()
+}
+
+/// Variables that nobody takes and that look like one that dfctl does; each with that one.
+fn misspelt(set: impl IntoIterator<Item = OsString>) -> Vec<(String, String)> {
+    let mut ours = variables(&Cli::command());
+    ours.extend(["DFS_QUIET", "DFS_VERBOSE"].map(str::to_owned));
+    let long = |arg: &clap::Arg| Some(format!("DFS_{}", arg.get_long()?.to_uppercase()));
+    let of_agents = dfs_fuse::options::command();
+    let of_agents: BTreeSet<String> =
+        of_agents.get_arguments().filter_map(long).map(|name| name.replace('-', "_")).collect();
+    let strange = set.into_iter().filter_map(|name| {
+        let name = name.into_string().ok()?;
+        let is_known = ours.contains(&name) || of_agents.contains(&name) || name.contains("__");
+        let word = name.strip_prefix("DFS_").filter(|_| !is_known)?;
+        let meant = near(word, ours.iter().filter_map(|name| name.strip_prefix("DFS_")));
+        Some((name.clone(), format!("DFS_{}", meant.first()?)))
+    });
+    strange.collect()
 }
 
 /// The mistake is in a variable, where no flag among the words gave the value: who typed none would look for it in
@@ -338,6 +391,49 @@ mod tests {
             for line in &lines[3..5] {
                 assert!(line.starts_with(&format!("  {path}")), "{path}: {line}");
             }
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_named_and_one_that_is_misspelt_too() {
+        use std::os::unix::ffi::OsStringExt;
+        let error = clap::Error::new(clap::error::ErrorKind::InvalidUtf8);
+        let set = |name: &str| (name == "DFS_CLUSTER").then(|| OsString::from_vec(vec![0xff]));
+        let said = not_text(&error, &["get".into()], set).unwrap();
+        assert!(said.what.contains("DFS_CLUSTER") && said.code == &codes::BAD_CONFIG);
+        let wrong_word = OsString::from_vec(vec![0xff]);
+        assert!(not_text(&error, &[wrong_word], set).is_none(), "it may be the word");
+        let found = |names: &[&str]| misspelt(names.iter().map(OsString::from));
+        let meant = |name: &str, meant: &str| vec![(name.to_owned(), meant.to_owned())];
+        assert_eq!(found(&["DFS_CLUSTR", "PATH"]), meant("DFS_CLUSTR", "DFS_CLUSTER"));
+        assert_eq!(found(&["DFS_DATADIR"]), meant("DFS_DATADIR", "DFS_DATA_DIR"));
+        let theirs =
+            ["DFS_LOG", "DFS_NAME", "DFS_JOIN", "DFS_LISTEN", "DFS_CAPACITY", "DFS_MANAGER"];
+        assert_eq!(found(&theirs), []);
+        assert_eq!(found(&["DFS_TLS", "DFS_SEED__CAPACITY", "DFS_QUIET", "DFS_AGAINST"]), []);
+    }
+
+    #[test]
+    fn every_help_is_as_wide_as_its_terminal_and_breaks_no_example() {
+        fn pages(command: &clap::Command, found: &mut Vec<String>) {
+            let mut narrow = command.clone().term_width(80);
+            found.push(narrow.render_long_help().to_string());
+            command.get_subcommands().for_each(|command| pages(command, found));
+        }
+        let mut found = Vec::new();
+        pages(&help::flowing(command()), &mut found);
+        for page in found {
+            let text = page.split("\nUsage:").next().unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            for pair in lines.windows(2) {
+                let next = pair[1].split(' ').next().unwrap_or_default();
+                let ends = pair[1].is_empty() || pair[1].starts_with(' ');
+                let has_room = pair[0].chars().count() + 1 + next.chars().count() <= 80;
+                assert!(ends || pair[0].is_empty() || !has_room, "{}\n{page}", pair[0]);
+            }
+            let is_example = |line: &&&str| line.starts_with("  ");
+            let broken = lines.iter().filter(is_example).find(|line| !line.starts_with("  df"));
+            assert!(broken.is_none(), "{}\n{page}", broken.unwrap_or(&""));
         }
     }
 

@@ -211,6 +211,7 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::SourceFailed => &codes::SOURCE_FAILED,
         FailureClass::Redirects => &codes::REDIRECTS,
         FailureClass::BadAnswer => &codes::BAD_ANSWER,
+        FailureClass::Declined => &codes::DECLINED,
         FailureClass::BrokenArchive => &codes::BROKEN_ARCHIVE,
         FailureClass::NoCluster => &codes::NO_CLUSTER,
         FailureClass::NoSeedSpace => &codes::SEED_FULL,
@@ -254,6 +255,10 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         FailureClass::BadAnswer => {
             Some(format!("curl -sv -r 0-99 -o /dev/null {}", shell_quoted(artifact(subject))))
         }
+        // What it has to say of it stands in what it answers.
+        FailureClass::Declined => {
+            Some(format!("curl -sv -r 0-99 {}", shell_quoted(artifact(subject))))
+        }
         FailureClass::BrokenArchive => {
             let archive = shell_quoted(artifact(subject));
             Some(format!("a whole copy at the origin; what is there is got by: dfctl get {archive}"))
@@ -262,6 +267,7 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
             Some(format!("dfctl ls {quoted}      or all of it: dfctl get -r {quoted}"))
         }
         FailureClass::NotTree => Some(format!("dfctl stat {quoted}")),
+        FailureClass::TooLarge => Some(format!("a part of it, as it is found by: dfctl ls {quoted}")),
         FailureClass::OriginChanged
         | FailureClass::SourceFailed
         | FailureClass::TimedOut
@@ -296,7 +302,6 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         | FailureClass::BadRequest
         | FailureClass::BadRange
         | FailureClass::Unsupported
-        | FailureClass::TooLarge
         | FailureClass::MountFailed
         | FailureClass::Internal => None,
     }

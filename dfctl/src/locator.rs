@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use dfs_model::redact;
 use dfs_source::Target;
 use dfs_source::s3::Environment;
 use percent_encoding::percent_decode_str;
@@ -128,12 +129,12 @@ pub fn is_local(text: &str) -> bool {
 fn existing(text: &str) -> Result<PathBuf, CliError> {
     let looks_like_path = text.starts_with(['/', '.']) || Path::new(text).exists();
     if !looks_like_path {
-        let what = format!("'{}' is neither a URL nor a file here", dfs_model::redact(text));
+        let what = format!("'{}' is neither a URL nor a file here", redact(text));
         let error = CliError::new(&codes::BAD_URL, what);
         let looks_like_host =
             text.split('/').next().is_some_and(|host| host.contains('.') && !host.contains('@'));
         return Err(if looks_like_host {
-            error.hint(format!("https://{text}"))
+            error.hint(format!("https://{}", redact(text)))
         } else {
             error.hint("https://host/path, file:///path or an absolute path")
         });
@@ -175,7 +176,7 @@ fn inner_path(text: &str) -> Result<Vec<u8>, CliError> {
         .filter(|element| !element.is_empty() && *element != b".")
         .collect();
     if elements.contains(&&b".."[..]) || decoded.contains(&0) {
-        let what = format!("'{text}' is no path inside an artifact");
+        let what = format!("'{}' is no path inside an artifact", redact(text));
         return Err(
             CliError::new(&codes::BAD_URL, what).hint("write it from the root, without '..'")
         );

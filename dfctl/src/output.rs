@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anstream::{AutoStream, ColorChoice};
 use clap::builder::StyledStr;
-use dfs_model::ByteSize;
+use dfs_model::{ByteSize, is_hidden};
 use rustix::termios::Winsize;
 use serde_json::json;
 
@@ -25,6 +25,7 @@ pub mod swarm;
 pub mod table;
 pub mod when;
 
+pub use dfs_model::printable;
 pub use records::{Items, Record};
 
 /// The shape of results.
@@ -208,7 +209,7 @@ impl Output {
     fn say_in_format(&self, text: &str) {
         match self.format {
             Format::Json | Format::Jsonl => self.say(&json!({"note": text}).to_string()),
-            Format::Human | Format::Name => self.say(text),
+            Format::Human | Format::Name => self.say(&printable_lines(text)),
         }
     }
 
@@ -270,29 +271,12 @@ pub fn window(terminal: impl AsFd) -> (usize, usize) {
     (of(|size| size.ws_col, 80), of(|size| size.ws_row, 24))
 }
 
-/// Whether a character moves what a terminal shows.
-fn hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// [`printable`] line by line.
+pub fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// Text that may be shown on a terminal: control characters and direction marks are written out.
-pub fn printable(text: &str) -> String {
-    if !text.contains(hidden) {
-        return text.to_owned();
-    }
-    let mut shown = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if hidden(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-/// The same for names, which are any bytes: those that are not UTF-8 are written `\xNN`.
+/// [`printable`] for names, which are any bytes: those that are not UTF-8 are written `\xNN`.
 pub fn printable_name(name: &[u8]) -> String {
     let mut shown = String::new();
     for chunk in name.utf8_chunks() {
@@ -308,11 +292,13 @@ pub fn shell_quoted(text: &str) -> String {
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
     }
-    if text.contains(hidden) {
+    if text.contains(is_hidden) {
         // A terminal must not see them, and a shell must: each byte of them as bash, zsh and ksh write it.
         let escaped = |c: char| match c {
             '\\' | '\'' => format!("\\{c}"),
-            c if hidden(c) => c.to_string().bytes().map(|byte| format!("\\x{byte:02x}")).collect(),
+            c if is_hidden(c) => {
+                c.to_string().bytes().map(|byte| format!("\\x{byte:02x}")).collect()
+            }
             c => c.to_string(),
         };
         return format!("$'{}'", text.chars().map(escaped).collect::<String>());
@@ -380,7 +366,6 @@ mod tests {
     fn names_are_shown_and_never_obeyed() {
         assert_eq!(printable_name("größe".as_bytes()), "größe");
         assert_eq!(printable_name(b"a\x1b[31m\xffb\n"), "a\\u{1b}[31m\\xffb\\n");
-        assert_eq!(printable("abc\u{202e}gpj.exe"), "abc\\u{202e}gpj.exe");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_model::Location;
-use dfs_service::config::{ConfigError, Explanation, Loaded, Loader, Origin, ServiceAddress};
+use dfs_service::config::{self, ConfigError, Explanation, Loaded, Loader, Origin, ServiceAddress};
 use dfs_service::data_dir::Places;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -24,8 +24,11 @@ struct Options {
     solo: Option<bool>,
     #[serde(deserialize_with = "named")]
     data_dir: Option<PathBuf>,
+    #[serde(deserialize_with = "label")]
     area: Option<String>,
+    #[serde(deserialize_with = "label")]
     idc: Option<String>,
+    #[serde(deserialize_with = "label")]
     rack: Option<String>,
     format: Option<Format>,
     progress: Option<progress::Mode>,
@@ -39,6 +42,13 @@ fn named<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Erro
         Some(path) if path.as_os_str().is_empty() => Err(D::Error::custom("an empty path")),
         path => Ok(path),
     }
+}
+
+/// A name that others are shown, where there is one.
+fn label<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    struct Label(#[serde(deserialize_with = "config::label")] String);
+    Ok(Option::<Label>::deserialize(value)?.map(|Label(text)| text))
 }
 
 /// A relative path in a file would be another directory for every one that a command runs in.

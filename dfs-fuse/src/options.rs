@@ -18,9 +18,9 @@ pub const PROCESS: &str = "dfs-fuse";
 
 const EXAMPLES: &str = "\
 Examples:
-  dfs-fuse --data-dir /var/lib/dfs --listen 10.0.0.7 --join TOKEN
+  dfs-fuse --data-dir /var/lib/dfs --listen 10.0.0.7 --join JOIN-TOKEN
   dfs-fuse --data-dir /var/lib/dfs --cluster 127.0.0.1:4000
-  dfs-fuse --data-dir ~/.cache/dfs --socket $XDG_RUNTIME_DIR/dfs/agent.sock --exit-when-idle
+  dfs-fuse --data-dir ~/.cache/dfs --socket /run/dfs/me.sock --exit-when-idle
 
 Every flag can also be given as a variable: --data-dir is DFS_DATA_DIR.";
 
@@ -43,7 +43,7 @@ pub struct Flags {
     pub cluster: Vec<ServiceAddress>,
     /// Token that this machine joins the cluster with, once; it says where the cluster is. `dfctl cluster up` and
     /// `dfctl cluster join-token` print it.
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "JOIN-TOKEN")]
     pub join: Option<JoinToken>,
     /// Address that others reach this host's pieces at, where it is not the one it listens on; repeatable.
     #[arg(long, value_name = "ADDR:PORT")]
@@ -160,6 +160,7 @@ mod tests {
     #[test]
     fn flags_win_over_variables_and_these_over_defaults() {
         command().debug_assert();
+        assert!(EXAMPLES.lines().all(|line| line.len() <= 80), "a terminal would break it");
         let flags = Flags::try_parse_from([PROCESS, "--capacity", "2GiB", "--area", "a"]).unwrap();
         let (shared, own) = Loader::new(PROCESS)
             .system_dir("/nonexistent")
@@ -186,5 +187,16 @@ mod tests {
             assert!(said.contains("export") && said.contains("not an absolute path"), "{said}");
         }
         assert_eq!((shared.area.as_str(), shared.idc.as_str()), ("a", "i"));
+    }
+
+    #[test]
+    fn a_name_that_could_pretend_to_be_another_line_is_refused() {
+        for flag in ["--name", "--area", "--idc", "--rack"] {
+            let flags = Flags::try_parse_from([PROCESS, flag, "b\nnode c"]).unwrap();
+            let loader = Loader::new(PROCESS).system_dir("/nonexistent");
+            let refused = loader.load_beside::<process::Options, Options, _>(&flags).unwrap_err();
+            let said = refused.to_string();
+            assert!(said.contains("'b\\nnode c' is no name") && !said.contains('\n'), "{said}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use dfs_model::{
     CanonicalUrl, GroupRange, GroupSet, HostId, HostInfo, HostKind, Location, PieceLayout, TaskId,
-    TaskInfo, TaskKey, TaskKind, Transform, Validator,
+    TaskInfo, TaskKey, TaskKind, Transform, Validator, is_hidden,
 };
 use prost::Message as _;
 
@@ -34,6 +34,14 @@ fn text(field: &'static str, value: String) -> Result<String, BadMessage> {
         return Err(bad(field, "is too long"));
     }
     Ok(value)
+}
+
+/// A name that people will be shown: it must not pretend to be more than that.
+fn label(field: &'static str, value: String) -> Result<String, BadMessage> {
+    match value.contains(is_hidden) {
+        true => Err(bad(field, "has characters that are not shown")),
+        false => text(field, value),
+    }
 }
 
 /// Credentials as they travel inside what is no message of ours.
@@ -159,11 +167,11 @@ impl TryFrom<common::Host> for HostInfo {
         Ok(Self {
             id: host_id(&host.id)?,
             kind,
-            name: text("host.name", host.name)?,
+            name: label("host.name", host.name)?,
             location: Location {
-                area: text("location.area", location.area)?,
-                idc: text("location.idc", location.idc)?,
-                rack: text("location.rack", location.rack)?,
+                area: label("location.area", location.area)?,
+                idc: label("location.idc", location.idc)?,
+                rack: label("location.rack", location.rack)?,
             },
             addresses: addresses(host.pieces)?,
             public_key: host.public_key[..]
@@ -356,6 +364,23 @@ mod tests {
         assert!(TaskInfo::try_from(longer).is_ok_and(|task| task.length == Some(1 << 21)));
         let cut_short = common::Task { length: Some(1), ..pinned };
         assert!(TaskInfo::try_from(cut_short).is_err());
+    }
+
+    #[test]
+    fn a_host_whose_names_are_more_than_names_is_refused() {
+        let host = |name: &str, rack: &str| common::Host {
+            id: vec![1; 16].into(),
+            kind: common::HostKind::Node.into(),
+            name: name.into(),
+            location: Some(common::Location { rack: rack.into(), ..Default::default() }),
+            public_key: vec![1; 32].into(),
+            ..Default::default()
+        };
+        assert!(HostInfo::try_from(host("größe 1", "r|2")).is_ok());
+        for bad in ["b\nnode c", "\u{1b}[2J", "a\u{202e}b", "\u{9b}2J"] {
+            assert!(HostInfo::try_from(host(bad, "")).is_err(), "{bad:?}");
+            assert!(HostInfo::try_from(host("", bad)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -410,7 +410,8 @@ mod tests {
         let mut others = JoinSet::new();
         others.spawn(async move {
             while let Some(Mail::Look(_, reply)) = core.recv().await {
-                let _ = reply.send(Seen { tasks: Vec::new(), strategy: "swarm", arms: Vec::new() });
+                let (tasks, arms) = (Vec::new(), Vec::new());
+                let _ = reply.send(Seen { tasks, strategy: "swarm", arms, epoch: 0 });
             }
         });
         let ask = async |trust| {

@@ -54,7 +54,7 @@ pub fn reply(seen: &Seen) -> scheduler::TasksReply {
     let mut reply = scheduler::TasksReply { tasks: Vec::new(), more: false, strategy, arms };
     let mut bytes = 0;
     for report in &seen.tasks {
-        let status = status(report);
+        let status = status(report, seen.epoch);
         bytes += status.encoded_len();
         if bytes > MAX_BYTES && !reply.tasks.is_empty() {
             reply.more = true;
@@ -98,7 +98,7 @@ fn series_message(measure: Measure, series: &Series) -> scheduler::Series {
     }
 }
 
-fn status(report: &TaskReport) -> scheduler::TaskStatus {
+fn status(report: &TaskReport, epoch: u64) -> scheduler::TaskStatus {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let now = report.now;
     scheduler::TaskStatus {
@@ -120,6 +120,7 @@ fn status(report: &TaskReport) -> scheduler::TaskStatus {
         arm: report.arm.clone(),
         strategy: report.strategy.to_owned(),
         delegates: report.delegates.iter().map(delegate).collect(),
+        now_ms: epoch.saturating_add(now.0),
     }
 }
 
@@ -398,7 +399,7 @@ mod tests {
     #[test]
     fn an_answer_has_room_for_so_much_and_says_when_there_is_more() {
         let tasks = (0..1000).map(|_| report(8000)).collect();
-        let reply = reply(&Seen { tasks, strategy: "swarm", arms: Vec::new() });
+        let reply = reply(&Seen { tasks, strategy: "swarm", arms: Vec::new(), epoch: 0 });
         assert!(reply.more && reply.tasks.len() > 100);
         assert!(reply.encoded_len() <= MAX_BYTES + 100);
     }

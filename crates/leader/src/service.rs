@@ -66,6 +66,8 @@ pub struct Seen {
     pub strategy: &'static str,
     /// The arms, where they were asked for.
     pub arms: Vec<ArmReport>,
+    /// When the core's time began, in milliseconds since 1970.
+    pub epoch: u64,
 }
 
 /// Tells a host's streams apart.
@@ -259,7 +261,8 @@ impl Service {
                     _ => Vec::new(),
                 };
                 // Whoever asked may have gone.
-                drop(reply.send(Seen { tasks, strategy: self.core.strategy(), arms }));
+                let (strategy, epoch) = (self.core.strategy(), self.epoch);
+                drop(reply.send(Seen { tasks, strategy, arms, epoch }));
             }
         }
     }

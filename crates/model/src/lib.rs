@@ -33,7 +33,7 @@ pub use range::{ByteRange, GROUP_BYTES, GroupRange, RangeParseError, groups_in};
 pub use route::{Nearest, RouteKey, order_areas, rank, rank_areas};
 pub use sabotage::Invariant;
 pub use task::{TaskInfo, TaskKey, TaskKind, Transform};
-pub use text::shortened;
+pub use text::{is_hidden, printable, shortened};
 pub use units::{ByteSize, Capacity, Rate, UnitParseError, parse_duration};
 pub use url::{CanonicalUrl, UrlError, redact};
 pub use validator::{Validator, ValidatorStrength};

@@ -88,8 +88,12 @@ pub fn order_areas<'a>(
     areas: impl IntoIterator<Item = &'a str>,
 ) -> Vec<&'a str> {
     let origin = url.origin();
-    let host = || url.url().host_str();
-    let named = nearest.get(origin).or_else(|| nearest.get(host()?));
+    // A host is the same in capital letters; a bucket need not be.
+    let in_capitals = |name: &str| {
+        nearest.iter().find(|(named, _)| named.eq_ignore_ascii_case(name)).map(|(_, area)| area)
+    };
+    let named = |name: &str| nearest.get(name).or_else(|| in_capitals(name));
+    let named = named(origin).or_else(|| named(url.url().host_str()?));
     let mut order = rank_areas(origin, areas);
     // It keeps the order of the others.
     order.sort_by_key(|area| named.is_none_or(|named| named != area));
@@ -180,6 +184,10 @@ mod tests {
             assert_eq!(first("http://example.org:81/", &nearest("example.org", area)), area);
             assert_eq!(first("http://example.org:81/", &nearest("example.org:81", area)), area);
             assert_eq!(first("s3://bucket/key", &nearest("bucket", area)), area);
+            assert_eq!(first("https://example.org/x", &nearest("Example.ORG", area)), area);
+            let mut of_both = nearest("bucket", area);
+            of_both.insert("Bucket".into(), "none".into());
+            assert_eq!(first("s3://bucket/key", &of_both), area);
         }
         let usual = rank_areas("example.org", ["ap", "eu", "us"]);
         let moved = order_areas(&url("x"), &nearest("example.org", usual[2]), ["ap", "eu", "us"]);

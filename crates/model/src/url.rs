@@ -22,6 +22,22 @@ pub enum UrlError {
         /// The parser's words.
         reason: String,
     },
+    /// A URL that nothing of its kind can have.
+    #[error("cannot use {url}: {reason}")]
+    Unusable {
+        /// What was given, as it may be shown.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A header that cannot be sent.
+    #[error("header '{name}' {reason}")]
+    Header {
+        /// Its name; what it says may be a secret.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Credentials must travel separately.
     #[error("'{url}' carries credentials: canonical URLs have none")]
     Credentials {
@@ -101,15 +117,16 @@ impl CanonicalUrl {
     }
 }
 
+/// For people, programs and logs: see [`redact`]. What is asked, stored or compared is [`CanonicalUrl::as_str`].
 impl fmt::Display for CanonicalUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+        f.pad(&redact(self.as_str()))
     }
 }
 
 impl fmt::Debug for CanonicalUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CanonicalUrl({})", self.as_str())
+        write!(f, "CanonicalUrl({self})")
     }
 }
 
@@ -142,14 +159,47 @@ fn normalise_bucket(url: &mut Url) {
     }
 }
 
-/// The text of a URL with whatever stands before an `@` in its authority removed.
+/// What the name of a query parameter contains whose value nobody else is shown.
+const SECRET: [&str; 10] =
+    ["sig", "token", "key", "secret", "pass", "pwd", "credential", "auth", "jwt", "session"];
+
+/// A URL as it may be shown: without user and password, and without the values of query parameters whose names look
+/// secret, or that are such URLs themselves.
 pub fn redact(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let authority_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..authority_end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => text.to_owned(),
+    redact_within(text, 1)
+}
+
+fn redact_within(text: &str, levels: u8) -> String {
+    let is_scheme = |(scheme, _): &(&str, &str)| !scheme.contains(['/', '?', '#']);
+    let (scheme, rest) = match text.split_once("://").filter(is_scheme) {
+        Some((scheme, rest)) => (&text[..scheme.len() + 3], rest),
+        None => ("", text),
+    };
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let rest = match authority.rfind('@') {
+        Some(at) if !scheme.is_empty() || authority[..at].contains(':') => &rest[at + 1..],
+        _ => rest,
+    };
+    let (path, query) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
+    let mut shown = format!("{scheme}{path}");
+    for part in query.split_inclusive(['?', '&', ';', '#']) {
+        let pair = part.trim_end_matches(['?', '&', ';', '#']);
+        match pair.split_once('=') {
+            Some((name, value)) if is_secret(name, value, levels) => {
+                shown.push_str(&format!("{name}=<redacted>{}", &part[pair.len()..]));
+            }
+            _ => shown.push_str(part),
+        }
     }
+    shown
+}
+
+fn is_secret(name: &str, value: &str, levels: u8) -> bool {
+    let decoded = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+    let name = decoded(name).to_ascii_lowercase();
+    let value = decoded(value);
+    SECRET.iter().any(|part| name.contains(part))
+        || levels > 0 && redact_within(&value, levels - 1) != value
 }
 
 #[cfg(test)]
@@ -177,6 +227,23 @@ mod tests {
         let error = CanonicalUrl::parse("https://user:secret@host/x").unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");
         assert_eq!(redact("https://u:p@h/x@y"), "https://h/x@y");
+        assert_eq!(redact("u:p@h/x"), "h/x");
+        assert_eq!(redact("/a:b/c@d"), "/a:b/c@d");
+    }
+
+    #[test]
+    fn what_a_query_lets_its_holder_do_is_not_shown() {
+        let signed = "https://h/x?versionId=7&X-Amz-Signature=abc&x%2Damz%2Dsecurity%2Dtoken=d&e";
+        let shown = "https://h/x?versionId=7&X-Amz-Signature=<redacted>\
+                     &x%2Damz%2Dsecurity%2Dtoken=<redacted>&e";
+        let url = CanonicalUrl::parse(signed).unwrap();
+        assert_eq!((url.to_string().as_str(), url.as_str()), (shown, signed));
+        assert!(!format!("{url:?}").contains("abc"));
+        assert_eq!(redact("h/x?a=1;sig=2#token=3"), "h/x?a=1;sig=<redacted>#token=<redacted>");
+        let within = "https://h/?to=https%3A%2F%2Fo%2F%3Fsig%3Dabc&by=http://u:p@i/";
+        assert_eq!(redact(within), "https://h/?to=<redacted>&by=<redacted>");
+        let harmless = "https://h/x?at=http%3A%2F%2Fo%3A9000#top=1";
+        assert_eq!(redact(harmless), harmless);
     }
 
     #[test]

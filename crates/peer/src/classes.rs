@@ -32,6 +32,8 @@ pub enum Class {
     Redirects,
     /// It answers something else than was asked.
     BadAnswer,
+    /// It does not do what was asked, whenever it is asked.
+    Declined,
     /// What is packed does not unpack.
     BrokenArchive,
     /// A directory where a file was wanted.
@@ -44,7 +46,7 @@ pub enum Class {
 
 impl Class {
     /// Every one.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NotFound,
         Self::Unauthenticated,
         Self::NotPermitted,
@@ -55,6 +57,7 @@ impl Class {
         Self::BadRequest,
         Self::Redirects,
         Self::BadAnswer,
+        Self::Declined,
         Self::BrokenArchive,
         Self::IsTree,
         Self::NotTree,
@@ -74,6 +77,7 @@ impl Class {
             Self::BadRequest => "bad-request",
             Self::Redirects => "redirects",
             Self::BadAnswer => "bad-answer",
+            Self::Declined => "declined",
             Self::BrokenArchive => "broken-archive",
             Self::IsTree => "is-tree",
             Self::NotTree => "not-tree",
@@ -109,6 +113,7 @@ impl Class {
             SourceError::Malformed { .. } | SourceError::Encoded { .. } => Self::BadAnswer,
             // Each attempt may have failed for a reason that stays.
             SourceError::Unavailable { cause, .. } => Self::of_source(cause),
+            SourceError::Status { .. } if !error.is_transient() => Self::Declined,
             SourceError::Status { .. }
             | SourceError::Unreachable { .. }
             | SourceError::Truncated { .. }
@@ -152,6 +157,9 @@ impl Class {
             ("the compressed stream is", Self::BrokenArchive),
             ("the origin redirects more than", Self::Redirects),
             ("the origin answers with another range than was asked", Self::BadAnswer),
+            ("the origin answered status 408", Self::SourceFailed),
+            ("the origin answered status 42", Self::SourceFailed),
+            ("the origin answered status 4", Self::Declined),
             ("the origin answers 206 without a sound Content-Range", Self::BadAnswer),
         ];
         let found = told.into_iter().find(|(part, _)| words.contains(part));
@@ -174,5 +182,8 @@ mod tests {
         let bomb = "the compressed stream is taken for a bomb: 1 MiB unfold to more than 1 GiB";
         assert_eq!(Class::of_words(bomb), Class::Unsupported);
         assert_eq!(Class::of_words("no route"), Class::SourceFailed);
+        let status = |status| Class::of_words(&format!("x: the origin answered status {status}"));
+        assert_eq!([status(400), status(410)], [Class::Declined; 2]);
+        assert_eq!([status(408), status(429), status(503)], [Class::SourceFailed; 3]);
     }
 }

@@ -28,7 +28,7 @@ mod address;
 mod environment;
 mod lines;
 
-pub use address::{BadAddress, LookUpError, Reachable, ServiceAddress, reachable_all};
+pub use address::{BadAddress, LookUpError, Reachable, ServiceAddress, label, reachable_all};
 pub use environment::passing_over_empty;
 use lines::Lines;
 
@@ -429,16 +429,23 @@ fn figment(layers: &[Layer]) -> Figment {
 
 /// Extracts the options; where a variable's text was of the wrong type, tries its next reading.
 fn extract<T: DeserializeOwned>(layers: &mut [Layer]) -> Result<T, ConfigError> {
+    // What a variable was read as first is what was written.
+    let mut first: Option<figment::Error> = None;
     loop {
         let error = match figment(layers).extract::<T>() {
             Ok(options) => return Ok(options),
             Err(error) => error,
+        };
+        let error = match first {
+            Some(first) if error.path.starts_with(&first.path) => first,
+            _ => error,
         };
         let retyped = matches!(error.kind, Kind::InvalidType(..))
             && environment::read_otherwise(layers, &error.path);
         if !retyped {
             return Err(invalid(layers, error));
         }
+        first = Some(error);
     }
 }
 
@@ -450,9 +457,19 @@ fn invalid(layers: &[Layer], error: figment::Error) -> ConfigError {
         Kind::UnknownVariant(found, known) => {
             format!("'{found}' is not one of {}", known.join(", "))
         }
+        Kind::InvalidType(found, wanted) => format!("found {found}, expected {}", plain(&wanted)),
         other => other.to_string(),
     };
     ConfigError::Invalid { origin, key, reason }
+}
+
+/// A type as those know it who do not write programs.
+fn plain(wanted: &str) -> &str {
+    match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "a boolean" => "true or false",
+        wanted => wanted,
+    }
 }
 
 fn as_dict<T: Serialize>(value: &T) -> Result<Dict, ConfigError> {

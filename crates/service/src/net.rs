@@ -38,7 +38,7 @@ pub enum NetError {
     /// The address can be reached from other machines.
     #[error(
         "refusing to listen on {address} for {service}: others can reach it, and this process has no \
-         certificate; join the cluster first (--join TOKEN, from `dfctl cluster join-token`), or \
+         certificate; join the cluster first (--join JOIN-TOKEN, from `dfctl cluster join-token`), or \
          listen on loopback (127.0.0.1 or ::1)"
     )]
     NotLoopback {

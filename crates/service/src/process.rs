@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
-use dfs_model::Location;
+use dfs_model::{Location, printable};
 use dfs_peer::error_chain;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::admin::{self, Readiness};
-use crate::config::{ConfigError, passing_over_empty};
+use crate::config::{self, ConfigError, passing_over_empty};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::lifecycle::{self, LifecycleError};
 use crate::metrics::Metrics;
@@ -53,7 +53,7 @@ pub struct Flags {
     /// loopback stays.
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_listen: Option<SocketAddr>,
-    /// File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer TOKEN`.
+    /// File with the token that who reads metrics from elsewhere shows, as `Authorization: Bearer METRICS-TOKEN`.
     #[arg(long, value_name = "FILE")]
     pub metrics_token_file: Option<PathBuf>,
     /// Name for people; the machine's own when not given.
@@ -89,12 +89,16 @@ pub struct Options {
     /// File with the token that who reads metrics from elsewhere shows.
     pub metrics_token_file: Option<PathBuf>,
     /// Name for people; the machine's own when empty.
+    #[serde(deserialize_with = "config::label")]
     pub name: String,
     /// Area (region) this process stands in; one has schedulers and seeds of its own.
+    #[serde(deserialize_with = "config::label")]
     pub area: String,
     /// Data centre it stands in.
+    #[serde(deserialize_with = "config::label")]
     pub idc: String,
     /// Finer place in it, elements separated by `|`.
+    #[serde(deserialize_with = "config::label")]
     pub rack: String,
     /// What is logged.
     pub log: String,
@@ -129,7 +133,7 @@ impl Options {
     /// Its name for people.
     pub fn host_name(&self) -> String {
         if self.name.is_empty() {
-            return rustix::system::uname().nodename().to_string_lossy().into_owned();
+            return printable(&rustix::system::uname().nodename().to_string_lossy());
         }
         self.name.clone()
     }
@@ -349,7 +353,7 @@ fn without_tokens(mut error: clap::Error) -> clap::Error {
         Some(ContextValue::String(text)) => text.as_str(),
         _ => "",
     };
-    let of_token = text(ContextKind::InvalidArg).ends_with("<TOKEN>");
+    let of_token = text(ContextKind::InvalidArg).ends_with("<JOIN-TOKEN>");
     for (kind, is_one) in [
         (ContextKind::InvalidValue, of_token),
         (ContextKind::InvalidArg, JoinToken::is_like(text(ContextKind::InvalidArg))),
@@ -369,7 +373,7 @@ pub fn main<E: StdError + 'static>(
 ) -> ExitCode {
     let fail = |error: &dyn StdError, fault: Fault| {
         // Where a full disk takes no log there is nobody to tell.
-        let (error, code) = (error_chain(error), fault.code());
+        let (error, code) = (printable(&error_chain(error)), fault.code());
         let _ = writeln!(io::stderr(), "{name}: {error}  DFS-{code}");
         ExitCode::from(fault.exit())
     };
@@ -388,7 +392,7 @@ mod tests {
 
     #[derive(Debug, Parser)]
     struct Told {
-        #[arg(long, value_name = "TOKEN")]
+        #[arg(long, value_name = "JOIN-TOKEN")]
         join: Option<JoinToken>,
         #[arg(long, value_name = "PORT")]
         port: Option<u16>,

@@ -33,14 +33,14 @@ pub enum Action {
 pub struct Attempt {
     /// What was asked.
     pub action: Action,
-    /// Where, with the values of secret-looking query parameters removed.
+    /// Where, as it may be shown.
     pub url: Arc<str>,
 }
 
 impl Attempt {
-    /// An attempt at `url`; signatures and tokens in its query are not kept.
+    /// An attempt at `url`, which is kept as it is shown.
     pub fn new(action: Action, url: &CanonicalUrl) -> Self {
-        Self { action, url: without_secrets(url).into() }
+        Self { action, url: url.to_string().into() }
     }
 }
 
@@ -56,25 +56,6 @@ impl fmt::Display for Attempt {
             Action::Copy => write!(f, "copy to {}", self.url),
         }
     }
-}
-
-/// The URL as text, with the values of query parameters removed whose names look secret.
-pub(crate) fn without_secrets(url: &CanonicalUrl) -> String {
-    const SECRET: [&str; 7] = ["sig", "token", "key", "secret", "passw", "credential", "auth"];
-    let Some(query) = url.url().query() else { return url.as_str().to_owned() };
-    let shown: Vec<String> = query
-        .split('&')
-        .map(|pair| match pair.split_once('=') {
-            Some((name, _))
-                if SECRET.iter().any(|part| name.to_ascii_lowercase().contains(part)) =>
-            {
-                format!("{name}=<redacted>")
-            }
-            _ => pair.to_owned(),
-        })
-        .collect();
-    let before = url.as_str().split('?').next().unwrap_or_default();
-    format!("{before}?{}", shown.join("&"))
 }
 
 /// Why an origin did not give what was asked of it.

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dfs_model::{ByteRange, CanonicalUrl, Validator};
+use dfs_model::{ByteRange, CanonicalUrl, UrlError, Validator};
 use futures::stream::BoxStream;
 use rustix::fs::OFlags;
 
@@ -215,19 +215,19 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn path_of(target: &Target, attempt: &Attempt) -> Result<PathBuf, SourceError> {
-    let malformed = |reason: &str| SourceError::Malformed {
-        attempt: attempt.clone(),
+    let unusable = |reason: &str| UrlError::Unusable {
+        url: attempt.url.to_string(),
         reason: reason.to_owned(),
     };
     let url = target.url.url();
     if url.query().is_some() {
-        return Err(malformed("a file URL has no query: write '?' in a name as %3F"));
+        return Err(unusable("a file URL has no query: write '?' in a name as %3F").into());
     }
     let path = url.to_file_path().map_err(|()| {
-        malformed("a file URL is file:///path, without a host or with 'localhost'")
+        unusable("it is file:///path, of this machine; those of another one are named there")
     })?;
     if path.as_os_str().as_encoded_bytes().contains(&0) {
-        return Err(malformed("a path has no NUL byte"));
+        return Err(unusable("a path has no NUL byte").into());
     }
     Ok(path)
 }

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dfs_model::{ByteRange, CanonicalUrl, Validator};
+use dfs_model::{ByteRange, CanonicalUrl, UrlError, Validator};
 use futures::stream::BoxStream;
 use url::Url;
 
@@ -172,10 +172,8 @@ impl Source for S3Source {
             }
             Credentials::None if asking == Asking::Own => {
                 // Never to a store that is not this user's: a URL may name any.
-                let place = Place::parse(&url).map_err(|reason| SourceError::Malformed {
-                    attempt: attempt.clone(),
-                    reason,
-                })?;
+                let unusable = |reason| UrlError::Unusable { url: url.to_string(), reason };
+                let place = Place::parse(&url).map_err(unusable)?;
                 match &self.store.chain {
                     Some(chain) if place.endpoint == self.endpoint => {
                         let keys = chain.keys(&attempt).await?;

@@ -8,7 +8,6 @@ use dfs_model::{CanonicalUrl, UrlError, redact};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, percent_encode};
 use url::Url;
 
-use crate::error::without_secrets;
 use crate::{Credentials, Secret, check_path};
 
 /// What a path element's bytes must not be in a URL; everything else stays as people write it, so
@@ -96,12 +95,9 @@ impl Target {
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, UrlError> {
         let name = name.trim().to_ascii_lowercase();
         let value = value.trim();
-        let bad = |reason: &str| UrlError::Malformed {
-            url: without_secrets(&self.url),
-            reason: format!("header '{name}' {reason}"),
-        };
+        let bad = |reason| UrlError::Header { name: name.clone(), reason };
         if reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_err() {
-            return Err(bad("is not a header's name"));
+            return Err(bad("has a name that no header can have"));
         }
         if reqwest::header::HeaderValue::from_str(value).is_err() {
             return Err(bad("has a value that no header can have"));
@@ -132,7 +128,7 @@ impl Target {
 
     fn member(&self, path: &[u8], end: &str) -> Result<Self, UrlError> {
         check_path(path).map_err(|error| UrlError::Malformed {
-            url: without_secrets(&self.url),
+            url: self.url.to_string(),
             reason: format!("member '{}': {error}", path.escape_ascii()),
         })?;
         let elements: Vec<String> = path
@@ -168,7 +164,7 @@ impl fmt::Display for Target {
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target")
-            .field("url", &self.url.as_str())
+            .field("url", &self.url)
             .field("headers", &self.headers)
             .field("credentials", &self.credentials)
             .finish()
@@ -233,12 +229,12 @@ fn take_credentials(url: &mut Url) -> Result<Credentials, UrlError> {
     Ok(Credentials::Basic { user, password })
 }
 
-/// For text that is no URL: whatever may be credentials goes, that is, all up to the last `@`.
+/// For text that is no URL: whatever may be credentials goes, that is, also all up to the last `@`.
 fn redact_hard(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
-        (None, Some((_, rest))) => rest.to_owned(),
-        _ => text.to_owned(),
+        (Some((scheme, _)), Some((_, rest))) => redact(&format!("{scheme}://{rest}")),
+        (None, Some((_, rest))) => redact(rest),
+        _ => redact(text),
     }
 }
 

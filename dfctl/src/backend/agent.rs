@@ -109,8 +109,8 @@ impl Backend for Agent {
             target: Some(targets::to_wire(target)),
             view: view_message(view),
             command: self.command.0.clone(),
-            fresh: purpose == Purpose::Watch,
-            read: purpose == Purpose::Read,
+            fresh: matches!(purpose, Purpose::Watch | Purpose::ReadAnew),
+            read: matches!(purpose, Purpose::Read | Purpose::ReadAnew),
         };
         let reply = self.client.clone().open(request).await.map_err(status::failure)?;
         artifact(reply.into_inner().artifact)
@@ -339,7 +339,7 @@ fn artifact(message: Option<common::Artifact>) -> Result<Artifact, Failure> {
         return Err(missing("artifact.tasks"));
     }
     Ok(Artifact {
-        url: message.url,
+        url: dfs_model::redact(&message.url),
         view,
         index: message.index.map(task).transpose()?,
         tasks: message.tasks.into_iter().map(task).collect::<Result<_, _>>()?,

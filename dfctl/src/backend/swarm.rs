@@ -104,6 +104,9 @@ pub struct SwarmTask {
     pub entries: Vec<SwarmEntry>,
     /// Entries that are kept no more.
     pub forgotten: u64,
+    /// When this was so, by the clock of who says so, in milliseconds since 1970: an entry is of the same time whenever
+    /// it is asked for.
+    pub now_ms: u64,
 }
 
 /// A host's part in a task.

@@ -56,6 +56,11 @@ super::codes! {
         means: "The answer contradicts the question: other bytes than the range that was asked, a length that is none, a compressed answer where plain bytes were asked for. None of it was saved or shown.",
         causes: ["a proxy or a cache in between mends answers that it should pass on", "a server that does not understand ranges and says that it does"],
         next: ["curl -sv -r 0-99 -o /dev/null URL" => "shows the answer to a range: Content-Range must say bytes 0-99", "env NO_PROXY=HOST dfctl get URL" => "goes around the proxy"];
+    DECLINED = 2115, Source, "the origin does not do what was asked",
+        means: "It answered with a status that it will answer again, as 400, 410 or 501: asking once more is of no use.",
+        causes: ["a signed URL that is cut off, or signed for another kind of request", "the URL lacks a parameter, or a header that the server wants",
+            "a proxy in between that does not know what it is asked"],
+        next: ["curl -sv -r 0-99 URL" => "shows the question and what the server says of it", "dfctl stat -H 'Name: value' URL" => "asks with a header more"];
     BROKEN_ARCHIVE = 2114, Source, "the archive is damaged at the origin",
         means: "What is compressed ends in the middle, or does not unpack. Its bytes came as the origin has them; every later read of them comes to the same.",
         causes: ["its upload or download was cut off", "it is still being written", "it is no archive: a page for people under an archive's name", "somebody means harm: it unfolds to far more than anything useful does"],

@@ -35,8 +35,8 @@ super::codes! {
         causes: ["it writes to a disk that does not answer", "it belongs to another user", "it is a service: systemctl stops it"],
         next: ["dfctl cluster status" => "shows what is left of it", "less LOG" => "shows what it waits for"];
     BUSY = 4109, Limit, "a limit was reached",
-        means: "The agent, the cluster or the origin refuses more for now.",
-        causes: ["too many transfers at once", "the agent's limit of files (ulimit -n, LimitNOFILE= of its unit), threads or memory", "the origin answers 429 or 503"],
+        means: "The agent, the cluster or the origin refuses more for now, or it is more than dfs takes at once.",
+        causes: ["a tree that is larger or deeper than dfs takes: name a directory in it", "too many transfers at once", "the agent's limit of files (ulimit -n, LimitNOFILE= of its unit), threads or memory", "the origin answers 429 or 503"],
         next: ["dfctl task ls" => "shows what is going on", "dfctl get URL --limit 10MiB/s" => "asks for less at once",
             "dfctl umount DIR" => "gives back what a mount takes"];
     NO_SOLO = 4110, Other, "solo is not possible for this command",
@@ -94,7 +94,7 @@ super::codes! {
         causes: ["the token was used already, or has expired: one is good for an hour and for one machine unless it was made otherwise", "the token is for another role or of another cluster",
             "the data directory was copied from another machine", "the certificate that is here is of another host or cluster"],
         next: ["dfctl cluster join-token" => "on the manager's machine: prints another token", "dfctl cluster join-token --role seed" => "for a seed",
-            "dfs-fuse --data-dir DIR --listen ADDR --join TOKEN" => "joins with it"];
+            "dfs-fuse --data-dir DIR --listen ADDR --join JOIN-TOKEN" => "joins with it"];
     JOIN_UNREACHED = 4122, Source, "the cluster is not reached by a machine that wants to join",
         means: "A join token says where its manager is. Nobody answered there; the token is not used up by that.",
         causes: ["the cluster does not run, or a firewall is in between", "it is reached at another address than the one it listens on: dfctl cluster up --advertise ADDR", "the port was taken when the cluster started, and another one is in use since"],

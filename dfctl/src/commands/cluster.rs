@@ -12,6 +12,8 @@ mod place;
 mod status;
 mod up;
 
+pub use place::of_this_machine;
+
 /// What to do with the cluster of this machine.
 #[derive(Subcommand)]
 pub enum Command {

@@ -13,7 +13,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fs::OFlags;
 
 use super::inside::{self, Named};
-use crate::backend::ReadRequest;
+use crate::backend::{Purpose, ReadRequest};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -92,12 +92,41 @@ pub struct ReadOptions {
     #[arg(long, value_name = "0-6", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=6),
           env = "DFS_PRIORITY", hide_env_values = true)]
     priority: u8,
+    /// Ask the origin what it has now, also where that is known of a few seconds ago
+    #[arg(long, env = "DFS_FRESH", hide_env_values = true)]
+    fresh: bool,
     /// End with a ledger of where every byte and the time came from
     #[arg(long, env = "DFS_EXPLAIN", hide_env_values = true)]
     explain: bool,
 }
 
+/// When the origin was asked what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// By this command.
+    Now,
+    /// Perhaps for somebody else, seconds ago.
+    Lately,
+}
+
 impl ReadOptions {
+    /// Files of this machine are asked for each time: that costs nobody anything.
+    fn purpose(&self, locator: &Locator) -> Purpose {
+        match self.fresh || locator.local_path().is_some() {
+            true => Purpose::ReadAnew,
+            false => Purpose::Read,
+        }
+    }
+
+    /// Who works alone remembers nothing.
+    fn asked(&self, context: &Context, locator: &Locator) -> Asked {
+        let is_alone = context.is_alone() && context.settings.cluster_joined().is_none();
+        match is_alone || self.purpose(locator) == Purpose::ReadAnew {
+            true => Asked::Now,
+            false => Asked::Lately,
+        }
+    }
+
     fn request(&self, locator: &Locator, path: Option<Vec<u8>>) -> ReadRequest {
         ReadRequest {
             target: locator.target.clone(),

@@ -8,7 +8,7 @@ use crate::backend::MountInfo;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::table::{Align, Table};
-use crate::output::{counted, printable, shell_quoted};
+use crate::output::{counted, shell_quoted};
 
 /// List what is mounted on this machine
 ///
@@ -115,12 +115,12 @@ fn table(mounts: &[MountInfo]) -> String {
         let from =
             from.map(|bytes| if bytes == 0 { "-".to_owned() } else { ByteSize(bytes).to_string() });
         table.row(vec![
-            printable(&mount.dir),
-            printable(&mount.artifact.url),
-            printable(&mount.lane),
+            mount.dir.clone(),
+            mount.artifact.url.clone(),
+            mount.lane.clone(),
             cached,
             from.join(" / "),
-            printable(&mount.state),
+            mount.state.clone(),
         ]);
     }
     table.render()

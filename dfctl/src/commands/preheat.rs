@@ -112,7 +112,7 @@ fn check(locator: &Locator) -> Result<(), CliError> {
             .because("an artifact is fetched whole, not a part of it")
             .hint(format!(
                 "dfctl preheat {}",
-                crate::output::shell_quoted(locator.target.url.as_str())
+                crate::output::shell_quoted(&locator.target.url.to_string())
             )));
     }
     Ok(())

@@ -7,7 +7,7 @@ use crate::backend::{Artifact, Entry, EntryKind, FailureClass, Purpose, View};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::records::{is_unpinned, piece_bytes};
-use crate::output::{count, files, printable, printable_name, table, when};
+use crate::output::{count, files, printable_name, table, when};
 
 /// Say what is behind a URL: kind, size, version, task
 ///
@@ -47,7 +47,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
 
 fn of_entry(shown: &str, entry: &Entry) -> String {
     let mut facts = vec![
-        ("name", printable(shown)),
+        ("name", shown.to_owned()),
         ("kind", entry.kind.word().to_owned()),
         ("length", exact(entry.length)),
         ("mode", format!("{:04o}", entry.mode & 0o7777)),
@@ -61,7 +61,7 @@ fn of_entry(shown: &str, entry: &Entry) -> String {
 }
 
 fn of_artifact(artifact: &Artifact) -> String {
-    let mut facts = vec![("url", printable(&artifact.url))];
+    let mut facts = vec![("url", artifact.url.clone())];
     match artifact.view {
         View::Tree => {
             facts.push(("kind", format!("tree of {}", files(artifact.files))));
@@ -87,7 +87,7 @@ fn of_artifact(artifact: &Artifact) -> String {
             false if is_unpinned(task) => format!("{} (unpinned)", version.join(", ")),
             false => version.join(", "),
         };
-        facts.push(("version", printable(&version)));
+        facts.push(("version", version));
         if !task.ranges {
             facts.push(("ranges", "no: the origin sends it whole or not at all".to_owned()));
         }

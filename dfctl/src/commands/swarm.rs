@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use dfs_model::redact;
+
+use super::cluster::of_this_machine;
 use super::inside::{self, answer};
 use crate::backend::Backend;
 use crate::backend::swarm::{Detail, Look, Seen, SwarmTask, Which};
@@ -44,8 +47,7 @@ impl Asked {
             return Self::of_file(Path::new(text));
         }
         if !text.contains(':') {
-            let what =
-                format!("'{}' is neither a task's id, nor a file, nor a URL", printable(text));
+            let what = format!("'{}' is neither a task's id, nor a file, nor a URL", redact(text));
             return Err(
                 CliError::new(&codes::USAGE, what).hint("dfctl task ls      or: dfctl top --once")
             );
@@ -100,8 +102,22 @@ fn attribute(path: &Path, name: &str) -> Option<String> {
 pub async fn backend(context: &Context) -> Result<Arc<dyn Backend>, CliError> {
     match context.settings.cluster_joined() {
         Some(_) => inside::backend(context).await,
-        None => context.resident_backend(),
+        None => match context.running_backend() {
+            Ok(Some(backend)) => Ok(backend),
+            Ok(None) => Err(nobody(context)),
+            Err(error) => Err(error),
+        },
     }
+}
+
+/// Schedulers are asked by who takes part in their cluster, and nobody says which one that is.
+fn nobody(context: &Context) -> CliError {
+    let cluster = of_this_machine(context).ok().and_then(|(_, run)| run);
+    let address = cluster.and_then(|run| run.addresses.get("grpc").cloned());
+    let address = address.unwrap_or_else(|| "HOST:PORT, that of the manager".to_owned());
+    CliError::new(&codes::NO_AGENT, "no node agent answers, and no cluster is named")
+        .because("only a cluster's scheduler knows it")
+        .hint(format!("the same command with --cluster {address}"))
 }
 
 /// Asks; says which schedulers do not answer.
@@ -132,7 +148,7 @@ pub async fn look(
 /// was named.
 pub fn find(tasks: Vec<SwarmTask>, asked: &Asked, named: &str) -> Result<Vec<SwarmTask>, CliError> {
     if tasks.is_empty() {
-        let what = format!("no scheduler knows {}", printable(named));
+        let what = format!("no scheduler knows {}", printable(&redact(named)));
         return Err(CliError::new(&codes::UNKNOWN_TASK, what)
             .hint("dfctl top --once      or: dfctl task ls"));
     }

@@ -123,7 +123,10 @@ async fn a_file_is_saved_compared_refused_and_forced() {
 
     let ran = run(&backend, &["get", URL, "-o", out]).await;
     assert_eq!(ran.exit, Exit::Nothing);
-    assert!(ran.out.starts_with(&format!("unchanged {out}  12 B, as it was")), "{}", ran.out);
+    let unchanged = format!("unchanged {out}  12 B, as it was");
+    assert!(ran.out.starts_with(&format!("{unchanged} seconds ago (--fresh")), "{}", ran.out);
+    let ran = run(&backend, &["get", URL, "-o", out, "--fresh"]).await;
+    assert!(ran.out.starts_with(&format!("{unchanged}  blake3:")), "{}", ran.out);
 
     for other in ["hello, W0rld", "short"] {
         std::fs::write(&path, other).unwrap();

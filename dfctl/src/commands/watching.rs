@@ -1,7 +1,7 @@
 //! Looking at swarms again and again: in place on a terminal, line by line in a pipe, as events for programs.
 
 use std::io;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::inside::interrupted;
 use super::swarm::look;
@@ -9,7 +9,6 @@ use crate::backend::Backend;
 use crate::backend::swarm::{Detail, SwarmTask, Which};
 use crate::context::Context;
 use crate::error::CliError;
-use crate::output::swarm::At;
 use crate::output::swarm::screen::{self, Rates, Screen};
 use crate::output::{Format, Items, window};
 
@@ -79,15 +78,14 @@ impl<'a> Watch<'a> {
 
     /// Tells programs of a task, a line.
     pub fn tell(&self, task: &SwarmTask) -> Result<(), CliError> {
-        let event = screen::event(task, &self.rates, now_ms());
+        let event = screen::event(task, &self.rates);
         self.context.output.line(&event.to_string())
     }
 
     /// Writes a list of them, for programs.
     pub fn list(&self, tasks: &[SwarmTask]) -> Result<(), CliError> {
         let mut items = Items::new(&self.context.output, "swarms");
-        let now_ms = now_ms();
-        tasks.iter().try_for_each(|task| items.push(&At { task, now_ms }))?;
+        tasks.iter().try_for_each(|task| items.push(task))?;
         items.finish()
     }
 
@@ -101,10 +99,4 @@ impl<'a> Watch<'a> {
             () = tokio::time::sleep(if is_slow { NOW_AND_THEN } else { OFTEN }) => Ok(()),
         }
     }
-}
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,13 +1,12 @@
 //! `dfctl why`.
 
 use super::swarm::{Asked, backend, find, look};
-use super::watching::now_ms;
 use crate::backend::swarm::{Detail, SwarmTask};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::swarm::why::{Shown, is_named, render};
-use crate::output::swarm::{At, words};
+use crate::output::swarm::words;
 use crate::output::{Format, Items, Verbosity, printable};
 
 /// Say why a task comes from whom it comes, and what it waits for
@@ -19,7 +18,7 @@ use crate::output::{Format, Items, Verbosity, printable};
 /// For each node of the swarm: where it stands, what happens next, what it took from whom, and what the scheduler decided
 /// about it and why: who was granted as parent by which score, who was not and for what reason, who failed, who lied.
 /// The scheduler keeps the last 256 decisions of a task; leases are counted. With -v the six scores of everybody who was
-/// looked at are shown, with --format json all there is. Times are UTC.
+/// looked at are shown, with --format json all there is. Times are UTC, by the scheduler's clock.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -47,16 +46,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     if let Some(node) = &args.node {
         keep_only(&mut tasks, node)?;
     }
-    let now_ms = now_ms();
     if context.output.format == Format::Human {
         let scores = context.output.verbosity == Verbosity::Verbose;
         let shown = Shown { node: args.node.as_deref(), scores };
-        let pages: Vec<String> = tasks.iter().map(|task| render(task, shown, now_ms)).collect();
+        let pages: Vec<String> = tasks.iter().map(|task| render(task, shown)).collect();
         context.output.line(&pages.join("\n\n"))?;
         return Ok(Outcome::Done);
     }
     let mut items = Items::new(&context.output, "why");
-    tasks.iter().try_for_each(|task| items.push(&At { task, now_ms }))?;
+    tasks.iter().try_for_each(|task| items.push(task))?;
     items.finish()?;
     Ok(Outcome::Done)
 }

@@ -1,6 +1,7 @@
 //! What could stand at the cursor, by the tree of commands alone: a pure function of the words.
 
 use clap::{Arg, ArgAction, Command, ValueHint};
+use dfs_model::is_hidden;
 
 /// Something that could stand there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +16,7 @@ impl Candidate {
     /// A word and what it is. Neither keeps what a shell would take for more than a line.
     pub fn new(value: impl Into<String>, about: &str) -> Self {
         let line = about.lines().next().unwrap_or_default();
-        let about = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let about = line.chars().map(|c| if is_hidden(c) { ' ' } else { c }).collect();
         Self { value: value.into(), about }
     }
 
@@ -26,7 +27,7 @@ impl Candidate {
 
     /// Whether `typed` may become it.
     pub fn fits(&self, typed: &str) -> bool {
-        self.value.starts_with(typed) && !self.value.chars().any(char::is_control)
+        self.value.starts_with(typed) && !self.value.contains(is_hidden)
     }
 }
 

@@ -169,7 +169,7 @@ pub fn task_json(task: &TaskInfo) -> Value {
     let validator = &task.key.validator;
     json!({
         "id": task.id.to_string(),
-        "url": task.key.url.as_str(),
+        "url": task.key.url.to_string(),
         "kind": task.key.kind,
         "domain": task.key.domain,
         "length": task.length,

@@ -14,20 +14,12 @@ pub mod screen;
 pub mod why;
 pub mod words;
 
-/// A task as it was at a moment.
-pub struct At<'a> {
-    /// The task.
-    pub task: &'a SwarmTask,
-    /// The moment, in milliseconds since 1970 on this machine's clock.
-    pub now_ms: u64,
-}
-
-impl Record for At<'_> {
+impl Record for SwarmTask {
     fn json(&self) -> Value {
-        let task = self.task;
-        let entries = task.entries.iter().map(|entry| entry_json(entry, self.now_ms));
+        let task = self;
+        let entries = task.entries.iter().map(|entry| entry_json(entry, task.now_ms));
         let mut object = json!({
-            "at": instant(self.now_ms),
+            "at": instant(task.now_ms),
             "task": task_json(&task.task),
             "scheduler": task.scheduler,
             "strategy": task.strategy,
@@ -53,7 +45,7 @@ impl Record for At<'_> {
     }
 
     fn name(&self) -> Vec<u8> {
-        self.task.task.id.to_string().into_bytes()
+        self.task.id.to_string().into_bytes()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one way to print a table: aligned columns, no borders, as wide as its content.
 
 use comfy_table::{CellAlignment, ContentArrangement, presets};
+use dfs_model::printable;
 
 /// Where a column's text stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +33,9 @@ impl Table {
         Self(table)
     }
 
-    /// Adds a row; cells are already printable.
+    /// Adds a row; what others wrote into it stays within its cell.
     pub fn row(&mut self, cells: Vec<String>) {
-        self.0.add_row(cells);
+        self.0.add_row(cells.iter().map(|cell| printable(cell)));
     }
 
     /// The lines, without trailing blanks or a final newline.
@@ -46,7 +47,8 @@ impl Table {
 /// `key   value` lines with the values aligned.
 pub fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
-    let lines: Vec<_> = facts.iter().map(|(key, value)| format!("{key:width$}  {value}")).collect();
+    let line = |(key, value): &(&str, String)| format!("{key:width$}  {}", printable(value));
+    let lines: Vec<_> = facts.iter().map(line).collect();
     lines.join("\n")
 }
 
@@ -69,5 +71,6 @@ mod tests {
     #[test]
     fn facts_align_their_values() {
         assert_eq!(facts(&[("url", "x".into()), ("length", "y".into())]), "url     x\nlength  y");
+        assert_eq!(facts(&[("name", "a\nseed  b".into())]), "name  a\\nseed  b");
     }
 }

@@ -151,9 +151,11 @@ fn of_origin(class: Class) -> (Code, &'static str) {
         Class::Unsupported => Code::Unimplemented,
         Class::BadRequest => Code::InvalidArgument,
         Class::IsTree | Class::NotTree => Code::FailedPrecondition,
-        Class::Redirects | Class::BadAnswer | Class::BrokenArchive | Class::SourceFailed => {
-            Code::Unavailable
-        }
+        Class::Redirects
+        | Class::BadAnswer
+        | Class::Declined
+        | Class::BrokenArchive
+        | Class::SourceFailed => Code::Unavailable,
     };
     (code, class.name())
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use dfs_tests::process::Said;
 use dfs_tests::{Body, Cluster, Origin};
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 
 use crate::support::canned::Canned;
 use crate::support::trees::noise;
@@ -43,6 +44,75 @@ fn an_origin_that_sends_in_circles_and_one_that_gives_other_bytes_have_a_way_to_
     let member = Agent::of(&cluster, &place, "member");
     member.dfctl(&["cat", &server.url("/loop")]).fails(5, "DFS-2112");
     member.dfctl(&words).fails(5, "DFS-2113");
+}
+
+#[test]
+fn where_asking_again_comes_to_the_same_it_is_not_advised() {
+    let place = Place::new();
+    let server = Canned::answering(|_, path| {
+        let status = if path == "/off" { "501 Not Implemented" } else { "400 Bad Request" };
+        format!("{status}\r\nContent-Length: 0\r\n\r\n")
+    });
+    let cluster = Cluster::start(&binaries(), &place.dir("cluster")).unwrap();
+    for agent in [Agent::solo(&place, "alone"), Agent::of(&cluster, &place, "member")] {
+        for path in ["/x", "/off"] {
+            let said = agent.dfctl(&["cat", &server.url(path)]).fails(5, "DFS-2115");
+            assert_eq!(advice(&said), format!("curl -sv -r 0-99 {}", server.url(path)));
+        }
+    }
+    let agent = Agent::solo(&place, "agent");
+    for url in ["file://host/x", "s3://", "s3:///key", "file:///x?y"] {
+        for command in ["cat", "ls", "stat"] {
+            let said = agent.dfctl(&[command, url]).fails(2, "DFS-1001");
+            assert!(said.stderr.contains("cannot use "), "{}", said.stderr);
+            assert!(!said.stderr.contains("again"), "{}", said.stderr);
+        }
+    }
+    let said = agent.dfctl(&["cat", "-H", ": v", &server.url("/x")]).fails(2, "DFS-1001");
+    assert!(said.stderr.contains("a name that no header can have"), "{}", said.stderr);
+    assert!(!said.stderr.contains("is not a URL"), "{}", said.stderr);
+    // Deeper than a path can be.
+    let (deep, out) = (place.dir("deep"), place.path("out"));
+    let name = "d".repeat(250);
+    let mut at = fs::File::open(&deep).unwrap();
+    for _ in 0..20 {
+        mkdirat(&at, &name, Mode::RWXU).unwrap();
+        at = openat(&at, &name, OFlags::RDONLY, Mode::empty()).unwrap().into();
+    }
+    let (deep, out) = (deep.to_str().unwrap(), out.to_str().unwrap());
+    for words in [&["sync", deep, out][..], &["ls", "-r", deep], &["get", "-r", deep, "-o", out]] {
+        let said = agent.dfctl(words).fails(10, "DFS-4109");
+        assert!(advice(&said).contains("a part of it"), "{}", said.stderr);
+    }
+}
+
+#[test]
+fn who_asks_a_cluster_that_is_not_named_is_told_to_name_it() {
+    let place = Place::new();
+    let alone = |words: &[&str]| {
+        let mut command = dfs_tests::Dfctl::new(&binaries()).command().unwrap();
+        command.env("XDG_RUNTIME_DIR", place.path("run")).env("XDG_DATA_HOME", place.path("home"));
+        Said::by(command.args(words)).unwrap()
+    };
+    for words in [&["why", "1234"][..], &["scheduler", "compare"], &["top", "--once"]] {
+        let said = alone(words).fails(5, "DFS-4101");
+        assert!(advice(&said).contains("--cluster "), "{}", said.stderr);
+    }
+    let said = alone(&["cluster", "join-token"]).fails(3, "DFS-4107");
+    assert!(advice(&said).contains("dfctl cluster join-token --data-dir DIR"), "{}", said.stderr);
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let data = place.path("cluster");
+    let named = |words: &[&str]| alone(&[words, &["--data-dir", data.to_str().unwrap()]].concat());
+    let said = named(&["why", "1234"]).fails(5, "DFS-4101");
+    let address = cluster.address().unwrap();
+    assert!(advice(&said).ends_with(&format!("--cluster {address}")), "{}", said.stderr);
+    alone(&["cluster", "join-token", "--ttl", "0s"]).fails(2, "DFS-1001");
+    let mut wrong = binaries().command("dfs-cluster").unwrap();
+    wrong.args(["all", "--data-dir"]).arg(place.path("other"));
+    wrong.env("DFS_SCHEDULER__DELEGATE_ABOVE", "many");
+    let said = Said::by(&mut wrong).unwrap().fails(2, "DFS-1003");
+    let told = "found string \"many\", expected a whole number";
+    assert!(said.stderr.contains(told), "{}", said.stderr);
 }
 
 #[test]

@@ -290,7 +290,7 @@ fn a_node_goes_on_without_its_manager_and_says_when_its_certificate_is_over() {
     get(&agent, "before");
     cluster.process_mut().kill();
     until("it says that its certificate is over", || agent.log().contains("has expired"));
-    assert!(agent.log().contains("--join TOKEN"), "{}", agent.log());
+    assert!(agent.log().contains("--join JOIN-TOKEN"), "{}", agent.log());
     get(&agent, "after");
     // It comes back with what it holds, too.
     agent.kill();
@@ -352,7 +352,7 @@ fn a_process_without_a_certificate_neither_listens_for_others_nor_dials_them() {
     let mut listening = listening.unwrap();
     let status = listening.process_mut().wait_ended(PATIENCE).unwrap();
     let log = listening.process().log();
-    assert!(status.code() == Some(2) && log.contains("--join TOKEN"), "{status}\n{log}");
+    assert!(status.code() == Some(2) && log.contains("--join JOIN-TOKEN"), "{status}\n{log}");
     let mut reaching = visitor(&place, "192.0.2.1:4000".parse().unwrap(), "b");
     reaching.args(["cat", "http://192.0.2.1/f"]);
     Running::start(reaching).wait().fails(5, "DFS-4119");

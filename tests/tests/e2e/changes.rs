@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use dfs_tests::process::{Process, Said};
-use dfs_tests::{Cluster, Fault, Origin};
+use dfs_tests::{Body, Cluster, Fault, Origin};
 use rustix::io::Errno;
 
 use crate::support::trees::{self, noise};
@@ -39,6 +39,37 @@ fn assert_only_two_fail(dir: &Path, files: &BTreeMap<String, Vec<u8>>) {
         let why = String::from_utf8(why).unwrap();
         assert!(why.contains(name) && why.contains("origin changed"), "{why}");
     }
+}
+
+#[test]
+fn a_file_that_has_just_changed_is_not_said_to_be_as_it_is_there() {
+    let place = Place::new();
+    let source = place.path("file");
+    trees::put(&source, b"before");
+    let origin = Origin::of("/f", Body::bytes(&b"before"[..])).unwrap();
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agent = Agent::of(&cluster, &place, "agent");
+    let get = |url: &str, out: &Path, more: &[&str]| {
+        agent.dfctl(&[&["get", url, "-o", out.to_str().unwrap()], more].concat())
+    };
+    let (file, url) = (source.to_str().unwrap(), origin.url("/f"));
+    let [of_file, of_url] = ["of-file", "of-url"].map(|name| place.path(name));
+    get(file, &of_file, &[]).done();
+    get(&url, &of_url, &[]).done();
+    trees::put(&source, b"after it");
+    origin.put("/f", Body::bytes(&b"after it"[..]));
+    get(file, &of_file, &[]).fails(1, "DFS-1101");
+    // What was known is told as what it is, as long as it is kept.
+    let said = get(&url, &of_url, &[]);
+    match said.code {
+        9 => assert!(said.text().contains("seconds ago (--fresh asks the origin now)")),
+        _ => drop(said.fails(1, "DFS-1101")),
+    }
+    get(&url, &of_url, &["--fresh"]).fails(1, "DFS-1101");
+    get(&url, &of_url, &["--fresh", "--force"]).done();
+    assert_eq!(fs::read(&of_url).unwrap(), b"after it");
+    let said = get(&url, &of_url, &["--fresh"]).exits(9).text();
+    assert!(said.contains("as it was") && !said.contains("seconds ago"), "{said}");
 }
 
 #[test]

@@ -41,6 +41,7 @@ mod preheat;
 mod reaching;
 mod recovery;
 mod roles;
+mod secrets;
 mod shortage;
 mod sieges;
 mod small;

@@ -9,7 +9,7 @@ use sha2::Digest as _;
 
 use crate::support::canned::Canned;
 use crate::support::trees::{self, names, noise};
-use crate::support::{Agent, Expected, Place, Tmpfs, binary, until};
+use crate::support::{Agent, Expected, Place, Running, Tmpfs, binaries, binary, until};
 use dfs_tests::process::Said;
 use dfs_tests::{Body, Fault, Origin};
 
@@ -365,6 +365,36 @@ fn an_interrupted_get_says_how_to_go_on() {
     let told = ["f.dfs-part", "goes on from there"];
     assert!(told.iter().all(|words| said.stderr.contains(words)), "{}", said.stderr);
     agent.dfctl(&words).done();
+    assert!(fs::read(&output).unwrap() == bytes);
+}
+
+#[test]
+fn what_came_in_the_first_moment_is_kept_without_an_agent_too() {
+    let place = Place::new();
+    let bytes = noise(8, 20_000_000);
+    let origin = Origin::of("/f", Body::bytes(bytes.clone())).unwrap();
+    let stalls = origin.inject(Fault::stall_after(300_000));
+    let output = place.path("f");
+    let get = || {
+        let mut get = dfs_tests::Dfctl::new(&binaries()).command().unwrap();
+        get.args(["--solo", "--data-dir"]).arg(place.path("data"));
+        get.args(["get", &origin.url("/f"), "--format", "json", "--progress", "json", "-o"]);
+        get.arg(&output);
+        get
+    };
+    let getting = Running::start(get());
+    let came = |line: &str| {
+        let event = serde_json::from_str::<serde_json::Value>(line).unwrap_or_default();
+        event["bytes"].as_u64().unwrap_or(0)
+    };
+    // Far less than is waited for at a time.
+    until("some of it came", || getting.stderr().lines().any(|line| came(line) > 0));
+    assert!(getting.stderr().lines().all(|line| came(line) <= 300_000));
+    let said = getting.interrupt().fails(130, "DFS-1130");
+    assert!(said.stderr.contains("goes on from there"), "{}", said.stderr);
+    stalls.lift();
+    let saved = Said::by(&mut get()).unwrap().done().json().unwrap();
+    assert!(saved["kept_bytes"].as_u64() > Some(0), "{saved}");
     assert!(fs::read(&output).unwrap() == bytes);
 }
 

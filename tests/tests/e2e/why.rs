@@ -207,6 +207,11 @@ fn a_file_in_a_mount_leads_to_its_task() {
     fs::read(dir.join("f")).unwrap();
     let file = dir.join("f");
     let said = why(&node, file.to_str().unwrap());
+    let first = |said: &Value| said["evidence"][0]["at"].as_str().unwrap().to_owned();
+    let at = first(&said);
+    for _ in 0..5 {
+        assert_eq!(first(&why(&node, file.to_str().unwrap())), at, "it was when it was");
+    }
     let id = xattr::get(&file, "user.dfs.task").unwrap().unwrap();
     assert_eq!(said["task"]["id"].as_str().unwrap().as_bytes(), id, "{said}");
     let stranger = place.path("stranger");

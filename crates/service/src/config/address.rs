@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use dfs_model::{is_hidden, printable};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -117,6 +118,18 @@ where
             Err(D::Error::custom(format!("nobody can be reached at {address}: {why}")))
         }
         None => Ok(all),
+    }
+}
+
+/// Reads a name that others are shown: nothing in it ends a line or moves what a terminal shows.
+pub fn label<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
+    let text = String::deserialize(value)?;
+    match text.contains(is_hidden) {
+        true => Err(D::Error::custom(format!(
+            "'{}' is no name: it has characters that are not shown",
+            printable(&text)
+        ))),
+        false => Ok(text),
     }
 }
 

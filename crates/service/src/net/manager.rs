@@ -57,7 +57,7 @@ pub enum NoManager {
     /// TLS, and this process has no certificate.
     #[error(
         "what answers there wants a certificate, and none is here: join the cluster first \
-         (`dfctl cluster join-token` there, `dfs-fuse --join TOKEN` here)"
+         (`dfctl cluster join-token` there, `dfs-fuse --join JOIN-TOKEN` here)"
     )]
     Tls,
     /// TLS, of which nothing comes.

@@ -111,10 +111,10 @@ async fn who_has_no_certificate_reaches_no_other_machine_and_is_told_to_join() {
     let other: SocketAddr = "192.0.2.1:4001".parse().unwrap();
     let error = TcpLinkDialer::default().dial(other).await.err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-    assert!(error.to_string().contains("--join TOKEN"), "{error}");
+    assert!(error.to_string().contains("--join JOIN-TOKEN"), "{error}");
     let channel = grpc_channel_to(other, Callee::Manager, &Security::Plain);
     let status = ManagerClient::new(channel).members(MembersRequest::default()).await.unwrap_err();
-    assert!(error_chain(&status).contains("--join TOKEN"), "{}", error_chain(&status));
+    assert!(error_chain(&status).contains("--join JOIN-TOKEN"), "{}", error_chain(&status));
 }
 
 /// Says who calls.

@@ -62,7 +62,7 @@ impl Security {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0} is another machine, and this one has no certificate: join the cluster first \
-     (`dfctl cluster join-token` there, --join TOKEN here)"
+     (`dfctl cluster join-token` there, --join JOIN-TOKEN here)"
 )]
 pub struct NotJoined(pub SocketAddr);
 

@@ -77,7 +77,7 @@ pub enum EnrolError {
     /// What is kept is another process's.
     #[error(
         "the certificate kept here is that of {found}, and this is {expected}: join again with \
-         --join TOKEN"
+         --join JOIN-TOKEN"
     )]
     OfAnother {
         /// Whom it names.
@@ -86,7 +86,9 @@ pub enum EnrolError {
         expected: String,
     },
     /// Nobody is known who could be asked.
-    #[error("no manager is known that could renew the certificate: join again with --join TOKEN")]
+    #[error(
+        "no manager is known that could renew the certificate: join again with --join JOIN-TOKEN"
+    )]
     NoManager,
     /// The own authority does not sign.
     #[error(transparent)]
@@ -403,7 +405,7 @@ impl Trouble {
 fn tell_expired(error: Option<&str>) {
     tracing::error!(
         error,
-        "the certificate has expired: no other machine takes it; join again with --join TOKEN \
+        "the certificate has expired: no other machine takes it; join again with --join JOIN-TOKEN \
          (`dfctl cluster join-token` gives one)"
     );
 }

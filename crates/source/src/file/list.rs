@@ -26,7 +26,8 @@ use super::asker::Place;
 use super::{failed, modified_of, validator_of};
 use crate::level::Levels;
 use crate::{
-    Action, Attempt, Attributes, Counters, Entry, EntryKind, ListLimits, SourceError, SpecialKind,
+    Action, Attempt, Attributes, Counters, Entry, EntryKind, ListLimits, MAX_PATH_BYTES, PathError,
+    SourceError, SpecialKind,
 };
 
 /// Entries looked at in one go on a blocking thread.
@@ -235,9 +236,13 @@ impl Walk {
             false => [&directory.path[..], b"/", name.to_bytes()].concat(),
         };
         match describe(&directory.fd, name, path.clone()) {
-            Ok(entry) => entry.map(Some).map_err(|reason| SourceError::Malformed {
-                attempt: self.attempt.clone(),
-                reason: format!("member '{}': {reason}", path.escape_ascii()),
+            Ok(entry) => entry.map(Some).map_err(|reason| match reason {
+                // No system has a longer name: it is the path.
+                PathError::TooLong => self.too_large("bytes in a path", MAX_PATH_BYTES),
+                reason => SourceError::Malformed {
+                    attempt: self.attempt.clone(),
+                    reason: format!("member '{}': {reason}", path.escape_ascii()),
+                },
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => {

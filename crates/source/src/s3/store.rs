@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use dfs_model::CanonicalUrl;
+use dfs_model::{CanonicalUrl, UrlError};
 use reqwest::Response;
 use reqwest::header::HeaderMap;
 use tokio_util::task::TaskTracker;
@@ -77,14 +77,13 @@ impl Store {
         target: &Target,
         attempt: &Attempt,
     ) -> Result<Asker, SourceError> {
-        let malformed =
-            |reason: String| SourceError::Malformed { attempt: attempt.clone(), reason };
+        let unusable = |reason: String| UrlError::Unusable { url: attempt.url.to_string(), reason };
         if !target.headers.is_empty() {
             let reason = "an object store takes no headers of one's own".to_owned();
-            return Err(malformed(reason));
+            return Err(unusable(reason).into());
         }
-        let place = Arc::new(Place::parse(&target.url).map_err(malformed)?);
-        let keys = keys_of(&target.credentials).map_err(|reason| malformed(reason.to_owned()))?;
+        let place = Arc::new(Place::parse(&target.url).map_err(unusable)?);
+        let keys = keys_of(&target.credentials).map_err(|reason| unusable(reason.to_owned()))?;
         Ok(Asker { store: Arc::clone(self), place, url: target.url.clone(), keys })
     }
 

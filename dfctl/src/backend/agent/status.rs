@@ -28,6 +28,7 @@ const CLASSES: &[(&str, FailureClass)] = &[
     ("source-failed", FailureClass::SourceFailed),
     ("redirects", FailureClass::Redirects),
     ("bad-answer", FailureClass::BadAnswer),
+    ("declined", FailureClass::Declined),
     ("broken-archive", FailureClass::BrokenArchive),
     ("no-cluster", FailureClass::NoCluster),
     ("no-seed-space", FailureClass::NoSeedSpace),

@@ -181,6 +181,7 @@ fn swarm_task(
         peers: peers.map(|one| peer(one, &names)).collect(),
         entries: entries.map(|one| entry(one, &names)).collect(),
         forgotten: status.forgotten,
+        now_ms: status.now_ms,
     })
 }
 

@@ -53,7 +53,7 @@ fn human(tasks: &[CachedTask], status: &AgentStatus) -> String {
             when::ago(task.last_read_ms),
             kept_for(task).to_owned(),
             task.task.id.short(),
-            printable(task.task.key.url.as_str()),
+            task.task.key.url.to_string(),
         ]);
     }
     let of = match status.capacity {

@@ -7,7 +7,7 @@ use crate::commands::inside::answer;
 use crate::commands::task::{all_named, share};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::output::{Record, printable};
+use crate::output::Record;
 
 /// A task and what became of its pin.
 struct Changed {
@@ -20,7 +20,7 @@ impl Record for Changed {
     fn json(&self) -> Value {
         json!({
             "task": self.task.task.id.to_string(),
-            "url": self.task.task.key.url.as_str(),
+            "url": self.task.task.key.url.to_string(),
             "pinned": self.pin == Pin::Set,
             "changed": self.is_news,
         })
@@ -58,5 +58,5 @@ fn human(changed: &Changed) -> String {
         (Pin::Lift, false) => "not pinned",
     };
     let (task, here) = (&changed.task.task, share(&changed.task));
-    format!("{word}  {}  {here} here  {}", task.id.short(), printable(task.key.url.as_str()))
+    format!("{word}  {}  {here} here  {}", task.id.short(), task.key.url)
 }

@@ -26,7 +26,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Examples:
 ///   dfctl cluster join-token
 ///   dfctl cluster join-token --role seed --ttl 10m
-///   dfs-fuse --data-dir /var/lib/dfs --listen 10.0.0.7 --join "$(dfctl cluster join-token)"
+///   dfctl cluster join-token --data-dir /var/lib/dfs-manager
 ///
 /// Whoever has the token can take part until it is used or expires: hand it over as you would a password. It works on
 /// the machine where the manager runs, for the user that it runs as.
@@ -37,11 +37,22 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Joining::Node)]
     role: Joining,
     /// How long it is good, up to 30 days
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = dfs_model::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lasting)]
     ttl: Duration,
     /// How many machines may use it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     uses: u32,
+}
+
+/// The longest that a token is good.
+const MOST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+fn lasting(text: &str) -> Result<Duration, String> {
+    let time = dfs_model::parse_duration(text).map_err(|error| error.to_string())?;
+    match time.is_zero() || time > MOST {
+        true => Err("a token is good for some time, and for 30 days at most".to_owned()),
+        false => Ok(time),
+    }
 }
 
 /// What a token is for.
@@ -115,9 +126,8 @@ impl Record for Made {
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let (dir, run) = of_this_machine(context)?;
-    if run.is_none() {
-        let what = format!("no cluster runs on {}", dir.display());
-        return Err(CliError::new(&codes::CLUSTER_DOWN, what).hint(command(context, "up")));
+    if !run.is_some_and(|run| MANAGERS.contains(&&*run.role)) {
+        return Err(no_manager(context, &dir));
     }
     let asking = make(&dir, args.role, args.ttl, args.uses);
     let made = answer(context, asking).await?.map_err(|status| refused(&status))?;
@@ -128,9 +138,28 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     };
     let (program, left) = (args.role.program(), when::rough(args.ttl));
     context.output.note(&format!(
-        "good for {machines}, for {left}; there: {program} --data-dir DIR --listen ADDR --join TOKEN"
+        "good for {machines}, for {left}; there: {program} --data-dir DIR --listen ADDR --join JOIN-TOKEN"
     ));
     Ok(Outcome::Done)
+}
+
+/// What processes call themselves in which a manager runs.
+const MANAGERS: [&str; 2] = ["all", "manager"];
+
+/// A manager may well run here, on a directory that was not named: another cluster is not what is wanted then.
+fn no_manager(context: &Context, dir: &Path) -> CliError {
+    let what = format!("no manager runs on {}", dir.display());
+    let error = CliError::new(&codes::CLUSTER_DOWN, what);
+    match &context.settings.data_dir {
+        Some(_) => error.hint(format!(
+            "the --data-dir of the manager      or, if it is that and the manager is down: {}",
+            command(context, "up")
+        )),
+        None => error.because("the manager makes tokens, and is found by its data directory").hint(
+            "dfctl cluster join-token --data-dir DIR, that of the manager      or, where there is no cluster yet: \
+             dfctl cluster up",
+        ),
+    }
 }
 
 /// Asks the manager that works on `dir` for a token.

@@ -52,7 +52,7 @@ pub(super) async fn look(
 /// The certificate of a machine that has joined a cluster.
 fn certificate(dir: &Path) -> Option<Finding> {
     let again =
-        "dfctl cluster join-token, where the manager runs; then here: dfs-fuse --join TOKEN";
+        "dfctl cluster join-token, where the manager runs; then here: dfs-fuse --join JOIN-TOKEN";
     let failed =
         |text: String| Finding::fail("certificate", &codes::JOIN_REFUSED, text).hint(again);
     Some(match Credentials::load(dir) {

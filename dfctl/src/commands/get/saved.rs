@@ -6,6 +6,7 @@ use std::time::Duration;
 use dfs_model::{ByteSize, Digest};
 use serde_json::{Value, json};
 
+use super::{Asked, ReadOptions};
 use crate::backend::Ledger;
 use crate::context::Context;
 use crate::error::CliError;
@@ -77,9 +78,10 @@ impl Saved {
         &self,
         context: &Context,
         locator: &Locator,
-        explain: bool,
+        options: &ReadOptions,
     ) -> Result<(), CliError> {
-        let ledger = explain.then(|| {
+        let asked = options.asked(context, locator);
+        let ledger = options.explain.then(|| {
             render(&Account {
                 ledger: &self.ledger,
                 kept: self.kept,
@@ -98,19 +100,24 @@ impl Saved {
         }
         match ledger {
             // It was asked for.
-            Some(ledger) => output.record("saved", self, || format!("{}\n\n{ledger}", self.line())),
-            None => output.report("saved", self, || self.line()),
+            Some(ledger) => {
+                output.record("saved", self, || format!("{}\n\n{ledger}", self.line(asked)))
+            }
+            None => output.report("saved", self, || self.line(asked)),
         }
     }
 
-    fn line(&self) -> String {
+    fn line(&self, asked: Asked) -> String {
         let path = self.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         let mut parts = vec![printable(&path)];
         let files = self.files.map(|number| format!("{}, ", files(number))).unwrap_or_default();
         let size = ByteSize(self.bytes);
-        parts.push(match self.unchanged {
-            true => format!("{files}{size}, as it was"),
-            false => format!("{files}{size} in {}", when::rough(self.took)),
+        parts.push(match (self.unchanged, asked) {
+            (true, Asked::Now) => format!("{files}{size}, as it was"),
+            (true, Asked::Lately) => {
+                format!("{files}{size}, as it was seconds ago (--fresh asks the origin now)")
+            }
+            (false, _) => format!("{files}{size} in {}", when::rough(self.took)),
         });
         if self.kept > 0 && !self.unchanged {
             parts.push(format!("{} were here already", ByteSize(self.kept)));

@@ -63,7 +63,7 @@ pub async fn to_stream(
     };
     job.check_digest(digest)?;
     let saved = Saved { path, ..job.saved(received) };
-    saved.tell(context, locator, options.explain)?;
+    saved.tell(context, locator, options)?;
     Ok(Outcome::Done)
 }
 
@@ -83,7 +83,7 @@ pub async fn to_file(
         && let Some(existing) = existing(path)?
     {
         let saved = job.compare(&existing, path).await?;
-        saved.tell(context, locator, options.explain)?;
+        saved.tell(context, locator, options)?;
         return Ok(Outcome::Nothing);
     }
     let identity = Identity {
@@ -98,7 +98,7 @@ pub async fn to_file(
     let mut saved = Box::pin(job.fill(part, replace, path)).await?;
     saved.path = Some(path.to_owned());
     saved.took = job.begun.elapsed();
-    saved.tell(context, locator, options.explain)?;
+    saved.tell(context, locator, options)?;
     Ok(Outcome::Done)
 }
 

@@ -23,7 +23,7 @@ use super::sinks::{Compare, exists};
 use super::wanted::member_identity;
 use super::{Filter, ReadOptions};
 use crate::backend::{
-    Backend, Delivery, Entry, EntryKind, FilesRequest, Listed, Missing, Purpose, ReadRequest, View,
+    Backend, Delivery, Entry, EntryKind, FilesRequest, Listed, Missing, ReadRequest, View,
 };
 use crate::codes;
 use crate::commands::inside::{self, answer, interrupted, missing_error, next};
@@ -87,7 +87,8 @@ pub async fn run(
     let begun = Instant::now();
     let backend = inside::backend(context).await?;
     let shown = locator.shown();
-    let opened = answer(context, backend.open(&locator.target, View::Tree, Purpose::Read)).await?;
+    let purpose = options.purpose(locator);
+    let opened = answer(context, backend.open(&locator.target, View::Tree, purpose)).await?;
     let artifact = opened.map_err(|failure| CliError::backend("get", &shown, failure))?;
     let (entries, missing) = list(context, &*backend, locator, &plan.filter).await?;
     let resolve = begun.elapsed();
@@ -128,7 +129,7 @@ pub async fn run(
     saved.stages.resolve = resolve;
     saved.stages.waiting = tree.progress.borrow().meter().stood();
     saved.stages.transfer = saved.took.saturating_sub(resolve).saturating_sub(saved.stages.waiting);
-    saved.tell(context, locator, options.explain)?;
+    saved.tell(context, locator, options)?;
     match tally.failed.get() {
         0 if saved.unchanged => Ok(Outcome::Nothing),
         0 => Ok(Outcome::Done),

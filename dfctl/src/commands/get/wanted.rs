@@ -6,9 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use dfs_model::TaskId;
 
 use super::ReadOptions;
-use crate::backend::{
-    Backend, Entry, EntryKind, Failure, FailureClass, Purpose, ReadRequest, View,
-};
+use crate::backend::{Backend, Entry, EntryKind, Failure, FailureClass, ReadRequest, View};
 use crate::codes;
 use crate::commands::inside::{answer, entry_at};
 use crate::context::Context;
@@ -71,7 +69,7 @@ async fn find(
     options: &ReadOptions,
 ) -> Result<Wanted, Failure> {
     let Some(path) = &locator.inner else {
-        let artifact = backend.open(&locator.target, View::File, Purpose::Read).await?;
+        let artifact = backend.open(&locator.target, View::File, options.purpose(locator)).await?;
         let task = artifact.tasks.first();
         return Ok(Wanted {
             content: task.map(|task| task.id.to_string()).unwrap_or_default(),
@@ -82,7 +80,7 @@ async fn find(
             entry: of_this_machine(locator),
         });
     };
-    let artifact = backend.open(&locator.target, View::Tree, Purpose::Read).await?;
+    let artifact = backend.open(&locator.target, View::Tree, options.purpose(locator)).await?;
     let entry = entry_at(backend, locator, path).await?;
     let unsupported = |message| Err(Failure::new(FailureClass::Unsupported, message));
     match entry.kind {

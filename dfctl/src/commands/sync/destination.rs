@@ -224,7 +224,7 @@ impl Destination {
             }
             Err(SourceError::NotFound { .. }) => Ok(false),
             Err(error) => {
-                Err(CliError::backend("look at", object.url.as_str(), of_source_error(&error)))
+                Err(CliError::backend("look at", &object.url.to_string(), of_source_error(&error)))
             }
         }
     }

@@ -70,7 +70,7 @@ impl Run<'_> {
                 Err(CliError::backend("sync", &self.name_in_source(item), failure))
             }
             (Err(error), None) => {
-                Err(CliError::backend("write", object.url.as_str(), of_source_error(&error)))
+                Err(CliError::backend("write", &object.url.to_string(), of_source_error(&error)))
             }
             (Ok(validator), None) => {
                 self.destination.note(item, &validator.etag.unwrap_or_default());
@@ -99,7 +99,7 @@ impl Run<'_> {
         let object = self.destination.member(&item.entry.path, item.is_directory())?;
         let deleted = source.delete(&object, &WriteOptions::default()).await;
         deleted.map_err(|error| {
-            CliError::backend("delete", object.url.as_str(), of_source_error(&error))
+            CliError::backend("delete", &object.url.to_string(), of_source_error(&error))
         })
     }
 }

@@ -7,7 +7,7 @@ use crate::commands::inside::answer;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::table::{Align, Table};
-use crate::output::{printable, when};
+use crate::output::when;
 
 /// List the tasks that this machine holds bytes of
 ///
@@ -48,7 +48,7 @@ fn table(tasks: &[CachedTask]) -> String {
             share(task),
             when::ago(task.last_read_ms),
             state(task),
-            printable(task.task.key.url.as_str()),
+            task.task.key.url.to_string(),
         ]);
     }
     table.render()

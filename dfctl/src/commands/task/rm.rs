@@ -62,7 +62,7 @@ impl Record for Removed {
     fn json(&self) -> Value {
         json!({
             "task": self.task.task.id.to_string(),
-            "url": self.task.task.key.url.as_str(),
+            "url": self.task.task.key.url.to_string(),
             "freed_bytes": self.freed,
         })
     }
@@ -129,7 +129,7 @@ impl Removal {
         };
         let error = CliError::new(&codes::TASK_IN_USE, "nothing was removed").hint(way_out);
         Err(refused.fold(error, |error, (task, reason)| {
-            let url = task.task.key.url.as_str();
+            let url = &task.task.key.url;
             error.because(format!("task {} {reason}: {url}", task.task.id.short()))
         }))
     }
@@ -165,7 +165,7 @@ impl Removal {
 }
 
 fn line(verb: &str, task: &CachedTask, bytes: u64) -> String {
-    let url = printable(task.task.key.url.as_str());
+    let url = &task.task.key.url;
     format!("{verb}  {}  {}  {url}", task.task.id.short(), ByteSize(bytes)).trim_start().to_owned()
 }
 

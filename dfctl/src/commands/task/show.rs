@@ -8,7 +8,7 @@ use crate::backend::CachedTask;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::records::piece_bytes;
-use crate::output::{counted, printable, table, when};
+use crate::output::{counted, table, when};
 
 /// Show one task in full
 ///
@@ -47,9 +47,9 @@ fn human(cached: &CachedTask) -> String {
     let from = |kind| ByteSize(cached.ledger.from_kind(kind));
     let mut facts = vec![
         ("task", task.id.to_string()),
-        ("url", printable(task.key.url.as_str())),
+        ("url", task.key.url.to_string()),
         ("kind", format!("{:?}", task.key.kind).to_lowercase()),
-        ("domain", printable(&task.key.domain)),
+        ("domain", task.key.domain.clone()),
         ("length", length),
         (
             "here",
@@ -74,7 +74,7 @@ fn human(cached: &CachedTask) -> String {
         ),
     ];
     if !cached.parents.is_empty() {
-        facts.push(("parents", printable(&cached.parents.join(", "))));
+        facts.push(("parents", cached.parents.join(", ")));
     }
     table::facts(&facts)
 }

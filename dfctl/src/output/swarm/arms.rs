@@ -111,8 +111,8 @@ pub fn render(compared: &Compared<'_>) -> String {
     for One { arm, .. } in compared.each() {
         let (results, _) = series(arm, Measure::Failed);
         heads.row(vec![
-            printable(&arm.name),
-            printable(&arm.strategy),
+            arm.name.clone(),
+            arm.strategy.clone(),
             percent(arm.share),
             results.clusters.to_string(),
             results.count.to_string(),

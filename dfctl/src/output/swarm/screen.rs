@@ -8,7 +8,7 @@ use std::time::Duration;
 use dfs_model::{ByteSize, shortened};
 use serde_json::{Value, json};
 
-use super::{At, copies, copies_said, share, words};
+use super::{copies, copies_said, share, words};
 use crate::backend::swarm::{SwarmPeer, SwarmTask};
 use crate::error::CliError;
 use crate::output::table::{Align, Table};
@@ -100,7 +100,7 @@ pub fn task(task: &SwarmTask, rates: &Rates) -> String {
     for peer in &task.peers {
         let held = share(task, peer);
         table.row(vec![
-            printable(&peer.name),
+            peer.name.clone(),
             held.map(bar).unwrap_or_default(),
             held.map_or_else(
                 || ByteSize(peer.held).to_string(),
@@ -108,8 +108,8 @@ pub fn task(task: &SwarmTask, rates: &Rates) -> String {
             ),
             rate(rates.of(&down(&id, peer))),
             rate(rates.of(&up(&id, peer))),
-            printable(&partners(peer)),
-            printable(&state(task, peer)),
+            partners(peer),
+            state(task, peer),
         ]);
     }
     let unseen = task.hosts.saturating_sub(u32::try_from(task.peers.len()).unwrap_or(u32::MAX));
@@ -127,7 +127,7 @@ pub fn summary(task: &SwarmTask, rates: &Rates) -> String {
 
 fn head(task: &SwarmTask) -> String {
     let length = task.task.length.map_or("?".to_owned(), |length| ByteSize(length).to_string());
-    format!("{}  {}  {length}", task.task.id.short(), printable(task.task.key.url.as_str()))
+    format!("{}  {}  {length}", task.task.id.short(), task.task.key.url)
 }
 
 fn figures(task: &SwarmTask, rates: &Rates) -> String {
@@ -181,7 +181,7 @@ pub fn all(tasks: &[SwarmTask], rates: &Rates) -> String {
             rate(rates.of(&task_name(task))),
             ByteSize(task.source).to_string(),
             copies(task).map_or("-".to_owned(), |copies| format!("{copies:.2}")),
-            shortened(&printable(task.task.key.url.as_str()), URL).into_owned(),
+            shortened(&task.task.key.url.to_string(), URL).into_owned(),
         ]);
     }
     let of = |task: &SwarmTask| {
@@ -216,9 +216,9 @@ pub fn totals(tasks: &[SwarmTask], rates: &Rates) -> String {
 }
 
 /// The same for programs: the task with the rates.
-pub fn event(task: &SwarmTask, rates: &Rates, now_ms: u64) -> Value {
+pub fn event(task: &SwarmTask, rates: &Rates) -> Value {
     let id = task_name(task);
-    let mut event = At { task, now_ms }.json();
+    let mut event = task.json();
     event["event"] = "swarm".into();
     event["rate"] = json!(rates.of(&id));
     let peers = event["peers"].as_array_mut();
@@ -334,9 +334,9 @@ node-b  ━━━━────────────   31 %  3.0 MiB/s   -  
 … and 1 host more"
         );
         assert_eq!(task(&later, &rates), expected);
-        let event = event(&later, &rates, 1_795_166_194_120);
+        let event = event(&later, &rates);
         assert_eq!((&event["event"], &event["rate"]), (&"swarm".into(), &(3 << 20).into()));
-        assert_eq!(event["at"], "2026-11-20T09:16:34.120Z");
+        assert_eq!(event["at"], "2026-11-20T09:16:34.000Z");
         assert_eq!(event["peers"][1]["down_rate"], 3 << 20);
         assert_eq!(event["peers"][1]["standing"]["still"], true);
         rates.keep_only(&[]);

@@ -30,24 +30,20 @@ pub fn is_named(peer: &SwarmPeer, node: &str) -> bool {
 }
 
 /// All of it, without a final newline.
-pub fn render(task: &SwarmTask, shown: Shown<'_>, now_ms: u64) -> String {
-    let mut lines = vec![head(task), figures(task)];
+pub fn render(task: &SwarmTask, shown: Shown<'_>) -> String {
+    let mut lines = vec![printable(&head(task)), figures(task)];
     let nodes = nodes(task, shown.node);
     let (few, rest) = nodes.split_at(nodes.len().min(MOST_NODES));
     for node in few {
         lines.push(String::new());
-        lines.extend(section(task, node, shown, now_ms));
+        let section = section(task, node, shown);
+        lines.extend(section.iter().map(|line| printable(line)));
     }
     if !rest.is_empty() {
         let rest = counted(rest.len() as u64, "node more", "nodes more");
         lines.push(format!("\n… {rest}: --node NAME shows one, --format json all"));
     }
-    lines.iter().map(|line| shown_line(line)).collect::<Vec<_>>().join("\n")
-}
-
-/// Line by line, so that what others wrote moves nothing.
-fn shown_line(text: &str) -> String {
-    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+    lines.join("\n")
 }
 
 fn head(task: &SwarmTask) -> String {
@@ -123,7 +119,7 @@ fn nodes<'a>(task: &'a SwarmTask, only: Option<&str>) -> Vec<Node<'a>> {
     nodes
 }
 
-fn section(task: &SwarmTask, node: &Node<'_>, shown: Shown<'_>, now_ms: u64) -> Vec<String> {
+fn section(task: &SwarmTask, node: &Node<'_>, shown: Shown<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     match node.peer {
         Some(peer) => {
@@ -150,7 +146,7 @@ fn section(task: &SwarmTask, node: &Node<'_>, shown: Shown<'_>, now_ms: u64) -> 
         lines.push(format!("  …             {earlier} earlier: --node {}", node.name));
     }
     for entry in &entries[earlier..] {
-        lines.extend(decision(entry, shown, now_ms));
+        lines.extend(decision(entry, shown, task.now_ms));
     }
     lines
 }
@@ -283,12 +279,13 @@ pub(super) mod tests {
                 entry(4, 4100, "node-b", Told::Scheduled(found)),
             ],
             forgotten: 0,
+            now_ms: NOW,
         }
     }
 
     #[test]
     fn a_person_reads_what_stands_still_why_and_what_is_next() {
-        let said = render(&task(), Shown::default(), NOW);
+        let said = render(&task(), Shown::default());
         let id = task().task.id.short();
         let expected = format!(
             "\
@@ -319,7 +316,7 @@ node-a  takes part no more
     #[test]
     fn one_node_is_shown_with_all_its_scores() {
         let shown = Shown { node: Some("node-b"), scores: true };
-        let said = render(&task(), shown, NOW);
+        let said = render(&task(), shown);
         assert!(!said.contains("\nseed-1  100 %"), "{said}");
         assert!(said.contains("seed-1: finished 0.50 · success 1.00 · free 0.90 · kind 0.50"));
     }

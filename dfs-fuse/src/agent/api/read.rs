@@ -95,8 +95,9 @@ struct Transfer {
     passing: Option<BoxFuture<'static, Result<Bytes, ReadError>>>,
     /// While the length is not known: what comes next.
     growing: Option<BoxFuture<'static, Result<Growth, ReadError>>>,
-    /// The next step, where its bytes come into the store: whoever waits again would have let go of it.
-    ensured: Option<BoxFuture<'static, Result<(), ReadError>>>,
+    /// The next step, where its bytes come into the store, and where it ends: whoever waits again would have let go
+    /// of it.
+    ensured: Option<(u64, BoxFuture<'static, Result<(), ReadError>>)>,
     stage: Stage,
 }
 
@@ -303,12 +304,15 @@ impl Transfer {
         if self.piece.length.is_none() {
             return self.grown().await;
         }
-        let step = self.step();
+        let step = match self.ensured {
+            Some((end, _)) => ByteRange::new(self.rest.start, end),
+            None => self.step(),
+        };
         if self.passing.is_some() {
             return self.around(step).await;
         }
         let mut ensured = match self.ensured.take() {
-            Some(ensured) => ensured,
+            Some((_, ensured)) => ensured,
             None => {
                 self.prefetch_behind(step.end);
                 self.tell_place();
@@ -325,11 +329,26 @@ impl Transfer {
             }
             Ok(Err(error)) => return Err(error.into()),
             Err(_) => {
-                self.ensured = Some(ensured);
-                return Ok(self.progress().await);
+                let front = self.front(step);
+                if front.is_none_or(|front| front.end < step.end) {
+                    self.ensured = Some((step.end, ensured));
+                }
+                return match front {
+                    Some(front) => self.deliver(front).await,
+                    None => Ok(self.progress().await),
+                };
             }
         }
         self.deliver(step).await
+    }
+
+    /// What is here of the beginning of a step, where whoever stops now keeps what was told.
+    fn front(&self, step: ByteRange) -> Option<ByteRange> {
+        let groups = self.in_task(step).groups();
+        let here = self.piece.task.stored().present_in(groups).into_iter().next();
+        let here = here.filter(|here| self.by_path && here.first == groups.first)?;
+        let end = (here.end() * GROUP_BYTES).saturating_sub(self.piece.offset).min(step.end);
+        (end > step.start).then(|| ByteRange::new(step.start, end))
     }
 
     /// What follows of a content without a known length: no more than is here, it may be long until there is more.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, TryGetError};
-use dfs_model::{GroupRange, HostId, Priority, TaskId};
+use dfs_model::{GroupRange, HostId, Priority, TaskId, is_hidden};
 
 use super::{
     FETCH, FULL, Frame, FrameError, GONE, HAS_CREDENTIALS, HAS_LENGTH, Header, Hello, Kind, LAST,
@@ -80,7 +80,7 @@ fn sized_text(body: &mut Bytes, length: usize, limit: usize) -> Result<String, F
         return Err(FrameError::Malformed("a text beyond its bound"));
     }
     let text = take(body, length)?;
-    Ok(String::from_utf8_lossy(&text).replace(char::is_control, " "))
+    Ok(String::from_utf8_lossy(&text).replace(is_hidden, " "))
 }
 
 fn decode_hello(body: &mut Bytes) -> Result<Hello, FrameError> {
