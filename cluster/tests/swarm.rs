@@ -143,7 +143,7 @@ impl Seed for Played {
         }
         let tasks = vec![common::Task::from(&task("resolved", 1 << 20))];
         let artifact = common::Artifact { url, tasks, ..common::Artifact::default() };
-        Ok(Response::new(seed::ResolveReply { artifact: Some(artifact), tiny: None }))
+        Ok(Response::new(seed::ResolveReply { artifact: Some(artifact), ..Default::default() }))
     }
 
     async fn obtain(

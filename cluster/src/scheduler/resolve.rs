@@ -19,7 +19,8 @@ use dfs_proto::seed::seed_client::SeedClient;
 use dfs_proto::{common, seed};
 use dfs_scheduler::core::TINY_BYTES;
 use dfs_service::Tracker;
-use parking_lot::Mutex;
+use dfs_source::MAX_PATH_BYTES;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
@@ -75,6 +76,8 @@ pub struct Resolver {
 struct Shared {
     settings: Settings,
     cache: Mutex<Cache>,
+    /// Of levels of listings, which are not kept: whoever asks can list one too.
+    levels: Mutex<Cache>,
     flights: Mutex<BTreeMap<Key, Flight>>,
     members: watch::Receiver<Arc<Members>>,
     channels: Arc<dyn Channels>,
@@ -92,8 +95,10 @@ impl Resolver {
         tracker: Tracker,
     ) -> Self {
         let cache = Mutex::new(Cache::new(settings.remember, settings.keep));
+        let levels = Mutex::new(Cache::new(settings.remember, Duration::ZERO));
         let flights = Mutex::default();
-        let shared = Shared { settings, cache, flights, members, channels, metrics, tracker };
+        let shared =
+            Shared { settings, cache, levels, flights, members, channels, metrics, tracker };
         Self { shared: Arc::new(shared) }
     }
 
@@ -105,7 +110,7 @@ impl Resolver {
             return shared.ask(&question).await;
         }
         if !question.fresh
-            && let Some(reply) = shared.cache.lock().get(&question.key, Instant::now())
+            && let Some(reply) = shared.cache(&question.key).get(&question.key, Instant::now())
         {
             shared.metrics.resolved.of(["cache"]).inc();
             return Ok(reply);
@@ -243,6 +248,11 @@ impl Question {
         let is_secret = |c: &common::Credentials| c.kind.is_some() || !c.headers.is_empty();
         let is_private = target.credentials.as_ref().is_some_and(is_secret)
             && !Invariant::NobodyReadsWhatIsNotTheirs.is_broken();
+        if request.level.as_ref().is_some_and(|below| is_private || below.len() > MAX_PATH_BYTES) {
+            return Err(invalid(
+                "who has credentials lists a level, and paths are short".to_owned(),
+            ));
+        }
         let tenant = request.principal.as_ref().map_or("", |principal| &principal.tenant);
         // As the seed names the tasks: whoever resolves is who is ordered to obtain.
         let domain = match (is_private, tenant) {
@@ -252,7 +262,7 @@ impl Question {
         };
         Ok(Self {
             route: RouteKey::of(domain, &url),
-            key: Key { url, headers, view: request.view },
+            key: Key { url, headers, view: request.view, level: request.level.clone() },
             is_private,
             fresh: request.fresh,
             for_area: request.for_area,
@@ -262,6 +272,7 @@ impl Question {
                 principal: request.principal,
                 read: request.read,
                 fresh: request.fresh,
+                level: request.level,
                 area: area.to_owned(),
             },
         })
@@ -269,9 +280,14 @@ impl Question {
 }
 
 impl Shared {
+    fn cache(&self, key: &Key) -> MutexGuard<'_, Cache> {
+        let cache = if key.level.is_some() { &self.levels } else { &self.cache };
+        cache.lock()
+    }
+
     /// What there is to say without asking: the answer as it was, and why nobody could give another one just now.
     fn last_word(&self, question: &Question) -> (Option<Kept>, Option<Status>) {
-        let (cache, now) = (self.cache.lock(), Instant::now());
+        let (cache, now) = (self.cache(&question.key), Instant::now());
         let kept = cache.kept(&question.key, now).filter(|_| !question.for_area);
         (kept, cache.failure(&question.key, now))
     }
@@ -284,7 +300,7 @@ impl Shared {
 
     /// Remembers what came of a question.
     fn learn(&self, key: &Key, answer: &Answer, began: Instant) {
-        let (now, mut cache) = (Instant::now(), self.cache.lock());
+        let (now, mut cache) = (Instant::now(), self.cache(key));
         match answer {
             Ok(reply) => {
                 let took = now.duration_since(began);
@@ -340,6 +356,7 @@ impl Shared {
     ) -> Answer {
         let channel = self.channels.channel(member.grpc, Callee::Seed(member.host.id));
         let mut client = SeedClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let is_level = request.level.is_some();
         let mut request = Request::new(request.clone());
         request.set_timeout(until.duration_since(Instant::now()));
         let asking = tokio::time::timeout_at(until, client.resolve(request));
@@ -348,11 +365,14 @@ impl Shared {
         // The other side may have counted the time to its end first.
         let failed = |status| if Instant::now() < until { seed_lost(status) } else { late() };
         let reply = asked.map_err(failed)?.into_inner();
+        let seed_id = member.host.id.as_bytes().to_vec().into();
+        if let Some(level) = reply.level.filter(|_| is_level) {
+            return Ok(ResolveReply { seed_id, level: Some(level), ..ResolveReply::default() });
+        }
         let artifact = reply.artifact.ok_or_else(|| Status::internal("the seed found nothing"))?;
         check(&artifact)?;
-        let seed_id = member.host.id.as_bytes().to_vec().into();
         let tiny = reply.tiny.filter(|tiny| is_whole_of(tiny, &artifact));
-        Ok(ResolveReply { artifact: Some(artifact), seed_id, tiny })
+        Ok(ResolveReply { artifact: Some(artifact), seed_id, tiny, level: None })
     }
 }
 
