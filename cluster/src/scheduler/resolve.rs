@@ -51,7 +51,17 @@ type Answer = Result<ResolveReply, Status>;
 #[derive(Clone)]
 struct Flight {
     began: Instant,
+    /// Whether the origin is asked whatever is remembered.
+    fresh: bool,
     landing: watch::Receiver<Option<Answer>>,
+}
+
+/// Those of one question.
+#[derive(Default)]
+struct Flights {
+    now: Option<Flight>,
+    /// The fresh one that begins when that has landed.
+    next: Option<Flight>,
 }
 
 /// How a resolver asks.
@@ -78,7 +88,7 @@ struct Shared {
     cache: Mutex<Cache>,
     /// Of levels of listings, which are not kept: whoever asks can list one too.
     levels: Mutex<Cache>,
-    flights: Mutex<BTreeMap<Key, Flight>>,
+    flights: Mutex<BTreeMap<Key, Flights>>,
     members: watch::Receiver<Arc<Members>>,
     channels: Arc<dyn Channels>,
     metrics: SchedulerMetrics,
@@ -187,39 +197,44 @@ impl Resolver {
         &self.shared.channels
     }
 
-    /// Waits with those who ask the same, or begins to ask. The question goes on when its first
-    /// asker goes away.
+    /// Waits with those who ask the same, or begins to ask. The question goes on when its first asker goes away.
+    ///
+    /// Whoever wants a fresh answer joins none that began before: where one is being found out they share the next.
     fn join(&self, question: Question) -> Flight {
         let mut flights = self.shared.flights.lock();
-        if !question.fresh
-            && let Some(flight) = flights.get(&question.key)
-            && flight.landing.has_changed().is_ok()
-        {
+        let known = flights.entry(question.key.clone()).or_default();
+        let now = known.now.clone().filter(Flight::is_under_way);
+        let joined = match question.fresh {
+            false => now.clone(),
+            true => known.next.clone(),
+        };
+        if let Some(flight) = joined {
             self.shared.metrics.resolved.of(["flight"]).inc();
-            return flight.clone();
+            return flight;
         }
         let (landing, landed) = watch::channel(None);
-        let flight = Flight { began: Instant::now(), landing: landed };
-        flights.insert(question.key.clone(), flight.clone());
-        let shared = Arc::clone(&self.shared);
-        let mine = flight.clone();
-        self.shared.tracker.tasks().spawn(async move {
-            let asked = shared.tracker.token().run_until_cancelled(shared.ask(&question)).await;
-            let Some(answer) = asked else { return };
-            shared.learn(&question.key, &answer, mine.began);
-            let mut flights = shared.flights.lock();
-            let is_mine = |other: &Flight| other.landing.same_channel(&mine.landing);
-            if flights.get(&question.key).is_some_and(is_mine) {
-                flights.remove(&question.key);
-            }
-            drop(flights);
-            landing.send_replace(Some(answer));
-        });
+        let (began, fresh) = (Instant::now(), question.fresh);
+        let flight = Flight { began, fresh, landing: landed };
+        let before = now.filter(|now| fresh && now.fresh);
+        match before {
+            Some(_) => known.next = Some(flight.clone()),
+            None => known.now = Some(flight.clone()),
+        }
+        let work = Arc::clone(&self.shared).fly(question, flight.clone(), before, landing);
+        self.shared.tracker.tasks().spawn(work);
         flight
     }
 }
 
 impl Flight {
+    fn is_under_way(&self) -> bool {
+        self.landing.has_changed().is_ok()
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.landing.same_channel(&other.landing)
+    }
+
     async fn lands(mut self) -> Answer {
         let stopping = || Status::unavailable("the scheduler is stopping");
         let landed = self.landing.wait_for(Option::is_some).await;
@@ -290,6 +305,43 @@ impl Shared {
         let (cache, now) = (self.cache(&question.key), Instant::now());
         let kept = cache.kept(&question.key, now).filter(|_| !question.for_area);
         (kept, cache.failure(&question.key, now))
+    }
+
+    /// Finds an answer out once the flight `before` has landed, or takes too long.
+    async fn fly(
+        self: Arc<Self>,
+        question: Question,
+        mine: Flight,
+        before: Option<Flight>,
+        landing: watch::Sender<Option<Answer>>,
+    ) {
+        let key = &question.key;
+        let ask = async {
+            if let Some(before) = before {
+                // Whatever came of it.
+                let _ = tokio::time::timeout(KEPT_AFTER, before.lands()).await;
+                // From here on nobody joins who wants what is newer than this.
+                let mut flights = self.flights.lock();
+                let known = flights.entry(key.clone()).or_default();
+                known.next.take_if(|next| next.is(&mine));
+                known.now = Some(mine.clone());
+            }
+            let began = Instant::now();
+            (self.ask(&question).await, began)
+        };
+        let Some((answer, began)) = self.tracker.token().run_until_cancelled(ask).await else {
+            return;
+        };
+        self.learn(key, &answer, began);
+        let mut flights = self.flights.lock();
+        if let Some(known) = flights.get_mut(key) {
+            known.now.take_if(|now| now.is(&mine));
+            if known.now.is_none() && known.next.is_none() {
+                flights.remove(key);
+            }
+        }
+        drop(flights);
+        landing.send_replace(Some(answer));
     }
 
     fn as_it_was(&self, key: &Key, kept: Kept) -> ResolveReply {
