@@ -285,7 +285,9 @@ impl Matcher {
     /// run: it does not any more.
     pub fn reads(&mut self, peer: PeerNumber, next: Range<u32>) {
         if self.peers.is_here(peer.0) {
-            self.ahead.set(peer.0, within(&next, self.pieces.len()));
+            let Self { ahead, peers, .. } = self;
+            let next = within(&next, self.pieces.len());
+            ahead.set(peer.0, next, |piece| peers.has(peer.0, piece));
         }
     }
 
@@ -332,6 +334,7 @@ impl Matcher {
     fn gain(&mut self, peer: u32, piece: usize) {
         let was_wanted = self.peers.is_coming(peer, piece) || self.peers.lacks(peer, piece);
         if self.peers.gain(peer, piece) {
+            self.ahead.came(peer, piece);
             self.outstanding -= u64::from(was_wanted);
             if !self.is_expected(peer, piece) {
                 self.count(peer, piece, true);
@@ -344,6 +347,7 @@ impl Matcher {
         if !self.peers.lose(peer, piece) {
             return;
         }
+        self.ahead.went(peer, piece);
         self.is_outstanding(self.peers.is_coming(peer, piece));
         if !self.is_expected(peer, piece) {
             self.count(peer, piece, false);
@@ -380,8 +384,9 @@ impl Matcher {
         for area in self.pieces.leave(self.peers.domains(peer)) {
             self.gates.forget(area);
         }
+        let Self { ahead, peers, .. } = self;
+        ahead.set(peer, 0..0, |piece| peers.has(peer, piece));
         self.outstanding -= self.peers.remove(peer);
-        self.ahead.set(peer, 0..0);
         self.sources.retain(|source| *source != peer);
         for Lease { from: PeerNumber(from), to: PeerNumber(to), .. } in dropped {
             self.look_at(from);
@@ -403,8 +408,8 @@ impl Matcher {
         for piece in out.lease.pieces() {
             let had = self.peers.has(to, piece);
             let has = is_here(piece as u32);
-            if has {
-                self.peers.gain(to, piece);
+            if has && self.peers.gain(to, piece) {
+                self.ahead.came(to, piece);
             }
             self.outstanding -= u64::from(!had);
             if !had && has != out.counts {
