@@ -243,9 +243,14 @@ impl Task {
         Self::new(Arc::clone(&self.shared), None)
     }
 
-    /// Whether this host leads others in it: then it fetches what they ask it for, as a seed does.
-    pub fn lead(&self, leads: bool) {
-        self.shared.leads.store(leads, Ordering::Relaxed);
+    /// From now on this host leads others in it: it fetches what they ask it for, as a seed does.
+    pub fn lead(&self) {
+        self.shared.leads.store(true, Ordering::Relaxed);
+    }
+
+    /// It leads nobody any more.
+    pub fn lead_no_more(&self) {
+        self.shared.leads.store(false, Ordering::Relaxed);
     }
 
     /// Whether it fetches what others ask it for and it lacks: it leads them, or they have nobody else.
