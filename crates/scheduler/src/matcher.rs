@@ -448,10 +448,17 @@ impl Matcher {
     /// A lease was not carried out, and will not be.
     pub fn failed(&mut self, id: LeaseId, why: Failure, now: Micros) {
         self.advance(now);
-        let Some(lease) = self.drop_lease(id) else { return };
+        let out = self.under_way.get(id).copied();
+        let (Some(out), Some(lease)) = (out, self.drop_lease(id)) else { return };
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
         match why {
-            Failure::Held => lease.pieces().for_each(|piece| self.gain(to, piece)),
+            Failure::Held => {
+                lease.pieces().for_each(|piece| self.gain(to, piece));
+                // What came from elsewhere hides that this one brings nothing.
+                if self.now.0.saturating_sub(out.since.0) >= out.may_take() / 2 {
+                    self.peers.doubt_if_mute(from, out.since);
+                }
+            }
             Failure::NotThere => self.is_denied(&lease),
             Failure::Unwanted => {
                 for piece in lease.pieces() {
