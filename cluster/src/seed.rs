@@ -5,6 +5,7 @@
 //! store has what it fetched, and the scheduler asks again.
 
 mod abroad;
+mod level;
 mod preheat;
 mod service;
 mod status;
@@ -75,6 +76,10 @@ impl seed_server::Seed for SeedService {
             let why = "files are read by the host that was asked, never by a seed";
             return Err(Status::permission_denied(why));
         }
+        if let Some(below) = &asked.level {
+            let level = Some(self.level(&target, below, &asked).await?);
+            return Ok(Response::new(ResolveReply { level, ..ResolveReply::default() }));
+        }
         let opened = match self.open_as_told(&target, &asked).await {
             Some(opened) => opened?,
             None => self.engine.open_here(&target, view).await.map_err(|e| status_of(&e))?,
@@ -87,7 +92,7 @@ impl seed_server::Seed for SeedService {
             }
             _ => None,
         };
-        Ok(Response::new(ResolveReply { artifact: Some(artifact), tiny }))
+        Ok(Response::new(ResolveReply { artifact: Some(artifact), tiny, level: None }))
     }
 
     type PreheatStream = preheat::Events;

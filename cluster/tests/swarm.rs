@@ -37,6 +37,7 @@ use dfs_service::{Lifecycle, OnFailure};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
@@ -143,7 +144,7 @@ impl Seed for Played {
         }
         let tasks = vec![common::Task::from(&task("resolved", 1 << 20))];
         let artifact = common::Artifact { url, tasks, ..common::Artifact::default() };
-        Ok(Response::new(seed::ResolveReply { artifact: Some(artifact), tiny: None }))
+        Ok(Response::new(seed::ResolveReply { artifact: Some(artifact), ..Default::default() }))
     }
 
     async fn obtain(
@@ -897,6 +898,48 @@ async fn many_askers_cost_one_question_and_its_answer_is_remembered() {
     seed.answers.add_permits(1);
     soon("a fresh answer", ask(fresh)).await.unwrap();
     assert_eq!(seed.resolutions.load(Ordering::SeqCst), 2);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_wants_fresh_answers_while_one_is_found_out_shares_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let seed = cluster.add_seed().await;
+    let client = SchedulerClient::new(cluster.channel());
+    let asking = TaskTracker::new();
+    let ask = || {
+        let mut client = client.clone();
+        let fresh = ResolveRequest { fresh: true, ..question("a") };
+        asking.spawn(async move { client.resolve(fresh).await.map(Response::into_inner) })
+    };
+    let asked = async |times| {
+        while seed.resolutions.load(Ordering::SeqCst) < times {
+            tokio::task::yield_now().await;
+        }
+    };
+    let first = ask();
+    soon("the first question", asked(1)).await;
+    let others: Vec<_> = (0..5).map(|_| ask()).collect();
+    let flights = cluster.metrics.resolved.of(["flight"]);
+    let all_wait = async {
+        while flights.get() < 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("all wait", all_wait).await;
+    assert_eq!(seed.resolutions.load(Ordering::SeqCst), 1, "one at a time");
+    seed.answers.add_permits(1);
+    soon("the first answer", first).await.unwrap().unwrap();
+    soon("the next question", asked(2)).await;
+    assert!(others.iter().all(|other| !other.is_finished()), "theirs began later");
+    let late = ask();
+    seed.answers.add_permits(2);
+    for other in others.into_iter().chain([late]) {
+        soon("a fresh answer", other).await.unwrap().unwrap();
+    }
+    assert_eq!(seed.resolutions.load(Ordering::SeqCst), 3);
+    assert!(cluster.metrics.resolved.of(["flight"]).get() == 4, "who came last joined nobody");
     cluster.lifecycle.stop().await.unwrap();
 }
 

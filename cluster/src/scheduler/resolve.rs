@@ -19,7 +19,8 @@ use dfs_proto::seed::seed_client::SeedClient;
 use dfs_proto::{common, seed};
 use dfs_scheduler::core::TINY_BYTES;
 use dfs_service::Tracker;
-use parking_lot::Mutex;
+use dfs_source::MAX_PATH_BYTES;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
@@ -50,7 +51,17 @@ type Answer = Result<ResolveReply, Status>;
 #[derive(Clone)]
 struct Flight {
     began: Instant,
+    /// Whether the origin is asked whatever is remembered.
+    fresh: bool,
     landing: watch::Receiver<Option<Answer>>,
+}
+
+/// Those of one question.
+#[derive(Default)]
+struct Flights {
+    now: Option<Flight>,
+    /// The fresh one that begins when that has landed.
+    next: Option<Flight>,
 }
 
 /// How a resolver asks.
@@ -75,7 +86,9 @@ pub struct Resolver {
 struct Shared {
     settings: Settings,
     cache: Mutex<Cache>,
-    flights: Mutex<BTreeMap<Key, Flight>>,
+    /// Of levels of listings, which are not kept: whoever asks can list one too.
+    levels: Mutex<Cache>,
+    flights: Mutex<BTreeMap<Key, Flights>>,
     members: watch::Receiver<Arc<Members>>,
     channels: Arc<dyn Channels>,
     metrics: SchedulerMetrics,
@@ -92,8 +105,10 @@ impl Resolver {
         tracker: Tracker,
     ) -> Self {
         let cache = Mutex::new(Cache::new(settings.remember, settings.keep));
+        let levels = Mutex::new(Cache::new(settings.remember, Duration::ZERO));
         let flights = Mutex::default();
-        let shared = Shared { settings, cache, flights, members, channels, metrics, tracker };
+        let shared =
+            Shared { settings, cache, levels, flights, members, channels, metrics, tracker };
         Self { shared: Arc::new(shared) }
     }
 
@@ -105,7 +120,7 @@ impl Resolver {
             return shared.ask(&question).await;
         }
         if !question.fresh
-            && let Some(reply) = shared.cache.lock().get(&question.key, Instant::now())
+            && let Some(reply) = shared.cache(&question.key).get(&question.key, Instant::now())
         {
             shared.metrics.resolved.of(["cache"]).inc();
             return Ok(reply);
@@ -182,39 +197,44 @@ impl Resolver {
         &self.shared.channels
     }
 
-    /// Waits with those who ask the same, or begins to ask. The question goes on when its first
-    /// asker goes away.
+    /// Waits with those who ask the same, or begins to ask. The question goes on when its first asker goes away.
+    ///
+    /// Whoever wants a fresh answer joins none that began before: where one is being found out they share the next.
     fn join(&self, question: Question) -> Flight {
         let mut flights = self.shared.flights.lock();
-        if !question.fresh
-            && let Some(flight) = flights.get(&question.key)
-            && flight.landing.has_changed().is_ok()
-        {
+        let known = flights.entry(question.key.clone()).or_default();
+        let now = known.now.clone().filter(Flight::is_under_way);
+        let joined = match question.fresh {
+            false => now.clone(),
+            true => known.next.clone(),
+        };
+        if let Some(flight) = joined {
             self.shared.metrics.resolved.of(["flight"]).inc();
-            return flight.clone();
+            return flight;
         }
         let (landing, landed) = watch::channel(None);
-        let flight = Flight { began: Instant::now(), landing: landed };
-        flights.insert(question.key.clone(), flight.clone());
-        let shared = Arc::clone(&self.shared);
-        let mine = flight.clone();
-        self.shared.tracker.tasks().spawn(async move {
-            let asked = shared.tracker.token().run_until_cancelled(shared.ask(&question)).await;
-            let Some(answer) = asked else { return };
-            shared.learn(&question.key, &answer, mine.began);
-            let mut flights = shared.flights.lock();
-            let is_mine = |other: &Flight| other.landing.same_channel(&mine.landing);
-            if flights.get(&question.key).is_some_and(is_mine) {
-                flights.remove(&question.key);
-            }
-            drop(flights);
-            landing.send_replace(Some(answer));
-        });
+        let (began, fresh) = (Instant::now(), question.fresh);
+        let flight = Flight { began, fresh, landing: landed };
+        let before = now.filter(|now| fresh && now.fresh);
+        match before {
+            Some(_) => known.next = Some(flight.clone()),
+            None => known.now = Some(flight.clone()),
+        }
+        let work = Arc::clone(&self.shared).fly(question, flight.clone(), before, landing);
+        self.shared.tracker.tasks().spawn(work);
         flight
     }
 }
 
 impl Flight {
+    fn is_under_way(&self) -> bool {
+        self.landing.has_changed().is_ok()
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.landing.same_channel(&other.landing)
+    }
+
     async fn lands(mut self) -> Answer {
         let stopping = || Status::unavailable("the scheduler is stopping");
         let landed = self.landing.wait_for(Option::is_some).await;
@@ -243,6 +263,11 @@ impl Question {
         let is_secret = |c: &common::Credentials| c.kind.is_some() || !c.headers.is_empty();
         let is_private = target.credentials.as_ref().is_some_and(is_secret)
             && !Invariant::NobodyReadsWhatIsNotTheirs.is_broken();
+        if request.level.as_ref().is_some_and(|below| is_private || below.len() > MAX_PATH_BYTES) {
+            return Err(invalid(
+                "who has credentials lists a level, and paths are short".to_owned(),
+            ));
+        }
         let tenant = request.principal.as_ref().map_or("", |principal| &principal.tenant);
         // As the seed names the tasks: whoever resolves is who is ordered to obtain.
         let domain = match (is_private, tenant) {
@@ -252,7 +277,7 @@ impl Question {
         };
         Ok(Self {
             route: RouteKey::of(domain, &url),
-            key: Key { url, headers, view: request.view },
+            key: Key { url, headers, view: request.view, level: request.level.clone() },
             is_private,
             fresh: request.fresh,
             for_area: request.for_area,
@@ -262,6 +287,7 @@ impl Question {
                 principal: request.principal,
                 read: request.read,
                 fresh: request.fresh,
+                level: request.level,
                 area: area.to_owned(),
             },
         })
@@ -269,11 +295,53 @@ impl Question {
 }
 
 impl Shared {
+    fn cache(&self, key: &Key) -> MutexGuard<'_, Cache> {
+        let cache = if key.level.is_some() { &self.levels } else { &self.cache };
+        cache.lock()
+    }
+
     /// What there is to say without asking: the answer as it was, and why nobody could give another one just now.
     fn last_word(&self, question: &Question) -> (Option<Kept>, Option<Status>) {
-        let (cache, now) = (self.cache.lock(), Instant::now());
+        let (cache, now) = (self.cache(&question.key), Instant::now());
         let kept = cache.kept(&question.key, now).filter(|_| !question.for_area);
         (kept, cache.failure(&question.key, now))
+    }
+
+    /// Finds an answer out once the flight `before` has landed, or takes too long.
+    async fn fly(
+        self: Arc<Self>,
+        question: Question,
+        mine: Flight,
+        before: Option<Flight>,
+        landing: watch::Sender<Option<Answer>>,
+    ) {
+        let key = &question.key;
+        let ask = async {
+            if let Some(before) = before {
+                // Whatever came of it.
+                let _ = tokio::time::timeout(KEPT_AFTER, before.lands()).await;
+                // From here on nobody joins who wants what is newer than this.
+                let mut flights = self.flights.lock();
+                let known = flights.entry(key.clone()).or_default();
+                known.next.take_if(|next| next.is(&mine));
+                known.now = Some(mine.clone());
+            }
+            let began = Instant::now();
+            (self.ask(&question).await, began)
+        };
+        let Some((answer, began)) = self.tracker.token().run_until_cancelled(ask).await else {
+            return;
+        };
+        self.learn(key, &answer, began);
+        let mut flights = self.flights.lock();
+        if let Some(known) = flights.get_mut(key) {
+            known.now.take_if(|now| now.is(&mine));
+            if known.now.is_none() && known.next.is_none() {
+                flights.remove(key);
+            }
+        }
+        drop(flights);
+        landing.send_replace(Some(answer));
     }
 
     fn as_it_was(&self, key: &Key, kept: Kept) -> ResolveReply {
@@ -284,7 +352,7 @@ impl Shared {
 
     /// Remembers what came of a question.
     fn learn(&self, key: &Key, answer: &Answer, began: Instant) {
-        let (now, mut cache) = (Instant::now(), self.cache.lock());
+        let (now, mut cache) = (Instant::now(), self.cache(key));
         match answer {
             Ok(reply) => {
                 let took = now.duration_since(began);
@@ -340,6 +408,7 @@ impl Shared {
     ) -> Answer {
         let channel = self.channels.channel(member.grpc, Callee::Seed(member.host.id));
         let mut client = SeedClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let is_level = request.level.is_some();
         let mut request = Request::new(request.clone());
         request.set_timeout(until.duration_since(Instant::now()));
         let asking = tokio::time::timeout_at(until, client.resolve(request));
@@ -348,11 +417,14 @@ impl Shared {
         // The other side may have counted the time to its end first.
         let failed = |status| if Instant::now() < until { seed_lost(status) } else { late() };
         let reply = asked.map_err(failed)?.into_inner();
+        let seed_id = member.host.id.as_bytes().to_vec().into();
+        if let Some(level) = reply.level.filter(|_| is_level) {
+            return Ok(ResolveReply { seed_id, level: Some(level), ..ResolveReply::default() });
+        }
         let artifact = reply.artifact.ok_or_else(|| Status::internal("the seed found nothing"))?;
         check(&artifact)?;
-        let seed_id = member.host.id.as_bytes().to_vec().into();
         let tiny = reply.tiny.filter(|tiny| is_whole_of(tiny, &artifact));
-        Ok(ResolveReply { artifact: Some(artifact), seed_id, tiny })
+        Ok(ResolveReply { artifact: Some(artifact), seed_id, tiny, level: None })
     }
 }
 

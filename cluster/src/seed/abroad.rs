@@ -29,6 +29,18 @@ impl SeedService {
         target: &Target,
         asked: &ResolveRequest,
     ) -> Option<Result<OpenArtifact, Status>> {
+        match self.told(target, asked).await? {
+            Ok(answer) => self.open_answer(target, answer).await,
+            Err(status) => Some(Err(status)),
+        }
+    }
+
+    /// What the scheduler of an area nearer to the origin answers, as for [`Self::open_as_told`].
+    pub(super) async fn told(
+        &self,
+        target: &Target,
+        asked: &ResolveRequest,
+    ) -> Option<Result<ResolveReply, Status>> {
         let nearer = self.engine.nearer().filter(|_| target.credentials.is_none())?;
         let began = Instant::now();
         for (scheduler, at) in nearer.schedulers_for(&target.url, &asked.area, began) {
@@ -38,7 +50,7 @@ impl SeedService {
             let mut question = Request::new(self.question(asked));
             question.set_timeout(ANSWER_WITHIN.saturating_sub(began.elapsed()));
             match client.resolve(question).await {
-                Ok(answer) => return self.open_answer(target, answer.into_inner()).await,
+                Ok(answer) => return Some(Ok(answer.into_inner())),
                 Err(status) if is_the_origins_word(status.code()) => return Some(Err(status)),
                 Err(status) => {
                     let (url, error) = (&target.url, status.message());
@@ -61,6 +73,7 @@ impl SeedService {
             fresh: asked.fresh,
             for_area: true,
             read: asked.read,
+            level: asked.level.clone(),
             host_id: self.engine.identity().host().as_bytes().to_vec().into(),
         }
     }

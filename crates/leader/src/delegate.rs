@@ -199,7 +199,7 @@ impl Delegate {
         }
         self.handle.send(Mail::Lead(info.id)).await.map_err(|_| "it is stopping")?;
         tracing::info!(task = %info.id.short(), "leads its neighbours");
-        task.lead(true);
+        task.lead();
         self.leading.insert(info.id, Leading { task, alone_since: None, hosts: 0 });
         Ok(())
     }
@@ -207,7 +207,7 @@ impl Delegate {
     async fn lead_no_more(&mut self, id: TaskId) {
         let Some(leading) = self.leading.remove(&id) else { return };
         tracing::info!(task = %id.short(), "leads its neighbours no more");
-        leading.task.lead(false);
+        leading.task.lead_no_more();
         // Where nobody leads any more nobody is led.
         let _ = self.handle.send(Mail::LeadNoMore(id)).await;
     }

@@ -1,5 +1,7 @@
 //! Between the wire and the core: every message is checked here, once.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use dfs_model::{
     GroupRange, GroupSet, HostId, HostInfo, HostKind, Priority, TaskId, TaskInfo, groups_in,
@@ -318,6 +320,7 @@ pub fn name(decision: &Decision) -> &'static str {
         Decision::SendParents { .. } => "parents",
         Decision::SendLeases { .. } => "leases",
         Decision::SendUpdate { .. } => "update",
+        Decision::NameReserves { .. } => "name-reserves",
         Decision::ObtainFromSeed { .. } => "obtain",
         Decision::EndObtain { .. } => "end-obtain",
         Decision::BackToSource { stand_in: false, .. } => "back-to-source",
@@ -399,13 +402,27 @@ pub fn messages(
             let message = scheduler::Lead { task: Some(task), ends: true };
             (vec![host], vec![down(Down::Lead(message))])
         }
-        // Where a delegate is, its stream knows.
+        // Where a delegate is, its stream knows; what reserves are named by, whoever signs.
         Decision::Delegate { .. }
+        | Decision::NameReserves { .. }
         | Decision::ObtainFromSeed { .. }
         | Decision::EndObtain { .. }
         | Decision::Blacklisted { .. }
         | Decision::Forget { .. } => (Vec::new(), Vec::new()),
     }
+}
+
+/// These read the source for their place once nobody else does, each by its word.
+pub fn reserves(
+    task: TaskId,
+    reserves: impl Iterator<Item = (Arc<HostInfo>, scheduler::Signer)>,
+) -> scheduler::SchedulerMessage {
+    let reserve = |(info, word): (Arc<HostInfo>, _)| scheduler::Reserve {
+        parent: Some(parent(&info)),
+        signer: Some(word),
+    };
+    let (task_id, reserves) = (id_bytes(task.as_bytes()), reserves.map(reserve).collect());
+    down(Down::Reserves(scheduler::Reserves { task_id, reserves }))
 }
 
 /// Somebody else leads a host from now on; nobody: the scheduler again.
@@ -505,8 +522,6 @@ pub fn obtain_request(task: &TaskInfo, wanted: &Wanted, fill: Fill) -> seed::Obt
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc;
-
     use dfs_model::{CanonicalUrl, Location, TaskKey, TaskKind, Transform, Validator};
     use dfs_peer::digests::{DigestBatch, Identity};
     use dfs_proto::manager::Role;

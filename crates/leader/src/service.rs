@@ -387,8 +387,11 @@ impl Service {
             {
                 return self.post(host, &[messages::delegated(task, None)]);
             }
-            // Of what a delegate does not lead it asks nobody.
-            Decision::Recall { .. } if self.is_delegate() => {}
+            // Of what a delegate does not lead it asks nobody, and its word for a reserve counts nowhere.
+            Decision::Recall { .. } | Decision::NameReserves { .. } if self.is_delegate() => {}
+            Decision::NameReserves { hosts, task, reserves } => {
+                return self.name_reserves(&hosts, task, reserves);
+            }
             Decision::Forget { task } => {
                 self.signers.remove(&task);
                 tracing::debug!(%task, "forgotten");
@@ -434,6 +437,22 @@ impl Service {
         let Some(info) = self.core.host(&host) else { return };
         let appointment = Appointment::sign(task, host, info.public_key, &self.me);
         remember(self.signers.entry(task).or_default(), announcement::signer(&appointment));
+    }
+
+    /// Tells of reserves, with a word for each. They count from when they are needed: until then the scheduler names
+    /// none of them as a signer.
+    fn name_reserves(
+        &mut self,
+        hosts: &[HostId],
+        task: TaskId,
+        reserves: Vec<Arc<HostInfo>>,
+    ) -> Vec<HostId> {
+        let signed = reserves.into_iter().map(|info| {
+            let word = Appointment::sign(task, info.id, info.public_key, &self.me);
+            (info, announcement::signer(&word))
+        });
+        let message = [messages::reserves(task, signed)];
+        hosts.iter().flat_map(|host| self.post(*host, &message)).collect()
     }
 
     fn send(&mut self, decision: Decision) -> Vec<HostId> {

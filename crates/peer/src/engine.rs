@@ -19,6 +19,7 @@ mod nearer;
 mod open;
 mod passing;
 mod patience;
+mod reserves;
 mod serve;
 mod task;
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub use self::keep::Keyring;
 use self::keep::KnownBatches;
 pub use self::ledger::{CameFrom, Ledger, Mark, ParentBytes};
 pub use self::nearer::Nearer;
+pub(crate) use self::reserves::{MOST_RESERVES, Reserve};
 pub(crate) use self::task::{Command, Lease};
 pub use self::task::{ParentHost, Task};
 
@@ -617,6 +619,7 @@ impl Engine {
             reported: AtomicU64::default(),
             recorded: AtomicBool::new(recorded),
             stands_in: AtomicBool::new(false),
+            is_reserve: AtomicBool::new(false),
             leads: AtomicBool::new(false),
             source_slots: Arc::clone(&self.inner.source_slots),
             gained: broadcast::channel(256).0,

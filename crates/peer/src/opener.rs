@@ -4,6 +4,7 @@
 //! other. Alone, or when no scheduler answers, this host does it itself, with the same result: indexing is
 //! deterministic, so the tasks are the same ones.
 
+mod level;
 mod snapshots;
 
 use std::borrow::Cow;

@@ -12,6 +12,7 @@ mod members;
 mod messages;
 mod outbox;
 mod session;
+mod silence;
 mod teller;
 
 use std::fmt;
@@ -27,6 +28,7 @@ use dfs_model::{
 };
 use dfs_proto::scheduler::scheduler_client::SchedulerClient;
 use dfs_proto::{common, convert, scheduler};
+use futures::FutureExt as _;
 use futures::stream::{BoxStream, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -35,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
 use self::outbox::{Outbox, PeerEnd};
+use self::silence::{Silences, silence};
 use crate::conductor::{Failure, LeaseEnd};
 use crate::dial::Callee;
 use crate::engine::{Command, Keyring, Ledger};
@@ -73,11 +76,6 @@ pub trait Holdings: Send + Sync + 'static {
 
 /// How long a manager may take to name a scheduler. A host that has met none by then goes on by itself.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long a scheduler may take over an answer until it is asked whether it lives, and to say so. More than a moment: who
-/// takes one that is only busy for dead asks the origin itself, and so do all others.
-const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(2);
-const LIVES_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a scheduler may take to say what it knows.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
@@ -144,6 +142,7 @@ pub struct Swarm {
     members: watch::Receiver<Arc<Members>>,
     options: Arc<SwarmOptions>,
     charges: Arc<Mutex<Option<mpsc::Receiver<Charge>>>>,
+    silences: Arc<Silences>,
 }
 
 impl Swarm {
@@ -168,7 +167,7 @@ impl Swarm {
         );
         tracker.spawn(session.run(stop));
         let charges = Arc::new(Mutex::new(Some(charges)));
-        Self { outbox, members, options, charges }
+        Self { outbox, members, options, charges, silences: Arc::default() }
     }
 
     /// What the scheduler makes of a URL: done once by a seed, for all.
@@ -180,8 +179,9 @@ impl Swarm {
         request.host_id = self.options.host.id.as_bytes().to_vec().into();
         let mut call = tonic::Request::new(request);
         call.set_timeout(self.options.call_timeout);
-        let mut client = self.client_for(route).await?;
-        let silence = silence(client.clone());
+        let (scheduler, address) = self.scheduler_for(route).await?;
+        let mut client = self.client_of(scheduler, address);
+        let silence = self.silences.of(scheduler, || silence(client.clone()).boxed());
         tokio::select! {
             reply = client.resolve(call) => Ok(reply.map_err(refused)?.into_inner()),
             () = silence => Err(SwarmError::Unreachable("the scheduler does not answer".to_owned())),
@@ -206,10 +206,7 @@ impl Swarm {
         self.until_named().await?;
         let members = self.members.borrow().clone();
         let asking = members.schedulers.iter().take(MAX_ASKED).map(|(host, address)| {
-            let callee = Callee::Scheduler(host.id);
-            let channel = self.options.channels.channel(*address, callee);
-            let mut client =
-                SchedulerClient::new(channel).max_decoding_message_size(messages::MAX_MESSAGE);
+            let mut client = self.client_of(host.id, *address);
             async move {
                 let looking = client.tasks(request.clone());
                 let answered = tokio::time::timeout(LOOK_WITHIN, looking).await;
@@ -238,9 +235,13 @@ impl Swarm {
     }
 
     async fn client_for(&self, route: &RouteKey) -> Result<SchedulerClient<Channel>, SwarmError> {
-        let (host, address) = self.scheduler_for(route).await?;
-        let channel = self.options.channels.channel(address, Callee::Scheduler(host));
-        Ok(SchedulerClient::new(channel).max_decoding_message_size(messages::MAX_MESSAGE))
+        let (scheduler, address) = self.scheduler_for(route).await?;
+        Ok(self.client_of(scheduler, address))
+    }
+
+    fn client_of(&self, scheduler: HostId, address: SocketAddr) -> SchedulerClient<Channel> {
+        let channel = self.options.channels.channel(address, Callee::Scheduler(scheduler));
+        SchedulerClient::new(channel).max_decoding_message_size(messages::MAX_MESSAGE)
     }
 
     async fn scheduler_for(&self, route: &RouteKey) -> Result<(HostId, SocketAddr), SwarmError> {
@@ -405,16 +406,4 @@ pub fn route_of(task: &TaskKey) -> RouteKey {
 /// The route key of a URL in a domain.
 pub fn route(domain: &str, url: &CanonicalUrl) -> RouteKey {
     RouteKey::of(domain, url)
-}
-
-/// Ends when a scheduler says nothing any more. An answer may take its time, as its seed asks the origin; a question
-/// about nothing is refused at once by whoever lives.
-async fn silence(mut client: SchedulerClient<Channel>) {
-    loop {
-        tokio::time::sleep(ASKED_AGAIN_AFTER).await;
-        let nothing = client.resolve(scheduler::ResolveRequest::default());
-        if tokio::time::timeout(LIVES_WITHIN, nothing).await.is_err() {
-            return;
-        }
-    }
 }

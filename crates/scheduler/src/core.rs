@@ -31,6 +31,7 @@ mod presence;
 mod recall;
 mod registration;
 mod report;
+mod reserves;
 mod results;
 mod roster;
 mod seeds;

@@ -285,7 +285,9 @@ impl Matcher {
     /// run: it does not any more.
     pub fn reads(&mut self, peer: PeerNumber, next: Range<u32>) {
         if self.peers.is_here(peer.0) {
-            self.ahead.set(peer.0, within(&next, self.pieces.len()));
+            let Self { ahead, peers, .. } = self;
+            let next = within(&next, self.pieces.len());
+            ahead.set(peer.0, next, |piece| peers.has(peer.0, piece));
         }
     }
 
@@ -332,6 +334,7 @@ impl Matcher {
     fn gain(&mut self, peer: u32, piece: usize) {
         let was_wanted = self.peers.is_coming(peer, piece) || self.peers.lacks(peer, piece);
         if self.peers.gain(peer, piece) {
+            self.ahead.came(peer, piece);
             self.outstanding -= u64::from(was_wanted);
             if !self.is_expected(peer, piece) {
                 self.count(peer, piece, true);
@@ -344,6 +347,7 @@ impl Matcher {
         if !self.peers.lose(peer, piece) {
             return;
         }
+        self.ahead.went(peer, piece);
         self.is_outstanding(self.peers.is_coming(peer, piece));
         if !self.is_expected(peer, piece) {
             self.count(peer, piece, false);
@@ -380,8 +384,9 @@ impl Matcher {
         for area in self.pieces.leave(self.peers.domains(peer)) {
             self.gates.forget(area);
         }
+        let Self { ahead, peers, .. } = self;
+        ahead.set(peer, 0..0, |piece| peers.has(peer, piece));
         self.outstanding -= self.peers.remove(peer);
-        self.ahead.set(peer, 0..0);
         self.sources.retain(|source| *source != peer);
         for Lease { from: PeerNumber(from), to: PeerNumber(to), .. } in dropped {
             self.look_at(from);
@@ -403,8 +408,8 @@ impl Matcher {
         for piece in out.lease.pieces() {
             let had = self.peers.has(to, piece);
             let has = is_here(piece as u32);
-            if has {
-                self.peers.gain(to, piece);
+            if has && self.peers.gain(to, piece) {
+                self.ahead.came(to, piece);
             }
             self.outstanding -= u64::from(!had);
             if !had && has != out.counts {
@@ -443,10 +448,17 @@ impl Matcher {
     /// A lease was not carried out, and will not be.
     pub fn failed(&mut self, id: LeaseId, why: Failure, now: Micros) {
         self.advance(now);
-        let Some(lease) = self.drop_lease(id) else { return };
+        let out = self.under_way.get(id).copied();
+        let (Some(out), Some(lease)) = (out, self.drop_lease(id)) else { return };
         let Lease { from: PeerNumber(from), to: PeerNumber(to), .. } = lease;
         match why {
-            Failure::Held => lease.pieces().for_each(|piece| self.gain(to, piece)),
+            Failure::Held => {
+                lease.pieces().for_each(|piece| self.gain(to, piece));
+                // What came from elsewhere hides that this one brings nothing.
+                if self.now.0.saturating_sub(out.since.0) >= out.may_take() / 2 {
+                    self.peers.doubt_if_mute(from, out.since);
+                }
+            }
             Failure::NotThere => self.is_denied(&lease),
             Failure::Unwanted => {
                 for piece in lease.pieces() {

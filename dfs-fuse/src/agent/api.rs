@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status};
 
 use super::asker::Asker;
 use super::status::{CallError, status_of};
-use super::walk::{Walk, find, missing};
+use super::walk::{Depth, Walk, find, missing};
 use super::{Agent, CommandId, MountTableError, Question, mounts};
 use crate::mount::{Audience, Detach, User};
 
@@ -47,7 +47,7 @@ fn failed(error: impl Into<CallError>) -> Status {
 fn entries<T: Send + 'static>(
     index: Arc<Index>,
     path: Vec<u8>,
-    recursive: bool,
+    depth: Depth,
     kept: T,
 ) -> Result<Streamed<ListEntry>, Status> {
     let no_path = || failed(CallError::NoPath(String::from_utf8_lossy(&path).into_owned()));
@@ -55,8 +55,8 @@ fn entries<T: Send + 'static>(
     if index.image().attr(nid).map_err(failed)?.kind != Kind::Directory {
         return Err(failed(CallError::NotTree));
     }
-    let lacking = missing(&index, &path, recursive);
-    let walk = Walk::new(index, nid, path, recursive);
+    let lacking = missing(&index, &path, depth);
+    let walk = Walk::new(index, nid, path, depth);
     let entries = walk.chain(lacking.into_iter().map(Ok)).map(move |entry| {
         let _kept = &kept;
         entry.map_err(failed)
@@ -154,10 +154,11 @@ impl node_server::Node for NodeService {
             self.question((asker, user), request.target, View::Auto, &request.command).await;
         let question = question.map_err(failed)?;
         let path = request.path.to_vec();
-        if !request.recursive
+        let depth = if request.recursive { Depth::Everything } else { Depth::Level };
+        if depth == Depth::Level
             && let Some(index) = self.agent.level(&question, &path).await.map_err(failed)?
         {
-            return Ok(Response::new(entries(index, path, request.recursive, busy)?));
+            return Ok(Response::new(entries(index, path, depth, busy)?));
         }
         let opened = self.opened(&question).await?;
         let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
@@ -165,7 +166,7 @@ impl node_server::Node for NodeService {
         if find(&index, &path).map_err(failed)?.is_none() {
             self.opened(&question.of_a_tree()).await?;
         }
-        Ok(Response::new(entries(index, path, request.recursive, (busy, opened))?))
+        Ok(Response::new(entries(index, path, depth, (busy, opened))?))
     }
 
     type ReadStream = Streamed<ReadChunk>;

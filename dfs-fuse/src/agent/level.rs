@@ -1,13 +1,12 @@
-//! One level of a listing, asked of its origin: who looks into a directory does not wait for all that lies below it,
-//! and the origin is not asked for it.
+//! One level of a listing: who looks into a directory does not wait for all that lies below it, and the origin is not
+//! asked for it.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use dfs_artifact::erofs::Kind;
-use dfs_artifact::resolve::{ResolveOptions, resolve_level};
 use dfs_artifact::{Index, ResolveError};
-use dfs_peer::opener::OpenUrlError;
+use dfs_peer::opener::{Freshness, OpenUrlError};
 use dfs_source::{SourceError, Target, check_path};
 
 use super::walk::find;
@@ -69,10 +68,11 @@ impl Agent {
         target: &Target,
         below: &[u8],
     ) -> Result<Option<Arc<Index>>, ResolveError> {
-        let sources = self.inner.host.engine.sources();
-        let built = resolve_level(sources, target, below, &ResolveOptions::default()).await?;
-        let open = |source| ResolveError::Index { url: target.url.clone(), source };
-        built.map(|built| Index::open(built.bytes).map(Arc::new).map_err(open)).transpose()
+        let freshness = match self.inner.answers.lock().is_gone(&target.url) {
+            true => Freshness::Asked,
+            false => Freshness::Usual,
+        };
+        self.inner.host.engine.level(target, below, freshness).await
     }
 }
 

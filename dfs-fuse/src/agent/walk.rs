@@ -10,6 +10,15 @@ use dfs_proto::node::{EntryKind, ListEntry};
 /// Entries of a directory taken at a time.
 const PORTION: usize = 256;
 
+/// How far below a directory a walk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// What lies right in it.
+    Level,
+    /// All of it.
+    Everything,
+}
+
 /// A walk over a tree, depth first; entries come one by one so that a million of them cost no more memory than
 /// the directories on the path. What is below a directory stands where it stands in the order of whole paths, as in
 /// a store's list of keys: `a-b` before `a/c`, although `a` is before `a-b`.
@@ -20,7 +29,7 @@ pub(super) struct Walk {
     path: Vec<u8>,
     /// Directories met: in an index that somebody made up they may go round in circles.
     met: HashSet<u64>,
-    recursive: bool,
+    depth: Depth,
 }
 
 struct Level {
@@ -64,9 +73,9 @@ pub(super) fn find(index: &Index, path: &[u8]) -> Result<Option<u64>, FormatErro
 }
 
 impl Walk {
-    pub(super) fn new(index: Arc<Index>, dir: u64, path: Vec<u8>, recursive: bool) -> Self {
+    pub(super) fn new(index: Arc<Index>, dir: u64, path: Vec<u8>, depth: Depth) -> Self {
         let (stack, met) = (vec![Level::new(dir, 0)], HashSet::from([dir]));
-        Self { index, stack, path, met, recursive }
+        Self { index, stack, path, met, depth }
     }
 
     fn path_of(&self, name: &[u8]) -> Vec<u8> {
@@ -109,7 +118,9 @@ impl Walk {
             };
             let entry = self.entry(self.path_of(&name), nid)?;
             match self.stack.last_mut() {
-                Some(level) if self.recursive && entry.kind() == EntryKind::Directory => {
+                Some(level)
+                    if self.depth == Depth::Everything && entry.kind() == EntryKind::Directory =>
+                {
                     level.held.push((name, nid));
                 }
                 _ => return Ok(Some(entry)),
@@ -153,13 +164,14 @@ pub(super) fn describe(path: Vec<u8>, attr: &Attr, link_target: Vec<u8>) -> List
 }
 
 /// What the index says is missing of a directory: at its next level, or anywhere below.
-pub(super) fn missing(index: &Index, dir: &[u8], recursive: bool) -> Vec<ListEntry> {
+pub(super) fn missing(index: &Index, dir: &[u8], depth: Depth) -> Vec<ListEntry> {
+    let goes_on = depth == Depth::Everything;
     let is_of = |path: &[u8]| {
         let below = match dir {
             [] => Some(path),
             dir => path.strip_prefix(dir).and_then(|rest| rest.strip_prefix(b"/")),
         };
-        path == dir || below.is_some_and(|rest| recursive || !rest.contains(&b'/'))
+        path == dir || below.is_some_and(|rest| goes_on || !rest.contains(&b'/'))
     };
     let left_out = index.left_out();
     let entry = |path: &[u8], why: String| ListEntry {
@@ -172,7 +184,7 @@ pub(super) fn missing(index: &Index, dir: &[u8], recursive: bool) -> Vec<ListEnt
     let mut missing: Vec<_> =
         of_dir.map(|skipped| entry(&skipped.path, skipped.reason.clone())).collect();
     let unnamed = left_out.count.saturating_sub(left_out.named.len() as u64);
-    if unnamed > 0 && (dir.is_empty() || recursive) {
+    if unnamed > 0 && (dir.is_empty() || goes_on) {
         missing.push(entry(b"", format!("{unnamed} more of the whole tree, too many to name")));
     }
     missing

@@ -210,7 +210,9 @@ pub fn tell(mut decision: Decision, out: &mut Decisions) {
         // Nodes are asked only where they say that they can lead.
         | Decision::AskToLead { .. }
         | Decision::LeadNoMore { .. }
-        | Decision::Delegate { .. } => return,
+        | Decision::Delegate { .. }
+        // The simulator has none who sign.
+        | Decision::NameReserves { .. } => return,
     };
     out.told.push((hosts::node(&host), decision));
 }

@@ -1,6 +1,7 @@
 //! Buckets of a real store, through the real programs.
 
 use std::fs;
+use std::thread;
 
 use dfs_tests::process::Said;
 use dfs_tests::{Bucket, Cluster};
@@ -66,6 +67,66 @@ fn one_level_of_a_bucket_is_asked_for_as_one() {
     assert_eq!(names(&[&format!("{url}!sub/b")]), ["sub/b"]);
     agent.dfctl(&["ls", &format!("{url}!su")]).fails(3, "DFS-2101");
     assert!(names(&["--depth", "3", &url]).contains(&"sub/deeper/c".to_owned()));
+}
+
+#[test]
+fn one_level_of_a_bucket_is_asked_for_once_by_a_cluster() {
+    let place = Place::new();
+    let source = place.dir("source");
+    for name in ["a", "sub/b", "sub/deeper/c"] {
+        trees::put(&source.join(name), &noise(name.len() as u64, 30_000));
+    }
+    let store = Bucket::moto(place.root()).unwrap();
+    store.fill("run/", &source).unwrap();
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agents = ["a", "b", "c"].map(|name| Agent::of(&cluster, &place, name));
+    let url = store.url("run/");
+    let names = |agent: &Agent, url: &str| {
+        let listed = agent.dfctl(&["ls", "--format", "name", url]).done();
+        listed.text().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = store.asked().len();
+    for agent in &agents {
+        assert_eq!(names(agent, &url), ["a", "sub"]);
+    }
+    let asked = store.asked().split_off(before);
+    assert_eq!(asked.len(), 2, "what it is, and one level: {asked:?}");
+    assert!(asked[1].contains("delimiter=/"), "{asked:?}");
+    thread::scope(|scope| {
+        let below =
+            || agents.iter().map(|agent| scope.spawn(|| names(agent, &format!("{url}!sub"))));
+        for listed in below().collect::<Vec<_>>() {
+            assert_eq!(listed.join().unwrap(), ["sub/b", "sub/deeper"]);
+        }
+    });
+    let asked = store.asked().split_off(before + 2);
+    assert_eq!(asked.len(), 2, "also where all ask at once: {asked:?}");
+
+    // The cluster is gone: each lists for itself.
+    drop(cluster);
+    assert_eq!(names(&agents[0], &format!("{url}!sub/deeper")), ["sub/deeper/c"]);
+}
+
+#[test]
+fn what_keys_open_is_listed_with_the_keys_of_who_asks_and_told_to_nobody_else() {
+    let place = Place::new();
+    let store = Bucket::garage(place.root()).unwrap();
+    let file = place.path("file");
+    trees::put(&file, &noise(3, 20_000));
+    store.put("secret/file", &file).unwrap();
+    let keys = store.lock().unwrap();
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agents = ["a", "b"].map(|name| Agent::of(&cluster, &place, name));
+    let list = |agent: &Agent, secret: &str| {
+        let mut list = agent.node.dfctl_command().unwrap();
+        list.args(["ls", "--format", "name", &store.url("secret/")]);
+        list.env("AWS_ACCESS_KEY_ID", &keys.id).env("AWS_SECRET_ACCESS_KEY", secret);
+        Said::by(&mut list).unwrap()
+    };
+    assert_eq!(list(&agents[0], &keys.secret).done().text(), "file\n");
+    list(&agents[1], "wrong").fails(4, "DFS-2103");
+    agents[1].dfctl(&["ls", &store.url("secret/")]).fails(4, "DFS-2103");
+    assert!(!cluster.process().log().contains(&keys.secret));
 }
 
 #[test]

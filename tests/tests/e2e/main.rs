@@ -20,6 +20,7 @@ mod commands;
 mod completion;
 mod compression;
 mod crowd;
+mod cut_off;
 mod delegates;
 mod disks;
 mod doctor;

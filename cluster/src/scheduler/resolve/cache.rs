@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dfs_model::CanonicalUrl;
 use dfs_proto::scheduler::ResolveReply;
 use prost::Message as _;
@@ -25,6 +26,8 @@ pub struct Key {
     pub headers: Vec<(String, String)>,
     /// Seen as what.
     pub view: i32,
+    /// Which directory of it, where only what lies right in there is asked for.
+    pub level: Option<Bytes>,
 }
 
 /// How long a failure is the answer to all.
@@ -150,7 +153,7 @@ mod tests {
 
     fn key(n: usize) -> Key {
         let url = CanonicalUrl::parse(&format!("https://example.org/{n}")).unwrap();
-        Key { url, headers: Vec::new(), view: 1 }
+        Key { url, headers: Vec::new(), view: 1, level: None }
     }
 
     fn known(since: Instant) -> Known {

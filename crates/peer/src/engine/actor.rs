@@ -19,6 +19,7 @@ use super::error::ReadError;
 use super::flight::{Asking, Fault, FlightEvent, Flights, Lacking, Word};
 use super::ledger::CameFrom;
 use super::patience::{Look, Patience, Resort, Stands};
+use super::reserves::Reserves;
 use super::task::{Command, Lease, ParentHost, Shared, Task, Waiter, Wanted};
 use super::watcher;
 use crate::conductor::{
@@ -63,6 +64,8 @@ pub(super) struct Actor {
     waiters: Vec<Waiter>,
     began: Instant,
     patience: Patience,
+    /// Who reads the origin for this host's place when nobody else does.
+    reserves: Reserves,
     /// When it chose among its parents last.
     chose_at: Duration,
     /// Events that flights have reported to it.
@@ -102,6 +105,7 @@ impl Actor {
             waiters: Vec::new(),
             began: Instant::now(),
             patience: Patience::default(),
+            reserves: Reserves::default(),
             chose_at: Duration::ZERO,
             heard: 0,
             unwanted_since: None,
@@ -179,7 +183,7 @@ impl Actor {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Want { groups, priority, waiter } => self.want(groups, priority, waiter),
             Command::Abandoned => self.sweep_waiters(),
@@ -197,6 +201,7 @@ impl Actor {
                 }
                 self.set_parents(parents);
                 self.patience.is_answered();
+                self.reserves.rest();
             }
             Command::Leases { leases, withdrawn, partners } => {
                 self.leased(leases, withdrawn, partners);
@@ -219,6 +224,11 @@ impl Actor {
                     self.set_parents(parents.filter(|parent| !parent.fetches).collect());
                 }
                 self.back_to_source(&reason);
+            }
+            Command::Reserves(reserves) => {
+                self.reserves.named(reserves);
+                let is_one = self.reserves.has(self.engine.identity.host());
+                self.shared.is_reserve.store(is_one, Ordering::Relaxed);
             }
             Command::Signers { keys, appointments } => {
                 self.engine.keyring.learn_stand_ins(self.shared.info.id, keys);
@@ -832,7 +842,10 @@ impl Actor {
 
     /// Nothing moves although something is wanted: after a while this host has itself helped, or helps itself.
     fn watch_patience(&mut self, now: Duration) {
-        let patience = self.engine.patience_for(&self.shared.info.id);
+        let patience = match self.reserves.is_first(self.engine.identity.host()) {
+            true => self.engine.patience,
+            false => self.engine.patience_for(&self.shared.info.id),
+        };
         let stands = Stands {
             is_wanted: self.conductor.flights() > 0 || self.conductor.stuck(),
             is_promising: self.conductor.is_promising(),
@@ -870,11 +883,39 @@ impl Actor {
                 if self.nearer.is_some() {
                     return self.give_up_nearer();
                 }
-                self.back_to_source(&reason);
+                if !relies_on_swarm || !self.turns_to_reserve(&reason) {
+                    self.back_to_source(&reason);
+                }
                 let actions = self.conductor.plan(now);
                 self.carry_out(actions);
             }
         }
+    }
+
+    /// Who else reads the origin for this place is asked first, and this host reads for all where it is its turn; whether
+    /// either is so.
+    pub(super) fn turns_to_reserve(&mut self, reason: &str) -> bool {
+        let words = self.reserves.words();
+        let Some(reserve) = self.reserves.next() else { return false };
+        let is_own = reserve.host.id == self.engine.identity.host();
+        if is_own && self.shared.origin.lock().is_none() {
+            return self.turns_to_reserve(reason);
+        }
+        // From here on what they sign is believed.
+        let keys = words.iter().map(|word| (word.host, word.key)).collect();
+        self.command(Command::Signers { keys, appointments: words });
+        let (task, name) = (self.shared.info.id.short(), &reserve.host.name);
+        if is_own {
+            tracing::info!(%task, reason, "reading the origin for the others of this place");
+            self.command(Command::BackToSource { reason: reason.to_owned(), stand_in: true });
+        } else {
+            tracing::info!(%task, reason, name, "another one reads the origin for this place");
+            let known = self.parents.values().map(|(parent, _)| parent.clone());
+            let others = known.filter(|parent| parent.host.id != reserve.host.id);
+            let all = others.chain([reserve.clone()]).collect();
+            self.set_parents(all);
+        }
+        true
     }
 
     /// Tells the scheduler that nothing comes from the parents that it gave, or that it forgot this host.

@@ -33,7 +33,7 @@ impl Provider for Engine {
     ) -> Result<SegmentStream, Refusal> {
         let held = self.held(&request.task).await;
         let task = held.ok_or(Refusal::from(ErrorCode::NotFound))?;
-        let may_fetch = self.inner.role.serves_by_fetching() || task.leads();
+        let may_fetch = self.inner.role.serves_by_fetching() || task.fetches_for_others();
         let fetch = request.fetch && may_fetch;
         let priority = request.priority;
         if fetch {

@@ -18,6 +18,7 @@ use super::keep::KnownBatches;
 use super::ledger::{CameFrom, Ledger, Mark, Provenance};
 use super::nearer::Nearer;
 use super::passing::{Passing, Room};
+use super::reserves::Reserve;
 use super::voids::Voids;
 use crate::conductor::SourceAccess;
 use crate::digests::{Appointment, SignedDigests};
@@ -89,6 +90,8 @@ pub(crate) enum Command {
         reason: String,
         stand_in: bool,
     },
+    /// Who reads the origin for this host's place when nobody else does.
+    Reserves(Vec<Reserve>),
     /// Who else than the seeds signs for this task.
     Signers {
         keys: Vec<(HostId, [u8; 32])>,
@@ -142,6 +145,8 @@ pub(crate) struct Shared {
     pub(super) recorded: AtomicBool,
     /// Whether the scheduler made this host read the origin for others too.
     pub(super) stands_in: AtomicBool,
+    /// Whether this host is to read the origin for others once nobody else does.
+    pub(super) is_reserve: AtomicBool,
     /// Whether this host leads others in it.
     pub(super) leads: AtomicBool,
     /// Groups that cannot come, for a while.
@@ -238,13 +243,19 @@ impl Task {
         Self::new(Arc::clone(&self.shared), None)
     }
 
-    /// Whether this host leads others in it: then it fetches what they ask it for, as a seed does.
-    pub fn lead(&self, leads: bool) {
-        self.shared.leads.store(leads, Ordering::Relaxed);
+    /// From now on this host leads others in it: it fetches what they ask it for, as a seed does.
+    pub fn lead(&self) {
+        self.shared.leads.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn leads(&self) -> bool {
-        self.shared.leads.load(Ordering::Relaxed)
+    /// It leads nobody any more.
+    pub fn lead_no_more(&self) {
+        self.shared.leads.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it fetches what others ask it for and it lacks: it leads them, or they have nobody else.
+    pub(super) fn fetches_for_others(&self) -> bool {
+        self.shared.leads.load(Ordering::Relaxed) || self.shared.is_reserve.load(Ordering::Relaxed)
     }
 
     /// Waits until it is closed: evicted, left idle, or ended with the engine.

@@ -4,6 +4,7 @@ mod full;
 mod holes;
 mod life;
 mod private;
+mod reserves;
 mod stand_ins;
 
 use std::net::SocketAddr;

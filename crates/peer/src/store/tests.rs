@@ -261,6 +261,19 @@ fn doubt_outlives_the_process_that_did_not_resolve_it() {
 }
 
 #[test]
+fn what_is_not_as_it_should_be_hides_nothing_beside_it() {
+    let dir = TempDir::new().unwrap();
+    let content = content(3 * GROUP);
+    drop(kept(dir.path(), 1, &content));
+    damage(dir.path(), "content", GROUP_BYTES + 7);
+    let store = open(dir.path(), 2);
+    let task = store.task(id(1)).unwrap().unwrap();
+    let all = GroupRange::new(0, 3);
+    assert_eq!(task.ready_in(all), [GroupRange::new(0, 1), GroupRange::new(2, 1)]);
+    assert_eq!(task.missing_in(all), [GroupRange::new(1, 1)]);
+}
+
+#[test]
 fn a_clean_end_spares_the_next_boot_all_hashing_until_something_is_added() {
     let dir = TempDir::new().unwrap();
     let content = content(4 * GROUP);

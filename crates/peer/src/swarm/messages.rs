@@ -17,7 +17,7 @@ use super::Members;
 use super::outbox::{News, PeerEnd, Registration};
 use crate::conductor::{Failure, LeaseEnd, LeaseOutcome};
 use crate::digests::{Appointment, MAX_STAND_INS, SignedDigests};
-use crate::engine::{Command, Keyring, Lease, ParentHost, ReadError};
+use crate::engine::{Command, Keyring, Lease, MOST_RESERVES, ParentHost, ReadError, Reserve};
 
 /// The largest message taken from a scheduler: a resolution or a snapshot of digests.
 pub(super) const MAX_MESSAGE: usize = 32 << 20;
@@ -283,6 +283,25 @@ fn signers(task: TaskId, signers: &[Signer], by: By<'_>) -> Result<Command, BadM
     Ok(Command::Signers { keys, appointments })
 }
 
+/// Who reads the origin for this place when nobody else does.
+fn named(
+    task: TaskId,
+    reserves: Vec<scheduler::Reserve>,
+    by: By<'_>,
+) -> Result<Vec<Reserve>, BadMessage> {
+    let mut named = Vec::new();
+    for scheduler::Reserve { parent, signer } in reserves.into_iter().take(MOST_RESERVES) {
+        let word = Appointment::decode(&signer.unwrap_or_default().appointment);
+        for mut parent in hosts(parent.into_iter().collect(), by)? {
+            let is_its = |word: &&Appointment| word.task == task && word.host == parent.host.id;
+            let Some(word) = word.as_ref().ok().filter(is_its) else { continue };
+            parent.fetches = true;
+            named.push(Reserve { word: word.clone(), parent });
+        }
+    }
+    Ok(named)
+}
+
 fn hosts(parents: Vec<scheduler::Parent>, by: By<'_>) -> Result<Vec<ParentHost>, BadMessage> {
     let host = |parent: scheduler::Parent| {
         let mut host = HostInfo::try_from(parent.host.unwrap_or_default())?;
@@ -344,6 +363,12 @@ pub(super) fn down(
             let id = convert::task_id(&task_id)?;
             let signers = signers(id, &keys, by)?;
             (id, std::iter::once(signers).chain(decode(digests)).collect())
+        }
+        // A scheduler names them.
+        Down::Reserves(_) if matches!(by, By::Delegate(..)) => return Ok(None),
+        Down::Reserves(reserves) => {
+            let id = convert::task_id(&reserves.task_id)?;
+            (id, vec![Command::Reserves(named(id, reserves.reserves, by)?)])
         }
         Down::BackToSource(order) => {
             let reason = format!("the scheduler says: {}", order.reason);

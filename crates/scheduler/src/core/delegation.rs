@@ -197,7 +197,8 @@ impl Core {
                     (*task, 1)
                 }
                 Decision::SendRegistered { task, .. } => (task.id, 1),
-                Decision::SendUpdate { task, hosts, .. } => (*task, hosts.len() as u64),
+                Decision::SendUpdate { task, hosts, .. }
+                | Decision::NameReserves { task, hosts, .. } => (*task, hosts.len() as u64),
                 _ => continue,
             };
             self.load.messages += messages;

@@ -529,6 +529,15 @@ pub enum Decision {
         /// New digest batches.
         digests: Vec<Bytes>,
     },
+    /// Tell peers of one place who reads the source for them once nobody else does.
+    NameReserves {
+        /// To whom.
+        hosts: Vec<HostId>,
+        /// Of what.
+        task: TaskId,
+        /// The first that is there reads.
+        reserves: Vec<Arc<HostInfo>>,
+    },
     /// Order a seed to take part in a task.
     ObtainFromSeed {
         /// Which seed.

@@ -144,6 +144,7 @@ impl Core {
         self.log.note(task_id, id, Evidence::Gone, self.now);
         self.touched.push(task_id);
         self.is_delegated_no_more(task_id, id);
+        self.is_reserve_no_more(task_id, &id);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let children = task.dag.childless(&id);
         if let Some(host) = self.hosts.get_mut(&id) {

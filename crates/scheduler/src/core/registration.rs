@@ -198,6 +198,7 @@ impl Core {
             digests,
             version,
         });
+        self.name_reserves_to(task_id, host);
     }
 
     pub(super) fn answer_unless_tiny(&mut self, task_id: TaskId, host: HostId) {

@@ -9,6 +9,7 @@ use dfs_model::{GroupRange, GroupSet, HostId, RouteKey, TaskInfo, groups_in};
 use super::arms::ArmNumber;
 use super::lead::Lead;
 use super::recall::Recall;
+use super::reserves::Reserves;
 use super::{
     Dag, Delegations, Held, Millis, Peer, PeerState, RefusalKind, Roster, SizeScope, Wanted,
 };
@@ -170,6 +171,8 @@ pub struct Task {
     pub lead: Option<Lead>,
     /// Those who lead parts of those who take it.
     pub(super) delegations: Delegations,
+    /// Who reads the source for a place that is cut off.
+    pub(super) reserves: Reserves,
     /// Bytes moved for it, as far as it was told.
     pub totals: Totals,
     /// Which strategy decides.
@@ -210,6 +213,7 @@ impl Task {
             ordered_at: None,
             lead: None,
             delegations: Delegations::default(),
+            reserves: Reserves::default(),
             totals: Totals::default(),
             arm,
             route,

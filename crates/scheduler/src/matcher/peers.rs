@@ -453,6 +453,12 @@ impl Peers {
         self.set_rate(from, rate.max(1));
     }
 
+    /// It is tried with one lease at a time, where it has sent nobody anything since.
+    pub(super) fn doubt_if_mute(&mut self, number: u32, since: Micros) {
+        let peer = self.peer_mut(number);
+        peer.is_doubtful |= peer.uplink.last_sent() <= since;
+    }
+
     /// Whether nothing came of what it was leased last, though its senders served others.
     pub(super) fn is_struck(&self, number: u32) -> bool {
         self.peer(number).struck_at != NEVER

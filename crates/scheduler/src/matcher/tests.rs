@@ -498,6 +498,18 @@ fn one_holder(nodes: u32) -> (Matcher, PeerNumber, Vec<PeerNumber>, Vec<Lease>) 
 }
 
 #[test]
+fn who_brings_nothing_is_doubted_although_it_came_from_elsewhere_and_not_who_was_overtaken() {
+    let is_doubted = |after: u64| {
+        let (mut matcher, PeerNumber(holder), _, leases) = one_holder(2);
+        let out = *matcher.under_way.get(leases[0].id).unwrap();
+        let now = Micros(out.since.0 + out.may_take() * after / 100);
+        matcher.failed(leases[0].id, Failure::Held, now);
+        matcher.peers.is_doubtful(holder)
+    };
+    assert_eq!([10, 40, 60].map(is_doubted), [false, false, true]);
+}
+
+#[test]
 fn what_the_only_holder_does_not_send_comes_from_the_source() {
     let (mut matcher, holder, others, leases) = one_holder(2);
     let [lease] = leases[..] else { panic!("{leases:?}") };

@@ -500,9 +500,9 @@ impl Transfer {
             return Vec::new();
         }
         let settled = tokio::task::spawn_blocking(move || {
-            let runs = here.ranges().take(EARLY);
             // What is in doubt and not as it should be is found missing in its turn.
-            runs.filter(|run| stored.ready(*run).is_ok()).collect::<Vec<_>>()
+            let runs = here.ranges().take(EARLY).flat_map(|run| stored.ready_in(run));
+            runs.collect::<Vec<_>>()
         });
         let mut spans = Vec::new();
         for run in settled.await.unwrap_or_default() {

@@ -18,7 +18,7 @@ async fn a_read_below_a_delegate_of_what_it_lacks_has_it_fetch_it_and_no_more() 
     let delegate = field.honest(Role::Node, 2, &[&seed]);
     let leading = delegate.engine.open(&origin.info(), None, None).await.unwrap();
     give_parents(&leading, &[&seed]).await;
-    leading.lead(true);
+    leading.lead();
     let child = field.honest(Role::Node, 3, &[&seed]);
     let task = child.engine.open(&origin.info(), None, None).await.unwrap();
     give_delegate(&task, &delegate).await;

@@ -48,6 +48,14 @@ impl StoredTask {
         }
     }
 
+    /// The runs of `groups` that can be read: what of them is in doubt is hashed again first.
+    pub fn ready_in(&self, groups: GroupRange) -> Vec<GroupRange> {
+        // What cannot be hashed stays in doubt.
+        let _ = self.settle(groups);
+        let present = self.present_in(groups).into_iter();
+        present.filter(|run| self.ready(*run).is_ok()).collect()
+    }
+
     /// Hashes again what is in doubt among `groups`. What does not match is missing from now on.
     pub fn settle(&self, groups: GroupRange) -> Result<Check, StoreError> {
         let doubted: Vec<_> = {
