@@ -9,14 +9,22 @@ use dfs_tests::wait::find;
 use dfs_tests::{Body, Node, Origin, Testbed};
 
 use crate::support::crowd::Taker;
+use crate::support::ledger::Account;
 use crate::support::{Expected, Place, binaries, until};
 
 const MIB: u64 = 1 << 20;
 const IDCS: usize = 2;
 const NODES: usize = 8;
+/// Of a crowd on a bad day.
+const CROWD: usize = 6;
 const LINK: Rate = Rate(60_000_000 / 8);
 const UPLINK: Rate = Rate(30_000_000 / 8);
 const LENGTH: u64 = 20 * MIB + 17;
+
+/// On bad days: what is to be struck in the middle of it takes its time.
+const SLOW_LINK: Rate = Rate(LINK.0 / 2);
+const SLOW_UPLINK: Rate = Rate(UPLINK.0 / 2);
+const LENGTH_OF_DAY: u64 = 32 * MIB + 17;
 
 /// They hear nothing for three seconds, and a quarter of one more until that is seen; connections end after ten to
 /// fifteen. Processors may be short.
@@ -29,8 +37,12 @@ const FEW: [(&str, &str, &str); 2] = [
 ];
 
 fn testbed() -> Testbed {
-    let idcs = Some(Idcs { count: IDCS, uplink: UPLINK });
-    Testbed::build(&Layout { idcs, ..Layout::flat(NODES, LINK) }).unwrap()
+    testbed_of(NODES, LINK, UPLINK)
+}
+
+fn testbed_of(nodes: usize, link: Rate, uplink: Rate) -> Testbed {
+    let idcs = Some(Idcs { count: IDCS, uplink });
+    Testbed::build(&Layout { idcs, ..Layout::flat(nodes, link) }).unwrap()
 }
 
 /// Everybody, and the file that they want.
@@ -46,11 +58,16 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn on(testbed: &'a Testbed) -> Self {
-        let (place, body) = (Place::new(), Body::noise(1, LENGTH));
+        Self::with(testbed, LENGTH)
+    }
+
+    fn with(testbed: &'a Testbed, length: u64) -> Self {
+        let (place, body) = (Place::new(), Body::noise(1, length));
         let origin = testbed.start_origin(0).unwrap();
         origin.put("/file", body.clone());
         let url = origin.url("/file");
-        let fleet = Fleet::start_with(testbed, &binaries(), place.root(), &FEW).unwrap();
+        let few = if std::env::var("DAY_WITHOUT").is_ok() { &[][..] } else { &FEW[..] };
+        let fleet = Fleet::start_with(testbed, &binaries(), place.root(), few).unwrap();
         let before = (0..IDCS).map(|idc| testbed.uplink_traffic(idc).unwrap()).collect();
         Self { place, testbed, fleet, origin, body, url, before }
     }
@@ -83,7 +100,7 @@ impl<'a> World<'a> {
             let leading = self.leading();
             let led: f64 = leading.iter().map(|(_, led)| led).sum();
             names = leading.into_iter().map(|(name, _)| name).collect();
-            names.len() == IDCS && led as usize == NODES - IDCS
+            names.len() == IDCS && led as usize == takers.len() - IDCS
         });
         assert!(takers.iter_mut().all(|taker| !taker.getting.has_ended()), "too late");
         names
@@ -209,4 +226,80 @@ fn delegates_go_on_when_the_scheduler_is_killed() {
     world.fleet.kill("scheduler").unwrap();
     world.have_it(takers);
     world.cost(1.01);
+}
+
+/// What is lost with who had it is read again, and what two read who do not know of each other.
+const MOST_COPIES: f64 = 1.3;
+
+/// As long as it takes where nothing happens, by the way into a data centre, twice; and five seconds.
+fn within() -> Duration {
+    Duration::from_secs_f64(2.0 * LENGTH_OF_DAY as f64 / SLOW_UPLINK.0 as f64 + 5.0)
+}
+
+/// Six nodes are led by two of them, the source has been read in part, and something happens; whoever is not struck has
+/// it in time, the source pays once, and two at most read it. `strike` says who is struck.
+fn bad_day(strike: impl Fn(&mut World<'_>, &[String]) -> Vec<String>) {
+    let testbed = testbed_of(CROWD, SLOW_LINK, SLOW_UPLINK);
+    let mut world = World::with(&testbed, LENGTH_OF_DAY);
+    let mut takers = world.take();
+    let began = std::time::Instant::now();
+    let delegates = if std::env::var("DAY_WITHOUT").is_ok() {
+        until("bytes", || world.received("node1") > 2 * MIB);
+        vec!["node1".to_owned(), "node2".to_owned()]
+    } else {
+        let delegates = world.wait_led(&mut takers);
+        delegates.iter().for_each(|delegate| world.wait_moves(delegate));
+        delegates
+    };
+    eprintln!("led after {:?}", began.elapsed());
+    let read = world.origin.counters().body_bytes;
+    assert!(read < LENGTH_OF_DAY * 3 / 4, "too late: the source has been read");
+    eprintln!("read {read}, delegates {delegates:?}");
+    let struck = strike(&mut world, &delegates);
+    let mut left = struck.iter().fold(takers, |left, name| without(left, name));
+    let everyone = || left.iter_mut().all(|taker| taker.getting.has_ended()).then_some(());
+    let ended = find("everyone has it", within() * 4, everyone);
+    eprintln!("DAY took {:?} of {:?} {ended:?}", began.elapsed(), within());
+    let copies = world.origin.counters().body_bytes as f64 / LENGTH_OF_DAY as f64;
+    eprintln!("DAY copies {copies}");
+    let accounts: Vec<Account> =
+        left.into_iter().map(|taker| taker.ends_well(&world.body)).collect();
+    let readers = accounts.iter().filter(|account| account.source > 0).count();
+    eprintln!("DAY {accounts:#?}");
+    assert!(readers <= 2, "{readers} of them read the source: {accounts:?}");
+    assert!(copies <= MOST_COPIES, "{copies} copies left the origin");
+}
+
+#[test]
+fn the_seed_is_killed_where_delegates_lead() {
+    bad_day(|world, _| {
+        world.fleet.kill("seed1").unwrap();
+        Vec::new()
+    });
+}
+
+#[test]
+fn scheduler_and_delegates_are_killed() {
+    bad_day(|world, delegates| {
+        world.fleet.kill("scheduler").unwrap();
+        delegates.iter().for_each(|delegate| world.fleet.kill(delegate).unwrap());
+        delegates.to_vec()
+    });
+}
+
+#[test]
+fn scheduler_and_a_delegate_hang() {
+    bad_day(|world, delegates| {
+        world.fleet.freeze("scheduler").unwrap();
+        world.fleet.freeze(&delegates[0]).unwrap();
+        delegates[..1].to_vec()
+    });
+}
+
+#[test]
+fn the_scheduler_hangs_for_a_while_where_delegates_lead() {
+    bad_day(|world, _| {
+        world.fleet.freeze("scheduler").unwrap();
+        Vec::new()
+    });
 }

@@ -56,6 +56,8 @@ pub(super) struct Actor {
     parents: HashMap<HostId, (ParentHost, Option<CancellationToken>)>,
     /// Those who give by lease.
     partners: HashMap<HostId, ParentHost>,
+    /// Parents and partners as they were when a neighbour came to lead.
+    before: HashMap<HostId, ParentHost>,
     /// Of a seed: the one of an area nearer to the origin that it takes from.
     nearer: Option<HostId>,
     /// What that failed with since it gave something.
@@ -97,6 +99,7 @@ impl Actor {
             under_way: HashMap::new(),
             parents: HashMap::new(),
             partners: HashMap::new(),
+            before: HashMap::new(),
             nearer: None,
             nearer_failure: None,
             waiters: Vec::new(),
@@ -222,6 +225,10 @@ impl Actor {
             // The next want asks anew; whoever waits now has this host's patience.
             Command::Unregistered => self.told_swarm = false,
             Command::Unled => self.conductor.release(),
+            Command::Delegated => {
+                self.before = self.known();
+                self.conductor.release();
+            }
             Command::Digests(digests) => {
                 self.flights.keep_word(Word::Digests(*digests));
             }
@@ -681,13 +688,21 @@ impl Actor {
 
     /// Nobody says any more who gives what: those who gave so far are parents as good as any.
     fn keep_to_partners(&mut self) {
-        if self.conductor.source() != SourceAccess::Forbidden || self.partners.is_empty() {
+        let knows_others = !self.partners.is_empty() || !self.before.is_empty();
+        if self.conductor.source() != SourceAccess::Forbidden || !knows_others {
             return;
         }
-        let mut all: HashMap<HostId, ParentHost> =
-            self.parents.iter().map(|(host, (parent, _))| (*host, parent.clone())).collect();
-        all.extend(self.partners.drain());
+        let mut all = self.before.clone();
+        all.extend(self.known());
+        self.partners.clear();
         self.set_parents(all.into_values().collect());
+    }
+
+    /// Those who give, or have given by lease.
+    fn known(&self) -> HashMap<HostId, ParentHost> {
+        let parents = self.parents.iter().map(|(host, (parent, _))| (*host, parent.clone()));
+        let partners = self.partners.iter().map(|(host, partner)| (*host, partner.clone()));
+        parents.chain(partners).collect()
     }
 
     /// What parents hold is of use to who chooses among them, and lacks something.
