@@ -627,7 +627,7 @@ fn once_nobody_brings_what_is_lacked_one_reads_the_source_for_all_soon() {
     let stands_in =
         |decision: &Decision| matches!(decision, Decision::BackToSource { stand_in: true, .. });
     let readers = |decided: &[Decision]| decided.iter().filter(|one| stands_in(one)).count();
-    let mut pass = |scene: &mut Scene, decided: Vec<Decision>, tenths: usize| {
+    let pass = |scene: &mut Scene, decided: Vec<Decision>, tenths: usize| {
         let mut sent = readers(&decided);
         let mut out = leases(&decided);
         for _ in 0..tenths {
