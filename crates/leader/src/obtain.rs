@@ -85,7 +85,13 @@ impl Way {
 
 /// Carries an order out: everything the seed says goes into the mailbox, its end included.
 pub async fn obtain(order: Order, way: Way, mailbox: mpsc::Sender<Mail>) {
-    let end = match stream(&order, &way, &mailbox).await {
+    let mut heard = false;
+    let mut end = stream(&order, &way, &mailbox, &mut heard).await;
+    if end.as_ref().is_err_and(|status| heard && is_cut(status)) {
+        // By a stop of this process, say: the seed may be there all the same.
+        end = stream(&order, &way, &mailbox, &mut heard).await;
+    }
+    let end = match end {
         Ok(()) => SeedEvent::Ended,
         Err(status) => {
             let kind = refusal(status.code());
@@ -96,10 +102,22 @@ pub async fn obtain(order: Order, way: Way, mailbox: mpsc::Sender<Mail>) {
     let _ = mailbox.send(order.mail(end)).await;
 }
 
-async fn stream(order: &Order, way: &Way, mailbox: &mpsc::Sender<Mail>) -> Result<(), Status> {
+/// Whether it was the connection that broke.
+fn is_cut(status: &Status) -> bool {
+    matches!(status.code(), Code::Unknown | Code::Unavailable | Code::Cancelled)
+}
+
+/// Has it carried out, once; `heard`: whether anything came of it.
+async fn stream(
+    order: &Order,
+    way: &Way,
+    mailbox: &mpsc::Sender<Mail>,
+    heard: &mut bool,
+) -> Result<(), Status> {
     let mut events = way.obtain(order.request.clone()).await?;
     while let Some(message) = events.next().await {
         let message = message?;
+        *heard = true;
         let unjudged = message.kind.clone();
         let members = Arc::clone(&order.members.borrow());
         let event = messages::seed_event(&members, &order.task, message)

@@ -308,3 +308,16 @@ fn the_scheduler_hangs_and_goes_on() {
     };
     bad_day(&Day { strike, most_copies: WITH_SEED });
 }
+
+#[test]
+fn the_seed_is_killed_and_the_scheduler_once_a_node_reads_in_its_place() {
+    let strike = |world: &mut World<'_>, _: &[String]| {
+        world.fleet.kill("seed1").unwrap();
+        let read = world.origin.counters().body_bytes;
+        // More than lies in buffers on the way to it: others have heard of what it signs.
+        until("a node reads the source", || world.origin.counters().body_bytes > read + 8 * MIB);
+        world.fleet.kill("scheduler").unwrap();
+        Vec::new()
+    };
+    bad_day(&Day { strike, most_copies: WITHOUT_SEED });
+}
