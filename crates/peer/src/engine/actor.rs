@@ -1058,6 +1058,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whom_a_neighbour_leaves_that_led_it_knows_whom_it_knew_before() {
+        let field = Field::new();
+        let seed = field.honest(Role::Seed, 1, &[]);
+        let neighbours = [2, 3].map(|number| field.honest(Role::Node, number, &[]));
+        let (engine, _dir) = field.engine(Role::Node, &[&seed]);
+        let task = engine.open(&FakeOrigin::new(8 * GROUP).info(), None, None).await.unwrap();
+        let (mut actor, _events) = engine.actor(&task.shared, CancellationToken::new());
+        let parent = |host: &HostInfo, fetches| ParentHost {
+            host: host.clone(),
+            grant: Bytes::new(),
+            fetches,
+        };
+        let [delegate, partner] = [0, 1].map(|at| parent(&neighbours[at].info, at == 0));
+        let told = |actor: &mut Actor, command| {
+            actor.command(command);
+            actor.act();
+            let mut known: Vec<_> = actor
+                .parents
+                .values()
+                .map(|(parent, _)| (parent.host.id, parent.fetches))
+                .collect();
+            known.sort_unstable();
+            known
+        };
+        let mut all =
+            vec![(seed.info.id, true), (delegate.host.id, true), (partner.host.id, false)];
+        all.sort_unstable();
+        told(&mut actor, Command::Parents { parents: vec![parent(&seed.info, true)], led: true });
+        let (leases, withdrawn, partners) = (Vec::new(), Vec::new(), vec![partner]);
+        told(&mut actor, Command::Leases { leases, withdrawn, partners });
+        told(&mut actor, Command::Delegated);
+        let by_delegate = Command::Parents { parents: vec![delegate.clone()], led: true };
+        assert_eq!(told(&mut actor, by_delegate), [(delegate.host.id, true)]);
+        assert_eq!(told(&mut actor, Command::Unled), all);
+    }
+
+    #[tokio::test]
     async fn what_a_seed_has_evicted_it_does_not_fetch_for_who_asks_another_for_it_too() {
         let (field, origin) = (Field::new(), Arc::new(FakeOrigin::new(8 * GROUP)));
         let slow = field.honest(Role::Node, 1, &[]);
