@@ -171,18 +171,40 @@ impl Pending {
         for (said, share) in std::mem::take(&mut self.unproven) {
             // It is smaller than before and gives its room back when it is added again.
             drop(share);
-            let task = said.task;
-            let Proven { digests, signers, stood_in, rest } = prove(host, said, trusted);
+            let (news, rest) = vouched_for(host, said, trusted);
             if let Some(rest) = rest {
                 self.add(rest);
             }
-            if !digests.is_empty() || !signers.is_empty() {
-                let event = Event::Vouched { host: host.id, task, digests, stood_in };
-                vouched.push(Announced { event, signers });
-            }
+            vouched.extend(news);
         }
         vouched
     }
+}
+
+/// What of it somebody vouches for, and the rest.
+fn vouched_for(
+    host: &HostInfo,
+    said: Unproven,
+    trusted: &Trusted<'_>,
+) -> (Option<Announced>, Option<Unproven>) {
+    let task = said.task;
+    let Proven { digests, signers, stood_in, rest } = prove(host, said, trusted);
+    let is_news = !digests.is_empty() || !signers.is_empty();
+    let event = Event::Vouched { host: host.id, task, digests, stood_in };
+    (is_news.then_some(Announced { event, signers }), rest)
+}
+
+/// Digests that a delegate's own engine has of one who stands in for a seed, with the word of the scheduler that has it
+/// do so: those below know neither.
+pub fn of_stand_in(
+    own: &HostInfo,
+    task: TaskId,
+    batch: Bytes,
+    appointments: Vec<Bytes>,
+    trusted: &Trusted<'_>,
+) -> Option<Announced> {
+    let said = Unproven { task, digests: vec![batch], appointments };
+    vouched_for(own, said, trusted).0
 }
 
 #[cfg(test)]
@@ -300,6 +322,23 @@ mod tests {
         assert_eq!(now[0].signers, [signer(&word)]);
         assert!(!pending.is_empty(), "the stranger's goes on waiting");
         assert!(pending.vouched(&announcer, &Trusted { members: &all, me: &me }).is_empty());
+    }
+
+    #[test]
+    fn what_a_stand_in_signed_is_told_below_a_delegate_with_the_word_of_the_scheduler() {
+        let (own, scheduler, stand_in) = (identity(), identity(), identity());
+        let task = some_task().id;
+        let word = Appointment::sign(task, stand_in.host(), stand_in.public_key(), &scheduler);
+        let listed = members(&[(&scheduler, Role::Scheduler)]);
+        let told = |members: &Members, words: Vec<Bytes>| {
+            let trusted = Trusted { members, me: &own };
+            of_stand_in(&node(&own), task, batch(&stand_in), words, &trusted)
+        };
+        let now = told(&listed, vec![word.encode()]).unwrap();
+        assert_eq!(taken(&now), (&[batch(&stand_in)][..], false));
+        assert_eq!(now.signers, [signer(&word)]);
+        assert!(told(&listed, Vec::new()).is_none(), "nobody says that it may");
+        assert!(told(&Members::default(), vec![word.encode()]).is_none(), "nobody known does");
     }
 
     #[test]

@@ -49,17 +49,23 @@ const TURN: Duration = Duration::from_millis(100);
 
 /// Takes the streams of hosts.
 pub struct Reception {
+    edge: Edge,
+    last_stream: AtomicU64,
+    stop: CancellationToken,
+}
+
+/// What all streams have in common.
+#[derive(Clone)]
+struct Edge {
     handle: Handle,
     members: watch::Receiver<Arc<Members>>,
     me: Arc<Identity>,
     metrics: SchedulerMetrics,
-    last_stream: AtomicU64,
     verifying: Arc<Semaphore>,
     pending: Arc<Semaphore>,
     naming: Arc<Semaphore>,
     pulse: Pulse,
     tasks: TaskTracker,
-    stop: CancellationToken,
 }
 
 /// Whether hosts hear all the time that who leads them is there.
@@ -84,22 +90,18 @@ impl Reception {
         (tasks, stop): (TaskTracker, CancellationToken),
         pulse: Pulse,
     ) -> Self {
-        let (last_stream, verifying) = (AtomicU64::new(0), Arc::new(Semaphore::new(VERIFYING)));
-        let pending = Arc::new(Semaphore::new(PENDING));
-        let naming = Arc::new(Semaphore::new(naming::TURNS));
-        Self {
+        let edge = Edge {
             handle,
             members,
             me,
             metrics,
-            last_stream,
-            verifying,
-            pending,
-            naming,
+            verifying: Arc::new(Semaphore::new(VERIFYING)),
+            pending: Arc::new(Semaphore::new(PENDING)),
+            naming: Arc::new(Semaphore::new(naming::TURNS)),
             pulse,
             tasks,
-            stop,
-        }
+        };
+        Self { edge, last_stream: AtomicU64::new(0), stop }
     }
 
     /// Who announces itself. Nobody speaks for a host but that host, as its certificate says, nor for a member of the
@@ -112,7 +114,7 @@ impl Reception {
             HostKind::Seed => &[Role::Seed],
         };
         caller.require(host.id, roles)?;
-        let known = self.members.borrow().key_of(&host.id);
+        let known = self.edge.members.borrow().key_of(&host.id);
         match known {
             Some(key) if key != host.public_key => {
                 Err(Status::permission_denied("this host id belongs to another key"))
@@ -136,24 +138,16 @@ impl Reception {
             return Err(Status::invalid_argument("a host announces itself first"));
         };
         let host = self.identify(&caller, &announce).inspect_err(|_| {
-            self.metrics.malformed.inc();
+            self.edge.metrics.malformed.inc();
         })?;
         let (out, receiver) = mpsc::channel(OUTGOING);
         let attendance = Attendance {
             host: Arc::new(host),
             id: self.last_stream.fetch_add(1, Ordering::Relaxed) + 1,
-            handle: self.handle.clone(),
-            members: self.members.clone(),
-            me: Arc::clone(&self.me),
-            metrics: self.metrics.clone(),
-            verifying: Arc::clone(&self.verifying),
-            pending: Arc::clone(&self.pending),
-            naming: Arc::clone(&self.naming),
-            pulse: self.pulse,
-            tasks: self.tasks.clone(),
+            edge: self.edge.clone(),
             stop: self.stop.child_token(),
         };
-        self.tasks.spawn(attendance.serve(announce, messages, out));
+        self.edge.tasks.spawn(attendance.serve(announce, messages, out));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -165,7 +159,7 @@ impl Reception {
         // Who takes what from whom is nobody's business but the cluster's.
         Caller::of(request.extensions()).require_member()?;
         let look = looking::look(&request.into_inner()).map_err(|error| malformed(&error))?;
-        let seen = self.handle.look(look).await.map_err(|error| stopped(&error))?;
+        let seen = self.edge.handle.look(look).await.map_err(|error| stopped(&error))?;
         Ok(Response::new(looking::reply(&seen)))
     }
 }
@@ -182,15 +176,7 @@ fn stopped(error: &Error) -> Status {
 struct Attendance {
     host: Arc<HostInfo>,
     id: StreamId,
-    handle: Handle,
-    members: watch::Receiver<Arc<Members>>,
-    me: Arc<Identity>,
-    metrics: SchedulerMetrics,
-    verifying: Arc<Semaphore>,
-    pending: Arc<Semaphore>,
-    naming: Arc<Semaphore>,
-    pulse: Pulse,
-    tasks: TaskTracker,
+    edge: Edge,
     stop: CancellationToken,
 }
 
@@ -208,7 +194,7 @@ impl Attendance {
             None => Some(Status::unavailable("the scheduler ends this stream")),
         };
         // Neither a scheduler that has stopped nor a host that has gone needs to know.
-        let _ = self.handle.send(Mail::Detach(self.host.id, self.id)).await;
+        let _ = self.edge.handle.send(Mail::Detach(self.host.id, self.id)).await;
         if let Some(status) = end {
             let _ = out.try_send(Err(status));
         }
@@ -226,12 +212,12 @@ impl Attendance {
         let out_to = out.clone();
         self.send(Mail::Attach(Stream { host, id, out: out_to, stop, skill, grpc })).await?;
         // Who joins from here on is news to what waits.
-        let mut members = self.members.clone();
+        let mut members = self.edge.members.clone();
         members.mark_unchanged();
-        let mut pending = Pending::new(Arc::clone(&self.pending));
-        let mut naming = Naming::new(Arc::clone(&self.naming));
+        let mut pending = Pending::new(Arc::clone(&self.edge.pending));
+        let mut naming = Naming::new(Arc::clone(&self.edge.naming));
         // A delegate knows of what it leads, and is asked for nothing else.
-        naming.said(announce.more && self.pulse == Pulse::Silent);
+        naming.said(announce.more && self.edge.pulse == Pulse::Silent);
         self.announce(announce.held, &mut pending).await?;
         self.send(Mail::Event(Box::new(Event::AnnouncedAll(self.host.id)))).await?;
         loop {
@@ -256,7 +242,7 @@ impl Attendance {
                     continue;
                 }
                 Some(Up::Names(ref names)) => {
-                    naming.said(names.more && self.pulse == Pulse::Silent);
+                    naming.said(names.more && self.edge.pulse == Pulse::Silent);
                 }
                 _ => {}
             }
@@ -283,7 +269,7 @@ impl Attendance {
                     }
                     // One task that cannot be read must not keep a host and all its others away.
                     Err(error) => {
-                        self.metrics.malformed.inc();
+                        self.edge.metrics.malformed.inc();
                         tracing::debug!(host = %self.host.id, %error, "a task is not taken in");
                     }
                 }
@@ -323,9 +309,10 @@ impl Attendance {
         work: impl FnOnce(&HostInfo, &Trusted<'_>) -> T + Send + 'static,
     ) -> Result<T, Status> {
         // Closed only with the process.
-        let turn = Arc::clone(&self.verifying).acquire_owned().await;
-        let (host, members, me) = (Arc::clone(&self.host), self.members.clone(), self.me.clone());
-        let looking = self.tasks.spawn_blocking(move || {
+        let turn = Arc::clone(&self.edge.verifying).acquire_owned().await;
+        let (host, members, me) =
+            (Arc::clone(&self.host), self.edge.members.clone(), self.edge.me.clone());
+        let looking = self.edge.tasks.spawn_blocking(move || {
             let _turn = turn;
             let members = Arc::clone(&members.borrow());
             work(&host, &Trusted { members: &members, me: &me })
@@ -334,11 +321,11 @@ impl Attendance {
     }
 
     async fn send(&self, mail: Mail) -> Result<(), Status> {
-        self.handle.send(mail).await.map_err(|error| stopped(&error))
+        self.edge.handle.send(mail).await.map_err(|error| stopped(&error))
     }
 
     fn bad(&self, error: &Unacceptable) -> Status {
-        self.metrics.malformed.inc();
+        self.edge.metrics.malformed.inc();
         malformed(error)
     }
 }
@@ -450,18 +437,20 @@ mod tests {
         let attendance = Attendance {
             host: Arc::new(host),
             id: 1,
-            handle: Handle::to(mail.clone()),
-            members: watch::channel(Arc::new(Members::default())).1,
-            me: Arc::new(me),
-            metrics: SchedulerMetrics::register(&mut Metrics::new()),
-            verifying: Arc::clone(&verifying),
-            pending: Arc::new(Semaphore::new(PENDING)),
-            naming: Arc::new(Semaphore::new(1)),
-            pulse: Pulse::Silent,
-            tasks: TaskTracker::new(),
+            edge: Edge {
+                handle: Handle::to(mail.clone()),
+                members: watch::channel(Arc::new(Members::default())).1,
+                me: Arc::new(me),
+                metrics: SchedulerMetrics::register(&mut Metrics::new()),
+                verifying: Arc::clone(&verifying),
+                pending: Arc::new(Semaphore::new(PENDING)),
+                naming: Arc::new(Semaphore::new(1)),
+                pulse: Pulse::Silent,
+                tasks: TaskTracker::new(),
+            },
             stop: CancellationToken::new(),
         };
-        let mut pending = Pending::new(Arc::clone(&attendance.pending));
+        let mut pending = Pending::new(Arc::clone(&attendance.edge.pending));
         let mut announcing = JoinSet::new();
         announcing.spawn(async move {
             attendance.announce(vec![held(), held(), held()], &mut pending).await

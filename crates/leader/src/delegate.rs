@@ -175,7 +175,7 @@ impl Delegate {
                 charge = charges.recv() => match charge {
                     Some(Charge::Lead(task)) => {
                         let refusal = self.lead(&task).await.err();
-                        self.swarm.leading(task.id, refusal.map(str::to_owned));
+                        self.swarm.leading(&task, refusal.map(str::to_owned));
                     }
                     Some(Charge::LeadNoMore(task)) => self.lead_no_more(task).await,
                     None => return,
@@ -224,14 +224,14 @@ impl Delegate {
             };
             let is_alone = leading.alone_since.is_some_and(|since| now >= since + ALONE_FOR);
             if leading.task.lacks_room() && !leading.task.is_complete() {
-                ends.push((*id, "its cache is full"));
+                ends.push((leading.task.info().clone(), "its cache is full"));
             } else if is_alone {
-                ends.push((*id, "nobody comes to it"));
+                ends.push((leading.task.info().clone(), "nobody comes to it"));
             }
         }
-        for (id, why) in ends {
-            self.lead_no_more(id).await;
-            self.swarm.leading(id, Some(why.to_owned()));
+        for (info, why) in ends {
+            self.lead_no_more(info.id).await;
+            self.swarm.leading(&info, Some(why.to_owned()));
         }
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use dfs_model::{HostInfo, TaskInfo};
 use dfs_peer::engine::Engine;
 use dfs_proto::seed::seed_client::SeedClient;
-use dfs_proto::seed::{ObtainEvent, ObtainRequest};
+use dfs_proto::seed::{ObtainEvent, ObtainRequest, obtain_event};
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::announcement::{self, Trusted};
 use super::service::Mail;
 use super::{giving, messages};
 use crate::members::Members;
@@ -61,9 +62,36 @@ impl Way {
     }
 }
 
+impl Way {
+    /// What no seed has signed: a delegate's own engine may have it of one who stands in for them.
+    async fn of_stand_in(
+        &self,
+        order: &Order,
+        members: &Members,
+        said: Option<obtain_event::Kind>,
+    ) -> Option<Mail> {
+        let (Self::Own(engine), Some(obtain_event::Kind::Digests(signed))) = (self, said) else {
+            return None;
+        };
+        let task = engine.held(&order.task.id).await?;
+        let appointments = task.stored().appointments_for(std::slice::from_ref(&signed.encoded));
+        let trusted = Trusted { members, me: engine.identity() };
+        let id = order.task.id;
+        let batch = signed.encoded;
+        let vouched = announcement::of_stand_in(&order.seed, id, batch, appointments, &trusted)?;
+        Some(Mail::Announced(Box::new(vouched)))
+    }
+}
+
 /// Carries an order out: everything the seed says goes into the mailbox, its end included.
 pub async fn obtain(order: Order, way: Way, mailbox: mpsc::Sender<Mail>) {
-    let end = match stream(&order, &way, &mailbox).await {
+    let mut heard = false;
+    let mut end = stream(&order, &way, &mailbox, &mut heard).await;
+    if end.as_ref().is_err_and(|status| heard && is_cut(status)) {
+        // By a stop of this process, say: the seed may be there all the same.
+        end = stream(&order, &way, &mailbox, &mut heard).await;
+    }
+    let end = match end {
         Ok(()) => SeedEvent::Ended,
         Err(status) => {
             let kind = refusal(status.code());
@@ -74,15 +102,32 @@ pub async fn obtain(order: Order, way: Way, mailbox: mpsc::Sender<Mail>) {
     let _ = mailbox.send(order.mail(end)).await;
 }
 
-async fn stream(order: &Order, way: &Way, mailbox: &mpsc::Sender<Mail>) -> Result<(), Status> {
+/// Whether it was the connection that broke.
+fn is_cut(status: &Status) -> bool {
+    matches!(status.code(), Code::Unknown | Code::Unavailable | Code::Cancelled)
+}
+
+/// Has it carried out, once; `heard`: whether anything came of it.
+async fn stream(
+    order: &Order,
+    way: &Way,
+    mailbox: &mpsc::Sender<Mail>,
+    heard: &mut bool,
+) -> Result<(), Status> {
     let mut events = way.obtain(order.request.clone()).await?;
     while let Some(message) = events.next().await {
         let message = message?;
+        *heard = true;
+        let unjudged = message.kind.clone();
         let members = Arc::clone(&order.members.borrow());
         let event = messages::seed_event(&members, &order.task, message)
             .map_err(|error| Status::internal(format!("the seed's answer: {error}")))?;
-        let Some(event) = event else { continue };
-        if mailbox.send(order.mail(event)).await.is_err() {
+        let mail = match event {
+            Some(event) => Some(order.mail(event)),
+            None => way.of_stand_in(order, &members, unjudged).await,
+        };
+        let Some(mail) = mail else { continue };
+        if mailbox.send(mail).await.is_err() {
             return Ok(());
         }
     }

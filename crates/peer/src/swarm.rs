@@ -275,8 +275,8 @@ impl Swarm {
     }
 
     /// Answers a charge: this host leads, or does not, for a reason. Later: it leads no more.
-    pub fn leading(&self, task: TaskId, refusal: Option<String>) {
-        self.outbox.leading(task, refusal);
+    pub fn leading(&self, task: &TaskInfo, refusal: Option<String>) {
+        self.outbox.leading(task.clone(), refusal);
     }
 
     /// What the session is waiting for, in words.

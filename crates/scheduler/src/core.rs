@@ -146,7 +146,7 @@ impl Default for Limits {
             refusal: Duration::from_secs(10),
             idle: Duration::from_secs(3600),
             led_from: 4 << 20,
-            delegate_above: 0,
+            delegate_above: 50_000,
             delegate_from: 8,
         }
     }

@@ -236,7 +236,12 @@ pub fn groups(pieces: &[std::ops::Range<u32>]) -> GroupSet {
 pub fn limits(scenario: &Scenario) -> Limits {
     let usual = Limits::default();
     let led_from = usual.led_from * GROUP_BYTES / scenario.piece_bytes.max(1);
-    Limits { led_from, ..usual }
+    Limits {
+        led_from,
+        delegate_above: scenario.delegate_above,
+        delegate_from: scenario.delegate_from,
+        ..usual
+    }
 }
 
 /// As the core has it.

@@ -57,12 +57,7 @@ impl Delegating {
     }
 
     fn begin(&mut self, now: Micros) {
-        let limits = Limits {
-            delegate_above: self.scenario.delegate_above,
-            delegate_from: self.scenario.delegate_from,
-            ..limits(&self.scenario)
-        };
-        self.upper = Core::new(limits, (self.make)(), self.seed);
+        self.upper = Core::new(limits(&self.scenario), (self.make)(), self.seed);
         self.lowers.clear();
         self.ticks.clear();
         self.led_by.clear();

@@ -9,14 +9,22 @@ use dfs_tests::wait::find;
 use dfs_tests::{Body, Node, Origin, Testbed};
 
 use crate::support::crowd::Taker;
+use crate::support::ledger::Account;
 use crate::support::{Expected, Place, binaries, until};
 
 const MIB: u64 = 1 << 20;
 const IDCS: usize = 2;
 const NODES: usize = 8;
+/// Of a crowd on a bad day.
+const CROWD: usize = 6;
 const LINK: Rate = Rate(60_000_000 / 8);
 const UPLINK: Rate = Rate(30_000_000 / 8);
 const LENGTH: u64 = 20 * MIB + 17;
+
+/// On bad days: what is to be struck in the middle of it takes its time.
+const SLOW_LINK: Rate = Rate(LINK.0 / 2);
+const SLOW_UPLINK: Rate = Rate(UPLINK.0 / 2);
+const LENGTH_OF_DAY: u64 = 32 * MIB + 17;
 
 /// They hear nothing for three seconds, and a quarter of one more until that is seen; connections end after ten to
 /// fifteen. Processors may be short.
@@ -29,8 +37,12 @@ const FEW: [(&str, &str, &str); 2] = [
 ];
 
 fn testbed() -> Testbed {
-    let idcs = Some(Idcs { count: IDCS, uplink: UPLINK });
-    Testbed::build(&Layout { idcs, ..Layout::flat(NODES, LINK) }).unwrap()
+    testbed_of(NODES, LINK, UPLINK)
+}
+
+fn testbed_of(nodes: usize, link: Rate, uplink: Rate) -> Testbed {
+    let idcs = Some(Idcs { count: IDCS, uplink });
+    Testbed::build(&Layout { idcs, ..Layout::flat(nodes, link) }).unwrap()
 }
 
 /// Everybody, and the file that they want.
@@ -40,19 +52,24 @@ struct World<'a> {
     fleet: Fleet<'a>,
     origin: Origin,
     body: Body,
+    length: u64,
     url: String,
     before: Vec<Traffic>,
 }
 
 impl<'a> World<'a> {
     fn on(testbed: &'a Testbed) -> Self {
-        let (place, body) = (Place::new(), Body::noise(1, LENGTH));
+        Self::with(testbed, LENGTH)
+    }
+
+    fn with(testbed: &'a Testbed, length: u64) -> Self {
+        let (place, body) = (Place::new(), Body::noise(1, length));
         let origin = testbed.start_origin(0).unwrap();
         origin.put("/file", body.clone());
         let url = origin.url("/file");
         let fleet = Fleet::start_with(testbed, &binaries(), place.root(), &FEW).unwrap();
         let before = (0..IDCS).map(|idc| testbed.uplink_traffic(idc).unwrap()).collect();
-        Self { place, testbed, fleet, origin, body, url, before }
+        Self { place, testbed, fleet, origin, body, length, url, before }
     }
 
     fn take(&self) -> Vec<Taker> {
@@ -83,7 +100,7 @@ impl<'a> World<'a> {
             let leading = self.leading();
             let led: f64 = leading.iter().map(|(_, led)| led).sum();
             names = leading.into_iter().map(|(name, _)| name).collect();
-            names.len() == IDCS && led as usize == NODES - IDCS
+            names.len() == IDCS && led as usize == takers.len() - IDCS
         });
         assert!(takers.iter_mut().all(|taker| !taker.getting.has_ended()), "too late");
         names
@@ -116,12 +133,12 @@ impl<'a> World<'a> {
     /// Copies that came into a data centre.
     fn copies_into(&self, idc: usize) -> f64 {
         let carried = self.testbed.uplink_traffic(idc).unwrap() - self.before[idc];
-        carried.received as f64 / LENGTH as f64
+        carried.received as f64 / self.length as f64
     }
 
     #[track_caller]
     fn cost(&self, most_copies: f64) {
-        let copies = self.origin.counters().body_bytes as f64 / LENGTH as f64;
+        let copies = self.origin.counters().body_bytes as f64 / self.length as f64;
         assert!(copies <= most_copies, "{copies} copies left the origin");
     }
 
@@ -209,4 +226,98 @@ fn delegates_go_on_when_the_scheduler_is_killed() {
     world.fleet.kill("scheduler").unwrap();
     world.have_it(takers);
     world.cost(1.01);
+}
+
+/// Who is struck on a bad day, and copies that leave the origin at most.
+struct Day {
+    strike: fn(&mut World<'_>, &[String]) -> Vec<String>,
+    most_copies: f64,
+}
+
+/// What each who reads the source for a data centre reads that another one read.
+const WITHOUT_SEED: f64 = 1.7;
+
+/// Nothing is lost but what is on its way.
+const WITH_SEED: f64 = 1.3;
+
+/// From when it happens on: twice as long as it takes where nothing does, by the way into a data centre, and five
+/// seconds.
+fn in_time() -> Duration {
+    Duration::from_secs_f64(2.0 * LENGTH_OF_DAY as f64 / SLOW_UPLINK.0 as f64 + 5.0)
+}
+
+/// Four nodes are led by two others, some of the source has been read, and something happens. Whoever is not struck has
+/// the file in time, the source pays once, and no more than one node of each data centre reads it.
+fn bad_day(day: &Day) {
+    let testbed = testbed_of(CROWD, SLOW_LINK, SLOW_UPLINK);
+    // As slow as the way into a data centre: when it happens, not all of it has been read.
+    testbed.slow("origin", SLOW_UPLINK).unwrap();
+    let mut world = World::with(&testbed, LENGTH_OF_DAY);
+    let mut takers = world.take();
+    let delegates = world.wait_led(&mut takers);
+    delegates.iter().for_each(|delegate| world.wait_moves(delegate));
+    let read = world.origin.counters().body_bytes;
+    assert!(read < LENGTH_OF_DAY * 3 / 4, "too late: {read} bytes of the source have been read");
+    let struck = (day.strike)(&mut world, &delegates);
+    let mut left = struck.iter().fold(takers, |left, name| without(left, name));
+    let have_ended = || left.iter_mut().all(|taker| taker.getting.has_ended()).then_some(());
+    find("everybody has it", in_time(), have_ended).unwrap();
+    let accounts: Vec<Account> =
+        left.into_iter().map(|taker| taker.ends_well(&world.body)).collect();
+    world.cost(day.most_copies);
+    let readers = accounts.iter().filter(|account| account.source > 0).count();
+    assert!(readers <= IDCS, "{readers} nodes read the source: {accounts:?}");
+}
+
+#[test]
+fn the_seed_is_killed() {
+    let strike = |world: &mut World<'_>, _: &[String]| {
+        world.fleet.kill("seed1").unwrap();
+        Vec::new()
+    };
+    bad_day(&Day { strike, most_copies: WITHOUT_SEED });
+}
+
+#[test]
+fn the_scheduler_and_all_delegates_are_killed() {
+    let strike = |world: &mut World<'_>, delegates: &[String]| {
+        world.fleet.kill("scheduler").unwrap();
+        delegates.iter().for_each(|delegate| world.fleet.kill(delegate).unwrap());
+        delegates.to_vec()
+    };
+    bad_day(&Day { strike, most_copies: WITH_SEED });
+}
+
+#[test]
+fn the_scheduler_and_a_delegate_hang() {
+    let strike = |world: &mut World<'_>, delegates: &[String]| {
+        world.fleet.freeze("scheduler").unwrap();
+        world.fleet.freeze(&delegates[0]).unwrap();
+        delegates[..1].to_vec()
+    };
+    bad_day(&Day { strike, most_copies: WITH_SEED });
+}
+
+#[test]
+fn the_scheduler_hangs_and_goes_on() {
+    let strike = |world: &mut World<'_>, delegates: &[String]| {
+        world.fleet.freeze("scheduler").unwrap();
+        (0..6).for_each(|_| world.wait_moves(&delegates[0]));
+        world.fleet.thaw("scheduler").unwrap();
+        Vec::new()
+    };
+    bad_day(&Day { strike, most_copies: WITH_SEED });
+}
+
+#[test]
+fn the_seed_is_killed_and_the_scheduler_once_a_node_reads_in_its_place() {
+    let strike = |world: &mut World<'_>, _: &[String]| {
+        world.fleet.kill("seed1").unwrap();
+        let read = world.origin.counters().body_bytes;
+        // More than lies in buffers on the way to it: others have heard of what it signs.
+        until("a node reads the source", || world.origin.counters().body_bytes > read + 8 * MIB);
+        world.fleet.kill("scheduler").unwrap();
+        Vec::new()
+    };
+    bad_day(&Day { strike, most_copies: WITHOUT_SEED });
 }

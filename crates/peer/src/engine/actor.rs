@@ -57,6 +57,8 @@ pub(super) struct Actor {
     parents: HashMap<HostId, (ParentHost, Option<CancellationToken>)>,
     /// Those who give by lease.
     partners: HashMap<HostId, ParentHost>,
+    /// Parents and partners as they were when a neighbour came to lead.
+    before: HashMap<HostId, ParentHost>,
     /// Of a seed: the one of an area nearer to the origin that it takes from.
     nearer: Option<HostId>,
     /// What that failed with since it gave something.
@@ -100,6 +102,7 @@ impl Actor {
             under_way: HashMap::new(),
             parents: HashMap::new(),
             partners: HashMap::new(),
+            before: HashMap::new(),
             nearer: None,
             nearer_failure: None,
             waiters: Vec::new(),
@@ -238,6 +241,10 @@ impl Actor {
             // The next want asks anew; whoever waits now has this host's patience.
             Command::Unregistered => self.told_swarm = false,
             Command::Unled => self.conductor.release(),
+            Command::Delegated => {
+                self.before = self.known();
+                self.conductor.release();
+            }
             Command::Digests(digests) => {
                 self.flights.keep_word(Word::Digests(*digests));
             }
@@ -697,13 +704,21 @@ impl Actor {
 
     /// Nobody says any more who gives what: those who gave so far are parents as good as any.
     fn keep_to_partners(&mut self) {
-        if self.conductor.source() != SourceAccess::Forbidden || self.partners.is_empty() {
+        let knows_others = !self.partners.is_empty() || !self.before.is_empty();
+        if self.conductor.source() != SourceAccess::Forbidden || !knows_others {
             return;
         }
-        let mut all: HashMap<HostId, ParentHost> =
-            self.parents.iter().map(|(host, (parent, _))| (*host, parent.clone())).collect();
-        all.extend(self.partners.drain());
+        let mut all = self.before.clone();
+        all.extend(self.known());
+        self.partners.clear();
         self.set_parents(all.into_values().collect());
+    }
+
+    /// Those who give, or have given by lease.
+    fn known(&self) -> HashMap<HostId, ParentHost> {
+        let parents = self.parents.iter().map(|(host, (parent, _))| (*host, parent.clone()));
+        let partners = self.partners.iter().map(|(host, partner)| (*host, partner.clone()));
+        parents.chain(partners).collect()
     }
 
     /// What parents hold is of use to who chooses among them, and lacks something.
@@ -1091,6 +1106,43 @@ mod tests {
         actor.command(Command::Unled);
         actor.act();
         assert!(follows(&actor), "nobody else says who gives what");
+    }
+
+    #[tokio::test]
+    async fn whom_a_neighbour_leaves_that_led_it_knows_whom_it_knew_before() {
+        let field = Field::new();
+        let seed = field.honest(Role::Seed, 1, &[]);
+        let neighbours = [2, 3].map(|number| field.honest(Role::Node, number, &[]));
+        let (engine, _dir) = field.engine(Role::Node, &[&seed]);
+        let task = engine.open(&FakeOrigin::new(8 * GROUP).info(), None, None).await.unwrap();
+        let (mut actor, _events) = engine.actor(&task.shared, CancellationToken::new());
+        let parent = |host: &HostInfo, fetches| ParentHost {
+            host: host.clone(),
+            grant: Bytes::new(),
+            fetches,
+        };
+        let [delegate, partner] = [0, 1].map(|at| parent(&neighbours[at].info, at == 0));
+        let told = |actor: &mut Actor, command| {
+            actor.command(command);
+            actor.act();
+            let mut known: Vec<_> = actor
+                .parents
+                .values()
+                .map(|(parent, _)| (parent.host.id, parent.fetches))
+                .collect();
+            known.sort_unstable();
+            known
+        };
+        let mut all =
+            vec![(seed.info.id, true), (delegate.host.id, true), (partner.host.id, false)];
+        all.sort_unstable();
+        told(&mut actor, Command::Parents { parents: vec![parent(&seed.info, true)], led: true });
+        let (leases, withdrawn, partners) = (Vec::new(), Vec::new(), vec![partner]);
+        told(&mut actor, Command::Leases { leases, withdrawn, partners });
+        told(&mut actor, Command::Delegated);
+        let by_delegate = Command::Parents { parents: vec![delegate.clone()], led: true };
+        assert_eq!(told(&mut actor, by_delegate), [(delegate.host.id, true)]);
+        assert_eq!(told(&mut actor, Command::Unled), all);
     }
 
     #[tokio::test]

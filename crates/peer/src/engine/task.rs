@@ -103,6 +103,8 @@ pub(crate) enum Command {
     Unregistered,
     /// The scheduler is not there any more: nobody leases.
     Unled,
+    /// A neighbour leads from now on. It may go and leave behind those who do not know what the scheduler knew.
+    Delegated,
     Digests(Box<SignedDigests>),
     /// The whole content, with what proves it: the scheduler's answer for a tiny one.
     Tiny {

@@ -168,7 +168,8 @@ pub(super) fn lacks(task: &TaskId) -> HostMessage {
     up(Up::Lacks(scheduler::Lacks { task_id: id_bytes(task) }))
 }
 
-fn leave(task: &TaskId) -> HostMessage {
+/// Nothing is held of a task, or it is no more of whoever led in it.
+pub(super) fn leave(task: &TaskId) -> HostMessage {
     up(Up::Leave(Leave { task_id: id_bytes(task) }))
 }
 

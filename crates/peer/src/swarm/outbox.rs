@@ -101,7 +101,7 @@ struct Inner {
     /// What was said of who leads, the oldest first.
     delegated: VecDeque<Delegated>,
     /// What this host has answered to who asked it to lead.
-    leading: VecDeque<(TaskId, Option<String>)>,
+    leading: VecDeque<(TaskInfo, Option<String>)>,
     /// The host goes and does not come back.
     departs: bool,
 }
@@ -307,12 +307,12 @@ impl Outbox {
     }
 
     /// This host leads others in a task, or does not, for a reason.
-    pub(super) fn leading(&self, task: TaskId, refusal: Option<String>) {
+    pub(super) fn leading(&self, task: TaskInfo, refusal: Option<String>) {
         self.inner.lock().leading.push_back((task, refusal));
         self.urgent.notify_one();
     }
 
-    pub(super) fn take_leading(&self) -> VecDeque<(TaskId, Option<String>)> {
+    pub(super) fn take_leading(&self) -> VecDeque<(TaskInfo, Option<String>)> {
         std::mem::take(&mut self.inner.lock().leading)
     }
 

@@ -353,10 +353,12 @@ impl Session {
                 return self.come_back(members, &registration).await;
             }
             // Also where it never went. Of a delegate that it has left already it hears too late.
-            if self.delegates.leave(&task).is_some()
-                || self.leader_of(members, &registration.task) == Some(by)
-            {
-                self.tell_all(members, &registration).await;
+            let left = self.delegates.leave(&task);
+            if let Some(delegate) = left {
+                self.send(delegate, messages::leave(&task)).await;
+            }
+            if left.is_some() || self.leader_of(members, &registration.task) == Some(by) {
+                self.tell_all(members, &registration, Command::Unled).await;
             }
             return;
         };
@@ -370,7 +372,7 @@ impl Session {
             return self.come_back(members, &registration).await;
         }
         self.send(by, messages::went(&task)).await;
-        self.tell_all(members, &registration).await;
+        self.tell_all(members, &registration, Command::Delegated).await;
     }
 
     /// Opens a link to a delegate; whether it is there.
@@ -431,16 +433,18 @@ impl Session {
         let task = registration.task.id;
         let Some(delegate) = self.delegates.leave(&task) else { return };
         tracing::info!(task = %task.short(), %delegate, "back from a delegate");
+        // It may lead this host in other tasks, and would go on in this one.
+        self.send(delegate, messages::leave(&task)).await;
         if let Some(scheduler) = self.leader_of(members, &registration.task) {
             self.send(scheduler, messages::came_back(&task, &delegate)).await;
         }
-        self.tell_all(members, registration).await;
+        self.tell_all(members, registration, Command::Unled).await;
     }
 
-    /// Whoever leads a task now is told all of it: what is held, and what is wanted.
-    async fn tell_all(&self, members: &Members, registration: &Registration) {
+    /// Whoever leads a task now is told all of it: what is held, and what is wanted. `word`: what the task is told.
+    async fn tell_all(&self, members: &Members, registration: &Registration, word: Command) {
         // The task may be closing.
-        let _ = registration.commands.send(Command::Unled).await;
+        let _ = registration.commands.send(word).await;
         let Some(leader) = self.leader_of(members, &registration.task) else { return };
         let (holdings, task) = (Arc::clone(&self.holdings), registration.task.id);
         let held = self.tracker.spawn_blocking(move || holdings.held(&[task]).pop());
@@ -450,12 +454,11 @@ impl Session {
         self.register_at(leader, registration).await;
     }
 
-    /// Says whether this host leads where it was asked to.
+    /// Says whether this host leads where it was asked to, also once it takes the task no more.
     async fn answer_charges(&self, members: &Members) {
         for (task, refusal) in self.outbox.take_leading() {
-            let Some(registration) = self.outbox.registration(&task) else { continue };
-            if let Some(scheduler) = self.leader_of(members, &registration.task) {
-                self.send(scheduler, messages::leading(&task, refusal)).await;
+            if let Some(scheduler) = self.leader_of(members, &task) {
+                self.send(scheduler, messages::leading(&task.id, refusal)).await;
             }
         }
     }
@@ -583,7 +586,9 @@ mod tests {
                     Up::CameBack(_) => "came back",
                     Up::Want(want) if want.groups.is_empty() => "went",
                     Up::Reschedule(_) => "nothing comes",
+                    Up::Leave(_) => "left",
                     Up::Progress(said) if !said.failed.is_empty() => "failed",
+                    Up::Leading(said) if !said.leads => "resigns",
                     other => panic!("{other:?}"),
                 };
                 said.map(name).collect()
@@ -600,7 +605,7 @@ mod tests {
         scene.hears(SCHEDULER, there).await;
         assert!(scene.told().concat().is_empty(), "it is there");
         scene.hears(SCHEDULER, None).await;
-        assert_eq!(scene.told(), [vec!["register"], vec![]]);
+        assert_eq!(scene.told(), [vec!["register"], vec!["left"]]);
         scene.hears(DELEGATE, None).await;
         assert!(scene.told().concat().is_empty(), "it has left it");
         scene.hears(SCHEDULER, None).await;
@@ -633,7 +638,8 @@ mod tests {
         assert_eq!(scene.told(), [vec![], vec!["failed"]], "it is the delegate's to know");
         outbox.reschedule(scene.task, vec![DELEGATE]);
         scene.session.send_news().await;
-        assert_eq!(scene.told(), [vec!["came back", "register", "nothing comes"], vec![]]);
+        let back = [vec!["came back", "register", "nothing comes"], vec!["left"]];
+        assert_eq!(scene.told(), back);
     }
 
     #[tokio::test]
@@ -645,5 +651,17 @@ mod tests {
             assert_eq!(scene.told(), [vec!["came back", "register"], vec![]]);
         }
         assert_eq!(*scene.nowhere.0.lock(), all);
+    }
+
+    #[tokio::test]
+    async fn whoever_leads_no_more_says_so_also_once_it_takes_the_task_no_more() {
+        let mut scene = Scene::new();
+        let registration = scene.session.outbox.registration(&scene.task).unwrap();
+        let outbox = Arc::clone(&scene.session.outbox);
+        outbox.rest(scene.task, Vec::new(), &registration.commands);
+        outbox.take();
+        outbox.leading(registration.task.clone(), Some("its cache is full".to_owned()));
+        scene.session.send_news().await;
+        assert_eq!(scene.told(), [vec!["resigns"], vec![]]);
     }
 }

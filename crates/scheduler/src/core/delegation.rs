@@ -14,7 +14,7 @@ use dfs_model::{HostId, TaskId};
 
 use super::evidence::{Evidence, Wait};
 use super::timers::Timer;
-use super::{Core, Decision, Event, Host, Millis, Peer, PeerState, Task};
+use super::{Core, Decision, Event, Held, Host, Millis, Peer, PeerState, Task};
 
 /// Messages are counted for so long, and then judged.
 const WINDOW: Duration = Duration::from_millis(500);
@@ -32,7 +32,7 @@ const REGISTERS_WITHIN: Duration = Duration::from_secs(1);
 const FAILED: usize = 2;
 const FAILED_OF: usize = 4;
 
-/// A place in which so many delegations have failed has none for so long.
+/// A place in which so many delegations have failed, or one has failed those whom it led, has none for so long.
 const FAILED_THERE: u32 = 2;
 pub(super) const BARRED_FOR: Duration = Duration::from_secs(300);
 
@@ -140,6 +140,11 @@ impl Delegations {
         let (failed, last) = self.failed.entry(area).or_insert((0, now));
         let before = if now < last.after(BARRED_FOR) { *failed } else { 0 };
         (*failed, *last) = (before.saturating_add(1), now);
+    }
+
+    /// A place is led here for a while: nothing came to it, which another delegate would not change.
+    fn bar(&mut self, area: Area, now: Millis) {
+        self.failed.insert(area, (FAILED_THERE, now));
     }
 
     /// Whether somebody could be asked to lead in a place.
@@ -426,7 +431,7 @@ impl Core {
         let most = FAILED.max(place.handed / FAILED_OF);
         if place.failed.len() >= most {
             task.delegations.barred.insert(delegate);
-            task.delegations.fail(area.clone(), self.now);
+            task.delegations.bar(area.clone(), self.now);
             self.delegation_is_over(id, &area, "it failed those whom it led");
         } else if place.members.is_empty() {
             self.delegation_is_over(id, &area, "nobody is left to lead");
@@ -519,7 +524,7 @@ fn savings_in(
     now: Millis,
 ) -> Vec<Saving> {
     let messages = task.delegations.counted(window);
-    if messages == 0 || task.lead.is_none() {
+    if messages == 0 || task.lead.is_none() || !is_provided(task, hosts, now) {
         return Vec::new();
     }
     let groups = task.groups();
@@ -542,6 +547,13 @@ fn savings_in(
         Some(Saving { messages: share, task: id, area, delegate })
     });
     saved.collect()
+}
+
+/// Whether all of a task is to be had: a delegate could not find who has it, or have somebody read the source.
+fn is_provided(task: &Task, hosts: &BTreeMap<HostId, Host>, now: Millis) -> bool {
+    let is_heard_of = |id: &HostId| hosts.get(id).is_some_and(|host| host.silent_since.is_none());
+    let has_all = |(id, peer): (&HostId, &Peer)| peer.held == Held::All && is_heard_of(id);
+    task.brings_more(now) || task.peers().any(has_all)
 }
 
 /// Who of these is to lead: of those that get on the one that has been here longest.

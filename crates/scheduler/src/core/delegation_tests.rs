@@ -208,7 +208,27 @@ fn whoever_a_delegate_fails_is_led_again_and_who_fails_several_leads_no_more() {
     scene.now = scene.now.after(Duration::from_secs(3));
     judged(&mut scene, &task);
     (0..100).for_each(|_| drop(want(&mut scene, &task, 8)));
-    assert!(!asked(&judged(&mut scene, &task)).contains(&1), "not the same again");
+    let next = asked(&judged(&mut scene, &task));
+    assert!(next.iter().all(|n| *n > 8), "nobody of that place, to which nothing came: {next:?}");
+}
+
+#[test]
+fn nobody_is_asked_to_lead_where_nobody_brings_what_is_lacked() {
+    let (mut scene, task) = crowd(20);
+    // Nobody is sent to the source.
+    scene.core.limits.at_source = 0;
+    scene.tell(Event::HostLeft(id(100)));
+    let busy = |scene: &mut Scene| {
+        (0..100).for_each(|_| drop(want(scene, &task, 8)));
+        scene.now = scene.now.after(Duration::from_millis(600));
+        asked(&want(scene, &task, 8))
+    };
+    assert_eq!(busy(&mut scene), []);
+    let (host, held) = (id(12), GroupSet::full(GROUPS));
+    let announced =
+        Event::Announced { host, task: task.clone(), held, digests: Vec::new(), stood_in: false };
+    scene.tell(announced);
+    assert_eq!(busy(&mut scene), [1], "somebody has all of it");
 }
 
 #[test]
@@ -310,6 +330,7 @@ fn a_place_in_which_two_have_failed_has_no_delegate_for_minutes() {
     }
     assert_eq!(tried(&mut scene), []);
     scene.now = scene.now.after(BARRED_FOR);
+    verified(&mut scene, &task, GroupRange::new(1, 1));
     judged(&mut scene, &task);
     assert_eq!(tried(&mut scene), [4, 11]);
 }

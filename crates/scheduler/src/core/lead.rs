@@ -414,6 +414,11 @@ impl Lead {
         down.next().map(|(_, host)| host)
     }
 
+    /// Whether nothing is sent to a child, and nobody has anything for it.
+    pub(super) fn starves(&self, number: PeerNumber) -> bool {
+        !self.matcher.is_sent_anything(number) && !self.matcher.has_anything_for(number)
+    }
+
     /// Whether a child that waits will be leased something: it is, or was of late, or others are and its turn comes, or
     /// nobody has anything for it yet and somebody `brings` more.
     pub(super) fn is_hopeful(&self, number: PeerNumber, brings: bool, now: Millis) -> bool {

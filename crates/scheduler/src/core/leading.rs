@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dfs_model::{GroupRange, GroupSet, HostId, TaskId, TaskKey};
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, SourceReason};
 use super::lead::{HEARD_EVERY, Lead, Letter, Part, Places, micros};
 use super::{
     Core, Decision, Done, Failed, FailureKind, Held, LeaseEnd, LeaseFailure, Millis, Peer,
@@ -248,14 +248,16 @@ impl Core {
         self.parents_are_mute(task_id, &late);
     }
 
-    /// Whoever waits for leases, not in vain, hears that it does.
+    /// Whoever waits for leases, not in vain, hears that it does. Where nobody has what one lacks and nobody brings it,
+    /// somebody is to.
     fn keep_in_touch(&mut self, task_id: TaskId) {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let Some(mut lead) = task.lead.take() else { return };
         let due = lead.take_waiting(now);
         let brings = !due.is_empty() && task.brings_more(now);
-        let mut hopeful = Vec::new();
+        let is_provided = brings || task.state.seed().is_some();
+        let (mut hopeful, mut starving) = (Vec::new(), None);
         for host in due {
             let peer = task.peer_untouched(&host);
             let Some(led) = peer.and_then(|peer| peer.led.as_mut()) else { continue };
@@ -269,11 +271,28 @@ impl Core {
                 // One without hope may have some when time has passed.
                 false => heard_until.max(Millis(now.0 + 1)),
             };
+            if is_to_hear && !is_provided && starving.is_none() && lead.starves(led.number) {
+                starving = Some(host);
+            }
             lead.looks_again(host, led, again);
         }
         task.lead = Some(lead);
         for host in hopeful {
             self.send_letter(task_id, host, Letter::default());
+        }
+        if let Some(host) = starving {
+            self.nobody_has_it(task_id, host);
+        }
+    }
+
+    /// What a peer lacks nobody has who is heard of: a seed is to fetch it, or the peer itself, for its neighbours too.
+    fn nobody_has_it(&mut self, task_id: TaskId, host: HostId) {
+        let is_void = self.tasks.get(&task_id).is_none_or(|task| task.is_void(self.now));
+        if self.order_seed(task_id, host) || is_void || self.is_hearing() {
+            return;
+        }
+        if self.is_needed_as_stand_in(task_id, host) {
+            self.send_to_source(task_id, host, true, SourceReason::NoSeed);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use bytes::Bytes;
 use dfs_model::GroupRange;
 
 use super::super::signed::SignedLog;
@@ -84,6 +85,11 @@ impl StoredTask {
     /// child needs to verify them. None when the log cannot be read.
     pub fn signed_for(&self, groups: GroupRange) -> Vec<Arc<SignedDigests>> {
         self.opened.with_log(|log| Ok(log.batches_for(groups))).unwrap_or_default()
+    }
+
+    /// Schedulers' words for those of whom these batches are, where they stand in for seeds.
+    pub fn appointments_for(&self, batches: &[Bytes]) -> Vec<Bytes> {
+        self.opened.with_log(|log| Ok(log.appointments_for(batches))).unwrap_or_default()
     }
 
     /// Whether a signed digest over `group` is kept; to be asked often, it reads no batch.
