@@ -29,14 +29,17 @@ struct Named {
 }
 
 impl Reserves {
-    /// Adds one, where there are too few; whether it did.
-    fn add(&mut self, idc: &Arc<str>, host: HostId) -> bool {
+    /// Adds one, where there are too few.
+    fn add(&mut self, idc: &Arc<str>, host: HostId) {
         let Named { hosts, .. } = self.0.entry(Arc::clone(idc)).or_default();
-        let is_added = hosts.len() < MOST && !hosts.contains(&host);
-        if is_added {
+        if hosts.len() < MOST && !hosts.contains(&host) {
             hosts.push(host);
         }
-        is_added
+    }
+
+    /// Whether a data centre had some and has none any more.
+    fn is_bereft(&self, idc: &Arc<str>) -> bool {
+        self.0.get(idc).is_some_and(|named| named.hosts.is_empty())
     }
 
     /// Takes one away that goes; the data centre that has none any more over it.
@@ -61,6 +64,7 @@ impl Core {
     /// A peer that has been answered hears of the reserves of its place, and is one itself where there are too few. What
     /// is private has none: each host reads it with its own credentials.
     pub(super) fn name_reserves_to(&mut self, task_id: TaskId, host: HostId) {
+        let now = self.now;
         let Some(idc) = self.hosts.get(&host).map(|host| Arc::clone(&host.idc)) else { return };
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let is_shared =
@@ -69,8 +73,10 @@ impl Core {
         if !is_shared || !is_hungry {
             return;
         }
-        let is_news = task.reserves.add(&idc, host);
-        let told = if is_news { self.hungry_in(task_id, &idc) } else { vec![host] };
+        // The others know one who is there, or have to hear of this one.
+        let is_for_all = task.reserves.is_bereft(&idc) && task.reserves.may_be_renewed(&idc, now);
+        task.reserves.add(&idc, host);
+        let told = if is_for_all { self.hungry_in(task_id, &idc) } else { vec![host] };
         self.name_reserves(task_id, &idc, told);
     }
 
@@ -150,10 +156,10 @@ mod tests {
         let told: Vec<_> = (1..=5).flat_map(|n| named(&scene.register(n, &task))).collect();
         let expected = [
             (vec![1], vec![1]),
-            (vec![1, 2], vec![1, 2]),
+            (vec![2], vec![1, 2]),
             (vec![3], vec![1, 2]),
             (vec![4], vec![1, 2]),
-            (vec![5, 6], vec![6, 5]),
+            (vec![5], vec![6, 5]),
         ];
         assert_eq!(told, expected);
     }
@@ -180,7 +186,7 @@ mod tests {
         assert!(leaves(3).is_empty());
         scene.join(1, HostKind::Node, "a");
         scene.join(2, HostKind::Node, "a");
-        assert_eq!(named(&scene.register(1, &task)), [(vec![1, 4], vec![4, 1])]);
+        assert_eq!(named(&scene.register(1, &task)), [(vec![1], vec![4, 1])]);
         scene.register(2, &task);
         let mut leaves = |n| named(&scene.tell(Event::HostLeft(id(n))));
         assert!(leaves(4).is_empty() && leaves(1).is_empty(), "all were told a moment ago");
