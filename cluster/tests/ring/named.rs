@@ -141,7 +141,8 @@ fn a_direction_that_loses_everything_is_gone_around() {
 }
 
 #[test]
-fn left_alone_nodes_take_what_their_partners_have_and_come_to_the_origin_one_by_one() {
+fn left_alone_nodes_take_what_their_partners_have_and_one_after_the_other_reads_the_origin_for_all()
+{
     let mut ring = ring(5);
     let readers = all_read(&ring, &ring.nodes);
     ring.world.pass(3 * SECOND);
@@ -159,9 +160,9 @@ fn left_alone_nodes_take_what_their_partners_have_and_come_to_the_origin_one_by_
         .collect();
     assert!(!origin.is_empty(), "somebody else has the rest");
     let spread = *origin.iter().max().unwrap() - *origin.iter().min().unwrap();
-    assert!(spread > SECOND / 5, "they come as a herd: {origin:?}");
-    // Each takes what nobody has, once.
-    assert!(ring.copies(0) < ring.nodes.len() as f64, "{} copies", ring.copies(0));
+    assert!(origin.len() == 1 || spread > SECOND / 5, "they come as a herd: {origin:?}");
+    // What the seed read, and the rest for all of them.
+    assert!(ring.copies(0) < 1.5, "{} copies", ring.copies(0));
     for which in [ring.manager, ring.schedulers[0], ring.seeds[0]] {
         ring.boot(which);
     }
