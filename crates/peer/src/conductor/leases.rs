@@ -134,11 +134,7 @@ impl Conductor {
                 continue;
             };
             let (parent, groups) = (leased.parent, leased.groups);
-            let mut wanted = GroupSet::new();
-            for priority in ANY_ORDER {
-                let runs = self.wanted[priority as usize].present_in(groups);
-                runs.for_each(|run| wanted.insert_range(run));
-            }
+            let wanted = self.in_any_order(groups);
             let missing: Vec<GroupRange> =
                 wanted.ranges().flat_map(|run| self.flying.missing_in(run)).collect();
             let has_failed = leased.failure.is_some();
@@ -167,6 +163,16 @@ impl Conductor {
                 });
             }
         }
+    }
+
+    /// Those of some groups that are wanted in any order.
+    pub(super) fn in_any_order(&self, groups: GroupRange) -> GroupSet {
+        let mut wanted = GroupSet::new();
+        for level in ANY_ORDER {
+            let runs = self.wanted[level as usize].present_in(groups);
+            runs.for_each(|run| wanted.insert_range(run));
+        }
+        wanted
     }
 
     /// A lease holds no longer: what is under way of it is given up.

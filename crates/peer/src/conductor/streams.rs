@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use dfs_model::{GroupRange, GroupSet, Priority};
 
-use super::plan::ANY_ORDER;
 use super::{Action, Conductor};
 
 /// How long a blocked reader leaves what it waits for, and what nobody is asked for, to the swarm, after something that any
@@ -53,11 +52,8 @@ impl Conductor {
     /// What readers from front to back read next and is wanted in any order.
     fn streamed(&self) -> GroupSet {
         let mut streamed = GroupSet::new();
-        for (next, level) in self.streams.next.iter().flat_map(|next| ANY_ORDER.map(|l| (next, l)))
-        {
-            let runs = self.wanted[level as usize].present_in(*next);
-            runs.for_each(|run| streamed.insert_range(run));
-        }
+        let all = self.streams.next.iter().map(|next| self.in_any_order(*next));
+        all.for_each(|wanted| streamed.insert_all(&wanted));
         streamed
     }
 
@@ -69,7 +65,7 @@ impl Conductor {
 
     /// Asks parents in order for what readers from front to back read next, where this peer is alone with them.
     pub(super) fn plan_streams(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if self.is_in_crowd() {
+        if self.streams.next.is_empty() || self.is_in_crowd() {
             return;
         }
         let streamed = self.streamed();

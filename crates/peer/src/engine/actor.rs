@@ -223,8 +223,8 @@ impl Actor {
                 }
                 if stand_in {
                     // No seed is alive: of one that hangs nothing is waited for.
-                    let parents = self.parents.values().map(|(parent, _)| parent.clone());
-                    self.set_parents(parents.filter(|parent| !parent.fetches).collect());
+                    let others = self.all_parents().filter(|parent| !parent.fetches).collect();
+                    self.set_parents(others);
                 }
                 self.back_to_source(&reason);
             }
@@ -714,11 +714,14 @@ impl Actor {
         self.set_parents(all.into_values().collect());
     }
 
+    fn all_parents(&self) -> impl Iterator<Item = ParentHost> + '_ {
+        self.parents.values().map(|(parent, _)| parent.clone())
+    }
+
     /// Those who give, or have given by lease.
     fn known(&self) -> HashMap<HostId, ParentHost> {
-        let parents = self.parents.iter().map(|(host, (parent, _))| (*host, parent.clone()));
-        let partners = self.partners.iter().map(|(host, partner)| (*host, partner.clone()));
-        parents.chain(partners).collect()
+        let all = self.all_parents().chain(self.partners.values().cloned());
+        all.map(|known| (known.host.id, known)).collect()
     }
 
     /// What parents hold is of use to who chooses among them, and lacks something.
@@ -754,7 +757,7 @@ impl Actor {
                 let ranges = origin.ranges();
                 let access = if ranges { SourceAccess::Ranges } else { SourceAccess::Sequential };
                 // What others would fetch this host fetches.
-                let parents = self.parents.values().map(|(parent, _)| parent.clone());
+                let parents = self.all_parents();
                 let parents = parents.map(|parent| ParentHost { fetches: false, ..parent });
                 self.set_parents(parents.collect());
                 self.conductor.set_source(access);
@@ -925,8 +928,7 @@ impl Actor {
             self.command(Command::BackToSource { reason: reason.to_owned(), stand_in: true });
         } else {
             tracing::info!(%task, reason, name, "another one reads the origin for this place");
-            let known = self.parents.values().map(|(parent, _)| parent.clone());
-            let others = known.filter(|parent| parent.host.id != reserve.host.id);
+            let others = self.all_parents().filter(|parent| parent.host.id != reserve.host.id);
             let all = others.chain([reserve.clone()]).collect();
             self.set_parents(all);
         }

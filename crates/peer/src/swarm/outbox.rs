@@ -375,14 +375,14 @@ impl Outbox {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use dfs_model::{CanonicalUrl, TaskKey, TaskKind, Transform, Validator};
     use dfs_proto::scheduler::host_message::Kind as Up;
 
     use super::super::messages;
     use super::*;
 
-    fn task() -> TaskInfo {
+    pub(in crate::swarm) fn task() -> TaskInfo {
         let key = TaskKey {
             domain: TaskKey::PUBLIC.into(),
             kind: TaskKind::Blob,

@@ -475,16 +475,14 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use dfs_model::{
-        CanonicalUrl, HostInfo, HostKind, Location, Priority, TaskKey, TaskKind, Transform,
-        Validator,
-    };
+    use dfs_model::{HostInfo, HostKind, Location, Priority, TaskKey};
     use dfs_proto::scheduler;
     use tonic::transport::{Channel, Endpoint};
 
     use super::*;
     use crate::engine::Keyring;
     use crate::swarm::Channels;
+    use crate::swarm::outbox::tests::task as some_task;
 
     /// Nobody is there, wherever one looks.
     #[derive(Default)]
@@ -558,16 +556,7 @@ mod tests {
                 session.links.insert(id, Link { messages, stop: CancellationToken::new() });
                 heard
             });
-            let key = TaskKey {
-                domain: TaskKey::PUBLIC.into(),
-                kind: TaskKind::Blob,
-                url: CanonicalUrl::parse("http://origin.test/x").unwrap(),
-                headers: Vec::new(),
-                validator: Validator::default(),
-                transform: Transform::Identity,
-            };
-            let (task, (commands, _commands)) =
-                (TaskInfo::new(key, Some(1), true), mpsc::channel(100));
+            let (task, (commands, _commands)) = (some_task(), mpsc::channel(100));
             session.outbox.register(task.clone(), Priority::Bulk, commands);
             Self { session, members, task: task.id, heard, nowhere, _commands }
         }
