@@ -206,7 +206,7 @@ impl Resolver {
         let now = known.now.clone().filter(Flight::is_under_way);
         let joined = match question.fresh {
             false => now.clone(),
-            true => known.next.clone(),
+            true => known.next.clone().filter(Flight::is_under_way),
         };
         if let Some(flight) = joined {
             self.shared.metrics.resolved.of(["flight"]).inc();

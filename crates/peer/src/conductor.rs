@@ -320,6 +320,7 @@ impl Conductor {
     ) -> Vec<GroupRange> {
         let news: Vec<GroupRange> = self.have.missing_in(groups).collect();
         self.note_arrival(flight, groups, now);
+        self.streams_get_on(flight, &news);
         self.lease_brings(flight, &news);
         self.have.insert_range(groups);
         self.flying.remove_range(groups);

@@ -138,9 +138,6 @@ impl Conductor {
     /// Something of a flight has come: what that says of its parent, of what readers wait, and of the other one of two.
     pub(super) fn note_arrival(&mut self, id: FlightId, groups: GroupRange, now: Duration) {
         let demanded: u64 = self.demanded(groups).map(|run| run.count).sum();
-        if demanded > 0 {
-            self.reads_on();
-        }
         let Some(flight) = self.flights.get_mut(&id) else { return };
         let is_first = flight.came.is_none();
         flight.came = Some(now);

@@ -60,6 +60,39 @@ fn who_gets_on_goes_on_waiting() {
     assert_eq!(asked_while_led(&mut conductor, 5 * SECOND), [(rest, Priority::Demand)]);
 }
 
+/// Asks as it plans, and has what it asks for come; what that was.
+fn comes(conductor: &mut Conductor, now: Duration) -> Vec<GroupRange> {
+    conductor.lead(now);
+    let mut came = Vec::new();
+    for action in conductor.plan(now) {
+        let Action::Request { flight, groups, .. } = action else { continue };
+        conductor.arrived(flight, groups, now);
+        conductor.ended(flight, None, now);
+        came.push(groups);
+    }
+    came
+}
+
+/// What comes to another reader of the same task is nothing to it, nor is what it was asked for without the swarm.
+#[test]
+fn who_does_not_get_on_by_the_swarm_waits_once_and_not_again_and_again() {
+    let mut conductor = with_reader();
+    assert_eq!(comes(&mut conductor, SECOND), []);
+    let elsewhere = GroupRange::new(50, 1);
+    conductor.want(elsewhere, Priority::Demand);
+    assert_eq!(comes(&mut conductor, 2 * SECOND), [elsewhere]);
+    assert_eq!(comes(&mut conductor, 3 * SECOND), [READ]);
+    let then = GroupRange { first: READ.end(), ..READ };
+    conductor.want(then, Priority::Demand);
+    assert_eq!(comes(&mut conductor, 3 * SECOND), [then]);
+    let leased = GroupRange::new(20, 1);
+    conductor.lease(7, seed().host, leased, 3 * SECOND);
+    assert_eq!(comes(&mut conductor, 3 * SECOND), [leased]);
+    let later = GroupRange { first: then.end(), ..READ };
+    conductor.want(later, Priority::Demand);
+    assert_eq!(comes(&mut conductor, 3 * SECOND), [], "the swarm brings something of it again");
+}
+
 #[test]
 fn who_reads_elsewhere_waits_for_no_lease() {
     let mut conductor = with_reader();

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use dfs_model::{GroupRange, GroupSet, Priority};
 
-use super::{Action, Conductor};
+use super::{Action, Conductor, FlightId};
 
-/// How long a blocked reader leaves what it waits for, and what nobody is asked for, to the swarm, after something that any
-/// waited for has come.
+/// How long a blocked reader leaves what it waits for, and what nobody is asked for, to the swarm. Then it does not any more,
+/// until something of what it reads next has come by the swarm.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Most readers told apart; who has not said for the longest time what it reads next reads anywhere.
@@ -22,39 +22,57 @@ const MOST_STREAMS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     /// Who said so last is the last.
-    next: Vec<GroupRange>,
+    all: Vec<Stream>,
     /// What of it is left to the swarm, as of the last plan.
     left: GroupSet,
-    /// Since when a reader waits for that.
+}
+
+/// What one reader reads next.
+#[derive(Debug)]
+struct Stream {
+    next: GroupRange,
+    /// Since when it waits for something of that which nobody is asked for.
     blocked_since: Option<Duration>,
+}
+
+impl Stream {
+    fn is_patient(&self, now: Duration) -> bool {
+        self.blocked_since.is_none_or(|since| now.saturating_sub(since) < PATIENCE)
+    }
 }
 
 impl Conductor {
     /// Somebody reads from front to back, and these next.
     pub fn reads_next(&mut self, groups: GroupRange) {
-        let streams = &mut self.streams.next;
+        let streams = &mut self.streams.all;
+        let is_it =
+            |one: &mut Stream| one.next.first <= groups.first && groups.first <= one.next.end();
+        let former: Vec<Stream> = streams.extract_if(.., is_it).collect();
         // What it still waits for of what it was to read before.
-        let former =
-            streams.extract_if(.., |next| next.first <= groups.first && groups.first <= next.end());
-        let first = former.map(|next| next.first).min().unwrap_or(groups.first);
+        let first = former.iter().map(|one| one.next.first).min().unwrap_or(groups.first);
         let first = first.max(groups.first.saturating_sub(groups.count));
-        streams.push(GroupRange::new(first, groups.end() - first));
+        let next = GroupRange::new(first, groups.end() - first);
+        let blocked_since = former.iter().filter_map(|one| one.blocked_since).min();
+        streams.push(Stream { next, blocked_since });
         if streams.len() > MOST_STREAMS {
             streams.remove(0);
         }
     }
 
-    /// What readers wait for has come.
-    pub(super) fn reads_on(&mut self) {
-        self.streams.blocked_since = None;
-    }
-
-    /// What readers from front to back read next and is wanted in any order.
-    fn streamed(&self) -> GroupSet {
-        let mut streamed = GroupSet::new();
-        let all = self.streams.next.iter().map(|next| self.in_any_order(*next));
-        all.for_each(|wanted| streamed.insert_all(&wanted));
-        streamed
+    /// Something has come. Who reads it next has patience anew, but where it was asked for because somebody had none.
+    pub(super) fn streams_get_on(&mut self, flight: FlightId, news: &[GroupRange]) {
+        let is_leased = self.is_leased(flight);
+        let Self { streams, wanted, .. } = self;
+        let demanded = &wanted[Priority::Demand as usize];
+        for one in streams.all.iter_mut().filter(|one| one.blocked_since.is_some()) {
+            let mut here = news.iter().map(|run| run.intersection(one.next));
+            let is_of_swarm = |run: GroupRange| {
+                !run.is_empty() && (is_leased || demanded.missing_in(run).next().is_some())
+            };
+            if here.any(is_of_swarm) {
+                one.blocked_since = None;
+            }
+        }
     }
 
     /// Whether any of those who may be asked are to come to what they lack.
@@ -65,30 +83,34 @@ impl Conductor {
 
     /// Asks parents in order for what readers from front to back read next, where this peer is alone with them.
     pub(super) fn plan_streams(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if self.streams.next.is_empty() || self.is_in_crowd() {
+        if self.streams.all.is_empty() || self.is_in_crowd() {
             return;
         }
-        let streamed = self.streamed();
+        let mut streamed = GroupSet::new();
+        for one in &self.streams.all {
+            streamed.insert_all(&self.in_any_order(one.next));
+        }
         let runs = streamed.ranges().flat_map(|run| self.flying.missing_in(run)).collect();
         self.plan_in_order(runs, Priority::ReadAhead, now, actions);
     }
 
     /// Has what readers from front to back read next left to the swarm, where there is one.
     pub(super) fn leave_to_swarm(&mut self, now: Duration) {
-        self.streams.left = GroupSet::new();
-        if self.streams.next.is_empty() || !(self.is_led(now) || self.is_in_crowd()) {
-            return;
+        let Streams { mut all, .. } = std::mem::take(&mut self.streams);
+        let mut left = GroupSet::new();
+        let is_swarm = !all.is_empty() && (self.is_led(now) || self.is_in_crowd());
+        for one in all.iter_mut().filter(|_| is_swarm) {
+            let streamed = self.in_any_order(one.next);
+            let demanded = self.wanted[Priority::Demand as usize].present_in(one.next);
+            let mut waits = demanded.flat_map(|run| streamed.present_in(run));
+            if waits.any(|run| self.flying.missing_in(run).next().is_some()) {
+                one.blocked_since.get_or_insert(now);
+            }
+            if one.is_patient(now) {
+                left.insert_all(&streamed);
+            }
         }
-        let streamed = self.streamed();
-        let demanded = self.wanted[Priority::Demand as usize].ranges();
-        let is_blocked = demanded
-            .flat_map(|run| streamed.present_in(run))
-            .any(|run| self.flying.missing_in(run).next().is_some());
-        let since = is_blocked.then(|| self.streams.blocked_since.unwrap_or(now));
-        self.streams.blocked_since = since;
-        if since.is_none_or(|since| now.saturating_sub(since) < PATIENCE) {
-            self.streams.left = streamed;
-        }
+        self.streams = Streams { all, left };
     }
 
     /// Those of a run that are not left to the swarm.

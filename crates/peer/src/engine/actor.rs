@@ -204,7 +204,6 @@ impl Actor {
                 }
                 self.set_parents(parents);
                 self.patience.is_answered();
-                self.reserves.rest();
             }
             Command::Leases { leases, withdrawn, partners } => {
                 self.leased(leases, withdrawn, partners);
@@ -461,6 +460,7 @@ impl Actor {
     fn kept(&mut self, groups: GroupRange) {
         // No subscriber is no loss.
         let _ = self.shared.gained.send(groups);
+        self.reserves.rest();
         if self.is_complete() {
             self.completed();
         }

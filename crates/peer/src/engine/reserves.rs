@@ -24,7 +24,7 @@ pub(crate) struct Reserve {
 #[derive(Debug, Default)]
 pub(super) struct Reserves {
     all: Vec<Reserve>,
-    /// So many of them have had their turn since this host was led last.
+    /// So many of them have had their turn since anything came.
     tried: usize,
 }
 
@@ -35,7 +35,7 @@ impl Reserves {
         *self = Self { all, tried: 0 };
     }
 
-    /// Somebody leads again: the next time they are tried from the first one on.
+    /// Something came: the next time they are tried from the first one on.
     pub(super) fn rest(&mut self) {
         self.tried = 0;
     }

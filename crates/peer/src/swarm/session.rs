@@ -387,19 +387,24 @@ impl Session {
         if self.not_reached.contains_key(&id) {
             return false;
         }
-        let opening = async {
-            for address in addresses {
-                match self.open_to_delegate(id, *address, stop).await {
-                    Ok(link) => return Some(link),
-                    Err(status) => {
-                        let error = status.message();
-                        tracing::info!(%address, error, "a delegate is not reached");
-                    }
+        // One that swallows everything leaves the others their time.
+        let share = REACHED_WITHIN / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let mut opened = None;
+        for address in addresses {
+            let opening = self.open_to_delegate(id, *address, stop);
+            match tokio::time::timeout(share, opening).await {
+                Ok(Ok(link)) => opened = Some(link),
+                Ok(Err(status)) => {
+                    let error = status.message();
+                    tracing::info!(%address, error, "a delegate is not reached");
                 }
+                Err(_) => tracing::info!(%address, "a delegate does not answer"),
             }
-            None
-        };
-        let Ok(Some(link)) = tokio::time::timeout(REACHED_WITHIN, opening).await else {
+            if opened.is_some() {
+                break;
+            }
+        }
+        let Some(link) = opened else {
             tracing::info!(delegate = %id, "a delegate does not answer anywhere");
             self.not_reached.insert(id, Instant::now() + NOT_REACHED_FOR);
             return false;

@@ -287,6 +287,9 @@ impl Core {
     pub(super) fn is_needed_as_stand_in(&self, task_id: TaskId, child: HostId) -> bool {
         let Some(task) = self.tasks.get(&task_id) else { return false };
         let Some(idc) = self.hosts.get(&child).map(|host| &host.idc) else { return false };
+        if task.blacklist.contains(&child) {
+            return false;
+        }
         let enough = if idc.is_empty() { 2 } else { 1 };
         let standing_in = task.at_source().filter(|(host, peer)| {
             peer.state() == PeerState::Source { stand_in: true }

@@ -385,6 +385,7 @@ impl Core {
         self.note(task_id, liar, Evidence::Blacklisted { by });
         self.out.push(Decision::Blacklisted { host: liar, task: task_id });
         self.liar_leads_no_more(task_id, liar);
+        self.is_reserve_no_more(task_id, &liar);
         self.abandon_children(task_id, liar);
     }
 

@@ -70,7 +70,7 @@ impl Core {
         let is_shared =
             task.scope() == SizeScope::Normal && task.spec.key.domain == TaskKey::PUBLIC;
         let is_hungry = task.peer(&host).is_some_and(|peer| peer.is_hungry(task.groups()));
-        if !is_shared || !is_hungry {
+        if !is_shared || !is_hungry || task.blacklist.contains(&host) {
             return;
         }
         // The others know one who is there, or have to hear of this one.
@@ -90,7 +90,8 @@ impl Core {
         }
         let told = self.hungry_in(task_id, &idc);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        for host in told.iter().take(MOST) {
+        let honest = told.iter().filter(|host| !task.blacklist.contains(host));
+        for host in honest.take(MOST) {
             task.reserves.add(&idc, *host);
         }
         self.name_reserves(task_id, &idc, told);
