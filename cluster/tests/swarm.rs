@@ -15,7 +15,7 @@ use dfs_cluster::metrics::{ManagerMetrics, SchedulerMetrics};
 use dfs_cluster::{manager, scheduler};
 use dfs_model::{CanonicalUrl, HostId, TaskId, TaskInfo, TaskKey, TaskKind, Transform, Validator};
 use dfs_peer::dial::Callee;
-use dfs_peer::digests::{Appointment, DigestBatch, Identity};
+use dfs_peer::digests::{Appointment, DigestBatch, Identity, Office};
 use dfs_peer::hashtree;
 use dfs_peer::swarm::{Holdings, ManagerPlace, Swarm, SwarmOptions};
 use dfs_proto::manager::Role;
@@ -651,7 +651,9 @@ async fn a_restarted_scheduler_knows_the_stand_ins_again_that_it_appointed_and_n
     let stood_in = stand_in.identity;
     // A holder makes itself one: for the same task, and by the word that another was given.
     let liar = identity();
-    let self_made = Appointment::sign(task.id, liar.host(), liar.public_key(), &liar).encode();
+    let self_made =
+        Appointment::sign(task.id, Office::StandIn, (liar.host(), liar.public_key()), &liar)
+            .encode();
     let lie = holding(&task, &liar, vec![self_made, words[0].clone()]);
     // And one repeats what was said of another task.
     let misplaced = holding(&other, &stood_in, words.clone());
@@ -699,6 +701,54 @@ async fn a_restarted_scheduler_knows_the_stand_ins_again_that_it_appointed_and_n
         _ => None,
     });
     assert_eq!(update.await.digests, [common::SignedDigests { encoded }]);
+    cluster.lifecycle.stop().await.unwrap();
+}
+
+/// The answer to a host that has announced what it holds just before.
+async fn announcing(cluster: &Cluster, host: Identity, held: Vec<Held>) -> Registered {
+    let me = crate::host(&host, common::HostKind::Node, None);
+    let task = held[0].task.clone();
+    let mut host = Node::attend_with(cluster.channel(), host, me, held).await.unwrap();
+    host.says(Up::Register(Register { task, ..Register::default() })).await;
+    host.hears("the answer", |message| match message {
+        Down::Registered(registered) => Some(registered),
+        _ => None,
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_a_reserve_signs_counts_where_nobody_else_signs_and_nowhere_else() {
+    let (dir, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    Identity::load_or_create(dir.path()).unwrap();
+    for file in std::fs::read_dir(dir.path()).unwrap().flatten() {
+        std::fs::copy(file.path(), later.path().join(file.file_name())).unwrap();
+    }
+    let mut cluster = Cluster::start(dir.path(), PATIENCE).await;
+    let mut seed = cluster.add_seed().await;
+    let task = task("big", 100 << 20);
+    let mut reserve = cluster.node().await;
+    reserve.registers(&task).await;
+    seed.order().await.obtains(b"").await;
+    let signer = reserve.hears("that it is a reserve", |message| match message {
+        Down::Reserves(reserves) => reserves.reserves.into_iter().next()?.signer,
+        _ => None,
+    });
+    let signer = signer.await;
+    assert_eq!(signer.host_id, bytes(reserve.identity.host()));
+    let word = signer.appointment.clone();
+    let said = || vec![holding(&task, &reserve.identity, vec![word.clone()])];
+
+    let registered = announcing(&cluster, identity(), said()).await;
+    assert!(registered.digests.is_empty(), "there is a seed: {registered:?}");
+    assert!(registered.signers.is_empty());
+    cluster.lifecycle.stop().await.unwrap();
+
+    let cluster = Cluster::start(later.path(), PATIENCE).await;
+    cluster.wait_for_members("the scheduler is listed", |members| !members.all.is_empty()).await;
+    let registered = announcing(&cluster, identity(), said()).await;
+    assert_eq!(registered.digests, said()[0].digests);
+    assert_eq!(registered.signers, [signer]);
     cluster.lifecycle.stop().await.unwrap();
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dfs_model::{HostId, HostInfo, TaskId};
 use dfs_peer::digests::{
-    Appointment, AppointmentError, DigestsError, Identity, MAX_STAND_INS, SignedDigests,
+    Appointment, AppointmentError, DigestsError, Identity, MAX_STAND_INS, Office, SignedDigests,
 };
 use dfs_proto::{convert, scheduler};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,8 +22,19 @@ use dfs_scheduler::core::Event;
 pub struct Announced {
     /// What it holds, or what has turned out to be vouched for.
     pub event: Event,
-    /// The stand-ins that earlier schedulers appointed, as they have proved.
+    /// Those whom earlier schedulers appointed, as they have proved.
     pub signers: Vec<scheduler::Signer>,
+    /// As what these signed: what reserves did counts only where nobody else signs.
+    pub office: Office,
+}
+
+/// All that is to be made of an announcement.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What counts by now.
+    pub announced: Vec<Announced>,
+    /// What cannot be judged yet.
+    pub rest: Option<Unproven>,
 }
 
 /// Whose signatures count in announcements.
@@ -38,6 +49,11 @@ impl Trusted<'_> {
     fn scheduler(&self, host: &HostId) -> Option<[u8; 32]> {
         let own = (*host == self.me.host()).then(|| self.me.public_key());
         own.or_else(|| self.members.scheduler_key(host))
+    }
+
+    /// Whether it is known if there is a seed: else what reserves signed cannot be judged.
+    fn knows_seeds(&self) -> bool {
+        !self.members.all.is_empty()
     }
 }
 
@@ -59,54 +75,97 @@ impl Unproven {
 
 /// What has been proved of one task's announcement.
 struct Proven {
-    digests: Vec<Bytes>,
-    signers: Vec<scheduler::Signer>,
-    /// Whether the host stood in: by the name *and* the key that it announces itself with.
-    stood_in: bool,
+    by_others: Signed,
+    by_reserves: Signed,
     rest: Option<Unproven>,
 }
 
-/// What a host holds, as it announces it, and what of it cannot be judged yet. Batches that neither a member signed
-/// nor a stand-in whose appointment comes with them are not taken. Verifies up to a whole message of signatures.
+/// What some have signed.
+#[derive(Default)]
+struct Signed {
+    digests: Vec<Bytes>,
+    signers: Vec<scheduler::Signer>,
+    /// Whether the announcing host is one of them: by the name *and* the key that it announces itself with.
+    is_own: bool,
+}
+
+impl Signed {
+    fn appointed(&mut self, word: &Appointment, host: &HostInfo) {
+        self.is_own |= word.host == host.id && word.key == host.public_key;
+        self.signers.push(signer(word));
+    }
+
+    /// Where it is news.
+    fn vouched(self, host: HostId, task: TaskId, office: Office) -> Option<Announced> {
+        let Self { digests, signers, is_own } = self;
+        let is_news = !digests.is_empty() || !signers.is_empty();
+        let event = Event::Vouched { host, task, digests, stood_in: is_own };
+        is_news.then_some(Announced { event, signers, office })
+    }
+}
+
+/// What a host holds, as it announces it. Batches that neither a member signed nor somebody whose appointment comes with
+/// them are not taken. Verifies up to a whole message of signatures.
 pub fn held(
     host: &HostInfo,
     held: scheduler::Held,
     trusted: &Trusted<'_>,
-) -> Result<(Announced, Option<Unproven>), Unacceptable> {
+) -> Result<Findings, Unacceptable> {
     let task = messages::task(held.task)?;
     let groups = convert::group_set(&held.groups, messages::limit_of(task.length))?;
     messages::bounded(&held.digests)?;
     let digests = held.digests.into_iter().map(|signed| signed.encoded).collect();
     let appointments = held.appointments.into_iter().take(MAX_STAND_INS).collect();
     let said = Unproven { task: task.id, digests, appointments };
-    let Proven { digests, signers, stood_in, rest } = prove(host, said, trusted);
+    let Proven { by_others, by_reserves, rest } = prove(host, said, trusted);
+    let by_reserves = by_reserves.vouched(host.id, task.id, Office::Reserve);
+    let Signed { digests, signers, is_own: stood_in } = by_others;
     let event = Event::Announced { host: host.id, task, held: groups, digests, stood_in };
-    Ok((Announced { event, signers }, rest))
+    let first = Announced { event, signers, office: Office::StandIn };
+    Ok(Findings { announced: std::iter::once(first).chain(by_reserves).collect(), rest })
 }
 
 fn prove(host: &HostInfo, said: Unproven, trusted: &Trusted<'_>) -> Proven {
     let task = said.task;
-    let (mut stand_ins, mut unknown) = (Vec::new(), Vec::new());
+    let (mut appointed, mut unknown) = (Vec::new(), Vec::new());
     for encoded in said.appointments {
         let Ok(word) = Appointment::decode(&encoded) else { continue };
         if word.task != task {
             continue;
         }
         match word.verify(|scheduler| trusted.scheduler(scheduler)) {
-            Ok(()) => stand_ins.push(word),
+            Ok(()) if word.office == Office::Reserve && !trusted.knows_seeds() => {
+                unknown.push(encoded);
+            }
+            Ok(()) => appointed.push(word),
             Err(AppointmentError::UnknownScheduler(_)) => unknown.push(encoded),
             Err(_) => {}
         }
     }
-    let stand_in = |signer: &HostId| stand_ins.iter().find(|word| word.host == *signer);
-    let key = |signer: &HostId| {
-        trusted.members.key_of(signer).or_else(|| stand_in(signer).map(|word| word.key))
+    // One that was both signs in the place of a seed.
+    appointed.sort_by_key(|word| word.office == Office::Reserve);
+    let (mut by_others, mut by_reserves) = (Signed::default(), Signed::default());
+    for word in &appointed {
+        match word.office {
+            Office::StandIn => by_others.appointed(word, host),
+            Office::Reserve => by_reserves.appointed(word, host),
+        }
+    }
+    let word_of = |signer: &HostId| appointed.iter().find(|word| word.host == *signer);
+    let member = |signer: &HostId| trusted.members.key_of(signer);
+    let key = |signer: &HostId| member(signer).or_else(|| word_of(signer).map(|word| word.key));
+    let is_reserve = |signer: &HostId| {
+        let is_named = word_of(signer).is_some_and(|word| word.office == Office::Reserve);
+        is_named && member(signer).is_none()
     };
-    let (mut digests, mut unsigned) = (Vec::new(), Vec::new());
+    let mut unsigned = Vec::new();
     for encoded in said.digests {
         let Ok(signed) = SignedDigests::decode(&encoded) else { continue };
         match signed.verify(key) {
-            Ok(batch) if batch.task == task => digests.push(encoded),
+            Ok(batch) if batch.task == task => match is_reserve(&batch.signer) {
+                true => by_reserves.digests.push(encoded),
+                false => by_others.digests.push(encoded),
+            },
             Err(DigestsError::UnknownSigner(_)) if signed.batch().task == task => {
                 unsigned.push(encoded);
             }
@@ -115,15 +174,10 @@ fn prove(host: &HostInfo, said: Unproven, trusted: &Trusted<'_>) -> Proven {
     }
     let rest = Unproven { task, digests: unsigned, appointments: unknown };
     let is_empty = rest.digests.is_empty() && rest.appointments.is_empty();
-    Proven {
-        digests,
-        signers: stand_ins.iter().map(signer).collect(),
-        stood_in: stand_in(&host.id).is_some_and(|word| word.key == host.public_key),
-        rest: (!is_empty).then_some(rest),
-    }
+    Proven { by_others, by_reserves, rest: (!is_empty).then_some(rest) }
 }
 
-/// A stand-in as others are told of it.
+/// One who was appointed as others are told of it.
 pub fn signer(appointment: &Appointment) -> scheduler::Signer {
     scheduler::Signer {
         host_id: messages::id_bytes(appointment.host.as_bytes()),
@@ -171,27 +225,23 @@ impl Pending {
         for (said, share) in std::mem::take(&mut self.unproven) {
             // It is smaller than before and gives its room back when it is added again.
             drop(share);
-            let (news, rest) = vouched_for(host, said, trusted);
+            let Findings { announced, rest } = vouched_for(host, said, trusted);
             if let Some(rest) = rest {
                 self.add(rest);
             }
-            vouched.extend(news);
+            vouched.extend(announced);
         }
         vouched
     }
 }
 
 /// What of it somebody vouches for, and the rest.
-fn vouched_for(
-    host: &HostInfo,
-    said: Unproven,
-    trusted: &Trusted<'_>,
-) -> (Option<Announced>, Option<Unproven>) {
+fn vouched_for(host: &HostInfo, said: Unproven, trusted: &Trusted<'_>) -> Findings {
     let task = said.task;
-    let Proven { digests, signers, stood_in, rest } = prove(host, said, trusted);
-    let is_news = !digests.is_empty() || !signers.is_empty();
-    let event = Event::Vouched { host: host.id, task, digests, stood_in };
-    (is_news.then_some(Announced { event, signers }), rest)
+    let Proven { by_others, by_reserves, rest } = prove(host, said, trusted);
+    let all = [(by_others, Office::StandIn), (by_reserves, Office::Reserve)];
+    let news = all.into_iter().filter_map(|(signed, office)| signed.vouched(host.id, task, office));
+    Findings { announced: news.collect(), rest }
 }
 
 /// Digests that a delegate's own engine has of one who stands in for a seed, with the word of the scheduler that has it
@@ -204,7 +254,8 @@ pub fn of_stand_in(
     trusted: &Trusted<'_>,
 ) -> Option<Announced> {
     let said = Unproven { task, digests: vec![batch], appointments };
-    vouched_for(own, said, trusted).0
+    let mut found = vouched_for(own, said, trusted).announced.into_iter();
+    found.find(|announced| announced.office == Office::StandIn)
 }
 
 #[cfg(test)]
@@ -265,6 +316,11 @@ mod tests {
         scheduler::Held { task, digests, appointments, ..scheduler::Held::default() }
     }
 
+    fn word(signer: &Identity, office: Office, scheduler: &Identity) -> Appointment {
+        let who = (signer.host(), signer.public_key());
+        Appointment::sign(some_task().id, office, who, scheduler)
+    }
+
     fn taken(announced: &Announced) -> (&[Bytes], bool) {
         match &announced.event {
             Event::Announced { digests, stood_in, .. }
@@ -276,13 +332,12 @@ mod tests {
     #[test]
     fn a_stand_in_is_known_again_by_its_name_and_its_key() {
         let (me, stand_in, thief) = (identity(), identity(), identity());
-        let word =
-            Appointment::sign(some_task().id, stand_in.host(), stand_in.public_key(), &me).encode();
+        let word = word(&stand_in, Office::StandIn, &me).encode();
         let nobody = Members::default();
         let trusted = Trusted { members: &nobody, me: &me };
         let stood_in = |id: HostId, key| {
             let said = announcement(Vec::new(), vec![word.clone()]);
-            taken(&held(&host(id, key), said, &trusted).unwrap().0).1
+            taken(&held(&host(id, key), said, &trusted).unwrap().announced[0]).1
         };
         assert!(stood_in(stand_in.host(), stand_in.public_key()));
         assert!(!stood_in(stand_in.host(), thief.public_key()), "its name and another's key");
@@ -290,15 +345,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_reserve_signed_is_told_apart_and_waits_until_it_is_known_who_the_seeds_are() {
+        let (me, seed, reserve, both) = (identity(), identity(), identity(), identity());
+        let words = [
+            word(&reserve, Office::Reserve, &me),
+            word(&both, Office::Reserve, &me),
+            word(&both, Office::StandIn, &me),
+        ];
+        let batches = vec![batch(&reserve), batch(&both), batch(&seed)];
+        let said = announcement(batches, words.iter().map(Appointment::encode).collect());
+        let announcer = node(&reserve);
+        let nobody = Members::default();
+        let found = held(&announcer, said.clone(), &Trusted { members: &nobody, me: &me }).unwrap();
+        let at_once: Vec<_> = found.announced.iter().map(taken).collect();
+        assert_eq!(at_once, [(&[batch(&both)][..], false)]);
+
+        let mut pending = Pending::new(Arc::new(Semaphore::new(1 << 20)));
+        pending.add(found.rest.unwrap());
+        let listed = members(&[(&me, Role::Scheduler), (&seed, Role::Seed)]);
+        let trusted = Trusted { members: &listed, me: &me };
+        let now = pending.vouched(&announcer, &trusted);
+        let offices: Vec<Office> = now.iter().map(|one| one.office).collect();
+        assert_eq!(offices, [Office::StandIn, Office::Reserve]);
+        assert_eq!(taken(&now[0]), (&[batch(&seed)][..], false));
+        assert_eq!(taken(&now[1]), (&[batch(&reserve)][..], true));
+        let found = held(&announcer, said, &trusted).unwrap();
+        let at_once: Vec<_> = found.announced.iter().map(taken).collect();
+        let by_others = [batch(&both), batch(&seed)];
+        assert_eq!(at_once, [(&by_others[..], false), (&[batch(&reserve)][..], true)]);
+        assert!(found.rest.is_none());
+    }
+
+    #[test]
     fn what_is_announced_before_the_members_are_known_is_taken_once_they_are() {
         let (me, seed, stranger) = (identity(), identity(), identity());
         let (other_scheduler, stand_in) = (identity(), identity());
-        let word = Appointment::sign(
-            some_task().id,
-            stand_in.host(),
-            stand_in.public_key(),
-            &other_scheduler,
-        );
+        let word = word(&stand_in, Office::StandIn, &other_scheduler);
         let (by_seed, by_stand_in) = (batch(&seed), batch(&stand_in));
         let said = announcement(
             vec![by_seed.clone(), by_stand_in.clone(), batch(&stranger)],
@@ -306,12 +388,11 @@ mod tests {
         );
         let announcer = node(&stand_in);
         let nobody = Members::default();
-        let (at_once, rest) =
-            held(&announcer, said, &Trusted { members: &nobody, me: &me }).unwrap();
-        assert_eq!(taken(&at_once), (&[][..], false), "nobody vouches for any of it yet");
+        let found = held(&announcer, said, &Trusted { members: &nobody, me: &me }).unwrap();
+        assert_eq!(taken(&found.announced[0]), (&[][..], false), "nobody vouches for any of it");
 
         let mut pending = Pending::new(Arc::new(Semaphore::new(1 << 20)));
-        pending.add(rest.unwrap());
+        pending.add(found.rest.unwrap());
         assert!(pending.vouched(&announcer, &Trusted { members: &nobody, me: &me }).is_empty());
         let seeds = members(&[(&seed, Role::Seed)]);
         let now = pending.vouched(&announcer, &Trusted { members: &seeds, me: &me });
@@ -328,7 +409,8 @@ mod tests {
     fn what_a_stand_in_signed_is_told_below_a_delegate_with_the_word_of_the_scheduler() {
         let (own, scheduler, stand_in) = (identity(), identity(), identity());
         let task = some_task().id;
-        let word = Appointment::sign(task, stand_in.host(), stand_in.public_key(), &scheduler);
+        let reserve = word(&stand_in, Office::Reserve, &scheduler);
+        let word = word(&stand_in, Office::StandIn, &scheduler);
         let listed = members(&[(&scheduler, Role::Scheduler)]);
         let told = |members: &Members, words: Vec<Bytes>| {
             let trusted = Trusted { members, me: &own };
@@ -338,6 +420,7 @@ mod tests {
         assert_eq!(taken(&now), (&[batch(&stand_in)][..], false));
         assert_eq!(now.signers, [signer(&word)]);
         assert!(told(&listed, Vec::new()).is_none(), "nobody says that it may");
+        assert!(told(&listed, vec![reserve.encode()]).is_none(), "it is a reserve only");
         assert!(told(&Members::default(), vec![word.encode()]).is_none(), "nobody known does");
     }
 
@@ -348,7 +431,7 @@ mod tests {
         let trusted = Trusted { members: &nobody, me: &me };
         let unproven = |number: u8| {
             let said = announcement(vec![batch(&seed)], Vec::new());
-            let rest = held(&node(&me), said, &trusted).unwrap().1.unwrap();
+            let rest = held(&node(&me), said, &trusted).unwrap().rest.unwrap();
             Unproven { task: TaskId::from_bytes([number; 32]), ..rest }
         };
         let size = unproven(0).size();

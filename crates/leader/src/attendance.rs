@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::announcement::{self, Announced, Pending, Trusted, Unproven};
+use super::announcement::{self, Findings, Pending, Trusted};
 use super::messages::{self, Unacceptable};
 use super::naming::{self, MOST_NAMES, Naming, Step};
 use super::service::{Mail, Stream, StreamId};
@@ -263,9 +263,11 @@ impl Attendance {
             rest = left;
             for announced in verified {
                 match announced {
-                    Ok((announced, unproven)) => {
-                        unproven.into_iter().for_each(|unproven| pending.add(unproven));
-                        self.send(Mail::Announced(Box::new(announced))).await?;
+                    Ok(Findings { announced, rest }) => {
+                        rest.into_iter().for_each(|unproven| pending.add(unproven));
+                        for announced in announced {
+                            self.send(Mail::Announced(Box::new(announced))).await?;
+                        }
                     }
                     // One task that cannot be read must not keep a host and all its others away.
                     Err(error) => {
@@ -344,7 +346,7 @@ fn skill(announce: &Announce) -> Skill {
 }
 
 /// What a turn came to, and what is left for the next one.
-type Turn = (Vec<Result<(Announced, Option<Unproven>), Unacceptable>>, IntoIter<Held>);
+type Turn = (Vec<Result<Findings, Unacceptable>>, IntoIter<Held>);
 
 /// What `look` makes of the next ones until the turn is over; of one at least.
 fn within_turn<T, U>(

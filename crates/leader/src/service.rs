@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dfs_model::{HostId, HostInfo, HostKind, Measure, TaskId, TaskInfo};
 use dfs_peer::dial::Callee;
-use dfs_peer::digests::{Appointment, Identity, MAX_STAND_INS};
+use dfs_peer::digests::{Appointment, Identity, MAX_STAND_INS, Office};
 use dfs_proto::common::Endpoint;
 use dfs_proto::scheduler::{SchedulerMessage, Signer};
 use dfs_service::Tracker;
@@ -143,8 +143,8 @@ pub struct Service {
     orders: HashMap<u64, CancellationToken>,
     /// Signs for those it makes stand in.
     me: Arc<Identity>,
-    /// The stand-ins of tasks, the oldest first and those that have gone included: whose digests count beside
-    /// the seeds'.
+    /// The stand-ins of tasks and the reserves that have read, the oldest first and those that have gone included: whose
+    /// digests count beside the seeds'.
     signers: HashMap<TaskId, Vec<Signer>>,
     tracker: Tracker,
     metrics: SchedulerMetrics,
@@ -413,7 +413,7 @@ impl Service {
 
     /// A host's task, with the stand-ins that an earlier scheduler appointed for it.
     fn announced(&mut self, announced: Announced) {
-        let Announced { event, signers } = announced;
+        let Announced { event, signers, office } = announced;
         let (Event::Announced { task: TaskInfo { id, .. }, .. } | Event::Vouched { task: id, .. }) =
             event
         else {
@@ -421,6 +421,10 @@ impl Service {
         };
         if let Some((host, task)) = self.is_strange(&event) {
             return self.send_back(host, task);
+        }
+        if office == Office::Reserve && self.has_signer(&id) {
+            // One node's word, that it could have had for the asking, against a seed's.
+            return;
         }
         // Before the digests go out: whoever is sent them is told whose they may be.
         signers
@@ -432,10 +436,19 @@ impl Service {
         }
     }
 
+    /// Whether somebody signs for a task whom a scheduler does not only name for when nobody does.
+    fn has_signer(&self, task: &TaskId) -> bool {
+        let appointed = self.signers.get(task).into_iter().flatten();
+        let mut words =
+            appointed.filter_map(|signer| Appointment::decode(&signer.appointment).ok());
+        !self.seeds.is_empty() || words.any(|word| word.office == Office::StandIn)
+    }
+
     /// Remembers that a host signs for a task, with the key it announced itself by.
     fn appoint(&mut self, host: HostId, task: TaskId) {
         let Some(info) = self.core.host(&host) else { return };
-        let appointment = Appointment::sign(task, host, info.public_key, &self.me);
+        let appointment =
+            Appointment::sign(task, Office::StandIn, (host, info.public_key), &self.me);
         remember(self.signers.entry(task).or_default(), announcement::signer(&appointment));
     }
 
@@ -448,7 +461,8 @@ impl Service {
         reserves: Vec<Arc<HostInfo>>,
     ) -> Vec<HostId> {
         let signed = reserves.into_iter().map(|info| {
-            let word = Appointment::sign(task, info.id, info.public_key, &self.me);
+            let word =
+                Appointment::sign(task, Office::Reserve, (info.id, info.public_key), &self.me);
             (info, announcement::signer(&word))
         });
         let message = [messages::reserves(task, signed)];

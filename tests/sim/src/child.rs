@@ -567,7 +567,7 @@ fn millis(span: Duration) -> u32 {
 
 fn kind(failure: Failure) -> FailureKind {
     match failure {
-        Failure::NotHeld => FailureKind::NotHeld,
+        Failure::NotHeld | Failure::Unvouched => FailureKind::NotHeld,
         Failure::Busy => FailureKind::Busy,
         Failure::Disconnected => FailureKind::Disconnected,
         Failure::Timeout => FailureKind::Timeout,

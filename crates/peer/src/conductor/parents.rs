@@ -30,6 +30,9 @@ pub enum Failure {
     OriginFailed,
     /// The origin does not have the first of them any more: nobody is to blame, the others may come.
     Void,
+    /// It has the groups, and nobody known here vouches for them (yet): a reserve may have signed them for a place that
+    /// was cut off.
+    Unvouched,
     /// Anything else.
     Other,
 }
@@ -381,7 +384,7 @@ impl Parent {
                 self.paused_until = self.paused_until.max(now + FIRST_PAUSE);
                 return false;
             }
-            Failure::Disconnected | Failure::Timeout | Failure::Other => {}
+            Failure::Disconnected | Failure::Timeout | Failure::Unvouched | Failure::Other => {}
         }
         // Whatever was under way when a connection broke failed of one cause.
         if self.failed_at.is_none_or(|at| attempt.began > at) {

@@ -1,7 +1,8 @@
-//! The scheduler's word that a host signs the digests of one task although it is no seed: it stands in.
+//! The scheduler's word that a host signs the digests of one task although it is no seed: it stands in, or is to where
+//! nobody else does.
 //!
 //! Signed with the scheduler's own key, so that it can be handed back by whoever keeps it: a scheduler that was
-//! restarted, and knows nobody any more, knows its own word again. Bound to the task, the host and its key; nobody
+//! restarted, and knows nobody any more, knows its own word again. Bound to the task, the host, its key and its office; nobody
 //! makes one for itself.
 
 use std::fmt;
@@ -15,19 +16,41 @@ use super::{Identity, array};
 /// Separates these signatures from any other use of the key.
 const CONTEXT: &[u8] = b"dfs.stand-in.v1\0";
 
-/// Tells it from a batch of digests, beside which it is kept.
-const FORMAT: u8 = 0x81;
+/// As what a host signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Office {
+    /// In the place of a seed, for everybody.
+    StandIn,
+    /// For those to whom nobody else brings anything, and for others where nobody else signs (decision 0022).
+    Reserve,
+}
+
+impl Office {
+    /// The first byte; tells an appointment from a batch of digests, beside which it is kept.
+    const fn format(self) -> u8 {
+        match self {
+            Self::StandIn => 0x81,
+            Self::Reserve => 0x82,
+        }
+    }
+
+    fn of_format(format: u8) -> Option<Self> {
+        [Self::StandIn, Self::Reserve].into_iter().find(|office| office.format() == format)
+    }
+}
 
 const HEAD: usize = 1 + TaskId::LEN + HostId::LEN + 32 + HostId::LEN;
 
 /// Most stand-ins of one task that are known at a time; the oldest are forgotten first.
 pub const MAX_STAND_INS: usize = 64;
 
-/// Who stands in for a seed in one task, as a scheduler says.
+/// Who signs for one task in the place of a seed, as a scheduler says.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Appointment {
     /// Of what.
     pub task: TaskId,
+    /// As what.
+    pub office: Office,
     /// Who signs.
     pub host: HostId,
     /// With which key.
@@ -63,9 +86,15 @@ impl Appointment {
     pub const BYTES: usize = HEAD + 64;
 
     /// Appoints a host, in the scheduler's name.
-    pub fn sign(task: TaskId, host: HostId, key: [u8; 32], scheduler: &Identity) -> Self {
+    pub fn sign(
+        task: TaskId,
+        office: Office,
+        (host, key): (HostId, [u8; 32]),
+        scheduler: &Identity,
+    ) -> Self {
         let signature = [0; 64];
-        let mut appointment = Self { task, host, key, scheduler: scheduler.host(), signature };
+        let scheduler_id = scheduler.host();
+        let mut appointment = Self { task, office, host, key, scheduler: scheduler_id, signature };
         let signed = scheduler.signing_key().sign(&appointment.message());
         appointment.signature = signed.to_bytes();
         appointment
@@ -73,7 +102,7 @@ impl Appointment {
 
     fn head(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(Self::BYTES);
-        out.push(FORMAT);
+        out.push(self.office.format());
         out.extend_from_slice(self.task.as_bytes());
         out.extend_from_slice(self.host.as_bytes());
         out.extend_from_slice(&self.key);
@@ -94,10 +123,11 @@ impl Appointment {
 
     /// Reads exactly one; the signature is not checked.
     pub fn decode(bytes: &[u8]) -> Result<Self, AppointmentError> {
-        if bytes.len() != Self::BYTES || bytes[0] != FORMAT {
-            return Err(AppointmentError::Unreadable);
-        }
+        let office = bytes.first().copied().and_then(Office::of_format);
+        let office = office.filter(|_| bytes.len() == Self::BYTES);
+        let office = office.ok_or(AppointmentError::Unreadable)?;
         Ok(Self {
+            office,
             task: TaskId::from_bytes(array(&bytes[1..33])),
             host: HostId::from_bytes(array(&bytes[33..49])),
             key: array(&bytes[49..81]),
@@ -123,6 +153,7 @@ impl fmt::Debug for Appointment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Appointment")
             .field("task", &self.task)
+            .field("office", &self.office)
             .field("host", &self.host)
             .field("scheduler", &self.scheduler)
             .finish_non_exhaustive()

@@ -119,7 +119,7 @@ fn an_appointment_is_the_word_of_its_scheduler_and_of_nobody_else() {
     let scheduler = Identity::load_or_create(dir.path()).unwrap();
     let task = TaskId::from_bytes([1; 32]);
     let host = HostId::from_bytes([2; 16]);
-    let appointed = Appointment::sign(task, host, [3; 32], &scheduler);
+    let appointed = Appointment::sign(task, Office::StandIn, (host, [3; 32]), &scheduler);
     let known = |id: &HostId| (*id == scheduler.host()).then(|| scheduler.public_key());
     let read = Appointment::decode(&appointed.encode()).unwrap();
     assert_eq!(read, appointed);
@@ -129,9 +129,15 @@ fn an_appointment_is_the_word_of_its_scheduler_and_of_nobody_else() {
         forged[at] ^= 1;
         Appointment::decode(&forged).unwrap().verify(known).unwrap_err();
     }
+    let mut promoted =
+        Appointment::sign(task, Office::Reserve, (host, [3; 32]), &scheduler).encode().to_vec();
+    promoted[0] = appointed.encode()[0];
+    let promoted = Appointment::decode(&promoted).unwrap();
+    assert_eq!(promoted.office, Office::StandIn);
+    promoted.verify(known).unwrap_err();
     let other = TempDir::new().unwrap();
     let own = Identity::load_or_create(other.path()).unwrap();
-    let self_made = Appointment::sign(task, own.host(), own.public_key(), &own);
+    let self_made = Appointment::sign(task, Office::StandIn, (own.host(), own.public_key()), &own);
     let unknown = Err(AppointmentError::UnknownScheduler(own.host()));
     assert_eq!(self_made.verify(known), unknown);
     let cut = &appointed.encode()[..Appointment::BYTES - 1];

@@ -816,7 +816,13 @@ impl Actor {
         let failure = self.nearer_failure;
         let answers = matches!(
             failure,
-            Some(Failure::NotHeld | Failure::Busy | Failure::OriginFailed | Failure::Other)
+            Some(
+                Failure::NotHeld
+                    | Failure::Busy
+                    | Failure::OriginFailed
+                    | Failure::Unvouched
+                    | Failure::Other
+            )
         );
         nearer.doubt(host, answers.then_some(task.id), now);
         let short = task.id.short();

@@ -300,8 +300,7 @@ impl Context {
                     return Some(Fault::Fatal { groups, error: error.into() });
                 }
                 Err(error) => {
-                    let failure =
-                        if error.is_a_lie() { Failure::BadDigest } else { Failure::Other };
+                    let failure = error.failure();
                     return Some(Fault::Parent { failure, groups, reason: error.to_string() });
                 }
             };

@@ -14,6 +14,7 @@ use super::error::ReadError;
 use super::ledger::CameFrom;
 use super::passing::Proven;
 use super::task::Shared;
+use crate::conductor::Failure;
 use crate::digests::{
     Appointment, DigestBatch, DigestsError, Identity, MAX_STAND_INS, SignedDigests,
 };
@@ -134,13 +135,15 @@ impl KeepError {
         matches!(self, Self::Store(StoreError::NoSpace { .. }))
     }
 
-    /// Whether the one who sent the bytes is to blame, whatever is wrong on this side.
-    pub(super) fn is_a_lie(&self) -> bool {
+    /// What is wrong with who sent the bytes.
+    pub(super) fn failure(&self) -> Failure {
         match self {
-            Self::Digests(DigestsError::UnknownSigner(_)) => false,
-            Self::Digests(_) | Self::WrongTask | Self::Proof(_) => true,
-            Self::Decode(_) | Self::Verify(_) => true,
-            Self::TwoLengths(..) | Self::Changed(_) | Self::Store(_) | Self::Stopped => false,
+            Self::Digests(DigestsError::UnknownSigner(_)) => Failure::Unvouched,
+            Self::Digests(_) | Self::WrongTask | Self::Proof(_) => Failure::BadDigest,
+            Self::Decode(_) | Self::Verify(_) => Failure::BadDigest,
+            Self::TwoLengths(..) | Self::Changed(_) | Self::Store(_) | Self::Stopped => {
+                Failure::Other
+            }
         }
     }
 }

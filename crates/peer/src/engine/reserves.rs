@@ -75,7 +75,7 @@ mod tests {
     use proptest::sample::subsequence;
 
     use super::*;
-    use crate::digests::Identity;
+    use crate::digests::{Identity, Office};
 
     static SCHEDULER: LazyLock<Identity> =
         LazyLock::new(|| Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap());
@@ -95,8 +95,12 @@ mod tests {
             public_key: [number; 32],
             upload_slots: 0,
         };
-        let word =
-            Appointment::sign(TaskId::from_bytes([1; 32]), id(number), [number; 32], &SCHEDULER);
+        let word = Appointment::sign(
+            TaskId::from_bytes([1; 32]),
+            Office::Reserve,
+            (id(number), [number; 32]),
+            &SCHEDULER,
+        );
         Reserve { parent: ParentHost { host, grant: Bytes::new(), fetches: true }, word }
     }
 

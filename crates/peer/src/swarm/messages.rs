@@ -16,7 +16,7 @@ use dfs_proto::{common, scheduler};
 use super::Members;
 use super::outbox::{News, PeerEnd, Registration};
 use crate::conductor::{Failure, LeaseEnd, LeaseOutcome};
-use crate::digests::{Appointment, MAX_STAND_INS, SignedDigests};
+use crate::digests::{Appointment, MAX_STAND_INS, Office, SignedDigests};
 use crate::engine::{Command, Keyring, Lease, MOST_RESERVES, ParentHost, ReadError, Reserve};
 
 /// The largest message taken from a scheduler: a resolution or a snapshot of digests.
@@ -74,7 +74,8 @@ fn registered(
 
 fn failure_kind(failure: Failure) -> FailureKind {
     match failure {
-        Failure::NotHeld => FailureKind::NotHeld,
+        // What nobody vouches for is for nobody.
+        Failure::NotHeld | Failure::Unvouched => FailureKind::NotHeld,
         Failure::Busy => FailureKind::Busy,
         Failure::Disconnected => FailureKind::Disconnected,
         Failure::Timeout => FailureKind::Timeout,
@@ -277,7 +278,8 @@ fn signers(task: TaskId, signers: &[Signer], by: By<'_>) -> Result<Command, BadM
     };
     let words = words.take(MAX_STAND_INS).filter(|word| {
         let is_news = keyring.key(&task, &word.host) != Some(word.key);
-        word.task == task && is_news && word.verify(|host| members.scheduler_key(host)).is_ok()
+        let stands_in = word.task == task && word.office == Office::StandIn;
+        stands_in && is_news && word.verify(|host| members.scheduler_key(host)).is_ok()
     });
     let appointments: Vec<Appointment> = words.collect();
     let keys = appointments.iter().map(|word| (word.host, word.key)).collect();
@@ -294,7 +296,10 @@ fn named(
     for scheduler::Reserve { parent, signer } in reserves.into_iter().take(MOST_RESERVES) {
         let word = Appointment::decode(&signer.unwrap_or_default().appointment);
         for mut parent in hosts(parent.into_iter().collect(), by)? {
-            let is_its = |word: &&Appointment| word.task == task && word.host == parent.host.id;
+            let is_its = |word: &&Appointment| {
+                let is_reserve = word.task == task && word.office == Office::Reserve;
+                is_reserve && word.host == parent.host.id
+            };
             let Some(word) = word.as_ref().ok().filter(is_its) else { continue };
             parent.fetches = true;
             named.push(Reserve { word: word.clone(), parent });
@@ -454,13 +459,16 @@ mod tests {
         let (scheduler, stand_in, liar) = (identity(), identity(), identity());
         let (task, other) = (TaskId::from_bytes([1; 32]), TaskId::from_bytes([2; 32]));
         let appointed = |task, host: &Identity, by: &Identity| {
-            Some(Appointment::sign(task, host.host(), host.public_key(), by))
+            Some(Appointment::sign(task, Office::StandIn, (host.host(), host.public_key()), by))
         };
+        let own = (liar.host(), liar.public_key());
+        let reserve = Appointment::sign(task, Office::Reserve, own, &scheduler);
         let (members, keyring) = (members(&scheduler), Keyring::default());
         let said = vec![
             signer(&liar, None),
             signer(&liar, appointed(task, &liar, &liar)),
             signer(&liar, appointed(other, &liar, &scheduler)),
+            signer(&liar, Some(reserve)),
             // Its own key beside another's appointment.
             Signer {
                 appointment: appointed(task, &stand_in, &scheduler).unwrap().encode(),

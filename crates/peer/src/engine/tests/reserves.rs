@@ -1,7 +1,7 @@
 //! Nodes that are left alone by whoever led them.
 
 use super::*;
-use crate::digests::Appointment;
+use crate::digests::{Appointment, Office};
 
 /// Tells a task who reads for all when nobody else does, by the word of one scheduler.
 async fn name_reserves(task: &Task, reserves: &[&Member], scheduler: &Member) {
@@ -10,7 +10,7 @@ async fn name_reserves(task: &Task, reserves: &[&Member], scheduler: &Member) {
         let scheduler = scheduler.engine.identity();
         Reserve {
             parent: ParentHost { host: member.info.clone(), grant: Bytes::new(), fetches: true },
-            word: Appointment::sign(task.id(), id, public_key, scheduler),
+            word: Appointment::sign(task.id(), Office::Reserve, (id, public_key), scheduler),
         }
     });
     task.shared.commands.send(Command::Reserves(named.collect())).await.unwrap();
@@ -77,7 +77,12 @@ async fn what_a_reserve_signs_is_not_believed_before_it_is_needed() {
     // A second owner of the task, driven by hand.
     let (mut actor, _events) = engine.actor(&task.shared, CancellationToken::new());
     let HostInfo { id, public_key, .. } = reserve.info;
-    let word = Appointment::sign(task.id(), id, public_key, scheduler.engine.identity());
+    let word = Appointment::sign(
+        task.id(),
+        Office::StandIn,
+        (id, public_key),
+        scheduler.engine.identity(),
+    );
     let host = reserve.info.clone();
     let parent = ParentHost { host, grant: Bytes::new(), fetches: true };
     actor.command(Command::Reserves(vec![Reserve { parent, word }]));

@@ -2,7 +2,7 @@ use dfs_model::HostId;
 use ed25519_dalek::SigningKey;
 
 use super::*;
-use crate::digests::{Appointment, DigestBatch, Identity, MAX_STAND_INS, SignedDigests};
+use crate::digests::{Appointment, DigestBatch, Identity, MAX_STAND_INS, Office, SignedDigests};
 
 fn key() -> SigningKey {
     SigningKey::from_bytes(&[9; 32])
@@ -168,7 +168,7 @@ fn the_words_for_the_signers_survive_restarts_beside_what_they_signed() {
     let scheduler = Identity::load_or_create(dir.path()).unwrap();
     let word = |host: u8| {
         let key = key().verifying_key().to_bytes();
-        Appointment::sign(id(1), HostId::from_bytes([host; 16]), key, &scheduler)
+        Appointment::sign(id(1), Office::StandIn, (HostId::from_bytes([host; 16]), key), &scheduler)
     };
     let content = content(GROUP);
     let (store, task) = kept(dir.path(), 1, &content);
