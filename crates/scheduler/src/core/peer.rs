@@ -146,6 +146,8 @@ pub struct Peer {
     pub(super) crossed: u64,
     /// Who leads it, where that is a delegate.
     pub(super) delegate: Option<HostId>,
+    /// So many reserves had been named in the task when it was told of those of its place.
+    pub(super) reserves_told: u64,
     /// Its part in the leases of the task.
     pub(super) led: Option<Led>,
 }
@@ -191,6 +193,7 @@ impl Peer {
             tally: Tally::default(),
             crossed: 0,
             delegate: None,
+            reserves_told: 0,
             led: None,
         }
     }

@@ -16,11 +16,11 @@ impl Core {
         let id = info.id;
         let fresh = Host::new(info, self.limits.upload_slots);
         self.touch_all_of(&id);
-        self.moves_in_all_of(&id, &fresh.idc);
         if self.hosts.get(&id).is_some_and(|host| host.silent_since.is_some()) {
             self.note_in_all_of(&id, &Evidence::Returned);
         }
         self.is_to_announce(&id);
+        let is_elsewhere = self.hosts.get(&id).is_some_and(|host| host.idc != fresh.idc);
         match self.hosts.get_mut(&id) {
             Some(host) => {
                 host.address += u32::from(host.info != fresh.info);
@@ -34,6 +34,9 @@ impl Core {
             None => {
                 self.hosts.insert(id, Host { since: self.now, ..fresh });
             }
+        }
+        if is_elsewhere {
+            self.moves_in_all_of(&id);
         }
     }
 
@@ -98,13 +101,17 @@ impl Core {
         }
     }
 
-    /// A host may be in another data centre than it was.
-    fn moves_in_all_of(&mut self, id: &HostId, idc: &Arc<str>) {
-        let Some(host) = self.hosts.get(id).filter(|host| host.idc != *idc) else { return };
-        for task_id in &host.tasks {
-            if let Some(task) = self.tasks.get_mut(task_id) {
-                task.moves(*id, idc);
+    /// A host is in another data centre than it was.
+    fn moves_in_all_of(&mut self, id: &HostId) {
+        let Some(host) = self.hosts.get(id) else { return };
+        let (idc, tasks) = (Arc::clone(&host.idc), host.tasks.clone());
+        for task_id in tasks {
+            let Some(task) = self.tasks.get_mut(&task_id) else { continue };
+            task.moves(*id, &idc);
+            if let Some(peer) = task.peer_untouched(id) {
+                peer.reserves_told = 0;
             }
+            self.is_reserve_no_more(task_id, id);
         }
     }
 

@@ -9,54 +9,54 @@ use std::time::Duration;
 
 use dfs_model::{HostId, HostKind, TaskId, TaskKey};
 
-use super::{Core, Decision, Millis, SizeScope};
+use super::{Core, Decision, Millis, SizeScope, Timer};
 
 /// Of a data centre: the second one reads where the first does not.
 const MOST: usize = 2;
 
-/// How often others are named where all of a data centre have gone: all who take part are told.
+/// How often others are named where those have gone of whom some had been told.
 const NAMED_EVERY: Duration = Duration::from_secs(10);
 
 /// The reserves of a task, by data centre.
 #[derive(Debug, Default)]
-pub struct Reserves(BTreeMap<Arc<str>, Named>);
+pub struct Reserves {
+    places: BTreeMap<Arc<str>, Named>,
+    /// So many have been named.
+    count: u64,
+}
 
 #[derive(Debug, Default)]
 struct Named {
-    hosts: Vec<HostId>,
+    /// Each with the how many-th it is that was named.
+    hosts: Vec<(HostId, u64)>,
     /// When others were named in the place of those who had gone.
     renewed: Option<Millis>,
+}
+
+impl Named {
+    /// Whether somebody who was told when so many had been named knows one who is there.
+    fn are_known(&self, told: u64) -> bool {
+        self.hosts.iter().any(|(_, number)| *number <= told)
+    }
 }
 
 impl Reserves {
     /// Adds one, where there are too few.
     fn add(&mut self, idc: &Arc<str>, host: HostId) {
-        let Named { hosts, .. } = self.0.entry(Arc::clone(idc)).or_default();
-        if hosts.len() < MOST && !hosts.contains(&host) {
-            hosts.push(host);
+        let Named { hosts, .. } = self.places.entry(Arc::clone(idc)).or_default();
+        if hosts.len() < MOST && hosts.iter().all(|(one, _)| *one != host) {
+            self.count += 1;
+            hosts.push((host, self.count));
         }
     }
 
-    /// Whether a data centre had some and has none any more.
-    fn is_bereft(&self, idc: &Arc<str>) -> bool {
-        self.0.get(idc).is_some_and(|named| named.hosts.is_empty())
-    }
-
-    /// Takes one away that goes; the data centre that has none any more over it.
+    /// Takes one away that goes; the data centre whose it was.
     fn remove(&mut self, host: &HostId) -> Option<Arc<str>> {
-        let (idc, named) = self.0.iter_mut().find(|(_, named)| named.hosts.contains(host))?;
-        named.hosts.retain(|one| one != host);
-        named.hosts.is_empty().then(|| Arc::clone(idc))
-    }
-
-    /// Whether others may be named again by now, in the place of those who have gone.
-    fn may_be_renewed(&mut self, idc: &Arc<str>, now: Millis) -> bool {
-        let Some(named) = self.0.get_mut(idc) else { return false };
-        let may = named.renewed.is_none_or(|at| at.after(NAMED_EVERY) <= now);
-        if may {
-            named.renewed = Some(now);
-        }
-        may
+        let is_it = |(one, _): &(HostId, u64)| one == host;
+        let (idc, named) =
+            self.places.iter_mut().find(|(_, named)| named.hosts.iter().any(is_it))?;
+        named.hosts.retain(|one| !is_it(one));
+        Some(Arc::clone(idc))
     }
 }
 
@@ -64,7 +64,6 @@ impl Core {
     /// A peer that has been answered hears of the reserves of its place, and is one itself where there are too few. What
     /// is private has none: each host reads it with its own credentials.
     pub(super) fn name_reserves_to(&mut self, task_id: TaskId, host: HostId) {
-        let now = self.now;
         let Some(idc) = self.hosts.get(&host).map(|host| Arc::clone(&host.idc)) else { return };
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let is_shared =
@@ -73,52 +72,83 @@ impl Core {
         if !is_shared || !is_hungry || task.blacklist.contains(&host) {
             return;
         }
-        // The others know one who is there, or have to hear of this one.
-        let is_for_all = task.reserves.is_bereft(&idc) && task.reserves.may_be_renewed(&idc, now);
         task.reserves.add(&idc, host);
-        let told = if is_for_all { self.hungry_in(task_id, &idc) } else { vec![host] };
-        self.name_reserves(task_id, &idc, told);
+        self.name_reserves(task_id, &idc, vec![host]);
     }
 
-    /// A peer has gone. Where it was the last reserve of its place, others are named.
+    /// A peer has gone, or is elsewhere. Where it was the last reserve that somebody of its place knew, others are named.
     pub(super) fn is_reserve_no_more(&mut self, task_id: TaskId, host: &HostId) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        if let Some(idc) = task.reserves.remove(host) {
+            self.renew_reserves(task_id, &idc);
+        }
+    }
+
+    /// Others may be named by now where that was to wait.
+    pub(super) fn renew_all_reserves(&mut self, task_id: TaskId) {
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        let places: Vec<Arc<str>> = task.reserves.places.keys().cloned().collect();
+        places.iter().for_each(|idc| self.renew_reserves(task_id, idc));
+    }
+
+    /// Names others to those of a data centre who know none who is there. All of them leaving one after the other would
+    /// else cost messages by the square, so not too often.
+    fn renew_reserves(&mut self, task_id: TaskId, idc: &Arc<str>) {
+        let uninformed = self.uninformed_in(task_id, idc);
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        let Some(idc) = task.reserves.remove(host) else { return };
-        if !task.reserves.may_be_renewed(&idc, now) {
+        let Some(named) = task.reserves.places.get_mut(idc) else { return };
+        if uninformed.is_empty() {
+            if named.hosts.is_empty() {
+                task.reserves.places.remove(idc);
+            }
             return;
         }
-        let told = self.hungry_in(task_id, &idc);
-        let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        let honest = told.iter().filter(|host| !task.blacklist.contains(host));
-        for host in honest.take(MOST) {
-            task.reserves.add(&idc, *host);
+        let due = named.renewed.map_or(now, |at| at.after(NAMED_EVERY));
+        if due > now {
+            return self.timers.set(due, Timer::Reserves(task_id));
         }
-        self.name_reserves(task_id, &idc, told);
+        named.renewed = Some(now);
+        let honest = uninformed.iter().filter(|host| !task.blacklist.contains(host));
+        for host in honest.take(MOST) {
+            task.reserves.add(idc, *host);
+        }
+        self.name_reserves(task_id, idc, uninformed);
     }
 
-    /// The peers of a data centre that lack something and are heard of.
-    fn hungry_in(&self, task_id: TaskId, idc: &Arc<str>) -> Vec<HostId> {
+    /// The peers of a data centre that lack something, are heard of, and know no reserve who is there.
+    fn uninformed_in(&self, task_id: TaskId, idc: &Arc<str>) -> Vec<HostId> {
         let Some(task) = self.tasks.get(&task_id) else { return Vec::new() };
+        let Some(named) = task.reserves.places.get(idc) else { return Vec::new() };
         let groups = task.groups();
         let is_there = |id: &HostId| {
             self.hosts.get(id).is_some_and(|host| {
                 host.idc == *idc && host.silent_since.is_none() && host.info.kind == HostKind::Node
             })
         };
-        let hungry = task.hosts_where(|peer| peer.answered && peer.is_hungry(groups));
-        hungry.into_iter().filter(is_there).collect()
+        let uninformed = task.hosts_where(|peer| {
+            let is_uninformed = !named.are_known(peer.reserves_told);
+            is_uninformed && peer.answered && peer.is_hungry(groups)
+        });
+        uninformed.into_iter().filter(is_there).collect()
     }
 
-    fn name_reserves(&mut self, task: TaskId, idc: &Arc<str>, hosts: Vec<HostId>) {
-        let named = self.tasks.get(&task).and_then(|task| task.reserves.0.get(idc));
-        let named = named.into_iter().flat_map(|named| &named.hosts);
+    fn name_reserves(&mut self, task_id: TaskId, idc: &Arc<str>, hosts: Vec<HostId>) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let named = task.reserves.places.get(idc).into_iter().flat_map(|named| &named.hosts);
         let reserves: Vec<_> = named
-            .filter_map(|host| self.hosts.get(host).map(|host| Arc::clone(&host.info)))
+            .filter_map(|(host, _)| self.hosts.get(host).map(|host| Arc::clone(&host.info)))
             .collect();
-        if !hosts.is_empty() && !reserves.is_empty() {
-            self.out.push(Decision::NameReserves { hosts, task, reserves });
+        if hosts.is_empty() || reserves.is_empty() {
+            return;
         }
+        let told = task.reserves.count;
+        for host in &hosts {
+            if let Some(peer) = task.peer_untouched(host) {
+                peer.reserves_told = told;
+            }
+        }
+        self.out.push(Decision::NameReserves { hosts, task: task_id, reserves });
     }
 }
 
@@ -199,5 +229,34 @@ mod tests {
         let mut leaves = |n| named(&scene.tell(Event::HostLeft(id(n))));
         assert!(leaves(2).is_empty());
         assert_eq!(leaves(3), [(vec![4], vec![4])]);
+    }
+
+    #[test]
+    fn who_knows_only_such_as_have_gone_is_told_of_others_though_the_place_has_some() {
+        let task = spec("a", Some(100 * MIB));
+        let mut scene = scene(&task);
+        (1..=4).for_each(|n| drop(scene.register(n, &task)));
+        let leaves = |scene: &mut Scene, n| named(&scene.tell(Event::HostLeft(id(n))));
+        assert!(leaves(&mut scene, 1).is_empty());
+        scene.join(7, HostKind::Node, "a");
+        assert_eq!(named(&scene.register(7, &task)), [(vec![7], vec![2, 7])]);
+        assert_eq!(leaves(&mut scene, 2), [(vec![3, 4], vec![7, 3])], "node 7 they never heard of");
+        assert!(leaves(&mut scene, 7).is_empty(), "node 3 is there");
+        assert!(leaves(&mut scene, 3).is_empty(), "others were named a moment ago");
+        scene.now = scene.now.after(NAMED_EVERY);
+        assert_eq!(named(&scene.tell(Event::Tick)), [(vec![4], vec![4])]);
+    }
+
+    #[test]
+    fn who_goes_from_place_to_place_is_a_reserve_of_one_of_them() {
+        let task = spec("a", Some(100 * MIB));
+        let mut scene = scene(&task);
+        for place in ["a", "c", "d", "e"] {
+            scene.join(1, HostKind::Node, place);
+            assert_eq!(named(&scene.register(1, &task)), [(vec![1], vec![1])]);
+        }
+        let reserves = &scene.core.tasks[&task.id].reserves;
+        let places: Vec<&str> = reserves.places.keys().map(|idc| &**idc).collect();
+        assert_eq!(places, ["b", "e"]);
     }
 }

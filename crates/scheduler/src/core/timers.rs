@@ -26,6 +26,8 @@ pub enum Timer {
     Lead(TaskId),
     /// A task of which a seed is to be ordered more.
     Order(TaskId),
+    /// Reserves of a task that are to be named anew.
+    Reserves(TaskId),
 }
 
 /// Timers in order of time; the same one may be set for several times.
