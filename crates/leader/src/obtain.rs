@@ -60,9 +60,7 @@ impl Way {
             }
         })
     }
-}
 
-impl Way {
     /// What no seed has signed: a delegate's own engine may have it of one who stands in for them.
     async fn of_stand_in(
         &self,

@@ -181,7 +181,7 @@ impl Swarm {
         call.set_timeout(self.options.call_timeout);
         let (scheduler, address) = self.scheduler_for(route).await?;
         let mut client = self.client_of(scheduler, address);
-        let silence = self.silences.of(scheduler, || silence(client.clone()).boxed());
+        let silence = self.silences.of((scheduler, address), || silence(client.clone()).boxed());
         tokio::select! {
             reply = client.resolve(call) => Ok(reply.map_err(refused)?.into_inner()),
             () = silence => Err(SwarmError::Unreachable("the scheduler does not answer".to_owned())),

@@ -220,11 +220,6 @@ impl Actor {
                 if stand_in && !stood_in {
                     self.flights.keep_word(Word::StandsIn);
                 }
-                if stand_in {
-                    // No seed is alive: of one that hangs nothing is waited for.
-                    let others = self.all_parents().filter(|parent| !parent.fetches).collect();
-                    self.set_parents(others);
-                }
                 self.back_to_source(&reason);
             }
             Command::Reserves(reserves) => {
@@ -756,8 +751,10 @@ impl Actor {
                 tracing::info!(task = %self.shared.info.id.short(), reason, "going back to source");
                 let ranges = origin.ranges();
                 let access = if ranges { SourceAccess::Ranges } else { SourceAccess::Sequential };
-                // What others would fetch this host fetches.
-                let parents = self.all_parents();
+                // Where it stands in no seed is alive: of one that hangs nothing is waited for. What others would fetch
+                // this host fetches.
+                let stands_in = self.shared.stands_in.load(Ordering::Relaxed);
+                let parents = self.all_parents().filter(|parent| !(stands_in && parent.fetches));
                 let parents = parents.map(|parent| ParentHost { fetches: false, ..parent });
                 self.set_parents(parents.collect());
                 self.conductor.set_source(access);

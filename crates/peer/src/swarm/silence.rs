@@ -1,6 +1,7 @@
 //! Whether a scheduler that takes its time over answers lives: asked once for all questions that are out to it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use dfs_model::HostId;
@@ -19,15 +20,18 @@ const LIVES_WITHIN: Duration = Duration::from_secs(5);
 /// Ends when a scheduler says nothing any more; it is asked as long as anybody waits.
 pub(super) type Silence = Shared<BoxFuture<'static, ()>>;
 
+/// A scheduler, where it is.
+type Place = (HostId, SocketAddr);
+
 /// The schedulers that are listened to.
 #[derive(Default)]
-pub(super) struct Silences(Mutex<HashMap<HostId, WeakShared<BoxFuture<'static, ()>>>>);
+pub(super) struct Silences(Mutex<HashMap<Place, WeakShared<BoxFuture<'static, ()>>>>);
 
 impl Silences {
     /// The one of a scheduler that somebody waits for already, or that `begin` makes.
     pub(super) fn of(
         &self,
-        scheduler: HostId,
+        scheduler: Place,
         begin: impl FnOnce() -> BoxFuture<'static, ()>,
     ) -> Silence {
         let mut silences = self.0.lock();
@@ -68,7 +72,8 @@ mod tests {
         let (silences, begun) = (Silences::default(), Cell::new(0));
         let (ends, _) = watch::channel(false);
         let of = |number: u8| {
-            silences.of(HostId::from_bytes([number; 16]), || {
+            let at = SocketAddr::from(([127, 0, 0, 1], 4000 + u16::from(number)));
+            silences.of((HostId::from_bytes([number; 16]), at), || {
                 begun.set(begun.get() + 1);
                 let mut ends = ends.subscribe();
                 async move { ends.wait_for(|ends| *ends).await.map(drop).unwrap_or_default() }

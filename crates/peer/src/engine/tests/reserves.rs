@@ -79,7 +79,7 @@ async fn what_a_reserve_signs_is_not_believed_before_it_is_needed() {
     let HostInfo { id, public_key, .. } = reserve.info;
     let word = Appointment::sign(
         task.id(),
-        Office::StandIn,
+        Office::Reserve,
         (id, public_key),
         scheduler.engine.identity(),
     );
