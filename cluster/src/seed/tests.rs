@@ -64,9 +64,18 @@ async fn an_order_does_not_keep_a_task_open_and_ends_with_it() {
         Arc::new(dfs_service::net::GrpcChannels::default()),
         lifecycle.service("seed"),
     );
-    let mut events = service.obtain(Request::new(request)).await.unwrap().into_inner();
+    let mut events = service.obtain(Request::new(request.clone())).await.unwrap().into_inner();
+    let said = events.next().await.unwrap().unwrap();
+    assert!(matches!(said.kind, Some(Kind::Digests(_))), "what proves it comes first");
     let said = events.next().await.unwrap().unwrap();
     assert!(matches!(said.kind, Some(Kind::Obtaining(_))));
+    let proven =
+        vec![dfs_proto::common::GroupRun { first: 0, count: dfs_model::groups_in(100_000) }];
+    let again = ObtainRequest { proven, ..request };
+    let mut other = service.obtain(Request::new(again)).await.unwrap().into_inner();
+    let said = other.next().await.unwrap().unwrap();
+    assert!(matches!(said.kind, Some(Kind::Obtaining(_))), "what proves it was sent before");
+    drop(other);
 
     let ending = tracker.spawn(async move { while events.next().await.is_some() {} });
     let start = Instant::now();

@@ -2,11 +2,11 @@
 //!
 //! A seed gives to the cluster so, over gRPC; a delegate to those whom it leads, inside its process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 
 use bytes::Bytes;
-use dfs_model::{ByteRange, GroupRange, HostId, Priority, TaskId, TaskInfo, groups_in};
+use dfs_model::{ByteRange, GroupRange, GroupSet, HostId, Priority, TaskId, TaskInfo, groups_in};
 use dfs_peer::engine::{CameFrom, Engine, ReadError, Task};
 use dfs_proto::common;
 use dfs_proto::convert::{self, BadMessage};
@@ -40,6 +40,7 @@ pub async fn obtain(engine: &Engine, request: ObtainRequest) -> Result<Events, E
     let info = TaskInfo::try_from(request.task.unwrap_or_default())?;
     let limit = info.length.map_or(u64::MAX, groups_in);
     let wanted = convert::group_set(&request.wanted, limit)?;
+    let proven = convert::group_set(&request.proven, limit)?;
     let held = match engine.held(&info.id).await {
         Some(task) => Some(task),
         None => engine.adopt(&info).await,
@@ -55,7 +56,7 @@ pub async fn obtain(engine: &Engine, request: ObtainRequest) -> Result<Events, E
     if fill == FillPolicy::All && may_ask {
         task.prefetch(ByteRange::new(0, length), Priority::Background);
     }
-    let first = obtaining(&task).await?;
+    let first = obtaining(&task, &proven).await?;
     // What is wanted keeps it open; who only listens does not.
     let follow = stream::unfold((task.without_hold(), gained), |(task, mut gained)| async move {
         let events = next_events(&task, &mut gained).await?;
@@ -72,32 +73,33 @@ pub async fn tiny(task: &Task) -> Option<Result<Bytes, ReadError>> {
     Some(task.read(ByteRange::new(0, length), Priority::Demand).await)
 }
 
-/// What is held at the beginning, and what proves it.
-async fn obtaining(task: &Task) -> Result<Vec<ObtainEvent>, ReadError> {
+/// What is held at the beginning, after what proves it, but for what was proven by an earlier order.
+async fn obtaining(task: &Task, proven: &GroupSet) -> Result<Vec<ObtainEvent>, ReadError> {
     let length = task.length();
     let tiny = tiny(task).await.transpose()?.unwrap_or_default();
     let held = task.stored().have();
     let info = TaskInfo { length, ..task.info().clone() };
-    let mut events = vec![event(Kind::Obtaining(Obtaining {
-        task: Some((&info).into()),
-        held: convert::runs(&held),
-        tiny,
-    }))];
-    for run in held.ranges().take(convert::MAX_RUNS) {
-        events.extend(digests(task, run));
-    }
-    Ok(events)
+    let news = held.ranges().take(convert::MAX_RUNS).flat_map(|run| proven.missing_in(run));
+    let proofs = digests(task, news);
+    let held = convert::runs(&held);
+    let obtaining = Obtaining { task: Some((&info).into()), held, tiny };
+    Ok(proofs.chain([event(Kind::Obtaining(obtaining))]).collect())
 }
 
 fn event(kind: Kind) -> ObtainEvent {
     ObtainEvent { kind: Some(kind) }
 }
 
-fn digests(task: &Task, groups: GroupRange) -> impl Iterator<Item = ObtainEvent> {
-    task.stored().signed_for(groups).into_iter().map(|signed| {
-        let encoded = signed.encode().into();
-        event(Kind::Digests(common::SignedDigests { encoded }))
-    })
+/// The batches that prove these, each once.
+fn digests(
+    task: &Task,
+    runs: impl Iterator<Item = GroupRange>,
+) -> impl Iterator<Item = ObtainEvent> {
+    let batches = runs.flat_map(|run| task.stored().signed_for(run));
+    let encoded: BTreeSet<Vec<u8>> = batches.map(|signed| signed.encode()).collect();
+    encoded
+        .into_iter()
+        .map(|encoded| event(Kind::Digests(common::SignedDigests { encoded: encoded.into() })))
 }
 
 /// Waits for the next groups; `None` when the task closes.
@@ -116,8 +118,7 @@ async fn next_events(
         Err(RecvError::Lagged(_)) => task.stored().have().ranges().collect(),
         Err(RecvError::Closed) => return None,
     };
-    let mut events: Vec<ObtainEvent> =
-        runs.iter().flat_map(|run| digests(task, *run).collect::<Vec<_>>()).collect();
+    let mut events: Vec<ObtainEvent> = digests(task, runs.iter().copied()).collect();
     let mut by_giver: BTreeMap<Option<HostId>, Vec<common::GroupRun>> = BTreeMap::new();
     for (from, run) in runs.iter().flat_map(|run| task.by_giver(*run)) {
         let giver = match from {

@@ -502,7 +502,12 @@ fn scope_message(scope: SizeScope) -> scheduler::SizeScope {
 
 /// An order to a seed. Whoever names no groups will read on demand: the seed fetches what is asked
 /// of it on the piece plane, and beyond that what `fill` says.
-pub fn obtain_request(task: &TaskInfo, wanted: &Wanted, fill: Fill) -> seed::ObtainRequest {
+pub fn obtain_request(
+    task: &TaskInfo,
+    wanted: &Wanted,
+    proven: &GroupSet,
+    fill: Fill,
+) -> seed::ObtainRequest {
     let wanted = match wanted {
         Wanted::All => GroupSet::new(),
         Wanted::Groups(groups) => groups.clone(),
@@ -517,6 +522,7 @@ pub fn obtain_request(task: &TaskInfo, wanted: &Wanted, fill: Fill) -> seed::Obt
         credentials: None,
         wanted: convert::runs(&wanted),
         fill: fill.into(),
+        proven: convert::runs(proven),
     }
 }
 

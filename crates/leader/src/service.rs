@@ -362,8 +362,8 @@ impl Service {
     /// Does one thing; says who was dropped over it.
     fn perform(&mut self, decision: Decision) -> Vec<HostId> {
         match decision {
-            Decision::ObtainFromSeed { seed, task, wanted, obtain } => {
-                let request = messages::obtain_request(&task, &wanted, self.fill);
+            Decision::ObtainFromSeed { seed, task, wanted, proven, obtain } => {
+                let request = messages::obtain_request(&task, &wanted, &proven, self.fill);
                 self.order(seed, task, request, obtain);
             }
             Decision::EndObtain { obtain } => {

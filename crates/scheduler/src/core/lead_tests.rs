@@ -115,6 +115,36 @@ fn a_seed_is_ordered_what_is_wanted_in_any_order_and_once_for_all() {
 }
 
 #[test]
+fn a_seed_that_is_ordered_more_is_told_whose_digests_it_has_sent_already() {
+    let task = spec("ordered", Some(GROUPS * dfs_model::GROUP_BYTES));
+    let mut scene = Scene::deciding(limits(), Leases::swarm());
+    scene.now = scene.now.after(ORDERED_AHEAD);
+    scene.join(100, HostKind::Seed, "");
+    scene.nodes([1]);
+    scene.register(1, &task);
+    scene.seed_obtains(100, &task);
+    let want = |scene: &mut Scene, end| {
+        let (host, task, groups) = (id(1), task.id, GroupSet::full(end));
+        let told = scene.tell(Event::Want { host, task, groups, priority: Priority::Bulk });
+        let proven = |decision: &Decision| match decision {
+            Decision::ObtainFromSeed { proven, .. } => Some(proven.clone()),
+            _ => None,
+        };
+        told.iter().find_map(proven).unwrap()
+    };
+    assert!(want(&mut scene, 8).is_empty());
+    let mut groups = GroupSet::full(3);
+    groups.insert(5);
+    let (length, giver) = (task.length, None);
+    let verified = SeedEvent::Verified { groups: groups.clone(), length, giver };
+    scene.seed_says(100, &task, verified);
+    assert_eq!(want(&mut scene, 16), groups);
+    let held = GroupSet::full(9);
+    scene.seed_says(100, &task, SeedEvent::Obtaining { length, held: held.clone(), tiny: None });
+    assert_eq!(want(&mut scene, 24), held);
+}
+
+#[test]
 fn who_wants_a_little_more_again_and_again_has_it_ordered_at_once_a_few_times_and_then_by_turns() {
     let task = spec("ordered", Some(GROUPS * dfs_model::GROUP_BYTES));
     let mut scene = Scene::deciding(limits(), Leases::swarm());

@@ -123,6 +123,7 @@ impl Core {
         let (spec, wanted) = (task.spec.clone(), Wanted::Groups(task.ordered.clone()));
         let obtain = self.next_obtain();
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let proven = task.proven.clone();
         let former = match &mut task.state {
             TaskState::Asked { obtain: number, .. } => Some(std::mem::replace(number, obtain)),
             TaskState::Seeded { obtain: number, .. } => number.replace(obtain),
@@ -131,7 +132,7 @@ impl Core {
         let ended = former.map(|obtain| Decision::EndObtain { obtain });
         self.out.extend(ended);
         self.note(task_id, seed, Evidence::Ordered { asker: None });
-        self.out.push(Decision::ObtainFromSeed { seed, task: spec, wanted, obtain });
+        self.out.push(Decision::ObtainFromSeed { seed, task: spec, wanted, proven, obtain });
     }
 
     /// Tells the matchers what has changed about peers, and the peers what comes of it.

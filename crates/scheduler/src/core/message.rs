@@ -546,6 +546,8 @@ pub enum Decision {
         task: TaskInfo,
         /// Which groups first.
         wanted: Wanted,
+        /// Groups whose digests it has sent by an earlier order.
+        proven: GroupSet,
         /// The number its events must carry.
         obtain: u64,
     },

@@ -35,10 +35,11 @@ impl Core {
             true => task.peer(&asker).map_or(Wanted::All, |peer| peer.wanted.clone()),
             false => Wanted::Groups(task.ordered.clone()),
         };
-        let task = task.spec.clone();
+        task.proven = GroupSet::new();
+        let (task, proven) = (task.spec.clone(), GroupSet::new());
         self.timers.set(deadline, Timer::Obtain(task_id));
         self.note(task_id, seed, Evidence::Ordered { asker: Some(asker) });
-        self.out.push(Decision::ObtainFromSeed { seed, task, wanted, obtain });
+        self.out.push(Decision::ObtainFromSeed { seed, task, wanted, proven, obtain });
         true
     }
 
@@ -116,6 +117,8 @@ impl Core {
             }
             SeedEvent::Verified { groups, length, giver } => {
                 let (all, of) = (task.groups(), length.or(task.spec.length));
+                // Their digests came before.
+                task.proven.insert_all(&groups);
                 if let Some(peer) = task.peer_mut(&seed) {
                     let came = peer.held.lacking(&groups, of);
                     groups.ranges().for_each(|range| peer.gain(range, all, now));
@@ -172,6 +175,8 @@ impl Core {
         self.shelf.take(&task_id, &seed);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         task.state = TaskState::Seeded { seed, obtain: Some(obtain) };
+        // Their digests came before.
+        task.proven.insert_all(&held);
         let (length, had_part) = (task.spec.length, task.peer(&seed).is_some());
         let peer = task.enter(seed, &idc, || Peer::new(PeerState::Seeding, Held::nothing()));
         // One that takes part already has read since what it has more.

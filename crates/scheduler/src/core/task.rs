@@ -165,7 +165,9 @@ pub struct Task {
     pub(super) put_away_at: Millis,
     /// What seeds are ordered to fetch before it is asked of them.
     pub ordered: GroupSet,
-    /// When that was due last.
+    /// Groups whose digests the seed that takes part has sent.
+    pub proven: GroupSet,
+    /// When something was due to be ordered last.
     pub ordered_at: Option<Millis>,
     /// The leases of those who want it in any order, once there is one.
     pub lead: Option<Lead>,
@@ -210,6 +212,7 @@ impl Task {
             idle_due: None,
             put_away_at: Millis::default(),
             ordered: GroupSet::new(),
+            proven: GroupSet::new(),
             ordered_at: None,
             lead: None,
             delegations: Delegations::default(),
