@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::announcement::{self, Findings, Pending, Trusted};
+use super::announcement::{self, Announced, Findings, Pending, Trusted};
 use super::messages::{self, Unacceptable};
 use super::naming::{self, MOST_NAMES, Naming, Step};
 use super::service::{Mail, Stream, StreamId};
@@ -261,20 +261,16 @@ impl Attendance {
         while rest.len() > 0 {
             let (verified, left) = self.verify(rest).await?;
             rest = left;
-            for announced in verified {
-                match announced {
-                    Ok(Findings { announced, rest }) => {
-                        rest.into_iter().for_each(|unproven| pending.add(unproven));
-                        for announced in announced {
-                            self.send(Mail::Announced(Box::new(announced))).await?;
-                        }
-                    }
-                    // One task that cannot be read must not keep a host and all its others away.
-                    Err(error) => {
-                        self.edge.metrics.malformed.inc();
-                        tracing::debug!(host = %self.host.id, %error, "a task is not taken in");
-                    }
-                }
+            // One task that cannot be read must not keep a host and all its others away.
+            let unreadable = |error: &Unacceptable| {
+                self.edge.metrics.malformed.inc();
+                tracing::debug!(host = %self.host.id, %error, "a task is not taken in");
+            };
+            let readable =
+                verified.into_iter().filter_map(|found| found.inspect_err(unreadable).ok());
+            for Findings { announced, rest } in readable {
+                rest.into_iter().for_each(|unproven| pending.add(unproven));
+                self.say(announced).await?;
             }
         }
         Ok(())
@@ -287,10 +283,15 @@ impl Attendance {
             (vouched, pending)
         });
         let (vouched, pending) = looking.await?;
-        for announced in vouched {
+        self.say(vouched).await?;
+        Ok(pending)
+    }
+
+    async fn say(&self, all: Vec<Announced>) -> Result<(), Status> {
+        for announced in all {
             self.send(Mail::Announced(Box::new(announced))).await?;
         }
-        Ok(pending)
+        Ok(())
     }
 
     /// Looks through an announcement for a turn, on a thread of its own, which serves no other stream. The turn is

@@ -96,7 +96,6 @@ impl Core {
         obtain: u64,
         event: SeedEvent,
     ) {
-        let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         if task.state.obtain() != Some(obtain) || !self.hosts.contains_key(&seed) {
             return;
@@ -116,24 +115,7 @@ impl Core {
                 }
             }
             SeedEvent::Verified { groups, length, giver } => {
-                let (all, of) = (task.groups(), length.or(task.spec.length));
-                // Their digests came before.
-                task.proven.insert_all(&groups);
-                if let Some(peer) = task.peer_mut(&seed) {
-                    let came = peer.held.lacking(&groups, of);
-                    groups.ranges().for_each(|range| peer.gain(range, all, now));
-                    match giver {
-                        Some(giver) => {
-                            peer.tally.came(giver, came, now);
-                            let moved = Totals { taken: came, crossed: came, ..Totals::default() };
-                            self.count_moved(task_id, moved);
-                        }
-                        None => {
-                            peer.tally.came_from_source(came, now);
-                            self.count_read_by_seed(task_id, came);
-                        }
-                    }
-                }
+                self.seed_gains(task_id, seed, &groups, (giver, length));
                 self.learn_length(task_id, length);
             }
             SeedEvent::Failed { kind, reason } => self.seed_failed(task_id, seed, kind, reason),
@@ -144,6 +126,35 @@ impl Core {
             SeedEvent::Ended => {
                 task.state = TaskState::Seeded { seed, obtain: None };
                 self.schedule_waiting(task_id);
+            }
+        }
+    }
+
+    /// A seed has come to hold these, of another one or of the source, as long as it says that the content is.
+    fn seed_gains(
+        &mut self,
+        task_id: TaskId,
+        seed: HostId,
+        groups: &GroupSet,
+        (giver, length): (Option<HostId>, Option<u64>),
+    ) {
+        let now = self.now;
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        // Their digests came before.
+        task.proven.insert_all(groups);
+        let (all, length) = (task.groups(), length.or(task.spec.length));
+        let Some(peer) = task.peer_mut(&seed) else { return };
+        let came = peer.held.lacking(groups, length);
+        groups.ranges().for_each(|range| peer.gain(range, all, now));
+        match giver {
+            Some(giver) => {
+                peer.tally.came(giver, came, now);
+                let moved = Totals { taken: came, crossed: came, ..Totals::default() };
+                self.count_moved(task_id, moved);
+            }
+            None => {
+                peer.tally.came_from_source(came, now);
+                self.count_read_by_seed(task_id, came);
             }
         }
     }
