@@ -10,6 +10,7 @@ use dfs_peer::store::{Store, StoreOptions};
 use dfs_proto::seed::obtain_event::Kind;
 use dfs_proto::seed::seed_server::Seed as _;
 use dfs_source::Sources;
+use futures::FutureExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +49,11 @@ fn info(length: u64) -> TaskInfo {
     TaskInfo::new(key, Some(length), true)
 }
 
+fn said_at_once(events: &mut Events) -> Vec<Kind> {
+    let next = || events.next().now_or_never().flatten()?.unwrap().kind;
+    std::iter::from_fn(next).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_does_not_keep_a_task_open_and_ends_with_it() {
     let (dir, tracker, stop) =
@@ -65,16 +71,19 @@ async fn an_order_does_not_keep_a_task_open_and_ends_with_it() {
         lifecycle.service("seed"),
     );
     let mut events = service.obtain(Request::new(request.clone())).await.unwrap().into_inner();
-    let said = events.next().await.unwrap().unwrap();
-    assert!(matches!(said.kind, Some(Kind::Digests(_))), "what proves it comes first");
-    let said = events.next().await.unwrap().unwrap();
-    assert!(matches!(said.kind, Some(Kind::Obtaining(_))));
+    let said = said_at_once(&mut events);
+    let [Kind::Obtaining(_), Kind::Digests(_), Kind::Verified(read), Kind::Verified(all)] =
+        &said[..]
+    else {
+        panic!("{said:?}");
+    };
+    assert_eq!((&read.groups, &read.giver_id[..]), (&all.groups, &[][..]));
     let proven =
         vec![dfs_proto::common::GroupRun { first: 0, count: dfs_model::groups_in(100_000) }];
     let again = ObtainRequest { proven, ..request };
     let mut other = service.obtain(Request::new(again)).await.unwrap().into_inner();
-    let said = other.next().await.unwrap().unwrap();
-    assert!(matches!(said.kind, Some(Kind::Obtaining(_))), "what proves it was sent before");
+    let said = said_at_once(&mut other);
+    assert!(matches!(said[..], [Kind::Obtaining(_), Kind::Verified(_)]), "that was proven before");
     drop(other);
 
     let ending = tracker.spawn(async move { while events.next().await.is_some() {} });

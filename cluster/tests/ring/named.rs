@@ -48,7 +48,8 @@ fn kept(ring: &Ring, node: Which) -> u64 {
 fn finish(ring: &mut Ring, readers: &[Arc<Mutex<Progress>>], within: Duration) {
     let are_through = ring.wait(within, |_| are_done(readers));
     let progress: Vec<Progress> = readers.iter().map(|reader| reader.lock().clone()).collect();
-    assert!(are_through, "{progress:#?}");
+    let doings = || ring.nodes.iter().map(|node| ring.doings(*node)).collect::<Vec<_>>();
+    assert!(are_through, "{progress:#?} {:#?}", doings());
     for Progress { errors, wrong, .. } in progress {
         assert!(errors.is_empty() && wrong.is_none(), "{errors:?} {wrong:?}");
     }

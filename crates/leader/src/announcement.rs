@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dfs_model::{HostId, HostInfo, TaskId};
 use dfs_peer::digests::{
-    Appointment, AppointmentError, DigestsError, Identity, MAX_STAND_INS, Office, SignedDigests,
+    Appointment, AppointmentError, DigestsError, Identity, MOST_APPOINTED, Office, SignedDigests,
 };
 use dfs_proto::{convert, scheduler};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -99,7 +99,9 @@ impl Signed {
     fn vouched(self, host: HostId, task: TaskId, office: Office) -> Option<Announced> {
         let Self { digests, signers, is_own } = self;
         let is_news = !digests.is_empty() || !signers.is_empty();
-        let event = Event::Vouched { host, task, digests, stood_in: is_own };
+        // What a reserve reads from now on counts where a scheduler makes it stand in.
+        let stood_in = is_own && office == Office::StandIn;
+        let event = Event::Vouched { host, task, digests, stood_in };
         is_news.then_some(Announced { event, signers, office })
     }
 }
@@ -115,7 +117,7 @@ pub fn held(
     let groups = convert::group_set(&held.groups, messages::limit_of(task.length))?;
     messages::bounded(&held.digests)?;
     let digests = held.digests.into_iter().map(|signed| signed.encoded).collect();
-    let appointments = held.appointments.into_iter().take(MAX_STAND_INS).collect();
+    let appointments = held.appointments.into_iter().take(MOST_APPOINTED).collect();
     let said = Unproven { task: task.id, digests, appointments };
     let Proven { by_others, by_reserves, rest } = prove(host, said, trusted);
     let by_reserves = by_reserves.vouched(host.id, task.id, Office::Reserve);
@@ -368,11 +370,11 @@ mod tests {
         let offices: Vec<Office> = now.iter().map(|one| one.office).collect();
         assert_eq!(offices, [Office::StandIn, Office::Reserve]);
         assert_eq!(taken(&now[0]), (&[batch(&seed)][..], false));
-        assert_eq!(taken(&now[1]), (&[batch(&reserve)][..], true));
+        assert_eq!(taken(&now[1]), (&[batch(&reserve)][..], false));
         let found = held(&announcer, said, &trusted).unwrap();
         let at_once: Vec<_> = found.announced.iter().map(taken).collect();
         let by_others = [batch(&both), batch(&seed)];
-        assert_eq!(at_once, [(&by_others[..], false), (&[batch(&reserve)][..], true)]);
+        assert_eq!(at_once, [(&by_others[..], false), (&[batch(&reserve)][..], false)]);
         assert!(found.rest.is_none());
     }
 

@@ -73,17 +73,22 @@ pub async fn tiny(task: &Task) -> Option<Result<Bytes, ReadError>> {
     Some(task.read(ByteRange::new(0, length), Priority::Demand).await)
 }
 
-/// What is held at the beginning, after what proves it, but for what was proven by an earlier order.
+/// What is held at the beginning; then what proves it, but for what an earlier order proved.
 async fn obtaining(task: &Task, proven: &GroupSet) -> Result<Vec<ObtainEvent>, ReadError> {
     let length = task.length();
     let tiny = tiny(task).await.transpose()?.unwrap_or_default();
     let held = task.stored().have();
     let info = TaskInfo { length, ..task.info().clone() };
     let news = held.ranges().take(convert::MAX_RUNS).flat_map(|run| proven.missing_in(run));
-    let proofs = digests(task, news);
-    let held = convert::runs(&held);
-    let obtaining = Obtaining { task: Some((&info).into()), held, tiny };
-    Ok(proofs.chain([event(Kind::Obtaining(obtaining))]).collect())
+    let news: Vec<GroupRange> = news.collect();
+    let groups = convert::runs(&held);
+    let obtaining = Obtaining { task: Some((&info).into()), held: groups.clone(), tiny };
+    let all = GroupsVerified { groups, length, giver_id: Bytes::new() };
+    let first = std::iter::once(event(Kind::Obtaining(obtaining)));
+    let proofs = digests(task, news.iter().copied());
+    let verified = (!news.is_empty()).then(|| verified(task, &news)).into_iter().flatten();
+    let verified = verified.chain([all]).map(Kind::Verified);
+    Ok(first.chain(proofs).chain(verified.map(event)).collect())
 }
 
 fn event(kind: Kind) -> ObtainEvent {
@@ -119,6 +124,12 @@ async fn next_events(
         Err(RecvError::Closed) => return None,
     };
     let mut events: Vec<ObtainEvent> = digests(task, runs.iter().copied()).collect();
+    events.extend(verified(task, &runs).map(|verified| event(Kind::Verified(verified))));
+    Some(events)
+}
+
+/// These, by who gave them.
+fn verified(task: &Task, runs: &[GroupRange]) -> impl Iterator<Item = GroupsVerified> {
     let mut by_giver: BTreeMap<Option<HostId>, Vec<common::GroupRun>> = BTreeMap::new();
     for (from, run) in runs.iter().flat_map(|run| task.by_giver(*run)) {
         let giver = match from {
@@ -131,9 +142,9 @@ async fn next_events(
         // Of a content with nothing in it only the length is news.
         by_giver.entry(None).or_default();
     }
-    events.extend(by_giver.into_iter().map(|(giver, groups)| {
+    let length = task.length();
+    by_giver.into_iter().map(move |(giver, groups)| {
         let giver_id = giver.map(|host| host.as_bytes().to_vec().into()).unwrap_or_default();
-        event(Kind::Verified(GroupsVerified { groups, length: task.length(), giver_id }))
-    }));
-    Some(events)
+        GroupsVerified { groups, length, giver_id }
+    })
 }

@@ -202,6 +202,7 @@ fn failure_message(kind: FailureKind) -> scheduler::FailureKind {
         FailureKind::NotHeld => scheduler::FailureKind::NotHeld,
         FailureKind::Busy => scheduler::FailureKind::Busy,
         FailureKind::BadDigest => scheduler::FailureKind::BadDigest,
+        FailureKind::Unvouched => scheduler::FailureKind::Unvouched,
         FailureKind::Origin => scheduler::FailureKind::Origin,
         FailureKind::Other => scheduler::FailureKind::Other,
     }

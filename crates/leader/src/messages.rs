@@ -214,6 +214,7 @@ fn failure(kind: scheduler::FailureKind) -> FailureKind {
         scheduler::FailureKind::NotHeld => FailureKind::NotHeld,
         scheduler::FailureKind::Busy => FailureKind::Busy,
         scheduler::FailureKind::BadDigest => FailureKind::BadDigest,
+        scheduler::FailureKind::Unvouched => FailureKind::Unvouched,
         scheduler::FailureKind::Origin => FailureKind::Origin,
         scheduler::FailureKind::Unspecified
         | scheduler::FailureKind::Unwanted

@@ -66,7 +66,7 @@ impl Way {
         &self,
         order: &Order,
         members: &Members,
-        said: Option<obtain_event::Kind>,
+        said: &Option<obtain_event::Kind>,
     ) -> Option<Mail> {
         let (Self::Own(engine), Some(obtain_event::Kind::Digests(signed))) = (self, said) else {
             return None;
@@ -75,7 +75,7 @@ impl Way {
         let appointments = task.stored().appointments_for(std::slice::from_ref(&signed.encoded));
         let trusted = Trusted { members, me: engine.identity() };
         let id = order.task.id;
-        let batch = signed.encoded;
+        let batch = signed.encoded.clone();
         let vouched = announcement::of_stand_in(&order.seed, id, batch, appointments, &trusted)?;
         Some(Mail::Announced(Box::new(vouched)))
     }
@@ -116,13 +116,18 @@ async fn stream(
     while let Some(message) = events.next().await {
         let message = message?;
         *heard = true;
-        let unjudged = message.kind.clone();
+        let said = message.kind.clone();
         let members = Arc::clone(&order.members.borrow());
         let event = messages::seed_event(&members, &order.task, message)
             .map_err(|error| Status::internal(format!("the seed's answer: {error}")))?;
         let mail = match event {
             Some(event) => Some(order.mail(event)),
-            None => way.of_stand_in(order, &members, unjudged).await,
+            None => match way.of_stand_in(order, &members, &said).await {
+                None if matches!(said, Some(obtain_event::Kind::Digests(_))) => {
+                    Some(order.mail(SeedEvent::Unjudged))
+                }
+                vouched => vouched,
+            },
         };
         let Some(mail) = mail else { continue };
         if mailbox.send(mail).await.is_err() {

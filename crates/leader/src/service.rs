@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dfs_model::{HostId, HostInfo, HostKind, Measure, TaskId, TaskInfo};
 use dfs_peer::dial::Callee;
-use dfs_peer::digests::{Appointment, Identity, MAX_STAND_INS, Office};
+use dfs_peer::digests::{Appointment, Identity, MOST_APPOINTED, Office};
 use dfs_proto::common::Endpoint;
 use dfs_proto::scheduler::{SchedulerMessage, Signer};
 use dfs_service::Tracker;
@@ -436,12 +436,17 @@ impl Service {
         }
     }
 
-    /// Whether somebody signs for a task whom a scheduler does not only name for when nobody does.
+    /// Whether a seed or a stand-in signs for a task: what reserves sign is nothing to others then.
     fn has_signer(&self, task: &TaskId) -> bool {
-        let appointed = self.signers.get(task).into_iter().flatten();
-        let mut words =
-            appointed.filter_map(|signer| Appointment::decode(&signer.appointment).ok());
-        !self.seeds.is_empty() || words.any(|word| word.office == Office::StandIn)
+        let has_seed = self.is_delegate() || self.members.borrow().seeds().next().is_some();
+        has_seed || self.signers.get(task).into_iter().flatten().any(is_stand_in)
+    }
+
+    /// Those whose digests of a task count beside the seeds', as hosts are told of them.
+    fn signers_of(&self, task: &TaskId) -> Vec<Signer> {
+        let has_signer = self.has_signer(task);
+        let known = self.signers.get(task).into_iter().flatten();
+        known.filter(|signer| !has_signer || is_stand_in(signer)).cloned().collect()
     }
 
     /// Remembers that a host signs for a task, with the key it announced itself by.
@@ -471,14 +476,13 @@ impl Service {
 
     fn send(&mut self, decision: Decision) -> Vec<HostId> {
         let signers = match &decision {
-            Decision::SendRegistered { task, .. } => self.signers.get(&task.id),
+            Decision::SendRegistered { task, .. } => self.signers_of(&task.id),
             Decision::SendUpdate { task, .. } | Decision::BackToSource { task, .. } => {
-                self.signers.get(task)
+                self.signers_of(task)
             }
-            _ => None,
+            _ => Vec::new(),
         };
-        let (hosts, mut messages) =
-            messages::messages(decision, signers.map(Vec::as_slice).unwrap_or_default());
+        let (hosts, mut messages) = messages::messages(decision, &signers);
         if let Seeds::Own(own, _) = &self.reached {
             messages.iter_mut().for_each(|message| messages::name_as_delegate(message, own.id));
         }
@@ -616,13 +620,18 @@ impl Seeds {
     }
 }
 
-/// Adds a stand-in that is news; beyond what is kept, the oldest are forgotten. A host makes its name and its key
+fn is_stand_in(signer: &Signer) -> bool {
+    let word = Appointment::decode(&signer.appointment);
+    word.is_ok_and(|word| word.office == Office::StandIn)
+}
+
+/// Adds one who is appointed and news; beyond what is kept, the oldest are forgotten. A host makes its name and its key
 /// together: under a name that has one, as for the peers who are told, another key is nobody's.
 fn remember(signers: &mut Vec<Signer>, signer: Signer) {
     if !signers.iter().any(|known| known.host_id == signer.host_id) {
         signers.push(signer);
     }
-    signers.drain(..signers.len().saturating_sub(MAX_STAND_INS));
+    signers.drain(..signers.len().saturating_sub(MOST_APPOINTED));
 }
 
 async fn until(started: Instant, tick: Option<Millis>) {
@@ -646,12 +655,12 @@ mod tests {
             appointment: Default::default(),
         };
         let mut signers = Vec::new();
-        let thief = Signer { public_key: vec![0xEE; 32].into(), ..signer(MAX_STAND_INS) };
-        (0..=MAX_STAND_INS).for_each(|number| remember(&mut signers, signer(number)));
+        let thief = Signer { public_key: vec![0xEE; 32].into(), ..signer(MOST_APPOINTED) };
+        (0..=MOST_APPOINTED).for_each(|number| remember(&mut signers, signer(number)));
         remember(&mut signers, signer(7));
         remember(&mut signers, thief);
-        assert_eq!(signers.len(), MAX_STAND_INS);
+        assert_eq!(signers.len(), MOST_APPOINTED);
         assert_eq!(signers.first(), Some(&signer(1)));
-        assert_eq!(signers.last(), Some(&signer(MAX_STAND_INS)));
+        assert_eq!(signers.last(), Some(&signer(MOST_APPOINTED)));
     }
 }

@@ -247,6 +247,11 @@ impl Conductor {
         self.parents.iter_mut().for_each(|parent| parent.forgive(groups));
     }
 
+    /// Somebody who is known may have signed these by now.
+    pub fn are_vouched_for(&mut self, groups: GroupRange) {
+        self.parents.iter_mut().for_each(|parent| parent.are_vouched_for(groups));
+    }
+
     /// Nobody wants these groups any more.
     pub fn forget(&mut self, groups: GroupRange) {
         self.any_order_changed = true;

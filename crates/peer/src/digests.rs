@@ -10,7 +10,7 @@ mod identity;
 #[cfg(test)]
 mod tests;
 
-pub use appointment::{Appointment, AppointmentError, MAX_STAND_INS, Office};
+pub use appointment::{Appointment, AppointmentError, MOST_APPOINTED, Office};
 pub use identity::{Identity, IdentityError};
 
 use dfs_model::{HostId, TaskId};

@@ -335,7 +335,7 @@ impl Core {
                 Timer::HandedOver(task) => self.look_who_went(task, at),
                 Timer::Lead(task) => self.lead_on(task, at),
                 Timer::Order(task) => self.order_in_any_order(task),
-                Timer::Reserves(task) => self.renew_all_reserves(task),
+                Timer::Reserves(task) => self.renew_due_reserves(task),
             }
             self.settle();
         }

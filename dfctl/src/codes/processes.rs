@@ -105,7 +105,7 @@ super::codes! {
         next: ["dfctl cluster down" => "stops it; what it holds stays", "dfctl cluster up --listen ADDR" => "starts it for other machines too"];
     UNKNOWN_TASK = 4124, NotFound, "no scheduler knows the task",
         means: "The schedulers of the cluster were asked, and none has a task whose id begins so, or that is of this URL. A scheduler knows what hosts take part in now, or have had open within the hour; of what merely lies with them it has the names alone.",
-        causes: ["nobody of the cluster has fetched it, or all who did have closed it", "the id is misspelt, or that of another cluster",
+        causes: ["nobody of the cluster has fetched it, or all who did have closed it", "it is small: what fits into the answer comes without a swarm", "the id is misspelt, or that of another cluster",
             "the scheduler was started since"],
         next: ["dfctl top --once" => "lists what the cluster is busy with", "dfctl task ls" => "lists what this machine holds"];
     UNKNOWN_NODE = 4125, NotFound, "no such node takes part",

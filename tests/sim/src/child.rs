@@ -567,7 +567,8 @@ fn millis(span: Duration) -> u32 {
 
 fn kind(failure: Failure) -> FailureKind {
     match failure {
-        Failure::NotHeld | Failure::Unvouched => FailureKind::NotHeld,
+        Failure::NotHeld => FailureKind::NotHeld,
+        Failure::Unvouched => FailureKind::Unvouched,
         Failure::Busy => FailureKind::Busy,
         Failure::Disconnected => FailureKind::Disconnected,
         Failure::Timeout => FailureKind::Timeout,

@@ -71,6 +71,9 @@ const SOON: Duration = Duration::from_millis(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long what nobody known has signed is not asked for again, but where somebody is known who was not.
+const UNVOUCHED_FOR: Duration = Duration::from_secs(10);
+
 /// Failures in a row after which other parents are asked for.
 const BAD_AFTER: u32 = 3;
 
@@ -125,6 +128,11 @@ pub(super) struct Parent {
     held: GroupSet,
     /// Groups that it said it cannot get.
     refused: GroupSet,
+    /// Groups that it has, signed by nobody known here, and until when it is not asked for them.
+    unvouched: GroupSet,
+    unvouched_until: Duration,
+    /// Whether there were such since it brought something last.
+    is_unvouched: bool,
     outstanding: u64,
     ahead: u64,
     /// The most that was outstanding since that was changed.
@@ -165,6 +173,9 @@ impl Parent {
             fetches: offer.fetches,
             held: GroupSet::new(),
             refused: GroupSet::new(),
+            unvouched: GroupSet::new(),
+            unvouched_until: Duration::ZERO,
+            is_unvouched: false,
             outstanding: 0,
             ahead: FIRST_AHEAD,
             most_outstanding: 0,
@@ -301,7 +312,7 @@ impl Parent {
 
     pub(super) fn delivered(&mut self, groups: u64, now: Duration) {
         self.landed(groups);
-        self.failures = 0;
+        (self.failures, self.is_unvouched) = (0, false);
         self.came_at = now;
         match self.measured_at {
             Some(_) => self.unmeasured += groups,
@@ -351,6 +362,22 @@ impl Parent {
         }
     }
 
+    /// Somebody who is known may have signed these by now.
+    pub(super) fn are_vouched_for(&mut self, groups: GroupRange) {
+        let anew: Vec<GroupRange> = self.unvouched.present_in(groups).collect();
+        for run in anew {
+            self.unvouched.remove_range(run);
+            self.held.insert_range(run);
+        }
+    }
+
+    /// And in any case after a while.
+    pub(super) fn tries_unvouched(&mut self, now: Duration) {
+        if !self.unvouched.is_empty() && now >= self.unvouched_until {
+            self.are_vouched_for(GroupRange::new(0, u64::MAX));
+        }
+    }
+
     /// Whether it is to bring something now.
     pub(super) fn is_asked(&self) -> bool {
         self.outstanding > 0
@@ -358,7 +385,7 @@ impl Parent {
 
     /// Whether it has failed since it brought something last.
     pub(super) fn is_failing(&self) -> bool {
-        self.failures > 0
+        self.failures > 0 || self.is_unvouched
     }
 
     /// Records a failure; whether the parent has become a bad one.
@@ -370,6 +397,13 @@ impl Parent {
                     return false;
                 }
                 // A seed that cannot get what it should is to be asked again, not for ever.
+            }
+            Failure::Unvouched if !self.fetches => {
+                self.held.remove_range(attempt.groups);
+                self.unvouched.insert_range(attempt.groups);
+                self.unvouched_until = now + UNVOUCHED_FOR;
+                self.is_unvouched = true;
+                return false;
             }
             Failure::Void => return false,
             Failure::OriginFailed => {

@@ -28,7 +28,10 @@ impl Conductor {
     pub fn plan(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         self.settle_hedges(&mut actions);
-        self.parents.iter_mut().for_each(Parent::measure);
+        for parent in &mut self.parents {
+            parent.measure();
+            parent.tries_unvouched(now);
+        }
         if self.source == SourceAccess::Sequential {
             self.plan_stream(now, &mut actions);
         }

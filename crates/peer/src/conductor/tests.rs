@@ -54,6 +54,25 @@ fn a_neighbour_that_holds_is_asked_before_a_seed_that_must_fetch() {
 }
 
 #[test]
+fn what_nobody_known_has_signed_is_not_asked_for_again_until_somebody_may_have() {
+    let mut conductor = conductor(8);
+    conductor.set_parents(vec![peer(1)]);
+    let (all, some) = (GroupRange::new(0, 8), GroupRange::new(2, 2));
+    conductor.parent_holds(host(1), &[all]);
+    conductor.want(all, Priority::Demand);
+    let first = flights(&conductor.plan(SECOND))[0];
+    conductor.ended(first, Some(Failure::Unvouched), SECOND);
+    assert_eq!(requests(&conductor.plan(2 * SECOND)), []);
+    conductor.are_vouched_for(some);
+    let actions = conductor.plan(2 * SECOND);
+    assert_eq!(requests(&actions), [(host(1), some)]);
+    assert!(!conductor.is_promising(), "it has brought nothing since it failed");
+    conductor.ended(flights(&actions)[0], Some(Failure::Unvouched), 2 * SECOND);
+    assert_eq!(requests(&conductor.plan(11 * SECOND)), []);
+    assert_eq!(requests(&conductor.plan(12 * SECOND)), [(host(1), all)], "it is tried in any case");
+}
+
+#[test]
 fn an_origin_that_fails_makes_no_bad_parent_of_the_seed_and_who_asks_anew_has_it_tried_anew() {
     let mut conductor = conductor(8);
     conductor.set_parents(vec![seed(1)]);
@@ -364,7 +383,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0..64u64, 1..16u64, 0..5u8).prop_map(|(a, n, p)| Step::Want(a, n, p)),
         (0..16usize, 1..8u64).prop_map(|(f, n)| Step::Arrive(f, n)),
         (0..1500u64).prop_map(Step::Wait),
-        (0..16usize, 0..7u8).prop_map(|(f, k)| Step::Fail(f, k)),
+        (0..16usize, 0..8u8).prop_map(|(f, k)| Step::Fail(f, k)),
         (0..4u8, 0..64u64, 1..32u64).prop_map(|(p, a, n)| Step::Hold(p, a, n)),
         any::<u8>().prop_map(Step::Parents),
         (0..64u64, 1..16u64).prop_map(|(a, n)| Step::Full(a, n)),
@@ -374,6 +393,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn failure(kind: u8) -> Failure {
     [
         Failure::NotHeld,
+        Failure::Unvouched,
         Failure::Busy,
         Failure::Disconnected,
         Failure::Timeout,

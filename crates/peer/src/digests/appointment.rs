@@ -29,8 +29,8 @@ impl Office {
     /// The first byte; tells an appointment from a batch of digests, beside which it is kept.
     const fn format(self) -> u8 {
         match self {
-            Self::StandIn => 0x81,
-            Self::Reserve => 0x82,
+            Self::StandIn => 0x82,
+            Self::Reserve => 0x81,
         }
     }
 
@@ -41,8 +41,8 @@ impl Office {
 
 const HEAD: usize = 1 + TaskId::LEN + HostId::LEN + 32 + HostId::LEN;
 
-/// Most stand-ins of one task that are known at a time; the oldest are forgotten first.
-pub const MAX_STAND_INS: usize = 64;
+/// Most who are appointed for one task and known at a time; the oldest are forgotten first.
+pub const MOST_APPOINTED: usize = 64;
 
 /// Who signs for one task in the place of a seed, as a scheduler says.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -47,6 +47,13 @@ const BATCH: usize = 64;
 /// Those who give by lease whose addresses are kept.
 const MOST_PARTNERS: usize = 256;
 
+/// Whether a seed may be there still.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seeds {
+    There,
+    Gone,
+}
+
 pub(super) struct Actor {
     engine: Arc<Inner>,
     shared: Arc<Shared>,
@@ -220,7 +227,7 @@ impl Actor {
                 if stand_in && !stood_in {
                     self.flights.keep_word(Word::StandsIn);
                 }
-                self.back_to_source(&reason);
+                self.back_to_source(&reason, if stand_in { Seeds::Gone } else { Seeds::There });
             }
             Command::Reserves(reserves) => {
                 self.reserves.named(reserves);
@@ -230,6 +237,7 @@ impl Actor {
             Command::Signers { keys, appointments } => {
                 self.engine.keyring.learn_stand_ins(self.shared.info.id, keys);
                 self.flights.keep_appointments(appointments);
+                self.conductor.are_vouched_for(GroupRange::new(0, u64::MAX));
             }
             Command::Refused(error) => self.refused(&error),
             // The next want asks anew; whoever waits now has this host's patience.
@@ -240,6 +248,8 @@ impl Actor {
                 self.conductor.release();
             }
             Command::Digests(digests) => {
+                let proven = digests.batch().entries.iter().map(|(node, _)| node.unclipped());
+                proven.for_each(|groups| self.conductor.are_vouched_for(groups));
                 self.flights.keep_word(Word::Digests(*digests));
             }
             Command::Tiny { whole, looked_at } => self.flights.keep_tiny(whole, looked_at),
@@ -530,7 +540,7 @@ impl Actor {
                 // Asked by this host itself, with its own credentials, the origin gives or says why not.
                 let is_known = self.shared.origin.lock().is_some();
                 match is_known {
-                    true => self.back_to_source(&reason),
+                    true => self.back_to_source(&reason, Seeds::There),
                     false => self.fail_hopeless(groups, ReadError::NotPermitted(reason)),
                 }
             }
@@ -744,17 +754,16 @@ impl Actor {
         followed.for_each(|watching| watching.cancel());
     }
 
-    fn back_to_source(&mut self, reason: &str) {
+    fn back_to_source(&mut self, reason: &str, seeds: Seeds) {
         let origin = self.shared.origin.lock().clone();
         match origin {
             Some(origin) => {
                 tracing::info!(task = %self.shared.info.id.short(), reason, "going back to source");
                 let ranges = origin.ranges();
                 let access = if ranges { SourceAccess::Ranges } else { SourceAccess::Sequential };
-                // Where it stands in no seed is alive: of one that hangs nothing is waited for. What others would fetch
-                // this host fetches.
-                let stands_in = self.shared.stands_in.load(Ordering::Relaxed);
-                let parents = self.all_parents().filter(|parent| !(stands_in && parent.fetches));
+                // Of a seed that hangs nothing is waited for. What others would fetch this host fetches.
+                let is_gone = |parent: &ParentHost| parent.fetches && seeds == Seeds::Gone;
+                let parents = self.all_parents().filter(|parent| !is_gone(parent));
                 let parents = parents.map(|parent| ParentHost { fetches: false, ..parent });
                 self.set_parents(parents.collect());
                 self.conductor.set_source(access);
@@ -790,7 +799,7 @@ impl Actor {
         self.patience = Patience::default();
         let Some(host) = nearer else {
             self.set_parents(Vec::new());
-            return self.back_to_source("no seed of another area gives it");
+            return self.back_to_source("no seed of another area gives it", Seeds::There);
         };
         let task = self.shared.info.id.short();
         tracing::debug!(%task, seed = host.name, "taken from another area");
@@ -905,7 +914,7 @@ impl Actor {
                     return self.give_up_nearer();
                 }
                 if !relies_on_swarm || !self.turns_to_reserve(&reason) {
-                    self.back_to_source(&reason);
+                    self.back_to_source(&reason, Seeds::There);
                 }
                 let actions = self.conductor.plan(now);
                 self.carry_out(actions);

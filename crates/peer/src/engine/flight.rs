@@ -23,7 +23,7 @@ use super::ledger::CameFrom;
 use super::passing::Proven;
 use super::task::{ParentHost, Shared};
 use crate::conductor::{Failure, FlightId};
-use crate::digests::{Appointment, DigestsError, MAX_STAND_INS, SignedDigests};
+use crate::digests::{Appointment, DigestsError, MOST_APPOINTED, SignedDigests};
 use crate::store::{StoreError, Use};
 use crate::wire::{ErrorCode, PieceError, PieceRequest, SealedCredentials, Segment, Segments};
 
@@ -180,11 +180,11 @@ impl Flights {
     /// Has those appointments kept that are new.
     pub(super) fn keep_appointments(&mut self, mut appointments: Vec<Appointment>) {
         appointments.retain(|word| !self.appointments.contains(word));
-        appointments.truncate(MAX_STAND_INS);
+        appointments.truncate(MOST_APPOINTED);
         if appointments.is_empty() || !self.keep_word(Word::Appointments(appointments.clone())) {
             return;
         }
-        if self.appointments.len() > MAX_STAND_INS {
+        if self.appointments.len() > MOST_APPOINTED {
             self.appointments.clear();
         }
         self.appointments.extend(appointments);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet, HostId, Invariant, TaskId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::error::ReadError;
 use super::ledger::CameFrom;
@@ -16,7 +17,7 @@ use super::passing::Proven;
 use super::task::Shared;
 use crate::conductor::Failure;
 use crate::digests::{
-    Appointment, DigestBatch, DigestsError, Identity, MAX_STAND_INS, SignedDigests,
+    Appointment, DigestBatch, DigestsError, Identity, MOST_APPOINTED, SignedDigests,
 };
 use crate::hashtree::{self, Cv, Node, Proof, ProofDecodeError, Shape, VerifyError};
 use crate::store::StoreError;
@@ -31,9 +32,17 @@ pub struct Keyring {
     keys: RwLock<HashMap<HostId, [u8; 32]>>,
     /// The oldest first.
     stand_ins: RwLock<HashMap<TaskId, StandIns>>,
+    /// Signers whose keys did not come, each until when they are not waited for again.
+    absent: Mutex<HashMap<(TaskId, HostId), Instant>>,
     learnt: Notify,
     missed: Notify,
 }
+
+/// How long a signer whose key did not come is not waited for.
+const ABSENT_FOR: Duration = Duration::from_secs(10);
+
+/// Most of them remembered.
+const MOST_ABSENT: usize = 4096;
 
 impl Keyring {
     /// Adds the keys of the members now known; keys once trusted stay, for what they signed.
@@ -42,7 +51,7 @@ impl Keyring {
         self.learnt.notify_waiters();
     }
 
-    /// Adds the keys of a task's stand-ins; beyond [`MAX_STAND_INS`] the oldest are forgotten.
+    /// Adds the keys of a task's stand-ins; beyond [`MOST_APPOINTED`] the oldest are forgotten.
     pub fn learn_stand_ins(&self, task: TaskId, keys: Vec<(HostId, [u8; 32])>) {
         if keys.is_empty() {
             return;
@@ -54,7 +63,7 @@ impl Keyring {
                 known.push_back((host, key));
             }
         }
-        known.drain(..known.len().saturating_sub(MAX_STAND_INS));
+        known.drain(..known.len().saturating_sub(MOST_APPOINTED));
         drop(stand_ins);
         self.learnt.notify_waiters();
     }
@@ -76,6 +85,10 @@ impl Keyring {
     /// Has a signer's key asked for; whether it came in time. A seed may be younger than the member
     /// list that this host knows.
     pub(super) async fn comes(&self, task: &TaskId, host: &HostId, within: Duration) -> bool {
+        let signer = (*task, *host);
+        if self.absent.lock().get(&signer).is_some_and(|until| *until > Instant::now()) {
+            return self.key(task, host).is_some();
+        }
         let known = async {
             loop {
                 let mut learnt = std::pin::pin!(self.learnt.notified());
@@ -87,7 +100,15 @@ impl Keyring {
                 learnt.await;
             }
         };
-        tokio::time::timeout(within, known).await.is_ok()
+        let comes = tokio::time::timeout(within, known).await.is_ok();
+        if !comes {
+            let (now, mut absent) = (Instant::now(), self.absent.lock());
+            if absent.len() >= MOST_ABSENT {
+                absent.clear();
+            }
+            absent.insert(signer, now + ABSENT_FOR);
+        }
+        comes
     }
 
     /// Waits until somebody misses a key.
@@ -441,12 +462,12 @@ mod tests {
     fn the_newest_stand_ins_are_believed() {
         let (keyring, task) = (Keyring::default(), TaskId::from_bytes([1; 32]));
         let host = |number: usize| HostId::from_bytes([number as u8; 16]);
-        for number in 0..=MAX_STAND_INS {
+        for number in 0..=MOST_APPOINTED {
             keyring.learn_stand_ins(task, vec![(host(number), [number as u8; 32])]);
         }
         assert_eq!(keyring.key(&task, &host(0)), None);
         assert_eq!(keyring.key(&task, &host(1)), Some([1; 32]));
-        let newest = MAX_STAND_INS as u8;
-        assert_eq!(keyring.key(&task, &host(MAX_STAND_INS)), Some([newest; 32]));
+        let newest = MOST_APPOINTED as u8;
+        assert_eq!(keyring.key(&task, &host(MOST_APPOINTED)), Some([newest; 32]));
     }
 }

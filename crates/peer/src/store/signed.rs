@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dfs_model::{GroupRange, GroupSet};
 
-use crate::digests::{Appointment, MAX_STAND_INS, SignedDigests};
+use crate::digests::{Appointment, MOST_APPOINTED, SignedDigests};
 use crate::hashtree::Node;
 
 const MAGIC: &[u8; 8] = b"DFSSIGN1";
@@ -144,7 +144,7 @@ impl SignedLog {
     }
 
     fn forget_oldest(&mut self) {
-        let beyond = self.appointments.len().saturating_sub(MAX_STAND_INS);
+        let beyond = self.appointments.len().saturating_sub(MOST_APPOINTED);
         self.appointments.drain(..beyond);
     }
 

@@ -16,7 +16,7 @@ use dfs_proto::{common, scheduler};
 use super::Members;
 use super::outbox::{News, PeerEnd, Registration};
 use crate::conductor::{Failure, LeaseEnd, LeaseOutcome};
-use crate::digests::{Appointment, MAX_STAND_INS, Office, SignedDigests};
+use crate::digests::{Appointment, MOST_APPOINTED, Office, SignedDigests};
 use crate::engine::{Command, Keyring, Lease, MOST_RESERVES, ParentHost, ReadError, Reserve};
 
 /// The largest message taken from a scheduler: a resolution or a snapshot of digests.
@@ -74,8 +74,8 @@ fn registered(
 
 fn failure_kind(failure: Failure) -> FailureKind {
     match failure {
-        // What nobody vouches for is for nobody.
-        Failure::NotHeld | Failure::Unvouched => FailureKind::NotHeld,
+        Failure::NotHeld => FailureKind::NotHeld,
+        Failure::Unvouched => FailureKind::Unvouched,
         Failure::Busy => FailureKind::Busy,
         Failure::Disconnected => FailureKind::Disconnected,
         Failure::Timeout => FailureKind::Timeout,
@@ -276,7 +276,7 @@ fn signers(task: TaskId, signers: &[Signer], by: By<'_>) -> Result<Command, BadM
         }
         By::Delegate(members, keyring) => (members, keyring),
     };
-    let words = words.take(MAX_STAND_INS).filter(|word| {
+    let words = words.take(MOST_APPOINTED).filter(|word| {
         let is_news = keyring.key(&task, &word.host) != Some(word.key);
         let stands_in = word.task == task && word.office == Office::StandIn;
         stands_in && is_news && word.verify(|host| members.scheduler_key(host)).is_ok()

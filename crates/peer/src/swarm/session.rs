@@ -35,6 +35,8 @@ const UPKEEP: Duration = Duration::from_millis(250);
 
 /// How long a delegate may take to answer: the schedulers wait meanwhile.
 const REACHED_WITHIN: Duration = Duration::from_secs(2);
+/// What one of its addresses is given at least, which is enough where it is only busy.
+const ADDRESS_WITHIN: Duration = Duration::from_millis(500);
 
 /// A delegate that was not reached is not tried again for so long: others wait meanwhile.
 const NOT_REACHED_FOR: Duration = Duration::from_secs(60);
@@ -387,12 +389,12 @@ impl Session {
         if self.not_reached.contains_key(&id) {
             return false;
         }
-        // One that swallows everything leaves the others their time.
-        let share = REACHED_WITHIN / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let deadline = now + REACHED_WITHIN;
         let mut opened = None;
-        for address in addresses {
+        for (address, rest) in addresses.iter().zip((1..=addresses.len()).rev()) {
             let opening = self.open_to_delegate(id, *address, stop);
-            match tokio::time::timeout(share, opening).await {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match tokio::time::timeout(share(left, rest), opening).await {
                 Ok(Ok(link)) => opened = Some(link),
                 Ok(Err(status)) => {
                     let error = status.message();
@@ -476,6 +478,12 @@ impl Session {
             link.stop.cancel();
         }
     }
+}
+
+/// The time of the next of so many addresses: one that swallows everything leaves the others theirs.
+fn share(left: Duration, addresses: usize) -> Duration {
+    let equal = left / u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
+    equal.max(ADDRESS_WITHIN).min(left)
 }
 
 #[cfg(test)]

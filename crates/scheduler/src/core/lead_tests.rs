@@ -141,7 +141,12 @@ fn a_seed_that_is_ordered_more_is_told_whose_digests_it_has_sent_already() {
     assert_eq!(want(&mut scene, 16), groups);
     let held = GroupSet::full(9);
     scene.seed_says(100, &task, SeedEvent::Obtaining { length, held: held.clone(), tiny: None });
-    assert_eq!(want(&mut scene, 24), held);
+    assert_eq!(want(&mut scene, 24), groups, "what proves the others may be on the way");
+    scene.seed_says(100, &task, SeedEvent::Unjudged);
+    scene.seed_says(100, &task, SeedEvent::Verified { groups: held.clone(), length, giver });
+    assert_eq!(want(&mut scene, 32), groups);
+    scene.seed_says(100, &task, SeedEvent::Verified { groups: held.clone(), length, giver });
+    assert_eq!(want(&mut scene, 40), held);
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl From<LeaseFailure> for matcher::Failure {
         match failure {
             LeaseFailure::Held => Self::Held,
             LeaseFailure::Unwanted => Self::Unwanted,
-            LeaseFailure::Parent(FailureKind::NotHeld) => Self::NotThere,
+            LeaseFailure::Parent(FailureKind::NotHeld | FailureKind::Unvouched) => Self::NotThere,
             LeaseFailure::Parent(
                 FailureKind::Timeout | FailureKind::Disconnected | FailureKind::BadDigest,
             ) => Self::Apart,
@@ -124,6 +124,7 @@ impl Core {
         let obtain = self.next_obtain();
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         let proven = task.proven.clone();
+        task.unjudged = false;
         let former = match &mut task.state {
             TaskState::Asked { obtain: number, .. } => Some(std::mem::replace(number, obtain)),
             TaskState::Seeded { obtain: number, .. } => number.replace(obtain),

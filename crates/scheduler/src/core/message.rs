@@ -116,6 +116,8 @@ pub enum FailureKind {
     Busy,
     /// The bytes did not verify: the parent lies or is broken.
     BadDigest,
+    /// The bytes came, signed by nobody whom the child knows: they may be a reserve's.
+    Unvouched,
     /// The parent asked the origin, which did not give them: the parent is not to blame.
     Origin,
     /// Anything else.
@@ -195,6 +197,8 @@ pub enum SeedEvent {
     },
     /// Digests it has signed, in their canonical encoding.
     Digests(Bytes),
+    /// It has sent digests of a signer who is not known yet: they are to be sent again with the next order.
+    Unjudged,
     /// Groups it has verified, and the length once the end is known.
     Verified {
         /// Which.

@@ -237,6 +237,7 @@ fn failure(kind: u8) -> FailureKind {
         FailureKind::NotHeld,
         FailureKind::Busy,
         FailureKind::BadDigest,
+        FailureKind::Unvouched,
         FailureKind::Other,
         FailureKind::Origin,
     ][usize::from(kind)]

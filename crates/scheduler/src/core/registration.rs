@@ -360,7 +360,7 @@ impl Core {
                     mute.push(failure.parent);
                     block_until
                 }
-                FailureKind::Other => block_until,
+                FailureKind::Unvouched | FailureKind::Other => block_until,
                 FailureKind::NotHeld | FailureKind::Busy | FailureKind::Origin => continue,
             };
             peer.block(failure.parent, now, until);
@@ -385,7 +385,7 @@ impl Core {
         self.note(task_id, liar, Evidence::Blacklisted { by });
         self.out.push(Decision::Blacklisted { host: liar, task: task_id });
         self.liar_leads_no_more(task_id, liar);
-        self.is_reserve_no_more(task_id, &liar);
+        self.reserve_lies(task_id, &liar);
         self.abandon_children(task_id, liar);
     }
 
@@ -434,6 +434,9 @@ impl Core {
         if !peer.is_hungry(all) {
             return;
         }
+        self.may_need_reserves(task_id, host);
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        let Some(peer) = task.peer_mut(&host) else { return };
         match peer.state() {
             PeerState::Resting | PeerState::Failed => {
                 peer.tries = 0;

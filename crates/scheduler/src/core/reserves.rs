@@ -31,6 +31,8 @@ struct Named {
     hosts: Vec<(HostId, u64)>,
     /// When others were named in the place of those who had gone.
     renewed: Option<Millis>,
+    /// When that is to be done again, where it was put off.
+    due: Option<Millis>,
 }
 
 impl Named {
@@ -47,6 +49,15 @@ impl Reserves {
         if hosts.len() < MOST && hosts.iter().all(|(one, _)| *one != host) {
             self.count += 1;
             hosts.push((host, self.count));
+        }
+    }
+
+    /// Whoever was told of those of a data centre is to be told anew.
+    fn forget_who_knows(&mut self, idc: &Arc<str>) {
+        let Some(named) = self.places.get_mut(idc) else { return };
+        for (_, number) in &mut named.hosts {
+            self.count += 1;
+            *number = self.count;
         }
     }
 
@@ -69,10 +80,12 @@ impl Core {
         let is_shared =
             task.scope() == SizeScope::Normal && task.spec.key.domain == TaskKey::PUBLIC;
         let is_hungry = task.peer(&host).is_some_and(|peer| peer.is_hungry(task.groups()));
-        if !is_shared || !is_hungry || task.blacklist.contains(&host) {
+        if !is_shared || !is_hungry {
             return;
         }
-        task.reserves.add(&idc, host);
+        if !task.blacklist.contains(&host) {
+            task.reserves.add(&idc, host);
+        }
         self.name_reserves(task_id, &idc, vec![host]);
     }
 
@@ -84,10 +97,32 @@ impl Core {
         }
     }
 
-    /// Others may be named by now where that was to wait.
-    pub(super) fn renew_all_reserves(&mut self, task_id: TaskId) {
+    /// One of them lies: nobody is to turn to it.
+    pub(super) fn reserve_lies(&mut self, task_id: TaskId, host: &HostId) {
+        let Some(task) = self.tasks.get_mut(&task_id) else { return };
+        if let Some(idc) = task.reserves.remove(host) {
+            task.reserves.forget_who_knows(&idc);
+            self.renew_reserves(task_id, &idc);
+        }
+    }
+
+    /// A peer has come to want something: it may not have been told.
+    pub(super) fn may_need_reserves(&mut self, task_id: TaskId, host: HostId) {
+        let Some(idc) = self.hosts.get(&host).map(|host| &host.idc) else { return };
         let Some(task) = self.tasks.get(&task_id) else { return };
-        let places: Vec<Arc<str>> = task.reserves.places.keys().cloned().collect();
+        let Some(peer) = task.peer(&host).filter(|peer| peer.answered) else { return };
+        let named = task.reserves.places.get(idc);
+        if named.is_none_or(|named| !named.are_known(peer.reserves_told)) {
+            self.name_reserves_to(task_id, host);
+        }
+    }
+
+    /// Others may be named by now where that was to wait.
+    pub(super) fn renew_due_reserves(&mut self, task_id: TaskId) {
+        let Some(task) = self.tasks.get(&task_id) else { return };
+        let is_due = |named: &Named| named.due.is_some_and(|due| due <= self.now);
+        let places = task.reserves.places.iter().filter(|(_, named)| is_due(named));
+        let places: Vec<Arc<str>> = places.map(|(idc, _)| Arc::clone(idc)).collect();
         places.iter().for_each(|idc| self.renew_reserves(task_id, idc));
     }
 
@@ -106,9 +141,10 @@ impl Core {
         }
         let due = named.renewed.map_or(now, |at| at.after(NAMED_EVERY));
         if due > now {
+            named.due = Some(due);
             return self.timers.set(due, Timer::Reserves(task_id));
         }
-        named.renewed = Some(now);
+        (named.renewed, named.due) = (Some(now), None);
         let honest = uninformed.iter().filter(|host| !task.blacklist.contains(host));
         for host in honest.take(MOST) {
             task.reserves.add(idc, *host);
@@ -121,16 +157,22 @@ impl Core {
         let Some(task) = self.tasks.get(&task_id) else { return Vec::new() };
         let Some(named) = task.reserves.places.get(idc) else { return Vec::new() };
         let groups = task.groups();
-        let is_there = |id: &HostId| {
+        let is_there = |id: &&HostId| {
             self.hosts.get(id).is_some_and(|host| {
                 host.idc == *idc && host.silent_since.is_none() && host.info.kind == HostKind::Node
             })
         };
-        let uninformed = task.hosts_where(|peer| {
-            let is_uninformed = !named.are_known(peer.reserves_told);
-            is_uninformed && peer.answered && peer.is_hungry(groups)
-        });
-        uninformed.into_iter().filter(is_there).collect()
+        let is_uninformed = |id: &&HostId| {
+            task.peer(id).is_some_and(|peer| {
+                !named.are_known(peer.reserves_told) && peer.answered && peer.is_hungry(groups)
+            })
+        };
+        // Those without a data centre's name are in no list of their own.
+        let mates = if idc.is_empty() { task.roster().all() } else { task.roster().in_idc(idc) };
+        let mut uninformed: Vec<HostId> =
+            mates.iter().filter(is_uninformed).filter(is_there).copied().collect();
+        uninformed.sort_unstable();
+        uninformed
     }
 
     fn name_reserves(&mut self, task_id: TaskId, idc: &Arc<str>, hosts: Vec<HostId>) {
@@ -154,8 +196,10 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Event;
+    use dfs_model::{GroupSet, Priority};
+
     use super::super::tests::{MIB, Scene, id, spec};
+    use super::super::{Event, Wanted};
     use super::*;
 
     /// Who is told, and of whom.
@@ -258,5 +302,37 @@ mod tests {
         let reserves = &scene.core.tasks[&task.id].reserves;
         let places: Vec<&str> = reserves.places.keys().map(|idc| &**idc).collect();
         assert_eq!(places, ["b", "e"]);
+    }
+
+    #[test]
+    fn where_one_lies_all_are_told_of_others_and_the_liar_too() {
+        let task = spec("a", Some(100 * MIB));
+        let mut scene = scene(&task);
+        (1..=4).for_each(|n| drop(scene.register(n, &task)));
+        scene.core.tasks.get_mut(&task.id).unwrap().blacklist.insert(id(1));
+        scene.core.reserve_lies(task.id, &id(1));
+        assert_eq!(named(&scene.core.out), [(vec![1, 2, 3, 4], vec![2, 3])]);
+    }
+
+    #[test]
+    fn who_wants_something_again_is_told_of_those_who_were_named_meanwhile() {
+        let task = spec("a", Some(100 * MIB));
+        let mut scene = scene(&task);
+        (1..=3).for_each(|n| drop(scene.register(n, &task)));
+        let want = |scene: &mut Scene| {
+            let (host, task, groups) = (id(3), task.id, GroupSet::full(9));
+            named(&scene.tell(Event::Want { host, task, groups, priority: Priority::Demand }))
+        };
+        assert!(want(&mut scene).is_empty(), "it knows them");
+        let wanted = |wanted| Event::Register {
+            host: id(3),
+            task: task.clone(),
+            wanted: Wanted::Groups(wanted),
+            held: GroupSet::new(),
+            priority: Priority::Demand,
+        };
+        scene.tell(wanted(GroupSet::new()));
+        (1..=2).for_each(|n| drop(scene.tell(Event::HostLeft(id(n)))));
+        assert_eq!(want(&mut scene), [(vec![3], vec![3])]);
     }
 }

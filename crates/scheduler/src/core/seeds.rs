@@ -35,7 +35,7 @@ impl Core {
             true => task.peer(&asker).map_or(Wanted::All, |peer| peer.wanted.clone()),
             false => Wanted::Groups(task.ordered.clone()),
         };
-        task.proven = GroupSet::new();
+        (task.proven, task.unjudged) = (GroupSet::new(), false);
         let (task, proven) = (task.spec.clone(), GroupSet::new());
         self.timers.set(deadline, Timer::Obtain(task_id));
         self.note(task_id, seed, Evidence::Ordered { asker: Some(asker) });
@@ -114,7 +114,12 @@ impl Core {
                     self.answer_tiny(task_id);
                 }
             }
+            SeedEvent::Unjudged => task.unjudged = true,
             SeedEvent::Verified { groups, length, giver } => {
+                if !task.unjudged {
+                    // Their digests came before.
+                    task.proven.insert_all(&groups);
+                }
                 self.seed_gains(task_id, seed, &groups, (giver, length));
                 self.learn_length(task_id, length);
             }
@@ -140,8 +145,6 @@ impl Core {
     ) {
         let now = self.now;
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
-        // Their digests came before.
-        task.proven.insert_all(groups);
         let (all, length) = (task.groups(), length.or(task.spec.length));
         let Some(peer) = task.peer_mut(&seed) else { return };
         let came = peer.held.lacking(groups, length);
@@ -186,16 +189,19 @@ impl Core {
         self.shelf.take(&task_id, &seed);
         let Some(task) = self.tasks.get_mut(&task_id) else { return };
         task.state = TaskState::Seeded { seed, obtain: Some(obtain) };
-        // Their digests came before.
-        task.proven.insert_all(&held);
-        let (length, had_part) = (task.spec.length, task.peer(&seed).is_some());
+        let takes_part = task.peer(&seed).is_some();
         let peer = task.enter(seed, &idc, || Peer::new(PeerState::Seeding, Held::nothing()));
-        // One that takes part already has read since what it has more.
-        let read = if had_part { peer.held.lacking(&held, length) } else { 0 };
         let groups = held.len();
-        peer.tally.came_from_source(read, self.now);
-        peer.holds(Held::Part(held), self.now);
-        self.count_read_by_seed(task_id, read);
+        // Of one that took part already: what it has more it says next, by who gave it.
+        let mut known = held.clone();
+        if let Held::Part(before) = &peer.held
+            && takes_part
+        {
+            let mut news = held;
+            news.remove_all(before);
+            known.remove_all(&news);
+        }
+        peer.holds(Held::Part(known), self.now);
         self.note(task_id, seed, Evidence::Obtains { held: groups });
         if let Some(host) = self.hosts.get_mut(&seed) {
             host.tasks.insert(task_id);

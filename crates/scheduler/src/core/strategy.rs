@@ -77,7 +77,9 @@ impl Swarm<'_> {
             return Some(Reason::LivesOnIt);
         }
         let (Some(host), Some(peer)) = (self.hosts.get(parent), self.task.peer(parent)) else {
-            return Some(Reason::Gone);
+            // A seed that was asked and has not answered has nothing yet.
+            let is_asked = self.task.state.seed() == Some(*parent);
+            return Some(if is_asked { Reason::HasNothing } else { Reason::Gone });
         };
         if host.silent_since.is_some() {
             return Some(Reason::Silent);

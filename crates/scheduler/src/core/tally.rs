@@ -52,12 +52,13 @@ pub enum Ending {
     Unwanted,
 }
 
-const KINDS: [Ending; 9] = [
+const KINDS: [Ending; 10] = [
     Ending::Failed(FailureKind::Timeout),
     Ending::Failed(FailureKind::Disconnected),
     Ending::Failed(FailureKind::NotHeld),
     Ending::Failed(FailureKind::Busy),
     Ending::Failed(FailureKind::BadDigest),
+    Ending::Failed(FailureKind::Unvouched),
     Ending::Failed(FailureKind::Origin),
     Ending::Failed(FailureKind::Other),
     Ending::Held,

@@ -167,6 +167,8 @@ pub struct Task {
     pub ordered: GroupSet,
     /// Groups whose digests the seed that takes part has sent.
     pub proven: GroupSet,
+    /// Whether some that it has sent by the order under way were nobody's who is known.
+    pub unjudged: bool,
     /// When something was due to be ordered last.
     pub ordered_at: Option<Millis>,
     /// The leases of those who want it in any order, once there is one.
@@ -213,6 +215,7 @@ impl Task {
             put_away_at: Millis::default(),
             ordered: GroupSet::new(),
             proven: GroupSet::new(),
+            unjudged: false,
             ordered_at: None,
             lead: None,
             delegations: Delegations::default(),

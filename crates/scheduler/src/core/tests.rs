@@ -947,8 +947,13 @@ fn what_a_seed_takes_from_another_area_is_no_read_of_the_source() {
     scene.register(1, &task);
     scene.seed_obtains(100, &task);
     let (half, all) = (GroupSet::full(8), GroupSet::full(16));
+    let (length, held) = (task.length, half.clone());
+    scene.seed_says(100, &task, SeedEvent::Obtaining { length, held, tiny: None });
     let abroad = SeedEvent::Verified { groups: half, length: None, giver: Some(id(101)) };
     scene.seed_says(100, &task, abroad);
+    // It is ordered more, and says by whom what it has come to have meanwhile has come.
+    let (length, held) = (task.length, all.clone());
+    scene.seed_says(100, &task, SeedEvent::Obtaining { length, held, tiny: None });
     scene.seed_says(100, &task, SeedEvent::Verified { groups: all, length: None, giver: None });
     let look = Look { which: Which::One(task.id), ..Look::default() };
     let report = scene.core.look(&look, 1, scene.now).remove(0);

@@ -4,6 +4,7 @@
 //! a failure like any other.
 
 use std::any::Any;
+use std::error::Error;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -136,7 +137,10 @@ impl Tracker {
                 let Err(source) = outcome(make()).await else { return };
                 failures = if started.elapsed() >= backoff.max { 1 } else { failures + 1 };
                 let wait = jittered(backoff.after(failures));
-                log(&TaskFailure { service: tracker.name, task, source }, "a task starts again");
+                if tracker.cancelled.is_cancelled() {
+                    return;
+                }
+                warn_of_restart(&TaskFailure { service: tracker.name, task, source });
                 let pause = tokio::time::sleep(wait);
                 if tracker.cancelled.run_until_cancelled(pause).await.is_none() {
                     return;
@@ -193,8 +197,14 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
+/// What goes on all the same.
+fn warn_of_restart(failure: &TaskFailure) {
+    let error: &(dyn Error + 'static) = failure.source.as_ref();
+    tracing::warn!(service = failure.service, task = failure.task, error, "a task starts again");
+}
+
 fn log(failure: &TaskFailure, what: &str) {
-    let error: &(dyn std::error::Error + 'static) = failure.source.as_ref();
+    let error: &(dyn Error + 'static) = failure.source.as_ref();
     tracing::error!(service = failure.service, task = failure.task, error, "{what}");
 }
 

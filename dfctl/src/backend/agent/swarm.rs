@@ -227,6 +227,7 @@ fn failing(kind: FailureKind) -> Failing {
         FailureKind::NotHeld => ("not-held", "did not hold what was asked for"),
         FailureKind::Busy => ("busy", "had no slot free"),
         FailureKind::BadDigest => ("bad-digest", "sent bytes that did not verify"),
+        FailureKind::Unvouched => ("unvouched", "sent bytes that nobody known has signed"),
         FailureKind::Origin => ("origin", "got nothing from the origin"),
         FailureKind::Unwanted => ("unwanted", "was not needed any more"),
         FailureKind::AlreadyHeld => ("already-held", "was late: it had come in another way"),

@@ -2,7 +2,7 @@ use dfs_model::HostId;
 use ed25519_dalek::SigningKey;
 
 use super::*;
-use crate::digests::{Appointment, DigestBatch, Identity, MAX_STAND_INS, Office, SignedDigests};
+use crate::digests::{Appointment, DigestBatch, Identity, MOST_APPOINTED, Office, SignedDigests};
 
 fn key() -> SigningKey {
     SigningKey::from_bytes(&[9; 32])
@@ -185,7 +185,7 @@ fn the_words_for_the_signers_survive_restarts_beside_what_they_signed() {
     let glance = store.glance(id(1), 1 << 20).unwrap();
     assert_eq!((glance.batches.len(), glance.appointments), (1, vec![word(2).encode()]));
     let task = store.task(id(1)).unwrap().unwrap();
-    for host in 10..10 + MAX_STAND_INS as u8 {
+    for host in 10..10 + MOST_APPOINTED as u8 {
         task.add_appointment(&word(host)).unwrap();
     }
     drop(task);
