@@ -356,6 +356,14 @@ impl Node {
         soon(what, hearing).await
     }
 
+    async fn hears_answer(&mut self) -> Registered {
+        self.hears("the answer", |message| match message {
+            Down::Registered(registered) => Some(registered),
+            _ => None,
+        })
+        .await
+    }
+
     /// The next parents that are any.
     async fn hears_parents(&mut self) -> Vec<Bytes> {
         self.hears("parents", |message| match message {
@@ -413,11 +421,7 @@ async fn children_get_the_seed_once_it_takes_part_and_its_digests_as_it_signs_th
 
     let mut second = cluster.node().await;
     second.registers(&task).await;
-    let registered = second.hears("the answer", |message| match message {
-        Down::Registered(registered) => Some(registered),
-        _ => None,
-    });
-    assert_eq!(registered.await.digests.len(), 1, "late joiners get a snapshot");
+    assert_eq!(second.hears_answer().await.digests.len(), 1, "late joiners get a snapshot");
     assert!(second.hears_parents().await.contains(&bytes(first.identity.host())));
     cluster.lifecycle.stop().await.unwrap();
 }
@@ -482,11 +486,7 @@ async fn a_tiny_task_comes_with_the_answer() {
     let batch = DigestBatch { task: task.id, signer, length: task.length, entries: Vec::new() };
     let encoded = batch.sign(seed.identity.signing_key()).unwrap().encode().into();
     order.says(obtain_event::Kind::Digests(common::SignedDigests { encoded })).await;
-    let registered = node.hears("the answer", |message| match message {
-        Down::Registered(registered) => Some(registered),
-        _ => None,
-    });
-    let registered = registered.await;
+    let registered = node.hears_answer().await;
     assert_eq!((registered.scope(), &registered.content[..]), (SizeScope::Tiny, &b"abc"[..]));
     cluster.lifecycle.stop().await.unwrap();
 }
@@ -566,11 +566,7 @@ async fn what_a_stand_in_signs_reaches_the_others_with_its_key() {
 
     let mut late = cluster.node().await;
     late.registers(&task).await;
-    let registered = late.hears("the answer", |message| match message {
-        Down::Registered(registered) => Some(registered),
-        _ => None,
-    });
-    let registered = registered.await;
+    let registered = late.hears_answer().await;
     assert_eq!((registered.digests.len(), registered.signers.len()), (1, expected.len()));
     cluster.lifecycle.stop().await.unwrap();
 }
@@ -599,11 +595,7 @@ async fn a_new_scheduler_hands_late_joiners_the_digests_that_holders_announce() 
     let _holder = Node::attend_with(cluster.channel(), holder, me, vec![held]).await.unwrap();
     let mut late = cluster.node().await;
     late.registers(&task).await;
-    let registered = late.hears("the answer", |message| match message {
-        Down::Registered(registered) => Some(registered),
-        _ => None,
-    });
-    let digests = registered.await.digests;
+    let digests = late.hears_answer().await.digests;
     assert_eq!(digests, [common::SignedDigests { encoded: batches[0].clone() }]);
     cluster.lifecycle.stop().await.unwrap();
 }
@@ -625,11 +617,7 @@ fn holding(task: &TaskInfo, signer: &Identity, appointments: Vec<Bytes>) -> Held
 async fn late_joiner(cluster: &Cluster, task: &TaskInfo) -> Registered {
     let mut late = cluster.node().await;
     late.registers(task).await;
-    late.hears("the answer", |message| match message {
-        Down::Registered(registered) => Some(registered),
-        _ => None,
-    })
-    .await
+    late.hears_answer().await
 }
 
 #[tokio::test]
@@ -710,11 +698,7 @@ async fn announcing(cluster: &Cluster, host: Identity, held: Vec<Held>) -> Regis
     let task = held[0].task.clone();
     let mut host = Node::attend_with(cluster.channel(), host, me, held).await.unwrap();
     host.says(Up::Register(Register { task, ..Register::default() })).await;
-    host.hears("the answer", |message| match message {
-        Down::Registered(registered) => Some(registered),
-        _ => None,
-    })
-    .await
+    host.hears_answer().await
 }
 
 #[tokio::test]

@@ -114,15 +114,21 @@ fn a_seed_is_ordered_what_is_wanted_in_any_order_and_once_for_all() {
     assert_eq!(ordered_seed(&want(&mut scene, &task, 2)), None);
 }
 
-#[test]
-fn a_seed_that_is_ordered_more_is_told_whose_digests_it_has_sent_already() {
-    let task = spec("ordered", Some(GROUPS * dfs_model::GROUP_BYTES));
+/// A node takes part, and a seed for it, long enough after the beginning that more may be ordered at once.
+fn one_with_a_seed(task: &TaskInfo) -> Scene {
     let mut scene = Scene::deciding(limits(), Leases::swarm());
     scene.now = scene.now.after(ORDERED_AHEAD);
     scene.join(100, HostKind::Seed, "");
     scene.nodes([1]);
-    scene.register(1, &task);
-    scene.seed_obtains(100, &task);
+    scene.register(1, task);
+    scene.seed_obtains(100, task);
+    scene
+}
+
+#[test]
+fn a_seed_that_is_ordered_more_is_told_whose_digests_it_has_sent_already() {
+    let task = spec("ordered", Some(GROUPS * dfs_model::GROUP_BYTES));
+    let mut scene = one_with_a_seed(&task);
     let want = |scene: &mut Scene, end| {
         let (host, task, groups) = (id(1), task.id, GroupSet::full(end));
         let told = scene.tell(Event::Want { host, task, groups, priority: Priority::Bulk });
@@ -152,12 +158,7 @@ fn a_seed_that_is_ordered_more_is_told_whose_digests_it_has_sent_already() {
 #[test]
 fn who_wants_a_little_more_again_and_again_has_it_ordered_at_once_a_few_times_and_then_by_turns() {
     let task = spec("ordered", Some(GROUPS * dfs_model::GROUP_BYTES));
-    let mut scene = Scene::deciding(limits(), Leases::swarm());
-    scene.now = scene.now.after(ORDERED_AHEAD);
-    scene.join(100, HostKind::Seed, "");
-    scene.nodes([1]);
-    scene.register(1, &task);
-    scene.seed_obtains(100, &task);
+    let mut scene = one_with_a_seed(&task);
     let mut end = 0;
     let mut wants_more = |scene: &mut Scene| {
         end += 1;

@@ -59,11 +59,11 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
         8 => (node(), task(), prop::option::of(group())).prop_map(|(n, t, g)| Step::Register(n, t, g)),
         8 => (node(), task(), group(), prop::option::of(NODES))
             .prop_map(|(n, t, g, p)| Step::Done(n, t, g, p)),
-        3 => (node(), task(), prop_oneof![2 => NODES, 1 => SEEDS], 0u8..7)
+        3 => (node(), task(), prop_oneof![2 => NODES, 1 => SEEDS], 0u8..8)
             .prop_map(|(n, t, p, k)| Step::Fail(n, t, p, k)),
         3 => (node(), task(), group()).prop_map(|(n, t, g)| Step::Want(n, t, g)),
         4 => (node(), task(), 0..=GROUPS).prop_map(|(n, t, g)| Step::WantInAnyOrder(n, t, g)),
-        20 => (any::<usize>(), 0u8..16).prop_map(|(n, how)| Step::LeaseEnds(n, how)),
+        20 => (any::<usize>(), 0u8..17).prop_map(|(n, how)| Step::LeaseEnds(n, how)),
         2 => (node(), task(), prop_oneof![2 => NODES, 1 => SEEDS])
             .prop_map(|(n, t, p)| Step::Reschedule(n, t, p)),
         2 => (node(), task(), any::<bool>()).prop_map(|(n, t, ok)| Step::Result(n, t, ok)),
@@ -332,8 +332,8 @@ impl Leased {
         let at = at % self.out.len().max(1);
         let (host, task, lease) = (at < self.out.len()).then(|| self.out.swap_remove(at))?;
         let failure = match how {
-            0..7 => Some(LeaseFailure::Parent(failure(how))),
-            7 => Some(LeaseFailure::Unwanted),
+            0..8 => Some(LeaseFailure::Parent(failure(how))),
+            8 => Some(LeaseFailure::Unwanted),
             _ => None,
         };
         let end = LeaseEnd { id: lease.id, groups: lease.groups, cost_ms: 3, failure };
