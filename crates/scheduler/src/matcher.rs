@@ -10,14 +10,15 @@
 //! what no counting node has or is being sent; a piece enters an area that has or imports it already from nowhere but
 //! inside; nobody gives or takes more leases at a time than [`Tuning`] says. A node whose uplink is far slower than the
 //! others, or that did not send what it was leased to, does not count as a holder: what only it has may be given
-//! again. So is what is on its way to who did not take what others sent; such a receiver comes last. Whoever a lease has
-//! failed is given anything by anybody until something comes: who has nothing is worse off than who pays for a second
-//! copy.
+//! again. So is what is on its way to who did not take what others sent; such a receiver comes last. For a receiver those
+//! have no copies who have failed it since something came to it, or whom it does not reach ([`doubts`]): who has nothing
+//! is worse off than who pays for a second copy.
 
 mod acquaintance;
 mod ahead;
 mod classes;
 mod crowd;
+mod doubts;
 mod feed;
 mod gates;
 mod leases;
@@ -31,13 +32,13 @@ mod tests;
 mod uplinks;
 mod windows;
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use ahead::Ahead;
+use doubts::Doubts;
 use feed::{Draft, crossed};
 use gates::Gates;
 use leases::{End, Leases, Out, Side};
@@ -146,7 +147,7 @@ pub struct Matcher {
     /// Always looked at first: they have what nobody else has.
     sources: Vec<u32>,
     /// Who is not leased to whom, each until when.
-    apart: BTreeMap<(u32, u32), Micros>,
+    doubts: Doubts,
     ahead: Ahead,
     out: Vec<Lease>,
     withdrawn: Vec<Lease>,
@@ -195,7 +196,7 @@ impl Matcher {
             outstanding: 0,
             moved: Micros::default(),
             sources: Vec::new(),
-            apart: BTreeMap::new(),
+            doubts: Doubts::default(),
             ahead: Ahead::new(pieces as usize),
             out: Vec::new(),
             withdrawn: Vec::new(),
@@ -379,7 +380,7 @@ impl Matcher {
         for piece in self.peers.pieces_of(peer) {
             self.count(peer, piece, false);
         }
-        self.part_until(|from, to, _| from != peer && to != peer);
+        self.doubts.forget(peer);
         self.part_all(peer);
         for area in self.pieces.leave(self.peers.domains(peer)) {
             self.gates.forget(area);
@@ -419,6 +420,7 @@ impl Matcher {
         }
         self.moved = self.now;
         self.ends_its_way(&out, End::Brought);
+        self.doubts.forgive(to);
         if self.peers.forgive(to) {
             self.receiver_changed(to);
         }
@@ -469,7 +471,7 @@ impl Matcher {
             Failure::Other => {}
         }
         if !matches!(why, Failure::Held | Failure::Unwanted) {
-            self.peers.let_down(to);
+            self.lets_down(from, to);
         }
         // It is looked at again when time has passed: what failed would fail again at once.
         self.peers.set_idle(from, self.peers.role(from) != Role::Taker);
@@ -489,34 +491,25 @@ impl Matcher {
     }
 
     fn part(&mut self, from: u32, to: u32) {
-        let until = Micros(self.now.0.saturating_add(APART));
-        if self.apart.insert((from, to), until).is_none() {
-            self.peers.parts(to, 1);
-        }
+        self.doubts.part(to, from, Micros(self.now.0.saturating_add(APART)));
     }
 
-    /// Those are together again who are not to be kept apart.
-    fn part_until(&mut self, stays: impl Fn(u32, u32, Micros) -> bool) {
-        let Self { apart, peers, .. } = self;
-        apart.retain(|(from, to), until| {
-            let stays = stays(*from, *to, *until);
-            if !stays {
-                peers.parts(*to, -1);
-            }
-            stays
-        });
+    /// A lease came to nothing.
+    fn lets_down(&mut self, from: u32, to: u32) {
+        self.peers.let_down(to);
+        self.doubts.fails(to, from);
     }
 
     /// Time has passed: leases that came to nothing are withdrawn and given to others.
     pub fn tick(&mut self, now: Micros) {
         self.advance(now);
-        self.part_until(|_, _, until| until > now);
+        self.doubts.pass(now);
         for late in self.under_way.overdue(self.now) {
             let Lease { id, from: PeerNumber(from), to: PeerNumber(to), count, .. } = late.lease;
             self.withdraw(id);
             let bytes = self.piece_bytes * u64::from(count);
             self.peers.disappoint(from, to, bytes, late.since, self.now);
-            self.peers.let_down(to);
+            self.lets_down(from, to);
             self.weigh(from);
             self.receiver_changed(to);
             // Others come first: it would be leased the same again.
@@ -586,7 +579,8 @@ impl Matcher {
 
     /// Whether a lease to a peer has come to nothing, and nothing has come to it since.
     pub fn is_let_down(&self, peer: PeerNumber) -> bool {
-        self.peers.is_here(peer.0) && self.peers.is_let_down(peer.0)
+        let PeerNumber(peer) = peer;
+        self.peers.is_here(peer) && (self.peers.is_let_down(peer) || self.doubts.has_any(peer))
     }
 
     /// Pairs of partners that have nothing to do with each other any more since [`Self::leases`] was asked last; those of
@@ -616,6 +610,11 @@ impl Matcher {
         let lease = self.drop_lease(id)?;
         self.withdrawn.push(lease);
         Some(lease)
+    }
+
+    /// Whether a piece of a peer is counted, or is about to be.
+    fn is_copy(&self, peer: u32, piece: usize) -> bool {
+        self.peers.counts(peer) && (self.peers.has(peer, piece) || self.is_expected(peer, piece))
     }
 
     /// Ends a lease that brought nothing.

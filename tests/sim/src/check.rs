@@ -93,14 +93,16 @@ pub struct Witness {
     /// By area and piece: nodes that have it or are being sent it.
     copies: Vec<u32>,
     open: HashMap<u64, (Order, Micros)>,
-    /// Whom an order has failed, and nothing has come since.
-    let_down: BTreeSet<Node>,
+    /// To whom orders have come to nothing, and from whom, since anything came.
+    failed: BTreeSet<(Node, Node)>,
     /// Whose order was taken back, and nothing of theirs has come since.
     doubtful: BTreeSet<Node>,
     /// Who was said not to have what they should, by whom last, since anything of theirs came.
     denied: BTreeMap<Node, Option<Node>>,
     /// Who gives nothing to whom, until when; that is known once the scheduler has decided.
     apart: BTreeMap<(Node, Node), Option<Micros>>,
+    /// What two have said that one has not, whatever it says itself: once it is back it is taken at its word again.
+    refuted: BTreeSet<(Node, u32)>,
     /// What those had who are not heard of: they have it still when they are back.
     asleep: BTreeMap<Node, Vec<bool>>,
 }
@@ -148,10 +150,11 @@ impl Witness {
             getting: vec![0; nodes],
             copies: vec![0; area_count * pieces],
             open: HashMap::new(),
-            let_down: BTreeSet::new(),
+            failed: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             denied: BTreeMap::new(),
             apart: BTreeMap::new(),
+            refuted: BTreeSet::new(),
             asleep: BTreeMap::new(),
         };
         witness.begin();
@@ -188,22 +191,20 @@ impl Witness {
                     self.is_served(order);
                 }
             }
-            Event::Gained(node, pieces) if self.is_here[*node as usize] => {
-                pieces.clone().for_each(|piece| self.set_has(*node, piece, true));
+            Event::Gained(node, pieces) => {
+                pieces.clone().for_each(|piece| self.said_to_have(*node, piece, true));
             }
-            Event::Has(node, pieces) if self.is_here[*node as usize] => {
+            Event::Has(node, pieces) => {
                 for piece in 0..self.pieces as u32 {
                     let has = pieces.iter().any(|run| run.contains(&piece));
-                    self.set_has(*node, piece, has);
+                    self.said_to_have(*node, piece, has);
                 }
             }
             Event::Done(order) => {
                 if self.end(order.id).is_some() {
                     self.is_served(order);
                 }
-                if self.is_here[order.to as usize] {
-                    order.pieces().for_each(|piece| self.set_has(order.to, piece, true));
-                }
+                order.pieces().for_each(|piece| self.said_to_have(order.to, piece, true));
             }
             Event::Failed(order, why) => {
                 if self.end(order.id).is_some() {
@@ -211,20 +212,20 @@ impl Witness {
                 }
             }
             Event::Restarted => self.restarted(),
-            Event::Tick | Event::Said(_) | Event::Gained(..) | Event::Has(..) => {}
+            Event::Tick | Event::Said(_) => {}
         }
     }
 
     /// Something came of a lease.
     fn is_served(&mut self, order: &Order) {
-        self.let_down.remove(&order.to);
+        self.failed.retain(|(to, _)| *to != order.to);
         self.doubtful.remove(&order.from);
         self.denied.remove(&order.from);
     }
 
     fn failed(&mut self, order: &Order, why: Failure) {
         let Order { from, to, .. } = *order;
-        self.let_down.insert(to);
+        self.failed.insert((to, from));
         if matches!(why, Failure::NotThere | Failure::Apart) {
             self.apart.insert((from, to), None);
         }
@@ -233,7 +234,10 @@ impl Witness {
             && self.denied.insert(from, Some(to)).is_some_and(|before| before != Some(to))
             && from != 0
         {
-            order.pieces().for_each(|piece| self.set_has(from, piece, false));
+            for piece in order.pieces() {
+                self.set_has(from, piece, false);
+                self.refuted.insert((from, piece));
+            }
         }
     }
 
@@ -245,7 +249,7 @@ impl Witness {
 
     fn left(&mut self, node: Node) {
         self.pairs.left(node);
-        self.let_down.remove(&node);
+        self.failed.retain(|(to, from)| *to != node && *from != node);
         self.doubtful.remove(&node);
         self.denied.remove(&node);
         self.denied.values_mut().for_each(|by| *by = by.filter(|by| *by != node));
@@ -254,7 +258,11 @@ impl Witness {
             return;
         }
         let first = self.at(node, 0);
-        self.asleep.insert(node, self.has[first..first + self.pieces].to_vec());
+        let mut had = self.has[first..first + self.pieces].to_vec();
+        for (_, piece) in self.refuted.extract_if((node, 0)..=(node, u32::MAX), |_| true) {
+            had[piece as usize] = true;
+        }
+        self.asleep.insert(node, had);
         let is_of = |order: &Order| order.from == node || order.to == node;
         let of_it = self.open.values().map(|(order, _)| order).filter(|order| is_of(order));
         let of_it: Vec<u64> = of_it.map(|order| order.id).collect();
@@ -272,10 +280,11 @@ impl Witness {
         self.getting.fill(0);
         self.copies.fill(0);
         self.open.clear();
-        self.let_down.clear();
+        self.failed.clear();
         self.doubtful.clear();
         self.denied.clear();
         self.apart.clear();
+        self.refuted.clear();
         self.asleep.clear();
         self.pairs.clear();
         self.begin();
@@ -289,7 +298,7 @@ impl Witness {
         self.apart.retain(|_, until| *until.get_or_insert(Micros(now.0 + APART)) > now);
         for (id, _) in &decisions.stopped {
             if let Some(order) = self.end(*id) {
-                self.let_down.insert(order.to);
+                self.failed.insert((order.to, order.from));
                 self.doubtful.insert(order.from);
             }
         }
@@ -317,14 +326,7 @@ impl Witness {
             if self.coming[of(order.to)] {
                 return Err(Broken::OnItsWay(*order));
             }
-            let is_let_down = || {
-                let is_apart = |(_, to): &(Node, Node)| *to == order.to;
-                self.let_down.contains(&order.to) || self.apart.keys().any(is_apart)
-            };
-            if self.imports == Imports::Once
-                && self.is_there_already(order, piece)
-                && !is_let_down()
-            {
+            if self.imports == Imports::Once && self.is_there_already(order, piece) {
                 return Err(Broken::EnteredTwice(*order));
             }
         }
@@ -349,22 +351,27 @@ impl Witness {
     fn is_there_already(&self, order: &Order, piece: u32) -> bool {
         let [world, ..] = self.areas[0];
         if order.from == 0 {
-            return self.is_in(world, piece);
+            return self.is_in(world, order.to, piece);
         }
         let pairs = self.areas[order.from as usize].into_iter().zip(self.areas[order.to as usize]);
         let mut entered = pairs.filter(|(from, to)| from != to);
-        entered.any(|(_, to)| self.is_in(to, piece))
+        entered.any(|(_, area)| self.is_in(area, order.to, piece))
     }
 
-    /// Whether somebody in an area who counts has a piece, or is being sent it by one who does.
-    fn is_in(&self, area: usize, piece: u32) -> bool {
+    /// Whether somebody in an area who counts for a receiver has a piece, or is being sent it by one who does.
+    fn is_in(&self, area: usize, to: Node, piece: u32) -> bool {
         let copies = self.copies[self.copies_at(area, piece)];
-        if copies == 0 || self.doubtful.is_empty() {
+        let has_failed = |node: &Node| self.failed.contains(&(to, *node));
+        let is_apart = |node: &Node| self.apart.contains_key(&(*node, to));
+        if copies == 0
+            || (self.doubtful.is_empty() && self.failed.is_empty() && self.apart.is_empty())
+        {
             return copies > 0;
         }
         let counts = |node: &Node| !self.doubtful.contains(node);
+        let is_there = |node: &Node| self.areas[*node as usize].contains(&area);
         let mut there = (1..self.areas.len() as Node)
-            .filter(|node| self.areas[*node as usize].contains(&area) && counts(node));
+            .filter(|node| is_there(node) && counts(node) && !has_failed(node) && !is_apart(node));
         there.any(|node| {
             let brings = |(order, _): &(Order, Micros)| {
                 order.to == node && order.pieces().contains(&piece) && counts(&order.from)
@@ -380,6 +387,16 @@ impl Witness {
 
     fn copies_at(&self, area: usize, piece: u32) -> usize {
         area * self.pieces + piece as usize
+    }
+
+    /// A node has a piece, or not. It may be heard of no more: then that counts once it is back.
+    fn said_to_have(&mut self, node: Node, piece: u32, has: bool) {
+        self.refuted.remove(&(node, piece));
+        if self.is_here[node as usize] {
+            self.set_has(node, piece, has);
+        } else if let Some(had) = self.asleep.get_mut(&node) {
+            had[piece as usize] = has;
+        }
     }
 
     fn set_has(&mut self, node: Node, piece: u32, has: bool) {

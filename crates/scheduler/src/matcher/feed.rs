@@ -9,7 +9,7 @@ use super::peers::Level;
 use super::pieces::{May, WORLD, Way};
 use super::rarity::sign_of;
 use super::rows::pieces_around;
-use super::{Choice, Matcher, Micros, PeerNumber, Role};
+use super::{Choice, Matcher, Micros, PeerNumber, Role, TICK};
 
 /// Idle uplinks that are looked at when somebody has become hungry.
 const WAKEN: usize = 8;
@@ -28,6 +28,9 @@ const STRANGERS: usize = 2;
 
 /// Pieces about as rare as the rarest that are compared for one receiver.
 const COMPARED: usize = 16;
+
+/// Pieces that are looked at for one receiver, whether nobody has them but who has none for it.
+const DOUBTED: usize = 256;
 
 /// What one decision is made from; kept from one to the next so that nothing is allocated.
 #[derive(Debug, Default)]
@@ -75,6 +78,8 @@ impl Matcher {
                 self.draw_idle_strangers(to, area, WAKEN - looked_at, &mut idle);
             }
             looked_at += idle.len();
+            // Whoever has failed it would be leased the same again.
+            idle.sort_by_key(|from| self.doubts.has_failed(to, *from));
             for from in &idle {
                 self.offer(*from, to);
             }
@@ -167,16 +172,13 @@ impl Matcher {
         }
     }
 
-    /// The way to a receiver: what may go there, and the areas that it enters. Whoever was let down is given anything.
+    /// The way to a receiver: what may go there, and the areas that it enters.
     fn way(&self, from: u32, to: u32, may: May) -> Way {
-        if self.peers.is_let_down(to) {
-            return Way { may: May::Anything, entered: [None, None] };
-        }
         Way { may, entered: crossed(self.peers.domains(from), self.peers.domains(to)) }
     }
 
     pub(super) fn is_apart(&self, from: u32, to: u32) -> bool {
-        self.peers.is_apart(to) && self.apart.contains_key(&(from, to))
+        self.doubts.is_apart(to, from)
     }
 
     /// The data centre that a piece enters, for one who is elsewhere. Where everybody is there is no way in.
@@ -202,13 +204,13 @@ impl Matcher {
         let may = self.may(from);
         for (level, area) in self.areas_of(from) {
             self.draw_hungry(from, level, area);
-            let peers = &self.peers;
-            let struck: Vec<u32> =
-                self.draft.drawn.extract_if(.., |to| peers.is_struck(*to)).collect();
+            let Self { peers, doubts, draft, .. } = self;
+            let is_last = |to: &mut u32| peers.is_struck(*to) || doubts.has_failed(*to, from);
+            let last: Vec<u32> = draft.drawn.extract_if(.., is_last).collect();
             if self.lease_one(from, may) {
                 return true;
             }
-            self.draft.drawn = struck;
+            self.draft.drawn = last;
             if self.lease_one(from, may) {
                 return true;
             }
@@ -307,13 +309,49 @@ impl Matcher {
         for (to, useful) in drawn.iter().zip(useful.chunks_exact_mut(words.max(1))) {
             let way = self.way(from, *to, may);
             self.pieces.useful(self.peers.has_and_lacks(from, *to), &way, useful);
+            self.add_doubted(from, *to, &way, useful);
             any.iter_mut().zip(&*useful).for_each(|(any, useful)| *any |= useful);
         }
         let signs = any.iter().enumerate().filter(|(_, any)| **any != 0);
         signs.fold(0, |signs, (word, _)| signs | sign_of(word))
     }
 
+    /// What may go to a receiver as nobody has it but those whose copies are none for it: some of that, where it is much.
+    fn add_doubted(&self, from: u32, to: u32, way: &Way, useful: &mut [u64]) {
+        if !self.doubts.has_any(to) {
+            return;
+        }
+        let doubted: Vec<u32> = self.doubts.of(to).collect();
+        let [has, lacks] = self.peers.has_and_lacks(from, to);
+        let kept: Vec<u64> = useful.to_vec();
+        let rest = |word: usize| has[word] & lacks[word] & !kept[word];
+        // Another part each time, so that all of it is looked at.
+        let start = (self.now.0 / TICK) as usize * DOUBTED % self.pieces.len().max(1);
+        let some = pieces_around(start, useful.len(), rest).take(DOUBTED);
+        for piece in some.filter(|piece| self.may_go_past(&doubted, *piece, way)) {
+            useful[piece / 64] |= 1 << (piece % 64);
+        }
+    }
+
+    /// Whether a piece may go a way if these have none of it.
+    fn may_go_past(&self, doubted: &[u32], piece: usize, way: &Way) -> bool {
+        let copies_in = |area: u32| {
+            let is_there = |one: &&u32| self.peers.domains(**one).contains(&area);
+            let copies = doubted.iter().filter(is_there).filter(|one| self.is_copy(**one, piece));
+            copies.count() as u32
+        };
+        let most = match way.may {
+            May::Anything => u32::MAX,
+            May::WithoutCopy => 0,
+            May::OnlyCopy => 1,
+        };
+        let is_given = || self.pieces.copies(piece).saturating_sub(copies_in(WORLD)) <= most;
+        let mut entered = way.entered.iter().flatten();
+        entered.all(|area| self.pieces.copies_in(*area, piece) <= copies_in(*area)) && is_given()
+    }
+
     fn grant(&mut self, from: u32, to: u32, first: usize, way: &Way) {
+        let doubted: Vec<u32> = self.doubts.of(to).collect();
         let copies = self.pieces.copies(first);
         let is_next = |piece: usize| self.ahead.of(to).is_some_and(|run| run.contains(&piece));
         let is_as_good = |piece: usize| match is_next(first) {
@@ -324,7 +362,7 @@ impl Matcher {
             self.peers.has(from, piece)
                 && self.peers.lacks(to, piece)
                 && is_as_good(piece)
-                && self.pieces.may_go(piece, way)
+                && (self.pieces.may_go(piece, way) || self.may_go_past(&doubted, piece, way))
         };
         let most = (first + self.run_of(from, to)).min(self.pieces.len());
         let end = (first + 1..most).find(|piece| !suits(*piece)).unwrap_or(most);

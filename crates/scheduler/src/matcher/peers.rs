@@ -59,8 +59,6 @@ struct Peer {
     leased_at: Micros,
     /// A lease to it came to nothing, and nothing has come since.
     is_let_down: bool,
-    /// From how many it is kept apart.
-    apart: u32,
     /// Who said last that it has not got what it was leased to give, since it sent anything.
     denied_by: u32,
     /// Pieces that it has, and those that it wants, has not and is not being sent.
@@ -74,6 +72,8 @@ struct Peer {
     window: u16,
     /// It did not send what it was leased to, and nothing since.
     is_doubtful: bool,
+    /// When that changed what is thought of its rate.
+    disappointed_at: Micros,
 }
 
 /// Peers by their numbers.
@@ -117,7 +117,6 @@ impl Peers {
             slots: clipped(joining.slots),
             leased_at: now,
             is_let_down: false,
-            apart: 0,
             denied_by: NOWHERE,
             held: 0,
             lacking: 0,
@@ -126,6 +125,7 @@ impl Peers {
             struck_at: NEVER,
             window: 0,
             is_doubtful: false,
+            disappointed_at: Micros::default(),
         };
         let number = self.vacant.pop().unwrap_or_else(|| {
             self.has.add();
@@ -167,11 +167,6 @@ impl Peers {
 
     fn peer_mut(&mut self, number: u32) -> &mut Peer {
         &mut self.peers[number as usize]
-    }
-
-    #[cfg(test)]
-    pub(super) fn has_been_let_down(&self, number: u32) -> bool {
-        self.peer(number).is_let_down
     }
 
     /// Numbers that have ever been given.
@@ -325,21 +320,9 @@ impl Peers {
         self.peer_mut(number).is_let_down = true;
     }
 
-    /// Whether it is to be given whatever there is.
+    /// Whether one did, and nothing has come to it since.
     pub(super) fn is_let_down(&self, number: u32) -> bool {
-        let peer = self.peer(number);
-        peer.is_let_down || peer.apart > 0
-    }
-
-    /// Whether it is kept apart from anybody.
-    pub(super) fn is_apart(&self, number: u32) -> bool {
-        self.peer(number).apart > 0
-    }
-
-    /// It is kept apart from one more, or one less.
-    pub(super) fn parts(&mut self, number: u32, from: i32) {
-        let peer = self.peer_mut(number);
-        peer.apart = peer.apart.saturating_add_signed(from);
+        self.peer(number).is_let_down
     }
 
     /// Somebody says that it has not got what it should; whether somebody else has said so since it sent anything.
@@ -446,10 +429,16 @@ impl Peers {
             receiver.struck_at = receiver.struck_at.min(now);
             return;
         }
-        self.peer_mut(from).is_doubtful = true;
-        let most = rate_of(bytes, now.0.saturating_sub(since.0));
-        let known = self.peer(from).uplink.rate();
-        let rate = if known == 0 { most } else { most.min(known / 2) };
+        let sender = self.peer_mut(from);
+        sender.is_doubtful = true;
+        if since < sender.disappointed_at {
+            return;
+        }
+        sender.disappointed_at = now;
+        let rate = match sender.uplink.rate() {
+            0 => rate_of(bytes, now.0.saturating_sub(since.0)),
+            known => known / 2,
+        };
         self.set_rate(from, rate.max(1));
     }
 

@@ -123,6 +123,10 @@ impl Pieces {
         self.copies[piece]
     }
 
+    pub(super) fn copies_in(&self, area: u32, piece: usize) -> u32 {
+        self.counts[area as usize * self.copies.len() + piece]
+    }
+
     /// One more copy in a place, or one less.
     pub(super) fn count(&mut self, domains: [u32; 3], piece: usize, is_there: bool) {
         let change = |count: &mut u32| {

@@ -32,13 +32,6 @@ impl Matcher {
         }
         assert_eq!(self.outstanding, outstanding as u64);
         for peer in &peers {
-            let apart = self.apart.keys().filter(|(_, to)| to == peer).count();
-            assert_eq!(
-                self.peers.is_let_down(*peer),
-                apart > 0 || self.peers.has_been_let_down(*peer)
-            );
-        }
-        for peer in &peers {
             let partners = self.partners.of(*peer);
             assert!(partners.len() <= self.tuning.partners as usize);
             let is_alone =
@@ -67,8 +60,8 @@ struct Witness {
     out: BTreeMap<LeaseId, Lease>,
     giving: BTreeMap<PeerNumber, u32>,
     getting: BTreeMap<PeerNumber, u32>,
-    /// Whom a lease has failed, until something has come to them.
-    let_down: BTreeSet<PeerNumber>,
+    /// Who has failed whom, until something has come to them.
+    failed: BTreeSet<(PeerNumber, PeerNumber)>,
     apart: BTreeMap<(PeerNumber, PeerNumber), u64>,
     /// Whose copies do not count: they have not sent what they were to, nor anything since.
     doubtful: BTreeSet<PeerNumber>,
@@ -95,17 +88,15 @@ impl Witness {
             && coming.map(|lease| lease.from).any(|from| !self.doubtful.contains(&from))
     }
 
-    /// Whether anybody who counts at a place that `is_there` has a piece or is being sent it.
-    fn is_at(&self, piece: u32, is_there: impl Fn(Role, Place) -> bool) -> bool {
+    /// Whether anybody who counts for a receiver, at a place that `is_there`, has a piece or is being sent it.
+    fn is_at(&self, to: PeerNumber, piece: u32, is_there: impl Fn(Role, Place) -> bool) -> bool {
         self.roles.iter().any(|(number, (role, place))| {
             is_there(*role, *place)
                 && !self.doubtful.contains(number)
+                && !self.failed.contains(&(*number, to))
+                && !self.apart.contains_key(&(*number, to))
                 && (self.has[number].contains(&piece) || self.is_expected(*number, piece))
         })
-    }
-
-    fn is_let_down(&self, to: PeerNumber) -> bool {
-        self.let_down.contains(&to) || self.apart.keys().any(|(_, one)| *one == to)
     }
 
     fn leased(&mut self, lease: Lease, tuning: &Tuning) {
@@ -117,18 +108,15 @@ impl Witness {
             assert!(!self.has[&lease.to].contains(&piece), "nobody is sent what they have");
             assert!(!self.is_coming(lease.to, piece), "nobody is sent a piece twice");
             assert!(!self.apart.contains_key(&(lease.from, lease.to)), "these two are kept apart");
-            if self.is_let_down(lease.to) {
-                continue;
-            }
             if role == Role::Source {
                 let is_node = |role, _| role == Role::Node;
-                assert!(!self.is_at(piece, is_node), "a source sends each piece once");
+                assert!(!self.is_at(lease.to, piece, is_node), "a source sends each piece once");
             } else if from != to {
                 let is_whole = from.idc != to.idc;
                 let is_there = |role, place: Place| {
                     role == Role::Node && if is_whole { place.idc == to.idc } else { place == to }
                 };
-                assert!(!self.is_at(piece, is_there), "a piece enters an area once");
+                assert!(!self.is_at(lease.to, piece, is_there), "a piece enters an area once");
             }
         }
         *self.giving.entry(lease.from).or_default() += lease.count;
@@ -143,7 +131,7 @@ impl Witness {
         *self.giving.entry(lease.from).or_default() -= lease.count;
         *self.getting.entry(lease.to).or_default() -= lease.count;
         if is_done {
-            self.let_down.remove(&lease.to);
+            self.failed.retain(|(_, to)| *to != lease.to);
             self.doubtful.remove(&lease.from);
             self.struck.remove(&lease.to);
             let has = self.has.get_mut(&lease.to);
@@ -154,7 +142,7 @@ impl Witness {
     /// A lease is taken back for want of an answer.
     fn withdrawn(&mut self, lease: &Lease) {
         if self.out.contains_key(&lease.id) {
-            self.let_down.insert(lease.to);
+            self.failed.insert((lease.from, lease.to));
         }
         self.ended(lease.id, false);
     }
@@ -165,7 +153,7 @@ impl Witness {
         of_it.into_iter().for_each(|id| self.ended(id, false));
         self.roles.remove(&number);
         self.has.remove(&number);
-        self.let_down.remove(&number);
+        self.failed.retain(|(from, to)| *from != number && *to != number);
         self.doubtful.remove(&number);
         self.struck.remove(&number);
         self.apart.retain(|(from, to), _| *from != number && *to != number);
@@ -239,9 +227,9 @@ impl Field {
             match why {
                 Failure::Apart | Failure::NotThere => {
                     witness.apart.insert((lease.from, lease.to), now.0 + APART);
-                    witness.let_down.insert(lease.to);
+                    witness.failed.insert((lease.from, lease.to));
                 }
-                Failure::Other => drop(witness.let_down.insert(lease.to)),
+                Failure::Other => drop(witness.failed.insert((lease.from, lease.to))),
                 Failure::Held => {
                     let has = witness.has.get_mut(&lease.to).unwrap();
                     has.extend(lease.pieces().map(|piece| piece as u32));

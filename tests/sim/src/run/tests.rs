@@ -84,6 +84,37 @@ fn a_data_centre_is_entered_once() {
 }
 
 #[test]
+fn a_data_centre_that_was_cut_off_is_entered_once_all_the_same() {
+    let cut = Fault::Partition { idc: 1, from: 0.65, lasts: 2.9 };
+    let link = 7_500_000;
+    let scenario = Scenario {
+        nodes: 8,
+        pieces: 193,
+        piece_bytes: 1 << 16,
+        idcs: 2,
+        link,
+        source_link: link,
+        idc_link: Some(link),
+        control_us: 500,
+        jitter_us: 100,
+        batch_us: 4000,
+        streams: 8,
+        uplink_leases: 8,
+        downlink_leases: 16,
+        window_us: 100_000,
+        pair_us: 2000,
+        faults: vec![cut],
+        ..Scenario::default()
+    };
+    for seed in 1..=4 {
+        let outcome = by_swarm(&scenario, seed);
+        // What was under way when it was cut off comes once more.
+        assert!(outcome.idc_copies < 1.25, "seed {seed}: {outcome:?}");
+        assert!(outcome.last.is_some_and(|last| last < 6.0), "seed {seed}: {outcome:?}");
+    }
+}
+
+#[test]
 fn equal_seeds_give_equal_decisions() {
     let late = Scenario { spread: 1.0, control_us: 500, jitter_us: 100, ..small() };
     for scenario in [small(), late] {
