@@ -34,8 +34,9 @@ use self::hedges::{Hedges, Race};
 use self::leases::Leased;
 pub use self::leases::{LeaseEnd, LeaseOutcome};
 use self::parents::{Asked, Attempt, Parent};
-pub use self::parents::{Failure, Offer};
+pub use self::parents::{Failure, Offer, Place};
 use self::plan::ANY_ORDER;
+pub use self::plan::spread_of;
 use self::streams::Streams;
 
 /// Names one request under way.
@@ -177,7 +178,8 @@ pub struct Conductor {
 }
 
 impl Conductor {
-    /// A download of a task of which `have` is here already. `spread` is any random number.
+    /// A download of a task of which `have` is here already. `spread` is this host's number, as others know it: see
+    /// [`spread_of`].
     pub fn new(length: Option<u64>, piece_level: u8, have: GroupSet, spread: u64) -> Self {
         Self {
             limits: Limits::default(),

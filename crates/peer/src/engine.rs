@@ -50,7 +50,7 @@ use self::open::{Closed, OpenTasks, Running};
 use self::passing::{Passing, Room};
 use self::task::Shared;
 use crate::areas::Areas;
-use crate::conductor::{Conductor, HedgeCount, Limits, SourceAccess};
+use crate::conductor::{Conductor, HedgeCount, Limits, SourceAccess, spread_of};
 use crate::digests::Identity;
 use crate::limits::OriginSlots;
 use crate::store::{CloseReport, GcReport, Pins, Store, StoreError, StoredTask, Use};
@@ -667,9 +667,7 @@ impl Engine {
         shared: &Arc<Shared>,
         stop: CancellationToken,
     ) -> (Actor, mpsc::Receiver<flight::FlightEvent>) {
-        let spread = u64::from_le_bytes(
-            self.inner.identity.host().as_bytes()[..8].try_into().unwrap_or_default(),
-        );
+        let spread = spread_of(self.inner.identity.host());
         let have = shared.stored.have();
         let (length, piece_level) = (*shared.length.borrow(), shared.info.piece_level);
         let conductor =

@@ -188,6 +188,11 @@ impl Swarm {
         }
     }
 
+    /// The data centre that this host is in; empty where that is not known.
+    pub fn idc(&self) -> &str {
+        &self.options.host.location.idc
+    }
+
     /// Lets the seed of what `route` is of fetch all of it; how that goes.
     pub async fn preheat(
         &self,

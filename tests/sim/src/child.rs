@@ -14,7 +14,8 @@ use dfs_scheduler::matcher::Micros;
 
 use crate::hosts::{host, node};
 use crate::peer::conductor::{
-    Action, Conductor, Failure, FlightId, LeaseEnd, LeaseOutcome, Offer, Provider, SourceAccess,
+    Action, Conductor, Failure, FlightId, LeaseEnd, LeaseOutcome, Offer, Place, Provider,
+    SourceAccess,
 };
 use crate::peer::patience::{Look, Patience, Resort, Stands};
 use crate::policy::{Node, Order};
@@ -369,7 +370,11 @@ impl Child {
     }
 
     fn set_parents(&mut self, parents: BTreeSet<Node>, out: &mut Vec<Does>) {
-        let offer = |parent: &Node| Offer { host: host(*parent), fetches: *parent == 0 };
+        let offer = |parent: &Node| Offer {
+            host: host(*parent),
+            fetches: *parent == 0,
+            place: Place::Here,
+        };
         let actions = self.conductor.set_parents(parents.iter().map(offer).collect());
         self.carry_out(actions, out);
         let is_news = parents.iter().any(|parent| !self.parents.contains(parent));

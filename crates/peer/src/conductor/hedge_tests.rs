@@ -12,7 +12,7 @@ fn host(n: u8) -> HostId {
 }
 
 fn peer(n: u8) -> Offer {
-    Offer { host: host(n), fetches: false }
+    Offer { host: host(n), fetches: false, place: Place::Here }
 }
 
 /// A reader with parents that have everything.
@@ -132,7 +132,7 @@ fn what_came_twice_is_told() {
 #[test]
 fn nobody_is_asked_who_would_fetch_it_and_nothing_that_nobody_waits_for_is_asked_twice() {
     let mut conductor = reader(&[1]);
-    let offers = vec![peer(1), Offer { host: host(9), fetches: true }];
+    let offers = vec![peer(1), Offer { host: host(9), fetches: true, place: Place::Here }];
     conductor.set_parents(offers);
     read(&mut conductor, 100, SECOND);
     assert_eq!(asked(&conductor.plan(5 * SECOND)), [], "the seed has not got it");
@@ -257,7 +257,8 @@ fn a_second_one_that_stops_in_the_middle_is_too_long_in_its_turn() {
 #[test]
 fn a_seed_that_has_it_no_more_is_not_to_fetch_it_beside_another_and_is_asked_for_other_things() {
     let mut conductor = reader(&[1]);
-    conductor.set_parents(vec![peer(1), Offer { host: host(9), fetches: true }]);
+    conductor
+        .set_parents(vec![peer(1), Offer { host: host(9), fetches: true, place: Place::Here }]);
     conductor.parent_holds(host(9), &[GroupRange::new(100, 2)]);
     let first = read(&mut conductor, 100, SECOND);
     assert_eq!(first.1, host(1));
@@ -272,9 +273,13 @@ fn a_seed_that_has_it_no_more_is_not_to_fetch_it_beside_another_and_is_asked_for
 #[test]
 fn how_long_a_busy_seed_waits_for_the_origin_says_nothing_of_when_others_are_too_long() {
     let mut conductor = reader(&[1, 2]);
-    conductor.set_parents(vec![peer(1), peer(2), Offer { host: host(9), fetches: true }]);
+    conductor.set_parents(vec![
+        peer(1),
+        peer(2),
+        Offer { host: host(9), fetches: true, place: Place::Here },
+    ]);
     let mut now = reads_well(&mut conductor, 30, SECOND);
-    conductor.set_parents(vec![Offer { host: host(9), fetches: true }]);
+    conductor.set_parents(vec![Offer { host: host(9), fetches: true, place: Place::Here }]);
     conductor.want(GroupRange::new(2000, 64), Priority::ReadAhead);
     let ahead = asked(&conductor.plan(now));
     assert!(!ahead.is_empty(), "it has something else to do");
@@ -405,7 +410,7 @@ fn of_many_holders_other_four_are_compared_each_time() {
 #[test]
 fn how_long_a_seed_takes_to_fetch_is_measured_and_no_constant() {
     let mut conductor = reader(&[1]);
-    conductor.set_parents(vec![Offer { host: host(9), fetches: true }]);
+    conductor.set_parents(vec![Offer { host: host(9), fetches: true, place: Place::Here }]);
     let mut now = SECOND;
     for at in 0..4 {
         let one = read(&mut conductor, 2 * at, now);
@@ -414,7 +419,8 @@ fn how_long_a_seed_takes_to_fetch_is_measured_and_no_constant() {
         conductor.parent_holds(host(9), &[one.2]);
         conductor.plan(now);
     }
-    conductor.set_parents(vec![peer(1), Offer { host: host(9), fetches: true }]);
+    conductor
+        .set_parents(vec![peer(1), Offer { host: host(9), fetches: true, place: Place::Here }]);
     conductor.parent_holds(host(1), &[GroupRange::new(0, GROUPS)]);
     // Much is asked of the neighbour: so little that a seed which fetched at once would be preferred.
     conductor.want(GroupRange::new(1000, 32), Priority::ReadAhead);

@@ -1,5 +1,6 @@
 //! Leases, case by case.
 
+use super::leases::GIVES_WAY_AFTER;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ fn ends(conductor: &mut Conductor) -> Vec<(u64, LeaseOutcome)> {
 #[test]
 fn a_lease_is_asked_of_its_parent_and_ends_when_all_of_it_is_here() {
     let mut conductor = led();
-    conductor.set_parents(vec![Offer { host: host(1), fetches: true }]);
+    conductor.set_parents(vec![Offer { host: host(1), fetches: true, place: Place::Here }]);
     assert_eq!(conductor.plan(SECOND), [], "it is told whose turn it is");
     conductor.lease(7, host(2), HALF, SECOND);
     let [(flight, parent, groups)] = flights(&conductor.plan(SECOND))[..] else { panic!() };
@@ -52,7 +53,7 @@ fn a_lease_is_asked_of_its_parent_and_ends_when_all_of_it_is_here() {
 fn a_lease_of_what_is_under_way_waits_for_it_and_asks_for_it_where_it_does_not_come() {
     for comes in [true, false] {
         let mut conductor = led();
-        conductor.set_parents(vec![Offer { host: host(1), fetches: true }]);
+        conductor.set_parents(vec![Offer { host: host(1), fetches: true, place: Place::Here }]);
         conductor.want(HALF, Priority::Demand);
         let [(demanded, ..)] = flights(&conductor.plan(SECOND))[..] else { panic!() };
         conductor.lease(7, host(2), HALF, SECOND);
@@ -70,6 +71,37 @@ fn a_lease_of_what_is_under_way_waits_for_it_and_asks_for_it_where_it_does_not_c
             assert_eq!(asked.len(), 1, "{asked:?}");
         }
         assert_eq!(conductor.news_of_any_order(), None);
+    }
+}
+
+#[test]
+fn what_was_asked_for_by_own_choice_gives_way_to_a_lease_once_it_brings_nothing_unless_a_reader_waits_for_it()
+ {
+    for is_read in [false, true] {
+        let mut conductor = led();
+        conductor.release();
+        conductor.set_parents(vec![Offer { host: host(1), fetches: true, place: Place::Here }]);
+        if is_read {
+            conductor.want(ALL, Priority::Demand);
+        }
+        let own = flights(&conductor.plan(SECOND));
+        let own = own.iter().find(|(.., groups)| groups.contains(0)).map(|(flight, ..)| *flight);
+        let own = own.expect("it chooses");
+        conductor.lease(7, host(2), HALF, SECOND);
+        let later = SECOND + GIVES_WAY_AFTER;
+        conductor.arrived(own, GroupRange::new(0, 1), SECOND + GIVES_WAY_AFTER / 2);
+        assert_eq!(flights(&conductor.plan(later)), [], "something of it has just come");
+        let actions = conductor.plan(SECOND + 2 * GIVES_WAY_AFTER);
+        let given_up = actions.contains(&Action::Cancel(own));
+        let asked: Vec<(HostId, GroupRange)> =
+            flights(&actions).iter().map(|(_, parent, groups)| (*parent, *groups)).collect();
+        match is_read {
+            true => assert!(!given_up && asked.is_empty(), "{actions:?}"),
+            false => {
+                assert!(given_up, "{actions:?}");
+                assert_eq!(asked, [(host(2), GroupRange::new(1, 3))]);
+            }
+        }
     }
 }
 
@@ -138,7 +170,7 @@ fn leases_that_fail_promise_nothing_until_one_brings_something() {
 #[test]
 fn who_hears_nothing_for_two_seconds_chooses_for_itself() {
     let mut conductor = led();
-    conductor.set_parents(vec![Offer { host: host(1), fetches: true }]);
+    conductor.set_parents(vec![Offer { host: host(1), fetches: true, place: Place::Here }]);
     assert_eq!(conductor.plan(3 * SECOND - Duration::from_millis(1)), []);
     assert!(!flights(&conductor.plan(3 * SECOND)).is_empty());
 }
@@ -177,7 +209,7 @@ fn more_runs_than_a_message_takes_are_told_as_they_come() {
 #[test]
 fn who_doubts_leases_chooses_for_itself_for_two_seconds_whatever_it_hears() {
     let mut conductor = led();
-    conductor.set_parents(vec![Offer { host: host(1), fetches: true }]);
+    conductor.set_parents(vec![Offer { host: host(1), fetches: true, place: Place::Here }]);
     assert!(conductor.mute_parents().is_empty(), "nobody was asked");
     conductor.doubt_leases(SECOND);
     assert!(!flights(&conductor.plan(SECOND)).is_empty());

@@ -9,10 +9,14 @@ use std::time::Duration;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority};
 
 use super::plan::{ANY_ORDER, IN_ORDER};
-use super::{Action, Conductor, Failure, FlightId, Provider, SourceAccess};
+use super::{Action, Conductor, Failure, Flight, FlightId, Provider, SourceAccess};
 
 /// After so long without a word from whoever leases, a peer chooses for itself.
 const HEARD_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the peer asked for by its own choice, and has brought nothing for so long, gives way to a lease: the way may be
+/// dead that the one goes, and whoever is to give the other would be taken to be.
+pub(super) const GIVES_WAY_AFTER: Duration = Duration::from_millis(300);
 
 /// Most runs that are told to be wanted in any order; what lies behind them is told once they have come.
 const MOST_RUNS: usize = 4096;
@@ -134,10 +138,11 @@ impl Conductor {
                 continue;
             };
             let (parent, groups) = (leased.parent, leased.groups);
+            let has_failed = leased.failure.is_some();
+            actions.extend(self.give_way(groups, now));
             let wanted = self.in_any_order(groups);
             let missing: Vec<GroupRange> =
                 wanted.ranges().flat_map(|run| self.flying.missing_in(run)).collect();
-            let has_failed = leased.failure.is_some();
             if wanted.is_empty() || has_failed {
                 self.end_lease(id, None, now);
             } else if missing.is_empty() {
@@ -163,6 +168,22 @@ impl Conductor {
                 });
             }
         }
+    }
+
+    /// Gives up what was asked for by the peer's own choice of some groups and has brought nothing for a while; who is
+    /// waited for by a reader has a second one asked besides.
+    fn give_way(&mut self, groups: GroupRange, now: Duration) -> Vec<Action> {
+        let gives_way = |flight: &Flight| {
+            let moved = flight.came.unwrap_or_default().max(flight.began);
+            flight.lease.is_none()
+                && matches!(flight.provider, Provider::Parent(_))
+                && flight.awaited.is_none()
+                && !flight.rest.intersection(groups).is_empty()
+                && now.saturating_sub(moved) >= GIVES_WAY_AFTER
+        };
+        let late = self.flights.iter().filter(|(_, flight)| gives_way(flight));
+        let late = late.map(|(id, _)| *id).collect();
+        self.cancel(late)
     }
 
     /// Those of some groups that are wanted in any order.

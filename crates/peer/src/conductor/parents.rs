@@ -11,6 +11,17 @@ pub struct Offer {
     pub host: HostId,
     /// Whether it goes back to source for what it lacks.
     pub fetches: bool,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where somebody is, seen from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the same data centre, as far as that is known.
+    Here,
+    /// In another one: the way there is others' too.
+    Elsewhere,
 }
 
 /// Why a flight did not bring what was asked.
@@ -71,6 +82,12 @@ const SOON: Duration = Duration::from_millis(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Somebody in this place who sends so many times slower than one elsewhere is waited for no more.
+const MUCH_SLOWER: f64 = 8.0;
+
+/// Whoever has come to hold nothing more for so long fetches nothing.
+const GETS_ON: Duration = Duration::from_secs(2);
+
 /// How long what nobody known has signed is not asked for again, but where somebody is known who was not.
 const UNVOUCHED_FOR: Duration = Duration::from_secs(10);
 
@@ -125,7 +142,11 @@ impl Trips {
 pub(super) struct Parent {
     pub(super) host: HostId,
     fetches: bool,
+    place: Place,
     held: GroupSet,
+    /// Whether it has come to hold more since that was looked at, and when it had last.
+    has_gained: bool,
+    gained_at: Duration,
     /// Groups that it said it cannot get.
     refused: GroupSet,
     /// Groups that it has, signed by nobody known here, and until when it is not asked for them.
@@ -171,7 +192,10 @@ impl Parent {
         Self {
             host: offer.host,
             fetches: offer.fetches,
+            place: offer.place,
             held: GroupSet::new(),
+            has_gained: true,
+            gained_at: Duration::ZERO,
             refused: GroupSet::new(),
             unvouched: GroupSet::new(),
             unvouched_until: Duration::ZERO,
@@ -195,13 +219,25 @@ impl Parent {
     }
 
     pub(super) fn renewed(mut self, offer: Offer) -> Self {
-        self.fetches = offer.fetches;
+        (self.fetches, self.place) = (offer.fetches, offer.place);
         self
     }
 
     pub(super) fn gained(&mut self, groups: GroupRange) {
         self.held.insert_range(groups);
         self.refused.remove_range(groups);
+        self.has_gained = true;
+    }
+
+    pub(super) fn note_gain(&mut self, now: Duration) {
+        if std::mem::take(&mut self.has_gained) {
+            self.gained_at = now;
+        }
+    }
+
+    /// Whether it has come to hold more of late, or is new here.
+    pub(super) fn gets_on(&self, now: Duration) -> bool {
+        now < self.gained_at + GETS_ON
     }
 
     pub(super) fn holds(&self, group: u64) -> bool {
@@ -225,6 +261,22 @@ impl Parent {
     /// The first of a run that it can give.
     pub(super) fn first_given(&self, run: GroupRange) -> Option<u64> {
         run.iter().find(|group| self.can_give(*group))
+    }
+
+    /// Whether it is in this place, works, and is not far slower than `other`, which is not here.
+    pub(super) fn is_nearer_than(&self, other: &Self, now: Duration) -> bool {
+        let works = self.may_be_asked(now) && !self.is_failing();
+        let is_near = (self.place, other.place) == (Place::Here, Place::Elsewhere);
+        is_near && works && self.bytes_per_second * MUCH_SLOWER >= other.bytes_per_second
+    }
+
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.place == Place::Elsewhere
+    }
+
+    /// Adds what it has.
+    pub(super) fn add_held(&self, to: &mut GroupSet) {
+        to.insert_all(&self.held);
     }
 
     pub(super) fn may_be_asked(&self, now: Duration) -> bool {

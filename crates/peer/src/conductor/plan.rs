@@ -23,6 +23,31 @@ pub(super) const IN_ORDER: [Priority; 2] = [Priority::Demand, Priority::ReadAhea
 pub(super) const ANY_ORDER: [Priority; 3] =
     [Priority::Bulk, Priority::Prefetch, Priority::Background];
 
+/// What is chosen from for one parent.
+struct Pick<'a> {
+    parent: &'a Parent,
+    wanted: &'a GroupSet,
+    /// What is not asked of it: those have it who are nearer.
+    near: GroupSet,
+    /// What [`Conductor::neighbours`] says.
+    neighbours: Vec<u64>,
+}
+
+/// A number of a host that differs from that of others.
+pub fn spread_of(host: HostId) -> u64 {
+    host.as_bytes()[..8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// What a host draws for a piece: the steps are those that end SplitMix64 (Steele, Lea, Flood 2014).
+fn lot(piece: u64, spread: u64) -> u64 {
+    let mixed = |number: u64| {
+        let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        number ^ (number >> 31)
+    };
+    mixed(spread ^ mixed(piece.wrapping_add(0x9e37_79b9_7f4a_7c15)))
+}
+
 impl Conductor {
     /// What to do now. Call again after every event and every tick.
     pub fn plan(&mut self, now: Duration) -> Vec<Action> {
@@ -31,6 +56,7 @@ impl Conductor {
         for parent in &mut self.parents {
             parent.measure();
             parent.tries_unvouched(now);
+            parent.note_gain(now);
         }
         if self.source == SourceAccess::Sequential {
             self.plan_stream(now, &mut actions);
@@ -103,7 +129,13 @@ impl Conductor {
         let able = self.parents.iter().filter(|parent| {
             parent.may_be_asked(now) && parent.room(window) > 0 && parent.can_give(run.first)
         });
-        let parent = self.soonest(able, run.first, limit, now)?;
+        let able: Vec<&Parent> = able.collect();
+        let mut nearest = able.clone();
+        nearest.retain(|parent| {
+            let has = |other: &&Parent| other.holds(run.first) && other.is_nearer_than(parent, now);
+            !able.iter().any(has)
+        });
+        let parent = self.soonest(nearest.into_iter(), run.first, limit, now)?;
         let held = parent.holds(run.first);
         let same = |group: &u64| parent.can_give(*group) && parent.holds(*group) == held;
         let wanted = GroupRange::new(run.first, limit.min(parent.room(window)));
@@ -155,8 +187,27 @@ impl Conductor {
         if !parent.may_be_asked(now) || room == 0 {
             return None;
         }
-        let wanted = &self.wanted[priority as usize];
-        let GroupRange { first, count } = wanted.span()?;
+        let pick = Pick {
+            parent,
+            wanted: &self.wanted[priority as usize],
+            near: self.held_nearer(parent, now),
+            neighbours: self.neighbours(parent, now),
+        };
+        let is_own = |group: u64| self.is_own(group, &pick.neighbours);
+        self.rarest_of(&pick, room, is_own).or_else(|| {
+            let room = room.min(self.room_for_others(&pick)?);
+            self.rarest_of(&pick, room, |_| true)
+        })
+    }
+
+    fn rarest_of(
+        &self,
+        pick: &Pick<'_>,
+        room: u64,
+        is_own: impl Fn(u64) -> bool,
+    ) -> Option<GroupRange> {
+        let Pick { parent, wanted, near, .. } = pick;
+        let GroupRange { first, count } = wanted.span().filter(|_| room > 0)?;
         let end = first + count;
         let piece = 1 << self.piece_level;
         let (start, candidates) = match self.groups {
@@ -166,9 +217,10 @@ impl Conductor {
         let halves = [GroupRange::new(start, end - start), GroupRange::new(0, start)];
         let rarest = |first_in: fn(&Parent, GroupRange) -> Option<u64>| {
             let runs = halves.into_iter().flat_map(|half| wanted.present_in(half));
-            let firsts = runs.flat_map(|run| run.cut(piece)).filter_map(|run| {
+            let pieces = runs.flat_map(|run| run.cut(piece)).filter(|run| is_own(run.first));
+            let firsts = pieces.filter_map(|run| {
                 let free = self.flying.missing_in(run).next()?;
-                first_in(parent, free)
+                near.missing_in(free).find_map(|free| first_in(parent, free))
             });
             firsts.take(candidates).min_by_key(|first| self.copies(*first))
         };
@@ -180,9 +232,46 @@ impl Conductor {
             wanted.contains(*group)
                 && !self.flying.contains(*group)
                 && parent.can_give(*group)
+                && !near.contains(*group)
+                && is_own(*group)
                 && self.copies(*group) == copies
         };
         Some(GroupRange::new(first, run.iter().take_while(alike).count() as u64))
+    }
+
+    /// Those in this place who fetch the same, where a parent is elsewhere: they take the same narrow way, and none says
+    /// what it has asked for.
+    fn neighbours(&self, parent: &Parent, now: Duration) -> Vec<u64> {
+        let Some(groups) = self.groups.filter(|_| parent.is_elsewhere()) else { return Vec::new() };
+        let is_one = |other: &&Parent| {
+            !other.is_elsewhere() && other.takes_part(groups) && other.gets_on(now)
+        };
+        self.parents.iter().filter(is_one).map(|other| spread_of(other.host)).collect()
+    }
+
+    /// Whether of all in this place it is this host that fetches the piece of a group from elsewhere: all come to the same
+    /// answer without a word.
+    fn is_own(&self, group: u64, neighbours: &[u64]) -> bool {
+        let piece = group >> self.piece_level;
+        let own = lot(piece, self.spread);
+        neighbours.iter().all(|other| lot(piece, *other) <= own)
+    }
+
+    /// Whoever has all of its own helps the others, with half of what would be its share of what is missing at a time: less
+    /// and less. None where nothing is anybody else's.
+    fn room_for_others(&self, pick: &Pick<'_>) -> Option<u64> {
+        let sharers = pick.neighbours.len() as u64 + 1;
+        let mut elsewhere = self.parents.iter().filter(|other| other.is_elsewhere());
+        let is_through = !elsewhere.any(Parent::is_asked);
+        (sharers > 1 && is_through).then(|| (pick.wanted.len() / (2 * sharers)).max(1))
+    }
+
+    /// What those have who are nearer: for that nobody goes through the narrow way to this parent.
+    fn held_nearer(&self, parent: &Parent, now: Duration) -> GroupSet {
+        let mut near = GroupSet::new();
+        let nearer = self.parents.iter().filter(|other| other.is_nearer_than(parent, now));
+        nearer.for_each(|other| other.add_held(&mut near));
+        near
     }
 
     /// How much may be asked of a parent at a time in any order. A single one that works may have all of it to do.

@@ -7,7 +7,7 @@ const READ: GroupRange = GroupRange { first: 4, count: 2 };
 const WINDOW: GroupRange = GroupRange { first: 4, count: 32 };
 
 fn seed() -> Offer {
-    Offer { host: HostId::from_bytes([1; 16]), fetches: true }
+    Offer { host: HostId::from_bytes([1; 16]), fetches: true, place: Place::Here }
 }
 
 /// A download of sixty-four groups with a reader at the fifth that has its window wanted, and a seed.
@@ -115,7 +115,7 @@ fn where_nobody_leases_a_window_comes_in_order_behind_what_is_waited_for() {
 #[test]
 fn where_neighbours_choose_too_a_window_comes_in_any_order_and_a_reader_waits_for_it() {
     let mut conductor = with_reader();
-    let neighbour = Offer { host: HostId::from_bytes([2; 16]), fetches: false };
+    let neighbour = Offer { host: HostId::from_bytes([2; 16]), fetches: false, place: Place::Here };
     conductor.set_parents(vec![seed(), neighbour.clone()]);
     let is_urgent = |asked: &[(GroupRange, Priority)]| {
         asked.iter().any(|(_, priority)| *priority < Priority::Bulk)

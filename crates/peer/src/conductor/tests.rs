@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -11,11 +11,11 @@ fn host(n: u8) -> HostId {
 }
 
 fn peer(n: u8) -> Offer {
-    Offer { host: host(n), fetches: false }
+    Offer { host: host(n), fetches: false, place: Place::Here }
 }
 
 fn seed(n: u8) -> Offer {
-    Offer { host: host(n), fetches: true }
+    Offer { host: host(n), fetches: true, place: Place::Here }
 }
 
 fn conductor(groups: u64) -> Conductor {
@@ -114,6 +114,98 @@ fn bulk_takes_the_rarest_first() {
     conductor.want(GroupRange::new(0, 64), Priority::Bulk);
     let asked = requests(&conductor.plan(SECOND));
     assert!(asked.contains(&(host(1), GroupRange::new(60, 4))), "{asked:?}");
+}
+
+#[test]
+fn what_somebody_near_has_is_asked_of_nobody_elsewhere() {
+    let mut conductor = conductor(64);
+    let far = |n| Offer { place: Place::Elsewhere, ..peer(n) };
+    conductor.set_parents(vec![far(1), peer(2)]);
+    conductor.parent_holds(host(1), &[GroupRange::new(0, 64)]);
+    conductor.parent_holds(host(2), &[GroupRange::new(0, 40)]);
+    conductor.want(GroupRange::new(0, 64), Priority::Bulk);
+    let of_far = |actions: &[Action]| -> Vec<GroupRange> {
+        let asked = requests(actions).into_iter().filter(|(parent, _)| *parent == host(1));
+        asked.map(|(_, groups)| groups).collect()
+    };
+    let actions = conductor.plan(SECOND);
+    assert!(!of_far(&actions).is_empty());
+    assert!(of_far(&actions).iter().all(|groups| groups.first >= 40), "{actions:?}");
+    let near = conductor.flights.iter().find(|(_, one)| one.provider == Provider::Parent(host(2)));
+    let near = *near.unwrap().0;
+    conductor.ended(near, Some(Failure::Disconnected), SECOND);
+    let ended: Vec<FlightId> = conductor.flights.keys().copied().collect();
+    ended.into_iter().for_each(|flight| conductor.ended(flight, None, SECOND));
+    assert!(of_far(&conductor.plan(SECOND)).iter().any(|groups| groups.first < 40), "it fails");
+}
+
+/// One of four in a place, of whom all want everything from a seed elsewhere.
+fn one_of_four(own: u8, groups: u64) -> Conductor {
+    let length = Some(groups * dfs_model::GROUP_BYTES);
+    let mut one = Conductor::new(length, 2, GroupSet::new(), spread_of(host(own)));
+    let others = (1..=4).filter(|other| *other != own).map(peer);
+    one.set_parents(others.chain([Offer { place: Place::Elsewhere, ..seed(9) }]).collect());
+    one.want(GroupRange::new(0, groups), Priority::Bulk);
+    one
+}
+
+/// A host and what it has asked for, of which two requests come in each round.
+struct Fetcher {
+    conductor: Conductor,
+    asked: VecDeque<(FlightId, HostId, GroupRange)>,
+}
+
+impl Fetcher {
+    fn new(conductor: Conductor) -> Self {
+        Self { conductor, asked: VecDeque::new() }
+    }
+
+    fn round(&mut self, now: Duration) -> Vec<(HostId, GroupRange)> {
+        for action in self.conductor.plan(now) {
+            if let Action::Request { flight, parent, groups, .. } = action {
+                self.asked.push_back((flight, parent, groups));
+            }
+        }
+        let come = self.asked.drain(..self.asked.len().min(2));
+        let brought = |(flight, parent, groups)| {
+            self.conductor.arrived(flight, groups, now);
+            self.conductor.ended(flight, None, now);
+            (parent, groups)
+        };
+        come.map(brought).collect()
+    }
+}
+
+#[test]
+fn of_neighbours_each_fetches_other_pieces_from_elsewhere() {
+    const GROUPS: u64 = 2048;
+    let mut all: Vec<_> = (1..=4).map(|own| Fetcher::new(one_of_four(own, GROUPS))).collect();
+    let (mut now, mut fetched) = (SECOND, 0);
+    while !all.iter().all(|one| one.conductor.is_idle()) {
+        assert!(now < 60 * SECOND, "it does not end");
+        let rounds: Vec<_> = all.iter_mut().map(|one| one.round(now)).collect();
+        for (from, come) in (1..).zip(rounds) {
+            for (parent, groups) in come {
+                fetched += if parent == host(9) { groups.count } else { 0 };
+                all.iter_mut().for_each(|one| one.conductor.parent_holds(host(from), &[groups]));
+            }
+        }
+        now += SECOND / 100;
+    }
+    // Whoever is done helps the others with what they are about to fetch.
+    assert!((GROUPS..=GROUPS + GROUPS / 20).contains(&fetched), "{fetched}");
+}
+
+#[test]
+fn what_neighbours_do_not_fetch_a_host_fetches_itself() {
+    for later in [Duration::ZERO, 10 * SECOND] {
+        let mut one = Fetcher::new(one_of_four(1, 256));
+        one.round(SECOND);
+        for _ in 0..300 {
+            one.round(SECOND + later);
+        }
+        assert!(one.conductor.is_idle());
+    }
 }
 
 /// Groups asked of a host.
@@ -345,7 +437,7 @@ fn a_parent_that_is_taken_away_loses_its_flights_and_others_take_over() {
 #[test]
 fn what_a_seed_has_read_is_taken_before_what_it_has_not() {
     let mut conductor = conductor(64);
-    conductor.set_parents(vec![Offer { host: host(9), fetches: true }]);
+    conductor.set_parents(vec![Offer { host: host(9), fetches: true, place: Place::Here }]);
     // Few of many: none of them is near where it begins.
     let read = GroupRange::new(40, 4);
     conductor.parent_holds(host(9), &[read]);
@@ -526,6 +618,7 @@ proptest! {
                     let offers = (0..4).filter(|n| mask >> n & 1 == 1).map(|n| Offer {
                         host: host(n),
                         fetches: mask >> (n + 4) & 1 == 1,
+                        place: if n % 2 == 0 { Place::Here } else { Place::Elsewhere },
                     });
                     let actions = conductor.set_parents(offers.collect());
                     model.apply(actions);

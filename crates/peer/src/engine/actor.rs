@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_model::{GROUP_BYTES, GroupRange, HostId, HostInfo, Invariant, Priority};
+use dfs_model::{GROUP_BYTES, GroupRange, HostId, HostInfo, Invariant, Priority, same_idc};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,8 +23,8 @@ use super::reserves::Reserves;
 use super::task::{Command, Lease, ParentHost, Shared, Task, Waiter, Wanted};
 use super::watcher;
 use crate::conductor::{
-    Action, Conductor, Failure, FlightId, HedgeCount, LeaseEnd, LeaseOutcome, Offer, Provider,
-    SourceAccess,
+    Action, Conductor, Failure, FlightId, HedgeCount, LeaseEnd, LeaseOutcome, Offer, Place,
+    Provider, SourceAccess,
 };
 use crate::swarm::Swarm;
 
@@ -670,10 +670,19 @@ impl Actor {
     }
 
     fn set_parents(&mut self, parents: Vec<ParentHost>) {
-        let offers = parents
-            .iter()
-            .map(|parent| Offer { host: parent.host.id, fetches: parent.fetches })
-            .collect();
+        let here = self.engine.swarm.as_ref().map(Swarm::idc).unwrap_or_default();
+        // Whoever does not say where it is, is elsewhere for those who do.
+        let is_here = |idc: &str| here.is_empty() || same_idc(here, idc) == Some(true);
+        let place = |host: &HostInfo| match is_here(&host.location.idc) {
+            true => Place::Here,
+            false => Place::Elsewhere,
+        };
+        let offer = |parent: &ParentHost| Offer {
+            host: parent.host.id,
+            fetches: parent.fetches,
+            place: place(&parent.host),
+        };
+        let offers = parents.iter().map(offer).collect();
         let actions = self.conductor.set_parents(offers);
         self.carry_out(actions);
         let names = parents.iter().map(|parent| parent.host.name.clone());
@@ -691,7 +700,7 @@ impl Actor {
             let host = parent.host.id;
             self.shared.provenance.name(host, &parent.host.name, parent.host.kind);
             // Where it was named last is where it is.
-            self.partners.remove(&host);
+            self.partners.entry(host).and_modify(|partner| partner.clone_from(&parent));
             let watching = match old.get(&host) {
                 Some((known, watching)) if known.is_where(&parent) => watching.clone(),
                 _ => None,
@@ -715,7 +724,6 @@ impl Actor {
         }
         let mut all = self.before.clone();
         all.extend(self.known());
-        self.partners.clear();
         self.set_parents(all.into_values().collect());
     }
 
@@ -725,7 +733,7 @@ impl Actor {
 
     /// Those who give, or have given by lease.
     fn known(&self) -> HashMap<HostId, ParentHost> {
-        let all = self.all_parents().chain(self.partners.values().cloned());
+        let all = self.partners.values().cloned().chain(self.all_parents());
         all.map(|known| (known.host.id, known)).collect()
     }
 
@@ -1154,6 +1162,11 @@ mod tests {
         let (leases, withdrawn, partners) = (Vec::new(), Vec::new(), vec![partner]);
         told(&mut actor, Command::Leases { leases, withdrawn, partners });
         told(&mut actor, Command::Delegated);
+        // Whoever leases tells once where a partner is.
+        let others = Command::Parents { parents: vec![parent(&seed.info, true)], led: true };
+        told(&mut actor, Command::Unled);
+        told(&mut actor, others);
+        assert!(actor.partners.contains_key(&neighbours[1].info.id));
         let by_delegate = Command::Parents { parents: vec![delegate.clone()], led: true };
         assert_eq!(told(&mut actor, by_delegate), [(delegate.host.id, true)]);
         assert_eq!(told(&mut actor, Command::Unled), all);
