@@ -1,6 +1,7 @@
 //! One order to one seed: the stream on which it says what it verifies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_model::{HostInfo, TaskInfo};
 use dfs_peer::engine::Engine;
@@ -8,6 +9,7 @@ use dfs_proto::seed::seed_client::SeedClient;
 use dfs_proto::seed::{ObtainEvent, ObtainRequest, obtain_event};
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -19,6 +21,10 @@ use dfs_scheduler::core::{Event, RefusalKind, SeedEvent};
 
 /// Largest message taken from a seed, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
+
+/// How long a seed whose connection broke may take to take the same order again: one that hangs never does, and its
+/// children wait.
+const AGAIN_WITHIN: Duration = Duration::from_secs(1);
 
 /// An order.
 pub struct Order {
@@ -84,10 +90,17 @@ impl Way {
 /// Carries an order out: everything the seed says goes into the mailbox, its end included.
 pub async fn obtain(order: Order, way: Way, mailbox: mpsc::Sender<Mail>) {
     let mut heard = false;
-    let mut end = stream(&order, &way, &mailbox, &mut heard).await;
+    let mut end = match way.obtain(order.request.clone()).await {
+        Ok(events) => follow(events, &order, &way, &mailbox, &mut heard).await,
+        Err(status) => Err(status),
+    };
     if end.as_ref().is_err_and(|status| heard && is_cut(status)) {
         // By a stop of this process, say: the seed may be there all the same.
-        end = stream(&order, &way, &mailbox, &mut heard).await;
+        end = match timeout(AGAIN_WITHIN, way.obtain(order.request.clone())).await {
+            Ok(Ok(events)) => follow(events, &order, &way, &mailbox, &mut heard).await,
+            Ok(Err(status)) => Err(status),
+            Err(_) => end,
+        };
     }
     let end = match end {
         Ok(()) => SeedEvent::Ended,
@@ -105,14 +118,14 @@ fn is_cut(status: &Status) -> bool {
     matches!(status.code(), Code::Unknown | Code::Unavailable | Code::Cancelled)
 }
 
-/// Has it carried out, once; `heard`: whether anything came of it.
-async fn stream(
+/// Follows one that is being carried out; `heard`: whether anything came of it.
+async fn follow(
+    mut events: BoxStream<'static, Result<ObtainEvent, Status>>,
     order: &Order,
     way: &Way,
     mailbox: &mpsc::Sender<Mail>,
     heard: &mut bool,
 ) -> Result<(), Status> {
-    let mut events = way.obtain(order.request.clone()).await?;
     while let Some(message) = events.next().await {
         let message = message?;
         *heard = true;

@@ -3,12 +3,13 @@
 //! The conductor of one task is told what is wanted ([`Conductor::want`]), who offers what
 //! ([`Conductor::set_parents`], [`Conductor::parent_holds`]), what came and what failed, and answers
 //! with [`Action`]s. It owns no clock, no socket and no randomness: time is passed in as the time
-//! since the engine began, the random start of a download as a number.
+//! since the engine began, the number of this host as `spread`.
 //!
 //! Kept here: a group is in at most one flight, so however many ask, it is fetched once (invariant 3), but for what
 //! a blocked reader waits for too long: that is asked of one other holder as well ([`hedges`]); demand goes before
-//! read-ahead before bulk, bulk is rarest first among the known parents; what a parent fails to deliver goes to another
-//! one or, when that is allowed, to the source (invariant 4).
+//! read-ahead before bulk, bulk is rarest first among the known parents, of those near who have it, and where none has it
+//! neighbours divide among them what they fetch from elsewhere; what a parent fails to deliver goes to another one or,
+//! when that is allowed, to the source (invariant 4).
 
 #[cfg(test)]
 mod hedge_tests;
@@ -154,7 +155,7 @@ pub struct Conductor {
     next_flight: u64,
     parents: Vec<Parent>,
     source: SourceAccess,
-    /// Where bulk picking begins, so that peers that start together fetch different pieces.
+    /// This host's number: by it hosts that start together fetch different pieces.
     spread: u64,
     asked_for_parents: Option<Duration>,
     bad: Vec<HostId>,
@@ -534,7 +535,7 @@ impl Conductor {
         if let Provider::Parent(host) = provider
             && let Some(parent) = self.parent_mut(host)
         {
-            asked = Some(parent.took(rest));
+            asked = Some(parent.took(rest, now));
         }
         let flight = Flight {
             provider,

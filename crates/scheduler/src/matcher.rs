@@ -146,7 +146,7 @@ pub struct Matcher {
     moved: Micros,
     /// Always looked at first: they have what nobody else has.
     sources: Vec<u32>,
-    /// Who is not leased to whom, each until when.
+    /// Whose copies are none for whom.
     doubts: Doubts,
     ahead: Ahead,
     out: Vec<Lease>,

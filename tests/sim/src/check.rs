@@ -307,7 +307,12 @@ impl Witness {
             self.forget_name(*one, *other);
             self.forget_name(*other, *one);
         }
-        decisions.orders.iter().try_for_each(|order| self.leased(order, now))
+        decisions.orders.iter().try_for_each(|order| self.leased(order, now))?;
+        for (one, other) in &decisions.parted {
+            self.failed.remove(&(*one, *other));
+            self.failed.remove(&(*other, *one));
+        }
+        Ok(())
     }
 
     fn leased(&mut self, order: &Order, now: Micros) -> Result<(), Broken> {

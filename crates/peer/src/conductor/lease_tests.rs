@@ -1,6 +1,6 @@
 //! Leases, case by case.
 
-use super::leases::GIVES_WAY_AFTER;
+use super::leases::LATE_AFTER;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -88,10 +88,10 @@ fn what_was_asked_for_by_own_choice_gives_way_to_a_lease_once_it_brings_nothing_
         let own = own.iter().find(|(.., groups)| groups.contains(0)).map(|(flight, ..)| *flight);
         let own = own.expect("it chooses");
         conductor.lease(7, host(2), HALF, SECOND);
-        let later = SECOND + GIVES_WAY_AFTER;
-        conductor.arrived(own, GroupRange::new(0, 1), SECOND + GIVES_WAY_AFTER / 2);
+        let later = SECOND + LATE_AFTER;
+        conductor.arrived(own, GroupRange::new(0, 1), SECOND + LATE_AFTER / 2);
         assert_eq!(flights(&conductor.plan(later)), [], "something of it has just come");
-        let actions = conductor.plan(SECOND + 2 * GIVES_WAY_AFTER);
+        let actions = conductor.plan(SECOND + 2 * LATE_AFTER);
         let given_up = actions.contains(&Action::Cancel(own));
         let asked: Vec<(HostId, GroupRange)> =
             flights(&actions).iter().map(|(_, parent, groups)| (*parent, *groups)).collect();

@@ -1,8 +1,8 @@
 //! Leases: what is wanted in any order is asked of those whose turn the scheduler says it is.
 //!
 //! As long as it is heard of, nothing of that is asked of parents by the peer's own choice; once it is not, the peer
-//! chooses for itself again. A lease of what is under way already is kept until that has landed: it is over when it
-//! brings nothing more.
+//! chooses for itself again. A lease of what is under way already is kept until that has landed, or stands still for a
+//! while: it is over when it brings nothing more.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const HEARD_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the peer asked for by its own choice, and has brought nothing for so long, gives way to a lease: the way may be
 /// dead that the one goes, and whoever is to give the other would be taken to be.
-pub(super) const GIVES_WAY_AFTER: Duration = Duration::from_millis(300);
+pub(super) const LATE_AFTER: Duration = Duration::from_millis(300);
 
 /// Most runs that are told to be wanted in any order; what lies behind them is told once they have come.
 const MOST_RUNS: usize = 4096;
@@ -71,6 +71,13 @@ impl LeaseOutcome {
     /// Whether what is here of it is its own to tell.
     pub fn tells_groups(self) -> bool {
         matches!(self, Self::Whole | Self::Held)
+    }
+}
+
+impl Flight {
+    /// Whether it has brought nothing for so long that others may bring the same.
+    pub(super) fn is_late(&self, now: Duration) -> bool {
+        now.saturating_sub(self.came.unwrap_or_default().max(self.began)) >= LATE_AFTER
     }
 }
 
@@ -139,8 +146,10 @@ impl Conductor {
             };
             let (parent, groups) = (leased.parent, leased.groups);
             let has_failed = leased.failure.is_some();
-            actions.extend(self.give_way(groups, now));
             let wanted = self.in_any_order(groups);
+            if !has_failed {
+                actions.extend(self.give_way(&wanted, parent, now));
+            }
             let missing: Vec<GroupRange> =
                 wanted.ranges().flat_map(|run| self.flying.missing_in(run)).collect();
             if wanted.is_empty() || has_failed {
@@ -172,14 +181,19 @@ impl Conductor {
 
     /// Gives up what was asked for by the peer's own choice of some groups and has brought nothing for a while; who is
     /// waited for by a reader has a second one asked besides.
-    fn give_way(&mut self, groups: GroupRange, now: Duration) -> Vec<Action> {
+    fn give_way(&mut self, groups: &GroupSet, to: HostId, now: Duration) -> Vec<Action> {
+        let is_mute = |host: HostId| {
+            let parent = self.parents.iter().find(|parent| parent.host == host);
+            parent.is_none_or(|parent| !parent.is_moving(now))
+        };
         let gives_way = |flight: &Flight| {
-            let moved = flight.came.unwrap_or_default().max(flight.began);
-            flight.lease.is_none()
-                && matches!(flight.provider, Provider::Parent(_))
-                && flight.awaited.is_none()
-                && !flight.rest.intersection(groups).is_empty()
-                && now.saturating_sub(moved) >= GIVES_WAY_AFTER
+            let is_of_mute = match flight.provider {
+                Provider::Parent(host) => host != to && is_mute(host),
+                Provider::Source => false,
+            };
+            let is_own_choice = flight.lease.is_none() && flight.awaited.is_none();
+            let is_for_same = groups.present_in(flight.rest).next().is_some();
+            is_of_mute && is_own_choice && is_for_same && flight.is_late(now)
         };
         let late = self.flights.iter().filter(|(_, flight)| gives_way(flight));
         let late = late.map(|(id, _)| *id).collect();

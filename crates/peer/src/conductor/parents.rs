@@ -146,7 +146,7 @@ pub(super) struct Parent {
     held: GroupSet,
     /// Whether it has come to hold more since that was looked at, and when it had last.
     has_gained: bool,
-    gained_at: Duration,
+    gained_at: Option<Duration>,
     /// Groups that it said it cannot get.
     refused: GroupSet,
     /// Groups that it has, signed by nobody known here, and until when it is not asked for them.
@@ -161,11 +161,14 @@ pub(super) struct Parent {
     /// When it was.
     ahead_at: Duration,
     bytes_per_second: f64,
+    /// Whether that was measured.
+    is_measured: bool,
     /// Groups that came since `measured_at`; none before the first comes of what it was asked when it was idle.
     unmeasured: u64,
     measured_at: Option<Duration>,
-    /// When the last of them came.
+    /// When the last of them came, and when it was asked last that had nothing else to do.
     came_at: Duration,
+    asked_at: Duration,
     trips: Trips,
     /// The same of what it had to fetch.
     fetches_in: Trips,
@@ -194,8 +197,8 @@ impl Parent {
             fetches: offer.fetches,
             place: offer.place,
             held: GroupSet::new(),
-            has_gained: true,
-            gained_at: Duration::ZERO,
+            has_gained: false,
+            gained_at: None,
             refused: GroupSet::new(),
             unvouched: GroupSet::new(),
             unvouched_until: Duration::ZERO,
@@ -205,9 +208,11 @@ impl Parent {
             most_outstanding: 0,
             ahead_at: Duration::ZERO,
             bytes_per_second: FIRST_GUESS,
+            is_measured: false,
             unmeasured: 0,
             measured_at: None,
             came_at: Duration::ZERO,
+            asked_at: Duration::ZERO,
             trips: Trips::default(),
             fetches_in: Trips::default(),
             way: None,
@@ -224,20 +229,26 @@ impl Parent {
     }
 
     pub(super) fn gained(&mut self, groups: GroupRange) {
+        self.has_gained |= !self.held.contains_all(groups);
         self.held.insert_range(groups);
         self.refused.remove_range(groups);
-        self.has_gained = true;
     }
 
     pub(super) fn note_gain(&mut self, now: Duration) {
         if std::mem::take(&mut self.has_gained) {
-            self.gained_at = now;
+            self.gained_at = Some(now);
         }
     }
 
-    /// Whether it has come to hold more of late, or is new here.
+    /// Whether it has come to hold more of late, as far as that was heard of.
     pub(super) fn gets_on(&self, now: Duration) -> bool {
-        now < self.gained_at + GETS_ON
+        self.gained_at.is_some_and(|at| now < at + GETS_ON)
+    }
+
+    /// Whether something of what it was asked for has come of late, if it was asked for anything.
+    pub(super) fn is_moving(&self, now: Duration) -> bool {
+        let since = self.came_at.max(self.asked_at);
+        self.outstanding == 0 || now.saturating_sub(since) < SOON + self.way.unwrap_or_default()
     }
 
     pub(super) fn holds(&self, group: u64) -> bool {
@@ -263,11 +274,13 @@ impl Parent {
         run.iter().find(|group| self.can_give(*group))
     }
 
-    /// Whether it is in this place, works, and is not far slower than `other`, which is not here.
+    /// Whether it is in this place, works, and is not known to be far slower than `other`, which is not here.
     pub(super) fn is_nearer_than(&self, other: &Self, now: Duration) -> bool {
-        let works = self.may_be_asked(now) && !self.is_failing();
+        let works = self.may_be_asked(now) && !self.is_failing() && self.is_moving(now);
         let is_near = (self.place, other.place) == (Place::Here, Place::Elsewhere);
-        is_near && works && self.bytes_per_second * MUCH_SLOWER >= other.bytes_per_second
+        let is_slow =
+            other.is_measured && self.bytes_per_second * MUCH_SLOWER < other.bytes_per_second;
+        is_near && works && !is_slow
     }
 
     pub(super) fn is_elsewhere(&self) -> bool {
@@ -331,9 +344,10 @@ impl Parent {
     }
 
     /// It is asked for these groups.
-    pub(super) fn took(&mut self, groups: GroupRange) -> Asked {
+    pub(super) fn took(&mut self, groups: GroupRange, now: Duration) -> Asked {
         let was_idle = self.outstanding == 0;
         if was_idle {
+            self.asked_at = now;
             // What it was idle for is not its rate, nor is the way there.
             (self.unmeasured, self.measured_at) = (0, None);
         }
@@ -381,6 +395,7 @@ impl Parent {
         }
         let rate = (self.unmeasured * GROUP_BYTES) as f64 / took.as_secs_f64();
         self.bytes_per_second = self.bytes_per_second * 0.75 + rate * 0.25;
+        self.is_measured = true;
         (self.unmeasured, self.measured_at) = (0, Some(self.came_at));
     }
 

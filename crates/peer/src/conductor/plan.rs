@@ -5,13 +5,18 @@ use std::time::Duration;
 use dfs_model::{GroupRange, GroupSet, HostId, Priority};
 
 use super::parents::Parent;
-use super::{Action, Conductor, Provider, SourceAccess};
+use super::{Action, Conductor, Flight, Provider, SourceAccess};
 
 /// Missing runs looked at before one is chosen for a bulk request.
 const CANDIDATES: usize = 32;
 
 /// Holders of whom the one expected to be the first is asked in order.
 const CHOICES: usize = 4;
+
+/// Parts into which the content is divided among neighbours at least, and how large one is at most, in powers of two
+/// groups.
+const LEAST_PARTS: u64 = 64;
+const MOST_PART: u8 = 6;
 
 /// How long nothing moves before other parents are asked for, and between two such requests.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -129,13 +134,7 @@ impl Conductor {
         let able = self.parents.iter().filter(|parent| {
             parent.may_be_asked(now) && parent.room(window) > 0 && parent.can_give(run.first)
         });
-        let able: Vec<&Parent> = able.collect();
-        let mut nearest = able.clone();
-        nearest.retain(|parent| {
-            let has = |other: &&Parent| other.holds(run.first) && other.is_nearer_than(parent, now);
-            !able.iter().any(has)
-        });
-        let parent = self.soonest(nearest.into_iter(), run.first, limit, now)?;
+        let parent = self.soonest(able, run.first, limit, now)?;
         let held = parent.holds(run.first);
         let same = |group: &u64| parent.can_give(*group) && parent.holds(*group) == held;
         let wanted = GroupRange::new(run.first, limit.min(parent.room(window)));
@@ -184,18 +183,19 @@ impl Conductor {
     fn rarest(&self, host: HostId, priority: Priority, now: Duration) -> Option<GroupRange> {
         let parent = self.parents.iter().find(|parent| parent.host == host)?;
         let room = parent.room(self.window_in_any_order(parent));
-        if !parent.may_be_asked(now) || room == 0 {
+        let wanted = &self.wanted[priority as usize];
+        if !parent.may_be_asked(now) || room == 0 || wanted.is_empty() {
             return None;
         }
         let pick = Pick {
             parent,
-            wanted: &self.wanted[priority as usize],
+            wanted,
             near: self.held_nearer(parent, now),
             neighbours: self.neighbours(parent, now),
         };
         let is_own = |group: u64| self.is_own(group, &pick.neighbours);
         self.rarest_of(&pick, room, is_own).or_else(|| {
-            let room = room.min(self.room_for_others(&pick)?);
+            let room = room.min(self.room_for_others(&pick, now)?);
             self.rarest_of(&pick, room, |_| true)
         })
     }
@@ -252,17 +252,31 @@ impl Conductor {
     /// Whether of all in this place it is this host that fetches the piece of a group from elsewhere: all come to the same
     /// answer without a word.
     fn is_own(&self, group: u64, neighbours: &[u64]) -> bool {
-        let piece = group >> self.piece_level;
-        let own = lot(piece, self.spread);
-        neighbours.iter().all(|other| lot(piece, *other) <= own)
+        let part = group >> self.part_level();
+        let own = lot(part, self.spread);
+        neighbours.iter().all(|other| lot(part, *other) <= own)
+    }
+
+    /// The content is divided into some sixty-four parts at least, of a piece or more and of 4 MiB at most: each is to be
+    /// asked for in few requests.
+    fn part_level(&self) -> u32 {
+        let part = self.groups.unwrap_or_default() / LEAST_PARTS;
+        part.max(1)
+            .ilog2()
+            .clamp(u32::from(self.piece_level), MOST_PART.max(self.piece_level).into())
     }
 
     /// Whoever has all of its own helps the others, with half of what would be its share of what is missing at a time: less
     /// and less. None where nothing is anybody else's.
-    fn room_for_others(&self, pick: &Pick<'_>) -> Option<u64> {
+    fn room_for_others(&self, pick: &Pick<'_>, now: Duration) -> Option<u64> {
         let sharers = pick.neighbours.len() as u64 + 1;
-        let mut elsewhere = self.parents.iter().filter(|other| other.is_elsewhere());
-        let is_through = !elsewhere.any(Parent::is_asked);
+        let is_elsewhere = |provider| {
+            let mut elsewhere = self.parents.iter().filter(|other| other.is_elsewhere());
+            elsewhere.any(|other| Provider::Parent(other.host) == provider)
+        };
+        let is_own_choice = |flight: &Flight| flight.lease.is_none() && flight.awaited.is_none();
+        let mut own = self.flights.values().filter(|flight| is_own_choice(flight));
+        let is_through = !own.any(|flight| is_elsewhere(flight.provider) && !flight.is_late(now));
         (sharers > 1 && is_through).then(|| (pick.wanted.len() / (2 * sharers)).max(1))
     }
 
@@ -352,7 +366,10 @@ impl Conductor {
         let waiting_for_room = self.parents.iter().any(|parent| {
             parent.has_prospects() && parent.room(self.window_in_any_order(parent)) == 0
         });
-        if waiting_for_room && self.bad.is_empty() {
+        // Some of it neighbours are about to fetch.
+        let waits_for_neighbours =
+            || self.parents.iter().any(|parent| !self.neighbours(parent, now).is_empty());
+        if self.bad.is_empty() && (waiting_for_room || waits_for_neighbours()) {
             return;
         }
         self.asked_for_parents = Some(now);

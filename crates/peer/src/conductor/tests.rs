@@ -139,6 +139,19 @@ fn what_somebody_near_has_is_asked_of_nobody_elsewhere() {
     assert!(of_far(&conductor.plan(SECOND)).iter().any(|groups| groups.first < 40), "it fails");
 }
 
+#[test]
+fn a_near_holder_that_brings_nothing_keeps_nobody_from_who_is_elsewhere() {
+    let mut conductor = conductor(64);
+    conductor.set_parents(vec![Offer { place: Place::Elsewhere, ..peer(1) }, peer(2)]);
+    for n in [1, 2] {
+        conductor.parent_holds(host(n), &[GroupRange::new(0, 64)]);
+    }
+    conductor.want(GroupRange::new(0, 64), Priority::Bulk);
+    let asked = |actions: Vec<Action>| asked_of(&actions, host(1));
+    assert_eq!(asked(conductor.plan(SECOND)), 0);
+    assert!(asked(conductor.plan(SECOND + SECOND / 2)) > 0);
+}
+
 /// One of four in a place, of whom all want everything from a seed elsewhere.
 fn one_of_four(own: u8, groups: u64) -> Conductor {
     let length = Some(groups * dfs_model::GROUP_BYTES);

@@ -700,7 +700,10 @@ impl Actor {
             let host = parent.host.id;
             self.shared.provenance.name(host, &parent.host.name, parent.host.kind);
             // Where it was named last is where it is.
-            self.partners.entry(host).and_modify(|partner| partner.clone_from(&parent));
+            self.partners.entry(host).and_modify(|partner| {
+                partner.host.clone_from(&parent.host);
+                partner.grant.clone_from(&parent.grant);
+            });
             let watching = match old.get(&host) {
                 Some((known, watching)) if known.is_where(&parent) => watching.clone(),
                 _ => None,
@@ -733,7 +736,7 @@ impl Actor {
 
     /// Those who give, or have given by lease.
     fn known(&self) -> HashMap<HostId, ParentHost> {
-        let all = self.partners.values().cloned().chain(self.all_parents());
+        let all = self.all_parents().chain(self.partners.values().cloned());
         all.map(|known| (known.host.id, known)).collect()
     }
 

@@ -113,5 +113,6 @@ impl Matcher {
         self.partners.part(one, other, self.nearness(one, other));
         self.peers.forget_name(one, other);
         self.peers.forget_name(other, one);
+        self.doubts.forget_failures(one, other);
     }
 }

@@ -64,6 +64,13 @@ impl Doubts {
         }
     }
 
+    /// Two have nothing to do with each other any more.
+    pub(super) fn forget_failures(&mut self, one: u32, other: u32) {
+        for (to, from) in [(one, other), (other, one)] {
+            self.change(to, from, |doubt| doubt.has_failed = false);
+        }
+    }
+
     /// Time has passed: those are together again who were kept apart long enough.
     pub(super) fn pass(&mut self, now: Micros) {
         self.all.retain(|_, doubt| {
@@ -106,7 +113,11 @@ mod tests {
         doubts.pass(Micros(10));
         assert!(!doubts.has_any(1));
         assert!(doubts.has_any(4), "it is another's");
+        doubts.fails(1, 2);
+        doubts.part(2, 1, Micros(20));
+        doubts.forget_failures(2, 1);
+        assert!(!doubts.has_any(1) && doubts.is_apart(2, 1));
         doubts.forget(2);
-        assert!(!doubts.has_any(4));
+        assert!(!doubts.has_any(4) && !doubts.has_any(2));
     }
 }

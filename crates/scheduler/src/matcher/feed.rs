@@ -32,7 +32,8 @@ const COMPARED: usize = 16;
 /// Pieces that are looked at for one receiver, whether nobody has them but who has none for it.
 const DOUBTED: usize = 256;
 
-/// What one decision is made from; kept from one to the next so that nothing is allocated.
+/// What one decision is made from; kept from one to the next so that nothing is allocated where
+/// nobody doubts anybody.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     /// Receivers, and what would go to each, one after the other.
@@ -321,7 +322,7 @@ impl Matcher {
         if !self.doubts.has_any(to) {
             return;
         }
-        let doubted: Vec<u32> = self.doubts.of(to).collect();
+        let doubted = self.doubted(from, to);
         let [has, lacks] = self.peers.has_and_lacks(from, to);
         let kept: Vec<u64> = useful.to_vec();
         let rest = |word: usize| has[word] & lacks[word] & !kept[word];
@@ -333,25 +334,34 @@ impl Matcher {
         }
     }
 
+    /// Those whose copies are none for a receiver, but the one that is to give.
+    fn doubted(&self, from: u32, to: u32) -> Vec<u32> {
+        self.doubts.of(to).filter(|one| *one != from).collect()
+    }
+
     /// Whether a piece may go a way if these have none of it.
     fn may_go_past(&self, doubted: &[u32], piece: usize, way: &Way) -> bool {
-        let copies_in = |area: u32| {
+        let all = doubted.len() as u32;
+        let none_for_it = |area: u32| {
             let is_there = |one: &&u32| self.peers.domains(**one).contains(&area);
             let copies = doubted.iter().filter(is_there).filter(|one| self.is_copy(**one, piece));
             copies.count() as u32
+        };
+        let are_few = |copies: u32, area: u32, most: u32| {
+            copies <= most.saturating_add(all) && copies.saturating_sub(none_for_it(area)) <= most
         };
         let most = match way.may {
             May::Anything => u32::MAX,
             May::WithoutCopy => 0,
             May::OnlyCopy => 1,
         };
-        let is_given = || self.pieces.copies(piece).saturating_sub(copies_in(WORLD)) <= most;
         let mut entered = way.entered.iter().flatten();
-        entered.all(|area| self.pieces.copies_in(*area, piece) <= copies_in(*area)) && is_given()
+        entered.all(|area| are_few(self.pieces.copies_in(*area, piece), *area, 0))
+            && are_few(self.pieces.copies(piece), WORLD, most)
     }
 
     fn grant(&mut self, from: u32, to: u32, first: usize, way: &Way) {
-        let doubted: Vec<u32> = self.doubts.of(to).collect();
+        let doubted = self.doubted(from, to);
         let copies = self.pieces.copies(first);
         let is_next = |piece: usize| self.ahead.of(to).is_some_and(|run| run.contains(&piece));
         let is_as_good = |piece: usize| match is_next(first) {

@@ -432,6 +432,7 @@ impl Peers {
         let sender = self.peer_mut(from);
         sender.is_doubtful = true;
         if since < sender.disappointed_at {
+            // It came to nothing of the same cause as the one before.
             return;
         }
         sender.disappointed_at = now;

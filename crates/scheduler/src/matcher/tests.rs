@@ -197,9 +197,14 @@ impl Field {
         let peers = &self.matcher.peers;
         self.witness.doubtful.extend(all.iter().filter(|number| peers.is_doubtful(number.0)));
         self.witness.struck.extend(all.iter().filter(|number| peers.is_struck(number.0)));
+        let parted: Vec<_> = self.matcher.parted().collect();
         let leases: Vec<_> = self.matcher.leases().collect();
         for lease in &leases {
             self.witness.leased(*lease, &self.tuning);
+        }
+        for (one, other) in parted {
+            self.witness.failed.remove(&(one, other));
+            self.witness.failed.remove(&(other, one));
         }
         leases
     }
