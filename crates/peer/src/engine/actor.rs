@@ -450,6 +450,9 @@ impl Actor {
         for partner in partners {
             let host = &partner.host;
             self.shared.provenance.name(host.id, &host.name, host.kind);
+            if let Some((parent, _)) = self.parents.get_mut(&host.id) {
+                parent.is_at(&partner);
+            }
             self.partners.insert(host.id, partner);
         }
         self.conductor.lead(now);
@@ -700,10 +703,7 @@ impl Actor {
             let host = parent.host.id;
             self.shared.provenance.name(host, &parent.host.name, parent.host.kind);
             // Where it was named last is where it is.
-            self.partners.entry(host).and_modify(|partner| {
-                partner.host.clone_from(&parent.host);
-                partner.grant.clone_from(&parent.grant);
-            });
+            self.partners.entry(host).and_modify(|partner| partner.is_at(&parent));
             let watching = match old.get(&host) {
                 Some((known, watching)) if known.is_where(&parent) => watching.clone(),
                 _ => None,
@@ -736,7 +736,7 @@ impl Actor {
 
     /// Those who give, or have given by lease.
     fn known(&self) -> HashMap<HostId, ParentHost> {
-        let all = self.all_parents().chain(self.partners.values().cloned());
+        let all = self.partners.values().cloned().chain(self.all_parents());
         all.map(|known| (known.host.id, known)).collect()
     }
 
@@ -972,8 +972,10 @@ impl Actor {
         for action in actions {
             match action {
                 Action::Request { flight, parent, groups, priority, beside } => {
-                    let known = || self.parents.get(&parent).map(|(parent, _)| parent);
-                    let Some(parent) = self.partners.get(&parent).or_else(known) else {
+                    // A parent may be to fetch what it lacks, whoever else gives by lease.
+                    let partner = || self.partners.get(&parent);
+                    let known = self.parents.get(&parent).map(|(parent, _)| parent);
+                    let Some(parent) = known.or_else(partner) else {
                         let fault = Some(Failure::Disconnected);
                         self.conductor.ended(flight, fault, self.began.elapsed());
                         continue;

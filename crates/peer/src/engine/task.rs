@@ -48,6 +48,12 @@ impl ParentHost {
     pub(super) fn is_where(&self, other: &Self) -> bool {
         self.host.addresses == other.host.addresses && self.grant == other.grant
     }
+
+    /// It is reached as `other`, which is the same host and was named later.
+    pub(super) fn is_at(&mut self, other: &Self) {
+        self.host.clone_from(&other.host);
+        self.grant.clone_from(&other.grant);
+    }
 }
 
 /// This host's turn at the uplink of a parent.
