@@ -7,12 +7,11 @@ mod moto;
 
 use std::env;
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::process::{free_address, http_get};
+use crate::process::{FreeAddress, http_get, listens};
 use crate::wait::{self, PATIENCE};
 use crate::{Failure, Owned};
 
@@ -70,7 +69,7 @@ impl Bucket {
 
     /// The store's own address.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.server.address)
+        format!("http://{}", self.server.address.at())
     }
 
     /// A URL by which anybody may read an object for an hour; made by hands that are not ours.
@@ -153,7 +152,7 @@ impl Bucket {
     /// Asks for something that is not there: only the log tells.
     pub fn ping(&self, path: &str) {
         // It is refused.
-        let _ = http_get(self.server.address, path);
+        let _ = http_get(self.server.address.at(), path);
     }
 
     /// Uploads that were begun and have not ended.
@@ -169,7 +168,7 @@ impl Bucket {
     }
 
     fn send(&self, arguments: &[&str], path: &str) -> Result<String, Failure> {
-        let url = format!("http://{}{path}", self.server.address);
+        let url = format!("{}{path}", self.endpoint());
         let output = Command::new("curl")
             .args(["-sSf", "--noproxy", "*", "--max-time", "60"])
             .args(arguments)
@@ -187,26 +186,25 @@ impl Bucket {
 /// A store's process; it ends also when this one is killed.
 struct Server {
     _process: Owned,
-    address: SocketAddr,
+    address: FreeAddress,
     log: PathBuf,
 }
 
 impl Server {
     /// Starts `command`, which listens at `address` when it is ready and writes into `log`.
-    #[expect(clippy::disallowed_methods, reason = "only whether it listens is asked")]
-    fn start(command: &mut Command, address: SocketAddr, log: PathBuf) -> Result<Self, Failure> {
+    fn start(command: &mut Command, address: FreeAddress, log: PathBuf) -> Result<Self, Failure> {
         let what = command.get_program().to_string_lossy().into_owned();
         let needed = format!("{what} is needed, `cargo xtask test` installs it");
         let mut process = Owned::start(command).map_err(Failure::of(needed))?;
         let found = wait::find("the store listens", PATIENCE, || {
             match process.child.try_wait().ok().flatten() {
                 Some(end) => Some(Err(end)),
-                None => TcpStream::connect(address).ok().map(Ok),
+                None => listens(address.at()).then_some(Ok(())),
             }
         });
         let store = Self { _process: process, address, log };
         match found? {
-            Ok(_) => Ok(store),
+            Ok(()) => Ok(store),
             Err(end) => {
                 let said = fs::read_to_string(&store.log).unwrap_or_default();
                 Err(Failure::new(format!("{what} ended: {end}\n{said}")))

@@ -5,12 +5,15 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
@@ -308,10 +311,39 @@ pub fn is_left_over(name: &str, prefix: &str) -> bool {
     maker.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
 }
 
-/// An address of this machine at which nobody listens.
-pub fn free_address() -> Result<SocketAddr, Failure> {
-    let failed = Failure::of("cannot find a free port");
-    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed)
+/// An address of this machine that stays free while this lives: nobody is given it who asks for any port, and no
+/// connection leaves from it. Nobody listens there but who is told to, and sets `SO_REUSEADDR`, as servers do.
+#[derive(Debug)]
+pub struct FreeAddress {
+    at: SocketAddr,
+    /// Is bound and never listens.
+    _socket: OwnedFd,
+}
+
+impl FreeAddress {
+    /// Some address.
+    pub fn new() -> Result<Self, Failure> {
+        let failed = || Failure::of("cannot find a free port");
+        let bound = || {
+            let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+            Ok::<_, Errno>((SocketAddr::try_from(getsockname(&socket)?)?, socket))
+        };
+        let (at, socket) = bound().map_err(std::io::Error::from).map_err(failed())?;
+        Ok(Self { at, _socket: socket })
+    }
+
+    /// The address.
+    pub fn at(&self) -> SocketAddr {
+        self.at
+    }
+}
+
+/// Whether anybody listens at an address.
+#[expect(clippy::disallowed_methods, reason = "only whether it listens is asked")]
+pub fn listens(at: SocketAddr) -> bool {
+    TcpStream::connect(at).is_ok()
 }
 
 /// The body of a small page of a process of ours.
@@ -380,6 +412,8 @@ impl Said {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -389,5 +423,20 @@ mod tests {
         assert!(of(u32::MAX));
         assert!(!is_left_over("dfs-tb-x-0-node1", "dfs-tb"));
         assert!(!is_left_over("dfs-4294967295-0", "dfs-tb"));
+    }
+
+    #[test]
+    fn an_address_that_is_kept_free_is_whose_it_is_given_to() {
+        let free = FreeAddress::new().unwrap();
+        assert!(!listens(free.at()));
+        // More than there are ports for who asks for any.
+        for _ in 0..40_000 {
+            let any = TcpListener::bind("127.0.0.1:0").unwrap();
+            assert_ne!(any.local_addr().unwrap(), free.at());
+        }
+        let given = TcpListener::bind(free.at()).unwrap();
+        assert!(listens(free.at()));
+        drop(given);
+        assert!(!listens(free.at()));
     }
 }

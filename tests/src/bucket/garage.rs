@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Keys, Server, free_address, installed};
+use super::{FreeAddress, Keys, Server, installed};
 use crate::Failure;
 
 /// Not the one that is taken where nothing is said.
@@ -19,11 +19,11 @@ pub(super) fn keys() -> Keys {
 /// Starts it; everything it has is in `dir`.
 pub(super) fn start(dir: &Path, keys: &Keys) -> Result<Server, Failure> {
     let failed = || Failure::of("cannot start a store");
-    let address = free_address()?;
+    let address = FreeAddress::new()?;
     let home = dir.join("garage");
     fs::create_dir_all(&home).map_err(failed())?;
     let file = home.join("garage.toml");
-    fs::write(&file, settings(&home, address)).map_err(failed())?;
+    fs::write(&file, settings(&home, address.at())).map_err(failed())?;
     let log = home.join("log");
     let output = File::create(&log).map_err(failed())?;
     let mut command = Command::new(installed("garage-2.5.0/bin/garage"));

@@ -4,16 +4,16 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Bucket, Keys, Server, free_address, installed};
+use super::{Bucket, FreeAddress, Keys, Server, installed};
 use crate::Failure;
 
 /// Starts it; its log is in `dir`.
 pub(super) fn start(dir: &Path) -> Result<Server, Failure> {
-    let address = free_address()?;
+    let address = FreeAddress::new()?;
     let log = dir.join("store.log");
     let stderr = File::create(&log).map_err(Failure::of("cannot start a store"))?;
     let mut command = Command::new(installed("moto-5.2.1/bin/moto_server"));
-    command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
+    command.args(["-H", "127.0.0.1", "-p", &address.at().port().to_string()]);
     command.env("NO_COLOR", "1").stdout(Stdio::null()).stderr(stderr);
     Server::start(&mut command, address, log)
 }

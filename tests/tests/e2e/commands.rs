@@ -212,7 +212,8 @@ fn a_value_of_the_environment_or_a_file_is_blamed_on_where_it_stands() {
     let empty = empty.map(|name| (name, ""));
     let said = dfctl(&empty, &["cat", "--solo", file.to_str().unwrap()]).done();
     assert_eq!(said.stdout, b"content"[..]);
-    let nobody = dfs_tests::process::free_address().unwrap().to_string();
+    let free = dfs_tests::process::FreeAddress::new().unwrap();
+    let nobody = free.at().to_string();
     let said = dfctl(&[("DFS_CLUSTER", &nobody)], &get).fails(5, "DFS-4119");
     let told = "comes from: environment variable DFS_CLUSTER";
     assert!(said.stderr.contains(told), "{}", said.stderr);

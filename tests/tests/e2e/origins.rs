@@ -113,10 +113,10 @@ fn an_origin_that_only_fails_is_given_up_with_its_answer() {
 #[test]
 fn an_origin_that_nobody_listens_at_is_a_network_error() {
     let place = Place::new();
-    let closed = dfs_tests::process::free_address().unwrap();
+    let closed = dfs_tests::process::FreeAddress::new().unwrap();
     let agent = Agent::solo(&place, "agent");
     let out = place.path("out");
-    let url = format!("http://{closed}/f");
+    let url = format!("http://{}/f", closed.at());
     let said = agent.dfctl(&["get", &url, "-o", out.to_str().unwrap()]).fails(5, "DFS-2104");
     assert!(said.stderr.contains("refused"), "{}", said.stderr);
     assert!(!out.exists());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use dfs_tests::process::free_address;
+use dfs_tests::process::FreeAddress;
 use dfs_tests::{Body, Cluster, Mount, Origin};
 
 use crate::support::{Agent, Expected, Place, binaries, dfctl_at, is_mounted, until};
@@ -45,7 +45,8 @@ fn a_mount_in_a_cluster_that_is_not_there_starts_nothing_and_says_who_is_there()
     let (data, dir) = (place.path("data"), place.dir("mount"));
     let _guard = Mount::guard(&dir);
     let web = origin.url("/").trim_start_matches("http://").trim_end_matches('/').to_owned();
-    let nobody = free_address().unwrap().to_string();
+    let free = FreeAddress::new().unwrap();
+    let nobody = free.at().to_string();
     let by_name = format!("localhost:{}", nobody.rsplit_once(':').unwrap().1);
     for (cluster, why) in [
         (&*web, "a web server answers there"),
@@ -76,7 +77,8 @@ fn who_says_solo_mounts_without_the_cluster_that_is_configured() {
     let origin = Origin::of("/d/f", Body::noise(1, 1_000)).unwrap();
     let (socket, data, dir) = (place.path("agent.sock"), place.path("data"), place.dir("mount"));
     let _guard = Mount::guard(&dir);
-    let nobody = free_address().unwrap().to_string();
+    let free = FreeAddress::new().unwrap();
+    let nobody = free.at().to_string();
     let words = ["--solo", "--data-dir", data.to_str().unwrap(), "--cluster", &nobody];
     let mount = ["mount", &origin.url("/d/"), dir.to_str().unwrap()];
     dfctl_at(&socket, &[&words[..], &mount].concat()).done();

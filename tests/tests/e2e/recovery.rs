@@ -403,8 +403,8 @@ fn an_agent_that_never_met_its_cluster_reads_the_origin_itself() {
     let place = Place::new();
     let body = Body::noise(3, 300_000);
     let origin = Origin::of("/f", body.clone()).unwrap();
-    let nobody = dfs_tests::process::free_address().unwrap();
-    let node = Node::spawn(&binaries(), place.root(), "a", Some(nobody), &[]).unwrap();
+    let nobody = dfs_tests::process::FreeAddress::new().unwrap();
+    let node = Node::spawn(&binaries(), place.root(), "a", Some(nobody.at()), &[]).unwrap();
     let agent = Agent::around(node);
     until("it answers", || agent.dfctl(&["mounts"]).code == 0);
     std::thread::scope(|scope| {

@@ -118,10 +118,10 @@ fn a_command_that_is_a_peer_itself_stands_where_it_says() {
 fn a_cluster_that_is_not_there_is_told_and_not_gone_around() {
     let place = Place::new();
     let origin = Origin::of("/f", Body::noise(7, 1000)).unwrap();
-    let free = dfs_tests::process::free_address().unwrap();
+    let free = dfs_tests::process::FreeAddress::new().unwrap();
     let output = place.path("out");
     let get = |flags: &[&str]| {
-        let mut command = visitor(&place, free, "own");
+        let mut command = visitor(&place, free.at(), "own");
         Said::by(command.args(flags).args(["get", &origin.url("/f"), "-o"]).arg(&output)).unwrap()
     };
     let said = get(&[]).fails(5, "DFS-4119");

@@ -162,9 +162,9 @@ async fn a_refusal_is_told_at_once_and_not_tried_again() {
 
 #[tokio::test]
 async fn nobody_there_is_an_error_after_the_attempts() {
-    let free = dfs_tests::process::free_address().unwrap();
+    let free = dfs_tests::process::FreeAddress::new().unwrap();
     let client = Client::new();
-    let error = failure(client.stat(&format!("http://{free}/x")).await);
+    let error = failure(client.stat(&format!("http://{}/x", free.at())).await);
     let SourceError::Unavailable { attempts: 6, cause, .. } = error else { panic!("{error}") };
     assert!(matches!(*cause, SourceError::Unreachable { .. }), "{cause}");
 }

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use dfs_tests::process::{free_address, http_get};
+use dfs_tests::process::{FreeAddress, http_get};
 use dfs_tests::{Owned, wait};
 
 use super::Place;
@@ -16,6 +15,7 @@ pub struct Server {
     name: &'static str,
     _process: Owned,
     address: String,
+    _kept: Option<FreeAddress>,
 }
 
 const NGINX: &str = r#"daemon off; master_process off; pid HOME/pid; error_log HOME/error.log;
@@ -31,8 +31,8 @@ impl Server {
     /// nginx, with its listings of rounded sizes.
     pub fn nginx(place: &Place, root: &Path) -> Self {
         let home = place.dir("nginx");
-        let at = free_address().unwrap();
-        let address = at.to_string();
+        let free = FreeAddress::new().unwrap();
+        let address = free.at().to_string();
         let file = home.join("nginx.conf");
         let configuration = NGINX
             .replace("HOME", home.to_str().unwrap())
@@ -42,8 +42,8 @@ impl Server {
         let mut command = Command::new("/usr/sbin/nginx");
         let process = Owned::start(command.arg("-c").arg(&file).stdout(Stdio::null()))
             .unwrap_or_else(|error| panic!("nginx is needed: {error}"));
-        wait::until("nginx answers", || http_get(at, "/").is_ok()).unwrap();
-        Self { name: "nginx", _process: process, address }
+        wait::until("nginx answers", || http_get(free.at(), "/").is_ok()).unwrap();
+        Self { name: "nginx", _process: process, address, _kept: Some(free) }
     }
 
     /// Python's `http.server`: no ranges, no ETags.
@@ -61,7 +61,7 @@ impl Server {
         BufReader::new(stdout).read_line(&mut line).unwrap();
         let port = line.split("port ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
         let address = format!("127.0.0.1:{port}");
-        Self { name: "python", _process: process, address }
+        Self { name: "python", _process: process, address, _kept: None }
     }
 
     /// Which it is.
@@ -78,21 +78,22 @@ impl Server {
 /// A Redis server that keeps nothing; it ends with its test.
 pub struct Redis {
     _process: Owned,
-    at: SocketAddr,
+    address: FreeAddress,
 }
 
 impl Redis {
     /// An empty one.
     pub fn start(place: &Place) -> Self {
-        let at = free_address().unwrap();
+        let address = FreeAddress::new().unwrap();
+        let port = address.at().port().to_string();
         let mut command = Command::new("redis-server");
         command
-            .args(["--save", "", "--bind", "127.0.0.1", "--port", &at.port().to_string(), "--dir"])
+            .args(["--save", "", "--bind", "127.0.0.1", "--port", &port, "--dir"])
             .arg(place.dir("redis"))
             .stdout(Stdio::null());
         let process = Owned::start(&mut command)
             .unwrap_or_else(|error| panic!("redis-server is needed: {error}"));
-        let redis = Self { _process: process, at };
+        let redis = Self { _process: process, address };
         wait::until("redis answers", || redis.cli(&["ping"], b"").contains("PONG")).unwrap();
         redis
     }
@@ -111,12 +112,12 @@ impl Redis {
 
     /// The URL of a key.
     pub fn url(&self, key: &str) -> String {
-        format!("redis://{}/{key}", self.at)
+        format!("redis://{}/{key}", self.address.at())
     }
 
     fn cli(&self, words: &[&str], input: &[u8]) -> String {
         let mut child = Command::new("redis-cli")
-            .args(["-p", &self.at.port().to_string()])
+            .args(["-p", &self.address.at().port().to_string()])
             .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
