@@ -9,8 +9,8 @@ async fn give_delegate(task: &Task, delegate: &Member) {
     task.shared.commands.send(parents).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_read_below_a_delegate_of_what_it_lacks_has_it_fetch_it_and_no_more() {
+/// Reads what the delegate lacks below it, when the child has been told `before` of it.
+async fn read_below(before: impl Fn(&Member) -> Option<Command>) {
     let field = Field::new();
     let origin = Arc::new(FakeOrigin::new(40 * GROUP + 3));
     let seed = field.honest(Role::Seed, 1, &[]);
@@ -21,6 +21,9 @@ async fn a_read_below_a_delegate_of_what_it_lacks_has_it_fetch_it_and_no_more() 
     leading.lead();
     let child = field.honest(Role::Node, 3, &[&seed]);
     let task = child.engine.open(&origin.info(), None, None).await.unwrap();
+    if let Some(before) = before(&delegate) {
+        task.shared.commands.send(before).await.unwrap();
+    }
     give_delegate(&task, &delegate).await;
     let range = ByteRange::new(5 * GROUP, 7 * GROUP);
     let read = tokio::time::timeout(Duration::from_secs(20), task.read(range, Priority::Demand));
@@ -31,4 +34,19 @@ async fn a_read_below_a_delegate_of_what_it_lacks_has_it_fetch_it_and_no_more() 
             && !leading.stored().has(GroupRange::new(20, 20))
     );
     assert_eq!(task.ledger().parent_bytes(Some(dfs_model::HostKind::Node)), range.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_below_a_delegate_of_what_it_lacks_has_it_fetch_it_and_no_more() {
+    read_below(|_| None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gave_by_lease_before_fetches_once_it_is_a_parent_that_does() {
+    read_below(|delegate| {
+        let host = delegate.info.clone();
+        let partners = vec![ParentHost { host, grant: Bytes::new(), fetches: false }];
+        Some(Command::Leases { leases: Vec::new(), withdrawn: Vec::new(), partners })
+    })
+    .await;
 }
