@@ -16,6 +16,9 @@ _dfs__fuse() {
             ",$1")
                 cmd="dfs__fuse"
                 ;;
+            dfs__fuse,holder)
+                cmd="dfs__fuse__subcmd__holder"
+                ;;
             *)
                 ;;
         esac
@@ -23,7 +26,7 @@ _dfs__fuse() {
 
     case "${cmd}" in
         dfs__fuse)
-            opts="-h -V --data-dir --socket --socket-group --cluster --join --advertise --port-pieces --port-grpc --capacity --upload-rate --ca-file --export --exit-when-idle --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help --version"
+            opts="-h -V --data-dir --socket --socket-group --cluster --join --advertise --port-pieces --port-grpc --capacity --upload-rate --ca-file --export --holder --exit-when-idle --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help --version holder"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -77,6 +80,10 @@ _dfs__fuse() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --holder)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -118,6 +125,28 @@ _dfs__fuse() {
                     return 0
                     ;;
                 --log-format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        dfs__subcmd__fuse__subcmd__holder)
+            opts="-h --socket --patience-seconds --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --patience-seconds)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

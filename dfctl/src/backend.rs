@@ -465,6 +465,25 @@ pub struct MountInfo {
     pub index_bytes: u64,
     /// Things at the origin that the tree lacks.
     pub left_out: u64,
+    /// What becomes of it when its agent dies.
+    pub survival: Survival,
+}
+
+/// What becomes of a mount when its agent dies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Survival {
+    /// The next agent goes on with it.
+    Kept {
+        /// The process that keeps it until then.
+        holder: u32,
+        /// Whether reads under way go on, too; otherwise each of them fails once.
+        resends: bool,
+    },
+    /// It dies, too.
+    Dies {
+        /// Why nobody keeps it.
+        why: String,
+    },
 }
 
 /// The state of a mount whose agent is gone.
@@ -498,6 +517,7 @@ impl MountInfo {
             files: 0,
             index_bytes: 0,
             left_out: 0,
+            survival: Survival::Dies { why: String::new() },
         }
     }
 

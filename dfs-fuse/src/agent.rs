@@ -9,6 +9,7 @@ mod asker;
 pub mod cluster;
 mod content;
 pub mod inside;
+mod kept;
 mod known;
 mod level;
 mod mounts;
@@ -34,6 +35,7 @@ use self::known::Answers;
 pub use self::known::{CommandId, Question};
 pub use self::mounts::{MountRequest, MountTable, MountTableError};
 pub use self::status::{CallError, status_of};
+use crate::holder::Own;
 
 /// What a question came to; shared by all who wait for it.
 type Answered = Result<Arc<OpenArtifact>, Arc<OpenUrlError>>;
@@ -101,9 +103,9 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent over a running host.
-    pub fn new(host: Host, facts: AgentFacts) -> Self {
-        let mounts = MountTable::default();
+    /// An agent over a running host; `keeper` keeps its mounts when it dies.
+    pub fn new(host: Host, facts: AgentFacts, keeper: Option<Arc<Own>>) -> Self {
+        let mounts = MountTable::new(keeper);
         let busy = watch::Sender::new(0);
         let (answers, flights) = (Mutex::default(), Mutex::default());
         Self { inner: Arc::new(Inner { host, facts, mounts, answers, flights, busy }) }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +34,10 @@ use tonic::service::Routes;
 use crate::agent::api::NodeService;
 use crate::agent::cluster::{self, NamedManager};
 use crate::agent::{Agent, AgentFacts};
+use crate::holder::process::HolderError;
+use crate::holder::{self, Own, Starting};
 use crate::metrics;
-use crate::options::{Flags, Options, PROCESS};
+use crate::options::{Command, Flags, HolderChoice, Options, PROCESS};
 
 /// How long an agent that exits when idle waits for something to do.
 const QUIET: Duration = Duration::from_secs(10);
@@ -62,7 +64,13 @@ impl Error {
 
 /// The whole process, with what its site compiled in.
 pub fn main(extensions: Extensions) -> ExitCode {
-    process::main(PROCESS, run(process::parsed::<Flags>(), extensions), Error::fault)
+    let mut flags = process::parsed::<Flags>();
+    match flags.command.take() {
+        Some(Command::Holder(flags)) => {
+            process::exit_code(PROCESS, holder::process::run(&flags), HolderError::fault)
+        }
+        None => process::main(PROCESS, run(flags, extensions), Error::fault),
+    }
 }
 
 /// Runs what the command line says until a signal, or until idle where that was asked for.
@@ -111,7 +119,11 @@ async fn start(
         cluster: cluster_name(options),
         capacity: options.capacity.map(Capacity::size),
     };
-    let agent = Agent::new(host, facts);
+    let keeper = keeper(&options.holder, data_dir.path())?;
+    let agent = Agent::new(host, facts, keeper.clone());
+    if let Some(keeper) = &keeper {
+        agent.resume_mounts(keeper).await;
+    }
     keep_mounts(lifecycle.service("mounts"), agent.clone());
     keep_house(lifecycle.service("housekeeping"), agent.clone());
     follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone(), security);
@@ -245,12 +257,25 @@ fn sources(told: &Told) -> SourcesBuilder {
     told.extensions.sources().http(http).s3(S3Options::of_process()).file(files)
 }
 
+/// Who keeps the mounts when this process dies. Its own holder starts it again as it was started.
+fn keeper(choice: &HolderChoice, data_dir: &Path) -> Result<Option<Arc<Own>>, process::Error> {
+    Ok(match choice {
+        HolderChoice::Off => None,
+        HolderChoice::At(socket) => Some(Own::new(socket.clone(), Starting::Machine)),
+        HolderChoice::Own => {
+            let program = std::env::current_exe()?.into_os_string();
+            let command = [program].into_iter().chain(std::env::args_os().skip(1)).collect();
+            Some(Own::new(holder::socket_in(data_dir), Starting::Agent(command)))
+        }
+    })
+}
+
 /// Mounts go before the engine does: nobody is left waiting for bytes that nobody fetches.
 fn keep_mounts(tracker: Tracker, agent: Agent) {
     let stop = tracker.token().clone();
     tracker.spawn("unmount", OnFailure::Report, async move {
         stop.cancelled().await;
-        agent.mounts().unmount_all().await;
+        agent.end_mounts().await;
         Ok::<(), std::convert::Infallible>(())
     });
 }

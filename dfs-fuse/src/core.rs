@@ -17,6 +17,7 @@ mod xattr;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dfs_model::GROUP_BYTES;
@@ -72,6 +73,8 @@ pub struct Core {
     runtime: Handle,
     tracker: TaskTracker,
     stopping: CancellationToken,
+    /// Whether another process goes on with the mount.
+    left: AtomicBool,
 }
 
 /// What a name or a node stands for.
@@ -144,6 +147,7 @@ impl Core {
             runtime,
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            left: AtomicBool::new(false),
             tree,
             content,
             options,
@@ -154,6 +158,16 @@ impl Core {
     pub fn stop(&self) {
         self.tracker.close();
         self.stopping.cancel();
+    }
+
+    /// Another process is to go on with the mount: what fails from now on is left to that one to answer.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// See [`leave`](Self::leave).
+    pub fn is_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// The snapshot's number.

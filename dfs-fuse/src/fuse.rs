@@ -7,6 +7,7 @@
 
 mod convert;
 mod prefill;
+mod session;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -31,6 +32,7 @@ use crate::core::{self, Access, Core, FsError, MAX_READ, NodeId, Pattern, Read};
 use crate::errno::errno;
 use convert::{NO_ENTRY, attr_ttl, file_attr, file_type};
 use prefill::Prefill;
+pub(crate) use session::{Agreed, Began, Beginning, begin};
 
 /// What never changes is valid for ever: 136 years, which every kernel can count.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -66,11 +68,14 @@ pub(crate) struct Adapter {
     /// Reads that wait for bytes; each holds the core, which ends them when the mount is stopped.
     waiting: TaskTracker,
     prefill: Arc<OnceLock<Prefill>>,
+    /// What was agreed upon with the kernel.
+    agreed: Arc<OnceLock<Agreed>>,
 }
 
 impl Adapter {
     pub(crate) fn new(core: Arc<Core>, opens: Opens, runtime: Handle) -> Self {
-        Self { core, opens, runtime, waiting: TaskTracker::new(), prefill: Arc::default() }
+        let (waiting, prefill, agreed) = (TaskTracker::new(), Arc::default(), Arc::default());
+        Self { core, opens, runtime, waiting, prefill, agreed }
     }
 
     /// What stores whole groups in the page cache, to be started once the kernel can be notified.
@@ -88,6 +93,8 @@ impl Adapter {
                     reply.data(&bytes);
                     after.act(&prefill, node, offset);
                 }
+                // The next agent is asked again.
+                Err(_) if core.is_left() => std::mem::forget(reply),
                 Err(error) => reply.error(number(&error)),
             }
         };
@@ -191,10 +198,15 @@ impl Filesystem for Adapter {
         if self.core.totals().acls {
             wanted.push(InitFlags::FUSE_POSIX_ACL);
         }
+        let mut agreed = config.capabilities() & InitFlags::FUSE_HAS_RESEND;
         for flag in wanted {
             // An older kernel that lacks one is slower, not wrong.
-            let _ = config.add_capabilities(flag);
+            if config.add_capabilities(flag).is_ok() {
+                agreed |= flag;
+            }
         }
+        // A kernel that finds the versions too far apart asks twice, with the same flags.
+        let _ = self.agreed.set(Agreed::from(agreed));
         Ok(())
     }
 
@@ -265,6 +277,8 @@ impl Filesystem for Adapter {
                 Ok(Read::Missing(pattern)) => {
                     self.read_later(node, offset, length, After::of(pattern, length), reply);
                 }
+                // The next agent is asked again.
+                Err(_) if self.core.is_left() => std::mem::forget(reply),
                 Err(error) => reply.error(number(&error)),
             }
         });

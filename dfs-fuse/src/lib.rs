@@ -10,6 +10,7 @@ pub mod content;
 pub mod core;
 pub mod errno;
 mod fuse;
+pub mod holder;
 pub mod metrics;
 pub mod mount;
 pub mod options;

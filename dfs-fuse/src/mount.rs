@@ -6,29 +6,33 @@
 
 mod attach;
 mod check;
+mod keeping;
 mod table;
 mod unmount;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use fuser::{Config, Session, SessionACL};
+use dfs_proto::node::KeptMount;
+use fuser::Session;
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::content::Content;
 use crate::core::{Core, CoreOptions};
-use crate::fuse::Adapter;
 pub use crate::fuse::Opens;
+use crate::fuse::{self, Adapter, Agreed, Began, Beginning};
+use crate::holder::{InKeeping, Kept, Own, is_gone};
 use crate::tree::Tree;
 use attach::Plan;
 pub use check::{find_helper, open_device, others_allowed};
+pub use keeping::{Keeping, entries_of};
 use table::Table;
 pub use table::{MountEntry, SUBTYPE, mounted_at, mounts};
 pub use unmount::{Detach, UnmountError, is_dead, unmount};
@@ -54,6 +58,8 @@ pub struct MountOptions {
     pub privileges: Privileges,
     /// Threads that take requests from the kernel.
     pub threads: usize,
+    /// Who keeps the mount when this process dies; it dies with it when nobody is named.
+    pub keeping: Option<Keeping>,
 }
 
 impl MountOptions {
@@ -70,6 +76,7 @@ impl MountOptions {
             in_sight: None,
             privileges: Privileges::default(),
             threads: cores.clamp(2, 8),
+            keeping: None,
         }
     }
 }
@@ -218,6 +225,25 @@ pub struct Mounted {
     core: Arc<Core>,
     ended: CancellationToken,
     session: Receiver<()>,
+    survival: Survival,
+}
+
+/// What becomes of a mount when the process dies that serves it.
+#[derive(Debug, Clone)]
+pub enum Survival {
+    /// It goes on once there is another one, and so do those who wait; where the kernel does not send again what was
+    /// asked already (before Linux 6.9), each of these gets one error.
+    Kept {
+        /// By whom.
+        by: Arc<InKeeping>,
+        /// Whether the kernel sends again what was asked and not answered.
+        resends: bool,
+    },
+    /// It dies, too.
+    Dies {
+        /// Why, where it was to be kept.
+        why: Option<String>,
+    },
 }
 
 /// How an unmount ended.
@@ -259,56 +285,117 @@ pub fn mount(
     let mut table = Table::open().map_err(refused)?;
     let spare: io::Result<Vec<_>> = (0..SPARE_FILES).map(|_| File::open("/dev/null")).collect();
     drop(spare.map_err(refused)?);
-    let descriptor = attach::attach(&point, &plan)?;
+    let device = attach::attach(&point, &plan)?;
     let dir = point.dir;
     let entry = table.mounted_at(&dir).ok().flatten().filter(MountEntry::is_ours);
     drop(table);
-    let ended = CancellationToken::new();
-    match start(adapter, descriptor, options.threads, &dir, &ended) {
-        Ok(session) => {
-            if let Some(entry) = &entry {
-                widen_read_ahead(&entry.device);
-            }
-            Ok(Mounted { dir, entry, core, ended, session })
+    let generation = options.core.generation;
+    let kept = match &options.keeping {
+        Some(keeping) => match keeping.begin(&device, entry.as_ref(), generation) {
+            Ok(kept) => Ok(Arc::new(kept)),
+            Err(error) => Err(Some(error.to_string())),
+        },
+        None => Err(None),
+    };
+    let begun = fuse::begin(adapter, &device, options.threads, Beginning::Mount);
+    let served = begun.and_then(|began| {
+        if let Ok(kept) = &kept {
+            keeping::served(kept, began.agreed)?;
         }
-        Err(source) => {
-            // The reason why it is not served is what matters; that it is also gone is the usual case.
-            let _ = entry.map(|entry| unmount(&entry, Detach::Lazily));
-            Err(MountError::Refused { dir, source })
-        }
+        serve(began, core, dir.clone(), entry.clone(), kept.clone())
+    });
+    if let Err(source) = &served {
+        // The reason why it is not served is what matters; that it is also gone is the usual case.
+        let _ = entry.map(|entry| unmount(&entry, Detach::Lazily));
+        kept.iter().for_each(|kept| kept.end());
+        tracing::debug!(%source, "a mount could not be served");
     }
+    served.map_err(|source| MountError::Refused { dir, source })
 }
 
-/// Begins to serve a mount.
-fn start(
-    adapter: Adapter,
-    descriptor: OwnedFd,
-    threads: usize,
-    dir: &Path,
-    ended: &CancellationToken,
-) -> io::Result<Receiver<()>> {
-    // The kernel lets in whom the mount is for; the library knows only this process's own user.
-    let acl = SessionACL::All;
-    let mut config = Config::default();
-    config.n_threads = Some(threads.max(1));
-    // All threads read the one descriptor, so that another process can take it over.
-    config.clone_fd = false;
-    let prefill = adapter.prefill();
-    let session = Session::from_fd(adapter, descriptor, acl, config)?;
+/// Goes on with a mount that another process has served.
+///
+/// What it shows must be what it showed: `tree` and `options` those of then. It is taken away when that fails, so that
+/// nobody waits for ever.
+pub fn resume(
+    kept: Kept,
+    record: &KeptMount,
+    tree: Arc<dyn Tree>,
+    content: Arc<dyn Content>,
+    options: &MountOptions,
+) -> Result<Mounted, MountError> {
+    let at = record.at.clone().unwrap_or_default();
+    let dir = keeping::dir_of(&at);
+    let runtime = options.runtime.clone();
+    let core = Arc::new(Core::new(tree, content, options.core.clone(), runtime.clone()));
+    let adapter = Adapter::new(core.clone(), options.opens, runtime);
+    let agreed = Agreed::from_bits(record.capabilities);
+    let entry = keeping::entries_of(&at).pop();
+    let dir = entry.as_ref().map_or(dir, |entry| entry.dir.clone());
+    let keeper = options.keeping.as_ref().map(|keeping| Arc::clone(&keeping.keeper));
+    let kept_on = match keeper {
+        Some(keeper) => Ok(Arc::new(InKeeping { keeper, name: kept.name, record: kept.record })),
+        None => Err(None),
+    };
+    let beginning = Beginning::TakenOver(agreed);
+    let served = fuse::begin(adapter, &kept.device, options.threads, beginning)
+        .and_then(|began| serve(began, core, dir.clone(), entry, kept_on));
+    served.map_err(|source| MountError::Refused { dir, source })
+}
+
+/// Lets go of a kept mount that nobody can go on with.
+pub fn abandon(kept: &Kept, keeper: &Own) {
+    let at = kept.record.read().ok().and_then(|record| record.at).unwrap_or_default();
+    for entry in entries_of(&at) {
+        if let Err(error) = unmount(&entry, Detach::Lazily) {
+            tracing::error!(dir = %entry.dir.display(), %error, "a mount could not be taken away");
+        }
+    }
+    // It sees by itself when the kernel has let go.
+    let _ = keeper.let_go(&kept.name);
+}
+
+/// Whether the kernel has let go of a kept mount.
+pub fn has_ended(kept: &Kept) -> bool {
+    is_gone(kept.device.as_fd())
+}
+
+/// Serves a mount until nobody uses it any more.
+fn serve(
+    began: Began,
+    core: Arc<Core>,
+    dir: PathBuf,
+    entry: Option<MountEntry>,
+    kept: Result<Arc<InKeeping>, Option<String>>,
+) -> io::Result<Mounted> {
+    let Began { session, prefill, agreed } = began;
     prefill.start(session.notifier())?;
-    serve(session, dir.to_owned(), ended.clone())
+    let survival = match kept {
+        Ok(by) => Survival::Kept { by, resends: agreed.resends() },
+        Err(why) => Survival::Dies { why },
+    };
+    let ended = CancellationToken::new();
+    let session = run(session, dir.clone(), survival.clone(), ended.clone())?;
+    if let Some(entry) = &entry {
+        widen_read_ahead(&entry.device);
+    }
+    Ok(Mounted { dir, entry, core, ended, session, survival })
 }
 
 /// Runs a session to its end on a thread; the channel closes when it has ended.
-fn serve(
+fn run(
     session: Session<Adapter>,
     dir: PathBuf,
+    survival: Survival,
     ended: CancellationToken,
 ) -> io::Result<Receiver<()>> {
     let (alive, session_ended) = channel();
     std::thread::Builder::new().name("dfs-mount".to_owned()).spawn(move || {
         if let Err(error) = session.run() {
             tracing::error!(dir = %dir.display(), %error, "the mount's session ended badly");
+        }
+        if let Survival::Kept { by, .. } = survival {
+            by.end();
         }
         ended.cancel();
         drop(alive);
@@ -325,6 +412,18 @@ impl Mounted {
     /// Fires when the mount is gone and no longer used, whoever unmounted it.
     pub fn ended(&self) -> CancellationToken {
         self.ended.clone()
+    }
+
+    /// What becomes of it when this process dies.
+    pub fn survival(&self) -> &Survival {
+        &self.survival
+    }
+
+    /// Leaves it to the next process, which its keeper gives it to: nothing is unmounted, and who waits goes on
+    /// waiting.
+    pub fn leave(self) {
+        self.core.leave();
+        std::mem::forget(self);
     }
 
     /// The filesystem core behind the mount.
@@ -366,6 +465,10 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         self.core.stop();
+        if let Survival::Kept { by, .. } = &self.survival {
+            // Who still uses it learns that nobody serves it.
+            by.end();
+        }
         if let Err(error) = self.detach(Detach::Lazily) {
             tracing::error!(dir = %self.dir.display(), %error, "a mount could not be taken away");
         }

@@ -1,7 +1,9 @@
 //! What the node agent can be told: flags and variables over configuration files over defaults.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{CommandFactory, Parser};
 use dfs_model::{Capacity, Rate};
@@ -11,7 +13,9 @@ use dfs_service::net::SocketGroup;
 use dfs_service::process;
 use dfs_service::tls::JoinToken;
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::holder::process::HolderFlags;
 
 /// The process's name in configuration files.
 pub const PROCESS: &str = "dfs-fuse";
@@ -26,7 +30,7 @@ Every flag can also be given as a variable: --data-dir is DFS_DATA_DIR.";
 
 /// The node agent: mounts, cache and upload of one machine. People talk to it through dfctl.
 #[derive(Debug, Clone, Default, Parser, Serialize)]
-#[command(name = PROCESS, version, before_help = EXAMPLES)]
+#[command(name = PROCESS, version, before_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 #[serde(rename_all = "kebab-case")]
 pub struct Flags {
     /// Where the agent keeps its cache and its identity [default: /var/lib/dfs].
@@ -67,14 +71,78 @@ pub struct Flags {
     /// Directory that other users may name files in, each with their own rights; absolute; repeatable.
     #[arg(long, value_name = "DIR")]
     pub export: Vec<PathBuf>,
+    /// Who keeps the mounts when the agent dies, until the next one goes on with them: own, a process that it starts
+    /// and that starts it again; the path of the socket of one that is there already, as outside of a container; or
+    /// off [default: own].
+    #[arg(long, value_name = "HOLDER")]
+    pub holder: Option<HolderChoice>,
     /// Ends when nothing has been mounted and nothing asked for a while.
     #[arg(long)]
     #[serde(skip)]
     pub exit_when_idle: bool,
+    /// What else this program does.
+    #[command(subcommand)]
+    #[serde(skip)]
+    pub command: Option<Command>,
     /// What every process can be told.
     #[command(flatten)]
     #[serde(flatten)]
     pub shared: process::Flags,
+}
+
+/// What the program does beside being an agent.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// Keeps the mounts of an agent that dies for the next one. Agents start it themselves; a machine runs it for those
+    /// in containers.
+    Holder(HolderFlags),
+}
+
+/// Who keeps the mounts when the agent dies.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HolderChoice {
+    /// A process that the agent starts, and that starts the agent again.
+    #[default]
+    Own,
+    /// One that listens there already.
+    At(PathBuf),
+    /// Nobody: they die with it.
+    Off,
+}
+
+impl FromStr for HolderChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "own" => Ok(Self::Own),
+            "off" => Ok(Self::Off),
+            path if Path::new(path).is_absolute() => Ok(Self::At(path.into())),
+            other => Err(format!("'{other}' is not own, off, or the absolute path of a socket")),
+        }
+    }
+}
+
+impl fmt::Display for HolderChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own => f.write_str("own"),
+            Self::Off => f.write_str("off"),
+            Self::At(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Serialize for HolderChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for HolderChoice {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        String::deserialize(value)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// The options in force, beside those of every process ([`process::Options`]).
@@ -113,6 +181,9 @@ pub struct Options {
     /// Whether pieces travel compressed, from this host and to it: `auto` where samples of the content and the rate
     /// of the link say that it is quicker, `off` never.
     pub compression: Compression,
+    /// Who keeps the mounts when the agent dies: `own`, a process that it starts and that starts it again; the path of
+    /// the socket of one that is there already; or `off`.
+    pub holder: HolderChoice,
 }
 
 /// Directories that mean the same wherever the agent was started.
@@ -141,6 +212,7 @@ impl Default for Options {
             export: Vec::new(),
             patience_seconds: 3,
             compression: Compression::Auto,
+            holder: HolderChoice::Own,
         }
     }
 }

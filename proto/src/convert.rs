@@ -54,6 +54,16 @@ pub fn decode_credentials(bytes: &[u8]) -> Result<common::Credentials, BadMessag
     common::Credentials::decode(bytes).map_err(|_| bad("credentials", "is unreadable"))
 }
 
+/// A mount as it is kept while no agent serves it.
+pub fn encode_kept_mount(kept: &crate::node::KeptMount) -> Vec<u8> {
+    kept.encode_to_vec()
+}
+
+/// Reads what [`encode_kept_mount`] wrote.
+pub fn decode_kept_mount(bytes: &[u8]) -> Result<crate::node::KeptMount, BadMessage> {
+    crate::node::KeptMount::decode(bytes).map_err(|_| bad("mount", "is unreadable"))
+}
+
 /// A member list as it is kept.
 pub fn encode_members(list: &crate::manager::MemberList) -> Vec<u8> {
     list.encode_to_vec()

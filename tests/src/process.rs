@@ -67,6 +67,8 @@ impl Binaries {
             }
         }
         command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+        // An agent that a test kills stays dead, unless the test is about that.
+        command.env("DFS_HOLDER", "off");
         // Whoever looks for a fault wants more than is logged usually.
         if let Some(filter) = env::var_os("E2E_LOG") {
             command.env("DFS_LOG", filter);

@@ -365,23 +365,30 @@ fn without_tokens(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// The `main` of the process `name`: runs `work`, and says in one line what it failed with and the stable code.
+/// The `main` of the process `name`: runs `work` to its end.
 pub fn main<E: StdError + 'static>(
     name: &str,
     work: impl Future<Output = Result<(), E>>,
     fault: impl Fn(&E) -> Fault,
 ) -> ExitCode {
-    let fail = |error: &dyn StdError, fault: Fault| {
-        // Where a full disk takes no log there is nobody to tell.
-        let (error, code) = (printable(&error_chain(error)), fault.code());
-        let _ = writeln!(io::stderr(), "{name}: {error}  DFS-{code}");
-        ExitCode::from(fault.exit())
-    };
     match lifecycle::block_on(work) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => fail(&error, fault(&error)),
-        Err(error) => fail(&error, Fault::Other),
+        Ok(ended) => exit_code(name, ended, fault),
+        Err(error) => exit_code(name, Err(error), |_| Fault::Other),
     }
+}
+
+/// What the process `name` ends with; says in one line what it failed with and the stable code.
+pub fn exit_code<E: StdError + 'static>(
+    name: &str,
+    ended: Result<(), E>,
+    fault: impl Fn(&E) -> Fault,
+) -> ExitCode {
+    let Err(error) = ended else { return ExitCode::SUCCESS };
+    let fault = fault(&error);
+    // Where a full disk takes no log there is nobody to tell.
+    let (error, code) = (printable(&error_chain(&error)), fault.code());
+    let _ = writeln!(io::stderr(), "{name}: {error}  DFS-{code}");
+    ExitCode::from(fault.exit())
 }
 
 #[cfg(test)]

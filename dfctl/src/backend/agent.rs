@@ -26,7 +26,7 @@ use super::{
     AgentStatus, Artifact, Backend, CachedTask, Collected, Delivery, Entry, EntryKind, Failure,
     FailureClass, FilesEvent, FilesRequest, FilesStream, Ledger, Listed, Missing, MountInfo,
     MountRequest, ParentBytes, Pin, Pins, Preheating, Purpose, ReadEvent, ReadRequest, ReadStream,
-    Verified, View,
+    Survival, Verified, View,
 };
 
 mod by_path;
@@ -448,7 +448,15 @@ fn mount_info(message: node::MountInfo) -> Result<MountInfo, Failure> {
         files: message.files,
         index_bytes: message.index_bytes,
         left_out: message.left_out,
+        survival: survival(message.survival.unwrap_or_default()),
     })
+}
+
+fn survival(message: node::Survival) -> Survival {
+    match message.kept_by {
+        0 => Survival::Dies { why: message.why_not },
+        holder => Survival::Kept { holder, resends: message.resends },
+    }
 }
 
 fn cached_task(message: node::TaskInfo) -> Result<CachedTask, Failure> {

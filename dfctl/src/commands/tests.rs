@@ -12,7 +12,7 @@ use super::Command;
 use crate::backend::fake::{Break, Fake, entry, task};
 use crate::backend::{
     Artifact, CachedTask, EntryKind, Failure, FailureClass, FilesRequest, Ledger, MountInfo,
-    Verified, View,
+    Survival, Verified, View,
 };
 use crate::codes::Exit;
 use crate::context::Context;
@@ -417,6 +417,7 @@ fn mount() -> MountInfo {
         files: 31_204,
         index_bytes: 4 << 20,
         left_out: 0,
+        survival: Survival::Kept { holder: 4711, resends: true },
     }
 }
 

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{Format, Output, Verbosity, when};
 use crate::backend::{
-    AgentStatus, Artifact, CachedTask, Collected, Entry, EntryKind, Ledger, MountInfo, Verified,
-    View,
+    AgentStatus, Artifact, CachedTask, Collected, Entry, EntryKind, Ledger, MountInfo, Survival,
+    Verified, View,
 };
 use crate::error::CliError;
 
@@ -271,12 +271,20 @@ impl Record for MountInfo {
             "content_bytes": self.content,
             "index_bytes": self.index_bytes,
             "left_out": self.left_out,
+            "survival": survival_json(&self.survival),
             "ledger": ledger_json(&self.ledger),
         })
     }
 
     fn name(&self) -> Vec<u8> {
         self.dir.clone().into_bytes()
+    }
+}
+
+fn survival_json(survival: &Survival) -> Value {
+    match survival {
+        Survival::Kept { holder, resends } => json!({ "kept_by": holder, "resends": resends }),
+        Survival::Dies { why } => json!({ "kept_by": null, "why": why }),
     }
 }
 

@@ -8,6 +8,7 @@ use dfs_artifact::Index;
 use dfs_model::{ByteRange, CanonicalUrl};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
+use dfs_proto::node::{KeptMount, ShownMount};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -16,9 +17,12 @@ use tokio_util::task::TaskTracker;
 
 use super::asker::Asker;
 use super::content::SpaceContent;
+use super::kept;
+use crate::core::Generation;
+use crate::holder::{Kept, Own, Then};
 use crate::mount::{
-    Audience, Detach, MountEntry, MountError, MountOptions, Mounted, UnmountError, Unmounted,
-    is_dead, mount, mounted_at, unmount,
+    self, Audience, Detach, Keeping, MountEntry, MountError, MountOptions, Mounted, Survival,
+    UnmountError, Unmounted, is_dead, mounted_at, unmount,
 };
 use crate::tree::{Footprint, IndexTree, PartTree, Totals, Tree, TreeError};
 
@@ -116,6 +120,8 @@ pub struct MountView {
     pub ledger: Ledger,
     /// Who mounted it.
     pub by: Asker,
+    /// What becomes of it when this process dies.
+    pub survival: Survival,
 }
 
 /// The mounts of this process; dropping it unmounts them all.
@@ -125,6 +131,8 @@ pub struct MountTable {
     /// Taken away lazily: without a name, and served until the last user leaves.
     detached: Arc<Mutex<Vec<Entry>>>,
     count: watch::Sender<usize>,
+    /// Who keeps them when this process dies.
+    keeper: Option<Arc<Own>>,
     /// One for each mount that is served, until it ends; the runtime's end ends them too.
     watchers: TaskTracker,
 }
@@ -139,6 +147,11 @@ impl AsRef<[u8]> for SharedIndex {
 }
 
 impl MountTable {
+    /// A table whose mounts `keeper` keeps when this process dies.
+    pub fn new(keeper: Option<Arc<Own>>) -> Self {
+        Self { keeper, ..Self::default() }
+    }
+
     /// How many are served, to be followed; those that were taken away and are still in use count too.
     pub fn count(&self) -> watch::Receiver<usize> {
         self.count.subscribe()
@@ -154,23 +167,61 @@ impl MountTable {
         options.audience = request.audience;
         options.mount_point_of = request.by.mounts_on_own();
         options.in_sight = Some(request.data_dir);
+        options.keeping = self.keeping(kept::shown(&opened, &request.path, request.by));
         let (dir, path) = (request.dir, request.path.clone());
         let mounting = tokio::task::spawn_blocking(move || {
-            let (tree, footprint): (Arc<dyn Tree>, _) = match path.is_empty() {
-                true => (Arc::new(whole), OnceLock::new()),
-                false => {
-                    let part = part(whole, &path)?;
-                    let footprint = Footprint::of(&part)?;
-                    (Arc::new(part), OnceLock::from(Some(footprint)))
-                }
-            };
-            Ok::<_, MountTableError>((mount(&dir, tree, content, &options)?, footprint))
+            let (tree, footprint) = tree_of(whole, &path)?;
+            Ok::<_, MountTableError>((mount::mount(&dir, tree, content, &options)?, footprint))
         });
         let (mounted, footprint) = mounting.await.map_err(|_| MountTableError::Stopping)??;
-        let marks = opened.tasks.iter().map(Task::mark).collect();
         let (path, by) = (request.path, request.by);
-        let shown = Shown { opened, path, footprint, marks, by };
-        Ok(self.keep(Entry { mounted, shown: Arc::new(shown) }))
+        Ok(self.keep(Entry { mounted, shown: Shown::new(opened, path, footprint, by) }))
+    }
+
+    fn keeping(&self, shown: ShownMount) -> Option<Keeping> {
+        let keeper = self.keeper.as_ref().map(Arc::clone)?;
+        Some(Keeping { keeper, shown })
+    }
+
+    /// Goes on with a mount that an earlier agent left, and that shows `opened`.
+    pub async fn resume(
+        &self,
+        left: Kept,
+        record: KeptMount,
+        opened: OpenArtifact,
+    ) -> Result<PathBuf, MountTableError> {
+        let whole = whole_tree(&opened)?;
+        let content = Arc::new(SpaceContent::new(opened.tasks.clone())?);
+        let shown = record.shown.clone().unwrap_or_default();
+        let (path, by) = (shown.path.to_vec(), kept::owner(&shown));
+        let mut options =
+            MountOptions::new(self::shown(&opened.target.url, &path), Handle::current());
+        options.core.generation = Generation(u16::try_from(record.generation).unwrap_or(0));
+        options.keeping = self.keeping(shown);
+        let within = path.clone();
+        let resuming = tokio::task::spawn_blocking(move || {
+            let (tree, footprint) = tree_of(whole, &within)?;
+            let mounted = mount::resume(left, &record, tree, content, &options)?;
+            Ok::<_, MountTableError>((mounted, footprint))
+        });
+        let (mounted, footprint) = resuming.await.map_err(|_| MountTableError::Stopping)??;
+        Ok(self.keep(Entry { mounted, shown: Shown::new(opened, path, footprint, by) }))
+    }
+
+    /// Leaves every mount to the next agent; `false` where nobody would keep them for it. An agent's own holder does
+    /// for one that comes at once.
+    pub fn leave_all(&self, then: Then) -> bool {
+        let Some(keeper) = &self.keeper else { return false };
+        if then == Then::Nothing && !keeper.outlives_a_stop() {
+            return false;
+        }
+        let entries = std::mem::take(&mut *self.entries.lock());
+        let detached = std::mem::take(&mut *self.detached.lock());
+        entries.into_values().chain(detached).for_each(|entry| entry.mounted.leave());
+        if let Err(error) = keeper.farewell(then) {
+            tracing::warn!(%error, "the holder was not told that this agent ends");
+        }
+        true
     }
 
     fn keep(&self, entry: Entry) -> PathBuf {
@@ -274,10 +325,12 @@ impl MountTable {
     pub fn list(&self, only: Option<&Path>) -> Vec<MountView> {
         let entries = self.entries.lock();
         let wanted = entries.iter().filter(|(dir, _)| only.is_none_or(|only| only == *dir));
-        let shown: Vec<_> =
-            wanted.map(|(dir, entry)| (dir.clone(), Arc::clone(&entry.shown))).collect();
+        let of = |(dir, entry): (&PathBuf, &Entry)| {
+            (dir.clone(), Arc::clone(&entry.shown), entry.mounted.survival().clone())
+        };
+        let shown: Vec<_> = wanted.map(of).collect();
         drop(entries);
-        shown.into_iter().map(|(dir, shown)| shown.view(dir)).collect()
+        shown.into_iter().map(|(dir, shown, survival)| shown.view(dir, survival)).collect()
     }
 }
 
@@ -285,6 +338,18 @@ impl Entry {
     fn has_ended(&self) -> bool {
         self.mounted.ended().is_cancelled()
     }
+}
+
+/// What of a tree is shown, and which of its bytes.
+type Part = (Arc<dyn Tree>, OnceLock<Option<Footprint>>);
+
+fn tree_of(whole: IndexTree<SharedIndex>, path: &[u8]) -> Result<Part, MountTableError> {
+    if path.is_empty() {
+        return Ok((Arc::new(whole), OnceLock::new()));
+    }
+    let part = part(whole, path)?;
+    let footprint = Footprint::of(&part)?;
+    Ok((Arc::new(part), OnceLock::from(Some(footprint))))
 }
 
 /// The tree of an index.
@@ -300,6 +365,16 @@ fn whole_tree(opened: &OpenArtifact) -> Result<IndexTree<SharedIndex>, MountTabl
 }
 
 impl Shown {
+    fn new(
+        opened: OpenArtifact,
+        path: Vec<u8>,
+        footprint: OnceLock<Option<Footprint>>,
+        by: Asker,
+    ) -> Arc<Self> {
+        let marks = opened.tasks.iter().map(Task::mark).collect();
+        Arc::new(Self { opened, path, footprint, marks, by })
+    }
+
     /// Looks at every inode the first time.
     fn footprint(&self) -> Option<&Footprint> {
         let of_all = || Footprint::of(&whole_tree(&self.opened).ok()?).ok();
@@ -318,7 +393,7 @@ impl Shown {
         }
     }
 
-    fn view(&self, dir: PathBuf) -> MountView {
+    fn view(&self, dir: PathBuf, survival: Survival) -> MountView {
         let mut ledger = Ledger::default();
         let mut cached = 0;
         for (space, (task, mark)) in self.opened.tasks.iter().zip(&self.marks).enumerate() {
@@ -334,7 +409,7 @@ impl Shown {
             _ => self.footprint().map_or((0, 0), |part| (part.files, part.bytes)),
         };
         let (opened, path, by) = (self.opened.clone(), self.path.clone(), self.by);
-        MountView { dir, opened, path, files, content, cached, ledger, by }
+        MountView { dir, opened, path, files, content, cached, ledger, by, survival }
     }
 }
 

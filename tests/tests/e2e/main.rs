@@ -48,6 +48,7 @@ mod sieges;
 mod small;
 mod snapshots;
 mod support;
+mod survival;
 mod swarm;
 mod sync;
 mod sync_adverse;

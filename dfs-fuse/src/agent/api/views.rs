@@ -8,8 +8,9 @@ use dfs_peer::engine::{Ledger, Task};
 use dfs_proto::common;
 use dfs_proto::node::{self, MountInfo, StatusReply};
 
-use crate::agent::mounts::shown;
+use crate::agent::mounts::{MountView, shown};
 use crate::agent::{Agent, Asker};
+use crate::mount::Survival;
 
 pub(super) fn status(agent: &Agent) -> StatusReply {
     let engine = &agent.host().engine;
@@ -53,13 +54,6 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
         .map(|view| {
             let mut artifact = view.opened.describe();
             artifact.url = shown(&view.opened.target.url, &view.path);
-            let waiting = view.opened.tasks.iter().find_map(Task::waiting_for);
-            let complete = view.opened.tasks.iter().all(Task::is_complete);
-            let state = match waiting {
-                Some(why) => format!("waiting for {why}"),
-                None if complete => "complete: works offline".to_owned(),
-                None => "ready".to_owned(),
-            };
             let index = view.opened.index.as_ref().and_then(|index| index.task.length());
             MountInfo {
                 dir: view.dir.to_string_lossy().into_owned(),
@@ -68,7 +62,8 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
                 cached_bytes: view.cached,
                 content_bytes: view.content,
                 ledger: Some(ledger(&view.ledger)),
-                state,
+                state: state(&view),
+                survival: Some(survival(&view.survival)),
                 files: view.files,
                 index_bytes: index.unwrap_or(0),
                 left_out: view
@@ -80,6 +75,35 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
             }
         })
         .collect()
+}
+
+fn state(view: &MountView) -> String {
+    let waiting = view.opened.tasks.iter().find_map(Task::waiting_for);
+    let complete = view.opened.tasks.iter().all(Task::is_complete);
+    let state = match waiting {
+        Some(why) => format!("waiting for {why}"),
+        None if complete => "complete: works offline".to_owned(),
+        None => "ready".to_owned(),
+    };
+    match &view.survival {
+        Survival::Kept { resends: true, .. } | Survival::Dies { why: None } => state,
+        Survival::Kept { .. } => format!("{state}; reads under way fail if the agent dies"),
+        Survival::Dies { why: Some(why) } => format!("{state}; dies with its agent: {why}"),
+    }
+}
+
+fn survival(survival: &Survival) -> node::Survival {
+    match survival {
+        Survival::Kept { by, resends } => node::Survival {
+            kept_by: by.keeper.pid().unwrap_or(0),
+            resends: *resends,
+            why_not: String::new(),
+        },
+        Survival::Dies { why } => node::Survival {
+            why_not: why.clone().unwrap_or_else(|| "no holder was asked for".to_owned()),
+            ..node::Survival::default()
+        },
+    }
 }
 
 pub(super) fn tasks(agent: &Agent, prefix: &str, asker: Asker) -> Vec<node::TaskInfo> {

@@ -1,0 +1,71 @@
+//! What a mount needs to outlive its agent, in the hands of somebody who does not die with the agent.
+//!
+//! Of each mount are kept the descriptor through which the kernel sends its requests and a [`Record`] of what it
+//! shows; both in memory only. A later agent takes them over ([`crate::mount::resume`]): what the earlier one had
+//! not answered is sent again, and who has files open does not notice. The keeper is a small process that the agent
+//! starts and that starts the agent again ([`own`]), or one of the machine's, outside of the agent's container.
+//! Where that process dies, the agent starts another; where both die at once, the mounts are dead.
+
+mod own;
+mod packet;
+pub mod process;
+mod record;
+mod supervision;
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+pub use own::{Own, Starting, socket_in};
+pub use packet::Then;
+pub use record::{FORMAT as RECORD_FORMAT, Record};
+
+/// A mount as it is kept.
+#[derive(Debug)]
+pub struct Kept {
+    /// Names it among the mounts of its agent, for as long as it is there.
+    pub name: String,
+    /// The kernel's end of it.
+    pub device: OwnedFd,
+    /// What it shows.
+    pub record: Record,
+}
+
+impl Kept {
+    /// Another hold on the same.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let (device, record) = (self.device.try_clone()?, self.record.try_clone()?);
+        Ok(Self { name: self.name.clone(), device, record })
+    }
+}
+
+/// Whether the kernel has let go of the mount behind a descriptor: nobody uses it any more.
+pub(crate) fn is_gone(device: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut asked = [PollFd::from_borrowed_fd(device, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // A poll that fails tells nothing.
+    poll(&mut asked, Some(&now)).is_ok()
+        && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL)
+}
+
+/// A mount in its keeper's hands. Dropping this leaves it there.
+#[derive(Debug)]
+pub struct InKeeping {
+    /// Whose.
+    pub keeper: Arc<Own>,
+    /// What it is called there.
+    pub name: String,
+    /// What it shows.
+    pub record: Record,
+}
+
+impl InKeeping {
+    /// It is over: nothing is to be taken over any more.
+    pub fn end(&self) {
+        if let Err(error) = self.keeper.let_go(&self.name) {
+            // It sees by itself that the kernel has let go.
+            tracing::debug!(name = self.name, %error, "the holder was not told of a mount's end");
+        }
+    }
+}

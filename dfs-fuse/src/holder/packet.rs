@@ -1,0 +1,149 @@
+//! What an agent and its holder say to each other: one packet a message, with descriptors beside it.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// No message is longer.
+const LONGEST: usize = 1024;
+
+/// A mount's device and its record.
+const DESCRIPTORS: usize = 2;
+
+/// What an agent says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub(super) enum FromAgent {
+    /// The first: it is here, and is to be told what is kept.
+    Hello { pid: u32 },
+    /// Keep this mount; with its descriptors.
+    Keep { name: String },
+    /// A mount is over.
+    LetGo { name: String },
+    /// The agent ends, and wants to.
+    Farewell { then: Then },
+}
+
+/// What is to come after an agent that ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Then {
+    /// Nothing: who wants another one starts it.
+    Nothing,
+    /// Another one at once, of the program that lies there now.
+    Another,
+}
+
+/// What a holder says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub(super) enum FromHolder {
+    /// A mount that is kept; with its descriptors.
+    Kept { name: String },
+    /// What was asked is done; after a hello, all that is kept was told.
+    Done { pid: u32 },
+    /// It is not.
+    Refused { why: String },
+}
+
+/// Sends a message.
+pub(super) fn send(
+    socket: impl AsFd,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > LONGEST {
+        return Err(io::Error::other("a message to or from a holder is too long"));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("too many descriptors for one message"));
+    }
+    loop {
+        let parts = [IoSlice::new(&bytes)];
+        match sendmsg(&socket, &parts, &mut control, SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// Waits for a message; `None` when the other end is gone.
+pub(super) fn receive<T: DeserializeOwned>(
+    socket: impl AsFd,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut bytes = [0; LONGEST];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        match recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Ok(None),
+            Err(error) => return Err(error.into()),
+            Ok(received) => break received,
+        }
+    };
+    let descriptors = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let descriptors = descriptors.flatten().collect();
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut off"));
+    }
+    let message = serde_json::from_slice(&bytes[..received.bytes])?;
+    Ok(Some((message, descriptors)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
+    #[test]
+    fn a_message_arrives_with_its_descriptors_and_apart_from_the_next_one() {
+        let (one, other) = pair();
+        let file = tempfile::tempfile().unwrap();
+        let keep = FromAgent::Keep { name: "a".into() };
+        send(&one, &keep, &[file.as_fd(), file.as_fd()]).unwrap();
+        send(&one, &FromAgent::Farewell { then: Then::Another }, &[]).unwrap();
+        let (said, descriptors) = receive::<FromAgent>(&other).unwrap().unwrap();
+        assert_eq!((said, descriptors.len()), (keep, 2));
+        let (said, descriptors) = receive::<FromAgent>(&other).unwrap().unwrap();
+        assert_eq!((said, descriptors.len()), (FromAgent::Farewell { then: Then::Another }, 0));
+        drop(one);
+        assert!(receive::<FromAgent>(&other).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error() {
+        let (one, other) = pair();
+        let long = vec![b' '; 2 * LONGEST];
+        for garbage in [&b"{}"[..], b"\xff", br#"{"say":"keep"}"#, &long] {
+            rustix::io::write(&one, garbage).unwrap();
+            assert!(receive::<FromAgent>(&other).is_err());
+        }
+        let too_long = FromAgent::Keep { name: "x".repeat(LONGEST) };
+        assert!(send(&one, &too_long, &[]).is_err());
+    }
+}

@@ -1,0 +1,402 @@
+//! The holder: a process of one thread that keeps what others would lose.
+//!
+//! It opens no file, reads no request of the kernel and knows nothing of what is mounted, so that there is little it
+//! could die of. While an agent is connected it sleeps. When the agent is gone it starts it again, if it was told
+//! how; when nobody comes in time it takes the mounts away, so that nobody waits for ever. Where it dies itself, its
+//! agent starts another.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, stdin};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use dfs_service::process::Fault;
+use dfs_service::telemetry::{self, LogFormat, TelemetryError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
+    socket_with, sockopt,
+};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::packet::{self, FromAgent, FromHolder, Then};
+use super::supervision::{Due, Starter, Supervision};
+use super::{Kept, Record, is_gone};
+use crate::mount::{self, Detach};
+
+/// How long the other end may take to read what it is told.
+const SEND: Duration = Duration::from_secs(5);
+
+/// How long a holder that its agent started waits for that agent to say so.
+const FIRST_HELLO: Duration = Duration::from_secs(30);
+
+/// Mounts kept at most.
+const MOUNTS: usize = 4096;
+
+/// `dfs-fuse holder`
+#[derive(Debug, Clone, clap::Args)]
+pub struct HolderFlags {
+    /// Unix socket that agents find it at.
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Seconds that mounts whose agent is gone are kept for the next one; then they are taken away.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub patience_seconds: u32,
+    /// The agent to start again when it dies, and its arguments. Without it somebody else does that, and the holder
+    /// stays when nothing is mounted.
+    #[arg(last = true, value_name = "AGENT")]
+    pub agent: Vec<OsString>,
+}
+
+/// Why a holder cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum HolderError {
+    /// It cannot listen.
+    #[error("cannot listen at {}", path.display())]
+    Listen {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another one is there.
+    #[error("a holder answers at {} already", .0.display())]
+    InUse(PathBuf),
+    /// The log.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// It cannot wait.
+    #[error("cannot wait for agents")]
+    Wait(#[source] io::Error),
+}
+
+impl HolderError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        Fault::of(self)
+    }
+}
+
+/// Runs until it is not needed any more.
+pub fn run(flags: &HolderFlags) -> Result<(), HolderError> {
+    telemetry::init(telemetry::DEFAULT_FILTER, LogFormat::Auto)?;
+    let given = sockopt::socket_acceptconn(stdin()).unwrap_or(false);
+    let listener = match given {
+        true => stdin().as_fd().try_clone_to_owned(),
+        false => listen_at(&flags.socket),
+    };
+    let listener = listener.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => HolderError::InUse(flags.socket.clone()),
+        _ => HolderError::Listen { path: flags.socket.clone(), source },
+    })?;
+    let unkillable = Unkillable::begin();
+    let holder = Holder {
+        listener,
+        newcomers: Vec::new(),
+        agent: None,
+        kept: BTreeMap::new(),
+        supervision: supervision(flags),
+        command: flags.agent.clone(),
+        child: None,
+        unkillable,
+        until: (!flags.agent.is_empty()).then(|| Instant::now() + FIRST_HELLO),
+    };
+    holder.run().map_err(HolderError::Wait)
+}
+
+fn supervision(flags: &HolderFlags) -> Supervision {
+    let starter = if flags.agent.is_empty() { Starter::Others } else { Starter::Holder };
+    let patience = Duration::from_secs(flags.patience_seconds.into());
+    Supervision::new(starter, patience, Instant::now())
+}
+
+/// A connection to the holder at `path`.
+pub(super) fn connection_to(path: &Path) -> io::Result<OwnedFd> {
+    let socket = new_socket()?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+fn new_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+/// Listens at `path`, in place of a socket on which nobody answers. Its name stays when it is closed.
+pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    match connection_to(path) {
+        Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(error) => return Err(error),
+    }
+    // Made beside and renamed: it is there with its permissions, or not at all.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let socket = new_socket()?;
+    bind(&socket, &SocketAddrUnix::new(&beside)?)?;
+    let published = fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))
+        .and_then(|()| Ok(listen(&socket, 8)?))
+        .and_then(|()| fs::rename(&beside, path));
+    if let Err(error) = published {
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
+    Ok(socket)
+}
+
+/// The agent that is served.
+struct Connected {
+    socket: OwnedFd,
+    pid: u32,
+    farewell: Option<Then>,
+}
+
+struct Holder {
+    listener: OwnedFd,
+    /// Connections that have not said who they are.
+    newcomers: Vec<OwnedFd>,
+    agent: Option<Connected>,
+    kept: BTreeMap<String, Kept>,
+    supervision: Supervision,
+    /// How an agent is started; empty where others do.
+    command: Vec<OsString>,
+    child: Option<(Child, OwnedFd)>,
+    unkillable: Unkillable,
+    /// When to end if no agent has come.
+    until: Option<Instant>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Happened {
+    Newcomer,
+    Said,
+    SaidFirst(usize),
+    ChildEnded,
+    Time,
+}
+
+impl Holder {
+    fn run(mut self) -> io::Result<()> {
+        while !self.is_over() {
+            match self.wait()? {
+                Happened::Newcomer => self.admit(),
+                Happened::SaidFirst(at) => self.greet(at),
+                Happened::Said => self.hear(),
+                Happened::ChildEnded => self.reap(),
+                Happened::Time => {}
+            }
+            if self.agent.is_none() {
+                self.kept.retain(|_, kept| !is_gone(kept.device.as_fd()));
+            }
+        }
+        Ok(())
+    }
+
+    /// One that its agent started is there for that agent's mounts.
+    fn is_over(&self) -> bool {
+        let awaited = self.until.is_some_and(|until| Instant::now() < until);
+        let needed = self.agent.is_some() || !self.kept.is_empty() || awaited;
+        !self.command.is_empty() && !needed
+    }
+
+    fn wait(&mut self) -> io::Result<Happened> {
+        let mut due = self.until;
+        if self.agent.is_none() && !self.kept.is_empty() {
+            match self.supervision.due(Instant::now()) {
+                Due::Nothing(until) => due = until,
+                Due::Start => self.start(),
+                Due::GiveUp => self.give_up(),
+            }
+        }
+        let mut asked = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        asked.extend(self.agent.iter().map(|agent| PollFd::new(&agent.socket, PollFlags::IN)));
+        let first = asked.len();
+        asked.extend(self.newcomers.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        let child = asked.len();
+        asked.extend(self.child.iter().map(|(_, handle)| PollFd::new(handle, PollFlags::IN)));
+        if self.agent.is_none() {
+            // Only then: every request of the kernel would wake this process.
+            let devices = self.kept.values();
+            asked.extend(devices.map(|kept| PollFd::new(&kept.device, PollFlags::empty())));
+        }
+        let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| left.try_into().unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 }));
+        match poll(&mut asked, left.as_ref()) {
+            Err(Errno::INTR) => return Ok(Happened::Time),
+            other => other?,
+        };
+        let happened = asked.iter().position(|one| !one.revents().is_empty());
+        Ok(match happened {
+            Some(0) => Happened::Newcomer,
+            Some(at) if at < first => Happened::Said,
+            Some(at) if at < child => Happened::SaidFirst(at - first),
+            Some(at) if at == child && self.child.is_some() => Happened::ChildEnded,
+            _ => Happened::Time,
+        })
+    }
+
+    /// Lets in this user and root.
+    fn admit(&mut self) {
+        let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC) else { return };
+        let own = rustix::process::geteuid();
+        let user = sockopt::socket_peercred(&socket).map(|peer| peer.uid);
+        let is_known = user.is_ok_and(|user| user == own || user.is_root());
+        let timed = sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(SEND));
+        if is_known && timed.is_ok() && self.newcomers.len() < 16 {
+            self.newcomers.push(socket);
+        }
+    }
+
+    /// Hears who a newcomer is.
+    fn greet(&mut self, at: usize) {
+        let socket = self.newcomers.swap_remove(at);
+        let Ok(Some((FromAgent::Hello { pid }, _))) = packet::receive(&socket) else { return };
+        if let Some(agent) = &self.agent {
+            let why = format!("the agent with pid {} is served", agent.pid);
+            // Whoever does not hear it finds the connection closed.
+            let _ = packet::send(&socket, &FromHolder::Refused { why }, &[]);
+            return;
+        }
+        self.kept.retain(|_, kept| !is_gone(kept.device.as_fd()));
+        let told = self.kept.values().try_for_each(|kept| {
+            let descriptors = [kept.device.as_fd(), kept.record.as_fd()];
+            packet::send(&socket, &FromHolder::Kept { name: kept.name.clone() }, &descriptors)
+        });
+        if told.and_then(|()| packet::send(&socket, &done(), &[])).is_err() {
+            return;
+        }
+        tracing::info!(pid, mounts = self.kept.len(), "an agent is served");
+        self.agent = Some(Connected { socket, pid, farewell: None });
+        self.until = None;
+        self.supervision.came();
+    }
+
+    fn hear(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        let Ok(Some((said, descriptors))) = packet::receive::<FromAgent>(&agent.socket) else {
+            return self.lose_agent();
+        };
+        let answer = match said {
+            FromAgent::Keep { name } => keep(&mut self.kept, name, descriptors),
+            FromAgent::LetGo { name } => {
+                self.kept.remove(&name);
+                done()
+            }
+            FromAgent::Farewell { then } => {
+                agent.farewell = Some(then);
+                done()
+            }
+            FromAgent::Hello { .. } => {
+                FromHolder::Refused { why: "it has said hello before".to_owned() }
+            }
+        };
+        if packet::send(&agent.socket, &answer, &[]).is_err() {
+            self.lose_agent();
+        }
+    }
+
+    fn lose_agent(&mut self) {
+        let Some(agent) = self.agent.take() else { return };
+        tracing::info!(pid = agent.pid, mounts = self.kept.len(), "the agent is gone");
+        self.supervision.went(agent.farewell, Instant::now());
+    }
+
+    fn reap(&mut self) {
+        let Some((mut child, _)) = self.child.take() else { return };
+        let ended = child.wait();
+        if self.agent.is_none() {
+            tracing::warn!(?ended, "the agent that was started has ended");
+            self.supervision.started_in_vain(Instant::now());
+        }
+    }
+
+    fn start(&mut self) {
+        let [program, arguments @ ..] = &self.command[..] else { return };
+        if self.child.is_some() {
+            // It was started and has not said hello yet.
+            return;
+        }
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).process_group(0);
+        let spawned = self.unkillable.pause(|| command.spawn());
+        let started = spawned.and_then(|child| {
+            let pid = Pid::from_raw(child.id().try_into().unwrap_or(0));
+            let handle = pidfd_open(pid.ok_or(Errno::SRCH)?, PidfdFlags::empty())?;
+            Ok((child, handle))
+        });
+        match started {
+            Ok((child, handle)) => {
+                tracing::info!(pid = child.id(), "the agent is started again");
+                self.child = Some((child, handle));
+            }
+            Err(error) => {
+                tracing::error!(program = %program.display(), %error, "no agent can be started");
+                self.supervision.started_in_vain(Instant::now());
+            }
+        }
+    }
+
+    /// Takes away what nobody has come for: who waits gets an error instead of waiting for ever.
+    fn give_up(&mut self) {
+        for (name, kept) in std::mem::take(&mut self.kept) {
+            tracing::error!(name, "a mount that no agent has come for is taken away");
+            let at = kept.record.read().ok().and_then(|record| record.at).unwrap_or_default();
+            for entry in mount::entries_of(&at) {
+                if let Err(error) = mount::unmount(&entry, Detach::Lazily) {
+                    tracing::error!(name, %error, "it could not be unmounted");
+                }
+            }
+        }
+    }
+}
+
+fn done() -> FromHolder {
+    FromHolder::Done { pid: std::process::id() }
+}
+
+fn keep(kept: &mut BTreeMap<String, Kept>, name: String, descriptors: Vec<OwnedFd>) -> FromHolder {
+    let refused = |why: &str| FromHolder::Refused { why: why.to_owned() };
+    let Ok([device, record]) = <[OwnedFd; 2]>::try_from(descriptors) else {
+        return refused("a mount comes with its device and its record");
+    };
+    if kept.len() >= MOUNTS && !kept.contains_key(&name) {
+        return refused("it keeps as many mounts as it can");
+    }
+    let record = Record::from_descriptor(record);
+    kept.insert(name.clone(), Kept { name, device, record });
+    done()
+}
+
+/// Spared when memory runs out, where this process may say so; those it starts are not.
+struct Unkillable {
+    usual: Option<String>,
+}
+
+const SCORE: &str = "/proc/self/oom_score_adj";
+
+impl Unkillable {
+    fn begin() -> Self {
+        let usual = fs::read_to_string(SCORE).ok();
+        let allowed = fs::write(SCORE, "-1000").is_ok();
+        Self { usual: usual.filter(|_| allowed) }
+    }
+
+    fn pause<T>(&self, work: impl FnOnce() -> T) -> T {
+        let Some(usual) = &self.usual else { return work() };
+        // What was allowed once is allowed again.
+        let _ = fs::write(SCORE, usual);
+        let done = work();
+        let _ = fs::write(SCORE, "-1000");
+        done
+    }
+}

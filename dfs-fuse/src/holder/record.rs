@@ -1,0 +1,150 @@
+//! What is known of a mount, in memory that outlives the process that wrote it.
+//!
+//! Two places take turns, so that a writer that dies half way leaves what was there before.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use dfs_proto::convert;
+use dfs_proto::node::KeptMount;
+use rustix::fs::MemfdFlags;
+
+/// The format that is written and understood.
+pub const FORMAT: u32 = 1;
+
+/// Bytes of one of the two places: the head, and what it says follows.
+const PLACE: u64 = 256 << 10;
+
+/// Number, length and digest.
+const HEAD: usize = 8 + 8 + 32;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Record(File);
+
+impl Record {
+    /// A record of `kept`.
+    pub fn of(kept: &KeptMount) -> io::Result<Self> {
+        let memory = rustix::fs::memfd_create("dfs-mount", MemfdFlags::CLOEXEC)?;
+        let record = Self(memory.into());
+        record.write(kept)?;
+        Ok(record)
+    }
+
+    /// The record behind a descriptor.
+    pub fn from_descriptor(descriptor: OwnedFd) -> Self {
+        Self(descriptor.into())
+    }
+
+    /// Another hold on the same.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Replaces what it says. One writer at a time.
+    pub fn write(&self, kept: &KeptMount) -> io::Result<()> {
+        let bytes = convert::encode_kept_mount(kept);
+        if bytes.len() as u64 > PLACE - HEAD as u64 {
+            return Err(io::Error::other("a mount's record is too long"));
+        }
+        let (number, place) = match self.newest() {
+            Some((number, place, _)) => (number + 1, 1 - place),
+            None => (1, 0),
+        };
+        let mut whole = Vec::with_capacity(HEAD + bytes.len());
+        whole.extend_from_slice(&u64::to_le_bytes(number));
+        whole.extend_from_slice(&u64::to_le_bytes(bytes.len() as u64));
+        whole.extend_from_slice(digest(number, &bytes).as_bytes());
+        whole.extend_from_slice(&bytes);
+        self.0.write_all_at(&whole, place * PLACE)
+    }
+
+    /// What it says.
+    pub fn read(&self) -> io::Result<KeptMount> {
+        let unreadable = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+        let (_, _, bytes) = self.newest().ok_or_else(|| unreadable("a mount's record is empty"))?;
+        let kept =
+            convert::decode_kept_mount(&bytes).map_err(|error| unreadable(&error.to_string()))?;
+        match kept.format {
+            FORMAT => Ok(kept),
+            other => Err(unreadable(&format!("a mount's record has format {other}"))),
+        }
+    }
+
+    /// The number, the place and the bytes of what was written last and whole.
+    fn newest(&self) -> Option<(u64, u64, Vec<u8>)> {
+        let written = [0, 1].into_iter().filter_map(|place| {
+            let (number, bytes) = self.at(place)?;
+            Some((number, place, bytes))
+        });
+        written.max_by_key(|(number, ..)| *number)
+    }
+
+    fn at(&self, place: u64) -> Option<(u64, Vec<u8>)> {
+        let mut head = [0; HEAD];
+        self.0.read_exact_at(&mut head, place * PLACE).ok()?;
+        let number = u64::from_le_bytes(head[..8].try_into().ok()?);
+        let length = u64::from_le_bytes(head[8..16].try_into().ok()?);
+        if length > PLACE - HEAD as u64 {
+            return None;
+        }
+        let mut bytes = vec![0; length as usize];
+        self.0.read_exact_at(&mut bytes, place * PLACE + HEAD as u64).ok()?;
+        (digest(number, &bytes).as_bytes()[..] == head[16..]).then_some((number, bytes))
+    }
+}
+
+impl AsFd for Record {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn digest(number: u64, bytes: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&number.to_le_bytes()).update(bytes);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_generation(generation: u32) -> KeptMount {
+        KeptMount { format: FORMAT, generation, ..KeptMount::default() }
+    }
+
+    #[test]
+    fn what_was_written_last_is_read_also_by_who_has_another_hold_on_it() {
+        let record = Record::of(&of_generation(1)).unwrap();
+        let other = Record::from_descriptor(record.as_fd().try_clone_to_owned().unwrap());
+        for generation in 1..10 {
+            assert_eq!(other.read().unwrap().generation, generation);
+            record.write(&of_generation(generation + 1)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_write_that_was_cut_off_anywhere_leaves_what_was_there_before() {
+        let record = Record::of(&of_generation(1)).unwrap();
+        let length = record.0.metadata().unwrap().len();
+        record.write(&of_generation(2)).unwrap();
+        let written = record.0.metadata().unwrap().len();
+        for cut in PLACE..written {
+            record.0.set_len(cut).unwrap();
+            assert_eq!(record.read().unwrap().generation, 1, "cut at {cut}");
+        }
+        assert!(length < PLACE);
+    }
+
+    #[test]
+    fn a_later_format_and_no_record_at_all_are_told() {
+        let later = KeptMount { format: FORMAT + 1, ..KeptMount::default() };
+        let told = |record: &Record| record.read().unwrap_err().to_string();
+        assert!(told(&Record::of(&later).unwrap()).contains("format 2"));
+        let empty = rustix::fs::memfd_create("dfs-test", MemfdFlags::CLOEXEC).unwrap();
+        assert!(told(&Record::from_descriptor(empty)).contains("empty"));
+    }
+}

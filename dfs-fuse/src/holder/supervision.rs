@@ -1,0 +1,146 @@
+//! What becomes of mounts whose agent is gone: when another agent is started for them, and when they are given up.
+//!
+//! Pure: the time is passed in.
+
+use std::time::{Duration, Instant};
+
+use super::packet::Then;
+
+/// An agent that died is given so long to be started again by whoever watches over it.
+const OTHERS_FIRST: Duration = Duration::from_millis(150);
+
+/// Until the next attempt after an agent that died before it said anything; doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Who brings another agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Starter {
+    /// The holder.
+    Holder,
+    /// Somebody else.
+    Others,
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Nothing until then, where that is known.
+    Nothing(Option<Instant>),
+    /// Another agent is to be started.
+    Start,
+    /// Nobody has come for too long: who waits is to be told.
+    GiveUp,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Supervision {
+    starter: Starter,
+    patience: Duration,
+    /// Since when there is no agent.
+    gone: Option<Instant>,
+    /// When the next one is started.
+    next: Option<Instant>,
+    pause: Duration,
+}
+
+impl Supervision {
+    pub(super) fn new(starter: Starter, patience: Duration, now: Instant) -> Self {
+        Self { starter, patience, gone: Some(now), next: None, pause: FIRST_PAUSE }
+    }
+
+    /// An agent has said hello.
+    pub(super) fn came(&mut self) {
+        (self.gone, self.next, self.pause) = (None, None, FIRST_PAUSE);
+    }
+
+    /// The agent is gone: it died, or ended as it had said.
+    pub(super) fn went(&mut self, farewell: Option<Then>, now: Instant) {
+        self.gone = Some(now);
+        self.next = match (self.starter, farewell) {
+            (Starter::Others, _) | (_, Some(Then::Nothing)) => None,
+            (Starter::Holder, Some(Then::Another)) => Some(now),
+            (Starter::Holder, None) => Some(now + OTHERS_FIRST),
+        };
+    }
+
+    /// An agent that was started ended before it said hello, or could not be started.
+    pub(super) fn started_in_vain(&mut self, now: Instant) {
+        self.next = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// What is due; a start counts as made.
+    pub(super) fn due(&mut self, now: Instant) -> Due {
+        let Some(gone) = self.gone else { return Due::Nothing(None) };
+        let end = gone + self.patience;
+        if now >= end {
+            return Due::GiveUp;
+        }
+        if self.next.is_some_and(|next| now >= next) {
+            self.next = None;
+            return Due::Start;
+        }
+        Due::Nothing(Some(self.next.map_or(end, |next| next.min(end))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(300);
+
+    fn supervised(starter: Starter) -> (Supervision, Instant) {
+        let now = Instant::now();
+        let mut supervision = Supervision::new(starter, PATIENCE, now);
+        supervision.came();
+        assert_eq!(supervision.due(now + 2 * PATIENCE), Due::Nothing(None));
+        (supervision, now)
+    }
+
+    #[test]
+    fn another_agent_is_started_once_others_had_time_to() {
+        let (mut supervision, now) = supervised(Starter::Holder);
+        supervision.went(None, now);
+        assert_eq!(supervision.due(now), Due::Nothing(Some(now + OTHERS_FIRST)));
+        let now = now + OTHERS_FIRST;
+        assert_eq!(supervision.due(now), Due::Start);
+        assert_eq!(supervision.due(now), Due::Nothing(Some(now - OTHERS_FIRST + PATIENCE)));
+        supervision.came();
+        assert_eq!(supervision.due(now), Due::Nothing(None));
+        supervision.went(Some(Then::Another), now);
+        assert_eq!(supervision.due(now), Due::Start);
+    }
+
+    #[test]
+    fn who_ends_for_good_and_whom_others_start_is_waited_for_and_given_up_in_the_end() {
+        for (starter, farewell) in [(Starter::Holder, Some(Then::Nothing)), (Starter::Others, None)]
+        {
+            let (mut supervision, now) = supervised(starter);
+            supervision.went(farewell, now);
+            assert_eq!(supervision.due(now), Due::Nothing(Some(now + PATIENCE)));
+            assert_eq!(supervision.due(now + PATIENCE), Due::GiveUp);
+        }
+    }
+
+    #[test]
+    fn an_agent_that_cannot_start_is_tried_less_and_less_often_until_it_is_given_up() {
+        let (mut supervision, began) = supervised(Starter::Holder);
+        supervision.went(None, began);
+        let (mut now, mut starts) = (began, 0);
+        loop {
+            match supervision.due(now) {
+                Due::Nothing(until) => now = until.unwrap(),
+                Due::Start => {
+                    starts += 1;
+                    supervision.started_in_vain(now);
+                }
+                Due::GiveUp => break,
+            }
+        }
+        assert_eq!(now, began + PATIENCE);
+        assert!((20..50).contains(&starts), "{starts}");
+    }
+}

@@ -1,0 +1,83 @@
+//! A mount in the hands of its keeper: handed over before anybody is told of it, taken over by the next agent.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
+
+use super::table::{self, MountEntry};
+use crate::core::Generation;
+use crate::fuse::Agreed;
+use crate::holder::{InKeeping, Kept, Own, RECORD_FORMAT, Record};
+
+/// Who keeps a mount, and what is to be known of it.
+#[derive(Debug, Clone)]
+pub struct Keeping {
+    /// Who.
+    pub keeper: Arc<Own>,
+    /// What it shows.
+    pub shown: ShownMount,
+}
+
+impl Keeping {
+    /// Hands a mount over that nobody serves yet.
+    pub(super) fn begin(
+        &self,
+        device: &OwnedFd,
+        entry: Option<&MountEntry>,
+        generation: Generation,
+    ) -> io::Result<InKeeping> {
+        let record = Record::of(&KeptMount {
+            format: RECORD_FORMAT,
+            served: false,
+            at: entry.map(at),
+            capabilities: 0,
+            generation: u32::from(generation.0),
+            shown: Some(self.shown.clone()),
+        })?;
+        let name = next_name();
+        let kept =
+            Kept { name: name.clone(), device: device.try_clone()?, record: record.try_clone()? };
+        self.keeper.keep(kept)?;
+        Ok(InKeeping { keeper: Arc::clone(&self.keeper), name, record })
+    }
+}
+
+/// Notes that it is served: from now on it can be taken over.
+pub(super) fn served(kept: &InKeeping, agreed: Agreed) -> io::Result<()> {
+    let record = kept.record.read()?;
+    kept.record.write(&KeptMount { served: true, capabilities: agreed.bits(), ..record })
+}
+
+/// Names no other mount of any agent of this machine's had since it started.
+fn next_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let since = since.map_or(0, |since| since.as_nanos());
+    format!("{since:x}-{:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn at(entry: &MountEntry) -> MountedAt {
+    MountedAt {
+        dir: entry.dir.as_os_str().as_bytes().to_vec().into(),
+        device: entry.device.clone(),
+        name: entry.name.clone(),
+    }
+}
+
+/// Where it was mounted.
+pub(super) fn dir_of(at: &MountedAt) -> PathBuf {
+    std::ffi::OsString::from_vec(at.dir.to_vec()).into()
+}
+
+/// The lines of the mount table that show the mount, in the namespace of this process.
+pub fn entries_of(at: &MountedAt) -> Vec<MountEntry> {
+    let all = table::mounts().unwrap_or_default();
+    let is_it =
+        |entry: &MountEntry| entry.is_ours() && entry.device == at.device && entry.name == at.name;
+    all.into_iter().filter(is_it).collect()
+}

@@ -1,0 +1,473 @@
+//! Mounts whose agent dies: whoever reads goes on once there is another one, whoever kept the mount until then.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use dfs_tests::wait::{PATIENCE, find};
+use dfs_tests::{Binaries, Body, Fault, Mount, Origin, Owned, wait};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Agent, Expected, Place, all, binaries, dfctl_at};
+
+const MIB: u64 = 1 << 20;
+
+/// A holder of the machine's.
+struct Holder {
+    process: Owned,
+    socket: PathBuf,
+    log: PathBuf,
+}
+
+impl Holder {
+    fn start(place: &Place, patience: u32) -> Self {
+        let (socket, log) = (place.path("holder.sock"), place.path("holder.log"));
+        let process = start_holder(&binaries(), &socket, &log, patience);
+        wait::until("the holder listens", || socket.exists()).unwrap();
+        Self { process, socket, log }
+    }
+
+    fn agent(&self, place: &Place) -> Agent {
+        Agent::solo_with(place, "agent", &["--holder", self.socket.to_str().unwrap()])
+    }
+
+    fn pid(&self) -> u64 {
+        self.process.child.id().into()
+    }
+
+    fn told(&self, what: &str) -> usize {
+        fs::read_to_string(&self.log).unwrap_or_default().matches(what).count()
+    }
+}
+
+fn start_holder(binaries: &Binaries, socket: &Path, log: &Path, patience: u32) -> Owned {
+    let mut command = binaries.command("dfs-fuse").unwrap();
+    let output = File::options().create(true).append(true).open(log).unwrap();
+    command.arg("holder").arg("--socket").arg(socket);
+    command.args(["--patience-seconds", &patience.to_string()]);
+    command.stdout(Stdio::null()).stderr(output);
+    Owned::start(&mut command).unwrap()
+}
+
+/// What `dfctl mounts` says of the one mount.
+fn survival(agent: &Agent) -> serde_json::Value {
+    let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+    listed["items"][0]["survival"].clone()
+}
+
+/// A read in a process of its own: what this one has open every agent that it starts would have to close, which
+/// waits for an agent.
+fn reading(path: &Path) -> JoinHandle<Option<Vec<u8>>> {
+    let mut command = Command::new("cat");
+    let mut reader = Owned::start(command.arg(path).stdout(Stdio::piped())).unwrap();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        reader.child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
+        reader.child.wait().unwrap().success().then_some(bytes)
+    })
+}
+
+#[allow(unsafe_code)]
+fn map(path: &Path) -> memmap2::Mmap {
+    let file = File::open(path).unwrap();
+    // SAFETY: files of a mount never change and are never cut short.
+    unsafe { memmap2::Mmap::map(&file) }.unwrap()
+}
+
+#[test]
+fn sixty_four_readers_go_on_when_their_agent_is_killed() {
+    let place = Place::new();
+    let body = Body::noise(1, 48 * MIB + 5);
+    let bytes = all(&body);
+    let origin = Origin::of("/d/f", body).unwrap();
+    for name in 0..100 {
+        origin.put(&format!("/d/many/{name}"), Body::noise(name, 10_000));
+    }
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    assert_eq!(survival(&agent)["kept_by"], holder.pid());
+    // A directory half read, and a file mapped and touched once.
+    let mut listing = fs::read_dir(dir.join("many")).unwrap();
+    let mut names: Vec<_> = listing.by_ref().take(10).map(|one| one.unwrap().file_name()).collect();
+    let mapped = map(&dir.join("f"));
+    assert_eq!(mapped[7], bytes[7]);
+
+    let pace = origin.inject(Fault::pace(16 * MIB).on("/d/f"));
+    let (done, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for reader in 0..64_u64 {
+            let (done, over, bytes, path) = (&done, &over, &bytes, dir.join("f"));
+            scope.spawn(move || {
+                let file = File::open(path).unwrap();
+                let mut at = reader.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let mut buffer = vec![0; 70_000];
+                while !over.load(Ordering::Relaxed) {
+                    at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(reader);
+                    let offset = (at >> 16) as usize % bytes.len();
+                    let read = file.read_at(&mut buffer, offset as u64).unwrap();
+                    assert!(buffer[..read] == bytes[offset..offset + read], "at {offset}");
+                    assert!(read == buffer.len() || offset + read == bytes.len());
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let ends = scope.spawn(|| {
+            // However the test ends, its readers do.
+            let _over = OnDrop(|| over.store(true, Ordering::Relaxed));
+            for _ in 0..3 {
+                let before = done.load(Ordering::Relaxed);
+                wait::until("readers are at work", || {
+                    done.load(Ordering::Relaxed) > before + 64 && pace.struck() > 0
+                })
+                .unwrap();
+                agent.kill();
+                agent.start_again();
+            }
+            let after = done.load(Ordering::Relaxed);
+            wait::until("all readers go on", || done.load(Ordering::Relaxed) > after + 128)
+                .unwrap();
+        });
+        ends.join().unwrap();
+    });
+    names.extend(listing.map(|one| one.unwrap().file_name()));
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 100);
+    assert!(mapped[..] == bytes[..]);
+    assert_eq!(holder.told("an agent is served"), 4);
+}
+
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn a_read_that_was_blocked_when_its_agent_died_is_answered_by_the_next_one() {
+    let place = Place::new();
+    let body = Body::noise(1, 3 * MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let gate = origin.inject(Fault::gate().on("/d/f"));
+    let reader = reading(&dir.join("f"));
+    gate.wait_struck(1).unwrap();
+    agent.kill();
+    // The next one dies as soon as it has been given the mount, before it can answer anything.
+    let served = holder.told("an agent is served");
+    let process = agent.node.process_mut();
+    let restarted = thread::scope(|scope| {
+        let killing = scope.spawn(|| {
+            wait::until("the next agent has the mount", || {
+                holder.told("an agent is served") > served
+            })
+            .unwrap();
+            let pid = announced_or_running(&place);
+            kill_process(pid, Signal::KILL).unwrap();
+        });
+        let restarted = process.restart();
+        killing.join().unwrap();
+        restarted
+    });
+    drop(restarted);
+    let struck = gate.struck();
+    agent.start_again();
+    gate.wait_struck(struck + 1).unwrap();
+    assert!(!reader.is_finished());
+    gate.lift();
+    assert!(reader.join().unwrap().unwrap() == all(&body));
+}
+
+/// The agent that runs on the data directory of the test.
+fn announced_or_running(place: &Place) -> Pid {
+    let data = place.path("agent");
+    let found = find("an agent runs", PATIENCE, || running(&data, false).pop());
+    found.unwrap()
+}
+
+/// The processes that were started for a data directory: the holders, or the agents.
+fn running(data: &Path, holders: bool) -> Vec<Pid> {
+    let data = data.canonicalize().unwrap_or_else(|_| data.to_owned());
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let of_ours = processes.filter_map(|process| {
+        let pid: i32 = process.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(process.path().join("cmdline")).ok()?;
+        let words: Vec<_> = line.split(|byte| *byte == 0).collect();
+        let is_ours = words.first()?.ends_with(b"dfs-fuse")
+            && words.iter().any(|word| *word == data.as_os_str().as_encoded_bytes());
+        let is_holder = words.get(1).is_some_and(|word| *word == b"holder");
+        (is_ours && is_holder == holders).then(|| Pid::from_raw(pid)).flatten()
+    });
+    of_ours.collect()
+}
+
+/// An agent with a holder of its own, in a process group that is not the test's to kill.
+struct Own {
+    place: Place,
+    data: PathBuf,
+    socket: PathBuf,
+}
+
+impl Own {
+    fn start(place: Place) -> Self {
+        let data = place.dir("data");
+        fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let own = Self { data, socket: place.path("agent.sock"), place };
+        let mut command = binaries().command("dfs-fuse").unwrap();
+        let log = File::create(own.place.path("agent.log")).unwrap();
+        command.arg("--data-dir").arg(&own.data).arg("--socket").arg(&own.socket);
+        command.args(["--port-pieces", "0", "--port-metrics", "0"]).env("DFS_HOLDER", "own");
+        let mut child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        // Whoever ends first, it is not left a zombie.
+        thread::spawn(move || child.wait());
+        wait::until("the agent listens", || own.socket.exists()).unwrap();
+        own
+    }
+
+    fn agent(&self) -> Pid {
+        find("an agent runs", PATIENCE, || running(&self.data, false).pop()).unwrap()
+    }
+
+    fn holder(&self) -> Option<Pid> {
+        running(&self.data, true).pop()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.place.path("agent.log")).unwrap_or_default()
+    }
+
+    fn mount(&self, url: &str) -> (PathBuf, Mount) {
+        let dir = self.place.dir("mount");
+        let guard = Mount::guard(&dir);
+        dfctl_at(&self.socket, &["mount", url, dir.to_str().unwrap()]).done();
+        (dir, guard)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the agent's log:\n{}", self.log());
+        }
+        // The holder first: it would start the agent again.
+        for holders in [true, false] {
+            for pid in running(&self.data, holders) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_is_killed_again_and_again_is_started_again_by_its_own_holder() {
+    let kills: u64 = std::env::var("KILLS").map_or(200, |kills| kills.parse().unwrap());
+    let own = Own::start(Place::new());
+    let body = Body::noise(1, 8 * MIB);
+    let bytes = all(&body);
+    let origin = Origin::of("/d/f", body).unwrap();
+    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    let (reads, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let (reads, over, bytes, path) = (&reads, &over, &bytes, dir.join("f"));
+        scope.spawn(move || {
+            let (mut at, mut buffer) = (1_u64, vec![0; 300_000]);
+            while !over.load(Ordering::Relaxed) {
+                at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let offset = (at >> 20) as usize % bytes.len();
+                // Opened anew each time, and its pages given up: the agent is asked.
+                let file = File::open(&path).unwrap();
+                rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+                let read = file.read_at(&mut buffer, offset as u64).unwrap();
+                assert!(buffer[..read] == bytes[offset..offset + read]);
+                reads.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let _over = OnDrop(|| over.store(true, Ordering::Relaxed));
+        for kill in 0..kills {
+            let (agent, before) = (own.agent(), reads.load(Ordering::Relaxed));
+            wait::until("reads go on", || reads.load(Ordering::Relaxed) > before).unwrap();
+            // Now and then at any instant of its start, too.
+            if kill % 4 != 0 {
+                wait::until("it listens", || {
+                    own.log().matches("\"started\"").count() as u64 > kill / 4
+                })
+                .unwrap();
+            }
+            kill_process(agent, Signal::KILL).unwrap();
+            wait::until("it is gone", || !running(&own.data, false).contains(&agent)).unwrap();
+        }
+        let after = reads.load(Ordering::Relaxed);
+        wait::until("reads go on", || reads.load(Ordering::Relaxed) > after + 3).unwrap();
+    });
+    // It ends with its last mount taken away, and so does its holder.
+    wait::until("it answers", || dfctl_at(&own.socket, &["mounts"]).code == 0).unwrap();
+    kill_process(own.agent(), Signal::TERM).unwrap();
+    wait::until("both are gone", || own.holder().is_none() && running(&own.data, false).is_empty())
+        .unwrap();
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "it is not mounted any more");
+}
+
+#[test]
+fn a_holder_that_dies_has_a_successor_that_knows_all_it_knew() {
+    let own = Own::start(Place::new());
+    let body = Body::noise(1, 3 * MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    let first = own.holder().unwrap();
+    kill_process(first, Signal::KILL).unwrap();
+    wait::until("there is another one", || own.holder().is_some_and(|holder| holder != first))
+        .unwrap();
+    wait::until("it serves the agent", || own.log().contains("there is another one")).unwrap();
+    let agent = own.agent();
+    let gate = origin.inject(Fault::gate().on("/d/f"));
+    let reader = reading(&dir.join("f"));
+    gate.wait_struck(1).unwrap();
+    kill_process(agent, Signal::KILL).unwrap();
+    gate.wait_struck(2).unwrap();
+    gate.lift();
+    assert!(reader.join().unwrap().unwrap() == all(&body));
+}
+
+#[test]
+fn where_agent_and_holder_die_at_once_the_mount_is_dead_and_can_be_cleared_away() {
+    let own = Own::start(Place::new());
+    let origin = Origin::of("/d/f", Body::noise(1, 1000)).unwrap();
+    let (dir, guard) = own.mount(&origin.url("/d/"));
+    for pid in [own.holder().unwrap(), own.agent()] {
+        kill_process(pid, Signal::KILL).unwrap();
+    }
+    wait::until("the mount is dead", || {
+        fs::metadata(dir.join("f")).is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
+    })
+    .unwrap();
+    dfctl_at(&own.socket, &["doctor", "--fix"]);
+    assert!(!guard.is_mounted());
+}
+
+#[test]
+fn an_agent_that_is_told_to_end_leaves_its_mounts_to_the_next_one_where_the_machine_keeps_them() {
+    let place = Place::new();
+    let body = Body::noise(1, 3 * MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let gate = origin.inject(Fault::gate().on("/d/f"));
+    let reader = reading(&dir.join("f"));
+    gate.wait_struck(1).unwrap();
+    agent.terminate();
+    assert!(!reader.is_finished(), "who reads learns nothing of it");
+    agent.start_again();
+    gate.wait_struck(2).unwrap();
+    gate.lift();
+    assert!(reader.join().unwrap().unwrap() == all(&body));
+    agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+    // What is over is not kept.
+    agent.kill();
+    wait::until("nothing is kept", || holder.told("\"the agent is gone\"") == 2).unwrap();
+    agent.start_again();
+    let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn what_nobody_comes_for_is_taken_away_and_who_waits_gets_an_error() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 3 * MIB)).unwrap();
+    let holder = Holder::start(&place, 1);
+    let mut agent = holder.agent(&place);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let gate = origin.inject(Fault::gate().on("/d/f"));
+    let reader = reading(&dir.join("f"));
+    gate.wait_struck(1).unwrap();
+    agent.kill();
+    assert!(reader.join().unwrap().is_none());
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "it is not mounted any more");
+    // The holder is there for the next one.
+    gate.lift();
+    agent.start_again();
+    agent.dfctl(&["mount", &origin.url("/d/"), dir.to_str().unwrap()]).done();
+    assert_eq!(fs::metadata(dir.join("f")).unwrap().len(), 3 * MIB);
+}
+
+#[test]
+fn a_mount_that_ends_while_no_agent_is_there_is_forgotten() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 1000)).unwrap();
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    agent.kill();
+    dfs_tests::cluster::detach(&dir);
+    agent.start_again();
+    assert!(agent.log().matches("earlier agent's mount").count() == 0, "{}", agent.log());
+    let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn the_next_agent_needs_neither_the_origin_nor_the_credentials_for_what_is_here() {
+    let place = Place::new();
+    let body = Body::noise(1, 3 * MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    origin.put("/d/g", body.clone());
+    let secret = origin.inject(Fault::require_authorization("Bearer t0p-secret"));
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = place.dir("mount");
+    agent.guard(&dir);
+    let header = ["-H", "Authorization: Bearer t0p-secret"];
+    let words = ["mount", &origin.url("/d/"), dir.to_str().unwrap()];
+    agent.dfctl(&[&words[..], &header[..]].concat()).done();
+    assert!(fs::read(dir.join("f")).unwrap() == all(&body));
+    // What is missing is fetched with what the one before was told, which nobody wrote to a disk.
+    agent.kill();
+    agent.start_again();
+    assert!(fs::read(dir.join("g")).unwrap() == all(&body));
+    let written =
+        Command::new("grep").args(["-ral", "t0p-secret"]).arg(place.root()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&written.stdout), "");
+    assert!(secret.struck() == 0 || origin.log().iter().all(|logged| logged.status != 401));
+    agent.kill();
+    drop(origin);
+    agent.start_again();
+    for name in ["f", "g"] {
+        rustix::fs::fadvise(
+            File::open(dir.join(name)).unwrap(),
+            0,
+            None,
+            rustix::fs::Advice::DontNeed,
+        )
+        .unwrap();
+        assert!(fs::read(dir.join(name)).unwrap() == all(&body));
+    }
+}
+
+#[test]
+fn a_second_agent_does_not_take_what_the_first_one_serves() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 1000)).unwrap();
+    let holder = Holder::start(&place, 300);
+    let agent = holder.agent(&place);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let other = Agent::solo_with(&place, "other", &["--holder", holder.socket.to_str().unwrap()]);
+    assert!(other.log().contains("is served"), "{}", other.log());
+    let second = other.mount(&origin.url("/d/"), place.dir("second"));
+    let listed = other.dfctl(&["mounts"]).done();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains("dies with its agent"), "{listed}");
+    for dir in [dir, second] {
+        let mut text = Vec::new();
+        File::open(dir.join("f")).unwrap().read_to_end(&mut text).unwrap();
+        assert_eq!(text.len(), 1000);
+    }
+}
