@@ -35,7 +35,7 @@ use self::known::Answers;
 pub use self::known::{CommandId, Question};
 pub use self::mounts::{MountRequest, MountTable, MountTableError};
 pub use self::status::{CallError, status_of};
-use crate::holder::Own;
+use crate::holder::Holder;
 
 /// What a question came to; shared by all who wait for it.
 type Answered = Result<Arc<OpenArtifact>, Arc<OpenUrlError>>;
@@ -103,9 +103,9 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent over a running host; `keeper` keeps its mounts when it dies.
-    pub fn new(host: Host, facts: AgentFacts, keeper: Option<Arc<Own>>) -> Self {
-        let mounts = MountTable::new(keeper);
+    /// An agent over a running host; `holder` keeps its mounts when it dies.
+    pub fn new(host: Host, facts: AgentFacts, holder: Option<Arc<dyn Holder>>) -> Self {
+        let mounts = MountTable::new(holder);
         let busy = watch::Sender::new(0);
         let (answers, flights) = (Mutex::default(), Mutex::default());
         Self { inner: Arc::new(Inner { host, facts, mounts, answers, flights, busy }) }

@@ -35,7 +35,7 @@ use crate::agent::api::NodeService;
 use crate::agent::cluster::{self, NamedManager};
 use crate::agent::{Agent, AgentFacts};
 use crate::holder::process::HolderError;
-use crate::holder::{self, Own, Starting};
+use crate::holder::{self, Holder, Own, Starting, Systemd};
 use crate::metrics;
 use crate::options::{Command, Flags, HolderChoice, Options, PROCESS};
 
@@ -119,10 +119,10 @@ async fn start(
         cluster: cluster_name(options),
         capacity: options.capacity.map(Capacity::size),
     };
-    let keeper = keeper(&options.holder, data_dir.path())?;
-    let agent = Agent::new(host, facts, keeper.clone());
-    if let Some(keeper) = &keeper {
-        agent.resume_mounts(keeper).await;
+    let holder = holder(&options.holder, data_dir.path())?;
+    let agent = Agent::new(host, facts, holder.clone());
+    if let Some(holder) = &holder {
+        agent.resume_mounts(holder).await;
     }
     keep_mounts(lifecycle.service("mounts"), agent.clone());
     keep_house(lifecycle.service("housekeeping"), agent.clone());
@@ -258,9 +258,13 @@ fn sources(told: &Told) -> SourcesBuilder {
 }
 
 /// Who keeps the mounts when this process dies. Its own holder starts it again as it was started.
-fn keeper(choice: &HolderChoice, data_dir: &Path) -> Result<Option<Arc<Own>>, process::Error> {
+fn holder(
+    choice: &HolderChoice,
+    data_dir: &Path,
+) -> Result<Option<Arc<dyn Holder>>, process::Error> {
     Ok(match choice {
         HolderChoice::Off => None,
+        HolderChoice::Systemd => Some(Arc::new(Systemd::of_process()?)),
         HolderChoice::At(socket) => Some(Own::new(socket.clone(), Starting::Machine)),
         HolderChoice::Own => {
             let program = std::env::current_exe()?.into_os_string();

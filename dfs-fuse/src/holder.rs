@@ -2,8 +2,8 @@
 //!
 //! Of each mount are kept the descriptor through which the kernel sends its requests and a [`Record`] of what it
 //! shows; both in memory only. A later agent takes them over ([`crate::mount::resume`]): what the earlier one had
-//! not answered is sent again, and who has files open does not notice. The keeper is a small process that the agent
-//! starts and that starts the agent again ([`own`]), or one of the machine's, outside of the agent's container.
+//! not answered is sent again, and who has files open does not notice. The holder is a small process that the agent
+//! starts and that starts the agent again ([`own`]), one of the machine's, outside of the agent's container, or systemd.
 //! Where that process dies, the agent starts another; where both die at once, the mounts are dead.
 
 mod own;
@@ -11,7 +11,9 @@ mod packet;
 pub mod process;
 mod record;
 mod supervision;
+mod systemd;
 
+use std::fmt::Debug;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -19,6 +21,28 @@ use std::sync::Arc;
 pub use own::{Own, Starting, socket_in};
 pub use packet::Then;
 pub use record::{FORMAT as RECORD_FORMAT, Record};
+pub use systemd::Systemd;
+
+/// Who keeps mounts. Calls block for as long as it takes to answer.
+pub trait Holder: Debug + Send + Sync + 'static {
+    /// What an earlier agent left with it. Nothing where nobody has left anything.
+    fn take_over(&self) -> io::Result<Vec<Kept>>;
+
+    /// Has it keep a mount.
+    fn keep(&self, kept: Kept) -> io::Result<()>;
+
+    /// A mount is over.
+    fn let_go(&self, name: &str) -> io::Result<()>;
+
+    /// The agent ends by itself.
+    fn farewell(&self, then: Then) -> io::Result<()>;
+
+    /// Whether mounts stay with it when the agent is told to end, for the next one that somebody starts.
+    fn outlives_a_stop(&self) -> bool;
+
+    /// Its process, while there is one.
+    fn pid(&self) -> Option<u32>;
+}
 
 /// A mount as it is kept.
 #[derive(Debug)]
@@ -49,11 +73,11 @@ pub(crate) fn is_gone(device: BorrowedFd<'_>) -> bool {
         && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL)
 }
 
-/// A mount in its keeper's hands. Dropping this leaves it there.
+/// A mount in its holder's hands. Dropping this leaves it there.
 #[derive(Debug)]
 pub struct InKeeping {
     /// Whose.
-    pub keeper: Arc<Own>,
+    pub holder: Arc<dyn Holder>,
     /// What it is called there.
     pub name: String,
     /// What it shows.
@@ -63,7 +87,7 @@ pub struct InKeeping {
 impl InKeeping {
     /// It is over: nothing is to be taken over any more.
     pub fn end(&self) {
-        if let Err(error) = self.keeper.let_go(&self.name) {
+        if let Err(error) = self.holder.let_go(&self.name) {
             // It sees by itself that the kernel has let go.
             tracing::debug!(name = self.name, %error, "the holder was not told of a mount's end");
         }

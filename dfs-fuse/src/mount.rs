@@ -28,7 +28,7 @@ use crate::content::Content;
 use crate::core::{Core, CoreOptions};
 pub use crate::fuse::Opens;
 use crate::fuse::{self, Adapter, Agreed, Began, Beginning};
-use crate::holder::{InKeeping, Kept, Own, is_gone};
+use crate::holder::{Holder, InKeeping, Kept, is_gone};
 use crate::tree::Tree;
 use attach::Plan;
 pub use check::{find_helper, open_device, others_allowed};
@@ -332,9 +332,9 @@ pub fn resume(
     let agreed = Agreed::from_bits(record.capabilities);
     let entry = keeping::entries_of(&at).pop();
     let dir = entry.as_ref().map_or(dir, |entry| entry.dir.clone());
-    let keeper = options.keeping.as_ref().map(|keeping| Arc::clone(&keeping.keeper));
-    let kept_on = match keeper {
-        Some(keeper) => Ok(Arc::new(InKeeping { keeper, name: kept.name, record: kept.record })),
+    let holder = options.keeping.as_ref().map(|keeping| Arc::clone(&keeping.holder));
+    let kept_on = match holder {
+        Some(holder) => Ok(Arc::new(InKeeping { holder, name: kept.name, record: kept.record })),
         None => Err(None),
     };
     let beginning = Beginning::TakenOver(agreed);
@@ -344,7 +344,7 @@ pub fn resume(
 }
 
 /// Lets go of a kept mount that nobody can go on with.
-pub fn abandon(kept: &Kept, keeper: &Own) {
+pub fn abandon(kept: &Kept, holder: &dyn Holder) {
     let at = kept.record.read().ok().and_then(|record| record.at).unwrap_or_default();
     for entry in entries_of(&at) {
         if let Err(error) = unmount(&entry, Detach::Lazily) {
@@ -352,7 +352,7 @@ pub fn abandon(kept: &Kept, keeper: &Own) {
         }
     }
     // It sees by itself when the kernel has let go.
-    let _ = keeper.let_go(&kept.name);
+    let _ = holder.let_go(&kept.name);
 }
 
 /// Whether the kernel has let go of a kept mount.
@@ -419,7 +419,7 @@ impl Mounted {
         &self.survival
     }
 
-    /// Leaves it to the next process, which its keeper gives it to: nothing is unmounted, and who waits goes on
+    /// Leaves it to the next process, which its holder gives it to: nothing is unmounted, and who waits goes on
     /// waiting.
     pub fn leave(self) {
         self.core.leave();

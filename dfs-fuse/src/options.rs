@@ -72,8 +72,8 @@ pub struct Flags {
     #[arg(long, value_name = "DIR")]
     pub export: Vec<PathBuf>,
     /// Who keeps the mounts when the agent dies, until the next one goes on with them: own, a process that it starts
-    /// and that starts it again; the path of the socket of one that is there already, as outside of a container; or
-    /// off [default: own].
+    /// and that starts it again; systemd, where the agent is a service of it; the path of the socket of one that is
+    /// there already, as outside of a container; or off [default: own].
     #[arg(long, value_name = "HOLDER")]
     pub holder: Option<HolderChoice>,
     /// Ends when nothing has been mounted and nothing asked for a while.
@@ -104,6 +104,8 @@ pub enum HolderChoice {
     /// A process that the agent starts, and that starts the agent again.
     #[default]
     Own,
+    /// systemd, where it runs the agent as a service with room for descriptors.
+    Systemd,
     /// One that listens there already.
     At(PathBuf),
     /// Nobody: they die with it.
@@ -117,8 +119,11 @@ impl FromStr for HolderChoice {
         match text {
             "own" => Ok(Self::Own),
             "off" => Ok(Self::Off),
+            "systemd" => Ok(Self::Systemd),
             path if Path::new(path).is_absolute() => Ok(Self::At(path.into())),
-            other => Err(format!("'{other}' is not own, off, or the absolute path of a socket")),
+            other => {
+                Err(format!("'{other}' is not own, systemd, off, or the absolute path of a socket"))
+            }
         }
     }
 }
@@ -128,6 +133,7 @@ impl fmt::Display for HolderChoice {
         match self {
             Self::Own => f.write_str("own"),
             Self::Off => f.write_str("off"),
+            Self::Systemd => f.write_str("systemd"),
             Self::At(path) => write!(f, "{}", path.display()),
         }
     }
@@ -181,8 +187,8 @@ pub struct Options {
     /// Whether pieces travel compressed, from this host and to it: `auto` where samples of the content and the rate
     /// of the link say that it is quicker, `off` never.
     pub compression: Compression,
-    /// Who keeps the mounts when the agent dies: `own`, a process that it starts and that starts it again; the path of
-    /// the socket of one that is there already; or `off`.
+    /// Who keeps the mounts when the agent dies: `own`, a process that it starts and that starts it again; `systemd`, where
+    /// the agent is a service of it; the path of the socket of one that is there already; or `off`.
     pub holder: HolderChoice,
 }
 

@@ -17,7 +17,7 @@ use futures::stream;
 use tokio::time::timeout;
 
 use super::{Agent, Asker, MountTableError};
-use crate::holder::{Kept, Own, Then};
+use crate::holder::{Holder, Kept, Then};
 use crate::mount;
 
 /// Mounts gone on with at a time.
@@ -74,10 +74,10 @@ fn target(shown: &ShownMount) -> Result<Target, BadMessage> {
 }
 
 impl Agent {
-    /// Goes on with every mount that an earlier agent left with `keeper`. One that cannot be gone on with is taken
+    /// Goes on with every mount that an earlier agent left with `holder`. One that cannot be gone on with is taken
     /// away: who waits for it would wait for ever.
-    pub async fn resume_mounts(&self, keeper: &Arc<Own>) {
-        let asking = Arc::clone(keeper);
+    pub async fn resume_mounts(&self, holder: &Arc<dyn Holder>) {
+        let asking = Arc::clone(holder);
         let taken = tokio::task::spawn_blocking(move || asking.take_over()).await;
         let left = match taken {
             Ok(Ok(left)) => left,
@@ -86,21 +86,21 @@ impl Agent {
             }
             Err(_) => return,
         };
-        let resuming = left.into_iter().map(|kept| self.resume_or_abandon(kept, keeper));
+        let resuming = left.into_iter().map(|kept| self.resume_or_abandon(kept, holder));
         stream::iter(resuming).buffer_unordered(AT_A_TIME).collect::<()>().await;
     }
 
-    /// Takes every mount away, or leaves it to the next agent where its keeper is there for that one, too.
+    /// Takes every mount away, or leaves it to the next agent where its holder is there for that one, too.
     pub async fn end_mounts(&self) {
         if !self.mounts().leave_all(Then::Nothing) {
             self.mounts().unmount_all().await;
         }
     }
 
-    async fn resume_or_abandon(&self, kept: Kept, keeper: &Arc<Own>) {
+    async fn resume_or_abandon(&self, kept: Kept, holder: &Arc<dyn Holder>) {
         if mount::has_ended(&kept) {
             // Nobody is left to be told.
-            let _ = keeper.let_go(&kept.name);
+            let _ = holder.let_go(&kept.name);
             return;
         }
         let name = kept.name.clone();
@@ -116,10 +116,10 @@ impl Agent {
                     "an earlier agent's mount is taken away"
                 );
                 if let Ok(kept) = spare {
-                    let keeper = Arc::clone(keeper);
+                    let holder = Arc::clone(holder);
                     // It blocks as the kernel does.
                     let _ =
-                        tokio::task::spawn_blocking(move || mount::abandon(&kept, &keeper)).await;
+                        tokio::task::spawn_blocking(move || mount::abandon(&kept, &*holder)).await;
                 }
             }
         }

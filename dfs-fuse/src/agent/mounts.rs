@@ -19,7 +19,7 @@ use super::asker::Asker;
 use super::content::SpaceContent;
 use super::kept;
 use crate::core::Generation;
-use crate::holder::{Kept, Own, Then};
+use crate::holder::{Holder, Kept, Then};
 use crate::mount::{
     self, Audience, Detach, Keeping, MountEntry, MountError, MountOptions, Mounted, Survival,
     UnmountError, Unmounted, is_dead, mounted_at, unmount,
@@ -132,7 +132,7 @@ pub struct MountTable {
     detached: Arc<Mutex<Vec<Entry>>>,
     count: watch::Sender<usize>,
     /// Who keeps them when this process dies.
-    keeper: Option<Arc<Own>>,
+    holder: Option<Arc<dyn Holder>>,
     /// One for each mount that is served, until it ends; the runtime's end ends them too.
     watchers: TaskTracker,
 }
@@ -147,9 +147,9 @@ impl AsRef<[u8]> for SharedIndex {
 }
 
 impl MountTable {
-    /// A table whose mounts `keeper` keeps when this process dies.
-    pub fn new(keeper: Option<Arc<Own>>) -> Self {
-        Self { keeper, ..Self::default() }
+    /// A table whose mounts `holder` keeps when this process dies.
+    pub fn new(holder: Option<Arc<dyn Holder>>) -> Self {
+        Self { holder, ..Self::default() }
     }
 
     /// How many are served, to be followed; those that were taken away and are still in use count too.
@@ -179,8 +179,8 @@ impl MountTable {
     }
 
     fn keeping(&self, shown: ShownMount) -> Option<Keeping> {
-        let keeper = self.keeper.as_ref().map(Arc::clone)?;
-        Some(Keeping { keeper, shown })
+        let holder = self.holder.as_ref().map(Arc::clone)?;
+        Some(Keeping { holder, shown })
     }
 
     /// Goes on with a mount that an earlier agent left, and that shows `opened`.
@@ -211,14 +211,14 @@ impl MountTable {
     /// Leaves every mount to the next agent; `false` where nobody would keep them for it. An agent's own holder does
     /// for one that comes at once.
     pub fn leave_all(&self, then: Then) -> bool {
-        let Some(keeper) = &self.keeper else { return false };
-        if then == Then::Nothing && !keeper.outlives_a_stop() {
+        let Some(holder) = &self.holder else { return false };
+        if then == Then::Nothing && !holder.outlives_a_stop() {
             return false;
         }
         let entries = std::mem::take(&mut *self.entries.lock());
         let detached = std::mem::take(&mut *self.detached.lock());
         entries.into_values().chain(detached).for_each(|entry| entry.mounted.leave());
-        if let Err(error) = keeper.farewell(then) {
+        if let Err(error) = holder.farewell(then) {
             tracing::warn!(%error, "the holder was not told that this agent ends");
         }
         true

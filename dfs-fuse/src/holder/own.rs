@@ -16,7 +16,7 @@ use rustix::net::{Shutdown, shutdown, sockopt};
 
 use super::packet::{self, FromAgent, FromHolder, Then};
 use super::process::{connection_to, listen_at};
-use super::{Kept, Record};
+use super::{Holder, Kept, Record};
 
 /// How long a holder may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ pub enum Starting {
     Machine,
 }
 
-/// A holder, as its agent sees it. Calls block for as long as it takes to answer.
+/// A holder, as its agent sees it.
 #[derive(Debug)]
 pub struct Own {
     socket: PathBuf,
@@ -66,59 +66,6 @@ impl Own {
             state: Mutex::default(),
             this: this.clone(),
         })
-    }
-
-    /// What an earlier agent left with it. Nothing where no holder is there.
-    pub fn take_over(&self) -> io::Result<Vec<Kept>> {
-        let mut state = self.state.lock();
-        let socket = match connection_to(&self.socket) {
-            Ok(socket) => socket,
-            Err(error) if is_absent(&error) && self.starting != Starting::Machine => {
-                return Ok(Vec::new());
-            }
-            Err(error) => return Err(error),
-        };
-        let kept = self.greet(&mut state, socket)?;
-        let all = kept.iter().map(|kept| Ok((kept.name.clone(), kept.try_clone()?)));
-        state.kept = all.collect::<io::Result<_>>()?;
-        Ok(kept)
-    }
-
-    /// Has it keep a mount.
-    pub fn keep(&self, kept: Kept) -> io::Result<()> {
-        let mut state = self.state.lock();
-        self.connected(&mut state)?;
-        let name = kept.name.clone();
-        state.tell(&FromAgent::Keep { name: name.clone() }, Some(&kept))?;
-        state.kept.insert(name, kept);
-        Ok(())
-    }
-
-    /// A mount is over.
-    pub fn let_go(&self, name: &str) -> io::Result<()> {
-        let mut state = self.state.lock();
-        state.kept.remove(name);
-        state.tell(&FromAgent::LetGo { name: name.to_owned() }, None)
-    }
-
-    /// The agent ends by itself.
-    pub fn farewell(&self, then: Then) -> io::Result<()> {
-        let mut state = self.state.lock();
-        state.is_over = true;
-        match &state.connection {
-            Some(_) => state.tell(&FromAgent::Farewell { then }, None),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether mounts stay with it when the agent is told to end: the machine's is there for the next agent, too.
-    pub fn outlives_a_stop(&self) -> bool {
-        self.starting == Starting::Machine
-    }
-
-    /// Its process, while there is one.
-    pub fn pid(&self) -> Option<u32> {
-        self.state.lock().connection.as_ref().map(|connection| connection.pid)
     }
 
     fn connected(&self, state: &mut State) -> io::Result<()> {
@@ -218,6 +165,55 @@ impl Own {
                 false
             }
         }
+    }
+}
+
+impl Holder for Own {
+    fn take_over(&self) -> io::Result<Vec<Kept>> {
+        let mut state = self.state.lock();
+        let socket = match connection_to(&self.socket) {
+            Ok(socket) => socket,
+            Err(error) if is_absent(&error) && self.starting != Starting::Machine => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error),
+        };
+        let kept = self.greet(&mut state, socket)?;
+        let all = kept.iter().map(|kept| Ok((kept.name.clone(), kept.try_clone()?)));
+        state.kept = all.collect::<io::Result<_>>()?;
+        Ok(kept)
+    }
+
+    fn keep(&self, kept: Kept) -> io::Result<()> {
+        let mut state = self.state.lock();
+        self.connected(&mut state)?;
+        let name = kept.name.clone();
+        state.tell(&FromAgent::Keep { name: name.clone() }, Some(&kept))?;
+        state.kept.insert(name, kept);
+        Ok(())
+    }
+
+    fn let_go(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.kept.remove(name);
+        state.tell(&FromAgent::LetGo { name: name.to_owned() }, None)
+    }
+
+    fn farewell(&self, then: Then) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.is_over = true;
+        match &state.connection {
+            Some(_) => state.tell(&FromAgent::Farewell { then }, None),
+            None => Ok(()),
+        }
+    }
+
+    fn outlives_a_stop(&self) -> bool {
+        self.starting == Starting::Machine
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.state.lock().connection.as_ref().map(|connection| connection.pid)
     }
 }
 

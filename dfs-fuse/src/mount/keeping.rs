@@ -1,4 +1,4 @@
-//! A mount in the hands of its keeper: handed over before anybody is told of it, taken over by the next agent.
+//! A mount in the hands of its holder: handed over before anybody is told of it, taken over by the next agent.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,13 +12,13 @@ use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use super::table::{self, MountEntry};
 use crate::core::Generation;
 use crate::fuse::Agreed;
-use crate::holder::{InKeeping, Kept, Own, RECORD_FORMAT, Record};
+use crate::holder::{Holder, InKeeping, Kept, RECORD_FORMAT, Record};
 
 /// Who keeps a mount, and what is to be known of it.
 #[derive(Debug, Clone)]
 pub struct Keeping {
     /// Who.
-    pub keeper: Arc<Own>,
+    pub holder: Arc<dyn Holder>,
     /// What it shows.
     pub shown: ShownMount,
 }
@@ -42,8 +42,8 @@ impl Keeping {
         let name = next_name();
         let kept =
             Kept { name: name.clone(), device: device.try_clone()?, record: record.try_clone()? };
-        self.keeper.keep(kept)?;
-        Ok(InKeeping { keeper: Arc::clone(&self.keeper), name, record })
+        self.holder.keep(kept)?;
+        Ok(InKeeping { holder: Arc::clone(&self.holder), name, record })
     }
 }
 

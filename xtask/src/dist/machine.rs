@@ -56,6 +56,13 @@ const USE: &str = "systemctl is-active dfs-cluster dfs-fuse
 mkdir /mnt/docs
 dfctl mount file:///usr/share/doc/dfs /mnt/docs
 cmp /mnt/docs/copyright /usr/share/doc/dfs/copyright
+systemctl show --property MainPID dfs-fuse > /before
+systemctl kill --signal KILL dfs-fuse
+echo 3 > /proc/sys/vm/drop_caches; cmp /mnt/docs/copyright /usr/share/doc/dfs/copyright
+systemctl restart dfs-fuse
+echo 3 > /proc/sys/vm/drop_caches; cmp /mnt/docs/copyright /usr/share/doc/dfs/copyright
+! systemctl show --property MainPID dfs-fuse | cmp -s - /before
+dfctl mounts --format json | grep '\"kept_by\": *1\\b'
 dfctl umount /mnt/docs
 test -z \"$(systemctl --failed --quiet)\"
 dpkg --remove dfs

@@ -95,7 +95,7 @@ fn state(view: &MountView) -> String {
 fn survival(survival: &Survival) -> node::Survival {
     match survival {
         Survival::Kept { by, resends } => node::Survival {
-            kept_by: by.keeper.pid().unwrap_or(0),
+            kept_by: by.holder.pid().unwrap_or(0),
             resends: *resends,
             why_not: String::new(),
         },
