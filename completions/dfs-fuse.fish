@@ -36,7 +36,7 @@ complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l capacity -d 'Disk tha
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l upload-rate -d 'Bytes in a second that it uploads at most, as in 1Gbit/s' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l ca-file -d 'PEM file of a certificate authority that origins may be signed by; repeatable' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l export -d 'Directory that other users may name files in, each with their own rights; absolute; repeatable' -r -F
-complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l holder -d 'Who keeps the mounts when the agent dies, until the next one goes on with them: own, a process that it starts and that starts it again; the path of the socket of one that is there already, as outside of a container; or off [default: own]' -r
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l holder -d 'Who keeps the mounts when the agent dies, until the next one goes on with them: own, a process that it starts and that starts it again; systemd, where the agent is a service of it; the path of the socket of one that is there already, as outside of a container; or off [default: own]' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l config -d 'Configuration file over those in /etc/dfs' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l listen -d 'Address to listen on; others can reach this process only where it has joined with --join [default: 127.0.0.1]' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l port-metrics -d 'Port of metrics and health; 0 is a free one [default: 4090 of a node, 4091 of a cluster, or a free one if that is taken]' -r

@@ -96,6 +96,8 @@ pub enum FailureClass {
     CacheFailed,
     /// The task is pinned: it may not be taken away.
     TaskPinned,
+    /// The agent cannot be replaced without loss.
+    NotHandedOver,
     /// The agent went away.
     AgentLost,
     /// The agent's answer cannot be read.
@@ -667,6 +669,8 @@ pub trait Backend: Send + Sync {
     async fn mount(&self, request: MountRequest) -> Result<MountInfo, Failure>;
     /// Takes a mount away; answers how many are left.
     async fn unmount(&self, dir: &str, lazy: bool) -> Result<u32, Failure>;
+    /// Lets another agent go on in its place; answers the mounts that it is given.
+    async fn hand_over(&self) -> Result<u32, Failure>;
     /// All mounts.
     async fn mounts(&self) -> Result<Vec<MountInfo>, Failure>;
     /// Tasks in the cache whose id begins so.

@@ -27,6 +27,7 @@ mod sync;
 mod task;
 mod top;
 mod umount;
+mod upgrade;
 mod version;
 mod watching;
 mod why;
@@ -45,6 +46,7 @@ pub enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Mounts(mounts::Args),
+    Upgrade(upgrade::Args),
     /// Look at what is being distributed, or was
     #[command(subcommand)]
     Task(task::Command),
@@ -91,6 +93,7 @@ impl Command {
             Self::Mount(args) => Box::pin(mount::run(args, context)).await,
             Self::Umount(args) => umount::run(args, context).await,
             Self::Mounts(args) => mounts::run(args, context).await,
+            Self::Upgrade(args) => upgrade::run(args, context).await,
             Self::Task(command) => command.run(context).await,
             Self::Cache(command) => command.run(context).await,
             Self::Cluster(command) => command.run(context).await,

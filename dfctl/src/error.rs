@@ -232,6 +232,7 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::MountCovered => &codes::MOUNT_COVERED,
         FailureClass::MountFailed => &codes::MOUNT_FAILED,
         FailureClass::NoTask => &codes::NO_TASK,
+        FailureClass::NotHandedOver => &codes::NOT_REPLACED,
         FailureClass::TaskInUse | FailureClass::TaskPinned => &codes::TASK_IN_USE,
         FailureClass::CacheFailed => &codes::CACHE_FAILED,
         FailureClass::AgentLost => &codes::AGENT_LOST,
@@ -278,6 +279,9 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         FailureClass::NoTask => Some("dfctl task ls".to_owned()),
         FailureClass::TaskPinned => Some("the same command with --unpin".to_owned()),
         FailureClass::MountCovered => Some(format!("umount {quoted}")),
+        FailureClass::NotHandedOver => {
+            Some("dfctl umount DIR      then end the agent, and start it again without --holder off".to_owned())
+        }
         FailureClass::MountBusy => Some(format!("dfctl umount --lazy {quoted}")),
         FailureClass::NoSolo => Some("the same command without --solo".to_owned()),
         FailureClass::Corrupt => Some("dfctl cache verify".to_owned()),

@@ -179,6 +179,13 @@ impl Node for Scripted {
         self.admit(None, node::UnmountReply { mounts_left: 2 })
     }
 
+    async fn hand_over(
+        &self,
+        _: Request<node::HandOverRequest>,
+    ) -> Result<Response<node::HandOverReply>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn mounts(
         &self,
         _: Request<node::MountsRequest>,

@@ -28,6 +28,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use self::asker::Asker;
 pub use self::content::SpaceContent;
@@ -35,7 +36,7 @@ use self::known::Answers;
 pub use self::known::{CommandId, Question};
 pub use self::mounts::{MountRequest, MountTable, MountTableError};
 pub use self::status::{CallError, status_of};
-use crate::holder::Holder;
+use crate::mount::Custody;
 
 /// What a question came to; shared by all who wait for it.
 type Answered = Result<Arc<OpenArtifact>, Arc<OpenUrlError>>;
@@ -94,6 +95,8 @@ struct Inner {
     flights: Mutex<Flights>,
     /// Number of calls under way, for those who end an idle agent.
     busy: watch::Sender<usize>,
+    /// Fires when another agent is to go on in this one's place.
+    handing_over: CancellationToken,
 }
 
 /// A handle on the agent; cheap to clone.
@@ -103,12 +106,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent over a running host; `holder` keeps its mounts when it dies.
-    pub fn new(host: Host, facts: AgentFacts, holder: Option<Arc<dyn Holder>>) -> Self {
-        let mounts = MountTable::new(holder);
+    /// An agent over a running host; its mounts are kept so when it dies.
+    pub fn new(host: Host, facts: AgentFacts, custody: Option<Custody>) -> Self {
+        let mounts = MountTable::new(custody);
         let busy = watch::Sender::new(0);
         let (answers, flights) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { host, facts, mounts, answers, flights, busy }) }
+        let handing_over = CancellationToken::new();
+        let inner = Inner { host, facts, mounts, answers, flights, busy, handing_over };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The host below.

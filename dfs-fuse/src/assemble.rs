@@ -37,6 +37,7 @@ use crate::agent::{Agent, AgentFacts};
 use crate::holder::process::HolderError;
 use crate::holder::{self, Holder, Own, Starting, Systemd};
 use crate::metrics;
+use crate::mount::Custody;
 use crate::options::{Command, Flags, HolderChoice, Options, PROCESS};
 
 /// How long an agent that exits when idle waits for something to do.
@@ -120,7 +121,8 @@ async fn start(
         capacity: options.capacity.map(Capacity::size),
     };
     let holder = holder(&options.holder, data_dir.path())?;
-    let agent = Agent::new(host, facts, holder.clone());
+    let custody = holder.clone().map(|holder| Custody { holder, resend: options.resend });
+    let agent = Agent::new(host, facts, custody);
     if let Some(holder) = &holder {
         agent.resume_mounts(holder).await;
     }
@@ -132,6 +134,7 @@ async fn start(
     if told.exit_when_idle {
         stop_when_idle(lifecycle, agent.clone());
     }
+    stop_when_replaced(lifecycle, &agent);
     tracing::info!(
         host = %agent.host().info.id, pieces = %pieces_at, socket = %socket.display(), "started"
     );
@@ -216,6 +219,17 @@ fn stop_when_idle(lifecycle: &mut Lifecycle, agent: Agent) {
     let stop = idle.token().clone();
     idle.spawn("idle", OnFailure::Report, async move {
         if stop.run_until_cancelled(agent.idle_for(QUIET)).await.is_some() {
+            stopper.stop();
+        }
+        Ok::<(), std::convert::Infallible>(())
+    });
+}
+
+fn stop_when_replaced(lifecycle: &mut Lifecycle, agent: &Agent) {
+    let (stopper, replaced) = (lifecycle.stopper(), lifecycle.service("replacement"));
+    let (stop, handing_over) = (replaced.token().clone(), agent.handing_over());
+    replaced.spawn("replacement", OnFailure::Report, async move {
+        if stop.run_until_cancelled(handing_over.cancelled()).await.is_some() {
             stopper.stop();
         }
         Ok::<(), std::convert::Infallible>(())

@@ -25,6 +25,7 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
     TimeOrNow, WriteFlags,
 };
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
@@ -60,6 +61,17 @@ pub enum Opens {
     Asked,
 }
 
+/// Whether requests that a process had taken and not answered when it died are sent to the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resend {
+    /// Where the kernel does that.
+    #[default]
+    Auto,
+    /// No: each of them fails once.
+    Off,
+}
+
 /// See the module.
 pub(crate) struct Adapter {
     core: Arc<Core>,
@@ -70,12 +82,18 @@ pub(crate) struct Adapter {
     prefill: Arc<OnceLock<Prefill>>,
     /// What was agreed upon with the kernel.
     agreed: Arc<OnceLock<Agreed>>,
+    resend: Resend,
 }
 
 impl Adapter {
     pub(crate) fn new(core: Arc<Core>, opens: Opens, runtime: Handle) -> Self {
         let (waiting, prefill, agreed) = (TaskTracker::new(), Arc::default(), Arc::default());
-        Self { core, opens, runtime, waiting, prefill, agreed }
+        Self { core, opens, runtime, waiting, prefill, agreed, resend: Resend::Auto }
+    }
+
+    /// The same, where it is said whether requests are sent again.
+    pub(crate) fn resending(self, resend: Resend) -> Self {
+        Self { resend, ..self }
     }
 
     /// What stores whole groups in the page cache, to be started once the kernel can be notified.
@@ -198,7 +216,10 @@ impl Filesystem for Adapter {
         if self.core.totals().acls {
             wanted.push(InitFlags::FUSE_POSIX_ACL);
         }
-        let mut agreed = config.capabilities() & InitFlags::FUSE_HAS_RESEND;
+        let mut agreed = match self.resend {
+            Resend::Auto => config.capabilities() & InitFlags::FUSE_HAS_RESEND,
+            Resend::Off => InitFlags::empty(),
+        };
         for flag in wanted {
             // An older kernel that lacks one is slower, not wrong.
             if config.add_capabilities(flag).is_ok() {

@@ -26,13 +26,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::content::Content;
 use crate::core::{Core, CoreOptions};
-pub use crate::fuse::Opens;
 use crate::fuse::{self, Adapter, Agreed, Began, Beginning};
+pub use crate::fuse::{Opens, Resend};
 use crate::holder::{Holder, InKeeping, Kept, is_gone};
 use crate::tree::Tree;
 use attach::Plan;
 pub use check::{find_helper, open_device, others_allowed};
-pub use keeping::{Keeping, entries_of};
+pub use keeping::{Custody, Keeping, entries_of};
 use table::Table;
 pub use table::{MountEntry, SUBTYPE, mounted_at, mounts};
 pub use unmount::{Detach, UnmountError, is_dead, unmount};
@@ -63,6 +63,10 @@ pub struct MountOptions {
 }
 
 impl MountOptions {
+    fn resend(&self) -> Resend {
+        self.keeping.as_ref().map_or(Resend::Auto, |keeping| keeping.custody.resend)
+    }
+
     /// The usual way to mount what `name` names.
     pub fn new(name: impl Into<String>, runtime: Handle) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -274,7 +278,7 @@ pub fn mount(
     let plan = plan(options)?;
     let runtime = options.runtime.clone();
     let core = Arc::new(Core::new(tree, content, options.core.clone(), runtime.clone()));
-    let adapter = Adapter::new(core.clone(), options.opens, runtime);
+    let adapter = Adapter::new(core.clone(), options.opens, runtime).resending(options.resend());
     let point = check::mount_point(dir, options.mount_point_of)?;
     if let Some(own) = options.in_sight.as_deref().filter(|own| point.would_hide(own)) {
         tracing::debug!(own = %own.display(), "a mount would hide the agent's data");
@@ -332,7 +336,7 @@ pub fn resume(
     let agreed = Agreed::from_bits(record.capabilities);
     let entry = keeping::entries_of(&at).pop();
     let dir = entry.as_ref().map_or(dir, |entry| entry.dir.clone());
-    let holder = options.keeping.as_ref().map(|keeping| Arc::clone(&keeping.holder));
+    let holder = options.keeping.as_ref().map(|keeping| Arc::clone(&keeping.custody.holder));
     let kept_on = match holder {
         Some(holder) => Ok(Arc::new(InKeeping { holder, name: kept.name, record: kept.record })),
         None => Err(None),

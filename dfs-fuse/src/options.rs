@@ -16,6 +16,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::holder::process::HolderFlags;
+use crate::mount::Resend;
 
 /// The process's name in configuration files.
 pub const PROCESS: &str = "dfs-fuse";
@@ -190,6 +191,9 @@ pub struct Options {
     /// Who keeps the mounts when the agent dies: `own`, a process that it starts and that starts it again; `systemd`, where
     /// the agent is a service of it; the path of the socket of one that is there already; or `off`.
     pub holder: HolderChoice,
+    /// Whether reads that an agent had taken when it died are sent to the next one: `auto` where the kernel does that
+    /// (Linux 6.9), or `off`, where each of them fails once.
+    pub resend: Resend,
 }
 
 /// Directories that mean the same wherever the agent was started.
@@ -219,6 +223,7 @@ impl Default for Options {
             patience_seconds: 3,
             compression: Compression::Auto,
             holder: HolderChoice::Own,
+            resend: Resend::Auto,
         }
     }
 }

@@ -211,6 +211,11 @@ impl Backend for Agent {
         Ok(reply.into_inner().mounts_left)
     }
 
+    async fn hand_over(&self) -> Result<u32, Failure> {
+        let asked = self.client.clone().hand_over(node::HandOverRequest {}).await;
+        Ok(asked.map_err(status::failure)?.into_inner().mounts)
+    }
+
     async fn mounts(&self) -> Result<Vec<MountInfo>, Failure> {
         let reply =
             self.client.clone().mounts(node::MountsRequest {}).await.map_err(status::failure)?;

@@ -234,6 +234,10 @@ impl Backend for Fake {
         self.failing().map(|()| 0).or_else(|failure| failure)
     }
 
+    async fn hand_over(&self) -> Result<u32, Failure> {
+        Err(Failure::new(FailureClass::NotHandedOver, "it has no holder"))
+    }
+
     async fn mounts(&self) -> Result<Vec<MountInfo>, Failure> {
         self.failing().map(|()| self.mounts.clone()).or_else(|failure| failure)
     }

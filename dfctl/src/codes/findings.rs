@@ -41,7 +41,7 @@ super::codes! {
     OTHER_VERSION = 6109, Other, "the node agent is of another version",
         means: "Versions one release apart work together; new flags do nothing until the agent is restarted. The cache stays.",
         causes: ["dfs was upgraded and the agent still runs", "several copies of dfctl: PATH finds another"],
-        next: ["dfctl version" => "names both", "command -v dfctl" => "says which one PATH finds"];
+        next: ["dfctl upgrade" => "has the agent replaced; its mounts go on", "dfctl version" => "names both", "command -v dfctl" => "says which one PATH finds"];
     CLUSTER_SILENT = 6110, Source, "the cluster is not reached",
         means: "Nothing answers at the address of its manager. What is here, and what neighbours hold, stays usable.",
         causes: ["it is down", "the address is wrong, or a firewall stands in between"],

@@ -16,11 +16,12 @@ use dfs_peer::targets;
 use dfs_proto::common::Preheating;
 use dfs_proto::node::node_server;
 use dfs_proto::node::{
-    CollectGarbageReply, CollectGarbageRequest, FilesChunk, ListEntry, ListRequest, MountInfo,
-    MountRequest, MountsReply, MountsRequest, OpenReply, OpenRequest, PinTaskReply, PinTaskRequest,
-    PreheatRequest, ReadChunk, ReadFilesRequest, ReadRequest, RemoveTaskReply, RemoveTaskRequest,
-    StatusReply, StatusRequest, SwarmReply, SwarmRequest, TasksReply, TasksRequest, UnmountReply,
-    UnmountRequest, VerifyCacheEvent, VerifyCacheRequest,
+    CollectGarbageReply, CollectGarbageRequest, FilesChunk, HandOverReply, HandOverRequest,
+    ListEntry, ListRequest, MountInfo, MountRequest, MountsReply, MountsRequest, OpenReply,
+    OpenRequest, PinTaskReply, PinTaskRequest, PreheatRequest, ReadChunk, ReadFilesRequest,
+    ReadRequest, RemoveTaskReply, RemoveTaskRequest, StatusReply, StatusRequest, SwarmReply,
+    SwarmRequest, TasksReply, TasksRequest, UnmountReply, UnmountRequest, VerifyCacheEvent,
+    VerifyCacheRequest,
 };
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status};
@@ -301,6 +302,16 @@ impl node_server::Node for NodeService {
     ) -> Result<Response<MountsReply>, Status> {
         let mounts = self.mounted(None, Asker::of(&request)).await?;
         Ok(Response::new(MountsReply { mounts }))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<HandOverRequest>,
+    ) -> Result<Response<HandOverReply>, Status> {
+        Asker::of(&request).may_replace().map_err(failed)?;
+        let mounts = self.agent.hand_over().map_err(failed)?;
+        let mounts = u32::try_from(mounts).unwrap_or(u32::MAX);
+        Ok(Response::new(HandOverReply { pid: std::process::id(), mounts }))
     }
 
     async fn tasks(&self, request: Request<TasksRequest>) -> Result<Response<TasksReply>, Status> {

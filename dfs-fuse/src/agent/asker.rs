@@ -117,6 +117,15 @@ impl Asker {
         Err(CallError::NotPermitted(why.to_owned()))
     }
 
+    /// Who replaces the agent does so for everybody.
+    pub fn may_replace(self) -> Result<(), CallError> {
+        if self == Self::Owner {
+            return Ok(());
+        }
+        let why = "only the agent's own user and root replace it";
+        Err(CallError::NotPermitted(why.to_owned()))
+    }
+
     /// Hashing costs everybody's disk and processor, and tells of all that is kept.
     pub fn may_verify(self) -> Result<(), CallError> {
         if self == Self::Owner {

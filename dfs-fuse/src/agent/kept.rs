@@ -15,8 +15,9 @@ use dfs_source::{Credentials, Target};
 use futures::StreamExt;
 use futures::stream;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use super::{Agent, Asker, MountTableError};
+use super::{Agent, Asker, CallError, MountTableError};
 use crate::holder::{Holder, Kept, Then};
 use crate::mount;
 
@@ -90,9 +91,26 @@ impl Agent {
         stream::iter(resuming).buffer_unordered(AT_A_TIME).collect::<()>().await;
     }
 
-    /// Takes every mount away, or leaves it to the next agent where its holder is there for that one, too.
+    /// Ends so that another one goes on: how many mounts it is given. Refused where a mount would die, or nobody would
+    /// start another agent.
+    pub fn hand_over(&self) -> Result<usize, CallError> {
+        let mounts = self.mounts().that_survive().map_err(CallError::NotHandedOver)?;
+        self.inner.handing_over.cancel();
+        Ok(mounts)
+    }
+
+    /// Fires when it is to end so.
+    pub fn handing_over(&self) -> CancellationToken {
+        self.inner.handing_over.clone()
+    }
+
+    /// Takes every mount away, or leaves it to the next agent where there will be one.
     pub async fn end_mounts(&self) {
-        if !self.mounts().leave_all(Then::Nothing) {
+        let then =
+            if self.inner.handing_over.is_cancelled() { Then::Another } else { Then::Nothing };
+        let leaving = self.clone();
+        let left = tokio::task::spawn_blocking(move || leaving.mounts().leave_all(then)).await;
+        if !left.unwrap_or(false) {
             self.mounts().unmount_all().await;
         }
     }

@@ -19,10 +19,10 @@ use super::asker::Asker;
 use super::content::SpaceContent;
 use super::kept;
 use crate::core::Generation;
-use crate::holder::{Holder, Kept, Then};
+use crate::holder::{Kept, Then};
 use crate::mount::{
-    self, Audience, Detach, Keeping, MountEntry, MountError, MountOptions, Mounted, Survival,
-    UnmountError, Unmounted, is_dead, mounted_at, unmount,
+    self, Audience, Custody, Detach, Keeping, MountEntry, MountError, MountOptions, Mounted,
+    Survival, UnmountError, Unmounted, is_dead, mounted_at, unmount,
 };
 use crate::tree::{Footprint, IndexTree, PartTree, Totals, Tree, TreeError};
 
@@ -131,8 +131,8 @@ pub struct MountTable {
     /// Taken away lazily: without a name, and served until the last user leaves.
     detached: Arc<Mutex<Vec<Entry>>>,
     count: watch::Sender<usize>,
-    /// Who keeps them when this process dies.
-    holder: Option<Arc<dyn Holder>>,
+    /// How they are kept when this process dies.
+    custody: Option<Custody>,
     /// One for each mount that is served, until it ends; the runtime's end ends them too.
     watchers: TaskTracker,
 }
@@ -147,9 +147,9 @@ impl AsRef<[u8]> for SharedIndex {
 }
 
 impl MountTable {
-    /// A table whose mounts `holder` keeps when this process dies.
-    pub fn new(holder: Option<Arc<dyn Holder>>) -> Self {
-        Self { holder, ..Self::default() }
+    /// A table whose mounts are kept so when this process dies.
+    pub fn new(custody: Option<Custody>) -> Self {
+        Self { custody, ..Self::default() }
     }
 
     /// How many are served, to be followed; those that were taken away and are still in use count too.
@@ -179,8 +179,7 @@ impl MountTable {
     }
 
     fn keeping(&self, shown: ShownMount) -> Option<Keeping> {
-        let holder = self.holder.as_ref().map(Arc::clone)?;
-        Some(Keeping { holder, shown })
+        Some(Keeping { custody: self.custody.clone()?, shown })
     }
 
     /// Goes on with a mount that an earlier agent left, and that shows `opened`.
@@ -208,10 +207,29 @@ impl MountTable {
         Ok(self.keep(Entry { mounted, shown: Shown::new(opened, path, footprint, by) }))
     }
 
+    /// How many mounts go on when another agent takes this one's place; why one of them would not, or nobody would
+    /// start that agent.
+    pub fn that_survive(&self) -> Result<usize, String> {
+        if self.custody.is_none() {
+            return Err(
+                "it has no holder (--holder off): nobody would start another one".to_owned()
+            );
+        }
+        let entries = self.entries.lock();
+        let dying = entries.iter().find_map(|(dir, entry)| match entry.mounted.survival() {
+            Survival::Kept { .. } => None,
+            Survival::Dies { why } => Some((dir, why.as_deref().unwrap_or("nobody keeps it"))),
+        });
+        match dying {
+            Some((dir, why)) => Err(format!("{} would die with it: {why}", dir.display())),
+            None => Ok(entries.len() + self.detached.lock().len()),
+        }
+    }
+
     /// Leaves every mount to the next agent; `false` where nobody would keep them for it. An agent's own holder does
     /// for one that comes at once.
     pub fn leave_all(&self, then: Then) -> bool {
-        let Some(holder) = &self.holder else { return false };
+        let Some(Custody { holder, .. }) = &self.custody else { return false };
         if then == Then::Nothing && !holder.outlives_a_stop() {
             return false;
         }

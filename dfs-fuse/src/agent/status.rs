@@ -62,6 +62,9 @@ pub enum CallError {
     /// The caller may not.
     #[error("{0}")]
     NotPermitted(String),
+    /// The agent cannot be replaced without loss.
+    #[error("{0}")]
+    NotHandedOver(String),
 }
 
 impl CallError {
@@ -121,6 +124,7 @@ fn classify(error: &CallError) -> (Code, &'static str) {
         CallError::Swarm(_) => (Code::Unavailable, "no-cluster"),
         CallError::NoCluster => (Code::FailedPrecondition, "no-cluster"),
         CallError::NotPermitted(_) => (Code::PermissionDenied, "agent-refused"),
+        CallError::NotHandedOver(_) => (Code::FailedPrecondition, "not-handed-over"),
         CallError::NoTask(_) => (Code::NotFound, "no-task"),
     }
 }

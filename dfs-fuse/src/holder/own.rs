@@ -202,9 +202,13 @@ impl Holder for Own {
     fn farewell(&self, then: Then) -> io::Result<()> {
         let mut state = self.state.lock();
         state.is_over = true;
-        match &state.connection {
-            Some(_) => state.tell(&FromAgent::Farewell { then }, None),
-            None => Ok(()),
+        match then {
+            // Where there is none, nobody has to be told.
+            Then::Nothing if state.connection.is_none() => Ok(()),
+            _ => {
+                self.connected(&mut state)?;
+                state.tell(&FromAgent::Farewell { then }, None)
+            }
         }
     }
 

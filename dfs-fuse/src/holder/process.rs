@@ -104,7 +104,7 @@ pub fn run(flags: &HolderFlags) -> Result<(), HolderError> {
         kept: BTreeMap::new(),
         supervision: supervision(flags),
         command: flags.agent.clone(),
-        child: None,
+        process: None,
         unkillable,
         until: (!flags.agent.is_empty()).then(|| Instant::now() + FIRST_HELLO),
     };
@@ -160,6 +160,23 @@ struct Connected {
     farewell: Option<Then>,
 }
 
+/// The last agent, as a process: until it has ended, what it works with is not another one's.
+struct Process {
+    handle: OwnedFd,
+    pid: Option<Pid>,
+    /// Where it was started here, and is to be waited for.
+    child: Option<Child>,
+    has_come: bool,
+}
+
+impl Process {
+    fn of(pid: Option<Pid>, child: Option<Child>) -> Result<Self, Errno> {
+        let handle = pidfd_open(pid.ok_or(Errno::SRCH)?, PidfdFlags::empty())?;
+        let has_come = child.is_none();
+        Ok(Self { handle, pid, child, has_come })
+    }
+}
+
 struct Holder {
     listener: OwnedFd,
     /// Connections that have not said who they are.
@@ -169,7 +186,7 @@ struct Holder {
     supervision: Supervision,
     /// How an agent is started; empty where others do.
     command: Vec<OsString>,
-    child: Option<(Child, OwnedFd)>,
+    process: Option<Process>,
     unkillable: Unkillable,
     /// When to end if no agent has come.
     until: Option<Instant>,
@@ -181,7 +198,7 @@ enum Happened {
     Newcomer,
     Said,
     SaidFirst(usize),
-    ChildEnded,
+    ProcessEnded,
     Time,
 }
 
@@ -192,7 +209,7 @@ impl Holder {
                 Happened::Newcomer => self.admit(),
                 Happened::SaidFirst(at) => self.greet(at),
                 Happened::Said => self.hear(),
-                Happened::ChildEnded => self.reap(),
+                Happened::ProcessEnded => self.reap(),
                 Happened::Time => {}
             }
             if self.agent.is_none() {
@@ -205,15 +222,21 @@ impl Holder {
     /// One that its agent started is there for that agent's mounts.
     fn is_over(&self) -> bool {
         let awaited = self.until.is_some_and(|until| Instant::now() < until);
-        let needed = self.agent.is_some() || !self.kept.is_empty() || awaited;
-        !self.command.is_empty() && !needed
+        !self.command.is_empty() && !self.is_waiting() && self.agent.is_none() && !awaited
+    }
+
+    /// Whether there is something that another agent is to go on with.
+    fn is_waiting(&self) -> bool {
+        !self.kept.is_empty() || self.supervision.is_asked()
     }
 
     fn wait(&mut self) -> io::Result<Happened> {
         let mut due = self.until;
-        if self.agent.is_none() && !self.kept.is_empty() {
+        if self.agent.is_none() && self.is_waiting() {
             match self.supervision.due(Instant::now()) {
                 Due::Nothing(until) => due = until,
+                // Once the last one has ended.
+                Due::Start if self.process.is_some() => {}
                 Due::Start => self.start(),
                 Due::GiveUp => self.give_up(),
             }
@@ -222,8 +245,9 @@ impl Holder {
         asked.extend(self.agent.iter().map(|agent| PollFd::new(&agent.socket, PollFlags::IN)));
         let first = asked.len();
         asked.extend(self.newcomers.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
-        let child = asked.len();
-        asked.extend(self.child.iter().map(|(_, handle)| PollFd::new(handle, PollFlags::IN)));
+        let process = asked.len();
+        let last = self.process.iter().map(|last| PollFd::new(&last.handle, PollFlags::IN));
+        asked.extend(last);
         if self.agent.is_none() {
             // Only then: every request of the kernel would wake this process.
             let devices = self.kept.values();
@@ -239,8 +263,8 @@ impl Holder {
         Ok(match happened {
             Some(0) => Happened::Newcomer,
             Some(at) if at < first => Happened::Said,
-            Some(at) if at < child => Happened::SaidFirst(at - first),
-            Some(at) if at == child && self.child.is_some() => Happened::ChildEnded,
+            Some(at) if at < process => Happened::SaidFirst(at - first),
+            Some(at) if at == process && self.process.is_some() => Happened::ProcessEnded,
             _ => Happened::Time,
         })
     }
@@ -276,6 +300,12 @@ impl Holder {
             return;
         }
         tracing::info!(pid, mounts = self.kept.len(), "an agent is served");
+        let peer = sockopt::socket_peercred(&socket).ok().map(|peer| peer.pid);
+        match &mut self.process {
+            Some(process) if process.pid == peer => process.has_come = true,
+            // One of another machine's numbers cannot be waited for.
+            _ => self.process = Process::of(peer, None).ok(),
+        }
         self.agent = Some(Connected { socket, pid, farewell: None });
         self.until = None;
         self.supervision.came();
@@ -312,32 +342,28 @@ impl Holder {
     }
 
     fn reap(&mut self) {
-        let Some((mut child, _)) = self.child.take() else { return };
-        let ended = child.wait();
-        if self.agent.is_none() {
+        let Some(Process { child, has_come, .. }) = self.process.take() else { return };
+        let ended = child.map(|mut child| child.wait());
+        if !has_come {
             tracing::warn!(?ended, "the agent that was started has ended");
             self.supervision.started_in_vain(Instant::now());
         }
     }
 
     fn start(&mut self) {
+        self.supervision.started();
         let [program, arguments @ ..] = &self.command[..] else { return };
-        if self.child.is_some() {
-            // It was started and has not said hello yet.
-            return;
-        }
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).process_group(0);
         let spawned = self.unkillable.pause(|| command.spawn());
         let started = spawned.and_then(|child| {
             let pid = Pid::from_raw(child.id().try_into().unwrap_or(0));
-            let handle = pidfd_open(pid.ok_or(Errno::SRCH)?, PidfdFlags::empty())?;
-            Ok((child, handle))
+            Ok(Process::of(pid, Some(child))?)
         });
         match started {
-            Ok((child, handle)) => {
-                tracing::info!(pid = child.id(), "the agent is started again");
-                self.child = Some((child, handle));
+            Ok(process) => {
+                tracing::info!(pid = ?process.pid, "the agent is started again");
+                self.process = Some(process);
             }
             Err(error) => {
                 tracing::error!(program = %program.display(), %error, "no agent can be started");

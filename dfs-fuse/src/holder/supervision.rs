@@ -43,26 +43,33 @@ pub(super) struct Supervision {
     /// When the next one is started.
     next: Option<Instant>,
     pause: Duration,
+    asked: bool,
 }
 
 impl Supervision {
     pub(super) fn new(starter: Starter, patience: Duration, now: Instant) -> Self {
-        Self { starter, patience, gone: Some(now), next: None, pause: FIRST_PAUSE }
+        Self { starter, patience, gone: Some(now), next: None, pause: FIRST_PAUSE, asked: false }
     }
 
     /// An agent has said hello.
     pub(super) fn came(&mut self) {
-        (self.gone, self.next, self.pause) = (None, None, FIRST_PAUSE);
+        (self.gone, self.next, self.pause, self.asked) = (None, None, FIRST_PAUSE, false);
     }
 
     /// The agent is gone: it died, or ended as it had said.
     pub(super) fn went(&mut self, farewell: Option<Then>, now: Instant) {
         self.gone = Some(now);
+        self.asked = (self.starter, farewell) == (Starter::Holder, Some(Then::Another));
         self.next = match (self.starter, farewell) {
             (Starter::Others, _) | (_, Some(Then::Nothing)) => None,
             (Starter::Holder, Some(Then::Another)) => Some(now),
             (Starter::Holder, None) => Some(now + OTHERS_FIRST),
         };
+    }
+
+    /// Whether another agent is to be started whatever is mounted.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked
     }
 
     /// An agent that was started ended before it said hello, or could not be started.
@@ -71,15 +78,20 @@ impl Supervision {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
-    /// What is due; a start counts as made.
+    /// What was due is done: another agent is on its way.
+    pub(super) fn started(&mut self) {
+        self.next = None;
+    }
+
+    /// What is due.
     pub(super) fn due(&mut self, now: Instant) -> Due {
         let Some(gone) = self.gone else { return Due::Nothing(None) };
         let end = gone + self.patience;
         if now >= end {
+            self.asked = false;
             return Due::GiveUp;
         }
         if self.next.is_some_and(|next| now >= next) {
-            self.next = None;
             return Due::Start;
         }
         Due::Nothing(Some(self.next.map_or(end, |next| next.min(end))))
@@ -107,6 +119,7 @@ mod tests {
         assert_eq!(supervision.due(now), Due::Nothing(Some(now + OTHERS_FIRST)));
         let now = now + OTHERS_FIRST;
         assert_eq!(supervision.due(now), Due::Start);
+        supervision.started();
         assert_eq!(supervision.due(now), Due::Nothing(Some(now - OTHERS_FIRST + PATIENCE)));
         supervision.came();
         assert_eq!(supervision.due(now), Due::Nothing(None));
@@ -135,6 +148,7 @@ mod tests {
                 Due::Nothing(until) => now = until.unwrap(),
                 Due::Start => {
                     starts += 1;
+                    supervision.started();
                     supervision.started_in_vain(now);
                 }
                 Due::GiveUp => break,

@@ -11,14 +11,23 @@ use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 
 use super::table::{self, MountEntry};
 use crate::core::Generation;
-use crate::fuse::Agreed;
+use crate::fuse::{Agreed, Resend};
 use crate::holder::{Holder, InKeeping, Kept, RECORD_FORMAT, Record};
 
-/// Who keeps a mount, and what is to be known of it.
+/// How mounts are kept.
+#[derive(Debug, Clone)]
+pub struct Custody {
+    /// By whom.
+    pub holder: Arc<dyn Holder>,
+    /// Whether requests that were not answered are sent to the next process.
+    pub resend: Resend,
+}
+
+/// How one is kept, and what is to be known of it.
 #[derive(Debug, Clone)]
 pub struct Keeping {
-    /// Who.
-    pub holder: Arc<dyn Holder>,
+    /// How.
+    pub custody: Custody,
     /// What it shows.
     pub shown: ShownMount,
 }
@@ -42,8 +51,8 @@ impl Keeping {
         let name = next_name();
         let kept =
             Kept { name: name.clone(), device: device.try_clone()?, record: record.try_clone()? };
-        self.holder.keep(kept)?;
-        Ok(InKeeping { holder: Arc::clone(&self.holder), name, record })
+        self.custody.holder.keep(kept)?;
+        Ok(InKeeping { holder: Arc::clone(&self.custody.holder), name, record })
     }
 }
 

@@ -8,11 +8,12 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
+use dfs_tests::process::Said;
 use dfs_tests::wait::{PATIENCE, find};
 use dfs_tests::{Binaries, Body, Fault, Mount, Origin, Owned, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Agent, Expected, Place, all, binaries, dfctl_at};
+use crate::support::{Agent, Expected, NOBODY, Place, all, as_nobody, binaries, binary, dfctl_at};
 
 const MIB: u64 = 1 << 20;
 
@@ -53,17 +54,25 @@ fn start_holder(binaries: &Binaries, socket: &Path, log: &Path, patience: u32) -
     Owned::start(&mut command).unwrap()
 }
 
-/// What `dfctl mounts` says of the one mount.
-fn survival(agent: &Agent) -> serde_json::Value {
+/// What `dfctl mounts` says of a mount; other tests have theirs.
+fn mounted(agent: &Agent, dir: &Path) -> Option<serde_json::Value> {
     let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
-    listed["items"][0]["survival"].clone()
+    let mounts = listed["items"].as_array().unwrap();
+    mounts.iter().find(|mount| mount["dir"] == dir.to_str().unwrap()).cloned()
+}
+
+fn survival(agent: &Agent, dir: &Path) -> serde_json::Value {
+    mounted(agent, dir).unwrap()["survival"].clone()
 }
 
 /// A read in a process of its own: what this one has open every agent that it starts would have to close, which
 /// waits for an agent.
 fn reading(path: &Path) -> JoinHandle<Option<Vec<u8>>> {
-    let mut command = Command::new("cat");
-    let mut reader = Owned::start(command.arg(path).stdout(Stdio::piped())).unwrap();
+    reading_with(Command::new("cat").arg(path))
+}
+
+fn reading_with(command: &mut Command) -> JoinHandle<Option<Vec<u8>>> {
+    let mut reader = Owned::start(command.stdout(Stdio::piped())).unwrap();
     thread::spawn(move || {
         let mut bytes = Vec::new();
         reader.child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
@@ -90,7 +99,7 @@ fn sixty_four_readers_go_on_when_their_agent_is_killed() {
     let holder = Holder::start(&place, 300);
     let mut agent = holder.agent(&place);
     let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
-    assert_eq!(survival(&agent)["kept_by"], holder.pid());
+    assert_eq!(survival(&agent, &dir)["kept_by"], holder.pid());
     // A directory half read, and a file mapped and touched once.
     let mut listing = fs::read_dir(dir.join("many")).unwrap();
     let mut names: Vec<_> = listing.by_ref().take(10).map(|one| one.unwrap().file_name()).collect();
@@ -375,8 +384,7 @@ fn an_agent_that_is_told_to_end_leaves_its_mounts_to_the_next_one_where_the_mach
     agent.kill();
     wait::until("nothing is kept", || holder.told("\"the agent is gone\"") == 2).unwrap();
     agent.start_again();
-    let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
-    assert_eq!(listed["items"].as_array().unwrap().len(), 0);
+    assert!(mounted(&agent, &dir).is_none());
 }
 
 #[test]
@@ -410,8 +418,7 @@ fn a_mount_that_ends_while_no_agent_is_there_is_forgotten() {
     dfs_tests::cluster::detach(&dir);
     agent.start_again();
     assert!(agent.log().matches("earlier agent's mount").count() == 0, "{}", agent.log());
-    let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
-    assert_eq!(listed["items"].as_array().unwrap().len(), 0);
+    assert!(mounted(&agent, &dir).is_none());
 }
 
 #[test]
@@ -450,6 +457,137 @@ fn the_next_agent_needs_neither_the_origin_nor_the_credentials_for_what_is_here(
         .unwrap();
         assert!(fs::read(dir.join(name)).unwrap() == all(&body));
     }
+}
+
+#[test]
+fn an_agent_is_replaced_and_who_reads_learns_nothing_of_it() {
+    let own = Own::start(Place::new());
+    // Without anything mounted, too.
+    let before = own.agent();
+    dfctl_at(&own.socket, &["upgrade"]).done();
+    assert_ne!(own.agent(), before);
+    let body = Body::noise(1, 3 * MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    let gate = origin.inject(Fault::gate().on("/d/f"));
+    let reader = reading(&dir.join("f"));
+    gate.wait_struck(1).unwrap();
+    let before = own.agent();
+    let said = dfctl_at(&own.socket, &["upgrade", "--format", "json"]).done().json().unwrap();
+    assert_eq!(said["mounts"], 1);
+    assert_eq!(said["before"]["pid"], before.as_raw_nonzero().get());
+    assert_eq!(said["after"]["pid"], own.agent().as_raw_nonzero().get());
+    assert!(!reader.is_finished());
+    gate.wait_struck(2).unwrap();
+    gate.lift();
+    assert!(reader.join().unwrap().unwrap() == all(&body));
+    assert!(!own.log().contains("WARN"), "{}", own.log());
+}
+
+#[test]
+fn an_agent_whose_mounts_would_die_is_not_replaced() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 1000)).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let said = agent.dfctl(&["upgrade"]).fails(1, "DFS-4126");
+    assert!(said.stderr.contains("--holder off"), "{}", said.stderr);
+    assert_eq!(survival(&agent, &dir)["kept_by"], serde_json::Value::Null);
+}
+
+#[test]
+fn where_nothing_is_sent_again_reads_under_way_fail_once_and_later_ones_go_on() {
+    let place = Place::new();
+    let body = Body::noise(1, 3 * MIB);
+    let origin = Origin::of("/d/1", body.clone()).unwrap();
+    origin.put("/d/2", body.clone());
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let off = ("DFS_RESEND".into(), "off".into());
+    agent.node.process_mut().program_mut().environment.push(off);
+    agent.start_again();
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let listed = agent.dfctl(&["mounts"]).done();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains("reads under way fail if the agent dies"), "{listed}");
+    assert_eq!(survival(&agent, &dir)["resends"], false);
+    for name in ["1", "2"] {
+        let gate = origin.inject(Fault::gate().on(&format!("/d/{name}")));
+        let file = dir.join(name);
+        // The kernel reads ahead for this one, and once more where that fails; for that one it asks what is read.
+        let cached = reading(&file);
+        let input = format!("if={}", file.display());
+        let mut direct = Command::new("dd");
+        let direct = reading_with(direct.args([&*input, "bs=64K", "skip=40", "iflag=direct"]));
+        gate.wait_struck(2).unwrap();
+        agent.kill();
+        // Before there is another agent.
+        assert!(direct.join().unwrap().is_none());
+        assert!(!cached.is_finished());
+        gate.lift();
+        agent.start_again();
+        assert!(cached.join().unwrap().unwrap() == all(&body));
+    }
+}
+
+#[test]
+fn a_user_who_is_not_root_has_mounts_that_survive_too() {
+    let place = Place::new();
+    place.open_to_others();
+    let (data, dir) = (place.dir("data"), place.dir("mount"));
+    for dir in [&data, &dir] {
+        std::os::unix::fs::chown(dir, Some(NOBODY), Some(65_534)).unwrap();
+        fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    }
+    let body = Body::noise(1, 3 * MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let socket = data.join("agent.sock");
+    let own = Own { data: data.clone(), socket: socket.clone(), place };
+    let programs = others_programs(&own.place);
+    let log = File::create(own.place.path("agent.log")).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", AS_NOBODY, "agent"]);
+    command.arg(own.place.path("fuse")).arg(programs.join("dfs-fuse"));
+    command.arg("--data-dir").arg(&data).arg("--socket").arg(&socket);
+    command.args(["--port-pieces", "0", "--port-metrics", "0"]);
+    let mut child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    thread::spawn(move || child.wait());
+    wait::until("the agent listens", || socket.exists()).unwrap();
+    let _guard = Mount::guard(&dir);
+    let dfctl = |words: &[&str]| {
+        let mut command = as_nobody(&programs.join("dfctl"));
+        Said::by(command.arg("--socket").arg(&socket).args(words)).unwrap()
+    };
+    dfctl(&["mount", &origin.url("/d/"), dir.to_str().unwrap()]).done();
+    let gate = origin.inject(Fault::gate().on("/d/f"));
+    let holder = own.holder().unwrap().as_raw_nonzero().to_string();
+    let mut reader = Command::new("nsenter");
+    reader.args(["--mount", "--target", &holder, "setpriv"]);
+    reader.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let reader = reading_with(reader.arg("cat").arg(dir.join("f")));
+    gate.wait_struck(1).unwrap();
+    kill_process(own.agent(), Signal::KILL).unwrap();
+    gate.wait_struck(2).unwrap();
+    gate.lift();
+    assert!(reader.join().unwrap().unwrap() == all(&body));
+}
+
+/// Where the device is open to users as udev makes it.
+const AS_NOBODY: &str = r#"
+    mknod "$1" c 10 229
+    chmod 666 "$1"
+    mount --bind "$1" /dev/fuse
+    shift
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/nonexistent "$@"
+"#;
+
+/// Our programs where others may run them.
+fn others_programs(place: &Place) -> PathBuf {
+    let dir = place.dir("programs");
+    for name in ["dfctl", "dfs-fuse"] {
+        fs::copy(binary(name), dir.join(name)).unwrap();
+    }
+    dir
 }
 
 #[test]

@@ -59,6 +59,7 @@ cmp /mnt/docs/copyright /usr/share/doc/dfs/copyright
 systemctl show --property MainPID dfs-fuse > /before
 systemctl kill --signal KILL dfs-fuse
 echo 3 > /proc/sys/vm/drop_caches; cmp /mnt/docs/copyright /usr/share/doc/dfs/copyright
+dfctl upgrade
 systemctl restart dfs-fuse
 echo 3 > /proc/sys/vm/drop_caches; cmp /mnt/docs/copyright /usr/share/doc/dfs/copyright
 ! systemctl show --property MainPID dfs-fuse | cmp -s - /before

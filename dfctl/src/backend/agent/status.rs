@@ -52,6 +52,7 @@ const CLASSES: &[(&str, FailureClass)] = &[
     ("cache-failed", FailureClass::CacheFailed),
     ("task-in-use", FailureClass::TaskInUse),
     ("task-pinned", FailureClass::TaskPinned),
+    ("not-handed-over", FailureClass::NotHandedOver),
 ];
 
 impl FailureClass {
