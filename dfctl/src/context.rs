@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use dfs_fuse::agent::inside::{self, InsideAgent};
+use dfs_fuse::holder;
 use dfs_model::Digest;
 use dfs_service::Extensions;
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
@@ -31,6 +32,10 @@ const QUIET: Duration = Duration::from_millis(300);
 
 /// How long uploads under way are waited for.
 const UPLOADS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long an agent that died may take to come back.
+const RETURNS: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// How often it is looked whether others take anything.
 const LOOK: Duration = Duration::from_millis(100);
@@ -276,7 +281,7 @@ impl Context {
     /// in particular: where it is closed to this user there is none for them.
     fn find_agent(&self) -> Result<Option<(PathBuf, UnixStream)>, CliError> {
         for socket in self.settings.sockets() {
-            let error = match UnixStream::connect(&socket) {
+            let error = match self.connect(&socket) {
                 Ok(stream) => return Ok(Some((socket, stream))),
                 Err(error) => error,
             };
@@ -300,6 +305,26 @@ impl Context {
             }
         }
         Ok(None)
+    }
+
+    /// Connects to the agent on `socket`. One of this user's that died and has a holder is on its way back.
+    fn connect(&self, socket: &Path) -> io::Result<UnixStream> {
+        let began = Instant::now();
+        loop {
+            let error = match UnixStream::connect(socket) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            };
+            let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+            let returns = absent.contains(&error.kind())
+                && self.settings.socket.is_none()
+                && *socket == self.settings.own_socket()
+                && self.settings.agent_dir().is_ok_and(|dir| holder::is_there(&dir));
+            if !returns || began.elapsed() > RETURNS {
+                return Err(error);
+            }
+            std::thread::park_timeout(LOOK_EVERY);
+        }
     }
 
     /// Says once that the machine's agent is not for this user.

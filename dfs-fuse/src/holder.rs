@@ -16,6 +16,7 @@ mod systemd;
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 pub use own::{Own, Starting, socket_in};
@@ -61,6 +62,11 @@ impl Kept {
         let (device, record) = (self.device.try_clone()?, self.record.try_clone()?);
         Ok(Self { name: self.name.clone(), device, record })
     }
+}
+
+/// Whether the agent whose data lies in `data_dir` has a holder: one that died comes back.
+pub fn is_there(data_dir: &Path) -> bool {
+    process::connection_to(&socket_in(data_dir)).is_ok()
 }
 
 /// Whether the kernel has let go of the mount behind a descriptor: nobody uses it any more.

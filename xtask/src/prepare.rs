@@ -52,6 +52,7 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "redis-server", program: "redis-server" },
     Package { name: "strace", program: "strace" },
     Package { name: "faketime", program: "faketime" },
+    Package { name: "runc", program: "runc" },
 ];
 
 /// What packs programs, and looks at what was packed.

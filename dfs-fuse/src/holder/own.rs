@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{Shutdown, shutdown, sockopt};
 
 use super::packet::{self, FromAgent, FromHolder, Then};
-use super::process::{connection_to, listen_at};
+use super::process::{NAME, connection_to, listen_at};
 use super::{Holder, Kept, Record};
 
 /// How long a holder may take to answer.
@@ -92,7 +92,7 @@ impl Own {
     fn start(&self, state: &mut State, agent: &[OsString]) -> io::Result<OwnedFd> {
         let program = agent.first().ok_or_else(|| io::Error::other("no program to start"))?;
         let mut command = Command::new(program);
-        command.arg("holder").arg("--socket").arg(&self.socket).arg("--").args(agent);
+        command.arg0(NAME).arg("holder").arg("--socket").arg(&self.socket).arg("--").args(agent);
         // It is given what it listens on: nobody has to wait until it does.
         let listener = listen_at(&self.socket)?;
         let child = command.stdin(listener).process_group(0).spawn()?;

@@ -37,6 +37,9 @@ const SEND: Duration = Duration::from_secs(5);
 /// How long a holder that its agent started waits for that agent to say so.
 const FIRST_HELLO: Duration = Duration::from_secs(30);
 
+/// What the process is called: who ends agents by their name does not mean it.
+pub(super) const NAME: &str = "dfs-holder";
+
 /// Mounts kept at most.
 const MOUNTS: usize = 4096;
 
@@ -96,6 +99,8 @@ pub fn run(flags: &HolderFlags) -> Result<(), HolderError> {
         io::ErrorKind::AddrInUse => HolderError::InUse(flags.socket.clone()),
         _ => HolderError::Listen { path: flags.socket.clone(), source },
     })?;
+    // It is one that every kernel takes.
+    let _ = rustix::thread::set_name(c"dfs-holder");
     let unkillable = Unkillable::begin();
     let holder = Holder {
         listener,

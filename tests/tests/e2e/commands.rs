@@ -710,6 +710,8 @@ impl UserAlone {
             .env("HOME", &self.home)
             .env("XDG_RUNTIME_DIR", owned_by_nobody(&self.home.join("run")))
             .env("XDG_DATA_HOME", owned_by_nobody(&self.home.join("data")))
+            // An agent that is killed stays dead.
+            .env("DFS_HOLDER", "off")
             .current_dir("/")
             .output()
             .unwrap();

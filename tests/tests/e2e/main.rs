@@ -19,6 +19,7 @@ mod clocks;
 mod commands;
 mod completion;
 mod compression;
+mod containers;
 mod crowd;
 mod cut_off;
 mod delegates;

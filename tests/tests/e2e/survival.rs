@@ -211,7 +211,8 @@ fn running(data: &Path, holders: bool) -> Vec<Pid> {
         let pid: i32 = process.file_name().to_str()?.parse().ok()?;
         let line = fs::read(process.path().join("cmdline")).ok()?;
         let words: Vec<_> = line.split(|byte| *byte == 0).collect();
-        let is_ours = words.first()?.ends_with(b"dfs-fuse")
+        let program = words.first()?;
+        let is_ours = (program.ends_with(b"dfs-fuse") || *program == b"dfs-holder")
             && words.iter().any(|word| *word == data.as_os_str().as_encoded_bytes());
         let is_holder = words.get(1).is_some_and(|word| *word == b"holder");
         (is_ours && is_holder == holders).then(|| Pid::from_raw(pid)).flatten()
