@@ -9,6 +9,7 @@
 //! hold nothing, so that another daemon can go on with the same mount.
 
 mod failures;
+mod holes;
 mod node;
 mod read;
 mod readahead;
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::content::{Content, ContentError};
 use crate::tree::{Attr, Kind, Totals, Tree, TreeError};
 use failures::Failures;
+pub use holes::Seek;
 use node::Nodes;
 pub use node::{Generation, NodeId};
 pub(crate) use read::MAX_READ;
@@ -109,6 +111,9 @@ pub enum FsError {
     /// The inode has no such extended attribute.
     #[error("no such attribute")]
     NoAttribute,
+    /// There is nothing of what is looked for, or the offset is not in the file.
+    #[error("beyond the end of the file")]
+    PastEnd,
     /// Something would have to be written.
     #[error("read-only filesystem")]
     ReadOnly,

@@ -13,6 +13,7 @@ pub fn errno(error: &FsError) -> i32 {
         FsError::Stale(_) => libc::ESTALE,
         FsError::IsADirectory => libc::EISDIR,
         FsError::NoAttribute => libc::ENODATA,
+        FsError::PastEnd => libc::ENXIO,
         FsError::ReadOnly => libc::EROFS,
         FsError::Stopping => libc::EIO,
         FsError::Tree(error) => match error {

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-use crate::core::{self, Access, Core, FsError, MAX_READ, NodeId, Pattern, Read};
+use crate::core::{self, Access, Core, FsError, MAX_READ, NodeId, Pattern, Read, Seek};
 use crate::errno::errno;
 use convert::{NO_ENTRY, attr_ttl, file_attr, file_type};
 use prefill::Prefill;
@@ -392,14 +392,23 @@ impl Filesystem for Adapter {
     fn lseek(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
-        _offset: i64,
-        _whence: i32,
+        offset: i64,
+        whence: i32,
         reply: ReplyLseek,
     ) {
-        // The kernel then finds its way with the file's size alone: all data, a hole at the end.
-        reply.error(Errno::ENOSYS);
+        // The others the kernel answers itself.
+        let what = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        match self.core.seek(node(ino), offset, what) {
+            Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
+            Err(error) => reply.error(number(&error)),
+        }
     }
 
     fn ioctl(

@@ -36,6 +36,9 @@ fn guard(invariant: Invariant) -> &'static str {
         Invariant::MemoryIsBounded => "a_consumer_that_stalls_holds_up_nobody_for_ever",
         Invariant::NothingInUseIsTaken => "eviction_takes_the_expired_and_never_what_is_in_use",
         Invariant::DoubtIsResolved => "after_a_power_cut_only_what_still_matches_is_used",
+        Invariant::MountsSurvive => {
+            "the_next_agent_needs_neither_the_origin_nor_the_credentials_for_what_is_here"
+        }
         Invariant::NobodyReadsWhatIsNotTheirs => {
             "what_was_found_with_credentials_is_for_their_owner_only"
         }

@@ -20,6 +20,8 @@ pub enum Invariant {
     NothingInUseIsTaken,
     /// 7: what is in doubt after a crash is verified again.
     DoubtIsResolved,
+    /// 7: a mount outlives its agent.
+    MountsSurvive,
     /// 8: what credentials opened is for their owner.
     NobodyReadsWhatIsNotTheirs,
     /// 9: what is here is used, whoever is gone.
@@ -30,7 +32,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoWrongByte,
         Self::VersionsNeverMix,
         Self::SourcePaysOnce,
@@ -38,6 +40,7 @@ impl Invariant {
         Self::MemoryIsBounded,
         Self::NothingInUseIsTaken,
         Self::DoubtIsResolved,
+        Self::MountsSurvive,
         Self::NobodyReadsWhatIsNotTheirs,
         Self::WhatIsHereStaysUsable,
         Self::UnitsAreClear,
@@ -53,6 +56,7 @@ impl Invariant {
             Self::MemoryIsBounded => "memory-is-bounded",
             Self::NothingInUseIsTaken => "nothing-in-use-is-taken",
             Self::DoubtIsResolved => "doubt-is-resolved",
+            Self::MountsSurvive => "mounts-survive",
             Self::NobodyReadsWhatIsNotTheirs => "nobody-reads-what-is-not-theirs",
             Self::WhatIsHereStaysUsable => "what-is-here-stays-usable",
             Self::UnitsAreClear => "units-are-clear",

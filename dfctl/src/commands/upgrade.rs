@@ -10,6 +10,7 @@ use crate::backend::AgentStatus;
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::output::when::rough;
 use crate::output::{Record, counted};
 
 /// How long the next agent may take to answer.
@@ -64,12 +65,12 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
         let Upgraded { before, after, mounts, took } = &upgraded;
         let mounts = counted(u64::from(*mounts), "mount goes on", "mounts go on");
         format!(
-            "upgraded  {} to {}   pid {} to {}   {mounts}   {:.1} s without an agent",
+            "upgraded  {} to {}   pid {} to {}   {mounts}   {} without an agent",
             before.version,
             after.version,
             before.pid,
             after.pid,
-            took.as_secs_f64()
+            rough(*took)
         )
     })?;
     Ok(Outcome::Done)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_model::Invariant;
 use dfs_peer::opener::{OpenArtifact, OpenUrlError};
 use dfs_peer::{error_chain, targets};
 use dfs_proto::convert::BadMessage;
@@ -145,7 +146,7 @@ impl Agent {
 
     async fn resume(&self, kept: Kept) -> Result<PathBuf, NotResumed> {
         let record = kept.record.read().map_err(NotResumed::Record)?;
-        if !record.served {
+        if !record.served || Invariant::MountsSurvive.is_broken() {
             return Err(NotResumed::Unserved);
         }
         let opened = timeout(OPENED, self.open_again(&record)).await;

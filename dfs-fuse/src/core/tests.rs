@@ -115,6 +115,32 @@ proptest! {
     }
 
     #[test]
+    fn what_is_found_from_any_offset_on_is_the_next_byte_or_hole_of_the_model(
+        plan in prop::collection::vec((any::<bool>(), 1u64..50), 0..12),
+        offsets in prop::collection::vec(0u64..500, 1..30),
+    ) {
+        let runtime = runtime();
+        let extent = |(data, length): &(bool, u64)| match data {
+            true => Extent::Data { space: 0, offset: 0, length: *length },
+            false => Extent::Zero { length: *length },
+        };
+        let mut builder = MemoryTreeBuilder::new();
+        builder.file("f", 0o644, plan.iter().map(extent).collect()).unwrap();
+        let content = MemoryContent::missing(vec![space(0, 50)]);
+        let core = core_over(builder.build(), content, CoreOptions::default(), &runtime);
+        let node = find(&core, "f");
+        let of = |(data, length): &(bool, u64)| std::iter::repeat_n(*data, *length as usize);
+        let model: Vec<bool> = plan.iter().flat_map(of).collect();
+        let end = model.len() as u64;
+        for offset in offsets {
+            let next = |data: bool| (offset..end).find(|at| model[*at as usize] == data);
+            let hole = (offset < end).then(|| next(false).unwrap_or(end));
+            prop_assert_eq!(core.seek(node, offset, Seek::Data).ok(), next(true));
+            prop_assert_eq!(core.seek(node, offset, Seek::Hole).ok(), hole);
+        }
+    }
+
+    #[test]
     fn a_listing_in_any_portions_shows_every_name_once(
         names in prop::collection::btree_set("[a-zA-Z0-9_-]{1,20}", 0..60),
         portion in 1usize..10,

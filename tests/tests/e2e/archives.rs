@@ -1,10 +1,11 @@
 //! Archives over a cluster: what is inside is moved, once, and nothing else.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dfs_tests::{Body, Cluster, Origin};
+use rustix::fs::SeekFrom;
 
 use crate::support::trees::{self, noise, put};
 use crate::support::{Agent, Expected, Place, binaries};
@@ -179,6 +180,14 @@ fn a_sparse_member_reads_as_it_was_and_its_holes_are_not_moved() {
     let agent = Agent::solo(&place, "agent");
     let dir = agent.mount(&origin.url("/things"), place.dir("mount"));
     trees::assert_same(&dir, &source);
+    // Who asks where the holes are is told.
+    let parts = |dir: &Path| {
+        let file = File::open(dir.join("sparse")).unwrap();
+        let data = rustix::fs::seek(&file, SeekFrom::Data(0)).unwrap();
+        let hole = rustix::fs::seek(&file, SeekFrom::Hole(data)).unwrap();
+        (data, hole, rustix::fs::seek(&file, SeekFrom::Data(hole)))
+    };
+    assert_eq!(parts(&dir), parts(&source));
     let out = place.path("out");
     let url = format!("{}!sparse", origin.url("/things"));
     agent.dfctl(&["get", &url, "-o", out.to_str().unwrap()]).done();
