@@ -5,13 +5,14 @@ use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dfs_tests::process::Said;
-use dfs_tests::{Body, Origin};
+use dfs_tests::{Body, Fault, Origin};
 
 use crate::support::servers::Server;
 use crate::support::trees::{self, noise};
-use crate::support::{Agent, Expected, Place, Tmpfs, dfctl_at, is_mounted, until};
+use crate::support::{Agent, Expected, Place, Tmpfs, all, dfctl_at, is_mounted, until};
 
 #[test]
 fn a_mounted_directory_is_the_directory() {
@@ -412,6 +413,61 @@ fn directories_of_servers_that_people_run_are_mounted_as_they_are() {
         let dir = agent.mount(&server.url(), mount);
         trees::assert_same(&dir, &source);
     }
+}
+
+/// Opens a file so often, and reads a byte through each of the handles once all are open; prints what it read.
+const HANDLES: &str = r#"
+import os, resource, sys
+path, count = sys.argv[1], int(sys.argv[2])
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+handles = [os.open(path, os.O_RDONLY) for _ in range(count)]
+sys.stdout.buffer.write(b"".join(os.pread(handle, 1, 977 * at) for at, handle in enumerate(handles)))
+"#;
+
+#[test]
+fn ten_thousand_handles_are_open_at_once() {
+    const HANDLES_OPEN: usize = 10_000;
+    let place = Place::new();
+    let body = Body::noise(1, 977 * HANDLES_OPEN as u64);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let mut python = Command::new("python3");
+    python.args(["-c", HANDLES]).arg(dir.join("f")).arg(HANDLES_OPEN.to_string());
+    let said = Said::by(&mut python).unwrap().done();
+    let expected: Vec<u8> = all(&body).into_iter().step_by(977).collect();
+    assert!(said.stdout == expected);
+}
+
+#[test]
+fn a_thousand_blocked_readers_end_with_the_mount_that_is_taken_away() {
+    const READERS: u64 = 1_000;
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, READERS << 16)).unwrap();
+    let mut agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let gate = origin.inject(Fault::gate().on("/d/f"));
+    let begun = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS)
+            .map(|reader| {
+                let (path, begun) = (dir.join("f"), &begun);
+                scope.spawn(move || {
+                    let file = File::open(path).unwrap();
+                    begun.fetch_add(1, Ordering::Relaxed);
+                    file.read_at(&mut [0; 100], reader << 16).is_err()
+                })
+            })
+            .collect();
+        gate.wait_struck(1).unwrap();
+        until("all read", || begun.load(Ordering::Relaxed) == READERS);
+        assert!(readers.iter().all(|reader| !reader.is_finished()));
+        agent.terminate();
+        assert!(readers.into_iter().all(|reader| reader.join().unwrap()));
+    });
+    assert!(!is_mounted(&dir));
+    gate.lift();
 }
 
 fn file_url(path: &Path) -> String {
