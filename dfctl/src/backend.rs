@@ -584,6 +584,8 @@ pub struct AgentStatus {
     pub version: String,
     /// Its process.
     pub pid: u32,
+    /// Another number each time that it is started.
+    pub instance: u64,
     /// Its name in the swarm.
     pub host_id: Option<HostId>,
     /// Where it keeps things.

@@ -18,7 +18,7 @@ mod walk;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dfs_model::ByteSize;
 use dfs_peer::host::Host;
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::asker::Asker;
 pub use self::content::SpaceContent;
+pub use self::kept::Ending;
 use self::known::Answers;
 pub use self::known::{CommandId, Question};
 pub use self::mounts::{MountRequest, MountTable, MountTableError};
@@ -97,6 +98,7 @@ struct Inner {
     busy: watch::Sender<usize>,
     /// Fires when another agent is to go on in this one's place.
     handing_over: CancellationToken,
+    instance: u64,
 }
 
 /// A handle on the agent; cheap to clone.
@@ -112,8 +114,15 @@ impl Agent {
         let busy = watch::Sender::new(0);
         let (answers, flights) = (Mutex::default(), Mutex::default());
         let handing_over = CancellationToken::new();
-        let inner = Inner { host, facts, mounts, answers, flights, busy, handing_over };
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let instance = since.as_nanos() as u64;
+        let inner = Inner { host, facts, mounts, answers, flights, busy, handing_over, instance };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Another number each time that an agent is started.
+    pub fn instance(&self) -> u64 {
+        self.inner.instance
     }
 
     /// The host below.

@@ -1,6 +1,7 @@
 //! The process, put together: what starts, in which order, and what it is told.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,11 +30,12 @@ use dfs_service::tls::enrol::{self, Keeper, Renewer};
 use dfs_service::{Extensions, Lifecycle, OnFailure, Tracker, tls};
 use dfs_source::{FileOptions, HttpOptions, S3Options, SourcesBuilder};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::agent::api::NodeService;
 use crate::agent::cluster::{self, NamedManager};
-use crate::agent::{Agent, AgentFacts};
+use crate::agent::{Agent, AgentFacts, Ending};
 use crate::holder::process::HolderError;
 use crate::holder::{self, Holder, Own, Starting, Systemd};
 use crate::metrics;
@@ -45,12 +47,16 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// Why the process cannot run.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
 pub enum Error {
     /// For a reason that every process can have.
+    #[error(transparent)]
     Process(#[from] process::Error),
     /// Store, identity, sources.
+    #[error(transparent)]
     Host(#[from] HostError),
+    /// Who keeps its mounts.
+    #[error("cannot be told which mounts an earlier agent left")]
+    Holder(#[source] io::Error),
 }
 
 impl Error {
@@ -59,6 +65,7 @@ impl Error {
         match self {
             Self::Process(error) => error.fault(),
             Self::Host(error) => Fault::of(error),
+            Self::Holder(error) => Fault::of(error),
         }
     }
 }
@@ -99,6 +106,7 @@ async fn start(
     data_dir: &DataDir,
     lifecycle: &mut Lifecycle,
 ) -> Result<RunInfo, Error> {
+    let holder = holder(&told.own.holder, data_dir.path())?;
     let engine = lifecycle.service("engine");
     let security = secure(&mut told.own, data_dir, &lifecycle.service("certificate")).await?;
     let (told, options) = (&told, &told.own);
@@ -120,13 +128,12 @@ async fn start(
         cluster: cluster_name(options),
         capacity: options.capacity.map(Capacity::size),
     };
-    let holder = holder(&options.holder, data_dir.path())?;
     let custody = holder.clone().map(|holder| Custody { holder, resend: options.resend });
     let agent = Agent::new(host, facts, custody);
     if let Some(holder) = &holder {
-        agent.resume_mounts(holder).await;
+        agent.resume_mounts(holder).await.map_err(Error::Holder)?;
     }
-    keep_mounts(lifecycle.service("mounts"), agent.clone());
+    keep_mounts(lifecycle.service("mounts"), agent.clone(), lifecycle.failed());
     keep_house(lifecycle.service("housekeeping"), agent.clone());
     follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone(), security);
     let socket = serve_api(options, lifecycle.service("api"), agent.clone())?;
@@ -279,21 +286,22 @@ fn holder(
     Ok(match choice {
         HolderChoice::Off => None,
         HolderChoice::Systemd => Some(Arc::new(Systemd::of_process()?)),
-        HolderChoice::At(socket) => Some(Own::new(socket.clone(), Starting::Machine)),
+        HolderChoice::At(socket) => Some(Own::new(socket.clone(), Starting::Machine, data_dir)),
         HolderChoice::Own => {
             let program = std::env::current_exe()?.into_os_string();
             let command = [program].into_iter().chain(std::env::args_os().skip(1)).collect();
-            Some(Own::new(holder::socket_in(data_dir), Starting::Agent(command)))
+            Some(Own::new(holder::socket_in(data_dir), Starting::Agent(command), data_dir))
         }
     })
 }
 
 /// Mounts go before the engine does: nobody is left waiting for bytes that nobody fetches.
-fn keep_mounts(tracker: Tracker, agent: Agent) {
+fn keep_mounts(tracker: Tracker, agent: Agent, failed: CancellationToken) {
     let stop = tracker.token().clone();
     tracker.spawn("unmount", OnFailure::Report, async move {
         stop.cancelled().await;
-        agent.end_mounts().await;
+        let ending = if failed.is_cancelled() { Ending::Failed } else { Ending::Asked };
+        agent.end_mounts(ending).await;
         Ok::<(), std::convert::Infallible>(())
     });
 }

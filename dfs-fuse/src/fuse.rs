@@ -105,14 +105,17 @@ impl Adapter {
     fn read_later(&self, node: NodeId, offset: u64, length: usize, after: After, reply: ReplyData) {
         let core = self.core.clone();
         let prefill = self.prefill.clone();
+        let mut asked = Asked { reply: Some(reply), core };
         let answer = async move {
-            match core.read(node, offset, length).await {
+            let read = asked.core.read(node, offset, length).await;
+            let Some(reply) = asked.reply.take_if(|_| read.is_ok() || !asked.core.is_left()) else {
+                return;
+            };
+            match read {
                 Ok(bytes) => {
                     reply.data(&bytes);
                     after.act(&prefill, node, offset);
                 }
-                // The next agent is asked again.
-                Err(_) if core.is_left() => std::mem::forget(reply),
                 Err(error) => reply.error(number(&error)),
             }
         };
@@ -133,6 +136,21 @@ impl Adapter {
             let full = plus.add(attr.ino, listed.cookie, name, &FOR_EVER, &attr, Generation(0));
             if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
+    }
+}
+
+/// A read that waits for its answer. Where another process goes on with the mount it is asked again: no answer is
+/// given then, also where this is dropped with the runtime.
+struct Asked {
+    reply: Option<ReplyData>,
+    core: Arc<Core>,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.core.is_left() {
+            std::mem::forget(self.reply.take());
+        }
     }
 }
 

@@ -29,6 +29,9 @@ pub trait Holder: Debug + Send + Sync + 'static {
     /// What an earlier agent left with it. Nothing where nobody has left anything.
     fn take_over(&self) -> io::Result<Vec<Kept>>;
 
+    /// The agent goes on with all that it was given.
+    fn ready(&self) -> io::Result<()>;
+
     /// Has it keep a mount.
     fn keep(&self, kept: Kept) -> io::Result<()>;
 
@@ -38,7 +41,7 @@ pub trait Holder: Debug + Send + Sync + 'static {
     /// The agent ends by itself.
     fn farewell(&self, then: Then) -> io::Result<()>;
 
-    /// Whether mounts stay with it when the agent is told to end, for the next one that somebody starts.
+    /// Whether mounts stay with it when the agent is told to end now, for the next one that somebody starts.
     fn outlives_a_stop(&self) -> bool;
 
     /// Its process, while there is one.

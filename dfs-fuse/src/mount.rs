@@ -319,8 +319,7 @@ pub fn mount(
 
 /// Goes on with a mount that another process has served.
 ///
-/// What it shows must be what it showed: `tree` and `options` those of then. It is taken away when that fails, so that
-/// nobody waits for ever.
+/// What it shows must be what it showed: `tree` and `options` those of then. Where that fails it is to be abandoned.
 pub fn resume(
     kept: Kept,
     record: &KeptMount,
@@ -334,7 +333,11 @@ pub fn resume(
     let core = Arc::new(Core::new(tree, content, options.core.clone(), runtime.clone()));
     let adapter = Adapter::new(core.clone(), options.opens, runtime);
     let agreed = Agreed::from_bits(record.capabilities);
-    let entry = keeping::entries_of(&at).pop();
+    // Its own line, or whatever the directory is called by now; not one of a part of it that is shown elsewhere, too.
+    let mut lines = keeping::entries_of(&at);
+    lines.retain(|line| line.root == Path::new("/"));
+    let own = lines.iter().position(|line| line.dir == dir).unwrap_or(0);
+    let entry = (own < lines.len()).then(|| lines.swap_remove(own));
     let dir = entry.as_ref().map_or(dir, |entry| entry.dir.clone());
     let holder = options.keeping.as_ref().map(|keeping| Arc::clone(&keeping.custody.holder));
     let kept_on = match holder {
@@ -416,6 +419,11 @@ impl Mounted {
     /// Fires when the mount is gone and no longer used, whoever unmounted it.
     pub fn ended(&self) -> CancellationToken {
         self.ended.clone()
+    }
+
+    /// Whether it has a name: one that was taken away lazily is served until its last user leaves.
+    pub fn has_name(&self) -> bool {
+        self.entry.is_some()
     }
 
     /// What becomes of it when this process dies.

@@ -55,6 +55,7 @@ pub struct Lifecycle {
     failures: mpsc::Receiver<TaskFailure>,
     report: mpsc::Sender<TaskFailure>,
     asked: CancellationToken,
+    failed: CancellationToken,
     deadline: Duration,
 }
 
@@ -87,6 +88,7 @@ impl Lifecycle {
             failures,
             report,
             asked: CancellationToken::new(),
+            failed: CancellationToken::new(),
             deadline,
         })
     }
@@ -96,6 +98,11 @@ impl Lifecycle {
         let tracker = Tracker::new(name, self.report.clone());
         self.services.push(tracker.clone());
         tracker
+    }
+
+    /// Fires before the services are stopped where that is for a failure, and nobody has asked for it.
+    pub fn failed(&self) -> CancellationToken {
+        self.failed.clone()
     }
 
     /// A handle to end [`run`](Self::run).
@@ -113,7 +120,7 @@ impl Lifecycle {
             End::Signal(name) => tracing::info!(signal = name, "stopping"),
             End::Asked => tracing::info!("stopping as asked"),
             End::Failure(failure) => {
-                if let Err(error) = self.stop().await {
+                if let Err(error) = self.fail().await {
                     tracing::warn!(%error, "the failed process did not stop cleanly either");
                 }
                 return Err(failure.into());
@@ -131,7 +138,13 @@ impl Lifecycle {
         }
     }
 
-    /// Stops what was started so far, in reverse: also for a start that failed half-way.
+    /// Stops what was started so far, because something failed: the start, or what the process cannot live without.
+    pub async fn fail(self) -> Result<(), LifecycleError> {
+        self.failed.cancel();
+        self.stop().await
+    }
+
+    /// Stops what was started so far, in reverse.
     pub async fn stop(mut self) -> Result<(), LifecycleError> {
         let until = Instant::now() + self.deadline;
         let mut late = Vec::new();
@@ -156,7 +169,7 @@ impl Lifecycle {
 }
 
 /// Takes as many open files as the process may have: every open task holds some, and shells give 1024.
-fn raise_open_files() {
+pub fn raise_open_files() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::debug!(%error, "the number of open files stays as it was");

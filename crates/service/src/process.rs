@@ -181,7 +181,7 @@ pub async fn run<E: From<Error>>(
         Ok(announced) => announced,
         Err(error) => {
             // The first error is the reason; what also fails on the way out does not hide it.
-            let _ = lifecycle.stop().await;
+            let _ = lifecycle.fail().await;
             return Err(error);
         }
     };

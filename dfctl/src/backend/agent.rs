@@ -277,6 +277,7 @@ impl Backend for Agent {
         Ok(AgentStatus {
             version: reply.version,
             pid: reply.pid,
+            instance: reply.instance,
             host_id: HostId::from_slice(&reply.host_id),
             data_dir: reply.data_dir,
             used: reply.used_bytes,

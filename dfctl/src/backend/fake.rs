@@ -281,6 +281,7 @@ impl Backend for Fake {
         Ok(AgentStatus {
             version: "0.1.0".into(),
             pid: 42,
+            instance: 1,
             host_id: None,
             data_dir: "/var/lib/dfs".into(),
             used: 1 << 30,

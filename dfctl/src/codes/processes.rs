@@ -113,7 +113,7 @@ super::codes! {
         causes: ["the name is misspelt", "the node has nothing to do with this task", "what was known of it was kept no longer"],
         next: ["dfctl why TASK" => "shows all of them", "dfctl task watch TASK --once" => "lists them"];
     NOT_REPLACED = 4126, Other, "the node agent was not replaced",
-        means: "An agent is replaced while its mounts go on: somebody keeps them meanwhile, and starts the next one. Where one of them would die, or no other agent came, nothing was changed of what is mounted.",
+        means: "An agent is replaced while its mounts go on: somebody keeps them meanwhile, and starts the next one. Where one of them would die nothing was changed. Where no other agent came the mounts wait for one, for five minutes.",
         causes: ["it was started with --holder off", "its holder did not answer when something was mounted", "the program that is installed now does not start: its log says why",
             "somebody else starts it, as outside of a container, and has not yet"],
         next: ["dfctl mounts --format json" => "says of each mount who keeps it", "dfctl umount DIR" => "takes one away first", "dfctl doctor" => "looks at the agent and its program"];

@@ -59,7 +59,7 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     let began = Instant::now();
     let mounts =
         asked.map_err(|failure| CliError::backend("replace", "the node agent", failure))?;
-    let after = next(context, before.pid, began).await?;
+    let after = next(context, &before, began).await?;
     let upgraded = Upgraded { before, after, mounts, took: began.elapsed() };
     context.output.report("upgraded", &upgraded, || {
         let Upgraded { before, after, mounts, took } = &upgraded;
@@ -82,12 +82,16 @@ fn nothing(context: &Context) -> Result<Outcome, CliError> {
     Ok(Outcome::Nothing)
 }
 
-/// Waits for another agent than the one with `pid`.
-async fn next(context: &Context, pid: u32, began: Instant) -> Result<AgentStatus, CliError> {
+/// Waits for another agent. Its process may have the same number: each container has a first one.
+async fn next(
+    context: &Context,
+    before: &AgentStatus,
+    began: Instant,
+) -> Result<AgentStatus, CliError> {
     while began.elapsed() < ANSWERS {
         if let Ok(Some(backend)) = context.answering_backend()
             && let Ok(status) = backend.status().await
-            && status.pid != pid
+            && status.instance != before.instance
         {
             return Ok(status);
         }
@@ -97,5 +101,5 @@ async fn next(context: &Context, pid: u32, began: Instant) -> Result<AgentStatus
         }
     }
     Err(CliError::new(&codes::NOT_REPLACED, "no other node agent has come")
-        .because(format!("the one with pid {pid} has ended, or does not want to")))
+        .because(format!("the one with pid {} has ended, or does not want to", before.pid)))
 }

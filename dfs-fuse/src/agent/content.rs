@@ -4,7 +4,8 @@ use bytes::Bytes;
 use dfs_model::{ByteRange, Priority, TaskId};
 use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::error_chain;
-use dfs_peer::store::{StoreError, UseGuard};
+use dfs_peer::opener::OpenArtifact;
+use dfs_peer::store::{StoreError, Use, UseGuard};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -17,13 +18,12 @@ pub struct SpaceContent {
 }
 
 impl SpaceContent {
-    /// Takes the spaces into use.
-    pub fn new(spaces: Vec<Task>) -> Result<Self, ReadError> {
-        let in_use = spaces
-            .iter()
-            .map(|space| space.in_use(dfs_peer::store::Use::Mount))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { spaces, _in_use: in_use })
+    /// Takes the spaces of an artifact into use, and its index: whoever goes on with a mount opens it again.
+    pub fn of(opened: &OpenArtifact) -> Result<Self, ReadError> {
+        let spaces = opened.tasks.clone();
+        let index = opened.index.as_ref().map(|index| &index.task);
+        let in_use = spaces.iter().chain(index).map(|task| task.in_use(Use::Mount));
+        Ok(Self { _in_use: in_use.collect::<Result<_, _>>()?, spaces })
     }
 
     fn space(&self, number: u16) -> Result<&Task, ContentError> {

@@ -2,6 +2,7 @@
 //!
 //! Nothing but this host's store is asked: neither the origin nor the cluster need be there.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +29,20 @@ const AT_A_TIME: usize = 8;
 /// How long what a mount shows may take to be opened: it lies in this host's store.
 const OPENED: Duration = Duration::from_secs(20);
 
+/// How the agent comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Somebody wants it.
+    Asked,
+    /// Something that it cannot live without failed: another one may do better.
+    Failed,
+}
+
 /// Why a mount cannot be gone on with.
 #[derive(Debug, thiserror::Error)]
 enum NotResumed {
     #[error("what was written down of it cannot be read")]
-    Record(#[source] std::io::Error),
+    Record(#[source] io::Error),
     #[error("its agent died before anybody was told of it")]
     Unserved,
     #[error("what was written down of it makes no sense")]
@@ -51,9 +61,14 @@ pub(super) fn shown(opened: &OpenArtifact, path: &[u8], by: Asker) -> ShownMount
         Credentials::User(user) => Some(LocalUser { uid: user.uid, gid: user.gid }),
         _ => None,
     };
+    let mut artifact = opened.describe();
+    if artifact.index.is_some() {
+        // It has its tasks.
+        artifact.tasks.clear();
+    }
     ShownMount {
         target: Some(targets::to_wire(&opened.target)),
-        artifact: Some(opened.describe()),
+        artifact: Some(artifact),
         path: path.to_vec().into(),
         user: by.mounts_on_own(),
         reads_as,
@@ -75,21 +90,25 @@ fn target(shown: &ShownMount) -> Result<Target, BadMessage> {
     })
 }
 
+/// Calls of a holder block.
+async fn of_holder<T: Send + 'static>(
+    holder: &Arc<dyn Holder>,
+    call: impl FnOnce(&dyn Holder) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let holder = Arc::clone(holder);
+    let called = tokio::task::spawn_blocking(move || call(&*holder)).await;
+    called.unwrap_or_else(|_| Err(io::Error::other("the agent is stopping")))
+}
+
 impl Agent {
     /// Goes on with every mount that an earlier agent left with `holder`. One that cannot be gone on with is taken
-    /// away: who waits for it would wait for ever.
-    pub async fn resume_mounts(&self, holder: &Arc<dyn Holder>) {
-        let asking = Arc::clone(holder);
-        let taken = tokio::task::spawn_blocking(move || asking.take_over()).await;
-        let left = match taken {
-            Ok(Ok(left)) => left,
-            Ok(Err(error)) => {
-                return tracing::error!(%error, "the mounts of an earlier agent cannot be had");
-            }
-            Err(_) => return,
-        };
+    /// away: who waits for it would wait for ever. So would all if what was left were not asked for: an agent that
+    /// cannot ask does not start.
+    pub async fn resume_mounts(&self, holder: &Arc<dyn Holder>) -> io::Result<()> {
+        let left = of_holder(holder, |holder| holder.take_over()).await?;
         let resuming = left.into_iter().map(|kept| self.resume_or_abandon(kept, holder));
         stream::iter(resuming).buffer_unordered(AT_A_TIME).collect::<()>().await;
+        of_holder(holder, |holder| holder.ready()).await
     }
 
     /// Ends so that another one goes on: how many mounts it is given. Refused where a mount would die, or nobody would
@@ -105,43 +124,59 @@ impl Agent {
         self.inner.handing_over.clone()
     }
 
-    /// Takes every mount away, or leaves it to the next agent where there will be one.
-    pub async fn end_mounts(&self) {
-        let then =
-            if self.inner.handing_over.is_cancelled() { Then::Another } else { Then::Nothing };
-        let leaving = self.clone();
-        let left = tokio::task::spawn_blocking(move || leaving.mounts().leave_all(then)).await;
-        if !left.unwrap_or(false) {
+    /// Takes every mount away, or leaves it to the next agent where there will be one: as there is where this one is
+    /// replaced, or failed.
+    pub async fn end_mounts(&self, ending: Ending) {
+        let leaves = match self.mounts().holder() {
+            None => false,
+            Some(_) if ending == Ending::Failed => true,
+            Some(holder) => {
+                let replaced = self.inner.handing_over.is_cancelled();
+                let then = if replaced { Then::Another } else { Then::Nothing };
+                let told = of_holder(&holder, move |holder| {
+                    // Before it is told: it may have to be started first.
+                    let leaves = replaced || holder.outlives_a_stop();
+                    holder.farewell(then).map(|()| leaves)
+                });
+                told.await.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "the holder was not told that this agent ends");
+                    false
+                })
+            }
+        };
+        if leaves {
+            let leaving = self.clone();
+            // Nobody is left to be told where this fails.
+            let _ = tokio::task::spawn_blocking(move || leaving.mounts().leave()).await;
+        } else {
             self.mounts().unmount_all().await;
         }
     }
 
     async fn resume_or_abandon(&self, kept: Kept, holder: &Arc<dyn Holder>) {
-        if mount::has_ended(&kept) {
-            // Nobody is left to be told.
-            let _ = holder.let_go(&kept.name);
-            return;
-        }
         let name = kept.name.clone();
-        let spare = kept.try_clone();
-        match self.resume(kept).await {
-            Ok(dir) => {
-                tracing::info!(dir = %dir.display(), "goes on with an earlier agent's mount")
+        let failed = match kept.try_clone() {
+            _ if mount::has_ended(&kept) => {
+                // It sees by itself that nobody uses it any more.
+                let _ = of_holder(holder, move |holder| holder.let_go(&name)).await;
+                return;
             }
-            Err(error) => {
-                tracing::error!(
-                    name,
-                    error = error_chain(&error),
-                    "an earlier agent's mount is taken away"
-                );
-                if let Ok(kept) = spare {
-                    let holder = Arc::clone(holder);
-                    // It blocks as the kernel does.
-                    let _ =
-                        tokio::task::spawn_blocking(move || mount::abandon(&kept, &*holder)).await;
+            Ok(copy) => match self.resume(copy).await {
+                Ok(dir) => {
+                    let dir = dir.display();
+                    return tracing::info!(%dir, "goes on with an earlier agent's mount");
                 }
-            }
-        }
+                Err(error) => error_chain(&error),
+            },
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(name, error = failed, "an earlier agent's mount is taken away");
+        // Whatever went wrong is in the log.
+        let _ = of_holder(holder, move |holder| {
+            mount::abandon(&kept, holder);
+            Ok(())
+        })
+        .await;
     }
 
     async fn resume(&self, kept: Kept) -> Result<PathBuf, NotResumed> {

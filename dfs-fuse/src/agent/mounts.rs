@@ -19,7 +19,7 @@ use super::asker::Asker;
 use super::content::SpaceContent;
 use super::kept;
 use crate::core::Generation;
-use crate::holder::{Kept, Then};
+use crate::holder::{Holder, Kept};
 use crate::mount::{
     self, Audience, Custody, Detach, Keeping, MountEntry, MountError, MountOptions, Mounted,
     Survival, UnmountError, Unmounted, is_dead, mounted_at, unmount,
@@ -152,6 +152,11 @@ impl MountTable {
         Self { custody, ..Self::default() }
     }
 
+    /// Who keeps them.
+    pub fn holder(&self) -> Option<Arc<dyn Holder>> {
+        self.custody.as_ref().map(|custody| Arc::clone(&custody.holder))
+    }
+
     /// How many are served, to be followed; those that were taken away and are still in use count too.
     pub fn count(&self) -> watch::Receiver<usize> {
         self.count.subscribe()
@@ -161,7 +166,7 @@ impl MountTable {
     pub async fn mount(&self, request: MountRequest) -> Result<PathBuf, MountTableError> {
         let opened = request.opened.clone();
         let whole = whole_tree(&opened)?;
-        let content = Arc::new(SpaceContent::new(opened.tasks.clone())?);
+        let content = Arc::new(SpaceContent::of(&opened)?);
         let source = shown(&opened.target.url, &request.path);
         let mut options = MountOptions::new(&source, Handle::current());
         options.audience = request.audience;
@@ -190,7 +195,7 @@ impl MountTable {
         opened: OpenArtifact,
     ) -> Result<PathBuf, MountTableError> {
         let whole = whole_tree(&opened)?;
-        let content = Arc::new(SpaceContent::new(opened.tasks.clone())?);
+        let content = Arc::new(SpaceContent::of(&opened)?);
         let shown = record.shown.clone().unwrap_or_default();
         let (path, by) = (shown.path.to_vec(), kept::owner(&shown));
         let mut options =
@@ -215,37 +220,42 @@ impl MountTable {
                 "it has no holder (--holder off): nobody would start another one".to_owned()
             );
         }
-        let entries = self.entries.lock();
-        let dying = entries.iter().find_map(|(dir, entry)| match entry.mounted.survival() {
+        let (entries, detached) = (self.entries.lock(), self.detached.lock());
+        let all = || entries.values().chain(detached.iter());
+        let dying = all().find_map(|entry| match entry.mounted.survival() {
             Survival::Kept { .. } => None,
-            Survival::Dies { why } => Some((dir, why.as_deref().unwrap_or("nobody keeps it"))),
+            Survival::Dies { why } => Some((entry.mounted.dir(), why.as_deref())),
         });
         match dying {
-            Some((dir, why)) => Err(format!("{} would die with it: {why}", dir.display())),
-            None => Ok(entries.len() + self.detached.lock().len()),
+            Some((dir, why)) => {
+                let why = why.unwrap_or("nobody keeps it");
+                Err(format!("{} would die with it: {why}", dir.display()))
+            }
+            None => Ok(all().count()),
         }
     }
 
-    /// Leaves every mount to the next agent; `false` where nobody would keep them for it. An agent's own holder does
-    /// for one that comes at once.
-    pub fn leave_all(&self, then: Then) -> bool {
-        let Some(Custody { holder, .. }) = &self.custody else { return false };
-        if then == Then::Nothing && !holder.outlives_a_stop() {
-            return false;
-        }
+    /// Leaves to the next agent what is kept for it. Blocks.
+    pub fn leave(&self) {
         let entries = std::mem::take(&mut *self.entries.lock());
         let detached = std::mem::take(&mut *self.detached.lock());
-        entries.into_values().chain(detached).for_each(|entry| entry.mounted.leave());
-        if let Err(error) = holder.farewell(then) {
-            tracing::warn!(%error, "the holder was not told that this agent ends");
+        for entry in entries.into_values().chain(detached) {
+            if let Survival::Kept { .. } = entry.mounted.survival() {
+                entry.mounted.leave();
+            }
+            // Others are taken away here.
         }
-        true
     }
 
     fn keep(&self, entry: Entry) -> PathBuf {
         let dir = entry.mounted.dir().to_owned();
         let ended = entry.mounted.ended();
-        self.entries.lock().insert(dir.clone(), entry);
+        let nameless = match entry.mounted.has_name() {
+            true => self.entries.lock().insert(dir.clone(), entry),
+            false => Some(entry),
+        };
+        // Whoever still uses it goes on.
+        self.detached.lock().extend(nameless);
         self.recount();
         self.recount_after(ended);
         dir

@@ -6,20 +6,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{Shutdown, shutdown, sockopt};
+use rustix::net::{Shutdown, shutdown};
 
 use super::packet::{self, FromAgent, FromHolder, Then};
 use super::process::{NAME, connection_to, listen_at};
 use super::{Holder, Kept, Record};
-
-/// How long a holder may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// Until a holder of the machine that is gone is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -38,6 +35,8 @@ pub enum Starting {
 pub struct Own {
     socket: PathBuf,
     starting: Starting,
+    /// Tells this agent from others: where its data lies.
+    agent: String,
     state: Mutex<State>,
     this: Weak<Self>,
 }
@@ -45,9 +44,11 @@ pub struct Own {
 #[derive(Debug, Default)]
 struct State {
     connection: Option<Connection>,
+    /// Of the last connection.
+    number: u64,
     /// What it keeps, to be given to the next one.
     kept: BTreeMap<String, Kept>,
-    child: Option<Child>,
+    is_ready: bool,
     is_over: bool,
 }
 
@@ -58,11 +59,13 @@ struct Connection {
 }
 
 impl Own {
-    /// The holder at `socket`; it is not looked for yet.
-    pub fn new(socket: PathBuf, starting: Starting) -> Arc<Self> {
+    /// The holder at `socket` of the agent whose data lies in `data_dir`; it is not looked for yet.
+    pub fn new(socket: PathBuf, starting: Starting, data_dir: &Path) -> Arc<Self> {
+        let agent = data_dir.to_string_lossy().into_owned();
         Arc::new_cyclic(|this| Self {
             socket,
             starting,
+            agent,
             state: Mutex::default(),
             this: this.clone(),
         })
@@ -73,42 +76,35 @@ impl Own {
             return Ok(());
         }
         let socket = match (&self.starting, connection_to(&self.socket)) {
-            (Starting::Agent(command), Err(error)) if is_absent(&error) => {
-                self.start(state, command)?
-            }
+            (Starting::Agent(command), Err(error)) if is_absent(&error) => self.start(command)?,
             (_, connected) => connected?,
         };
-        self.greet(state, socket)?;
-        // All that an earlier one had.
-        let kept = std::mem::take(&mut state.kept);
-        let told = kept.values().try_for_each(|kept| {
-            state.tell(&FromAgent::Keep { name: kept.name.clone() }, Some(kept))
-        });
-        state.kept = kept;
+        let there = self.greet(state, socket)?;
+        let told = state.bring_up_to_date(&there);
+        if told.is_err() {
+            state.hang_up();
+        }
         told
     }
 
     /// Starts one in a process group of its own: what ends this agent's does not end it.
-    fn start(&self, state: &mut State, agent: &[OsString]) -> io::Result<OwnedFd> {
+    fn start(&self, agent: &[OsString]) -> io::Result<OwnedFd> {
         let program = agent.first().ok_or_else(|| io::Error::other("no program to start"))?;
         let mut command = Command::new(program);
         command.arg0(NAME).arg("holder").arg("--socket").arg(&self.socket).arg("--").args(agent);
         // It is given what it listens on: nobody has to wait until it does.
         let listener = listen_at(&self.socket)?;
-        let child = command.stdin(listener).process_group(0).spawn()?;
-        if let Some(mut earlier) = state.child.replace(child) {
-            // It is known to be gone.
-            let _ = earlier.try_wait();
-        }
+        let mut child = command.stdin(listener).process_group(0).spawn()?;
+        // Whenever it ends, it is not left a zombie.
+        let reaper = std::thread::Builder::new().name("dfs-holder-end".to_owned());
+        reaper.spawn(move || child.wait())?;
         connection_to(&self.socket)
     }
 
     /// Says hello, and hears what is kept.
     fn greet(&self, state: &mut State, socket: OwnedFd) -> io::Result<Vec<Kept>> {
-        for side in [sockopt::Timeout::Send, sockopt::Timeout::Recv] {
-            sockopt::set_socket_timeout(&socket, side, Some(ANSWER))?;
-        }
-        packet::send(&socket, &FromAgent::Hello { pid: std::process::id() }, &[])?;
+        let hello = FromAgent::Hello { pid: std::process::id(), agent: self.agent.clone() };
+        packet::send(&socket, &hello, &[])?;
         let mut all = Vec::new();
         let pid = loop {
             match packet::receive(&socket)?.ok_or(io::ErrorKind::UnexpectedEof)? {
@@ -122,20 +118,28 @@ impl Own {
                 (FromHolder::Refused { why }, _) => return Err(io::Error::other(why)),
             }
         };
-        self.watch(socket.try_clone()?)?;
+        state.number += 1;
+        self.watch(socket.try_clone()?, state.number)?;
         state.connection = Some(Connection { socket, pid });
         Ok(all)
     }
 
-    /// Sees when it dies.
-    fn watch(&self, socket: OwnedFd) -> io::Result<()> {
+    /// Sees when a connection ends.
+    fn watch(&self, socket: OwnedFd, number: u64) -> io::Result<()> {
         let this = self.this.clone();
         std::thread::Builder::new().name("dfs-holder".to_owned()).spawn(move || {
             let mut asked = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::empty())];
             while poll(&mut asked, None).is_err() {}
+            drop(socket);
+            let mut is_told = false;
             while let Some(own) = this.upgrade() {
-                if own.is_held_again() {
-                    return;
+                match own.look_for_another(number) {
+                    Ok(()) => return,
+                    Err(error) if !is_told => {
+                        tracing::error!(%error, "the holder of the mounts is gone, and there is no other");
+                        is_told = true;
+                    }
+                    Err(_) => {}
                 }
                 drop(own);
                 std::thread::park_timeout(LOOK_AGAIN);
@@ -144,27 +148,20 @@ impl Own {
         Ok(())
     }
 
-    /// After a holder's death: whether there is another one, or none is needed.
-    fn is_held_again(&self) -> bool {
+    /// After the end of a connection: finds or starts another holder, where one is needed.
+    fn look_for_another(&self, number: u64) -> io::Result<()> {
         let mut state = self.state.lock();
+        if state.number != number {
+            // Somebody else has connected since.
+            return Ok(());
+        }
         state.connection = None;
-        if let Some(mut child) = state.child.take() {
-            // It is gone; nobody else asks how it ended.
-            let _ = child.wait();
-        }
         if state.is_over || (state.kept.is_empty() && self.starting != Starting::Machine) {
-            return true;
+            return Ok(());
         }
-        match self.connected(&mut state) {
-            Ok(()) => {
-                tracing::warn!("the holder of the mounts was gone: there is another one");
-                true
-            }
-            Err(error) => {
-                tracing::error!(%error, "the holder of the mounts is gone, and there is no other");
-                false
-            }
-        }
+        self.connected(&mut state)?;
+        tracing::warn!("the holder of the mounts was gone: there is another one");
+        Ok(())
     }
 }
 
@@ -173,9 +170,8 @@ impl Holder for Own {
         let mut state = self.state.lock();
         let socket = match connection_to(&self.socket) {
             Ok(socket) => socket,
-            Err(error) if is_absent(&error) && self.starting != Starting::Machine => {
-                return Ok(Vec::new());
-            }
+            // Where there is none, nothing is kept.
+            Err(error) if is_absent(&error) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         let kept = self.greet(&mut state, socket)?;
@@ -184,31 +180,47 @@ impl Holder for Own {
         Ok(kept)
     }
 
+    fn ready(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.is_ready = true;
+        if state.connection.is_none() { Ok(()) } else { state.say(&FromAgent::Ready, None) }
+    }
+
     fn keep(&self, kept: Kept) -> io::Result<()> {
         let mut state = self.state.lock();
-        self.connected(&mut state)?;
-        let name = kept.name.clone();
-        state.tell(&FromAgent::Keep { name: name.clone() }, Some(&kept))?;
-        state.kept.insert(name, kept);
-        Ok(())
+        let (name, copy) = (kept.name.clone(), kept.try_clone()?);
+        // Whoever it is told to anew is told of this one, too.
+        state.kept.insert(name.clone(), kept);
+        let told = match state.connection {
+            Some(_) => state.say(&FromAgent::Keep { name: name.clone() }, Some(&copy)),
+            None => self.connected(&mut state),
+        };
+        let told = match told {
+            Err(_) if state.connection.is_none() => self.connected(&mut state),
+            other => other,
+        };
+        if told.is_err() {
+            state.kept.remove(&name);
+        }
+        told
     }
 
     fn let_go(&self, name: &str) -> io::Result<()> {
         let mut state = self.state.lock();
         state.kept.remove(name);
-        state.tell(&FromAgent::LetGo { name: name.to_owned() }, None)
+        state.say(&FromAgent::LetGo { name: name.to_owned() }, None)
     }
 
     fn farewell(&self, then: Then) -> io::Result<()> {
         let mut state = self.state.lock();
+        // Where none was needed, none has to be told.
+        if then == Then::Another || self.starting == Starting::Machine || !state.kept.is_empty() {
+            self.connected(&mut state)?;
+        }
         state.is_over = true;
-        match then {
-            // Where there is none, nobody has to be told.
-            Then::Nothing if state.connection.is_none() => Ok(()),
-            _ => {
-                self.connected(&mut state)?;
-                state.tell(&FromAgent::Farewell { then }, None)
-            }
+        match state.connection {
+            Some(_) => state.say(&FromAgent::Farewell { then }, None),
+            None => Ok(()),
         }
     }
 
@@ -222,14 +234,28 @@ impl Holder for Own {
 }
 
 impl State {
+    /// Tells a holder that has `there` what it does not know.
+    fn bring_up_to_date(&mut self, there: &[Kept]) -> io::Result<()> {
+        for kept in there {
+            if !self.kept.contains_key(&kept.name) {
+                self.say(&FromAgent::LetGo { name: kept.name.clone() }, None)?;
+            }
+        }
+        let lacks = |name: &String| there.iter().all(|kept| kept.name != *name);
+        let lacking = self.kept.values().filter(|kept| lacks(&kept.name)).map(Kept::try_clone);
+        for kept in lacking.collect::<io::Result<Vec<_>>>()? {
+            self.say(&FromAgent::Keep { name: kept.name.clone() }, Some(&kept))?;
+        }
+        if self.is_ready { self.say(&FromAgent::Ready, None) } else { Ok(()) }
+    }
+
     /// Says something to the holder and waits until it is done. A conversation that goes wrong is over: an answer that
     /// comes late would be taken for that of the next question.
-    fn tell(&mut self, said: &FromAgent, with: Option<&Kept>) -> io::Result<()> {
+    fn say(&mut self, said: &FromAgent, with: Option<&Kept>) -> io::Result<()> {
         let Some(connection) = &self.connection else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let told = connection.tell(said, with);
-        match told {
+        match connection.ask(said, with) {
             Ok(FromHolder::Done { .. }) => Ok(()),
             Ok(FromHolder::Refused { why }) => Err(io::Error::other(why)),
             Ok(FromHolder::Kept { .. }) => {
@@ -252,7 +278,7 @@ impl State {
 }
 
 impl Connection {
-    fn tell(&self, said: &FromAgent, with: Option<&Kept>) -> io::Result<FromHolder> {
+    fn ask(&self, said: &FromAgent, with: Option<&Kept>) -> io::Result<FromHolder> {
         let pair = with.map(|kept| [kept.device.as_fd(), kept.record.as_fd()]);
         packet::send(&self.socket, said, pair.as_ref().map_or(&[], |pair| &pair[..]))?;
         Ok(packet::receive(&self.socket)?.ok_or(io::ErrorKind::UnexpectedEof)?.0)

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// No message is longer.
-const LONGEST: usize = 1024;
+const LONGEST: usize = 8192;
 
 /// A mount's device and its record.
 const DESCRIPTORS: usize = 2;
@@ -22,8 +22,10 @@ const DESCRIPTORS: usize = 2;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "kebab-case")]
 pub(super) enum FromAgent {
-    /// The first: it is here, and is to be told what is kept.
-    Hello { pid: u32 },
+    /// The first: it is here, and is to be told what is kept; which agent it is, however often it is started.
+    Hello { pid: u32, agent: String },
+    /// It goes on with all that it was given.
+    Ready,
     /// Keep this mount; with its descriptors.
     Keep { name: String },
     /// A mount is over.

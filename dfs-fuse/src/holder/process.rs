@@ -1,7 +1,7 @@
 //! The holder: a process of one thread that keeps what others would lose.
 //!
-//! It opens no file, reads no request of the kernel and knows nothing of what is mounted, so that there is little it
-//! could die of. While an agent is connected it sleeps. When the agent is gone it starts it again, if it was told
+//! It reads no request of the kernel, and until it gives a mount up nothing of what is written down of it, so that there
+//! is little it could die of. While an agent is connected it sleeps. When the agent is gone it starts it again, if it was told
 //! how; when nobody comes in time it takes the mounts away, so that nobody waits for ever. Where it dies itself, its
 //! agent starts another.
 
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use dfs_service::lifecycle::raise_open_files;
 use dfs_service::process::Fault;
 use dfs_service::telemetry::{self, LogFormat, TelemetryError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,8 +32,14 @@ use super::supervision::{Due, Starter, Supervision};
 use super::{Kept, Record, is_gone};
 use crate::mount::{self, Detach};
 
-/// How long the other end may take to read what it is told.
-const SEND: Duration = Duration::from_secs(5);
+/// How long the other end may take to read what it is told, or to answer.
+const PATIENT: Duration = Duration::from_secs(5);
+
+/// Connections that may wait to be let in.
+const BACKLOG: i32 = 128;
+
+/// Until it is tried again where descriptors have run out.
+const OUT_OF_FILES: Duration = Duration::from_millis(100);
 
 /// How long a holder that its agent started waits for that agent to say so.
 const FIRST_HELLO: Duration = Duration::from_secs(30);
@@ -99,6 +106,7 @@ pub fn run(flags: &HolderFlags) -> Result<(), HolderError> {
         io::ErrorKind::AddrInUse => HolderError::InUse(flags.socket.clone()),
         _ => HolderError::Listen { path: flags.socket.clone(), source },
     })?;
+    raise_open_files();
     // It is one that every kernel takes.
     let _ = rustix::thread::set_name(c"dfs-holder");
     let unkillable = Unkillable::begin();
@@ -107,6 +115,7 @@ pub fn run(flags: &HolderFlags) -> Result<(), HolderError> {
         newcomers: Vec::new(),
         agent: None,
         kept: BTreeMap::new(),
+        owner: String::new(),
         supervision: supervision(flags),
         command: flags.agent.clone(),
         process: None,
@@ -131,7 +140,17 @@ pub(super) fn connection_to(path: &Path) -> io::Result<OwnedFd> {
 
 fn new_socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
-    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    patient(&socket)?;
+    Ok(socket)
+}
+
+/// Nothing on it waits for ever.
+fn patient(socket: &OwnedFd) -> io::Result<()> {
+    for side in [sockopt::Timeout::Send, sockopt::Timeout::Recv] {
+        sockopt::set_socket_timeout(socket, side, Some(PATIENT))?;
+    }
+    Ok(())
 }
 
 /// Listens at `path`, in place of a socket on which nobody answers. Its name stays when it is closed.
@@ -149,7 +168,7 @@ pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     let socket = new_socket()?;
     bind(&socket, &SocketAddrUnix::new(&beside)?)?;
     let published = fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))
-        .and_then(|()| Ok(listen(&socket, 8)?))
+        .and_then(|()| Ok(listen(&socket, BACKLOG)?))
         .and_then(|()| fs::rename(&beside, path));
     if let Err(error) = published {
         let _ = fs::remove_file(&beside);
@@ -188,6 +207,8 @@ struct Holder {
     newcomers: Vec<OwnedFd>,
     agent: Option<Connected>,
     kept: BTreeMap<String, Kept>,
+    /// Which agent's.
+    owner: String,
     supervision: Supervision,
     /// How an agent is started; empty where others do.
     command: Vec<OsString>,
@@ -276,12 +297,14 @@ impl Holder {
 
     /// Lets in this user and root.
     fn admit(&mut self) {
-        let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC) else { return };
+        let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC) else {
+            // Whoever waits keeps the listener awake.
+            return std::thread::park_timeout(OUT_OF_FILES);
+        };
         let own = rustix::process::geteuid();
         let user = sockopt::socket_peercred(&socket).map(|peer| peer.uid);
         let is_known = user.is_ok_and(|user| user == own || user.is_root());
-        let timed = sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(SEND));
-        if is_known && timed.is_ok() && self.newcomers.len() < 16 {
+        if is_known && patient(&socket).is_ok() && self.newcomers.len() < 16 {
             self.newcomers.push(socket);
         }
     }
@@ -289,14 +312,16 @@ impl Holder {
     /// Hears who a newcomer is.
     fn greet(&mut self, at: usize) {
         let socket = self.newcomers.swap_remove(at);
-        let Ok(Some((FromAgent::Hello { pid }, _))) = packet::receive(&socket) else { return };
-        if let Some(agent) = &self.agent {
-            let why = format!("the agent with pid {} is served", agent.pid);
+        let Ok(Some((FromAgent::Hello { pid, agent }, _))) = packet::receive(&socket) else {
+            return;
+        };
+        self.kept.retain(|_, kept| !is_gone(kept.device.as_fd()));
+        if let Err(why) = self.may_serve(&agent) {
             // Whoever does not hear it finds the connection closed.
             let _ = packet::send(&socket, &FromHolder::Refused { why }, &[]);
             return;
         }
-        self.kept.retain(|_, kept| !is_gone(kept.device.as_fd()));
+        self.owner = agent;
         let told = self.kept.values().try_for_each(|kept| {
             let descriptors = [kept.device.as_fd(), kept.record.as_fd()];
             packet::send(&socket, &FromHolder::Kept { name: kept.name.clone() }, &descriptors)
@@ -316,6 +341,23 @@ impl Holder {
         self.supervision.came();
     }
 
+    /// One agent at a time, and nobody is given what another one left.
+    fn may_serve(&self, agent: &str) -> Result<(), String> {
+        if let Some(served) = &self.agent {
+            return Err(format!(
+                "the holder serves an agent, pid {}: each has its own",
+                served.pid
+            ));
+        }
+        if !self.kept.is_empty() && self.owner != agent {
+            let owner = &self.owner;
+            return Err(format!(
+                "the holder keeps mounts of the agent in {owner}: each has its own"
+            ));
+        }
+        Ok(())
+    }
+
     fn hear(&mut self) {
         let Some(agent) = &mut self.agent else { return };
         let Ok(Some((said, descriptors))) = packet::receive::<FromAgent>(&agent.socket) else {
@@ -325,6 +367,10 @@ impl Holder {
             FromAgent::Keep { name } => keep(&mut self.kept, name, descriptors),
             FromAgent::LetGo { name } => {
                 self.kept.remove(&name);
+                done()
+            }
+            FromAgent::Ready => {
+                self.supervision.ready();
                 done()
             }
             FromAgent::Farewell { then } => {

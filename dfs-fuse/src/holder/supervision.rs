@@ -38,8 +38,11 @@ pub(super) enum Due {
 pub(super) struct Supervision {
     starter: Starter,
     patience: Duration,
-    /// Since when there is no agent.
+    /// Since when there is no agent that goes on with the mounts.
     gone: Option<Instant>,
+    is_there: bool,
+    /// Whether whoever ended it wants no other.
+    is_over: bool,
     /// When the next one is started.
     next: Option<Instant>,
     pause: Duration,
@@ -48,23 +51,41 @@ pub(super) struct Supervision {
 
 impl Supervision {
     pub(super) fn new(starter: Starter, patience: Duration, now: Instant) -> Self {
-        Self { starter, patience, gone: Some(now), next: None, pause: FIRST_PAUSE, asked: false }
+        Self {
+            starter,
+            patience,
+            gone: Some(now),
+            is_there: false,
+            is_over: false,
+            next: None,
+            pause: FIRST_PAUSE,
+            asked: false,
+        }
     }
 
     /// An agent has said hello.
     pub(super) fn came(&mut self) {
-        (self.gone, self.next, self.pause, self.asked) = (None, None, FIRST_PAUSE, false);
+        (self.is_there, self.is_over, self.next, self.asked) = (true, false, None, false);
+    }
+
+    /// It goes on with the mounts.
+    pub(super) fn ready(&mut self) {
+        (self.gone, self.pause) = (None, FIRST_PAUSE);
     }
 
     /// The agent is gone: it died, or ended as it had said.
     pub(super) fn went(&mut self, farewell: Option<Then>, now: Instant) {
-        self.gone = Some(now);
+        let was_ready = self.gone.is_none();
+        self.is_there = false;
+        self.gone.get_or_insert(now);
         self.asked = (self.starter, farewell) == (Starter::Holder, Some(Then::Another));
-        self.next = match (self.starter, farewell) {
-            (Starter::Others, _) | (_, Some(Then::Nothing)) => None,
-            (Starter::Holder, Some(Then::Another)) => Some(now),
-            (Starter::Holder, None) => Some(now + OTHERS_FIRST),
-        };
+        match (self.starter, farewell) {
+            (Starter::Others, _) => self.next = None,
+            (Starter::Holder, Some(Then::Another)) => self.next = Some(now),
+            (Starter::Holder, Some(Then::Nothing)) => self.is_over = true,
+            (Starter::Holder, None) if was_ready => self.next = Some(now + OTHERS_FIRST),
+            (Starter::Holder, None) => self.started_in_vain(now),
+        }
     }
 
     /// Whether another agent is to be started whatever is mounted.
@@ -85,9 +106,9 @@ impl Supervision {
 
     /// What is due.
     pub(super) fn due(&mut self, now: Instant) -> Due {
-        let Some(gone) = self.gone else { return Due::Nothing(None) };
+        let Some(gone) = self.gone.filter(|_| !self.is_there) else { return Due::Nothing(None) };
         let end = gone + self.patience;
-        if now >= end {
+        if now >= end || self.is_over {
             self.asked = false;
             return Due::GiveUp;
         }
@@ -108,6 +129,7 @@ mod tests {
         let now = Instant::now();
         let mut supervision = Supervision::new(starter, PATIENCE, now);
         supervision.came();
+        supervision.ready();
         assert_eq!(supervision.due(now + 2 * PATIENCE), Due::Nothing(None));
         (supervision, now)
     }
@@ -122,20 +144,21 @@ mod tests {
         supervision.started();
         assert_eq!(supervision.due(now), Due::Nothing(Some(now - OTHERS_FIRST + PATIENCE)));
         supervision.came();
+        supervision.ready();
         assert_eq!(supervision.due(now), Due::Nothing(None));
         supervision.went(Some(Then::Another), now);
         assert_eq!(supervision.due(now), Due::Start);
     }
 
     #[test]
-    fn who_ends_for_good_and_whom_others_start_is_waited_for_and_given_up_in_the_end() {
-        for (starter, farewell) in [(Starter::Holder, Some(Then::Nothing)), (Starter::Others, None)]
-        {
-            let (mut supervision, now) = supervised(starter);
-            supervision.went(farewell, now);
-            assert_eq!(supervision.due(now), Due::Nothing(Some(now + PATIENCE)));
-            assert_eq!(supervision.due(now + PATIENCE), Due::GiveUp);
-        }
+    fn whom_others_start_is_waited_for_and_given_up_in_the_end_and_who_ends_for_good_at_once() {
+        let (mut supervision, now) = supervised(Starter::Others);
+        supervision.went(None, now);
+        assert_eq!(supervision.due(now), Due::Nothing(Some(now + PATIENCE)));
+        assert_eq!(supervision.due(now + PATIENCE), Due::GiveUp);
+        let (mut supervision, now) = supervised(Starter::Holder);
+        supervision.went(Some(Then::Nothing), now);
+        assert_eq!(supervision.due(now), Due::GiveUp);
     }
 
     #[test]
@@ -150,6 +173,27 @@ mod tests {
                     starts += 1;
                     supervision.started();
                     supervision.started_in_vain(now);
+                }
+                Due::GiveUp => break,
+            }
+        }
+        assert_eq!(now, began + PATIENCE);
+        assert!((20..50).contains(&starts), "{starts}");
+    }
+
+    #[test]
+    fn an_agent_that_dies_whenever_it_takes_the_mounts_over_is_given_up_too() {
+        let (mut supervision, began) = supervised(Starter::Holder);
+        supervision.went(None, began);
+        let (mut now, mut starts) = (began, 0);
+        loop {
+            match supervision.due(now) {
+                Due::Nothing(until) => now = until.unwrap(),
+                Due::Start => {
+                    starts += 1;
+                    supervision.started();
+                    supervision.came();
+                    supervision.went(None, now);
                 }
                 Due::GiveUp => break,
             }

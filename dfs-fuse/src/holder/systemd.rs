@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
+use std::process::{Command, Stdio};
 
 use parking_lot::Mutex;
 use rustix::net::{
@@ -72,6 +73,10 @@ impl Holder for Systemd {
         Ok(std::mem::take(&mut self.left.lock()))
     }
 
+    fn ready(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn keep(&self, kept: Kept) -> io::Result<()> {
         let state = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={PREFIX}{}", kept.name);
         self.tell(&state, &[kept.device.as_fd(), kept.record.as_fd()])
@@ -85,14 +90,32 @@ impl Holder for Systemd {
         Ok(())
     }
 
+    /// What is in the store is lost where the service is stopped, and given to the next process where it is restarted.
     fn outlives_a_stop(&self) -> bool {
-        true
+        !is_stopped_for_good().unwrap_or(false)
     }
 
     fn pid(&self) -> Option<u32> {
         let parent = rustix::process::getppid()?;
         u32::try_from(parent.as_raw_nonzero().get()).ok()
     }
+}
+
+/// Whether systemd stops this process's service, and will not start it again; `None` where it does not say.
+fn is_stopped_for_good() -> Option<bool> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let unit = groups.split(['/', '\n']).find(|name| name.ends_with(".service"))?;
+    let own = (!rustix::process::geteuid().is_root()).then_some("--user");
+    let mut ask = Command::new("systemctl");
+    ask.args(own).args(["list-jobs", "--no-legend", "--plain"]).stdin(Stdio::null());
+    let jobs = ask.stderr(Stdio::null()).output().ok()?.stdout;
+    // A line is a number, the unit, what is done to it, and whether it is being done.
+    let jobs = String::from_utf8_lossy(&jobs).into_owned();
+    let mut of_unit = jobs.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        (words.next()? == unit).then(|| words.next().unwrap_or_default())
+    });
+    of_unit.next().map(|done| done == "stop")
 }
 
 /// The descriptors that systemd gave this process.

@@ -5,6 +5,7 @@ pub mod crowd;
 pub mod disk;
 pub mod ledger;
 pub mod liar;
+pub mod own;
 pub mod servers;
 pub mod siege;
 pub mod site;

@@ -10,9 +10,10 @@ use std::thread::{self, JoinHandle};
 
 use dfs_tests::process::Said;
 use dfs_tests::wait::{PATIENCE, find};
-use dfs_tests::{Binaries, Body, Fault, Mount, Origin, Owned, wait};
+use dfs_tests::{Binaries, Body, Fault, Mount, Node, Origin, Owned, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::support::own::{Of, Own, running};
 use crate::support::{Agent, Expected, NOBODY, Place, all, as_nobody, binaries, binary, dfctl_at};
 
 const MIB: u64 = 1 << 20;
@@ -137,6 +138,12 @@ fn sixty_four_readers_go_on_when_their_agent_is_killed() {
                 agent.kill();
                 agent.start_again();
             }
+            // One that is told to end leaves whatever it has not answered, too.
+            let before = done.load(Ordering::Relaxed);
+            wait::until("readers are at work", || done.load(Ordering::Relaxed) > before + 64)
+                .unwrap();
+            agent.terminate();
+            agent.start_again();
             let after = done.load(Ordering::Relaxed);
             wait::until("all readers go on", || done.load(Ordering::Relaxed) > after + 128)
                 .unwrap();
@@ -148,7 +155,7 @@ fn sixty_four_readers_go_on_when_their_agent_is_killed() {
     names.dedup();
     assert_eq!(names.len(), 100);
     assert!(mapped[..] == bytes[..]);
-    assert_eq!(holder.told("an agent is served"), 4);
+    assert_eq!(holder.told("an agent is served"), 5);
 }
 
 struct OnDrop<F: Fn()>(F);
@@ -199,82 +206,8 @@ fn a_read_that_was_blocked_when_its_agent_died_is_answered_by_the_next_one() {
 /// The agent that runs on the data directory of the test.
 fn announced_or_running(place: &Place) -> Pid {
     let data = place.path("agent");
-    let found = find("an agent runs", PATIENCE, || running(&data, false).pop());
+    let found = find("an agent runs", PATIENCE, || running(&data, Of::Agents).pop());
     found.unwrap()
-}
-
-/// The processes that were started for a data directory: the holders, or the agents.
-fn running(data: &Path, holders: bool) -> Vec<Pid> {
-    let data = data.canonicalize().unwrap_or_else(|_| data.to_owned());
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let of_ours = processes.filter_map(|process| {
-        let pid: i32 = process.file_name().to_str()?.parse().ok()?;
-        let line = fs::read(process.path().join("cmdline")).ok()?;
-        let words: Vec<_> = line.split(|byte| *byte == 0).collect();
-        let program = words.first()?;
-        let is_ours = (program.ends_with(b"dfs-fuse") || *program == b"dfs-holder")
-            && words.iter().any(|word| *word == data.as_os_str().as_encoded_bytes());
-        let is_holder = words.get(1).is_some_and(|word| *word == b"holder");
-        (is_ours && is_holder == holders).then(|| Pid::from_raw(pid)).flatten()
-    });
-    of_ours.collect()
-}
-
-/// An agent with a holder of its own, in a process group that is not the test's to kill.
-struct Own {
-    place: Place,
-    data: PathBuf,
-    socket: PathBuf,
-}
-
-impl Own {
-    fn start(place: Place) -> Self {
-        let data = place.dir("data");
-        fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        let own = Self { data, socket: place.path("agent.sock"), place };
-        let mut command = binaries().command("dfs-fuse").unwrap();
-        let log = File::create(own.place.path("agent.log")).unwrap();
-        command.arg("--data-dir").arg(&own.data).arg("--socket").arg(&own.socket);
-        command.args(["--port-pieces", "0", "--port-metrics", "0"]).env("DFS_HOLDER", "own");
-        let mut child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        // Whoever ends first, it is not left a zombie.
-        thread::spawn(move || child.wait());
-        wait::until("the agent listens", || own.socket.exists()).unwrap();
-        own
-    }
-
-    fn agent(&self) -> Pid {
-        find("an agent runs", PATIENCE, || running(&self.data, false).pop()).unwrap()
-    }
-
-    fn holder(&self) -> Option<Pid> {
-        running(&self.data, true).pop()
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.place.path("agent.log")).unwrap_or_default()
-    }
-
-    fn mount(&self, url: &str) -> (PathBuf, Mount) {
-        let dir = self.place.dir("mount");
-        let guard = Mount::guard(&dir);
-        dfctl_at(&self.socket, &["mount", url, dir.to_str().unwrap()]).done();
-        (dir, guard)
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("the agent's log:\n{}", self.log());
-        }
-        // The holder first: it would start the agent again.
-        for holders in [true, false] {
-            for pid in running(&self.data, holders) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
-    }
 }
 
 #[test]
@@ -313,7 +246,7 @@ fn an_agent_that_is_killed_again_and_again_is_started_again_by_its_own_holder() 
                 .unwrap();
             }
             kill_process(agent, Signal::KILL).unwrap();
-            wait::until("it is gone", || !running(&own.data, false).contains(&agent)).unwrap();
+            wait::until("it is gone", || !running(&own.data, Of::Agents).contains(&agent)).unwrap();
         }
         let after = reads.load(Ordering::Relaxed);
         wait::until("reads go on", || reads.load(Ordering::Relaxed) > after + 3).unwrap();
@@ -321,8 +254,10 @@ fn an_agent_that_is_killed_again_and_again_is_started_again_by_its_own_holder() 
     // It ends with its last mount taken away, and so does its holder.
     wait::until("it answers", || dfctl_at(&own.socket, &["mounts"]).code == 0).unwrap();
     kill_process(own.agent(), Signal::TERM).unwrap();
-    wait::until("both are gone", || own.holder().is_none() && running(&own.data, false).is_empty())
-        .unwrap();
+    wait::until("both are gone", || {
+        own.holder().is_none() && running(&own.data, Of::Agents).is_empty()
+    })
+    .unwrap();
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "it is not mounted any more");
 }
 
@@ -592,21 +527,111 @@ fn others_programs(place: &Place) -> PathBuf {
 }
 
 #[test]
-fn a_second_agent_does_not_take_what_the_first_one_serves() {
+fn a_second_agent_is_not_given_what_the_first_one_has() {
     let place = Place::new();
     let origin = Origin::of("/d/f", Body::noise(1, 1000)).unwrap();
     let holder = Holder::start(&place, 300);
-    let agent = holder.agent(&place);
+    let mut agent = holder.agent(&place);
     let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
-    let other = Agent::solo_with(&place, "other", &["--holder", holder.socket.to_str().unwrap()]);
-    assert!(other.log().contains("is served"), "{}", other.log());
-    let second = other.mount(&origin.url("/d/"), place.dir("second"));
-    let listed = other.dfctl(&["mounts"]).done();
-    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    assert!(listed.contains("dies with its agent"), "{listed}");
-    for dir in [dir, second] {
-        let mut text = Vec::new();
-        File::open(dir.join("f")).unwrap().read_to_end(&mut text).unwrap();
-        assert_eq!(text.len(), 1000);
+    for is_dead in [false, true] {
+        if is_dead {
+            agent.kill();
+        }
+        let words = ["--holder", holder.socket.to_str().unwrap()];
+        let mut other = Node::spawn(&binaries(), place.root(), "other", None, &words).unwrap();
+        let ended = other.process_mut().wait_ended(PATIENCE).unwrap();
+        assert!(!ended.success());
+        assert!(other.process().log().contains("each has its own"), "{}", other.process().log());
     }
+    agent.start_again();
+    assert_eq!(fs::read(dir.join("f")).unwrap().len(), 1000);
+}
+
+#[test]
+fn what_was_taken_away_lazily_goes_on_beside_what_is_mounted_there_now() {
+    let place = Place::new();
+    let (old, new) = (Body::noise(1, 3 * MIB), Body::noise(2, 2 * MIB));
+    let origin = Origin::of("/old/f", old.clone()).unwrap();
+    origin.put("/new/f", new.clone());
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = agent.mount(&origin.url("/old/"), place.dir("mount"));
+    // A process that has the old one's file open, and reads it when it is told.
+    let mut reader = Command::new("sh");
+    reader.args(["-c", "exec < \"$1\"; read -r _ < \"$2\"; exec cat", "sh"]);
+    let go = place.path("go");
+    assert!(Command::new("mkfifo").arg(&go).status().unwrap().success());
+    reader.arg(dir.join("f")).arg(&go);
+    let reader = reading_with(&mut reader);
+    wait::until("the file is open", || {
+        let said = agent.dfctl(&["umount", dir.to_str().unwrap()]);
+        if said.code == 0 {
+            // Too early: nobody had it open yet.
+            agent.dfctl(&["mount", &origin.url("/old/"), dir.to_str().unwrap()]).done();
+        }
+        said.code != 0
+    })
+    .unwrap();
+    agent.dfctl(&["umount", "--lazy", dir.to_str().unwrap()]).done();
+    agent.dfctl(&["mount", &origin.url("/new/"), dir.to_str().unwrap()]).done();
+    for _ in 0..2 {
+        agent.kill();
+        agent.start_again();
+    }
+    assert!(fs::read(dir.join("f")).unwrap() == all(&new));
+    fs::write(&go, "go\n").unwrap();
+    assert!(reader.join().unwrap().unwrap() == all(&old));
+    assert_eq!(mounted(&agent, &dir).unwrap()["url"], origin.url("/new/"));
+}
+
+#[test]
+fn an_agent_whose_cache_is_emptied_goes_on_with_its_mounts() {
+    let place = Place::new();
+    let body = Body::noise(1, 3 * MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    agent.dfctl(&["cache", "gc", "--target", "0", "--yes"]);
+    agent.kill();
+    agent.start_again();
+    assert!(fs::read(dir.join("f")).unwrap() == all(&body));
+}
+
+#[test]
+fn a_holder_that_hangs_stops_nobody_and_is_there_again_when_it_goes_on() {
+    let own = Own::start(Place::new());
+    let body = Body::noise(1, 3 * MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    let holder = own.holder().unwrap();
+    kill_process(holder, Signal::STOP).unwrap();
+    let second = own.place.dir("second");
+    let _second = Mount::guard(&second);
+    dfctl_at(&own.socket, &["mount", &origin.url("/d/"), second.to_str().unwrap()]).done();
+    kill_process(holder, Signal::CONT).unwrap();
+    let is_served = || own.log().contains("there is another one");
+    wait::until("the agent is served again", is_served).unwrap();
+    dfctl_at(&own.socket, &["mounts"]).done();
+    kill_process(own.agent(), Signal::KILL).unwrap();
+    assert!(fs::read(dir.join("f")).unwrap() == all(&body));
+}
+
+#[test]
+fn an_agent_that_fails_at_its_start_leaves_its_mounts_to_the_next_one() {
+    let place = Place::new();
+    let body = Body::noise(1, 3 * MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    agent.kill();
+    // After it was given the mounts it finds that it cannot say where it listens.
+    let announced = agent.data().join("run.json");
+    let _ = fs::remove_file(&announced);
+    fs::create_dir_all(announced.join("in the way")).unwrap();
+    assert!(agent.node.process_mut().restart().is_err());
+    fs::remove_dir_all(&announced).unwrap();
+    agent.start_again();
+    assert!(fs::read(dir.join("f")).unwrap() == all(&body));
 }

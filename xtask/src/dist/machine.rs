@@ -64,6 +64,10 @@ systemctl restart dfs-fuse
 echo 3 > /proc/sys/vm/drop_caches; cmp /mnt/docs/copyright /usr/share/doc/dfs/copyright
 ! systemctl show --property MainPID dfs-fuse | cmp -s - /before
 dfctl mounts --format json | grep '\"kept_by\": *1\\b'
+systemctl stop dfs-fuse
+! mountpoint --quiet /mnt/docs
+systemctl start dfs-fuse
+dfctl mount file:///usr/share/doc/dfs /mnt/docs
 dfctl umount /mnt/docs
 test -z \"$(systemctl --failed --quiet)\"
 dpkg --remove dfs

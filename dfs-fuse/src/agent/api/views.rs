@@ -17,6 +17,7 @@ pub(super) fn status(agent: &Agent) -> StatusReply {
     let facts = agent.facts();
     StatusReply {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance: agent.instance(),
         pid: std::process::id(),
         host_id: engine.identity().host().as_bytes().to_vec().into(),
         data_dir: facts.data_dir.to_string_lossy().into_owned(),

@@ -1,0 +1,97 @@
+//! An agent whose holder starts it again.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use dfs_tests::wait::{PATIENCE, find};
+use dfs_tests::{Mount, wait};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Expected, Place, binaries, dfctl_at};
+
+/// What processes are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    Holders,
+    Agents,
+}
+
+/// The processes that were started for a data directory.
+pub fn running(data: &Path, of: Of) -> Vec<Pid> {
+    let data = data.canonicalize().unwrap_or_else(|_| data.to_owned());
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let of_ours = processes.filter_map(|process| {
+        let pid: i32 = process.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(process.path().join("cmdline")).ok()?;
+        let words: Vec<_> = line.split(|byte| *byte == 0).collect();
+        let program = words.first()?;
+        let is_ours = (program.ends_with(b"dfs-fuse") || *program == b"dfs-holder")
+            && words.iter().any(|word| *word == data.as_os_str().as_encoded_bytes());
+        let is_holder = words.get(1).is_some_and(|word| *word == b"holder");
+        (is_ours && is_holder == (of == Of::Holders)).then(|| Pid::from_raw(pid)).flatten()
+    });
+    of_ours.collect()
+}
+
+/// An agent with a holder of its own, in a process group that is not the test's to kill.
+pub struct Own {
+    pub place: Place,
+    pub data: PathBuf,
+    pub socket: PathBuf,
+}
+
+impl Own {
+    /// Starts one.
+    pub fn start(place: Place) -> Self {
+        let data = place.dir("data");
+        fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let own = Self { data, socket: place.path("agent.sock"), place };
+        let mut command = binaries().command("dfs-fuse").unwrap();
+        let log = File::create(own.place.path("agent.log")).unwrap();
+        command.arg("--data-dir").arg(&own.data).arg("--socket").arg(&own.socket);
+        command.args(["--port-pieces", "0", "--port-metrics", "0"]).env("DFS_HOLDER", "own");
+        let mut child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        // Whoever ends first, it is not left a zombie.
+        thread::spawn(move || child.wait());
+        wait::until("the agent listens", || own.socket.exists()).unwrap();
+        own
+    }
+
+    /// The agent that runs now.
+    pub fn agent(&self) -> Pid {
+        find("an agent runs", PATIENCE, || running(&self.data, Of::Agents).pop()).unwrap()
+    }
+
+    /// Its holder, while there is one.
+    pub fn holder(&self) -> Option<Pid> {
+        running(&self.data, Of::Holders).pop()
+    }
+
+    /// What both have logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.place.path("agent.log")).unwrap_or_default()
+    }
+
+    /// Mounts `url` on a directory of its own.
+    pub fn mount(&self, url: &str) -> (PathBuf, Mount) {
+        let dir = self.place.dir("mount");
+        let guard = Mount::guard(&dir);
+        dfctl_at(&self.socket, &["mount", url, dir.to_str().unwrap()]).done();
+        (dir, guard)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the agent's log:\n{}", self.log());
+        }
+        // The holder first: it would start the agent again.
+        for of in [Of::Holders, Of::Agents] {
+            for pid in running(&self.data, of) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
