@@ -55,7 +55,7 @@ pub enum Error {
     #[error(transparent)]
     Host(#[from] HostError),
     /// Who keeps its mounts.
-    #[error("cannot be told which mounts an earlier agent left")]
+    #[error("the holder of its mounts cannot be used")]
     Holder(#[source] io::Error),
 }
 
@@ -279,16 +279,13 @@ fn sources(told: &Told) -> SourcesBuilder {
 }
 
 /// Who keeps the mounts when this process dies. Its own holder starts it again as it was started.
-fn holder(
-    choice: &HolderChoice,
-    data_dir: &Path,
-) -> Result<Option<Arc<dyn Holder>>, process::Error> {
+fn holder(choice: &HolderChoice, data_dir: &Path) -> Result<Option<Arc<dyn Holder>>, Error> {
     Ok(match choice {
         HolderChoice::Off => None,
-        HolderChoice::Systemd => Some(Arc::new(Systemd::of_process()?)),
+        HolderChoice::Systemd => Some(Arc::new(Systemd::of_process().map_err(Error::Holder)?)),
         HolderChoice::At(socket) => Some(Own::new(socket.clone(), Starting::Machine, data_dir)),
         HolderChoice::Own => {
-            let program = std::env::current_exe()?.into_os_string();
+            let program = std::env::current_exe().map_err(Error::Holder)?.into_os_string();
             let command = [program].into_iter().chain(std::env::args_os().skip(1)).collect();
             Some(Own::new(holder::socket_in(data_dir), Starting::Agent(command), data_dir))
         }

@@ -8,6 +8,7 @@
 
 mod own;
 mod packet;
+mod peer;
 pub mod process;
 mod record;
 mod supervision;

@@ -35,7 +35,7 @@ pub use check::{find_helper, open_device, others_allowed};
 pub use keeping::{Custody, Keeping, entries_of};
 use table::Table;
 pub use table::{MountEntry, SUBTYPE, mounted_at, mounts};
-pub use unmount::{Detach, UnmountError, is_dead, unmount};
+pub use unmount::{Detach, Served, UnmountError, is_dead, served, unmount};
 
 /// How to mount.
 #[derive(Debug, Clone)]

@@ -4,7 +4,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dfs_fuse::mount::{Detach, MountEntry, UnmountError, is_dead, mounted_at, mounts, unmount};
+use dfs_fuse::mount::{
+    Detach, MountEntry, Served, UnmountError, mounted_at, mounts, served, unmount,
+};
 use serde_json::{Value, json};
 
 use super::inside::answer;
@@ -72,7 +74,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let dir = absolute(&args.dir);
     let text = mount_point(&dir)?;
     let Some(backend) = context.answering_backend()? else {
-        return without_agent(context, dir).await;
+        let detach = if args.lazy { Detach::Lazily } else { Detach::WhenUnused };
+        return without_agent(context, dir, detach).await;
     };
     let left = match answer(context, backend.unmount(text, args.lazy)).await? {
         Ok(left) => left,
@@ -95,8 +98,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     Unmounted { dir, left: Some(left) }.tell(context)
 }
 
-/// With no agent to ask, only what a dead one left is there to be taken away.
-async fn without_agent(context: &Context, dir: PathBuf) -> Result<Outcome, CliError> {
+/// With no agent to ask, only what a dead one left is there to be taken away; lazily also what is waited for.
+async fn without_agent(
+    context: &Context,
+    dir: PathBuf,
+    detach: Detach,
+) -> Result<Outcome, CliError> {
     let shown = printable(&dir.display().to_string());
     let there = mounted_at(&dir).map_err(|error| {
         let what = format!("cannot see what is mounted on {shown}");
@@ -106,9 +113,17 @@ async fn without_agent(context: &Context, dir: PathBuf) -> Result<Outcome, CliEr
         return Err(CliError::new(&codes::NOT_MOUNTED, format!("nothing is mounted on {shown}")));
     };
     let looking = dir.clone();
-    let is_dead = tokio::task::spawn_blocking(move || is_dead(&looking));
-    if !mount.is_ours() || !answer(context, is_dead).await?.unwrap_or(false) {
-        return Err(not_of_this_agent(context, &dir, &mount).await);
+    let looking = tokio::task::spawn_blocking(move || served(&looking, ASK_WITHIN));
+    match answer(context, looking).await?.unwrap_or(Served::Live) {
+        Served::Dead if mount.is_ours() => {}
+        Served::Silent if mount.is_ours() && detach == Detach::Lazily => {}
+        Served::Silent if mount.is_ours() => {
+            let what = format!("the mount on {shown} does not answer");
+            return Err(CliError::new(&codes::MOUNT_BUSY, what)
+                .because("its agent hangs, or is gone and waited for")
+                .hint(format!("dfctl umount --lazy {}", quoted_path(&dir))));
+        }
+        _ => return Err(not_of_this_agent(context, &dir, &mount).await),
     }
     let clearing = tokio::task::spawn_blocking(move || unmount(&mount, Detach::Lazily));
     match answer(context, clearing).await? {

@@ -101,5 +101,6 @@ async fn next(
         }
     }
     Err(CliError::new(&codes::NOT_REPLACED, "no other node agent has come")
-        .because(format!("the one with pid {} has ended, or does not want to", before.pid)))
+        .because(format!("the one with pid {} was told to end", before.pid))
+        .because("who starts agents here has started none yet: its mounts wait for one"))
 }

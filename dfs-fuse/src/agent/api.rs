@@ -309,7 +309,7 @@ impl node_server::Node for NodeService {
         request: Request<HandOverRequest>,
     ) -> Result<Response<HandOverReply>, Status> {
         Asker::of(&request).may_replace().map_err(failed)?;
-        let mounts = self.agent.hand_over().map_err(failed)?;
+        let mounts = self.agent.hand_over().await.map_err(failed)?;
         let mounts = u32::try_from(mounts).unwrap_or(u32::MAX);
         Ok(Response::new(HandOverReply { pid: std::process::id(), mounts }))
     }

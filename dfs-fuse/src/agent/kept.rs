@@ -113,8 +113,14 @@ impl Agent {
 
     /// Ends so that another one goes on: how many mounts it is given. Refused where a mount would die, or nobody would
     /// start another agent.
-    pub fn hand_over(&self) -> Result<usize, CallError> {
+    pub async fn hand_over(&self) -> Result<usize, CallError> {
         let mounts = self.mounts().that_survive().map_err(CallError::NotHandedOver)?;
+        if let Some(holder) = self.mounts().holder() {
+            let answers = of_holder(&holder, |holder| holder.ready()).await;
+            answers.map_err(|error| {
+                CallError::NotHandedOver(format!("its holder does not answer: {error}"))
+            })?;
+        }
         self.inner.handing_over.cancel();
         Ok(mounts)
     }

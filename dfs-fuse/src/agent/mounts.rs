@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use dfs_artifact::Index;
 use dfs_model::{ByteRange, CanonicalUrl};
@@ -22,9 +23,12 @@ use crate::core::Generation;
 use crate::holder::{Holder, Kept};
 use crate::mount::{
     self, Audience, Custody, Detach, Keeping, MountEntry, MountError, MountOptions, Mounted,
-    Survival, UnmountError, Unmounted, is_dead, mounted_at, unmount,
+    Served, Survival, UnmountError, Unmounted, mounted_at, served, unmount,
 };
 use crate::tree::{Footprint, IndexTree, PartTree, Totals, Tree, TreeError};
+
+/// A mount that is served answers well within.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// What to mount where.
 #[derive(Clone)]
@@ -285,7 +289,7 @@ impl MountTable {
         asker: Asker,
     ) -> Result<usize, MountTableError> {
         let Some(mut entry) = self.take(dir, asker)? else {
-            return self.clear_dead(dir, asker).await;
+            return self.clear_unserved(dir, detach, asker).await;
         };
         let unmounting = tokio::task::spawn_blocking(move || {
             let result = entry.mounted.unmount(detach);
@@ -316,15 +320,25 @@ impl MountTable {
         Ok(entries.remove(dir))
     }
 
-    /// Takes away what an agent that died left mounted: for whom the kernel says it was mounted, and as this
-    /// agent's own user.
-    async fn clear_dead(&self, dir: &Path, asker: Asker) -> Result<usize, MountTableError> {
+    /// Takes away what an agent that died left mounted, lazily also what is waited for: for whom the kernel says it was
+    /// mounted, and as this agent's own user.
+    async fn clear_unserved(
+        &self,
+        dir: &Path,
+        detach: Detach,
+        asker: Asker,
+    ) -> Result<usize, MountTableError> {
         let left = dir.to_owned();
         let clearing = tokio::task::spawn_blocking(move || {
             let mount = mounted_at(&left)
                 .map_err(|source| UnmountError::Unseen { dir: left.clone(), source })?;
             let mount = mount.filter(MountEntry::is_ours);
-            let Some(mount) = mount.filter(|_| is_dead(&left)) else {
+            let is_unserved = || match served(&left, ANSWER_WITHIN) {
+                Served::Live => false,
+                Served::Dead => true,
+                Served::Silent => detach == Detach::Lazily,
+            };
+            let Some(mount) = mount.filter(|_| is_unserved()) else {
                 return Err(MountTableError::NotMounted(left));
             };
             let is_theirs = matches!(asker, Asker::Other(user) if mount.user == Some(user));

@@ -13,8 +13,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{Shutdown, shutdown};
+use rustix::process::geteuid;
 
 use super::packet::{self, FromAgent, FromHolder, Then};
+use super::peer::peer_of;
 use super::process::{NAME, connection_to, listen_at};
 use super::{Holder, Kept, Record};
 
@@ -87,14 +89,14 @@ impl Own {
         told
     }
 
-    /// Starts one in a process group of its own: what ends this agent's does not end it.
+    /// Starts one; it makes a session of its own: what ends this agent's group or session does not end it.
     fn start(&self, agent: &[OsString]) -> io::Result<OwnedFd> {
         let program = agent.first().ok_or_else(|| io::Error::other("no program to start"))?;
         let mut command = Command::new(program);
         command.arg0(NAME).arg("holder").arg("--socket").arg(&self.socket).arg("--").args(agent);
         // It is given what it listens on: nobody has to wait until it does.
         let listener = listen_at(&self.socket)?;
-        let mut child = command.stdin(listener).process_group(0).spawn()?;
+        let mut child = command.stdin(listener).spawn()?;
         // Whenever it ends, it is not left a zombie.
         let reaper = std::thread::Builder::new().name("dfs-holder-end".to_owned());
         reaper.spawn(move || child.wait())?;
@@ -103,6 +105,12 @@ impl Own {
 
     /// Says hello, and hears what is kept.
     fn greet(&self, state: &mut State, socket: OwnedFd) -> io::Result<Vec<Kept>> {
+        // It is given the kernel's end of mounts, and what they show.
+        let (owner, own) = (peer_of(&socket)?.user, geteuid());
+        if owner != own && !owner.is_root() {
+            let why = format!("the holder belongs to uid {}", owner.as_raw());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
         let hello = FromAgent::Hello { pid: std::process::id(), agent: self.agent.clone() };
         packet::send(&socket, &hello, &[])?;
         let mut all = Vec::new();

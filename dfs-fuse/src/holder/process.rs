@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, stdin};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,12 +28,16 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::packet::{self, FromAgent, FromHolder, Then};
+use super::peer::peer_of;
 use super::supervision::{Due, Starter, Supervision};
 use super::{Kept, Record, is_gone};
 use crate::mount::{self, Detach};
 
 /// How long the other end may take to read what it is told, or to answer.
 const PATIENT: Duration = Duration::from_secs(5);
+
+/// Connections at a time that have not said who they are.
+const NEWCOMERS: usize = 16;
 
 /// Connections that may wait to be let in.
 const BACKLOG: i32 = 128;
@@ -107,10 +111,13 @@ pub fn run(flags: &HolderFlags) -> Result<(), HolderError> {
         _ => HolderError::Listen { path: flags.socket.clone(), source },
     })?;
     raise_open_files();
+    // Nothing that befalls the session of who started it is for it. A leader of a group has one of its own already.
+    let _ = rustix::process::setsid();
     // It is one that every kernel takes.
     let _ = rustix::thread::set_name(c"dfs-holder");
     let unkillable = Unkillable::begin();
     let holder = Holder {
+        path: flags.socket.clone(),
         listener,
         newcomers: Vec::new(),
         agent: None,
@@ -158,7 +165,15 @@ pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     match connection_to(path) {
         Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let what = fs::symlink_metadata(path)?.file_type();
+            if !what.is_socket() {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "there is a file of this name",
+                ));
+            }
+        }
         Err(error) => return Err(error),
     }
     // Made beside and renamed: it is there with its permissions, or not at all.
@@ -202,6 +217,7 @@ impl Process {
 }
 
 struct Holder {
+    path: PathBuf,
     listener: OwnedFd,
     /// Connections that have not said who they are.
     newcomers: Vec<OwnedFd>,
@@ -262,9 +278,15 @@ impl Holder {
             match self.supervision.due(Instant::now()) {
                 Due::Nothing(until) => due = until,
                 // Once the last one has ended.
-                Due::Start if self.process.is_some() => {}
-                Due::Start => self.start(),
-                Due::GiveUp => self.give_up(),
+                Due::Start if self.process.is_some() => due = self.supervision.end(),
+                Due::Start => {
+                    self.start();
+                    due = Some(Instant::now());
+                }
+                Due::GiveUp => {
+                    self.give_up();
+                    due = Some(Instant::now());
+                }
             }
         }
         let mut asked = vec![PollFd::new(&self.listener, PollFlags::IN)];
@@ -302,16 +324,20 @@ impl Holder {
             return std::thread::park_timeout(OUT_OF_FILES);
         };
         let own = rustix::process::geteuid();
-        let user = sockopt::socket_peercred(&socket).map(|peer| peer.uid);
+        let user = peer_of(&socket).map(|peer| peer.user);
         let is_known = user.is_ok_and(|user| user == own || user.is_root());
-        if is_known && patient(&socket).is_ok() && self.newcomers.len() < 16 {
+        if is_known && patient(&socket).is_ok() {
+            if self.newcomers.len() >= NEWCOMERS {
+                // Whoever has something to say has said it by now.
+                self.newcomers.remove(0);
+            }
             self.newcomers.push(socket);
         }
     }
 
     /// Hears who a newcomer is.
     fn greet(&mut self, at: usize) {
-        let socket = self.newcomers.swap_remove(at);
+        let socket = self.newcomers.remove(at);
         let Ok(Some((FromAgent::Hello { pid, agent }, _))) = packet::receive(&socket) else {
             return;
         };
@@ -330,7 +356,7 @@ impl Holder {
             return;
         }
         tracing::info!(pid, mounts = self.kept.len(), "an agent is served");
-        let peer = sockopt::socket_peercred(&socket).ok().map(|peer| peer.pid);
+        let peer = peer_of(&socket).ok().and_then(|peer| peer.pid);
         match &mut self.process {
             Some(process) if process.pid == peer => process.has_come = true,
             // One of another machine's numbers cannot be waited for.
@@ -403,6 +429,7 @@ impl Holder {
 
     fn start(&mut self) {
         self.supervision.started();
+        self.listen_again();
         let [program, arguments @ ..] = &self.command[..] else { return };
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).process_group(0);
@@ -419,6 +446,16 @@ impl Holder {
             Err(error) => {
                 tracing::error!(program = %program.display(), %error, "no agent can be started");
                 self.supervision.started_in_vain(Instant::now());
+            }
+        }
+    }
+
+    /// Somebody may have removed the socket's name: nobody would find this holder.
+    fn listen_again(&mut self) {
+        if connection_to(&self.path).is_err() {
+            match listen_at(&self.path) {
+                Ok(listener) => self.listener = listener,
+                Err(error) => tracing::error!(%error, "the holder cannot be found any more"),
             }
         }
     }

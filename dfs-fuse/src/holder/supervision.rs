@@ -104,6 +104,11 @@ impl Supervision {
         self.next = None;
     }
 
+    /// When it is given up, if nobody comes.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.gone.map(|gone| gone + self.patience)
+    }
+
     /// What is due.
     pub(super) fn due(&mut self, now: Instant) -> Due {
         let Some(gone) = self.gone.filter(|_| !self.is_there) else { return Due::Nothing(None) };

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -119,6 +121,31 @@ fn by_system_call(dir: &Path, at: &Path, detach: Detach) -> Result<(), UnmountEr
 pub fn is_dead(dir: &Path) -> bool {
     // Unlike attributes, the kernel remembers no answer to this.
     matches!(rustix::fs::statfs(dir), Err(Errno::NOTCONN))
+}
+
+/// How a mount is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// By a process that answers.
+    Live,
+    /// Its process is gone.
+    Dead,
+    /// Its process does not answer, or is gone and waited for.
+    Silent,
+}
+
+/// How the mount on `dir` is served, by what it answers within a time.
+pub fn served(dir: &Path, within: Duration) -> Served {
+    let (tell, told) = channel();
+    let dir = dir.to_owned();
+    // It waits as long as nobody answers; nobody waits for it.
+    let asking = std::thread::Builder::new().name("dfs-served".to_owned());
+    let asked = asking.spawn(move || tell.send(is_dead(&dir)));
+    match asked.map(|_| told.recv_timeout(within)) {
+        Ok(Ok(true)) => Served::Dead,
+        Ok(Ok(false)) => Served::Live,
+        _ => Served::Silent,
+    }
 }
 
 fn by_helper(dir: &Path, detach: Detach) -> Result<(), UnmountError> {

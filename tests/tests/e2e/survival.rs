@@ -27,8 +27,13 @@ struct Holder {
 
 impl Holder {
     fn start(place: &Place, patience: u32) -> Self {
+        Self::starting(place, patience, &[])
+    }
+
+    /// One that starts an agent itself.
+    fn starting(place: &Place, patience: u32, agent: &[&str]) -> Self {
         let (socket, log) = (place.path("holder.sock"), place.path("holder.log"));
-        let process = start_holder(&binaries(), &socket, &log, patience);
+        let process = start_holder(&binaries(), &socket, &log, patience, agent);
         wait::until("the holder listens", || socket.exists()).unwrap();
         Self { process, socket, log }
     }
@@ -46,11 +51,17 @@ impl Holder {
     }
 }
 
-fn start_holder(binaries: &Binaries, socket: &Path, log: &Path, patience: u32) -> Owned {
+fn start_holder(
+    binaries: &Binaries,
+    socket: &Path,
+    log: &Path,
+    patience: u32,
+    agent: &[&str],
+) -> Owned {
     let mut command = binaries.command("dfs-fuse").unwrap();
     let output = File::options().create(true).append(true).open(log).unwrap();
     command.arg("holder").arg("--socket").arg(socket);
-    command.args(["--patience-seconds", &patience.to_string()]);
+    command.args(["--patience-seconds", &patience.to_string(), "--"]).args(agent);
     command.stdout(Stdio::null()).stderr(output);
     Owned::start(&mut command).unwrap()
 }
@@ -341,6 +352,62 @@ fn what_nobody_comes_for_is_taken_away_and_who_waits_gets_an_error() {
     agent.start_again();
     agent.dfctl(&["mount", &origin.url("/d/"), dir.to_str().unwrap()]).done();
     assert_eq!(fs::metadata(dir.join("f")).unwrap().len(), 3 * MIB);
+}
+
+#[test]
+fn an_agent_that_cannot_be_started_or_says_nothing_is_given_up() {
+    for (agent, told) in [("/nonexistent/dfs-fuse", 3), ("/bin/false", 3), ("/bin/cat", 1)] {
+        let place = Place::new();
+        let origin = Origin::of("/d/f", Body::noise(1, 3 * MIB)).unwrap();
+        // What it is started with keeps it waiting.
+        let waits = place.path("waits");
+        assert!(Command::new("mkfifo").arg(&waits).status().unwrap().success());
+        let holder = Holder::starting(&place, 2, &[agent, waits.to_str().unwrap()]);
+        let mut first = holder.agent(&place);
+        let dir = first.mount(&origin.url("/d/"), place.dir("mount"));
+        let gate = origin.inject(Fault::gate().on("/d/f"));
+        let reader = reading(&dir.join("f"));
+        gate.wait_struck(1).unwrap();
+        first.kill();
+        assert!(reader.join().unwrap().is_none());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "it is not mounted any more");
+        let attempts =
+            holder.told("no agent can be started") + holder.told("the agent is started again");
+        assert!(attempts >= told, "{agent}: {attempts}");
+    }
+}
+
+#[test]
+fn a_mount_that_nobody_serves_is_taken_away_lazily_at_once() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 3 * MIB)).unwrap();
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    agent.kill();
+    let umount =
+        |words: &[&str]| agent.dfctl(&[&["umount"], words, &[dir.to_str().unwrap()]].concat());
+    let said = umount(&[]).fails(1, "DFS-5105");
+    assert!(said.stderr.contains("umount --lazy"), "{}", said.stderr);
+    umount(&["--lazy"]).done();
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+    agent.start_again();
+    assert!(mounted(&agent, &dir).is_none());
+}
+
+#[test]
+fn a_file_where_a_holder_is_to_listen_is_left_alone() {
+    let place = Place::new();
+    let file = place.path("file");
+    fs::write(&file, "mine").unwrap();
+    let mut command = binaries().command("dfs-fuse").unwrap();
+    let said = Said::by(command.arg("holder").arg("--socket").arg(&file)).unwrap();
+    assert!(
+        said.code == 1 && said.stderr.contains("there is a file of this name"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
 }
 
 #[test]
