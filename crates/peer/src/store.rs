@@ -24,6 +24,7 @@ mod uses;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -68,6 +69,18 @@ pub struct Store {
     directory: Arc<Directory>,
     options: StoreOptions,
     tasks: Mutex<HashMap<TaskId, Entry>>,
+    /// How many ask that nothing is evicted.
+    spared: Arc<AtomicUsize>,
+}
+
+/// While it lives nothing is evicted.
+#[derive(Debug)]
+pub struct Spared(Arc<AtomicUsize>);
+
+impl Drop for Spared {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -157,7 +170,7 @@ impl Store {
             directory.account(0, entry.presence.bytes());
             tasks.insert(id, entry);
         }
-        Ok(Self { directory, options, tasks: Mutex::new(tasks) })
+        Ok(Self { directory, options, tasks: Mutex::new(tasks), spared: Arc::default() })
     }
 
     /// The task, if anything of it is kept.
@@ -366,6 +379,14 @@ impl Store {
         tasks.values().map(|entry| entry.presence.eviction_entry(self.options.ttl)).collect()
     }
 
+    /// Evicts nothing for a while: who opens many tasks is about to use them all.
+    pub fn spare(&self) -> Spared {
+        // Under the lock that eviction holds: one that has begun is over.
+        let _tasks = self.tasks.lock();
+        self.spared.fetch_add(1, Relaxed);
+        Spared(Arc::clone(&self.spared))
+    }
+
     /// Spares what was read less than `rested` ago.
     fn evict(
         &self,
@@ -376,6 +397,9 @@ impl Store {
         let (mut report, mut failed) = (GcReport::default(), None);
         let mut stuck: Vec<TaskId> = Vec::new();
         let mut tasks = self.tasks.lock();
+        if self.spared.load(Relaxed) > 0 {
+            return Ok(report);
+        }
         loop {
             let known = stuck.len();
             let mut entries = self.entries_of(&tasks);

@@ -112,7 +112,15 @@ impl RunInfo {
         let failed = |source| RunInfoError::Io { action: "write", path: path.clone(), source };
         let text = serde_json::to_vec_pretty(&self)
             .map_err(|source| RunInfoError::Damaged { path: path.clone(), source })?;
-        private_file::replace(&path, &text, Outlives::Process).map_err(failed)?;
+        let replace = || private_file::replace(&path, &text, Outlives::Process);
+        let replaced = match replace() {
+            // What an earlier process has announced is worth its room on a full disk.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                fs::remove_file(&path).and_then(|()| replace())
+            }
+            other => other,
+        };
+        replaced.map_err(failed)?;
         Ok(Announcement { path, info: self })
     }
 

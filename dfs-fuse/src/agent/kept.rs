@@ -105,6 +105,8 @@ impl Agent {
     /// away: who waits for it would wait for ever. So would all if what was left were not asked for: an agent that
     /// cannot ask does not start.
     pub async fn resume_mounts(&self, holder: &Arc<dyn Holder>) -> io::Result<()> {
+        // What it opens is not yet in use when the next is opened.
+        let _spared = self.host().engine.store().spare();
         let left = of_holder(holder, |holder| holder.take_over()).await?;
         let resuming = left.into_iter().map(|kept| self.resume_or_abandon(kept, holder));
         stream::iter(resuming).buffer_unordered(AT_A_TIME).collect::<()>().await;

@@ -440,7 +440,8 @@ impl Holder {
         });
         match started {
             Ok(process) => {
-                tracing::info!(pid = ?process.pid, "the agent is started again");
+                let pid = process.pid.map(|pid| pid.as_raw_nonzero().get());
+                tracing::info!(pid, "the agent is started again");
                 self.process = Some(process);
             }
             Err(error) => {

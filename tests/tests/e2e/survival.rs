@@ -14,7 +14,9 @@ use dfs_tests::{Binaries, Body, Fault, Mount, Node, Origin, Owned, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::own::{Of, Own, running};
-use crate::support::{Agent, Expected, NOBODY, Place, all, as_nobody, binaries, binary, dfctl_at};
+use crate::support::{
+    Agent, Expected, NOBODY, Place, Tmpfs, all, as_nobody, binaries, binary, dfctl_at,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -663,6 +665,33 @@ fn an_agent_whose_cache_is_emptied_goes_on_with_its_mounts() {
     agent.kill();
     agent.start_again();
     assert!(fs::read(dir.join("f")).unwrap() == all(&body));
+}
+
+#[test]
+fn a_full_disk_keeps_no_agent_from_going_on() {
+    let place = Place::new();
+    let bodies = [1, 2, 3].map(|seed| Body::noise(seed, 3 * MIB));
+    let origin = Origin::start().unwrap();
+    for (name, body) in bodies.iter().enumerate() {
+        origin.put(&format!("/d/{name}"), body.clone());
+    }
+    let disk = Tmpfs::mount(place.dir("disk"), 24 * MIB);
+    let holder = Holder::start(&place, 300);
+    let words = ["--holder", holder.socket.to_str().unwrap()];
+    let mut node = Node::spawn(&binaries(), disk.path(), "agent", None, &words).unwrap();
+    node.wait_ready().unwrap();
+    let mut agent = Agent::around(node);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    assert!(fs::read(dir.join("0")).unwrap() == all(&bodies[0]));
+    let full = File::create(disk.path().join("others")).unwrap();
+    let page = [0; 4096];
+    let end = (0..).find_map(|at| full.write_all_at(&page, at * 4096).err()).unwrap();
+    assert_eq!(end.kind(), io::ErrorKind::StorageFull);
+    agent.kill();
+    agent.start_again();
+    for (name, body) in bodies.iter().enumerate() {
+        assert!(fs::read(dir.join(name.to_string())).unwrap() == all(body));
+    }
 }
 
 #[test]

@@ -391,6 +391,10 @@ impl StoredTask {
         let draft = opened.path.join("record.json.new");
         // One writer at a time: they share the draft.
         let _facts = opened.facts.write();
+        if fs::read(&path).is_ok_and(|there| there == text) {
+            // A full disk keeps nobody from opening what is here.
+            return Ok(());
+        }
         let written = write_private(&draft, &text).and_then(|()| fs::rename(&draft, &path));
         opened.directory.measure(&opened.presence);
         written.map_err(StoreError::write(opened.id, &path))

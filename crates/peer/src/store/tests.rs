@@ -538,6 +538,19 @@ fn eviction_races_with_uses_and_never_wins_against_one() {
 }
 
 #[test]
+fn nothing_is_evicted_while_somebody_asks_for_that() {
+    let dir = TempDir::new().unwrap();
+    let (store, _) = kept(dir.path(), 1, &content(GROUP));
+    let evicted = || store.make_room(store.now(), ByteSize(u64::MAX)).unwrap().evicted;
+    let spared = [store.spare(), store.spare()];
+    for one in spared {
+        assert!(evicted().is_empty());
+        drop(one);
+    }
+    assert_eq!(evicted(), [id(1)]);
+}
+
+#[test]
 fn a_task_that_cannot_be_moved_keeps_no_other_from_going() {
     let dir = TempDir::new().unwrap();
     let (store, _) = kept(dir.path(), 1, &content(3 * GROUP));
