@@ -34,6 +34,7 @@ mod herd;
 mod keeping;
 mod kills;
 mod liars;
+mod model;
 mod mounts;
 mod origins;
 mod outputs;
