@@ -6,6 +6,9 @@
 
 mod memory;
 
+use std::fs::File;
+use std::io;
+
 use bytes::Bytes;
 use dfs_model::{ByteRange, Priority, TaskId};
 use futures::FutureExt;
@@ -51,6 +54,15 @@ pub trait Content: Send + Sync + 'static {
     ) -> BoxFuture<'static, Option<Result<Bytes, ContentError>>> {
         std::future::ready(None).boxed()
     }
+
+    /// The file in which every byte of the space that is here has the same offset as in the space. It lives as long as
+    /// this does, and what is in it is never taken out again. `None` where there is no such file.
+    fn file(&self, _space: u16) -> Option<io::Result<File>> {
+        None
+    }
+
+    /// How many bytes the space has; `None` where that is not known.
+    fn length(&self, space: u16) -> Option<u64>;
 
     /// How many bytes of `range` are here.
     fn cached_bytes(&self, space: u16, range: ByteRange) -> u64;

@@ -34,7 +34,7 @@ pub use holes::Seek;
 use node::Nodes;
 pub use node::{Generation, NodeId};
 pub(crate) use read::MAX_READ;
-pub use read::{Pattern, Read};
+pub use read::{Pattern, Read, Whole};
 use readahead::Streams;
 
 /// How a core behaves.
@@ -126,6 +126,9 @@ pub enum FsError {
     /// The mount is being taken down.
     #[error("the mount is being taken down")]
     Stopping,
+    /// What a later agent must know could not be written down.
+    #[error("the mount's record cannot be written")]
+    Unrecorded,
 }
 
 impl fmt::Debug for Core {
@@ -173,6 +176,11 @@ impl Core {
     /// See [`leave`](Self::leave).
     pub fn is_left(&self) -> bool {
         self.left.load(Ordering::Relaxed)
+    }
+
+    /// Where the bytes come from.
+    pub(crate) fn content(&self) -> &dyn Content {
+        &*self.content
     }
 
     /// The snapshot's number.

@@ -15,7 +15,7 @@ pub fn errno(error: &FsError) -> i32 {
         FsError::NoAttribute => libc::ENODATA,
         FsError::PastEnd => libc::ENXIO,
         FsError::ReadOnly => libc::EROFS,
-        FsError::Stopping => libc::EIO,
+        FsError::Stopping | FsError::Unrecorded => libc::EIO,
         FsError::Tree(error) => match error {
             TreeError::NoInode(_) => libc::ESTALE,
             TreeError::NotADirectory(_) => libc::ENOTDIR,

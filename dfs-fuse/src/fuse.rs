@@ -6,6 +6,7 @@
 //! The tree never changes, so the kernel may keep names, attributes, links and pages for ever.
 
 mod convert;
+mod direct;
 mod prefill;
 mod session;
 
@@ -32,6 +33,8 @@ use tokio_util::task::TaskTracker;
 use crate::core::{self, Access, Core, FsError, MAX_READ, NodeId, Pattern, Read, Seek};
 use crate::errno::errno;
 use convert::{NO_ENTRY, attr_ttl, file_attr, file_type};
+use direct::Way;
+pub(crate) use direct::{Direct, Ids};
 use prefill::Prefill;
 pub(crate) use session::{Agreed, Began, Beginning, begin};
 
@@ -43,6 +46,9 @@ const BACKGROUND: u16 = 512;
 
 /// Reads up to this long, here and there, are worth storing their whole group in the page cache.
 const SMALL_READ: usize = 16 << 10;
+
+/// File systems that may lie below the mount for files of theirs to be read through it; one more may lie on top.
+const STACKED: u32 = 1;
 
 /// Block size told to programs.
 const BLOCK: u32 = 4096;
@@ -59,6 +65,14 @@ pub enum Opens {
     Silent,
     /// Every open is a request, as passthrough needs it.
     Asked,
+}
+
+/// Whether the kernel reads some files by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passing {
+    /// Those whose content files it is told of.
+    Wanted,
+    Unwanted,
 }
 
 /// Whether requests that a process had taken and not answered when it died are sent to the next one.
@@ -80,6 +94,8 @@ pub(crate) struct Adapter {
     /// Reads that wait for bytes; each holds the core, which ends them when the mount is stopped.
     waiting: TaskTracker,
     prefill: Arc<OnceLock<Prefill>>,
+    passing: Passing,
+    direct: Arc<OnceLock<Direct>>,
     /// What was agreed upon with the kernel.
     agreed: Arc<OnceLock<Agreed>>,
     resend: Resend,
@@ -87,8 +103,27 @@ pub(crate) struct Adapter {
 
 impl Adapter {
     pub(crate) fn new(core: Arc<Core>, opens: Opens, runtime: Handle) -> Self {
-        let (waiting, prefill, agreed) = (TaskTracker::new(), Arc::default(), Arc::default());
-        Self { core, opens, runtime, waiting, prefill, agreed, resend: Resend::Auto }
+        Self {
+            core,
+            opens,
+            runtime,
+            waiting: TaskTracker::new(),
+            prefill: Arc::default(),
+            passing: Passing::Unwanted,
+            direct: Arc::default(),
+            agreed: Arc::default(),
+            resend: Resend::Auto,
+        }
+    }
+
+    /// The same, where it is said whether the kernel is to read some files by itself.
+    pub(crate) fn passing(self, passing: Passing) -> Self {
+        Self { passing, ..self }
+    }
+
+    /// Through whom such files are opened, to be set before the session runs.
+    pub(crate) fn direct(&self) -> Arc<OnceLock<Direct>> {
+        Arc::clone(&self.direct)
     }
 
     /// The same, where it is said whether requests are sent again.
@@ -192,6 +227,16 @@ impl After {
     }
 }
 
+/// Has the kernel read the content file that it calls `id`.
+#[allow(unsafe_code)]
+fn open_direct(reply: ReplyOpen, id: u32) {
+    // SAFETY: the id was made for this mount, and lives as long as the mount: the guard gives it back below instead of
+    // closing it.
+    let backing = unsafe { reply.wrap_backing(id) };
+    reply.opened_passthrough(FileHandle(0), FopenFlags::FOPEN_NOFLUSH, &backing);
+    let _ = backing.into_raw();
+}
+
 fn number(error: &FsError) -> Errno {
     Errno::from_i32(errno(error))
 }
@@ -233,6 +278,9 @@ impl Filesystem for Adapter {
         }
         if self.core.totals().acls {
             wanted.push(InitFlags::FUSE_POSIX_ACL);
+        }
+        if self.passing == Passing::Wanted && config.set_max_stack_depth(STACKED).is_ok() {
+            wanted.push(InitFlags::FUSE_PASSTHROUGH);
         }
         let mut agreed = match self.resend {
             Resend::Auto => config.capabilities() & InitFlags::FUSE_HAS_RESEND,
@@ -276,18 +324,40 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if self.opens == Opens::Silent {
+        let direct = self.direct.get();
+        if self.opens == Opens::Silent && direct.is_none() {
             return reply.error(Errno::ENOSYS);
         }
         let access = match flags.acc_mode() {
             OpenAccMode::O_RDONLY => Access::Read,
             OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Access::Write,
         };
+        let way = self.core.open(node(ino), access).and_then(|()| match direct {
+            Some(direct) => direct.open(node(ino)),
+            None => Ok(Way::Cached(FileHandle(0))),
+        });
         let kept = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-        match self.core.open(node(ino), access) {
-            Ok(()) => reply.opened(FileHandle(0), kept),
+        match way {
+            Ok(Way::Cached(handle)) => reply.opened(handle, kept),
+            Ok(Way::Direct(id)) => open_direct(reply, id),
             Err(error) => reply.error(number(&error)),
         }
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        if let Some(direct) = self.direct.get() {
+            direct.release(node(ino), fh);
+        }
+        reply.ok();
     }
 
     fn read(

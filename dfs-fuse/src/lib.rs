@@ -11,6 +11,7 @@ pub mod core;
 pub mod errno;
 mod fuse;
 pub mod holder;
+pub mod lane;
 pub mod metrics;
 pub mod mount;
 pub mod options;

@@ -12,7 +12,7 @@ mod unmount;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::content::Content;
 use crate::core::{Core, CoreOptions};
-use crate::fuse::{self, Adapter, Agreed, Began, Beginning};
+use crate::fuse::{self, Adapter, Agreed, Began, Beginning, Direct, Ids, Passing};
 pub use crate::fuse::{Opens, Resend};
 use crate::holder::{Holder, InKeeping, Kept, is_gone};
 use crate::tree::Tree;
@@ -48,6 +48,8 @@ pub struct MountOptions {
     pub core: CoreOptions,
     /// Whether opening costs a request.
     pub opens: Opens,
+    /// Spaces whose files the kernel is to read by itself, where it does that; every open costs a request then.
+    pub direct: Vec<u16>,
     /// Who may look in.
     pub audience: Audience,
     /// Whose directory the mount point must be; anybody's when nobody is named.
@@ -63,6 +65,10 @@ pub struct MountOptions {
 }
 
 impl MountOptions {
+    fn passing(&self) -> Passing {
+        if self.direct.is_empty() { Passing::Unwanted } else { Passing::Wanted }
+    }
+
     fn resend(&self) -> Resend {
         self.keeping.as_ref().map_or(Resend::Auto, |keeping| keeping.custody.resend)
     }
@@ -75,6 +81,7 @@ impl MountOptions {
             runtime,
             core: CoreOptions::default(),
             opens: Opens::default(),
+            direct: Vec::new(),
             audience: Audience::default(),
             mount_point_of: None,
             in_sight: None,
@@ -230,6 +237,7 @@ pub struct Mounted {
     ended: CancellationToken,
     session: Receiver<()>,
     survival: Survival,
+    direct: Result<(), Option<String>>,
 }
 
 /// What becomes of a mount when the process dies that serves it.
@@ -278,7 +286,9 @@ pub fn mount(
     let plan = plan(options)?;
     let runtime = options.runtime.clone();
     let core = Arc::new(Core::new(tree, content, options.core.clone(), runtime.clone()));
-    let adapter = Adapter::new(core.clone(), options.opens, runtime).resending(options.resend());
+    let adapter = Adapter::new(core.clone(), options.opens, runtime)
+        .resending(options.resend())
+        .passing(options.passing());
     let point = check::mount_point(dir, options.mount_point_of)?;
     if let Some(own) = options.in_sight.as_deref().filter(|own| point.would_hide(own)) {
         tracing::debug!(own = %own.display(), "a mount would hide the agent's data");
@@ -303,10 +313,16 @@ pub fn mount(
     };
     let begun = fuse::begin(adapter, &device, options.threads, Beginning::Mount);
     let served = begun.and_then(|began| {
+        let ids = direct_ids(&began, &device, &core, options);
+        let known = ids.as_ref().ok();
         if let Ok(kept) = &kept {
-            keeping::served(kept, began.agreed)?;
+            keeping::served(kept, began.agreed, known)?;
         }
-        serve(began, core, dir.clone(), entry.clone(), kept.clone())
+        if let Some(ids) = known {
+            let kept = kept.as_ref().ok().cloned();
+            began.pass_to(Direct::new(Arc::clone(&core), ids.clone(), kept));
+        }
+        serve(began, core, dir.clone(), entry.clone(), kept.clone(), ids.map(drop))
     });
     if let Err(source) = &served {
         // The reason why it is not served is what matters; that it is also gone is the usual case.
@@ -332,6 +348,7 @@ pub fn resume(
     let runtime = options.runtime.clone();
     let core = Arc::new(Core::new(tree, content, options.core.clone(), runtime.clone()));
     let adapter = Adapter::new(core.clone(), options.opens, runtime);
+    let ids = Ids::from_wire(&record.files);
     let agreed = Agreed::from_bits(record.capabilities);
     // Its own line, or whatever the directory is called by now; not one of a part of it that is shown elsewhere, too.
     let mut lines = keeping::entries_of(&at);
@@ -345,8 +362,17 @@ pub fn resume(
         None => Err(None),
     };
     let beginning = Beginning::TakenOver(agreed);
-    let served = fuse::begin(adapter, &kept.device, options.threads, beginning)
-        .and_then(|began| serve(began, core, dir.clone(), entry, kept_on));
+    let served = fuse::begin(adapter, &kept.device, options.threads, beginning).and_then(|began| {
+        let direct = if ids.is_empty() { Err(None) } else { Ok(()) };
+        if direct.is_ok() {
+            let kept = kept_on.as_ref().ok().cloned();
+            let agent =
+                kept.as_ref().map_or(Ok(record.agents + 1), |kept| keeping::resumed(kept))?;
+            let core = Arc::clone(&core);
+            began.pass_to(Direct::resumed(core, ids, agent, &record.open, kept));
+        }
+        serve(began, core, dir.clone(), entry, kept_on, direct)
+    });
     served.map_err(|source| MountError::Refused { dir, source })
 }
 
@@ -374,8 +400,9 @@ fn serve(
     dir: PathBuf,
     entry: Option<MountEntry>,
     kept: Result<Arc<InKeeping>, Option<String>>,
+    direct: Result<(), Option<String>>,
 ) -> io::Result<Mounted> {
-    let Began { session, prefill, agreed } = began;
+    let Began { session, prefill, agreed, .. } = began;
     prefill.start(session.notifier())?;
     let survival = match kept {
         Ok(by) => Survival::Kept { by, resends: agreed.resends() },
@@ -386,7 +413,25 @@ fn serve(
     if let Some(entry) = &entry {
         widen_read_ahead(&entry.device);
     }
-    Ok(Mounted { dir, entry, core, ended, session, survival })
+    Ok(Mounted { dir, entry, core, ended, session, survival, direct })
+}
+
+/// What the kernel calls the files that it is to read by itself, and why it will not where it will not; nothing where
+/// it is not to.
+fn direct_ids(
+    began: &Began,
+    device: &OwnedFd,
+    core: &Core,
+    options: &MountOptions,
+) -> Result<Ids, Option<String>> {
+    match options.passing() {
+        Passing::Unwanted => Err(None),
+        Passing::Wanted if !began.agreed.passes() => {
+            Err(Some("this kernel was built without it".to_owned()))
+        }
+        Passing::Wanted => Ids::of(device.as_fd(), core.content(), &options.direct)
+            .map_err(|error| Some(error.to_string())),
+    }
 }
 
 /// Runs a session to its end on a thread; the channel closes when it has ended.
@@ -424,6 +469,11 @@ impl Mounted {
     /// Whether it has a name: one that was taken away lazily is served until its last user leaves.
     pub fn has_name(&self) -> bool {
         self.entry.is_some()
+    }
+
+    /// Whether the kernel reads files by itself; why not, where it was to.
+    pub fn direct(&self) -> Result<(), Option<&str>> {
+        self.direct.as_ref().map(|_| ()).map_err(Option::as_deref)
     }
 
     /// What becomes of it when this process dies.

@@ -30,6 +30,7 @@ use super::asker::Asker;
 use super::status::{CallError, status_of};
 use super::walk::{Depth, Walk, find, missing};
 use super::{Agent, CommandId, MountTableError, Question, mounts};
+use crate::lane::Wanted;
 use crate::mount::{Audience, Detach, User};
 
 /// Serves the node API from an agent.
@@ -250,11 +251,8 @@ impl node_server::Node for NodeService {
             View::File => View::OneFile,
             other => other,
         };
-        let lane = request.lane.as_str();
-        if !matches!(lane, "" | "auto" | "fuse") {
-            let why = format!("there is no lane '{lane}' here: use auto or fuse");
-            return Err(failed(CallError::BadRequest(why)));
-        }
+        let lane = request.lane.parse::<Wanted>();
+        let lane = lane.map_err(|error| failed(CallError::BadRequest(error.to_string())))?;
         let question = self.question((asker, user), request.target, view, &[]).await;
         let question = question.map_err(failed)?;
         let dir = PathBuf::from(request.dir);
@@ -272,7 +270,8 @@ impl node_server::Node for NodeService {
         let path = request.path;
         let data_dir = self.agent.facts().data_dir.clone();
         let path = path.into();
-        let mounting = mounts::MountRequest { opened, path, dir, audience, by: asker, data_dir };
+        let mounting =
+            mounts::MountRequest { opened, path, dir, audience, lane, by: asker, data_dir };
         let mounted = self.with_files(|| self.agent.mounts().mount(mounting.clone())).await;
         if let Err(MountTableError::NoPath(_)) = mounted {
             self.opened(&question.of_a_tree()).await?;

@@ -1,5 +1,8 @@
 //! The bytes of a mounted tree, from the engine's tasks.
 
+use std::fs::File;
+use std::io;
+
 use bytes::Bytes;
 use dfs_model::{ByteRange, Priority, TaskId};
 use dfs_peer::engine::{ReadError, Task};
@@ -106,6 +109,14 @@ impl Content for SpaceContent {
             Some(read.map_err(|error| content_error(&error)))
         }
         .boxed()
+    }
+
+    fn file(&self, space: u16) -> Option<io::Result<File>> {
+        Some(self.space(space).ok()?.stored().content_file().try_clone())
+    }
+
+    fn length(&self, space: u16) -> Option<u64> {
+        self.space(space).ok()?.length()
     }
 
     fn cached_bytes(&self, space: u16, range: ByteRange) -> u64 {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dfs_artifact::Index;
+use dfs_artifact::{Index, OriginRecipe, Recipe};
 use dfs_model::{ByteRange, CanonicalUrl};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
@@ -21,6 +21,7 @@ use super::content::SpaceContent;
 use super::kept;
 use crate::core::Generation;
 use crate::holder::{Holder, Kept};
+use crate::lane::{self, Chosen, Lane, Machine, Shape, Wanted};
 use crate::mount::{
     self, Audience, Custody, Detach, Keeping, MountEntry, MountError, MountOptions, Mounted,
     Served, Survival, UnmountError, Unmounted, mounted_at, served, unmount,
@@ -41,6 +42,8 @@ pub struct MountRequest {
     pub dir: PathBuf,
     /// Who may look in.
     pub audience: Audience,
+    /// By which way it is to be read.
+    pub lane: Wanted,
     /// Who asks for it.
     pub by: Asker,
     /// Where the agent keeps its own data, which no mount may hide.
@@ -99,6 +102,7 @@ struct Entry {
 struct Shown {
     opened: OpenArtifact,
     path: Vec<u8>,
+    lane: Chosen,
     /// What of the spaces is shown. Of a whole tree it is found out when somebody wants to know; `None` where its
     /// index does not tell.
     footprint: OnceLock<Option<Footprint>>,
@@ -122,6 +126,8 @@ pub struct MountView {
     pub cached: u64,
     /// Where they came from since it was mounted.
     pub ledger: Ledger,
+    /// By which way it is read.
+    pub lane: Chosen,
     /// Who mounted it.
     pub by: Asker,
     /// What becomes of it when this process dies.
@@ -177,14 +183,23 @@ impl MountTable {
         options.mount_point_of = request.by.mounts_on_own();
         options.in_sight = Some(request.data_dir);
         options.keeping = self.keeping(kept::shown(&opened, &request.path, request.by));
+        let alone = Alone::of(&opened);
+        let lane = lane::choose(request.lane, &Machine::this(), &alone.shape(&opened));
+        if lane.lane == Lane::Passthrough {
+            options.direct = alone.spaces;
+        }
         let (dir, path) = (request.dir, request.path.clone());
         let mounting = tokio::task::spawn_blocking(move || {
             let (tree, footprint) = tree_of(whole, &path)?;
             Ok::<_, MountTableError>((mount::mount(&dir, tree, content, &options)?, footprint))
         });
         let (mounted, footprint) = mounting.await.map_err(|_| MountTableError::Stopping)??;
+        let lane = match mounted.direct() {
+            Err(Some(why)) => lane::refused(why),
+            Ok(()) | Err(None) => lane,
+        };
         let (path, by) = (request.path, request.by);
-        Ok(self.keep(Entry { mounted, shown: Shown::new(opened, path, footprint, by) }))
+        Ok(self.keep(Entry { mounted, shown: Shown::new(opened, path, footprint, lane, by) }))
     }
 
     fn keeping(&self, shown: ShownMount) -> Option<Keeping> {
@@ -213,7 +228,12 @@ impl MountTable {
             Ok::<_, MountTableError>((mounted, footprint))
         });
         let (mounted, footprint) = resuming.await.map_err(|_| MountTableError::Stopping)??;
-        Ok(self.keep(Entry { mounted, shown: Shown::new(opened, path, footprint, by) }))
+        let lane = match mounted.direct() {
+            Ok(()) => Lane::Passthrough,
+            Err(_) => Lane::Fuse,
+        };
+        let lane = Chosen { lane, why: "as the agent before this one had it".to_owned() };
+        Ok(self.keep(Entry { mounted, shown: Shown::new(opened, path, footprint, lane, by) }))
     }
 
     /// How many mounts go on when another agent takes this one's place; why one of them would not, or nobody would
@@ -382,6 +402,37 @@ impl Entry {
     }
 }
 
+/// Spaces that are one file each.
+struct Alone {
+    spaces: Vec<u16>,
+    bytes: u64,
+}
+
+impl Alone {
+    fn of(opened: &OpenArtifact) -> Self {
+        let recipes = opened.index.as_ref().map(|index| index.index.spaces()).unwrap_or_default();
+        let image = opened.index.as_ref().map(|index| index.index.image());
+        // Of blocks that small are trees of archives, whose files begin anywhere.
+        let is_archive = image.is_none_or(|image| image.block_bytes() == 512);
+        let is_alone = |recipe: &Recipe| match &recipe.origin {
+            OriginRecipe::Url { .. } => !is_archive,
+            OriginRecipe::Members { table, .. } => table.count() == 1,
+            OriginRecipe::Parts { .. } => false,
+        };
+        let alone = (0..).zip(recipes).filter(|(_, recipe)| is_alone(recipe));
+        let (spaces, bytes): (_, Vec<u64>) =
+            alone.map(|(space, recipe)| (space, recipe.length.unwrap_or(0))).unzip();
+        Self { spaces, bytes: bytes.iter().sum() }
+    }
+
+    /// Of the whole tree, whatever part of it is shown.
+    fn shape(&self, opened: &OpenArtifact) -> Shape {
+        let whole = opened.describe();
+        let (alone, alone_bytes) = (self.spaces.len() as u64, self.bytes);
+        Shape { files: whole.files, bytes: whole.bytes, alone, alone_bytes }
+    }
+}
+
 /// What of a tree is shown, and which of its bytes.
 type Part = (Arc<dyn Tree>, OnceLock<Option<Footprint>>);
 
@@ -411,10 +462,11 @@ impl Shown {
         opened: OpenArtifact,
         path: Vec<u8>,
         footprint: OnceLock<Option<Footprint>>,
+        lane: Chosen,
         by: Asker,
     ) -> Arc<Self> {
         let marks = opened.tasks.iter().map(Task::mark).collect();
-        Arc::new(Self { opened, path, footprint, marks, by })
+        Arc::new(Self { opened, path, lane, footprint, marks, by })
     }
 
     /// Looks at every inode the first time.
@@ -451,7 +503,8 @@ impl Shown {
             _ => self.footprint().map_or((0, 0), |part| (part.files, part.bytes)),
         };
         let (opened, path, by) = (self.opened.clone(), self.path.clone(), self.by);
-        MountView { dir, opened, path, files, content, cached, ledger, by, survival }
+        let lane = self.lane.clone();
+        MountView { dir, opened, path, files, content, cached, ledger, lane, by, survival }
     }
 }
 

@@ -136,6 +136,10 @@ impl Content for MemoryContent {
         self.state.streams.lock().push((space, range));
     }
 
+    fn length(&self, space: u16) -> Option<u64> {
+        self.space(space).ok().map(|space| space.bytes.len() as u64)
+    }
+
     fn cached_bytes(&self, space: u16, range: ByteRange) -> u64 {
         let Ok(space) = self.space(space) else { return 0 };
         let range = space.clip(range);
@@ -187,6 +191,10 @@ impl<C: Content, P: Passage> Content for Behind<C, P> {
 
     fn fetch(&self, space: u16, range: ByteRange, priority: Priority) -> Fetching {
         self.passage.pass(self.inner.fetch(space, range, priority))
+    }
+
+    fn length(&self, space: u16) -> Option<u64> {
+        self.inner.length(space)
     }
 
     fn cached_bytes(&self, space: u16, range: ByteRange) -> u64 {

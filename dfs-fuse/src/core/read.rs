@@ -34,6 +34,15 @@ pub enum Pattern {
     Random,
 }
 
+/// A file whose bytes are those of a space as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// The space.
+    pub space: u16,
+    /// Whether all of them are here.
+    pub is_here: bool,
+}
+
 /// Bytes of a space, on group boundaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Part {
@@ -62,6 +71,31 @@ impl Core {
             Ok(None) => Ok(Read::Missing(pattern)),
             Err(error) => Err(self.failed(nid, range, error)),
         }
+    }
+
+    /// The space whose bytes a file's are from the first to the last; `None` of any other file, and an empty one.
+    pub fn whole(&self, node: NodeId) -> Result<Option<Whole>, FsError> {
+        let nid = self.nodes.nid(node)?;
+        let Some(Extent::Data { space, offset: 0, .. }) = self.tree.extent(nid, 0)? else {
+            return Ok(None);
+        };
+        let size = self.tree.attr(nid)?.size;
+        if self.content.length(space) != Some(size) {
+            return Ok(None);
+        }
+        let mut at = 0;
+        while at < size {
+            match self.extent(nid, at, size - at)? {
+                Some(Extent::Data { space: same, offset, length })
+                    if same == space && offset == at =>
+                {
+                    at += length;
+                }
+                _ => return Ok(None),
+            }
+        }
+        let is_here = self.content.present(space, ByteRange::new(0, size));
+        Ok(Some(Whole { space, is_here }))
     }
 
     /// Fills `buf` as [`Core::read_now`] does, without regarding it as a reader's doing.

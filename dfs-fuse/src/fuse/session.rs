@@ -9,12 +9,12 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use fuser::{Config, InitFlags, Session, SessionACL};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::{Adapter, PrefillSlot};
+use super::{Adapter, Direct, PrefillSlot};
 
 /// `FUSE_INIT`.
 const INIT: u32 = 26;
@@ -38,6 +38,11 @@ impl Agreed {
     /// To be recorded.
     pub fn bits(self) -> u64 {
         self.0
+    }
+
+    /// Whether the kernel can be told of files that it reads by itself.
+    pub fn passes(self) -> bool {
+        self.0 & InitFlags::FUSE_PASSTHROUGH.bits() != 0
     }
 
     /// Whether the kernel sends again what a process has taken and not answered.
@@ -66,6 +71,15 @@ pub(crate) struct Began {
     pub session: Session<Adapter>,
     pub prefill: PrefillSlot,
     pub agreed: Agreed,
+    direct: Arc<OnceLock<Direct>>,
+}
+
+impl Began {
+    /// Has files opened through `direct`.
+    pub fn pass_to(&self, direct: Direct) {
+        // Nobody has before: a session begins once.
+        let _ = self.direct.set(direct);
+    }
 }
 
 /// Begins to serve the mount behind `device`.
@@ -82,7 +96,7 @@ pub(crate) fn begin(
     // All threads read the one descriptor, so that another process can take it over.
     config.clone_fd = false;
     let prefill = adapter.prefill();
-    let known = Arc::clone(&adapter.agreed);
+    let (known, direct) = (Arc::clone(&adapter.agreed), adapter.direct());
     let (session, agreed) = match beginning {
         Beginning::Mount => {
             let session = Session::from_fd(adapter, device.try_clone()?, acl, config)?;
@@ -101,7 +115,7 @@ pub(crate) fn begin(
         (true, Beginning::Mount) => {}
         (false, _) => put_in_place(another(device.as_fd())?.as_fd(), &session)?,
     }
-    Ok(Began { session, prefill, agreed })
+    Ok(Began { session, prefill, agreed, direct })
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {

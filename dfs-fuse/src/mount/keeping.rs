@@ -11,7 +11,7 @@ use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 
 use super::table::{self, MountEntry};
 use crate::core::Generation;
-use crate::fuse::{Agreed, Resend};
+use crate::fuse::{Agreed, Ids, Resend};
 use crate::holder::{Holder, InKeeping, Kept, RECORD_FORMAT, Record};
 
 /// How mounts are kept.
@@ -47,6 +47,8 @@ impl Keeping {
             capabilities: 0,
             generation: u32::from(generation.0),
             shown: Some(self.shown.clone()),
+            agents: 1,
+            ..KeptMount::default()
         })?;
         let name = next_name();
         let kept =
@@ -57,9 +59,18 @@ impl Keeping {
 }
 
 /// Notes that it is served: from now on it can be taken over.
-pub(super) fn served(kept: &InKeeping, agreed: Agreed) -> io::Result<()> {
+pub(super) fn served(kept: &InKeeping, agreed: Agreed, ids: Option<&Ids>) -> io::Result<()> {
     let record = kept.record.read()?;
-    kept.record.write(&KeptMount { served: true, capabilities: agreed.bits(), ..record })
+    let (capabilities, files) = (agreed.bits(), ids.map(Ids::to_wire).unwrap_or_default());
+    kept.record.write(&KeptMount { served: true, capabilities, files, ..record })
+}
+
+/// Notes that another agent serves it: the how manieth.
+pub(super) fn resumed(kept: &InKeeping) -> io::Result<u64> {
+    let record = kept.record.read()?;
+    let agents = record.agents + 1;
+    kept.record.write(&KeptMount { agents, ..record })?;
+    Ok(agents)
 }
 
 /// Names no other mount of any agent of this machine's had since it started.

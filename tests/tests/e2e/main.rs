@@ -33,6 +33,7 @@ mod hangs;
 mod herd;
 mod keeping;
 mod kills;
+mod lanes;
 mod liars;
 mod model;
 mod mounts;

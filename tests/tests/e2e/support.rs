@@ -180,6 +180,13 @@ impl Agent {
         dir
     }
 
+    /// Mounts `url` on `dir` in this lane.
+    pub fn mount_in(&self, lane: &str, url: &str, dir: PathBuf) -> PathBuf {
+        self.guard(&dir);
+        self.dfctl(&["mount", "--lane", lane, url, dir.to_str().unwrap()]).done();
+        dir
+    }
+
     /// Takes away what will be mounted on `dir`, when the test ends.
     pub fn guard(&self, dir: &Path) {
         self.mounts.lock().unwrap().push(Mount::guard(dir));

@@ -103,6 +103,15 @@ fn map(path: &Path) -> memmap2::Mmap {
 
 #[test]
 fn sixty_four_readers_go_on_when_their_agent_is_killed() {
+    sixty_four_readers("fuse");
+}
+
+#[test]
+fn sixty_four_readers_go_on_where_the_kernel_reads_whole_files_itself() {
+    sixty_four_readers("passthrough");
+}
+
+fn sixty_four_readers(lane: &str) {
     let place = Place::new();
     let body = Body::noise(1, 48 * MIB + 5);
     let bytes = all(&body);
@@ -112,7 +121,8 @@ fn sixty_four_readers_go_on_when_their_agent_is_killed() {
     }
     let holder = Holder::start(&place, 300);
     let mut agent = holder.agent(&place);
-    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let dir = agent.mount_in(lane, &origin.url("/d/"), place.dir("mount"));
+    assert_eq!(mounted(&agent, &dir).unwrap()["lane"], lane);
     assert_eq!(survival(&agent, &dir)["kept_by"], holder.pid());
     // A directory half read, and a file mapped and touched once.
     let mut listing = fs::read_dir(dir.join("many")).unwrap();
@@ -225,12 +235,22 @@ fn announced_or_running(place: &Place) -> Pid {
 
 #[test]
 fn an_agent_that_is_killed_again_and_again_is_started_again_by_its_own_holder() {
-    let kills: u64 = std::env::var("KILLS").map_or(200, |kills| kills.parse().unwrap());
+    killed_again_and_again("fuse", 200);
+}
+
+#[test]
+fn an_agent_is_killed_again_and_again_while_files_are_opened_in_either_way() {
+    killed_again_and_again("passthrough", 50);
+}
+
+/// `KILLS=n` kills it as often.
+fn killed_again_and_again(lane: &str, kills: u64) {
+    let kills: u64 = std::env::var("KILLS").map_or(kills, |kills| kills.parse().unwrap());
     let own = Own::start(Place::new());
     let body = Body::noise(1, 8 * MIB);
     let bytes = all(&body);
     let origin = Origin::of("/d/f", body).unwrap();
-    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    let (dir, _guard) = own.mount_in(lane, &origin.url("/d/"));
     let (reads, over) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let (reads, over, bytes, path) = (&reads, &over, &bytes, dir.join("f"));

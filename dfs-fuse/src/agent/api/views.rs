@@ -58,8 +58,8 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
             let index = view.opened.index.as_ref().and_then(|index| index.task.length());
             MountInfo {
                 dir: view.dir.to_string_lossy().into_owned(),
-                lane: "fuse".to_owned(),
-                lane_reason: "the one lane of this version".to_owned(),
+                lane: view.lane.lane.to_string(),
+                lane_reason: view.lane.why.clone(),
                 cached_bytes: view.cached,
                 content_bytes: view.content,
                 ledger: Some(ledger(&view.ledger)),

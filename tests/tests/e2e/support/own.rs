@@ -75,9 +75,14 @@ impl Own {
 
     /// Mounts `url` on a directory of its own.
     pub fn mount(&self, url: &str) -> (PathBuf, Mount) {
+        self.mount_in("auto", url)
+    }
+
+    /// The same in this lane.
+    pub fn mount_in(&self, lane: &str, url: &str) -> (PathBuf, Mount) {
         let dir = self.place.dir("mount");
         let guard = Mount::guard(&dir);
-        dfctl_at(&self.socket, &["mount", url, dir.to_str().unwrap()]).done();
+        dfctl_at(&self.socket, &["mount", "--lane", lane, url, dir.to_str().unwrap()]).done();
         (dir, guard)
     }
 }

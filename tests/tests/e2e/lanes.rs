@@ -1,0 +1,263 @@
+//! Lanes: by which way the kernel reads a mount, and that nobody who reads can tell.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use dfs_tests::{Body, Fault, Origin, wait};
+use rustix::fs::{Advice, fadvise};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::own::{Of, Own, running};
+use crate::support::{Agent, Expected, Place, all, dfctl_at};
+
+const MIB: u64 = 1 << 20;
+
+/// Long enough to have a content file of its own.
+const LARGE: u64 = 9 * MIB + 17;
+
+/// A listing of one large file and some small ones.
+fn origin_of(large: &Body) -> Origin {
+    let origin = Origin::of("/d/large", large.clone()).unwrap();
+    for number in 0..5 {
+        origin.put(&format!("/d/small/{number}"), Body::noise(number, 3_000 + number));
+    }
+    origin
+}
+
+/// Lane and reason, as `dfctl mounts` says.
+fn lane(socket: &Path, dir: &Path) -> (String, String) {
+    let listed = dfctl_at(socket, &["mounts", "--format", "json"]).done().json().unwrap();
+    let mounts = listed["items"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["dir"] == dir.to_str().unwrap()).unwrap();
+    let text = |key: &str| mount[key].as_str().unwrap().to_owned();
+    (text("lane"), text("lane_reason"))
+}
+
+/// A process that does not run until this is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(pid: Pid) -> Self {
+        kill_process(pid, Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+/// Whether all of an open file can be read without its agent.
+fn is_read_without(agent: Pid, file: &File, bytes: &[u8]) -> bool {
+    // What the mount's own page cache has is not what is asked for.
+    fadvise(file, 0, None, Advice::DontNeed).unwrap();
+    let stopped = Stopped::new(agent);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut read = vec![0; bytes.len()];
+            file.read_exact_at(&mut read, 0).unwrap();
+            read == bytes
+        });
+        let ended = wait::find("it is read", std::time::Duration::from_secs(3), || {
+            reader.is_finished().then_some(())
+        });
+        drop(stopped);
+        // It ends now in any case, with the right bytes.
+        assert!(reader.join().unwrap());
+        ended.is_ok()
+    })
+}
+
+#[test]
+fn a_whole_file_is_read_by_the_kernel_itself() {
+    let place = Place::new();
+    let body = Body::noise(1, LARGE);
+    let (bytes, origin) = (all(&body), origin_of(&body));
+    let agent = Agent::solo(&place, "agent");
+    let pid = Pid::from_raw(agent.node.process().pid() as i32).unwrap();
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let (lane, why) = lane(agent.socket(), &dir);
+    assert_eq!((&*lane, &*why), ("passthrough", "1 file directly once whole"));
+
+    let first = File::open(dir.join("large")).unwrap();
+    let mut read = vec![0; bytes.len()];
+    first.read_exact_at(&mut read, 0).unwrap();
+    assert!(read == bytes);
+    // While that is open others are opened the same way.
+    let second = File::open(dir.join("large")).unwrap();
+    assert!(!is_read_without(pid, &second, &bytes));
+    drop((first, second));
+    wait::until("the kernel has said that both are closed", || {
+        is_read_without(pid, &File::open(dir.join("large")).unwrap(), &bytes)
+    })
+    .unwrap();
+
+    // A mapping, a program that reads in its own way, and small files beside it.
+    #[allow(unsafe_code)]
+    // SAFETY: files of a mount never change and are never cut short.
+    let mapped = unsafe { memmap2::Mmap::map(&File::open(dir.join("large")).unwrap()) }.unwrap();
+    assert!(mapped[..] == bytes[..]);
+    let copied = place.path("copy");
+    assert!(Command::new("cp").arg(dir.join("large")).arg(&copied).status().unwrap().success());
+    assert!(fs::read(copied).unwrap() == bytes);
+    for number in 0..5 {
+        let small = all(&Body::noise(number, 3_000 + number));
+        assert!(fs::read(dir.join(format!("small/{number}"))).unwrap() == small);
+    }
+    let denied = File::options().write(true).open(dir.join("large")).unwrap_err();
+    assert_eq!(denied.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    // What is read like that is in use.
+    let id = dfctl_at(agent.socket(), &["task", "ls", "--format", "json"]).done().json().unwrap();
+    let tasks = id["items"].as_array().unwrap();
+    assert!(tasks.iter().all(|task| task["in_use"] == true), "{id}");
+}
+
+#[test]
+fn opens_of_both_ways_outlive_the_agent_that_answered_them() {
+    let own = Own::start(Place::new());
+    let body = Body::noise(1, LARGE);
+    let (bytes, origin) = (all(&body), origin_of(&body));
+    let other = Body::noise(2, LARGE);
+    origin.put("/d/other", other.clone());
+    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    assert_eq!(lane(&own.socket, &dir).0, "passthrough");
+    let (large, slow) = (dir.join("large"), dir.join("other"));
+    assert!(fs::read(&large).unwrap() == bytes);
+    let direct = wait::find("it is read directly", wait::PATIENCE, || {
+        let file = File::open(&large).unwrap();
+        is_read_without(own.agent(), &file, &bytes).then_some(file)
+    })
+    .unwrap();
+    // Open through the agent: not all of it is here.
+    let cached = File::open(&slow).unwrap();
+    let mut some = [0; 100];
+    cached.read_exact_at(&mut some, 5 * MIB).unwrap();
+
+    for _ in 0..3 {
+        let killed = own.agent();
+        kill_process(killed, Signal::KILL).unwrap();
+        // Nobody is needed for this one, whether or not there is an agent.
+        let mut read = vec![0; bytes.len()];
+        direct.read_exact_at(&mut read, 0).unwrap();
+        assert!(read == bytes);
+        wait::until("it is gone", || !running(&own.data, Of::Agents).contains(&killed)).unwrap();
+        // Opened again by the next one: directly, and through it, since it does not know who has it open.
+        assert!(is_read_without(own.agent(), &File::open(&large).unwrap(), &bytes));
+        assert!(fs::read(&slow).unwrap() == all(&other));
+        let again = File::open(&slow).unwrap();
+        let mut read = vec![0; LARGE as usize];
+        again.read_exact_at(&mut read, 0).unwrap();
+        assert!(read == all(&other));
+        fadvise(&cached, 0, None, Advice::DontNeed).unwrap();
+        cached.read_exact_at(&mut some, 7 * MIB).unwrap();
+        assert!(some == all(&other)[7 * MIB as usize..][..100]);
+    }
+}
+
+#[test]
+fn a_file_whose_bytes_come_while_it_is_read_is_never_passed_too_early() {
+    let place = Place::new();
+    let body = Body::noise(1, LARGE);
+    let (bytes, origin) = (all(&body), origin_of(&body));
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let pace = origin.inject(Fault::pace(8 * MIB).on("/d/large"));
+    thread::scope(|scope| {
+        for reader in 0..8_u64 {
+            let (bytes, path) = (&bytes, dir.join("large"));
+            scope.spawn(move || {
+                let (mut at, mut buffer) = (reader, vec![0; 50_000]);
+                for _ in 0..300 {
+                    at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(reader | 1);
+                    let offset = (at >> 20) as usize % (bytes.len() - buffer.len());
+                    let file = File::open(&path).unwrap();
+                    file.read_exact_at(&mut buffer, offset as u64).unwrap();
+                    assert!(buffer[..] == bytes[offset..offset + buffer.len()], "at {offset}");
+                }
+            });
+        }
+    });
+    assert!(pace.struck() > 0);
+}
+
+/// A directory on an overlay; gone when this is dropped.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    fn over(lower: &Path, place: &Place) -> Self {
+        let [upper, work, dir] = ["upper", "work", "merged"].map(|name| place.dir(name));
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(&dir);
+        assert!(mount.status().unwrap().success());
+        Self(dir)
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn where_files_cannot_be_passed_a_mount_has_the_next_lane_and_says_why() {
+    let place = Place::new();
+    let body = Body::noise(1, LARGE);
+    let (bytes, origin) = (all(&body), origin_of(&body));
+    let overlay = Overlay::over(&place.dir("lower"), &place);
+    let stacked = Agent::solo_in(&overlay.0, "stacked");
+    let dir = stacked.mount(&origin.url("/d/"), place.dir("stacked"));
+    let (which, why) = lane(stacked.socket(), &dir);
+    assert_eq!(which, "fuse");
+    assert!(why.contains("overlay"), "{why}");
+    assert!(fs::read(dir.join("large")).unwrap() == bytes);
+    assert!(fs::read(dir.join("large")).unwrap() == bytes);
+
+    let agent = Agent::solo(&place, "agent");
+    let mounted = |name: &str, url: &str, words: &[&str]| {
+        let dir = place.dir(name);
+        agent.guard(&dir);
+        let said = agent.dfctl(&[&["mount", url, dir.to_str().unwrap()], words].concat()).done();
+        (lane(agent.socket(), &dir), said.text())
+    };
+    let url = origin.url("/d/");
+    let ((which, why), _) = mounted("asked", &url, &["--lane", "fuse"]);
+    assert_eq!((&*which, &*why), ("fuse", "as asked"));
+    let ((which, why), said) =
+        mounted("small", &format!("{url}small/"), &["--lane", "passthrough"]);
+    assert_eq!(which, "fuse");
+    assert!(said.contains(&format!("lane fuse ({why})")), "{said}");
+    assert!(why.contains("needs large files"), "{why}");
+}
+
+#[test]
+fn an_overlay_lies_on_a_mount_whose_files_are_passed() {
+    let place = Place::new();
+    let body = Body::noise(1, LARGE);
+    let (bytes, origin) = (all(&body), origin_of(&body));
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/d/"), place.dir("lower"));
+    assert_eq!(lane(agent.socket(), &dir).0, "passthrough");
+    let overlay = Overlay::over(&dir, &place);
+    for _ in 0..2 {
+        assert!(fs::read(overlay.0.join("large")).unwrap() == bytes);
+    }
+    // Copied up, which reads it through the lower layer.
+    let upper = File::options().append(true).open(overlay.0.join("large")).unwrap();
+    std::io::Write::write_all(&mut &upper, b"more").unwrap();
+    assert_eq!(upper.metadata().unwrap().len(), LARGE + 4);
+    drop(upper);
+    assert!(fs::read(overlay.0.join("large")).unwrap()[..bytes.len()] == bytes[..]);
+    assert!(fs::read(dir.join("large")).unwrap() == bytes);
+}
