@@ -481,6 +481,8 @@ pub enum Survival {
         /// Whether reads under way go on, too; otherwise each of them fails once.
         resends: bool,
     },
+    /// It needs no agent.
+    Independent,
     /// It dies, too.
     Dies {
         /// Why nobody keeps it.

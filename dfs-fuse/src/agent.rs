@@ -8,6 +8,7 @@ pub mod api;
 mod asker;
 pub mod cluster;
 mod content;
+mod independent;
 pub mod inside;
 mod kept;
 mod known;

@@ -130,9 +130,7 @@ async fn start(
     };
     let custody = holder.clone().map(|holder| Custody { holder, resend: options.resend });
     let agent = Agent::new(host, facts, custody);
-    if let Some(holder) = &holder {
-        agent.resume_mounts(holder).await.map_err(Error::Holder)?;
-    }
+    agent.resume_mounts(holder.as_ref()).await.map_err(Error::Holder)?;
     keep_mounts(lifecycle.service("mounts"), agent.clone(), lifecycle.failed());
     keep_house(lifecycle.service("housekeeping"), agent.clone());
     follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone(), security);

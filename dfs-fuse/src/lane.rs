@@ -12,6 +12,8 @@ pub enum Lane {
     Fuse,
     /// Names come to the agent; files that are whole and lie alone in a content file are read from it by the kernel.
     Passthrough,
+    /// The kernel shows the index and reads the content files, without any agent.
+    Kernel,
 }
 
 impl Lane {
@@ -20,6 +22,7 @@ impl Lane {
         match self {
             Self::Fuse => "fuse",
             Self::Passthrough => "passthrough",
+            Self::Kernel => "kernel",
         }
     }
 }
@@ -42,7 +45,7 @@ pub enum Wanted {
 
 /// A lane that there is not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no lane '{0}': use auto, fuse or passthrough")]
+#[error("there is no lane '{0}': use auto, fuse, passthrough or kernel")]
 pub struct NoSuchLane(String);
 
 impl FromStr for Wanted {
@@ -53,6 +56,7 @@ impl FromStr for Wanted {
             "" | "auto" => Ok(Self::Best),
             "fuse" => Ok(Self::Lane(Lane::Fuse)),
             "passthrough" => Ok(Self::Lane(Lane::Passthrough)),
+            "kernel" => Ok(Self::Lane(Lane::Kernel)),
             other => Err(NoSuchLane(other.to_owned())),
         }
     }
@@ -87,10 +91,19 @@ pub struct Shape {
     pub alone: u64,
     /// Bytes in those.
     pub alone_bytes: u64,
+    /// Whether all of it is here.
+    pub whole: bool,
+    /// Whether a part of it is to be shown.
+    pub part: bool,
+    /// Whether it is to be shown to some people only, whatever the permissions of its files.
+    pub private: bool,
 }
 
 /// The first kernel whose FUSE lets files be read from others, and take-overs of such mounts.
 const PASSTHROUGH: (u32, u32) = (6, 9);
+
+/// The first kernel whose EROFS reads files of another file system.
+const EROFS: (u32, u32) = (6, 12);
 
 /// In the lane that passes files through every open of a file costs a question (35 µs), also of a small one: so it is for
 /// trees with no more than this many others.
@@ -105,6 +118,23 @@ impl Machine {
         let admin = rustix::thread::capabilities(None)
             .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
         Self { kernel, admin }
+    }
+
+    /// Why the kernel cannot show it.
+    fn cannot_show(&self, shape: &Shape) -> Option<&'static str> {
+        if !self.admin {
+            Some("kernel needs root")
+        } else if self.kernel < EROFS {
+            Some("kernel needs Linux 6.12")
+        } else if shape.part {
+            Some("kernel shows whole trees only")
+        } else if shape.private {
+            Some("kernel would show it to everybody: --allow-other")
+        } else if !shape.whole {
+            Some("kernel needs all of it to be here")
+        } else {
+            None
+        }
     }
 
     /// Why files cannot be passed through.
@@ -136,22 +166,34 @@ impl Shape {
 
 /// The lane for a tree of `shape` on `machine`.
 pub fn choose(wanted: Wanted, machine: &Machine, shape: &Shape) -> Chosen {
-    let cannot = machine.cannot_pass(shape);
-    let (against, wish) = match wanted {
-        Wanted::Lane(Lane::Fuse) => {
-            return Chosen { lane: Lane::Fuse, why: "as asked".to_owned() };
+    let asked = |lane| Chosen { lane, why: "as asked".to_owned() };
+    match wanted {
+        Wanted::Lane(Lane::Fuse) => asked(Lane::Fuse),
+        Wanted::Lane(Lane::Kernel) => match machine.cannot_show(shape) {
+            Some(why) => instead(why, choose(Wanted::Best, machine, shape)),
+            None => asked(Lane::Kernel),
+        },
+        Wanted::Lane(Lane::Passthrough) => passing(machine.cannot_pass(shape), shape),
+        Wanted::Best => {
+            passing(machine.cannot_pass(shape).or_else(|| shape.should_not_pass()), shape)
         }
-        Wanted::Lane(Lane::Passthrough) => (cannot, ", as asked"),
-        Wanted::Best => (cannot.or_else(|| shape.should_not_pass()), ""),
-    };
+    }
+}
+
+fn passing(against: Option<&str>, shape: &Shape) -> Chosen {
     match against {
         Some(why) => Chosen { lane: Lane::Fuse, why: why.to_owned() },
         None => {
             let files = if shape.alone == 1 { "file" } else { "files" };
-            let why = format!("{} {files} directly once whole{wish}", shape.alone);
+            let why = format!("{} {files} directly once whole", shape.alone);
             Chosen { lane: Lane::Passthrough, why }
         }
     }
+}
+
+/// Another lane than the one that was asked for.
+pub fn instead(why: &str, other: Chosen) -> Chosen {
+    Chosen { why: why.to_owned(), ..other }
 }
 
 /// The lane of a mount whose files the kernel would not pass through.
@@ -164,7 +206,15 @@ mod tests {
     use super::*;
 
     const ABLE: Machine = Machine { kernel: (6, 18), admin: true };
-    const MODEL: Shape = Shape { files: 30, bytes: 40 << 30, alone: 10, alone_bytes: 39 << 30 };
+    const MODEL: Shape = Shape {
+        files: 30,
+        bytes: 40 << 30,
+        alone: 10,
+        alone_bytes: 39 << 30,
+        whole: true,
+        part: false,
+        private: false,
+    };
 
     fn lane(wanted: Wanted, machine: Machine, shape: Shape) -> Lane {
         choose(wanted, &machine, &shape).lane
@@ -193,6 +243,24 @@ mod tests {
         let chosen = choose(Wanted::Lane(Lane::Passthrough), &ABLE, &none);
         assert_eq!(chosen.lane, Lane::Fuse);
         assert!(chosen.why.contains("needs large files"), "{}", chosen.why);
+    }
+
+    #[test]
+    fn the_kernel_shows_what_is_whole_where_it_is_asked_to() {
+        let kernel = Wanted::Lane(Lane::Kernel);
+        assert_eq!(lane(kernel, ABLE, MODEL), Lane::Kernel);
+        let parts = [
+            Shape { whole: false, ..MODEL },
+            Shape { part: true, ..MODEL },
+            Shape { private: true, ..MODEL },
+        ];
+        for shape in parts {
+            assert_eq!(lane(kernel, ABLE, shape), Lane::Passthrough);
+            assert_ne!(lane(kernel, Machine { admin: false, ..ABLE }, shape), Lane::Kernel);
+        }
+        assert_eq!(lane(kernel, Machine { kernel: (6, 11), ..ABLE }, MODEL), Lane::Passthrough);
+        let chosen = choose(kernel, &ABLE, &Shape { whole: false, ..MODEL });
+        assert!(chosen.why.contains("all of it to be here"), "{}", chosen.why);
     }
 
     #[test]

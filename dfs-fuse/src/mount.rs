@@ -7,6 +7,8 @@
 mod attach;
 mod check;
 mod keeping;
+mod kernel;
+mod mounted;
 mod table;
 mod unmount;
 
@@ -15,8 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, channel};
 
 use dfs_proto::node::KeptMount;
 use fuser::Session;
@@ -31,8 +32,12 @@ pub use crate::fuse::{Opens, Resend};
 use crate::holder::{Holder, InKeeping, Kept, is_gone};
 use crate::tree::Tree;
 use attach::Plan;
+use check::MountPoint;
 pub use check::{find_helper, open_device, others_allowed};
 pub use keeping::{Custody, Keeping, entries_of};
+pub use kernel::{Blobs, adopt, by_kernel};
+use mounted::Serving;
+pub use mounted::{Mounted, Survival, Unmounted};
 use table::Table;
 pub use table::{MountEntry, SUBTYPE, mounted_at, mounts};
 pub use unmount::{Detach, Served, UnmountError, is_dead, served, unmount};
@@ -227,52 +232,9 @@ fn is_scarce(error: &io::Error) -> bool {
     scarce.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// A mount being served. Dropping it takes the mount away, lazily if it is in use.
-#[derive(Debug)]
-pub struct Mounted {
-    dir: PathBuf,
-    /// What the kernel calls it.
-    entry: Option<MountEntry>,
-    core: Arc<Core>,
-    ended: CancellationToken,
-    session: Receiver<()>,
-    survival: Survival,
-    direct: Result<(), Option<String>>,
-}
-
-/// What becomes of a mount when the process dies that serves it.
-#[derive(Debug, Clone)]
-pub enum Survival {
-    /// It goes on once there is another one, and so do those who wait; where the kernel does not send again what was
-    /// asked already (before Linux 6.9), each of these gets one error.
-    Kept {
-        /// By whom.
-        by: Arc<InKeeping>,
-        /// Whether the kernel sends again what was asked and not answered.
-        resends: bool,
-    },
-    /// It dies, too.
-    Dies {
-        /// Why, where it was to be kept.
-        why: Option<String>,
-    },
-}
-
-/// How an unmount ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unmounted {
-    /// Nobody uses it any more; its threads have ended.
-    Ended,
-    /// The name is free, but an open file or another mount namespace still uses it.
-    StillServed,
-}
-
 /// Files that this process must be able to open before it mounts: what the mount takes, and what it takes to be asked
 /// for its end and to end it.
 const SPARE_FILES: usize = 12;
-
-/// How long an unmount waits for the kernel to let go.
-const LET_GO: Duration = Duration::from_secs(10);
 
 /// Mounts `tree`, whose bytes come from `content`, on the directory `dir`.
 ///
@@ -289,11 +251,7 @@ pub fn mount(
     let adapter = Adapter::new(core.clone(), options.opens, runtime)
         .resending(options.resend())
         .passing(options.passing());
-    let point = check::mount_point(dir, options.mount_point_of)?;
-    if let Some(own) = options.in_sight.as_deref().filter(|own| point.would_hide(own)) {
-        tracing::debug!(own = %own.display(), "a mount would hide the agent's data");
-        return Err(MountError::HidesOwnData(point.dir));
-    }
+    let point = point(dir, options)?;
     // First: what is mounted must be found again, to be taken away.
     let refused = |source| MountError::Refused { dir: point.dir.clone(), source };
     let mut table = Table::open().map_err(refused)?;
@@ -413,7 +371,8 @@ fn serve(
     if let Some(entry) = &entry {
         widen_read_ahead(&entry.device);
     }
-    Ok(Mounted { dir, entry, core, ended, session, survival, direct })
+    let serving = Serving::Here { core, session, direct };
+    Ok(Mounted { dir, entry, ended, survival, serving })
 }
 
 /// What the kernel calls the files that it is to read by itself, and why it will not where it will not; nothing where
@@ -455,85 +414,15 @@ fn run(
     Ok(session_ended)
 }
 
-impl Mounted {
-    /// The mount point, absolute.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// Fires when the mount is gone and no longer used, whoever unmounted it.
-    pub fn ended(&self) -> CancellationToken {
-        self.ended.clone()
-    }
-
-    /// Whether it has a name: one that was taken away lazily is served until its last user leaves.
-    pub fn has_name(&self) -> bool {
-        self.entry.is_some()
-    }
-
-    /// Whether the kernel reads files by itself; why not, where it was to.
-    pub fn direct(&self) -> Result<(), Option<&str>> {
-        self.direct.as_ref().map(|_| ()).map_err(Option::as_deref)
-    }
-
-    /// What becomes of it when this process dies.
-    pub fn survival(&self) -> &Survival {
-        &self.survival
-    }
-
-    /// Leaves it to the next process, which its holder gives it to: nothing is unmounted, and who waits goes on
-    /// waiting.
-    pub fn leave(self) {
-        self.core.leave();
-        std::mem::forget(self);
-    }
-
-    /// The filesystem core behind the mount.
-    pub fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-
-    /// Takes the mount away and waits until the kernel has let go of it.
-    ///
-    /// [`UnmountError::Busy`] when it is in use and `detach` is [`Detach::WhenUnused`]; the mount then
-    /// goes on as before. With [`Detach::Lazily`] the name is freed at once and users go on.
-    pub fn unmount(&mut self, detach: Detach) -> Result<Unmounted, UnmountError> {
-        self.detach(detach)?;
-        let wait = match detach {
-            Detach::WhenUnused => LET_GO,
-            Detach::Lazily => Duration::ZERO,
-        };
-        match self.session.recv_timeout(wait) {
-            Err(RecvTimeoutError::Timeout) => Ok(Unmounted::StillServed),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => {
-                self.core.stop();
-                Ok(Unmounted::Ended)
-            }
+/// The directory `dir`, if it may be mounted on so.
+fn point(dir: &Path, options: &MountOptions) -> Result<MountPoint, MountError> {
+    let point = check::mount_point(dir, options.mount_point_of)?;
+    match options.in_sight.as_deref().filter(|own| point.would_hide(own)) {
+        Some(own) => {
+            tracing::debug!(own = %own.display(), "a mount would hide the agent's data");
+            Err(MountError::HidesOwnData(point.dir))
         }
-    }
-
-    /// Unmounts unless it has been done already: what else is mounted there now is not ours.
-    fn detach(&self, detach: Detach) -> Result<(), UnmountError> {
-        let Some(entry) = self.entry.as_ref().filter(|_| !self.ended.is_cancelled()) else {
-            return Ok(());
-        };
-        match unmount(entry, detach) {
-            Err(UnmountError::NotMounted(_)) => Ok(()),
-            other => other,
-        }
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        self.core.stop();
-        if let Survival::Kept { by, .. } = &self.survival {
-            // Who still uses it learns that nobody serves it.
-            by.end();
-        }
-        if let Err(error) = self.detach(Detach::Lazily) {
-            tracing::error!(dir = %self.dir.display(), %error, "a mount could not be taken away");
-        }
+        None => Ok(point),
     }
 }
 

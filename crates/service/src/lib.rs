@@ -14,7 +14,7 @@ pub mod extensions;
 pub mod lifecycle;
 pub mod metrics;
 pub mod net;
-mod private_file;
+pub mod private_file;
 pub mod process;
 pub mod run_info;
 pub mod telemetry;

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 /// What a file has to outlive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outlives {
+pub enum Outlives {
     /// The process that writes it.
     Process,
     /// The machine's power.
@@ -17,7 +17,7 @@ pub(crate) enum Outlives {
 }
 
 /// What a file holds, of which `most` bytes are looked at; `None` where there is no file.
-pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+pub fn read(path: &Path, most: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -29,7 +29,7 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<Zeroizing<Vec<u8
 }
 
 /// Puts a file in place of the one before, whole or not at all.
-pub(crate) fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
+pub fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}", std::process::id()));
     let draft = PathBuf::from(draft);

@@ -460,6 +460,7 @@ fn mount_info(message: node::MountInfo) -> Result<MountInfo, Failure> {
 
 fn survival(message: node::Survival) -> Survival {
     match message.kept_by {
+        0 if message.independent => Survival::Independent,
         0 => Survival::Dies { why: message.why_not },
         holder => Survival::Kept { holder, resends: message.resends },
     }

@@ -34,8 +34,9 @@ pub struct Args {
     /// An existing directory
     #[arg(value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
-    /// How the kernel reads it: through the agent, or whole large files from the cache itself
-    #[arg(long, default_value = "auto", value_parser = ["auto", "fuse", "passthrough"], env = "DFS_LANE", hide_env_values = true)]
+    /// How the kernel reads it: through the agent, whole large files from the cache itself, or, where all of it is in the
+    /// cache, everything, without the agent
+    #[arg(long, default_value = "auto", value_parser = ["auto", "fuse", "passthrough", "kernel"], env = "DFS_LANE", hide_env_values = true)]
     lane: String,
     /// Show it as one file or as a tree, instead of by its kind
     #[arg(long = "as", value_enum, value_name = "VIEW", env = "DFS_AS", hide_env_values = true)]

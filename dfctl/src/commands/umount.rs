@@ -112,6 +112,9 @@ async fn without_agent(
     let Some(mount) = there else {
         return Err(CliError::new(&codes::NOT_MOUNTED, format!("nothing is mounted on {shown}")));
     };
+    if mount.is_by_kernel() {
+        return take_away(context, dir, mount, detach).await;
+    }
     let looking = dir.clone();
     let looking = tokio::task::spawn_blocking(move || served(&looking, ASK_WITHIN));
     match answer(context, looking).await?.unwrap_or(Served::Live) {
@@ -125,7 +128,18 @@ async fn without_agent(
         }
         _ => return Err(not_of_this_agent(context, &dir, &mount).await),
     }
-    let clearing = tokio::task::spawn_blocking(move || unmount(&mount, Detach::Lazily));
+    take_away(context, dir, mount, Detach::Lazily).await
+}
+
+/// Takes away what no agent has to do with any more.
+async fn take_away(
+    context: &Context,
+    dir: PathBuf,
+    mount: MountEntry,
+    detach: Detach,
+) -> Result<Outcome, CliError> {
+    let shown = printable(&dir.display().to_string());
+    let clearing = tokio::task::spawn_blocking(move || unmount(&mount, detach));
     match answer(context, clearing).await? {
         Ok(Ok(())) => Unmounted { dir, left: None }.tell(context),
         Ok(Err(error)) => Err(refused(&shown, &error)),

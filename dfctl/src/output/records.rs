@@ -284,6 +284,7 @@ impl Record for MountInfo {
 fn survival_json(survival: &Survival) -> Value {
     match survival {
         Survival::Kept { holder, resends } => json!({ "kept_by": holder, "resends": resends }),
+        Survival::Independent => json!({ "kept_by": null, "independent": true }),
         Survival::Dies { why } => json!({ "kept_by": null, "why": why }),
     }
 }

@@ -40,7 +40,7 @@ pub enum Ending {
 
 /// Why a mount cannot be gone on with.
 #[derive(Debug, thiserror::Error)]
-enum NotResumed {
+pub(super) enum NotResumed {
     #[error("what was written down of it cannot be read")]
     Record(#[source] io::Error),
     #[error("its agent died before anybody was told of it")]
@@ -75,6 +75,13 @@ pub(super) fn shown(opened: &OpenArtifact, path: &[u8], by: Asker) -> ShownMount
     }
 }
 
+/// The same for everybody to read: who asked for it is not told.
+pub(super) fn without_credentials(shown: &ShownMount) -> ShownMount {
+    let target = targets::from_wire(shown.target.clone()).ok();
+    let target = target.map(|target| target.with_credentials(Credentials::None));
+    ShownMount { target: target.as_ref().map(targets::to_wire), reads_as: None, ..shown.clone() }
+}
+
 /// Whose it is.
 pub(super) fn owner(shown: &ShownMount) -> Asker {
     shown.user.map_or(Asker::Owner, Asker::Other)
@@ -101,12 +108,15 @@ async fn of_holder<T: Send + 'static>(
 }
 
 impl Agent {
-    /// Goes on with every mount that an earlier agent left with `holder`. One that cannot be gone on with is taken
-    /// away: who waits for it would wait for ever. So would all if what was left were not asked for: an agent that
-    /// cannot ask does not start.
-    pub async fn resume_mounts(&self, holder: &Arc<dyn Holder>) -> io::Result<()> {
+    /// Goes on with every mount that an earlier agent left, with `holder` or to the kernel.
+    ///
+    /// One that cannot be gone on with is taken away: who waits for it would wait for ever. So would all if what was left
+    /// were not asked for: an agent that cannot ask does not start.
+    pub async fn resume_mounts(&self, holder: Option<&Arc<dyn Holder>>) -> io::Result<()> {
         // What it opens is not yet in use when the next is opened.
         let _spared = self.host().engine.store().spare();
+        self.adopt_mounts().await;
+        let Some(holder) = holder else { return Ok(()) };
         let left = of_holder(holder, |holder| holder.take_over()).await?;
         let resuming = left.into_iter().map(|kept| self.resume_or_abandon(kept, holder));
         stream::iter(resuming).buffer_unordered(AT_A_TIME).collect::<()>().await;
@@ -198,7 +208,7 @@ impl Agent {
     }
 
     /// Opens what a mount shows, from the store.
-    async fn open_again(&self, record: &KeptMount) -> Result<OpenArtifact, NotResumed> {
+    pub(super) async fn open_again(&self, record: &KeptMount) -> Result<OpenArtifact, NotResumed> {
         let shown = record.shown.clone().unwrap_or_default();
         let target = target(&shown)?;
         let answer = ResolveReply { artifact: shown.artifact, ..ResolveReply::default() };

@@ -9,7 +9,7 @@ use dfs_artifact::{Index, OriginRecipe, Recipe};
 use dfs_model::{ByteRange, CanonicalUrl};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
-use dfs_proto::node::{KeptMount, ShownMount};
+use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::asker::Asker;
 use super::content::SpaceContent;
+use super::independent::{self, Records};
 use super::kept;
 use crate::core::Generation;
 use crate::holder::{Holder, Kept};
@@ -96,7 +97,12 @@ impl MountTableError {
 struct Entry {
     mounted: Mounted,
     shown: Arc<Shown>,
+    /// Keeps its bytes from being evicted, also where nobody in this process reads them.
+    _content: Arc<SpaceContent>,
 }
+
+/// Why a mount of an earlier agent has its lane.
+const KEPT: &str = "as the agent before this one had it";
 
 /// What is mounted.
 struct Shown {
@@ -177,29 +183,79 @@ impl MountTable {
         let opened = request.opened.clone();
         let whole = whole_tree(&opened)?;
         let content = Arc::new(SpaceContent::of(&opened)?);
+        let in_use = Arc::clone(&content);
         let source = shown(&opened.target.url, &request.path);
         let mut options = MountOptions::new(&source, Handle::current());
         options.audience = request.audience;
         options.mount_point_of = request.by.mounts_on_own();
-        options.in_sight = Some(request.data_dir);
+        options.in_sight = Some(request.data_dir.clone());
         options.keeping = self.keeping(kept::shown(&opened, &request.path, request.by));
         let alone = Alone::of(&opened);
-        let lane = lane::choose(request.lane, &Machine::this(), &alone.shape(&opened));
+        let shape = alone.shape(&request);
+        let mut lane = lane::choose(request.lane, &Machine::this(), &shape);
+        if lane.lane == Lane::Kernel {
+            match self.mount_by_kernel(&request, &options).await {
+                Ok(mounted) => {
+                    let shown = Shown::new(opened, request.path, OnceLock::new(), lane, request.by);
+                    return Ok(self.keep(Entry { mounted, shown, _content: in_use }));
+                }
+                Err(MountTableError::Mount(MountError::Refused { source, .. })) => {
+                    let why = format!("kernel was refused: {source}");
+                    let best = lane::choose(Wanted::Best, &Machine::this(), &shape);
+                    lane = lane::instead(&why, best);
+                }
+                Err(error) => return Err(error),
+            }
+        }
         if lane.lane == Lane::Passthrough {
             options.direct = alone.spaces;
         }
-        let (dir, path) = (request.dir, request.path.clone());
+        let (dir, path) = (request.dir.clone(), request.path.clone());
         let mounting = tokio::task::spawn_blocking(move || {
             let (tree, footprint) = tree_of(whole, &path)?;
             Ok::<_, MountTableError>((mount::mount(&dir, tree, content, &options)?, footprint))
         });
         let (mounted, footprint) = mounting.await.map_err(|_| MountTableError::Stopping)??;
-        let lane = match mounted.direct() {
-            Err(Some(why)) => lane::refused(why),
-            Ok(()) | Err(None) => lane,
-        };
-        let (path, by) = (request.path, request.by);
-        Ok(self.keep(Entry { mounted, shown: Shown::new(opened, path, footprint, lane, by) }))
+        if let Err(Some(why)) = mounted.direct() {
+            lane = lane::refused(why);
+        }
+        let shown = Shown::new(opened, request.path, footprint, lane, request.by);
+        Ok(self.keep(Entry { mounted, shown, _content: in_use }))
+    }
+
+    /// Mounts without the agent.
+    async fn mount_by_kernel(
+        &self,
+        request: &MountRequest,
+        options: &MountOptions,
+    ) -> Result<Mounted, MountTableError> {
+        let (dir, options) = (request.dir.clone(), options.clone());
+        let blobs = independent::blobs(&request.opened)?;
+        let records = Records::of(&request.data_dir);
+        let shown = kept::shown(&request.opened, &request.path, request.by);
+        let mounting = tokio::task::spawn_blocking(move || {
+            let note = |at: &MountedAt| records.note(at, &shown);
+            mount::by_kernel(&dir, &blobs, &options, &note)
+        });
+        Ok(mounting.await.map_err(|_| MountTableError::Stopping)??)
+    }
+
+    /// Takes up a mount that the kernel serves since an earlier agent, and that shows `opened`.
+    pub fn adopt(
+        &self,
+        entry: MountEntry,
+        shown: &ShownMount,
+        opened: OpenArtifact,
+    ) -> Result<(), MountTableError> {
+        let dir = entry.dir.clone();
+        let content = SpaceContent::of(&opened)?;
+        let mounted = mount::adopt(entry);
+        let mounted = mounted.map_err(|source| MountError::Refused { dir, source })?;
+        let lane = Chosen { lane: Lane::Kernel, why: KEPT.to_owned() };
+        let (path, by) = (shown.path.to_vec(), kept::owner(shown));
+        let shown = Shown::new(opened, path, OnceLock::new(), lane, by);
+        self.keep(Entry { mounted, shown, _content: Arc::new(content) });
+        Ok(())
     }
 
     fn keeping(&self, shown: ShownMount) -> Option<Keeping> {
@@ -215,6 +271,7 @@ impl MountTable {
     ) -> Result<PathBuf, MountTableError> {
         let whole = whole_tree(&opened)?;
         let content = Arc::new(SpaceContent::of(&opened)?);
+        let in_use = Arc::clone(&content);
         let shown = record.shown.clone().unwrap_or_default();
         let (path, by) = (shown.path.to_vec(), kept::owner(&shown));
         let mut options =
@@ -232,8 +289,9 @@ impl MountTable {
             Ok(()) => Lane::Passthrough,
             Err(_) => Lane::Fuse,
         };
-        let lane = Chosen { lane, why: "as the agent before this one had it".to_owned() };
-        Ok(self.keep(Entry { mounted, shown: Shown::new(opened, path, footprint, lane, by) }))
+        let lane = Chosen { lane, why: KEPT.to_owned() };
+        let shown = Shown::new(opened, path, footprint, lane, by);
+        Ok(self.keep(Entry { mounted, shown, _content: in_use }))
     }
 
     /// How many mounts go on when another agent takes this one's place; why one of them would not, or nobody would
@@ -247,7 +305,7 @@ impl MountTable {
         let (entries, detached) = (self.entries.lock(), self.detached.lock());
         let all = || entries.values().chain(detached.iter());
         let dying = all().find_map(|entry| match entry.mounted.survival() {
-            Survival::Kept { .. } => None,
+            Survival::Kept { .. } | Survival::Independent => None,
             Survival::Dies { why } => Some((entry.mounted.dir(), why.as_deref())),
         });
         match dying {
@@ -264,10 +322,11 @@ impl MountTable {
         let entries = std::mem::take(&mut *self.entries.lock());
         let detached = std::mem::take(&mut *self.detached.lock());
         for entry in entries.into_values().chain(detached) {
-            if let Survival::Kept { .. } = entry.mounted.survival() {
-                entry.mounted.leave();
+            match entry.mounted.survival() {
+                Survival::Kept { .. } | Survival::Independent => entry.mounted.leave(),
+                // It is taken away here.
+                Survival::Dies { .. } => {}
             }
-            // Others are taken away here.
         }
     }
 
@@ -426,11 +485,34 @@ impl Alone {
     }
 
     /// Of the whole tree, whatever part of it is shown.
-    fn shape(&self, opened: &OpenArtifact) -> Shape {
-        let whole = opened.describe();
-        let (alone, alone_bytes) = (self.spaces.len() as u64, self.bytes);
-        Shape { files: whole.files, bytes: whole.bytes, alone, alone_bytes }
+    fn shape(&self, request: &MountRequest) -> Shape {
+        let whole = request.opened.describe();
+        Shape {
+            files: whole.files,
+            bytes: whole.bytes,
+            alone: self.spaces.len() as u64,
+            alone_bytes: self.bytes,
+            whole: request.lane == Wanted::Lane(Lane::Kernel) && is_whole(&request.opened),
+            part: !request.path.is_empty(),
+            private: matches!(request.audience, Audience::Only(_)),
+        }
     }
+}
+
+/// Whether every byte of every file is here; what lies between them, in an archive, need not be.
+fn is_whole(opened: &OpenArtifact) -> bool {
+    if opened.tasks.iter().all(Task::is_complete) {
+        return true;
+    }
+    let footprint = whole_tree(opened).ok().and_then(|tree| Footprint::of(&tree).ok());
+    let is_here = |footprint: &Footprint, (space, task): (usize, &Task)| {
+        let (have, length) = (task.stored().have(), task.length().unwrap_or(0));
+        let here: u64 = footprint.within(space, &have, length).map(|run| run.len()).sum();
+        here == footprint.bytes_in(space)
+    };
+    footprint.is_some_and(|footprint| {
+        opened.tasks.iter().enumerate().all(|task| is_here(&footprint, task))
+    })
 }
 
 /// What of a tree is shown, and which of its bytes.

@@ -47,7 +47,7 @@ pub(super) fn mount_point(dir: &Path, owner: Option<u32>) -> Result<MountPoint, 
     point.dir = point.target().read_link().map_err(|error| unusable(&point.dir, error))?;
     let there = Table::open().and_then(|mut table| table.mounted_at(&point.dir));
     let there = there.map_err(|error| unusable(&point.dir, error))?;
-    if let Some(mount) = there.filter(MountEntry::is_ours) {
+    if let Some(mount) = there.filter(MountEntry::shows_ours) {
         return Err(MountError::AlreadyMounted { dir: point.dir, name: mount.name });
     }
     let status =

@@ -81,7 +81,8 @@ fn next_name() -> String {
     format!("{since:x}-{:x}-{:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn at(entry: &MountEntry) -> MountedAt {
+/// As it is written down where a mount is.
+pub(super) fn at(entry: &MountEntry) -> MountedAt {
     MountedAt {
         dir: entry.dir.as_os_str().as_bytes().to_vec().into(),
         device: entry.device.clone(),

@@ -41,6 +41,22 @@ impl MountEntry {
     pub fn is_ours(&self) -> bool {
         self.kind.strip_prefix("fuse.") == Some(SUBTYPE)
     }
+
+    /// Whether it shows what a dfs has, by whomever it is served.
+    pub fn shows_ours(&self) -> bool {
+        self.is_ours() || self.is_by_kernel()
+    }
+
+    /// Whether the kernel shows what lies in the store of a dfs: it is named by the content file of its index.
+    pub fn is_by_kernel(&self) -> bool {
+        let mut parts = Path::new(&self.name).iter().rev().filter_map(|part| part.to_str());
+        let mut next_is = |fits: &dyn Fn(&str) -> bool| parts.next().is_some_and(fits);
+        self.kind == super::kernel::KIND
+            && next_is(&|file| file == "content")
+            && next_is(&|task| task.len() == 64)
+            && next_is(&|shard| shard.len() == 2)
+            && next_is(&|tasks| tasks == "tasks")
+    }
 }
 
 /// The table itself: once it is open it can be looked into whatever else this process cannot open.

@@ -48,6 +48,12 @@ impl Footprint {
         Ok(())
     }
 
+    /// How many bytes of a space are its.
+    pub fn bytes_in(&self, space: usize) -> u64 {
+        let own = u16::try_from(space).ok().and_then(|space| self.spaces.get(&space));
+        own.into_iter().flatten().map(|range| range.len()).sum()
+    }
+
     /// Its bytes of a space of `length` bytes that `have` covers.
     pub fn within(
         &self,

@@ -11,6 +11,7 @@ use rustix::fs::{Advice, fadvise};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::own::{Of, Own, running};
+use crate::support::trees;
 use crate::support::{Agent, Expected, Place, all, dfctl_at};
 
 const MIB: u64 = 1 << 20;
@@ -34,6 +35,12 @@ fn lane(socket: &Path, dir: &Path) -> (String, String) {
     let mount = mounts.iter().find(|mount| mount["dir"] == dir.to_str().unwrap()).unwrap();
     let text = |key: &str| mount[key].as_str().unwrap().to_owned();
     (text("lane"), text("lane_reason"))
+}
+
+/// How many mounts the agent has.
+fn mounts(socket: &Path) -> usize {
+    let listed = dfctl_at(socket, &["mounts", "--format", "json"]).done().json().unwrap();
+    listed["items"].as_array().unwrap().iter().filter(|mount| mount["state"] != "dead").count()
 }
 
 /// A process that does not run until this is dropped.
@@ -260,4 +267,78 @@ fn an_overlay_lies_on_a_mount_whose_files_are_passed() {
     drop(upper);
     assert!(fs::read(overlay.0.join("large")).unwrap()[..bytes.len()] == bytes[..]);
     assert!(fs::read(dir.join("large")).unwrap() == bytes);
+}
+
+/// A tree in a tar at an origin.
+fn packed(place: &Place) -> (PathBuf, Origin) {
+    let (source, file) = (place.dir("source"), place.path("tree.tar"));
+    trees::varied(&source);
+    trees::rich(&source);
+    let tar = Command::new("tar").arg("-C").arg(&source).arg("-cf").arg(&file).arg(".").status();
+    assert!(tar.unwrap().success());
+    (source, Origin::of("/tree.tar", Body::File(file)).unwrap())
+}
+
+#[test]
+fn what_is_here_as_a_whole_is_shown_by_the_kernel_without_an_agent() {
+    let place = Place::new();
+    let (source, origin) = packed(&place);
+    let mut agent = Agent::solo(&place, "agent");
+    let url = origin.url("/tree.tar");
+    let dir = agent.mount_in("kernel", &url, place.dir("mount"));
+    let (which, why) = lane(agent.socket(), &dir);
+    assert_eq!((&*which, &*why), ("fuse", "kernel needs all of it to be here"));
+    trees::assert_same(&dir, &source);
+    agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+
+    let dir = agent.mount_in("kernel", &url, dir);
+    assert_eq!(lane(agent.socket(), &dir), ("kernel".into(), "as asked".into()));
+    let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+    assert_eq!(listed["items"][0]["survival"]["independent"], true, "{listed}");
+    let again = agent.dfctl(&["mount", &url, dir.to_str().unwrap()]);
+    again.fails(2, "DFS-5102");
+    let is_right = || {
+        trees::assert_same(&dir, &source);
+        trees::assert_same_attributes(&dir, &source);
+    };
+    is_right();
+    drop(origin);
+    agent.kill();
+    is_right();
+
+    // The next agent knows it, and keeps what it shows.
+    agent.start_again();
+    assert_eq!(lane(agent.socket(), &dir).0, "kernel");
+    agent.dfctl(&["cache", "gc", "--target", "0"]).exits(9);
+    is_right();
+    // So it is replaced by another one.
+    agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+    assert_eq!(mounts(agent.socket()), 0);
+    agent.dfctl(&["cache", "gc", "--target", "0"]).done();
+    assert_eq!(agent.cached(fs::metadata(place.path("tree.tar")).unwrap().len()), 0);
+}
+
+#[test]
+fn a_mount_of_the_kernels_that_ends_while_no_agent_is_there_is_forgotten() {
+    let place = Place::new();
+    let (source, origin) = packed(&place);
+    let mut agent = Agent::solo(&place, "agent");
+    let url = origin.url("/tree.tar");
+    let dir = agent.mount(&url, place.dir("mount"));
+    trees::assert_same(&dir, &source);
+    agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+    let dir = agent.mount_in("kernel", &url, dir);
+    assert_eq!(lane(agent.socket(), &dir).0, "kernel");
+    agent.kill();
+    // Without an agent it is taken away all the same.
+    dfctl_at(agent.socket(), &["umount", dir.to_str().unwrap()]).done();
+    agent.start_again();
+    assert_eq!(mounts(agent.socket()), 0);
+    assert_eq!(fs::read_dir(agent.data().join("mounts")).unwrap().count(), 0);
+
+    // By whoever else, while the agent is there.
+    let dir = agent.mount_in("kernel", &url, dir);
+    assert!(Command::new("umount").arg(&dir).status().unwrap().success());
+    wait::until("the agent has noticed", || mounts(agent.socket()) == 0).unwrap();
 }

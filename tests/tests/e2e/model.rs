@@ -11,13 +11,13 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dfs_tests::{Body, Mount, Origin};
+use dfs_tests::{Body, Mount, Origin, wait};
 use rustix::fs::{Advice, CWD, FileType, Mode, Timespec, Timestamps};
 use rustix::process::{Signal, kill_process};
 
 use crate::support::own::Own;
-use crate::support::trees::noise;
-use crate::support::{Place, dfctl_at};
+use crate::support::trees::{self, noise};
+use crate::support::{Expected, Place, dfctl_at};
 
 /// Run each time.
 const SEEDS: [u64; 3] = [1, 2, 3];
@@ -145,7 +145,7 @@ struct World {
     own: Own,
     source: PathBuf,
     dir: PathBuf,
-    _mount: Mount,
+    _mounts: (Mount, Option<Mount>),
     _origin: Origin,
     paths: Vec<PathBuf>,
     files: Vec<PathBuf>,
@@ -168,7 +168,7 @@ impl Drop for World {
 }
 
 impl World {
-    fn new(seed: u64, chance: &mut Chance) -> Self {
+    fn new(lane: &str, seed: u64, chance: &mut Chance) -> Self {
         let own = Own::start(Place::new());
         let source = own.place.dir("source");
         plant(&source, chance);
@@ -178,16 +178,26 @@ impl World {
             Command::new("tar").args(tar).arg(&source).arg("-cf").arg(&file).arg(".").status();
         assert!(packed.unwrap().success());
         let origin = Origin::of("/tree.tar", Body::File(file)).unwrap();
-        let (dir, mount) = own.mount(&origin.url("/tree.tar"));
+        let mut beside = None;
+        let (mut dir, mut mount) = own.mount(&origin.url("/tree.tar"));
+        if lane == "kernel" {
+            // Of what is here, and only of that.
+            trees::walk(&dir);
+            // A holder starts an agent again that has something to go on with.
+            beside = Some(mount);
+            (dir, mount) = own.mount_at(own.place.dir("kernel"), lane, &origin.url("/tree.tar"));
+            let listed = dfctl_at(&own.socket, &["mounts"]).done().text();
+            assert!(listed.contains("  kernel  "), "{listed}");
+        }
         let paths = all_below(&source);
         let kind = |path: &&PathBuf| fs::symlink_metadata(source.join(path)).unwrap();
         let files = paths.iter().filter(|path| kind(path).is_file()).cloned().collect();
         let dirs = paths.iter().filter(|path| kind(path).is_dir()).cloned().collect();
         let (open, listings, inodes, done) = Default::default();
-        let (_origin, _mount) = (origin, mount);
+        let (_origin, _mounts) = (origin, (mount, beside));
         #[rustfmt::skip]
         let world = Self {
-            own, source, dir, _mount, _origin, paths, files, dirs, open, listings, inodes, seed, done,
+            own, source, dir, _mounts, _origin, paths, files, dirs, open, listings, inodes, seed, done,
         };
         world
     }
@@ -338,23 +348,23 @@ impl World {
     fn evict(&mut self) {
         self.note("evict", Path::new(""));
         let said = dfctl_at(&self.own.socket, &["cache", "gc", "--target", "0"]);
-        // It may be on its way back.
-        assert!(
-            said.code == 0 || said.code == 9 || said.stderr.contains("DFS-4101"),
-            "{}",
-            said.stderr
-        );
+        // It may be on its way back, or have died as it was asked.
+        let is_gone = ["DFS-4101", "DFS-4103"].iter().any(|code| said.stderr.contains(code));
+        assert!(said.code == 0 || said.code == 9 || is_gone, "{}", said.stderr);
     }
 
     fn kill(&mut self) {
         self.note("kill the agent", Path::new(""));
+        // One that is killed before it goes on with its mounts is started later each time.
+        let answers = || dfctl_at(&self.own.socket, &["mounts"]).code == 0;
+        wait::until("it goes on with its mounts", answers).unwrap();
         kill_process(self.own.agent(), Signal::KILL).unwrap();
     }
 }
 
-fn follow(seed: u64, steps: u64) {
+fn follow(lane: &str, seed: u64, steps: u64) {
     let mut chance = Chance(seed);
-    let mut world = World::new(seed, &mut chance);
+    let mut world = World::new(lane, seed, &mut chance);
     for _ in 0..steps {
         world.step(&mut chance);
     }
@@ -368,10 +378,19 @@ fn follow(seed: u64, steps: u64) {
 
 #[test]
 fn a_mount_shows_what_its_tree_has_whatever_befalls_its_agent() {
+    follow_all("fuse");
+}
+
+#[test]
+fn a_mount_without_an_agent_shows_what_its_tree_has() {
+    follow_all("kernel");
+}
+
+fn follow_all(lane: &str) {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().unwrap());
     let steps = number("MODEL_STEPS").unwrap_or(STEPS);
     match number("MODEL_SEED") {
-        Some(seed) => follow(seed, steps),
-        None => SEEDS.into_iter().for_each(|seed| follow(seed, steps)),
+        Some(seed) => follow(lane, seed, steps),
+        None => SEEDS.into_iter().for_each(|seed| follow(lane, seed, steps)),
     }
 }

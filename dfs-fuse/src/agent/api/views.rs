@@ -87,7 +87,9 @@ fn state(view: &MountView) -> String {
         None => "ready".to_owned(),
     };
     match &view.survival {
-        Survival::Kept { resends: true, .. } | Survival::Dies { why: None } => state,
+        Survival::Kept { resends: true, .. }
+        | Survival::Independent
+        | Survival::Dies { why: None } => state,
         Survival::Kept { .. } => format!("{state}; reads under way fail if the agent dies"),
         Survival::Dies { why: Some(why) } => format!("{state}; dies with its agent: {why}"),
     }
@@ -98,8 +100,9 @@ fn survival(survival: &Survival) -> node::Survival {
         Survival::Kept { by, resends } => node::Survival {
             kept_by: by.holder.pid().unwrap_or(0),
             resends: *resends,
-            why_not: String::new(),
+            ..node::Survival::default()
         },
+        Survival::Independent => node::Survival { independent: true, ..node::Survival::default() },
         Survival::Dies { why } => node::Survival {
             why_not: why.clone().unwrap_or_else(|| "no holder was asked for".to_owned()),
             ..node::Survival::default()

@@ -80,7 +80,11 @@ impl Own {
 
     /// The same in this lane.
     pub fn mount_in(&self, lane: &str, url: &str) -> (PathBuf, Mount) {
-        let dir = self.place.dir("mount");
+        self.mount_at(self.place.dir("mount"), lane, url)
+    }
+
+    /// The same on this directory.
+    pub fn mount_at(&self, dir: PathBuf, lane: &str, url: &str) -> (PathBuf, Mount) {
         let guard = Mount::guard(&dir);
         dfctl_at(&self.socket, &["mount", "--lane", lane, url, dir.to_str().unwrap()]).done();
         (dir, guard)

@@ -1,0 +1,115 @@
+//! The lane without a process: the kernel's own EROFS shows the index, and reads the content files.
+//!
+//! Only of a tree whose every byte is here: nobody would fetch what is missing, and the kernel would show zeros. What it
+//! shows lives as long as it is mounted, whatever becomes of any process; the files are open in the kernel.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use dfs_proto::node::MountedAt;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::mounted::Serving;
+use super::table::{self, MountEntry};
+use super::{MountError, MountOptions, Mounted, Privileges, Survival, keeping};
+
+/// Files that the kernel reads: absolute names, that lead to them as long as they are mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blobs {
+    /// The index.
+    pub index: PathBuf,
+    /// The content of the spaces, by number.
+    pub spaces: Vec<PathBuf>,
+}
+
+/// Mounts the tree of `blobs`, all of whose bytes are there. `note` is told of the mount before it is made, without its
+/// device, and after it.
+pub fn by_kernel(
+    dir: &Path,
+    blobs: &Blobs,
+    options: &MountOptions,
+    note: &dyn Fn(&MountedAt) -> io::Result<()>,
+) -> Result<Mounted, MountError> {
+    let point = super::point(dir, options)?;
+    let refused = |source| MountError::Refused { dir: point.dir.clone(), source };
+    let planned = MountEntry { device: String::new(), ..entry_of(&point.dir, &blobs.index) };
+    note(&keeping::at(&planned)).map_err(refused)?;
+    let mount = open(blobs, options.privileges).map_err(refused)?;
+    // The name of the directory's handle is a link.
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    move_mount(&mount, "", rustix::fs::CWD, point.target(), flags)
+        .map_err(|error| refused(error.into()))?;
+    let entry = table::mounted_at(&point.dir).ok().flatten();
+    let entry = entry.filter(|entry| entry.kind == KIND && Path::new(&entry.name) == blobs.index);
+    let entry = entry.ok_or_else(|| refused(io::Error::other("it is not in the mount table")))?;
+    let mounted = adopt(entry.clone()).map_err(refused)?;
+    // Dropped where this fails, which takes it away.
+    note(&keeping::at(&entry)).map_err(refused)?;
+    Ok(mounted)
+}
+
+/// A mount that the kernel serves since before this process.
+pub fn adopt(entry: MountEntry) -> io::Result<Mounted> {
+    let ended = CancellationToken::new();
+    watch(entry.clone(), ended.clone())?;
+    Ok(Mounted {
+        dir: entry.dir.clone(),
+        entry: Some(entry),
+        ended,
+        survival: Survival::Independent,
+        serving: Serving::ByKernel,
+    })
+}
+
+/// The type of the filesystem.
+pub(super) const KIND: &str = "erofs";
+
+fn entry_of(dir: &Path, index: &Path) -> MountEntry {
+    MountEntry {
+        id: 0,
+        only_id: None,
+        dir: dir.to_owned(),
+        root: PathBuf::from("/"),
+        device: String::new(),
+        kind: KIND.to_owned(),
+        name: index.to_string_lossy().into_owned(),
+        user: None,
+    }
+}
+
+fn open(blobs: &Blobs, privileges: Privileges) -> io::Result<impl AsFd> {
+    let context = fsopen(KIND, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", &blobs.index)?;
+    for space in &blobs.spaces {
+        fsconfig_set_string(&context, "device", space)?;
+    }
+    fsconfig_set_flag(&context, "ro")?;
+    fsconfig_create(&context)?;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    if privileges == Privileges::Inert {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    }
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Has `ended` fire when the mount is not in the table any more.
+fn watch(entry: MountEntry, ended: CancellationToken) -> io::Result<()> {
+    // Opened before the first look: whatever changes after it wakes the thread.
+    let changes = File::open("/proc/self/mountinfo")?;
+    std::thread::Builder::new().name("dfs-mount".to_owned()).spawn(move || {
+        while !ended.is_cancelled() && !matches!(table::still_there(&entry), Ok(None)) {
+            let mut asked = [PollFd::new(&changes, PollFlags::PRI)];
+            // A table that cannot be looked at tells nothing: it is looked at again when it changes.
+            let _ = poll(&mut asked, None);
+        }
+        ended.cancel();
+    })?;
+    Ok(())
+}
