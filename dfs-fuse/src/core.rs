@@ -19,7 +19,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dfs_model::GROUP_BYTES;
 use tokio::runtime::Handle;
@@ -46,6 +46,8 @@ pub struct CoreOptions {
     pub deadline: Duration,
     /// Reads that may wait for missing bytes at once; further ones queue, their deadline running.
     pub waiting_reads: usize,
+    /// Who has not read on for so long is not fetched ahead for.
+    pub reader_gone: Duration,
     /// Bytes that read-ahead may have under way at once, over all files.
     pub read_ahead_bytes: u64,
 }
@@ -56,6 +58,7 @@ impl Default for CoreOptions {
             generation: Generation::FIRST,
             deadline: Duration::from_secs(60),
             waiting_reads: 1024,
+            reader_gone: Duration::from_secs(10),
             read_ahead_bytes: 256 << 20,
         }
     }
@@ -68,7 +71,7 @@ pub struct Core {
     nodes: Nodes,
     options: CoreOptions,
     failures: Failures,
-    streams: Streams,
+    streams: Arc<Streams>,
     waiting: Semaphore,
     /// Counted in groups.
     ahead: Arc<Semaphore>,
@@ -149,7 +152,7 @@ impl Core {
         Self {
             nodes: Nodes::new(options.generation, tree.root()),
             failures: Failures::default(),
-            streams: Streams::default(),
+            streams: Arc::new(Streams::new(Instant::now())),
             waiting: Semaphore::new(options.waiting_reads.clamp(1, Semaphore::MAX_PERMITS)),
             ahead: Arc::new(Semaphore::new(groups.min(Semaphore::MAX_PERMITS))),
             runtime,

@@ -1,11 +1,12 @@
 //! Reading files: at once when the bytes are here, otherwise by fetching them first.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dfs_model::{ByteRange, GROUP_BYTES, Priority};
 use futures::future::try_join_all;
 
-use super::readahead::{Ahead, Observed};
+use super::readahead::{Ahead, Observed, Reader};
 use super::{Core, FsError, NodeId};
 use crate::content::{ContentError, ContentErrorClass};
 use crate::tree::{Extent, TreeError};
@@ -57,8 +58,14 @@ impl Core {
     pub fn read_now(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<Read, FsError> {
         let nid = self.nodes.nid(node)?;
         let range = ByteRange::at(offset, buf.len() as u64);
-        let pattern = match self.streams.observe(nid, range) {
+        let pattern = match self.streams.observe(nid, range, Instant::now()) {
             Observed::Random => Pattern::Random,
+            Observed::Striding(places) => {
+                for place in places {
+                    self.read_ahead(nid, Ahead { news: place, stream: None })?;
+                }
+                Pattern::Random
+            }
             Observed::Advancing(ahead) => {
                 if let Some(ahead) = ahead {
                     self.read_ahead(nid, ahead)?;
@@ -118,6 +125,7 @@ impl Core {
         if let Some(error) = self.failures.echo(nid, range, Instant::now()) {
             return Err(error.into());
         }
+        let _waiting = self.streams.waits(nid, range);
         let read = tokio::time::timeout(self.options.deadline, self.fetch_and_read(nid, range));
         let result = tokio::select! {
             () = self.stopping.cancelled() => return Err(FsError::Stopping),
@@ -240,13 +248,13 @@ impl Core {
 
     /// Starts fetching what a reader of a file will want, as far as the budget reaches.
     fn read_ahead(&self, nid: u64, ahead: Ahead) -> Result<(), FsError> {
-        let (priority, deadline) = match ahead.stream {
+        let (priority, reader) = match ahead.stream {
             // As much as this may take as long as it takes.
-            Some(stream) => {
+            Some((stream, reader)) => {
                 self.tell_stream(nid, stream)?;
-                (Priority::Bulk, Duration::MAX)
+                (Priority::Bulk, Some(reader))
             }
-            None => (Priority::ReadAhead, self.options.deadline),
+            None => (Priority::ReadAhead, None),
         };
         for part in self.missing_parts(nid, ahead.news)? {
             let Ok(groups) = u32::try_from(part.range.groups().count) else { return Ok(()) };
@@ -254,16 +262,37 @@ impl Core {
                 return Ok(());
             };
             let fetch = self.content.fetch(part.space, part.range, priority);
+            let given_up = self.given_up(reader.clone());
             let stopping = self.stopping.clone();
             let fetch_unless_stopped = async move {
                 // A failure is not reported here: the read that wants these bytes will meet it.
-                let fetch = tokio::time::timeout(deadline, fetch);
-                let _ = stopping.run_until_cancelled(fetch).await;
+                tokio::select! {
+                    _ = fetch => {}
+                    () = given_up => {}
+                    () = stopping.cancelled() => {}
+                }
                 drop(budget);
             };
             self.tracker.spawn_on(fetch_unless_stopped, &self.runtime);
         }
         Ok(())
+    }
+
+    /// Resolves when nothing should be fetched ahead any more for somebody: for who reads on, once it has not been seen
+    /// for a while, for others at the deadline.
+    fn given_up(&self, reader: Option<Arc<Reader>>) -> impl Future<Output = ()> + use<> {
+        let (streams, deadline) = (Arc::clone(&self.streams), self.options.deadline);
+        let patience = self.options.reader_gone;
+        async move {
+            let Some(reader) = reader else { return tokio::time::sleep(deadline).await };
+            loop {
+                let away = streams.away(&reader, Instant::now());
+                match patience.checked_sub(away) {
+                    None | Some(Duration::ZERO) => return reader.withdrawn(),
+                    Some(left) => tokio::time::sleep(left).await,
+                }
+            }
+        }
     }
 
     /// Has what follows of a file come before what is behind it.

@@ -255,6 +255,36 @@ fn read_ahead_stays_within_its_budget() {
 }
 
 #[test]
+fn what_is_fetched_ahead_is_given_up_once_its_reader_is_gone_and_not_before() {
+    let runtime = runtime();
+    let (tree, bytes) = one_file(256 * GROUP);
+    let content = SlowContent::new(MemoryContent::missing(vec![bytes]));
+    let options = CoreOptions {
+        reader_gone: Duration::from_millis(50),
+        deadline: Duration::from_secs(1),
+        ..CoreOptions::default()
+    };
+    let core = Arc::new(core_over(tree, content.clone(), options, &runtime));
+    let node = find(&core, "f");
+    let all = core.ahead.available_permits();
+    for at in 0..40 {
+        core.read_now(node, at * 2 * GROUP_BYTES, &mut vec![0; 2 * GROUP]).unwrap();
+    }
+    // Somebody waits for what is next: it is there.
+    let waiting = Arc::clone(&core);
+    let read = runtime.spawn(async move { waiting.read(node, 80 * GROUP_BYTES, GROUP).await });
+    let streams: u64 = content.asked();
+    runtime.block_on(async {
+        let wait = tokio::time::timeout(Duration::from_millis(500), core.tracker.wait());
+        core.tracker.close();
+        assert!(wait.await.is_err(), "{streams} are under way");
+    });
+    read.abort();
+    runtime.block_on(core.tracker.wait());
+    assert_eq!(core.ahead.available_permits(), all);
+}
+
+#[test]
 fn a_read_that_gets_no_answer_ends_at_its_deadline_and_says_why() {
     let runtime = runtime();
     let (tree, bytes) = one_file(GROUP);
