@@ -64,8 +64,18 @@ pub trait Content: Send + Sync + 'static {
     /// How many bytes the space has; `None` where that is not known.
     fn length(&self, space: u16) -> Option<u64>;
 
-    /// How many bytes of `range` are here.
-    fn cached_bytes(&self, space: u16, range: ByteRange) -> u64;
+    /// What of `range` is here: ascending and apart.
+    fn cached(&self, space: u16, range: ByteRange) -> Vec<ByteRange>;
+
+    /// BLAKE3 of the space's whole content, once it is known.
+    fn digest(&self, _space: u16) -> Option<[u8; 32]> {
+        None
+    }
+
+    /// Where what begins at `offset` of the space comes from, for people.
+    fn source(&self, _space: u16, _offset: u64) -> Option<String> {
+        None
+    }
 
     /// The task whose bytes `space` holds; `None` for a space without one.
     fn task(&self, space: u16) -> Option<TaskId>;

@@ -2,13 +2,16 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use dfs_artifact::{Index, OriginRecipe};
 use dfs_model::{ByteRange, Priority, TaskId};
 use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::store::{StoreError, Use, UseGuard};
+use dfs_source::Credentials;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -17,6 +20,7 @@ use crate::content::{Content, ContentError, ContentErrorClass};
 /// The spaces of one artifact. While it lives nothing of them is evicted.
 pub struct SpaceContent {
     spaces: Vec<Task>,
+    index: Option<Arc<Index>>,
     _in_use: Vec<UseGuard>,
 }
 
@@ -26,7 +30,9 @@ impl SpaceContent {
         let spaces = opened.tasks.clone();
         let index = opened.index.as_ref().map(|index| &index.task);
         let in_use = spaces.iter().chain(index).map(|task| task.in_use(Use::Mount));
-        Ok(Self { _in_use: in_use.collect::<Result<_, _>>()?, spaces })
+        let _in_use = in_use.collect::<Result<_, _>>()?;
+        let index = opened.index.as_ref().map(|index| Arc::clone(&index.index));
+        Ok(Self { _in_use, index, spaces })
     }
 
     fn space(&self, number: u16) -> Result<&Task, ContentError> {
@@ -119,11 +125,29 @@ impl Content for SpaceContent {
         self.space(space).ok()?.length()
     }
 
-    fn cached_bytes(&self, space: u16, range: ByteRange) -> u64 {
-        let Ok(task) = self.space(space) else { return 0 };
+    fn cached(&self, space: u16, range: ByteRange) -> Vec<ByteRange> {
+        let Ok(task) = self.space(space) else { return Vec::new() };
         let length = task.length().unwrap_or(u64::MAX);
         let have = task.stored().have();
-        have.present_in(range.groups()).map(|run| run.bytes(length).intersection(range).len()).sum()
+        let runs = have.present_in(range.groups());
+        runs.map(|run| run.bytes(length).intersection(range)).collect()
+    }
+
+    fn digest(&self, space: u16) -> Option<[u8; 32]> {
+        self.space(space).ok()?.digest()
+    }
+
+    fn source(&self, space: u16, offset: u64) -> Option<String> {
+        let recipe = self.index.as_ref()?.spaces().get(usize::from(space))?;
+        match &recipe.origin {
+            OriginRecipe::Url { place, .. } | OriginRecipe::Parts { place, .. } => {
+                Some(place.url.to_string())
+            }
+            OriginRecipe::Members { base, table } => {
+                let member = table.touched(ByteRange::at(offset, 1)).next()?;
+                Some(base.target(Credentials::None).join(&member.path).ok()?.url.to_string())
+            }
+        }
     }
 
     fn task(&self, space: u16) -> Option<TaskId> {

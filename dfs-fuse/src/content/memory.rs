@@ -140,12 +140,12 @@ impl Content for MemoryContent {
         self.space(space).ok().map(|space| space.bytes.len() as u64)
     }
 
-    fn cached_bytes(&self, space: u16, range: ByteRange) -> u64 {
-        let Ok(space) = self.space(space) else { return 0 };
+    fn cached(&self, space: u16, range: ByteRange) -> Vec<ByteRange> {
+        let Ok(space) = self.space(space) else { return Vec::new() };
         let range = space.clip(range);
         let present = space.present.lock();
         let runs = present.present_in(range.groups());
-        runs.map(|run| run.bytes(space.bytes.len() as u64).intersection(range).len()).sum()
+        runs.map(|run| run.bytes(space.bytes.len() as u64).intersection(range)).collect()
     }
 
     fn task(&self, space: u16) -> Option<TaskId> {
@@ -197,8 +197,8 @@ impl<C: Content, P: Passage> Content for Behind<C, P> {
         self.inner.length(space)
     }
 
-    fn cached_bytes(&self, space: u16, range: ByteRange) -> u64 {
-        self.inner.cached_bytes(space, range)
+    fn cached(&self, space: u16, range: ByteRange) -> Vec<ByteRange> {
+        self.inner.cached(space, range)
     }
 
     fn task(&self, space: u16) -> Option<TaskId> {
@@ -299,7 +299,8 @@ mod tests {
         content.fetch(0, range, Priority::Demand).now_or_never().unwrap().unwrap();
         assert_eq!(content.try_read(0, GROUP_BYTES, &mut buf), Some(Ok(())));
         assert_eq!(buf, [7; 10]);
-        assert_eq!(content.cached_bytes(0, ByteRange::new(0, u64::MAX)), 2 * GROUP_BYTES - 5);
+        let here = content.cached(0, ByteRange::new(0, u64::MAX));
+        assert_eq!(here, [ByteRange::new(GROUP_BYTES, 3 * GROUP_BYTES - 5)]);
         assert_eq!(content.fetches().len(), 1);
         content.fetch(0, range, Priority::Demand).now_or_never().unwrap().unwrap();
         assert_eq!(content.fetches().len(), 1);

@@ -78,9 +78,10 @@ impl Failures {
         (fresh && same).then(|| failure.error.clone())
     }
 
-    /// The last failure of `nid`, for a person.
-    pub(super) fn last(&self, nid: u64) -> Option<ContentError> {
-        self.inner.lock().by_inode.get(&nid).map(|failure| failure.error.clone())
+    /// The last failure of `nid`, for a person, and what could not be read.
+    pub(super) fn last(&self, nid: u64) -> Option<(ByteRange, ContentError)> {
+        let inner = self.inner.lock();
+        inner.by_inode.get(&nid).map(|failure| (failure.range, failure.error.clone()))
     }
 }
 
@@ -102,7 +103,7 @@ mod tests {
             failures.record(nid, ByteRange::new(0, 1), &error("second"), now);
         }
         assert_eq!(failures.last(0), None);
-        assert_eq!(failures.last(1), Some(error("second")));
+        assert_eq!(failures.last(1).map(|last| last.1), Some(error("second")));
         assert_eq!(failures.inner.lock().order.len(), REMEMBERED);
     }
 
@@ -122,7 +123,7 @@ mod tests {
         let failures = Failures::default();
         failures.record(7, ByteRange::new(10, 20), &error("x"), Instant::now());
         failures.healed(7, ByteRange::new(0, 10));
-        assert_eq!(failures.last(7), Some(error("x")));
+        assert_eq!(failures.last(7).map(|last| last.1), Some(error("x")));
         failures.healed(7, ByteRange::new(19, 30));
         assert_eq!(failures.last(7), None);
         assert!(failures.inner.lock().order.is_empty());
@@ -132,7 +133,7 @@ mod tests {
     fn long_reasons_are_cut_at_a_character() {
         let failures = Failures::default();
         failures.record(7, ByteRange::new(0, 1), &error(&"ä€".repeat(900)), Instant::now());
-        let kept = failures.last(7).unwrap().reason.len();
+        let kept = failures.last(7).unwrap().1.reason.len();
         assert!(kept <= REASON_BYTES && kept > REASON_BYTES - 4, "{kept}");
     }
 }

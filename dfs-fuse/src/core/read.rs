@@ -46,7 +46,7 @@ pub struct Whole {
 
 /// Bytes of a space, on group boundaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Part {
+pub(super) struct Part {
     space: u16,
     range: ByteRange,
 }
@@ -225,7 +225,7 @@ impl Core {
     }
 
     /// Where the missing bytes of a file's range lie: whole groups, neighbours joined.
-    fn missing_parts(&self, nid: u64, range: ByteRange) -> Result<Vec<Part>, FsError> {
+    pub(super) fn missing_parts(&self, nid: u64, range: ByteRange) -> Result<Vec<Part>, FsError> {
         let mut parts: Vec<Part> = Vec::new();
         let mut at = range.start;
         while at < range.end {

@@ -352,13 +352,26 @@ fn taking_the_mount_down_ends_waiting_reads() {
 fn own_attributes_answer_but_are_not_listed() {
     let runtime = runtime();
     let mut builder = MemoryTreeBuilder::new();
-    let extents = vec![Extent::Data { space: 1, offset: 10, length: 100 }];
+    let groups = 4 * GROUP_BYTES;
+    let extents = vec![
+        Extent::Data { space: 1, offset: 10, length: groups },
+        Extent::Zero { length: 5 },
+        Extent::Data { space: 1, offset: 0, length: 10 },
+    ];
     let nid = builder.file("f", 0o644, extents).unwrap();
     builder.xattr(nid, "user.mine", b"1");
-    let content = MemoryContent::cached(vec![vec![], space(1, 200)]);
-    let core = core_over(builder.build(), content, CoreOptions::default(), &runtime);
+    let content = MemoryContent::cached(vec![vec![], space(1, 5 * GROUP)]);
+    let core = core_over(builder.build(), content.clone(), CoreOptions::default(), &runtime);
     let node = find(&core, "f");
-    assert_eq!(core.get_xattr(node, b"user.dfs.cached_bytes").unwrap(), b"100");
+    let said = |name: &str| String::from_utf8(core.get_xattr(node, name.as_bytes()).unwrap());
+    let all = groups + 15;
+    assert_eq!(said("user.dfs.cached_bytes").unwrap(), all.to_string());
+    assert_eq!(said("user.dfs.cached").unwrap(), format!("0..{all}"));
+    assert_eq!(said("user.dfs.state").unwrap(), "complete");
+    content.evict(1, ByteRange::at(GROUP_BYTES, GROUP_BYTES));
+    let (hole, on) = (GROUP_BYTES - 10, 2 * GROUP_BYTES - 10);
+    assert_eq!(said("user.dfs.cached").unwrap(), format!("0..{hole},{on}..{all}"));
+    assert_eq!(said("user.dfs.state").unwrap(), "partial");
     assert!(core.get_xattr(node, b"user.dfs.task").unwrap().starts_with(b"0001"));
     assert_eq!(core.get_xattr(node, b"user.mine").unwrap(), b"1");
     assert_eq!(core.list_xattr(node).unwrap(), [b"user.mine".to_vec()]);

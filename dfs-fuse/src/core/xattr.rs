@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use dfs_model::ByteRange;
 
 use super::{Core, FsError, NodeId};
+use crate::content::ContentErrorClass;
 use crate::tree::{Extent, Kind, TreeError};
 
 /// Why the last read of this file failed, while it does.
@@ -18,23 +19,76 @@ pub const CACHED_BYTES: &str = "user.dfs.cached_bytes";
 /// The tasks that hold the file's bytes, in hexadecimal, separated by commas.
 pub const TASK: &str = "user.dfs.task";
 
+/// Whether the file's bytes are on this machine: `complete`, `partial` or `missing`.
+pub const STATE: &str = "user.dfs.state";
+
+/// Which of the file's bytes are on this machine: half-open ranges such as `0..65536`, separated by commas; `…` stands for
+/// more than fit.
+pub const CACHED: &str = "user.dfs.cached";
+
+/// BLAKE3 of the file's content, in hexadecimal, where it is known: of files that are a task by themselves, once they are
+/// complete.
+pub const DIGEST: &str = "user.dfs.digest";
+
+/// The URL that the file's bytes come from.
+pub const SOURCE: &str = "user.dfs.source";
+
 /// Extents looked at for one answer: a file of more is answered for its beginning.
 const EXTENTS: usize = 1 << 16;
+
+/// Longest list of ranges, in bytes.
+const RANGES_BYTES: usize = 4000;
+
+/// What dfs answers itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Own {
+    Error,
+    State,
+    CachedBytes,
+    Cached,
+    Task,
+    Digest,
+    Source,
+}
+
+impl Own {
+    fn named(name: &[u8]) -> Option<Self> {
+        let all = [
+            (ERROR, Self::Error),
+            (STATE, Self::State),
+            (CACHED_BYTES, Self::CachedBytes),
+            (CACHED, Self::Cached),
+            (TASK, Self::Task),
+            (DIGEST, Self::Digest),
+            (SOURCE, Self::Source),
+        ];
+        all.into_iter().find(|(known, _)| known.as_bytes() == name).map(|(_, own)| own)
+    }
+}
 
 impl Core {
     /// The value of an extended attribute.
     pub fn get_xattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>, FsError> {
         let nid = self.nodes.nid(node)?;
-        let own = if name == ERROR.as_bytes() {
-            self.failures.last(nid).map(|error| error.to_string())
-        } else if name == CACHED_BYTES.as_bytes() {
-            self.cached_bytes(nid)?.map(|bytes| bytes.to_string())
-        } else if name == TASK.as_bytes() {
-            self.tasks(nid)?
-        } else {
+        let Some(own) = Own::named(name) else {
             return self.tree.xattr(nid, name)?.ok_or(FsError::NoAttribute);
         };
-        own.map(String::into_bytes).ok_or(FsError::NoAttribute)
+        if self.tree.attr(nid)?.kind != Kind::File {
+            return Err(FsError::NoAttribute);
+        }
+        let value = match own {
+            Own::Error => self.failure(nid)?,
+            Own::State => Some(self.state(nid)?.to_owned()),
+            Own::CachedBytes => Some(bytes_in(&self.cached(nid)?).to_string()),
+            Own::Cached => Some(listed(&self.cached(nid)?)),
+            Own::Task => self.tasks(nid)?,
+            Own::Digest => self
+                .whole(node)?
+                .and_then(|whole| self.content.digest(whole.space))
+                .map(|digest| blake3::Hash::from_bytes(digest).to_string()),
+            Own::Source => self.source(nid)?,
+        };
+        value.map(String::into_bytes).ok_or(FsError::NoAttribute)
     }
 
     /// Names of the extended attributes that the index has.
@@ -42,24 +96,61 @@ impl Core {
         Ok(self.tree.list_xattr(self.nodes.nid(node)?)?)
     }
 
-    fn cached_bytes(&self, nid: u64) -> Result<Option<u64>, FsError> {
-        if self.tree.attr(nid)?.kind != Kind::File {
-            return Ok(None);
-        }
-        let mut cached = 0u64;
-        self.each_data_extent(nid, |space, range| {
-            cached = cached.saturating_add(self.content.cached_bytes(space, range));
+    /// What of a file is here; what is stored nowhere, because it is zeros, always is.
+    fn cached(&self, nid: u64) -> Result<Vec<ByteRange>, FsError> {
+        let mut here: Vec<ByteRange> = Vec::new();
+        let mut add = |range: ByteRange| match here.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => here.push(range),
+        };
+        self.each_extent(nid, |at, extent| match extent {
+            Extent::Zero { length } => add(ByteRange::at(at, length)),
+            Extent::Data { space, offset, length } => {
+                for range in self.content.cached(space, ByteRange::at(offset, length)) {
+                    add(ByteRange::at(at + (range.start - offset), range.len()));
+                }
+            }
         })?;
-        Ok(Some(cached))
+        Ok(here)
+    }
+
+    /// Why bytes of a file could not be read that still are not here: they may have come in another way.
+    fn failure(&self, nid: u64) -> Result<Option<String>, FsError> {
+        let Some((range, error)) = self.failures.last(nid) else { return Ok(None) };
+        let is_over = self.missing_parts(nid, range).is_ok_and(|missing| missing.is_empty())
+            && error.class != ContentErrorClass::Integrity;
+        if is_over {
+            self.failures.healed(nid, range);
+        }
+        Ok((!is_over).then(|| error.to_string()))
+    }
+
+    fn state(&self, nid: u64) -> Result<&'static str, FsError> {
+        let size = self.tree.attr(nid)?.size;
+        let here = bytes_in(&self.cached(nid)?);
+        Ok(match here {
+            here if here == size => "complete",
+            0 => "missing",
+            _ => "partial",
+        })
+    }
+
+    fn source(&self, nid: u64) -> Result<Option<String>, FsError> {
+        let mut source = None;
+        self.each_extent(nid, |_, extent| {
+            if let (None, Extent::Data { space, offset, .. }) = (&source, extent) {
+                source = self.content.source(space, offset);
+            }
+        })?;
+        Ok(source)
     }
 
     fn tasks(&self, nid: u64) -> Result<Option<String>, FsError> {
-        if self.tree.attr(nid)?.kind != Kind::File {
-            return Ok(None);
-        }
         let mut spaces = BTreeSet::new();
-        self.each_data_extent(nid, |space, _| {
-            spaces.insert(space);
+        self.each_extent(nid, |_, extent| {
+            if let Extent::Data { space, .. } = extent {
+                spaces.insert(space);
+            }
         })?;
         let tasks: Vec<_> = spaces
             .into_iter()
@@ -69,19 +160,31 @@ impl Core {
         Ok(Some(tasks.join(",")).filter(|tasks| !tasks.is_empty()))
     }
 
-    fn each_data_extent(
-        &self,
-        nid: u64,
-        mut visit: impl FnMut(u16, ByteRange),
-    ) -> Result<(), TreeError> {
+    /// Shows the extents of a file with where they begin in it.
+    fn each_extent(&self, nid: u64, mut visit: impl FnMut(u64, Extent)) -> Result<(), TreeError> {
         let mut at = 0u64;
         for _ in 0..EXTENTS {
             let Some(extent) = self.tree.extent(nid, at)? else { break };
+            visit(at, extent);
             at = at.saturating_add(extent.length());
-            if let Extent::Data { space, offset, length } = extent {
-                visit(space, ByteRange::at(offset, length));
-            }
         }
         Ok(())
     }
+}
+
+fn bytes_in(ranges: &[ByteRange]) -> u64 {
+    ranges.iter().map(ByteRange::len).sum()
+}
+
+fn listed(ranges: &[ByteRange]) -> String {
+    let mut list = String::new();
+    for range in ranges {
+        let comma = if list.is_empty() { "" } else { "," };
+        if list.len() > RANGES_BYTES {
+            list.push_str(",…");
+            break;
+        }
+        list.push_str(&format!("{comma}{range}"));
+    }
+    list
 }

@@ -50,6 +50,7 @@ mod shortage;
 mod sieges;
 mod small;
 mod snapshots;
+mod state;
 mod support;
 mod survival;
 mod swarm;
