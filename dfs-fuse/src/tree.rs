@@ -107,6 +107,8 @@ pub struct Attr {
     pub rdev: u32,
     /// Bytes in a file, in a link's target, in a directory's entries.
     pub size: u64,
+    /// How many of these bytes are not holes.
+    pub stored: u64,
     /// Last modification.
     pub mtime: Timestamp,
 }

@@ -2,9 +2,10 @@
 //!
 //! [`TarScan`] is a pure state machine: it says which bytes it wants next and takes them. It reads what the
 //! seventh edition, POSIX (ustar and PAX), GNU and star write: long names, large numbers, `SCHILY.xattr.*`,
-//! global headers, files with holes in all four formats. Files lie in space 0 at the offset they have in the
+//! `SCHILY.acl.*`, global headers, files with holes in all four formats. Files lie in space 0 at the offset they have in the
 //! tar. Memory is bounded by limits, and an entry that no tree can hold is left out, not followed anywhere.
 
+mod acl;
 mod extended;
 mod header;
 mod sparse;

@@ -45,7 +45,7 @@ pub(super) fn file_attr(ino: u64, attr: &Attr) -> FileAttr {
     FileAttr {
         ino: INodeNo(ino),
         size: attr.size,
-        blocks: attr.size.div_ceil(512),
+        blocks: attr.stored.div_ceil(512),
         atime: time,
         mtime: time,
         ctime: time,

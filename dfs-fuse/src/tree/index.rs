@@ -47,6 +47,7 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Tree for IndexTree<D> {
             gid: attr.gid,
             rdev: attr.device.map_or(0, encode_device),
             size: attr.size,
+            stored: self.image.stored(nid).map_err(|error| refused(nid, error))?,
             mtime: Timestamp { seconds: attr.mtime.secs, nanoseconds: attr.mtime.nanos },
         })
     }
@@ -140,7 +141,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use dfs_artifact::erofs::{BlockSize, ImageOptions, Space, write_image};
-    use dfs_artifact::tree::{Content, FileData, Location, Meta, Mtime, TreeBuilder};
+    use dfs_artifact::tree::{
+        Content, FileData, Location, Meta, Mtime, Run, SparseFile, TreeBuilder,
+    };
 
     use super::*;
 
@@ -152,6 +155,11 @@ mod tests {
         let location = Location { space: 0, offset: 4096 };
         let file = Content::File(FileData { length: 5000, location, digest: None });
         builder.add(b"d/f", meta, file).unwrap();
+        let runs = [Run { at: 8192, length: 4096, location }];
+        let holes = Content::Sparse(SparseFile::new(20_000, runs).unwrap());
+        builder.add(b"d/holes", Meta::with_mode(0o600), holes).unwrap();
+        let hole = Content::Sparse(SparseFile::new(5_000, []).unwrap());
+        builder.add(b"d/hole", Meta::with_mode(0o600), hole).unwrap();
         for number in 0..300 {
             let target = Content::Symlink(b"../d/f".to_vec());
             builder
@@ -190,6 +198,19 @@ mod tests {
         assert_eq!(tree.read_link(file), Err(TreeError::NotASymlink(file)));
         assert_eq!(tree.extent(folder, 0), Err(TreeError::NotAFile(folder)));
         assert!(matches!(tree.attr(1 << 40), Err(TreeError::Corrupt(_))));
+    }
+
+    #[test]
+    fn holes_are_not_stored() {
+        let tree = image();
+        let folder = tree.lookup(tree.root(), b"d").unwrap().unwrap();
+        let of = |name: &[u8]| {
+            let attr = tree.attr(tree.lookup(folder, name).unwrap().unwrap()).unwrap();
+            (attr.size, attr.stored)
+        };
+        assert_eq!(of(b"f"), (5000, 5000));
+        assert_eq!(of(b"holes"), (20_000, 4096));
+        assert_eq!(of(b"hole"), (5_000, 0));
     }
 
     #[test]

@@ -87,6 +87,8 @@ impl MemoryTreeBuilder {
         let mut inode = Inode::new(Kind::File, permissions, Body::Special);
         inode.attr.size = extents.iter().map(Extent::length).sum();
         let bytes = inode.attr.size;
+        let data = extents.iter().filter(|extent| matches!(extent, Extent::Data { .. }));
+        inode.attr.stored = data.map(Extent::length).sum();
         inode.body = Body::File(extents);
         let nid = self.add(path, inode)?;
         self.tree.totals.bytes += bytes;
@@ -97,6 +99,7 @@ impl MemoryTreeBuilder {
     pub fn symlink(&mut self, path: &str, target: &[u8]) -> Result<u64, TreeBuildError> {
         let mut inode = Inode::new(Kind::Symlink, 0o777, Body::Symlink(target.to_vec()));
         inode.attr.size = target.len() as u64;
+        inode.attr.stored = inode.attr.size;
         self.add(path, inode)
     }
 
@@ -198,6 +201,7 @@ impl Inode {
             gid: 0,
             rdev: 0,
             size: 0,
+            stored: 0,
             mtime: Timestamp::default(),
         };
         Self { attr, xattrs: BTreeMap::new(), body }

@@ -91,6 +91,7 @@ impl<T: Tree> Tree for PartTree<T> {
             gid: 0,
             rdev: 0,
             size: 0,
+            stored: 0,
             mtime,
         })
     }

@@ -1,6 +1,6 @@
 //! What PAX and GNU extended headers say of the entry behind them.
 
-use super::ascii_number;
+use super::{acl, ascii_number};
 use super::header::{Header, owner};
 use super::sparse::Told;
 use crate::erofs::xattr::split_name;
@@ -22,6 +22,8 @@ pub(super) struct Overrides {
     uid: Option<u32>,
     gid: Option<u32>,
     xattrs: Xattrs,
+    /// Access control lists that are said in text, as attributes: those that are said as such come first.
+    acls: Xattrs,
 }
 
 impl Overrides {
@@ -34,6 +36,7 @@ impl Overrides {
             || self.uid.is_some()
             || self.gid.is_some()
             || !self.xattrs.is_empty()
+            || !self.acls.is_empty()
             || self.sparse.is_any()
             || self.volume
     }
@@ -80,6 +83,8 @@ impl Overrides {
             b"mtime" => {
                 self.mtime = Some(time(value).ok_or("a time in a PAX record cannot be read")?);
             }
+            b"SCHILY.acl.access" => self.acl(b"system.posix_acl_access", acl::access(value)),
+            b"SCHILY.acl.default" => self.acl(b"system.posix_acl_default", acl::default(value)),
             b"GNU.volume.offset" | b"GNU.volume.filename" => self.volume = true,
             _ => match key.strip_prefix(b"GNU.sparse.") {
                 Some(key) => self.sparse.record(key, value)?,
@@ -98,10 +103,16 @@ impl Overrides {
         }
     }
 
+    fn acl(&mut self, name: &[u8], value: Option<Vec<u8>>) {
+        if let Some(value) = value.filter(|value| value.len() <= MAX_XATTR_VALUE) {
+            self.acls.insert(name.to_vec(), value);
+        }
+    }
+
     /// The attributes of an entry: what is said of it, of all entries, or in its header.
     pub fn meta(&self, global: &Self, header: &Header<'_>) -> Meta {
-        let mut xattrs = global.xattrs.clone();
-        xattrs.extend(self.xattrs.clone());
+        let said = [&global.acls, &self.acls, &global.xattrs, &self.xattrs];
+        let xattrs = said.into_iter().flat_map(Xattrs::clone).collect();
         Meta {
             mode: header.mode,
             uid: self.uid.or(global.uid).unwrap_or(header.uid),
