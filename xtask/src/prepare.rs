@@ -13,16 +13,16 @@ use crate::run::{Failure, failed, run, succeeds};
 use crate::workspace::{cache, cargo};
 
 mod debian;
-mod garage;
 mod oracle;
+mod programs;
 mod python;
 
 pub use debian::DebianRoot;
-pub use garage::ensure as garage;
 pub use oracle::{ensure as erofs_oracle, mkfs as mkfs_erofs};
+pub use programs::ensure as programs;
 pub use python::{PythonHome, S3_SERVER, ensure as python_home};
 
-/// A Debian package and a program that shows that it (or one like it) is there.
+/// A Debian package and a program, or the path of a file, that shows that it (or one like it) is there.
 #[derive(Debug, Clone, Copy)]
 pub struct Package {
     name: &'static str,
@@ -53,6 +53,14 @@ pub const FOR_TESTS: &[Package] = &[
     Package { name: "strace", program: "strace" },
     Package { name: "faketime", program: "faketime" },
     Package { name: "runc", program: "runc" },
+    Package { name: "acl", program: "setfacl" },
+    Package { name: "libcap2-bin", program: "setcap" },
+    Package { name: "libacl1-dev", program: "/usr/include/sys/acl.h" },
+    Package { name: "stress-ng", program: "stress-ng" },
+    Package { name: "fio", program: "fio" },
+    Package { name: "git", program: "git" },
+    Package { name: "ripgrep", program: "rg" },
+    Package { name: "gcc", program: "cc" },
 ];
 
 /// What packs programs, and looks at what was packed.
@@ -152,6 +160,9 @@ pub fn is_root() -> bool {
 }
 
 fn is_installed(program: &str) -> bool {
+    if program.starts_with('/') {
+        return Path::new(program).exists();
+    }
     let path = env::var_os("PATH").unwrap_or_default();
     // Servers live where an ordinary user's PATH does not go.
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -170,5 +181,6 @@ mod tests {
     fn a_program_is_found_where_the_path_leads() {
         assert!(is_installed("sh"));
         assert!(!is_installed("dfs-no-such-program"));
+        assert!(is_installed("/bin/sh") && !is_installed("/bin/dfs-no-such-program"));
     }
 }

@@ -110,7 +110,7 @@ fn prepare(steps: &[Step], fast: bool) -> Result<(), Failure> {
         prepare::packages(prepare::FOR_TESTS)?;
         prepare::erofs_oracle()?;
         prepare::python_home(&prepare::S3_SERVER)?;
-        prepare::garage()?;
+        prepare::programs()?;
     }
     if steps.iter().any(drives) {
         prepare::cargo_tool("nextest")?;

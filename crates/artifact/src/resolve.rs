@@ -227,7 +227,7 @@ pub async fn resolve_level(
     let target = Target { url: stat.url, ..target.clone() };
     let entries = source.list_level(&target, below);
     let context = Context { source, target, options };
-    Ok(context.listing_of(entries).await?.index)
+    Ok(context.listing_of(None, entries).await?.index)
 }
 
 /// What a resolution works with.

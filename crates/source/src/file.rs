@@ -26,8 +26,8 @@ use asker::Place;
 use crate::level::Levels;
 
 use crate::{
-    Action, Attempt, ByteStream, Content, Counters, Credentials, Entry, ListLimits, Source,
-    SourceError, Stat, StatKind, Target, Timestamp, WriteOptions,
+    Action, Attempt, Attributes, ByteStream, Content, Counters, Credentials, Entry, ListLimits,
+    Source, SourceError, Stat, StatKind, Target, Timestamp, WriteOptions,
 };
 
 /// How files are read.
@@ -111,6 +111,16 @@ impl Source for FileSource {
         let attempt = Attempt::new(Action::Read(range), &target.url);
         let place = self.place(target, &attempt)?;
         read::read(place, range, pin.clone(), attempt, Arc::clone(&self.counters)).await
+    }
+
+    async fn described(
+        &self,
+        target: &Target,
+    ) -> Result<Option<(Timestamp, Attributes)>, SourceError> {
+        let attempt = Attempt::new(Action::List, &target.url);
+        let place = self.place(target, &attempt)?;
+        let looking = place.clone();
+        place.run(move || list::describe_root(&looking, &attempt)).await.map(Some)
     }
 
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>> {

@@ -91,6 +91,14 @@ pub trait Source: Send + Sync + 'static {
     /// stands for it, at any time.
     fn list(&self, target: &Target) -> BoxStream<'static, Result<Entry, SourceError>>;
 
+    /// What only a file system knows of a directory itself, and when it was last changed.
+    async fn described(
+        &self,
+        _target: &Target,
+    ) -> Result<Option<(Timestamp, Attributes)>, SourceError> {
+        Ok(None)
+    }
+
     /// What lies right in the directory `below` of a directory (in that one itself where it is empty), in any order;
     /// the paths are those that [`Self::list`] gives. What is not there has nothing in it, or is an error.
     fn list_level(

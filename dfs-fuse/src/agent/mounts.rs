@@ -533,8 +533,9 @@ fn whole_tree(opened: &OpenArtifact) -> Result<IndexTree<SharedIndex>, MountTabl
     let bytes = SharedIndex(Arc::clone(&index.index));
     let image = dfs_artifact::erofs::Image::open(bytes)
         .map_err(|error| ReadError::Swarm(error.to_string()))?;
-    // Only archives can carry access control lists; asking costs a request an inode.
-    let acls = image.block_bytes() == 512;
+    // Only archives and file systems can carry access control lists; asking costs a request an inode.
+    let of_a_file_system = opened.target.url.url().scheme() == "file";
+    let acls = image.block_bytes() == 512 || of_a_file_system;
     let totals = Totals { inodes: image.inodes(), bytes: index.index.facts().bytes, acls };
     Ok(IndexTree::new(image, totals))
 }

@@ -211,6 +211,10 @@ mod tests {
         assert_eq!(of(b"f"), (5000, 5000));
         assert_eq!(of(b"holes"), (20_000, 4096));
         assert_eq!(of(b"hole"), (5_000, 0));
+        let file = tree.lookup(folder, b"holes").unwrap().unwrap();
+        let lengths =
+            [0, 8192, 9000, 12_288].map(|at| tree.extent(file, at).unwrap().unwrap().length());
+        assert_eq!(lengths, [8192, 4096, 12_288 - 9000, 20_000 - 12_288]);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 pub mod canned;
 pub mod crowd;
 pub mod disk;
+pub mod entries;
 pub mod ledger;
 pub mod liar;
+pub mod overlay;
 pub mod own;
 pub mod servers;
 pub mod siege;

@@ -10,6 +10,9 @@ use super::inode::{Attr, Inode, Kind, Layout};
 use super::xattr;
 use crate::tree::{MAX_CHUNKS, MAX_SYMLINK, Mtime, Xattrs};
 
+/// Further chunks that are looked at to tell how far a run goes.
+const TOGETHER: u64 = 256;
+
 /// An image over some bytes: a mapped file, a vector.
 #[derive(Debug)]
 pub struct Image<D> {
@@ -319,7 +322,7 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
     }
 
     /// Where the bytes of a regular file from `offset` on lie; `None` at or behind its end. The run
-    /// ends where the next one may lie elsewhere.
+    /// ends where the next one lies elsewhere, or may.
     pub fn extent(&self, nid: u64, offset: u64) -> Result<Option<Extent>, FormatError> {
         let inode = self.inode(nid)?;
         if inode.attr.kind != Kind::File {
@@ -336,7 +339,8 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
         let length = (1u64 << log2).min(inode.attr.size - start);
         let index = self.chunk_index(&inode, offset >> log2);
         let (device, block) = index.ok_or_else(|| corrupt("a chunk index is cut off"))?;
-        let length = length - (offset - start);
+        let more = self.continued(&inode, offset >> log2, log2, (device, block));
+        let length = length - (offset - start) + more;
         if block == NULL_BLOCK {
             return Ok(Some(Extent { space: None, offset: 0, length }));
         }
@@ -350,6 +354,26 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
             return Err(corrupt("a chunk ends behind its space"));
         }
         Ok(Some(Extent { space: Some(space), offset: at, length }))
+    }
+
+    /// Bytes of the next few chunks that lie right behind this one, or nowhere as it does.
+    fn continued(&self, inode: &Inode, chunk: u64, log2: u32, (device, block): (u16, u32)) -> u64 {
+        let size = inode.attr.size;
+        let rest = size.div_ceil(1 << log2).saturating_sub(chunk + 1);
+        let follows = |step: &u64| {
+            let next = self.chunk_index(inode, chunk + step);
+            next.is_some_and(|(next_device, next)| match block {
+                NULL_BLOCK => next == NULL_BLOCK,
+                block => {
+                    let wanted =
+                        u64::from(block) + (step << (log2 - u32::from(self.head.block_log2)));
+                    next != NULL_BLOCK && next_device == device && u64::from(next) == wanted
+                }
+            })
+        };
+        let steps = (1..=rest.min(TOGETHER)).take_while(follows).count() as u64;
+        let behind = (chunk + 1) << log2;
+        size.min(behind.saturating_add(steps << log2)).saturating_sub(behind)
     }
 
     /// Bytes of a node that are not holes: all of what is no regular file. Of one with more chunks than

@@ -17,8 +17,8 @@ use crate::unpack::{Limits, Unpacker, transform_of};
 use crate::zip::{Directory, ZipError, may_be_zip};
 
 /// Bytes of the beginning that tell what something is: what a compressor takes before it gives the first
-/// record, in all but the oddest cases.
-const BEGINNING: u64 = 64 * 1024;
+/// record. zstd gives nothing of a block of up to 128 KiB before it has all of it.
+const BEGINNING: u64 = 132 * 1024;
 
 /// What the beginning of a content shows it to be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -40,12 +40,15 @@ enum Asked {
 
 impl Context<'_> {
     pub(super) async fn listing(&self) -> Result<Artifact, ResolveError> {
-        self.listing_of(self.source.list(&self.target)).await
+        let root = self.source.described(&self.target).await?;
+        let root = root.map(|(modified, attributes)| described(&attributes, mtime(modified)));
+        self.listing_of(root, self.source.list(&self.target)).await
     }
 
-    /// The tree of what was listed.
+    /// The tree of what was listed; of its root may be known more than that it is a directory.
     pub(super) async fn listing_of(
         &self,
+        root: Option<Meta>,
         entries: BoxStream<'static, Result<Entry, SourceError>>,
     ) -> Result<Artifact, ResolveError> {
         let mut asked = std::pin::pin!(
@@ -70,7 +73,11 @@ impl Context<'_> {
         let mut left_out = LeftOut::default();
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
         skipped.into_iter().for_each(|one| left_out.add(&one.path, one.reason));
-        let planned = self.plan(rows, left_out, &closed)?;
+        let mut planned = self.plan(rows, left_out, &closed)?;
+        if let Some(root) = root {
+            let added = planned.tree.add(b"", root, Content::Directory);
+            added.map_err(|source| ResolveError::Tree { url: self.url(), source })?;
+        }
         self.finish(planned).await
     }
 
@@ -238,10 +245,13 @@ fn special(kind: SpecialKind) -> Content {
 fn meta(row: &Row) -> Meta {
     let mode = if *row.kind() == EntryKind::Directory { 0o755 } else { 0o644 };
     let time = row.modified.map(mtime).unwrap_or_default();
-    let plain = Meta { mtime: time, ..Meta::with_mode(mode) };
-    let Some(Attributes { mode, uid, gid, xattrs, .. }) = row.attributes.as_deref() else {
-        return plain;
-    };
+    let plain = || Meta { mtime: time, ..Meta::with_mode(mode) };
+    row.attributes.as_deref().map_or_else(plain, |attributes| described(attributes, time))
+}
+
+/// What a file system knows.
+fn described(attributes: &Attributes, mtime: Mtime) -> Meta {
+    let Attributes { mode, uid, gid, xattrs, .. } = attributes;
     // Attributes of namespaces that no index holds are left out.
     let held = |(name, value): &&(Vec<u8>, Vec<u8>)| {
         split_name(name).is_some() && value.len() <= MAX_XATTR_VALUE
@@ -251,6 +261,6 @@ fn meta(row: &Row) -> Meta {
         uid: *uid,
         gid: *gid,
         xattrs: xattrs.iter().filter(held).cloned().collect(),
-        ..plain
+        mtime,
     }
 }

@@ -84,13 +84,15 @@ fn entry(word: &[u8]) -> Option<Option<Entry>> {
 
 fn permissions(text: &[u8]) -> Option<u16> {
     text.iter().try_fold(0, |may, letter| {
-        Some(may | match letter {
-            b'r' => 4,
-            b'w' => 2,
-            b'x' => 1,
-            b'-' => 0,
-            _ => return None,
-        })
+        Some(
+            may | match letter {
+                b'r' => 4,
+                b'w' => 2,
+                b'x' => 1,
+                b'-' => 0,
+                _ => return None,
+            },
+        )
     })
 }
 

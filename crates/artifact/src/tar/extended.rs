@@ -1,8 +1,8 @@
 //! What PAX and GNU extended headers say of the entry behind them.
 
-use super::{acl, ascii_number};
 use super::header::{Header, owner};
 use super::sparse::Told;
+use super::{acl, ascii_number};
 use crate::erofs::xattr::split_name;
 use crate::tree::{MAX_XATTR_VALUE, Meta, Mtime, Xattrs};
 

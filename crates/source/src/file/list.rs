@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, OsStr};
+use std::fs::Metadata;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -27,7 +28,7 @@ use super::{failed, modified_of, validator_of};
 use crate::level::Levels;
 use crate::{
     Action, Attempt, Attributes, Counters, Entry, EntryKind, ListLimits, MAX_PATH_BYTES, PathError,
-    SourceError, SpecialKind,
+    SourceError, SpecialKind, Timestamp,
 };
 
 /// Entries looked at in one go on a blocking thread.
@@ -114,6 +115,18 @@ fn open_root(place: &Place, attempt: &Attempt) -> Result<OwnedFd, SourceError> {
         },
         _ => failed(error, attempt),
     })
+}
+
+/// What is known of the root itself. Blocks.
+pub(super) fn describe_root(
+    place: &Place,
+    attempt: &Attempt,
+) -> Result<(Timestamp, Attributes), SourceError> {
+    let root = open_root(place, attempt)?;
+    let itself = Path::new("/proc/self/fd").join(root.as_raw_fd().to_string()).join(".");
+    let known = std::fs::symlink_metadata(&itself)
+        .and_then(|metadata| Ok((modified_of(&metadata), attributes(&metadata, &itself)?)));
+    known.map_err(|error| failed(error, attempt))
 }
 
 /// Whether a directory is of a file system whose files have no length before they are read.
@@ -293,14 +306,7 @@ fn describe(
         }
         _ => EntryKind::File,
     };
-    let several = metadata.nlink() > 1 && !metadata.is_dir();
-    let attributes = Attributes {
-        mode: metadata.mode() & 0o7777,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        hard_link: several.then(|| (metadata.dev(), metadata.ino())),
-        xattrs: xattrs(&place)?,
-    };
+    let attributes = attributes(&metadata, &place)?;
     let is_file = kind == EntryKind::File;
     Ok(Entry::new(path, kind).map(|entry| Entry {
         length: is_file.then_some(metadata.len()),
@@ -309,6 +315,17 @@ fn describe(
         attributes: Some(attributes),
         ..entry
     }))
+}
+
+fn attributes(metadata: &Metadata, place: &Path) -> io::Result<Attributes> {
+    let several = metadata.nlink() > 1 && !metadata.is_dir();
+    Ok(Attributes {
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        hard_link: several.then(|| (metadata.dev(), metadata.ino())),
+        xattrs: xattrs(place)?,
+    })
 }
 
 fn device(number: u64) -> (u32, u32) {
