@@ -74,8 +74,22 @@ pub fn listing(dir: &File, from: u64) -> Vec<Listed> {
     listed
 }
 
+/// Whether directories list the numbers of inodes that entries have themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inodes {
+    /// They do.
+    Listed,
+    /// An overlay lists those of its layers.
+    OfLayers,
+}
+
 /// Everything at and below `root`.
 pub fn walk(root: &Path) -> BTreeMap<PathBuf, Seen> {
+    walk_where(root, Inodes::Listed)
+}
+
+/// The same, where it is said what is listed.
+pub fn walk_where(root: &Path, inodes: Inodes) -> BTreeMap<PathBuf, Seen> {
     let (mut paths, mut left) = (BTreeMap::new(), vec![PathBuf::new()]);
     while let Some(path) = left.pop() {
         let full = root.join(&path);
@@ -88,7 +102,8 @@ pub fn walk(root: &Path) -> BTreeMap<PathBuf, Seen> {
                     continue;
                 }
                 let below = fs::symlink_metadata(full.join(&name)).unwrap();
-                let is = (FileType::from_raw_mode(below.mode()), below.ino());
+                let own = if inodes == Inodes::Listed { below.ino() } else { inode };
+                let is = (FileType::from_raw_mode(below.mode()), own);
                 assert_eq!((kind, inode), is, "{name:?} is listed in {path:?} as something else");
                 left.push(path.join(name));
             }
@@ -159,10 +174,11 @@ pub fn parts(file: &File) -> Vec<(u64, u64)> {
     }
 }
 
-/// The same, as if nothing had several names: an overlay breaks hard links.
+/// The same below the root, as if nothing had several names: an overlay has a root of its own, and breaks hard links.
 pub fn each_alone(tree: BTreeMap<PathBuf, Seen>) -> BTreeMap<PathBuf, Seen> {
     let alone = |seen| Seen { names: None, first: PathBuf::new(), ..seen };
-    tree.into_iter().map(|(path, seen)| (path, alone(seen))).collect()
+    let below = tree.into_iter().filter(|(path, _)| !path.as_os_str().is_empty());
+    below.map(|(path, seen)| (path, alone(seen))).collect()
 }
 
 /// What is compared of two trees.

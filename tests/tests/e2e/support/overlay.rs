@@ -18,7 +18,7 @@ pub struct Overlay {
 impl Overlay {
     /// Over `lower`; `name` is that of its directories.
     pub fn over(lower: &Path, place: &Place, name: &str) -> Self {
-        let upper = Tmpfs::mount(place.dir(&format!("{name}-upper")), 2 << 30);
+        let upper = Tmpfs::mount(place.dir(&format!("{name}-upper")), 3 << 30);
         let merged = Mount::guard(&place.dir(&format!("{name}-merged")));
         let [above, work] = ["above", "work"].map(|part| upper.path().join(part));
         [&above, &work].into_iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
