@@ -202,8 +202,12 @@ fn mounted(plant: impl FnOnce(&Path)) -> (Place, Agent, PathBuf, PathBuf) {
 
 #[test]
 fn every_entry_of_a_mounted_tar_is_what_was_packed() {
-    let (_place, _agent, dir, source) = mounted(plant);
+    let (place, _agent, dir, source) = mounted(plant);
     entries::assert_same(&entries::walk(&dir), &entries::walk(&source), Holes::Same);
+    // tar finds so too.
+    let mut tar = Command::new("tar");
+    tar.args(["--compare", "--numeric-owner", "-f"]).arg(place.path("tree.tar"));
+    Said::by(tar.arg("-C").arg(&dir)).unwrap().done();
 }
 
 #[test]
@@ -214,6 +218,22 @@ fn every_entry_of_a_mounted_compressed_tar_is_what_was_packed() {
     let url = pack(&place, &source, &["--zstd"]);
     let agent = Agent::solo(&place, "agent");
     let dir = agent.mount(&url, place.dir("mount"));
+    entries::assert_same(&entries::walk(&dir), &entries::walk(&source), Holes::Same);
+}
+
+#[test]
+fn every_entry_of_a_mounted_tar_of_bsdtar_is_what_was_packed() {
+    let place = Place::new();
+    let source = place.dir("source");
+    plant(&source);
+    // It writes fractions of seconds before 1970 as those after it.
+    fs::remove_dir_all(source.join("times")).unwrap();
+    let file = place.path("tree.tar");
+    let mut bsdtar = Command::new("bsdtar");
+    bsdtar.args(["--format=pax", "--xattrs", "--acls", "-cf"]).arg(&file);
+    Said::by(bsdtar.arg("-C").arg(&source).arg(".")).unwrap().done();
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&format!("file://{}", file.display()), place.dir("mount"));
     entries::assert_same(&entries::walk(&dir), &entries::walk(&source), Holes::Same);
 }
 

@@ -28,6 +28,21 @@ pub(super) fn default(text: &[u8]) -> Option<Vec<u8>> {
     encoded(&parsed(text)?, 3)
 }
 
+/// The permissions of what has this list: the group's are the mask, though bsdtar keeps the group's own there, and
+/// a kernel that finds none asks no list.
+pub(super) fn permissions_with(list: &[u8], mode: u16) -> u16 {
+    let entries = || list.get(4..).unwrap_or_default().chunks_exact(8);
+    let may = |tag: u16| {
+        let entry = entries().find(|entry| entry[..2] == tag.to_le_bytes())?;
+        Some(u16::from(entry[2] & 7))
+    };
+    let group = may(MASK).or_else(|| may(OWNING_GROUP));
+    match (may(OWNER), group, may(OTHER)) {
+        (Some(owner), Some(group), Some(other)) => mode & !0o777 | owner << 6 | group << 3 | other,
+        _ => mode,
+    }
+}
+
 fn encoded(entries: &[Entry], least: usize) -> Option<Vec<u8>> {
     let count = |tag| entries.iter().filter(|entry| entry.0 == tag).count();
     let needs_mask = count(USER) + count(GROUP) > 0;
@@ -128,6 +143,16 @@ mod tests {
         let base = b"user::rwx\ngroup::r-x\nother::r-x\n";
         assert_eq!(access(base), None);
         assert_eq!(default(base).map(|value| value.len()), Some(4 + 3 * 8));
+    }
+
+    #[test]
+    fn the_mask_is_what_the_mode_says_of_the_group() {
+        let list = access(b"user::rw-,user:7:r--,group::---,mask::r--,other::---").unwrap();
+        assert_eq!(permissions_with(&list, 0o4600), 0o4640);
+        assert_eq!(permissions_with(&list, 0o640), 0o640);
+        let none = default(b"user::rwx,group::r-x,other::--x").unwrap();
+        assert_eq!(permissions_with(&none, 0o1000), 0o1751);
+        assert_eq!(permissions_with(b"\x02\0\0\0\x01\0", 0o600), 0o600);
     }
 
     #[test]

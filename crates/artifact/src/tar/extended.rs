@@ -7,6 +7,8 @@ use crate::erofs::xattr::split_name;
 use crate::tree::{MAX_XATTR_VALUE, Meta, Mtime, Xattrs};
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
+const ACCESS: &[u8] = b"system.posix_acl_access";
+const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 /// Values that take the place of a header's.
 #[derive(Debug, Clone, Default)]
@@ -83,8 +85,8 @@ impl Overrides {
             b"mtime" => {
                 self.mtime = Some(time(value).ok_or("a time in a PAX record cannot be read")?);
             }
-            b"SCHILY.acl.access" => self.acl(b"system.posix_acl_access", acl::access(value)),
-            b"SCHILY.acl.default" => self.acl(b"system.posix_acl_default", acl::default(value)),
+            b"SCHILY.acl.access" => self.acl(ACCESS, acl::access(value)),
+            b"SCHILY.acl.default" => self.acl(DEFAULT, acl::default(value)),
             b"GNU.volume.offset" | b"GNU.volume.filename" => self.volume = true,
             _ => match key.strip_prefix(b"GNU.sparse.") {
                 Some(key) => self.sparse.record(key, value)?,
@@ -112,9 +114,10 @@ impl Overrides {
     /// The attributes of an entry: what is said of it, of all entries, or in its header.
     pub fn meta(&self, global: &Self, header: &Header<'_>) -> Meta {
         let said = [&global.acls, &self.acls, &global.xattrs, &self.xattrs];
-        let xattrs = said.into_iter().flat_map(Xattrs::clone).collect();
+        let xattrs: Xattrs = said.into_iter().flat_map(Xattrs::clone).collect();
+        let list = xattrs.get(ACCESS);
         Meta {
-            mode: header.mode,
+            mode: list.map_or(header.mode, |list| acl::permissions_with(list, header.mode)),
             uid: self.uid.or(global.uid).unwrap_or(header.uid),
             gid: self.gid.or(global.gid).unwrap_or(header.gid),
             mtime: self.mtime.or(global.mtime).unwrap_or(header.mtime),
