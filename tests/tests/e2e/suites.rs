@@ -25,11 +25,12 @@ fn base(root: &Path) {
 
 /// A tree and the mount of a tar of it, from a web server.
 struct Shown {
+    // What is mounted goes before the place that it is in.
+    _agent: Agent,
+    _origin: Origin,
     dir: PathBuf,
     source: PathBuf,
     place: Place,
-    _agent: Agent,
-    _origin: Origin,
 }
 
 impl Shown {

@@ -63,13 +63,28 @@ fn a_compressed_file_that_is_no_tar_is_no_tree() {
     assert!(matches!(artifact(&file), Err(ResolveError::NoTree(_))));
 }
 
+fn noise() -> Vec<u8> {
+    (0..200_000u32)
+        .flat_map(|at| blake3::hash(&at.to_le_bytes()).as_bytes()[..4].to_vec())
+        .collect()
+}
+
+#[test]
+fn a_compressed_tar_that_begins_with_what_hardly_compresses_is_a_tree() {
+    for pack in ["gzip -c", "zstd -q -c", "zstd -q -19 -c"] {
+        let (_work, dir, file) = work();
+        // What does not compress at all a compressor leaves as it is, and gives at once.
+        let digits: Vec<u8> = noise().iter().map(|byte| byte >> 2).collect();
+        fs::write(dir.join("noise"), digits).unwrap();
+        shell(&format!("tar -C \"$1\" -c noise | {pack} > \"$2\""), &[&dir, &file]);
+        assert_eq!(artifact(&file).unwrap().view, View::Tree, "{pack}");
+    }
+}
+
 #[test]
 fn a_stream_that_is_cut_off_gives_no_tree() {
     let (_work, dir, file) = work();
-    let noise: Vec<u8> = (0..200_000u32)
-        .flat_map(|at| blake3::hash(&at.to_le_bytes()).as_bytes()[..4].to_vec())
-        .collect();
-    fs::write(dir.join("noise"), noise).unwrap();
+    fs::write(dir.join("noise"), noise()).unwrap();
     shell("tar -C \"$1\" -c . | gzip > \"$2\"", &[&dir, &file]);
     let whole = fs::read(&file).unwrap();
     fs::write(&file, &whole[..whole.len() - 20]).unwrap();
