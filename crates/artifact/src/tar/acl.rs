@@ -90,6 +90,8 @@ fn entry(word: &[u8]) -> Option<Option<Entry>> {
         _ => return None,
     };
     Some(match (tag, id) {
+        // Nobody has this number, and a kernel refuses the list that says so.
+        (USER | GROUP, Some(UNNAMED)) => None,
         (USER | GROUP, Some(id)) => Some((tag, id, may)),
         (USER | GROUP, None) if name == b"root" => Some((tag, 0, may)),
         (USER | GROUP, None) => None,
@@ -164,6 +166,7 @@ mod tests {
             b"user::rwx,user::rwx,group::r-x,other::r-x,mask::rwx",
             b"user::rwx,group::r-x,other::r-x,mask::rwz",
             b"owner@:rwx::allow",
+            b"user::rwx,group::r-x,other::r-x,user:4294967295:rwx",
             b"user",
         ] {
             assert_eq!(access(bad), None, "{}", bad.escape_ascii());
