@@ -22,6 +22,7 @@ mod row;
 mod server;
 mod small;
 mod storm;
+mod subject;
 
 use self::content::write_noise;
 use crate::interrupt::Interrupt;
@@ -46,9 +47,9 @@ enum What {
     Get(OneFile),
     /// P5: a file from a seed to an agent, by whether pieces may travel compressed, of noise and of text
     Peer(OneFile),
-    /// P7: a file through a mount: hot, path, cold; against the native file and rclone
-    Mount(OneFile),
-    /// P6, P8, P10 to P13: tiny files, many small ones, names, an archive, very many objects, and doing nothing
+    /// P7, P8: a file, names and small files through mounts, ours by lane and others': hot, from a full store, cold
+    Mount(Mount),
+    /// P6, P10 to P13: tiny files, many small ones, an archive, very many objects, and doing nothing
     Small(Small),
     /// P1, P2: one file to a crowd of nodes, each in a network namespace behind a shaped link, against the least time
     /// that such links allow; needs root
@@ -68,6 +69,14 @@ struct OneFile {
     /// Bytes in the file, as in 512MiB
     #[arg(long, default_value = "1GiB", value_parser = parse_size)]
     size: u64,
+}
+
+#[derive(clap::Args)]
+struct Mount {
+    #[command(flatten)]
+    file: OneFile,
+    #[command(flatten)]
+    mount: mount::Args,
 }
 
 #[derive(clap::Args)]
@@ -145,6 +154,11 @@ impl Bench {
         Ok(path)
     }
 
+    /// A directory in memory, empty, where this machine has such.
+    fn memory_dir(&self) -> Result<TempDir, Failure> {
+        temporary_in(&crowd::memory())
+    }
+
     /// How far it is.
     fn says(&self, text: &str) {
         eprintln!("  {text}");
@@ -159,10 +173,14 @@ impl Args {
             What::Storm(_) | What::Lazy(_) => crowd::memory(),
             _ => env::temp_dir(),
         };
-        remove_leftovers(&dir);
-        let own = format!("{WORK}-{}-", std::process::id());
-        tempfile::Builder::new().prefix(&own).tempdir_in(&dir).map_err(failed(&dir))
+        temporary_in(&dir)
     }
+}
+
+fn temporary_in(dir: &Path) -> Result<TempDir, Failure> {
+    remove_leftovers(dir);
+    let own = format!("{WORK}-{}-", std::process::id());
+    tempfile::Builder::new().prefix(&own).tempdir_in(dir).map_err(failed(dir))
 }
 
 /// What a run that was killed has left may be memory.
@@ -178,7 +196,8 @@ fn remove_leftovers(dir: &Path) {
 /// Runs it.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (common, size) = match &args.what {
-        What::Get(one) | What::Peer(one) | What::Mount(one) => (&one.common, one.size),
+        What::Get(one) | What::Peer(one) => (&one.common, one.size),
+        What::Mount(mount) => (&mount.file.common, mount.file.size),
         What::Small(small) => (&small.common, 0),
         What::Crowd(crowd) => (&crowd.common, crowd.crowd.size),
         What::Storm(storm) => (&storm.common, storm.storm.size),
@@ -200,7 +219,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let rows = match &args.what {
         What::Get(_) => get::measure(&bench),
         What::Peer(_) => peer::measure(&bench),
-        What::Mount(_) => mount::measure(&bench),
+        What::Mount(asked) => mount::measure(&bench, &asked.mount),
         What::Small(asked) => small::measure(&bench, &asked.small),
         What::Crowd(asked) => crowd::measure(&bench, &asked.crowd),
         What::Storm(asked) => storm::measure(&bench, &asked.storm),

@@ -18,7 +18,7 @@ mod programs;
 mod python;
 
 pub use debian::DebianRoot;
-pub use oracle::{ensure as erofs_oracle, mkfs as mkfs_erofs};
+pub use oracle::{ensure as erofs_oracle, mkfs as mkfs_erofs, program as erofs_program};
 pub use programs::ensure as programs;
 pub use python::{PythonHome, S3_SERVER, ensure as python_home};
 
@@ -101,6 +101,23 @@ pub const FOR_BENCH: &[Package] = &[
     Package { name: "aria2", program: "aria2c" },
     Package { name: "rclone", program: "rclone" },
     Package { name: "fio", program: "fio" },
+    Package { name: "util-linux-extra", program: "fincore" },
+];
+
+/// Who shows a SquashFS, and what makes one.
+pub const FOR_SQUASHFS: &[Package] = &[
+    Package { name: "squashfuse", program: "squashfuse_ll" },
+    Package { name: "squashfs-tools", program: "mksquashfs" },
+];
+
+/// What makes a root of Debian.
+pub const FOR_DEBIAN_ROOT: &[Package] = &[Package { name: "mmdebstrap", program: "mmdebstrap" }];
+
+/// What a cold start takes beside a testbed: a root to read in, packed and not, and whom it is compared with.
+pub const FOR_COLD: &[Package] = &[
+    Package { name: "tar", program: "tar" },
+    Package { name: "zstd", program: "zstd" },
+    Package { name: "rclone", program: "rclone" },
 ];
 
 /// Installs those of `packages` that are missing.

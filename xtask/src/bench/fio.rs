@@ -16,44 +16,51 @@ const SECONDS: &str = "--runtime=2";
 pub enum Load {
     /// The whole file in order, 1 MiB at a time.
     Sequential,
-    /// 4 KiB anywhere, by one reader.
-    Random,
-    /// 4 KiB anywhere, by eight.
-    RandomBy8,
-    /// The whole file in order, mapped.
-    Mapped,
+    /// So many KiB anywhere, by so many readers.
+    Random { kib: u32, jobs: u32 },
+    /// The whole file in order, mapped, by so many processes.
+    Mapped { jobs: u32 },
 }
 
-/// All of them.
-pub const LOADS: [Load; 4] = [Load::Sequential, Load::Random, Load::RandomBy8, Load::Mapped];
+/// What hot and full mounts are read with.
+pub const LOADS: [Load; 6] = [
+    Load::Sequential,
+    Load::Random { kib: 4, jobs: 1 },
+    Load::Random { kib: 4, jobs: 8 },
+    Load::Random { kib: 128, jobs: 1 },
+    Load::Random { kib: 128, jobs: 8 },
+    Load::Mapped { jobs: 1 },
+];
 
 impl Load {
     /// In the names of rows.
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> String {
+        let by = |jobs: u32| if jobs == 1 { String::new() } else { format!("x{jobs}") };
         match self {
-            Self::Sequential => "seq",
-            Self::Random => "r4k",
-            Self::RandomBy8 => "r4k8",
-            Self::Mapped => "mmap",
+            Self::Sequential => "seq".to_owned(),
+            Self::Random { kib, jobs } => format!("r{kib}k{}", by(jobs)),
+            Self::Mapped { jobs } => format!("mmap{}", by(jobs)),
         }
     }
 
-    fn arguments(self) -> &'static [&'static str] {
+    fn arguments(self, fio: &mut Command) {
         match self {
-            Self::Sequential => &["--rw=read", "--bs=1M", "--ioengine=psync"],
-            Self::Random => &["--rw=randread", "--bs=4k", "--ioengine=psync", SECONDS],
-            Self::RandomBy8 => {
-                &["--rw=randread", "--bs=4k", "--ioengine=psync", "--numjobs=8", SECONDS]
-            }
-            Self::Mapped => &["--rw=read", "--bs=1M", "--ioengine=mmap"],
-        }
+            Self::Sequential => fio.args(["--rw=read", "--bs=1M", "--ioengine=psync", "--thread"]),
+            Self::Random { kib, jobs } => fio
+                .args(["--rw=randread", "--ioengine=psync", "--thread", SECONDS])
+                .args([format!("--bs={kib}k"), format!("--numjobs={jobs}")]),
+            Self::Mapped { jobs } => fio
+                .args(["--rw=read", "--bs=1M", "--ioengine=mmap"])
+                .arg(format!("--numjobs={jobs}")),
+        };
     }
 
     /// Reads `path` this way; gives bytes per second.
     pub fn run(self, path: &Path) -> Result<f64, Failure> {
         let mut fio = Command::new("fio");
-        fio.args(["--name=read", "--readonly", "--thread", "--invalidate=0", "--group_reporting"]);
-        fio.args(["--output-format=json", "--randrepeat=0"]).args(self.arguments());
+        fio.args(["--name=read", "--readonly", "--invalidate=0", "--group_reporting"]);
+        fio.args(["--output-format=json", "--randrepeat=0"]);
+        self.arguments(&mut fio);
         fio.arg(format!("--filename={}", path.display()));
         let said = Said::by(&mut fio)?.ok()?;
         let text = said.text();

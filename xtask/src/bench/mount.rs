@@ -1,25 +1,62 @@
-//! P7, fuse lane: one file through a mount, against the same file itself and through rclone.
+//! P7 and P8: a file, names and small files through mounts: ours by lane, others, and the tree itself.
 //!
-//! *hot*: in the page cache of the mount. *path*: everything in the store (of rclone: in its
-//! cache) and in the page cache of that, and dropped from the page cache of the mount by
-//! `POSIX_FADV_DONTNEED`. *cold*: store or cache empty, origin on this machine.
+//! *hot*: in the caches of the mount. *path*: everything in the store (of rclone: in its cache; of the others: in the page
+//! cache of their image), and dropped from the caches of the mount: pages by `POSIX_FADV_DONTNEED` on each file, names by
+//! writing 2 to `/proc/sys/vm/drop_caches`, which takes root, drops what the kernel knows of names and files without pages
+//! on the whole machine, and no page of a store. *cold*: store or cache empty, origin on this machine.
+//!
+//! All are mounted at once and come in turn, load by load, run by run.
 
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
 
-use dfs_tests::{Dfctl, Mount, Node, wait};
+use clap::ValueEnum;
+use dfs_tests::{Body, Origin};
 use rustix::fs::{Advice, fadvise};
-use rustix::process::{Pid, Signal, kill_process_group};
 
+mod cold;
+mod names;
+
+use self::names::Walk;
 use super::fio::{LOADS, Load};
 use super::measure;
 use super::row::{Goal, Row, median};
 use super::server::{Scheme, Server};
+use super::subject::{Lane, Mounted, Peer, Subject, Tree, Whom};
 use super::{Bench, write_noise};
+use crate::prepare;
 use crate::run::{Failure, failed, run};
+
+/// The file whose content is read.
+const FILE: &str = "file";
+
+/// A part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// P7: content of a file, hot and from a full store
+    Content,
+    /// P8: names and small files
+    Names,
+    /// P7: content of a file through an empty mount, made up on the way: it takes no place but in stores
+    Cold,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    whom: Whom,
+    /// Only this part; may be given several times
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
+}
+
+impl Args {
+    fn has(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+}
 
 /// Figures of one subject: what was measured, and of each run the value.
 #[derive(Default)]
@@ -38,208 +75,226 @@ impl Figures {
     }
 }
 
-/// A mount of the file by somebody; gone when this is dropped.
-struct Mounted {
-    file: PathBuf,
-    pid: u32,
-    // Dropped in this order: the mount, then who serves it.
-    _mount: Mount,
-    _server: Serving,
+/// A subject at work, and what was seen of it.
+struct Measured {
+    subject: Subject,
+    mounted: Mounted,
+    figures: Figures,
 }
 
-/// Who serves a mount; held, never read.
-enum Serving {
-    Dfs { _node: Box<Node> },
-    Rclone { _child: Rclone },
-}
-
-/// A running rclone; killed when this is dropped.
-pub struct Rclone(Child);
-
-impl Drop for Rclone {
-    fn drop(&mut self) {
-        kill(self.0.id());
-        let _ = self.0.wait();
+/// Measures it.
+pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
+    let mut subjects = Vec::new();
+    for subject in args.whom.subjects() {
+        subject.prepare()?;
+        if is_taken(bench, subject)? {
+            subjects.push(subject);
+        }
     }
+    let mut rows = Vec::new();
+    if args.has(Part::Content) || args.has(Part::Names) {
+        // What others are shares of is in memory: a disk's file system has larger pages than a mount.
+        let memory = bench.memory_dir()?;
+        let root = memory.path().to_owned();
+        bench.says("making the tree");
+        if args.has(Part::Content) {
+            write_noise(&root.join(FILE), bench.size)?;
+        }
+        if args.has(Part::Names) {
+            names::make(&root)?;
+        }
+        let server = Server::start(&root, &bench.fresh_dir("nginx")?, &bench.interrupt)?;
+        let known = if args.has(Part::Content) { FILE } else { names::FILES };
+        let images = bench.fresh_dir("images")?;
+        let tree = Tree { root, url: server.url(Scheme::Http, ""), known, images };
+        let mut all = mount_all(bench, &subjects, &tree)?;
+        warm(bench, args, &mut all)?;
+        rows.extend(content_rows(bench, &all));
+        rows.extend(names::rows(bench, &all));
+    }
+    if args.has(Part::Cold) {
+        subjects.retain(|subject| subject.fetches());
+        rows.extend(cold::measure(bench, &subjects)?);
+    }
+    Ok(rows)
 }
 
-/// Measures hot and path on mounts that stay, then cold ones.
-pub fn measure(bench: &Bench) -> Result<Vec<Row>, Failure> {
-    let root = bench.fresh_dir("root")?;
-    bench.says("making the file");
-    let native = root.join("file");
-    write_noise(&native, bench.size)?;
-    let server = Server::start(&root, &bench.fresh_dir("nginx")?, &bench.interrupt)?;
-    let mut of = [Figures::default(), Figures::default(), Figures::default()];
-    {
-        let dfs = mount_dfs(bench, &server, "warm")?;
-        let rclone = mount_rclone(bench, &server, "warm")?;
-        warm(bench, &native, &dfs, &rclone, &mut of)?;
+fn mount_all(
+    bench: &Bench,
+    subjects: &[Subject],
+    tree: &Tree,
+) -> Result<Vec<Measured>, Failure> {
+    let mut all = Vec::new();
+    for subject in subjects {
+        bench.interrupt.check()?;
+        bench.says(&format!("mounting {}", subject.name()));
+        let work = bench.fresh_dir(subject.name())?;
+        let mounted = subject.mount(bench, tree, &work)?;
+        all.push(Measured { subject: *subject, mounted, figures: Figures::default() });
     }
-    cold(bench, &server, &mut of)?;
-    Ok(rows(bench, &of))
+    Ok(all)
+}
+
+/// Whether a lane is not refused here; it is tried.
+fn is_taken(bench: &Bench, subject: Subject) -> Result<bool, Failure> {
+    // Every kernel has it.
+    let Subject::Dfs(Lane::Passthrough | Lane::Kernel) = subject else { return Ok(true) };
+    let origin = Origin::of(&format!("/{FILE}"), Body::bytes("tried"))?;
+    let root = bench.fresh_dir("tried")?;
+    let tree = Tree { url: origin.url("/"), known: FILE, images: root.clone(), root };
+    let Err(refused) = subject.mount(bench, &tree, &tree.root) else { return Ok(true) };
+    let refused = refused.to_string();
+    let why = refused.lines().find(|line| line.contains("error")).unwrap_or(&refused);
+    bench.says(&format!("{} is left out: {why}", subject.name()));
+    Ok(false)
 }
 
 /// Hot and path, run by run, load by load, subject by subject.
-fn warm(
-    bench: &Bench,
-    native: &Path,
-    dfs: &Mounted,
-    rclone: &Mounted,
-    of: &mut [Figures; 3],
-) -> Result<(), Failure> {
-    for mounted in [dfs, rclone] {
-        run(Command::new("cmp").arg(native).arg(&mounted.file))?;
+fn warm(bench: &Bench, args: &Args, all: &mut [Measured]) -> Result<(), Failure> {
+    let native = all[0].mounted.dir.clone();
+    for one in all.iter().skip(1) {
+        // Also fills stores and caches.
+        run(Command::new("diff").arg("-r").args([&native, &one.mounted.dir]))?;
     }
-    let subjects = [(native, None), (&*dfs.file, Some(dfs.pid)), (&*rclone.file, Some(rclone.pid))];
     for round in 1..=bench.runs {
-        bench.says(&format!("hot and path {round}/{}", bench.runs));
-        for load in LOADS {
-            for ((file, pid), figures) in subjects.iter().zip(of.iter_mut()) {
-                bench.interrupt.check()?;
-                // Everything into the page cache, also what an earlier load dropped.
-                Load::Sequential.run(file)?;
-                figures.add(format!("hot.{}", load.name()), load.run(file)?);
-                let Some(pid) = *pid else { continue };
-                drop_cache(file)?;
-                let before = measure::cpu(pid).unwrap_or_default();
-                figures.add(format!("path.{}", load.name()), load.run(file)?);
-                let used = measure::cpu(pid).unwrap_or_default().saturating_sub(before);
-                if load == Load::Sequential {
-                    let gib = bench.size as f64 / f64::from(1 << 30);
-                    figures.add("cpu".to_owned(), used.as_secs_f64() / gib);
+        if args.has(Part::Content) {
+            for load in LOADS {
+                bench.says(&format!("{} {round}/{}", load.name(), bench.runs));
+                for one in all.iter_mut() {
+                    bench.interrupt.check()?;
+                    read(one, load, bench.size)?;
+                }
+            }
+        }
+        if args.has(Part::Names) {
+            for walk in Walk::ALL {
+                bench.says(&format!("{} {round}/{}", walk.name(), bench.runs));
+                for one in all.iter_mut() {
+                    bench.interrupt.check()?;
+                    names::walk(one, walk)?;
                 }
             }
         }
     }
-    for (mounted, figures) in [(dfs, 1), (rclone, 2)] {
-        let rss = measure::peak_rss(mounted.pid).unwrap_or(0);
-        of[figures].add("rss".to_owned(), rss as f64 / f64::from(1 << 20));
+    for one in all.iter_mut() {
+        let Some(rss) = one.mounted.pid.and_then(measure::peak_rss) else { continue };
+        one.figures.add("rss".to_owned(), rss as f64 / f64::from(1 << 20));
     }
     Ok(())
 }
 
-/// The file through empty mounts, and by `dfctl get`.
-fn cold(bench: &Bench, server: &Server, of: &mut [Figures; 3]) -> Result<(), Failure> {
-    for round in 1..=bench.runs {
-        bench.says(&format!("cold {round}/{}", bench.runs));
-        bench.interrupt.check()?;
-        let out = bench.fresh_dir("out")?.join("file");
-        let mut get = Dfctl::new(&bench.binaries).command()?;
-        get.args(["--solo", "-q", "get", &server.url(Scheme::Http, "file"), "-o"]).arg(&out);
-        of[0].add("get".to_owned(), measure::wall(&mut get)?.as_secs_f64());
-        drop(fs::remove_file(&out));
-        for (mounted, figures) in
-            [(mount_dfs(bench, server, "cold")?, 1), (mount_rclone(bench, server, "cold")?, 2)]
-        {
-            bench.interrupt.check()?;
-            let begun = Instant::now();
-            Load::Sequential.run(&mounted.file)?;
-            of[figures].add("cold".to_owned(), begun.elapsed().as_secs_f64());
+/// One load, hot and then from what is kept.
+fn read(one: &mut Measured, load: Load, size: u64) -> Result<(), Failure> {
+    let (file, figures) = (one.mounted.dir.join(FILE), &mut one.figures);
+    // Everything into the page cache, also what an earlier load dropped.
+    Load::Sequential.run(&file)?;
+    figures.add(format!("hot.{}", load.name()), load.run(&file)?);
+    if one.subject == Subject::Peer(Peer::Native) {
+        return Ok(());
+    }
+    drop_pages(&file)?;
+    let cpu = || one.mounted.pid.and_then(measure::cpu);
+    let before = cpu();
+    figures.add(format!("path.{}", load.name()), load.run(&file)?);
+    if let (Load::Sequential, Some(before), Some(after)) = (load, before, cpu()) {
+        let gib = size as f64 / f64::from(1 << 30);
+        figures.add("cpu".to_owned(), after.saturating_sub(before).as_secs_f64() / gib);
+    }
+    Ok(())
+}
+
+/// What a row of ours is to be, and against whom.
+struct Wanted {
+    hot: f64,
+    rival: Option<f64>,
+    unit: &'static str,
+}
+
+/// The kernel's lane is against the kernel, the others are against who answers as they do.
+fn wanted(all: &[Measured], lane: Lane, path: &str) -> Wanted {
+    let of = |is_rival: fn(Subject) -> bool| {
+        let rivals = all.iter().filter(|one| is_rival(one.subject));
+        rivals.filter_map(|one| one.figures.median(path)).max_by(f64::total_cmp)
+    };
+    match lane {
+        Lane::Kernel => {
+            let rival = of(|subject| subject == Subject::Peer(Peer::Erofs));
+            Wanted { hot: 0.95, rival, unit: "× kernel EROFS" }
+        }
+        Lane::Fuse | Lane::Passthrough => {
+            Wanted { hot: 1.0, rival: of(Subject::is_fuse_peer), unit: "× best FUSE peer" }
         }
     }
-    Ok(())
 }
 
-fn rows(bench: &Bench, [native, dfs, rclone]: &[Figures; 3]) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let mut add = |row: String, subject, value: Option<f64>, unit, goal| {
-        let Some(value) = value else { return };
-        rows.push(Row { row, subject, value, unit, goal, runs: bench.runs });
-    };
-    let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
-    for load in LOADS {
-        let name = load.name();
-        let (hot, path) = (format!("hot.{name}"), format!("path.{name}"));
-        let base = native.median(&hot);
-        add(format!("P7.{hot}"), "native", base.map(|b| b / 1e6), "MB/s", None);
-        let goal = Some(Goal::AtLeast(1.0));
-        add(format!("P7.{hot}"), "dfs", ratio(dfs.median(&hot), base), "× native", goal);
-        add(format!("P7.{hot}"), "rclone", ratio(rclone.median(&hot), base), "× native", None);
-        let goal = match load {
-            Load::Sequential => Some(Goal::AtLeast(1.3)),
-            Load::Random => Some(Goal::AtLeast(3.0)),
-            Load::RandomBy8 | Load::Mapped => None,
-        };
-        let best = rclone.median(&path);
-        add(format!("P7.{path}"), "dfs", ratio(dfs.median(&path), best), "× rclone", goal);
-        let share = format!("P7.{path}.share");
-        add(share.clone(), "dfs", ratio(dfs.median(&path), base), "× native hot", None);
-        add(share, "rclone", ratio(best, base), "× native hot", None);
+fn path_goal(lane: Lane, load: Load) -> Option<Goal> {
+    match (lane, load) {
+        (Lane::Kernel, _) => Some(Goal::AtLeast(0.95)),
+        (_, Load::Sequential) => Some(Goal::AtLeast(1.3)),
+        (_, Load::Random { kib: 4, jobs: 1 }) => Some(Goal::AtLeast(3.0)),
+        (_, Load::Random { .. } | Load::Mapped { .. }) => None,
     }
-    let get = native.median("get");
-    let goal = Some(Goal::AtLeast(0.9));
-    add("P7.cold".into(), "dfs", ratio(get, dfs.median("cold")), "× dfctl get", goal);
-    add("P7.cold".into(), "rclone", ratio(get, rclone.median("cold")), "× dfctl get", None);
-    add("P7.cpu".into(), "dfs", dfs.median("cpu"), "s/GiB", Some(Goal::AtMost(0.35)));
-    add("P7.cpu".into(), "rclone", rclone.median("cpu"), "s/GiB", None);
-    add("P7.rss".into(), "dfs", dfs.median("rss"), "MiB", Some(Goal::AtMost(24.0)));
-    add("P7.rss".into(), "rclone", rclone.median("rss"), "MiB", None);
+}
+
+fn content_rows(bench: &Bench, all: &[Measured]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for load in LOADS {
+        rows.extend(load_rows(bench, all, load));
+    }
+    for one in all {
+        let is_fuse = one.subject == Subject::Dfs(Lane::Fuse);
+        for (figure, unit, most) in [("cpu", "s/GiB", 0.35), ("rss", "MiB", 24.0)] {
+            let Some(value) = one.figures.median(figure) else { continue };
+            let goal = is_fuse.then_some(Goal::AtMost(most));
+            let row = format!("P7.{figure}");
+            rows.push(Row { row, subject: one.subject.name(), value, unit, goal, runs: bench.runs });
+        }
+    }
     rows
 }
 
-/// Drops the file's pages from the page cache of the mount; what serves it keeps its own.
-fn drop_cache(path: &Path) -> Result<(), Failure> {
+fn load_rows(bench: &Bench, all: &[Measured], load: Load) -> Vec<Row> {
+    let (hot, path) = (format!("hot.{}", load.name()), format!("path.{}", load.name()));
+    let Some(base) = all[0].figures.median(&hot) else { return Vec::new() };
+    let row = |row: String, subject: Subject, value, unit, goal| {
+        let (subject, runs) = (subject.name(), bench.runs);
+        Row { row, subject, value, unit, goal, runs }
+    };
+    let native = row(format!("P7.{hot}"), all[0].subject, base / 1e6, "MB/s", None);
+    let mut rows = vec![native];
+    for one in all.iter().skip(1) {
+        let goal = match one.subject {
+            Subject::Dfs(lane) => Some(Goal::AtLeast(wanted(all, lane, &path).hot)),
+            Subject::Peer(_) => None,
+        };
+        let value = one.figures.median(&hot).unwrap_or(f64::NAN) / base;
+        rows.push(row(format!("P7.{hot}"), one.subject, value, "× native", goal));
+    }
+    for one in all.iter().skip(1) {
+        let value = one.figures.median(&path).unwrap_or(f64::NAN);
+        let share = format!("P7.{path}.share");
+        rows.push(row(share, one.subject, value / base, "× native hot", None));
+        let Subject::Dfs(lane) = one.subject else { continue };
+        let Wanted { rival: Some(rival), unit, .. } = wanted(all, lane, &path) else { continue };
+        let goal = path_goal(lane, load);
+        rows.push(row(format!("P7.{path}"), one.subject, value / rival, unit, goal));
+    }
+    rows
+}
+
+/// Drops a file's pages from the page cache of the mount; what serves it keeps its own.
+fn drop_pages(path: &Path) -> Result<(), Failure> {
     let dropped = File::open(path).and_then(|file| Ok(fadvise(&file, 0, None, Advice::DontNeed)?));
     dropped.map_err(failed(path))
 }
 
-fn mount_dfs(bench: &Bench, server: &Server, name: &str) -> Result<Mounted, Failure> {
-    let work = bench.fresh_dir(&format!("dfs-{name}"))?;
-    let node = Node::start(&bench.binaries, &work, "agent", None)?;
-    let (pid, dir) = (node.process().pid(), work.join("mnt"));
-    gone_on_signal(bench, pid, &dir);
-    let mount = node.mount(&server.url(Scheme::Http, "file"), &dir)?;
-    let server = Serving::Dfs { _node: Box::new(node) };
-    Ok(Mounted { file: dir.join("file"), pid, _mount: mount, _server: server })
+/// Drops what the kernel knows of names and of files that have no pages.
+fn drop_names() -> Result<(), Failure> {
+    let path = Path::new("/proc/sys/vm/drop_caches");
+    fs::write(path, "2").map_err(failed(path))
 }
 
-fn mount_rclone(bench: &Bench, server: &Server, name: &str) -> Result<Mounted, Failure> {
-    let work = bench.fresh_dir(&format!("rclone-{name}"))?;
-    let dir = work.join("mnt");
-    let url = server.url(Scheme::Http, "");
-    let (rclone, mount) = rclone(bench, &url, &work.join("cache"), &dir, "file")?;
-    let pid = rclone.0.id();
-    let served = Serving::Rclone { _child: rclone };
-    Ok(Mounted { file: dir.join("file"), pid, _mount: mount, _server: served })
-}
-
-/// Mounts `url` on `dir` by rclone, and waits until `known` is seen in it.
-pub fn rclone(
-    bench: &Bench,
-    url: &str,
-    cache: &Path,
-    dir: &Path,
-    known: &str,
-) -> Result<(Rclone, Mount), Failure> {
-    fs::create_dir_all(dir).map_err(failed(dir))?;
-    let mount = Mount::guard(dir);
-    let mut rclone = Command::new("rclone");
-    rclone.args(["mount", "--read-only", "--vfs-cache-mode", "full", "--config", "/dev/null"]);
-    rclone.arg("--http-url").arg(url).arg("--cache-dir").arg(cache);
-    rclone.arg(":http:").arg(dir).process_group(0);
-    rclone.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = rclone
-        .spawn()
-        .map_err(|error| Failure::Other(format!("rclone could not be started: {error}")))?;
-    gone_on_signal(bench, child.id(), dir);
-    let rclone = Rclone(child);
-    let limit = Duration::from_secs(30);
-    wait::find("rclone has mounted", limit, || dir.join(known).exists().then_some(()))?;
-    Ok((rclone, mount))
-}
-
-fn gone_on_signal(bench: &Bench, pid: u32, dir: &Path) {
-    let dir = dir.to_owned();
-    bench.interrupt.on_signal(move || {
-        dfs_tests::cluster::detach(&dir);
-        kill(pid);
-    });
-}
-
-fn kill(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may have ended by itself.
-        let _ = kill_process_group(pid, Signal::KILL);
-    }
+/// Whether [`drop_names`] may be asked for.
+fn may_drop_names() -> bool {
+    prepare::is_root()
 }

@@ -1,4 +1,4 @@
-//! What many small things cost: P6, P8 and P10 to P13.
+//! What many small things cost: P6 and P10 to P13.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,6 @@ use clap::ValueEnum;
 mod bucket;
 mod idle;
 mod many;
-mod metadata;
 mod tar;
 mod tiny;
 
@@ -22,8 +21,6 @@ pub enum Part {
     Tiny,
     /// P6: many small files as one tree, from the origin and from those who have them
     Many,
-    /// P8: names and small files of a mount
-    Metadata,
     /// P10: an archive becomes a mount
     Tar,
     /// P11, P12: what it takes to be there, and to start
@@ -60,7 +57,6 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
         rows.extend(match part {
             Part::Tiny => tiny::measure(bench)?,
             Part::Many => many::measure(bench, args.files)?,
-            Part::Metadata => metadata::measure(bench)?,
             Part::Tar => tar::measure(bench)?,
             Part::Idle => idle::measure(bench)?,
             Part::Bucket => bucket::measure(bench, args.objects, args.per_directory)?,

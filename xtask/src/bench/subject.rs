@@ -1,0 +1,312 @@
+//! Who shows a tree as a file system: ours by lane, and others. What each needs beforehand, where the tree is then, and
+//! whose processor time and memory it costs.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use clap::ValueEnum;
+use dfs_tests::wait::PATIENCE;
+use dfs_tests::{Mount, Node, wait};
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::Bench;
+use crate::prepare;
+use crate::run::{Failure, failed, run};
+
+/// How the kernel reads what dfs shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Lane {
+    /// Each read is answered by the agent
+    Fuse,
+    /// The agent opens, the kernel reads the store's own file
+    Passthrough,
+    /// The kernel reads an EROFS image, the agent fills it
+    Kernel,
+}
+
+/// Somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Peer {
+    /// The tree itself; always there, since the others are shares of it
+    Native,
+    /// From the same origin as dfs, through a full cache
+    Rclone,
+    /// An uncompressed SquashFS
+    Squashfuse,
+    /// The same through libfuse's other interface
+    SquashfuseLl,
+    /// An uncompressed EROFS
+    Erofsfuse,
+    /// The same image, mounted by the kernel; needs root
+    Erofs,
+}
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    Dfs(Lane),
+    Peer(Peer),
+}
+
+/// Whom to measure.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Whom {
+    /// Lanes of ours; one that `dfctl mount` refuses is left out, with a note
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Lane::Fuse, Lane::Passthrough, Lane::Kernel])]
+    lane: Vec<Lane>,
+    /// Whom to compare with
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Peer::Native, Peer::Rclone, Peer::Squashfuse, Peer::Erofsfuse])]
+    vs: Vec<Peer>,
+}
+
+impl Whom {
+    /// All of them, the native tree first, ours next.
+    pub fn subjects(&self) -> Vec<Subject> {
+        let others = self.vs.iter().filter(|peer| **peer != Peer::Native);
+        std::iter::once(Subject::Peer(Peer::Native))
+            .chain(self.lane.iter().map(|lane| Subject::Dfs(*lane)))
+            .chain(others.map(|peer| Subject::Peer(*peer)))
+            .collect()
+    }
+}
+
+/// A tree, as each of them takes it.
+pub struct Tree {
+    /// The tree itself.
+    pub root: PathBuf,
+    /// Where it is served, and listed.
+    pub url: String,
+    /// A name in its top directory.
+    pub known: &'static str,
+    /// Where images of it are made.
+    pub images: PathBuf,
+}
+
+/// A tree that somebody shows; gone when this is dropped.
+pub struct Mounted {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// Who answers for it, where that is a process.
+    pub pid: Option<u32>,
+    /// Where the bytes are that are shown: a file, or a directory of them.
+    pub kept: PathBuf,
+    // Dropped in this order: the mount, then who serves it.
+    _mount: Option<Mount>,
+    _server: Serving,
+}
+
+/// Who serves a mount; held, never read.
+enum Serving {
+    Kernel,
+    Node { _node: Box<Node> },
+    Program { _running: Running },
+}
+
+/// A program in a process group of its own; killed when this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        kill(self.0.id());
+        let _ = self.0.wait();
+    }
+}
+
+impl Lane {
+    /// As `dfctl mount --lane` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fuse => "fuse",
+            Self::Passthrough => "passthrough",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+impl Subject {
+    /// In rows.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dfs(Lane::Fuse) => "dfs",
+            Self::Dfs(Lane::Passthrough) => "dfs-passthrough",
+            Self::Dfs(Lane::Kernel) => "dfs-kernel",
+            Self::Peer(Peer::Native) => "native",
+            Self::Peer(Peer::Rclone) => "rclone",
+            Self::Peer(Peer::Squashfuse) => "squashfuse",
+            Self::Peer(Peer::SquashfuseLl) => "squashfuse_ll",
+            Self::Peer(Peer::Erofsfuse) => "erofsfuse",
+            Self::Peer(Peer::Erofs) => "erofs",
+        }
+    }
+
+    /// Whether it is another's process that answers the kernel.
+    pub fn is_fuse_peer(self) -> bool {
+        match self {
+            Self::Dfs(_) | Self::Peer(Peer::Native | Peer::Erofs) => false,
+            Self::Peer(
+                Peer::Rclone | Peer::Squashfuse | Peer::SquashfuseLl | Peer::Erofsfuse,
+            ) => true,
+        }
+    }
+
+    /// Whether it fetches from an origin what it shows.
+    pub fn fetches(self) -> bool {
+        matches!(self, Self::Dfs(_) | Self::Peer(Peer::Rclone))
+    }
+
+    /// Whether pages of what it shows are its mount's own, beside those of what it keeps.
+    pub fn has_own_pages(self) -> bool {
+        self != Self::Dfs(Lane::Passthrough)
+    }
+
+    /// Installs what it needs.
+    pub fn prepare(self) -> Result<(), Failure> {
+        match self {
+            Self::Peer(Peer::Squashfuse | Peer::SquashfuseLl) => {
+                prepare::packages(prepare::FOR_SQUASHFS)
+            }
+            Self::Peer(Peer::Erofsfuse | Peer::Erofs) => {
+                prepare::packages(prepare::FOR_DEBIAN_ROOT)?;
+                prepare::erofs_program("mkfs.erofs").map(drop)
+            }
+            Self::Dfs(_) | Self::Peer(Peer::Native | Peer::Rclone) => Ok(()),
+        }
+    }
+
+    /// Shows the tree, with everything it needs below `work`.
+    pub fn mount(self, bench: &Bench, tree: &Tree, work: &Path) -> Result<Mounted, Failure> {
+        let dir = work.join("mnt");
+        fs::create_dir_all(&dir).map_err(failed(&dir))?;
+        match self {
+            Self::Dfs(lane) => {
+                let node = Node::start(&bench.binaries, work, "agent", None)?;
+                mount_dfs(bench, node, lane, &tree.url, &dir)
+            }
+            Self::Peer(Peer::Native) => {
+                let (dir, kept) = (tree.root.clone(), tree.root.clone());
+                Ok(Mounted { dir, pid: None, kept, _mount: None, _server: Serving::Kernel })
+            }
+            Self::Peer(Peer::Rclone) => {
+                mount_rclone(bench, &tree.url, &work.join("cache"), &dir, tree.known)
+            }
+            Self::Peer(Peer::Squashfuse | Peer::SquashfuseLl) => {
+                let image = tree.squashfs()?;
+                let mut command = Command::new(self.name());
+                command.arg("-f").arg(&image).arg(&dir);
+                serve(bench, command, &dir, tree.known, image)
+            }
+            Self::Peer(Peer::Erofsfuse) => {
+                let image = tree.erofs()?;
+                let mut command = prepare::erofs_program("erofsfuse")?;
+                command.arg("-f").arg(&image).arg(&dir);
+                serve(bench, command, &dir, tree.known, image)
+            }
+            Self::Peer(Peer::Erofs) => mount_erofs(bench, tree.erofs()?, dir),
+        }
+    }
+}
+
+impl Tree {
+    /// An image of it in which nothing is compressed, made when it is not there yet.
+    fn squashfs(&self) -> Result<PathBuf, Failure> {
+        let image = self.images.join("squashfs");
+        if !image.exists() {
+            let mut mksquashfs = Command::new("mksquashfs");
+            mksquashfs.arg(&self.root).arg(&image).stdout(Stdio::null());
+            run(mksquashfs.args(["-noI", "-noD", "-noF", "-noX", "-quiet", "-no-progress"]))?;
+        }
+        Ok(image)
+    }
+
+    /// The same as EROFS.
+    fn erofs(&self) -> Result<PathBuf, Failure> {
+        let image = self.images.join("erofs");
+        if !image.exists() {
+            let mut mkfs = prepare::erofs_program("mkfs.erofs")?;
+            run(mkfs.arg("--quiet").arg(&image).arg(&self.root).stdout(Stdio::null()))?;
+        }
+        Ok(image)
+    }
+}
+
+/// Has `node` show `url` on `dir`, which is there.
+pub fn mount_dfs(
+    bench: &Bench,
+    node: Node,
+    lane: Lane,
+    url: &str,
+    dir: &Path,
+) -> Result<Mounted, Failure> {
+    let (pid, kept) = (node.process().pid(), node.data_dir().to_owned());
+    gone_on_signal(bench, pid, dir);
+    // Guarded first: a mount that succeeds and then fails to say so goes away too.
+    let mount = Mount::guard(dir);
+    let mut dfctl = node.dfctl_command()?;
+    dfctl.args(["-q", "mount", "--lane", lane.name(), url]).arg(dir);
+    dfs_tests::process::Said::by(&mut dfctl)?.ok()?;
+    let server = Serving::Node { _node: Box::new(node) };
+    Ok(Mounted { dir: dir.into(), pid: Some(pid), kept, _mount: Some(mount), _server: server })
+}
+
+/// Has rclone show `url` on `dir`, and waits until `known` is seen in it.
+pub fn mount_rclone(
+    bench: &Bench,
+    url: &str,
+    cache: &Path,
+    dir: &Path,
+    known: &str,
+) -> Result<Mounted, Failure> {
+    let mut rclone = Command::new("rclone");
+    rclone.args(["mount", "--read-only", "--vfs-cache-mode", "full", "--config", "/dev/null"]);
+    rclone.arg("--http-url").arg(url).arg("--cache-dir").arg(cache).arg(":http:").arg(dir);
+    serve(bench, rclone, dir, known, cache.to_owned())
+}
+
+/// The kernel reads the image's file itself, without a loop device.
+fn mount_erofs(bench: &Bench, image: PathBuf, dir: PathBuf) -> Result<Mounted, Failure> {
+    let guard = Mount::guard(&dir);
+    mount(&image, &dir, "erofs", MountFlags::RDONLY, None)
+        .map_err(|error| failed(&image)(error.into()))?;
+    let detached = dir.clone();
+    bench.interrupt.on_signal(move || dfs_tests::cluster::detach(&detached));
+    Ok(Mounted { dir, pid: None, kept: image, _mount: Some(guard), _server: Serving::Kernel })
+}
+
+/// Starts a program that serves `dir` as long as it runs.
+fn serve(
+    bench: &Bench,
+    mut command: Command,
+    dir: &Path,
+    known: &str,
+    kept: PathBuf,
+) -> Result<Mounted, Failure> {
+    let mount = Mount::guard(dir);
+    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn();
+    let line = crate::run::line(&command);
+    let child = child.map_err(|error| Failure::Other(format!("`{line}`: {error}")))?;
+    let (pid, running) = (child.id(), Running(child));
+    gone_on_signal(bench, pid, dir);
+    let seen = dir.join(known);
+    wait::find(&format!("`{line}` has mounted"), PATIENCE, || seen.exists().then_some(()))?;
+    let server = Serving::Program { _running: running };
+    Ok(Mounted { dir: dir.into(), pid: Some(pid), kept, _mount: Some(mount), _server: server })
+}
+
+fn gone_on_signal(bench: &Bench, pid: u32, dir: &Path) {
+    let dir = dir.to_owned();
+    bench.interrupt.on_signal(move || {
+        dfs_tests::cluster::detach(&dir);
+        kill(pid);
+    });
+}
+
+fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+}
