@@ -9,6 +9,7 @@ use dfs_tests::Binaries;
 use dfs_tests::process::is_left_over;
 use tempfile::TempDir;
 
+mod cold;
 mod content;
 mod crowd;
 mod fio;
@@ -49,6 +50,8 @@ enum What {
     Peer(OneFile),
     /// P7, P8: a file, names and small files through mounts, ours by lane and others': hot, from a full store, cold
     Mount(Mount),
+    /// P9: a few files of a root file system, read behind a narrow link by who has nothing yet; needs root
+    Cold(Cold),
     /// P6, P10 to P13: tiny files, many small ones, an archive, very many objects, and doing nothing
     Small(Small),
     /// P1, P2: one file to a crowd of nodes, each in a network namespace behind a shaped link, against the least time
@@ -77,6 +80,14 @@ struct Mount {
     file: OneFile,
     #[command(flatten)]
     mount: mount::Args,
+}
+
+#[derive(clap::Args)]
+struct Cold {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    cold: cold::Args,
 }
 
 #[derive(clap::Args)]
@@ -170,7 +181,7 @@ impl Args {
     fn work(&self) -> Result<TempDir, Failure> {
         let dir = match &self.what {
             What::Crowd(crowd) => crowd.crowd.dir(),
-            What::Storm(_) | What::Lazy(_) => crowd::memory(),
+            What::Storm(_) | What::Lazy(_) | What::Cold(_) => crowd::memory(),
             _ => env::temp_dir(),
         };
         temporary_in(&dir)
@@ -198,6 +209,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let (common, size) = match &args.what {
         What::Get(one) | What::Peer(one) => (&one.common, one.size),
         What::Mount(mount) => (&mount.file.common, mount.file.size),
+        What::Cold(cold) => (&cold.common, 0),
         What::Small(small) => (&small.common, 0),
         What::Crowd(crowd) => (&crowd.common, crowd.crowd.size),
         What::Storm(storm) => (&storm.common, storm.storm.size),
@@ -205,7 +217,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let interrupt = Interrupt::install()?;
     prepare::packages(match &args.what {
-        What::Crowd(_) | What::Storm(_) | What::Lazy(_) => prepare::FOR_TESTBED,
+        What::Crowd(_) | What::Storm(_) | What::Lazy(_) | What::Cold(_) => prepare::FOR_TESTBED,
         _ => prepare::FOR_BENCH,
     })?;
     let binaries = match &common.bins {
@@ -220,6 +232,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         What::Get(_) => get::measure(&bench),
         What::Peer(_) => peer::measure(&bench),
         What::Mount(asked) => mount::measure(&bench, &asked.mount),
+        What::Cold(asked) => cold::measure(&bench, &asked.cold),
         What::Small(asked) => small::measure(&bench, &asked.small),
         What::Crowd(asked) => crowd::measure(&bench, &asked.crowd),
         What::Storm(asked) => storm::measure(&bench, &asked.storm),

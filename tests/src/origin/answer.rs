@@ -71,6 +71,11 @@ impl Connection<'_> {
                 Wrong::Gate if self.strike(number) && !self.hold(number) => {
                     return Ok(After::Close);
                 }
+                Wrong::Late(time)
+                    if self.strike(number) && !self.wait_for(number, Instant::now() + time) =>
+                {
+                    return Ok(After::Close);
+                }
                 Wrong::Status(status, pause) if self.strike(number) => {
                     let pause = pause.map(|pause| format!("Retry-After: {pause}\r\n"));
                     return self.refuse(status, &pause.unwrap_or_default());
@@ -332,6 +337,11 @@ impl Connection<'_> {
     /// Waits for its turn; false when nobody waits for the bytes any more.
     fn keep_pace(&self, number: usize, bytes: u64, rate: u64) -> bool {
         let turn = self.shared.lock().rules[number].book(bytes, rate);
+        self.wait_for(number, turn)
+    }
+
+    /// Waits until it is time, or the rule is lifted; false when nobody waits for the answer any more.
+    fn wait_for(&self, number: usize, turn: Instant) -> bool {
         loop {
             let now = Instant::now();
             {

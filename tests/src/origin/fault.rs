@@ -27,6 +27,8 @@ pub enum Wrong {
     Around,
     /// Holds every answer back, until lifted.
     Gate,
+    /// Holds every answer back for so long: the way to it is long.
+    Late(Duration),
     /// Answers ranges with everything.
     IgnoreRange,
     /// Tells no length and knows no ranges (chunked).
@@ -99,6 +101,11 @@ impl Fault {
     /// Holds every answer back, until lifted.
     pub fn gate() -> Self {
         Wrong::Gate.into()
+    }
+
+    /// Holds every answer back for so long.
+    pub fn late(time: Duration) -> Self {
+        Wrong::Late(time).into()
     }
 
     /// Answers ranges with everything.

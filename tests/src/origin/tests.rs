@@ -98,3 +98,21 @@ fn a_body_can_come_without_its_length_and_at_a_pace() {
     assert!(output.ends_with(&Body::noise(3, 50_000).read(0, 50_000).unwrap()));
     assert!(pace.struck() >= 1 && endless.struck() == 1);
 }
+
+#[test]
+fn an_answer_can_come_late() {
+    let origin = Origin::of("/f", Body::noise(3, 1000)).unwrap();
+    let late = origin.inject(Fault::late(Duration::from_millis(60)));
+    let begun = std::time::Instant::now();
+    assert_eq!(curl(&[&origin.url("/f")]).stdout.len(), 1000);
+    assert!(begun.elapsed() >= Duration::from_millis(60));
+    assert_eq!(late.struck(), 1);
+    origin.inject(Fault::late(Duration::from_secs(3600)).on("/f"));
+    let held = thread::spawn({
+        let url = origin.url("/f");
+        move || curl(&[&url])
+    });
+    origin.wait_counters("it is asked again", |counters| counters.requests == 2).unwrap();
+    drop(origin);
+    assert_ne!(code(&held.join().unwrap()), 0);
+}

@@ -12,7 +12,6 @@ use std::path::Path;
 use std::process::Command;
 
 use clap::ValueEnum;
-use dfs_tests::{Body, Origin};
 use rustix::fs::{Advice, fadvise};
 
 mod cold;
@@ -75,7 +74,10 @@ impl Figures {
     }
 }
 
-/// A subject at work, and what was seen of it.
+/// A subject, and what was seen of it.
+type Seen = (Subject, Figures);
+
+/// One at work.
 struct Measured {
     subject: Subject,
     mounted: Mounted,
@@ -84,13 +86,7 @@ struct Measured {
 
 /// Measures it.
 pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
-    let mut subjects = Vec::new();
-    for subject in args.whom.subjects() {
-        subject.prepare()?;
-        if is_taken(bench, subject)? {
-            subjects.push(subject);
-        }
-    }
+    let mut subjects = args.whom.subjects(bench, |_| true)?;
     let mut rows = Vec::new();
     if args.has(Part::Content) || args.has(Part::Names) {
         // What others are shares of is in memory: a disk's file system has larger pages than a mount.
@@ -109,8 +105,9 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
         let tree = Tree { root, url: server.url(Scheme::Http, ""), known, images };
         let mut all = mount_all(bench, &subjects, &tree)?;
         warm(bench, args, &mut all)?;
-        rows.extend(content_rows(bench, &all));
-        rows.extend(names::rows(bench, &all));
+        let all: Vec<Seen> = all.into_iter().map(|one| (one.subject, one.figures)).collect();
+        rows.extend(content_rows(bench.runs, &all));
+        rows.extend(names::rows(bench.runs, &all));
     }
     if args.has(Part::Cold) {
         subjects.retain(|subject| subject.fetches());
@@ -119,11 +116,7 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-fn mount_all(
-    bench: &Bench,
-    subjects: &[Subject],
-    tree: &Tree,
-) -> Result<Vec<Measured>, Failure> {
+fn mount_all(bench: &Bench, subjects: &[Subject], tree: &Tree) -> Result<Vec<Measured>, Failure> {
     let mut all = Vec::new();
     for subject in subjects {
         bench.interrupt.check()?;
@@ -133,20 +126,6 @@ fn mount_all(
         all.push(Measured { subject: *subject, mounted, figures: Figures::default() });
     }
     Ok(all)
-}
-
-/// Whether a lane is not refused here; it is tried.
-fn is_taken(bench: &Bench, subject: Subject) -> Result<bool, Failure> {
-    // Every kernel has it.
-    let Subject::Dfs(Lane::Passthrough | Lane::Kernel) = subject else { return Ok(true) };
-    let origin = Origin::of(&format!("/{FILE}"), Body::bytes("tried"))?;
-    let root = bench.fresh_dir("tried")?;
-    let tree = Tree { url: origin.url("/"), known: FILE, images: root.clone(), root };
-    let Err(refused) = subject.mount(bench, &tree, &tree.root) else { return Ok(true) };
-    let refused = refused.to_string();
-    let why = refused.lines().find(|line| line.contains("error")).unwrap_or(&refused);
-    bench.says(&format!("{} is left out: {why}", subject.name()));
-    Ok(false)
 }
 
 /// Hot and path, run by run, load by load, subject by subject.
@@ -211,10 +190,10 @@ struct Wanted {
 }
 
 /// The kernel's lane is against the kernel, the others are against who answers as they do.
-fn wanted(all: &[Measured], lane: Lane, path: &str) -> Wanted {
+fn wanted(all: &[Seen], lane: Lane, path: &str) -> Wanted {
     let of = |is_rival: fn(Subject) -> bool| {
-        let rivals = all.iter().filter(|one| is_rival(one.subject));
-        rivals.filter_map(|one| one.figures.median(path)).max_by(f64::total_cmp)
+        let rivals = all.iter().filter(|(subject, _)| is_rival(*subject));
+        rivals.filter_map(|(_, figures)| figures.median(path)).max_by(f64::total_cmp)
     };
     match lane {
         Lane::Kernel => {
@@ -236,48 +215,48 @@ fn path_goal(lane: Lane, load: Load) -> Option<Goal> {
     }
 }
 
-fn content_rows(bench: &Bench, all: &[Measured]) -> Vec<Row> {
+fn content_rows(runs: usize, all: &[Seen]) -> Vec<Row> {
     let mut rows = Vec::new();
     for load in LOADS {
-        rows.extend(load_rows(bench, all, load));
+        rows.extend(load_rows(runs, all, load));
     }
-    for one in all {
-        let is_fuse = one.subject == Subject::Dfs(Lane::Fuse);
+    for (subject, figures) in all {
+        let is_fuse = *subject == Subject::Dfs(Lane::Fuse);
         for (figure, unit, most) in [("cpu", "s/GiB", 0.35), ("rss", "MiB", 24.0)] {
-            let Some(value) = one.figures.median(figure) else { continue };
+            let Some(value) = figures.median(figure) else { continue };
             let goal = is_fuse.then_some(Goal::AtMost(most));
             let row = format!("P7.{figure}");
-            rows.push(Row { row, subject: one.subject.name(), value, unit, goal, runs: bench.runs });
+            rows.push(Row { row, subject: subject.name(), value, unit, goal, runs });
         }
     }
     rows
 }
 
-fn load_rows(bench: &Bench, all: &[Measured], load: Load) -> Vec<Row> {
+fn load_rows(runs: usize, all: &[Seen], load: Load) -> Vec<Row> {
     let (hot, path) = (format!("hot.{}", load.name()), format!("path.{}", load.name()));
-    let Some(base) = all[0].figures.median(&hot) else { return Vec::new() };
+    let [(native, figures), others @ ..] = all else { return Vec::new() };
+    let Some(base) = figures.median(&hot) else { return Vec::new() };
     let row = |row: String, subject: Subject, value, unit, goal| {
-        let (subject, runs) = (subject.name(), bench.runs);
+        let subject = subject.name();
         Row { row, subject, value, unit, goal, runs }
     };
-    let native = row(format!("P7.{hot}"), all[0].subject, base / 1e6, "MB/s", None);
-    let mut rows = vec![native];
-    for one in all.iter().skip(1) {
-        let goal = match one.subject {
-            Subject::Dfs(lane) => Some(Goal::AtLeast(wanted(all, lane, &path).hot)),
+    let mut rows = vec![row(format!("P7.{hot}"), *native, base / 1e6, "MB/s", None)];
+    for (subject, figures) in others {
+        let goal = match subject {
+            Subject::Dfs(lane) => Some(Goal::AtLeast(wanted(all, *lane, &path).hot)),
             Subject::Peer(_) => None,
         };
-        let value = one.figures.median(&hot).unwrap_or(f64::NAN) / base;
-        rows.push(row(format!("P7.{hot}"), one.subject, value, "× native", goal));
+        let value = figures.median(&hot).unwrap_or(f64::NAN) / base;
+        rows.push(row(format!("P7.{hot}"), *subject, value, "× native", goal));
     }
-    for one in all.iter().skip(1) {
-        let value = one.figures.median(&path).unwrap_or(f64::NAN);
+    for (subject, figures) in others {
+        let value = figures.median(&path).unwrap_or(f64::NAN);
         let share = format!("P7.{path}.share");
-        rows.push(row(share, one.subject, value / base, "× native hot", None));
-        let Subject::Dfs(lane) = one.subject else { continue };
+        rows.push(row(share, *subject, value / base, "× native hot", None));
+        let Subject::Dfs(lane) = *subject else { continue };
         let Wanted { rival: Some(rival), unit, .. } = wanted(all, lane, &path) else { continue };
         let goal = path_goal(lane, load);
-        rows.push(row(format!("P7.{path}"), one.subject, value / rival, unit, goal));
+        rows.push(row(format!("P7.{path}"), *subject, value / rival, unit, goal));
     }
     rows
 }
@@ -297,4 +276,44 @@ fn drop_names() -> Result<(), Failure> {
 /// Whether [`drop_names`] may be asked for.
 fn may_drop_names() -> bool {
     prepare::is_root()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(subject: Subject, hot: f64, path: f64) -> Seen {
+        let mut figures = Figures::default();
+        figures.add("hot.seq".to_owned(), hot);
+        figures.add("path.seq".to_owned(), path);
+        (subject, figures)
+    }
+
+    fn value(rows: &[Row], row: &str, subject: &str) -> Option<(f64, Option<Goal>)> {
+        let found = rows.iter().find(|one| one.row == row && one.subject == subject)?;
+        Some((found.value, found.goal))
+    }
+
+    #[test]
+    fn a_lane_is_held_against_the_best_of_its_kind_in_the_run() {
+        let mut all = vec![
+            seen(Subject::Peer(Peer::Native), 10.0, 0.0),
+            seen(Subject::Dfs(Lane::Fuse), 9.0, 6.0),
+            seen(Subject::Dfs(Lane::Kernel), 9.5, 8.0),
+            seen(Subject::Peer(Peer::Rclone), 1.0, 1.0),
+            seen(Subject::Peer(Peer::Squashfuse), 8.0, 4.0),
+        ];
+        let rows = content_rows(1, &all);
+        let goal = |least| Some(Goal::AtLeast(least));
+        assert_eq!(value(&rows, "P7.hot.seq", "dfs"), Some((0.9, goal(1.0))));
+        assert_eq!(value(&rows, "P7.hot.seq", "dfs-kernel"), Some((0.95, goal(0.95))));
+        assert_eq!(value(&rows, "P7.path.seq", "dfs"), Some((1.5, goal(1.3))));
+        assert_eq!(value(&rows, "P7.path.seq.share", "squashfuse"), Some((0.4, None)));
+        // Nobody of its kind is there.
+        assert_eq!(value(&rows, "P7.path.seq", "dfs-kernel"), None);
+        all.push(seen(Subject::Peer(Peer::Erofs), 10.0, 16.0));
+        let rows = content_rows(1, &all);
+        assert_eq!(value(&rows, "P7.path.seq", "dfs-kernel"), Some((0.5, goal(0.95))));
+        assert_eq!(value(&rows, "P7.path.seq", "dfs"), Some((1.5, goal(1.3))));
+    }
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use clap::ValueEnum;
+use dfs_tests::process::Said;
 use dfs_tests::wait::PATIENCE;
-use dfs_tests::{Mount, Node, wait};
+use dfs_tests::{Body, Mount, Node, Origin, wait};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -63,13 +64,24 @@ pub struct Whom {
 }
 
 impl Whom {
-    /// All of them, the native tree first, ours next.
-    pub fn subjects(&self) -> Vec<Subject> {
+    /// Those of them that are wanted and there, with all they need installed; the native tree first, ours next.
+    pub fn subjects(
+        &self,
+        bench: &Bench,
+        is_wanted: impl Fn(Subject) -> bool,
+    ) -> Result<Vec<Subject>, Failure> {
         let others = self.vs.iter().filter(|peer| **peer != Peer::Native);
-        std::iter::once(Subject::Peer(Peer::Native))
+        let all = std::iter::once(Subject::Peer(Peer::Native))
             .chain(self.lane.iter().map(|lane| Subject::Dfs(*lane)))
-            .chain(others.map(|peer| Subject::Peer(*peer)))
-            .collect()
+            .chain(others.map(|peer| Subject::Peer(*peer)));
+        let mut subjects = Vec::new();
+        for subject in all.filter(|subject| is_wanted(*subject)) {
+            subject.prepare()?;
+            if subject.is_taken(bench)? {
+                subjects.push(subject);
+            }
+        }
+        Ok(subjects)
     }
 }
 
@@ -146,9 +158,9 @@ impl Subject {
     pub fn is_fuse_peer(self) -> bool {
         match self {
             Self::Dfs(_) | Self::Peer(Peer::Native | Peer::Erofs) => false,
-            Self::Peer(
-                Peer::Rclone | Peer::Squashfuse | Peer::SquashfuseLl | Peer::Erofsfuse,
-            ) => true,
+            Self::Peer(Peer::Rclone | Peer::Squashfuse | Peer::SquashfuseLl | Peer::Erofsfuse) => {
+                true
+            }
         }
     }
 
@@ -162,8 +174,22 @@ impl Subject {
         self != Self::Dfs(Lane::Passthrough)
     }
 
+    /// Whether a lane is not refused here; it is tried.
+    fn is_taken(self, bench: &Bench) -> Result<bool, Failure> {
+        // Every kernel has the first one.
+        let Self::Dfs(Lane::Passthrough | Lane::Kernel) = self else { return Ok(true) };
+        let (root, known) = (bench.fresh_dir("tried")?, "file");
+        let origin = Origin::of(&format!("/{known}"), Body::bytes("tried"))?;
+        let tree = Tree { url: origin.url("/"), known, images: root.clone(), root };
+        let Err(refused) = self.mount(bench, &tree, &tree.root) else { return Ok(true) };
+        let refused = refused.to_string();
+        let why = refused.lines().find(|line| line.contains("error")).unwrap_or(&refused);
+        bench.says(&format!("{} is left out: {why}", self.name()));
+        Ok(false)
+    }
+
     /// Installs what it needs.
-    pub fn prepare(self) -> Result<(), Failure> {
+    fn prepare(self) -> Result<(), Failure> {
         match self {
             Self::Peer(Peer::Squashfuse | Peer::SquashfuseLl) => {
                 prepare::packages(prepare::FOR_SQUASHFS)
@@ -183,7 +209,10 @@ impl Subject {
         match self {
             Self::Dfs(lane) => {
                 let node = Node::start(&bench.binaries, work, "agent", None)?;
-                mount_dfs(bench, node, lane, &tree.url, &dir)
+                let mount = Some(mount_dfs(bench, &node, lane, &tree.url, &dir)?);
+                let (pid, kept) = (Some(node.process().pid()), node.data_dir().to_owned());
+                let server = Serving::Node { _node: Box::new(node) };
+                Ok(Mounted { dir, pid, kept, _mount: mount, _server: server })
             }
             Self::Peer(Peer::Native) => {
                 let (dir, kept) = (tree.root.clone(), tree.root.clone());
@@ -235,20 +264,18 @@ impl Tree {
 /// Has `node` show `url` on `dir`, which is there.
 pub fn mount_dfs(
     bench: &Bench,
-    node: Node,
+    node: &Node,
     lane: Lane,
     url: &str,
     dir: &Path,
-) -> Result<Mounted, Failure> {
-    let (pid, kept) = (node.process().pid(), node.data_dir().to_owned());
-    gone_on_signal(bench, pid, dir);
+) -> Result<Mount, Failure> {
+    gone_on_signal(bench, node.process().pid(), dir);
     // Guarded first: a mount that succeeds and then fails to say so goes away too.
     let mount = Mount::guard(dir);
     let mut dfctl = node.dfctl_command()?;
     dfctl.args(["-q", "mount", "--lane", lane.name(), url]).arg(dir);
-    dfs_tests::process::Said::by(&mut dfctl)?.ok()?;
-    let server = Serving::Node { _node: Box::new(node) };
-    Ok(Mounted { dir: dir.into(), pid: Some(pid), kept, _mount: Some(mount), _server: server })
+    Said::by(&mut dfctl)?.ok()?;
+    Ok(mount)
 }
 
 /// Has rclone show `url` on `dir`, and waits until `known` is seen in it.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use dfs_tests::{Body, Dfctl, Origin};
 
-use super::{FILE, Figures};
+use super::{FILE, Figures, Seen};
 use crate::bench::fio::Load;
 use crate::bench::row::{Goal, Row};
 use crate::bench::subject::{Lane, Mounted, Subject, Tree};
@@ -28,7 +28,8 @@ pub fn measure(bench: &Bench, subjects: &[Subject]) -> Result<Vec<Row>, Failure>
     let nowhere = PathBuf::new();
     let tree = Tree { root: nowhere.clone(), url: origin.url("/"), known: FILE, images: nowhere };
     let mut get = Figures::default();
-    let mut all: Vec<_> = subjects.iter().map(|subject| (*subject, Figures::default())).collect();
+    let mut all: Vec<Seen> =
+        subjects.iter().map(|subject| (*subject, Figures::default())).collect();
     for round in 1..=bench.runs {
         bench.interrupt.check()?;
         bench.says(&format!("cold {round}/{}", bench.runs));
@@ -89,7 +90,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn rows(bench: &Bench, get: &Figures, all: &[(Subject, Figures)]) -> Vec<Row> {
+fn rows(bench: &Bench, get: &Figures, all: &[Seen]) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |row: &str, subject: Subject, value, unit, goal| {
         let (row, subject, runs) = (row.to_owned(), subject.name(), bench.runs);

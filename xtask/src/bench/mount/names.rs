@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Measured, drop_names, drop_pages, may_drop_names};
+use super::{Measured, Seen, drop_names, drop_pages, may_drop_names};
 use crate::bench::row::{Goal, Row, median};
 use crate::bench::subject::{Lane, Peer, Subject};
-use crate::bench::{Bench, measure, write_noise};
+use crate::bench::{measure, write_noise};
 use crate::run::{Failure, failed};
 
 /// Where small files are, in the tree.
@@ -53,11 +53,11 @@ impl Walk {
     }
 
     /// What is wanted of ours: hot, and from what is kept.
-    fn goals(self, lane: Lane) -> (f64, Option<f64>) {
+    fn goals(self, lane: Lane) -> (Option<f64>, Option<f64>) {
         match (lane, self) {
-            (Lane::Kernel, _) => (0.95, None),
-            (_, Self::Find) => (0.85, Some(0.4)),
-            (_, Self::Read) => (0.8, Some(0.45)),
+            (Lane::Kernel, _) => (Some(0.95), None),
+            (_, Self::Find) => (Some(0.85), Some(0.4)),
+            (_, Self::Read) => (Some(0.8), Some(0.45)),
         }
     }
 }
@@ -103,35 +103,35 @@ fn drop_all_pages(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Shares of the native tree; the kernel's lane from what it keeps against the kernel's own image.
-pub fn rows(bench: &Bench, all: &[Measured]) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let runs = bench.runs;
-    for walk in Walk::ALL {
-        let [hot, path] = ["hot", "path"].map(|kind| format!("{}.{kind}", walk.name()));
-        let Some(base) = all[0].figures.median(&hot) else { continue };
-        let row = format!("P8.{hot}");
-        rows.push(Row { row, subject: "native", value: base, unit: "s", goal: None, runs });
-        let kernel = all.iter().find(|one| one.subject == Subject::Peer(Peer::Erofs));
-        let kernel = kernel.and_then(|one| one.figures.median(&path));
-        for (what, is_hot) in [(&hot, true), (&path, false)] {
-            for one in all.iter().skip(1) {
-                let Some(took) = one.figures.median(what) else { continue };
-                let least = match one.subject {
-                    Subject::Dfs(lane) if is_hot => Some(walk.goals(lane).0),
-                    Subject::Dfs(lane) => walk.goals(lane).1,
-                    Subject::Peer(_) => None,
-                };
-                let (subject, goal) = (one.subject.name(), least.map(Goal::AtLeast));
-                let (row, unit) = (format!("P8.{what}"), "× native hot");
-                rows.push(Row { row, subject, value: base / took, unit, goal, runs });
-                if let (Subject::Dfs(Lane::Kernel), false, Some(kernel)) =
-                    (one.subject, is_hot, kernel)
-                {
-                    let (row, unit) = (format!("P8.{what}.kernel"), "× kernel EROFS");
-                    let goal = Some(Goal::AtLeast(0.95));
-                    rows.push(Row { row, subject, value: kernel / took, unit, goal, runs });
-                }
-            }
+pub fn rows(runs: usize, all: &[Seen]) -> Vec<Row> {
+    Walk::ALL.into_iter().flat_map(|walk| walk_rows(runs, all, walk)).collect()
+}
+
+fn walk_rows(runs: usize, all: &[Seen], walk: Walk) -> Vec<Row> {
+    let [hot, path] = ["hot", "path"].map(|kind| format!("{}.{kind}", walk.name()));
+    let [(native, figures), others @ ..] = all else { return Vec::new() };
+    let Some(base) = figures.median(&hot) else { return Vec::new() };
+    let row = |name: String, subject: Subject, value, unit, least: Option<f64>| {
+        let (row, subject) = (format!("P8.{name}"), subject.name());
+        Row { row, subject, value, unit, goal: least.map(Goal::AtLeast), runs }
+    };
+    let mut rows = vec![row(hot.clone(), *native, base, "s", None)];
+    let goals = |subject| match subject {
+        Subject::Dfs(lane) => walk.goals(lane),
+        Subject::Peer(_) => (None, None),
+    };
+    for (subject, figures) in others {
+        let Some(took) = figures.median(&hot) else { continue };
+        rows.push(row(hot.clone(), *subject, base / took, "× native hot", goals(*subject).0));
+    }
+    let kernel = all.iter().find(|(subject, _)| *subject == Subject::Peer(Peer::Erofs));
+    let kernel = kernel.and_then(|(_, figures)| figures.median(&path));
+    for (subject, figures) in others {
+        let Some(took) = figures.median(&path) else { continue };
+        rows.push(row(path.clone(), *subject, base / took, "× native hot", goals(*subject).1));
+        if let (Subject::Dfs(Lane::Kernel), Some(kernel)) = (*subject, kernel) {
+            let name = format!("{path}.kernel");
+            rows.push(row(name, *subject, kernel / took, "× kernel EROFS", Some(0.95)));
         }
     }
     rows

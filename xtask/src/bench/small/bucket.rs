@@ -1,7 +1,7 @@
 //! P10 and P13: a bucket of very many objects becomes a mount; then one object more comes, and it is mounted again.
 //!
 //! The store is made up on the way (`dfs_tests::origin::Shelf`): it costs less than any real one, so that what is
-//! measured is ours. A cluster's seed reads the listing, a node mounts.
+//! measured is ours. A cluster's seed reads the listing, a node mounts; then an agent on its own does both.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,6 +19,7 @@ pub fn measure(bench: &Bench, objects: u64, per_directory: u64) -> Result<Vec<Ro
     let mib = f64::from(1 << 20);
     let (mut times, mut again, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     let (mut node_memory, mut index, mut moved) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut alone_times, mut alone_memory) = (Vec::new(), Vec::new());
     for run in 1..=bench.runs {
         bench.interrupt.check()?;
         bench.says(&format!("bucket {run}/{}", bench.runs));
@@ -48,13 +49,22 @@ pub fn measure(bench: &Bench, objects: u64, per_directory: u64) -> Result<Vec<Ro
         again.push(until_there(&node, &url, &work.join("again"), &more)?.as_secs_f64());
         moved.push((taken()? - before) / mib);
         node_memory.push(measure::peak_rss(node.process().pid()).unwrap_or(0) as f64 / mib);
+        drop((node, cluster));
+        // One that reads the listing itself, and moves nothing.
+        let alone = Node::start(&bench.binaries, &work, "alone", None)?;
+        let (mount, took) = timed(|| Ok(alone.mount(&url, &work.join("mnt"))?))?;
+        alone_times.push(took.as_secs_f64());
+        alone_memory.push(measure::peak_rss(alone.process().pid()).unwrap_or(0) as f64 / mib);
+        drop(mount);
     }
     Ok(vec![
         row("P13.time", "dfs", &times, "s to mounted", Some(Goal::AtMost(10.0))),
         row("P13.again", "dfs", &again, "s with one more", None),
         row("P13.moved", "dfs", &moved, "MiB with one more", Some(Goal::AtMost(5.0))),
         row("P13.index", "dfs", &index, "MiB of index", None),
-        row("P10.listing.rss", "dfs", &memory, "MiB (cluster)", Some(Goal::AtMost(200.0))),
+        row("P10.listing", "dfs", &alone_times, "s to mounted", Some(Goal::AtMost(10.0))),
+        row("P10.listing.rss", "dfs", &alone_memory, "MiB", Some(Goal::AtMost(200.0))),
+        row("P10.cluster.rss", "dfs", &memory, "MiB (cluster)", Some(Goal::AtMost(200.0))),
         row("P13.node.rss", "dfs", &node_memory, "MiB (node)", None),
     ])
 }

@@ -1,0 +1,338 @@
+//! P9: a cold start. Some files of a real root file system are read one after another by a machine that has nothing of it,
+//! behind a narrow link: how long that takes, and what the link carries.
+//!
+//! The origin has the root as an uncompressed tar and as a tree of files; rclone reads the tree, dfs one and the other,
+//! and the tar as one of a cluster in which somebody has mounted it before. The clock runs from `dfctl mount`, of an agent
+//! that runs already, or from the start of rclone, to the last byte of the last file. What it is compared with is one
+//! curl, over the same link in the same run, that gets those files alone, as one tar packed by zstd. Every answer of the
+//! origin may be late, as that of a distant one is. Everything that was read is compared with the root.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use dfs_model::{Rate, parse_duration};
+use dfs_tests::testbed::{Fleet, Layout, Machine, Role};
+use dfs_tests::{Body, Fault, Node, Origin, Testbed};
+
+use super::Bench;
+use super::measure;
+use super::row::{Goal, Row, median};
+use super::subject::{Subject, Whom, mount_dfs, mount_rclone};
+use crate::prepare;
+use crate::run::{Failure, failed, run};
+
+/// How many files are read, and how many bytes at most.
+const FILES: usize = 121;
+const BYTES: u64 = 5_300_000;
+
+/// What the origin has.
+const TREE: &str = "/tree/";
+const ARCHIVE: &str = "/tree.tar";
+const TOUCHED: &str = "/touched.tar.zst";
+
+/// How narrow and how far.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Of `--vs`, only rclone reads from an origin
+    #[command(flatten)]
+    whom: Whom,
+    /// What each machine's link carries, each way, as in 100Mbit
+    #[arg(long, value_name = "RATE", default_value = "100Mbit")]
+    link: Rate,
+    /// What dfs mounts
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [From::Tar, From::Tree, From::Cluster])]
+    from: Vec<From>,
+    /// How late every answer of the origin is
+    #[arg(long, value_delimiter = ',', default_value = "0ms,40ms", value_parser = parse_duration)]
+    first_byte: Vec<Duration>,
+    /// Files and their order are drawn from this: usually 3 to 5 MB of Debian 13
+    #[arg(long, default_value_t = 34)]
+    seed: u64,
+}
+
+/// A file that is read, and what is in it.
+struct Touched {
+    path: PathBuf,
+    content: Vec<u8>,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum From {
+    /// The tar, by an agent on its own
+    Tar,
+    /// The tree of files, by an agent on its own
+    Tree,
+    /// The tar, by one of a cluster that knows it already
+    Cluster,
+}
+
+impl From {
+    /// In the names of rows.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tar => "P9",
+            Self::Tree => "P9.tree",
+            Self::Cluster => "P9.cluster",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Tar | Self::Cluster => ARCHIVE,
+            Self::Tree => TREE,
+        }
+    }
+}
+
+/// What all runs share.
+struct Field<'a> {
+    bench: &'a Bench,
+    testbed: &'a Testbed,
+    machine: &'a Machine,
+    origin: &'a Origin,
+    touched: &'a [Touched],
+}
+
+/// What was seen of one start.
+struct Start {
+    /// Until it was mounted.
+    mounted: f64,
+    /// Until the last byte.
+    whole: f64,
+    /// Bytes that the machine's link brought.
+    carried: f64,
+}
+
+/// Measures each distance, run by run, subject by subject.
+pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
+    if !prepare::is_root() {
+        return Err(Failure::Other("a testbed is made of namespaces: run it as root".into()));
+    }
+    prepare::packages(prepare::FOR_COLD)?;
+    prepare::packages(prepare::FOR_DEBIAN_ROOT)?;
+    let subjects = args.whom.subjects(bench, Subject::fetches)?;
+    let root = prepare::erofs_oracle()?;
+    let touched = draw(&root, args.seed)?;
+    let testbed = Testbed::build(&Layout::flat(2, args.link))?;
+    let reaper = testbed.reaper();
+    bench.interrupt.on_signal(move || reaper.reap());
+    let (origin, machine) = (testbed.start_origin(0)?, testbed.first(Role::Node)?);
+    serve(bench, &origin, &root, &touched)?;
+    let (testbed, origin, touched) = (&testbed, &origin, &*touched);
+    let field = Field { bench, testbed, machine, origin, touched };
+    let each = subjects.iter().flat_map(|subject| match subject {
+        Subject::Dfs(_) => args.from.iter().map(|from| (*subject, *from)).collect(),
+        Subject::Peer(_) => vec![(*subject, From::Tree)],
+    });
+    let each: Vec<_> = each.collect();
+    let bytes: usize = touched.iter().map(|file| file.content.len()).sum();
+    bench.says(&format!("{} files with {bytes} bytes", touched.len()));
+    let mut rows = Vec::new();
+    for late in &args.first_byte {
+        let fault = origin.inject(Fault::late(*late));
+        rows.extend(field.measure(&each, *late, bytes as f64)?);
+        fault.lift();
+    }
+    Ok(rows)
+}
+
+/// Files of a root, in any order, none larger than what is left of all bytes.
+fn draw(root: &Path, seed: u64) -> Result<Vec<Touched>, Failure> {
+    let mut files = Vec::new();
+    collect(root, &mut files)?;
+    files.sort();
+    let lot = |place: usize| {
+        let mut lot = [0; 8];
+        dfs_tests::origin::fill(seed, place as u64 * 8, &mut lot);
+        lot
+    };
+    let mut lots: Vec<_> = files.into_iter().enumerate().collect();
+    lots.sort_by_key(|(place, _)| lot(*place));
+    let (mut left, mut touched) = (BYTES, Vec::new());
+    for (_, (path, length)) in lots {
+        if length > left {
+            continue;
+        }
+        let content = fs::read(&path).map_err(failed(&path))?;
+        let inside = path.strip_prefix(root).unwrap_or(&path).to_owned();
+        touched.push(Touched { path: inside, content });
+        left -= length;
+        if touched.len() == FILES {
+            break;
+        }
+    }
+    Ok(touched)
+}
+
+/// The files below `dir` in which something is, and how much.
+fn collect(dir: &Path, files: &mut Vec<(PathBuf, u64)>) -> Result<(), Failure> {
+    for entry in fs::read_dir(dir).map_err(failed(dir))? {
+        let path = entry.map_err(failed(dir))?.path();
+        let status = path.symlink_metadata().map_err(failed(&path))?;
+        if status.is_dir() {
+            collect(&path, files)?;
+        } else if status.is_file() && status.len() > 0 {
+            files.push((path, status.len()));
+        }
+    }
+    Ok(())
+}
+
+/// Puts the root and what will be read of it at the origin.
+fn serve(bench: &Bench, origin: &Origin, root: &Path, touched: &[Touched]) -> Result<(), Failure> {
+    bench.says("packing the root");
+    let tar = |name: &str| {
+        let mut tar = Command::new("tar");
+        tar.args(["--sort=name", "--numeric-owner", "-C"])
+            .arg(root)
+            .arg("-cf")
+            .arg(bench.path(name));
+        tar
+    };
+    run(tar("whole").arg("."))?;
+    run(tar("touched").arg("--zstd").args(touched.iter().map(|file| &file.path)))?;
+    origin.put(ARCHIVE, Body::File(bench.path("whole")));
+    origin.put(TOUCHED, Body::File(bench.path("touched")));
+    origin.show(TREE, root);
+    Ok(())
+}
+
+impl Field<'_> {
+    fn measure(
+        &self,
+        each: &[(Subject, From)],
+        late: Duration,
+        bytes: f64,
+    ) -> Result<Vec<Row>, Failure> {
+        let mut ideal = Vec::new();
+        let mut starts: Vec<Vec<Start>> = each.iter().map(|_| Vec::new()).collect();
+        for number in 1..=self.bench.runs {
+            ideal.push(self.ideal()?);
+            for ((subject, from), starts) in each.iter().zip(&mut starts) {
+                self.bench.interrupt.check()?;
+                let start = self.start(*subject, *from)?;
+                let of = format!("{number}/{} {late:?} away", self.bench.runs);
+                self.bench.says(&format!("{of} {} {} {start}", from.name(), subject.name()));
+                starts.push(start);
+            }
+        }
+        let ideal = median(&ideal);
+        let far = if late.is_zero() { String::new() } else { format!(".{late:?}") };
+        let row = |name: String, subject, value, unit, goal| Row {
+            row: name + &far,
+            subject,
+            value,
+            unit,
+            goal,
+            runs: self.bench.runs,
+        };
+        let mut rows = vec![row("P9.ideal".to_owned(), "curl", ideal, "s", None)];
+        for ((subject, from), starts) in each.iter().zip(&starts) {
+            let of =
+                |figure: fn(&Start) -> f64| median(&starts.iter().map(figure).collect::<Vec<_>>());
+            let is_ours = matches!(subject, Subject::Dfs(_));
+            let goal = |most| is_ours.then_some(Goal::AtMost(most));
+            let (time, carried) = (of(|one| one.whole) / ideal, of(|one| one.carried) / bytes);
+            // Others have one way only.
+            let group = if is_ours { from.name() } else { From::Tar.name() };
+            let (name, subject) = (|figure| format!("{group}.{figure}"), subject.name());
+            rows.push(row(name("time"), subject, time, "× ideal", goal(2.5)));
+            rows.push(row(name("bytes"), subject, carried, "× bytes read", goal(0.9)));
+            rows.push(row(name("mount"), subject, of(|one| one.mounted), "s to mounted", None));
+        }
+        Ok(rows)
+    }
+
+    /// Seconds of getting what will be read and nothing else.
+    fn ideal(&self) -> Result<f64, Failure> {
+        let mut curl = Command::new("curl");
+        curl.args(["-sSf", "--noproxy", "*", "-o", "/dev/null", &self.origin.url(TOUCHED)]);
+        let took = self.machine.inside(|| Ok(measure::wall(&mut curl)))??;
+        Ok(took.as_secs_f64())
+    }
+
+    /// One start with nothing there.
+    fn start(&self, subject: Subject, from: From) -> Result<Start, Failure> {
+        let work = self.bench.fresh_dir("cold")?;
+        let dir = work.join("mnt");
+        fs::create_dir_all(&dir).map_err(failed(&dir))?;
+        let url = self.origin.url(from.path());
+        let Subject::Dfs(lane) = subject else {
+            let cache = work.join("cache");
+            return self.timed(&dir, || mount_rclone(self.bench, &url, &cache, &dir, "usr"));
+        };
+        if from == From::Cluster {
+            let fleet = Fleet::start(self.testbed, &self.bench.binaries, &work)?;
+            let [first, other] = [0, 1].map(|place| &fleet.nodes()[place]);
+            let known = self.testbed.machine(other.name())?;
+            drop(known.inside(|| other.mount(&url, &work.join("known")))?);
+            return self.timed(&dir, || mount_dfs(self.bench, first, lane, &url, &dir));
+        }
+        let agent = || Node::start(&self.bench.binaries, &work, "agent", None);
+        let agent = self.machine.inside(agent)?;
+        self.timed(&dir, || mount_dfs(self.bench, &agent, lane, &url, &dir))
+    }
+
+    /// Mounts on `dir` and reads there.
+    fn timed<M: Send>(
+        &self,
+        dir: &Path,
+        mount: impl FnOnce() -> Result<M, Failure> + Send,
+    ) -> Result<Start, Failure> {
+        let (before, begun) = (self.machine.traffic()?, Instant::now());
+        let _mount = self.machine.inside(|| Ok(mount()))??;
+        let mounted = begun.elapsed().as_secs_f64();
+        let read = self.touched.iter().map(|file| {
+            let path = dir.join(&file.path);
+            fs::read(&path).map_err(failed(&path))
+        });
+        let read = read.collect::<Result<Vec<_>, Failure>>()?;
+        let whole = begun.elapsed().as_secs_f64();
+        let carried = (self.machine.traffic()? - before).received as f64;
+        match self.touched.iter().zip(read).find(|(file, content)| *content != file.content) {
+            Some((file, _)) => {
+                Err(Failure::Other(format!("wrong bytes in {}", dir.join(&file.path).display())))
+            }
+            None => Ok(Start { mounted, whole, carried }),
+        }
+    }
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mounted, whole, carried } = self;
+        write!(f, "mounted {mounted:.2} s  read {whole:.2} s  {:.2} MB", carried / 1e6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_drawn_once_and_all_over_the_root() {
+        let root = tempfile::tempdir().unwrap();
+        for number in 0..200_u64 {
+            let dir = root.path().join(format!("d{}", number / 10));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join(number.to_string()), vec![1; number as usize % 7]).unwrap();
+        }
+        std::os::unix::fs::symlink("/etc/passwd", root.path().join("link")).unwrap();
+        let drawn = |seed| {
+            let touched = draw(root.path(), seed).unwrap();
+            touched.into_iter().map(|file| file.path).collect::<Vec<_>>()
+        };
+        let first = drawn(1);
+        assert_eq!(first, drawn(1));
+        assert_ne!(first, drawn(2));
+        let mut sorted = first.clone();
+        sorted.sort();
+        sorted.dedup();
+        assert_eq!((sorted.len(), sorted == first), (FILES, false));
+    }
+}
