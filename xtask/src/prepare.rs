@@ -176,7 +176,8 @@ pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-fn is_installed(program: &str) -> bool {
+/// Whether a program is found where programs are, or a file is there.
+pub fn is_installed(program: &str) -> bool {
     if program.starts_with('/') {
         return Path::new(program).exists();
     }

@@ -2,8 +2,9 @@
 //! behind a narrow link: how long that takes, and what the link carries.
 //!
 //! The origin has the root as an uncompressed tar and as a tree of files; rclone reads the tree, dfs one and the other,
-//! and the tar as one of a cluster in which somebody has mounted it before. The clock runs from `dfctl mount`, of an agent
-//! that runs already, or from the start of rclone, to the last byte of the last file. What it is compared with is one
+//! and the tar as one of a cluster in which somebody has mounted it before; nydusd reads an image made beforehand. The
+//! clock runs from `dfctl mount`, of an agent that runs already, from the start of rclone, or from when nydusd's names are
+//! asked for, to the last byte of the last file. What it is compared with is one
 //! curl, over the same link in the same run, that gets those files alone, as one tar packed by zstd. Every answer of the
 //! origin may be late, as that of a distant one is. Everything that was read is compared with the root.
 
@@ -21,7 +22,7 @@ use dfs_tests::{Body, Fault, Node, Origin, Testbed};
 use super::Bench;
 use super::measure;
 use super::row::{Goal, Row, median};
-use super::subject::{Subject, Whom, mount_dfs, mount_rclone};
+use super::subject::{Mounted, Peer, Subject, Whom, mount_dfs, mount_nydusd, mount_rclone, nydus};
 use crate::prepare;
 use crate::run::{Failure, failed, run};
 
@@ -33,11 +34,17 @@ const BYTES: u64 = 5_300_000;
 const TREE: &str = "/tree/";
 const ARCHIVE: &str = "/tree.tar";
 const TOUCHED: &str = "/touched.tar.zst";
+const NAMES: &str = "/nydus-names";
+
+const NYDUSD: Subject = Subject::Peer(Peer::Nydusd);
+
+/// A name in the root.
+const KNOWN: &str = "usr";
 
 /// How narrow and how far.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Of `--vs`, only rclone reads from an origin
+    // Of whom it is compared with, those who read from an origin.
     #[command(flatten)]
     whom: Whom,
     /// What each machine's link carries, each way, as in 100Mbit
@@ -115,7 +122,7 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     }
     prepare::packages(prepare::FOR_COLD)?;
     prepare::packages(prepare::FOR_DEBIAN_ROOT)?;
-    let subjects = args.whom.subjects(bench, Subject::fetches)?;
+    let subjects = args.whom.subjects(bench, reads_from_afar)?;
     let root = prepare::erofs_oracle()?;
     let touched = draw(&root, args.seed)?;
     let testbed = Testbed::build(&Layout::flat(2, args.link))?;
@@ -123,6 +130,11 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     bench.interrupt.on_signal(move || reaper.reap());
     let (origin, machine) = (testbed.start_origin(0)?, testbed.first(Role::Node)?);
     serve(bench, &origin, &root, &touched)?;
+    if subjects.contains(&NYDUSD) {
+        let image = nydus::Image::of(&root, bench.work.path(), nydus::Packing::Zstd)?;
+        image.serve(&origin)?;
+        origin.put(NAMES, Body::File(image.bootstrap));
+    }
     let (testbed, origin, touched) = (&testbed, &origin, &*touched);
     let field = Field { bench, testbed, machine, origin, touched };
     let each = subjects.iter().flat_map(|subject| match subject {
@@ -139,6 +151,11 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
         fault.lift();
     }
     Ok(rows)
+}
+
+/// Whether it shows a tree that an origin has.
+fn reads_from_afar(subject: Subject) -> bool {
+    subject.fetches() || subject == NYDUSD
 }
 
 /// Files of a root, in any order, none larger than what is left of all bytes.
@@ -262,9 +279,13 @@ impl Field<'_> {
         let dir = work.join("mnt");
         fs::create_dir_all(&dir).map_err(failed(&dir))?;
         let url = self.origin.url(from.path());
-        let Subject::Dfs(lane) = subject else {
-            let cache = work.join("cache");
-            return self.timed(&dir, || mount_rclone(self.bench, &url, &cache, &dir, "usr"));
+        let lane = match subject {
+            Subject::Dfs(lane) => lane,
+            NYDUSD => return self.timed(&dir, || self.nydusd(&work)),
+            Subject::Peer(_) => {
+                let cache = work.join("cache");
+                return self.timed(&dir, || mount_rclone(self.bench, &url, &cache, &dir, KNOWN));
+            }
         };
         if from == From::Cluster {
             let fleet = Fleet::start(self.testbed, &self.bench.binaries, &work)?;
@@ -276,6 +297,15 @@ impl Field<'_> {
         let agent = || Node::start(&self.bench.binaries, &work, "agent", None);
         let agent = self.machine.inside(agent)?;
         self.timed(&dir, || mount_dfs(self.bench, &agent, lane, &url, &dir))
+    }
+
+    /// Gets the names, and mounts what they are of.
+    fn nydusd(&self, work: &Path) -> Result<Mounted, Failure> {
+        let names = work.join("names");
+        let mut curl = Command::new("curl");
+        curl.args(["-sSf", "--noproxy", "*", &self.origin.url(NAMES), "-o"]).arg(&names);
+        run(&mut curl)?;
+        mount_nydusd(self.bench, &names, self.origin, work, KNOWN)
     }
 
     /// Mounts on `dir` and reads there.

@@ -49,8 +49,9 @@ impl Load {
             Self::Random { kib, jobs } => fio
                 .args(["--rw=randread", "--ioengine=psync", "--thread", SECONDS])
                 .args([format!("--bs={kib}k"), format!("--numjobs={jobs}")]),
+            // Who maps a file says nothing of how it reads: with the hint, a FUSE mount is read page by page.
             Self::Mapped { jobs } => fio
-                .args(["--rw=read", "--bs=1M", "--ioengine=mmap"])
+                .args(["--rw=read", "--bs=1M", "--ioengine=mmap", "--fadvise_hint=0"])
                 .arg(format!("--numjobs={jobs}")),
         };
     }

@@ -13,6 +13,9 @@ use dfs_tests::{Body, Mount, Node, Origin, wait};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+pub mod nydus;
+
+use self::nydus::Packing;
 use super::Bench;
 use crate::prepare;
 use crate::run::{Failure, failed, run};
@@ -43,6 +46,8 @@ pub enum Peer {
     Erofsfuse,
     /// The same image, mounted by the kernel; needs root
     Erofs,
+    /// An image of its own format; left out where nydusd and nydus-image are not installed
+    Nydusd,
 }
 
 /// Who is measured.
@@ -59,7 +64,7 @@ pub struct Whom {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Lane::Fuse, Lane::Passthrough, Lane::Kernel])]
     lane: Vec<Lane>,
     /// Whom to compare with
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Peer::Native, Peer::Rclone, Peer::Squashfuse, Peer::Erofsfuse])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Peer::Native, Peer::Rclone, Peer::Squashfuse, Peer::Erofsfuse, Peer::Nydusd])]
     vs: Vec<Peer>,
 }
 
@@ -77,7 +82,7 @@ impl Whom {
         let mut subjects = Vec::new();
         for subject in all.filter(|subject| is_wanted(*subject)) {
             subject.prepare()?;
-            if subject.is_taken(bench)? {
+            if subject.is_there(bench)? {
                 subjects.push(subject);
             }
         }
@@ -151,17 +156,13 @@ impl Subject {
             Self::Peer(Peer::SquashfuseLl) => "squashfuse_ll",
             Self::Peer(Peer::Erofsfuse) => "erofsfuse",
             Self::Peer(Peer::Erofs) => "erofs",
+            Self::Peer(Peer::Nydusd) => "nydusd",
         }
     }
 
     /// Whether it is another's process that answers the kernel.
     pub fn is_fuse_peer(self) -> bool {
-        match self {
-            Self::Dfs(_) | Self::Peer(Peer::Native | Peer::Erofs) => false,
-            Self::Peer(Peer::Rclone | Peer::Squashfuse | Peer::SquashfuseLl | Peer::Erofsfuse) => {
-                true
-            }
-        }
+        !matches!(self, Self::Dfs(_) | Self::Peer(Peer::Native | Peer::Erofs))
     }
 
     /// Whether it fetches from an origin what it shows.
@@ -174,18 +175,32 @@ impl Subject {
         self != Self::Dfs(Lane::Passthrough)
     }
 
-    /// Whether a lane is not refused here; it is tried.
-    fn is_taken(self, bench: &Bench) -> Result<bool, Failure> {
-        // Every kernel has the first one.
-        let Self::Dfs(Lane::Passthrough | Lane::Kernel) = self else { return Ok(true) };
+    /// Whether it can be had here: a lane of ours is tried, programs that no package has are looked for.
+    fn is_there(self, bench: &Bench) -> Result<bool, Failure> {
+        let why = match self {
+            Self::Dfs(Lane::Passthrough | Lane::Kernel) => self.refused(bench)?,
+            Self::Peer(Peer::Nydusd) => {
+                let missing = nydus::PROGRAMS.iter().find(|one| !prepare::is_installed(one));
+                missing.map(|missing| format!("{missing} is not installed"))
+            }
+            // Every kernel has the first lane.
+            Self::Dfs(Lane::Fuse) | Self::Peer(_) => None,
+        };
+        if let Some(why) = &why {
+            bench.says(&format!("{} is left out: {why}", self.name()));
+        }
+        Ok(why.is_none())
+    }
+
+    /// What `dfctl mount` says against it.
+    fn refused(self, bench: &Bench) -> Result<Option<String>, Failure> {
         let (root, known) = (bench.fresh_dir("tried")?, "file");
         let origin = Origin::of(&format!("/{known}"), Body::bytes("tried"))?;
         let tree = Tree { url: origin.url("/"), known, images: root.clone(), root };
-        let Err(refused) = self.mount(bench, &tree, &tree.root) else { return Ok(true) };
+        let Err(refused) = self.mount(bench, &tree, &tree.root) else { return Ok(None) };
         let refused = refused.to_string();
         let why = refused.lines().find(|line| line.contains("error")).unwrap_or(&refused);
-        bench.says(&format!("{} is left out: {why}", self.name()));
-        Ok(false)
+        Ok(Some(why.to_owned()))
     }
 
     /// Installs what it needs.
@@ -198,7 +213,7 @@ impl Subject {
                 prepare::packages(prepare::FOR_DEBIAN_ROOT)?;
                 prepare::erofs_program("mkfs.erofs").map(drop)
             }
-            Self::Dfs(_) | Self::Peer(Peer::Native | Peer::Rclone) => Ok(()),
+            Self::Dfs(_) | Self::Peer(Peer::Native | Peer::Rclone | Peer::Nydusd) => Ok(()),
         }
     }
 
@@ -234,6 +249,10 @@ impl Subject {
                 serve(bench, command, &dir, tree.known, image)
             }
             Self::Peer(Peer::Erofs) => mount_erofs(bench, tree.erofs()?, dir),
+            Self::Peer(Peer::Nydusd) => {
+                let image = nydus::Image::of(&tree.root, &tree.images, Packing::None)?;
+                serve(bench, image.local(work, &dir)?, &dir, tree.known, work.join("cache"))
+            }
         }
     }
 }
@@ -300,6 +319,19 @@ fn mount_erofs(bench: &Bench, image: PathBuf, dir: PathBuf) -> Result<Mounted, F
     let detached = dir.clone();
     bench.interrupt.on_signal(move || dfs_tests::cluster::detach(&detached));
     Ok(Mounted { dir, pid: None, kept: image, _mount: Some(guard), _server: Serving::Kernel })
+}
+
+/// Has nydusd show an image whose names are in `bootstrap`, and whose content the origin has.
+pub fn mount_nydusd(
+    bench: &Bench,
+    bootstrap: &Path,
+    origin: &Origin,
+    work: &Path,
+    known: &str,
+) -> Result<Mounted, Failure> {
+    let dir = work.join("mnt");
+    let command = nydus::remote(bootstrap, origin, work, &dir)?;
+    serve(bench, command, &dir, known, work.join("cache"))
 }
 
 /// Starts a program that serves `dir` as long as it runs.
