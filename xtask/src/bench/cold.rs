@@ -22,7 +22,9 @@ use dfs_tests::{Body, Fault, Node, Origin, Testbed};
 use super::Bench;
 use super::measure;
 use super::row::{Goal, Row, median};
-use super::subject::{Mounted, Peer, Subject, Whom, mount_dfs, mount_nydusd, mount_rclone, nydus};
+use super::subject::{
+    Lane, Mounted, Peer, Subject, Whom, mount_dfs, mount_nydusd, mount_rclone, nydus,
+};
 use crate::prepare;
 use crate::run::{Failure, failed, run};
 
@@ -35,8 +37,6 @@ const TREE: &str = "/tree/";
 const ARCHIVE: &str = "/tree.tar";
 const TOUCHED: &str = "/touched.tar.zst";
 const NAMES: &str = "/nydus-names";
-
-const NYDUSD: Subject = Subject::Peer(Peer::Nydusd);
 
 /// A name in the root.
 const KNOWN: &str = "usr";
@@ -51,8 +51,8 @@ pub struct Args {
     #[arg(long, value_name = "RATE", default_value = "100Mbit")]
     link: Rate,
     /// What dfs mounts
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [From::Tar, From::Tree, From::Cluster])]
-    from: Vec<From>,
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Source::Tar, Source::Tree, Source::Cluster])]
+    from: Vec<Source>,
     /// How late every answer of the origin is
     #[arg(long, value_delimiter = ',', default_value = "0ms,40ms", value_parser = parse_duration)]
     first_byte: Vec<Duration>,
@@ -67,9 +67,9 @@ struct Touched {
     content: Vec<u8>,
 }
 
-/// What is mounted.
+/// What dfs mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum From {
+enum Source {
     /// The tar, by an agent on its own
     Tar,
     /// The tree of files, by an agent on its own
@@ -78,20 +78,36 @@ enum From {
     Cluster,
 }
 
-impl From {
-    /// In the names of rows.
-    fn name(self) -> &'static str {
+/// Who starts, from what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Ours(Lane, Source),
+    Theirs(Peer),
+}
+
+impl Case {
+    /// All that these subjects do.
+    fn all(subjects: &[Subject], sources: &[Source]) -> Vec<Self> {
+        let each = subjects.iter().flat_map(|subject| match subject {
+            Subject::Dfs(lane) => sources.iter().map(|source| Self::Ours(*lane, *source)).collect(),
+            Subject::Peer(peer) => vec![Self::Theirs(*peer)],
+        });
+        each.collect()
+    }
+
+    /// The rows that it is in.
+    fn group(self) -> &'static str {
         match self {
-            Self::Tar => "P9",
-            Self::Tree => "P9.tree",
-            Self::Cluster => "P9.cluster",
+            Self::Ours(_, Source::Tar) | Self::Theirs(_) => "P9",
+            Self::Ours(_, Source::Tree) => "P9.tree",
+            Self::Ours(_, Source::Cluster) => "P9.cluster",
         }
     }
 
-    fn path(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
-            Self::Tar | Self::Cluster => ARCHIVE,
-            Self::Tree => TREE,
+            Self::Ours(lane, _) => Subject::Dfs(lane).name(),
+            Self::Theirs(peer) => Subject::Peer(peer).name(),
         }
     }
 }
@@ -130,24 +146,20 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
     bench.interrupt.on_signal(move || reaper.reap());
     let (origin, machine) = (testbed.start_origin(0)?, testbed.first(Role::Node)?);
     serve(bench, &origin, &root, &touched)?;
-    if subjects.contains(&NYDUSD) {
+    if subjects.contains(&Subject::Peer(Peer::Nydusd)) {
         let image = nydus::Image::of(&root, bench.work.path(), nydus::Packing::Zstd)?;
         image.serve(&origin)?;
         origin.put(NAMES, Body::File(image.bootstrap));
     }
     let (testbed, origin, touched) = (&testbed, &origin, &*touched);
     let field = Field { bench, testbed, machine, origin, touched };
-    let each = subjects.iter().flat_map(|subject| match subject {
-        Subject::Dfs(_) => args.from.iter().map(|from| (*subject, *from)).collect(),
-        Subject::Peer(_) => vec![(*subject, From::Tree)],
-    });
-    let each: Vec<_> = each.collect();
+    let cases = Case::all(&subjects, &args.from);
     let bytes: usize = touched.iter().map(|file| file.content.len()).sum();
     bench.says(&format!("{} files with {bytes} bytes", touched.len()));
     let mut rows = Vec::new();
     for late in &args.first_byte {
         let fault = origin.inject(Fault::late(*late));
-        rows.extend(field.measure(&each, *late, bytes as f64)?);
+        rows.extend(field.measure(&cases, *late, bytes as f64)?);
         fault.lift();
     }
     Ok(rows)
@@ -155,7 +167,7 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
 
 /// Whether it shows a tree that an origin has.
 fn reads_from_afar(subject: Subject) -> bool {
-    subject.fetches() || subject == NYDUSD
+    subject.fetches() || subject == Subject::Peer(Peer::Nydusd)
 }
 
 /// Files of a root, in any order, none larger than what is left of all bytes.
@@ -220,47 +232,26 @@ fn serve(bench: &Bench, origin: &Origin, root: &Path, touched: &[Touched]) -> Re
 }
 
 impl Field<'_> {
-    fn measure(
-        &self,
-        each: &[(Subject, From)],
-        late: Duration,
-        bytes: f64,
-    ) -> Result<Vec<Row>, Failure> {
+    fn measure(&self, cases: &[Case], late: Duration, bytes: f64) -> Result<Vec<Row>, Failure> {
         let mut ideal = Vec::new();
-        let mut starts: Vec<Vec<Start>> = each.iter().map(|_| Vec::new()).collect();
+        let mut starts: Vec<Vec<Start>> = cases.iter().map(|_| Vec::new()).collect();
         for number in 1..=self.bench.runs {
             ideal.push(self.ideal()?);
-            for ((subject, from), starts) in each.iter().zip(&mut starts) {
+            for (case, starts) in cases.iter().zip(&mut starts) {
                 self.bench.interrupt.check()?;
-                let start = self.start(*subject, *from)?;
+                let start = self.start(*case)?;
                 let of = format!("{number}/{} {late:?} away", self.bench.runs);
-                self.bench.says(&format!("{of} {} {} {start}", from.name(), subject.name()));
+                self.bench.says(&format!("{of} {} {} {start}", case.group(), case.name()));
                 starts.push(start);
             }
         }
-        let ideal = median(&ideal);
         let far = if late.is_zero() { String::new() } else { format!(".{late:?}") };
-        let row = |name: String, subject, value, unit, goal| Row {
-            row: name + &far,
-            subject,
-            value,
-            unit,
-            goal,
-            runs: self.bench.runs,
-        };
-        let mut rows = vec![row("P9.ideal".to_owned(), "curl", ideal, "s", None)];
-        for ((subject, from), starts) in each.iter().zip(&starts) {
-            let of =
-                |figure: fn(&Start) -> f64| median(&starts.iter().map(figure).collect::<Vec<_>>());
-            let is_ours = matches!(subject, Subject::Dfs(_));
-            let goal = |most| is_ours.then_some(Goal::AtMost(most));
-            let (time, carried) = (of(|one| one.whole) / ideal, of(|one| one.carried) / bytes);
-            // Others have one way only.
-            let group = if is_ours { from.name() } else { From::Tar.name() };
-            let (name, subject) = (|figure| format!("{group}.{figure}"), subject.name());
-            rows.push(row(name("time"), subject, time, "× ideal", goal(2.5)));
-            rows.push(row(name("bytes"), subject, carried, "× bytes read", goal(0.9)));
-            rows.push(row(name("mount"), subject, of(|one| one.mounted), "s to mounted", None));
+        let (ideal, runs) = (median(&ideal), self.bench.runs);
+        let row = format!("P9.ideal{far}");
+        let mut rows =
+            vec![Row { row, subject: "curl", value: ideal, unit: "s", goal: None, runs }];
+        for (case, starts) in cases.iter().zip(&starts) {
+            rows.extend(rows_of(*case, starts, &far, ideal, bytes));
         }
         Ok(rows)
     }
@@ -274,20 +265,20 @@ impl Field<'_> {
     }
 
     /// One start with nothing there.
-    fn start(&self, subject: Subject, from: From) -> Result<Start, Failure> {
+    fn start(&self, case: Case) -> Result<Start, Failure> {
         let work = self.bench.fresh_dir("cold")?;
         let dir = work.join("mnt");
         fs::create_dir_all(&dir).map_err(failed(&dir))?;
-        let url = self.origin.url(from.path());
-        let lane = match subject {
-            Subject::Dfs(lane) => lane,
-            NYDUSD => return self.timed(&dir, || self.nydusd(&work)),
-            Subject::Peer(_) => {
-                let cache = work.join("cache");
+        let (lane, source) = match case {
+            Case::Ours(lane, source) => (lane, source),
+            Case::Theirs(Peer::Nydusd) => return self.timed(&dir, || self.nydusd(&work)),
+            Case::Theirs(_) => {
+                let (url, cache) = (self.origin.url(TREE), work.join("cache"));
                 return self.timed(&dir, || mount_rclone(self.bench, &url, &cache, &dir, KNOWN));
             }
         };
-        if from == From::Cluster {
+        let url = self.origin.url(if source == Source::Tree { TREE } else { ARCHIVE });
+        if source == Source::Cluster {
             let fleet = Fleet::start(self.testbed, &self.bench.binaries, &work)?;
             let [first, other] = [0, 1].map(|place| &fleet.nodes()[place]);
             let known = self.testbed.machine(other.name())?;
@@ -333,6 +324,21 @@ impl Field<'_> {
     }
 }
 
+/// What was seen of a case, against the least time and the bytes that were read.
+fn rows_of(case: Case, starts: &[Start], far: &str, ideal: f64, bytes: f64) -> Vec<Row> {
+    let of = |figure: fn(&Start) -> f64| median(&starts.iter().map(figure).collect::<Vec<_>>());
+    let row = |figure: &str, value, unit, most: Option<f64>| {
+        let (row, subject) = (format!("{}.{figure}{far}", case.group()), case.name());
+        let goal = most.filter(|_| matches!(case, Case::Ours(..))).map(Goal::AtMost);
+        Row { row, subject, value, unit, goal, runs: starts.len() }
+    };
+    vec![
+        row("time", of(|one| one.whole) / ideal, "× ideal", Some(2.5)),
+        row("bytes", of(|one| one.carried) / bytes, "× bytes read", Some(0.9)),
+        row("mount", of(|one| one.mounted), "s to mounted", None),
+    ]
+}
+
 impl fmt::Display for Start {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mounted, whole, carried } = self;
@@ -343,6 +349,17 @@ impl fmt::Display for Start {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_is_told_against_the_least_and_only_ours_has_a_goal() {
+        let starts = [Start { mounted: 0.5, whole: 2.0, carried: 3e6 }];
+        let of = |case| rows_of(case, &starts, ".40ms", 0.5, 4e6);
+        let ours = of(Case::Ours(Lane::Fuse, Source::Cluster));
+        assert_eq!((ours[0].row.as_str(), ours[0].value), ("P9.cluster.time.40ms", 4.0));
+        assert_eq!((ours[1].value, ours[1].goal), (0.75, Some(Goal::AtMost(0.9))));
+        let theirs = of(Case::Theirs(Peer::Rclone));
+        assert_eq!((theirs[0].row.as_str(), theirs[0].goal), ("P9.time.40ms", None));
+    }
 
     #[test]
     fn files_are_drawn_once_and_all_over_the_root() {

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use dfs_tests::process::Said;
@@ -111,8 +112,30 @@ pub struct Mounted {
     /// Where the bytes are that are shown: a file, or a directory of them.
     pub kept: PathBuf,
     // Dropped in this order: the mount, then who serves it.
-    _mount: Option<Mount>,
+    _mount: Option<Shown>,
     _server: Serving,
+}
+
+/// A mount that goes when this is dropped, or on a signal: with it whoever serves it, for others to be told of their
+/// reads. After that the number of the process may be another's.
+pub struct Shown {
+    _mount: Mount,
+    _is_here: Arc<()>,
+}
+
+impl Shown {
+    /// Guards `dir`, which `server` mounts, or the kernel. Guarded first, also what mounts and then fails to say so goes.
+    fn on(bench: &Bench, dir: &Path, server: Option<u32>) -> Self {
+        let (mount, is_here) = (Mount::guard(dir), Arc::new(()));
+        let (detached, still) = (dir.to_owned(), Arc::downgrade(&is_here));
+        bench.interrupt.on_signal(move || {
+            if still.upgrade().is_some() {
+                dfs_tests::cluster::detach(&detached);
+                server.iter().for_each(|pid| kill(*pid));
+            }
+        });
+        Self { _mount: mount, _is_here: is_here }
+    }
 }
 
 /// Who serves a mount; held, never read.
@@ -287,10 +310,8 @@ pub fn mount_dfs(
     lane: Lane,
     url: &str,
     dir: &Path,
-) -> Result<Mount, Failure> {
-    gone_on_signal(bench, node.process().pid(), dir);
-    // Guarded first: a mount that succeeds and then fails to say so goes away too.
-    let mount = Mount::guard(dir);
+) -> Result<Shown, Failure> {
+    let mount = Shown::on(bench, dir, Some(node.process().pid()));
     let mut dfctl = node.dfctl_command()?;
     dfctl.args(["-q", "mount", "--lane", lane.name(), url]).arg(dir);
     Said::by(&mut dfctl)?.ok()?;
@@ -313,12 +334,10 @@ pub fn mount_rclone(
 
 /// The kernel reads the image's file itself, without a loop device.
 fn mount_erofs(bench: &Bench, image: PathBuf, dir: PathBuf) -> Result<Mounted, Failure> {
-    let guard = Mount::guard(&dir);
+    let shown = Shown::on(bench, &dir, None);
     mount(&image, &dir, "erofs", MountFlags::RDONLY, None)
         .map_err(|error| failed(&image)(error.into()))?;
-    let detached = dir.clone();
-    bench.interrupt.on_signal(move || dfs_tests::cluster::detach(&detached));
-    Ok(Mounted { dir, pid: None, kept: image, _mount: Some(guard), _server: Serving::Kernel })
+    Ok(Mounted { dir, pid: None, kept: image, _mount: Some(shown), _server: Serving::Kernel })
 }
 
 /// Has nydusd show an image whose names are in `bootstrap`, and whose content the origin has.
@@ -342,25 +361,22 @@ fn serve(
     known: &str,
     kept: PathBuf,
 ) -> Result<Mounted, Failure> {
-    let mount = Mount::guard(dir);
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let child = command.spawn();
     let line = crate::run::line(&command);
     let child = child.map_err(|error| Failure::Other(format!("`{line}`: {error}")))?;
-    let (pid, running) = (child.id(), Running(child));
-    gone_on_signal(bench, pid, dir);
+    let (pid, mut running) = (child.id(), Running(child));
+    let shown = Shown::on(bench, dir, Some(pid));
     let seen = dir.join(known);
-    wait::find(&format!("`{line}` has mounted"), PATIENCE, || seen.exists().then_some(()))?;
+    let ended = |status| Failure::Other(format!("`{line}` ended with {status}"));
+    wait::find(&format!("`{line}` has mounted"), PATIENCE, || {
+        if let Ok(Some(status)) = running.0.try_wait() {
+            return Some(Err(ended(status)));
+        }
+        seen.exists().then_some(Ok(()))
+    })??;
     let server = Serving::Program { _running: running };
-    Ok(Mounted { dir: dir.into(), pid: Some(pid), kept, _mount: Some(mount), _server: server })
-}
-
-fn gone_on_signal(bench: &Bench, pid: u32, dir: &Path) {
-    let dir = dir.to_owned();
-    bench.interrupt.on_signal(move || {
-        dfs_tests::cluster::detach(&dir);
-        kill(pid);
-    });
+    Ok(Mounted { dir: dir.into(), pid: Some(pid), kept, _mount: Some(shown), _server: server })
 }
 
 fn kill(pid: u32) {

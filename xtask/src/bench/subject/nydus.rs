@@ -93,7 +93,8 @@ fn nydusd(bootstrap: &Path, backend: &Value, work: &Path, dir: &Path) -> Result<
     });
     fs::write(&config, text.to_string()).map_err(failed(&config))?;
     let mut command = Command::new("nydusd");
-    command.args(["--log-level", "error", "--config"]).arg(&config);
+    // It would take more files than a container may have.
+    command.args(["--log-level", "error", "--rlimit-nofile", "0", "--config"]).arg(&config);
     command.arg("--bootstrap").arg(bootstrap).arg("--mountpoint").arg(dir);
     Ok(command)
 }
