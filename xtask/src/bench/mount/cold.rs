@@ -91,12 +91,14 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
 }
 
 fn rows(bench: &Bench, get: &Figures, all: &[Seen]) -> Vec<Row> {
-    let mut rows = Vec::new();
+    let Some(get) = get.median("get") else { return Vec::new() };
+    let (row, value) = ("P7.cold".to_owned(), bench.size as f64 / get / 1e6);
+    let mut rows =
+        vec![Row { row, subject: "dfctl get", value, unit: "MB/s", goal: None, runs: bench.runs }];
     let mut add = |row: &str, subject: Subject, value, unit, goal| {
         let (row, subject, runs) = (row.to_owned(), subject.name(), bench.runs);
         rows.push(Row { row, subject, value, unit, goal, runs });
     };
-    let Some(get) = get.median("get") else { return Vec::new() };
     for load in LOADS {
         let row = match load {
             Load::Sequential => "P7.cold".to_owned(),
