@@ -18,6 +18,9 @@ use crate::run::{Failure, failed, said};
 /// Where somebody works who begins with nothing.
 const WORK: &str = "cold";
 
+/// So much memory is used before each turn at most.
+const MEMORY: u64 = 4 << 30;
+
 /// How it is read.
 const LOADS: [Load; 2] = [Load::Sequential, Load::Mapped { jobs: 8 }];
 
@@ -33,10 +36,12 @@ pub fn measure(bench: &Bench, subjects: &[Subject]) -> Result<Vec<Row>, Failure>
     for round in 1..=bench.runs {
         bench.interrupt.check()?;
         bench.says(&format!("cold {round}/{}", bench.runs));
+        warm_memory(bench)?;
         get.add("get".to_owned(), get_it(bench, &origin)?);
         for (subject, figures) in &mut all {
             for load in LOADS {
                 bench.interrupt.check()?;
+                warm_memory(bench)?;
                 let mounted = subject.mount(bench, &tree, &bench.fresh_dir(WORK)?)?;
                 let file = mounted.dir.join(FILE);
                 let begun = Instant::now();
@@ -52,6 +57,12 @@ pub fn measure(bench: &Bench, subjects: &[Subject]) -> Result<Vec<Row>, Failure>
         }
     }
     Ok(rows(bench, &get, &all))
+}
+
+/// What the host of a virtual machine takes for memory that it gives back is nobody's. The pages of a mount and of a store.
+fn warm_memory(bench: &Bench) -> Result<(), Failure> {
+    let memory = bench.memory_dir()?;
+    measure::use_memory(&memory.path().join("used"), (2 * bench.size).min(MEMORY))
 }
 
 /// Seconds of `dfctl get` of it.
