@@ -440,6 +440,14 @@ pub struct MountRequest {
     pub lane: String,
     /// Whether other users may look inside.
     pub allow_other: bool,
+    /// Whose all files appear to be.
+    pub uid: Option<u32>,
+    /// Which group's.
+    pub gid: Option<u32>,
+    /// Whether no program can be started from it.
+    pub noexec: bool,
+    /// Whether set-user-id bits and devices work.
+    pub effective: bool,
 }
 
 /// A mount as the agent sees it.

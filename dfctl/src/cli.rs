@@ -20,6 +20,7 @@ use crate::commands::Command;
 use crate::completion;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::fstab;
 use crate::help;
 use crate::interrupt::Interrupts;
 use crate::near::near;
@@ -144,9 +145,11 @@ pub fn main(extensions: Extensions) -> ExitCode {
     if words.next().is_some_and(|word| word == completion::ASKED) {
         return completion::main(words);
     }
-    let (cli, given) = match Cli::of(std::env::args_os()) {
+    let words: Vec<_> = std::env::args_os().collect();
+    let words = fstab::as_dfctl(&words).unwrap_or(words);
+    let (cli, given) = match Cli::of(&words) {
         Ok(parsed) => parsed,
-        Err(error) => return usage(&error, &std::env::args_os().skip(1).collect::<Vec<_>>()),
+        Err(error) => return usage(&error, &words[1.min(words.len())..]),
     };
     let format = cli.global.format.unwrap_or_default();
     let verbosity = cli.global.verbosity();

@@ -15,6 +15,7 @@ mod commands;
 pub mod completion;
 mod context;
 mod error;
+mod fstab;
 mod help;
 mod interrupt;
 mod launch;

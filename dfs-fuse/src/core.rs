@@ -50,6 +50,17 @@ pub struct CoreOptions {
     pub reader_gone: Duration,
     /// Bytes that read-ahead may have under way at once, over all files.
     pub read_ahead_bytes: u64,
+    /// Whose all files appear to be.
+    pub owner: Owner,
+}
+
+/// Whose all files of a mount appear to be, where that is not whose they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// The user.
+    pub uid: Option<u32>,
+    /// The group.
+    pub gid: Option<u32>,
 }
 
 impl Default for CoreOptions {
@@ -60,6 +71,7 @@ impl Default for CoreOptions {
             waiting_reads: 1024,
             reader_gone: Duration::from_secs(10),
             read_ahead_bytes: 256 << 20,
+            owner: Owner::default(),
         }
     }
 }
@@ -201,7 +213,14 @@ impl Core {
 
     /// Attributes of a node.
     pub fn attr(&self, node: NodeId) -> Result<Attr, FsError> {
-        Ok(self.tree.attr(self.nodes.nid(node)?)?)
+        self.attr_of(self.nodes.nid(node)?)
+    }
+
+    fn attr_of(&self, nid: u64) -> Result<Attr, FsError> {
+        let mut attr = self.tree.attr(nid)?;
+        attr.uid = self.options.owner.uid.unwrap_or(attr.uid);
+        attr.gid = self.options.owner.gid.unwrap_or(attr.gid);
+        Ok(attr)
     }
 
     /// What a symbolic link holds.
@@ -264,7 +283,7 @@ impl Core {
     }
 
     fn entry(&self, nid: u64) -> Result<Entry, FsError> {
-        Ok(Entry { node: self.nodes.node(nid)?, attr: self.tree.attr(nid)? })
+        Ok(Entry { node: self.nodes.node(nid)?, attr: self.attr_of(nid)? })
     }
 }
 

@@ -97,6 +97,8 @@ pub struct Shape {
     pub part: bool,
     /// Whether it is to be shown to some people only, whatever the permissions of its files.
     pub private: bool,
+    /// Whether its files are to appear as others' than they are.
+    pub others: bool,
 }
 
 /// The first kernel whose FUSE lets files be read from others, and take-overs of such mounts.
@@ -130,6 +132,8 @@ impl Machine {
             Some("kernel shows whole trees only")
         } else if shape.private {
             Some("kernel would show it to everybody: --allow-other")
+        } else if shape.others {
+            Some("kernel shows files as whose they are")
         } else if !shape.whole {
             Some("kernel needs all of it to be here")
         } else {
@@ -214,6 +218,7 @@ mod tests {
         whole: true,
         part: false,
         private: false,
+        others: false,
     };
 
     fn lane(wanted: Wanted, machine: Machine, shape: Shape) -> Lane {
@@ -253,6 +258,7 @@ mod tests {
             Shape { whole: false, ..MODEL },
             Shape { part: true, ..MODEL },
             Shape { private: true, ..MODEL },
+            Shape { others: true, ..MODEL },
         ];
         for shape in parts {
             assert_eq!(lane(kernel, ABLE, shape), Lane::Passthrough);

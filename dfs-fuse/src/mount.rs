@@ -63,6 +63,8 @@ pub struct MountOptions {
     pub in_sight: Option<PathBuf>,
     /// Whether set-user-id bits and device nodes have any effect. Only root can ask for it.
     pub privileges: Privileges,
+    /// Whether programs can be started from it.
+    pub programs: Programs,
     /// Threads that take requests from the kernel.
     pub threads: usize,
     /// Who keeps the mount when this process dies; it dies with it when nobody is named.
@@ -91,6 +93,7 @@ impl MountOptions {
             mount_point_of: None,
             in_sight: None,
             privileges: Privileges::default(),
+            programs: Programs::default(),
             threads: cores.clamp(2, 8),
             keeping: None,
         }
@@ -134,6 +137,16 @@ pub enum Privileges {
     Inert,
     /// They work, as on a system's own disk.
     Effective,
+}
+
+/// Whether programs can be started from a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Programs {
+    /// As from any file system.
+    #[default]
+    Start,
+    /// None can.
+    AreRefused,
 }
 
 /// Why nothing was mounted.
@@ -440,7 +453,8 @@ fn plan(options: &MountOptions) -> Result<Plan, MountError> {
         Audience::Everyone => (true, own),
         Audience::WidestAllowed => (allowed, own),
     };
-    Ok(Plan { name: options.name.clone(), everyone, user, privileges: options.privileges })
+    let (name, privileges) = (options.name.clone(), options.privileges);
+    Ok(Plan { name, everyone, user, privileges, programs: options.programs })
 }
 
 /// Lets the kernel read ahead in requests as large as it can send, instead of 128 KiB.

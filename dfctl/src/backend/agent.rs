@@ -198,6 +198,10 @@ impl Backend for Agent {
             dir: dir.to_owned(),
             view: view_message(request.view),
             lane: request.lane,
+            uid: request.uid,
+            gid: request.gid,
+            noexec: request.noexec,
+            effective: request.effective,
             allow_other: request.allow_other,
             path: request.path.into(),
         };

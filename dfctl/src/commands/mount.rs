@@ -11,9 +11,13 @@ use crate::backend::{Backend, FailureClass, MountInfo, MountRequest, View};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
+use crate::fstab::{self, Unknown};
 use crate::launch;
 use crate::output::{files, missing, printable, quoted_path, shell_quoted, when};
 use crate::reach;
+
+/// What `--lane` takes.
+const LANES: [&str; 4] = ["auto", "fuse", "passthrough", "kernel"];
 
 /// Mount what is behind a URL as a read-only directory
 ///
@@ -36,7 +40,7 @@ pub struct Args {
     dir: PathBuf,
     /// How the kernel reads it: through the agent, whole large files from the cache itself, or, where all of it is in the
     /// cache, everything, without the agent
-    #[arg(long, default_value = "auto", value_parser = ["auto", "fuse", "passthrough", "kernel"], env = "DFS_LANE", hide_env_values = true)]
+    #[arg(long, default_value = "auto", value_parser = LANES, env = "DFS_LANE", hide_env_values = true)]
     lane: String,
     /// Show it as one file or as a tree, instead of by its kind
     #[arg(long = "as", value_enum, value_name = "VIEW", env = "DFS_AS", hide_env_values = true)]
@@ -44,10 +48,40 @@ pub struct Args {
     /// Let other users look inside, also where credentials were given
     #[arg(long, env = "DFS_ALLOW_OTHER", hide_env_values = true)]
     allow_other: bool,
+    /// Options as in /etc/fstab: ro, allow_other, uid=N and gid=N (whose all files appear to be), noexec, suid,dev, lane=LANE,
+    /// prefetch=WHAT; those of mount(8) and systemd mean nothing here
+    #[arg(short, long, value_name = "OPTIONS")]
+    options: Vec<String>,
+    /// Pass over options that nobody knows
+    #[arg(long, hide = true)]
+    sloppy: bool,
+    /// Do nothing
+    #[arg(long, hide = true)]
+    fake: bool,
+}
+
+impl Args {
+    /// What stands in `-o`.
+    fn options(&self) -> Result<fstab::Options, CliError> {
+        let unknown = if self.sloppy { Unknown::Tolerated } else { Unknown::Refused };
+        let options = fstab::Options::parse(&self.options.join(","), unknown)
+            .map_err(|error| CliError::new(&codes::USAGE, error.to_string()))?;
+        match &options.lane {
+            Some(lane) if !LANES.contains(&lane.as_str()) => {
+                let what = format!("there is no lane '{lane}'; there are {}", LANES.join(", "));
+                Err(CliError::new(&codes::USAGE, what))
+            }
+            _ => Ok(options),
+        }
+    }
 }
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
+    let options = args.options()?;
+    if args.fake {
+        return Ok(Outcome::Done);
+    }
     let locator = args.named.locate(context).await?;
     let dir = existing_directory(&args.dir)?;
     mount_point(&dir)?;
@@ -59,8 +93,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         path: locator.inner.clone().unwrap_or_default(),
         dir,
         view: args.view.unwrap_or(View::Auto),
-        lane: args.lane,
-        allow_other: args.allow_other,
+        lane: options.lane.unwrap_or(args.lane),
+        allow_other: args.allow_other || options.allow_other,
+        uid: options.uid,
+        gid: options.gid,
+        noexec: options.noexec,
+        effective: options.effective,
     };
     let url = locator.shown();
     let mounted = answer(context, backend.mount(request)).await?;

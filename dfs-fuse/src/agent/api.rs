@@ -30,8 +30,9 @@ use super::asker::Asker;
 use super::status::{CallError, status_of};
 use super::walk::{Depth, Walk, find, missing};
 use super::{Agent, CommandId, MountTableError, Question, mounts};
+use crate::core::Owner;
 use crate::lane::Wanted;
-use crate::mount::{Audience, Detach, User};
+use crate::mount::{Audience, Detach, Privileges, Programs, User};
 
 /// Serves the node API from an agent.
 #[derive(Clone)]
@@ -260,6 +261,9 @@ impl node_server::Node for NodeService {
             return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
         }
         asker.may_mount_on(&dir).map_err(failed)?;
+        let owner = Owner { uid: request.uid, gid: request.gid };
+        let powers = if request.effective { Privileges::Effective } else { Privileges::Inert };
+        asker.may_show_as(user, owner, powers).map_err(failed)?;
         let opened = OpenArtifact::clone(&*self.opened(&question).await?);
         // What was fetched with somebody's credentials is shown to nobody else unasked.
         let audience = match (request.allow_other, question.target.credentials.is_none()) {
@@ -267,11 +271,18 @@ impl node_server::Node for NodeService {
             (false, true) => Audience::WidestAllowed,
             (false, false) => Audience::Only(user),
         };
-        let path = request.path;
-        let data_dir = self.agent.facts().data_dir.clone();
-        let path = path.into();
-        let mounting =
-            mounts::MountRequest { opened, path, dir, audience, lane, by: asker, data_dir };
+        let mounting = mounts::MountRequest {
+            opened,
+            path: request.path.into(),
+            dir,
+            audience,
+            lane,
+            owner,
+            privileges: powers,
+            programs: if request.noexec { Programs::AreRefused } else { Programs::Start },
+            by: asker,
+            data_dir: self.agent.facts().data_dir.clone(),
+        };
         let mounted = self.with_files(|| self.agent.mounts().mount(mounting.clone())).await;
         if let Err(MountTableError::NoPath(_)) = mounted {
             self.opened(&question.of_a_tree()).await?;

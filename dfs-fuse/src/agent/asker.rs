@@ -14,7 +14,8 @@ use tonic::Request;
 use tonic::transport::server::UdsConnectInfo;
 
 use super::CallError;
-use crate::mount::User;
+use crate::core::Owner;
+use crate::mount::{Privileges, User};
 
 /// A number that no user has.
 const NOBODY: u32 = u32::MAX;
@@ -78,6 +79,23 @@ impl Asker {
         }
         let why = format!("{} is not a directory of yours: mount on one that is", dir.display());
         Err(CallError::NotPermitted(why))
+    }
+
+    /// Refuses powers over a mount that a user may not hand out: to show files as others', or ones that do what only root's
+    /// do.
+    pub fn may_show_as(self, own: User, shown: Owner, powers: Privileges) -> Result<(), CallError> {
+        let Self::Other(_) = self else { return Ok(()) };
+        let refused = |why: &str| Err(CallError::NotPermitted(why.to_owned()));
+        if powers == Privileges::Effective {
+            return refused("suid and dev are for the agent's own user");
+        }
+        let is_own = shown.uid.is_none_or(|uid| uid == own.uid)
+            && shown.gid.is_none_or(|gid| gid == own.gid);
+        if is_own {
+            Ok(())
+        } else {
+            refused("uid= and gid= are your own, or the agent's own user gives them")
+        }
     }
 
     /// Whose directory the mount point must be at the moment of the mount, where that matters.

@@ -19,7 +19,7 @@ use futures::stream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Agent, Asker, CallError, MountTableError};
+use super::{Agent, Asker, CallError, MountRequest, MountTableError};
 use crate::holder::{Holder, Kept, Then};
 use crate::mount;
 
@@ -56,7 +56,8 @@ pub(super) enum NotResumed {
 }
 
 /// What is written down of a mount.
-pub(super) fn shown(opened: &OpenArtifact, path: &[u8], by: Asker) -> ShownMount {
+pub(super) fn shown(request: &MountRequest) -> ShownMount {
+    let opened = &request.opened;
     let reads_as = match &opened.target.credentials {
         Credentials::User(user) => Some(LocalUser { uid: user.uid, gid: user.gid }),
         _ => None,
@@ -69,9 +70,11 @@ pub(super) fn shown(opened: &OpenArtifact, path: &[u8], by: Asker) -> ShownMount
     ShownMount {
         target: Some(targets::to_wire(&opened.target)),
         artifact: Some(artifact),
-        path: path.to_vec().into(),
-        user: by.mounts_on_own(),
+        path: request.path.clone().into(),
+        user: request.by.mounts_on_own(),
         reads_as,
+        uid: request.owner.uid,
+        gid: request.owner.gid,
     }
 }
 

@@ -20,12 +20,12 @@ use super::asker::Asker;
 use super::content::SpaceContent;
 use super::independent::{self, Records};
 use super::kept;
-use crate::core::Generation;
+use crate::core::{Generation, Owner};
 use crate::holder::{Holder, Kept};
 use crate::lane::{self, Chosen, Lane, Machine, Shape, Wanted};
 use crate::mount::{
     self, Audience, Custody, Detach, Keeping, MountEntry, MountError, MountOptions, Mounted,
-    Served, Survival, UnmountError, Unmounted, mounted_at, served, unmount,
+    Privileges, Programs, Served, Survival, UnmountError, Unmounted, mounted_at, served, unmount,
 };
 use crate::tree::{Footprint, IndexTree, PartTree, Totals, Tree, TreeError};
 
@@ -45,6 +45,12 @@ pub struct MountRequest {
     pub audience: Audience,
     /// By which way it is to be read.
     pub lane: Wanted,
+    /// Whose all files appear to be.
+    pub owner: Owner,
+    /// Whether set-user-id bits and device nodes have any effect.
+    pub privileges: Privileges,
+    /// Whether programs can be started from it.
+    pub programs: Programs,
     /// Who asks for it.
     pub by: Asker,
     /// Where the agent keeps its own data, which no mount may hide.
@@ -187,9 +193,12 @@ impl MountTable {
         let source = shown(&opened.target.url, &request.path);
         let mut options = MountOptions::new(&source, Handle::current());
         options.audience = request.audience;
+        options.privileges = request.privileges;
+        options.programs = request.programs;
+        options.core.owner = request.owner;
         options.mount_point_of = request.by.mounts_on_own();
         options.in_sight = Some(request.data_dir.clone());
-        options.keeping = self.keeping(kept::shown(&opened, &request.path, request.by));
+        options.keeping = self.keeping(kept::shown(&request));
         let alone = Alone::of(&opened);
         let shape = alone.shape(&request);
         let mut lane = lane::choose(request.lane, &Machine::this(), &shape);
@@ -232,7 +241,7 @@ impl MountTable {
         let (dir, options) = (request.dir.clone(), options.clone());
         let blobs = independent::blobs(&request.opened)?;
         let records = Records::of(&request.data_dir);
-        let shown = kept::shown(&request.opened, &request.path, request.by);
+        let shown = kept::shown(request);
         let mounting = tokio::task::spawn_blocking(move || {
             let note = |at: &MountedAt| records.note(at, &shown);
             mount::by_kernel(&dir, &blobs, &options, &note)
@@ -276,6 +285,7 @@ impl MountTable {
         let (path, by) = (shown.path.to_vec(), kept::owner(&shown));
         let mut options =
             MountOptions::new(self::shown(&opened.target.url, &path), Handle::current());
+        options.core.owner = Owner { uid: shown.uid, gid: shown.gid };
         options.core.generation = Generation(u16::try_from(record.generation).unwrap_or(0));
         options.keeping = self.keeping(shown);
         let within = path.clone();
@@ -495,6 +505,7 @@ impl Alone {
             whole: request.lane == Wanted::Lane(Lane::Kernel) && is_whole(&request.opened),
             part: !request.path.is_empty(),
             private: matches!(request.audience, Audience::Only(_)),
+            others: request.owner != Owner::default(),
         }
     }
 }

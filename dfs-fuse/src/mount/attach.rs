@@ -18,7 +18,7 @@ use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::check::MountPoint;
-use super::{MountError, Privileges, SUBTYPE, User, check, table};
+use super::{MountError, Privileges, Programs, SUBTYPE, User, check, table};
 
 /// Environment variable that tells the helper where to send the descriptor.
 const SEND_TO: &str = "_FUSE_COMMFD";
@@ -36,6 +36,7 @@ pub(super) struct Plan {
     /// Whose mount it is.
     pub user: User,
     pub privileges: Privileges,
+    pub programs: Programs,
 }
 
 /// Mounts on `point`: by mount(2) where this process may, otherwise with the helper, which goes by the name and
@@ -61,6 +62,9 @@ fn by_system_call(device: File, point: &MountPoint, plan: &Plan) -> Result<Owned
     let mut flags = MountFlags::RDONLY;
     if plan.privileges == Privileges::Inert {
         flags |= MountFlags::NOSUID | MountFlags::NODEV;
+    }
+    if plan.programs == Programs::AreRefused {
+        flags |= MountFlags::NOEXEC;
     }
     let others = if plan.everyone { ",allow_other" } else { "" };
     let data = format!(
@@ -112,9 +116,13 @@ fn helper_options(plan: &Plan) -> String {
         Privileges::Inert => "nosuid,nodev",
         Privileges::Effective => "suid,dev",
     };
+    let programs = match plan.programs {
+        Programs::Start => "",
+        Programs::AreRefused => ",noexec",
+    };
     let others = if plan.everyone { ",allow_other" } else { "" };
     let name = table::printable_name(&plan.name);
-    format!("ro,{privileges},default_permissions{others},subtype={SUBTYPE},fsname={name}")
+    format!("ro,{privileges}{programs},default_permissions{others},subtype={SUBTYPE},fsname={name}")
 }
 
 /// The descriptor that the helper sends; `None` when it ended without.
@@ -148,7 +156,8 @@ mod tests {
 
     fn plan(name: String) -> Plan {
         let user = User::of_this_process();
-        Plan { name, everyone: false, user, privileges: Privileges::Inert }
+        let (privileges, programs) = (Privileges::Inert, Programs::Start);
+        Plan { name, everyone: false, user, privileges, programs }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::mounted::Serving;
 use super::table::{self, MountEntry};
-use super::{MountError, MountOptions, Mounted, Privileges, Survival, keeping};
+use super::{MountError, MountOptions, Mounted, Privileges, Programs, Survival, keeping};
 
 /// Files that the kernel reads: absolute names, that lead to them as long as they are mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub fn by_kernel(
     let refused = |source| MountError::Refused { dir: point.dir.clone(), source };
     let planned = MountEntry { device: String::new(), ..entry_of(&point.dir, &blobs.index) };
     note(&keeping::at(&planned)).map_err(refused)?;
-    let mount = open(blobs, options.privileges).map_err(refused)?;
+    let mount = open(blobs, options).map_err(refused)?;
     // The name of the directory's handle is a link.
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
     move_mount(&mount, "", rustix::fs::CWD, point.target(), flags)
@@ -84,7 +84,7 @@ fn entry_of(dir: &Path, index: &Path) -> MountEntry {
     }
 }
 
-fn open(blobs: &Blobs, privileges: Privileges) -> io::Result<impl AsFd> {
+fn open(blobs: &Blobs, options: &MountOptions) -> io::Result<impl AsFd> {
     let context = fsopen(KIND, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", &blobs.index)?;
     for space in &blobs.spaces {
@@ -93,8 +93,11 @@ fn open(blobs: &Blobs, privileges: Privileges) -> io::Result<impl AsFd> {
     fsconfig_set_flag(&context, "ro")?;
     fsconfig_create(&context)?;
     let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
-    if privileges == Privileges::Inert {
+    if options.privileges == Privileges::Inert {
         attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    }
+    if options.programs == Programs::AreRefused {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
     }
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }

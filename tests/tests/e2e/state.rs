@@ -1,12 +1,14 @@
-//! What a mount says of itself: by file, to any program that reads extended attributes.
+//! What a mount says of itself, by file, to any program that reads extended attributes; and what mount(8) says to it.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::process::Command;
 
+use dfs_tests::process::Said;
 use dfs_tests::{Body, Fault, Origin};
 
-use crate::support::{Agent, Expected, Place, all};
+use crate::support::{Agent, Expected, NOBODY, Place, all, as_nobody, binary};
 
 const MIB: u64 = 1 << 20;
 
@@ -53,4 +55,95 @@ fn each_file_says_what_of_it_is_here_and_where_it_comes_from() {
     assert!(listed.text().contains(&task));
     // None of it is listed: whoever copies attributes does not copy these.
     assert_eq!(xattr::list(&path).unwrap().count(), 0);
+}
+
+/// A place in which `mount -t dfs` finds our program and nobody else's agent.
+struct Table {
+    place: Place,
+    agent: Agent,
+    origin: Origin,
+}
+
+impl Table {
+    fn new() -> Self {
+        let place = Place::new();
+        let origin = Origin::of("/d/f", Body::noise(1, 70_000)).unwrap();
+        let agent = Agent::solo(&place, "agent");
+        Self { place, agent, origin }
+    }
+
+    /// Calls the helper as mount(8) does.
+    fn helper(&self, dir: &Path, words: &[&str]) -> Said {
+        let helper = self.place.path("mount.dfs");
+        if !helper.exists() {
+            std::os::unix::fs::symlink(binary("dfctl"), &helper).unwrap();
+        }
+        self.agent.guard(dir);
+        let mut command = Command::new(helper);
+        command.arg(self.origin.url("/d/")).arg(dir).args(words);
+        command.env("DFS_SOCKET", self.agent.socket());
+        Said::by(&mut command).unwrap()
+    }
+
+    fn line(&self, dir: &Path) -> String {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let of = |line: &&str| line.split(' ').nth(4) == dir.to_str();
+        table.lines().find(of).unwrap_or_default().to_owned()
+    }
+}
+
+#[test]
+fn a_line_of_fstab_is_mounted_with_its_options() {
+    let table = Table::new();
+    let dir = table.place.dir("mount");
+    let options = "rw,noauto,_netdev,x-systemd.automount,noexec,uid=1234,gid=77,lane=fuse";
+    let said = table.helper(&dir, &["-o", options]).done();
+    assert_eq!(said.text(), "", "mount(8) has nothing to add to it");
+    let line = table.line(&dir);
+    for option in ["ro,", "noexec", "nosuid", "nodev"] {
+        assert!(line.contains(option), "{option}: {line}");
+    }
+    for path in [dir.join("f"), dir.clone()] {
+        let meta = std::fs::metadata(path).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (1234, 77));
+    }
+    assert!(Command::new("umount").arg(&dir).status().unwrap().success());
+    assert_eq!(table.line(&dir), "");
+}
+
+#[test]
+fn what_a_line_of_fstab_cannot_mean_is_said_and_mounts_nothing() {
+    let table = Table::new();
+    let dir = table.place.dir("mount");
+    for (options, why) in [
+        ("ro,cheese", "there is no mount option 'cheese'"),
+        ("uid=ada", "'uid=ada' takes a number"),
+        ("lane=fast", "there is no lane 'fast'"),
+        ("suid", "given together"),
+    ] {
+        let said = table.helper(&dir, &["-o", options]).exits(2);
+        assert!(said.stderr.contains(why), "{}", said.stderr);
+        assert_eq!(table.line(&dir), "");
+    }
+    table.helper(&dir, &["-f", "-o", "ro"]).done();
+    assert_eq!(table.line(&dir), "", "that was only to be tried");
+    table.helper(&dir, &["-s", "-n", "-o", "cheese"]).done();
+    assert!(table.line(&dir).contains("fuse.dfs"));
+}
+
+#[test]
+fn powers_over_a_mount_are_the_agents_own_users_to_give() {
+    let table = Table::new();
+    table.place.open_to_others();
+    let dir = table.place.dir("mount");
+    std::os::unix::fs::chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
+    table.agent.guard(&dir);
+    for options in ["suid,dev", "uid=0", "gid=0"] {
+        let mut command = as_nobody(&binary("dfctl"));
+        command.arg("--socket").arg(table.agent.socket()).arg("mount");
+        command.arg(table.origin.url("/d/")).arg(&dir).args(["-o", options]);
+        let said = Said::by(&mut command).unwrap();
+        assert_ne!(said.code, 0, "{options}");
+        assert_eq!(table.line(&dir), "");
+    }
 }

@@ -35,7 +35,12 @@ pub fn stage(programs: &Path, tree: &Path) -> Result<(), Failure> {
         let fish = format!("usr/share/fish/vendor_completions.d/{program}.fish");
         put(done.join(format!("{program}.fish")), fish, 0o644)?;
     }
-    for (path, name) in files(&root.join("man"))? {
+    // By its other name it is what mount(8) calls.
+    let helper = tree.join("usr/sbin/mount.dfs");
+    fs::create_dir_all(tree.join("usr/sbin")).map_err(failed(&helper))?;
+    std::os::unix::fs::symlink("../bin/dfctl", &helper).map_err(failed(&helper))?;
+    let own = (root.join("deploy/mount.dfs.8"), "mount.dfs.8".to_owned());
+    for (path, name) in files(&root.join("man"))?.into_iter().chain([own]) {
         let section = name.rsplit('.').next().unwrap_or("1");
         let to = tree.join(format!("usr/share/man/man{section}/{name}"));
         install(&path, &to, 0o644)?;

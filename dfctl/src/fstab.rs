@@ -1,0 +1,213 @@
+//! Mounting as mount(8) asks for it: options as fstab(5) has them, and the program `mount.dfs`, which is this one by
+//! another name.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// The name by which mount(8) calls what mounts a type `dfs`.
+const HELPER: &str = "mount.dfs";
+
+/// Options that say something to mount(8), systemd or other file systems, and nothing here. A mount is read-only
+/// whatever is said, as of all file systems that have nothing else.
+const OF_OTHERS: &[&str] = &[
+    "_netdev",
+    "async",
+    "atime",
+    "auto",
+    "defaults",
+    "diratime",
+    "exec",
+    "group",
+    "lazytime",
+    "noatime",
+    "noauto",
+    "nodev",
+    "nodiratime",
+    "nofail",
+    "nolazytime",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nouser",
+    "owner",
+    "relatime",
+    "ro",
+    "rw",
+    "strictatime",
+    "user",
+    "users",
+];
+
+/// Such that go on with whatever is theirs.
+const BEGINNINGS: &[&str] = &["x-", "X-", "comment=", "user=", "uhelper=", "helper="];
+
+/// What is understood.
+const OURS: &str = "ro, allow_other, uid=, gid=, noexec, suid, dev, lane=, prefetch=";
+
+/// Options of one mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Other users may look in.
+    pub allow_other: bool,
+    /// Whose all files appear to be.
+    pub uid: Option<u32>,
+    /// Which group's.
+    pub gid: Option<u32>,
+    /// No program can be started from it.
+    pub noexec: bool,
+    /// Set-user-id bits and devices work.
+    pub effective: bool,
+    /// As `--lane` has it.
+    pub lane: Option<String>,
+    /// As `--prefetch` has it.
+    pub prefetch: Option<String>,
+}
+
+/// An option that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// Nobody knows it.
+    #[error("there is no mount option '{0}'; there are {OURS}")]
+    Unknown(String),
+    /// What stands behind it.
+    #[error("the mount option '{0}' takes a number")]
+    NoNumber(String),
+    /// Half of what belongs together.
+    #[error("'suid' and 'dev' are given together or not at all")]
+    Half,
+}
+
+/// What to do about options that are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// An error.
+    Refused,
+    /// They are passed over.
+    Tolerated,
+}
+
+impl Options {
+    /// Reads options separated by commas.
+    pub fn parse(text: &str, unknown: Unknown) -> Result<Self, OptionError> {
+        let mut options = Self::default();
+        let (mut suid, mut dev) = (false, false);
+        for option in text.split(',').filter(|option| !option.is_empty()) {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            let number = || value.parse().map_err(|_| OptionError::NoNumber(option.to_owned()));
+            match name {
+                "allow_other" => options.allow_other = true,
+                "noexec" => options.noexec = true,
+                "uid" => options.uid = Some(number()?),
+                "gid" => options.gid = Some(number()?),
+                "suid" => suid = true,
+                "dev" => dev = true,
+                "lane" => options.lane = Some(value.to_owned()),
+                "prefetch" => options.prefetch = Some(value.to_owned()),
+                _ if OF_OTHERS.contains(&option) => {}
+                _ if BEGINNINGS.iter().any(|beginning| option.starts_with(beginning)) => {}
+                _ if unknown == Unknown::Tolerated => {}
+                _ => return Err(OptionError::Unknown(option.to_owned())),
+            }
+        }
+        options.effective = suid && dev;
+        if suid == dev { Ok(options) } else { Err(OptionError::Half) }
+    }
+}
+
+/// The words of `dfctl` that do what `words` ask of mount.dfs; `None` where another program was called.
+pub fn as_dfctl(words: &[OsString]) -> Option<Vec<OsString>> {
+    let program = words.first().and_then(|program| Path::new(program).file_name())?;
+    if program != HELPER {
+        return None;
+    }
+    let mut meant: Vec<OsString> = ["dfctl", "mount"].map(OsString::from).into();
+    let mut given = words[1..].iter().peekable();
+    let (mut quiet, mut rest) = (true, false);
+    while let Some(word) = given.next() {
+        match flags_of(word).filter(|_| !rest) {
+            Some("-") => rest = true,
+            Some(flags) => {
+                for flag in flags.chars() {
+                    match flag {
+                        // Nothing is written into a table of mounts in any case.
+                        'n' | 'r' | 'w' => {}
+                        'v' => quiet = false,
+                        's' => meant.push("--sloppy".into()),
+                        'f' => meant.push("--fake".into()),
+                        // Its value is the next word.
+                        't' | 'N' => drop(given.next()),
+                        'o' => {
+                            meant.push("-o".into());
+                            meant.extend(given.next().cloned());
+                        }
+                        other => meant.push(format!("-{other}").into()),
+                    }
+                }
+            }
+            None => meant.push(word.clone()),
+        }
+    }
+    if quiet {
+        meant.push("--quiet".into());
+    }
+    Some(meant)
+}
+
+/// The letters behind the dash, of a word that is flags.
+fn flags_of(word: &OsStr) -> Option<&str> {
+    word.to_str()?.strip_prefix('-').filter(|flags| !flags.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Options, OptionError> {
+        Options::parse(text, Unknown::Refused)
+    }
+
+    #[test]
+    fn options_of_a_table_are_understood() {
+        let all = "rw,noauto,x-systemd.automount,_netdev,comment=a b,allow_other,uid=1000,gid=5,\
+                   noexec,lane=fuse,prefetch=off";
+        let wanted = Options {
+            allow_other: true,
+            uid: Some(1000),
+            gid: Some(5),
+            noexec: true,
+            effective: false,
+            lane: Some("fuse".into()),
+            prefetch: Some("off".into()),
+        };
+        assert_eq!(parsed(all), Ok(wanted));
+        assert_eq!(parsed(""), Ok(Options::default()));
+        assert!(parsed("suid,dev").unwrap().effective);
+    }
+
+    #[test]
+    fn options_that_are_none_are_said_to_be() {
+        assert_eq!(parsed("ro,big"), Err(OptionError::Unknown("big".into())));
+        assert_eq!(parsed("uid=me"), Err(OptionError::NoNumber("uid=me".into())));
+        assert_eq!(parsed("uid=-1"), Err(OptionError::NoNumber("uid=-1".into())));
+        assert_eq!(parsed("suid"), Err(OptionError::Half));
+        assert_eq!(parsed("ro=1"), Err(OptionError::Unknown("ro=1".into())));
+        assert_eq!(Options::parse("big", Unknown::Tolerated), Ok(Options::default()));
+    }
+
+    fn meant(words: &[&str]) -> Option<String> {
+        let words: Vec<_> = words.iter().map(OsString::from).collect();
+        let meant = as_dfctl(&words)?;
+        Some(meant.join(OsStr::new(" ")).into_string().unwrap())
+    }
+
+    #[test]
+    fn what_mount_calls_is_what_dfctl_does() {
+        let words = ["/sbin/mount.dfs", "http://h/d/", "/mnt", "-o", "rw,noexec"];
+        let wanted = "dfctl mount http://h/d/ /mnt -o rw,noexec --quiet";
+        assert_eq!(meant(&words).unwrap(), wanted);
+        let words = ["mount.dfs", "-vsn", "-t", "dfs", "u", "d", "-f"];
+        assert_eq!(meant(&words).unwrap(), "dfctl mount --sloppy u d --fake");
+        assert_eq!(meant(&["dfctl", "mount"]), None);
+        assert_eq!(meant(&[]), None);
+    }
+}
