@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 mod arms;
 mod grpc;
 mod preheat;
+mod profiles;
 mod resolve;
 
 pub use arms::ArmOptions;

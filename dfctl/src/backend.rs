@@ -98,6 +98,8 @@ pub enum FailureClass {
     TaskPinned,
     /// The agent cannot be replaced without loss.
     NotHandedOver,
+    /// What was given is not a prefetch profile of this.
+    BadProfile,
     /// The agent went away.
     AgentLost,
     /// The agent's answer cannot be read.
@@ -448,6 +450,109 @@ pub struct MountRequest {
     pub noexec: bool,
     /// Whether set-user-id bits and devices work.
     pub effective: bool,
+    /// What is fetched before anybody reads it.
+    pub prefetch: Prefetch,
+}
+
+/// What is fetched of a mount before anybody reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Prefetch {
+    /// Nothing
+    Off,
+    /// What earlier mounts of the same read first, in their order, where that is known
+    #[default]
+    Trace,
+    /// That, and then all the rest: the mount works offline in the end
+    All,
+}
+
+/// How far that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PrefetchState {
+    /// There is nothing to do.
+    #[default]
+    Idle,
+    /// Something is fetched.
+    Fetching,
+    /// It cannot be had now.
+    Waiting,
+    /// All that was to be fetched is here.
+    Done,
+    /// Readers wanted other things than the profile says.
+    Misled,
+}
+
+/// What was fetched of a mount before anybody read it, in bytes.
+#[derive(Debug, Clone, Default)]
+pub struct PrefetchInfo {
+    /// What it is to do.
+    pub mode: Prefetch,
+    /// How far it is.
+    pub state: PrefetchState,
+    /// What it waits for.
+    pub waiting_for: String,
+    /// Runs that the profile was made of; 0 where there is none.
+    pub runs: u32,
+    /// In the profile.
+    pub known: u64,
+    /// Read, each once.
+    pub touched: u64,
+    /// Fetched before anybody had read them.
+    pub fetched: u64,
+    /// Of those, read then.
+    pub hit: u64,
+}
+
+/// Whose profile is meant.
+#[derive(Debug, Clone)]
+pub enum Traced {
+    /// That of what is mounted there.
+    Mount(String),
+    /// That of what a mount of this would show.
+    Target {
+        /// The artifact.
+        target: Box<Target>,
+        /// How it would be shown.
+        view: View,
+        /// What of its tree; empty is all of it.
+        path: Vec<u8>,
+    },
+}
+
+/// What is known of what readers touch first.
+#[derive(Debug, Clone, Default)]
+pub struct Profile {
+    /// What it is about.
+    pub url: String,
+    /// Where that is mounted, if the mount was named.
+    pub dir: Option<String>,
+    /// As a file.
+    pub file: Vec<u8>,
+    /// Runs that it was made of; 0 where nothing is known.
+    pub runs: u32,
+    /// Bytes in it.
+    pub bytes: u64,
+    /// When it was written down last, in milliseconds after 1970; 0 where it was not yet.
+    pub written_ms: u64,
+    /// Files of which something is in it.
+    pub files: u64,
+    /// Those whose turn is first.
+    pub first: Vec<TracedFile>,
+}
+
+/// A file of which something is in a profile.
+#[derive(Debug, Clone)]
+pub struct TracedFile {
+    /// From the root of what is mounted.
+    pub path: Vec<u8>,
+    /// Bytes of it.
+    pub length: u64,
+    /// Those that are in the profile.
+    pub bytes: u64,
+    /// In how many of the last runs its first part was touched.
+    pub touched: u32,
+    /// Of how many.
+    pub runs: u32,
 }
 
 /// A mount as the agent sees it.
@@ -477,6 +582,8 @@ pub struct MountInfo {
     pub left_out: u64,
     /// What becomes of it when its agent dies.
     pub survival: Survival,
+    /// What is fetched of it before anybody reads it.
+    pub prefetch: PrefetchInfo,
 }
 
 /// What becomes of a mount when its agent dies.
@@ -530,6 +637,7 @@ impl MountInfo {
             index_bytes: 0,
             left_out: 0,
             survival: Survival::Dies { why: String::new() },
+            prefetch: PrefetchInfo::default(),
         }
     }
 
@@ -685,6 +793,12 @@ pub trait Backend: Send + Sync {
     async fn hand_over(&self) -> Result<u32, Failure>;
     /// All mounts.
     async fn mounts(&self) -> Result<Vec<MountInfo>, Failure>;
+    /// What is known of what readers touch first, with the names of so many files.
+    async fn trace(&self, traced: &Traced, files: u32) -> Result<Profile, Failure>;
+    /// Puts a profile in place of it.
+    async fn apply_trace(&self, traced: &Traced, file: Vec<u8>) -> Result<Profile, Failure>;
+    /// Ends the run of what is mounted there, and begins another one.
+    async fn record_trace(&self, dir: &str) -> Result<Profile, Failure>;
     /// Tasks in the cache whose id begins so.
     async fn tasks(&self, id_prefix: &str) -> Result<Vec<CachedTask>, Failure>;
     /// What the schedulers of the cluster know of tasks.

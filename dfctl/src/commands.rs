@@ -26,6 +26,7 @@ mod swarm;
 mod sync;
 mod task;
 mod top;
+mod trace;
 mod umount;
 mod upgrade;
 mod version;
@@ -46,6 +47,9 @@ pub enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Mounts(mounts::Args),
+    /// Look at what readers of mounts touch first, and carry it elsewhere
+    #[command(subcommand)]
+    Trace(trace::Command),
     Upgrade(upgrade::Args),
     /// Look at what is being distributed, or was
     #[command(subcommand)]
@@ -93,6 +97,7 @@ impl Command {
             Self::Mount(args) => Box::pin(mount::run(args, context)).await,
             Self::Umount(args) => umount::run(args, context).await,
             Self::Mounts(args) => mounts::run(args, context).await,
+            Self::Trace(command) => command.run(context).await,
             Self::Upgrade(args) => upgrade::run(args, context).await,
             Self::Task(command) => command.run(context).await,
             Self::Cache(command) => command.run(context).await,

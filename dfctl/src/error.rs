@@ -151,9 +151,9 @@ impl CliError {
 
     /// The same for a command that named the agent's socket: what it is told to type asks that agent too.
     pub fn of_socket(mut self, socket: &Path) -> Self {
-        const ASKING: [&str; 12] = [
+        const ASKING: [&str; 13] = [
             "mount", "mounts", "umount", "get", "cat", "ls", "stat", "preheat", "sync", "cache",
-            "task", "doctor",
+            "task", "trace", "doctor",
         ];
         let socket = quoted_path(socket);
         let tell = |text: &String| {
@@ -233,6 +233,7 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::MountFailed => &codes::MOUNT_FAILED,
         FailureClass::NoTask => &codes::NO_TASK,
         FailureClass::NotHandedOver => &codes::NOT_REPLACED,
+        FailureClass::BadProfile => &codes::BAD_PROFILE,
         FailureClass::TaskInUse | FailureClass::TaskPinned => &codes::TASK_IN_USE,
         FailureClass::CacheFailed => &codes::CACHE_FAILED,
         FailureClass::AgentLost => &codes::AGENT_LOST,
@@ -300,6 +301,10 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         FailureClass::NoSeedSpace => {
             Some("a larger seed.capacity in the configuration of the cluster, or its --data-dir on another disk".to_owned())
         }
+        FailureClass::BadProfile => Some(
+            "dfctl trace export -o FILE MOUNT      on a machine that has mounted the same version writes another one"
+                .to_owned(),
+        ),
         FailureClass::MountDir
         | FailureClass::TaskInUse
         | FailureClass::AgentRefused

@@ -4,6 +4,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use clap::ValueEnum;
+
+use crate::backend::Prefetch;
+
 /// The name by which mount(8) calls what mounts a type `dfs`.
 const HELPER: &str = "mount.dfs";
 
@@ -60,7 +64,7 @@ pub struct Options {
     /// As `--lane` has it.
     pub lane: Option<String>,
     /// As `--prefetch` has it.
-    pub prefetch: Option<String>,
+    pub prefetch: Option<Prefetch>,
 }
 
 /// An option that is none.
@@ -72,6 +76,9 @@ pub enum OptionError {
     /// What stands behind it.
     #[error("the mount option '{0}' takes a number")]
     NoNumber(String),
+    /// What stands behind `prefetch=`.
+    #[error("the mount option prefetch= takes off, trace or all, not '{0}'")]
+    NoPrefetch(String),
     /// Half of what belongs together.
     #[error("'suid' and 'dev' are given together or not at all")]
     Half,
@@ -102,7 +109,11 @@ impl Options {
                 "suid" => suid = true,
                 "dev" => dev = true,
                 "lane" => options.lane = Some(value.to_owned()),
-                "prefetch" => options.prefetch = Some(value.to_owned()),
+                "prefetch" => {
+                    let read = Prefetch::from_str(value, false);
+                    let read = read.map_err(|_| OptionError::NoPrefetch(value.to_owned()))?;
+                    options.prefetch = Some(read);
+                }
                 _ if OF_OTHERS.contains(&option) => {}
                 _ if BEGINNINGS.iter().any(|beginning| option.starts_with(beginning)) => {}
                 _ if unknown == Unknown::Tolerated => {}
@@ -177,7 +188,7 @@ mod tests {
             noexec: true,
             effective: false,
             lane: Some("fuse".into()),
-            prefetch: Some("off".into()),
+            prefetch: Some(Prefetch::Off),
         };
         assert_eq!(parsed(all), Ok(wanted));
         assert_eq!(parsed(""), Ok(Options::default()));
@@ -189,6 +200,7 @@ mod tests {
         assert_eq!(parsed("ro,big"), Err(OptionError::Unknown("big".into())));
         assert_eq!(parsed("uid=me"), Err(OptionError::NoNumber("uid=me".into())));
         assert_eq!(parsed("uid=-1"), Err(OptionError::NoNumber("uid=-1".into())));
+        assert_eq!(parsed("prefetch=most"), Err(OptionError::NoPrefetch("most".into())));
         assert_eq!(parsed("suid"), Err(OptionError::Half));
         assert_eq!(parsed("ro=1"), Err(OptionError::Unknown("ro=1".into())));
         assert_eq!(Options::parse("big", Unknown::Tolerated), Ok(Options::default()));

@@ -186,6 +186,27 @@ impl Node for Scripted {
         Err(Status::unimplemented("not scripted"))
     }
 
+    async fn trace(
+        &self,
+        _: Request<node::TraceRequest>,
+    ) -> Result<Response<node::TraceReply>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn apply_trace(
+        &self,
+        _: Request<node::ApplyTraceRequest>,
+    ) -> Result<Response<node::TraceReply>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn record_trace(
+        &self,
+        _: Request<node::RecordTraceRequest>,
+    ) -> Result<Response<node::TraceReply>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn mounts(
         &self,
         _: Request<node::MountsRequest>,

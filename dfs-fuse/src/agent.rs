@@ -14,7 +14,10 @@ mod kept;
 mod known;
 mod level;
 mod mounts;
+mod prefetch;
+mod shared;
 mod status;
+mod traces;
 mod walk;
 
 use std::path::PathBuf;
@@ -37,6 +40,7 @@ pub use self::kept::Ending;
 use self::known::Answers;
 pub use self::known::{CommandId, Question};
 pub use self::mounts::{MountRequest, MountTable, MountTableError};
+pub use self::prefetch::{Mode, PrefetchView, State};
 pub use self::status::{CallError, status_of};
 use crate::mount::Custody;
 
@@ -111,7 +115,7 @@ pub struct Agent {
 impl Agent {
     /// An agent over a running host; its mounts are kept so when it dies.
     pub fn new(host: Host, facts: AgentFacts, custody: Option<Custody>) -> Self {
-        let mounts = MountTable::new(custody);
+        let mounts = MountTable::new(custody, &facts.data_dir, host.engine.swarm().cloned());
         let busy = watch::Sender::new(0);
         let (answers, flights) = (Mutex::default(), Mutex::default());
         let handing_over = CancellationToken::new();
@@ -204,8 +208,22 @@ impl Agent {
     }
 
     /// Lets go of old answers now and then, so that what they hold can be closed, and of all that nobody is using
-    /// when files run out. Never ends by itself.
+    /// when files run out; and has written down what was read, and the cluster told. Never ends by itself.
     pub async fn keep_house(&self) {
+        tokio::join!(self.prune_answers(), self.save_traces());
+    }
+
+    async fn save_traces(&self) {
+        loop {
+            tokio::time::sleep(HOUSEKEEPING).await;
+            let agent = self.clone();
+            // It fails with the runtime, and then with this.
+            let _ = tokio::task::spawn_blocking(move || agent.mounts().traces().save()).await;
+            self.mounts().traces().tell().await;
+        }
+    }
+
+    async fn prune_answers(&self) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(HOUSEKEEPING) => self.inner.answers.lock().prune(Instant::now()),

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::content::{Content, ContentError};
+use crate::trace::Recorder;
 use crate::tree::{Attr, Kind, Totals, Tree, TreeError};
 use failures::Failures;
 pub use holes::Seek;
@@ -50,6 +51,8 @@ pub struct CoreOptions {
     pub reader_gone: Duration,
     /// Bytes that read-ahead may have under way at once, over all files.
     pub read_ahead_bytes: u64,
+    /// Who watches what is read.
+    pub recorder: Option<Arc<Recorder>>,
     /// Whose all files appear to be.
     pub owner: Owner,
 }
@@ -72,6 +75,7 @@ impl Default for CoreOptions {
             reader_gone: Duration::from_secs(10),
             read_ahead_bytes: 256 << 20,
             owner: Owner::default(),
+            recorder: None,
         }
     }
 }
@@ -191,6 +195,13 @@ impl Core {
     /// See [`leave`](Self::leave).
     pub fn is_left(&self) -> bool {
         self.left.load(Ordering::Relaxed)
+    }
+
+    /// A space is read without this process from now on.
+    pub(crate) fn is_read_elsewhere(&self, space: u16) {
+        if let Some(recorder) = &self.options.recorder {
+            recorder.touch_unseen(space);
+        }
     }
 
     /// Where the bytes come from.

@@ -2,7 +2,7 @@
 //!
 //! Three layers, each knowing only the one below: the kernel adapter ([`mount`], with all of FUSE), the
 //! filesystem core ([`core`], inodes and reads without FUSE), and the joints to the rest of dfs
-//! ([`tree`], the index; [`content`], the bytes).
+//! ([`tree`], the index; [`content`], the bytes). [`trace`] is what is learnt from reads for the next mount.
 
 pub mod agent;
 pub mod assemble;
@@ -15,4 +15,5 @@ pub mod lane;
 pub mod metrics;
 pub mod mount;
 pub mod options;
+pub mod trace;
 pub mod tree;

@@ -17,7 +17,8 @@ use dfs_proto::common::Preheating;
 use dfs_proto::manager::Role;
 use dfs_proto::scheduler::scheduler_server::{Scheduler, SchedulerServer};
 use dfs_proto::scheduler::{
-    HostMessage, PreheatRequest, ResolveReply, ResolveRequest, TasksReply, TasksRequest,
+    HostMessage, PreheatRequest, ProfileReply, ProfileRequest, ResolveReply, ResolveRequest,
+    TasksReply, TasksRequest,
 };
 use dfs_scheduler::core;
 use dfs_service::metrics::Metrics;
@@ -262,6 +263,13 @@ impl Scheduler for Grpc {
         &self,
         _request: Request<PreheatRequest>,
     ) -> Result<Response<Self::PreheatStream>, Status> {
+        Err(no_scheduler())
+    }
+
+    async fn profile(
+        &self,
+        _request: Request<ProfileRequest>,
+    ) -> Result<Response<ProfileReply>, Status> {
         Err(no_scheduler())
     }
 

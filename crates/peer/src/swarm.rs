@@ -188,6 +188,19 @@ impl Swarm {
         }
     }
 
+    /// Asks for what readers of something public touch first, or tells it where the request has a profile.
+    pub async fn profile(
+        &self,
+        route: &RouteKey,
+        mut request: scheduler::ProfileRequest,
+    ) -> Result<Bytes, SwarmError> {
+        request.host_id = self.options.host.id.as_bytes().to_vec().into();
+        let mut client = self.client_for(route).await?;
+        let asked = tokio::time::timeout(LOOK_WITHIN, client.profile(request)).await;
+        let late = |_| SwarmError::Unreachable("the scheduler does not answer".to_owned());
+        Ok(asked.map_err(late)?.map_err(refused)?.into_inner().profile)
+    }
+
     /// The data centre that this host is in; empty where that is not known.
     pub fn idc(&self) -> &str {
         &self.options.host.location.idc

@@ -25,8 +25,9 @@ use super::swarm::{Look, Seen};
 use super::{
     AgentStatus, Artifact, Backend, CachedTask, Collected, Delivery, Entry, EntryKind, Failure,
     FailureClass, FilesEvent, FilesRequest, FilesStream, Ledger, Listed, Missing, MountInfo,
-    MountRequest, ParentBytes, Pin, Pins, Preheating, Purpose, ReadEvent, ReadRequest, ReadStream,
-    Survival, Verified, View,
+    MountRequest, ParentBytes, Pin, Pins, Prefetch, PrefetchInfo, PrefetchState, Preheating,
+    Profile, Purpose, ReadEvent, ReadRequest, ReadStream, Survival, Traced, TracedFile, Verified,
+    View,
 };
 
 mod by_path;
@@ -204,6 +205,12 @@ impl Backend for Agent {
             effective: request.effective,
             allow_other: request.allow_other,
             path: request.path.into(),
+            prefetch: match request.prefetch {
+                Prefetch::Off => node::Prefetch::Off,
+                Prefetch::Trace => node::Prefetch::Trace,
+                Prefetch::All => node::Prefetch::All,
+            }
+            .into(),
         };
         let reply = self.client.clone().mount(request).await.map_err(status::failure)?;
         mount_info(reply.into_inner())
@@ -224,6 +231,25 @@ impl Backend for Agent {
         let reply =
             self.client.clone().mounts(node::MountsRequest {}).await.map_err(status::failure)?;
         reply.into_inner().mounts.into_iter().map(mount_info).collect()
+    }
+
+    async fn trace(&self, traced: &Traced, files: u32) -> Result<Profile, Failure> {
+        let request = node::TraceRequest { files, ..traced_message(traced) };
+        let reply = self.client.clone().trace(request).await.map_err(status::failure)?;
+        Ok(profile(reply.into_inner()))
+    }
+
+    async fn apply_trace(&self, traced: &Traced, file: Vec<u8>) -> Result<Profile, Failure> {
+        let what = Some(traced_message(traced));
+        let request = node::ApplyTraceRequest { what, profile: file.into() };
+        let reply = self.client.clone().apply_trace(request).await.map_err(status::failure)?;
+        Ok(profile(reply.into_inner()))
+    }
+
+    async fn record_trace(&self, dir: &str) -> Result<Profile, Failure> {
+        let request = node::RecordTraceRequest { dir: dir.to_owned() };
+        let reply = self.client.clone().record_trace(request).await.map_err(status::failure)?;
+        Ok(profile(reply.into_inner()))
     }
 
     async fn tasks(&self, id_prefix: &str) -> Result<Vec<CachedTask>, Failure> {
@@ -459,7 +485,65 @@ fn mount_info(message: node::MountInfo) -> Result<MountInfo, Failure> {
         index_bytes: message.index_bytes,
         left_out: message.left_out,
         survival: survival(message.survival.unwrap_or_default()),
+        prefetch: prefetch(message.prefetch.unwrap_or_default()),
     })
+}
+
+fn prefetch(message: node::PrefetchInfo) -> PrefetchInfo {
+    PrefetchInfo {
+        mode: match message.mode() {
+            node::Prefetch::Off | node::Prefetch::Unspecified => Prefetch::Off,
+            node::Prefetch::Trace => Prefetch::Trace,
+            node::Prefetch::All => Prefetch::All,
+        },
+        state: match message.state() {
+            node::PrefetchState::Unspecified | node::PrefetchState::Idle => PrefetchState::Idle,
+            node::PrefetchState::Fetching => PrefetchState::Fetching,
+            node::PrefetchState::Waiting => PrefetchState::Waiting,
+            node::PrefetchState::Done => PrefetchState::Done,
+            node::PrefetchState::Misled => PrefetchState::Misled,
+        },
+        waiting_for: message.waiting_for,
+        runs: message.runs,
+        known: message.known_bytes,
+        touched: message.touched_bytes,
+        fetched: message.fetched_bytes,
+        hit: message.hit_bytes,
+    }
+}
+
+fn traced_message(traced: &Traced) -> node::TraceRequest {
+    match traced {
+        Traced::Mount(dir) => {
+            node::TraceRequest { dir: dir.clone(), ..node::TraceRequest::default() }
+        }
+        Traced::Target { target, view, path } => node::TraceRequest {
+            target: Some(targets::to_wire(target)),
+            view: view_message(*view),
+            path: path.clone().into(),
+            ..node::TraceRequest::default()
+        },
+    }
+}
+
+fn profile(message: node::TraceReply) -> Profile {
+    let file = |file: node::TracedFile| TracedFile {
+        path: file.path.to_vec(),
+        length: file.length,
+        bytes: file.bytes,
+        touched: file.touched,
+        runs: file.runs,
+    };
+    Profile {
+        url: dfs_model::redact(&message.url),
+        dir: (!message.dir.is_empty()).then_some(message.dir),
+        file: message.profile.to_vec(),
+        runs: message.runs,
+        bytes: message.bytes,
+        written_ms: message.written_unix_ms,
+        files: message.files,
+        first: message.first.into_iter().map(file).collect(),
+    }
 }
 
 fn survival(message: node::Survival) -> Survival {

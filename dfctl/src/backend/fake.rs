@@ -25,6 +25,8 @@ pub struct Fake {
     pub entries: Vec<Entry>,
     pub missing: Vec<Missing>,
     pub mounts: Vec<MountInfo>,
+    /// What is known of what readers touch first.
+    pub profile: Profile,
     pub tasks: Vec<CachedTask>,
     pub verified: Vec<Verified>,
     pub seen: swarm::Seen,
@@ -240,6 +242,20 @@ impl Backend for Fake {
 
     async fn mounts(&self) -> Result<Vec<MountInfo>, Failure> {
         self.failing().map(|()| self.mounts.clone()).or_else(|failure| failure)
+    }
+
+    async fn trace(&self, _: &Traced, _: u32) -> Result<Profile, Failure> {
+        self.failing().map(|()| self.profile.clone()).or_else(|failure| failure)
+    }
+
+    async fn apply_trace(&self, _: &Traced, file: Vec<u8>) -> Result<Profile, Failure> {
+        self.done.lock().unwrap().push(format!("apply {} bytes", file.len()));
+        self.failing().map(|()| self.profile.clone()).or_else(|failure| failure)
+    }
+
+    async fn record_trace(&self, dir: &str) -> Result<Profile, Failure> {
+        self.done.lock().unwrap().push(format!("record {dir}"));
+        self.failing().map(|()| self.profile.clone()).or_else(|failure| failure)
     }
 
     async fn tasks(&self, id_prefix: &str) -> Result<Vec<CachedTask>, Failure> {

@@ -29,4 +29,8 @@ super::codes! {
         means: "What one sees there is not the mount of dfs but something that was mounted over it. Nothing was taken away.",
         causes: ["another program, or a person, mounted on the same directory later"],
         next: ["findmnt DIR" => "shows what lies on top of what", "umount DIR" => "takes the uppermost away", "dfctl umount DIR" => "then takes the mount of dfs away"];
+    BAD_PROFILE = 5108, Usage, "the prefetch profile cannot be used",
+        means: "A profile says what readers of one version of something touch first. It is used for that version only, and only as it was written; the one that was there is kept.",
+        causes: ["the origin has another version by now", "it was made for another URL, another part of it, or with --as", "the file was damaged, or is no profile", "a later version of dfs wrote it"],
+        next: ["dfctl trace show MOUNT" => "says what is known of the version that is mounted", "dfctl trace export -o FILE MOUNT" => "writes it anew, on a machine where it was read"];
 }

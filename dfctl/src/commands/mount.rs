@@ -7,7 +7,8 @@ use std::sync::Arc;
 use dfs_model::ByteSize;
 
 use super::inside::{Named, answer, in_the_cluster_meant, status};
-use crate::backend::{Backend, FailureClass, MountInfo, MountRequest, View};
+use super::trace::runs as runs_of;
+use crate::backend::{Backend, FailureClass, MountInfo, MountRequest, Prefetch, View};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -27,6 +28,9 @@ const LANES: [&str; 4] = ["auto", "fuse", "passthrough", "kernel"];
 ///
 /// The mount stays as the tree was when it was looked up. An answer of the origin serves for up to ten seconds,
 /// in a cluster for up to ten more and for whoever asks the same: mount again to see what is newer.
+///
+/// What its readers touch first is recorded, and the next mount of the same version fetches that ahead of its
+/// readers: see `dfctl trace`.
 ///
 /// What needs credentials is shown to who mounts it alone, anything else to everybody where the system
 /// allows it.
@@ -48,6 +52,16 @@ pub struct Args {
     /// Let other users look inside, also where credentials were given
     #[arg(long, env = "DFS_ALLOW_OTHER", hide_env_values = true)]
     allow_other: bool,
+    /// What is fetched before anybody reads it, behind all that somebody waits for
+    #[arg(
+        long,
+        value_enum,
+        default_value = "trace",
+        value_name = "WHAT",
+        env = "DFS_PREFETCH",
+        hide_env_values = true
+    )]
+    prefetch: Prefetch,
     /// Options as in /etc/fstab: ro, allow_other, uid=N and gid=N (whose all files appear to be), noexec, suid,dev, lane=LANE,
     /// prefetch=WHAT; those of mount(8) and systemd mean nothing here
     #[arg(short, long, value_name = "OPTIONS")]
@@ -99,6 +113,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         gid: options.gid,
         noexec: options.noexec,
         effective: options.effective,
+        prefetch: options.prefetch.unwrap_or(args.prefetch),
     };
     let url = locator.shown();
     let mounted = answer(context, backend.mount(request)).await?;
@@ -183,8 +198,12 @@ fn human(mount: &MountInfo, took: std::time::Duration) -> String {
         "" => String::new(),
         reason => format!(" ({})", printable(reason)),
     };
+    let profile = match mount.prefetch.runs {
+        0 => String::new(),
+        runs => format!("   profile {} of {}", ByteSize(mount.prefetch.known), runs_of(runs)),
+    };
     format!(
-        "mounted  {}   {}   {files}, {}    index {} in {}\n         lane {}{reason}",
+        "mounted  {}   {}   {files}, {}    index {} in {}\n         lane {}{reason}{profile}",
         printable(&mount.dir),
         printable(&mount.artifact.url),
         ByteSize(mount.content),

@@ -4,7 +4,7 @@ use dfs_model::{ByteSize, HostKind};
 
 use super::inside::answer;
 use super::served::{Served, theirs};
-use crate::backend::MountInfo;
+use crate::backend::{MountInfo, Prefetch, PrefetchInfo, PrefetchState};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::table::{Align, Table};
@@ -18,6 +18,9 @@ use crate::output::{counted, shell_quoted};
 ///
 /// Those of the agent that is asked; with the state dead what agents that are gone have left, which
 /// `dfctl umount` takes away; and with the state silent those whose agent does not answer.
+///
+/// PREFETCHED is what was fetched before anybody read it, and how much of that was read since: `dfctl trace show MOUNT`
+/// says by which profile.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {}
@@ -97,6 +100,7 @@ fn table(mounts: &[MountInfo]) -> String {
         ("ARTIFACT", Align::Left),
         ("LANE", Align::Left),
         ("CACHED", Align::Left),
+        ("PREFETCHED", Align::Left),
         ("SOURCE/SEED/PEERS", Align::Left),
         ("STATE", Align::Left),
     ]);
@@ -119,11 +123,32 @@ fn table(mounts: &[MountInfo]) -> String {
             mount.artifact.url.clone(),
             mount.lane.clone(),
             cached,
+            prefetched(mount),
             from.join(" / "),
             mount.state.clone(),
         ]);
     }
     table.render()
+}
+
+/// How much of it was fetched before anybody read it, and whether that was worth it.
+fn prefetched(mount: &MountInfo) -> String {
+    let PrefetchInfo { mode, state, runs, fetched, hit, .. } = mount.prefetch;
+    if mount.is_dead() || mount.is_silent() || mode == Prefetch::Trace && runs == 0 {
+        return "-".to_owned();
+    }
+    let how = match state {
+        _ if mode == Prefetch::Off => return "off".to_owned(),
+        PrefetchState::Fetching => " so far",
+        PrefetchState::Waiting => " so far: it waits",
+        PrefetchState::Misled => ": the profile is wrong",
+        PrefetchState::Idle | PrefetchState::Done => "",
+    };
+    match fetched {
+        0 if how.is_empty() => "nothing missing".to_owned(),
+        0 => format!("0 B{how}"),
+        _ => format!("{}{how}, {} % read", ByteSize(fetched), hit * 100 / fetched),
+    }
 }
 
 #[cfg(test)]

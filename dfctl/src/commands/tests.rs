@@ -12,7 +12,7 @@ use super::Command;
 use crate::backend::fake::{Break, Fake, entry, task};
 use crate::backend::{
     Artifact, CachedTask, EntryKind, Failure, FailureClass, FilesRequest, Ledger, MountInfo,
-    Survival, Verified, View,
+    PrefetchInfo, Profile, Survival, TracedFile, Verified, View,
 };
 use crate::codes::Exit;
 use crate::context::Context;
@@ -418,7 +418,64 @@ fn mount() -> MountInfo {
         index_bytes: 4 << 20,
         left_out: 0,
         survival: Survival::Kept { holder: 4711, resends: true },
+        prefetch: PrefetchInfo {
+            runs: 3,
+            known: 38 << 20,
+            fetched: 38 << 20,
+            hit: 19 << 20,
+            ..PrefetchInfo::default()
+        },
     }
+}
+
+#[tokio::test]
+async fn what_readers_touch_first_is_shown_carried_and_cut() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("file");
+    let (name, target) = (file.to_str().unwrap(), "https://h/d/");
+    let first =
+        TracedFile { path: b"bin/tool".into(), length: 9000, bytes: 8192, touched: 2, runs: 3 };
+    let profile = Profile {
+        url: target.into(),
+        file: b"profile".into(),
+        runs: 3,
+        bytes: 38 << 20,
+        files: 212,
+        first: vec![first],
+        ..Profile::default()
+    };
+    let backend = Arc::new(Fake { profile, ..Fake::default() });
+    let ran = run(&backend, &["trace", "show", target]).await;
+    let lines: Vec<_> = ran.out.lines().map(words_apart).collect();
+    assert_eq!(
+        lines,
+        [
+            "profile https://h/d/ 38.0 MiB in 212 files, of 3 runs, not written down yet",
+            "AHEAD OF RUNS FILE",
+            "8.0 KiB 8.8 KiB 2 of 3 bin/tool",
+            "… and 211 files more"
+        ]
+    );
+    let ran = run(&backend, &["trace", "export", "-o", name, target]).await;
+    assert_eq!((ran.exit, std::fs::read(&file).unwrap()), (Exit::Done, b"profile".to_vec()));
+    let ran = run(&backend, &["trace", "apply", name, target]).await;
+    assert_eq!(words_apart(&ran.out), "applied https://h/d/ 38.0 MiB in 212 files, of 3 runs");
+    let ran = run(&backend, &["trace", "record", "/mnt/tool", "--", "false"]).await;
+    assert_eq!(ran.exit, Exit::Partly);
+    assert!(ran.out.starts_with("recorded") && ran.err.contains("DFS-1108"), "{}", ran.err);
+    let done = ["apply 7 bytes", "record /mnt/tool", "record /mnt/tool"];
+    assert_eq!(*backend.done.lock().unwrap(), done);
+
+    let ran = run(&backend, &["trace", "apply", "/nonexistent/x", target]).await;
+    assert_eq!(ran.exit, Exit::NotFound);
+    std::fs::write(&file, vec![0; 3 << 20]).unwrap();
+    let ran = run(&backend, &["trace", "apply", name, target]).await;
+    assert!(ran.exit == Exit::Usage && ran.err.contains("DFS-5108"), "{}", ran.err);
+    let nothing = Arc::new(Fake::default());
+    let ran = run(&nothing, &["trace", "export", "-o", "-", target]).await;
+    assert_eq!((ran.exit, &*ran.out), (Exit::Nothing, ""));
+    let ran = run(&nothing, &["trace", "show", target]).await;
+    assert_eq!(words_apart(&ran.out), "profile nothing was read yet");
 }
 
 #[tokio::test]
@@ -432,21 +489,25 @@ async fn mounts_are_made_listed_and_taken_away() {
         dir.display()
     );
     assert!(ran.out.starts_with(&first), "{}", ran.out);
-    assert!(ran.out.ends_with("         lane fuse (passthrough needs root)\n"), "{}", ran.out);
+    let last = "         lane fuse (passthrough needs root)   profile 38.0 MiB of 3 runs\n";
+    assert!(ran.out.ends_with(last), "{}", ran.out);
     let ran = run(&backend, &["mounts"]).await;
     // What others have killed on this machine is listed below, and makes columns wide.
     let listed: Vec<String> = ran.out.lines().take(2).map(words_apart).collect();
     assert_eq!(
         listed,
         [
-            "MOUNT ARTIFACT LANE CACHED SOURCE/SEED/PEERS STATE",
-            "/mnt/tool https://h/d/ fuse 61.0 MiB of 2.0 GiB 2.0 MiB / - / - ready"
+            "MOUNT ARTIFACT LANE CACHED PREFETCHED SOURCE/SEED/PEERS STATE",
+            "/mnt/tool https://h/d/ fuse 61.0 MiB of 2.0 GiB 38.0 MiB, 50 % read 2.0 MiB / - / - ready"
         ]
     );
     let ran = run_as(Format::Json, &backend, &["mounts"]).await;
     let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     let ledger = &document["items"][0]["ledger"];
     assert_eq!(ledger["source"], 2 << 20);
+    let prefetch = &document["items"][0]["prefetch"];
+    assert_eq!((&prefetch["mode"], &prefetch["hit_rate"]), (&"trace".into(), &0.5.into()));
+    assert_eq!(prefetch["coverage"], serde_json::Value::Null);
     assert_eq!(ledger["wire"], (2 << 20) + 77, "what came from the origin came over a wire too");
     let ran = run(&backend, &["umount", dir.to_str().unwrap()]).await;
     assert_eq!(ran.exit, Exit::Done);

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{Format, Output, Verbosity, when};
 use crate::backend::{
-    AgentStatus, Artifact, CachedTask, Collected, Entry, EntryKind, Ledger, MountInfo, Survival,
-    Verified, View,
+    AgentStatus, Artifact, CachedTask, Collected, Entry, EntryKind, Ledger, MountInfo, Prefetch,
+    PrefetchInfo, PrefetchState, Profile, Survival, TracedFile, Verified, View,
 };
 use crate::error::CliError;
 
@@ -272,12 +272,70 @@ impl Record for MountInfo {
             "index_bytes": self.index_bytes,
             "left_out": self.left_out,
             "survival": survival_json(&self.survival),
+            "prefetch": prefetch_json(&self.prefetch),
             "ledger": ledger_json(&self.ledger),
         })
     }
 
     fn name(&self) -> Vec<u8> {
         self.dir.clone().into_bytes()
+    }
+}
+
+fn prefetch_json(prefetch: &PrefetchInfo) -> Value {
+    let mode = match prefetch.mode {
+        Prefetch::Off => "off",
+        Prefetch::Trace => "trace",
+        Prefetch::All => "all",
+    };
+    let state = match prefetch.state {
+        PrefetchState::Idle => "idle",
+        PrefetchState::Fetching => "fetching",
+        PrefetchState::Waiting => "waiting",
+        PrefetchState::Done => "done",
+        PrefetchState::Misled => "misled",
+    };
+    let rate = |of: u64| (of > 0).then(|| prefetch.hit as f64 / of as f64);
+    json!({
+        "mode": mode,
+        "state": state,
+        "waiting_for": (!prefetch.waiting_for.is_empty()).then_some(&prefetch.waiting_for),
+        "runs": prefetch.runs,
+        "profile_bytes": prefetch.known,
+        "touched_bytes": prefetch.touched,
+        "fetched_bytes": prefetch.fetched,
+        "hit_bytes": prefetch.hit,
+        "hit_rate": rate(prefetch.fetched),
+        "coverage": rate(prefetch.touched),
+    })
+}
+
+impl Record for Profile {
+    fn json(&self) -> Value {
+        let written = i64::try_from(self.written_ms / 1000).unwrap_or(i64::MAX);
+        let file = |file: &TracedFile| {
+            let mut object = json!({
+                "length": file.length,
+                "profile_bytes": file.bytes,
+                "touched": file.touched,
+                "of_runs": file.runs,
+            });
+            named(&mut object, "path", &file.path);
+            object
+        };
+        json!({
+            "url": self.url,
+            "dir": self.dir,
+            "runs": self.runs,
+            "profile_bytes": self.bytes,
+            "files": self.files,
+            "written": (self.written_ms > 0).then(|| when::iso(written)),
+            "first": self.first.iter().map(file).collect::<Vec<_>>(),
+        })
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.url.clone().into_bytes()
     }
 }
 

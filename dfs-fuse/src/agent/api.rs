@@ -3,6 +3,7 @@
 mod cache;
 mod read;
 mod swarm;
+pub(super) mod trace;
 mod views;
 
 use std::path::{Path, PathBuf};
@@ -16,17 +17,19 @@ use dfs_peer::targets;
 use dfs_proto::common::Preheating;
 use dfs_proto::node::node_server;
 use dfs_proto::node::{
-    CollectGarbageReply, CollectGarbageRequest, FilesChunk, HandOverReply, HandOverRequest,
-    ListEntry, ListRequest, MountInfo, MountRequest, MountsReply, MountsRequest, OpenReply,
-    OpenRequest, PinTaskReply, PinTaskRequest, PreheatRequest, ReadChunk, ReadFilesRequest,
-    ReadRequest, RemoveTaskReply, RemoveTaskRequest, StatusReply, StatusRequest, SwarmReply,
-    SwarmRequest, TasksReply, TasksRequest, UnmountReply, UnmountRequest, VerifyCacheEvent,
-    VerifyCacheRequest,
+    ApplyTraceRequest, CollectGarbageReply, CollectGarbageRequest, FilesChunk, HandOverReply,
+    HandOverRequest, ListEntry, ListRequest, MountInfo, MountRequest, MountsReply, MountsRequest,
+    OpenReply, OpenRequest, PinTaskReply, PinTaskRequest, PreheatRequest, ReadChunk,
+    ReadFilesRequest, ReadRequest, RecordTraceRequest, RemoveTaskReply, RemoveTaskRequest,
+    StatusReply, StatusRequest, SwarmReply, SwarmRequest, TasksReply, TasksRequest, TraceReply,
+    TraceRequest, UnmountReply, UnmountRequest, VerifyCacheEvent, VerifyCacheRequest,
 };
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
+use self::trace::Traced;
 use super::asker::Asker;
+use super::prefetch::Mode;
 use super::status::{CallError, status_of};
 use super::walk::{Depth, Walk, find, missing};
 use super::{Agent, CommandId, MountTableError, Question, mounts};
@@ -67,6 +70,14 @@ fn entries<T: Send + 'static>(
     Ok(stream::iter(entries).boxed())
 }
 
+/// How a mount shows it.
+fn mounted_as(view: dfs_proto::common::View) -> View {
+    match targets::view_from_wire(view) {
+        View::File => View::OneFile,
+        other => other,
+    }
+}
+
 impl NodeService {
     /// The service over `agent`.
     pub fn new(agent: Agent) -> Self {
@@ -95,6 +106,35 @@ impl NodeService {
 
     async fn opened(&self, question: &Question) -> Result<Arc<OpenArtifact>, Status> {
         self.agent.open(question).await.map_err(failed)
+    }
+
+    /// The mount or what could be mounted that is named, if the asker may look into it.
+    async fn traced(
+        &self,
+        (asker, user): (Asker, User),
+        request: TraceRequest,
+    ) -> Result<Traced, Status> {
+        if request.dir.is_empty() {
+            let view = mounted_as(request.view());
+            let question = self.question((asker, user), request.target, view, &[]).await;
+            let opened = self.opened(&question.map_err(failed)?).await?;
+            let (opened, path) = (OpenArtifact::clone(&opened), request.path.to_vec());
+            return Ok(Traced { dir: None, opened, path });
+        }
+        let dir = PathBuf::from(request.dir);
+        let shown = self.agent.mounts().shown_at(&dir).filter(|shown| shown.is_for(asker));
+        let shown = shown.ok_or_else(|| failed(MountTableError::NotMounted(dir.clone())))?;
+        Ok(shown.traced(dir))
+    }
+
+    async fn of_traced(
+        &self,
+        call: impl FnOnce(&Agent) -> Result<TraceReply, CallError> + Send + 'static,
+    ) -> Result<Response<TraceReply>, Status> {
+        let agent = self.agent.clone();
+        let called = tokio::task::spawn_blocking(move || call(&agent)).await;
+        let told = called.map_err(|_| failed(MountTableError::Stopping))?;
+        told.map(Response::new).map_err(failed)
     }
 
     /// See [`views::mounts`].
@@ -248,10 +288,8 @@ impl node_server::Node for NodeService {
         let _busy = self.agent.enter();
         let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
         let request = request.into_inner();
-        let view = match targets::view_from_wire(request.view()) {
-            View::File => View::OneFile,
-            other => other,
-        };
+        let view = mounted_as(request.view());
+        let prefetch = Mode::from(request.prefetch());
         let lane = request.lane.parse::<Wanted>();
         let lane = lane.map_err(|error| failed(CallError::BadRequest(error.to_string())))?;
         let question = self.question((asker, user), request.target, view, &[]).await;
@@ -280,6 +318,7 @@ impl node_server::Node for NodeService {
             owner,
             privileges: powers,
             programs: if request.noexec { Programs::AreRefused } else { Programs::Start },
+            prefetch,
             by: asker,
             data_dir: self.agent.facts().data_dir.clone(),
         };
@@ -312,6 +351,50 @@ impl node_server::Node for NodeService {
     ) -> Result<Response<MountsReply>, Status> {
         let mounts = self.mounted(None, Asker::of(&request)).await?;
         Ok(Response::new(MountsReply { mounts }))
+    }
+
+    async fn trace(&self, request: Request<TraceRequest>) -> Result<Response<TraceReply>, Status> {
+        let _busy = self.agent.enter();
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        let request = request.into_inner();
+        let most = request.files as usize;
+        let traced = self.traced((asker, user), request).await?;
+        self.of_traced(move |agent| traced.tell(agent, most)).await
+    }
+
+    async fn apply_trace(
+        &self,
+        request: Request<ApplyTraceRequest>,
+    ) -> Result<Response<TraceReply>, Status> {
+        let _busy = self.agent.enter();
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        let ApplyTraceRequest { what, profile } = request.into_inner();
+        let traced = self.traced((asker, user), what.unwrap_or_default()).await?;
+        self.of_traced(move |agent| {
+            traced.apply(agent, &profile)?;
+            traced.tell(agent, 0)
+        })
+        .await
+    }
+
+    async fn record_trace(
+        &self,
+        request: Request<RecordTraceRequest>,
+    ) -> Result<Response<TraceReply>, Status> {
+        let _busy = self.agent.enter();
+        let asker = Asker::of(&request);
+        let dir = PathBuf::from(request.into_inner().dir);
+        let shown = self.agent.mounts().shown_at(&dir);
+        let shown = shown.ok_or_else(|| failed(MountTableError::NotMounted(dir.clone())))?;
+        if !asker.may_undo(shown.by()) {
+            return Err(failed(MountTableError::NotYours(dir)));
+        }
+        let traced = shown.traced(dir);
+        self.of_traced(move |agent| {
+            traced.end_run(agent)?;
+            traced.tell(agent, 0)
+        })
+        .await
     }
 
     async fn hand_over(

@@ -35,6 +35,13 @@ impl SpaceContent {
         Ok(Self { _in_use, index, spaces })
     }
 
+    /// Whether what is missing of a range could be kept without anything being evicted for it.
+    pub fn has_room(&self, space: u16, range: ByteRange) -> bool {
+        self.space(space).is_ok_and(|task| {
+            !task.lacks_room() && task.stored().has_room_for(clipped(task, range).groups())
+        })
+    }
+
     fn space(&self, number: u16) -> Result<&Task, ContentError> {
         let missing = || {
             let reason =

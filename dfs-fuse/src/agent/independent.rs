@@ -94,7 +94,8 @@ impl Agent {
             let adopted = match self.open_again(&record).await {
                 Ok(opened) => {
                     let shown = record.shown.unwrap_or_default();
-                    self.mounts().adopt(entry, &shown, opened).map_err(|error| error_chain(&error))
+                    let adopting = self.mounts().adopt(entry, &shown, opened).await;
+                    adopting.map(drop).map_err(|error| error_chain(&error))
                 }
                 Err(error) => Err(error_chain(&error)),
             };

@@ -11,7 +11,7 @@ use dfs_model::Invariant;
 use dfs_peer::opener::{OpenArtifact, OpenUrlError};
 use dfs_peer::{error_chain, targets};
 use dfs_proto::convert::BadMessage;
-use dfs_proto::node::{KeptMount, LocalUser, ShownMount};
+use dfs_proto::node::{self as wire, KeptMount, LocalUser, ShownMount};
 use dfs_proto::scheduler::ResolveReply;
 use dfs_source::{Credentials, Target};
 use futures::StreamExt;
@@ -19,7 +19,10 @@ use futures::stream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Agent, Asker, CallError, MountRequest, MountTableError};
+use super::mounts::What;
+use super::prefetch::Mode;
+use super::{Agent, Asker, CallError, MountTableError};
+use crate::core::Owner;
 use crate::holder::{Holder, Kept, Then};
 use crate::mount;
 
@@ -56,8 +59,8 @@ pub(super) enum NotResumed {
 }
 
 /// What is written down of a mount.
-pub(super) fn shown(request: &MountRequest) -> ShownMount {
-    let opened = &request.opened;
+pub(super) fn shown(what: &What) -> ShownMount {
+    let What { opened, path, by, prefetch, owner } = what;
     let reads_as = match &opened.target.credentials {
         Credentials::User(user) => Some(LocalUser { uid: user.uid, gid: user.gid }),
         _ => None,
@@ -70,11 +73,43 @@ pub(super) fn shown(request: &MountRequest) -> ShownMount {
     ShownMount {
         target: Some(targets::to_wire(&opened.target)),
         artifact: Some(artifact),
-        path: request.path.clone().into(),
-        user: request.by.mounts_on_own(),
+        path: path.clone().into(),
+        user: by.mounts_on_own(),
         reads_as,
-        uid: request.owner.uid,
-        gid: request.owner.gid,
+        uid: owner.uid,
+        gid: owner.gid,
+        prefetch: wire::Prefetch::from(*prefetch).into(),
+    }
+}
+
+/// What a mount shows that was written down.
+pub(super) fn what(opened: OpenArtifact, shown: &ShownMount) -> What {
+    What {
+        opened,
+        path: shown.path.to_vec(),
+        by: shown.user.map_or(Asker::Owner, Asker::Other),
+        prefetch: shown.prefetch().into(),
+        owner: Owner { uid: shown.uid, gid: shown.gid },
+    }
+}
+
+impl From<Mode> for wire::Prefetch {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Off => Self::Off,
+            Mode::Trace => Self::Trace,
+            Mode::All => Self::All,
+        }
+    }
+}
+
+impl From<wire::Prefetch> for Mode {
+    fn from(mode: wire::Prefetch) -> Self {
+        match mode {
+            wire::Prefetch::Off => Self::Off,
+            wire::Prefetch::All => Self::All,
+            wire::Prefetch::Trace | wire::Prefetch::Unspecified => Self::Trace,
+        }
     }
 }
 
@@ -83,11 +118,6 @@ pub(super) fn without_credentials(shown: &ShownMount) -> ShownMount {
     let target = targets::from_wire(shown.target.clone()).ok();
     let target = target.map(|target| target.with_credentials(Credentials::None));
     ShownMount { target: target.as_ref().map(targets::to_wire), reads_as: None, ..shown.clone() }
-}
-
-/// Whose it is.
-pub(super) fn owner(shown: &ShownMount) -> Asker {
-    shown.user.map_or(Asker::Owner, Asker::Other)
 }
 
 fn target(shown: &ShownMount) -> Result<Target, BadMessage> {

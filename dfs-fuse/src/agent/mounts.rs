@@ -6,20 +6,25 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dfs_artifact::{Index, OriginRecipe, Recipe};
-use dfs_model::{ByteRange, CanonicalUrl};
+use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
+use dfs_peer::swarm::Swarm;
 use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::api::trace::Traced;
 use super::asker::Asker;
 use super::content::SpaceContent;
 use super::independent::{self, Records};
 use super::kept;
+use super::prefetch::{Mode, Prefetch, PrefetchView};
+use super::shared::Sharing;
+use super::traces::{Beginning, Traces, Watching, subject};
 use crate::core::{Generation, Owner};
 use crate::holder::{Holder, Kept};
 use crate::lane::{self, Chosen, Lane, Machine, Shape, Wanted};
@@ -27,6 +32,7 @@ use crate::mount::{
     self, Audience, Custody, Detach, Keeping, MountEntry, MountError, MountOptions, Mounted,
     Privileges, Programs, Served, Survival, UnmountError, Unmounted, mounted_at, served, unmount,
 };
+use crate::trace::Place;
 use crate::tree::{Footprint, IndexTree, PartTree, Totals, Tree, TreeError};
 
 /// A mount that is served answers well within.
@@ -55,6 +61,8 @@ pub struct MountRequest {
     pub by: Asker,
     /// Where the agent keeps its own data, which no mount may hide.
     pub data_dir: PathBuf,
+    /// What is fetched of it before anybody reads it.
+    pub prefetch: Mode,
 }
 
 /// A mount or unmount that came to nothing.
@@ -105,13 +113,17 @@ struct Entry {
     shown: Arc<Shown>,
     /// Keeps its bytes from being evicted, also where nobody in this process reads them.
     _content: Arc<SpaceContent>,
+    /// Ends what is fetched for it.
+    _prefetching: DropGuard,
+    /// Its run ends after it.
+    _watching: Watching,
 }
 
 /// Why a mount of an earlier agent has its lane.
 const KEPT: &str = "as the agent before this one had it";
 
 /// What is mounted.
-struct Shown {
+pub(super) struct Shown {
     opened: OpenArtifact,
     path: Vec<u8>,
     lane: Chosen,
@@ -120,6 +132,7 @@ struct Shown {
     footprint: OnceLock<Option<Footprint>>,
     marks: Vec<Mark>,
     by: Asker,
+    prefetch: Prefetch,
 }
 
 /// A mount as people see it.
@@ -144,10 +157,11 @@ pub struct MountView {
     pub by: Asker,
     /// What becomes of it when this process dies.
     pub survival: Survival,
+    /// What is fetched of it before anybody reads it.
+    pub prefetch: PrefetchView,
 }
 
 /// The mounts of this process; dropping it unmounts them all.
-#[derive(Default)]
 pub struct MountTable {
     entries: Arc<Mutex<BTreeMap<PathBuf, Entry>>>,
     /// Taken away lazily: without a name, and served until the last user leaves.
@@ -155,12 +169,16 @@ pub struct MountTable {
     count: watch::Sender<usize>,
     /// How they are kept when this process dies.
     custody: Option<Custody>,
+    /// What is read of them.
+    traces: Arc<Traces>,
+    /// Who is told of that.
+    swarm: Option<Swarm>,
     /// One for each mount that is served, until it ends; the runtime's end ends them too.
     watchers: TaskTracker,
 }
 
 /// The index's bytes, shared with whoever else reads it.
-struct SharedIndex(Arc<Index>);
+pub(super) struct SharedIndex(Arc<Index>);
 
 impl AsRef<[u8]> for SharedIndex {
     fn as_ref(&self) -> &[u8] {
@@ -169,9 +187,27 @@ impl AsRef<[u8]> for SharedIndex {
 }
 
 impl MountTable {
-    /// A table whose mounts are kept so when this process dies.
-    pub fn new(custody: Option<Custody>) -> Self {
-        Self { custody, ..Self::default() }
+    /// A table whose mounts are kept so when this process dies, and whose profiles lie in `data_dir` and go to the swarm.
+    pub fn new(custody: Option<Custody>, data_dir: &Path, swarm: Option<Swarm>) -> Self {
+        Self {
+            entries: Arc::default(),
+            detached: Arc::default(),
+            count: watch::Sender::default(),
+            custody,
+            traces: Arc::new(Traces::in_dir(data_dir)),
+            swarm,
+            watchers: TaskTracker::new(),
+        }
+    }
+
+    /// What is mounted on a directory.
+    pub(super) fn shown_at(&self, dir: &Path) -> Option<Arc<Shown>> {
+        self.entries.lock().get(dir).map(|entry| Arc::clone(&entry.shown))
+    }
+
+    /// What is read of them.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Who keeps them.
@@ -186,28 +222,18 @@ impl MountTable {
 
     /// Mounts. Blocks while the kernel does.
     pub async fn mount(&self, request: MountRequest) -> Result<PathBuf, MountTableError> {
-        let opened = request.opened.clone();
-        let whole = whole_tree(&opened)?;
-        let content = Arc::new(SpaceContent::of(&opened)?);
+        let what = request.what();
+        let whole = whole_tree(&what.opened)?;
+        let content = Arc::new(SpaceContent::of(&what.opened)?);
         let in_use = Arc::clone(&content);
-        let source = shown(&opened.target.url, &request.path);
-        let mut options = MountOptions::new(&source, Handle::current());
-        options.audience = request.audience;
-        options.privileges = request.privileges;
-        options.programs = request.programs;
-        options.core.owner = request.owner;
-        options.mount_point_of = request.by.mounts_on_own();
-        options.in_sight = Some(request.data_dir.clone());
-        options.keeping = self.keeping(kept::shown(&request));
-        let alone = Alone::of(&opened);
+        let mut options = request.options();
+        options.keeping = self.keeping(kept::shown(&what));
+        let alone = Alone::of(&what.opened);
         let shape = alone.shape(&request);
         let mut lane = lane::choose(request.lane, &Machine::this(), &shape);
         if lane.lane == Lane::Kernel {
             match self.mount_by_kernel(&request, &options).await {
-                Ok(mounted) => {
-                    let shown = Shown::new(opened, request.path, OnceLock::new(), lane, request.by);
-                    return Ok(self.keep(Entry { mounted, shown, _content: in_use }));
-                }
+                Ok(mounted) => return self.keep_without_agent(mounted, what, lane, content).await,
                 Err(MountTableError::Mount(MountError::Refused { source, .. })) => {
                     let why = format!("kernel was refused: {source}");
                     let best = lane::choose(Wanted::Best, &Machine::this(), &shape);
@@ -219,17 +245,21 @@ impl MountTable {
         if lane.lane == Lane::Passthrough {
             options.direct = alone.spaces;
         }
-        let (dir, path) = (request.dir.clone(), request.path.clone());
+        let (dir, watcher) = (request.dir, self.watcher(Beginning::Mounted));
         let mounting = tokio::task::spawn_blocking(move || {
-            let (tree, footprint) = tree_of(whole, &path)?;
-            Ok::<_, MountTableError>((mount::mount(&dir, tree, content, &options)?, footprint))
+            let (tree, footprint) = tree_of(whole, &what.path)?;
+            let (watching, prefetch) = watcher.watch(&what, &content)?;
+            options.core.recorder = Some(Arc::clone(watching.watched().recorder()));
+            let mounted = mount::mount(&dir, tree, content, &options)?;
+            if let Err(Some(why)) = mounted.direct() {
+                lane = lane::refused(why);
+            }
+            let shown = Shown::new(what, footprint, lane, prefetch);
+            Ok::<_, MountTableError>((mounted, shown, watching))
         });
-        let (mounted, footprint) = mounting.await.map_err(|_| MountTableError::Stopping)??;
-        if let Err(Some(why)) = mounted.direct() {
-            lane = lane::refused(why);
-        }
-        let shown = Shown::new(opened, request.path, footprint, lane, request.by);
-        Ok(self.keep(Entry { mounted, shown, _content: in_use }))
+        let (mounted, shown, watching) =
+            mounting.await.map_err(|_| MountTableError::Stopping)??;
+        Ok(self.keep(mounted, shown, in_use, watching))
     }
 
     /// Mounts without the agent.
@@ -241,7 +271,7 @@ impl MountTable {
         let (dir, options) = (request.dir.clone(), options.clone());
         let blobs = independent::blobs(&request.opened)?;
         let records = Records::of(&request.data_dir);
-        let shown = kept::shown(request);
+        let shown = kept::shown(&request.what());
         let mounting = tokio::task::spawn_blocking(move || {
             let note = |at: &MountedAt| records.note(at, &shown);
             mount::by_kernel(&dir, &blobs, &options, &note)
@@ -249,22 +279,42 @@ impl MountTable {
         Ok(mounting.await.map_err(|_| MountTableError::Stopping)??)
     }
 
+    /// Nobody sees what is read of it, and nothing is missing.
+    async fn keep_without_agent(
+        &self,
+        mounted: Mounted,
+        what: What,
+        lane: Chosen,
+        content: Arc<SpaceContent>,
+    ) -> Result<PathBuf, MountTableError> {
+        let what = What { prefetch: Mode::Off, ..what };
+        let (watcher, in_use) = (self.watcher(Beginning::Mounted), Arc::clone(&content));
+        let beginning = tokio::task::spawn_blocking(move || {
+            let (watching, prefetch) = watcher.watch(&what, &content)?;
+            let shown = Shown::new(what, OnceLock::new(), lane, prefetch);
+            Ok::<_, MountTableError>((shown, watching))
+        });
+        let (shown, watching) = beginning.await.map_err(|_| MountTableError::Stopping)??;
+        Ok(self.keep(mounted, shown, in_use, watching))
+    }
+
     /// Takes up a mount that the kernel serves since an earlier agent, and that shows `opened`.
-    pub fn adopt(
+    pub async fn adopt(
         &self,
         entry: MountEntry,
         shown: &ShownMount,
         opened: OpenArtifact,
-    ) -> Result<(), MountTableError> {
+    ) -> Result<PathBuf, MountTableError> {
         let dir = entry.dir.clone();
-        let content = SpaceContent::of(&opened)?;
+        let content = Arc::new(SpaceContent::of(&opened)?);
         let mounted = mount::adopt(entry);
         let mounted = mounted.map_err(|source| MountError::Refused { dir, source })?;
         let lane = Chosen { lane: Lane::Kernel, why: KEPT.to_owned() };
-        let (path, by) = (shown.path.to_vec(), kept::owner(shown));
-        let shown = Shown::new(opened, path, OnceLock::new(), lane, by);
-        self.keep(Entry { mounted, shown, _content: Arc::new(content) });
-        Ok(())
+        self.keep_without_agent(mounted, kept::what(opened, shown), lane, content).await
+    }
+
+    fn watcher(&self, beginning: Beginning) -> Watcher {
+        Watcher { traces: Arc::clone(&self.traces), swarm: self.swarm.clone(), beginning }
     }
 
     fn keeping(&self, shown: ShownMount) -> Option<Keeping> {
@@ -282,26 +332,29 @@ impl MountTable {
         let content = Arc::new(SpaceContent::of(&opened)?);
         let in_use = Arc::clone(&content);
         let shown = record.shown.clone().unwrap_or_default();
-        let (path, by) = (shown.path.to_vec(), kept::owner(&shown));
-        let mut options =
-            MountOptions::new(self::shown(&opened.target.url, &path), Handle::current());
-        options.core.owner = Owner { uid: shown.uid, gid: shown.gid };
+        let name = self::shown(&opened.target.url, &shown.path);
+        let what = kept::what(opened, &shown);
+        let mut options = MountOptions::new(name, Handle::current());
+        options.core.owner = what.owner;
         options.core.generation = Generation(u16::try_from(record.generation).unwrap_or(0));
         options.keeping = self.keeping(shown);
-        let within = path.clone();
+        let watcher = self.watcher(Beginning::Resumed);
         let resuming = tokio::task::spawn_blocking(move || {
-            let (tree, footprint) = tree_of(whole, &within)?;
+            let (tree, footprint) = tree_of(whole, &what.path)?;
+            let (watching, prefetch) = watcher.watch(&what, &content)?;
+            options.core.recorder = Some(Arc::clone(watching.watched().recorder()));
             let mounted = mount::resume(left, &record, tree, content, &options)?;
-            Ok::<_, MountTableError>((mounted, footprint))
+            let lane = match mounted.direct() {
+                Ok(()) => Lane::Passthrough,
+                Err(_) => Lane::Fuse,
+            };
+            let lane = Chosen { lane, why: KEPT.to_owned() };
+            let shown = Shown::new(what, footprint, lane, prefetch);
+            Ok::<_, MountTableError>((mounted, shown, watching))
         });
-        let (mounted, footprint) = resuming.await.map_err(|_| MountTableError::Stopping)??;
-        let lane = match mounted.direct() {
-            Ok(()) => Lane::Passthrough,
-            Err(_) => Lane::Fuse,
-        };
-        let lane = Chosen { lane, why: KEPT.to_owned() };
-        let shown = Shown::new(opened, path, footprint, lane, by);
-        Ok(self.keep(Entry { mounted, shown, _content: in_use }))
+        let (mounted, shown, watching) =
+            resuming.await.map_err(|_| MountTableError::Stopping)??;
+        Ok(self.keep(mounted, shown, in_use, watching))
     }
 
     /// How many mounts go on when another agent takes this one's place; why one of them would not, or nobody would
@@ -340,9 +393,22 @@ impl MountTable {
         }
     }
 
-    fn keep(&self, entry: Entry) -> PathBuf {
-        let dir = entry.mounted.dir().to_owned();
-        let ended = entry.mounted.ended();
+    fn keep(
+        &self,
+        mounted: Mounted,
+        shown: Arc<Shown>,
+        content: Arc<SpaceContent>,
+        watching: Watching,
+    ) -> PathBuf {
+        let (dir, ended) = (mounted.dir().to_owned(), mounted.ended());
+        let stop = ended.child_token();
+        let (until, fetched_for) = (stop.clone(), Arc::clone(&shown));
+        self.watchers.spawn(async move {
+            until.run_until_cancelled(fetched_for.prefetch.run(&fetched_for)).await;
+        });
+        let _prefetching = stop.drop_guard();
+        let (_content, _watching) = (content, watching);
+        let entry = Entry { mounted, shown, _content, _prefetching, _watching };
         let nameless = match entry.mounted.has_name() {
             true => self.entries.lock().insert(dir.clone(), entry),
             false => Some(entry),
@@ -465,6 +531,29 @@ impl MountTable {
     }
 }
 
+/// Has the reads of a mount recorded.
+struct Watcher {
+    traces: Arc<Traces>,
+    swarm: Option<Swarm>,
+    beginning: Beginning,
+}
+
+impl Watcher {
+    /// Blocks.
+    fn watch(
+        &self,
+        what: &What,
+        content: &Arc<SpaceContent>,
+    ) -> Result<(Watching, Prefetch), MountTableError> {
+        let subject = subject(&what.opened, &what.path).ok_or(MountTableError::NoTree)?;
+        let lengths = what.opened.tasks.iter().map(Task::length);
+        let sharing = Sharing::of(self.swarm.as_ref(), &what.opened);
+        let watching = self.traces.watch(subject, lengths, self.beginning, sharing);
+        let prefetch = Prefetch::new(what.prefetch, Arc::clone(watching.watched()), content);
+        Ok((watching, prefetch))
+    }
+}
+
 impl Entry {
     fn has_ended(&self) -> bool {
         self.mounted.ended().is_cancelled()
@@ -527,9 +616,9 @@ fn is_whole(opened: &OpenArtifact) -> bool {
 }
 
 /// What of a tree is shown, and which of its bytes.
-type Part = (Arc<dyn Tree>, OnceLock<Option<Footprint>>);
+pub(super) type Part = (Arc<dyn Tree>, OnceLock<Option<Footprint>>);
 
-fn tree_of(whole: IndexTree<SharedIndex>, path: &[u8]) -> Result<Part, MountTableError> {
+pub(super) fn tree_of(whole: IndexTree<SharedIndex>, path: &[u8]) -> Result<Part, MountTableError> {
     if path.is_empty() {
         return Ok((Arc::new(whole), OnceLock::new()));
     }
@@ -539,7 +628,7 @@ fn tree_of(whole: IndexTree<SharedIndex>, path: &[u8]) -> Result<Part, MountTabl
 }
 
 /// The tree of an index.
-fn whole_tree(opened: &OpenArtifact) -> Result<IndexTree<SharedIndex>, MountTableError> {
+pub(super) fn whole_tree(opened: &OpenArtifact) -> Result<IndexTree<SharedIndex>, MountTableError> {
     let index = opened.index.as_ref().ok_or(MountTableError::NoTree)?;
     let bytes = SharedIndex(Arc::clone(&index.index));
     let image = dfs_artifact::erofs::Image::open(bytes)
@@ -553,14 +642,38 @@ fn whole_tree(opened: &OpenArtifact) -> Result<IndexTree<SharedIndex>, MountTabl
 
 impl Shown {
     fn new(
-        opened: OpenArtifact,
-        path: Vec<u8>,
+        what: What,
         footprint: OnceLock<Option<Footprint>>,
         lane: Chosen,
-        by: Asker,
+        prefetch: Prefetch,
     ) -> Arc<Self> {
+        let What { opened, path, by, .. } = what;
         let marks = opened.tasks.iter().map(Task::mark).collect();
-        Arc::new(Self { opened, path, lane, footprint, marks, by })
+        Arc::new(Self { opened, path, lane, footprint, marks, by, prefetch })
+    }
+
+    /// Whose it is.
+    pub(super) fn by(&self) -> Asker {
+        self.by
+    }
+
+    /// Whether this user may be told of it.
+    pub(super) fn is_for(&self, asker: Asker) -> bool {
+        asker.may_see_mount(self.by, &self.opened)
+    }
+
+    /// It, as what is known of its reads is asked for.
+    pub(super) fn traced(&self, dir: PathBuf) -> Traced {
+        Traced { dir: Some(dir), opened: self.opened.clone(), path: self.path.clone() }
+    }
+
+    /// Where all that it shows lies. Blocks.
+    pub(super) fn places(&self) -> Vec<Place> {
+        let groups = self.footprint().into_iter().flat_map(Footprint::groups);
+        let places = |(space, groups): (u16, GroupSet)| {
+            groups.ranges().map(|run| Place::new(space, run)).collect::<Vec<_>>()
+        };
+        groups.flat_map(places).collect()
     }
 
     /// Looks at every inode the first time.
@@ -597,9 +710,59 @@ impl Shown {
             _ => self.footprint().map_or((0, 0), |part| (part.files, part.bytes)),
         };
         let (opened, path, by) = (self.opened.clone(), self.path.clone(), self.by);
-        let lane = self.lane.clone();
-        MountView { dir, opened, path, files, content, cached, ledger, lane, by, survival }
+        let (lane, prefetch) = (self.lane.clone(), self.prefetch.view());
+        MountView {
+            dir,
+            opened,
+            path,
+            files,
+            content,
+            cached,
+            ledger,
+            lane,
+            by,
+            survival,
+            prefetch,
+        }
     }
+}
+
+impl MountRequest {
+    fn what(&self) -> What {
+        What {
+            opened: self.opened.clone(),
+            path: self.path.clone(),
+            by: self.by,
+            prefetch: self.prefetch,
+            owner: self.owner,
+        }
+    }
+
+    fn options(&self) -> MountOptions {
+        let name = shown(&self.opened.target.url, &self.path);
+        let mut options = MountOptions::new(name, Handle::current());
+        options.audience = self.audience;
+        options.privileges = self.privileges;
+        options.programs = self.programs;
+        options.core.owner = self.owner;
+        options.mount_point_of = self.by.mounts_on_own();
+        options.in_sight = Some(self.data_dir.clone());
+        options
+    }
+}
+
+/// What is to be mounted, for whom and how.
+pub(super) struct What {
+    /// The artifact.
+    pub opened: OpenArtifact,
+    /// What of its tree.
+    pub path: Vec<u8>,
+    /// For whom.
+    pub by: Asker,
+    /// What is fetched of it before anybody reads it.
+    pub prefetch: Mode,
+    /// Whose all files appear to be.
+    pub owner: Owner,
 }
 
 /// What is mounted, as it is named on the command line.

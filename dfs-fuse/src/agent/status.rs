@@ -1,6 +1,7 @@
 //! The agent's failures as gRPC status: the one place where they become codes. The details carry, as JSON,
 //! a finer class and the causes; `dfctl` turns them into exit codes and hints.
 
+use std::io;
 use std::sync::Arc;
 
 use dfs_artifact::erofs::FormatError;
@@ -16,6 +17,7 @@ use tonic::{Code, Status};
 
 use super::mounts::MountTableError;
 use crate::mount::{MountError, UnmountError};
+use crate::trace::ProfileError;
 
 /// Anything a call can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,15 @@ pub enum CallError {
     /// The agent cannot be replaced without loss.
     #[error("{0}")]
     NotHandedOver(String),
+    /// What was given is not a prefetch profile, or not one that can be used.
+    #[error(transparent)]
+    BadProfile(#[from] ProfileError),
+    /// A prefetch profile about something else.
+    #[error("it is about something else, or about another version of it")]
+    OtherProfile,
+    /// It cannot be written down.
+    #[error("the profile cannot be written to the data directory")]
+    ProfileNotKept(#[source] io::Error),
 }
 
 impl CallError {
@@ -124,6 +135,10 @@ fn classify(error: &CallError) -> (Code, &'static str) {
         CallError::Swarm(_) => (Code::Unavailable, "no-cluster"),
         CallError::NoCluster => (Code::FailedPrecondition, "no-cluster"),
         CallError::NotPermitted(_) => (Code::PermissionDenied, "agent-refused"),
+        CallError::BadProfile(_) | CallError::OtherProfile => {
+            (Code::InvalidArgument, "bad-profile")
+        }
+        CallError::ProfileNotKept(_) => (Code::Internal, "cache-failed"),
         CallError::NotHandedOver(_) => (Code::FailedPrecondition, "not-handed-over"),
         CallError::NoTask(_) => (Code::NotFound, "no-task"),
     }

@@ -9,6 +9,7 @@ use futures::future::try_join_all;
 use super::readahead::{Ahead, Observed, Reader};
 use super::{Core, FsError, NodeId};
 use crate::content::{ContentError, ContentErrorClass};
+use crate::trace::Recorder;
 use crate::tree::{Extent, TreeError};
 
 /// Longest read answered in one piece; longer ones are cut.
@@ -73,7 +74,7 @@ impl Core {
                 Pattern::Sequential
             }
         };
-        match self.copy_out(nid, offset, buf) {
+        match self.copy_out(nid, offset, buf, self.options.recorder.as_deref()) {
             Ok(Some(length)) => Ok(Read::Here(length, pattern)),
             Ok(None) => Ok(Read::Missing(pattern)),
             Err(error) => Err(self.failed(nid, range, error)),
@@ -112,7 +113,7 @@ impl Core {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<Option<usize>, FsError> {
-        self.copy_out(self.nodes.nid(node)?, offset, buf)
+        self.copy_out(self.nodes.nid(node)?, offset, buf, None)
     }
 
     /// Reads at most `length` bytes (1 MiB at most) from `offset`, fetching what is missing.
@@ -151,7 +152,8 @@ impl Core {
                 return self.read_around(nid, range, error).await;
             }
             let mut bytes = vec![0; range.len() as usize];
-            if let Some(length) = self.copy_out(nid, range.start, &mut bytes)? {
+            let recorder = self.options.recorder.as_deref();
+            if let Some(length) = self.copy_out(nid, range.start, &mut bytes, recorder)? {
                 bytes.truncate(length);
                 return Ok(bytes);
             }
@@ -186,8 +188,14 @@ impl Core {
         Ok(bytes)
     }
 
-    /// Copies bytes that are here; `None` when any of them is not.
-    fn copy_out(&self, nid: u64, offset: u64, buf: &mut [u8]) -> Result<Option<usize>, FsError> {
+    /// Copies bytes that are here; `None` when any of them is not. The recorder is told of the first of those, too.
+    fn copy_out(
+        &self,
+        nid: u64,
+        offset: u64,
+        buf: &mut [u8],
+        recorder: Option<&Recorder>,
+    ) -> Result<Option<usize>, FsError> {
         if buf.is_empty() {
             // What is no file is none either where nothing is read of it.
             self.tree.extent(nid, offset)?;
@@ -202,7 +210,10 @@ impl Core {
             let part = &mut buf[filled..filled + extent.length() as usize];
             match extent {
                 Extent::Zero { .. } => part.fill(0),
-                Extent::Data { space, offset, .. } => {
+                Extent::Data { space, offset, length } => {
+                    if let Some(recorder) = recorder {
+                        recorder.touch(space, ByteRange::at(offset, length));
+                    }
                     match self.content.try_read(space, offset, part) {
                         None => return Ok(None),
                         Some(answer) => answer?,

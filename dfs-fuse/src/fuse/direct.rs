@@ -144,6 +144,10 @@ impl Direct {
             nodes.remove(&node);
             return Err(FsError::Unrecorded);
         }
+        drop(nodes);
+        if is_news && state == State::Direct {
+            self.core.is_read_elsewhere(whole.space);
+        }
         Ok(match state {
             State::Direct => Way::Direct(id),
             State::Cached(_) => Way::Cached(FileHandle(self.agent)),

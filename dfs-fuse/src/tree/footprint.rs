@@ -54,6 +54,15 @@ impl Footprint {
         own.into_iter().flatten().map(|range| range.len()).sum()
     }
 
+    /// Its groups of each space.
+    pub fn groups(&self) -> impl Iterator<Item = (u16, GroupSet)> {
+        self.spaces.iter().map(|(space, ranges)| {
+            let mut groups = GroupSet::new();
+            ranges.iter().for_each(|range| groups.insert_range(range.groups()));
+            (*space, groups)
+        })
+    }
+
     /// Its bytes of a space of `length` bytes that `have` covers.
     pub fn within(
         &self,

@@ -59,4 +59,5 @@ mod swarm;
 mod sync;
 mod sync_adverse;
 mod testbed;
+mod traces;
 mod why;

@@ -53,6 +53,7 @@ const CLASSES: &[(&str, FailureClass)] = &[
     ("task-in-use", FailureClass::TaskInUse),
     ("task-pinned", FailureClass::TaskPinned),
     ("not-handed-over", FailureClass::NotHandedOver),
+    ("bad-profile", FailureClass::BadProfile),
 ];
 
 impl FailureClass {

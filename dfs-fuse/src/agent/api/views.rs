@@ -9,6 +9,7 @@ use dfs_proto::common;
 use dfs_proto::node::{self, MountInfo, StatusReply};
 
 use crate::agent::mounts::{MountView, shown};
+use crate::agent::prefetch::{PrefetchView, State};
 use crate::agent::{Agent, Asker};
 use crate::mount::Survival;
 
@@ -65,6 +66,7 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
                 ledger: Some(ledger(&view.ledger)),
                 state: state(&view),
                 survival: Some(survival(&view.survival)),
+                prefetch: Some(prefetch(&view.prefetch)),
                 files: view.files,
                 index_bytes: index.unwrap_or(0),
                 left_out: view
@@ -92,6 +94,27 @@ fn state(view: &MountView) -> String {
         | Survival::Dies { why: None } => state,
         Survival::Kept { .. } => format!("{state}; reads under way fail if the agent dies"),
         Survival::Dies { why: Some(why) } => format!("{state}; dies with its agent: {why}"),
+    }
+}
+
+fn prefetch(prefetch: &PrefetchView) -> node::PrefetchInfo {
+    let PrefetchView { mode, state, runs, known, tally } = prefetch;
+    let (state, waiting_for) = match state {
+        State::Idle => (node::PrefetchState::Idle, ""),
+        State::Fetching => (node::PrefetchState::Fetching, ""),
+        State::Waiting(why) => (node::PrefetchState::Waiting, &**why),
+        State::Done => (node::PrefetchState::Done, ""),
+        State::Misled => (node::PrefetchState::Misled, ""),
+    };
+    node::PrefetchInfo {
+        mode: node::Prefetch::from(*mode).into(),
+        state: state.into(),
+        waiting_for: waiting_for.to_owned(),
+        runs: *runs,
+        known_bytes: *known,
+        touched_bytes: tally.touched,
+        fetched_bytes: tally.fetched,
+        hit_bytes: tally.hit,
     }
 }
 
