@@ -20,18 +20,15 @@ const OF_OTHERS: &[&str] = &[
     "auto",
     "defaults",
     "diratime",
-    "exec",
     "group",
     "lazytime",
     "noatime",
     "noauto",
-    "nodev",
     "nodiratime",
     "nofail",
     "nolazytime",
     "norelatime",
     "nostrictatime",
-    "nosuid",
     "nouser",
     "owner",
     "relatime",
@@ -106,8 +103,9 @@ impl Options {
                 "noexec" => options.noexec = true,
                 "uid" => options.uid = Some(number()?),
                 "gid" => options.gid = Some(number()?),
-                "suid" => suid = true,
-                "dev" => dev = true,
+                "exec" => options.noexec = false,
+                "suid" | "nosuid" => suid = name == "suid",
+                "dev" | "nodev" => dev = name == "dev",
                 "lane" => options.lane = Some(value.to_owned()),
                 "prefetch" => {
                     let read = Prefetch::from_str(value, false);
@@ -132,7 +130,7 @@ pub fn as_dfctl(words: &[OsString]) -> Option<Vec<OsString>> {
         return None;
     }
     let mut meant: Vec<OsString> = ["dfctl", "mount"].map(OsString::from).into();
-    let mut given = words[1..].iter().peekable();
+    let mut given = words[1..].iter();
     let (mut quiet, mut rest) = (true, false);
     while let Some(word) = given.next() {
         match flags_of(word).filter(|_| !rest) {
@@ -193,6 +191,8 @@ mod tests {
         assert_eq!(parsed(all), Ok(wanted));
         assert_eq!(parsed(""), Ok(Options::default()));
         assert!(parsed("suid,dev").unwrap().effective);
+        // What is said last counts.
+        assert_eq!(parsed("suid,dev,noexec,nosuid,nodev,exec"), Ok(Options::default()));
     }
 
     #[test]

@@ -61,6 +61,11 @@ pub trait Content: Send + Sync + 'static {
         None
     }
 
+    /// Whether every byte of the space is in that file as it should be, and in no doubt.
+    fn is_whole(&self, _space: u16) -> bool {
+        false
+    }
+
     /// How many bytes the space has; `None` where that is not known.
     fn length(&self, space: u16) -> Option<u64>;
 

@@ -99,6 +99,8 @@ pub struct Shape {
     pub private: bool,
     /// Whether its files are to appear as others' than they are.
     pub others: bool,
+    /// Whether somebody else than the agent's own user asks for it.
+    pub foreign: bool,
 }
 
 /// The first kernel whose FUSE lets files be read from others, and take-overs of such mounts.
@@ -123,11 +125,13 @@ impl Machine {
     }
 
     /// Why the kernel cannot show it.
-    fn cannot_show(&self, shape: &Shape) -> Option<&'static str> {
+    pub fn cannot_show(&self, shape: &Shape) -> Option<&'static str> {
         if !self.admin {
             Some("kernel needs root")
         } else if self.kernel < EROFS {
             Some("kernel needs Linux 6.12")
+        } else if shape.foreign {
+            Some("kernel is for the agent's own user")
         } else if shape.part {
             Some("kernel shows whole trees only")
         } else if shape.private {
@@ -201,8 +205,12 @@ pub fn instead(why: &str, other: Chosen) -> Chosen {
 }
 
 /// The lane of a mount whose files the kernel would not pass through.
-pub fn refused(why: &str) -> Chosen {
-    Chosen { lane: Lane::Fuse, why: format!("passthrough was refused: {why}") }
+pub fn refused(why: &str, before: &Chosen) -> Chosen {
+    let why = match before.lane {
+        Lane::Passthrough if before.why.starts_with("kernel") => before.why.clone(),
+        _ => format!("passthrough was refused: {why}"),
+    };
+    Chosen { lane: Lane::Fuse, why }
 }
 
 #[cfg(test)]
@@ -219,6 +227,7 @@ mod tests {
         part: false,
         private: false,
         others: false,
+        foreign: false,
     };
 
     fn lane(wanted: Wanted, machine: Machine, shape: Shape) -> Lane {
@@ -259,6 +268,7 @@ mod tests {
             Shape { part: true, ..MODEL },
             Shape { private: true, ..MODEL },
             Shape { others: true, ..MODEL },
+            Shape { foreign: true, ..MODEL },
         ];
         for shape in parts {
             assert_eq!(lane(kernel, ABLE, shape), Lane::Passthrough);

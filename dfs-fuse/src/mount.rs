@@ -34,6 +34,7 @@ use crate::tree::Tree;
 use attach::Plan;
 use check::MountPoint;
 pub use check::{find_helper, open_device, others_allowed};
+pub(crate) use keeping::next_name;
 pub use keeping::{Custody, Keeping, entries_of};
 pub use kernel::{Blobs, adopt, by_kernel};
 use mounted::Serving;
@@ -319,7 +320,7 @@ pub fn resume(
     let runtime = options.runtime.clone();
     let core = Arc::new(Core::new(tree, content, options.core.clone(), runtime.clone()));
     let adapter = Adapter::new(core.clone(), options.opens, runtime);
-    let ids = Ids::from_wire(&record.files);
+    let ids = Ids::from_wire(&record.files, core.content());
     let agreed = Agreed::from_bits(record.capabilities);
     // Its own line, or whatever the directory is called by now; not one of a part of it that is shown elsewhere, too.
     let mut lines = keeping::entries_of(&at);
@@ -334,7 +335,7 @@ pub fn resume(
     };
     let beginning = Beginning::TakenOver(agreed);
     let served = fuse::begin(adapter, &kept.device, options.threads, beginning).and_then(|began| {
-        let direct = if ids.is_empty() { Err(None) } else { Ok(()) };
+        let direct = if record.files.is_empty() { Err(None) } else { Ok(()) };
         if direct.is_ok() {
             let kept = kept_on.as_ref().ok().cloned();
             let agent =

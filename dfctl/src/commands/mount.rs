@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_model::ByteSize;
+use rustix::fs::{AtFlags, FileType, StatxFlags};
+use rustix::io::Errno;
 
 use super::inside::{Named, answer, in_the_cluster_meant, status};
 use super::trace::runs as runs_of;
@@ -173,9 +175,12 @@ fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
             .hint(format!("mkdir -p {}", quoted_path(dir))),
         _ => refused(error.to_string()),
     })?;
-    match real.metadata() {
-        Ok(found) if !found.is_dir() => Err(refused("it is not a directory".into())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotConnected => {
+    // Looked at without having systemd mount on it what is being mounted (autofs).
+    let (flags, wanted) = (AtFlags::NO_AUTOMOUNT, StatxFlags::TYPE);
+    let found = rustix::fs::statx(rustix::fs::CWD, &real, flags, wanted);
+    match found.map(|found| FileType::from_raw_mode(found.stx_mode.into())) {
+        Ok(kind) if kind != FileType::Directory => Err(refused("it is not a directory".into())),
+        Err(Errno::NOTCONN) => {
             let why = "a mount whose agent is gone is still there".into();
             Err(refused(why).hint(format!("dfctl umount --lazy {}", quoted_path(dir))))
         }

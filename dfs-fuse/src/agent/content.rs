@@ -128,6 +128,10 @@ impl Content for SpaceContent {
         Some(self.space(space).ok()?.stored().content_file().try_clone())
     }
 
+    fn is_whole(&self, space: u16) -> bool {
+        self.space(space).is_ok_and(|task| task.stored().complete())
+    }
+
     fn length(&self, space: u16) -> Option<u64> {
         self.space(space).ok()?.length()
     }
@@ -135,8 +139,7 @@ impl Content for SpaceContent {
     fn cached(&self, space: u16, range: ByteRange) -> Vec<ByteRange> {
         let Ok(task) = self.space(space) else { return Vec::new() };
         let length = task.length().unwrap_or(u64::MAX);
-        let have = task.stored().have();
-        let runs = have.present_in(range.groups());
+        let runs = task.stored().present_in(range.groups()).into_iter();
         runs.map(|run| run.bytes(length).intersection(range)).collect()
     }
 

@@ -11,27 +11,26 @@ use dfs_peer::opener::OpenArtifact;
 use dfs_proto::convert;
 use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use dfs_service::private_file::{self, Outlives};
+use futures::{StreamExt, stream};
+use tokio::time::timeout;
 
 use super::mounts::MountTableError;
 use super::{Agent, kept};
 use crate::holder::RECORD_FORMAT;
-use crate::mount::{Blobs, MountEntry, mounts};
+use crate::mount::{Blobs, MountEntry, mounts, next_name};
 
 /// Longest record that is read.
 const RECORD_BYTES: u64 = 256 << 10;
 
-/// Records that are read at a start.
-const RECORDS: usize = 4096;
-
-/// What an agent has mounted so, a file each.
+/// What an agent has mounted so, a file each, for as long as it is mounted.
+#[derive(Debug, Clone)]
 pub(super) struct Records(PathBuf);
 
-impl Records {
-    /// Those below an agent's data directory.
-    pub fn of(data_dir: &Path) -> Self {
-        Self(data_dir.join("mounts"))
-    }
+/// Where a mount is written down: a name that no other has.
+#[derive(Debug, Clone)]
+pub(super) struct Noted(PathBuf);
 
+impl Noted {
     /// Writes down what is mounted `at` a place.
     pub fn note(&self, at: &MountedAt, shown: &ShownMount) -> io::Result<()> {
         let record = KeptMount {
@@ -41,23 +40,85 @@ impl Records {
             shown: Some(kept::without_credentials(shown)),
             ..KeptMount::default()
         };
-        fs::create_dir_all(&self.0)?;
-        let name = blake3::hash(&at.dir).to_hex();
+        if let Some(dir) = self.0.parent() {
+            fs::create_dir_all(dir)?;
+        }
         let bytes = convert::encode_kept_mount(&record);
-        private_file::replace(&self.0.join(&name[..32]), &bytes, Outlives::Process)
+        private_file::replace(&self.0, &bytes, Outlives::Process)
     }
 
-    /// All of them; what cannot be read is left where it is.
-    fn all(&self) -> Vec<(PathBuf, KeptMount)> {
-        let Ok(files) = fs::read_dir(&self.0) else { return Vec::new() };
-        let paths = files.flatten().take(RECORDS).map(|file| file.path());
-        let read = paths.filter_map(|path| {
-            let bytes = private_file::read(&path, RECORD_BYTES).ok().flatten()?;
-            let record = convert::decode_kept_mount(&bytes).ok()?;
-            (record.format == RECORD_FORMAT).then_some((path, record))
-        });
-        read.collect()
+    /// It is not mounted any more, or was not at all.
+    pub fn forget(&self) {
+        // One that stays is dropped at the next start.
+        let _ = fs::remove_file(&self.0);
     }
+}
+
+impl Records {
+    /// Those below an agent's data directory.
+    pub fn of(data_dir: &Path) -> Self {
+        Self(data_dir.join("mounts"))
+    }
+
+    /// Where the next one is written down.
+    pub fn next(&self) -> Noted {
+        Noted(self.0.join(next_name()))
+    }
+
+    /// All of them; what cannot be read as one is dropped.
+    fn all(&self) -> io::Result<Vec<(Noted, KeptMount)>> {
+        let files = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files?,
+        };
+        let mut all = Vec::new();
+        for file in files {
+            let path = file?.path();
+            let bytes = private_file::read(&path, RECORD_BYTES)?.unwrap_or_default();
+            match convert::decode_kept_mount(&bytes) {
+                Ok(record) if record.format == RECORD_FORMAT => all.push((Noted(path), record)),
+                _ => fs::remove_file(&path)?,
+            }
+        }
+        Ok(all)
+    }
+
+    /// What is still mounted of it, each mount once; the others are forgotten.
+    fn mounted(&self) -> io::Result<Vec<(MountEntry, Noted, KeptMount)>> {
+        let mut table = mounts()?;
+        table.retain(|entry| entry.is_by_kernel() && entry.root == Path::new("/"));
+        let (mut found, mut left) = (Vec::new(), self.all()?);
+        // Its directory first: numbers of devices are given again. A directory on the way may have another name by now.
+        for how in [Same::Place, Same::Device] {
+            left.retain(|(noted, record)| {
+                let at = record.at.clone().unwrap_or_default();
+                let line = table.iter().position(|entry| is_line_of(entry, &at, how));
+                let line = line.map(|line| table.swap_remove(line));
+                let is_left = line.is_none();
+                found.extend(line.map(|line| (line, noted.clone(), record.clone())));
+                is_left
+            });
+        }
+        left.iter().for_each(|(noted, _)| noted.forget());
+        Ok(found)
+    }
+}
+
+/// By what a line of the mount table is taken for that of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Same {
+    Place,
+    Device,
+}
+
+fn is_line_of(entry: &MountEntry, at: &MountedAt, how: Same) -> bool {
+    let is_there = entry.dir.as_os_str().as_encoded_bytes() == &at.dir[..];
+    let is_device = entry.device == at.device;
+    entry.name == at.name
+        && match how {
+            Same::Place => is_there && (is_device || at.device.is_empty()),
+            Same::Device => is_device,
+        }
 }
 
 /// The files that the kernel reads of a tree.
@@ -74,47 +135,34 @@ pub(super) fn blobs(opened: &OpenArtifact) -> Result<Blobs, MountTableError> {
 
 impl Agent {
     /// Takes up what the kernel serves since an earlier agent.
-    pub(super) async fn adopt_mounts(&self) {
+    pub(super) async fn adopt_mounts(&self) -> io::Result<()> {
         let records = Records::of(&self.facts().data_dir);
-        let looking = tokio::task::spawn_blocking(move || {
-            let table = mounts().unwrap_or_default();
-            let found = records.all().into_iter().filter_map(|(path, record)| {
-                let at = record.at.clone().unwrap_or_default();
-                let Some(entry) = line_of(&table, &at) else {
-                    // Not mounted any more, or it never came to that.
-                    let _ = fs::remove_file(path);
-                    return None;
-                };
-                Some((entry, record))
-            });
-            found.collect::<Vec<_>>()
-        });
-        for (entry, record) in looking.await.unwrap_or_default() {
-            let dir = entry.dir.clone();
-            let adopted = match self.open_again(&record).await {
-                Ok(opened) => {
-                    let shown = record.shown.unwrap_or_default();
-                    let adopting = self.mounts().adopt(entry, &shown, opened).await;
-                    adopting.map(drop).map_err(|error| error_chain(&error))
-                }
-                Err(error) => Err(error_chain(&error)),
-            };
-            if let Err(error) = adopted {
-                // Its readers need nobody; what they have open stays theirs.
-                tracing::error!(dir = %dir.display(), error, "a mount of the kernel's is not known");
+        let looking = tokio::task::spawn_blocking(move || records.mounted());
+        let left =
+            looking.await.unwrap_or_else(|_| Err(io::Error::other("the agent is stopping")))?;
+        let adopting =
+            left.into_iter().map(|(entry, noted, record)| self.adopt(entry, noted, record));
+        stream::iter(adopting).buffer_unordered(kept::AT_A_TIME).collect::<()>().await;
+        Ok(())
+    }
+
+    async fn adopt(&self, entry: MountEntry, noted: Noted, record: KeptMount) {
+        let dir = entry.dir.clone();
+        let opened = match timeout(kept::OPENED, self.open_again(&record)).await {
+            Ok(opened) => opened.map_err(|error| error_chain(&error)),
+            Err(_) => Err("what it shows could not be opened in time".to_owned()),
+        };
+        let adopted = match opened {
+            Ok(opened) => {
+                let shown = record.shown.unwrap_or_default();
+                let adopting = self.mounts().adopt(entry, noted, &shown, opened).await;
+                adopting.map(drop).map_err(|error| error_chain(&error))
             }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = adopted {
+            // Its readers need nobody; what they have open stays theirs.
+            tracing::error!(dir = %dir.display(), error, "a mount of the kernel's is not known");
         }
     }
-}
-
-/// The line of a mount in the table: by its device where that is known, else by its directory.
-fn line_of(table: &[MountEntry], at: &MountedAt) -> Option<MountEntry> {
-    let is_it = |entry: &&MountEntry| {
-        let same = match &*at.device {
-            "" => entry.dir.as_os_str().as_encoded_bytes() == &at.dir[..],
-            device => entry.device == device,
-        };
-        same && entry.shows_ours() && !entry.is_ours() && entry.name == at.name
-    };
-    table.iter().find(is_it).cloned()
 }

@@ -27,10 +27,10 @@ use crate::holder::{Holder, Kept, Then};
 use crate::mount;
 
 /// Mounts gone on with at a time.
-const AT_A_TIME: usize = 8;
+pub(super) const AT_A_TIME: usize = 8;
 
 /// How long what a mount shows may take to be opened: it lies in this host's store.
-const OPENED: Duration = Duration::from_secs(20);
+pub(super) const OPENED: Duration = Duration::from_secs(20);
 
 /// How the agent comes to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,12 +148,15 @@ impl Agent {
     pub async fn resume_mounts(&self, holder: Option<&Arc<dyn Holder>>) -> io::Result<()> {
         // What it opens is not yet in use when the next is opened.
         let _spared = self.host().engine.store().spare();
-        self.adopt_mounts().await;
-        let Some(holder) = holder else { return Ok(()) };
-        let left = of_holder(holder, |holder| holder.take_over()).await?;
-        let resuming = left.into_iter().map(|kept| self.resume_or_abandon(kept, holder));
-        stream::iter(resuming).buffer_unordered(AT_A_TIME).collect::<()>().await;
-        of_holder(holder, |holder| holder.ready()).await
+        let resumed = async {
+            let Some(holder) = holder else { return Ok(()) };
+            let left = of_holder(holder, |holder| holder.take_over()).await?;
+            let resuming = left.into_iter().map(|kept| self.resume_or_abandon(kept, holder));
+            stream::iter(resuming).buffer_unordered(AT_A_TIME).collect::<()>().await;
+            of_holder(holder, |holder| holder.ready()).await
+        };
+        let (adopted, resumed) = tokio::join!(self.adopt_mounts(), resumed);
+        adopted.and(resumed)
     }
 
     /// Ends so that another one goes on: how many mounts it is given. Refused where a mount would die, or nobody would
@@ -179,8 +182,8 @@ impl Agent {
     /// replaced, or failed.
     pub async fn end_mounts(&self, ending: Ending) {
         let leaves = match self.mounts().holder() {
+            _ if ending == Ending::Failed => true,
             None => false,
-            Some(_) if ending == Ending::Failed => true,
             Some(holder) => {
                 let replaced = self.inner.handing_over.is_cancelled();
                 let then = if replaced { Then::Another } else { Then::Nothing };

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::api::trace::Traced;
 use super::asker::Asker;
 use super::content::SpaceContent;
-use super::independent::{self, Records};
+use super::independent::{self, Noted, Records};
 use super::kept;
 use super::prefetch::{Mode, Prefetch, PrefetchView};
 use super::shared::Sharing;
@@ -169,6 +169,8 @@ pub struct MountTable {
     count: watch::Sender<usize>,
     /// How they are kept when this process dies.
     custody: Option<Custody>,
+    /// Those that need no agent, as they are written down.
+    records: Records,
     /// What is read of them.
     traces: Arc<Traces>,
     /// Who is told of that.
@@ -194,6 +196,7 @@ impl MountTable {
             detached: Arc::default(),
             count: watch::Sender::default(),
             custody,
+            records: Records::of(data_dir),
             traces: Arc::new(Traces::in_dir(data_dir)),
             swarm,
             watchers: TaskTracker::new(),
@@ -229,11 +232,13 @@ impl MountTable {
         let mut options = request.options();
         options.keeping = self.keeping(kept::shown(&what));
         let alone = Alone::of(&what.opened);
-        let shape = alone.shape(&request);
+        let shape = self.shape(&request, &alone).await?;
         let mut lane = lane::choose(request.lane, &Machine::this(), &shape);
         if lane.lane == Lane::Kernel {
             match self.mount_by_kernel(&request, &options).await {
-                Ok(mounted) => return self.keep_without_agent(mounted, what, lane, content).await,
+                Ok((mounted, noted)) => {
+                    return self.keep_without_agent((mounted, noted), what, lane, content).await;
+                }
                 Err(MountTableError::Mount(MountError::Refused { source, .. })) => {
                     let why = format!("kernel was refused: {source}");
                     let best = lane::choose(Wanted::Best, &Machine::this(), &shape);
@@ -252,7 +257,7 @@ impl MountTable {
             options.core.recorder = Some(Arc::clone(watching.watched().recorder()));
             let mounted = mount::mount(&dir, tree, content, &options)?;
             if let Err(Some(why)) = mounted.direct() {
-                lane = lane::refused(why);
+                lane = lane::refused(why, &lane);
             }
             let shown = Shown::new(what, footprint, lane, prefetch);
             Ok::<_, MountTableError>((mounted, shown, watching))
@@ -267,22 +272,41 @@ impl MountTable {
         &self,
         request: &MountRequest,
         options: &MountOptions,
-    ) -> Result<Mounted, MountTableError> {
+    ) -> Result<(Mounted, Noted), MountTableError> {
         let (dir, options) = (request.dir.clone(), options.clone());
-        let blobs = independent::blobs(&request.opened)?;
-        let records = Records::of(&request.data_dir);
-        let shown = kept::shown(&request.what());
+        let (noted, request) = (self.records.next(), request.clone());
         let mounting = tokio::task::spawn_blocking(move || {
-            let note = |at: &MountedAt| records.note(at, &shown);
-            mount::by_kernel(&dir, &blobs, &options, &note)
+            let blobs = independent::blobs(&request.opened)?;
+            let shown = kept::shown(&request.what());
+            let note = |at: &MountedAt| noted.note(at, &shown);
+            match mount::by_kernel(&dir, &blobs, &options, &note) {
+                Ok(mounted) => Ok::<_, MountTableError>((mounted, noted)),
+                Err(error) => {
+                    noted.forget();
+                    Err(error.into())
+                }
+            }
         });
-        Ok(mounting.await.map_err(|_| MountTableError::Stopping)??)
+        mounting.await.map_err(|_| MountTableError::Stopping)?
+    }
+
+    /// What is to be mounted, as far as its lane goes by that.
+    async fn shape(&self, request: &MountRequest, alone: &Alone) -> Result<Shape, MountTableError> {
+        let mut shape = alone.shape(request);
+        let wants_kernel = request.lane == Wanted::Lane(Lane::Kernel);
+        // It takes a look at every file, so for nothing else.
+        if wants_kernel && Machine::this().cannot_show(&Shape { whole: true, ..shape }).is_none() {
+            let opened = request.opened.clone();
+            let looking = tokio::task::spawn_blocking(move || is_whole(&opened));
+            shape.whole = looking.await.map_err(|_| MountTableError::Stopping)?;
+        }
+        Ok(shape)
     }
 
     /// Nobody sees what is read of it, and nothing is missing.
     async fn keep_without_agent(
         &self,
-        mounted: Mounted,
+        (mounted, noted): (Mounted, Noted),
         what: What,
         lane: Chosen,
         content: Arc<SpaceContent>,
@@ -295,13 +319,15 @@ impl MountTable {
             Ok::<_, MountTableError>((shown, watching))
         });
         let (shown, watching) = beginning.await.map_err(|_| MountTableError::Stopping)??;
+        self.forget_after(noted, mounted.ended());
         Ok(self.keep(mounted, shown, in_use, watching))
     }
 
     /// Takes up a mount that the kernel serves since an earlier agent, and that shows `opened`.
-    pub async fn adopt(
+    pub(super) async fn adopt(
         &self,
         entry: MountEntry,
+        noted: Noted,
         shown: &ShownMount,
         opened: OpenArtifact,
     ) -> Result<PathBuf, MountTableError> {
@@ -310,7 +336,8 @@ impl MountTable {
         let mounted = mount::adopt(entry);
         let mounted = mounted.map_err(|source| MountError::Refused { dir, source })?;
         let lane = Chosen { lane: Lane::Kernel, why: KEPT.to_owned() };
-        self.keep_without_agent(mounted, kept::what(opened, shown), lane, content).await
+        let what = kept::what(opened, shown);
+        self.keep_without_agent((mounted, noted), what, lane, content).await
     }
 
     fn watcher(&self, beginning: Beginning) -> Watcher {
@@ -420,6 +447,14 @@ impl MountTable {
         dir
     }
 
+    /// Has nobody take up a mount any more that has ended.
+    fn forget_after(&self, noted: Noted, ended: CancellationToken) {
+        self.watchers.spawn(async move {
+            ended.cancelled().await;
+            let _ = tokio::task::spawn_blocking(move || noted.forget()).await;
+        });
+    }
+
     /// Forgets what has ended once `ended` fires.
     fn recount_after(&self, ended: CancellationToken) {
         let (entries, detached) = (Arc::clone(&self.entries), Arc::clone(&self.detached));
@@ -487,8 +522,10 @@ impl MountTable {
         let clearing = tokio::task::spawn_blocking(move || {
             let mount = mounted_at(&left)
                 .map_err(|source| UnmountError::Unseen { dir: left.clone(), source })?;
-            let mount = mount.filter(MountEntry::is_ours);
+            let mount = mount.filter(MountEntry::shows_ours);
+            let by_kernel = mount.as_ref().is_some_and(MountEntry::is_by_kernel);
             let is_unserved = || match served(&left, ANSWER_WITHIN) {
+                Served::Live if by_kernel => true,
                 Served::Live => false,
                 Served::Dead => true,
                 Served::Silent => detach == Detach::Lazily,
@@ -591,7 +628,8 @@ impl Alone {
             bytes: whole.bytes,
             alone: self.spaces.len() as u64,
             alone_bytes: self.bytes,
-            whole: request.lane == Wanted::Lane(Lane::Kernel) && is_whole(&request.opened),
+            whole: false,
+            foreign: request.by != Asker::Owner,
             part: !request.path.is_empty(),
             private: matches!(request.audience, Audience::Only(_)),
             others: request.owner != Owner::default(),
@@ -599,16 +637,18 @@ impl Alone {
     }
 }
 
-/// Whether every byte of every file is here; what lies between them, in an archive, need not be.
+/// Whether every byte of every file is here, and in no doubt; what lies between them, in an archive, need not be. Blocks.
 fn is_whole(opened: &OpenArtifact) -> bool {
-    if opened.tasks.iter().all(Task::is_complete) {
+    if opened.tasks.iter().all(|task| task.stored().complete()) {
         return true;
     }
     let footprint = whole_tree(opened).ok().and_then(|tree| Footprint::of(&tree).ok());
     let is_here = |footprint: &Footprint, (space, task): (usize, &Task)| {
         let (have, length) = (task.stored().have(), task.length().unwrap_or(0));
         let here: u64 = footprint.within(space, &have, length).map(|run| run.len()).sum();
+        let mut ranges = footprint.within(space, &have, length);
         here == footprint.bytes_in(space)
+            && ranges.all(|run| task.stored().ready(run.groups()).is_ok())
     };
     footprint.is_some_and(|footprint| {
         opened.tasks.iter().enumerate().all(|task| is_here(&footprint, task))

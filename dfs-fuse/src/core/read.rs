@@ -41,7 +41,7 @@ pub enum Pattern {
 pub struct Whole {
     /// The space.
     pub space: u16,
-    /// Whether all of them are here.
+    /// Whether all of them are here, and in no doubt.
     pub is_here: bool,
 }
 
@@ -102,8 +102,7 @@ impl Core {
                 _ => return Ok(None),
             }
         }
-        let is_here = self.content.present(space, ByteRange::new(0, size));
-        Ok(Some(Whole { space, is_here }))
+        Ok(Some(Whole { space, is_here: self.content.is_whole(space) }))
     }
 
     /// Fills `buf` as [`Core::read_now`] does, without regarding it as a reader's doing.
@@ -255,6 +254,26 @@ impl Core {
             }
         }
         Ok(parts)
+    }
+
+    /// Has a file fetched that is read without this process and was found damaged, and says so.
+    pub(crate) fn mend(&self, node: NodeId, space: u16) -> FsError {
+        let reason = "it was found damaged, and is fetched again: try again in a moment";
+        let error = ContentError::new(ContentErrorClass::Integrity, reason);
+        let whole = ByteRange::new(0, self.content.length(space).unwrap_or(0));
+        let (fetch, stopping) =
+            (self.content.fetch(space, whole, Priority::Demand), self.stopping.clone());
+        self.tracker.spawn_on(
+            async move {
+                // Who opens it next sees how it went.
+                let _ = stopping.run_until_cancelled(fetch).await;
+            },
+            &self.runtime,
+        );
+        match self.nodes.nid(node) {
+            Ok(nid) => self.failed(nid, whole, error.into()),
+            Err(stale) => stale,
+        }
     }
 
     /// Starts fetching what a reader of a file will want, as far as the budget reaches.

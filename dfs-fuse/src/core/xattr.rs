@@ -3,6 +3,7 @@
 //! The latter are never listed, so that comparisons of trees and archives with attributes stay exact.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use dfs_model::ByteRange;
 
@@ -33,8 +34,8 @@ pub const DIGEST: &str = "user.dfs.digest";
 /// The URL that the file's bytes come from.
 pub const SOURCE: &str = "user.dfs.source";
 
-/// Extents looked at for one answer: a file of more is answered for its beginning.
-const EXTENTS: usize = 1 << 16;
+/// Extents and ranges looked at for one answer: of a file with more it is not said how much of it is here.
+const LOOKED_AT: usize = 1 << 16;
 
 /// Longest list of ranges, in bytes.
 const RANGES_BYTES: usize = 4000;
@@ -78,9 +79,9 @@ impl Core {
         }
         let value = match own {
             Own::Error => self.failure(nid)?,
-            Own::State => Some(self.state(nid)?.to_owned()),
-            Own::CachedBytes => Some(bytes_in(&self.cached(nid)?).to_string()),
-            Own::Cached => Some(listed(&self.cached(nid)?)),
+            Own::State => self.state(nid)?.map(str::to_owned),
+            Own::CachedBytes => self.cached(nid)?.map(|here| bytes_in(&here).to_string()),
+            Own::Cached => self.cached(nid)?.map(|here| listed(&here)),
             Own::Task => self.tasks(nid)?,
             Own::Digest => self
                 .whole(node)?
@@ -96,51 +97,60 @@ impl Core {
         Ok(self.tree.list_xattr(self.nodes.nid(node)?)?)
     }
 
-    /// What of a file is here; what is stored nowhere, because it is zeros, always is.
-    fn cached(&self, nid: u64) -> Result<Vec<ByteRange>, FsError> {
+    /// What of a file is here; what is stored nowhere, because it is zeros, always is. `None` where that is too much to
+    /// tell.
+    fn cached(&self, nid: u64) -> Result<Option<Vec<ByteRange>>, FsError> {
         let mut here: Vec<ByteRange> = Vec::new();
+        let mut seen = 0;
         let mut add = |range: ByteRange| match here.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
             _ => here.push(range),
         };
-        self.each_extent(nid, |at, extent| match extent {
-            Extent::Zero { length } => add(ByteRange::at(at, length)),
-            Extent::Data { space, offset, length } => {
-                for range in self.content.cached(space, ByteRange::at(offset, length)) {
-                    add(ByteRange::at(at + (range.start - offset), range.len()));
+        let all = self.each_extent(nid, |at, extent| {
+            match extent {
+                Extent::Zero { length } => add(ByteRange::at(at, length)),
+                Extent::Data { space, offset, length } => {
+                    let cached = self.content.cached(space, ByteRange::at(offset, length));
+                    seen += cached.len();
+                    for range in cached {
+                        add(ByteRange::at(at + (range.start - offset), range.len()));
+                    }
                 }
             }
+            if seen > LOOKED_AT { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        Ok(here)
+        Ok((all == Looked::AtAll).then_some(here))
     }
 
     /// Why bytes of a file could not be read that still are not here: they may have come in another way.
     fn failure(&self, nid: u64) -> Result<Option<String>, FsError> {
         let Some((range, error)) = self.failures.last(nid) else { return Ok(None) };
-        let is_over = self.missing_parts(nid, range).is_ok_and(|missing| missing.is_empty())
-            && error.class != ContentErrorClass::Integrity;
+        let is_of_index = error.class == ContentErrorClass::Integrity && range.is_empty();
+        let is_over =
+            !is_of_index && self.missing_parts(nid, range).is_ok_and(|missing| missing.is_empty());
         if is_over {
             self.failures.healed(nid, range);
         }
         Ok((!is_over).then(|| error.to_string()))
     }
 
-    fn state(&self, nid: u64) -> Result<&'static str, FsError> {
+    fn state(&self, nid: u64) -> Result<Option<&'static str>, FsError> {
         let size = self.tree.attr(nid)?.size;
-        let here = bytes_in(&self.cached(nid)?);
-        Ok(match here {
+        Ok(self.cached(nid)?.map(|here| match bytes_in(&here) {
             here if here == size => "complete",
             0 => "missing",
             _ => "partial",
-        })
+        }))
     }
 
     fn source(&self, nid: u64) -> Result<Option<String>, FsError> {
         let mut source = None;
-        self.each_extent(nid, |_, extent| {
-            if let (None, Extent::Data { space, offset, .. }) = (&source, extent) {
+        self.each_extent(nid, |_, extent| match extent {
+            Extent::Data { space, offset, .. } => {
                 source = self.content.source(space, offset);
+                ControlFlow::Break(())
             }
+            Extent::Zero { .. } => ControlFlow::Continue(()),
         })?;
         Ok(source)
     }
@@ -151,6 +161,7 @@ impl Core {
             if let Extent::Data { space, .. } = extent {
                 spaces.insert(space);
             }
+            ControlFlow::Continue(())
         })?;
         let tasks: Vec<_> = spaces
             .into_iter()
@@ -160,16 +171,29 @@ impl Core {
         Ok(Some(tasks.join(",")).filter(|tasks| !tasks.is_empty()))
     }
 
-    /// Shows the extents of a file with where they begin in it.
-    fn each_extent(&self, nid: u64, mut visit: impl FnMut(u64, Extent)) -> Result<(), TreeError> {
+    /// Shows the extents of a file with where they begin in it, as long as that is wanted and they are not too many.
+    fn each_extent(
+        &self,
+        nid: u64,
+        mut visit: impl FnMut(u64, Extent) -> ControlFlow<()>,
+    ) -> Result<Looked, TreeError> {
         let mut at = 0u64;
-        for _ in 0..EXTENTS {
-            let Some(extent) = self.tree.extent(nid, at)? else { break };
-            visit(at, extent);
+        for _ in 0..LOOKED_AT {
+            let Some(extent) = self.tree.extent(nid, at)? else { return Ok(Looked::AtAll) };
+            if visit(at, extent).is_break() {
+                break;
+            }
             at = at.saturating_add(extent.length());
         }
-        Ok(())
+        Ok(Looked::AtSome)
     }
+}
+
+/// How much of a file's extents was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    AtAll,
+    AtSome,
 }
 
 fn bytes_in(ranges: &[ByteRange]) -> u64 {

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use dfs_proto::node::{ContentFile, OpenNode};
@@ -31,7 +32,15 @@ const NODES: usize = 1024;
 
 /// What the kernel calls the content files of spaces.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Ids(BTreeMap<u16, u32>);
+pub(crate) struct Ids(BTreeMap<u16, Id>);
+
+/// One of them: an id, and the file that it was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Id {
+    id: u32,
+    device: u64,
+    inode: u64,
+}
 
 impl Ids {
     /// Tells the kernel of the content files of `spaces`.
@@ -40,26 +49,32 @@ impl Ids {
         for space in spaces {
             let file = content.file(*space);
             let file = file.ok_or_else(|| io::Error::other("a space has no file"))??;
-            ids.insert(*space, BackingId::create_raw(device, file).map_err(said_better)?);
+            let (of, id) = (file.metadata()?, BackingId::create_raw(device, file));
+            let id = id.map_err(said_better)?;
+            ids.insert(*space, Id { id, device: of.dev(), inode: of.ino() });
         }
         Ok(Self(ids))
     }
 
-    /// As they were written down.
-    pub fn from_wire(files: &[ContentFile]) -> Self {
-        let known =
-            files.iter().filter_map(|file| Some((u16::try_from(file.space).ok()?, file.id)));
+    /// As they were written down, of the files that are still the spaces'.
+    pub fn from_wire(files: &[ContentFile], content: &dyn Content) -> Self {
+        let known = files.iter().filter_map(|file| {
+            let space = u16::try_from(file.space).ok()?;
+            let now = content.file(space)?.and_then(|file| file.metadata()).ok()?;
+            let is_same = (now.dev(), now.ino()) == (file.device, file.inode);
+            let id = Id { id: file.id, device: file.device, inode: file.inode };
+            is_same.then_some((space, id))
+        });
         Self(known.collect())
     }
 
     /// To be written down.
     pub fn to_wire(&self) -> Vec<ContentFile> {
-        self.0.iter().map(|(space, id)| ContentFile { space: u32::from(*space), id: *id }).collect()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        let wire = |(space, id): (&u16, &Id)| {
+            let Id { id, device, inode } = *id;
+            ContentFile { space: u32::from(*space), id, device, inode }
+        };
+        self.0.iter().map(wire).collect()
     }
 }
 
@@ -126,11 +141,21 @@ impl Direct {
     /// How `node` is to be opened.
     pub fn open(&self, node: NodeId) -> Result<Way, FsError> {
         let Some(whole) = self.core.whole(node)? else { return Ok(Way::Cached(UNCOUNTED)) };
-        let Some(id) = self.ids.0.get(&whole.space).copied() else {
-            return Ok(Way::Cached(UNCOUNTED));
-        };
+        let id = self.ids.0.get(&whole.space).map(|id| id.id);
         let mut nodes = self.nodes.lock();
-        let state = match nodes.get(&node).copied() {
+        let known = nodes.get(&node).copied();
+        if known == Some(State::Direct) && !whole.is_here {
+            // The kernel would open it in no other way, and read what is wrong.
+            return Err(self.core.mend(node, whole.space));
+        }
+        let Some(id) = id else {
+            return match known {
+                // The file that the kernel would read is not the space's any more.
+                Some(State::Direct) => Err(FsError::Unrecorded),
+                _ => Ok(Way::Cached(UNCOUNTED)),
+            };
+        };
+        let state = match known {
             Some(State::Cached(opens)) => State::Cached(opens + 1),
             Some(state) => state,
             None if nodes.len() >= NODES => return Ok(Way::Cached(UNCOUNTED)),

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::MountError;
@@ -40,9 +40,14 @@ impl MountPoint {
 pub(super) fn mount_point(dir: &Path, owner: Option<u32>) -> Result<MountPoint, MountError> {
     let real = dir.canonicalize().map_err(|error| unusable(dir, error))?;
     // From here on it is looked at through the handle: a name can be given to another directory in between.
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Not asked to be a directory: that would have systemd mount on it what is being mounted (autofs).
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = rustix::fs::open(&real, flags, Mode::empty())
         .map_err(|error| unusable(&real, error.into()))?;
+    let found = rustix::fs::fstat(&handle).map_err(|error| unusable(&real, error.into()))?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
+        return Err(MountError::NotADirectory(real));
+    }
     let mut point = MountPoint { dir: real, handle };
     point.dir = point.target().read_link().map_err(|error| unusable(&point.dir, error))?;
     let there = Table::open().and_then(|mut table| table.mounted_at(&point.dir));

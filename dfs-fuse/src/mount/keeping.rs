@@ -74,7 +74,7 @@ pub(super) fn resumed(kept: &InKeeping) -> io::Result<u64> {
 }
 
 /// Names no other mount of any agent of this machine's had since it started.
-fn next_name() -> String {
+pub(crate) fn next_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let since = since.map_or(0, |since| since.as_nanos());

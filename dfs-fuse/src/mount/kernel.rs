@@ -7,17 +7,18 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dfs_proto::node::MountedAt;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::mounted::Serving;
-use super::table::{self, MountEntry};
+use super::table::{self, MountEntry, Table};
 use super::{MountError, MountOptions, Mounted, Privileges, Programs, Survival, keeping};
 
 /// Files that the kernel reads: absolute names, that lead to them as long as they are mounted.
@@ -39,6 +40,8 @@ pub fn by_kernel(
 ) -> Result<Mounted, MountError> {
     let point = super::point(dir, options)?;
     let refused = |source| MountError::Refused { dir: point.dir.clone(), source };
+    // First: what is mounted must be found again.
+    let mut table = Table::open().map_err(refused)?;
     let planned = MountEntry { device: String::new(), ..entry_of(&point.dir, &blobs.index) };
     note(&keeping::at(&planned)).map_err(refused)?;
     let mount = open(blobs, options).map_err(refused)?;
@@ -46,13 +49,23 @@ pub fn by_kernel(
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
     move_mount(&mount, "", rustix::fs::CWD, point.target(), flags)
         .map_err(|error| refused(error.into()))?;
-    let entry = table::mounted_at(&point.dir).ok().flatten();
-    let entry = entry.filter(|entry| entry.kind == KIND && Path::new(&entry.name) == blobs.index);
-    let entry = entry.ok_or_else(|| refused(io::Error::other("it is not in the mount table")))?;
-    let mounted = adopt(entry.clone()).map_err(refused)?;
-    // Dropped where this fails, which takes it away.
-    note(&keeping::at(&entry)).map_err(refused)?;
-    Ok(mounted)
+    let found = found(&mut table, &planned).and_then(|entry| {
+        let mounted = adopt(entry.clone())?;
+        // Dropped where this fails, which takes it away.
+        note(&keeping::at(&entry)).map(|()| mounted)
+    });
+    found.map_err(|source| {
+        // Best effort: the error that matters is the first.
+        let _ = unmount(&point.dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        refused(source)
+    })
+}
+
+/// The line of what was just mounted.
+fn found(table: &mut Table, planned: &MountEntry) -> io::Result<MountEntry> {
+    let entry = table.mounted_at(&planned.dir)?;
+    let entry = entry.filter(|entry| entry.kind == KIND && entry.name == planned.name);
+    entry.ok_or_else(|| io::Error::other("it is not in the mount table"))
 }
 
 /// A mount that the kernel serves since before this process.
@@ -67,6 +80,9 @@ pub fn adopt(entry: MountEntry) -> io::Result<Mounted> {
         serving: Serving::ByKernel,
     })
 }
+
+/// How long to wait where the kernel does not tell of changes.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The type of the filesystem.
 pub(super) const KIND: &str = "erofs";
@@ -110,7 +126,9 @@ fn watch(entry: MountEntry, ended: CancellationToken) -> io::Result<()> {
         while !ended.is_cancelled() && !matches!(table::still_there(&entry), Ok(None)) {
             let mut asked = [PollFd::new(&changes, PollFlags::PRI)];
             // A table that cannot be looked at tells nothing: it is looked at again when it changes.
-            let _ = poll(&mut asked, None);
+            if poll(&mut asked, None).is_err() {
+                std::thread::park_timeout(PAUSE);
+            }
         }
         ended.cancel();
     })?;

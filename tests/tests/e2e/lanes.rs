@@ -37,10 +37,10 @@ fn lane(socket: &Path, dir: &Path) -> (String, String) {
     (text("lane"), text("lane_reason"))
 }
 
-/// How many mounts the agent has.
-fn mounts(socket: &Path) -> usize {
+/// Whether the agent has a mount there; the machine's table has those of other tests, too.
+fn has_mount(socket: &Path, dir: &Path) -> bool {
     let listed = dfctl_at(socket, &["mounts", "--format", "json"]).done().json().unwrap();
-    listed["items"].as_array().unwrap().iter().filter(|mount| mount["state"] != "dead").count()
+    listed["items"].as_array().unwrap().iter().any(|mount| mount["dir"] == dir.to_str().unwrap())
 }
 
 /// A process that does not run until this is dropped.
@@ -314,7 +314,7 @@ fn what_is_here_as_a_whole_is_shown_by_the_kernel_without_an_agent() {
     // So it is replaced by another one.
     agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
-    assert_eq!(mounts(agent.socket()), 0);
+    assert!(!has_mount(agent.socket(), &dir));
     agent.dfctl(&["cache", "gc", "--target", "0"]).done();
     assert_eq!(agent.cached(fs::metadata(place.path("tree.tar")).unwrap().len()), 0);
 }
@@ -334,11 +334,50 @@ fn a_mount_of_the_kernels_that_ends_while_no_agent_is_there_is_forgotten() {
     // Without an agent it is taken away all the same.
     dfctl_at(agent.socket(), &["umount", dir.to_str().unwrap()]).done();
     agent.start_again();
-    assert_eq!(mounts(agent.socket()), 0);
+    assert!(!has_mount(agent.socket(), &dir));
     assert_eq!(fs::read_dir(agent.data().join("mounts")).unwrap().count(), 0);
 
     // By whoever else, while the agent is there.
     let dir = agent.mount_in("kernel", &url, dir);
     assert!(Command::new("umount").arg(&dir).status().unwrap().success());
-    wait::until("the agent has noticed", || mounts(agent.socket()) == 0).unwrap();
+    wait::until("the agent has noticed", || !has_mount(agent.socket(), &dir)).unwrap();
+}
+
+#[test]
+fn damage_that_is_found_in_a_file_that_is_passed_is_mended_before_it_is_opened_again() {
+    let place = Place::new();
+    let body = Body::noise(1, LARGE);
+    let (bytes, origin) = (all(&body), origin_of(&body));
+    let agent = Agent::solo(&place, "agent");
+    let pid = Pid::from_raw(agent.node.process().pid() as i32).unwrap();
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let path = dir.join("large");
+    assert!(fs::read(&path).unwrap() == bytes);
+    wait::until("it is read directly", || {
+        is_read_without(pid, &File::open(&path).unwrap(), &bytes)
+    })
+    .unwrap();
+    let content = content_of(agent.data(), LARGE);
+    let file = File::options().write(true).open(content).unwrap();
+    file.write_all_at(&[!bytes[5_000_000]], 5_000_000).unwrap();
+    assert!(fs::read(&path).unwrap() != bytes, "nobody has looked at it yet");
+
+    let gate = origin.inject(Fault::gate().on("/d/large"));
+    agent.dfctl(&["cache", "verify"]).exits(6);
+    assert!(File::open(&path).is_err(), "what is wrong is not shown any more");
+    gate.wait_struck(1).unwrap();
+    let why = xattr::get(&path, "user.dfs.error").unwrap().unwrap();
+    assert!(String::from_utf8(why).unwrap().contains("damaged"));
+    gate.lift();
+    wait::until("it is right again", || fs::read(&path).is_ok_and(|read| read == bytes)).unwrap();
+    assert!(is_read_without(pid, &File::open(&path).unwrap(), &bytes));
+    assert_eq!(xattr::get(&path, "user.dfs.error").unwrap(), None);
+}
+
+/// The one content file of this length.
+fn content_of(data: &Path, length: u64) -> PathBuf {
+    let shelves = fs::read_dir(data.join("tasks")).unwrap();
+    let tasks = shelves.flat_map(|shelf| fs::read_dir(shelf.unwrap().path()).unwrap());
+    let mut contents = tasks.map(|task| task.unwrap().path().join("content"));
+    contents.find(|content| content.metadata().is_ok_and(|of| of.len() == length)).unwrap()
 }
