@@ -1,6 +1,7 @@
 //! Clocks that are set while everything runs: forwards by an hour, back by ten years, and right again.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use dfs_tests::{Binaries, Body, Cluster, Fault, Node, Origin};
@@ -101,4 +102,40 @@ fn what_was_just_read_is_not_evicted_because_the_clock_went_back() {
     });
     (11..15).for_each(get);
     assert_eq!(origin.counters().body_bytes, fetched + 80 * MIB, "what came last is still here");
+}
+
+#[test]
+fn readers_of_a_mount_do_not_notice_a_clock_that_is_set_by_a_year() {
+    let (place, origin) = (Place::new(), Origin::start().unwrap());
+    let clock = Clock::new(&place);
+    let programs = clock.programs(&place);
+    let agent = Agent::around(Node::start(&programs, place.root(), "a", None).unwrap());
+    let body = Body::noise(1, 24 * MIB + 5);
+    let bytes = all(&body);
+    origin.put("/d/f", body);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let pace = origin.inject(Fault::pace(8 * MIB).on("/d/f"));
+    let third = bytes.len() / 3 + 1;
+    std::thread::scope(|scope| {
+        for reader in 0..8 {
+            let (path, bytes) = (dir.join("f"), &bytes);
+            scope.spawn(move || {
+                let file = fs::File::open(path).unwrap();
+                let mut buffer = vec![0; 100_000 + reader];
+                for at in (0..bytes.len()).step_by(buffer.len()) {
+                    let read = file.read_at(&mut buffer, at as u64).unwrap();
+                    assert!(buffer[..read] == bytes[at..at + read], "at {at}");
+                    assert!(read == buffer.len() || at + read == bytes.len());
+                }
+            });
+        }
+        for (number, off) in ["+1y", "-1y", "+0"].into_iter().enumerate() {
+            let sent = (number * third + 1) as u64;
+            origin.wait_counters("some is read", |counted| counted.body_bytes >= sent).unwrap();
+            clock.set(off);
+            agent.dfctl(&["mounts"]).done();
+        }
+    });
+    assert!(pace.struck() > 0);
+    assert_eq!(origin.counters().body_bytes, bytes.len() as u64, "one copy");
 }

@@ -11,6 +11,7 @@ mod archives;
 mod areas;
 mod arms;
 mod bad_days;
+mod bad_mounts;
 mod bad_origins;
 mod buckets;
 mod certificates;

@@ -352,7 +352,7 @@ pub fn spoil(data: &Path, length: u64) -> u64 {
 }
 
 /// The content files below a data directory.
-fn contents(dir: &Path) -> Vec<PathBuf> {
+pub fn contents(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap().flatten() {
         let path = entry.path();

@@ -14,12 +14,12 @@ use crate::support::{Agent, Expected, Place, services_started_by, until};
 const MIB: u64 = 1 << 20;
 
 /// A control group with one limit; it goes with its test.
-struct Group {
-    dir: PathBuf,
+pub struct Group {
+    pub dir: PathBuf,
 }
 
 impl Group {
-    fn new(controller: &str, limits: &[(&str, &str)]) -> Self {
+    pub fn new(controller: &str, limits: &[(&str, &str)]) -> Self {
         let base = Path::new("/sys/fs/cgroup");
         let versions = [base.join(controller), base.to_owned()];
         let base = versions.into_iter().find(|dir| dir.join("cgroup.procs").exists());
@@ -34,7 +34,7 @@ impl Group {
         group
     }
 
-    fn enter(&self) -> String {
+    pub fn enter(&self) -> String {
         format!("echo $$ > {}/cgroup.procs", self.dir.display())
     }
 }
@@ -47,7 +47,7 @@ impl Drop for Group {
 }
 
 /// An agent with a line of shell before it, whose data lies below `dir`.
-fn agent(place: &Place, dir: &Path, before: &str) -> Agent {
+pub fn agent(place: &Place, dir: &Path, before: &str) -> Agent {
     let programs = services_started_by(place, |agent| format!("{before}\nexec {agent} \"$@\""));
     Agent::around(Node::start(&programs, dir, "a", None).unwrap())
 }
