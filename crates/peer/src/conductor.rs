@@ -75,6 +75,8 @@ pub enum Action {
         flight: FlightId,
         /// Which groups.
         groups: Option<GroupRange>,
+        /// How urgently.
+        priority: Priority,
     },
     /// Give a flight up; nothing of it is waited for any more.
     Cancel(FlightId),

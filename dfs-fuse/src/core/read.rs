@@ -18,6 +18,9 @@ pub(crate) const MAX_READ: usize = 1 << 20;
 /// How often bytes are fetched again that were evicted before they could be read.
 const ATTEMPTS: u32 = 3;
 
+/// Steps that a deadline passes in.
+const STEPS: u32 = 16;
+
 /// Answer to [`Core::read_now`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
@@ -126,10 +129,11 @@ impl Core {
             return Err(error.into());
         }
         let _waiting = self.streams.waits(nid, range);
-        let read = tokio::time::timeout(self.options.deadline, self.fetch_and_read(nid, range));
         let result = tokio::select! {
+            biased;
             () = self.stopping.cancelled() => return Err(FsError::Stopping),
-            result = read => result.unwrap_or_else(|_| Err(self.too_late(range))),
+            result = self.fetch_and_read(nid, range) => result,
+            () = at_work_for(self.options.deadline) => Err(self.too_late(range)),
         };
         match result {
             Ok(bytes) => {
@@ -352,6 +356,14 @@ impl Core {
         };
         self.failures.record(nid, range, &reason, Instant::now());
         error
+    }
+}
+
+/// Resolves once this process has been at work for so long: while it is stopped, or the machine sleeps, nobody could
+/// have fetched anything, and all of that counts as one step.
+async fn at_work_for(time: Duration) {
+    for _ in 0..STEPS {
+        tokio::time::sleep(time / STEPS).await;
     }
 }
 

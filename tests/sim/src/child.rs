@@ -324,7 +324,7 @@ impl Child {
                 Action::Request { flight, parent, groups, .. } => {
                     (flight, Provider::Parent(parent), groups)
                 }
-                Action::ReadSource { flight, groups: Some(groups) } => {
+                Action::ReadSource { flight, groups: Some(groups), .. } => {
                     (flight, Provider::Source, groups)
                 }
                 other => {

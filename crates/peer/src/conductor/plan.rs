@@ -89,14 +89,14 @@ impl Conductor {
     /// One stream from the origin brings everything, whatever is wanted first.
     fn plan_stream(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let streaming = self.flights.values().any(|flight| flight.provider == Provider::Source);
-        if streaming || self.wanted.iter().all(GroupSet::is_empty) {
-            return;
-        }
+        let wanted = |priority: &Priority| !self.wanted[*priority as usize].is_empty();
+        let urgent = IN_ORDER.into_iter().chain(ANY_ORDER).find(wanted);
+        let Some(priority) = urgent.filter(|_| !streaming) else { return };
         let flight = self.take_off(Provider::Source, GroupRange::new(0, 0), now);
         if let Some(flight) = self.flights.get_mut(&flight) {
             flight.rest = GroupRange::new(0, self.groups.unwrap_or(u64::MAX));
         }
-        actions.push(Action::ReadSource { flight, groups: None });
+        actions.push(Action::ReadSource { flight, groups: None, priority });
     }
 
     /// Asks for runs that are in no flight from their beginnings on.
@@ -313,7 +313,7 @@ impl Conductor {
                 let Some(run) = self.next_from_source(priority, now) else { break };
                 let groups = self.source_run(run);
                 let flight = self.take_off(Provider::Source, groups, now);
-                actions.push(Action::ReadSource { flight, groups: Some(groups) });
+                actions.push(Action::ReadSource { flight, groups: Some(groups), priority });
                 reading += 1;
             }
         }

@@ -424,7 +424,9 @@ fn a_source_without_ranges_is_read_in_one_stream() {
     conductor.set_source(SourceAccess::Sequential);
     conductor.want(GroupRange::new(3, 1), Priority::Demand);
     let actions = conductor.plan(SECOND);
-    let [Action::ReadSource { flight, groups: None }] = actions[..] else { panic!("{actions:?}") };
+    let [Action::ReadSource { flight, groups: None, .. }] = actions[..] else {
+        panic!("{actions:?}")
+    };
     for group in 0..3 {
         conductor.arrived(flight, GroupRange::new(group, 1), SECOND);
         assert!(conductor.plan(SECOND).is_empty());
@@ -528,7 +530,7 @@ impl Model {
                     self.parents.insert(flight, parent);
                     (flight, groups, beside)
                 }
-                Action::ReadSource { flight, groups: Some(groups) } => (flight, groups, None),
+                Action::ReadSource { flight, groups: Some(groups), .. } => (flight, groups, None),
                 Action::Cancel(flight) => {
                     self.is_over(flight);
                     continue;

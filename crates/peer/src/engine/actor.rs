@@ -986,9 +986,9 @@ impl Actor {
                     self.flights.request(asking, parent, stop.clone());
                     self.under_way.insert(flight, (Provider::Parent(parent.host.id), stop));
                 }
-                Action::ReadSource { flight, groups } => {
+                Action::ReadSource { flight, groups, priority } => {
                     let stop = self.stop.child_token();
-                    self.flights.read_source(flight, groups, stop.clone());
+                    self.flights.read_source(flight, groups, priority, stop.clone());
                     self.under_way.insert(flight, (Provider::Source, stop));
                 }
                 Action::Cancel(flight) => {

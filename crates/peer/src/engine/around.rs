@@ -90,7 +90,7 @@ impl Task {
 
     /// Exactly these bytes from the origin, past the store.
     async fn pass(&self, origin: &dyn Origin, range: ByteRange) -> Result<Bytes, ReadError> {
-        let _slot = self.shared.source_slot(origin).await;
+        let _slot = self.shared.source_slot(origin, Priority::Demand).await;
         let mut stream = origin.read(Some(range)).await?;
         let mut bytes = BytesMut::with_capacity(range.len() as usize);
         while let Some(part) = stream.next().await {

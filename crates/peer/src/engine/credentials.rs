@@ -6,7 +6,7 @@
 //! next one who wants what is not here.
 
 use dfs_artifact::Recipe;
-use dfs_model::{GroupRange, TaskKey};
+use dfs_model::{GroupRange, Priority, TaskKey};
 use dfs_source::{Credentials, SourceError};
 
 use super::Engine;
@@ -109,7 +109,7 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let wanted = task.shared.stored.missing_in(groups).first().copied().unwrap_or(groups);
         let range = wanted.bytes(task.length().unwrap_or(u64::MAX));
-        let _slot = self.inner.source_slots.acquire(&recipe.key.url).await;
+        let _slot = self.inner.source_slots.acquire(&recipe.key.url, Priority::Demand).await;
         let sources = &self.inner.sources;
         let asked = dfs_artifact::ask_permission(recipe, sources, credentials.clone(), range).await;
         asked.map_err(|error| {

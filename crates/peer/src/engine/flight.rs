@@ -153,11 +153,12 @@ impl Flights {
         &self,
         flight: FlightId,
         groups: Option<GroupRange>,
+        priority: Priority,
         stop: CancellationToken,
     ) {
         let context = self.context.clone();
         self.context.engine.tracker.spawn(async move {
-            let read = context.fetch(flight, groups);
+            let read = context.fetch(flight, groups, priority);
             let fault = tokio::select! {
                 // One that was given up before it began asks nobody.
                 biased;

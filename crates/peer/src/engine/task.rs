@@ -193,10 +193,14 @@ impl Shared {
 
     /// A turn to ask the origin. None is needed where another task asks it: who held one and waited for that task,
     /// which needs one too, could wait for ever.
-    pub(super) async fn source_slot(&self, origin: &dyn Origin) -> Option<OriginSlot> {
+    pub(super) async fn source_slot(
+        &self,
+        origin: &dyn Origin,
+        priority: Priority,
+    ) -> Option<OriginSlot> {
         match origin.reads_a_task() {
             true => None,
-            false => Some(self.source_slots.acquire(&self.info.key.url).await),
+            false => Some(self.source_slots.acquire(&self.info.key.url, priority).await),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Requests to origins: so many to one host at a time, and so many in all.
+//! Requests to origins: so many to one host at a time, and so many in all. A quarter of them is for blocked readers,
+//! who do not wait behind what comes in the background.
 //!
 //! A host that hangs keeps those that wait for it, and nobody who asks another one, until so many hosts hang that
 //! the bound over all is reached.
@@ -6,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use dfs_model::CanonicalUrl;
+use dfs_model::{CanonicalUrl, Priority};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -17,46 +18,78 @@ const HOSTS: usize = 8;
 #[derive(Debug)]
 pub struct OriginSlots {
     to_one: usize,
-    all: Arc<Semaphore>,
+    all: Arc<Turns>,
     /// Those that are asked now.
-    hosts: Mutex<HashMap<String, Weak<Semaphore>>>,
+    hosts: Mutex<HashMap<String, Weak<Turns>>>,
 }
 
 /// A request to an origin; it is over when this is dropped.
 #[derive(Debug)]
 #[must_use = "the request is over when this is dropped"]
 pub struct OriginSlot {
-    _host: Option<OwnedSemaphorePermit>,
-    _all: Option<OwnedSemaphorePermit>,
+    _host: Turn,
+    _all: Turn,
+}
+
+/// So many turns at a time.
+#[derive(Debug)]
+struct Turns {
+    all: Arc<Semaphore>,
+    /// Those of them that nobody is blocked for.
+    patient: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    _turns: Arc<Turns>,
+    _patient: Option<OwnedSemaphorePermit>,
+    _any: Option<OwnedSemaphorePermit>,
+}
+
+impl Turns {
+    fn new(count: usize) -> Arc<Self> {
+        let count = count.min(Semaphore::MAX_PERMITS);
+        let [all, patient] =
+            [count, count - count / 4].map(|count| Arc::new(Semaphore::new(count)));
+        Arc::new(Self { all, patient })
+    }
+
+    async fn take(self: Arc<Self>, priority: Priority) -> Turn {
+        // Neither is ever closed.
+        let _patient = match priority {
+            Priority::Demand => None,
+            _ => Arc::clone(&self.patient).acquire_owned().await.ok(),
+        };
+        let _any = Arc::clone(&self.all).acquire_owned().await.ok();
+        Turn { _turns: self, _patient, _any }
+    }
 }
 
 impl OriginSlots {
     /// At most `to_one` requests at a time to one host, and eight times as many in all.
     pub fn new(to_one: usize) -> Self {
-        let all =
-            Arc::new(Semaphore::new(to_one.saturating_mul(HOSTS).min(Semaphore::MAX_PERMITS)));
+        let all = Turns::new(to_one.saturating_mul(HOSTS));
         Self { to_one, all, hosts: Mutex::default() }
     }
 
     /// Waits for a turn to ask the host of `url`.
-    pub async fn acquire(&self, url: &CanonicalUrl) -> OriginSlot {
+    pub async fn acquire(&self, url: &CanonicalUrl, priority: Priority) -> OriginSlot {
         let url = url.url();
         let port = url.port_or_known_default();
         let host = format!("{}:{}", url.host_str().unwrap_or_default(), port.unwrap_or_default());
-        // The host's first: whoever waits for one that hangs keeps nobody else from his turn. Neither is ever
-        // closed.
-        let _host = self.of(host).acquire_owned().await.ok();
-        let _all = Arc::clone(&self.all).acquire_owned().await.ok();
+        // The host's first: whoever waits for one that hangs keeps nobody else from his turn.
+        let _host = self.of(host).take(priority).await;
+        let _all = Arc::clone(&self.all).take(priority).await;
         OriginSlot { _host, _all }
     }
 
-    fn of(&self, host: String) -> Arc<Semaphore> {
+    fn of(&self, host: String) -> Arc<Turns> {
         let mut hosts = self.hosts.lock();
         if let Some(known) = hosts.get(&host).and_then(Weak::upgrade) {
             return known;
         }
         hosts.retain(|_, slots| slots.strong_count() > 0);
-        let fresh = Arc::new(Semaphore::new(self.to_one));
+        let fresh = Turns::new(self.to_one);
         hosts.insert(host, Arc::downgrade(&fresh));
         fresh
     }
@@ -75,12 +108,15 @@ mod tests {
     #[test]
     fn a_host_has_its_share_and_all_together_theirs() {
         let slots = OriginSlots::new(2);
-        let take = |host| slots.acquire(&url(host)).now_or_never();
+        let take = |host| slots.acquire(&url(host), Priority::Demand).now_or_never();
         let mut held: Vec<_> = (0..2).map(|_| take(0).expect("a first and a second")).collect();
         assert!(take(0).is_none(), "no third");
         assert!(
             slots
-                .acquire(&CanonicalUrl::parse("http://origin0.test:81/f").unwrap())
+                .acquire(
+                    &CanonicalUrl::parse("http://origin0.test:81/f").unwrap(),
+                    Priority::Demand
+                )
                 .now_or_never()
                 .is_some()
         );
@@ -91,5 +127,16 @@ mod tests {
         held.clear();
         drop(take(HOSTS).expect("a turn is given back"));
         assert_eq!(slots.hosts.lock().len(), 1, "hosts that nobody asks are forgotten");
+    }
+
+    #[test]
+    fn who_is_blocked_does_not_wait_behind_what_comes_in_the_background() {
+        let slots = OriginSlots::new(4);
+        let take = |priority| slots.acquire(&url(0), priority).now_or_never();
+        let mut held: Vec<_> =
+            (0..3).map(|_| take(Priority::Bulk).expect("three of four")).collect();
+        assert!(take(Priority::ReadAhead).is_none(), "the fourth is for others");
+        held.push(take(Priority::Demand).expect("whoever is blocked"));
+        assert!(take(Priority::Demand).is_none(), "no fifth");
     }
 }

@@ -164,7 +164,14 @@ impl Directory {
                 continue;
             }
             let id = |path: &PathBuf| path.file_name()?.to_str()?.parse::<TaskId>().ok();
-            let named = list(&shelf)?.iter().filter_map(id).collect::<Vec<_>>();
+            // What of it is asked for fails by itself.
+            let named = match list(&shelf) {
+                Ok(paths) => paths.iter().filter_map(id).collect::<Vec<_>>(),
+                Err(error) => {
+                    tracing::warn!(%error, "tasks that are kept are not counted");
+                    continue;
+                }
+            };
             ids.extend(named.into_iter().filter(|id| self.path(*id).starts_with(&shelf)));
         }
         Ok(ids)

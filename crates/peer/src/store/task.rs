@@ -79,13 +79,19 @@ impl Facts {
         let trusted = match header.is_clean() {
             true => header.clean == state::clean_mark(header.length, &have, &content.metadata()?),
             false => same_boot,
-        };
+        } && content.metadata()?.len() >= end_of(&have, header.length);
         let doubt = if trusted { damaged } else { have.clone() };
         let mut facts = Self { header, have, doubt };
         if !facts.doubt.is_empty() {
             facts.dirty(state, boot)?;
         }
         Ok(facts)
+    }
+
+    /// Nothing is believed any more that was recorded: all of it is hashed again before it is used.
+    fn doubt_all(&mut self, state: &StateFile, boot: [u8; 16]) -> io::Result<()> {
+        self.doubt = self.have.clone();
+        self.dirty(state, boot)
     }
 
     /// To be called before anything is recorded: the clean mark goes, this boot is named.
@@ -98,6 +104,12 @@ impl Facts {
         }
         Ok(())
     }
+}
+
+/// Where what was recorded of a content ends, in bytes.
+fn end_of(have: &GroupSet, length: Option<u64>) -> u64 {
+    let end = have.span().map_or(0, |span| span.end() * GROUP_BYTES);
+    length.map_or(end, |length| end.min(length))
 }
 
 /// The state file of a task, and whether there was one that cannot be read. That of a newer release is set aside for
@@ -334,6 +346,7 @@ impl StoredTask {
         opened.presence.note_read(opened.directory.now());
         if opened.content.read_exact_at(buf, range.start).is_err() {
             // A disk error or a file cut short: what was here is not any more.
+            opened.doubt_if_cut().map_err(StoreError::write(opened.id, &opened.path))?;
             self.mark_bad(groups)?;
             return Err(StoreError::Missing { task: opened.id, groups });
         }
@@ -484,12 +497,29 @@ impl Opened {
         nodes: &[(Node, Cv)],
     ) -> Result<(), StoreError> {
         if let Some(bytes) = bytes {
-            let written = self.content.write_all_at(bytes, groups.first * GROUP_BYTES);
+            // What is written behind a cut would make zeros of what is gone.
+            let written = self
+                .doubt_if_cut()
+                .and_then(|()| self.content.write_all_at(bytes, groups.first * GROUP_BYTES));
             written.map_err(StoreError::write(self.id, &self.path.join("content")))?;
         }
         let recorded =
             self.state.write_nodes(nodes.iter().copied()).and_then(|()| self.record(groups));
         recorded.map_err(StoreError::write(self.id, &self.path))
+    }
+
+    /// Where the content file ends before what was recorded does, somebody cut it.
+    fn doubt_if_cut(&self) -> io::Result<()> {
+        let end = |facts: &Facts| end_of(&facts.have, facts.header.length);
+        // Asked first: what is recorded meanwhile was written before.
+        let recorded = end(&self.facts.read());
+        if self.content.metadata()?.len() >= recorded {
+            return Ok(());
+        }
+        tracing::warn!(task = %self.id, "the content of a task was cut short: it is verified anew");
+        let mut facts = self.facts.write();
+        facts.doubt_all(&self.state, self.directory.boot())?;
+        self.lengthen(end(&facts))
     }
 
     /// Records that `groups` are here; their bytes and nodes are written.

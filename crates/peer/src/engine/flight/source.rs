@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_artifact::Origin;
 use dfs_artifact::origin::Part;
-use dfs_model::GroupRange;
+use dfs_model::{GroupRange, Priority};
 use futures::StreamExt;
 use tokio::time::Instant;
 
@@ -30,11 +30,12 @@ impl Context {
         &self,
         flight: FlightId,
         groups: Option<GroupRange>,
+        priority: Priority,
     ) -> Result<(), ReadError> {
         let origin = self.shared.origin.lock().clone();
         let origin = origin.ok_or_else(|| ReadError::Swarm("the origin is unknown here".into()))?;
         let _used = self.shared.stored.in_use(Use::Fetch)?;
-        let _slot = self.shared.source_slot(origin.as_ref()).await;
+        let _slot = self.shared.source_slot(origin.as_ref(), priority).await;
         match groups {
             Some(groups) => self.fetch_run(flight, origin.as_ref(), groups).await,
             None => self.fetch_all(flight, origin.as_ref()).await,
