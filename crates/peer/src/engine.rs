@@ -117,7 +117,8 @@ pub struct EngineParts {
     pub patience: Duration,
     /// Bounds of each download.
     pub limits: Limits,
-    /// Requests to one origin host at a time, over all tasks; to all hosts together eight times as many.
+    /// Requests to one origin host at a time, over all tasks, a quarter of them for blocked readers alone; to all hosts
+    /// together eight times as many.
     pub source_requests: usize,
     /// What becomes of the store when this process ends.
     pub lifetime: Lifetime,
