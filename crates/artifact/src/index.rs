@@ -116,7 +116,11 @@ pub fn write_index(
         described.ok_or(IndexError::Contradiction("a space has no length beforehand"))?;
     let section = FactsSection { facts, spaces: spaces_described };
     let section = serde_json::to_vec(&section).map_err(IndexError::Facts)?;
-    let mut out = sections::Writer::new(image.bytes);
+    let tables = spaces.iter().map(|recipe| match &recipe.origin {
+        OriginRecipe::Members { table, .. } => table.encoded().len(),
+        _ => 0,
+    });
+    let mut out = sections::Writer::new(image.bytes, tables.sum());
     out.add(SectionKind::Facts, 0, &section);
     for (number, recipe) in spaces.iter().enumerate() {
         match &recipe.origin {

@@ -69,14 +69,14 @@ pub struct Location {
 }
 
 /// The content of a regular file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileData {
     /// Bytes in it.
     pub length: u64,
     /// Where they begin; of no meaning for an empty file.
     pub location: Location,
     /// BLAKE3 of the whole content, where known.
-    pub digest: Option<[u8; 32]>,
+    pub digest: Option<Box<[u8; 32]>>,
 }
 
 /// Numbers of a device node.
@@ -191,12 +191,19 @@ pub enum TreeError {
 /// Number of a node in a [`TreeBuilder`].
 pub(crate) type NodeId = usize;
 
+/// What is in a directory, by name.
+type Children = BTreeMap<Box<[u8]>, NodeId>;
+
+/// An entry. There may be millions: what few of them have stands elsewhere.
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub meta: Meta,
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Mtime,
+    xattrs: Option<Box<Xattrs>>,
     pub content: Content,
-    /// Children by name; empty unless a directory.
-    pub children: BTreeMap<Box<[u8]>, NodeId>,
+    children: Option<Box<Children>>,
     /// Made because something below it was added, not for its own sake.
     implicit: bool,
 }
@@ -231,15 +238,15 @@ impl TreeBuilder {
             return self.replace_node(path, Self::ROOT, meta, content);
         }
         let (parent, name) = self.parent_of(path)?;
-        if let Some(&there) = self.nodes[parent].children.get(name) {
+        if let Some(&there) = self.nodes[parent].children().get(name) {
             if matches!(content, Content::Directory) {
                 return self.replace_node(path, there, meta, content);
             }
             // A new node, so that other hard links to the old one keep what they have.
             self.check_same_kind(path, there, &content)?;
         }
-        let node = self.push(Node { meta, content, children: BTreeMap::new(), implicit: false });
-        self.nodes[parent].children.insert(name.into(), node);
+        let node = self.push(Node::new(meta, content));
+        self.nodes[parent].children_mut().insert(name.into(), node);
         Ok(())
     }
 
@@ -251,10 +258,10 @@ impl TreeBuilder {
             return Err(bad());
         }
         let (parent, name) = self.parent_of(path)?;
-        if let Some(&there) = self.nodes[parent].children.get(name) {
+        if let Some(&there) = self.nodes[parent].children().get(name) {
             self.check_same_kind(path, there, &self.nodes[node].content)?;
         }
-        self.nodes[parent].children.insert(name.into(), node);
+        self.nodes[parent].children_mut().insert(name.into(), node);
         Ok(())
     }
 
@@ -262,7 +269,7 @@ impl TreeBuilder {
     pub fn remove(&mut self, path: &[u8]) -> bool {
         let Some((parent, name)) = split(path) else { return false };
         let Some(parent) = self.find(parent) else { return false };
-        self.nodes[parent].children.remove(name).is_some()
+        self.nodes[parent].children_mut().remove(name).is_some()
     }
 
     /// Whether a directory is at `path`.
@@ -295,7 +302,7 @@ impl TreeBuilder {
             return Some(Self::ROOT);
         }
         path.split(|&byte| byte == b'/')
-            .try_fold(Self::ROOT, |at, name| self.nodes[at].children.get(name).copied())
+            .try_fold(Self::ROOT, |at, name| self.nodes[at].children().get(name).copied())
     }
 
     fn parent_of<'a>(&mut self, path: &'a [u8]) -> Result<(NodeId, &'a [u8]), TreeError> {
@@ -303,11 +310,11 @@ impl TreeBuilder {
         let (parents, name) = split(path).unwrap_or((b"", path));
         let mut at = Self::ROOT;
         for element in parents.split(|&byte| byte == b'/').filter(|element| !element.is_empty()) {
-            at = match self.nodes[at].children.get(element) {
+            at = match self.nodes[at].children().get(element) {
                 Some(&next) => next,
                 None => {
                     let next = self.push(Node::implicit_directory());
-                    self.nodes[at].children.insert(element.into(), next);
+                    self.nodes[at].children_mut().insert(element.into(), next);
                     next
                 }
             };
@@ -338,7 +345,7 @@ impl TreeBuilder {
     ) -> Result<(), TreeError> {
         self.check_same_kind(path, id, &content)?;
         let node = &mut self.nodes[id];
-        (node.meta, node.content, node.implicit) = (meta, content, false);
+        *node = Node { children: node.children.take(), ..Node::new(meta, content) };
         Ok(())
     }
 
@@ -350,22 +357,38 @@ impl TreeBuilder {
             if !self.nodes[id].implicit {
                 continue;
             }
-            let times = self.nodes[id].children.values().map(|&child| self.nodes[child].meta.mtime);
+            let times = self.nodes[id].children().values().map(|&child| self.nodes[child].mtime);
             if let Some(newest) = times.max() {
-                self.nodes[id].meta.mtime = newest;
+                self.nodes[id].mtime = newest;
             }
         }
     }
 }
 
 impl Node {
+    fn new(meta: Meta, content: Content) -> Self {
+        let Meta { mode, uid, gid, mtime, xattrs } = meta;
+        let xattrs = (!xattrs.is_empty()).then(|| Box::new(xattrs));
+        Self { mode, uid, gid, mtime, xattrs, content, children: None, implicit: false }
+    }
+
     fn implicit_directory() -> Self {
-        Self {
-            meta: Meta::with_mode(0o755),
-            content: Content::Directory,
-            children: BTreeMap::new(),
-            implicit: true,
-        }
+        Self { implicit: true, ..Self::new(Meta::with_mode(0o755), Content::Directory) }
+    }
+
+    pub fn xattrs(&self) -> &Xattrs {
+        static NONE: Xattrs = Xattrs::new();
+        self.xattrs.as_deref().unwrap_or(&NONE)
+    }
+
+    /// Children by name; none unless a directory.
+    pub fn children(&self) -> &Children {
+        static NONE: Children = Children::new();
+        self.children.as_deref().unwrap_or(&NONE)
+    }
+
+    fn children_mut(&mut self) -> &mut Children {
+        self.children.get_or_insert_default()
     }
 }
 

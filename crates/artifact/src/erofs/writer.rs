@@ -156,7 +156,7 @@ impl<'a> Plan<'a> {
         plan.append(TreeBuilder::ROOT, 0, true);
         let mut next = 0;
         while next < plan.order.len() {
-            for (number, (name, &child)) in (0..).zip(&tree.node(plan.order[next].node).children) {
+            for (number, (name, &child)) in (0..).zip(tree.node(plan.order[next].node).children()) {
                 plan.append(child, next, number == 0 || dir::landmark(name));
             }
             next += 1;
@@ -193,7 +193,7 @@ impl<'a> Plan<'a> {
                 begun = at;
             }
             let node = self.tree.node(self.order[number].node);
-            let head = (INODE_BYTES + xattr::body_bytes(&node.meta.xattrs)) as u64;
+            let head = (INODE_BYTES + xattr::body_bytes(node.xattrs())) as u64;
             at = at.next_multiple_of(SLOT_BYTES);
             let data_bytes = self.data_bytes(number, node);
             let mut tail = 0;
@@ -309,7 +309,7 @@ impl<'a> Plan<'a> {
     /// Names of a directory, its own and its parent's included, sorted; with their places in the order.
     fn entries(&self, number: usize) -> Vec<(&'a [u8], usize)> {
         let placed = &self.order[number];
-        let children = &self.tree.node(placed.node).children;
+        let children = self.tree.node(placed.node).children();
         let mut entries: Vec<(&[u8], usize)> = Vec::with_capacity(children.len() + 2);
         entries.extend([(&b"."[..], number), (&b".."[..], placed.parent)]);
         entries.extend(children.iter().map(|(name, node)| (&**name, self.by_node[*node] as usize)));
@@ -372,14 +372,16 @@ impl<'a> Plan<'a> {
         // What a 32-bit `stat` shows; it moves only with the inode.
         let shown = u32::try_from(inode.attr.nid).unwrap_or(u32::MAX);
         let mut bytes = inode.encode(shown, block_log2);
-        bytes.put(&xattr::encode(&node.meta.xattrs));
+        bytes.put(&xattr::encode(node.xattrs()));
         let data = match &node.content {
             Content::Directory => self.encode_directory(number),
             Content::Symlink(target) => target.clone(),
             Content::File(data) => {
                 written.files += 1;
                 written.content_bytes = written.content_bytes.saturating_add(data.length);
-                written.digests.extend(data.digest.map(|digest| (self.nid(number), digest)));
+                written
+                    .digests
+                    .extend(data.digest.as_deref().map(|digest| (self.nid(number), *digest)));
                 self.encode_chunks(data, placed.layout, &mut bytes);
                 Vec::new()
             }
@@ -418,15 +420,15 @@ impl<'a> Plan<'a> {
         let attr = Attr {
             nid: self.nid(number),
             kind: self.kind(number),
-            mode: node.meta.mode,
-            uid: node.meta.uid,
-            gid: node.meta.gid,
-            mtime: node.meta.mtime,
+            mode: node.mode,
+            uid: node.uid,
+            gid: node.gid,
+            mtime: node.mtime,
             nlink: placed.nlink,
             size,
             device,
         };
-        let xattr_bytes = xattr::body_bytes(&node.meta.xattrs);
+        let xattr_bytes = xattr::body_bytes(node.xattrs());
         Inode { attr, layout: placed.layout, inode_bytes: INODE_BYTES, xattr_bytes }
     }
 

@@ -12,6 +12,8 @@ const FOOTER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 32;
 const ENTRY_BYTES: usize = 4 + 4 + 8 + 8;
 /// Most sections: one for each space and a few.
 const MAX_SECTIONS: usize = 1024;
+/// Room for the short sections and the table: what does not fit moves the image.
+const ROOM: usize = 256 * 1024;
 /// Bytes of an entry in the digest section: nid and BLAKE3, ascending.
 pub(super) const DIGEST_BYTES: usize = 8 + 32;
 
@@ -58,7 +60,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(image: Vec<u8>) -> Self {
+    /// Behind `image`; there is to be room for so many bytes of long sections at once.
+    pub fn new(mut image: Vec<u8>, long: usize) -> Self {
+        image.reserve_exact(long + ROOM);
         Self { image: image.len(), bytes: image, table: Vec::new() }
     }
 

@@ -52,9 +52,9 @@ fn tree() -> TreeBuilder {
     };
     let mut meta = Meta { mtime: Mtime { secs: 5, nanos: 6 }, ..Meta::with_mode(0o640) };
     meta.xattrs.insert(b"user.k".to_vec(), b"v".to_vec());
-    tree.add(b"d/a", meta.clone(), file(0, 0, 5, Some([1; 32]))).unwrap();
+    tree.add(b"d/a", meta.clone(), file(0, 0, 5, Some(Box::new([1; 32])))).unwrap();
     tree.add(b"d/b", meta.clone(), file(0, 4096, 600, None)).unwrap();
-    tree.add(b"big", meta.clone(), file(1, 0, 10_000, Some([2; 32]))).unwrap();
+    tree.add(b"big", meta.clone(), file(1, 0, 10_000, Some(Box::new([2; 32])))).unwrap();
     tree.add(b"empty", meta.clone(), file(0, 0, 0, None)).unwrap();
     tree.add(b"link", meta.clone(), Content::Symlink(b"d/a".to_vec())).unwrap();
     let null = DeviceNumber { major: 1, minor: 3 };

@@ -50,7 +50,7 @@ impl TreeBuilder {
                 return;
             }
             if !matches!(self.nodes[next].content, Content::Directory) {
-                self.nodes[at].children.remove(element);
+                self.nodes[at].children_mut().remove(element);
                 return;
             }
             at = next;
@@ -58,7 +58,7 @@ impl TreeBuilder {
     }
 
     fn child(&self, at: NodeId, name: &[u8]) -> Option<NodeId> {
-        self.nodes[at].children.get(name).copied()
+        self.nodes[at].children().get(name).copied()
     }
 }
 

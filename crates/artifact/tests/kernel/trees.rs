@@ -170,7 +170,7 @@ fn a_file_above_four_gigabytes_is_one_extent_and_reads_at_both_ends() {
     space.write_all_at(b"last", 8192 + LENGTH - 4).unwrap();
     let mut tree = TreeBuilder::new();
     let location = Location { space: 0, offset: 8192 };
-    let data = FileData { length: LENGTH, location, digest: Some([7; 32]) };
+    let data = FileData { length: LENGTH, location, digest: Some(Box::new([7; 32])) };
     tree.add(b"big", Meta::with_mode(0o644), Content::File(data)).unwrap();
     let spaces = [(content, 8192 + LENGTH)];
     let imported = finish(&tree, work.path(), BlockSize::B512, &spaces);

@@ -78,7 +78,7 @@ fn look<D: AsRef<[u8]> + Send + Sync + 'static>(
 fn tree() -> TreeBuilder {
     let file = |offset, length| {
         let location = Location { space: 0, offset };
-        Content::File(FileData { length, location, digest: Some([1; 32]) })
+        Content::File(FileData { length, location, digest: Some(Box::new([1; 32])) })
     };
     let mut meta = Meta::with_mode(0o644);
     meta.xattrs.insert(b"user.k".to_vec(), b"v".to_vec());

@@ -60,9 +60,11 @@ impl Rows {
         });
     }
 
-    /// Puts them into the order of their paths.
+    /// Puts them into the order of their paths; no more are to come.
     pub fn sort(&mut self) {
         let Self { text, rows } = self;
+        text.shrink_to_fit();
+        rows.shrink_to_fit();
         let path = |row: &Row| &text[row.at..row.at + usize::from(row.path_bytes)];
         let in_order = |a: &Row, b: &Row| path(a).cmp(path(b));
         // Listings come in runs that are in order.
