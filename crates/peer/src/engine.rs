@@ -53,6 +53,7 @@ use crate::areas::Areas;
 use crate::conductor::{Conductor, HedgeCount, Limits, SourceAccess, spread_of};
 use crate::digests::Identity;
 use crate::limits::OriginSlots;
+use crate::opener::Indexes;
 use crate::store::{CloseReport, GcReport, Pins, Store, StoreError, StoredTask, Use};
 use crate::swarm::{Swarm, SwarmOptions};
 use crate::wire::{Compression, Pool};
@@ -253,6 +254,7 @@ pub(crate) struct Inner {
     source_slots: Arc<OriginSlots>,
     room: Arc<Room>,
     tasks: OpenTasks,
+    indexes: Indexes,
     out_of_files: Notify,
     taken_away: Notify,
     /// Who closes what is idle then; the others wait.
@@ -327,6 +329,7 @@ impl Engine {
             source_slots: Arc::new(OriginSlots::new(parts.source_requests)),
             room: Arc::default(),
             tasks: OpenTasks::default(),
+            indexes: Indexes::default(),
             out_of_files: Notify::new(),
             taken_away: Notify::new(),
             closing: Semaphore::new(1),
@@ -489,6 +492,11 @@ impl Engine {
     /// What the tasks in the store are.
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.inner.catalog)
+    }
+
+    /// The indexes that somebody has.
+    pub(crate) fn indexes(&self) -> &Indexes {
+        &self.inner.indexes
     }
 
     /// Keeps a whole content that this host made itself, such as an index.

@@ -4,8 +4,11 @@
 //! other. Alone, or when no scheduler answers, this host does it itself, with the same result: indexing is
 //! deterministic, so the tasks are the same ones.
 
+mod indexes;
 mod level;
 mod snapshots;
+
+pub(crate) use indexes::Indexes;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_artifact::origin::{RequestCount, Requests};
-use dfs_artifact::resolve::{BuiltIndex, OpenTask};
+use dfs_artifact::resolve::OpenTask;
 use dfs_artifact::{
     Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions, View,
 };
@@ -230,15 +233,6 @@ impl Engine {
         Ok(OpenArtifact { target: target.clone(), index: Some(index), tasks })
     }
 
-    async fn import_index(&self, built: BuiltIndex) -> Result<OpenIndex, OpenUrlError> {
-        let info = TaskInfo::new(built.key, Some(built.bytes.len() as u64), true);
-        let task = self.import(&info, built.bytes.clone()).await?;
-        let opened = tokio::task::spawn_blocking(move || Index::open(built.bytes)).await;
-        let closing = ReadError::Closing(info.id);
-        let index = Arc::new(opened.map_err(|_| closing)??);
-        Ok(OpenIndex { task, index })
-    }
-
     async fn open_recipes(
         &self,
         target: &Target,
@@ -339,23 +333,6 @@ impl Engine {
         let origin = OriginRecipe::Url { place, ranges: info.ranges };
         let recipe = Recipe { key: info.key, length: info.length, origin };
         self.open_recipe(&recipe, &target.credentials).await
-    }
-
-    async fn fetch_index(&self, info: TaskInfo) -> Result<OpenIndex, OpenUrlError> {
-        let task = self.open(&info, None, None).await?;
-        let bytes = read_whole(&task, LARGEST_INDEX).await?;
-        let closing = ReadError::Closing(info.id);
-        let parse = move || {
-            let digest = blake3::hash(&bytes).to_hex();
-            if info.key.validator.etag.as_deref() != Some(digest.as_str()) {
-                return Err(OpenUrlError::OtherIndex(info.key.url.to_string()));
-            }
-            // Walked once by whoever made it and bound to its digest; every access stays checked.
-            Ok(Index::parse(bytes)?)
-        };
-        let parsed = tokio::task::spawn_blocking(parse).await;
-        let index = Arc::new(parsed.map_err(|_| closing)??);
-        Ok(OpenIndex { task, index })
     }
 
     /// Opens a task that another host resolved, where its key alone says how to read it: a public

@@ -27,6 +27,7 @@ mod delegates;
 mod disks;
 mod doctor;
 mod fixtures;
+mod footprint;
 mod formats;
 mod full;
 mod guide;

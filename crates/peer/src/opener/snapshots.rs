@@ -161,10 +161,12 @@ impl Engine {
             if announced.as_deref() != Some(digest.as_str()) {
                 return Err(NoDelta::Wrong);
             }
-            let made = Bytes::from(made);
-            Ok((Arc::new(Index::parse(made.clone())?), made))
+            Ok(Bytes::from(made))
         });
-        let (index, made) = made.await.map_err(|_| NoDelta::Closing)??;
-        Ok(OpenIndex { task: self.import(info, made).await?, index })
+        let made = made.await.map_err(|_| NoDelta::Closing)??;
+        let task = self.import(info, made.clone()).await?;
+        let made = task.stored().mapped().unwrap_or(made);
+        let parsed = tokio::task::spawn_blocking(move || Index::parse(made)).await;
+        Ok(self.index_of(task, Arc::new(parsed.map_err(|_| NoDelta::Closing)??)))
     }
 }

@@ -1,6 +1,7 @@
 //! One kept task: its bytes, which groups of them are there, and the digests that prove them.
 
 mod doubt;
+mod mapped;
 mod salvage;
 mod signatures;
 

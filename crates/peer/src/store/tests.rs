@@ -696,3 +696,30 @@ fn what_is_counted_is_what_is_kept_however_tasks_come_and_go() {
     let _ = store.remove(id(7), Pins::Count);
     assert_eq!(store.used_bytes(), 0);
 }
+
+#[test]
+fn a_long_content_is_mapped_where_all_of_it_is_here_and_stays_when_it_is_removed() {
+    let dir = TempDir::new().unwrap();
+    let content = content((1 << 20) + 5);
+    let all = groups_in(content.len() as u64);
+    let store = open(dir.path(), 1);
+    let task = store.create(id(1)).unwrap();
+    task.set_length(content.len() as u64).unwrap();
+    commit(&task, &content, GroupRange::new(0, all - 1)).unwrap();
+    assert!(task.mapped().is_none(), "a group of it is missing");
+    commit(&task, &content, GroupRange::new(all - 1, 1)).unwrap();
+    let mapped = task.mapped().unwrap();
+    assert!(mapped == content);
+    store.remove(id(1), Pins::Count).unwrap();
+    drop((task, store));
+    assert!(mapped == content);
+
+    let dir = TempDir::new().unwrap();
+    let (_store, short) = kept(dir.path(), 1, &content[..GROUP]);
+    assert!(short.mapped().is_none());
+    let dir = TempDir::new().unwrap();
+    drop(kept(dir.path(), 1, &content));
+    let store = open(dir.path(), 2);
+    let doubted = store.task(id(1)).unwrap().unwrap();
+    assert!(doubted.mapped().is_none(), "it was kept under another boot");
+}

@@ -1,0 +1,34 @@
+//! What a mount of many objects takes of the agent's memory: what is its own, without what the page cache may drop.
+
+use std::fs;
+
+use dfs_tests::Origin;
+use dfs_tests::origin::Shelf;
+
+use crate::support::{Agent, Place};
+
+const OBJECTS: u64 = 100_000;
+
+/// Bytes of a process's own memory.
+fn own_memory(agent: &Agent) -> u64 {
+    let status =
+        fs::read_to_string(format!("/proc/{}/status", agent.node.process().pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn two_mounts_of_one_thing_have_one_index() {
+    let place = Place::new();
+    let origin = Origin::start().unwrap();
+    origin.shelve("/lab", Shelf::new(OBJECTS, 1000));
+    let url = format!("s3://anonymous@lab/?endpoint=http://{}", origin.address());
+    let agent = Agent::solo(&place, "agent");
+    let before = own_memory(&agent);
+    agent.mount(&url, place.path("one"));
+    let once = own_memory(&agent);
+    agent.mount(&url, place.path("two"));
+    let twice = own_memory(&agent);
+    let index = 150 * OBJECTS;
+    assert!(twice < once + index / 4, "{before}, {once} and then {twice} bytes");
+}
