@@ -19,3 +19,13 @@ pub fn share_one_heap() {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
+
+/// Gives the system what is free: glibc keeps for itself what lies between small things that are still in use.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it only looks through what is free.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -252,6 +252,7 @@ impl MountTable {
         }
         let (dir, watcher) = (request.dir, self.watcher(Beginning::Mounted));
         let mounting = tokio::task::spawn_blocking(move || {
+            give_back(&whole);
             let (tree, footprint) = tree_of(whole, &what.path)?;
             let (watching, prefetch) = watcher.watch(&what, &content)?;
             options.core.recorder = Some(Arc::clone(watching.watched().recorder()));
@@ -665,6 +666,17 @@ pub(super) fn tree_of(whole: IndexTree<SharedIndex>, path: &[u8]) -> Result<Part
     let part = part(whole, path)?;
     let footprint = Footprint::of(&part)?;
     Ok((Arc::new(part), OnceLock::from(Some(footprint))))
+}
+
+/// Entries of a tree that may have taken much to be made.
+const MANY: u64 = 10_000;
+
+/// Gives the system what a large tree took while its index was made.
+fn give_back(made: &IndexTree<SharedIndex>) {
+    if made.totals().inodes < MANY {
+        return;
+    }
+    dfs_service::allocator::give_back();
 }
 
 /// The tree of an index.
