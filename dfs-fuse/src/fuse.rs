@@ -5,12 +5,12 @@
 //! the runtime and is answered from there, so that no number of waiting readers holds up another.
 //! The tree never changes, so the kernel may keep names, attributes, links and pages for ever.
 
+mod answer;
 mod convert;
 mod direct;
 mod prefill;
 mod session;
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::ops::ControlFlow;
@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use dfs_model::GROUP_BYTES;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
     Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::core::{self, Access, Core, FsError, MAX_READ, NodeId, Pattern, Read, Seek};
 use crate::errno::errno;
+use answer::with_buffer;
 use convert::{NO_ENTRY, attr_ttl, file_attr, file_type};
 use direct::Way;
 pub(crate) use direct::{Direct, Ids};
@@ -52,10 +54,6 @@ const STACKED: u32 = 1;
 
 /// Block size told to programs.
 const BLOCK: u32 = 4096;
-
-thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_READ]);
-}
 
 /// Whether opening costs a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -149,7 +147,7 @@ impl Adapter {
             match read {
                 Ok(bytes) => {
                     reply.data(&bytes);
-                    after.act(&prefill, node, offset);
+                    after.act(&prefill, node, offset, bytes.len());
                 }
                 Err(error) => reply.error(number(&error)),
             }
@@ -207,21 +205,25 @@ impl PrefillSlot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
     Nothing,
-    StoreGroup,
+    /// Its group is stored, where something of it was not asked for.
+    StoreGroup {
+        asked: usize,
+    },
 }
 
 impl After {
     fn of(pattern: Pattern, length: usize) -> Self {
         match pattern {
-            Pattern::Random if length <= SMALL_READ => Self::StoreGroup,
+            Pattern::Random if length <= SMALL_READ => Self::StoreGroup { asked: length },
             Pattern::Random | Pattern::Sequential => Self::Nothing,
         }
     }
 
-    fn act(self, prefill: &OnceLock<Prefill>, node: NodeId, offset: u64) {
-        if self == Self::StoreGroup
-            && let Some(prefill) = prefill.get()
-        {
+    fn act(self, prefill: &OnceLock<Prefill>, node: NodeId, offset: u64, answered: usize) {
+        let Self::StoreGroup { asked } = self else { return };
+        // A small file is read whole: what ends it in its group leaves nothing there.
+        let is_all = answered < asked && offset.is_multiple_of(GROUP_BYTES);
+        if let Some(prefill) = prefill.get().filter(|_| !is_all) {
             prefill.offer(node, offset);
         }
     }
@@ -377,11 +379,11 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EIO);
         }
         let node = node(ino);
-        BUFFER.with_borrow_mut(|buffer| {
-            match self.core.read_now(node, offset, &mut buffer[..length]) {
+        with_buffer(length, |buffer| {
+            match self.core.read_now(node, offset, buffer) {
                 Ok(Read::Here(filled, pattern)) => {
                     reply.data(&buffer[..filled]);
-                    After::of(pattern, length).act(&self.prefill, node, offset);
+                    After::of(pattern, length).act(&self.prefill, node, offset, filled);
                 }
                 Ok(Read::Missing(pattern)) => {
                     self.read_later(node, offset, length, After::of(pattern, length), reply);

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use dfs_model::GROUP_BYTES;
 use fuser::{INodeNo, Notifier};
 
+use super::answer::with_buffer;
 use crate::core::{Core, NodeId};
 
 /// Offers that may wait; more are dropped.
@@ -45,15 +46,16 @@ impl Prefill {
 }
 
 fn store_all(core: &Core, notifier: &Notifier, offers: &Receiver<Offer>) {
-    let mut group = vec![0; GROUP_BYTES as usize];
     let mut last = None;
     while let Ok(offer) = offers.recv() {
         if last.replace(offer) == Some(offer) {
             continue;
         }
         let offset = offer.group * GROUP_BYTES;
-        let Ok(Some(filled)) = core.peek(offer.node, offset, &mut group) else { continue };
-        // Refused when the kernel has forgotten the inode or the mount is gone: both need nothing.
-        let _ = notifier.store(INodeNo(offer.node.raw()), offset, &group[..filled]);
+        with_buffer(GROUP_BYTES as usize, |group| {
+            let Ok(Some(filled)) = core.peek(offer.node, offset, group) else { return };
+            // Refused when the kernel has forgotten the inode or the mount is gone: both need nothing.
+            let _ = notifier.store(INodeNo(offer.node.raw()), offset, &group[..filled]);
+        });
     }
 }
