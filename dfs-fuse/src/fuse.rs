@@ -8,6 +8,7 @@
 mod answer;
 mod convert;
 mod direct;
+mod files;
 mod prefill;
 mod session;
 
@@ -221,10 +222,13 @@ impl After {
 
     fn act(self, prefill: &OnceLock<Prefill>, node: NodeId, offset: u64, answered: usize) {
         let Self::StoreGroup { asked } = self else { return };
-        // A small file is read whole: what ends it in its group leaves nothing there.
-        let is_all = answered < asked && offset.is_multiple_of(GROUP_BYTES);
-        if let Some(prefill) = prefill.get().filter(|_| !is_all) {
-            prefill.offer(node, offset);
+        let Some(prefill) = prefill.get() else { return };
+        let has_ended = answered < asked;
+        match offset {
+            0 if has_ended => prefill.was_read(node),
+            // What ends a file in its last group leaves nothing there.
+            _ if has_ended && offset.is_multiple_of(GROUP_BYTES) => {}
+            _ => prefill.offer(node, offset),
         }
     }
 }
