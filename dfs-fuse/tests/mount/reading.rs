@@ -243,6 +243,39 @@ fn random_small_reads_give_the_files_bytes() {
     });
 }
 
+/// Whether the page of a small file is in the page cache.
+#[allow(unsafe_code)]
+fn is_cached(path: &Path) -> bool {
+    let file = File::open(path).unwrap();
+    // SAFETY: files of a mount never change and are never cut short.
+    let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+    let mut resident = 0_u8;
+    // SAFETY: the mapping has one page, of which one byte is told.
+    let told = unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), 1, &raw mut resident) };
+    assert_eq!(told, 0);
+    resident & 1 == 1
+}
+
+#[test]
+fn small_files_are_there_before_who_reads_them_in_order_comes_to_them() {
+    let bytes = noise(200_000);
+    let mut builder = MemoryTreeBuilder::new();
+    for at in 0..200 {
+        let extent = Extent::Data { space: 0, offset: at * 1000, length: 900 };
+        builder.file(&format!("f{at:03}"), 0o644, vec![extent]).unwrap();
+    }
+    let content = MemoryContent::cached(vec![bytes.clone()]);
+    let fixture = Fixture::new(&Arc::new(builder.build()), content);
+    let paths: Vec<_> = (0..200).map(|at| fixture.path(&format!("f{at:03}"))).collect();
+    // The kernel takes nothing of what it does not know.
+    assert!(paths.iter().all(|path| path.metadata().is_ok_and(|meta| meta.len() == 900)));
+    let first = paths.iter().position(|path| is_cached(path) || read(path).is_empty());
+    assert!(first.is_some_and(|first| first >= 3), "{first:?}");
+    for (at, path) in paths.iter().enumerate() {
+        assert!(read(path) == bytes[at * 1000..][..900], "{path:?}");
+    }
+}
+
 #[test]
 fn several_mounts_live_in_one_process() {
     let first = noise(100_000);
