@@ -242,7 +242,7 @@ fn bound_by_permissions(place: &Place) -> Agent {
 /// Takes away who may use `path`, until it is given back.
 fn closed(path: &Path) -> impl Fn() + use<> {
     let (path, mode) = (path.to_owned(), fs::metadata(path).unwrap().permissions());
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
     move || fs::set_permissions(&path, mode.clone()).unwrap()
 }
 
@@ -376,7 +376,7 @@ fn readers_of_an_agent_that_stands_still_for_a_minute_notice_only_the_minute() {
                 let file = File::open(path).unwrap();
                 let mut buffer = vec![0; 100_000];
                 // Each has a part of its own: all of them wait for the origin.
-                for at in (reader * 8 << 20..(reader + 1) * 8 << 20).step_by(buffer.len()) {
+                for at in ((reader * 8) << 20..((reader + 1) * 8) << 20).step_by(buffer.len()) {
                     let read = file.read_at(&mut buffer, at as u64).unwrap();
                     assert!(buffer[..read] == bytes[at..at + read], "at {at}");
                     done.fetch_add(1, Ordering::Relaxed);
@@ -460,7 +460,7 @@ impl Caller {
     }
 
     /// Kills it: it is gone within so much.
-    fn is_gone_within(mut self, limit: Duration) {
+    fn dies_within(mut self, limit: Duration) {
         let pid = Pid::from_child(&self.process.child);
         assert!(self.process.child.try_wait().unwrap().is_none(), "{} had ended", self.call);
         kill_process(pid, Signal::KILL).unwrap();
@@ -491,7 +491,7 @@ fn who_is_killed_while_the_origin_says_nothing_is_gone_at_once_or_at_the_deadlin
     gate.wait_struck(1).unwrap();
     // The agent has what was asked past the page cache, and the kernel waits for its answer.
     let limits = [AT_ONCE, AT_ONCE, DEADLINE];
-    callers.into_iter().zip(limits).for_each(|(caller, limit)| caller.is_gone_within(limit));
+    callers.into_iter().zip(limits).for_each(|(caller, limit)| caller.dies_within(limit));
     gate.lift();
     assert!(read_in_time(&dir.join("f"), 0, 8 * MIB).unwrap() == all(&Body::noise(1, 8 * MIB)));
 }
@@ -511,7 +511,7 @@ fn who_is_killed_while_the_agent_stands_still_is_gone_at_once() {
     callers.iter_mut().for_each(Caller::call);
     // However it goes, the agent goes on.
     let gone = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        callers.into_iter().for_each(|caller| caller.is_gone_within(AT_ONCE));
+        callers.into_iter().for_each(|caller| caller.dies_within(AT_ONCE));
     }));
     agent.node.process().thaw();
     gone.unwrap();
