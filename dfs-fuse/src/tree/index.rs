@@ -1,9 +1,11 @@
 //! The tree of an index: an EROFS metadata image.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use dfs_artifact::erofs::{self, FormatError, Image};
 use dfs_artifact::tree::DeviceNumber;
+use parking_lot::Mutex;
 
 use super::{Attr, DirEntry, Extent, Kind, Timestamp, Totals, Tree, TreeError};
 
@@ -17,12 +19,36 @@ const PORTION: usize = 128;
 pub struct IndexTree<D> {
     image: Image<D>,
     totals: Totals,
+    /// How much is stored of files that may have many chunks: to count them takes a while.
+    stored: Mutex<HashMap<u64, u64>>,
 }
+
+/// Files from this many bytes on may have many chunks.
+const LONG: u64 = 16 << 20;
+
+/// So many are remembered.
+const REMEMBERED: usize = 1024;
 
 impl<D: AsRef<[u8]> + Send + Sync + 'static> IndexTree<D> {
     /// The tree of `image`; `totals` as the index's facts say.
     pub fn new(image: Image<D>, totals: Totals) -> Self {
-        Self { image, totals }
+        Self { image, totals, stored: Mutex::default() }
+    }
+
+    fn stored(&self, nid: u64, size: u64) -> Result<u64, FormatError> {
+        if size < LONG {
+            return self.image.stored(nid);
+        }
+        if let Some(known) = self.stored.lock().get(&nid) {
+            return Ok(*known);
+        }
+        let counted = self.image.stored(nid)?;
+        let mut stored = self.stored.lock();
+        if stored.len() >= REMEMBERED {
+            stored.clear();
+        }
+        stored.insert(nid, counted);
+        Ok(counted)
     }
 
     /// The image.
@@ -47,7 +73,7 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Tree for IndexTree<D> {
             gid: attr.gid,
             rdev: attr.device.map_or(0, encode_device),
             size: attr.size,
-            stored: self.image.stored(nid).map_err(|error| refused(nid, error))?,
+            stored: self.stored(nid, attr.size).map_err(|error| refused(nid, error))?,
             mtime: Timestamp { seconds: attr.mtime.secs, nanoseconds: attr.mtime.nanos },
         })
     }

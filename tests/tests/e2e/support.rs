@@ -14,17 +14,18 @@ pub mod site;
 pub mod trees;
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::thread::{self, JoinHandle};
 
 use dfs_tests::process::Said;
 use dfs_tests::wait::{self, PATIENCE};
-use dfs_tests::{Binaries, Body, Cluster, Mount, Node};
+use dfs_tests::{Binaries, Body, Cluster, Mount, Node, Owned};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
@@ -464,4 +465,20 @@ impl Tmpfs {
     pub fn path(&self) -> &Path {
         self.mount.dir()
     }
+}
+
+/// A read in a process of its own: what this one has open every agent that it starts would have to close, which
+/// waits for an agent.
+pub fn reading(path: &Path) -> JoinHandle<Option<Vec<u8>>> {
+    reading_with(Command::new("cat").arg(path))
+}
+
+/// The same by this program.
+pub fn reading_with(command: &mut Command) -> JoinHandle<Option<Vec<u8>>> {
+    let mut reader = Owned::start(command.stdout(Stdio::piped())).unwrap();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        reader.child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
+        reader.child.wait().unwrap().success().then_some(bytes)
+    })
 }

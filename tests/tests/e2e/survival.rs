@@ -1,12 +1,12 @@
 //! Mounts whose agent dies: whoever reads goes on once there is another one, whoever kept the mount until then.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use dfs_tests::process::Said;
 use dfs_tests::wait::{PATIENCE, find};
@@ -15,7 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::own::{Of, Own, running};
 use crate::support::{
-    Agent, Expected, NOBODY, Place, Tmpfs, all, as_nobody, binaries, binary, dfctl_at,
+    Agent, Expected, NOBODY, Place, Tmpfs, all, as_nobody, binaries, binary, dfctl_at, reading,
+    reading_with,
 };
 
 const MIB: u64 = 1 << 20;
@@ -77,21 +78,6 @@ fn mounted(agent: &Agent, dir: &Path) -> Option<serde_json::Value> {
 
 fn survival(agent: &Agent, dir: &Path) -> serde_json::Value {
     mounted(agent, dir).unwrap()["survival"].clone()
-}
-
-/// A read in a process of its own: what this one has open every agent that it starts would have to close, which
-/// waits for an agent.
-fn reading(path: &Path) -> JoinHandle<Option<Vec<u8>>> {
-    reading_with(Command::new("cat").arg(path))
-}
-
-fn reading_with(command: &mut Command) -> JoinHandle<Option<Vec<u8>>> {
-    let mut reader = Owned::start(command.stdout(Stdio::piped())).unwrap();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        reader.child.stdout.take().unwrap().read_to_end(&mut bytes).unwrap();
-        reader.child.wait().unwrap().success().then_some(bytes)
-    })
 }
 
 #[allow(unsafe_code)]

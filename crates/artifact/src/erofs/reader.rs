@@ -8,10 +8,7 @@ use super::format::{
 };
 use super::inode::{Attr, Inode, Kind, Layout};
 use super::xattr;
-use crate::tree::{MAX_SYMLINK, Mtime, Xattrs};
-
-/// Chunks that are looked at to tell how much of a file is stored: each look at an inode does it.
-const COUNTED: u64 = 1 << 14;
+use crate::tree::{MAX_CHUNKS, MAX_SYMLINK, Mtime, Xattrs};
 
 /// Further chunks that are looked at to tell how far a run goes.
 const TOGETHER: u64 = 256;
@@ -380,13 +377,13 @@ impl<D: AsRef<[u8]> + Send + Sync + 'static> Image<D> {
     }
 
     /// Bytes of a node that are not holes: all of what is no regular file. Of one with more chunks than
-    /// [`COUNTED`], or whose indexes are cut off, no further holes are told.
+    /// [`MAX_CHUNKS`], or whose indexes are cut off, no further holes are told.
     pub fn stored(&self, nid: u64) -> Result<u64, FormatError> {
         let inode = self.inode(nid)?;
         let size = inode.attr.size;
         let Layout::Chunks { log2 } = inode.layout else { return Ok(size) };
         let chunk = 1u64 << log2;
-        let count = size.div_ceil(chunk).min(COUNTED);
+        let count = size.div_ceil(chunk).min(MAX_CHUNKS);
         let indexes = (0..count).map_while(|at| Some((at, self.chunk_index(&inode, at)?.1)));
         let holes = indexes.filter(|(_, block)| *block == NULL_BLOCK);
         Ok(size - holes.map(|(at, _)| chunk.min(size - at * chunk)).sum::<u64>())
