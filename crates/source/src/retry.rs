@@ -24,6 +24,9 @@ pub struct RetryPolicy {
     /// The same of a first question, as long as the origin has answered nothing at all: somebody waits to hear that it
     /// is not there.
     pub unanswered: Duration,
+    /// Longest that one attempt counts for: it is silent no longer without an end. A process that was stopped
+    /// meanwhile has not tried.
+    pub attempt: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -34,6 +37,7 @@ impl Default for RetryPolicy {
             cap: Duration::from_secs(10),
             total: Duration::from_secs(60),
             unanswered: Duration::from_secs(15),
+            attempt: Duration::from_secs(30),
         }
     }
 }
@@ -46,6 +50,9 @@ const PROGRESS_BYTES: u64 = dfs_model::GROUP_BYTES;
 #[derive(Debug, Clone)]
 pub(crate) struct Retry {
     policy: RetryPolicy,
+    /// Time of the attempts that failed, and between them.
+    spent: Duration,
+    /// When the attempt began.
     since: Instant,
     failures: u32,
     progress: u64,
@@ -55,7 +62,14 @@ pub(crate) struct Retry {
 
 impl Retry {
     pub fn new(policy: RetryPolicy, now: Instant) -> Self {
-        Self { policy, since: now, failures: 0, progress: 0, unanswered: false }
+        Self {
+            policy,
+            spent: Duration::ZERO,
+            since: now,
+            failures: 0,
+            progress: 0,
+            unanswered: false,
+        }
     }
 
     /// The same for a first question.
@@ -89,9 +103,12 @@ impl Retry {
         // What the origin asked for is the least; the jitter on top keeps a herd from coming back
         // as one.
         let pause = retry_after.map_or(backoff, |asked| asked.saturating_add(backoff));
-        let spent = now.saturating_duration_since(self.since);
+        let tried = now.saturating_duration_since(self.since).min(self.policy.attempt);
+        self.spent = self.spent.saturating_add(tried).saturating_add(pause);
+        let next = now.checked_add(pause);
         let total = if self.unanswered { self.policy.unanswered } else { self.policy.total };
-        (spent.saturating_add(pause) <= total).then_some(pause)
+        self.since = next.filter(|_| self.spent <= total)?;
+        Some(pause)
     }
 }
 
@@ -190,6 +207,7 @@ mod tests {
             cap: 3 * SECOND,
             total: 60 * SECOND,
             unanswered: 15 * SECOND,
+            attempt: 30 * SECOND,
         }
     }
 
@@ -241,7 +259,15 @@ mod tests {
         assert!(pause >= 20 * SECOND);
         assert_eq!(retry.failed(Some(60 * SECOND), now, 0.0), None);
         let mut retry = Retry::new(policy(), now);
-        assert_eq!(retry.failed(None, now + 60 * SECOND, 0.0), None);
+        let pause = retry.failed(None, now + 30 * SECOND, 0.0).unwrap();
+        assert_eq!(retry.failed(None, now + pause + 60 * SECOND, 0.0), None);
+    }
+
+    #[test]
+    fn who_was_stopped_tries_again_however_long_that_was() {
+        let now = Instant::now();
+        let mut retry = Retry::new(policy(), now);
+        assert!(retry.failed(None, now + 3600 * SECOND, 1.0).is_some());
     }
 
     #[test]

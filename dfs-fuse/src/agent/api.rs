@@ -311,6 +311,7 @@ impl node_server::Node for NodeService {
         };
         let mounting = mounts::MountRequest {
             opened,
+            view,
             path: request.path.into(),
             dir,
             audience,

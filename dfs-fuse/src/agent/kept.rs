@@ -1,15 +1,18 @@
 //! Mounts that an earlier agent left: what is written down of each, and how this one goes on with them.
 //!
-//! Nothing but this host's store is asked: neither the origin nor the cluster need be there.
+//! Nothing but this host's store is asked: neither the origin nor the cluster need be there, but where the store has lost
+//! what was in it.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::Invariant;
-use dfs_peer::opener::{OpenArtifact, OpenUrlError};
+use dfs_artifact::View;
+use dfs_model::{Invariant, TaskInfo};
+use dfs_peer::opener::{Freshness, OpenArtifact, OpenUrlError, Purpose};
 use dfs_peer::{error_chain, targets};
+use dfs_proto::common;
 use dfs_proto::convert::BadMessage;
 use dfs_proto::node::{self as wire, KeptMount, LocalUser, ShownMount};
 use dfs_proto::scheduler::ResolveReply;
@@ -52,6 +55,8 @@ pub(super) enum NotResumed {
     Malformed(#[from] BadMessage),
     #[error("what it shows cannot be opened")]
     Open(#[from] OpenUrlError),
+    #[error("its index is not in the cache any more, and the origin has another version now")]
+    Changed,
     #[error("what it shows could not be opened in time")]
     Late,
     #[error(transparent)]
@@ -60,7 +65,7 @@ pub(super) enum NotResumed {
 
 /// What is written down of a mount.
 pub(super) fn shown(what: &What) -> ShownMount {
-    let What { opened, path, by, prefetch, owner } = what;
+    let What { opened, view, path, by, prefetch, owner } = what;
     let reads_as = match &opened.target.credentials {
         Credentials::User(user) => Some(LocalUser { uid: user.uid, gid: user.gid }),
         _ => None,
@@ -79,6 +84,7 @@ pub(super) fn shown(what: &What) -> ShownMount {
         uid: owner.uid,
         gid: owner.gid,
         prefetch: wire::Prefetch::from(*prefetch).into(),
+        view: targets::view_to_wire(*view).into(),
     }
 }
 
@@ -86,6 +92,7 @@ pub(super) fn shown(what: &What) -> ShownMount {
 pub(super) fn what(opened: OpenArtifact, shown: &ShownMount) -> What {
     What {
         opened,
+        view: targets::view_from_wire(shown.view()),
         path: shown.path.to_vec(),
         by: shown.user.map_or(Asker::Owner, Asker::Other),
         prefetch: shown.prefetch().into(),
@@ -138,6 +145,11 @@ async fn of_holder<T: Send + 'static>(
     let holder = Arc::clone(holder);
     let called = tokio::task::spawn_blocking(move || call(&*holder)).await;
     called.unwrap_or_else(|_| Err(io::Error::other("the agent is stopping")))
+}
+
+/// Whether the index is neither here nor with any neighbour.
+fn is_without_index(error: &OpenUrlError) -> bool {
+    matches!(error, OpenUrlError::Fetch(_) | OpenUrlError::Index(_) | OpenUrlError::OtherIndex(_))
 }
 
 impl Agent {
@@ -243,11 +255,32 @@ impl Agent {
         Ok(self.mounts().resume(kept, record, opened).await?)
     }
 
-    /// Opens what a mount shows, from the store.
+    /// Opens what a mount shows, from the store; where the store has lost the index, as the origin has it.
     pub(super) async fn open_again(&self, record: &KeptMount) -> Result<OpenArtifact, NotResumed> {
         let shown = record.shown.clone().unwrap_or_default();
-        let target = target(&shown)?;
-        let answer = ResolveReply { artifact: shown.artifact, ..ResolveReply::default() };
-        Ok(self.host().engine.open_answer(&target, answer).await?)
+        let (target, view) = (target(&shown)?, targets::view_from_wire(shown.view()));
+        let answer = ResolveReply { artifact: shown.artifact.clone(), ..ResolveReply::default() };
+        match self.host().engine.open_answer(&target, answer).await {
+            Err(error) if is_without_index(&error) => {
+                tracing::warn!(url = %target.url, error = error_chain(&error), "indexing again");
+                let index = shown.artifact.and_then(|artifact| artifact.index);
+                self.open_anew(&target, view, index).await
+            }
+            opened => Ok(opened?),
+        }
+    }
+
+    /// Asks for it again: the same, or nothing.
+    async fn open_anew(
+        &self,
+        target: &Target,
+        view: View,
+        index: Option<common::Task>,
+    ) -> Result<OpenArtifact, NotResumed> {
+        let index = TaskInfo::try_from(index.unwrap_or_default())?;
+        let engine = &self.host().engine;
+        let opened = engine.open_url(target, view, Freshness::Usual, Purpose::Look).await?;
+        let is_same = opened.index.as_ref().is_some_and(|open| open.task.id() == index.id);
+        if is_same { Ok(opened) } else { Err(NotResumed::Changed) }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dfs_artifact::{Index, OriginRecipe, Recipe};
+use dfs_artifact::{Index, OriginRecipe, Recipe, View};
 use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
@@ -43,6 +43,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 pub struct MountRequest {
     /// What, opened as a tree.
     pub opened: OpenArtifact,
+    /// Seen how.
+    pub view: View,
     /// What of the tree; empty is all of it.
     pub path: Vec<u8>,
     /// Where: an absolute path.
@@ -783,6 +785,7 @@ impl MountRequest {
     fn what(&self) -> What {
         What {
             opened: self.opened.clone(),
+            view: self.view,
             path: self.path.clone(),
             by: self.by,
             prefetch: self.prefetch,
@@ -807,6 +810,8 @@ impl MountRequest {
 pub(super) struct What {
     /// The artifact.
     pub opened: OpenArtifact,
+    /// Seen how.
+    pub view: View,
     /// What of its tree.
     pub path: Vec<u8>,
     /// For whom.

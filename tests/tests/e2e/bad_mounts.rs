@@ -5,14 +5,15 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use dfs_tests::origin::Shelf;
 use dfs_tests::process::FreeAddress;
 use dfs_tests::wait::{PATIENCE, find};
-use dfs_tests::{Body, Fault, Node, Origin, Owned};
+use dfs_tests::{Body, Fault, Mount, Node, Origin, Owned};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
@@ -518,3 +519,78 @@ const LARGE: u64 = 24;
 
 /// Requests of a host that may be under way for what nobody waits for.
 const BACKGROUND: u64 = 12;
+
+/// Objects whose index is longer than a mebibyte: it is read where it stands.
+const INDEXED: u64 = 20_000;
+
+/// A mount of that many objects, whose agent is started again when it dies.
+fn indexed() -> (Own, Origin, PathBuf, Mount) {
+    let (own, origin) = (Own::start(Place::new()), Origin::start().unwrap());
+    origin.shelve("/lab", Shelf::new(INDEXED, 1000));
+    let url = format!("s3://anonymous@lab/?endpoint=http://{}", origin.address());
+    let (dir, guard) = own.mount(&url);
+    (own, origin, dir, guard)
+}
+
+/// Takes most of the index away from under the agent.
+fn cut_index(agent: Pid) {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", agent.as_raw_nonzero())).unwrap();
+    let index = maps.lines().find(|line| line.ends_with("/content")).unwrap();
+    cut(Path::new(&index[index.find('/').unwrap()..]), 4096);
+}
+
+/// Names all files, in a process that may have to wait.
+fn listed(dir: &Path) -> Output {
+    let mut find = Command::new("find");
+    find.arg(dir).args(["-type", "f"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    find.spawn().unwrap().wait_with_output().unwrap()
+}
+
+#[test]
+fn an_index_that_is_cut_under_a_mount_is_made_again_and_nobody_sees_an_error() {
+    let (own, _origin, dir, _guard) = indexed();
+    let agent = own.agent();
+    cut_index(agent);
+    let listed = listed(&dir);
+    assert!(listed.status.success(), "{listed:?}");
+    let names = listed.stdout.iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!(names as u64, INDEXED);
+    assert_ne!(own.agent(), agent, "the agent could not read what was cut");
+}
+
+#[test]
+fn a_mount_whose_index_is_cut_and_whose_origin_is_gone_ends_and_hangs_nobody() {
+    let (own, origin, dir, _guard) = indexed();
+    drop(origin);
+    cut_index(own.agent());
+    assert!(!listed(&dir).status.success());
+    until("the next agent says so", || {
+        own.log().contains("an earlier agent's mount is taken away")
+    });
+}
+
+/// Longer than any request of a mount may take.
+const MINUTE: Duration = Duration::from_secs(65);
+
+#[test]
+fn who_reads_while_the_agent_is_stopped_for_a_minute_reads_on_after_it() {
+    const READERS: u64 = 8;
+    let (place, origin) = (Place::new(), Origin::start().unwrap());
+    for number in 0..READERS {
+        origin.put(&format!("/d/{number}"), Body::noise(number, 8 * MIB));
+    }
+    let pace = origin.inject(Fault::pace(4 * MIB));
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount_in("fuse", &origin.url("/d/"), place.dir("mount"));
+    let readers: Vec<_> =
+        (0..READERS).map(|number| reading(&dir.join(number.to_string()))).collect();
+    until("all are read", || pace.struck() >= READERS);
+    agent.node.process().freeze();
+    // What is under way fails in that time, as far as clocks go on.
+    thread::sleep(MINUTE);
+    agent.node.process().thaw();
+    for (number, reader) in readers.into_iter().enumerate() {
+        let read = reader.join().unwrap();
+        assert!(read.is_some_and(|read| read == all(&Body::noise(number as u64, 8 * MIB))));
+    }
+}

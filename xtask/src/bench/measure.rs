@@ -110,6 +110,11 @@ pub fn rss(pid: u32) -> Option<u64> {
     memory(pid, "VmRSS:")
 }
 
+/// What is resident now and the process's own: no file could give it back. In bytes.
+pub fn own_memory(pid: u32) -> Option<u64> {
+    memory(pid, "RssAnon:")
+}
+
 fn memory(pid: u32, which: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(which))?;
