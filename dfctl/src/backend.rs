@@ -600,8 +600,8 @@ pub enum Survival {
     Independent,
     /// It dies, too.
     Dies {
-        /// Why nobody keeps it.
-        why: String,
+        /// Why nobody keeps it, where that was wanted.
+        why: Option<String>,
     },
 }
 
@@ -636,7 +636,7 @@ impl MountInfo {
             files: 0,
             index_bytes: 0,
             left_out: 0,
-            survival: Survival::Dies { why: String::new() },
+            survival: Survival::Dies { why: None },
             prefetch: PrefetchInfo::default(),
         }
     }

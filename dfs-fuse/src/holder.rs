@@ -6,6 +6,7 @@
 //! starts and that starts the agent again ([`own`]), one of the machine's, outside of the agent's container, or systemd.
 //! Where that process dies, the agent starts another; where both die at once, the mounts are dead.
 
+mod address;
 mod own;
 mod packet;
 mod peer;

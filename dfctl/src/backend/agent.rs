@@ -549,7 +549,7 @@ fn profile(message: node::TraceReply) -> Profile {
 fn survival(message: node::Survival) -> Survival {
     match message.kept_by {
         0 if message.independent => Survival::Independent,
-        0 => Survival::Dies { why: message.why_not },
+        0 => Survival::Dies { why: Some(message.why_not).filter(|why| !why.is_empty()) },
         holder => Survival::Kept { holder, resends: message.resends },
     }
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::inside::{Named, answer, in_the_cluster_meant, status};
 use super::trace::runs as runs_of;
-use crate::backend::{Backend, FailureClass, MountInfo, MountRequest, Prefetch, View};
+use crate::backend::{Backend, FailureClass, MountInfo, MountRequest, Prefetch, Survival, View};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -126,6 +126,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         _ => CliError::backend("mount", &url, failure),
     })?;
     context.output.report("mount", &mount, || human(&mount, begun.elapsed()))?;
+    if let Survival::Dies { why: Some(why) } = &mount.survival {
+        context.output.note(&format!("nobody keeps it when its agent dies: {}", printable(why)));
+    }
     if mount.left_out > 0 {
         let lacking = missing(mount.left_out);
         context.output.note(&format!("{lacking}: `dfctl ls -r {}` names what", shell_quoted(&url)));

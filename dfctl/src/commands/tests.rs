@@ -479,6 +479,20 @@ async fn what_readers_touch_first_is_shown_carried_and_cut() {
 }
 
 #[tokio::test]
+async fn who_mounts_is_told_where_nobody_can_keep_it() {
+    let place = tempfile::tempdir().unwrap();
+    let words = ["mount", "https://h/d/", place.path().to_str().unwrap()];
+    let dies = |why: Option<&str>| {
+        let survival = Survival::Dies { why: why.map(str::to_owned) };
+        Arc::new(Fake { mounts: vec![MountInfo { survival, ..mount() }], ..Fake::default() })
+    };
+    let ran = run(&dies(Some("the holder is gone")), &words).await;
+    assert!(ran.err.contains("nobody keeps it when its agent dies: the holder is gone"));
+    let ran = run(&dies(None), &words).await;
+    assert_eq!((ran.exit, ran.err), (Exit::Done, String::new()), "nobody wanted it kept");
+}
+
+#[tokio::test]
 async fn mounts_are_made_listed_and_taken_away() {
     let place = tempfile::tempdir().unwrap();
     let dir = place.path().canonicalize().unwrap();

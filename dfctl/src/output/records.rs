@@ -343,7 +343,10 @@ fn survival_json(survival: &Survival) -> Value {
     match survival {
         Survival::Kept { holder, resends } => json!({ "kept_by": holder, "resends": resends }),
         Survival::Independent => json!({ "kept_by": null, "independent": true }),
-        Survival::Dies { why } => json!({ "kept_by": null, "why": why }),
+        Survival::Dies { why } => {
+            let why = why.as_deref().unwrap_or("no holder was asked for");
+            json!({ "kept_by": null, "why": why })
+        }
     }
 }
 

@@ -22,11 +22,12 @@ use dfs_service::telemetry::{self, LogFormat, TelemetryError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
-    socket_with, sockopt,
+    AddressFamily, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
+    sockopt,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::address::Address;
 use super::packet::{self, FromAgent, FromHolder, Then};
 use super::peer::peer_of;
 use super::supervision::{Due, Starter, Supervision};
@@ -141,7 +142,7 @@ fn supervision(flags: &HolderFlags) -> Supervision {
 /// A connection to the holder at `path`.
 pub(super) fn connection_to(path: &Path) -> io::Result<OwnedFd> {
     let socket = new_socket()?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    connect(&socket, &Address::of(path)?.at)?;
     Ok(socket)
 }
 
@@ -181,7 +182,7 @@ pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     beside.push(format!(".{}", std::process::id()));
     let beside = PathBuf::from(beside);
     let socket = new_socket()?;
-    bind(&socket, &SocketAddrUnix::new(&beside)?)?;
+    bind(&socket, &Address::of(&beside)?.at)?;
     let published = fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))
         .and_then(|()| Ok(listen(&socket, BACKLOG)?))
         .and_then(|()| fs::rename(&beside, path));

@@ -363,6 +363,18 @@ fn what_nobody_comes_for_is_taken_away_and_who_waits_gets_an_error() {
 }
 
 #[test]
+fn mounts_survive_however_long_the_name_of_the_data_directory_is() {
+    let own = Own::start_in(Place::new(), &"d".repeat(150));
+    let body = Body::noise(1, MIB);
+    let origin = Origin::of("/d/f", body.clone()).unwrap();
+    let (dir, _guard) = own.mount(&origin.url("/d/"));
+    let first = own.agent();
+    kill_process(first, Signal::KILL).unwrap();
+    assert!(reading(&dir.join("f")).join().unwrap().unwrap() == all(&body));
+    assert_ne!(own.agent(), first);
+}
+
+#[test]
 fn an_agent_that_cannot_be_started_or_says_nothing_is_given_up() {
     for (agent, told) in [("/nonexistent/dfs-fuse", 3), ("/bin/false", 3), ("/bin/cat", 1)] {
         let place = Place::new();

@@ -126,10 +126,9 @@ fn survival(survival: &Survival) -> node::Survival {
             ..node::Survival::default()
         },
         Survival::Independent => node::Survival { independent: true, ..node::Survival::default() },
-        Survival::Dies { why } => node::Survival {
-            why_not: why.clone().unwrap_or_else(|| "no holder was asked for".to_owned()),
-            ..node::Survival::default()
-        },
+        Survival::Dies { why } => {
+            node::Survival { why_not: why.clone().unwrap_or_default(), ..node::Survival::default() }
+        }
     }
 }
 

@@ -44,7 +44,12 @@ pub struct Own {
 impl Own {
     /// Starts one.
     pub fn start(place: Place) -> Self {
-        let data = place.dir("data");
+        Self::start_in(place, "data")
+    }
+
+    /// One that keeps its data in a directory of this name.
+    pub fn start_in(place: Place, data: &str) -> Self {
+        let data = place.dir(data);
         fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         let own = Self { data, socket: place.path("agent.sock"), place };
         let mut command = binaries().command("dfs-fuse").unwrap();
