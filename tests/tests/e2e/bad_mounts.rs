@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dfs_tests::origin::Shelf;
 use dfs_tests::process::FreeAddress;
@@ -587,7 +587,8 @@ fn who_reads_while_the_agent_is_stopped_for_a_minute_reads_on_after_it() {
     until("all are read", || pace.struck() >= READERS);
     agent.node.process().freeze();
     // What is under way fails in that time, as far as clocks go on.
-    thread::sleep(MINUTE);
+    let stopped = Instant::now();
+    find("a minute has passed", DEADLINE, || (stopped.elapsed() > MINUTE).then_some(())).unwrap();
     agent.node.process().thaw();
     for (number, reader) in readers.into_iter().enumerate() {
         let read = reader.join().unwrap();
