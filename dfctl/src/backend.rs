@@ -584,6 +584,17 @@ pub struct MountInfo {
     pub survival: Survival,
     /// What is fetched of it before anybody reads it.
     pub prefetch: PrefetchInfo,
+    /// Where its origin could not be asked, and it is shown as it was before.
+    pub away: Option<Away>,
+}
+
+/// An origin that could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Away {
+    /// As it was then, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// Why.
+    pub why: String,
 }
 
 /// What becomes of a mount when its agent dies.
@@ -638,6 +649,7 @@ impl MountInfo {
             left_out: 0,
             survival: Survival::Dies { why: None },
             prefetch: PrefetchInfo::default(),
+            away: None,
         }
     }
 

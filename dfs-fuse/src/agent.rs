@@ -6,6 +6,7 @@
 
 pub mod api;
 mod asker;
+mod before;
 pub mod cluster;
 mod content;
 mod independent;
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::asker::Asker;
+pub use self::before::Away;
 pub use self::content::SpaceContent;
 pub use self::kept::Ending;
 use self::known::Answers;

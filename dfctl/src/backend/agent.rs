@@ -23,11 +23,11 @@ use tonic::{Code, Status};
 
 use super::swarm::{Look, Seen};
 use super::{
-    AgentStatus, Artifact, Backend, CachedTask, Collected, Delivery, Entry, EntryKind, Failure,
-    FailureClass, FilesEvent, FilesRequest, FilesStream, Ledger, Listed, Missing, MountInfo,
-    MountRequest, ParentBytes, Pin, Pins, Prefetch, PrefetchInfo, PrefetchState, Preheating,
-    Profile, Purpose, ReadEvent, ReadRequest, ReadStream, Survival, Traced, TracedFile, Verified,
-    View,
+    AgentStatus, Artifact, Away, Backend, CachedTask, Collected, Delivery, Entry, EntryKind,
+    Failure, FailureClass, FilesEvent, FilesRequest, FilesStream, Ledger, Listed, Missing,
+    MountInfo, MountRequest, ParentBytes, Pin, Pins, Prefetch, PrefetchInfo, PrefetchState,
+    Preheating, Profile, Purpose, ReadEvent, ReadRequest, ReadStream, Survival, Traced, TracedFile,
+    Verified, View,
 };
 
 mod by_path;
@@ -486,6 +486,7 @@ fn mount_info(message: node::MountInfo) -> Result<MountInfo, Failure> {
         left_out: message.left_out,
         survival: survival(message.survival.unwrap_or_default()),
         prefetch: prefetch(message.prefetch.unwrap_or_default()),
+        away: message.away.map(|away| Away { since_unix_ms: away.since_unix_ms, why: away.why }),
     })
 }
 

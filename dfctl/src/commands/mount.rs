@@ -10,7 +10,9 @@ use rustix::io::Errno;
 
 use super::inside::{Named, answer, in_the_cluster_meant, status};
 use super::trace::runs as runs_of;
-use crate::backend::{Backend, FailureClass, MountInfo, MountRequest, Prefetch, Survival, View};
+use crate::backend::{
+    Away, Backend, FailureClass, MountInfo, MountRequest, Prefetch, Survival, View,
+};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -126,6 +128,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         _ => CliError::backend("mount", &url, failure),
     })?;
     context.output.report("mount", &mount, || human(&mount, begun.elapsed()))?;
+    if let Some(Away { since_unix_ms, why }) = &mount.away {
+        let (then, why) = (when::ago(*since_unix_ms), printable(why));
+        context.output.note(&format!("the origin is away, shown as it was {then}: {why}"));
+    }
     if let Survival::Dies { why: Some(why) } = &mount.survival {
         context.output.note(&format!("nobody keeps it when its agent dies: {}", printable(why)));
     }

@@ -425,6 +425,7 @@ fn mount() -> MountInfo {
             hit: 19 << 20,
             ..PrefetchInfo::default()
         },
+        away: None,
     }
 }
 

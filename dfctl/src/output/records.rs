@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{Format, Output, Verbosity, when};
 use crate::backend::{
-    AgentStatus, Artifact, CachedTask, Collected, Entry, EntryKind, Ledger, MountInfo, Prefetch,
-    PrefetchInfo, PrefetchState, Profile, Survival, TracedFile, Verified, View,
+    AgentStatus, Artifact, Away, CachedTask, Collected, Entry, EntryKind, Ledger, MountInfo,
+    Prefetch, PrefetchInfo, PrefetchState, Profile, Survival, TracedFile, Verified, View,
 };
 use crate::error::CliError;
 
@@ -273,6 +273,7 @@ impl Record for MountInfo {
             "left_out": self.left_out,
             "survival": survival_json(&self.survival),
             "prefetch": prefetch_json(&self.prefetch),
+            "away": self.away.as_ref().map(away_json),
             "ledger": ledger_json(&self.ledger),
         })
     }
@@ -280,6 +281,10 @@ impl Record for MountInfo {
     fn name(&self) -> Vec<u8> {
         self.dir.clone().into_bytes()
     }
+}
+
+fn away_json(away: &Away) -> Value {
+    json!({ "since_unix_ms": away.since_unix_ms, "why": away.why })
 }
 
 fn prefetch_json(prefetch: &PrefetchInfo) -> Value {

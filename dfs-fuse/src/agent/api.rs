@@ -15,6 +15,7 @@ use dfs_artifact::{Index, View};
 use dfs_peer::opener::{OpenArtifact, Purpose};
 use dfs_peer::targets;
 use dfs_proto::common::Preheating;
+use dfs_proto::convert::BadMessage;
 use dfs_proto::node::node_server;
 use dfs_proto::node::{
     ApplyTraceRequest, CollectGarbageReply, CollectGarbageRequest, FilesChunk, HandOverReply,
@@ -29,6 +30,7 @@ use tonic::{Request, Response, Status};
 
 use self::trace::Traced;
 use super::asker::Asker;
+use super::before::ToMount;
 use super::prefetch::Mode;
 use super::status::{CallError, status_of};
 use super::walk::{Depth, Walk, find, missing};
@@ -106,6 +108,29 @@ impl NodeService {
 
     async fn opened(&self, question: &Question) -> Result<Arc<OpenArtifact>, Status> {
         self.agent.open(question).await.map_err(failed)
+    }
+
+    /// What is to be mounted, and how it was asked for where the origin had an answer.
+    async fn to_mount(
+        &self,
+        (asker, user): (Asker, User),
+        target: Option<dfs_proto::common::Target>,
+        view: View,
+    ) -> Result<(Option<Question>, ToMount), Status> {
+        let named = target.clone();
+        let found = match self.question((asker, user), target, view, &[]).await {
+            Ok(question) => {
+                let found = self.agent.to_mount(&question, asker).await;
+                return Ok((Some(question), found.map_err(failed)?));
+            }
+            Err(CallError::Open(error)) => {
+                let bad = |error: BadMessage| failed(CallError::BadRequest(error.to_string()));
+                let named = asker.names(targets::from_wire(named).map_err(bad)?, user);
+                self.agent.to_mount_without_keys(&named, view, (asker, error)).await
+            }
+            Err(error) => Err(error),
+        };
+        Ok((None, found.map_err(failed)?))
     }
 
     /// The mount or what could be mounted that is named, if the asker may look into it.
@@ -292,8 +317,6 @@ impl node_server::Node for NodeService {
         let prefetch = Mode::from(request.prefetch());
         let lane = request.lane.parse::<Wanted>();
         let lane = lane.map_err(|error| failed(CallError::BadRequest(error.to_string())))?;
-        let question = self.question((asker, user), request.target, view, &[]).await;
-        let question = question.map_err(failed)?;
         let dir = PathBuf::from(request.dir);
         if !dir.is_absolute() {
             return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
@@ -302,15 +325,15 @@ impl node_server::Node for NodeService {
         let owner = Owner { uid: request.uid, gid: request.gid };
         let powers = if request.effective { Privileges::Effective } else { Privileges::Inert };
         asker.may_show_as(user, owner, powers).map_err(failed)?;
-        let opened = OpenArtifact::clone(&*self.opened(&question).await?);
+        let (question, found) = self.to_mount((asker, user), request.target, view).await?;
         // What was fetched with somebody's credentials is shown to nobody else unasked.
-        let audience = match (request.allow_other, question.target.credentials.is_none()) {
+        let audience = match (request.allow_other, found.is_public) {
             (true, _) => Audience::Everyone,
             (false, true) => Audience::WidestAllowed,
             (false, false) => Audience::Only(user),
         };
         let mounting = mounts::MountRequest {
-            opened,
+            opened: found.opened,
             view,
             path: request.path.into(),
             dir,
@@ -322,12 +345,16 @@ impl node_server::Node for NodeService {
             prefetch,
             by: asker,
             data_dir: self.agent.facts().data_dir.clone(),
+            away: found.away,
         };
         let mounted = self.with_files(|| self.agent.mounts().mount(mounting.clone())).await;
-        if let Err(MountTableError::NoPath(_)) = mounted {
+        if let (Err(MountTableError::NoPath(_)), Some(question)) = (&mounted, question) {
             self.opened(&question.of_a_tree()).await?;
         }
         let dir = mounted.map_err(failed)?;
+        if mounting.away.is_none() {
+            self.agent.mounts().remember(mounting).await;
+        }
         let info = self.mounted(Some(dir.clone()), asker).await?.pop();
         info.map(Response::new).ok_or_else(|| failed(MountTableError::NotMounted(dir)))
     }

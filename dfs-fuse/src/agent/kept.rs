@@ -65,7 +65,7 @@ pub(super) enum NotResumed {
 
 /// What is written down of a mount.
 pub(super) fn shown(what: &What) -> ShownMount {
-    let What { opened, view, path, by, prefetch, owner } = what;
+    let What { opened, view, path, by, prefetch, owner, away: _ } = what;
     let reads_as = match &opened.target.credentials {
         Credentials::User(user) => Some(LocalUser { uid: user.uid, gid: user.gid }),
         _ => None,
@@ -97,6 +97,7 @@ pub(super) fn what(opened: OpenArtifact, shown: &ShownMount) -> What {
         by: shown.user.map_or(Asker::Owner, Asker::Other),
         prefetch: shown.prefetch().into(),
         owner: Owner { uid: shown.uid, gid: shown.gid },
+        away: None,
     }
 }
 

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::api::trace::Traced;
 use super::asker::Asker;
+use super::before::{Away, Before};
 use super::content::SpaceContent;
 use super::independent::{self, Noted, Records};
 use super::kept;
@@ -65,6 +66,8 @@ pub struct MountRequest {
     pub data_dir: PathBuf,
     /// What is fetched of it before anybody reads it.
     pub prefetch: Mode,
+    /// Where it is shown as it was before: why.
+    pub away: Option<Away>,
 }
 
 /// A mount or unmount that came to nothing.
@@ -135,6 +138,7 @@ pub(super) struct Shown {
     marks: Vec<Mark>,
     by: Asker,
     prefetch: Prefetch,
+    away: Option<Away>,
 }
 
 /// A mount as people see it.
@@ -161,6 +165,8 @@ pub struct MountView {
     pub survival: Survival,
     /// What is fetched of it before anybody reads it.
     pub prefetch: PrefetchView,
+    /// Where it is shown as it was before: why.
+    pub away: Option<Away>,
 }
 
 /// The mounts of this process; dropping it unmounts them all.
@@ -173,6 +179,8 @@ pub struct MountTable {
     custody: Option<Custody>,
     /// Those that need no agent, as they are written down.
     records: Records,
+    /// What was mounted, as it is written down.
+    before: Before,
     /// What is read of them.
     traces: Arc<Traces>,
     /// Who is told of that.
@@ -199,6 +207,7 @@ impl MountTable {
             count: watch::Sender::default(),
             custody,
             records: Records::of(data_dir),
+            before: Before::in_dir(data_dir),
             traces: Arc::new(Traces::in_dir(data_dir)),
             swarm,
             watchers: TaskTracker::new(),
@@ -268,6 +277,23 @@ impl MountTable {
         let (mounted, shown, watching) =
             mounting.await.map_err(|_| MountTableError::Stopping)??;
         Ok(self.keep(mounted, shown, in_use, watching))
+    }
+
+    /// What was mounted before.
+    pub(super) fn before(&self) -> Before {
+        self.before.clone()
+    }
+
+    /// Takes note of what was mounted, for the time when its origin is away.
+    pub(super) async fn remember(&self, request: MountRequest) {
+        let before = self.before.clone();
+        let noting = tokio::task::spawn_blocking(move || {
+            let shown = kept::shown(&request.what());
+            before.note(&request.opened.target, request.view, &shown)
+        });
+        if let Ok(Err(error)) = noting.await {
+            tracing::warn!(%error, "what was mounted is not remembered");
+        }
     }
 
     /// Mounts without the agent.
@@ -701,9 +727,9 @@ impl Shown {
         lane: Chosen,
         prefetch: Prefetch,
     ) -> Arc<Self> {
-        let What { opened, path, by, .. } = what;
+        let What { opened, path, by, away, .. } = what;
         let marks = opened.tasks.iter().map(Task::mark).collect();
-        Arc::new(Self { opened, path, lane, footprint, marks, by, prefetch })
+        Arc::new(Self { opened, path, lane, footprint, marks, by, prefetch, away })
     }
 
     /// Whose it is.
@@ -777,6 +803,7 @@ impl Shown {
             by,
             survival,
             prefetch,
+            away: self.away.clone(),
         }
     }
 }
@@ -790,6 +817,7 @@ impl MountRequest {
             by: self.by,
             prefetch: self.prefetch,
             owner: self.owner,
+            away: self.away.clone(),
         }
     }
 
@@ -820,6 +848,8 @@ pub(super) struct What {
     pub prefetch: Mode,
     /// Whose all files appear to be.
     pub owner: Owner,
+    /// Where it is shown as it was before: why.
+    pub away: Option<Away>,
 }
 
 /// What is mounted, as it is named on the command line.

@@ -144,6 +144,11 @@ fn classify(error: &CallError) -> (Code, &'static str) {
     }
 }
 
+/// The class of a URL that could not be opened, as it is told.
+pub(super) fn class_of(error: &OpenUrlError) -> &'static str {
+    open_class(error).1
+}
+
 fn open_class(error: &OpenUrlError) -> (Code, &'static str) {
     match error {
         OpenUrlError::Resolve(error) => of_origin(Class::of_resolution(error)),

@@ -10,6 +10,7 @@ mod advice;
 mod archives;
 mod areas;
 mod arms;
+mod away;
 mod bad_days;
 mod bad_mounts;
 mod bad_origins;

@@ -10,7 +10,7 @@ use dfs_proto::node::{self, MountInfo, StatusReply};
 
 use crate::agent::mounts::{MountView, shown};
 use crate::agent::prefetch::{PrefetchView, State};
-use crate::agent::{Agent, Asker};
+use crate::agent::{Agent, Asker, Away};
 use crate::mount::Survival;
 
 pub(super) fn status(agent: &Agent) -> StatusReply {
@@ -75,6 +75,7 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
                     .as_ref()
                     .map_or(0, |index| index.index.left_out().count),
                 artifact: Some(artifact),
+                away: view.away.as_ref().map(away),
             }
         })
         .collect()
@@ -95,6 +96,12 @@ fn state(view: &MountView) -> String {
         Survival::Kept { .. } => format!("{state}; reads under way fail if the agent dies"),
         Survival::Dies { why: Some(why) } => format!("{state}; dies with its agent: {why}"),
     }
+}
+
+fn away(away: &Away) -> node::Away {
+    let since = away.since.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    node::Away { since_unix_ms, why: away.why.clone() }
 }
 
 fn prefetch(prefetch: &PrefetchView) -> node::PrefetchInfo {
