@@ -13,6 +13,7 @@ mod independent;
 pub mod inside;
 mod kept;
 mod known;
+mod lazy;
 mod level;
 mod mounts;
 mod prefetch;
@@ -38,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::asker::Asker;
 pub use self::before::Away;
 pub use self::content::SpaceContent;
-pub use self::kept::Ending;
+pub use self::kept::{Ending, left};
 use self::known::Answers;
 pub use self::known::{CommandId, Question};
 pub use self::mounts::{MountRequest, MountTable, MountTableError};
@@ -117,7 +118,7 @@ pub struct Agent {
 impl Agent {
     /// An agent over a running host; its mounts are kept so when it dies.
     pub fn new(host: Host, facts: AgentFacts, custody: Option<Custody>) -> Self {
-        let mounts = MountTable::new(custody, &facts.data_dir, host.engine.swarm().cloned());
+        let mounts = MountTable::new(custody, &facts.data_dir, &host);
         let busy = watch::Sender::new(0);
         let (answers, flights) = (Mutex::default(), Mutex::default());
         let handing_over = CancellationToken::new();

@@ -14,6 +14,7 @@ use dfs_peer::digests::Identity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
+use dfs_peer::store::Lent;
 use dfs_peer::swarm::ManagerPlace;
 use dfs_proto::node::node_server::NodeServer;
 use dfs_service::admin::Readiness;
@@ -35,7 +36,7 @@ use tonic::service::Routes;
 
 use crate::agent::api::NodeService;
 use crate::agent::cluster::{self, NamedManager};
-use crate::agent::{Agent, AgentFacts, Ending};
+use crate::agent::{self, Agent, AgentFacts, Ending};
 use crate::holder::process::HolderError;
 use crate::holder::{self, Holder, Own, Starting, Systemd};
 use crate::metrics;
@@ -119,7 +120,10 @@ async fn start(
         advertise: options.advertise.clone(),
         leads_at: leads.as_ref().map(|(_, at)| at.clone()).unwrap_or_default(),
     };
-    let host = Host::start(host_options(told, data_dir), network, engine.tasks(), engine.token())?;
+    let lent = Lent::default();
+    let left = agent::left(holder.as_ref(), data_dir.path(), &lent).await.map_err(Error::Holder)?;
+    let host =
+        Host::start(host_options(told, data_dir, lent), network, engine.tasks(), engine.token())?;
     let led = leads.and_then(|(listener, _)| {
         serve_as_delegate(&host, listener, security.clone(), &lifecycle.service("delegate"))
     });
@@ -130,7 +134,7 @@ async fn start(
     };
     let custody = holder.clone().map(|holder| Custody { holder, resend: options.resend });
     let agent = Agent::new(host, facts, custody);
-    agent.resume_mounts(holder.as_ref()).await.map_err(Error::Holder)?;
+    agent.resume_mounts(left, holder.as_ref()).await.map_err(Error::Holder)?;
     keep_mounts(lifecycle.service("mounts"), agent.clone(), lifecycle.failed());
     keep_house(lifecycle.service("housekeeping"), agent.clone());
     follow_cluster(lifecycle.service("cluster"), &agent, options.cluster.clone(), security);
@@ -251,7 +255,7 @@ fn manager(named: &ServiceAddress) -> Arc<dyn ManagerPlace> {
     Arc::new(NamedManager::new(named.clone()))
 }
 
-fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
+fn host_options(told: &Told, data_dir: &DataDir, lent: Lent) -> HostOptions {
     let options = &told.own;
     HostOptions {
         role: if options.cluster.is_empty() { Role::Solo } else { Role::Node },
@@ -266,6 +270,7 @@ fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
         sources: sources(told),
         lifetime: Lifetime::Lasting,
         compression: options.compression,
+        lent,
     }
 }
 

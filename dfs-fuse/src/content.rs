@@ -28,6 +28,12 @@ pub trait Content: Send + Sync + 'static {
     /// Whether all bytes of `range` are here; what lies beyond the space's end counts as here.
     fn present(&self, space: u16, range: ByteRange) -> bool;
 
+    /// Whether who reads the space's file directly would find all bytes of `range` as they should be: they are here, and in
+    /// no doubt. What is in doubt is looked at.
+    fn is_sound(&self, space: u16, range: ByteRange) -> bool {
+        self.present(space, range)
+    }
+
     /// Resolves when every byte of `range` is here, or with the reason why it cannot be.
     ///
     /// What lies beyond the space's end is ignored. Nothing is fetched twice: overlapping calls share.

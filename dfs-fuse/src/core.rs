@@ -11,6 +11,7 @@
 mod failures;
 mod holes;
 mod node;
+mod obtain;
 mod read;
 mod readahead;
 mod xattr;
@@ -185,6 +186,16 @@ impl Core {
     pub fn stop(&self) {
         self.tracker.close();
         self.stopping.cancel();
+    }
+
+    /// Whether that was so.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
+    /// Runs something for it that ends by itself.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn_on(work, &self.runtime);
     }
 
     /// Another process is to go on with the mount: what fails from now on is left to that one to answer.

@@ -7,8 +7,10 @@
 //! Where that process dies, the agent starts another; where both die at once, the mounts are dead.
 
 mod address;
+mod gate;
+mod guarded;
 mod own;
-mod packet;
+pub(crate) mod packet;
 mod peer;
 pub mod process;
 mod record;
@@ -16,8 +18,9 @@ mod supervision;
 mod systemd;
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,10 +29,12 @@ pub use packet::Then;
 pub use record::{FORMAT as RECORD_FORMAT, Record};
 pub use systemd::Systemd;
 
+use crate::fanotify::Group;
+
 /// Who keeps mounts. Calls block for as long as it takes to answer.
 pub trait Holder: Debug + Send + Sync + 'static {
     /// What an earlier agent left with it. Nothing where nobody has left anything.
-    fn take_over(&self) -> io::Result<Vec<Kept>>;
+    fn take_over(&self) -> io::Result<Left>;
 
     /// The agent goes on with all that it was given.
     fn ready(&self) -> io::Result<()>;
@@ -37,8 +42,18 @@ pub trait Holder: Debug + Send + Sync + 'static {
     /// Has it keep a mount.
     fn keep(&self, kept: Kept) -> io::Result<()>;
 
-    /// A mount is over.
+    /// A mount is over, or needs nobody any more.
     fn let_go(&self, name: &str) -> io::Result<()>;
+
+    /// Why it cannot guard mounts whose reads wait for bytes, where it cannot.
+    fn cannot_guard(&self) -> Option<&'static str>;
+
+    /// Has it guard one: the end of a line at which it tells of reads ([`packet::Wanted`]) and hears how they end. The line
+    /// closes when the holder is gone.
+    fn guard(&self, guard: Guard) -> io::Result<OwnedFd>;
+
+    /// Nobody fetches anything for a guarded mount any more: its reads fail until nobody uses it.
+    fn close(&self, name: &str) -> io::Result<()>;
 
     /// The agent ends by itself.
     fn farewell(&self, then: Then) -> io::Result<()>;
@@ -61,11 +76,80 @@ pub struct Kept {
     pub record: Record,
 }
 
+/// A mount whose reads wait for bytes, as it is guarded: the kernel shows it, and asks before it reads.
+#[derive(Debug)]
+pub struct Guard {
+    /// Names it as [`Kept::name`] does.
+    pub name: String,
+    /// Where the kernel asks.
+    pub(crate) group: Group,
+    /// Can be read once nobody uses the mount any more.
+    pub ended: OwnedFd,
+    /// What it shows, and of which spaces the files are.
+    pub record: Record,
+    /// The files that the kernel asks about, opened before it did.
+    pub contents: Vec<File>,
+}
+
+impl Guard {
+    /// Another hold on the same.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            name: self.name.clone(),
+            group: self.group.try_clone()?,
+            ended: self.ended.try_clone()?,
+            record: self.record.try_clone()?,
+            contents: self.contents.iter().map(File::try_clone).collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// As it goes with a message.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let own = [self.group.as_fd(), self.ended.as_fd(), self.record.as_fd()];
+        own.into_iter().chain(self.contents.iter().map(File::as_fd)).collect()
+    }
+
+    /// As it came with one.
+    fn of(name: String, descriptors: impl IntoIterator<Item = OwnedFd>) -> Option<Self> {
+        let mut descriptors = descriptors.into_iter();
+        Some(Self {
+            name,
+            group: Group::from_descriptor(descriptors.next()?),
+            ended: descriptors.next()?,
+            record: Record::from_descriptor(descriptors.next()?),
+            contents: descriptors.map(File::from).collect(),
+        })
+    }
+}
+
+/// A guarded mount that an earlier agent left.
+#[derive(Debug)]
+pub struct LeftGuard {
+    /// It.
+    pub guard: Guard,
+    /// The line to its holder; nobody is told anything where the mount was closed.
+    pub line: Option<OwnedFd>,
+}
+
+/// What an earlier agent left.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Mounts whose requests come to an agent.
+    pub kept: Vec<Kept>,
+    /// Mounts whose reads wait for bytes.
+    pub guarded: Vec<LeftGuard>,
+}
+
 impl Kept {
     /// Another hold on the same.
     pub fn try_clone(&self) -> io::Result<Self> {
         let (device, record) = (self.device.try_clone()?, self.record.try_clone()?);
         Ok(Self { name: self.name.clone(), device, record })
+    }
+
+    /// As it goes with a message.
+    fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.device.as_fd(), self.record.as_fd()]
     }
 }
 
@@ -93,12 +177,28 @@ pub struct InKeeping {
     pub name: String,
     /// What it shows.
     pub record: Record,
+    /// What of it is kept.
+    pub what: InKeepingIs,
+}
+
+/// What is kept of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InKeepingIs {
+    /// The kernel's requests.
+    Requests,
+    /// Reads that wait for bytes.
+    Reads,
 }
 
 impl InKeeping {
     /// It is over: nothing is to be taken over any more.
     pub fn end(&self) {
-        if let Err(error) = self.holder.let_go(&self.name) {
+        let told = match self.what {
+            InKeepingIs::Requests => self.holder.let_go(&self.name),
+            // Who still uses it must not see what is not there.
+            InKeepingIs::Reads => self.holder.close(&self.name),
+        };
+        if let Err(error) = told {
             // It sees by itself that the kernel has let go.
             tracing::debug!(name = self.name, %error, "the holder was not told of a mount's end");
         }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use rustix::thread::CapabilitySet;
 
+use crate::holder::packet::CONTENTS;
+
 /// A way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
@@ -78,6 +80,8 @@ pub struct Machine {
     pub kernel: (u32, u32),
     /// Whether the process administrates it.
     pub admin: bool,
+    /// Why nobody can have reads of the kernel's wait for bytes.
+    pub unguarded: Option<&'static str>,
 }
 
 /// What a tree is made of.
@@ -93,6 +97,8 @@ pub struct Shape {
     pub alone_bytes: u64,
     /// Whether all of it is here.
     pub whole: bool,
+    /// Content files of which not everything is.
+    pub missing: usize,
     /// Whether a part of it is to be shown.
     pub part: bool,
     /// Whether it is to be shown to some people only, whatever the permissions of its files.
@@ -109,6 +115,12 @@ const PASSTHROUGH: (u32, u32) = (6, 9);
 /// The first kernel whose EROFS reads files of another file system.
 const EROFS: (u32, u32) = (6, 12);
 
+/// The first kernel that asks before it reads.
+const ASKS: (u32, u32) = (6, 14);
+
+/// Why nobody has reads wait where nobody keeps mounts.
+pub const NO_HOLDER: &str = "kernel needs all of it to be here, or a holder: --holder own";
+
 /// In the lane that passes files through every open of a file costs a question (35 µs), also of a small one: so it is for
 /// trees with no more than this many others.
 const OTHERS: u64 = 1000;
@@ -121,7 +133,7 @@ impl Machine {
         let kernel = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         let admin = rustix::thread::capabilities(None)
             .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
-        Self { kernel, admin }
+        Self { kernel, admin, unguarded: Some(NO_HOLDER) }
     }
 
     /// Why the kernel cannot show it.
@@ -139,7 +151,20 @@ impl Machine {
         } else if shape.others {
             Some("kernel shows files as whose they are")
         } else if !shape.whole {
-            Some("kernel needs all of it to be here")
+            self.cannot_ask(shape)
+        } else {
+            None
+        }
+    }
+
+    /// Why the kernel cannot ask before it reads what is missing.
+    fn cannot_ask(&self, shape: &Shape) -> Option<&'static str> {
+        if self.kernel < ASKS {
+            Some("kernel needs all of it to be here, or Linux 6.14")
+        } else if self.unguarded.is_some() {
+            self.unguarded
+        } else if shape.missing > CONTENTS {
+            Some("kernel needs all of it to be here, but for 240 content files")
         } else {
             None
         }
@@ -217,13 +242,14 @@ pub fn refused(why: &str, before: &Chosen) -> Chosen {
 mod tests {
     use super::*;
 
-    const ABLE: Machine = Machine { kernel: (6, 18), admin: true };
+    const ABLE: Machine = Machine { kernel: (6, 18), admin: true, unguarded: None };
     const MODEL: Shape = Shape {
         files: 30,
         bytes: 40 << 30,
         alone: 10,
         alone_bytes: 39 << 30,
         whole: true,
+        missing: 0,
         part: false,
         private: false,
         others: false,
@@ -264,7 +290,6 @@ mod tests {
         let kernel = Wanted::Lane(Lane::Kernel);
         assert_eq!(lane(kernel, ABLE, MODEL), Lane::Kernel);
         let parts = [
-            Shape { whole: false, ..MODEL },
             Shape { part: true, ..MODEL },
             Shape { private: true, ..MODEL },
             Shape { others: true, ..MODEL },
@@ -275,8 +300,25 @@ mod tests {
             assert_ne!(lane(kernel, Machine { admin: false, ..ABLE }, shape), Lane::Kernel);
         }
         assert_eq!(lane(kernel, Machine { kernel: (6, 11), ..ABLE }, MODEL), Lane::Passthrough);
-        let chosen = choose(kernel, &ABLE, &Shape { whole: false, ..MODEL });
-        assert!(chosen.why.contains("all of it to be here"), "{}", chosen.why);
+    }
+
+    #[test]
+    fn what_is_missing_is_shown_by_the_kernel_only_where_somebody_has_its_reads_wait() {
+        let kernel = Wanted::Lane(Lane::Kernel);
+        let lazy = Shape { whole: false, missing: 3, ..MODEL };
+        assert_eq!(lane(kernel, ABLE, lazy), Lane::Kernel);
+        let many = Shape { missing: CONTENTS + 1, ..lazy };
+        for (machine, shape) in [
+            (Machine { kernel: (6, 13), ..ABLE }, lazy),
+            (Machine { unguarded: Some(NO_HOLDER), ..ABLE }, lazy),
+            (ABLE, many),
+        ] {
+            let chosen = choose(kernel, &machine, &shape);
+            assert_eq!(chosen.lane, Lane::Passthrough);
+            assert!(chosen.why.contains("all of it to be here"), "{}", chosen.why);
+            assert_eq!(lane(kernel, machine, Shape { whole: true, ..shape }), Lane::Kernel);
+        }
+        assert_eq!(lane(Wanted::Best, ABLE, lazy), Lane::Passthrough, "only where it is asked for");
     }
 
     #[test]

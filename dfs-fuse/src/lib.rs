@@ -9,6 +9,7 @@ pub mod assemble;
 pub mod content;
 pub mod core;
 pub mod errno;
+mod fanotify;
 mod fuse;
 pub mod holder;
 pub mod lane;

@@ -8,6 +8,7 @@ mod attach;
 mod check;
 mod keeping;
 mod kernel;
+mod lazily;
 mod mounted;
 mod table;
 mod unmount;
@@ -29,7 +30,7 @@ use crate::content::Content;
 use crate::core::{Core, CoreOptions};
 use crate::fuse::{self, Adapter, Agreed, Began, Beginning, Direct, Ids, Passing};
 pub use crate::fuse::{Opens, Resend};
-use crate::holder::{Holder, InKeeping, Kept, is_gone};
+use crate::holder::{Holder, InKeeping, InKeepingIs, Kept, is_gone};
 use crate::tree::Tree;
 use attach::Plan;
 use check::MountPoint;
@@ -37,6 +38,7 @@ pub use check::{find_helper, open_device, others_allowed};
 pub(crate) use keeping::next_name;
 pub use keeping::{Custody, Keeping, entries_of};
 pub use kernel::{Blobs, adopt, by_kernel};
+pub use lazily::{Missing, Spaces, Ties, abandon_guarded, lazily, resume_lazily, take_away};
 use mounted::Serving;
 pub use mounted::{Mounted, Survival, Unmounted};
 use table::Table;
@@ -330,7 +332,10 @@ pub fn resume(
     let dir = entry.as_ref().map_or(dir, |entry| entry.dir.clone());
     let holder = options.keeping.as_ref().map(|keeping| Arc::clone(&keeping.custody.holder));
     let kept_on = match holder {
-        Some(holder) => Ok(Arc::new(InKeeping { holder, name: kept.name, record: kept.record })),
+        Some(holder) => {
+            let (name, record, what) = (kept.name, kept.record, InKeepingIs::Requests);
+            Ok(Arc::new(InKeeping { holder, name, record, what }))
+        }
         None => Err(None),
     };
     let beginning = Beginning::TakenOver(agreed);
@@ -386,7 +391,7 @@ fn serve(
         widen_read_ahead(&entry.device);
     }
     let serving = Serving::Here { core, session, direct };
-    Ok(Mounted { dir, entry, ended, survival, serving })
+    Ok(Mounted { dir, entry, ended, survival, serving, whole: None })
 }
 
 /// What the kernel calls the files that it is to read by itself, and why it will not where it will not; nothing where

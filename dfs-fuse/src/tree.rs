@@ -8,6 +8,7 @@ mod footprint;
 mod index;
 mod memory;
 mod part;
+mod spaces;
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -16,6 +17,7 @@ pub use footprint::Footprint;
 pub use index::IndexTree;
 pub use memory::{MemoryTree, MemoryTreeBuilder, TreeBuildError};
 pub use part::PartTree;
+pub use spaces::SpacesTree;
 
 /// Largest inode number an index may use: node ids leave 48 bits for it.
 pub const MAX_NID: u64 = (1 << 48) - 1;

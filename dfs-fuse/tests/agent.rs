@@ -44,6 +44,7 @@ impl Bench {
             sources: Sources::builder().http(HttpOptions::default()).file(FileOptions::default()),
             lifetime: Lifetime::OfTheProcess,
             compression: dfs_peer::wire::Compression::Auto,
+            lent: dfs_peer::store::Lent::default(),
         };
         let network = Network {
             dialer: Arc::new(TcpLinkDialer::default()),

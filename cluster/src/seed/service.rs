@@ -98,6 +98,7 @@ impl Service {
             sources: sources.http(http).s3(S3Options::default()).file(FileOptions::default()),
             lifetime: Lifetime::Lasting,
             compression: options.compression,
+            lent: dfs_peer::store::Lent::default(),
         };
         let channels = Arc::clone(&network.channels);
         let host = Host::start(host, network, tracker.tasks(), tracker.token())?;

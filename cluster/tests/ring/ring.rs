@@ -409,6 +409,7 @@ fn run_node(
         sources: sources(&start.card, origin),
         lifetime: Lifetime::Lasting,
         compression: Compression::Auto,
+        lent: dfs_peer::store::Lent::default(),
     };
     let started = Host::start(options, ways(&start.card), tracker.tasks(), tracker.token());
     Face::Node(started.expect("a node"))

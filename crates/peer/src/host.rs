@@ -17,7 +17,7 @@ use crate::dial::{Acceptor, Dialer};
 use crate::digests::{Identity, IdentityError};
 use crate::engine::{Engine, EngineParts, Keyring, Lifetime, Role};
 use crate::limits::{RateLimiter, SlotLimits, UploadSlots};
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::store::{Lent, Store, StoreError, StoreOptions};
 use crate::swarm::{Channels, KeptList, ManagerPlace, SwarmOptions};
 use crate::wire::{
     Compression, LocalHost, PieceServer, Pool, PoolOptions, ServerOptions, WireCounters,
@@ -58,6 +58,8 @@ pub struct HostOptions {
     pub lifetime: Lifetime,
     /// Whether pieces travel compressed where that pays, to it and from it.
     pub compression: Compression,
+    /// Content files that it must not open anew.
+    pub lent: Lent,
 }
 
 /// How a host reaches others, and is reached.
@@ -110,7 +112,8 @@ impl Host {
         stop: &CancellationToken,
     ) -> Result<Self, HostError> {
         let identity = Identity::load_or_create(&options.data_dir)?;
-        let store_options = StoreOptions { capacity: options.capacity, ..StoreOptions::default() };
+        let (capacity, lent) = (options.capacity, options.lent.clone());
+        let store_options = StoreOptions { capacity, lent, ..StoreOptions::default() };
         let store = Store::open(&options.data_dir, store_options)?;
         let sources = options.sources.clone().build()?;
         let info = describe(&options, &identity, &network);

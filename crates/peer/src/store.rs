@@ -14,6 +14,7 @@ mod directory;
 mod error;
 mod evict;
 mod glance;
+mod lent;
 mod signed;
 mod state;
 mod task;
@@ -35,6 +36,7 @@ use parking_lot::Mutex;
 pub use error::StoreError;
 pub use evict::{EvictionEntry, Watermarks, plan};
 pub use glance::Glance;
+pub use lent::Lent;
 pub use task::{Check, StoredTask};
 pub use uses::{InUse, Pins, Use, UseGuard};
 
@@ -55,6 +57,8 @@ pub struct StoreOptions {
     pub boot_id: Option<[u8; 16]>,
     /// The time when it is opened. None: what the machine's clock says.
     pub wall: Option<SystemTime>,
+    /// Content files that must not be opened anew.
+    pub lent: Lent,
 }
 
 /// After so many tasks that cannot be taken away no others are tried: it is the disk, not they.
@@ -267,6 +271,11 @@ impl Store {
             self.discard(&mut tasks, id)?;
         }
         self.directory.empty_trash()
+    }
+
+    /// Content files that must not be opened anew.
+    pub fn lent(&self) -> &Lent {
+        &self.options.lent
     }
 
     /// Everything kept, in no order.

@@ -82,6 +82,11 @@ impl Content for SpaceContent {
         self.space(space).is_ok_and(|task| task.has(clipped(task, range)))
     }
 
+    fn is_sound(&self, space: u16, range: ByteRange) -> bool {
+        self.space(space)
+            .is_ok_and(|task| task.stored().ready(clipped(task, range).groups()).is_ok())
+    }
+
     fn fetch(
         &self,
         space: u16,

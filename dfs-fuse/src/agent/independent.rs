@@ -16,8 +16,8 @@ use tokio::time::timeout;
 
 use super::mounts::MountTableError;
 use super::{Agent, kept};
-use crate::holder::RECORD_FORMAT;
-use crate::mount::{Blobs, MountEntry, mounts, next_name};
+use crate::holder::{LeftGuard, RECORD_FORMAT};
+use crate::mount::{self, Blobs, Missing, MountEntry, mounts, next_name};
 
 /// Longest record that is read.
 const RECORD_BYTES: u64 = 256 << 10;
@@ -32,12 +32,13 @@ pub(super) struct Noted(PathBuf);
 
 impl Noted {
     /// Writes down what is mounted `at` a place.
-    pub fn note(&self, at: &MountedAt, shown: &ShownMount) -> io::Result<()> {
+    pub fn note(&self, at: &MountedAt, shown: &ShownMount, missing: Missing) -> io::Result<()> {
         let record = KeptMount {
             format: RECORD_FORMAT,
             served: true,
             at: Some(at.clone()),
             shown: Some(kept::without_credentials(shown)),
+            lazy: missing == Missing::Something,
             ..KeptMount::default()
         };
         if let Some(dir) = self.0.parent() {
@@ -62,7 +63,35 @@ impl Records {
 
     /// Where the next one is written down.
     pub fn next(&self) -> Noted {
-        Noted(self.0.join(next_name()))
+        self.named(&next_name())
+    }
+
+    /// Where one of this name is written down.
+    pub fn named(&self, name: &str) -> Noted {
+        Noted(self.0.join(name))
+    }
+
+    /// Takes away at once what the kernel would show holes of: nobody has its reads wait any more. Of what is guarded it
+    /// gives back what needs nobody any more.
+    pub fn sort_out(&self, guarded: &mut Vec<LeftGuard>) -> io::Result<Vec<LeftGuard>> {
+        let mut whole = Vec::new();
+        for (noted, record) in self.all()? {
+            let is_it = |left: &LeftGuard| noted.0.ends_with(&left.guard.name);
+            let guard = guarded.iter().position(is_it);
+            match guard {
+                Some(at) if !record.lazy => whole.push(guarded.swap_remove(at)),
+                Some(_) => {}
+                None if !record.lazy => {}
+                None => {
+                    let at = record.at.unwrap_or_default();
+                    let dir = String::from_utf8_lossy(&at.dir).into_owned();
+                    tracing::error!(dir, "a mount lost its agent and its holder: it is taken away");
+                    mount::take_away(&at);
+                    noted.forget();
+                }
+            }
+        }
+        Ok(whole)
     }
 
     /// All of them; what cannot be read as one is dropped.
@@ -88,6 +117,8 @@ impl Records {
         let mut table = mounts()?;
         table.retain(|entry| entry.is_by_kernel() && entry.root == Path::new("/"));
         let (mut found, mut left) = (Vec::new(), self.all()?);
+        // Those are gone on with by who guards them.
+        left.retain(|(_, record)| !record.lazy);
         // Its directory first: numbers of devices are given again. A directory on the way may have another name by now.
         for how in [Same::Place, Same::Device] {
             left.retain(|(noted, record)| {

@@ -246,6 +246,7 @@ fn options(
         sources,
         lifetime: Lifetime::OfTheProcess,
         compression: Compression::Auto,
+        lent: dfs_peer::store::Lent::default(),
     }
 }
 

@@ -4,13 +4,14 @@
 //! what was in it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_artifact::View;
 use dfs_model::{Invariant, TaskInfo};
 use dfs_peer::opener::{Freshness, OpenArtifact, OpenUrlError, Purpose};
+use dfs_peer::store::Lent;
 use dfs_peer::{error_chain, targets};
 use dfs_proto::common;
 use dfs_proto::convert::BadMessage;
@@ -22,11 +23,13 @@ use futures::stream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::independent::Records;
+use super::lazy::lend;
 use super::mounts::What;
 use super::prefetch::Mode;
 use super::{Agent, Asker, CallError, MountTableError};
 use crate::core::Owner;
-use crate::holder::{Holder, Kept, Then};
+use crate::holder::{Holder, Kept, Left, LeftGuard, Then};
 use crate::mount;
 
 /// Mounts gone on with at a time.
@@ -153,19 +156,52 @@ fn is_without_index(error: &OpenUrlError) -> bool {
     matches!(error, OpenUrlError::Fetch(_) | OpenUrlError::Index(_) | OpenUrlError::OtherIndex(_))
 }
 
+/// What an earlier agent left, with `holder` or to the kernel, asked for before anything in the store is opened: the files
+/// of guarded mounts are in `lent` from here on. What would show holes is taken away first.
+pub async fn left(
+    holder: Option<&Arc<dyn Holder>>,
+    data_dir: &Path,
+    lent: &Lent,
+) -> io::Result<Left> {
+    let mut left = match holder {
+        Some(holder) => of_holder(holder, |holder| holder.take_over()).await?,
+        None => Left::default(),
+    };
+    let records = Records::of(data_dir);
+    let sorting = tokio::task::spawn_blocking(move || {
+        let whole = records.sort_out(&mut left.guarded)?;
+        Ok::<_, io::Error>((left, whole))
+    });
+    let stopping = |_| Err(io::Error::other("the agent is stopping"));
+    let (left, whole) = sorting.await.unwrap_or_else(stopping)?;
+    for guard in whole {
+        let Some(holder) = holder else { break };
+        of_holder(holder, move |holder| holder.let_go(&guard.guard.name)).await?;
+    }
+    left.guarded.iter().try_for_each(|left| lend(lent, &left.guard.contents))?;
+    Ok(left)
+}
+
 impl Agent {
     /// Goes on with every mount that an earlier agent left, with `holder` or to the kernel.
     ///
     /// One that cannot be gone on with is taken away: who waits for it would wait for ever. So would all if what was left
     /// were not asked for: an agent that cannot ask does not start.
-    pub async fn resume_mounts(&self, holder: Option<&Arc<dyn Holder>>) -> io::Result<()> {
+    pub async fn resume_mounts(
+        &self,
+        left: Left,
+        holder: Option<&Arc<dyn Holder>>,
+    ) -> io::Result<()> {
         // What it opens is not yet in use when the next is opened.
         let _spared = self.host().engine.store().spare();
         let resumed = async {
             let Some(holder) = holder else { return Ok(()) };
-            let left = of_holder(holder, |holder| holder.take_over()).await?;
-            let resuming = left.into_iter().map(|kept| self.resume_or_abandon(kept, holder));
-            stream::iter(resuming).buffer_unordered(AT_A_TIME).collect::<()>().await;
+            let kept = left.kept.into_iter().map(|kept| self.resume_or_abandon(kept, holder));
+            let guarded = left.guarded.into_iter().filter(|left| left.line.is_some());
+            let guarded = guarded.map(|left| self.resume_guarded(left, holder));
+            let kept = stream::iter(kept).buffer_unordered(AT_A_TIME).collect::<()>();
+            let guarded = stream::iter(guarded).buffer_unordered(AT_A_TIME).collect::<()>();
+            tokio::join!(kept, guarded);
             of_holder(holder, |holder| holder.ready()).await
         };
         let (adopted, resumed) = tokio::join!(self.adopt_mounts(), resumed);
@@ -244,6 +280,43 @@ impl Agent {
             Ok(())
         })
         .await;
+    }
+
+    async fn resume_guarded(&self, left: LeftGuard, holder: &Arc<dyn Holder>) {
+        let copy = |left: &LeftGuard| Ok(LeftGuard { guard: left.guard.try_clone()?, line: None });
+        let abandoned: io::Result<_> = copy(&left);
+        let resumed = match left.guard.record.read() {
+            Ok(record) if record.served => self.resume_lazily(left, record).await,
+            Ok(_) => Err(NotResumed::Unserved),
+            Err(error) => Err(NotResumed::Record(error)),
+        };
+        let (error, abandoned) = match (resumed, abandoned) {
+            (Ok(dir), _) => {
+                let dir = dir.display();
+                return tracing::info!(%dir, "goes on with an earlier agent's mount");
+            }
+            (Err(error), Ok(left)) => (error_chain(&error), left),
+            // Without a descriptor left: its holder sees that nobody answers.
+            (Err(_), Err(error)) => return tracing::error!(%error, "a mount waits for nobody"),
+        };
+        let name = &abandoned.guard.name;
+        tracing::error!(name, error, "an earlier agent's mount is taken away");
+        // Whatever went wrong is in the log.
+        let _ = of_holder(holder, move |holder| {
+            mount::abandon_guarded(&abandoned, holder);
+            Ok(())
+        })
+        .await;
+    }
+
+    async fn resume_lazily(
+        &self,
+        left: LeftGuard,
+        record: KeptMount,
+    ) -> Result<PathBuf, NotResumed> {
+        let opened = timeout(OPENED, self.open_again(&record)).await;
+        let opened = opened.map_err(|_| NotResumed::Late)??;
+        Ok(self.mounts().resume_lazily(left, record, opened).await?)
     }
 
     async fn resume(&self, kept: Kept) -> Result<PathBuf, NotResumed> {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use dfs_artifact::{Index, OriginRecipe, Recipe, View};
 use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
+use dfs_peer::host::Host;
 use dfs_peer::opener::OpenArtifact;
+use dfs_peer::store::Lent;
 use dfs_peer::swarm::Swarm;
 use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use parking_lot::Mutex;
@@ -23,6 +25,7 @@ use super::before::{Away, Before};
 use super::content::SpaceContent;
 use super::independent::{self, Noted, Records};
 use super::kept;
+use super::lazy::count_missing;
 use super::prefetch::{Mode, Prefetch, PrefetchView};
 use super::shared::Sharing;
 use super::traces::{Beginning, Traces, Watching, subject};
@@ -30,8 +33,9 @@ use crate::core::{Generation, Owner};
 use crate::holder::{Holder, Kept};
 use crate::lane::{self, Chosen, Lane, Machine, Shape, Wanted};
 use crate::mount::{
-    self, Audience, Custody, Detach, Keeping, MountEntry, MountError, MountOptions, Mounted,
-    Privileges, Programs, Served, Survival, UnmountError, Unmounted, mounted_at, served, unmount,
+    self, Audience, Custody, Detach, Keeping, Missing, MountEntry, MountError, MountOptions,
+    Mounted, Privileges, Programs, Served, Survival, UnmountError, Unmounted, mounted_at, served,
+    unmount,
 };
 use crate::trace::Place;
 use crate::tree::{Footprint, IndexTree, PartTree, Totals, Tree, TreeError};
@@ -125,7 +129,7 @@ struct Entry {
 }
 
 /// Why a mount of an earlier agent has its lane.
-const KEPT: &str = "as the agent before this one had it";
+pub(super) const KEPT: &str = "as the agent before this one had it";
 
 /// What is mounted.
 pub(super) struct Shown {
@@ -181,6 +185,8 @@ pub struct MountTable {
     records: Records,
     /// What was mounted, as it is written down.
     before: Before,
+    /// Content files that the store does not open anew.
+    lent: Lent,
     /// What is read of them.
     traces: Arc<Traces>,
     /// Who is told of that.
@@ -200,7 +206,7 @@ impl AsRef<[u8]> for SharedIndex {
 
 impl MountTable {
     /// A table whose mounts are kept so when this process dies, and whose profiles lie in `data_dir` and go to the swarm.
-    pub fn new(custody: Option<Custody>, data_dir: &Path, swarm: Option<Swarm>) -> Self {
+    pub fn new(custody: Option<Custody>, data_dir: &Path, host: &Host) -> Self {
         Self {
             entries: Arc::default(),
             detached: Arc::default(),
@@ -209,9 +215,20 @@ impl MountTable {
             records: Records::of(data_dir),
             before: Before::in_dir(data_dir),
             traces: Arc::new(Traces::in_dir(data_dir)),
-            swarm,
+            lent: host.engine.store().lent().clone(),
+            swarm: host.engine.swarm().cloned(),
             watchers: TaskTracker::new(),
         }
+    }
+
+    /// Content files that the store does not open anew.
+    pub(super) fn lent(&self) -> Lent {
+        self.lent.clone()
+    }
+
+    /// Those that need no agent, as they are written down.
+    pub(super) fn records(&self) -> &Records {
+        &self.records
     }
 
     /// What is mounted on a directory.
@@ -244,18 +261,23 @@ impl MountTable {
         options.keeping = self.keeping(kept::shown(&what));
         let alone = Alone::of(&what.opened);
         let shape = self.shape(&request, &alone).await?;
-        let mut lane = lane::choose(request.lane, &Machine::this(), &shape);
+        let mut lane = lane::choose(request.lane, &self.machine(), &shape);
         if lane.lane == Lane::Kernel {
-            match self.mount_by_kernel(&request, &options).await {
-                Ok((mounted, noted)) => {
-                    return self.keep_without_agent((mounted, noted), what, lane, content).await;
+            let asked = lane.clone();
+            let mounted = match shape.whole {
+                true => self.mount_whole(&request, &options, asked, Arc::clone(&content)).await,
+                false => {
+                    let options = options.clone();
+                    self.mount_lazily(&request, options, asked, Arc::clone(&content)).await
                 }
+            };
+            match mounted {
                 Err(MountTableError::Mount(MountError::Refused { source, .. })) => {
                     let why = format!("kernel was refused: {source}");
-                    let best = lane::choose(Wanted::Best, &Machine::this(), &shape);
+                    let best = lane::choose(Wanted::Best, &self.machine(), &shape);
                     lane = lane::instead(&why, best);
                 }
-                Err(error) => return Err(error),
+                mounted => return mounted,
             }
         }
         if lane.lane == Lane::Passthrough {
@@ -296,6 +318,27 @@ impl MountTable {
         }
     }
 
+    /// What can be done here.
+    fn machine(&self) -> Machine {
+        let unguarded = match &self.custody {
+            Some(custody) => custody.holder.cannot_guard(),
+            None => Some(lane::NO_HOLDER),
+        };
+        Machine { unguarded, ..Machine::this() }
+    }
+
+    /// Mounts what is all here.
+    async fn mount_whole(
+        &self,
+        request: &MountRequest,
+        options: &MountOptions,
+        lane: Chosen,
+        content: Arc<SpaceContent>,
+    ) -> Result<PathBuf, MountTableError> {
+        let mounted = self.mount_by_kernel(request, options).await?;
+        self.keep_without_agent(mounted, request.what(), lane, content).await
+    }
+
     /// Mounts without the agent.
     async fn mount_by_kernel(
         &self,
@@ -307,7 +350,7 @@ impl MountTable {
         let mounting = tokio::task::spawn_blocking(move || {
             let blobs = independent::blobs(&request.opened)?;
             let shown = kept::shown(&request.what());
-            let note = |at: &MountedAt| noted.note(at, &shown);
+            let note = |at: &MountedAt| noted.note(at, &shown, Missing::Nothing);
             match mount::by_kernel(&dir, &blobs, &options, &note) {
                 Ok(mounted) => Ok::<_, MountTableError>((mounted, noted)),
                 Err(error) => {
@@ -324,10 +367,12 @@ impl MountTable {
         let mut shape = alone.shape(request);
         let wants_kernel = request.lane == Wanted::Lane(Lane::Kernel);
         // It takes a look at every file, so for nothing else.
-        if wants_kernel && Machine::this().cannot_show(&Shape { whole: true, ..shape }).is_none() {
+        if wants_kernel && self.machine().cannot_show(&Shape { whole: true, ..shape }).is_none() {
             let opened = request.opened.clone();
-            let looking = tokio::task::spawn_blocking(move || is_whole(&opened));
-            shape.whole = looking.await.map_err(|_| MountTableError::Stopping)?;
+            let looking =
+                tokio::task::spawn_blocking(move || (is_whole(&opened), count_missing(&opened)));
+            let looked = looking.await;
+            (shape.whole, shape.missing) = looked.map_err(|_| MountTableError::Stopping)?;
         }
         Ok(shape)
     }
@@ -369,11 +414,11 @@ impl MountTable {
         self.keep_without_agent((mounted, noted), what, lane, content).await
     }
 
-    fn watcher(&self, beginning: Beginning) -> Watcher {
+    pub(super) fn watcher(&self, beginning: Beginning) -> Watcher {
         Watcher { traces: Arc::clone(&self.traces), swarm: self.swarm.clone(), beginning }
     }
 
-    fn keeping(&self, shown: ShownMount) -> Option<Keeping> {
+    pub(super) fn keeping(&self, shown: ShownMount) -> Option<Keeping> {
         Some(Keeping { custody: self.custody.clone()?, shown })
     }
 
@@ -449,7 +494,7 @@ impl MountTable {
         }
     }
 
-    fn keep(
+    pub(super) fn keep(
         &self,
         mounted: Mounted,
         shown: Arc<Shown>,
@@ -477,7 +522,7 @@ impl MountTable {
     }
 
     /// Has nobody take up a mount any more that has ended.
-    fn forget_after(&self, noted: Noted, ended: CancellationToken) {
+    pub(super) fn forget_after(&self, noted: Noted, ended: CancellationToken) {
         self.watchers.spawn(async move {
             ended.cancelled().await;
             let _ = tokio::task::spawn_blocking(move || noted.forget()).await;
@@ -598,7 +643,7 @@ impl MountTable {
 }
 
 /// Has the reads of a mount recorded.
-struct Watcher {
+pub(super) struct Watcher {
     traces: Arc<Traces>,
     swarm: Option<Swarm>,
     beginning: Beginning,
@@ -606,7 +651,7 @@ struct Watcher {
 
 impl Watcher {
     /// Blocks.
-    fn watch(
+    pub(super) fn watch(
         &self,
         what: &What,
         content: &Arc<SpaceContent>,
@@ -658,6 +703,7 @@ impl Alone {
             alone: self.spaces.len() as u64,
             alone_bytes: self.bytes,
             whole: false,
+            missing: 0,
             foreign: request.by != Asker::Owner,
             part: !request.path.is_empty(),
             private: matches!(request.audience, Audience::Only(_)),
@@ -672,16 +718,17 @@ fn is_whole(opened: &OpenArtifact) -> bool {
         return true;
     }
     let footprint = whole_tree(opened).ok().and_then(|tree| Footprint::of(&tree).ok());
-    let is_here = |footprint: &Footprint, (space, task): (usize, &Task)| {
-        let (have, length) = (task.stored().have(), task.length().unwrap_or(0));
-        let here: u64 = footprint.within(space, &have, length).map(|run| run.len()).sum();
-        let mut ranges = footprint.within(space, &have, length);
-        here == footprint.bytes_in(space)
-            && ranges.all(|run| task.stored().ready(run.groups()).is_ok())
-    };
     footprint.is_some_and(|footprint| {
-        opened.tasks.iter().enumerate().all(|task| is_here(&footprint, task))
+        opened.tasks.iter().enumerate().all(|task| shows_whole(&footprint, task))
     })
+}
+
+/// Whether every byte of a space is here that is in a footprint, and in no doubt. Blocks.
+pub(super) fn shows_whole(footprint: &Footprint, (space, task): (usize, &Task)) -> bool {
+    let (have, length) = (task.stored().have(), task.length().unwrap_or(0));
+    let here: u64 = footprint.within(space, &have, length).map(|run| run.len()).sum();
+    let mut ranges = footprint.within(space, &have, length);
+    here == footprint.bytes_in(space) && ranges.all(|run| task.stored().ready(run.groups()).is_ok())
 }
 
 /// What of a tree is shown, and which of its bytes.
@@ -721,7 +768,7 @@ pub(super) fn whole_tree(opened: &OpenArtifact) -> Result<IndexTree<SharedIndex>
 }
 
 impl Shown {
-    fn new(
+    pub(super) fn new(
         what: What,
         footprint: OnceLock<Option<Footprint>>,
         lane: Chosen,
@@ -809,7 +856,7 @@ impl Shown {
 }
 
 impl MountRequest {
-    fn what(&self) -> What {
+    pub(super) fn what(&self) -> What {
         What {
             opened: self.opened.clone(),
             view: self.view,

@@ -16,7 +16,7 @@ use crate::tree::{Extent, TreeError};
 pub(crate) const MAX_READ: usize = 1 << 20;
 
 /// How often bytes are fetched again that were evicted before they could be read.
-const ATTEMPTS: u32 = 3;
+pub(super) const ATTEMPTS: u32 = 3;
 
 /// Steps that a deadline passes in.
 const STEPS: u32 = 16;
@@ -51,8 +51,8 @@ pub struct Whole {
 /// Bytes of a space, on group boundaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
-    space: u16,
-    range: ByteRange,
+    pub(super) space: u16,
+    pub(super) range: ByteRange,
 }
 
 impl Core {
@@ -62,25 +62,30 @@ impl Core {
     pub fn read_now(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<Read, FsError> {
         let nid = self.nodes.nid(node)?;
         let range = ByteRange::at(offset, buf.len() as u64);
-        let pattern = match self.streams.observe(nid, range, Instant::now()) {
-            Observed::Random => Pattern::Random,
+        let pattern = self.observe(nid, range)?;
+        match self.copy_out(nid, offset, buf, self.options.recorder.as_deref()) {
+            Ok(Some(length)) => Ok(Read::Here(length, pattern)),
+            Ok(None) => Ok(Read::Missing(pattern)),
+            Err(error) => Err(self.failed(nid, range, error)),
+        }
+    }
+
+    /// Takes note of a read, and starts read-ahead where the reader's pattern asks for it.
+    pub(super) fn observe(&self, nid: u64, range: ByteRange) -> Result<Pattern, FsError> {
+        match self.streams.observe(nid, range, Instant::now()) {
+            Observed::Random => Ok(Pattern::Random),
             Observed::Striding(places) => {
                 for place in places {
                     self.read_ahead(nid, Ahead { news: place, stream: None })?;
                 }
-                Pattern::Random
+                Ok(Pattern::Random)
             }
             Observed::Advancing(ahead) => {
                 if let Some(ahead) = ahead {
                     self.read_ahead(nid, ahead)?;
                 }
-                Pattern::Sequential
+                Ok(Pattern::Sequential)
             }
-        };
-        match self.copy_out(nid, offset, buf, self.options.recorder.as_deref()) {
-            Ok(Some(length)) => Ok(Read::Here(length, pattern)),
-            Ok(None) => Ok(Read::Missing(pattern)),
-            Err(error) => Err(self.failed(nid, range, error)),
         }
     }
 
@@ -229,7 +234,12 @@ impl Core {
     }
 
     /// The extent at `offset`, at most `length` bytes of it; a tree that answers with nothing lies.
-    fn extent(&self, nid: u64, offset: u64, length: u64) -> Result<Option<Extent>, FsError> {
+    pub(super) fn extent(
+        &self,
+        nid: u64,
+        offset: u64,
+        length: u64,
+    ) -> Result<Option<Extent>, FsError> {
         let Some(extent) = self.tree.extent(nid, offset)? else { return Ok(None) };
         if extent.length() == 0 {
             let reason = format!("inode {nid} has an empty extent at {offset}");
@@ -339,14 +349,14 @@ impl Core {
         Ok(())
     }
 
-    fn too_late(&self, range: ByteRange) -> FsError {
+    pub(super) fn too_late(&self, range: ByteRange) -> FsError {
         let seconds = self.options.deadline.as_secs_f32();
         let reason = format!("bytes {range} of the file did not arrive within {seconds} s");
         ContentError::new(ContentErrorClass::Timeout, reason).into()
     }
 
     /// Remembers why a read failed.
-    fn failed(&self, nid: u64, range: ByteRange, error: FsError) -> FsError {
+    pub(super) fn failed(&self, nid: u64, range: ByteRange, error: FsError) -> FsError {
         let reason = match &error {
             FsError::Content(error) => error.clone(),
             FsError::Tree(error @ TreeError::Corrupt(_)) => {
@@ -361,7 +371,7 @@ impl Core {
 
 /// Resolves once this process has been at work for so long: while it is stopped, or the machine sleeps, nobody could
 /// have fetched anything, and all of that counts as one step.
-async fn at_work_for(time: Duration) {
+pub(super) async fn at_work_for(time: Duration) {
     for _ in 0..STEPS {
         tokio::time::sleep(time / STEPS).await;
     }

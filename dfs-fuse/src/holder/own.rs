@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ use rustix::process::geteuid;
 use super::packet::{self, FromAgent, FromHolder, Then};
 use super::peer::peer_of;
 use super::process::{NAME, connection_to, listen_at};
-use super::{Holder, Kept, Record};
+use super::{Guard, Holder, Kept, Left, LeftGuard, Record};
 
 /// Until a holder of the machine that is gone is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -104,7 +104,7 @@ impl Own {
     }
 
     /// Says hello, and hears what is kept.
-    fn greet(&self, state: &mut State, socket: OwnedFd) -> io::Result<Vec<Kept>> {
+    fn greet(&self, state: &mut State, socket: OwnedFd) -> io::Result<Left> {
         // It is given the kernel's end of mounts, and what they show.
         let (owner, own) = (peer_of(&socket)?.user, geteuid());
         if owner != own && !owner.is_root() {
@@ -113,15 +113,24 @@ impl Own {
         }
         let hello = FromAgent::Hello { pid: std::process::id(), agent: self.agent.clone() };
         packet::send(&socket, &hello, &[])?;
-        let mut all = Vec::new();
+        let mut all = Left::default();
         let pid = loop {
             match packet::receive(&socket)?.ok_or(io::ErrorKind::UnexpectedEof)? {
                 (FromHolder::Kept { name }, descriptors) => {
                     let pair = <[OwnedFd; 2]>::try_from(descriptors);
                     let [device, record] =
                         pair.map_err(|_| io::Error::other("a mount came without descriptors"))?;
-                    all.push(Kept { name, device, record: Record::from_descriptor(record) });
+                    let record = Record::from_descriptor(record);
+                    all.kept.push(Kept { name, device, record });
                 }
+                (FromHolder::Guarded { name, over }, descriptors) => {
+                    let mut descriptors = descriptors.into_iter();
+                    let line = descriptors.next().filter(|_| !over);
+                    let guard = Guard::of(name, descriptors);
+                    let lacks = || io::Error::other("a guarded mount came without descriptors");
+                    all.guarded.push(LeftGuard { guard: guard.ok_or_else(lacks)?, line });
+                }
+                (FromHolder::Guarding, _) => return Err(out_of_turn()),
                 (FromHolder::Done { pid }, _) => break pid,
                 (FromHolder::Refused { why }, _) => return Err(io::Error::other(why)),
             }
@@ -174,24 +183,24 @@ impl Own {
 }
 
 impl Holder for Own {
-    fn take_over(&self) -> io::Result<Vec<Kept>> {
+    fn take_over(&self) -> io::Result<Left> {
         let mut state = self.state.lock();
         let socket = match connection_to(&self.socket) {
             Ok(socket) => socket,
             // Where there is none, nothing is kept.
-            Err(error) if is_absent(&error) => return Ok(Vec::new()),
+            Err(error) if is_absent(&error) => return Ok(Left::default()),
             Err(error) => return Err(error),
         };
-        let kept = self.greet(&mut state, socket)?;
-        let all = kept.iter().map(|kept| Ok((kept.name.clone(), kept.try_clone()?)));
+        let left = self.greet(&mut state, socket)?;
+        let all = left.kept.iter().map(|kept| Ok((kept.name.clone(), kept.try_clone()?)));
         state.kept = all.collect::<io::Result<_>>()?;
-        Ok(kept)
+        Ok(left)
     }
 
     fn ready(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         state.is_ready = true;
-        if state.connection.is_none() { Ok(()) } else { state.say(&FromAgent::Ready, None) }
+        if state.connection.is_none() { Ok(()) } else { state.say(&FromAgent::Ready, &[]) }
     }
 
     fn keep(&self, kept: Kept) -> io::Result<()> {
@@ -200,7 +209,7 @@ impl Holder for Own {
         // Whoever it is told to anew is told of this one, too.
         state.kept.insert(name.clone(), kept);
         let told = match state.connection {
-            Some(_) => state.say(&FromAgent::Keep { name: name.clone() }, Some(&copy)),
+            Some(_) => state.say(&FromAgent::Keep { name: name.clone() }, &copy.descriptors()),
             None => self.connected(&mut state),
         };
         let told = match told {
@@ -216,7 +225,22 @@ impl Holder for Own {
     fn let_go(&self, name: &str) -> io::Result<()> {
         let mut state = self.state.lock();
         state.kept.remove(name);
-        state.say(&FromAgent::LetGo { name: name.to_owned() }, None)
+        state.say(&FromAgent::LetGo { name: name.to_owned() }, &[])
+    }
+
+    fn cannot_guard(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn guard(&self, guard: Guard) -> io::Result<OwnedFd> {
+        let mut state = self.state.lock();
+        self.connected(&mut state)?;
+        // One that dies meanwhile is not replaced: the next one would not know of what it had taken.
+        state.guard(&guard)
+    }
+
+    fn close(&self, name: &str) -> io::Result<()> {
+        self.state.lock().say(&FromAgent::Close { name: name.to_owned() }, &[])
     }
 
     fn farewell(&self, then: Then) -> io::Result<()> {
@@ -227,7 +251,7 @@ impl Holder for Own {
         }
         state.is_over = true;
         match state.connection {
-            Some(_) => state.say(&FromAgent::Farewell { then }, None),
+            Some(_) => state.say(&FromAgent::Farewell { then }, &[]),
             None => Ok(()),
         }
     }
@@ -243,33 +267,56 @@ impl Holder for Own {
 
 impl State {
     /// Tells a holder that has `there` what it does not know.
-    fn bring_up_to_date(&mut self, there: &[Kept]) -> io::Result<()> {
+    fn bring_up_to_date(&mut self, there: &Left) -> io::Result<()> {
+        // Whoever served these has heard that the line is closed, and taken them away.
+        for LeftGuard { guard, .. } in &there.guarded {
+            self.say(&FromAgent::Close { name: guard.name.clone() }, &[])?;
+        }
+        let there = &there.kept;
         for kept in there {
             if !self.kept.contains_key(&kept.name) {
-                self.say(&FromAgent::LetGo { name: kept.name.clone() }, None)?;
+                self.say(&FromAgent::LetGo { name: kept.name.clone() }, &[])?;
             }
         }
         let lacks = |name: &String| there.iter().all(|kept| kept.name != *name);
         let lacking = self.kept.values().filter(|kept| lacks(&kept.name)).map(Kept::try_clone);
         for kept in lacking.collect::<io::Result<Vec<_>>>()? {
-            self.say(&FromAgent::Keep { name: kept.name.clone() }, Some(&kept))?;
+            self.say(&FromAgent::Keep { name: kept.name.clone() }, &kept.descriptors())?;
         }
-        if self.is_ready { self.say(&FromAgent::Ready, None) } else { Ok(()) }
+        if self.is_ready { self.say(&FromAgent::Ready, &[]) } else { Ok(()) }
     }
 
     /// Says something to the holder and waits until it is done. A conversation that goes wrong is over: an answer that
     /// comes late would be taken for that of the next question.
-    fn say(&mut self, said: &FromAgent, with: Option<&Kept>) -> io::Result<()> {
+    fn say(&mut self, said: &FromAgent, with: &[BorrowedFd<'_>]) -> io::Result<()> {
+        match self.ask(said, with)? {
+            (FromHolder::Done { .. }, _) => Ok(()),
+            _ => {
+                self.hang_up();
+                Err(out_of_turn())
+            }
+        }
+    }
+
+    /// Has a mount guarded: the line at which its reads are told.
+    fn guard(&mut self, guard: &Guard) -> io::Result<OwnedFd> {
+        let said = FromAgent::Guard { name: guard.name.clone() };
+        match self.ask(&said, &guard.descriptors())? {
+            (FromHolder::Guarding, mut line) if line.len() == 1 => Ok(line.remove(0)),
+            _ => {
+                self.hang_up();
+                Err(out_of_turn())
+            }
+        }
+    }
+
+    fn ask(&mut self, said: &FromAgent, with: &[BorrowedFd<'_>]) -> io::Result<Heard> {
         let Some(connection) = &self.connection else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         match connection.ask(said, with) {
-            Ok(FromHolder::Done { .. }) => Ok(()),
-            Ok(FromHolder::Refused { why }) => Err(io::Error::other(why)),
-            Ok(FromHolder::Kept { .. }) => {
-                self.hang_up();
-                Err(io::Error::other("the holder answers with a mount"))
-            }
+            Ok((FromHolder::Refused { why }, _)) => Err(io::Error::other(why)),
+            Ok(heard) => Ok(heard),
             Err(error) => {
                 self.hang_up();
                 Err(error)
@@ -286,11 +333,17 @@ impl State {
 }
 
 impl Connection {
-    fn ask(&self, said: &FromAgent, with: Option<&Kept>) -> io::Result<FromHolder> {
-        let pair = with.map(|kept| [kept.device.as_fd(), kept.record.as_fd()]);
-        packet::send(&self.socket, said, pair.as_ref().map_or(&[], |pair| &pair[..]))?;
-        Ok(packet::receive(&self.socket)?.ok_or(io::ErrorKind::UnexpectedEof)?.0)
+    fn ask(&self, said: &FromAgent, with: &[BorrowedFd<'_>]) -> io::Result<Heard> {
+        packet::send(&self.socket, said, with)?;
+        Ok(packet::receive(&self.socket)?.ok_or(io::ErrorKind::UnexpectedEof)?)
     }
+}
+
+/// What a holder said, with what came beside it.
+type Heard = (FromHolder, Vec<OwnedFd>);
+
+fn out_of_turn() -> io::Error {
+    io::Error::other("the holder answers what was not asked")
 }
 
 /// Nobody listens there.

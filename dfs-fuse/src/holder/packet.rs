@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -15,8 +15,11 @@ use serde::{Deserialize, Serialize};
 /// No message is longer.
 const LONGEST: usize = 8192;
 
-/// A mount's device and its record.
-const DESCRIPTORS: usize = 2;
+/// As many as the kernel takes with one message.
+const DESCRIPTORS: usize = 253;
+
+/// Content files that go with a message, beside what else does.
+pub const CONTENTS: usize = 240;
 
 /// What an agent says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +31,12 @@ pub(super) enum FromAgent {
     Ready,
     /// Keep this mount; with its descriptors.
     Keep { name: String },
-    /// A mount is over.
+    /// A mount is over, or needs nobody any more.
     LetGo { name: String },
+    /// Keep this one, whose reads wait for bytes, and tell of them; with its descriptors.
+    Guard { name: String },
+    /// Nobody will fetch anything for it any more: its reads fail from now on, until nobody uses it.
+    Close { name: String },
     /// The agent ends, and wants to.
     Farewell { then: Then },
 }
@@ -50,14 +57,50 @@ pub enum Then {
 pub(super) enum FromHolder {
     /// A mount that is kept; with its descriptors.
     Kept { name: String },
+    /// One whose reads wait for bytes; with its descriptors, the end of the line at which its reads are told first.
+    Guarded { name: String, over: bool },
     /// What was asked is done; after a hello, all that is kept was told.
     Done { pid: u32 },
+    /// A mount is guarded; with the end of the line at which its reads are told.
+    Guarding,
     /// It is not.
     Refused { why: String },
 }
 
+/// On a line of its own, to the agent: a read that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Names it until it is answered.
+    pub number: RawFd,
+    /// Which of the mount's content files, in the order in which they were given.
+    pub file: u32,
+    /// First byte.
+    pub offset: u64,
+    /// How many.
+    pub count: u64,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Of which.
+    pub number: RawFd,
+    /// Whether its bytes are there.
+    pub outcome: Outcome,
+}
+
+/// How a read ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// All of its bytes are there.
+    Here,
+    /// They cannot be had.
+    Failed,
+}
+
 /// Sends a message.
-pub(super) fn send(
+pub(crate) fn send(
     socket: impl AsFd,
     message: &impl Serialize,
     descriptors: &[BorrowedFd<'_>],
@@ -82,7 +125,7 @@ pub(super) fn send(
 }
 
 /// Waits for a message; `None` when the other end is gone.
-pub(super) fn receive<T: DeserializeOwned>(
+pub(crate) fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut bytes = [0; LONGEST];

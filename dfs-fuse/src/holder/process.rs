@@ -1,7 +1,8 @@
 //! The holder: a process of one thread that keeps what others would lose.
 //!
-//! It reads no request of the kernel, and until it gives a mount up nothing of what is written down of it, so that there
-//! is little it could die of. While an agent is connected it sleeps. When the agent is gone it starts it again, if it was told
+//! It reads no request of the kernel but those for bytes of guarded mounts ([`super::guarded`]), and until it gives a mount
+//! up nothing of what is written down of it, so that there is little it could die of. While an agent is connected it
+//! sleeps otherwise. When the agent is gone it starts it again, if it was told
 //! how; when nobody comes in time it takes the mounts away, so that nobody waits for ever. Where it dies itself, its
 //! agent starts another.
 
@@ -11,6 +12,7 @@ use std::fs;
 use std::io::{self, stdin};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,12 +28,14 @@ use rustix::net::{
     sockopt,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::address::Address;
-use super::packet::{self, FromAgent, FromHolder, Then};
+use super::guarded::Guarded;
+use super::packet::{self, CONTENTS, FromAgent, FromHolder, Then};
 use super::peer::peer_of;
 use super::supervision::{Due, Starter, Supervision};
-use super::{Kept, Record, is_gone};
+use super::{Guard, Kept, Record, is_gone};
 use crate::mount::{self, Detach};
 
 /// How long the other end may take to read what it is told, or to answer.
@@ -117,12 +121,16 @@ pub fn run(flags: &HolderFlags) -> Result<(), HolderError> {
     // It is one that every kernel takes.
     let _ = rustix::thread::set_name(c"dfs-holder");
     let unkillable = Unkillable::begin();
+    let signals = signals().map_err(HolderError::Wait)?;
     let holder = Holder {
+        signals,
+        is_to_end: false,
         path: flags.socket.clone(),
         listener,
         newcomers: Vec::new(),
         agent: None,
         kept: BTreeMap::new(),
+        guarded: BTreeMap::new(),
         owner: String::new(),
         supervision: supervision(flags),
         command: flags.agent.clone(),
@@ -137,6 +145,15 @@ fn supervision(flags: &HolderFlags) -> Supervision {
     let starter = if flags.agent.is_empty() { Starter::Others } else { Starter::Holder };
     let patience = Duration::from_secs(flags.patience_seconds.into());
     Supervision::new(starter, patience, Instant::now())
+}
+
+/// Can be read once the process was asked to end.
+fn signals() -> io::Result<UnixStream> {
+    let (heard, told) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, told.try_clone()?)?;
+    }
+    Ok(heard)
 }
 
 /// A connection to the holder at `path`.
@@ -218,12 +235,16 @@ impl Process {
 }
 
 struct Holder {
+    signals: UnixStream,
+    /// Whether it was asked to. As long as reads wait for bytes it does not: the kernel would let them through.
+    is_to_end: bool,
     path: PathBuf,
     listener: OwnedFd,
     /// Connections that have not said who they are.
     newcomers: Vec<OwnedFd>,
     agent: Option<Connected>,
     kept: BTreeMap<String, Kept>,
+    guarded: BTreeMap<String, Guarded>,
     /// Which agent's.
     owner: String,
     supervision: Supervision,
@@ -239,9 +260,11 @@ struct Holder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Happened {
     Newcomer,
+    AskedToEnd,
     Said,
     SaidFirst(usize),
     ProcessEnded,
+    Guarded,
     Time,
 }
 
@@ -250,11 +273,16 @@ impl Holder {
         while !self.is_over() {
             match self.wait()? {
                 Happened::Newcomer => self.admit(),
+                Happened::AskedToEnd => self.is_to_end = true,
                 Happened::SaidFirst(at) => self.greet(at),
                 Happened::Said => self.hear(),
                 Happened::ProcessEnded => self.reap(),
-                Happened::Time => {}
+                Happened::Guarded | Happened::Time => {}
             }
+            if self.is_to_end && self.agent.is_none() {
+                self.give_up();
+            }
+            self.guard();
             if self.agent.is_none() {
                 self.kept.retain(|_, kept| !is_gone(kept.device.as_fd()));
             }
@@ -265,12 +293,34 @@ impl Holder {
     /// One that its agent started is there for that agent's mounts.
     fn is_over(&self) -> bool {
         let awaited = self.until.is_some_and(|until| Instant::now() < until);
-        !self.command.is_empty() && !self.is_waiting() && self.agent.is_none() && !awaited
+        let guards = !self.guarded.is_empty();
+        if self.is_to_end {
+            return !guards;
+        }
+        !self.command.is_empty()
+            && !self.is_waiting()
+            && self.agent.is_none()
+            && !awaited
+            && !guards
+    }
+
+    /// Sees to the reads that wait for bytes.
+    fn guard(&mut self) {
+        let now = Instant::now();
+        self.guarded.values_mut().for_each(|guarded| guarded.work(now));
+        self.guarded.retain(|name, guarded| {
+            let has_ended = guarded.has_ended();
+            if has_ended {
+                tracing::info!(name, "nobody uses a guarded mount any more");
+            }
+            !has_ended
+        });
     }
 
     /// Whether there is something that another agent is to go on with.
     fn is_waiting(&self) -> bool {
-        !self.kept.is_empty() || self.supervision.is_asked()
+        let is_served = |guarded: &Guarded| !guarded.is_over();
+        !self.kept.is_empty() || self.guarded.values().any(is_served) || self.supervision.is_asked()
     }
 
     fn wait(&mut self) -> io::Result<Happened> {
@@ -290,17 +340,24 @@ impl Holder {
                 }
             }
         }
+        due = self.guarded.values().filter_map(Guarded::due).chain(due).min();
         let mut asked = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        // Heard once.
+        asked.extend((!self.is_to_end).then(|| PollFd::new(&self.signals, PollFlags::IN)));
+        let agent = asked.len();
         asked.extend(self.agent.iter().map(|agent| PollFd::new(&agent.socket, PollFlags::IN)));
         let first = asked.len();
         asked.extend(self.newcomers.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
         let process = asked.len();
         let last = self.process.iter().map(|last| PollFd::new(&last.handle, PollFlags::IN));
         asked.extend(last);
+        let guarded = asked.len();
+        asked.extend(self.guarded.values().flat_map(Guarded::watched));
+        let devices = asked.len();
         if self.agent.is_none() {
             // Only then: every request of the kernel would wake this process.
-            let devices = self.kept.values();
-            asked.extend(devices.map(|kept| PollFd::new(&kept.device, PollFlags::empty())));
+            let kept = self.kept.values();
+            asked.extend(kept.map(|kept| PollFd::new(&kept.device, PollFlags::empty())));
         }
         let left = due.map(|due| due.saturating_duration_since(Instant::now()));
         let left = left.map(|left| left.try_into().unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 }));
@@ -311,9 +368,11 @@ impl Holder {
         let happened = asked.iter().position(|one| !one.revents().is_empty());
         Ok(match happened {
             Some(0) => Happened::Newcomer,
+            Some(at) if at < agent => Happened::AskedToEnd,
             Some(at) if at < first => Happened::Said,
             Some(at) if at < process => Happened::SaidFirst(at - first),
-            Some(at) if at == process && self.process.is_some() => Happened::ProcessEnded,
+            Some(at) if at < guarded => Happened::ProcessEnded,
+            Some(at) if at < devices => Happened::Guarded,
             _ => Happened::Time,
         })
     }
@@ -350,13 +409,18 @@ impl Holder {
         }
         self.owner = agent;
         let told = self.kept.values().try_for_each(|kept| {
-            let descriptors = [kept.device.as_fd(), kept.record.as_fd()];
-            packet::send(&socket, &FromHolder::Kept { name: kept.name.clone() }, &descriptors)
+            let told = FromHolder::Kept { name: kept.name.clone() };
+            packet::send(&socket, &told, &kept.descriptors())
         });
+        let mut guarded = self.guarded.values_mut();
+        let told = told.and_then(|()| guarded.try_for_each(|guarded| tell_of(guarded, &socket)));
         if told.and_then(|()| packet::send(&socket, &done(), &[])).is_err() {
+            let now = Instant::now();
+            self.guarded.values_mut().for_each(|guarded| guarded.went(now));
             return;
         }
-        tracing::info!(pid, mounts = self.kept.len(), "an agent is served");
+        let mounts = self.kept.len() + self.guarded.len();
+        tracing::info!(pid, mounts, "an agent is served");
         let peer = peer_of(&socket).ok().and_then(|peer| peer.pid);
         match &mut self.process {
             Some(process) if process.pid == peer => process.has_come = true,
@@ -376,7 +440,7 @@ impl Holder {
                 served.pid
             ));
         }
-        if !self.kept.is_empty() && self.owner != agent {
+        if !(self.kept.is_empty() && self.guarded.is_empty()) && self.owner != agent {
             let owner = &self.owner;
             return Err(format!(
                 "the holder keeps mounts of the agent in {owner}: each has its own"
@@ -390,10 +454,23 @@ impl Holder {
         let Ok(Some((said, descriptors))) = packet::receive::<FromAgent>(&agent.socket) else {
             return self.lose_agent();
         };
+        let mut line = None;
         let answer = match said {
             FromAgent::Keep { name } => keep(&mut self.kept, name, descriptors),
             FromAgent::LetGo { name } => {
                 self.kept.remove(&name);
+                self.guarded.remove(&name);
+                done()
+            }
+            FromAgent::Guard { name } => match guard(&mut self.guarded, name, descriptors) {
+                Ok(end) => {
+                    line = Some(end);
+                    FromHolder::Guarding
+                }
+                Err(error) => FromHolder::Refused { why: error.to_string() },
+            },
+            FromAgent::Close { name } => {
+                self.guarded.get_mut(&name).into_iter().for_each(Guarded::close);
                 done()
             }
             FromAgent::Ready => {
@@ -408,15 +485,19 @@ impl Holder {
                 FromHolder::Refused { why: "it has said hello before".to_owned() }
             }
         };
-        if packet::send(&agent.socket, &answer, &[]).is_err() {
+        let beside: Vec<_> = line.iter().map(OwnedFd::as_fd).collect();
+        if packet::send(&agent.socket, &answer, &beside).is_err() {
             self.lose_agent();
         }
     }
 
     fn lose_agent(&mut self) {
         let Some(agent) = self.agent.take() else { return };
-        tracing::info!(pid = agent.pid, mounts = self.kept.len(), "the agent is gone");
-        self.supervision.went(agent.farewell, Instant::now());
+        let mounts = self.kept.len() + self.guarded.len();
+        tracing::info!(pid = agent.pid, mounts, "the agent is gone");
+        let now = Instant::now();
+        self.guarded.values_mut().for_each(|guarded| guarded.went(now));
+        self.supervision.went(agent.farewell, now);
     }
 
     fn reap(&mut self) {
@@ -465,15 +546,32 @@ impl Holder {
     /// Takes away what nobody has come for: who waits gets an error instead of waiting for ever.
     fn give_up(&mut self) {
         for (name, kept) in std::mem::take(&mut self.kept) {
-            tracing::error!(name, "a mount that no agent has come for is taken away");
-            let at = kept.record.read().ok().and_then(|record| record.at).unwrap_or_default();
-            for entry in mount::entries_of(&at) {
-                if let Err(error) = mount::unmount(&entry, Detach::Lazily) {
-                    tracing::error!(name, %error, "it could not be unmounted");
-                }
-            }
+            take_away(&name, &kept.record);
+        }
+        for (name, guarded) in self.guarded.iter_mut().filter(|(_, guarded)| !guarded.is_over()) {
+            take_away(name, &guarded.guard().record);
+            guarded.close();
         }
     }
+}
+
+fn take_away(name: &str, record: &Record) {
+    tracing::error!(name, "a mount that no agent has come for is taken away");
+    let at = record.read().ok().and_then(|record| record.at).unwrap_or_default();
+    for entry in mount::entries_of(&at) {
+        if let Err(error) = mount::unmount(&entry, Detach::Lazily) {
+            tracing::error!(name, %error, "it could not be unmounted");
+        }
+    }
+}
+
+/// Tells a new agent of a guarded mount.
+fn tell_of(guarded: &mut Guarded, socket: &OwnedFd) -> io::Result<()> {
+    let line = guarded.connect()?;
+    let (guard, over) = (guarded.guard(), guarded.is_over());
+    let told = FromHolder::Guarded { name: guard.name.clone(), over };
+    let descriptors: Vec<_> = [line.as_fd()].into_iter().chain(guard.descriptors()).collect();
+    packet::send(socket, &told, &descriptors)
 }
 
 fn done() -> FromHolder {
@@ -491,6 +589,24 @@ fn keep(kept: &mut BTreeMap<String, Kept>, name: String, descriptors: Vec<OwnedF
     let record = Record::from_descriptor(record);
     kept.insert(name.clone(), Kept { name, device, record });
     done()
+}
+
+fn guard(
+    guarded: &mut BTreeMap<String, Guarded>,
+    name: String,
+    descriptors: Vec<OwnedFd>,
+) -> io::Result<OwnedFd> {
+    let refused = |why: &str| io::Error::other(why.to_owned());
+    if guarded.len() >= MOUNTS || guarded.contains_key(&name) {
+        return Err(refused("it guards as many mounts as it can, or this one"));
+    }
+    let guard =
+        Guard::of(name.clone(), descriptors).filter(|guard| guard.contents.len() <= CONTENTS);
+    let guard = guard.ok_or_else(|| refused("a guarded mount comes with its descriptors"))?;
+    let mut new = Guarded::new(guard, Instant::now())?;
+    let line = new.connect()?;
+    guarded.insert(name, new);
+    Ok(line)
 }
 
 /// Spared when memory runs out, where this process may say so; those it starts are not.

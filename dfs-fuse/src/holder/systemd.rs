@@ -20,7 +20,7 @@ use rustix::net::{
 };
 
 use super::packet::Then;
-use super::{Holder, Kept, Record};
+use super::{Guard, Holder, Kept, Left, Record};
 
 /// The first descriptor that systemd gives.
 const FIRST: RawFd = 3;
@@ -69,8 +69,8 @@ impl Systemd {
 }
 
 impl Holder for Systemd {
-    fn take_over(&self) -> io::Result<Vec<Kept>> {
-        Ok(std::mem::take(&mut self.left.lock()))
+    fn take_over(&self) -> io::Result<Left> {
+        Ok(Left { kept: std::mem::take(&mut self.left.lock()), guarded: Vec::new() })
     }
 
     fn ready(&self) -> io::Result<()> {
@@ -84,6 +84,19 @@ impl Holder for Systemd {
 
     fn let_go(&self, name: &str) -> io::Result<()> {
         self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{name}"), &[])
+    }
+
+    /// A store reads nothing.
+    fn cannot_guard(&self) -> Option<&'static str> {
+        Some("kernel needs all of it to be here, or a holder that answers: --holder own")
+    }
+
+    fn guard(&self, _guard: Guard) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn close(&self, _name: &str) -> io::Result<()> {
+        Ok(())
     }
 
     fn farewell(&self, _then: Then) -> io::Result<()> {

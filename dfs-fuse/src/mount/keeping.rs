@@ -12,7 +12,7 @@ use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use super::table::{self, MountEntry};
 use crate::core::Generation;
 use crate::fuse::{Agreed, Ids, Resend};
-use crate::holder::{Holder, InKeeping, Kept, RECORD_FORMAT, Record};
+use crate::holder::{Holder, InKeeping, InKeepingIs, Kept, RECORD_FORMAT, Record};
 
 /// How mounts are kept.
 #[derive(Debug, Clone)]
@@ -54,7 +54,8 @@ impl Keeping {
         let kept =
             Kept { name: name.clone(), device: device.try_clone()?, record: record.try_clone()? };
         self.custody.holder.keep(kept)?;
-        Ok(InKeeping { holder: Arc::clone(&self.custody.holder), name, record })
+        let holder = Arc::clone(&self.custody.holder);
+        Ok(InKeeping { holder, name, record, what: InKeepingIs::Requests })
     }
 }
 
@@ -98,7 +99,11 @@ pub(super) fn dir_of(at: &MountedAt) -> PathBuf {
 /// The lines of the mount table that show the mount, in the namespace of this process.
 pub fn entries_of(at: &MountedAt) -> Vec<MountEntry> {
     let all = table::mounts().unwrap_or_default();
-    let is_it =
-        |entry: &MountEntry| entry.is_ours() && entry.device == at.device && entry.name == at.name;
+    // One that died before it could say what number its mount got has none.
+    let is_there = |entry: &MountEntry| match &at.device[..] {
+        "" => entry.is_by_kernel() && entry.dir == dir_of(at),
+        device => entry.device == device,
+    };
+    let is_it = |entry: &MountEntry| entry.shows_ours() && is_there(entry) && entry.name == at.name;
     all.into_iter().filter(is_it).collect()
 }

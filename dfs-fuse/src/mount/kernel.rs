@@ -42,7 +42,7 @@ pub fn by_kernel(
     let refused = |source| MountError::Refused { dir: point.dir.clone(), source };
     // First: what is mounted must be found again.
     let mut table = Table::open().map_err(refused)?;
-    let planned = MountEntry { device: String::new(), ..entry_of(&point.dir, &blobs.index) };
+    let planned = planned(&point.dir, blobs);
     note(&keeping::at(&planned)).map_err(refused)?;
     let mount = open(blobs, options).map_err(refused)?;
     // The name of the directory's handle is a link.
@@ -62,7 +62,7 @@ pub fn by_kernel(
 }
 
 /// The line of what was just mounted.
-fn found(table: &mut Table, planned: &MountEntry) -> io::Result<MountEntry> {
+pub(super) fn found(table: &mut Table, planned: &MountEntry) -> io::Result<MountEntry> {
     let entry = table.mounted_at(&planned.dir)?;
     let entry = entry.filter(|entry| entry.kind == KIND && entry.name == planned.name);
     entry.ok_or_else(|| io::Error::other("it is not in the mount table"))
@@ -78,6 +78,7 @@ pub fn adopt(entry: MountEntry) -> io::Result<Mounted> {
         ended,
         survival: Survival::Independent,
         serving: Serving::ByKernel,
+        whole: None,
     })
 }
 
@@ -87,7 +88,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The type of the filesystem.
 pub(super) const KIND: &str = "erofs";
 
-fn entry_of(dir: &Path, index: &Path) -> MountEntry {
+/// What will be in the table, as far as it is known before.
+pub(super) fn planned(dir: &Path, blobs: &Blobs) -> MountEntry {
     MountEntry {
         id: 0,
         only_id: None,
@@ -95,12 +97,13 @@ fn entry_of(dir: &Path, index: &Path) -> MountEntry {
         root: PathBuf::from("/"),
         device: String::new(),
         kind: KIND.to_owned(),
-        name: index.to_string_lossy().into_owned(),
+        name: blobs.index.to_string_lossy().into_owned(),
         user: None,
     }
 }
 
-fn open(blobs: &Blobs, options: &MountOptions) -> io::Result<impl AsFd> {
+/// Mounts it, nowhere yet.
+pub(super) fn open(blobs: &Blobs, options: &MountOptions) -> io::Result<impl AsFd> {
     let context = fsopen(KIND, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", &blobs.index)?;
     for space in &blobs.spaces {

@@ -24,6 +24,8 @@ pub struct Mounted {
     pub(super) ended: CancellationToken,
     pub(super) survival: Survival,
     pub(super) serving: Serving,
+    /// Fires when it needs no process any more, where it did at first.
+    pub(super) whole: Option<CancellationToken>,
 }
 
 /// By whom a mount is served.
@@ -96,7 +98,11 @@ impl Mounted {
 
     /// What becomes of it when this process dies.
     pub fn survival(&self) -> &Survival {
-        &self.survival
+        static INDEPENDENT: Survival = Survival::Independent;
+        match &self.whole {
+            Some(whole) if whole.is_cancelled() => &INDEPENDENT,
+            _ => &self.survival,
+        }
     }
 
     /// Leaves it to the next process, which its holder gives it to: nothing is unmounted, and who waits goes on

@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock, statvfs};
 use super::clock::StoreClock;
 use super::state::{Header, StateFile};
 use super::uses::Presence;
-use super::{StoreError, StoreOptions};
+use super::{Lent, StoreError, StoreOptions};
 
 /// Where everything is. Holds the lock as long as anything of the store is alive.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(super) struct Directory {
     used: AtomicU64,
     discarded: AtomicU64,
     clock: StoreClock,
+    lent: Lent,
 }
 
 /// The part of the capacity that content leaves free, so that new trees can be looked into while everything is
@@ -125,11 +126,21 @@ impl Directory {
             used: AtomicU64::new(0),
             discarded: AtomicU64::new(0),
             clock: StoreClock::start(options.wall.unwrap_or_else(SystemTime::now), Instant::now()),
+            lent: options.lent.clone(),
         };
         make(&directory.root.join("tasks"))?;
         make(&directory.trash())?;
         directory.empty_trash()?;
         Ok(directory)
+    }
+
+    /// Opens a content file to be read and written, made if it is not there; the one that was lent, if there is one.
+    pub(super) fn open_content(&self, path: &Path) -> io::Result<File> {
+        if let Some(lent) = fs::metadata(path).ok().and_then(|there| self.lent.of(&there)) {
+            return lent;
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
     }
 
     /// What time it is.

@@ -135,9 +135,8 @@ impl Opened {
     ) -> Result<Self, StoreError> {
         let path = directory.path(id);
         let content_path = path.join("content");
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let content = options.open(&content_path).map_err(StoreError::write(id, &content_path))?;
+        let content = directory.open_content(&content_path);
+        let content = content.map_err(StoreError::write(id, &content_path))?;
         let state_path = path.join("state");
         let failed = || StoreError::write(id, &state_path);
         let (state, is_lost) = open_state(id, &state_path).map_err(failed())?;

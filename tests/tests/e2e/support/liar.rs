@@ -258,6 +258,7 @@ fn options(dir: &Path, manager: SocketAddr, lie: Lie) -> HostOptions {
         sources: Sources::builder().http(HttpOptions::default()),
         lifetime: Lifetime::OfTheProcess,
         compression: Compression::Auto,
+        lent: dfs_peer::store::Lent::default(),
     }
 }
 

@@ -1,0 +1,458 @@
+//! The lane without requests while something is missing: the kernel shows the index and reads the content files, and
+//! before it reads one of which not everything is here it asks.
+//!
+//! The kernel opens the files once, when the mount is made, and never asks about what was not marked by then. So they are
+//! marked first, the kernel is asked whether they are, and only then there is a mount. What it asks comes to the
+//! holder, which outlives this process and lets nothing through but at an agent's word; the kernel lets everything
+//! through once nobody has the group any more, so this process has a hold on it, too. Where the holder is gone the mount is taken
+//! away before anything else happens: whoever still reads it gets an error, until nobody uses it.
+//!
+//! Once every byte that is shown of a file is here the kernel is told not to ask about it any more; once that is so of all
+//! files the mount needs nobody ([`super::kernel`]).
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use dfs_model::ByteRange;
+use dfs_proto::node::{ContentFile, KeptMount, MountedAt};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::{MoveMountFlags, move_mount};
+use rustix::net::{Shutdown, shutdown};
+use tokio_util::sync::CancellationToken;
+
+use super::kernel::{self, Blobs};
+use super::mounted::Serving;
+use super::table::{MountEntry, Table};
+use super::{
+    Detach, MountError, MountOptions, Mounted, Survival, UnmountError, entries_of, keeping, unmount,
+};
+use crate::content::Content;
+use crate::core::{Core, CoreOptions, FsError};
+use crate::fanotify::{Group, end_of, numbers};
+use crate::holder::packet::{self, Answered, Outcome, Wanted};
+use crate::holder::{Guard, InKeeping, InKeepingIs, LeftGuard, RECORD_FORMAT, Record};
+use crate::tree::SpacesTree;
+
+/// How often it is looked whether a file is whole by now.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Whether something of a mount is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// It may be: somebody must be asked before it is read.
+    Something,
+    /// Every byte that is shown is here.
+    Nothing,
+}
+
+/// See [`Ties::is_whole`].
+pub type LooksWhole = dyn Fn(u16) -> bool + Send + Sync;
+
+/// See [`Ties::note`].
+pub type Notes = dyn Fn(&MountedAt, Missing) -> io::Result<()> + Send + Sync;
+
+/// See [`Ties::ended`].
+pub type LetsGo = dyn Fn(&[File]) + Send + Sync;
+
+/// What such a mount needs of its agent.
+pub struct Ties {
+    /// Whether every byte that is shown of a space is here, and in no doubt. May look at all of it.
+    pub is_whole: Box<LooksWhole>,
+    /// Writes down where it is mounted, for who comes when everybody has died.
+    pub note: Box<Notes>,
+    /// Nobody uses it any more: its files can be opened as all others.
+    pub ended: Box<LetsGo>,
+}
+
+/// The bytes of such a mount.
+pub struct Spaces {
+    /// Where they come from.
+    pub content: Arc<dyn Content>,
+    /// How many each has, by number.
+    pub lengths: Vec<u64>,
+    /// Those of which not everything is here, with their files, opened before anybody asked about them.
+    pub missing: Vec<(u16, File)>,
+}
+
+/// Mounts the tree of `blobs`. The mount is called `name` in its holder's hands.
+pub fn lazily(
+    dir: &Path,
+    name: String,
+    blobs: &Blobs,
+    spaces: Spaces,
+    ties: Ties,
+    options: &MountOptions,
+) -> Result<Mounted, MountError> {
+    let point = super::point(dir, options)?;
+    let refused = |source| MountError::Refused { dir: point.dir.clone(), source };
+    let keeping = options.keeping.as_ref();
+    let keeping = keeping.ok_or_else(|| refused(io::Error::other("nobody guards it")))?;
+    // First: what is mounted must be found again.
+    let mut table = Table::open().map_err(refused)?;
+    let planned = kernel::planned(&point.dir, blobs);
+    let core = core_of(&spaces, options);
+    let (numbers, files): (Vec<u16>, Vec<File>) = spaces.missing.into_iter().unzip();
+    let prepared = || {
+        let group = marked(&files)?;
+        (ties.note)(&keeping::at(&planned), Missing::Something)?;
+        let mount = kernel::open(blobs, options)?;
+        let ended = end_of(&by_descriptor(&mount))?;
+        let record = Record::of(&KeptMount {
+            format: RECORD_FORMAT,
+            at: Some(keeping::at(&planned)),
+            shown: Some(keeping.shown.clone()),
+            files: to_wire(&numbers, &files)?,
+            agents: 1,
+            lazy: true,
+            ..KeptMount::default()
+        })?;
+        Ok((mount, Guard { name, group, ended, record, contents: files }))
+    };
+    let (mount, guard) = prepared().map_err(refused)?;
+    let holder = Arc::clone(&keeping.custody.holder);
+    let line = guard.try_clone().and_then(|guard| holder.guard(guard)).map_err(refused)?;
+    let kept = Arc::new(in_keeping(holder, &guard).map_err(refused)?);
+    let placed = place(&mount, &point.target(), &mut table, &planned).and_then(|entry| {
+        let at = keeping::at(&entry);
+        (ties.note)(&at, Missing::Something)?;
+        let record = guard.record.read()?;
+        guard.record.write(&KeptMount { served: true, at: Some(at), ..record })?;
+        serve(core, (guard, line), numbers, kept.clone(), ties).map(|parts| (entry, parts))
+    });
+    drop(mount);
+    let (entry, (serving, ended, whole)) = placed.map_err(|source| {
+        // Best effort: the error that matters is the first.
+        kept.end();
+        entries_of(&keeping::at(&planned)).iter().for_each(|entry| {
+            let _ = unmount(entry, Detach::Lazily);
+        });
+        refused(source)
+    })?;
+    let survival = Survival::Kept { by: kept, resends: true };
+    let (dir, entry) = (entry.dir.clone(), Some(entry));
+    Ok(Mounted { dir, entry, ended, survival, serving, whole: Some(whole) })
+}
+
+/// Goes on with a mount that another process has served, and that its record describes.
+pub fn resume_lazily(
+    left: LeftGuard,
+    record: &KeptMount,
+    spaces: Spaces,
+    ties: Ties,
+    options: &MountOptions,
+) -> Result<Mounted, MountError> {
+    let at = record.at.clone().unwrap_or_default();
+    let named = keeping::dir_of(&at);
+    let mut lines = entries_of(&at);
+    lines.retain(|line| line.root == Path::new("/"));
+    let own = lines.iter().position(|line| line.dir == named).unwrap_or(0);
+    let entry = (own < lines.len()).then(|| lines.swap_remove(own));
+    let dir = entry.as_ref().map_or(named, |entry| entry.dir.clone());
+    let refused = |source| MountError::Refused { dir: dir.clone(), source };
+    let lost = || refused(io::Error::other("nobody guards it"));
+    let keeping = options.keeping.as_ref().ok_or_else(lost)?;
+    let (guard, line) = (left.guard, left.line.ok_or_else(lost)?);
+    let kept = in_keeping(Arc::clone(&keeping.custody.holder), &guard).map_err(refused)?;
+    let kept = Arc::new(kept);
+    let numbers = record.files.iter().map(|file| u16::try_from(file.space).unwrap_or(u16::MAX));
+    let core = core_of(&spaces, options);
+    let served = serve(core, (guard, line), numbers.collect(), kept.clone(), ties);
+    let (serving, ended, whole) = served.map_err(refused)?;
+    let survival = Survival::Kept { by: kept, resends: true };
+    Ok(Mounted { dir, entry, ended, survival, serving, whole: Some(whole) })
+}
+
+/// Lets go of a guarded mount that nobody can go on with: whoever still reads it gets an error.
+pub fn abandon_guarded(left: &LeftGuard, holder: &dyn crate::holder::Holder) {
+    // First: nothing is shown from here on that is not here.
+    let _ = holder.close(&left.guard.name);
+    let at = left.guard.record.read().ok().and_then(|record| record.at).unwrap_or_default();
+    take_away(&at);
+}
+
+/// Takes a mount away wherever it is shown.
+pub fn take_away(at: &MountedAt) {
+    for entry in entries_of(at) {
+        match unmount(&entry, Detach::Lazily) {
+            Ok(()) | Err(UnmountError::NotMounted(_)) => {}
+            Err(error) => {
+                let dir = entry.dir.display();
+                tracing::error!(%dir, %error, "a mount could not be taken away");
+            }
+        }
+    }
+}
+
+/// A name that leads to what a descriptor is of.
+fn by_descriptor(of: &impl AsFd) -> PathBuf {
+    Path::new("/proc/self/fd").join(of.as_fd().as_raw_fd().to_string())
+}
+
+fn in_keeping(holder: Arc<dyn crate::holder::Holder>, guard: &Guard) -> io::Result<InKeeping> {
+    let (name, record) = (guard.name.clone(), guard.record.try_clone()?);
+    Ok(InKeeping { holder, name, record, what: InKeepingIs::Reads })
+}
+
+/// Gives the mount its name, and finds it.
+fn place(
+    mount: &impl AsFd,
+    target: &Path,
+    table: &mut Table,
+    planned: &MountEntry,
+) -> io::Result<MountEntry> {
+    // The name of the directory's handle is a link.
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    move_mount(mount, "", rustix::fs::CWD, target, flags)?;
+    kernel::found(table, planned)
+}
+
+/// A core that knows the spaces as files.
+fn core_of(spaces: &Spaces, options: &MountOptions) -> Arc<Core> {
+    let (tree, content) = (SpacesTree::new(spaces.lengths.clone()), Arc::clone(&spaces.content));
+    let core = CoreOptions { ..options.core.clone() };
+    Arc::new(Core::new(Arc::new(tree), content, core, options.runtime.clone()))
+}
+
+/// A group that asks about all of the files.
+fn marked(files: &[File]) -> io::Result<Group> {
+    let group = Group::new()?;
+    files.iter().try_for_each(|file| group.mark(file.as_fd()))?;
+    are_marked(&group, files)?;
+    Ok(group)
+}
+
+/// That the kernel will ask about each of the files whoever opens it from now on.
+fn are_marked(group: &Group, files: &[File]) -> io::Result<()> {
+    let marked = group.marked()?;
+    for file in files {
+        if !marked.contains(&file.metadata()?.ino()) {
+            return Err(io::Error::other("the kernel would not ask before it reads a file of it"));
+        }
+    }
+    Ok(())
+}
+
+fn to_wire(spaces: &[u16], files: &[File]) -> io::Result<Vec<ContentFile>> {
+    let wire = |(space, file): (&u16, &File)| {
+        let of = file.metadata()?;
+        let (device, inode) = (of.dev(), of.ino());
+        Ok(ContentFile { space: u32::from(*space), id: 0, device, inode })
+    };
+    spaces.iter().zip(files).map(wire).collect()
+}
+
+type Parts = (Serving, CancellationToken, CancellationToken);
+
+/// Serves a mount until nobody uses it any more.
+fn serve(
+    core: Arc<Core>,
+    (guard, line): (Guard, OwnedFd),
+    spaces: Vec<u16>,
+    kept: Arc<InKeeping>,
+    ties: Ties,
+) -> io::Result<Parts> {
+    let (ended, whole) = (CancellationToken::new(), CancellationToken::new());
+    let inodes = guard.group.marked()?;
+    let is_marked = |file: &File| Ok(inodes.contains(&file.metadata()?.ino()));
+    let marked = guard.contents.iter().map(is_marked).collect::<io::Result<Vec<_>>>()?;
+    let marked = (0..spaces.len()).filter(|at| marked.get(*at).is_some_and(|is| *is)).collect();
+    let (answers, to_send) = channel();
+    let out = line.try_clone()?;
+    let server = Server {
+        core: Arc::clone(&core),
+        guard,
+        line,
+        spaces,
+        marked,
+        answers,
+        kept,
+        ties,
+        ended: ended.clone(),
+        whole: whole.clone(),
+    };
+    let (alive, session) = channel();
+    std::thread::Builder::new()
+        .name("dfs-answers".to_owned())
+        .spawn(move || say(&out, &to_send))?;
+    std::thread::Builder::new().name("dfs-mount".to_owned()).spawn(move || {
+        server.run();
+        drop(alive);
+    })?;
+    Ok((Serving::Here { core, session, direct: Err(None) }, ended, whole))
+}
+
+/// Gives the holder answers as they come.
+fn say(line: &OwnedFd, answers: &Receiver<Answered>) {
+    while let Ok(answered) = answers.recv() {
+        if packet::send(line, &answered, &[]).is_err() {
+            // Who listens at this end hears that it is over.
+            let _ = shutdown(line, Shutdown::Both);
+            return;
+        }
+    }
+}
+
+/// How serving ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nobody uses the mount any more.
+    Unused,
+    /// Its holder is gone, or was told to let nothing through any more.
+    Unguarded,
+}
+
+struct Server {
+    core: Arc<Core>,
+    guard: Guard,
+    line: OwnedFd,
+    /// Which space each of the files is.
+    spaces: Vec<u16>,
+    /// Those of the files that the kernel asks about.
+    marked: BTreeSet<usize>,
+    answers: Sender<Answered>,
+    kept: Arc<InKeeping>,
+    ties: Ties,
+    ended: CancellationToken,
+    whole: CancellationToken,
+}
+
+impl Server {
+    fn run(mut self) {
+        let end = self.serve();
+        if end == End::Unguarded {
+            self.take_away();
+        }
+        (self.ties.ended)(&self.guard.contents);
+        self.kept.end();
+        self.ended.cancel();
+    }
+
+    fn serve(&mut self) -> End {
+        let mut look = Instant::now();
+        loop {
+            if look <= Instant::now() {
+                self.look();
+                look = Instant::now() + LOOK;
+            }
+            let needs_nobody = self.whole.is_cancelled();
+            let mut asked = vec![PollFd::new(&self.guard.ended, PollFlags::IN)];
+            asked.extend((!needs_nobody).then(|| PollFd::new(&self.line, PollFlags::IN)));
+            let until = look.saturating_duration_since(Instant::now()).try_into().ok();
+            if poll(&mut asked, until.filter(|_| !needs_nobody).as_ref()).is_err() {
+                continue;
+            }
+            if !asked[0].revents().is_empty() {
+                return End::Unused;
+            }
+            if asked.get(1).is_some_and(|line| !line.revents().is_empty()) {
+                match packet::receive::<Wanted>(&self.line) {
+                    Ok(Some((wanted, _))) => self.fetch(wanted),
+                    Ok(None) | Err(_) => return End::Unguarded,
+                }
+            }
+        }
+    }
+
+    /// Has the bytes of a read fetched, and says how that went.
+    fn fetch(&self, wanted: Wanted) {
+        let Wanted { number, file, offset, count } = wanted;
+        let Some(space) = self.spaces.get(file as usize).copied() else { return };
+        let (core, answers) = (Arc::clone(&self.core), self.answers.clone());
+        self.core.spawn(async move {
+            let range = ByteRange::at(offset, count);
+            let outcome = match core.obtain(SpacesTree::nid(space), range).await {
+                Ok(()) => Outcome::Here,
+                // It is the next one's to answer.
+                Err(_) if core.is_left() => return,
+                Err(FsError::Stopping) => Outcome::Failed,
+                Err(error) => {
+                    tracing::warn!(space, %range, %error, "a read of a mount fails");
+                    Outcome::Failed
+                }
+            };
+            // Where nobody listens the mount is being taken away.
+            let _ = answers.send(Answered { number, outcome });
+        });
+    }
+
+    /// Has the kernel not ask any more about what is whole.
+    fn look(&mut self) {
+        if self.whole.is_cancelled() || self.core.is_left() {
+            return;
+        }
+        let (guard, spaces, ties) = (&self.guard, &self.spaces, &self.ties);
+        self.marked.retain(|at| {
+            let is_whole = (ties.is_whole)(spaces[*at]);
+            let unmarked = is_whole && guard.group.unmark(guard.contents[*at].as_fd()).is_ok();
+            !unmarked
+        });
+        if self.marked.is_empty() && self.needs_nobody().is_ok() {
+            tracing::info!(name = self.guard.name, "all of a mount is here: it needs nobody");
+            self.whole.cancel();
+        }
+    }
+
+    /// Notes that the kernel serves it alone from now on.
+    fn needs_nobody(&self) -> io::Result<()> {
+        let at = self.guard.record.read()?.at.unwrap_or_default();
+        (self.ties.note)(&at, Missing::Nothing)?;
+        self.kept.holder.let_go(&self.kept.name)
+    }
+
+    /// Takes the mount away at once, and has every read of it fail until nobody uses it any more. As long as this process
+    /// has the group the kernel lets nothing through.
+    fn take_away(&self) {
+        if !self.core.is_stopping() {
+            tracing::error!(name = self.guard.name, "a mount lost its holder: it is taken away");
+        }
+        let at = self.guard.record.read().ok().and_then(|record| record.at).unwrap_or_default();
+        take_away(&at);
+        self.core.stop();
+        self.ended.cancel();
+        // Whoever took them.
+        let mut failed = self.guard.group.fail_all(numbers());
+        loop {
+            if let Err(error) = &failed {
+                tracing::error!(name = self.guard.name, %error, "a read cannot be answered");
+            }
+            let mut asked = [
+                PollFd::new(&self.guard.ended, PollFlags::IN),
+                PollFd::new(&self.guard.group, PollFlags::IN),
+            ];
+            // Also where nothing happens: somebody may have taken a read in the moment when he died.
+            let again = Timespec { tv_sec: 1, tv_nsec: 0 };
+            let Ok(happened) = poll(&mut asked, Some(&again)) else { continue };
+            if !asked[0].revents().is_empty() {
+                return;
+            }
+            failed = match happened {
+                0 => self.guard.group.fail_all(numbers()),
+                _ => self.guard.group.fail_new(),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_the_kernel_would_not_ask_about_keeps_all_of_it_from_being_mounted() {
+        let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+        let group = Group::new().unwrap();
+        group.mark(files[0].as_fd()).unwrap();
+        assert!(are_marked(&group, &files[..1]).is_ok());
+        let late = are_marked(&group, &files).unwrap_err();
+        assert!(late.to_string().contains("would not ask"), "{late}");
+        // Marked as they are before there is a mount.
+        are_marked(&marked(&files).unwrap(), &files).unwrap();
+    }
+}
