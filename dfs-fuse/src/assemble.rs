@@ -78,6 +78,9 @@ pub fn main(extensions: Extensions) -> ExitCode {
         Some(Command::Holder(flags)) => {
             process::exit_code(PROCESS, holder::process::run(&flags), HolderError::fault)
         }
+        Some(Command::SecondHolder) => {
+            process::exit_code(PROCESS, holder::second::run(), |error| Fault::of(error))
+        }
         None => process::main(PROCESS, run(flags, extensions), Error::fault),
     }
 }

@@ -9,7 +9,9 @@ use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use rustix::io::Errno;
 
@@ -30,6 +32,10 @@ const RANGE_BYTES: usize = 24;
 
 /// Events taken at a time: each is a head and a range.
 const ROOM: usize = 64 * (HEAD + RANGE_BYTES);
+
+/// Until reads are looked for that who died had taken; doubles each time.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(64);
 
 /// A read that waits for an answer.
 #[derive(Debug)]
@@ -176,6 +182,51 @@ impl AsFd for Group {
     }
 }
 
+/// Has every read of a mount fail that has nobody to fetch what it wants. As long as this has the group the kernel lets
+/// nothing through.
+pub(crate) struct Failing<'a> {
+    group: &'a Group,
+    ended: BorrowedFd<'a>,
+    name: &'a str,
+    pause: Duration,
+}
+
+impl<'a> Failing<'a> {
+    /// Has all fail that wait now. The mount is over once `ended` can be read.
+    pub fn begin(group: &'a Group, ended: BorrowedFd<'a>, name: &'a str) -> Self {
+        let failing = Self { group, ended, name, pause: PAUSE };
+        failing.tell(group.fail_all(numbers()));
+        failing
+    }
+
+    /// Has all fail that come in a while; whether somebody may still read.
+    pub fn goes_on(&mut self) -> bool {
+        let mut asked = [
+            PollFd::from_borrowed_fd(self.ended, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.group.as_fd(), PollFlags::IN),
+        ];
+        let pause = self.pause.try_into().unwrap_or_default();
+        let Ok(happened) = poll(&mut asked, Some(&pause)) else { return true };
+        if !asked[0].revents().is_empty() {
+            return false;
+        }
+        if happened > 0 {
+            self.tell(self.group.fail_new());
+        } else {
+            // Somebody else who does the same may have died between taking a read and answering it.
+            self.tell(self.group.fail_all(numbers()));
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
+        true
+    }
+
+    fn tell(&self, failed: io::Result<()>) {
+        if let Err(error) = failed {
+            tracing::error!(name = self.name, %error, "a read cannot be answered");
+        }
+    }
+}
+
 /// Numbers that a question can have, at most: those of descriptors.
 pub(crate) fn numbers() -> RawFd {
     const MOST: u64 = 1 << 20;
@@ -269,7 +320,6 @@ mod tests {
     use std::thread::{self, JoinHandle};
 
     use proptest::prelude::*;
-    use rustix::event::{PollFd, PollFlags, poll};
     use tempfile::TempDir;
 
     use super::*;

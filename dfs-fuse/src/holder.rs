@@ -14,6 +14,7 @@ pub(crate) mod packet;
 mod peer;
 pub mod process;
 mod record;
+pub mod second;
 mod supervision;
 mod systemd;
 
@@ -127,8 +128,8 @@ impl Guard {
 pub struct LeftGuard {
     /// It.
     pub guard: Guard,
-    /// The line to its holder; nobody is told anything where the mount was closed.
-    pub line: Option<OwnedFd>,
+    /// The line to its holder, as of [`Holder::guard`].
+    pub line: OwnedFd,
 }
 
 /// What an earlier agent left.

@@ -26,6 +26,9 @@ fn guard(invariant: Invariant) -> &'static str {
         Invariant::NoWrongByte => {
             "a_peer_that_sends_wrong_bytes_is_dropped_and_the_reader_never_notices"
         }
+        Invariant::NoHoleIsRead => {
+            "a_tree_that_is_shown_by_the_kernel_as_it_comes_is_the_same_entry_by_entry"
+        }
         Invariant::VersionsNeverMix => {
             "without_a_strong_etag_every_answer_must_equal_the_pinned_version"
         }

@@ -8,6 +8,8 @@
 pub enum Invariant {
     /// 1: what does not verify is never shown.
     NoWrongByte,
+    /// 1: what is not here is never read as zeros.
+    NoHoleIsRead,
     /// 2: bytes of two versions never meet.
     VersionsNeverMix,
     /// 3: one copy leaves the source.
@@ -32,8 +34,9 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoWrongByte,
+        Self::NoHoleIsRead,
         Self::VersionsNeverMix,
         Self::SourcePaysOnce,
         Self::SwarmIsOptional,
@@ -50,6 +53,7 @@ impl Invariant {
     pub const fn name(self) -> &'static str {
         match self {
             Self::NoWrongByte => "no-wrong-byte",
+            Self::NoHoleIsRead => "no-hole-is-read",
             Self::VersionsNeverMix => "versions-never-mix",
             Self::SourcePaysOnce => "source-pays-once",
             Self::SwarmIsOptional => "swarm-is-optional",

@@ -46,8 +46,8 @@ pub struct Args {
     /// An existing directory
     #[arg(value_hint = clap::ValueHint::DirPath)]
     dir: PathBuf,
-    /// How the kernel reads it: through the agent, whole large files from the cache itself, or, where all of it is in the
-    /// cache, everything, without the agent
+    /// How the kernel reads it: through the agent, whole large files from the cache itself, or, for root, everything, with
+    /// the agent fetching what is missing and without it once nothing is
     #[arg(long, default_value = "auto", value_parser = LANES, env = "DFS_LANE", hide_env_values = true)]
     lane: String,
     /// Show it as one file or as a tree, instead of by its kind

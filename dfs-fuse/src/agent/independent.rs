@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dfs_peer::engine::Task;
+use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenArtifact;
 use dfs_proto::convert;
@@ -152,7 +152,7 @@ fn is_line_of(entry: &MountEntry, at: &MountedAt, how: Same) -> bool {
         }
 }
 
-/// The files that the kernel reads of a tree.
+/// The files that the kernel reads of a tree, as it can read them.
 pub(super) fn blobs(opened: &OpenArtifact) -> Result<Blobs, MountTableError> {
     let index = opened.index.as_ref().ok_or(MountTableError::NoTree)?;
     let file = |task: &Task| {
@@ -160,6 +160,9 @@ pub(super) fn blobs(opened: &OpenArtifact) -> Result<Blobs, MountTableError> {
         // The kernel opens them by name, from wherever.
         path.canonicalize().unwrap_or(path)
     };
+    for task in &opened.tasks {
+        task.stored().end_on_a_group().map_err(ReadError::from)?;
+    }
     let spaces = opened.tasks.iter().map(file).collect();
     Ok(Blobs { index: file(&index.task), spaces })
 }

@@ -197,8 +197,7 @@ impl Agent {
         let resumed = async {
             let Some(holder) = holder else { return Ok(()) };
             let kept = left.kept.into_iter().map(|kept| self.resume_or_abandon(kept, holder));
-            let guarded = left.guarded.into_iter().filter(|left| left.line.is_some());
-            let guarded = guarded.map(|left| self.resume_guarded(left, holder));
+            let guarded = left.guarded.into_iter().map(|left| self.resume_guarded(left, holder));
             let kept = stream::iter(kept).buffer_unordered(AT_A_TIME).collect::<()>();
             let guarded = stream::iter(guarded).buffer_unordered(AT_A_TIME).collect::<()>();
             tokio::join!(kept, guarded);
@@ -283,27 +282,25 @@ impl Agent {
     }
 
     async fn resume_guarded(&self, left: LeftGuard, holder: &Arc<dyn Holder>) {
-        let copy = |left: &LeftGuard| Ok(LeftGuard { guard: left.guard.try_clone()?, line: None });
-        let abandoned: io::Result<_> = copy(&left);
+        let abandoned = left.guard.try_clone();
         let resumed = match left.guard.record.read() {
             Ok(record) if record.served => self.resume_lazily(left, record).await,
             Ok(_) => Err(NotResumed::Unserved),
             Err(error) => Err(NotResumed::Record(error)),
         };
-        let (error, abandoned) = match (resumed, abandoned) {
+        let (error, guard) = match (resumed, abandoned) {
             (Ok(dir), _) => {
                 let dir = dir.display();
                 return tracing::info!(%dir, "goes on with an earlier agent's mount");
             }
-            (Err(error), Ok(left)) => (error_chain(&error), left),
+            (Err(error), Ok(guard)) => (error_chain(&error), guard),
             // Without a descriptor left: its holder sees that nobody answers.
             (Err(_), Err(error)) => return tracing::error!(%error, "a mount waits for nobody"),
         };
-        let name = &abandoned.guard.name;
-        tracing::error!(name, error, "an earlier agent's mount is taken away");
+        tracing::error!(name = guard.name, error, "an earlier agent's mount is taken away");
         // Whatever went wrong is in the log.
         let _ = of_holder(holder, move |holder| {
-            mount::abandon_guarded(&abandoned, holder);
+            mount::abandon_guarded(&guard, holder);
             Ok(())
         })
         .await;

@@ -32,7 +32,7 @@ enum Served {
     Agent,
     /// Nobody, since then.
     Nobody(Instant),
-    /// Nobody ever again.
+    /// Nobody, and none is waited for.
     Over,
 }
 
@@ -65,16 +65,13 @@ impl Gate {
         self.waiting.len()
     }
 
-    /// Whether nobody will ever answer.
+    /// Whether nobody is waited for.
     pub(super) fn is_over(&self) -> bool {
         self.served == Served::Over
     }
 
     /// An agent is there that knows of none.
     pub(super) fn came(&mut self) {
-        if self.is_over() {
-            return;
-        }
         (self.served, self.failed) = (Served::Agent, None);
         let mut all: Vec<_> = self.waiting.iter().collect();
         all.sort_by_key(|(_, waiting)| waiting.since);
@@ -88,7 +85,8 @@ impl Gate {
         }
     }
 
-    /// Nobody will come any more: those that are to fail now, and all others will.
+    /// Nobody is waited for: those that are to fail now, as all others will. Should an agent come all the same, it serves
+    /// those that come then.
     pub(super) fn close(&mut self) -> Vec<RawFd> {
         self.served = Served::Over;
         self.untold.clear();
@@ -217,18 +215,20 @@ mod tests {
     }
 
     #[test]
-    fn once_nobody_will_come_all_fail_and_nothing_waits_again() {
+    fn once_nobody_is_waited_for_all_fail_until_somebody_comes_all_the_same() {
         let now = Instant::now();
         let mut gate = Gate::new(now);
         gate.came();
         gate.asked(3, wanted(3), now);
         gate.asked(4, wanted(4), now);
         assert_eq!(gate.close(), [3, 4]);
-        gate.came();
         gate.went(now);
         assert!(gate.is_over());
         assert_eq!(gate.asked(5, wanted(5), now), Verdict::Fails);
         assert_eq!((gate.len(), gate.to_tell()), (0, None));
+        gate.came();
+        assert_eq!(gate.asked(6, wanted(6), now), Verdict::Waits);
+        assert_eq!(told(&mut gate), [6]);
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
             }
             gate.came();
             let told = told(&mut gate);
-            assert!(gate.is_over() || waiting.iter().all(|number| told.contains(number)));
+            assert!(waiting.iter().all(|number| told.contains(number)));
         }
     }
 }

@@ -61,7 +61,7 @@ impl Guarded {
         let flags = SocketFlags::CLOEXEC;
         let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         rustix::io::ioctl_fionbio(&own, true)?;
-        self.line = (!self.is_over()).then_some(own);
+        self.line = Some(own);
         self.gate.came();
         Ok(other)
     }
@@ -144,7 +144,7 @@ impl Guarded {
         self.events.insert(number, event.file);
         let (offset, count) = (event.offset, event.count);
         let verdict = match file {
-            Some(_) if Invariant::NoWrongByte.is_broken() => Verdict::Passes,
+            Some(_) if Invariant::NoHoleIsRead.is_broken() => Verdict::Passes,
             Some(file) => self.gate.asked(number, Wanted { number, file, offset, count }, now),
             // Nobody would know what to fetch.
             None => Verdict::Fails,

@@ -23,6 +23,9 @@ use super::{Guard, Holder, Kept, Left, LeftGuard, Record};
 /// Until a holder of the machine that is gone is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often a holder is asked that hangs up before it says anything.
+const ATTEMPTS: u32 = 3;
+
 /// Who starts the holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Starting {
@@ -123,12 +126,13 @@ impl Own {
                     let record = Record::from_descriptor(record);
                     all.kept.push(Kept { name, device, record });
                 }
-                (FromHolder::Guarded { name, over }, descriptors) => {
+                (FromHolder::Guarded { name }, descriptors) => {
                     let mut descriptors = descriptors.into_iter();
-                    let line = descriptors.next().filter(|_| !over);
-                    let guard = Guard::of(name, descriptors);
+                    let line = descriptors.next();
+                    let left = line.zip(Guard::of(name, descriptors));
+                    let left = left.map(|(line, guard)| LeftGuard { guard, line });
                     let lacks = || io::Error::other("a guarded mount came without descriptors");
-                    all.guarded.push(LeftGuard { guard: guard.ok_or_else(lacks)?, line });
+                    all.guarded.push(left.ok_or_else(lacks)?);
                 }
                 (FromHolder::Guarding, _) => return Err(out_of_turn()),
                 (FromHolder::Done { pid }, _) => break pid,
@@ -185,13 +189,22 @@ impl Own {
 impl Holder for Own {
     fn take_over(&self) -> io::Result<Left> {
         let mut state = self.state.lock();
-        let socket = match connection_to(&self.socket) {
-            Ok(socket) => socket,
-            // Where there is none, nothing is kept.
-            Err(error) if is_absent(&error) => return Ok(Left::default()),
-            Err(error) => return Err(error),
+        let mut attempt = 0;
+        let left = loop {
+            let socket = match connection_to(&self.socket) {
+                Ok(socket) => socket,
+                // Where there is none, nothing is kept.
+                Err(error) if is_absent(&error) => return Ok(Left::default()),
+                Err(error) => return Err(error),
+            };
+            attempt += 1;
+            match self.greet(&mut state, socket) {
+                // It was about to die.
+                Err(error)
+                    if error.kind() == io::ErrorKind::UnexpectedEof && attempt < ATTEMPTS => {}
+                greeted => break greeted?,
+            }
         };
-        let left = self.greet(&mut state, socket)?;
         let all = left.kept.iter().map(|kept| Ok((kept.name.clone(), kept.try_clone()?)));
         state.kept = all.collect::<io::Result<_>>()?;
         Ok(left)
@@ -234,9 +247,16 @@ impl Holder for Own {
 
     fn guard(&self, guard: Guard) -> io::Result<OwnedFd> {
         let mut state = self.state.lock();
+        let had_one = state.connection.is_some();
         self.connected(&mut state)?;
-        // One that dies meanwhile is not replaced: the next one would not know of what it had taken.
-        state.guard(&guard)
+        match state.guard(&guard) {
+            // It was gone before it was asked.
+            Err(_) if had_one && state.connection.is_none() => {
+                self.connected(&mut state)?;
+                state.guard(&guard)
+            }
+            guarded => guarded,
+        }
     }
 
     fn close(&self, name: &str) -> io::Result<()> {

@@ -58,7 +58,7 @@ pub(super) enum FromHolder {
     /// A mount that is kept; with its descriptors.
     Kept { name: String },
     /// One whose reads wait for bytes; with its descriptors, the end of the line at which its reads are told first.
-    Guarded { name: String, over: bool },
+    Guarded { name: String },
     /// What was asked is done; after a hello, all that is kept was told.
     Done { pid: u32 },
     /// A mount is guarded; with the end of the line at which its reads are told.

@@ -34,6 +34,7 @@ use super::address::Address;
 use super::guarded::Guarded;
 use super::packet::{self, CONTENTS, FromAgent, FromHolder, Then};
 use super::peer::peer_of;
+use super::second::Second;
 use super::supervision::{Due, Starter, Supervision};
 use super::{Guard, Kept, Record, is_gone};
 use crate::mount::{self, Detach};
@@ -131,6 +132,7 @@ pub fn run(flags: &HolderFlags) -> Result<(), HolderError> {
         agent: None,
         kept: BTreeMap::new(),
         guarded: BTreeMap::new(),
+        second: Second::default(),
         owner: String::new(),
         supervision: supervision(flags),
         command: flags.agent.clone(),
@@ -148,7 +150,7 @@ fn supervision(flags: &HolderFlags) -> Supervision {
 }
 
 /// Can be read once the process was asked to end.
-fn signals() -> io::Result<UnixStream> {
+pub(super) fn signals() -> io::Result<UnixStream> {
     let (heard, told) = UnixStream::pair()?;
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         signal_hook::low_level::pipe::register(signal, told.try_clone()?)?;
@@ -171,7 +173,7 @@ fn new_socket() -> io::Result<OwnedFd> {
 }
 
 /// Nothing on it waits for ever.
-fn patient(socket: &OwnedFd) -> io::Result<()> {
+pub(super) fn patient(socket: &OwnedFd) -> io::Result<()> {
     for side in [sockopt::Timeout::Send, sockopt::Timeout::Recv] {
         sockopt::set_socket_timeout(socket, side, Some(PATIENT))?;
     }
@@ -245,6 +247,8 @@ struct Holder {
     agent: Option<Connected>,
     kept: BTreeMap<String, Kept>,
     guarded: BTreeMap<String, Guarded>,
+    /// Has a hold on them, too.
+    second: Second,
     /// Which agent's.
     owner: String,
     supervision: Supervision,
@@ -308,13 +312,16 @@ impl Holder {
     fn guard(&mut self) {
         let now = Instant::now();
         self.guarded.values_mut().for_each(|guarded| guarded.work(now));
+        let second = &mut self.second;
         self.guarded.retain(|name, guarded| {
             let has_ended = guarded.has_ended();
             if has_ended {
                 tracing::info!(name, "nobody uses a guarded mount any more");
+                second.let_go(name, now);
             }
             !has_ended
         });
+        self.second.look_after(self.guarded.values().map(Guarded::guard), now);
     }
 
     /// Whether there is something that another agent is to go on with.
@@ -341,6 +348,7 @@ impl Holder {
             }
         }
         due = self.guarded.values().filter_map(Guarded::due).chain(due).min();
+        due = self.second.due().filter(|_| !self.guarded.is_empty()).into_iter().chain(due).min();
         let mut asked = vec![PollFd::new(&self.listener, PollFlags::IN)];
         // Heard once.
         asked.extend((!self.is_to_end).then(|| PollFd::new(&self.signals, PollFlags::IN)));
@@ -353,6 +361,7 @@ impl Holder {
         asked.extend(last);
         let guarded = asked.len();
         asked.extend(self.guarded.values().flat_map(Guarded::watched));
+        asked.extend(self.second.watched());
         let devices = asked.len();
         if self.agent.is_none() {
             // Only then: every request of the kernel would wake this process.
@@ -459,16 +468,22 @@ impl Holder {
             FromAgent::Keep { name } => keep(&mut self.kept, name, descriptors),
             FromAgent::LetGo { name } => {
                 self.kept.remove(&name);
-                self.guarded.remove(&name);
+                if self.guarded.remove(&name).is_some() {
+                    self.second.let_go(&name, Instant::now());
+                }
                 done()
             }
-            FromAgent::Guard { name } => match guard(&mut self.guarded, name, descriptors) {
-                Ok(end) => {
-                    line = Some(end);
-                    FromHolder::Guarding
+            FromAgent::Guard { name } => {
+                match guard(&mut self.guarded, name.clone(), descriptors) {
+                    Ok(end) => {
+                        line = Some(end);
+                        // Before anything of it is shown.
+                        self.double(&name);
+                        FromHolder::Guarding
+                    }
+                    Err(error) => FromHolder::Refused { why: error.to_string() },
                 }
-                Err(error) => FromHolder::Refused { why: error.to_string() },
-            },
+            }
             FromAgent::Close { name } => {
                 self.guarded.get_mut(&name).into_iter().for_each(Guarded::close);
                 done()
@@ -485,10 +500,19 @@ impl Holder {
                 FromHolder::Refused { why: "it has said hello before".to_owned() }
             }
         };
+        let Some(agent) = &self.agent else { return };
         let beside: Vec<_> = line.iter().map(OwnedFd::as_fd).collect();
         if packet::send(&agent.socket, &answer, &beside).is_err() {
             self.lose_agent();
         }
+    }
+
+    /// Has somebody else have a hold on a mount that is guarded from now on.
+    fn double(&mut self, name: &str) {
+        let now = Instant::now();
+        let new = self.guarded.get(name).map(Guarded::guard);
+        new.into_iter().for_each(|guard| self.second.have(guard, now));
+        self.second.look_after(self.guarded.values().map(Guarded::guard), now);
     }
 
     fn lose_agent(&mut self) {
@@ -568,8 +592,8 @@ fn take_away(name: &str, record: &Record) {
 /// Tells a new agent of a guarded mount.
 fn tell_of(guarded: &mut Guarded, socket: &OwnedFd) -> io::Result<()> {
     let line = guarded.connect()?;
-    let (guard, over) = (guarded.guard(), guarded.is_over());
-    let told = FromHolder::Guarded { name: guard.name.clone(), over };
+    let guard = guarded.guard();
+    let told = FromHolder::Guarded { name: guard.name.clone() };
     let descriptors: Vec<_> = [line.as_fd()].into_iter().chain(guard.descriptors()).collect();
     packet::send(socket, &told, &descriptors)
 }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use dfs_model::ByteRange;
 use dfs_proto::node::{ContentFile, KeptMount, MountedAt};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mount::{MoveMountFlags, move_mount};
 use rustix::net::{Shutdown, shutdown};
 use tokio_util::sync::CancellationToken;
@@ -35,9 +35,9 @@ use super::{
 };
 use crate::content::Content;
 use crate::core::{Core, CoreOptions, FsError};
-use crate::fanotify::{Group, end_of, numbers};
+use crate::fanotify::{Failing, Group, end_of};
 use crate::holder::packet::{self, Answered, Outcome, Wanted};
-use crate::holder::{Guard, InKeeping, InKeepingIs, LeftGuard, RECORD_FORMAT, Record};
+use crate::holder::{Guard, Holder, InKeeping, InKeepingIs, LeftGuard, RECORD_FORMAT, Record};
 use crate::tree::SpacesTree;
 
 /// How often it is looked whether a file is whole by now.
@@ -158,7 +158,7 @@ pub fn resume_lazily(
     let refused = |source| MountError::Refused { dir: dir.clone(), source };
     let lost = || refused(io::Error::other("nobody guards it"));
     let keeping = options.keeping.as_ref().ok_or_else(lost)?;
-    let (guard, line) = (left.guard, left.line.ok_or_else(lost)?);
+    let (guard, line) = (left.guard, left.line);
     let kept = in_keeping(Arc::clone(&keeping.custody.holder), &guard).map_err(refused)?;
     let kept = Arc::new(kept);
     let numbers = record.files.iter().map(|file| u16::try_from(file.space).unwrap_or(u16::MAX));
@@ -170,10 +170,10 @@ pub fn resume_lazily(
 }
 
 /// Lets go of a guarded mount that nobody can go on with: whoever still reads it gets an error.
-pub fn abandon_guarded(left: &LeftGuard, holder: &dyn crate::holder::Holder) {
+pub fn abandon_guarded(guard: &Guard, holder: &dyn Holder) {
     // First: nothing is shown from here on that is not here.
-    let _ = holder.close(&left.guard.name);
-    let at = left.guard.record.read().ok().and_then(|record| record.at).unwrap_or_default();
+    let _ = holder.close(&guard.name);
+    let at = guard.record.read().ok().and_then(|record| record.at).unwrap_or_default();
     take_away(&at);
 }
 
@@ -195,7 +195,7 @@ fn by_descriptor(of: &impl AsFd) -> PathBuf {
     Path::new("/proc/self/fd").join(of.as_fd().as_raw_fd().to_string())
 }
 
-fn in_keeping(holder: Arc<dyn crate::holder::Holder>, guard: &Guard) -> io::Result<InKeeping> {
+fn in_keeping(holder: Arc<dyn Holder>, guard: &Guard) -> io::Result<InKeeping> {
     let (name, record) = (guard.name.clone(), guard.record.try_clone()?);
     Ok(InKeeping { holder, name, record, what: InKeepingIs::Reads })
 }
@@ -387,12 +387,7 @@ impl Server {
         if self.whole.is_cancelled() || self.core.is_left() {
             return;
         }
-        let (guard, spaces, ties) = (&self.guard, &self.spaces, &self.ties);
-        self.marked.retain(|at| {
-            let is_whole = (ties.is_whole)(spaces[*at]);
-            let unmarked = is_whole && guard.group.unmark(guard.contents[*at].as_fd()).is_ok();
-            !unmarked
-        });
+        unmark(&mut self.marked, &self.guard, &self.spaces, &self.ties);
         if self.marked.is_empty() && self.needs_nobody().is_ok() {
             tracing::info!(name = self.guard.name, "all of a mount is here: it needs nobody");
             self.whole.cancel();
@@ -408,7 +403,7 @@ impl Server {
 
     /// Takes the mount away at once, and has every read of it fail until nobody uses it any more. As long as this process
     /// has the group the kernel lets nothing through.
-    fn take_away(&self) {
+    fn take_away(&mut self) {
         if !self.core.is_stopping() {
             tracing::error!(name = self.guard.name, "a mount lost its holder: it is taken away");
         }
@@ -416,28 +411,26 @@ impl Server {
         take_away(&at);
         self.core.stop();
         self.ended.cancel();
-        // Whoever took them.
-        let mut failed = self.guard.group.fail_all(numbers());
-        loop {
-            if let Err(error) = &failed {
-                tracing::error!(name = self.guard.name, %error, "a read cannot be answered");
+        let Self { guard, marked, spaces, ties, .. } = self;
+        let mut failing = Failing::begin(&guard.group, guard.ended.as_fd(), &guard.name);
+        let mut looked = Instant::now();
+        while failing.goes_on() {
+            if looked.elapsed() >= LOOK {
+                // Others may show the same files, all of which are here by now.
+                unmark(marked, guard, spaces, ties);
+                looked = Instant::now();
             }
-            let mut asked = [
-                PollFd::new(&self.guard.ended, PollFlags::IN),
-                PollFd::new(&self.guard.group, PollFlags::IN),
-            ];
-            // Also where nothing happens: somebody may have taken a read in the moment when he died.
-            let again = Timespec { tv_sec: 1, tv_nsec: 0 };
-            let Ok(happened) = poll(&mut asked, Some(&again)) else { continue };
-            if !asked[0].revents().is_empty() {
-                return;
-            }
-            failed = match happened {
-                0 => self.guard.group.fail_all(numbers()),
-                _ => self.guard.group.fail_new(),
-            };
         }
     }
+}
+
+/// Has the kernel not ask any more about the files that are whole.
+fn unmark(marked: &mut BTreeSet<usize>, guard: &Guard, spaces: &[u16], ties: &Ties) {
+    marked.retain(|at| {
+        let is_whole = (ties.is_whole)(spaces[*at]);
+        let unmarked = is_whole && guard.group.unmark(guard.contents[*at].as_fd()).is_ok();
+        !unmarked
+    });
 }
 
 #[cfg(test)]

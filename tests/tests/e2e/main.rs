@@ -34,6 +34,7 @@ mod full;
 mod guide;
 mod hangs;
 mod herd;
+mod holes;
 mod keeping;
 mod kills;
 mod lanes;

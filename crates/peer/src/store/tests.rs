@@ -400,6 +400,35 @@ fn a_full_disk_records_nothing() {
 }
 
 #[test]
+fn a_content_that_ends_on_a_group_is_as_long_as_before_and_trusted_after_a_clean_end() {
+    let dir = TempDir::new().unwrap();
+    let content = content(2 * GROUP + 7);
+    let (store, task) = kept(dir.path(), 1, &content);
+    let in_file = |task: &StoredTask| fs::metadata(task.content_path()).unwrap().len();
+    let end_cleanly = |store: Store, task: StoredTask| {
+        drop(task);
+        store.close(|| true).unwrap();
+        drop(store);
+        let store = open(dir.path(), 2);
+        let task = store.task(id(1)).unwrap().unwrap();
+        assert_eq!(task.settle(GroupRange::new(0, 3)).unwrap().checked, 0);
+        (store, task)
+    };
+    let (store, task) = end_cleanly(store, task);
+    for _ in 0..2 {
+        task.end_on_a_group().unwrap();
+        assert_eq!(in_file(&task), 3 * GROUP_BYTES);
+    }
+    let (store, task) = end_cleanly(store, task);
+    assert_eq!(in_file(&task), 3 * GROUP_BYTES);
+    assert_eq!(task.read(whole(&content)).unwrap(), content);
+    assert!(task.complete() && task.length() == Some(content.len() as u64));
+    let unknown = store.create(id(2)).unwrap();
+    unknown.end_on_a_group().unwrap();
+    assert_eq!(in_file(&unknown), 0);
+}
+
+#[test]
 fn the_capacity_is_a_limit() {
     let dir = TempDir::new().unwrap();
     let capacity = Some(ByteSize(4 * GROUP_BYTES));

@@ -6,6 +6,7 @@ use std::thread;
 
 use dfs_tests::wait::{PATIENCE, find};
 use dfs_tests::{Mount, wait};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Expected, Place, binaries, dfctl_at};
@@ -52,6 +53,24 @@ impl Own {
         let data = place.dir(data);
         fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         let own = Self { data, socket: place.path("agent.sock"), place };
+        own.run();
+        own
+    }
+
+    /// Starts another agent where nobody is left.
+    pub fn start_again(self) -> Self {
+        // Who dies has no name for a moment before he lets go.
+        let lock = File::open(self.data.join("lock")).unwrap();
+        let is_free = || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+        wait::until("nobody is left", || self.holder().is_none() && is_free()).unwrap();
+        drop(lock);
+        let _ = fs::remove_file(&self.socket);
+        self.run();
+        self
+    }
+
+    fn run(&self) {
+        let own = self;
         let mut command = binaries().command("dfs-fuse").unwrap();
         let log = File::create(own.place.path("agent.log")).unwrap();
         command.arg("--data-dir").arg(&own.data).arg("--socket").arg(&own.socket);
@@ -60,7 +79,6 @@ impl Own {
         // Whoever ends first, it is not left a zombie.
         thread::spawn(move || child.wait());
         wait::until("the agent listens", || own.socket.exists()).unwrap();
-        own
     }
 
     /// The agent that runs now.
@@ -71,6 +89,21 @@ impl Own {
     /// Its holder, while there is one.
     pub fn holder(&self) -> Option<Pid> {
         running(&self.data, Of::Holders).pop()
+    }
+
+    /// The holder's own second, while something is guarded.
+    pub fn second_holder(&self) -> Pid {
+        let second = || {
+            let holder = self.holder()?.as_raw_nonzero();
+            let children = format!("/proc/{holder}/task/{holder}/children");
+            let children = fs::read_to_string(children).ok()?;
+            let is_second = |pid: &&str| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                line.split(|byte| *byte == 0).nth(1) == Some(b"second-holder")
+            };
+            Pid::from_raw(children.split_whitespace().find(is_second)?.parse().ok()?)
+        };
+        find("the holder has a second", PATIENCE, second).unwrap()
     }
 
     /// What both have logged.

@@ -1,0 +1,491 @@
+//! The lane `kernel` of what is not all here: whoever reads waits for the bytes, or gets an error. Nobody ever reads a hole.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use dfs_tests::{Body, Fault, Mount, Origin, wait};
+use rustix::fs::{Advice, fadvise};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::support::own::{Of, Own, running};
+use crate::support::{Expected, Place, dfctl_at, trees};
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes of which none is zero: a hole is seen wherever it is.
+fn solid(seed: u64, length: u64) -> Vec<u8> {
+    let mut bytes = Body::noise(seed, length).read(0, length).unwrap();
+    bytes.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = 1);
+    bytes
+}
+
+/// A listing of one large file, and of some small ones.
+fn origin_of(large: &[u8]) -> Origin {
+    let origin = Origin::of("/d/large", Body::bytes(large)).unwrap();
+    for number in 0..5 {
+        origin.put(&format!("/d/small/{number}"), Body::bytes(solid(number, 3_000 + number)));
+    }
+    origin
+}
+
+/// What `dfctl mounts` says of a mount.
+fn shown(own: &Own, dir: &Path) -> Option<Value> {
+    let listed = dfctl_at(&own.socket, &["mounts", "--format", "json"]).done().json().unwrap();
+    let mounts = listed["items"].as_array().unwrap();
+    mounts.iter().find(|mount| mount["dir"] == dir.to_str().unwrap()).cloned()
+}
+
+fn lane_of(own: &Own, dir: &Path) -> String {
+    shown(own, dir).unwrap()["lane"].as_str().unwrap().to_owned()
+}
+
+/// Mounts in the lane, and sees that it has it.
+fn mount(own: &Own, url: &str) -> (PathBuf, Mount) {
+    let (dir, guard) = own.mount_in("kernel", url);
+    let mount = shown(own, &dir).unwrap();
+    assert_eq!(mount["lane"], "kernel", "{mount}");
+    (dir, guard)
+}
+
+/// One piece of a file, read by a thread of its own.
+fn reading_at(path: &Path, offset: u64, length: usize) -> JoinHandle<io::Result<Vec<u8>>> {
+    let path = path.to_owned();
+    thread::spawn(move || {
+        let mut bytes = vec![0; length];
+        File::open(path)?.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    })
+}
+
+/// Whether the kernel shows anything on a directory.
+fn is_shown(dir: &Path) -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().any(|line| line.split(' ').nth(4) == dir.to_str())
+}
+
+fn kill(pid: Pid) {
+    kill_process(pid, Signal::KILL).unwrap();
+}
+
+/// Readers of a file that compare every byte, all the time.
+struct Readers<'a> {
+    path: PathBuf,
+    bytes: &'a [u8],
+    over: AtomicBool,
+    /// Reads that gave what they should.
+    right: AtomicU64,
+    /// Reads that failed.
+    failed: AtomicU64,
+}
+
+impl<'a> Readers<'a> {
+    fn of(path: PathBuf, bytes: &'a [u8]) -> Self {
+        let (over, right, failed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+        Self { path, bytes, over, right, failed }
+    }
+
+    /// Reads here and there until it is over, opened anew each time.
+    fn read(&self, seed: u64) {
+        let (mut at, mut buffer) = (seed, vec![0; 60_000]);
+        while !self.over.load(Ordering::Relaxed) {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed | 1);
+            let offset = (at >> 20) as usize % (self.bytes.len() - buffer.len());
+            buffer.fill(0);
+            let read = File::open(&self.path).and_then(|file| {
+                // What the mount's own page cache has is not what is asked for.
+                fadvise(&file, 0, None, Advice::DontNeed)?;
+                file.read_exact_at(&mut buffer, offset as u64)
+            });
+            match read {
+                Ok(()) => {
+                    let expected = &self.bytes[offset..offset + buffer.len()];
+                    assert!(!buffer.contains(&0), "a hole was read at {offset}");
+                    assert!(buffer == expected, "at {offset}");
+                    self.right.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(_) => {
+                    self.failed.fetch_add(1, Ordering::Relaxed);
+                    thread::yield_now();
+                }
+            }
+        }
+    }
+
+    fn wait_for(&self, more: u64) {
+        let before = self.right.load(Ordering::Relaxed);
+        wait::until("reads go on", || self.right.load(Ordering::Relaxed) >= before + more).unwrap();
+    }
+}
+
+/// However the test ends, its readers do.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_tree_that_is_shown_by_the_kernel_as_it_comes_is_the_same_entry_by_entry() {
+    let own = Own::start(Place::new());
+    let (source, file) = (own.place.dir("source"), own.place.path("tree.tar"));
+    trees::varied(&source);
+    trees::rich(&source);
+    fs::write(source.join("large"), solid(3, 20 * MIB)).unwrap();
+    fs::write(source.join("larger"), solid(4, 40 * MIB)).unwrap();
+    let tar = Command::new("tar").arg("-C").arg(&source).arg("-cf").arg(&file).arg(".").status();
+    assert!(tar.unwrap().success());
+    let origin = Origin::of("/tree.tar", Body::File(file)).unwrap();
+    let (dir, _guard) = mount(&own, &origin.url("/tree.tar"));
+    assert!(shown(&own, &dir).unwrap()["survival"]["kept_by"].is_u64());
+
+    // What is touched comes, and little else.
+    let before = origin.counters().body_bytes;
+    let touched = reading_at(&dir.join("larger"), 30 * MIB, 5_000).join().unwrap().unwrap();
+    assert!(touched == solid(4, 40 * MIB)[30 * MIB as usize..][..5_000]);
+    let came = origin.counters().body_bytes - before;
+    assert!((1..MIB).contains(&came), "{came}");
+
+    trees::assert_same(&dir, &source);
+    trees::assert_same_attributes(&dir, &source);
+    // Once all of it is here nobody is needed any more.
+    wait::until("it needs nobody", || {
+        shown(&own, &dir).unwrap()["survival"]["independent"] == true
+    })
+    .unwrap();
+    drop(origin);
+    for pid in [own.holder(), Some(own.agent())].into_iter().flatten() {
+        kill(pid);
+    }
+    trees::assert_same(&dir, &source);
+}
+
+#[test]
+fn readers_of_an_agent_that_is_killed_again_and_again_read_on() {
+    let own = Own::start(Place::new());
+    // It ends within a page.
+    let bytes = solid(1, 48 * MIB + 17);
+    let origin = origin_of(&bytes);
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let pace = origin.inject(Fault::pace(8 * MIB).on("/d/large"));
+    let readers = Readers::of(dir.join("large"), &bytes);
+    thread::scope(|scope| {
+        (0..16).for_each(|seed| {
+            drop(scope.spawn({
+                let readers = &readers;
+                move || readers.read(seed)
+            }))
+        });
+        let _ends = Ends(&readers.over);
+        for _ in 0..5 {
+            readers.wait_for(20);
+            let agent = own.agent();
+            kill(agent);
+            wait::until("it is gone", || !running(&own.data, Of::Agents).contains(&agent)).unwrap();
+        }
+        pace.lift();
+        readers.wait_for(200);
+    });
+    assert_eq!(readers.failed.into_inner(), 0);
+    assert!(pace.struck() > 0);
+    assert!(fs::read(dir.join("large")).unwrap() == bytes);
+    // As it was before, with what came meanwhile.
+    assert_eq!(lane_of(&own, &dir), "kernel");
+    for number in 0..5 {
+        let small = fs::read(dir.join(format!("small/{number}"))).unwrap();
+        assert!(small == solid(number, 3_000 + number));
+    }
+}
+
+#[test]
+fn a_read_that_waited_when_its_agent_was_killed_is_answered_by_the_next_one() {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 20 * MIB);
+    let origin = origin_of(&bytes);
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let gate = origin.inject(Fault::gate().on("/d/large"));
+    let large = dir.join("large");
+    let readers: Vec<_> = (0..8).map(|at| reading_at(&large, at * 2 * MIB + 5, 100_000)).collect();
+    gate.wait_struck(1).unwrap();
+    for _ in 0..3 {
+        let (agent, struck) = (own.agent(), gate.struck());
+        kill(agent);
+        gate.wait_struck(struck + 1).unwrap();
+    }
+    assert!(readers.iter().all(|reader| !reader.is_finished()));
+    gate.lift();
+    for (at, reader) in readers.into_iter().enumerate() {
+        let read = reader.join().unwrap().unwrap();
+        assert!(read == bytes[at * 2 * MIB as usize + 5..][..100_000], "{at}");
+    }
+}
+
+#[test]
+fn where_the_holder_dies_the_mount_is_taken_away_and_nobody_reads_a_hole() {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 48 * MIB);
+    let origin = origin_of(&bytes);
+    for round in 0..5 {
+        let (dir, _guard) = mount(&own, &origin.url("/d/"));
+        let gate = origin.inject(Fault::gate().on("/d/large"));
+        let readers = Readers::of(dir.join("large"), &bytes);
+        // One that has it open all the time, and reads on after it was taken away.
+        let open = File::open(dir.join("large")).unwrap();
+        thread::scope(|scope| {
+            (0..8).for_each(|seed| {
+                drop(scope.spawn({
+                    let readers = &readers;
+                    move || readers.read(round * 8 + seed)
+                }))
+            });
+            let _ends = Ends(&readers.over);
+            gate.wait_struck(1).unwrap();
+            kill(own.holder().unwrap());
+            wait::until("it is taken away", || !is_shown(&dir)).unwrap();
+            let failed = readers.failed.load(Ordering::Relaxed);
+            wait::until("who waited got an error", || {
+                readers.failed.load(Ordering::Relaxed) >= failed + 8
+            })
+            .unwrap();
+        });
+        let mut buffer = vec![0; 4096];
+        fadvise(&open, 0, None, Advice::DontNeed).unwrap();
+        for at in 0..bytes.len() / MIB as usize {
+            match open.read_exact_at(&mut buffer, at as u64 * MIB) {
+                Ok(()) => assert!(buffer == bytes[at * MIB as usize..][..4096], "at {at} MiB"),
+                Err(error) => assert_eq!(error.raw_os_error(), Some(5), "{error}"),
+            }
+        }
+        assert!(shown(&own, &dir).is_none());
+        gate.lift();
+    }
+    assert_eq!(fs::read_dir(own.data.join("mounts")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_lost_agent_and_holder_is_taken_away_by_the_next_agent_before_it_does_anything() {
+    let own = Own::start(Place::new());
+    let origin = origin_of(&solid(1, 20 * MIB));
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    // All who have a hold on it.
+    let agent = own.agent();
+    for pid in [own.second_holder(), own.holder().unwrap(), agent] {
+        kill_process(pid, Signal::STOP).unwrap();
+    }
+    for pid in [own.second_holder(), own.holder().unwrap(), agent] {
+        kill(pid);
+    }
+    let own = own.start_again();
+    wait::until("it is taken away", || !is_shown(&dir)).unwrap();
+    assert!(own.log().contains("lost its agent and its holder"));
+    assert!(shown(&own, &dir).is_none());
+}
+
+#[test]
+fn where_agent_and_holder_die_at_once_nobody_reads_a_hole_either() {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 20 * MIB);
+    let origin = origin_of(&bytes);
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let gate = origin.inject(Fault::gate().on("/d/large"));
+    let waiting = reading_at(&dir.join("large"), 5 * MIB, 10_000);
+    gate.wait_struck(1).unwrap();
+    let open = File::open(dir.join("large")).unwrap();
+    let agent = own.agent();
+    for pid in [own.holder().unwrap(), agent] {
+        kill(pid);
+    }
+    let failed = waiting.join().unwrap().unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(5), "{failed}");
+    wait::until("it is taken away", || !is_shown(&dir)).unwrap();
+    let failed = open.read_exact_at(&mut [0], 9 * MIB).unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(5), "{failed}");
+}
+
+#[test]
+fn a_second_holder_that_dies_is_replaced() {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 20 * MIB);
+    let origin = origin_of(&bytes);
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let first = own.second_holder();
+    kill(first);
+    wait::until("there is another one", || own.second_holder() != first).unwrap();
+    let read = reading_at(&dir.join("large"), 5 * MIB, 10_000).join().unwrap().unwrap();
+    assert!(read == bytes[5 * MIB as usize..][..10_000]);
+    let open = File::open(dir.join("large")).unwrap();
+    let agent = own.agent();
+    for pid in [own.holder().unwrap(), agent] {
+        kill(pid);
+    }
+    wait::until("it is taken away", || !is_shown(&dir)).unwrap();
+    let failed = open.read_exact_at(&mut [0], 9 * MIB).unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(5), "{failed}");
+}
+
+#[test]
+fn where_the_origin_is_gone_a_read_fails_and_succeeds_once_it_is_back() {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 20 * MIB);
+    let origin = origin_of(&bytes);
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let away = origin.inject(Fault::status(404).on("/d/large"));
+    let failed = reading_at(&dir.join("large"), 9 * MIB, 10_000).join().unwrap().unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(5), "{failed}");
+    assert!(away.struck() > 0);
+    away.lift();
+    wait::until("it can be read", || {
+        let read = reading_at(&dir.join("large"), 9 * MIB, 10_000).join().unwrap();
+        read.is_ok_and(|read| read == bytes[9 * MIB as usize..][..10_000])
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_mount_is_taken_away_while_readers_wait_and_they_are_served_to_the_end() {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 20 * MIB);
+    let origin = origin_of(&bytes);
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let gate = origin.inject(Fault::gate().on("/d/large"));
+    let reader = reading_at(&dir.join("large"), 5 * MIB, 10_000);
+    gate.wait_struck(1).unwrap();
+    let umount = |words: &[&str]| {
+        dfctl_at(&own.socket, &[&["umount"], words, &[dir.to_str().unwrap()]].concat())
+    };
+    umount(&[]).fails(1, "DFS-5105");
+    umount(&["--lazy"]).done();
+    assert!(!is_shown(&dir) && !reader.is_finished());
+    // Also by an agent that has never seen its name.
+    let struck = gate.struck();
+    kill(own.agent());
+    gate.wait_struck(struck + 1).unwrap();
+    gate.lift();
+    assert!(reader.join().unwrap().unwrap() == bytes[5 * MIB as usize..][..10_000]);
+    // Nothing is left of it.
+    wait::until("nothing is written down of it", || {
+        fs::read_dir(own.data.join("mounts")).unwrap().count() == 0
+    })
+    .unwrap();
+}
+
+#[test]
+fn without_an_agent_a_mount_is_taken_away_and_who_waits_is_served_by_the_next_one() {
+    let place = Place::new();
+    let holder = crate::survival::Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let bytes = solid(1, 20 * MIB);
+    let origin = origin_of(&bytes);
+    let dir = agent.mount_in("kernel", &origin.url("/d/"), place.dir("mount"));
+    let gate = origin.inject(Fault::gate().on("/d/large"));
+    let reader = reading_at(&dir.join("large"), 5 * MIB, 10_000);
+    gate.wait_struck(1).unwrap();
+    agent.kill();
+    dfctl_at(agent.socket(), &["umount", "--lazy", dir.to_str().unwrap()]).done();
+    assert!(!is_shown(&dir) && !reader.is_finished());
+    gate.lift();
+    agent.start_again();
+    assert!(reader.join().unwrap().unwrap() == bytes[5 * MIB as usize..][..10_000]);
+}
+
+#[test]
+fn whoever_waits_for_an_agent_that_does_not_come_gets_an_error_and_the_mount_is_taken_away() {
+    let place = Place::new();
+    let holder = crate::survival::Holder::start(&place, 1);
+    let mut agent = holder.agent(&place);
+    let origin = origin_of(&solid(1, 20 * MIB));
+    let dir = agent.mount_in("kernel", &origin.url("/d/"), place.dir("mount"));
+    let gate = origin.inject(Fault::gate().on("/d/large"));
+    let reader = reading_at(&dir.join("large"), 5 * MIB, 10_000);
+    gate.wait_struck(1).unwrap();
+    agent.kill();
+    let error = reader.join().unwrap().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5), "{error}");
+    assert!(!is_shown(&dir));
+    gate.lift();
+    agent.start_again();
+}
+
+#[test]
+fn an_agent_that_ends_takes_the_mount_away_and_who_has_files_open_gets_errors_and_no_holes() {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 20 * MIB);
+    let origin = origin_of(&bytes);
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let open = File::open(dir.join("large")).unwrap();
+    let (agent, holder) = (own.agent(), own.holder().unwrap());
+    for pid in [agent, holder] {
+        kill_process(pid, Signal::TERM).unwrap();
+    }
+    wait::until("the agent is gone", || running(&own.data, Of::Agents).is_empty()).unwrap();
+    assert!(!is_shown(&dir));
+    let mut byte = [0];
+    let error = open.read_exact_at(&mut byte, 9 * MIB).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5), "{error}");
+    // It is there as long as anybody could read a hole.
+    assert_eq!(own.holder(), Some(holder));
+    drop(open);
+    wait::until("the holder is gone", || own.holder().is_none()).unwrap();
+}
+
+#[test]
+fn whoever_is_killed_in_whatever_order_nobody_reads_a_hole() {
+    // `SEED=n` tries another order.
+    let seed: u64 = std::env::var("SEED").map_or(7, |seed| seed.parse().unwrap());
+    println!("SEED={seed}");
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 64 * MIB);
+    let origin = origin_of(&bytes);
+    let _pace = origin.inject(Fault::pace(6 * MIB).on("/d/large"));
+    let dir = own.place.dir("mount");
+    let _guard = Mount::guard(&dir);
+    let url = origin.url("/d/");
+    let mounted = || {
+        wait::until("it is mounted", || {
+            let mount = ["mount", "--lane", "kernel", &url, dir.to_str().unwrap()];
+            is_shown(&dir) || dfctl_at(&own.socket, &mount).code == 0
+        })
+        .unwrap();
+    };
+    mounted();
+    let readers = Readers::of(dir.join("large"), &bytes);
+    let mut killed = BTreeSet::new();
+    thread::scope(|scope| {
+        (0..8).for_each(|reader| {
+            drop(scope.spawn({
+                let readers = &readers;
+                move || readers.read(seed + reader)
+            }))
+        });
+        let _ends = Ends(&readers.over);
+        let mut dice = seed;
+        for _ in 0..16 {
+            dice = dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            readers.wait_for((dice >> 33) % 12);
+            // The holder seldom: the agent is what dies.
+            let is_holder = (dice >> 40).is_multiple_of(3);
+            let victim =
+                if is_holder { own.holder() } else { running(&own.data, Of::Agents).pop() };
+            if let Some(victim) = victim.filter(|_| own.holder().is_some()) {
+                kill(victim);
+                killed.insert(is_holder);
+            }
+            if is_holder {
+                wait::until("it is taken away", || !is_shown(&dir)).unwrap();
+            }
+            mounted();
+        }
+        readers.wait_for(20);
+    });
+    assert_eq!(killed.len(), 2, "agents and holders were killed");
+}
