@@ -73,13 +73,13 @@ impl Error {
 
 /// The whole process, with what its site compiled in.
 pub fn main(extensions: Extensions) -> ExitCode {
+    if holder::second::is_meant() {
+        return process::exit_code(PROCESS, holder::second::run(), |error| Fault::of(error));
+    }
     let mut flags = process::parsed::<Flags>();
     match flags.command.take() {
         Some(Command::Holder(flags)) => {
             process::exit_code(PROCESS, holder::process::run(&flags), HolderError::fault)
-        }
-        Some(Command::SecondHolder) => {
-            process::exit_code(PROCESS, holder::second::run(), |error| Fault::of(error))
         }
         None => process::main(PROCESS, run(flags, extensions), Error::fault),
     }

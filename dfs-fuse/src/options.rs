@@ -97,9 +97,6 @@ pub enum Command {
     /// Keeps the mounts of an agent that dies for the next one. Agents start it themselves; a machine runs it for those
     /// in containers.
     Holder(HolderFlags),
-    /// A holder's own second, which it starts itself.
-    #[command(name = crate::holder::second::SUBCOMMAND, hide = true)]
-    SecondHolder,
 }
 
 /// Who keeps the mounts when the agent dies.

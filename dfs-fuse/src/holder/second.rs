@@ -21,8 +21,8 @@ use super::{Guard, packet};
 use crate::fanotify::Failing;
 use crate::mount;
 
-/// The subcommand that it is started with.
-pub const SUBCOMMAND: &str = "second-holder";
+/// The word that it is started with; nobody else has a use for it.
+const WORD: &str = "second-holder";
 
 /// Until another one is started after one that died.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -35,6 +35,11 @@ enum FromHolder {
     Guard { name: String },
     /// It needs nobody any more.
     LetGo { name: String },
+}
+
+/// Whether this process was started as one.
+pub fn is_meant() -> bool {
+    std::env::args_os().nth(1).is_some_and(|word| word == WORD)
 }
 
 /// Runs until the holder at the other end of the standard input is gone, and what was guarded is not used any more.
@@ -54,16 +59,21 @@ pub fn run() -> io::Result<()> {
             Ok(None) | Err(_) => break,
         }
     }
-    let ends: Vec<_> =
-        guarded.into_values().map(|guard| std::thread::spawn(|| end(guard))).collect();
-    for end in ends {
-        // One that panicked has no hold any more; the others have theirs.
-        let _ = end.join();
-    }
+    // Until all have ended none of them is let go of.
+    let guarded: Vec<_> = guarded.into_values().collect();
+    std::thread::scope(|scope| {
+        for guard in &guarded {
+            let begun = std::thread::Builder::new().spawn_scoped(scope, || end(guard));
+            if begun.is_err() {
+                // The others wait for that long, and see nothing.
+                end(guard);
+            }
+        }
+    });
     Ok(())
 }
 
-fn end(guard: Guard) {
+fn end(guard: &Guard) {
     tracing::error!(name = guard.name, "a mount lost its holder: it is taken away");
     let at = guard.record.read().ok().and_then(|record| record.at).unwrap_or_default();
     mount::take_away(&at);
@@ -161,7 +171,7 @@ fn start() -> io::Result<(OwnedFd, Child)> {
     super::process::patient(&own)?;
     // This one, whatever lies where it lay by now.
     let mut command = Command::new("/proc/self/exe");
-    Ok((own, command.arg0(NAME).arg(SUBCOMMAND).stdin(other).spawn()?))
+    Ok((own, command.arg0(NAME).arg(WORD).stdin(other).spawn()?))
 }
 
 /// Nothing is ever said at the other end.
