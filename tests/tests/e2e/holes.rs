@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
@@ -434,6 +434,93 @@ fn an_agent_that_ends_takes_the_mount_away_and_who_has_files_open_gets_errors_an
     assert_eq!(own.holder(), Some(holder));
     drop(open);
     wait::until("the holder is gone", || own.holder().is_none()).unwrap();
+}
+
+#[test]
+fn who_had_files_open_when_the_agent_ended_reads_on_beside_a_new_mount_once_there_is_another_one() {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 20 * MIB);
+    let origin = origin_of(&bytes);
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let open = File::open(dir.join("large")).unwrap();
+    kill_process(own.agent(), Signal::TERM).unwrap();
+    let own = own.start_again();
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    for (at, from) in (0..20).map(|at| (at * MIB, at % 2 == 0)) {
+        let again = File::open(dir.join("large")).unwrap();
+        let mut read = vec![0; 10_000];
+        let file = if from { &open } else { &again };
+        file.read_exact_at(&mut read, at).unwrap();
+        assert!(read == bytes[at as usize..][..10_000], "at {at}");
+    }
+}
+
+#[test]
+fn an_agent_is_replaced_while_a_read_waits() {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 20 * MIB);
+    let origin = origin_of(&bytes);
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let gate = origin.inject(Fault::gate().on("/d/large"));
+    let reader = reading_at(&dir.join("large"), 5 * MIB, 10_000);
+    gate.wait_struck(1).unwrap();
+    let said = dfctl_at(&own.socket, &["upgrade", "--format", "json"]).done().json().unwrap();
+    assert_eq!(said["mounts"], 1, "{said}");
+    gate.wait_struck(2).unwrap();
+    assert!(!reader.is_finished());
+    gate.lift();
+    assert!(reader.join().unwrap().unwrap() == bytes[5 * MIB as usize..][..10_000]);
+    assert!(!own.log().contains("WARN"), "{}", own.log());
+}
+
+#[test]
+fn what_is_mapped_comes_as_it_is_touched_also_while_the_agent_is_killed() {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 30 * MIB + 5);
+    let origin = origin_of(&bytes);
+    let pace = origin.inject(Fault::pace(10 * MIB).on("/d/large"));
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let file = File::open(dir.join("large")).unwrap();
+    #[allow(unsafe_code)]
+    // SAFETY: files of a mount never change and are never cut short.
+    let mapped = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..4)
+            .map(|part| {
+                let (mapped, bytes) = (&mapped, &bytes);
+                scope.spawn(move || {
+                    let from = part * bytes.len() / 4;
+                    let to = (part + 1) * bytes.len() / 4;
+                    assert!(mapped[from..to] == bytes[from..to], "part {part}");
+                })
+            })
+            .collect();
+        pace.wait_struck(1).unwrap();
+        kill(own.agent());
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+#[test]
+fn a_reader_that_is_killed_while_it_waits_ends_at_once_and_is_in_nobodys_way() {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 20 * MIB);
+    let origin = origin_of(&bytes);
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let gate = origin.inject(Fault::gate().on("/d/large"));
+    let mut cat = Command::new("cat").arg(dir.join("large")).stdout(Stdio::null()).spawn().unwrap();
+    gate.wait_struck(1).unwrap();
+    cat.kill().unwrap();
+    cat.wait().unwrap();
+    // While nobody is there, too.
+    kill(own.agent());
+    let mut cat = Command::new("cat").arg(dir.join("large")).stdout(Stdio::null()).spawn().unwrap();
+    gate.wait_struck(2).unwrap();
+    cat.kill().unwrap();
+    cat.wait().unwrap();
+    gate.lift();
+    assert!(fs::read(dir.join("large")).unwrap() == bytes);
+    dfctl_at(&own.socket, &["umount", dir.to_str().unwrap()]).done();
 }
 
 #[test]

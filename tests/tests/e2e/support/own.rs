@@ -57,12 +57,12 @@ impl Own {
         own
     }
 
-    /// Starts another agent where nobody is left.
+    /// Starts another agent where none is left.
     pub fn start_again(self) -> Self {
         // Who dies has no name for a moment before he lets go.
         let lock = File::open(self.data.join("lock")).unwrap();
         let is_free = || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-        wait::until("nobody is left", || self.holder().is_none() && is_free()).unwrap();
+        wait::until("no agent is left", is_free).unwrap();
         drop(lock);
         let _ = fs::remove_file(&self.socket);
         self.run();
