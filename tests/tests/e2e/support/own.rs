@@ -58,7 +58,7 @@ impl Own {
     }
 
     /// Starts another agent where none is left.
-    pub fn start_again(self) -> Self {
+    pub fn start_again(&self) {
         // Who dies has no name for a moment before he lets go.
         let lock = File::open(self.data.join("lock")).unwrap();
         let is_free = || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
@@ -66,13 +66,13 @@ impl Own {
         drop(lock);
         let _ = fs::remove_file(&self.socket);
         self.run();
-        self
     }
 
     fn run(&self) {
         let own = self;
         let mut command = binaries().command("dfs-fuse").unwrap();
-        let log = File::create(own.place.path("agent.log")).unwrap();
+        let log = own.place.path("agent.log");
+        let log = File::options().create(true).append(true).open(log).unwrap();
         command.arg("--data-dir").arg(&own.data).arg("--socket").arg(&own.socket);
         command.args(["--port-pieces", "0", "--port-metrics", "0"]).env("DFS_HOLDER", "own");
         let mut child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
