@@ -174,7 +174,7 @@ pub enum MountError {
         name: String,
     },
     /// A FUSE mount there lost its process.
-    #[error("{0} is a mount whose process is gone; clear it first: dfctl umount --lazy {0}")]
+    #[error("{0} is a mount whose agent is gone; take it away first: dfctl umount {0}")]
     Dead(PathBuf),
     /// The mount point cannot be looked at.
     #[error("cannot look at {dir}", dir = .dir.display())]

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::inside::{Named, answer, in_the_cluster_meant, status};
 use super::trace::runs as runs_of;
+use super::within::take_away;
 use crate::backend::{
     Away, Backend, FailureClass, MountInfo, MountRequest, Prefetch, Survival, View,
 };
@@ -180,6 +181,9 @@ fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
         CliError::new(&codes::MOUNT_DIR, what)
     };
     let real = dir.canonicalize().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotConnected => {
+            refused("a mount whose agent is gone is still there".into()).hint(take_away(dir))
+        }
         std::io::ErrorKind::NotFound => refused("there is no such directory".into())
             .hint(format!("mkdir -p {}", quoted_path(dir))),
         _ => refused(error.to_string()),
@@ -189,9 +193,9 @@ fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
     let found = rustix::fs::statx(rustix::fs::CWD, &real, flags, wanted);
     match found.map(|found| FileType::from_raw_mode(found.stx_mode.into())) {
         Ok(kind) if kind != FileType::Directory => Err(refused("it is not a directory".into())),
-        Err(Errno::NOTCONN) => {
+        Err(Errno::NOTCONN | Errno::CONNABORTED) => {
             let why = "a mount whose agent is gone is still there".into();
-            Err(refused(why).hint(format!("dfctl umount --lazy {}", quoted_path(dir))))
+            Err(refused(why).hint(take_away(dir)))
         }
         // Whatever else is wrong with it, the agent says so.
         Ok(_) | Err(_) => Ok(real),

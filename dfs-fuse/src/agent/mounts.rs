@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dfs_artifact::{Index, OriginRecipe, Recipe, View};
+use dfs_artifact::{Index, OriginRecipe, Recipe, View, erofs};
 use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::AgentFacts;
 use super::api::trace::Traced;
 use super::asker::Asker;
 use super::before::{Away, Before};
@@ -26,7 +27,8 @@ use super::kept;
 use super::prefetch::{Mode, Prefetch, PrefetchView};
 use super::shared::Sharing;
 use super::traces::{Beginning, Traces, Watching, subject};
-use crate::core::{Generation, Owner};
+use super::walk::find;
+use crate::core::{AllReads, Generation, Owner, Reads, Seen};
 use crate::holder::{Holder, Kept};
 use crate::lane::{self, Chosen, Lane, Machine, Shape, Wanted};
 use crate::mount::{
@@ -130,6 +132,7 @@ const KEPT: &str = "as the agent before this one had it";
 /// What is mounted.
 pub(super) struct Shown {
     opened: OpenArtifact,
+    view: View,
     path: Vec<u8>,
     lane: Chosen,
     /// What of the spaces is shown. Of a whole tree it is found out when somebody wants to know; `None` where its
@@ -139,6 +142,8 @@ pub(super) struct Shown {
     by: Asker,
     prefetch: Prefetch,
     away: Option<Away>,
+    /// What its readers meet, where that is seen.
+    reads: Option<Arc<Reads>>,
 }
 
 /// A mount as people see it.
@@ -167,6 +172,8 @@ pub struct MountView {
     pub prefetch: PrefetchView,
     /// Where it is shown as it was before: why.
     pub away: Option<Away>,
+    /// What its readers met, where that is seen.
+    pub reads: Option<Seen>,
 }
 
 /// The mounts of this process; dropping it unmounts them all.
@@ -185,6 +192,10 @@ pub struct MountTable {
     traces: Arc<Traces>,
     /// Who is told of that.
     swarm: Option<Swarm>,
+    /// What readers meet.
+    reads: AllReads,
+    /// Where this process listens.
+    socket: Option<PathBuf>,
     /// One for each mount that is served, until it ends; the runtime's end ends them too.
     watchers: TaskTracker,
 }
@@ -199,8 +210,10 @@ impl AsRef<[u8]> for SharedIndex {
 }
 
 impl MountTable {
-    /// A table whose mounts are kept so when this process dies, and whose profiles lie in `data_dir` and go to the swarm.
-    pub fn new(custody: Option<Custody>, data_dir: &Path, swarm: Option<Swarm>) -> Self {
+    /// A table whose mounts are kept so when this process dies, and whose profiles lie in its data directory and go to
+    /// the swarm.
+    pub fn new(custody: Option<Custody>, facts: &AgentFacts, swarm: Option<Swarm>) -> Self {
+        let data_dir = &facts.data_dir;
         Self {
             entries: Arc::default(),
             detached: Arc::default(),
@@ -210,6 +223,8 @@ impl MountTable {
             before: Before::in_dir(data_dir),
             traces: Arc::new(Traces::in_dir(data_dir)),
             swarm,
+            reads: AllReads::default(),
+            socket: facts.socket.clone(),
             watchers: TaskTracker::new(),
         }
     }
@@ -222,6 +237,11 @@ impl MountTable {
     /// What is read of them.
     pub fn traces(&self) -> &Traces {
         &self.traces
+    }
+
+    /// What readers of all mounts met, those that have ended included.
+    pub fn reads(&self) -> Seen {
+        self.reads.seen()
     }
 
     /// Who keeps them.
@@ -262,6 +282,7 @@ impl MountTable {
             options.direct = alone.spaces;
         }
         let (dir, watcher) = (request.dir, self.watcher(Beginning::Mounted));
+        let reads = self.counts(&mut options);
         let mounting = tokio::task::spawn_blocking(move || {
             give_back(&whole);
             let (tree, footprint) = tree_of(whole, &what.path)?;
@@ -271,7 +292,7 @@ impl MountTable {
             if let Err(Some(why)) = mounted.direct() {
                 lane = lane::refused(why, &lane);
             }
-            let shown = Shown::new(what, footprint, lane, prefetch);
+            let shown = Shown::new(what, footprint, lane, prefetch, Some(reads));
             Ok::<_, MountTableError>((mounted, shown, watching))
         });
         let (mounted, shown, watching) =
@@ -344,7 +365,7 @@ impl MountTable {
         let (watcher, in_use) = (self.watcher(Beginning::Mounted), Arc::clone(&content));
         let beginning = tokio::task::spawn_blocking(move || {
             let (watching, prefetch) = watcher.watch(&what, &content)?;
-            let shown = Shown::new(what, OnceLock::new(), lane, prefetch);
+            let shown = Shown::new(what, OnceLock::new(), lane, prefetch, None);
             Ok::<_, MountTableError>((shown, watching))
         });
         let (shown, watching) = beginning.await.map_err(|_| MountTableError::Stopping)??;
@@ -373,6 +394,13 @@ impl MountTable {
         Watcher { traces: Arc::clone(&self.traces), swarm: self.swarm.clone(), beginning }
     }
 
+    /// Has the reads of a mount counted, and its directories say who serves it.
+    fn counts(&self, options: &mut MountOptions) -> Arc<Reads> {
+        options.core.reads = self.reads.begin();
+        options.core.socket.clone_from(&self.socket);
+        Arc::clone(&options.core.reads)
+    }
+
     fn keeping(&self, shown: ShownMount) -> Option<Keeping> {
         Some(Keeping { custody: self.custody.clone()?, shown })
     }
@@ -394,6 +422,7 @@ impl MountTable {
         options.core.owner = what.owner;
         options.core.generation = Generation(u16::try_from(record.generation).unwrap_or(0));
         options.keeping = self.keeping(shown);
+        let reads = self.counts(&mut options);
         let watcher = self.watcher(Beginning::Resumed);
         let resuming = tokio::task::spawn_blocking(move || {
             let (tree, footprint) = tree_of(whole, &what.path)?;
@@ -405,7 +434,7 @@ impl MountTable {
                 Err(_) => Lane::Fuse,
             };
             let lane = Chosen { lane, why: KEPT.to_owned() };
-            let shown = Shown::new(what, footprint, lane, prefetch);
+            let shown = Shown::new(what, footprint, lane, prefetch, Some(reads));
             Ok::<_, MountTableError>((mounted, shown, watching))
         });
         let (mounted, shown, watching) =
@@ -726,10 +755,22 @@ impl Shown {
         footprint: OnceLock<Option<Footprint>>,
         lane: Chosen,
         prefetch: Prefetch,
+        reads: Option<Arc<Reads>>,
     ) -> Arc<Self> {
-        let What { opened, path, by, away, .. } = what;
+        let What { opened, view, path, by, away, .. } = what;
         let marks = opened.tasks.iter().map(Task::mark).collect();
-        Arc::new(Self { opened, path, lane, footprint, marks, by, prefetch, away })
+        Arc::new(Self {
+            opened,
+            view,
+            path,
+            lane,
+            footprint,
+            marks,
+            by,
+            prefetch,
+            away,
+            reads,
+        })
     }
 
     /// Whose it is.
@@ -740,6 +781,24 @@ impl Shown {
     /// Whether this user may be told of it.
     pub(super) fn is_for(&self, asker: Asker) -> bool {
         asker.may_see_mount(self.by, &self.opened)
+    }
+
+    /// The artifact, and where in it lies what is at `path` of the mount.
+    pub(super) fn within(&self, path: &[u8]) -> Meant {
+        let index = self.opened.index.as_ref().map(|index| &*index.index);
+        let is_file = |index: &Index| {
+            let nid = find(index, &self.path).ok().flatten();
+            let attr = nid.and_then(|nid| index.image().attr(nid).ok());
+            attr.is_some_and(|attr| attr.kind == erofs::Kind::File)
+        };
+        let joined = match (&self.path[..], path) {
+            (own, b"") => own.to_vec(),
+            (b"", path) => path.to_vec(),
+            // It is mounted in a directory that was made for it.
+            (own, _) if index.is_some_and(is_file) => own.to_vec(),
+            (own, path) => [own, b"/", path].concat(),
+        };
+        Meant { opened: self.opened.clone(), view: self.view, path: joined }
     }
 
     /// It, as what is known of its reads is asked for.
@@ -804,6 +863,7 @@ impl Shown {
             survival,
             prefetch,
             away: self.away.clone(),
+            reads: self.reads.as_ref().map(|reads| reads.seen()),
         }
     }
 }
@@ -832,6 +892,16 @@ impl MountRequest {
         options.in_sight = Some(self.data_dir.clone());
         options
     }
+}
+
+/// Something inside of an artifact.
+pub(super) struct Meant {
+    /// The artifact.
+    pub opened: OpenArtifact,
+    /// Seen how.
+    pub view: View,
+    /// Where in its tree; empty is all of it.
+    pub path: Vec<u8>,
 }
 
 /// What is to be mounted, for whom and how.
