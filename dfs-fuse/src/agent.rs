@@ -40,12 +40,13 @@ use tokio_util::sync::CancellationToken;
 pub use self::asker::Asker;
 pub use self::before::Away;
 pub use self::content::SpaceContent;
+pub use self::independent::is_written_down;
 pub use self::kept::Ending;
 use self::known::Answers;
 pub use self::known::{CommandId, Question};
 pub use self::mounts::{MountRequest, MountTable, MountTableError};
-pub use self::prefetch::{Mode, PrefetchView, State};
 pub use self::pins::Pins;
+pub use self::prefetch::{Mode, PrefetchView, State};
 pub use self::status::{CallError, status_of};
 use crate::mount::Custody;
 
@@ -95,16 +96,16 @@ pub struct AgentFacts {
     pub cluster: String,
     /// Disk the cache may take.
     pub capacity: Option<ByteSize>,
-}
     /// Where it listens; nowhere inside of another process.
     pub socket: Option<PathBuf>,
+}
 
 struct Inner {
     host: Host,
     facts: AgentFacts,
     mounts: MountTable,
-    answers: Mutex<Answers>,
     pins: Pins,
+    answers: Mutex<Answers>,
     /// Questions under way.
     flights: Mutex<Flights>,
     /// Number of calls under way, for those who end an idle agent.
