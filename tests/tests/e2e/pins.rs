@@ -158,6 +158,20 @@ fn filling_goes_on_after_the_agent_was_killed() {
 }
 
 #[test]
+fn readers_do_not_wait_for_what_is_fetched_for_a_pin() {
+    let (place, origin) = (Place::new(), models());
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/m/"), place.dir("mount"));
+    let stalled = origin.inject(Fault::stall_after(MIB).on("/m/llama/a.bin"));
+    agent.dfctl(&["cache", "pin", dir.to_str().unwrap()]).done();
+    until("it stands still", || stalled.struck() > 0);
+    assert!(fs::read(dir.join("other/c.bin")).unwrap() == all(&Body::noise(3, 4 * MIB)));
+    assert_ne!(state(&agent), "whole");
+    stalled.lift();
+    until("it is whole", || state(&agent) == "whole");
+}
+
+#[test]
 fn who_waits_for_a_pin_is_told_that_its_origin_is_gone_and_it_goes_on_when_that_is_back() {
     let (place, origin) = (Place::new(), models());
     let agent = Agent::solo(&place, "agent");
@@ -177,11 +191,11 @@ fn who_waits_for_a_pin_is_told_that_its_origin_is_gone_and_it_goes_on_when_that_
 #[test]
 fn more_than_there_is_room_for_is_refused_before_anything_is_fetched() {
     let (place, origin) = (Place::new(), models());
-    origin.put("/large/a", Body::noise(9, 40 * MIB));
+    origin.put("/large/a", Body::noise(9, 46 * MIB));
     origin.put("/large/b", Body::noise(10, 40 * MIB));
     let agent = Agent::solo_with(&place, "agent", &["--capacity", "64MiB"]);
     let said = agent.dfctl(&["cache", "pin", &origin.url("/large/")]).fails(7, "DFS-4128");
-    assert!(said.stderr.contains("it takes 80.0 MiB"), "{}", said.stderr);
+    assert!(said.stderr.contains("it takes 86.0 MiB"), "{}", said.stderr);
     assert!(said.stderr.contains("has room for 60.0 MiB"), "{}", said.stderr);
     assert_eq!(origin.counters().path("/large/a").body_bytes, 0);
     assert_eq!(pins(&agent).len(), 0);
