@@ -5,6 +5,7 @@
 //! instead of carrying them through. Nothing here renders or exits.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -443,6 +444,8 @@ pub struct MountRequest {
     pub path: Vec<u8>,
     /// Absolute mount point.
     pub dir: PathBuf,
+    /// The same, open, where its name must not be looked up by others.
+    pub handle: Option<Arc<OwnedFd>>,
     /// As a file, a tree, or by its kind.
     pub view: View,
     /// `auto` or `fuse`.

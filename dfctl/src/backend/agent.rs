@@ -4,6 +4,7 @@
 //! agent gives them, the finer class and causes of [`Details`].
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -198,6 +199,7 @@ impl Backend for Agent {
         let request = node::MountRequest {
             target: Some(targets::to_wire(&request.target)),
             dir: dir.to_owned(),
+            handle: request.handle.as_ref().and_then(|open| u32::try_from(open.as_raw_fd()).ok()),
             view: view_message(request.view),
             lane: request.lane,
             uid: request.uid,

@@ -1,11 +1,13 @@
 //! `dfctl mount`.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dfs_fuse::mount::mounts;
 use dfs_model::ByteSize;
-use rustix::fs::{AtFlags, FileType, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::inside::{Named, answer, in_the_cluster_meant, status};
@@ -107,10 +109,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let shown = dir.display().to_string();
     let backend = agent(context).await?;
     let begun = std::time::Instant::now();
+    let handle = handle_of(&dir)?;
     let request = MountRequest {
         target: locator.target.clone(),
         path: locator.inner.clone().unwrap_or_default(),
         dir,
+        handle: handle.clone(),
         view: args.view.unwrap_or(View::Auto),
         lane: options.lane.unwrap_or(args.lane),
         allow_other: args.allow_other || options.allow_other,
@@ -128,6 +132,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         }
         _ => CliError::backend("mount", &url, failure),
     })?;
+    drop(handle);
     context.output.report("mount", &mount, || human(&mount, begun.elapsed()))?;
     if let Some(Away { since_unix_ms, why }) = &mount.away {
         let (then, why) = (when::ago(*since_unix_ms), printable(why));
@@ -200,6 +205,22 @@ fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
         // Whatever else is wrong with it, the agent says so.
         Ok(_) | Err(_) => Ok(real),
     }
+}
+
+/// The mount point, open, where systemd mounts on it when somebody looks in: everybody but those whom systemd started for it
+/// waits for that to be done, the agent too.
+fn handle_of(dir: &Path) -> Result<Option<Arc<OwnedFd>>, CliError> {
+    let table = mounts().unwrap_or_default();
+    if !table.iter().any(|mount| mount.dir == dir && mount.is_automount()) {
+        return Ok(None);
+    }
+    // Not asked to be a directory: that would begin another mount.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(dir, flags, Mode::empty()).map_err(|error| {
+        let what = format!("cannot mount on {}", dir.display());
+        CliError::new(&codes::MOUNT_DIR, what).caused_by(&std::io::Error::from(error))
+    })?;
+    Ok(Some(Arc::new(opened)))
 }
 
 /// The mount point as text, as the agent takes it.

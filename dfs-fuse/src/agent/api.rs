@@ -335,6 +335,7 @@ impl node_server::Node for NodeService {
     async fn mount(&self, request: Request<MountRequest>) -> Result<Response<MountInfo>, Status> {
         let _busy = self.agent.enter();
         let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        let way = request.get_ref().handle.and_then(|handle| Asker::handle(&request, handle));
         let request = request.into_inner();
         let view = mounted_as(request.view());
         let prefetch = Mode::from(request.prefetch());
@@ -360,6 +361,7 @@ impl node_server::Node for NodeService {
             view,
             path: request.path.into(),
             dir,
+            way,
             audience,
             lane,
             owner,

@@ -52,6 +52,8 @@ pub struct MountRequest {
     pub path: Vec<u8>,
     /// Where: an absolute path.
     pub dir: PathBuf,
+    /// Another name of it, where that one must not be looked up.
+    pub way: Option<PathBuf>,
     /// Who may look in.
     pub audience: Audience,
     /// By which way it is to be read.
@@ -889,6 +891,7 @@ impl MountRequest {
         options.programs = self.programs;
         options.core.owner = self.owner;
         options.mount_point_of = self.by.mounts_on_own();
+        options.way.clone_from(&self.way);
         options.in_sight = Some(self.data_dir.clone());
         options
     }
