@@ -5,6 +5,7 @@
 //! instead of carrying them through. Nothing here renders or exits.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +22,10 @@ use rustix::fs::Mode;
 pub mod agent;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod kept;
 pub mod swarm;
+
+pub use kept::{CachedEntry, CachedTree, Named, PinState, PinnedTree, ReadsInfo, Repair, Unpinned};
 
 /// Why a backend could not do it, by what a person can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +100,10 @@ pub enum FailureClass {
     CacheFailed,
     /// The task is pinned: it may not be taken away.
     TaskPinned,
+    /// A tree that is pinned needs the task.
+    TaskKept,
+    /// More is to be pinned than there is room for.
+    PinTooLarge,
     /// The agent cannot be replaced without loss.
     NotHandedOver,
     /// What was given is not a prefetch profile of this.
@@ -436,6 +444,8 @@ pub struct MountRequest {
     pub path: Vec<u8>,
     /// Absolute mount point.
     pub dir: PathBuf,
+    /// The same, open, where its name must not be looked up by others.
+    pub handle: Option<Arc<OwnedFd>>,
     /// As a file, a tree, or by its kind.
     pub view: View,
     /// `auto` or `fuse`.
@@ -586,6 +596,8 @@ pub struct MountInfo {
     pub prefetch: PrefetchInfo,
     /// Where its origin could not be asked, and it is shown as it was before.
     pub away: Option<Away>,
+    /// What its readers met; `None` where the kernel reads it alone.
+    pub reads: Option<ReadsInfo>,
 }
 
 /// An origin that could not be asked.
@@ -650,6 +662,7 @@ impl MountInfo {
             survival: Survival::Dies { why: None },
             prefetch: PrefetchInfo::default(),
             away: None,
+            reads: None,
         }
     }
 
@@ -752,6 +765,10 @@ pub struct Verified {
     pub groups_bad: u64,
     /// Which ones.
     pub bad_groups: Vec<u64>,
+    /// Of the bad ones, fetched again.
+    pub groups_repaired: u64,
+    /// Why others were not.
+    pub why_not: String,
     /// The last event: totals.
     pub finished: bool,
 }
@@ -819,14 +836,26 @@ pub trait Backend: Send + Sync {
     async fn remove_task(&self, task: TaskId, pins: Pins) -> Result<u64, Failure>;
     /// Pins a task or lets it go; answers whether that changed anything.
     async fn pin_task(&self, task: TaskId, pin: Pin) -> Result<bool, Failure>;
+    /// What of something is here, with so many entries of a directory.
+    async fn cached(&self, named: &Named, entries: u32) -> Result<CachedTree, Failure>;
+    /// Keeps all of something; answers whether that is news, before what is missing came.
+    async fn pin_tree(&self, named: &Named) -> Result<(PinnedTree, bool), Failure>;
+    /// Lets go of it.
+    async fn unpin_tree(&self, named: &Named) -> Result<Unpinned, Failure>;
+    /// All that is kept so.
+    async fn pins(&self) -> Result<Vec<PinnedTree>, Failure>;
     /// Evicts down to `target` bytes, or to the agent's own low watermark.
     async fn collect_garbage(
         &self,
         target: Option<u64>,
         dry_run: bool,
     ) -> Result<Collected, Failure>;
-    /// Hashes what the cache holds again.
-    fn verify_cache(&self, task: Option<TaskId>) -> BoxStream<'static, Result<Verified, Failure>>;
+    /// Hashes again what the cache holds of these tasks; of all where none is named.
+    fn verify_cache(
+        &self,
+        tasks: &[TaskId],
+        repair: Repair,
+    ) -> BoxStream<'static, Result<Verified, Failure>>;
     /// About itself.
     async fn status(&self) -> Result<AgentStatus, Failure>;
 }

@@ -11,6 +11,7 @@ mod cluster;
 mod completion;
 mod config;
 mod doctor;
+mod elsewhere;
 mod explain;
 mod get;
 pub mod inside;
@@ -32,6 +33,7 @@ mod upgrade;
 mod version;
 mod watching;
 mod why;
+mod within;
 
 pub use inside::interrupted;
 

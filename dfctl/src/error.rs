@@ -234,7 +234,10 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::NoTask => &codes::NO_TASK,
         FailureClass::NotHandedOver => &codes::NOT_REPLACED,
         FailureClass::BadProfile => &codes::BAD_PROFILE,
-        FailureClass::TaskInUse | FailureClass::TaskPinned => &codes::TASK_IN_USE,
+        FailureClass::TaskInUse | FailureClass::TaskPinned | FailureClass::TaskKept => {
+            &codes::TASK_IN_USE
+        }
+        FailureClass::PinTooLarge => &codes::PIN_TOO_LARGE,
         FailureClass::CacheFailed => &codes::CACHE_FAILED,
         FailureClass::AgentLost => &codes::AGENT_LOST,
         FailureClass::AgentSilent => &codes::AGENT_SILENT,
@@ -279,6 +282,7 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
         FailureClass::NotMounted => Some("dfctl mounts".to_owned()),
         FailureClass::NoTask => Some("dfctl task ls".to_owned()),
         FailureClass::TaskPinned => Some("the same command with --unpin".to_owned()),
+        FailureClass::TaskKept | FailureClass::PinTooLarge => Some("dfctl cache ls --pins".to_owned()),
         FailureClass::MountCovered => Some(format!("umount {quoted}")),
         FailureClass::NotHandedOver => {
             Some("dfctl umount DIR      then end the agent, and start it again without --holder off".to_owned())

@@ -243,6 +243,31 @@ impl Node for Scripted {
         Err(Status::unimplemented("not here"))
     }
 
+    async fn cached(
+        &self,
+        _: Request<node::CachedRequest>,
+    ) -> Result<Response<node::CachedReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn pin(&self, _: Request<node::PinRequest>) -> Result<Response<node::PinReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn unpin(
+        &self,
+        _: Request<node::UnpinRequest>,
+    ) -> Result<Response<node::UnpinReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn pins(
+        &self,
+        _: Request<node::PinsRequest>,
+    ) -> Result<Response<node::PinsReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn collect_garbage(
         &self,
         _: Request<node::CollectGarbageRequest>,

@@ -9,6 +9,7 @@ mod asker;
 mod before;
 pub mod cluster;
 mod content;
+mod filling;
 mod independent;
 pub mod inside;
 mod kept;
@@ -16,6 +17,7 @@ mod known;
 mod lazy;
 mod level;
 mod mounts;
+mod pins;
 mod prefetch;
 mod shared;
 mod status;
@@ -39,10 +41,12 @@ use tokio_util::sync::CancellationToken;
 pub use self::asker::Asker;
 pub use self::before::Away;
 pub use self::content::SpaceContent;
+pub use self::independent::is_written_down;
 pub use self::kept::{Ending, left};
 use self::known::Answers;
 pub use self::known::{CommandId, Question};
 pub use self::mounts::{MountRequest, MountTable, MountTableError};
+pub use self::pins::Pins;
 pub use self::prefetch::{Mode, PrefetchView, State};
 pub use self::status::{CallError, status_of};
 use crate::mount::Custody;
@@ -93,12 +97,15 @@ pub struct AgentFacts {
     pub cluster: String,
     /// Disk the cache may take.
     pub capacity: Option<ByteSize>,
+    /// Where it listens; nowhere inside of another process.
+    pub socket: Option<PathBuf>,
 }
 
 struct Inner {
     host: Host,
     facts: AgentFacts,
     mounts: MountTable,
+    pins: Pins,
     answers: Mutex<Answers>,
     /// Questions under way.
     flights: Mutex<Flights>,
@@ -118,13 +125,15 @@ pub struct Agent {
 impl Agent {
     /// An agent over a running host; its mounts are kept so when it dies.
     pub fn new(host: Host, facts: AgentFacts, custody: Option<Custody>) -> Self {
-        let mounts = MountTable::new(custody, &facts.data_dir, &host);
+        let mounts = MountTable::new(custody, &facts, &host);
+        let pins = Pins::in_dir(&facts.data_dir);
         let busy = watch::Sender::new(0);
         let (answers, flights) = (Mutex::default(), Mutex::default());
         let handing_over = CancellationToken::new();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let instance = since.as_nanos() as u64;
-        let inner = Inner { host, facts, mounts, answers, flights, busy, handing_over, instance };
+        let inner =
+            Inner { host, facts, mounts, pins, answers, flights, busy, handing_over, instance };
         Self { inner: Arc::new(inner) }
     }
 
@@ -211,9 +220,10 @@ impl Agent {
     }
 
     /// Lets go of old answers now and then, so that what they hold can be closed, and of all that nobody is using
-    /// when files run out; and has written down what was read, and the cluster told. Never ends by itself.
+    /// when files run out; has written down what was read, and the cluster told; and makes whole what is pinned. Never ends
+    /// by itself.
     pub async fn keep_house(&self) {
-        tokio::join!(self.prune_answers(), self.save_traces());
+        tokio::join!(self.prune_answers(), self.save_traces(), self.keep_pins());
     }
 
     async fn save_traces(&self) {

@@ -134,6 +134,7 @@ async fn start(
         data_dir: data_dir.path().to_owned(),
         cluster: cluster_name(options),
         capacity: options.capacity.map(Capacity::size),
+        socket: Some(socket_of(options, data_dir.path()).map_err(process::Error::from)?),
     };
     let custody = holder.clone().map(|holder| Custody { holder, resend: options.resend });
     let agent = Agent::new(host, facts, custody);
@@ -331,12 +332,16 @@ fn follow_cluster(
     });
 }
 
+/// Where it is to listen. It is announced: whoever reads that may stand elsewhere.
+fn socket_of(options: &Options, data_dir: &Path) -> io::Result<PathBuf> {
+    match &options.socket {
+        Some(socket) => std::path::absolute(socket),
+        None => Ok(data_dir.join("agent.sock")),
+    }
+}
+
 fn serve_api(options: &Options, tracker: Tracker, agent: Agent) -> Result<PathBuf, process::Error> {
-    // It is announced: whoever reads that may stand elsewhere.
-    let socket = match &options.socket {
-        Some(socket) => std::path::absolute(socket)?,
-        None => agent.facts().data_dir.join("agent.sock"),
-    };
+    let socket = socket_of(options, &agent.facts().data_dir)?;
     let access = options
         .socket_group
         .map_or(SocketAccess::Owner, |group| SocketAccess::Group(group.number()));

@@ -14,10 +14,12 @@ mod node;
 mod obtain;
 mod read;
 mod readahead;
+mod reads;
 mod xattr;
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -38,6 +40,7 @@ pub use node::{Generation, NodeId};
 pub(crate) use read::MAX_READ;
 pub use read::{Pattern, Read, Whole};
 use readahead::Streams;
+pub use reads::{AllReads, Reads, Seen};
 
 /// How a core behaves.
 #[derive(Debug, Clone)]
@@ -56,6 +59,10 @@ pub struct CoreOptions {
     pub recorder: Option<Arc<Recorder>>,
     /// Whose all files appear to be.
     pub owner: Owner,
+    /// Who counts what readers meet.
+    pub reads: Arc<Reads>,
+    /// Where the agent listens that serves it: what its directories answer for it.
+    pub socket: Option<PathBuf>,
 }
 
 /// Whose all files of a mount appear to be, where that is not whose they are.
@@ -77,6 +84,8 @@ impl Default for CoreOptions {
             read_ahead_bytes: 256 << 20,
             owner: Owner::default(),
             recorder: None,
+            reads: Arc::default(),
+            socket: None,
         }
     }
 }

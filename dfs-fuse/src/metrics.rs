@@ -42,6 +42,18 @@ dfs_service::metrics! {
         led: Gauge[Count],
         /// Mounts served.
         mounts: Gauge[Count],
+        /// Reads of mounts that came to the agent; what the kernel has in memory, or reads by itself, is not among them.
+        reads: Counter[Count],
+        /// Bytes that they were given.
+        read: Counter[Bytes],
+        /// Reads of mounts that failed.
+        read_errors: Counter[Count],
+        /// Reads of mounts that found something missing, by how long they waited: short, or stalled for a second or more.
+        read_waits: Counter[Count] by ("wait"),
+        /// Reads of mounts that wait now.
+        readers_waiting: Gauge[Count],
+        /// Pins of trees, by how far they are: fetching, waiting, whole, failed.
+        pins: Gauge[Count] by ("state"),
         /// Connections to parents and from children that are open.
         connections: Gauge[Count] by ("side"),
         /// Peers that broke the protocol.
@@ -66,6 +78,11 @@ struct Seen {
     source: u64,
     source_requests: u64,
     violations: u64,
+    reads: u64,
+    read: u64,
+    read_errors: u64,
+    read_waits: u64,
+    read_stalls: u64,
 }
 
 fn grown(seen: &mut u64, now: u64) -> u64 {
@@ -115,6 +132,21 @@ fn sample(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
     own.cache_used.set(gauge(host.engine.store().used_bytes()));
     own.cache_tasks.set(gauge(host.engine.store().list().len() as u64));
     own.mounts.set(gauge(*agent.mounts().count().borrow() as u64));
+    sample_reads(own, agent, seen);
+    for (state, count) in agent.pins().count_by_state() {
+        own.pins.of([state]).set(gauge(count));
+    }
     own.connections.of(["parents"]).set(gauge(taken.open));
     own.connections.of(["children"]).set(gauge(served.open));
+}
+
+fn sample_reads(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
+    let reads = agent.mounts().reads();
+    own.reads.inc_by(grown(&mut seen.reads, reads.reads));
+    own.read.inc_by(grown(&mut seen.read, reads.bytes));
+    own.read_errors.inc_by(grown(&mut seen.read_errors, reads.errors));
+    let short = reads.waits().saturating_sub(reads.stalls);
+    own.read_waits.of(["short"]).inc_by(grown(&mut seen.read_waits, short));
+    own.read_waits.of(["stalled"]).inc_by(grown(&mut seen.read_stalls, reads.stalls));
+    own.readers_waiting.set(gauge(reads.waiting));
 }

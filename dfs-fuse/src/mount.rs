@@ -62,6 +62,9 @@ pub struct MountOptions {
     pub audience: Audience,
     /// Whose directory the mount point must be; anybody's when nobody is named.
     pub mount_point_of: Option<u32>,
+    /// A name that leads to the mount point without that its own is looked up, where looking it up would wait for this
+    /// mount.
+    pub way: Option<PathBuf>,
     /// A directory that must stay in sight: that of the process's own data.
     pub in_sight: Option<PathBuf>,
     /// Whether set-user-id bits and device nodes have any effect. Only root can ask for it.
@@ -94,6 +97,7 @@ impl MountOptions {
             direct: Vec::new(),
             audience: Audience::default(),
             mount_point_of: None,
+            way: None,
             in_sight: None,
             privileges: Privileges::default(),
             programs: Programs::default(),
@@ -176,7 +180,7 @@ pub enum MountError {
         name: String,
     },
     /// A FUSE mount there lost its process.
-    #[error("{0} is a mount whose process is gone; clear it first: dfctl umount --lazy {0}")]
+    #[error("{0} is a mount whose agent is gone; take it away first: dfctl umount {0}")]
     Dead(PathBuf),
     /// The mount point cannot be looked at.
     #[error("cannot look at {dir}", dir = .dir.display())]
@@ -435,7 +439,7 @@ fn run(
 
 /// The directory `dir`, if it may be mounted on so.
 fn point(dir: &Path, options: &MountOptions) -> Result<MountPoint, MountError> {
-    let point = check::mount_point(dir, options.mount_point_of)?;
+    let point = check::mount_point(dir, options.way.as_deref(), options.mount_point_of)?;
     match options.in_sight.as_deref().filter(|own| point.would_hide(own)) {
         Some(own) => {
             tracing::debug!(own = %own.display(), "a mount would hide the agent's data");

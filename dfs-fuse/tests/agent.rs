@@ -55,7 +55,7 @@ impl Bench {
         };
         let stop = CancellationToken::new();
         let host = Host::start(options, network, &TaskTracker::new(), &stop).unwrap();
-        let facts = AgentFacts { data_dir, cluster: String::new(), capacity: None };
+        let facts = AgentFacts { data_dir, cluster: String::new(), capacity: None, socket: None };
         Self { agent: Agent::new(host, facts, None), stop, _dir: dir }
     }
 }

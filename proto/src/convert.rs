@@ -64,6 +64,16 @@ pub fn decode_kept_mount(bytes: &[u8]) -> Result<crate::node::KeptMount, BadMess
     crate::node::KeptMount::decode(bytes).map_err(|_| bad("mount", "is unreadable"))
 }
 
+/// A pin as it is kept.
+pub fn encode_pin(pin: &crate::node::PinRecord) -> Vec<u8> {
+    pin.encode_to_vec()
+}
+
+/// Reads what [`encode_pin`] wrote.
+pub fn decode_pin(bytes: &[u8]) -> Result<crate::node::PinRecord, BadMessage> {
+    crate::node::PinRecord::decode(bytes).map_err(|_| bad("pin", "is unreadable"))
+}
+
 /// A member list as it is kept.
 pub fn encode_members(list: &crate::manager::MemberList) -> Vec<u8> {
     list.encode_to_vec()

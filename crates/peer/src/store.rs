@@ -40,7 +40,7 @@ pub use lent::Lent;
 pub use task::{Check, StoredTask};
 pub use uses::{InUse, Pins, Use, UseGuard};
 
-use directory::{Directory, Survey};
+use directory::{Directory, Share, Survey};
 use task::Opened;
 use uses::Presence;
 
@@ -286,6 +286,12 @@ impl Store {
     /// Disk that tasks may take, where that is bounded.
     pub fn capacity(&self) -> Option<ByteSize> {
         self.options.capacity
+    }
+
+    /// Bytes of content that it takes at most, where its capacity is bounded: the rest is for new trees to be looked
+    /// into.
+    pub fn room_for_content(&self) -> Option<u64> {
+        self.options.capacity.map(|_| self.directory.limit(Share::Content))
     }
 
     /// Disk taken by all tasks, in allocated bytes.

@@ -4,6 +4,7 @@
 //! agent gives them, the finer class and causes of [`Details`].
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -23,14 +24,15 @@ use tonic::{Code, Status};
 
 use super::swarm::{Look, Seen};
 use super::{
-    AgentStatus, Artifact, Away, Backend, CachedTask, Collected, Delivery, Entry, EntryKind,
-    Failure, FailureClass, FilesEvent, FilesRequest, FilesStream, Ledger, Listed, Missing,
-    MountInfo, MountRequest, ParentBytes, Pin, Pins, Prefetch, PrefetchInfo, PrefetchState,
-    Preheating, Profile, Purpose, ReadEvent, ReadRequest, ReadStream, Survival, Traced, TracedFile,
-    Verified, View,
+    AgentStatus, Artifact, Away, Backend, CachedTask, CachedTree, Collected, Delivery, Entry,
+    EntryKind, Failure, FailureClass, FilesEvent, FilesRequest, FilesStream, Ledger, Listed,
+    Missing, MountInfo, MountRequest, Named, ParentBytes, Pin, PinnedTree, Pins, Prefetch,
+    PrefetchInfo, PrefetchState, Preheating, Profile, Purpose, ReadEvent, ReadRequest, ReadStream,
+    Repair, Survival, Traced, TracedFile, Unpinned, Verified, View,
 };
 
 mod by_path;
+mod kept;
 mod status;
 mod swarm;
 
@@ -197,6 +199,7 @@ impl Backend for Agent {
         let request = node::MountRequest {
             target: Some(targets::to_wire(&request.target)),
             dir: dir.to_owned(),
+            handle: request.handle.as_ref().and_then(|open| u32::try_from(open.as_raw_fd()).ok()),
             view: view_message(request.view),
             lane: request.lane,
             uid: request.uid,
@@ -277,6 +280,30 @@ impl Backend for Agent {
         Ok(reply.into_inner().changed)
     }
 
+    async fn cached(&self, named: &Named, entries: u32) -> Result<CachedTree, Failure> {
+        let request = node::CachedRequest { what: Some(kept::named(named)), entries };
+        let reply = self.client.clone().cached(request).await.map_err(status::failure)?;
+        kept::tree(reply.into_inner())
+    }
+
+    async fn pin_tree(&self, named: &Named) -> Result<(PinnedTree, bool), Failure> {
+        let request = node::PinRequest { what: Some(kept::named(named)) };
+        let reply = self.client.clone().pin(request).await.map_err(status::failure)?.into_inner();
+        Ok((kept::pin(reply.pin.ok_or_else(|| missing("pin"))?)?, reply.changed))
+    }
+
+    async fn unpin_tree(&self, named: &Named) -> Result<Unpinned, Failure> {
+        let request = node::UnpinRequest { what: Some(kept::named(named)) };
+        let reply = self.client.clone().unpin(request).await.map_err(status::failure)?.into_inner();
+        let within = (!reply.within.is_empty()).then(|| dfs_model::redact(&reply.within));
+        Ok(Unpinned { pins: kept::pins(reply.pins)?, within })
+    }
+
+    async fn pins(&self) -> Result<Vec<PinnedTree>, Failure> {
+        let reply = self.client.clone().pins(node::PinsRequest {}).await;
+        kept::pins(reply.map_err(status::failure)?.into_inner().pins)
+    }
+
     async fn collect_garbage(
         &self,
         target: Option<u64>,
@@ -293,10 +320,18 @@ impl Backend for Agent {
         })
     }
 
-    fn verify_cache(&self, task: Option<TaskId>) -> BoxStream<'static, Result<Verified, Failure>> {
-        let task_id = task.map(|id| id.as_bytes().to_vec()).unwrap_or_default().into();
+    fn verify_cache(
+        &self,
+        tasks: &[TaskId],
+        repair: Repair,
+    ) -> BoxStream<'static, Result<Verified, Failure>> {
+        let request = node::VerifyCacheRequest {
+            task_ids: tasks.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
+            repair: repair == Repair::Now,
+            ..node::VerifyCacheRequest::default()
+        };
         let mut client = self.client.clone();
-        let opened = async move { client.verify_cache(node::VerifyCacheRequest { task_id }).await };
+        let opened = async move { client.verify_cache(request).await };
         flatten(opened, verified)
     }
 
@@ -487,6 +522,7 @@ fn mount_info(message: node::MountInfo) -> Result<MountInfo, Failure> {
         survival: survival(message.survival.unwrap_or_default()),
         prefetch: prefetch(message.prefetch.unwrap_or_default()),
         away: message.away.map(|away| Away { since_unix_ms: away.since_unix_ms, why: away.why }),
+        reads: message.reads.map(kept::reads),
     })
 }
 
@@ -576,6 +612,8 @@ fn verified(message: node::VerifyCacheEvent) -> Result<Verified, Failure> {
         groups_checked: message.groups_checked,
         groups_bad: message.groups_bad,
         bad_groups: message.bad_groups,
+        groups_repaired: message.groups_repaired,
+        why_not: message.why_not,
         finished: message.finished,
     })
 }

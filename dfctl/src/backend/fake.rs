@@ -29,6 +29,9 @@ pub struct Fake {
     pub profile: Profile,
     pub tasks: Vec<CachedTask>,
     pub verified: Vec<Verified>,
+    /// What of something is here.
+    pub cached: Option<CachedTree>,
+    pub pins: Vec<PinnedTree>,
     pub seen: swarm::Seen,
     pub failure: Option<Failure>,
     pub cluster: Option<String>,
@@ -71,6 +74,15 @@ pub fn entry(path: &str, kind: EntryKind, length: u64) -> Entry {
         uid: 0,
         gid: 0,
         link_target: if kind == EntryKind::Symlink { b"/etc/passwd".to_vec() } else { Vec::new() },
+    }
+}
+
+fn told(named: &Named) -> String {
+    match named {
+        Named::Within { dir, path } => format!("{dir} {}", String::from_utf8_lossy(path)),
+        Named::Target { target, path, .. } => {
+            format!("{} {}", target.url, String::from_utf8_lossy(path))
+        }
     }
 }
 
@@ -289,7 +301,32 @@ impl Backend for Fake {
         })
     }
 
-    fn verify_cache(&self, _: Option<TaskId>) -> BoxStream<'static, Result<Verified, Failure>> {
+    async fn cached(&self, named: &Named, _: u32) -> Result<CachedTree, Failure> {
+        self.done.lock().unwrap().push(format!("cached {}", told(named)));
+        let none = || Failure::new(FailureClass::NotMounted, "it is not mounted by this agent");
+        self.cached.clone().ok_or_else(none)
+    }
+
+    async fn pin_tree(&self, named: &Named) -> Result<(PinnedTree, bool), Failure> {
+        self.done.lock().unwrap().push(format!("pin {}", told(named)));
+        let pinned = || Ok((self.pins[0].clone(), true));
+        self.failing().map_or_else(|failure| failure, |()| pinned())
+    }
+
+    async fn unpin_tree(&self, named: &Named) -> Result<Unpinned, Failure> {
+        self.done.lock().unwrap().push(format!("unpin {}", told(named)));
+        Ok(Unpinned { pins: self.pins.clone(), within: None })
+    }
+
+    async fn pins(&self) -> Result<Vec<PinnedTree>, Failure> {
+        Ok(self.pins.clone())
+    }
+
+    fn verify_cache(
+        &self,
+        _: &[TaskId],
+        _: Repair,
+    ) -> BoxStream<'static, Result<Verified, Failure>> {
         stream::iter(self.verified.clone().into_iter().map(Ok).collect::<Vec<_>>()).boxed()
     }
 

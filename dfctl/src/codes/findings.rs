@@ -58,4 +58,21 @@ super::codes! {
         means: "Without an agent a command keeps what it reads in a directory of its own, and takes it away at its end. Those of killed ones only take room.",
         causes: ["a command was killed (SIGKILL), or the machine lost power"],
         next: ["dfctl doctor --fix" => "takes them away"];
+    LEFT_MOUNT = 6114, Other, "no agent knows of a mount of the kernel's",
+        means: "A mount of the lane kernel needs no agent, and is written down in the data directory so that nothing that it shows is evicted. This one is written down nowhere. Who has a file of it open keeps that.",
+        causes: ["the data directory was removed, or files of it", "it was mounted in another mount namespace"],
+        next: ["dfctl doctor --fix" => "takes it away unless somebody uses it", "dfctl umount DIR" => "does the same for one"];
+    LEFT_SOCKET = 6115, Other, "a socket is left on which nobody listens",
+        means: "The process that listened there was killed. Commands say that no agent answers until one is started again; nothing else is wrong.",
+        causes: ["the agent, or its holder, was killed or crashed"],
+        next: ["dfctl doctor --fix" => "removes it", "dfctl mount URL DIR" => "starts an agent, which takes its place"];
+    HALF_MADE = 6116, Other, "something half-made is left in the store",
+        means: "An agent died while it made or removed a task. Its next start clears what it threw away; empty directories only take names.",
+        causes: ["the agent was killed, or the machine lost power"],
+        next: ["dfctl doctor --fix" => "removes it while no agent works there"];
+    STORE_RIGHTS = 6117, NotPermitted, "the agent cannot use all of its store",
+        means: "Everything in the store must belong to the user of the data directory, who must be allowed to read and write it. Reads of what cannot be used fail, and it can neither be evicted nor removed.",
+        causes: ["an agent, or a copy, was once run as root in the same directory", "somebody changed permissions or owners by hand"],
+        next: ["dfctl doctor --fix --dry-run" => "says what would be changed", "sudo dfctl --data-dir DIR doctor --fix" => "gives it back to its owner",
+            "ls -lR DIR" => "shows whose it is"];
 }

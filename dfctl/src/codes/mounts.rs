@@ -7,8 +7,9 @@ super::codes! {
         next: ["dfctl doctor" => "looks at what a mount needs", "findmnt DIR" => "shows what is mounted there"];
     MOUNT_DIR = 5102, Usage, "the mount point cannot be used",
         means: "It must be an existing directory of yours that nothing is mounted on yet.",
-        causes: ["it does not exist, or is a file", "something is mounted there already", "it belongs to another user"],
-        next: ["mkdir -p DIR" => "makes it", "dfctl mounts" => "shows what is mounted", "dfctl umount DIR" => "takes a mount of dfs away"];
+        causes: ["it does not exist, or is a file", "something is mounted there already", "a mount whose agent is gone is still there", "it belongs to another user"],
+        next: ["mkdir -p DIR" => "makes it", "dfctl mounts" => "shows what is mounted", "dfctl umount DIR" => "takes a mount of dfs away, also a dead one",
+            "dfctl doctor --fix" => "takes all that are dead away"];
     NOT_MOUNTED = 5103, NotFound, "nothing of dfs is mounted there",
         means: "The directory is no mount point, or what is mounted on it is not of dfs.",
         causes: ["the mount was taken away already", "the path is that of something inside the mount"],
@@ -22,9 +23,10 @@ super::codes! {
         causes: ["a shell stands in it", "a program has a file of it open"],
         next: ["fuser -vm DIR" => "names who", "dfctl umount --lazy DIR" => "takes the mount away when the last one leaves"];
     MOUNT_ELSEWHERE = 5106, Other, "another node agent serves this mount",
-        means: "A mount is taken away by the agent that serves it.",
+        means: "A mount is looked at and taken away by the agent that serves it, and what it shows is in the cache of that agent.",
         causes: ["another user mounted it", "it was mounted by an agent with another socket"],
-        next: ["dfctl --socket PATH umount DIR" => "asks that agent", "dfctl mounts" => "lists the mounts of the agent that is asked"];
+        next: ["dfctl --socket PATH umount DIR" => "asks that agent", "dfctl mounts" => "lists the mounts of the agent that is asked, and says where others listen",
+            "getfattr -n user.dfs.socket --only-values DIR" => "says where the agent of a mount listens"];
     MOUNT_COVERED = 5107, Other, "another mount lies on top",
         means: "What one sees there is not the mount of dfs but something that was mounted over it. Nothing was taken away.",
         causes: ["another program, or a person, mounted on the same directory later"],

@@ -117,4 +117,14 @@ super::codes! {
         causes: ["it was started with --holder off", "its holder did not answer when something was mounted", "the program that is installed now does not start: its log says why",
             "somebody else starts it, as outside of a container, and has not yet"],
         next: ["dfctl mounts --format json" => "says of each mount who keeps it", "dfctl umount DIR" => "takes one away first", "dfctl doctor" => "looks at the agent and its program"];
+    PIN_FAILED = 4127, Partly, "some of what is pinned cannot be had",
+        means: "What is here of it stays pinned. What is missing is not had by trying again soon: the origin has another version, or refuses. The agent tries every few minutes all the same.",
+        causes: ["the origin has another version of it by now", "it was pinned with credentials, and the agent was restarted since: they are never written down", "the credentials have expired"],
+        next: ["dfctl cache ls --pins" => "shows what it waits for", "dfctl cache pin URL" => "pins the version that the origin has now, or gives credentials anew",
+            "dfctl cache unpin URL" => "lets go of it"];
+    PIN_TOO_LARGE = 4128, NoSpace, "more is to be pinned than there is room for",
+        means: "What is pinned is kept whole. It must fit into the cache beside everything else that is pinned; nothing of it was fetched or pinned.",
+        causes: ["the capacity of the cache is smaller", "other pins take the room", "the disk of the cache is full of other things"],
+        next: ["dfctl cache pin 'URL!path'" => "pins a part of it", "dfctl cache ls --pins" => "shows what is pinned", "dfctl cache unpin URL" => "lets go of something",
+            "dfs-fuse --capacity SIZE" => "gives the cache more room"];
 }

@@ -12,6 +12,7 @@ mod pins;
 mod rm;
 mod unpin;
 mod verify;
+pub mod what;
 
 /// What to do with the cache.
 #[derive(Subcommand)]

@@ -30,7 +30,7 @@ pub struct Named {
 }
 
 /// How origins are asked, and by whom.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct Access {
     /// Header for the origin; one that looks secret never leaves for another host
     #[arg(

@@ -1,15 +1,18 @@
 //! `dfctl mount`.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dfs_fuse::mount::mounts;
 use dfs_model::ByteSize;
-use rustix::fs::{AtFlags, FileType, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::inside::{Named, answer, in_the_cluster_meant, status};
 use super::trace::runs as runs_of;
+use super::within::take_away;
 use crate::backend::{
     Away, Backend, FailureClass, MountInfo, MountRequest, Prefetch, Survival, View,
 };
@@ -106,10 +109,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let shown = dir.display().to_string();
     let backend = agent(context).await?;
     let begun = std::time::Instant::now();
+    let handle = handle_of(&dir)?;
     let request = MountRequest {
         target: locator.target.clone(),
         path: locator.inner.clone().unwrap_or_default(),
         dir,
+        handle: handle.clone(),
         view: args.view.unwrap_or(View::Auto),
         lane: options.lane.unwrap_or(args.lane),
         allow_other: args.allow_other || options.allow_other,
@@ -127,6 +132,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         }
         _ => CliError::backend("mount", &url, failure),
     })?;
+    drop(handle);
     context.output.report("mount", &mount, || human(&mount, begun.elapsed()))?;
     if let Some(Away { since_unix_ms, why }) = &mount.away {
         let (then, why) = (when::ago(*since_unix_ms), printable(why));
@@ -180,6 +186,9 @@ fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
         CliError::new(&codes::MOUNT_DIR, what)
     };
     let real = dir.canonicalize().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotConnected => {
+            refused("a mount whose agent is gone is still there".into()).hint(take_away(dir))
+        }
         std::io::ErrorKind::NotFound => refused("there is no such directory".into())
             .hint(format!("mkdir -p {}", quoted_path(dir))),
         _ => refused(error.to_string()),
@@ -189,13 +198,29 @@ fn existing_directory(dir: &Path) -> Result<PathBuf, CliError> {
     let found = rustix::fs::statx(rustix::fs::CWD, &real, flags, wanted);
     match found.map(|found| FileType::from_raw_mode(found.stx_mode.into())) {
         Ok(kind) if kind != FileType::Directory => Err(refused("it is not a directory".into())),
-        Err(Errno::NOTCONN) => {
+        Err(Errno::NOTCONN | Errno::CONNABORTED) => {
             let why = "a mount whose agent is gone is still there".into();
-            Err(refused(why).hint(format!("dfctl umount --lazy {}", quoted_path(dir))))
+            Err(refused(why).hint(take_away(dir)))
         }
         // Whatever else is wrong with it, the agent says so.
         Ok(_) | Err(_) => Ok(real),
     }
+}
+
+/// The mount point, open, where systemd mounts on it when somebody looks in: everybody but those whom systemd started for it
+/// waits for that to be done, the agent too.
+fn handle_of(dir: &Path) -> Result<Option<Arc<OwnedFd>>, CliError> {
+    let table = mounts().unwrap_or_default();
+    if !table.iter().any(|mount| mount.dir == dir && mount.is_automount()) {
+        return Ok(None);
+    }
+    // Not asked to be a directory: that would begin another mount.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(dir, flags, Mode::empty()).map_err(|error| {
+        let what = format!("cannot mount on {}", dir.display());
+        CliError::new(&codes::MOUNT_DIR, what).caused_by(&std::io::Error::from(error))
+    })?;
+    Ok(Some(Arc::new(opened)))
 }
 
 /// The mount point as text, as the agent takes it.

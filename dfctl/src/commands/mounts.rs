@@ -1,32 +1,48 @@
 //! `dfctl mounts`.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dfs_fuse::mount::{MountEntry, mounted_at};
 use dfs_model::{ByteSize, HostKind};
 
+use super::elsewhere::{not_of_this_agent, told_by};
 use super::inside::answer;
 use super::served::{Served, theirs};
-use crate::backend::{MountInfo, Prefetch, PrefetchInfo, PrefetchState};
+use super::within::stale;
+use crate::backend::{MountInfo, Prefetch, PrefetchInfo, PrefetchState, ReadsInfo, Survival};
+use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
-use crate::output::table::{Align, Table};
-use crate::output::{counted, shell_quoted};
+use crate::links;
+use crate::output::table::{Align, Table, facts as facts_of};
+use crate::output::{Verbosity, count, counted, files, printable, quoted_path, shell_quoted, when};
 
-/// List what is mounted on this machine
+/// List what is mounted on this machine, or show one mount in full
 ///
 /// Examples:
 ///   dfctl mounts
+///   dfctl mounts /mnt/data
 ///   dfctl mounts --format json
 ///
 /// Those of the agent that is asked; with the state dead what agents that are gone have left, which
-/// `dfctl umount` takes away; and with the state silent those whose agent does not answer.
+/// `dfctl umount` takes away; and with the state silent those whose agent does not answer. Where there are none, or with -v,
+/// it is said which other agents have something mounted.
 ///
 /// PREFETCHED is what was fetched before anybody read it, and how much of that was read since: `dfctl trace show MOUNT`
-/// says by which profile.
+/// says by which profile. Of one mount it is also told what its readers met: how many reads came to the agent, how many of
+/// them found something missing, and how long those waited.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
-pub struct Args {}
+pub struct Args {
+    /// Only this one, in full
+    #[arg(value_name = "MOUNT")]
+    dir: Option<PathBuf>,
+}
 
 /// Runs it.
-pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
+pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     // Without an agent nothing of ours is served: that is an answer, not a failure, except where one was named.
     let served = match context.running_backend() {
         Ok(Some(backend)) => answer(context, backend.mounts())
@@ -35,7 +51,11 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
         Ok(None) => Ok(Vec::new()),
         Err(error) => Err(error),
     };
-    let unserved = unserved(context).await?;
+    let found = theirs(context).await?;
+    let unserved = unserved(&found);
+    if let Some(dir) = &args.dir {
+        return one(context, dir, served, unserved).await;
+    }
     let (mounts, failed) = match served {
         Ok(mounts) => (mounts, None),
         Err(error) if unserved.is_empty() => return Err(error),
@@ -45,7 +65,153 @@ pub async fn run(_args: Args, context: &Context) -> Result<Outcome, CliError> {
     context.output.records("mounts", &mounts, || table(&mounts))?;
     note(context, &mounts, "--lazy ", MountInfo::is_silent);
     note(context, &mounts, "", MountInfo::is_dead);
+    // Who sees their own is not told of everybody's.
+    if mounts.is_empty() || context.output.verbosity == Verbosity::Verbose {
+        note_others(context, &mounts, &found).await;
+    }
     failed.map_or(Ok(Outcome::Done), Err)
+}
+
+/// Shows one mount.
+async fn one(
+    context: &Context,
+    dir: &Path,
+    served: Result<Vec<MountInfo>, CliError>,
+    unserved: Vec<MountInfo>,
+) -> Result<Outcome, CliError> {
+    let dir = links::places(dir).last().unwrap_or_else(|| dir.to_owned());
+    let is_it = |mount: &MountInfo| Path::new(&mount.dir) == dir;
+    if let Some(mount) = unserved.into_iter().find(is_it) {
+        let error = if mount.is_dead() { stale(&dir) } else { silent(&dir) };
+        return Err(error);
+    }
+    let failed = match served {
+        Ok(mounts) => match mounts.into_iter().find(is_it) {
+            Some(mount) => {
+                context.output.record("mount", &mount, || in_full(&mount))?;
+                return Ok(Outcome::Done);
+            }
+            None => None,
+        },
+        Err(error) => Some(error),
+    };
+    let shown = printable(&dir.display().to_string());
+    let there = mounted_at(&dir).ok().flatten();
+    Err(match (there.filter(MountEntry::shows_ours), failed) {
+        (Some(mount), _) => {
+            let typed = format!("dfctl{{}} mounts {}", quoted_path(&dir));
+            not_of_this_agent(context, &dir, &mount, &typed).await
+        }
+        (None, Some(error)) => error,
+        (None, None) => {
+            CliError::new(&codes::NOT_MOUNTED, format!("nothing of dfs is mounted on {shown}"))
+                .hint("dfctl mounts")
+        }
+    })
+}
+
+fn silent(dir: &Path) -> CliError {
+    let shown = printable(&dir.display().to_string());
+    CliError::new(
+        &codes::AGENT_SILENT,
+        format!("the agent of the mount on {shown} does not answer"),
+    )
+    .hint(format!("dfctl umount --lazy {}", quoted_path(dir)))
+}
+
+/// Most mounts of other agents that are asked whose they are.
+const MOST_ASKED: usize = 16;
+
+/// Says which other agents have something mounted.
+async fn note_others(context: &Context, listed: &[MountInfo], found: &[(MountEntry, Served)]) {
+    let is_listed = |mount: &MountEntry| listed.iter().any(|own| Path::new(&own.dir) == mount.dir);
+    let others = found.iter().filter(|(mount, served)| {
+        *served == Served::Live && mount.root == Path::new("/") && !is_listed(mount)
+    });
+    let mut by_socket: BTreeMap<Option<PathBuf>, Vec<&Path>> = BTreeMap::new();
+    for (mount, _) in others.take(MOST_ASKED) {
+        let socket = told_by(context, &mount.dir).await;
+        // What this user may not see of the agent that was asked.
+        if socket.as_ref().is_some_and(|socket| context.settings.sockets().contains(socket)) {
+            continue;
+        }
+        by_socket.entry(socket).or_default().push(&mount.dir);
+    }
+    for (socket, dirs) in by_socket {
+        let dir = printable(&dirs[0].display().to_string());
+        let what = match dirs.len() as u64 {
+            1 => format!("{dir} is a mount of another agent"),
+            many => {
+                let more = counted(many - 1, "more mount", "more mounts");
+                format!("{dir} and {more} are another agent's")
+            }
+        };
+        let how = match socket {
+            Some(socket) => format!("`dfctl --socket {} mounts` lists it", quoted_path(&socket)),
+            None => "it does not say where that listens".to_owned(),
+        };
+        context.output.note(&format!("{what}: {how}"));
+    }
+}
+
+fn in_full(mount: &MountInfo) -> String {
+    let from = |kind| ByteSize(mount.ledger.from_kind(kind));
+    let reason = match mount.lane_reason.as_str() {
+        "" => String::new(),
+        reason => format!(" ({reason})"),
+    };
+    let survives = match &mount.survival {
+        Survival::Kept { holder, .. } => format!("kept by the holder, pid {holder}"),
+        Survival::Independent => "it needs no agent".to_owned(),
+        Survival::Dies { why: Some(why) } => format!("it dies, too: {why}"),
+        Survival::Dies { why: None } => "it dies, too: no holder was asked for".to_owned(),
+    };
+    let mut facts = vec![
+        ("mount", mount.dir.clone()),
+        ("artifact", mount.artifact.url.clone()),
+        ("lane", format!("{}{reason}", mount.lane)),
+        ("state", mount.state.clone()),
+        ("when its agent dies", survives),
+        ("content", format!("{}, {}", files(mount.files), ByteSize(mount.content))),
+        ("here", ByteSize(mount.cached).to_string()),
+        ("prefetched", prefetched(mount)),
+        (
+            "came from",
+            format!(
+                "source {}, seed {}, peers {}, this machine's cache {}",
+                ByteSize(mount.ledger.source),
+                from(HostKind::Seed),
+                from(HostKind::Node),
+                ByteSize(mount.ledger.cache)
+            ),
+        ),
+    ];
+    match &mount.reads {
+        None => facts.push(("reads", "the kernel reads it alone".to_owned())),
+        Some(reads) => facts.extend(met(reads)),
+    }
+    facts_of(&facts)
+}
+
+/// What readers met, in lines.
+fn met(reads: &ReadsInfo) -> Vec<(&'static str, String)> {
+    let micros = |micros| when::rough(Duration::from_micros(micros));
+    let errors = counted(reads.errors, "error", "errors");
+    let all = counted(reads.reads, "read", "reads");
+    let mut waits = match reads.waits {
+        0 => "none".to_owned(),
+        waits => format!(
+            "{}: half within {}, 99 % within {}, {}",
+            counted(waits, "read", "reads"),
+            micros(reads.wait_p50_us),
+            micros(reads.wait_p99_us),
+            counted(reads.stalls, "stall of a second or more", "stalls of a second or more")
+        ),
+    };
+    if reads.waiting > 0 {
+        waits.push_str(&format!("; {} now", count(reads.waiting)));
+    }
+    vec![("reads", format!("{all}, {}, {errors}", ByteSize(reads.bytes))), ("waited", waits)]
 }
 
 /// Says how those are taken away that are so, if any.
@@ -77,14 +243,13 @@ fn note(context: &Context, mounts: &[MountInfo], how: &str, are_so: fn(&MountInf
 }
 
 /// What nobody serves, as far as it can be named.
-async fn unserved(context: &Context) -> Result<Vec<MountInfo>, CliError> {
-    let theirs = theirs(context).await?.into_iter();
-    let unserved = theirs.filter_map(|(mount, served)| match served {
+fn unserved(found: &[(MountEntry, Served)]) -> Vec<MountInfo> {
+    let unserved = found.iter().filter_map(|(mount, served)| match served {
         Served::Live => None,
-        Served::Dead => Some(MountInfo::dead(&mount.dir, mount.name)),
-        Served::Silent => Some(MountInfo::silent(&mount.dir, mount.name)),
+        Served::Dead => Some(MountInfo::dead(&mount.dir, mount.name.clone())),
+        Served::Silent => Some(MountInfo::silent(&mount.dir, mount.name.clone())),
     });
-    Ok(unserved.collect())
+    unserved.collect()
 }
 
 /// Each once: what the agent says of one that nobody serves was so once.

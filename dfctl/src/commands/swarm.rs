@@ -6,7 +6,9 @@ use std::sync::Arc;
 use dfs_model::redact;
 
 use super::cluster::of_this_machine;
+use super::elsewhere::socket_of;
 use super::inside::{self, answer};
+use super::within::{dead, is_dead};
 use crate::backend::Backend;
 use crate::backend::swarm::{Detail, Look, Seen, SwarmTask, Which};
 use crate::codes;
@@ -43,8 +45,10 @@ impl Asked {
         if !text.is_empty() && is_hex {
             return Ok(Self::Prefix(text.to_ascii_lowercase()));
         }
-        if Path::new(text).symlink_metadata().is_ok() {
-            return Self::of_file(Path::new(text));
+        match Path::new(text).symlink_metadata() {
+            Ok(_) => return Self::of_file(Path::new(text)),
+            Err(error) if is_dead(&error) => return Err(dead(Path::new(text))),
+            Err(_) => {}
         }
         if !text.contains(':') {
             let what = format!("'{}' is neither a task's id, nor a file, nor a URL", redact(text));
@@ -61,16 +65,10 @@ impl Asked {
         let is_id = |id: &&str| id.len() == DIGITS && id.bytes().all(|b| b.is_ascii_hexdigit());
         let tasks: Vec<String> =
             tasks.split(',').filter(is_id).take(MOST_TASKS).map(str::to_owned).collect();
-        if tasks.is_empty() {
-            let what = format!("{} is no file of a mount that has content", path.display());
-            return Err(CliError::new(&codes::UNKNOWN_TASK, what)
-                .because("its tasks are asked of the mount, and nothing answers")
-                .hint(format!(
-                    "dfctl mounts      or, of a URL: dfctl why URL, not {}",
-                    quoted_path(path)
-                )));
+        match tasks.is_empty() {
+            true => Err(without_tasks(path)),
+            false => Ok(Self::File(tasks, error)),
         }
-        Ok(Self::File(tasks, error))
     }
 
     /// Why reading the file failed last.
@@ -88,6 +86,31 @@ impl Asked {
             Self::File(tasks, _) => tasks.iter().cloned().map(Which::Prefix).collect(),
             Self::Url(url) => vec![Which::Url(url.clone())],
         }
+    }
+}
+
+/// Nothing is known of what lies at `path`: why that is so.
+fn without_tasks(path: &Path) -> CliError {
+    let shown = printable(&path.display().to_string());
+    let found = path.metadata();
+    if found.as_ref().is_err_and(is_dead) {
+        return dead(path);
+    }
+    let error = |what: String| CliError::new(&codes::UNKNOWN_TASK, what);
+    // Every directory of a mount says who serves it.
+    let is_dir = found.is_ok_and(|found| found.is_dir());
+    let dir = if is_dir { Some(path) } else { path.parent() };
+    let is_in_mount = dir.and_then(socket_of).is_some();
+    match (is_in_mount, is_dir) {
+        (true, true) => error(format!("{shown} is a directory of a mount"))
+            .because("a directory lies in no task, the files in it do")
+            .hint(format!("dfctl why {}/FILE      or: dfctl cache ls {0}", quoted_path(path))),
+        (true, false) => {
+            error(format!("{shown} has no content that is in a task")).hint("a file with content")
+        }
+        (false, _) => error(format!("{shown} is not in a mount that an agent serves"))
+            .because("its tasks are asked of the mount, and nothing answers")
+            .hint("dfctl mounts      or, of what is behind a URL: dfctl why URL"),
     }
 }
 

@@ -12,7 +12,7 @@ mod show;
 mod watch;
 
 pub use ls::share;
-pub use named::{all_named, named};
+pub use named::named;
 pub use rm::Removal;
 
 /// What to do with tasks.

@@ -12,7 +12,7 @@ use super::Command;
 use crate::backend::fake::{Break, Fake, entry, task};
 use crate::backend::{
     Artifact, CachedTask, EntryKind, Failure, FailureClass, FilesRequest, Ledger, MountInfo,
-    PrefetchInfo, Profile, Survival, TracedFile, Verified, View,
+    PinState, PinnedTree, PrefetchInfo, Profile, ReadsInfo, Survival, TracedFile, Verified, View,
 };
 use crate::codes::Exit;
 use crate::context::Context;
@@ -426,6 +426,16 @@ fn mount() -> MountInfo {
             ..PrefetchInfo::default()
         },
         away: None,
+        reads: Some(ReadsInfo {
+            reads: 12_000,
+            bytes: 90 << 20,
+            waits: 300,
+            stalls: 2,
+            errors: 1,
+            waiting: 1,
+            wait_p50_us: 4_000,
+            wait_p99_us: 1_200_000,
+        }),
     }
 }
 
@@ -620,6 +630,56 @@ async fn pins_are_set_lifted_and_shown() {
 }
 
 #[tokio::test]
+async fn what_is_pinned_as_a_tree_is_told_with_how_far_it_is() {
+    let pin = |state, cached, why: &str| PinnedTree {
+        id: vec![1],
+        url: "https://h/d/!models".into(),
+        files: 3,
+        bytes: 10 << 20,
+        cached,
+        state,
+        why: why.into(),
+        since_ms: 1_795_166_194_000,
+    };
+    let fetching = pin(PinState::Fetching, 4 << 20, "");
+    let backend = Arc::new(Fake { pins: vec![fetching], ..Fake::default() });
+    let ran = run(&backend, &["cache", "pin", "https://h/d/!models"]).await;
+    assert_eq!(ran.exit, Exit::Done, "{}", ran.err);
+    let told =
+        "pinned  https://h/d/!models   3 files, 10.0 MiB   4.0 MiB here, the rest is fetched\n";
+    assert_eq!(ran.out, told);
+    let ran = run(&backend, &["cache", "ls", "--pins"]).await;
+    assert!(ran.out.contains("10.0 MiB  40 %  fetching  https://h/d/!models"), "{}", ran.out);
+    let ran = run(&backend, &["cache", "ls"]).await;
+    assert!(ran.out.contains("40 %  fetching"), "pins stand below the tasks: {}", ran.out);
+    let ran = run(&backend, &["cache", "unpin", "https://h/d/!models"]).await;
+    assert_eq!(ran.out, "unpinned  https://h/d/!models   3 files, 10.0 MiB\n");
+
+    let whole = Fake { pins: vec![pin(PinState::Whole, 10 << 20, "")], ..Fake::default() };
+    let ran = run(&Arc::new(whole), &["cache", "pin", "--wait", "https://h/d/!models"]).await;
+    assert!(ran.out.ends_with("10.0 MiB   all of it here\n"), "{}", ran.out);
+    let failed = pin(PinState::Failed, 4 << 20, "origin changed");
+    let failed = Fake { pins: vec![failed], ..Fake::default() };
+    let ran = run(&Arc::new(failed), &["cache", "pin", "--wait", "https://h/d/!models"]).await;
+    assert_eq!(ran.exit, Exit::Partly, "{}", ran.err);
+    assert!(ran.err.contains("DFS-4127") && ran.err.contains("origin changed"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn one_mount_is_shown_with_what_its_readers_met() {
+    let backend = Arc::new(Fake { mounts: vec![mount()], ..Fake::default() });
+    let ran = run(&backend, &["mounts", "/mnt/tool"]).await;
+    assert_eq!(ran.exit, Exit::Done, "{}", ran.err);
+    let met = "12,000 reads, 90.0 MiB, 1 error\n";
+    assert!(ran.out.contains(met), "{}", ran.out);
+    let waited =
+        "300 reads: half within 4 ms, 99 % within 1.2 s, 2 stalls of a second or more; 1 now";
+    assert!(ran.out.contains(waited), "{}", ran.out);
+    let ran = run(&backend, &["mounts", "/mnt/none"]).await;
+    assert_eq!(ran.exit, Exit::NotFound, "{}", ran.err);
+}
+
+#[tokio::test]
 async fn a_beginning_that_several_tasks_have_is_exit_2_and_one_that_none_has_is_exit_3() {
     let tasks: Vec<_> = (0..17).map(|n| cached(&format!("https://h/{n}"), false)).collect();
     let first = |task: &CachedTask| task.task.id.to_string()[..1].to_owned();
@@ -648,6 +708,8 @@ async fn the_cache_and_its_tasks_are_shown_collected_and_verified() {
         groups_checked: 16,
         groups_bad: 1,
         bad_groups: vec![3],
+        groups_repaired: 0,
+        why_not: String::new(),
         finished: false,
     };
     let totals = Verified { task: None, finished: true, groups_checked: 32, ..bad.clone() };
@@ -696,6 +758,8 @@ async fn a_quiet_command_says_only_what_failed_and_prints_only_what_was_asked_fo
         groups_checked: 1,
         groups_bad: 0,
         bad_groups: vec![],
+        groups_repaired: 0,
+        why_not: String::new(),
     };
     let fake = Fake { mounts: vec![mount()], verified: vec![totals], ..Fake::holding(URL, b"x") };
     let backend = Arc::new(fake);

@@ -4,11 +4,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dfs_fuse::mount::{
-    Detach, MountEntry, Served, UnmountError, mounted_at, mounts, served, unmount,
-};
+use dfs_fuse::mount::{Detach, MountEntry, Served, UnmountError, mounted_at, served, unmount};
 use serde_json::{Value, json};
 
+use super::elsewhere::{not_of_this_agent, what_it_shows};
 use super::inside::answer;
 use super::mount::mount_point;
 use crate::backend::FailureClass;
@@ -83,7 +82,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
             let Some(mount) = mounted_at(&dir).ok().flatten() else {
                 return Err(CliError::backend("unmount", text, failure));
             };
-            return Err(not_of_this_agent(context, &dir, &mount).await);
+            return Err(elsewhere(context, &dir, &mount).await);
         }
         Err(failure) => {
             let failed = CliError::backend("unmount", text, failure);
@@ -96,6 +95,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         }
     };
     Unmounted { dir, left: Some(left) }.tell(context)
+}
+
+async fn elsewhere(context: &Context, dir: &Path, mount: &MountEntry) -> CliError {
+    let typed = format!("dfctl{{}} umount {}", quoted_path(dir));
+    not_of_this_agent(context, dir, mount, &typed).await
 }
 
 /// With no agent to ask, only what a dead one left is there to be taken away; lazily also what is waited for.
@@ -126,7 +130,7 @@ async fn without_agent(
                 .because("its agent hangs, or is gone and waited for")
                 .hint(format!("dfctl umount --lazy {}", quoted_path(&dir))));
         }
-        _ => return Err(not_of_this_agent(context, &dir, &mount).await),
+        _ => return Err(elsewhere(context, &dir, &mount).await),
     }
     take_away(context, dir, mount, Detach::Lazily).await
 }
@@ -161,65 +165,6 @@ fn refused(shown: &str, error: &UnmountError) -> CliError {
         }
     };
     CliError::new(code, format!("cannot unmount {shown}")).caused_by(error)
-}
-
-/// Something is mounted there, and not by the agent that was asked: says what, for whom, and whom to ask.
-async fn not_of_this_agent(context: &Context, dir: &Path, mount: &MountEntry) -> CliError {
-    let shown = printable(&dir.display().to_string());
-    let quoted = quoted_path(dir);
-    if !mount.is_ours() {
-        let lies_below = |other: &MountEntry| other.dir == dir && other.is_ours();
-        let error = match mounts().is_ok_and(|mounts| mounts.iter().any(lies_below)) {
-            true => {
-                let what =
-                    format!("something else is mounted on top of the mount of dfs on {shown}");
-                CliError::new(&codes::MOUNT_COVERED, what)
-            }
-            false => {
-                let what = format!("what is mounted on {shown} is not of dfs");
-                CliError::new(&codes::NOT_MOUNTED, what)
-            }
-        };
-        return error.because(what_it_shows(mount)).hint(format!("umount {quoted}"));
-    }
-    let what = format!("another node agent serves the mount on {shown}");
-    let user = mount.user.map(|user| format!(", mounted for uid {user}")).unwrap_or_default();
-    let error = CliError::new(&codes::MOUNT_ELSEWHERE, what)
-        .because(format!("it shows {}{user}", mount.name));
-    let own = rustix::process::geteuid();
-    match who_serves(context, dir, mount.user).await {
-        Some(socket) => {
-            error.hint(format!("dfctl --socket {} umount {quoted}", quoted_path(&socket)))
-        }
-        None => match mount.user.filter(|user| !own.is_root() && *user != own.as_raw()) {
-            Some(user) => error.hint(format!("as uid {user} or root: dfctl umount {quoted}")),
-            None => error.hint(format!(
-                "with the socket of the agent that mounted it: dfctl --socket PATH umount {quoted}"
-            )),
-        },
-    }
-}
-
-fn what_it_shows(mount: &MountEntry) -> String {
-    format!("it shows {}, a file system of type {}", mount.name, mount.kind)
-}
-
-/// The socket of the agent that has the mount, among those where agents usually listen.
-async fn who_serves(context: &Context, dir: &Path, user: Option<u32>) -> Option<PathBuf> {
-    let dir = dir.to_str()?;
-    for socket in context.settings.usual_sockets(user) {
-        if std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            continue;
-        }
-        let agent = context.agent_at(&socket);
-        let mounts = tokio::time::timeout(ASK_WITHIN, agent.mounts()).await;
-        let has_it =
-            |mounts: Vec<crate::backend::MountInfo>| mounts.iter().any(|mount| mount.dir == dir);
-        if mounts.is_ok_and(|mounts| mounts.is_ok_and(has_it)) {
-            return Some(socket);
-        }
-    }
-    None
 }
 
 /// The name as mounts are listed by: symbolic links are followed, also at its end, as far as the file system still

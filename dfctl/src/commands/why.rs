@@ -1,5 +1,8 @@
 //! `dfctl why`.
 
+use std::path::Path;
+
+use super::elsewhere::socket_of;
 use super::swarm::{Asked, backend, find, look};
 use crate::backend::swarm::{Detail, SwarmTask};
 use crate::codes;
@@ -7,7 +10,7 @@ use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::output::swarm::why::{Shown, is_named, render};
 use crate::output::swarm::words;
-use crate::output::{Format, Items, Verbosity, printable};
+use crate::output::{Format, Items, Verbosity, printable, quoted_path, shell_quoted};
 
 /// Say why a task comes from whom it comes, and what it waits for
 ///
@@ -37,12 +40,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         let error = printable(&format!("reading {} fails: {error}", args.what));
         context.output.note(&error);
     }
-    let backend = backend(context).await?;
-    let mut tasks = Vec::new();
-    for which in asked.which() {
-        tasks.extend(look(context, &*backend, which, Detail::Evidence).await?.tasks);
-    }
-    let mut tasks = find(tasks, &asked, &args.what)?;
+    let mut tasks = match told(context, &asked, &args.what).await {
+        Err(error) => return Err(of_another_agent(context, &args.what, error)),
+        Ok(tasks) => tasks,
+    };
     if let Some(node) = &args.node {
         keep_only(&mut tasks, node)?;
     }
@@ -57,6 +58,30 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     tasks.iter().try_for_each(|task| items.push(task))?;
     items.finish()?;
     Ok(Outcome::Done)
+}
+
+async fn told(context: &Context, asked: &Asked, what: &str) -> Result<Vec<SwarmTask>, CliError> {
+    let backend = backend(context).await?;
+    let mut tasks = Vec::new();
+    for which in asked.which() {
+        tasks.extend(look(context, &*backend, which, Detail::Evidence).await?.tasks);
+    }
+    find(tasks, asked, what)
+}
+
+/// What lies in the mount of another agent is known where that one takes part.
+fn of_another_agent(context: &Context, what: &str, error: CliError) -> CliError {
+    let is_unknown = error.code == &codes::NO_AGENT || error.code == &codes::UNKNOWN_TASK;
+    let socket = Path::new(what).parent().filter(|_| is_unknown).and_then(socket_of);
+    match socket.filter(|socket| !context.settings.sockets().contains(socket)) {
+        None => error,
+        Some(socket) => {
+            let (socket, what) = (quoted_path(&socket), shell_quoted(what));
+            error
+                .because("another agent serves the mount that it is in")
+                .hint(format!("dfctl --socket {socket} why {what}"))
+        }
+    }
 }
 
 /// Leaves of them what is about one node.

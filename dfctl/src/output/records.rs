@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::{Format, Output, Verbosity, when};
 use crate::backend::{
-    AgentStatus, Artifact, Away, CachedTask, Collected, Entry, EntryKind, Ledger, MountInfo,
-    Prefetch, PrefetchInfo, PrefetchState, Profile, Survival, TracedFile, Verified, View,
+    AgentStatus, Artifact, Away, CachedEntry, CachedTask, Collected, Entry, EntryKind, Ledger,
+    MountInfo, PinnedTree, Prefetch, PrefetchInfo, PrefetchState, Profile, ReadsInfo, Survival,
+    TracedFile, Verified, View,
 };
 use crate::error::CliError;
 
@@ -274,6 +275,7 @@ impl Record for MountInfo {
             "survival": survival_json(&self.survival),
             "prefetch": prefetch_json(&self.prefetch),
             "away": self.away.as_ref().map(away_json),
+            "reads": self.reads.as_ref().map(reads_json),
             "ledger": ledger_json(&self.ledger),
         })
     }
@@ -285,6 +287,20 @@ impl Record for MountInfo {
 
 fn away_json(away: &Away) -> Value {
     json!({ "since_unix_ms": away.since_unix_ms, "why": away.why })
+}
+
+fn reads_json(reads: &ReadsInfo) -> Value {
+    let millis = |micros: u64| (reads.waits > 0).then(|| micros as f64 / 1000.0);
+    json!({
+        "count": reads.reads,
+        "bytes": reads.bytes,
+        "errors": reads.errors,
+        "waits": reads.waits,
+        "stalls": reads.stalls,
+        "waiting": reads.waiting,
+        "wait_p50_ms": millis(reads.wait_p50_us),
+        "wait_p99_ms": millis(reads.wait_p99_us),
+    })
 }
 
 fn prefetch_json(prefetch: &PrefetchInfo) -> Value {
@@ -355,6 +371,48 @@ fn survival_json(survival: &Survival) -> Value {
     }
 }
 
+/// Milliseconds since 1970 as a time; nothing of none.
+fn read_at(millis: u64) -> Option<String> {
+    (millis > 0).then(|| when::iso(i64::try_from(millis / 1000).unwrap_or(i64::MAX)))
+}
+
+impl Record for CachedEntry {
+    fn json(&self) -> Value {
+        let mut object = json!({
+            "type": self.kind.word(),
+            "files": self.files,
+            "bytes": self.bytes,
+            "cached_bytes": self.cached,
+            "pinned": self.pinned,
+            "last_read": read_at(self.last_read_ms),
+        });
+        named(&mut object, "path", &self.name);
+        object
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.name.clone()
+    }
+}
+
+impl Record for PinnedTree {
+    fn json(&self) -> Value {
+        json!({
+            "url": self.url,
+            "files": self.files,
+            "bytes": self.bytes,
+            "cached_bytes": self.cached,
+            "state": self.state.word(),
+            "why": (!self.why.is_empty()).then_some(&self.why),
+            "since": read_at(self.since_ms),
+        })
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.url.clone().into_bytes()
+    }
+}
+
 impl Record for CachedTask {
     fn json(&self) -> Value {
         json!({
@@ -365,8 +423,7 @@ impl Record for CachedTask {
             "in_use": self.in_use,
             "pinned": self.pinned,
             "fetching": self.fetching,
-            "last_read": (self.last_read_ms > 0)
-                .then(|| when::iso(i64::try_from(self.last_read_ms / 1000).unwrap_or(i64::MAX))),
+            "last_read": read_at(self.last_read_ms),
             "parents": self.parents,
             "ledger": ledger_json(&self.ledger),
         })
@@ -417,6 +474,8 @@ impl Record for Verified {
             "groups_checked": self.groups_checked,
             "groups_bad": self.groups_bad,
             "bad_groups": self.bad_groups,
+            "groups_repaired": self.groups_repaired,
+            "why_not": (!self.why_not.is_empty()).then_some(&self.why_not),
         })
     }
 

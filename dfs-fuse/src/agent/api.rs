@@ -1,6 +1,7 @@
 //! The agent's gRPC face, `dfs.node.v1`, served on its Unix socket.
 
 mod cache;
+mod cached;
 mod read;
 mod swarm;
 pub(super) mod trace;
@@ -18,12 +19,13 @@ use dfs_proto::common::Preheating;
 use dfs_proto::convert::BadMessage;
 use dfs_proto::node::node_server;
 use dfs_proto::node::{
-    ApplyTraceRequest, CollectGarbageReply, CollectGarbageRequest, FilesChunk, HandOverReply,
-    HandOverRequest, ListEntry, ListRequest, MountInfo, MountRequest, MountsReply, MountsRequest,
-    OpenReply, OpenRequest, PinTaskReply, PinTaskRequest, PreheatRequest, ReadChunk,
-    ReadFilesRequest, ReadRequest, RecordTraceRequest, RemoveTaskReply, RemoveTaskRequest,
-    StatusReply, StatusRequest, SwarmReply, SwarmRequest, TasksReply, TasksRequest, TraceReply,
-    TraceRequest, UnmountReply, UnmountRequest, VerifyCacheEvent, VerifyCacheRequest,
+    ApplyTraceRequest, CachedReply, CachedRequest, CollectGarbageReply, CollectGarbageRequest,
+    FilesChunk, HandOverReply, HandOverRequest, ListEntry, ListRequest, MountInfo, MountRequest,
+    MountsReply, MountsRequest, Named, OpenReply, OpenRequest, PinReply, PinRequest, PinTaskReply,
+    PinTaskRequest, PinsReply, PinsRequest, PreheatRequest, ReadChunk, ReadFilesRequest,
+    ReadRequest, RecordTraceRequest, RemoveTaskReply, RemoveTaskRequest, StatusReply,
+    StatusRequest, SwarmReply, SwarmRequest, TasksReply, TasksRequest, TraceReply, TraceRequest,
+    UnmountReply, UnmountRequest, UnpinReply, UnpinRequest, VerifyCacheEvent, VerifyCacheRequest,
 };
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status};
@@ -31,6 +33,7 @@ use tonic::{Request, Response, Status};
 use self::trace::Traced;
 use super::asker::Asker;
 use super::before::ToMount;
+use super::mounts::Meant;
 use super::prefetch::Mode;
 use super::status::{CallError, status_of};
 use super::walk::{Depth, Walk, find, missing};
@@ -150,6 +153,26 @@ impl NodeService {
         let shown = self.agent.mounts().shown_at(&dir).filter(|shown| shown.is_for(asker));
         let shown = shown.ok_or_else(|| failed(MountTableError::NotMounted(dir.clone())))?;
         Ok(shown.traced(dir))
+    }
+
+    /// What is named of a mount or of what could be mounted, if the asker may look into it, and where it lies in the
+    /// artifact.
+    async fn named(&self, (asker, user): (Asker, User), named: Named) -> Result<Meant, Status> {
+        if !named.dir.is_empty() {
+            let dir = PathBuf::from(named.dir);
+            let shown = self.agent.mounts().shown_at(&dir).filter(|shown| shown.is_for(asker));
+            let shown = shown.ok_or_else(|| failed(MountTableError::NotMounted(dir)))?;
+            return Ok(shown.within(&named.path));
+        }
+        let view = mounted_as(named.view());
+        let question = self.question((asker, user), named.target, view, &[]).await;
+        let question = question.map_err(failed)?;
+        let opened = self.opened(&question).await?;
+        let index = opened.index.as_ref().ok_or_else(|| failed(CallError::NotTree))?;
+        if find(&index.index, &named.path).map_err(failed)?.is_none() {
+            self.opened(&question.of_a_tree()).await?;
+        }
+        Ok(Meant { opened: OpenArtifact::clone(&opened), view, path: named.path.to_vec() })
     }
 
     async fn of_traced(
@@ -312,6 +335,7 @@ impl node_server::Node for NodeService {
     async fn mount(&self, request: Request<MountRequest>) -> Result<Response<MountInfo>, Status> {
         let _busy = self.agent.enter();
         let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        let way = request.get_ref().handle.and_then(|handle| Asker::handle(&request, handle));
         let request = request.into_inner();
         let view = mounted_as(request.view());
         let prefetch = Mode::from(request.prefetch());
@@ -337,6 +361,7 @@ impl node_server::Node for NodeService {
             view,
             path: request.path.into(),
             dir,
+            way,
             audience,
             lane,
             owner,
@@ -472,6 +497,46 @@ impl node_server::Node for NodeService {
         pinned.map(Response::new).map_err(failed)
     }
 
+    async fn cached(
+        &self,
+        request: Request<CachedRequest>,
+    ) -> Result<Response<CachedReply>, Status> {
+        let _busy = self.agent.enter();
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        let CachedRequest { what, entries } = request.into_inner();
+        let Meant { opened, path, .. } =
+            self.named((asker, user), what.unwrap_or_default()).await?;
+        let agent = self.agent.clone();
+        let look = move || cached::look(&agent, &opened, &path, entries as usize);
+        let looked = tokio::task::spawn_blocking(look).await;
+        let told = looked.map_err(|_| failed(MountTableError::Stopping))?;
+        told.map(Response::new).map_err(failed)
+    }
+
+    async fn pin(&self, request: Request<PinRequest>) -> Result<Response<PinReply>, Status> {
+        let _busy = self.agent.enter();
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        asker.may_evict().map_err(failed)?;
+        let what = request.into_inner().what.unwrap_or_default();
+        let meant = self.named((asker, user), what).await?;
+        let (pin, changed) = self.agent.pin(meant).await.map_err(failed)?;
+        Ok(Response::new(PinReply { pin: Some(pin), changed }))
+    }
+
+    async fn unpin(&self, request: Request<UnpinRequest>) -> Result<Response<UnpinReply>, Status> {
+        let _busy = self.agent.enter();
+        let (asker, user) = (Asker::of(&request), Asker::user_of(&request));
+        asker.may_evict().map_err(failed)?;
+        let what = request.into_inner().what.unwrap_or_default();
+        let unpinned = cache::unpin(self, (asker, user), what).await?;
+        Ok(Response::new(unpinned))
+    }
+
+    async fn pins(&self, request: Request<PinsRequest>) -> Result<Response<PinsReply>, Status> {
+        let pins = self.agent.pinned(Asker::of(&request)).await.map_err(failed)?;
+        Ok(Response::new(PinsReply { pins }))
+    }
+
     async fn collect_garbage(
         &self,
         request: Request<CollectGarbageRequest>,
@@ -496,7 +561,7 @@ impl node_server::Node for NodeService {
     ) -> Result<Response<Self::VerifyCacheStream>, Status> {
         let busy = self.agent.enter();
         Asker::of(&request).may_verify().map_err(failed)?;
-        let events = cache::verify(&self.agent, &request.into_inner().task_id);
+        let events = cache::verify(&self.agent, &request.into_inner());
         let events = events.map_err(|error| status_of(&error))?.map(move |event| {
             let _busy = &busy;
             event.map_err(|error| status_of(&error))

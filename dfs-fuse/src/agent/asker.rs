@@ -5,7 +5,7 @@
 //! their own; what others have mounted, and the cache that all share, are not theirs to take away.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dfs_model::TaskKey;
 use dfs_peer::opener::OpenArtifact;
@@ -46,6 +46,14 @@ impl Asker {
         };
         let of = |cred: tokio::net::unix::UCred| User { uid: cred.uid(), gid: cred.gid() };
         connection.peer_cred.map_or(User { uid: NOBODY, gid: NOBODY }, of)
+    }
+
+    /// Where what is open as `handle` in the process that sent `request` is found, if it may be used: with the agent's
+    /// rights, so by who has them anyhow.
+    pub fn handle<T>(request: &Request<T>, handle: u32) -> Option<PathBuf> {
+        let connection = request.extensions().get::<UdsConnectInfo>()?;
+        let pid = connection.peer_cred.filter(|_| Self::of(request) == Self::Owner)?.pid()?;
+        Some(PathBuf::from(format!("/proc/{pid}/fd/{handle}")))
     }
 
     fn user(uid: u32) -> Self {

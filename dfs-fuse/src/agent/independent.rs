@@ -152,6 +152,29 @@ fn is_line_of(entry: &MountEntry, at: &MountedAt, how: Same) -> bool {
         }
 }
 
+/// Whether the agent in whose store the index of a mount lies has it written down.
+pub fn is_written_down(entry: &MountEntry) -> io::Result<bool> {
+    // <data>/tasks/<2 hex>/<task id>/content
+    let data_dir = Path::new(&entry.name).ancestors().nth(4);
+    let records = Records::of(data_dir.unwrap_or(Path::new("/")));
+    // Written before it is mounted: what is not there now is not on its way.
+    let files = match fs::read_dir(&records.0) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        files => files?,
+    };
+    for file in files {
+        let bytes = private_file::read(&file?.path(), RECORD_BYTES)?.unwrap_or_default();
+        let at = convert::decode_kept_mount(&bytes).ok().and_then(|record| record.at);
+        let is_it = |at: &MountedAt| {
+            is_line_of(entry, at, Same::Place) || is_line_of(entry, at, Same::Device)
+        };
+        if at.as_ref().is_some_and(is_it) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The files that the kernel reads of a tree, as it can read them.
 pub(super) fn blobs(opened: &OpenArtifact) -> Result<Blobs, MountTableError> {
     let index = opened.index.as_ref().ok_or(MountTableError::NoTree)?;

@@ -143,7 +143,8 @@ impl InsideAgent {
         let host =
             Host::start(options(&dir, sources, managers, location), network, &tracker, &stop)?;
         let name = managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let facts = AgentFacts { data_dir: dir.clone(), cluster: name, capacity: None };
+        let facts =
+            AgentFacts { data_dir: dir.clone(), cluster: name, capacity: None, socket: None };
         let service = NodeServer::new(NodeService::new(Agent::new(host.clone(), facts, None)));
         let router = net::grpc_server().add_service(service);
         let (channel, serving) = net::grpc_pipe(router, PIPE, stop.clone());

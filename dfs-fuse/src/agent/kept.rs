@@ -329,13 +329,22 @@ impl Agent {
     /// Opens what a mount shows, from the store; where the store has lost the index, as the origin has it.
     pub(super) async fn open_again(&self, record: &KeptMount) -> Result<OpenArtifact, NotResumed> {
         let shown = record.shown.clone().unwrap_or_default();
-        let (target, view) = (target(&shown)?, targets::view_from_wire(shown.view()));
+        self.open_shown(&target(&shown)?, shown).await
+    }
+
+    /// Opens what was written down, with the credentials of `target`.
+    pub(super) async fn open_shown(
+        &self,
+        target: &Target,
+        shown: ShownMount,
+    ) -> Result<OpenArtifact, NotResumed> {
+        let view = targets::view_from_wire(shown.view());
         let answer = ResolveReply { artifact: shown.artifact.clone(), ..ResolveReply::default() };
-        match self.host().engine.open_answer(&target, answer).await {
+        match self.host().engine.open_answer(target, answer).await {
             Err(error) if is_without_index(&error) => {
                 tracing::warn!(url = %target.url, error = error_chain(&error), "indexing again");
                 let index = shown.artifact.and_then(|artifact| artifact.index);
-                self.open_anew(&target, view, index).await
+                self.open_anew(target, view, index).await
             }
             opened => Ok(opened?),
         }

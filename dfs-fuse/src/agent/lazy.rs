@@ -49,7 +49,7 @@ impl MountTable {
             let ties = ties(&what.opened, &kept::shown(&what), &noted, &lent)?;
             match mount::lazily(&dir, name, &blobs, spaces, ties, &options) {
                 Ok(mounted) => {
-                    let shown = Shown::new(what, OnceLock::new(), lane, prefetch);
+                    let shown = Shown::new(what, OnceLock::new(), lane, prefetch, None);
                     Ok((mounted, shown, watching))
                 }
                 Err(error) => {
@@ -89,7 +89,7 @@ impl MountTable {
             let ties = ties(&what.opened, &shown_so, &noted, &lent)?;
             let mounted = mount::resume_lazily(left, &record, spaces, ties, &options)?;
             let lane = Chosen { lane: Lane::Kernel, why: KEPT.to_owned() };
-            let shown = Shown::new(what, OnceLock::new(), lane, prefetch);
+            let shown = Shown::new(what, OnceLock::new(), lane, prefetch, None);
             Ok::<_, MountTableError>((mounted, shown, watching))
         });
         let (mounted, shown, watching) =

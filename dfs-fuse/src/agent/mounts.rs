@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dfs_artifact::{Index, OriginRecipe, Recipe, View};
+use dfs_artifact::{Index, OriginRecipe, Recipe, View, erofs};
 use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::host::Host;
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::AgentFacts;
 use super::api::trace::Traced;
 use super::asker::Asker;
 use super::before::{Away, Before};
@@ -29,7 +30,8 @@ use super::lazy::count_missing;
 use super::prefetch::{Mode, Prefetch, PrefetchView};
 use super::shared::Sharing;
 use super::traces::{Beginning, Traces, Watching, subject};
-use crate::core::{Generation, Owner};
+use super::walk::find;
+use crate::core::{AllReads, Generation, Owner, Reads, Seen};
 use crate::holder::{Holder, Kept};
 use crate::lane::{self, Chosen, Lane, Machine, Shape, Wanted};
 use crate::mount::{
@@ -54,6 +56,8 @@ pub struct MountRequest {
     pub path: Vec<u8>,
     /// Where: an absolute path.
     pub dir: PathBuf,
+    /// Another name of it, where that one must not be looked up.
+    pub way: Option<PathBuf>,
     /// Who may look in.
     pub audience: Audience,
     /// By which way it is to be read.
@@ -134,6 +138,7 @@ pub(super) const KEPT: &str = "as the agent before this one had it";
 /// What is mounted.
 pub(super) struct Shown {
     opened: OpenArtifact,
+    view: View,
     path: Vec<u8>,
     lane: Chosen,
     /// What of the spaces is shown. Of a whole tree it is found out when somebody wants to know; `None` where its
@@ -143,6 +148,8 @@ pub(super) struct Shown {
     by: Asker,
     prefetch: Prefetch,
     away: Option<Away>,
+    /// What its readers meet, where that is seen.
+    reads: Option<Arc<Reads>>,
 }
 
 /// A mount as people see it.
@@ -171,6 +178,8 @@ pub struct MountView {
     pub prefetch: PrefetchView,
     /// Where it is shown as it was before: why.
     pub away: Option<Away>,
+    /// What its readers met, where that is seen.
+    pub reads: Option<Seen>,
 }
 
 /// The mounts of this process; dropping it unmounts them all.
@@ -191,6 +200,10 @@ pub struct MountTable {
     traces: Arc<Traces>,
     /// Who is told of that.
     swarm: Option<Swarm>,
+    /// What readers meet.
+    reads: AllReads,
+    /// Where this process listens.
+    socket: Option<PathBuf>,
     /// One for each mount that is served, until it ends; the runtime's end ends them too.
     watchers: TaskTracker,
 }
@@ -205,8 +218,10 @@ impl AsRef<[u8]> for SharedIndex {
 }
 
 impl MountTable {
-    /// A table whose mounts are kept so when this process dies, and whose profiles lie in `data_dir` and go to the swarm.
-    pub fn new(custody: Option<Custody>, data_dir: &Path, host: &Host) -> Self {
+    /// A table whose mounts are kept so when this process dies, and whose profiles lie in its data directory and go to
+    /// the swarm.
+    pub fn new(custody: Option<Custody>, facts: &AgentFacts, host: &Host) -> Self {
+        let data_dir = &facts.data_dir;
         Self {
             entries: Arc::default(),
             detached: Arc::default(),
@@ -217,6 +232,8 @@ impl MountTable {
             traces: Arc::new(Traces::in_dir(data_dir)),
             lent: host.engine.store().lent().clone(),
             swarm: host.engine.swarm().cloned(),
+            reads: AllReads::default(),
+            socket: facts.socket.clone(),
             watchers: TaskTracker::new(),
         }
     }
@@ -239,6 +256,11 @@ impl MountTable {
     /// What is read of them.
     pub fn traces(&self) -> &Traces {
         &self.traces
+    }
+
+    /// What readers of all mounts met, those that have ended included.
+    pub fn reads(&self) -> Seen {
+        self.reads.seen()
     }
 
     /// Who keeps them.
@@ -284,6 +306,7 @@ impl MountTable {
             options.direct = alone.spaces;
         }
         let (dir, watcher) = (request.dir, self.watcher(Beginning::Mounted));
+        let reads = self.counts(&mut options);
         let mounting = tokio::task::spawn_blocking(move || {
             give_back(&whole);
             let (tree, footprint) = tree_of(whole, &what.path)?;
@@ -293,7 +316,7 @@ impl MountTable {
             if let Err(Some(why)) = mounted.direct() {
                 lane = lane::refused(why, &lane);
             }
-            let shown = Shown::new(what, footprint, lane, prefetch);
+            let shown = Shown::new(what, footprint, lane, prefetch, Some(reads));
             Ok::<_, MountTableError>((mounted, shown, watching))
         });
         let (mounted, shown, watching) =
@@ -389,7 +412,7 @@ impl MountTable {
         let (watcher, in_use) = (self.watcher(Beginning::Mounted), Arc::clone(&content));
         let beginning = tokio::task::spawn_blocking(move || {
             let (watching, prefetch) = watcher.watch(&what, &content)?;
-            let shown = Shown::new(what, OnceLock::new(), lane, prefetch);
+            let shown = Shown::new(what, OnceLock::new(), lane, prefetch, None);
             Ok::<_, MountTableError>((shown, watching))
         });
         let (shown, watching) = beginning.await.map_err(|_| MountTableError::Stopping)??;
@@ -418,6 +441,13 @@ impl MountTable {
         Watcher { traces: Arc::clone(&self.traces), swarm: self.swarm.clone(), beginning }
     }
 
+    /// Has the reads of a mount counted, and its directories say who serves it.
+    fn counts(&self, options: &mut MountOptions) -> Arc<Reads> {
+        options.core.reads = self.reads.begin();
+        options.core.socket.clone_from(&self.socket);
+        Arc::clone(&options.core.reads)
+    }
+
     pub(super) fn keeping(&self, shown: ShownMount) -> Option<Keeping> {
         Some(Keeping { custody: self.custody.clone()?, shown })
     }
@@ -439,6 +469,7 @@ impl MountTable {
         options.core.owner = what.owner;
         options.core.generation = Generation(u16::try_from(record.generation).unwrap_or(0));
         options.keeping = self.keeping(shown);
+        let reads = self.counts(&mut options);
         let watcher = self.watcher(Beginning::Resumed);
         let resuming = tokio::task::spawn_blocking(move || {
             let (tree, footprint) = tree_of(whole, &what.path)?;
@@ -450,7 +481,7 @@ impl MountTable {
                 Err(_) => Lane::Fuse,
             };
             let lane = Chosen { lane, why: KEPT.to_owned() };
-            let shown = Shown::new(what, footprint, lane, prefetch);
+            let shown = Shown::new(what, footprint, lane, prefetch, Some(reads));
             Ok::<_, MountTableError>((mounted, shown, watching))
         });
         let (mounted, shown, watching) =
@@ -773,10 +804,11 @@ impl Shown {
         footprint: OnceLock<Option<Footprint>>,
         lane: Chosen,
         prefetch: Prefetch,
+        reads: Option<Arc<Reads>>,
     ) -> Arc<Self> {
-        let What { opened, path, by, away, .. } = what;
+        let What { opened, view, path, by, away, .. } = what;
         let marks = opened.tasks.iter().map(Task::mark).collect();
-        Arc::new(Self { opened, path, lane, footprint, marks, by, prefetch, away })
+        Arc::new(Self { opened, view, path, lane, footprint, marks, by, prefetch, away, reads })
     }
 
     /// Whose it is.
@@ -787,6 +819,24 @@ impl Shown {
     /// Whether this user may be told of it.
     pub(super) fn is_for(&self, asker: Asker) -> bool {
         asker.may_see_mount(self.by, &self.opened)
+    }
+
+    /// The artifact, and where in it lies what is at `path` of the mount.
+    pub(super) fn within(&self, path: &[u8]) -> Meant {
+        let index = self.opened.index.as_ref().map(|index| &*index.index);
+        let is_file = |index: &Index| {
+            let nid = find(index, &self.path).ok().flatten();
+            let attr = nid.and_then(|nid| index.image().attr(nid).ok());
+            attr.is_some_and(|attr| attr.kind == erofs::Kind::File)
+        };
+        let joined = match (&self.path[..], path) {
+            (own, b"") => own.to_vec(),
+            (b"", path) => path.to_vec(),
+            // It is mounted in a directory that was made for it.
+            (own, _) if index.is_some_and(is_file) => own.to_vec(),
+            (own, path) => [own, b"/", path].concat(),
+        };
+        Meant { opened: self.opened.clone(), view: self.view, path: joined }
     }
 
     /// It, as what is known of its reads is asked for.
@@ -851,6 +901,7 @@ impl Shown {
             survival,
             prefetch,
             away: self.away.clone(),
+            reads: self.reads.as_ref().map(|reads| reads.seen()),
         }
     }
 }
@@ -876,9 +927,20 @@ impl MountRequest {
         options.programs = self.programs;
         options.core.owner = self.owner;
         options.mount_point_of = self.by.mounts_on_own();
+        options.way.clone_from(&self.way);
         options.in_sight = Some(self.data_dir.clone());
         options
     }
+}
+
+/// Something inside of an artifact.
+pub(super) struct Meant {
+    /// The artifact.
+    pub opened: OpenArtifact,
+    /// Seen how.
+    pub view: View,
+    /// Where in its tree; empty is all of it.
+    pub path: Vec<u8>,
 }
 
 /// What is to be mounted, for whom and how.

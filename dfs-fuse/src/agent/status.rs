@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use dfs_artifact::erofs::FormatError;
-use dfs_model::TaskId;
+use dfs_model::{ByteSize, TaskId};
 use dfs_peer::classes::{CLASS, Class};
 use dfs_peer::engine::{OpenError, ReadError};
 use dfs_peer::opener::OpenUrlError;
@@ -55,6 +55,30 @@ pub enum CallError {
     /// Nothing is kept of such a task.
     #[error("nothing is kept of task {0}")]
     NoTask(TaskId),
+    /// A task that a pin of a tree needs.
+    #[error("task {} is kept for the pin of {keeper}: `dfctl cache unpin {keeper}` lets go of all of it", .task.short())]
+    KeptForPin {
+        /// Which task.
+        task: TaskId,
+        /// What is pinned.
+        keeper: String,
+    },
+    /// More than can be kept.
+    #[error("{}", too_large(*.needs, *.others, *.room))]
+    TooLargeToPin {
+        /// Bytes that it takes.
+        needs: u64,
+        /// Bytes that are kept for others already.
+        others: u64,
+        /// Bytes that the cache has room for in all.
+        room: u64,
+    },
+    /// As many pins as there may be.
+    #[error("there are {0} pins: no more are taken")]
+    TooManyPins(usize),
+    /// It cannot be written down.
+    #[error("the pin cannot be written to the data directory")]
+    PinNotKept(#[source] io::Error),
     /// The agent works alone.
     #[error("this node takes part in no cluster")]
     NoCluster,
@@ -76,6 +100,19 @@ pub enum CallError {
     /// It cannot be written down.
     #[error("the profile cannot be written to the data directory")]
     ProfileNotKept(#[source] io::Error),
+}
+
+fn too_large(needs: u64, others: u64, room: u64) -> String {
+    let (needs, room) = (ByteSize(needs), ByteSize(room));
+    match others {
+        0 => format!("it takes {needs}, and the cache has room for {room}"),
+        others => {
+            let others = ByteSize(others);
+            format!(
+                "it takes {needs}, and the cache has room for {room}, of which {others} are pinned already"
+            )
+        }
+    }
 }
 
 impl CallError {
@@ -141,6 +178,10 @@ fn classify(error: &CallError) -> (Code, &'static str) {
         CallError::ProfileNotKept(_) => (Code::Internal, "cache-failed"),
         CallError::NotHandedOver(_) => (Code::FailedPrecondition, "not-handed-over"),
         CallError::NoTask(_) => (Code::NotFound, "no-task"),
+        CallError::KeptForPin { .. } => (Code::FailedPrecondition, "task-kept"),
+        CallError::TooLargeToPin { .. } => (Code::ResourceExhausted, "pin-too-large"),
+        CallError::TooManyPins(_) => (Code::ResourceExhausted, "limit"),
+        CallError::PinNotKept(_) => (Code::Internal, "cache-failed"),
     }
 }
 

@@ -64,9 +64,16 @@ impl Core {
         let range = ByteRange::at(offset, buf.len() as u64);
         let pattern = self.observe(nid, range)?;
         match self.copy_out(nid, offset, buf, self.options.recorder.as_deref()) {
-            Ok(Some(length)) => Ok(Read::Here(length, pattern)),
+            Ok(Some(length)) => {
+                self.options.reads.gave(length);
+                Ok(Read::Here(length, pattern))
+            }
+            // Counted once it is answered.
             Ok(None) => Ok(Read::Missing(pattern)),
-            Err(error) => Err(self.failed(nid, range, error)),
+            Err(error) => {
+                self.options.reads.failed();
+                Err(self.failed(nid, range, error))
+            }
         }
     }
 
@@ -127,6 +134,22 @@ impl Core {
     ///
     /// Ends at the deadline at the latest. The reason of a failure is kept for `user.dfs.error`.
     pub async fn read(&self, node: NodeId, offset: u64, length: usize) -> Result<Vec<u8>, FsError> {
+        let wait = self.options.reads.wait();
+        let read = self.read_in_time(node, offset, length).await;
+        drop(wait);
+        match &read {
+            Ok(bytes) => self.options.reads.gave(bytes.len()),
+            Err(_) => self.options.reads.failed(),
+        }
+        read
+    }
+
+    async fn read_in_time(
+        &self,
+        node: NodeId,
+        offset: u64,
+        length: usize,
+    ) -> Result<Vec<u8>, FsError> {
         let nid = self.nodes.nid(node)?;
         let length = length.min(MAX_READ);
         let range = ByteRange::at(offset, length as u64);

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
 
 use dfs_model::ByteRange;
 
@@ -34,6 +35,9 @@ pub const DIGEST: &str = "user.dfs.digest";
 /// The URL that the file's bytes come from.
 pub const SOURCE: &str = "user.dfs.source";
 
+/// Of a directory: the socket on which the agent listens that serves the mount.
+pub const SOCKET: &str = "user.dfs.socket";
+
 /// Extents and ranges looked at for one answer: of a file with more it is not said how much of it is here.
 const LOOKED_AT: usize = 1 << 16;
 
@@ -50,6 +54,7 @@ enum Own {
     Task,
     Digest,
     Source,
+    Socket,
 }
 
 impl Own {
@@ -62,6 +67,7 @@ impl Own {
             (TASK, Self::Task),
             (DIGEST, Self::Digest),
             (SOURCE, Self::Source),
+            (SOCKET, Self::Socket),
         ];
         all.into_iter().find(|(known, _)| known.as_bytes() == name).map(|(_, own)| own)
     }
@@ -74,10 +80,20 @@ impl Core {
         let Some(own) = Own::named(name) else {
             return self.tree.xattr(nid, name)?.ok_or(FsError::NoAttribute);
         };
-        if self.tree.attr(nid)?.kind != Kind::File {
+        let kind = match own {
+            Own::Socket => Kind::Directory,
+            _ => Kind::File,
+        };
+        if self.tree.attr(nid)?.kind != kind {
             return Err(FsError::NoAttribute);
         }
         let value = match own {
+            Own::Socket => {
+                let socket = self.options.socket.as_ref();
+                return socket
+                    .map(|socket| socket.as_os_str().as_bytes().to_vec())
+                    .ok_or(FsError::NoAttribute);
+            }
             Own::Error => self.failure(nid)?,
             Own::State => self.state(nid)?.map(str::to_owned),
             Own::CachedBytes => self.cached(nid)?.map(|here| bytes_in(&here).to_string()),

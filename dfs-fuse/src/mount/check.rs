@@ -36,13 +36,24 @@ impl MountPoint {
     }
 }
 
-/// The mount point, if something may be mounted there; `owner` is whose it must be.
-pub(super) fn mount_point(dir: &Path, owner: Option<u32>) -> Result<MountPoint, MountError> {
-    let real = dir.canonicalize().map_err(|error| unusable(dir, error))?;
-    // From here on it is looked at through the handle: a name can be given to another directory in between.
+/// The mount point, if something may be mounted there; `owner` is whose it must be. Where another `way` leads to it, its
+/// own name is not looked up.
+pub(super) fn mount_point(
+    dir: &Path,
+    way: Option<&Path>,
+    owner: Option<u32>,
+) -> Result<MountPoint, MountError> {
     // Not asked to be a directory: that would have systemd mount on it what is being mounted (autofs).
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = rustix::fs::open(&real, flags, Mode::empty())
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let (real, name, flags) = match way {
+        Some(way) => (dir.to_owned(), way.to_owned(), flags),
+        None => {
+            let real = dir.canonicalize().map_err(|error| unusable(dir, error))?;
+            (real.clone(), real, flags | OFlags::NOFOLLOW)
+        }
+    };
+    // From here on it is looked at through the handle: a name can be given to another directory in between.
+    let handle = rustix::fs::open(&name, flags, Mode::empty())
         .map_err(|error| unusable(&real, error.into()))?;
     let found = rustix::fs::fstat(&handle).map_err(|error| unusable(&real, error.into()))?;
     if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
@@ -151,11 +162,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
-        assert!(matches!(mount_point(&file, None), Err(MountError::NotADirectory(_))));
-        let missing = mount_point(&folder.path().join("none"), None);
+        assert!(matches!(mount_point(&file, None, None), Err(MountError::NotADirectory(_))));
+        let missing = mount_point(&folder.path().join("none"), None, None);
         assert!(matches!(missing, Err(MountError::NoDirectory(_))));
-        let point = mount_point(folder.path(), None).unwrap();
+        let point = mount_point(folder.path(), None, None).unwrap();
         assert_eq!(point.dir, folder.path().canonicalize().unwrap());
+    }
+
+    #[test]
+    fn another_way_leads_to_the_directory_and_its_name_is_that_of_where_it_leads() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = File::open(folder.path()).unwrap();
+        let way = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), open.as_raw_fd()));
+        // The name is not looked up: it may be one that waits.
+        let point = mount_point(Path::new("/nonexistent"), Some(&way), None).unwrap();
+        assert_eq!(point.dir, folder.path().canonicalize().unwrap());
+        let file = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
+        let refused = mount_point(folder.path(), Some(file.path()), None);
+        assert!(matches!(refused, Err(MountError::NotADirectory(_))), "{refused:?}");
     }
 
     #[test]
@@ -165,17 +189,17 @@ mod tests {
         std::fs::create_dir_all(data.join("store")).unwrap();
         std::fs::create_dir(&beside).unwrap();
         for (dir, hides) in [(folder.path(), true), (&data, true), (&beside, false)] {
-            assert_eq!(mount_point(dir, None).unwrap().would_hide(&data), hides, "{dir:?}");
+            assert_eq!(mount_point(dir, None, None).unwrap().would_hide(&data), hides, "{dir:?}");
         }
-        assert!(!mount_point(&data.join("store"), None).unwrap().would_hide(&data));
+        assert!(!mount_point(&data.join("store"), None, None).unwrap().would_hide(&data));
     }
 
     #[test]
     fn a_mount_point_belongs_to_whom_it_must() {
         let folder = tempfile::tempdir().unwrap();
         let own = rustix::process::geteuid().as_raw();
-        assert!(mount_point(folder.path(), Some(own)).is_ok());
-        let refused = mount_point(folder.path(), Some(own + 1));
+        assert!(mount_point(folder.path(), None, Some(own)).is_ok());
+        let refused = mount_point(folder.path(), None, Some(own + 1));
         assert!(matches!(refused, Err(MountError::NotTheirs(_))), "{refused:?}");
     }
 
@@ -186,7 +210,7 @@ mod tests {
         let (name, moved, other) = (root.join("name"), root.join("moved"), root.join("other"));
         std::fs::create_dir(&name).unwrap();
         std::fs::create_dir(&other).unwrap();
-        let point = mount_point(&name, None).unwrap();
+        let point = mount_point(&name, None, None).unwrap();
         std::fs::rename(&name, &moved).unwrap();
         std::os::unix::fs::symlink(&other, &name).unwrap();
         assert_eq!(point.target().canonicalize().unwrap(), moved);

@@ -47,6 +47,11 @@ impl MountEntry {
         self.is_ours() || self.is_by_kernel()
     }
 
+    /// Whether systemd, or another automounter, mounts there when somebody looks in.
+    pub fn is_automount(&self) -> bool {
+        self.kind == "autofs"
+    }
+
     /// Whether the kernel shows what lies in the store of a dfs: it is named by the content file of its index.
     pub fn is_by_kernel(&self) -> bool {
         let mut parts = Path::new(&self.name).iter().rev().filter_map(|part| part.to_str());
@@ -77,8 +82,14 @@ impl Table {
 
     /// See [`mounted_at`].
     pub(super) fn mounted_at(&mut self, dir: &Path) -> io::Result<Option<MountEntry>> {
-        let mount = self.mounts()?.into_iter().rfind(|mount| mount.dir == dir);
-        Ok(mount.map(|mount| {
+        let mut on = self.mounts()?;
+        on.retain(|mount| mount.dir == dir);
+        // While something is mounted there whoever looks the name up waits until it is.
+        let waits = on.iter().any(MountEntry::is_automount);
+        if waits {
+            return Ok(on.pop());
+        }
+        Ok(on.pop().map(|mount| {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let handle = rustix::fs::open(dir, flags, Mode::empty()).ok();
             let there = handle.filter(|handle| mount_id(handle).is_ok_and(|id| id == mount.id));

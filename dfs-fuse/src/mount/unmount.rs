@@ -120,7 +120,7 @@ fn by_system_call(dir: &Path, at: &Path, detach: Detach) -> Result<(), UnmountEr
 /// answer.
 pub fn is_dead(dir: &Path) -> bool {
     // Unlike attributes, the kernel remembers no answer to this.
-    matches!(rustix::fs::statfs(dir), Err(Errno::NOTCONN))
+    matches!(rustix::fs::statfs(dir), Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 /// How a mount is served.

@@ -21,13 +21,22 @@ pub struct Footprint {
 impl Footprint {
     /// Looks at every inode of `tree`.
     pub fn of(tree: &dyn Tree) -> Result<Self, TreeError> {
+        Self::at(tree, tree.root(), Kind::Directory)
+    }
+
+    /// Looks at one inode of `tree`, and at all that is below it.
+    pub fn at(tree: &dyn Tree, nid: u64, kind: Kind) -> Result<Self, TreeError> {
         let (mut footprint, mut seen) = (Self::default(), HashSet::new());
-        walk(tree, tree.root(), &mut |nid, kind| {
+        let mut look = |nid, kind| {
             if kind == Kind::File && seen.insert(nid) {
                 footprint.add(tree, nid)?;
             }
             Ok(())
-        })?;
+        };
+        match kind {
+            Kind::Directory => walk(tree, nid, &mut look).map(drop)?,
+            kind => look(nid, kind)?,
+        }
         for ranges in footprint.spaces.values_mut() {
             join(ranges);
             *ranges = by_group(ranges);
@@ -46,6 +55,11 @@ impl Footprint {
         }
         self.bytes = self.bytes.saturating_add(at);
         Ok(())
+    }
+
+    /// The spaces that it lies in.
+    pub fn spaces(&self) -> impl Iterator<Item = u16> {
+        self.spaces.keys().copied()
     }
 
     /// How many bytes of a space are its.

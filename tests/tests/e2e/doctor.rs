@@ -10,7 +10,7 @@ use dfs_tests::{Body, Cluster, Dfctl, Fault, Origin};
 use serde_json::Value;
 
 use crate::support::{
-    Agent, NOBODY, Place, Tmpfs, as_nobody, binaries, binary, dfctl_at, is_mounted, until,
+    Agent, Expected, NOBODY, Place, Tmpfs, as_nobody, binaries, binary, dfctl_at, is_mounted, until,
 };
 
 /// What it said of one thing: how it is, and the code.
@@ -270,4 +270,192 @@ fn a_clock_that_lags_behind_and_a_wrong_configuration_are_told() {
     finds(&said, "clock", "fail", "DFS-6111");
     finds(&said, "configuration", "fail", "DFS-1003");
     assert!(told(&said, "configuration")[0].2.contains("dfctl.toml:2: "), "{said:?}");
+}
+
+/// What was done about one thing, or would be.
+fn steps(said: &Said, check: &str) -> Vec<String> {
+    let items = said.json().unwrap()["items"].as_array().unwrap().clone();
+    let of = items.iter().filter(|item| item["check"] == check);
+    let steps = of.flat_map(|item| item["steps"].as_array().unwrap().clone());
+    steps.map(|step| step.as_str().unwrap().to_owned()).collect()
+}
+
+/// `dfctl doctor` on the data of an agent of a test.
+fn of_agent(agent: &Agent, words: &[&str]) -> Said {
+    let mut command = Dfctl::new(&binaries()).command().unwrap();
+    command.args(["doctor", "--format", "json", "--data-dir"]).arg(agent.data());
+    command.arg("--socket").arg(agent.socket());
+    Said::by(command.args(words)).unwrap()
+}
+
+#[test]
+fn a_socket_that_a_killed_agent_left_is_removed_and_never_one_that_is_listened_on() {
+    let place = Place::new();
+    let mut agent = Agent::solo_with(&place, "agent", &["--holder", "off"]);
+    assert!(told(&of_agent(&agent, &["--fix"]), "sockets").is_empty());
+    assert!(agent.socket().exists());
+    agent.kill();
+    assert!(agent.socket().exists(), "it was killed");
+    let said = of_agent(&agent, &[]);
+    finds(&said, "sockets", "warn", "DFS-6115");
+    let said = of_agent(&agent, &["--fix", "--dry-run"]);
+    assert_eq!(steps(&said, "sockets"), [format!("would  rm {}", agent.socket().display())]);
+    assert!(agent.socket().exists(), "it was only said");
+    let said = of_agent(&agent, &["--fix"]);
+    finds(&said, "sockets", "fixed", "DFS-6115");
+    assert_eq!(steps(&said, "sockets"), [format!("did  rm {}", agent.socket().display())]);
+    assert!(!agent.socket().exists());
+    agent.start_again();
+}
+
+#[test]
+fn what_an_agent_cannot_use_in_its_store_is_made_its_own_again() {
+    let place = Place::new();
+    let origin = Origin::of("/f", Body::noise(1, 300_000)).unwrap();
+    let mut agent = Agent::solo(&place, "agent");
+    agent.dfctl(&["cat", &origin.url("/f")]).done();
+    finds(&of_agent(&agent, &[]), "store", "ok", "");
+    agent.terminate();
+    let mut shelves = fs::read_dir(agent.data().join("tasks")).unwrap();
+    let shelf = shelves.next().unwrap().unwrap().path();
+    let task = fs::read_dir(&shelf).unwrap().next().unwrap().unwrap().path();
+    std::os::unix::fs::chown(task.join("content"), Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::set_permissions(task.join("state"), fs::Permissions::from_mode(0o000)).unwrap();
+    let said = of_agent(&agent, &[]);
+    finds(&said, "store", "fail", "DFS-6117");
+    assert!(told(&said, "store")[0].2.starts_with("2 files"), "{said:?}");
+    let said = of_agent(&agent, &["--fix"]);
+    finds(&said, "store", "fixed", "DFS-6117");
+    let mut done = steps(&said, "store");
+    done.sort();
+    let (content, state) = (task.join("content"), task.join("state"));
+    let own = format!("did  chown 0:0 {}", content.display());
+    assert_eq!(done, [format!("did  chmod 600 {}", state.display()), own]);
+    finds(&of_agent(&agent, &[]), "store", "ok", "");
+    agent.start_again();
+    agent.dfctl(&["cache", "verify"]).done();
+    drop(origin);
+    assert_eq!(agent.cached(300_000), 300_000);
+}
+
+#[test]
+fn another_users_store_is_that_users_to_mend() {
+    let place = Place::new();
+    place.open_to_others();
+    let data = place.dir("data");
+    let task = place.dir(&format!("data/tasks/ab/{}", "ab".repeat(32)));
+    fs::write(task.join("content"), b"x").unwrap();
+    for dir in ["data", "data/tasks", "data/tasks/ab"] {
+        std::os::unix::fs::chown(place.path(dir), Some(NOBODY), Some(NOBODY)).unwrap();
+        fs::set_permissions(place.path(dir), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    // What is root's in there a user can only tell.
+    let mut command = as_nobody(&binary("dfctl"));
+    command.args(["--solo", "--data-dir"]).arg(&data);
+    let said = Said::by(command.args(["doctor", "--fix", "--format", "json"])).unwrap();
+    finds(&said, "store", "fail", "DFS-6117");
+    assert!(said.stdout_has("sudo chown -R 65534:65534"), "{}", said.text());
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(fs::metadata(&task).unwrap().uid(), 0);
+    let said = doctor(&place, &["--fix"]);
+    finds(&said, "store", "fixed", "DFS-6117");
+    assert_eq!(fs::metadata(task.join("content")).unwrap().uid(), NOBODY);
+}
+
+#[test]
+fn what_is_half_made_goes_while_no_agent_works_there() {
+    let place = Place::new();
+    let origin = Origin::of("/f", Body::noise(1, 300_000)).unwrap();
+    let mut agent = Agent::solo_with(&place, "agent", &["--holder", "off"]);
+    agent.dfctl(&["cat", &origin.url("/f")]).done();
+    let id = "cd".repeat(32);
+    let half = agent.data().join("tasks/cd").join(&id);
+    let trash = agent.data().join("trash").join(format!("{id}.1"));
+    fs::create_dir_all(&half).unwrap();
+    fs::create_dir_all(&trash).unwrap();
+    fs::write(trash.join("content"), b"x").unwrap();
+    assert!(told(&of_agent(&agent, &["--fix"]), "half-made").is_empty(), "an agent works there");
+    assert!(half.exists() && trash.exists());
+    agent.kill();
+    finds(&of_agent(&agent, &[]), "half-made", "warn", "DFS-6116");
+    let said = of_agent(&agent, &["--fix"]);
+    finds(&said, "half-made", "fixed", "DFS-6116");
+    assert!(!half.exists() && !trash.exists());
+    agent.start_again();
+    assert_eq!(agent.cached(300_000), 300_000, "what is whole stays");
+}
+
+#[test]
+fn a_data_directory_that_others_may_enter_is_closed_where_an_agent_worked_in_it() {
+    let place = Place::new();
+    let data = place.dir("data");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    finds(&doctor(&place, &["--fix"]), "data directory", "fail", "DFS-4113");
+    fs::write(data.join("lock"), b"").unwrap();
+    finds(&doctor(&place, &["--fix"]), "data directory", "fixed", "DFS-4113");
+    assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
+    finds(&doctor(&place, &[]), "data directory", "ok", "");
+}
+
+#[test]
+fn a_mount_of_the_kernels_that_no_agent_knows_is_taken_away_unless_it_is_used() {
+    let place = Place::new();
+    let source = place.dir("source");
+    fs::write(source.join("f"), vec![7; 100_000]).unwrap();
+    let mut agent = Agent::solo_with(&place, "agent", &["--holder", "off"]);
+    let url = format!("file://{}/", source.display());
+    let dir = agent.mount(&url, place.dir("mount"));
+    fs::read(dir.join("f")).unwrap();
+    agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+    let dir = agent.mount_in("kernel", &url, dir);
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = table.lines().find(|line| line.contains(dir.to_str().unwrap())).unwrap();
+    assert!(line.contains(" erofs "), "{line}");
+    agent.kill();
+    let here = |said: &Said| {
+        let found = told(said, "mounts");
+        found.into_iter().find(|one| one.2.contains(dir.to_str().unwrap()))
+    };
+    assert_eq!(here(&of_agent(&agent, &[])), None, "it is written down for the next agent");
+    fs::remove_dir_all(agent.data().join("mounts")).unwrap();
+    let (level, code, _) = here(&of_agent(&agent, &[])).unwrap();
+    assert_eq!((level.as_str(), code.as_str()), ("warn", "DFS-6114"));
+    // Only this one: others of this machine are others' affair.
+    let keep = format!(
+        "for dir in $(awk '/ fuse[.]dfs | erofs / {{print $5}}' /proc/self/mountinfo); do \
+         test $dir = {} || umount -l $dir 2> /dev/null || true; done",
+        dir.display()
+    );
+    let used = format!("sh -c 'exec 9< {}/f; exec \"$@\" --fix' --", dir.display());
+    let said = secluded(&place, &keep, &used);
+    assert!(here(&said).is_some_and(|one| one.0 == "warn"), "a file of it is open: {said:?}");
+    assert!(steps(&said, "mounts").iter().any(|step| step.contains("is in use")), "{said:?}");
+    let said = secluded(&place, &keep, "sh -c 'exec \"$@\" --fix' --");
+    assert!(here(&said).is_some_and(|one| one.0 == "fixed"), "{said:?}");
+}
+
+#[test]
+fn whoever_runs_into_a_dead_mount_is_told_the_same() {
+    let place = Place::new();
+    let origin = Origin::of("/d/f", Body::noise(1, 1_000)).unwrap();
+    let mut agent = Agent::solo_with(&place, "agent", &["--holder", "off"]);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    agent.kill();
+    agent.start_again();
+    let shown = dir.to_str().unwrap();
+    let way = format!("dfctl umount {shown}      or all that are dead: dfctl doctor --fix");
+    let url = origin.url("/d/");
+    let file = dir.join("f");
+    let told = |said: Said| {
+        let stderr = said.stderr.replace(&format!("--socket {} ", agent.socket().display()), "");
+        assert!(stderr.contains(&way), "{}: {stderr}", said.line);
+    };
+    told(agent.dfctl(&["mount", &url, shown]));
+    told(agent.dfctl(&["mounts", shown]));
+    told(agent.dfctl(&["cache", "ls", file.to_str().unwrap()]));
+    told(agent.dfctl(&["why", file.to_str().unwrap()]));
+    let said = agent.dfctl(&["doctor", "--format", "json"]);
+    assert!(said.text().contains(&way), "{}", said.text());
+    agent.dfctl(&["umount", shown]);
+    assert!(!is_mounted(&dir));
 }

@@ -44,6 +44,7 @@ mod mounts;
 mod origins;
 mod outputs;
 mod own_source;
+mod pins;
 mod power;
 mod preheat;
 mod reaching;

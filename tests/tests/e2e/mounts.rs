@@ -231,9 +231,8 @@ fn a_mount_of_another_agent_is_said_to_be_one() {
     let dir = first.mount(&file_url(&source), place.dir("it's mounted"));
     let text = dir.to_str().unwrap();
     let said = second.dfctl(&["umount", text]).fails(1, "DFS-5106");
-    for part in
-        ["source/", "mounted for uid 0", "dfctl --socket PATH umount '", r"it'\''s mounted'"]
-    {
+    let typed = format!("{} umount '", first.typed());
+    for part in ["source/", "mounted for uid 0", &typed, r"it'\''s mounted'"] {
         assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
     }
     assert!(is_mounted(&dir));

@@ -9,14 +9,15 @@ use crate::run::{Failure, failed, run};
 /// Where units lie in a tree.
 const UNITS: &str = "usr/lib/systemd/system";
 
-/// The units of a staged tree, with the programs that they start, among the targets of this machine.
+/// The units of a staged tree, examples too, with the programs that they start, among the targets of this machine.
 pub fn units(tree: &Path) -> Result<(), Failure> {
     let root = tree.with_extension("units");
     let dir = root.join(UNITS);
     fs::create_dir_all(&dir).map_err(failed(&dir))?;
     let mut command = Command::new("systemd-analyze");
     command.args(["verify", "--man=no", "--recursive-errors=yes"]).arg("--root").arg(&root);
-    for (from, name) in super::package::files(&tree.join(UNITS))? {
+    let examples = super::package::files(&tree.join(super::package::EXAMPLES))?;
+    for (from, name) in super::package::files(&tree.join(UNITS))?.into_iter().chain(examples) {
         fs::copy(&from, dir.join(&name)).map_err(failed(&from))?;
         // A template is looked at as one of its instances.
         command.arg(name.replace("@.", "@seed."));

@@ -80,6 +80,29 @@ systemctl start mnt-table.mount
 cmp /mnt/table/copyright /usr/share/doc/dfs/copyright
 systemctl stop mnt-table.mount
 ! mountpoint --quiet /mnt/table
+systemctl start mnt-table.automount
+! grep ' /mnt/table .*fuse.dfs' /proc/self/mountinfo
+cmp /mnt/table/copyright /usr/share/doc/dfs/copyright
+grep ' /mnt/table .*noexec.*fuse.dfs' /proc/self/mountinfo
+timeout 20 systemctl stop mnt-table.automount
+! grep ' /mnt/table ' /proc/self/mountinfo
+cp /usr/share/doc/dfs/examples/srv-models.* /etc/systemd/system/
+sed -i 's|^What=.*|What=file:///usr/share/doc/dfs|; s|^TimeoutIdleSec=.*|TimeoutIdleSec=2|' /etc/systemd/system/srv-models.*
+systemctl daemon-reload
+systemctl start srv-models.automount
+! grep ' /srv/models .*fuse.dfs' /proc/self/mountinfo
+cmp /srv/models/copyright /usr/share/doc/dfs/copyright
+grep ' /srv/models .*noexec.*fuse.dfs' /proc/self/mountinfo
+timeout 60 sh -c 'while grep -q \" /srv/models .*fuse.dfs\" /proc/self/mountinfo; do sleep 0.2; done'
+cmp /srv/models/copyright /usr/share/doc/dfs/copyright
+timeout 20 systemctl stop srv-models.automount
+! grep ' /srv/models ' /proc/self/mountinfo
+systemctl start srv-models.mount
+systemctl restart dfs-fuse
+systemctl is-active srv-models.mount
+cmp /srv/models/copyright /usr/share/doc/dfs/copyright
+timeout 20 systemctl stop srv-models.mount
+! grep ' /srv/models ' /proc/self/mountinfo
 test -z \"$(systemctl --failed --quiet)\"
 dpkg --remove dfs
 ! systemctl is-active dfs-cluster

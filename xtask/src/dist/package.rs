@@ -21,6 +21,9 @@ Description: images, buckets and directories as lazy local file systems
  cluster's processes dfs-cluster.
 ";
 
+/// Where examples lie in a tree.
+pub const EXAMPLES: &str = "usr/share/doc/dfs/examples";
+
 /// Puts everything below `tree`.
 pub fn stage(programs: &Path, tree: &Path) -> Result<(), Failure> {
     let root = root();
@@ -51,6 +54,9 @@ pub fn stage(programs: &Path, tree: &Path) -> Result<(), Failure> {
             Some(user) => put(path, format!("usr/lib/sysusers.d/{user}.conf"), 0o644)?,
             None => put(path, format!("usr/lib/systemd/system/{name}"), 0o644)?,
         }
+    }
+    for (path, name) in files(&root.join("deploy/examples"))? {
+        put(path, format!("{EXAMPLES}/{name}"), 0o644)?;
     }
     // Where a machine's settings go.
     let settings = tree.join("etc/dfs");

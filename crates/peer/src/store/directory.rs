@@ -327,7 +327,8 @@ impl Directory {
         }
     }
 
-    fn limit(&self, share: Share) -> u64 {
+    /// Bytes that the tasks may take of it.
+    pub(super) fn limit(&self, share: Share) -> u64 {
         let Some(ByteSize(capacity)) = self.capacity else { return u64::MAX };
         match share {
             Share::Content => capacity - capacity / RESERVE,

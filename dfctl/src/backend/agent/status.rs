@@ -52,6 +52,8 @@ const CLASSES: &[(&str, FailureClass)] = &[
     ("cache-failed", FailureClass::CacheFailed),
     ("task-in-use", FailureClass::TaskInUse),
     ("task-pinned", FailureClass::TaskPinned),
+    ("task-kept", FailureClass::TaskKept),
+    ("pin-too-large", FailureClass::PinTooLarge),
     ("not-handed-over", FailureClass::NotHandedOver),
     ("bad-profile", FailureClass::BadProfile),
 ];

@@ -1,62 +1,145 @@
-//! Setting and lifting pins.
+//! Setting and lifting pins, and what is told of it.
 
+use dfs_model::ByteSize;
 use serde_json::{Value, json};
 
-use crate::backend::{CachedTask, Pin};
+use super::what::What;
+use crate::backend::{Backend, CachedTask, Pin, PinState, PinnedTree};
 use crate::commands::inside::answer;
-use crate::commands::task::{all_named, share};
+use crate::commands::task::share;
 use crate::context::Context;
-use crate::error::{CliError, Outcome};
-use crate::output::Record;
+use crate::error::CliError;
+use crate::output::{Record, files, printable};
 
-/// A task and what became of its pin.
-struct Changed {
-    task: CachedTask,
-    pin: Pin,
-    is_news: bool,
+/// What became of a pin.
+pub enum Changed {
+    /// Of one task.
+    Task {
+        /// Which.
+        task: Box<CachedTask>,
+        /// How it is now.
+        set: Pin,
+        /// Whether it was not so before.
+        is_news: bool,
+    },
+    /// Of a tree, or a part of one.
+    Tree {
+        /// Which.
+        pin: PinnedTree,
+        /// How it is now.
+        set: Pin,
+        /// Whether it was not so before.
+        is_news: bool,
+    },
 }
 
-impl Record for Changed {
-    fn json(&self) -> Value {
-        json!({
-            "task": self.task.task.id.to_string(),
-            "url": self.task.task.key.url.to_string(),
-            "pinned": self.pin == Pin::Set,
-            "changed": self.is_news,
-        })
+impl Changed {
+    /// Whether it was not so before.
+    pub fn is_news(&self) -> bool {
+        match self {
+            Self::Task { is_news, .. } | Self::Tree { is_news, .. } => *is_news,
+        }
     }
 
-    fn name(&self) -> Vec<u8> {
-        self.task.task.id.to_string().into_bytes()
+    fn human(&self) -> String {
+        match self {
+            Self::Task { task, set, is_news } => {
+                let (word, here) = (word(*set, *is_news), share(task));
+                let task = &task.task;
+                format!("{word}  {}  {here} here  {}", task.id.short(), task.key.url)
+            }
+            Self::Tree { pin, set, is_news } => {
+                let word = word(*set, *is_news);
+                let size = format!("{}, {}", files(pin.files), ByteSize(pin.bytes));
+                let here = match (set, pin.state) {
+                    (Pin::Lift, _) => String::new(),
+                    (Pin::Set, _) if pin.cached >= pin.bytes => "   all of it here".to_owned(),
+                    (Pin::Set, PinState::Waiting | PinState::Failed) => {
+                        let why = printable(&pin.why);
+                        format!("   {} here, {}: {why}", ByteSize(pin.cached), pin.state.word())
+                    }
+                    (Pin::Set, PinState::Fetching | PinState::Whole) => {
+                        format!("   {} here, the rest is fetched", ByteSize(pin.cached))
+                    }
+                };
+                format!("{word}  {}   {size}{here}", printable(&pin.url))
+            }
+        }
     }
 }
 
-/// Pins the tasks named, or lets them go.
-pub async fn change(names: &[String], pin: Pin, context: &Context) -> Result<Outcome, CliError> {
-    let backend = context.resident_backend()?;
-    let action = if pin == Pin::Set { "pin task" } else { "unpin task" };
-    let mut changed = Vec::new();
-    for task in all_named(context, &*backend, names).await? {
-        let id = task.task.id;
-        let is_news = answer(context, backend.pin_task(id, pin))
-            .await?
-            .map_err(|failure| CliError::backend(action, &id.short(), failure))?;
-        changed.push(Changed { task, pin, is_news });
-    }
-    context
-        .output
-        .records("pins", &changed, || changed.iter().map(human).collect::<Vec<_>>().join("\n"))?;
-    let any = changed.iter().any(|one| one.is_news);
-    Ok(if any { Outcome::Done } else { Outcome::Nothing })
-}
-
-fn human(changed: &Changed) -> String {
-    let word = match (changed.pin, changed.is_news) {
+fn word(set: Pin, is_news: bool) -> &'static str {
+    match (set, is_news) {
         (Pin::Set, true) => "pinned",
         (Pin::Set, false) => "pinned already",
         (Pin::Lift, true) => "unpinned",
         (Pin::Lift, false) => "not pinned",
-    };
-    let (task, here) = (&changed.task.task, share(&changed.task));
-    format!("{word}  {}  {here} here  {}", task.id.short(), task.key.url)
+    }
+}
+
+impl Record for Changed {
+    fn json(&self) -> Value {
+        match self {
+            Self::Task { task, set, is_news } => json!({
+                "task": task.task.id.to_string(),
+                "url": task.task.key.url.to_string(),
+                "pinned": *set == Pin::Set,
+                "changed": is_news,
+            }),
+            Self::Tree { pin, set, is_news } => {
+                let mut object = pin.json();
+                object["pinned"] = (*set == Pin::Set).into();
+                object["changed"] = (*is_news).into();
+                object
+            }
+        }
+    }
+
+    fn name(&self) -> Vec<u8> {
+        match self {
+            Self::Task { task, .. } => task.name(),
+            Self::Tree { pin, .. } => pin.name(),
+        }
+    }
+}
+
+/// The tasks that are named by their ids, found before any of them is changed; none of what is named otherwise.
+pub async fn tasks_of(
+    context: &Context,
+    backend: &dyn Backend,
+    meant: &[What],
+) -> Result<Vec<Vec<CachedTask>>, CliError> {
+    let mut tasks = Vec::new();
+    for what in meant {
+        tasks.push(match what {
+            What::Task(_) => what.tasks(context, backend, "cache").await?,
+            What::Path(..) | What::Url(..) => Vec::new(),
+        });
+    }
+    Ok(tasks)
+}
+
+/// Pins tasks, or lets them go.
+pub async fn of_tasks(
+    context: &Context,
+    backend: &dyn Backend,
+    tasks: Vec<CachedTask>,
+    set: Pin,
+) -> Result<Vec<Changed>, CliError> {
+    let action = if set == Pin::Set { "pin task" } else { "unpin task" };
+    let mut changed = Vec::new();
+    for task in tasks {
+        let id = task.task.id;
+        let is_news = answer(context, backend.pin_task(id, set))
+            .await?
+            .map_err(|failure| CliError::backend(action, &id.short(), failure))?;
+        changed.push(Changed::Task { task: Box::new(task), set, is_news });
+    }
+    Ok(changed)
+}
+
+/// Says what was changed.
+pub fn tell(context: &Context, changed: &[Changed]) -> Result<(), CliError> {
+    let human = || changed.iter().map(Changed::human).collect::<Vec<_>>().join("\n");
+    context.output.records("pins", changed, human)
 }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use dfs_fuse::agent::inside;
 use dfs_model::ByteSize;
-use dfs_service::data_dir::private_dir;
+use dfs_service::data_dir::{DataDir, DataDirError, private_dir};
 use dfs_service::process::Fault;
 use dfs_service::tls::Credentials;
 
 use super::machine::list_command;
-use super::{Finding, Fix, blocking};
+use super::mending::Step;
+use super::{Finding, blocking};
 use crate::codes;
 use crate::context::Context;
 use crate::error::CliError;
@@ -83,7 +84,14 @@ fn directory(dir: &Path) -> Vec<Finding> {
             }
             _ => Finding::fail("data directory", &codes::DATA_DIR, error.to_string()),
         };
-        return vec![finding.hint(list_command(dir))];
+        let finding = finding.hint(list_command(dir));
+        return vec![match &error {
+            // What an agent worked in is nobody's home.
+            DataDirError::Open { .. } if DataDir::was_taken(dir) => {
+                finding.mended_by(vec![Step::Mode(dir.to_owned(), 0o700)])
+            }
+            _ => finding,
+        }];
     }
     let file = match tempfile::tempfile_in(there) {
         Ok(file) => file,
@@ -149,5 +157,5 @@ fn leftovers(solo: &Path) -> Finding {
     let text = format!("{number} left files behind in {}", solo.display());
     Finding::warn("leftovers", &codes::LEFTOVERS, text)
         .hint("dfctl doctor --fix")
-        .mended_by(Fix::Sweep(solo.to_owned()))
+        .mended_by(vec![Step::Sweep(solo.to_owned())])
 }

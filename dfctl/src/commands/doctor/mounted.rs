@@ -1,10 +1,15 @@
 //! Mounts of dfs: whether somebody still serves them.
 
-use dfs_fuse::mount::MountEntry;
+use std::path::Path;
 
-use super::{Finding, Fix, shown};
+use dfs_fuse::agent::is_written_down;
+use dfs_fuse::mount::{MountEntry, mounts};
+
+use super::mending::Step;
+use super::{Finding, blocking, shown};
 use crate::codes;
 use crate::commands::served::{Served, theirs};
+use crate::commands::within::take_away;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::{counted, quoted_path};
@@ -19,6 +24,7 @@ pub(super) async fn look(context: &Context) -> Result<Vec<Finding>, CliError> {
             Served::Silent => findings.push(silent(&mount)),
         }
     }
+    findings.extend(blocking(context, unknown).await?);
     if live > 0 || findings.is_empty() {
         let text = match live {
             0 => "nothing is mounted".to_owned(),
@@ -29,10 +35,27 @@ pub(super) async fn look(context: &Context) -> Result<Vec<Finding>, CliError> {
     Ok(findings)
 }
 
+/// Mounts of the lane kernel that are written down nowhere: no agent will ever take them up. Blocks.
+fn unknown() -> Vec<Finding> {
+    let mut table = mounts().unwrap_or_default();
+    table.retain(|mount| mount.is_by_kernel() && mount.root == Path::new("/"));
+    // Whose data directory cannot be looked into are another user's.
+    table.retain(|mount| is_written_down(mount).is_ok_and(|is_known| !is_known));
+    table.into_iter().map(left).collect()
+}
+
+fn left(mount: MountEntry) -> Finding {
+    let text =
+        format!("no agent knows of the mount {}: what it shows may be evicted", shown(&mount.dir));
+    let next = format!("dfctl doctor --fix      or: dfctl umount {}", quoted_path(&mount.dir));
+    let finding = Finding::warn("mounts", &codes::LEFT_MOUNT, text);
+    finding.hint(next).mended_by(vec![Step::Unmount(mount)])
+}
+
 fn dead(mount: MountEntry) -> Finding {
     let text = format!("dead mount {}: its agent is gone", shown(&mount.dir));
-    let next = format!("dfctl doctor --fix      or: dfctl umount {}", quoted_path(&mount.dir));
-    Finding::fail("mounts", &codes::STALE_MOUNT, text).hint(next).mended_by(Fix::Unmount(mount))
+    let next = take_away(&mount.dir);
+    Finding::fail("mounts", &codes::STALE_MOUNT, text).hint(next).mended_by(vec![Step::Bury(mount)])
 }
 
 fn silent(mount: &MountEntry) -> Finding {

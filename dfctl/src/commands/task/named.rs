@@ -38,19 +38,3 @@ pub async fn named(
         .because(ids.join(", "))
         .hint("more digits of the one that is meant"))
 }
-
-/// All that are named, each once, in the order of their names.
-pub async fn all_named(
-    context: &Context,
-    backend: &dyn Backend,
-    texts: &[String],
-) -> Result<Vec<CachedTask>, CliError> {
-    let mut tasks: Vec<CachedTask> = Vec::new();
-    for text in texts {
-        let task = named(context, backend, text).await?;
-        if tasks.iter().all(|known| known.task.id != task.task.id) {
-            tasks.push(task);
-        }
-    }
-    Ok(tasks)
-}

@@ -5,10 +5,10 @@ use std::time::Duration;
 use dfs_model::ByteSize;
 use serde_json::{Value, json};
 
-use super::named::all_named;
 use crate::ask;
 use crate::backend::{Backend, CachedTask, FailureClass, Pins};
 use crate::codes;
+use crate::commands::cache::what::all_tasks;
 use crate::commands::inside::{answer, interrupted};
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 ///
 /// Examples:
 ///   dfctl task rm 9f2c41
-///   dfctl task rm --wait --yes 9f2c41 77ab03
+///   dfctl task rm --wait --yes 9f2c41 https://host/data/
 ///
 /// What goes can be fetched again, as long as its origin or a neighbour has it. Where one task is refused, none is
 /// removed. Only the agent's own user and root may do it.
@@ -35,8 +35,8 @@ pub struct Args {
 /// What is removed and how.
 #[derive(clap::Args)]
 pub struct Removal {
-    /// Ids of tasks, or the beginnings of them
-    #[arg(required = true, value_name = "TASK")]
+    /// Ids of tasks or the beginnings of them; a path inside of a mount, or a URL, means the tasks in which it lies
+    #[arg(required = true, value_name = "TASK|FILE|URL", value_hint = clap::ValueHint::AnyPath)]
     tasks: Vec<String>,
     /// Remove what is in use as soon as nothing uses it
     #[arg(short, long, env = "DFS_WAIT", hide_env_values = true)]
@@ -80,8 +80,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
 impl Removal {
     /// Does it.
     pub async fn run(self, context: &Context) -> Result<Outcome, CliError> {
-        let backend = context.resident_backend()?;
-        let tasks = all_named(context, &*backend, &self.tasks).await?;
+        let (backend, tasks) = all_tasks(context, &self.tasks, "cache rm").await?;
         self.refuse(&tasks)?;
         let whole: u64 = tasks.iter().map(|task| task.disk).sum();
         let all = format!("{}, {}", output::tasks(tasks.len()), ByteSize(whole));

@@ -1,17 +1,31 @@
 //! Eviction and verification of the cache, on demand.
 
 use std::sync::Arc;
+use std::time::Duration;
+use std::vec;
 
 use bytes::Bytes;
-use dfs_model::{ByteSize, TaskId};
+use dfs_artifact::View;
+use dfs_model::{ByteSize, GroupRange, Priority, TaskId};
+use dfs_peer::engine::Engine;
+use dfs_peer::error_chain;
 use dfs_peer::store::{PinChange, Pins, StoreError, VerifyReport, plan};
 use dfs_proto::node::{
-    CollectGarbageReply, CollectGarbageRequest, PinTaskReply, PinTaskRequest, RemoveTaskReply,
-    RemoveTaskRequest, VerifyCacheEvent,
+    CollectGarbageReply, CollectGarbageRequest, Named, PinTaskReply, PinTaskRequest,
+    RemoveTaskReply, RemoveTaskRequest, UnpinReply, VerifyCacheEvent, VerifyCacheRequest,
 };
 use futures::stream::{self, Stream, StreamExt};
+use tonic::Status;
 
+use super::{NodeService, failed};
+use crate::agent::mounts::Meant;
+use crate::agent::pins::is_pin_of;
+use crate::agent::traces::subject;
 use crate::agent::{Agent, Asker, CallError, MountTableError};
+use crate::mount::User;
+
+/// How long what was found damaged may take to come again.
+const REPAIRED: Duration = Duration::from_secs(120);
 
 fn id_bytes(id: &TaskId) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
@@ -64,6 +78,9 @@ pub(super) async fn remove(
 ) -> Result<RemoveTaskReply, CallError> {
     let id = task_id(&request.task_id)?;
     let pins = if request.unpin { Pins::GoToo } else { Pins::Count };
+    if let (Pins::GoToo, Some(keeper)) = (pins, agent.pins().keeper_of(&id)) {
+        return Err(CallError::KeptForPin { task: id, keeper });
+    }
     let freed = agent.host().engine.remove(id, pins).await?;
     Ok(RemoveTaskReply { bytes_freed: freed.ok_or(CallError::NoTask(id))? })
 }
@@ -74,11 +91,39 @@ pub(super) async fn pin(
     request: &PinTaskRequest,
 ) -> Result<PinTaskReply, CallError> {
     let id = task_id(&request.task_id)?;
-    let (store, pinned) = (Arc::clone(agent.host().engine.store()), request.pinned);
-    match blocking(move || if pinned { store.pin(id) } else { store.unpin(id) }).await? {
+    let store = Arc::clone(agent.host().engine.store());
+    let changed = match request.pinned {
+        true => blocking(move || store.pin(id)).await?,
+        false => agent.pin_alone(id, move |_| Ok(store.unpin(id)?)).await?,
+    };
+    match changed {
         PinChange::Absent => Err(CallError::NoTask(id)),
         change => Ok(PinTaskReply { changed: change == PinChange::Changed }),
     }
+}
+
+/// Lets go of what is named: by a path the pin of just that, by a URL those of every version of it.
+pub(super) async fn unpin(
+    service: &NodeService,
+    (asker, user): (Asker, User),
+    what: Named,
+) -> Result<UnpinReply, Status> {
+    let agent = &service.agent;
+    let (subject, url, path) = if what.dir.is_empty() {
+        let question = service.question((asker, user), what.target, View::Auto, &[]).await;
+        let url = question.map_err(failed)?.target.url.as_str().to_owned();
+        (None, url, what.path.to_vec())
+    } else {
+        let Meant { opened, path, .. } = service.named((asker, user), what).await?;
+        (subject(&opened, &path), opened.target.url.as_str().to_owned(), path)
+    };
+    let is_meant = is_pin_of(subject, url.clone(), path.clone());
+    let pins = agent.unpin(is_meant).await.map_err(failed)?;
+    let within = match pins.is_empty() {
+        true => agent.pinned_around(&url, &path),
+        false => None,
+    };
+    Ok(UnpinReply { pins, within: within.unwrap_or_default() })
 }
 
 async fn blocking<T: Send + 'static>(
@@ -93,44 +138,73 @@ fn task_id(bytes: &[u8]) -> Result<TaskId, CallError> {
     TaskId::from_slice(bytes).ok_or_else(bad)
 }
 
+/// A walk through the cache that hashes what is there.
+struct Verifying {
+    agent: Agent,
+    left: vec::IntoIter<TaskId>,
+    repair: bool,
+    totals: VerifyCacheEvent,
+}
+
 /// Hashes tasks again, one event each and a last one with the totals.
 pub(super) fn verify(
     agent: &Agent,
-    only: &[u8],
+    request: &VerifyCacheRequest,
 ) -> Result<impl Stream<Item = Result<VerifyCacheEvent, CallError>> + use<>, CallError> {
-    let store = Arc::clone(agent.host().engine.store());
-    let ids: Vec<TaskId> = match only {
-        [] => store.list().into_iter().map(|task| task.id).collect(),
-        bytes => vec![task_id(bytes)?],
-    };
-    let start = (ids.into_iter(), 0u64, 0u64, false);
-    Ok(stream::unfold(start, move |(mut ids, checked, bad, finished)| {
-        let store = Arc::clone(&store);
-        async move {
-            if finished {
-                return None;
-            }
-            let Some(id) = ids.next() else {
-                let totals = VerifyCacheEvent {
-                    groups_checked: checked,
-                    groups_bad: bad,
-                    finished: true,
-                    ..VerifyCacheEvent::default()
-                };
-                return Some((Ok(totals), (ids, checked, bad, true)));
-            };
-            let hashed = tokio::task::spawn_blocking(move || store.verify(Some(id))).await;
-            let reports = match hashed {
-                Ok(Ok(reports)) => reports,
-                Ok(Err(error)) => return Some((Err(error.into()), (ids, checked, bad, true))),
-                Err(_) => return None,
-            };
-            let event = event(&id, &reports);
-            let totals = (checked + event.groups_checked, bad + event.groups_bad);
-            Some((Ok(event), (ids, totals.0, totals.1, false)))
+    let named = [&request.task_id].into_iter().filter(|id| !id.is_empty());
+    let mut ids: Vec<TaskId> =
+        named.chain(&request.task_ids).map(|id| task_id(id)).collect::<Result<_, _>>()?;
+    if ids.is_empty() {
+        ids = agent.host().engine.store().list().into_iter().map(|task| task.id).collect();
+    }
+    let (agent, repair) = (agent.clone(), request.repair);
+    let (left, totals) = (ids.into_iter(), VerifyCacheEvent::default());
+    let start = Some(Verifying { agent, left, repair, totals });
+    Ok(stream::unfold(start, |verifying| async move { verifying?.next().await }).boxed())
+}
+
+impl Verifying {
+    async fn next(mut self) -> Option<(Result<VerifyCacheEvent, CallError>, Option<Self>)> {
+        let Some(id) = self.left.next() else {
+            let totals = VerifyCacheEvent { finished: true, ..self.totals };
+            return Some((Ok(totals), None));
+        };
+        let event = self.one(id).await;
+        if let Ok(event) = &event {
+            self.totals.groups_checked += event.groups_checked;
+            self.totals.groups_bad += event.groups_bad;
+            self.totals.groups_repaired += event.groups_repaired;
         }
-    })
-    .boxed())
+        let goes_on = event.is_ok().then_some(self);
+        Some((event, goes_on))
+    }
+
+    async fn one(&self, id: TaskId) -> Result<VerifyCacheEvent, CallError> {
+        let engine = &self.agent.host().engine;
+        let store = Arc::clone(engine.store());
+        let reports = blocking(move || store.verify(Some(id))).await?;
+        let mut event = event(&id, &reports);
+        if self.repair && event.groups_bad > 0 {
+            let bad = reports.iter().flat_map(|report| &report.bad).copied().collect();
+            match repair(engine, &id, bad).await {
+                Ok(()) => event.groups_repaired = event.groups_bad,
+                Err(why) => event.why_not = why,
+            }
+        }
+        Ok(event)
+    }
+}
+
+/// Fetches groups that were found bad.
+async fn repair(engine: &Engine, id: &TaskId, bad: Vec<GroupRange>) -> Result<(), String> {
+    let task = engine.held(id).await.ok_or_else(|| "it cannot be opened".to_owned())?;
+    for groups in bad {
+        let range = groups.bytes(task.length().unwrap_or(u64::MAX));
+        task.ensure_within(range, Priority::Bulk, REPAIRED)
+            .await
+            .map_err(|error| error_chain(&error))?;
+    }
+    Ok(())
 }
 
 fn event(id: &TaskId, reports: &[VerifyReport]) -> VerifyCacheEvent {
@@ -141,6 +215,6 @@ fn event(id: &TaskId, reports: &[VerifyReport]) -> VerifyCacheEvent {
         groups_checked: reports.iter().map(|report| report.checked).sum(),
         groups_bad: bad.len() as u64,
         bad_groups: bad.into_iter().take(1024).collect(),
-        finished: false,
+        ..VerifyCacheEvent::default()
     }
 }

@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use dfs_model::groups_in;
+use dfs_model::{TaskId, groups_in};
 use dfs_peer::engine::{Ledger, Task};
+use dfs_peer::store::TaskSummary;
 use dfs_proto::common;
 use dfs_proto::node::{self, MountInfo, StatusReply};
 
 use crate::agent::mounts::{MountView, shown};
 use crate::agent::prefetch::{PrefetchView, State};
 use crate::agent::{Agent, Asker, Away};
+use crate::core::Seen;
 use crate::mount::Survival;
 
 pub(super) fn status(agent: &Agent) -> StatusReply {
@@ -67,6 +69,7 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
                 state: state(&view),
                 survival: Some(survival(&view.survival)),
                 prefetch: Some(prefetch(&view.prefetch)),
+                reads: view.reads.as_ref().map(reads),
                 files: view.files,
                 index_bytes: index.unwrap_or(0),
                 left_out: view
@@ -125,6 +128,23 @@ fn prefetch(prefetch: &PrefetchView) -> node::PrefetchInfo {
     }
 }
 
+fn reads(seen: &Seen) -> node::ReadsInfo {
+    let micros = |percent| {
+        let wait = seen.wait(percent).unwrap_or_default();
+        u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)
+    };
+    node::ReadsInfo {
+        reads: seen.reads,
+        bytes: seen.bytes,
+        waits: seen.waits(),
+        stalls: seen.stalls,
+        errors: seen.errors,
+        waiting: seen.waiting,
+        wait_p50_us: micros(50),
+        wait_p99_us: micros(99),
+    }
+}
+
 fn survival(survival: &Survival) -> node::Survival {
     match survival {
         Survival::Kept { by, resends } => node::Survival {
@@ -140,33 +160,39 @@ fn survival(survival: &Survival) -> node::Survival {
 }
 
 pub(super) fn tasks(agent: &Agent, prefix: &str, asker: Asker) -> Vec<node::TaskInfo> {
-    let engine = &agent.host().engine;
-    let summaries = engine.store().list();
+    let summaries = agent.host().engine.store().list();
     let wanted = summaries.into_iter().filter(|task| task.id.to_string().starts_with(prefix));
-    wanted
-        .filter_map(|summary| {
-            // Not opened: a look at the cache must not cost files and actors for all of it.
-            let (info, stored, open) = engine.peek(&summary.id)?;
-            if !asker.may_see(&info.key) {
-                return None;
-            }
-            let have = stored.have();
-            let length = info.length.unwrap_or(u64::MAX);
-            let cached_bytes = have.ranges().map(|run| run.bytes(length).len()).sum();
-            let cached = || Ledger { cache_bytes: cached_bytes, ..Ledger::default() };
-            let since = summary.last_read.duration_since(UNIX_EPOCH).unwrap_or_default();
-            Some(node::TaskInfo {
-                task: Some((&info).into()),
-                cached_bytes,
-                disk_bytes: summary.bytes,
-                in_use: summary.in_use.any(),
-                pinned: summary.pinned,
-                fetching: summary.in_use.fetches > 0,
-                last_read_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-                ledger: Some(ledger(&open.as_ref().map_or_else(cached, Task::ledger))),
-                complete: info.length.is_some_and(|length| have.len() == groups_in(length)),
-                parents: open.as_ref().map(Task::parents).unwrap_or_default(),
-            })
-        })
-        .collect()
+    wanted.filter_map(|summary| task(agent, &summary, asker)).collect()
+}
+
+/// These of them, for who may look into what they are of.
+pub(super) fn tasks_of(agent: &Agent, ids: &[TaskId]) -> Vec<node::TaskInfo> {
+    let mut summaries = agent.host().engine.store().list();
+    summaries.retain(|summary| ids.contains(&summary.id));
+    summaries.iter().filter_map(|summary| task(agent, summary, Asker::Owner)).collect()
+}
+
+fn task(agent: &Agent, summary: &TaskSummary, asker: Asker) -> Option<node::TaskInfo> {
+    // Not opened: a look at the cache must not cost files and actors for all of it.
+    let (info, stored, open) = agent.host().engine.peek(&summary.id)?;
+    if !asker.may_see(&info.key) {
+        return None;
+    }
+    let have = stored.have();
+    let length = info.length.unwrap_or(u64::MAX);
+    let cached_bytes = have.ranges().map(|run| run.bytes(length).len()).sum();
+    let cached = || Ledger { cache_bytes: cached_bytes, ..Ledger::default() };
+    let since = summary.last_read.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Some(node::TaskInfo {
+        task: Some((&info).into()),
+        cached_bytes,
+        disk_bytes: summary.bytes,
+        in_use: summary.in_use.any(),
+        pinned: summary.pinned,
+        fetching: summary.in_use.fetches > 0,
+        last_read_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        ledger: Some(ledger(&open.as_ref().map_or_else(cached, Task::ledger))),
+        complete: info.length.is_some_and(|length| have.len() == groups_in(length)),
+        parents: open.as_ref().map(Task::parents).unwrap_or_default(),
+    })
 }
