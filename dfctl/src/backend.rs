@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::TaskInfo;
-use dfs_model::{ByteRange, HostId, HostKind, Rate, TaskId};
+use dfs_model::{ByteRange, ByteSize, HostId, HostKind, Rate, TaskId};
 use dfs_peer::hashtree::Cv;
 use dfs_source::Target;
 use futures::stream::BoxStream;
@@ -452,6 +452,8 @@ pub struct MountRequest {
     pub effective: bool,
     /// What is fetched before anybody reads it.
     pub prefetch: Prefetch,
+    /// How much of the cache it may take.
+    pub cache_quota: Option<ByteSize>,
 }
 
 /// What is fetched of a mount before anybody reads it.
@@ -584,6 +586,8 @@ pub struct MountInfo {
     pub survival: Survival,
     /// What is fetched of it before anybody reads it.
     pub prefetch: PrefetchInfo,
+    /// How much of the cache it may take.
+    pub cache_quota: Option<ByteSize>,
     /// Where its origin could not be asked, and it is shown as it was before.
     pub away: Option<Away>,
 }
@@ -650,6 +654,7 @@ impl MountInfo {
             survival: Survival::Dies { why: None },
             prefetch: PrefetchInfo::default(),
             away: None,
+            cache_quota: None,
         }
     }
 
@@ -724,6 +729,10 @@ pub struct AgentStatus {
     pub used: u64,
     /// Bytes its cache may use.
     pub capacity: u64,
+    /// Where its cache lies: `disk` or `memory`.
+    pub medium: String,
+    /// In which directory.
+    pub cache_dir: String,
     /// Its cluster; `None` is solo.
     pub cluster: Option<String>,
     /// Whether the cluster is reached.

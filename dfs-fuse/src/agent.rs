@@ -16,6 +16,7 @@ mod known;
 mod level;
 mod mounts;
 mod prefetch;
+mod quota;
 mod shared;
 mod status;
 mod traces;

@@ -14,6 +14,7 @@ use dfs_peer::digests::Identity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
+use dfs_peer::store::Medium;
 use dfs_peer::swarm::ManagerPlace;
 use dfs_proto::node::node_server::NodeServer;
 use dfs_service::admin::Readiness;
@@ -64,6 +65,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Process(error) => error.fault(),
+            Self::Host(HostError::Medium(_)) => Fault::Usage,
             Self::Host(error) => Fault::of(error),
             Self::Holder(error) => Fault::of(error),
         }
@@ -119,14 +121,14 @@ async fn start(
         advertise: options.advertise.clone(),
         leads_at: leads.as_ref().map(|(_, at)| at.clone()).unwrap_or_default(),
     };
-    let host = Host::start(host_options(told, data_dir), network, engine.tasks(), engine.token())?;
+    let host = Host::start(host_options(told, data_dir)?, network, engine.tasks(), engine.token())?;
     let led = leads.and_then(|(listener, _)| {
         serve_as_delegate(&host, listener, security.clone(), &lifecycle.service("delegate"))
     });
     let facts = AgentFacts {
         data_dir: data_dir.path().to_owned(),
         cluster: cluster_name(options),
-        capacity: options.capacity.map(Capacity::size),
+        capacity: host.engine.store().capacity(),
     };
     let custody = holder.clone().map(|holder| Custody { holder, resend: options.resend });
     let agent = Agent::new(host, facts, custody);
@@ -251,14 +253,17 @@ fn manager(named: &ServiceAddress) -> Arc<dyn ManagerPlace> {
     Arc::new(NamedManager::new(named.clone()))
 }
 
-fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
+fn host_options(told: &Told, data_dir: &DataDir) -> Result<HostOptions, HostError> {
     let options = &told.own;
-    HostOptions {
+    let capacity = options.capacity.map(Capacity::size);
+    let memory = options.cache_memory.map(Capacity::size);
+    Ok(HostOptions {
         role: if options.cluster.is_empty() { Role::Solo } else { Role::Node },
         data_dir: data_dir.path().to_owned(),
         name: told.shared.host_name(),
         location: told.shared.location(),
-        capacity: options.capacity.map(Capacity::size),
+        medium: Medium::of(options.cache_medium, memory, capacity)?,
+        capacity,
         upload_rate: options.upload_rate,
         slots: SlotLimits::default(),
         patience: Duration::from_secs(options.patience_seconds.into()),
@@ -266,7 +271,7 @@ fn host_options(told: &Told, data_dir: &DataDir) -> HostOptions {
         sources: sources(told),
         lifetime: Lifetime::Lasting,
         compression: options.compression,
-    }
+    })
 }
 
 fn sources(told: &Told) -> SourcesBuilder {

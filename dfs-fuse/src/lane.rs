@@ -101,6 +101,8 @@ pub struct Shape {
     pub others: bool,
     /// Whether somebody else than the agent's own user asks for it.
     pub foreign: bool,
+    /// Whether parts of it are given back while it is mounted.
+    pub limited: bool,
 }
 
 /// The first kernel whose FUSE lets files be read from others, and take-overs of such mounts.
@@ -130,6 +132,8 @@ impl Machine {
             Some("kernel needs root")
         } else if self.kernel < EROFS {
             Some("kernel needs Linux 6.12")
+        } else if shape.limited {
+            Some("kernel would read what a quota takes away")
         } else if shape.foreign {
             Some("kernel is for the agent's own user")
         } else if shape.part {
@@ -147,7 +151,9 @@ impl Machine {
 
     /// Why files cannot be passed through.
     fn cannot_pass(&self, shape: &Shape) -> Option<&'static str> {
-        if shape.alone == 0 {
+        if shape.limited {
+            Some("passthrough would read what a quota takes away")
+        } else if shape.alone == 0 {
             Some("passthrough needs large files that are no archive's")
         } else if !self.admin {
             Some("passthrough needs root")
@@ -228,6 +234,7 @@ mod tests {
         private: false,
         others: false,
         foreign: false,
+        limited: false,
     };
 
     fn lane(wanted: Wanted, machine: Machine, shape: Shape) -> Lane {
@@ -277,6 +284,16 @@ mod tests {
         assert_eq!(lane(kernel, Machine { kernel: (6, 11), ..ABLE }, MODEL), Lane::Passthrough);
         let chosen = choose(kernel, &ABLE, &Shape { whole: false, ..MODEL });
         assert!(chosen.why.contains("all of it to be here"), "{}", chosen.why);
+    }
+
+    #[test]
+    fn what_a_quota_takes_away_is_read_by_nobody_else() {
+        let limited = Shape { limited: true, ..MODEL };
+        for wanted in [Wanted::Best, Wanted::Lane(Lane::Passthrough), Wanted::Lane(Lane::Kernel)] {
+            let chosen = choose(wanted, &ABLE, &limited);
+            assert_eq!(chosen.lane, Lane::Fuse);
+            assert!(chosen.why.contains("quota"), "{}", chosen.why);
+        }
     }
 
     #[test]

@@ -32,8 +32,10 @@ dfs_service::metrics! {
         source: Counter[Bytes],
         /// Requests made to origins by this host.
         source_requests: Counter[Count],
-        /// Disk taken by the cache.
-        cache_used: Gauge[Bytes],
+        /// Disk or memory taken by the cache, by where that lies: disk, memory.
+        cache_used: Gauge[Bytes] by ("medium"),
+        /// Bytes given back that mounts held beyond their quotas.
+        quota_freed: Counter[Bytes],
         /// Tasks in the cache.
         cache_tasks: Gauge[Count],
         /// Tasks in which this host leads its neighbours in its scheduler's place.
@@ -66,6 +68,7 @@ struct Seen {
     source: u64,
     source_requests: u64,
     violations: u64,
+    quota_freed: u64,
 }
 
 fn grown(seen: &mut u64, now: u64) -> u64 {
@@ -112,7 +115,9 @@ fn sample(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
     let source = host.engine.sources().counters().snapshot();
     own.source.inc_by(grown(&mut seen.source, source.bytes));
     own.source_requests.inc_by(grown(&mut seen.source_requests, source.requests));
-    own.cache_used.set(gauge(host.engine.store().used_bytes()));
+    let store = host.engine.store();
+    own.cache_used.of([store.medium().name()]).set(gauge(store.used_bytes()));
+    own.quota_freed.inc_by(grown(&mut seen.quota_freed, agent.mounts().given_back()));
     own.cache_tasks.set(gauge(host.engine.store().list().len() as u64));
     own.mounts.set(gauge(*agent.mounts().count().borrow() as u64));
     own.connections.of(["parents"]).set(gauge(taken.open));

@@ -54,7 +54,7 @@ use crate::conductor::{Conductor, HedgeCount, Limits, SourceAccess, spread_of};
 use crate::digests::Identity;
 use crate::limits::OriginSlots;
 use crate::opener::Indexes;
-use crate::store::{CloseReport, GcReport, Pins, Store, StoreError, StoredTask, Use};
+use crate::store::{CloseReport, GcReport, Medium, Pins, Store, StoreError, StoredTask, Use};
 use crate::swarm::{Swarm, SwarmOptions};
 use crate::wire::{Compression, Pool};
 
@@ -724,6 +724,14 @@ async fn end_work(work: TaskTracker, lasting: Option<Arc<Store>>, stop: Cancella
     // What still goes on takes the mark away from what it touches.
     let _ = tokio::time::timeout(for_work, work.wait()).await;
     let Some(store) = lasting else { return };
+    if store.medium() != Medium::Disk {
+        let giving = tokio::task::spawn_blocking(move || store.give_memory_back());
+        match giving.await {
+            Ok(Err(error)) => tracing::warn!(%error, "the memory of the cache is not given back"),
+            Ok(Ok(())) | Err(_) => {}
+        }
+        return;
+    }
     let in_time = move || tokio::time::Instant::now() < until;
     let closing = tokio::task::spawn_blocking(move || store.close(in_time));
     match tokio::time::timeout_at(until, closing).await {

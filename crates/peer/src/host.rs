@@ -17,7 +17,7 @@ use crate::dial::{Acceptor, Dialer};
 use crate::digests::{Identity, IdentityError};
 use crate::engine::{Engine, EngineParts, Keyring, Lifetime, Role};
 use crate::limits::{RateLimiter, SlotLimits, UploadSlots};
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::store::{Medium, MediumError, Store, StoreError, StoreOptions};
 use crate::swarm::{Channels, KeptList, ManagerPlace, SwarmOptions};
 use crate::wire::{
     Compression, LocalHost, PieceServer, Pool, PoolOptions, ServerOptions, WireCounters,
@@ -42,6 +42,8 @@ pub struct HostOptions {
     pub name: String,
     /// Where it stands.
     pub location: Location,
+    /// Where its cache lies.
+    pub medium: Medium,
     /// Disk that the cache may take; what the file system has when `None`.
     pub capacity: Option<ByteSize>,
     /// Bytes in a second that it uploads at most.
@@ -83,6 +85,9 @@ pub enum HostError {
     /// Its store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Where its store is to lie.
+    #[error(transparent)]
+    Medium(#[from] MediumError),
     /// Its sources.
     #[error(transparent)]
     Sources(#[from] SourceError),
@@ -110,7 +115,11 @@ impl Host {
         stop: &CancellationToken,
     ) -> Result<Self, HostError> {
         let identity = Identity::load_or_create(&options.data_dir)?;
-        let store_options = StoreOptions { capacity: options.capacity, ..StoreOptions::default() };
+        let store_options = StoreOptions {
+            medium: options.medium,
+            capacity: options.capacity,
+            ..StoreOptions::default()
+        };
         let store = Store::open(&options.data_dir, store_options)?;
         let sources = options.sources.clone().build()?;
         let info = describe(&options, &identity, &network);

@@ -1,8 +1,8 @@
 //! What this host keeps: the bytes of tasks, which groups of them are there, and why they are right
 //! (design §7).
 //!
-//! Owns `<data>/tasks/<2 hex>/<task id>/{content,state,signed,record.json}`, who uses a task, and what
-//! is evicted. One process at a time: the directory is locked.
+//! Owns `<data>/tasks/<2 hex>/<task id>/{content,state,signed,record.json}` (of a store in memory the same in a
+//! directory there, see [`Medium`]), who uses a task, and what is evicted. One process at a time: the directory is locked.
 //!
 //! Invariants: a byte is returned only from a group that was recorded *after* it was written, and after
 //! an unclean reboot only once it was hashed again; nothing in use is ever taken away. If the process
@@ -14,6 +14,7 @@ mod directory;
 mod error;
 mod evict;
 mod glance;
+mod medium;
 mod signed;
 mod state;
 mod task;
@@ -24,8 +25,8 @@ mod uses;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -35,8 +36,9 @@ use parking_lot::Mutex;
 pub use error::StoreError;
 pub use evict::{EvictionEntry, Watermarks, plan};
 pub use glance::Glance;
-pub use task::{Check, StoredTask};
-pub use uses::{InUse, Pins, Use, UseGuard};
+pub use medium::{Medium, MediumChoice, MediumError};
+pub use task::{Check, StoredTask, TakenOut};
+pub use uses::{DirectGuard, InUse, Pins, Use, UseGuard};
 
 use directory::{Directory, Survey};
 use task::Opened;
@@ -45,7 +47,10 @@ use uses::Presence;
 /// How a store behaves.
 #[derive(Debug, Clone, Default)]
 pub struct StoreOptions {
-    /// Disk that tasks may take; nothing beyond it is recorded. None: what the file system has.
+    /// Where tasks lie.
+    pub medium: Medium,
+    /// Disk that tasks may take; nothing beyond it is recorded. None: what the file system has. In memory it is the
+    /// medium that says how much.
     pub capacity: Option<ByteSize>,
     /// When eviction begins and where it ends.
     pub watermarks: Watermarks,
@@ -71,6 +76,8 @@ pub struct Store {
     tasks: Mutex<HashMap<TaskId, Entry>>,
     /// How many ask that nothing is evicted.
     spared: Arc<AtomicUsize>,
+    /// Another process goes on with what is here.
+    left: AtomicBool,
 }
 
 /// While it lives nothing is evicted.
@@ -170,7 +177,13 @@ impl Store {
             directory.account(0, entry.presence.bytes());
             tasks.insert(id, entry);
         }
-        Ok(Self { directory, options, tasks: Mutex::new(tasks), spared: Arc::default() })
+        Ok(Self {
+            directory,
+            options,
+            tasks: Mutex::new(tasks),
+            spared: Arc::default(),
+            left: AtomicBool::new(false),
+        })
     }
 
     /// The task, if anything of it is kept.
@@ -274,9 +287,33 @@ impl Store {
         self.tasks.lock().values().map(|entry| entry.presence.summary()).collect()
     }
 
-    /// Disk that tasks may take, where that is bounded.
+    /// Disk, or memory, that tasks may take, where that is bounded.
     pub fn capacity(&self) -> Option<ByteSize> {
-        self.options.capacity
+        self.directory.capacity()
+    }
+
+    /// Where tasks lie.
+    pub fn medium(&self) -> Medium {
+        self.options.medium
+    }
+
+    /// In which directory.
+    pub fn place(&self) -> &Path {
+        self.directory.place()
+    }
+
+    /// Another process goes on with what is here, also with what lies in memory.
+    pub fn leave(&self) {
+        self.left.store(true, Relaxed);
+    }
+
+    /// Gives the memory back that tasks lie in, with the tasks, unless somebody goes on with them. Of a disk nothing goes.
+    /// The last thing that is done with a store.
+    pub fn give_memory_back(&self) -> Result<(), StoreError> {
+        if self.left.load(Relaxed) {
+            return Ok(());
+        }
+        self.directory.give_memory_back()
     }
 
     /// Disk taken by all tasks, in allocated bytes.
@@ -363,7 +400,7 @@ impl Store {
     }
 
     fn above_mark(&self) -> u64 {
-        self.options.watermarks.to_free(self.used_bytes(), self.options.capacity)
+        self.options.watermarks.to_free(self.used_bytes(), self.capacity())
     }
 
     fn has_evictable(&self) -> bool {

@@ -274,6 +274,7 @@ impl Record for MountInfo {
             "survival": survival_json(&self.survival),
             "prefetch": prefetch_json(&self.prefetch),
             "away": self.away.as_ref().map(away_json),
+            "cache_quota_bytes": self.cache_quota.map(|quota| quota.0),
             "ledger": ledger_json(&self.ledger),
         })
     }
@@ -386,6 +387,8 @@ impl Record for AgentStatus {
             "data_dir": self.data_dir,
             "used_bytes": self.used,
             "capacity_bytes": self.capacity,
+            "cache_medium": self.medium,
+            "cache_dir": self.cache_dir,
             "cluster": self.cluster,
             "cluster_connected": self.cluster_connected,
         })

@@ -6,9 +6,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dfs_artifact::{Index, OriginRecipe, Recipe, View};
-use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
+use dfs_model::{ByteRange, ByteSize, CanonicalUrl, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
+use dfs_peer::store::StoreError;
 use dfs_peer::swarm::Swarm;
 use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use parking_lot::Mutex;
@@ -24,6 +25,7 @@ use super::content::SpaceContent;
 use super::independent::{self, Noted, Records};
 use super::kept;
 use super::prefetch::{Mode, Prefetch, PrefetchView};
+use super::quota::Quotas;
 use super::shared::Sharing;
 use super::traces::{Beginning, Traces, Watching, subject};
 use crate::core::{Generation, Owner};
@@ -68,6 +70,8 @@ pub struct MountRequest {
     pub prefetch: Mode,
     /// Where it is shown as it was before: why.
     pub away: Option<Away>,
+    /// How much of the cache it may take.
+    pub cache_quota: Option<ByteSize>,
 }
 
 /// A mount or unmount that came to nothing.
@@ -85,6 +89,9 @@ pub enum MountTableError {
     /// A task cannot be taken into use.
     #[error(transparent)]
     Content(#[from] ReadError),
+    /// The cache lies where nothing of a file can be given back.
+    #[error("the cache's file system cannot hold a mount to a quota")]
+    NoQuota(#[source] StoreError),
     /// The kernel, or what it needs.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -139,6 +146,7 @@ pub(super) struct Shown {
     by: Asker,
     prefetch: Prefetch,
     away: Option<Away>,
+    cache_quota: Option<ByteSize>,
 }
 
 /// A mount as people see it.
@@ -167,6 +175,8 @@ pub struct MountView {
     pub prefetch: PrefetchView,
     /// Where it is shown as it was before: why.
     pub away: Option<Away>,
+    /// How much of the cache it may take.
+    pub cache_quota: Option<ByteSize>,
 }
 
 /// The mounts of this process; dropping it unmounts them all.
@@ -185,6 +195,8 @@ pub struct MountTable {
     traces: Arc<Traces>,
     /// Who is told of that.
     swarm: Option<Swarm>,
+    /// How much of the cache they may take.
+    quotas: Arc<Quotas>,
     /// One for each mount that is served, until it ends; the runtime's end ends them too.
     watchers: TaskTracker,
 }
@@ -210,6 +222,7 @@ impl MountTable {
             before: Before::in_dir(data_dir),
             traces: Arc::new(Traces::in_dir(data_dir)),
             swarm,
+            quotas: Arc::default(),
             watchers: TaskTracker::new(),
         }
     }
@@ -222,6 +235,27 @@ impl MountTable {
     /// What is read of them.
     pub fn traces(&self) -> &Traces {
         &self.traces
+    }
+
+    /// Bytes that were given back for the quotas of mounts.
+    pub fn given_back(&self) -> u64 {
+        self.quotas.freed()
+    }
+
+    /// What a mount holds in use of what it shows.
+    fn content(
+        &self,
+        opened: &OpenArtifact,
+        quota: Option<ByteSize>,
+    ) -> Result<Arc<SpaceContent>, MountTableError> {
+        let enter = |limit| {
+            for task in &opened.tasks {
+                task.stored().can_take_out().map_err(MountTableError::NoQuota)?;
+            }
+            Ok::<_, MountTableError>(self.quotas.enter(limit, &opened.tasks))
+        };
+        let quota = quota.map(enter).transpose()?;
+        Ok(Arc::new(SpaceContent::of(opened, quota)?))
     }
 
     /// Who keeps them.
@@ -238,9 +272,10 @@ impl MountTable {
     pub async fn mount(&self, request: MountRequest) -> Result<PathBuf, MountTableError> {
         let what = request.what();
         let whole = whole_tree(&what.opened)?;
-        let content = Arc::new(SpaceContent::of(&what.opened)?);
+        let content = self.content(&what.opened, what.cache_quota)?;
         let in_use = Arc::clone(&content);
         let mut options = request.options();
+        hold_to_quota(&mut options, what.cache_quota);
         options.keeping = self.keeping(kept::shown(&what));
         let alone = Alone::of(&what.opened);
         let shape = self.shape(&request, &alone).await?;
@@ -361,7 +396,7 @@ impl MountTable {
         opened: OpenArtifact,
     ) -> Result<PathBuf, MountTableError> {
         let dir = entry.dir.clone();
-        let content = Arc::new(SpaceContent::of(&opened)?);
+        let content = self.content(&opened, None)?;
         let mounted = mount::adopt(entry);
         let mounted = mounted.map_err(|source| MountError::Refused { dir, source })?;
         let lane = Chosen { lane: Lane::Kernel, why: KEPT.to_owned() };
@@ -385,12 +420,13 @@ impl MountTable {
         opened: OpenArtifact,
     ) -> Result<PathBuf, MountTableError> {
         let whole = whole_tree(&opened)?;
-        let content = Arc::new(SpaceContent::of(&opened)?);
-        let in_use = Arc::clone(&content);
         let shown = record.shown.clone().unwrap_or_default();
         let name = self::shown(&opened.target.url, &shown.path);
         let what = kept::what(opened, &shown);
+        let content = self.content(&what.opened, what.cache_quota)?;
+        let in_use = Arc::clone(&content);
         let mut options = MountOptions::new(name, Handle::current());
+        hold_to_quota(&mut options, what.cache_quota);
         options.core.owner = what.owner;
         options.core.generation = Generation(u16::try_from(record.generation).unwrap_or(0));
         options.keeping = self.keeping(shown);
@@ -462,6 +498,13 @@ impl MountTable {
         self.watchers.spawn(async move {
             until.run_until_cancelled(fetched_for.prefetch.run(&fetched_for)).await;
         });
+        if let Some(quota) = content.quota() {
+            let kept = Arc::clone(quota).keep(Arc::downgrade(&content));
+            let ended = stop.clone();
+            self.watchers.spawn(async move {
+                ended.run_until_cancelled(kept).await;
+            });
+        }
         let _prefetching = stop.drop_guard();
         let (_content, _watching) = (content, watching);
         let entry = Entry { mounted, shown, _content, _prefetching, _watching };
@@ -662,6 +705,7 @@ impl Alone {
             part: !request.path.is_empty(),
             private: matches!(request.audience, Audience::Only(_)),
             others: request.owner != Owner::default(),
+            limited: request.cache_quota.is_some(),
         }
     }
 }
@@ -727,9 +771,9 @@ impl Shown {
         lane: Chosen,
         prefetch: Prefetch,
     ) -> Arc<Self> {
-        let What { opened, path, by, away, .. } = what;
+        let What { opened, path, by, away, cache_quota, .. } = what;
         let marks = opened.tasks.iter().map(Task::mark).collect();
-        Arc::new(Self { opened, path, lane, footprint, marks, by, prefetch, away })
+        Arc::new(Self { opened, path, lane, footprint, marks, by, prefetch, away, cache_quota })
     }
 
     /// Whose it is.
@@ -804,6 +848,7 @@ impl Shown {
             survival,
             prefetch,
             away: self.away.clone(),
+            cache_quota: self.cache_quota,
         }
     }
 }
@@ -818,6 +863,7 @@ impl MountRequest {
             prefetch: self.prefetch,
             owner: self.owner,
             away: self.away.clone(),
+            cache_quota: self.cache_quota,
         }
     }
 
@@ -850,6 +896,14 @@ pub(super) struct What {
     pub owner: Owner,
     /// Where it is shown as it was before: why.
     pub away: Option<Away>,
+    /// How much of the cache it may take.
+    pub cache_quota: Option<ByteSize>,
+}
+
+/// What is fetched ahead of readers does not take the place of what they read.
+fn hold_to_quota(options: &mut MountOptions, quota: Option<ByteSize>) {
+    let most = quota.map_or(u64::MAX, |ByteSize(quota)| quota / 4);
+    options.core.read_ahead_bytes = options.core.read_ahead_bytes.min(most);
 }
 
 /// What is mounted, as it is named on the command line.

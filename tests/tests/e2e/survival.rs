@@ -22,14 +22,14 @@ use crate::support::{
 const MIB: u64 = 1 << 20;
 
 /// A holder of the machine's.
-struct Holder {
+pub struct Holder {
     process: Owned,
-    socket: PathBuf,
+    pub socket: PathBuf,
     log: PathBuf,
 }
 
 impl Holder {
-    fn start(place: &Place, patience: u32) -> Self {
+    pub fn start(place: &Place, patience: u32) -> Self {
         Self::starting(place, patience, &[])
     }
 

@@ -253,7 +253,11 @@ impl Actor {
                 self.flights.keep_word(Word::Digests(*digests));
             }
             Command::Tiny { whole, looked_at } => self.flights.keep_tiny(whole, looked_at),
-            Command::Lost(groups) => self.lost(groups),
+            Command::Lost(groups) => {
+                // It may have come again since.
+                let missing = self.shared.stored.missing_in(groups);
+                missing.into_iter().for_each(|run| self.lost(run));
+            }
             Command::Doubted(host) => {
                 if self.nearer == Some(host) {
                     self.take_from_next();

@@ -12,6 +12,7 @@ use dfs_model::{ByteSize, TaskId};
 use rustix::fs::{FlockOperation, flock, statvfs};
 
 use super::clock::StoreClock;
+use super::medium::{Medium, Memory};
 use super::state::{Header, StateFile};
 use super::uses::Presence;
 use super::{StoreError, StoreOptions};
@@ -21,6 +22,8 @@ use super::{StoreError, StoreOptions};
 pub(super) struct Directory {
     root: PathBuf,
     _lock: File,
+    /// Where tasks lie, if not there.
+    memory: Option<Memory>,
     boot: [u8; 16],
     capacity: Option<ByteSize>,
     used: AtomicU64,
@@ -117,16 +120,21 @@ impl Directory {
     pub(super) fn open(root: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         make(root)?;
         let lock = lock(root)?;
+        let (memory, capacity) = match options.medium {
+            Medium::Disk => (None, options.capacity),
+            Medium::Memory(budget) => (Some(Memory::open(root, budget)?), Some(budget)),
+        };
         let directory = Self {
             root: root.to_owned(),
             _lock: lock,
+            memory,
             boot: options.boot_id.unwrap_or_else(boot_id),
-            capacity: options.capacity,
+            capacity,
             used: AtomicU64::new(0),
             discarded: AtomicU64::new(0),
             clock: StoreClock::start(options.wall.unwrap_or_else(SystemTime::now), Instant::now()),
         };
-        make(&directory.root.join("tasks"))?;
+        make(&directory.tasks())?;
         make(&directory.trash())?;
         directory.empty_trash()?;
         Ok(directory)
@@ -146,19 +154,33 @@ impl Directory {
         self.boot
     }
 
+    /// Where what is kept lies.
+    pub(super) fn place(&self) -> &Path {
+        self.memory.as_ref().map_or(&self.root, Memory::dir)
+    }
+
+    fn tasks(&self) -> PathBuf {
+        self.place().join("tasks")
+    }
+
     fn trash(&self) -> PathBuf {
-        self.root.join("trash")
+        self.place().join("trash")
+    }
+
+    /// Gives back what cannot outlive the machine anyway: all of it. To be called when nothing is in use any more.
+    pub(super) fn give_memory_back(&self) -> Result<(), StoreError> {
+        self.memory.as_ref().map_or(Ok(()), Memory::give_back)
     }
 
     pub(super) fn path(&self, id: TaskId) -> PathBuf {
         let name = id.to_string();
-        self.root.join("tasks").join(&name[..2]).join(name)
+        self.tasks().join(&name[..2]).join(name)
     }
 
     /// Every task that has a directory; other names are left alone.
     pub(super) fn task_ids(&self) -> Result<Vec<TaskId>, StoreError> {
         let mut ids = Vec::new();
-        let tasks = self.root.join("tasks");
+        let tasks = self.tasks();
         for shelf in list(&tasks)? {
             if !shelf.is_dir() {
                 continue;
@@ -284,11 +306,13 @@ impl Directory {
         self.disk().map_or(0, |disk| disk.kept_free().saturating_sub(disk.free))
     }
 
-    /// What is known of the disk it is on.
+    /// What is known of the disk it is on; in memory, of what there is left to be had.
     fn disk(&self) -> Option<Disk> {
-        let disk = statvfs(&self.root).ok()?;
+        let disk = statvfs(self.place()).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-        Some(Disk { total: bytes(disk.f_blocks), free: bytes(disk.f_bavail) })
+        let (total, free) = (bytes(disk.f_blocks), bytes(disk.f_bavail));
+        let left = |memory: &Memory| memory.left(Instant::now(), self.used());
+        Some(Disk { total, free: free.min(self.memory.as_ref().map_or(u64::MAX, left)) })
     }
 
     pub(super) fn used(&self) -> u64 {

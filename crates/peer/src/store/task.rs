@@ -1,11 +1,13 @@
 //! One kept task: its bytes, which groups of them are there, and the digests that prove them.
 
 mod doubt;
+mod holes;
 mod mapped;
 mod salvage;
 mod signatures;
 
 pub use doubt::Check;
+pub use holes::TakenOut;
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -25,7 +27,7 @@ use super::directory::{Directory, Share, allocated};
 use super::signed::SignedLog;
 use super::state::{self, Header, HeaderPage, MAX_GROUPS, StateFile};
 use super::uses::Presence;
-use super::{StoreError, Use, UseGuard};
+use super::{DirectGuard, StoreError, Use, UseGuard};
 use crate::hashtree::{ContentError, Cv, Node, Shape};
 
 /// A kept task; cheap to clone. Holding one does not keep it from being evicted: a [`Use`] does.
@@ -46,6 +48,8 @@ pub(super) struct Opened {
     /// Opened at first need.
     signed: Mutex<Option<SignedLog>>,
     facts: RwLock<Facts>,
+    /// Held by who makes a hole in the content, and shared by who writes to it or judges what it finds in it.
+    holes: RwLock<()>,
 }
 
 /// What is recorded. Nothing is added here before it is on disk.
@@ -58,6 +62,9 @@ struct Facts {
     /// Those of them to be hashed again before they are used. While there are any, the header on disk
     /// names no boot, so that the next start doubts them too.
     doubt: GroupSet,
+    /// How often something was taken out of the content, since the files were opened: who read meanwhile may have read
+    /// a hole.
+    taken_out: u64,
 }
 
 impl Facts {
@@ -72,7 +79,8 @@ impl Facts {
                 state.reset()?;
                 let header = Header { boot, ..Header::default() };
                 state.write_header(&header)?;
-                return Ok(Self { header, have: GroupSet::new(), doubt: GroupSet::new() });
+                let (have, doubt) = (GroupSet::new(), GroupSet::new());
+                return Ok(Self { header, have, doubt, taken_out: 0 });
             }
         };
         let (have, damaged) = state.recorded(header.length)?;
@@ -82,7 +90,7 @@ impl Facts {
             false => same_boot,
         } && content.metadata()?.len() >= end_of(&have, header.length);
         let doubt = if trusted { damaged } else { have.clone() };
-        let mut facts = Self { header, have, doubt };
+        let mut facts = Self { header, have, doubt, taken_out: 0 };
         if !facts.doubt.is_empty() {
             facts.dirty(state, boot)?;
         }
@@ -145,7 +153,8 @@ impl Opened {
         presence.dirty.fetch_or(!facts.header.is_clean(), Relaxed);
         let (directory, presence) = (Arc::clone(directory), Arc::clone(presence));
         let (signed, facts) = (Mutex::new(None), RwLock::new(facts));
-        let opened = Self { id, path, directory, presence, content, state, signed, facts };
+        let holes = RwLock::default();
+        let opened = Self { id, path, directory, presence, content, state, signed, facts, holes };
         if is_lost {
             opened.salvage().map_err(failed())?;
         }
@@ -290,6 +299,7 @@ impl StoredTask {
         let shape = self.shape();
         opened.check_bytes(shape, groups, bytes.len() as u64)?;
         opened.check_nodes(shape, nodes)?;
+        let _no_holes = opened.holes.read();
         let (new, unsure) = {
             let facts = opened.facts.read();
             let new: u64 = facts.have.missing_in(groups).map(|run| run.count).sum();
@@ -343,15 +353,20 @@ impl StoredTask {
             let source = ContentError::WrongLength { groups, expected: range.len(), got };
             return Err(StoreError::Content { task: opened.id, source });
         }
-        self.ready(groups)?;
-        opened.presence.note_read(opened.directory.now());
-        if opened.content.read_exact_at(buf, range.start).is_err() {
-            // A disk error or a file cut short: what was here is not any more.
-            opened.doubt_if_cut().map_err(StoreError::write(opened.id, &opened.path))?;
-            self.mark_bad(groups)?;
-            return Err(StoreError::Missing { task: opened.id, groups });
+        loop {
+            let before = self.ready_as_of(groups)?;
+            opened.presence.note_read(opened.directory.now());
+            if opened.content.read_exact_at(buf, range.start).is_err() {
+                // A disk error or a file cut short: what was here is not any more.
+                opened.doubt_if_cut().map_err(StoreError::write(opened.id, &opened.path))?;
+                self.mark_bad(groups)?;
+                return Err(StoreError::Missing { task: opened.id, groups });
+            }
+            // What was taken out meanwhile may have been among them: each round is one that something was.
+            if opened.facts.read().taken_out == before {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// As [`StoredTask::read_at`], into bytes of their own.
@@ -377,6 +392,12 @@ impl StoredTask {
     /// Where that file is.
     pub fn content_path(&self) -> PathBuf {
         self.opened.path.join("content")
+    }
+
+    /// For who reads the content file directly: until the guard is dropped, and a while longer, nothing is taken out of
+    /// it. To be asked before [`StoredTask::ready`].
+    pub fn read_directly(&self) -> DirectGuard {
+        self.opened.presence.begin_direct()
     }
 
     /// Begins a use, during which the task is never taken away. Refused when it has been already.

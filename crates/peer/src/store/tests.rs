@@ -1,3 +1,4 @@
+mod holes;
 mod model;
 mod signatures;
 

@@ -18,7 +18,7 @@ use dfs_model::ByteRange;
 use dfs_proto::node;
 use dfs_proto::node::node_client::NodeClient;
 use futures::stream::{self, StreamExt};
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -268,6 +268,8 @@ fn open(path: &Path, owner: u32) -> io::Result<File> {
     if !path.is_absolute() || !status.is_file() || status.uid() != owner {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
+    // As long as it is held, and it is open, the agent takes nothing out of it that a quota has no room for.
+    rustix::fs::flock(&file, FlockOperation::LockShared)?;
     Ok(file)
 }
 

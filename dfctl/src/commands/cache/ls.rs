@@ -39,9 +39,23 @@ fn kept_for(task: &CachedTask) -> &'static str {
     }
 }
 
+/// How much the cache takes, and where.
+pub fn taken(status: &AgentStatus) -> String {
+    let of = match status.capacity {
+        0 => String::new(),
+        capacity => format!(" of {}", ByteSize(capacity)),
+    };
+    let medium = match &*status.medium {
+        "" | "disk" => String::new(),
+        medium => format!("{} ", printable(medium)),
+    };
+    let dir = if status.cache_dir.is_empty() { &status.data_dir } else { &status.cache_dir };
+    format!("{}{of} in {medium}{}", ByteSize(status.used), printable(dir))
+}
+
 fn human(tasks: &[CachedTask], status: &AgentStatus) -> String {
     let mut table = Table::new(&[
-        ("ON DISK", Align::Right),
+        (if status.medium == "memory" { "IN MEMORY" } else { "ON DISK" }, Align::Right),
         ("READ", Align::Left),
         ("USE", Align::Left),
         ("TASK", Align::Left),
@@ -56,12 +70,7 @@ fn human(tasks: &[CachedTask], status: &AgentStatus) -> String {
             task.task.key.url.to_string(),
         ]);
     }
-    let of = match status.capacity {
-        0 => String::new(),
-        capacity => format!(" of {}", ByteSize(capacity)),
-    };
     let number = tasks_in_words(tasks.len());
-    let used =
-        format!("{number}, {}{of} in {}", ByteSize(status.used), printable(&status.data_dir));
+    let used = format!("{number}, {}", taken(status));
     if tasks.is_empty() { used } else { format!("{}\n{used}", table.render()) }
 }

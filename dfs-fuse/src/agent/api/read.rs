@@ -15,7 +15,7 @@ use dfs_model::{ByteRange, GROUP_BYTES, GroupSet, Priority, groups_in};
 use dfs_peer::engine::{Growth, Mark, ReadError, Task};
 use dfs_peer::hashtree::Node;
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::{StoreError, Use, UseGuard};
+use dfs_peer::store::{DirectGuard, StoreError, Use, UseGuard};
 use dfs_proto::node::read_chunk::Kind as ChunkKind;
 use dfs_proto::node::{
     ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadSpan, ReadStart,
@@ -85,6 +85,8 @@ struct Transfer {
     early: GroupSet,
     /// Nothing of the task is evicted meanwhile.
     _in_use: UseGuard,
+    /// Nor taken out of the file that is read by its path.
+    _whole: Option<DirectGuard>,
     /// Since when it is read.
     began: Instant,
     /// What it was opened as stays known while it is read.
@@ -131,6 +133,7 @@ pub(super) async fn read(
     let transfer = Transfer {
         mark: piece.task.mark(),
         _in_use: in_use,
+        _whole: request.by_path.then(|| piece.task.stored().read_directly()),
         _opened: opened,
         rest: ByteRange::new(start, end),
         first: start,

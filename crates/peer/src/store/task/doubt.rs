@@ -24,6 +24,11 @@ impl StoredTask {
     /// That all of `groups` are here and none of them in doubt: to be asked before the content file is
     /// read directly. What is in doubt is hashed again; what is not here is an error.
     pub fn ready(&self, groups: GroupRange) -> Result<(), StoreError> {
+        self.ready_as_of(groups).map(drop)
+    }
+
+    /// As [`StoredTask::ready`]; how often something had been taken out of the content when that was so.
+    pub(super) fn ready_as_of(&self, groups: GroupRange) -> Result<u64, StoreError> {
         let opened = &*self.opened;
         if opened.presence.broken.load(Relaxed) {
             return Err(StoreError::Gone(opened.id));
@@ -32,16 +37,16 @@ impl StoredTask {
             return Err(StoreError::Missing { task: opened.id, groups });
         }
         loop {
-            let doubted = {
+            let (doubted, taken_out) = {
                 let facts = opened.facts.read();
                 if let Some(missing) = facts.have.missing_in(groups).next() {
                     return Err(StoreError::Missing { task: opened.id, groups: missing });
                 }
-                facts.doubt.present_in(groups).next().is_some()
-                    && !Invariant::DoubtIsResolved.is_broken()
+                let doubted = facts.doubt.present_in(groups).next().is_some();
+                (doubted && !Invariant::DoubtIsResolved.is_broken(), facts.taken_out)
             };
             if !doubted {
-                return Ok(());
+                return Ok(taken_out);
             }
             // Every round leaves less in doubt.
             self.settle(groups)?;
@@ -81,6 +86,11 @@ impl StoredTask {
         let mut check = Check::default();
         for run in runs {
             for group in run.iter() {
+                let _no_holes = opened.holes.read();
+                if !opened.facts.read().have.contains(group) {
+                    // Taken out since, or found bad by somebody else.
+                    continue;
+                }
                 check.checked += 1;
                 if opened.is_intact(shape, group, &mut buf) {
                     continue;

@@ -39,21 +39,26 @@ enum Step {
     EvictWhileUsed,
     Pin,
     Unpin,
+    /// Parts of it are given back, while it is used.
+    TakeOut(Vec<GroupRange>),
 }
 
 fn restarts() -> impl Strategy<Value = Restart> {
     prop_oneof![Just(Restart::Kill), Just(Restart::PowerCut), Just(Restart::Reboot)]
 }
 
-fn steps() -> impl Strategy<Value = Step> {
-    let groups = (0..GROUPS).prop_flat_map(|first| {
+fn runs() -> impl Strategy<Value = GroupRange> {
+    (0..GROUPS).prop_flat_map(|first| {
         (1..=(GROUPS - first).min(4)).prop_map(move |count| GroupRange::new(first, count))
-    });
+    })
+}
+
+fn steps() -> impl Strategy<Value = Step> {
     let bytes = (0..LENGTH as u64, 1..200_000u64)
         .prop_map(|(start, count)| ByteRange::new(start, (start + count).min(LENGTH as u64)));
     let spot = any::<prop::sample::Index>;
     prop_oneof![
-        6 => groups.prop_map(Step::Commit),
+        6 => runs().prop_map(Step::Commit),
         6 => bytes.prop_map(Step::Read),
         2 => (0..GROUPS).prop_map(Step::Sign),
         3 => restarts().prop_map(Step::Restart),
@@ -66,6 +71,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Step::EvictWhileUsed),
         2 => Just(Step::Pin),
         1 => Just(Step::Unpin),
+        3 => proptest::collection::vec(runs(), 1..4).prop_map(Step::TakeOut),
     ]
 }
 
@@ -151,6 +157,22 @@ impl World {
         }
     }
 
+    fn take_out(&mut self, runs: &[GroupRange]) {
+        let task = self.task();
+        let _used = task.in_use(Use::Mount).unwrap();
+        let taken = task.take_out(runs).unwrap();
+        if self.pinned {
+            assert!(taken.groups.is_empty());
+            return;
+        }
+        let named: BTreeSet<u64> = runs.iter().flat_map(GroupRange::iter).collect();
+        let gone: BTreeSet<u64> = taken.groups.iter().flat_map(GroupRange::iter).collect();
+        assert!(named.intersection(&self.have).all(|group| gone.contains(group)));
+        assert!(named.iter().all(|group| !task.has(GroupRange::new(*group, 1))));
+        self.have.retain(|group| !named.contains(group));
+        self.dirty |= !gone.is_empty();
+    }
+
     fn pin(&mut self, pinned: bool) {
         drop(self.task());
         let store = self.store.as_ref().unwrap();
@@ -217,6 +239,7 @@ impl World {
             Step::EvictWhileUsed => self.evict(true),
             Step::Pin => self.pin(true),
             Step::Unpin => self.pin(false),
+            Step::TakeOut(runs) => self.take_out(&runs),
         }
     }
 

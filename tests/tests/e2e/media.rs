@@ -1,0 +1,267 @@
+//! Where the cache lies, and how much of it one mount may take.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use dfs_tests::{Body, Fault, Node, Origin};
+use rustix::fs::{Advice, fadvise};
+
+use crate::full::on_disk;
+use crate::support::{Agent, Expected, Place, Tmpfs, all, binaries, until};
+use crate::survival::Holder;
+
+const MIB: u64 = 1 << 20;
+
+/// The least that a mount, or a cache in memory, can be given.
+const LEAST: u64 = 64 * MIB;
+
+/// What a mount with the least quota may hold for a moment: an eighth before readers wait, and what is fetched ahead of
+/// them, a quarter.
+const HELD_AT_MOST: u64 = LEAST + LEAST / 8 + LEAST / 4;
+
+/// A directory with more than twice of that.
+fn site() -> (Origin, Vec<(String, Vec<u8>)>) {
+    let sizes = [("big", 100 * MIB + 7), ("other", 40 * MIB), ("small", 70_001)];
+    let bodies = sizes.map(|(name, size)| (name, Body::noise(size, size)));
+    let origin = Origin::of("/d/big", bodies[0].1.clone()).unwrap();
+    bodies.iter().skip(1).for_each(|(name, body)| origin.put(&format!("/d/{name}"), body.clone()));
+    (origin, bodies.map(|(name, body)| (name.to_owned(), all(&body))).into())
+}
+
+/// Reads all of a file although the kernel may have it.
+fn read_anew(path: &Path) -> Vec<u8> {
+    let mut file = File::open(path).unwrap();
+    fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// The most that `take` gives while `act` goes on.
+fn most_while(take: impl Fn() -> u64 + Sync, act: impl FnOnce()) -> u64 {
+    let (over, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                most.fetch_max(take(), Ordering::Relaxed);
+            }
+        });
+        // However it ends, the other one does.
+        let _over = OnDrop(|| over.store(true, Ordering::Relaxed));
+        act();
+    });
+    most.into_inner()
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+fn mount_with_quota(agent: &Agent, url: &str, dir: &Path, words: &[&str]) {
+    agent.guard(dir);
+    let mount = ["mount", "--cache-quota", "64MiB", url, dir.to_str().unwrap()];
+    agent.dfctl(&[&mount[..], words].concat()).done();
+}
+
+fn shown(agent: &Agent, dir: &Path) -> serde_json::Value {
+    let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+    let mounts = listed["items"].as_array().unwrap();
+    mounts.iter().find(|mount| mount["dir"] == dir.to_str().unwrap()).cloned().unwrap()
+}
+
+#[test]
+fn a_mount_larger_than_its_quota_is_read_twice_and_holds_no_more_than_that() {
+    let place = Place::new();
+    let (origin, files) = site();
+    let agent = Agent::solo(&place, "agent");
+    let dir = place.dir("mount");
+    mount_with_quota(&agent, &origin.url("/d/"), &dir, &["--lane", "passthrough"]);
+    let tasks = agent.data().join("tasks");
+    let most = most_while(
+        || on_disk(&tasks),
+        || {
+            for _ in 0..2 {
+                for (name, bytes) in &files {
+                    assert!(read_anew(&dir.join(name)) == *bytes, "{name}");
+                }
+            }
+        },
+    );
+    // With what is known of the content, and the index.
+    assert!(most <= HELD_AT_MOST + 4 * MIB, "{most} bytes were held");
+    let shown = shown(&agent, &dir);
+    assert_eq!((&shown["lane"], &shown["cache_quota_bytes"]), (&"fuse".into(), &LEAST.into()));
+    assert!(shown["lane_reason"].as_str().unwrap().contains("quota"), "{shown}");
+    let held = shown["cached_bytes"].as_u64().unwrap();
+    assert!(held > LEAST / 2 && held <= HELD_AT_MOST, "{held}");
+    let table = String::from_utf8(agent.dfctl(&["mounts"]).done().stdout).unwrap();
+    assert!(table.contains("of 64.0 MiB quota"), "{table}");
+    // What went came again, and from nowhere else.
+    let sent = origin.counters().body_bytes;
+    assert!(sent > 200 * MIB, "{sent}");
+    assert!(agent.metric("dfs_node_quota_freed_bytes_total") > 100 * MIB);
+    until("no more is held than the quota", || on_disk(&tasks) <= LEAST + 4 * MIB);
+}
+
+#[test]
+fn sixty_four_readers_of_a_mount_with_a_quota_read_what_is_right() {
+    let place = Place::new();
+    let (origin, files) = site();
+    let agent = Agent::solo(&place, "agent");
+    let dir = place.dir("mount");
+    mount_with_quota(&agent, &origin.url("/d/"), &dir, &[]);
+    let (tasks, (name, bytes)) = (agent.data().join("tasks"), &files[0]);
+    let most = most_while(
+        || on_disk(&tasks),
+        || {
+            thread::scope(|scope| {
+                for reader in 0..64_u64 {
+                    let path = dir.join(name);
+                    scope.spawn(move || read_about(&path, bytes, reader));
+                }
+            });
+        },
+    );
+    assert!(most <= HELD_AT_MOST + 4 * MIB, "{most} bytes were held");
+}
+
+/// Reads here and there, and on from there.
+fn read_about(path: &Path, bytes: &[u8], seed: u64) {
+    let file = File::open(path).unwrap();
+    let mut at = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut buffer = vec![0; 300_000];
+    for _ in 0..20 {
+        at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed | 1);
+        let offset = (at >> 16) as usize % bytes.len();
+        fadvise(&file, offset as u64, None, Advice::DontNeed).unwrap();
+        let read = file.read_at(&mut buffer, offset as u64).unwrap();
+        assert!(buffer[..read] == bytes[offset..offset + read], "at {offset}");
+    }
+}
+
+#[test]
+fn where_another_mount_has_no_quota_nothing_goes() {
+    let place = Place::new();
+    let (origin, files) = site();
+    let agent = Agent::solo(&place, "agent");
+    let (limited, free) = (place.dir("limited"), place.dir("free"));
+    mount_with_quota(&agent, &origin.url("/d/"), &limited, &[]);
+    agent.mount(&origin.url("/d/"), free.clone());
+    for (name, bytes) in &files {
+        assert!(read_anew(&limited.join(name)) == *bytes, "{name}");
+    }
+    let size: u64 = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    assert_eq!(shown(&agent, &limited)["cached_bytes"], size);
+    assert_eq!(agent.metric("dfs_node_quota_freed_bytes_total"), 0);
+}
+
+#[test]
+fn quotas_that_are_none_are_refused() {
+    let place = Place::new();
+    let agent = Agent::solo(&place, "agent");
+    let dir = place.dir("mount");
+    let dir = dir.to_str().unwrap();
+    for words in [["--cache-quota", "1MiB"], ["--cache-quota", "much"], ["-o", "cache-quota=63MiB"]]
+    {
+        let said = agent.dfctl(&[&["mount", "http://127.0.0.1:1/d/", dir], &words[..]].concat());
+        assert_eq!(said.code, 2, "{}", said.stderr);
+    }
+}
+
+/// An agent whose cache lies in a file system in memory of its own.
+fn diskless(memory: &Tmpfs, extra: &[&str]) -> Agent {
+    let words = [&["--cache-medium", "memory", "--cache-memory", "64MiB"], extra].concat();
+    let mut node = Node::spawn(&binaries(), memory.path(), "agent", None, &words).unwrap();
+    node.wait_ready().unwrap();
+    Agent::around(node)
+}
+
+fn in_memory(agent: &Agent) -> PathBuf {
+    agent.data().join("memory/store")
+}
+
+#[test]
+fn a_diskless_agent_is_killed_and_its_mounts_and_cache_go_on() {
+    let place = Place::new();
+    let body = Body::noise(3, 20 * MIB);
+    let bytes = all(&body);
+    let origin = Origin::of("/d/f", body).unwrap();
+    let holder = Holder::start(&place, 300);
+    let memory = Tmpfs::mount(place.dir("machine"), 256 * MIB);
+    let mut agent = diskless(&memory, &["--holder", holder.socket.to_str().unwrap()]);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    assert!(fs::read(dir.join("f")).unwrap() == bytes);
+    assert!(!agent.data().join("tasks").exists() && in_memory(&agent).join("tasks").exists());
+    let said = String::from_utf8(agent.dfctl(&["cache", "ls"]).done().stdout).unwrap();
+    assert!(said.contains("of 64.0 MiB in memory"), "{said}");
+
+    agent.kill();
+    agent.start_again();
+    let sent = origin.counters().body_bytes;
+    origin.inject(Fault::status(503).on("/d/f"));
+    assert!(read_anew(&dir.join("f")) == bytes, "what was kept is used again");
+    assert_eq!(origin.counters().body_bytes, sent);
+    // A holder of the machine's keeps the mounts over a stop, too, and so is what they need.
+    agent.terminate();
+    agent.start_again();
+    assert!(read_anew(&dir.join("f")) == bytes);
+    assert_eq!(origin.counters().body_bytes, sent);
+}
+
+#[test]
+fn no_more_memory_is_taken_than_was_said_and_nobody_fails() {
+    let place = Place::new();
+    let (origin, files) = site();
+    let memory = Tmpfs::mount(place.dir("machine"), 512 * MIB);
+    let mut agent = diskless(&memory, &[]);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let (name, bytes) = &files[0];
+    let most = most_while(
+        || on_disk(&in_memory(&agent)),
+        || {
+            thread::scope(|scope| {
+                for reader in 0..64_u64 {
+                    let path = dir.join(name);
+                    scope.spawn(move || read_about(&path, bytes, reader));
+                }
+            });
+            assert!(read_anew(&dir.join(name)) == *bytes);
+        },
+    );
+    assert!(most <= LEAST, "{most} bytes of memory were taken");
+    assert!(most > LEAST / 2, "{most}");
+    // It ends for good: nobody would give it back later.
+    agent.terminate();
+    assert!(!in_memory(&agent).exists());
+}
+
+#[test]
+fn media_that_cannot_be_are_said_to_be() {
+    let place = Place::new();
+    let run = |words: &[&str]| {
+        let mut command = binaries().command("dfs-fuse").unwrap();
+        command.arg("--data-dir").arg(place.path("data")).args(words);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let wrong: [(&[&str], &str); 4] = [
+        (&["--cache-medium", "tape"], "'tape' is not disk"),
+        (&["--cache-memory", "1GiB"], "say cache-medium too"),
+        (&["--cache-medium", "memory", "--capacity", "1GiB"], "say cache-memory instead"),
+        (&["--cache-medium", "memory", "--cache-memory", "1MiB"], "64.0 MiB"),
+    ];
+    for (words, why) in wrong {
+        let (code, said) = run(words);
+        assert!(code == Some(2) && said.contains(why), "{words:?}: {code:?} {said}");
+    }
+    let (code, said) = run(&["--cache-medium", "memory", "--cache-memory", "500TiB"]);
+    assert!(code == Some(1) && said.contains("cannot take 500.0 TiB of memory"), "{code:?} {said}");
+}
