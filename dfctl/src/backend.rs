@@ -729,7 +729,7 @@ pub struct AgentStatus {
     pub used: u64,
     /// Bytes its cache may use.
     pub capacity: u64,
-    /// Where its cache lies: `disk` or `memory`.
+    /// Where its cache lies: `disk`, `memory` or `layered`.
     pub medium: String,
     /// In which directory.
     pub cache_dir: String,

@@ -116,7 +116,9 @@ fn sample(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
     own.source.inc_by(grown(&mut seen.source, source.bytes));
     own.source_requests.inc_by(grown(&mut seen.source_requests, source.requests));
     let store = host.engine.store();
-    own.cache_used.of([store.medium().name()]).set(gauge(store.used_bytes()));
+    let in_memory = store.used_memory();
+    own.cache_used.of(["memory"]).set(gauge(in_memory));
+    own.cache_used.of(["disk"]).set(gauge(store.used_bytes().saturating_sub(in_memory)));
     own.quota_freed.inc_by(grown(&mut seen.quota_freed, agent.mounts().given_back()));
     own.cache_tasks.set(gauge(host.engine.store().list().len() as u64));
     own.mounts.set(gauge(*agent.mounts().count().borrow() as u64));

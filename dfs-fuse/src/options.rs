@@ -65,12 +65,12 @@ pub struct Flags {
     /// Disk that the cache may take, as in 50GiB, at least 64MiB; all of the file system when not given.
     #[arg(long, value_name = "SIZE")]
     pub capacity: Option<Capacity>,
-    /// Where the cache lies: on disk, or in memory, which is lost with the machine and given back when the agent ends
-    /// for good [default: disk].
+    /// Where the cache lies: on disk; in memory, which is lost with the machine and given back when the agent ends for
+    /// good; or layered, in memory until that is needed and then on disk [default: disk].
     #[arg(long, value_name = "MEDIUM")]
     pub cache_medium: Option<MediumChoice>,
-    /// Memory that a cache there takes at most, as in 4GiB, at least 64MiB; a quarter of the machine's, or its control
-    /// group's, when not given.
+    /// Memory that a cache in memory or layered takes of it at most, as in 4GiB, at least 64MiB; a quarter of the
+    /// machine's, or its control group's, when not given.
     #[arg(long, value_name = "SIZE")]
     pub cache_memory: Option<Capacity>,
     /// Bytes in a second that it uploads at most, as in 1Gbit/s.
@@ -186,11 +186,12 @@ pub struct Options {
     /// Disk that the cache may take, at least 64MiB; when not given, all of its file system but 64MiB
     /// (a thirty-second of a small one).
     pub capacity: Option<Capacity>,
-    /// Where the cache lies: on `disk`, or in `memory`: in the file system in memory that the directory `memory` of the
-    /// data directory is, else in /dev/shm. It outlives the agent where that is killed or leaves its mounts to another
-    /// one, and is given back where it ends for good.
+    /// Where the cache lies: on `disk`; in `memory`: in the file system in memory that the directory `memory` of the data
+    /// directory is, else in /dev/shm; or `layered`: there until that memory is needed for what comes next, and then on
+    /// disk. Memory outlives the agent where that is killed or leaves its mounts to another one, and is given back where it
+    /// ends for good.
     pub cache_medium: MediumChoice,
-    /// Memory that a cache there takes at most, at least 64MiB; a quarter of the machine's, or its control group's, when
+    /// Memory that such a cache takes at most, at least 64MiB; a quarter of the machine's, or its control group's, when
     /// not given.
     pub cache_memory: Option<Capacity>,
     /// Bytes in a second that it uploads at most.

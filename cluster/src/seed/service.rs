@@ -29,9 +29,11 @@ const MAX_MESSAGE: usize = 16 << 20;
 pub struct Options {
     /// Disk that its store may take, at least 64MiB; all of the file system when not given.
     pub capacity: Option<Capacity>,
-    /// Where its store lies: on `disk`, or in `memory`, which it gives back when it ends.
+    /// Where its store lies: on `disk`; in `memory`, which it gives back when it ends; or `layered`, in memory until
+    /// that is needed for what comes next, and then on disk.
     pub cache_medium: MediumChoice,
-    /// Memory that a store there takes at most, at least 64MiB; a quarter of the machine's, or its control group's, when not given.
+    /// Memory that such a store takes at most, at least 64MiB; a quarter of the machine's, or its control group's,
+    /// when not given.
     pub cache_memory: Option<Capacity>,
     /// Bytes in a second that it uploads at most.
     pub upload_rate: Option<Rate>,

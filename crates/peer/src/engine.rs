@@ -724,16 +724,18 @@ async fn end_work(work: TaskTracker, lasting: Option<Arc<Store>>, stop: Cancella
     // What still goes on takes the mark away from what it touches.
     let _ = tokio::time::timeout(for_work, work.wait()).await;
     let Some(store) = lasting else { return };
-    if store.medium() != Medium::Disk {
-        let giving = tokio::task::spawn_blocking(move || store.give_memory_back());
-        match giving.await {
-            Ok(Err(error)) => tracing::warn!(%error, "the memory of the cache is not given back"),
-            Ok(Ok(())) | Err(_) => {}
-        }
-        return;
-    }
     let in_time = move || tokio::time::Instant::now() < until;
-    let closing = tokio::task::spawn_blocking(move || store.close(in_time));
+    let closing = tokio::task::spawn_blocking(move || {
+        let closed = match store.medium() {
+            // It ends with the machine at the latest.
+            Medium::Memory(_) => Ok(CloseReport::default()),
+            Medium::Disk | Medium::Layered(_) => store.close(in_time),
+        };
+        if let Err(error) = store.give_memory_back() {
+            tracing::warn!(%error, "the memory of the cache is not given back");
+        }
+        closed
+    });
     match tokio::time::timeout_at(until, closing).await {
         Ok(Ok(Ok(CloseReport { unmarked: 0, .. }))) => {}
         Ok(Ok(Ok(CloseReport { unmarked, bytes }))) => {

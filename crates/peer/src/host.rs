@@ -156,6 +156,7 @@ impl Host {
         let engine = Engine::start(parts, tracker, stop.clone());
         let served = serve(&options, &network, me, &engine, tracker, stop);
         tracker.spawn(keep_house(engine.clone(), stop.clone()));
+        tracker.spawn(relieve_memory(engine.clone(), stop.clone()));
         Ok(Self { engine, info, served, taken })
     }
 }
@@ -209,6 +210,21 @@ fn serve(
         tracker.spawn(async move { server.serve(acceptor, stop).await });
     }
     counters
+}
+
+/// Puts on disk what lies in memory over it, as that is needed.
+async fn relieve_memory(engine: Engine, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = engine.store().pressed() => {}
+        }
+        let store = Arc::clone(engine.store());
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.relieve()).await {
+            tracing::warn!(%error, "what lies in memory cannot be put on disk");
+            tokio::time::sleep(HOUSEKEEPING).await;
+        }
+    }
 }
 
 /// Evicts when the store is above its mark, closes what nobody uses.

@@ -20,6 +20,7 @@ mod state;
 mod task;
 #[cfg(test)]
 mod tests;
+mod upper;
 mod uses;
 
 use std::cmp::Reverse;
@@ -42,6 +43,7 @@ pub use uses::{DirectGuard, InUse, Pins, Use, UseGuard};
 
 use directory::{Directory, Survey};
 use task::Opened;
+use upper::Upper;
 use uses::Presence;
 
 /// How a store behaves.
@@ -61,6 +63,9 @@ pub struct StoreOptions {
     /// The time when it is opened. None: what the machine's clock says.
     pub wall: Option<SystemTime>,
 }
+
+/// Bytes that are put down from memory at a time when the store is closed, before it is asked whether there is time.
+const AT_THE_END: u64 = 16 << 20;
 
 /// After so many tasks that cannot be taken away no others are tried: it is the disk, not they.
 const MOST_STUCK: usize = 16;
@@ -175,7 +180,13 @@ impl Store {
             directory.is_past(survey.last_read);
             let entry = Entry::new(id, &survey);
             directory.account(0, entry.presence.bytes());
+            if let Some(upper) = directory.upper() {
+                upper.found(survey.upper);
+            }
             tasks.insert(id, entry);
+        }
+        if let Some(upper) = directory.upper() {
+            upper.sweep(|id| tasks.contains_key(&id));
         }
         Ok(Self {
             directory,
@@ -305,6 +316,46 @@ impl Store {
     /// Another process goes on with what is here, also with what lies in memory.
     pub fn leave(&self) {
         self.left.store(true, Relaxed);
+    }
+
+    /// Memory taken by tasks, in bytes.
+    pub fn used_memory(&self) -> u64 {
+        match (self.options.medium, self.directory.upper()) {
+            (Medium::Memory(_), _) => self.used_bytes(),
+            (_, upper) => upper.map_or(0, Upper::used),
+        }
+    }
+
+    /// Waits until memory over the disk is needed for what comes; never where there is none.
+    pub async fn pressed(&self) {
+        match self.directory.upper() {
+            Some(upper) => upper.pressed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Puts down what was not read for longest until enough of the memory over the disk is free; how many bytes. What
+    /// cannot be put down stays where it is.
+    pub fn relieve(&self) -> Result<u64, StoreError> {
+        let Some(upper) = self.directory.upper() else { return Ok(0) };
+        let mut presences: Vec<_> =
+            self.tasks.lock().values().map(|entry| Arc::clone(&entry.presence)).collect();
+        presences.retain(|presence| presence.upper.load(Relaxed) > 0);
+        presences.sort_by_key(|presence| presence.last_read());
+        let (mut moved, mut outcome) = (0, Ok(()));
+        for presence in presences {
+            let excess = upper.excess();
+            if excess == 0 {
+                break;
+            }
+            let Some(task) = self.task(presence.id)? else { continue };
+            match task.put_down(GroupRange::new(0, u64::MAX), excess) {
+                Ok(bytes) => moved += bytes,
+                Err(StoreError::Gone(_)) => {}
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome.map(|()| moved)
     }
 
     /// Gives the memory back that tasks lie in, with the tasks, unless somebody goes on with them. Of a disk nothing goes.
@@ -531,7 +582,7 @@ impl Store {
         let mut outcome = Ok(());
         for (id, entry) in entries {
             if goes_on() {
-                outcome = outcome.and(self.close_task(id, &entry));
+                outcome = outcome.and(self.close_task(id, &entry, &mut goes_on));
             } else if entry.presence.dirty.load(Relaxed) {
                 report.unmarked += 1;
                 report.bytes += entry.presence.bytes();
@@ -540,12 +591,26 @@ impl Store {
         outcome.map(|()| report)
     }
 
-    fn close_task(&self, id: TaskId, entry: &Entry) -> Result<(), StoreError> {
+    fn close_task(
+        &self,
+        id: TaskId,
+        entry: &Entry,
+        goes_on: &mut impl FnMut() -> bool,
+    ) -> Result<(), StoreError> {
         self.directory.note_read(&entry.presence);
         if !entry.presence.dirty.load(Relaxed) {
             return Ok(());
         }
-        let marked = self.opened(id, entry).map(|task| task.mark_clean());
+        let marked = self.opened(id, entry).and_then(|task| {
+            // Memory that somebody goes on with stays as it is.
+            let all = GroupRange::new(0, u64::MAX);
+            let mut is_moving = !self.left.load(Relaxed);
+            while is_moving {
+                is_moving = task.put_down(all, AT_THE_END)? > 0 && goes_on();
+            }
+            task.mark_clean();
+            Ok(())
+        });
         match marked.and_then(|()| self.drop_broken(id)) {
             // Still in use: the next start finds that it names no boot. Or it was evicted.
             Err(StoreError::Gone(_)) => Ok(()),

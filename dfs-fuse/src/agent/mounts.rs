@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dfs_artifact::{Index, OriginRecipe, Recipe, View};
-use dfs_model::{ByteRange, ByteSize, CanonicalUrl, GroupSet};
+use dfs_model::{ByteRange, ByteSize, CanonicalUrl, GroupRange, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::store::StoreError;
@@ -712,6 +712,10 @@ impl Alone {
 
 /// Whether every byte of every file is here, and in no doubt; what lies between them, in an archive, need not be. Blocks.
 fn is_whole(opened: &OpenArtifact) -> bool {
+    let all = GroupRange::new(0, u64::MAX);
+    if opened.tasks.iter().any(|task| task.stored().put_down(all, u64::MAX).is_err()) {
+        return false;
+    }
     if opened.tasks.iter().all(|task| task.stored().complete()) {
         return true;
     }

@@ -6,7 +6,7 @@
 //! read since goes first.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -124,6 +124,7 @@ impl Quotas {
             coming: AtomicU64::new(0),
             pressed: Notify::new(),
             freed: Notify::new(),
+            stuck: AtomicBool::new(false),
         })
     }
 
@@ -160,6 +161,8 @@ pub struct Quota {
     coming: AtomicU64,
     pressed: Notify,
     freed: Notify,
+    /// Nothing went the last time that something should have: others need it, and nobody waits for it.
+    stuck: AtomicBool,
 }
 
 impl Drop for Quota {
@@ -232,7 +235,7 @@ impl Quota {
             loop {
                 let mut freed = std::pin::pin!(self.freed.notified());
                 freed.as_mut().enable();
-                if !self.press_if_over(self.limit.0 / SLACK) {
+                if !self.press_if_over(self.limit.0 / SLACK) || self.stuck.load(Relaxed) {
                     return;
                 }
                 freed.await;
@@ -261,10 +264,12 @@ impl Quota {
         let planning = tokio::task::spawn_blocking(move || quota.plan(counted.spaces())).await;
         // The agent is stopping.
         let Ok(going) = planning else { return };
+        let (is_due, mut went) = (!going.is_empty(), false);
         for (space, runs) in going {
             let Some(task) = content.spaces().get(usize::from(space)) else { continue };
             match task.take_out(runs).await {
                 Ok(taken) => {
+                    went |= !taken.groups.is_empty();
                     let bytes: u64 = taken.groups.iter().map(|run| run.count * GROUP_BYTES).sum();
                     let less = |held: u64| Some(held.saturating_sub(bytes));
                     let _ = self.held.try_update(Relaxed, Relaxed, less);
@@ -275,6 +280,7 @@ impl Quota {
                 }
             }
         }
+        self.stuck.store(is_due && !went, Relaxed);
         self.freed.notify_waiters();
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -10,7 +10,7 @@ use std::thread;
 use dfs_tests::{Body, Fault, Node, Origin};
 use rustix::fs::{Advice, fadvise};
 
-use crate::full::on_disk;
+use crate::full::{FULL, on_disk};
 use crate::support::{Agent, Expected, Place, Tmpfs, all, binaries, until};
 use crate::survival::Holder;
 
@@ -138,7 +138,7 @@ fn read_about(path: &Path, bytes: &[u8], seed: u64) {
     let file = File::open(path).unwrap();
     let mut at = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut buffer = vec![0; 300_000];
-    for _ in 0..20 {
+    for _ in 0..8 {
         at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed | 1);
         let offset = (at >> 16) as usize % bytes.len();
         fadvise(&file, offset as u64, None, Advice::DontNeed).unwrap();
@@ -241,6 +241,74 @@ fn no_more_memory_is_taken_than_was_said_and_nobody_fails() {
     // It ends for good: nobody would give it back later.
     agent.terminate();
     assert!(!in_memory(&agent).exists());
+}
+
+/// An agent with memory over its disk, in a file system of its own.
+fn layered(place: &Place, extra: &[&str]) -> (Agent, Tmpfs) {
+    let data = place.dir("agent");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    let memory = Tmpfs::mount(place.dir("agent/memory"), 256 * MIB);
+    let words = [&["--cache-medium", "layered", "--cache-memory", "64MiB"], extra].concat();
+    (Agent::solo_with(place, "agent", &words), memory)
+}
+
+#[test]
+fn what_lies_in_memory_over_the_disk_is_read_on_after_a_kill_and_moves_down_as_memory_is_needed() {
+    let place = Place::new();
+    let (origin, files) = site();
+    let holder = Holder::start(&place, 300);
+    let (mut agent, _memory) = layered(&place, &["--holder", holder.socket.to_str().unwrap()]);
+    assert_eq!(agent.data(), place.path("agent"));
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let (other, tasks) = (&files[1], agent.data().join("tasks"));
+    assert!(read_anew(&dir.join(&other.0)) == other.1);
+    assert!(on_disk(&in_memory(&agent)) >= 40 * MIB && on_disk(&tasks) < 4 * MIB);
+
+    agent.kill();
+    agent.start_again();
+    let sent = origin.counters().body_bytes;
+    assert!(read_anew(&dir.join(&other.0)) == other.1, "it is found again where it lay");
+    assert_eq!(origin.counters().body_bytes, sent);
+
+    let most = most_while(
+        || on_disk(&in_memory(&agent)),
+        || files.iter().for_each(|(name, bytes)| assert!(read_anew(&dir.join(name)) == *bytes)),
+    );
+    assert!(most <= LEAST + MIB, "{most} bytes of memory were taken");
+    assert!(on_disk(&tasks) >= 70 * MIB, "what memory has no room for lies on disk");
+    agent.kill();
+    agent.start_again();
+    let sent = origin.counters().body_bytes;
+    files.iter().for_each(|(name, bytes)| assert!(read_anew(&dir.join(name)) == *bytes));
+    assert_eq!(origin.counters().body_bytes, sent);
+    // Who copies out of the content file finds all of it there.
+    let out = place.path("out");
+    agent
+        .dfctl(&["get", &format!("{}!other", origin.url("/d/")), "-o", out.to_str().unwrap()])
+        .done();
+    assert!(fs::read(&out).unwrap() == other.1);
+}
+
+#[test]
+fn a_full_disk_below_memory_stops_nobody() {
+    let place = Place::new();
+    let (origin, files) = site();
+    let disk = Tmpfs::mount(place.dir("disk"), 24 * MIB);
+    let data = disk.path().join("agent");
+    fs::create_dir_all(data.join("memory")).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    let memory = Tmpfs::mount(data.join("memory"), 256 * MIB);
+    let words = ["--cache-medium", "layered", "--cache-memory", "64MiB"];
+    let mut node = Node::spawn(&binaries(), disk.path(), "agent", None, &words).unwrap();
+    node.wait_ready().unwrap();
+    let agent = Agent::around(node);
+    assert_eq!(agent.data(), data);
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    for _ in 0..2 {
+        files.iter().for_each(|(name, bytes)| assert!(read_anew(&dir.join(name)) == *bytes));
+    }
+    assert!(agent.log().contains(FULL), "{}", agent.log());
+    drop((agent, memory));
 }
 
 #[test]

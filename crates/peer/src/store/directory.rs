@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock, statvfs};
 use super::clock::StoreClock;
 use super::medium::{Medium, Memory};
 use super::state::{Header, StateFile};
+use super::upper::Upper;
 use super::uses::Presence;
 use super::{StoreError, StoreOptions};
 
@@ -24,6 +25,8 @@ pub(super) struct Directory {
     _lock: File,
     /// Where tasks lie, if not there.
     memory: Option<Memory>,
+    /// Memory over the disk.
+    upper: Option<Upper>,
     boot: [u8; 16],
     capacity: Option<ByteSize>,
     used: AtomicU64,
@@ -63,6 +66,8 @@ pub(super) enum Share {
 /// What can be seen of a task without opening it.
 pub(super) struct Survey {
     pub(super) bytes: u64,
+    /// Of them those in memory over the disk.
+    pub(super) upper: u64,
     pub(super) last_read: SystemTime,
     /// Seconds; zero for none.
     pub(super) ttl: u64,
@@ -120,14 +125,16 @@ impl Directory {
     pub(super) fn open(root: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         make(root)?;
         let lock = lock(root)?;
-        let (memory, capacity) = match options.medium {
-            Medium::Disk => (None, options.capacity),
-            Medium::Memory(budget) => (Some(Memory::open(root, budget)?), Some(budget)),
+        let (memory, upper, capacity) = match options.medium {
+            Medium::Disk => (None, None, options.capacity),
+            Medium::Memory(budget) => (Some(Memory::open(root, budget)?), None, Some(budget)),
+            Medium::Layered(budget) => (None, Some(Upper::open(root, budget)?), options.capacity),
         };
         let directory = Self {
             root: root.to_owned(),
             _lock: lock,
             memory,
+            upper,
             boot: options.boot_id.unwrap_or_else(boot_id),
             capacity,
             used: AtomicU64::new(0),
@@ -169,7 +176,20 @@ impl Directory {
 
     /// Gives back what cannot outlive the machine anyway: all of it. To be called when nothing is in use any more.
     pub(super) fn give_memory_back(&self) -> Result<(), StoreError> {
-        self.memory.as_ref().map_or(Ok(()), Memory::give_back)
+        let memory = self.memory.as_ref().or(self.upper().map(Upper::memory));
+        memory.map_or(Ok(()), Memory::give_back)
+    }
+
+    /// The layer in memory over the disk.
+    pub(super) fn upper(&self) -> Option<&Upper> {
+        self.upper.as_ref()
+    }
+
+    /// Less of that is taken.
+    pub(super) fn release_memory(&self, bytes: u64) {
+        if let Some(upper) = &self.upper {
+            upper.release(bytes);
+        }
     }
 
     pub(super) fn path(&self, id: TaskId) -> PathBuf {
@@ -213,6 +233,7 @@ impl Directory {
         let dirty = |header: &Header| header.boot == self.boot && !header.is_clean();
         Survey {
             bytes: content + aside,
+            upper: self.upper().map_or(0, |upper| upper.bytes_of(id)),
             last_read: read.unwrap_or(SystemTime::UNIX_EPOCH),
             ttl: header.as_ref().map_or(0, |header| header.ttl),
             dirty: header.as_ref().is_some_and(dirty),
@@ -248,7 +269,8 @@ impl Directory {
         let path = self.path(id);
         let of =
             |name: &str| fs::metadata(path.join(name)).map_or(0, |metadata| allocated(&metadata));
-        (of("content") + of("state"), of("signed") + of("record.json") + of(""))
+        let in_memory = self.upper().map_or(0, |upper| upper.bytes_of(id));
+        (of("content") + of("state") + in_memory, of("signed") + of("record.json") + of(""))
     }
 
     /// Whether anything of a task's content has a place on disk.
@@ -284,7 +306,12 @@ impl Directory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::io("remove", &path)(error))
             }
-            _ => Ok(()),
+            _ => {
+                if let Some(upper) = &self.upper {
+                    upper.remove(id);
+                }
+                Ok(())
+            }
         }
     }
 

@@ -29,6 +29,8 @@ pub enum MediumChoice {
     Disk,
     /// In memory.
     Memory,
+    /// In memory, and on disk once that is needed.
+    Layered,
 }
 
 impl FromStr for MediumChoice {
@@ -38,7 +40,8 @@ impl FromStr for MediumChoice {
         match text {
             "disk" => Ok(Self::Disk),
             "memory" => Ok(Self::Memory),
-            other => Err(format!("'{other}' is not disk or memory")),
+            "layered" => Ok(Self::Layered),
+            other => Err(format!("'{other}' is not disk, memory or layered")),
         }
     }
 }
@@ -66,6 +69,8 @@ pub enum Medium {
     Disk,
     /// In so much memory. They are gone when the machine ends, or the process for good.
     Memory(ByteSize),
+    /// What comes lies in so much memory until that is needed for what comes next, and then on the disk.
+    Layered(ByteSize),
 }
 
 impl Medium {
@@ -82,6 +87,9 @@ impl Medium {
             (MediumChoice::Memory, budget, None) => {
                 Ok(Self::Memory(budget.unwrap_or_else(usual_budget)))
             }
+            (MediumChoice::Layered, budget, _) => {
+                Ok(Self::Layered(budget.unwrap_or_else(usual_budget)))
+            }
         }
     }
 
@@ -90,6 +98,7 @@ impl Medium {
         match self {
             Self::Disk => "disk",
             Self::Memory(_) => "memory",
+            Self::Layered(_) => "layered",
         }
     }
 }
@@ -131,6 +140,8 @@ impl Memory {
         let machine = MachineMemory::this();
         let most = machine.total().min(total(&there));
         if budget.0 > most {
+            // Nothing lies there unless an earlier one kept it.
+            let _ = fs::remove_dir(&dir);
             let place = match most == machine.total() {
                 true => "this machine, or its control group,".to_owned(),
                 false => dir.parent().unwrap_or(&dir).display().to_string(),
@@ -164,7 +175,7 @@ fn total(there: &StatVfs) -> u64 {
 }
 
 fn is_in_memory(path: &Path) -> bool {
-    statfs(path).is_ok_and(|there| i64::from(there.f_type) == TMPFS)
+    statfs(path).is_ok_and(|there| there.f_type == TMPFS)
 }
 
 /// A file system in memory that was mounted in the data directory, or on which that lies, else the one of the machine.
@@ -205,47 +216,87 @@ fn name(data_dir: &Path) -> Result<String, StoreError> {
 /// What the machine, and the control group that this process runs in, have of memory.
 #[derive(Debug)]
 struct MachineMemory {
-    /// Files of the control groups that bound it: what there is at most, and what is taken.
-    groups: Vec<(PathBuf, PathBuf)>,
+    /// The control groups that bound it.
+    groups: Vec<Group>,
+}
+
+/// A control group, by its files.
+#[derive(Debug)]
+struct Group {
+    /// What there is at most.
+    most: PathBuf,
+    /// What is taken, the page cache included.
+    taken: PathBuf,
+    /// What the lines that tell of the page cache begin with.
+    lines: [&'static str; 2],
+}
+
+impl Group {
+    /// Of the unified hierarchy.
+    fn unified(dir: &Path) -> Self {
+        let lines = ["active_file ", "inactive_file "];
+        Self { most: dir.join("memory.max"), taken: dir.join("memory.current"), lines }
+    }
+
+    /// Of the older one, of memory alone.
+    fn older(dir: &Path) -> Self {
+        let (most, taken) = (dir.join("memory.limit_in_bytes"), dir.join("memory.usage_in_bytes"));
+        Self { most, taken, lines: ["total_active_file ", "total_inactive_file "] }
+    }
+
+    fn total(&self) -> Option<u64> {
+        number(&self.most)
+    }
+
+    /// Bytes that can be taken: what lies in the page cache gives way.
+    fn left(&self) -> Option<u64> {
+        let most = self.total()?;
+        let told = fs::read_to_string(self.taken.with_file_name("memory.stat")).unwrap_or_default();
+        let of = |name: &str| {
+            told.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+        };
+        let cached: u64 = self.lines.iter().filter_map(|name| of(name)).sum();
+        Some(most.saturating_sub(number(&self.taken)?.saturating_sub(cached)))
+    }
+}
+
+/// The group of a line of /proc/self/cgroup and all above it.
+fn above<'a>(root: &'a str, path: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
+    // In a container the root is the group.
+    Path::new(path.trim_start_matches('/')).ancestors().map(|group| Path::new(root).join(group))
 }
 
 impl MachineMemory {
     fn this() -> Self {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        // Of the unified hierarchy; in a container its root is the group.
-        let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-        let below = Path::new(path.trim_start_matches('/'));
-        let groups = below.ancestors().map(|group| Path::new("/sys/fs/cgroup").join(group));
-        let files = |group: PathBuf| (group.join("memory.max"), group.join("memory.current"));
-        Self { groups: groups.map(files).filter(|(most, _)| number(most).is_some()).collect() }
+        let of_line = |line: &str| -> Vec<Group> {
+            let mut parts = line.splitn(3, ':').skip(1);
+            match (parts.next(), parts.next()) {
+                (Some(""), Some(path)) => {
+                    above("/sys/fs/cgroup", path).map(|dir| Group::unified(&dir)).collect()
+                }
+                (Some(of), Some(path)) if of.split(',').any(|of| of == "memory") => {
+                    above("/sys/fs/cgroup/memory", path).map(|dir| Group::older(&dir)).collect()
+                }
+                _ => Vec::new(),
+            }
+        };
+        let groups = own.lines().flat_map(of_line).filter(|group| group.total().is_some());
+        Self { groups: groups.collect() }
     }
 
     /// Bytes at most.
     fn total(&self) -> u64 {
-        let groups = self.groups.iter().filter_map(|(most, _)| number(most));
+        let groups = self.groups.iter().filter_map(Group::total);
         groups.chain(meminfo("MemTotal:")).min().unwrap_or(u64::MAX)
     }
 
     /// Bytes that can be taken, but for a sixteenth of all, which is left to others.
     fn left(&self) -> u64 {
-        let of_group = |(most, taken): &(PathBuf, PathBuf)| {
-            let most = number(most)?;
-            // The page cache of the group is counted as taken and could be had: what there is in files gives way.
-            Some(most.saturating_sub(number(taken)?).saturating_add(reclaimable(taken)))
-        };
-        let groups = self.groups.iter().filter_map(of_group);
+        let groups = self.groups.iter().filter_map(Group::left);
         let left = groups.chain(meminfo("MemAvailable:")).min().unwrap_or(u64::MAX);
         left.saturating_sub(self.total() / 16)
     }
-}
-
-/// Bytes of files in the page cache that a control group could give up.
-fn reclaimable(current: &Path) -> u64 {
-    let told = fs::read_to_string(current.with_file_name("memory.stat")).unwrap_or_default();
-    let of = |name: &str| {
-        told.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
-    };
-    of("active_file ").unwrap_or(0).saturating_add(of("inactive_file ").unwrap_or(0))
 }
 
 fn number(file: &Path) -> Option<u64> {
@@ -313,6 +364,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let refused = Memory::open(data.path(), ByteSize(1 << 50)).unwrap_err();
         assert!(matches!(refused, StoreError::Budget { .. }), "{refused}");
+        assert!(!Path::new(SHARED_MEMORY).join(name(data.path()).unwrap()).exists());
         let memory = Memory::open(data.path(), ByteSize(1 << 20)).unwrap();
         let now = Instant::now();
         let left = memory.left(now, 1 << 20);

@@ -1,4 +1,5 @@
 mod holes;
+mod layers;
 mod model;
 mod signatures;
 

@@ -91,6 +91,8 @@ pub(super) struct Presence {
     bytes: AtomicU64,
     /// Of that, what is not its content or its state.
     pub(super) aside: AtomicU64,
+    /// Of memory over the disk.
+    pub(super) upper: AtomicU64,
     /// Whether it was taken from its place. Held while it is counted and while it is taken, so that nothing that has
     /// gone is counted.
     taken: Mutex<bool>,
@@ -142,6 +144,7 @@ impl Presence {
             read_since: AtomicBool::new(false),
             bytes: AtomicU64::new(survey.bytes),
             aside: AtomicU64::new(0),
+            upper: AtomicU64::new(survey.upper),
             taken: Mutex::new(false),
             ttl: AtomicU64::new(survey.ttl),
             dirty: AtomicBool::new(survey.dirty),
@@ -213,6 +216,7 @@ impl Presence {
         *taken = true;
         let bytes = self.bytes.swap(0, Relaxed);
         directory.account(bytes, 0);
+        directory.release_memory(self.upper.swap(0, Relaxed));
         Ok(bytes)
     }
 

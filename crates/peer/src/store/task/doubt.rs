@@ -2,7 +2,6 @@
 //! those that do not match are missing.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dfs_model::{GROUP_BYTES, GroupRange, Invariant};
@@ -123,7 +122,10 @@ impl StoredTask {
             for run in runs.iter().filter(|run| !run.is_empty()) {
                 facts.have.remove_range(*run);
                 facts.doubt.remove_range(*run);
-                opened.state.record(&facts.have, *run)?;
+                facts.upper.remove_range(*run);
+                facts.taken_out += 1;
+                opened.record_upper(&facts.upper, *run)?;
+                opened.state.record(&facts.below(), *run)?;
             }
             opened.forget_nodes(groups)
         });
@@ -149,7 +151,7 @@ impl Opened {
         let Some(bytes) = shape.group_bytes(group).and_then(|count| buf.get_mut(..count)) else {
             return false;
         };
-        let read = self.content.read_exact_at(bytes, group * GROUP_BYTES).is_ok();
+        let read = self.read_layers(bytes, group * GROUP_BYTES).is_ok();
         read && group_digest(shape, group, bytes).is_ok_and(|cv| cv == expected)
     }
 

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::{Opened, StoreError, StoredTask};
 
 /// What is made of it: nothing moves, and no length changes.
-const HOLE: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
+pub(super) const HOLE: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
 
 /// What was taken out of a task.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,12 +62,14 @@ impl StoredTask {
 impl Opened {
     fn take_out(&self, runs: &[GroupRange]) -> io::Result<TakenOut> {
         let forgotten = self.presence.while_undirected(Instant::now(), || self.forget(runs));
-        let groups = forgotten.unwrap_or_else(|| Ok(Vec::new()))?;
+        let (groups, from_memory) = forgotten.unwrap_or_else(|| Ok((Vec::new(), 0)))?;
         let before = self.presence.bytes();
         for run in &groups {
             let (offset, length) = (run.first * GROUP_BYTES, run.count * GROUP_BYTES);
             fallocate(&self.content, HOLE, offset, length)?;
+            self.punch_upper(*run, 0)?;
         }
+        self.give_memory_back(from_memory * GROUP_BYTES);
         if !groups.is_empty() {
             self.directory.measure(&self.presence);
         }
@@ -75,14 +77,15 @@ impl Opened {
         Ok(TakenOut { groups, freed })
     }
 
-    /// Records that those of `runs` that are here are not any more; which.
-    fn forget(&self, runs: &[GroupRange]) -> io::Result<Vec<GroupRange>> {
+    /// Records that those of `runs` that are here are not any more; which, and how many of them lay in memory.
+    fn forget(&self, runs: &[GroupRange]) -> io::Result<(Vec<GroupRange>, u64)> {
         let mut facts = self.facts.write();
         let here = |run: &GroupRange| facts.have.present_in(*run).collect::<Vec<_>>();
         let gone: Vec<GroupRange> = runs.iter().flat_map(here).collect();
         if gone.is_empty() {
-            return Ok(gone);
+            return Ok((gone, 0));
         }
+        let in_memory = facts.upper.len();
         let was_clean = facts.header.is_clean();
         self.presence.dirty.store(true, Relaxed);
         facts.dirty(&self.state, self.directory.boot())?;
@@ -90,12 +93,15 @@ impl Opened {
         for run in &gone {
             facts.have.remove_range(*run);
             facts.doubt.remove_range(*run);
-            self.state.record(&facts.have, *run)?;
+            facts.upper.remove_range(*run);
+            self.record_upper(&facts.upper, *run)?;
+            self.state.record(&facts.below(), *run)?;
         }
         if was_clean {
             // After a power cut the mark on disk would vouch for them.
             self.state.sync()?;
         }
-        Ok(gone)
+        let from_memory = in_memory - facts.upper.len();
+        Ok((gone, from_memory))
     }
 }

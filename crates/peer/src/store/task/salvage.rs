@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dfs_model::{GROUP_BYTES, GroupRange, GroupSet, groups_in};
@@ -80,7 +79,7 @@ impl Opened {
             else {
                 return Ok(None);
             };
-            self.content.read_exact_at(bytes, group * GROUP_BYTES)?;
+            self.read_layers(bytes, group * GROUP_BYTES)?;
             let digest = group_digest(shape, group, bytes).map_err(io::Error::other)?;
             leaves.insert(Node::group(group), digest);
         }
