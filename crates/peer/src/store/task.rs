@@ -259,6 +259,7 @@ impl StoredTask {
                 opened.state.record(&facts.below(), root.unclipped())?;
             }
             opened.state.write_nodes(root.map(|root| (root, [0; 32])))?;
+            opened.forget_in_memory(root)?;
             let header = Header { length: Some(length), ..facts.header };
             opened.state.write_header(&header)?;
             opened.lengthen_upper(&header)?;
@@ -408,7 +409,7 @@ impl StoredTask {
 
     /// The digest of a node, when it is known: proven with some groups, or signed.
     pub fn node(&self, node: Node) -> Option<Cv> {
-        self.opened.state.node(self.shape().canonical(node)?)
+        self.opened.known(self.shape().canonical(node)?)
     }
 
     /// The file with every byte at its final offset, for those who read it directly: only groups that

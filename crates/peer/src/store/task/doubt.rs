@@ -143,7 +143,7 @@ impl StoredTask {
 impl Opened {
     /// Whether a group's bytes match its digest. What cannot be read or has no digest does not.
     fn is_intact(&self, shape: Shape, group: u64, buf: &mut [u8]) -> bool {
-        let expected = match self.state.node(Node::group(group)) {
+        let expected = match self.known(Node::group(group)) {
             Some(known) => Some(known),
             None => self.prove_from_above(shape, group).unwrap_or(None),
         };
@@ -157,7 +157,7 @@ impl Opened {
 
     /// Clears the known digests of `groups` and of everything above them.
     fn forget_nodes(&self, groups: GroupRange) -> std::io::Result<()> {
-        let groups = groups.intersection(GroupRange::new(0, self.state.groups()?));
+        let groups = groups.intersection(GroupRange::new(0, self.nodes_up_to()?));
         let Some(last) = groups.end().checked_sub(1).filter(|_| !groups.is_empty()) else {
             return Ok(());
         };
@@ -165,9 +165,10 @@ impl Opened {
         for level in 0..=Node::MAX_LEVEL {
             let nodes =
                 (groups.first >> level..=last >> level).map(|index| Node::new(level, index));
-            known.extend(nodes.filter(|node| self.state.node(*node).is_some()));
+            known.extend(nodes.filter(|node| self.known(*node).is_some()));
         }
         debug_assert!(known.iter().all(|node| state::has_slot(*node)));
+        self.forget_in_memory(known.iter().copied())?;
         self.state.write_nodes(known.into_iter().map(|node| (node, [0; 32])))
     }
 }

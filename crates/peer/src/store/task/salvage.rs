@@ -70,7 +70,7 @@ impl Opened {
         let known = (1..=HIGHEST)
             .map(|level| Node::new(level, group >> level))
             .filter(|node| self.keeps(shape, *node))
-            .find_map(|node| Some((node, self.state.node(node)?)));
+            .find_map(|node| Some((node, self.known(node)?)));
         let Some((above, expected)) = known else { return Ok(None) };
         let mut leaves = HashMap::new();
         let mut buf = vec![0; GROUP_BYTES as usize];

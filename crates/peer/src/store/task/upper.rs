@@ -2,7 +2,7 @@
 //!
 //! Invariant: a group is recorded in one layer, the one that it is read from; on disk only once it was written there.
 //! If the process dies, what lies in memory is found again; if the machine does, it is not here any more. A step down
-//! is: the bytes, the record on disk, the record in memory, the memory. Where it ends half way the disk is right.
+//! is: the bytes, what proves them, the record on disk, the record in memory, the memory. Where it ends half way the disk is right.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -134,7 +134,7 @@ impl Opened {
         let header = self.facts.read().header;
         let files = self.upper_files(upper, &header)?;
         files.content.write_all_at(bytes, groups.first * GROUP_BYTES)?;
-        self.state.write_nodes(nodes.iter().copied())?;
+        files.state.write_nodes(nodes.iter().copied())?;
         let mut facts = self.facts.write();
         let new: Vec<_> = facts.have.missing_in(groups).collect();
         for run in &new {
@@ -150,6 +150,36 @@ impl Opened {
             }
         }
         recorded.map(|()| new.iter().map(|run| run.count).sum())
+    }
+
+    /// The digest of a node, of whichever layer.
+    pub(super) fn known(&self, node: Node) -> Option<Cv> {
+        self.state.node(node).or_else(|| self.upper.get()?.state.node(node))
+    }
+
+    /// One past the last group that a digest may be known of.
+    pub(super) fn nodes_up_to(&self) -> io::Result<u64> {
+        let in_memory = self.upper.get().map_or(Ok(0), |files| files.state.groups())?;
+        Ok(self.state.groups()?.max(in_memory))
+    }
+
+    /// Clears digests in memory.
+    pub(super) fn forget_in_memory(&self, nodes: impl IntoIterator<Item = Node>) -> io::Result<()> {
+        let Some(files) = self.upper.get() else { return Ok(()) };
+        let known = nodes.into_iter().filter(|node| files.state.node(*node).is_some());
+        files.state.write_nodes(known.map(|node| (node, [0; 32])))
+    }
+
+    /// The digests of `run` and of all above it, that came with it and are known in memory alone, go to the disk.
+    fn put_nodes_down(&self, files: &UpperFiles, run: GroupRange) -> io::Result<()> {
+        let last = run.end().saturating_sub(1);
+        let over = (0..=Node::MAX_LEVEL).flat_map(|level| {
+            (run.first >> level..=last >> level).map(move |index| Node::new(level, index))
+        });
+        let lacking = over.filter(|node| self.state.node(*node).is_none());
+        let nodes: Vec<_> =
+            lacking.filter_map(|node| Some((node, files.state.node(node)?))).collect();
+        self.state.write_nodes(nodes)
     }
 
     /// The length is known from now on. The caller has locked the facts.
@@ -227,6 +257,7 @@ impl Opened {
             // What was copied may have been found bad meanwhile.
             return Ok(0);
         }
+        self.put_nodes_down(files, run)?;
         facts.dirty(&self.state, self.directory.boot())?;
         facts.upper.remove_range(run);
         if let Err(error) = self.state.record(&facts.below(), run) {
