@@ -55,6 +55,8 @@ pub(super) struct Opened {
     holes: RwLock<()>,
     /// Opened when something of it lies in memory over the disk.
     upper: OnceLock<UpperFiles>,
+    #[cfg(test)]
+    interruption: holes::Interruption,
 }
 
 /// What is recorded. Nothing is added here before it is on disk.
@@ -170,8 +172,20 @@ impl Opened {
         let (signed, facts) = (Mutex::new(None), RwLock::new(facts));
         let holes = RwLock::default();
         let upper = OnceLock::new();
-        let opened =
-            Self { id, path, directory, presence, content, state, signed, facts, holes, upper };
+        let opened = Self {
+            id,
+            path,
+            directory,
+            presence,
+            content,
+            state,
+            signed,
+            facts,
+            holes,
+            upper,
+            #[cfg(test)]
+            interruption: holes::Interruption::default(),
+        };
         if is_lost {
             opened.salvage().map_err(failed())?;
         }
@@ -549,6 +563,8 @@ impl Opened {
         nodes: &[(Node, Cv)],
     ) -> Result<(), StoreError> {
         if let Some(bytes) = bytes {
+            #[cfg(test)]
+            self.interruption.happens();
             let up = self.write_up(groups, bytes, nodes);
             if up.map_err(StoreError::write(self.id, &self.path))? {
                 return Ok(());

@@ -105,3 +105,36 @@ impl Opened {
         Ok((gone, from_memory))
     }
 }
+
+/// What a test has happen in the middle of a read, a check or a commit.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Interruption(parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+#[cfg(test)]
+impl std::fmt::Debug for Interruption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interruption")
+    }
+}
+
+#[cfg(test)]
+impl Interruption {
+    pub(super) fn happens(&self) {
+        let act = self.0.lock().take();
+        act.into_iter().for_each(|act| act());
+    }
+}
+
+#[cfg(test)]
+impl StoredTask {
+    /// The next one who has looked at what is here, and is about to read or write it, finds that this happens.
+    pub(in crate::store) fn interrupt(&self, act: impl FnOnce() + Send + 'static) {
+        *self.opened.interruption.0.lock() = Some(Box::new(act));
+    }
+
+    /// Whether a hole could be made now.
+    pub(in crate::store) fn could_be_taken_out(&self) -> bool {
+        self.opened.holes.try_write().is_some()
+    }
+}

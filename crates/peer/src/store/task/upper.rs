@@ -213,6 +213,8 @@ impl Opened {
 
     /// Reads from the layers that have it. What moves meanwhile is for the caller to notice.
     pub(super) fn read_layers(&self, buf: &mut [u8], start: u64) -> io::Result<()> {
+        #[cfg(test)]
+        self.interruption.happens();
         let Some(files) = self.upper.get() else { return self.content.read_exact_at(buf, start) };
         let range = ByteRange::at(start, buf.len() as u64);
         let groups = range.groups();

@@ -75,6 +75,54 @@ fn what_is_taken_out_is_not_vouched_for_by_an_older_mark() {
 }
 
 #[test]
+fn who_has_looked_before_parts_go_does_not_read_a_hole() {
+    let dir = TempDir::new().unwrap();
+    let content = content(8 * GROUP);
+    let (_store, task) = kept(dir.path(), 1, &content);
+    let goes = task.clone();
+    task.interrupt(move || {
+        let gone = goes.take_out(&[GroupRange::new(3, 1)]).unwrap();
+        assert_eq!(gone.groups.len(), 1);
+    });
+    let read = task.read(whole(&content));
+    assert!(
+        matches!(read, Err(StoreError::Missing { groups, .. }) if groups.first == 3),
+        "{read:?}"
+    );
+    commit(&task, &content, GroupRange::new(3, 1)).unwrap();
+
+    let (goes, bytes) = (task.clone(), content.clone());
+    task.interrupt(move || {
+        goes.take_out(&[GroupRange::new(3, 1)]).unwrap();
+        commit(&goes, &bytes, GroupRange::new(3, 1)).unwrap();
+    });
+    assert_eq!(task.read(whole(&content)).unwrap(), content);
+}
+
+#[test]
+fn no_hole_is_made_where_somebody_writes_or_judges() {
+    let dir = TempDir::new().unwrap();
+    let content = content(8 * GROUP);
+    let (store, task) = kept(dir.path(), 1, &content);
+    assert!(task.could_be_taken_out());
+    task.take_out(&[GroupRange::new(3, 1)]).unwrap();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let look = || {
+        let (other, seen) = (task.clone(), Arc::clone(&seen));
+        task.interrupt(move || {
+            assert!(!other.could_be_taken_out());
+            seen.fetch_add(1, Relaxed);
+        });
+    };
+    look();
+    commit(&task, &content, GroupRange::new(3, 1)).unwrap();
+    assert_eq!(seen.load(Relaxed), 1, "while it is written");
+    look();
+    assert_eq!(store.verify(None).unwrap()[0].bad, []);
+    assert_eq!(seen.load(Relaxed), 2, "while it is hashed");
+}
+
+#[test]
 fn who_reads_while_parts_go_and_come_never_reads_a_hole() {
     let dir = TempDir::new().unwrap();
     let content = content(8 * GROUP);
