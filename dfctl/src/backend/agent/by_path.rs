@@ -109,7 +109,16 @@ impl Copying {
 
     async fn begin(&mut self) -> Result<ReadEvent, Failure> {
         let (mut chunks, mut start) = self.ask(true).await?;
-        let content = open(Path::new(&start.content_path), self.output.owner)
+        let opened = open(Path::new(&start.content_path), self.output.owner);
+        let content = opened
+            .and_then(|file| {
+                // As long as it is open so, the agent takes nothing out of it that a quota has no room for. Without an
+                // agent there are no quotas, and the output may be this file, with a lock of its own.
+                if self.output.keeps {
+                    rustix::fs::flock(&file, FlockOperation::LockShared)?;
+                }
+                Ok(file)
+            })
             .ok()
             .map(|file| Content { file: Arc::new(file), offset: start.content_offset });
         if content.is_none() {
@@ -268,8 +277,6 @@ fn open(path: &Path, owner: u32) -> io::Result<File> {
     if !path.is_absolute() || !status.is_file() || status.uid() != owner {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    // As long as it is held, and it is open, the agent takes nothing out of it that a quota has no room for.
-    rustix::fs::flock(&file, FlockOperation::LockShared)?;
     Ok(file)
 }
 
