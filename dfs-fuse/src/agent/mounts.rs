@@ -252,7 +252,8 @@ impl MountTable {
             for task in &opened.tasks {
                 task.stored().can_take_out().map_err(MountTableError::NoQuota)?;
             }
-            Ok::<_, MountTableError>(self.quotas.enter(limit, &opened.tasks))
+            let tasks = opened.tasks.iter().map(Task::id).collect();
+            Ok::<_, MountTableError>(self.quotas.enter(limit, tasks))
         };
         let quota = quota.map(enter).transpose()?;
         Ok(Arc::new(SpaceContent::of(opened, quota)?))

@@ -105,15 +105,14 @@ impl Quotas {
     }
 
     /// The quota of a mount of these tasks, until it is dropped.
-    pub(super) fn enter(self: &Arc<Self>, limit: ByteSize, tasks: &[Task]) -> Arc<Quota> {
+    pub(super) fn enter(self: &Arc<Self>, limit: ByteSize, tasks: Vec<TaskId>) -> Arc<Quota> {
         let mut limits = self.limits.lock();
         limits.last += 1;
         let number = limits.last;
-        for task in tasks {
-            limits.of_task.entry(task.id()).or_default().push((limit, number));
+        for task in &tasks {
+            limits.of_task.entry(*task).or_default().push((limit, number));
         }
         drop(limits);
-        let tasks = tasks.iter().map(Task::id).collect();
         Arc::new(Quota {
             limit,
             number,
@@ -328,6 +327,25 @@ mod tests {
         let mut set = GroupSet::new();
         runs.iter().for_each(|(first, count)| set.insert_range(GroupRange::new(*first, *count)));
         set
+    }
+
+    #[test]
+    fn of_several_mounts_of_one_task_the_largest_quota_counts() {
+        let quotas = Arc::<Quotas>::default();
+        let ids = [1, 2].map(|number| TaskId::from_bytes([number; 32]));
+        let small = quotas.enter(ByteSize(1), ids.into());
+        assert!(ids.iter().all(|id| quotas.counts(small.number, *id)));
+        let large = quotas.enter(ByteSize(2), vec![ids[0]]);
+        assert!(quotas.counts(large.number, ids[0]) && !quotas.counts(small.number, ids[0]));
+        assert!(quotas.counts(small.number, ids[1]));
+        let same = quotas.enter(ByteSize(2), vec![ids[0]]);
+        let counting =
+            [&large, &same].iter().filter(|one| quotas.counts(one.number, ids[0])).count();
+        assert_eq!(counting, 1, "one of them");
+        drop((large, same));
+        assert!(quotas.counts(small.number, ids[0]));
+        drop(small);
+        assert!(quotas.limits.lock().of_task.is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use dfs_tests::{Body, Fault, Node, Origin};
+use dfs_tests::{Body, Cluster, Fault, Node, Origin};
 use rustix::fs::{Advice, fadvise};
 
 use crate::full::{FULL, on_disk};
@@ -112,6 +112,29 @@ fn a_mount_larger_than_its_quota_is_read_twice_and_holds_no_more_than_that() {
 }
 
 #[test]
+fn the_next_agent_keeps_to_the_quota_of_a_mount() {
+    let place = Place::new();
+    let (origin, files) = site();
+    let holder = Holder::start(&place, 300);
+    let mut agent =
+        Agent::solo_with(&place, "agent", &["--holder", holder.socket.to_str().unwrap()]);
+    let dir = place.dir("mount");
+    let options = ["-o", "cache-quota=64MiB"];
+    agent.guard(&dir);
+    let mount = ["mount", &origin.url("/d/"), dir.to_str().unwrap()];
+    agent.dfctl(&[&mount[..], &options].concat()).done();
+    agent.kill();
+    agent.start_again();
+    assert_eq!(shown(&agent, &dir)["cache_quota_bytes"], LEAST);
+    let tasks = agent.data().join("tasks");
+    let most = most_while(
+        || on_disk(&tasks),
+        || files.iter().for_each(|(name, bytes)| assert!(read_anew(&dir.join(name)) == *bytes)),
+    );
+    assert!(most <= HELD_AT_MOST + 4 * MIB, "{most} bytes were held");
+}
+
+#[test]
 fn sixty_four_readers_of_a_mount_with_a_quota_read_what_is_right() {
     let place = Place::new();
     let (origin, files) = site();
@@ -161,6 +184,31 @@ fn where_another_mount_has_no_quota_nothing_goes() {
     let size: u64 = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     assert_eq!(shown(&agent, &limited)["cached_bytes"], size);
     assert_eq!(agent.metric("dfs_node_quota_freed_bytes_total"), 0);
+}
+
+#[test]
+fn who_copies_out_of_a_cache_that_is_held_to_a_quota_gets_what_is_right() {
+    let place = Place::new();
+    let (origin, files) = site();
+    let agent = Agent::solo(&place, "agent");
+    let dir = place.dir("mount");
+    mount_with_quota(&agent, &origin.url("/d/"), &dir, &[]);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            for (name, bytes) in files.iter().chain(&files) {
+                assert!(read_anew(&dir.join(name)) == *bytes, "{name}");
+            }
+        });
+        for round in 0..3 {
+            for (name, bytes) in &files {
+                let out = place.path(&format!("out-{round}-{name}"));
+                let from = format!("{}!{name}", origin.url("/d/"));
+                agent.dfctl(&["get", &from, "-o", out.to_str().unwrap()]).done();
+                assert!(fs::read(&out).unwrap() == *bytes, "{name}");
+                fs::remove_file(out).unwrap();
+            }
+        }
+    });
 }
 
 #[test]
@@ -241,6 +289,24 @@ fn no_more_memory_is_taken_than_was_said_and_nobody_fails() {
     // It ends for good: nobody would give it back later.
     agent.terminate();
     assert!(!in_memory(&agent).exists());
+}
+
+#[test]
+fn a_seed_without_a_disk_serves_nodes() {
+    let place = Place::new();
+    let (origin, files) = site();
+    let memory = Tmpfs::mount(place.dir("machine"), 512 * MIB);
+    let config = place.path("cluster.toml");
+    fs::write(&config, "[seed]\ncache-medium = 'memory'\ncache-memory = '64MiB'\n").unwrap();
+    let extra = ["--config", config.to_str().unwrap()];
+    let cluster = Cluster::start_with(&binaries(), memory.path(), &extra).unwrap();
+    let agent = Agent::of(&cluster, &place, "agent");
+    let dir = agent.mount(&origin.url("/d/big"), place.dir("mount"));
+    assert!(read_anew(&dir.join("big")) == files[0].1);
+    let taken = on_disk(memory.path());
+    assert!((16 * MIB..LEAST + 4 * MIB).contains(&taken), "the seed takes {taken} bytes");
+    assert_eq!(agent.metric("dfs_node_source_bytes_total"), 0, "the seed alone reads the origin");
+    drop((agent, cluster));
 }
 
 /// An agent with memory over its disk, in a file system of its own.
