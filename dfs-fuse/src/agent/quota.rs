@@ -6,6 +6,7 @@
 //! read since goes first.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -34,6 +35,8 @@ const SLACK: u64 = 8;
 struct Recency {
     touches: u64,
     chunks: HashMap<(u16, u64), u64>,
+    /// Those that somebody waits for, and how many do: what has come of them stays until the rest has.
+    coming: HashMap<(u16, u64), u32>,
 }
 
 fn chunks(groups: GroupRange) -> std::ops::Range<u64> {
@@ -48,7 +51,23 @@ impl Recency {
         }
     }
 
-    /// What of `here` is to go so that at least `excess` groups do, least recently read first; what is not here is
+    fn begin(&mut self, space: u16, groups: GroupRange) {
+        for chunk in chunks(groups) {
+            *self.coming.entry((space, chunk)).or_default() += 1;
+        }
+    }
+
+    fn end(&mut self, space: u16, groups: GroupRange) {
+        for chunk in chunks(groups) {
+            let Entry::Occupied(mut waiting) = self.coming.entry((space, chunk)) else { continue };
+            *waiting.get_mut() -= 1;
+            if *waiting.get() == 0 {
+                waiting.remove();
+            }
+        }
+    }
+
+    /// What of `here` that nobody waits for is to go so that at least `excess` groups do, least recently read first; what is not here is
     /// forgotten.
     fn plan(&mut self, here: &[(u16, GroupSet)], excess: u64) -> Vec<(u16, GroupRange)> {
         let mut known: Vec<(u64, u16, u64)> = Vec::new();
@@ -70,7 +89,7 @@ impl Recency {
         let sets: HashMap<u16, &GroupSet> =
             here.iter().map(|(space, have)| (*space, have)).collect();
         for (at, space, chunk) in known {
-            if going >= excess {
+            if going >= excess || self.coming.contains_key(&(space, chunk)) {
                 kept.insert((space, chunk), at);
                 continue;
             }
@@ -190,6 +209,7 @@ impl Coming {
 impl Drop for Coming {
     fn drop(&mut self) {
         self.quota.coming.fetch_sub(self.bytes, Relaxed);
+        self.quota.recency.lock().end(self.space, self.groups);
     }
 }
 
@@ -229,6 +249,7 @@ impl Quota {
         missing: u64,
     ) -> Coming {
         self.coming.fetch_add(missing, Relaxed);
+        self.recency.lock().begin(space, groups);
         let coming = Coming { quota: Arc::clone(&self), space, groups, bytes: missing };
         let enough = async {
             loop {
@@ -361,6 +382,15 @@ mod tests {
         let gone = recency.plan(&rest, 21);
         let order: Vec<_> = gone.iter().map(|(space, run)| (*space, run.first)).collect();
         assert_eq!(order, [(1, 100), (1, 112), (0, 0)]);
+        // What somebody waits for stays, however old the part of it is that has come.
+        recency.begin(0, GroupRange::new(3, 20));
+        recency.begin(0, GroupRange::new(20, 1));
+        recency.end(0, GroupRange::new(20, 1));
+        let gone = recency.plan(&[(0, set(&[(0, 64)]))], 64);
+        let order: Vec<_> = gone.iter().map(|(_, run)| run.first).collect();
+        assert_eq!(order, [32, 48]);
+        recency.end(0, GroupRange::new(3, 20));
+        assert_eq!(recency.plan(&[(0, set(&[(0, 64)]))], 64).len(), 4);
     }
 
     proptest! {

@@ -212,6 +212,37 @@ fn who_copies_out_of_a_cache_that_is_held_to_a_quota_gets_what_is_right() {
 }
 
 #[test]
+fn neighbours_of_a_mount_with_a_quota_read_what_is_right() {
+    let place = Place::new();
+    let (origin, files) = site();
+    let cluster = Cluster::start(&binaries(), &place.dir("cluster")).unwrap();
+    let agents = ["a", "b", "c"].map(|name| Agent::of(&cluster, &place, name));
+    let dirs = ["on-a", "on-b", "on-c"].map(|name| place.dir(name));
+    for (agent, dir) in agents.iter().zip(&dirs).take(2) {
+        mount_with_quota(agent, &origin.url("/d/"), dir, &[]);
+    }
+    agents[2].mount(&origin.url("/d/"), dirs[2].clone());
+    thread::scope(|threads| {
+        for dir in &dirs {
+            threads.spawn(|| {
+                for (name, bytes) in files.iter().chain(&files) {
+                    assert!(read_anew(&dir.join(name)) == *bytes, "{name}");
+                }
+            });
+        }
+    });
+    let freed = |agent: &Agent| agent.metric("dfs_node_quota_freed_bytes_total");
+    assert!(agents.iter().take(2).all(|agent| freed(agent) > 100 * MIB));
+    assert_eq!(freed(&agents[2]), 0);
+    let size: u64 = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let sent = origin.counters().body_bytes;
+    assert!(
+        sent <= size + size / 4,
+        "{sent} bytes left the origin: the seed has what they gave back"
+    );
+}
+
+#[test]
 fn quotas_that_are_none_are_refused() {
     let place = Place::new();
     let agent = Agent::solo(&place, "agent");
