@@ -182,7 +182,7 @@ async fn what_is_taken_out_under_who_waits_for_more_comes_again() {
     let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
     let whole = ByteRange::new(0, origin.content.len() as u64);
     let reader = task.clone();
-    let waiting = tokio::spawn(async move { reader.ensure(whole, Priority::Demand).await });
+    let waiting = field.tracker.spawn(async move { reader.ensure(whole, Priority::Demand).await });
     let (mut rounds, mut taken) = (0, 0);
     while rounds < 20 && !waiting.is_finished() {
         let gone = task.take_out(vec![whole.groups()]).await.unwrap().groups;
