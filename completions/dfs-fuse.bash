@@ -26,7 +26,7 @@ _dfs__fuse() {
 
     case "${cmd}" in
         dfs__fuse)
-            opts="-h -V --data-dir --socket --socket-group --cluster --join --advertise --port-pieces --port-grpc --capacity --upload-rate --ca-file --export --holder --exit-when-idle --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help --version holder"
+            opts="-h -V --data-dir --socket --socket-group --cluster --join --advertise --port-pieces --port-grpc --capacity --cache-medium --cache-memory --upload-rate --ca-file --export --holder --exit-when-idle --config --listen --port-metrics --metrics-listen --metrics-token-file --name --area --idc --rack --log --log-format --help --version holder"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -65,6 +65,14 @@ _dfs__fuse() {
                     return 0
                     ;;
                 --capacity)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cache-medium)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cache-memory)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_dfs_fuse_global_optspecs
-    string join \n data-dir= socket= socket-group= cluster= join= advertise= port-pieces= port-grpc= capacity= upload-rate= ca-file= export= holder= exit-when-idle config= listen= port-metrics= metrics-listen= metrics-token-file= name= area= idc= rack= log= log-format= h/help V/version
+    string join \n data-dir= socket= socket-group= cluster= join= advertise= port-pieces= port-grpc= capacity= cache-medium= cache-memory= upload-rate= ca-file= export= holder= exit-when-idle config= listen= port-metrics= metrics-listen= metrics-token-file= name= area= idc= rack= log= log-format= h/help V/version
 end
 
 function __fish_dfs_fuse_needs_command
@@ -33,6 +33,8 @@ complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l advertise -d 'Address
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l port-pieces -d 'Port of the piece plane; 0 is a free one [default: 4001, or a free one if that is taken]' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l port-grpc -d 'Port at which this host\'s neighbours find it where it leads them in its scheduler\'s place; 0 is a free one [default: 4003, or a free one if that is taken]' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l capacity -d 'Disk that the cache may take, as in 50GiB, at least 64MiB; all of the file system when not given' -r
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l cache-medium -d 'Where the cache lies: on disk; in memory, which is lost with the machine and given back when the agent ends for good; or layered, in memory until that is needed and then on disk [default: disk]' -r
+complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l cache-memory -d 'Memory that a cache in memory or layered takes of it at most, as in 4GiB, at least 64MiB; a quarter of the machine\'s, or its control group\'s, when not given' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l upload-rate -d 'Bytes in a second that it uploads at most, as in 1Gbit/s' -r
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l ca-file -d 'PEM file of a certificate authority that origins may be signed by; repeatable' -r -F
 complete -c dfs-fuse -n "__fish_dfs_fuse_needs_command" -l export -d 'Directory that other users may name files in, each with their own rights; absolute; repeatable' -r -F

@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::TaskInfo;
-use dfs_model::{ByteRange, HostId, HostKind, Rate, TaskId};
+use dfs_model::{ByteRange, ByteSize, HostId, HostKind, Rate, TaskId};
 use dfs_peer::hashtree::Cv;
 use dfs_source::Target;
 use futures::stream::BoxStream;
@@ -462,6 +462,8 @@ pub struct MountRequest {
     pub effective: bool,
     /// What is fetched before anybody reads it.
     pub prefetch: Prefetch,
+    /// How much of the cache it may take.
+    pub cache_quota: Option<ByteSize>,
 }
 
 /// What is fetched of a mount before anybody reads it.
@@ -594,6 +596,8 @@ pub struct MountInfo {
     pub survival: Survival,
     /// What is fetched of it before anybody reads it.
     pub prefetch: PrefetchInfo,
+    /// How much of the cache it may take.
+    pub cache_quota: Option<ByteSize>,
     /// Where its origin could not be asked, and it is shown as it was before.
     pub away: Option<Away>,
     /// What its readers met; `None` where the kernel reads it alone.
@@ -663,6 +667,7 @@ impl MountInfo {
             prefetch: PrefetchInfo::default(),
             away: None,
             reads: None,
+            cache_quota: None,
         }
     }
 
@@ -737,6 +742,10 @@ pub struct AgentStatus {
     pub used: u64,
     /// Bytes its cache may use.
     pub capacity: u64,
+    /// Where its cache lies: `disk`, `memory` or `layered`.
+    pub medium: String,
+    /// In which directory.
+    pub cache_dir: String,
     /// Its cluster; `None` is solo.
     pub cluster: Option<String>,
     /// Whether the cluster is reached.

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::ValueEnum;
+use dfs_model::{Capacity, UnitParseError};
 
 use crate::backend::Prefetch;
 
@@ -43,7 +44,7 @@ const OF_OTHERS: &[&str] = &[
 const BEGINNINGS: &[&str] = &["x-", "X-", "comment=", "user=", "uhelper=", "helper="];
 
 /// What is understood.
-const OURS: &str = "ro, allow_other, uid=, gid=, noexec, suid, dev, lane=, prefetch=";
+const OURS: &str = "ro, allow_other, uid=, gid=, noexec, suid, dev, lane=, prefetch=, cache-quota=";
 
 /// Options of one mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct Options {
     pub lane: Option<String>,
     /// As `--prefetch` has it.
     pub prefetch: Option<Prefetch>,
+    /// As `--cache-quota` has it.
+    pub cache_quota: Option<Capacity>,
 }
 
 /// An option that is none.
@@ -76,6 +79,9 @@ pub enum OptionError {
     /// What stands behind `prefetch=`.
     #[error("the mount option prefetch= takes off, trace or all, not '{0}'")]
     NoPrefetch(String),
+    /// What stands behind `cache-quota=`.
+    #[error("the mount option cache-quota= takes a size: {0}")]
+    NoQuota(UnitParseError),
     /// Half of what belongs together.
     #[error("'suid' and 'dev' are given together or not at all")]
     Half,
@@ -111,6 +117,9 @@ impl Options {
                     let read = Prefetch::from_str(value, false);
                     let read = read.map_err(|_| OptionError::NoPrefetch(value.to_owned()))?;
                     options.prefetch = Some(read);
+                }
+                "cache-quota" => {
+                    options.cache_quota = Some(value.parse().map_err(OptionError::NoQuota)?);
                 }
                 _ if OF_OTHERS.contains(&option) => {}
                 _ if BEGINNINGS.iter().any(|beginning| option.starts_with(beginning)) => {}
@@ -178,7 +187,7 @@ mod tests {
     #[test]
     fn options_of_a_table_are_understood() {
         let all = "rw,noauto,x-systemd.automount,_netdev,comment=a b,allow_other,uid=1000,gid=5,\
-                   noexec,lane=fuse,prefetch=off";
+                   noexec,lane=fuse,prefetch=off,cache-quota=2GiB";
         let wanted = Options {
             allow_other: true,
             uid: Some(1000),
@@ -187,6 +196,7 @@ mod tests {
             effective: false,
             lane: Some("fuse".into()),
             prefetch: Some(Prefetch::Off),
+            cache_quota: Some("2GiB".parse().unwrap()),
         };
         assert_eq!(parsed(all), Ok(wanted));
         assert_eq!(parsed(""), Ok(Options::default()));
@@ -201,6 +211,9 @@ mod tests {
         assert_eq!(parsed("uid=me"), Err(OptionError::NoNumber("uid=me".into())));
         assert_eq!(parsed("uid=-1"), Err(OptionError::NoNumber("uid=-1".into())));
         assert_eq!(parsed("prefetch=most"), Err(OptionError::NoPrefetch("most".into())));
+        for bad in ["cache-quota=", "cache-quota=much", "cache-quota=1MiB"] {
+            assert!(matches!(parsed(bad), Err(OptionError::NoQuota(_))), "{bad}");
+        }
         assert_eq!(parsed("suid"), Err(OptionError::Half));
         assert_eq!(parsed("ro=1"), Err(OptionError::Unknown("ro=1".into())));
         assert_eq!(Options::parse("big", Unknown::Tolerated), Ok(Options::default()));

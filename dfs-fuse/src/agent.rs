@@ -19,6 +19,7 @@ mod level;
 mod mounts;
 mod pins;
 mod prefetch;
+mod quota;
 mod shared;
 mod status;
 mod traces;

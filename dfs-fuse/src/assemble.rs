@@ -14,7 +14,7 @@ use dfs_peer::digests::Identity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
-use dfs_peer::store::Lent;
+use dfs_peer::store::{Lent, Medium};
 use dfs_peer::swarm::ManagerPlace;
 use dfs_proto::node::node_server::NodeServer;
 use dfs_service::admin::Readiness;
@@ -65,6 +65,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Process(error) => error.fault(),
+            Self::Host(HostError::Medium(_)) => Fault::Usage,
             Self::Host(error) => Fault::of(error),
             Self::Holder(error) => Fault::of(error),
         }
@@ -126,15 +127,15 @@ async fn start(
     let lent = Lent::default();
     let left = agent::left(holder.as_ref(), data_dir.path(), &lent).await.map_err(Error::Holder)?;
     let host =
-        Host::start(host_options(told, data_dir, lent), network, engine.tasks(), engine.token())?;
+        Host::start(host_options(told, data_dir, lent)?, network, engine.tasks(), engine.token())?;
     let led = leads.and_then(|(listener, _)| {
         serve_as_delegate(&host, listener, security.clone(), &lifecycle.service("delegate"))
     });
     let facts = AgentFacts {
         data_dir: data_dir.path().to_owned(),
         cluster: cluster_name(options),
-        capacity: options.capacity.map(Capacity::size),
         socket: Some(socket_of(options, data_dir.path()).map_err(process::Error::from)?),
+        capacity: host.engine.store().capacity(),
     };
     let custody = holder.clone().map(|holder| Custody { holder, resend: options.resend });
     let agent = Agent::new(host, facts, custody);
@@ -259,14 +260,17 @@ fn manager(named: &ServiceAddress) -> Arc<dyn ManagerPlace> {
     Arc::new(NamedManager::new(named.clone()))
 }
 
-fn host_options(told: &Told, data_dir: &DataDir, lent: Lent) -> HostOptions {
+fn host_options(told: &Told, data_dir: &DataDir, lent: Lent) -> Result<HostOptions, HostError> {
     let options = &told.own;
-    HostOptions {
+    let capacity = options.capacity.map(Capacity::size);
+    let memory = options.cache_memory.map(Capacity::size);
+    Ok(HostOptions {
         role: if options.cluster.is_empty() { Role::Solo } else { Role::Node },
         data_dir: data_dir.path().to_owned(),
         name: told.shared.host_name(),
         location: told.shared.location(),
-        capacity: options.capacity.map(Capacity::size),
+        medium: Medium::of(options.cache_medium, memory, capacity)?,
+        capacity,
         upload_rate: options.upload_rate,
         slots: SlotLimits::default(),
         patience: Duration::from_secs(options.patience_seconds.into()),
@@ -275,7 +279,7 @@ fn host_options(told: &Told, data_dir: &DataDir, lent: Lent) -> HostOptions {
         lifetime: Lifetime::Lasting,
         compression: options.compression,
         lent,
-    }
+    })
 }
 
 fn sources(told: &Told) -> SourcesBuilder {

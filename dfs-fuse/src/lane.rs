@@ -107,6 +107,8 @@ pub struct Shape {
     pub others: bool,
     /// Whether somebody else than the agent's own user asks for it.
     pub foreign: bool,
+    /// Whether parts of it are given back while it is mounted.
+    pub limited: bool,
 }
 
 /// The first kernel whose FUSE lets files be read from others, and take-overs of such mounts.
@@ -120,6 +122,9 @@ const ASKS: (u32, u32) = (6, 14);
 
 /// Why nobody has reads wait where nobody keeps mounts.
 pub const NO_HOLDER: &str = "kernel needs all of it to be here, or a holder: --holder own";
+
+/// The same where what comes does not lie in the content files from the beginning.
+pub const LAYERED: &str = "kernel needs all of it to be here, or a cache that is not layered";
 
 /// In the lane that passes files through every open of a file costs a question (35 µs), also of a small one: so it is for
 /// trees with no more than this many others.
@@ -142,6 +147,8 @@ impl Machine {
             Some("kernel needs root")
         } else if self.kernel < EROFS {
             Some("kernel needs Linux 6.12")
+        } else if shape.limited {
+            Some("kernel would read what a quota takes away")
         } else if shape.foreign {
             Some("kernel is for the agent's own user")
         } else if shape.part {
@@ -172,7 +179,9 @@ impl Machine {
 
     /// Why files cannot be passed through.
     fn cannot_pass(&self, shape: &Shape) -> Option<&'static str> {
-        if shape.alone == 0 {
+        if shape.limited {
+            Some("passthrough would read what a quota takes away")
+        } else if shape.alone == 0 {
             Some("passthrough needs large files that are no archive's")
         } else if !self.admin {
             Some("passthrough needs root")
@@ -254,6 +263,7 @@ mod tests {
         private: false,
         others: false,
         foreign: false,
+        limited: false,
     };
 
     fn lane(wanted: Wanted, machine: Machine, shape: Shape) -> Lane {
@@ -319,6 +329,16 @@ mod tests {
             assert_eq!(lane(kernel, machine, Shape { whole: true, ..shape }), Lane::Kernel);
         }
         assert_eq!(lane(Wanted::Best, ABLE, lazy), Lane::Passthrough, "only where it is asked for");
+    }
+
+    #[test]
+    fn what_a_quota_takes_away_is_read_by_nobody_else() {
+        let limited = Shape { limited: true, ..MODEL };
+        for wanted in [Wanted::Best, Wanted::Lane(Lane::Passthrough), Wanted::Lane(Lane::Kernel)] {
+            let chosen = choose(wanted, &ABLE, &limited);
+            assert_eq!(chosen.lane, Lane::Fuse);
+            assert!(chosen.why.contains("quota"), "{}", chosen.why);
+        }
     }
 
     #[test]

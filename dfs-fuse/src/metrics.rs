@@ -32,8 +32,10 @@ dfs_service::metrics! {
         source: Counter[Bytes],
         /// Requests made to origins by this host.
         source_requests: Counter[Count],
-        /// Disk taken by the cache.
-        cache_used: Gauge[Bytes],
+        /// Disk or memory taken by the cache, by where that lies: disk, memory.
+        cache_used: Gauge[Bytes] by ("medium"),
+        /// Bytes given back that mounts held beyond their quotas.
+        quota_freed: Counter[Bytes],
         /// Tasks in the cache.
         cache_tasks: Gauge[Count],
         /// Tasks in which this host leads its neighbours in its scheduler's place.
@@ -83,6 +85,7 @@ struct Seen {
     read_errors: u64,
     read_waits: u64,
     read_stalls: u64,
+    quota_freed: u64,
 }
 
 fn grown(seen: &mut u64, now: u64) -> u64 {
@@ -129,7 +132,11 @@ fn sample(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
     let source = host.engine.sources().counters().snapshot();
     own.source.inc_by(grown(&mut seen.source, source.bytes));
     own.source_requests.inc_by(grown(&mut seen.source_requests, source.requests));
-    own.cache_used.set(gauge(host.engine.store().used_bytes()));
+    let store = host.engine.store();
+    let in_memory = store.used_memory();
+    own.cache_used.of(["memory"]).set(gauge(in_memory));
+    own.cache_used.of(["disk"]).set(gauge(store.used_bytes().saturating_sub(in_memory)));
+    own.quota_freed.inc_by(grown(&mut seen.quota_freed, agent.mounts().given_back()));
     own.cache_tasks.set(gauge(host.engine.store().list().len() as u64));
     own.mounts.set(gauge(*agent.mounts().count().borrow() as u64));
     sample_reads(own, agent, seen);

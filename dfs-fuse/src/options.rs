@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::{CommandFactory, Parser};
 use dfs_model::{Capacity, Rate};
+use dfs_peer::store::MediumChoice;
 use dfs_peer::wire::Compression;
 use dfs_service::config::{self, ServiceAddress};
 use dfs_service::net::SocketGroup;
@@ -26,6 +27,7 @@ Examples:
   dfs-fuse --data-dir /var/lib/dfs --listen 10.0.0.7 --join JOIN-TOKEN
   dfs-fuse --data-dir /var/lib/dfs --cluster 127.0.0.1:4000
   dfs-fuse --data-dir ~/.cache/dfs --socket /run/dfs/me.sock --exit-when-idle
+  dfs-fuse --cache-medium memory --cache-memory 4GiB
 
 Every flag can also be given as a variable: --data-dir is DFS_DATA_DIR.";
 
@@ -63,6 +65,14 @@ pub struct Flags {
     /// Disk that the cache may take, as in 50GiB, at least 64MiB; all of the file system when not given.
     #[arg(long, value_name = "SIZE")]
     pub capacity: Option<Capacity>,
+    /// Where the cache lies: on disk; in memory, which is lost with the machine and given back when the agent ends for
+    /// good; or layered, in memory until that is needed and then on disk [default: disk].
+    #[arg(long, value_name = "MEDIUM")]
+    pub cache_medium: Option<MediumChoice>,
+    /// Memory that a cache in memory or layered takes of it at most, as in 4GiB, at least 64MiB; a quarter of the
+    /// machine's, or its control group's, when not given.
+    #[arg(long, value_name = "SIZE")]
+    pub cache_memory: Option<Capacity>,
     /// Bytes in a second that it uploads at most, as in 1Gbit/s.
     #[arg(long, value_name = "RATE")]
     pub upload_rate: Option<Rate>,
@@ -176,6 +186,14 @@ pub struct Options {
     /// Disk that the cache may take, at least 64MiB; when not given, all of its file system but 64MiB
     /// (a thirty-second of a small one).
     pub capacity: Option<Capacity>,
+    /// Where the cache lies: on `disk`; in `memory`: in the file system in memory that the directory `memory` of the data
+    /// directory is, else in /dev/shm; or `layered`: there until that memory is needed for what comes next, and then on
+    /// disk. Memory outlives the agent where that is killed or leaves its mounts to another one, and is given back where it
+    /// ends for good.
+    pub cache_medium: MediumChoice,
+    /// Memory that such a cache takes at most, at least 64MiB; a quarter of the machine's, or its control group's, when
+    /// not given.
+    pub cache_memory: Option<Capacity>,
     /// Bytes in a second that it uploads at most.
     pub upload_rate: Option<Rate>,
     /// Certificate authorities that origins may be signed by, beside the system's.
@@ -217,6 +235,8 @@ impl Default for Options {
             port_pieces: None,
             port_grpc: None,
             capacity: None,
+            cache_medium: MediumChoice::Disk,
+            cache_memory: None,
             upload_rate: None,
             ca_file: Vec::new(),
             export: Vec::new(),

@@ -36,6 +36,7 @@ impl Bench {
             data_dir: data_dir.clone(),
             name: "test".to_owned(),
             location: Location::default(),
+            medium: dfs_peer::store::Medium::Disk,
             capacity: None,
             upload_rate: None,
             slots: SlotLimits::default(),

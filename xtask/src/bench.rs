@@ -18,6 +18,7 @@ mod lazy;
 mod measure;
 mod mount;
 mod peer;
+mod pieces;
 mod reader;
 mod row;
 mod server;
@@ -48,6 +49,8 @@ enum What {
     Get(OneFile),
     /// P5: a file from a seed to an agent, by whether pieces may travel compressed, of noise and of text
     Peer(OneFile),
+    /// Ways to write the pieces of a file, which is then read once: what the store does against others
+    Pieces(OneFile),
     /// P7, P8: a file, names and small files through mounts, ours by lane and others': hot, from a full store, cold
     Mount(Mount),
     /// P9: a few files of a root file system, read behind a narrow link by who has nothing yet; needs root
@@ -207,7 +210,7 @@ fn remove_leftovers(dir: &Path) {
 /// Runs it.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (common, size) = match &args.what {
-        What::Get(one) | What::Peer(one) => (&one.common, one.size),
+        What::Get(one) | What::Peer(one) | What::Pieces(one) => (&one.common, one.size),
         What::Mount(mount) => (&mount.file.common, mount.file.size),
         What::Cold(cold) => (&cold.common, 0),
         What::Small(small) => (&small.common, 0),
@@ -231,6 +234,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let rows = match &args.what {
         What::Get(_) => get::measure(&bench),
         What::Peer(_) => peer::measure(&bench),
+        What::Pieces(_) => pieces::measure(&bench),
         What::Mount(asked) => mount::measure(&bench, &asked.mount),
         What::Cold(asked) => cold::measure(&bench, &asked.cold),
         What::Small(asked) => small::measure(&bench, &asked.small),

@@ -7,6 +7,7 @@ use dfs_model::{Capacity, Location, Rate};
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
+use dfs_peer::store::{Medium, MediumChoice};
 use dfs_peer::swarm::Channels;
 use dfs_peer::wire::Compression;
 use dfs_proto::seed::seed_server::SeedServer;
@@ -28,6 +29,12 @@ const MAX_MESSAGE: usize = 16 << 20;
 pub struct Options {
     /// Disk that its store may take, at least 64MiB; all of the file system when not given.
     pub capacity: Option<Capacity>,
+    /// Where its store lies: on `disk`; in `memory`, which it gives back when it ends; or `layered`, in memory until
+    /// that is needed for what comes next, and then on disk.
+    pub cache_medium: MediumChoice,
+    /// Memory that such a store takes at most, at least 64MiB; a quarter of the machine's, or its control group's,
+    /// when not given.
+    pub cache_memory: Option<Capacity>,
     /// Bytes in a second that it uploads at most.
     pub upload_rate: Option<Rate>,
     /// Uploads at a time; 0 is the usual number.
@@ -84,12 +91,16 @@ impl Service {
         };
         let Given { name, location, sources, network } = given;
         let http = HttpOptions { ca_files: options.ca_files.clone(), ..HttpOptions::of_process() };
+        let capacity = options.capacity.map(Capacity::size);
+        let memory = options.cache_memory.map(Capacity::size);
+        let medium = Medium::of(options.cache_medium, memory, capacity).map_err(HostError::from)?;
         let host = HostOptions {
             role: Role::Seed,
             data_dir: data_dir.subdir("seed")?,
             name,
             location,
-            capacity: options.capacity.map(Capacity::size),
+            medium,
+            capacity,
             upload_rate: options.upload_rate,
             slots,
             patience: Duration::from_secs(3),

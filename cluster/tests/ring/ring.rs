@@ -401,6 +401,7 @@ fn run_node(
         data_dir: start.dir.to_owned(),
         name,
         location: Location::default(),
+        medium: dfs_peer::store::Medium::Disk,
         capacity,
         upload_rate: None,
         slots: SlotLimits::default(),

@@ -158,7 +158,14 @@ impl FromStr for Capacity {
     type Err = UnitParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let given: ByteSize = text.parse()?;
+        text.parse::<ByteSize>()?.try_into()
+    }
+}
+
+impl TryFrom<ByteSize> for Capacity {
+    type Error = UnitParseError;
+
+    fn try_from(given: ByteSize) -> Result<Self, Self::Error> {
         if given < Self::LEAST {
             return Err(UnitParseError::TooSmall { given, least: Self::LEAST });
         }

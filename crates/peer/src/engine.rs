@@ -54,7 +54,7 @@ use crate::conductor::{Conductor, HedgeCount, Limits, SourceAccess, spread_of};
 use crate::digests::Identity;
 use crate::limits::OriginSlots;
 use crate::opener::Indexes;
-use crate::store::{CloseReport, GcReport, Pins, Store, StoreError, StoredTask, Use};
+use crate::store::{CloseReport, GcReport, Medium, Pins, Store, StoreError, StoredTask, Use};
 use crate::swarm::{Swarm, SwarmOptions};
 use crate::wire::{Compression, Pool};
 
@@ -725,7 +725,17 @@ async fn end_work(work: TaskTracker, lasting: Option<Arc<Store>>, stop: Cancella
     let _ = tokio::time::timeout(for_work, work.wait()).await;
     let Some(store) = lasting else { return };
     let in_time = move || tokio::time::Instant::now() < until;
-    let closing = tokio::task::spawn_blocking(move || store.close(in_time));
+    let closing = tokio::task::spawn_blocking(move || {
+        let closed = match store.medium() {
+            // It ends with the machine at the latest.
+            Medium::Memory(_) => Ok(CloseReport::default()),
+            Medium::Disk | Medium::Layered(_) => store.close(in_time),
+        };
+        if let Err(error) = store.give_memory_back() {
+            tracing::warn!(%error, "the memory of the cache is not given back");
+        }
+        closed
+    });
     match tokio::time::timeout_at(until, closing).await {
         Ok(Ok(Ok(CloseReport { unmarked: 0, .. }))) => {}
         Ok(Ok(Ok(CloseReport { unmarked, bytes }))) => {

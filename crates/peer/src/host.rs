@@ -17,7 +17,7 @@ use crate::dial::{Acceptor, Dialer};
 use crate::digests::{Identity, IdentityError};
 use crate::engine::{Engine, EngineParts, Keyring, Lifetime, Role};
 use crate::limits::{RateLimiter, SlotLimits, UploadSlots};
-use crate::store::{Lent, Store, StoreError, StoreOptions};
+use crate::store::{Lent, Medium, MediumError, Store, StoreError, StoreOptions};
 use crate::swarm::{Channels, KeptList, ManagerPlace, SwarmOptions};
 use crate::wire::{
     Compression, LocalHost, PieceServer, Pool, PoolOptions, ServerOptions, WireCounters,
@@ -42,6 +42,8 @@ pub struct HostOptions {
     pub name: String,
     /// Where it stands.
     pub location: Location,
+    /// Where its cache lies.
+    pub medium: Medium,
     /// Disk that the cache may take; what the file system has when `None`.
     pub capacity: Option<ByteSize>,
     /// Bytes in a second that it uploads at most.
@@ -85,6 +87,9 @@ pub enum HostError {
     /// Its store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Where its store is to lie.
+    #[error(transparent)]
+    Medium(#[from] MediumError),
     /// Its sources.
     #[error(transparent)]
     Sources(#[from] SourceError),
@@ -112,8 +117,12 @@ impl Host {
         stop: &CancellationToken,
     ) -> Result<Self, HostError> {
         let identity = Identity::load_or_create(&options.data_dir)?;
-        let (capacity, lent) = (options.capacity, options.lent.clone());
-        let store_options = StoreOptions { capacity, lent, ..StoreOptions::default() };
+        let store_options = StoreOptions {
+            medium: options.medium,
+            capacity: options.capacity,
+            lent: options.lent.clone(),
+            ..StoreOptions::default()
+        };
         let store = Store::open(&options.data_dir, store_options)?;
         let sources = options.sources.clone().build()?;
         let info = describe(&options, &identity, &network);
@@ -150,6 +159,7 @@ impl Host {
         let engine = Engine::start(parts, tracker, stop.clone());
         let served = serve(&options, &network, me, &engine, tracker, stop);
         tracker.spawn(keep_house(engine.clone(), stop.clone()));
+        tracker.spawn(relieve_memory(engine.clone(), stop.clone()));
         Ok(Self { engine, info, served, taken })
     }
 }
@@ -203,6 +213,21 @@ fn serve(
         tracker.spawn(async move { server.serve(acceptor, stop).await });
     }
     counters
+}
+
+/// Puts on disk what lies in memory over it, as that is needed.
+async fn relieve_memory(engine: Engine, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = engine.store().pressed() => {}
+        }
+        let store = Arc::clone(engine.store());
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.relieve()).await {
+            tracing::warn!(%error, "what lies in memory cannot be put on disk");
+            tokio::time::sleep(HOUSEKEEPING).await;
+        }
+    }
 }
 
 /// Evicts when the store is above its mark, closes what nobody uses.

@@ -1,8 +1,8 @@
 //! What this host keeps: the bytes of tasks, which groups of them are there, and why they are right
 //! (design §7).
 //!
-//! Owns `<data>/tasks/<2 hex>/<task id>/{content,state,signed,record.json}`, who uses a task, and what
-//! is evicted. One process at a time: the directory is locked.
+//! Owns `<data>/tasks/<2 hex>/<task id>/{content,state,signed,record.json}` (of a store in memory the same in a
+//! directory there, see [`Medium`]), who uses a task, and what is evicted. One process at a time: the directory is locked.
 //!
 //! Invariants: a byte is returned only from a group that was recorded *after* it was written, and after
 //! an unclean reboot only once it was hashed again; nothing in use is ever taken away. If the process
@@ -15,18 +15,20 @@ mod error;
 mod evict;
 mod glance;
 mod lent;
+mod medium;
 mod signed;
 mod state;
 mod task;
 #[cfg(test)]
 mod tests;
+mod upper;
 mod uses;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -37,17 +39,22 @@ pub use error::StoreError;
 pub use evict::{EvictionEntry, Watermarks, plan};
 pub use glance::Glance;
 pub use lent::Lent;
-pub use task::{Check, StoredTask};
-pub use uses::{InUse, Pins, Use, UseGuard};
+pub use medium::{Medium, MediumChoice, MediumError};
+pub use task::{Check, StoredTask, TakenOut};
+pub use uses::{DirectGuard, InUse, Pins, Use, UseGuard};
 
 use directory::{Directory, Share, Survey};
 use task::Opened;
+use upper::Upper;
 use uses::Presence;
 
 /// How a store behaves.
 #[derive(Debug, Clone, Default)]
 pub struct StoreOptions {
-    /// Disk that tasks may take; nothing beyond it is recorded. None: what the file system has.
+    /// Where tasks lie.
+    pub medium: Medium,
+    /// Disk that tasks may take; nothing beyond it is recorded. None: what the file system has. In memory it is the
+    /// medium that says how much.
     pub capacity: Option<ByteSize>,
     /// When eviction begins and where it ends.
     pub watermarks: Watermarks,
@@ -60,6 +67,9 @@ pub struct StoreOptions {
     /// Content files that must not be opened anew.
     pub lent: Lent,
 }
+
+/// Bytes that are put down from memory at a time when the store is closed, before it is asked whether there is time.
+const AT_THE_END: u64 = 16 << 20;
 
 /// After so many tasks that cannot be taken away no others are tried: it is the disk, not they.
 const MOST_STUCK: usize = 16;
@@ -75,6 +85,8 @@ pub struct Store {
     tasks: Mutex<HashMap<TaskId, Entry>>,
     /// How many ask that nothing is evicted.
     spared: Arc<AtomicUsize>,
+    /// Another process goes on with what is here.
+    left: AtomicBool,
 }
 
 /// While it lives nothing is evicted.
@@ -172,9 +184,21 @@ impl Store {
             directory.is_past(survey.last_read);
             let entry = Entry::new(id, &survey);
             directory.account(0, entry.presence.bytes());
+            if let Some(upper) = directory.upper() {
+                upper.found(survey.upper);
+            }
             tasks.insert(id, entry);
         }
-        Ok(Self { directory, options, tasks: Mutex::new(tasks), spared: Arc::default() })
+        if let Some(upper) = directory.upper() {
+            upper.sweep(|id| tasks.contains_key(&id));
+        }
+        Ok(Self {
+            directory,
+            options,
+            tasks: Mutex::new(tasks),
+            spared: Arc::default(),
+            left: AtomicBool::new(false),
+        })
     }
 
     /// The task, if anything of it is kept.
@@ -283,9 +307,73 @@ impl Store {
         self.tasks.lock().values().map(|entry| entry.presence.summary()).collect()
     }
 
-    /// Disk that tasks may take, where that is bounded.
+    /// Disk, or memory, that tasks may take, where that is bounded.
     pub fn capacity(&self) -> Option<ByteSize> {
-        self.options.capacity
+        self.directory.capacity()
+    }
+
+    /// Where tasks lie.
+    pub fn medium(&self) -> Medium {
+        self.options.medium
+    }
+
+    /// In which directory.
+    pub fn place(&self) -> &Path {
+        self.directory.place()
+    }
+
+    /// Another process goes on with what is here, also with what lies in memory.
+    pub fn leave(&self) {
+        self.left.store(true, Relaxed);
+    }
+
+    /// Memory taken by tasks, in bytes.
+    pub fn used_memory(&self) -> u64 {
+        match (self.options.medium, self.directory.upper()) {
+            (Medium::Memory(_), _) => self.used_bytes(),
+            (_, upper) => upper.map_or(0, Upper::used),
+        }
+    }
+
+    /// Waits until memory over the disk is needed for what comes; never where there is none.
+    pub async fn pressed(&self) {
+        match self.directory.upper() {
+            Some(upper) => upper.pressed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Puts down what was not read for longest until enough of the memory over the disk is free; how many bytes. What
+    /// cannot be put down stays where it is.
+    pub fn relieve(&self) -> Result<u64, StoreError> {
+        let Some(upper) = self.directory.upper() else { return Ok(0) };
+        let mut presences: Vec<_> =
+            self.tasks.lock().values().map(|entry| Arc::clone(&entry.presence)).collect();
+        presences.retain(|presence| presence.upper.load(Relaxed) > 0);
+        presences.sort_by_key(|presence| presence.last_read());
+        let (mut moved, mut outcome) = (0, Ok(()));
+        for presence in presences {
+            let excess = upper.excess();
+            if excess == 0 {
+                break;
+            }
+            let Some(task) = self.task(presence.id)? else { continue };
+            match task.put_down(GroupRange::new(0, u64::MAX), excess) {
+                Ok(bytes) => moved += bytes,
+                Err(StoreError::Gone(_)) => {}
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome.map(|()| moved)
+    }
+
+    /// Gives the memory back that tasks lie in, with the tasks, unless somebody goes on with them. Of a disk nothing goes.
+    /// The last thing that is done with a store.
+    pub fn give_memory_back(&self) -> Result<(), StoreError> {
+        if self.left.load(Relaxed) {
+            return Ok(());
+        }
+        self.directory.give_memory_back()
     }
 
     /// Bytes of content that it takes at most, where its capacity is bounded: the rest is for new trees to be looked
@@ -378,7 +466,7 @@ impl Store {
     }
 
     fn above_mark(&self) -> u64 {
-        self.options.watermarks.to_free(self.used_bytes(), self.options.capacity)
+        self.options.watermarks.to_free(self.used_bytes(), self.capacity())
     }
 
     fn has_evictable(&self) -> bool {
@@ -509,7 +597,7 @@ impl Store {
         let mut outcome = Ok(());
         for (id, entry) in entries {
             if goes_on() {
-                outcome = outcome.and(self.close_task(id, &entry));
+                outcome = outcome.and(self.close_task(id, &entry, &mut goes_on));
             } else if entry.presence.dirty.load(Relaxed) {
                 report.unmarked += 1;
                 report.bytes += entry.presence.bytes();
@@ -518,12 +606,26 @@ impl Store {
         outcome.map(|()| report)
     }
 
-    fn close_task(&self, id: TaskId, entry: &Entry) -> Result<(), StoreError> {
+    fn close_task(
+        &self,
+        id: TaskId,
+        entry: &Entry,
+        goes_on: &mut impl FnMut() -> bool,
+    ) -> Result<(), StoreError> {
         self.directory.note_read(&entry.presence);
         if !entry.presence.dirty.load(Relaxed) {
             return Ok(());
         }
-        let marked = self.opened(id, entry).map(|task| task.mark_clean());
+        let marked = self.opened(id, entry).and_then(|task| {
+            // Memory that somebody goes on with stays as it is.
+            let all = GroupRange::new(0, u64::MAX);
+            let mut is_moving = !self.left.load(Relaxed);
+            while is_moving {
+                is_moving = task.put_down(all, AT_THE_END)? > 0 && goes_on();
+            }
+            task.mark_clean();
+            Ok(())
+        });
         match marked.and_then(|()| self.drop_broken(id)) {
             // Still in use: the next start finds that it names no boot. Or it was evicted.
             Err(StoreError::Gone(_)) => Ok(()),

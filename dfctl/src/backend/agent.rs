@@ -12,7 +12,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_model::TaskInfo;
-use dfs_model::{HostId, TaskId};
+use dfs_model::{ByteSize, HostId, TaskId};
 use dfs_peer::targets;
 use dfs_proto::convert;
 use dfs_proto::node::node_client::NodeClient;
@@ -214,6 +214,7 @@ impl Backend for Agent {
                 Prefetch::All => node::Prefetch::All,
             }
             .into(),
+            cache_quota: request.cache_quota.map(|quota| quota.0),
         };
         let reply = self.client.clone().mount(request).await.map_err(status::failure)?;
         mount_info(reply.into_inner())
@@ -347,6 +348,8 @@ impl Backend for Agent {
             data_dir: reply.data_dir,
             used: reply.used_bytes,
             capacity: reply.capacity_bytes,
+            medium: reply.medium,
+            cache_dir: reply.cache_dir,
             cluster: (!reply.cluster.is_empty()).then_some(reply.cluster),
             cluster_connected: reply.cluster_connected,
         })
@@ -523,6 +526,7 @@ fn mount_info(message: node::MountInfo) -> Result<MountInfo, Failure> {
         prefetch: prefetch(message.prefetch.unwrap_or_default()),
         away: message.away.map(|away| Away { since_unix_ms: away.since_unix_ms, why: away.why }),
         reads: message.reads.map(kept::reads),
+        cache_quota: message.cache_quota.map(ByteSize),
     })
 }
 

@@ -339,6 +339,8 @@ impl Backend for Fake {
             data_dir: "/var/lib/dfs".into(),
             used: 1 << 30,
             capacity: 50 << 30,
+            medium: "disk".into(),
+            cache_dir: "/var/lib/dfs".into(),
             cluster: self.cluster.clone(),
             cluster_connected: false,
         })

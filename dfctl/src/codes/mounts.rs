@@ -3,7 +3,7 @@
 super::codes! {
     MOUNT_FAILED = 5101, Other, "the mount failed",
         means: "The cause says what the kernel or fusermount3 answered.",
-        causes: ["fusermount3 is missing, or /dev/fuse is closed to this user", "too many mounts of this user: mount_max in /etc/fuse.conf", "something else is mounted on top"],
+        causes: ["fusermount3 is missing, or /dev/fuse is closed to this user", "too many mounts of this user: mount_max in /etc/fuse.conf", "something else is mounted on top", "--cache-quota was given, and the cache lies on a file system that cannot give parts of a file back: ext4, XFS, btrfs and tmpfs can"],
         next: ["dfctl doctor" => "looks at what a mount needs", "findmnt DIR" => "shows what is mounted there"];
     MOUNT_DIR = 5102, Usage, "the mount point cannot be used",
         means: "It must be an existing directory of yours that nothing is mounted on yet.",

@@ -57,7 +57,7 @@ super::codes! {
         causes: ["it belongs to another user: an earlier command ran as root", "others can enter it, so it is not trusted"],
         next: ["ls -ld DIR" => "shows whose it is", "dfctl --data-dir DIR mount URL DIR" => "uses another directory"];
     CACHE_FULL = 4114, NoSpace, "no space left for the cache",
-        means: "The file system of the data directory, or the part of it that the agent may take (--capacity), is full of what is in use or pinned.",
+        means: "The file system of the data directory, or the part of it that the agent may take (--capacity, or --cache-memory where it lies in memory), is full of what is in use or pinned.",
         causes: ["the disk is full of other things", "what is mounted, fetched or pinned takes all of it"],
         next: ["dfctl cache ls" => "shows what takes the room", "dfctl cache gc" => "evicts what nobody reads",
             "dfctl cache unpin ID" => "lets a pinned task go", "dfctl umount DIR" => "gives back what is mounted",

@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::error::{CliError, Outcome};
 
 mod gc;
-mod ls;
+pub mod ls;
 mod pin;
 mod pins;
 mod rm;

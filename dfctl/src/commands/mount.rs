@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_fuse::mount::mounts;
-use dfs_model::ByteSize;
+use dfs_model::{ByteSize, Capacity};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
@@ -32,6 +32,7 @@ const LANES: [&str; 4] = ["auto", "fuse", "passthrough", "kernel"];
 /// Examples:
 ///   dfctl mount https://host/dir/ /mnt/data
 ///   dfctl mount 'https://host/source.tar.gz!src' /mnt/source
+///   dfctl mount s3://models/ /mnt/models --cache-quota 20GiB
 ///
 /// The mount stays as the tree was when it was looked up. An answer of the origin serves for up to ten seconds,
 /// in a cluster for up to ten more and for whoever asks the same: mount again to see what is newer.
@@ -69,8 +70,12 @@ pub struct Args {
         hide_env_values = true
     )]
     prefetch: Prefetch,
+    /// How much of the cache it may take, as in 2GiB, at least 64MiB: what it holds beyond that is given back, least recently
+    /// read first
+    #[arg(long, value_name = "SIZE", env = "DFS_CACHE_QUOTA", hide_env_values = true)]
+    cache_quota: Option<Capacity>,
     /// Options as in /etc/fstab: ro, allow_other, uid=N and gid=N (whose all files appear to be), noexec, suid,dev, lane=LANE,
-    /// prefetch=WHAT; those of mount(8) and systemd mean nothing here
+    /// prefetch=WHAT, cache-quota=SIZE; those of mount(8) and systemd mean nothing here
     #[arg(short, long, value_name = "OPTIONS")]
     options: Vec<String>,
     /// Pass over options that nobody knows
@@ -123,6 +128,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         noexec: options.noexec,
         effective: options.effective,
         prefetch: options.prefetch.unwrap_or(args.prefetch),
+        cache_quota: options.cache_quota.or(args.cache_quota).map(Capacity::size),
     };
     let url = locator.shown();
     let mounted = answer(context, backend.mount(request)).await?;

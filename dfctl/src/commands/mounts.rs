@@ -273,6 +273,10 @@ fn table(mounts: &[MountInfo]) -> String {
         let cached = match mount.content {
             _ if mount.is_dead() || mount.is_silent() => "-".to_owned(),
             0 => "empty".to_owned(),
+            content if mount.cache_quota.is_some_and(|quota| quota.0 < content) => {
+                let quota = mount.cache_quota.unwrap_or_default();
+                format!("{} of {quota} quota", ByteSize(mount.cached))
+            }
             content if mount.cached >= content => format!("all {}", ByteSize(content)),
             content => format!("{} of {}", ByteSize(mount.cached), ByteSize(content)),
         };

@@ -436,6 +436,7 @@ fn mount() -> MountInfo {
             wait_p50_us: 4_000,
             wait_p99_us: 1_200_000,
         }),
+        cache_quota: None,
     }
 }
 

@@ -276,6 +276,7 @@ impl Record for MountInfo {
             "prefetch": prefetch_json(&self.prefetch),
             "away": self.away.as_ref().map(away_json),
             "reads": self.reads.as_ref().map(reads_json),
+            "cache_quota_bytes": self.cache_quota.map(|quota| quota.0),
             "ledger": ledger_json(&self.ledger),
         })
     }
@@ -443,6 +444,8 @@ impl Record for AgentStatus {
             "data_dir": self.data_dir,
             "used_bytes": self.used,
             "capacity_bytes": self.capacity,
+            "cache_medium": self.medium,
+            "cache_dir": self.cache_dir,
             "cluster": self.cluster,
             "cluster_connected": self.cluster_connected,
         })

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use dfs_artifact::erofs::Kind;
 use dfs_artifact::{Index, View};
+use dfs_model::{ByteSize, Capacity};
 use dfs_peer::opener::{OpenArtifact, Purpose};
 use dfs_peer::targets;
 use dfs_proto::common::Preheating;
@@ -346,6 +347,11 @@ impl node_server::Node for NodeService {
             return Err(failed(CallError::BadRequest("the mount point must be absolute".into())));
         }
         asker.may_mount_on(&dir).map_err(failed)?;
+        let quota = request.cache_quota.map(ByteSize);
+        let cache_quota = quota.map(Capacity::try_from).transpose();
+        let cache_quota = cache_quota
+            .map_err(|error| failed(CallError::BadRequest(error.to_string())))?
+            .map(Capacity::size);
         let owner = Owner { uid: request.uid, gid: request.gid };
         let powers = if request.effective { Privileges::Effective } else { Privileges::Inert };
         asker.may_show_as(user, owner, powers).map_err(failed)?;
@@ -371,6 +377,7 @@ impl node_server::Node for NodeService {
             by: asker,
             data_dir: self.agent.facts().data_dir.clone(),
             away: found.away,
+            cache_quota,
         };
         let mounted = self.with_files(|| self.agent.mounts().mount(mounting.clone())).await;
         if let (Err(MountTableError::NoPath(_)), Some(question)) = (&mounted, question) {

@@ -10,11 +10,12 @@ use dfs_model::{ByteRange, Priority, TaskId};
 use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::{StoreError, Use, UseGuard};
+use dfs_peer::store::{DirectGuard, StoreError, Use, UseGuard};
 use dfs_source::Credentials;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::quota::{Coming, Quota, missing_bytes};
 use crate::content::{Content, ContentError, ContentErrorClass};
 
 /// The spaces of one artifact. While it lives nothing of them is evicted.
@@ -22,23 +23,42 @@ pub struct SpaceContent {
     spaces: Vec<Task>,
     index: Option<Arc<Index>>,
     _in_use: Vec<UseGuard>,
+    /// What of them may be here at most.
+    quota: Option<Arc<Quota>>,
+    /// Without a quota nothing that is here goes.
+    _all: Vec<DirectGuard>,
 }
 
 impl SpaceContent {
     /// Takes the spaces of an artifact into use, and its index: whoever goes on with a mount opens it again.
-    pub fn of(opened: &OpenArtifact) -> Result<Self, ReadError> {
+    pub fn of(opened: &OpenArtifact, quota: Option<Arc<Quota>>) -> Result<Self, ReadError> {
         let spaces = opened.tasks.clone();
         let index = opened.index.as_ref().map(|index| &index.task);
         let in_use = spaces.iter().chain(index).map(|task| task.in_use(Use::Mount));
         let _in_use = in_use.collect::<Result<_, _>>()?;
         let index = opened.index.as_ref().map(|index| Arc::clone(&index.index));
-        Ok(Self { _in_use, index, spaces })
+        let unlimited = spaces.iter().filter(|_| quota.is_none());
+        let _all = unlimited.map(|task| task.stored().read_directly()).collect();
+        Ok(Self { _in_use, index, quota, _all, spaces })
+    }
+
+    /// The tasks, by the numbers of their spaces.
+    pub(super) fn spaces(&self) -> &[Task] {
+        &self.spaces
+    }
+
+    /// What of them may be here at most, where that is bounded.
+    pub(super) fn quota(&self) -> Option<&Arc<Quota>> {
+        self.quota.as_ref()
     }
 
     /// Whether what is missing of a range could be kept without anything being evicted for it.
     pub fn has_room(&self, space: u16, range: ByteRange) -> bool {
         self.space(space).is_ok_and(|task| {
-            !task.lacks_room() && task.stored().has_room_for(clipped(task, range).groups())
+            let missing = || missing_bytes(task, clipped(task, range));
+            self.quota.as_ref().is_none_or(|quota| quota.has_room(missing()))
+                && !task.lacks_room()
+                && task.stored().has_room_for(clipped(task, range).groups())
         })
     }
 
@@ -72,7 +92,12 @@ impl Content for SpaceContent {
             return None;
         }
         match task.stored().read_at(range, buf) {
-            Ok(()) => Some(Ok(())),
+            Ok(()) => {
+                if let Some(quota) = &self.quota {
+                    quota.touch(space, range.groups());
+                }
+                Some(Ok(()))
+            }
             Err(StoreError::Missing { .. }) => None,
             Err(error) => Some(Err(content_error(&error.into()))),
         }
@@ -97,14 +122,24 @@ impl Content for SpaceContent {
             Ok(task) => task.clone(),
             Err(error) => return std::future::ready(Err(error)).boxed(),
         };
+        let quota = self.quota.clone();
         async move {
             let range = clipped(&task, range);
+            let coming = match quota {
+                Some(quota) => {
+                    let missing = missing_bytes(&task, range);
+                    Some(quota.admit(space, range.groups(), missing).await)
+                }
+                None => None,
+            };
             // What was thought to be here may have turned out damaged: it is fetched again.
             let missing = task.stored().ready(range.groups()).is_err();
             if missing && task.has(range) {
                 task.report_lost(range.groups()).await.map_err(|error| content_error(&error))?;
             }
-            task.ensure(range, priority).await.map_err(|error| content_error(&error))
+            task.ensure(range, priority).await.map_err(|error| content_error(&error))?;
+            coming.into_iter().for_each(Coming::came);
+            Ok(())
         }
         .boxed()
     }
@@ -121,8 +156,10 @@ impl Content for SpaceContent {
         range: ByteRange,
     ) -> BoxFuture<'static, Option<Result<Bytes, ContentError>>> {
         let task = self.space(space).ok().cloned();
+        let is_limited = self.quota.is_some();
         async move {
-            let task = task.filter(|task| task.passes(range))?;
+            // What a quota takes away before it is read is read as it comes.
+            let task = task.filter(|task| task.passes(range) || is_limited)?;
             let read = task.read(range, Priority::Demand).await;
             Some(read.map_err(|error| content_error(&error)))
         }

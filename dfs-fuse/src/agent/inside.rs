@@ -14,6 +14,7 @@ use dfs_peer::digests::Identity;
 use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostError, HostOptions, Network};
 use dfs_peer::limits::SlotLimits;
+use dfs_peer::store::Medium;
 use dfs_peer::swarm::ManagerPlace;
 use dfs_peer::wire::Compression;
 use dfs_proto::node::node_server::NodeServer;
@@ -239,6 +240,7 @@ fn options(
         data_dir: dir.to_owned(),
         name,
         location,
+        medium: Medium::Disk,
         capacity: None,
         upload_rate: None,
         slots: SlotLimits::default(),

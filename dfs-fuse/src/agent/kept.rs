@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_artifact::View;
-use dfs_model::{Invariant, TaskInfo};
+use dfs_model::{ByteSize, Invariant, TaskInfo};
 use dfs_peer::opener::{Freshness, OpenArtifact, OpenUrlError, Purpose};
 use dfs_peer::store::Lent;
 use dfs_peer::{error_chain, targets};
@@ -68,7 +68,7 @@ pub(super) enum NotResumed {
 
 /// What is written down of a mount.
 pub(super) fn shown(what: &What) -> ShownMount {
-    let What { opened, view, path, by, prefetch, owner, away: _ } = what;
+    let What { opened, view, path, by, prefetch, owner, away: _, cache_quota } = what;
     let reads_as = match &opened.target.credentials {
         Credentials::User(user) => Some(LocalUser { uid: user.uid, gid: user.gid }),
         _ => None,
@@ -88,6 +88,7 @@ pub(super) fn shown(what: &What) -> ShownMount {
         gid: owner.gid,
         prefetch: wire::Prefetch::from(*prefetch).into(),
         view: targets::view_to_wire(*view).into(),
+        cache_quota: cache_quota.map(|quota| quota.0),
     }
 }
 
@@ -101,6 +102,7 @@ pub(super) fn what(opened: OpenArtifact, shown: &ShownMount) -> What {
         prefetch: shown.prefetch().into(),
         owner: Owner { uid: shown.uid, gid: shown.gid },
         away: None,
+        cache_quota: shown.cache_quota.map(ByteSize),
     }
 }
 
@@ -247,6 +249,7 @@ impl Agent {
             }
         };
         if leaves {
+            self.host().engine.store().leave();
             let leaving = self.clone();
             // Nobody is left to be told where this fails.
             let _ = tokio::task::spawn_blocking(move || leaving.mounts().leave()).await;

@@ -1,7 +1,11 @@
 //! Mounts of the kernel's of which something is missing: what they need of the agent, and how the next one goes on with
 //! them.
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +24,7 @@ use super::mounts::{
 };
 use super::traces::Beginning;
 use crate::holder::LeftGuard;
-use crate::lane::{Chosen, Lane};
+use crate::lane::{self, Chosen, Lane};
 use crate::mount::{self, MountError, MountOptions, Spaces, Ties, next_name};
 use crate::tree::Footprint;
 
@@ -65,6 +69,11 @@ impl MountTable {
         Ok(self.keep(mounted, shown, in_use, watching))
     }
 
+    /// That what comes is written where the kernel reads it.
+    fn writes_as_read(&self) -> io::Result<()> {
+        if self.is_layered() { Err(io::Error::other(lane::LAYERED)) } else { Ok(()) }
+    }
+
     /// Goes on with one that an earlier agent left, and that shows `opened`. Its files are lent already.
     pub(super) async fn resume_lazily(
         &self,
@@ -72,7 +81,12 @@ impl MountTable {
         record: KeptMount,
         opened: OpenArtifact,
     ) -> Result<PathBuf, MountTableError> {
-        let content = Arc::new(SpaceContent::of(&opened)?);
+        let content = Arc::new(SpaceContent::of(&opened, None)?);
+        let at = record.at.clone().unwrap_or_default();
+        let dir = PathBuf::from(OsStr::from_bytes(&at.dir));
+        self.writes_as_read()
+            .and_then(|()| are_the_same(&opened, &record))
+            .map_err(refused(&dir))?;
         let in_use = Arc::clone(&content);
         let noted = self.records().named(&left.guard.name);
         let shown_so = record.shown.clone().unwrap_or_default();
@@ -118,6 +132,18 @@ fn missing(opened: &OpenArtifact) -> Result<Vec<(u16, File)>, MountTableError> {
         Ok((space, file.map_err(gone)?))
     });
     with_file.collect()
+}
+
+/// That what is missing is written into the very files that the kernel reads: the store may lie elsewhere by now.
+fn are_the_same(opened: &OpenArtifact, record: &KeptMount) -> io::Result<()> {
+    for read in &record.files {
+        let task = usize::try_from(read.space).ok().and_then(|space| opened.tasks.get(space));
+        let file = task.map(|task| task.stored().content_file().metadata()).transpose()?;
+        if !file.is_some_and(|file| (file.dev(), file.ino()) == (read.device, read.inode)) {
+            return Err(io::Error::other("the cache has other files than the kernel reads"));
+        }
+    }
+    Ok(())
 }
 
 /// How many content files a tree has of which not every byte is here.

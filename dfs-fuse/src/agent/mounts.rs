@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dfs_artifact::{Index, OriginRecipe, Recipe, View, erofs};
-use dfs_model::{ByteRange, CanonicalUrl, GroupSet};
+use dfs_model::{ByteRange, ByteSize, CanonicalUrl, GroupRange, GroupSet};
 use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
 use dfs_peer::host::Host;
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::Lent;
+use dfs_peer::store::{Lent, Medium, StoreError};
 use dfs_peer::swarm::Swarm;
 use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use parking_lot::Mutex;
@@ -28,6 +28,7 @@ use super::independent::{self, Noted, Records};
 use super::kept;
 use super::lazy::count_missing;
 use super::prefetch::{Mode, Prefetch, PrefetchView};
+use super::quota::Quotas;
 use super::shared::Sharing;
 use super::traces::{Beginning, Traces, Watching, subject};
 use super::walk::find;
@@ -76,6 +77,8 @@ pub struct MountRequest {
     pub prefetch: Mode,
     /// Where it is shown as it was before: why.
     pub away: Option<Away>,
+    /// How much of the cache it may take.
+    pub cache_quota: Option<ByteSize>,
 }
 
 /// A mount or unmount that came to nothing.
@@ -93,6 +96,9 @@ pub enum MountTableError {
     /// A task cannot be taken into use.
     #[error(transparent)]
     Content(#[from] ReadError),
+    /// The cache lies where nothing of a file can be given back.
+    #[error("the cache's file system cannot hold a mount to a quota")]
+    NoQuota(#[source] StoreError),
     /// The kernel, or what it needs.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -150,6 +156,7 @@ pub(super) struct Shown {
     away: Option<Away>,
     /// What its readers meet, where that is seen.
     reads: Option<Arc<Reads>>,
+    cache_quota: Option<ByteSize>,
 }
 
 /// A mount as people see it.
@@ -180,6 +187,8 @@ pub struct MountView {
     pub away: Option<Away>,
     /// What its readers met, where that is seen.
     pub reads: Option<Seen>,
+    /// How much of the cache it may take.
+    pub cache_quota: Option<ByteSize>,
 }
 
 /// The mounts of this process; dropping it unmounts them all.
@@ -196,6 +205,8 @@ pub struct MountTable {
     before: Before,
     /// Content files that the store does not open anew.
     lent: Lent,
+    /// Whether what comes lies in memory first, and not where the kernel would look for it.
+    is_layered: bool,
     /// What is read of them.
     traces: Arc<Traces>,
     /// Who is told of that.
@@ -204,6 +215,8 @@ pub struct MountTable {
     reads: AllReads,
     /// Where this process listens.
     socket: Option<PathBuf>,
+    /// How much of the cache they may take.
+    quotas: Arc<Quotas>,
     /// One for each mount that is served, until it ends; the runtime's end ends them too.
     watchers: TaskTracker,
 }
@@ -231,9 +244,11 @@ impl MountTable {
             before: Before::in_dir(data_dir),
             traces: Arc::new(Traces::in_dir(data_dir)),
             lent: host.engine.store().lent().clone(),
+            is_layered: matches!(host.engine.store().medium(), Medium::Layered(_)),
             swarm: host.engine.swarm().cloned(),
             reads: AllReads::default(),
             socket: facts.socket.clone(),
+            quotas: Arc::default(),
             watchers: TaskTracker::new(),
         }
     }
@@ -263,6 +278,28 @@ impl MountTable {
         self.reads.seen()
     }
 
+    /// Bytes that were given back for the quotas of mounts.
+    pub fn given_back(&self) -> u64 {
+        self.quotas.freed()
+    }
+
+    /// What a mount holds in use of what it shows.
+    fn content(
+        &self,
+        opened: &OpenArtifact,
+        quota: Option<ByteSize>,
+    ) -> Result<Arc<SpaceContent>, MountTableError> {
+        let enter = |limit| {
+            for task in &opened.tasks {
+                task.stored().can_take_out().map_err(MountTableError::NoQuota)?;
+            }
+            let tasks = opened.tasks.iter().map(Task::id).collect();
+            Ok::<_, MountTableError>(self.quotas.enter(limit, tasks))
+        };
+        let quota = quota.map(enter).transpose()?;
+        Ok(Arc::new(SpaceContent::of(opened, quota)?))
+    }
+
     /// Who keeps them.
     pub fn holder(&self) -> Option<Arc<dyn Holder>> {
         self.custody.as_ref().map(|custody| Arc::clone(&custody.holder))
@@ -277,9 +314,10 @@ impl MountTable {
     pub async fn mount(&self, request: MountRequest) -> Result<PathBuf, MountTableError> {
         let what = request.what();
         let whole = whole_tree(&what.opened)?;
-        let content = Arc::new(SpaceContent::of(&what.opened)?);
+        let content = self.content(&what.opened, what.cache_quota)?;
         let in_use = Arc::clone(&content);
         let mut options = request.options();
+        hold_to_quota(&mut options, what.cache_quota);
         options.keeping = self.keeping(kept::shown(&what));
         let alone = Alone::of(&what.opened);
         let shape = self.shape(&request, &alone).await?;
@@ -341,9 +379,15 @@ impl MountTable {
         }
     }
 
+    /// Whether what comes lies in memory first, and not where the kernel would look for it.
+    pub(super) fn is_layered(&self) -> bool {
+        self.is_layered
+    }
+
     /// What can be done here.
     fn machine(&self) -> Machine {
         let unguarded = match &self.custody {
+            _ if self.is_layered => Some(lane::LAYERED),
             Some(custody) => custody.holder.cannot_guard(),
             None => Some(lane::NO_HOLDER),
         };
@@ -429,7 +473,7 @@ impl MountTable {
         opened: OpenArtifact,
     ) -> Result<PathBuf, MountTableError> {
         let dir = entry.dir.clone();
-        let content = Arc::new(SpaceContent::of(&opened)?);
+        let content = self.content(&opened, None)?;
         let mounted = mount::adopt(entry);
         let mounted = mounted.map_err(|source| MountError::Refused { dir, source })?;
         let lane = Chosen { lane: Lane::Kernel, why: KEPT.to_owned() };
@@ -460,12 +504,13 @@ impl MountTable {
         opened: OpenArtifact,
     ) -> Result<PathBuf, MountTableError> {
         let whole = whole_tree(&opened)?;
-        let content = Arc::new(SpaceContent::of(&opened)?);
-        let in_use = Arc::clone(&content);
         let shown = record.shown.clone().unwrap_or_default();
         let name = self::shown(&opened.target.url, &shown.path);
         let what = kept::what(opened, &shown);
+        let content = self.content(&what.opened, what.cache_quota)?;
+        let in_use = Arc::clone(&content);
         let mut options = MountOptions::new(name, Handle::current());
+        hold_to_quota(&mut options, what.cache_quota);
         options.core.owner = what.owner;
         options.core.generation = Generation(u16::try_from(record.generation).unwrap_or(0));
         options.keeping = self.keeping(shown);
@@ -538,6 +583,13 @@ impl MountTable {
         self.watchers.spawn(async move {
             until.run_until_cancelled(fetched_for.prefetch.run(&fetched_for)).await;
         });
+        if let Some(quota) = content.quota() {
+            let kept = Arc::clone(quota).keep(Arc::downgrade(&content));
+            let ended = stop.clone();
+            self.watchers.spawn(async move {
+                ended.run_until_cancelled(kept).await;
+            });
+        }
         let _prefetching = stop.drop_guard();
         let (_content, _watching) = (content, watching);
         let entry = Entry { mounted, shown, _content, _prefetching, _watching };
@@ -739,12 +791,17 @@ impl Alone {
             part: !request.path.is_empty(),
             private: matches!(request.audience, Audience::Only(_)),
             others: request.owner != Owner::default(),
+            limited: request.cache_quota.is_some(),
         }
     }
 }
 
 /// Whether every byte of every file is here, and in no doubt; what lies between them, in an archive, need not be. Blocks.
 fn is_whole(opened: &OpenArtifact) -> bool {
+    let all = GroupRange::new(0, u64::MAX);
+    if opened.tasks.iter().any(|task| task.stored().put_down(all, u64::MAX).is_err()) {
+        return false;
+    }
     if opened.tasks.iter().all(|task| task.stored().complete()) {
         return true;
     }
@@ -806,9 +863,21 @@ impl Shown {
         prefetch: Prefetch,
         reads: Option<Arc<Reads>>,
     ) -> Arc<Self> {
-        let What { opened, view, path, by, away, .. } = what;
+        let What { opened, view, path, by, away, cache_quota, .. } = what;
         let marks = opened.tasks.iter().map(Task::mark).collect();
-        Arc::new(Self { opened, view, path, lane, footprint, marks, by, prefetch, away, reads })
+        Arc::new(Self {
+            opened,
+            view,
+            path,
+            lane,
+            footprint,
+            marks,
+            by,
+            prefetch,
+            away,
+            reads,
+            cache_quota,
+        })
     }
 
     /// Whose it is.
@@ -902,6 +971,7 @@ impl Shown {
             prefetch,
             away: self.away.clone(),
             reads: self.reads.as_ref().map(|reads| reads.seen()),
+            cache_quota: self.cache_quota,
         }
     }
 }
@@ -916,6 +986,7 @@ impl MountRequest {
             prefetch: self.prefetch,
             owner: self.owner,
             away: self.away.clone(),
+            cache_quota: self.cache_quota,
         }
     }
 
@@ -959,6 +1030,14 @@ pub(super) struct What {
     pub owner: Owner,
     /// Where it is shown as it was before: why.
     pub away: Option<Away>,
+    /// How much of the cache it may take.
+    pub cache_quota: Option<ByteSize>,
+}
+
+/// What is fetched ahead of readers does not take the place of what they read.
+fn hold_to_quota(options: &mut MountOptions, quota: Option<ByteSize>) {
+    let most = quota.map_or(u64::MAX, |ByteSize(quota)| quota / 4);
+    options.core.read_ahead_bytes = options.core.read_ahead_bytes.min(most);
 }
 
 /// What is mounted, as it is named on the command line.

@@ -334,7 +334,7 @@ impl Pins {
             return Err(CallError::TooManyPins(MOST));
         }
         // Nothing of it goes before it is pinned.
-        let _in_use = SpaceContent::of(opened).map_err(MountTableError::from)?;
+        let _in_use = SpaceContent::of(opened, None).map_err(MountTableError::from)?;
         let needs = Needs::of(opened, path)?;
         self.check_room(engine, agent.facts().data_dir.as_path(), &needs)?;
         let key = opened.index.as_ref().ok_or(MountTableError::NoTree)?.task.info().key.clone();
@@ -369,6 +369,7 @@ impl Pins {
             prefetch: Mode::Off,
             owner: Owner::default(),
             away: None,
+            cache_quota: None,
         };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         PinRecord {
@@ -611,7 +612,7 @@ impl Pin {
 
     async fn fill(&self, agent: &Agent, opened: &OpenArtifact) -> Result<Attempt, CallError> {
         let needs = self.needs(agent, opened).await?;
-        let content = Arc::new(SpaceContent::of(opened).map_err(MountTableError::from)?);
+        let content = Arc::new(SpaceContent::of(opened, None).map_err(MountTableError::from)?);
         if let Some(index) = &opened.index {
             let length = index.task.length().unwrap_or(0);
             index.task.ensure(ByteRange::new(0, length), Priority::Background).await?;

@@ -282,6 +282,7 @@ fn mount_class(error: &MountTableError) -> (Code, &'static str) {
         MountTableError::NoPath(_) => (Code::NotFound, "no-path"),
         MountTableError::Tree(_) => (Code::DataLoss, "corrupt"),
         MountTableError::Content(error) => read_class(error),
+        MountTableError::NoQuota(_) => (Code::FailedPrecondition, "mount-failed"),
         MountTableError::Mount(error) => match error {
             MountError::NoDirectory(_)
             | MountError::NotADirectory(_)

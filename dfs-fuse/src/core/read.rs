@@ -190,7 +190,8 @@ impl Core {
             }
         }
         let reason = format!("bytes {range} were evicted {ATTEMPTS} times before they were read");
-        Err(ContentError::new(ContentErrorClass::Io, reason).into())
+        let error = ContentError::new(ContentErrorClass::Io, reason);
+        self.read_around(nid, range, error).await
     }
 
     /// Reads what is healthy in groups that cannot be fetched; fails with `error` where there is no such.

@@ -47,7 +47,7 @@ fn kept(agent: &Agent) -> u64 {
 }
 
 /// Disk that a directory takes.
-fn on_disk(dir: &Path) -> u64 {
+pub fn on_disk(dir: &Path) -> u64 {
     let said = Command::new("du").args(["-s", "-B1"]).arg(dir).output();
     let text = String::from_utf8(said.unwrap().stdout).unwrap();
     text.split_whitespace().next().unwrap().parse().unwrap()

@@ -39,6 +39,7 @@ mod keeping;
 mod kills;
 mod lanes;
 mod liars;
+mod media;
 mod model;
 mod mounts;
 mod origins;

@@ -24,7 +24,7 @@ const MIB: u64 = 1 << 20;
 /// A holder of the machine's.
 pub struct Holder {
     process: Owned,
-    socket: PathBuf,
+    pub socket: PathBuf,
     log: PathBuf,
 }
 

@@ -253,7 +253,10 @@ impl Actor {
                 self.flights.keep_word(Word::Digests(*digests));
             }
             Command::Tiny { whole, looked_at } => self.flights.keep_tiny(whole, looked_at),
-            Command::Lost(groups) => self.lost(groups),
+            Command::Lost(groups) => {
+                // It may have come again since.
+                self.take_note_of_lost(groups);
+            }
             Command::Doubted(host) => {
                 if self.nearer == Some(host) {
                     self.take_from_next();
@@ -315,6 +318,16 @@ impl Actor {
         }
     }
 
+    /// Those of `groups` that the store does not have are lost; who waits for them and for others has seen them come once.
+    fn take_note_of_lost(&mut self, groups: GroupRange) {
+        let missing = self.shared.stored.missing_in(self.existing(groups));
+        if missing.is_empty() {
+            return;
+        }
+        missing.into_iter().for_each(|run| self.lost(run));
+        self.want_for_waiters();
+    }
+
     /// The first want registers the peer with its scheduler.
     fn tell_swarm(&mut self, priority: Priority) {
         if self.told_swarm || self.conductor.source() != SourceAccess::Forbidden {
@@ -354,6 +367,8 @@ impl Actor {
                     news.into_iter().for_each(|run| self.tell_done(run, from.clone(), cost));
                 }
                 self.kept(groups);
+                // It may have been taken out before this was heard.
+                self.take_note_of_lost(groups);
             }
             FlightEvent::Passed { flight, groups, error } => self.passed(flight, groups, &error),
             FlightEvent::Void { flight, groups, error } => self.void(flight, groups, error),

@@ -24,7 +24,7 @@ use crate::conductor::SourceAccess;
 use crate::digests::{Appointment, SignedDigests};
 use crate::hashtree::{self, Shape};
 use crate::limits::{OriginSlot, OriginSlots};
-use crate::store::{StoreError, StoredTask, Use, UseGuard};
+use crate::store::{StoreError, StoredTask, TakenOut, Use, UseGuard};
 
 /// How far beyond what is here a reader of a content of unknown length asks at a time.
 const GROWING_WINDOW: u64 = 256;
@@ -547,6 +547,18 @@ impl Task {
     pub async fn report_lost(&self, groups: GroupRange) -> Result<(), ReadError> {
         let lost = self.shared.commands.send(Command::Lost(groups)).await;
         lost.map_err(|_| ReadError::Closing(self.id()))
+    }
+
+    /// Takes what is here of `runs` out of the store, as [`StoredTask::take_out`], and tells others that it is here no
+    /// more.
+    pub async fn take_out(&self, runs: Vec<GroupRange>) -> Result<TakenOut, ReadError> {
+        let stored = self.shared.stored.clone();
+        let taking = tokio::task::spawn_blocking(move || stored.take_out(&runs)).await;
+        let taken = taking.map_err(|_| ReadError::Closing(self.id()))??;
+        for run in &taken.groups {
+            self.report_lost(*run).await?;
+        }
+        Ok(taken)
     }
 
     fn clipped(&self, range: ByteRange) -> ByteRange {

@@ -12,7 +12,9 @@ use dfs_model::{ByteSize, TaskId};
 use rustix::fs::{FlockOperation, flock, statvfs};
 
 use super::clock::StoreClock;
+use super::medium::{Medium, Memory};
 use super::state::{Header, StateFile};
+use super::upper::Upper;
 use super::uses::Presence;
 use super::{Lent, StoreError, StoreOptions};
 
@@ -21,6 +23,10 @@ use super::{Lent, StoreError, StoreOptions};
 pub(super) struct Directory {
     root: PathBuf,
     _lock: File,
+    /// Where tasks lie, if not there.
+    memory: Option<Memory>,
+    /// Memory over the disk.
+    upper: Option<Upper>,
     boot: [u8; 16],
     capacity: Option<ByteSize>,
     used: AtomicU64,
@@ -61,6 +67,8 @@ pub(super) enum Share {
 /// What can be seen of a task without opening it.
 pub(super) struct Survey {
     pub(super) bytes: u64,
+    /// Of them those in memory over the disk.
+    pub(super) upper: u64,
     pub(super) last_read: SystemTime,
     /// Seconds; zero for none.
     pub(super) ttl: u64,
@@ -118,17 +126,24 @@ impl Directory {
     pub(super) fn open(root: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         make(root)?;
         let lock = lock(root)?;
+        let (memory, upper, capacity) = match options.medium {
+            Medium::Disk => (None, None, options.capacity),
+            Medium::Memory(budget) => (Some(Memory::open(root, budget)?), None, Some(budget)),
+            Medium::Layered(budget) => (None, Some(Upper::open(root, budget)?), options.capacity),
+        };
         let directory = Self {
             root: root.to_owned(),
             _lock: lock,
+            memory,
+            upper,
             boot: options.boot_id.unwrap_or_else(boot_id),
-            capacity: options.capacity,
+            capacity,
             used: AtomicU64::new(0),
             discarded: AtomicU64::new(0),
             clock: StoreClock::start(options.wall.unwrap_or_else(SystemTime::now), Instant::now()),
             lent: options.lent.clone(),
         };
-        make(&directory.root.join("tasks"))?;
+        make(&directory.tasks())?;
         make(&directory.trash())?;
         directory.empty_trash()?;
         Ok(directory)
@@ -157,19 +172,46 @@ impl Directory {
         self.boot
     }
 
+    /// Where what is kept lies.
+    pub(super) fn place(&self) -> &Path {
+        self.memory.as_ref().map_or(&self.root, Memory::dir)
+    }
+
+    fn tasks(&self) -> PathBuf {
+        self.place().join("tasks")
+    }
+
     fn trash(&self) -> PathBuf {
-        self.root.join("trash")
+        self.place().join("trash")
+    }
+
+    /// Gives back what cannot outlive the machine anyway: all of it. To be called when nothing is in use any more.
+    pub(super) fn give_memory_back(&self) -> Result<(), StoreError> {
+        let memory = self.memory.as_ref().or(self.upper().map(Upper::memory));
+        memory.map_or(Ok(()), Memory::give_back)
+    }
+
+    /// The layer in memory over the disk.
+    pub(super) fn upper(&self) -> Option<&Upper> {
+        self.upper.as_ref()
+    }
+
+    /// Less of that is taken.
+    pub(super) fn release_memory(&self, bytes: u64) {
+        if let Some(upper) = &self.upper {
+            upper.release(bytes);
+        }
     }
 
     pub(super) fn path(&self, id: TaskId) -> PathBuf {
         let name = id.to_string();
-        self.root.join("tasks").join(&name[..2]).join(name)
+        self.tasks().join(&name[..2]).join(name)
     }
 
     /// Every task that has a directory; other names are left alone.
     pub(super) fn task_ids(&self) -> Result<Vec<TaskId>, StoreError> {
         let mut ids = Vec::new();
-        let tasks = self.root.join("tasks");
+        let tasks = self.tasks();
         for shelf in list(&tasks)? {
             if !shelf.is_dir() {
                 continue;
@@ -202,6 +244,7 @@ impl Directory {
         let dirty = |header: &Header| header.boot == self.boot && !header.is_clean();
         Survey {
             bytes: content + aside,
+            upper: self.upper().map_or(0, |upper| upper.bytes_of(id)),
             last_read: read.unwrap_or(SystemTime::UNIX_EPOCH),
             ttl: header.as_ref().map_or(0, |header| header.ttl),
             dirty: header.as_ref().is_some_and(dirty),
@@ -237,7 +280,8 @@ impl Directory {
         let path = self.path(id);
         let of =
             |name: &str| fs::metadata(path.join(name)).map_or(0, |metadata| allocated(&metadata));
-        (of("content") + of("state"), of("signed") + of("record.json") + of(""))
+        let in_memory = self.upper().map_or(0, |upper| upper.bytes_of(id));
+        (of("content") + of("state") + in_memory, of("signed") + of("record.json") + of(""))
     }
 
     /// Whether anything of a task's content has a place on disk.
@@ -273,7 +317,12 @@ impl Directory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::io("remove", &path)(error))
             }
-            _ => Ok(()),
+            _ => {
+                if let Some(upper) = &self.upper {
+                    upper.remove(id);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -295,11 +344,13 @@ impl Directory {
         self.disk().map_or(0, |disk| disk.kept_free().saturating_sub(disk.free))
     }
 
-    /// What is known of the disk it is on.
+    /// What is known of the disk it is on; in memory, of what there is left to be had.
     fn disk(&self) -> Option<Disk> {
-        let disk = statvfs(&self.root).ok()?;
+        let disk = statvfs(self.place()).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-        Some(Disk { total: bytes(disk.f_blocks), free: bytes(disk.f_bavail) })
+        let (total, free) = (bytes(disk.f_blocks), bytes(disk.f_bavail));
+        let left = |memory: &Memory| memory.left(Instant::now(), self.used());
+        Some(Disk { total, free: free.min(self.memory.as_ref().map_or(u64::MAX, left)) })
     }
 
     pub(super) fn used(&self) -> u64 {

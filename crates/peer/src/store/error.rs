@@ -42,6 +42,26 @@ pub enum StoreError {
         /// The store's own share, where it is that which is full.
         limit: Option<ByteSize>,
     },
+    /// There is no memory for a cache in memory.
+    #[error("there is no file system in memory for the cache: /dev/shm is none, and nobody has mounted one on {own}",
+        own = own.display())]
+    NoMemory {
+        /// Where one could be mounted.
+        own: PathBuf,
+    },
+    /// More memory than there is.
+    #[error("the cache cannot take {budget} of memory: {place} has {most}")]
+    Budget {
+        /// What it was to take.
+        budget: ByteSize,
+        /// What has less.
+        place: String,
+        /// How much that has.
+        most: ByteSize,
+    },
+    /// What belongs to somebody else, or can be looked into, is no place for a cache.
+    #[error("{0} belongs to somebody else, or others may look into it")]
+    NotPrivate(PathBuf),
     /// These groups are not here, or not any more.
     #[error("{groups} of task {task} are not here")]
     Missing {

@@ -1,18 +1,23 @@
 //! One kept task: its bytes, which groups of them are there, and the digests that prove them.
 
 mod doubt;
+mod holes;
 mod mapped;
 mod salvage;
 mod signatures;
+mod upper;
+
+use upper::UpperFiles;
 
 pub use doubt::Check;
+pub use holes::TakenOut;
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +30,7 @@ use super::directory::{Directory, Share, allocated};
 use super::signed::SignedLog;
 use super::state::{self, Header, HeaderPage, MAX_GROUPS, StateFile};
 use super::uses::Presence;
-use super::{StoreError, Use, UseGuard};
+use super::{DirectGuard, StoreError, Use, UseGuard};
 use crate::hashtree::{ContentError, Cv, Node, Shape};
 
 /// A kept task; cheap to clone. Holding one does not keep it from being evicted: a [`Use`] does.
@@ -46,6 +51,12 @@ pub(super) struct Opened {
     /// Opened at first need.
     signed: Mutex<Option<SignedLog>>,
     facts: RwLock<Facts>,
+    /// Held by who makes a hole in the content, and shared by who writes to it or judges what it finds in it.
+    holes: RwLock<()>,
+    /// Opened when something of it lies in memory over the disk.
+    upper: OnceLock<UpperFiles>,
+    #[cfg(test)]
+    interruption: holes::Interruption,
 }
 
 /// What is recorded. Nothing is added here before it is on disk.
@@ -58,6 +69,11 @@ struct Facts {
     /// Those of them to be hashed again before they are used. While there are any, the header on disk
     /// names no boot, so that the next start doubts them too.
     doubt: GroupSet,
+    /// Those of them that lie in memory over the disk, and not there.
+    upper: GroupSet,
+    /// How often something was taken out of the content, since the files were opened: who read meanwhile may have read
+    /// a hole.
+    taken_out: u64,
 }
 
 impl Facts {
@@ -72,7 +88,9 @@ impl Facts {
                 state.reset()?;
                 let header = Header { boot, ..Header::default() };
                 state.write_header(&header)?;
-                return Ok(Self { header, have: GroupSet::new(), doubt: GroupSet::new() });
+                let nothing = GroupSet::new;
+                let (have, doubt, upper) = (nothing(), nothing(), nothing());
+                return Ok(Self { header, have, doubt, upper, taken_out: 0 });
             }
         };
         let (have, damaged) = state.recorded(header.length)?;
@@ -82,16 +100,23 @@ impl Facts {
             false => same_boot,
         } && content.metadata()?.len() >= end_of(&have, header.length);
         let doubt = if trusted { damaged } else { have.clone() };
-        let mut facts = Self { header, have, doubt };
+        let mut facts = Self { header, have, doubt, upper: GroupSet::new(), taken_out: 0 };
         if !facts.doubt.is_empty() {
             facts.dirty(state, boot)?;
         }
         Ok(facts)
     }
 
-    /// Nothing is believed any more that was recorded: all of it is hashed again before it is used.
+    /// What is on disk.
+    fn below(&self) -> GroupSet {
+        let mut below = self.have.clone();
+        below.remove_all(&self.upper);
+        below
+    }
+
+    /// Nothing is believed any more that was recorded on disk: all of it is hashed again before it is used.
     fn doubt_all(&mut self, state: &StateFile, boot: [u8; 16]) -> io::Result<()> {
-        self.doubt = self.have.clone();
+        self.doubt = self.below();
         self.dirty(state, boot)
     }
 
@@ -144,10 +169,26 @@ impl Opened {
         presence.dirty.fetch_or(!facts.header.is_clean(), Relaxed);
         let (directory, presence) = (Arc::clone(directory), Arc::clone(presence));
         let (signed, facts) = (Mutex::new(None), RwLock::new(facts));
-        let opened = Self { id, path, directory, presence, content, state, signed, facts };
+        let holes = RwLock::default();
+        let upper = OnceLock::new();
+        let opened = Self {
+            id,
+            path,
+            directory,
+            presence,
+            content,
+            state,
+            signed,
+            facts,
+            holes,
+            upper,
+            #[cfg(test)]
+            interruption: holes::Interruption::default(),
+        };
         if is_lost {
             opened.salvage().map_err(failed())?;
         }
+        opened.find_upper().map_err(failed())?;
         opened.directory.measure(&opened.presence);
         Ok(opened)
     }
@@ -156,6 +197,10 @@ impl Opened {
 impl Drop for Opened {
     fn drop(&mut self) {
         self.directory.note_read(&self.presence);
+        if self.presence.check().is_err() {
+            // It was taken away, and what came since is nobody's.
+            self.give_memory_back(u64::MAX);
+        }
     }
 }
 
@@ -221,11 +266,16 @@ impl StoredTask {
             let root = shape.root().filter(|root| state::has_slot(*root));
             if let Some(root) = root.filter(|root| *root == Node::group(0)) {
                 facts.have.remove(0);
-                opened.state.record(&facts.have, root.unclipped())?;
+                facts.upper.remove(0);
+                facts.taken_out += 1;
+                opened.record_upper(&facts.upper, root.unclipped())?;
+                opened.state.record(&facts.below(), root.unclipped())?;
             }
             opened.state.write_nodes(root.map(|root| (root, [0; 32])))?;
+            opened.forget_in_memory(root)?;
             let header = Header { length: Some(length), ..facts.header };
             opened.state.write_header(&header)?;
+            opened.lengthen_upper(&header)?;
             facts.header = header;
             Ok(())
         });
@@ -288,11 +338,13 @@ impl StoredTask {
         self.opened.facts.read().have.missing_in(groups).collect()
     }
 
-    /// Whether every byte is here and none in doubt: its content file can be read as it is.
+    /// Whether every byte is here, on disk, and none in doubt: its content file can be read as it is.
     pub fn complete(&self) -> bool {
         let facts = self.opened.facts.read();
         let groups = facts.header.length.map(groups_in);
-        facts.doubt.is_empty() && groups.is_some_and(|groups| facts.have.len() == groups)
+        facts.doubt.is_empty()
+            && facts.upper.is_empty()
+            && groups.is_some_and(|groups| facts.have.len() == groups)
     }
 
     /// Keeps verified groups: their bytes, then the nodes that were proven with them, then the record
@@ -309,6 +361,7 @@ impl StoredTask {
         let shape = self.shape();
         opened.check_bytes(shape, groups, bytes.len() as u64)?;
         opened.check_nodes(shape, nodes)?;
+        let _no_holes = opened.holes.read();
         let (new, unsure) = {
             let facts = opened.facts.read();
             let new: u64 = facts.have.missing_in(groups).map(|run| run.count).sum();
@@ -362,15 +415,20 @@ impl StoredTask {
             let source = ContentError::WrongLength { groups, expected: range.len(), got };
             return Err(StoreError::Content { task: opened.id, source });
         }
-        self.ready(groups)?;
-        opened.presence.note_read(opened.directory.now());
-        if opened.content.read_exact_at(buf, range.start).is_err() {
-            // A disk error or a file cut short: what was here is not any more.
-            opened.doubt_if_cut().map_err(StoreError::write(opened.id, &opened.path))?;
-            self.mark_bad(groups)?;
-            return Err(StoreError::Missing { task: opened.id, groups });
+        loop {
+            let before = self.ready_as_of(groups)?;
+            opened.presence.note_read(opened.directory.now());
+            if opened.read_layers(buf, range.start).is_err() {
+                // A disk error or a file cut short: what was here is not any more.
+                opened.doubt_if_cut().map_err(StoreError::write(opened.id, &opened.path))?;
+                self.mark_bad(groups)?;
+                return Err(StoreError::Missing { task: opened.id, groups });
+            }
+            // What was taken out meanwhile may have been among them: each round is one that something was.
+            if opened.facts.read().taken_out == before {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// As [`StoredTask::read_at`], into bytes of their own.
@@ -384,7 +442,7 @@ impl StoredTask {
 
     /// The digest of a node, when it is known: proven with some groups, or signed.
     pub fn node(&self, node: Node) -> Option<Cv> {
-        self.opened.state.node(self.shape().canonical(node)?)
+        self.opened.known(self.shape().canonical(node)?)
     }
 
     /// The file with every byte at its final offset, for those who read it directly: only groups that
@@ -396,6 +454,12 @@ impl StoredTask {
     /// Where that file is.
     pub fn content_path(&self) -> PathBuf {
         self.opened.path.join("content")
+    }
+
+    /// For who reads the content file directly: until the guard is dropped, and a while longer, nothing is taken out of
+    /// it. To be asked before [`StoredTask::ready`].
+    pub fn read_directly(&self) -> DirectGuard {
+        self.opened.presence.begin_direct()
     }
 
     /// Begins a use, during which the task is never taken away. Refused when it has been already.
@@ -444,7 +508,7 @@ impl StoredTask {
         let synced = opened.content.sync_all().and_then(|()| opened.state.sync());
         let marked = synced.and_then(|()| {
             let content = opened.content.metadata()?;
-            let clean = state::clean_mark(facts.header.length, &facts.have, &content);
+            let clean = state::clean_mark(facts.header.length, &facts.below(), &content);
             let header = Header { boot: opened.directory.boot(), clean, ..facts.header };
             opened.state.write_header(&header)?;
             opened.state.sync()?;
@@ -469,7 +533,8 @@ impl Opened {
     fn takes(&self) -> u64 {
         let of =
             |metadata: io::Result<Metadata>| metadata.map_or(0, |metadata| allocated(&metadata));
-        of(self.content.metadata()) + of(self.state.metadata()) + self.presence.aside.load(Relaxed)
+        let on_disk = of(self.content.metadata()) + of(self.state.metadata());
+        on_disk + self.takes_of_memory() + self.presence.aside.load(Relaxed)
     }
 
     /// Counts anew what it takes, of which so much was `reserved`; never less than before: some file systems count
@@ -517,6 +582,12 @@ impl Opened {
         nodes: &[(Node, Cv)],
     ) -> Result<(), StoreError> {
         if let Some(bytes) = bytes {
+            #[cfg(test)]
+            self.interruption.happens();
+            let up = self.write_up(groups, bytes, nodes);
+            if up.map_err(StoreError::write(self.id, &self.path))? {
+                return Ok(());
+            }
             // What is written behind a cut would make zeros of what is gone.
             let written = self
                 .doubt_if_cut()
@@ -530,7 +601,7 @@ impl Opened {
 
     /// Where the content file ends before what was recorded does, somebody cut it.
     fn doubt_if_cut(&self) -> io::Result<()> {
-        let end = |facts: &Facts| end_of(&facts.have, facts.header.length);
+        let end = |facts: &Facts| end_of(&facts.below(), facts.header.length);
         // Asked first: what is recorded meanwhile was written before.
         let recorded = end(&self.facts.read());
         if self.content.metadata()?.len() >= recorded {
@@ -556,7 +627,7 @@ impl Opened {
         self.presence.dirty.store(true, Relaxed);
         facts.dirty(&self.state, self.directory.boot())?;
         new.iter().for_each(|run| facts.have.insert_range(*run));
-        let recorded = self.state.record(&facts.have, groups);
+        let recorded = self.state.record(&facts.below(), groups);
         if recorded.is_err() {
             new.iter().for_each(|run| facts.have.remove_range(*run));
         }

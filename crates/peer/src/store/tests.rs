@@ -1,3 +1,5 @@
+mod holes;
+mod layers;
 mod model;
 mod signatures;
 

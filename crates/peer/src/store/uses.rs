@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use dfs_model::{Invariant, TaskId};
 use parking_lot::Mutex;
@@ -91,6 +91,8 @@ pub(super) struct Presence {
     bytes: AtomicU64,
     /// Of that, what is not its content or its state.
     pub(super) aside: AtomicU64,
+    /// Of memory over the disk.
+    pub(super) upper: AtomicU64,
     /// Whether it was taken from its place. Held while it is counted and while it is taken, so that nothing that has
     /// gone is counted.
     taken: Mutex<bool>,
@@ -104,6 +106,25 @@ pub(super) struct Presence {
     pub(super) uses_reserve: AtomicBool,
     /// Held while a pin is noted on disk.
     pub(super) pinning: Mutex<()>,
+    direct: Mutex<Direct>,
+}
+
+/// Who reads the content file without this store's doing: through a map, by its path, or as the kernel does.
+#[derive(Debug, Default)]
+struct Direct {
+    now: u64,
+    /// When the last of them ended.
+    ended: Option<Instant>,
+}
+
+/// Who was told of bytes in the content file, and copies them by itself, may be so far behind.
+const LAGS: Duration = Duration::from_secs(60);
+
+impl Direct {
+    fn may_be(&self, now: Instant) -> bool {
+        let lags = self.ended.is_some_and(|ended| now.saturating_duration_since(ended) < LAGS);
+        self.now > 0 || lags
+    }
 }
 
 #[derive(Debug, Default)]
@@ -123,12 +144,14 @@ impl Presence {
             read_since: AtomicBool::new(false),
             bytes: AtomicU64::new(survey.bytes),
             aside: AtomicU64::new(0),
+            upper: AtomicU64::new(survey.upper),
             taken: Mutex::new(false),
             ttl: AtomicU64::new(survey.ttl),
             dirty: AtomicBool::new(survey.dirty),
             broken: AtomicBool::new(false),
             uses_reserve: AtomicBool::new(false),
             pinning: Mutex::default(),
+            direct: Mutex::default(),
         }
     }
 
@@ -193,6 +216,7 @@ impl Presence {
         *taken = true;
         let bytes = self.bytes.swap(0, Relaxed);
         directory.account(bytes, 0);
+        directory.release_memory(self.upper.swap(0, Relaxed));
         Ok(bytes)
     }
 
@@ -235,6 +259,21 @@ impl Presence {
         Ok(UseGuard { presence: Arc::clone(self), reason })
     }
 
+    pub(super) fn begin_direct(self: &Arc<Self>) -> DirectGuard {
+        self.direct.lock().now += 1;
+        DirectGuard { presence: Arc::clone(self) }
+    }
+
+    /// What `act` does to the content, where that is nobody's but this store's; nobody else begins to read it meanwhile.
+    pub(super) fn while_undirected<T>(&self, now: Instant, act: impl FnOnce() -> T) -> Option<T> {
+        let direct = self.direct.lock();
+        let is_held = direct.may_be(now) && !Invariant::NothingInUseIsTaken.is_broken();
+        if is_held || self.uses.lock().pinned {
+            return None;
+        }
+        Some(act())
+    }
+
     pub(super) fn summary(&self) -> TaskSummary {
         let uses = self.uses.lock();
         TaskSummary {
@@ -251,6 +290,21 @@ impl Presence {
         let own = self.ttl.load(Relaxed);
         let ttl = if own == 0 { default_ttl } else { Some(Duration::from_secs(own)) };
         EvictionEntry { id, bytes, last_read, pinned, in_use: in_use.any(), ttl }
+    }
+}
+
+/// The content file of a task is read by others: until this is dropped nothing is taken out of it.
+#[derive(Debug)]
+#[must_use = "it may be taken away when the guard is dropped"]
+pub struct DirectGuard {
+    presence: Arc<Presence>,
+}
+
+impl Drop for DirectGuard {
+    fn drop(&mut self) {
+        let mut direct = self.presence.direct.lock();
+        direct.now -= 1;
+        direct.ended = Some(Instant::now());
     }
 }
 

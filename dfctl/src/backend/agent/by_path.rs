@@ -18,7 +18,7 @@ use dfs_model::ByteRange;
 use dfs_proto::node;
 use dfs_proto::node::node_client::NodeClient;
 use futures::stream::{self, StreamExt};
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -109,7 +109,16 @@ impl Copying {
 
     async fn begin(&mut self) -> Result<ReadEvent, Failure> {
         let (mut chunks, mut start) = self.ask(true).await?;
-        let content = open(Path::new(&start.content_path), self.output.owner)
+        let opened = open(Path::new(&start.content_path), self.output.owner);
+        let content = opened
+            .and_then(|file| {
+                // As long as it is open so, the agent takes nothing out of it that a quota has no room for. Without an
+                // agent there are no quotas, and the output may be this file, with a lock of its own.
+                if self.output.keeps {
+                    rustix::fs::flock(&file, FlockOperation::LockShared)?;
+                }
+                Ok(file)
+            })
             .ok()
             .map(|file| Content { file: Arc::new(file), offset: start.content_offset });
         if content.is_none() {

@@ -79,7 +79,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
             }
             None => {
                 let tasks = what.tasks(context, &*backend, TYPED).await?;
-                pages.push(tasks_table(&tasks));
+                let status = answer(context, backend.status()).await?;
+                let status =
+                    status.map_err(|error| CliError::backend("list", "the cache", error))?;
+                pages.push(tasks_table(&tasks, &status));
                 rows.extend(tasks.into_iter().map(|task| Row::Task(Box::new(task))));
             }
         }
@@ -207,9 +210,23 @@ fn kept_for(task: &CachedTask) -> &'static str {
     }
 }
 
-fn tasks_table(tasks: &[CachedTask]) -> String {
+/// How much the cache takes, and where.
+pub fn taken(status: &AgentStatus) -> String {
+    let of = match status.capacity {
+        0 => String::new(),
+        capacity => format!(" of {}", ByteSize(capacity)),
+    };
+    let medium = match &*status.medium {
+        "" | "disk" => String::new(),
+        medium => format!("{} ", printable(medium)),
+    };
+    let dir = if status.cache_dir.is_empty() { &status.data_dir } else { &status.cache_dir };
+    format!("{}{of} in {medium}{}", ByteSize(status.used), printable(dir))
+}
+
+fn tasks_table(tasks: &[CachedTask], status: &AgentStatus) -> String {
     let mut table = Table::new(&[
-        ("ON DISK", Align::Right),
+        (if status.medium == "memory" { "IN MEMORY" } else { "ON DISK" }, Align::Right),
         ("READ", Align::Left),
         ("USE", Align::Left),
         ("TASK", Align::Left),
@@ -251,13 +268,9 @@ fn pins_table(pins: &[PinnedTree]) -> String {
 }
 
 fn human(tasks: &[CachedTask], pins: &[PinnedTree], status: &AgentStatus) -> String {
-    let of = match status.capacity {
-        0 => String::new(),
-        capacity => format!(" of {}", ByteSize(capacity)),
-    };
     let number = tasks_in_words(tasks.len());
+    let used = format!("{number}, {}", taken(status));
     let used =
-        format!("{number}, {}{of} in {}", ByteSize(status.used), printable(&status.data_dir));
-    let used = if tasks.is_empty() { used } else { format!("{}\n{used}", tasks_table(tasks)) };
+        if tasks.is_empty() { used } else { format!("{}\n{used}", tasks_table(tasks, status)) };
     if pins.is_empty() { used } else { format!("{used}\n\n{}", pins_table(pins)) }
 }

@@ -6,13 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use dfs_model::ByteSize;
 use dfs_service::config::ServiceAddress;
 use rustix::process::geteuid;
 
 use super::Finding;
 use crate::backend::AgentStatus;
 use crate::codes;
+use crate::commands::cache::ls::taken;
 use crate::commands::cluster::asked;
 use crate::commands::inside::answer;
 use crate::context::Context;
@@ -114,16 +114,12 @@ impl AgentFound {
 }
 
 fn known(socket: &Path, status: &AgentStatus) -> Finding {
-    let of = match status.capacity {
-        0 => String::new(),
-        capacity => format!(" of {}", ByteSize(capacity)),
-    };
     let text = format!(
-        "node agent {}, pid {}, on {}: cache {}{of}",
+        "node agent {}, pid {}, on {}: cache {}",
         status.version,
         status.pid,
         socket.display(),
-        ByteSize(status.used)
+        taken(status)
     );
     let own = env!("CARGO_PKG_VERSION");
     match status.version == own {

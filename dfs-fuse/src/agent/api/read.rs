@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dfs_artifact::erofs::{Extent, Kind};
-use dfs_model::{ByteRange, GROUP_BYTES, GroupSet, Priority, groups_in};
+use dfs_model::{ByteRange, GROUP_BYTES, GroupRange, GroupSet, Priority, groups_in};
 use dfs_peer::engine::{Growth, Mark, ReadError, Task};
 use dfs_peer::hashtree::Node;
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::{StoreError, Use, UseGuard};
+use dfs_peer::store::{DirectGuard, StoreError, Use, UseGuard};
 use dfs_proto::node::read_chunk::Kind as ChunkKind;
 use dfs_proto::node::{
     ReadChunk, ReadEnd, ReadPresent, ReadProgress, ReadRequest, ReadSpan, ReadStart,
@@ -85,6 +85,8 @@ struct Transfer {
     early: GroupSet,
     /// Nothing of the task is evicted meanwhile.
     _in_use: UseGuard,
+    /// Nor taken out of the file that is read by its path.
+    _whole: Option<DirectGuard>,
     /// Since when it is read.
     began: Instant,
     /// What it was opened as stays known while it is read.
@@ -131,6 +133,7 @@ pub(super) async fn read(
     let transfer = Transfer {
         mark: piece.task.mark(),
         _in_use: in_use,
+        _whole: request.by_path.then(|| piece.task.stored().read_directly()),
         _opened: opened,
         rest: ByteRange::new(start, end),
         first: start,
@@ -450,7 +453,11 @@ impl Transfer {
     async fn settle(&mut self, step: ByteRange) -> Result<bool, CallError> {
         let stored = self.piece.task.stored().clone();
         let groups = self.in_task(step).groups();
-        let settled = tokio::task::spawn_blocking(move || stored.ready(groups)).await;
+        let on_disk = move || {
+            stored.put_down(groups, u64::MAX)?;
+            stored.ready(groups)
+        };
+        let settled = tokio::task::spawn_blocking(on_disk).await;
         match settled {
             Ok(Ok(())) => Ok(true),
             Ok(Err(StoreError::Missing { groups, .. })) => {
@@ -501,7 +508,9 @@ impl Transfer {
         }
         let settled = tokio::task::spawn_blocking(move || {
             // What is in doubt and not as it should be is found missing in its turn.
-            let runs = here.ranges().take(EARLY).flat_map(|run| stored.ready_in(run));
+            let down = |run: &GroupRange| stored.put_down(*run, u64::MAX).is_ok();
+            let runs = here.ranges().take(EARLY).filter(down);
+            let runs = runs.flat_map(|run| stored.ready_in(run));
             runs.collect::<Vec<_>>()
         });
         let mut spans = Vec::new();

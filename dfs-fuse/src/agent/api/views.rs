@@ -25,6 +25,8 @@ pub(super) fn status(agent: &Agent) -> StatusReply {
         host_id: engine.identity().host().as_bytes().to_vec().into(),
         data_dir: facts.data_dir.to_string_lossy().into_owned(),
         used_bytes: engine.store().used_bytes(),
+        medium: engine.store().medium().name().to_owned(),
+        cache_dir: engine.store().place().to_string_lossy().into_owned(),
         capacity_bytes: facts.capacity.map_or(0, |capacity| capacity.0),
         cluster: facts.cluster.clone(),
         cluster_connected: engine.swarm().is_some_and(|swarm| swarm.is_connected()),
@@ -70,6 +72,7 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
                 survival: Some(survival(&view.survival)),
                 prefetch: Some(prefetch(&view.prefetch)),
                 reads: view.reads.as_ref().map(reads),
+                cache_quota: view.cache_quota.map(|quota| quota.0),
                 files: view.files,
                 index_bytes: index.unwrap_or(0),
                 left_out: view

@@ -21,6 +21,7 @@ use dfs_peer::engine::{Lifetime, Role};
 use dfs_peer::host::{Host, HostOptions, Network};
 use dfs_peer::limits::{RateLimiter, SlotLimits, UploadSlots};
 use dfs_peer::opener::{Freshness, Purpose, read_whole};
+use dfs_peer::store::Medium;
 use dfs_peer::swarm::ManagerPlace;
 use dfs_peer::wire::{
     Compression, ErrorCode, HaveStream, LocalHost, PeerIdentity, PieceRequest, PieceServer,
@@ -250,6 +251,7 @@ fn options(dir: &Path, manager: SocketAddr, lie: Lie) -> HostOptions {
         data_dir: dir.join(&name),
         name,
         location: Location::default(),
+        medium: Medium::Disk,
         capacity: None,
         upload_rate: None,
         slots: SlotLimits::default(),

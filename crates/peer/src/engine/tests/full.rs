@@ -173,3 +173,25 @@ async fn a_full_seed_serves_and_a_full_node_reads() {
         assert!(task.ledger().parent_bytes(Some(HostKind::Seed)) >= GROUPS * GROUP);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_out_under_who_waits_for_more_comes_again() {
+    let field = Field::new();
+    let (engine, _dir) = field.engine(Role::Solo, &[]);
+    let origin = Arc::new(FakeOrigin::new(6 * GROUPS * GROUP + 5));
+    let task = engine.open(&origin.info(), None, Some(origin.clone())).await.unwrap();
+    let whole = ByteRange::new(0, origin.content.len() as u64);
+    let reader = task.clone();
+    let waiting = field.tracker.spawn(async move { reader.ensure(whole, Priority::Demand).await });
+    let (mut rounds, mut taken) = (0, 0);
+    while rounds < 20 && !waiting.is_finished() {
+        let gone = task.take_out(vec![whole.groups()]).await.unwrap().groups;
+        rounds += u64::from(!gone.is_empty());
+        taken += gone.iter().map(|run| run.count).sum::<u64>();
+        tokio::task::yield_now().await;
+    }
+    assert!(taken > 0, "something was taken out under it");
+    let ended = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+    ended.expect("it waits for what nobody brings").unwrap().unwrap();
+    assert!(task.is_complete());
+}

@@ -2,7 +2,6 @@
 //! those that do not match are missing.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dfs_model::{GROUP_BYTES, GroupRange, Invariant};
@@ -24,6 +23,11 @@ impl StoredTask {
     /// That all of `groups` are here and none of them in doubt: to be asked before the content file is
     /// read directly. What is in doubt is hashed again; what is not here is an error.
     pub fn ready(&self, groups: GroupRange) -> Result<(), StoreError> {
+        self.ready_as_of(groups).map(drop)
+    }
+
+    /// As [`StoredTask::ready`]; how often something had been taken out of the content when that was so.
+    pub(super) fn ready_as_of(&self, groups: GroupRange) -> Result<u64, StoreError> {
         let opened = &*self.opened;
         if opened.presence.broken.load(Relaxed) {
             return Err(StoreError::Gone(opened.id));
@@ -32,16 +36,16 @@ impl StoredTask {
             return Err(StoreError::Missing { task: opened.id, groups });
         }
         loop {
-            let doubted = {
+            let (doubted, taken_out) = {
                 let facts = opened.facts.read();
                 if let Some(missing) = facts.have.missing_in(groups).next() {
                     return Err(StoreError::Missing { task: opened.id, groups: missing });
                 }
-                facts.doubt.present_in(groups).next().is_some()
-                    && !Invariant::DoubtIsResolved.is_broken()
+                let doubted = facts.doubt.present_in(groups).next().is_some();
+                (doubted && !Invariant::DoubtIsResolved.is_broken(), facts.taken_out)
             };
             if !doubted {
-                return Ok(());
+                return Ok(taken_out);
             }
             // Every round leaves less in doubt.
             self.settle(groups)?;
@@ -81,6 +85,11 @@ impl StoredTask {
         let mut check = Check::default();
         for run in runs {
             for group in run.iter() {
+                let _no_holes = opened.holes.read();
+                if !opened.facts.read().have.contains(group) {
+                    // Taken out since, or found bad by somebody else.
+                    continue;
+                }
                 check.checked += 1;
                 if opened.is_intact(shape, group, &mut buf) {
                     continue;
@@ -113,7 +122,10 @@ impl StoredTask {
             for run in runs.iter().filter(|run| !run.is_empty()) {
                 facts.have.remove_range(*run);
                 facts.doubt.remove_range(*run);
-                opened.state.record(&facts.have, *run)?;
+                facts.upper.remove_range(*run);
+                facts.taken_out += 1;
+                opened.record_upper(&facts.upper, *run)?;
+                opened.state.record(&facts.below(), *run)?;
             }
             opened.forget_nodes(groups)
         });
@@ -131,7 +143,7 @@ impl StoredTask {
 impl Opened {
     /// Whether a group's bytes match its digest. What cannot be read or has no digest does not.
     fn is_intact(&self, shape: Shape, group: u64, buf: &mut [u8]) -> bool {
-        let expected = match self.state.node(Node::group(group)) {
+        let expected = match self.known(Node::group(group)) {
             Some(known) => Some(known),
             None => self.prove_from_above(shape, group).unwrap_or(None),
         };
@@ -139,13 +151,13 @@ impl Opened {
         let Some(bytes) = shape.group_bytes(group).and_then(|count| buf.get_mut(..count)) else {
             return false;
         };
-        let read = self.content.read_exact_at(bytes, group * GROUP_BYTES).is_ok();
+        let read = self.read_layers(bytes, group * GROUP_BYTES).is_ok();
         read && group_digest(shape, group, bytes).is_ok_and(|cv| cv == expected)
     }
 
     /// Clears the known digests of `groups` and of everything above them.
     fn forget_nodes(&self, groups: GroupRange) -> std::io::Result<()> {
-        let groups = groups.intersection(GroupRange::new(0, self.state.groups()?));
+        let groups = groups.intersection(GroupRange::new(0, self.nodes_up_to()?));
         let Some(last) = groups.end().checked_sub(1).filter(|_| !groups.is_empty()) else {
             return Ok(());
         };
@@ -153,9 +165,10 @@ impl Opened {
         for level in 0..=Node::MAX_LEVEL {
             let nodes =
                 (groups.first >> level..=last >> level).map(|index| Node::new(level, index));
-            known.extend(nodes.filter(|node| self.state.node(*node).is_some()));
+            known.extend(nodes.filter(|node| self.known(*node).is_some()));
         }
         debug_assert!(known.iter().all(|node| state::has_slot(*node)));
+        self.forget_in_memory(known.iter().copied())?;
         self.state.write_nodes(known.into_iter().map(|node| (node, [0; 32])))
     }
 }

@@ -8,6 +8,7 @@ use std::ptr::{self, NonNull};
 use bytes::Bytes;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::super::DirectGuard;
 use super::StoredTask;
 
 /// Contents of fewer bytes are read: a map takes whole pages, and there is a bound on how many there are.
@@ -17,10 +18,11 @@ impl StoredTask {
     /// All of it, where it is long and every byte is here and in no doubt. It stays what it is when the task is evicted.
     pub fn mapped(&self) -> Option<Bytes> {
         let length = self.opened.length().filter(|length| *length >= MAPPED_FROM)?;
+        let whole = self.read_directly();
         if !self.complete() || self.opened.content.metadata().ok()?.len() < length {
             return None;
         }
-        let map = Map::of(&self.opened.content, usize::try_from(length).ok()?).ok()?;
+        let map = Map::of(&self.opened.content, usize::try_from(length).ok()?, whole).ok()?;
         Some(Bytes::from_owner(map))
     }
 }
@@ -29,6 +31,8 @@ impl StoredTask {
 struct Map {
     at: NonNull<c_void>,
     length: usize,
+    /// Nothing is taken out of it.
+    _whole: DirectGuard,
 }
 
 // SAFETY: nothing writes through it, and it is taken away only once, when it is dropped.
@@ -41,12 +45,12 @@ unsafe impl Sync for Map {}
 
 impl Map {
     #[allow(unsafe_code)]
-    fn of(file: &File, length: usize) -> io::Result<Self> {
+    fn of(file: &File, length: usize, _whole: DirectGuard) -> io::Result<Self> {
         // SAFETY: the kernel chooses a place where nothing is.
         let at =
             unsafe { mmap(ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
         let at = NonNull::new(at).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { at, length })
+        Ok(Self { at, length, _whole })
     }
 }
 

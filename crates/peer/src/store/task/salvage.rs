@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dfs_model::{GROUP_BYTES, GroupRange, GroupSet, groups_in};
@@ -71,7 +70,7 @@ impl Opened {
         let known = (1..=HIGHEST)
             .map(|level| Node::new(level, group >> level))
             .filter(|node| self.keeps(shape, *node))
-            .find_map(|node| Some((node, self.state.node(node)?)));
+            .find_map(|node| Some((node, self.known(node)?)));
         let Some((above, expected)) = known else { return Ok(None) };
         let mut leaves = HashMap::new();
         let mut buf = vec![0; GROUP_BYTES as usize];
@@ -80,7 +79,7 @@ impl Opened {
             else {
                 return Ok(None);
             };
-            self.content.read_exact_at(bytes, group * GROUP_BYTES)?;
+            self.read_layers(bytes, group * GROUP_BYTES)?;
             let digest = group_digest(shape, group, bytes).map_err(io::Error::other)?;
             leaves.insert(Node::group(group), digest);
         }

@@ -72,13 +72,13 @@ impl StoredTask {
 
     /// What this host holds the digest of `node` to be.
     fn believed(&self, shape: Shape, node: Node) -> Option<Cv> {
-        if let Some(cv) = self.opened.state.node(node) {
+        if let Some(cv) = self.opened.known(node) {
             return Some(cv);
         }
         if !self.has(shape.groups_of(node)) {
             return None;
         }
-        fold(shape, node, |node| self.opened.state.node(node))
+        fold(shape, node, |node| self.opened.known(node))
     }
 
     /// The signed batches with the highest digests over `groups`, and one that tells the length: what a

@@ -1,6 +1,7 @@
 //! Random operations, kills, power cuts and damage against a model of what must still be there.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use dfs_model::HostId;
 use ed25519_dalek::SigningKey;
@@ -39,21 +40,33 @@ enum Step {
     EvictWhileUsed,
     Pin,
     Unpin,
+    /// Parts of it are given back, while it is used.
+    TakeOut(Vec<GroupRange>),
+    /// What lies in memory over the disk moves there.
+    PutDown(GroupRange),
 }
 
 fn restarts() -> impl Strategy<Value = Restart> {
     prop_oneof![Just(Restart::Kill), Just(Restart::PowerCut), Just(Restart::Reboot)]
 }
 
-fn steps() -> impl Strategy<Value = Step> {
-    let groups = (0..GROUPS).prop_flat_map(|first| {
+fn open_on(medium: Medium, dir: &Path, boot: u8) -> Store {
+    let boot_id = Some([boot; 16]);
+    Store::open(dir, StoreOptions { medium, boot_id, ..StoreOptions::default() }).unwrap()
+}
+
+fn runs() -> impl Strategy<Value = GroupRange> {
+    (0..GROUPS).prop_flat_map(|first| {
         (1..=(GROUPS - first).min(4)).prop_map(move |count| GroupRange::new(first, count))
-    });
+    })
+}
+
+fn steps() -> impl Strategy<Value = Step> {
     let bytes = (0..LENGTH as u64, 1..200_000u64)
         .prop_map(|(start, count)| ByteRange::new(start, (start + count).min(LENGTH as u64)));
     let spot = any::<prop::sample::Index>;
     prop_oneof![
-        6 => groups.prop_map(Step::Commit),
+        6 => runs().prop_map(Step::Commit),
         6 => bytes.prop_map(Step::Read),
         2 => (0..GROUPS).prop_map(Step::Sign),
         3 => restarts().prop_map(Step::Restart),
@@ -66,14 +79,19 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Step::EvictWhileUsed),
         2 => Just(Step::Pin),
         1 => Just(Step::Unpin),
+        3 => proptest::collection::vec(runs(), 1..4).prop_map(Step::TakeOut),
+        2 => runs().prop_map(Step::PutDown),
     ]
 }
 
 struct World {
     dir: TempDir,
+    medium: Medium,
     content: Vec<u8>,
     boot: u8,
     store: Option<Store>,
+    /// Where the task lies.
+    path: PathBuf,
     /// Groups that must be readable.
     have: BTreeSet<u64>,
     /// Whether it may not be evicted, over restarts and damage.
@@ -84,11 +102,16 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        let store = Some(open(dir.path(), 1));
+    fn new(medium: Medium) -> Self {
+        let dir = match medium {
+            Medium::Disk => TempDir::new().unwrap(),
+            // In memory of its own, which goes with it.
+            Medium::Memory(_) | Medium::Layered(_) => TempDir::new_in("/dev/shm").unwrap(),
+        };
+        let store = Some(open_on(medium, dir.path(), 1));
+        let path = store.as_ref().map(|store| store.directory.path(id(1))).unwrap();
         let (have, pinned, dirty) = (BTreeSet::new(), false, false);
-        Self { dir, content: content(LENGTH), boot: 1, store, have, pinned, dirty }
+        Self { dir, medium, content: content(LENGTH), boot: 1, store, path, have, pinned, dirty }
     }
 
     fn task(&self) -> StoredTask {
@@ -98,7 +121,7 @@ impl World {
     }
 
     fn restart(&mut self, how: Restart, between: impl FnOnce(&Path)) {
-        let store = self.store.take().unwrap();
+        let (in_memory, store) = (self.task().upper(), self.store.take().unwrap());
         match how {
             Restart::Reboot => {
                 store.close(|| true).unwrap();
@@ -107,12 +130,15 @@ impl World {
             }
             Restart::Kill | Restart::PowerCut => drop(store),
         }
-        let name = id(1).to_string();
-        between(&self.dir.path().join("tasks").join(&name[..2]).join(name));
+        if matches!(how, Restart::PowerCut) {
+            // Memory ends with the machine.
+            self.have.retain(|group| !in_memory.contains(*group));
+        }
+        between(&self.path);
         if !matches!(how, Restart::Kill) {
             self.boot += 1;
         }
-        self.store = Some(open(self.dir.path(), self.boot));
+        self.store = Some(open_on(self.medium, self.dir.path(), self.boot));
     }
 
     fn rot(path: &Path, at: prop::sample::Index, flip: u8) -> Option<u64> {
@@ -149,6 +175,22 @@ impl World {
         if !used && !self.pinned {
             self.have.clear();
         }
+    }
+
+    fn take_out(&mut self, runs: &[GroupRange]) {
+        let task = self.task();
+        let _used = task.in_use(Use::Mount).unwrap();
+        let taken = task.take_out(runs).unwrap();
+        if self.pinned {
+            assert!(taken.groups.is_empty());
+            return;
+        }
+        let named: BTreeSet<u64> = runs.iter().flat_map(GroupRange::iter).collect();
+        let gone: BTreeSet<u64> = taken.groups.iter().flat_map(GroupRange::iter).collect();
+        assert!(named.intersection(&self.have).all(|group| gone.contains(group)));
+        assert!(named.iter().all(|group| !task.has(GroupRange::new(*group, 1))));
+        self.have.retain(|group| !named.contains(group));
+        self.dirty |= !gone.is_empty();
     }
 
     fn pin(&mut self, pinned: bool) {
@@ -217,6 +259,12 @@ impl World {
             Step::EvictWhileUsed => self.evict(true),
             Step::Pin => self.pin(true),
             Step::Unpin => self.pin(false),
+            Step::TakeOut(runs) => self.take_out(&runs),
+            Step::PutDown(run) => {
+                let task = self.task();
+                task.put_down(run, u64::MAX).unwrap();
+                assert!(task.upper().present_in(run).next().is_none());
+            }
         }
     }
 
@@ -238,10 +286,26 @@ proptest! {
     fn no_wrong_byte_is_ever_read_and_nothing_is_lost_but_what_was_damaged(
         steps in proptest::collection::vec(steps(), 1..24),
     ) {
-        let mut world = World::new();
-        for step in steps {
-            world.step(step);
-        }
-        world.check();
+        live(Medium::Disk, steps);
     }
+
+    #[test]
+    fn the_same_in_memory(steps in proptest::collection::vec(steps(), 1..24)) {
+        live(Medium::Memory(ByteSize(1 << 20)), steps);
+    }
+
+    #[test]
+    fn the_same_in_memory_over_disk(
+        groups in 1..12u64, steps in proptest::collection::vec(steps(), 1..24),
+    ) {
+        live(Medium::Layered(ByteSize(groups * GROUP_BYTES)), steps);
+    }
+}
+
+fn live(medium: Medium, steps: Vec<Step>) {
+    let mut world = World::new(medium);
+    for step in steps {
+        world.step(step);
+    }
+    world.check();
 }
