@@ -139,7 +139,7 @@ fn are_the_same(opened: &OpenArtifact, record: &KeptMount) -> io::Result<()> {
     for read in &record.files {
         let task = usize::try_from(read.space).ok().and_then(|space| opened.tasks.get(space));
         let file = task.map(|task| task.stored().content_file().metadata()).transpose()?;
-        if !file.is_some_and(|file| (file.dev(), file.ino()) == (read.device, read.inode)) {
+        if file.is_none_or(|file| (file.dev(), file.ino()) != (read.device, read.inode)) {
             return Err(io::Error::other("the cache has other files than the kernel reads"));
         }
     }
