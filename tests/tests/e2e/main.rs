@@ -48,6 +48,7 @@ mod own_source;
 mod pins;
 mod power;
 mod preheat;
+mod promises;
 mod reaching;
 mod recovery;
 mod roles;
