@@ -9,6 +9,7 @@ mod asker;
 mod before;
 pub mod cluster;
 mod content;
+mod follow;
 mod independent;
 pub mod inside;
 mod kept;
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::asker::Asker;
 pub use self::before::Away;
 pub use self::content::SpaceContent;
+pub use self::follow::{FollowError, FollowView, Following, Looked, OFTENEST};
 pub use self::kept::Ending;
 use self::known::Answers;
 pub use self::known::{CommandId, Question};
@@ -117,7 +119,7 @@ pub struct Agent {
 impl Agent {
     /// An agent over a running host; its mounts are kept so when it dies.
     pub fn new(host: Host, facts: AgentFacts, custody: Option<Custody>) -> Self {
-        let mounts = MountTable::new(custody, &facts.data_dir, host.engine.swarm().cloned());
+        let mounts = MountTable::new(custody, &facts.data_dir, host.engine.clone());
         let busy = watch::Sender::new(0);
         let (answers, flights) = (Mutex::default(), Mutex::default());
         let handing_over = CancellationToken::new();

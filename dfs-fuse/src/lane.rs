@@ -101,6 +101,8 @@ pub struct Shape {
     pub others: bool,
     /// Whether somebody else than the agent's own user asks for it.
     pub foreign: bool,
+    /// Whether another version may be shown in its place.
+    pub follows: bool,
 }
 
 /// The first kernel whose FUSE lets files be read from others, and take-overs of such mounts.
@@ -130,6 +132,8 @@ impl Machine {
             Some("kernel needs root")
         } else if self.kernel < EROFS {
             Some("kernel needs Linux 6.12")
+        } else if shape.follows {
+            Some("kernel shows one version: no --follow")
         } else if shape.foreign {
             Some("kernel is for the agent's own user")
         } else if shape.part {
@@ -149,6 +153,8 @@ impl Machine {
     fn cannot_pass(&self, shape: &Shape) -> Option<&'static str> {
         if shape.alone == 0 {
             Some("passthrough needs large files that are no archive's")
+        } else if shape.follows {
+            Some("passthrough is for one version: no --follow")
         } else if !self.admin {
             Some("passthrough needs root")
         } else if self.kernel < PASSTHROUGH {
@@ -228,6 +234,7 @@ mod tests {
         private: false,
         others: false,
         foreign: false,
+        follows: false,
     };
 
     fn lane(wanted: Wanted, machine: Machine, shape: Shape) -> Lane {
@@ -277,6 +284,17 @@ mod tests {
         assert_eq!(lane(kernel, Machine { kernel: (6, 11), ..ABLE }, MODEL), Lane::Passthrough);
         let chosen = choose(kernel, &ABLE, &Shape { whole: false, ..MODEL });
         assert!(chosen.why.contains("all of it to be here"), "{}", chosen.why);
+    }
+
+    #[test]
+    fn what_may_be_another_version_later_is_read_through_the_agent() {
+        let followed = Shape { follows: true, ..MODEL };
+        let all = [Wanted::Best, Wanted::Lane(Lane::Kernel), Wanted::Lane(Lane::Passthrough)];
+        for wanted in all {
+            let chosen = choose(wanted, &ABLE, &followed);
+            assert_eq!(chosen.lane, Lane::Fuse);
+            assert!(chosen.why.contains("one version"), "{}", chosen.why);
+        }
     }
 
     #[test]

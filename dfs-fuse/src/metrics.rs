@@ -1,6 +1,7 @@
 //! Everything the node agent counts.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dfs_leader::delegate::Led;
 use dfs_peer::host::Host;
@@ -42,6 +43,10 @@ dfs_service::metrics! {
         led: Gauge[Count],
         /// Mounts served.
         mounts: Gauge[Count],
+        /// Times that a mount which follows its target switched to another version.
+        follow_switches: Counter[Count],
+        /// Times that the target of a mount could not be looked up, or what it names by now not be shown.
+        follow_failures: Counter[Count],
         /// Connections to parents and from children that are open.
         connections: Gauge[Count] by ("side"),
         /// Peers that broke the protocol.
@@ -66,6 +71,8 @@ struct Seen {
     source: u64,
     source_requests: u64,
     violations: u64,
+    follow_switches: u64,
+    follow_failures: u64,
 }
 
 fn grown(seen: &mut u64, now: u64) -> u64 {
@@ -114,6 +121,11 @@ fn sample(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
     own.source_requests.inc_by(grown(&mut seen.source_requests, source.requests));
     own.cache_used.set(gauge(host.engine.store().used_bytes()));
     own.cache_tasks.set(gauge(host.engine.store().list().len() as u64));
+    let follows = agent.mounts().follows();
+    let switches = follows.switches.load(Ordering::Relaxed);
+    let failures = follows.failures.load(Ordering::Relaxed);
+    own.follow_switches.inc_by(grown(&mut seen.follow_switches, switches));
+    own.follow_failures.inc_by(grown(&mut seen.follow_failures, failures));
     own.mounts.set(gauge(*agent.mounts().count().borrow() as u64));
     own.connections.of(["parents"]).set(gauge(taken.open));
     own.connections.of(["children"]).set(gauge(served.open));

@@ -426,6 +426,7 @@ fn mount() -> MountInfo {
             ..PrefetchInfo::default()
         },
         away: None,
+        follow: None,
     }
 }
 

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::{Format, Output, Verbosity, when};
 use crate::backend::{
-    AgentStatus, Artifact, Away, CachedTask, Collected, Entry, EntryKind, Ledger, MountInfo,
-    Prefetch, PrefetchInfo, PrefetchState, Profile, Survival, TracedFile, Verified, View,
+    AgentStatus, Artifact, Away, CachedTask, Collected, Entry, EntryKind, FollowInfo, Ledger,
+    MountInfo, Prefetch, PrefetchInfo, PrefetchState, Profile, Survival, TracedFile, Verified,
+    View,
 };
 use crate::error::CliError;
 
@@ -274,6 +275,7 @@ impl Record for MountInfo {
             "survival": survival_json(&self.survival),
             "prefetch": prefetch_json(&self.prefetch),
             "away": self.away.as_ref().map(away_json),
+            "follow": self.follow.as_ref().map(follow_json),
             "ledger": ledger_json(&self.ledger),
         })
     }
@@ -285,6 +287,20 @@ impl Record for MountInfo {
 
 fn away_json(away: &Away) -> Value {
     json!({ "since_unix_ms": away.since_unix_ms, "why": away.why })
+}
+
+fn follow_json(follow: &FollowInfo) -> Value {
+    let at = |ms: u64| (ms > 0).then(|| when::iso(i64::try_from(ms / 1000).unwrap_or(i64::MAX)));
+    json!({
+        "every_seconds": follow.every.as_secs_f64(),
+        "switches": follow.switches,
+        "switched_at": at(follow.switched_ms),
+        "looked_at": at(follow.looked_ms),
+        "failed": follow.failed,
+        "failing_since": at(follow.failing_ms),
+        "earlier_versions": follow.earlier,
+        "never_changes": follow.never_changes,
+    })
 }
 
 fn prefetch_json(prefetch: &PrefetchInfo) -> Value {

@@ -22,14 +22,14 @@ use crate::support::{
 const MIB: u64 = 1 << 20;
 
 /// A holder of the machine's.
-struct Holder {
+pub struct Holder {
     process: Owned,
     socket: PathBuf,
     log: PathBuf,
 }
 
 impl Holder {
-    fn start(place: &Place, patience: u32) -> Self {
+    pub fn start(place: &Place, patience: u32) -> Self {
         Self::starting(place, patience, &[])
     }
 
@@ -41,7 +41,7 @@ impl Holder {
         Self { process, socket, log }
     }
 
-    fn agent(&self, place: &Place) -> Agent {
+    pub fn agent(&self, place: &Place) -> Agent {
         Agent::solo_with(place, "agent", &["--holder", self.socket.to_str().unwrap()])
     }
 
@@ -81,7 +81,7 @@ fn survival(agent: &Agent, dir: &Path) -> serde_json::Value {
 }
 
 #[allow(unsafe_code)]
-fn map(path: &Path) -> memmap2::Mmap {
+pub fn map(path: &Path) -> memmap2::Mmap {
     let file = File::open(path).unwrap();
     // SAFETY: files of a mount never change and are never cut short.
     unsafe { memmap2::Mmap::map(&file) }.unwrap()

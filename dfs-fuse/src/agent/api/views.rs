@@ -8,6 +8,8 @@ use dfs_peer::engine::{Ledger, Task};
 use dfs_proto::common;
 use dfs_proto::node::{self, MountInfo, StatusReply};
 
+use crate::agent::follow::FollowView;
+use crate::agent::kept::unix_ms;
 use crate::agent::mounts::{MountView, shown};
 use crate::agent::prefetch::{PrefetchView, State};
 use crate::agent::{Agent, Asker, Away};
@@ -67,6 +69,7 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
                 state: state(&view),
                 survival: Some(survival(&view.survival)),
                 prefetch: Some(prefetch(&view.prefetch)),
+                follow: view.follow.as_ref().map(follow),
                 files: view.files,
                 index_bytes: index.unwrap_or(0),
                 left_out: view
@@ -122,6 +125,24 @@ fn prefetch(prefetch: &PrefetchView) -> node::PrefetchInfo {
         touched_bytes: tally.touched,
         fetched_bytes: tally.fetched,
         hit_bytes: tally.hit,
+    }
+}
+
+fn follow(follow: &FollowView) -> node::FollowInfo {
+    let FollowView { following, looked, failing, earlier, never_changes } = follow;
+    let (failing_unix_ms, failed) = match failing {
+        Some((since, why)) => (unix_ms(*since), why.clone()),
+        None => (0, String::new()),
+    };
+    node::FollowInfo {
+        every_ms: u64::try_from(following.every.as_millis()).unwrap_or(u64::MAX),
+        switches: following.switches,
+        switched_unix_ms: following.switched.map_or(0, unix_ms),
+        looked_unix_ms: looked.map_or(0, unix_ms),
+        failed,
+        failing_unix_ms,
+        earlier: u32::try_from(*earlier).unwrap_or(u32::MAX),
+        never_changes: *never_changes,
     }
 }
 
