@@ -433,16 +433,19 @@ fn listed(message: node::ListEntry) -> Result<Listed, Failure> {
     entry(message).map(Listed::Entry)
 }
 
+/// The kind of what is there; `None` of what is not.
+fn entry_kind(kind: node::EntryKind) -> Option<EntryKind> {
+    match kind {
+        node::EntryKind::File => Some(EntryKind::File),
+        node::EntryKind::Directory => Some(EntryKind::Directory),
+        node::EntryKind::Symlink => Some(EntryKind::Symlink),
+        node::EntryKind::Other => Some(EntryKind::Other),
+        node::EntryKind::Missing | node::EntryKind::Unspecified => None,
+    }
+}
+
 fn entry(message: node::ListEntry) -> Result<Entry, Failure> {
-    let kind = match message.kind() {
-        node::EntryKind::File => EntryKind::File,
-        node::EntryKind::Directory => EntryKind::Directory,
-        node::EntryKind::Symlink => EntryKind::Symlink,
-        node::EntryKind::Other => EntryKind::Other,
-        node::EntryKind::Missing | node::EntryKind::Unspecified => {
-            return Err(missing("entry.kind"));
-        }
-    };
+    let kind = entry_kind(message.kind()).ok_or_else(|| missing("entry.kind"))?;
     Ok(Entry {
         path: message.path.to_vec(),
         kind,

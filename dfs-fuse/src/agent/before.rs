@@ -14,17 +14,12 @@ use dfs_artifact::View;
 use dfs_model::TaskKey;
 use dfs_peer::error_chain;
 use dfs_peer::opener::{OpenArtifact, OpenUrlError};
-use dfs_proto::convert;
 use dfs_proto::node::{KeptMount, ShownMount};
 use dfs_proto::scheduler::ResolveReply;
-use dfs_service::private_file::{self, Outlives};
 use dfs_source::{Asking, Target};
 
 use super::{Agent, Asker, CallError, Question, kept};
 use crate::holder::RECORD_FORMAT;
-
-/// Longest record that is read.
-const RECORD_BYTES: u64 = 256 << 10;
 
 /// Records kept at a time; of more the oldest goes.
 const RECORDS: usize = 1024;
@@ -65,9 +60,7 @@ impl Before {
             shown: Some(kept::without_credentials(shown)),
             ..KeptMount::default()
         };
-        fs::create_dir_all(&self.0)?;
-        let path = self.path(target, view, &domain(shown));
-        private_file::replace(&path, &convert::encode_kept_mount(&record), Outlives::Process)?;
+        kept::write_record(&self.path(target, view, &domain(shown)), &record)?;
         self.drop_oldest()
     }
 
@@ -83,10 +76,7 @@ impl Before {
 
     fn read(&self, path: &Path) -> Option<(ShownMount, SystemTime)> {
         let since = fs::metadata(path).and_then(|found| found.modified()).ok()?;
-        let bytes = private_file::read(path, RECORD_BYTES).ok().flatten()?;
-        let record = convert::decode_kept_mount(&bytes).ok()?;
-        let known = record.shown.filter(|_| record.format == RECORD_FORMAT)?;
-        Some((known, since))
+        Some((kept::read_record(path).ok().flatten()?.shown?, since))
     }
 
     fn path(&self, target: &Target, view: View, domain: &str) -> PathBuf {
@@ -101,13 +91,15 @@ impl Before {
     }
 
     fn drop_oldest(&self) -> io::Result<()> {
-        let mut files = Vec::new();
-        for file in fs::read_dir(&self.0)? {
-            let file = file?;
-            files.push((file.metadata()?.modified()?, file.path()));
-        }
-        files.sort();
+        let files = fs::read_dir(&self.0)?.collect::<io::Result<Vec<_>>>()?;
         let surplus = files.len().saturating_sub(RECORDS);
+        // Nearly always: none of them is looked at.
+        if surplus == 0 {
+            return Ok(());
+        }
+        let dated = |file: fs::DirEntry| Ok((file.metadata()?.modified()?, file.path()));
+        let mut files = files.into_iter().map(dated).collect::<io::Result<Vec<_>>>()?;
+        files.sort();
         files.into_iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
     }
 }

@@ -10,7 +10,7 @@ use dfs_peer::error_chain;
 use dfs_peer::opener::OpenArtifact;
 use dfs_proto::convert;
 use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
-use dfs_service::private_file::{self, Outlives};
+use dfs_service::private_file;
 use futures::{StreamExt, stream};
 use tokio::time::timeout;
 
@@ -18,9 +18,6 @@ use super::mounts::MountTableError;
 use super::{Agent, kept};
 use crate::holder::{LeftGuard, RECORD_FORMAT};
 use crate::mount::{self, Blobs, Missing, MountEntry, mounts, next_name};
-
-/// Longest record that is read.
-const RECORD_BYTES: u64 = 256 << 10;
 
 /// What an agent has mounted so, a file each, for as long as it is mounted.
 #[derive(Debug, Clone)]
@@ -41,11 +38,7 @@ impl Noted {
             lazy: missing == Missing::Something,
             ..KeptMount::default()
         };
-        if let Some(dir) = self.0.parent() {
-            fs::create_dir_all(dir)?;
-        }
-        let bytes = convert::encode_kept_mount(&record);
-        private_file::replace(&self.0, &bytes, Outlives::Process)
+        kept::write_record(&self.0, &record)
     }
 
     /// It is not mounted any more, or was not at all.
@@ -103,10 +96,9 @@ impl Records {
         let mut all = Vec::new();
         for file in files {
             let path = file?.path();
-            let bytes = private_file::read(&path, RECORD_BYTES)?.unwrap_or_default();
-            match convert::decode_kept_mount(&bytes) {
-                Ok(record) if record.format == RECORD_FORMAT => all.push((Noted(path), record)),
-                _ => fs::remove_file(&path)?,
+            match kept::read_record(&path)? {
+                Some(record) => all.push((Noted(path), record)),
+                None => fs::remove_file(&path)?,
             }
         }
         Ok(all)
@@ -163,7 +155,7 @@ pub fn is_written_down(entry: &MountEntry) -> io::Result<bool> {
         files => files?,
     };
     for file in files {
-        let bytes = private_file::read(&file?.path(), RECORD_BYTES)?.unwrap_or_default();
+        let bytes = private_file::read(&file?.path(), kept::RECORD_BYTES)?.unwrap_or_default();
         let at = convert::decode_kept_mount(&bytes).ok().and_then(|record| record.at);
         let is_it = |at: &MountedAt| {
             is_line_of(entry, at, Same::Place) || is_line_of(entry, at, Same::Device)

@@ -3,6 +3,7 @@
 //! Nothing but this host's store is asked: neither the origin nor the cluster need be there, but where the store has lost
 //! what was in it.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +15,10 @@ use dfs_peer::opener::{Freshness, OpenArtifact, OpenUrlError, Purpose};
 use dfs_peer::store::Lent;
 use dfs_peer::{error_chain, targets};
 use dfs_proto::common;
-use dfs_proto::convert::BadMessage;
+use dfs_proto::convert::{self, BadMessage};
 use dfs_proto::node::{self as wire, KeptMount, LocalUser, ShownMount};
 use dfs_proto::scheduler::ResolveReply;
+use dfs_service::private_file::{self, Outlives};
 use dfs_source::{Credentials, Target};
 use futures::StreamExt;
 use futures::stream;
@@ -29,11 +31,14 @@ use super::mounts::What;
 use super::prefetch::Mode;
 use super::{Agent, Asker, CallError, MountTableError};
 use crate::core::Owner;
-use crate::holder::{Holder, Kept, Left, LeftGuard, Then};
+use crate::holder::{Holder, Kept, Left, LeftGuard, RECORD_FORMAT, Then};
 use crate::mount;
 
 /// Mounts gone on with at a time.
 pub(super) const AT_A_TIME: usize = 8;
+
+/// Longest record that is read.
+pub(super) const RECORD_BYTES: u64 = 256 << 10;
 
 /// How long what a mount shows may take to be opened: it lies in this host's store.
 pub(super) const OPENED: Duration = Duration::from_secs(20);
@@ -64,6 +69,21 @@ pub(super) enum NotResumed {
     Late,
     #[error(transparent)]
     Mount(#[from] MountTableError),
+}
+
+/// Writes a record down in a file, in place of the one before.
+pub(super) fn write_record(path: &Path, record: &KeptMount) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    private_file::replace(path, &convert::encode_kept_mount(record), Outlives::Process)
+}
+
+/// The record in a file; `None` where there is none that is understood here.
+pub(super) fn read_record(path: &Path) -> io::Result<Option<KeptMount>> {
+    let bytes = private_file::read(path, RECORD_BYTES)?.unwrap_or_default();
+    let record = convert::decode_kept_mount(&bytes).ok();
+    Ok(record.filter(|record| record.format == RECORD_FORMAT))
 }
 
 /// What is written down of a mount.

@@ -54,6 +54,15 @@ fn mount(own: &Own, url: &str) -> (PathBuf, Mount) {
     (dir, guard)
 }
 
+/// An agent that mounts 20 MiB without a zero in the lane, the bytes, their origin and where they are shown.
+fn shown_as_it_comes() -> (Own, Vec<u8>, Origin, PathBuf, Mount) {
+    let own = Own::start(Place::new());
+    let bytes = solid(1, 20 * MIB);
+    let origin = origin_of(&bytes);
+    let (dir, guard) = mount(&own, &origin.url("/d/"));
+    (own, bytes, origin, dir, guard)
+}
+
 /// One piece of a file, read by a thread of its own.
 fn reading_at(path: &Path, offset: u64, length: usize) -> JoinHandle<io::Result<Vec<u8>>> {
     let path = path.to_owned();
@@ -214,10 +223,7 @@ fn readers_of_an_agent_that_is_killed_again_and_again_read_on() {
 
 #[test]
 fn a_read_that_waited_when_its_agent_was_killed_is_answered_by_the_next_one() {
-    let own = Own::start(Place::new());
-    let bytes = solid(1, 20 * MIB);
-    let origin = origin_of(&bytes);
-    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let (own, bytes, origin, dir, _guard) = shown_as_it_comes();
     let gate = origin.inject(Fault::gate().on("/d/large"));
     let large = dir.join("large");
     let readers: Vec<_> = (0..8).map(|at| reading_at(&large, at * 2 * MIB + 5, 100_000)).collect();
@@ -298,10 +304,7 @@ fn what_lost_agent_and_holder_is_taken_away_by_the_next_agent_before_it_does_any
 
 #[test]
 fn where_agent_and_holder_die_at_once_nobody_reads_a_hole_either() {
-    let own = Own::start(Place::new());
-    let bytes = solid(1, 20 * MIB);
-    let origin = origin_of(&bytes);
-    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let (own, _bytes, origin, dir, _guard) = shown_as_it_comes();
     let gate = origin.inject(Fault::gate().on("/d/large"));
     let waiting = reading_at(&dir.join("large"), 5 * MIB, 10_000);
     gate.wait_struck(1).unwrap();
@@ -319,10 +322,7 @@ fn where_agent_and_holder_die_at_once_nobody_reads_a_hole_either() {
 
 #[test]
 fn a_second_holder_that_dies_is_replaced() {
-    let own = Own::start(Place::new());
-    let bytes = solid(1, 20 * MIB);
-    let origin = origin_of(&bytes);
-    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let (own, bytes, _origin, dir, _guard) = shown_as_it_comes();
     let first = own.second_holder();
     kill(first);
     wait::until("there is another one", || own.second_holder() != first).unwrap();
@@ -340,10 +340,7 @@ fn a_second_holder_that_dies_is_replaced() {
 
 #[test]
 fn where_the_origin_is_gone_a_read_fails_and_succeeds_once_it_is_back() {
-    let own = Own::start(Place::new());
-    let bytes = solid(1, 20 * MIB);
-    let origin = origin_of(&bytes);
-    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let (_own, bytes, origin, dir, _guard) = shown_as_it_comes();
     let away = origin.inject(Fault::status(404).on("/d/large"));
     let failed = reading_at(&dir.join("large"), 9 * MIB, 10_000).join().unwrap().unwrap_err();
     assert_eq!(failed.raw_os_error(), Some(5), "{failed}");
@@ -358,10 +355,7 @@ fn where_the_origin_is_gone_a_read_fails_and_succeeds_once_it_is_back() {
 
 #[test]
 fn a_mount_is_taken_away_while_readers_wait_and_they_are_served_to_the_end() {
-    let own = Own::start(Place::new());
-    let bytes = solid(1, 20 * MIB);
-    let origin = origin_of(&bytes);
-    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let (own, bytes, origin, dir, _guard) = shown_as_it_comes();
     let gate = origin.inject(Fault::gate().on("/d/large"));
     let reader = reading_at(&dir.join("large"), 5 * MIB, 10_000);
     gate.wait_struck(1).unwrap();
@@ -423,10 +417,7 @@ fn whoever_waits_for_an_agent_that_does_not_come_gets_an_error_and_the_mount_is_
 
 #[test]
 fn an_agent_that_ends_takes_the_mount_away_and_who_has_files_open_gets_errors_and_no_holes() {
-    let own = Own::start(Place::new());
-    let bytes = solid(1, 20 * MIB);
-    let origin = origin_of(&bytes);
-    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let (own, _bytes, _origin, dir, _guard) = shown_as_it_comes();
     let open = File::open(dir.join("large")).unwrap();
     let (agent, holder) = (own.agent(), own.holder().unwrap());
     for pid in [agent, holder] {
@@ -445,10 +436,7 @@ fn an_agent_that_ends_takes_the_mount_away_and_who_has_files_open_gets_errors_an
 
 #[test]
 fn who_had_files_open_when_the_agent_ended_reads_on_beside_a_new_mount_once_there_is_another_one() {
-    let own = Own::start(Place::new());
-    let bytes = solid(1, 20 * MIB);
-    let origin = origin_of(&bytes);
-    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let (own, bytes, origin, dir, _guard) = shown_as_it_comes();
     let open = File::open(dir.join("large")).unwrap();
     kill_process(own.agent(), Signal::TERM).unwrap();
     own.start_again();
@@ -464,10 +452,7 @@ fn who_had_files_open_when_the_agent_ended_reads_on_beside_a_new_mount_once_ther
 
 #[test]
 fn an_agent_is_replaced_while_a_read_waits() {
-    let own = Own::start(Place::new());
-    let bytes = solid(1, 20 * MIB);
-    let origin = origin_of(&bytes);
-    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let (own, bytes, origin, dir, _guard) = shown_as_it_comes();
     let gate = origin.inject(Fault::gate().on("/d/large"));
     let reader = reading_at(&dir.join("large"), 5 * MIB, 10_000);
     gate.wait_struck(1).unwrap();
@@ -510,10 +495,7 @@ fn what_is_mapped_comes_as_it_is_touched_also_while_the_agent_is_killed() {
 
 #[test]
 fn a_reader_that_is_killed_while_it_waits_ends_at_once_and_is_in_nobodys_way() {
-    let own = Own::start(Place::new());
-    let bytes = solid(1, 20 * MIB);
-    let origin = origin_of(&bytes);
-    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let (own, bytes, origin, dir, _guard) = shown_as_it_comes();
     let gate = origin.inject(Fault::gate().on("/d/large"));
     let mut cat = Command::new("cat").arg(dir.join("large")).stdout(Stdio::null()).spawn().unwrap();
     gate.wait_struck(1).unwrap();

@@ -3,9 +3,9 @@
 use dfs_peer::targets;
 use dfs_proto::node;
 
-use super::{cached_task, missing, view_message};
+use super::{cached_task, entry_kind, missing, view_message};
+use crate::backend::Failure;
 use crate::backend::kept::{CachedEntry, CachedTree, Named, PinState, PinnedTree, ReadsInfo};
-use crate::backend::{EntryKind, Failure};
 
 /// Most entries that an answer may have, most bytes of a name, most tasks behind a tree, and most pins.
 const MAX_ENTRIES: usize = 10_000;
@@ -41,15 +41,7 @@ pub(super) fn tree(message: node::CachedReply) -> Result<CachedTree, Failure> {
 }
 
 fn entry(message: node::CachedEntry) -> Result<CachedEntry, Failure> {
-    let kind = match message.kind() {
-        node::EntryKind::File => EntryKind::File,
-        node::EntryKind::Directory => EntryKind::Directory,
-        node::EntryKind::Symlink => EntryKind::Symlink,
-        node::EntryKind::Other => EntryKind::Other,
-        node::EntryKind::Missing | node::EntryKind::Unspecified => {
-            return Err(missing("cached.kind"));
-        }
-    };
+    let kind = entry_kind(message.kind()).ok_or_else(|| missing("cached.kind"))?;
     if message.name.len() > MAX_NAME {
         return Err(missing("cached.name"));
     }
