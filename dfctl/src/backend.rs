@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -92,6 +93,8 @@ pub enum FailureClass {
     MountCovered,
     /// Mounting failed.
     MountFailed,
+    /// The mount shows one version.
+    NotFollowing,
     /// The cache holds nothing of the task.
     NoTask,
     /// Something uses the task: it may not be taken away now.
@@ -464,6 +467,8 @@ pub struct MountRequest {
     pub prefetch: Prefetch,
     /// How much of the cache it may take.
     pub cache_quota: Option<ByteSize>,
+    /// How often its target is looked up, where it is to show what that names by then.
+    pub follow: Option<Duration>,
 }
 
 /// What is fetched of a mount before anybody reads it.
@@ -602,6 +607,8 @@ pub struct MountInfo {
     pub away: Option<Away>,
     /// What its readers met; `None` where the kernel reads it alone.
     pub reads: Option<ReadsInfo>,
+    /// How it keeps up with its target, where it does.
+    pub follow: Option<FollowInfo>,
 }
 
 /// An origin that could not be asked.
@@ -611,6 +618,27 @@ pub struct Away {
     pub since_unix_ms: u64,
     /// Why.
     pub why: String,
+}
+
+/// How a mount keeps up with its target.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FollowInfo {
+    /// How often that is looked up.
+    pub every: Duration,
+    /// To how many other versions the mount has switched.
+    pub switches: u64,
+    /// When it did last, in milliseconds since 1970; 0 is never.
+    pub switched_ms: u64,
+    /// When the target was looked up last with success; 0 is not yet.
+    pub looked_ms: u64,
+    /// Why it cannot be.
+    pub failed: Option<String>,
+    /// Since when.
+    pub failing_ms: u64,
+    /// Versions that are in use beside the one that is shown.
+    pub earlier: u32,
+    /// Whether the target names one version for ever.
+    pub never_changes: bool,
 }
 
 /// What becomes of a mount when its agent dies.
@@ -668,6 +696,7 @@ impl MountInfo {
             away: None,
             reads: None,
             cache_quota: None,
+            follow: None,
         }
     }
 
@@ -829,6 +858,8 @@ pub trait Backend: Send + Sync {
     async fn unmount(&self, dir: &str, lazy: bool) -> Result<u32, Failure>;
     /// Lets another agent go on in its place; answers the mounts that it is given.
     async fn hand_over(&self) -> Result<u32, Failure>;
+    /// Has a mount that follows its target look it up now; whether it shows another version by that.
+    async fn refresh(&self, dir: &str) -> Result<(bool, MountInfo), Failure>;
     /// All mounts.
     async fn mounts(&self) -> Result<Vec<MountInfo>, Failure>;
     /// What is known of what readers touch first, with the names of so many files.

@@ -231,6 +231,7 @@ fn code_of(class: FailureClass) -> &'static Code {
         FailureClass::MountBusy => &codes::MOUNT_BUSY,
         FailureClass::MountCovered => &codes::MOUNT_COVERED,
         FailureClass::MountFailed => &codes::MOUNT_FAILED,
+        FailureClass::NotFollowing => &codes::NOT_FOLLOWING,
         FailureClass::NoTask => &codes::NO_TASK,
         FailureClass::NotHandedOver => &codes::NOT_REPLACED,
         FailureClass::BadProfile => &codes::BAD_PROFILE,
@@ -288,6 +289,7 @@ fn hint_for(class: FailureClass, action: &str, subject: &str) -> Option<String> 
             Some("dfctl umount DIR      then end the agent, and start it again without --holder off".to_owned())
         }
         FailureClass::MountBusy => Some(format!("dfctl umount --lazy {quoted}")),
+        FailureClass::NotFollowing => Some("dfctl mount --follow URL DIR".to_owned()),
         FailureClass::NoSolo => Some("the same command without --solo".to_owned()),
         FailureClass::Corrupt => Some("dfctl cache verify".to_owned()),
         FailureClass::NoSpace => Some(

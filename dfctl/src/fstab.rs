@@ -3,8 +3,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::time::Duration;
 
 use clap::ValueEnum;
+use dfs_fuse::agent::OFTENEST;
 use dfs_model::{Capacity, UnitParseError};
 
 use crate::backend::Prefetch;
@@ -44,7 +46,7 @@ const OF_OTHERS: &[&str] = &[
 const BEGINNINGS: &[&str] = &["x-", "X-", "comment=", "user=", "uhelper=", "helper="];
 
 /// What is understood.
-const OURS: &str = "ro, allow_other, uid=, gid=, noexec, suid, dev, lane=, prefetch=, cache-quota=";
+const OURS: &str = "ro, allow_other, uid=, gid=, noexec, suid, dev, lane=, prefetch=, cache-quota=, follow, follow=";
 
 /// Options of one mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub struct Options {
     pub prefetch: Option<Prefetch>,
     /// As `--cache-quota` has it.
     pub cache_quota: Option<Capacity>,
+    /// As `--follow` has it.
+    pub follow: Option<Duration>,
 }
 
 /// An option that is none.
@@ -82,6 +86,9 @@ pub enum OptionError {
     /// What stands behind `cache-quota=`.
     #[error("the mount option cache-quota= takes a size: {0}")]
     NoQuota(UnitParseError),
+    /// What stands behind `follow=`.
+    #[error("the mount option '{0}': {1}")]
+    NoTime(String, String),
     /// Half of what belongs together.
     #[error("'suid' and 'dev' are given together or not at all")]
     Half,
@@ -94,6 +101,18 @@ pub enum Unknown {
     Refused,
     /// They are passed over.
     Tolerated,
+}
+
+/// How often a target is looked up that is followed, where nothing is said.
+pub const FOLLOW: &str = "1m";
+
+/// Reads how often that is to be.
+pub fn follow_every(text: &str) -> Result<Duration, String> {
+    let every = dfs_model::parse_duration(text).map_err(|error| error.to_string())?;
+    match every < OFTENEST {
+        true => Err(format!("a target is looked up every {} s at most", OFTENEST.as_secs())),
+        false => Ok(every),
+    }
 }
 
 impl Options {
@@ -112,6 +131,12 @@ impl Options {
                 "exec" => options.noexec = false,
                 "suid" | "nosuid" => suid = name == "suid",
                 "dev" | "nodev" => dev = name == "dev",
+                "follow" => {
+                    let time = if option.contains('=') { value } else { FOLLOW };
+                    let read = follow_every(time);
+                    let read = read.map_err(|why| OptionError::NoTime(option.to_owned(), why))?;
+                    options.follow = Some(read);
+                }
                 "lane" => options.lane = Some(value.to_owned()),
                 "prefetch" => {
                     let read = Prefetch::from_str(value, false);
@@ -187,7 +212,7 @@ mod tests {
     #[test]
     fn options_of_a_table_are_understood() {
         let all = "rw,noauto,x-systemd.automount,_netdev,comment=a b,allow_other,uid=1000,gid=5,\
-                   noexec,lane=fuse,prefetch=off,cache-quota=2GiB";
+                   noexec,lane=fuse,prefetch=off,cache-quota=2GiB,follow=90s";
         let wanted = Options {
             allow_other: true,
             uid: Some(1000),
@@ -197,10 +222,12 @@ mod tests {
             lane: Some("fuse".into()),
             prefetch: Some(Prefetch::Off),
             cache_quota: Some("2GiB".parse().unwrap()),
+            follow: Some(Duration::from_secs(90)),
         };
         assert_eq!(parsed(all), Ok(wanted));
         assert_eq!(parsed(""), Ok(Options::default()));
         assert!(parsed("suid,dev").unwrap().effective);
+        assert_eq!(parsed("follow").unwrap().follow, Some(Duration::from_secs(60)));
         // What is said last counts.
         assert_eq!(parsed("suid,dev,noexec,nosuid,nodev,exec"), Ok(Options::default()));
     }
@@ -215,6 +242,9 @@ mod tests {
             assert!(matches!(parsed(bad), Err(OptionError::NoQuota(_))), "{bad}");
         }
         assert_eq!(parsed("suid"), Err(OptionError::Half));
+        for wrong in ["follow=", "follow=10ms", "follow=soon"] {
+            assert!(matches!(parsed(wrong), Err(OptionError::NoTime(..))), "{wrong}");
+        }
         assert_eq!(parsed("ro=1"), Err(OptionError::Unknown("ro=1".into())));
         assert_eq!(Options::parse("big", Unknown::Tolerated), Ok(Options::default()));
     }

@@ -172,6 +172,13 @@ impl Node for Scripted {
         Err(Status::unimplemented("not in this test"))
     }
 
+    async fn refresh(
+        &self,
+        _: Request<node::RefreshRequest>,
+    ) -> Result<Response<node::RefreshReply>, Status> {
+        Err(Status::unimplemented("nothing is mounted here"))
+    }
+
     async fn unmount(
         &self,
         _: Request<node::UnmountRequest>,

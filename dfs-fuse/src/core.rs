@@ -6,7 +6,8 @@
 //! reads of a file failed is kept for `user.dfs.error`.
 //!
 //! Nothing here must survive the process: node ids and directory cookies follow from the index, handles
-//! hold nothing, so that another daemon can go on with the same mount.
+//! hold nothing, so that another daemon can go on with the same mount. Where the artifact is followed, a later
+//! snapshot takes the place of the one that is shown ([`Core::begin_switch`]); what is open stays what it was.
 
 mod failures;
 mod holes;
@@ -15,6 +16,8 @@ mod obtain;
 mod read;
 mod readahead;
 mod reads;
+mod snapshots;
+mod switch;
 mod xattr;
 
 use std::fmt;
@@ -26,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use dfs_model::GROUP_BYTES;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,12 +38,14 @@ use crate::trace::Recorder;
 use crate::tree::{Attr, Kind, Totals, Tree, TreeError};
 use failures::Failures;
 pub use holes::Seek;
-use node::Nodes;
-pub use node::{Generation, NodeId};
+pub use node::{Generation, NodeId, Place};
 pub(crate) use read::MAX_READ;
 pub use read::{Pattern, Read, Whole};
 use readahead::Streams;
 pub use reads::{AllReads, Reads, Seen};
+pub use snapshots::{EARLIER, Left, Snapshot, Versions};
+use snapshots::{Inode, Look, Snapshots};
+pub use switch::{Stale, Switch};
 
 /// How a core behaves.
 #[derive(Debug, Clone)]
@@ -63,6 +68,10 @@ pub struct CoreOptions {
     pub reads: Arc<Reads>,
     /// Where the agent listens that serves it: what its directories answer for it.
     pub socket: Option<PathBuf>,
+    /// Whether it ever shows another snapshot.
+    pub versions: Versions,
+    /// What an earlier daemon left of it, where there was one.
+    pub left: Option<Left>,
 }
 
 /// Whose all files of a mount appear to be, where that is not whose they are.
@@ -86,15 +95,15 @@ impl Default for CoreOptions {
             recorder: None,
             reads: Arc::default(),
             socket: None,
+            versions: Versions::One,
+            left: None,
         }
     }
 }
 
-/// One mounted snapshot. See the module.
+/// What is mounted. See the module.
 pub struct Core {
-    tree: Arc<dyn Tree>,
-    content: Arc<dyn Content>,
-    nodes: Nodes,
+    snapshots: Snapshots,
     options: CoreOptions,
     failures: Failures,
     streams: Arc<Streams>,
@@ -106,6 +115,8 @@ pub struct Core {
     stopping: CancellationToken,
     /// Whether another process goes on with the mount.
     left: AtomicBool,
+    /// Told when what is shown turned out not to be at its origin any more.
+    outdated: Notify,
 }
 
 /// What a name or a node stands for.
@@ -117,8 +128,25 @@ pub struct Entry {
     pub attr: Attr,
 }
 
+/// For how long an answer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validity {
+    /// Until it is taken back.
+    ForEver,
+    /// It is to be asked again: another snapshot is about to be shown.
+    Once,
+}
+
+/// Something that was asked, and for how long it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// What.
+    pub value: T,
+    /// For how long.
+    pub validity: Validity,
+}
+
 /// One line of a directory listing.
-#[derive(Debug)]
 pub struct Listed<'a> {
     /// The name.
     pub name: &'a [u8],
@@ -126,6 +154,23 @@ pub struct Listed<'a> {
     pub entry: Entry,
     /// Continues the listing after this line.
     pub cookie: u64,
+    /// For how long the name stands for it.
+    pub validity: Validity,
+    told: Told<'a>,
+}
+
+/// What is told of a line.
+struct Told<'a> {
+    look: &'a Look<'a>,
+    snapshot: &'a Snapshot,
+    nid: u64,
+}
+
+impl Listed<'_> {
+    /// The kernel takes the name for looked up.
+    pub fn is_looked_up(&self) -> Result<(), FsError> {
+        self.told.look.remember(self.entry.node, self.told.snapshot, self.told.nid)
+    }
 }
 
 /// Why an operation was refused or failed; [`crate::errno`] has the numbers.
@@ -162,7 +207,7 @@ pub enum FsError {
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Core").field("generation", &self.generation()).finish_non_exhaustive()
     }
 }
 
@@ -171,12 +216,14 @@ impl Core {
     pub fn new(
         tree: Arc<dyn Tree>,
         content: Arc<dyn Content>,
-        options: CoreOptions,
+        mut options: CoreOptions,
         runtime: Handle,
     ) -> Self {
+        let recorder = options.recorder.take();
+        let snapshot = Snapshot { generation: options.generation, tree, content, recorder };
         let groups = usize::try_from(options.read_ahead_bytes / GROUP_BYTES).unwrap_or(usize::MAX);
         Self {
-            nodes: Nodes::new(options.generation, tree.root()),
+            snapshots: Snapshots::new(options.versions, snapshot, options.left.take()),
             failures: Failures::default(),
             streams: Arc::new(Streams::new(Instant::now())),
             waiting: Semaphore::new(options.waiting_reads.clamp(1, Semaphore::MAX_PERMITS)),
@@ -185,8 +232,7 @@ impl Core {
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
             left: AtomicBool::new(false),
-            tree,
-            content,
+            outdated: Notify::new(),
             options,
         }
     }
@@ -219,36 +265,83 @@ impl Core {
 
     /// A space is read without this process from now on.
     pub(crate) fn is_read_elsewhere(&self, space: u16) {
-        if let Some(recorder) = &self.options.recorder {
+        if let Some(recorder) = &self.snapshots.current().recorder {
             recorder.touch_unseen(space);
         }
     }
 
-    /// Where the bytes come from.
-    pub(crate) fn content(&self) -> &dyn Content {
-        &*self.content
+    /// Where the bytes come from of what is shown now.
+    pub(crate) fn content(&self) -> Arc<dyn Content> {
+        Arc::clone(&self.snapshots.current().content)
     }
 
-    /// The snapshot's number.
+    /// The number of the snapshot that is shown.
     pub fn generation(&self) -> Generation {
-        self.options.generation
+        self.snapshots.current().generation
     }
 
-    /// What `name` in the directory `parent` stands for; `None` when there is no such name.
-    pub fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Option<Entry>, FsError> {
-        match self.tree.lookup(self.nodes.nid(parent)?, name)? {
-            Some(nid) => Ok(Some(self.entry(nid)?)),
-            None => Ok(None),
-        }
+    /// The numbers of earlier snapshots that are still there, the oldest first.
+    pub fn earlier(&self) -> Vec<Generation> {
+        self.snapshots.earlier()
+    }
+
+    /// Resolves when an earlier snapshot was let go.
+    pub async fn released(&self) {
+        self.snapshots.released().await;
+    }
+
+    /// Resolves when a read of what is shown failed because its origin has another version by now.
+    pub async fn outdated(&self) {
+        self.outdated.notified().await;
+    }
+
+    /// Whether another snapshot is ever shown.
+    pub fn versions(&self) -> Versions {
+        self.snapshots.versions()
+    }
+
+    fn inode(&self, node: NodeId) -> Result<Inode, FsError> {
+        self.snapshots.find(node)
+    }
+
+    /// What `name` in the directory `parent` stands for; `None` when there is no such name. The kernel is taken to know the
+    /// node until it [forgets](Self::forget) it.
+    pub fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Answer<Option<Entry>>, FsError> {
+        let look = self.snapshots.look();
+        let dir = look.inode(parent)?;
+        let value = match dir.snapshot.tree.lookup(dir.nid, name)? {
+            Some(nid) => {
+                let entry = self.entry(&look, &dir.snapshot, nid)?;
+                look.remember(entry.node, &dir.snapshot, nid)?;
+                Some(entry)
+            }
+            None => None,
+        };
+        Ok(Answer { value, validity: look.validity() })
+    }
+
+    /// The kernel forgets so many lookups of a node; all of them, as a rule.
+    pub fn forget(&self, node: NodeId, lookups: u64) {
+        self.snapshots.forget(node, lookups);
     }
 
     /// Attributes of a node.
     pub fn attr(&self, node: NodeId) -> Result<Attr, FsError> {
-        self.attr_of(self.nodes.nid(node)?)
+        Ok(self.stat(node)?.value)
     }
 
-    fn attr_of(&self, nid: u64) -> Result<Attr, FsError> {
-        let mut attr = self.tree.attr(nid)?;
+    /// The same, and for how long they hold.
+    pub fn stat(&self, node: NodeId) -> Result<Answer<Attr>, FsError> {
+        let look = self.snapshots.look();
+        let inode = look.inode(node)?;
+        let value = self.attr_of(&inode.snapshot, inode.nid, node)?;
+        Ok(Answer { value, validity: look.validity() })
+    }
+
+    /// What programs see: the number that the kernel knows it by, so that no two that are there at a time have the same.
+    fn attr_of(&self, snapshot: &Snapshot, nid: u64, node: NodeId) -> Result<Attr, FsError> {
+        let mut attr = snapshot.tree.attr(nid)?;
+        attr.ino = node.raw();
         attr.uid = self.options.owner.uid.unwrap_or(attr.uid);
         attr.gid = self.options.owner.gid.unwrap_or(attr.gid);
         Ok(attr)
@@ -256,7 +349,8 @@ impl Core {
 
     /// What a symbolic link holds.
     pub fn read_link(&self, node: NodeId) -> Result<Vec<u8>, FsError> {
-        Ok(self.tree.read_link(self.nodes.nid(node)?)?)
+        let inode = self.inode(node)?;
+        Ok(inode.snapshot.tree.read_link(inode.nid)?)
     }
 
     /// Whether a file may be opened: for reading only, and not a directory. Opening keeps no state.
@@ -270,12 +364,25 @@ impl Core {
         }
     }
 
-    /// Whether a directory may be opened. Opening keeps no state.
-    pub fn open_dir(&self, node: NodeId) -> Result<(), FsError> {
-        let nid = self.nodes.nid(node)?;
-        match self.tree.attr(nid)?.kind {
-            Kind::Directory => Ok(()),
-            _ => Err(TreeError::NotADirectory(nid).into()),
+    /// Whether a directory may be opened; the handle names what is to be listed, also after the mount has switched. It is
+    /// to be [closed](Self::close_dir) where another snapshot is ever shown; otherwise opening keeps no state.
+    pub fn open_dir(&self, node: NodeId) -> Result<Place, FsError> {
+        let look = self.snapshots.look();
+        let inode = look.inode(node)?;
+        if inode.snapshot.tree.attr(inode.nid)?.kind != Kind::Directory {
+            return Err(TreeError::NotADirectory(inode.nid).into());
+        }
+        let at = Place { generation: inode.snapshot.generation, nid: inode.nid };
+        if self.versions() == Versions::Followed {
+            look.open_dir(at);
+        }
+        Ok(at)
+    }
+
+    /// A directory is closed that was open as this.
+    pub fn close_dir(&self, opened: Place) {
+        if self.versions() == Versions::Followed {
+            self.snapshots.close_dir(opened);
         }
     }
 
@@ -289,20 +396,46 @@ impl Core {
         Ok(())
     }
 
-    /// Shows a directory after `cookie` (0: from the beginning) until `visit` breaks.
+    /// Shows a directory after `cookie` (0: from the beginning) until `visit` breaks: as it was when it was opened, if it
+    /// was.
+    ///
+    /// Names that still are there stand for what they stand for now: who is told of them keeps that.
     pub fn read_dir(
         &self,
         node: NodeId,
+        opened: Option<Place>,
         cookie: u64,
         visit: &mut dyn FnMut(Listed<'_>) -> ControlFlow<()>,
     ) -> Result<(), FsError> {
-        let nid = self.nodes.nid(node)?;
+        let look = self.snapshots.look();
+        let now = look.inode(node)?;
+        let at = opened.unwrap_or(Place { generation: now.snapshot.generation, nid: now.nid });
+        let snapshot = look.snapshot(at)?;
+        let is_current = snapshot.generation == now.snapshot.generation;
+        let validity = if is_current { look.validity() } else { Validity::Once };
+        let meant = |name: &[u8], nid: u64| {
+            if matches!(name, b"." | b"..") || is_current {
+                return Ok((snapshot, nid));
+            }
+            let still = now.snapshot.tree.lookup(now.nid, name)?;
+            Ok::<_, FsError>(still.map_or((snapshot, nid), |nid| (&now.snapshot, nid)))
+        };
         let mut failed = None;
-        self.tree.read_dir(nid, cookie, &mut |found| match self.entry(found.nid) {
-            Ok(entry) => visit(Listed { name: found.name, entry, cookie: found.cookie }),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
+        snapshot.tree.read_dir(at.nid, cookie, &mut |found| {
+            let entry = meant(found.name, found.nid)
+                .and_then(|(snapshot, nid)| Ok((self.entry(&look, snapshot, nid)?, snapshot, nid)));
+            match entry {
+                Ok((entry, snapshot, nid)) => visit(Listed {
+                    name: found.name,
+                    entry,
+                    cookie: found.cookie,
+                    validity,
+                    told: Told { look: &look, snapshot, nid },
+                }),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
             }
         })?;
         failed.map_or(Ok(()), Err)
@@ -310,11 +443,12 @@ impl Core {
 
     /// What the whole tree holds.
     pub fn totals(&self) -> Totals {
-        self.tree.totals()
+        self.snapshots.current().tree.totals()
     }
 
-    fn entry(&self, nid: u64) -> Result<Entry, FsError> {
-        Ok(Entry { node: self.nodes.node(nid)?, attr: self.attr_of(nid)? })
+    fn entry(&self, look: &Look<'_>, snapshot: &Snapshot, nid: u64) -> Result<Entry, FsError> {
+        let node = look.node(snapshot, nid)?;
+        Ok(Entry { node, attr: self.attr_of(snapshot, nid, node)? })
     }
 }
 
@@ -329,5 +463,7 @@ pub enum Access {
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod switching;
 #[cfg(test)]
 mod tests;

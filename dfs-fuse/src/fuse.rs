@@ -3,12 +3,14 @@
 //! Requests come in on a few threads that read one file descriptor (so that a later daemon can take it
 //! over). What is here is answered on that thread from its own buffer; a read of missing bytes goes to
 //! the runtime and is answered from there, so that no number of waiting readers holds up another.
-//! The tree never changes, so the kernel may keep names, attributes, links and pages for ever.
+//! A tree never changes, so the kernel may keep names, attributes, links and pages for ever; where a mount follows its
+//! artifact it is told what to forget ([`notices`]).
 
 mod answer;
 mod convert;
 mod direct;
 mod files;
+mod notices;
 mod prefill;
 mod session;
 
@@ -32,12 +34,15 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-use crate::core::{self, Access, Core, FsError, MAX_READ, NodeId, Pattern, Read, Seek};
+use crate::core::{
+    Access, Answer, Core, FsError, MAX_READ, NodeId, Pattern, Place, Read, Seek, Versions,
+};
 use crate::errno::errno;
 use answer::with_buffer;
-use convert::{NO_ENTRY, attr_ttl, file_attr, file_type};
+use convert::{NO_ENTRY, file_attr, file_type, ttl};
 use direct::Way;
 pub(crate) use direct::{Direct, Ids};
+pub(crate) use notices::Notices;
 use prefill::Prefill;
 pub(crate) use session::{Agreed, Began, Beginning, begin};
 
@@ -159,17 +164,32 @@ impl Adapter {
     fn list(
         &self,
         node: NodeId,
+        opened: Option<Place>,
         offset: u64,
         plus: &mut ReplyDirectoryPlus,
     ) -> Result<(), FsError> {
-        self.core.read_dir(node, offset, &mut |listed| {
-            let dot = listed.name == b"." || listed.name == b"..";
-            let shown = if dot { listed.entry.attr.ino } else { listed.entry.node.raw() };
-            let attr = file_attr(shown, &listed.entry.attr);
-            let name = OsStr::from_bytes(listed.name);
-            let full = plus.add(attr.ino, listed.cookie, name, &FOR_EVER, &attr, Generation(0));
-            if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
+        let mut failed = None;
+        self.core.read_dir(node, opened, offset, &mut |listed| {
+            let attr = file_attr(&listed.entry.attr);
+            let (name, ttl) = (OsStr::from_bytes(listed.name), ttl(listed.validity));
+            if plus.add(attr.ino, listed.cookie, name, &ttl, &attr, Generation(0)) {
+                return ControlFlow::Break(());
+            }
+            // The kernel takes these for what they are.
+            if !matches!(listed.name, b"." | b"..")
+                && let Err(error) = listed.is_looked_up()
+            {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// What a directory is listed as: where the mount switches, what it was when it was opened.
+    fn listed_as(&self, handle: FileHandle) -> Option<Place> {
+        (self.core.versions() == Versions::Followed).then(|| Place::from_raw(handle.0))
     }
 }
 
@@ -274,14 +294,11 @@ impl Filesystem for Adapter {
         let mut wanted = vec![
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_PARALLEL_DIROPS,
         ];
-        if self.core.generation() == core::Generation::FIRST {
-            // In later snapshots node ids differ from visible inode numbers, which its answers cannot say.
-            wanted.push(InitFlags::FUSE_DO_READDIRPLUS);
-            wanted.push(InitFlags::FUSE_READDIRPLUS_AUTO);
-        }
         if self.core.totals().acls {
             wanted.push(InitFlags::FUSE_POSIX_ACL);
         }
@@ -305,19 +322,22 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.core.lookup(node(parent), name.as_bytes()) {
-            Ok(Some(entry)) => {
-                let attr = file_attr(entry.node.raw(), &entry.attr);
-                reply.entry_with_ttls(&attr_ttl(&entry), &FOR_EVER, &attr, Generation(0));
+            Ok(Answer { value, validity }) => {
+                // Node 0 is a name known not to exist, which the kernel remembers.
+                let attr = value.map_or(NO_ENTRY, |entry| file_attr(&entry.attr));
+                reply.entry(&ttl(validity), &attr, Generation(0));
             }
-            // Node 0 is a name known not to exist, which the kernel remembers.
-            Ok(None) => reply.entry(&FOR_EVER, &NO_ENTRY, Generation(0)),
             Err(error) => reply.error(number(&error)),
         }
     }
 
+    fn forget(&self, _req: &Request, ino: INodeNo, lookups: u64) {
+        self.core.forget(node(ino), lookups);
+    }
+
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.core.attr(node(ino)) {
-            Ok(attr) => reply.attr(&FOR_EVER, &file_attr(attr.ino, &attr)),
+        match self.core.stat(node(ino)) {
+            Ok(Answer { value, validity }) => reply.attr(&ttl(validity), &file_attr(&value)),
             Err(error) => reply.error(number(&error)),
         }
     }
@@ -408,25 +428,44 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        if self.opens == Opens::Silent {
+        let switches = self.core.versions() == Versions::Followed;
+        if self.opens == Opens::Silent && !switches {
             return reply.error(Errno::ENOSYS);
         }
-        let kept = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+        // A listing that the kernel keeps would be one of several snapshots.
+        let kept = match switches {
+            false => FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR,
+            true => FopenFlags::empty(),
+        };
         match self.core.open_dir(node(ino)) {
-            Ok(()) => reply.opened(FileHandle(0), kept),
+            Ok(opened) => reply.opened(FileHandle(opened.raw()), kept),
             Err(error) => reply.error(number(&error)),
         }
+    }
+
+    fn releasedir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        if let Some(opened) = self.listed_as(fh) {
+            self.core.close_dir(opened);
+        }
+        reply.ok();
     }
 
     fn readdir(
         &self,
         _req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let listing = self.core.read_dir(node(ino), offset, &mut |listed| {
+        let listing = self.core.read_dir(node(ino), self.listed_as(fh), offset, &mut |listed| {
             let attr = &listed.entry.attr;
             let name = OsStr::from_bytes(listed.name);
             let full = reply.add(INodeNo(attr.ino), listed.cookie, file_type(attr.kind), name);
@@ -442,11 +481,11 @@ impl Filesystem for Adapter {
         &self,
         _req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        match self.list(node(ino), offset, &mut reply) {
+        match self.list(node(ino), self.listed_as(fh), offset, &mut reply) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(number(&error)),
         }

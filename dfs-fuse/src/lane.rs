@@ -109,6 +109,8 @@ pub struct Shape {
     pub foreign: bool,
     /// Whether parts of it are given back while it is mounted.
     pub limited: bool,
+    /// Whether another version may be shown in its place.
+    pub follows: bool,
 }
 
 /// The first kernel whose FUSE lets files be read from others, and take-overs of such mounts.
@@ -149,6 +151,8 @@ impl Machine {
             Some("kernel needs Linux 6.12")
         } else if shape.limited {
             Some("kernel would read what a quota takes away")
+        } else if shape.follows {
+            Some("kernel shows one version: no --follow")
         } else if shape.foreign {
             Some("kernel is for the agent's own user")
         } else if shape.part {
@@ -183,6 +187,8 @@ impl Machine {
             Some("passthrough would read what a quota takes away")
         } else if shape.alone == 0 {
             Some("passthrough needs large files that are no archive's")
+        } else if shape.follows {
+            Some("passthrough is for one version: no --follow")
         } else if !self.admin {
             Some("passthrough needs root")
         } else if self.kernel < PASSTHROUGH {
@@ -264,6 +270,7 @@ mod tests {
         others: false,
         foreign: false,
         limited: false,
+        follows: false,
     };
 
     fn lane(wanted: Wanted, machine: Machine, shape: Shape) -> Lane {
@@ -338,6 +345,17 @@ mod tests {
             let chosen = choose(wanted, &ABLE, &limited);
             assert_eq!(chosen.lane, Lane::Fuse);
             assert!(chosen.why.contains("quota"), "{}", chosen.why);
+        }
+    }
+
+    #[test]
+    fn what_may_be_another_version_later_is_read_through_the_agent() {
+        let followed = Shape { follows: true, ..MODEL };
+        let all = [Wanted::Best, Wanted::Lane(Lane::Kernel), Wanted::Lane(Lane::Passthrough)];
+        for wanted in all {
+            let chosen = choose(wanted, &ABLE, &followed);
+            assert_eq!(chosen.lane, Lane::Fuse);
+            assert!(chosen.why.contains("one version"), "{}", chosen.why);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Everything the node agent counts.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dfs_leader::delegate::Led;
 use dfs_peer::host::Host;
@@ -56,6 +57,10 @@ dfs_service::metrics! {
         readers_waiting: Gauge[Count],
         /// Pins of trees, by how far they are: fetching, waiting, whole, failed.
         pins: Gauge[Count] by ("state"),
+        /// Times that a mount which follows its target switched to another version.
+        follow_switches: Counter[Count],
+        /// Times that the target of a mount could not be looked up, or what it names by now not be shown.
+        follow_failures: Counter[Count],
         /// Connections to parents and from children that are open.
         connections: Gauge[Count] by ("side"),
         /// Peers that broke the protocol.
@@ -86,6 +91,8 @@ struct Seen {
     read_waits: u64,
     read_stalls: u64,
     quota_freed: u64,
+    follow_switches: u64,
+    follow_failures: u64,
 }
 
 fn grown(seen: &mut u64, now: u64) -> u64 {
@@ -138,6 +145,11 @@ fn sample(own: &AgentMetrics, agent: &Agent, seen: &mut Seen) {
     own.cache_used.of(["disk"]).set(gauge(store.used_bytes().saturating_sub(in_memory)));
     own.quota_freed.inc_by(grown(&mut seen.quota_freed, agent.mounts().given_back()));
     own.cache_tasks.set(gauge(host.engine.store().list().len() as u64));
+    let follows = agent.mounts().follows();
+    let switches = follows.switches.load(Ordering::Relaxed);
+    let failures = follows.failures.load(Ordering::Relaxed);
+    own.follow_switches.inc_by(grown(&mut seen.follow_switches, switches));
+    own.follow_failures.inc_by(grown(&mut seen.follow_failures, failures));
     own.mounts.set(gauge(*agent.mounts().count().borrow() as u64));
     sample_reads(own, agent, seen);
     for (state, count) in agent.pins().count_by_state() {

@@ -10,6 +10,7 @@ mod keeping;
 mod kernel;
 mod lazily;
 mod mounted;
+mod switch;
 mod table;
 mod unmount;
 
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::content::Content;
 use crate::core::{Core, CoreOptions};
-use crate::fuse::{self, Adapter, Agreed, Began, Beginning, Direct, Ids, Passing};
+use crate::fuse::{self, Adapter, Agreed, Began, Beginning, Direct, Ids, Notices, Passing};
 pub use crate::fuse::{Opens, Resend};
 use crate::holder::{Holder, InKeeping, InKeepingIs, Kept, is_gone};
 use crate::tree::Tree;
@@ -41,6 +42,7 @@ pub use kernel::{Blobs, adopt, by_kernel};
 pub use lazily::{Missing, Spaces, Ties, abandon_guarded, lazily, resume_lazily, take_away};
 use mounted::Serving;
 pub use mounted::{Mounted, Survival, Unmounted};
+pub use switch::{Next, SwitchError, Switcher, decode_nodes};
 use table::Table;
 pub use table::{MountEntry, SUBTYPE, mounted_at, mounts};
 pub use unmount::{Detach, Served, UnmountError, is_dead, served, unmount};
@@ -326,7 +328,7 @@ pub fn resume(
     let runtime = options.runtime.clone();
     let core = Arc::new(Core::new(tree, content, options.core.clone(), runtime.clone()));
     let adapter = Adapter::new(core.clone(), options.opens, runtime);
-    let ids = Ids::from_wire(&record.files, core.content());
+    let ids = Ids::from_wire(&record.files, &*core.content());
     let agreed = Agreed::from_bits(record.capabilities);
     // Its own line, or whatever the directory is called by now; not one of a part of it that is shown elsewhere, too.
     let mut lines = keeping::entries_of(&at);
@@ -384,6 +386,7 @@ fn serve(
     direct: Result<(), Option<String>>,
 ) -> io::Result<Mounted> {
     let Began { session, prefill, agreed, .. } = began;
+    let notices = Notices::new(session.notifier());
     prefill.start(session.notifier())?;
     let survival = match kept {
         Ok(by) => Survival::Kept { by, resends: agreed.resends() },
@@ -394,7 +397,7 @@ fn serve(
     if let Some(entry) = &entry {
         widen_read_ahead(&entry.device);
     }
-    let serving = Serving::Here { core, session, direct };
+    let serving = Serving::Here { core, session, direct, notices: Some(notices) };
     Ok(Mounted { dir, entry, ended, survival, serving, whole: None })
 }
 
@@ -411,7 +414,7 @@ fn direct_ids(
         Passing::Wanted if !began.agreed.passes() => {
             Err(Some("this kernel was built without it".to_owned()))
         }
-        Passing::Wanted => Ids::of(device.as_fd(), core.content(), &options.direct)
+        Passing::Wanted => Ids::of(device.as_fd(), &*core.content(), &options.direct)
             .map_err(|error| Some(error.to_string())),
     }
 }

@@ -4,6 +4,7 @@
 //! Indexes come over the network: an implementation checks what it reads and answers with
 //! [`TreeError`] instead of panicking or looping.
 
+mod changes;
 mod footprint;
 mod index;
 mod memory;
@@ -13,6 +14,7 @@ mod spaces;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
+pub use changes::{Change, Comparison, Kept};
 pub use footprint::Footprint;
 pub use index::IndexTree;
 pub use memory::{MemoryTree, MemoryTreeBuilder, TreeBuildError};
@@ -93,7 +95,7 @@ fn walk(
 /// Attributes of an inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attr {
-    /// The inode number that programs see: of one path the same in every snapshot whose index knows it.
+    /// Its number; of what a mount shows the one that programs see.
     pub ino: u64,
     /// What it is.
     pub kind: Kind,

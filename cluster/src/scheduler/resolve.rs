@@ -119,8 +119,14 @@ impl Resolver {
         if question.is_private {
             return shared.ask(&question).await;
         }
-        if !question.fresh
-            && let Some(reply) = shared.cache(&question.key).get(&question.key, Instant::now())
+        let good_for = match question.fresh {
+            true => question.max_age,
+            false => Some(shared.settings.remember),
+        };
+        let now = Instant::now();
+        if let Some(good_for) = good_for
+            && let Some(reply) =
+                shared.cache(&question.key).get_within(&question.key, now, good_for)
         {
             shared.metrics.resolved.of(["cache"]).inc();
             return Ok(reply);
@@ -248,6 +254,8 @@ struct Question {
     route: RouteKey,
     is_private: bool,
     fresh: bool,
+    /// How old a fresh answer may be.
+    max_age: Option<Duration>,
     /// Of a seed of another area: what it is told becomes the answer there, and is new there.
     for_area: bool,
     request: seed::ResolveRequest,
@@ -280,6 +288,8 @@ impl Question {
             key: Key { url, headers, view: request.view, level: request.level.clone() },
             is_private,
             fresh: request.fresh,
+            max_age: (request.fresh && request.max_age_ms > 0)
+                .then(|| Duration::from_millis(request.max_age_ms)),
             for_area: request.for_area,
             request: seed::ResolveRequest {
                 target: Some(target),

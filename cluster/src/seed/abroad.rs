@@ -72,6 +72,7 @@ impl SeedService {
             principal: asked.principal.clone(),
             fresh: asked.fresh,
             for_area: true,
+            max_age_ms: 0,
             read: asked.read,
             level: asked.level.clone(),
             host_id: self.engine.identity().host().as_bytes().to_vec().into(),

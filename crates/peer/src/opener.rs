@@ -79,6 +79,23 @@ pub enum Freshness {
     Usual,
     /// The origin is asked again: the version that was remembered turned out to be gone.
     Asked,
+    /// The origin is asked again, unless the cluster did in this time.
+    Within(Duration),
+}
+
+impl Freshness {
+    /// Whether what is remembered is no answer by itself.
+    pub(crate) fn is_fresh(self) -> bool {
+        self != Self::Usual
+    }
+
+    /// How old an answer may be all the same, in milliseconds.
+    pub(crate) fn max_age_ms(self) -> u64 {
+        match self {
+            Self::Usual | Self::Asked => 0,
+            Self::Within(time) => u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// What a URL is opened for.
@@ -287,7 +304,8 @@ impl Engine {
         let request = scheduler::ResolveRequest {
             target: Some(targets::to_wire(target)),
             view: targets::view_to_wire(view).into(),
-            fresh: freshness == Freshness::Asked,
+            fresh: freshness.is_fresh(),
+            max_age_ms: freshness.max_age_ms(),
             read: purpose == Purpose::Read,
             ..scheduler::ResolveRequest::default()
         };

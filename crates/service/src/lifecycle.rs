@@ -23,7 +23,7 @@ mod threads;
 mod tracker;
 
 pub use notify::{NotifyError, notify};
-pub use tracker::{Backoff, OnFailure, TaskError, TaskFailure, Tracker};
+pub use tracker::{Backoff, OnFailure, TaskError, TaskFailure, Tracker, jittered};
 
 /// How a process ended otherwise than cleanly.
 #[derive(Debug, thiserror::Error)]

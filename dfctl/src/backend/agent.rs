@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,8 +26,8 @@ use tonic::{Code, Status};
 use super::swarm::{Look, Seen};
 use super::{
     AgentStatus, Artifact, Away, Backend, CachedTask, CachedTree, Collected, Delivery, Entry,
-    EntryKind, Failure, FailureClass, FilesEvent, FilesRequest, FilesStream, Ledger, Listed,
-    Missing, MountInfo, MountRequest, Named, ParentBytes, Pin, PinnedTree, Pins, Prefetch,
+    EntryKind, Failure, FailureClass, FilesEvent, FilesRequest, FilesStream, FollowInfo, Ledger,
+    Listed, Missing, MountInfo, MountRequest, Named, ParentBytes, Pin, PinnedTree, Pins, Prefetch,
     PrefetchInfo, PrefetchState, Preheating, Profile, Purpose, ReadEvent, ReadRequest, ReadStream,
     Repair, Survival, Traced, TracedFile, Unpinned, Verified, View,
 };
@@ -215,6 +216,9 @@ impl Backend for Agent {
             }
             .into(),
             cache_quota: request.cache_quota.map(|quota| quota.0),
+            follow_ms: request
+                .follow
+                .map_or(0, |every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX)),
         };
         let reply = self.client.clone().mount(request).await.map_err(status::failure)?;
         mount_info(reply.into_inner())
@@ -229,6 +233,13 @@ impl Backend for Agent {
     async fn hand_over(&self) -> Result<u32, Failure> {
         let asked = self.client.clone().hand_over(node::HandOverRequest {}).await;
         Ok(asked.map_err(status::failure)?.into_inner().mounts)
+    }
+
+    async fn refresh(&self, dir: &str) -> Result<(bool, MountInfo), Failure> {
+        let request = node::RefreshRequest { dir: dir.to_owned() };
+        let reply = self.client.clone().refresh(request).await.map_err(status::failure)?;
+        let node::RefreshReply { switched, mount } = reply.into_inner();
+        Ok((switched, mount_info(mount.unwrap_or_default())?))
     }
 
     async fn mounts(&self) -> Result<Vec<MountInfo>, Failure> {
@@ -530,7 +541,21 @@ fn mount_info(message: node::MountInfo) -> Result<MountInfo, Failure> {
         away: message.away.map(|away| Away { since_unix_ms: away.since_unix_ms, why: away.why }),
         reads: message.reads.map(kept::reads),
         cache_quota: message.cache_quota.map(ByteSize),
+        follow: message.follow.map(follow),
     })
+}
+
+fn follow(message: node::FollowInfo) -> FollowInfo {
+    FollowInfo {
+        every: Duration::from_millis(message.every_ms),
+        switches: message.switches,
+        switched_ms: message.switched_unix_ms,
+        looked_ms: message.looked_unix_ms,
+        failed: (!message.failed.is_empty()).then_some(message.failed),
+        failing_ms: message.failing_unix_ms,
+        earlier: message.earlier,
+        never_changes: message.never_changes,
+    }
 }
 
 fn prefetch(message: node::PrefetchInfo) -> PrefetchInfo {

@@ -252,6 +252,14 @@ impl Backend for Fake {
         Err(Failure::new(FailureClass::NotHandedOver, "it has no holder"))
     }
 
+    async fn refresh(&self, _: &str) -> Result<(bool, MountInfo), Failure> {
+        let none = || Failure::new(FailureClass::NotFollowing, "it follows nothing");
+        if let Err(failure) = self.failing() {
+            return failure;
+        }
+        self.mounts.first().cloned().map(|mount| (true, mount)).ok_or_else(none)
+    }
+
     async fn mounts(&self) -> Result<Vec<MountInfo>, Failure> {
         self.failing().map(|()| self.mounts.clone()).or_else(|failure| failure)
     }

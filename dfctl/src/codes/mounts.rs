@@ -35,4 +35,8 @@ super::codes! {
         means: "A profile says what readers of one version of something touch first. It is used for that version only, and only as it was written; the one that was there is kept.",
         causes: ["the origin has another version by now", "it was made for another URL, another part of it, or with --as", "the file was damaged, or is no profile", "a later version of dfs wrote it"],
         next: ["dfctl trace show MOUNT" => "says what is known of the version that is mounted", "dfctl trace export -o FILE MOUNT" => "writes it anew, on a machine where it was read"];
+    NOT_FOLLOWING = 5109, Usage, "the mount follows nothing",
+        means: "It shows the version that it was mounted with, whatever its target names by now.",
+        causes: ["it was mounted without --follow"],
+        next: ["dfctl umount DIR" => "takes it away", "dfctl mount --follow URL DIR" => "mounts it so that it switches to the next version"];
 }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_fuse::mount::mounts;
 use dfs_model::{ByteSize, Capacity};
@@ -33,9 +34,14 @@ const LANES: [&str; 4] = ["auto", "fuse", "passthrough", "kernel"];
 ///   dfctl mount https://host/dir/ /mnt/data
 ///   dfctl mount 'https://host/source.tar.gz!src' /mnt/source
 ///   dfctl mount s3://models/ /mnt/models --cache-quota 20GiB
+///   dfctl mount --follow=5m s3://bucket/models/ /mnt/models
 ///
 /// The mount stays as the tree was when it was looked up. An answer of the origin serves for up to ten seconds,
-/// in a cluster for up to ten more and for whoever asks the same: mount again to see what is newer.
+/// in a cluster for up to ten more and for whoever asks the same: mount again to see what is newer, or with --follow.
+///
+/// With --follow the target is looked up now and then, and the mount switches to what it names by then: all at once, for
+/// whoever opens something from then on. What is open stays what it was, and what is the same is not fetched again. While
+/// the target cannot be looked up the mount stays as it is: `dfctl mounts` says why. `dfctl mounts --refresh DIR` looks at once.
 ///
 /// What its readers touch first is recorded, and the next mount of the same version fetches that ahead of its
 /// readers: see `dfctl trace`.
@@ -75,7 +81,11 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", env = "DFS_CACHE_QUOTA", hide_env_values = true)]
     cache_quota: Option<Capacity>,
     /// Options as in /etc/fstab: ro, allow_other, uid=N and gid=N (whose all files appear to be), noexec, suid,dev, lane=LANE,
-    /// prefetch=WHAT, cache-quota=SIZE; those of mount(8) and systemd mean nothing here
+    /// prefetch=WHAT, cache-quota=SIZE, follow[=EVERY]; those of mount(8) and systemd mean nothing here
+    /// Switch to what the target names by then, looked up so often [default: 1m]
+    #[arg(long, value_name = "EVERY", num_args = 0..=1, require_equals = true, default_missing_value = fstab::FOLLOW,
+          value_parser = fstab::follow_every, env = "DFS_FOLLOW", hide_env_values = true)]
+    follow: Option<Duration>,
     #[arg(short, long, value_name = "OPTIONS")]
     options: Vec<String>,
     /// Pass over options that nobody knows
@@ -129,6 +139,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
         effective: options.effective,
         prefetch: options.prefetch.unwrap_or(args.prefetch),
         cache_quota: options.cache_quota.or(args.cache_quota).map(Capacity::size),
+        follow: options.follow.or(args.follow),
     };
     let url = locator.shown();
     let mounted = answer(context, backend.mount(request)).await?;
@@ -146,6 +157,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     }
     if let Survival::Dies { why: Some(why) } = &mount.survival {
         context.output.note(&format!("nobody keeps it when its agent dies: {}", printable(why)));
+    }
+    if mount.follow.as_ref().is_some_and(|follow| follow.never_changes) {
+        context.output.note("it names one version: there is nothing to follow");
     }
     if mount.left_out > 0 {
         let lacking = missing(mount.left_out);
@@ -237,7 +251,7 @@ pub fn mount_point(dir: &Path) -> Result<&str, CliError> {
     })
 }
 
-fn human(mount: &MountInfo, took: std::time::Duration) -> String {
+fn human(mount: &MountInfo, took: Duration) -> String {
     let files = files(mount.files);
     let reason = match mount.lane_reason.as_str() {
         "" => String::new(),
@@ -247,8 +261,12 @@ fn human(mount: &MountInfo, took: std::time::Duration) -> String {
         0 => String::new(),
         runs => format!("   profile {} of {}", ByteSize(mount.prefetch.known), runs_of(runs)),
     };
+    let follow = match &mount.follow {
+        Some(follow) => format!("   followed every {}", when::every(follow.every)),
+        None => String::new(),
+    };
     format!(
-        "mounted  {}   {}   {files}, {}    index {} in {}\n         lane {}{reason}{profile}",
+        "mounted  {}   {}   {files}, {}    index {} in {}\n         lane {}{reason}{profile}{follow}",
         printable(&mount.dir),
         printable(&mount.artifact.url),
         ByteSize(mount.content),

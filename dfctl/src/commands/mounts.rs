@@ -6,18 +6,25 @@ use std::time::Duration;
 
 use dfs_fuse::mount::{MountEntry, mounted_at};
 use dfs_model::{ByteSize, HostKind};
+use serde_json::Value;
 
 use super::elsewhere::{not_of_this_agent, told_by};
 use super::inside::answer;
+use super::mount::mount_point;
 use super::served::{Served, theirs};
+use super::trace::mounted_on;
 use super::within::stale;
-use crate::backend::{MountInfo, Prefetch, PrefetchInfo, PrefetchState, ReadsInfo, Survival};
+use crate::backend::{
+    FollowInfo, MountInfo, Prefetch, PrefetchInfo, PrefetchState, ReadsInfo, Survival,
+};
 use crate::codes;
 use crate::context::Context;
 use crate::error::{CliError, Outcome};
 use crate::links;
 use crate::output::table::{Align, Table, facts as facts_of};
-use crate::output::{Verbosity, count, counted, files, printable, quoted_path, shell_quoted, when};
+use crate::output::{
+    Record, Verbosity, count, counted, files, printable, quoted_path, shell_quoted, when,
+};
 
 /// List what is mounted on this machine, or show one mount in full
 ///
@@ -25,24 +32,32 @@ use crate::output::{Verbosity, count, counted, files, printable, quoted_path, sh
 ///   dfctl mounts
 ///   dfctl mounts /mnt/data
 ///   dfctl mounts --format json
+///   dfctl mounts --refresh /mnt/models
 ///
 /// Those of the agent that is asked; with the state dead what agents that are gone have left, which
 /// `dfctl umount` takes away; and with the state silent those whose agent does not answer. Where there are none, or with -v,
 /// it is said which other agents have something mounted.
 ///
 /// PREFETCHED is what was fetched before anybody read it, and how much of that was read since: `dfctl trace show MOUNT`
-/// says by which profile. Of one mount it is also told what its readers met: how many reads came to the agent, how many of
-/// them found something missing, and how long those waited.
+/// says by which profile. FOLLOWED is there where some mount follows its target: how often that is looked up, how often
+/// the mount has switched and when, and what keeps it from doing so. Of one mount it is also told what its readers met: how
+/// many reads came to the agent, how many of them found something missing, and how long those waited.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Only this one, in full
-    #[arg(value_name = "MOUNT")]
+    #[arg(value_name = "MOUNT", value_hint = clap::ValueHint::DirPath)]
     dir: Option<PathBuf>,
+    /// Look up now what it follows, and wait until it shows that
+    #[arg(long, requires = "dir")]
+    refresh: bool,
 }
 
 /// Runs it.
 pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
+    if let (true, Some(dir)) = (args.refresh, &args.dir) {
+        return refresh(dir, context).await;
+    }
     // Without an agent nothing of ours is served: that is an answer, not a failure, except where one was named.
     let served = match context.running_backend() {
         Ok(Some(backend)) => answer(context, backend.mounts())
@@ -214,6 +229,48 @@ fn met(reads: &ReadsInfo) -> Vec<(&'static str, String)> {
     vec![("reads", format!("{all}, {}, {errors}", ByteSize(reads.bytes))), ("waited", waits)]
 }
 
+/// What came of a look.
+struct Refreshed {
+    switched: bool,
+    mount: MountInfo,
+}
+
+impl Record for Refreshed {
+    fn json(&self) -> Value {
+        let mut object = self.mount.json();
+        object["switched"] = self.switched.into();
+        object
+    }
+
+    fn name(&self) -> Vec<u8> {
+        self.mount.name()
+    }
+}
+
+async fn refresh(dir: &Path, context: &Context) -> Result<Outcome, CliError> {
+    let backend = context.resident_backend()?;
+    let dir = mounted_on(dir);
+    let text = mount_point(&dir)?;
+    let failed = |failure| CliError::backend("refresh", text, failure);
+    let (switched, mount) = answer(context, backend.refresh(text)).await?.map_err(failed)?;
+    let refreshed = Refreshed { switched, mount };
+    context.output.report("refreshed", &refreshed, || {
+        let Refreshed { switched, mount } = &refreshed;
+        let (dir, url) = (printable(&mount.dir), printable(&mount.artifact.url));
+        match switched {
+            true => {
+                format!(
+                    "switched  {dir}   {url}   {}, {}",
+                    files(mount.files),
+                    ByteSize(mount.content)
+                )
+            }
+            false => format!("unchanged  {dir}   {url}"),
+        }
+    })?;
+    Ok(Outcome::Done)
+}
+
 /// Says how those are taken away that are so, if any.
 fn note(context: &Context, mounts: &[MountInfo], how: &str, are_so: fn(&MountInfo) -> bool) {
     let of_them = mounts.iter().filter(|mount| are_so(mount));
@@ -260,15 +317,18 @@ fn merged(mut listed: Vec<MountInfo>, unserved: Vec<MountInfo>) -> Vec<MountInfo
 }
 
 fn table(mounts: &[MountInfo]) -> String {
-    let mut table = Table::new(&[
+    let mut columns = vec![
         ("MOUNT", Align::Left),
         ("ARTIFACT", Align::Left),
         ("LANE", Align::Left),
         ("CACHED", Align::Left),
         ("PREFETCHED", Align::Left),
         ("SOURCE/SEED/PEERS", Align::Left),
-        ("STATE", Align::Left),
-    ]);
+    ];
+    let some_follow = mounts.iter().any(|mount| mount.follow.is_some());
+    columns.extend(some_follow.then_some(("FOLLOWED", Align::Left)));
+    columns.push(("STATE", Align::Left));
+    let mut table = Table::new(&columns);
     for mount in mounts {
         let cached = match mount.content {
             _ if mount.is_dead() || mount.is_silent() => "-".to_owned(),
@@ -287,17 +347,40 @@ fn table(mounts: &[MountInfo]) -> String {
         ];
         let from =
             from.map(|bytes| if bytes == 0 { "-".to_owned() } else { ByteSize(bytes).to_string() });
-        table.row(vec![
+        let mut row = vec![
             mount.dir.clone(),
             mount.artifact.url.clone(),
             mount.lane.clone(),
             cached,
             prefetched(mount),
             from.join(" / "),
-            mount.state.clone(),
-        ]);
+        ];
+        row.extend(some_follow.then(|| followed(mount.follow.as_ref())));
+        row.push(mount.state.clone());
+        table.row(row);
     }
     table.render()
+}
+
+/// How it keeps up with its target.
+fn followed(follow: Option<&FollowInfo>) -> String {
+    let Some(follow) = follow else { return "-".to_owned() };
+    if follow.never_changes {
+        return "one version".to_owned();
+    }
+    let every = format!("every {}", when::every(follow.every));
+    let switches = match follow.switches {
+        0 => String::new(),
+        1 => format!(", switched {}", when::ago(follow.switched_ms)),
+        switches => format!(", switched {switches} times, {}", when::ago(follow.switched_ms)),
+    };
+    match &follow.failed {
+        Some(why) => {
+            let since = when::ago(follow.failing_ms);
+            format!("{every}{switches}; not since {since}: {}", printable(why))
+        }
+        None => format!("{every}{switches}"),
+    }
 }
 
 /// How much of it was fetched before anybody read it, and whether that was worth it.
@@ -322,7 +405,21 @@ fn prefetched(mount: &MountInfo) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn how_a_mount_keeps_up_is_said_in_a_line() {
+        let mut follow = FollowInfo { every: Duration::from_secs(60), ..FollowInfo::default() };
+        assert_eq!(followed(None), "-");
+        assert_eq!(followed(Some(&follow)), "every 1 m");
+        follow.failed = Some("the origin answered 503".to_owned());
+        let said = followed(Some(&follow));
+        assert!(said.contains("not since") && said.ends_with("answered 503"), "{said}");
+        follow.never_changes = true;
+        assert_eq!(followed(Some(&follow)), "one version");
+    }
 
     #[test]
     fn a_mount_that_the_agent_lists_and_nobody_serves_is_listed_once() {

@@ -437,6 +437,7 @@ fn mount() -> MountInfo {
             wait_p99_us: 1_200_000,
         }),
         cache_quota: None,
+        follow: None,
     }
 }
 

@@ -70,7 +70,7 @@ impl Whose {
 }
 
 /// The name as mounts are listed by.
-fn mounted_on(dir: &Path) -> std::path::PathBuf {
+pub fn mounted_on(dir: &Path) -> std::path::PathBuf {
     links::places(dir).last().unwrap_or_else(|| dir.to_owned())
 }
 

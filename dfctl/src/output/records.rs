@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::{Format, Output, Verbosity, when};
 use crate::backend::{
-    AgentStatus, Artifact, Away, CachedEntry, CachedTask, Collected, Entry, EntryKind, Ledger,
-    MountInfo, PinnedTree, Prefetch, PrefetchInfo, PrefetchState, Profile, ReadsInfo, Survival,
-    TracedFile, Verified, View,
+    AgentStatus, Artifact, Away, CachedEntry, CachedTask, Collected, Entry, EntryKind, FollowInfo,
+    Ledger, MountInfo, PinnedTree, Prefetch, PrefetchInfo, PrefetchState, Profile, ReadsInfo,
+    Survival, TracedFile, Verified, View,
 };
 use crate::error::CliError;
 
@@ -277,6 +277,7 @@ impl Record for MountInfo {
             "away": self.away.as_ref().map(away_json),
             "reads": self.reads.as_ref().map(reads_json),
             "cache_quota_bytes": self.cache_quota.map(|quota| quota.0),
+            "follow": self.follow.as_ref().map(follow_json),
             "ledger": ledger_json(&self.ledger),
         })
     }
@@ -301,6 +302,20 @@ fn reads_json(reads: &ReadsInfo) -> Value {
         "waiting": reads.waiting,
         "wait_p50_ms": millis(reads.wait_p50_us),
         "wait_p99_ms": millis(reads.wait_p99_us),
+    })
+}
+
+fn follow_json(follow: &FollowInfo) -> Value {
+    let at = |ms: u64| (ms > 0).then(|| when::iso(i64::try_from(ms / 1000).unwrap_or(i64::MAX)));
+    json!({
+        "every_seconds": follow.every.as_secs_f64(),
+        "switches": follow.switches,
+        "switched_at": at(follow.switched_ms),
+        "looked_at": at(follow.looked_ms),
+        "failed": follow.failed,
+        "failing_since": at(follow.failing_ms),
+        "earlier_versions": follow.earlier,
+        "never_changes": follow.never_changes,
     })
 }
 

@@ -42,6 +42,20 @@ pub fn rough(duration: Duration) -> String {
     }
 }
 
+/// `30 s`, `1 m`, `90 s`, `6 h`: a time that somebody named.
+pub fn every(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let whole =
+        |unit: u64| seconds > 0 && seconds.is_multiple_of(unit) && duration.subsec_nanos() == 0;
+    match [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")]
+        .into_iter()
+        .find(|(unit, _)| whole(*unit))
+    {
+        Some((unit, letter)) => format!("{} {letter}", seconds / unit),
+        None => format!("{} s", duration.as_secs_f64()),
+    }
+}
+
 /// `0:05`, `12:30`, `1:02:03`: time left.
 pub fn countdown(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -65,6 +79,13 @@ mod tests {
         for extreme in [i64::MIN, i64::MAX] {
             assert!(iso(extreme).ends_with('Z'));
         }
+    }
+
+    #[test]
+    fn what_somebody_named_is_said_as_it_was() {
+        let said = [30, 60, 90, 3600, 86_400].map(|seconds| every(Duration::from_secs(seconds)));
+        assert_eq!(said, ["30 s", "1 m", "90 s", "1 h", "1 d"]);
+        assert_eq!(every(Duration::from_millis(1500)), "1.5 s");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod views;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_artifact::erofs::Kind;
 use dfs_artifact::{Index, View};
@@ -24,9 +25,10 @@ use dfs_proto::node::{
     FilesChunk, HandOverReply, HandOverRequest, ListEntry, ListRequest, MountInfo, MountRequest,
     MountsReply, MountsRequest, Named, OpenReply, OpenRequest, PinReply, PinRequest, PinTaskReply,
     PinTaskRequest, PinsReply, PinsRequest, PreheatRequest, ReadChunk, ReadFilesRequest,
-    ReadRequest, RecordTraceRequest, RemoveTaskReply, RemoveTaskRequest, StatusReply,
-    StatusRequest, SwarmReply, SwarmRequest, TasksReply, TasksRequest, TraceReply, TraceRequest,
-    UnmountReply, UnmountRequest, UnpinReply, UnpinRequest, VerifyCacheEvent, VerifyCacheRequest,
+    ReadRequest, RecordTraceRequest, RefreshReply, RefreshRequest, RemoveTaskReply,
+    RemoveTaskRequest, StatusReply, StatusRequest, SwarmReply, SwarmRequest, TasksReply,
+    TasksRequest, TraceReply, TraceRequest, UnmountReply, UnmountRequest, UnpinReply, UnpinRequest,
+    VerifyCacheEvent, VerifyCacheRequest,
 };
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status};
@@ -38,7 +40,7 @@ use super::mounts::Meant;
 use super::prefetch::Mode;
 use super::status::{CallError, status_of};
 use super::walk::{Depth, Walk, find, missing};
-use super::{Agent, CommandId, MountTableError, Question, mounts};
+use super::{Agent, CommandId, Looked, MountTableError, OFTENEST, Question, mounts};
 use crate::core::Owner;
 use crate::lane::Wanted;
 use crate::mount::{Audience, Detach, Privileges, Programs, User};
@@ -74,6 +76,16 @@ fn entries<T: Send + 'static>(
         entry.map_err(failed)
     });
     Ok(stream::iter(entries).boxed())
+}
+
+/// How often a mount looks its target up that is to follow it.
+fn follow_of(every_ms: u64) -> Result<Option<Duration>, CallError> {
+    let every = Duration::from_millis(every_ms);
+    if every_ms > 0 && every < OFTENEST {
+        let what = format!("a mount follows its target every {} s at most", OFTENEST.as_secs());
+        return Err(CallError::BadRequest(what));
+    }
+    Ok((every_ms > 0).then_some(every))
 }
 
 /// How a mount shows it.
@@ -374,6 +386,7 @@ impl node_server::Node for NodeService {
             privileges: powers,
             programs: if request.noexec { Programs::AreRefused } else { Programs::Start },
             prefetch,
+            follow: follow_of(request.follow_ms).map_err(failed)?,
             by: asker,
             data_dir: self.agent.facts().data_dir.clone(),
             away: found.away,
@@ -411,6 +424,24 @@ impl node_server::Node for NodeService {
     ) -> Result<Response<MountsReply>, Status> {
         let mounts = self.mounted(None, Asker::of(&request)).await?;
         Ok(Response::new(MountsReply { mounts }))
+    }
+
+    async fn refresh(
+        &self,
+        request: Request<RefreshRequest>,
+    ) -> Result<Response<RefreshReply>, Status> {
+        let _busy = self.agent.enter();
+        let asker = Asker::of(&request);
+        let dir = PathBuf::from(request.into_inner().dir);
+        let shown = self.agent.mounts().shown_at(&dir).filter(|shown| shown.is_for(asker));
+        let shown = shown.ok_or_else(|| failed(MountTableError::NotMounted(dir.clone())))?;
+        drop(shown);
+        let follow = self.agent.mounts().follow_at(&dir).map_err(failed)?;
+        let looked = follow.look_now().await;
+        let looked = looked.ok_or_else(|| failed(MountTableError::NotMounted(dir.clone())))?;
+        let switched = looked.map_err(failed)? == Looked::Switched;
+        let mount = self.mounted(Some(dir), asker).await?.pop();
+        Ok(Response::new(RefreshReply { switched, mount }))
     }
 
     async fn trace(&self, request: Request<TraceRequest>) -> Result<Response<TraceReply>, Status> {

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dfs_artifact::View;
 use dfs_model::{ByteSize, Invariant, TaskInfo};
@@ -25,12 +25,13 @@ use futures::stream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::follow::Following;
 use super::independent::Records;
 use super::lazy::lend;
 use super::mounts::What;
 use super::prefetch::Mode;
 use super::{Agent, Asker, CallError, MountTableError};
-use crate::core::Owner;
+use crate::core::{Generation, Owner};
 use crate::holder::{Holder, Kept, Left, LeftGuard, RECORD_FORMAT, Then};
 use crate::mount;
 
@@ -88,7 +89,7 @@ pub(super) fn read_record(path: &Path) -> io::Result<Option<KeptMount>> {
 
 /// What is written down of a mount.
 pub(super) fn shown(what: &What) -> ShownMount {
-    let What { opened, view, path, by, prefetch, owner, away: _, cache_quota } = what;
+    let What { opened, view, path, by, prefetch, owner, away: _, cache_quota, following } = what;
     let reads_as = match &opened.target.credentials {
         Credentials::User(user) => Some(LocalUser { uid: user.uid, gid: user.gid }),
         _ => None,
@@ -109,7 +110,29 @@ pub(super) fn shown(what: &What) -> ShownMount {
         prefetch: wire::Prefetch::from(*prefetch).into(),
         view: targets::view_to_wire(*view).into(),
         cache_quota: cache_quota.map(|quota| quota.0),
+        follow_ms: following.map_or(0, |following| milliseconds(following.every)),
+        switches: following.map_or(0, |following| following.switches),
+        switched_unix_ms: following.and_then(|following| following.switched).map_or(0, unix_ms),
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time as messages have it; 0 is none.
+pub(super) fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, milliseconds)
+}
+
+fn following(shown: &ShownMount) -> Option<Following> {
+    let since = |ms| UNIX_EPOCH + Duration::from_millis(ms);
+    let following = || Following {
+        every: Duration::from_millis(shown.follow_ms),
+        switches: shown.switches,
+        switched: (shown.switched_unix_ms > 0).then(|| since(shown.switched_unix_ms)),
+    };
+    (shown.follow_ms > 0).then(following)
 }
 
 /// What a mount shows that was written down.
@@ -123,6 +146,7 @@ pub(super) fn what(opened: OpenArtifact, shown: &ShownMount) -> What {
         owner: Owner { uid: shown.uid, gid: shown.gid },
         away: None,
         cache_quota: shown.cache_quota.map(ByteSize),
+        following: following(shown),
     }
 }
 
@@ -346,7 +370,27 @@ impl Agent {
         }
         let opened = timeout(OPENED, self.open_again(&record)).await;
         let opened = opened.map_err(|_| NotResumed::Late)??;
-        Ok(self.mounts().resume(kept, record, opened).await?)
+        let earlier = timeout(OPENED, self.open_earlier(&record)).await.unwrap_or_default();
+        Ok(self.mounts().resume(kept, record, opened, earlier).await?)
+    }
+
+    /// Opens what a mount has shown and some still use, from the store: what is not there any more is left out.
+    async fn open_earlier(&self, record: &KeptMount) -> Vec<(Generation, OpenArtifact)> {
+        let mut opened = Vec::new();
+        let target = record.shown.as_ref().and_then(|shown| target(shown).ok());
+        for (earlier, target) in record.earlier.iter().zip(target.iter().cycle()) {
+            let Ok(generation) = u16::try_from(earlier.generation) else { continue };
+            let artifact = earlier.artifact.clone();
+            let answer = ResolveReply { artifact, ..ResolveReply::default() };
+            match self.host().engine.open_answer(target, answer).await {
+                Ok(one) => opened.push((Generation(generation), one)),
+                Err(error) => {
+                    let error = error_chain(&error);
+                    tracing::warn!(generation, error, "an earlier version of a mount is lost");
+                }
+            }
+        }
+        opened
     }
 
     /// Opens what a mount shows, from the store; where the store has lost the index, as the origin has it.

@@ -22,6 +22,7 @@ use super::kept;
 use super::mounts::{
     KEPT, MountRequest, MountTable, MountTableError, Shown, shown, shows_whole, whole_tree,
 };
+use super::prefetch::Prefetch;
 use super::traces::Beginning;
 use crate::holder::LeftGuard;
 use crate::lane::{self, Chosen, Lane};
@@ -43,7 +44,8 @@ impl MountTable {
         let (watcher, kept_so) = (self.watcher(Beginning::Mounted), noted.clone());
         let mounting = tokio::task::spawn_blocking(move || {
             let blobs = independent::blobs(&what.opened)?;
-            let (watching, prefetch) = watcher.watch(&what, &content)?;
+            let watching = watcher.watch(&what)?;
+            let prefetch = Prefetch::new(what.prefetch, Arc::clone(watching.watched()), &content);
             options.core.recorder = Some(Arc::clone(watching.watched().recorder()));
             let missing = missing(&what.opened)?;
             let files = missing.iter().map(|(_, file)| file.try_clone());
@@ -97,7 +99,8 @@ impl MountTable {
         let (watcher, kept_so, lent) =
             (self.watcher(Beginning::Resumed), noted.clone(), self.lent());
         let resuming = tokio::task::spawn_blocking(move || {
-            let (watching, prefetch) = watcher.watch(&what, &content)?;
+            let watching = watcher.watch(&what)?;
+            let prefetch = Prefetch::new(what.prefetch, Arc::clone(watching.watched()), &content);
             options.core.recorder = Some(Arc::clone(watching.watched().recorder()));
             let spaces = spaces(&what.opened, content, Vec::new());
             let ties = ties(&what.opened, &shown_so, &noted, &lent)?;

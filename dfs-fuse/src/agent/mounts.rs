@@ -1,13 +1,14 @@
 //! What this process has mounted.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dfs_artifact::{Index, OriginRecipe, Recipe, View, erofs};
 use dfs_model::{ByteRange, ByteSize, CanonicalUrl, GroupRange, GroupSet};
-use dfs_peer::engine::{Ledger, Mark, ReadError, Task};
+use dfs_peer::engine::{Engine, Ledger, Mark, ReadError, Task};
 use dfs_peer::host::Host;
 use dfs_peer::opener::OpenArtifact;
 use dfs_peer::store::{Lent, Medium, StoreError};
@@ -24,6 +25,7 @@ use super::api::trace::Traced;
 use super::asker::Asker;
 use super::before::{Away, Before};
 use super::content::SpaceContent;
+use super::follow::{Follow, FollowCounts, FollowView, Follower, Following};
 use super::independent::{self, Noted, Records};
 use super::kept;
 use super::lazy::count_missing;
@@ -32,13 +34,13 @@ use super::quota::Quotas;
 use super::shared::Sharing;
 use super::traces::{Beginning, Traces, Watching, subject};
 use super::walk::find;
-use crate::core::{AllReads, Generation, Owner, Reads, Seen};
+use crate::core::{AllReads, Generation, Left, Owner, Reads, Seen, Snapshot, Versions};
 use crate::holder::{Holder, Kept};
 use crate::lane::{self, Chosen, Lane, Machine, Shape, Wanted};
 use crate::mount::{
     self, Audience, Custody, Detach, Keeping, Missing, MountEntry, MountError, MountOptions,
-    Mounted, Privileges, Programs, Served, Survival, UnmountError, Unmounted, mounted_at, served,
-    unmount,
+    Mounted, Privileges, Programs, Served, Survival, Switcher, UnmountError, Unmounted,
+    decode_nodes, mounted_at, served, unmount,
 };
 use crate::trace::Place;
 use crate::tree::{Footprint, IndexTree, PartTree, Totals, Tree, TreeError};
@@ -79,6 +81,8 @@ pub struct MountRequest {
     pub away: Option<Away>,
     /// How much of the cache it may take.
     pub cache_quota: Option<ByteSize>,
+    /// How often its target is looked up, where it is to show what that names by then.
+    pub follow: Option<Duration>,
 }
 
 /// A mount or unmount that came to nothing.
@@ -111,6 +115,12 @@ pub enum MountTableError {
     /// It is another user's.
     #[error("{} is not a mount of yours: who mounted it, the agent's own user and root take it away", .0.display())]
     NotYours(PathBuf),
+    /// What an earlier agent wrote down of it.
+    #[error("what was written down of it cannot be read")]
+    Nodes(#[source] io::Error),
+    /// It shows one version.
+    #[error("{} shows the version that it was mounted with: it follows nothing", .0.display())]
+    NotFollowing(PathBuf),
     /// The process is stopping.
     #[error("the agent is stopping")]
     Stopping,
@@ -129,13 +139,81 @@ impl MountTableError {
 
 struct Entry {
     mounted: Mounted,
+    showing: Showing,
+    follow: Option<Arc<Follow>>,
+}
+
+/// What a mount shows at a time.
+pub(super) struct Now {
     shown: Arc<Shown>,
     /// Keeps its bytes from being evicted, also where nobody in this process reads them.
     _content: Arc<SpaceContent>,
     /// Ends what is fetched for it.
-    _prefetching: DropGuard,
+    _prefetching: Option<DropGuard>,
     /// Its run ends after it.
     _watching: Watching,
+}
+
+impl Now {
+    /// Where nothing is fetched for it yet.
+    pub fn new(shown: Arc<Shown>, content: Arc<SpaceContent>, watching: Watching) -> Self {
+        Self { shown, _content: content, _prefetching: None, _watching: watching }
+    }
+}
+
+/// What a mount shows now, and what it takes to have it show something else.
+#[derive(Clone)]
+pub(super) struct Showing {
+    now: Arc<Mutex<Now>>,
+    watcher: Watcher,
+    quotas: Arc<Quotas>,
+    ended: CancellationToken,
+    tasks: TaskTracker,
+    runtime: Handle,
+}
+
+impl Showing {
+    /// What is shown.
+    pub fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.now.lock().shown)
+    }
+
+    /// Has the reads of it recorded. Blocks.
+    pub fn watch(&self, what: &What) -> Result<Watching, MountTableError> {
+        self.watcher.watch(what)
+    }
+
+    /// What it holds in use of what it shows next.
+    pub fn content(&self, what: &What) -> Result<Arc<SpaceContent>, MountTableError> {
+        content_of(&self.quotas, &what.opened, what.cache_quota)
+    }
+
+    /// Something else is shown, for which is fetched from now on; what it was.
+    pub fn put(&self, next: Now) -> Now {
+        let before = std::mem::replace(&mut *self.now.lock(), next);
+        self.fetch();
+        before
+    }
+
+    /// Fetches for what is shown, until it is another or the mount ends.
+    fn fetch(&self) {
+        let mut now = self.now.lock();
+        let (stop, shown) = (self.ended.child_token(), Arc::clone(&now.shown));
+        let until = stop.clone();
+        let fetching = async move {
+            until.run_until_cancelled(shown.prefetch.run(&shown)).await;
+        };
+        self.tasks.spawn_on(fetching, &self.runtime);
+        if let Some(quota) = now._content.quota() {
+            let kept = Arc::clone(quota).keep(Arc::downgrade(&now._content));
+            let ended = stop.clone();
+            let keeping = async move {
+                ended.run_until_cancelled(kept).await;
+            };
+            self.tasks.spawn_on(keeping, &self.runtime);
+        }
+        now._prefetching = Some(stop.drop_guard());
+    }
 }
 
 /// Why a mount of an earlier agent has its lane.
@@ -143,20 +221,15 @@ pub(super) const KEPT: &str = "as the agent before this one had it";
 
 /// What is mounted.
 pub(super) struct Shown {
-    opened: OpenArtifact,
-    view: View,
-    path: Vec<u8>,
+    what: What,
     lane: Chosen,
     /// What of the spaces is shown. Of a whole tree it is found out when somebody wants to know; `None` where its
     /// index does not tell.
     footprint: OnceLock<Option<Footprint>>,
     marks: Vec<Mark>,
-    by: Asker,
     prefetch: Prefetch,
-    away: Option<Away>,
     /// What its readers meet, where that is seen.
     reads: Option<Arc<Reads>>,
-    cache_quota: Option<ByteSize>,
 }
 
 /// A mount as people see it.
@@ -189,6 +262,8 @@ pub struct MountView {
     pub reads: Option<Seen>,
     /// How much of the cache it may take.
     pub cache_quota: Option<ByteSize>,
+    /// How it keeps up with its target, where it does.
+    pub follow: Option<FollowView>,
 }
 
 /// The mounts of this process; dropping it unmounts them all.
@@ -209,14 +284,16 @@ pub struct MountTable {
     is_layered: bool,
     /// What is read of them.
     traces: Arc<Traces>,
-    /// Who is told of that.
-    swarm: Option<Swarm>,
     /// What readers meet.
     reads: AllReads,
     /// Where this process listens.
     socket: Option<PathBuf>,
     /// How much of the cache they may take.
     quotas: Arc<Quotas>,
+    /// Who opens what is followed, and whose swarm is told of what is read.
+    engine: Engine,
+    /// What those did that follow.
+    follows: Arc<FollowCounts>,
     /// One for each mount that is served, until it ends; the runtime's end ends them too.
     watchers: TaskTracker,
 }
@@ -245,10 +322,11 @@ impl MountTable {
             traces: Arc::new(Traces::in_dir(data_dir)),
             lent: host.engine.store().lent().clone(),
             is_layered: matches!(host.engine.store().medium(), Medium::Layered(_)),
-            swarm: host.engine.swarm().cloned(),
             reads: AllReads::default(),
             socket: facts.socket.clone(),
             quotas: Arc::default(),
+            engine: host.engine.clone(),
+            follows: Arc::default(),
             watchers: TaskTracker::new(),
         }
     }
@@ -265,7 +343,21 @@ impl MountTable {
 
     /// What is mounted on a directory.
     pub(super) fn shown_at(&self, dir: &Path) -> Option<Arc<Shown>> {
-        self.entries.lock().get(dir).map(|entry| Arc::clone(&entry.shown))
+        self.entries.lock().get(dir).map(|entry| entry.showing.shown())
+    }
+
+    /// Who has the mount on a directory follow its target.
+    pub fn follow_at(&self, dir: &Path) -> Result<Arc<Follow>, MountTableError> {
+        let entries = self.entries.lock();
+        let entry = entries.get(dir);
+        let entry = entry.ok_or_else(|| MountTableError::NotMounted(dir.to_owned()))?;
+        let follow = entry.follow.clone();
+        follow.ok_or_else(|| MountTableError::NotFollowing(dir.to_owned()))
+    }
+
+    /// What those did that follow.
+    pub fn follows(&self) -> &FollowCounts {
+        &self.follows
     }
 
     /// What is read of them.
@@ -289,15 +381,7 @@ impl MountTable {
         opened: &OpenArtifact,
         quota: Option<ByteSize>,
     ) -> Result<Arc<SpaceContent>, MountTableError> {
-        let enter = |limit| {
-            for task in &opened.tasks {
-                task.stored().can_take_out().map_err(MountTableError::NoQuota)?;
-            }
-            let tasks = opened.tasks.iter().map(Task::id).collect();
-            Ok::<_, MountTableError>(self.quotas.enter(limit, tasks))
-        };
-        let quota = quota.map(enter).transpose()?;
-        Ok(Arc::new(SpaceContent::of(opened, quota)?))
+        content_of(&self.quotas, opened, quota)
     }
 
     /// Who keeps them.
@@ -348,7 +432,8 @@ impl MountTable {
         let mounting = tokio::task::spawn_blocking(move || {
             give_back(&whole);
             let (tree, footprint) = tree_of(whole, &what.path)?;
-            let (watching, prefetch) = watcher.watch(&what, &content)?;
+            let watching = watcher.watch(&what)?;
+            let prefetch = Prefetch::new(what.prefetch, Arc::clone(watching.watched()), &content);
             options.core.recorder = Some(Arc::clone(watching.watched().recorder()));
             let mounted = mount::mount(&dir, tree, content, &options)?;
             if let Err(Some(why)) = mounted.direct() {
@@ -455,7 +540,8 @@ impl MountTable {
         let what = What { prefetch: Mode::Off, ..what };
         let (watcher, in_use) = (self.watcher(Beginning::Mounted), Arc::clone(&content));
         let beginning = tokio::task::spawn_blocking(move || {
-            let (watching, prefetch) = watcher.watch(&what, &content)?;
+            let watching = watcher.watch(&what)?;
+            let prefetch = Prefetch::new(what.prefetch, Arc::clone(watching.watched()), &content);
             let shown = Shown::new(what, OnceLock::new(), lane, prefetch, None);
             Ok::<_, MountTableError>((shown, watching))
         });
@@ -482,7 +568,8 @@ impl MountTable {
     }
 
     pub(super) fn watcher(&self, beginning: Beginning) -> Watcher {
-        Watcher { traces: Arc::clone(&self.traces), swarm: self.swarm.clone(), beginning }
+        let swarm = self.engine.swarm().cloned();
+        Watcher { traces: Arc::clone(&self.traces), swarm, beginning }
     }
 
     /// Has the reads of a mount counted, and its directories say who serves it.
@@ -497,11 +584,12 @@ impl MountTable {
     }
 
     /// Goes on with a mount that an earlier agent left, and that shows `opened`.
-    pub async fn resume(
+    pub(super) async fn resume(
         &self,
         left: Kept,
         record: KeptMount,
         opened: OpenArtifact,
+        earlier: Vec<(Generation, OpenArtifact)>,
     ) -> Result<PathBuf, MountTableError> {
         let whole = whole_tree(&opened)?;
         let shown = record.shown.clone().unwrap_or_default();
@@ -513,12 +601,15 @@ impl MountTable {
         hold_to_quota(&mut options, what.cache_quota);
         options.core.owner = what.owner;
         options.core.generation = Generation(u16::try_from(record.generation).unwrap_or(0));
+        options.core.versions = what.versions();
         options.keeping = self.keeping(shown);
         let reads = self.counts(&mut options);
         let watcher = self.watcher(Beginning::Resumed);
         let resuming = tokio::task::spawn_blocking(move || {
+            options.core.left = Some(left_of(&left, &record, &what.path, earlier)?);
             let (tree, footprint) = tree_of(whole, &what.path)?;
-            let (watching, prefetch) = watcher.watch(&what, &content)?;
+            let watching = watcher.watch(&what)?;
+            let prefetch = Prefetch::new(what.prefetch, Arc::clone(watching.watched()), &content);
             options.core.recorder = Some(Arc::clone(watching.watched().recorder()));
             let mounted = mount::resume(left, &record, tree, content, &options)?;
             let lane = match mounted.direct() {
@@ -578,21 +669,20 @@ impl MountTable {
         watching: Watching,
     ) -> PathBuf {
         let (dir, ended) = (mounted.dir().to_owned(), mounted.ended());
-        let stop = ended.child_token();
-        let (until, fetched_for) = (stop.clone(), Arc::clone(&shown));
-        self.watchers.spawn(async move {
-            until.run_until_cancelled(fetched_for.prefetch.run(&fetched_for)).await;
-        });
-        if let Some(quota) = content.quota() {
-            let kept = Arc::clone(quota).keep(Arc::downgrade(&content));
-            let ended = stop.clone();
-            self.watchers.spawn(async move {
-                ended.run_until_cancelled(kept).await;
-            });
-        }
-        let _prefetching = stop.drop_guard();
-        let (_content, _watching) = (content, watching);
-        let entry = Entry { mounted, shown, _content, _prefetching, _watching };
+        let following = shown.what.following;
+        let showing = Showing {
+            now: Arc::new(Mutex::new(Now::new(shown, content, watching))),
+            watcher: self.watcher(Beginning::Mounted),
+            quotas: Arc::clone(&self.quotas),
+            ended: ended.clone(),
+            tasks: self.watchers.clone(),
+            runtime: Handle::current(),
+        };
+        showing.fetch();
+        let follow = following
+            .zip(mounted.switcher())
+            .map(|(following, switcher)| self.follow(following, switcher, showing.clone()));
+        let entry = Entry { mounted, showing, follow };
         let nameless = match entry.mounted.has_name() {
             true => self.entries.lock().insert(dir.clone(), entry),
             false => Some(entry),
@@ -602,6 +692,17 @@ impl MountTable {
         self.recount();
         self.recount_after(ended);
         dir
+    }
+
+    /// Has a mount follow its target until it ends.
+    fn follow(&self, following: Following, switcher: Switcher, showing: Showing) -> Arc<Follow> {
+        let (ended, counts) = (showing.ended.clone(), Arc::clone(&self.follows));
+        let follower = Follower::new(self.engine.clone(), showing, counts, switcher);
+        let follow = follower.handle();
+        self.watchers.spawn(async move {
+            ended.run_until_cancelled(follower.run(following)).await;
+        });
+        follow
     }
 
     /// Has nobody take up a mount any more that has ended.
@@ -661,7 +762,7 @@ impl MountTable {
 
     fn take(&self, dir: &Path, asker: Asker) -> Result<Option<Entry>, MountTableError> {
         let mut entries = self.entries.lock();
-        if entries.get(dir).is_some_and(|entry| !asker.may_undo(entry.shown.by)) {
+        if entries.get(dir).is_some_and(|entry| !asker.may_undo(entry.showing.shown().what.by)) {
             return Err(MountTableError::NotYours(dir.to_owned()));
         }
         Ok(entries.remove(dir))
@@ -717,15 +818,61 @@ impl MountTable {
         let entries = self.entries.lock();
         let wanted = entries.iter().filter(|(dir, _)| only.is_none_or(|only| only == *dir));
         let of = |(dir, entry): (&PathBuf, &Entry)| {
-            (dir.clone(), Arc::clone(&entry.shown), entry.mounted.survival().clone())
+            let (shown, follow) = (entry.showing.shown(), entry.follow.clone());
+            (dir.clone(), shown, entry.mounted.survival().clone(), follow)
         };
         let shown: Vec<_> = wanted.map(of).collect();
         drop(entries);
-        shown.into_iter().map(|(dir, shown, survival)| shown.view(dir, survival)).collect()
+        let view = |(dir, shown, survival, follow): (_, Arc<Shown>, _, Option<Arc<Follow>>)| {
+            let follow = follow.and_then(|follow| follow.view(&shown));
+            MountView { follow, ..shown.view(dir, survival) }
+        };
+        shown.into_iter().map(view).collect()
     }
 }
 
+/// What an earlier agent left of a mount beside what it shows.
+fn left_of(
+    left: &Kept,
+    record: &KeptMount,
+    path: &[u8],
+    earlier: Vec<(Generation, OpenArtifact)>,
+) -> Result<Left, MountTableError> {
+    let snapshot = |(generation, opened): &(Generation, OpenArtifact)| {
+        let (tree, _) = tree_of(whole_tree(opened)?, path)?;
+        let content = Arc::new(SpaceContent::of(opened, None)?);
+        Ok::<_, MountTableError>(Snapshot {
+            generation: *generation,
+            tree,
+            content,
+            recorder: None,
+        })
+    };
+    let nodes = left.record.nodes(record).map_err(MountTableError::Nodes)?;
+    // What has one that cannot be shown any more open is told so.
+    let earlier = earlier.iter().filter_map(|one| snapshot(one).ok()).collect();
+    Ok(Left { earlier, nodes: decode_nodes(&nodes) })
+}
+
+/// What is held in use of what is shown.
+fn content_of(
+    quotas: &Arc<Quotas>,
+    opened: &OpenArtifact,
+    quota: Option<ByteSize>,
+) -> Result<Arc<SpaceContent>, MountTableError> {
+    let enter = |limit| {
+        for task in &opened.tasks {
+            task.stored().can_take_out().map_err(MountTableError::NoQuota)?;
+        }
+        let tasks = opened.tasks.iter().map(Task::id).collect();
+        Ok::<_, MountTableError>(quotas.enter(limit, tasks))
+    };
+    let quota = quota.map(enter).transpose()?;
+    Ok(Arc::new(SpaceContent::of(opened, quota)?))
+}
+
 /// Has the reads of a mount recorded.
+#[derive(Clone)]
 pub(super) struct Watcher {
     traces: Arc<Traces>,
     swarm: Option<Swarm>,
@@ -734,17 +881,11 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Blocks.
-    pub(super) fn watch(
-        &self,
-        what: &What,
-        content: &Arc<SpaceContent>,
-    ) -> Result<(Watching, Prefetch), MountTableError> {
+    pub(super) fn watch(&self, what: &What) -> Result<Watching, MountTableError> {
         let subject = subject(&what.opened, &what.path).ok_or(MountTableError::NoTree)?;
         let lengths = what.opened.tasks.iter().map(Task::length);
         let sharing = Sharing::of(self.swarm.as_ref(), &what.opened);
-        let watching = self.traces.watch(subject, lengths, self.beginning, sharing);
-        let prefetch = Prefetch::new(what.prefetch, Arc::clone(watching.watched()), content);
-        Ok((watching, prefetch))
+        Ok(self.traces.watch(subject, lengths, self.beginning, sharing))
     }
 }
 
@@ -792,6 +933,7 @@ impl Alone {
             private: matches!(request.audience, Audience::Only(_)),
             others: request.owner != Owner::default(),
             limited: request.cache_quota.is_some(),
+            follows: request.follow.is_some(),
         }
     }
 }
@@ -863,54 +1005,56 @@ impl Shown {
         prefetch: Prefetch,
         reads: Option<Arc<Reads>>,
     ) -> Arc<Self> {
-        let What { opened, view, path, by, away, cache_quota, .. } = what;
-        let marks = opened.tasks.iter().map(Task::mark).collect();
-        Arc::new(Self {
-            opened,
-            view,
-            path,
-            lane,
-            footprint,
-            marks,
-            by,
-            prefetch,
-            away,
-            reads,
-            cache_quota,
-        })
+        let marks = what.opened.tasks.iter().map(Task::mark).collect();
+        Arc::new(Self { what, lane, footprint, marks, prefetch, reads })
+    }
+
+    /// What it is.
+    pub(super) fn what(&self) -> &What {
+        &self.what
+    }
+
+    /// What its readers meet, where that is seen.
+    pub(super) fn reads(&self) -> Option<Arc<Reads>> {
+        self.reads.clone()
+    }
+
+    /// By which way it is read.
+    pub(super) fn lane(&self) -> &Chosen {
+        &self.lane
     }
 
     /// Whose it is.
     pub(super) fn by(&self) -> Asker {
-        self.by
+        self.what.by
     }
 
     /// Whether this user may be told of it.
     pub(super) fn is_for(&self, asker: Asker) -> bool {
-        asker.may_see_mount(self.by, &self.opened)
+        asker.may_see_mount(self.what.by, &self.what.opened)
     }
 
     /// The artifact, and where in it lies what is at `path` of the mount.
     pub(super) fn within(&self, path: &[u8]) -> Meant {
-        let index = self.opened.index.as_ref().map(|index| &*index.index);
+        let index = self.what.opened.index.as_ref().map(|index| &*index.index);
         let is_file = |index: &Index| {
-            let nid = find(index, &self.path).ok().flatten();
+            let nid = find(index, &self.what.path).ok().flatten();
             let attr = nid.and_then(|nid| index.image().attr(nid).ok());
             attr.is_some_and(|attr| attr.kind == erofs::Kind::File)
         };
-        let joined = match (&self.path[..], path) {
+        let joined = match (&self.what.path[..], path) {
             (own, b"") => own.to_vec(),
             (b"", path) => path.to_vec(),
             // It is mounted in a directory that was made for it.
             (own, _) if index.is_some_and(is_file) => own.to_vec(),
             (own, path) => [own, b"/", path].concat(),
         };
-        Meant { opened: self.opened.clone(), view: self.view, path: joined }
+        Meant { opened: self.what.opened.clone(), view: self.what.view, path: joined }
     }
 
     /// It, as what is known of its reads is asked for.
     pub(super) fn traced(&self, dir: PathBuf) -> Traced {
-        Traced { dir: Some(dir), opened: self.opened.clone(), path: self.path.clone() }
+        Traced { dir: Some(dir), opened: self.what.opened.clone(), path: self.what.path.clone() }
     }
 
     /// Where all that it shows lies. Blocks.
@@ -924,7 +1068,7 @@ impl Shown {
 
     /// Looks at every inode the first time.
     fn footprint(&self) -> Option<&Footprint> {
-        let of_all = || Footprint::of(&whole_tree(&self.opened).ok()?).ok();
+        let of_all = || Footprint::of(&whole_tree(&self.what.opened).ok()?).ok();
         self.footprint.get_or_init(of_all).as_ref()
     }
 
@@ -943,19 +1087,19 @@ impl Shown {
     fn view(&self, dir: PathBuf, survival: Survival) -> MountView {
         let mut ledger = Ledger::default();
         let mut cached = 0;
-        for (space, (task, mark)) in self.opened.tasks.iter().zip(&self.marks).enumerate() {
+        for (space, (task, mark)) in self.what.opened.tasks.iter().zip(&self.marks).enumerate() {
             let here = self.here(space, task);
             cached += here.iter().map(|run| run.len()).sum::<u64>();
             ledger += &task.account_since(mark, here);
         }
-        let (files, content) = match &self.path[..] {
+        let (files, content) = match &self.what.path[..] {
             [] => {
-                let whole = self.opened.describe();
+                let whole = self.what.opened.describe();
                 (whole.files, whole.bytes)
             }
             _ => self.footprint().map_or((0, 0), |part| (part.files, part.bytes)),
         };
-        let (opened, path, by) = (self.opened.clone(), self.path.clone(), self.by);
+        let (opened, path, by) = (self.what.opened.clone(), self.what.path.clone(), self.what.by);
         let (lane, prefetch) = (self.lane.clone(), self.prefetch.view());
         MountView {
             dir,
@@ -969,9 +1113,10 @@ impl Shown {
             by,
             survival,
             prefetch,
-            away: self.away.clone(),
+            away: self.what.away.clone(),
             reads: self.reads.as_ref().map(|reads| reads.seen()),
-            cache_quota: self.cache_quota,
+            cache_quota: self.what.cache_quota,
+            follow: None,
         }
     }
 }
@@ -987,6 +1132,7 @@ impl MountRequest {
             owner: self.owner,
             away: self.away.clone(),
             cache_quota: self.cache_quota,
+            following: self.follow.map(Following::every),
         }
     }
 
@@ -997,6 +1143,7 @@ impl MountRequest {
         options.privileges = self.privileges;
         options.programs = self.programs;
         options.core.owner = self.owner;
+        options.core.versions = self.what().versions();
         options.mount_point_of = self.by.mounts_on_own();
         options.way.clone_from(&self.way);
         options.in_sight = Some(self.data_dir.clone());
@@ -1032,6 +1179,22 @@ pub(super) struct What {
     pub away: Option<Away>,
     /// How much of the cache it may take.
     pub cache_quota: Option<ByteSize>,
+    /// How it follows its target, where it does.
+    pub following: Option<Following>,
+}
+
+impl What {
+    /// The same of another version.
+    pub fn of_another_version(&self, opened: OpenArtifact) -> Self {
+        let (path, view, by) = (self.path.clone(), self.view, self.by);
+        let Self { prefetch, owner, following, cache_quota, .. } = *self;
+        Self { opened, view, path, by, prefetch, owner, following, cache_quota, away: None }
+    }
+
+    /// Whether another version may be shown in its place.
+    fn versions(&self) -> Versions {
+        if self.following.is_some() { Versions::Followed } else { Versions::One }
+    }
 }
 
 /// What is fetched ahead of readers does not take the place of what they read.

@@ -370,6 +370,7 @@ impl Pins {
             owner: Owner::default(),
             away: None,
             cache_quota: None,
+            following: None,
         };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         PinRecord {

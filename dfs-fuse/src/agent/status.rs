@@ -15,6 +15,7 @@ use dfs_source::SourceError;
 use serde::Serialize;
 use tonic::{Code, Status};
 
+use super::follow::FollowError;
 use super::mounts::MountTableError;
 use crate::mount::{MountError, UnmountError};
 use crate::trace::ProfileError;
@@ -34,6 +35,9 @@ pub enum CallError {
     /// Mounting.
     #[error(transparent)]
     Mount(#[from] MountTableError),
+    /// Having a mount show what its target names now.
+    #[error(transparent)]
+    Follow(#[from] Arc<FollowError>),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -163,6 +167,11 @@ fn classify(error: &CallError) -> (Code, &'static str) {
         CallError::Read(error) => read_class(error),
         CallError::Index(_) => (Code::DataLoss, "corrupt"),
         CallError::Mount(error) => mount_class(error),
+        CallError::Follow(error) => match &**error {
+            FollowError::Open(error) => open_class(error),
+            FollowError::Mount(error) => mount_class(error),
+            FollowError::Switch(_) => (Code::FailedPrecondition, "mount-failed"),
+        },
         CallError::Store(error) => store_class(error),
         CallError::NoPath(_) => (Code::NotFound, "no-path"),
         CallError::IsTree => (Code::FailedPrecondition, "is-tree"),
@@ -300,6 +309,8 @@ fn mount_class(error: &MountTableError) -> (Code, &'static str) {
         MountTableError::Unmount(_) => (Code::FailedPrecondition, "mount-failed"),
         MountTableError::NotMounted(_) => (Code::NotFound, "not-mounted"),
         MountTableError::NotYours(_) => (Code::PermissionDenied, "agent-refused"),
+        MountTableError::NotFollowing(_) => (Code::FailedPrecondition, "not-following"),
+        MountTableError::Nodes(_) => (Code::FailedPrecondition, "mount-failed"),
         MountTableError::Stopping => (Code::Unavailable, "internal"),
     }
 }

@@ -19,10 +19,11 @@ impl Core {
     /// The first offset from `offset` on with what is looked for. [`FsError::PastEnd`] where there is none, or the
     /// offset is not in the file.
     pub fn seek(&self, node: NodeId, offset: u64, what: Seek) -> Result<u64, FsError> {
-        let nid = self.nodes.nid(node)?;
+        let inode = self.inode(node)?;
+        let (tree, nid) = (&inode.snapshot.tree, inode.nid);
         let mut at = offset;
         for _ in 0..LOOKED_AT {
-            let Some(extent) = self.tree.extent(nid, at)? else { break };
+            let Some(extent) = tree.extent(nid, at)? else { break };
             let found = match extent {
                 Extent::Data { .. } => Seek::Data,
                 Extent::Zero { .. } => Seek::Hole,
@@ -35,7 +36,7 @@ impl Core {
             }
             at = at.saturating_add(extent.length());
         }
-        let end = self.tree.attr(nid)?.size;
+        let end = tree.attr(nid)?.size;
         match what {
             _ if offset >= end => Err(FsError::PastEnd),
             Seek::Hole => Ok(end),

@@ -276,7 +276,7 @@ impl Program<'_> {
             Step::Lookup(at, name) => self.lookup(*at, *name),
             Step::LookupNothing(at, name) => {
                 let (node, known) = self.pick(*at);
-                let answer = self.core.lookup(node, name);
+                let answer = self.core.lookup(node, name).map(|answer| answer.value);
                 match (known.kind, known.children.contains_key(name)) {
                     (Kind::Directory, false) => assert_eq!(answer, Ok(None)),
                     (Kind::Directory, true) => assert!(answer.unwrap().is_some()),
@@ -348,7 +348,7 @@ impl Program<'_> {
             return;
         }
         let (name, child) = known.children.iter().nth(name.index(known.children.len())).unwrap();
-        let entry = self.core.lookup(node, name).unwrap().unwrap();
+        let entry = self.core.lookup(node, name).unwrap().value.unwrap();
         assert_attr(&entry.attr, &self.world.known[*child]);
         let before = self.seen.iter().find(|(_, known)| known == child);
         assert!(before.is_none_or(|(node, _)| *node == entry.node), "a thing has one node");
@@ -360,7 +360,7 @@ impl Program<'_> {
         let (node, which) = *at.get(&self.seen);
         let known = &self.world.known[which];
         if known.kind != Kind::Directory {
-            assert!(self.core.read_dir(node, 0, &mut |_| ControlFlow::Continue(())).is_err());
+            assert!(self.core.read_dir(node, None, 0, &mut |_| ControlFlow::Continue(())).is_err());
             return;
         }
         let begun: Vec<_> = self.cookies.iter().filter(|(of, ..)| *of == which).collect();
@@ -370,7 +370,7 @@ impl Program<'_> {
         };
         let (mut left, mut ended) = (portion, true);
         let mut cookies = Vec::new();
-        let listing = self.core.read_dir(node, cookie, &mut |listed| {
+        let listing = self.core.read_dir(node, None, cookie, &mut |listed| {
             if left == 0 {
                 ended = false;
                 return ControlFlow::Break(());

@@ -1,8 +1,10 @@
 //! Node ids: how the kernel names inodes of a mount.
 //!
 //! A node id is the snapshot's generation in the upper 16 bits and the index's inode number in the
-//! lower 48; the root is 1 in every snapshot. It follows from the index alone, so a later daemon that
-//! takes the mount over understands the ids that the kernel remembers.
+//! lower 48; the root is 1 in every snapshot. It names the [`Place`] where something was first looked up, and is what
+//! programs see as the inode number. What is the same in a later snapshot keeps it: then
+//! [`Snapshots`](super::snapshots::Snapshots) knows where that is now. Any other id means the place that it names, so a
+//! later daemon that takes the mount over understands the ids that the kernel remembers.
 
 use super::FsError;
 use crate::tree::{MAX_NID, TreeError};
@@ -24,6 +26,11 @@ impl NodeId {
     pub const fn raw(self) -> u64 {
         self.0
     }
+
+    /// The place that it names by itself.
+    pub(super) const fn names(self) -> Place {
+        Place::from_raw(self.0)
+    }
 }
 
 /// Number of a snapshot among those that one mount has shown.
@@ -33,42 +40,41 @@ pub struct Generation(pub u16);
 impl Generation {
     /// The snapshot that a mount starts with.
     pub const FIRST: Self = Self(0);
+
+    /// That of the next one; `None` after the last.
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
 }
 
-/// Translates between node ids and the inode numbers of one snapshot.
-#[derive(Debug)]
-pub(super) struct Nodes {
-    generation: Generation,
-    root: u64,
+/// An inode of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Which snapshot.
+    pub generation: Generation,
+    /// The inode's number in its index, at most 48 bits.
+    pub nid: u64,
 }
 
-impl Nodes {
-    pub(super) fn new(generation: Generation, root: u64) -> Self {
-        Self { generation, root }
+impl Place {
+    /// As a number: a node id that names it, or the handle of a directory.
+    pub const fn raw(self) -> u64 {
+        (self.generation.0 as u64) << 48 | self.nid
     }
 
-    /// The node id of an inode. Numbers that collide with the kernel's own 0 and 1 are a damaged index.
-    pub(super) fn node(&self, nid: u64) -> Result<NodeId, FsError> {
-        if nid == self.root {
-            return Ok(NodeId::ROOT);
-        }
-        let raw = u64::from(self.generation.0) << 48 | nid;
-        if nid > MAX_NID || raw <= NodeId::ROOT.raw() {
-            let reason = format!("inode number {nid} is reserved");
+    /// The place of such a number, still to be checked.
+    pub const fn from_raw(raw: u64) -> Self {
+        Self { generation: Generation((raw >> 48) as u16), nid: raw & MAX_NID }
+    }
+
+    /// The node id that names it. Numbers that collide with the kernel's own 0 and 1 are a damaged index.
+    pub(super) fn node(self) -> Result<NodeId, FsError> {
+        let raw = self.raw();
+        if self.nid > MAX_NID || raw <= NodeId::ROOT.raw() {
+            let reason = format!("inode number {} is reserved", self.nid);
             return Err(TreeError::Corrupt(reason).into());
         }
         Ok(NodeId(raw))
-    }
-
-    /// The inode behind a node id.
-    pub(super) fn nid(&self, node: NodeId) -> Result<u64, FsError> {
-        if node == NodeId::ROOT {
-            return Ok(self.root);
-        }
-        if node.0 >> 48 != u64::from(self.generation.0) {
-            return Err(FsError::Stale(node.0));
-        }
-        Ok(node.0 & MAX_NID)
     }
 }
 
@@ -80,29 +86,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_node_id_leads_back_to_its_inode(generation: u16, root in 2..=MAX_NID, nid in 2..=MAX_NID) {
-            let nodes = Nodes::new(Generation(generation), root);
-            let node = nodes.node(nid).unwrap();
-            prop_assert_eq!(nodes.nid(node).unwrap(), nid);
-            prop_assert_eq!(node == NodeId::ROOT, nid == root);
-        }
-
-        #[test]
-        fn a_node_of_another_snapshot_is_stale(generation: u16, other: u16, nid in 2..=MAX_NID) {
-            prop_assume!(generation != other);
-            let node = Nodes::new(Generation(other), 7).node(nid).unwrap();
-            prop_assume!(node != NodeId::ROOT);
-            let answer = Nodes::new(Generation(generation), 7).nid(node);
-            prop_assert_eq!(answer, Err(FsError::Stale(node.raw())));
+        fn a_node_id_leads_back_to_its_inode(generation: u16, nid in 2..=MAX_NID) {
+            let place = Place { generation: Generation(generation), nid };
+            let node = place.node().unwrap();
+            prop_assert_eq!(node.names(), place);
+            prop_assert_eq!(Place::from_raw(node.raw()), place);
+            prop_assert_ne!(node, NodeId::ROOT);
         }
     }
 
     #[test]
     fn reserved_numbers_are_refused() {
-        let nodes = Nodes::new(Generation::FIRST, 36);
         for nid in [0, 1, MAX_NID + 1] {
-            assert!(nodes.node(nid).is_err(), "{nid}");
+            let place = Place { generation: Generation::FIRST, nid };
+            assert!(place.node().is_err(), "{nid}");
         }
-        assert_eq!(nodes.node(36), Ok(NodeId::ROOT));
     }
 }

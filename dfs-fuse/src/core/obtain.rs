@@ -5,8 +5,9 @@ use std::time::Instant;
 use dfs_model::{ByteRange, Priority};
 use futures::future::try_join_all;
 
+use super::node::Place;
 use super::read::{ATTEMPTS, at_work_for};
-use super::{Core, FsError};
+use super::{Core, FsError, Inode, NodeId};
 use crate::content::{ContentError, ContentErrorClass};
 use crate::tree::Extent;
 
@@ -16,57 +17,63 @@ impl Core {
     /// When this succeeds who reads the content's files directly finds all of it as it should be. Ends at the deadline at
     /// the latest.
     pub(crate) async fn obtain(&self, nid: u64, range: ByteRange) -> Result<(), FsError> {
-        let range = range.intersection(ByteRange::new(0, self.tree.attr(nid)?.size));
-        self.observe(nid, range)?;
-        if self.is_sound(nid, range)? {
+        let snapshot = self.snapshots.current();
+        let node = NodeId::from_raw(Place { generation: snapshot.generation, nid }.raw());
+        let inode = &Inode { snapshot, nid, node };
+        let range = range.intersection(ByteRange::new(0, inode.snapshot.tree.attr(nid)?.size));
+        self.observe(inode, range)?;
+        if inode.is_sound(range)? {
             return Ok(());
         }
-        if let Some(error) = self.failures.echo(nid, range, Instant::now()) {
+        if let Some(error) = self.failures.echo(inode.key(), range, Instant::now()) {
             return Err(error.into());
         }
-        let _waiting = self.streams.waits(nid, range);
+        let _waiting = self.streams.waits(inode.key(), range);
         let fetched = tokio::select! {
             biased;
             () = self.stopping.cancelled() => return Err(FsError::Stopping),
-            fetched = self.fetch_in_place(nid, range) => fetched,
+            fetched = self.fetch_in_place(inode, range) => fetched,
             () = at_work_for(self.options.deadline) => Err(self.too_late(range)),
         };
         match fetched {
             Ok(()) => {
-                self.failures.healed(nid, range);
+                self.failures.healed(inode.key(), range);
                 Ok(())
             }
-            Err(error) => Err(self.failed(nid, range, error)),
+            Err(error) => Err(self.failed(inode, range, error)),
         }
     }
 
-    async fn fetch_in_place(&self, nid: u64, range: ByteRange) -> Result<(), FsError> {
+    async fn fetch_in_place(&self, inode: &Inode, range: ByteRange) -> Result<(), FsError> {
         let _turn = self.waiting.acquire().await.map_err(|_| FsError::Stopping)?;
+        let content = &inode.snapshot.content;
         for _ in 0..ATTEMPTS {
-            let fetches = self.missing_parts(nid, range)?.into_iter();
+            let fetches = inode.missing_parts(range)?.into_iter();
             let fetches =
-                fetches.map(|part| self.content.fetch(part.space, part.range, Priority::Demand));
+                fetches.map(|part| content.fetch(part.space, part.range, Priority::Demand));
             try_join_all(fetches).await?;
-            if self.is_sound(nid, range)? {
+            if inode.is_sound(range)? {
                 return Ok(());
             }
         }
         let reason = format!("bytes {range} were found damaged {ATTEMPTS} times");
         Err(ContentError::new(ContentErrorClass::Integrity, reason).into())
     }
+}
 
+impl Inode {
     /// Whether all of it is here and in no doubt. The recorder is told of it.
-    fn is_sound(&self, nid: u64, range: ByteRange) -> Result<bool, FsError> {
+    fn is_sound(&self, range: ByteRange) -> Result<bool, FsError> {
         let mut at = range.start;
         while at < range.end {
-            let Some(extent) = self.extent(nid, at, range.end - at)? else { break };
+            let Some(extent) = self.extent(at, range.end - at)? else { break };
             at += extent.length();
             let Extent::Data { space, offset, length } = extent else { continue };
             let part = ByteRange::at(offset, length);
-            if let Some(recorder) = &self.options.recorder {
+            if let Some(recorder) = &self.snapshot.recorder {
                 recorder.touch(space, part);
             }
-            if !self.content.is_sound(space, part) {
+            if !self.snapshot.content.is_sound(space, part) {
                 return Ok(false);
             }
         }

@@ -7,7 +7,7 @@ use dfs_model::{ByteRange, GROUP_BYTES, Priority};
 use futures::future::try_join_all;
 
 use super::readahead::{Ahead, Observed, Reader};
-use super::{Core, FsError, NodeId};
+use super::{Core, FsError, Inode, NodeId};
 use crate::content::{ContentError, ContentErrorClass};
 use crate::trace::Recorder;
 use crate::tree::{Extent, TreeError};
@@ -60,10 +60,10 @@ impl Core {
     ///
     /// Never waits for the network; starts read-ahead where the reader's pattern asks for it.
     pub fn read_now(&self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<Read, FsError> {
-        let nid = self.nodes.nid(node)?;
+        let inode = &self.inode(node)?;
         let range = ByteRange::at(offset, buf.len() as u64);
-        let pattern = self.observe(nid, range)?;
-        match self.copy_out(nid, offset, buf, self.options.recorder.as_deref()) {
+        let pattern = self.observe(inode, range)?;
+        match inode.copy_out(offset, buf, inode.snapshot.recorder.as_deref()) {
             Ok(Some(length)) => {
                 self.options.reads.gave(length);
                 Ok(Read::Here(length, pattern))
@@ -72,24 +72,24 @@ impl Core {
             Ok(None) => Ok(Read::Missing(pattern)),
             Err(error) => {
                 self.options.reads.failed();
-                Err(self.failed(nid, range, error))
+                Err(self.failed(inode, range, error))
             }
         }
     }
 
     /// Takes note of a read, and starts read-ahead where the reader's pattern asks for it.
-    pub(super) fn observe(&self, nid: u64, range: ByteRange) -> Result<Pattern, FsError> {
-        match self.streams.observe(nid, range, Instant::now()) {
+    pub(super) fn observe(&self, inode: &Inode, range: ByteRange) -> Result<Pattern, FsError> {
+        match self.streams.observe(inode.key(), range, Instant::now()) {
             Observed::Random => Ok(Pattern::Random),
             Observed::Striding(places) => {
                 for place in places {
-                    self.read_ahead(nid, Ahead { news: place, stream: None })?;
+                    self.read_ahead(inode, Ahead { news: place, stream: None })?;
                 }
                 Ok(Pattern::Random)
             }
             Observed::Advancing(ahead) => {
                 if let Some(ahead) = ahead {
-                    self.read_ahead(nid, ahead)?;
+                    self.read_ahead(inode, ahead)?;
                 }
                 Ok(Pattern::Sequential)
             }
@@ -98,17 +98,18 @@ impl Core {
 
     /// The space whose bytes a file's are from the first to the last; `None` of any other file, and an empty one.
     pub fn whole(&self, node: NodeId) -> Result<Option<Whole>, FsError> {
-        let nid = self.nodes.nid(node)?;
-        let Some(Extent::Data { space, offset: 0, .. }) = self.tree.extent(nid, 0)? else {
+        let inode = &self.inode(node)?;
+        let Inode { snapshot, nid, .. } = inode;
+        let Some(Extent::Data { space, offset: 0, .. }) = snapshot.tree.extent(*nid, 0)? else {
             return Ok(None);
         };
-        let size = self.tree.attr(nid)?.size;
-        if self.content.length(space) != Some(size) {
+        let size = snapshot.tree.attr(*nid)?.size;
+        if snapshot.content.length(space) != Some(size) {
             return Ok(None);
         }
         let mut at = 0;
         while at < size {
-            match self.extent(nid, at, size - at)? {
+            match inode.extent(at, size - at)? {
                 Some(Extent::Data { space: same, offset, length })
                     if same == space && offset == at =>
                 {
@@ -117,7 +118,7 @@ impl Core {
                 _ => return Ok(None),
             }
         }
-        Ok(Some(Whole { space, is_here: self.content.is_whole(space) }))
+        Ok(Some(Whole { space, is_here: snapshot.content.is_whole(space) }))
     }
 
     /// Fills `buf` as [`Core::read_now`] does, without regarding it as a reader's doing.
@@ -127,7 +128,7 @@ impl Core {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<Option<usize>, FsError> {
-        self.copy_out(self.nodes.nid(node)?, offset, buf, None)
+        self.inode(node)?.copy_out(offset, buf, None)
     }
 
     /// Reads at most `length` bytes (1 MiB at most) from `offset`, fetching what is missing.
@@ -150,157 +151,63 @@ impl Core {
         offset: u64,
         length: usize,
     ) -> Result<Vec<u8>, FsError> {
-        let nid = self.nodes.nid(node)?;
+        let inode = &self.inode(node)?;
         let length = length.min(MAX_READ);
         let range = ByteRange::at(offset, length as u64);
-        if let Some(error) = self.failures.echo(nid, range, Instant::now()) {
+        if let Some(error) = self.failures.echo(inode.key(), range, Instant::now()) {
             return Err(error.into());
         }
-        let _waiting = self.streams.waits(nid, range);
+        let _waiting = self.streams.waits(inode.key(), range);
         let result = tokio::select! {
             biased;
             () = self.stopping.cancelled() => return Err(FsError::Stopping),
-            result = self.fetch_and_read(nid, range) => result,
+            result = self.fetch_and_read(inode, range) => result,
             () = at_work_for(self.options.deadline) => Err(self.too_late(range)),
         };
         match result {
             Ok(bytes) => {
-                self.failures.healed(nid, range);
+                self.failures.healed(inode.key(), range);
                 Ok(bytes)
             }
-            Err(error) => Err(self.failed(nid, range, error)),
+            Err(error) => Err(self.failed(inode, range, error)),
         }
     }
 
-    async fn fetch_and_read(&self, nid: u64, range: ByteRange) -> Result<Vec<u8>, FsError> {
+    async fn fetch_and_read(&self, inode: &Inode, range: ByteRange) -> Result<Vec<u8>, FsError> {
         let _turn = self.waiting.acquire().await.map_err(|_| FsError::Stopping)?;
         for _ in 0..ATTEMPTS {
-            let parts = self.missing_parts(nid, range)?;
+            let parts = inode.missing_parts(range)?;
+            let content = &inode.snapshot.content;
             let fetches = parts
                 .into_iter()
-                .map(|part| self.content.fetch(part.space, part.range, Priority::Demand));
+                .map(|part| content.fetch(part.space, part.range, Priority::Demand));
             if let Err(error) = try_join_all(fetches).await {
-                return self.read_around(nid, range, error).await;
+                return inode.read_around(range, error).await;
             }
             let mut bytes = vec![0; range.len() as usize];
-            let recorder = self.options.recorder.as_deref();
-            if let Some(length) = self.copy_out(nid, range.start, &mut bytes, recorder)? {
+            let recorder = inode.snapshot.recorder.as_deref();
+            if let Some(length) = inode.copy_out(range.start, &mut bytes, recorder)? {
                 bytes.truncate(length);
                 return Ok(bytes);
             }
         }
         let reason = format!("bytes {range} were evicted {ATTEMPTS} times before they were read");
         let error = ContentError::new(ContentErrorClass::Io, reason);
-        self.read_around(nid, range, error).await
-    }
-
-    /// Reads what is healthy in groups that cannot be fetched; fails with `error` where there is no such.
-    async fn read_around(
-        &self,
-        nid: u64,
-        range: ByteRange,
-        error: ContentError,
-    ) -> Result<Vec<u8>, FsError> {
-        let mut bytes = Vec::with_capacity(range.len() as usize);
-        let mut at = range.start;
-        while at < range.end {
-            let Some(extent) = self.extent(nid, at, range.end - at)? else { break };
-            at += extent.length();
-            match extent {
-                Extent::Zero { length } => bytes.resize(bytes.len() + length as usize, 0),
-                Extent::Data { space, offset, length } => {
-                    let around = self.content.read_around(space, ByteRange::at(offset, length));
-                    match around.await {
-                        Some(read) => bytes.extend_from_slice(&read?),
-                        None => return Err(error.into()),
-                    }
-                }
-            }
-        }
-        Ok(bytes)
-    }
-
-    /// Copies bytes that are here; `None` when any of them is not. The recorder is told of the first of those, too.
-    fn copy_out(
-        &self,
-        nid: u64,
-        offset: u64,
-        buf: &mut [u8],
-        recorder: Option<&Recorder>,
-    ) -> Result<Option<usize>, FsError> {
-        if buf.is_empty() {
-            // What is no file is none either where nothing is read of it.
-            self.tree.extent(nid, offset)?;
-        }
-        let mut filled = 0;
-        while filled < buf.len() {
-            let wanted = (buf.len() - filled) as u64;
-            let Some(extent) = self.extent(nid, offset.saturating_add(filled as u64), wanted)?
-            else {
-                break;
-            };
-            let part = &mut buf[filled..filled + extent.length() as usize];
-            match extent {
-                Extent::Zero { .. } => part.fill(0),
-                Extent::Data { space, offset, length } => {
-                    if let Some(recorder) = recorder {
-                        recorder.touch(space, ByteRange::at(offset, length));
-                    }
-                    match self.content.try_read(space, offset, part) {
-                        None => return Ok(None),
-                        Some(answer) => answer?,
-                    }
-                }
-            }
-            filled += extent.length() as usize;
-        }
-        Ok(Some(filled))
-    }
-
-    /// The extent at `offset`, at most `length` bytes of it; a tree that answers with nothing lies.
-    pub(super) fn extent(
-        &self,
-        nid: u64,
-        offset: u64,
-        length: u64,
-    ) -> Result<Option<Extent>, FsError> {
-        let Some(extent) = self.tree.extent(nid, offset)? else { return Ok(None) };
-        if extent.length() == 0 {
-            let reason = format!("inode {nid} has an empty extent at {offset}");
-            return Err(TreeError::Corrupt(reason).into());
-        }
-        Ok(Some(extent.clip(0, length)))
-    }
-
-    /// Where the missing bytes of a file's range lie: whole groups, neighbours joined.
-    pub(super) fn missing_parts(&self, nid: u64, range: ByteRange) -> Result<Vec<Part>, FsError> {
-        let mut parts: Vec<Part> = Vec::new();
-        let mut at = range.start;
-        while at < range.end {
-            let Some(extent) = self.extent(nid, at, range.end - at)? else { break };
-            at += extent.length();
-            let Extent::Data { space, offset, length } = extent else { continue };
-            if self.content.present(space, ByteRange::at(offset, length)) {
-                continue;
-            }
-            let part = Part { space, range: whole_groups(ByteRange::at(offset, length)) };
-            match parts.last_mut() {
-                Some(last) if last.joins(part) => {
-                    last.range.end = last.range.end.max(part.range.end)
-                }
-                _ => parts.push(part),
-            }
-        }
-        Ok(parts)
+        inode.read_around(range, error).await
     }
 
     /// Has a file fetched that is read without this process and was found damaged, and says so.
     pub(crate) fn mend(&self, node: NodeId, space: u16) -> FsError {
         let reason = "it was found damaged, and is fetched again: try again in a moment";
         let error = ContentError::new(ContentErrorClass::Integrity, reason);
-        let whole = ByteRange::new(0, self.content.length(space).unwrap_or(0));
+        let inode = match self.inode(node) {
+            Ok(inode) => inode,
+            Err(stale) => return stale,
+        };
+        let content = &inode.snapshot.content;
+        let whole = ByteRange::new(0, content.length(space).unwrap_or(0));
         let (fetch, stopping) =
-            (self.content.fetch(space, whole, Priority::Demand), self.stopping.clone());
+            (content.fetch(space, whole, Priority::Demand), self.stopping.clone());
         self.tracker.spawn_on(
             async move {
                 // Who opens it next sees how it went.
@@ -308,28 +215,25 @@ impl Core {
             },
             &self.runtime,
         );
-        match self.nodes.nid(node) {
-            Ok(nid) => self.failed(nid, whole, error.into()),
-            Err(stale) => stale,
-        }
+        self.failed(&inode, whole, error.into())
     }
 
     /// Starts fetching what a reader of a file will want, as far as the budget reaches.
-    fn read_ahead(&self, nid: u64, ahead: Ahead) -> Result<(), FsError> {
+    fn read_ahead(&self, inode: &Inode, ahead: Ahead) -> Result<(), FsError> {
         let (priority, reader) = match ahead.stream {
             // As much as this may take as long as it takes.
             Some((stream, reader)) => {
-                self.tell_stream(nid, stream)?;
+                inode.tell_stream(stream)?;
                 (Priority::Bulk, Some(reader))
             }
             None => (Priority::ReadAhead, None),
         };
-        for part in self.missing_parts(nid, ahead.news)? {
+        for part in inode.missing_parts(ahead.news)? {
             let Ok(groups) = u32::try_from(part.range.groups().count) else { return Ok(()) };
             let Ok(budget) = self.ahead.clone().try_acquire_many_owned(groups) else {
                 return Ok(());
             };
-            let fetch = self.content.fetch(part.space, part.range, priority);
+            let fetch = inode.snapshot.content.fetch(part.space, part.range, priority);
             let given_up = self.given_up(reader.clone());
             let stopping = self.stopping.clone();
             let fetch_unless_stopped = async move {
@@ -363,16 +267,6 @@ impl Core {
         }
     }
 
-    /// Has what follows of a file come before what is behind it.
-    fn tell_stream(&self, nid: u64, stream: ByteRange) -> Result<(), FsError> {
-        if let Some(Extent::Data { space, offset, length }) =
-            self.extent(nid, stream.start, stream.len())?
-        {
-            self.content.reads_next(space, ByteRange::at(offset, length));
-        }
-        Ok(())
-    }
-
     pub(super) fn too_late(&self, range: ByteRange) -> FsError {
         let seconds = self.options.deadline.as_secs_f32();
         let reason = format!("bytes {range} of the file did not arrive within {seconds} s");
@@ -380,7 +274,7 @@ impl Core {
     }
 
     /// Remembers why a read failed.
-    pub(super) fn failed(&self, nid: u64, range: ByteRange, error: FsError) -> FsError {
+    pub(super) fn failed(&self, inode: &Inode, range: ByteRange, error: FsError) -> FsError {
         let reason = match &error {
             FsError::Content(error) => error.clone(),
             FsError::Tree(error @ TreeError::Corrupt(_)) => {
@@ -388,8 +282,113 @@ impl Core {
             }
             _ => return error,
         };
-        self.failures.record(nid, range, &reason, Instant::now());
+        let is_outdated = reason.class == ContentErrorClass::OriginChanged;
+        if is_outdated && inode.snapshot.generation == self.generation() {
+            self.outdated.notify_one();
+        }
+        self.failures.record(inode.key(), range, &reason, Instant::now());
         error
+    }
+}
+
+impl Inode {
+    /// Has what follows of a file come before what is behind it.
+    fn tell_stream(&self, stream: ByteRange) -> Result<(), FsError> {
+        if let Some(Extent::Data { space, offset, length }) =
+            self.extent(stream.start, stream.len())?
+        {
+            self.snapshot.content.reads_next(space, ByteRange::at(offset, length));
+        }
+        Ok(())
+    }
+
+    /// Reads what is healthy in groups that cannot be fetched; fails with `error` where there is no such.
+    async fn read_around(&self, range: ByteRange, error: ContentError) -> Result<Vec<u8>, FsError> {
+        let mut bytes = Vec::with_capacity(range.len() as usize);
+        let mut at = range.start;
+        while at < range.end {
+            let Some(extent) = self.extent(at, range.end - at)? else { break };
+            at += extent.length();
+            match extent {
+                Extent::Zero { length } => bytes.resize(bytes.len() + length as usize, 0),
+                Extent::Data { space, offset, length } => {
+                    let around =
+                        self.snapshot.content.read_around(space, ByteRange::at(offset, length));
+                    match around.await {
+                        Some(read) => bytes.extend_from_slice(&read?),
+                        None => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Copies bytes that are here; `None` when any of them is not. The recorder is told of the first of those, too.
+    fn copy_out(
+        &self,
+        offset: u64,
+        buf: &mut [u8],
+        recorder: Option<&Recorder>,
+    ) -> Result<Option<usize>, FsError> {
+        if buf.is_empty() {
+            // What is no file is none either where nothing is read of it.
+            self.snapshot.tree.extent(self.nid, offset)?;
+        }
+        let mut filled = 0;
+        while filled < buf.len() {
+            let wanted = (buf.len() - filled) as u64;
+            let Some(extent) = self.extent(offset.saturating_add(filled as u64), wanted)? else {
+                break;
+            };
+            let part = &mut buf[filled..filled + extent.length() as usize];
+            match extent {
+                Extent::Zero { .. } => part.fill(0),
+                Extent::Data { space, offset, length } => {
+                    if let Some(recorder) = recorder {
+                        recorder.touch(space, ByteRange::at(offset, length));
+                    }
+                    match self.snapshot.content.try_read(space, offset, part) {
+                        None => return Ok(None),
+                        Some(answer) => answer?,
+                    }
+                }
+            }
+            filled += extent.length() as usize;
+        }
+        Ok(Some(filled))
+    }
+
+    /// The extent at `offset`, at most `length` bytes of it; a tree that answers with nothing lies.
+    pub(super) fn extent(&self, offset: u64, length: u64) -> Result<Option<Extent>, FsError> {
+        let Some(extent) = self.snapshot.tree.extent(self.nid, offset)? else { return Ok(None) };
+        if extent.length() == 0 {
+            let reason = format!("inode {} has an empty extent at {offset}", self.nid);
+            return Err(TreeError::Corrupt(reason).into());
+        }
+        Ok(Some(extent.clip(0, length)))
+    }
+
+    /// Where the missing bytes of a file's range lie: whole groups, neighbours joined.
+    pub(super) fn missing_parts(&self, range: ByteRange) -> Result<Vec<Part>, FsError> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let Some(extent) = self.extent(at, range.end - at)? else { break };
+            at += extent.length();
+            let Extent::Data { space, offset, length } = extent else { continue };
+            if self.snapshot.content.present(space, ByteRange::at(offset, length)) {
+                continue;
+            }
+            let part = Part { space, range: whole_groups(ByteRange::at(offset, length)) };
+            match parts.last_mut() {
+                Some(last) if last.joins(part) => {
+                    last.range.end = last.range.end.max(part.range.end)
+                }
+                _ => parts.push(part),
+            }
+        }
+        Ok(parts)
     }
 }
 

@@ -37,7 +37,7 @@ fn core_over(
 
 fn find(core: &Core, path: &str) -> NodeId {
     path.split('/').filter(|name| !name.is_empty()).fold(NodeId::ROOT, |node, name| {
-        core.lookup(node, name.as_bytes()).unwrap().expect("the path exists").node
+        core.lookup(node, name.as_bytes()).unwrap().value.expect("the path exists").node
     })
 }
 
@@ -155,7 +155,7 @@ proptest! {
         let mut cookie = 0;
         loop {
             let mut left = portion;
-            core.read_dir(NodeId::ROOT, cookie, &mut |listed| {
+            core.read_dir(NodeId::ROOT, None, cookie, &mut |listed| {
                 if left == 0 {
                     return ControlFlow::Break(());
                 }
@@ -321,7 +321,7 @@ fn a_failure_is_told_until_the_bytes_are_read() {
     assert_eq!(core.list_xattr(node).unwrap(), Vec::<Vec<u8>>::new());
     content.heal();
     core.failures.record(
-        core.nodes.nid(node).unwrap(),
+        node.raw(),
         ByteRange::new(0, 10),
         &ContentError::new(ContentErrorClass::Io, "long ago"),
         std::time::Instant::now() - failures::ECHO,

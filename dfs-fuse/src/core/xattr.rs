@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use dfs_model::ByteRange;
 
-use super::{Core, FsError, NodeId};
+use super::{Core, FsError, Inode, NodeId};
 use crate::content::ContentErrorClass;
 use crate::tree::{Extent, Kind, TreeError};
 
@@ -76,15 +76,15 @@ impl Own {
 impl Core {
     /// The value of an extended attribute.
     pub fn get_xattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>, FsError> {
-        let nid = self.nodes.nid(node)?;
+        let inode = &self.inode(node)?;
         let Some(own) = Own::named(name) else {
-            return self.tree.xattr(nid, name)?.ok_or(FsError::NoAttribute);
+            return inode.snapshot.tree.xattr(inode.nid, name)?.ok_or(FsError::NoAttribute);
         };
         let kind = match own {
             Own::Socket => Kind::Directory,
             _ => Kind::File,
         };
-        if self.tree.attr(nid)?.kind != kind {
+        if inode.snapshot.tree.attr(inode.nid)?.kind != kind {
             return Err(FsError::NoAttribute);
         }
         let value = match own {
@@ -94,39 +94,54 @@ impl Core {
                     .map(|socket| socket.as_os_str().as_bytes().to_vec())
                     .ok_or(FsError::NoAttribute);
             }
-            Own::Error => self.failure(nid)?,
-            Own::State => self.state(nid)?.map(str::to_owned),
-            Own::CachedBytes => self.cached(nid)?.map(|here| bytes_in(&here).to_string()),
-            Own::Cached => self.cached(nid)?.map(|here| listed(&here)),
-            Own::Task => self.tasks(nid)?,
+            Own::Error => self.failure(inode)?,
+            Own::State => inode.state()?.map(str::to_owned),
+            Own::CachedBytes => inode.cached()?.map(|here| bytes_in(&here).to_string()),
+            Own::Cached => inode.cached()?.map(|here| listed(&here)),
+            Own::Task => inode.tasks()?,
             Own::Digest => self
                 .whole(node)?
-                .and_then(|whole| self.content.digest(whole.space))
+                .and_then(|whole| inode.snapshot.content.digest(whole.space))
                 .map(|digest| blake3::Hash::from_bytes(digest).to_string()),
-            Own::Source => self.source(nid)?,
+            Own::Source => inode.source()?,
         };
         value.map(String::into_bytes).ok_or(FsError::NoAttribute)
     }
 
     /// Names of the extended attributes that the index has.
     pub fn list_xattr(&self, node: NodeId) -> Result<Vec<Vec<u8>>, FsError> {
-        Ok(self.tree.list_xattr(self.nodes.nid(node)?)?)
+        let inode = self.inode(node)?;
+        Ok(inode.snapshot.tree.list_xattr(inode.nid)?)
     }
 
+    /// Why bytes of a file could not be read that still are not here: they may have come in another way.
+    fn failure(&self, inode: &Inode) -> Result<Option<String>, FsError> {
+        let Some((range, error)) = self.failures.last(inode.key()) else { return Ok(None) };
+        let is_of_index = error.class == ContentErrorClass::Integrity && range.is_empty();
+        let is_over =
+            !is_of_index && inode.missing_parts(range).is_ok_and(|missing| missing.is_empty());
+        if is_over {
+            self.failures.healed(inode.key(), range);
+        }
+        Ok((!is_over).then(|| error.to_string()))
+    }
+}
+
+impl Inode {
     /// What of a file is here; what is stored nowhere, because it is zeros, always is. `None` where that is too much to
     /// tell.
-    fn cached(&self, nid: u64) -> Result<Option<Vec<ByteRange>>, FsError> {
+    fn cached(&self) -> Result<Option<Vec<ByteRange>>, FsError> {
         let mut here: Vec<ByteRange> = Vec::new();
         let mut seen = 0;
         let mut add = |range: ByteRange| match here.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
             _ => here.push(range),
         };
-        let all = self.each_extent(nid, |at, extent| {
+        let all = self.each_extent(|at, extent| {
             match extent {
                 Extent::Zero { length } => add(ByteRange::at(at, length)),
                 Extent::Data { space, offset, length } => {
-                    let cached = self.content.cached(space, ByteRange::at(offset, length));
+                    let cached = self.snapshot.content.cached(space, ByteRange::at(offset, length));
                     seen += cached.len();
                     for range in cached {
                         add(ByteRange::at(at + (range.start - offset), range.len()));
@@ -138,32 +153,20 @@ impl Core {
         Ok((all == Looked::AtAll).then_some(here))
     }
 
-    /// Why bytes of a file could not be read that still are not here: they may have come in another way.
-    fn failure(&self, nid: u64) -> Result<Option<String>, FsError> {
-        let Some((range, error)) = self.failures.last(nid) else { return Ok(None) };
-        let is_of_index = error.class == ContentErrorClass::Integrity && range.is_empty();
-        let is_over =
-            !is_of_index && self.missing_parts(nid, range).is_ok_and(|missing| missing.is_empty());
-        if is_over {
-            self.failures.healed(nid, range);
-        }
-        Ok((!is_over).then(|| error.to_string()))
-    }
-
-    fn state(&self, nid: u64) -> Result<Option<&'static str>, FsError> {
-        let size = self.tree.attr(nid)?.size;
-        Ok(self.cached(nid)?.map(|here| match bytes_in(&here) {
+    fn state(&self) -> Result<Option<&'static str>, FsError> {
+        let size = self.snapshot.tree.attr(self.nid)?.size;
+        Ok(self.cached()?.map(|here| match bytes_in(&here) {
             here if here == size => "complete",
             0 => "missing",
             _ => "partial",
         }))
     }
 
-    fn source(&self, nid: u64) -> Result<Option<String>, FsError> {
+    fn source(&self) -> Result<Option<String>, FsError> {
         let mut source = None;
-        self.each_extent(nid, |_, extent| match extent {
+        self.each_extent(|_, extent| match extent {
             Extent::Data { space, offset, .. } => {
-                source = self.content.source(space, offset);
+                source = self.snapshot.content.source(space, offset);
                 ControlFlow::Break(())
             }
             Extent::Zero { .. } => ControlFlow::Continue(()),
@@ -171,9 +174,9 @@ impl Core {
         Ok(source)
     }
 
-    fn tasks(&self, nid: u64) -> Result<Option<String>, FsError> {
+    fn tasks(&self) -> Result<Option<String>, FsError> {
         let mut spaces = BTreeSet::new();
-        self.each_extent(nid, |_, extent| {
+        self.each_extent(|_, extent| {
             if let Extent::Data { space, .. } = extent {
                 spaces.insert(space);
             }
@@ -181,7 +184,7 @@ impl Core {
         })?;
         let tasks: Vec<_> = spaces
             .into_iter()
-            .filter_map(|space| self.content.task(space))
+            .filter_map(|space| self.snapshot.content.task(space))
             .map(|task| task.to_string())
             .collect();
         Ok(Some(tasks.join(",")).filter(|tasks| !tasks.is_empty()))
@@ -190,12 +193,13 @@ impl Core {
     /// Shows the extents of a file with where they begin in it, as long as that is wanted and they are not too many.
     fn each_extent(
         &self,
-        nid: u64,
         mut visit: impl FnMut(u64, Extent) -> ControlFlow<()>,
     ) -> Result<Looked, TreeError> {
         let mut at = 0u64;
         for _ in 0..LOOKED_AT {
-            let Some(extent) = self.tree.extent(nid, at)? else { return Ok(Looked::AtAll) };
+            let Some(extent) = self.snapshot.tree.extent(self.nid, at)? else {
+                return Ok(Looked::AtAll);
+            };
             if visit(at, extent).is_break() {
                 break;
             }

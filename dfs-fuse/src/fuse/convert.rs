@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{FileAttr, FileType, INodeNo};
 
 use super::{BLOCK, FOR_EVER};
-use crate::core::Entry;
+use crate::core::Validity;
 use crate::tree::{Attr, Kind, Timestamp};
 
 /// The answer "there is no such name": node 0, nothing else matters.
@@ -39,11 +39,10 @@ pub(super) fn file_type(kind: Kind) -> FileType {
     }
 }
 
-/// `attr` under the number `ino`: the node id where a name is answered, else the visible number.
-pub(super) fn file_attr(ino: u64, attr: &Attr) -> FileAttr {
+pub(super) fn file_attr(attr: &Attr) -> FileAttr {
     let time = system_time(attr.mtime);
     FileAttr {
-        ino: INodeNo(ino),
+        ino: INodeNo(attr.ino),
         size: attr.size,
         blocks: attr.stored.div_ceil(512),
         atime: time,
@@ -61,12 +60,12 @@ pub(super) fn file_attr(ino: u64, attr: &Attr) -> FileAttr {
     }
 }
 
-/// How long the attributes given with a name hold.
-///
-/// Such an answer has one number for node and visible inode. Where they differ, the kernel is made to
-/// ask for the attributes by themselves, which then say the visible one.
-pub(super) fn attr_ttl(entry: &Entry) -> Duration {
-    if entry.node.raw() == entry.attr.ino { FOR_EVER } else { Duration::ZERO }
+/// How long the kernel may go by an answer.
+pub(super) fn ttl(validity: Validity) -> Duration {
+    match validity {
+        Validity::ForEver => FOR_EVER,
+        Validity::Once => Duration::ZERO,
+    }
 }
 
 /// A time that the platform cannot say becomes 1970.

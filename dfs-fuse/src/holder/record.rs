@@ -8,14 +8,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use dfs_proto::convert;
-use dfs_proto::node::KeptMount;
-use rustix::fs::MemfdFlags;
+use dfs_proto::node::{KeptMount, NodeTable};
+use rustix::fs::{FallocateFlags, MemfdFlags};
 
 /// The format that is written and understood.
 pub const FORMAT: u32 = 1;
 
 /// Bytes of one of the two places: the head, and what it says follows.
 const PLACE: u64 = 256 << 10;
+
+/// Where tables of nodes lie, which take turns, too. Nothing is stored of what is between them.
+const TABLES: [u64; 2] = [1 << 40, 2 << 40];
+
+/// Longest table that is read: of more nodes than a kernel keeps.
+const TABLE_BYTES: u64 = 1 << 30;
 
 /// Number, length and digest.
 const HEAD: usize = 8 + 8 + 32;
@@ -71,6 +77,41 @@ impl Record {
             FORMAT => Ok(kept),
             other => Err(unreadable(&format!("a mount's record has format {other}"))),
         }
+    }
+
+    /// Replaces what it says, and the table of nodes that belongs to it.
+    pub fn write_with(&self, kept: KeptMount, nodes: &[u8]) -> io::Result<()> {
+        let used = self
+            .newest()
+            .and_then(|(_, _, bytes)| Some(convert::decode_kept_mount(&bytes).ok()?.nodes?.offset));
+        let [first, second] = TABLES;
+        let offset = if used == Some(first) { second } else { first };
+        let length = nodes.len() as u64;
+        if length > TABLE_BYTES {
+            return Err(io::Error::other("a mount's table of nodes is too long"));
+        }
+        self.0.write_all_at(nodes, offset)?;
+        let digest = blake3::hash(nodes).as_bytes().to_vec().into();
+        let table = (length > 0).then_some(NodeTable { offset, length, digest });
+        self.write(&KeptMount { nodes: table, ..kept })?;
+        if let Some(used) = used {
+            // What stays there costs memory only.
+            let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let _ = rustix::fs::fallocate(&self.0, how, used, TABLE_BYTES);
+        }
+        Ok(())
+    }
+
+    /// The table of nodes that belongs to what it said.
+    pub fn nodes(&self, of: &KeptMount) -> io::Result<Vec<u8>> {
+        let damaged =
+            || io::Error::new(io::ErrorKind::InvalidData, "a mount's table of nodes is damaged");
+        let Some(table) = &of.nodes else { return Ok(Vec::new()) };
+        let length = usize::try_from(table.length.min(TABLE_BYTES)).map_err(|_| damaged())?;
+        let mut nodes = vec![0; length];
+        self.0.read_exact_at(&mut nodes, table.offset)?;
+        let is_whole = blake3::hash(&nodes).as_bytes()[..] == table.digest[..];
+        if is_whole { Ok(nodes) } else { Err(damaged()) }
     }
 
     /// The number, the place and the bytes of what was written last and whole.
@@ -137,6 +178,37 @@ mod tests {
             assert_eq!(record.read().unwrap().generation, 1, "cut at {cut}");
         }
         assert!(length < PLACE);
+    }
+
+    #[test]
+    fn a_table_of_nodes_belongs_to_what_was_written_with_it() {
+        let record = Record::of(&of_generation(0)).unwrap();
+        assert_eq!(record.nodes(&record.read().unwrap()).unwrap(), b"");
+        for generation in 1..5 {
+            let nodes = vec![generation as u8; 100_000];
+            let before = record.read().unwrap();
+            record.write_with(of_generation(generation), &nodes).unwrap();
+            let after = record.read().unwrap();
+            assert_eq!(after.generation, generation);
+            assert_eq!(record.nodes(&after).unwrap(), nodes);
+            assert!(generation == 1 || record.nodes(&before).is_err(), "its room was given back");
+            record.write(&KeptMount { agents: 7, ..after.clone() }).unwrap();
+            assert_eq!(record.nodes(&record.read().unwrap()).unwrap(), nodes);
+        }
+        let blocks = rustix::fs::fstat(&record.0).unwrap().st_blocks;
+        assert!(blocks < 4096, "{blocks} blocks are stored");
+    }
+
+    #[test]
+    fn a_table_that_was_cut_off_leaves_the_one_before() {
+        let record = Record::of(&of_generation(0)).unwrap();
+        record.write_with(of_generation(1), b"first").unwrap();
+        // Its writer died before it wrote down where it lies.
+        record.0.write_all_at(b"half of the second", TABLES[1]).unwrap();
+        let read = record.read().unwrap();
+        assert_eq!(record.nodes(&read).unwrap(), b"first");
+        record.0.write_all_at(b"F", TABLES[0]).unwrap();
+        assert!(record.nodes(&read).is_err());
     }
 
     #[test]

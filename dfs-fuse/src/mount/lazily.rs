@@ -285,7 +285,7 @@ fn serve(
         server.run();
         drop(alive);
     })?;
-    Ok((Serving::Here { core, session, direct: Err(None) }, ended, whole))
+    Ok((Serving::Here { core, session, direct: Err(None), notices: None }, ended, whole))
 }
 
 /// Gives the holder answers as they come.

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::switch::Switcher;
 use super::table::MountEntry;
 use super::unmount::{Detach, UnmountError, unmount};
 use crate::core::Core;
+use crate::fuse::Notices;
 use crate::holder::InKeeping;
 
 /// How long an unmount waits for the kernel to let go.
@@ -38,6 +40,8 @@ pub(super) enum Serving {
         session: Receiver<()>,
         /// Whether the kernel reads files by itself; why not, where it was to.
         direct: Result<(), Option<String>>,
+        /// Tells the kernel what to forget.
+        notices: Option<Notices>,
     },
     /// By the kernel alone.
     ByKernel,
@@ -94,6 +98,16 @@ impl Mounted {
             Serving::Here { direct, .. } => direct.as_ref().copied().map_err(Option::as_deref),
             Serving::ByKernel => Err(None),
         }
+    }
+
+    /// What has it show other snapshots; only this process can.
+    pub fn switcher(&self) -> Option<Switcher> {
+        let Serving::Here { core, notices: Some(notices), .. } = &self.serving else { return None };
+        let kept = match &self.survival {
+            Survival::Kept { by, .. } => Some(Arc::clone(by)),
+            Survival::Independent | Survival::Dies { .. } => None,
+        };
+        Some(Switcher { core: Arc::clone(core), notices: notices.clone(), kept })
     }
 
     /// What becomes of it when this process dies.

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use dfs_fuse::content::MemoryContent;
+use dfs_fuse::core::NodeId;
 use dfs_fuse::mount::Opens;
 use dfs_fuse::tree::{Extent, Kind, MemoryTree, MemoryTreeBuilder, Timestamp, Tree};
 
@@ -77,7 +78,8 @@ fn mode_of(kind: Kind) -> u32 {
 fn compare(path: &Path, tree: &MemoryTree, nid: u64, spaces: &[Vec<u8>]) -> usize {
     let attr = tree.attr(nid).unwrap();
     let meta = path.symlink_metadata().unwrap();
-    let expected = (attr.ino, mode_of(attr.kind) | u32::from(attr.permissions));
+    let node = if nid == tree.root() { NodeId::ROOT.raw() } else { nid };
+    let expected = (node, mode_of(attr.kind) | u32::from(attr.permissions));
     assert_eq!((meta.ino(), meta.mode()), expected, "{path:?}");
     assert_eq!((meta.uid(), meta.gid(), meta.nlink()), (attr.uid, attr.gid, attr.nlink.into()));
     assert_eq!(meta.rdev(), u64::from(attr.rdev), "{path:?}");

@@ -28,6 +28,7 @@ mod delegates;
 mod disks;
 mod doctor;
 mod fixtures;
+mod follow;
 mod footprint;
 mod formats;
 mod full;

@@ -81,7 +81,7 @@ fn survival(agent: &Agent, dir: &Path) -> serde_json::Value {
 }
 
 #[allow(unsafe_code)]
-fn map(path: &Path) -> memmap2::Mmap {
+pub fn map(path: &Path) -> memmap2::Mmap {
     let file = File::open(path).unwrap();
     // SAFETY: files of a mount never change and are never cut short.
     unsafe { memmap2::Mmap::map(&file) }.unwrap()

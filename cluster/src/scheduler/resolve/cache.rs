@@ -80,8 +80,13 @@ impl Cache {
 
     /// The answer, unless it is too old.
     pub fn get(&self, key: &Key, now: Instant) -> Option<ResolveReply> {
+        self.get_within(key, now, self.remember)
+    }
+
+    /// The answer, unless it is older than `time`.
+    pub fn get_within(&self, key: &Key, now: Instant, time: Duration) -> Option<ResolveReply> {
         let (known, _) = self.known.get(key)?;
-        (now.duration_since(known.since) < self.remember).then(|| known.reply.clone())
+        (now.duration_since(known.since) < time).then(|| known.reply.clone())
     }
 
     /// The answer as it was.
@@ -167,6 +172,11 @@ mod tests {
         cache.put(key(1), known(now));
         assert!(cache.get(&key(1), now + Duration::from_secs(9)).is_some());
         assert!(cache.get(&key(1), now + Duration::from_secs(10)).is_none());
+        let within = |seconds| {
+            let (now, time) = (now + Duration::from_secs(20), Duration::from_secs(seconds));
+            cache.get_within(&key(1), now, time).is_some()
+        };
+        assert!(within(21) && !within(20), "whoever can do with an older one is given it");
         let other = Key { view: 2, ..key(1) };
         assert!(cache.get(&other, now).is_none());
         let mut never = Cache::new(Duration::ZERO, Duration::ZERO);

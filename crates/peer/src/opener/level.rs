@@ -47,7 +47,7 @@ async fn told(
 ) -> Result<Option<Arc<Index>>, OpenUrlError> {
     let request = scheduler::ResolveRequest {
         target: Some(targets::to_wire(target)),
-        fresh: freshness == Freshness::Asked,
+        fresh: freshness.is_fresh(),
         level: Some(Bytes::copy_from_slice(below)),
         ..scheduler::ResolveRequest::default()
     };

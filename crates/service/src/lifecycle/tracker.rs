@@ -209,7 +209,7 @@ fn log(failure: &TaskFailure, what: &str) {
 }
 
 /// Between half and the whole of `wait`, so that many do not come back together.
-fn jittered(wait: Duration) -> Duration {
+pub fn jittered(wait: Duration) -> Duration {
     let share = getrandom::u32().map_or(1.0, |random| f64::from(random) / f64::from(u32::MAX));
     wait.mul_f64(0.5 + share / 2.0)
 }

@@ -48,6 +48,7 @@ const CLASSES: &[(&str, FailureClass)] = &[
     ("mount-busy", FailureClass::MountBusy),
     ("mount-covered", FailureClass::MountCovered),
     ("mount-failed", FailureClass::MountFailed),
+    ("not-following", FailureClass::NotFollowing),
     ("no-task", FailureClass::NoTask),
     ("cache-failed", FailureClass::CacheFailed),
     ("task-in-use", FailureClass::TaskInUse),

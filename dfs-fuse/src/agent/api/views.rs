@@ -9,6 +9,8 @@ use dfs_peer::store::TaskSummary;
 use dfs_proto::common;
 use dfs_proto::node::{self, MountInfo, StatusReply};
 
+use crate::agent::follow::FollowView;
+use crate::agent::kept::unix_ms;
 use crate::agent::mounts::{MountView, shown};
 use crate::agent::prefetch::{PrefetchView, State};
 use crate::agent::{Agent, Asker, Away};
@@ -73,6 +75,7 @@ pub(super) fn mounts(agent: &Agent, only: Option<&Path>, asker: Asker) -> Vec<Mo
                 prefetch: Some(prefetch(&view.prefetch)),
                 reads: view.reads.as_ref().map(reads),
                 cache_quota: view.cache_quota.map(|quota| quota.0),
+                follow: view.follow.as_ref().map(follow),
                 files: view.files,
                 index_bytes: index.unwrap_or(0),
                 left_out: view
@@ -145,6 +148,24 @@ fn reads(seen: &Seen) -> node::ReadsInfo {
         waiting: seen.waiting,
         wait_p50_us: micros(50),
         wait_p99_us: micros(99),
+    }
+}
+
+fn follow(follow: &FollowView) -> node::FollowInfo {
+    let FollowView { following, looked, failing, earlier, never_changes } = follow;
+    let (failing_unix_ms, failed) = match failing {
+        Some((since, why)) => (unix_ms(*since), why.clone()),
+        None => (0, String::new()),
+    };
+    node::FollowInfo {
+        every_ms: u64::try_from(following.every.as_millis()).unwrap_or(u64::MAX),
+        switches: following.switches,
+        switched_unix_ms: following.switched.map_or(0, unix_ms),
+        looked_unix_ms: looked.map_or(0, unix_ms),
+        failed,
+        failing_unix_ms,
+        earlier: u32::try_from(*earlier).unwrap_or(u32::MAX),
+        never_changes: *never_changes,
     }
 }
 

@@ -1,0 +1,356 @@
+//! Mounts that follow their target: they switch whole, and whoever has something open keeps what it was.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use dfs_tests::{Body, Cluster, Fault, Origin};
+use rustix::fs::{Advice, fadvise};
+
+use crate::support::{Agent, Expected, Place, all, binaries, until};
+use crate::survival::{Holder, map};
+
+const MIB: u64 = 1 << 20;
+
+/// Seldom enough that no test sees a look that it has not asked for.
+const SELDOM: &str = "--follow=1d";
+
+fn follow(agent: &Agent, how: &str, url: &str, dir: PathBuf) -> PathBuf {
+    agent.guard(&dir);
+    agent.dfctl(&["mount", how, url, dir.to_str().unwrap()]).done();
+    dir
+}
+
+/// Whether the mount shows another version by that.
+fn refresh(agent: &Agent, dir: &Path) -> bool {
+    let said = agent.dfctl(&["mounts", "--refresh", dir.to_str().unwrap(), "--format", "json"]);
+    said.done().json().unwrap()["switched"].as_bool().unwrap()
+}
+
+fn followed(agent: &Agent, dir: &Path) -> serde_json::Value {
+    let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+    let mounts = listed["items"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["dir"] == dir.to_str().unwrap());
+    mount.unwrap()["follow"].clone()
+}
+
+/// What the agent answers now, and not what the kernel remembers.
+fn read_anew(file: &File) -> io::Result<Vec<u8>> {
+    fadvise(file, 0, None, Advice::DontNeed).unwrap();
+    let mut bytes = vec![0; file.metadata()?.len() as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn put(origin: &Origin, path: &str, text: &str) {
+    origin.put(path, Body::bytes(text.as_bytes().to_vec()));
+}
+
+/// A directory of files that change, and of files that do not.
+fn origin() -> (Origin, Vec<u8>) {
+    let origin = Origin::start().unwrap();
+    let kept = Body::noise(7, 9 * MIB + 3);
+    let bytes = all(&kept);
+    origin.put("/d/kept", kept);
+    for name in ["a", "pair/a", "pair/b", "pair/deep/er/c"] {
+        put(&origin, &format!("/d/{name}"), "first");
+    }
+    put(&origin, "/d/gone/away", "first");
+    put(&origin, "/d/pair/same", "the same");
+    for number in 0..300 {
+        put(&origin, &format!("/d/many/{number:03}"), "one of many");
+    }
+    (origin, bytes)
+}
+
+fn change(origin: &Origin) {
+    for name in ["a", "pair/a", "pair/b", "pair/deep/er/c"] {
+        put(origin, &format!("/d/{name}"), "and the second");
+    }
+    put(origin, "/d/pair/new", "new");
+    put(origin, "/d/many/new", "new");
+    origin.remove("/d/gone/away");
+}
+
+#[test]
+fn a_mount_switches_whole_and_whoever_has_something_open_keeps_it() {
+    let place = Place::new();
+    let (origin, kept) = origin();
+    let agent = Agent::solo(&place, "agent");
+    let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
+    let file = |name: &str| File::open(dir.join(name)).unwrap();
+    // All of it is here, and known to the kernel.
+    assert!(fs::read(dir.join("kept")).unwrap() == kept);
+    for name in ["a", "pair/a", "pair/b", "pair/deep/er/c", "gone/away"] {
+        assert_eq!(text(&dir.join(name)), "first");
+    }
+    assert_eq!(text(&dir.join("pair/same")), "the same");
+    for name in ["pair/new", "many/new", "other"] {
+        assert_eq!(fs::metadata(dir.join(name)).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+    names(&dir.join("many")).iter().for_each(|name| drop(text(&dir.join("many").join(name))));
+    let before = ["kept", "pair", "pair/same", "pair/a"].map(|name| ino(&dir.join(name)));
+    let open = ["a", "pair/a", "pair/deep/er/c", "kept"].map(file);
+    let mapped = map(&dir.join("pair/b"));
+    let mut listing = fs::read_dir(dir.join("many")).unwrap();
+    let mut listed: BTreeSet<_> =
+        listing.by_ref().take(10).map(|e| e.unwrap().file_name()).collect();
+
+    change(&origin);
+    assert_eq!(text(&dir.join("a")), "first", "nobody has looked");
+    origin.reset_counters();
+    assert!(refresh(&agent, &dir), "it shows another version");
+    assert!(!refresh(&agent, &dir), "and no other one");
+
+    for name in ["a", "pair/a", "pair/b", "pair/deep/er/c"] {
+        assert_eq!(text(&dir.join(name)), "and the second", "{name}");
+    }
+    assert_eq!([text(&dir.join("pair/new")), text(&dir.join("many/new"))], ["new", "new"]);
+    assert!(fs::metadata(dir.join("gone")).is_err(), "nothing is in it any more");
+    assert_eq!(
+        names(&dir.join("pair")),
+        ["a", "b", "deep", "new", "same"].map(String::from).into()
+    );
+    // What is open is what it was, from the agent too.
+    for file in &open[..3] {
+        assert_eq!(read_anew(file).unwrap(), b"first");
+    }
+    assert_eq!(mapped[..], b"first"[..]);
+    listed.extend(listing.map(|entry| entry.unwrap().file_name()));
+    assert_eq!(listed.len(), 300, "a listing that was begun is of what it began with");
+    assert!(!listed.contains(std::ffi::OsStr::new("new")));
+    // What is the same is the same inode, and came once.
+    let after = ["kept", "pair", "pair/same", "pair/a"].map(|name| ino(&dir.join(name)));
+    assert_eq!(after[..3], before[..3]);
+    assert_ne!(after[3], before[3]);
+    assert!(read_anew(&open[3]).unwrap() == kept);
+    let counters = origin.counters();
+    assert_eq!(counters.paths["/d/kept"].body_bytes, 0);
+    let state = followed(&agent, &dir);
+    assert_eq!((&state["switches"], &state["earlier_versions"]), (&1.into(), &1.into()), "{state}");
+    assert_eq!(agent.metric("dfs_node_follow_switches_total"), 1);
+    // Who closes it lets it go.
+    drop((open, mapped));
+    until("the earlier version is let go", || followed(&agent, &dir)["earlier_versions"] == 0);
+}
+
+fn ino(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().ino()
+}
+
+#[test]
+fn whoever_walks_while_a_mount_switches_never_sees_an_earlier_version_after_a_later_one() {
+    let place = Place::new();
+    let origin = Origin::start().unwrap();
+    let show = |version: u64| {
+        for name in ["a", "b", "in/a", "in/deep/b"] {
+            put(&origin, &format!("/d/{name}"), &format!("{version:06}"));
+        }
+    };
+    show(0);
+    let agent = Agent::solo(&place, "agent");
+    let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
+    let read = |name: &str| text(&dir.join(name)).parse::<u64>().unwrap();
+    let all = || ["a", "b", "in/a", "in/deep/b"].map(read);
+    all();
+    let (over, walks) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for order in [["a", "b"], ["b", "a"], ["in/a", "in/deep/b"], ["in/deep/b", "a"]] {
+            let (over, walks, read) = (&over, &walks, &read);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let [first, then] = order.map(read);
+                    assert!(first <= then, "{order:?}: {first}, then {then}");
+                    walks.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for version in 1..=20 {
+            // Of an earlier version nothing is missing, so nobody finds out that it is gone.
+            show(version);
+            assert!(refresh(&agent, &dir));
+            assert_eq!(all(), [version; 4]);
+            let before = walks.load(Ordering::Relaxed);
+            until("walks go on", || walks.load(Ordering::Relaxed) > before + 20);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_mount_looks_by_itself_and_again_after_its_origin_failed() {
+    let place = Place::new();
+    let (origin, _) = origin();
+    let agent = Agent::solo(&place, "agent");
+    let dir = follow(&agent, "--follow=1s", &origin.url("/d/"), place.dir("mount"));
+    assert_eq!(text(&dir.join("a")), "first");
+    change(&origin);
+    until("the mount follows", || text(&dir.join("a")) == "and the second");
+    let down = origin.inject(Fault::status(503).on("/d/"));
+    until("it is said", || followed(&agent, &dir)["failed"].is_string());
+    let state = followed(&agent, &dir);
+    assert!(state["failing_since"].is_string(), "{state}");
+    assert!(state["failed"].as_str().unwrap().contains("503"), "{state}");
+    assert!(down.struck() > 0 && agent.metric("dfs_node_follow_failures_total") > 0);
+    assert_eq!(text(&dir.join("a")), "and the second", "it goes on with what it has");
+    let said = agent.dfctl(&["mounts", "--refresh", dir.to_str().unwrap()]).exits(5);
+    assert!(said.stderr.contains("503"), "{}", said.stderr);
+    down.lift();
+    put(&origin, "/d/a", "third");
+    until("it looks again", || text(&dir.join("a")) == "third");
+    assert!(followed(&agent, &dir)["failed"].is_null());
+}
+
+#[test]
+fn whoever_reads_what_is_gone_at_the_origin_has_the_mount_look_at_once() {
+    let place = Place::new();
+    let (origin, _) = origin();
+    let agent = Agent::solo(&place, "agent");
+    let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
+    origin.put("/d/kept", Body::noise(8, 9 * MIB));
+    assert!(fs::read(dir.join("kept")).is_err(), "that version cannot be had any more");
+    until("it is the next one", || {
+        fs::read(dir.join("kept")).is_ok_and(|b| b.len() as u64 == 9 * MIB)
+    });
+}
+
+#[test]
+fn the_next_agent_answers_for_both_versions_and_goes_on_following() {
+    let place = Place::new();
+    let (origin, kept) = origin();
+    let holder = Holder::start(&place, 300);
+    let mut agent = holder.agent(&place);
+    let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
+    assert!(fs::read(dir.join("kept")).unwrap() == kept);
+    for name in ["a", "pair/a", "pair/b", "pair/same", "gone/away"] {
+        text(&dir.join(name));
+    }
+    let open = ["a", "pair/a", "gone/away"].map(|name| File::open(dir.join(name)).unwrap());
+    let same = ["kept", "pair/same"].map(|name| File::open(dir.join(name)).unwrap());
+    let mapped = map(&dir.join("pair/b"));
+    change(&origin);
+    assert!(refresh(&agent, &dir));
+    let second = File::open(dir.join("a")).unwrap();
+    assert_eq!(text(&dir.join("pair/a")), "and the second");
+
+    let check = || {
+        for file in &open {
+            assert_eq!(read_anew(file).unwrap(), b"first");
+        }
+        assert!(read_anew(&same[0]).unwrap() == kept);
+        assert_eq!(read_anew(&same[1]).unwrap(), b"the same");
+        assert_eq!(read_anew(&second).unwrap(), b"and the second");
+        assert_eq!(mapped[..], b"first"[..]);
+    };
+    agent.kill();
+    agent.start_again();
+    check();
+    assert_eq!(text(&dir.join("a")), "and the second");
+    assert_eq!(text(&dir.join("pair/new")), "new");
+    assert!(fs::metadata(dir.join("gone")).is_err());
+    let state = followed(&agent, &dir);
+    assert_eq!((&state["switches"], &state["earlier_versions"]), (&1.into(), &1.into()), "{state}");
+
+    // It does not know what the kernel knows, and switches all the same.
+    put(&origin, "/d/a", "third");
+    put(&origin, "/d/pair/deep/er/c", "third");
+    assert!(refresh(&agent, &dir));
+    check();
+    assert_eq!([text(&dir.join("a")), text(&dir.join("pair/deep/er/c"))], ["third", "third"]);
+    assert_eq!(text(&dir.join("pair/a")), "and the second");
+    agent.kill();
+    agent.start_again();
+    check();
+    put(&origin, "/d/pair/a", "third");
+    assert!(refresh(&agent, &dir));
+    check();
+    assert_eq!(text(&dir.join("pair/a")), "third");
+    assert_eq!(followed(&agent, &dir)["switches"], 3);
+}
+
+#[test]
+fn a_part_that_is_gone_stays_and_comes_back() {
+    let place = Place::new();
+    let (origin, _) = origin();
+    let agent = Agent::solo(&place, "agent");
+    let dir = follow(&agent, SELDOM, &format!("{}!gone", origin.url("/d/")), place.dir("mount"));
+    assert_eq!(text(&dir.join("away")), "first");
+    change(&origin);
+    let said = agent.dfctl(&["mounts", "--refresh", dir.to_str().unwrap()]).exits(3);
+    assert!(said.stderr.contains("gone"), "{}", said.stderr);
+    assert_eq!(text(&dir.join("away")), "first");
+    assert!(followed(&agent, &dir)["failed"].as_str().unwrap().contains("gone"));
+    put(&origin, "/d/gone/away", "second");
+    assert!(refresh(&agent, &dir));
+    assert_eq!(text(&dir.join("away")), "second");
+}
+
+#[test]
+fn one_file_is_followed_too_and_what_follows_is_read_through_the_agent() {
+    let place = Place::new();
+    let origin = Origin::of("/f", Body::noise(1, 9 * MIB)).unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let dir = place.dir("mount");
+    agent.guard(&dir);
+    let words = ["mount", "--lane", "passthrough", "-o", "follow=1d", &origin.url("/f")];
+    let said = agent.dfctl(&[&words[..], &[dir.to_str().unwrap()]].concat()).done();
+    assert!(
+        said.text().contains("lane fuse") && said.text().contains("every 1 d"),
+        "{}",
+        said.text()
+    );
+    let first = File::open(dir.join("f")).unwrap();
+    let bytes = read_anew(&first).unwrap();
+    origin.put("/f", Body::noise(2, 5 * MIB));
+    assert!(refresh(&agent, &dir));
+    assert_eq!(fs::metadata(dir.join("f")).unwrap().len(), 5 * MIB);
+    assert!(fs::read(dir.join("f")).unwrap() == all(&Body::noise(2, 5 * MIB)));
+    assert!(read_anew(&first).unwrap() == bytes);
+}
+
+#[test]
+fn a_mount_that_follows_nothing_says_so() {
+    let place = Place::new();
+    let (origin, _) = origin();
+    let agent = Agent::solo(&place, "agent");
+    let dir = agent.mount(&origin.url("/d/"), place.dir("mount"));
+    let said = agent.dfctl(&["mounts", "--refresh", dir.to_str().unwrap()]).exits(2);
+    assert!(said.stderr.contains("DFS-5109"), "{}", said.stderr);
+    let often = agent.dfctl(&["mount", "--follow=1ms", "https://h/d/", "/mnt"]).exits(2);
+    assert!(often.stderr.contains("every 1 s at most"), "{}", often.stderr);
+}
+
+#[test]
+fn those_of_a_cluster_look_once_for_all() {
+    let place = Place::new();
+    let (origin, _) = origin();
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agents = ["one", "two", "three"].map(|name| Agent::of(&cluster, &place, name));
+    let dirs: Vec<_> = agents
+        .iter()
+        .zip(["mount-1", "mount-2", "mount-3"])
+        .map(|(agent, dir)| follow(agent, "--follow=4s", &origin.url("/d/"), place.dir(dir)))
+        .collect();
+    dirs.iter().for_each(|dir| assert_eq!(text(&dir.join("a")), "first"));
+    origin.reset_counters();
+    change(&origin);
+    for dir in &dirs {
+        until("each follows", || text(&dir.join("a")) == "and the second");
+    }
+    // What is new came once for all of them.
+    let counters = origin.counters();
+    assert_eq!(counters.paths["/d/a"].body_bytes, "and the second".len() as u64);
+}
