@@ -10,7 +10,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use dfs_model::{ByteRange, Validator};
+use dfs_model::{ByteRange, Validator, ValidatorStrength};
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::{put_bytes, put_validator, take_bytes, take_u64, take_validator};
@@ -37,6 +37,15 @@ impl Member {
     /// Its place in the space.
     pub fn range(&self) -> ByteRange {
         ByteRange::at(self.offset, self.length)
+    }
+
+    /// Whether `other`, of another version of the listing, is this one in the same version: as far as the origin's
+    /// validators tell, and not where it gives none.
+    pub fn is_as(&self, other: &Self) -> bool {
+        let is_pinned = self.validator.strength() != ValidatorStrength::None;
+        is_pinned
+            && (&self.path, self.length) == (&other.path, other.length)
+            && self.validator == other.validator
     }
 }
 
@@ -92,6 +101,18 @@ impl MemberTable {
     /// The members in the order of their offsets.
     pub fn members(&self) -> impl DoubleEndedIterator<Item = Member> + '_ {
         (0..self.count()).filter_map(|number| self.member(number))
+    }
+
+    /// The member of this path, in a table that has them in the order of their paths, as those of a plan do.
+    pub fn find(&self, path: &[u8]) -> Option<Member> {
+        let number = partition(0..self.count(), |number| self.path(number) < Some(path));
+        self.member(number).filter(|member| member.path == path)
+    }
+
+    /// The same in memory of its own: it does not keep alive what it was read from.
+    pub fn detached(&self) -> Self {
+        let encoded = Bytes::copy_from_slice(&self.encoded);
+        Self { encoded, places: Arc::clone(&self.places) }
     }
 
     /// Bytes of the space: where its last member ends.
@@ -150,6 +171,10 @@ impl MemberTable {
     fn at(&self, number: usize) -> Option<&[u8]> {
         let place = usize::try_from(*self.places.get(number)?).ok()?;
         self.encoded.get(place..)
+    }
+
+    fn path(&self, number: usize) -> Option<&[u8]> {
+        take_bytes(&mut self.at(number)?)
     }
 
     /// Where the member of this number lies, without the rest of it.
@@ -315,6 +340,23 @@ mod tests {
         assert_eq!(paths(4, 4097), [&b"a"[..], b"b/\xff"]);
         assert_eq!(paths(8191, 8193), [&b"b/\xff"[..], b"c"]);
         assert_eq!(paths(8193, 9000), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn a_member_is_found_by_its_path_and_is_the_same_in_one_version_only() {
+        let table = table();
+        for member in table.members() {
+            assert_eq!(table.detached().find(&member.path), Some(member.clone()));
+            assert!(member.is_as(&Member { offset: 1 << 30, ..member.clone() }));
+            let other = Validator { etag: Some("\"other\"".into()), ..member.validator.clone() };
+            assert!(!member.is_as(&Member { validator: other, ..member.clone() }));
+            let unpinned = Validator { length: Some(member.length), ..Validator::default() };
+            let unpinned = Member { validator: unpinned, ..member };
+            assert!(!unpinned.is_as(&unpinned.clone()));
+        }
+        for path in [&b""[..], b"aa", b"b", b"d"] {
+            assert_eq!(table.find(path), None);
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use dfs_source::{ByteStream, Credentials, SourceError, Sources, Target};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
+use crate::members::Member;
 use crate::recipe::{OriginRecipe, Recipe};
 pub(crate) use forward::Forward;
 pub use parts::PartsOrigin;
@@ -47,6 +48,13 @@ pub enum Part {
 /// Parts in the order of their places. It ends after the first error.
 pub type PartStream = BoxStream<'static, Result<Part, SourceError>>;
 
+/// Members that are here already, as parts of other spaces: of an earlier version of their listing.
+#[async_trait]
+pub trait Earlier: Send + Sync {
+    /// A part of a member, in the very version that it names; `None` where that is not here.
+    async fn part_of(&self, member: &Member, part: ByteRange) -> Option<Bytes>;
+}
+
 /// Where a task's bytes come from when no peer has them.
 #[async_trait]
 pub trait Origin: Send + Sync {
@@ -72,6 +80,9 @@ pub trait Origin: Send + Sync {
     /// Adds to `count`, from now on, each request that is made to the origin. One that asks it for nothing itself
     /// need not.
     fn count_in(&self, _count: &RequestCount) {}
+
+    /// Has what is here of members already taken from there and not asked of the origin, from now on.
+    fn take_from(&self, _earlier: Arc<dyn Earlier>) {}
 
     /// As [`Origin::read`], but a member that changed does not end it.
     async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {

@@ -133,7 +133,7 @@ fn verified(task: &Task, runs: &[GroupRange]) -> impl Iterator<Item = GroupsVeri
     let mut by_giver: BTreeMap<Option<HostId>, Vec<common::GroupRun>> = BTreeMap::new();
     for (from, run) in runs.iter().flat_map(|run| task.by_giver(*run)) {
         let giver = match from {
-            CameFrom::Source => None,
+            CameFrom::Source | CameFrom::Here => None,
             CameFrom::Parent(host) => Some(host),
         };
         by_giver.entry(giver).or_default().push(run.into());

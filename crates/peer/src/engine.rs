@@ -10,6 +10,7 @@ mod around;
 mod catalog;
 mod chunk;
 mod credentials;
+mod earlier;
 mod error;
 mod flight;
 mod growing;
@@ -615,6 +616,8 @@ impl Engine {
         let shared = Arc::new(Shared {
             stored,
             origin: Mutex::default(),
+            listed: OnceLock::new(),
+            earlier: OnceLock::new(),
             credentials: Mutex::default(),
             proving: Semaphore::new(1),
             commands,
@@ -692,6 +695,7 @@ impl Engine {
         origin: Option<Arc<dyn Origin>>,
     ) -> Result<(), OpenError> {
         let Some(origin) = origin else { return Ok(()) };
+        task.shared.earlier.get().cloned().into_iter().for_each(|known| origin.take_from(known));
         let source = access(Some(origin.as_ref()));
         origin.count_in(&task.shared.provenance.requests);
         *task.shared.origin.lock() = Some(origin);

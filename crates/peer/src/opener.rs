@@ -257,7 +257,9 @@ impl Engine {
     ) -> Result<Vec<Task>, OpenUrlError> {
         let opening: Vec<_> =
             recipes.iter().map(|recipe| self.open_recipe(recipe, &target.credentials)).collect();
-        stream::iter(opening).buffered(OPENING).try_collect().await
+        let tasks: Vec<_> = stream::iter(opening).buffered(OPENING).try_collect().await?;
+        self.look_for_earlier(&tasks, recipes).await;
+        Ok(tasks)
     }
 
     /// Opens a task of which it is known how its origin is read.

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use dfs_tests::{Body, Cluster, Fault, Origin};
+use dfs_tests::process::Said;
+use dfs_tests::{Body, Bucket, Cluster, Fault, Origin};
 use rustix::fs::{Advice, fadvise};
 
+use crate::full::on_disk;
+use crate::support::trees::noise;
 use crate::support::{Agent, Expected, Place, all, binaries, until};
 use crate::survival::{Holder, map};
 
@@ -353,4 +356,199 @@ fn those_of_a_cluster_look_once_for_all() {
     // What is new came once for all of them.
     let counters = origin.counters();
     assert_eq!(counters.paths["/d/a"].body_bytes, "and the second".len() as u64);
+}
+
+/// Files that lie side by side in the cache, more of them than share one place there.
+fn small(count: usize) -> impl Iterator<Item = (String, Vec<u8>)> {
+    (0..count).map(|number| (format!("s/{number:04}"), noise(number as u64, 6000 + number % 9000)))
+}
+
+fn site_of_small() -> Origin {
+    let origin = Origin::start().unwrap();
+    for (name, bytes) in small(400) {
+        origin.put(&format!("/d/{name}"), Body::bytes(bytes));
+    }
+    origin
+}
+
+/// One changes, one goes, and so many come that the others lie elsewhere.
+fn change_few(origin: &Origin) {
+    put(origin, "/d/s/0007", "another");
+    origin.remove("/d/s/0008");
+    for (name, bytes) in small(800).skip(400) {
+        origin.put(&format!("/d/{name}"), Body::bytes(bytes));
+    }
+}
+
+/// Reads what is the same in both versions, as the agent has it.
+fn assert_same(dir: &Path) {
+    for (name, bytes) in small(400).filter(|(name, _)| !matches!(&name[2..], "0007" | "0008")) {
+        let read = read_anew(&File::open(dir.join(&name)).unwrap()).unwrap();
+        assert!(read == bytes, "{name}");
+    }
+}
+
+/// Bytes that the origin sent of what is the same in both versions.
+fn sent_again(origin: &Origin) -> u64 {
+    let counters = origin.counters();
+    let same = |path: &str| {
+        small(400).any(|(name, _)| path == format!("/d/{name}") && !path.ends_with("0007"))
+    };
+    let sent = counters.paths.iter().filter(|(path, _)| same(path));
+    sent.map(|(_, counters)| counters.body_bytes).sum()
+}
+
+#[test]
+fn small_files_that_are_the_same_are_not_fetched_again_wherever_they_lie_by_now() {
+    let place = Place::new();
+    let origin = site_of_small();
+    let agent = Agent::solo(&place, "agent");
+    let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
+    assert_same(&dir);
+    change_few(&origin);
+    origin.reset_counters();
+    assert!(refresh(&agent, &dir));
+    assert_same(&dir);
+    assert_eq!(sent_again(&origin), 0);
+    assert_eq!(text(&dir.join("s/0007")), "another");
+    assert!(fs::metadata(dir.join("s/0008")).is_err());
+    for (name, bytes) in small(800).skip(400) {
+        assert!(fs::read(dir.join(&name)).unwrap() == bytes, "{name}");
+    }
+    // Nobody takes the copies for what the origin sent.
+    let new: usize = small(800).skip(400).map(|(_, bytes)| bytes.len()).sum();
+    let read = agent.metric("dfs_node_source_bytes_total");
+    let first: usize = small(400).map(|(_, bytes)| bytes.len()).sum();
+    let most = (first + new) as u64 * 3;
+    assert!(read < most, "{read} of at most {most}");
+}
+
+#[test]
+fn what_was_damaged_on_the_way_to_the_next_version_is_fetched_again() {
+    let place = Place::new();
+    let origin = site_of_small();
+    let agent = Agent::solo(&place, "agent");
+    let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
+    assert_same(&dir);
+    let mut damaged = 0;
+    for content in walk(&agent.data().join("tasks")).filter(|path| path.ends_with("content")) {
+        let bytes = fs::read(&content).unwrap();
+        let (_, victim) = small(400).nth(100).unwrap();
+        if let Some(at) = bytes.windows(100).position(|window| window == &victim[..100]) {
+            let file = File::options().write(true).open(&content).unwrap();
+            file.write_all_at(b"damaged", at as u64 + 50).unwrap();
+            damaged += 1;
+        }
+    }
+    assert_eq!(damaged, 1);
+    change_few(&origin);
+    origin.reset_counters();
+    assert!(refresh(&agent, &dir));
+    assert_same(&dir);
+    let sent = sent_again(&origin);
+    assert!(sent > 0 && sent < 100_000, "{sent} bytes: what shares a group with it, and no more");
+}
+
+fn walk(dir: &Path) -> Box<dyn Iterator<Item = PathBuf>> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    Box::new(entries.flat_map(|path| match path.is_dir() {
+        true => walk(&path),
+        false => Box::new(std::iter::once(path)) as Box<dyn Iterator<Item = PathBuf>>,
+    }))
+}
+
+#[test]
+fn a_node_of_a_cluster_takes_what_is_the_same_from_itself() {
+    let place = Place::new();
+    let origin = site_of_small();
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agent = Agent::of(&cluster, &place, "node");
+    let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
+    assert_same(&dir);
+    let before = agent.metric("dfs_node_taken_bytes_total");
+    change_few(&origin);
+    origin.reset_counters();
+    assert!(refresh(&agent, &dir));
+    assert_same(&dir);
+    let came = agent.metric("dfs_node_taken_bytes_total") - before;
+    // The index, and groups that what is the same shares with what is not.
+    assert!(came < before / 2, "{came} bytes came again of {before}");
+}
+
+#[test]
+fn a_bucket_is_followed_and_only_what_changed_is_asked_for() {
+    let place = Place::new();
+    let store = Bucket::garage(place.root()).unwrap();
+    let file = |bytes: &[u8]| {
+        let path = place.path("file");
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    for (name, bytes) in small(20) {
+        store.put(&format!("tree/{name}"), &file(&bytes)).unwrap();
+    }
+    store.put("tree/large", &file(&noise(5, 9 << 20))).unwrap();
+    let keys = store.lock().unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let dfctl = |words: &[&str]| {
+        let mut command = agent.node.dfctl_command().unwrap();
+        command.env("AWS_ACCESS_KEY_ID", &keys.id).env("AWS_SECRET_ACCESS_KEY", &keys.secret);
+        Said::by(command.args(words)).unwrap()
+    };
+    let dir = place.dir("mount");
+    agent.guard(&dir);
+    dfctl(&["mount", SELDOM, &store.url("tree/"), dir.to_str().unwrap()]).done();
+    let check = || {
+        for (name, bytes) in small(20).filter(|(name, _)| name != "s/0007") {
+            assert!(read_anew(&File::open(dir.join(&name)).unwrap()).unwrap() == bytes, "{name}");
+        }
+        let large = File::open(dir.join("large")).unwrap();
+        assert!(read_anew(&large).unwrap() == noise(5, 9 << 20));
+    };
+    check();
+    let old = File::open(dir.join("s/0007")).unwrap();
+    store.put("tree/s/0007", &file(b"another")).unwrap();
+    store.put("tree/new", &file(b"new")).unwrap();
+    let asked = store.requests("GET /lab/tree/");
+    assert!(refresh(&agent, &dir));
+    check();
+    assert_eq!([text(&dir.join("s/0007")), text(&dir.join("new"))], ["another", "new"]);
+    assert_eq!(store.requests("GET /lab/tree/") - asked, 2);
+    let (_, first) = small(20).nth(7).unwrap();
+    let said = read_anew(&old);
+    assert!(said.is_err() || said.unwrap() == first, "never bytes of another version");
+}
+
+#[test]
+fn a_mount_that_follows_keeps_to_its_quota_over_its_versions() {
+    let place = Place::new();
+    let origin = Origin::start().unwrap();
+    let agent = Agent::solo(&place, "agent");
+    let show = |version: u64| {
+        for name in 0..3 {
+            origin.put(&format!("/d/{name}"), Body::noise(10 * version + name, 24 * MIB));
+        }
+    };
+    show(0);
+    let dir = place.dir("mount");
+    agent.guard(&dir);
+    let words = ["mount", SELDOM, "--cache-quota", "64MiB", &origin.url("/d/")];
+    agent.dfctl(&[&words[..], &[dir.to_str().unwrap()]].concat()).done();
+    for version in 0..3 {
+        if version > 0 {
+            show(version);
+            assert!(refresh(&agent, &dir));
+        }
+        for name in 0..3 {
+            let bytes = all(&Body::noise(10 * version + name, 24 * MIB));
+            let file = File::open(dir.join(name.to_string())).unwrap();
+            assert!(read_anew(&file).unwrap() == bytes, "{name} of {version}");
+        }
+    }
+    let shown = || agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+    until("what is shown is within the quota", || {
+        shown()["items"][0]["cached_bytes"].as_u64().unwrap() <= 64 * MIB
+    });
+    assert!(agent.metric("dfs_node_quota_freed_bytes_total") > 0);
+    assert!(on_disk(&agent.data().join("tasks")) < 3 * 72 * MIB);
 }

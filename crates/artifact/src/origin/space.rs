@@ -1,19 +1,19 @@
 //! Members of a listing laid side by side.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use dfs_model::{ByteRange, Validator};
+use dfs_model::ByteRange;
 use dfs_source::{ByteStream, Source, SourceError, Target};
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream};
 
 use super::wholes::Wholes;
-use super::{Counted, Origin, Part, PartStream, RequestCount, cut, without_holes, zeros};
-use crate::members::MemberTable;
+use super::{Counted, Earlier, Origin, Part, PartStream, RequestCount, cut, without_holes, zeros};
+use crate::members::{Member, MemberTable};
 
 /// Members asked for at a time within one read.
 const REQUESTS_AT_ONCE: usize = 8;
@@ -26,6 +26,7 @@ pub struct SpaceOrigin {
     base: Target,
     table: Arc<MemberTable>,
     wholes: Arc<Wholes>,
+    earlier: Arc<OnceLock<Arc<dyn Earlier>>>,
 }
 
 /// A run of bytes of one kind.
@@ -40,15 +41,21 @@ struct Slice {
     /// `None`: all of it.
     range: Option<ByteRange>,
     length: u64,
-    /// Of the member.
-    whole: u64,
-    pin: Validator,
+    member: Member,
+}
+
+impl Slice {
+    /// What of the member it is.
+    fn part(&self) -> ByteRange {
+        self.range.unwrap_or(ByteRange::new(0, self.length))
+    }
 }
 
 impl SpaceOrigin {
     /// The space of a table whose members lie below `base`.
     pub fn new(source: Arc<dyn Source>, base: Target, table: Arc<MemberTable>) -> Self {
-        Self { source: Arc::new(Counted::new(source)), base, table, wholes: Arc::default() }
+        let (source, wholes) = (Arc::new(Counted::new(source)), Arc::default());
+        Self { source, base, table, wholes, earlier: Arc::default() }
     }
 
     fn segments(&self, range: ByteRange) -> Result<Vec<Segment>, SourceError> {
@@ -66,8 +73,7 @@ impl SpaceOrigin {
                 target: self.base.join(&member.path)?,
                 range: (part.len() < member.length).then_some(part),
                 length: part.len(),
-                whole: member.length,
-                pin: member.validator,
+                member,
             })));
         }
         if range.end > at {
@@ -100,18 +106,30 @@ impl Origin for SpaceOrigin {
         self.source.requests.count_in(count);
     }
 
+    fn take_from(&self, earlier: Arc<dyn Earlier>) {
+        // The first one stays: it is of when the task was opened.
+        let _ = self.earlier.set(earlier);
+    }
+
     async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {
         // Nothing lies behind the end, also when a hostile asker says so.
         let end = self.table.length();
         let range = ByteRange::new(range.start.min(end), range.end.min(end));
         let (source, wholes) = (Arc::clone(&self.source), Arc::clone(&self.wholes));
         let health = Arc::new(Health::default());
-        let members_health = Arc::clone(&health);
+        let (members_health, earlier) = (Arc::clone(&health), Arc::clone(&self.earlier));
         let opened = self.segments(range)?.into_iter().map(move |segment| match segment {
             Segment::Zeros(count) => future::ok(zeros(count).map_ok(Came::Bytes).boxed()).boxed(),
             Segment::Member(part) => {
-                let health = Arc::clone(&members_health);
-                open_part(Arc::clone(&source), Arc::clone(&wholes), part, health).boxed()
+                let (source, wholes) = (Arc::clone(&source), Arc::clone(&wholes));
+                let (health, earlier) = (Arc::clone(&members_health), Arc::clone(&earlier));
+                let opened = async move {
+                    match here(earlier.get(), &part).await {
+                        Some(bytes) => Ok(stream::iter([Ok(Came::Bytes(bytes))]).boxed()),
+                        None => open_part(source, wholes, part, health).await,
+                    }
+                };
+                opened.boxed()
             }
         });
         let came = stream::iter(opened).buffered(REQUESTS_AT_ONCE).try_flatten().boxed();
@@ -137,7 +155,7 @@ enum Came {
 type CameStream = BoxStream<'static, Result<Came, SourceError>>;
 
 /// Holds back what is doubtful until a member is well; where none is, the origin failed. Behind it there is
-/// nothing to hold but zeros and other holes: bytes are a member that is well.
+/// little to hold: zeros, other holes, and what was here already; bytes of the origin's are a member that is well.
 fn decided(came: CameStream, health: Arc<Health>) -> PartStream {
     let begin = (came, VecDeque::new(), health);
     let parts = stream::try_unfold(begin, |(mut came, mut held, health)| async move {
@@ -222,6 +240,12 @@ impl Health {
     }
 }
 
+/// A part of a member that is here already. It says nothing of the origin.
+async fn here(earlier: Option<&Arc<dyn Earlier>>, part: &Slice) -> Option<Bytes> {
+    let earlier = earlier.filter(|_| part.length <= TAKEN_WHOLE)?;
+    earlier.part_of(&part.member, part.part()).await
+}
+
 /// Begins to read a part of a member. What the origin does not give of it is a hole.
 async fn open_part(
     source: Arc<Counted>,
@@ -280,13 +304,14 @@ async fn open_member(
     {
         return part_of_whole(&source, &wholes, &part, range).await;
     }
-    let stream = match (source.read(&part.target, part.range, &part.pin).await, part.range) {
-        (Err(SourceError::RangeIgnored { .. }), Some(range)) => {
-            wholes.need();
-            return part_of_whole(&source, &wholes, &part, range).await;
-        }
-        (answer, _) => answer?,
-    };
+    let stream =
+        match (source.read(&part.target, part.range, &part.member.validator).await, part.range) {
+            (Err(SourceError::RangeIgnored { .. }), Some(range)) => {
+                wholes.need();
+                return part_of_whole(&source, &wholes, &part, range).await;
+            }
+            (answer, _) => answer?,
+        };
     if part.length > TAKEN_WHOLE {
         return Ok(stream);
     }
@@ -301,15 +326,19 @@ async fn part_of_whole(
     part: &Slice,
     range: ByteRange,
 ) -> Result<ByteStream, SourceError> {
-    if part.whole > Wholes::LARGEST {
-        return Ok(cut(source.read(&part.target, None, &part.pin).await?, range));
+    if part.member.length > Wholes::LARGEST {
+        return Ok(cut(source.read(&part.target, None, &part.member.validator).await?, range));
     }
     let body = wholes
-        .get(part.target.url.as_str(), part.whole, async {
-            gather(source.read(&part.target, None, &part.pin).await?, part.whole).await
+        .get(part.target.url.as_str(), part.member.length, async {
+            gather(
+                source.read(&part.target, None, &part.member.validator).await?,
+                part.member.length,
+            )
+            .await
         })
         .await?;
-    let (start, end) = (range.start.min(part.whole), range.end.min(part.whole));
+    let (start, end) = (range.start.min(part.member.length), range.end.min(part.member.length));
     Ok(stream::iter([Ok(body.slice(start as usize..end as usize))]).boxed())
 }
 
@@ -325,11 +354,10 @@ async fn gather(stream: ByteStream, length: u64) -> Result<Bytes, SourceError> {
 
 #[cfg(test)]
 mod tests {
-    use dfs_model::CanonicalUrl;
+    use dfs_model::{CanonicalUrl, Validator};
     use dfs_source::{Action, Attempt, Entry, Stat};
 
     use super::*;
-    use crate::members::Member;
 
     fn attempt() -> Attempt {
         let url = CanonicalUrl::parse("http://origin.test/x").unwrap();

@@ -277,6 +277,10 @@ impl Actor {
     }
 
     fn want(&mut self, groups: GroupRange, priority: Priority, waiter: Option<Waiter>) {
+        if self.flights.copies(groups) {
+            self.flights.copy(groups, Command::Want { groups, priority, waiter });
+            return;
+        }
         self.wakes();
         self.look_for_nearer();
         self.tell_swarm(priority);
@@ -370,6 +374,10 @@ impl Actor {
                 // It may have been taken out before this was heard.
                 self.take_note_of_lost(groups);
             }
+            FlightEvent::Copied { groups } => {
+                self.conductor.here(groups);
+                self.kept(groups);
+            }
             FlightEvent::Passed { flight, groups, error } => self.passed(flight, groups, &error),
             FlightEvent::Void { flight, groups, error } => self.void(flight, groups, error),
             FlightEvent::Tiny { seed } => {
@@ -422,7 +430,7 @@ impl Actor {
         let Some(swarm) = self.engine.swarm.as_ref().filter(|_| self.told_swarm) else { return };
         let parent = match from {
             CameFrom::Parent(host) => Some(host),
-            CameFrom::Source => None,
+            CameFrom::Source | CameFrom::Here => None,
         };
         swarm.done(self.shared.info.id, groups, parent, cost);
     }

@@ -1,5 +1,6 @@
 //! Flights: one request to a parent or to the origin, from asking to verified and kept.
 
+mod copy;
 mod source;
 
 use std::collections::HashSet;
@@ -21,7 +22,7 @@ use super::error::ReadError;
 use super::keep::{self, Arrival, Outcome};
 use super::ledger::CameFrom;
 use super::passing::Proven;
-use super::task::{ParentHost, Shared};
+use super::task::{Command, ParentHost, Shared};
 use crate::conductor::{Failure, FlightId};
 use crate::digests::{Appointment, DigestsError, MOST_APPOINTED, SignedDigests};
 use crate::store::{StoreError, Use};
@@ -41,6 +42,8 @@ const KEY_WITHIN: Duration = Duration::from_secs(2);
 pub(super) enum FlightEvent {
     /// Groups are verified and in the store.
     Kept { flight: FlightId, groups: GroupRange, from: CameFrom, cost: Duration },
+    /// Groups of other tasks are in the store as part of this one.
+    Copied { groups: GroupRange },
     /// Groups are verified, but the store has no room: who waits for them as readers has them in memory.
     Passed { flight: FlightId, groups: GroupRange, error: ReadError },
     /// The origin does not have these groups any more; others of the flight may follow.
@@ -166,6 +169,25 @@ impl Flights {
                 result = read => result.err().map(|error| source_fault(error, groups)),
             };
             context.report(FlightEvent::Ended { flight, fault }).await;
+        });
+    }
+
+    /// Whether some of the groups are missing that other tasks may have, and nobody has looked.
+    pub(super) fn copies(&self, groups: GroupRange) -> bool {
+        let shared = &self.context.shared;
+        let known = shared.earlier.get().filter(|_| !shared.stored.has(groups));
+        known.is_some_and(|earlier| earlier.begins_to_look_for(groups))
+    }
+
+    /// Copies what other tasks have of the groups, before the command that wants them is carried out.
+    pub(super) fn copy(&self, groups: GroupRange, wanted: Command) {
+        let context = self.context.clone();
+        self.context.engine.tracker.spawn(async move {
+            let stop = context.stop.clone();
+            if stop.run_until_cancelled(context.copy(groups)).await.is_some() {
+                // The actor is gone only when the task closes.
+                let _ = context.shared.commands.send(wanted).await;
+            }
         });
     }
 

@@ -318,13 +318,13 @@ pub(super) fn segment(
     keep(shared, proven, from.clone(), Arrival { groups, length, signed: None })
 }
 
-/// Digests and keeps what this host read from the origin; signs it when that is its role.
+/// Digests and keeps what this host read itself, from the origin or from another task; signs it when that is its role.
 pub(super) fn own(
     shared: &Shared,
     signer: Option<&Identity>,
+    from: CameFrom,
     shape: Shape,
-    first: u64,
-    bytes: &Bytes,
+    (first, bytes): (u64, &Bytes),
 ) -> Result<Outcome, KeepError> {
     let count = dfs_model::groups_in(bytes.len() as u64);
     let groups = GroupRange::new(first, count);
@@ -375,7 +375,7 @@ pub(super) fn own(
         }
         arrival.signed = Some(batch);
     }
-    keep(shared, proven, CameFrom::Source, arrival)
+    keep(shared, proven, from, arrival)
 }
 
 /// Groups in one batch of what was read before.
@@ -387,7 +387,7 @@ pub(super) fn vouch(shared: &Shared, signer: &Identity) -> Result<Vec<SignedDige
     let all = GroupRange::new(0, shape.groups().unwrap_or(u64::MAX));
     let read = shared.provenance.by_giver(all).into_iter();
     let mut own = GroupSet::new();
-    for (_, run) in read.filter(|(from, _)| matches!(from, CameFrom::Source)) {
+    for (_, run) in read.filter(|(from, _)| matches!(from, CameFrom::Source | CameFrom::Here)) {
         let bare = run.iter().filter(|group| !stored.is_signed(*group));
         for group in bare.filter(|group| stored.has(GroupRange::new(*group, 1))) {
             own.insert(group);
@@ -422,7 +422,9 @@ pub(super) fn import(
     for run in GroupRange::new(0, groups).cut(16) {
         let bytes = run.bytes(content.len() as u64);
         let part = content.slice(bytes.start as usize..bytes.end as usize);
-        if let Outcome::NoRoom(_, error) = own(shared, signer, shape, run.first, &part)? {
+        if let Outcome::NoRoom(_, error) =
+            own(shared, signer, CameFrom::Source, shape, (run.first, &part))?
+        {
             return Err(error.into());
         }
     }

@@ -16,6 +16,8 @@ const PASSES: usize = 4096;
 pub enum CameFrom {
     /// Read from the origin by this host.
     Source,
+    /// Copied from another task, which has some of the same.
+    Here,
     /// Sent by another host.
     Parent(HostId),
 }
@@ -282,6 +284,7 @@ impl Inner {
     fn attribute(&self, ledger: &mut Ledger, from: &CameFrom, bytes: u64) {
         match from {
             CameFrom::Source => ledger.source_bytes += bytes,
+            CameFrom::Here => ledger.cache_bytes += bytes,
             CameFrom::Parent(_) if bytes == 0 => {}
             CameFrom::Parent(host) => {
                 let known = self.names.get(host).cloned();

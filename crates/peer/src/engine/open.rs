@@ -128,6 +128,14 @@ impl OpenTasks {
         Some(Task::new(Arc::clone(&running.shared), None))
     }
 
+    /// Those of a listing's members.
+    pub(super) fn listed(&self) -> Vec<(TaskId, Arc<Shared>)> {
+        let slots = self.slots.lock();
+        let running = slots.values().filter_map(|slot| slot.running.get());
+        let listed = running.filter(|running| running.shared.listed.get().is_some());
+        listed.map(|running| (running.shared.info.id, Arc::clone(&running.shared))).collect()
+    }
+
     /// A task could not be opened: its place goes unless somebody else is trying.
     pub(super) fn give_up(&self, id: &TaskId, slot: &Arc<Slot>) {
         let mut slots = self.slots.lock();

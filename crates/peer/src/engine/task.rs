@@ -1,7 +1,7 @@
 //! A task as its users see it: read ranges, wait for them, ask where they came from.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::earlier::{Earlier, Listed};
 use super::error::ReadError;
 use super::keep::KnownBatches;
 use super::ledger::{CameFrom, Ledger, Mark, Provenance};
@@ -140,6 +141,10 @@ pub(crate) struct Shared {
     pub(super) info: TaskInfo,
     pub(super) stored: StoredTask,
     pub(super) origin: Mutex<Option<Arc<dyn Origin>>>,
+    /// Its members, where it has some.
+    pub(super) listed: OnceLock<Listed>,
+    /// What other tasks have of them.
+    pub(super) earlier: OnceLock<Arc<Earlier>>,
     /// With which it was opened here.
     pub(super) credentials: Mutex<Credentials>,
     /// The turn of a child whose credentials the origin is asked about.

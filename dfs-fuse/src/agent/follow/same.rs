@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use dfs_artifact::members::Member;
 use dfs_artifact::{OriginRecipe, Recipe};
-use dfs_model::{ByteRange, ValidatorStrength};
+use dfs_model::ByteRange;
 use dfs_peer::opener::OpenArtifact;
 
 use crate::tree::Extent;
@@ -50,15 +49,7 @@ fn are_same((was, before): (&Recipe, ByteRange), (is, after): (&Recipe, ByteRang
     is_of_one
         && members.len() == others.len()
         && members.by_ref().zip(others.by_ref()).all(|(one, other)| {
-            is_version_of_one(&one, &other)
+            one.is_as(&other)
                 && one.offset.wrapping_sub(before.start) == other.offset.wrapping_sub(after.start)
         })
-}
-
-/// Whether both are one version of one member.
-fn is_version_of_one(one: &Member, other: &Member) -> bool {
-    let is_pinned = one.validator.strength() != ValidatorStrength::None;
-    is_pinned
-        && (&one.path, one.length) == (&other.path, other.length)
-        && one.validator == other.validator
 }

@@ -205,7 +205,7 @@ impl Context {
         let work = || {
             let (shared, bytes) = (Arc::clone(&self.shared), bytes.clone());
             let signer = self.engine.signer_of(&self.shared);
-            move || keep::own(&shared, signer.as_deref(), shape, first, &bytes)
+            move || keep::own(&shared, signer.as_deref(), CameFrom::Source, shape, (first, &bytes))
         };
         let mut kept = self.blocking(work()).await;
         if matches!(kept, Ok(Outcome::NoRoom(..))) && self.engine.made_room().await {

@@ -1,0 +1,194 @@
+//! What of a listing's members is here already as part of another space: of an earlier version of the listing.
+//!
+//! Members lie side by side in spaces, and a space is another task as soon as one of them changes, or comes, or goes. What
+//! is the same in both versions is copied from the one to the other when it is wanted, where every byte of a group
+//! is known so; what is left of a group is asked of the origin, member by member ([`dfs_artifact::Earlier`]). Bytes are
+//! looked at against the digests of the task that they come from: what this host signs of the next one is what was
+//! proven of the one before.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use dfs_artifact::members::{Member, MemberTable};
+use dfs_artifact::{OriginRecipe, Place, Recipe};
+use dfs_model::{ByteRange, GroupRange, GroupSet, TaskId};
+use parking_lot::Mutex;
+
+use super::task::{Shared, Task};
+use super::{Engine, Inner};
+use crate::hashtree::{self, Node};
+use crate::store::{StoredTask, Use};
+
+/// Members that are looked up in another table to see whether it has some of the same: paths decide by their hash which
+/// space they are in, so the first ones tell.
+const PROBES: usize = 8;
+
+/// Groups that are kept together.
+const TOGETHER: u64 = 16;
+
+/// The members of a space.
+pub(super) struct Listed {
+    /// Which listing's.
+    base: Place,
+    /// Who may have it.
+    domain: String,
+    table: Arc<MemberTable>,
+}
+
+impl Listed {
+    /// Those of a recipe that has some.
+    pub fn of(recipe: &Recipe) -> Option<Self> {
+        let OriginRecipe::Members { base, table } = &recipe.origin else { return None };
+        let (base, table) = (base.clone(), Arc::clone(table));
+        Some(Self { base, domain: recipe.key.domain.clone(), table })
+    }
+
+    /// Whether both are of one listing and have members in common.
+    fn is_akin(&self, other: &Self) -> bool {
+        let (few, many) = match self.table.count() <= other.table.count() {
+            true => (&self.table, &other.table),
+            false => (&other.table, &self.table),
+        };
+        self.domain == other.domain
+            && self.base == other.base
+            && few.members().take(PROBES).any(|member| many.find(&member.path).is_some())
+    }
+}
+
+/// See the module.
+pub(super) struct Earlier {
+    engine: Weak<Inner>,
+    table: Arc<MemberTable>,
+    others: Vec<(TaskId, MemberTable)>,
+    /// Groups that were looked for.
+    looked_for: Mutex<GroupSet>,
+}
+
+impl Engine {
+    /// Finds out which other open tasks have some of what is in these, that are the spaces of one tree by their recipes.
+    pub(crate) async fn look_for_earlier(&self, tasks: &[Task], recipes: &[Recipe]) {
+        for (task, recipe) in tasks.iter().zip(recipes) {
+            if let Some(listed) = Listed::of(recipe) {
+                // It says the same each time.
+                let _ = task.shared.listed.set(listed);
+            }
+        }
+        let own: HashSet<_> = tasks.iter().map(Task::id).collect();
+        let others = self.inner.tasks.listed();
+        let others: Vec<_> = others.into_iter().filter(|(id, _)| !own.contains(id)).collect();
+        let lacks = |task: &&Task| task.shared.earlier.get().is_none() && !task.is_complete();
+        let new: Vec<_> = tasks.iter().filter(lacks).cloned().collect();
+        if others.is_empty() || new.is_empty() {
+            return;
+        }
+        let engine = Arc::clone(&self.inner);
+        let look = move || new.iter().for_each(|task| Earlier::find(&engine, task, &others));
+        // Without it all is fetched.
+        let _ = self.inner.tracker.spawn_blocking(look).await;
+    }
+}
+
+impl Earlier {
+    /// Looks for what others have of a task.
+    fn find(engine: &Arc<Inner>, task: &Task, others: &[(TaskId, Arc<Shared>)]) {
+        let Some(listed) = task.shared.listed.get() else { return };
+        let others = others.iter().filter_map(|(id, other)| Some((*id, other.listed.get()?)));
+        let akin = others.filter(|(_, other)| listed.is_akin(other));
+        let others: Vec<_> = akin.map(|(id, other)| (id, other.table.detached())).collect();
+        if others.is_empty() {
+            return;
+        }
+        let (engine, table) = (Arc::downgrade(engine), Arc::clone(&listed.table));
+        let earlier = Arc::new(Self { engine, table, others, looked_for: Mutex::default() });
+        if let Some(origin) = &*task.shared.origin.lock() {
+            origin.take_from(Arc::clone(&earlier) as Arc<dyn dfs_artifact::Earlier>);
+        }
+        // Another one that opens it has found the same.
+        let _ = task.shared.earlier.set(earlier);
+    }
+
+    /// Whether some of the groups are looked for the first time; they are from now on.
+    pub fn begins_to_look_for(&self, groups: GroupRange) -> bool {
+        let mut known = self.looked_for.lock();
+        let is_new = known.missing_in(groups).next().is_some();
+        known.insert_range(groups);
+        is_new
+    }
+
+    /// The groups of `missing` that are here, some at a time, each with the first of them.
+    pub async fn next_of(&self, missing: &mut GroupRange) -> Option<(u64, Bytes)> {
+        let mut together = BytesMut::new();
+        let mut first = missing.first;
+        while !missing.is_empty() && missing.first - first < TOGETHER {
+            let group = self.group(missing.first).await;
+            let is_wanting = group.is_none();
+            if is_wanting && !together.is_empty() {
+                break;
+            }
+            *missing = GroupRange::new(missing.first + 1, missing.count - 1);
+            match group {
+                Some(bytes) => together.extend_from_slice(&bytes),
+                None => first = missing.first,
+            }
+        }
+        (!together.is_empty()).then(|| (first, together.freeze()))
+    }
+
+    /// A group, of which every member is here.
+    async fn group(&self, group: u64) -> Option<Bytes> {
+        let range = GroupRange::new(group, 1).bytes(self.table.length());
+        let members: Vec<_> = self.table.touched(range).collect();
+        let mut bytes = BytesMut::zeroed(usize::try_from(range.len()).ok()?);
+        for member in &members {
+            let wanted = member.range().intersection(range);
+            let within = |at: u64, start: u64| usize::try_from(at - start).ok();
+            let part = ByteRange::new(wanted.start - member.offset, wanted.end - member.offset);
+            let found = dfs_artifact::Earlier::part_of(self, member, part).await?;
+            let place = within(wanted.start, range.start)?..within(wanted.end, range.start)?;
+            bytes.get_mut(place)?.copy_from_slice(&found);
+        }
+        (!members.is_empty()).then(|| bytes.freeze())
+    }
+
+    /// Where a member lies, in this very version.
+    fn place(&self, member: &Member) -> Option<(TaskId, u64)> {
+        self.others.iter().find_map(|(task, table)| {
+            let other = table.find(&member.path).filter(|other| member.is_as(other))?;
+            Some((*task, other.offset))
+        })
+    }
+}
+
+#[async_trait]
+impl dfs_artifact::Earlier for Earlier {
+    async fn part_of(&self, member: &Member, part: ByteRange) -> Option<Bytes> {
+        let (task, offset) = self.place(member)?;
+        let engine = Engine { inner: self.engine.upgrade()? };
+        let task = engine.held(&task).await?;
+        let range = ByteRange::new(offset + part.start, offset + part.end);
+        if !task.has(range) {
+            return None;
+        }
+        let used = task.in_use(Use::Fetch).ok()?;
+        let stored = task.stored().clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let _used = used;
+            read_proven(&stored, range)
+        });
+        read.await.ok()?
+    }
+}
+
+/// Bytes of a task that are what its digests say. Blocks.
+fn read_proven(stored: &StoredTask, range: ByteRange) -> Option<Bytes> {
+    let (shape, groups) = (stored.shape(), range.groups());
+    let whole = groups.bytes(shape.length()?);
+    let bytes = stored.read(whole).ok()?;
+    let digests = hashtree::group_digests(shape, groups, &bytes).ok()?;
+    let is_proven = groups.iter().map(Node::group).map(|node| stored.node(node));
+    let start = usize::try_from(range.start - whole.start).ok()?;
+    let end = start + usize::try_from(range.len()).ok()?;
+    is_proven.eq(digests.into_iter().map(Some)).then(|| bytes.slice(start..end))
+}
