@@ -302,6 +302,9 @@ fn show(showing: &Showing, switcher: &Switcher, opened: OpenArtifact) -> Result<
     let shown = Shown::new(what, footprint, before.lane().clone(), prefetch, before.reads());
     // The run of what was shown ends.
     drop(showing.put(Now::new(shown, content, watching)));
+    if let Err(error) = showing.remember() {
+        tracing::warn!(%error, "what a mount switched to is not remembered");
+    }
     Ok(())
 }
 

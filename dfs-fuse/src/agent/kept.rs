@@ -368,9 +368,10 @@ impl Agent {
         if !record.served || Invariant::MountsSurvive.is_broken() {
             return Err(NotResumed::Unserved);
         }
+        // First: what is shown now takes from them what is the same.
+        let earlier = timeout(OPENED, self.open_earlier(&record)).await.unwrap_or_default();
         let opened = timeout(OPENED, self.open_again(&record)).await;
         let opened = opened.map_err(|_| NotResumed::Late)??;
-        let earlier = timeout(OPENED, self.open_earlier(&record)).await.unwrap_or_default();
         Ok(self.mounts().resume(kept, record, opened, earlier).await?)
     }
 

@@ -20,9 +20,8 @@ use super::content::SpaceContent;
 use super::independent::{self, Noted};
 use super::kept;
 use super::mounts::{
-    KEPT, MountRequest, MountTable, MountTableError, Shown, shown, shows_whole, whole_tree,
+    Begun, Course, KEPT, MountRequest, MountTable, MountTableError, What, shows_whole, whole_tree,
 };
-use super::prefetch::Prefetch;
 use super::traces::Beginning;
 use crate::holder::LeftGuard;
 use crate::lane::{self, Chosen, Lane};
@@ -38,37 +37,26 @@ impl MountTable {
         lane: Chosen,
         content: Arc<SpaceContent>,
     ) -> Result<PathBuf, MountTableError> {
-        let (dir, what) = (request.dir.clone(), request.what());
-        let (name, lent, in_use) = (next_name(), self.lent(), Arc::clone(&content));
-        let noted = self.records().named(&name);
-        let (watcher, kept_so) = (self.watcher(Beginning::Mounted), noted.clone());
-        let mounting = tokio::task::spawn_blocking(move || {
+        let (dir, name, lent) = (request.dir.clone(), next_name(), self.lent());
+        let (noted, shown) = (self.records().named(&name), kept::shown(&request.what()));
+        let course = guarded(request.what(), content, noted.clone(), Beginning::Mounted);
+        self.begin(course, move |what, content, recorder| {
             let blobs = independent::blobs(&what.opened)?;
-            let watching = watcher.watch(&what)?;
-            let prefetch = Prefetch::new(what.prefetch, Arc::clone(watching.watched()), &content);
-            options.core.recorder = Some(Arc::clone(watching.watched().recorder()));
+            options.core.recorder = Some(recorder);
             let missing = missing(&what.opened)?;
             let files = missing.iter().map(|(_, file)| file.try_clone());
             let files = files.collect::<Result<Vec<_>, _>>().map_err(refused(&dir))?;
+            let ties = ties(&what.opened, &shown, &noted, &lent)?;
             lend(&lent, &files).map_err(refused(&dir))?;
             let spaces = spaces(&what.opened, content, missing);
-            let ties = ties(&what.opened, &kept::shown(&what), &noted, &lent)?;
-            match mount::lazily(&dir, name, &blobs, spaces, ties, &options) {
-                Ok(mounted) => {
-                    let shown = Shown::new(what, OnceLock::new(), lane, prefetch, None);
-                    Ok((mounted, shown, watching))
-                }
-                Err(error) => {
-                    noted.forget();
-                    take_back(&lent, &files);
-                    Err(MountTableError::from(error))
-                }
-            }
-        });
-        let (mounted, shown, watching) =
-            mounting.await.map_err(|_| MountTableError::Stopping)??;
-        self.forget_after(kept_so, mounted.ended());
-        Ok(self.keep(mounted, shown, in_use, watching))
+            let mounted = mount::lazily(&dir, name, &blobs, spaces, ties, &options);
+            let mounted = mounted.inspect_err(|_| {
+                noted.forget();
+                take_back(&lent, &files);
+            })?;
+            Ok(Begun { mounted, lane, footprint: OnceLock::new() })
+        })
+        .await
     }
 
     /// That what comes is written where the kernel reads it.
@@ -89,31 +77,27 @@ impl MountTable {
         self.writes_as_read()
             .and_then(|()| are_the_same(&opened, &record))
             .map_err(refused(&dir))?;
-        let in_use = Arc::clone(&content);
-        let noted = self.records().named(&left.guard.name);
-        let shown_so = record.shown.clone().unwrap_or_default();
-        let name = shown(&opened.target.url, &shown_so.path);
-        let what = kept::what(opened, &shown_so);
-        let mut options = MountOptions::new(name, Handle::current());
-        options.keeping = self.keeping(shown_so.clone());
-        let (watcher, kept_so, lent) =
-            (self.watcher(Beginning::Resumed), noted.clone(), self.lent());
-        let resuming = tokio::task::spawn_blocking(move || {
-            let watching = watcher.watch(&what)?;
-            let prefetch = Prefetch::new(what.prefetch, Arc::clone(watching.watched()), &content);
-            options.core.recorder = Some(Arc::clone(watching.watched().recorder()));
+        let (noted, lent) = (self.records().named(&left.guard.name), self.lent());
+        let shown = record.shown.clone().unwrap_or_default();
+        let what = kept::what(opened, &shown);
+        let mut options = MountOptions::new(what.name(), Handle::current());
+        options.keeping = self.keeping(shown.clone());
+        let course = guarded(what, content, noted.clone(), Beginning::Resumed);
+        self.begin(course, move |what, content, recorder| {
+            options.core.recorder = Some(recorder);
             let spaces = spaces(&what.opened, content, Vec::new());
-            let ties = ties(&what.opened, &shown_so, &noted, &lent)?;
+            let ties = ties(&what.opened, &shown, &noted, &lent)?;
             let mounted = mount::resume_lazily(left, &record, spaces, ties, &options)?;
             let lane = Chosen { lane: Lane::Kernel, why: KEPT.to_owned() };
-            let shown = Shown::new(what, OnceLock::new(), lane, prefetch, None);
-            Ok::<_, MountTableError>((mounted, shown, watching))
-        });
-        let (mounted, shown, watching) =
-            resuming.await.map_err(|_| MountTableError::Stopping)??;
-        self.forget_after(kept_so, mounted.ended());
-        Ok(self.keep(mounted, shown, in_use, watching))
+            Ok(Begun { mounted, lane, footprint: OnceLock::new() })
+        })
+        .await
     }
+}
+
+/// Its reads are recorded, but what they meet the kernel alone knows.
+fn guarded(what: What, content: Arc<SpaceContent>, noted: Noted, beginning: Beginning) -> Course {
+    Course { what, content, reads: None, noted: Some(noted), beginning }
 }
 
 fn refused(dir: &std::path::Path) -> impl Fn(std::io::Error) -> MountError {

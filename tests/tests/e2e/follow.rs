@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use dfs_tests::process::Said;
+use dfs_tests::process::{FreeAddress, Said};
 use dfs_tests::{Body, Bucket, Cluster, Fault, Origin};
 use rustix::fs::{Advice, fadvise};
 
@@ -117,6 +117,10 @@ fn a_mount_switches_whole_and_whoever_has_something_open_keeps_it() {
     origin.reset_counters();
     assert!(refresh(&agent, &dir), "it shows another version");
     assert!(!refresh(&agent, &dir), "and no other one");
+    // The kernel has the pages of what is the same.
+    let asked = agent.metric("dfs_node_read_bytes_total");
+    assert!(fs::read(dir.join("kept")).unwrap() == kept);
+    assert_eq!(agent.metric("dfs_node_read_bytes_total"), asked);
 
     for name in ["a", "pair/a", "pair/b", "pair/deep/er/c"] {
         assert_eq!(text(&dir.join(name)), "and the second", "{name}");
@@ -356,6 +360,71 @@ fn those_of_a_cluster_look_once_for_all() {
     // What is new came once for all of them.
     let counters = origin.counters();
     assert_eq!(counters.paths["/d/a"].body_bytes, "and the second".len() as u64);
+}
+
+#[test]
+fn what_one_node_of_a_cluster_has_just_looked_at_the_others_do_not_ask_the_origin() {
+    let place = Place::new();
+    let origin = Origin::start().unwrap();
+    put(&origin, "/d/a", "first");
+    let cluster = Cluster::start(&binaries(), place.root()).unwrap();
+    let agents = ["one", "two", "three", "four"].map(|name| Agent::of(&cluster, &place, name));
+    let dirs: Vec<_> = agents
+        .iter()
+        .map(|agent| {
+            let dir = place.dir(&format!("mount-{}", agent.node.name()));
+            follow(agent, "--follow=1s", &origin.url("/d/"), dir)
+        })
+        .collect();
+    origin.reset_counters();
+    assert!(!refresh(&agents[0], &dirs[0]));
+    let each = origin.counters().paths["/d/"].requests;
+    origin.reset_counters();
+    let mut seen = BTreeSet::new();
+    until("they have looked often", || {
+        for (agent, dir) in agents.iter().zip(&dirs) {
+            let looked = followed(agent, dir)["looked_at"].to_string();
+            seen.insert((agent.node.name().to_owned(), looked));
+        }
+        seen.len() > 40
+    });
+    let asked = origin.counters().paths["/d/"].requests / each;
+    // Times are told in whole seconds: there were more looks.
+    assert!(asked > 0 && asked < 27, "{asked} times for more than 36 looks");
+}
+
+#[test]
+fn what_a_mount_switched_to_is_what_is_shown_while_its_origin_is_away() {
+    let (place, address) = (Place::new(), FreeAddress::new().unwrap());
+    let show = |text: &str| {
+        let origin = Origin::start_at(address.at()).unwrap();
+        put(&origin, "/d/a", text);
+        origin
+    };
+    let origin = show("first");
+    let mut agent = Agent::solo(&place, "agent");
+    let dir = follow(&agent, SELDOM, &origin.url("/d/"), place.dir("mount"));
+    assert_eq!(text(&dir.join("a")), "first");
+    put(&origin, "/d/a", "and the second");
+    assert!(refresh(&agent, &dir));
+    assert_eq!(text(&dir.join("a")), "and the second");
+    let there = dir.to_str().unwrap();
+    agent.dfctl(&["umount", there]).done();
+    let url = origin.url("/d/");
+    agent.kill();
+    drop(origin);
+    agent.start_again();
+    let said = agent.dfctl(&["mount", SELDOM, &url, there]).done();
+    assert!(said.stderr.contains("away"), "{said:?}");
+    assert_eq!(text(&dir.join("a")), "and the second");
+    let away = || {
+        let listed = agent.dfctl(&["mounts", "--format", "json"]).done().json().unwrap();
+        listed["items"][0]["away"].clone()
+    };
+    assert!(!away().is_null());
+    let _origin = show("and the second");
+    refresh(&agent, &dir);
+    assert!(away().is_null(), "it is there again");
 }
 
 /// Files that lie side by side in the cache, more of them than share one place there.
