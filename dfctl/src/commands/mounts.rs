@@ -188,7 +188,7 @@ fn in_full(mount: &MountInfo) -> String {
         ("state", mount.state.clone()),
         ("when its agent dies", survives),
         ("content", format!("{}, {}", files(mount.files), ByteSize(mount.content))),
-        ("here", ByteSize(mount.cached).to_string()),
+        ("here", cached(mount)),
         ("prefetched", prefetched(mount)),
         (
             "came from",
@@ -201,6 +201,9 @@ fn in_full(mount: &MountInfo) -> String {
             ),
         ),
     ];
+    if mount.follow.is_some() {
+        facts.push(("followed", followed(mount.follow.as_ref())));
+    }
     match &mount.reads {
         None => facts.push(("reads", "the kernel reads it alone".to_owned())),
         Some(reads) => facts.extend(met(reads)),
@@ -330,16 +333,6 @@ fn table(mounts: &[MountInfo]) -> String {
     columns.push(("STATE", Align::Left));
     let mut table = Table::new(&columns);
     for mount in mounts {
-        let cached = match mount.content {
-            _ if mount.is_dead() || mount.is_silent() => "-".to_owned(),
-            0 => "empty".to_owned(),
-            content if mount.cache_quota.is_some_and(|quota| quota.0 < content) => {
-                let quota = mount.cache_quota.unwrap_or_default();
-                format!("{} of {quota} quota", ByteSize(mount.cached))
-            }
-            content if mount.cached >= content => format!("all {}", ByteSize(content)),
-            content => format!("{} of {}", ByteSize(mount.cached), ByteSize(content)),
-        };
         let from = [
             mount.ledger.source,
             mount.ledger.from_kind(HostKind::Seed),
@@ -351,7 +344,7 @@ fn table(mounts: &[MountInfo]) -> String {
             mount.dir.clone(),
             mount.artifact.url.clone(),
             mount.lane.clone(),
-            cached,
+            cached(mount),
             prefetched(mount),
             from.join(" / "),
         ];
@@ -360,6 +353,20 @@ fn table(mounts: &[MountInfo]) -> String {
         table.row(row);
     }
     table.render()
+}
+
+/// What of it is here.
+fn cached(mount: &MountInfo) -> String {
+    match mount.content {
+        _ if mount.is_dead() || mount.is_silent() => "-".to_owned(),
+        0 => "empty".to_owned(),
+        content if mount.cache_quota.is_some_and(|quota| quota.0 < content) => {
+            let quota = mount.cache_quota.unwrap_or_default();
+            format!("{} of {quota} quota", ByteSize(mount.cached))
+        }
+        content if mount.cached >= content => format!("all {}", ByteSize(content)),
+        content => format!("{} of {}", ByteSize(mount.cached), ByteSize(content)),
+    }
 }
 
 /// How it keeps up with its target.

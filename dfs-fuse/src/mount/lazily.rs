@@ -306,6 +306,8 @@ enum End {
     Unused,
     /// Its holder is gone, or was told to let nothing through any more.
     Unguarded,
+    /// All of it is here, and the kernel asks about nothing any more.
+    Whole,
 }
 
 struct Server {
@@ -329,29 +331,37 @@ impl Server {
         if end == End::Unguarded {
             self.take_away();
         }
-        (self.ties.ended)(&self.guard.contents);
-        self.kept.end();
-        self.ended.cancel();
+        let Self { guard, kept, ties, ended, .. } = self;
+        let Guard { group, ended: unused, contents, .. } = guard;
+        if end == End::Whole {
+            // What was asked before that and answered by nobody the kernel reads once nobody has the group.
+            drop(group);
+            wait_for(&unused);
+        }
+        (ties.ended)(&contents);
+        kept.end();
+        ended.cancel();
     }
 
     fn serve(&mut self) -> End {
         let mut look = Instant::now();
         loop {
             if look <= Instant::now() {
-                self.look();
+                if self.is_whole() {
+                    return End::Whole;
+                }
                 look = Instant::now() + LOOK;
             }
-            let needs_nobody = self.whole.is_cancelled();
-            let mut asked = vec![PollFd::new(&self.guard.ended, PollFlags::IN)];
-            asked.extend((!needs_nobody).then(|| PollFd::new(&self.line, PollFlags::IN)));
+            let (unused, line) = (&self.guard.ended, &self.line);
+            let mut asked = [unused, line].map(|at| PollFd::new(at, PollFlags::IN));
             let until = look.saturating_duration_since(Instant::now()).try_into().ok();
-            if poll(&mut asked, until.filter(|_| !needs_nobody).as_ref()).is_err() {
+            if poll(&mut asked, until.as_ref()).is_err() {
                 continue;
             }
             if !asked[0].revents().is_empty() {
                 return End::Unused;
             }
-            if asked.get(1).is_some_and(|line| !line.revents().is_empty()) {
+            if !asked[1].revents().is_empty() {
                 match packet::receive::<Wanted>(&self.line) {
                     Ok(Some((wanted, _))) => self.fetch(wanted),
                     Ok(None) | Err(_) => return End::Unguarded,
@@ -382,16 +392,18 @@ impl Server {
         });
     }
 
-    /// Has the kernel not ask any more about what is whole.
-    fn look(&mut self) {
-        if self.whole.is_cancelled() || self.core.is_left() {
-            return;
+    /// Has the kernel not ask any more about what is whole; whether all of it is, and its holder has let go of it.
+    fn is_whole(&mut self) -> bool {
+        if self.core.is_left() {
+            return false;
         }
         unmark(&mut self.marked, &self.guard, &self.spaces, &self.ties);
-        if self.marked.is_empty() && self.needs_nobody().is_ok() {
+        let needs_nobody = self.marked.is_empty() && self.needs_nobody().is_ok();
+        if needs_nobody {
             tracing::info!(name = self.guard.name, "all of a mount is here: it needs nobody");
             self.whole.cancel();
         }
+        needs_nobody
     }
 
     /// Notes that the kernel serves it alone from now on.
@@ -422,6 +434,13 @@ impl Server {
             }
         }
     }
+}
+
+/// Waits until a descriptor can be read.
+fn wait_for(descriptor: &OwnedFd) {
+    let mut asked = [PollFd::new(descriptor, PollFlags::IN)];
+    // A poll that fails tells nothing.
+    while poll(&mut asked, None).is_err() || asked[0].revents().is_empty() {}
 }
 
 /// Has the kernel not ask any more about the files that are whole.

@@ -141,7 +141,7 @@ impl<'a> Readers<'a> {
 }
 
 /// However the test ends, its readers do.
-struct Ends<'a>(&'a AtomicBool);
+pub struct Ends<'a>(pub &'a AtomicBool);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
@@ -182,6 +182,53 @@ fn a_tree_that_is_shown_by_the_kernel_as_it_comes_is_the_same_entry_by_entry() {
         kill(pid);
     }
     trees::assert_same(&dir, &source);
+}
+
+/// Whether the kernel asks a process about any file before it is read.
+fn is_asked(pid: Pid) -> bool {
+    let fdinfo = fs::read_dir(format!("/proc/{}/fdinfo", pid.as_raw_nonzero())).unwrap();
+    let facts = fdinfo.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    facts
+        .flat_map(|facts| facts.lines().map(str::to_owned).collect::<Vec<_>>())
+        .any(|line| line.starts_with("fanotify ino:"))
+}
+
+/// Goes on with a process at the end, however that comes.
+struct GoesOn(Pid);
+
+impl Drop for GoesOn {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+#[test]
+fn whoever_was_asked_about_when_the_last_byte_came_reads_on() {
+    let (own, bytes, origin, dir, _guard) = shown_as_it_comes();
+    let holder = own.holder().unwrap();
+    kill_process(holder, Signal::STOP).unwrap();
+    let goes_on = GoesOn(holder);
+    // It is asked about, and nobody hears of it.
+    let large = reading_at(&dir.join("large"), 5 * MIB, 5_000);
+    let small = reading_at(&dir.join("small/3"), 0, 3_000);
+    wait::until("they wait", || waiting_readers() == 2).unwrap();
+    // The agent brings it for another reason.
+    dfctl_at(&own.socket, &["cache", "pin", &origin.url("/d/")]).done();
+    wait::until("the kernel asks no more", || !is_asked(own.agent())).unwrap();
+    drop(goes_on);
+    assert!(large.join().unwrap().unwrap() == bytes[5 * MIB as usize..][..5_000]);
+    assert!(small.join().unwrap().unwrap() == solid(3, 3_003)[..3_000]);
+    wait::until("it needs nobody", || {
+        shown(&own, &dir).unwrap()["survival"]["independent"] == true
+    })
+    .unwrap();
+}
+
+/// Threads of this process that wait for the answer of who is asked about a file.
+fn waiting_readers() -> usize {
+    let threads = fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
+    let waits = threads.filter_map(|thread| fs::read_to_string(thread.join("wchan")).ok());
+    waits.filter(|what| what == "fanotify_handle_event").count()
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -394,6 +394,10 @@ fn an_agent_that_cannot_be_started_or_says_nothing_is_given_up() {
         let attempts =
             holder.told("no agent can be started") + holder.told("the agent is started again");
         assert!(attempts >= told, "{agent}: {attempts}");
+        // Who still waits waits no longer.
+        let nobody = |error: io::Error| assert_eq!(error.raw_os_error(), Some(libc::ENXIO));
+        let end = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(&waits);
+        end.map_or_else(nobody, drop);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The world in which the guide is followed: a machine of its own, as far as a shell can tell.
 //!
-//! Namespaces of network, mounts and processes: the usual ports are free, `http://files.example/` is a web server,
+//! Namespaces of network, mounts and processes: the usual ports are free, `http://files.example/` is a web server of what
+//! lies in `/srv/www`,
 //! the home directory is `/home/ada`, and whatever is left running or mounted ends with the session.
 
 use std::fs;
@@ -16,8 +17,9 @@ const WORLD: &str = r#"
 set -eu
 mount --make-rprivate /
 ip link set lo up
-for place in /run /home /mnt /var/lib; do mount -t tmpfs -o mode=0755 guide "$place"; done
-mkdir /home/ada
+for place in /run /home /mnt /srv /var/lib; do mount -t tmpfs -o mode=0755 guide "$place"; done
+mkdir /home/ada /srv/www
+mount --bind "$SESSION/site" /srv/www
 printf '127.0.0.1 localhost files.example\n' > "$SESSION/hosts"
 mount --bind "$SESSION/hosts" /etc/hosts
 nginx -c "$SESSION/nginx.conf"
