@@ -39,7 +39,7 @@ pub use error::StoreError;
 pub use evict::{EvictionEntry, Watermarks, plan};
 pub use glance::Glance;
 pub use lent::Lent;
-pub use medium::{Medium, MediumChoice, MediumError};
+pub use medium::{InMemory, Medium, MediumChoice, MediumError, in_memory};
 pub use task::{Check, StoredTask, TakenOut};
 pub use uses::{DirectGuard, InUse, Pins, Use, UseGuard};
 

@@ -75,4 +75,8 @@ super::codes! {
         causes: ["an agent, or a copy, was once run as root in the same directory", "somebody changed permissions or owners by hand"],
         next: ["dfctl doctor --fix --dry-run" => "says what would be changed", "sudo dfctl --data-dir DIR doctor --fix" => "gives it back to its owner",
             "ls -lR DIR" => "shows whose it is"];
+    LEFT_MEMORY = 6118, Other, "memory is taken by a cache with which nobody works",
+        means: "With cache-medium memory or layered what the cache holds lies in /dev/shm. It outlives an agent that is killed, so that the next one goes on with it; where none comes it is taken until the machine ends.",
+        causes: ["the agent was killed, or crashed, and nothing starts it again", "its data directory was removed"],
+        next: ["dfctl doctor --fix" => "gives it back while no agent works with it, and no mount waits for one", "dfs-fuse --data-dir DIR" => "goes on with it"];
 }

@@ -14,6 +14,7 @@ use crate::output::{Format, Record, Verbosity, counted, printable, printable_nam
 mod around;
 mod data;
 mod machine;
+mod memory;
 mod mending;
 mod mounted;
 mod sockets;
@@ -30,8 +31,8 @@ mod store;
 /// Ends with exit code 0 when nothing fails, else 1.
 ///
 /// With --fix dead mounts are taken away, and mounts of the kernel's that no agent knows where nobody uses them; sockets on
-/// which nobody listens, what killed commands left and what is half-made in a store that no agent has open are removed; and
-/// what the agent's user cannot use in its store is made its own. Each step is told. What somebody serves is never taken away,
+/// which nobody listens, what killed commands left, what is half-made in a store that no agent has open, and memory that the
+/// cache of an agent takes that never came back, are removed; and what the agent's user cannot use in its store is made its own. Each step is told. What somebody serves is never taken away,
 /// nor what is another user's, unless root asks.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -149,7 +150,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
     let agent = around::agent(context).await?;
     findings.extend(data::look(context, agent.data_dir.clone()).await?);
     findings.extend(left_over(context, agent.data_dir.clone()).await?);
-    findings.extend(mounted::look(context).await?);
+    let mounted = mounted::look(context).await?;
+    let waiting = mounted::waiting(&mounted);
+    let data_dir = agent.data_dir.clone().or_else(|| context.settings.agent_dir().ok());
+    let memory = move || memory::look(data_dir.as_deref(), waiting);
+    findings.extend(blocking(context, memory).await?);
+    findings.extend(mounted);
     let clusters = agent.clusters.clone();
     findings.extend(agent.findings);
     findings.extend(around::clusters(context, &clusters).await?);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dfs_tests::process::Said;
@@ -282,9 +282,11 @@ fn steps(said: &Said, check: &str) -> Vec<String> {
 
 /// `dfctl doctor` on the data of an agent of a test.
 fn of_agent(agent: &Agent, words: &[&str]) -> Said {
-    let mut command = Dfctl::new(&binaries()).command().unwrap();
+    // What other tests have mounted is not its affair: it sees copies.
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private"]).arg(binary("dfctl"));
     command.args(["doctor", "--format", "json", "--data-dir"]).arg(agent.data());
-    command.arg("--socket").arg(agent.socket());
+    command.arg("--socket").arg(agent.socket()).env("HOME", "/nonexistent");
     Said::by(command.args(words)).unwrap()
 }
 
@@ -305,6 +307,42 @@ fn a_socket_that_a_killed_agent_left_is_removed_and_never_one_that_is_listened_o
     finds(&said, "sockets", "fixed", "DFS-6115");
     assert_eq!(steps(&said, "sockets"), [format!("did  rm {}", agent.socket().display())]);
     assert!(!agent.socket().exists());
+    agent.start_again();
+}
+
+#[test]
+fn memory_of_an_agent_that_never_came_back_is_given_back_and_no_other() {
+    let (place, origin) = (Place::new(), Origin::of("/f", Body::noise(1, 3 << 20)).unwrap());
+    let words = ["--holder", "off", "--cache-medium", "memory", "--cache-memory", "64MiB"];
+    let mut agent = Agent::solo_with(&place, "agent", &words);
+    agent.dfctl(&["get", "-o", "/dev/null", "--force", &origin.url("/f")]).done();
+    let data = agent.data().canonicalize().unwrap();
+    let own = || {
+        let places = fs::read_dir("/dev/shm").unwrap().map(|place| place.unwrap().path());
+        let is_own = |place: &PathBuf| {
+            fs::read(place.join("data-dir"))
+                .is_ok_and(|of| of == data.as_os_str().as_encoded_bytes())
+        };
+        places.into_iter().find(is_own)
+    };
+    let of_own = |said: &Said| {
+        let steps: Vec<_> = steps(said, "memory");
+        let dir = own().map(|dir| dir.display().to_string()).unwrap_or_default();
+        steps.into_iter().any(|step| step == format!("would  rm -r {dir}"))
+    };
+    let looked = || of_agent(&agent, &["--fix", "--dry-run"]);
+    assert!(own().is_some() && !of_own(&looked()), "somebody works with it");
+    agent.kill();
+    assert!(of_own(&of_agent(&agent, &["--fix", "--dry-run"])));
+    let said = of_agent(&agent, &[]);
+    finds(&said, "memory", "warn", "DFS-6118");
+    assert!(own().is_some(), "it was only said");
+    agent.start_again();
+    let again = of_agent(&agent, &["--fix"]);
+    assert!(told(&again, "memory").is_empty() && own().is_some());
+    agent.kill();
+    finds(&of_agent(&agent, &["--fix"]), "memory", "fixed", "DFS-6118");
+    assert_eq!(own(), None);
     agent.start_again();
 }
 

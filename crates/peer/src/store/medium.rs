@@ -6,6 +6,7 @@
 //!
 //! Invariant: what tasks take of memory is bounded by a budget, and by what the machine has left.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -109,6 +110,9 @@ const SHARED_MEMORY: &str = "/dev/shm";
 /// In the data directory: somebody may have mounted such a file system there.
 const OWN: &str = "memory";
 
+/// In a directory of shared memory: the name of the data directory that it belongs to.
+const OF: &str = "data-dir";
+
 /// What a file system in memory says that it is.
 const TMPFS: i64 = 0x0102_1994;
 
@@ -148,6 +152,8 @@ impl Memory {
             };
             return Err(StoreError::Budget { budget, place, most: ByteSize(most) });
         }
+        let real = data_dir.canonicalize().map_err(StoreError::io("look at", data_dir))?;
+        note_of(&dir, &real);
         Ok(Self { dir, machine, left: Mutex::default() })
     }
 
@@ -196,6 +202,53 @@ fn place(data_dir: &Path) -> Result<PathBuf, StoreError> {
     Ok(dir)
 }
 
+/// Says in shared memory to which data directory it belongs: nothing else leads from there to it.
+fn note_of(dir: &Path, real: &Path) {
+    let (note, of) = (dir.join(OF), real.as_os_str().as_bytes());
+    let is_news = || fs::read(&note).map_or(true, |known| known != of);
+    if dir.starts_with(SHARED_MEMORY) && is_news() {
+        // Where that is full it is not found later, and nothing else is wrong.
+        let _ = fs::write(&note, of);
+    }
+}
+
+/// What lies in shared memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InMemory {
+    /// Where.
+    pub dir: PathBuf,
+    /// Of which data directory the tasks are.
+    pub data_dir: PathBuf,
+    /// Bytes that it takes.
+    pub bytes: u64,
+}
+
+/// What stores of this user keep in shared memory, whether or not a process works with them. Blocks.
+pub fn in_memory() -> Vec<InMemory> {
+    let entries = fs::read_dir(SHARED_MEMORY).into_iter().flatten().flatten();
+    let places = entries.filter_map(|entry| {
+        let dir = entry.path();
+        is_private(&dir).ok()?;
+        let of = fs::read(dir.join(OF)).ok()?;
+        let data_dir = PathBuf::from(OsStr::from_bytes(&of));
+        // As it was named when it was made, or it is something else.
+        let is_it = entry.file_name() == *name_of(&data_dir);
+        let bytes = is_it.then(|| allocated_below(&dir))?;
+        Some(InMemory { dir, data_dir, bytes })
+    });
+    places.collect()
+}
+
+fn allocated_below(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => allocated_below(&entry.path()),
+        Ok(found) => found.blocks() * 512,
+        Err(_) => 0,
+    });
+    bytes.sum()
+}
+
 /// Everybody may make directories in shared memory: one of somebody else is not taken for one's own.
 fn is_private(dir: &Path) -> Result<(), StoreError> {
     let found = fs::symlink_metadata(dir).map_err(StoreError::io("look at", dir))?;
@@ -209,8 +262,12 @@ fn is_private(dir: &Path) -> Result<(), StoreError> {
 /// The same for the same data directory, another one for every other.
 fn name(data_dir: &Path) -> Result<String, StoreError> {
     let real = data_dir.canonicalize().map_err(StoreError::io("look at", data_dir))?;
+    Ok(name_of(&real))
+}
+
+fn name_of(real: &Path) -> String {
     let digest = blake3::hash(real.as_os_str().as_bytes()).to_hex();
-    Ok(format!("dfs-{}-{}", rustix::process::geteuid().as_raw(), &digest[..16]))
+    format!("dfs-{}-{}", rustix::process::geteuid().as_raw(), &digest[..16])
 }
 
 /// What the machine, and the control group that this process runs in, have of memory.
@@ -320,6 +377,8 @@ fn usual_budget() -> ByteSize {
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use tempfile::TempDir;
+
     use super::*;
 
     #[test]
@@ -332,6 +391,13 @@ mod tests {
         assert!(is_in_memory(first.dir()));
         let mode = fs::metadata(first.dir()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+        fs::write(first.dir().join("task"), [1; 5000]).unwrap();
+        let mut listed = in_memory();
+        listed.retain(|place| [first.dir(), second.dir()].contains(&&*place.dir));
+        listed.sort_by_key(|place| place.bytes);
+        let of = |dir: &TempDir| dir.path().canonicalize().unwrap();
+        assert_eq!([&listed[1].data_dir, &listed[0].data_dir], [&of(&one), &of(&other)]);
+        assert_eq!(listed[1].bytes - listed[0].bytes, 8192);
         first.give_back().unwrap();
         assert!(!first.dir().exists());
         second.give_back().unwrap();

@@ -11,6 +11,7 @@ use dfs_fuse::agent::inside;
 use dfs_fuse::mount::{Detach, MountEntry, is_dead, unmount};
 use rustix::fs::{FlockOperation, flock};
 
+use super::memory::give_back;
 use crate::output::quoted_path;
 
 /// One step.
@@ -28,6 +29,8 @@ pub(super) enum Step {
     EmptyTask(PathBuf),
     /// Removes what a store that nobody has open threw away.
     Trash(PathBuf),
+    /// Gives back the memory that the store of a data directory takes with which nobody works.
+    Memory(PathBuf, PathBuf),
     /// Gives a file these permissions.
     Mode(PathBuf, u32),
     /// Gives a file to this user and group.
@@ -44,7 +47,7 @@ impl fmt::Display for Step {
             }
             Self::Socket(socket) => write!(f, "rm {}", quoted_path(socket)),
             Self::EmptyTask(dir) => write!(f, "rmdir {}", quoted_path(dir)),
-            Self::Trash(dir) => write!(f, "rm -r {}", quoted_path(dir)),
+            Self::Trash(dir) | Self::Memory(dir, _) => write!(f, "rm -r {}", quoted_path(dir)),
             Self::Mode(path, mode) => write!(f, "chmod {mode:o} {}", quoted_path(path)),
             Self::Owner(path, uid, gid) => write!(f, "chown {uid}:{gid} {}", quoted_path(path)),
         }
@@ -75,6 +78,7 @@ impl Step {
             },
             Self::EmptyTask(dir) => told(unopened(dir, 3).and_then(|_lock| fs::remove_dir(dir))),
             Self::Trash(dir) => told(unopened(dir, 2).and_then(|_lock| fs::remove_dir_all(dir))),
+            Self::Memory(dir, data_dir) => told(give_back(dir, data_dir)),
             Self::Mode(path, mode) => {
                 told(fs::set_permissions(path, Permissions::from_mode(*mode)))
             }

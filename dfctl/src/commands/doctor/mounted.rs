@@ -5,6 +5,7 @@ use std::path::Path;
 use dfs_fuse::agent::is_written_down;
 use dfs_fuse::mount::{MountEntry, mounts};
 
+use super::memory::Waiting;
 use super::mending::Step;
 use super::{Finding, blocking, shown};
 use crate::codes;
@@ -56,6 +57,14 @@ fn dead(mount: MountEntry) -> Finding {
     let text = format!("dead mount {}: its agent is gone", shown(&mount.dir));
     let next = take_away(&mount.dir);
     Finding::fail("mounts", &codes::STALE_MOUNT, text).hint(next).mended_by(vec![Step::Bury(mount)])
+}
+
+/// Whether one of what was found waits for its agent.
+pub(super) fn waiting(findings: &[Finding]) -> Waiting {
+    let is_silent = |finding: &Finding| {
+        finding.code.is_some_and(|code| std::ptr::eq(code, &codes::AGENT_SILENT))
+    };
+    if findings.iter().any(is_silent) { Waiting::Some } else { Waiting::None }
 }
 
 fn silent(mount: &MountEntry) -> Finding {
