@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 /// What a file has to outlive.
@@ -16,13 +17,18 @@ pub enum Outlives {
     Power,
 }
 
-/// What a file holds, of which `most` bytes are looked at; `None` where there is no file.
+/// What a file holds, of which `most` bytes are looked at; `None` where there is no file. Nothing else than a file is
+/// read: who would write to a pipe need not be there.
 pub fn read(path: &Path, most: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-    let file = match File::open(path) {
+    let without_waiting = OFlags::NONBLOCK.bits() as i32;
+    let file = match OpenOptions::new().read(true).custom_flags(without_waiting).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(most).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
@@ -46,8 +52,9 @@ pub fn replace(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> 
 }
 
 fn write(path: &Path, bytes: &[u8], outlives: Outlives) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)?;
     file.write_all(bytes)?;
     match outlives {
         Outlives::Process => Ok(()),
@@ -81,6 +88,27 @@ mod tests {
         let path = dir.path().join("file");
         replace(&path, b"0123456789", Outlives::Process).unwrap();
         assert_eq!(read(&path, 4).unwrap().unwrap().as_slice(), b"0123");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+        for path in [&path, dir.path()] {
+            assert!(read(path, 8).is_err(), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_link_in_its_way_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        fs::write(&other, "mine").unwrap();
+        let draft = dir.path().join(format!("file.{}", std::process::id()));
+        std::os::unix::fs::symlink(&other, draft).unwrap();
+        assert!(replace(&path, b"1", Outlives::Process).is_err());
+        assert_eq!(fs::read(&other).unwrap(), b"mine");
     }
 
     #[test]

@@ -64,11 +64,12 @@ impl Records {
         Noted(self.0.join(name))
     }
 
-    /// Takes away at once what the kernel would show holes of: nobody has its reads wait any more. Of what is guarded it
-    /// gives back what needs nobody any more.
+    /// Takes away at once what the kernel would show holes of: nobody has its reads wait any more. So it is with what is not
+    /// written down so that it can be read. Of what is guarded it gives back what needs nobody any more.
     pub fn sort_out(&self, guarded: &mut Vec<LeftGuard>) -> io::Result<Vec<LeftGuard>> {
-        let mut whole = Vec::new();
-        for (noted, record) in self.all()? {
+        let (mut whole, all) = (Vec::new(), self.all()?);
+        self.take_away_unknown(&all, guarded)?;
+        for (noted, record) in all {
             let is_it = |left: &LeftGuard| noted.0.ends_with(&left.guard.name);
             let guard = guarded.iter().position(is_it);
             match guard {
@@ -87,6 +88,31 @@ impl Records {
         Ok(whole)
     }
 
+    /// What the kernel shows of the store without anybody knowing whether all of it was there.
+    fn take_away_unknown(
+        &self,
+        known: &[(Noted, KeptMount)],
+        guarded: &[LeftGuard],
+    ) -> io::Result<()> {
+        let guarded: Vec<_> =
+            guarded.iter().filter_map(|left| left.guard.record.read().ok()?.at).collect();
+        let tasks = self.0.with_file_name("tasks");
+        let tasks = tasks.canonicalize().unwrap_or(tasks);
+        for entry in mounts()? {
+            let is_of = |at: &MountedAt| {
+                is_line_of(&entry, at, Same::Place) || is_line_of(&entry, at, Same::Device)
+            };
+            let written = known.iter().filter_map(|(_, record)| record.at.as_ref());
+            let is_known = || written.chain(&guarded).any(is_of);
+            if entry.is_by_kernel() && Path::new(&entry.name).starts_with(&tasks) && !is_known() {
+                let dir = entry.dir.display();
+                tracing::error!(%dir, "nothing is known of a mount of the store: it is taken away");
+                mount::take_away(&mount::at(&entry));
+            }
+        }
+        Ok(())
+    }
+
     /// All of them; what cannot be read as one is dropped.
     fn all(&self) -> io::Result<Vec<(Noted, KeptMount)>> {
         let files = match fs::read_dir(&self.0) {
@@ -96,9 +122,14 @@ impl Records {
         let mut all = Vec::new();
         for file in files {
             let path = file?.path();
-            match kept::read_record(&path)? {
-                Some(record) => all.push((Noted(path), record)),
-                None => fs::remove_file(&path)?,
+            match kept::read_record(&path) {
+                Ok(Some(record)) => all.push((Noted(path), record)),
+                Ok(None) | Err(_) => {
+                    // One that stays is in nobody's way.
+                    let removed = fs::remove_file(&path);
+                    let (file, is_removed) = (path.display(), removed.is_ok());
+                    tracing::warn!(%file, is_removed, "is no record of a mount");
+                }
             }
         }
         Ok(all)
@@ -155,7 +186,8 @@ pub fn is_written_down(entry: &MountEntry) -> io::Result<bool> {
         files => files?,
     };
     for file in files {
-        let bytes = private_file::read(&file?.path(), kept::RECORD_BYTES)?.unwrap_or_default();
+        let bytes = private_file::read(&file?.path(), kept::RECORD_BYTES).ok().flatten();
+        let bytes = bytes.unwrap_or_default();
         let at = convert::decode_kept_mount(&bytes).ok().and_then(|record| record.at);
         let is_it = |at: &MountedAt| {
             is_line_of(entry, at, Same::Place) || is_line_of(entry, at, Same::Device)

@@ -462,7 +462,7 @@ fn load(dir: &Path) -> io::Result<BTreeMap<String, Arc<Pin>>> {
         let path = file?.path();
         let id = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let bytes = private_file::read(&path, RECORD_BYTES)?.unwrap_or_default();
+        let bytes = private_file::read(&path, RECORD_BYTES).ok().flatten().unwrap_or_default();
         match Pin::of_file(&bytes).filter(|_| is_id && pins.len() < MOST) {
             Some(pin) => drop(pins.insert(id, pin)),
             None => tracing::warn!(file = %path.display(), "is no pin that this version can read"),

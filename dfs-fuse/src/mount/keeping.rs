@@ -83,7 +83,7 @@ pub(crate) fn next_name() -> String {
 }
 
 /// As it is written down where a mount is.
-pub(super) fn at(entry: &MountEntry) -> MountedAt {
+pub(crate) fn at(entry: &MountEntry) -> MountedAt {
     MountedAt {
         dir: entry.dir.as_os_str().as_bytes().to_vec().into(),
         device: entry.device.clone(),

@@ -330,23 +330,55 @@ fn where_the_holder_dies_the_mount_is_taken_away_and_nobody_reads_a_hole() {
     assert_eq!(fs::read_dir(own.data.join("mounts")).unwrap().count(), 0);
 }
 
+/// All who have a hold on what is guarded die, none before the others.
+fn kill_all(own: &Own) {
+    let all = [own.second_holder(), own.holder().unwrap(), own.agent()];
+    all.iter().for_each(|pid| kill_process(*pid, Signal::STOP).unwrap());
+    all.into_iter().for_each(kill);
+}
+
 #[test]
 fn what_lost_agent_and_holder_is_taken_away_by_the_next_agent_before_it_does_anything() {
     let own = Own::start(Place::new());
     let origin = origin_of(&solid(1, 20 * MIB));
     let (dir, _guard) = mount(&own, &origin.url("/d/"));
-    // All who have a hold on it.
-    let agent = own.agent();
-    for pid in [own.second_holder(), own.holder().unwrap(), agent] {
-        kill_process(pid, Signal::STOP).unwrap();
-    }
-    for pid in [own.second_holder(), own.holder().unwrap(), agent] {
-        kill(pid);
-    }
+    kill_all(&own);
     own.start_again();
     wait::until("it is taken away", || !is_shown(&dir)).unwrap();
     assert!(own.log().contains("lost its agent and its holder"));
     assert!(shown(&own, &dir).is_none());
+}
+
+/// What is done to a file.
+type Blow<'a> = &'a dyn Fn(&Path);
+
+#[test]
+fn what_was_written_down_of_a_mount_need_not_be_there_for_it_to_be_taken_away() {
+    let own = Own::start(Place::new());
+    let origin = origin_of(&solid(1, 20 * MIB));
+    let pipe = |path: &Path| {
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    let blows: [(&str, Blow); 5] = [
+        ("gone", &|_| {}),
+        ("empty", &|path| fs::write(path, "").unwrap()),
+        ("of a later format", &|path| fs::write(path, [8, 99]).unwrap()),
+        ("a directory", &|path| fs::create_dir_all(path.join("in")).unwrap()),
+        ("a pipe", &pipe),
+    ];
+    for (what, blow) in blows {
+        let (dir, _guard) = mount(&own, &origin.url("/d/"));
+        kill_all(&own);
+        let records = fs::read_dir(own.data.join("mounts")).unwrap();
+        for record in records.map(|record| record.unwrap().path()).filter(|path| path.is_file()) {
+            fs::remove_file(&record).unwrap();
+            blow(&record);
+        }
+        own.start_again();
+        wait::until(what, || !is_shown(&dir)).unwrap();
+        // The agent is as good as ever.
+        assert!(shown(&own, &dir).is_none(), "{what}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use dfs_model::{ByteSize, TaskId};
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FlockOperation, OFlags, flock, statvfs};
 
 use super::clock::StoreClock;
 use super::medium::{Medium, Memory};
@@ -92,6 +92,8 @@ fn lock(root: &Path) -> Result<File, StoreError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        // What is written into it is not meant for another file.
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
         .open(&path);
     let mut file = open.map_err(StoreError::io("open", &path))?;
     if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
