@@ -9,6 +9,7 @@ mod asker;
 mod before;
 pub mod cluster;
 mod content;
+mod damage;
 mod filling;
 mod follow;
 mod independent;
@@ -43,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::asker::Asker;
 pub use self::before::Away;
 pub use self::content::SpaceContent;
+use self::damage::Damage;
 pub use self::follow::{FollowError, FollowView, Following, Looked, OFTENEST};
 pub use self::independent::is_written_down;
 pub use self::kept::{Ending, left};
@@ -109,6 +111,7 @@ struct Inner {
     facts: AgentFacts,
     mounts: MountTable,
     pins: Pins,
+    damage: Damage,
     answers: Mutex<Answers>,
     /// Questions under way.
     flights: Mutex<Flights>,
@@ -135,8 +138,18 @@ impl Agent {
         let handing_over = CancellationToken::new();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let instance = since.as_nanos() as u64;
-        let inner =
-            Inner { host, facts, mounts, pins, answers, flights, busy, handing_over, instance };
+        let inner = Inner {
+            host,
+            facts,
+            mounts,
+            pins,
+            damage: Damage::default(),
+            answers,
+            flights,
+            busy,
+            handing_over,
+            instance,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -153,6 +166,11 @@ impl Agent {
     /// What it was told about itself.
     pub fn facts(&self) -> &AgentFacts {
         &self.inner.facts
+    }
+
+    /// What was found damaged.
+    fn damage(&self) -> &Damage {
+        &self.inner.damage
     }
 
     /// What is mounted.

@@ -62,7 +62,7 @@ pub trait Content: Send + Sync + 'static {
     }
 
     /// The file in which every byte of the space that is here has the same offset as in the space. It lives as long as
-    /// this does, and what is in it is never taken out again. `None` where there is no such file.
+    /// this does, and what is in it is never taken out again; it ends with the space. `None` where there is no such file.
     fn file(&self, _space: u16) -> Option<io::Result<File>> {
         None
     }

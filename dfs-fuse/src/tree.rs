@@ -8,6 +8,7 @@ mod changes;
 mod footprint;
 mod index;
 mod memory;
+mod over;
 mod part;
 mod spaces;
 
@@ -18,6 +19,7 @@ pub use changes::{Change, Comparison, Kept};
 pub use footprint::Footprint;
 pub use index::IndexTree;
 pub use memory::{MemoryTree, MemoryTreeBuilder, TreeBuildError};
+pub use over::{FileOver, files_over};
 pub use part::PartTree;
 pub use spaces::SpacesTree;
 

@@ -10,10 +10,11 @@ use dfs_model::{ByteRange, Priority, TaskId};
 use dfs_peer::engine::{ReadError, Task};
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::{DirectGuard, StoreError, Use, UseGuard};
+use dfs_peer::store::{DirectGuard, EndGuard, Ends, StoreError, Use, UseGuard};
 use dfs_source::Credentials;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use super::quota::{Coming, Quota, missing_bytes};
 use crate::content::{Content, ContentError, ContentErrorClass};
@@ -27,6 +28,8 @@ pub struct SpaceContent {
     quota: Option<Arc<Quota>>,
     /// Without a quota nothing that is here goes.
     _all: Vec<DirectGuard>,
+    /// The kernel reads their files by itself.
+    ends: Mutex<Vec<EndGuard>>,
 }
 
 impl SpaceContent {
@@ -39,7 +42,18 @@ impl SpaceContent {
         let index = opened.index.as_ref().map(|index| Arc::clone(&index.index));
         let unlimited = spaces.iter().filter(|_| quota.is_none());
         let _all = unlimited.map(|task| task.stored().read_directly()).collect();
-        Ok(Self { _in_use, index, quota, _all, spaces })
+        Ok(Self { _in_use, index, quota, _all, spaces, ends: Mutex::default() })
+    }
+
+    /// Has the files of all spaces end as the kernel can show them, for as long as this lives.
+    pub(super) fn end_on_groups(&self) -> Result<(), StoreError> {
+        self.spaces.iter().try_for_each(|task| self.keep_end(task, Ends::OnGroup))
+    }
+
+    fn keep_end(&self, task: &Task, ends: Ends) -> Result<(), StoreError> {
+        let end = task.stored().keep_end(ends)?;
+        self.ends.lock().push(end);
+        Ok(())
     }
 
     /// The tasks, by the numbers of their spaces.
@@ -167,7 +181,9 @@ impl Content for SpaceContent {
     }
 
     fn file(&self, space: u16) -> Option<io::Result<File>> {
-        Some(self.space(space).ok()?.stored().content_file().try_clone())
+        let task = self.space(space).ok()?;
+        let kept = self.keep_end(task, Ends::WithContent).map_err(io::Error::other);
+        Some(kept.and_then(|()| task.stored().content_file().try_clone()))
     }
 
     fn is_whole(&self, space: u16) -> bool {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dfs_peer::engine::{ReadError, Task};
+use dfs_peer::engine::Task;
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenArtifact;
 use dfs_proto::convert;
@@ -14,10 +14,11 @@ use dfs_service::private_file;
 use futures::{StreamExt, stream};
 use tokio::time::timeout;
 
+use super::content::SpaceContent;
 use super::mounts::MountTableError;
 use super::{Agent, kept};
 use crate::holder::{LeftGuard, RECORD_FORMAT};
-use crate::mount::{self, Blobs, Missing, MountEntry, mounts, next_name};
+use crate::mount::{self, Blobs, Missing, MountEntry, MountError, mounts, next_name};
 
 /// What an agent has mounted so, a file each, for as long as it is mounted.
 #[derive(Debug, Clone)]
@@ -200,16 +201,21 @@ pub fn is_written_down(entry: &MountEntry) -> io::Result<bool> {
 }
 
 /// The files that the kernel reads of a tree, as it can read them.
-pub(super) fn blobs(opened: &OpenArtifact) -> Result<Blobs, MountTableError> {
+pub(super) fn blobs(
+    opened: &OpenArtifact,
+    content: &SpaceContent,
+    dir: &Path,
+) -> Result<Blobs, MountTableError> {
     let index = opened.index.as_ref().ok_or(MountTableError::NoTree)?;
     let file = |task: &Task| {
         let path = task.stored().content_path();
         // The kernel opens them by name, from wherever.
         path.canonicalize().unwrap_or(path)
     };
-    for task in &opened.tasks {
-        task.stored().end_on_a_group().map_err(ReadError::from)?;
-    }
+    content.end_on_groups().map_err(|error| MountError::Refused {
+        dir: dir.to_owned(),
+        source: io::Error::other(error_chain(&error)),
+    })?;
     let spaces = opened.tasks.iter().map(file).collect();
     Ok(Blobs { index: file(&index.task), spaces })
 }

@@ -41,7 +41,7 @@ impl MountTable {
         let (noted, shown) = (self.records().named(&name), kept::shown(&request.what()));
         let course = guarded(request.what(), content, noted.clone(), Beginning::Mounted);
         self.begin(course, move |what, content, recorder| {
-            let blobs = independent::blobs(&what.opened)?;
+            let blobs = independent::blobs(&what.opened, &content, &dir)?;
             options.core.recorder = Some(recorder);
             let missing = missing(&what.opened)?;
             let files = missing.iter().map(|(_, file)| file.try_clone());
@@ -76,6 +76,7 @@ impl MountTable {
         let dir = PathBuf::from(OsStr::from_bytes(&at.dir));
         self.writes_as_read()
             .and_then(|()| are_the_same(&opened, &record))
+            .and_then(|()| content.end_on_groups().map_err(io::Error::other))
             .map_err(refused(&dir))?;
         let (noted, lent) = (self.records().named(&left.guard.name), self.lent());
         let shown = record.shown.clone().unwrap_or_default();

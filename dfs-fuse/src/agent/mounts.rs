@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_model::ByteSize;
+use dfs_model::{ByteSize, TaskId};
 use dfs_peer::engine::{Engine, ReadError};
 use dfs_peer::host::Host;
 use dfs_peer::opener::OpenArtifact;
@@ -105,6 +105,18 @@ struct Entry {
     follow: Option<Arc<Follow>>,
 }
 
+/// A mount that shows something of a task.
+pub(super) struct Displayed {
+    /// Where.
+    pub dir: PathBuf,
+    /// What.
+    pub shown: Arc<Shown>,
+    /// Which space of it the task is.
+    pub space: u16,
+    /// What tells the kernel, where this process answers it.
+    pub switcher: Option<Switcher>,
+}
+
 /// The mounts of this process; dropping it unmounts them all.
 pub struct MountTable {
     entries: Arc<Mutex<BTreeMap<PathBuf, Entry>>>,
@@ -174,6 +186,19 @@ impl MountTable {
     /// What is mounted on a directory.
     pub(super) fn shown_at(&self, dir: &Path) -> Option<Arc<Shown>> {
         self.entries.lock().get(dir).map(|entry| entry.showing.shown())
+    }
+
+    /// The mounts that show something of a task.
+    pub(super) fn that_show(&self, task: &TaskId) -> Vec<Displayed> {
+        let entries = self.entries.lock();
+        let displayed = |(dir, entry): (&PathBuf, &Entry)| {
+            let (dir, shown) = (dir.clone(), entry.showing.shown());
+            let tasks = &shown.what().opened.tasks;
+            let space = tasks.iter().position(|own| own.id() == *task)?;
+            let space = u16::try_from(space).ok()?;
+            Some(Displayed { dir, shown, space, switcher: entry.mounted.switcher() })
+        };
+        entries.iter().filter_map(displayed).collect()
     }
 
     /// Who has the mount on a directory follow its target.

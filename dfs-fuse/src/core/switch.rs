@@ -18,6 +18,8 @@ pub enum Stale<'a> {
     Name(NodeId, &'a [u8]),
     /// Attributes.
     Attributes(NodeId),
+    /// Bytes.
+    Pages(NodeId),
 }
 
 /// A switch that is being made; dropping it leaves the mount as it is.
@@ -27,6 +29,12 @@ pub struct Switch<'a> {
 }
 
 impl Core {
+    /// The node of an inode of the snapshot that is shown.
+    pub fn node_of(&self, nid: u64) -> Result<NodeId, FsError> {
+        let current = self.snapshots.current();
+        self.snapshots.look().node(&current, nid)
+    }
+
     /// Begins a switch; one at a time. `None` where a mount has shown as many snapshots as it can count.
     pub fn begin_switch(&self) -> Option<Switch<'_>> {
         let next = self.snapshots.look().next_generation()?;

@@ -35,6 +35,7 @@ impl Notices {
                 self.0.inval_entry(INodeNo(dir.raw()), OsStr::from_bytes(name))
             }
             Stale::Attributes(node) => self.0.inval_inode(INodeNo(node.raw()), -1, 0),
+            Stale::Pages(node) => self.0.inval_inode(INodeNo(node.raw()), 0, 0),
         };
         told.or_else(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
             // A directory that is no directory for it any more.

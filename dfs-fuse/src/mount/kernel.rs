@@ -1,12 +1,15 @@
 //! The lane without a process: the kernel's own EROFS shows the index, and reads the content files.
 //!
 //! Only of a tree whose every byte is here: nobody would fetch what is missing, and the kernel would show zeros. What it
-//! shows lives as long as it is mounted, whatever becomes of any process; the files are open in the kernel.
+//! shows lives as long as it is mounted, whatever becomes of any process; the files are open in the kernel. It may be
+//! used when it is not in the table any more: taken away lazily, bound to another directory, in another namespace. Until nobody
+//! does its content is in use here.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_proto::node::MountedAt;
@@ -17,9 +20,12 @@ use rustix::mount::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::lazily::by_descriptor;
 use super::mounted::Serving;
 use super::table::{self, MountEntry, Table};
 use super::{MountError, MountOptions, Mounted, Privileges, Programs, Survival, keeping};
+use crate::content::Content;
+use crate::fanotify::end_of;
 
 /// Files that the kernel reads: absolute names, that lead to them as long as they are mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +40,7 @@ pub struct Blobs {
 /// device, and after it.
 pub fn by_kernel(
     dir: &Path,
-    blobs: &Blobs,
+    (blobs, content): (&Blobs, Arc<dyn Content>),
     options: &MountOptions,
     note: &dyn Fn(&MountedAt) -> io::Result<()>,
 ) -> Result<Mounted, MountError> {
@@ -45,12 +51,13 @@ pub fn by_kernel(
     let planned = planned(&point.dir, blobs);
     note(&keeping::at(&planned)).map_err(refused)?;
     let mount = open(blobs, options).map_err(refused)?;
+    let used = Used { until: end_of(&by_descriptor(&mount)).map_err(refused)?, content };
     // The name of the directory's handle is a link.
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
     move_mount(&mount, "", rustix::fs::CWD, point.target(), flags)
         .map_err(|error| refused(error.into()))?;
     let found = found(&mut table, &planned).and_then(|entry| {
-        let mounted = adopt(entry.clone())?;
+        let mounted = mounted(entry.clone(), Some(used))?;
         // Dropped where this fails, which takes it away.
         note(&keeping::at(&entry)).map(|()| mounted)
     });
@@ -68,10 +75,24 @@ pub(super) fn found(table: &mut Table, planned: &MountEntry) -> io::Result<Mount
     entry.ok_or_else(|| io::Error::other("it is not in the mount table"))
 }
 
-/// A mount that the kernel serves since before this process.
-pub fn adopt(entry: MountEntry) -> io::Result<Mounted> {
+/// A mount that the kernel serves since before this process, and that shows `content`.
+pub fn adopt(entry: MountEntry, content: Arc<dyn Content>) -> io::Result<Mounted> {
+    // Where something else covers it nobody tells when it ends.
+    let is_it = table::mounted_at(&entry.dir)?.is_some_and(|found| found.device == entry.device);
+    let until = is_it.then(|| end_of(&entry.dir).ok()).flatten();
+    mounted(entry, until.map(|until| Used { until, content }))
+}
+
+/// A content that the kernel reads.
+struct Used {
+    /// Can be read once it does not any more.
+    until: OwnedFd,
+    content: Arc<dyn Content>,
+}
+
+fn mounted(entry: MountEntry, used: Option<Used>) -> io::Result<Mounted> {
     let ended = CancellationToken::new();
-    watch(entry.clone(), ended.clone())?;
+    watch(entry.clone(), ended.clone(), used)?;
     Ok(Mounted {
         dir: entry.dir.clone(),
         entry: Some(entry),
@@ -121,8 +142,8 @@ pub(super) fn open(blobs: &Blobs, options: &MountOptions) -> io::Result<impl AsF
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// Has `ended` fire when the mount is not in the table any more.
-fn watch(entry: MountEntry, ended: CancellationToken) -> io::Result<()> {
+/// Has `ended` fire when the mount is not in the table any more, and lets go of what it uses when nobody uses it.
+fn watch(entry: MountEntry, ended: CancellationToken, used: Option<Used>) -> io::Result<()> {
     // Opened before the first look: whatever changes after it wakes the thread.
     let changes = File::open("/proc/self/mountinfo")?;
     std::thread::Builder::new().name("dfs-mount".to_owned()).spawn(move || {
@@ -134,6 +155,11 @@ fn watch(entry: MountEntry, ended: CancellationToken) -> io::Result<()> {
             }
         }
         ended.cancel();
+        let Some(Used { until, content }) = used else { return };
+        while poll(&mut [PollFd::new(&until, PollFlags::IN)], None).is_err() {
+            std::thread::park_timeout(PAUSE);
+        }
+        drop(content);
     })?;
     Ok(())
 }

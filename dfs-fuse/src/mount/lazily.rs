@@ -191,7 +191,7 @@ pub fn take_away(at: &MountedAt) {
 }
 
 /// A name that leads to what a descriptor is of.
-fn by_descriptor(of: &impl AsFd) -> PathBuf {
+pub(super) fn by_descriptor(of: &impl AsFd) -> PathBuf {
     Path::new("/proc/self/fd").join(of.as_fd().as_raw_fd().to_string())
 }
 

@@ -68,6 +68,14 @@ impl Switcher {
         Ok(generation)
     }
 
+    /// Has the kernel forget what it has read of these inodes of the snapshot that is shown. Blocks while it does.
+    pub fn forget_pages(&self, nids: impl Iterator<Item = u64>) {
+        for node in nids.filter_map(|nid| self.core.node_of(nid).ok()) {
+            // It does not know every inode, and a mount that is gone shows nothing.
+            let _ = self.notices.forget(Stale::Pages(node));
+        }
+    }
+
     fn record(
         &self,
         generation: Generation,

@@ -342,6 +342,137 @@ fn the_kernel_shows_files_to_their_last_byte_where_their_content_ends_within_a_p
     is_right();
 }
 
+fn read_small(dir: &Path) {
+    for number in 0..5 {
+        fs::read(dir.join(format!("small/{number}"))).unwrap();
+    }
+}
+
+/// All that comes of an open file until it says that there is no more.
+fn read_to_its_end(path: &Path) -> Vec<u8> {
+    let (mut file, mut read) = (File::open(path).unwrap(), Vec::new());
+    // Not `fs::read`: that one asks how long it is.
+    while std::io::copy(&mut file, &mut read).unwrap() > 0 {}
+    read
+}
+
+#[test]
+fn a_file_ends_with_its_content_in_every_lane_whatever_others_had_before() {
+    let place = Place::new();
+    let body = Body::noise(1, LARGE);
+    let (bytes, origin) = (all(&body), origin_of(&body));
+    let agent = Agent::solo(&place, "agent");
+    let (kernel, other) = (place.dir("kernel"), place.dir("other"));
+    let mount = |lane: &str, dir: &PathBuf| {
+        agent.mount_in(lane, &origin.url("/d/"), dir.clone());
+        assert!(read_to_its_end(&dir.join("large")) == bytes);
+        read_small(dir);
+        self::lane(agent.socket(), dir)
+    };
+    let umount = |dir: &Path| agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+    // All of it is here: the kernel needs nobody.
+    mount("fuse", &other);
+    umount(&other);
+
+    // While one of the kernel's is there no file is passed, and the other way round.
+    assert_eq!(mount("kernel", &kernel).0, "kernel");
+    let (lane, why) = mount("passthrough", &other);
+    assert!(lane == "fuse" && why.contains("another mount has the kernel read"), "{lane}: {why}");
+    umount(&other);
+    umount(&kernel);
+
+    assert_eq!(mount("passthrough", &other).0, "passthrough");
+    assert!(read_to_its_end(&other.join("large")) == bytes);
+    let (lane, why) = mount("kernel", &kernel);
+    assert!(lane != "kernel" && why.contains("another mount has the kernel read"), "{lane}: {why}");
+    assert!(read_to_its_end(&other.join("large")) == bytes);
+    umount(&other);
+    umount(&kernel);
+    assert_eq!(mount("kernel", &kernel).0, "kernel");
+}
+
+#[test]
+fn what_the_kernel_shows_to_somebody_is_in_use_after_its_mount_was_taken_away() {
+    let place = Place::new();
+    let body = Body::noise(1, LARGE);
+    let (bytes, origin) = (all(&body), origin_of(&body));
+    let agent = Agent::solo(&place, "agent");
+    let (kernel, other) = (place.dir("kernel"), place.dir("other"));
+    let mount = |lane: &str, dir: &PathBuf| {
+        agent.mount_in(lane, &origin.url("/d/"), dir.clone());
+        assert!(fs::read(dir.join("large")).unwrap() == bytes);
+        read_small(dir);
+        self::lane(agent.socket(), dir)
+    };
+    let umount = |how: &[&str], dir: &Path| {
+        agent.dfctl(&[&["umount"], how, &[dir.to_str().unwrap()]].concat()).done()
+    };
+    // All of it is here, and the kernel asks nobody.
+    mount("fuse", &other);
+    umount(&[], &other);
+    assert_eq!(mount("kernel", &kernel).0, "kernel");
+    let open = File::open(kernel.join("large")).unwrap();
+    umount(&["--lazy"], &kernel);
+
+    // One of another lane would have the file end where the kernel does not read it to its end.
+    assert_eq!(mount("passthrough", &other).0, "fuse");
+    fadvise(&open, 0, None, Advice::DontNeed).unwrap();
+    let mut read = vec![0; bytes.len()];
+    open.read_exact_at(&mut read, 0).unwrap();
+    assert!(read == bytes);
+    umount(&[], &other);
+    drop(open);
+    wait::until("nobody uses it any more", || {
+        let lane = mount("passthrough", &other).0;
+        umount(&[], &other);
+        lane == "passthrough"
+    })
+    .unwrap();
+}
+
+#[test]
+fn damage_to_what_the_kernel_shows_by_itself_is_mended_at_once() {
+    let place = Place::new();
+    let body = Body::noise(1, LARGE);
+    let (bytes, origin) = (all(&body), origin_of(&body));
+    let agent = Agent::solo(&place, "agent");
+    for lane in ["fuse", "kernel"] {
+        let dir = agent.mount_in(lane, &origin.url("/d/"), place.dir(lane));
+        let path = dir.join("large");
+        assert_eq!(self::lane(agent.socket(), &dir).0, lane);
+        assert!(fs::read(&path).unwrap() == bytes);
+        read_small(&dir);
+        let forget = || fadvise(File::open(&path).unwrap(), 0, None, Advice::DontNeed).unwrap();
+        let damage = |at: u64| {
+            let content = content_of(
+                agent.data(),
+                if lane == "kernel" { LARGE.next_multiple_of(65_536) } else { LARGE },
+            );
+            let file = File::options().write(true).open(content).unwrap();
+            file.write_all_at(&[!bytes[at as usize]], at).unwrap();
+            forget();
+            assert!(fs::read(&path).unwrap() != bytes, "nobody has looked at it yet");
+        };
+        damage(5_000_000);
+        let verify = || agent.dfctl(&["cache", "verify"]);
+        match lane {
+            // Who reads it waits for it; what was read before is forgotten.
+            "fuse" => drop(verify().fails(6, "DFS-3104")),
+            _ => drop(verify().done()),
+        }
+        assert!(fs::read(&path).unwrap() == bytes, "{lane}");
+
+        // What could not be had then is what the next one repairs.
+        damage(1_000_000);
+        let away = origin.inject(Fault::status(404).on("/d/large"));
+        verify().fails(6, "DFS-3104");
+        away.lift();
+        agent.dfctl(&["cache", "verify", "--repair"]).done();
+        assert!(fs::read(&path).unwrap() == bytes, "{lane}");
+        agent.dfctl(&["umount", dir.to_str().unwrap()]).done();
+    }
+}
+
 #[test]
 fn a_mount_of_the_kernels_that_ends_while_no_agent_is_there_is_forgotten() {
     let place = Place::new();

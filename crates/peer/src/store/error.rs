@@ -123,6 +123,12 @@ pub enum StoreError {
         /// What uses it.
         by: InUse,
     },
+    /// Others read the content's file, as it ends now.
+    #[error("another mount has the kernel read the same file in another way")]
+    EndsElsewhere(
+        /// Of which task.
+        TaskId,
+    ),
     /// Somebody wants the task kept.
     #[error("task {0} is pinned")]
     Pinned(TaskId),

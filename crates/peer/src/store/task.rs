@@ -1,6 +1,7 @@
 //! One kept task: its bytes, which groups of them are there, and the digests that prove them.
 
 mod doubt;
+mod ends;
 mod holes;
 mod mapped;
 mod salvage;
@@ -10,6 +11,8 @@ mod upper;
 use upper::UpperFiles;
 
 pub use doubt::Check;
+pub(super) use ends::Wanted;
+pub use ends::{EndGuard, Ends};
 pub use holes::TakenOut;
 
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -281,26 +284,6 @@ impl StoredTask {
         });
         opened.presence.dirty.store(true, Relaxed);
         written.map_err(StoreError::write(opened.id, &opened.path))
-    }
-
-    /// Has the content's file end where a group does, where its length is known. The kernel, where it shows files of it,
-    /// reads whole pages, and takes one that the file has a part of only for a failure of the disk.
-    pub fn end_on_a_group(&self) -> Result<(), StoreError> {
-        let opened = &*self.opened;
-        opened.presence.check()?;
-        let mut facts = opened.facts.write();
-        let Some(length) = facts.header.length else { return Ok(()) };
-        let end = length.next_multiple_of(GROUP_BYTES);
-        let lengthened = opened.content.metadata().and_then(|now| {
-            if now.len() >= end {
-                return Ok(());
-            }
-            // A clean mark names the file's length.
-            facts.dirty(&opened.state, opened.directory.boot())?;
-            opened.presence.dirty.store(true, Relaxed);
-            opened.lengthen(end)
-        });
-        lengthened.map_err(StoreError::write(opened.id, &opened.path))
     }
 
     /// How long it is kept after its last read; none for what the store does by default.

@@ -418,7 +418,7 @@ fn a_content_that_ends_on_a_group_is_as_long_as_before_and_trusted_after_a_clean
     };
     let (store, task) = end_cleanly(store, task);
     for _ in 0..2 {
-        task.end_on_a_group().unwrap();
+        let _end = task.keep_end(Ends::OnGroup).unwrap();
         assert_eq!(in_file(&task), 3 * GROUP_BYTES);
     }
     let (store, task) = end_cleanly(store, task);
@@ -426,8 +426,36 @@ fn a_content_that_ends_on_a_group_is_as_long_as_before_and_trusted_after_a_clean
     assert_eq!(task.read(whole(&content)).unwrap(), content);
     assert!(task.complete() && task.length() == Some(content.len() as u64));
     let unknown = store.create(id(2)).unwrap();
-    unknown.end_on_a_group().unwrap();
+    let _end = unknown.keep_end(Ends::OnGroup).unwrap();
     assert_eq!(in_file(&unknown), 0);
+}
+
+#[test]
+fn a_file_ends_where_who_reads_it_needs_it_to_and_nowhere_else_meanwhile() {
+    let dir = TempDir::new().unwrap();
+    let content = content(2 * GROUP + 7);
+    let (_store, task) = kept(dir.path(), 1, &content);
+    let in_file = || fs::metadata(task.content_path()).unwrap().len();
+    let refused = |ends| matches!(task.keep_end(ends), Err(StoreError::EndsElsewhere(_)));
+    for _ in 0..2 {
+        let on_group = task.keep_end(Ends::OnGroup).unwrap();
+        let again = task.keep_end(Ends::OnGroup).unwrap();
+        assert_eq!(in_file(), 3 * GROUP_BYTES);
+        drop(on_group);
+        assert!(refused(Ends::WithContent));
+        assert_eq!(in_file(), 3 * GROUP_BYTES);
+        drop(again);
+
+        let with_content = task.keep_end(Ends::WithContent).unwrap();
+        assert_eq!(in_file(), content.len() as u64);
+        assert!(refused(Ends::OnGroup));
+        assert_eq!(in_file(), content.len() as u64);
+        drop(with_content);
+    }
+    assert_eq!(task.read(whole(&content)).unwrap(), content);
+    // Both are one where it ends on a group anyhow.
+    let even = kept(TempDir::new().unwrap().path(), 2, &self::content(2 * GROUP)).1;
+    let _ends = [Ends::OnGroup, Ends::WithContent].map(|ends| even.keep_end(ends).unwrap());
 }
 
 #[test]

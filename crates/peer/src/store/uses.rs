@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::clock::{from_millis, millis};
 use super::directory::{Directory, Survey};
+use super::task::Wanted;
 use super::{EvictionEntry, StoreError, TaskSummary};
 
 /// Why a task must stay.
@@ -107,6 +108,8 @@ pub(super) struct Presence {
     /// Held while a pin is noted on disk.
     pub(super) pinning: Mutex<()>,
     direct: Mutex<Direct>,
+    /// Held while the content's file is made to end there.
+    pub(super) wanted_end: Mutex<Wanted>,
 }
 
 /// Who reads the content file without this store's doing: through a map, by its path, or as the kernel does.
@@ -152,6 +155,7 @@ impl Presence {
             uses_reserve: AtomicBool::new(false),
             pinning: Mutex::default(),
             direct: Mutex::default(),
+            wanted_end: Mutex::default(),
         }
     }
 

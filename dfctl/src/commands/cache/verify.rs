@@ -17,7 +17,8 @@ use crate::output::{Format, Items, Verbosity, count, counted, printable};
 ///   dfctl cache verify --repair /mnt/models/llama
 ///
 /// Of a path inside of a mount, or a URL, the tasks in which it lies are hashed as a whole. What is damaged is fetched again
-/// when it is read next, with --repair at once.
+/// when it is read next, with --repair at once, and always at once where a mount of the lane kernel shows it: there nobody is
+/// asked. What was found before and has not come again since is repaired, too.
 /// Ends with exit code 6 when damage was found, with --repair when some of it is still there.
 /// Only the agent's own user and root may do it.
 #[derive(clap::Args)]
@@ -71,8 +72,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome, CliError> {
 fn summary(totals: &Verified, repair: Repair) -> String {
     let bytes = ByteSize(totals.groups_checked.saturating_mul(GROUP_BYTES));
     let repaired = match repair {
-        Repair::Now => format!(", {} fetched again", count(totals.groups_repaired)),
-        Repair::WhenRead => String::new(),
+        Repair::WhenRead if totals.groups_repaired == 0 => String::new(),
+        _ => format!(", {} fetched again", count(totals.groups_repaired)),
     };
     format!(
         "verified {} (at most {bytes}), {} damaged{repaired}",
@@ -93,6 +94,7 @@ fn left(totals: &Verified, repair: Repair) -> Result<Outcome, CliError> {
     };
     let error = CliError::new(&codes::CACHE_DAMAGED, what);
     Err(match repair {
+        _ if !totals.why_not.is_empty() => error.because(printable(&totals.why_not)),
         Repair::WhenRead => {
             error.because("what is damaged is marked missing and fetched again when it is read")
         }
@@ -107,6 +109,7 @@ fn damage(event: &Verified) -> String {
     let again = match (event.groups_repaired, &event.why_not[..]) {
         (0, "") => String::new(),
         (0, why) => format!("   not fetched again: {}", printable(why)),
+        (some, _) if some < event.groups_bad => format!("   {} fetched again", count(some)),
         _ => "   fetched again".to_owned(),
     };
     format!("damaged  {task}  groups {}{more}{again}", groups.join(", "))

@@ -1,14 +1,11 @@
 //! Eviction and verification of the cache, on demand.
 
 use std::sync::Arc;
-use std::time::Duration;
 use std::vec;
 
 use bytes::Bytes;
 use dfs_artifact::View;
-use dfs_model::{ByteSize, GroupRange, Priority, TaskId};
-use dfs_peer::engine::Engine;
-use dfs_peer::error_chain;
+use dfs_model::{ByteSize, TaskId};
 use dfs_peer::store::{PinChange, Pins, StoreError, VerifyReport, plan};
 use dfs_proto::node::{
     CollectGarbageReply, CollectGarbageRequest, Named, PinTaskReply, PinTaskRequest,
@@ -18,14 +15,12 @@ use futures::stream::{self, Stream, StreamExt};
 use tonic::Status;
 
 use super::{NodeService, failed};
+use crate::agent::damage::{Mended, Repair};
 use crate::agent::mounts::Meant;
 use crate::agent::pins::is_pin_of;
 use crate::agent::traces::subject;
 use crate::agent::{Agent, Asker, CallError, MountTableError};
 use crate::mount::User;
-
-/// How long what was found damaged may take to come again.
-const REPAIRED: Duration = Duration::from_secs(120);
 
 fn id_bytes(id: &TaskId) -> Bytes {
     Bytes::copy_from_slice(id.as_bytes())
@@ -174,47 +169,33 @@ impl Verifying {
             self.totals.groups_checked += event.groups_checked;
             self.totals.groups_bad += event.groups_bad;
             self.totals.groups_repaired += event.groups_repaired;
+            if !event.why_not.is_empty() {
+                self.totals.why_not.clone_from(&event.why_not);
+            }
         }
         let goes_on = event.is_ok().then_some(self);
         Some((event, goes_on))
     }
 
     async fn one(&self, id: TaskId) -> Result<VerifyCacheEvent, CallError> {
-        let engine = &self.agent.host().engine;
-        let store = Arc::clone(engine.store());
+        let store = Arc::clone(self.agent.host().engine.store());
         let reports = blocking(move || store.verify(Some(id))).await?;
-        let mut event = event(&id, &reports);
-        if self.repair && event.groups_bad > 0 {
-            let bad = reports.iter().flat_map(|report| &report.bad).copied().collect();
-            match repair(engine, &id, bad).await {
-                Ok(()) => event.groups_repaired = event.groups_bad,
-                Err(why) => event.why_not = why,
-            }
-        }
-        Ok(event)
+        let bad: Vec<_> = reports.iter().flat_map(|report| &report.bad).copied().collect();
+        let repair = if self.repair { Repair::Always } else { Repair::WhereNobodyAsks };
+        let mended = self.agent.mend(id, &bad, repair).await;
+        Ok(event(&id, &reports, mended))
     }
 }
 
-/// Fetches groups that were found bad.
-async fn repair(engine: &Engine, id: &TaskId, bad: Vec<GroupRange>) -> Result<(), String> {
-    let task = engine.held(id).await.ok_or_else(|| "it cannot be opened".to_owned())?;
-    for groups in bad {
-        let range = groups.bytes(task.length().unwrap_or(u64::MAX));
-        task.ensure_within(range, Priority::Bulk, REPAIRED)
-            .await
-            .map_err(|error| error_chain(&error))?;
-    }
-    Ok(())
-}
-
-fn event(id: &TaskId, reports: &[VerifyReport]) -> VerifyCacheEvent {
-    let bad: Vec<u64> =
-        reports.iter().flat_map(|report| &report.bad).flat_map(|run| run.iter()).collect();
+fn event(id: &TaskId, reports: &[VerifyReport], mended: Mended) -> VerifyCacheEvent {
+    let bad = mended.bad.ranges().flat_map(|run| run.iter());
     VerifyCacheEvent {
         task_id: id_bytes(id),
         groups_checked: reports.iter().map(|report| report.checked).sum(),
-        groups_bad: bad.len() as u64,
-        bad_groups: bad.into_iter().take(1024).collect(),
+        groups_bad: mended.bad.len(),
+        bad_groups: bad.take(1024).collect(),
+        groups_repaired: mended.repaired,
+        why_not: mended.why_not,
         ..VerifyCacheEvent::default()
     }
 }

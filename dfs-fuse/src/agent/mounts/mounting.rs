@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dfs_artifact::View;
 use dfs_model::ByteSize;
+use dfs_peer::engine::ReadError;
 use dfs_peer::opener::OpenArtifact;
 use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use tokio::runtime::Handle;
@@ -207,10 +208,10 @@ impl MountTable {
         let (dir, options, noted) = (request.dir.clone(), options.clone(), self.records.next());
         let course = Course::without_agent(request.what(), content, noted.clone());
         let shown = kept::shown(&request.what());
-        self.begin(course, move |what, _, _| {
-            let blobs = independent::blobs(&what.opened)?;
+        self.begin(course, move |what, content, _| {
+            let blobs = independent::blobs(&what.opened, &content, &dir)?;
             let note = |at: &MountedAt| noted.note(at, &shown, Missing::Nothing);
-            let mounted = mount::by_kernel(&dir, &blobs, &options, &note);
+            let mounted = mount::by_kernel(&dir, (&blobs, content), &options, &note);
             let mounted = mounted.inspect_err(|_| noted.forget())?;
             Ok(Begun { mounted, lane, footprint: OnceLock::new() })
         })
@@ -226,10 +227,11 @@ impl MountTable {
         opened: OpenArtifact,
     ) -> Result<PathBuf, MountTableError> {
         let content = self.content(&opened, None)?;
+        content.end_on_groups().map_err(ReadError::from)?;
         let course = Course::without_agent(kept::what(opened, shown), content, noted);
-        self.begin(course, |_, _, _| {
+        self.begin(course, |_, content, _| {
             let dir = entry.dir.clone();
-            let mounted = mount::adopt(entry);
+            let mounted = mount::adopt(entry, content);
             let mounted = mounted.map_err(|source| MountError::Refused { dir, source })?;
             let lane = Chosen { lane: Lane::Kernel, why: KEPT.to_owned() };
             Ok(Begun { mounted, lane, footprint: OnceLock::new() })
