@@ -88,7 +88,8 @@ fn directory(dir: &Path) -> Vec<Finding> {
         return vec![match &error {
             // What an agent worked in is nobody's home.
             DataDirError::Open { .. } if DataDir::was_taken(dir) => {
-                finding.mended_by(vec![Step::Mode(dir.to_owned(), 0o700)])
+                let real = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+                finding.mended_by(vec![Step::Mode(real, 0o700)])
             }
             _ => finding,
         }];

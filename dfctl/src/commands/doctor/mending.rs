@@ -3,13 +3,16 @@
 use std::fmt;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, lchown};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use dfs_fuse::agent::inside;
 use dfs_fuse::mount::{Detach, MountEntry, is_dead, unmount};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{
+    CWD, FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock, fstat, openat2,
+};
 
 use super::memory::give_back;
 use crate::output::quoted_path;
@@ -80,11 +83,31 @@ impl Step {
             Self::Trash(dir) => told(unopened(dir, 2).and_then(|_lock| fs::remove_dir_all(dir))),
             Self::Memory(dir, data_dir) => told(give_back(dir, data_dir)),
             Self::Mode(path, mode) => {
-                told(fs::set_permissions(path, Permissions::from_mode(*mode)))
+                let mode = Permissions::from_mode(*mode);
+                told(held(path).and_then(|file| fs::set_permissions(by_handle(&file), mode)))
             }
-            Self::Owner(path, uid, gid) => told(lchown(path, Some(*uid), Some(*gid))),
+            Self::Owner(path, uid, gid) => {
+                told(held(path).and_then(|file| chown(by_handle(&file), Some(*uid), Some(*gid))))
+            }
         }
     }
+}
+
+/// What is at a path that was found without a link on its way. Its owner may have put one there since, or given it the name of
+/// another file, and root does for nobody what he may not do himself.
+fn held(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    let found = fstat(&file)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::Directory => Ok(file),
+        FileType::RegularFile if found.st_nlink == 1 => Ok(file),
+        _ => Err(io::Error::other("it is not the file that was found")),
+    }
+}
+
+fn by_handle(file: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Whether nobody listens on a socket that is there.
@@ -108,5 +131,44 @@ pub(super) fn closed_store(root: &Path) -> io::Result<Option<File>> {
         Ok(()) => Ok(Some(lock)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_became_another_file_since_it_was_found_stays_as_it_is() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().canonicalize().unwrap();
+        let (dir, other) = (root.join("dir"), root.join("other"));
+        for dir in [&dir, &other] {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join("file"), "").unwrap();
+            fs::set_permissions(dir.join("file"), Permissions::from_mode(0o400)).unwrap();
+        }
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let (file, theirs) = (dir.join("file"), other.join("file"));
+        let step = Step::Mode(file.clone(), 0o666);
+        step.take().unwrap();
+        assert_eq!(mode(&file), 0o666);
+
+        let refused = |how: &str| {
+            assert!(step.take().is_err(), "{how}");
+            assert!(Step::Owner(file.clone(), 1, 1).take().is_err(), "{how}");
+            assert_eq!(mode(&theirs), 0o400, "{how}");
+        };
+        fs::remove_file(&file).unwrap();
+        fs::hard_link(&theirs, &file).unwrap();
+        refused("another name of it");
+        fs::remove_file(&file).unwrap();
+        symlink(&theirs, &file).unwrap();
+        refused("a link to it");
+        fs::remove_dir_all(&dir).unwrap();
+        symlink(&other, &dir).unwrap();
+        refused("a link on the way to it");
     }
 }

@@ -30,6 +30,9 @@ pub(super) fn look(dir: &Path) -> Vec<Finding> {
     }) else {
         return Vec::new();
     };
+    // From here on no link is followed.
+    let real = dir.canonicalize();
+    let dir = real.as_deref().unwrap_or(dir);
     if !dir.join("tasks").is_dir() {
         return Vec::new();
     }
