@@ -99,6 +99,8 @@ pub struct Shape {
     pub whole: bool,
     /// Content files of which not everything is.
     pub missing: usize,
+    /// How many bytes of content the cache may hold, where that is bounded.
+    pub room: Option<u64>,
     /// Whether a part of it is to be shown.
     pub part: bool,
     /// Whether it is to be shown to some people only, whatever the permissions of its files.
@@ -176,6 +178,9 @@ impl Machine {
             self.unguarded
         } else if shape.missing > CONTENTS {
             Some("kernel needs all of it to be here, but for 240 content files")
+        } else if shape.room.is_some_and(|room| shape.bytes > room) {
+            // What it reads lies in the cache, or it reads nothing.
+            Some("kernel needs all of it to be here, and --capacity has no room for that")
         } else {
             None
         }
@@ -265,6 +270,7 @@ mod tests {
         alone_bytes: 39 << 30,
         whole: true,
         missing: 0,
+        room: None,
         part: false,
         private: false,
         others: false,
@@ -324,11 +330,13 @@ mod tests {
         let kernel = Wanted::Lane(Lane::Kernel);
         let lazy = Shape { whole: false, missing: 3, ..MODEL };
         assert_eq!(lane(kernel, ABLE, lazy), Lane::Kernel);
+        assert_eq!(lane(kernel, ABLE, Shape { room: Some(lazy.bytes), ..lazy }), Lane::Kernel);
         let many = Shape { missing: CONTENTS + 1, ..lazy };
         for (machine, shape) in [
             (Machine { kernel: (6, 13), ..ABLE }, lazy),
             (Machine { unguarded: Some(NO_HOLDER), ..ABLE }, lazy),
             (ABLE, many),
+            (ABLE, Shape { room: Some(lazy.bytes - 1), ..lazy }),
         ] {
             let chosen = choose(kernel, &machine, &shape);
             assert_eq!(chosen.lane, Lane::Passthrough);

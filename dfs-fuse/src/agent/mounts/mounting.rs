@@ -192,6 +192,7 @@ impl MountTable {
             let looking =
                 tokio::task::spawn_blocking(move || (is_whole(&opened), count_missing(&opened)));
             let looked = looking.await;
+            shape.room = self.engine.store().room_for_content();
             (shape.whole, shape.missing) = looked.map_err(|_| MountTableError::Stopping)?;
         }
         Ok(shape)

@@ -56,6 +56,7 @@ impl Alone {
             alone_bytes: self.bytes,
             whole: false,
             missing: 0,
+            room: None,
             foreign: request.by != Asker::Owner,
             part: !request.path.is_empty(),
             private: matches!(request.audience, Audience::Only(_)),
