@@ -186,6 +186,8 @@ pub fn each_alone(tree: BTreeMap<PathBuf, Seen>) -> BTreeMap<PathBuf, Seen> {
 pub enum Holes {
     /// Also where files have holes.
     Same,
+    /// Also where files have holes, but not how much is stored of them.
+    Sought,
     /// Not where files have holes: what carried them does not say that.
     Unsaid,
 }
@@ -204,9 +206,11 @@ pub fn assert_same(
         let mut seen = shown[path].clone();
         seen.names = seen.names.and(wanted.names);
         let mut wanted = Seen { names: wanted.names.and(seen.names), ..wanted.clone() };
-        if holes == Holes::Unsaid {
-            for content in [&mut seen.content, &mut wanted.content].into_iter().flatten() {
-                (content.parts, content.is_sparse) = (Vec::new(), false);
+        for content in [&mut seen.content, &mut wanted.content].into_iter().flatten() {
+            match holes {
+                Holes::Same => {}
+                Holes::Sought => content.is_sparse = false,
+                Holes::Unsaid => (content.parts, content.is_sparse) = (Vec::new(), false),
             }
         }
         assert_eq!(seen, wanted, "{path:?}");
