@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::own::{Of, Own, running};
-use crate::support::{Expected, Place, dfctl_at, trees};
+use crate::support::{Agent, Expected, Place, dfctl_at, trees};
 
 const MIB: u64 = 1 << 20;
 
@@ -492,6 +492,59 @@ fn whoever_waits_for_an_agent_that_does_not_come_gets_an_error_and_the_mount_is_
     assert!(!is_shown(&dir));
     gate.lift();
     agent.start_again();
+}
+
+/// What the next agent has instead of the cache from which the kernel reads.
+struct Elsewhere {
+    words: &'static [&'static str],
+    /// Whether the directory of the one before is gone.
+    is_moved: bool,
+    why: &'static str,
+}
+
+#[test]
+fn an_agent_whose_cache_lies_elsewhere_takes_the_mount_away_and_nobody_reads_a_hole() {
+    let other_files = "other files than the kernel reads";
+    let layered = &["--cache-medium", "layered", "--cache-memory", "64MiB"];
+    let memory = &["--cache-medium", "memory", "--cache-memory", "64MiB"];
+    for Elsewhere { words, is_moved, why } in [
+        Elsewhere { words: layered, is_moved: false, why: "a cache that is not layered" },
+        Elsewhere { words: memory, is_moved: false, why: other_files },
+        Elsewhere { words: &[], is_moved: true, why: other_files },
+    ] {
+        println!("{words:?}, {is_moved}");
+        let place = Place::new();
+        let holder = crate::survival::Holder::start(&place, 300);
+        let mut first = holder.agent(&place);
+        let bytes = solid(1, 20 * MIB);
+        let origin = origin_of(&bytes);
+        let dir = place.dir("mount");
+        let _guard = Mount::guard(&dir);
+        let (url, at) = (origin.url("/d/"), dir.to_str().unwrap());
+        dfctl_at(first.socket(), &["mount", "--lane", "kernel", &url, at]).done();
+        assert!(is_by_kernel(&dir));
+        let gate = origin.inject(Fault::gate().on("/d/large"));
+        let waiting = reading_at(&dir.join("large"), 5 * MIB, 10_000);
+        gate.wait_struck(1).unwrap();
+        let open = File::open(dir.join("large")).unwrap();
+        first.kill();
+        if is_moved {
+            fs::rename(first.data(), place.path("moved")).unwrap();
+        }
+        // Whoever fetches it can have it.
+        gate.lift();
+        let with_holder = [&["--holder", holder.socket.to_str().unwrap()], words].concat();
+        let second = Agent::solo_with(&place, "agent", &with_holder);
+        let failed = waiting.join().unwrap().unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(5), "{failed}");
+        wait::until("it is taken away", || !is_shown(&dir)).unwrap();
+        let failed = open.read_exact_at(&mut [0; 100], 9 * MIB).unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(5), "{failed}");
+        assert!(second.log().contains(why), "{}", second.log());
+        // The new cache is as good as any.
+        dfctl_at(second.socket(), &["mount", "--lane", "fuse", &url, at]).done();
+        assert!(fs::read(dir.join("large")).unwrap() == bytes);
+    }
 }
 
 #[test]
