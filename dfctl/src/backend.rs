@@ -700,6 +700,11 @@ impl MountInfo {
         }
     }
 
+    /// Whether all of its reads came to the agent, but for those that the page cache answers.
+    pub fn all_reads_are_seen(&self) -> bool {
+        self.reads.is_some_and(|reads| !reads.unseen)
+    }
+
     /// Whether nobody serves it any more.
     pub fn is_dead(&self) -> bool {
         self.state == DEAD

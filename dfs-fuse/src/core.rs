@@ -265,9 +265,15 @@ impl Core {
 
     /// A space is read without this process from now on.
     pub(crate) fn is_read_elsewhere(&self, space: u16) {
+        self.some_reads_are_unseen();
         if let Some(recorder) = &self.snapshots.current().recorder {
             recorder.touch_unseen(space);
         }
+    }
+
+    /// The kernel may read some of it by itself from now on.
+    pub(crate) fn some_reads_are_unseen(&self) {
+        self.options.reads.some_are_unseen();
     }
 
     /// Where the bytes come from of what is shown now.

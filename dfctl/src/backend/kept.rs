@@ -133,6 +133,8 @@ pub struct ReadsInfo {
     pub wait_p50_us: u64,
     /// How long 99 % of them did at most.
     pub wait_p99_us: u64,
+    /// Whether there may be more reads, which the kernel made by itself.
+    pub unseen: bool,
 }
 
 /// What is done about damage.

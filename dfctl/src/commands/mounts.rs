@@ -38,10 +38,11 @@ use crate::output::{
 /// `dfctl umount` takes away; and with the state silent those whose agent does not answer. Where there are none, or with -v,
 /// it is said which other agents have something mounted.
 ///
-/// PREFETCHED is what was fetched before anybody read it, and how much of that was read since: `dfctl trace show MOUNT`
-/// says by which profile. FOLLOWED is there where some mount follows its target: how often that is looked up, how often
-/// the mount has switched and when, and what keeps it from doing so. Of one mount it is also told what its readers met: how
-/// many reads came to the agent, how many of them found something missing, and how long those waited.
+/// PREFETCHED is what was fetched before anybody read it, and how much of that was read since, unless the kernel reads some
+/// of it by itself; `dfctl trace show MOUNT` says by which profile. FOLLOWED is there where some mount follows its target:
+/// how often that is looked up, how often the mount has switched and when, and what keeps it from doing so. Of one mount it
+/// is also told what its readers met: how many reads came to the agent, how many of them found something missing, and how
+/// long those waited.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -205,7 +206,7 @@ fn in_full(mount: &MountInfo) -> String {
         facts.push(("followed", followed(mount.follow.as_ref())));
     }
     match &mount.reads {
-        None => facts.push(("reads", "the kernel reads it alone".to_owned())),
+        None => facts.push(("reads", "-: the kernel makes them all by itself".to_owned())),
         Some(reads) => facts.extend(met(reads)),
     }
     facts_of(&facts)
@@ -229,7 +230,14 @@ fn met(reads: &ReadsInfo) -> Vec<(&'static str, String)> {
     if reads.waiting > 0 {
         waits.push_str(&format!("; {} now", count(reads.waiting)));
     }
-    vec![("reads", format!("{all}, {}, {errors}", ByteSize(reads.bytes))), ("waited", waits)]
+    let unseen = match reads.unseen {
+        true => "; those are not seen that the kernel makes by itself",
+        false => "",
+    };
+    vec![
+        ("reads", format!("{all}, {}, {errors}{unseen}", ByteSize(reads.bytes))),
+        ("waited", waits),
+    ]
 }
 
 /// What came of a look.
@@ -406,6 +414,7 @@ fn prefetched(mount: &MountInfo) -> String {
     match fetched {
         0 if how.is_empty() => "nothing missing".to_owned(),
         0 => format!("0 B{how}"),
+        _ if !mount.all_reads_are_seen() => format!("{}{how}", ByteSize(fetched)),
         _ => format!("{}{how}, {} % read", ByteSize(fetched), hit * 100 / fetched),
     }
 }
@@ -426,6 +435,27 @@ mod tests {
         assert!(said.contains("not since") && said.ends_with("answered 503"), "{said}");
         follow.never_changes = true;
         assert_eq!(followed(Some(&follow)), "one version");
+    }
+
+    #[test]
+    fn nothing_is_said_of_reads_that_nobody_sees() {
+        let mut mount = MountInfo::dead("/a".as_ref(), String::new());
+        mount.state = "ready".to_owned();
+        let (mode, fetched) = (Prefetch::All, 3 << 20);
+        mount.prefetch = PrefetchInfo { mode, fetched, ..PrefetchInfo::default() };
+        for seen in [true, false] {
+            mount.reads = Some(ReadsInfo { reads: 12, unseen: !seen, ..ReadsInfo::default() });
+            assert_eq!(prefetched(&mount).contains("% read"), seen);
+            let json = mount.json();
+            assert_eq!(json["prefetch"]["hit_bytes"].is_u64(), seen, "{json}");
+            assert_eq!(json["prefetch"]["touched_bytes"].is_u64(), seen, "{json}");
+            assert_eq!(json["reads"]["count"], 12, "{json}");
+            assert_eq!(json["reads"]["all_seen"], seen, "{json}");
+            assert_eq!(in_full(&mount).contains("not seen"), !seen);
+        }
+        mount.reads = None;
+        let said = in_full(&mount);
+        assert!(said.contains("the kernel makes them all by itself") && !said.contains("waited"));
     }
 
     #[test]

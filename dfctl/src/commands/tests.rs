@@ -435,6 +435,7 @@ fn mount() -> MountInfo {
             waiting: 1,
             wait_p50_us: 4_000,
             wait_p99_us: 1_200_000,
+            unseen: false,
         }),
         cache_quota: None,
         follow: None,

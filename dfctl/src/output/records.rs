@@ -273,7 +273,7 @@ impl Record for MountInfo {
             "index_bytes": self.index_bytes,
             "left_out": self.left_out,
             "survival": survival_json(&self.survival),
-            "prefetch": prefetch_json(&self.prefetch),
+            "prefetch": prefetch_json(&self.prefetch, self.all_reads_are_seen()),
             "away": self.away.as_ref().map(away_json),
             "reads": self.reads.as_ref().map(reads_json),
             "cache_quota_bytes": self.cache_quota.map(|quota| quota.0),
@@ -294,6 +294,7 @@ fn away_json(away: &Away) -> Value {
 fn reads_json(reads: &ReadsInfo) -> Value {
     let millis = |micros: u64| (reads.waits > 0).then(|| micros as f64 / 1000.0);
     json!({
+        "all_seen": !reads.unseen,
         "count": reads.reads,
         "bytes": reads.bytes,
         "errors": reads.errors,
@@ -319,7 +320,7 @@ fn follow_json(follow: &FollowInfo) -> Value {
     })
 }
 
-fn prefetch_json(prefetch: &PrefetchInfo) -> Value {
+fn prefetch_json(prefetch: &PrefetchInfo, reads_are_seen: bool) -> Value {
     let mode = match prefetch.mode {
         Prefetch::Off => "off",
         Prefetch::Trace => "trace",
@@ -332,16 +333,16 @@ fn prefetch_json(prefetch: &PrefetchInfo) -> Value {
         PrefetchState::Done => "done",
         PrefetchState::Misled => "misled",
     };
-    let rate = |of: u64| (of > 0).then(|| prefetch.hit as f64 / of as f64);
+    let rate = |of: u64| (reads_are_seen && of > 0).then(|| prefetch.hit as f64 / of as f64);
     json!({
         "mode": mode,
         "state": state,
         "waiting_for": (!prefetch.waiting_for.is_empty()).then_some(&prefetch.waiting_for),
         "runs": prefetch.runs,
         "profile_bytes": prefetch.known,
-        "touched_bytes": prefetch.touched,
+        "touched_bytes": reads_are_seen.then_some(prefetch.touched),
         "fetched_bytes": prefetch.fetched,
-        "hit_bytes": prefetch.hit,
+        "hit_bytes": reads_are_seen.then_some(prefetch.hit),
         "hit_rate": rate(prefetch.fetched),
         "coverage": rate(prefetch.touched),
     })

@@ -23,6 +23,7 @@ use super::mounts::{
     Begun, Course, KEPT, MountRequest, MountTable, MountTableError, What, shows_whole, whole_tree,
 };
 use super::traces::Beginning;
+use crate::core::Reads;
 use crate::holder::LeftGuard;
 use crate::lane::{self, Chosen, Lane};
 use crate::mount::{self, MountError, MountOptions, Spaces, Ties, next_name};
@@ -39,7 +40,8 @@ impl MountTable {
     ) -> Result<PathBuf, MountTableError> {
         let (dir, name, lent) = (request.dir.clone(), next_name(), self.lent());
         let (noted, shown) = (self.records().named(&name), kept::shown(&request.what()));
-        let course = guarded(request.what(), content, noted.clone(), Beginning::Mounted);
+        let reads = self.counts_some(&mut options);
+        let course = guarded(request.what(), content, reads, noted.clone(), Beginning::Mounted);
         self.begin(course, move |what, content, recorder| {
             let blobs = independent::blobs(&what.opened, &content, &dir)?;
             options.core.recorder = Some(recorder);
@@ -57,6 +59,13 @@ impl MountTable {
             Ok(Begun { mounted, lane, footprint: OnceLock::new() })
         })
         .await
+    }
+
+    /// Has those reads counted about which the kernel asks: of what is here it asks nobody, sooner or later.
+    fn counts_some(&self, options: &mut MountOptions) -> Arc<Reads> {
+        let reads = self.counts(options);
+        reads.some_are_unseen();
+        reads
     }
 
     /// That what comes is written where the kernel reads it.
@@ -83,7 +92,8 @@ impl MountTable {
         let what = kept::what(opened, &shown);
         let mut options = MountOptions::new(what.name(), Handle::current());
         options.keeping = self.keeping(shown.clone());
-        let course = guarded(what, content, noted.clone(), Beginning::Resumed);
+        let reads = self.counts_some(&mut options);
+        let course = guarded(what, content, reads, noted.clone(), Beginning::Resumed);
         self.begin(course, move |what, content, recorder| {
             options.core.recorder = Some(recorder);
             let spaces = spaces(&what.opened, content, Vec::new());
@@ -96,9 +106,15 @@ impl MountTable {
     }
 }
 
-/// Its reads are recorded, but what they meet the kernel alone knows.
-fn guarded(what: What, content: Arc<SpaceContent>, noted: Noted, beginning: Beginning) -> Course {
-    Course { what, content, reads: None, noted: Some(noted), beginning }
+/// It is written down as `noted` for as long as it is there.
+fn guarded(
+    what: What,
+    content: Arc<SpaceContent>,
+    reads: Arc<Reads>,
+    noted: Noted,
+    beginning: Beginning,
+) -> Course {
+    Course { what, content, reads: Some(reads), noted: Some(noted), beginning }
 }
 
 fn refused(dir: &std::path::Path) -> impl Fn(std::io::Error) -> MountError {
@@ -169,9 +185,15 @@ fn ties(
     })
 }
 
-/// Has the store open none of the files anew.
-pub(super) fn lend(lent: &Lent, files: &[File]) -> std::io::Result<()> {
-    files.iter().try_for_each(|file| lent.lend(file.try_clone()?))
+/// Has the store open none of the files anew: all of them, or none.
+pub(super) fn lend(lent: &Lent, files: &[File]) -> io::Result<()> {
+    for (at, file) in files.iter().enumerate() {
+        if let Err(error) = file.try_clone().and_then(|file| lent.lend(file)) {
+            take_back(lent, &files[..at]);
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 fn take_back(lent: &Lent, files: &[File]) {

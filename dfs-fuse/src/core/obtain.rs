@@ -22,13 +22,16 @@ impl Core {
         let inode = &Inode { snapshot, nid, node };
         let range = range.intersection(ByteRange::new(0, inode.snapshot.tree.attr(nid)?.size));
         self.observe(inode, range)?;
+        let (reads, length) = (&self.options.reads, range.len() as usize);
         if inode.is_sound(range)? {
+            reads.gave(length);
             return Ok(());
         }
+        // The kernel asks once more on its own account: the read was counted.
         if let Some(error) = self.failures.echo(inode.key(), range, Instant::now()) {
             return Err(error.into());
         }
-        let _waiting = self.streams.waits(inode.key(), range);
+        let (_waiting, _counted) = (self.streams.waits(inode.key(), range), reads.wait());
         let fetched = tokio::select! {
             biased;
             () = self.stopping.cancelled() => return Err(FsError::Stopping),
@@ -37,10 +40,14 @@ impl Core {
         };
         match fetched {
             Ok(()) => {
+                reads.gave(length);
                 self.failures.healed(inode.key(), range);
                 Ok(())
             }
-            Err(error) => Err(self.failed(inode, range, error)),
+            Err(error) => {
+                reads.failed();
+                Err(self.failed(inode, range, error))
+            }
         }
     }
 

@@ -4,8 +4,8 @@
 //! memory, or reads by itself, is not seen here.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -28,13 +28,14 @@ pub struct Reads {
     stalls: AtomicU64,
     waiting: AtomicU64,
     waits: [AtomicU64; BUCKETS],
+    unseen: AtomicBool,
 }
 
 impl Default for Reads {
     fn default() -> Self {
         let [reads, bytes, errors, stalls, waiting] = std::array::from_fn(|_| AtomicU64::new(0));
         let waits = std::array::from_fn(|_| AtomicU64::new(0));
-        Self { reads, bytes, errors, stalls, waiting, waits }
+        Self { reads, bytes, errors, stalls, waiting, waits, unseen: AtomicBool::new(false) }
     }
 }
 
@@ -51,12 +52,15 @@ pub struct Seen {
     pub stalls: u64,
     /// Reads that wait now.
     pub waiting: u64,
+    /// Whether there may be more: such that the kernel made by itself.
+    pub unseen: bool,
     waits: [u64; BUCKETS],
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { reads: 0, bytes: 0, errors: 0, stalls: 0, waiting: 0, waits: [0; BUCKETS] }
+        let (reads, bytes, errors, stalls, waiting) = Default::default();
+        Self { reads, bytes, errors, stalls, waiting, unseen: false, waits: [0; BUCKETS] }
     }
 }
 
@@ -96,6 +100,11 @@ impl Reads {
         Wait { reads: Arc::clone(self), since: Instant::now() }
     }
 
+    /// The kernel may make some by itself from now on.
+    pub(crate) fn some_are_unseen(&self) {
+        self.unseen.store(true, Relaxed);
+    }
+
     fn waited(&self, time: Duration) {
         self.waiting.fetch_sub(1, Relaxed);
         self.waits[bucket(time)].fetch_add(1, Relaxed);
@@ -110,6 +119,7 @@ impl Reads {
             errors: self.errors.load(Relaxed),
             stalls: self.stalls.load(Relaxed),
             waiting: self.waiting.load(Relaxed),
+            unseen: self.unseen.load(Relaxed),
             waits: std::array::from_fn(|bucket| self.waits[bucket].load(Relaxed)),
         }
     }
@@ -169,6 +179,7 @@ impl Seen {
         self.errors += other.errors;
         self.stalls += other.stalls;
         self.waiting += other.waiting;
+        self.unseen |= other.unseen;
         self.waits.iter_mut().zip(other.waits).for_each(|(own, more)| *own += more);
     }
 }
@@ -246,12 +257,15 @@ mod tests {
     fn what_was_counted_of_a_mount_that_has_ended_still_counts() {
         let all = AllReads::default();
         let (one, other) = (all.begin(), all.begin());
+        assert!(!all.seen().unseen);
+        one.some_are_unseen();
         one.gave(3);
         other.gave(4);
         assert_eq!(all.seen().bytes, 7);
         drop(one);
         other.gave(1);
         assert_eq!((all.seen().bytes, all.seen().reads), (8, 3));
+        assert!(all.seen().unseen && !other.seen().unseen);
     }
 
     #[test]

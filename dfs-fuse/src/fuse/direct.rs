@@ -134,6 +134,9 @@ impl Direct {
             let state = if node.direct { State::Direct } else { State::CachedBefore };
             (NodeId::from_raw(node.node), state)
         };
+        if nodes.iter().any(|node| node.direct) {
+            core.some_reads_are_unseen();
+        }
         let nodes = Mutex::new(nodes.iter().map(known).collect());
         Self { core, ids, agent, nodes, kept }
     }

@@ -93,5 +93,6 @@ pub(super) fn reads(message: node::ReadsInfo) -> ReadsInfo {
         waiting: message.waiting,
         wait_p50_us: message.wait_p50_us,
         wait_p99_us: message.wait_p99_us,
+        unseen: message.unseen,
     }
 }

@@ -146,6 +146,7 @@ fn reads(seen: &Seen) -> node::ReadsInfo {
         stalls: seen.stalls,
         errors: seen.errors,
         waiting: seen.waiting,
+        unseen: seen.unseen,
         wait_p50_us: micros(50),
         wait_p99_us: micros(99),
     }

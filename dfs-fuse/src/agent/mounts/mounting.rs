@@ -274,7 +274,7 @@ impl MountTable {
     }
 
     /// Has the reads of a mount counted, and its directories say who serves it.
-    fn counts(&self, options: &mut MountOptions) -> Arc<Reads> {
+    pub(in crate::agent) fn counts(&self, options: &mut MountOptions) -> Arc<Reads> {
         options.core.reads = self.reads.begin();
         options.core.socket.clone_from(&self.socket);
         Arc::clone(&options.core.reads)
