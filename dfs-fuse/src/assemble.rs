@@ -74,6 +74,7 @@ impl Error {
 
 /// The whole process, with what its site compiled in.
 pub fn main(extensions: Extensions) -> ExitCode {
+    dfs_service::allocator::share_one_heap();
     if holder::second::is_meant() {
         return process::exit_code(PROCESS, holder::second::run(), |error| Fault::of(error));
     }

@@ -6,6 +6,7 @@
 //! changed member is a hole.
 
 mod forward;
+mod line;
 mod parts;
 mod requests;
 mod space;
@@ -24,6 +25,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use crate::members::Member;
 use crate::recipe::{OriginRecipe, Recipe};
 pub(crate) use forward::Forward;
+pub use line::Line;
+use line::READ_OVER;
 pub use parts::PartsOrigin;
 pub(crate) use parts::part_of;
 use requests::Counted;
@@ -83,6 +86,11 @@ pub trait Origin: Send + Sync {
 
     /// Has what is here of members already taken from there and not asked of the origin, from now on.
     fn take_from(&self, _earlier: Arc<dyn Earlier>) {}
+
+    /// Who reads forward reads over a gap up to this many bytes: another request would cost more.
+    fn read_over(&self) -> u64 {
+        READ_OVER
+    }
 
     /// As [`Origin::read`], but a member that changed does not end it.
     async fn read_parts(&self, range: ByteRange) -> Result<PartStream, SourceError> {

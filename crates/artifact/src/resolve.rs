@@ -7,6 +7,7 @@ mod archive;
 mod listing;
 mod zip;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use archive::Shown;
@@ -55,15 +56,16 @@ pub trait OpenTask: Send + Sync {
 pub struct ResolveOptions {
     /// Domain of the tasks: [`TaskKey::PUBLIC`], or the tenant whose credentials are used.
     pub domain: String,
-    /// Members of a listing that are asked for their length and version at a time.
-    pub stats_at_once: usize,
+    /// Members of a listing that are asked for their length and version at a time: at first, and while the origin
+    /// answers fast.
+    pub stats_at_once: RangeInclusive<usize>,
     /// Where the bytes of archives are read; straight from the source when `None`.
     pub opener: Option<Arc<dyn OpenTask>>,
 }
 
 impl Default for ResolveOptions {
     fn default() -> Self {
-        Self { domain: TaskKey::PUBLIC.to_owned(), stats_at_once: 16, opener: None }
+        Self { domain: TaskKey::PUBLIC.to_owned(), stats_at_once: 16..=48, opener: None }
     }
 }
 

@@ -12,17 +12,19 @@ pub(crate) use indexes::Indexes;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_artifact::origin::{RequestCount, Requests};
+use dfs_artifact::origin::{Line, RequestCount, Requests};
 use dfs_artifact::resolve::OpenTask;
 use dfs_artifact::{
     Index, IndexError, Origin, OriginRecipe, Place, Recipe, ResolveError, ResolveOptions, View,
 };
 use dfs_model::TaskInfo;
-use dfs_model::{ByteRange, Invariant, Priority, TaskId, TaskKey, TaskKind, Transform};
+use dfs_model::{
+    ByteRange, GROUP_BYTES, Invariant, Priority, TaskId, TaskKey, TaskKind, Transform,
+};
 use dfs_proto::convert::BadMessage;
 use dfs_proto::{common, scheduler};
 use dfs_source::{Action, Attempt, ByteStream, Credentials, SourceError, Target};
@@ -38,9 +40,6 @@ use crate::targets;
 
 /// Bytes read at a time.
 const READ_STEP: u64 = 4 << 20;
-
-/// Bytes read first where a reader begins: it may want no more than the header that stands there.
-const FIRST_STEP: u64 = 256 * 1024;
 
 /// Tasks of one tree opened at a time.
 const OPENING: usize = 16;
@@ -454,27 +453,47 @@ impl OpenTask for KeepWhatIsRead {
 struct Kept {
     task: Task,
     requests: Requests,
+    /// As its reads of what was missing show it.
+    line: Arc<Mutex<Line>>,
 }
 
 impl Kept {
     fn of(task: Task) -> Self {
-        Self { task, requests: Requests::default() }
+        Self { task, requests: Requests::default(), line: Arc::default() }
     }
 
     fn bytes(&self, range: ByteRange) -> ByteStream {
-        let task = self.task.clone();
-        let begin = (task, range.start, FIRST_STEP);
-        let bytes = stream::unfold(begin, move |(task, at, step)| async move {
+        let (task, line) = (self.task.clone(), Arc::clone(&self.line));
+        let first = line.lock().first_step();
+        let begin = (task, line, range.start, first);
+        let bytes = stream::unfold(begin, move |(task, line, at, step)| async move {
             let part = ByteRange::new(at, (at + step).min(range.end));
             if part.is_empty() {
                 return None;
             }
-            let read = task.read(part, Priority::Demand).await;
+            let read = read_over_line(&task, &line, part).await;
             let next = if read.is_ok() { part.end } else { range.end };
-            Some((read.map_err(|error| source_error(&task, error)), (task, next, READ_STEP)))
+            let step = line.lock().step();
+            Some((read.map_err(|error| source_error(&task, error)), (task, line, next, step)))
         });
         bytes.boxed()
     }
+}
+
+/// Reads bytes of a task; what had to be fetched for them shows how the line is.
+async fn read_over_line(
+    task: &Task,
+    line: &Mutex<Line>,
+    part: ByteRange,
+) -> Result<Bytes, ReadError> {
+    let missing = task.stored().missing_in(part.groups());
+    let missing: u64 = missing.iter().map(|run| run.count * GROUP_BYTES).sum();
+    let begun = Instant::now();
+    let read = task.read(part, Priority::Demand).await;
+    if missing > 0 && read.is_ok() {
+        line.lock().read_took(missing, begun.elapsed());
+    }
+    read
 }
 
 #[async_trait]
@@ -489,6 +508,10 @@ impl Origin for Kept {
 
     fn reads_a_task(&self) -> bool {
         true
+    }
+
+    fn read_over(&self) -> u64 {
+        self.line.lock().read_over()
     }
 
     async fn read(&self, range: Option<ByteRange>) -> Result<ByteStream, SourceError> {

@@ -83,7 +83,7 @@ pub struct ListLimits {
     pub entries: usize,
     /// Bytes of one index page.
     pub page_bytes: usize,
-    /// Index pages fetched at a time.
+    /// Pages fetched at a time; of the web's index pages twice as many while the origin answers fast.
     pub pages_at_once: usize,
 }
 

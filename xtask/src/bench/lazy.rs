@@ -16,7 +16,7 @@ use dfs_tests::{Body, Mount, Origin, Testbed};
 use rustix::fs::{Advice, fadvise};
 
 use super::Bench;
-use super::row::{Row, median};
+use super::row::{Row, median, quantile};
 use crate::prepare;
 use crate::run::{Failure, failed, run};
 use crate::units::parse_size;
@@ -120,8 +120,7 @@ fn rows_of(neighbour: Neighbour, days: &[Day]) -> Vec<Row> {
 
 impl Day {
     fn quantile(&self, share: f64) -> f64 {
-        let last = self.reads.len().saturating_sub(1);
-        self.reads.get((share * last as f64) as usize).copied().unwrap_or(f64::NAN)
+        quantile(&self.reads, share)
     }
 
     fn text(&self, neighbour: Neighbour) -> String {
@@ -237,13 +236,14 @@ fn read_each(file: &File, places: &[u64]) -> Result<Vec<f64>, Failure> {
 }
 
 /// Places in a file: the n-th most popular is read 1/n times as often as the first.
-struct Places {
+pub struct Places {
     /// The sum of the weights up to each.
     sums: Vec<f64>,
 }
 
 impl Places {
-    fn new(count: u64) -> Self {
+    /// So many.
+    pub fn new(count: u64) -> Self {
         let weights = (1..=count).scan(0.0, |sum, rank| {
             *sum += 1.0 / rank as f64;
             Some(*sum)
@@ -252,7 +252,7 @@ impl Places {
     }
 
     /// So many of them, none twice. The popular ones lie all over the file.
-    fn draw(&self, count: u64, seed: u64) -> Vec<u64> {
+    pub fn draw(&self, count: u64, seed: u64) -> Vec<u64> {
         let all = self.sums.len() as u64;
         let (mut state, mut drawn) = (seed, Vec::new());
         let mut is_drawn = vec![false; self.sums.len()];

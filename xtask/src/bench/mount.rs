@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use rustix::fs::{Advice, fadvise};
 
 mod cold;
+mod demand;
 mod names;
 
 use self::names::Walk;
@@ -39,6 +40,8 @@ pub enum Part {
     Names,
     /// P7: content of a file through an empty mount, made up on the way: it takes no place but in stores
     Cold,
+    /// P7: small reads of what is not here, alone and beside a reader of another file, which is made up on the way too
+    Demand,
 }
 
 /// What to measure.
@@ -109,9 +112,12 @@ pub fn measure(bench: &Bench, args: &Args) -> Result<Vec<Row>, Failure> {
         rows.extend(content_rows(bench.runs, &all));
         rows.extend(names::rows(bench.runs, &all));
     }
+    subjects.retain(|subject| subject.fetches());
     if args.has(Part::Cold) {
-        subjects.retain(|subject| subject.fetches());
         rows.extend(cold::measure(bench, &subjects)?);
+    }
+    if args.has(Part::Demand) {
+        rows.extend(demand::measure(bench, &subjects)?);
     }
     Ok(rows)
 }
@@ -156,8 +162,12 @@ fn warm(bench: &Bench, args: &Args, all: &mut [Measured]) -> Result<(), Failure>
         }
     }
     for one in all.iter_mut() {
-        let Some(rss) = one.mounted.pid.and_then(measure::peak_rss) else { continue };
-        one.figures.add("rss".to_owned(), rss as f64 / f64::from(1 << 20));
+        let Some(pid) = one.mounted.pid else { continue };
+        for (figure, bytes) in [("rss", measure::peak_rss(pid)), ("own", measure::own_memory(pid))]
+        {
+            let Some(bytes) = bytes else { continue };
+            one.figures.add(figure.to_owned(), bytes as f64 / f64::from(1 << 20));
+        }
     }
     Ok(())
 }
@@ -222,10 +232,16 @@ fn content_rows(runs: usize, all: &[Seen]) -> Vec<Row> {
     }
     for (subject, figures) in all {
         let is_fuse = *subject == Subject::Dfs(Lane::Fuse);
-        for (figure, unit, most) in [("cpu", "s/GiB", 0.35), ("rss", "MiB", 24.0)] {
+        // The most that was resident, its program and libraries included; and of what is at the end, what no file has.
+        let told = [
+            ("cpu", "cpu", "s/GiB", Some(0.35)),
+            ("rss", "rss", "MiB", Some(24.0)),
+            ("own", "rss.own", "MiB", None),
+        ];
+        for (figure, row, unit, most) in told {
             let Some(value) = figures.median(figure) else { continue };
-            let goal = is_fuse.then_some(Goal::AtMost(most));
-            let row = format!("P7.{figure}");
+            let goal = most.filter(|_| is_fuse).map(Goal::AtMost);
+            let row = format!("P7.{row}");
             rows.push(Row { row, subject: subject.name(), value, unit, goal, runs });
         }
     }

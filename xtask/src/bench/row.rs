@@ -98,6 +98,12 @@ pub fn median(figures: &[f64]) -> f64 {
     }
 }
 
+/// The figure that a share of them, the smallest first, does not exceed.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((share * last as f64) as usize).copied().unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +113,8 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(&[]).is_nan());
+        assert_eq!((quantile(&[1.0, 2.0, 3.0], 0.5), quantile(&[1.0, 2.0], 1.0)), (2.0, 2.0));
+        assert!(quantile(&[], 0.99).is_nan());
     }
 
     #[test]

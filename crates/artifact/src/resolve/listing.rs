@@ -2,13 +2,16 @@
 
 mod rows;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dfs_model::{TaskKind, Validator};
-use dfs_source::{Attributes, Entry, EntryKind, SourceError, SpecialKind, StatKind};
-use futures::TryStreamExt as _;
-use futures::stream::BoxStream;
+use dfs_source::{
+    Attributes, Entry, EntryKind, Pace, Question, SourceError, SpecialKind, StatKind,
+};
+use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{StreamExt as _, TryStreamExt as _};
 use rows::{Row, Rows};
 
 use super::{Artifact, Context, LeftOut, Planned, ResolveError, Skipped, mtime};
@@ -20,6 +23,9 @@ use crate::spaces::{Listed, OWN_SPACE_FROM, SpacePlan, plan_spaces};
 use crate::tree::{
     Content, DeviceNumber, FileData, Location, MAX_XATTR_VALUE, Meta, Mtime, TreeBuilder, TreeError,
 };
+
+/// Members that wait until they are asked; the listing waits for them when there are more.
+const WAITING: usize = 1024;
 
 /// An entry of which everything that a tree needs is known.
 struct Known {
@@ -38,6 +44,60 @@ enum Asked {
     Closed(Skipped),
 }
 
+impl Asked {
+    fn known(entry: Entry, length: u64, validator: Validator, ranges: bool) -> Self {
+        Self::Known(Box::new(Known { entry, length, validator, ranges }))
+    }
+}
+
+/// What a listing tells of an entry.
+enum Told {
+    Enough(Asked),
+    /// Of a file without its exact length and its version.
+    TooLittle(Entry),
+}
+
+fn told(entry: Entry) -> Told {
+    let skipped = |path, reason| Skipped { path, reason };
+    Told::Enough(match (&entry.kind, entry.length, &entry.validator) {
+        (EntryKind::Unusable(reason), ..) => {
+            Asked::Skipped(skipped(entry.path, (*reason).to_owned()))
+        }
+        (EntryKind::Closed(reason), ..) => Asked::Closed(skipped(entry.path, reason.clone())),
+        (EntryKind::File, Some(length), Some(validator)) => {
+            let validator = validator.clone();
+            Asked::known(entry, length, validator, true)
+        }
+        (EntryKind::File, ..) => return Told::TooLittle(entry),
+        _ => Asked::known(entry, 0, Validator::default(), true),
+    })
+}
+
+/// What came of a listing.
+#[derive(Default)]
+struct Seen {
+    rows: Rows,
+    skipped: Vec<Skipped>,
+    /// Directories of which nothing below is known.
+    closed: HashSet<Vec<u8>>,
+}
+
+impl Seen {
+    fn take(&mut self, asked: Asked) {
+        match asked {
+            Asked::Known(known) => {
+                let Known { entry, length, validator, ranges } = *known;
+                self.rows.take(entry, length, &validator, ranges);
+            }
+            Asked::Skipped(entry) => self.skipped.push(entry),
+            Asked::Closed(entry) => {
+                self.closed.insert(entry.path.clone());
+                self.skipped.push(entry);
+            }
+        }
+    }
+}
+
 impl Context<'_> {
     pub(super) async fn listing(&self) -> Result<Artifact, ResolveError> {
         let root = self.source.described(&self.target).await?;
@@ -51,25 +111,7 @@ impl Context<'_> {
         root: Option<Meta>,
         entries: BoxStream<'static, Result<Entry, SourceError>>,
     ) -> Result<Artifact, ResolveError> {
-        let mut asked = std::pin::pin!(
-            entries
-                .map_ok(|entry| self.complete(entry))
-                .try_buffer_unordered(self.options.stats_at_once.max(1))
-        );
-        let (mut rows, mut skipped, mut closed) = (Rows::default(), Vec::new(), HashSet::new());
-        while let Some(asked) = asked.try_next().await? {
-            match asked {
-                Asked::Known(known) => {
-                    let Known { entry, length, validator, ranges } = *known;
-                    rows.take(entry, length, &validator, ranges);
-                }
-                Asked::Skipped(entry) => skipped.push(entry),
-                Asked::Closed(entry) => {
-                    closed.insert(entry.path.clone());
-                    skipped.push(entry);
-                }
-            }
-        }
+        let Seen { rows, mut skipped, closed } = self.see_all(entries).await?;
         let mut left_out = LeftOut::default();
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
         skipped.into_iter().for_each(|one| left_out.add(&one.path, one.reason));
@@ -81,27 +123,51 @@ impl Context<'_> {
         self.finish(planned).await
     }
 
+    /// Takes what is listed as it comes. Members that the listing does not tell enough of are asked themselves, meanwhile,
+    /// as many at a time as the origin answers well.
+    async fn see_all(
+        &self,
+        mut entries: BoxStream<'static, Result<Entry, SourceError>>,
+    ) -> Result<Seen, SourceError> {
+        let mut pace = Pace::within(self.options.stats_at_once.clone());
+        let (mut seen, mut waiting) = (Seen::default(), VecDeque::new());
+        let (mut asking, mut is_listed) = (FuturesUnordered::new(), false);
+        loop {
+            while asking.len() < pace.at_once()
+                && let Some(entry) = waiting.pop_front()
+            {
+                asking.push(self.timed(pace.asks(), entry));
+            }
+            tokio::select! {
+                biased;
+                Some((question, took, asked)) = asking.next() => {
+                    pace.answered(question, took);
+                    seen.take(asked?);
+                }
+                listed = entries.try_next(), if !is_listed && waiting.len() < WAITING => match listed? {
+                    Some(entry) => match told(entry) {
+                        Told::Enough(asked) => seen.take(asked),
+                        Told::TooLittle(entry) => waiting.push_back(entry),
+                    },
+                    None => is_listed = true,
+                },
+                else => return Ok(seen),
+            }
+        }
+    }
+
+    async fn timed(
+        &self,
+        question: Question,
+        entry: Entry,
+    ) -> (Question, Duration, Result<Asked, SourceError>) {
+        let begun = Instant::now();
+        let asked = self.ask(entry).await;
+        (question, begun.elapsed(), asked)
+    }
+
     /// Asks the member itself for what the listing does not tell exactly.
-    async fn complete(&self, entry: Entry) -> Result<Asked, SourceError> {
-        let known = |entry, length, validator, ranges| {
-            Ok(Asked::Known(Box::new(Known { entry, length, validator, ranges })))
-        };
-        match entry.kind {
-            EntryKind::Unusable(reason) => {
-                let reason = reason.to_owned();
-                return Ok(Asked::Skipped(Skipped { path: entry.path, reason }));
-            }
-            EntryKind::Closed(reason) => {
-                return Ok(Asked::Closed(Skipped { path: entry.path, reason }));
-            }
-            _ => {}
-        }
-        if entry.kind != EntryKind::File {
-            return known(entry, 0, Validator::default(), true);
-        }
-        if let (Some(length), Some(validator)) = (entry.length, entry.validator.clone()) {
-            return known(entry, length, validator, true);
-        }
+    async fn ask(&self, entry: Entry) -> Result<Asked, SourceError> {
         let skipped =
             |reason: String| Ok(Asked::Skipped(Skipped { path: entry.path.clone(), reason }));
         let target = self.target.join(&entry.path)?;
@@ -117,7 +183,7 @@ impl Context<'_> {
             return skipped("it is listed as a file and is a directory".to_owned());
         }
         match stat.length {
-            Some(length) => known(entry, length, stat.validator, stat.ranges),
+            Some(length) => Ok(Asked::known(entry, length, stat.validator, stat.ranges)),
             None => skipped("the origin does not tell its length".to_owned()),
         }
     }

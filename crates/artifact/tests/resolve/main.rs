@@ -25,10 +25,18 @@ fn sources(memory: &Arc<Memory>) -> Sources {
 }
 
 async fn resolved(memory: &Arc<Memory>, url: &str, view: View) -> Result<Artifact, ResolveError> {
+    resolved_as(memory, url, view, &ResolveOptions::default()).await
+}
+
+async fn resolved_as(
+    memory: &Arc<Memory>,
+    url: &str,
+    view: View,
+    options: &ResolveOptions,
+) -> Result<Artifact, ResolveError> {
     let target = Target::parse(url).unwrap();
-    let (sources, options) = (sources(memory), ResolveOptions::default());
     // Boxed, so that it must be fit for a task of its own.
-    resolve(&sources, &target, view, &options).boxed().await
+    resolve(&sources(memory), &target, view, options).boxed().await
 }
 
 fn open(memory: &Arc<Memory>, recipe: &Recipe) -> Arc<dyn Origin> {
@@ -103,8 +111,26 @@ async fn members_are_asked_for_what_the_listing_does_not_tell() {
     memory.list_without_lengths();
     let artifact = resolved(&memory, "mem://h/top/", View::Tree).await.unwrap();
     assert_eq!(memory.stats(), 1 + expected.len() as u64);
-    assert!(memory.most_stats_at_once() > 1 && memory.most_stats_at_once() <= 16);
     assert_eq!(files(&memory, &artifact).await, expected);
+}
+
+#[tokio::test]
+async fn an_origin_that_answers_fast_is_asked_more_at_a_time_up_to_a_bound() {
+    let many = (0..400).map(|number| (format!("d/{number}"), vec![1; 10])).collect();
+    let memory = Memory::with(&many);
+    memory.list_without_lengths();
+    let all = resolved(&memory, "mem://h/top/", View::Tree).await.unwrap();
+    assert_eq!((memory.stats(), memory.most_stats_at_once()), (401, 48));
+    let fewer = ResolveOptions { stats_at_once: 2..=2, ..ResolveOptions::default() };
+    let memory = Memory::with(&many);
+    memory.list_without_lengths();
+    let slowly = resolved_as(&memory, "mem://h/top/", View::Tree, &fewer).await.unwrap();
+    assert_eq!(memory.most_stats_at_once(), 2);
+    assert_eq!(
+        all.index.unwrap().bytes,
+        slowly.index.unwrap().bytes,
+        "who answers first is no matter"
+    );
 }
 
 #[tokio::test]

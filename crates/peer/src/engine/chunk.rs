@@ -17,7 +17,7 @@ pub(super) struct Chunk {
 
 impl Chunk {
     pub(super) fn starting(at: u64) -> Self {
-        Self { at, buffer: BytesMut::with_capacity(CHUNK as usize), useless: 0 }
+        Self { at, buffer: BytesMut::new(), useless: 0 }
     }
 
     /// Takes from `bytes`; gives a chunk, with its first group, once it is whole.
@@ -29,14 +29,24 @@ impl Chunk {
         let wanted = (end - self.at) as usize - self.buffer.len();
         let part = bytes.split_to(wanted.min(bytes.len()));
         let whole = part.len() == wanted;
+        self.buffer.reserve(wanted);
         self.buffer.extend_from_slice(&part);
         if !whole {
             return None;
         }
         let first = self.at / GROUP_BYTES;
         self.at = end;
-        let next = BytesMut::with_capacity(CHUNK as usize);
-        Some((first, std::mem::replace(&mut self.buffer, next).freeze()))
+        Some((first, std::mem::take(&mut self.buffer).freeze()))
+    }
+
+    /// Uses the room of what was taken and is not needed any more; what somebody else still has stays theirs.
+    pub(super) fn reuse(&mut self, taken: Bytes) {
+        if let Ok(mut room) = taken.try_into_mut()
+            && self.buffer.is_empty()
+        {
+            room.clear();
+            self.buffer = room;
+        }
     }
 
     /// The whole groups that are there, before their chunk is; `last` bytes at least stay.
@@ -77,6 +87,25 @@ mod tests {
     use super::*;
 
     const GROUPS: u64 = 40;
+
+    #[test]
+    fn the_room_of_a_chunk_that_is_kept_is_that_of_the_next() {
+        let mut chunk = Chunk::starting(0);
+        let fill = |chunk: &mut Chunk| {
+            let (_, whole) = chunk.take(&mut vec![7; CHUNK as usize].into()).unwrap();
+            whole
+        };
+        let first = fill(&mut chunk);
+        let room = first.as_ptr();
+        chunk.reuse(first);
+        let second = fill(&mut chunk);
+        assert_eq!(second.as_ptr(), room);
+        let held = second.clone();
+        chunk.reuse(second);
+        let third = fill(&mut chunk);
+        assert_ne!(third.as_ptr(), room, "somebody still reads it");
+        assert!(held.iter().all(|byte| *byte == 7));
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]

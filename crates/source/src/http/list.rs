@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
@@ -13,7 +14,7 @@ use crate::entry::escaped;
 use crate::index_json::parse_json_listing;
 use crate::index_page::{Link, parse_index_page};
 use crate::level::Levels;
-use crate::{Action, Attempt, Entry, EntryKind, SourceError, Target, check_path};
+use crate::{Action, Attempt, Entry, EntryKind, Pace, Question, SourceError, Target, check_path};
 
 const NOT_A_NAME: &str =
     "its name is none that a file can have: it holds a slash or a NUL, or is too long";
@@ -26,6 +27,7 @@ struct Walk {
     /// Directories still to be fetched; the deepest last found go first.
     waiting: Vec<Vec<u8>>,
     levels: Levels,
+    pace: Pace,
     fetching: FuturesUnordered<BoxFuture<'static, Page>>,
     ready: VecDeque<Entry>,
     found: usize,
@@ -34,6 +36,8 @@ struct Walk {
 /// A directory that was asked for.
 struct Page {
     directory: Vec<u8>,
+    question: Question,
+    took: Duration,
     links: Result<Vec<Link>, SourceError>,
 }
 
@@ -42,12 +46,14 @@ pub(super) fn list(
     target: Target,
     levels: Levels,
 ) -> BoxStream<'static, Result<Entry, SourceError>> {
+    let at_once = web.options.listing.pages_at_once;
     let walk = Walk {
         attempt: Attempt::new(Action::List, &target.url),
         web,
         target,
         waiting: vec![levels.first()],
         levels,
+        pace: Pace::within(at_once..=at_once.saturating_mul(2)),
         fetching: FuturesUnordered::new(),
         ready: VecDeque::new(),
         found: 0,
@@ -63,26 +69,28 @@ impl Walk {
                 return Ok(Some(entry));
             }
             self.fetch_more()?;
-            match self.fetching.next().await {
-                Some(Page { directory, links: Ok(links) }) => self.take(&directory, links)?,
-                Some(Page { directory, links: Err(error) }) => self.miss(directory, error)?,
-                None => return Ok(None),
+            let Some(page) = self.fetching.next().await else { return Ok(None) };
+            self.pace.answered(page.question, page.took);
+            match page.links {
+                Ok(links) => self.take(&page.directory, links)?,
+                Err(error) => self.miss(page.directory, error)?,
             }
         }
     }
 
     fn fetch_more(&mut self) -> Result<(), SourceError> {
-        let at_once = self.web.options.listing.pages_at_once.max(1);
-        while self.fetching.len() < at_once {
+        while self.fetching.len() < self.pace.at_once() {
             let Some(directory) = self.waiting.pop() else { break };
             let target = match directory.is_empty() {
                 true => self.target.clone(),
                 false => self.target.join_directory(&directory)?,
             };
             let web = Arc::clone(&self.web);
+            let question = self.pace.asks();
             let page = async move {
+                let begun = Instant::now();
                 let links = web.index_page(&target).await;
-                Page { directory, links }
+                Page { directory, question, took: begun.elapsed(), links }
             };
             self.fetching.push(Box::pin(page));
         }

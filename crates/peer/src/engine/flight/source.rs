@@ -67,12 +67,12 @@ impl Context {
             if kept.elapsed() >= EARLY_AFTER {
                 kept = Instant::now();
                 if let Some((first, whole)) = chunk.early(0) {
-                    self.keep_own(flight, shape, first, whole).await?;
+                    self.keep_own(flight, shape, first, &whole).await?;
                 }
             }
         }
         if let Some((first, rest)) = chunk.rest() {
-            self.keep_own(flight, shape, first, rest).await?;
+            self.keep_own(flight, shape, first, &rest).await?;
         }
         Ok(())
     }
@@ -89,14 +89,15 @@ impl Context {
         match part {
             Part::Bytes(mut bytes) => {
                 while let Some((first, whole)) = chunk.take(&mut bytes) {
-                    self.keep_own(flight, shape, first, whole).await?;
+                    self.keep_own(flight, shape, first, &whole).await?;
+                    chunk.reuse(whole);
                     is_kept = true;
                 }
             }
             Part::Void { length, error } => {
                 let (before, groups) = chunk.skip(length);
                 if let Some((first, whole)) = before {
-                    self.keep_own(flight, shape, first, whole).await?;
+                    self.keep_own(flight, shape, first, &whole).await?;
                 }
                 let error = error.into();
                 self.report(FlightEvent::Void { flight, groups, error }).await;
@@ -138,7 +139,8 @@ impl Context {
                 if !self.is_of_use(first).await {
                     return Ok(());
                 }
-                self.keep_own(flight, self.shared.shape(), first, bytes).await?;
+                self.keep_own(flight, self.shared.shape(), first, &bytes).await?;
+                chunk.reuse(bytes);
                 kept = Instant::now();
             }
         }
@@ -162,7 +164,7 @@ impl Context {
             if total > 0 && !self.is_of_use(first).await {
                 return Ok(());
             }
-            self.keep_own(flight, Shape::known(total), first, bytes).await?;
+            self.keep_own(flight, Shape::known(total), first, &bytes).await?;
         }
         Ok(())
     }
@@ -199,7 +201,7 @@ impl Context {
         flight: FlightId,
         shape: Shape,
         first: u64,
-        bytes: Bytes,
+        bytes: &Bytes,
     ) -> Result<(), ReadError> {
         let task = self.shared.info.id;
         let work = || {
