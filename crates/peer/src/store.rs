@@ -376,10 +376,10 @@ impl Store {
         self.directory.give_memory_back()
     }
 
-    /// Bytes of content that it takes at most, where its capacity is bounded: the rest is for new trees to be looked
-    /// into.
+    /// Bytes of content that it takes at most, where its capacity is bounded, as it is in memory: the rest is for new trees
+    /// to be looked into.
     pub fn room_for_content(&self) -> Option<u64> {
-        self.options.capacity.map(|_| self.directory.limit(Share::Content))
+        self.capacity().map(|_| self.directory.limit(Share::Content))
     }
 
     /// Disk taken by all tasks, in allocated bytes.

@@ -6,6 +6,7 @@ mod holes;
 mod mapped;
 mod salvage;
 mod signatures;
+mod sole;
 mod upper;
 
 use upper::UpperFiles;

@@ -2,17 +2,18 @@
 //!
 //! Invariant: nobody reads a hole. What goes is first no longer recorded as here; then nobody judges or writes to the
 //! content while the hole is made, and who read meanwhile reads again ([`StoredTask::read_at`]). Where others read the
-//! content file by themselves, nothing goes. If the process or the machine dies in between, what is recorded is less
-//! than what is there, or is hashed again and found missing.
+//! content file by themselves, nothing goes, whether they are known here or the kernel alone knows of them. If the process
+//! or the machine dies in between, what is recorded is less than what is there, or is hashed again and found missing.
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use dfs_model::{ByteSize, GROUP_BYTES, GroupRange};
+use dfs_model::{ByteSize, GROUP_BYTES, GroupRange, Invariant};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 
+use super::sole::Opens;
 use super::{Opened, StoreError, StoredTask};
 
 /// What is made of it: nothing moves, and no length changes.
@@ -61,8 +62,17 @@ impl StoredTask {
 
 impl Opened {
     fn take_out(&self, runs: &[GroupRange]) -> io::Result<TakenOut> {
-        let forgotten = self.presence.while_undirected(Instant::now(), || self.forget(runs));
-        let (groups, from_memory) = forgotten.unwrap_or_else(|| Ok((Vec::new(), 0)))?;
+        let forgotten = self.presence.while_undirected(Instant::now(), || {
+            // An earlier agent's mount may be there that nobody could go on with, or one without a name.
+            let opens = Opens::of(&self.content);
+            let is_held = matches!(opens, Opens::Shared);
+            let may_go = !is_held || Invariant::NothingInUseIsTaken.is_broken();
+            may_go.then(|| (opens, self.forget(runs)))
+        });
+        let Some((_opens, forgotten)) = forgotten.flatten() else {
+            return Ok(TakenOut::default());
+        };
+        let (groups, from_memory) = forgotten?;
         let before = self.presence.bytes();
         for run in &groups {
             let (offset, length) = (run.first * GROUP_BYTES, run.count * GROUP_BYTES);
@@ -97,9 +107,9 @@ impl Opened {
             self.record_upper(&facts.upper, *run)?;
             self.state.record(&facts.below(), *run)?;
         }
-        if was_clean {
-            // After a power cut the mark on disk would vouch for them.
-            self.state.sync()?;
+        // After a power cut the mark on disk would vouch for them.
+        if was_clean && self.state.sync().is_err() {
+            self.give_up(&mut facts);
         }
         let from_memory = in_memory - facts.upper.len();
         Ok((gone, from_memory))

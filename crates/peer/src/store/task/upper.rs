@@ -250,7 +250,11 @@ impl Opened {
             self.doubt_if_cut()?;
             self.content.write_all_at(&buf, bytes.start)?;
             // What waits for the disk would take memory a second time.
-            self.content.sync_data()?;
+            if let Err(error) = self.content.sync_data() {
+                // What was written before may be among what was lost, and nobody is told twice.
+                self.give_up(&mut self.facts.write());
+                return Err(error);
+            }
             before
         };
         let _alone = self.holes.write();

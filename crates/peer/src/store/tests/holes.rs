@@ -44,6 +44,11 @@ fn nothing_is_taken_out_of_what_is_pinned_or_read_without_the_store() {
     assert_eq!(task.take_out(&some).unwrap(), TakenOut::default());
     drop(other);
 
+    // By somebody of whom nothing is known here: the kernel, for a mount of an earlier agent.
+    let unknown = fs::File::open(task.content_path()).unwrap();
+    assert_eq!(task.take_out(&some).unwrap(), TakenOut::default());
+    drop(unknown);
+
     // By the kernel, and by somebody who was told of it a moment ago.
     let direct = task.read_directly();
     assert_eq!(task.take_out(&some).unwrap(), TakenOut::default());

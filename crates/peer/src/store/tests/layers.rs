@@ -86,6 +86,34 @@ fn a_disk_that_is_full_loses_nothing_of_what_lies_in_memory() {
 }
 
 #[test]
+fn a_disk_that_fails_to_keep_what_is_put_down_is_not_trusted_again() {
+    let dir = TempDir::new_in("/dev/shm").unwrap();
+    let content = content(12 * GROUP);
+    let store = over_disk(dir.path(), 12);
+    let path = store.directory.path(id(1));
+    fs::create_dir_all(&path).unwrap();
+    // It takes what is written, and refuses to sync it.
+    std::os::unix::fs::symlink("/dev/null", path.join("content")).unwrap();
+    let task = store.create(id(1)).unwrap();
+    let nodes: Vec<_> = (0..12).map(|group| (Node::group(group), [1; 32])).collect();
+    task.commit(GroupRange::new(0, 12), &content, &nodes).unwrap();
+    assert!(store.relieve().is_err());
+    assert!(task.is_gone() && task.read(whole(&content)).is_err());
+    assert!(store.task(id(1)).unwrap().is_none(), "it is dropped");
+}
+
+#[test]
+fn memory_has_room_for_as_much_content_as_its_budget() {
+    let dir = TempDir::new_in("/dev/shm").unwrap();
+    let options = |medium| StoreOptions { medium, ..StoreOptions::default() };
+    let store = Store::open(dir.path(), options(Medium::Memory(ByteSize(16 << 20)))).unwrap();
+    assert_eq!(store.room_for_content(), Some(15 << 20));
+    drop(store);
+    let store = Store::open(dir.path(), options(Medium::Disk)).unwrap();
+    assert_eq!(store.room_for_content(), None, "the disk says");
+}
+
+#[test]
 fn an_orderly_end_leaves_all_of_it_on_disk() {
     let dir = TempDir::new_in("/dev/shm").unwrap();
     let content = content(12 * GROUP + 5);
