@@ -223,7 +223,7 @@ pub fn choose(wanted: Wanted, machine: &Machine, shape: &Shape) -> Chosen {
     match wanted {
         Wanted::Lane(Lane::Fuse) => asked(Lane::Fuse),
         Wanted::Lane(Lane::Kernel) => match machine.cannot_show(shape) {
-            Some(why) => instead(why, choose(Wanted::Best, machine, shape)),
+            Some(why) => Chosen { why: why.to_owned(), ..choose(Wanted::Best, machine, shape) },
             None => asked(Lane::Kernel),
         },
         Wanted::Lane(Lane::Passthrough) => passing(machine.cannot_pass(shape), shape),
@@ -244,18 +244,14 @@ fn passing(against: Option<&str>, shape: &Shape) -> Chosen {
     }
 }
 
-/// Another lane than the one that was asked for.
-pub fn instead(why: &str, other: Chosen) -> Chosen {
-    Chosen { why: why.to_owned(), ..other }
-}
-
-/// The lane of a mount whose files the kernel would not pass through.
-pub fn refused(why: &str, before: &Chosen) -> Chosen {
-    let why = match before.lane {
-        Lane::Passthrough if before.why.starts_with("kernel") => before.why.clone(),
-        _ => format!("passthrough was refused: {why}"),
+/// The lane `other` in place of one that was chosen and then refused. What is told is why there is not the one that was
+/// wanted.
+pub fn instead(wanted: Wanted, refused: &Chosen, why: &str, other: Lane) -> Chosen {
+    let why = match wanted {
+        Wanted::Lane(lane) if lane != refused.lane => refused.why.clone(),
+        _ => format!("{} was refused: {why}", refused.lane),
     };
-    Chosen { lane: Lane::Fuse, why }
+    Chosen { lane: other, why }
 }
 
 #[cfg(test)]
@@ -344,6 +340,20 @@ mod tests {
             assert_eq!(lane(kernel, machine, Shape { whole: true, ..shape }), Lane::Kernel);
         }
         assert_eq!(lane(Wanted::Best, ABLE, lazy), Lane::Passthrough, "only where it is asked for");
+    }
+
+    #[test]
+    fn where_a_lane_is_refused_it_is_told_why_the_one_that_was_wanted_is_not_there() {
+        let kernel = Wanted::Lane(Lane::Kernel);
+        let asked = choose(kernel, &ABLE, &MODEL);
+        let second = instead(kernel, &asked, "no", Lane::Passthrough);
+        assert_eq!((second.lane, &*second.why), (Lane::Passthrough, "kernel was refused: no"));
+        let third = instead(kernel, &second, "never", Lane::Fuse);
+        assert_eq!((third.lane, &*third.why), (Lane::Fuse, "kernel was refused: no"));
+        for wanted in [Wanted::Best, Wanted::Lane(Lane::Passthrough)] {
+            let refused = instead(wanted, &choose(wanted, &ABLE, &MODEL), "never", Lane::Fuse);
+            assert_eq!(refused.why, "passthrough was refused: never");
+        }
     }
 
     #[test]

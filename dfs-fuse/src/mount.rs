@@ -36,12 +36,12 @@ use crate::tree::Tree;
 use attach::Plan;
 use check::MountPoint;
 pub use check::{find_helper, open_device, others_allowed};
-pub use keeping::{Custody, Keeping, entries_of};
 pub(crate) use keeping::{at, next_name};
+pub use keeping::{Custody, Keeping, Remains, take_away};
 pub use kernel::{Blobs, adopt, by_kernel};
-pub use lazily::{Missing, Spaces, Ties, abandon_guarded, lazily, resume_lazily, take_away};
+pub use lazily::{Missing, Spaces, Ties, abandon_guarded, lazily, resume_lazily};
 use mounted::Serving;
-pub use mounted::{Mounted, Survival, Unmounted};
+pub use mounted::{Mounted, Passed, Survival, Unmounted};
 pub use switch::{Next, SwitchError, Switcher, decode_nodes};
 use table::Table;
 pub use table::{MountEntry, SUBTYPE, mounted_at, mounts};
@@ -293,16 +293,15 @@ pub fn mount(
     };
     let begun = fuse::begin(adapter, &device, options.threads, Beginning::Mount);
     let served = begun.and_then(|began| {
-        let ids = direct_ids(&began, &device, &core, options);
-        let known = ids.as_ref().ok();
+        let (ids, passed) = pass_through(&began, &device, &core, options);
         if let Ok(kept) = &kept {
-            keeping::served(kept, began.agreed, known)?;
+            keeping::served(kept, began.agreed, ids.as_ref())?;
         }
-        if let Some(ids) = known {
+        if let Some(ids) = ids {
             let kept = kept.as_ref().ok().cloned();
-            began.pass_to(Direct::new(Arc::clone(&core), ids.clone(), kept));
+            began.pass_to(Direct::new(Arc::clone(&core), ids, kept));
         }
-        serve(began, core, dir.clone(), entry.clone(), kept.clone(), ids.map(drop))
+        serve(began, core, dir.clone(), entry.clone(), kept.clone(), passed)
     });
     if let Err(source) = &served {
         // The reason why it is not served is what matters; that it is also gone is the usual case.
@@ -324,18 +323,12 @@ pub fn resume(
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
     let at = record.at.clone().unwrap_or_default();
-    let dir = keeping::dir_of(&at);
     let runtime = options.runtime.clone();
     let core = Arc::new(Core::new(tree, content, options.core.clone(), runtime.clone()));
     let adapter = Adapter::new(core.clone(), options.opens, runtime);
     let ids = Ids::from_wire(&record.files, &*core.content());
     let agreed = Agreed::from_bits(record.capabilities);
-    // Its own line, or whatever the directory is called by now; not one of a part of it that is shown elsewhere, too.
-    let mut lines = keeping::entries_of(&at);
-    lines.retain(|line| line.root == Path::new("/"));
-    let own = lines.iter().position(|line| line.dir == dir).unwrap_or(0);
-    let entry = (own < lines.len()).then(|| lines.swap_remove(own));
-    let dir = entry.as_ref().map_or(dir, |entry| entry.dir.clone());
+    let (entry, dir) = keeping::own_line(&at);
     let holder = options.keeping.as_ref().map(|keeping| Arc::clone(&keeping.custody.holder));
     let kept_on = match holder {
         Some(holder) => {
@@ -346,15 +339,15 @@ pub fn resume(
     };
     let beginning = Beginning::TakenOver(agreed);
     let served = fuse::begin(adapter, &kept.device, options.threads, beginning).and_then(|began| {
-        let direct = if record.files.is_empty() { Err(None) } else { Ok(()) };
-        if direct.is_ok() {
+        let passed = if record.files.is_empty() { Passed::Unasked } else { Passed::Through };
+        if passed == Passed::Through {
             let kept = kept_on.as_ref().ok().cloned();
             let agent =
                 kept.as_ref().map_or(Ok(record.agents + 1), |kept| keeping::resumed(kept))?;
             let core = Arc::clone(&core);
             began.pass_to(Direct::resumed(core, ids, agent, &record.open, kept));
         }
-        serve(began, core, dir.clone(), entry, kept_on, direct)
+        serve(began, core, dir.clone(), entry, kept_on, passed)
     });
     served.map_err(|source| MountError::Refused { dir, source })
 }
@@ -362,11 +355,7 @@ pub fn resume(
 /// Lets go of a kept mount that nobody can go on with.
 pub fn abandon(kept: &Kept, holder: &dyn Holder) {
     let at = kept.record.read().ok().and_then(|record| record.at).unwrap_or_default();
-    for entry in entries_of(&at) {
-        if let Err(error) = unmount(&entry, Detach::Lazily) {
-            tracing::error!(dir = %entry.dir.display(), %error, "a mount could not be taken away");
-        }
-    }
+    take_away(&at);
     // It sees by itself when the kernel has let go.
     let _ = holder.let_go(&kept.name);
 }
@@ -383,7 +372,7 @@ fn serve(
     dir: PathBuf,
     entry: Option<MountEntry>,
     kept: Result<Arc<InKeeping>, Option<String>>,
-    direct: Result<(), Option<String>>,
+    passed: Passed,
 ) -> io::Result<Mounted> {
     let Began { session, prefill, agreed, .. } = began;
     let notices = Notices::new(session.notifier());
@@ -397,25 +386,26 @@ fn serve(
     if let Some(entry) = &entry {
         widen_read_ahead(&entry.device);
     }
-    let serving = Serving::Here { core, session, direct, notices: Some(notices) };
+    let serving = Serving::Here { core, session, passed, notices: Some(notices) };
     Ok(Mounted { dir, entry, ended, survival, serving, whole: None })
 }
 
-/// What the kernel calls the files that it is to read by itself, and why it will not where it will not; nothing where
-/// it is not to.
-fn direct_ids(
+/// What the kernel calls the files that it is to read by itself, where it is to and will.
+fn pass_through(
     began: &Began,
     device: &OwnedFd,
     core: &Core,
     options: &MountOptions,
-) -> Result<Ids, Option<String>> {
+) -> (Option<Ids>, Passed) {
     match options.passing() {
-        Passing::Unwanted => Err(None),
+        Passing::Unwanted => (None, Passed::Unasked),
         Passing::Wanted if !began.agreed.passes() => {
-            Err(Some("this kernel was built without it".to_owned()))
+            (None, Passed::Refused("this kernel was built without it".to_owned()))
         }
-        Passing::Wanted => Ids::of(device.as_fd(), &*core.content(), &options.direct)
-            .map_err(|error| Some(error.to_string())),
+        Passing::Wanted => match Ids::of(device.as_fd(), &*core.content(), &options.direct) {
+            Ok(ids) => (Some(ids), Passed::Through),
+            Err(error) => (None, Passed::Refused(error.to_string())),
+        },
     }
 }
 

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use dfs_peer::engine::Task;
 use dfs_peer::error_chain;
 use dfs_peer::opener::OpenArtifact;
-use dfs_proto::convert;
 use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
-use dfs_service::private_file;
 use futures::{StreamExt, stream};
 use tokio::time::timeout;
 
@@ -18,7 +16,9 @@ use super::content::SpaceContent;
 use super::mounts::MountTableError;
 use super::{Agent, kept};
 use crate::holder::{LeftGuard, RECORD_FORMAT};
-use crate::mount::{self, Blobs, Missing, MountEntry, MountError, mounts, next_name};
+use crate::mount::{
+    self, Blobs, Missing, MountEntry, MountError, Remains, mounts, next_name,
+};
 
 /// What an agent has mounted so, a file each, for as long as it is mounted.
 #[derive(Debug, Clone)]
@@ -68,8 +68,9 @@ impl Records {
     /// Takes away at once what the kernel would show holes of: nobody has its reads wait any more. So it is with what is not
     /// written down so that it can be read. Of what is guarded it gives back what needs nobody any more.
     pub fn sort_out(&self, guarded: &mut Vec<LeftGuard>) -> io::Result<Vec<LeftGuard>> {
-        let (mut whole, all) = (Vec::new(), self.all()?);
+        let (mut whole, mut all) = (Vec::new(), self.every()?);
         self.take_away_unknown(&all, guarded)?;
+        all.retain(is_understood);
         for (noted, record) in all {
             let is_it = |left: &LeftGuard| noted.0.ends_with(&left.guard.name);
             let guard = guarded.iter().position(is_it);
@@ -81,8 +82,11 @@ impl Records {
                     let at = record.at.unwrap_or_default();
                     let dir = String::from_utf8_lossy(&at.dir).into_owned();
                     tracing::error!(dir, "a mount lost its agent and its holder: it is taken away");
-                    mount::take_away(&at);
-                    noted.forget();
+                    match mount::take_away(&at) {
+                        Remains::Nothing => noted.forget(),
+                        // The next agent tries again: it shows holes as long as it is there.
+                        Remains::Something => {}
+                    }
                 }
             }
         }
@@ -108,22 +112,25 @@ impl Records {
             if entry.is_by_kernel() && Path::new(&entry.name).starts_with(&tasks) && !is_known() {
                 let dir = entry.dir.display();
                 tracing::error!(%dir, "nothing is known of a mount of the store: it is taken away");
-                mount::take_away(&mount::at(&entry));
+                // Of what remains nothing will be known to the next agent either, which tries again.
+                let _ = mount::take_away(&mount::at(&entry));
             }
         }
         Ok(())
     }
 
-    /// All of them; what cannot be read as one is dropped.
+    /// All of them; what a later release wrote is left to it.
     fn all(&self) -> io::Result<Vec<(Noted, KeptMount)>> {
-        let files = match fs::read_dir(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            files => files?,
-        };
+        let mut all = self.every()?;
+        all.retain(is_understood);
+        Ok(all)
+    }
+
+    /// Those of later releases, too; what cannot be read as one is dropped.
+    fn every(&self) -> io::Result<Vec<(Noted, KeptMount)>> {
         let mut all = Vec::new();
-        for file in files {
-            let path = file?.path();
-            match kept::read_record(&path) {
+        for path in self.files()? {
+            match kept::read_any_record(&path) {
                 Ok(Some(record)) => all.push((Noted(path), record)),
                 Ok(None) | Err(_) => {
                     // One that stays is in nobody's way.
@@ -134,6 +141,14 @@ impl Records {
             }
         }
         Ok(all)
+    }
+
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let files = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files?,
+        };
+        files.map(|file| Ok(file?.path())).collect()
     }
 
     /// What is still mounted of it, each mount once; the others are forgotten.
@@ -159,6 +174,16 @@ impl Records {
     }
 }
 
+/// Whether it is of this release.
+fn is_understood((noted, record): &(Noted, KeptMount)) -> bool {
+    let is_understood = record.format == RECORD_FORMAT;
+    if !is_understood {
+        let (file, format) = (noted.0.display(), record.format);
+        tracing::warn!(%file, format, "another release wrote down a mount");
+    }
+    is_understood
+}
+
 /// By what a line of the mount table is taken for that of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Same {
@@ -182,14 +207,8 @@ pub fn is_written_down(entry: &MountEntry) -> io::Result<bool> {
     let data_dir = Path::new(&entry.name).ancestors().nth(4);
     let records = Records::of(data_dir.unwrap_or(Path::new("/")));
     // Written before it is mounted: what is not there now is not on its way.
-    let files = match fs::read_dir(&records.0) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        files => files?,
-    };
-    for file in files {
-        let bytes = private_file::read(&file?.path(), kept::RECORD_BYTES).ok().flatten();
-        let bytes = bytes.unwrap_or_default();
-        let at = convert::decode_kept_mount(&bytes).ok().and_then(|record| record.at);
+    for path in records.files()? {
+        let at = kept::read_any_record(&path).ok().flatten().and_then(|record| record.at);
         let is_it = |at: &MountedAt| {
             is_line_of(entry, at, Same::Place) || is_line_of(entry, at, Same::Device)
         };
@@ -251,5 +270,39 @@ impl Agent {
             // Its readers need nobody; what they have open stays theirs.
             tracing::error!(dir = %dir.display(), error, "a mount of the kernel's is not known");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_release_wrote_down_is_known_and_left_to_it_and_garbage_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (records, index) = (Records::of(dir.path()), dir.path().join("tasks/aa/aabb/content"));
+        let entry = MountEntry {
+            id: 1,
+            only_id: None,
+            dir: "/mnt".into(),
+            root: "/".into(),
+            device: "0:99".to_owned(),
+            kind: "erofs".to_owned(),
+            name: index.to_string_lossy().into_owned(),
+            user: None,
+        };
+        assert!(!is_written_down(&entry).unwrap());
+        let at = MountedAt {
+            dir: b"/mnt".as_slice().into(),
+            device: entry.device.clone(),
+            name: entry.name.clone(),
+        };
+        let later = KeptMount { format: RECORD_FORMAT + 1, at: Some(at), ..KeptMount::default() };
+        kept::write_record(&records.named("later").0, &later).unwrap();
+        fs::write(records.named("garbage").0, b"\xff").unwrap();
+        fs::write(records.named("empty").0, b"").unwrap();
+        assert!(records.all().unwrap().is_empty());
+        assert!(is_written_down(&entry).unwrap());
+        assert_eq!(records.files().unwrap(), [records.named("later").0]);
     }
 }

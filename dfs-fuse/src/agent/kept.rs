@@ -39,7 +39,7 @@ use crate::mount;
 pub(super) const AT_A_TIME: usize = 8;
 
 /// Longest record that is read.
-pub(super) const RECORD_BYTES: u64 = 256 << 10;
+const RECORD_BYTES: u64 = 256 << 10;
 
 /// How long what a mount shows may take to be opened: it lies in this host's store.
 pub(super) const OPENED: Duration = Duration::from_secs(20);
@@ -82,9 +82,14 @@ pub(super) fn write_record(path: &Path, record: &KeptMount) -> io::Result<()> {
 
 /// The record in a file; `None` where there is none that is understood here.
 pub(super) fn read_record(path: &Path) -> io::Result<Option<KeptMount>> {
+    Ok(read_any_record(path)?.filter(|record| record.format == RECORD_FORMAT))
+}
+
+/// The same of whichever release; what a later one says of where a mount is still holds.
+pub(super) fn read_any_record(path: &Path) -> io::Result<Option<KeptMount>> {
     let bytes = private_file::read(path, RECORD_BYTES)?.unwrap_or_default();
     let record = convert::decode_kept_mount(&bytes).ok();
-    Ok(record.filter(|record| record.format == RECORD_FORMAT))
+    Ok(record.filter(|record| record.format > 0))
 }
 
 /// What is written down of a mount.

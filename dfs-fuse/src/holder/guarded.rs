@@ -80,6 +80,14 @@ impl Guarded {
         }
     }
 
+    /// Every byte of it is here, and nobody is asked any more: who waits reads, also where the agent's word was still on its
+    /// way, and where somebody else has the group a while longer.
+    pub(super) fn let_through(mut self) {
+        for number in self.gate.close() {
+            self.answer(number, Answer::Read);
+        }
+    }
+
     /// When something is to be done, if nothing happens before.
     pub(super) fn due(&self) -> Option<Instant> {
         self.gate.due()
@@ -188,4 +196,49 @@ impl From<Outcome> for Answer {
 fn inode(file: &impl AsFd) -> io::Result<(u64, u64)> {
     let facts = rustix::fs::fstat(file)?;
     Ok((facts.st_dev, facts.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use dfs_proto::node::KeptMount;
+
+    use super::*;
+    use crate::fanotify::{Group, end_of};
+    use crate::holder::Record;
+
+    #[test]
+    fn who_waits_when_a_mount_comes_to_need_nobody_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("content");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let (group, now) = (Group::new().unwrap(), Instant::now());
+        group.mark(file.as_fd()).unwrap();
+        let guard = Guard {
+            name: "mount".to_owned(),
+            group: group.try_clone().unwrap(),
+            ended: end_of(dir.path()).unwrap(),
+            record: Record::of(&KeptMount::default()).unwrap(),
+            contents: vec![file.try_clone().unwrap()],
+        };
+        let mut guarded = Guarded::new(guard, now).unwrap();
+        let line = guarded.connect().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut byte = [0];
+            File::open(path)?.read_exact_at(&mut byte, 70_000)?;
+            Ok::<_, io::Error>(byte[0])
+        });
+        poll(&mut [PollFd::new(&group, PollFlags::IN)], None).unwrap();
+        guarded.work(now);
+        let (wanted, _) = packet::receive::<Wanted>(&line).unwrap().unwrap();
+        assert!((wanted.offset..wanted.offset + wanted.count).contains(&70_000), "{wanted:?}");
+        // All comes, and the agent looks, before its word has.
+        file.write_all_at(b"x", 70_000).unwrap();
+        group.unmark(file.as_fd()).unwrap();
+        guarded.let_through();
+        assert_eq!(reader.join().unwrap().unwrap(), b'x');
+    }
 }

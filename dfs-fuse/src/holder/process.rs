@@ -37,7 +37,7 @@ use super::peer::peer_of;
 use super::second::Second;
 use super::supervision::{Due, Starter, Supervision};
 use super::{Guard, Kept, Record, is_gone};
-use crate::mount::{self, Detach};
+use crate::mount;
 
 /// How long the other end may take to read what it is told, or to answer.
 const PATIENT: Duration = Duration::from_secs(5);
@@ -468,7 +468,8 @@ impl Holder {
             FromAgent::Keep { name } => keep(&mut self.kept, name, descriptors),
             FromAgent::LetGo { name } => {
                 self.kept.remove(&name);
-                if self.guarded.remove(&name).is_some() {
+                if let Some(guarded) = self.guarded.remove(&name) {
+                    guarded.let_through();
                     self.second.let_go(&name, Instant::now());
                 }
                 done()
@@ -582,11 +583,7 @@ impl Holder {
 fn take_away(name: &str, record: &Record) {
     tracing::error!(name, "a mount that no agent has come for is taken away");
     let at = record.read().ok().and_then(|record| record.at).unwrap_or_default();
-    for entry in mount::entries_of(&at) {
-        if let Err(error) = mount::unmount(&entry, Detach::Lazily) {
-            tracing::error!(name, %error, "it could not be unmounted");
-        }
-    }
+    mount::take_away(&at);
 }
 
 /// Tells a new agent of a guarded mount.

@@ -49,18 +49,8 @@ pub fn run() -> io::Result<()> {
     let _asked = super::process::signals()?;
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"dfs-holder-2");
-    let mut guarded = BTreeMap::new();
-    loop {
-        match packet::receive(stdin()) {
-            Ok(Some((FromHolder::Guard { name }, descriptors))) => {
-                guarded.extend(Guard::of(name.clone(), descriptors).map(|guard| (name, guard)));
-            }
-            Ok(Some((FromHolder::LetGo { name }, _))) => drop(guarded.remove(&name)),
-            Ok(None) | Err(_) => break,
-        }
-    }
     // Until all have ended none of them is let go of.
-    let guarded: Vec<_> = guarded.into_values().collect();
+    let guarded = left_by_holder(stdin())?;
     std::thread::scope(|scope| {
         for guard in &guarded {
             let begun = std::thread::Builder::new().spawn_scoped(scope, || end(guard));
@@ -71,6 +61,21 @@ pub fn run() -> io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// What is guarded when the holder at the other end of `line` is gone. Whoever does not understand a holder that lives
+/// is of no use to it, and takes nothing away.
+fn left_by_holder(line: impl AsFd) -> io::Result<Vec<Guard>> {
+    let mut guarded = BTreeMap::new();
+    while let Some((said, descriptors)) = packet::receive(&line)? {
+        match said {
+            FromHolder::Guard { name } => {
+                guarded.extend(Guard::of(name.clone(), descriptors).map(|guard| (name, guard)));
+            }
+            FromHolder::LetGo { name } => drop(guarded.remove(&name)),
+        }
+    }
+    Ok(guarded.into_values().collect())
 }
 
 fn end(guard: &Guard) {
@@ -178,4 +183,22 @@ fn start() -> io::Result<(OwnedFd, Child)> {
 fn is_closed(socket: &OwnedFd) -> bool {
     let mut asked = [PollFd::new(socket, PollFlags::IN)];
     poll(&mut asked, Some(&Timespec::default())).is_ok() && !asked[0].revents().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_taken_for_lost_because_of_a_holder_that_is_not_understood() {
+        let flags = SocketFlags::CLOEXEC;
+        let pair = || socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let (holder, own) = pair();
+        packet::send(&holder, &FromHolder::LetGo { name: "unknown".to_owned() }, &[]).unwrap();
+        drop(holder);
+        assert!(left_by_holder(&own).unwrap().is_empty(), "it has gone");
+        let (holder, own) = pair();
+        rustix::io::write(&holder, b"{}").unwrap();
+        assert!(left_by_holder(&own).is_err());
+    }
 }

@@ -3,13 +3,14 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 
 use super::table::{self, MountEntry};
+use super::{Detach, UnmountError, unmount};
 use crate::core::Generation;
 use crate::fuse::{Agreed, Ids, Resend};
 use crate::holder::{Holder, InKeeping, InKeepingIs, Kept, RECORD_FORMAT, Record};
@@ -96,14 +97,58 @@ pub(super) fn dir_of(at: &MountedAt) -> PathBuf {
     std::ffi::OsString::from_vec(at.dir.to_vec()).into()
 }
 
+/// The line of a mount that is gone on with, and where that is: its own, or whatever the directory is called by now; not one
+/// of a part of it that is shown elsewhere, too. Without a line it was taken away lazily.
+pub(super) fn own_line(at: &MountedAt) -> (Option<MountEntry>, PathBuf) {
+    let dir = dir_of(at);
+    let mut lines = entries_of(at).unwrap_or_default();
+    lines.retain(|line| line.root == Path::new("/"));
+    let own = lines.iter().position(|line| line.dir == dir).unwrap_or(0);
+    let entry = (own < lines.len()).then(|| lines.swap_remove(own));
+    let dir = entry.as_ref().map_or(dir, |entry| entry.dir.clone());
+    (entry, dir)
+}
+
+/// What is left of a mount that was to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remains {
+    /// It has no name any more.
+    Nothing,
+    /// Something, or nobody can tell.
+    Something,
+}
+
+/// Takes a mount away wherever it is shown.
+pub fn take_away(at: &MountedAt) -> Remains {
+    let lines = match entries_of(at) {
+        Ok(lines) => lines,
+        Err(error) => {
+            tracing::error!(dir = %dir_of(at).display(), %error, "what is mounted cannot be seen");
+            return Remains::Something;
+        }
+    };
+    let mut remains = Remains::Nothing;
+    for entry in lines {
+        match unmount(&entry, Detach::Lazily) {
+            Ok(()) | Err(UnmountError::NotMounted(_)) => {}
+            Err(error) => {
+                let dir = entry.dir.display();
+                tracing::error!(%dir, %error, "a mount could not be taken away");
+                remains = Remains::Something;
+            }
+        }
+    }
+    remains
+}
+
 /// The lines of the mount table that show the mount, in the namespace of this process.
-pub fn entries_of(at: &MountedAt) -> Vec<MountEntry> {
-    let all = table::mounts().unwrap_or_default();
+fn entries_of(at: &MountedAt) -> io::Result<Vec<MountEntry>> {
+    let all = table::mounts()?;
     // One that died before it could say what number its mount got has none.
     let is_there = |entry: &MountEntry| match &at.device[..] {
         "" => entry.is_by_kernel() && entry.dir == dir_of(at),
         device => entry.device == device,
     };
     let is_it = |entry: &MountEntry| entry.shows_ours() && is_there(entry) && entry.name == at.name;
-    all.into_iter().filter(is_it).collect()
+    Ok(all.into_iter().filter(is_it).collect())
 }

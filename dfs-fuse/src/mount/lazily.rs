@@ -28,11 +28,9 @@ use rustix::net::{Shutdown, shutdown};
 use tokio_util::sync::CancellationToken;
 
 use super::kernel::{self, Blobs};
-use super::mounted::Serving;
+use super::mounted::{Passed, Serving};
 use super::table::{MountEntry, Table};
-use super::{
-    Detach, MountError, MountOptions, Mounted, Survival, UnmountError, entries_of, keeping, unmount,
-};
+use super::{MountError, MountOptions, Mounted, Survival, keeping, take_away};
 use crate::content::Content;
 use crate::core::{Core, CoreOptions, FsError};
 use crate::fanotify::{Failing, Group, end_of};
@@ -130,9 +128,7 @@ pub fn lazily(
     let (entry, (serving, ended, whole)) = placed.map_err(|source| {
         // Best effort: the error that matters is the first.
         kept.end();
-        entries_of(&keeping::at(&planned)).iter().for_each(|entry| {
-            let _ = unmount(entry, Detach::Lazily);
-        });
+        take_away(&keeping::at(&planned));
         refused(source)
     })?;
     let survival = Survival::Kept { by: kept, resends: true };
@@ -149,12 +145,7 @@ pub fn resume_lazily(
     options: &MountOptions,
 ) -> Result<Mounted, MountError> {
     let at = record.at.clone().unwrap_or_default();
-    let named = keeping::dir_of(&at);
-    let mut lines = entries_of(&at);
-    lines.retain(|line| line.root == Path::new("/"));
-    let own = lines.iter().position(|line| line.dir == named).unwrap_or(0);
-    let entry = (own < lines.len()).then(|| lines.swap_remove(own));
-    let dir = entry.as_ref().map_or(named, |entry| entry.dir.clone());
+    let (entry, dir) = keeping::own_line(&at);
     let refused = |source| MountError::Refused { dir: dir.clone(), source };
     let lost = || refused(io::Error::other("nobody guards it"));
     let keeping = options.keeping.as_ref().ok_or_else(lost)?;
@@ -175,19 +166,6 @@ pub fn abandon_guarded(guard: &Guard, holder: &dyn Holder) {
     let _ = holder.close(&guard.name);
     let at = guard.record.read().ok().and_then(|record| record.at).unwrap_or_default();
     take_away(&at);
-}
-
-/// Takes a mount away wherever it is shown.
-pub fn take_away(at: &MountedAt) {
-    for entry in entries_of(at) {
-        match unmount(&entry, Detach::Lazily) {
-            Ok(()) | Err(UnmountError::NotMounted(_)) => {}
-            Err(error) => {
-                let dir = entry.dir.display();
-                tracing::error!(%dir, %error, "a mount could not be taken away");
-            }
-        }
-    }
 }
 
 /// A name that leads to what a descriptor is of.
@@ -285,7 +263,8 @@ fn serve(
         server.run();
         drop(alive);
     })?;
-    Ok((Serving::Here { core, session, direct: Err(None), notices: None }, ended, whole))
+    let passed = Passed::Unasked;
+    Ok((Serving::Here { core, session, passed, notices: None }, ended, whole))
 }
 
 /// Gives the holder answers as they come.
@@ -373,8 +352,12 @@ impl Server {
     /// Has the bytes of a read fetched, and says how that went.
     fn fetch(&self, wanted: Wanted) {
         let Wanted { number, file, offset, count } = wanted;
-        let Some(space) = self.spaces.get(file as usize).copied() else { return };
         let (core, answers) = (Arc::clone(&self.core), self.answers.clone());
+        let Some(space) = self.spaces.get(file as usize).copied() else {
+            // Nobody knows what to fetch, and nobody else answers.
+            let _ = answers.send(Answered { number, outcome: Outcome::Failed });
+            return;
+        };
         self.core.spawn(async move {
             let range = ByteRange::at(offset, count);
             let outcome = match core.obtain(SpacesTree::nid(space), range).await {

@@ -38,13 +38,24 @@ pub(super) enum Serving {
         core: Arc<Core>,
         /// Closes when it has ended.
         session: Receiver<()>,
-        /// Whether the kernel reads files by itself; why not, where it was to.
-        direct: Result<(), Option<String>>,
+        /// Whether the kernel reads files by itself.
+        passed: Passed,
         /// Tells the kernel what to forget.
         notices: Option<Notices>,
     },
     /// By the kernel alone.
     ByKernel,
+}
+
+/// Whether the kernel reads whole files by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Passed {
+    /// It does.
+    Through,
+    /// It was not to.
+    Unasked,
+    /// It was to, and will not: why.
+    Refused(String),
 }
 
 /// What becomes of a mount when the process dies that serves it.
@@ -92,11 +103,11 @@ impl Mounted {
         self.entry.is_some()
     }
 
-    /// Whether the kernel reads files by itself; why not, where it was to.
-    pub fn direct(&self) -> Result<(), Option<&str>> {
+    /// Whether the kernel reads files by itself of what this process serves.
+    pub fn passed(&self) -> &Passed {
         match &self.serving {
-            Serving::Here { direct, .. } => direct.as_ref().copied().map_err(Option::as_deref),
-            Serving::ByKernel => Err(None),
+            Serving::Here { passed, .. } => passed,
+            Serving::ByKernel => &Passed::Unasked,
         }
     }
 

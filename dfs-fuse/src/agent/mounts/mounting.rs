@@ -30,8 +30,8 @@ use crate::core::{Generation, Left, Owner, Reads, Snapshot};
 use crate::holder::Kept;
 use crate::lane::{self, Chosen, Lane, Machine, Shape, Wanted};
 use crate::mount::{
-    self, Audience, Keeping, Missing, MountEntry, MountError, MountOptions, Mounted, Privileges,
-    Programs, decode_nodes,
+    self, Audience, Keeping, Missing, MountEntry, MountError, MountOptions, Mounted, Passed,
+    Privileges, Programs, decode_nodes,
 };
 use crate::trace::Recorder;
 use crate::tree::Footprint;
@@ -116,9 +116,8 @@ impl MountTable {
             };
             match mounted {
                 Err(MountTableError::Mount(MountError::Refused { source, .. })) => {
-                    let why = format!("kernel was refused: {source}");
-                    let best = lane::choose(Wanted::Best, &self.machine(), &shape);
-                    lane = lane::instead(&why, best);
+                    let best = lane::choose(Wanted::Best, &self.machine(), &shape).lane;
+                    lane = lane::instead(request.lane, &lane, &source.to_string(), best);
                 }
                 mounted => return mounted,
             }
@@ -126,7 +125,8 @@ impl MountTable {
         if lane.lane == Lane::Passthrough {
             options.direct = alone.spaces;
         }
-        let (what, dir, beginning) = (request.what(), request.dir, Beginning::Mounted);
+        let (what, wanted) = (request.what(), request.lane);
+        let (dir, beginning) = (request.dir, Beginning::Mounted);
         let reads = Some(self.counts(&mut options));
         let course = Course { what, content, reads, noted: None, beginning };
         self.begin(course, move |what, content, recorder| {
@@ -135,8 +135,8 @@ impl MountTable {
             let (tree, footprint) = tree_of(whole, &what.path)?;
             options.core.recorder = Some(recorder);
             let mounted = mount::mount(&dir, tree, content, &options)?;
-            if let Err(Some(why)) = mounted.direct() {
-                lane = lane::refused(why, &lane);
+            if let Passed::Refused(why) = mounted.passed() {
+                lane = lane::instead(wanted, &lane, why, Lane::Fuse);
             }
             Ok(Begun { mounted, lane, footprint })
         })
@@ -263,9 +263,9 @@ impl MountTable {
             let (tree, footprint) = tree_of(whole_tree(&what.opened)?, &what.path)?;
             options.core.recorder = Some(recorder);
             let mounted = mount::resume(left, &record, tree, content, &options)?;
-            let lane = match mounted.direct() {
-                Ok(()) => Lane::Passthrough,
-                Err(_) => Lane::Fuse,
+            let lane = match mounted.passed() {
+                Passed::Through => Lane::Passthrough,
+                Passed::Unasked | Passed::Refused(_) => Lane::Fuse,
             };
             let lane = Chosen { lane, why: KEPT.to_owned() };
             Ok(Begun { mounted, lane, footprint })
