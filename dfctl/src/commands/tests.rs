@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
+use dfs_fuse::mount::MountEntry;
 use dfs_service::data_dir::Places;
 
 use super::Command;
@@ -18,6 +19,20 @@ use crate::codes::Exit;
 use crate::context::Context;
 use crate::output::{Format, Output, Verbosity};
 use crate::settings::Settings;
+
+/// A line of a mount table: where it is and what of the file system, on which device and of which kind.
+pub(super) fn mounted((dir, root): (&str, &str), device: &str, kind: &str) -> MountEntry {
+    MountEntry {
+        id: 1,
+        only_id: None,
+        dir: dir.into(),
+        root: root.into(),
+        device: device.into(),
+        kind: kind.into(),
+        name: "https://h/d/".into(),
+        user: None,
+    }
+}
 
 #[derive(Parser)]
 struct Line {

@@ -102,18 +102,10 @@ fn find(table: &[MountEntry], real: &Path) -> Option<Within> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::tests::mounted;
 
     fn mount(dir: &str, root: &str, device: &str, kind: &str) -> MountEntry {
-        MountEntry {
-            id: 1,
-            only_id: None,
-            dir: dir.into(),
-            root: root.into(),
-            device: device.into(),
-            kind: kind.into(),
-            name: "https://h/d/".into(),
-            user: None,
-        }
+        mounted((dir, root), device, kind)
     }
 
     #[test]

@@ -101,6 +101,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::commands::tests::mounted;
 
     fn checked(source: &str, destination: &str) -> bool {
         let locate = |text: &str| Locator::parse(text, &[]).unwrap();
@@ -123,16 +124,7 @@ mod tests {
     }
 
     fn mount(dir: &str, device: &str, root: &str) -> MountEntry {
-        MountEntry {
-            id: 1,
-            only_id: None,
-            dir: dir.into(),
-            root: root.into(),
-            device: device.into(),
-            kind: "ext4".into(),
-            name: String::new(),
-            user: None,
-        }
+        mounted((dir, root), device, "ext4")
     }
 
     #[test]
