@@ -128,14 +128,26 @@ impl Reads {
 impl AllReads {
     /// Counts those of one more.
     pub fn begin(&self) -> Arc<Reads> {
-        let reads = Arc::<Reads>::default();
-        self.0.lock().going_on.push(Arc::clone(&reads));
+        let (reads, mut counted) = (Arc::<Reads>::default(), self.0.lock());
+        counted.sum_up();
+        counted.going_on.push(Arc::clone(&reads));
         reads
     }
 
     /// What was counted of all until now.
     pub fn seen(&self) -> Seen {
-        let Counted { ended, going_on } = &mut *self.0.lock();
+        let mut counted = self.0.lock();
+        counted.sum_up();
+        let mut all = counted.ended;
+        counted.going_on.iter().for_each(|reads| all.add(&reads.seen()));
+        all
+    }
+}
+
+impl Counted {
+    /// Of those that have ended only the sum is kept.
+    fn sum_up(&mut self) {
+        let Self { ended, going_on } = self;
         going_on.retain(|reads| {
             let goes_on = Arc::strong_count(reads) > 1;
             if !goes_on {
@@ -143,9 +155,6 @@ impl AllReads {
             }
             goes_on
         });
-        let mut all = *ended;
-        going_on.iter().for_each(|reads| all.add(&reads.seen()));
-        all
     }
 }
 
@@ -266,6 +275,16 @@ mod tests {
         other.gave(1);
         assert_eq!((all.seen().bytes, all.seen().reads), (8, 3));
         assert!(all.seen().unseen && !other.seen().unseen);
+    }
+
+    #[test]
+    fn of_mounts_that_have_ended_only_the_sum_is_kept() {
+        let all = AllReads::default();
+        for _ in 0..100 {
+            all.begin().gave(1);
+        }
+        assert_eq!(all.0.lock().going_on.len(), 1);
+        assert_eq!(all.seen().bytes, 100);
     }
 
     #[test]
