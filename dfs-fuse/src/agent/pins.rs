@@ -8,71 +8,48 @@
 //! What cannot be had now is tried again, less and less often; what is whole is looked at now and then, as a disk may
 //! lose some of it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod keeping;
+mod records;
+mod room;
 
-use async_trait::async_trait;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
-use dfs_model::{ByteRange, ByteSize, GroupSet, Priority, TaskId, TaskInfo, TaskKey};
-use dfs_peer::engine::{Engine, Task};
+use dfs_model::{TaskId, TaskInfo, TaskKey};
+use dfs_peer::engine::Engine;
 use dfs_peer::opener::OpenArtifact;
-use dfs_peer::store::{PinChange, Store, TaskSummary};
-use dfs_peer::{error_chain, targets};
-use dfs_proto::convert;
+use dfs_peer::store::{PinChange, Store};
 use dfs_proto::node::{PinRecord, PinState, PinnedTree, ShownMount};
-use dfs_service::private_file::{self, Outlives};
-use dfs_source::Asking;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use self::records::{FORMAT, Records};
+use self::room::Needs;
 use super::content::SpaceContent;
-use super::filling::{self, Ended, Filling, News};
 use super::kept;
-use super::mounts::{Meant, MountTableError, What, tree_of, whole_tree};
+use super::mounts::{Meant, MountTableError, What};
 use super::prefetch::Mode;
 use super::traces::subject;
 use super::{Agent, Asker, CallError};
 use crate::core::Owner;
-use crate::trace::{Place, Subject};
-use crate::tree::Footprint;
+use crate::trace::Subject;
 
-/// The only format that there is.
-const FORMAT: u32 = 1;
-
-/// Where in the data directory.
-const DIR: &str = "pins";
-
-/// Most pins, and the longest record of one.
+/// Most pins.
 const MOST: usize = 256;
-const RECORD_BYTES: u64 = 256 << 10;
 
 /// Pins filled at a time; the others wait for their turn.
 const AT_A_TIME: usize = 2;
 
-/// How soon, and how late, what could not be had is tried again.
-const SOONEST: Duration = Duration::from_secs(2);
-const LATEST: Duration = Duration::from_secs(300);
-
-/// How often it is looked whether what was whole still is.
-const LOOK: Duration = Duration::from_secs(60);
-
-/// How long it may take to open what a pin is about.
-const OPENED: Duration = Duration::from_secs(60);
-
-/// What is evicted at least where there is no room for a pin.
-const ROOM: ByteSize = ByteSize(32 << 20);
-
 /// See the module.
 pub struct Pins {
-    dir: PathBuf,
+    records: Records,
     pins: Mutex<BTreeMap<String, Arc<Pin>>>,
     /// Held while pins come and go, and the store's pins with them.
     changing: tokio::sync::Mutex<()>,
@@ -84,6 +61,8 @@ pub struct Pins {
 /// Something that is kept whole.
 struct Pin {
     record: PinRecord,
+    /// Those of its tasks that are pinned by themselves, too, as they are written down.
+    by_hand: Mutex<BTreeSet<TaskId>>,
     /// Of its index: who may be told of it.
     key: TaskKey,
     progress: Mutex<Progress>,
@@ -121,72 +100,6 @@ impl State {
     }
 }
 
-/// What has to be here.
-#[derive(Debug, Default)]
-struct Needs {
-    places: Vec<Place>,
-    tasks: Vec<Needed>,
-    files: u64,
-}
-
-#[derive(Debug, Clone)]
-struct Needed {
-    task: TaskId,
-    length: u64,
-    groups: GroupSet,
-}
-
-impl Needed {
-    fn bytes(&self) -> u64 {
-        self.groups.ranges().map(|run| run.bytes(self.length).len()).sum()
-    }
-
-    /// Bytes of it that are among what `have` has.
-    fn bytes_in(&self, have: &GroupSet) -> u64 {
-        let here = self.groups.ranges().flat_map(|run| have.present_in(run));
-        here.map(|run| run.bytes(self.length).len()).sum()
-    }
-}
-
-impl Needs {
-    /// Of what lies at `path`. Looks at every inode: blocks.
-    fn of(opened: &OpenArtifact, path: &[u8]) -> Result<Self, MountTableError> {
-        let index = opened.index.as_ref().ok_or(MountTableError::NoTree)?;
-        let (tree, known) = tree_of(whole_tree(opened)?, path)?;
-        let footprint = match known.into_inner().flatten() {
-            Some(footprint) => footprint,
-            None => Footprint::of(&*tree)?,
-        };
-        let whole = |task: &Task| {
-            let length = task.length().unwrap_or(0);
-            let groups = GroupSet::from(ByteRange::new(0, length).groups());
-            Needed { task: task.id(), length, groups }
-        };
-        let mut needs =
-            Self { tasks: vec![whole(&index.task)], files: footprint.files, ..Self::default() };
-        for (space, groups) in footprint.groups() {
-            let task = opened.tasks.get(usize::from(space)).ok_or(MountTableError::NoTree)?;
-            needs.places.extend(groups.ranges().map(|run| Place::new(space, run)));
-            let length = task.length().unwrap_or(u64::MAX);
-            needs.tasks.push(Needed { task: task.id(), length, groups });
-        }
-        Ok(needs)
-    }
-
-    fn bytes(&self) -> u64 {
-        self.tasks.iter().map(Needed::bytes).sum()
-    }
-
-    /// Bytes of it that are here. Blocks.
-    fn here(&self, engine: &Engine) -> u64 {
-        let of = |needed: &Needed| {
-            let kept = engine.peek(&needed.task);
-            kept.map_or(0, |(_, stored, _)| needed.bytes_in(&stored.have()))
-        };
-        self.tasks.iter().map(of).sum()
-    }
-}
-
 /// Whether it is what `pin` is about, at this address, whatever its version.
 fn is_at(shown: &ShownMount, url: &str, path: &[u8]) -> bool {
     shown.target.as_ref().is_some_and(|target| target.url == url) && shown.path == path
@@ -202,12 +115,13 @@ impl Pin {
         let needs = needs.map(Arc::new);
         let progress = Progress { state: State::Fetching, attended: false, needs, opened };
         let (lifted, again) = (CancellationToken::new(), Notify::new());
-        Arc::new(Self { record, key, progress: Mutex::new(progress), lifted, again })
+        let by_hand = record.by_hand.iter().filter_map(|id| TaskId::from_slice(id)).collect();
+        let (by_hand, progress) = (Mutex::new(by_hand), Mutex::new(progress));
+        Arc::new(Self { record, by_hand, key, progress, lifted, again })
     }
 
-    /// What a file of the data directory says, if it is a pin.
-    fn of_file(bytes: &[u8]) -> Option<Arc<Self>> {
-        let record = convert::decode_pin(bytes).ok().filter(|record| record.format == FORMAT)?;
+    /// As it was written down; `None` where that makes no sense.
+    fn again(record: PinRecord) -> Option<Arc<Self>> {
         let index = record.shown.as_ref()?.artifact.as_ref()?.index.clone()?;
         let key = TaskInfo::try_from(index).ok()?.key;
         Some(Self::new(record, key, None, None))
@@ -226,7 +140,7 @@ impl Pin {
     }
 
     fn had_by_hand(&self, task: &TaskId) -> bool {
-        self.record.by_hand.iter().any(|id| id[..] == task.as_bytes()[..])
+        self.by_hand.lock().contains(task)
     }
 
     /// As it is named on the command line.
@@ -275,26 +189,21 @@ impl Pin {
 }
 
 impl Pins {
-    /// Those kept below an agent's data directory. What cannot be read as one is left there and said.
+    /// Those kept below an agent's data directory.
     pub fn in_dir(data_dir: &Path) -> Self {
-        let dir = data_dir.join(DIR);
-        let pins = load(&dir).unwrap_or_else(|error| {
-            tracing::error!(dir = %dir.display(), %error, "pins cannot be read");
-            BTreeMap::new()
-        });
+        let records = Records::in_dir(data_dir);
+        let found = records.load(MOST).into_iter();
+        let pins = found.filter_map(|(id, record)| Some((id, Pin::again(record)?)));
+        let pins: BTreeMap<_, _> = pins.collect();
         let (changing, news) = (tokio::sync::Mutex::default(), Notify::new());
         if !pins.is_empty() {
             news.notify_one();
         }
-        Self { dir, pins: Mutex::new(pins), changing, news, turns: Semaphore::new(AT_A_TIME) }
+        Self { records, pins: Mutex::new(pins), changing, news, turns: Semaphore::new(AT_A_TIME) }
     }
 
     fn all(&self) -> Vec<(String, Arc<Pin>)> {
         self.pins.lock().iter().map(|(id, pin)| (id.clone(), Arc::clone(pin))).collect()
-    }
-
-    fn file(&self, id: &str) -> PathBuf {
-        self.dir.join(id)
     }
 
     /// How many are in which state.
@@ -339,7 +248,7 @@ impl Pins {
         self.check_room(engine, agent.facts().data_dir.as_path(), &needs)?;
         let key = opened.index.as_ref().ok_or(MountTableError::NoTree)?.task.info().key.clone();
         let record = self.record(engine.store(), &meant, &needs);
-        self.write(&id, &record).map_err(CallError::PinNotKept)?;
+        self.records.write(&id, &record).map_err(CallError::PinNotKept)?;
         let pin = Pin::new(record, key, Some(needs), Some(meant.opened));
         if let Err(error) = pin_tasks(engine.store(), &pin) {
             self.let_go(engine.store(), &id, &pin).map_err(CallError::PinNotKept)?;
@@ -359,7 +268,6 @@ impl Pins {
             let is_free = keepers.peek().is_none();
             pinned.contains(task) && (is_free || keepers.any(|(_, pin)| pin.had_by_hand(task)))
         };
-        let bytes = |id: &TaskId| Bytes::copy_from_slice(id.as_bytes());
         let tasks: Vec<TaskId> = needs.tasks.iter().map(|needed| needed.task).collect();
         let what = What {
             opened: meant.opened.clone(),
@@ -379,60 +287,25 @@ impl Pins {
             since_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
             files: needs.files,
             bytes: needs.bytes(),
-            tasks: tasks.iter().map(bytes).collect(),
-            by_hand: tasks.iter().filter(|task| is_by_hand(task)).map(bytes).collect(),
+            tasks: tasks.iter().map(id_bytes).collect(),
+            by_hand: tasks.iter().filter(|task| is_by_hand(task)).map(id_bytes).collect(),
         }
     }
 
-    /// Refuses what cannot be kept beside what is pinned already.
-    fn check_room(&self, engine: &Engine, data_dir: &Path, needs: &Needs) -> Result<(), CallError> {
-        let (store, own) = (engine.store(), needs.bytes());
-        let others = self.promised(store, needs);
-        let refused = |room: u64| CallError::TooLargeToPin { needs: own, others, room };
-        match store.room_for_content() {
-            Some(room) if own.saturating_add(others) > room => Err(refused(room)),
-            Some(_) => Ok(()),
-            None => {
-                let evictable = store.eviction_entries();
-                let evictable = evictable.iter().filter(|task| !task.pinned && !task.in_use);
-                let free = free_on(data_dir).saturating_add(evictable.map(|task| task.bytes).sum());
-                let missing = own.saturating_sub(needs.here(engine));
-                if missing > free { Err(refused(free)) } else { Ok(()) }
+    /// Takes note that a task is pinned by itself, also where pins need it; whether that is news to one of them. Blocks.
+    fn note_by_hand(&self, task: TaskId) -> io::Result<bool> {
+        let mut is_news = false;
+        for (id, pin) in self.all() {
+            let mut by_hand = pin.by_hand.lock();
+            if !pin.has(&task) || by_hand.contains(&task) {
+                continue;
             }
+            let all = by_hand.iter().chain([&task]).map(id_bytes).collect();
+            self.records.write(&id, &PinRecord { by_hand: all, ..pin.record.clone() })?;
+            by_hand.insert(task);
+            is_news = true;
         }
-    }
-
-    /// Bytes that pins are to have beside these, each once.
-    fn promised(&self, store: &Store, needs: &Needs) -> u64 {
-        let mut all: HashMap<TaskId, Needed> = HashMap::new();
-        let (mut unknown, pins) = (0, self.all());
-        for (_, pin) in &pins {
-            match pin.progress.lock().needs.clone() {
-                Some(needs) => needs.tasks.iter().for_each(|needed| {
-                    let known = all
-                        .entry(needed.task)
-                        .or_insert_with(|| Needed { groups: GroupSet::new(), ..needed.clone() });
-                    known.groups.insert_all(&needed.groups);
-                }),
-                None => unknown += pin.record.bytes,
-            }
-        }
-        for needed in &needs.tasks {
-            if let Some(known) = all.get_mut(&needed.task) {
-                known.groups.remove_all(&needed.groups);
-            }
-        }
-        let by_hand = |task: &&TaskSummary| {
-            let is_counted = needs.tasks.iter().any(|needed| needed.task == task.id);
-            task.pinned && !is_counted && !pins.iter().any(|(_, pin)| pin.has(&task.id))
-        };
-        let by_hand: u64 = store.list().iter().filter(by_hand).map(|task| task.bytes).sum();
-        all.values().map(Needed::bytes).sum::<u64>() + unknown + by_hand
-    }
-
-    fn write(&self, id: &str, record: &PinRecord) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
-        private_file::replace(&self.file(id), &convert::encode_pin(record), Outlives::Power)
+        Ok(is_news)
     }
 
     /// Unpins what no other pin keeps, and nobody kept before; then it is forgotten. Blocks.
@@ -444,36 +317,12 @@ impl Pins {
         for task in pin.tasks().filter(|task| !is_kept(task)) {
             store.unpin(task).map_err(io::Error::other)?;
         }
-        match fs::remove_file(self.file(id)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        File::open(&self.dir)?.sync_all()
+        self.records.remove(id)
     }
 }
 
-fn load(dir: &Path) -> io::Result<BTreeMap<String, Arc<Pin>>> {
-    let files = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        files => files?,
-    };
-    let mut pins = BTreeMap::new();
-    for file in files {
-        let path = file?.path();
-        let id = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let bytes = private_file::read(&path, RECORD_BYTES).ok().flatten().unwrap_or_default();
-        match Pin::of_file(&bytes).filter(|_| is_id && pins.len() < MOST) {
-            Some(pin) => drop(pins.insert(id, pin)),
-            None => tracing::warn!(file = %path.display(), "is no pin that this version can read"),
-        }
-    }
-    Ok(pins)
-}
-
-/// Bytes that the disk of a directory still takes; as many as there are where it does not say.
-fn free_on(dir: &Path) -> u64 {
-    rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+fn id_bytes(id: &TaskId) -> Bytes {
+    Bytes::copy_from_slice(id.as_bytes())
 }
 
 /// Has the store keep the tasks of a pin. Blocks.
@@ -486,177 +335,6 @@ fn pin_tasks(store: &Store, pin: &Pin) -> Result<(), CallError> {
         }
     }
     Ok(())
-}
-
-/// How an attempt at making a pin whole ended.
-enum Attempt {
-    Whole,
-    Later(String),
-    Lost(String),
-}
-
-/// What is fetched for a pin.
-struct Fill<'a> {
-    pin: &'a Pin,
-    agent: &'a Agent,
-    content: Arc<SpaceContent>,
-    /// Why the last of it could not be had.
-    why: Mutex<Option<String>>,
-}
-
-#[async_trait]
-impl Filling for Fill<'_> {
-    fn content(&self) -> Option<Arc<SpaceContent>> {
-        (!self.pin.lifted.is_cancelled()).then(|| Arc::clone(&self.content))
-    }
-
-    fn priority(&self) -> Priority {
-        Priority::Background
-    }
-
-    async fn makes_room(&self) {
-        // Where nothing can go it waits for room.
-        let _ = self.agent.host().engine.evict(Some(ROOM)).await;
-    }
-
-    fn says(&self, news: News) {
-        self.pin.say(match news {
-            News::Fetching => State::Fetching,
-            News::Waiting(why) => {
-                *self.why.lock() = Some(why.clone());
-                State::Waiting(why)
-            }
-        });
-    }
-}
-
-impl Pin {
-    /// Makes it whole, and again when it is not any more. Ends when it is lifted.
-    async fn keep(self: Arc<Self>, agent: &Agent) {
-        let keeping = async {
-            let mut pause = SOONEST;
-            loop {
-                // An agent that ends when it is idle goes on until this is whole.
-                let busy = agent.enter();
-                let attempt = match agent.pins().turns.acquire().await {
-                    Ok(_turn) => Box::pin(self.attempt(agent)).await,
-                    Err(_) => return,
-                };
-                let wait = match attempt {
-                    Attempt::Whole => {
-                        self.whole();
-                        pause = SOONEST;
-                        drop(busy);
-                        LOOK
-                    }
-                    Attempt::Later(why) => {
-                        self.say(State::Waiting(why));
-                        let wait = pause;
-                        pause = (pause * 2).min(LATEST);
-                        wait
-                    }
-                    Attempt::Lost(why) => {
-                        self.say(State::Failed(why));
-                        drop(busy);
-                        LATEST
-                    }
-                };
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = self.again.notified() => pause = SOONEST,
-                }
-            }
-        };
-        self.lifted.run_until_cancelled(keeping).await;
-    }
-
-    fn whole(&self) {
-        let mut progress = self.progress.lock();
-        progress.state = State::Whole;
-        // Its files need not be open.
-        progress.opened = None;
-    }
-
-    async fn attempt(&self, agent: &Agent) -> Attempt {
-        let needs = self.progress.lock().needs.clone();
-        if let Some(needs) = &needs
-            && is_here(agent, needs).await
-        {
-            return Attempt::Whole;
-        }
-        let opened = match timeout(OPENED, self.open(agent)).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(why)) => return Attempt::Later(why),
-            Err(_) => return Attempt::Later("it could not be opened in time".to_owned()),
-        };
-        match self.fill(agent, &opened).await {
-            Ok(attempt) => attempt,
-            Err(error) => Attempt::Later(error_chain(&error)),
-        }
-    }
-
-    /// With the credentials of who asked for it; after a restart with the agent's own.
-    async fn open(&self, agent: &Agent) -> Result<OpenArtifact, String> {
-        let opened = self.progress.lock().opened.clone();
-        if let Some(opened) = opened.filter(|opened| opened.tasks.iter().all(Task::is_open)) {
-            return Ok(opened);
-        }
-        let shown = self.shown();
-        let target = targets::from_wire(shown.target.clone()).map_err(|error| error.to_string())?;
-        let target = agent.complete(&target, Asking::Own).await;
-        let target = target.map_err(|error| error_chain(&*error))?;
-        let opened = agent.open_shown(&target, shown).await;
-        let opened = opened.map_err(|error| error_chain(&error))?;
-        self.progress.lock().opened = Some(opened.clone());
-        Ok(opened)
-    }
-
-    async fn fill(&self, agent: &Agent, opened: &OpenArtifact) -> Result<Attempt, CallError> {
-        let needs = self.needs(agent, opened).await?;
-        let content = Arc::new(SpaceContent::of(opened, None).map_err(MountTableError::from)?);
-        if let Some(index) = &opened.index {
-            let length = index.task.length().unwrap_or(0);
-            index.task.ensure(ByteRange::new(0, length), Priority::Background).await?;
-        }
-        let fill = Fill { pin: self, agent, content, why: Mutex::default() };
-        let filled = filling::fill(&fill, needs.places.clone()).await;
-        let why = fill.why.into_inner();
-        Ok(match filled.lost {
-            Some(why) => Attempt::Lost(why),
-            None if filled.ended == Ended::Through && filled.later.is_empty() => {
-                match is_here(agent, &needs).await {
-                    true => Attempt::Whole,
-                    false => Attempt::Later("some of it is gone again".to_owned()),
-                }
-            }
-            None => Attempt::Later(why.unwrap_or_else(|| "it could not be had".to_owned())),
-        })
-    }
-
-    /// What it needs; its tasks are pinned then, also where the process died before they were.
-    async fn needs(&self, agent: &Agent, opened: &OpenArtifact) -> Result<Arc<Needs>, CallError> {
-        let known = self.progress.lock().needs.clone();
-        let path = self.shown().path.to_vec();
-        let (opened, store) = (opened.clone(), Arc::clone(agent.host().engine.store()));
-        let looking = tokio::task::spawn_blocking(move || match known {
-            Some(needs) => Ok(needs),
-            None => Needs::of(&opened, &path).map(Arc::new),
-        });
-        let needs = looking.await.map_err(|_| MountTableError::Stopping)??;
-        self.progress.lock().needs = Some(Arc::clone(&needs));
-        // Under the lock under which it would be lifted.
-        let _alone = agent.pins().changing.lock().await;
-        if !self.lifted.is_cancelled() {
-            pin_tasks(&store, self)?;
-        }
-        Ok(needs)
-    }
-}
-
-async fn is_here(agent: &Agent, needs: &Arc<Needs>) -> bool {
-    let (engine, needs) = (agent.host().engine.clone(), Arc::clone(needs));
-    let looking = tokio::task::spawn_blocking(move || needs.here(&engine) == needs.bytes());
-    looking.await.unwrap_or(false)
 }
 
 impl Agent {
@@ -743,17 +421,27 @@ impl Agent {
         Ok(told)
     }
 
-    /// Changes the pin of one task, which no pin of a tree may need.
-    pub(super) async fn pin_alone<T: Send + 'static>(
-        &self,
-        task: TaskId,
-        change: impl FnOnce(&Self) -> Result<T, CallError> + Send + 'static,
-    ) -> Result<T, CallError> {
+    /// Pins one task by itself: it stays so when the pin of a tree that needs it is lifted.
+    pub(super) async fn pin_alone(&self, task: TaskId) -> Result<PinChange, CallError> {
+        let _alone = self.pins().changing.lock().await;
+        let pinned = self.with_pins(move |agent| {
+            let change = agent.host().engine.store().pin(task)?;
+            if change == PinChange::Absent {
+                return Ok(change);
+            }
+            let noted = agent.pins().note_by_hand(task).map_err(CallError::PinNotKept)?;
+            Ok(if noted { PinChange::Changed } else { change })
+        });
+        pinned.await
+    }
+
+    /// Lets go of one task, which no pin of a tree may need.
+    pub(super) async fn unpin_alone(&self, task: TaskId) -> Result<PinChange, CallError> {
         let _alone = self.pins().changing.lock().await;
         if let Some(keeper) = self.pins().keeper_of(&task) {
             return Err(CallError::KeptForPin { task, keeper });
         }
-        self.with_pins(change).await
+        self.with_pins(move |agent| Ok(agent.host().engine.store().unpin(task)?)).await
     }
 }
 

@@ -314,6 +314,10 @@ impl Quota {
         let over = self.expected() > self.limit.0;
         let low = self.limit.0 - self.limit.0 / SLACK;
         let excess = self.expected().saturating_sub(low).div_ceil(GROUP_BYTES);
+        if groups == 0 {
+            // What is not its own to give back it need not remember.
+            self.recency.lock().chunks.clear();
+        }
         if !over || groups == 0 {
             return Vec::new();
         }

@@ -86,10 +86,9 @@ pub(super) async fn pin(
     request: &PinTaskRequest,
 ) -> Result<PinTaskReply, CallError> {
     let id = task_id(&request.task_id)?;
-    let store = Arc::clone(agent.host().engine.store());
     let changed = match request.pinned {
-        true => blocking(move || store.pin(id)).await?,
-        false => agent.pin_alone(id, move |_| Ok(store.unpin(id)?)).await?,
+        true => agent.pin_alone(id).await?,
+        false => agent.unpin_alone(id).await?,
     };
     match changed {
         PinChange::Absent => Err(CallError::NoTask(id)),
