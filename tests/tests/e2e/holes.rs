@@ -382,6 +382,29 @@ fn what_was_written_down_of_a_mount_need_not_be_there_for_it_to_be_taken_away() 
 }
 
 #[test]
+fn what_nobody_guards_and_cannot_be_taken_away_is_tried_again_by_the_next_agent() {
+    let own = Own::start(Place::new());
+    let origin = origin_of(&solid(1, 20 * MIB));
+    let (dir, _guard) = mount(&own, &origin.url("/d/"));
+    let run = |words: &[&str]| {
+        let done = Command::new(words[0]).args(&words[1..]).arg(&dir).status().unwrap();
+        assert!(done.success(), "{words:?}");
+    };
+    // Something else is mounted over it.
+    run(&["mount", "-t", "tmpfs", "dfs-e2e"]);
+    let all = [own.second_holder(), own.holder().unwrap(), own.agent()];
+    all.iter().for_each(|pid| kill_process(*pid, Signal::STOP).unwrap());
+    all.iter().for_each(|pid| kill(*pid));
+    own.start_again();
+    wait::until("it is said", || own.log().contains("a mount could not be taken away")).unwrap();
+    assert!(is_by_kernel(&dir));
+    run(&["umount"]);
+    kill(own.agent());
+    own.start_again();
+    wait::until("it is taken away", || !is_shown(&dir)).unwrap();
+}
+
+#[test]
 fn where_agent_and_holder_die_at_once_nobody_reads_a_hole_either() {
     let (own, _bytes, origin, dir, _guard) = shown_as_it_comes();
     let gate = origin.inject(Fault::gate().on("/d/large"));

@@ -234,6 +234,26 @@ fn what_was_kept_by_hand_stays_and_two_pins_keep_what_they_share() {
 }
 
 #[test]
+fn what_is_kept_by_hand_while_a_pin_has_it_stays_when_that_is_lifted() {
+    let (place, origin) = (Place::new(), models());
+    let mut agent = Agent::solo_with(&place, "agent", &["--holder", "off"]);
+    let url = origin.url("/m/");
+    agent.dfctl(&["cache", "pin", "--wait", &url]).done();
+    let tasks = |agent: &Agent| items(&agent.dfctl(&["task", "ls", "--format", "json"]).done());
+    let id = tasks(&agent)[0]["task"]["id"].as_str().unwrap().to_owned();
+    agent.dfctl(&["cache", "pin", &id]).done();
+    // Once is enough, and it is written down.
+    agent.dfctl(&["cache", "pin", &id]).exits(9);
+    agent.kill();
+    agent.start_again();
+    agent.dfctl(&["cache", "unpin", &url]).done();
+    let tasks = tasks(&agent);
+    let kept: Vec<_> = tasks.iter().filter(|task| task["pinned"] == true).collect();
+    assert_eq!(kept.len(), 1, "{tasks:?}");
+    assert_eq!(kept[0]["task"]["id"], *id);
+}
+
+#[test]
 fn damage_behind_a_path_is_found_and_fetched_again() {
     let (place, origin) = (Place::new(), models());
     let agent = Agent::solo(&place, "agent");
