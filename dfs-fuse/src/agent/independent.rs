@@ -16,9 +16,7 @@ use super::content::SpaceContent;
 use super::mounts::MountTableError;
 use super::{Agent, kept};
 use crate::holder::{LeftGuard, RECORD_FORMAT};
-use crate::mount::{
-    self, Blobs, Missing, MountEntry, MountError, Remains, mounts, next_name,
-};
+use crate::mount::{self, Blobs, Missing, MountEntry, MountError, Remains, mounts, next_name};
 
 /// What an agent has mounted so, a file each, for as long as it is mounted.
 #[derive(Debug, Clone)]
