@@ -132,6 +132,33 @@ pub(super) fn only_id(handle: &impl AsFd) -> Option<u64> {
     StatxFlags::from_bits_retain(facts.stx_mask).contains(only).then_some(facts.stx_mnt_id)
 }
 
+/// Whether a mount is not there any more, by the number that it alone has; not where the kernel tells of none (Linux 6.8).
+#[allow(unsafe_code)]
+pub(super) fn is_gone(mount: &MountEntry) -> bool {
+    /// `struct mnt_id_req`, as it was at first.
+    #[repr(C)]
+    struct Request {
+        size: u32,
+        spare: u32,
+        mount: u64,
+        facts: u64,
+    }
+    /// statmount(2), the same on every architecture.
+    const STATMOUNT: libc::c_long = 457;
+    /// `STATMOUNT_MNT_BASIC`: its numbers.
+    const BASIC: u64 = 2;
+    let Some(only) = mount.only_id else { return false };
+    let size = size_of::<Request>() as u32;
+    let request = Request { size, spare: 0, mount: only, facts: BASIC };
+    // `struct statmount`, without what comes behind it.
+    let mut answer = [0_u64; 64];
+    // SAFETY: both are of the layouts that the call takes, as long as it is told, and live until it is done.
+    let told = unsafe {
+        libc::syscall(STATMOUNT, &raw const request, answer.as_mut_ptr(), size_of_val(&answer), 0)
+    };
+    told < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT)
+}
+
 /// A name fit for the table: without credentials, and without what mount options are cut at.
 pub(super) fn printable_name(name: &str) -> String {
     let mut printable = String::new();

@@ -1,7 +1,8 @@
 //! Taking a mount away: by umount(2) as root, otherwise with `fusermount3`.
 
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::channel;
@@ -68,35 +69,62 @@ impl UnmountError {
 
 /// Takes away this mount, by whichever process it is served, and nothing that lies over it or has its name by now.
 pub fn unmount(mount: &MountEntry, detach: Detach) -> Result<(), UnmountError> {
-    let there = table::still_there(mount)
-        .map_err(|source| UnmountError::Unseen { dir: mount.dir.clone(), source })?;
-    let Some(there) = there else {
-        return Err(UnmountError::NotMounted(mount.dir.clone()));
-    };
-    let dir = there.dir.as_path();
-    let refused = |source: io::Error| UnmountError::Refused { dir: dir.to_owned(), source };
-    let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
-        return Err(UnmountError::NotMounted(dir.to_owned()));
-    };
-    // No name on the way leads elsewhere from here on, and the last one is not followed.
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::NO_SYMLINKS;
-    let above = rustix::fs::openat2(rustix::fs::CWD, above, flags, Mode::empty(), resolve)
-        .map_err(|error| refused(error.into()))?;
-    let seen = rustix::fs::openat(&above, name, flags | OFlags::NOFOLLOW, Mode::empty())
-        .map_err(|error| refused(error.into()))?;
-    let (id, only_id) = (table::mount_id(&seen).map_err(refused)?, table::only_id(&seen));
-    // It would keep the mount in use.
-    drop(seen);
-    if id != there.id {
-        return Err(UnmountError::Covered(dir.to_owned()));
+    match Found::of(mount) {
+        Ok(found) => found.unmount(detach),
+        // What got the number of one that is gone is gone itself by now.
+        Err(UnmountError::Covered(_) | UnmountError::Refused { .. }) if table::is_gone(mount) => {
+            Err(UnmountError::NotMounted(mount.dir.clone()))
+        }
+        Err(error) => Err(error),
     }
-    if mount.only_id.zip(only_id).is_some_and(|(one, other)| one != other) {
-        // Another one got the number of this one.
-        return Err(UnmountError::NotMounted(mount.dir.clone()));
+}
+
+/// Where a mount is.
+struct Found {
+    dir: PathBuf,
+    /// The directory that it stands in: no name on the way leads elsewhere.
+    above: OwnedFd,
+    name: OsString,
+}
+
+impl Found {
+    /// Where this one is, and nothing lies over it.
+    fn of(mount: &MountEntry) -> Result<Self, UnmountError> {
+        let there = table::still_there(mount)
+            .map_err(|source| UnmountError::Unseen { dir: mount.dir.clone(), source })?;
+        let Some(there) = there else {
+            return Err(UnmountError::NotMounted(mount.dir.clone()));
+        };
+        let dir = there.dir;
+        let refused = |source: io::Error| UnmountError::Refused { dir: dir.clone(), source };
+        let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
+            return Err(UnmountError::NotMounted(dir));
+        };
+        let name = name.to_owned();
+        // The last one is not followed.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS;
+        let above = rustix::fs::openat2(rustix::fs::CWD, above, flags, Mode::empty(), resolve)
+            .map_err(|error| refused(error.into()))?;
+        let seen = rustix::fs::openat(&above, &name, flags | OFlags::NOFOLLOW, Mode::empty())
+            .map_err(|error| refused(error.into()))?;
+        let (id, only_id) = (table::mount_id(&seen).map_err(refused)?, table::only_id(&seen));
+        // It would keep the mount in use.
+        drop(seen);
+        if id != there.id {
+            return Err(UnmountError::Covered(dir));
+        }
+        if mount.only_id.zip(only_id).is_some_and(|(one, other)| one != other) {
+            // Another one got the number of this one.
+            return Err(UnmountError::NotMounted(mount.dir.clone()));
+        }
+        Ok(Self { dir, above, name })
     }
-    let at = Path::new("/proc/self/fd").join(above.as_raw_fd().to_string()).join(name);
-    by_system_call(dir, &at, detach)
+
+    fn unmount(&self, detach: Detach) -> Result<(), UnmountError> {
+        let above = Path::new("/proc/self/fd").join(self.above.as_raw_fd().to_string());
+        by_system_call(&self.dir, &above.join(&self.name), detach)
+    }
 }
 
 /// Takes away what is mounted on `dir`, which `at` leads to.

@@ -5,6 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use dfs_fuse::content::{MemoryContent, SlowContent};
 use dfs_fuse::mount::{
@@ -136,6 +138,40 @@ fn another_mount_of_the_same_elsewhere_is_not_taken_for_one_that_is_gone() {
         assert!(matches!(answer, Err(UnmountError::NotMounted(_))), "{answer:?}");
     }
     assert!(others.iter().all(|other| shows(other.mounted.dir()).is_some()));
+}
+
+#[test]
+fn mounts_that_come_and_go_beside_it_are_not_taken_for_one_that_is_gone() {
+    let fixture = || Fixture::new(&one_file(10), MemoryContent::cached(vec![noise(10)]));
+    let first = fixture();
+    let dir = first.mounted.dir().to_owned();
+    let gone = mounted_at(&dir).unwrap().unwrap();
+    run("umount", &[], &dir);
+    let (over, made) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    drop(fixture());
+                    made.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        let _ends = Ends(&over);
+        while made.load(Relaxed) < 300 {
+            let answer = unmount(&gone, Detach::WhenUnused);
+            assert!(matches!(answer, Err(UnmountError::NotMounted(_))), "{answer:?}");
+        }
+    });
+}
+
+/// However a test ends, who waits for its end does not wait for ever.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 #[test]
