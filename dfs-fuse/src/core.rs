@@ -7,7 +7,8 @@
 //!
 //! Nothing here must survive the process: node ids and directory cookies follow from the index, handles
 //! hold nothing, so that another daemon can go on with the same mount. Where the artifact is followed, a later
-//! snapshot takes the place of the one that is shown ([`Core::begin_switch`]); what is open stays what it was.
+//! snapshot takes the place of the one that is shown ([`Core::begin_switch`]); what is open stays what it was. Then
+//! handles of directories name their snapshot, and which node is where by now must be written down ([`Switch::nodes`]).
 
 mod failures;
 mod holes;

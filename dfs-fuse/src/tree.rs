@@ -24,7 +24,7 @@ pub use part::PartTree;
 pub use spaces::SpacesTree;
 
 /// Largest inode number an index may use: node ids leave 48 bits for it.
-pub const MAX_NID: u64 = (1 << 48) - 1;
+pub const MAX_NID: u64 = (1 << 36) - 1;
 
 /// A directory hierarchy over the bytes of numbered spaces.
 pub trait Tree: Send + Sync + 'static {

@@ -257,7 +257,7 @@ impl Engine {
         let opening: Vec<_> =
             recipes.iter().map(|recipe| self.open_recipe(recipe, &target.credentials)).collect();
         let tasks: Vec<_> = stream::iter(opening).buffered(OPENING).try_collect().await?;
-        self.look_for_earlier(&tasks, recipes).await;
+        self.look_for_earlier(&tasks, recipes, &target.credentials).await;
         Ok(tasks)
     }
 

@@ -298,7 +298,7 @@ fn show(showing: &Showing, switcher: &Switcher, opened: OpenArtifact) -> Result<
     };
     let same = same::bytes(&before.what().opened, &what.opened);
     let generation = switcher.show(Next { snapshot, shown: kept::shown(&what), same: &same })?;
-    tracing::info!(url = %what.opened.target.url, generation = generation.0, "a mount switched");
+    tracing::info!(url = %what.opened.target.url, generation = generation.number(), "a mount switched");
     let shown = Shown::new(what, footprint, before.lane().clone(), prefetch, before.reads());
     // The run of what was shown ends.
     drop(showing.put(Now::new(shown, content, watching)));

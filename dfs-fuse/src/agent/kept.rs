@@ -44,6 +44,9 @@ const RECORD_BYTES: u64 = 256 << 10;
 /// How long what a mount shows may take to be opened: it lies in this host's store.
 pub(super) const OPENED: Duration = Duration::from_secs(20);
 
+/// How long each of the versions may take that it has shown before: whoever reads waits meanwhile.
+const EARLIER: Duration = Duration::from_secs(5);
+
 /// How the agent comes to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -66,6 +69,8 @@ pub(super) enum NotResumed {
     Open(#[from] OpenUrlError),
     #[error("its index is not in the cache any more, and the origin has another version now")]
     Changed,
+    #[error("what it shows has number {0}, which is none")]
+    Generation(u32),
     #[error("what it shows could not be opened in time")]
     Late,
     #[error(transparent)]
@@ -373,30 +378,34 @@ impl Agent {
         if !record.served || Invariant::MountsSurvive.is_broken() {
             return Err(NotResumed::Unserved);
         }
+        let generation =
+            Generation::new(record.generation).ok_or(NotResumed::Generation(record.generation))?;
         // First: what is shown now takes from them what is the same.
-        let earlier = timeout(OPENED, self.open_earlier(&record)).await.unwrap_or_default();
+        let earlier = self.open_earlier(&record).await;
         let opened = timeout(OPENED, self.open_again(&record)).await;
         let opened = opened.map_err(|_| NotResumed::Late)??;
-        Ok(self.mounts().resume(kept, record, opened, earlier).await?)
+        Ok(self.mounts().resume(kept, record, (generation, opened), earlier).await?)
     }
 
     /// Opens what a mount has shown and some still use, from the store: what is not there any more is left out.
     async fn open_earlier(&self, record: &KeptMount) -> Vec<(Generation, OpenArtifact)> {
-        let mut opened = Vec::new();
-        let target = record.shown.as_ref().and_then(|shown| target(shown).ok());
-        for (earlier, target) in record.earlier.iter().zip(target.iter().cycle()) {
-            let Ok(generation) = u16::try_from(earlier.generation) else { continue };
+        let Some(Ok(target)) = record.shown.as_ref().map(target) else { return Vec::new() };
+        let target = &target;
+        let opening = record.earlier.iter().map(|earlier| async move {
+            let generation = Generation::new(earlier.generation)?;
             let artifact = earlier.artifact.clone();
             let answer = ResolveReply { artifact, ..ResolveReply::default() };
-            match self.host().engine.open_answer(target, answer).await {
-                Ok(one) => opened.push((Generation(generation), one)),
-                Err(error) => {
-                    let error = error_chain(&error);
-                    tracing::warn!(generation, error, "an earlier version of a mount is lost");
-                }
-            }
-        }
-        opened
+            let opening = timeout(EARLIER, self.host().engine.open_answer(target, answer)).await;
+            let error = match opening {
+                Ok(Ok(opened)) => return Some((generation, opened)),
+                Ok(Err(error)) => error_chain(&error),
+                Err(_) => NotResumed::Late.to_string(),
+            };
+            tracing::warn!(?generation, error, "an earlier version of a mount is lost");
+            None
+        });
+        let opened = stream::iter(opening.collect::<Vec<_>>()).buffered(AT_A_TIME);
+        opened.filter_map(async |opened| opened).collect().await
     }
 
     /// Opens what a mount shows, from the store; where the store has lost the index, as the origin has it.

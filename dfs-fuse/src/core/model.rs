@@ -247,7 +247,8 @@ impl World {
     ) -> Core {
         let image = Image::open(self.image.clone()).unwrap();
         let tree = IndexTree::new(image, Totals::default());
-        let options = CoreOptions { generation: Generation(generation), ..CoreOptions::default() };
+        let generation = Generation::new(u32::from(generation)).unwrap();
+        let options = CoreOptions { generation, ..CoreOptions::default() };
         Core::new(Arc::new(tree), Arc::new(content.clone()), options, runtime.handle().clone())
     }
 }
@@ -321,7 +322,7 @@ impl Program<'_> {
             Step::Stale(at, other) => {
                 let (node, _) = self.pick(*at);
                 if node != NodeId::ROOT {
-                    let raw = node.raw() ^ u64::from(*other) << 48;
+                    let raw = node.raw() ^ u64::from(*other) << 36;
                     let stale = self.core.attr(NodeId::from_raw(raw));
                     assert_eq!(stale, Err(FsError::Stale(raw)));
                 }

@@ -284,8 +284,8 @@ impl Snapshots {
 
     /// Shows `next` from now on.
     pub fn switch(&self, next: Snapshot, kept: &Kept) {
-        let mut guard = self.state.write();
-        let state = &mut *guard;
+        let mut states = self.state.write();
+        let state = &mut *states;
         let mut guard = self.table.lock();
         let table = &mut *guard;
         let (was, is) = (state.current.generation, next.generation);
@@ -303,15 +303,22 @@ impl Snapshots {
         let before = std::mem::replace(&mut state.current, Arc::new(next));
         state.earlier.push(Earlier { snapshot: before, is_uncounted: table.is_partial });
         table.is_partial = false;
-        if state.earlier.len() > EARLIER {
+        let one_too_many = (state.earlier.len() > EARLIER).then(|| {
             let uncounted = state.earlier.iter().position(|earlier| earlier.is_uncounted);
-            state.earlier.remove(uncounted.unwrap_or(0));
-        }
-        // Nobody says when those are forgotten that an earlier daemon answered.
-        table.nodes.retain(|_, known| {
-            known.lookups.is_some() || state.snapshot(known.at.generation).is_some()
+            state.earlier.remove(uncounted.unwrap_or(0))
         });
+        // Nobody says when those are forgotten that an earlier daemon answered.
+        let is_gone = |known: &Known| {
+            known.lookups.is_none() && state.snapshot(known.at.generation).is_none()
+        };
+        for (_, known) in table.nodes.extract_if(|_, known| is_gone(known)) {
+            table.ids.remove(&known.at);
+        }
         state.validity = Validity::ForEver;
+        drop((guard, states));
+        if one_too_many.is_some() {
+            self.released.notify_one();
+        }
     }
 
     /// Lets go of what the last switch left unused.

@@ -82,8 +82,8 @@ fn names(files: &Files, dir: &str) -> BTreeSet<String> {
 /// What a daemon leaves to the next one.
 #[derive(Clone, Default)]
 struct Left {
-    generation: u16,
-    earlier: Vec<(u16, Files)>,
+    generation: u32,
+    earlier: Vec<(u32, Files)>,
     nodes: Vec<(NodeId, Place)>,
 }
 
@@ -111,10 +111,14 @@ struct Kernel {
     dirs: Vec<(NodeId, Place, BTreeSet<String>, usize)>,
 }
 
-fn snapshot(generation: u16, files: &Files) -> Snapshot {
+fn generation(number: u32) -> Generation {
+    Generation::new(number).unwrap()
+}
+
+fn snapshot(number: u32, files: &Files) -> Snapshot {
     let space = (0..CONTENTS).flat_map(bytes).collect();
     Snapshot {
-        generation: Generation(generation),
+        generation: self::generation(number),
         tree: Arc::new(build(files)),
         content: Arc::new(MemoryContent::cached(vec![space])),
         recorder: None,
@@ -298,7 +302,7 @@ impl Kernel {
     fn commit(&mut self) {
         let Some(files) = self.next.take() else { return };
         let number = self.core.snapshots.look().next_generation().unwrap();
-        let next = snapshot(number.0, &files);
+        let next = snapshot(number.number(), &files);
         let mut stale = Vec::new();
         let switch = self.core.begin_switch().unwrap();
         let kept = switch
@@ -310,10 +314,10 @@ impl Kernel {
             .unwrap();
         let earlier = self.core.earlier();
         let mut left =
-            Left { generation: number.0, nodes: switch.nodes(&kept), earlier: Vec::new() };
+            Left { generation: number.number(), nodes: switch.nodes(&kept), earlier: Vec::new() };
         left.earlier = self.left.earlier.clone();
-        left.earlier.retain(|(number, _)| earlier.contains(&Generation(*number)));
-        left.earlier.push((self.core.generation().0, self.files.clone()));
+        left.earlier.retain(|(number, _)| earlier.contains(&generation(*number)));
+        left.earlier.push((self.core.generation().number(), self.files.clone()));
         drop(switch);
         self.core.snapshots.begin_switch();
         // What is walked meanwhile is what was.
@@ -373,6 +377,20 @@ fn what_is_still_the_same_keeps_its_node_and_what_changed_gets_another() {
     assert_eq!((now[0], now[1]), (nodes[0], nodes[1]));
     assert_ne!(now[2], nodes[2]);
     assert_eq!(kernel.walk("c"), None);
+}
+
+#[test]
+fn a_mount_switches_to_the_last_version_that_it_can_count_and_no_further() {
+    let number = Generation::LAST.number() - 1;
+    let left = Left { generation: number, ..Left::default() };
+    let mut kernel = Kernel::new(Files::from([("c".into(), 0)]));
+    kernel.core = core(&kernel.files, Some(&left), &kernel.runtime);
+    kernel.left = left;
+    let before = kernel.walk("c").unwrap();
+    kernel.begin(Files::from([("c".into(), 1)]));
+    kernel.commit();
+    assert_ne!(kernel.walk("c").unwrap(), before);
+    assert!(kernel.core.begin_switch().is_none());
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Keeping {
             served: false,
             at: entry.map(at),
             capabilities: 0,
-            generation: u32::from(generation.0),
+            generation: generation.number(),
             shown: Some(self.shown.clone()),
             agents: 1,
             ..KeptMount::default()

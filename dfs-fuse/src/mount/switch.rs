@@ -87,7 +87,7 @@ impl Switcher {
         let artifact = record.shown.take().and_then(|shown| shown.artifact);
         record.earlier.push(EarlierSnapshot { generation: record.generation, artifact });
         self.retain_used(&mut record.earlier);
-        (record.generation, record.shown) = (u32::from(generation.0), Some(shown));
+        (record.generation, record.shown) = (generation.number(), Some(shown));
         kept.record.write_with(record, &encode(nodes))
     }
 
@@ -112,7 +112,7 @@ impl Switcher {
     fn retain_used(&self, earlier: &mut Vec<EarlierSnapshot>) {
         let mut used = self.core.earlier();
         used.push(self.core.generation());
-        earlier.retain(|one| used.iter().any(|used| u32::from(used.0) == one.generation));
+        earlier.retain(|one| used.iter().any(|used| used.number() == one.generation));
     }
 
     /// How many earlier snapshots are still used.
@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn a_table_of_nodes_reads_back() {
-        let node = |raw| (NodeId::from_raw(raw), Place::from_raw(raw ^ 3 << 48));
-        let nodes = [node(5), node(7 << 48 | 9)];
+        let node = |raw| (NodeId::from_raw(raw), Place::from_raw(raw ^ 3 << 36));
+        let nodes = [node(5), node(7 << 36 | 9)];
         assert_eq!(decode_nodes(&encode(&nodes)), nodes);
         assert_eq!(decode_nodes(&encode(&nodes)[..31]).len(), 1);
     }

@@ -7,13 +7,14 @@
 //! proven of the one before.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use dfs_artifact::members::{Member, MemberTable};
 use dfs_artifact::{OriginRecipe, Place, Recipe};
-use dfs_model::{ByteRange, GroupRange, GroupSet, TaskId};
+use dfs_model::{ByteRange, GroupRange, GroupSet, TaskId, TaskKey};
+use dfs_source::Credentials;
 use parking_lot::Mutex;
 
 use super::task::{Shared, Task};
@@ -22,7 +23,7 @@ use crate::hashtree::{self, Node};
 use crate::store::{StoredTask, Use};
 
 /// Members that are looked up in another table to see whether it has some of the same: paths decide by their hash which
-/// space they are in, so the first ones tell.
+/// space they are in, so a few tell.
 const PROBES: usize = 8;
 
 /// Groups that are kept together.
@@ -34,15 +35,20 @@ pub(super) struct Listed {
     base: Place,
     /// Who may have it.
     domain: String,
+    /// Who has shown that: what one may have of what is not everybody's is not given to another.
+    readers: Credentials,
     table: Arc<MemberTable>,
+    /// The same in memory of its own, for later versions.
+    detached: OnceLock<Arc<MemberTable>>,
 }
 
 impl Listed {
-    /// Those of a recipe that has some.
-    pub fn of(recipe: &Recipe) -> Option<Self> {
+    /// Those of a recipe that has some, which is opened with these credentials.
+    fn of(recipe: &Recipe, readers: &Credentials) -> Option<Self> {
         let OriginRecipe::Members { base, table } = &recipe.origin else { return None };
         let (base, table) = (base.clone(), Arc::clone(table));
-        Some(Self { base, domain: recipe.key.domain.clone(), table })
+        let (domain, readers) = (recipe.key.domain.clone(), readers.clone());
+        Some(Self { base, domain, readers, table, detached: OnceLock::new() })
     }
 
     /// Whether both are of one listing and have members in common.
@@ -51,9 +57,16 @@ impl Listed {
             true => (&self.table, &other.table),
             false => (&other.table, &self.table),
         };
-        self.domain == other.domain
+        let is_for_the_same = self.domain == TaskKey::PUBLIC || self.readers == other.readers;
+        let probes = (0..PROBES).filter_map(|probe| few.member(probe * few.count() / PROBES));
+        is_for_the_same
+            && self.domain == other.domain
             && self.base == other.base
-            && few.members().take(PROBES).any(|member| many.find(&member.path).is_some())
+            && probes.into_iter().any(|member| many.find(&member.path).is_some())
+    }
+
+    fn detached(&self) -> Arc<MemberTable> {
+        Arc::clone(self.detached.get_or_init(|| Arc::new(self.table.detached())))
     }
 }
 
@@ -61,16 +74,21 @@ impl Listed {
 pub(super) struct Earlier {
     engine: Weak<Inner>,
     table: Arc<MemberTable>,
-    others: Vec<(TaskId, MemberTable)>,
+    others: Vec<(TaskId, Arc<MemberTable>)>,
     /// Groups that were looked for.
     looked_for: Mutex<GroupSet>,
 }
 
 impl Engine {
     /// Finds out which other open tasks have some of what is in these, that are the spaces of one tree by their recipes.
-    pub(crate) async fn look_for_earlier(&self, tasks: &[Task], recipes: &[Recipe]) {
+    pub(crate) async fn look_for_earlier(
+        &self,
+        tasks: &[Task],
+        recipes: &[Recipe],
+        credentials: &Credentials,
+    ) {
         for (task, recipe) in tasks.iter().zip(recipes) {
-            if let Some(listed) = Listed::of(recipe) {
+            if let Some(listed) = Listed::of(recipe, credentials) {
                 // It says the same each time.
                 let _ = task.shared.listed.set(listed);
             }
@@ -96,7 +114,7 @@ impl Earlier {
         let Some(listed) = task.shared.listed.get() else { return };
         let others = others.iter().filter_map(|(id, other)| Some((*id, other.listed.get()?)));
         let akin = others.filter(|(_, other)| listed.is_akin(other));
-        let others: Vec<_> = akin.map(|(id, other)| (id, other.table.detached())).collect();
+        let others: Vec<_> = akin.map(|(id, other)| (id, other.detached())).collect();
         if others.is_empty() {
             return;
         }
@@ -152,22 +170,18 @@ impl Earlier {
         (!members.is_empty()).then(|| bytes.freeze())
     }
 
-    /// Where a member lies, in this very version.
-    fn place(&self, member: &Member) -> Option<(TaskId, u64)> {
-        self.others.iter().find_map(|(task, table)| {
+    /// Where a member lies, in this very version: in which spaces, and where they have it.
+    fn places(&self, member: &Member) -> impl Iterator<Item = (TaskId, u64)> {
+        self.others.iter().filter_map(|(task, table)| {
             let other = table.find(&member.path).filter(|other| member.is_as(other))?;
             Some((*task, other.offset))
         })
     }
-}
 
-#[async_trait]
-impl dfs_artifact::Earlier for Earlier {
-    async fn part_of(&self, member: &Member, part: ByteRange) -> Option<Bytes> {
-        let (task, offset) = self.place(member)?;
+    /// Bytes of a task that is open, or stored.
+    async fn read(&self, task: TaskId, range: ByteRange) -> Option<Bytes> {
         let engine = Engine { inner: self.engine.upgrade()? };
         let task = engine.held(&task).await?;
-        let range = ByteRange::new(offset + part.start, offset + part.end);
         if !task.has(range) {
             return None;
         }
@@ -181,6 +195,20 @@ impl dfs_artifact::Earlier for Earlier {
     }
 }
 
+#[async_trait]
+impl dfs_artifact::Earlier for Earlier {
+    async fn part_of(&self, member: &Member, part: ByteRange) -> Option<Bytes> {
+        let places: Vec<_> = self.places(member).collect();
+        for (task, offset) in places {
+            let range = ByteRange::new(offset + part.start, offset + part.end);
+            if let Some(bytes) = self.read(task, range).await {
+                return Some(bytes);
+            }
+        }
+        None
+    }
+}
+
 /// Bytes of a task that are what its digests say. Blocks.
 fn read_proven(stored: &StoredTask, range: ByteRange) -> Option<Bytes> {
     let (shape, groups) = (stored.shape(), range.groups());
@@ -191,4 +219,53 @@ fn read_proven(stored: &StoredTask, range: ByteRange) -> Option<Bytes> {
     let start = usize::try_from(range.start - whole.start).ok()?;
     let end = start + usize::try_from(range.len()).ok()?;
     is_proven.eq(digests.into_iter().map(Some)).then(|| bytes.slice(start..end))
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_model::{CanonicalUrl, Validator};
+    use dfs_source::Secret;
+
+    use super::*;
+
+    fn member(number: u64) -> Member {
+        let etag = Some(format!("\"{number}\""));
+        let validator = Validator { etag, length: Some(100), ..Validator::default() };
+        let path = format!("m{number:03}").into_bytes();
+        Member { path, offset: number * 4096, length: 100, validator }
+    }
+
+    fn listed(numbers: std::ops::Range<u64>, domain: &str, readers: &Credentials) -> Listed {
+        let url = CanonicalUrl::parse("https://origin.test/d/").unwrap();
+        Listed {
+            base: Place { url, headers: Vec::new() },
+            domain: domain.to_owned(),
+            readers: readers.clone(),
+            table: Arc::new(MemberTable::new(numbers.map(member)).unwrap()),
+            detached: OnceLock::new(),
+        }
+    }
+
+    #[test]
+    fn spaces_are_akin_that_share_members_also_where_the_first_or_the_last_of_them_went() {
+        let nobody = Credentials::None;
+        let akin = |one, other| {
+            let [one, other] = [one, other].map(|range| listed(range, TaskKey::PUBLIC, &nobody));
+            assert_eq!(one.is_akin(&other), other.is_akin(&one));
+            one.is_akin(&other)
+        };
+        assert!(akin(0..100, 0..100) && akin(0..100, 40..300) && akin(60..100, 0..90));
+        assert!(akin(0..1, 0..400) && !akin(0..100, 100..200));
+    }
+
+    #[test]
+    fn what_one_may_have_of_what_is_private_is_not_given_to_another() {
+        let token = |text: &str| Credentials::Bearer(Secret::new(text));
+        let of = |domain, readers: &Credentials| listed(0..10, domain, readers);
+        let (ada, bob) = (token("ada"), token("bob"));
+        assert!(of("private", &ada).is_akin(&of("private", &ada)));
+        assert!(!of("private", &ada).is_akin(&of("private", &bob)));
+        assert!(!of(TaskKey::PUBLIC, &ada).is_akin(&of("private", &ada)));
+        assert!(of(TaskKey::PUBLIC, &ada).is_akin(&of(TaskKey::PUBLIC, &bob)));
+    }
 }

@@ -184,7 +184,9 @@ impl Flights {
         let context = self.context.clone();
         self.context.engine.tracker.spawn(async move {
             let stop = context.stop.clone();
-            if stop.run_until_cancelled(context.copy(groups)).await.is_some() {
+            let is_over = stop.run_until_cancelled(context.copy(groups)).await.is_none();
+            // A reader that has gone wants nothing any more.
+            if !is_over && !wanted.is_abandoned() {
                 // The actor is gone only when the task closes.
                 let _ = context.shared.commands.send(wanted).await;
             }

@@ -14,7 +14,7 @@ use dfs_peer::opener::OpenArtifact;
 use dfs_proto::node::{KeptMount, MountedAt, ShownMount};
 use tokio::runtime::Handle;
 
-use super::shown::{Now, Shown, What};
+use super::shown::{Now, Shown, What, content_of};
 use super::trees::{Alone, give_back, is_whole, tree_of, whole_tree};
 use super::{MountTable, MountTableError};
 use crate::agent::asker::Asker;
@@ -25,6 +25,7 @@ use crate::agent::independent::{self, Noted};
 use crate::agent::kept;
 use crate::agent::lazy::count_missing;
 use crate::agent::prefetch::{Mode, Prefetch};
+use crate::agent::quota::Quotas;
 use crate::agent::traces::Beginning;
 use crate::core::{Generation, Left, Owner, Reads, Snapshot};
 use crate::holder::Kept;
@@ -245,7 +246,7 @@ impl MountTable {
         &self,
         left: Kept,
         record: KeptMount,
-        opened: OpenArtifact,
+        (generation, opened): (Generation, OpenArtifact),
         earlier: Vec<(Generation, OpenArtifact)>,
     ) -> Result<PathBuf, MountTableError> {
         let shown = record.shown.clone().unwrap_or_default();
@@ -253,13 +254,14 @@ impl MountTable {
         let content = self.content(&what.opened, what.cache_quota)?;
         let mut options = MountOptions::new(what.name(), Handle::current());
         options.core.owner = what.owner;
-        options.core.generation = Generation(u16::try_from(record.generation).unwrap_or(0));
+        options.core.generation = generation;
         what.limit(&mut options);
         options.keeping = self.keeping(shown);
         let (reads, beginning) = (Some(self.counts(&mut options)), Beginning::Resumed);
+        let quotas = Arc::clone(&self.quotas);
         let course = Course { what, content, reads, noted: None, beginning };
         self.begin(course, move |what, content, recorder| {
-            options.core.left = Some(left_of(&left, &record, &what.path, earlier)?);
+            options.core.left = Some(left_of(&left, &record, what, earlier, &quotas)?);
             let (tree, footprint) = tree_of(whole_tree(&what.opened)?, &what.path)?;
             options.core.recorder = Some(recorder);
             let mounted = mount::resume(left, &record, tree, content, &options)?;
@@ -297,12 +299,13 @@ impl Course {
 fn left_of(
     left: &Kept,
     record: &KeptMount,
-    path: &[u8],
+    what: &What,
     earlier: Vec<(Generation, OpenArtifact)>,
+    quotas: &Arc<Quotas>,
 ) -> Result<Left, MountTableError> {
     let snapshot = |(generation, opened): &(Generation, OpenArtifact)| {
-        let (tree, _) = tree_of(whole_tree(opened)?, path)?;
-        let content = Arc::new(SpaceContent::of(opened, None)?);
+        let (tree, _) = tree_of(whole_tree(opened)?, &what.path)?;
+        let content = content_of(quotas, opened, what.cache_quota)?;
         Ok::<_, MountTableError>(Snapshot {
             generation: *generation,
             tree,

@@ -263,7 +263,7 @@ impl Shown {
 pub(in crate::agent) struct Now {
     shown: Arc<Shown>,
     /// Keeps its bytes from being evicted, also where nobody in this process reads them.
-    _content: Arc<SpaceContent>,
+    content: Arc<SpaceContent>,
     /// Ends what is fetched for it.
     _prefetching: Option<DropGuard>,
     /// Its run ends after it.
@@ -273,7 +273,7 @@ pub(in crate::agent) struct Now {
 impl Now {
     /// Where nothing is fetched for it yet.
     pub fn new(shown: Arc<Shown>, content: Arc<SpaceContent>, watching: Watching) -> Self {
-        Self { shown, _content: content, _prefetching: None, _watching: watching }
+        Self { shown, content, _prefetching: None, _watching: watching }
     }
 
     /// How it follows its target, where it does.
@@ -333,9 +333,10 @@ impl Showing {
             until.run_until_cancelled(shown.prefetch.run(&shown)).await;
         };
         self.tasks.spawn_on(fetching, &self.runtime);
-        if let Some(quota) = now._content.quota() {
-            let kept = Arc::clone(quota).keep(Arc::downgrade(&now._content));
-            let ended = stop.clone();
+        if let Some(quota) = now.content.quota() {
+            let kept = Arc::clone(quota).keep(Arc::downgrade(&now.content));
+            // Whoever still reads an earlier version is held to it, too.
+            let ended = self.ended.clone();
             let keeping = async move {
                 ended.run_until_cancelled(kept).await;
             };
