@@ -399,7 +399,9 @@ async fn pages_are_fetched_together_but_only_so_many() {
     });
     let entries = Client::new().list(&server.url("/")).await.unwrap();
     assert_eq!(entries.len(), 80);
-    assert_eq!(flying.lock().unwrap().1, 8);
+    // Eight at first, and more as long as the origin answers fast: how many depends on the machine.
+    let most = flying.lock().unwrap().1;
+    assert!((8..=16).contains(&most), "{most}");
 }
 
 #[tokio::test]
